@@ -1,0 +1,33 @@
+"""The one place that knows both OpenMMLab families.
+
+The maintained forks (onedl-*) and the upstream packages install under the same import names, so only the advice differs.
+"""
+
+from importlib.util import find_spec
+
+_INSTALL = {
+    'mmengine': 'onedl-mmengine==0.10.12 (or mmengine==0.10.7)',
+    'mmcv': 'onedl-mmcv==2.3.6 (or mmcv==2.1.0)',
+    'mmdet': 'onedl-mmdetection==3.5.1 (or mmdet==3.3.0)',
+    'mmpretrain': 'onedl-mmpretrain==1.3.6 (or mmpretrain==1.2.0)',
+}
+
+
+def is_installed(*packages: str) -> bool:
+    """Whether every one of the named top-level packages can be imported; imports none of them."""
+    return all(find_spec(package) is not None for package in packages)
+
+
+def require(package: str, purpose: str) -> None:
+    """Raise an ImportError with the command that helps when an OpenMMLab package is missing.
+
+    Args:
+        package: Import name: mmengine, mmcv, mmdet or mmpretrain.
+        purpose: What needs it, as the start of the message, for example ``'TiedResNet'``.
+
+    Raises:
+        ImportError: The package is not installed.
+    """
+    if not is_installed(package):
+        raise ImportError(f'{purpose} needs {package}, which is not installed: pip install {_INSTALL[package]}, '
+                          "or everything at once with pip install 'mmtied[onedl]'")

@@ -1,0 +1,158 @@
+"""How much the instances of an image occlude each other: the ratio r of tied block convolution's Figure 7.
+
+Equation 5 of Wang & Yu, "Tied Block Convolution" (AAAI 2021) says only "total overlap area / total instance area"; the
+definitions here are ours. The default, `covered`, is the share of the instances' box area that at least one other box covers.
+
+Boxes are exact real rectangles, so areas are summed over the cells of the grid that all box edges span, not over pixels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+#: Every ratio definition; see `occlusion_ratio`.
+DEFINITIONS = ('covered', 'union', 'pairwise', 'instance_mean', 'box_mask', 'mask')
+_NEEDS_MASKS = ('box_mask', 'mask')
+
+
+def check_definition(definition: str) -> str:
+    """Return the name when it is one of `DEFINITIONS`, else raise a ValueError that lists them."""
+    if definition not in DEFINITIONS:
+        raise ValueError(f'unknown occlusion definition {definition!r}; known: {", ".join(DEFINITIONS)}')
+    return definition
+
+
+def needs_masks(definition: str) -> bool:
+    """Whether the definition is computed from masks (`box_mask`, `mask`) and not from boxes alone."""
+    return check_definition(definition) in _NEEDS_MASKS
+
+
+def occlusion_ratio(boxes_xywh: np.ndarray,
+                    image_size: tuple[int, int],
+                    definition: str = 'covered',
+                    categories: np.ndarray | None = None,
+                    masks: Sequence[np.ndarray] | None = None) -> float:
+    """The occlusion ratio of one image.
+
+    With B_i the boxes clipped to the image and M_i the masks:
+
+    - `covered`: sum_i area(B_i inter union_{j != i} B_j) / sum_i area(B_i), in [0, 1]
+    - `union`: area covered by two boxes or more / area covered by one or more, in [0, 1]
+    - `pairwise`: sum_{i<j} area(B_i inter B_j) / sum_i area(B_i), at least 0 and unbounded
+    - `instance_mean`: mean over i of area(B_i inter union_{j != i} B_j) / area(B_i), in [0, 1]
+    - `box_mask`: as `covered`, with the other instances' masks in place of their boxes, in [0, 1]
+    - `mask`: as `covered`, masks throughout. COCO's masks hardly overlap, so r collapses to 0 there.
+
+    Args:
+        boxes_xywh: Boxes of the non-crowd instances, shape (N, 4), in pixels.
+        image_size: Height and width of the image in pixels.
+        definition: One of `DEFINITIONS`.
+        categories: Category of each instance, shape (N,). When given, only instances of the same category count as occluders.
+        masks: Boolean masks, each (height, width); needed by `box_mask` and `mask` only.
+
+    Returns:
+        The ratio as a float; NaN where no instance has any area inside the image.
+
+    Raises:
+        ValueError: Unknown definition, wrong shapes, or masks missing where the definition needs them.
+
+    Example:
+        >>> boxes = np.array([[0., 0., 10., 10.], [5., 0., 10., 10.]])
+        >>> occlusion_ratio(boxes, (20, 20))
+        0.5
+    """
+    check_definition(definition)
+    boxes_xywh = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
+    num = len(boxes_xywh)
+    if categories is not None and len(categories) != num:
+        raise ValueError(f'categories: {len(categories)} given for {num} boxes; one for each box is needed')
+    if needs_masks(definition):
+        if masks is None or len(masks) != num:
+            raise ValueError(f'definition {definition!r} needs one mask for each of the {num} boxes, '
+                             f'got {"none" if masks is None else len(masks)}')
+        masks = np.asarray(masks, dtype=bool).reshape(num, *image_size)
+    boxes = clip_boxes(boxes_xywh, image_size)
+
+    groups = [np.arange(num)] if categories is None else [
+        np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)
+    ]
+    parts = []
+    for members in groups:
+        if definition == 'box_mask':
+            parts.append(_covered_by_masks(boxes[members], masks[members]))
+        elif definition == 'mask':
+            parts.append(_masks_covered(masks[members]))
+        else:
+            parts.append(_overlap_areas(boxes[members], definition))
+    overlap, total = np.sum(parts, axis=0) if parts else (0., 0.)
+    return float(overlap / total) if total > 0 else float('nan')
+
+
+def instance_cover(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """The share of each box that other boxes cover, shape (N,), in [0, 1]; NaN for a box without area in the image."""
+    covered, areas = _covered_areas(clip_boxes(np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4), image_size))
+    return np.divide(covered, areas, out=np.full_like(areas, np.nan), where=areas > 0)
+
+
+def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Clip (N, 4) xywh boxes to an image of (height, width) and return them as xyxy."""
+    height, width = image_size
+    left_top = boxes_xywh[:, :2]
+    xyxy = np.concatenate([left_top, left_top + boxes_xywh[:, 2:]], axis=1)
+    return np.clip(xyxy, 0, np.array([width, height, width, height], dtype=np.float64))
+
+
+def _edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells between all edges of one axis: which boxes span each cell, (N, cells) as 0/1, and the cells' lengths."""
+    edges = np.unique(np.concatenate([lows, highs]))
+    spans = (lows[:, None] <= edges[:-1]) & (edges[1:] <= highs[:, None])
+    return spans.astype(np.float64), np.diff(edges)
+
+
+def _covered_areas(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each xyxy box the area that other boxes cover, and its area."""
+    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
+    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+    shared = (in_y.T @ in_x) >= 2  # cells under two boxes or more: those of a box that another covers
+    covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
+    return covered, (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _overlap_areas(boxes: np.ndarray, definition: str) -> tuple[float, float]:
+    """Numerator and denominator of a definition that needs boxes only."""
+    if definition == 'covered':
+        covered, areas = _covered_areas(boxes)
+        return covered.sum(), areas.sum()
+    if definition == 'instance_mean':
+        covered, areas = _covered_areas(boxes)
+        real = areas > 0
+        return (covered[real] / areas[real]).sum(), real.sum()
+    if definition == 'pairwise':
+        left_top = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+        sides = np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None)
+        areas = sides.prod(axis=2)
+        return np.triu(areas, k=1).sum(), np.trace(areas)
+    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
+    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+    depth = in_y.T @ in_x
+    cells = np.outer(heights, widths)
+    return cells[depth >= 2].sum(), cells[depth >= 1].sum()
+
+
+def _others(masks: np.ndarray) -> np.ndarray:
+    """For each of (N, H, W) masks, the union of all the others."""
+    return (masks.sum(axis=0, dtype=np.int32)[None] - masks) > 0
+
+
+def _masks_covered(masks: np.ndarray) -> tuple[float, float]:
+    return float((masks & _others(masks)).sum()), float(masks.sum())
+
+
+def _covered_by_masks(boxes: np.ndarray, masks: np.ndarray) -> tuple[float, float]:
+    """Area of each box under the other masks: pixels at a box's border count by the share that lies inside."""
+    _, height, width = masks.shape
+    xs, ys = np.arange(width), np.arange(height)
+    share_x = np.clip(np.minimum(boxes[:, 2:3], xs + 1) - np.maximum(boxes[:, 0:1], xs), 0, None)
+    share_y = np.clip(np.minimum(boxes[:, 3:4], ys + 1) - np.maximum(boxes[:, 1:2], ys), 0, None)
+    covered = np.einsum('nh,nhw,nw->', share_y, _others(masks).astype(np.float64), share_x, optimize=True)
+    return float(covered), float(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sum())
