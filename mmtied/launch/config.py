@@ -73,7 +73,7 @@ def use_resume(cfg: Config, resume: str) -> None:
         ValueError: No such checkpoint.
     """
     if resume != 'auto' and '://' not in resume and not Path(resume).is_file():
-        raise ValueError(f'--resume {resume}: no such file; without a value it resumes from the latest checkpoint in {cfg.work_dir}')
+        raise ValueError(f'--resume {resume}: no such file; without a value it takes the latest checkpoint of the work_dir')
     cfg.resume = True
     cfg.load_from = None if resume == 'auto' else resume
 
