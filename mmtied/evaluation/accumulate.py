@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .protocol import RECALL_POINTS
+from .protocol import AREA_RANGES, RECALL_POINTS
 
 _EPS = float(np.spacing(1))
 
@@ -61,6 +61,13 @@ def join_records(parts: list[Records]) -> Records:
     order = torch.argsort(records.image, stable=True)
     order = order[torch.argsort(records.score[order], stable=True, descending=True)]
     return records.select(order[torch.argsort(records.category[order], stable=True)])
+
+
+def no_records(num_areas: int = len(AREA_RANGES)) -> Records:
+    """A table without detections."""
+    index = torch.empty(0, dtype=torch.int64)
+    bits = torch.empty(0, num_areas, dtype=torch.int16)
+    return Records(index, index, index, index.double(), bits, bits)
 
 
 def average_precision(records: Records, positives: Positives, group_of_image: Tensor, num_groups: int, num_categories: int,

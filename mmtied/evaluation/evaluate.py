@@ -11,7 +11,7 @@ from .buckets import DEFAULT_EDGES, make_buckets
 from .ground_truth import GroundTruth
 from .mask_pairs import rle_pairs
 from .matching import match, min_iou, rank_detections
-from .pairs import box_pairs
+from .pairs import Pairs, box_pairs
 from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, in_area_ranges, limits
 from .ratios import describe_definition, image_ratios
 from .results import Detections
@@ -83,22 +83,22 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
     else:
         pairs = rle_pairs(cells, [detections.rles[number] for number in chosen.tolist()], targets.cells,
                           lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, lowest)
-    return make_records(pairs, cells, rank, torch.from_numpy(detections.score[chosen]).to(device),
-                        torch.from_numpy(~in_area_ranges(detections.area[chosen])).to(device), targets)
+    score, area = (torch.from_numpy(column[chosen]).to(device) for column in (detections.score, detections.area))
+    return make_records(pairs, cells, rank, score, area, targets)
 
 
-def make_records(pairs, cells: Tensor, rank: Tensor, score: Tensor, outside: Tensor, targets: Targets) -> Records:
+def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area: Tensor, targets: Targets) -> Records:
     """Match and keep what accumulation needs.
 
     Args:
-        pairs: `Pairs` of the detections with the targets.
+        pairs: Overlapping pairs of the detections with the targets.
         cells: Shape (D,) int64, sorted.
         rank: Shape (D,) int64.
         score: Shape (D,) float64.
-        outside: Outside each area range, shape (D, A) bool.
+        area: In pixels, shape (D,).
         targets: The targets that `pairs` points into.
     """
     thresholds = torch.from_numpy(IOU_THRESHOLDS).to(cells.device)
-    matched, ignored = match(pairs, cells, outside, targets.crowd, targets.ignored, thresholds)
+    matched, ignored = match(pairs, cells, ~in_area_ranges(area), targets.crowd, targets.ignored, thresholds)
     image = torch.div(cells, targets.num_categories, rounding_mode='floor')
     return Records(image, cells % targets.num_categories, rank, score, matched, ignored)

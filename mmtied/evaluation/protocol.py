@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 #: IoU types that are evaluated.
 IOU_TYPES = ('bbox', 'segm')
@@ -53,8 +55,8 @@ def limits(proposal_nums: Sequence[int]) -> tuple[int, int]:
     return (AP_PROPOSALS if AP_PROPOSALS in proposal_nums else largest), largest
 
 
-def in_area_ranges(area: np.ndarray) -> np.ndarray:
-    """Which of `AREA_RANGES` each area belongs to, shape (N, 4), boolean."""
-    bounds = np.array(list(AREA_RANGES.values()))
-    area = np.asarray(area, dtype=np.float64)[:, None]
+def in_area_ranges(area: Tensor) -> Tensor:
+    """Which of `AREA_RANGES` each area belongs to, shape (N, 4) bool, from areas in pixels, shape (N,)."""
+    bounds = torch.tensor(list(AREA_RANGES.values()), dtype=torch.float64, device=area.device)
+    area = area.double()[:, None]
     return (area >= bounds[:, 0]) & (area <= bounds[:, 1])

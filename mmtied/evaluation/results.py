@@ -81,5 +81,9 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     sizes = ground_truth.image_sizes[common['image']].tolist()
     rles = [to_rle(entry['segmentation'], *size, f'{source}[{number}]')
             for number, (entry, size) in enumerate(zip(entries, sizes, strict=True))]
-    area = np.array(mask_api.area(rles), dtype=np.float64).reshape(-1)
-    return Detections(**common, area=area, rles=rles)
+    return Detections(**common, area=rle_areas(rles), rles=rles)
+
+
+def rle_areas(rles: Sequence[dict]) -> np.ndarray:
+    """Pixels of each run-length code, shape (N,) float64; one by one, as pycocotools overflows on lists of more than 255."""
+    return np.array([mask_api.area(rle) for rle in rles], dtype=np.float64)

@@ -61,15 +61,16 @@ def make_targets(ground_truth: GroundTruth, categories: np.ndarray) -> Targets:
     cells = ground_truth.image * len(categories) + category
     annotation = np.flatnonzero(category >= 0)
     annotation = annotation[np.argsort(cells[annotation], kind='stable')]
-    crowd = ground_truth.crowd[annotation]
+    crowd = torch.from_numpy(ground_truth.crowd[annotation])
     starts = np.searchsorted(ground_truth.image[annotation], np.arange(len(ground_truth.image_ids) + 1))
+    area = torch.from_numpy(ground_truth.area[annotation])
     return Targets(num_categories=len(categories),
                    annotation=annotation,
                    starts=starts.tolist(),
                    cells=torch.from_numpy(cells[annotation]),
                    boxes_xywh=torch.from_numpy(ground_truth.boxes_xywh[annotation]),
-                   crowd=torch.from_numpy(crowd),
-                   ignored=torch.from_numpy(crowd[:, None] | ~in_area_ranges(ground_truth.area[annotation])))
+                   crowd=crowd,
+                   ignored=crowd[:, None] | ~in_area_ranges(area))
 
 
 def category_lookup(ground_truth: GroundTruth, categories: np.ndarray) -> np.ndarray:

@@ -123,8 +123,8 @@ def test_unusable_options_are_named(options, message):
         evaluate(*one_image([(1, [0., 0., 9., 9.])], []), 'bbox', **options)
 
 
-def simulated(data, iou_type, seed=0, jitters=(.02, .08, .2)):
-    """Jittered annotations: three for each, one in ten under another category, scores in hundredths."""
+def simulated(data, iou_type, seed=0, jitters=(.04, .15)):
+    """Jittered annotations: two for each, one in ten under another category, scores in hundredths."""
     rng = np.random.default_rng(seed)
     sizes = {image['id']: (image['height'], image['width']) for image in data['images']}
     categories = [category['id'] for category in data['categories']]
