@@ -7,4 +7,4 @@ mmengine is installed.
 from ..compat import is_installed
 
 if is_installed('mmengine'):
-    from . import metric  # noqa: F401
+    from . import hook, metric  # noqa: F401

@@ -35,8 +35,8 @@ class OcclusionCocoMetric(BaseMetric):
     ``bbox_mAP_75_r0.1-0.2``; -1 stands for an undefined overall number. After an evaluation `report` holds everything
     (see `summary.summarize`) on the main process.
 
-    AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the other
-    numbers use 1000, as CocoMetric's do; the default is COCO's own, 100 throughout.
+    AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
+    other numbers use 1000, as CocoMetric's do; the default is COCO's own, 100 throughout.
 
     Args:
         ann_file: COCO instances file.

@@ -84,6 +84,17 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     return Detections(**common, area=rle_areas(rles), rles=rles)
 
 
+def join_detections(parts: Sequence[Detections]) -> Detections:
+    """The detections of several files of one IoU type as one."""
+    first = parts[0]
+    return Detections(image=np.concatenate([part.image for part in parts]),
+                      category=np.concatenate([part.category for part in parts]),
+                      score=np.concatenate([part.score for part in parts]),
+                      area=np.concatenate([part.area for part in parts]),
+                      boxes_xywh=None if first.boxes_xywh is None else np.concatenate([part.boxes_xywh for part in parts]),
+                      rles=None if first.rles is None else [rle for part in parts for rle in part.rles])
+
+
 def rle_areas(rles: Sequence[dict]) -> np.ndarray:
     """Pixels of each run-length code, shape (N,) float64; one by one, as pycocotools overflows on lists of more than 255."""
     return np.array([mask_api.area(rle) for rle in rles], dtype=np.float64)
