@@ -1,7 +1,7 @@
 """How much the instances of an image occlude each other: the ratio r of tied block convolution's Figure 7.
 
 Equation 5 of Wang & Yu, "Tied Block Convolution" (AAAI 2021) says only "total overlap area / total instance area"; the
-definitions here are ours. The default, `covered`, is the share of the instances' box area that at least one other box covers.
+definitions here are ours. The default, `covered`, is the share of the instances' box area that other boxes cover.
 
 Boxes are exact real rectangles, so areas are summed over the cells of the grid that all box edges span, not over pixels.
 """
@@ -47,7 +47,7 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
         boxes_xywh: Boxes of the non-crowd instances, shape (N, 4), in pixels.
         image_size: Height and width of the image in pixels.
         definition: One of `DEFINITIONS`.
-        categories: Category of each instance, shape (N,). When given, only instances of the same category count as occluders.
+        categories: Category of each instance, shape (N,). When given, only instances of one category occlude each other.
         masks: Boolean masks, each (height, width); needed by `box_mask` and `mask` only.
 
     Returns:

@@ -1,0 +1,104 @@
+"""Evaluate detections in COCO's results format: the whole way from arrays to the report."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .accumulate import Records, join_records
+from .buckets import DEFAULT_EDGES, make_buckets
+from .ground_truth import GroundTruth
+from .mask_pairs import rle_pairs
+from .matching import match, min_iou, rank_detections
+from .pairs import Pairs, box_pairs
+from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, in_area_ranges, limits
+from .ratios import describe_definition, image_ratios
+from .results import Detections
+from .summary import summarize
+from .targets import Targets, category_lookup, make_targets
+
+
+def evaluate_coco(ground_truth: GroundTruth,
+                  detections: Mapping[str, Detections],
+                  definition: str = 'covered',
+                  edges: Sequence[float] = DEFAULT_EDGES,
+                  same_category: bool = False,
+                  proposal_nums: Sequence[int] = PROPOSAL_NUMS,
+                  category_ids: Sequence[int] | None = None,
+                  device: torch.device | str = 'cpu') -> dict:
+    """AP of all images and of every occlusion bucket, equal to COCOeval on those images.
+
+    Args:
+        ground_truth: The annotations.
+        detections: The detections of each IoU type (``'bbox'``, ``'segm'``) to evaluate.
+        definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
+        edges: Bucket edges, see `buckets.make_buckets`.
+        same_category: Count only instances of the same category as occluders.
+        proposal_nums: Limits of detections for each image and category, see `protocol.limits`.
+        category_ids: Categories to evaluate, all by default. Annotations of the others still occlude.
+        device: Where to match and accumulate.
+
+    Returns:
+        The report, see `summary.summarize`.
+
+    Raises:
+        ValueError: Unknown definition, IoU type or category, or unusable edges or limits.
+    """
+    check_iou_types(tuple(detections))
+    buckets = make_buckets(edges)
+    name = describe_definition(definition, same_category)
+    largest = limits(proposal_nums)[1]
+    categories = ground_truth.select_categories(category_ids)
+    targets = make_targets(ground_truth, categories).to(device)
+    ratios = image_ratios(ground_truth, definition, same_category)
+    records = {
+        iou_type: join_records([match_detections(of_type, ground_truth, targets, categories, largest)])
+        for iou_type, of_type in detections.items()
+    }
+    return summarize(name, records, targets, ratios, buckets, proposal_nums)
+
+
+def match_detections(detections: Detections, ground_truth: GroundTruth, targets: Targets, categories: np.ndarray,
+                     limit: int) -> Records:
+    """The match records of all detections, by boxes, or by masks where there are run-length codes.
+
+    Args:
+        detections: Detections of one IoU type.
+        ground_truth: The annotations.
+        targets: Their tensors, on the device that does the work.
+        categories: The evaluated categories, as for `make_targets`.
+        limit: Detections kept for each image and category.
+    """
+    device = targets.cells.device
+    category = category_lookup(ground_truth, categories)[detections.category]
+    evaluated = np.flatnonzero(category >= 0)
+    cells = torch.from_numpy((detections.image * len(categories) + category)[evaluated]).to(device)
+    order, rank = rank_detections(cells, torch.from_numpy(detections.score[evaluated]).to(device), limit)
+    cells, chosen = cells[order], evaluated[order.cpu().numpy()]
+    lowest = min_iou(torch.from_numpy(IOU_THRESHOLDS))
+    if detections.rles is None:
+        boxes = torch.from_numpy(detections.boxes_xywh[chosen]).to(device)
+        pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd, lowest)
+    else:
+        pairs = rle_pairs(cells, [detections.rles[number] for number in chosen.tolist()], targets.cells,
+                          lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, lowest)
+    score, area = (torch.from_numpy(column[chosen]).to(device) for column in (detections.score, detections.area))
+    return make_records(pairs, cells, rank, score, area, targets)
+
+
+def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area: Tensor, targets: Targets) -> Records:
+    """Match and keep what accumulation needs.
+
+    Args:
+        pairs: Overlapping pairs of the detections with the targets.
+        cells: Shape (D,) int64, sorted.
+        rank: Shape (D,) int64.
+        score: Shape (D,) float64.
+        area: In pixels, shape (D,).
+        targets: The targets that `pairs` points into.
+    """
+    thresholds = torch.from_numpy(IOU_THRESHOLDS).to(cells.device)
+    matched, ignored = match(pairs, cells, ~in_area_ranges(area), targets.crowd, targets.ignored, thresholds)
+    image = torch.div(cells, targets.num_categories, rounding_mode='floor')
+    return Records(image, cells % targets.num_categories, rank, score, matched, ignored)

@@ -1,0 +1,80 @@
+"""Ground truth as tensors, sorted by image and category, ready to be matched on any device."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .accumulate import Positives
+from .ground_truth import GroundTruth
+from .protocol import in_area_ranges
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The annotations of the evaluated categories; G of them, A area ranges, K categories.
+
+    Args:
+        num_categories: K.
+        annotation: Position of each target in the `GroundTruth`, shape (G,) int64, on the CPU.
+        starts: Where the targets of each image start, shape (I + 1,), a list.
+        cells: ``image * K + category``, sorted, shape (G,) int64. Within a cell targets keep the file's order.
+        boxes_xywh: Shape (G, 4) float64.
+        crowd: Shape (G,) bool.
+        ignored: Crowd, or area outside the range, shape (G, A) bool.
+    """
+
+    num_categories: int
+    annotation: np.ndarray
+    starts: list[int]
+    cells: Tensor
+    boxes_xywh: Tensor
+    crowd: Tensor
+    ignored: Tensor
+
+    def to(self, device: torch.device | str) -> 'Targets':
+        """The same on another device."""
+        return Targets(self.num_categories, self.annotation, self.starts, self.cells.to(device), self.boxes_xywh.to(device),
+                       self.crowd.to(device), self.ignored.to(device))
+
+    def of_image(self, image: int) -> 'Targets':
+        """The targets of the image at a position, as views."""
+        part = slice(self.starts[image], self.starts[image + 1])
+        return Targets(self.num_categories, self.annotation[part], [0, part.stop - part.start], self.cells[part],
+                       self.boxes_xywh[part], self.crowd[part], self.ignored[part])
+
+    def positives(self) -> Positives:
+        """The targets that count, by area range."""
+        image = torch.div(self.cells, self.num_categories, rounding_mode='floor')
+        return Positives(image, self.cells % self.num_categories, ~self.ignored)
+
+
+def make_targets(ground_truth: GroundTruth, categories: np.ndarray) -> Targets:
+    """The targets of some categories, on the CPU.
+
+    Args:
+        ground_truth: The annotations.
+        categories: Sorted positions in `ground_truth.category_ids`, shape (K,); see `GroundTruth.select_categories`.
+    """
+    category = category_lookup(ground_truth, categories)[ground_truth.category]
+    cells = ground_truth.image * len(categories) + category
+    annotation = np.flatnonzero(category >= 0)
+    annotation = annotation[np.argsort(cells[annotation], kind='stable')]
+    crowd = torch.from_numpy(ground_truth.crowd[annotation])
+    starts = np.searchsorted(ground_truth.image[annotation], np.arange(len(ground_truth.image_ids) + 1))
+    area = torch.from_numpy(ground_truth.area[annotation])
+    return Targets(num_categories=len(categories),
+                   annotation=annotation,
+                   starts=starts.tolist(),
+                   cells=torch.from_numpy(cells[annotation]),
+                   boxes_xywh=torch.from_numpy(ground_truth.boxes_xywh[annotation]),
+                   crowd=crowd,
+                   ignored=crowd[:, None] | ~in_area_ranges(area))
+
+
+def category_lookup(ground_truth: GroundTruth, categories: np.ndarray) -> np.ndarray:
+    """For each category of the file its place in `categories`, -1 where it is not evaluated."""
+    lookup = np.full(len(ground_truth.category_ids), -1, dtype=np.int64)
+    lookup[categories] = np.arange(len(categories))
+    return lookup

@@ -1,0 +1,170 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, restrict, statistics
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as mask_api
+
+from mmtied.evaluation.buckets import assign_buckets, make_buckets
+from mmtied.evaluation.evaluate import evaluate_coco
+from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.ratios import image_ratios
+from mmtied.evaluation.results import make_detections
+
+VAL2017 = Path(__file__).parents[3] / 'shared/data/val2017/instances_val2017_rebuilt.json'
+slow_cases = settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
+
+
+def evaluate(data, results, iou_type, **options):
+    ground_truth = read_ground_truth(data)
+    return evaluate_coco(ground_truth, {iou_type: make_detections(results, ground_truth, iou_type)}, **options)
+
+
+def check_against_pycocotools(data, results, iou_type, edges, proposal_nums=(1, 10, 100)):
+    report = evaluate(data, results, iou_type, edges=edges, proposal_nums=proposal_nums)[iou_type]
+    assert_same(report['all'], coco_statistics(data, results, iou_type, proposal_nums=proposal_nums))
+    ground_truth = read_ground_truth(data)
+    of_image = assign_buckets(image_ratios(ground_truth), make_buckets(edges))
+    assert report['all']['images'] == len(data['images'])
+    for number, bucket in enumerate(report['buckets']):
+        ids = ground_truth.image_ids[of_image == number].tolist()
+        inside = [entry for entry in data['annotations'] if entry['image_id'] in ids and not entry['iscrowd']]
+        assert bucket['images'] == len(ids)
+        assert bucket['instances'] == len(inside)
+        assert bucket['categories'] == len({entry['category_id'] for entry in inside})
+        if ids:
+            expected = coco_statistics(data, results, iou_type, image_ids=ids, proposal_nums=proposal_nums)
+            assert_same(bucket, expected, bucket['name'])
+        else:
+            assert all(bucket[name] is None for name in ('AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L'))
+
+
+@slow_cases
+@given(cases('bbox'), st.sampled_from([(1, 10, 100), (100, 300, 1000), (1, 2, 100)]))
+def test_bbox_equals_pycocotools_for_every_bucket(case, proposal_nums):
+    check_against_pycocotools(*case, 'bbox', (0, .3, .6, 1), proposal_nums)
+
+
+@slow_cases
+@given(cases('segm'))
+def test_segm_equals_pycocotools_for_every_bucket(case):
+    check_against_pycocotools(*case, 'segm', (0, .5, 1))
+
+
+@settings(slow_cases, max_examples=30)
+@given(cases('bbox'))
+def test_selected_categories_equal_pycocotools_while_the_others_still_occlude(case):
+    data, results = case
+    chosen = sorted(category['id'] for category in data['categories'])[::2]
+    report = evaluate(data, results, 'bbox', category_ids=chosen, edges=(0, 1))
+    assert_same(report['bbox']['all'], coco_statistics(data, results, 'bbox', category_ids=chosen))
+    everything = evaluate(data, results, 'bbox', edges=(0, 1))
+    assert [b['images'] for b in report['bbox']['buckets']] == [b['images'] for b in everything['bbox']['buckets']]
+
+
+def one_image(targets, detections, **more):
+    """One category in one image, from (id, box) and (score, box)."""
+    data = dict(images=[dict(id=7, height=100, width=100)], categories=[dict(id=3, name='c')], annotations=[
+        dict(id=number, image_id=7, category_id=3, bbox=box, area=box[2] * box[3], iscrowd=0, **more)
+        for number, box in targets])
+    return data, [dict(image_id=7, category_id=3, bbox=box, score=score) for score, box in detections]
+
+
+def test_a_ground_truth_with_id_0_is_found_although_pycocotools_misses_it():
+    box = [10., 10., 20., 20.]
+    data, results = one_image([(0, box)], [(.9, box)])
+    assert coco_statistics(data, results, 'bbox')['AP'] == 0  # COCOeval takes the stored id 0 for "no match"
+    assert evaluate(data, results, 'bbox')['bbox']['all']['AP'] == pytest.approx(1)
+    data['annotations'][0]['id'] = 1
+    assert coco_statistics(data, results, 'bbox')['AP'] == pytest.approx(1)
+
+
+def test_more_than_100_detections_in_a_cell_differ_by_limit():
+    box, far = [10., 10., 20., 20.], [70., 70., 20., 20.]
+    data, results = one_image([(1, box)], [(.9, far)] * 150 + [(.5, box)])
+    assert evaluate(data, results, 'bbox')['bbox']['all']['AP50'] == 0
+    wide = evaluate(data, results, 'bbox', proposal_nums=(100, 300, 1000))['bbox']['all']
+    assert wide['AP'] == 0
+    assert wide['AP50'] == pytest.approx(1 / 151)
+
+
+def test_no_detections_at_all_give_zero_not_none():
+    data, _ = one_image([(1, [10., 10., 20., 20.])], [])
+    report = evaluate(data, [], 'bbox')
+    assert report['bbox']['all'] == dict(images=1, instances=1, categories=1, AP=0, AP50=0, AP75=0, AP_S=0,
+                                         AP_M=None, AP_L=None)
+    assert [bucket['AP'] for bucket in report['bbox']['buckets']] == [0] + [None] * 10
+
+
+def test_report_has_the_documented_schema():
+    data, results = one_image([(1, [10., 10., 20., 20.])], [(.5, [10., 10., 20., 20.])])
+    report = evaluate(data, results, 'bbox', same_category=True)
+    keys = ['images', 'instances', 'categories', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']
+    assert list(report) == ['definition', 'bbox']
+    assert report['definition'] == 'covered, same category'
+    assert list(report['bbox']) == ['all', 'buckets']
+    assert list(report['bbox']['all']) == keys
+    assert [list(bucket) for bucket in report['bbox']['buckets']] == [['name', 'lower', 'upper', *keys]] * 11
+    assert report['bbox']['buckets'][0]['lower'] == report['bbox']['buckets'][0]['upper'] == 0
+    assert json.loads(json.dumps(report)) == report
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(definition='overlap'), 'unknown occlusion definition'),
+    (dict(edges=(0, .5, .5)), 'strictly increasing'),
+    (dict(proposal_nums=(0, 10)), 'positive integers'),
+    (dict(category_ids=[3, 4]), 'category id 4 is not in'),
+])
+def test_unusable_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(*one_image([(1, [0., 0., 9., 9.])], []), 'bbox', **options)
+
+
+def simulated(data, iou_type, seed=0, jitters=(.04, .15)):
+    """Jittered annotations: two for each, one in ten under another category, scores in hundredths."""
+    rng = np.random.default_rng(seed)
+    sizes = {image['id']: (image['height'], image['width']) for image in data['images']}
+    categories = [category['id'] for category in data['categories']]
+    results = []
+    for entry in data['annotations']:
+        x, y, w, h = entry['bbox']
+        for jitter in jitters:
+            noise = rng.normal(size=4) * jitter
+            score = float(np.round(np.clip(1 - 3 * jitter + rng.normal() * .2, .01, 1), 2))
+            category = entry['category_id'] if rng.random() < .9 else int(rng.choice(categories))
+            result = dict(image_id=entry['image_id'], category_id=category, score=score)
+            if iou_type == 'bbox':
+                result['bbox'] = [x + w * noise[0], y + h * noise[1], w * np.exp(noise[2]), h * np.exp(noise[3])]
+            else:
+                height, width = sizes[entry['image_id']]
+                segmentation = entry['segmentation']
+                if isinstance(segmentation, list):
+                    segmentation = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
+                mask = np.roll(mask_api.decode(segmentation), (int(h * noise[0]), int(w * noise[1])), axis=(0, 1))
+                rle = mask_api.encode(np.asfortranarray(mask))
+                result['segmentation'] = {'size': [height, width], 'counts': rle['counts'].decode()}
+            results.append(result)
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not VAL2017.is_file(), reason='the real annotations are not here')
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_simulated_detections_on_val2017_equal_pycocotools(iou_type):
+    data = json.loads(VAL2017.read_text())
+    if iou_type == 'segm':  # every fifth image: pycocotools' masks are slow
+        data['images'] = data['images'][::5]
+        kept = {image['id'] for image in data['images']}
+        data['annotations'] = [entry for entry in data['annotations'] if entry['image_id'] in kept]
+    results = simulated(data, iou_type)
+    report = evaluate(data, results, iou_type)[iou_type]
+    evaluation = coco_evaluation(data, results, iou_type)
+    assert_same(report['all'], statistics(evaluation))
+    ground_truth = read_ground_truth(data)
+    of_image = assign_buckets(image_ratios(ground_truth), make_buckets())
+    for number, bucket in enumerate(report['buckets']):
+        assert bucket['AP'] > .1
+        assert_same(bucket, statistics(restrict(evaluation, ground_truth.image_ids[of_image == number])), bucket['name'])

@@ -1,0 +1,162 @@
+"""OcclusionEvalHook in a real mmengine runner whose model answers with fixed predictions."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('mmdet')
+import torch
+from mmdet.evaluation import CocoMetric
+from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement, InstanceData
+
+from mmtied.evaluation.hook import OcclusionEvalHook, annotation_file
+from mmtied.evaluation.metric import OcclusionCocoMetric
+from mmtied.evaluation.report import read_report
+
+SIZE = 64
+FILES = ['ap_over_r_bbox.png', 'buckets.csv', 'report.json']
+
+
+class Images(BaseDataset):
+    """The image ids of a COCO file."""
+
+    METAINFO = dict(classes=('thing', ))
+
+    def load_data_list(self):
+        return [dict(img_id=image['id']) for image in json.loads(Path(self.ann_file).read_text())['images']]
+
+
+class FixedDetector(BaseModel):
+    """Finds the one box that every image has, and its mask."""
+
+    def __init__(self, with_mask=False):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.with_mask = with_mask
+
+    def forward(self, img_id, sample_idx, mode='tensor'):
+        if mode == 'loss':
+            return dict(loss=self.weight.sum())
+        samples = []
+        for number in img_id:
+            found = InstanceData(bboxes=torch.tensor([[8., 8., 24., 24.]]), scores=torch.tensor([.9]),
+                                 labels=torch.tensor([0]))
+            if self.with_mask:
+                found.masks = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+                found.masks[:, 8:24, 8:24] = True
+            samples.append(BaseDataElement(pred_instances=found, metainfo=dict(img_id=number, ori_shape=(SIZE, SIZE))))
+        return samples
+
+
+@pytest.fixture
+def ann_file(tmp_path):
+    box = dict(category_id=1, iscrowd=0, bbox=[8, 8, 16, 16], area=256,
+               segmentation=[[8, 8, 24, 8, 24, 24, 8, 24]])
+    annotations = [dict(box, id=1, image_id=1), dict(box, id=2, image_id=2),
+                   dict(box, id=3, image_id=2, bbox=[16, 8, 16, 16], segmentation=[[16, 8, 32, 8, 32, 24, 16, 24]])]
+    path = tmp_path / 'instances.json'
+    path.write_text(json.dumps(dict(images=[dict(id=number, height=SIZE, width=SIZE) for number in (1, 2, 3)],
+                                    categories=[dict(id=1, name='thing')], annotations=annotations)))
+    return str(path)
+
+
+def make_runner(tmp_path, ann_file, evaluator, hook=None, with_mask=False, train=None, dataset=None, **more):
+    loader = dict(batch_size=2, num_workers=0, dataset=dataset or Images(ann_file), collate_fn=dict(type='pseudo_collate'),
+                  sampler=dict(type='DefaultSampler', shuffle=False))
+    if train:
+        more |= dict(train_dataloader=loader, train_cfg=train, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.)))
+    return Runner(FixedDetector(with_mask), str(tmp_path / 'work'), val_dataloader=loader, val_cfg={}, val_evaluator=evaluator,
+                  test_dataloader=loader, test_cfg={}, test_evaluator=evaluator, default_scope='mmdet', log_level='WARNING',
+                  custom_hooks=[dict(type='OcclusionEvalHook', **(hook or {}))], experiment_name=tmp_path.name,
+                  visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]), **more)
+
+
+def written(tmp_path):
+    return sorted(path.name for path in (tmp_path / 'work/occlusion').iterdir())
+
+
+@pytest.mark.parametrize('loop', ['val', 'test'])
+def test_it_adds_the_metric_beside_coco_metric_and_writes_its_files(tmp_path, ann_file, loop):
+    runner = make_runner(tmp_path, ann_file, dict(type='CocoMetric', ann_file=ann_file), hook=dict(edges=(0, .5, 1)))
+    values = getattr(runner, loop)()
+    assert values['occlusion/bbox_mAP'] == pytest.approx(values['coco/bbox_mAP'], abs=6e-4)  # CocoMetric rounds
+    assert values['occlusion/bbox_mAP_r0'] == pytest.approx(1)
+    assert written(tmp_path) == FILES
+    report = read_report(tmp_path / 'work/occlusion/report.json')
+    assert [bucket['images'] for bucket in report['bbox']['buckets']] == [1, 0, 1]
+    assert report['bbox']['all']['images'] == 3
+    assert report['bbox']['all']['AP'] == values['occlusion/bbox_mAP']
+    assert len(list((tmp_path / 'work').rglob('ap_over_r_bbox_0.png'))) == 1  # the visualizer's copy
+
+
+def test_it_uses_the_metric_that_the_config_has(tmp_path, ann_file):
+    runner = make_runner(tmp_path, ann_file, dict(type='OcclusionCocoMetric', ann_file=ann_file, edges=(0, 1)))
+    values = runner.val()
+    assert len(runner.val_loop.evaluator.metrics) == 1
+    assert values['coco/bbox_mAP_r0'] == pytest.approx(1)
+    assert len(read_report(tmp_path / 'work/occlusion/report.json')['bbox']['buckets']) == 2
+
+
+def test_masks_are_evaluated_where_the_model_has_them(tmp_path, ann_file):
+    values = make_runner(tmp_path, ann_file, [], with_mask=True).val()
+    assert values['occlusion/segm_mAP_r0'] == pytest.approx(1)
+    assert written(tmp_path) == ['ap_over_r_bbox.png', 'ap_over_r_segm.png', 'buckets.csv', 'report.json']
+
+
+@pytest.mark.parametrize(('train', 'steps'), [(dict(by_epoch=True, max_epochs=2), [1, 2]),
+                                              (dict(by_epoch=False, max_iters=4, val_interval=2), [2, 4])])
+def test_pictures_and_scalars_carry_the_epoch_or_iteration(tmp_path, ann_file, train, steps):
+    log = dict(logger=dict(type='LoggerHook', log_metric_by_epoch=train['by_epoch']))
+    make_runner(tmp_path, ann_file, [], train=train, default_hooks=log).train()
+    names = sorted(path.name for path in (tmp_path / 'work').rglob('ap_over_r_bbox_*.png'))
+    assert names == [f'ap_over_r_bbox_{step}.png' for step in steps]
+    lines = next((tmp_path / 'work').rglob('scalars.json')).read_text().splitlines()
+    logged = [json.loads(line) for line in lines if 'occlusion/bbox_mAP' in line]
+    assert [line['step'] for line in logged] == steps
+
+
+def test_a_failed_evaluation_leaves_the_files_of_the_one_before(tmp_path, ann_file, monkeypatch):
+    make_runner(tmp_path, ann_file, []).val()
+    before = (tmp_path / 'work/occlusion/report.json').read_bytes()
+    monkeypatch.setattr('mmtied.evaluation.report.json.dumps', lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_runner(tmp_path, ann_file, []).val()
+    assert (tmp_path / 'work/occlusion/report.json').read_bytes() == before
+    assert written(tmp_path) == FILES
+
+
+def test_the_annotation_file_is_found_below_wrappers(ann_file):
+    class Wrapped:
+        dataset = Images(ann_file)
+
+    assert annotation_file(Wrapped()) == ann_file
+
+
+def test_datasets_without_one_annotation_file_are_named(tmp_path, ann_file):
+    both = ConcatDataset([Images(ann_file), Images(ann_file)])
+    with pytest.raises(ValueError, match='joins several.*ann_file='):
+        make_runner(tmp_path, ann_file, [], dataset=both).val()
+    with pytest.raises(ValueError, match='no COCO annotation file.*ann_file='):
+        annotation_file(torch.utils.data.TensorDataset(torch.zeros(1)))
+    values = make_runner(tmp_path, ann_file, [], dataset=both, hook=dict(ann_file=ann_file)).val()
+    assert values['occlusion/bbox_mAP_r0'] == pytest.approx(1)
+
+
+def test_other_metrics_decide_the_default_iou_types(ann_file):
+    from mmengine.evaluator import Evaluator
+
+    from mmtied.evaluation.hook import default_iou_types
+    model = FixedDetector(with_mask=True)
+    assert default_iou_types(Evaluator(CocoMetric(ann_file, metric=['segm', 'proposal'])), model) == ['segm']
+    assert default_iou_types(Evaluator([]), model) == ['bbox', 'segm']
+    assert default_iou_types(Evaluator([]), FixedDetector()) == ['bbox']
+
+
+def test_names_are_registered_in_the_root_registries():
+    from mmengine.registry import HOOKS, METRICS
+    assert HOOKS.get('OcclusionEvalHook') is OcclusionEvalHook
+    assert METRICS.get('OcclusionCocoMetric') is OcclusionCocoMetric

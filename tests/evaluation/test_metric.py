@@ -1,0 +1,176 @@
+"""OcclusionCocoMetric beside mmdet's CocoMetric, fed with the same predictions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip('mmdet')
+import torch
+from coco_oracle import assert_same, coco_statistics, shape
+from mmdet.evaluation import CocoMetric
+from mmengine.registry import METRICS
+from mmengine.structures import BaseDataElement, InstanceData
+
+from mmtied.evaluation.buckets import assign_buckets
+from mmtied.evaluation.metric import OcclusionCocoMetric
+
+HEIGHT, WIDTH = 120, 150
+CLASSES = ('dog', 'cat', 'person')
+
+
+def make_data(rng, num_images=12):
+    """Annotations with categories out of order, id gaps, crowds and an image without any."""
+    images = [dict(id=int(number) * 3 + 2, height=HEIGHT, width=WIDTH) for number in range(num_images)]
+    categories = [dict(id=7, name='cat'), dict(id=2, name='dog'), dict(id=9, name='bird'), dict(id=4, name='person')]
+    annotations = []
+    for image in images[1:]:
+        for _ in range(rng.integers(1, 8)):
+            bbox = [*rng.uniform(0, 60, 2).tolist(), *(rng.choice([20, 40, 60, 90], 2) * rng.uniform(.7, 1)).tolist()]
+            annotations.append(dict(id=len(annotations) + 1, image_id=image['id'], bbox=bbox, area=bbox[2] * bbox[3] * .9,
+                                    category_id=int(rng.choice([7, 2, 9, 4])), iscrowd=int(rng.random() < .1),
+                                    segmentation=shape(bbox, HEIGHT, WIDTH, rng, polygon=rng.random() < .5)))
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+def make_samples(data, rng, with_masks=True):
+    """Predictions near the annotations as mmdet's data samples: float32 boxes and scores, boolean masks."""
+    labels_of = {7: 0, 2: 1, 4: 2}  # mmdet's labels follow the file's order of the dataset's classes
+    samples = []
+    for image in data['images']:
+        boxes, labels = [], []
+        for entry in data['annotations']:
+            if entry['image_id'] == image['id']:
+                for _ in range(rng.integers(0, 6)):
+                    x, y, w, h = entry['bbox']
+                    noise = rng.normal(size=4) * rng.choice([0, 1, 5])
+                    boxes.append([x + noise[0], y + noise[1], x + w + noise[2], y + h + noise[3]])
+                    labels.append(labels_of.get(entry['category_id'], 0))
+        count = len(boxes)
+        instances = InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+                                 scores=torch.from_numpy(rng.integers(1, 20, count) / 20).float(),
+                                 labels=torch.tensor(labels, dtype=torch.int64))
+        if with_masks:
+            masks = np.zeros((count, HEIGHT, WIDTH), dtype=bool)
+            for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+                mask[max(0, int(top)):max(0, int(bottom)), max(0, int(left)):max(0, int(right))] = True
+            instances.masks = torch.from_numpy(masks)
+            instances.mask_scores = torch.from_numpy(rng.integers(1, 20, count) / 20).float()
+        sample = BaseDataElement(pred_instances=instances)
+        sample.set_metainfo(dict(img_id=image['id'], ori_shape=(HEIGHT, WIDTH)))
+        samples.append(sample.to_dict())
+    return samples
+
+
+@pytest.fixture
+def ann_file(tmp_path):
+    path = tmp_path / 'instances.json'
+    path.write_text(json.dumps(make_data(np.random.default_rng(0))))
+    return str(path)
+
+
+def run(metric, samples, batch_size=2):
+    metric.dataset_meta = dict(classes=CLASSES)
+    for start in range(0, len(samples), batch_size):
+        metric.process(None, samples[start:start + batch_size])
+    return metric.evaluate(len(samples))
+
+
+@pytest.mark.parametrize('proposal_nums', [(1, 10, 100), (100, 300, 1000)])
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_numbers_are_those_of_coco_metric(tmp_path, proposal_nums, seed):
+    rng = np.random.default_rng(seed)
+    data = make_data(rng)
+    ann_file = tmp_path / 'instances.json'
+    ann_file.write_text(json.dumps(data))
+    samples = make_samples(data, rng)
+    options = dict(ann_file=str(ann_file), metric=['bbox', 'segm'], proposal_nums=proposal_nums)
+    ours = OcclusionCocoMetric(**options, edges=(0, .4, 1))
+    values = run(ours, samples)
+    expected = run(CocoMetric(**options, outfile_prefix=str(tmp_path / 'results')), samples)
+    assert {name: round(values[name], 3) for name in expected} == expected
+
+    # CocoMetric rounds to three digits: ask pycocotools about the files that it wrote.
+    for iou_type in ('bbox', 'segm'):
+        results = json.loads((tmp_path / f'results.{iou_type}.json').read_text())
+        if iou_type == 'segm':
+            for entry in results:
+                entry.pop('bbox')
+        chosen = dict(category_ids=[2, 4, 7], proposal_nums=proposal_nums)
+        assert_same(ours.report[iou_type]['all'], coco_statistics(data, results, iou_type, **chosen))
+        for number, bucket in enumerate(ours.report[iou_type]['buckets']):
+            ids = ours.ground_truth.image_ids[assign_buckets(ours.ratios, ours.buckets) == number].tolist()
+            assert_same(bucket, coco_statistics(data, results, iou_type, image_ids=ids, **chosen), bucket['name'])
+
+
+def test_scalars_have_the_names_of_coco_metric_and_of_the_buckets(ann_file):
+    data = json.loads(Path(ann_file).read_text())
+    samples = make_samples(data, np.random.default_rng(0), with_masks=False)
+    metric = METRICS.build(dict(type='OcclusionCocoMetric', ann_file=ann_file))
+    values = run(metric, samples)
+    overall = ['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l']
+    assert list(values)[:6] == [f'coco/{name}' for name in overall]
+    for bucket, key in zip(metric.report['bbox']['buckets'], [bucket.key for bucket in metric.buckets], strict=True):
+        assert values.get(f'coco/bbox_mAP_{key}') == bucket['AP']
+        assert values.get(f'coco/bbox_mAP_75_{key}') == bucket['AP75']
+    assert 'coco/bbox_mAP_r0.9-1' not in values or metric.report['bbox']['buckets'][-1]['AP'] is not None
+
+
+def test_images_that_a_sampler_repeats_count_once(ann_file):
+    data = json.loads(Path(ann_file).read_text())
+    samples = make_samples(data, np.random.default_rng(1))
+    once = OcclusionCocoMetric(ann_file, ['bbox', 'segm'])
+    padded = OcclusionCocoMetric(ann_file, ['bbox', 'segm'])
+    assert run(padded, samples + samples[:3]) == run(once, samples)
+
+
+def test_images_and_masks_without_predictions_count(ann_file):
+    metric = OcclusionCocoMetric(ann_file, ['bbox', 'segm'])
+    data = json.loads(Path(ann_file).read_text())
+    nothing = InstanceData(bboxes=torch.empty(0, 4), scores=torch.empty(0), labels=torch.empty(0, dtype=torch.int64),
+                           masks=torch.empty(0, HEIGHT, WIDTH, dtype=torch.bool))
+    sample = dict(img_id=data['images'][0]['id'], ori_shape=(HEIGHT, WIDTH), pred_instances=nothing)
+    values = run(metric, [sample])
+    assert values['coco/bbox_mAP'] == values['coco/segm_mAP'] == 0
+    assert metric.report['bbox']['all']['images'] == len(data['images'])
+
+
+def test_run_length_codes_and_arrays_give_the_numbers_of_tensors(ann_file):
+    from pycocotools import mask as mask_api
+    data = json.loads(Path(ann_file).read_text())
+    expected = run(OcclusionCocoMetric(ann_file, 'segm'), make_samples(data, np.random.default_rng(2)))
+    for convert in (lambda mask: mask.numpy(),
+                    lambda mask: [mask_api.encode(np.asfortranarray(one.numpy().astype(np.uint8))) for one in mask]):
+        samples = make_samples(data, np.random.default_rng(2))
+        for sample in samples:
+            sample['pred_instances'] = dict(sample['pred_instances'].items())
+            sample['pred_instances']['masks'] = convert(sample['pred_instances']['masks'])
+        assert run(OcclusionCocoMetric(ann_file, 'segm'), samples) == expected
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(ann_file=None), 'needs ann_file'),
+    (dict(ann_file='nowhere.json'), 'nowhere.json: no such file'),
+    (dict(metric='proposal'), "unknown IoU type 'proposal'"),
+    (dict(definition='some'), 'unknown occlusion definition'),
+    (dict(edges=(1, 0)), 'strictly increasing'),
+    (dict(format_only=True), 'keep a CocoMetric'),
+    (dict(outfile_prefix='a/b'), 'keep a CocoMetric'),
+])
+def test_unusable_options_are_named(ann_file, options, message):
+    with pytest.raises(ValueError, match=message):
+        OcclusionCocoMetric(**{'ann_file': ann_file, **options})
+
+
+def test_a_class_that_the_file_lacks_is_named(ann_file):
+    metric = OcclusionCocoMetric(ann_file)
+    metric.dataset_meta = dict(classes=('cat', 'zebra'))
+    with pytest.raises(ValueError, match="no category named 'zebra'"):
+        metric.process(None, [dict(img_id=2, pred_instances={})])
+
+
+def test_segm_without_masks_is_named(ann_file):
+    data = json.loads(Path(ann_file).read_text())
+    with pytest.raises(ValueError, match='predictions have no masks'):
+        run(OcclusionCocoMetric(ann_file, 'segm'), make_samples(data, np.random.default_rng(0), with_masks=False))

@@ -1,0 +1,77 @@
+#!/usr/bin/env python
+"""AP by occlusion of any detector, from its results in COCO's format.
+
+    python tools/occlusion_eval.py instances_val2017.json results.bbox.json results.segm.json --out occlusion/
+
+Prints a table for each IoU type and, with --out, writes report.json, buckets.csv and ap_over_r_<iou type>.png.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from mmtied.cli import user_errors
+from mmtied.evaluation.buckets import DEFAULT_EDGES, make_buckets
+from mmtied.evaluation.evaluate import evaluate_coco
+from mmtied.evaluation.ground_truth import GroundTruth, read_ground_truth
+from mmtied.evaluation.occlusion import DEFINITIONS, check_definition
+from mmtied.evaluation.plots import write_plots
+from mmtied.evaluation.protocol import IOU_TYPES, PROPOSAL_NUMS, check_proposal_nums
+from mmtied.evaluation.report import format_tables, write_report
+from mmtied.evaluation.results import Detections, held_iou_types, join_detections, make_detections, read_results
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('annotations', help='COCO instances file')
+    parser.add_argument('results', nargs='+', help='COCO results files of one detector: boxes, masks, or parts of either')
+    parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what the files hold')
+    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (default: covered)')
+    parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
+    parser.add_argument('--same-category', action='store_true', help='only instances of the same category occlude each other')
+    parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,
+                        help="detections used for each image and category (default: COCO's 1 10 100; mmdet: 100 300 1000)")
+    parser.add_argument('--out', help='folder for report.json, buckets.csv and plots')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluate, print, write."""
+    args = parse_args(argv)
+    with user_errors():
+        check_definition(args.definition)
+        make_buckets(args.edges)
+        check_proposal_nums(args.proposal_nums)
+        ground_truth = read_ground_truth(args.annotations)
+        report = evaluate_coco(ground_truth,
+                               load_detections(args.results, ground_truth, args.iou_type),
+                               definition=args.definition,
+                               edges=args.edges,
+                               same_category=args.same_category,
+                               proposal_nums=args.proposal_nums)
+        print(format_tables(report))
+        if args.out:
+            for path in (*write_report(report, args.out), *write_plots(report, args.out).values()):
+                print(f'wrote {path}')
+
+
+def load_detections(paths: Sequence[str], ground_truth: GroundTruth,
+                    iou_types: Sequence[str] | None = None) -> dict[str, Detections]:
+    """The detections of each IoU type, joined over the files that hold it.
+
+    mmdet's segm file also has boxes, with the masks' scores: a file with masks counts for bbox only where no file has boxes
+    alone.
+    """
+    files = {path: read_results(path) for path in paths}
+    held = {path: held_iou_types(entries) for path, entries in files.items()}
+    present = {iou_type for types in held.values() for iou_type in types}
+    detections = {}
+    for iou_type in iou_types or [iou_type for iou_type in IOU_TYPES if iou_type in present]:
+        alone = [path for path in files if held[path] == (iou_type,)]
+        chosen = (alone if iou_type == 'bbox' else []) or [path for path in files if iou_type in held[path]] or list(files)
+        detections[iou_type] = join_detections([make_detections(files[path], ground_truth, iou_type, path) for path in chosen])
+    return detections
+
+
+if __name__ == '__main__':
+    main()
