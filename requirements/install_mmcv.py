@@ -99,7 +99,7 @@ def take_wheel(requirement: str, folder: str | None) -> Path | None:
         return None
     source = Path(folder).resolve()
     if not source.is_dir():
-        fail(f'MMCV_WHEELS={folder} is no folder ({source}): name one that holds onedl_mmcv-*.whl, or leave it out to compile')
+        fail(f'MMCV_WHEELS={folder} is no folder ({source}): name one with onedl_mmcv-*.whl, or leave it out to compile')
     target = ENVIRONMENT / 'wheels'
     command = [*PIP, 'download', '--quiet', '--no-deps', '--no-index', '--only-binary=:all:', '--find-links', str(source),
                '--dest', str(target), requirement]
@@ -116,8 +116,8 @@ def compile_wheel(requirement: str, cuda_home: Path | None) -> Path:
 
     require_compiler()
     jobs = os.environ.get('MAX_JOBS') or str(os.cpu_count())
-    say(f'compiling {requirement} with {jobs} jobs: 10 to 17 minutes on 2 cores, '
-        f'{"several times that with CUDA operators" if cuda_home else "once per environment"}')
+    say(f'compiling {requirement} with {jobs} jobs: 10 to 17 minutes on 2 cores' +
+        (' for the CPU operators, several times that with the CUDA operators' if cuda_home else ''))
     say('interrupt it as you like, the same command goes on from there; MMCV_WHEELS=folder takes a ready wheel instead')
     settings = {**os.environ, 'MAX_JOBS': jobs, 'CFLAGS': f'{os.environ.get("CFLAGS", "")} -g0'.strip()}
     if cuda_home:
@@ -142,7 +142,8 @@ def unpack_sources(requirement: str, work: Path) -> Path:
     whole = work / 'whole'
     if not whole.exists():
         shutil.rmtree(work, ignore_errors=True)
-        pip('download', '--quiet', '--no-deps', '--no-build-isolation', '--no-binary=:all:', '--dest', str(work), requirement)
+        pip('download', '--quiet', '--no-deps', '--no-build-isolation', '--no-binary=:all:', '--dest', str(work),
+            requirement)
         shutil.unpack_archive(next(work.glob('*.tar.gz')), work)
         whole.touch()
     return next(path for path in work.iterdir() if path.is_dir())
@@ -186,7 +187,7 @@ def use_headless_opencv_where_needed() -> None:
 
 
 def run_operators(requirement: str) -> tuple[str | None, str]:
-    """What the installed operators were compiled for (None where they do not run or are of another version), and the error."""
+    """What the operators were compiled for, or None where they do not run or are of another version; and the error."""
     name, version = requirement.split('==')
     check = f'from importlib.metadata import version\nassert version({name!r}) == {version!r}\n' + CHECK
     run = subprocess.run([sys.executable, '-c', check], capture_output=True, text=True)
