@@ -76,8 +76,8 @@ $(STAMPS)/test: requirements/test.txt $(STAMPS)/onedl
 
 $(READY): setup.py pyproject.toml mmtied/version.py $(STAMPS)/test
 	$(call stage,6,mmtied itself$(comma) editable)
-	@$(PIP) --quiet --no-deps --no-build-isolation -e .
+	@PYTHONWARNINGS=ignore $(PIP) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
-	@printf '==> set-up is done; it will not be run again\n\n'
+	@printf '==> set-up is done\n\n'
 
 comma := ,
