@@ -16,6 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = Path(sys.prefix)
+WHEELS = ENVIRONMENT / 'wheels'
 PIP = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
 PROGRESS = re.compile(r'^\s*\[(\d+)/(\d+)\]')
 SECONDS_BETWEEN_LINES = 15
@@ -43,12 +44,11 @@ def main() -> None:
     if compiled and compiled.startswith(kind):
         say(f'{requirement} is there already, its operators run ({compiled})')
         return
-    wheel = take_wheel(requirement, os.environ.get('MMCV_WHEELS'))
-    if wheel is None:
+    if not take_wheel(requirement, os.environ.get('MMCV_WHEELS')):
         say(f'operators for {kind}: {reason}')
-        wheel = compile_wheel(requirement, cuda_home)
-    pip('install', '--no-deps', '--force-reinstall', str(wheel))
-    pip('install', '--constraint', str(HERE / 'constraints.txt'), str(wheel))
+        compile_wheel(requirement, cuda_home)
+    pip('install', '--no-deps', '--force-reinstall', '--no-index', '--find-links', str(WHEELS), requirement)
+    pip('install', '--constraint', str(HERE / 'constraints.txt'), requirement)
     use_headless_opencv_where_needed()
     compiled, problem = run_operators(requirement)
     if not compiled:
@@ -66,8 +66,8 @@ def find_cuda() -> tuple[Path | None, str]:
     """The CUDA toolkit to compile with, or None, and why."""
     import torch
 
-    if not torch.cuda.is_available():
-        return None, 'torch sees no GPU'
+    if torch.version.cuda is None or not (torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1'):
+        return None, 'torch sees no GPU (FORCE_CUDA=1 compiles for one all the same)'
     candidates = [os.environ.get('CUDA_HOME'), os.environ.get('CUDA_PATH'), shutil.which('nvcc'), '/usr/local/cuda']
     homes = [Path(found).resolve().parents[1] if found.endswith('nvcc') else Path(found) for found in candidates if found]
     return choose_toolkit(homes, torch.version.cuda)
@@ -87,31 +87,30 @@ def choose_toolkit(homes: list[Path], cuda: str) -> tuple[Path | None, str]:
         release = re.search(r'release (\d+)\.(\d+)', text)
         version = '.'.join(release.groups()) if release else 'of an unknown version'
         if release and release[1] == cuda.split('.')[0]:
-            return home, f'a GPU and nvcc {version} in {home}'
+            return home, f'nvcc {version} in {home}'
         seen.append(f'nvcc in {home} is {version}')
     found = '; '.join(dict.fromkeys(seen)) or 'no CUDA toolkit with nvcc was found (CUDA_HOME, PATH)'
-    return None, f'there is a GPU, but CUDA operators need nvcc {cuda.split(".")[0]}.x: {found}'
+    return None, f'CUDA operators need nvcc {cuda.split(".")[0]}.x: {found}'
 
 
-def take_wheel(requirement: str, folder: str | None) -> Path | None:
-    """A ready wheel for this Python and machine from `folder`, copied into the environment; None where there is none."""
+def take_wheel(requirement: str, folder: str | None) -> bool:
+    """Copy a ready wheel for this Python and machine from `folder` into the environment; False where there is none."""
     if not folder:
-        return None
+        return False
     source = Path(folder).resolve()
     if not source.is_dir():
         fail(f'MMCV_WHEELS={folder} is no folder ({source}): name one with onedl_mmcv-*.whl, or leave it out to compile')
-    target = ENVIRONMENT / 'wheels'
     command = [*PIP, 'download', '--quiet', '--no-deps', '--no-index', '--only-binary=:all:', '--find-links', str(source),
-               '--dest', str(target), requirement]
+               '--dest', str(WHEELS), requirement]
     if subprocess.run(command, capture_output=True).returncode:
         say(f'MMCV_WHEELS={folder} has no wheel of {requirement} for this Python and machine, so it is compiled')
-        return None
+        return False
     say(f'{requirement} from MMCV_WHEELS={folder}')
-    return newest_wheel(target)
+    return True
 
 
-def compile_wheel(requirement: str, cuda_home: Path | None) -> Path:
-    """Compile a wheel, with CUDA operators where `cuda_home` is given."""
+def compile_wheel(requirement: str, cuda_home: Path | None) -> None:
+    """Compile a wheel into the environment, with CUDA operators where `cuda_home` is given."""
     import torch
 
     require_compiler()
@@ -128,13 +127,11 @@ def compile_wheel(requirement: str, cuda_home: Path | None) -> Path:
     sources = unpack_sources(requirement, work)
     log = ENVIRONMENT / 'mmcv-build.log'
     status = follow([*PIP, 'wheel', '-v', '--no-deps', '--no-build-isolation', '--no-cache-dir',
-                     '--wheel-dir', str(ENVIRONMENT / 'wheels'), str(sources)], settings, log)
+                     '--wheel-dir', str(WHEELS), str(sources)], settings, log)
     if status:
         print(''.join(log.read_text().splitlines(keepends=True)[-30:]), file=sys.stderr)
         fail(f'{requirement} did not compile; everything the compiler said is in {log}')
-    wheel = newest_wheel(ENVIRONMENT / 'wheels')
-    say(f'kept as {wheel}; other environments with the same Python and torch can take it with MMCV_WHEELS={wheel.parent}')
-    return wheel
+    say(f'the wheel is kept: environments with the same Python and torch can take it with MMCV_WHEELS={WHEELS}')
 
 
 def unpack_sources(requirement: str, work: Path) -> Path:
@@ -193,11 +190,6 @@ def run_operators(requirement: str) -> tuple[str | None, str]:
     run = subprocess.run([sys.executable, '-c', check], capture_output=True, text=True)
     lines = (run.stdout if run.returncode == 0 else run.stderr).strip().splitlines() or ['no output']
     return (lines[-1] if run.returncode == 0 else None), lines[-1]
-
-
-def newest_wheel(folder: Path) -> Path:
-    """The wheel of onedl-mmcv written last."""
-    return max(folder.glob('onedl_mmcv-*.whl'), key=lambda path: path.stat().st_mtime)
 
 
 def pip(*arguments: str) -> None:

@@ -68,14 +68,16 @@ def test_without_a_fitting_toolkit_the_reason_names_what_was_found(tmp_path):
     assert 'no CUDA toolkit' in install_mmcv.choose_toolkit([], '13.0')[1]
 
 
-def test_no_gpu_means_cpu_operators_even_where_nvcc_is(tmp_path, monkeypatch):
+@pytest.mark.parametrize(('sees_gpu', 'force', 'uses_cuda'), [(False, '0', False), (False, '1', True), (True, '0', True)])
+def test_cuda_operators_need_a_gpu_or_force_not_only_nvcc(sees_gpu, force, uses_cuda, tmp_path, monkeypatch):
     torch = pytest.importorskip('torch')
-    monkeypatch.setenv('CUDA_HOME', str(toolkit(tmp_path, torch.version.cuda or '13.0')))
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    assert install_mmcv.find_cuda() == (None, 'torch sees no GPU')
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(torch.version, 'cuda', torch.version.cuda or '13.0')
-    assert install_mmcv.find_cuda()[0] == tmp_path
+    monkeypatch.setattr(torch.version, 'cuda', '13.0')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: sees_gpu)
+    monkeypatch.setenv('CUDA_HOME', str(toolkit(tmp_path, '13.0')))
+    monkeypatch.setenv('FORCE_CUDA', force)
+    home, reason = install_mmcv.find_cuda()
+    assert home == (tmp_path if uses_cuda else None)
+    assert ('nvcc 13.0' if uses_cuda else 'sees no GPU') in reason
 
 
 def test_a_wheel_folder_that_does_not_exist_is_an_error(tmp_path):
@@ -84,9 +86,9 @@ def test_a_wheel_folder_that_does_not_exist_is_an_error(tmp_path):
 
 
 def test_a_wheel_folder_without_a_fitting_wheel_means_compiling(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(install_mmcv, 'ENVIRONMENT', tmp_path / 'environment')
+    monkeypatch.setattr(install_mmcv, 'WHEELS', tmp_path / 'wheels')
     (tmp_path / 'onedl_mmcv-2.3.6-cp27-cp27m-linux_x86_64.whl').touch()
-    assert install_mmcv.take_wheel('onedl-mmcv==2.3.6', str(tmp_path)) is None
+    assert install_mmcv.take_wheel('onedl-mmcv==2.3.6', str(tmp_path)) is False
     assert 'has no wheel of onedl-mmcv==2.3.6' in capsys.readouterr().out
 
 
