@@ -28,7 +28,7 @@ demo: $(READY)  ## Make a data set, train a tied Mask R-CNN on it and evaluate i
 	@$(PY) tools/demo.py
 
 test: lint  ## Lint and run every test, the docstrings' examples included
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --doctest-modules $(TESTS)
+	@$(PY) -m pytest -n $(WORKERS) --doctest-modules $(TESTS)
 
 lint: $(READY)  ## Check the code's style
 	@$(PY) -m ruff check .
