@@ -40,6 +40,7 @@ def main() -> None:
     requirement = read_requirement(HERE / 'mmcv.txt')
     cuda_home, reason = find_cuda()
     kind = 'CPU and CUDA' if cuda_home else 'CPU'
+    use_headless_opencv_where_needed()
     compiled, _ = run_operators(requirement)
     if compiled and compiled.startswith(kind):
         say(f'{requirement} is there already, its operators run ({compiled})')
@@ -174,10 +175,12 @@ def require_compiler() -> None:
 
 
 def use_headless_opencv_where_needed() -> None:
-    """Where the desktop build of OpenCV cannot load (a machine without libGL), put the headless build in its place."""
-    if subprocess.run([sys.executable, '-c', 'import cv2'], capture_output=True).returncode == 0:
+    """Where the desktop build of OpenCV cannot load (no libGL), put the headless build in its place."""
+    import_cv2 = subprocess.run([sys.executable, '-c', 'import cv2'], capture_output=True, text=True)
+    missing = re.search(r'ImportError: \S*?(lib[^/\s]+\.so\S*):', import_cv2.stderr)
+    if missing is None:
         return
-    say('OpenCV finds no libGL here, so its headless build takes its place')
+    say(f'OpenCV cannot load {missing[1]} on this machine, so its headless build takes its place')
     constraints = (HERE / 'constraints.txt').read_text().splitlines()
     headless = next(line for line in constraints if line.startswith('opencv-python-headless=='))
     pip('install', '--no-deps', '--force-reinstall', headless)
