@@ -14,7 +14,7 @@ if [ -z "$python" ]; then
     if [ -n "$wanted" ]; then
         echo "error: PYTHON=$wanted is $("$wanted" --version 2>&1 | head -n 1 || true); needed is Python 3.11 or 3.12 with venv" >&2
     else
-        echo "error: no Python 3.11 or 3.12 with venv on the PATH (found: $(python3 --version 2>&1 | head -n 1 || true));" \
+        echo "error: no Python 3.11 or 3.12 with venv on the PATH (python3 is: $(python3 --version 2>/dev/null || echo missing));" \
              "install one (Debian, Ubuntu: apt-get install python3.11 python3.11-venv) or say where it is: make PYTHON=/path/to/python3.11" >&2
     fi
     exit 2
