@@ -38,7 +38,7 @@ def make_occluded_shapes(out: str | os.PathLike,
                          ratio_weights: Sequence[float] | None = None,
                          zero_share: float = 0.1,
                          tolerance: float = 0.005,
-                         min_visible: float = 0.2,
+                         min_visible: float = 0.25,
                          workers: int | None = None,
                          overwrite: bool = False,
                          progress: bool = False) -> dict[str, Path]:

@@ -1,8 +1,8 @@
 """Where the shapes of an image go, so that its occlusion ratio is the one asked for.
 
-The shapes start apart, each in its own cell of a grid, where r is about 0. Each has an anchor, which it shares with a few others,
-and all are pulled towards their anchors: the further, the larger r. Bisection finds how far. Small random moves of single
-shapes repair what is left: the last hundredths of r, and shapes of which too little shows.
+The shapes start apart, each in its own cell of a grid, where r is about 0. Each has an anchor, which it shares with a few
+others, and all are pulled towards their anchors: the further, the larger r. Bisection finds how far. Small random moves of
+single shapes repair what is left: the last hundredths of r, and shapes of which too little shows.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from .shapes import CATEGORIES, draw_shape
 MAX_SHAPES = 100
 #: Every shape shows at least so many pixels.
 MIN_VISIBLE_PIXELS = 30
-#: Shortest and longest side of a shape's bounding box where r = 0, as shares of the image's; a fine grid's cells set the limit.
+#: Shortest and longest side of a shape's bounding box where r = 0, as shares of the image's; a fine grid lowers it.
 SIDE_RANGE = (0.22, 0.4)
 #: Sides grow by 1 + GROWTH * r, about as much as keeps the visible areas the same at every r.
 GROWTH = 0.35
@@ -46,7 +46,7 @@ class Layout:
         shapes: The shapes.
         corners: Left and top of each shape's bounding box in pixels, integers, shape (N, 2).
         labels: The index of the shape that shows at each pixel, -1 for the background, int8, shape (size, size).
-        boxes_xywh: Boxes of the visible parts in pixels, integers, shape (N, 4); without area for a shape that does not show.
+        boxes_xywh: Boxes of the visible parts in pixels, integers, shape (N, 4); of size 0 where nothing shows.
         visible: Share of each shape that shows, in [0, 1], shape (N,).
         ratio: Occlusion ratio `covered` of the boxes, in [0, 1].
     """

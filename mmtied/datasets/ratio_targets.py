@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Successive multiples of this, modulo 1, fill [0, 1) evenly however many are taken.
-_GOLDEN_RATIO = (5**0.5 - 1) / 2
+#: In which order the tenths of an interval are visited, so that those visited so far are spread over it.
+_DIGITS = (0, 5, 2, 7, 4, 9, 1, 6, 3, 8)
 
 
 @dataclass(frozen=True)
@@ -70,5 +70,18 @@ class RatioTargets:
 
 
 def spread_position(index: int, offset: float) -> float:
-    """The index-th of a sequence of positions in [0, 1) whose first N fill the interval evenly, for every N."""
-    return (offset + index * _GOLDEN_RATIO) % 1
+    """The index-th of a sequence of positions in [0, 1) that fills the interval evenly, however far one takes it.
+
+    This is the radical inverse in base 10 (van der Corput's sequence) with its digits permuted, shifted by an offset: ten
+    successive positions, from a multiple of ten on, lie 0.1 apart, a hundred 0.01 apart, and so on.
+
+    Example:
+        >>> [round(spread_position(index, offset=0.5), 2) for index in (0, 1, 2, 3, 10, 11)]
+        [0.5, 0.0, 0.7, 0.2, 0.55, 0.05]
+    """
+    position, weight = 0., 0.1
+    while index:
+        index, digit = divmod(index, 10)
+        position += weight * _DIGITS[digit]
+        weight /= 10
+    return (offset + position) % 1
