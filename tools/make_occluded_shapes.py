@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--val-images', type=int, help='number of validation images (default: a fifth of them)')
     parser.add_argument('--seed', type=int, default=0, help='the same seed and options give the same bytes')
     parser.add_argument('--size', type=int, default=160, help='height and width of the images in pixels')
-    parser.add_argument('--objects', type=int, nargs=2, default=(3, 8), metavar=('FEWEST', 'MOST'), help='objects in an image')
+    parser.add_argument('--objects', type=int, nargs=2, default=(3, 8), metavar=('FEWEST', 'MOST'), help='objects an image')
     parser.add_argument('--ratio-edges', type=float, nargs='+', metavar='R',
                         help='edges of the buckets of occlusion ratios above 0 (default: 0 0.1 ... 0.9)')
     parser.add_argument('--ratio-weights', type=float, nargs='+', metavar='W',
