@@ -14,17 +14,24 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', type=Path, help='folder to make: train2017/, val2017/, annotations/')
     parser.add_argument('--images', type=int, required=True, help='number of training images')
-    parser.add_argument('--val-images', type=int, help='number of validation images (default: a fifth of them)')
-    parser.add_argument('--seed', type=int, default=0, help='the same seed and options give the same bytes')
-    parser.add_argument('--size', type=int, default=160, help='height and width of the images in pixels')
-    parser.add_argument('--objects', type=int, nargs=2, default=(3, 8), metavar=('FEWEST', 'MOST'), help='objects in an image')
+    parser.add_argument('--val-images', type=int,
+                        help='number of validation images (default: a fifth of those, at least 10)')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='the same seed and options give the same bytes (default: %(default)s)')
+    parser.add_argument('--size', type=int, default=160,
+                        help='height and width of the images in pixels (default: %(default)s)')
+    parser.add_argument('--objects', type=int, nargs=2, default=(3, 8), metavar=('FEWEST', 'MOST'),
+                        help='objects in an image (default: 3 8)')
     parser.add_argument('--ratio-edges', type=float, nargs='+', metavar='R',
                         help='edges of the buckets of occlusion ratios above 0 (default: 0 0.1 ... 0.9)')
     parser.add_argument('--ratio-weights', type=float, nargs='+', metavar='W',
                         help='a weight for each bucket (default: its width, that is, uniform)')
-    parser.add_argument('--zero-share', type=float, default=0.1, help='share of the images with r = 0')
-    parser.add_argument('--tolerance', type=float, default=0.005, help='how far r may be from the one drawn for an image')
-    parser.add_argument('--min-visible', type=float, default=0.25, help='least share of a shape that shows')
+    parser.add_argument('--zero-share', type=float, default=0.1,
+                        help='share of the images with r = 0 (default: %(default)s)')
+    parser.add_argument('--tolerance', type=float, default=0.005,
+                        help='how far r may be from the one drawn for an image (default: %(default)s)')
+    parser.add_argument('--min-visible', type=float, default=0.25,
+                        help='least share of a shape that shows (default: %(default)s)')
     parser.add_argument('--workers', type=int, help='number of processes (default: one for each processor)')
     parser.add_argument('--overwrite', action='store_true', help='replace a data set that this tool made before')
     return parser.parse_args()

@@ -23,7 +23,7 @@ MIN_VISIBLE_PIXELS = 30
 SIDE_RANGE = (0.22, 0.4)
 #: Sides grow by 1 + GROWTH * r, about as much as keeps the visible areas the same at every r.
 GROWTH = 0.35
-_BISECTIONS, _MOVES, _RESTARTS = 8, 60, 200
+_BISECTIONS, _MOVES_PER_SHAPE, _RESTARTS = 8, 12, 200
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _repair(rng: np.random.Generator, layout: Layout, accept: tuple[float, float
     """Move single shapes a little, or exchange two in depth, and keep what is no worse."""
     size = len(layout.labels)
     badness = _badness(layout, accept, min_visible)
-    for _ in range(_MOVES):
+    for _ in range(_MOVES_PER_SHAPE * len(layout.shapes)):
         if badness == 0:
             break
         shapes, corners = list(layout.shapes), layout.corners.copy()

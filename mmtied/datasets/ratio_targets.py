@@ -66,7 +66,7 @@ class RatioTargets:
         lower, upper = self.edges[bucket - 1:bucket + 1]
         target = lower + (upper - lower) * (position - bounds[bucket]) / (bounds[bucket + 1] - bounds[bucket])
         above_zero, below_upper = np.nextafter(0, 1), np.nextafter(upper, 0)
-        return max(target - self.tolerance, lower, above_zero), min(target + self.tolerance, below_upper)
+        return float(max(target - self.tolerance, lower, above_zero)), float(min(target + self.tolerance, below_upper))
 
 
 def spread_position(index: int, offset: float) -> float:
