@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 import torch
 
-
 # With pytest -n, each worker's threads would fight the others' for the same cores, and small operations suffer most.
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])))

@@ -1,34 +1,51 @@
 # A Mask R-CNN with TiedResNet-50 that learns occluded shapes from scratch in minutes on a laptop's CPU: `make demo`.
-# Depth and structure are those of TiedResNet-50; images are 160x160, and backbone, neck and heads are thinner.
+# The depth and structure of the backbone are those of TiedResNet-50; backbone, neck and heads are thinner, images 160x160.
 _base_ = '../mask_rcnn_tiedr50_2x.py'
 
+num_classes = 6
+norm_cfg = dict(type='BN', requires_grad=True)  # in the neck and the mask head too, for training from scratch
 model = dict(
-    backbone=dict(base_channels=32),
-    neck=dict(in_channels=[128, 256, 512, 1024], out_channels=64),
+    backbone=dict(base_channels=16),
+    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=norm_cfg),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=6),
+        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=num_classes),
         mask_roi_extractor=dict(out_channels=64),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=6)),
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=64))),
-    test_cfg=dict(
-        rpn=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(score_thr=0.02, max_per_img=50)))
+        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=num_classes, norm_cfg=norm_cfg)),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=300, max_per_img=100), rcnn=dict(sampler=dict(num=32))),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)))
 
-# data made by tools/make_occluded_shapes.py
+# Data made by tools/make_occluded_shapes.py data/occluded_shapes --images 600
 data_root = 'data/occluded_shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle', 'star', 'ring', 'cross'))
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
+load = dict(type='LoadImageFromFile')
+annotate = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
+resize = dict(type='Resize', scale=(160, 160), keep_ratio=True)
+train_pipeline = [load, annotate, resize, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
+test_pipeline = [load, resize, annotate,
+                 dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline,
+                 filter_cfg=dict(filter_empty_gt=True, min_size=8)))
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+
+# A short schedule: AdamW learns from scratch in hundreds of steps where SGD needs thousands.
+max_epochs = 5
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=10))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, T_max=max_epochs, convert_to_iter_based=True),
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
+default_hooks = dict(logger=dict(interval=25))

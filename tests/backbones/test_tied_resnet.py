@@ -181,7 +181,7 @@ def test_with_cp_gives_the_same_gradients():
 @pytest.mark.parametrize('position', ['after_conv1', 'after_conv2', 'after_conv3'])
 def test_plugins(position):
     plugins = [{'cfg': {'type': 'ContextBlock', 'ratio': 0.25}, 'stages': (False, True, True, False), 'position': position},
-               {'cfg': {'type': 'GeneralizedAttention', 'spatial_range': -1, 'num_heads': 2, 'attention_type': '0010', 'kv_stride': 2},
+               {'cfg': {'type': 'NonLocal2d', 'reduction': 2},
                 'stages': (False, False, True, False), 'position': position}]
     plain = tiny().eval()
     model = tiny(plugins=plugins).eval()

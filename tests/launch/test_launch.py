@@ -1,0 +1,77 @@
+"""Loading configs, and what the command line changes in them."""
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmtied.launch import config, data, predictions, weights
+
+
+def test_config_of_a_package():
+    cfg = config.load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py', {'train_cfg.max_epochs': 3})
+    assert cfg.model.type == 'MaskRCNN'
+    assert cfg.train_cfg.max_epochs == 3
+    assert cfg.work_dir == 'work_dirs/mask-rcnn_r50_fpn_2x_coco'
+
+
+def test_mmpretrain_config_gets_what_its_own_tools_set():
+    cfg = config.load_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
+    assert cfg.train_dataloader.collate_fn.type == 'default_collate'
+    assert cfg.train_dataloader.batch_size == 32
+
+
+def test_amp_and_auto_scale_lr():
+    cfg = config.load_config('configs/mask_rcnn_tiedr50_2x.py')
+    config.use_amp(cfg)
+    config.use_auto_scale_lr(cfg)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    assert cfg.auto_scale_lr == {'enable': True, 'base_batch_size': 16}
+    with pytest.raises(ValueError, match='base_batch_size'):
+        config.use_auto_scale_lr(Config({}))
+
+
+def test_checks_every_dataset_in_wrappers(tmp_path):
+    (tmp_path / 'here.json').touch()
+    good = {'type': 'CocoDataset', 'data_root': str(tmp_path), 'ann_file': 'here.json', 'data_prefix': {'img': ''}}
+    bad = {**good, 'ann_file': 'gone.json'}
+    wrapped = {'type': 'RepeatDataset', 'dataset': {'type': 'ConcatDataset', 'datasets': [good, bad]}}
+    data.check_data_files(Config({'train_dataloader': {'dataset': good}}), 'train', 'val')
+    with pytest.raises(ValueError, match=r'train data: .*gone.json not found'):
+        data.check_data_files(Config({'train_dataloader': {'dataset': wrapped}}), 'train')
+    remote = {**bad, 'data_root': 's3://bucket/'}
+    data.check_data_files(Config({'train_dataloader': {'dataset': remote}}), 'train')
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+@pytest.mark.parametrize('wrapped', [True, False])
+def test_backbone_checkpoint_settings(tmp_path, prefix, wrapped):
+    state = {f'{prefix}stem.conv.weight': torch.zeros(1)}
+    torch.save({'state_dict': state} if wrapped else state, tmp_path / 'weights.pth')
+    cfg = config.load_config('configs/mask_rcnn_tiedr101s_2x.py')
+    weights.use_backbone_checkpoint(cfg, str(tmp_path / 'weights.pth'))
+    backbone = cfg.model.backbone
+    assert (backbone.frozen_stages, backbone.norm_eval) == (1, True)
+    assert backbone.init_cfg.get('prefix') == (prefix or None)
+
+
+@pytest.mark.parametrize('content', [{}, {'state_dict': {}}, {'a': 1}, [1, 2]])
+def test_files_without_weights(tmp_path, content):
+    torch.save(content, tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match='holds no weights'):
+        weights.check_checkpoint(str(tmp_path / 'weights.pth'), 'checkpoint')
+
+
+def test_predictions_need_their_settings():
+    with pytest.raises(ValueError, match='visualization hook'):
+        predictions.draw_predictions(Config({}), False, 'out', 0)
+    with pytest.raises(ValueError, match='tta_model and tta_pipeline'):
+        predictions.use_tta(Config({}))
+
+
+def test_tta():
+    cfg = config.load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    cfg.merge_from_dict({'tta_model': {'type': 'DetTTAModel'}, 'tta_pipeline': [{'type': 'LoadImageFromFile'}]})
+    predictions.use_tta(cfg)
+    assert cfg.model.module.type == 'RetinaNet'
+    assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline

@@ -1,0 +1,138 @@
+#!/usr/bin/env python
+"""The main job in minutes, on a CPU: make occluded shapes, train a tied Mask R-CNN on them, read its AP by occlusion."""
+
+import argparse
+import contextlib
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from mmtied.cli import user_errors
+
+CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
+NUM_IMAGES, NUM_VAL_IMAGES, SEED = 600, 120, 0
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything goes')
+    parser.add_argument('--data', type=Path, default=Path('data/occluded_shapes'), help='the data set; made where missing')
+    parser.add_argument('--epochs', type=int, help="train that many epochs instead of the config's")
+    return parser.parse_args()
+
+
+def make_data(folder: Path) -> None:
+    """Make the data set unless it is there."""
+    if (folder / 'annotations/instances_val2017.json').exists():
+        print(f'1/3 data: {folder} is there already')
+        return
+    from mmtied.datasets import make_occluded_shapes
+    print(f'1/3 data: {NUM_IMAGES} training and {NUM_VAL_IMAGES} validation images of occluded shapes into {folder}')
+    make_occluded_shapes(folder, num_images=NUM_IMAGES, num_val_images=NUM_VAL_IMAGES, seed=SEED)
+
+
+def train(args: argparse.Namespace):
+    """Train with the config, mmengine's log going to a file and one progress line to the terminal; return the Runner."""
+    from mmengine.runner import Runner
+
+    from mmtied.launch import config, data
+    cfg = config.load_config(str(Path(__file__).parents[1] / CONFIG), {'data_root': str(args.data)})
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(args.data)
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(args.data / 'annotations/instances_val2017.json')
+    cfg.work_dir = str(args.work_dir)
+    if args.epochs:
+        cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = args.epochs
+    data.check_data_files(cfg, 'train', 'val')
+    print(f'2/3 training: {CONFIG}, from scratch, {cfg.train_cfg.max_epochs} epochs; the full log is {args.work_dir}/demo.log')
+    with (args.work_dir / 'demo.log').open('w') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(progress_hook(sys.__stdout__))
+        runner.train()
+    return runner
+
+
+def progress_hook(terminal):
+    """A hook that keeps one line of the terminal up to date, or prints a line now and then where there is none."""
+    from mmengine.hooks import Hook
+
+    class Progress(Hook):
+        priority = 'VERY_LOW'
+
+        def before_train(self, runner) -> None:
+            self.start, self.losses = time.time(), []
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            self.losses.append(float(outputs['loss']))
+            done, total = runner.iter + 1, runner.max_iters
+            left = (time.time() - self.start) / done * (total - done)
+            line = (f'    step {done}/{total}   loss {sum(self.losses[-20:]) / len(self.losses[-20:]):.2f}   '
+                    f'{left // 60:.0f}:{left % 60:02.0f} left')
+            if terminal.isatty():
+                terminal.write(f'\r{line}   ')
+            elif done % 25 == 0 or done == total:
+                terminal.write(f'{line}\n')
+            terminal.flush()
+
+        def before_val(self, runner) -> None:
+            terminal.write('\n' * terminal.isatty() + '3/3 evaluation by occlusion\n')
+            terminal.flush()
+
+    return Progress()
+
+
+def draw_examples(runner, work_dir: Path, count: int = 6) -> Path:
+    """Draw validation images from no to much occlusion with what the detector found, and return the picture's path."""
+    import cv2
+    import numpy as np
+    from mmengine.dataset import pseudo_collate
+    from pycocotools.coco import COCO
+
+    from mmtied.atomic import atomic_path
+    from mmtied.evaluation.gallery import Example, Instances, draw_gallery
+    dataset = runner.val_loop.dataloader.dataset
+    with contextlib.redirect_stdout(None):
+        coco = COCO(dataset.ann_file)
+    ratios = [coco.imgs[dataset.get_data_info(index)['img_id']]['occlusion_ratio'] for index in range(len(dataset))]
+    examples = []
+    for wanted in np.linspace(0, .85, count):
+        index = int(np.argmin(np.abs(np.array(ratios) - wanted)))
+        sample = runner.model.test_step(pseudo_collate([dataset[index]]))[0]
+        annotations = coco.imgToAnns[sample.img_id]
+        truth = Instances(np.array([coco.annToMask(a).astype(bool) for a in annotations]),
+                          np.array([dataset.cat2label[a['category_id']] for a in annotations]))
+        found = sample.pred_instances[sample.pred_instances.scores >= .5]
+        image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
+        examples.append(Example(f'r = {ratios[index]:.2f}', image, truth,
+                                Instances(found.masks.numpy(), found.labels.numpy(), found.scores.numpy())))
+    path = work_dir / 'examples.png'
+    with atomic_path(path) as temporary:
+        draw_gallery(examples, dataset.metainfo['classes']).savefig(temporary)
+    return path
+
+
+def main() -> None:
+    """Run the demo."""
+    with user_errors():
+        args = parse_args()
+        start = time.time()
+        make_data(args.data)
+        if args.work_dir.exists():
+            print(f'    {args.work_dir} of an earlier run is replaced')
+            shutil.rmtree(args.work_dir)
+        args.work_dir.mkdir(parents=True)
+        runner = train(args)
+        picture = draw_examples(runner, args.work_dir)
+
+        from mmtied.evaluation.report import format_tables, read_report
+        print(f'\n{format_tables(read_report(args.work_dir / "occlusion/report.json"))}\n')
+        print('files:')
+        for path in [*sorted((args.work_dir / 'occlusion').iterdir()), picture, *sorted(args.work_dir.glob('epoch_*.pth'))]:
+            print(f'    {path}')
+        print(f'done in {(time.time() - start) / 60:.1f} minutes')
+
+
+if __name__ == '__main__':
+    main()
