@@ -28,9 +28,42 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which takes the place of `path` when the block ends without an error.
+
+    On an error the temporary folder is removed and whatever stood at `path` stays as it was. Parent folders are made.
+
+    Args:
+        path: The folder to make. It may exist when it is empty.
+        overwrite: Replace a folder that is not empty.
+
+    Raises:
+        FileExistsError: `path` is a file, or a folder that is not empty and `overwrite` is not set.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f'{path} is a file; name a folder')
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise FileExistsError(f'{path} is not empty; name another folder or ask to overwrite it')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as temporary:
+        folder = Path(temporary, 'new')
+        folder.mkdir()
+        yield folder
+        old = Path(temporary, 'old')
+        if path.exists():
+            path.rename(old)
+        try:
+            folder.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
 
 
 def _umask() -> int:

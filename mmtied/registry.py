@@ -11,7 +11,13 @@ from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
 
+from .layers import TBC, TFC, TGC
+
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmtied')
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmtied')
 METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmtied')
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmtied')
+
+# The layers are pure torch and cannot register themselves. ConvModule and mmcv's build_conv_layer find them by these names.
+for _layer in (TBC, TGC, TFC):
+    ROOT_MODELS.register_module(module=_layer)

@@ -1,0 +1,3 @@
+# Mask R-CNN with TiedResNet-101-S (4 splits, width 18), 2x schedule: tied block convolution, AAAI 2021, Table A.2.
+_base_ = './mask_rcnn_tiedr50_2x.py'
+model = dict(backbone=dict(depth=101, base_width=18))

@@ -1,0 +1,3 @@
+# Mask R-CNN with TiedResNet-50-S (4 splits, width 18), 2x schedule: tied block convolution, AAAI 2021, Table A.2.
+_base_ = './mask_rcnn_tiedr50_2x.py'
+model = dict(backbone=dict(base_width=18))

@@ -1,0 +1,191 @@
+"""Where the shapes of an image go, so that its occlusion ratio is the one asked for.
+
+The shapes start apart, each in its own cell of a grid, where r is about 0. Each has an anchor, which it shares with a few
+others, and all are pulled towards their anchors: the further, the larger r. Bisection finds how far. Small random moves of
+single shapes repair what is left: the last hundredths of r, and shapes of which too little shows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from mmtied.evaluation.occlusion import occlusion_ratio
+
+from .shapes import CATEGORIES, draw_shape
+
+#: The most shapes an image can hold.
+MAX_SHAPES = 100
+#: Every shape shows at least so many pixels.
+MIN_VISIBLE_PIXELS = 30
+#: Shortest and longest side of a shape's bounding box where r = 0, as shares of the image's; a fine grid lowers it.
+SIDE_RANGE = (0.22, 0.4)
+#: Sides grow by 1 + GROWTH * r, about as much as keeps the visible areas the same at every r.
+GROWTH = 0.35
+_BISECTIONS, _MOVES_PER_SHAPE, _RESTARTS = 8, 12, 200
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape to place: its category, and how much of each pixel of its bounding box it covers, shape (height, width)."""
+
+    category: str
+    coverage: np.ndarray
+    mask: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, 'mask', self.coverage >= 0.5)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """N shapes in their places, the hindmost first, and what can be seen of them.
+
+    Attributes:
+        shapes: The shapes.
+        corners: Left and top of each shape's bounding box in pixels, integers, shape (N, 2).
+        labels: The index of the shape that shows at each pixel, -1 for the background, int8, shape (size, size).
+        boxes_xywh: Boxes of the visible parts in pixels, integers, shape (N, 4); of size 0 where nothing shows.
+        visible: Share of each shape that shows, in [0, 1], shape (N,).
+        ratio: Occlusion ratio `covered` of the boxes, in [0, 1].
+    """
+
+    shapes: tuple[Shape, ...]
+    corners: np.ndarray
+    labels: np.ndarray
+    boxes_xywh: np.ndarray
+    visible: np.ndarray
+    ratio: float
+
+
+def place(shapes: tuple[Shape, ...], corners: np.ndarray, size: int) -> Layout:
+    """Put shapes into an image of (size, size) pixels, each over those before it, and see what shows."""
+    labels = np.full((size, size), -1, dtype=np.int8)
+    for index, (shape, (left, top)) in enumerate(zip(shapes, corners, strict=True)):
+        height, width = shape.mask.shape
+        labels[top:top + height, left:left + width][shape.mask] = index
+    boxes = np.zeros((len(shapes), 4), dtype=np.int64)
+    visible = np.zeros(len(shapes))
+    for index, (shape, (left, top)) in enumerate(zip(shapes, corners, strict=True)):
+        height, width = shape.mask.shape
+        seen = (labels[top:top + height, left:left + width] == index).view(np.uint8)
+        boxes[index] = cv2.boundingRect(seen)
+        boxes[index, :2] += (left, top)
+        visible[index] = np.count_nonzero(seen) / np.count_nonzero(shape.mask)
+    return Layout(shapes, corners, labels, boxes, visible, occlusion_ratio(boxes, (size, size)))
+
+
+def find_layout(rng: np.random.Generator,
+                size: int,
+                num_shapes: int,
+                accept: tuple[float, float],
+                min_visible: float) -> Layout:
+    """Draw random shapes and find places for them that give an occlusion ratio in the accepted range.
+
+    The ratio plays no part in drawing number and categories of the shapes, and sizes are such that the visible areas hardly
+    depend on it, so that a set of these images shows the effect of occlusion and little else.
+
+    Args:
+        rng: Source of everything random.
+        size: Height and width of the image in pixels.
+        num_shapes: Number of shapes, at least 1.
+        accept: Lowest and highest occlusion ratio that will do, both included.
+        min_visible: Least share of a shape that must show, in [0, 1].
+
+    Returns:
+        The layout. Every shape lies wholly inside the image.
+
+    Raises:
+        ValueError: No such layout was found.
+
+    Example:
+        >>> layout = find_layout(np.random.default_rng(0), 160, 4, accept=(0.49, 0.51), min_visible=0.15)
+        >>> 0.49 <= layout.ratio <= 0.51
+        True
+    """
+    for _ in range(_RESTARTS):
+        layout = _attempt(rng, size, num_shapes, accept, min_visible)
+        if _badness(layout, accept, min_visible) == 0:
+            return layout
+    raise ValueError(f'found no layout of {num_shapes} shapes in {size} x {size} pixels with an occlusion ratio from '
+                     f'{accept[0]:.3f} to {accept[1]:.3f} where {min_visible:.0%} of each shape shows; lower the ratios or '
+                     'min_visible, or allow more objects')
+
+
+def _attempt(rng: np.random.Generator, size: int, num: int, accept: tuple[float, float], min_visible: float) -> Layout:
+    """The best layout of one set of random shapes."""
+    cells = int(np.ceil(np.sqrt(num)))
+    longest = min(SIDE_RANGE[1], 0.95 / cells) * size
+    shortest = min(SIDE_RANGE[0] * size, 0.7 * longest)
+    sides = rng.uniform(shortest, longest, num) * (1 + GROWTH * sum(accept) / 2)
+    depth = np.argsort(-sides * rng.uniform(0.7, 1.4, num))  # large ones tend to lie behind small ones
+    shapes = tuple(
+        Shape(category, draw_shape(category, side, angle)) for category, side, angle in zip(
+            rng.choice(CATEGORIES, num), sides[depth], rng.uniform(0, 2 * np.pi, num), strict=True))
+    extents = np.array([shape.mask.shape[::-1] for shape in shapes])
+
+    edges = np.linspace(0, size, cells + 1).astype(int)
+    column_row = np.stack(np.divmod(rng.permutation(cells**2)[:num], cells), axis=1)
+    room = np.maximum(edges[column_row + 1] - edges[column_row] - extents, 0)
+    apart = edges[column_row] + np.floor(rng.uniform(size=(num, 2)) * (room + 1)).astype(int)
+    if accept[1] == 0:
+        return place(shapes, apart, size)
+
+    centres = apart + extents / 2
+    num_anchors = rng.integers(max(num // 4, 1), max(num // 2, 1), endpoint=True)
+    anchors = centres[rng.permutation(num)[:num_anchors]]
+    anchor = anchors[rng.permutation(np.arange(num) % num_anchors)]
+    eagerness = rng.uniform(0.6, 1.6, (num, 1))
+
+    def pulled(pull: float) -> Layout:
+        corners = centres + (anchor - centres) * pull**eagerness - extents / 2
+        return place(shapes, np.clip(np.rint(corners).astype(int), 0, size - extents), size)
+
+    best = _bisect(pulled, accept, min_visible)
+    return _repair(rng, best, accept, min_visible)
+
+
+def _badness(layout: Layout, accept: tuple[float, float], min_visible: float) -> float:
+    """How far the layout is from one that will do; 0 when it will."""
+    areas = np.array([np.count_nonzero(shape.mask) for shape in layout.shapes])
+    needed = np.maximum(min_visible, MIN_VISIBLE_PIXELS / areas)
+    return max(accept[0] - layout.ratio, layout.ratio - accept[1], 0.) + np.clip(needed - layout.visible, 0, None).sum()
+
+
+def _bisect(pulled: Callable[[float], Layout], accept: tuple[float, float], min_visible: float) -> Layout:
+    """The best of the layouts met while closing in on the pull that gives the ratio in the middle of the accepted range."""
+    low, high = 0., 1.
+    best = pulled(high)
+    for _ in range(_BISECTIONS):
+        if _badness(best, accept, min_visible) == 0:
+            break
+        middle = (low + high) / 2
+        layout = pulled(middle)
+        best = min(best, layout, key=lambda candidate: _badness(candidate, accept, min_visible))
+        low, high = (low, middle) if layout.ratio > sum(accept) / 2 else (middle, high)
+    return best
+
+
+def _repair(rng: np.random.Generator, layout: Layout, accept: tuple[float, float], min_visible: float) -> Layout:
+    """Move single shapes a little, or exchange two in depth, and keep what is no worse."""
+    size = len(layout.labels)
+    badness = _badness(layout, accept, min_visible)
+    for _ in range(_MOVES_PER_SHAPE * len(layout.shapes)):
+        if badness == 0:
+            break
+        shapes, corners = list(layout.shapes), layout.corners.copy()
+        one = rng.integers(len(shapes))
+        if rng.uniform() < 0.25:
+            other = rng.integers(len(shapes))
+            shapes[one], shapes[other] = shapes[other], shapes[one]
+            corners[[one, other]] = corners[[other, one]]
+        else:
+            step = np.rint(rng.normal(scale=size * rng.choice([0.01, 0.03, 0.08]), size=2)).astype(int)
+            room = size - np.array(shapes[one].mask.shape[::-1])
+            corners[one] = np.clip(corners[one] + step, 0, room)
+        moved = place(tuple(shapes), corners, size)
+        moved_badness = _badness(moved, accept, min_visible)
+        if moved_badness <= badness:
+            layout, badness = moved, moved_badness
+    return layout

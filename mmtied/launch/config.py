@@ -1,0 +1,93 @@
+"""Load a config of mmtied, mmdet or mmpretrain and apply the command line to it."""
+
+import os
+from copy import deepcopy
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from mmtied.compat import require
+
+#: mmpretrain's own tools set these; its base configs rely on it.
+_MMPRETRAIN_DATALOADER = {'pin_memory': True, 'persistent_workers': True, 'collate_fn': {'type': 'default_collate'}}
+
+
+def load_config(name: str, options: dict | None = None) -> Config:
+    """Read a config file, or one inside an installed package, and merge options into it.
+
+    Args:
+        name: Path of a .py config, or ``package::path`` for one that a package ships, for example
+            ``mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py``.
+        options: Values to override, as from ``--cfg-options``.
+
+    Returns:
+        The config, complete enough to build a Runner from. Without a `work_dir` in it, ``work_dirs/<config's name>`` is set.
+
+    Raises:
+        ValueError: No such file, or not a Python config.
+    """
+    if '::' in name:
+        package = name.partition('::')[0]
+        require(package, f'the config {name}')
+        cfg = Config.fromstring(f'_base_ = {name!r}', file_format='.py')
+    else:
+        if not Path(name).is_file():
+            raise ValueError(f'config {name} not found; give a .py file such as configs/mask_rcnn_tiedr50_2x.py, or '
+                             'package::path for a config that an installed package ships')
+        if Path(name).suffix not in ('.py', '.json', '.yaml', '.yml'):
+            raise ValueError(f'config {name} is not a config file, expected a .py file')
+        cfg = Config.fromfile(name)
+    if 'model' not in cfg:
+        raise ValueError(f'config {name} has no model; is it a base config?')
+    if cfg.get('default_scope') == 'mmpretrain':
+        require('mmpretrain', f'the config {name}')
+        _complete_mmpretrain_dataloaders(cfg)
+    if options:
+        cfg.merge_from_dict(options)
+    if cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(name.split('::')[-1]).stem)
+    return cfg
+
+
+def use_amp(cfg: Config) -> None:
+    """Train with automatic mixed precision and dynamic loss scaling."""
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate with the batch size.
+
+    Raises:
+        ValueError: The config does not say for which batch size its learning rate was made.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise ValueError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config, which has none')
+    cfg.auto_scale_lr.enable = True
+
+
+def use_resume(cfg: Config, resume: str) -> None:
+    """Resume from a checkpoint, or from the latest one of the work_dir when `resume` is 'auto'.
+
+    Raises:
+        ValueError: No such checkpoint.
+    """
+    if resume != 'auto' and '://' not in resume and not Path(resume).is_file():
+        raise ValueError(f'--resume {resume}: no such file; without a value it takes the latest checkpoint of the work_dir')
+    cfg.resume = True
+    cfg.load_from = None if resume == 'auto' else resume
+
+
+def set_local_rank(local_rank: int) -> None:
+    """Tell mmengine the local rank where the launcher passed it as a flag only."""
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+
+
+def _complete_mmpretrain_dataloaders(cfg: Config) -> None:
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(key):
+            complete = ConfigDict(deepcopy(_MMPRETRAIN_DATALOADER))
+            complete.update(cfg[key])
+            if complete.get('num_workers', 0) == 0:
+                complete.persistent_workers = False
+            cfg[key] = complete

@@ -1,0 +1,44 @@
+"""Checks that channels split into equal blocks, with errors that say which counts would."""
+
+
+def check_positive(layer: str, **counts: int) -> None:
+    """Raise a ValueError for the first count that is not a positive integer."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f'{layer}: {name}={count!r}, expected a positive integer')
+
+
+def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: int = 1) -> None:
+    """Raise a ValueError when `channels` cannot be split into `groups * num_blocks` equal blocks.
+
+    Args:
+        layer: Name of the layer, which starts the message.
+        name: What the channels are called there, for example ``'in_channels'``.
+        channels: How many there are.
+        num_blocks: B.
+        groups: G.
+
+    Raises:
+        ValueError: What came, and what divides it.
+
+    Example:
+        >>> check_blocks('TBC', 'in_channels', 22, 4)
+        Traceback (most recent call last):
+        ValueError: TBC: in_channels=22 cannot be split into num_blocks=4 equal blocks; 22 is divisible by 1, 2, 11, 22
+    """
+    check_positive(layer, **{name: channels})
+    if channels % (num_blocks * groups):
+        parts = f'num_blocks={num_blocks} equal blocks' if groups == 1 else (
+            f'groups={groups} times num_blocks={num_blocks} equal blocks')
+        raise ValueError(f'{layer}: {name}={channels} cannot be split into {parts}; '
+                         f'{channels} is divisible by {", ".join(map(str, divisors(channels)))}')
+
+
+def divisors(number: int) -> list[int]:
+    """All divisors in increasing order.
+
+    Example:
+        >>> divisors(18)
+        [1, 2, 3, 6, 9, 18]
+    """
+    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]

@@ -1,0 +1,184 @@
+"""Tied block convolution: one thin filter shared by B equal blocks of channels.
+
+Wang & Yu, "Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters", AAAI 2021,
+https://arxiv.org/abs/2009.12021. TBC is Eq. 3, TGC is Eq. 4.
+
+Two ways compute the same thing. Folding the blocks into the batch is one convolution with the thin weight, without a copy, where
+each block's channels lie together in memory (contiguous NCHW). In channels_last they do not, and folding would copy the input
+and the output; there the weight, which is small, is repeated for a grouped convolution instead.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import check_blocks, check_positive
+
+
+class _TiedConv2d(nn.Conv2d):
+    """What TBC and TGC share: a Conv2d that holds the thin weight and reports the full channel counts.
+
+    As the parent is built with the thin sizes, PyTorch's default initialisation, and any other that reads the weight's shape
+    (Kaiming, Xavier), sees the tied fan-in: each output value sums over ``in_channels / (num_blocks * groups) * k * k`` inputs.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
+                 padding_mode, device, dtype) -> None:
+        name = type(self).__name__
+        check_positive(name, num_blocks=num_blocks, groups=groups)
+        check_blocks(name, 'in_channels', in_channels, num_blocks, groups)
+        check_blocks(name, 'out_channels', out_channels, num_blocks, groups)
+        super().__init__(in_channels // num_blocks, out_channels // num_blocks, kernel_size, stride, padding, dilation, groups,
+                         bias, padding_mode, device, dtype)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_blocks = num_blocks
+
+    def expanded_weight(self) -> Tensor:
+        """The weight of the grouped convolution with ``groups * num_blocks`` groups that computes the same output.
+
+        Shape: (out_channels, in_channels / (groups * num_blocks), k, k); differentiable.
+        """
+        return self._repeat_blocks(self.weight)
+
+    def expanded_bias(self) -> Tensor | None:
+        """The bias for each output channel, shape (out_channels,), or None."""
+        return None if self.bias is None else self._repeat_blocks(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
+        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
+            raise ValueError(f'{type(self).__name__}: expected input of shape (N, {self.in_channels}, H, W) or '
+                             f'({self.in_channels}, H, W), got {tuple(x.shape)}')
+        if x.dim() == 3:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
+        if self.num_blocks == 1:
+            return super().forward(x)
+        padding = self.padding
+        if self.padding_mode != 'zeros':
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        if x.is_contiguous() and not (self.groups > 1):
+            return self._fold_into_batch(x, padding)
+        return F.conv2d(x, self.expanded_weight(), self.expanded_bias(), self.stride, padding, self.dilation,
+                        self.groups * self.num_blocks)
+
+    def _fold_into_batch(self, x: Tensor, padding: tuple[int, int] | str | int) -> Tensor:
+        batch, channels, height, width = x.shape
+        x = x.view(batch * self.num_blocks, channels // self.num_blocks, height, width)
+        x = F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation)
+        return x.reshape(batch, self.out_channels, x.size(2), x.size(3))
+
+    def _repeat_blocks(self, values: Tensor) -> Tensor:
+        """Repeat each group's slice num_blocks times along the first dimension: group-major order (Eq. 4)."""
+        grouped = values.unflatten(0, (self.groups, 1, -1))
+        return grouped.expand(-1, self.num_blocks, *grouped.shape[2:]).flatten(0, 2)
+
+    def extra_repr(self) -> str:
+        """Conv2d's description, then num_blocks."""
+        return f'{super().extra_repr()}, num_blocks={self.num_blocks}'
+
+
+class TBC(_TiedConv2d, nn.Conv2d):
+    """Tied block convolution (Eq. 3): each of B blocks of input channels meets the same filters and gives one block of output.
+
+    The weight has shape (C_out / B, C_in / B, k, k): B * B times fewer parameters and B times fewer multiply-adds than a
+    standard convolution. A bias is tied too and has C_out / B values. With ``num_blocks=1`` this is exactly `torch.nn.Conv2d`.
+
+    Args:
+        in_channels: C_in, divisible by num_blocks.
+        out_channels: C_out, divisible by num_blocks.
+        kernel_size: Height and width of the filters.
+        stride: As in Conv2d.
+        padding: As in Conv2d, 'same' and 'valid' included.
+        dilation: As in Conv2d.
+        bias: Whether to add a (tied) bias.
+        num_blocks: B.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+        groups: Only 1. mmcv passes it to every convolution that it builds; with groups use `TGC`.
+        device: Where to create the parameters.
+        dtype: Type of the parameters.
+
+    Shape:
+        - Input: (N, C_in, H, W) or (C_in, H, W), any memory format; N may be 0.
+        - Output: (N, C_out, H', W') or (C_out, H', W').
+
+    Raises:
+        ValueError: Channels that num_blocks does not divide, groups other than 1, or an input of another width.
+
+    Example:
+        >>> layer = TBC(64, 128, kernel_size=3, padding=1, num_blocks=4)
+        >>> layer.weight.shape
+        torch.Size([32, 16, 3, 3])
+        >>> layer(torch.rand(2, 64, 8, 8)).shape
+        torch.Size([2, 128, 8, 8])
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 out_channels: int,
+                 kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int] = 1,
+                 padding: int | tuple[int, int] | str = 0,
+                 dilation: int | tuple[int, int] = 1,
+                 bias: bool = True,
+                 num_blocks: int = 2,
+                 padding_mode: str = 'zeros',
+                 groups: int = 1,
+                 device: torch.device | None = None,
+                 dtype: torch.dtype | None = None) -> None:
+        if groups != 1:
+            raise ValueError(f'TBC: groups={groups}, expected 1; for groups of tied blocks use TGC (conv_cfg type TGC)')
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, num_blocks, padding_mode,
+                         device, dtype)
+
+
+class TGC(_TiedConv2d, nn.Conv2d):
+    """Tied block group convolution (Eq. 4): G groups, each of which is a tied block convolution of B blocks.
+
+    The weight has shape (C_out / B, C_in / (B * G), k, k): G thin filters of C_out / (B * G) channels, one for each group. The
+    channel order is group-major: X_11 .. X_1B, ..., X_G1 .. X_GB. A bias is tied too and has C_out / B values.
+    With ``num_blocks=1`` this is exactly a grouped `torch.nn.Conv2d`, with ``groups=1`` it is `TBC`.
+
+    Args:
+        in_channels: C_in, divisible by num_blocks * groups.
+        out_channels: C_out, divisible by num_blocks * groups.
+        kernel_size: Height and width of the filters.
+        stride: As in Conv2d.
+        padding: As in Conv2d, 'same' and 'valid' included.
+        dilation: As in Conv2d.
+        groups: G.
+        bias: Whether to add a (tied) bias.
+        num_blocks: B.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+        device: Where to create the parameters.
+        dtype: Type of the parameters.
+
+    Shape:
+        - Input: (N, C_in, H, W) or (C_in, H, W), any memory format; N may be 0.
+        - Output: (N, C_out, H', W') or (C_out, H', W').
+
+    Raises:
+        ValueError: Channels that num_blocks * groups does not divide, or an input of another width.
+
+    Example:
+        >>> layer = TGC(64, 64, kernel_size=3, padding=1, groups=4, num_blocks=2)
+        >>> layer.weight.shape
+        torch.Size([32, 8, 3, 3])
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 out_channels: int,
+                 kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int] = 1,
+                 padding: int | tuple[int, int] | str = 0,
+                 dilation: int | tuple[int, int] = 1,
+                 groups: int = 1,
+                 bias: bool = True,
+                 num_blocks: int = 2,
+                 padding_mode: str = 'zeros',
+                 device: torch.device | None = None,
+                 dtype: torch.dtype | None = None) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
+                         padding_mode, device, dtype)

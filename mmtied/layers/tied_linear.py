@@ -1,0 +1,66 @@
+"""Tied block fully connected layer: one thin weight shared by B equal blocks of features.
+
+Wang & Yu, "Tied Block Convolution", AAAI 2021, https://arxiv.org/abs/2009.12021, section "Tied Block Fully Connected Layer".
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import check_blocks, check_positive
+
+
+class TFC(nn.Linear):
+    """Tied block fully connected layer: block b of the output is the one weight applied to block b of the input.
+
+    The weight has shape (out / B, in / B): B * B times fewer parameters than `torch.nn.Linear`. A bias is tied too and has
+    out / B values. With ``num_blocks=1`` this is exactly `torch.nn.Linear`.
+
+    Args:
+        in_features: Divisible by num_blocks.
+        out_features: Divisible by num_blocks.
+        bias: Whether to add a (tied) bias.
+        num_blocks: B.
+        device: Where to create the parameters.
+        dtype: Type of the parameters.
+
+    Shape:
+        - Input: (..., in_features); leading dimensions may be 0.
+        - Output: (..., out_features).
+
+    Raises:
+        ValueError: Features that num_blocks does not divide, or an input of another width.
+
+    Example:
+        >>> layer = TFC(64, 16, num_blocks=4)
+        >>> layer.weight.shape
+        torch.Size([4, 16])
+        >>> layer(torch.rand(2, 64)).shape
+        torch.Size([2, 16])
+    """
+
+    def __init__(self,
+                 in_features: int,
+                 out_features: int,
+                 bias: bool = True,
+                 num_blocks: int = 2,
+                 device: torch.device | None = None,
+                 dtype: torch.dtype | None = None) -> None:
+        check_positive('TFC', num_blocks=num_blocks)
+        check_blocks('TFC', 'in_features', in_features, num_blocks)
+        check_blocks('TFC', 'out_features', out_features, num_blocks)
+        super().__init__(in_features // num_blocks, out_features // num_blocks, bias, device, dtype)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.num_blocks = num_blocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        if x.dim() == 0 or x.size(-1) != self.in_features:
+            raise ValueError(f'TFC: expected input of shape (..., {self.in_features}), got {tuple(x.shape)}')
+        x = x.reshape(*x.shape[:-1], self.num_blocks, self.in_features // self.num_blocks)
+        return F.linear(x, self.weight, self.bias).flatten(-2)
+
+    def extra_repr(self) -> str:
+        """Linear's description, then num_blocks."""
+        return f'{super().extra_repr()}, num_blocks={self.num_blocks}'

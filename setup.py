@@ -1,0 +1,72 @@
+"""Build and installation of mmtied; the tools' settings are in pyproject.toml."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+#: What OpenMMLab's `mim` and mmengine look for in a package's folder `.mim`.
+MIM = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildWithMim(build_py):
+    """Put configs, tools and the model index into the package: copied into a wheel, linked for an editable installation."""
+
+    def run(self) -> None:
+        """Build as always, then add ``mmtied/.mim``."""
+        super().run()
+        linked = getattr(self, 'editable_mode', False)
+        target = (ROOT if linked else Path(self.build_lib)) / 'mmtied' / '.mim'
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for name in MIM:
+            if linked:
+                (target / name).symlink_to(os.path.relpath(ROOT / name, target))
+            elif (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
+            else:
+                shutil.copy2(ROOT / name, target / name)
+
+
+def read(path: str) -> str:
+    """The text of a file in the repository; nothing where there is none."""
+    return (ROOT / path).read_text(encoding='utf-8') if (ROOT / path).exists() else ''
+
+
+def requirements(*names: str) -> list[str]:
+    """The pinned requirements in ``requirements/<name>.txt``, the same files that the Makefile installs from."""
+    lines = [line.strip() for name in names for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+setup(
+    name='mmtied',
+    version=re.search(r"__version__ = '(.+)'", read('mmtied/version.py'))[1],
+    description='Tied block convolution backbones for MMDetection, and COCO evaluation by occlusion',
+    long_description=read('README.md'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    keywords=['object detection', 'instance segmentation', 'mmdetection', 'convolution', 'occlusion', 'COCO'],
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Science/Research',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    packages=find_packages(include=['mmtied', 'mmtied.*']),
+    cmdclass={'build_py': BuildWithMim},
+    zip_safe=False,
+    python_requires='>=3.10',
+    # Both OpenMMLab families install under the same import names, so neither may be required: each is an extra.
+    install_requires=['torch', 'numpy', 'pycocotools'],
+    extras_require={
+        'onedl': requirements('mmcv', 'onedl'),
+        'openmmlab': requirements('openmmlab'),
+        'test': requirements('test'),
+        'docs': requirements('docs'),
+    },
+)

@@ -1,0 +1,53 @@
+"""Options that the whole suite shares."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+
+
+# With pytest -n, each worker's threads would fight the others' for the same cores, and small operations suffer most.
+if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='device of the layer tests')
+
+
+@pytest.fixture(scope='session')
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.config.getoption('--device'))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+_BLOCK_OPENMMLAB = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('mmengine', 'mmcv', 'mmdet', 'mmpretrain'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Blocker())
+import importlib.util
+importlib.util.find_spec = lambda name, package=None, real=importlib.util.find_spec: (
+    None if name in ('mmengine', 'mmcv', 'mmdet', 'mmpretrain') else real(name, package))
+"""
+
+
+@pytest.fixture
+def run_without_openmmlab() -> Callable[[str], str]:
+    """Run code in a Python where no OpenMMLab package can be imported; return what it printed."""
+
+    def run(code: str) -> str:
+        result = subprocess.run([sys.executable, '-c', _BLOCK_OPENMMLAB + code], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run

@@ -1,0 +1,51 @@
+"""Tied convolutions wherever mmcv and mmdet build a convolution."""
+
+import pytest
+import torch
+from mmcv.cnn import ConvModule, build_conv_layer
+from mmdet.models.backbones import ResNet
+from mmdet.models.necks import FPN
+
+import mmtied  # noqa: F401
+from mmtied.layers import TBC, TGC
+
+
+def test_build_conv_layer():
+    layer = build_conv_layer({'type': 'TBC', 'num_blocks': 4}, 16, 32, 3, padding=1, bias=False)
+    assert isinstance(layer, TBC)
+    assert layer.weight.shape == (8, 4, 3, 3)
+    assert isinstance(build_conv_layer({'type': 'mmtied.TGC', 'num_blocks': 2}, 16, 32, 3, groups=4), TGC)
+
+
+def test_conv_module_initialises_with_the_tied_fan_out():
+    module = ConvModule(64, 512, 3, padding=1, conv_cfg={'type': 'TBC', 'num_blocks': 2}, norm_cfg={'type': 'BN'})
+    assert module(torch.randn(2, 64, 6, 6)).shape == (2, 512, 6, 6)
+    expected = (2 / (256 * 9))**0.5  # Kaiming normal, fan_out of the thin filter
+    assert module.conv.weight.std().item() == pytest.approx(expected, rel=0.05)
+
+
+def test_fpn_with_tied_convolutions():
+    neck = FPN([64, 128], 32, num_outs=3, conv_cfg={'type': 'TBC', 'num_blocks': 2})
+    neck.init_weights()
+    assert all(isinstance(conv.conv, TBC) for conv in [*neck.lateral_convs, *neck.fpn_convs])
+    fan = 16 * 9  # Xavier uniform reaches tied convolutions too: bound sqrt(6 / (fan_in + fan_out))
+    assert neck.fpn_convs[0].conv.weight.abs().max().item() == pytest.approx((6 / (2 * fan))**0.5, rel=0.02)
+    levels = neck((torch.randn(1, 64, 8, 8), torch.randn(1, 128, 4, 4)))
+    assert [tuple(level.shape) for level in levels] == [(1, 32, 8, 8), (1, 32, 4, 4), (1, 32, 2, 2)]
+
+
+def test_mmdet_resnet_with_tied_convolutions():
+    conv_cfg = {'type': 'TBC', 'num_blocks': 1}
+    tied = ResNet(18, conv_cfg=conv_cfg)
+    plain = ResNet(18)
+    plain.load_state_dict(tied.state_dict())
+    tied.eval()
+    plain.eval()
+    x = torch.randn(1, 3, 64, 64)
+    for level, expected in zip(tied(x), plain(x), strict=True):
+        assert torch.equal(level, expected)
+
+
+@pytest.mark.parametrize('module', ['mmtied.layers'])
+def test_layers_import_without_openmmlab(module, run_without_openmmlab):
+    run_without_openmmlab(f'import torch; from {module} import TBC, TGC, TFC; print(TBC(4, 4, 1)(torch.zeros(1, 4, 2, 2)).shape)')

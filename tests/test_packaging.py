@@ -1,0 +1,126 @@
+"""What a user installs: one version, one set of pins, and a wheel that brings configs, tools and the model index along."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import BytesParser
+from pathlib import Path
+
+import modelindex
+import pytest
+import yaml
+
+import mmtied
+from mmtied import compat
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUIREMENTS = ROOT / 'requirements'
+
+
+def pins(*names):
+    lines = [line for name in names for line in (REQUIREMENTS / f'{name}.txt').read_text().splitlines()]
+    return {line for line in lines if line and not line.startswith('#')}
+
+
+@pytest.fixture(scope='session')
+def sdist(tmp_path_factory):
+    """The source distribution's unpacked folder, built from a copy so that the checkout stays as it is."""
+    folder = tmp_path_factory.mktemp('sdist')
+    ours = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, text=True,
+                          capture_output=True)
+    if ours.returncode:
+        pytest.skip('not a git checkout')
+    for name in ours.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / 'source' / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / 'source' / name)
+    code = f'import setuptools.build_meta as backend; print(backend.build_sdist({str(folder)!r}))'
+    subprocess.run([sys.executable, '-c', code], cwd=folder / 'source', check=True, capture_output=True)
+    with tarfile.open(next(folder.glob('mmtied-*.tar.gz'))) as archive:
+        archive.extractall(folder, filter='data')
+    return next(path for path in folder.glob('mmtied-*') if path.is_dir())
+
+
+@pytest.fixture(scope='session')
+def wheel(sdist, tmp_path_factory):
+    """The wheel, built from the source distribution as pip does it."""
+    folder = tmp_path_factory.mktemp('wheel')
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
+                    '--wheel-dir', str(folder), str(sdist)], check=True)
+    return next(folder.glob('*.whl'))
+
+
+@pytest.fixture(scope='session')
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
+        return BytesParser().parsebytes(archive.read(name))
+
+
+def files_under(folder):
+    return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob('*')
+            if path.is_file() and path.suffix != '.pyc'}
+
+
+def test_wheel_holds_configs_tools_and_model_index(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    expected = files_under('configs') | files_under('tools') | {'model-index.yml'}
+    assert {name.removeprefix('mmtied/.mim/') for name in names if name.startswith('mmtied/.mim/')} == expected
+    assert files_under('mmtied/evaluation') <= names
+    assert {name.split('/')[0] for name in names} == {'mmtied', f'mmtied-{mmtied.__version__}.dist-info'}
+
+
+def test_sdist_holds_what_a_build_needs(sdist):
+    for name in ('LICENSE', 'CHANGELOG.md', 'model-index.yml', 'setup.py', 'pyproject.toml', 'requirements/mmcv.txt',
+                 'configs/metafile.yml'):
+        assert (sdist / name).is_file(), name
+    assert not (sdist / 'mmtied' / '.mim').exists()
+
+
+def test_one_version(metadata):
+    assert metadata['Version'] == mmtied.__version__
+    assert yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version'] == mmtied.__version__
+    assert mmtied.__version__ in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_core_requires_neither_openmmlab_family_and_extras_are_the_pinned_files(metadata):
+    required = {'core': set()}
+    for line in metadata.get_all('Requires-Dist'):
+        requirement, _, marker = line.partition('; extra == ')
+        required.setdefault(marker.strip('"\'') or 'core', set()).add(requirement)
+    assert required['core'] == {'torch', 'numpy', 'pycocotools'}
+    assert required['onedl'] == pins('mmcv', 'onedl')
+    assert required['openmmlab'] == pins('openmmlab')
+    assert required['test'] == pins('test')
+    assert required['docs'] == pins('docs')
+
+
+def test_advice_for_missing_packages_names_the_pinned_versions():
+    advice = ' '.join(compat._INSTALL.values())
+    for pin in pins('mmcv', 'onedl') | pins('openmmlab') - {'setuptools<80'}:
+        assert pin in advice
+
+
+def test_constraints_allow_the_build_tools():
+    constraints = dict(line.split('==') for line in pins('constraints'))
+    for line in pins('build'):
+        name, version = line.split('==')
+        assert constraints.get(name, version) == version
+
+
+def test_model_index_is_valid_and_names_every_config_once():
+    index = modelindex.load(str(ROOT / 'model-index.yml'))
+    assert index.check(silent=True) == []
+    named = [model.config for model in index.models]
+    assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('mask_rcnn_*.py'))
+
+
+def test_model_index_claims_no_result_of_our_own():
+    index = modelindex.load(str(ROOT / 'model-index.yml'))
+    for model in index.models:
+        assert model.weights is None
+        for result in model.results:
+            assert all('printed in the paper, not trained here' in metric for metric in result.metrics)

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Train on several GPUs of one or more machines: tools/dist_train.sh CONFIG GPUS [flags of tools/train.py]
+# Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT for several machines; PYTHON for another interpreter.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG GPUS [flags of tools/train.py]" >&2
+    exit 2
+fi
+config=$1 gpus=$2
+exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" --nproc_per_node="$gpus" \
+    "$(dirname "$0")/train.py" "$config" --launcher pytorch "${@:3}"
