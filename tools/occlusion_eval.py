@@ -26,9 +26,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('annotations', help='COCO instances file')
     parser.add_argument('results', nargs='+', help='COCO results files of one detector: boxes, masks, or parts of either')
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what the files hold')
-    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (default: covered)')
+    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (covered)')
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
-    parser.add_argument('--same-category', action='store_true', help='only instances of the same category occlude each other')
+    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,
                         help="detections used for each image and category (default: COCO's 1 10 100; mmdet: 100 300 1000)")
     parser.add_argument('--out', help='folder for report.json, buckets.csv and plots')
@@ -66,10 +66,11 @@ def load_detections(paths: Sequence[str], ground_truth: GroundTruth,
     held = {path: held_iou_types(entries) for path, entries in files.items()}
     present = {iou_type for types in held.values() for iou_type in types}
     detections = {}
-    for iou_type in iou_types or [iou_type for iou_type in IOU_TYPES if iou_type in present]:
+    for iou_type in iou_types or [iou_type for iou_type in IOU_TYPES if iou_type in present] or ['bbox']:
         alone = [path for path in files if held[path] == (iou_type,)]
         chosen = (alone if iou_type == 'bbox' else []) or [path for path in files if iou_type in held[path]] or list(files)
-        detections[iou_type] = join_detections([make_detections(files[path], ground_truth, iou_type, path) for path in chosen])
+        parts = [make_detections(files[path], ground_truth, iou_type, path) for path in chosen]
+        detections[iou_type] = join_detections(parts)
     return detections
 
 

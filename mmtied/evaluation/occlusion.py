@@ -6,6 +6,7 @@ definitions here are ours. The default, `covered`, is the share of the instances
 Boxes are exact real rectangles, so areas are summed over the cells of the grid that all box edges span, not over pixels.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -139,20 +140,24 @@ def _overlap_areas(boxes: np.ndarray, definition: str) -> tuple[float, float]:
     return cells[depth >= 2].sum(), cells[depth >= 1].sum()
 
 
-def _others(masks: np.ndarray) -> np.ndarray:
-    """For each of (N, H, W) masks, the union of all the others."""
-    return (masks.sum(axis=0, dtype=np.int32)[None] - masks) > 0
+def _depth(masks: np.ndarray) -> np.ndarray:
+    """How many of (N, H, W) masks hold each pixel."""
+    return masks.sum(axis=0, dtype=np.int32)
 
 
 def _masks_covered(masks: np.ndarray) -> tuple[float, float]:
-    return float((masks & _others(masks)).sum()), float(masks.sum())
+    """Pixels of each mask that another holds too, summed, and the masks' pixels, summed."""
+    depth = _depth(masks)
+    return float(depth[depth >= 2].sum()), float(depth.sum())
 
 
 def _covered_by_masks(boxes: np.ndarray, masks: np.ndarray) -> tuple[float, float]:
     """Area of each box under the other masks: pixels at a box's border count by the share that lies inside."""
-    _, height, width = masks.shape
-    xs, ys = np.arange(width), np.arange(height)
-    share_x = np.clip(np.minimum(boxes[:, 2:3], xs + 1) - np.maximum(boxes[:, 0:1], xs), 0, None)
-    share_y = np.clip(np.minimum(boxes[:, 3:4], ys + 1) - np.maximum(boxes[:, 1:2], ys), 0, None)
-    covered = np.einsum('nh,nhw,nw->', share_y, _others(masks).astype(np.float64), share_x, optimize=True)
+    depth, covered = _depth(masks), 0.
+    for (left, top, right, bottom), mask in zip(boxes, masks, strict=True):
+        xs, ys = np.arange(int(left), math.ceil(right)), np.arange(int(top), math.ceil(bottom))
+        inside = np.s_[int(top):math.ceil(bottom), int(left):math.ceil(right)]
+        share_x = np.minimum(right, xs + 1) - np.maximum(left, xs)
+        share_y = np.minimum(bottom, ys + 1) - np.maximum(top, ys)
+        covered += share_y @ (depth[inside] > mask[inside]) @ share_x
     return float(covered), float(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sum())

@@ -33,9 +33,9 @@ class Detections:
 
 
 def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
-    """The IoU types that a results list can be evaluated for, by its first entry; bbox for an empty list."""
+    """The IoU types that a results list can be evaluated for, by its first entry; none for an empty list."""
     if not entries:
-        return ('bbox',)
+        return ()
     keys = {'bbox': 'bbox', 'segm': 'segmentation'}
     return tuple(iou_type for iou_type, key in keys.items() if entries[0].get(key))
 

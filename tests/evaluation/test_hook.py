@@ -48,7 +48,7 @@ class FixedDetector(BaseModel):
             if self.with_mask:
                 found.masks = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
                 found.masks[:, 8:24, 8:24] = True
-            samples.append(BaseDataElement(pred_instances=found, metainfo=dict(img_id=number, ori_shape=(SIZE, SIZE))))
+            samples.append(BaseDataElement(pred_instances=found, metainfo=dict(img_id=number, ori_shape=(SIZE,) * 2)))
         return samples
 
 
@@ -69,8 +69,9 @@ def make_runner(tmp_path, ann_file, evaluator, hook=None, with_mask=False, train
                   sampler=dict(type='DefaultSampler', shuffle=False))
     if train:
         more |= dict(train_dataloader=loader, train_cfg=train, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.)))
-    return Runner(FixedDetector(with_mask), str(tmp_path / 'work'), val_dataloader=loader, val_cfg={}, val_evaluator=evaluator,
-                  test_dataloader=loader, test_cfg={}, test_evaluator=evaluator, default_scope='mmdet', log_level='WARNING',
+    return Runner(FixedDetector(with_mask), str(tmp_path / 'work'), default_scope='mmdet', log_level='WARNING',
+                  val_dataloader=loader, val_cfg={}, val_evaluator=evaluator,
+                  test_dataloader=loader, test_cfg={}, test_evaluator=evaluator,
                   custom_hooks=[dict(type='OcclusionEvalHook', **(hook or {}))], experiment_name=tmp_path.name,
                   visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]), **more)
 

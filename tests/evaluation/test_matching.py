@@ -1,0 +1,87 @@
+"""Matching rules, one by one; equality with COCOeval as a whole is in test_evaluate.py."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as mask_api
+
+from mmtied.evaluation.matching import match, rank_detections
+from mmtied.evaluation.pairs import Pairs, box_iou, cell_pairs, empty_pairs
+
+HALF = torch.tensor([.5], dtype=torch.float64)
+
+
+def matched_by(iou, crowd=None, ignored=None, thresholds=HALF):
+    """Match detections (rows, best score first) with ground truths (columns) of one cell and one area range."""
+    iou = torch.tensor(iou, dtype=torch.float64)
+    detection, target = (iou >= .5).nonzero(as_tuple=True)
+    crowd = torch.tensor(crowd or [False] * iou.shape[1])
+    ignored = torch.tensor(ignored or [False] * iou.shape[1]) | crowd
+    found = match(Pairs(detection, target, iou[detection, target]), torch.zeros(len(iou), dtype=torch.int64),
+                  torch.zeros(len(iou), 1, dtype=torch.bool), crowd, ignored[:, None], thresholds)
+    return found.matched[:, 0].tolist(), found.ignored[:, 0].tolist()
+
+
+def test_the_best_score_takes_the_ground_truth():
+    assert matched_by([[.6], [.9]]) == ([1, 0], [0, 0])
+
+
+def test_the_second_takes_what_is_left():
+    assert matched_by([[.6, .9], [.5, .8]]) == ([1, 1], [0, 0])
+    assert matched_by([[.9, .6], [.8, 0]]) == ([1, 0], [0, 0])
+
+
+def test_the_later_of_equal_ious_is_taken():
+    assert matched_by([[.7, .7], [0, .9], [.9, 0]]) == ([1, 0, 1], [0, 0, 0])
+
+
+def test_one_that_counts_goes_before_a_better_one_that_is_ignored():
+    assert matched_by([[.9, .6], [.9, .6]], ignored=[True, False]) == ([1, 1], [0, 1])
+
+
+def test_a_crowd_is_matched_again_and_an_ignored_one_is_not():
+    assert matched_by([[.9], [.9]], crowd=[True]) == ([1, 1], [1, 1])
+    assert matched_by([[.9], [.9]], ignored=[True]) == ([1, 0], [1, 0])
+
+
+def test_bits_are_thresholds_and_equality_reaches_one():
+    thresholds = torch.tensor([.5, .75, 1.], dtype=torch.float64)
+    assert matched_by([[.75]], thresholds=thresholds) == ([0b011], [0])
+    assert matched_by([[1.]], thresholds=thresholds) == ([0b111], [0])
+
+
+def test_an_unmatched_detection_outside_the_area_range_is_ignored():
+    found = match(empty_pairs(torch.device('cpu')), torch.zeros(1, dtype=torch.int64), torch.tensor([[True, False]]),
+                  torch.zeros(0, dtype=torch.bool), torch.zeros(0, 2, dtype=torch.bool), HALF)
+    assert found.ignored.tolist() == [[1, 0]]
+
+
+def test_too_many_thresholds_are_named():
+    with pytest.raises(ValueError, match='16 IoU thresholds'):
+        matched_by([[.9]], thresholds=torch.full((16,), .5, dtype=torch.float64))
+
+
+def test_ranks_are_cut_and_ties_keep_their_order():
+    order, rank = rank_detections(torch.tensor([5, 5, 5, 2]), torch.tensor([.5, .5, .9, .1]), limit=2)
+    assert order.tolist() == [3, 2, 0]
+    assert rank.tolist() == [0, 0, 1]
+
+
+box = st.tuples(*[st.floats(0, 100, width=32)] * 4)
+
+
+@settings(deadline=None)
+@given(box, box, st.booleans())
+def test_box_iou_has_the_bits_of_pycocotools(first, second, crowd):
+    expected = mask_api.iou([list(first)], [list(second)], [int(crowd)]).item()
+    boxes = torch.tensor([first, second], dtype=torch.float64)
+    assert box_iou(boxes[:1], boxes[1:], torch.tensor([crowd])).item() == expected
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.lists(st.integers(0, 5), max_size=12), st.integers(1, 40))
+def test_pairs_are_those_of_equal_cells_in_chunks_of_any_size(detections, targets, chunk):
+    detections, targets = sorted(detections), sorted(targets)
+    parts = list(cell_pairs(torch.tensor(detections, dtype=torch.int64), torch.tensor(targets, dtype=torch.int64), chunk))
+    found = [pair for detection, target in parts for pair in zip(detection.tolist(), target.tolist(), strict=True)]
+    assert found == [(d, t) for d, a in enumerate(detections) for t, b in enumerate(targets) if a == b]

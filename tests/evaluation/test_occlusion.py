@@ -1,0 +1,120 @@
+"""Ratios against pixel counts on whole-pixel boxes, and against the published counts of val2017."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmtied.evaluation.buckets import assign_buckets, make_buckets
+from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.occlusion import DEFINITIONS, instance_cover, occlusion_ratio
+from mmtied.evaluation.ratios import image_ratios
+
+VAL2017 = Path(__file__).parents[3] / 'shared/data/val2017/instances_val2017_rebuilt.json'
+HEIGHT, WIDTH = 12, 15
+whole_boxes = st.lists(st.tuples(st.integers(-3, 14), st.integers(-3, 11), st.integers(0, 9), st.integers(0, 9)), max_size=6)
+
+
+def drawn(boxes):
+    """Each box's pixels inside the image, (N, HEIGHT, WIDTH) bool."""
+    masks = np.zeros((len(boxes), HEIGHT, WIDTH), dtype=bool)
+    for mask, (x, y, w, h) in zip(masks, boxes, strict=True):
+        mask[max(0, y):max(0, y + h), max(0, x):max(0, x + w)] = True
+    return masks
+
+
+def counted(definition, masks, occluders):
+    """The definition by counting pixels: masks are the instances' boxes (or masks), occluders what covers them."""
+    areas = [mask.sum() for mask in masks]
+    if sum(areas) == 0:
+        return np.nan
+    covers = [(mask & np.delete(occluders, i, axis=0).any(axis=0)).sum() for i, mask in enumerate(masks)]
+    if definition in ('covered', 'box_mask', 'mask'):
+        return sum(covers) / sum(areas)
+    if definition == 'instance_mean':
+        return np.mean([cover / area for cover, area in zip(covers, areas, strict=True) if area])
+    if definition == 'pairwise':
+        return sum((masks[i] & masks[j]).sum() for j in range(len(masks)) for i in range(j)) / sum(areas)
+    return (sum(masks.astype(int)) >= 2).sum() / (sum(masks.astype(int)) >= 1).sum()
+
+
+@settings(max_examples=150, deadline=None)
+@given(whole_boxes, st.sampled_from(DEFINITIONS), st.integers(0, 2**16))
+def test_ratio_is_what_counting_pixels_gives(boxes, definition, seed):
+    pixels = drawn(boxes)
+    masks = pixels & (np.random.default_rng(seed).random(pixels.shape) < .6)
+    instances, occluders = {'box_mask': (pixels, masks), 'mask': (masks, masks)}.get(definition, (pixels, pixels))
+    expected = counted(definition, instances, occluders)
+    ratio = occlusion_ratio(np.array(boxes, dtype=float).reshape(-1, 4), (HEIGHT, WIDTH), definition, masks=masks)
+    np.testing.assert_allclose(ratio, expected, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(whole_boxes, st.integers(0, 2**16))
+def test_same_category_adds_up_the_categories_alone(boxes, seed):
+    categories = np.random.default_rng(seed).integers(0, 2, len(boxes))
+    pixels = drawn(boxes)
+    covered = sum((pixels[i] & np.any([pixels[j] for j in range(len(boxes)) if j != i and categories[i] == categories[j]] or
+                                      [np.zeros_like(pixels[i])], axis=0)).sum() for i in range(len(boxes)))
+    expected = covered / pixels.sum() if pixels.sum() else np.nan
+    ratio = occlusion_ratio(np.array(boxes, dtype=float).reshape(-1, 4), (HEIGHT, WIDTH), categories=categories)
+    np.testing.assert_allclose(ratio, expected, rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(whole_boxes)
+def test_instance_cover_is_the_share_of_each_box(boxes):
+    pixels = drawn(boxes)
+    expected = [(mask & (np.delete(pixels, i, axis=0).any(0))).sum() / mask.sum() if mask.any() else np.nan
+                for i, mask in enumerate(pixels)]
+    np.testing.assert_allclose(instance_cover(np.array(boxes, dtype=float).reshape(-1, 4), (HEIGHT, WIDTH)), expected)
+
+
+def test_unusable_arguments_are_named():
+    boxes = np.zeros((2, 4))
+    with pytest.raises(ValueError, match="unknown occlusion definition 'most'; known: covered"):
+        occlusion_ratio(boxes, (5, 5), 'most')
+    with pytest.raises(ValueError, match='needs one mask for each of the 2 boxes, got none'):
+        occlusion_ratio(boxes, (5, 5), 'mask')
+    with pytest.raises(ValueError, match='1 given for 2 boxes'):
+        occlusion_ratio(boxes, (5, 5), categories=np.zeros(1))
+
+
+@pytest.fixture(scope='module')
+def val2017():
+    if not VAL2017.is_file():
+        pytest.skip('the real annotations are not here')
+    return read_ground_truth(VAL2017)
+
+
+def test_val2017_has_the_published_counts(val2017):
+    of_image = assign_buckets(image_ratios(val2017), make_buckets())
+    assert np.bincount(of_image[of_image >= 0]).tolist() == [974, 876, 674, 561, 499, 377, 381, 264, 190, 109, 47]
+    assert (of_image < 0).sum() == 48
+    high = np.flatnonzero(of_image == 9)
+    inside = np.isin(val2017.image, high)
+    assert (inside.sum(), len(np.unique(val2017.category[inside]))) == (923, 62)
+
+
+@pytest.mark.parametrize(('definition', 'images'), [('union', 31), ('pairwise', 8), ('instance_mean', 286)])
+def test_val2017_has_the_published_number_of_images_from_r_8_to_9(val2017, definition, images):
+    ratios = image_ratios(val2017, definition)
+    assert ((ratios >= .8) & (ratios < .9)).sum() == images
+    assert np.nanmin(ratios) >= 0
+    assert np.nanmax(ratios) == pytest.approx(1.38, abs=.005) if definition == 'pairwise' else np.nanmax(ratios) <= 1
+
+
+def test_val2017_has_no_image_from_r_8_to_9_by_box_mask(val2017):
+    """Among images whose masks are real: for 257 instances the rebuilt file has the box in place of a mask."""
+    data = json.loads(VAL2017.read_text())
+    stand_ins = {entry['image_id'] for entry in data['annotations'] if isinstance(entry['segmentation'], list)}
+    high = val2017.image_ids[image_ratios(val2017) >= .75].tolist()  # box_mask is at most covered, but for rounding
+    data['images'] = [image for image in data['images'] if image['id'] in high and image['id'] not in stand_ins]
+    chosen = {image['id'] for image in data['images']}
+    data['annotations'] = [entry for entry in data['annotations'] if entry['image_id'] in chosen]
+    ratios = image_ratios(read_ground_truth(data), 'box_mask')
+    assert len(ratios) > 150
+    assert .3 < ratios.max() < .8

@@ -1,0 +1,82 @@
+"""The offline tool as a user runs it."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / 'tools/occlusion_eval.py'
+BOX, CODE = [0., 0., 4., 4.], {'size': [10, 10], 'counts': [0, 4, 6, 4, 6, 4, 6, 4, 66]}
+DATA = dict(images=[dict(id=1, height=10, width=10)], categories=[dict(id=1, name='a')],
+            annotations=[dict(id=1, image_id=1, category_id=1, bbox=BOX, area=16, iscrowd=0, segmentation=CODE)])
+MASK = dict(image_id=1, category_id=1, score=.5, bbox=[5., 5., 4., 4.], segmentation=CODE)
+
+
+@pytest.fixture(scope='module')
+def main():
+    spec = importlib.util.spec_from_file_location('occlusion_eval', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def run(main, tmp_path, monkeypatch, capsys):
+    """Run the tool in a folder with these files; return its exit code and what it printed."""
+    def run(*args, **files):
+        for name, content in {'instances': DATA, **files}.items():
+            (tmp_path / f'{name}.json').write_text(content if isinstance(content, str) else json.dumps(content))
+        monkeypatch.chdir(tmp_path)
+        try:
+            main(args)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+    return run
+
+
+def test_it_runs_as_a_program(tmp_path):
+    done = subprocess.run([sys.executable, str(TOOL), 'nowhere.json', 'results.json'], cwd=tmp_path, capture_output=True,
+                          text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, 'error: nowhere.json: no such file\n')
+
+
+def test_it_prints_the_table_and_writes_the_files(run, tmp_path):
+    code, out, err = run('instances.json', 'results.json', '--out', 'out', results=[dict(MASK, bbox=BOX)])
+    assert code == 0, err
+    assert 'bbox: AP by occlusion ratio r (covered)' in out
+    assert 'segm: AP by occlusion ratio r (covered)' in out
+    names = ['ap_over_r_bbox.png', 'ap_over_r_segm.png', 'buckets.csv', 'report.json']
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == names
+    report = json.loads((tmp_path / 'out/report.json').read_text())
+    assert report['segm']['all']['AP'] == pytest.approx(1)
+
+
+def test_boxes_come_from_the_file_that_holds_boxes_alone(run, tmp_path):
+    boxes = [dict(image_id=1, category_id=1, score=.5, bbox=BOX)]
+    code, out, err = run('instances.json', 'segm.json', 'bbox.json', '--out', 'out', segm=[MASK], bbox=boxes)
+    assert code == 0, err
+    report = json.loads((tmp_path / 'out/report.json').read_text())
+    assert report['bbox']['all']['AP'] == pytest.approx(1)  # the boxes in segm.json are elsewhere
+    assert report['segm']['all']['AP'] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(('args', 'results', 'message'), [
+    (['--definition', 'most'], [], "unknown occlusion definition 'most'"),
+    (['--edges', '0', '0.5', '0.4'], [], 'strictly increasing'),
+    (['--proposal-nums', '0'], [], 'positive integers'),
+    (['--iou-type', 'segm'], [dict(image_id=1, category_id=1, score=.5, bbox=BOX)], "has no 'segmentation'"),
+    ([], [dict(MASK, image_id=2)], 'image id 2 is not in the annotation file'),
+    ([], '[{"image_id": 1, "category_id": 1, "score": NaN, "bbox": [0, 0, 1, 1]}]', 'must be a finite number, got nan'),
+    ([], '[{"image_id"', 'not complete JSON'),
+])
+def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, args, results, message):
+    code, out, err = run('instances.json', 'results.json', '--out', 'out', *args, results=results)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / 'out').exists()
