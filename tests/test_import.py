@@ -1,0 +1,47 @@
+"""What `import mmtied` does, and what a config can name without it."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()[-1]
+
+
+def test_import_stays_light():
+    """No plotting, no mmpretrain, no mmdet: a config pays for what it names."""
+    heavy = run('import sys, mmtied; print([m for m in ("mmdet", "mmpretrain", "matplotlib") if m in sys.modules])')
+    assert heavy == '[]'
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain'])
+def test_scope_works_without_custom_imports(scope):
+    """mmengine imports mmtied by itself for a name with the scope; from then on the bare name works too."""
+    names = {'TiedResNet': 'MODELS', 'TBC': 'MODELS', 'OcclusionCocoMetric': 'METRICS', 'OcclusionEvalHook': 'HOOKS'}
+    code = f'import sys, {scope}.registry as registries\nfound = ["mmtied" in sys.modules]\n'
+    for name, registry in names.items():
+        code += f'found += [registries.{registry}.get("mmtied.{name}").__name__, registries.{registry}.get("{name}").__name__]\n'
+    assert run(code + 'print(found)') == str([False, *(name for name in names for _ in range(2))])
+
+
+def test_mmdet_detector_with_the_bare_name():
+    assert run("from mmengine.config import Config\n"
+               "from mmengine.registry import init_default_scope\n"
+               "from mmdet.registry import MODELS\n"
+               "Config(dict(custom_imports=dict(imports=['mmtied'])))\n"
+               "cfg = Config.fromstring('custom_imports = dict(imports=[\"mmtied\"])', '.py')\n"
+               "init_default_scope('mmdet')\n"
+               "print(type(MODELS.build(dict(type='TiedResNet', depth=50))).__module__)") == 'mmtied.backbones.tied_resnet'
+
+
+def test_tells_what_to_install(run_without_openmmlab):
+    printed = run_without_openmmlab(
+        'from mmtied.compat import require\n'
+        'try: require("mmdet", "TiedResNet")\n'
+        'except ImportError as error: print(error)')
+    assert printed.strip() == ('TiedResNet needs mmdet, which is not installed: pip install onedl-mmdetection==3.5.1 '
+                               "(or mmdet==3.3.0), or everything at once with pip install 'mmtied[onedl]'")
