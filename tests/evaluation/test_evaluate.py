@@ -10,11 +10,13 @@ from pycocotools import mask as mask_api
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.ground_truth import read_ground_truth, to_rle
 from mmtied.evaluation.ratios import image_ratios
 from mmtied.evaluation.results import make_detections
 
-VAL2017 = Path(__file__).parents[3] / 'shared/data/val2017/instances_val2017_rebuilt.json'
+SHARED_DATA = Path(__file__).parents[3] / 'shared/data'
+VAL2017 = SHARED_DATA / 'val2017/instances_val2017_rebuilt.json'
+COCO128 = SHARED_DATA / 'coco128/annotations/instances.json'
 slow_cases = settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
 
 
@@ -137,17 +139,24 @@ def simulated(data, iou_type, seed=0, jitters=(.04, .15)):
             category = entry['category_id'] if rng.random() < .9 else int(rng.choice(categories))
             result = dict(image_id=entry['image_id'], category_id=category, score=score)
             if iou_type == 'bbox':
-                result['bbox'] = [x + w * noise[0], y + h * noise[1], w * np.exp(noise[2]), h * np.exp(noise[3])]
+                moved = np.array([x + w * noise[0], y + h * noise[1], w * np.exp(noise[2]), h * np.exp(noise[3])])
+                result['bbox'] = moved.tolist()
             else:
                 height, width = sizes[entry['image_id']]
-                segmentation = entry['segmentation']
-                if isinstance(segmentation, list):
-                    segmentation = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
-                mask = np.roll(mask_api.decode(segmentation), (int(h * noise[0]), int(w * noise[1])), axis=(0, 1))
+                code = to_rle(entry['segmentation'], height, width, 'here')
+                mask = np.roll(mask_api.decode(code), (int(h * noise[0]), int(w * noise[1])), axis=(0, 1))
                 rle = mask_api.encode(np.asfortranarray(mask))
                 result['segmentation'] = {'size': [height, width], 'counts': rle['counts'].decode()}
             results.append(result)
     return results
+
+
+@pytest.mark.skipif(not COCO128.is_file(), reason='the real annotations are not here')
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_real_crowds_and_polygons_of_coco128_equal_pycocotools(iou_type):
+    data = json.loads(COCO128.read_text())
+    assert any(entry['iscrowd'] for entry in data['annotations'])
+    check_against_pycocotools(data, simulated(data, iou_type), iou_type, (0, .2, .4, .6, .8, 1), (100, 300, 1000))
 
 
 @pytest.mark.slow
