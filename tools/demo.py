@@ -67,9 +67,9 @@ def progress_hook(terminal):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
             self.losses.append(float(outputs['loss']))
             done, total = runner.iter + 1, runner.max_iters
-            left = (time.time() - self.start) / done * (total - done)
-            line = (f'    step {done}/{total}   loss {sum(self.losses[-20:]) / len(self.losses[-20:]):.2f}   '
-                    f'{left // 60:.0f}:{left % 60:02.0f} left')
+            minutes, seconds = divmod(round((time.time() - self.start) / done * (total - done)), 60)
+            recent = self.losses[-20:]
+            line = f'    step {done}/{total}   loss {sum(recent) / len(recent):.2f}   {minutes}:{seconds:02} left'
             if terminal.isatty():
                 terminal.write(f'\r{line}   ')
             elif done % 25 == 0 or done == total:
@@ -103,7 +103,8 @@ def draw_examples(runner, work_dir: Path, count: int = 6) -> Path:
         annotations = coco.imgToAnns[sample.img_id]
         truth = Instances(np.array([coco.annToMask(a).astype(bool) for a in annotations]),
                           np.array([dataset.cat2label[a['category_id']] for a in annotations]))
-        found = sample.pred_instances[sample.pred_instances.scores >= .5]
+        found = sample.pred_instances.detach().cpu()
+        found = found[found.scores >= .5]
         image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
         examples.append(Example(f'r = {ratios[index]:.2f}', image, truth,
                                 Instances(found.masks.numpy(), found.labels.numpy(), found.scores.numpy())))
