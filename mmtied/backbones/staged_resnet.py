@@ -144,9 +144,10 @@ class StagedResNet(BaseModule):
         if self.frozen_stages >= 0:
             print_log(f'{name}: frozen_stages={self.frozen_stages} freezes random weights unless load_from brings trained ones',
                       logger='current', level=logging.WARNING)
-        if self.zero_init_residual:
-            for layer in self.stage_names:
-                for block in getattr(self, layer):
+        for layer in self.stage_names:
+            for block in getattr(self, layer):
+                block.init_added_layers()
+                if self.zero_init_residual:
                     nn.init.zeros_(block.last_norm.weight)
 
     def _loads_pretrained(self) -> bool:
