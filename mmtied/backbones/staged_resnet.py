@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .block_plugins import plugins_of_stage
+from .bottleneck import Bottleneck
 from .checkpoint import refuse_unfit_checkpoints
 
 #: Blocks in each stage, by depth.
@@ -130,7 +131,7 @@ class StagedResNet(BaseModule):
         self._freeze_stages()
 
     @abstractmethod
-    def make_block(self, **settings) -> nn.Module:
+    def make_block(self, **settings) -> Bottleneck:
         """Build one residual block from in_channels, planes, stride, dilation and the settings shared by all blocks."""
 
     def init_weights(self) -> None:

@@ -7,7 +7,6 @@ https://arxiv.org/abs/2009.12021. The structure is fitted to the sizes that the 
 from collections.abc import Sequence
 
 from mmengine.registry import MODELS
-from torch import nn
 
 from mmtied.layers.blocks import check_blocks, check_positive, divisors
 
@@ -76,6 +75,8 @@ class TiedResNet(StagedResNet):
         if mixer_out_ratio <= 0:
             raise ValueError(f"{name}: mixer_out_ratio={mixer_out_ratio}, expected more than 0; mixer_fusion='none' leaves "
                              'the mixer out')
+        if attention is not None and 'type' not in attention:
+            raise ValueError(f"{name}: attention={dict(attention)} must be dict(type=..., ...), for example dict(type='TiedSE')")
         self._block = {
             'split_blocks': choose_split_blocks(splits, base_width, split_blocks, split_groups, name),
             'entry_blocks': entry_blocks,
@@ -88,7 +89,7 @@ class TiedResNet(StagedResNet):
         self._base_width = base_width
         super().__init__(depth, **staged)
 
-    def make_block(self, *, planes: int, **settings) -> nn.Module:
+    def make_block(self, *, planes: int, **settings) -> TiedBottleneck:
         """Build one tied bottleneck."""
         if self._base_width * planes % 64:
             raise ValueError(f'{type(self).__name__}: base_width={self._base_width} at {planes} base channels gives splits of '

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmtied.backbones as backbones
 from mmtied.layers import TFC
-from mmtied.plugins import TiedSE
+from mmtied.plugins import TiedGCB, TiedSE
 
 # The structure of each family with few channels.
 FAMILIES = {
@@ -182,6 +182,14 @@ def test_attention_is_part_of_the_network(family):
     assert linear.weight.std().item() == pytest.approx((2 / linear.weight.shape[0])**0.5, rel=0.1)
 
 
+def test_attention_of_any_kind():
+    model = tiny('TiedResNet', attention={'type': 'TiedGCB', 'ratio': 0.5})
+    assert isinstance(model.layer1[0].attention, TiedGCB)
+    model.init_weights()
+    loss(model, torch.randn(2, 3, 64, 64)).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
 @pytest.mark.parametrize(('family', 'settings', 'message'), [
     *((family, {'depth': 34}, f'{family}: depth=34, expected one of 50, 101, 152') for family in FAMILIES),
     *((family, {'plugins': [{'cfg': {'type': 'TiedSE'}, 'position': 'after_conv4'}]},
@@ -189,6 +197,7 @@ def test_attention_is_part_of_the_network(family):
     ('TiedSENet', {'se_blocks': 3}, 'TiedSE: in_channels=256 cannot be split into num_blocks=3 equal blocks; 256 is'),
     ('TiedSENet', {'se_blocks': 64}, 'TiedSE: squeeze_channels=32 cannot be split into num_blocks=64 equal blocks'),
     ('TiedSENet', {'se_ratio': 0}, 'TiedSE: ratio=0, expected a positive integer'),
+    ('TiedResNet', {'attention': {'ratio': 4}}, "TiedResNet: attention={'ratio': 4} must be dict(type=..., ...)"),
     ('TiedSENet', {'splits': 3}, 'TiedSENet: no schedule of block numbers for splits=3; known: 2, 4, 6, 8'),
     ('TiedResNeXt', {'base_width': 40}, 'TiedResNeXt: no preset of groups for base_width=40; known: 64, 72, 36. Give'),
     ('TiedResNeXt', {'split_groups': 6}, 'TiedResNeXt: base_width=64 cannot be split into groups=6'),
