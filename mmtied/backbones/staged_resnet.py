@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .block_plugins import plugins_of_stage
+from .bottleneck import Bottleneck
 from .checkpoint import refuse_unfit_checkpoints
 
 #: Blocks in each stage, by depth.
@@ -130,7 +131,7 @@ class StagedResNet(BaseModule):
         self._freeze_stages()
 
     @abstractmethod
-    def make_block(self, **settings) -> nn.Module:
+    def make_block(self, **settings) -> Bottleneck:
         """Build one residual block from in_channels, planes, stride, dilation and the settings shared by all blocks."""
 
     def init_weights(self) -> None:
@@ -144,9 +145,10 @@ class StagedResNet(BaseModule):
         if self.frozen_stages >= 0:
             print_log(f'{name}: frozen_stages={self.frozen_stages} freezes random weights unless load_from brings trained ones',
                       logger='current', level=logging.WARNING)
-        if self.zero_init_residual:
-            for layer in self.stage_names:
-                for block in getattr(self, layer):
+        for layer in self.stage_names:
+            for block in getattr(self, layer):
+                block.init_added_layers()
+                if self.zero_init_residual:
                     nn.init.zeros_(block.last_norm.weight)
 
     def _loads_pretrained(self) -> bool:

@@ -5,27 +5,30 @@ table; this structure was fitted to every parameter and FLOP figure that it prin
 """
 
 import torch
-import torch.utils.checkpoint as checkpointing
 from mmcv.cnn import ConvModule, build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmtied.layers import TBC
+from mmtied.layers import TBC, TGC
 
-from .block_plugins import BlockPlugins
+from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
 
-#: How the mixer joins the splits' outputs before its two 1x1 convolutions (Table 6).
-MIXER_FUSIONS = ('sum', 'concat', 'none')
+#: How the mixer joins the splits' outputs: before two 1x1 convolutions that feed the exit (Table 6), or before one whose output
+#: is added back to every split.
+MIXER_FUSIONS = ('sum', 'concat', 'none', 'add_back')
 
 
 class TiedSplits(BaseModule):
     """Split the channels into equal parts, and give each part a 3x3 tied block convolution with a block number of its own.
+
+    With groups, each part's convolution is a tied block group convolution.
 
     One normalisation spans the joined splits: the same as one for each split where it works by channel, with fewer launches.
 
     Args:
         width: Channels of one split, w'.
         split_blocks: B of each split.
+        groups: G of every split.
         stride: Stride of the convolutions.
         dilation: Dilation of the convolutions.
         norm_cfg: Normalisation layer.
@@ -35,11 +38,13 @@ class TiedSplits(BaseModule):
         - Output: (N, s * width, H / stride, W / stride).
     """
 
-    def __init__(self, width: int, split_blocks: tuple[int, ...], stride: int, dilation: int, norm_cfg: dict) -> None:
+    def __init__(self, width: int, split_blocks: tuple[int, ...], groups: int, stride: int, dilation: int,
+                 norm_cfg: dict) -> None:
         super().__init__()
+        layer = TBC if groups == 1 else TGC
         self.convs = nn.ModuleList(
-            TBC(width, width, 3, stride, padding=dilation, dilation=dilation, bias=False, num_blocks=num_blocks)
-            for num_blocks in split_blocks)
+            layer(width, width, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False,
+                  num_blocks=num_blocks) for num_blocks in split_blocks)
         _, self.norm = build_norm_layer(norm_cfg, width * len(split_blocks))
         self.activate = nn.ReLU(inplace=True)
 
@@ -51,7 +56,7 @@ class TiedSplits(BaseModule):
 
 
 class SplitMixer(BaseModule):
-    """Carry information across the splits: fuse them, then two 1x1 convolutions.
+    """Carry information across the splits: fuse them, then two 1x1 convolutions, whose output stands beside the splits.
 
     Args:
         width: Channels of one split, w'.
@@ -63,7 +68,7 @@ class SplitMixer(BaseModule):
 
     Shape:
         - Input: (N, splits * width, H, W).
-        - Output: (N, out_channels, H, W).
+        - Output: (N, splits * width + out_channels, H, W).
     """
 
     def __init__(self, width: int, splits: int, out_channels: int, fusion: str, conv_cfg: dict | None, norm_cfg: dict) -> None:
@@ -75,13 +80,37 @@ class SplitMixer(BaseModule):
         self.reduce = ConvModule(channels, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mix the splits of x."""
-        if self.fusion == 'sum':
-            x = x.unflatten(1, (self.splits, -1)).sum(dim=1)
-        return self.reduce(self.mix(x))
+        """Append the mix of the splits of x to x."""
+        fused = x.unflatten(1, (self.splits, -1)).sum(dim=1) if self.fusion == 'sum' else x
+        return torch.cat([x, self.reduce(self.mix(fused))], dim=1)
 
 
-class TiedBottleneck(BaseModule):
+class AddBackMixer(BaseModule):
+    """Carry information across the splits: sum them, one 1x1 convolution, and add the result to each split.
+
+    Args:
+        width: Channels of one split, w'.
+        splits: Number of splits.
+        conv_cfg: Convolution layer.
+        norm_cfg: Normalisation layer.
+
+    Shape:
+        - Input: (N, splits * width, H, W).
+        - Output: as the input.
+    """
+
+    def __init__(self, width: int, splits: int, conv_cfg: dict | None, norm_cfg: dict) -> None:
+        super().__init__()
+        self.splits = splits
+        self.mix = ConvModule(width, width, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the mix of the splits of x to each of them."""
+        parts = x.unflatten(1, (self.splits, -1))
+        return (parts + self.mix(parts.sum(dim=1)).unsqueeze(1)).flatten(1, 2)
+
+
+class TiedBottleneck(Bottleneck):
     """Entry (1x1 TBC), splits (3x3 TBC), mixer (two 1x1), exit (standard 1x1), added to the shortcut.
 
     Args:
@@ -91,8 +120,10 @@ class TiedBottleneck(BaseModule):
         split_blocks: B of each split.
         entry_blocks: B of the entry.
         shortcut_blocks: B of the projection shortcut.
+        split_groups: G of every split.
         mixer_fusion: One of `MIXER_FUSIONS`; 'none' leaves the mixer out.
-        mixer_out_ratio: Channels of the mixer's output, as a share of planes.
+        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of planes.
+        attention: Config of an attention layer at the end of the residual, or None.
         stride: Stride of the block.
         dilation: Dilation of the splits.
         style: 'pytorch' puts the stride into the splits, 'caffe' into the entry.
@@ -107,8 +138,6 @@ class TiedBottleneck(BaseModule):
         - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
-    expansion = 4
-
     def __init__(self,
                  *,
                  in_channels: int,
@@ -117,8 +146,10 @@ class TiedBottleneck(BaseModule):
                  split_blocks: tuple[int, ...],
                  entry_blocks: int,
                  shortcut_blocks: int,
+                 split_groups: int = 1,
                  mixer_fusion: str,
                  mixer_out_ratio: float,
+                 attention: dict | None = None,
                  stride: int = 1,
                  dilation: int = 1,
                  style: str = 'pytorch',
@@ -127,54 +158,25 @@ class TiedBottleneck(BaseModule):
                  with_cp: bool = False,
                  conv_cfg: dict | None = None,
                  norm_cfg: dict) -> None:
-        super().__init__()
-        self.with_cp = with_cp
-        channels = width * len(split_blocks)
-        mixed = round(planes * mixer_out_ratio) if mixer_fusion != 'none' else 0
+        super().__init__(with_cp)
+        splits = len(split_blocks)
+        channels = width * splits
+        mixed = round(planes * mixer_out_ratio) if mixer_fusion in ('sum', 'concat') else 0
         out_channels = planes * self.expansion
-        entry_stride, split_stride = (stride, 1) if style == 'caffe' else (1, stride)
+        entry_stride, split_stride = block_strides(stride, style)
 
-        self.entry = ConvModule(in_channels, channels, 1, entry_stride, conv_cfg=_tied(entry_blocks), norm_cfg=norm_cfg)
-        self.splits = TiedSplits(width, split_blocks, split_stride, dilation, norm_cfg)
-        self.mixer = SplitMixer(width, len(split_blocks), mixed, mixer_fusion, conv_cfg, norm_cfg) if mixed else None
+        self.entry = ConvModule(in_channels, channels, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
+        self.splits = TiedSplits(width, split_blocks, split_groups, split_stride, dilation, norm_cfg)
+        self.mixer = None
+        if mixed:
+            self.mixer = SplitMixer(width, splits, mixed, mixer_fusion, conv_cfg, norm_cfg)
+        elif mixer_fusion == 'add_back':
+            self.mixer = AddBackMixer(width, splits, conv_cfg, norm_cfg)
         self.exit = ConvModule(channels + mixed, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
-        self.shortcut = None
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = _projection(in_channels, out_channels, stride, shortcut_blocks, avg_down, norm_cfg)
-        self.activate = nn.ReLU(inplace=True)
+        self.shortcut = build_shortcut(in_channels, out_channels, stride, shortcut_blocks, avg_down, norm_cfg)
+        self.add_layers(attention, plugins, after_conv1=channels, after_conv2=channels + mixed, after_conv3=out_channels)
 
-        self.plugins = BlockPlugins(plugins, after_conv1=channels, after_conv2=channels + mixed, after_conv3=out_channels)
-
-    @property
-    def last_norm(self) -> nn.Module:
-        """The normalisation before the addition, which `zero_init_residual` sets to zero."""
-        return self.exit.norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the block, with activations recomputed in the backward pass if `with_cp`."""
-        if self.with_cp and x.requires_grad:
-            residual = checkpointing.checkpoint(self._residual, x, use_reentrant=False)
-        else:
-            residual = self._residual(x)
-        return self.activate(residual)
-
-    def _residual(self, x: Tensor) -> Tensor:
-        out = self.plugins('after_conv1', self.entry(x))
-        out = self.splits(out)
-        if self.mixer is not None:
-            out = torch.cat([out, self.mixer(out)], dim=1)
-        out = self.plugins('after_conv2', out)
-        out = self.plugins('after_conv3', self.exit(out))
-        return out + (x if self.shortcut is None else self.shortcut(x))
-
-
-def _tied(num_blocks: int) -> dict:
-    return {'type': 'TBC', 'num_blocks': num_blocks}
-
-
-def _projection(in_channels: int, out_channels: int, stride: int, num_blocks: int, avg_down: bool, norm_cfg: dict) -> nn.Module:
-    """The shortcut of the first block of a stage."""
-    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if avg_down and stride != 1 else None
-    project = ConvModule(in_channels, out_channels, 1, stride if pool is None else 1, conv_cfg=_tied(num_blocks),
-                         norm_cfg=norm_cfg, act_cfg=None)
-    return project if pool is None else nn.Sequential(pool, project)
+    def middle(self, x: Tensor) -> Tensor:
+        """Splits, then the mixer."""
+        x = self.splits(x)
+        return x if self.mixer is None else self.mixer(x)

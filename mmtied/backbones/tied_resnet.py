@@ -7,9 +7,8 @@ https://arxiv.org/abs/2009.12021. The structure is fitted to the sizes that the 
 from collections.abc import Sequence
 
 from mmengine.registry import MODELS
-from torch import nn
 
-from mmtied.layers.blocks import check_positive, divisors
+from mmtied.layers.blocks import check_blocks, check_positive, divisors
 
 from .staged_resnet import StagedResNet
 from .tied_bottleneck import MIXER_FUSIONS, TiedBottleneck
@@ -32,8 +31,11 @@ class TiedResNet(StagedResNet):
             base_width is lowered to the largest divisor below it.
         entry_blocks: B of the first 1x1 convolution.
         shortcut_blocks: B of the projection shortcuts.
-        mixer_fusion: 'sum', 'concat' or 'none' (Table 6).
-        mixer_out_ratio: Channels that the mixer adds, as a share of the stage's base channels.
+        split_groups: G of every split; with more than 1 the splits are tied block group convolutions.
+        mixer_fusion: 'sum', 'concat' or 'none' (Table 6), or 'add_back' (see `TiedResNeXt`).
+        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of the stage's base channels.
+        attention: Attention layer at the end of each block's residual, a config as a plugin's cfg. Unlike a plugin it is part of
+            the network: a checkpoint must hold its weights.
         **staged: Everything that `StagedResNet` takes, under the names of mmdet's ResNet.
 
     Shape:
@@ -60,52 +62,65 @@ class TiedResNet(StagedResNet):
                  split_blocks: Sequence[int] | None = None,
                  entry_blocks: int = 2,
                  shortcut_blocks: int = 2,
+                 split_groups: int = 1,
                  mixer_fusion: str = 'sum',
                  mixer_out_ratio: float = 0.5,
+                 attention: dict | None = None,
                  **staged) -> None:
-        check_positive('TiedResNet', splits=splits, base_width=base_width, entry_blocks=entry_blocks,
-                       shortcut_blocks=shortcut_blocks)
+        name = type(self).__name__
+        check_positive(name, splits=splits, base_width=base_width, entry_blocks=entry_blocks, shortcut_blocks=shortcut_blocks,
+                       split_groups=split_groups)
         if mixer_fusion not in MIXER_FUSIONS:
-            raise ValueError(f'TiedResNet: mixer_fusion={mixer_fusion!r}, expected one of {", ".join(MIXER_FUSIONS)}')
+            raise ValueError(f'{name}: mixer_fusion={mixer_fusion!r}, expected one of {", ".join(MIXER_FUSIONS)}')
         if mixer_out_ratio <= 0:
-            raise ValueError(f"TiedResNet: mixer_out_ratio={mixer_out_ratio}, expected more than 0; mixer_fusion='none' leaves "
+            raise ValueError(f"{name}: mixer_out_ratio={mixer_out_ratio}, expected more than 0; mixer_fusion='none' leaves "
                              'the mixer out')
+        if attention is not None and 'type' not in attention:
+            raise ValueError(f"{name}: attention={dict(attention)} must be dict(type=..., ...), for example dict(type='TiedSE')")
         self._block = {
-            'split_blocks': choose_split_blocks(splits, base_width, split_blocks),
+            'split_blocks': choose_split_blocks(splits, base_width, split_blocks, split_groups, name),
             'entry_blocks': entry_blocks,
             'shortcut_blocks': shortcut_blocks,
+            'split_groups': split_groups,
             'mixer_fusion': mixer_fusion,
             'mixer_out_ratio': mixer_out_ratio,
+            'attention': attention,
         }
         self._base_width = base_width
         super().__init__(depth, **staged)
 
-    def make_block(self, *, planes: int, **settings) -> nn.Module:
+    def make_block(self, *, planes: int, **settings) -> TiedBottleneck:
         """Build one tied bottleneck."""
         if self._base_width * planes % 64:
-            raise ValueError(f'TiedResNet: base_width={self._base_width} at {planes} base channels gives splits of '
+            raise ValueError(f'{type(self).__name__}: base_width={self._base_width} at {planes} base channels gives splits of '
                              f'{self._base_width * planes / 64:g} channels; base_width * base_channels must be divisible by 64')
         return TiedBottleneck(planes=planes, width=self._base_width * planes // 64, **self._block, **settings)
 
 
-def choose_split_blocks(splits: int, base_width: int, split_blocks: Sequence[int] | None = None) -> tuple[int, ...]:
-    """B of each split: as given, or the paper's schedule with each B lowered to a divisor of base_width.
+def choose_split_blocks(splits: int, base_width: int, split_blocks: Sequence[int] | None = None, split_groups: int = 1,
+                        backbone: str = 'TiedResNet') -> tuple[int, ...]:
+    """B of each split: as given, or the paper's schedule with each B lowered to a divisor of base_width / split_groups.
 
     Raises:
-        ValueError: Another number of values than splits, or no schedule for that number of splits.
+        ValueError: Another number of values than splits, no schedule for that number of splits, or splits that split_groups
+            does not divide.
 
     Example:
         >>> choose_split_blocks(splits=8, base_width=18)
         (1, 1, 1, 1, 2, 2, 3, 6)
+        >>> choose_split_blocks(splits=4, base_width=72, split_groups=8)
+        (1, 1, 3, 3)
     """
+    check_blocks(backbone, 'base_width', base_width, 1, split_groups)
     if split_blocks is not None:
         if len(split_blocks) != splits:
-            raise ValueError(f'TiedResNet: split_blocks={tuple(split_blocks)} has {len(split_blocks)} values, expected one for '
+            raise ValueError(f'{backbone}: split_blocks={tuple(split_blocks)} has {len(split_blocks)} values, expected one for '
                              f'each of the {splits} splits')
         return tuple(split_blocks)
-    if (splits, base_width) in SPLIT_PRESETS:
+    if split_groups == 1 and (splits, base_width) in SPLIT_PRESETS:
         return SPLIT_PRESETS[splits, base_width]
     if splits not in SPLIT_SCHEDULES:
-        raise ValueError(f'TiedResNet: no schedule of block numbers for splits={splits}; known: '
+        raise ValueError(f'{backbone}: no schedule of block numbers for splits={splits}; known: '
                          f'{", ".join(map(str, SPLIT_SCHEDULES))}. Give split_blocks, one value for each split')
-    return tuple(max(d for d in divisors(base_width) if d <= wanted) for wanted in SPLIT_SCHEDULES[splits])
+    choices = divisors(base_width // split_groups)
+    return tuple(max(choice for choice in choices if choice <= wanted) for wanted in SPLIT_SCHEDULES[splits])

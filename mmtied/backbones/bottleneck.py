@@ -1,0 +1,93 @@
+"""What the bottlenecks of all families share: entry, middle, exit, attention, plugins, and the addition to the shortcut."""
+
+from abc import abstractmethod
+
+import torch.utils.checkpoint as checkpointing
+from mmcv.cnn import ConvModule, build_plugin_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from .block_plugins import BlockPlugins
+
+
+class Bottleneck(BaseModule):
+    """A residual block of three parts: a 1x1 entry, a middle that the subclass defines, and a standard 1x1 exit.
+
+    A subclass sets up `entry`, its middle layers, `exit`, `shortcut`, and last calls `add_layers`.
+
+    Args:
+        with_cp: Whether to recompute activations in the backward pass to save memory.
+    """
+
+    expansion = 4
+
+    def __init__(self, with_cp: bool) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.activate = nn.ReLU(inplace=True)
+
+    def add_layers(self, attention: dict | None, plugins: list[dict], **channels: int) -> None:
+        """Build the attention at the end of the residual, and the plugins.
+
+        Args:
+            attention: Config of the attention layer, as a plugin's cfg, or None.
+            plugins: Plugins of this block, each dict(cfg=..., position=...).
+            **channels: Channels after_conv1 (entry), after_conv2 (middle) and after_conv3 (exit).
+        """
+        self.attention = None
+        if attention is not None:
+            _, self.attention = build_plugin_layer(attention, in_channels=channels['after_conv3'])
+        self.plugins = BlockPlugins(plugins, **channels)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The normalisation before the addition, which `zero_init_residual` sets to zero."""
+        return self.exit.norm
+
+    def init_added_layers(self) -> None:
+        """Let attention and plugins initialise themselves, where they know how."""
+        for layer in (self.attention, *self.plugins.children()):
+            if hasattr(layer, 'init_weights'):
+                layer.init_weights()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block, with activations recomputed in the backward pass if `with_cp`."""
+        if self.with_cp and x.requires_grad:
+            residual = checkpointing.checkpoint(self._residual, x, use_reentrant=False)
+        else:
+            residual = self._residual(x)
+        return self.activate(residual)
+
+    @abstractmethod
+    def middle(self, x: Tensor) -> Tensor:
+        """What happens between entry and exit."""
+
+    def _residual(self, x: Tensor) -> Tensor:
+        out = self.plugins('after_conv1', self.entry(x))
+        out = self.plugins('after_conv2', self.middle(out))
+        out = self.exit(out)
+        if self.attention is not None:
+            out = self.attention(out)
+        out = self.plugins('after_conv3', out)
+        return out + (x if self.shortcut is None else self.shortcut(x))
+
+
+def block_strides(stride: int, style: str) -> tuple[int, int]:
+    """The strides of entry and middle: 'caffe' has the block's stride in the entry, 'pytorch' in the middle."""
+    return (stride, 1) if style == 'caffe' else (1, stride)
+
+
+def tied(num_blocks: int) -> dict:
+    """The conv_cfg of a tied 1x1 convolution."""
+    return {'type': 'TBC', 'num_blocks': num_blocks}
+
+
+def build_shortcut(in_channels: int, out_channels: int, stride: int, num_blocks: int, avg_down: bool,
+                   norm_cfg: dict) -> nn.Module | None:
+    """The projection shortcut of the first block of a stage; None where the identity fits."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if avg_down and stride != 1 else None
+    project = ConvModule(in_channels, out_channels, 1, stride if pool is None else 1, conv_cfg=tied(num_blocks),
+                         norm_cfg=norm_cfg, act_cfg=None)
+    return project if pool is None else nn.Sequential(pool, project)

@@ -1,0 +1,6 @@
+"""Tied attention layers, for the ``plugins`` setting of a ResNet or as modules of their own."""
+
+from .tied_context_block import TiedGCB
+from .tied_se import TiedSE
+
+__all__ = ['TiedGCB', 'TiedSE']

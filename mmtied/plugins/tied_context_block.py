@@ -1,0 +1,74 @@
+"""TiedGCB: the global context block with tied 1x1 convolutions.
+
+Wang & Yu, "Tied Block Convolution", AAAI 2021, https://arxiv.org/abs/2009.12021, section "TBC and TFC in Attention Modules";
+Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", https://arxiv.org/abs/1904.11492.
+"""
+
+from collections.abc import Sequence
+
+from mmcv.cnn.bricks import ContextBlock
+from mmengine.registry import MODELS
+
+from mmtied.layers import TBC
+from mmtied.layers.blocks import check_blocks, check_positive
+
+POOLING_TYPES = ('att', 'avg')
+FUSION_TYPES = ('channel_add', 'channel_mul')
+
+
+@MODELS.register_module()
+class TiedGCB(ContextBlock):
+    """mmcv's ContextBlock with the two 1x1 convolutions of each fusion tied.
+
+    With ``num_blocks=1`` this is ContextBlock, weights and outputs alike. As a plugin:
+    ``dict(cfg=dict(type='TiedGCB', ratio=1 / 4, num_blocks=2), stages=(False, True, True, True), position='after_conv3')``.
+
+    Args:
+        in_channels: Channels of the feature map, divisible by num_blocks.
+        ratio: Channels between the two convolutions, as a share of in_channels.
+        num_blocks: B of both convolutions.
+        pooling_type: How the context is gathered: 'att' (a learned attention map) or 'avg'.
+        fusion_types: How it is given back: 'channel_add', 'channel_mul', or both.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: as the input.
+
+    Raises:
+        ValueError: Channels that num_blocks does not divide, or an unknown pooling or fusion type.
+
+    Example:
+        >>> layer = TiedGCB(256, num_blocks=4)
+        >>> layer.channel_add_conv[0].weight.shape
+        torch.Size([16, 64, 1, 1])
+    """
+
+    _abbr_ = 'tied_gcb'
+
+    def __init__(self,
+                 in_channels: int,
+                 ratio: float = 1 / 4,
+                 num_blocks: int = 2,
+                 pooling_type: str = 'att',
+                 fusion_types: Sequence[str] = ('channel_add', )) -> None:
+        check_positive('TiedGCB', in_channels=in_channels, num_blocks=num_blocks)
+        between = int(in_channels * ratio)
+        if between < 1:
+            raise ValueError(f'TiedGCB: ratio={ratio} of in_channels={in_channels} leaves no channels, expected at least '
+                             f'{num_blocks / in_channels:g}')
+        check_blocks('TiedGCB', 'in_channels', in_channels, num_blocks)
+        check_blocks(f'TiedGCB with ratio={ratio:g} of in_channels={in_channels}', 'bottleneck_channels', between, num_blocks)
+        if pooling_type not in POOLING_TYPES:
+            raise ValueError(f'TiedGCB: pooling_type={pooling_type!r}, expected one of {", ".join(POOLING_TYPES)}')
+        if isinstance(fusion_types, str) or not fusion_types or not set(fusion_types) <= set(FUSION_TYPES):
+            raise ValueError(f'TiedGCB: fusion_types={fusion_types!r}, expected some of {FUSION_TYPES}')
+        super().__init__(in_channels, ratio, pooling_type, tuple(fusion_types))
+        for fusion in (self.channel_add_conv, self.channel_mul_conv):
+            if fusion is not None:
+                fusion[0] = TBC(in_channels, between, 1, num_blocks=num_blocks)
+                fusion[3] = TBC(between, in_channels, 1, num_blocks=num_blocks)
+        self.reset_parameters()
+
+    def init_weights(self) -> None:
+        """Restore the initialisation of GCNet, which starts as the identity, after a backbone has initialised its layers."""
+        self.reset_parameters()

@@ -1,0 +1,89 @@
+"""TiedSE: squeeze-and-excitation whose two fully connected layers are tied.
+
+Wang & Yu, "Tied Block Convolution", AAAI 2021, https://arxiv.org/abs/2009.12021, section "TBC and TFC in Attention Modules";
+Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer
+from mmengine.model import kaiming_init
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmtied.layers import TFC
+from mmtied.layers.blocks import check_blocks, check_positive
+
+
+@MODELS.register_module()
+class TiedSE(nn.Module):
+    """Scale each channel by a gate computed from all channels' means, through two tied block fully connected layers.
+
+    With ``num_blocks=1`` this is mmpretrain's SELayer, whose 1x1 convolutions hold the same weights in another shape. B blocks
+    divide its weights by B * B and its biases by B. As a plugin:
+    ``dict(cfg=dict(type='TiedSE', num_blocks=2), position='after_conv3')``.
+
+    Args:
+        in_channels: Channels of the feature map, divisible by num_blocks.
+        ratio: Reduction: between the two layers there are in_channels // ratio features, rounded as below.
+        num_blocks: B of both layers.
+        squeeze_channels: Features between the two layers; None computes them from ratio and divisor.
+        divisor: The features between are rounded to the nearest multiple of it, as long as that takes no more than a tenth away.
+        act_cfg: Activation after each layer.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: as the input.
+
+    Raises:
+        ValueError: in_channels or squeeze_channels that num_blocks does not divide, or a count that is not positive.
+
+    Example:
+        >>> import torch
+        >>> layer = TiedSE(256, num_blocks=4)
+        >>> layer.fc1.weight.shape, layer.fc2.weight.shape
+        (torch.Size([4, 64]), torch.Size([64, 4]))
+        >>> layer(torch.rand(2, 256, 7, 7)).shape
+        torch.Size([2, 256, 7, 7])
+    """
+
+    _abbr_ = 'tied_se'
+
+    def __init__(self,
+                 in_channels: int,
+                 ratio: int = 16,
+                 num_blocks: int = 2,
+                 squeeze_channels: int | None = None,
+                 divisor: int = 8,
+                 act_cfg: Sequence[dict] = ({'type': 'ReLU'}, {'type': 'Sigmoid'})) -> None:
+        super().__init__()
+        check_positive('TiedSE', in_channels=in_channels, ratio=ratio, num_blocks=num_blocks, divisor=divisor)
+        if len(act_cfg) != 2:
+            raise ValueError(f'TiedSE: act_cfg has {len(act_cfg)} values, expected 2, one for each layer')
+        if squeeze_channels is None:
+            squeeze_channels = round_channels(in_channels // ratio, divisor)
+        check_blocks('TiedSE', 'in_channels', in_channels, num_blocks)
+        check_blocks('TiedSE', 'squeeze_channels', squeeze_channels, num_blocks)
+        self.fc1 = TFC(in_channels, squeeze_channels, num_blocks=num_blocks)
+        self.fc2 = TFC(squeeze_channels, in_channels, num_blocks=num_blocks)
+        self.activate, self.gate = (build_activation_layer(cfg) for cfg in act_cfg)
+        for layer in (self.fc1, self.fc2):
+            kaiming_init(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate the channels of x."""
+        means = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        gates = self.gate(self.fc2(self.activate(self.fc1(means))))
+        return x * gates[..., None, None]
+
+
+def round_channels(channels: int, divisor: int) -> int:
+    """The multiple of `divisor` nearest to `channels`, at least one, and the next higher if that loses more than a tenth.
+
+    Example:
+        >>> [round_channels(channels, 8) for channels in (4, 11, 12, 25)]
+        [8, 16, 16, 24]
+    """
+    nearest = max(divisor, (2 * channels + divisor) // (2 * divisor) * divisor)
+    return nearest + divisor if nearest < 0.9 * channels else nearest

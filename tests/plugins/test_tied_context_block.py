@@ -1,0 +1,78 @@
+"""TiedGCB: mmcv's ContextBlock at B = 1, its block-diagonal expansion above, the published sizes, and errors that help."""
+
+import re
+
+import pytest
+import torch
+from mmcv.cnn.bricks import ContextBlock
+from torch import nn
+
+from mmtied.layers import TBC
+from mmtied.plugins import TiedGCB
+
+SETTINGS = [{'pooling_type': pooling, 'fusion_types': fusions} for pooling in ('att', 'avg')
+            for fusions in (('channel_add', ), ('channel_mul', ), ('channel_add', 'channel_mul'))]
+
+
+def unlike_identity(block: nn.Module) -> nn.Module:
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return block
+
+
+@pytest.mark.parametrize('settings', SETTINGS, ids=str)
+@pytest.mark.parametrize(('channels', 'ratio'), [(64, 1 / 4), (256, 1 / 16), (30, 0.5)])
+def test_one_block_is_context_block(settings, channels, ratio):
+    theirs = unlike_identity(ContextBlock(channels, ratio, **settings))
+    mine = TiedGCB(channels, ratio, num_blocks=1, **settings)
+    mine.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, channels, 9, 7)
+    assert torch.equal(mine(x), theirs(x))
+
+
+@pytest.mark.parametrize('settings', SETTINGS, ids=str)
+@pytest.mark.parametrize('num_blocks', [2, 4])
+def test_equals_context_block_with_block_diagonal_weights(settings, num_blocks):
+    mine = unlike_identity(TiedGCB(64, 1 / 4, num_blocks=num_blocks, **settings)).double()
+    weights = mine.state_dict()
+    for name, layer in mine.named_modules():
+        if isinstance(layer, TBC):
+            blocks = torch.block_diag(*[layer.weight.data[..., 0, 0]] * num_blocks)
+            weights[f'{name}.weight'], weights[f'{name}.bias'] = blocks[..., None, None], layer.bias.data.repeat(num_blocks)
+    theirs = ContextBlock(64, 1 / 4, **settings).double()
+    theirs.load_state_dict(weights)
+    x = torch.randn(2, 64, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(mine(x), theirs(x))
+
+
+def test_starts_as_the_identity():
+    block = TiedGCB(64)
+    x = torch.randn(2, 64, 5, 5)
+    assert torch.equal(block(x), x)
+    unlike_identity(block)
+    assert not torch.equal(block(x), x)
+    block.init_weights()
+    assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize(('num_blocks', 'millions'), [(1, 10.00), (2, 2.52), (4, 0.65)])
+def test_published_sizes(num_blocks, millions):
+    """Table 4: on c3 to c5 of a ResNet-50 with ratio 1/4. For B = 4 the paper prints 1.3M, which its own formula contradicts."""
+    widths = [512] * 4 + [1024] * 6 + [2048] * 3
+    count = sum(p.numel() for width in widths for p in TiedGCB(width, 1 / 4, num_blocks=num_blocks).parameters())
+    assert round(count / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(('settings', 'message'), [
+    ({'in_channels': 66, 'num_blocks': 4}, 'TiedGCB: in_channels=66 cannot be split into num_blocks=4 equal blocks; 66 is'),
+    ({'in_channels': 24, 'num_blocks': 4},
+     'TiedGCB with ratio=0.25 of in_channels=24: bottleneck_channels=6 cannot be split into num_blocks=4 equal blocks; 6 is'),
+    ({'in_channels': 16, 'ratio': 1 / 32}, 'TiedGCB: ratio=0.03125 of in_channels=16 leaves no channels, expected at least'),
+    ({'in_channels': 64, 'num_blocks': 0}, 'TiedGCB: num_blocks=0, expected a positive integer'),
+    ({'in_channels': 64, 'pooling_type': 'max'}, "TiedGCB: pooling_type='max', expected one of att, avg"),
+    ({'in_channels': 64, 'fusion_types': ('add', )}, "TiedGCB: fusion_types=('add',), expected some of"),
+    ({'in_channels': 64, 'fusion_types': ()}, 'TiedGCB: fusion_types=(), expected some of'),
+])
+def test_user_errors(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        TiedGCB(**settings)
