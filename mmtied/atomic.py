@@ -15,10 +15,11 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     removed and whatever stood at `path` stays as it was. Parent folders are made.
 
     Example:
-        >>> with atomic_path('/tmp/numbers.csv') as temporary:
-        ...     _ = temporary.write_text('1,2,3')
-        >>> Path('/tmp/numbers.csv').read_text()
-        '1,2,3'
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_path(f'{folder}/numbers.csv') as temporary:
+        ...         _ = temporary.write_text('1,2,3')
+        ...     print(Path(folder, 'numbers.csv').read_text())
+        1,2,3
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,12 +58,13 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
         folder.mkdir()
         yield folder
         old = Path(temporary, 'old')
-        if path.exists():
-            path.rename(old)
         try:
+            if path.exists():
+                path.rename(old)
             folder.rename(path)
         except BaseException:
-            old.rename(path)
+            if old.exists() and not path.exists():
+                old.rename(path)
             raise
 
 

@@ -13,6 +13,10 @@ _INSTALL = {
 }
 
 
+#: Ends every advice about OpenMMLab's packages.
+MAKE_ADVICE = ', or run make setup in the repository, which installs everything'
+
+
 def is_installed(*packages: str) -> bool:
     """Whether every one of the named top-level packages can be imported; imports none of them."""
     return all(find_spec(package) is not None for package in packages)
@@ -29,5 +33,5 @@ def require(package: str, purpose: str) -> None:
         ImportError: The package is not installed.
     """
     if not is_installed(package):
-        raise ImportError(f'{purpose} needs {package}, which is not installed: pip install {_INSTALL[package]}, '
-                          "or everything at once with pip install 'mmtied[onedl]'")
+        raise ImportError(f'{purpose} needs {package}, which is not installed: pip install {_INSTALL.get(package, package)}'
+                          f'{MAKE_ADVICE if package in _INSTALL else ""}')

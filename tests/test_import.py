@@ -44,4 +44,4 @@ def test_tells_what_to_install(run_without_openmmlab):
         'try: require("mmdet", "TiedResNet")\n'
         'except ImportError as error: print(error)')
     assert printed.strip() == ('TiedResNet needs mmdet, which is not installed: pip install onedl-mmdetection==3.5.1 '
-                               "(or mmdet==3.3.0), or everything at once with pip install 'mmtied[onedl]'")
+                               '(or mmdet==3.3.0), or run make setup in the repository, which installs everything')

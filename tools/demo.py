@@ -11,7 +11,8 @@ from pathlib import Path
 from mmtied.cli import user_errors
 
 CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
-NUM_IMAGES, NUM_VAL_IMAGES, SEED = 600, 120, 0
+NUM_IMAGES, NUM_VAL_IMAGES, SEED = 560, 100, 0
+LOG = 'demo.log'
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,39 +20,48 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything goes')
     parser.add_argument('--data', type=Path, default=Path('data/occluded_shapes'), help='the data set; made where missing')
-    parser.add_argument('--epochs', type=int, help="train that many epochs instead of the config's")
     return parser.parse_args()
 
 
 def make_data(folder: Path) -> None:
-    """Make the data set unless it is there."""
+    """Make the data set unless there is one."""
     if (folder / 'annotations/instances_val2017.json').exists():
-        print(f'1/3 data: {folder} is there already')
+        print(f'1/3 data: {folder}, which is there already, with {len(list(folder.glob("train2017/*")))} training images')
         return
     from mmtied.datasets import make_occluded_shapes
     print(f'1/3 data: {NUM_IMAGES} training and {NUM_VAL_IMAGES} validation images of occluded shapes into {folder}')
-    make_occluded_shapes(folder, num_images=NUM_IMAGES, num_val_images=NUM_VAL_IMAGES, seed=SEED)
+    make_occluded_shapes(folder, num_images=NUM_IMAGES, num_val_images=NUM_VAL_IMAGES, seed=SEED, progress=True)
+
+
+def start_clean(work_dir: Path) -> None:
+    """Make the folder, without what an earlier demo left there.
+
+    Raises:
+        ValueError: The folder holds something that no demo wrote.
+    """
+    if work_dir.exists() and any(work_dir.iterdir()):
+        if not (work_dir / LOG).exists():
+            raise ValueError(f'--work-dir {work_dir} is not empty and not from an earlier demo; name another folder')
+        print(f'    {work_dir} of an earlier demo is replaced')
+        shutil.rmtree(work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
 
 
 def train(args: argparse.Namespace):
     """Train with the config, mmengine's log going to a file and one progress line to the terminal; return the Runner."""
-    from mmengine.runner import Runner
-
-    from mmtied.launch import config, data
+    from mmtied.launch import config, data, runner
     cfg = config.load_config(str(Path(__file__).parents[1] / CONFIG), {'data_root': str(args.data)})
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = str(args.data)
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(args.data / 'annotations/instances_val2017.json')
     cfg.work_dir = str(args.work_dir)
-    if args.epochs:
-        cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = args.epochs
     data.check_data_files(cfg, 'train', 'val')
-    print(f'2/3 training: {CONFIG}, from scratch, {cfg.train_cfg.max_epochs} epochs; the full log is {args.work_dir}/demo.log')
-    with (args.work_dir / 'demo.log').open('w') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        runner = Runner.from_cfg(cfg)
-        runner.register_hook(progress_hook(sys.__stdout__))
-        runner.train()
-    return runner
+    print(f'2/3 training: {CONFIG}, from scratch, {cfg.train_cfg.max_epochs} epochs; the full log is {args.work_dir / LOG}')
+    with (args.work_dir / LOG).open('w') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        running = runner.build_runner(cfg)
+        running.register_hook(progress_hook(sys.__stdout__))
+        running.train()
+    return running
 
 
 def progress_hook(terminal):
@@ -104,7 +114,7 @@ def draw_examples(runner, work_dir: Path, count: int = 6) -> Path:
         truth = Instances(np.array([coco.annToMask(a).astype(bool) for a in annotations]),
                           np.array([dataset.cat2label[a['category_id']] for a in annotations]))
         found = sample.pred_instances.detach().cpu()
-        found = found[found.scores >= .5]
+        found = found[found.scores >= .4]
         image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
         examples.append(Example(f'r = {ratios[index]:.2f}', image, truth,
                                 Instances(found.masks.numpy(), found.labels.numpy(), found.scores.numpy())))
@@ -120,10 +130,7 @@ def main() -> None:
         args = parse_args()
         start = time.time()
         make_data(args.data)
-        if args.work_dir.exists():
-            print(f'    {args.work_dir} of an earlier run is replaced')
-            shutil.rmtree(args.work_dir)
-        args.work_dir.mkdir(parents=True)
+        start_clean(args.work_dir)
         runner = train(args)
         picture = draw_examples(runner, args.work_dir)
 

@@ -13,7 +13,7 @@ from mmtied.datasets import RATIO_EDGES, make_occluded_shapes
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', type=Path, help='folder to make: train2017/, val2017/, annotations/')
-    parser.add_argument('--images', type=int, required=True, help='number of training images')
+    parser.add_argument('--images', type=int, default=500, help='number of training images (default: 500)')
     parser.add_argument('--val-images', type=int,
                         help='number of validation images (default: a fifth of those, at least 10)')
     parser.add_argument('--seed', type=int, default=0,

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmtied.cli import user_errors
+from mmtied.compat import require
 from mmtied.evaluation.buckets import DEFAULT_EDGES, make_buckets
 from mmtied.evaluation.evaluate import evaluate_coco
 from mmtied.evaluation.ground_truth import GroundTruth, read_ground_truth
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print, write."""
     args = parse_args(argv)
     with user_errors():
+        for package in ('rich', 'matplotlib'):
+            require(package, 'The report')
         check_definition(args.definition)
         make_buckets(args.edges)
         check_proposal_nums(args.proposal_nums)

@@ -1,40 +1,23 @@
 #!/usr/bin/env python
 """Train a model from an mmtied, mmdet or mmpretrain config."""
 
-import argparse
-
 from mmtied.cli import user_errors
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line; the flags are those of mmdet's tools/train.py, and --backbone-checkpoint."""
-    from mmengine.config import DictAction
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, or package::path for one that a package ships (mmdet::...)')
-    parser.add_argument('--work-dir', help="where logs and checkpoints go; default work_dirs/<config's name>")
-    parser.add_argument('--backbone-checkpoint', metavar='FILE',
-                        help="trained weights for the detector's backbone; stage 1 and BatchNorm are then frozen as in mmdet")
-    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='FILE',
-                        help='resume from a checkpoint, or without a value from the latest one in the work_dir')
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help="override settings of the config, for example train_cfg.max_epochs=1 'data.list=[a,b]'")
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 def main() -> None:
     """Build a Runner from the config and the command line, and train."""
     with user_errors():
-        args = parse_args()
-        from mmengine.registry import RUNNERS
-        from mmengine.runner import Runner
+        from mmtied.launch import arguments, config, data, runner, weights
+        parser = arguments.make_parser(__doc__)
+        parser.add_argument('--backbone-checkpoint', metavar='FILE',
+                            help="trained weights for the detector's backbone; stage 1 and BatchNorm are then frozen as in mmdet")
+        parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+        parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+        parser.add_argument('--resume', nargs='?', const='auto', metavar='FILE',
+                            help='resume from a checkpoint, or without a value from the latest one in the work_dir')
+        parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+        args = arguments.parse(parser)
 
-        from mmtied.launch import config, data, distributed, weights
-        config.set_local_rank(args.local_rank)
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.work_dir
@@ -49,9 +32,12 @@ def main() -> None:
         if args.backbone_checkpoint:
             weights.use_backbone_checkpoint(cfg, args.backbone_checkpoint)
         data.check_data_files(cfg, 'train', 'val')
-        distributed.prepare_cpu_processes(cfg)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        runner.train()
+        running = runner.build_runner(cfg)
+        if args.backbone_checkpoint:
+            weights.check_backbone(running.model, args.backbone_checkpoint)
+    with user_errors(only_own=True):
+        running.train()
+        runner.leave_processes()
 
 
 if __name__ == '__main__':

@@ -22,7 +22,9 @@ class BlockPlugins(nn.Module):
         self.names = {position: [] for position in PLUGIN_POSITIONS}
         for index, plugin in enumerate(plugins):
             position = plugin['position']
-            name, layer = build_plugin_layer(plugin['cfg'], postfix=f'_{index + 1}', in_channels=channels[position])
+            cfg = dict(plugin['cfg'])
+            postfix = cfg.pop('postfix', f'_{index + 1}')
+            name, layer = build_plugin_layer(cfg, postfix=postfix, in_channels=channels[position])
             self.add_module(name, layer)
             self.names[position].append(name)
 

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .block_plugins import plugins_of_stage
 from .bottleneck import Bottleneck
-from .checkpoint import refuse_unfit_checkpoints
+from .checkpoint import check_fits
 
 #: Blocks in each stage, by depth.
 STAGE_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -100,6 +100,7 @@ class StagedResNet(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.zero_init_residual = zero_init_residual
+        self.strict_checkpoint = strict_checkpoint
         stem_channels = stem_channels or base_channels
         norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
 
@@ -126,8 +127,6 @@ class StagedResNet(BaseModule):
                 channels = planes * blocks[-1].expansion
             self.add_module(layer, nn.Sequential(*blocks))
 
-        if strict_checkpoint:
-            refuse_unfit_checkpoints(self, optional=['plugins'])
         self._freeze_stages()
 
     @abstractmethod
@@ -141,7 +140,8 @@ class StagedResNet(BaseModule):
         if not first_time or self._loads_pretrained():
             return
         name = type(self).__name__
-        print_log(f'{name}: no pretrained weights in init_cfg; the backbone starts from random weights', logger='current')
+        print_log(f'{name}: no pretrained weights in init_cfg: random ones, unless load_from or resume brings others',
+                  logger='current')
         if self.frozen_stages >= 0:
             print_log(f'{name}: frozen_stages={self.frozen_stages} freezes random weights unless load_from brings trained ones',
                       logger='current', level=logging.WARNING)
@@ -150,6 +150,11 @@ class StagedResNet(BaseModule):
                 block.init_added_layers()
                 if self.zero_init_residual:
                     nn.init.zeros_(block.last_norm.weight)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        if self.strict_checkpoint:
+            check_fits(self, state_dict, prefix, optional=['plugins'])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _loads_pretrained(self) -> bool:
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]

@@ -12,7 +12,7 @@ from mmtied.layers.blocks import check_positive
 from mmtied.plugins import TiedSE
 from mmtied.plugins.tied_se import round_channels
 
-from .checkpoint import refuse_unfit_checkpoints
+from .checkpoint import check_fits
 
 
 @MODELS.register_module(name='TiedEfficientNet')
@@ -47,8 +47,12 @@ def tied_efficientnet(arch: str = 'b0', *, se_blocks: int = 2, strict_checkpoint
         if isinstance(getattr(block, 'se', None), SELayer):
             block.se = _tied_copy(block.se, se_blocks, network.act_cfg)
     if strict_checkpoint:
-        refuse_unfit_checkpoints(network)
+        network.register_load_state_dict_pre_hook(_check_fits)
     return network
+
+
+def _check_fits(network: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    check_fits(network, state_dict, prefix)
 
 
 def _tied_copy(layer: nn.Module, num_blocks: int, act_cfg: dict) -> TiedSE:

@@ -55,9 +55,9 @@ class Positives(NamedTuple):
     counted: Tensor
 
 
-def join_records(parts: list[Records]) -> Records:
-    """One table from several, in the order by category, descending score, image and rank, which COCOeval's sorts give."""
-    records = Records(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+def join_records(parts: list[Records], device: torch.device | str | None = None) -> Records:
+    """One table from several, on one device, sorted by category, descending score, image and rank as COCOeval's sorts do."""
+    records = Records(*(torch.cat(columns).to(device) for columns in zip(*parts, strict=True)))
     order = torch.argsort(records.image, stable=True)
     order = order[torch.argsort(records.score[order], stable=True, descending=True)]
     return records.select(order[torch.argsort(records.category[order], stable=True)])

@@ -92,6 +92,8 @@ def read_ground_truth(annotations: str | os.PathLike | dict) -> GroundTruth:
         raise ValueError(f'{source}: the file lists no images')
 
     image_ids = integer_column(images, 'id', at_images)
+    if not categories:
+        raise ValueError(f'{at_categories}: there are none, and detections are evaluated by category')
     category_ids = integer_column(categories, 'id', at_categories)
     annotation_ids = integer_column(entries, 'id', at_entries)
     for ids, where in ((image_ids, at_images), (category_ids, at_categories), (annotation_ids, at_entries)):

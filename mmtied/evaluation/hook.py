@@ -11,9 +11,10 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
-from .buckets import DEFAULT_EDGES
+from .buckets import DEFAULT_EDGES, make_buckets
 from .metric import OcclusionCocoMetric
-from .protocol import IOU_TYPES
+from .protocol import IOU_TYPES, check_iou_types
+from .ratios import describe_definition
 from .report import write_report
 
 #: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
@@ -37,7 +38,8 @@ class OcclusionEvalHook(Hook):
             segm too if the model has a mask head.
         ann_file: COCO instances file; by default that of the evaluated dataset.
 
-    The arguments are those of a metric that the hook adds; they do not change one that the config has.
+    The arguments are those of a metric that the hook adds; they do not change one that the config has, which the log then says.
+    Where the evaluator only formats results (``format_only=True``) nothing is added.
     """
 
     priority = 'NORMAL'
@@ -48,7 +50,13 @@ class OcclusionEvalHook(Hook):
                  same_category: bool = False,
                  metric: str | Sequence[str] | None = None,
                  ann_file: str | None = None) -> None:
+        describe_definition(definition, same_category)
+        make_buckets(edges)
+        if metric is not None:
+            check_iou_types(metric)
         self.options = dict(definition=definition, edges=edges, same_category=same_category)
+        self.has_options = (definition, tuple(edges), same_category, metric, ann_file) != (
+            'covered', tuple(DEFAULT_EDGES), False, None, None)
         self.metric = metric
         self.ann_file = ann_file
 
@@ -56,8 +64,15 @@ class OcclusionEvalHook(Hook):
         """Add the metric to the loops that are built, before anything runs."""
         for loop in (runner._val_loop, runner._test_loop):
             evaluator = getattr(loop, 'evaluator', None)  # a loop that is not built yet is a dict
-            if isinstance(evaluator, Evaluator) and _occlusion_metric(evaluator) is None:
+            if not isinstance(evaluator, Evaluator):
+                continue
+            if any(getattr(metric, 'format_only', False) for metric in evaluator.metrics):
+                runner.logger.warning('OcclusionEvalHook: the evaluator only formats results, so there is nothing to evaluate')
+            elif _occlusion_metric(evaluator) is None:
                 self._attach(runner, loop.dataloader.dataset, evaluator)
+            elif self.has_options:
+                runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the arguments '
+                                      'of the hook are not used')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the report of the validation."""

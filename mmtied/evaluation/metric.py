@@ -51,6 +51,11 @@ class OcclusionCocoMetric(BaseMetric):
         format_only: Here so that configs of CocoMetric fit; only False.
         outfile_prefix: As `format_only`; only None.
         classwise: As `format_only`; only False.
+        iou_thrs: As `format_only`; only None, for COCO's thresholds.
+        metric_items: As `format_only`; only None.
+        sort_categories: As `format_only`; only False.
+        use_mp_eval: As `format_only`; changes nothing, as there is nothing to spread over processes.
+        file_client_args: As `format_only`; only None.
 
     Raises:
         ValueError: No usable annotation file, unknown definition, metric or edges, or an option that only CocoMetric has.
@@ -70,9 +75,16 @@ class OcclusionCocoMetric(BaseMetric):
                  prefix: str | None = None,
                  format_only: bool = False,
                  outfile_prefix: str | None = None,
-                 classwise: bool = False) -> None:
+                 classwise: bool = False,
+                 iou_thrs: Sequence[float] | None = None,
+                 metric_items: Sequence[str] | None = None,
+                 sort_categories: bool = False,
+                 use_mp_eval: bool = False,
+                 file_client_args: dict | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        for name, value in dict(format_only=format_only, outfile_prefix=outfile_prefix, classwise=classwise).items():
+        refused = dict(format_only=format_only, outfile_prefix=outfile_prefix, classwise=classwise, iou_thrs=iou_thrs,
+                       metric_items=metric_items, sort_categories=sort_categories, file_client_args=file_client_args)
+        for name, value in refused.items():
             if value:
                 raise ValueError(f'OcclusionCocoMetric has no {name}={value!r}; keep a CocoMetric for that and add '
                                  "custom_hooks=[dict(type='OcclusionEvalHook')]")
@@ -89,6 +101,7 @@ class OcclusionCocoMetric(BaseMetric):
         self.ratios = image_ratios(self.ground_truth, definition, same_category)
         self.report: dict | None = None
         self._matcher: ImageMatcher | None = None
+        self._device = torch.device('cpu')
 
     @property
     def matcher(self) -> ImageMatcher:
@@ -110,6 +123,7 @@ class OcclusionCocoMetric(BaseMetric):
             image_id, predictions = sample['img_id'], sample['pred_instances']
             record = {'image': self.matcher.position(image_id)}
             scores, labels = predictions['scores'].detach(), predictions['labels']
+            self._device = scores.device
             if 'bbox' in self.metrics:
                 found = self.matcher.match_boxes(image_id, labels, scores, predictions['bboxes'].detach())
                 record['bbox'] = tuple(column.cpu() for column in found)
@@ -125,9 +139,9 @@ class OcclusionCocoMetric(BaseMetric):
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """The scalars of all images and every bucket; sets `report` and logs its tables."""
         by_image = {record['image']: record for record in results}  # a padded sampler repeats images
-        targets = self.matcher.targets
+        targets = self.matcher.targets.to(self._device)
         records = {
-            iou_type: join_records([no_records(), *(Records(*record[iou_type]) for record in by_image.values())])
+            iou_type: join_records([no_records(), *(Records(*record[iou_type]) for record in by_image.values())], self._device)
             for iou_type in self.metrics
         }
         self.report = summarize(self.definition, records, targets, self.ratios, self.buckets, self.proposal_nums)

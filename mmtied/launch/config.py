@@ -1,12 +1,15 @@
 """Load a config of mmtied, mmdet or mmpretrain and apply the command line to it."""
 
-import os
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict
 
 from mmtied.compat import require
+
+from .weights import check_checkpoint
 
 #: mmpretrain's own tools set these; its base configs rely on it.
 _MMPRETRAIN_DATALOADER = {'pin_memory': True, 'persistent_workers': True, 'collate_fn': {'type': 'default_collate'}}
@@ -29,14 +32,14 @@ def load_config(name: str, options: dict | None = None) -> Config:
     if '::' in name:
         package = name.partition('::')[0]
         require(package, f'the config {name}')
-        cfg = Config.fromstring(f'_base_ = {name!r}', file_format='.py')
+        cfg = _read(name, lambda: Config.fromstring(f'_base_ = {_shipped(name)!r}', file_format='.py'))
     else:
         if not Path(name).is_file():
             raise ValueError(f'config {name} not found; give a .py file such as configs/mask_rcnn_tiedr50_2x.py, or '
                              'package::path for a config that an installed package ships')
         if Path(name).suffix not in ('.py', '.json', '.yaml', '.yml'):
             raise ValueError(f'config {name} is not a config file, expected a .py file')
-        cfg = Config.fromfile(name)
+        cfg = _read(name, lambda: Config.fromfile(name))
     if 'model' not in cfg:
         raise ValueError(f'config {name} has no model; is it a base config?')
     if cfg.get('default_scope') == 'mmpretrain':
@@ -50,7 +53,13 @@ def load_config(name: str, options: dict | None = None) -> Config:
 
 
 def use_amp(cfg: Config) -> None:
-    """Train with automatic mixed precision and dynamic loss scaling."""
+    """Train with automatic mixed precision and dynamic loss scaling.
+
+    Raises:
+        ValueError: There is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError('--amp needs a GPU, and torch sees none; leave it out to train on the CPU')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
@@ -70,17 +79,26 @@ def use_resume(cfg: Config, resume: str) -> None:
     """Resume from a checkpoint, or from the latest one of the work_dir when `resume` is 'auto'.
 
     Raises:
-        ValueError: No such checkpoint.
+        ValueError: No such checkpoint, or not a readable one.
     """
-    if resume != 'auto' and '://' not in resume and not Path(resume).is_file():
-        raise ValueError(f'--resume {resume}: no such file; without a value it takes the latest checkpoint of the work_dir')
+    if resume != 'auto':
+        check_checkpoint(resume, '--resume')
     cfg.resume = True
     cfg.load_from = None if resume == 'auto' else resume
 
 
-def set_local_rank(local_rank: int) -> None:
-    """Tell mmengine the local rank where the launcher passed it as a flag only."""
-    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+def _shipped(name: str) -> str:
+    """What `_base_` must say for package::path; mmengine itself does not know mmtied's configs."""
+    package, _, path = name.partition('::')
+    return str(Path(__file__).parents[1] / '.mim' / 'configs' / path) if package == 'mmtied' else name
+
+
+def _read(name: str, read: Callable[[], Config]) -> Config:
+    """Run a reader of configs, which are Python and can fail in any way."""
+    try:
+        return read()
+    except Exception as error:
+        raise ValueError(f'config {name} cannot be read: {type(error).__name__}: {error}') from error
 
 
 def _complete_mmpretrain_dataloaders(cfg: Config) -> None:

@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
                 'python tools/make_occluded_shapes.py data/occluded_shapes, then configs/demo/mask_rcnn_tiedr50_demo.py')
+_SHAPES_ADVICE = 'Make it: python tools/make_occluded_shapes.py data/occluded_shapes'
 
 
 def check_data_files(cfg: Config, *splits: str) -> None:
@@ -25,10 +26,16 @@ def check_data_files(cfg: Config, *splits: str) -> None:
         for dataset in _leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
             for path in _local_paths(dataset):
                 if not path.exists():
-                    advice = _COCO_ADVICE if 'coco' in str(path).lower() else (
-                        'Put the data there, or say where it is with --cfg-options '
-                        f'{split}_dataloader.dataset.data_root=...')
-                    raise ValueError(f'{split} data: {path} not found. {advice}')
+                    raise ValueError(f'{split} data: {path} not found. {_advice(path, split)}')
+
+
+def _advice(path: Path, split: str) -> str:
+    if 'occluded_shapes' in path.parts:
+        return _SHAPES_ADVICE
+    if 'coco' in str(path).lower():
+        return _COCO_ADVICE
+    evaluator = '' if split == 'train' else f' {split}_evaluator.ann_file=...'
+    return f'Put the data there, or say where it is with --cfg-options {split}_dataloader.dataset.data_root=...{evaluator}'
 
 
 def _leaf_datasets(dataset: dict | None) -> Iterator[dict]:

@@ -1,9 +1,16 @@
-"""Give a config's backbone trained weights: ``--backbone-checkpoint``."""
+"""Trained weights from the command line: whether a file holds some, and whether they fit the model."""
 
+import inspect
+import zipfile
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmtied.backbones.checkpoint import find_misfits, name_some
 
 
 def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
@@ -27,14 +34,47 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
     if '://' not in checkpoint and _holds_whole_model(checkpoint):
         init_cfg['prefix'] = 'backbone.'
     backbone.init_cfg = init_cfg
-    backbone.frozen_stages = 1
-    backbone.norm_eval = True
+    with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        network = registry.get(backbone.type) if isinstance(backbone.type, str) else backbone.type
+    if network is None:
+        raise ValueError(f'backbone {backbone.type} is not registered')
+    known = inspect.signature(network).parameters
+    for setting, value in (('frozen_stages', 1), ('norm_eval', True)):
+        if setting in known or any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            backbone[setting] = value
 
 
 def check_checkpoint(checkpoint: str, flag: str) -> None:
     """Raise a ValueError unless a local checkpoint exists and holds weights; addresses are left to mmengine."""
     if '://' not in checkpoint:
         _read_state_dict(checkpoint, flag)
+
+
+def check_model(model: nn.Module, checkpoint: str) -> None:
+    """Raise a ValueError unless a local checkpoint holds every weight of a model, in its shape; it may hold more."""
+    if '://' not in checkpoint:
+        _check_weights(_unwrap(model), _read_state_dict(checkpoint, 'checkpoint'), f'checkpoint {checkpoint}')
+
+
+def check_backbone(model: nn.Module, checkpoint: str) -> None:
+    """Raise a ValueError unless a local checkpoint holds every weight of a detector's backbone; plugins may be new."""
+    if '://' not in checkpoint:
+        weights = _read_state_dict(checkpoint, '--backbone-checkpoint')
+        if any(key.startswith('backbone.') for key in weights):
+            weights = {key.removeprefix('backbone.'): value for key, value in weights.items() if key.startswith('backbone.')}
+        _check_weights(_unwrap(model).backbone, weights, f'--backbone-checkpoint {checkpoint}')
+
+
+def _check_weights(module: nn.Module, weights: dict, name: str) -> None:
+    weights = {key.removeprefix('module.'): value for key, value in weights.items()}
+    misfits = find_misfits(module, weights, optional=['plugins'])
+    if misfits:
+        raise ValueError(f'{name}: the checkpoint does not fit {len(misfits)} of {len(module.state_dict())} weights of the '
+                         f"config's {type(module).__name__} ({name_some(misfits)})")
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def _holds_whole_model(checkpoint: str) -> bool:
@@ -45,7 +85,7 @@ def _read_state_dict(path: str, flag: str) -> dict:
     if not Path(path).is_file():
         raise ValueError(f'{flag} {path}: no such file')
     try:
-        content = torch.load(path, map_location='cpu', weights_only=False, mmap=True)
+        content = torch.load(path, map_location='cpu', weights_only=False, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         raise ValueError(f'{flag} {path}: not a readable checkpoint ({type(error).__name__}: {error})') from error
     weights = content.get('state_dict', content) if isinstance(content, dict) else None

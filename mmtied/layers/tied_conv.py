@@ -58,7 +58,7 @@ class _TiedConv2d(nn.Conv2d):
         if self.padding_mode != 'zeros':
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
-        if x.is_contiguous() and not (self.groups > 1):
+        if x.is_contiguous() and self.groups == 1:
             return self._fold_into_batch(x, padding)
         return F.conv2d(x, self.expanded_weight(), self.expanded_bias(), self.stride, padding, self.dilation,
                         self.groups * self.num_blocks)
@@ -85,6 +85,9 @@ class TBC(_TiedConv2d, nn.Conv2d):
     The weight has shape (C_out / B, C_in / B, k, k): B * B times fewer parameters and B times fewer multiply-adds than a
     standard convolution. A bias is tied too and has C_out / B values. With ``num_blocks=1`` this is exactly `torch.nn.Conv2d`.
 
+    It is a Conv2d, directly, so that initialisers that go by that name reach it. Functions that fold BatchNorm into `weight`
+    as if it had C_out rows (mmcv's fuse_conv_bn) fail on it.
+
     Args:
         in_channels: C_in, divisible by num_blocks.
         out_channels: C_out, divisible by num_blocks.
@@ -96,6 +99,8 @@ class TBC(_TiedConv2d, nn.Conv2d):
         num_blocks: B.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
         groups: Only 1. mmcv passes it to every convolution that it builds; with groups use `TGC`.
+        indivisible: 'raise', or 'untie' to make an ordinary convolution where num_blocks does not divide the channels: for a
+            conv_cfg that reaches a whole network, whose first convolution has the 3 channels of an image.
         device: Where to create the parameters.
         dtype: Type of the parameters.
 
@@ -125,8 +130,14 @@ class TBC(_TiedConv2d, nn.Conv2d):
                  num_blocks: int = 2,
                  padding_mode: str = 'zeros',
                  groups: int = 1,
+                 indivisible: str = 'raise',
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
+        if indivisible not in ('raise', 'untie'):
+            raise ValueError(f"TBC: indivisible={indivisible!r}, expected 'raise' or 'untie'")
+        check_positive('TBC', num_blocks=num_blocks)
+        if indivisible == 'untie' and (in_channels % num_blocks or out_channels % num_blocks):
+            num_blocks = 1
         if groups != 1:
             raise ValueError(f'TBC: groups={groups}, expected 1; for groups of tied blocks use TGC (conv_cfg type TGC)')
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, num_blocks, padding_mode,

@@ -1,5 +1,7 @@
 """TiedResNet: the published sizes, mmdet's conveniences, and errors that help."""
 
+import copy
+import pickle
 import re
 
 import pytest
@@ -273,6 +275,18 @@ def test_checkpoint_of_an_untied_network_in_a_detector():
     detector.load_state_dict({'head.weight': torch.zeros(2, 2), 'head.bias': torch.zeros(2)}, strict=False)
 
 
+def test_pickles_and_copies():
+    model = tiny().eval()
+    x = torch.randn(1, 3, 64, 64)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert torch.equal(other(x)[-1], model(x)[-1])
+
+
+def test_plugin_postfix_as_in_mmdet():
+    plugins = [{'cfg': {'type': 'ContextBlock', 'ratio': 0.25, 'postfix': '_mine'}, 'position': 'after_conv3'}]
+    assert tiny(plugins=plugins).layer1[0].plugins.names['after_conv3'] == ['context_block_mine']
+
+
 def test_plugin_weights_may_be_missing():
     plugins = [{'cfg': {'type': 'ContextBlock', 'ratio': 0.25}, 'position': 'after_conv3'}]
     incompatible = tiny(plugins=plugins).load_state_dict(tiny().state_dict(), strict=False)
@@ -280,17 +294,12 @@ def test_plugin_weights_may_be_missing():
     assert all('.plugins.' in key for key in incompatible.missing_keys)
 
 
-def test_log_says_once_that_nothing_is_pretrained(caplog):
+def test_log_says_once_that_nothing_is_pretrained(monkeypatch):
+    said = []
+    monkeypatch.setattr('mmtied.backbones.staged_resnet.print_log', lambda message, **_: said.append(message))
     model = tiny(frozen_stages=1)
-    with caplog.at_level('INFO'):
-        import mmtied.backbones.staged_resnet as module
-        said = []
-        original, module.print_log = module.print_log, lambda message, **kwargs: said.append(message)
-        try:
-            model.init_weights()
-            model.init_weights()
-        finally:
-            module.print_log = original
+    model.init_weights()
+    model.init_weights()
     assert [message for message in said if 'no pretrained weights' in message] == said[:1]
     assert 'freezes random weights' in said[1]
 

@@ -9,7 +9,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmtied.backbones import TiedResNet
 from mmtied.launch.config import load_config
 
-CONFIGS = sorted(str(path) for path in Path('configs').rglob('*.py') if '_base_' not in path.parts)
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 
 
 @pytest.fixture(scope='module', autouse=True)

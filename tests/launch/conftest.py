@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mmengine.logging import MMLogger
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +42,7 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> C
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
         code = 0
         capfd.readouterr()
+        MMLogger._instance_dict.clear()  # loggers of the run before write to a stream that is closed by now
         try:
             runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
         except SystemExit as stop:

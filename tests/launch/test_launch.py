@@ -20,7 +20,11 @@ def test_mmpretrain_config_gets_what_its_own_tools_set():
     assert cfg.train_dataloader.batch_size == 32
 
 
-def test_amp_and_auto_scale_lr():
+def test_amp_and_auto_scale_lr(monkeypatch):
+    with pytest.raises(ValueError, match='--amp needs a GPU'):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        config.use_amp(Config({}))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     cfg = config.load_config('configs/mask_rcnn_tiedr50_2x.py')
     config.use_amp(cfg)
     config.use_auto_scale_lr(cfg)
@@ -60,6 +64,19 @@ def test_files_without_weights(tmp_path, content):
     torch.save(content, tmp_path / 'weights.pth')
     with pytest.raises(ValueError, match='holds no weights'):
         weights.check_checkpoint(str(tmp_path / 'weights.pth'), 'checkpoint')
+
+
+def test_checkpoints_of_old_pytorch(tmp_path):
+    torch.save({'weight': torch.ones(2)}, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
+    weights.check_checkpoint(str(tmp_path / 'old.pth'), 'checkpoint')
+
+
+def test_backbones_without_norm_eval(tmp_path):
+    torch.save({'a': torch.ones(2)}, tmp_path / 'weights.pth')
+    cfg = config.load_config('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py')
+    weights.use_backbone_checkpoint(cfg, str(tmp_path / 'weights.pth'))
+    assert cfg.model.backbone.frozen_stages == 1
+    assert 'norm_eval' not in cfg.model.backbone
 
 
 def test_predictions_need_their_settings():

@@ -1,13 +1,18 @@
 """tools/train.py and tools/test.py, from end to end, and what a user sees who makes a mistake."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from mmtied.backbones import TiedResNet
 
+ROOT = Path(__file__).parents[2]
 DEMO = 'configs/demo/mask_rcnn_tiedr50_demo.py'
 
 
@@ -67,13 +72,21 @@ def one_line(err: str) -> str:
      'annotations/ from cocodataset.org), or try the demo data instead: python tools/make_occluded_shapes.py'),
     (['configs/nowhere.py'], 'error: config configs/nowhere.py not found'),
     (['README.md'], 'is not a config file, expected a .py file'),
-    (['mmdet::nowhere/nothing.py'], 'error: '),
+    (['mmdet::nowhere/nothing.py'], 'error: config mmdet::nowhere/nothing.py cannot be read: '),
+    (['mmyolo::yolo/yolo.py'], 'error: the config mmyolo::yolo/yolo.py needs mmyolo, which is not installed'),
+    ([DEMO, '--cfg-options', 'max_epochs'], 'error: --cfg-options max_epochs: expected KEY=VALUE'),
+    ([DEMO, '--resume', 'README.md'], 'error: --resume README.md: not a readable checkpoint'),
     ([DEMO, '--resume', 'nowhere.pth'], 'error: --resume nowhere.pth: no such file'),
     ([DEMO, '--backbone-checkpoint', 'nowhere.pth'], 'error: --backbone-checkpoint nowhere.pth: no such file'),
     ([DEMO, '--backbone-checkpoint', 'README.md'], 'error: --backbone-checkpoint README.md: not a readable checkpoint'),
     (['mmpretrain::resnet/resnet50_8xb32_in1k.py', '--backbone-checkpoint', 'x.pth'],
      'error: --backbone-checkpoint is for detectors'),
-    ([DEMO, '--cfg-options', 'model.backbone.splits=3', 'train_dataloader.dataset.data_root=.'], 'error: '),
+    ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root=gone/occluded_shapes'],
+     'error: train data: gone/occluded_shapes/annotations/instances_train2017.json not found. Make it: python '
+     'tools/make_occluded_shapes.py data/occluded_shapes'),
+    ([DEMO, '--cfg-options', 'val_dataloader.dataset.data_root=gone', 'train_dataloader.dataset.data_root=.',
+      'train_dataloader.dataset.ann_file=setup.py', 'train_dataloader.dataset.data_prefix.img=tools'],
+     'val_dataloader.dataset.data_root=... val_evaluator.ann_file=...'),
 ])
 def test_mistakes_are_one_line_and_exit_code_2(run_tool, arguments, message):
     code, _, err = run_tool('train.py', *arguments)
@@ -81,10 +94,58 @@ def test_mistakes_are_one_line_and_exit_code_2(run_tool, arguments, message):
     assert message in one_line(err)
 
 
-def test_mistakes_that_only_building_finds(run_tool, tiny_options, tmp_path):
-    code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, 'model.backbone.splits=3')
+@pytest.mark.parametrize(('option', 'message'), [
+    ('model.backbone.splits=3', 'no schedule of block numbers for splits=3; known: 2, 4, 6, 8'),
+    ('model.backbone.foo=1', "unexpected keyword argument 'foo'"),
+    ('model.backbone.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
+])
+def test_mistakes_that_only_building_finds(run_tool, tiny_options, tmp_path, option, message):
+    code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, option)
     assert code == 2
-    assert 'no schedule of block numbers for splits=3; known: 2, 4, 6, 8' in one_line(err)
+    assert message in one_line(err)
+
+
+def test_errors_of_training_keep_their_traceback(run_tool, tiny_options, tmp_path, monkeypatch):
+    """A bug, or a fault of the machine, hours into a run is not a mistake in the settings."""
+    from mmengine.runner import Runner
+
+    def fail(self):
+        raise ValueError('too many values to unpack')
+
+    monkeypatch.setattr(Runner, 'train', fail)
+    with pytest.raises(ValueError, match='too many values'):
+        run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options)
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_a_tied_checkpoint_for_an_untied_backbone(run_tool, tiny_options, tmp_path, prefix):
+    weights = TiedResNet(50, base_channels=16).state_dict()
+    torch.save({f'{prefix}{key}': value for key, value in weights.items()}, tmp_path / 'tied.pth')
+    code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, '--backbone-checkpoint', tmp_path / 'tied.pth',
+                            *tiny_options, 'model.backbone.type=ResNet')
+    assert code == 2
+    assert 'conv1.weight is missing' in one_line(err)
+
+
+def test_a_checkpoint_of_another_model(run_tool, tiny_options, tmp_path):
+    torch.save({'weight': torch.zeros(1)}, tmp_path / 'other.pth')
+    code, _, err = run_tool('test.py', DEMO, tmp_path / 'other.pth', '--work-dir', tmp_path, *tiny_options)
+    assert code == 2
+    assert "weights of the config's MaskRCNN (backbone.stem.conv.weight is missing" in one_line(err)
+    assert not (tmp_path / 'occlusion').exists()
+
+
+@pytest.mark.slow
+def test_two_processes(shapes, tiny_options, tmp_path):
+    """tools/dist_train.sh on a machine without a GPU: two processes evaluate every image once."""
+    result = subprocess.run(['bash', 'tools/dist_train.sh', DEMO, '2', '--work-dir', tmp_path, *tiny_options], cwd=ROOT,
+                            env={**os.environ, 'PYTHON': sys.executable, 'PORT': '29617', 'OMP_NUM_THREADS': '1',
+                                 'CUDA_VISIBLE_DEVICES': ''},
+                            capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('no pretrained weights in init_cfg') == 1
+    assert json.loads((tmp_path / 'occlusion/report.json').read_text())['bbox']['all']['images'] == 4
+    assert (tmp_path / 'epoch_1.pth').exists()
 
 
 def test_a_backbone_checkpoint_that_does_not_fit(run_tool, tiny_options, tmp_path):

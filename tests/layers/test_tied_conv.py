@@ -212,6 +212,7 @@ def test_expanded_weight_is_a_grouped_convolution():
     (lambda: TGC(24, 24, 1, groups=4, num_blocks=4), 'TGC: in_channels=24 cannot be split into groups=4 times num_blocks=4'),
     (lambda: TBC(8, 8, 1, num_blocks=0), 'TBC: num_blocks=0, expected a positive integer'),
     (lambda: TBC(8, 8, 1, num_blocks=2.0), 'TBC: num_blocks=2.0, expected a positive integer'),
+    (lambda: TBC(8, 8, 1, indivisible='ignore'), "TBC: indivisible='ignore', expected 'raise' or 'untie'"),
     (lambda: TBC(0, 8, 1), 'TBC: in_channels=0, expected a positive integer'),
     (lambda: TBC(8, 8, 1, groups=2), 'TBC: groups=2, expected 1; for groups of tied blocks use TGC'),
     (lambda: TBC(8, 8, 1)(torch.zeros(1, 16, 4, 4)), r'TBC: expected input of shape \(N, 8, H, W\).*got \(1, 16, 4, 4\)'),
