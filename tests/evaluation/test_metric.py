@@ -174,3 +174,19 @@ def test_segm_without_masks_is_named(ann_file):
     data = json.loads(Path(ann_file).read_text())
     with pytest.raises(ValueError, match='predictions have no masks'):
         run(OcclusionCocoMetric(ann_file, 'segm'), make_samples(data, np.random.default_rng(0), with_masks=False))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='compares a GPU with the CPU')
+def test_a_gpu_keeps_the_records_of_the_cpu_bit_for_bit(ann_file):
+    samples = make_samples(make_data(np.random.default_rng(0)), np.random.default_rng(1))
+    reports, records = [], []
+    for device in ('cpu', 'cuda'):
+        metric = OcclusionCocoMetric(ann_file, metric=['bbox', 'segm'])
+        moved = [{**sample, 'pred_instances': {key: value.to(device) for key, value in sample['pred_instances'].items()}}
+                 for sample in samples]
+        run(metric, moved)
+        reports.append(metric.report)
+        metric.process({}, moved)
+        records.append([column for record in metric.results for name in ('bbox', 'segm') for column in record[name]])
+    assert all(torch.equal(mine, other) for mine, other in zip(*records, strict=True))
+    assert_same(reports[0]['bbox']['all'], reports[1]['bbox']['all'])
