@@ -47,7 +47,7 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
 def check_checkpoint(checkpoint: str, flag: str) -> None:
     """Raise a ValueError unless a local checkpoint exists and holds weights; addresses are left to mmengine."""
     if '://' not in checkpoint:
-        _read_state_dict(checkpoint, flag)
+        read_state_dict(checkpoint, flag)
 
 
 def check_model(model: nn.Module, checkpoint: str) -> None:
@@ -78,10 +78,21 @@ def _unwrap(model: nn.Module) -> nn.Module:
 
 
 def _holds_whole_model(checkpoint: str) -> bool:
-    return any(key.startswith('backbone.') for key in _read_state_dict(checkpoint, '--backbone-checkpoint'))
+    return any(key.startswith('backbone.') for key in read_state_dict(checkpoint, '--backbone-checkpoint'))
 
 
-def _read_state_dict(path: str, flag: str) -> dict:
+def read_state_dict(path: str, flag: str) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint, mapped from the file rather than read.
+
+    Where a model was averaged while it trained, these are the averaged weights: mmengine's EMAHook saves them as the state_dict.
+
+    Args:
+        path: A checkpoint with the weights under "state_dict", or a state_dict itself.
+        flag: What the message calls the path.
+
+    Raises:
+        ValueError: No such file, or a file that holds no weights.
+    """
     if not Path(path).is_file():
         raise ValueError(f'{flag} {path}: no such file')
     try:

@@ -1,0 +1,2 @@
+# Faster R-CNN with ResNet-50 on Pascal VOC 2007 and 2012: the untied baseline of Figure A.2, which prints no numbers.
+_base_ = 'mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py'

@@ -1,0 +1,3 @@
+# SE-ResNet-101: the untied baseline of Table 1.
+_base_ = './r50_in1k.py'
+model = dict(backbone=dict(type='SEResNet', depth=101))

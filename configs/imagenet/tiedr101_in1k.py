@@ -1,0 +1,3 @@
+# TiedResNet-101 (4 splits, width 32): tied block convolution, AAAI 2021, Table 1.
+_base_ = './tiedr50_in1k.py'
+model = dict(backbone=dict(depth=101))

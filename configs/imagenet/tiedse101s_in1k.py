@@ -1,0 +1,3 @@
+# TiedSENet-101-S: tied block convolution, AAAI 2021, Table 1.
+_base_ = './tiedse50_in1k.py'
+model = dict(backbone=dict(depth=101, base_width=18))

@@ -1,0 +1,3 @@
+# TiedResNeXt-50 (4 splits, width 64): tied block convolution, AAAI 2021; not printed.
+_base_ = './r50_in1k.py'
+model = dict(backbone=dict(type='mmtied.TiedResNeXt'))

@@ -1,0 +1,4 @@
+# RetinaNet with ResNet-50, 1x schedule: the untied baseline of Table A.1.
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/occlusion.py']
+val_evaluator = _base_.occlusion_metric
+test_evaluator = _base_.occlusion_metric

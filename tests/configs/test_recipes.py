@@ -1,0 +1,134 @@
+"""The recipes of the configs: the paper's schedules, pairs that differ in the backbone alone, reports by occlusion."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmtied.launch.config import load_config
+
+COCO = sorted(path.stem for path in Path('configs').glob('*.py') if path.stem.endswith(('_1x', '_2x', '_20e')))
+IMAGENET = sorted(path.stem for path in Path('configs/imagenet').glob('*.py'))
+#: Epochs, and those after which the learning rate is divided by 10, by the end of a config's name.
+SCHEDULES = {'1x': (12, [8, 11]), '2x': (24, [16, 22]), '20e': (20, [16, 19])}
+
+#: Every network of Tables 2, 4, A.1 and A.2, and of Figure A.2.
+EXPERIMENTS = {
+    'mask_rcnn_{}_2x': ['r50', 'tiedr50s', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101', 'se101', 'tiedse101s', 'tiedse101',
+                        'x101_32x8d', 'tiedx101_4s72w', 'r50_gcb', 'r50_tiedgcb2', 'r50_tiedgcb4'],
+    'cascade_mask_rcnn_{}_20e': ['r50', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101'],
+    'cascade_rcnn_{}_1x': ['r101', 'tiedr101s', 'tiedr101'],
+    'cascade_rcnn_{}_20e': ['r101', 'tiedr101s', 'tiedr101'],
+    'retinanet_{}_1x': ['r50', 'tiedr50s', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101'],
+    'retinanet_{}_2x': ['r50', 'tiedr50s', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101'],
+    'mask_rcnn_{}_cityscapes': ['r50', 'tiedr50s', 'tiedr50'],
+    'faster_rcnn_{}_voc': ['r50', 'tiedr50'],
+}
+
+#: Each tied config and its untied baseline; an S network has that of the plain one.
+PAIRS = [(pattern.format(network), pattern.format(network.replace('tied', '').removesuffix('s')))
+         for pattern, networks in EXPERIMENTS.items() for network in networks if network.startswith('tiedr')]
+PAIRS += [('mask_rcnn_tiedse101_2x', 'mask_rcnn_se101_2x'), ('mask_rcnn_tiedse101s_2x', 'mask_rcnn_se101_2x'),
+          ('mask_rcnn_tiedx101_4s72w_2x', 'mask_rcnn_x101_32x8d_2x'), ('mask_rcnn_r50_gcb_2x', 'mask_rcnn_r50_2x'),
+          ('mask_rcnn_r50_tiedgcb2_2x', 'mask_rcnn_r50_gcb_2x'), ('mask_rcnn_r50_tiedgcb4_2x', 'mask_rcnn_r50_gcb_2x')]
+
+#: Each untied baseline and the config that mmdet ships for it.
+SHIPPED = {
+    **{f'mask_rcnn_r{depth}_2x': f'mask_rcnn/mask-rcnn_r{depth}_fpn_2x_coco' for depth in (50, 101)},
+    **{f'cascade_mask_rcnn_r{depth}_20e': f'cascade_rcnn/cascade-mask-rcnn_r{depth}_fpn_20e_coco' for depth in (50, 101)},
+    **{f'cascade_rcnn_r101_{schedule}': f'cascade_rcnn/cascade-rcnn_r101_fpn_{schedule}_coco' for schedule in ('1x', '20e')},
+    **{f'retinanet_r{depth}_{schedule}': f'retinanet/retinanet_r{depth}_fpn_{schedule}_coco'
+       for depth in (50, 101) for schedule in ('1x', '2x')},
+    'mask_rcnn_r50_cityscapes': 'cityscapes/mask-rcnn_r50_fpn_1x_cityscapes',
+    'faster_rcnn_r50_voc': 'pascal_voc/faster-rcnn_r50_fpn_1x_voc0712',
+}
+
+
+def load(name: str) -> Config:
+    """A config of this repository, or one of mmdet, without what depends on its file's name and without names of its own."""
+    cfg = load_config(name if '::' in name else f'configs/{name}.py')
+    for key in ('work_dir', 'occlusion_metric', 'tied_backbone', 'context_block'):
+        cfg.pop(key, None)
+    return cfg
+
+
+def test_every_experiment_has_a_config():
+    expected = {pattern.format(network) for pattern, networks in EXPERIMENTS.items() for network in networks}
+    assert {path.stem for path in Path('configs').glob('*.py')} == expected
+
+
+@pytest.mark.parametrize('name', COCO)
+def test_detection_on_coco(name):
+    """The paper's experiments: its schedules, 1333x800, 16 images a batch, a report by occlusion."""
+    cfg = load(name)
+    epochs, milestones = SCHEDULES[name.rpartition('_')[2]]
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == epochs
+    assert (cfg.param_scheduler[1].milestones, cfg.param_scheduler[1].gamma) == (milestones, 0.1)
+    assert cfg.auto_scale_lr.base_batch_size == 16
+    assert cfg.train_dataloader.batch_size == 2
+    assert cfg.optim_wrapper.optimizer == {'type': 'SGD', 'lr': 0.01 if 'retinanet' in name else 0.02, 'momentum': 0.9,
+                                           'weight_decay': 0.0001}
+    for pipeline in (cfg.train_dataloader.dataset.pipeline, cfg.test_dataloader.dataset.pipeline):
+        assert [step.scale for step in pipeline if step.type == 'Resize'] == [(1333, 800)]
+    assert cfg.val_evaluator == cfg.test_evaluator
+    assert cfg.val_evaluator.type == 'mmtied.OcclusionCocoMetric'
+    assert cfg.val_evaluator.metric == (['bbox', 'segm'] if 'mask' in name else 'bbox')
+    assert [hook.type for hook in cfg.custom_hooks] == ['mmtied.OcclusionEvalHook']
+
+
+@pytest.mark.parametrize(('tied', 'baseline'), PAIRS)
+def test_a_pair_differs_in_the_backbone_alone(tied, baseline):
+    """With a tied backbone that nothing is frozen in, since no weights of it have been published."""
+    ours, theirs = load(tied), load(baseline)
+    backbone = ours.model.pop('backbone')
+    theirs.model.pop('backbone')
+    if 'gcb' in tied:
+        assert backbone.init_cfg.checkpoint == 'torchvision://resnet50'
+    else:
+        assert backbone.type.startswith('mmtied.')
+        assert (backbone.frozen_stages, backbone.norm_eval, backbone.init_cfg) == (-1, False, None)
+        assert ours.pop('sync_bn') == 'torch'
+    if tied.endswith('_cityscapes'):  # weights of another backbone would not fit
+        assert ours.pop('load_from') is None
+        assert 'mask_rcnn_r50' in theirs.pop('load_from')
+    if baseline.startswith('mask_rcnn_x101'):  # normalised as its weights were trained
+        ours.model.pop('data_preprocessor')
+        theirs.model.pop('data_preprocessor')
+    assert ours.to_dict() == theirs.to_dict()
+
+
+@pytest.mark.parametrize(('name', 'shipped'), SHIPPED.items())
+def test_a_baseline_adds_the_occlusion_evaluation_alone(name, shipped):
+    ours, theirs = load(name), load(f'mmdet::{shipped}.py')
+    if name.endswith('_voc'):
+        assert 'custom_hooks' not in ours
+    else:
+        assert [hook.type for hook in ours.pop('custom_hooks')] == ['mmtied.OcclusionEvalHook']
+    if not name.endswith(('_voc', '_cityscapes')):
+        for key in ('val_evaluator', 'test_evaluator'):
+            assert ours[key].pop('type') == 'mmtied.OcclusionCocoMetric'
+            assert theirs[key].pop('type') == 'CocoMetric'
+    assert ours.to_dict() == theirs.to_dict()
+
+
+def test_the_resnext_baseline_is_the_shipped_model():
+    assert load('mask_rcnn_x101_32x8d_2x').model == load('mmdet::mask_rcnn/mask-rcnn_x101-32x8d_fpn_1x_coco.py').model
+
+
+@pytest.mark.parametrize('name', IMAGENET)
+def test_imagenet(name):
+    """100 epochs, SGD with momentum 0.9, 256 images a batch, learning rate 0.1 divided by 10 every 30 epochs."""
+    pytest.importorskip('mmpretrain')
+    cfg = load(f'imagenet/{name}')
+    assert cfg.train_cfg.max_epochs == 100
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ('SGD', 0.1, 0.9, 0.0001)
+    assert cfg.auto_scale_lr.base_batch_size == 256
+    assert cfg.train_dataloader.batch_size == 32  # on 8 GPUs
+    schedule = cfg.param_scheduler
+    assert (schedule.type, schedule.by_epoch, schedule.milestones, schedule.gamma) == ('MultiStepLR', True, [30, 60, 90], 0.1)
+    assert cfg.train_dataloader.dataset.type == 'ImageNet'
+    crop = cfg.train_dataloader.dataset.pipeline[1]
+    assert (crop.type, crop.scale) == ('EfficientNetRandomCrop' if 'efficientnet' in name else 'RandomResizedCrop', 224)
+    assert (cfg.model.type, cfg.model.head.num_classes, cfg.default_scope) == ('ImageClassifier', 1000, 'mmpretrain')
+    assert cfg.model.head.loss.type == 'CrossEntropyLoss'
