@@ -53,13 +53,13 @@ def check_checkpoint(checkpoint: str, flag: str) -> None:
 def check_model(model: nn.Module, checkpoint: str) -> None:
     """Raise a ValueError unless a local checkpoint holds every weight of a model, in its shape; it may hold more."""
     if '://' not in checkpoint:
-        _check_weights(_unwrap(model), _read_state_dict(checkpoint, 'checkpoint'), f'checkpoint {checkpoint}')
+        _check_weights(_unwrap(model), read_state_dict(checkpoint, 'checkpoint'), f'checkpoint {checkpoint}')
 
 
 def check_backbone(model: nn.Module, checkpoint: str) -> None:
     """Raise a ValueError unless a local checkpoint holds every weight of a detector's backbone; plugins may be new."""
     if '://' not in checkpoint:
-        weights = _read_state_dict(checkpoint, '--backbone-checkpoint')
+        weights = read_state_dict(checkpoint, '--backbone-checkpoint')
         if any(key.startswith('backbone.') for key in weights):
             weights = {key.removeprefix('backbone.'): value for key, value in weights.items() if key.startswith('backbone.')}
         _check_weights(_unwrap(model).backbone, weights, f'--backbone-checkpoint {checkpoint}')
