@@ -115,7 +115,8 @@ def test_model_index_is_valid_and_names_every_config_once():
     index = modelindex.load(str(ROOT / 'model-index.yml'))
     assert index.check(silent=True) == []
     named = [model.config for model in index.models]
-    assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('mask_rcnn_*.py'))
+    files = [*(ROOT / 'configs').glob('*.py'), *(ROOT / 'configs/imagenet').glob('*.py')]
+    assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in files)
 
 
 def test_model_index_claims_no_result_of_our_own():

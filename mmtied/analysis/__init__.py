@@ -1,0 +1,1 @@
+"""Sizes of networks: counted here, and beside them what the paper prints."""

@@ -1,0 +1,87 @@
+"""Parameters and multiply-adds of a network.
+
+Multiply-adds are those of convolutions and matrix products, each counted once, as papers count their "FLOPs"; normalisation,
+activation, pooling and additions are left out. Two independent counters must agree: mmengine's, which reads the traced graph, and
+torch's, which watches the operators as they run.
+"""
+
+from typing import NamedTuple
+
+import torch
+from mmengine.analysis import FlopAnalyzer
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+#: mmengine's names of the operators that multiply and add.
+_OPERATORS = ('conv', 'linear', 'addmm', 'matmul', 'bmm', 'baddbmm', 'einsum')
+
+
+class Complexity(NamedTuple):
+    """What a network costs: parameters, and multiply-adds for one image."""
+
+    parameters: int
+    multiply_adds: int
+
+
+class ImageNetClassifier(nn.Module):
+    """A backbone with average pooling and a fully connected layer of 1000 classes, which papers include in their counts.
+
+    Args:
+        backbone: Returns a tuple of feature maps, of which the last is classified.
+        channels: Channels of the last feature map.
+
+    Shape:
+        - Input: (N, 3, H, W).
+        - Output: (N, 1000).
+    """
+
+    def __init__(self, backbone: nn.Module, channels: int = 2048) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fc = nn.Linear(channels, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify x."""
+        return self.fc(self.backbone(x)[-1].mean(dim=(2, 3)))
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters, trainable or not; one that several layers share counts once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def measure(model: nn.Module, size: int = 224) -> Complexity:
+    """Count parameters, and multiply-adds for one image of size x size in evaluation mode.
+
+    Args:
+        model: Takes (1, 3, size, size) on its parameters' device.
+        size: Height and width of the image in pixels.
+
+    Raises:
+        RuntimeError: The two counters disagree, so one of them misses an operator.
+
+    Example:
+        >>> measure(nn.Conv2d(3, 8, 3, padding=1, bias=False), size=10)
+        Complexity(parameters=216, multiply_adds=21600)
+    """
+    was_training = model.training
+    model.train(False)
+    image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
+    with torch.no_grad():
+        by_mmengine, by_torch = _count_by_mmengine(model, image), _count_by_torch(model, image)
+    model.train(was_training)
+    if by_mmengine != by_torch:
+        raise RuntimeError(f'{type(model).__name__}: mmengine counts {by_mmengine} multiply-adds and torch {by_torch}')
+    return Complexity(count_parameters(model), by_torch)
+
+
+def _count_by_mmengine(model: nn.Module, image: Tensor) -> int:
+    analyzer = FlopAnalyzer(model, (image, )).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    counts = analyzer.tracer_warnings('none').by_operator()
+    return sum(counts[name] for name in _OPERATORS)
+
+
+def _count_by_torch(model: nn.Module, image: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        model(image)
+    return counter.get_total_flops() // 2

@@ -1,0 +1,172 @@
+"""The model zoo: every network of the paper with its printed and its counted size, as a page and as OpenMMLab's metafile.
+
+Both texts are generated from `published` and from the networks themselves, so neither can go stale unnoticed. A config is named
+where its file exists.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+from mmengine.registry import MODELS
+
+from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
+from .published import ATTENTION, DETECTORS, NETWORKS, Attention, Detector, Network
+
+#: What every accuracy here is.
+PRINTED = 'printed in the paper, not trained here'
+#: Layers that `Attention` counts.
+_ATTENTION_LAYERS = ('SELayer', 'TiedSE', 'ContextBlock', 'TiedGCB')
+_EPOCHS = {'1x': 12, '20e': 20, '2x': 24}
+_COLLECTION = 'Tied Block Convolution'
+_INTRODUCTION = f"""# Model zoo
+
+Written by `python tools/model_table.py` from the networks themselves and from the figures printed in the paper
+([arXiv 2009.12021](https://arxiv.org/abs/2009.12021)); a test compares it with both. Every accuracy on this page is
+{PRINTED}, and there are no weights to download. The paper prints no layer table: the structures
+are fitted to its sizes, as [The tied bottleneck](tied_resnet.md) tells.
+
+## ImageNet classifiers
+
+Parameters with the classifier of 1000 classes, and multiply-adds of convolutions and fully connected layers for one image of
+224 x 224, which mmengine's counter and torch's FlopCounterMode give alike. The paper's counter adds a little: it prints 4.2G and
+7.9G for ResNet-50 and -101, where these layers have 4.09G and 7.80G. Differences are in percent of the printed figure.
+"""
+_ATTENTION_TEXT = """## Attention modules
+
+Parameters of the modules alone. TiedSE and SE have reduction 16 (EfficientNet-B0 its own widths), GCB and TiedGCB stand in stages
+c3 to c5 with ratio 1/4. A block number B divides the weights by B * B. Where B = 4 does not divide the widths between
+EfficientNet-B0's layers they are rounded (6 to 8, 10 to 12).
+"""
+_DETECTOR_TEXT = """## Detectors
+
+Backbone parameters are those of the classifier above, as the paper counts them; with attention modules, the sum. AP on COCO
+val2017 or Cityscapes val. Each file is for `python tools/train.py`.
+"""
+_METAFILE_HEAD = f"""# Written by `python tools/model_table.py`. Accuracies are {PRINTED}, so there are no Weights.
+# Parameters are in millions; a detector's are those of its backbone with the ImageNet classifier, as the paper counts them.
+"""
+
+
+def measure_networks(networks: Iterable[Network] = NETWORKS) -> dict[str, Complexity]:
+    """Build and measure every classifier; a minute or two on one core."""
+    return {network.name: measure(ImageNetClassifier(MODELS.build(dict(network.backbone)), network.channels))
+            for network in networks}
+
+
+def measure_attention(rows: Iterable[Attention] = ATTENTION) -> dict[tuple[str, str], int]:
+    """Parameters of the attention modules, by network and module."""
+    return {(row.network, row.module): sum(count_parameters(layer) for layer in MODELS.build(dict(row.backbone)).modules()
+                                           if type(layer).__name__ in _ATTENTION_LAYERS) for row in rows}
+
+
+def render_page(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int], configs: Path) -> str:
+    """The page docs/model_zoo.md.
+
+    Args:
+        sizes: From `measure_networks`.
+        attention: From `measure_attention`.
+        configs: The folder of configs.
+    """
+    notes = _Notes()
+    networks = _table(
+        ('network', 'table', 'params printed', 'computed', 'difference', 'multiply-adds printed', 'computed', 'difference',
+         f'top-1 {PRINTED}', 'config'), (
+            (n.name + notes.mark(n.note), n.tables or '-', *_compare(n.params, sizes[n.name].parameters / 1e6, 'M'),
+             *_compare(n.multiply_adds, sizes[n.name].multiply_adds / 1e9, 'G'), _number(n.top1),
+             _link(configs, f'imagenet/{n.config}')) for n in NETWORKS))
+    modules = _table(('network', 'module', 'table', 'params printed', 'computed', 'difference', 'config'), (
+        (a.network, a.module + notes.mark(a.note), a.table, *_compare(a.params, attention[a.network, a.module] / 1e6, 'M'),
+         _link(configs, a.config)) for a in ATTENTION))
+    detectors = _table(
+        ('detector', 'backbone', 'data', 'schedule', 'table', 'backbone params', f'box AP {PRINTED}', f'mask AP {PRINTED}',
+         'config'), (
+            (d.detector, d.backbone + notes.mark(d.note), d.dataset, d.schedule or '-', d.table or '-',
+             f'{_backbone_millions(d, sizes, attention):.2f}M', _number(d.box_ap), _number(d.mask_ap), _link(configs, d.config))
+            for d in DETECTORS if _file(configs, d.config).is_file()))
+    return '\n'.join((_INTRODUCTION, networks, _ATTENTION_TEXT, modules, _DETECTOR_TEXT, detectors, notes.text()))
+
+
+def render_metafile(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int], configs: Path) -> str:
+    """configs/metafile.yml: every config that exists, with its size and what the paper prints; arguments as in `render_page`."""
+    models = []
+    for network in NETWORKS:
+        if _file(configs, f'imagenet/{network.config}').is_file():
+            size = sizes[network.name]
+            metadata = {'Training Data': 'ImageNet-1k', 'Epochs': 100, 'Architecture': [network.name],
+                        'Parameters (M)': round(size.parameters / 1e6, 2),
+                        'Multiply-Adds (G)': round(size.multiply_adds / 1e9, 2)}
+            if network.params:
+                metadata['Parameters Printed In The Paper (M)'] = network.params
+            models.append(_model(f'imagenet/{network.config}', metadata,
+                                 ('Image Classification', 'ImageNet-1k', 'top-1', network.top1)))
+    for detector in DETECTORS:
+        if _file(configs, detector.config).is_file():
+            metadata = {'Training Data': detector.dataset, 'Architecture': [detector.detector, detector.backbone, 'FPN'],
+                        'Backbone Parameters (M)': round(_backbone_millions(detector, sizes, attention), 2)}
+            if detector.schedule:
+                metadata['Epochs'] = _EPOCHS[detector.schedule]
+            models.append(_model(detector.config, metadata,
+                                 ('Object Detection', detector.dataset, 'box AP', detector.box_ap),
+                                 ('Instance Segmentation', detector.dataset, 'mask AP', detector.mask_ap)))
+    paper = {'URL': 'https://arxiv.org/abs/2009.12021',
+             'Title': 'Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters'}
+    content = {'Collections': [{'Name': _COLLECTION, 'Paper': paper}], 'Models': models}
+    return _METAFILE_HEAD + yaml.safe_dump(content, sort_keys=False, width=130)
+
+
+def _model(config: str, metadata: dict, *results: tuple[str, str, str, float | None]) -> dict:
+    """A metafile's entry; a result without a printed figure is left out."""
+    entry = {'Name': Path(config).name, 'In Collection': _COLLECTION, 'Config': f'configs/{config}.py', 'Metadata': metadata}
+    printed = [{'Task': task, 'Dataset': dataset, 'Metrics': {f'{metric}, {PRINTED}': value}}
+               for task, dataset, metric, value in results if value is not None]
+    return {**entry, 'Results': printed} if printed else entry
+
+
+def _backbone_millions(detector: Detector, sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int]) -> float:
+    network, _, module = detector.backbone.partition(' + ')
+    return (sizes[network].parameters + (attention[network, module] if module else 0)) / 1e6
+
+
+def _file(configs: Path, name: str) -> Path:
+    return configs / f'{name}.py'
+
+
+def _link(configs: Path, name: str) -> str:
+    return f'[{Path(name).name}](../configs/{name}.py)' if _file(configs, name).is_file() else '-'
+
+
+def _number(value: float | None) -> str:
+    return '-' if value is None else f'{value:.1f}' if round(value, 1) == value else f'{value:.2f}'
+
+
+def _compare(printed: float | None, computed: float, unit: str) -> tuple[str, str, str]:
+    """Printed, computed, and the difference in percent of the printed figure."""
+    if printed is None:
+        return '-', f'{computed:.2f}{unit}', '-'
+    difference = f'{100 * (computed / printed - 1):+.1f} %'
+    return f'{_number(printed)}{unit}', f'{computed:.2f}{unit}', '0.0 %' if difference[1:] == '0.0 %' else difference
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, ('---', ) * len(header), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+
+
+class _Notes:
+    """Numbered notes, one for each distinct text."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def mark(self, text: str) -> str:
+        """What refers to a note: its number, or nothing for no text."""
+        if not text:
+            return ''
+        if text not in self.texts:
+            self.texts.append(text)
+        return f' ({self.texts.index(text) + 1})'
+
+    def text(self) -> str:
+        """The list of notes."""
+        return '\n'.join(('## Notes\n', *(f'{number}. {text}' for number, text in enumerate(self.texts, 1)), ''))

@@ -1,0 +1,112 @@
+"""The published figures against the specification's file, the configs against the table, and generated files against the code."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+import mmtied  # noqa: F401
+from mmtied.analysis.complexity import Complexity, count_parameters
+from mmtied.analysis.model_zoo import measure_attention, measure_networks, render_metafile, render_page
+from mmtied.analysis.published import ATTENTION, DETECTORS, NETWORKS
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'configs'
+SPECIFICATION = ROOT.parent / 'shared/specs/published_tables.json'
+BY_NAME = {network.name: network for network in NETWORKS}
+
+
+@pytest.mark.slow
+def test_generated_files_are_up_to_date():
+    """Every network is built and counted anew."""
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmpretrain')
+    sizes, attention = measure_networks(), measure_attention()
+    advice = 'stale: run python tools/model_table.py'
+    assert (ROOT / 'docs/model_zoo.md').read_text() == render_page(sizes, attention, CONFIGS), advice
+    assert (CONFIGS / 'metafile.yml').read_text() == render_metafile(sizes, attention, CONFIGS), advice
+
+
+def test_every_config_is_in_the_table():
+    files = {str(path.relative_to(CONFIGS).with_suffix('')) for folder in (CONFIGS, CONFIGS / 'imagenet')
+             for path in folder.glob('*.py')}
+    named = {f'imagenet/{network.config}' for network in NETWORKS} | {detector.config for detector in DETECTORS}
+    assert files <= named
+    assert {row.config for row in ATTENTION} <= named
+
+
+@pytest.mark.parametrize('network', [n for n in NETWORKS if (CONFIGS / f'imagenet/{n.config}.py').is_file()],
+                         ids=lambda network: network.config)
+def test_imagenet_configs_build_the_networks_of_the_table(network):
+    pytest.importorskip('mmpretrain')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        cfg = Config.fromfile(CONFIGS / f'imagenet/{network.config}.py')
+        theirs = MODELS.build(cfg.model.backbone)
+    assert count_parameters(theirs) == count_parameters(MODELS.build(dict(network.backbone)))
+    assert cfg.model.head.in_channels == network.channels
+
+
+@pytest.mark.parametrize('detector', [d for d in DETECTORS if (CONFIGS / f'{d.config}.py').is_file()],
+                         ids=lambda detector: detector.config)
+def test_detection_configs_use_the_backbones_of_the_table(detector):
+    pytest.importorskip('mmdet')
+    name, _, module = detector.backbone.partition(' + ')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        cfg = Config.fromfile(CONFIGS / f'{detector.config}.py')
+        theirs = count_parameters(MODELS.build(cfg.model.backbone))
+    expected = {(row.network, row.module): row.backbone for row in ATTENTION}[name, module] if module else BY_NAME[name].backbone
+    assert theirs == count_parameters(MODELS.build(dict(expected)))
+    if detector.schedule:
+        assert cfg.train_cfg.max_epochs == {'1x': 12, '20e': 20, '2x': 24}[detector.schedule]
+
+
+@pytest.fixture(scope='module')
+def specification():
+    if not SPECIFICATION.is_file():
+        pytest.skip('needs the printed tables of the workplace')
+    return json.loads(SPECIFICATION.read_text())['tied_block_convolution']
+
+
+def test_classifiers_are_printed_so(specification):
+    for row in specification['table1_imagenet']:
+        network = BY_NAME[row['model']]
+        assert (network.params, network.multiply_adds, network.top1) == (row['params'], row['gflops'], row['top1'])
+    for row in specification['table5_splits']:
+        name = 'TiedResNet-50' + (f' {row["setting"]}' if row['setting'] != '4s32w' else '')
+        assert (BY_NAME[name].params, BY_NAME[name].multiply_adds) == (row['params'], row['gflops'])
+        assert BY_NAME[name].top1 == pytest.approx(row['top1'], abs=0.05)
+    concat = specification['table6_mixer'][1]
+    assert (BY_NAME['TiedResNet-50, concat mixer'].params, BY_NAME['TiedResNet-50, concat mixer'].top1) == (
+        concat['params'], concat['top1'])
+    for row in specification['table3_tied_se']:
+        if 'total' in row:
+            assert BY_NAME[row['model']].params == row['total']
+
+
+def test_attention_is_printed_so(specification):
+    printed = {(row.network, row.module): row.params for row in ATTENTION}
+    for row in specification['table3_tied_se']:
+        assert printed[row['model'], 'SE' if row['blocks'] == 1 else f'TiedSE B = {row["blocks"]}'] == row['params']
+    for row in specification['table4_tied_gcb']:
+        module = 'GCB' if row['blocks'] == 1 else f'TiedGCB B = {row["blocks"]}'
+        assert printed['ResNet-50', module] == row['params']
+        detector, = (d for d in DETECTORS if d.backbone == f'ResNet-50 + {module}')
+        assert (detector.box_ap, detector.mask_ap) == (row['ap_bbox'], row['ap_mask'])
+
+
+def test_cityscapes_is_printed_so(specification):
+    printed = {d.backbone: d.mask_ap for d in DETECTORS if d.dataset == 'Cityscapes'}
+    assert printed == {row['backbone']: row['ap_mask'] for row in specification['table2_cityscapes_mask_rcnn']}
+
+
+def test_a_page_without_configs_names_none_and_says_what_differs(tmp_path):
+    sizes = {network.name: Complexity(21_950_000, 4_260_000_000) for network in NETWORKS}
+    attention = {(row.network, row.module): 650_000 for row in ATTENTION}
+    page = render_page(sizes, attention, tmp_path)
+    assert '../configs' not in page
+    assert '| TiedResNet-50 | 1, 5, 6 | 22.0M | 21.95M | -0.2 % | 4.4G | 4.26G | -3.2 % | 77.6 | - |' in page
+    assert '| TiedSENet-50 (3) | - | - | 21.95M | - | - | 4.26G | - | - | - |' in page
+    assert '| ResNet-50 | TiedGCB B = 4 (12) | 4 | 1.3M | 0.65M | -50.0 % | - |' in page
+    assert 'Models: []' in render_metafile(sizes, attention, tmp_path)

@@ -1,0 +1,38 @@
+"""The tool's two ways to run, with the counting replaced: counting is tested in tests/analysis."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mmtied.analysis.complexity import Complexity
+from mmtied.analysis.published import ATTENTION, NETWORKS
+
+TOOL = Path(__file__).parents[2] / 'tools/model_table.py'
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmpretrain')
+    spec = importlib.util.spec_from_file_location('model_table', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, 'ROOT', tmp_path)
+    monkeypatch.setattr(module, 'measure_networks', lambda: {n.name: Complexity(10**7, 10**9) for n in NETWORKS})
+    monkeypatch.setattr(module, 'measure_attention', lambda: {(a.network, a.module): 10**5 for a in ATTENTION})
+    return module
+
+
+def test_write_then_check(tool, tmp_path, capsys):
+    assert tool.main(['--check']) == 1
+    assert capsys.readouterr().err.splitlines() == ['docs/model_zoo.md is stale; run python tools/model_table.py',
+                                                    'configs/metafile.yml is stale; run python tools/model_table.py']
+    assert list(tmp_path.iterdir()) == []
+    assert tool.main([]) == 0
+    assert capsys.readouterr().out == 'wrote docs/model_zoo.md\nwrote configs/metafile.yml\n'
+    assert tool.main(['--check']) == 0
+    page = tmp_path / 'docs/model_zoo.md'
+    page.write_text(page.read_text().replace('10.00M', '9.99M'))
+    assert tool.main(['--check']) == 1
+    assert capsys.readouterr().err == 'docs/model_zoo.md is stale; run python tools/model_table.py\n'

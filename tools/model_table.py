@@ -1,0 +1,49 @@
+#!/usr/bin/env python
+"""Count every network of the paper and write docs/model_zoo.md and configs/metafile.yml.
+
+    python tools/model_table.py            # write both
+    python tools/model_table.py --check    # write nothing; exit code 1 where a file is stale
+
+About a minute on one core. mmdet and mmpretrain are needed for the untied networks.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmtied  # noqa: F401
+from mmtied.analysis.model_zoo import measure_attention, measure_networks, render_metafile, render_page
+from mmtied.atomic import atomic_path
+from mmtied.cli import user_errors
+from mmtied.compat import require
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, then write or compare; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--check', action='store_true', help='compare the files instead of writing them')
+    check = parser.parse_args(argv).check
+    with user_errors():
+        for package in ('mmdet', 'mmpretrain'):
+            require(package, 'the model table')
+        sizes, attention = measure_networks(), measure_attention()
+        configs = ROOT / 'configs'
+        texts = {ROOT / 'docs' / 'model_zoo.md': render_page(sizes, attention, configs),
+                 configs / 'metafile.yml': render_metafile(sizes, attention, configs)}
+        stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding='utf-8') != text]
+        for path in stale:
+            name = path.relative_to(ROOT)
+            if check:
+                print(f'{name} is stale; run python tools/model_table.py', file=sys.stderr)
+            else:
+                with atomic_path(path) as temporary:
+                    temporary.write_text(texts[path], encoding='utf-8')
+                print(f'wrote {name}')
+        return int(check and bool(stale))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
