@@ -89,13 +89,13 @@ _RESNEXT_NOTE = 'The printed row contradicts itself: 64.0M is 72 % of 88.8M, not
 _NOT_PRINTED = 'Not printed; the settings are those of the text.'
 
 NETWORKS = (
-    Network('ResNet-50', '1', _untied('ResNet', depth=50), 'resnet50_in1k', 25.6, 4.2, 76.2),
+    Network('ResNet-50', '1', _untied('ResNet', depth=50), 'r50_in1k', 25.6, 4.2, 76.2),
     Network('TiedResNet-50-S', '1', _tied('TiedResNet', base_width=18), 'tiedr50s_in1k', 13.9, 2.5, 76.3),
     Network('TiedResNet-50', '1, 5, 6', _tied('TiedResNet'), 'tiedr50_in1k', 22.0, 4.4, 77.6),
-    Network('ResNet-101', '1', _untied('ResNet', depth=101), 'resnet101_in1k', 44.6, 7.9, 77.4),
+    Network('ResNet-101', '1', _untied('ResNet', depth=101), 'r101_in1k', 44.6, 7.9, 77.4),
     Network('TiedResNet-101-S', '1', _tied('TiedResNet', depth=101, base_width=18), 'tiedr101s_in1k', 24.0, 4.8, 77.7),
     Network('TiedResNet-101', '1', _tied('TiedResNet', depth=101), 'tiedr101_in1k', 39.4, 8.6, 78.8),
-    Network('ResNeXt-101-32x8d', '1', _untied('ResNeXt', depth=101, groups=32, width_per_group=8), 'resnext101_32x8d_in1k',
+    Network('ResNeXt-101-32x8d', '1', _untied('ResNeXt', depth=101, groups=32, width_per_group=8), 'x101_32x8d_in1k',
             88.8, 16.5, 79.3),
     Network('TiedResNeXt-101-S', '1', _tied('TiedResNeXt', depth=101, base_width=72), 'tiedx101_4s72w_in1k', 64.0, 14.6, 79.3,
             note=_RESNEXT_NOTE),
@@ -104,7 +104,7 @@ NETWORKS = (
     Network('TiedResNeXt-101', '', _tied('TiedResNeXt', depth=101), 'tiedx101_in1k', note=_NOT_PRINTED),
     Network('TiedResNeXt-50-S', '', _tied('TiedResNeXt', base_width=36), 'tiedx50s_in1k', note=_NOT_PRINTED),
     Network('TiedResNeXt-50', '', _tied('TiedResNeXt'), 'tiedx50_in1k', note=_NOT_PRINTED),
-    Network('SENet-101', '1', _untied('SEResNet', depth=101), 'seresnet101_in1k', 49.1, 7.9, 77.6,
+    Network('SENet-101', '1', _untied('SEResNet', depth=101), 'se101_in1k', 49.1, 7.9, 77.6,
             note='78.3 in the paper\'s own training.'),
     Network('TiedSENet-101-S', '1', _tied('TiedSENet', depth=101, base_width=18), 'tiedse101s_in1k', 26.4, 5.2, 79.0,
             note=_S_NOTE),
@@ -125,10 +125,10 @@ NETWORKS = (
             top1=77.65, note='The widths inside the mixer are not printed.'),
     Network('TiedResNet-50, no mixer', '', _tied('TiedResNet', mixer_fusion='none'), 'tiedr50_nomixer_in1k',
             note='The text says that the mixer gives 0.5 % of accuracy, without a figure for its size.'),
-    Network('SEResNet-50', '3', _tied('TiedSEResNet', se_blocks=1), 'seresnet50_tiedse1_in1k', 28.1, None, 76.71,
+    Network('SEResNet-50', '3', _tied('TiedSEResNet', se_blocks=1), 'se50_tiedse1_in1k', 28.1, None, 76.71,
             note='77.08 in the paper\'s own training.'),
     *(Network(f'SEResNet-50, TiedSE B = {blocks}', '3', _tied('TiedSEResNet', se_blocks=blocks),
-              f'seresnet50_tiedse{blocks}_in1k', top1=top1) for blocks, top1 in ((2, 77.07), (4, 77.11), (8, 77.09))),
+              f'se50_tiedse{blocks}_in1k', top1=top1) for blocks, top1 in ((2, 77.07), (4, 77.11), (8, 77.09))),
     Network('EfficientNet-B0', '3', _untied('EfficientNet', arch='b0'), 'efficientnet_b0_in1k', 5.3, None, 77.1, 1280),
     *(Network(f'EfficientNet-B0, TiedSE B = {blocks}', '3', _tied('TiedEfficientNet', se_blocks=blocks),
               f'efficientnet_b0_tiedse{blocks}_in1k', top1=top1, channels=1280) for blocks, top1 in ((2, 77.3), (4, 77.1))),
@@ -142,7 +142,7 @@ def _with_plugin(**cfg) -> dict:
 
 ATTENTION = (
     *(Attention('SEResNet-50', 'SE' if blocks == 1 else f'TiedSE B = {blocks}', '3', _tied('TiedSEResNet', se_blocks=blocks),
-                params, f'imagenet/seresnet50_tiedse{blocks}_in1k')
+                params, f'imagenet/se50_tiedse{blocks}_in1k')
       for blocks, params in ((1, 2.53), (2, 0.64), (4, 0.16), (8, 0.04))),
     Attention('EfficientNet-B0', 'SE', '3', _untied('EfficientNet', arch='b0'), 0.65, 'imagenet/efficientnet_b0_in1k'),
     *(Attention('EfficientNet-B0', f'TiedSE B = {blocks}', '3', _tied('TiedEfficientNet', se_blocks=blocks), params,
@@ -171,7 +171,7 @@ DETECTORS = (
     Detector('mask_rcnn_tiedse101s_2x', 'Mask R-CNN', 'TiedSENet-101-S', 'A.2', '2x', 42.4, 38.2),
     Detector('mask_rcnn_tiedse101_2x', 'Mask R-CNN', 'TiedSENet-101', 'A.2', '2x', 43.4, 38.9),
     Detector('mask_rcnn_x101_32x8d_2x', 'Mask R-CNN', 'ResNeXt-101-32x8d', 'A.2', '2x', 42.8, 38.3),
-    Detector('mask_rcnn_tiedx101_2x', 'Mask R-CNN', 'TiedResNeXt-101-S', 'A.2', '2x', 44.0, 39.2,
+    Detector('mask_rcnn_tiedx101_4s72w_2x', 'Mask R-CNN', 'TiedResNeXt-101-S', 'A.2', '2x', 44.0, 39.2,
              note='Printed as TiedResNeXt-101-32x8d with 64.0M, the size of TiedResNeXt-101-S in Table 1.'),
     Detector('mask_rcnn_r50_gcb_2x', 'Mask R-CNN', 'ResNet-50 + GCB', '4', '2x', 38.9, 35.5, note=_GCB_NOTE),
     Detector('mask_rcnn_r50_tiedgcb2_2x', 'Mask R-CNN', 'ResNet-50 + TiedGCB B = 2', '4', '2x', 39.1, 35.6, note=_GCB_NOTE),
