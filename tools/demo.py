@@ -11,7 +11,7 @@ from pathlib import Path
 from mmtied.cli import user_errors
 
 CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
-NUM_IMAGES, NUM_VAL_IMAGES, SEED = 560, 100, 0
+NUM_IMAGES, NUM_VAL_IMAGES, SEED = 500, 100, 0
 LOG = 'demo.log'
 
 

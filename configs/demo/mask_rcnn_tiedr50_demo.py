@@ -20,7 +20,7 @@ model = dict(
         rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)))
 
-# Data made by tools/make_occluded_shapes.py data/occluded_shapes --images 560 --val-images 100
+# Data made by tools/make_occluded_shapes.py data/occluded_shapes --images 500 --val-images 100
 data_root = 'data/occluded_shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle', 'star', 'ring', 'cross'))
 load = dict(type='LoadImageFromFile')
