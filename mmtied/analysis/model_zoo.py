@@ -24,7 +24,7 @@ _INTRODUCTION = f"""# Model zoo
 Written by `python tools/model_table.py` from the networks themselves and from the figures printed in the paper
 ([arXiv 2009.12021](https://arxiv.org/abs/2009.12021)); a test compares it with both. Every accuracy on this page is
 {PRINTED}, and there are no weights to download. The paper prints no layer table: the structures
-are fitted to its sizes.
+are fitted to its sizes, as [The tied bottleneck](tied_resnet.md) tells.
 
 ## ImageNet classifiers
 

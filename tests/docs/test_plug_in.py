@@ -1,0 +1,104 @@
+"""Every config on docs/plug_in.md, saved as a user would save it, builds its model and trains on a small input."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmtied.backbones import TiedResNet
+from mmtied.launch.config import load_config
+from mmtied.layers import TBC
+from mmtied.plugins import TiedGCB, TiedSE
+
+PAGE = (Path(__file__).parents[2] / 'docs/plug_in.md').read_text()
+SNIPPETS = dict(re.findall(r'```python\n# (\S+\.py)\n(.*?)```', PAGE, re.DOTALL))
+# What each config must contain for the page to be true: layers, and how many.
+TIED = {
+    'faster_rcnn_tiedr50_1x.py': {TiedResNet: 1},
+    'retinanet_tiedr50s_1x.py': {TiedResNet: 1},
+    'deformable_detr_tiedr50_50e.py': {TiedResNet: 1},
+    'rtmdet_l_tiedr50_300e.py': {TiedResNet: 1},
+    'tiedr50_in1k.py': {TiedResNet: 1},
+    'faster_rcnn_r50_tied_fpn_1x.py': {TiedResNet: 0, TBC: 8},
+    'mask_rcnn_r50_tied_attention_1x.py': {TiedResNet: 0, TiedGCB: 4 + 6 + 3},
+    'faster_rcnn_tiedr50_tied_se_1x.py': {TiedResNet: 1, TiedSE: 3 + 4 + 6 + 3},
+}
+
+
+def test_every_block_of_the_page_is_a_config():
+    assert PAGE.count('```python') == len(SNIPPETS)
+    assert set(SNIPPETS) == set(TIED)
+
+
+@pytest.fixture
+def config(request, tmp_path, monkeypatch):
+    """A snippet as a file in a folder of its own, loaded; the weights that one of them names lie beside it."""
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmpretrain')
+    monkeypatch.chdir(tmp_path)
+    Path(request.param).write_text(SNIPPETS[request.param])
+    if 'tiedr50s.pth' in SNIPPETS[request.param]:
+        torch.save(TiedResNet(50, base_width=18).state_dict(), 'tiedr50s.pth')
+    return load_config(request.param)
+
+
+def batch_for(cfg, model) -> dict:
+    if cfg.default_scope == 'mmpretrain':
+        from mmpretrain.structures import DataSample
+        return {'inputs': torch.randn(2, 3, 64, 64), 'data_samples': [DataSample().set_gt_label(label) for label in (1, 4)]}
+    from mmdet.testing import demo_mm_inputs
+    packed = demo_mm_inputs(2, [(3, 96, 128), (3, 128, 96)], num_classes=80, num_items=[3, 2],
+                            with_mask='mask' in cfg.filename)
+    return model.data_preprocessor(packed, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', SNIPPETS, indirect=True)
+def test_it_builds_and_trains(config, request):
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        model = revert_sync_batchnorm(MODELS.build(config.model))
+        if 'torchvision:' not in str(config.model.backbone.get('init_cfg')):  # no downloads
+            model.init_weights()
+        model.train()
+        losses, _ = model.parse_losses(model(**batch_for(config, model), mode='loss'))
+    losses.backward()
+    assert torch.isfinite(losses)
+    for layer, count in TIED[request.node.callspec.params['config']].items():
+        assert sum(isinstance(module, layer) for module in model.modules()) == count
+    if isinstance(model.backbone, TiedResNet):
+        from_scratch = config.model.backbone.get('init_cfg') is None
+        assert all(p.requires_grad for p in model.backbone.parameters()) is from_scratch
+        norms = [module for module in model.backbone.modules() if isinstance(module, _BatchNorm)]
+        assert any(norm.training for norm in norms) is from_scratch
+        assert all(p.grad is not None for p in model.backbone.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize('config', ['retinanet_tiedr50s_1x.py'], indirect=True)
+def test_the_weights_are_loaded(config):
+    backbone = MODELS.build(config.model.backbone)
+    backbone.init_weights()
+    for name, value in torch.load('tiedr50s.pth').items():
+        assert torch.equal(backbone.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize('config', ['deformable_detr_tiedr50_50e.py'], indirect=True)
+def test_a_backbone_from_scratch_trains_as_fast_as_the_rest(config):
+    assert config.optim_wrapper.paramwise_cfg.custom_keys == {
+        'backbone': {'lr_mult': 1.0}, 'sampling_offsets': {'lr_mult': 0.1}, 'reference_points': {'lr_mult': 0.1}}
+
+
+def test_the_table_of_output_channels():
+    """The rows of the page's table: build each backbone from the settings printed there."""
+    pytest.importorskip('mmpretrain')
+    rows = re.findall(r'^\| [^|]+ \| `(type=.*?)`[^|]*\| ([\d, ]+) \|$', PAGE, re.MULTILINE)
+    assert len(rows) == 7
+    for settings, channels in rows:
+        backbone = MODELS.build(eval(f'dict({settings})'))
+        backbone.train(False)
+        with torch.no_grad():
+            levels = backbone(torch.zeros(1, 3, 64, 64))
+        assert [level.shape[1] for level in levels] == [int(channel) for channel in channels.split(',')]

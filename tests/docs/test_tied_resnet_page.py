@@ -1,0 +1,45 @@
+"""The numbers on docs/tied_resnet.md."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmtied.backbones as backbones
+
+PAGE = (Path(__file__).parents[2] / 'docs/tied_resnet.md').read_text()
+FAMILY = re.findall(r'^\| [^|]+ \| `(\w+)\((.*?)\)` \| (.*?) \| ([\d.]+)M \|$', PAGE, re.MULTILINE)
+
+
+def test_the_table_is_read():
+    assert len(FAMILY) == 14
+
+
+@pytest.mark.parametrize(('name', 'settings', 'splits', 'millions'), FAMILY, ids=lambda text: text[:30])
+def test_the_family(name, settings, splits, millions):
+    with torch.device('meta'):
+        model = eval(f'build({settings})', {'build': getattr(backbones, name)})
+    assert f'{(sum(p.numel() for p in model.parameters()) + 2049000) / 1e6:.2f}' == millions
+    if described := re.match(r'(\d) of width (\d+)(?: in (\d) groups)?, B = ([\d, ]+)', splits):
+        convs = model.layer1[0].splits.convs
+        number, width, groups, blocks = described.groups()
+        assert [conv.num_blocks for conv in convs] == [int(b) for b in blocks.split(', ')]
+        assert {(conv.in_channels, conv.groups) for conv in convs} == {(int(width), int(groups or 1))}
+        assert len(convs) == int(number)
+
+
+def test_the_block_in_the_figure():
+    def weights(block) -> int:
+        return sum(p.numel() for p in block.parameters() if p.dim() > 1)
+
+    plain = pytest.importorskip('mmdet.models.backbones').ResNet(50)
+    assert f'{weights(backbones.TiedResNet(50).layer1[1]):,} weights' in PAGE.replace('\n', ' ')
+    assert f"ResNet-50's has {weights(plain.layer1[1]):,}" in PAGE.replace('\n', ' ')
+
+
+def test_every_picture_and_page_that_the_docs_name_exists():
+    folder = Path(__file__).parents[2] / 'docs'
+    for page in folder.glob('*.md'):
+        for target in re.findall(r'\]\((?!https?:|#)([^)#]+)', page.read_text()):
+            assert (folder / target).exists(), f'{page.name} names {target}'
