@@ -7,10 +7,10 @@ by `embedding_bag`. The true positives of a category then stand in blocks of a f
 scanned row by row over all blocks and weightings: every operation is a plain one on a (blocks, weightings) array.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
@@ -18,16 +18,18 @@ from torch.nn.functional import embedding_bag
 from .accumulate import Positives, Records
 from .protocol import RECALL_POINTS
 
-_EPS = float(np.spacing(1))
-_ROWS = 16
 _LAST_POINT = len(RECALL_POINTS) - 1
-#: Elements of a (blocks, weightings) array, or of a chunk of the weights, that stay in a CPU core's cache.
-_CPU_ELEMENTS = 128 * 1024
-_CUDA_ELEMENTS = 64 * 1024 * 1024
+#: Keeps the precision before any detection from being 0 / 0; it vanishes beside a count of 1.
+_TINY = 1e-30
+_ROWS = 16
+#: Blocks in a plan, and elements of a (blocks, weightings) array, that suit the cache of a CPU core or a GPU's size.
+_MOST_BLOCKS = {'cpu': 512, 'cuda': 2**20}
+_ELEMENTS = {'cpu': 2**15, 'cuda': 2**22}
+_FEWEST_WEIGHTINGS = 64
 
 
 class _Plan(NamedTuple):
-    """One threshold's true positives in blocks of `_ROWS`; N blocks.
+    """True positives of one threshold and some categories, in blocks of `_ROWS`; N blocks.
 
     Args:
         bag: Row of weights of each detection that counts, up to the last true positive of its category, int32.
@@ -75,7 +77,10 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
     table = _Detections(row_of_image[records.image[kept]], records.category[kept], records.matched[kept, column],
                         records.ignored[kept, column])
     table, split = _split_ties(table, records.score[kept], len(images), copies)
-    plans = [_plan(table, 1 << threshold, num_categories, len(images) + copies * len(split)) for threshold in thresholds]
+    zero_row = len(images) + copies * len(split)
+    most_blocks = _MOST_BLOCKS.get(device.type, _MOST_BLOCKS['cuda'])
+    plans = [(number, plan) for number, threshold in enumerate(thresholds)
+             for plan in _plans(table, 1 << threshold, num_categories, zero_row, most_blocks)]
 
     counted = (positives.counted[:, column] & (row_of_image[positives.image] >= 0)).nonzero()[:, 0]
     counted = counted[torch.argsort(positives.category[counted], stable=True)]
@@ -84,17 +89,20 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
 
     # Counts are exact in single precision up to 2**24.
     dtype = torch.float32 if max(copies, 1) * max(len(kept), len(truths)) < 2**24 else torch.float64
-    result = torch.empty(len(weights), len(thresholds), dtype=torch.float64, device=device)
-    elements = _CPU_ELEMENTS if device.type == 'cpu' else _CUDA_ELEMENTS
-    chunk = max(elements // max(len(images), *(len(plan.category) for plan in plans)), 32)
+    result = torch.zeros(len(weights), len(thresholds), dtype=torch.float64, device=device)
+    elements = _ELEMENTS.get(device.type, _ELEMENTS['cuda'])
+    largest = max([len(images) // 8, *(len(plan.category) for _, plan in plans)])
+    chunk = max(elements // max(largest, 1), _FEWEST_WEIGHTINGS)
     for part in torch.arange(len(weights), device=device).split(chunk):
         image_rows = weights[part].T.to(dtype)
         copy_rows = image_rows[split, None] > torch.arange(copies, device=device)[:, None]
         rows = torch.cat([image_rows, copy_rows.flatten(0, 1).to(dtype), image_rows.new_zeros(1, len(part))])
         totals = embedding_bag(truths, rows, truth_starts, mode='sum', include_last_offset=True).double()
         present = (totals > 0).sum(0)
-        for number, plan in enumerate(plans):
-            result[part, number] = _sum_of_ap(plan, rows, totals.clamp(min=1)) / present
+        totals.clamp_(min=1)
+        for number, plan in plans:
+            result[part, number] += _sum_of_ap(plan, rows, totals)
+        result[part] /= present[:, None]
     return result
 
 
@@ -136,8 +144,8 @@ def _split_ties(table: _Detections, score: Tensor, num_images: int, copies: int)
     return _Detections(row[source] + copy, table.category[source], table.matched[source], table.ignored[source]), split
 
 
-def _plan(table: _Detections, bit: int, num_categories: int, zero_row: int) -> _Plan:
-    """Put the true positives of one threshold into blocks."""
+def _plans(table: _Detections, bit: int, num_categories: int, zero_row: int, most_blocks: int) -> Iterator[_Plan]:
+    """Put the true positives of one threshold into blocks, and whole categories into plans of about `most_blocks`."""
     counts = (table.ignored & bit) == 0
     row, category, true = table.row[counts], table.category[counts], (table.matched[counts] & bit) != 0
     device = row.device
@@ -157,7 +165,13 @@ def _plan(table: _Detections, bit: int, num_categories: int, zero_row: int) -> _
     ends = ends.cummax(0).values if num_rows else ends  # the bags of padding are empty
     hit_row = torch.full((num_rows,), zero_row, device=device)
     hit_row[place] = row[hit]
-    return _Plan(row.int(), ends.int(), hit_row.int(), torch.repeat_interleave(blocks))
+    category = torch.repeat_interleave(blocks)
+    cuts = torch.nonzero((first_block // most_blocks).diff())[:, 0]
+    for begin, end in pairwise([0, *first_block[cuts + 1].tolist(), len(category)]):
+        if begin < end:
+            own = ends[begin * _ROWS:end * _ROWS + 1]
+            yield _Plan(row[own[0]:own[-1]].int(), (own - own[0]).int(), hit_row[begin * _ROWS:end * _ROWS].int(),
+                        category[begin:end])
 
 
 def _sum_of_ap(plan: _Plan, rows: Tensor, totals: Tensor) -> Tensor:
@@ -171,28 +185,24 @@ def _sum_of_ap(plan: _Plan, rows: Tensor, totals: Tensor) -> Tensor:
     Returns:
         Shape (R,) float64.
     """
-    num_blocks, width = len(plan.category), rows.shape[1]
-    shape = (num_blocks, _ROWS, width)
-    if not num_blocks:
-        return totals.new_zeros(width)
+    shape = (len(plan.category), _ROWS, rows.shape[1])
     hits = rows.index_select(0, plan.hit).view(shape)
     detections = embedding_bag(plan.bag, rows, plan.ends, mode='sum', include_last_offset=True).view(shape)
     true_count = _scan_earlier_blocks(hits.sum(1), plan.category, torch.add)
-    count = _scan_earlier_blocks(detections.sum(1), plan.category, torch.add)
+    count = _scan_earlier_blocks(detections.sum(1), plan.category, torch.add).clamp_(min=_TINY)
     totals = totals[plan.category]
+    is_first = plan.category.diff(prepend=plan.category.new_full((1,), -1)) != 0
+    reached = _points_reached(true_count.double() / totals).masked_fill_(is_first[:, None], 0)
 
-    precision = totals.new_empty(_ROWS, num_blocks, width)
-    gained = torch.empty_like(precision)  # recall points that a true positive reaches first
-    starts_category = plan.category.diff(prepend=plan.category.new_full((1,), -1)) != 0
-    reached = _points_reached(true_count.double(), totals).masked_fill_(starts_category[:, None], 0)
+    precision, gained = totals.new_empty(2, _ROWS, *totals.shape)  # `gained`: recall points reached here first
+    exact_true, exact_count = torch.empty_like(totals), torch.empty_like(totals)
     for row in range(_ROWS):
-        true_count += hits[:, row]
-        count += detections[:, row]
-        exact = true_count.double()
-        torch.div(exact, count.double().add_(_EPS), out=precision[row])
-        now = _points_reached(exact, totals)
-        torch.sub(now, reached, out=gained[row])
-        reached = now
+        exact_true.copy_(true_count.add_(hits[:, row]))
+        exact_count.copy_(count.add_(detections[:, row]))
+        torch.div(exact_true, exact_count, out=precision[row])
+        now_reached = _points_reached(exact_true.div_(totals))
+        torch.sub(now_reached, reached, out=gained[row])
+        reached = now_reached
 
     best = _scan_earlier_blocks(precision.amax(0).flip(0), plan.category.flip(0), torch.maximum).flip(0)
     total = torch.zeros_like(best)
@@ -202,11 +212,10 @@ def _sum_of_ap(plan: _Plan, rows: Tensor, totals: Tensor) -> Tensor:
     return total.sum(0) / len(RECALL_POINTS)
 
 
-def _points_reached(true_count: Tensor, totals: Tensor) -> Tensor:
-    """How many of `RECALL_POINTS` are at most ``true_count / totals``, both float64; compared as COCOeval compares."""
-    recall = true_count / totals
+def _points_reached(recall: Tensor) -> Tensor:
+    """How many of `RECALL_POINTS` are at most the recall, float64; compared as COCOeval compares."""
     point = (recall * _LAST_POINT).add_(1e-6).floor_()  # the last point that may be reached: only rounding decides
-    return point.add_(point * (1 / _LAST_POINT) <= recall)
+    return (point * (1 / _LAST_POINT)).le_(recall).add_(point)
 
 
 def _scan_earlier_blocks(values: Tensor, category: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
