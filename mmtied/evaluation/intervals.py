@@ -119,7 +119,7 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
     bootstrap = bootstrap or Bootstrap()
     reports = [report, *report.get('further', [])]
     if len(groups) != len(reports):
-        raise ValueError(f'the report holds {len(reports)} evaluations, {len(groups)} groupings were given; one for each is needed')
+        raise ValueError(f'the report holds {len(reports)} evaluations, {len(groups)} groupings were given')
     done = [{**part, 'intervals': bootstrap.describe()} for part in reports]
     for iou_type, table in records.items():
         def ends(chosen: Groups, table: Records = table) -> list[dict]:

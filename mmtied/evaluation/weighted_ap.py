@@ -22,10 +22,18 @@ _LAST_POINT = len(RECALL_POINTS) - 1
 #: Keeps the precision before any detection from being 0 / 0; it vanishes beside a count of 1.
 _TINY = 1e-30
 _ROWS = 16
-#: Blocks in a plan, and elements of a (blocks, weightings) array, that suit the cache of a CPU core or a GPU's size.
-_MOST_BLOCKS = {'cpu': 512, 'cuda': 2**20}
-_ELEMENTS = {'cpu': 2**15, 'cuda': 2**22}
-_FEWEST_WEIGHTINGS = 64
+
+
+class _Sizes(NamedTuple):
+    """How much to do at once: blocks in a plan, elements of a (blocks, weightings) array, fewest weightings."""
+
+    blocks: int
+    elements: int
+    weightings: int
+
+
+#: What suits the cache of a CPU core, and what keeps a GPU busy.
+_CPU, _GPU = _Sizes(512, 2**15, 64), _Sizes(2**20, 2**22, 64)
 
 
 class _Plan(NamedTuple):
@@ -78,9 +86,9 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
                         records.ignored[kept, column])
     table, split = _split_ties(table, records.score[kept], len(images), copies)
     zero_row = len(images) + copies * len(split)
-    most_blocks = _MOST_BLOCKS.get(device.type, _MOST_BLOCKS['cuda'])
+    sizes = _CPU if device.type == 'cpu' else _GPU
     plans = [(number, plan) for number, threshold in enumerate(thresholds)
-             for plan in _plans(table, 1 << threshold, num_categories, zero_row, most_blocks)]
+             for plan in _plans(table, 1 << threshold, num_categories, zero_row, sizes.blocks)]
 
     counted = (positives.counted[:, column] & (row_of_image[positives.image] >= 0)).nonzero()[:, 0]
     counted = counted[torch.argsort(positives.category[counted], stable=True)]
@@ -90,9 +98,8 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
     # Counts are exact in single precision up to 2**24.
     dtype = torch.float32 if max(copies, 1) * max(len(kept), len(truths)) < 2**24 else torch.float64
     result = torch.zeros(len(weights), len(thresholds), dtype=torch.float64, device=device)
-    elements = _ELEMENTS.get(device.type, _ELEMENTS['cuda'])
     largest = max([len(images) // 8, *(len(plan.category) for _, plan in plans)])
-    chunk = max(elements // max(largest, 1), _FEWEST_WEIGHTINGS)
+    chunk = max(sizes.elements // max(largest, 1), sizes.weightings)
     for part in torch.arange(len(weights), device=device).split(chunk):
         image_rows = weights[part].T.to(dtype)
         copy_rows = image_rows[split, None] > torch.arange(copies, device=device)[:, None]
