@@ -31,8 +31,8 @@ def image_weights(num_images: int, num_replicates: int, seed: int, device: torch
 
     Example:
         >>> image_weights(5, 2, seed=0)
-        tensor([[1, 0, 0, 1, 3],
-                [1, 1, 1, 2, 0]], dtype=torch.int16)
+        tensor([[1, 0, 0, 2, 2],
+                [0, 0, 2, 2, 1]], dtype=torch.int16)
     """
     generator = torch.Generator().manual_seed(seed)
     weights = torch.zeros(num_replicates, num_images, dtype=torch.int16)
@@ -82,8 +82,8 @@ def percentile_interval(values: Tensor, level: float = .95) -> tuple[float, floa
         ValueError: `level` is out of range.
 
     Example:
-        >>> percentile_interval(torch.arange(101, dtype=torch.float64), level=.9)
-        (5.0, 95.0)
+        >>> percentile_interval(torch.arange(101, dtype=torch.float64), level=.5)
+        (25.0, 75.0)
     """
     if not 0 < level < 1:
         raise ValueError(f'level: a share of the replicates above 0 and below 1 is needed, such as 0.95; got {level}')

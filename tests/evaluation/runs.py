@@ -25,11 +25,12 @@ def image_groups(ground_truth, edges=EDGES):
 
 
 def small_run(noise=0., data=None, edges=EDGES, proposal_nums=(1, 10, 100)):
-    """A run whose boxes are worse with more noise, its report and its groups."""
+    """A run whose boxes are shifted further with more noise, its report and its groups."""
     made, results = many(num_images=16, per_image=10)
     data = data or made
     rng = np.random.default_rng(1)
-    results = [dict(entry, bbox=[value + noise * float(rng.normal()) for value in entry['bbox']]) for entry in results]
+    results = [dict(entry, bbox=[*(value + noise * float(rng.normal()) for value in entry['bbox'][:2]), *entry['bbox'][2:]])
+               for entry in results]
     ground_truth = read_ground_truth(data)
     detections = {'bbox': make_detections(results, ground_truth, 'bbox')}
     report = evaluate_coco(ground_truth, detections, edges=edges, proposal_nums=proposal_nums)
