@@ -1,0 +1,187 @@
+"""Compare runs on one data set: differences of AP by occlusion, with paired bootstrap intervals."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..atomic import atomic_path
+from .bootstrap import BOOTSTRAPPED, percentile_interval
+from .intervals import Bootstrap, Groups, replicates, whole_set
+from .protocol import IOU_TYPES
+from .records_file import Run
+
+METHOD = 'paired percentile bootstrap over images'
+_CSV_HEADER = ('definition', 'unit', 'cumulative', 'iou_type', 'name', 'lower', 'upper', 'images', 'statistic', 'baseline', 'run',
+               'baseline_value', 'value', 'difference', 'low', 'high', 'share_above_zero')
+
+
+def compare_runs(runs: Sequence[Run], labels: Sequence[str], bootstrap: Bootstrap | None = None,
+                 iou_types: Sequence[str] | None = None) -> dict:
+    """Each run against the first, for all images and every bucket of the evaluations that all have.
+
+    Args:
+        runs: Two or more.
+        labels: A name for each, all different.
+        bootstrap: How to resample.
+        iou_types: Which to compare, by default those that all runs have.
+
+    Returns:
+        ``{'runs', 'intervals', 'evaluations': [{'definition', 'unit', 'cumulative', '<iou type>': {'all': {...}, 'buckets':
+        [{'name', 'lower', 'upper', ...}]}}]}``, ``...`` being images and, for each of AP, AP50 and AP75, ``values`` of all runs
+        and ``differences`` of every run but the first: difference, low, high, share_above_zero; None where there is no
+        ground truth.
+
+    Raises:
+        ValueError: Fewer than two runs, or runs that cannot be compared.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    if len(set(labels)) != len(runs):
+        raise ValueError(f'{len(runs)} runs need as many different labels, got {", ".join(labels)}')
+    iou_types = check_comparable(runs, iou_types)
+    shared = [number for number, part in enumerate(runs[0].evaluations) if all(_find(run, part) is not None for run in runs)]
+    groups = [runs[0].evaluations[number] for number in shared]
+    evaluations = [{key: value for key, value in part.description.items() if key != 'buckets'} for part in groups]
+    for iou_type in iou_types:
+        everything = _rows(runs, iou_type, [whole_set(groups[0])] * len(runs), bootstrap)
+        for entry, part in zip(evaluations, groups, strict=True):
+            rows = _rows(runs, iou_type, [_find(run, part) for run in runs], bootstrap)
+            buckets = [{**bucket, **row} for bucket, row in zip(part.description['buckets'], rows, strict=True)]
+            entry[iou_type] = {'all': everything[0], 'buckets': buckets}
+    return {'runs': list(labels), 'intervals': bootstrap.describe(METHOD), 'evaluations': evaluations}
+
+
+def check_comparable(runs: Sequence[Run], iou_types: Sequence[str] | None = None) -> list[str]:
+    """The IoU types to compare, in the usual order.
+
+    Raises:
+        ValueError: Fewer than two runs, other annotations, categories or limits, no common buckets or IoU type.
+    """
+    if len(runs) < 2:
+        raise ValueError(f'two runs or more are needed to compare, got {len(runs)}')
+    first = runs[0]
+    for run in runs[1:]:
+        pair = f'{first.source} and {run.source} cannot be compared'
+        if len(first.image_ids) != len(run.image_ids) or (first.image_ids != run.image_ids).any():
+            raise ValueError(f'{pair}: they were evaluated on different images ({len(first.image_ids)} and {len(run.image_ids)})')
+        if first.category_names != run.category_names:
+            raise ValueError(f'{pair}: they were evaluated on different categories '
+                             f'({len(first.category_names)} and {len(run.category_names)})')
+        if first.fingerprint != run.fingerprint:
+            raise ValueError(f'{pair}: the images are the same, their annotations are not')
+        if first.proposal_nums != run.proposal_nums:
+            raise ValueError(f'{pair}: proposal_nums is {first.proposal_nums} in one and {run.proposal_nums} in the other')
+    if not any(all(_find(run, part) is not None for run in runs) for part in first.evaluations):
+        raise ValueError(f'{first.source} and the others have no buckets in common: '
+                         + '; '.join(', '.join(_name(part.description) for part in run.evaluations) for run in runs))
+    for run in runs:
+        missing = [name for name in iou_types or () if name not in run.records]
+        if missing:
+            raise ValueError(f'{run.source} has no {missing[0]}; it has {", ".join(run.records)}')
+    common = [name for name in IOU_TYPES if all(name in run.records for run in runs) and name in (iou_types or IOU_TYPES)]
+    if not common:
+        raise ValueError('the runs have no IoU type in common: ' + '; '.join(', '.join(run.records) for run in runs))
+    return common
+
+
+def format_comparison(comparison: dict) -> str:
+    """The comparison as plain text: a table for each evaluation, IoU type, run and statistic."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=io.StringIO(), width=120, color_system=None, force_terminal=False)
+    first, *others = comparison['runs']
+    for entry in comparison['evaluations']:
+        for iou_type in (name for name in IOU_TYPES if name in entry):
+            for number, label in enumerate(others):
+                for statistic in BOOTSTRAPPED:
+                    table = Table(title=f'{iou_type} {statistic} by occlusion ratio ({_name(entry)}): {label} - {first}',
+                                  box=box.ASCII_DOUBLE_HEAD, title_justify='left', title_style='')
+                    table.add_column('r')
+                    level = f'{comparison["intervals"]["level"] * 100:g} % interval'
+                    for name in ('images', first, label, 'difference', level, 'above 0'):
+                        table.add_column(name, justify='right')
+                    rows = [('all images', entry[iou_type]['all'])]
+                    rows += [(bucket['name'].removeprefix('r='), bucket) for bucket in entry[iou_type]['buckets']]
+                    for name, row in rows:
+                        cells = _cells(row[statistic], number)
+                        table.add_row(name, str(row['images']), *cells, end_section=name == 'all images')
+                    console.print(table, markup=False)
+    how = comparison['intervals']
+    console.print(f'{how["method"]}, {how["replicates"]} replicates, seed {how["seed"]}; above 0: share of the replicates',
+                  markup=False, highlight=False)
+    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def write_comparison(comparison: dict, folder: str | os.PathLike) -> list[Path]:
+    """Write comparison.json and comparison.csv into a folder, each whole or not at all, and return their paths."""
+    paths = [Path(folder) / 'comparison.json', Path(folder) / 'comparison.csv']
+    with atomic_path(paths[0]) as temporary:
+        temporary.write_text(json.dumps(comparison, indent=2, allow_nan=False) + '\n')
+    with atomic_path(paths[1]) as temporary, temporary.open('w', newline='') as file:
+        writer = csv.DictWriter(file, _CSV_HEADER, extrasaction='ignore')
+        writer.writeheader()
+        first, *others = comparison['runs']
+        for entry in comparison['evaluations']:
+            for iou_type in (name for name in IOU_TYPES if name in entry):
+                for row in ({'name': 'all', **entry[iou_type]['all']}, *entry[iou_type]['buckets']):
+                    for statistic in BOOTSTRAPPED:
+                        values, differences = row[statistic]['values'], row[statistic]['differences']
+                        for label, value, difference in zip(others, values[1:], differences, strict=True):
+                            writer.writerow({**entry, **row, **difference, 'iou_type': iou_type, 'statistic': statistic,
+                                             'baseline': first, 'run': label, 'baseline_value': values[0], 'value': value})
+    return paths
+
+
+def _find(run: Run, groups: Groups) -> Groups | None:
+    """The evaluation of a run with the same buckets."""
+    return next((part for part in run.evaluations if part.description == groups.description), None)
+
+
+def _name(description: dict) -> str:
+    """Definition and what is unusual about the buckets."""
+    unusual = [f'by {description["unit"]}'] if description.get('unit', 'image') != 'image' else []
+    return ', '.join([description['definition'], *unusual, *(['cumulative'] if description.get('cumulative') else [])])
+
+
+def _rows(runs: Sequence[Run], iou_type: str, groups: Sequence[Groups], bootstrap: Bootstrap) -> list[dict]:
+    """For each group its images, and values and differences by statistic; every run reads columns of its own."""
+    values = torch.stack([
+        replicates(run.records[iou_type], run.positives, own, len(run.category_names), bootstrap, run.proposal_nums)
+        for run, own in zip(runs, groups, strict=True)])
+    rows = []
+    for number, images in enumerate(groups[0].members.sum(0).tolist()):
+        row = {'images': images}
+        for place, statistic in enumerate(BOOTSTRAPPED):
+            first, *others = values[:, :, number, place]
+            differences = [_difference(other - first, bootstrap.level) for other in others]
+            row[statistic] = {'values': [_plain(run[0]) for run in (first, *others)], 'differences': differences}
+        rows.append(row)
+    return rows
+
+
+def _difference(values: Tensor, level: float) -> dict:
+    """One difference from its value in the data (first) and in every replicate."""
+    defined = values[1:][~values[1:].isnan()]
+    low, high = percentile_interval(defined, level) or (None, None)
+    share = (defined > 0).double().mean().item() if len(defined) else None
+    return dict(difference=_plain(values[0]), low=low, high=high, share_above_zero=share)
+
+
+def _plain(value: Tensor) -> float | None:
+    return None if bool(value.isnan()) else value.item()
+
+
+def _cells(row: dict, number: int) -> list[str]:
+    difference = row['differences'][number]
+    if difference['difference'] is None or difference['low'] is None:
+        return ['-'] * 5
+    values = [f'{value:.3f}' for value in (row['values'][0], row['values'][number + 1])]
+    return [*values, f'{difference["difference"]:+.3f}', f'[{difference["low"]:+.3f}, {difference["high"]:+.3f}]',
+            f'{difference["share_above_zero"]:.1%}']

@@ -1,0 +1,144 @@
+"""Bootstrap intervals for groups of images or instances, and for a whole report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .accumulate import Positives, Records
+from .bootstrap import BOOTSTRAPPED, bootstrap_ap, image_weights, percentile_interval
+from .protocol import PROPOSAL_NUMS
+
+METHOD = 'percentile bootstrap over images'
+
+
+class Groups(Protocol):
+    """What is bucketed: `evaluations.Grouping`, or anything with these two; B groups.
+
+    Args:
+        members: Images of each group, shape (I, B) bool.
+        columns: Column of the records that each group reads, shape (B,) int64.
+    """
+
+    members: Tensor
+    columns: Tensor
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How to resample.
+
+    Args:
+        num_replicates: At least 1.
+        seed: From 0 up to 2**63 - 1.
+        level: Share of the replicates inside an interval, above 0 and below 1.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    num_replicates: int = 1000
+    seed: int = 0
+    level: float = .95
+
+    def __post_init__(self) -> None:
+        for name, lowest in (('num_replicates', 1), ('seed', 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value < 2**63:
+                raise ValueError(f'{name}: a whole number from {lowest} is needed, got {value!r}')
+        if not 0 < self.level < 1:
+            raise ValueError(f'level: a share of the replicates above 0 and below 1 is needed, such as 0.95; got {self.level}')
+
+    def describe(self, method: str = METHOD) -> dict:
+        """The plain values that reports state."""
+        return dict(level=self.level, replicates=self.num_replicates, seed=self.seed, method=method)
+
+
+def replicates(records: Records, positives: Positives, groups: Groups, num_categories: int, bootstrap: Bootstrap,
+               proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
+    """AP, AP50 and AP75 of the data as they are, and of every replicate, for every group.
+
+    Each group is resampled from its own images. The draws depend on the seed and the number of images alone, so two runs on
+    one data set get the same, and row by row their difference is paired.
+
+    Args:
+        records: Sorted as `join_records` sorts.
+        positives: The ground truths that count.
+        groups: The groups.
+        num_categories: K.
+        bootstrap: How to resample.
+        proposal_nums: See `protocol.limits`.
+
+    Returns:
+        Shape (1 + R, B, 3) float64, the first row without resampling; NaN where there is no ground truth.
+    """
+    device = records.image.device
+    result = []
+    for members, column in zip(groups.members.T.to(device), groups.columns.tolist(), strict=True):
+        images = members.nonzero()[:, 0]
+        weights = image_weights(len(images), bootstrap.num_replicates, bootstrap.seed, device)
+        weights = torch.cat([torch.ones_like(weights[:1]), weights])
+        result.append(bootstrap_ap(records, positives, images, weights, num_categories, column, proposal_nums))
+    return torch.stack(result, dim=1)
+
+
+def whole_set(groups: Groups) -> Groups:
+    """One group of all images, of as many images as `groups` knows."""
+    return _OneGroup(torch.ones_like(groups.members[:, :1]), torch.zeros_like(groups.columns[:1]))
+
+
+@dataclass(frozen=True)
+class _OneGroup:
+    members: Tensor
+    columns: Tensor
+
+
+def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Groups],
+                  num_categories: int, bootstrap: Bootstrap | None = None,
+                  proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> dict:
+    """A report with intervals; the one given stays as it is.
+
+    Args:
+        report: From `summary.summarize`.
+        records: Match records by IoU type, sorted as `join_records` sorts.
+        positives: The ground truths that count.
+        groups: The groups behind the report's buckets, then those behind each of its ``further`` reports.
+        num_categories: K.
+        bootstrap: How to resample.
+        proposal_nums: See `protocol.limits`.
+
+    Returns:
+        The report with ``intervals``, which says how they were made, and in ``all`` and each bucket ``AP_ci``, ``AP50_ci`` and
+        ``AP75_ci``: lower and upper end, None where no replicate has ground truth. So too in its ``further`` reports.
+
+    Raises:
+        ValueError: The groups are not those of the report.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    reports = [report, *report.get('further', [])]
+    if len(groups) != len(reports):
+        raise ValueError(f'the report holds {len(reports)} evaluations, {len(groups)} groupings were given')
+    done = [{**part, 'intervals': bootstrap.describe()} for part in reports]
+    for iou_type, table in records.items():
+        def ends(chosen: Groups, table: Records = table) -> list[dict]:
+            return _intervals(replicates(table, positives, chosen, num_categories, bootstrap, proposal_nums), bootstrap.level)
+
+        everything = ends(whole_set(groups[0]))[0]
+        for part, chosen in zip(done, groups, strict=True):
+            rows = part[iou_type]
+            if len(rows['buckets']) != len(chosen.columns):
+                raise ValueError(f'the report has {len(rows["buckets"])} buckets, the grouping {len(chosen.columns)} groups')
+            buckets = [{**row, **more} for row, more in zip(rows['buckets'], ends(chosen), strict=True)]
+            part[iou_type] = {**rows, 'all': {**rows['all'], **everything}, 'buckets': buckets}
+    return {**done[0], **({'further': done[1:]} if 'further' in report else {})}
+
+
+def _intervals(values: Tensor, level: float) -> list[dict]:
+    """For each group the intervals by key of the report, from what `replicates` returns."""
+    result = []
+    for group in values[1:].unbind(1):
+        found = [percentile_interval(column, level) for column in group.unbind(1)]
+        result.append({f'{name}_ci': list(ends) if ends else None for name, ends in zip(BOOTSTRAPPED, found, strict=True)})
+    return result

@@ -1,0 +1,193 @@
+"""records.npz: the match records of one run, from which runs are compared later, without the detections."""
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..atomic import atomic_path
+from ..version import __version__
+from .accumulate import Positives, Records
+from .ground_truth import GroundTruth
+from .intervals import Groups
+
+#: The file's name beside report.json.
+FILE_NAME = 'records.npz'
+_FORMAT = 1
+_RECORD_TYPES = dict(image=np.int32, category=np.int32, rank=np.int32, score=np.float64, matched=np.int16, ignored=np.int16)
+_EVALUATION_KEYS = ('definition', 'unit', 'cumulative')
+
+
+@dataclass(frozen=True)
+class SavedGroups:
+    """The buckets of one evaluation.
+
+    Args:
+        description: Definition, unit, cumulative, and ``buckets``: name, lower and upper edge of each.
+        members: Images of each bucket, shape (I, B) bool.
+        columns: Column of `Records` that each bucket reads, shape (B,) int64.
+    """
+
+    description: dict
+    members: Tensor
+    columns: Tensor
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is kept of one evaluated run.
+
+    Args:
+        source: Where it was read from, for messages.
+        records: Match records by IoU type, sorted as `join_records` sorts.
+        positives: The ground truths that count.
+        image_ids: Sorted, shape (I,) int64.
+        category_names: Names of the K evaluated categories.
+        evaluations: The buckets, those of the main evaluation first.
+        proposal_nums: See `protocol.limits`.
+        fingerprint: Of the annotations, see `fingerprint`.
+        version: The mmtied that wrote it.
+    """
+
+    source: str
+    records: dict[str, Records]
+    positives: Positives
+    image_ids: np.ndarray
+    category_names: tuple[str, ...]
+    evaluations: tuple[SavedGroups, ...]
+    proposal_nums: tuple[int, ...]
+    fingerprint: str
+    version: str = __version__
+
+
+def fingerprint(ground_truth: GroundTruth) -> str:
+    """A hash of the annotations' ids, boxes, areas and crowd flags: equal only for the same data set."""
+    digest = hashlib.sha256()
+    columns = ('image_ids', 'category_ids', 'annotation_ids', 'image', 'category', 'boxes_xywh', 'area', 'crowd')
+    for name in columns:
+        digest.update(np.ascontiguousarray(getattr(ground_truth, name)).tobytes())
+    return digest.hexdigest()
+
+
+def make_run(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Groups],
+             ground_truth: GroundTruth, categories: np.ndarray, proposal_nums: Sequence[int]) -> Run:
+    """What to keep of an evaluation.
+
+    Args:
+        report: From `summary.summarize`.
+        records: Match records by IoU type, sorted as `join_records` sorts.
+        positives: The ground truths that count.
+        groups: The groups behind the report's buckets, then those behind each of its ``further`` reports.
+        ground_truth: The annotations.
+        categories: Positions of the evaluated categories, see `GroundTruth.select_categories`.
+        proposal_nums: See `protocol.limits`.
+    """
+    evaluations = []
+    for part, chosen in zip([report, *report.get('further', [])], groups, strict=True):
+        buckets = [{key: row[key] for key in ('name', 'lower', 'upper')} for row in part[next(iter(records))]['buckets']]
+        description = {key: part[key] for key in _EVALUATION_KEYS if key in part}
+        evaluations.append(SavedGroups({**description, 'buckets': buckets}, chosen.members.cpu(), chosen.columns.cpu()))
+    names = [str(ground_truth.category_names[number]) for number in ground_truth.category_ids[categories].tolist()]
+    return Run(ground_truth.source, dict(records), positives, ground_truth.image_ids, tuple(names), tuple(evaluations),
+               tuple(proposal_nums), fingerprint(ground_truth))
+
+
+def write_records(run: Run, folder: str | os.PathLike) -> Path:
+    """Write ``records.npz`` into a folder, whole or not at all, and return its path.
+
+    Only the columns of match bits that some evaluation reads for all areas are kept.
+    """
+    used = torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), *(part.columns for part in run.evaluations)]))
+    header = dict(format=_FORMAT, version=run.version, fingerprint=run.fingerprint, proposal_nums=run.proposal_nums,
+                  category_names=run.category_names, iou_types=list(run.records),
+                  evaluations=[part.description for part in run.evaluations])
+    arrays = dict(header=np.array(json.dumps(header)), image_ids=run.image_ids)
+    for name, column in run.positives._asdict().items():
+        arrays[f'positives.{name}'] = _array(column[:, used.to(column.device)] if name == 'counted' else column)
+    for number, part in enumerate(run.evaluations):
+        arrays[f'members.{number}'] = np.packbits(_array(part.members), axis=0)
+        arrays[f'columns.{number}'] = _array(torch.searchsorted(used, part.columns))
+    for iou_type, table in run.records.items():
+        for name, column in table._asdict().items():
+            column = column[:, used.to(column.device)] if name in ('matched', 'ignored') else column
+            arrays[f'{iou_type}.{name}'] = _compact(_array(column).astype(_RECORD_TYPES[name]))
+    path = Path(folder) / FILE_NAME
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+    return path
+
+
+def read_records(path: str | os.PathLike) -> Run:
+    """Read a run back.
+
+    Args:
+        path: The file, or the folder that holds it.
+
+    Raises:
+        ValueError: The file is missing, truncated, not of this kind, or its arrays do not fit together.
+    """
+    path = Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f'{path}: no such file; an evaluation by mmtied writes {FILE_NAME} beside report.json')
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return _make_run(str(path), json.loads(str(arrays['header'])), arrays)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError, zipfile.BadZipFile,
+            zlib.error, RuntimeError) as error:
+        raise ValueError(f'{path}: not the match records of a run, or damaged ({" ".join(str(error).split())})') from None
+
+
+def _make_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> Run:
+    if header['format'] != _FORMAT:
+        raise ValueError(f'format {header["format"]}, this version reads {_FORMAT}')
+    num_images, num_categories = len(arrays['image_ids']), len(header['category_names'])
+    evaluations = []
+    for number, description in enumerate(header['evaluations']):
+        members = np.unpackbits(arrays[f'members.{number}'], axis=0, count=num_images).astype(bool)
+        columns = torch.from_numpy(arrays[f'columns.{number}'])
+        if members.shape != (num_images, len(description['buckets'])) or len(columns) != len(description['buckets']):
+            raise ValueError(f'evaluation {number}: its groups do not fit its buckets')
+        evaluations.append(SavedGroups(description, torch.from_numpy(members), columns))
+    if not evaluations or not header['iou_types']:
+        raise ValueError('no evaluation in it')
+    positives = Positives(*(torch.from_numpy(arrays[f'positives.{name}']) for name in Positives._fields))
+    records = {
+        iou_type: Records(*(torch.from_numpy(arrays[f'{iou_type}.{name}'].astype(_wide(name))) for name in Records._fields))
+        for iou_type in header['iou_types']
+    }
+    num_columns = positives.counted.shape[1]
+    for name, table in {'positives': positives, **records}.items():
+        if len({len(column) for column in table}) > 1 or any(column.shape[1:] not in ((), (num_columns,)) for column in table):
+            raise ValueError(f'{name}: columns of different sizes')
+        for of, count in ((table.image, num_images), (table.category, num_categories)):
+            if len(of) and not 0 <= int(of.min()) <= int(of.max()) < count:
+                raise ValueError(f'{name}: a position beyond the {count} there are')
+    if any(len(part.columns) and int(part.columns.max()) >= num_columns for part in evaluations):
+        raise ValueError('a bucket without match bits')
+    return Run(source, records, positives, arrays['image_ids'], tuple(header['category_names']), tuple(evaluations),
+               tuple(header['proposal_nums']), header['fingerprint'], header['version'])
+
+
+def _array(column: Tensor) -> np.ndarray:
+    return column.cpu().numpy()
+
+
+def _compact(column: np.ndarray) -> np.ndarray:
+    """Scores in single precision where that loses nothing, as with most detectors."""
+    single = column.astype(np.float32) if column.dtype == np.float64 else column
+    return single if np.array_equal(single, column) else column
+
+
+def _wide(name: str) -> type:
+    """The type that `Records` has in memory."""
+    return np.int64 if _RECORD_TYPES[name] is np.int32 else _RECORD_TYPES[name]

@@ -1,0 +1,246 @@
+"""AP of a data set in which every image counts a whole number of times, for many such weightings at once.
+
+Only true positives raise recall, and the best precision up to the next one is at the true positive itself. So for one IoU
+threshold it is enough to know, at each true positive, the weighted number of true positives and of detections up to there in
+its category. Detections between two true positives are a *bag*: their weights are added once, for all weightings together,
+by `embedding_bag`. The true positives of a category then stand in blocks of a fixed number of rows, padded at the end, and are
+scanned row by row over all blocks and weightings: every operation is a plain one on a (blocks, weightings) array.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from .accumulate import Positives, Records
+from .protocol import RECALL_POINTS
+
+_LAST_POINT = len(RECALL_POINTS) - 1
+#: Keeps the precision before any detection from being 0 / 0; it vanishes beside a count of 1.
+_TINY = 1e-30
+_ROWS = 16
+
+
+class _Sizes(NamedTuple):
+    """How much to do at once: blocks in a plan, elements of a (blocks, weightings) array, fewest weightings."""
+
+    blocks: int
+    elements: int
+    weightings: int
+
+
+#: What suits the cache of a CPU core, and what keeps a GPU busy.
+_CPU, _GPU = _Sizes(512, 2**15, 64), _Sizes(2**20, 2**22, 64)
+
+
+class _Plan(NamedTuple):
+    """True positives of one threshold and some categories, in blocks of `_ROWS`; N blocks.
+
+    Args:
+        bag: Row of weights of each detection that counts, up to the last true positive of its category, int32.
+        ends: Where the bag of each true positive starts, and where the last one ends, shape (N * _ROWS + 1,) int32.
+        hit: Row of weights of each true positive, the last row (of zeros) for padding, shape (N * _ROWS,) int32.
+        category: Category of each block, ascending, shape (N,) int64.
+    """
+
+    bag: Tensor
+    ends: Tensor
+    hit: Tensor
+    category: Tensor
+
+
+@torch.no_grad()
+def weighted_average_precision(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
+                               thresholds: Sequence[int], limit: int, column: int = 0) -> Tensor:
+    """AP under every weighting of some images, as COCOeval's of a data set that holds each image as often as its weight says.
+
+    Copies of an image stand side by side in the order of image ids. Detections of equal score in one image and category take
+    turns, as they do for COCOeval.
+
+    Args:
+        records: Sorted as `join_records` sorts.
+        positives: The ground truths that count.
+        images: Positions of the images, all different, shape (I,) int64.
+        weights: How often each image counts, shape (R, I), whole numbers from 0.
+        num_categories: K.
+        thresholds: Which bits of the records to evaluate; T of them.
+        limit: Detections used for each image and category.
+        column: Which area range of the records.
+
+    Returns:
+        Mean precision over the recall points and over the categories with ground truth, shape (R, T) float64; NaN where
+        there is no ground truth.
+    """
+    device = records.image.device
+    images, weights = images.to(device), weights.to(device)
+    last_image = max([int(ids.max()) for ids in (images, records.image, positives.image) if len(ids)], default=0)
+    row_of_image = torch.full((last_image + 1,), -1, dtype=torch.int64, device=device)
+    row_of_image[images] = torch.arange(len(images), device=device)
+
+    copies = int(weights.max()) if weights.numel() else 0
+    kept = ((row_of_image[records.image] >= 0) & (records.rank < limit)).nonzero()[:, 0]
+    table = _Detections(row_of_image[records.image[kept]], records.category[kept], records.matched[kept, column],
+                        records.ignored[kept, column])
+    table, split = _split_ties(table, records.score[kept], len(images), copies)
+    zero_row = len(images) + copies * len(split)
+    sizes = _CPU if device.type == 'cpu' else _GPU
+    plans = [(number, plan) for number, threshold in enumerate(thresholds)
+             for plan in _plans(table, 1 << threshold, num_categories, zero_row, sizes.blocks)]
+
+    counted = (positives.counted[:, column] & (row_of_image[positives.image] >= 0)).nonzero()[:, 0]
+    counted = counted[torch.argsort(positives.category[counted], stable=True)]
+    truths = row_of_image[positives.image[counted]]
+    truth_starts = torch.searchsorted(positives.category[counted], torch.arange(num_categories + 1, device=device))
+
+    # Counts are exact in single precision up to 2**24.
+    dtype = torch.float32 if max(copies, 1) * max(len(kept), len(truths)) < 2**24 else torch.float64
+    result = torch.zeros(len(weights), len(thresholds), dtype=torch.float64, device=device)
+    largest = max([len(images) // 8, *(len(plan.category) for _, plan in plans)])
+    chunk = max(sizes.elements // max(largest, 1), sizes.weightings)
+    for part in torch.arange(len(weights), device=device).split(chunk):
+        image_rows = weights[part].T.to(dtype)
+        copy_rows = image_rows[split, None] > torch.arange(copies, device=device)[:, None]
+        rows = torch.cat([image_rows, copy_rows.flatten(0, 1).to(dtype), image_rows.new_zeros(1, len(part))])
+        totals = embedding_bag(truths, rows, truth_starts, mode='sum', include_last_offset=True).double()
+        present = (totals > 0).sum(0)
+        totals.clamp_(min=1)
+        for number, plan in plans:
+            result[part, number] += _sum_of_ap(plan, rows, totals)
+        result[part] /= present[:, None]
+    return result
+
+
+class _Detections(NamedTuple):
+    """Detections that are used: row of weights, category, and the bits of one area range, each of shape (D,)."""
+
+    row: Tensor
+    category: Tensor
+    matched: Tensor
+    ignored: Tensor
+
+
+def _split_ties(table: _Detections, score: Tensor, num_images: int, copies: int) -> tuple[_Detections, Tensor]:
+    """Make detections of equal score in one image and category take turns, where they differ in what they found.
+
+    Two copies of an image with tied detections a and b rank as a b a b. So each of a and b becomes one detection for every
+    copy, which counts once where the image has at least that many copies.
+
+    Returns:
+        The detections, and the rows of the images that have such ties, shape (S,): copy c of the s-th has row
+        ``num_images + s * copies + c``.
+    """
+    device = score.device
+    tied = (table.row[1:] == table.row[:-1]) & (table.category[1:] == table.category[:-1]) & (score[1:] == score[:-1])
+    differs = tied & ((table.matched[1:] != table.matched[:-1]) | (table.ignored[1:] != table.ignored[:-1]))
+    if copies < 2 or not bool(differs.any()):
+        return table, torch.empty(0, dtype=torch.int64, device=device)
+    run = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), torch.cumsum(~tied, 0)])
+    mixed = torch.zeros(int(run[-1]) + 1, dtype=torch.bool, device=device)
+    mixed[run[1:][differs]] = True
+    mixed = mixed[run]
+    split, place = torch.unique(table.row[mixed], return_inverse=True)
+    row = table.row.clone()
+    row[mixed] = num_images + place * copies
+    source = torch.repeat_interleave(torch.where(mixed, copies, 1))
+    copy = torch.arange(len(source), device=device) - torch.searchsorted(source, source)
+    order = torch.argsort(run[source] * copies + copy, stable=True)
+    source, copy = source[order], copy[order]
+    return _Detections(row[source] + copy, table.category[source], table.matched[source], table.ignored[source]), split
+
+
+def _plans(table: _Detections, bit: int, num_categories: int, zero_row: int, most_blocks: int) -> Iterator[_Plan]:
+    """Put the true positives of one threshold into blocks, and whole categories into plans of about `most_blocks`."""
+    counts = (table.ignored & bit) == 0
+    row, category, true = table.row[counts], table.category[counts], (table.matched[counts] & bit) != 0
+    device = row.device
+    hit = true.nonzero()[:, 0]
+    last_hit = torch.full((num_categories,), -1, device=device).scatter_reduce_(0, category[hit], hit, 'amax')
+    used = torch.arange(len(row), device=device) <= last_hit[category]
+    row, category, hit = row[used], category[used], true[used].nonzero()[:, 0]
+
+    of = category[hit]
+    number = torch.bincount(of, minlength=num_categories)
+    blocks = (number + _ROWS - 1) // _ROWS
+    first_block, first_hit = blocks.cumsum(0) - blocks, number.cumsum(0) - number
+    place = first_block[of] * _ROWS + torch.arange(len(hit), device=device) - first_hit[of]
+    num_rows = int(blocks.sum()) * _ROWS
+    ends = torch.zeros(num_rows + 1, dtype=torch.int64, device=device)
+    ends[place + 1] = hit + 1
+    ends = ends.cummax(0).values if num_rows else ends  # the bags of padding are empty
+    hit_row = torch.full((num_rows,), zero_row, device=device)
+    hit_row[place] = row[hit]
+    category = torch.repeat_interleave(blocks)
+    cuts = torch.nonzero((first_block // most_blocks).diff())[:, 0]
+    for begin, end in pairwise([0, *first_block[cuts + 1].tolist(), len(category)]):
+        if begin < end:
+            own = ends[begin * _ROWS:end * _ROWS + 1]
+            yield _Plan(row[own[0]:own[-1]].int(), (own - own[0]).int(), hit_row[begin * _ROWS:end * _ROWS].int(),
+                        category[begin:end])
+
+
+def _sum_of_ap(plan: _Plan, rows: Tensor, totals: Tensor) -> Tensor:
+    """The sum over categories of AP.
+
+    Args:
+        plan: The true positives.
+        rows: Weights, shape (rows, R).
+        totals: Weighted ground truths of each category, at least 1, shape (K, R) float64.
+
+    Returns:
+        Shape (R,) float64.
+    """
+    shape = (len(plan.category), _ROWS, rows.shape[1])
+    hits = rows.index_select(0, plan.hit).view(shape)
+    detections = embedding_bag(plan.bag, rows, plan.ends, mode='sum', include_last_offset=True).view(shape)
+    true_count = _scan_earlier_blocks(hits.sum(1), plan.category, torch.add)
+    count = _scan_earlier_blocks(detections.sum(1), plan.category, torch.add).clamp_(min=_TINY)
+    totals = totals[plan.category]
+    is_first = plan.category.diff(prepend=plan.category.new_full((1,), -1)) != 0
+    reached = _points_reached(true_count.double() / totals).masked_fill_(is_first[:, None], 0)
+
+    precision, gained = totals.new_empty(2, _ROWS, *totals.shape)  # `gained`: recall points reached here first
+    exact_true, exact_count = torch.empty_like(totals), torch.empty_like(totals)
+    for row in range(_ROWS):
+        exact_true.copy_(true_count.add_(hits[:, row]))
+        exact_count.copy_(count.add_(detections[:, row]))
+        torch.div(exact_true, exact_count, out=precision[row])
+        now_reached = _points_reached(exact_true.div_(totals))
+        torch.sub(now_reached, reached, out=gained[row])
+        reached = now_reached
+
+    best = _scan_earlier_blocks(precision.amax(0).flip(0), plan.category.flip(0), torch.maximum).flip(0)
+    total = torch.zeros_like(best)
+    for row in reversed(range(_ROWS)):
+        torch.maximum(best, precision[row], out=best)
+        total.addcmul_(best, gained[row])
+    return total.sum(0) / len(RECALL_POINTS)
+
+
+def _points_reached(recall: Tensor) -> Tensor:
+    """How many of `RECALL_POINTS` are at most the recall, float64; compared as COCOeval compares."""
+    point = (recall * _LAST_POINT).add_(1e-6).floor_()  # the last point that may be reached: only rounding decides
+    return (point * (1 / _LAST_POINT)).le_(recall).add_(point)
+
+
+def _scan_earlier_blocks(values: Tensor, category: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """For each block, all earlier blocks of its category combined; 0 for the first.
+
+    Args:
+        values: At least 0, shape (N, R).
+        category: Blocks of one category stand together, shape (N,).
+        combine: `torch.add` or `torch.maximum`.
+    """
+    def earlier(array: Tensor, step: int) -> Tensor:
+        moved = torch.zeros_like(array)
+        same = (category[step:] == category[:-step])[:, None]
+        torch.mul(array[:-step], same, out=moved[step:])
+        return moved
+
+    values, step = earlier(values, 1), 1
+    longest = int(torch.bincount(category).max())
+    while step < longest - 1:
+        values, step = combine(values, earlier(values, step)), 2 * step
+    return values

@@ -1,0 +1,94 @@
+import copy
+
+import numpy as np
+import pytest
+from runs import small_run
+from test_weighted_ap import many
+
+from mmtied.evaluation.bootstrap import bootstrap_ap, image_weights
+from mmtied.evaluation.comparison import compare_runs
+from mmtied.evaluation.intervals import Bootstrap
+
+
+def rows_of(comparison):
+    part = comparison['evaluations'][0]['bbox']
+    return [part['all'], *part['buckets']]
+
+
+def test_a_run_against_itself_differs_nowhere():
+    run, report, _ = small_run()
+    for row, reported in zip(rows_of(compare_runs([run, run], ['a', 'b'], Bootstrap(50))),
+                             [report['bbox']['all'], *report['bbox']['buckets']], strict=True):
+        assert row['images'] == reported['images']
+        for name in ('AP', 'AP50', 'AP75'):
+            if reported[name] is None:
+                assert row[name] == dict(values=[None, None],
+                                         differences=[dict(difference=None, low=None, high=None, share_above_zero=None)])
+            else:
+                assert row[name]['values'] == [pytest.approx(reported[name], abs=1e-12)] * 2
+                assert row[name]['differences'] == [dict(difference=0, low=0, high=0, share_above_zero=0)]
+
+
+def test_differences_are_paired_draw_by_draw():
+    (good, _, groups), (bad, _, _) = small_run(), small_run(noise=1.5)
+    comparison = compare_runs([bad, good], ['bad', 'good'], Bootstrap(60, seed=3, level=.9))
+    for number, row in enumerate(comparison['evaluations'][0]['bbox']['buckets']):
+        images = groups.members[:, number].nonzero()[:, 0]
+        if not len(images):
+            continue
+        weights = image_weights(len(images), 60, seed=3)
+        one, two = (np.array([bootstrap_ap(run.records['bbox'], run.positives, images, draw[None], 3)[0, 1].item()
+                              for draw in weights]) for run in (bad, good))
+        found = row['AP50']['differences'][0]
+        np.testing.assert_allclose([found['low'], found['high']], np.quantile(two - one, [.05, .95]), rtol=0, atol=1e-12)
+        assert found['share_above_zero'] == np.mean(two - one > 0)
+        assert found['difference'] == row['AP50']['values'][1] - row['AP50']['values'][0]
+
+
+def test_a_clearly_better_run_is_better_in_every_replicate_and_the_interval_turns_with_the_runs():
+    (good, _, _), (bad, _, _) = small_run(), small_run(noise=3)
+    forward, backward = (compare_runs(runs, ['a', 'b'], Bootstrap(100)) for runs in ([bad, good], [good, bad]))
+    up, down = (rows_of(comparison)[0]['AP']['differences'][0] for comparison in (forward, backward))
+    assert up['share_above_zero'] == 1
+    assert up['low'] > 0
+    assert (down['low'], down['high']) == pytest.approx((-up['high'], -up['low']), abs=1e-12)
+    assert down['share_above_zero'] == 0
+
+
+def test_with_three_runs_each_is_compared_with_the_first():
+    runs = [small_run(noise=noise)[0] for noise in (0, 1, 2)]
+    three = compare_runs(runs, ['a', 'b', 'c'], Bootstrap(20))
+    two = compare_runs([runs[0], runs[2]], ['a', 'c'], Bootstrap(20))
+    assert [row['AP']['differences'][1:] for row in rows_of(three)] == [row['AP']['differences'] for row in rows_of(two)]
+
+
+def other_data(change):
+    data = copy.deepcopy(many(num_images=16, per_image=10)[0])
+    change(data)
+    return data
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda data: data['images'].append(dict(id=99, height=10, width=10)), r'different images \(16 and 17\)'),
+    (lambda data: data['categories'].append(dict(id=99, name='more')), r'different categories \(3 and 4\)'),
+    (lambda data: data['annotations'].pop(), 'the images are the same, their annotations are not'),
+])
+def test_runs_on_other_data_are_refused(change, message):
+    one, _, _ = small_run()
+    other, _, _ = small_run(data=other_data(change))
+    with pytest.raises(ValueError, match=message):
+        compare_runs([one, other], ['a', 'b'])
+
+
+def test_runs_that_were_evaluated_otherwise_are_refused():
+    one, _, _ = small_run()
+    with pytest.raises(ValueError, match='no buckets in common'):
+        compare_runs([one, small_run(edges=(0, .5, 1))[0]], ['a', 'b'])
+    with pytest.raises(ValueError, match=r'proposal_nums is \(1, 10, 100\) in one and \(100, 300, 1000\)'):
+        compare_runs([one, small_run(proposal_nums=(100, 300, 1000))[0]], ['a', 'b'])
+    with pytest.raises(ValueError, match='has no segm; it has bbox'):
+        compare_runs([one, one], ['a', 'b'], iou_types=['segm'])
+    with pytest.raises(ValueError, match='two runs or more'):
+        compare_runs([one], ['a'])
+    with pytest.raises(ValueError, match='as many different labels, got a, a'):
+        compare_runs([one, one], ['a', 'a'])

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from runs import small_run
+
+from mmtied.evaluation.intervals import Bootstrap, replicates
+from mmtied.evaluation.records_file import FILE_NAME, read_records, write_records
+
+
+@pytest.fixture
+def saved(tmp_path):
+    run, _, _ = small_run()
+    return run, write_records(run, tmp_path / 'run')
+
+
+def test_what_is_read_back_evaluates_to_the_same(saved):
+    run, path = saved
+    back = read_records(path.parent)
+    assert [file.name for file in path.parent.iterdir()] == [FILE_NAME]
+    assert (back.category_names, back.proposal_nums, back.fingerprint) == (run.category_names, run.proposal_nums, run.fingerprint)
+    assert back.evaluations[0].description == run.evaluations[0].description
+    assert np.array_equal(back.image_ids, run.image_ids)
+    for ours, theirs in zip(back.records['bbox'][:4], run.records['bbox'][:4], strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+    values = [replicates(one.records['bbox'], one.positives, one.evaluations[0], 3, Bootstrap(20)) for one in (run, back)]
+    assert torch.equal(values[0].nan_to_num(-1), values[1].nan_to_num(-1))
+
+
+def test_only_the_columns_that_an_evaluation_reads_are_kept(tmp_path):
+    run, _, groups = small_run()
+    groups = type(run.evaluations[0])(run.evaluations[0].description, groups.members, torch.tensor([2, 3, 2, 3]))
+    back = read_records(write_records(type(run)(**{**vars(run), 'evaluations': (groups,)}), tmp_path))
+    assert back.evaluations[0].columns.tolist() == [1, 2, 1, 2]
+    assert torch.equal(back.records['bbox'].matched, run.records['bbox'].matched[:, [0, 2, 3]])
+    assert torch.equal(back.positives.counted, run.positives.counted[:, [0, 2, 3]])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match='no such file; an evaluation by mmtied writes records.npz'):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize('length', [0, 10, 1000, -1])
+def test_a_damaged_file_is_named_in_one_line(saved, length):
+    _, path = saved
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match='not the match records of a run, or damaged') as caught:
+        read_records(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def rewrite(path, **changes):
+    with np.load(path) as file:
+        arrays = {**file, **changes}
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (lambda file: {'bbox.image': file['bbox.image'] + 1000}, 'bbox: a position beyond the 16'),
+    (lambda file: {'bbox.score': file['bbox.score'][1:]}, 'bbox: columns of different sizes'),
+    (lambda file: {'columns.0': file['columns.0'] + 5}, 'a bucket without match bits'),
+    (lambda file: {'members.0': file['members.0'][:, 1:]}, 'its groups do not fit its buckets'),
+    (lambda file: {'header': np.array(str(file['header']).replace('"format": 1', '"format": 9'))}, 'format 9'),
+    (lambda file: {'header': np.array('{')}, 'damaged'),
+])
+def test_arrays_that_do_not_fit_are_named(saved, changes, message):
+    _, path = saved
+    with np.load(path) as file:
+        changed = changes(file)
+    rewrite(path, **changed)
+    with pytest.raises(ValueError, match=message):
+        read_records(path)
+
+
+def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
+    run, _, _ = small_run()
+    write_records(run, tmp_path)
+    before = (tmp_path / FILE_NAME).read_bytes()
+
+    def fail(file, **arrays):
+        raise OSError('disk full')
+
+    monkeypatch.setattr(np, 'savez_compressed', fail)
+    with pytest.raises(OSError, match='disk full'):
+        write_records(run, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert (tmp_path / FILE_NAME).read_bytes() == before

@@ -1,0 +1,196 @@
+"""The bootstrap's arithmetic against a plain loop: resample the images, copy them, ask pycocotools."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from coco_oracle import cases, coco_statistics
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_evaluate import COCO128, simulated
+
+from mmtied.evaluation import weighted_ap
+from mmtied.evaluation.accumulate import average_precision, join_records
+from mmtied.evaluation.bootstrap import BOOTSTRAPPED, bootstrap_ap, image_weights
+from mmtied.evaluation.evaluate import match_detections
+from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.protocol import RECALL_POINTS, limits
+from mmtied.evaluation.results import make_detections
+from mmtied.evaluation.targets import make_targets
+
+few_cases = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+
+
+def match_all(data, results, iou_type, proposal_nums=(1, 10, 100)):
+    """Records, ground truth that counts, and how many categories there are."""
+    ground_truth = read_ground_truth(data)
+    categories = ground_truth.select_categories()
+    targets = make_targets(ground_truth, categories)
+    detections = make_detections(results, ground_truth, iou_type)
+    records = match_detections(detections, ground_truth, targets, categories, limits(proposal_nums)[1])
+    return join_records([records]), targets.positives(), len(categories)
+
+
+def copied(data, results, image_ids, weights):
+    """The data set with each of the images as often as its weight says, copies side by side, ids anew."""
+    new = dict(data, images=[], annotations=[])
+    new_results = []
+    by_id = {image['id']: image for image in data['images']}
+    for image_id, weight in zip(image_ids, weights, strict=True):
+        for _ in range(int(weight)):
+            number = len(new['images']) + 1
+            new['images'].append({**by_id[image_id], 'id': number})
+            for entry in data['annotations']:
+                if entry['image_id'] == image_id:
+                    new['annotations'].append({**entry, 'image_id': number, 'id': len(new['annotations']) + 1})
+            new_results += [{**entry, 'image_id': number} for entry in results if entry['image_id'] == image_id]
+    return new, new_results
+
+
+def check_replicates(data, results, iou_type, image_ids, num_replicates, seed, proposal_nums=(1, 10, 100)):
+    all_ids = sorted(image['id'] for image in data['images'])
+    records, positives, num_categories = match_all(data, results, iou_type, proposal_nums)
+    weights = image_weights(len(image_ids), num_replicates, seed)
+    images = torch.tensor([all_ids.index(image_id) for image_id in image_ids])
+    ours = bootstrap_ap(records, positives, images, weights, num_categories, proposal_nums=proposal_nums)
+    for replicate, row in zip(ours, weights.tolist(), strict=True):
+        theirs = coco_statistics(*copied(data, results, image_ids, row), iou_type, proposal_nums=proposal_nums)
+        for name, value in zip(BOOTSTRAPPED, replicate.tolist(), strict=True):
+            if theirs[name] is None:
+                assert np.isnan(value)
+            else:
+                assert abs(value - theirs[name]) <= 1e-12, (name, row)
+
+
+@few_cases
+@given(cases('bbox'), st.integers(0, 2**20), st.sampled_from([(1, 10, 100), (1, 2, 100), (100, 300, 1000)]))
+def test_bbox_replicates_equal_pycocotools_on_copies(case, seed, proposal_nums):
+    ids = sorted(image['id'] for image in case[0]['images'])
+    check_replicates(*case, 'bbox', ids, 4, seed, proposal_nums)
+
+
+@few_cases
+@given(cases('segm'), st.integers(0, 2**20))
+def test_segm_replicates_of_a_bucket_equal_pycocotools_on_copies(case, seed):
+    ids = sorted(image['id'] for image in case[0]['images'])
+    check_replicates(*case, 'segm', ids[::2], 4, seed)
+
+
+@pytest.mark.skipif(not COCO128.is_file(), reason='the real annotations are not here')
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_replicates_of_real_images_with_crowds_equal_pycocotools_on_copies(iou_type):
+    data = json.loads(Path(COCO128).read_text())
+    crowded = {entry['image_id'] for entry in data['annotations'] if entry['iscrowd']}
+    ids = sorted(crowded | {image['id'] for image in data['images'][:30]})
+    data['images'] = [image for image in data['images'] if image['id'] in ids]
+    data['annotations'] = [entry for entry in data['annotations'] if entry['image_id'] in ids]
+    results = simulated(data, iou_type)
+    check_replicates(data, results, iou_type, ids, 4, seed=1)
+    check_replicates(data, results, iou_type, ids[::3], 4, seed=2)
+
+
+def many(seed=0, num_images=40, per_image=30, num_categories=3):
+    """Enough true positives in a category for many blocks."""
+    rng = np.random.default_rng(seed)
+    data = dict(images=[dict(id=number + 1, height=100, width=100) for number in range(num_images)],
+                categories=[dict(id=number + 1, name=str(number)) for number in range(num_categories)], annotations=[])
+    results = []
+    for image in data['images']:
+        for _ in range(per_image):
+            box = [float(value) for value in (*rng.uniform(0, 80, 2), *rng.uniform(5, 20, 2))]
+            category = int(rng.choice(num_categories, p=[.9, .05, .05])) + 1
+            data['annotations'].append(dict(id=len(data['annotations']) + 1, image_id=image['id'], category_id=category, bbox=box,
+                                            area=box[2] * box[3], iscrowd=int(rng.random() < .02)))
+            for score in rng.random(2):
+                moved = [value + float(rng.normal()) for value in box]
+                results.append(dict(image_id=image['id'], category_id=category, bbox=moved, score=round(float(score), 3)))
+    return data, results
+
+
+def test_many_true_positives_and_narrow_limits_on_memory_change_nothing(monkeypatch):
+    data, results = many()
+    check_replicates(data, results, 'bbox', [image['id'] for image in data['images']], 1, seed=3)
+    records, positives, num_categories = match_all(data, results, 'bbox')
+    weights, images = image_weights(40, 50, seed=0), torch.arange(40)
+    expected = bootstrap_ap(records, positives, images, weights, num_categories)
+    monkeypatch.setattr(weighted_ap, '_CPU', weighted_ap._Sizes(blocks=4, elements=8, weightings=7))
+    torch.testing.assert_close(bootstrap_ap(records, positives, images, weights, num_categories), expected, rtol=0, atol=1e-14)
+
+
+def test_every_image_once_gives_the_point_estimate():
+    records, positives, num_categories = match_all(*many(seed=1), 'bbox')
+    ap = average_precision(records, positives, torch.zeros(40, dtype=torch.int64), 1, num_categories, 10, 100)[0]
+    for column in range(4):
+        once = weighted_ap.weighted_average_precision(records, positives, torch.arange(40), torch.ones(1, 40, dtype=torch.int16),
+                                                      num_categories, range(10), 100, column)
+        torch.testing.assert_close(once[0], ap[column].nanmean(1), rtol=0, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize('column', [1, 2])
+def test_a_column_with_ignored_ground_truth_equals_the_point_estimate_on_copies(column):
+    data, results = many(seed=2, num_images=12)
+    records, positives, num_categories = match_all(data, results, 'bbox')
+    weights = image_weights(12, 3, seed=5)
+    ours = weighted_ap.weighted_average_precision(records, positives, torch.arange(12), weights, num_categories, range(10), 100,
+                                                  column)
+    name = ('AP_S', 'AP_M')[column - 1]
+    for value, row in zip(ours.mean(1).tolist(), weights.tolist(), strict=True):
+        theirs = coco_statistics(*copied(data, results, range(1, 13), row), 'bbox')[name]
+        assert (np.isnan(value) and theirs is None) or abs(value - theirs) <= 1e-12
+
+
+def test_detections_of_equal_score_in_one_image_take_turns():
+    """True, false, true, false for two copies, as COCOeval sorts them; not true, true, false, false."""
+    box, far = [10., 10., 20., 20.], [70., 70., 20., 20.]
+    data = dict(images=[dict(id=1, height=100, width=100)], categories=[dict(id=1, name='a')],
+                annotations=[dict(id=1, image_id=1, category_id=1, bbox=box, area=400., iscrowd=0)])
+    for first, second, expected in ((box, far, (51 + 50 * 2 / 3) / 101), (far, box, 1 / 2)):
+        results = [dict(image_id=1, category_id=1, bbox=one, score=.5) for one in (first, second)]
+        records, positives, _ = match_all(data, results, 'bbox')
+        ours = bootstrap_ap(records, positives, torch.tensor([0]), torch.tensor([[2]]), 1)
+        assert ours[0, 1].item() == pytest.approx(expected, abs=1e-12)
+        assert coco_statistics(*copied(data, results, [1], [2]), 'bbox')['AP50'] == pytest.approx(expected, abs=1e-12)
+
+
+def test_recall_points_compare_as_coco_compares_them():
+    """Every recall that k of n can be, for n to 400: also where a point and the recall differ in rounding only."""
+    total = torch.arange(1, 401, dtype=torch.float64)[:, None]
+    recall = (torch.arange(401)[None] / total)[torch.arange(401)[None] <= total]
+    expected = torch.searchsorted(torch.from_numpy(RECALL_POINTS), recall, right=True).double()
+    assert torch.equal(weighted_ap._points_reached(recall), expected)
+
+
+def test_counts_beyond_single_precision_are_kept_exact():
+    """Without ties in an image, AP stays the same when every image counts a million times as often."""
+    records, positives, num_categories = match_all(*many(seed=3, num_images=4), 'bbox')
+    records = records._replace(score=torch.linspace(1, 0, len(records.score), dtype=torch.float64))
+    weights = torch.tensor([[1, 2, 0, 1]])
+    once, often = (bootstrap_ap(records, positives, torch.arange(4), weights * count, num_categories) for count in (1, 10**6))
+    assert once[0, 0] > 0
+    torch.testing.assert_close(often, once, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('missing', ['detections', 'ground truth', 'images'])
+def test_nothing_to_evaluate(missing):
+    data, results = many(num_images=2, per_image=3)
+    if missing == 'ground truth':
+        data['annotations'] = []
+    records, positives, num_categories = match_all(data, [] if missing == 'detections' else results, 'bbox')
+    images = torch.arange(0 if missing == 'images' else 2)
+    ours = bootstrap_ap(records, positives, images, image_weights(len(images), 5, seed=0), num_categories)
+    assert ours.shape == (5, 3)
+    assert bool((ours == 0).all()) if missing == 'detections' else bool(ours.isnan().all())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_a_gpu_gives_the_same_weights_and_the_same_ap():
+    records, positives, num_categories = match_all(*many(), 'bbox')
+    weights = image_weights(40, 100, seed=0)
+    assert torch.equal(image_weights(40, 100, seed=0, device='cuda').cpu(), weights)
+    expected = bootstrap_ap(records, positives, torch.arange(40), weights, num_categories)
+    records, positives = (type(table)(*(column.cuda() for column in table)) for table in (records, positives))
+    ours = bootstrap_ap(records, positives, torch.arange(40), weights, num_categories)
+    assert ours.is_cuda
+    torch.testing.assert_close(ours.cpu(), expected, rtol=0, atol=1e-12)

@@ -1,0 +1,88 @@
+"""The comparison as a user runs it."""
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / 'evaluation'))
+from runs import small_run  # noqa: E402
+
+from mmtied.evaluation.records_file import write_records  # noqa: E402
+
+TOOL = Path(__file__).parents[2] / 'tools/compare_runs.py'
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('compare_runs', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def work_dirs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('work_dirs')
+    for name, noise in dict(base=2, tied=0, third=1).items():
+        write_records(small_run(noise=noise)[0], folder / name / 'occlusion')
+    write_records(small_run(edges=(0, 1))[0], folder / 'edges')
+    return folder
+
+
+@pytest.fixture
+def run(tool, work_dirs, monkeypatch, capsys):
+    def run(*args):
+        monkeypatch.chdir(work_dirs)
+        try:
+            tool.main(args)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+    return run
+
+
+def test_it_prints_tables_and_writes_json_and_csv(run, work_dirs):
+    code, out, err = run('base/occlusion', 'tied/occlusion/records.npz', 'third/occlusion', '--labels', 'base', 'tied', 'third',
+                         '--replicates', '50', '--level', '0.9', '--seed', '3', '--out', 'out')
+    assert code == 0, err
+    assert 'bbox AP75 by occlusion ratio (covered): tied - base' in out
+    assert '90 % interval' in out
+    assert sorted(path.name for path in (work_dirs / 'out').iterdir()) == ['comparison.csv', 'comparison.json']
+    comparison = json.loads((work_dirs / 'out/comparison.json').read_text())
+    assert comparison['intervals'] == dict(level=.9, replicates=50, seed=3, method='paired percentile bootstrap over images')
+    with (work_dirs / 'out/comparison.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 * 3 * 2  # all images and four buckets; three statistics; two runs against the first
+    row = next(row for row in rows if (row['name'], row['statistic'], row['run']) == ('all', 'AP', 'third'))
+    expected = comparison['evaluations'][0]['bbox']['all']['AP']['differences'][1]
+    assert {key: float(row[key]) for key in expected} == expected
+    assert (row['baseline'], row['definition'], row['images']) == ('base', 'covered', '16')
+
+
+def test_labels_come_from_what_differs_in_the_paths(tool):
+    assert tool.default_labels(['w/base/occlusion', 'w/tied/occlusion']) == ['base', 'tied']
+    assert tool.default_labels(['a/x', 'b/y']) == ['x', 'y']
+    assert tool.default_labels(['a/run/1', 'b/run/1', 'b/run/2']) == ['a/run/1', 'b/run/1', 'b/run/2']
+
+
+@pytest.mark.parametrize(('args', 'message'), [
+    (['base/occlusion'], 'two runs or more'),
+    (['base/occlusion', 'nowhere'], 'nowhere: no such file'),
+    (['base/occlusion', 'edges'], 'no buckets in common'),
+    (['base/occlusion', 'tied/occlusion', '--replicates', '0'], 'num_replicates: a whole number from 1'),
+    (['base/occlusion', 'tied/occlusion', '--level', '95'], 'such as 0.95; got 95'),
+    (['base/occlusion', 'tied/occlusion', '--iou-type', 'segm'], 'has no segm; it has bbox'),
+    (['base/occlusion', 'tied/occlusion', '--labels', 'a'], 'need as many different labels'),
+    (['base/occlusion', 'base/occlusion'], 'need as many different labels'),
+])
+def test_a_mistake_is_one_line_and_exit_code_2(run, work_dirs, args, message):
+    code, _, err = run(*args, '--out', 'never')
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (work_dirs / 'never').exists()

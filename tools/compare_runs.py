@@ -1,0 +1,63 @@
+#!/usr/bin/env python
+"""Is one run better than another, and at which occlusion? Differences of AP with paired bootstrap intervals.
+
+    python tools/compare_runs.py work_dirs/r50/occlusion work_dirs/tied_r50/occlusion --out comparison/
+
+Each run is a folder with the records.npz that an evaluation by mmtied writes beside report.json, or such a file. With more than
+two, each is compared with the first. Prints a table for each IoU type and statistic and, with --out, writes comparison.json and
+comparison.csv.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmtied.cli import user_errors
+from mmtied.compat import require
+from mmtied.evaluation.comparison import compare_runs, format_comparison, write_comparison
+from mmtied.evaluation.intervals import Bootstrap
+from mmtied.evaluation.protocol import IOU_TYPES
+from mmtied.evaluation.records_file import read_records
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', nargs='+', help='folders with records.npz, or such files; the first is the baseline')
+    parser.add_argument('--labels', nargs='+', help='a name for each run (default: from the paths)')
+    parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what all runs have')
+    parser.add_argument('--replicates', type=int, default=1000, help='bootstrap replicates (1000)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the draws (0)')
+    parser.add_argument('--level', type=float, default=.95, help='share of the replicates inside an interval (0.95)')
+    parser.add_argument('--out', help='folder for comparison.json and comparison.csv')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compare, print, write."""
+    args = parse_args(argv)
+    with user_errors():
+        require('rich', 'The comparison')
+        bootstrap = Bootstrap(args.replicates, args.seed, args.level)
+        labels = args.labels or default_labels(args.runs)
+        comparison = compare_runs([read_records(path) for path in args.runs], labels, bootstrap, args.iou_type)
+        print(format_comparison(comparison))
+        if args.out:
+            for path in write_comparison(comparison, args.out):
+                print(f'wrote {path}')
+
+
+def default_labels(paths: Sequence[str]) -> list[str]:
+    """The shortest ends of the paths that tell the runs apart, without what all of them end with."""
+    parts = [Path(path).parts for path in paths]
+    while all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-1] for part in parts]
+    for depth in range(1, max(map(len, parts)) + 1):
+        labels = ['/'.join(part[-depth:]) for part in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    return list(paths)
+
+
+if __name__ == '__main__':
+    main()
