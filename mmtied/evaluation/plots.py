@@ -145,9 +145,9 @@ def tick_names(report: dict, iou_type: str) -> list[str]:
 
 
 def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
-    """Name the buckets below the axes and say what r is of."""
+    """Name the buckets below the axes, slanted where there is little room, and say what r is of."""
     names = tick_names(report, iou_type)
-    slanted = len(names) > 7
+    slanted = len(names) > 1.55 * axes.figure.get_figwidth()
     axes.set_xticks(np.arange(len(names)), names, fontsize=8, rotation=40 if slanted else 0, ha='right' if slanted else 'center',
                     rotation_mode='anchor')
     axes.set_xlabel(f'occlusion ratio r of the {report.get("unit", "image")} ({report["definition"]})', fontsize=9)
