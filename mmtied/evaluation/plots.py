@@ -70,17 +70,18 @@ def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
         ValueError: Runs that cannot be compared.
     """
     check_comparable(runs)
-    rows = -(-len(runs) // 2)
-    figure, top, bottom = _make_figure((5.4, 4.2 + .17 * rows))
-    for number, run in enumerate(runs):
-        overall = run.report[iou_type]['all'][statistic]
-        label = plain_label(run.name) + ('' if overall is None else f' (all images {overall:.3f})')
+    overalls = [run.report[iou_type]['all'][statistic] for run in runs]
+    labels = [plain_label(run.name) + ('' if overall is None else f' (all images {overall:.3f})')
+              for run, overall in zip(runs, overalls, strict=True)]
+    columns = 2 if max(map(len, labels)) <= 30 else 1
+    figure, top, bottom = _make_figure((5.4, 4.2 + .17 * -(-len(runs) // columns)))
+    for number, (run, overall, label) in enumerate(zip(runs, overalls, labels, strict=True)):
         offset = .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
         draw_curve(top, run.report[iou_type]['buckets'], statistic, run_curve(number), label, offset, overall)
     limits = limits or ap_range([run.report for run in runs], iou_type, [statistic])
     _finish(figure, top, bottom, runs[0].report, iou_type, f'{iou_type} {statistic}', limits)
-    top.legend(frameon=False, fontsize=8, ncols=1 if max(len(run.name) for run in runs) > 18 else 2, loc='lower left',
-               bbox_to_anchor=(-.01, 1), borderaxespad=.2, columnspacing=1.2, handlelength=2.6)
+    top.legend(frameon=False, fontsize=8, ncols=columns, loc='lower left', bbox_to_anchor=(-.01, 1), borderaxespad=.2,
+               columnspacing=1.2, handlelength=2.6)
     return figure
 
 

@@ -39,7 +39,7 @@ class Table(NamedTuple):
     """A table of the page; each cell is a number and its interval, both as text."""
 
     caption: str
-    header: list[str]
+    header: list[str]  # each may have two lines
     rows: list[tuple[str, list[tuple[str, str]]]]
 
 
@@ -146,7 +146,7 @@ def _comparison_table(runs: Sequence[Run], iou_type: str) -> Table:
     """AP and AP75 of all runs side by side."""
     names = [name for name, _ in named_rows(runs[0].report, iou_type)]
     columns = [[_cell(row, key) for _, row in named_rows(run.report, iou_type)] for key in ('AP', 'AP75') for run in runs]
-    header = [f'{key} {run.name}' for key in ('AP', 'AP75') for run in runs]
+    header = [f'{key}\n{" ".join(run.name.split())}' for key in ('AP', 'AP75') for run in runs]
     return Table(f'{iou_type}, all runs', header, list(zip(names, map(list, zip(*columns, strict=True)), strict=True)))
 
 
