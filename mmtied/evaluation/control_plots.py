@@ -41,7 +41,7 @@ def plot_mix(report: dict, iou_type: str) -> 'Figure':
     for place, bucket in enumerate(buckets):
         if bucket.get('instances_per_image') is not None:
             axes.annotate(f'{bucket["instances_per_image"]:.1f}', (place, 101), ha='center', va='bottom', fontsize=7.5)
-    axes.annotate('instances\nper image', (-.01, 103), xycoords=('axes fraction', 'data'), ha='right', va='center', fontsize=7)
+    axes.set_title('above the bars: instances per image', loc='right', fontsize=8)
     axes.set_ylim(0, 109)
     axes.set_yticks(range(0, 101, 25))
     axes.tick_params(labelsize=8)
@@ -54,12 +54,13 @@ def plot_mix(report: dict, iou_type: str) -> 'Figure':
 
 def plot_shared(runs: Sequence[Run], iou_type: str) -> 'Figure':
     """AP over all categories of a bucket beside AP over the categories that every bucket has."""
-    figure = new_figure((5.4, 3.4 + .17 * len(runs)))
+    names = [f'{plain_label(run.name, 30)}, ' if len(runs) > 1 else '' for run in runs]
+    columns = 2 if max(map(len, names)) <= 18 else 1
+    figure = new_figure((5.4, 3.4 + .17 * 2 * len(runs) / columns))
     axes = figure.subplots()
-    for number, run in enumerate(runs):
+    for number, (run, name) in enumerate(zip(runs, names, strict=True)):
         buckets, curve = run.report[iou_type]['buckets'], run_curve(number)
         bare = [{key: value for key, value in bucket.items() if not key.endswith('_ci')} for bucket in buckets]
-        name = f'{plain_label(run.name, 30)}, ' if len(runs) > 1 else ''
         draw_curve(axes, bare, 'AP', curve, f'{name}all categories')
         draw_curve(axes, bare, 'AP_shared', curve._replace(line=(0, (3, 1.5))), f'{name}shared categories', filled=False)
     axes.set_ylim(*ap_range([run.report for run in runs], iou_type, ['AP', 'AP_shared']))
@@ -68,6 +69,6 @@ def plot_shared(runs: Sequence[Run], iou_type: str) -> 'Figure':
     axes.grid(axis='y', color='.9', linewidth=.7)
     label_buckets(axes, runs[0].report, iou_type)
     axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, ncols=2, loc='lower left', bbox_to_anchor=(-.01, 1), borderaxespad=.2,
+    axes.legend(frameon=False, fontsize=8, ncols=columns, loc='lower left', bbox_to_anchor=(-.01, 1), borderaxespad=.2,
                 columnspacing=1.2, handlelength=2.8)
     return figure
