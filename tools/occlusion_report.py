@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """One page from the reports of one run or of several, side by side as in Figure 7 of the paper.
 
-    python tools/occlusion_report.py compared.html work_dirs/r50/occlusion work_dirs/tied/occlusion --names ResNet-50 TiedResNet-50
+    python tools/occlusion_report.py compared.html work_dirs/r50/occlusion work_dirs/tied/occlusion --names R50 TiedR50
 
 Each folder holds the report.json that OcclusionEvalHook or tools/occlusion_eval.py wrote. Gains are over the first run.
 """

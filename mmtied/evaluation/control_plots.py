@@ -36,7 +36,8 @@ def plot_mix(report: dict, iou_type: str) -> 'Figure':
     for (size, (colour, ink)), share in zip(_SIZES.items(), shares.T, strict=True):
         bars = axes.bar(np.arange(len(buckets)), share, bottom=below, width=.78, color=colour, label=size, edgecolor='white',
                         linewidth=.6)
-        axes.bar_label(bars, [f'{value:.0f}' if value >= 7 else '' for value in share], label_type='center', fontsize=7, color=ink)
+        texts = [f'{value:.0f}' if value >= 7 else '' for value in share]
+        axes.bar_label(bars, texts, label_type='center', fontsize=7, color=ink)
         below += share
     for place, bucket in enumerate(buckets):
         if bucket.get('instances_per_image') is not None:

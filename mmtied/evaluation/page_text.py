@@ -111,10 +111,12 @@ def headlines(runs: Sequence[Run]) -> list[Headline]:
             overall, buckets = run.report[iou_type]['all'], run.report[iou_type]['buckets']
             high = {'AP': None, 'AP75': None} if place is None else buckets[place]
             base = buckets[0] if buckets else high
-            first = runs[0].report[iou_type]['buckets'][place] if place is not None and run is not runs[0] else None
-            result.append(Headline(run.name, iou_type, format_number(overall['AP']), _interval(overall), format_number(high['AP']),
-                                   _interval(high), _difference(high, base, 'AP'),
-                                   _difference(high, first, 'AP') if first else '', _difference(high, first, 'AP75') if first else ''))
+            gains = ['', '']
+            if place is not None and run is not runs[0]:
+                first = runs[0].report[iou_type]['buckets'][place]
+                gains = [_difference(high, first, key) for key in ('AP', 'AP75')]
+            result.append(Headline(run.name, iou_type, format_number(overall['AP']), _interval(overall),
+                                   format_number(high['AP']), _interval(high), _difference(high, base, 'AP'), *gains))
     return result
 
 

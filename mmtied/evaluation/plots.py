@@ -92,10 +92,13 @@ def run_curve(number: int) -> Curve:
 
 
 def plain_label(name: str, length: int = 44) -> str:
-    """A name as matplotlib shows it letter by letter: on one line, not too long, no formula between dollar signs."""
+    """A name as matplotlib shows it letter by letter: on one line, not too long, no formula between dollar signs.
+
+    matplotlib leaves labels that begin with an underscore out of the legend, so a space goes before it.
+    """
     name = ' '.join(name.split())
     name = name if len(name) <= length else f'{name[:length - 1]}…'
-    return name.replace('$', r'\$')
+    return (' ' if name.startswith('_') else '') + name.replace('$', r'\$')
 
 
 def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve, label: str, offset: float = 0.,

@@ -79,7 +79,8 @@ def render_page(runs: Sequence[Run], examples: WorstImages | None = None) -> str
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template('report_page.html.jinja').render(
         runs=runs, data=main.get('data'), everything=main[iou_types[0]]['all'], ratio=describe_ratio(main),
-        headlines=headlines(runs), high=None if place is None else phrases[place], lowest=next(iter(phrases), ''), unit=main.get('unit', 'image'),
+        headlines=headlines(runs), high=None if place is None else phrases[place], lowest=next(iter(phrases), ''),
+        unit=main.get('unit', 'image'),
         sections=[_section(evaluation, number) for number, evaluation in enumerate(evaluations)], examples=examples,
         num_pictures=sum(len(bucket.images) for bucket in examples.buckets) if examples else 0, version=__version__)
 
