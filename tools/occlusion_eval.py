@@ -11,16 +11,14 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from mmtied.cli import user_errors
 from mmtied.compat import require
-from mmtied.evaluation.buckets import DEFAULT_EDGES, assign_buckets, make_buckets
+from mmtied.evaluation.buckets import DEFAULT_EDGES, make_buckets
 from mmtied.evaluation.evaluate import evaluate_coco, match_detections
-from mmtied.evaluation.examples import Group, WorstImages, image_paths, worst_examples
+from mmtied.evaluation.examples import WorstImages, image_groups, worst_examples
 from mmtied.evaluation.ground_truth import GroundTruth, read_ground_truth
+from mmtied.evaluation.image_files import image_paths
 from mmtied.evaluation.occlusion import DEFINITIONS, check_definition
-from mmtied.evaluation.page_text import bucket_phrase
 from mmtied.evaluation.plots import write_plots
 from mmtied.evaluation.protocol import IOU_TYPES, PROPOSAL_NUMS, check_proposal_nums, limits
 from mmtied.evaluation.ratios import image_ratios
@@ -30,7 +28,6 @@ from mmtied.evaluation.results import Detections, held_iou_types, join_detection
 from mmtied.evaluation.runs import Run
 from mmtied.evaluation.shown_detections import shown_of
 from mmtied.evaluation.targets import make_targets
-from mmtied.evaluation.worst_images import count_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,9 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.out:
             for path in (*write_report(report, args.out), *write_plots(report, args.out).values()):
                 print(f'wrote {path}')
-            examples = None
-            if paths:
-                examples = draw_worst(ground_truth, detections, paths, args)
+            examples = draw_worst(ground_truth, detections, paths, args) if paths else None
             run = Run(args.name or Path(args.results[0]).stem, report)
             print(f'wrote {write_page(Path(args.out) / "report.html", [run], examples)}')
 
@@ -90,11 +85,8 @@ def draw_worst(ground_truth: GroundTruth, detections: Mapping[str, Detections], 
     categories = ground_truth.select_categories()
     targets = make_targets(ground_truth, categories)
     records = match_detections(detections[iou_type], ground_truth, targets, categories, limits(args.proposal_nums)[1])
-    errors = count_errors(records, targets.positives(), len(ground_truth.image_ids))
     ratios = image_ratios(ground_truth, args.definition, args.same_category)
-    buckets = make_buckets(args.edges)
-    of_image = torch.from_numpy(assign_buckets(ratios, buckets))
-    groups = [Group(bucket_phrase(bucket.name), of_image == number, errors) for number, bucket in enumerate(buckets)]
+    groups = image_groups(records, targets.positives(), ratios, make_buckets(args.edges))
     return worst_examples(ground_truth, groups, ratios, lambda image: shown_of(detections[iou_type], image), paths.__getitem__,
                           iou_type, args.worst)
 

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from .accumulate import Positives, Records
+from .buckets import Bucket, assign_buckets
 from .drawing import PREDICTION_COLOUR, TRUTH_COLOUR, Shapes, draw_example, jpeg_uri
 from .ground_truth import GroundTruth
+from .image_files import read_image
+from .page_text import bucket_phrase
 from .shown_detections import MOST_SHOWN, Shown
-from .worst_images import SCORE_THRESHOLD, ImageErrors, worst_images
+from .worst_images import SCORE_THRESHOLD, ImageErrors, count_errors, worst_images
 
 
 class Group(NamedTuple):
@@ -59,8 +64,22 @@ class WorstImages(NamedTuple):
     prediction_colour: str = PREDICTION_COLOUR
 
 
+def image_groups(records: Records, positives: Positives, ratios: np.ndarray, buckets: Sequence[Bucket]) -> list[Group]:
+    """The images of each bucket with their errors.
+
+    Args:
+        records: The run's match records, on any device.
+        positives: The ground truths that count.
+        ratios: Occlusion ratio of every image, shape (I,), NaN for none.
+        buckets: Disjoint buckets of images.
+    """
+    errors = count_errors(records, positives, len(ratios))
+    of_image = torch.from_numpy(assign_buckets(ratios, buckets))
+    return [Group(bucket_phrase(bucket.name), of_image == number, errors) for number, bucket in enumerate(buckets)]
+
+
 def worst_examples(ground_truth: GroundTruth, groups: Sequence[Group], ratios: np.ndarray, shown: Callable[[int], Shown],
-                   path_of_image: Callable[[int], str | os.PathLike], iou_type: str, count: int = 3,
+                   path_of_image: Callable[[int], str | os.PathLike | None], iou_type: str, count: int = 3,
                    categories: np.ndarray | None = None, run: str = '') -> WorstImages:
     """Choose and draw the worst images of each bucket.
 
@@ -83,46 +102,15 @@ def worst_examples(ground_truth: GroundTruth, groups: Sequence[Group], ratios: n
     for group in groups:
         images = []
         for image in worst_images(group.errors, group.members, count):
-            path = Path(path_of_image(image))
+            path = path_of_image(image)
             truth = _truth(ground_truth, image, names, iou_type == 'segm', categories)
             predictions = _predictions(shown(image), names)
             picture = draw_example(read_image(path), tuple(ground_truth.image_sizes[image].tolist()), truth, predictions)
             found, missed, false = (int(numbers[image]) for numbers in group.errors)
-            images.append(DrawnImage(path.name, jpeg_uri(picture), *picture.size, float(ratios[image]),
+            images.append(DrawnImage(Path(path).name, jpeg_uri(picture), *picture.size, float(ratios[image]),
                                      float(group.errors.f1[image]), found + missed, found, missed, false))
         buckets.append(DrawnBucket(group.name, images))
     return WorstImages(buckets, _explanation(iou_type, run))
-
-
-def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:
-    """The file of every image in a folder, by the annotation file's names.
-
-    Raises:
-        ValueError: The folder lacks one, or the annotation file does not name them.
-    """
-    if not Path(folder).is_dir():
-        raise ValueError(f'{folder}: no such folder of images')
-    unnamed = [number for number, name in enumerate(ground_truth.file_names) if not name]
-    if unnamed:
-        raise ValueError(f"{ground_truth.source}: image id {ground_truth.image_ids[unnamed[0]]} has no 'file_name', "
-                         'which drawing needs')
-    paths = [Path(folder, name) for name in ground_truth.file_names]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise ValueError(f'{folder} lacks {len(missing)} of the {len(paths)} images of {ground_truth.source}, such as '
-                         f'{missing[0].relative_to(folder)}')
-    return paths
-
-
-def read_image(path: str | os.PathLike):  # noqa: ANN201
-    """An image file as a PIL image in RGB; a ValueError names one that cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert('RGB')
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{path}: cannot be read as an image ({" ".join(str(error).split())})') from None
 
 
 def _truth(ground_truth: GroundTruth, image: int, names: Sequence[str], with_masks: bool,

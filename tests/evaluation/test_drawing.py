@@ -7,8 +7,8 @@ from PIL import Image
 from pycocotools import mask as mask_api
 
 from mmtied.evaluation.drawing import LONGEST_SIDE, PREDICTION_COLOUR, TRUTH_COLOUR, Shapes, draw_example, jpeg_uri
-from mmtied.evaluation.examples import image_paths, read_image
 from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.image_files import dataset_image_paths, image_paths, read_image
 from mmtied.evaluation.results import make_detections
 from mmtied.evaluation.shown_detections import ShownDetections, shown_of
 
@@ -109,3 +109,21 @@ def test_images_that_are_missing_or_broken_are_named(tmp_path):
     unnamed = {**DATA, 'images': [dict(id=3, height=10, width=10)]}
     with pytest.raises(ValueError, match="image id 3 has no 'file_name'"):
         image_paths(read_ground_truth(unnamed), tmp_path)
+
+
+def test_paths_come_from_the_dataset_below_its_wrappers():
+    class Images:
+        infos = [dict(img_id=7, img_path='seven.jpg'), dict(img_id=3, img_path='three.jpg')]
+
+        def __len__(self):
+            return len(self.infos)
+
+        def get_data_info(self, number):
+            return self.infos[number]
+
+    class Wrapped:
+        dataset = Images()
+
+    assert dataset_image_paths(Wrapped(), np.array([3, 5, 7])) == ['three.jpg', None, 'seven.jpg']
+    with pytest.raises(ValueError, match='does not say where'):
+        read_image(None)

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from report_cases import make_old_report, make_report
 
-from mmtied.evaluation.examples import Group, image_paths, worst_examples
+from mmtied.evaluation.examples import Group, worst_examples
 from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.image_files import image_paths
 from mmtied.evaluation.report_page import render_page, write_page
 from mmtied.evaluation.runs import Run
 from mmtied.evaluation.shown_detections import ShownDetections
