@@ -98,7 +98,7 @@ def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
     tables = [run.report[iou_type]['buckets'] for run in runs]
     defined = [number for number, rows in enumerate(zip(*tables, strict=True))
                if number and all(row['AP'] is not None for row in rows)]
-    at_paper = [number for number in defined if tables[0][number]['lower'] <= PAPER_RATIO + 1e-9 < tables[0][number]['upper']]
+    at_paper = [number for number in defined if _holds(tables[0][number], PAPER_RATIO)]
     return (at_paper or defined or [None])[-1]
 
 
@@ -118,6 +118,11 @@ def headlines(runs: Sequence[Run]) -> list[Headline]:
             result.append(Headline(run.name, iou_type, format_number(overall['AP']), _interval(overall),
                                    format_number(high['AP']), _interval(high), _difference(high, base, 'AP'), *gains))
     return result
+
+
+def _holds(bucket: dict, ratio: float) -> bool:
+    """Whether a ratio lies in a bucket; a cumulative one has no upper edge."""
+    return bucket['lower'] <= ratio + 1e-9 and (bucket['upper'] is None or ratio + 1e-9 < bucket['upper'])
 
 
 def _interval(row: dict) -> str:
