@@ -53,7 +53,7 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], truth: Shapes, pre
     for shapes, colour in layers:
         for rle in shapes.rles or ():
             small = _tint(small, rle, colour)
-    draw, font = ImageDraw.Draw(small), ImageFont.load_default(11)
+    draw, font = ImageDraw.Draw(small), ImageFont.load_default(13)
     for shapes, colour in layers:
         for box in _corners(shapes, scale, width, height):
             draw.rectangle([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline='#101010', width=1)
