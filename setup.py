@@ -58,6 +58,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmtied', 'mmtied.*']),
+    package_data={'mmtied.evaluation': ['*.jinja']},
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,
     python_requires='>=3.10',
@@ -68,5 +69,6 @@ setup(
         'openmmlab': requirements('openmmlab'),
         'test': requirements('test'),
         'docs': requirements('docs'),
+        'report': requirements('report'),
     },
 )

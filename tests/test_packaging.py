@@ -96,6 +96,7 @@ def test_core_requires_neither_openmmlab_family_and_extras_are_the_pinned_files(
     assert required['openmmlab'] == pins('openmmlab')
     assert required['test'] == pins('test')
     assert required['docs'] == pins('docs')
+    assert required['report'] == pins('report') <= pins('constraints')
 
 
 def test_advice_for_missing_packages_names_the_pinned_versions():

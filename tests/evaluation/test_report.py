@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from report_cases import make_report
 
 from mmtied.evaluation.plots import plot_ap_over_r, to_rgb, write_plots
 from mmtied.evaluation.report import format_tables, read_report, write_report
@@ -62,11 +63,12 @@ def test_numbers_that_json_lacks_are_refused_and_leave_the_old_file(report, tmp_
 
 def test_plot_draws_the_defined_buckets_and_counts(report, tmp_path):
     figure = plot_ap_over_r(report, 'bbox')
-    curves, bars = figure.axes
+    curves, bars, instances = figure.axes
     by_name = {line.get_label().split()[0]: line for line in curves.lines}
     np.testing.assert_array_equal(by_name['AP75'].get_ydata(), [.125, np.nan, .125])
     assert [bar.get_height() for bar in bars.patches] == [3, 0, 3]
-    assert [label.get_text() for label in bars.get_xticklabels()] == ['0', '(0,0.5)', '[0.5,1]']
+    assert [bar.get_height() for bar in instances.patches] == [7, 0, 7]
+    assert [label.get_text() for label in instances.get_xticklabels()] == ['0', '(0,0.5)', '[0.5,1]']
     picture = to_rgb(figure)
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
@@ -74,3 +76,25 @@ def test_plot_draws_the_defined_buckets_and_counts(report, tmp_path):
     paths = write_plots(report, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['ap_over_r_bbox.png', 'ap_over_r_segm.png']
     assert paths['segm'].read_bytes().startswith(b'\x89PNG')
+
+
+def test_intervals_and_controls_are_appended_to_table_and_csv(tmp_path):
+    further = [make_report(1, edges=(0, 1), unit='instance', iou_types=('bbox',))]
+    report = make_report(empty=(1,), iou_types=('bbox',), further=further)
+    paths = write_report(report, tmp_path)
+    assert read_report(paths[0]) == report
+    with paths[1].open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['unit'] for row in rows] == ['image'] * 5 + ['instance'] * 3
+    assert list(rows[0])[:5] == ['definition', 'iou_type', 'name', 'lower', 'upper']
+    buckets = report['bbox']['buckets']
+    assert (float(rows[1]['AP_ci_low']), float(rows[1]['AP_ci_high'])) == tuple(buckets[0]['AP_ci'])
+    assert float(rows[3]['AP75_shared']) == buckets[2]['AP75_shared']
+    assert int(rows[4]['instances_large']) == buckets[3]['instances_large']
+    assert rows[2]['AP_ci_low'] == rows[2]['instances_per_image'] == ''
+    table = format_tables(report)
+    assert '{:.3f}..{:.3f}'.format(*buckets[0]['AP_ci']) in table
+    assert f'{buckets[0]["AP_shared"]:.3f}' in table
+    assert 'bbox: AP by occlusion ratio r (covered, by instance)' in table
+    assert table.isascii()
+    assert max(map(len, table.splitlines())) < 140

@@ -50,7 +50,7 @@ def test_it_prints_the_table_and_writes_the_files(run, tmp_path):
     assert code == 0, err
     assert 'bbox: AP by occlusion ratio r (covered)' in out
     assert 'segm: AP by occlusion ratio r (covered)' in out
-    names = ['ap_over_r_bbox.png', 'ap_over_r_segm.png', 'buckets.csv', 'report.json']
+    names = ['ap_over_r_bbox.png', 'ap_over_r_segm.png', 'buckets.csv', 'report.html', 'report.json']
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == names
     report = json.loads((tmp_path / 'out/report.json').read_text())
     assert report['segm']['all']['AP'] == pytest.approx(1)
@@ -80,3 +80,25 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, args, results, mes
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / 'out').exists()
+
+
+def test_images_show_where_it_did_worst(run, tmp_path):
+    from PIL import Image
+    data = {**DATA, 'images': [dict(id=1, height=10, width=10, file_name='one.png')]}
+    code, _, err = run('instances.json', 'results.json', '--out', 'out', '--images', '.', instances=data, results=[MASK])
+    assert (code, err.count('lacks 1 of the 1 images')) == (2, 1)
+    assert not (tmp_path / 'out').exists()
+    Image.new('RGB', (10, 10)).save(tmp_path / 'one.png')
+    code, out, err = run('instances.json', 'results.json', '--out', 'out', '--images', '.', instances=data, results=[
+        dict(MASK, bbox=[6., 6., 2., 2.], segmentation={'size': [10, 10], 'counts': [66, 2, 32]})])
+    assert code == 0, err
+    page = (tmp_path / 'out/report.html').read_text()
+    assert 'one.png: r = 0.00, F1 0.00; 0 of 1 found, 1 missed, 1 false' in page
+    assert page.count('data:image/jpeg;base64,') == 1
+    assert 'instances.json: 1 images' in page
+    assert 'wrote out/report.html' in out
+
+
+def test_images_without_a_page_are_an_error(run):
+    code, _, err = run('instances.json', 'results.json', '--images', '.', results=[MASK])
+    assert (code, err.count('give --out FOLDER too')) == (2, 1)

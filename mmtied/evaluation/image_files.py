@@ -1,0 +1,58 @@
+"""Where the images of a data set are, and reading one to draw on."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .ground_truth import GroundTruth
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:
+    """The file of every image in a folder, by the annotation file's names.
+
+    Raises:
+        ValueError: The folder lacks one, or the annotation file does not name them.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f'{folder}: no such folder of images')
+    unnamed = [number for number, name in enumerate(ground_truth.file_names) if not name]
+    if unnamed:
+        raise ValueError(f"{ground_truth.source}: image id {ground_truth.image_ids[unnamed[0]]} has no 'file_name', "
+                         'which drawing needs')
+    paths = [Path(folder, name) for name in ground_truth.file_names]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(f'{folder} lacks {len(missing)} of the {len(paths)} images of {ground_truth.source}, such as '
+                         f'{missing[0].relative_to(folder)}')
+    return paths
+
+
+def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | None]:
+    """The file of every image as an mmdet dataset names it, None for those that it does not hold.
+
+    Args:
+        dataset: Its `get_data_info` gives ``img_id`` and ``img_path``; wrappers around it are taken off.
+        image_ids: The ids to look up.
+    """
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    infos = (dataset.get_data_info(number) for number in range(len(dataset)))
+    paths = {info.get('img_id'): info.get('img_path') for info in infos}
+    return [paths.get(image_id) for image_id in map(int, image_ids)]
+
+
+def read_image(path: str | os.PathLike | None) -> 'Image.Image':
+    """An image file in RGB; a ValueError names one that is missing or cannot be read."""
+    from PIL import Image
+
+    if path is None:
+        raise ValueError('the data set does not say where one of the images is')
+    try:
+        with Image.open(path) as image:
+            return image.convert('RGB')
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{path}: cannot be read as an image ({" ".join(str(error).split())})') from None

@@ -1,0 +1,64 @@
+"""The page of several runs as a user makes it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'evaluation'))
+from report_cases import make_old_report, make_report  # noqa: E402
+
+from mmtied.evaluation.report import write_report  # noqa: E402
+from mmtied.evaluation.runs import name_runs, read_runs  # noqa: E402
+
+TOOL = Path(__file__).parents[2] / 'tools/occlusion_report.py'
+
+
+@pytest.fixture
+def run(tmp_path):
+    for seed, name in enumerate(('r50', 'tied')):
+        write_report(make_report(seed, iou_types=('bbox',)), tmp_path / name / 'occlusion')
+
+    def run(*args):
+        done = subprocess.run([sys.executable, str(TOOL), *args], cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+    return run
+
+
+def test_it_writes_the_page_of_all_runs(run, tmp_path):
+    assert run('new/page.html', 'r50/occlusion', 'tied/occlusion/report.json') == (0, 'wrote new/page.html\n', '')
+    assert '<title>AP by occlusion: r50, tied</title>' in (tmp_path / 'new/page.html').read_text()
+
+
+@pytest.mark.parametrize(('args', 'message'), [
+    (('page.html', 'nowhere'), 'nowhere: no such file'),
+    (('page.html', 'r50/occlusion', '--names', 'a', 'b'), '1 runs need 1 names, got 2: a, b'),
+    (('page.html', 'r50/occlusion', 'tied/occlusion', '--names', 'a', 'a'), 'distinct names'),
+    (('page.html', 'other.json'), 'other.json: not an occlusion report'),
+    (('page.html', 'r50/occlusion', 'old.json'), 'need the same IoU types'),
+    (('page.json', 'r50/occlusion'), 'name a file that ends in .html'),
+])
+def test_mistakes_are_one_line(run, tmp_path, args, message):
+    (tmp_path / 'other.json').write_text('{"definition": "covered", "bbox": {"all": {}, "buckets": []}}')
+    (tmp_path / 'old.json').write_text(json.dumps(make_old_report()))
+    code, out, err = run(*args)
+    assert (code, out) == (2, '')
+    assert message in err
+    assert err.startswith('error: ')
+    assert err.count('\n') == 1
+    assert not list(tmp_path.glob('page.*'))
+
+
+@pytest.mark.parametrize(('folders', 'names'), [
+    (['a/occlusion'], ['a']), (['a/results'], ['results']), (['x/a/occlusion', 'x/b/occlusion'], ['a', 'b']),
+    (['x/a', 'y/a'], ['x', 'y']), (['x/a', 'y/a', 'y/b'], ['x/a', 'y/a', 'y/b']), (['a', 'b/occlusion'], ['a', 'occlusion']),
+])
+def test_runs_are_named_by_what_tells_them_apart(folders, names):
+    assert name_runs([Path('/runs', folder, 'report.json') for folder in folders]) == names
+
+
+def test_reports_written_before_are_read(tmp_path):
+    write_report(make_old_report(), tmp_path)
+    assert read_runs([tmp_path], ['old'])[0].report == make_old_report()

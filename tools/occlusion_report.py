@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""One page from the reports of one run or of several, side by side as in Figure 7 of the paper.
+
+    python tools/occlusion_report.py compared.html work_dirs/r50/occlusion work_dirs/tied/occlusion --names R50 TiedR50
+
+Each folder holds the report.json that OcclusionEvalHook or tools/occlusion_eval.py wrote. Gains are over the first run.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from mmtied.cli import user_errors
+from mmtied.evaluation.report_page import write_page
+from mmtied.evaluation.runs import read_runs
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('out', help='HTML file to write')
+    parser.add_argument('folders', nargs='+', metavar='FOLDER', help='folder with a report.json, or such a file')
+    parser.add_argument('--names', nargs='+', help='a name for each run (default: from the folders)')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the reports, write the page."""
+    args = parse_args(argv)
+    with user_errors():
+        if not args.out.lower().endswith(('.html', '.htm')):
+            raise ValueError(f'{args.out}: the page is HTML; name a file that ends in .html')
+        print(f'wrote {write_page(args.out, read_runs(args.folders, args.names))}')
+
+
+if __name__ == '__main__':
+    main()
