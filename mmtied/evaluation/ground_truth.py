@@ -28,6 +28,7 @@ class GroundTruth:
         area: The file's areas in pixels, shape (N,) float64: those of the masks, for COCO.
         crowd: Whether an annotation is a crowd region, shape (N,) bool.
         annotation_ids: Shape (N,) int64.
+        file_names: File name of each image, in the order of `image_ids`; empty where the file has none.
     """
 
     source: str
@@ -43,6 +44,7 @@ class GroundTruth:
     annotation_ids: np.ndarray
     _segmentations: list = field(repr=False)
     _rles: dict = field(default_factory=dict, repr=False)
+    file_names: tuple[str, ...] = field(default=(), repr=False)
 
     def rle(self, annotation: int) -> dict:
         """The run-length code of the annotation at a position, made on first use and kept.
@@ -117,7 +119,8 @@ def read_ground_truth(annotations: str | os.PathLike | dict) -> GroundTruth:
         area=area,
         crowd=np.array([bool(entry.get('iscrowd', 0)) for entry in entries], dtype=bool),
         annotation_ids=annotation_ids,
-        _segmentations=[entry.get('segmentation', _MISSING) for entry in entries])
+        _segmentations=[entry.get('segmentation', _MISSING) for entry in entries],
+        file_names=tuple(str(images[number].get('file_name', '')) for number in order.tolist()))
 
 
 def to_rle(segmentation: list | dict, height: int, width: int, where: str) -> dict:
