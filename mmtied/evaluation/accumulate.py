@@ -16,7 +16,7 @@ _EPS = float(np.spacing(1))
 
 
 class Records(NamedTuple):
-    """What is kept of each detection after matching; D detections, A area ranges.
+    """What is kept of each detection after matching; D detections, A columns (area ranges, then those of instance buckets).
 
     Within an image and category, detections stand in the order of their ranks.
 
@@ -40,19 +40,28 @@ class Records(NamedTuple):
         """The records at some positions, in that order."""
         return Records(*(column[index] for column in self))
 
+    def of_columns(self, first: int) -> 'Records':
+        """With the match bits of one bucket's area ranges only: the column `first` and those that follow it."""
+        block = slice(first, first + len(AREA_RANGES))
+        return self._replace(matched=self.matched[:, block], ignored=self.ignored[:, block])
+
 
 class Positives(NamedTuple):
-    """The ground truths that count; G of them, A area ranges.
+    """The ground truths that count; G of them, A columns.
 
     Args:
         image: Position of the image, shape (G,) int64.
         category: Position of the category, shape (G,) int64.
-        counted: Whether it counts in each area range, shape (G, A) bool.
+        counted: Whether it counts in each column, shape (G, A) bool.
     """
 
     image: Tensor
     category: Tensor
     counted: Tensor
+
+    def of_columns(self, first: int) -> 'Positives':
+        """As `Records.of_columns`."""
+        return self._replace(counted=self.counted[:, first:first + len(AREA_RANGES)])
 
 
 def join_records(parts: list[Records], device: torch.device | str | None = None) -> Records:
@@ -90,7 +99,7 @@ def average_precision(records: Records, positives: Positives, group_of_image: Te
     kept = ((group >= 0) & (records.rank < limit)).nonzero()[:, 0]
     kept = kept[torch.argsort(group[kept], stable=True)]
     segment = group[kept] * num_categories + records.category[kept]
-    matched, ignored = records.matched[kept].T, records.ignored[kept].T
+    matched, ignored = records.matched[kept].T.contiguous(), records.ignored[kept].T.contiguous()
 
     num_areas, num_segments = positives.counted.shape[1], num_groups * num_categories
     group = group_of_image[positives.image]

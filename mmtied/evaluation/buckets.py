@@ -1,5 +1,6 @@
-"""Buckets of images by occlusion ratio: r = 0, then disjoint ranges with the lower edge inclusive, the last closed."""
+"""Buckets of a data set by occlusion ratio, disjoint or cumulative."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,27 +19,41 @@ class Bucket:
     Args:
         name: How tables and reports call it, for example ``'[0.1,0.2)'``.
         lower: Lower edge.
-        upper: Upper edge; equal to `lower` (both 0) for the bucket of images without occlusion.
+        upper: Upper edge; equal to `lower` (both 0) for the bucket without occlusion, infinite for a cumulative one.
+        holds_lower: Whether the lower edge belongs to it.
+        holds_upper: Whether the upper edge belongs to it.
     """
 
     name: str
     lower: float
     upper: float
+    holds_lower: bool = True
+    holds_upper: bool = False
 
     @property
     def key(self) -> str:
-        """A name for scalars: ``'r0'`` or ``'r0.1-0.2'``."""
-        return f'r{self.lower:g}' if self.lower == self.upper else f'r{self.lower:g}-{self.upper:g}'
+        """A name for scalars: ``'r0'``, ``'r0.1-0.2'`` or, cumulative, ``'r0.1-up'``."""
+        if self.lower == self.upper:
+            return f'r{self.lower:g}'
+        return f'r{self.lower:g}-up' if math.isinf(self.upper) else f'r{self.lower:g}-{self.upper:g}'
+
+    def holds(self, ratios: np.ndarray) -> np.ndarray:
+        """Which ratios lie in it, bool of the same shape; NaN lies nowhere."""
+        above = ratios >= self.lower if self.holds_lower else ratios > self.lower
+        return above & (ratios <= self.upper if self.holds_upper else ratios < self.upper)
 
 
-def make_buckets(edges: Sequence[float] = DEFAULT_EDGES) -> tuple[Bucket, ...]:
-    """The buckets between `edges`.
+def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = False) -> tuple[Bucket, ...]:
+    """The buckets between `edges`, or from each of them up.
 
-    Where the first edge is 0, a bucket of its own for r = 0 comes first and the next range is open below. Every other
-    range holds its lower edge, and the last one holds its upper edge too.
+    Disjoint: where the first edge is 0, a bucket of its own for r = 0 comes first and the next range is open below. Every
+    other range holds its lower edge, and the last one holds its upper edge too.
+
+    Cumulative: a bucket r >= t for every edge t but the last, which only ends the list. It has no upper edge.
 
     Args:
         edges: At least two numbers, finite, not negative, strictly increasing. They may pass 1, as `pairwise` ratios may.
+        cumulative: Which of the two.
 
     Raises:
         ValueError: The edges are not such numbers.
@@ -46,34 +61,40 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES) -> tuple[Bucket, ...]:
     Example:
         >>> [bucket.name for bucket in make_buckets([0, 0.5, 1])]
         ['r=0', '(0,0.5)', '[0.5,1]']
+        >>> [bucket.name for bucket in make_buckets([0, 0.5, 1], cumulative=True)]
+        ['r>=0', 'r>=0.5']
     """
     edges = list(edges)
     numeric = all(isinstance(edge, Real) and not isinstance(edge, bool) and np.isfinite(edge) for edge in edges)
     if len(edges) < 2 or not numeric or edges[0] < 0 or any(low >= high for low, high in pairwise(edges)):
         raise ValueError(f'bucket edges: two or more finite, strictly increasing numbers from 0 up are needed, got {edges}')
     edges = [float(edge) for edge in edges]
-    buckets = [Bucket('r=0', 0., 0.)] if edges[0] == 0 else []
+    if cumulative:
+        return tuple(Bucket(f'r>={lower:g}', lower, math.inf) for lower in edges[:-1])
+    buckets = [Bucket('r=0', 0., 0., holds_upper=True)] if edges[0] == 0 else []
     for lower, upper in pairwise(edges):
         left = '(' if lower == 0 else '['
         right = ']' if upper == edges[-1] else ')'
-        buckets.append(Bucket(f'{left}{lower:g},{upper:g}{right}', lower, upper))
+        buckets.append(Bucket(f'{left}{lower:g},{upper:g}{right}', lower, upper, left == '[', right == ']'))
     return tuple(buckets)
 
 
+def bucket_members(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
+    """Which ratios lie in which bucket, shape (N, B) bool, from ratios of shape (N,).
+
+    Example:
+        >>> bucket_members(np.array([0., 0.7, np.nan]), make_buckets([0, 0.5, 1], cumulative=True)).tolist()
+        [[True, False], [True, True], [False, False]]
+    """
+    return np.stack([bucket.holds(np.asarray(ratios, dtype=np.float64)) for bucket in buckets], axis=1)
+
+
 def assign_buckets(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
-    """The index of each ratio's bucket, -1 for none (NaN, or outside all of them).
+    """The index of each ratio's bucket among disjoint ones, -1 for none (NaN, or outside all of them).
 
     Example:
         >>> assign_buckets(np.array([0., 0.05, 0.1, 1., np.nan]), make_buckets()).tolist()
         [0, 1, 2, 10, -1]
     """
-    ratios = np.asarray(ratios, dtype=np.float64)
-    index = np.full(ratios.shape, -1, dtype=np.int64)
-    for number, bucket in enumerate(buckets):
-        if bucket.lower == bucket.upper:
-            inside = ratios == bucket.lower
-        else:
-            above = ratios > bucket.lower if bucket.lower == 0 else ratios >= bucket.lower
-            inside = above & ((ratios <= bucket.upper) if bucket is buckets[-1] else (ratios < bucket.upper))
-        index[inside] = number
-    return index
+    members = bucket_members(ratios, buckets)
+    return np.where(members.any(axis=1), members.argmax(axis=1), -1)

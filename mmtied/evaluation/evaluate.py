@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from .accumulate import Records, join_records
-from .buckets import DEFAULT_EDGES, make_buckets
+from .buckets import DEFAULT_EDGES
+from .evaluations import make_evaluations, make_plan
 from .ground_truth import GroundTruth
 from .mask_pairs import rle_pairs
 from .matching import match, min_iou, rank_detections
 from .pairs import Pairs, box_pairs
-from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, in_area_ranges, limits
-from .ratios import describe_definition, image_ratios
+from .protocol import AREA_RANGES, IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, in_area_ranges, limits
 from .results import Detections
 from .summary import summarize
 from .targets import Targets, category_lookup, make_targets
@@ -26,7 +26,10 @@ def evaluate_coco(ground_truth: GroundTruth,
                   same_category: bool = False,
                   proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                   category_ids: Sequence[int] | None = None,
-                  device: torch.device | str = 'cpu') -> dict:
+                  device: torch.device | str = 'cpu',
+                  unit: str = 'image',
+                  cumulative: bool = False,
+                  further: Sequence[Mapping] = ()) -> dict:
     """AP of all images and of every occlusion bucket, equal to COCOeval on those images.
 
     Args:
@@ -38,25 +41,28 @@ def evaluate_coco(ground_truth: GroundTruth,
         proposal_nums: Limits of detections for each image and category, see `protocol.limits`.
         category_ids: Categories to evaluate, all by default. Annotations of the others still occlude.
         device: Where to match and accumulate.
+        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `evaluations.Evaluation`.
+        cumulative: Buckets r >= t in place of disjoint ones.
+        further: More evaluations from the same matching, each a dict of options of `evaluations.Evaluation`.
 
     Returns:
         The report, see `summary.summarize`.
 
     Raises:
-        ValueError: Unknown definition, IoU type or category, or unusable edges or limits.
+        ValueError: Unknown definition, unit, IoU type or category, or unusable edges or limits.
     """
     check_iou_types(tuple(detections))
-    buckets = make_buckets(edges)
-    name = describe_definition(definition, same_category)
+    evaluations = make_evaluations(further, definition=definition, edges=edges, unit=unit, cumulative=cumulative,
+                                   same_category=same_category)
     largest = limits(proposal_nums)[1]
     categories = ground_truth.select_categories(category_ids)
-    targets = make_targets(ground_truth, categories).to(device)
-    ratios = image_ratios(ground_truth, definition, same_category)
+    plan = make_plan(ground_truth, evaluations)
+    targets = make_targets(ground_truth, categories, plan.outside).to(device)
     records = {
         iou_type: join_records([match_detections(of_type, ground_truth, targets, categories, largest)])
         for iou_type, of_type in detections.items()
     }
-    return summarize(name, records, targets, ratios, buckets, proposal_nums)
+    return summarize(plan, records, targets, proposal_nums)
 
 
 def match_detections(detections: Detections, ground_truth: GroundTruth, targets: Targets, categories: np.ndarray,
@@ -99,6 +105,7 @@ def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area:
         targets: The targets that `pairs` points into.
     """
     thresholds = torch.from_numpy(IOU_THRESHOLDS).to(cells.device)
-    matched, ignored = match(pairs, cells, ~in_area_ranges(area), targets.crowd, targets.ignored, thresholds)
+    outside = (~in_area_ranges(area)).repeat(1, targets.ignored.shape[1] // len(AREA_RANGES))
+    matched, ignored = match(pairs, cells, outside, targets.patterns, thresholds)
     image = torch.div(cells, targets.num_categories, rounding_mode='floor')
     return Records(image, cells % targets.num_categories, rank, score, matched, ignored)

@@ -62,21 +62,7 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
         >>> occlusion_ratio(boxes, (20, 20))
         0.5
     """
-    check_definition(definition)
-    boxes_xywh = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
-    num = len(boxes_xywh)
-    if categories is not None and len(categories) != num:
-        raise ValueError(f'categories: {len(categories)} given for {num} boxes; one for each box is needed')
-    if needs_masks(definition):
-        if masks is None or len(masks) != num:
-            raise ValueError(f'definition {definition!r} needs one mask for each of the {num} boxes, '
-                             f'got {"none" if masks is None else len(masks)}')
-        masks = np.asarray(masks, dtype=bool).reshape(num, *image_size)
-    boxes = clip_boxes(boxes_xywh, image_size)
-
-    groups = [np.arange(num)] if categories is None else [
-        np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)
-    ]
+    boxes, groups, masks = _checked(boxes_xywh, image_size, definition, categories, masks)
     parts = []
     for members in groups:
         if definition == 'box_mask':
@@ -89,10 +75,56 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
     return float(overlap / total) if total > 0 else float('nan')
 
 
+def instance_ratios_of(boxes_xywh: np.ndarray,
+                       image_size: tuple[int, int],
+                       definition: str = 'covered',
+                       categories: np.ndarray | None = None,
+                       masks: Sequence[np.ndarray] | None = None) -> np.ndarray:
+    """The occlusion ratio of each instance of one image: the definition of the image's, restricted to the instance.
+
+    - `covered`, `instance_mean`, `union`: area(B_i inter union_{j != i} B_j) / area(B_i). (The area of B_i under two boxes or
+      more is what others cover of it, so `union` restricted to B_i is the same.)
+    - `pairwise`: sum_{j != i} area(B_i inter B_j) / area(B_i), unbounded
+    - `box_mask`: area(B_i inter union_{j != i} M_j) / area(B_i)
+    - `mask`: area(M_i inter union_{j != i} M_j) / area(M_i)
+
+    Args:
+        boxes_xywh: As for `occlusion_ratio`, and so are the others.
+        image_size: Height and width of the image in pixels.
+        definition: One of `DEFINITIONS`.
+        categories: Category of each instance, shape (N,), or None to let all occlude each other.
+        masks: Boolean masks, for `box_mask` and `mask` only.
+
+    Returns:
+        Shape (N,) float64; NaN for an instance without area in the image.
+
+    Raises:
+        ValueError: As `occlusion_ratio`.
+
+    Example:
+        >>> instance_ratios_of(np.array([[0., 0., 10., 10.], [5., 0., 20., 10.]]), (30, 30)).tolist()
+        [0.5, 0.25]
+    """
+    boxes, groups, masks = _checked(boxes_xywh, image_size, definition, categories, masks)
+    overlap, area = np.zeros(len(boxes)), np.zeros(len(boxes))
+    for members in groups:
+        if definition == 'box_mask':
+            parts = _box_parts_under_masks(boxes[members], masks[members]), _box_areas(boxes[members])
+        elif definition == 'mask':
+            shared = _depth(masks[members]) >= 2
+            parts = [(mask & shared).sum() for mask in masks[members]], masks[members].sum(axis=(1, 2))
+        elif definition == 'pairwise':
+            shared = _pairwise_areas(boxes[members])
+            parts = shared.sum(axis=1) - shared.diagonal(), shared.diagonal()
+        else:
+            parts = _covered_areas(boxes[members])
+        overlap[members], area[members] = parts
+    return np.divide(overlap, area, out=np.full(len(boxes), np.nan), where=area > 0)
+
+
 def instance_cover(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """The share of each box that other boxes cover, shape (N,), in [0, 1]; NaN for a box without area in the image."""
-    covered, areas = _covered_areas(clip_boxes(np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4), image_size))
-    return np.divide(covered, areas, out=np.full_like(areas, np.nan), where=areas > 0)
+    return instance_ratios_of(boxes_xywh, image_size)
 
 
 def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -101,6 +133,25 @@ def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarra
     left_top = boxes_xywh[:, :2]
     xyxy = np.concatenate([left_top, left_top + boxes_xywh[:, 2:]], axis=1)
     return np.clip(xyxy, 0, np.array([width, height, width, height], dtype=np.float64))
+
+
+def _checked(boxes_xywh: np.ndarray, image_size: tuple[int, int], definition: str, categories: np.ndarray | None,
+             masks: Sequence[np.ndarray] | None) -> tuple[np.ndarray, list[np.ndarray], np.ndarray | None]:
+    """Clipped boxes (xyxy), the groups of instances that may occlude each other, and the masks."""
+    check_definition(definition)
+    boxes_xywh = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
+    num = len(boxes_xywh)
+    if categories is not None and len(categories) != num:
+        raise ValueError(f'categories: {len(categories)} given for {num} boxes; one for each box is needed')
+    if needs_masks(definition):
+        if masks is None or len(masks) != num:
+            raise ValueError(f'definition {definition!r} needs one mask for each of the {num} boxes, '
+                             f'got {"none" if masks is None else len(masks)}')
+        masks = np.asarray(masks, dtype=bool).reshape(num, *image_size)
+    groups = [np.arange(num)] if categories is None else [
+        np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)
+    ]
+    return clip_boxes(boxes_xywh, image_size), groups, masks
 
 
 def _edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +167,7 @@ def _covered_areas(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
     shared = (in_y.T @ in_x) >= 2  # cells under two boxes or more: those of a box that another covers
     covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
-    return covered, (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return covered, _box_areas(boxes)
 
 
 def _overlap_areas(boxes: np.ndarray, definition: str) -> tuple[float, float]:
@@ -129,15 +180,24 @@ def _overlap_areas(boxes: np.ndarray, definition: str) -> tuple[float, float]:
         real = areas > 0
         return (covered[real] / areas[real]).sum(), real.sum()
     if definition == 'pairwise':
-        left_top = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-        sides = np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None)
-        areas = sides.prod(axis=2)
+        areas = _pairwise_areas(boxes)
         return np.triu(areas, k=1).sum(), np.trace(areas)
     in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
     in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
     depth = in_y.T @ in_x
     cells = np.outer(heights, widths)
     return cells[depth >= 2].sum(), cells[depth >= 1].sum()
+
+
+def _pairwise_areas(boxes: np.ndarray) -> np.ndarray:
+    """Area that each two of N xyxy boxes share, shape (N, N); their own areas on the diagonal."""
+    left_top = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    return np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None).prod(axis=2)
+
+
+def _box_areas(boxes: np.ndarray) -> np.ndarray:
+    """Areas of (N, 4) xyxy boxes."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def _depth(masks: np.ndarray) -> np.ndarray:
@@ -152,12 +212,17 @@ def _masks_covered(masks: np.ndarray) -> tuple[float, float]:
 
 
 def _covered_by_masks(boxes: np.ndarray, masks: np.ndarray) -> tuple[float, float]:
+    """Area of the boxes under the other masks, summed, and the boxes' areas, summed."""
+    return float(sum(_box_parts_under_masks(boxes, masks))), float(_box_areas(boxes).sum())
+
+
+def _box_parts_under_masks(boxes: np.ndarray, masks: np.ndarray) -> list[float]:
     """Area of each box under the other masks: pixels at a box's border count by the share that lies inside."""
-    depth, covered = _depth(masks), 0.
+    depth, covered = _depth(masks), []
     for (left, top, right, bottom), mask in zip(boxes, masks, strict=True):
         xs, ys = np.arange(int(left), math.ceil(right)), np.arange(int(top), math.ceil(bottom))
         inside = np.s_[int(top):math.ceil(bottom), int(left):math.ceil(right)]
         share_x = np.minimum(right, xs + 1) - np.maximum(left, xs)
         share_y = np.minimum(bottom, ys + 1) - np.maximum(top, ys)
-        covered += share_y @ (depth[inside] > mask[inside]) @ share_x
-    return float(covered), float(((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sum())
+        covered.append(share_y @ (depth[inside] > mask[inside]) @ share_x)
+    return covered

@@ -1,10 +1,12 @@
-"""The occlusion ratio of every image of a data set."""
+"""The occlusion ratio of every image, or of every instance, of a data set."""
+
+from collections.abc import Iterator
 
 import numpy as np
 from pycocotools import mask as mask_api
 
 from .ground_truth import GroundTruth
-from .occlusion import check_definition, needs_masks, occlusion_ratio
+from .occlusion import check_definition, instance_ratios_of, needs_masks, occlusion_ratio
 
 
 def describe_definition(definition: str, same_category: bool) -> str:
@@ -28,17 +30,36 @@ def image_ratios(ground_truth: GroundTruth, definition: str = 'covered', same_ca
     Returns:
         Shape (I,) float64 in the order of `ground_truth.image_ids`; NaN for images without an instance.
     """
-    with_masks = needs_masks(definition)
     ratios = np.full(len(ground_truth.image_ids), np.nan)
+    for image, _, instances in _images(ground_truth, definition, same_category):
+        ratios[image] = occlusion_ratio(**instances)
+    return ratios
+
+
+def instance_ratios(ground_truth: GroundTruth, definition: str = 'covered', same_category: bool = False) -> np.ndarray:
+    """The ratio of each annotation, see `occlusion.instance_ratios_of`; arguments as for `image_ratios`.
+
+    Returns:
+        Shape (N,) float64 in the order of the annotations; NaN for crowds and annotations without area in the image.
+    """
+    ratios = np.full(len(ground_truth.image), np.nan)
+    for _, members, instances in _images(ground_truth, definition, same_category):
+        ratios[members] = instance_ratios_of(**instances)
+    return ratios
+
+
+def _images(ground_truth: GroundTruth, definition: str, same_category: bool) -> Iterator[tuple[int, np.ndarray, dict]]:
+    """Position of each image with an instance, positions of its instances, and the arguments of the maths."""
+    with_masks = needs_masks(definition)
     single = np.flatnonzero(~ground_truth.crowd)
     single = single[np.argsort(ground_truth.image[single], kind='stable')]
     images, starts = np.unique(ground_truth.image[single], return_index=True)
     for image, members in zip(images.tolist(), np.split(single, starts)[1:], strict=True):
-        masks = categories = None
+        masks = None
         if with_masks:
             masks = mask_api.decode([ground_truth.rle(member) for member in members.tolist()]).transpose(2, 0, 1)
-        if same_category:
-            categories = ground_truth.category[members]
-        size = tuple(ground_truth.image_sizes[image].tolist())
-        ratios[image] = occlusion_ratio(ground_truth.boxes_xywh[members], size, definition, categories, masks)
-    return ratios
+        yield image, members, dict(boxes_xywh=ground_truth.boxes_xywh[members],
+                                   image_size=tuple(ground_truth.image_sizes[image].tolist()),
+                                   definition=definition,
+                                   categories=ground_truth.category[members] if same_category else None,
+                                   masks=masks)

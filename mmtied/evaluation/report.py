@@ -47,7 +47,7 @@ def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
     with atomic_path(paths[0]) as temporary:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + '\n')
     with atomic_path(paths[1]) as temporary, temporary.open('w', newline='') as file:
-        rows = csv.DictWriter(file, _CSV_HEADER)
+        rows = csv.DictWriter(file, _CSV_HEADER, extrasaction='ignore')
         rows.writeheader()
         for iou_type in reported_iou_types(report):
             common = dict(definition=report['definition'], iou_type=iou_type)

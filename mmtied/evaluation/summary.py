@@ -1,89 +1,100 @@
-"""The report of one evaluation: the numbers of the whole set and of every bucket, as plain values."""
+"""The report: the numbers of the whole set and of every bucket of each evaluation, as plain values."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .accumulate import Records, average_precision
-from .buckets import Bucket, assign_buckets
+from .accumulate import Records
+from .buckets import Bucket
+from .evaluations import Evaluation, Grouping, Plan, whole_set
+from .group_counts import group_counts, shared_categories
+from .grouped import grouped_precision
 from .protocol import AREA_RANGES, IOU_THRESHOLDS, limits
 from .targets import Targets
 
+#: What is also averaged over the categories that all buckets share.
+_SHARED = ('AP', 'AP50', 'AP75')
 
-def summarize(definition: str, records: Mapping[str, Records], targets: Targets, ratios: np.ndarray,
-              buckets: Sequence[Bucket], proposal_nums: Sequence[int]) -> dict:
-    """The report.
+
+def summarize(plan: Plan, records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int]) -> dict:
+    """The report of a plan's evaluations.
 
     Args:
-        definition: How the report names the ratio's definition.
+        plan: The evaluations and their groups.
         records: Match records by IoU type, sorted as `join_records` sorts.
         targets: The ground truth that they were matched with.
-        ratios: Occlusion ratio of every image, shape (I,), NaN for none.
-        buckets: The buckets.
         proposal_nums: See `protocol.limits`.
 
     Returns:
-        ``{'definition': ..., '<iou type>': {'all': {...}, 'buckets': [{'name', 'lower', 'upper', ...}]}}``, ``...`` being
-        images, instances, categories, AP, AP50, AP75, AP_S, AP_M, AP_L; None where there is nothing to average.
+        ``{'definition', 'unit', 'cumulative', 'intervals', 'shared_categories', '<iou type>': {'all': ROW, 'buckets':
+        [{'name', 'lower', 'upper', **ROW}]}, 'further': [the same of every further evaluation]}``. A row has images,
+        instances, categories, instances_small, instances_medium, instances_large, instances_per_image, AP, AP50, AP75,
+        AP_S, AP_M, AP_L, and AP_shared, AP50_shared, AP75_shared over the categories that have a ground truth in every
+        bucket that has any; None where there is nothing to average. `upper` of a cumulative bucket is None.
     """
-    whole = torch.zeros(len(ratios), dtype=torch.int64)
-    bucket_of_image = torch.from_numpy(assign_buckets(ratios, buckets))
-    report = {'definition': definition}
-    counts_all = _counts(targets, whole, 1)
-    counts = _counts(targets, bucket_of_image, len(buckets))
+    device = targets.cells.device
+    everything = whole_set(len(targets.starts) - 1).to(device)
+    whole = {iou_type: _precision(table, targets, everything, proposal_nums) for iou_type, table in records.items()}
+    reports = [
+        _report(evaluation, grouping.to(device), everything, whole, records, targets, proposal_nums)
+        for evaluation, grouping in zip(plan.evaluations, plan.groupings, strict=True)
+    ]
+    return {**reports[0], 'further': reports[1:]}
+
+
+def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, whole: Mapping[str, dict[str, Tensor]],
+            records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int]) -> dict:
+    """The report of one evaluation."""
+    (counts_all, ), _ = group_counts(targets, everything)
+    counts, present = group_counts(targets, grouping)
+    shared = shared_categories(present)
+    report = {'definition': evaluation.name, 'unit': evaluation.unit, 'cumulative': evaluation.cumulative,
+              'intervals': None, 'shared_categories': int(shared.sum())}
     for iou_type, table in records.items():
-        everything = _statistics(table, targets, whole, 1, proposal_nums)
-        by_bucket = _statistics(table, targets, bucket_of_image, len(buckets), proposal_nums)
+        statistics_all, = _statistics(whole[iou_type], shared)
+        statistics = _statistics(_precision(table, targets, grouping, proposal_nums), shared)
         report[iou_type] = {
-            'all': {**counts_all[0], **everything[0]},
-            'buckets': [{**asdict(bucket), **counts[number], **by_bucket[number]} for number, bucket in enumerate(buckets)],
+            'all': {**counts_all, **statistics_all},
+            'buckets': [{**_edges(bucket), **count, **numbers}
+                        for bucket, count, numbers in zip(evaluation.buckets, counts, statistics, strict=True)],
         }
     return report
 
 
-def _counts(targets: Targets, group_of_image: Tensor, num_groups: int) -> list[dict]:
-    """Images, instances (crowds left out) and categories with an instance, of each group."""
-    positives = targets.positives()
-    group, inside = group_of_image.to(positives.image.device)[positives.image], ~targets.crowd
-    inside = inside & (group >= 0)
-    group, category = group[inside], positives.category[inside]
-    present = torch.unique(group * targets.num_categories + category)
-    images = torch.bincount(group_of_image[group_of_image >= 0], minlength=num_groups).tolist()
-    instances = torch.bincount(group, minlength=num_groups).tolist()
-    category_groups = torch.div(present, targets.num_categories, rounding_mode='floor')
-    categories = torch.bincount(category_groups, minlength=num_groups).tolist()
-    return [dict(images=image, instances=instance, categories=category)
-            for image, instance, category in zip(images, instances, categories, strict=True)]
+def _edges(bucket: Bucket) -> dict:
+    return dict(name=bucket.name, lower=bucket.lower, upper=None if math.isinf(bucket.upper) else bucket.upper)
 
 
-def _statistics(records: Records, targets: Targets, group_of_image: Tensor, num_groups: int,
-                proposal_nums: Sequence[int]) -> list[dict]:
-    """`protocol.STATISTICS` of each group."""
+def _precision(records: Records, targets: Targets, grouping: Grouping, proposal_nums: Sequence[int]) -> dict[str, Tensor]:
+    """`protocol.STATISTICS` before the mean over thresholds and categories, each (B, thresholds, K)."""
     headline, largest = limits(proposal_nums)
 
     def ap_at(limit: int) -> Tensor:
-        return average_precision(records, targets.positives(), group_of_image.to(records.image.device), num_groups,
-                                 targets.num_categories, len(IOU_THRESHOLDS), limit)
+        return grouped_precision(records, targets.positives(), grouping, targets.num_categories, limit)
 
     ap = ap_at(largest)
     headline_ap = ap if headline == largest else ap_at(headline)
-    half, three_quarters = (IOU_THRESHOLDS.tolist().index(threshold) for threshold in (.5, .75))
+    at = {threshold: slice(number, number + 1) for number, threshold in enumerate(IOU_THRESHOLDS.tolist())}
     size = {name: number for number, name in enumerate(AREA_RANGES)}
-    columns = {
+    return {
         'AP': headline_ap[:, size['all']],
-        'AP50': ap[:, size['all'], half],
-        'AP75': ap[:, size['all'], three_quarters],
+        'AP50': ap[:, size['all'], at[.5]],
+        'AP75': ap[:, size['all'], at[.75]],
         'AP_S': ap[:, size['small']],
         'AP_M': ap[:, size['medium']],
         'AP_L': ap[:, size['large']],
     }
-    means = {name: _mean(values.flatten(1)) for name, values in columns.items()}
-    return [{name: values[group] for name, values in means.items()} for group in range(num_groups)]
+
+
+def _statistics(precision: Mapping[str, Tensor], shared: Tensor) -> list[dict]:
+    """The means for each group, over all categories and over the shared ones."""
+    means = {name: _mean(values) for name, values in precision.items()}
+    means |= {f'{name}_shared': _mean(precision[name][:, :, shared]) for name in _SHARED}
+    return [dict(zip(means, row, strict=True)) for row in zip(*means.values(), strict=True)]
 
 
 def _mean(values: Tensor) -> list[float | None]:
-    """The mean of each row over what is defined in it; None where nothing is."""
-    return [None if mean != mean else mean for mean in values.nanmean(1).tolist()]
+    """The mean of each group over what is defined in it; None where nothing is."""
+    return [None if math.isnan(mean) else mean for mean in torch.nanmean(values.flatten(1), 1).tolist()]

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from .accumulate import Positives
 from .ground_truth import GroundTruth
+from .ignore_patterns import IgnorePatterns, find_patterns
 from .protocol import in_area_ranges
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The annotations of the evaluated categories; G of them, A area ranges, K categories.
+    """The annotations of the evaluated categories; G of them, K categories, A columns.
+
+    Columns are the four area ranges, then the area ranges of each instance bucket.
 
     Args:
         num_categories: K.
@@ -22,7 +25,8 @@ class Targets:
         cells: ``image * K + category``, sorted, shape (G,) int64. Within a cell targets keep the file's order.
         boxes_xywh: Shape (G, 4) float64.
         crowd: Shape (G,) bool.
-        ignored: Crowd, or area outside the range, shape (G, A) bool.
+        ignored: Crowd, or area outside the range, or outside the instance bucket, shape (G, A) bool.
+        patterns: What of `ignored` differs within a cell.
     """
 
     num_categories: int
@@ -32,17 +36,12 @@ class Targets:
     boxes_xywh: Tensor
     crowd: Tensor
     ignored: Tensor
+    patterns: IgnorePatterns
 
     def to(self, device: torch.device | str) -> 'Targets':
         """The same on another device."""
         return Targets(self.num_categories, self.annotation, self.starts, self.cells.to(device), self.boxes_xywh.to(device),
-                       self.crowd.to(device), self.ignored.to(device))
-
-    def of_image(self, image: int) -> 'Targets':
-        """The targets of the image at a position, as views."""
-        part = slice(self.starts[image], self.starts[image + 1])
-        return Targets(self.num_categories, self.annotation[part], [0, part.stop - part.start], self.cells[part],
-                       self.boxes_xywh[part], self.crowd[part], self.ignored[part])
+                       self.crowd.to(device), self.ignored.to(device), self.patterns.to(device))
 
     def positives(self) -> Positives:
         """The targets that count, by area range."""
@@ -50,27 +49,33 @@ class Targets:
         return Positives(image, self.cells % self.num_categories, ~self.ignored)
 
 
-def make_targets(ground_truth: GroundTruth, categories: np.ndarray) -> Targets:
+def make_targets(ground_truth: GroundTruth, categories: np.ndarray, outside: np.ndarray | None = None) -> Targets:
     """The targets of some categories, on the CPU.
 
     Args:
         ground_truth: The annotations.
         categories: Sorted positions in `ground_truth.category_ids`, shape (K,); see `GroundTruth.select_categories`.
+        outside: Which of the N annotations are outside each of C instance buckets, shape (N, C) bool.
     """
     category = category_lookup(ground_truth, categories)[ground_truth.category]
     cells = ground_truth.image * len(categories) + category
     annotation = np.flatnonzero(category >= 0)
     annotation = annotation[np.argsort(cells[annotation], kind='stable')]
+    cells = torch.from_numpy(cells[annotation])
     crowd = torch.from_numpy(ground_truth.crowd[annotation])
     starts = np.searchsorted(ground_truth.image[annotation], np.arange(len(ground_truth.image_ids) + 1))
-    area = torch.from_numpy(ground_truth.area[annotation])
+    ignored = crowd[:, None] | ~in_area_ranges(torch.from_numpy(ground_truth.area[annotation]))
+    if outside is not None:
+        of_bucket = ignored[:, None, :] | torch.from_numpy(outside[annotation])[:, :, None]
+        ignored = torch.cat([ignored, of_bucket.flatten(1)], dim=1)
     return Targets(num_categories=len(categories),
                    annotation=annotation,
                    starts=starts.tolist(),
-                   cells=torch.from_numpy(cells[annotation]),
+                   cells=cells,
                    boxes_xywh=torch.from_numpy(ground_truth.boxes_xywh[annotation]),
                    crowd=crowd,
-                   ignored=crowd[:, None] | ~in_area_ranges(area))
+                   ignored=ignored,
+                   patterns=find_patterns(cells, ignored, crowd))
 
 
 def category_lookup(ground_truth: GroundTruth, categories: np.ndarray) -> np.ndarray:

@@ -6,10 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
+from mmtied.evaluation.ignore_patterns import find_patterns
 from mmtied.evaluation.matching import match, rank_detections
 from mmtied.evaluation.pairs import Pairs, box_iou, cell_pairs, empty_pairs
 
 HALF = torch.tensor([.5], dtype=torch.float64)
+
+
+def one_cell(ignored, crowd):
+    return find_patterns(torch.zeros(len(crowd), dtype=torch.int64), ignored, crowd)
 
 
 def matched_by(iou, crowd=None, ignored=None, thresholds=HALF):
@@ -19,7 +24,7 @@ def matched_by(iou, crowd=None, ignored=None, thresholds=HALF):
     crowd = torch.tensor(crowd or [False] * iou.shape[1])
     ignored = torch.tensor(ignored or [False] * iou.shape[1]) | crowd
     found = match(Pairs(detection, target, iou[detection, target]), torch.zeros(len(iou), dtype=torch.int64),
-                  torch.zeros(len(iou), 1, dtype=torch.bool), crowd, ignored[:, None], thresholds)
+                  torch.zeros(len(iou), 1, dtype=torch.bool), one_cell(ignored[:, None], crowd), thresholds)
     return found.matched[:, 0].tolist(), found.ignored[:, 0].tolist()
 
 
@@ -53,7 +58,7 @@ def test_bits_are_thresholds_and_equality_reaches_one():
 
 def test_an_unmatched_detection_outside_the_area_range_is_ignored():
     found = match(empty_pairs(torch.device('cpu')), torch.zeros(1, dtype=torch.int64), torch.tensor([[True, False]]),
-                  torch.zeros(0, dtype=torch.bool), torch.zeros(0, 2, dtype=torch.bool), HALF)
+                  one_cell(torch.zeros(0, 2, dtype=torch.bool), torch.zeros(0, dtype=torch.bool)), HALF)
     assert found.ignored.tolist() == [[1, 0]]
 
 
