@@ -5,6 +5,7 @@ outside the bucket is ignored, not negative, as COCO treats one outside an area 
 "area ranges", with match bits of its own.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -98,13 +99,20 @@ class Plan(NamedTuple):
     Args:
         evaluations: The first is the main one.
         groupings: The groups of each.
+        ratios: The occlusion ratios of each: of the images, shape (I,), or of the annotations, shape (N,).
         outside: Which annotations are outside each instance bucket, shape (N, C) bool, all evaluations' instance buckets
             one after the other; matching has 4 + 4 C columns.
     """
 
     evaluations: tuple[Evaluation, ...]
     groupings: tuple[Grouping, ...]
+    ratios: tuple[np.ndarray, ...]
     outside: np.ndarray
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of the match records."""
+        return len(AREA_RANGES) * (1 + self.outside.shape[1])
 
 
 def make_plan(ground_truth: GroundTruth, evaluations: Sequence[Evaluation]) -> Plan:
@@ -115,20 +123,23 @@ def make_plan(ground_truth: GroundTruth, evaluations: Sequence[Evaluation]) -> P
         evaluations: One or more.
     """
     num_images, block = len(ground_truth.image_ids), len(AREA_RANGES)
-    groupings, outside = [], [np.empty((len(ground_truth.image), 0), dtype=bool)]
+    ratios_of = {'image': functools.cache(functools.partial(image_ratios, ground_truth)),
+                 'instance': functools.cache(functools.partial(instance_ratios, ground_truth))}
+    groupings, ratios, outside = [], [], [np.empty((len(ground_truth.image), 0), dtype=bool)]
     num_columns = block
     for evaluation in evaluations:
-        options, buckets = (evaluation.definition, evaluation.same_category), evaluation.buckets
+        buckets = evaluation.buckets
+        ratios.append(ratios_of[evaluation.unit](evaluation.definition, evaluation.same_category))
+        inside = bucket_members(ratios[-1], buckets)
         if evaluation.unit == 'image':
-            members = torch.from_numpy(bucket_members(image_ratios(ground_truth, *options), buckets))
-            columns = torch.zeros(len(buckets), dtype=torch.int64)
+            members, columns = torch.from_numpy(inside), torch.zeros(len(buckets), dtype=torch.int64)
         else:
-            outside.append(~bucket_members(instance_ratios(ground_truth, *options), buckets))
+            outside.append(~inside)
             members = torch.ones(num_images, len(buckets), dtype=torch.bool)
             columns = num_columns + block * torch.arange(len(buckets))
             num_columns += block * len(buckets)
         groupings.append(Grouping(members, columns))
-    return Plan(tuple(evaluations), tuple(groupings), np.concatenate(outside, axis=1))
+    return Plan(tuple(evaluations), tuple(groupings), tuple(ratios), np.concatenate(outside, axis=1))
 
 
 def make_evaluations(further: Sequence[Mapping], **options) -> tuple[Evaluation, ...]:

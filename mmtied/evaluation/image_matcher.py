@@ -1,40 +1,69 @@
-"""Match the predictions of one image at a time, on the device that holds them."""
+"""Match predictions on the device that holds them: taken image by image, matched many images at a time."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from pycocotools import mask as mask_api
 from torch import Tensor
 
-from .accumulate import Records
+from .accumulate import Records, no_records
+from .dense_masks import dense_mask_iou
 from .evaluate import make_records
 from .ground_truth import GroundTruth, to_rle
-from .mask_pairs import count_pixels, crop_mask, dense_mask_pairs, rle_pairs
 from .matching import min_iou, rank_detections
-from .pairs import box_pairs
+from .pairs import Pairs, box_pairs, cell_pairs, empty_pairs, join_pairs
 from .protocol import IOU_THRESHOLDS
 from .results import rle_areas
+from .target_masks import TargetMasks
 from .targets import Targets, make_targets
 
 _MIN_IOU = min_iou(torch.from_numpy(IOU_THRESHOLDS))
 
 
+class Candidates(NamedTuple):
+    """What is kept of an image's predictions of one IoU type until they are matched; N predictions, G ground truths.
+
+    Args:
+        image: Position of the image.
+        labels: Shape (N,) integers.
+        scores: Shape (N,).
+        boxes_xyxy: Shape (N, 4), for boxes.
+        area: Pixels, shape (N,), for masks.
+        iou: Shape (N, G), for masks, as `dense_masks.dense_mask_iou` gives it.
+    """
+
+    image: int
+    labels: Tensor
+    scores: Tensor
+    boxes_xyxy: Tensor | None = None
+    area: Tensor | None = None
+    iou: Tensor | None = None
+
+
 class ImageMatcher:
-    """Turns predictions of single images into match records.
+    """Turns predictions into match records.
 
     Args:
         ground_truth: The annotations.
         category_ids: Category id of each label, in the order of the labels.
         limit: Detections kept for each image and category.
+        outside: Which annotations are outside each instance bucket, see `targets.make_targets`.
     """
 
-    def __init__(self, ground_truth: GroundTruth, category_ids: Sequence[int], limit: int) -> None:
+    def __init__(self, ground_truth: GroundTruth, category_ids: Sequence[int], limit: int,
+                 outside: np.ndarray | None = None) -> None:
         self.ground_truth = ground_truth
         self.categories = ground_truth.select_categories(category_ids)
-        self.targets = make_targets(ground_truth, self.categories)
+        self.targets = make_targets(ground_truth, self.categories, outside)
         self.limit = limit
         self._place_of_label = torch.from_numpy(
             np.searchsorted(ground_truth.category_ids[self.categories], np.asarray(category_ids, dtype=np.int64)))
+        label_of_place = torch.argsort(self._place_of_label)
+        self._target_labels = label_of_place[self.targets.cells % self.targets.num_categories].tolist()
+        self._crowd = self.targets.crowd.tolist()
+        self._masks = TargetMasks(ground_truth)
         self._position = {image_id: position for position, image_id in enumerate(ground_truth.image_ids.tolist())}
         self._on_device: dict[torch.device, tuple[Targets, Tensor]] = {}
 
@@ -44,72 +73,123 @@ class ImageMatcher:
             raise ValueError(f'predictions for image id {image_id!r}, which is not in {self.ground_truth.source}')
         return self._position[image_id]
 
-    def match_boxes(self, image_id: int, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Records:
-        """The records by box IoU.
+    def take_boxes(self, image_id: int, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Candidates:
+        """Copy what matching by box IoU needs. Does not wait for the device.
 
         Args:
             image_id: The image's id in the annotation file.
             labels: Shape (N,), integers.
-            scores: Shape (N,), finite.
+            scores: Shape (N,).
             boxes_xyxy: Shape (N, 4) in pixels of the annotated image.
 
         Raises:
-            ValueError: Unknown image, a label without a category, scores or boxes that are not finite.
+            ValueError: Unknown image, or shapes that do not fit.
         """
-        cells, order, rank, scores, targets = self._rank(image_id, labels, scores)
-        boxes = boxes_xyxy.double()[order]  # before any subtraction, as CocoMetric does by way of Python floats
-        if not bool(torch.isfinite(boxes).all()):
-            raise ValueError(f'image id {image_id}: predicted boxes must be finite numbers; the model may have diverged')
-        boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-        pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd, _MIN_IOU)
-        return make_records(pairs, cells, rank, scores, boxes[:, 2] * boxes[:, 3], targets)
+        _check_shapes(image_id, labels, scores, boxes=(boxes_xyxy, 4))
+        return Candidates(self.position(image_id), labels.clone(), scores.clone(), boxes_xyxy.clone())
 
-    def match_masks(self, image_id: int, labels: Tensor, scores: Tensor, masks: Tensor | Sequence[dict]) -> Records:
-        """The records by mask IoU.
+    def take_masks(self, image_id: int, labels: Tensor, scores: Tensor, masks: Tensor | Sequence[dict]) -> Candidates:
+        """Compare masks with the image's ground truth; no pixels are kept.
 
         Args:
             image_id: The image's id in the annotation file.
             labels: Shape (N,), integers.
-            scores: Shape (N,), finite.
+            scores: Shape (N,).
             masks: Boolean masks of the annotated image's size, shape (N, height, width), or N run-length codes.
 
         Raises:
-            ValueError: As `match_boxes`, and masks of another size than the image.
+            ValueError: Unknown image, shapes that do not fit, or masks of another size than the image.
         """
-        cells, order, rank, scores, targets = self._rank(image_id, labels, scores)
-        size = self.ground_truth.image_sizes[self.position(image_id)].tolist()
-        annotations = targets.annotation.tolist()
+        image = self.position(image_id)
+        size = self.ground_truth.image_sizes[image].tolist()
+        here = slice(self.targets.starts[image], self.targets.starts[image + 1])
+        annotations, crowd = self.targets.annotation[here].tolist(), self._crowd[here]
         if isinstance(masks, Tensor):
+            _check_shapes(image_id, labels, scores)
             if len(masks) and list(masks.shape[1:]) != size:
                 raise ValueError(f'image id {image_id}: predicted masks have size {list(masks.shape[1:])}, '
                                  f'the image {size} (height, width)')
-            area = count_pixels(masks)[order]
-            pairs = dense_mask_pairs(cells, masks, order, area, targets.cells,
-                                     lambda target: self._crop(annotations[target], masks.device), targets.crowd, _MIN_IOU)
+            _check_shapes(image_id, labels, scores, masks=(masks, *masks.shape[1:]))
+            crops = [self._masks.crop(annotation) for annotation in annotations]
+            area, iou = dense_mask_iou(masks, labels, crops, self._target_labels[here], crowd, _MIN_IOU)
         else:
-            rles = [to_rle(masks[number], *size, f'image id {image_id}') for number in order.tolist()]
-            area = torch.from_numpy(rle_areas(rles)).to(cells.device)
-            pairs = rle_pairs(cells, rles, targets.cells, lambda target: self.ground_truth.rle(annotations[target]),
-                              targets.crowd, _MIN_IOU)
-        return make_records(pairs, cells, rank, scores, area, targets)
+            _check_shapes(image_id, labels, scores, masks=(torch.empty(len(masks)), ))
+            rles = [to_rle(rle, *size, f'image id {image_id}') for rle in masks]
+            targets = [self.ground_truth.rle(annotation) for annotation in annotations]
+            iou = mask_api.iou(rles, targets, list(map(int, crowd))) if rles and targets else np.zeros((len(rles), len(targets)))
+            area, iou = torch.from_numpy(rle_areas(rles)).long(), torch.from_numpy(iou)
+        return Candidates(image, labels.clone(), scores.clone(), area=area.to(scores.device), iou=iou.to(scores.device))
 
-    def _rank(self, image_id: int, labels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Targets]:
-        """Cells, order, ranks and scores of the detections that are kept, and the image's targets."""
-        position, device = self.position(image_id), scores.device
+    def match(self, candidates: Sequence[Candidates]) -> Records:
+        """The records of different images' candidates of one IoU type, on the device of the last.
+
+        Raises:
+            ValueError: Scores or boxes that are not finite, or a label without a category; names the image.
+        """
+        if not candidates:
+            return no_records(self.targets.ignored.shape[1])
+        device = candidates[-1].scores.device
         if device not in self._on_device:
             self._on_device[device] = self.targets.to(device), self._place_of_label.to(device)
         targets, place_of_label = self._on_device[device]
-        scores, labels = scores.double(), labels.long()
-        if not bool(torch.isfinite(scores).all()):
-            raise ValueError(f'image id {image_id}: predicted scores must be finite numbers; the model may have diverged')
-        if bool(((labels < 0) | (labels >= len(place_of_label))).any()):
-            raise ValueError(f'image id {image_id}: predicted labels must be from 0 to {len(place_of_label) - 1}, '
-                             f'got {int(labels.min())} to {int(labels.max())}')
-        cells = position * self.targets.num_categories + place_of_label[labels]
+        columns = [None if column[0] is None else torch.cat([part.to(device) for part in column])
+                   for column in list(zip(*candidates, strict=True))[1:5]]
+        labels, scores, boxes, area = columns
+        counts = torch.tensor([len(part.scores) for part in candidates])
+        image = torch.repeat_interleave(torch.tensor([part.image for part in candidates]), counts).to(device)
+        self._check_values(image, labels, scores, boxes)
+        scores = scores.double()
+        cells = image * targets.num_categories + place_of_label[labels.long()]
         order, rank = rank_detections(cells, scores, self.limit)
-        return cells[order], order, rank, scores[order], targets.of_image(position)
+        cells, scores = cells[order], scores[order]
+        if boxes is not None:
+            boxes = boxes.double()[order]  # before any subtraction, as CocoMetric does by way of Python floats
+            boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+            pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd, _MIN_IOU)
+            area = boxes[:, 2] * boxes[:, 3]
+        else:
+            pairs = self._mask_pairs(candidates, counts, cells, order, targets)
+            area = area[order]
+        return make_records(pairs, cells, rank, scores, area, targets)
 
-    def _crop(self, annotation: int, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
-        mask, corner = crop_mask(self.ground_truth.rle(annotation))
-        return torch.from_numpy(mask).to(device), corner
+    def _mask_pairs(self, candidates: Sequence[Candidates], counts: Tensor, cells: Tensor, order: Tensor,
+                    targets: Targets) -> Pairs:
+        """Look the pairs of one cell up in the images' tables of IoU."""
+        device = cells.device
+        iou = torch.cat([part.iou.to(device).flatten() for part in candidates])
+        # The entry of a detection and a target stands at row[detection] + target.
+        first = torch.tensor([targets.starts[part.image] for part in candidates])
+        width = torch.tensor([part.iou.shape[1] for part in candidates])
+        table = (counts * width).cumsum(0) - counts * width
+        in_image = torch.arange(int(counts.sum())) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        row = torch.repeat_interleave(table - first, counts) + in_image * torch.repeat_interleave(width, counts)
+        row = row.to(device)[order]
+        found = [empty_pairs(device)]
+        for detection, target in cell_pairs(cells, targets.cells):
+            value = iou[row[detection] + target]
+            keep = value >= _MIN_IOU
+            found.append(Pairs(detection[keep], target[keep], value[keep]))
+        return join_pairs(found)
 
+    def _check_values(self, image: Tensor, labels: Tensor, scores: Tensor, boxes: Tensor | None) -> None:
+        num_labels = len(self._place_of_label)
+        unusable = {
+            'scores must be finite numbers; the model may have diverged': ~torch.isfinite(scores),
+            f'labels must be from 0 to {num_labels - 1}': (labels < 0) | (labels >= num_labels),
+        }
+        if boxes is not None:
+            unusable['boxes must be finite numbers; the model may have diverged'] = ~torch.isfinite(boxes).all(1)
+        where = torch.stack(list(unusable.values()))
+        if bool(where.any()):
+            kind, detection = where.nonzero()[0].tolist()
+            image_id = self.ground_truth.image_ids[int(image[detection])]
+            raise ValueError(f'image id {image_id}: predicted {list(unusable)[kind]}')
+
+
+def _check_shapes(image_id: int, labels: Tensor, scores: Tensor, **more: tuple) -> None:
+    """A ValueError unless labels, scores and what else is given fit each other."""
+    expected = {'scores': (scores, ), 'labels': (labels, ), **more}
+    for name, (values, *rest) in expected.items():
+        if list(values.shape) != [len(scores), *rest]:
+            raise ValueError(f'image id {image_id}: predicted {name} have shape {list(values.shape)}, '
+                             f'which does not fit scores of shape {list(scores.shape)}')

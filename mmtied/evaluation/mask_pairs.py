@@ -1,4 +1,4 @@
-"""Pairs by the IoU of masks, from exact pixel counts: boolean masks on any device, or run-length codes on the CPU."""
+"""Pairs by the IoU of masks as run-length codes, on the CPU, from exact pixel counts."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,60 +7,7 @@ import torch
 from pycocotools import mask as mask_api
 from torch import Tensor
 
-from .pairs import Pairs, empty_pairs, join_pairs
-
-
-def dense_mask_pairs(detection_cells: Tensor, masks: Tensor, order: Tensor, area: Tensor, target_cells: Tensor,
-                     target_mask: Callable[[int], tuple[Tensor, tuple[int, int]]], crowd: Tensor, min_iou: float) -> Pairs:
-    """Pairs of one image from boolean masks.
-
-    Only pixels inside a target's own crop are read, and only of detections of its category.
-
-    Args:
-        detection_cells: Shape (D,) int64, sorted.
-        masks: Shape (N, height, width), bool.
-        order: Which of `masks` each detection has, shape (D,) int64.
-        area: Pixels of each detection's mask, shape (D,) int64.
-        target_cells: Shape (G,) int64, sorted.
-        target_mask: Gives, for the target at a position, its mask cropped to the box around it as a bool tensor, and the
-            crop's top and left in the image.
-        crowd: Shape (G,) bool.
-        min_iou: The smallest IoU of a pair.
-    """
-    device = masks.device
-    first = torch.searchsorted(detection_cells, target_cells).tolist()
-    last = torch.searchsorted(detection_cells, target_cells, right=True).tolist()
-    found = [empty_pairs(device)]
-    for target, (start, end) in enumerate(zip(first, last, strict=True)):
-        if start == end:
-            continue
-        mask, (top, left) = target_mask(target)
-        height, width = mask.shape
-        shared = count_pixels(masks[:, top:top + height, left:left + width][order[start:end]] & mask)
-        union = torch.where(crowd[target], area[start:end], area[start:end] + count_pixels(mask[None]) - shared)
-        iou = torch.where(shared > 0, shared.double() / union.double(), 0)
-        keep = iou >= min_iou
-        detection = torch.arange(start, end, device=device)
-        found.append(Pairs(detection[keep], torch.full_like(detection, target)[keep], iou[keep]))
-    pairs = join_pairs(found)
-    by_detection = torch.argsort(pairs.detection, stable=True)
-    return Pairs(*(column[by_detection] for column in pairs))
-
-
-def count_pixels(masks: Tensor) -> Tensor:
-    """Pixels of each of (N, height, width) boolean masks, shape (N,) int64.
-
-    On the CPU NumPy counts: its loop over bytes takes a small fraction of the time of torch's sum.
-    """
-    if masks.device.type == 'cpu':
-        return torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()], dtype=torch.int64)
-    return masks.sum((1, 2))
-
-
-def crop_mask(rle: dict) -> tuple[np.ndarray, tuple[int, int]]:
-    """A run-length code's pixels, cropped to the box around them, (height, width) bool, and the crop's top and left."""
-    left, top, width, height = (int(side) for side in mask_api.toBbox(rle))
-    return mask_api.decode(rle)[top:top + height, left:left + width].astype(bool), (top, left)
+from .pairs import Pairs
 
 
 def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_cells: Tensor,

@@ -5,18 +5,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.dist import broadcast_object_list, get_comm_device, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 from torch import Tensor
 
-from .accumulate import Records, join_records, no_records
-from .buckets import DEFAULT_EDGES, make_buckets
+from .accumulate import join_records
+from .buckets import DEFAULT_EDGES
+from .evaluations import Evaluation, make_evaluations, make_plan
+from .gather import gather_tensors
 from .ground_truth import GroundTruth, read_ground_truth
 from .image_matcher import ImageMatcher
+from .matched_images import MatchedImages, join_once, match_images
 from .protocol import PROPOSAL_NUMS, STATISTICS, check_iou_types, limits
-from .ratios import describe_definition, image_ratios
 from .report import format_tables
 from .summary import summarize
 
@@ -24,16 +27,20 @@ from .summary import summarize
 _COCO_METRIC_NAMES = dict(zip(STATISTICS, ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'), strict=True))
 #: What is reported of each bucket as scalars; the report has everything.
 _BUCKET_SCALARS = ('AP', 'AP75')
+#: Images that are matched together.
+BATCH = 256
 
 
 @METRICS.register_module()
 class OcclusionCocoMetric(BaseMetric):
     """AP of all images and of every bucket of images by occlusion ratio; takes the place of mmdet's `CocoMetric`.
 
-    Predictions are matched in `process`, on the device that holds them, and only a small record of each is kept. The
-    scalars have CocoMetric's names (``coco/bbox_mAP`` ...) and, for each bucket with ground truth, ``bbox_mAP_r0.1-0.2`` and
-    ``bbox_mAP_75_r0.1-0.2``; -1 stands for an undefined overall number. After an evaluation `report` holds everything
-    (see `summary.summarize`) on the main process.
+    In `process`, masks are compared with the ground truth at once, on the device that holds them, and small tensors are
+    kept; many images are matched together. What is kept of each detection then is its record of matches; only records go
+    from process to process. An image that a padded sampler repeats counts once. The scalars have CocoMetric's names
+    (``coco/bbox_mAP`` ...) and, for each bucket with ground truth, ``bbox_mAP_r0.1-0.2`` and ``bbox_mAP_75_r0.1-0.2``; those
+    of a further evaluation start with its slug, ``covered_instance_bbox_mAP_r0.1-0.2``. -1 stands for an undefined overall
+    number. After an evaluation `report` holds everything (see `summary.summarize`) on the main process.
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other numbers use 1000, as CocoMetric's do; the default is COCO's own, 100 throughout.
@@ -44,9 +51,13 @@ class OcclusionCocoMetric(BaseMetric):
         definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
         edges: Bucket edges, see `buckets.make_buckets`.
         same_category: Count only instances of the same category as occluders.
+        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `evaluations.Evaluation`.
+        cumulative: Buckets r >= t in place of disjoint ones.
+        further: More evaluations from the same matching, each a dict of options of `evaluations.Evaluation`.
         proposal_nums: Limits of detections for each image and category.
         backend_args: For reading `ann_file`, see mmengine.fileio.
-        collect_device: See mmengine's BaseMetric.
+        collect_device: Where the main process puts the records of the others, ``'cpu'`` or ``'gpu'``. They travel as the
+            backend does, with nccl through the GPU either way, and the numbers are computed where the predictions are.
         prefix: See mmengine's BaseMetric.
         format_only: Here so that configs of CocoMetric fit; only False.
         outfile_prefix: As `format_only`; only None.
@@ -58,7 +69,7 @@ class OcclusionCocoMetric(BaseMetric):
         file_client_args: As `format_only`; only None.
 
     Raises:
-        ValueError: No usable annotation file, unknown definition, metric or edges, or an option that only CocoMetric has.
+        ValueError: No usable annotation file, unknown definition, unit, metric or edges, or an option that only CocoMetric has.
     """
 
     default_prefix = 'coco'
@@ -69,6 +80,9 @@ class OcclusionCocoMetric(BaseMetric):
                  definition: str = 'covered',
                  edges: Sequence[float] = DEFAULT_EDGES,
                  same_category: bool = False,
+                 unit: str = 'image',
+                 cumulative: bool = False,
+                 further: Sequence[dict] = (),
                  proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                  backend_args: dict | None = None,
                  collect_device: str = 'cpu',
@@ -92,13 +106,14 @@ class OcclusionCocoMetric(BaseMetric):
             raise ValueError('OcclusionCocoMetric needs ann_file, a COCO instances file; OcclusionEvalHook in custom_hooks '
                              "takes it from the evaluated dataset's ann_file instead")
         self.metrics = check_iou_types(metric)
-        self.buckets = make_buckets(edges)
-        self.definition = describe_definition(definition, same_category)
+        self.evaluations = make_evaluations(further, definition=definition, edges=edges, unit=unit, cumulative=cumulative,
+                                            same_category=same_category)
         self.proposal_nums = tuple(proposal_nums)
         self.limit = limits(proposal_nums)[1]
         with get_local_path(ann_file, backend_args=backend_args) as local_path:
             self.ground_truth = read_ground_truth(local_path)
-        self.ratios = image_ratios(self.ground_truth, definition, same_category)
+        self.plan = make_plan(self.ground_truth, self.evaluations)
+        self.buckets, self.ratios = self.evaluations[0].buckets, self.plan.ratios[0]
         self.report: dict | None = None
         self._matcher: ImageMatcher | None = None
         self._device = torch.device('cpu')
@@ -108,45 +123,78 @@ class OcclusionCocoMetric(BaseMetric):
         """Matches the classes of `dataset_meta`."""
         if self._matcher is None:
             category_ids = category_ids_of(self.dataset_meta, self.ground_truth)
-            self._matcher = ImageMatcher(self.ground_truth, category_ids, self.limit)
+            self._matcher = ImageMatcher(self.ground_truth, category_ids, self.limit, self.plan.outside)
         return self._matcher
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Match a batch.
+        """Take a batch; every `BATCH` images, match them.
+
+        Values are checked when they are matched, so that no image waits for the device.
 
         Args:
             data_batch: Not used.
             data_samples: For each image ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4) xyxy, ``scores``,
                 ``labels`` and, for segm, ``masks`` (boolean, or run-length codes) and perhaps ``mask_scores``.
+
+        Raises:
+            ValueError: An unknown image, predictions without what a metric needs, shapes that do not fit, values that are
+                not finite, or labels that no class has.
         """
         for sample in data_samples:
-            image_id, predictions = sample['img_id'], sample['pred_instances']
-            record = {'image': self.matcher.position(image_id)}
+            image_id, predictions, candidates = sample['img_id'], sample['pred_instances'], {}
+            self.matcher.position(image_id)
             scores, labels = predictions['scores'].detach(), predictions['labels']
             self._device = scores.device
             if 'bbox' in self.metrics:
-                found = self.matcher.match_boxes(image_id, labels, scores, predictions['bboxes'].detach())
-                record['bbox'] = tuple(column.cpu() for column in found)
+                candidates['bbox'] = self.matcher.take_boxes(image_id, labels, scores, predictions['bboxes'].detach())
             if 'segm' in self.metrics:
                 if 'masks' not in predictions:
                     raise ValueError(f"image id {image_id}: the predictions have no masks, which metric 'segm' needs; "
                                      "set metric='bbox' for a model without a mask head")
                 scores = predictions['mask_scores'].detach() if 'mask_scores' in predictions else scores
-                found = self.matcher.match_masks(image_id, labels, scores, as_masks(predictions['masks'], scores.device))
-                record['segm'] = tuple(column.cpu() for column in found)
-            self.results.append(record)
+                candidates['segm'] = self.matcher.take_masks(image_id, labels, scores, as_masks(predictions['masks']))
+            self.results.append(candidates)
+        if sum(not isinstance(result, MatchedImages) for result in self.results) >= BATCH:
+            self.results = self._matched(self.results)
 
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Match what is left, bring the records to the main process, and give everyone its numbers.
+
+        Args:
+            size: Not used: images are told apart by their ids.
+        """
+        if not self.results:
+            MMLogger.get_current_instance().warning(f'{type(self).__name__} got empty `self.results`: no image was processed')
+        mine = self._once(self.results)
+        device = 'cpu' if self.collect_device == 'cpu' else get_comm_device()
+        gathered = gather_tensors(mine.tensors(), device)
+        values = None
+        if is_main_process():
+            parts = [MatchedImages.from_tensors(tensors, self.metrics) for tensors in gathered]
+            values = {f'{self.prefix}/{name}': value for name, value in self.compute_metrics(parts).items()}
+        values = [values]
+        broadcast_object_list(values)
+        self.results.clear()
+        return values[0]
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
         """The scalars of all images and every bucket; sets `report` and logs its tables."""
-        by_image = {record['image']: record for record in results}  # a padded sampler repeats images
+        joined = self._once(results)
         targets = self.matcher.targets.to(self._device)
-        records = {
-            iou_type: join_records([no_records(), *(Records(*record[iou_type]) for record in by_image.values())], self._device)
-            for iou_type in self.metrics
-        }
-        self.report = summarize(self.definition, records, targets, self.ratios, self.buckets, self.proposal_nums)
+        records = {iou_type: join_records([table], self._device) for iou_type, table in joined.records.items()}
+        self.report = summarize(self.plan, records, targets, self.proposal_nums)
         MMLogger.get_current_instance().info('\n' + format_tables(self.report))
-        return scalars(self.report, self.metrics, [bucket.key for bucket in self.buckets])
+        return scalars(self.report, self.metrics, self.evaluations)
+
+    def _once(self, results: list) -> MatchedImages:
+        """All results matched and joined, every image once."""
+        return join_once(self._matched(results), self.metrics, self.plan.num_columns, len(self.ground_truth.image_ids))
+
+    def _matched(self, results: list) -> list[MatchedImages]:
+        """Results with those matched that were not yet."""
+        waiting = [result for result in results if not isinstance(result, MatchedImages)]
+        done = [result for result in results if isinstance(result, MatchedImages)]
+        return [*done, match_images(self.matcher, waiting)] if waiting else done
 
 
 def category_ids_of(dataset_meta: dict | None, ground_truth: GroundTruth) -> list[int]:
@@ -166,22 +214,32 @@ def category_ids_of(dataset_meta: dict | None, ground_truth: GroundTruth) -> lis
     return [category_id for category_id, name in names.items() if name in classes]
 
 
-def as_masks(masks: Any, device: torch.device) -> Tensor | list[dict]:
-    """Boolean masks on a device from a tensor or array; run-length codes stay as they are."""
+def as_masks(masks: Any) -> Tensor | list[dict]:
+    """Boolean masks from a tensor or array, where they are; run-length codes stay as they are."""
     if isinstance(masks, list | tuple) and (not masks or isinstance(masks[0], dict)):
         return list(masks)
-    return torch.as_tensor(masks, device=device).bool()
+    return torch.as_tensor(masks).detach().bool()
 
 
-def scalars(report: dict, iou_types: Sequence[str], bucket_keys: Sequence[str]) -> dict[str, float]:
-    """The report's numbers under CocoMetric's names, overall -1 where undefined, by bucket only where defined."""
+def scalars(report: dict, iou_types: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """The report's numbers under CocoMetric's names, overall -1 where undefined, by bucket only where defined.
+
+    Further evaluations have those of their buckets, each name after the evaluation's slug; a slug that was used before gets a
+    number.
+    """
     values = OrderedDict()
-    for iou_type in iou_types:
-        for name, coco_name in _COCO_METRIC_NAMES.items():
-            value = report[iou_type]['all'][name]
-            values[f'{iou_type}_{coco_name}'] = -1. if value is None else value
-        for key, bucket in zip(bucket_keys, report[iou_type]['buckets'], strict=True):
-            for name in _BUCKET_SCALARS:
-                if bucket[name] is not None:
-                    values[f'{iou_type}_{_COCO_METRIC_NAMES[name]}_{key}'] = bucket[name]
+    slugs = []
+    for part, evaluation in zip([report, *report['further']], evaluations, strict=True):
+        slugs.append(evaluation.slug)
+        times = slugs.count(evaluation.slug)
+        prefix = '' if part is report else evaluation.slug + (f'_{times}_' if times > 1 else '_')
+        for iou_type in iou_types:
+            if part is report:
+                for name, coco_name in _COCO_METRIC_NAMES.items():
+                    value = part[iou_type]['all'][name]
+                    values[f'{iou_type}_{coco_name}'] = -1. if value is None else value
+            for bucket, row in zip(evaluation.buckets, part[iou_type]['buckets'], strict=True):
+                for name in _BUCKET_SCALARS:
+                    if row[name] is not None:
+                        values[f'{prefix}{iou_type}_{_COCO_METRIC_NAMES[name]}_{bucket.key}'] = row[name]
     return values

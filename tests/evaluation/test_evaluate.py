@@ -96,16 +96,20 @@ def test_more_than_100_detections_in_a_cell_differ_by_limit():
 def test_no_detections_at_all_give_zero_not_none():
     data, _ = one_image([(1, [10., 10., 20., 20.])], [])
     report = evaluate(data, [], 'bbox')
-    assert report['bbox']['all'] == dict(images=1, instances=1, categories=1, AP=0, AP50=0, AP75=0, AP_S=0,
-                                         AP_M=None, AP_L=None)
+    assert report['bbox']['all'] == dict(
+        images=1, instances=1, categories=1, instances_small=1, instances_medium=0, instances_large=0,
+        instances_per_image=1, AP=0, AP50=0, AP75=0, AP_S=0, AP_M=None, AP_L=None, AP_shared=0, AP50_shared=0, AP75_shared=0)
     assert [bucket['AP'] for bucket in report['bbox']['buckets']] == [0] + [None] * 10
 
 
 def test_report_has_the_documented_schema():
     data, results = one_image([(1, [10., 10., 20., 20.])], [(.5, [10., 10., 20., 20.])])
     report = evaluate(data, results, 'bbox', same_category=True)
-    keys = ['images', 'instances', 'categories', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']
-    assert list(report) == ['definition', 'bbox']
+    keys = ['images', 'instances', 'categories', 'instances_small', 'instances_medium', 'instances_large',
+            'instances_per_image', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L', 'AP_shared', 'AP50_shared', 'AP75_shared']
+    assert list(report) == ['definition', 'unit', 'cumulative', 'intervals', 'shared_categories', 'bbox', 'further']
+    assert report['unit'] == 'image'
+    assert report['shared_categories'] == 1
     assert report['definition'] == 'covered, same category'
     assert list(report['bbox']) == ['all', 'buckets']
     assert list(report['bbox']['all']) == keys
@@ -119,6 +123,9 @@ def test_report_has_the_documented_schema():
     (dict(edges=(0, .5, .5)), 'strictly increasing'),
     (dict(proposal_nums=(0, 10)), 'positive integers'),
     (dict(category_ids=[3, 4]), 'category id 4 is not in'),
+    (dict(unit='object'), "unknown unit 'object' of buckets; known: image, instance"),
+    (dict(further=[dict(edge=(0, 1))]), 'further: a list of dicts with options among definition, edges'),
+    (dict(further=[dict(unit='box')]), "unknown unit 'box'"),
 ])
 def test_unusable_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):

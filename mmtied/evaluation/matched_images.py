@@ -1,0 +1,68 @@
+"""What a process keeps of the images that it has matched, joined over batches and processes."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .accumulate import Records, no_records
+from .image_matcher import Candidates, ImageMatcher
+
+
+class MatchedImages(NamedTuple):
+    """Match records of some images.
+
+    Args:
+        images: Positions of the images, also of those without detections, shape (M,) int64.
+        records: By IoU type.
+    """
+
+    images: Tensor
+    records: dict[str, Records]
+
+    def tensors(self) -> list[Tensor]:
+        """Everything as a list."""
+        return [self.images, *(column for table in self.records.values() for column in table)]
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor], iou_types: Sequence[str]) -> 'MatchedImages':
+        """The inverse of `tensors`."""
+        width = len(Records._fields)
+        return cls(tensors[0], {iou_type: Records(*tensors[1 + width * number:1 + width * (number + 1)])
+                                for number, iou_type in enumerate(iou_types)})
+
+
+def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
+    """Match images together, by each IoU type; of an image that is there twice, the last.
+
+    Args:
+        matcher: What took the candidates.
+        candidates: For each image its candidates by IoU type, at least one image.
+    """
+    by_image = {next(iter(entry.values())).image: entry for entry in candidates}
+    records = {iou_type: matcher.match([entry[iou_type] for entry in by_image.values()]) for iou_type in candidates[0]}
+    device = next(iter(records.values())).image.device
+    return MatchedImages(torch.tensor(list(by_image), dtype=torch.int64, device=device), records)
+
+
+def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_columns: int, num_images: int) -> MatchedImages:
+    """One from several, on the device of the last, with the records of each image from the first part that has it.
+
+    Args:
+        parts: Each has an image at most once.
+        iou_types: The IoU types of the parts.
+        num_columns: Columns of the records, for the empty tables that no parts give.
+        num_images: I.
+    """
+    device = parts[-1].images.device if parts else torch.device('cpu')
+    kept = [MatchedImages(torch.empty(0, dtype=torch.int64), {iou_type: no_records(num_columns) for iou_type in iou_types})]
+    is_new = torch.ones(num_images, dtype=torch.bool, device=device)
+    for part in parts:
+        images, *columns = (column.to(device) for column in part.tensors())
+        part = MatchedImages.from_tensors([images, *columns], iou_types)
+        kept.append(MatchedImages(images[is_new[images]],
+                                  {name: table.select(is_new[table.image]) for name, table in part.records.items()}))
+        is_new[images] = False
+    columns = zip(*(part.tensors() for part in kept), strict=True)
+    return MatchedImages.from_tensors([torch.cat([part.to(device) for part in column]) for column in columns], iou_types)
