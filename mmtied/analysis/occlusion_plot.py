@@ -40,8 +40,8 @@ def plot_stats(stats: dict, top: int = 20) -> 'Figure':
     _bars(objects, rows, [np.nan if row['objects'] is None else row['objects'] for row in rows], _LIGHT, '{:.1f}')
     objects.set_xlabel(f'occlusion ratio r of the {unit}', fontsize=8)
     correlation = stats['crowding']['spearman']
-    said = '' if correlation is None else f' (Spearman with r: {correlation:.2f})'
-    objects.set_title(f'mean number of objects in the image{said}', fontsize=8, loc='left')
+    said = '' if correlation is None else f' (Spearman with r {correlation:.2f})'
+    objects.set_title(f'objects in the image{said}', fontsize=8, loc='left')
     counts.set_title(f'number of {unit}s', fontsize=8, loc='left')
     _shares(sizes, [row for row in stats['by_size'] if row['mean'] is not None], stats)
     sizes.set_title('by size', fontsize=8, loc='left')
@@ -55,7 +55,8 @@ def plot_stats(stats: dict, top: int = 20) -> 'Figure':
 def _bars(axes: 'Axes', rows: list[dict], values: list[float], colour: str, pattern: str) -> None:
     """A bar for each bucket with its number."""
     bars = axes.bar(range(len(rows)), np.nan_to_num(values), color=colour, width=.74)
-    axes.bar_label(bars, ['-' if np.isnan(value) else pattern.format(value) for value in values], fontsize=6.5, padding=1)
+    axes.bar_label(bars, ['-' if np.isnan(value) else pattern.format(value) for value in values], padding=1,
+                   fontsize=6.5 if max(np.nan_to_num(values), default=0) < 1000 else 5.4)
     axes.set_ylim(0, 1.16 * max([1e-9, *np.nan_to_num(values)]))
     axes.set_yticks([])
     names = [row['name'].removeprefix('r=') for row in rows]
