@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""AP by occlusion of any detector, from its results in COCO's format.
+"""AP by occlusion of any detector, from its results in COCO's format or from mmdet's dump.
 
     python tools/occlusion_eval.py instances_val2017.json results.bbox.json results.segm.json --out occlusion/
+    python tools/occlusion_eval.py instances_val2017.json predictions.pkl --out occlusion/
 
 Prints a table for each IoU type and, with --out, writes report.json, buckets.csv, ap_over_r_<iou type>.png and report.html.
 With --images the page also shows the images where the detector did worst in each bucket.
@@ -14,6 +15,7 @@ from pathlib import Path
 from mmtied.cli import user_errors
 from mmtied.compat import require
 from mmtied.evaluation.buckets import DEFAULT_EDGES, make_buckets
+from mmtied.evaluation.dump_file import dump_detections, dumped_iou_types, is_dump, label_category_ids, read_dump
 from mmtied.evaluation.evaluate import evaluate_coco, match_detections
 from mmtied.evaluation.examples import WorstImages, image_groups, worst_examples
 from mmtied.evaluation.ground_truth import GroundTruth, read_ground_truth
@@ -34,8 +36,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
-    parser.add_argument('results', nargs='+', help='COCO results files of one detector: boxes, masks, or parts of either')
+    parser.add_argument('results', nargs='+', help='results of one detector, boxes, masks, or parts of either: COCO results, '
+                        "or .pkl files that tools/test.py --out (mmdet's DumpDetResults) wrote")
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what the files hold')
+    parser.add_argument('--classes', nargs='+', metavar='NAME',
+                        help="evaluate these categories only; a .pkl file's labels count them, in the annotation file's order")
     parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (covered)')
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
@@ -61,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError('--images draws into the page that --out asks for; give --out FOLDER too')
         ground_truth = read_ground_truth(args.annotations)
         paths = image_paths(ground_truth, args.images) if args.images else None
-        detections = load_detections(args.results, ground_truth, args.iou_type)
+        detections = load_detections(args.results, ground_truth, args.iou_type, args.classes)
         report = evaluate_coco(ground_truth,
                                detections,
                                definition=args.definition,
@@ -91,21 +96,22 @@ def draw_worst(ground_truth: GroundTruth, detections: Mapping[str, Detections], 
                           iou_type, args.worst)
 
 
-def load_detections(paths: Sequence[str], ground_truth: GroundTruth,
-                    iou_types: Sequence[str] | None = None) -> dict[str, Detections]:
+def load_detections(paths: Sequence[str], ground_truth: GroundTruth, iou_types: Sequence[str] | None = None,
+                    classes: Sequence[str] | None = None) -> dict[str, Detections]:
     """The detections of each IoU type, joined over the files that hold it.
 
     mmdet's segm file also has boxes, with the masks' scores: a file with masks counts for bbox only where no file has boxes
     alone.
     """
-    files = {path: read_results(path) for path in paths}
-    held = {path: held_iou_types(entries) for path, entries in files.items()}
+    files = {path: read_dump(path) if is_dump(path) else read_results(path) for path in paths}
+    held = {path: (dumped_iou_types if is_dump(path) else held_iou_types)(entries) for path, entries in files.items()}
     present = {iou_type for types in held.values() for iou_type in types}
     detections = {}
     for iou_type in iou_types or [iou_type for iou_type in IOU_TYPES if iou_type in present] or ['bbox']:
         alone = [path for path in files if held[path] == (iou_type,)]
         chosen = (alone if iou_type == 'bbox' else []) or [path for path in files if iou_type in held[path]] or list(files)
-        parts = [make_detections(files[path], ground_truth, iou_type, path) for path in chosen]
+        parts = [dump_detections(files[path], ground_truth, iou_type, classes, path) if is_dump(path) else
+                 make_detections(files[path], ground_truth, iou_type, path) for path in chosen]
         detections[iou_type] = join_detections(parts)
     return detections
 

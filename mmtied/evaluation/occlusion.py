@@ -167,7 +167,8 @@ def _covered_areas(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
     shared = (in_y.T @ in_x) >= 2  # cells under two boxes or more: those of a box that another covers
     covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
-    return covered, _box_areas(boxes)
+    areas = _box_areas(boxes)
+    return np.minimum(covered, areas), areas  # a sum of cells may round past the area, and r past the last bucket
 
 
 def _overlap_areas(boxes: np.ndarray, definition: str) -> tuple[float, float]:
@@ -224,5 +225,5 @@ def _box_parts_under_masks(boxes: np.ndarray, masks: np.ndarray) -> list[float]:
         inside = np.s_[int(top):math.ceil(bottom), int(left):math.ceil(right)]
         share_x = np.minimum(right, xs + 1) - np.maximum(left, xs)
         share_y = np.minimum(bottom, ys + 1) - np.maximum(top, ys)
-        covered.append(share_y @ (depth[inside] > mask[inside]) @ share_x)
+        covered.append(min(share_y @ (depth[inside] > mask[inside]) @ share_x, (right - left) * (bottom - top)))
     return covered

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import DEFINITIONS, instance_cover, occlusion_ratio
+from mmtied.evaluation.occlusion import DEFINITIONS, instance_cover, instance_ratios_of, occlusion_ratio
 from mmtied.evaluation.ratios import image_ratios
 
 VAL2017 = Path(__file__).parents[3] / 'shared/data/val2017/instances_val2017_rebuilt.json'
@@ -118,3 +118,16 @@ def test_val2017_has_no_image_from_r_8_to_9_by_box_mask(val2017):
     ratios = image_ratios(read_ground_truth(data), 'box_mask')
     assert len(ratios) > 150
     assert .3 < ratios.max() < .8
+
+
+@pytest.mark.parametrize('definition', ['covered', 'instance_mean', 'box_mask'])
+def test_rounding_never_pushes_a_whole_cover_past_1(definition):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        boxes = np.repeat(rng.uniform(0, 6, (1, 4)), 3, axis=0) + [[0, 0, 0, 0], [.1, .1, -.2, -.2], [0, 0, 0, 0]]
+        masks = np.ones((3, HEIGHT, WIDTH), dtype=bool)
+        boxes = boxes[boxes[:, 2:].min(axis=1) > 0]
+        ratios = [*instance_ratios_of(boxes, (HEIGHT, WIDTH), definition, masks=masks[:len(boxes)]),
+                  occlusion_ratio(boxes, (HEIGHT, WIDTH), definition, masks=masks[:len(boxes)])]
+        assert max(ratios) <= 1
+        assert min(ratios) >= 1 - 1e-12

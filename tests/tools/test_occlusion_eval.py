@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 TOOL = Path(__file__).parents[2] / 'tools/occlusion_eval.py'
@@ -102,3 +104,42 @@ def test_images_show_where_it_did_worst(run, tmp_path):
 def test_images_without_a_page_are_an_error(run):
     code, _, err = run('instances.json', 'results.json', '--images', '.', results=[MASK])
     assert (code, err.count('give --out FOLDER too')) == (2, 1)
+
+
+def dump(**changes):
+    """A dump of one image with one detection, right on the annotation."""
+    instances = dict(bboxes=np.array([[0., 0., 4., 4.]]), scores=np.array([.5]), labels=np.array([0]), **changes)
+    return pickle.dumps([dict(img_id=1, ori_shape=(10, 10), pred_instances=instances)])
+
+
+def test_it_reads_a_dump_of_mmdet(run, tmp_path):
+    (tmp_path / 'results.pkl').write_bytes(dump(masks=[CODE]))
+    code, out, err = run('instances.json', 'results.pkl', '--out', 'out')
+    assert code == 0, err
+    report = json.loads((tmp_path / 'out/report.json').read_text())
+    assert report['bbox']['all']['AP'] == report['segm']['all']['AP'] == pytest.approx(1)
+
+
+def test_classes_choose_the_categories(run, tmp_path):
+    two = dict(DATA, categories=[dict(id=2, name='b'), dict(id=1, name='a')])
+    (tmp_path / 'results.pkl').write_bytes(dump())
+    assert run('instances.json', 'results.pkl', '--out', 'all', instances=two)[0] == 0
+    assert run('instances.json', 'results.pkl', '--out', 'one', '--classes', 'a', instances=two)[0] == 0
+    by_name = {name: json.loads((tmp_path / name / 'report.json').read_text())['bbox']['all']['AP'] for name in ('all', 'one')}
+    assert by_name == {'all': pytest.approx(0), 'one': pytest.approx(1)}  # label 0 is 'b' in the file's order
+
+
+@pytest.mark.parametrize(('content', 'args', 'message'), [
+    (dump()[:-5], [], 'results.pkl: the file is not a complete pickle'),
+    (pickle.dumps(print), [], 'results.pkl: refused, as the pickle needs builtins.print'),
+    (pickle.dumps([dict(pred_label=3)]), [], "has no 'img_id'"),
+    (dump(), ['--iou-type', 'segm'], "no 'masks', which segm needs"),
+    (dump(), ['--classes', 'z'], "no category named 'z'"),
+])
+def test_a_mistake_in_a_dump_is_one_line_and_exit_code_2(run, tmp_path, content, args, message):
+    (tmp_path / 'results.pkl').write_bytes(content)
+    code, out, err = run('instances.json', 'results.pkl', '--out', 'out', *args)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / 'out').exists()

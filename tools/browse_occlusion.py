@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Example images of an occlusion bucket with their overlaps tinted: one picture each and a sheet of all.
+
+    python tools/browse_occlusion.py instances_val2017.json val2017/ --bucket 0.8 0.9 --out browse/
+
+Areas under two boxes or more are tinted, deeper overlaps more strongly; outlines have the colours of the categories.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from mmtied.analysis.overlap_examples import bucket_between, write_examples
+from mmtied.cli import user_errors
+from mmtied.compat import require
+from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.occlusion import DEFINITIONS, check_definition
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('annotations', help='COCO instances file')
+    parser.add_argument('images', help='folder of its images')
+    parser.add_argument('--out', required=True, help='folder to make, for sheet.jpg and a picture of each image')
+    parser.add_argument('--bucket', nargs=2, type=float, default=(.8, .9), metavar=('LOW', 'HIGH'),
+                        help='images with LOW <= r < HIGH (default: 0.8 0.9); 0 0 for those without occlusion')
+    parser.add_argument('--num', type=int, default=12, help='most images to draw (12)')
+    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (covered)')
+    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
+    parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
+    parser.add_argument('--skip-missing', action='store_true', help='choose among the images whose files are there')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Choose, draw, write."""
+    args = parse_args(argv)
+    with user_errors():
+        require('PIL', 'Drawing')
+        check_definition(args.definition)
+        bucket = bucket_between(*args.bucket)
+        if args.num < 1:
+            raise ValueError(f'--num {args.num}: at least 1 is needed')
+        if args.seed < 0:
+            raise ValueError(f'--seed {args.seed}: 0 or more is needed')
+        ground_truth = read_ground_truth(args.annotations)
+        for path in write_examples(ground_truth, args.images, args.out, bucket, args.num, args.definition, args.same_category,
+                                   args.seed, args.skip_missing):
+            print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+"""How occluded a data set is: by bucket, by size and by category, and how far that is a matter of crowding.
+
+    python tools/occlusion_stats.py instances_val2017.json --out occlusion_stats/
+
+Prints tables and, with --out, writes stats.json, stats.csv and stats.png.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from mmtied.analysis.occlusion_stats import HIGH, occlusion_stats
+from mmtied.analysis.occlusion_tables import format_stats, write_stats
+from mmtied.cli import user_errors
+from mmtied.compat import require
+from mmtied.evaluation.buckets import DEFAULT_EDGES
+from mmtied.evaluation.evaluations import UNITS, Evaluation
+from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.occlusion import DEFINITIONS
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('annotations', help='COCO instances file')
+    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (covered)')
+    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
+    parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
+    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t for every edge in place of disjoint ones')
+    parser.add_argument('--unit', default='image', help=f'what goes into buckets: {" or ".join(UNITS)} (image)')
+    parser.add_argument('--high', type=float, default=HIGH, help=f'from here up r counts as high ({HIGH:g})')
+    parser.add_argument('--top', type=int, default=20, help='how many categories to print and plot (20); files hold all')
+    parser.add_argument('--out', help='folder for stats.json, stats.csv and stats.png')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compute, print, write."""
+    args = parse_args(argv)
+    with user_errors():
+        for package in ('rich', 'matplotlib'):
+            require(package, 'The statistics')
+        if args.top < 1:
+            raise ValueError(f'--top {args.top}: at least 1 is needed')
+        evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
+        stats = occlusion_stats(read_ground_truth(args.annotations), evaluation, args.high)
+        print(format_stats(stats, args.top))
+        if args.out:
+            for path in write_stats(stats, args.out, args.top):
+                print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    main()
