@@ -68,5 +68,6 @@ setup(
         'openmmlab': requirements('openmmlab'),
         'test': requirements('test'),
         'docs': requirements('docs'),
+        'benchmark': requirements('benchmark'),
     },
 )
