@@ -70,5 +70,6 @@ setup(
         'test': requirements('test'),
         'docs': requirements('docs'),
         'report': requirements('report'),
+        'benchmark': requirements('benchmark'),
     },
 )

@@ -13,7 +13,8 @@ import torch
 
 from .coco_json import check_entries, check_unique, integer_column, positions
 from .ground_truth import GroundTruth, to_rle
-from .results import Detections, rle_areas
+from .results import Detections
+from .rle import rle_areas
 from .tensor_pickle import read_tensor_pickle
 
 _COLUMNS = dict(bboxes=(4,), scores=(), labels=())

@@ -87,8 +87,10 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
         boxes = torch.from_numpy(detections.boxes_xywh[chosen]).to(device)
         pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd, lowest)
     else:
+        ground_truth.check_masks(targets.annotation)
         pairs = rle_pairs(cells, [detections.rles[number] for number in chosen.tolist()], targets.cells,
-                          lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, lowest)
+                          lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, lowest,
+                          torch.from_numpy(detections.area[chosen]))
     score, area = (torch.from_numpy(column[chosen]).to(device) for column in (detections.score, detections.area))
     return make_records(pairs, cells, rank, score, area, targets)
 

@@ -8,6 +8,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from .coco_json import box_column, check_entries, check_unique, integer_column, number_column, positions, read_json
+from .rle import rle_areas
 
 _MISSING = object()
 
@@ -61,6 +62,19 @@ class GroundTruth:
             self._rles[annotation] = to_rle(segmentation, height, width, where)
             self._segmentations[annotation] = None
         return self._rles[annotation]
+
+    def check_masks(self, annotations: np.ndarray) -> None:
+        """Make the run-length codes of some annotations at once and check that they are whole.
+
+        Args:
+            annotations: Positions, shape (M,).
+
+        Raises:
+            ValueError: As `rle`, and a code that is cut off or does not add up to the pixels of its image.
+        """
+        annotations = annotations.tolist()
+        rle_areas([self.rle(annotation) for annotation in annotations],
+                  lambda number: f'{self.source}: annotation {self.annotation_ids[annotations[number]]}')
 
     def select_categories(self, category_ids: Sequence[int] | None = None) -> np.ndarray:
         """Position of each of `category_ids` in the file's sorted ids, all of them by default; sorted, without repeats."""
@@ -125,6 +139,8 @@ def read_ground_truth(annotations: str | os.PathLike | dict) -> GroundTruth:
 
 def to_rle(segmentation: list | dict, height: int, width: int, where: str) -> dict:
     """Polygons, uncompressed or compressed run-length code as compressed run-length code of a (height, width) image.
+
+    That a code is whole is for `rle.rle_areas` to check, for many at once.
 
     Raises:
         ValueError: Broken, or of another size; starts with `where`.

@@ -15,7 +15,7 @@ from .ground_truth import GroundTruth, to_rle
 from .matching import min_iou, rank_detections
 from .pairs import Pairs, box_pairs, cell_pairs, empty_pairs, join_pairs
 from .protocol import IOU_THRESHOLDS
-from .results import rle_areas
+from .rle import rle_areas
 from .target_masks import TargetMasks
 from .targets import Targets, make_targets
 

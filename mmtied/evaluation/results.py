@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools import mask as mask_api
 
 from .coco_json import box_column, check_entries, integer_column, number_column, positions, read_json
 from .ground_truth import GroundTruth, to_rle
+from .rle import rle_areas
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,15 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
 
     Raises:
         ValueError: Ids that the annotation file does not have, scores that are not finite, boxes with negative or infinite
-            sides, masks of another size than their image, or entries without what the IoU type needs.
+            sides, masks of another size than their image, broken run-length codes, or entries without what the IoU type needs.
     """
+    def where(number: int) -> str:
+        return f'{source}[{number}]'
+
     key = 'bbox' if iou_type == 'bbox' else 'segmentation'
     for number, entry in enumerate(entries):
         if not entry.get(key):
-            raise ValueError(f'{source}[{number}] has no {key!r}, which {iou_type} needs')
+            raise ValueError(f'{where(number)} has no {key!r}, which {iou_type} needs')
     common = dict(
         image=positions(integer_column(entries, 'image_id', source), ground_truth.image_ids, 'image id', source),
         category=positions(integer_column(entries, 'category_id', source), ground_truth.category_ids, 'category id', source),
@@ -79,9 +82,9 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         boxes = box_column(entries, source)
         return Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     sizes = ground_truth.image_sizes[common['image']].tolist()
-    rles = [to_rle(entry['segmentation'], *size, f'{source}[{number}]')
+    rles = [to_rle(entry['segmentation'], *size, where(number))
             for number, (entry, size) in enumerate(zip(entries, sizes, strict=True))]
-    return Detections(**common, area=rle_areas(rles), rles=rles)
+    return Detections(**common, area=rle_areas(rles, where).astype(np.float64), rles=rles)
 
 
 def join_detections(parts: Sequence[Detections]) -> Detections:
@@ -93,8 +96,3 @@ def join_detections(parts: Sequence[Detections]) -> Detections:
                       area=np.concatenate([part.area for part in parts]),
                       boxes_xywh=None if first.boxes_xywh is None else np.concatenate([part.boxes_xywh for part in parts]),
                       rles=None if first.rles is None else [rle for part in parts for rle in part.rles])
-
-
-def rle_areas(rles: Sequence[dict]) -> np.ndarray:
-    """Pixels of each run-length code, shape (N,) float64; one by one, as pycocotools overflows on lists of more than 255."""
-    return np.array([mask_api.area(rle) for rle in rles], dtype=np.float64)

@@ -1,0 +1,44 @@
+"""hotcoco, an implementation in Rust of its own, as a second oracle beside pycocotools."""
+
+import copy
+
+import hotcoco
+import pytest
+from coco_oracle import STATISTICS, cases
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmtied.evaluation.buckets import assign_buckets, make_buckets
+from mmtied.evaluation.evaluate import evaluate_coco
+from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.ratios import image_ratios
+from mmtied.evaluation.results import make_detections
+
+EDGES = (0, .3, .6, 1)
+
+
+def hotcoco_statistics(data, results, iou_type, image_ids):
+    """AP, AP50 ... of some images."""
+    truth = hotcoco.COCO(copy.deepcopy(data))
+    evaluation = hotcoco.COCOeval(truth, truth.load_res(copy.deepcopy(results)), iou_type)
+    evaluation.params.img_ids = image_ids
+    evaluation.run()
+    return dict(zip(STATISTICS, evaluation.stats[:6].tolist(), strict=True))
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_every_bucket_and_the_whole_set_equal_hotcoco(iou_type, data):
+    annotations, results = data.draw(cases(iou_type))
+    truth = read_ground_truth(annotations)
+    report = evaluate_coco(truth, {iou_type: make_detections(results, truth, iou_type)}, edges=EDGES)[iou_type]
+    of_image = assign_buckets(image_ratios(truth), make_buckets(EDGES))
+    rows = [(report['all'], truth.image_ids), *((row, truth.image_ids[of_image == number])
+                                                for number, row in enumerate(report['buckets']))]
+    for row, image_ids in rows:
+        if not len(image_ids):
+            continue
+        theirs = hotcoco_statistics(annotations, results, iou_type, image_ids.tolist())
+        ours = {name: -1 if row[name] is None else row[name] for name in STATISTICS}
+        assert ours == pytest.approx(theirs, rel=0, abs=1e-12), row
