@@ -4,32 +4,31 @@
     python tools/occlusion_eval.py instances_val2017.json results.bbox.json results.segm.json --out occlusion/
     python tools/occlusion_eval.py instances_val2017.json predictions.pkl --out occlusion/
 
-Prints a table for each IoU type and, with --out, writes report.json, buckets.csv, ap_over_r_<iou type>.png and report.html.
+Prints a table for each IoU type and, with --out, writes report.json, buckets.csv, records.npz (for
+tools/compare_runs.py), ap_over_r_<iou type>.png and report.html.
 With --images the page also shows the images where the detector did worst in each bucket.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmtied.cli import user_errors
 from mmtied.compat import require
-from mmtied.evaluation.buckets import DEFAULT_EDGES, make_buckets
+from mmtied.evaluation.buckets import DEFAULT_EDGES
 from mmtied.evaluation.dump_file import dump_detections, dumped_iou_types, is_dump, label_category_ids, read_dump
-from mmtied.evaluation.evaluate import evaluate_coco, match_detections
-from mmtied.evaluation.examples import WorstImages, image_groups, worst_examples
+from mmtied.evaluation.evaluate import evaluate_detections
+from mmtied.evaluation.evaluations import UNITS, Evaluation
+from mmtied.evaluation.examples import draw_worst
 from mmtied.evaluation.ground_truth import GroundTruth, read_ground_truth
 from mmtied.evaluation.image_files import image_paths
-from mmtied.evaluation.occlusion import DEFINITIONS, check_definition
-from mmtied.evaluation.plots import write_plots
-from mmtied.evaluation.protocol import IOU_TYPES, PROPOSAL_NUMS, check_proposal_nums, limits
-from mmtied.evaluation.ratios import image_ratios
-from mmtied.evaluation.report import format_tables, write_report
-from mmtied.evaluation.report_page import write_page
+from mmtied.evaluation.intervals import Bootstrap
+from mmtied.evaluation.occlusion import DEFINITIONS
+from mmtied.evaluation.outputs import write_outputs
+from mmtied.evaluation.protocol import IOU_TYPES, PROPOSAL_NUMS, check_proposal_nums
+from mmtied.evaluation.report import format_tables
 from mmtied.evaluation.results import Detections, held_iou_types, join_detections, make_detections, read_results
-from mmtied.evaluation.runs import Run
 from mmtied.evaluation.shown_detections import shown_of
-from mmtied.evaluation.targets import make_targets
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,9 +43,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (covered)')
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
+    parser.add_argument('--unit', choices=UNITS, default='image', help='what goes into buckets (image)')
+    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t in place of disjoint ones')
+    parser.add_argument('--replicates', type=int, default=1000, help='bootstrap replicates for the intervals (1000); 0: none')
+    parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
     parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,
                         help="detections used for each image and category (default: COCO's 1 10 100; mmdet: 100 300 1000)")
-    parser.add_argument('--out', help='folder for report.json, buckets.csv, plots and report.html')
+    parser.add_argument('--out', help='folder for report.json, buckets.csv, records.npz, plots and report.html')
     parser.add_argument('--name', help="the detector's name on the page (default: the first results file's)")
     parser.add_argument('--images', help='folder of the images, to show those where the detector did worst')
     parser.add_argument('--worst', type=int, default=3, help='how many images of each bucket to show (3)')
@@ -59,41 +62,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors():
         for package in ('rich', 'matplotlib', 'jinja2'):
             require(package, 'The report')
-        check_definition(args.definition)
-        make_buckets(args.edges)
+        evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
+        bootstrap = Bootstrap(args.replicates, args.seed) if args.replicates else None
         check_proposal_nums(args.proposal_nums)
         if args.images and not args.out:
             raise ValueError('--images draws into the page that --out asks for; give --out FOLDER too')
         ground_truth = read_ground_truth(args.annotations)
         paths = image_paths(ground_truth, args.images) if args.images else None
         detections = load_detections(args.results, ground_truth, args.iou_type, args.classes)
-        report = evaluate_coco(ground_truth,
-                               detections,
-                               definition=args.definition,
-                               edges=args.edges,
-                               same_category=args.same_category,
-                               proposal_nums=args.proposal_nums)
-        report['data'] = Path(args.annotations).name
-        print(format_tables(report))
+        category_ids = label_category_ids(ground_truth, args.classes)
+        evaluated = evaluate_detections(ground_truth, detections, [evaluation], args.proposal_nums, category_ids)
+        if bootstrap:
+            evaluated = evaluated.with_intervals(bootstrap)
+        evaluated.report['data'] = Path(args.annotations).name
+        print(format_tables(evaluated.report))
         if args.out:
-            for path in (*write_report(report, args.out), *write_plots(report, args.out).values()):
+            examples = None
+            if paths:
+                iou_type = 'segm' if 'segm' in detections else 'bbox'
+                examples = draw_worst(evaluated, iou_type, lambda image: shown_of(detections[iou_type], image),
+                                      paths.__getitem__, args.worst)
+            for path in write_outputs(evaluated, args.out, args.name or Path(args.results[0]).stem, examples):
                 print(f'wrote {path}')
-            examples = draw_worst(ground_truth, detections, paths, args) if paths else None
-            run = Run(args.name or Path(args.results[0]).stem, report)
-            print(f'wrote {write_page(Path(args.out) / "report.html", [run], examples)}')
-
-
-def draw_worst(ground_truth: GroundTruth, detections: Mapping[str, Detections], paths: Sequence[Path],
-               args: argparse.Namespace) -> WorstImages:
-    """The worst images of each bucket: by masks where there are any, by boxes otherwise."""
-    iou_type = 'segm' if 'segm' in detections else 'bbox'
-    categories = ground_truth.select_categories()
-    targets = make_targets(ground_truth, categories)
-    records = match_detections(detections[iou_type], ground_truth, targets, categories, limits(args.proposal_nums)[1])
-    ratios = image_ratios(ground_truth, args.definition, args.same_category)
-    groups = image_groups(records, targets.positives(), ratios, make_buckets(args.edges))
-    return worst_examples(ground_truth, groups, ratios, lambda image: shown_of(detections[iou_type], image), paths.__getitem__,
-                          iou_type, args.worst)
 
 
 def load_detections(paths: Sequence[str], ground_truth: GroundTruth, iou_types: Sequence[str] | None = None,

@@ -14,14 +14,14 @@ from ..atomic import atomic_path
 from .bootstrap import BOOTSTRAPPED, percentile_interval
 from .intervals import Bootstrap, Groups, replicates, whole_set
 from .protocol import IOU_TYPES
-from .records_file import Run
+from .records_file import SavedRun
 
 METHOD = 'paired percentile bootstrap over images'
 _CSV_HEADER = ('definition', 'unit', 'cumulative', 'iou_type', 'name', 'lower', 'upper', 'images', 'statistic', 'baseline', 'run',
                'baseline_value', 'value', 'difference', 'low', 'high', 'share_above_zero')
 
 
-def compare_runs(runs: Sequence[Run], labels: Sequence[str], bootstrap: Bootstrap | None = None,
+def compare_runs(runs: Sequence[SavedRun], labels: Sequence[str], bootstrap: Bootstrap | None = None,
                  iou_types: Sequence[str] | None = None) -> dict:
     """Each run against the first, for all images and every bucket of the evaluations that all have.
 
@@ -56,7 +56,7 @@ def compare_runs(runs: Sequence[Run], labels: Sequence[str], bootstrap: Bootstra
     return {'runs': list(labels), 'intervals': bootstrap.describe(METHOD), 'evaluations': evaluations}
 
 
-def check_comparable(runs: Sequence[Run], iou_types: Sequence[str] | None = None) -> list[str]:
+def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None = None) -> list[str]:
     """The IoU types to compare, in the usual order.
 
     Raises:
@@ -139,7 +139,7 @@ def write_comparison(comparison: dict, folder: str | os.PathLike) -> list[Path]:
     return paths
 
 
-def _find(run: Run, groups: Groups) -> Groups | None:
+def _find(run: SavedRun, groups: Groups) -> Groups | None:
     """The evaluation of a run with the same buckets."""
     return next((part for part in run.evaluations if part.description == groups.description), None)
 
@@ -150,7 +150,7 @@ def _name(description: dict) -> str:
     return ', '.join([description['definition'], *unusual, *(['cumulative'] if description.get('cumulative') else [])])
 
 
-def _rows(runs: Sequence[Run], iou_type: str, groups: Sequence[Groups], bootstrap: Bootstrap) -> list[dict]:
+def _rows(runs: Sequence[SavedRun], iou_type: str, groups: Sequence[Groups], bootstrap: Bootstrap) -> list[dict]:
     """For each group its images, and values and differences by statistic; every run reads columns of its own."""
     values = torch.stack([
         replicates(run.records[iou_type], run.positives, own, len(run.category_names), bootstrap, run.proposal_nums)

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from .accumulate import Records, join_records
 from .buckets import DEFAULT_EDGES
-from .evaluations import make_evaluations, make_plan
+from .evaluated import Evaluated, conclude
+from .evaluations import Evaluation, make_evaluations, make_plan
 from .ground_truth import GroundTruth
 from .mask_pairs import rle_pairs
 from .matching import match, min_iou, rank_detections
 from .pairs import Pairs, box_pairs
 from .protocol import AREA_RANGES, IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, in_area_ranges, limits
 from .results import Detections
-from .summary import summarize
 from .targets import Targets, category_lookup, make_targets
 
 
@@ -51,9 +51,31 @@ def evaluate_coco(ground_truth: GroundTruth,
     Raises:
         ValueError: Unknown definition, unit, IoU type or category, or unusable edges or limits.
     """
-    check_iou_types(tuple(detections))
     evaluations = make_evaluations(further, definition=definition, edges=edges, unit=unit, cumulative=cumulative,
                                    same_category=same_category)
+    return evaluate_detections(ground_truth, detections, evaluations, proposal_nums, category_ids, device).report
+
+
+def evaluate_detections(ground_truth: GroundTruth,
+                        detections: Mapping[str, Detections],
+                        evaluations: Sequence[Evaluation] = (Evaluation(), ),
+                        proposal_nums: Sequence[int] = PROPOSAL_NUMS,
+                        category_ids: Sequence[int] | None = None,
+                        device: torch.device | str = 'cpu') -> Evaluated:
+    """As `evaluate_coco`, with what further steps need: intervals, saved match records, pictures.
+
+    Args:
+        ground_truth: The annotations.
+        detections: The detections of each IoU type to evaluate.
+        evaluations: The main one, and further ones.
+        proposal_nums: See `evaluate_coco`.
+        category_ids: See `evaluate_coco`.
+        device: See `evaluate_coco`.
+
+    Raises:
+        ValueError: See `evaluate_coco`.
+    """
+    check_iou_types(tuple(detections))
     largest = limits(proposal_nums)[1]
     categories = ground_truth.select_categories(category_ids)
     plan = make_plan(ground_truth, evaluations)
@@ -62,7 +84,7 @@ def evaluate_coco(ground_truth: GroundTruth,
         iou_type: join_records([match_detections(of_type, ground_truth, targets, categories, largest)])
         for iou_type, of_type in detections.items()
     }
-    return summarize(plan, records, targets, proposal_nums)
+    return conclude(plan, records, targets, ground_truth, categories, proposal_nums)
 
 
 def match_detections(detections: Detections, ground_truth: GroundTruth, targets: Targets, categories: np.ndarray,

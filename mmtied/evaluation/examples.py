@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .accumulate import Positives, Records
-from .buckets import Bucket, assign_buckets
 from .drawing import PREDICTION_COLOUR, TRUTH_COLOUR, Shapes, draw_example, jpeg_uri
+from .evaluated import Evaluated
 from .ground_truth import GroundTruth
 from .image_files import read_image
 from .page_text import bucket_phrase
@@ -64,18 +62,27 @@ class WorstImages(NamedTuple):
     prediction_colour: str = PREDICTION_COLOUR
 
 
-def image_groups(records: Records, positives: Positives, ratios: np.ndarray, buckets: Sequence[Bucket]) -> list[Group]:
-    """The images of each bucket with their errors.
+def draw_worst(evaluated: Evaluated, iou_type: str, shown: Callable[[int], Shown],
+               path_of_image: Callable[[int], str | os.PathLike | None], count: int = 3, run: str = '') -> WorstImages:
+    """The worst images of each bucket of a run's main evaluation.
 
     Args:
-        records: The run's match records, on any device.
-        positives: The ground truths that count.
-        ratios: Occlusion ratio of every image, shape (I,), NaN for none.
-        buckets: Disjoint buckets of images.
+        evaluated: The run.
+        iou_type: What errors are counted by; masks are drawn for segm.
+        shown: Gives the detections to draw of the image at a position.
+        path_of_image: Gives the file of the image at a position.
+        count: Images of each bucket, at most.
+        run: Name of the run, for pages with several.
+
+    Raises:
+        ValueError: An image file is missing or cannot be read.
     """
-    errors = count_errors(records, positives, len(ratios))
-    of_image = torch.from_numpy(assign_buckets(ratios, buckets))
-    return [Group(bucket_phrase(bucket.name), of_image == number, errors) for number, bucket in enumerate(buckets)]
+    main, grouping, ratios = evaluated.plan.evaluations[0], evaluated.plan.groupings[0], evaluated.picture_ratios
+    records, positives = evaluated.records[iou_type], evaluated.targets.positives()
+    groups = [Group(bucket_phrase(bucket.name), members, count_errors(records, positives, len(ratios), column=column))
+              for bucket, members, column in zip(main.buckets, grouping.members.T, grouping.columns.tolist(), strict=True)]
+    return worst_examples(evaluated.ground_truth, groups, ratios, shown, path_of_image, iou_type, count, evaluated.categories,
+                          run)
 
 
 def worst_examples(ground_truth: GroundTruth, groups: Sequence[Group], ratios: np.ndarray, shown: Callable[[int], Shown],

@@ -5,7 +5,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from ..atomic import atomic_path
 from ..version import __version__
 from .accumulate import Positives, Records
+from .evaluated import Evaluated
 from .ground_truth import GroundTruth
-from .intervals import Groups
 
 #: The file's name beside report.json.
 FILE_NAME = 'records.npz'
@@ -42,7 +42,7 @@ class SavedGroups:
 
 
 @dataclass(frozen=True)
-class Run:
+class SavedRun:
     """What is kept of one evaluated run.
 
     Args:
@@ -77,30 +77,22 @@ def fingerprint(ground_truth: GroundTruth) -> str:
     return digest.hexdigest()
 
 
-def make_run(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Groups],
-             ground_truth: GroundTruth, categories: np.ndarray, proposal_nums: Sequence[int]) -> Run:
-    """What to keep of an evaluation.
-
-    Args:
-        report: From `summary.summarize`.
-        records: Match records by IoU type, sorted as `join_records` sorts.
-        positives: The ground truths that count.
-        groups: The groups behind the report's buckets, then those behind each of its ``further`` reports.
-        ground_truth: The annotations.
-        categories: Positions of the evaluated categories, see `GroundTruth.select_categories`.
-        proposal_nums: See `protocol.limits`.
-    """
+def make_run(evaluated: Evaluated) -> SavedRun:
+    """What to keep of an evaluation."""
+    report, ground_truth = evaluated.report, evaluated.ground_truth
     evaluations = []
-    for part, chosen in zip([report, *report.get('further', [])], groups, strict=True):
-        buckets = [{key: row[key] for key in ('name', 'lower', 'upper')} for row in part[next(iter(records))]['buckets']]
-        description = {key: part[key] for key in _EVALUATION_KEYS if key in part}
-        evaluations.append(SavedGroups({**description, 'buckets': buckets}, chosen.members.cpu(), chosen.columns.cpu()))
-    names = [str(ground_truth.category_names[number]) for number in ground_truth.category_ids[categories].tolist()]
-    return Run(ground_truth.source, dict(records), positives, ground_truth.image_ids, tuple(names), tuple(evaluations),
-               tuple(proposal_nums), fingerprint(ground_truth))
+    for part, groups in zip([report, *report['further']], evaluated.plan.groupings, strict=True):
+        buckets = [{key: row[key] for key in ('name', 'lower', 'upper')}
+                   for row in part[next(iter(evaluated.records))]['buckets']]
+        description = {key: part[key] for key in _EVALUATION_KEYS}
+        evaluations.append(SavedGroups({**description, 'buckets': buckets}, groups.members.cpu(), groups.columns.cpu()))
+    category_ids = ground_truth.category_ids[evaluated.categories].tolist()
+    return SavedRun(ground_truth.source, dict(evaluated.records), evaluated.targets.positives(), ground_truth.image_ids,
+               tuple(str(ground_truth.category_names[number]) for number in category_ids), tuple(evaluations),
+               evaluated.proposal_nums, fingerprint(ground_truth))
 
 
-def write_records(run: Run, folder: str | os.PathLike) -> Path:
+def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
     """Write ``records.npz`` into a folder, whole or not at all, and return its path.
 
     Only the columns of match bits that some evaluation reads for all areas are kept.
@@ -125,7 +117,7 @@ def write_records(run: Run, folder: str | os.PathLike) -> Path:
     return path
 
 
-def read_records(path: str | os.PathLike) -> Run:
+def read_records(path: str | os.PathLike) -> SavedRun:
     """Read a run back.
 
     Args:
@@ -147,7 +139,7 @@ def read_records(path: str | os.PathLike) -> Run:
         raise ValueError(f'{path}: not the match records of a run, or damaged ({" ".join(str(error).split())})') from None
 
 
-def _make_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> Run:
+def _make_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> SavedRun:
     if header['format'] != _FORMAT:
         raise ValueError(f'format {header["format"]}, this version reads {_FORMAT}')
     num_images, num_categories = len(arrays['image_ids']), len(header['category_names'])
@@ -174,7 +166,7 @@ def _make_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> Ru
                 raise ValueError(f'{name}: a position beyond the {count} there are')
     if any(len(part.columns) and int(part.columns.max()) >= num_columns for part in evaluations):
         raise ValueError('a bucket without match bits')
-    return Run(source, records, positives, arrays['image_ids'], tuple(header['category_names']), tuple(evaluations),
+    return SavedRun(source, records, positives, arrays['image_ids'], tuple(header['category_names']), tuple(evaluations),
                tuple(header['proposal_nums']), header['fingerprint'], header['version'])
 
 

@@ -77,6 +77,7 @@ def test_overlapping_groups_and_groups_with_columns_of_their_own():
 
 def test_further_reports_get_theirs():
     run, report, groups = small_run()
+    del report['further']
     both = add_intervals({**report, 'further': [report]}, run.records, run.positives, [groups, groups], 3, Bootstrap(10))
     assert both['further'][0] == {key: value for key, value in both.items() if key != 'further'}
     with pytest.raises(ValueError, match='holds 2 evaluations, 1 groupings'):
