@@ -17,6 +17,16 @@ from mmtied.evaluation.metric import OcclusionCocoMetric
 
 HEIGHT, WIDTH, IMAGES = 60, 80, 7
 BOUND_S = 120
+START = 'forkserver'  # starts clean processes as spawn does, but imports torch and mmengine once for all of them
+
+
+@pytest.fixture(autouse=True, scope='module')
+def preload():
+    torch.multiprocessing.set_forkserver_preload(['mmtied.evaluation.metric', 'mmengine.evaluator', 'hypothesis'])
+
+
+def run_processes(function, world_size, *args):
+    torch.multiprocessing.start_processes(function, (world_size, *args), nprocs=world_size, start_method=START)
 
 
 def samples(rng):
@@ -75,7 +85,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(('world_size', 'idle'), [(2, None), (4, None), (2, 0), (2, 1)])
 def test_processes_equal_one_also_when_images_do_not_divide_or_one_has_none(folder, world_size, idle):
     evaluate(0, 1, folder)
-    torch.multiprocessing.spawn(evaluate, (world_size, folder, idle), nprocs=world_size)
+    run_processes(evaluate, world_size, folder, idle)
     one = json.loads((folder / '1_0.json').read_text())
     several = [json.loads((folder / f'{world_size}_{rank}.json').read_text()) for rank in range(world_size)]
     assert several[0] == one
@@ -96,7 +106,7 @@ def send_shapes(rank, world_size, folder):
 
 
 def test_tensors_arrive_with_their_lengths_and_types(tmp_path):
-    torch.multiprocessing.spawn(send_shapes, (3, tmp_path), nprocs=3)
+    run_processes(send_shapes, 3, tmp_path)
 
 
 def lose_one(rank, world_size, folder, lost):
@@ -114,7 +124,7 @@ def lose_one(rank, world_size, folder, lost):
 
 @pytest.mark.parametrize('lost', [0, 2])
 def test_a_process_that_dies_ends_the_others_with_an_error(folder, lost):
-    context = torch.multiprocessing.get_context('spawn')
+    context = torch.multiprocessing.get_context(START)
     processes = [context.Process(target=lose_one, args=(rank, 3, folder, lost)) for rank in range(3)]
     for process in processes:
         process.start()
