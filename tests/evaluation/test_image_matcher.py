@@ -14,7 +14,7 @@ from mmtied.evaluation.ground_truth import read_ground_truth
 from mmtied.evaluation.image_matcher import ImageMatcher
 from mmtied.evaluation.results import make_detections
 
-few_cases = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+few_cases = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 LIMIT = 100
 
 
