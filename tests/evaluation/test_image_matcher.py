@@ -94,7 +94,8 @@ def test_a_gpu_makes_the_records_of_the_cpu_bit_for_bit(case):
 
 @pytest.fixture
 def matcher():
-    data = dict(images=[dict(id=5, height=20, width=30), dict(id=8, height=20, width=30)], categories=[dict(id=1, name='a')], annotations=[
+    images = [dict(id=5, height=20, width=30), dict(id=8, height=20, width=30)]
+    data = dict(images=images, categories=[dict(id=1, name='a')], annotations=[
         dict(id=1, image_id=5, category_id=1, bbox=[0, 0, 10, 10], area=100, segmentation=[[0, 0, 10, 0, 10, 10, 0, 10]])])
     return ImageMatcher(read_ground_truth(data), [1], LIMIT)
 
