@@ -33,13 +33,19 @@ def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_
     if device.type == 'cpu':
         area, shared = _count_on_cpu(masks.numpy(), labels.cpu().numpy(), crops, target_labels, crowd, min_iou)
     else:
-        area, shared = masks.sum((1, 2)), torch.zeros(len(masks), len(crops), dtype=torch.int64, device=device)
-        for target, (mask, top, left, _) in enumerate(crops):
-            mask = torch.from_numpy(mask).to(device, non_blocking=True)
-            shared[:, target] = (masks[:, top:top + mask.shape[0], left:left + mask.shape[1]] & mask).sum((1, 2))
+        area, shared = count_all(masks, crops)
     pixels, crowd = torch.tensor([[crop.pixels for crop in crops], crowd], dtype=torch.int64).to(device, non_blocking=True)
     union = torch.where(crowd.bool(), area[:, None], area[:, None] + pixels - shared)
     return area, torch.where(shared > 0, shared.double() / union.double(), 0)
+
+
+def count_all(masks: Tensor, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+    """Pixels of each mask, (N,), and pixels that it shares with each crop, (N, G), both int64, without waiting for them."""
+    shared = torch.zeros(len(masks), len(crops), dtype=torch.int64, device=masks.device)
+    for target, (mask, top, left, _) in enumerate(crops):
+        mask = torch.from_numpy(mask).to(masks.device, non_blocking=True)
+        shared[:, target] = (masks[:, top:top + mask.shape[0], left:left + mask.shape[1]] & mask).sum((1, 2))
+    return masks.sum((1, 2)), shared
 
 
 def _count_on_cpu(masks: np.ndarray, labels: np.ndarray, crops: Sequence[Crop], target_labels: Sequence[int],

@@ -54,6 +54,7 @@ class Evaluation:
         if self.unit not in UNITS:
             raise ValueError(f'unknown unit {self.unit!r} of buckets; known: {", ".join(UNITS)}')
         make_buckets(self.edges)
+        object.__setattr__(self, 'edges', tuple(self.edges))
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:

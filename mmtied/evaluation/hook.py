@@ -11,10 +11,10 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
-from .buckets import DEFAULT_EDGES, make_buckets
+from .buckets import DEFAULT_EDGES
+from .evaluations import Evaluation, make_evaluations
 from .metric import OcclusionCocoMetric
 from .protocol import IOU_TYPES, check_iou_types
-from .ratios import describe_definition
 from .report import write_report
 
 #: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
@@ -37,6 +37,9 @@ class OcclusionEvalHook(Hook):
         metric: ``'bbox'``, ``'segm'`` or both. By default what the config's CocoMetric evaluates; without one, bbox, and
             segm too if the model has a mask head.
         ann_file: COCO instances file; by default that of the evaluated dataset.
+        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `evaluations.Evaluation`.
+        cumulative: Buckets r >= t in place of disjoint ones.
+        further: More evaluations from the same matching, each a dict of options of `evaluations.Evaluation`.
 
     The arguments are those of a metric that the hook adds; they do not change one that the config has, which the log then says.
     Where the evaluator only formats results (``format_only=True``) nothing is added.
@@ -49,14 +52,16 @@ class OcclusionEvalHook(Hook):
                  edges: Sequence[float] = DEFAULT_EDGES,
                  same_category: bool = False,
                  metric: str | Sequence[str] | None = None,
-                 ann_file: str | None = None) -> None:
-        describe_definition(definition, same_category)
-        make_buckets(edges)
+                 ann_file: str | None = None,
+                 unit: str = 'image',
+                 cumulative: bool = False,
+                 further: Sequence[dict] = ()) -> None:
+        options = dict(definition=definition, edges=edges, unit=unit, cumulative=cumulative, same_category=same_category)
+        evaluations = make_evaluations(further, **options)
         if metric is not None:
             check_iou_types(metric)
-        self.options = dict(definition=definition, edges=edges, same_category=same_category)
-        self.has_options = (definition, tuple(edges), same_category, metric, ann_file) != (
-            'covered', tuple(DEFAULT_EDGES), False, None, None)
+        self.options = dict(options, further=further)
+        self.has_options = evaluations != (Evaluation(), ) or metric is not None or ann_file is not None
         self.metric = metric
         self.ann_file = ann_file
 

@@ -1,6 +1,5 @@
 """COCO AP by occlusion as an mmengine metric."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,19 +13,16 @@ from torch import Tensor
 
 from .accumulate import join_records
 from .buckets import DEFAULT_EDGES
-from .evaluations import Evaluation, make_evaluations, make_plan
+from .evaluations import make_evaluations, make_plan
 from .gather import gather_tensors
 from .ground_truth import GroundTruth, read_ground_truth
 from .image_matcher import ImageMatcher
 from .matched_images import MatchedImages, join_once, match_images
-from .protocol import PROPOSAL_NUMS, STATISTICS, check_iou_types, limits
+from .protocol import PROPOSAL_NUMS, check_iou_types, limits
 from .report import format_tables
+from .scalars import scalars
 from .summary import summarize
 
-#: CocoMetric's names of `STATISTICS`.
-_COCO_METRIC_NAMES = dict(zip(STATISTICS, ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'), strict=True))
-#: What is reported of each bucket as scalars; the report has everything.
-_BUCKET_SCALARS = ('AP', 'AP75')
 #: Images that are matched together.
 BATCH = 256
 
@@ -219,27 +215,3 @@ def as_masks(masks: Any) -> Tensor | list[dict]:
     if isinstance(masks, list | tuple) and (not masks or isinstance(masks[0], dict)):
         return list(masks)
     return torch.as_tensor(masks).detach().bool()
-
-
-def scalars(report: dict, iou_types: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    """The report's numbers under CocoMetric's names, overall -1 where undefined, by bucket only where defined.
-
-    Further evaluations have those of their buckets, each name after the evaluation's slug; a slug that was used before gets a
-    number.
-    """
-    values = OrderedDict()
-    slugs = []
-    for part, evaluation in zip([report, *report['further']], evaluations, strict=True):
-        slugs.append(evaluation.slug)
-        times = slugs.count(evaluation.slug)
-        prefix = '' if part is report else evaluation.slug + (f'_{times}_' if times > 1 else '_')
-        for iou_type in iou_types:
-            if part is report:
-                for name, coco_name in _COCO_METRIC_NAMES.items():
-                    value = part[iou_type]['all'][name]
-                    values[f'{iou_type}_{coco_name}'] = -1. if value is None else value
-            for bucket, row in zip(evaluation.buckets, part[iou_type]['buckets'], strict=True):
-                for name in _BUCKET_SCALARS:
-                    if row[name] is not None:
-                        values[f'{prefix}{iou_type}_{_COCO_METRIC_NAMES[name]}_{bucket.key}'] = row[name]
-    return values

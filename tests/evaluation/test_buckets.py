@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtied.evaluation.buckets import assign_buckets, make_buckets
+from mmtied.evaluation.buckets import assign_buckets, bucket_members, make_buckets
 
 
 def test_default_buckets():
@@ -29,3 +29,10 @@ def test_ratios_outside_every_bucket():
 def test_unusable_edges_are_named(edges):
     with pytest.raises(ValueError, match='bucket edges'):
         make_buckets(edges)
+
+
+def test_cumulative_buckets_hold_everything_from_their_edge_up():
+    buckets = make_buckets([0, .5, 1], cumulative=True)
+    assert [(bucket.name, bucket.key) for bucket in buckets] == [('r>=0', 'r0-up'), ('r>=0.5', 'r0.5-up')]
+    ratios = np.array([0, .49, .5, 1, 1.4, np.nan])
+    assert bucket_members(ratios, buckets).T.tolist() == [[True] * 5 + [False], [False] * 2 + [True] * 3 + [False]]

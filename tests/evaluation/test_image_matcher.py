@@ -1,4 +1,4 @@
-"""One image at a time equals all at once, and dense masks equal run-length codes."""
+"""Images taken one by one and matched in any batches equal all at once, dense masks equal run-length codes, and a GPU the CPU."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,12 @@ from pycocotools import mask as mask_api
 
 from mmtied.evaluation.accumulate import join_records
 from mmtied.evaluation.evaluate import match_detections
+from mmtied.evaluation.evaluations import Evaluation, make_plan
 from mmtied.evaluation.ground_truth import read_ground_truth
 from mmtied.evaluation.image_matcher import ImageMatcher
 from mmtied.evaluation.results import make_detections
 
-few_cases = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+few_cases = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 LIMIT = 100
 
 
@@ -24,15 +25,19 @@ def predictions_of(results, image_id, ids):
     return here, labels, torch.tensor([entry['score'] for entry in here], dtype=torch.float64)
 
 
-def check_equal(one_by_one, together):
-    for name, left, right in zip(together._fields, join_records(one_by_one), together, strict=True):
-        assert torch.equal(left, right), name
+def check_equal(matcher, candidates, together):
+    """Matching one image at a time, two together, and all of them give the same table."""
+    for batch in (1, 2, len(candidates)):
+        parts = [matcher.match(candidates[start:start + batch]) for start in range(0, len(candidates), batch)]
+        for name, left, right in zip(together._fields, join_records(parts), together, strict=True):
+            assert torch.equal(left, right), name
 
 
 def matchers(data, results, iou_type):
     ground_truth = read_ground_truth(data)
     ids = [category['id'] for category in data['categories']]  # labels in the file's order, which is not sorted
-    matcher = ImageMatcher(ground_truth, ids, LIMIT)
+    plan = make_plan(ground_truth, [Evaluation(unit='instance', edges=(0, .5, 1))])
+    matcher = ImageMatcher(ground_truth, ids, LIMIT, plan.outside)
     detections = make_detections(results, ground_truth, iou_type)
     together = match_detections(detections, ground_truth, matcher.targets, matcher.categories, LIMIT)
     return ids, matcher, join_records([together])
@@ -40,23 +45,23 @@ def matchers(data, results, iou_type):
 
 @few_cases
 @given(cases('bbox'))
-def test_boxes_one_image_at_a_time_equal_one_batch(case):
+def test_boxes_of_batches_equal_all_at_once(case):
     data, results = case
     for entry in results:  # whole pixels: x + w - x is w again
         entry['bbox'] = [float(round(value)) for value in entry['bbox']]
     ids, matcher, together = matchers(data, results, 'bbox')
-    one_by_one = []
+    candidates = []
     for image in data['images']:
         here, labels, scores = predictions_of(results, image['id'], ids)
         boxes = torch.tensor([entry['bbox'] for entry in here], dtype=torch.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        one_by_one.append(matcher.match_boxes(image['id'], labels, scores, boxes))
-    check_equal(one_by_one, together)
+        candidates.append(matcher.take_boxes(image['id'], labels, scores, boxes))
+    check_equal(matcher, candidates, together)
 
 
 @few_cases
 @given(cases('segm'))
-def test_dense_masks_and_codes_of_one_image_equal_one_batch(case):
+def test_dense_masks_and_codes_of_batches_equal_all_at_once(case):
     data, results = case
     ids, matcher, together = matchers(data, results, 'segm')
     dense, coded = [], []
@@ -64,30 +69,65 @@ def test_dense_masks_and_codes_of_one_image_equal_one_batch(case):
         here, labels, scores = predictions_of(results, image['id'], ids)
         rles = [entry['segmentation'] for entry in here]
         masks = np.array([mask_api.decode(rle) for rle in rles]).reshape(-1, image['height'], image['width'])
-        dense.append(matcher.match_masks(image['id'], labels, scores, torch.from_numpy(masks).bool()))
-        coded.append(matcher.match_masks(image['id'], labels, scores, rles))
-    check_equal(dense, together)
-    check_equal(coded, together)
+        dense.append(matcher.take_masks(image['id'], labels, scores, torch.from_numpy(masks).bool()))
+        coded.append(matcher.take_masks(image['id'], labels, scores, rles))
+    check_equal(matcher, dense, together)
+    check_equal(matcher, coded, together)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='compares a GPU with the CPU')
+@few_cases
+@given(cases('segm'))
+def test_a_gpu_makes_the_records_of_the_cpu_bit_for_bit(case):
+    data, results = case
+    ids, matcher, together = matchers(data, results, 'segm')
+    candidates = []
+    for image in data['images']:
+        here, labels, scores = predictions_of(results, image['id'], ids)
+        masks = np.array([mask_api.decode(entry['segmentation']) for entry in here])
+        masks = torch.from_numpy(masks.reshape(-1, image['height'], image['width'])).bool()
+        candidates.append(matcher.take_masks(image['id'], labels.cuda(), scores.cuda(), masks.cuda()))
+    records = join_records([matcher.match(candidates)])
+    assert all(column.is_cuda for column in records)
+    assert all(torch.equal(mine.cpu(), other) for mine, other in zip(records, together, strict=True))
 
 
 @pytest.fixture
 def matcher():
-    data = dict(images=[dict(id=5, height=20, width=30)], categories=[dict(id=1, name='a')], annotations=[
+    images = [dict(id=5, height=20, width=30), dict(id=8, height=20, width=30)]
+    data = dict(images=images, categories=[dict(id=1, name='a')], annotations=[
         dict(id=1, image_id=5, category_id=1, bbox=[0, 0, 10, 10], area=100, segmentation=[[0, 0, 10, 0, 10, 10, 0, 10]])])
     return ImageMatcher(read_ground_truth(data), [1], LIMIT)
 
 
 def test_unusable_predictions_are_named(matcher):
     label, score, box = torch.tensor([0]), torch.tensor([.5]), torch.tensor([[0., 0., 10., 10.]])
+
+    def match_boxes(*predictions):
+        return matcher.match([matcher.take_boxes(5, label, score, box), matcher.take_boxes(*predictions)])
+
     with pytest.raises(ValueError, match='image id 6, which is not in'):
-        matcher.match_boxes(6, label, score, box)
-    with pytest.raises(ValueError, match='labels must be from 0 to 0'):
-        matcher.match_boxes(5, label + 1, score, box)
-    with pytest.raises(ValueError, match='scores must be finite'):
-        matcher.match_boxes(5, label, score * torch.nan, box)
-    with pytest.raises(ValueError, match='boxes must be finite'):
-        matcher.match_boxes(5, label, score, box * torch.inf)
+        match_boxes(6, label, score, box)
+    with pytest.raises(ValueError, match='image id 8: predicted labels must be from 0 to 0'):
+        match_boxes(8, label + 1, score, box)
+    with pytest.raises(ValueError, match='image id 8: predicted scores must be finite'):
+        match_boxes(8, label, score * torch.nan, box)
+    with pytest.raises(ValueError, match='image id 8: predicted boxes must be finite'):
+        match_boxes(8, label, score, box * torch.inf)
+    with pytest.raises(ValueError, match=r'labels have shape \[2\]'):
+        match_boxes(8, label.repeat(2), score, box)
+    with pytest.raises(ValueError, match=r'boxes have shape \[4\]'):
+        match_boxes(8, label, score, box[0])
     with pytest.raises(ValueError, match=r'size \[30, 20\], the image \[20, 30\]'):
-        matcher.match_masks(5, label, score, torch.zeros(1, 30, 20, dtype=torch.bool))
+        matcher.take_masks(5, label, score, torch.zeros(1, 30, 20, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r'masks have shape \[2'):
+        matcher.take_masks(5, label, score, torch.zeros(2, 20, 30, dtype=torch.bool))
     with pytest.raises(ValueError, match='its mask has size'):
-        matcher.match_masks(5, label, score, [{'size': [30, 20], 'counts': [600]}])
+        matcher.take_masks(5, label, score, [{'size': [30, 20], 'counts': [600]}])
+
+
+def test_predictions_that_change_later_do_not_matter(matcher):
+    label, score, box = torch.tensor([0]), torch.tensor([.5]), torch.tensor([[0., 0., 10., 10.]])
+    candidates = matcher.take_boxes(5, label, score, box)
+    box += 5
+    assert matcher.match([candidates]).matched[0, 0] == 2**10 - 1

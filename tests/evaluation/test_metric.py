@@ -155,6 +155,8 @@ def test_run_length_codes_and_arrays_give_the_numbers_of_tensors(ann_file):
     (dict(metric='proposal'), "unknown IoU type 'proposal'"),
     (dict(definition='some'), 'unknown occlusion definition'),
     (dict(edges=(1, 0)), 'strictly increasing'),
+    (dict(unit='box'), "unknown unit 'box'"),
+    (dict(further=[dict(edges=(1, 0))]), 'strictly increasing'),
     (dict(format_only=True), 'keep a CocoMetric'),
     (dict(outfile_prefix='a/b'), 'keep a CocoMetric'),
 ])
@@ -187,6 +189,44 @@ def test_a_gpu_keeps_the_records_of_the_cpu_bit_for_bit(ann_file):
         run(metric, moved)
         reports.append(metric.report)
         metric.process({}, moved)
-        records.append([column for record in metric.results for name in ('bbox', 'segm') for column in record[name]])
+        found, = metric._matched(metric.results)
+        records.append([column.cpu() for column in found.tensors()])
     assert all(torch.equal(mine, other) for mine, other in zip(*records, strict=True))
     assert_same(reports[0]['bbox']['all'], reports[1]['bbox']['all'])
+
+
+def test_batches_of_any_size_give_the_same_numbers(ann_file, monkeypatch):
+    samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(3))
+    samples += samples[:2]  # repeated in another batch
+    values = []
+    for batch in (1, 3, 100):
+        monkeypatch.setattr('mmtied.evaluation.metric.BATCH', batch)
+        metric = OcclusionCocoMetric(ann_file, ['bbox', 'segm'], further=[dict(unit='instance')])
+        values.append(run(metric, samples))
+    assert values[0] == values[1] == values[2]
+
+
+def test_a_second_epoch_repeats_the_first_without_decoding(ann_file, monkeypatch):
+    from mmtied.evaluation import target_masks
+    samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(3))
+    metric = OcclusionCocoMetric(ann_file, 'segm')
+    first = run(metric, samples)
+    monkeypatch.delattr(target_masks, 'crop_mask')
+    assert run(metric, samples) == first
+
+
+def test_further_evaluations_have_scalars_of_their_own(ann_file):
+    samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(0), with_masks=False)
+    further = [dict(unit='instance', edges=(0, 1)), dict(cumulative=True, edges=(0, .4, 1)), dict(edges=(0, .4, 1))]
+    metric = OcclusionCocoMetric(ann_file, further=further)
+    values = run(metric, samples)
+    keys = ['covered_instance_bbox_mAP_r0-1', 'covered_cumulative_bbox_mAP_75_r0.4-up', 'covered_2_bbox_mAP_r0.4-1']
+    by_instance, cumulative, other = (report['bbox']['buckets'] for report in metric.report['further'])
+    assert [values[f'coco/{key}'] for key in keys] == [by_instance[1]['AP'], cumulative[1]['AP75'], other[2]['AP']]
+
+
+def test_evaluating_nothing_counts_every_miss(ann_file):
+    metric = OcclusionCocoMetric(ann_file)
+    metric.dataset_meta = dict(classes=CLASSES)
+    values = metric.evaluate(12)
+    assert values['coco/bbox_mAP'] == 0

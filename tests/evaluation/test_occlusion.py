@@ -73,6 +73,25 @@ def test_instance_cover_is_the_share_of_each_box(boxes):
     np.testing.assert_allclose(instance_cover(np.array(boxes, dtype=float).reshape(-1, 4), (HEIGHT, WIDTH)), expected)
 
 
+@settings(max_examples=150, deadline=None)
+@given(whole_boxes, st.sampled_from(DEFINITIONS), st.integers(0, 2**16), st.booleans())
+def test_instance_ratio_is_what_counting_its_pixels_gives(boxes, definition, seed, same_category):
+    rng = np.random.default_rng(seed)
+    pixels = drawn(boxes)
+    masks = pixels & (rng.random(pixels.shape) < .6)
+    categories = rng.integers(0, 2, len(boxes)) if same_category else np.zeros(len(boxes))
+    instances, occluders = {'box_mask': (pixels, masks), 'mask': (masks, masks)}.get(definition, (pixels, pixels))
+    expected = []
+    for i, mine in enumerate(instances):
+        others = [occluders[j] for j in range(len(boxes)) if j != i and categories[j] == categories[i]]
+        others = np.array(others, dtype=int).reshape(-1, HEIGHT, WIDTH).sum(0)
+        others = others if definition == 'pairwise' else others > 0
+        expected.append((mine * others).sum() / mine.sum() if mine.any() else np.nan)
+    ratios = instance_ratios_of(np.array(boxes, dtype=float).reshape(-1, 4), (HEIGHT, WIDTH), definition,
+                                categories if same_category else None, masks)
+    np.testing.assert_allclose(ratios, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_unusable_arguments_are_named():
     boxes = np.zeros((2, 4))
     with pytest.raises(ValueError, match="unknown occlusion definition 'most'; known: covered"):
