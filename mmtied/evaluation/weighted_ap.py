@@ -8,6 +8,7 @@ scanned row by row over all blocks and weightings: every operation is a plain on
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -100,7 +101,8 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
     result = torch.zeros(len(weights), len(thresholds), dtype=torch.float64, device=device)
     largest = max([len(images) // 8, *(len(plan.category) for _, plan in plans)])
     chunk = max(sizes.elements // max(largest, 1), sizes.weightings)
-    for part in torch.arange(len(weights), device=device).split(chunk):
+
+    def evaluate(part: Tensor) -> None:
         image_rows = weights[part].T.to(dtype)
         copy_rows = image_rows[split, None] > torch.arange(copies, device=device)[:, None]
         rows = torch.cat([image_rows, copy_rows.flatten(0, 1).to(dtype), image_rows.new_zeros(1, len(part))])
@@ -110,7 +112,26 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
         for number, plan in plans:
             result[part, number] += _sum_of_ap(plan, rows, totals)
         result[part] /= present[:, None]
+
+    _for_each(evaluate, torch.arange(len(weights), device=device).split(chunk))
     return result
+
+
+def _for_each(work: Callable[[Tensor], None], parts: Sequence[Tensor]) -> None:
+    """Do every part; on CPU in as many threads as torch may use, each with small operations of its own.
+
+    One operation shared by threads would wait for the slowest of them hundreds of thousands of times.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(parts) < 2 or parts[0].is_cuda:
+        for part in parts:
+            work(part)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, parts))
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Detections(NamedTuple):
