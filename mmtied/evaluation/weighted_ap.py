@@ -8,6 +8,8 @@ scanned row by row over all blocks and weightings: every operation is a plain on
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -74,6 +76,12 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
         Mean precision over the recall points and over the categories with ground truth, shape (R, T) float64; NaN where
         there is no ground truth.
     """
+    with _operations_in_one_thread() as threads:
+        return _weighted_average_precision(records, positives, images, weights, num_categories, thresholds, limit, column, threads)
+
+
+def _weighted_average_precision(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
+                                thresholds: Sequence[int], limit: int, column: int, threads: int) -> Tensor:
     device = records.image.device
     images, weights = images.to(device), weights.to(device)
     last_image = max([int(ids.max()) for ids in (images, records.image, positives.image) if len(ids)], default=0)
@@ -100,7 +108,8 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
     result = torch.zeros(len(weights), len(thresholds), dtype=torch.float64, device=device)
     largest = max([len(images) // 8, *(len(plan.category) for _, plan in plans)])
     chunk = max(sizes.elements // max(largest, 1), sizes.weightings)
-    for part in torch.arange(len(weights), device=device).split(chunk):
+
+    def evaluate(part: Tensor) -> None:
         image_rows = weights[part].T.to(dtype)
         copy_rows = image_rows[split, None] > torch.arange(copies, device=device)[:, None]
         rows = torch.cat([image_rows, copy_rows.flatten(0, 1).to(dtype), image_rows.new_zeros(1, len(part))])
@@ -110,7 +119,33 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
         for number, plan in plans:
             result[part, number] += _sum_of_ap(plan, rows, totals)
         result[part] /= present[:, None]
+
+    _for_each(evaluate, torch.arange(len(weights), device=device).split(chunk), threads)
     return result
+
+
+def _for_each(work: Callable[[Tensor], None], parts: Sequence[Tensor], threads: int) -> None:
+    """Do every part; on CPU in that many threads."""
+    if threads == 1 or len(parts) < 2 or parts[0].is_cuda:
+        for part in parts:
+            work(part)
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(work, parts))
+
+
+@contextmanager
+def _operations_in_one_thread() -> Iterator[int]:
+    """Yield the number of threads that torch may use, and let each operation use one.
+
+    An operation shared by threads waits for the slowest of them; on busy cores, hundreds of thousands of small ones take minutes.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Detections(NamedTuple):

@@ -119,6 +119,20 @@ def test_many_true_positives_and_narrow_limits_on_memory_change_nothing(monkeypa
     torch.testing.assert_close(bootstrap_ap(records, positives, images, weights, num_categories), expected, rtol=0, atol=1e-14)
 
 
+def test_threads_change_nothing_and_leave_the_setting_as_it_was():
+    records, positives, num_categories = match_all(*many(seed=4, num_images=12), 'bbox')
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(bootstrap_ap(records, positives, torch.arange(12), image_weights(12, 5000, seed=0), num_categories))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
 def test_every_image_once_gives_the_point_estimate():
     records, positives, num_categories = match_all(*many(seed=1), 'bbox')
     ap = average_precision(records, positives, torch.zeros(40, dtype=torch.int64), 1, num_categories, 10, 100)[0]
@@ -163,11 +177,11 @@ def test_recall_points_compare_as_coco_compares_them():
 
 
 def test_counts_beyond_single_precision_are_kept_exact():
-    """Without ties in an image, AP stays the same when every image counts a million times as often."""
+    """Without ties in an image, AP stays the same when every image counts some million times as often."""
     records, positives, num_categories = match_all(*many(seed=3, num_images=4), 'bbox')
     records = records._replace(score=torch.linspace(1, 0, len(records.score), dtype=torch.float64))
     weights = torch.tensor([[1, 2, 0, 1]])
-    once, often = (bootstrap_ap(records, positives, torch.arange(4), weights * count, num_categories) for count in (1, 10**6))
+    once, often = (bootstrap_ap(records, positives, torch.arange(4), weights * count, num_categories) for count in (1, 10**6 + 3))
     assert once[0, 0] > 0
     torch.testing.assert_close(often, once, rtol=0, atol=1e-12)
 
