@@ -85,7 +85,7 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
 
     Example:
         >>> round(spearman(np.array([1., 2., 3., 4.]), np.array([10, 20, 20, 15])), 3)
-        0.632
+        0.316
     """
     ranks = []
     for values in (first, second):

@@ -17,7 +17,7 @@ from .overlap_drawing import category_colours, draw_overlaps
 if TYPE_CHECKING:
     from PIL import Image
 
-_HEIGHT, _SHEET_WIDTH, _GAP = 480, 1280, 10
+_HEIGHT, _ROW_HEIGHT, _SHEET_WIDTH, _GAP = 480, 280, 1280, 10
 _MOST_NAMES = 4
 
 
@@ -68,8 +68,9 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
     ratios = image_ratios(ground_truth, definition, same_category)
     held = np.flatnonzero(bucket.holds(ratios))
     if not len(held):
-        raise ValueError(f'{ground_truth.source}: no image in the bucket {bucket.name} ({definition}); ratios go from '
-                         f'{np.nanmin(ratios, initial=np.inf):.3g} to {np.nanmax(ratios, initial=0):.3g}')
+        known = ratios[~np.isnan(ratios)]
+        there = f'ratios go from {known.min():.3g} to {known.max():.3g}' if len(known) else 'no image has an instance'
+        raise ValueError(f'{ground_truth.source}: no image in the bucket {bucket.name} ({definition}); {there}')
     chosen = _choose(ground_truth, Path(images), held, count, seed, skip_missing)
     chosen = chosen[np.argsort(ratios[chosen], kind='stable')]
     with atomic_folder(folder) as temporary:
@@ -164,13 +165,14 @@ def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
     """All examples in rows of one width, the images of a row equally high."""
     from PIL import Image
 
-    columns = min(4, max(1, round(len(examples)**.5 * 1.15)))
-    rows = []
-    for start in range(0, len(examples), columns):
-        row = examples[start:start + columns]
-        shapes = sum(example.size[1] / example.size[0] for example in row)
-        height = min((_SHEET_WIDTH - _GAP * (len(row) + 1)) / shapes, _HEIGHT if len(examples) < 3 else 300)
-        rows.append([_captioned(example, int(height), 13) for example in row])
+    rows, row = [], []
+    for number, example in enumerate(examples, 1):
+        row.append(example)
+        shapes = sum(each.size[1] / each.size[0] for each in row)
+        height = int((_SHEET_WIDTH - _GAP * (len(row) + 1)) / shapes)
+        if height <= _ROW_HEIGHT or number == len(examples):  # wide enough to fill the sheet, or the last row
+            rows.append([_captioned(each, min(height, _ROW_HEIGHT), 13) for each in row])
+            row = []
     sheet = Image.new('RGB', (_SHEET_WIDTH, _GAP + sum(row[0].height + _GAP for row in rows)), 'white')
     top = _GAP
     for row in rows:

@@ -1,0 +1,89 @@
+"""Drawings of overlaps: tinted where pixels lie under two boxes or more, chosen from the bucket, written whole or not at all."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmtied.analysis.overlap_drawing import OVERLAP_COLOUR, category_colours, draw_overlaps, overlap_depth
+from mmtied.analysis.overlap_examples import bucket_between, write_examples
+from mmtied.evaluation.ground_truth import read_ground_truth
+
+boxes_of = st.lists(st.tuples(st.integers(-3, 14), st.integers(-3, 11), st.integers(0, 9), st.integers(0, 9)), max_size=6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(boxes_of, st.booleans(), st.integers(0, 99))
+def test_depth_counts_boxes(boxes, same_category, seed):
+    categories = np.random.default_rng(seed).integers(0, 2, len(boxes))
+    counts = np.zeros((2, 12, 15), dtype=int)
+    for (x, y, w, h), category in zip(boxes, categories if same_category else np.zeros(len(boxes), dtype=int), strict=True):
+        counts[category, max(0, y):max(0, y + h), max(0, x):max(0, x + w)] += 1
+    depth = overlap_depth(np.array(boxes, dtype=float), (12, 15), categories if same_category else None)
+    np.testing.assert_array_equal(depth, counts.max(axis=0))
+
+
+def test_deeper_overlaps_are_tinted_more_strongly():
+    image = Image.new('RGB', (60, 40), (100, 100, 100))
+    boxes = np.array([[0, 0, 60, 40], [0, 0, 40, 40], [0, 0, 20, 40]], dtype=float)
+    pixels = np.asarray(draw_overlaps(image, boxes, category_colours(3), (40, 60), 80)).astype(int)
+    assert pixels.shape == (80, 120, 3)
+    distance = [np.abs(pixels[40, x] - OVERLAP_COLOUR).sum() for x in (20, 60, 100)]
+    assert distance[0] < distance[1] < distance[2]
+    assert pixels[40, 100].tolist() == [100, 100, 100]  # one box only: no tint
+
+
+@pytest.mark.parametrize(('ends', 'holds'), [((0, 0), [1, 0, 0, 0, 0]), ((0, .5), [0, 1, 0, 0, 0]), ((.5, .9), [0, 0, 1, 0, 0]),
+                                             ((.9, 1), [0, 0, 0, 1, 1]), ((.9, 1.5), [0, 0, 0, 1, 1])])
+def test_buckets_between_two_numbers(ends, holds):
+    assert bucket_between(*ends).holds(np.array([0, .2, .5, .9, 1])).tolist() == [bool(value) for value in holds]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Image i has two boxes of 10 by 10 which overlap by i columns: r = i / 10."""
+    (tmp_path / 'images').mkdir()
+    images, annotations = [], []
+    for number in range(1, 11):
+        images.append(dict(id=number, height=30, width=40, file_name=f'{number}.png'))
+        Image.new('RGB', (40, 30), (9 * number, 80, 90)).save(tmp_path / f'images/{number}.png')
+        for x in (0, 10 - number):
+            annotations.append(dict(id=len(annotations) + 1, image_id=number, category_id=1, bbox=[x, 5, 10, 10], area=100.))
+    return dict(images=images, annotations=annotations, categories=[dict(id=1, name='thing')])
+
+
+def test_it_draws_the_buckets_images(tmp_path, data):
+    written = write_examples(read_ground_truth(data), tmp_path / 'images', tmp_path / 'out', bucket_between(.5, .8))
+    assert [path.name for path in written] == ['sheet.jpg', 'r0.50_5.jpg', 'r0.60_6.jpg', 'r0.70_7.jpg']
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(path.name for path in written)
+    with Image.open(written[1]) as picture:
+        assert picture.width == 640 and picture.height > 480  # the caption is below the drawing
+
+
+def test_the_seed_chooses(tmp_path, data):
+    ground_truth = read_ground_truth(data)
+    chosen = []
+    for run, seed in enumerate((0, 0, 1, 2)):
+        written = write_examples(ground_truth, tmp_path / 'images', tmp_path / f'out{run}', bucket_between(.1, 1), 3, seed=seed)
+        chosen.append([path.name for path in written])
+    assert chosen[0] == chosen[1]
+    assert len({tuple(names) for names in chosen}) > 1
+
+
+def test_missing_files_are_listed_or_skipped(tmp_path, data):
+    ground_truth = read_ground_truth(data)
+    for number in (5, 7):
+        (tmp_path / f'images/{number}.png').unlink()
+    options = ground_truth, tmp_path / 'images', tmp_path / 'out', bucket_between(.5, .8)
+    with pytest.raises(ValueError, match=r'lacks 2 of the 3 chosen images: (5\.png, 7|7\.png, 5)\.png; '):
+        write_examples(*options)
+    assert not (tmp_path / 'out').exists()
+    assert [path.name for path in write_examples(*options, skip_missing=True)] == ['sheet.jpg', 'r0.60_6.jpg']
+
+
+def test_a_broken_image_leaves_nothing(tmp_path, data):
+    (tmp_path / 'images/6.png').write_bytes(b'no image')
+    with pytest.raises(ValueError, match=r'6\.png: cannot be read as an image'):
+        write_examples(read_ground_truth(data), tmp_path / 'images', tmp_path / 'out', bucket_between(.5, .8))
+    assert [path.name for path in tmp_path.iterdir()] == ['images']
