@@ -2,8 +2,9 @@
 
 Simulated detections (seeded) on real annotations are evaluated on all images and in eleven occlusion buckets. Each run is a
 process of its own; the tools take turns. Times count from arrays in memory (`memory`; lists of run-length codes for masks) or
-from a results file (`json`) to the whole table; CPU seconds add up all threads and change less on a busy machine. Peak memory is
-what comes on top of the imports, the annotations and the input. The peers get the images of each bucket, ours works them out within the time.
+from a results file (`json`) to the whole table. CPU seconds add up all threads and change less on a busy machine. Peak memory
+is what comes on top of the imports, the annotations and the input. The peers are handed the images of each bucket; ours works
+them out within the time.
 
     python benchmarks/evaluation.py ANNOTATIONS --docs docs/benchmarks.md
 """
@@ -137,7 +138,7 @@ def compare_val_loop(args: argparse.Namespace, folder: Path) -> str:
              ratio(seconds, total['mmtied']), f'{max(run["difference"] for run in runs):.1e}']
             for name, seconds in total.items()]
     return show(f'Added to a val loop of {args.val_images} images, boxes and boolean masks on {args.device}',
-                ['metric', 'process, s', 'compute, s', 'total, s', 'times mmtied', 'largest difference'], rows)
+                ['metric', 'process, s', 'compute, s', 'total, s', 'times mmtied', 'difference (CocoMetric rounds)'], rows)
 
 
 def start(script: str, folder: Path, *arguments: object, device: str) -> dict:
