@@ -87,7 +87,8 @@ def simulate(annotations: dict, num_detections: int, seed: int = 0, with_masks: 
     shares = np.diff(np.linspace(0, num_detections, len(images) + 1).astype(int))
     columns = [_image_detections(image, of_image[image['id']], category_ids, share, rng, with_masks)
                for image, share in zip(images, shares.tolist(), strict=True)]
-    image_id, category_id, score, boxes, codes, sizes = (list(chain.from_iterable(column)) for column in zip(*columns, strict=True))
+    joined = [list(chain.from_iterable(column)) for column in zip(*columns, strict=True)]
+    image_id, category_id, score, boxes, codes, sizes = joined
     return SimulatedDetections(np.array(image_id), np.array(category_id),
                                np.array(score, dtype=np.float32).astype(np.float64),
                                np.array(boxes, dtype=np.float32).astype(np.float64).reshape(-1, 4),

@@ -1,0 +1,136 @@
+"""One evaluation by one tool, in a process of its own: the bucket table, seconds (wall clock and CPU) and peak memory.
+
+`benchmarks/evaluation.py` starts it. Imports, the annotation file and, for input from memory, the detections are there before
+the clock starts and before the memory that counts as the baseline is read.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from simulated_detections import SimulatedDetections
+
+from mmtied.evaluation.evaluate import evaluate_coco
+from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.protocol import STATISTICS
+from mmtied.evaluation.results import Detections, make_detections, read_results
+
+#: Modules of the tools with pycocotools' interface, and their evaluation class.
+COCO_LIKE = {
+    'pycocotools': ('pycocotools.coco', 'pycocotools.cocoeval', 'COCOeval'),
+    'faster-coco-eval': ('faster_coco_eval', 'faster_coco_eval', 'COCOeval_faster'),
+    'hotcoco': ('hotcoco', 'hotcoco', 'COCOeval'),
+    'ultrafast-pycocotools': ('ultrafast_pycocotools', 'ultrafast_pycocotools', 'COCOeval'),
+}
+CONTENDERS = ('mmtied', *COCO_LIKE)
+#: Reads detections and gives the statistics of all images (key 'all') and of each bucket.
+Evaluate = Callable[[], dict[str, list[float]]]
+
+
+def main() -> None:
+    """Run one contender and write its result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('contender', choices=CONTENDERS)
+    parser.add_argument('iou_type', choices=('bbox', 'segm'))
+    parser.add_argument('source', choices=('memory', 'json'))
+    parser.add_argument('folder', type=Path, help='has annotations.json, buckets.json, detections.npz and <iou_type>.json')
+    parser.add_argument('output', type=Path)
+    parser.add_argument('--device', default='cpu')
+    args = parser.parse_args()
+    buckets = json.loads((args.folder / 'buckets.json').read_text())
+    prepare = prepare_mmtied if args.contender == 'mmtied' else prepare_coco_like
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
+        evaluate = prepare(args, buckets)
+        baseline = reset_peak()
+        start, cpu_start = time.perf_counter(), time.process_time()
+        rows = evaluate()
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        result = dict(seconds=seconds, cpu_seconds=cpu_seconds, peak_mib=(memory('VmHWM') - baseline) / 1024, rows=rows)
+    args.output.write_text(json.dumps(result))
+
+
+def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> Evaluate:
+    """Ours; it works the buckets out itself, within the time."""
+    truth = read_ground_truth(args.folder / 'annotations.json')
+    path = args.folder / f'{args.iou_type}.json'
+    if args.source == 'memory':
+        found = SimulatedDetections.load(args.folder / 'detections.npz')
+        tensors = [torch.from_numpy(column).to(args.device)
+                   for column in (found.image_id, found.category_id, found.score, found.boxes_xywh)]
+        entries = found.entries('segm') if args.iou_type == 'segm' else None
+        del found
+    if args.device != 'cpu':
+        torch.zeros(1, device=args.device)
+
+    def read() -> Detections:
+        if args.source == 'json' or args.iou_type == 'segm':
+            return make_detections(read_results(path) if args.source == 'json' else entries, truth, args.iou_type)
+        image_id, category_id, score, boxes = (column.cpu().numpy() for column in tensors)
+        return Detections(image=np.searchsorted(truth.image_ids, image_id),
+                          category=np.searchsorted(truth.category_ids, category_id), score=score,
+                          area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
+
+    def evaluate() -> dict[str, list[float]]:
+        report = evaluate_coco(truth, {args.iou_type: read()}, device=args.device)[args.iou_type]
+        rows = {'all': report['all'], **{row['name']: row for row in report['buckets']}}
+        return {name: [-1 if row[key] is None else row[key] for key in STATISTICS] for name, row in rows.items()}
+
+    return evaluate
+
+
+def prepare_coco_like(args: argparse.Namespace, buckets: dict[str, list[int]]) -> Evaluate:
+    """A tool with pycocotools' interface; it is handed the images of each bucket."""
+    coco_module, evaluation_module, name = COCO_LIKE[args.contender]
+    evaluation_class = getattr(importlib.import_module(evaluation_module), name)
+    truth = importlib.import_module(coco_module).COCO(str(args.folder / 'annotations.json'))
+    results = str(args.folder / f'{args.iou_type}.json')
+    if args.source == 'memory':
+        found = SimulatedDetections.load(args.folder / 'detections.npz')
+        results = found.rows() if args.iou_type == 'bbox' else found.entries('segm')
+        del found
+
+    def statistics(detections: object, image_ids: list[int] | None) -> list[float]:
+        evaluation = evaluation_class(truth, detections, args.iou_type)
+        if image_ids is not None:
+            evaluation.params.imgIds = image_ids
+        evaluation.evaluate()
+        evaluation.accumulate()
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.summarize()
+        return [float(value) for value in evaluation.stats[:6]]
+
+    def evaluate() -> dict[str, list[float]]:
+        detections = truth.loadRes(results)
+        if args.contender != 'hotcoco':
+            return {name: statistics(detections, ids) for name, ids in [('all', None), *buckets.items()]}
+        evaluation = evaluation_class(truth, detections, args.iou_type)  # it can take sets of images from one evaluation
+        evaluation.evaluate()
+        slices = evaluation.slice_by(buckets)
+        keys = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
+        return {name: [slices['_overall' if name == 'all' else name][key] for key in keys] for name in ('all', *buckets)}
+
+    return evaluate
+
+
+def memory(field: str) -> int:
+    """A figure of this process's memory in KiB, for example ``VmRSS``; Linux only."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f'{field}:'))
+
+
+def reset_peak() -> int:
+    """Let the peak of the memory start at what is resident now, and return that in KiB."""
+    Path('/proc/self/clear_refs').write_text('5')
+    return memory('VmRSS')
+
+
+if __name__ == '__main__':
+    main()
