@@ -1,6 +1,7 @@
 """The hook that adds the occlusion evaluation to any mmdet config and writes its files."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,17 @@ from mmengine.dist import master_only
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
 from .buckets import DEFAULT_EDGES
+from .dataset_annotations import dataset_annotations
+from .evaluated import Evaluated
 from .evaluations import Evaluation, make_evaluations
+from .intervals import Bootstrap
 from .metric import OcclusionCocoMetric
 from .protocol import IOU_TYPES, check_iou_types
-from .report import write_report
+from .shown_detections import shown_in
 
 #: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
 PREFIX = 'occlusion'
@@ -26,9 +30,10 @@ class OcclusionEvalHook(Hook):
     """Evaluates by occlusion in validation and testing, and writes the results into ``<work_dir>/occlusion/``.
 
     Where the config's evaluator has an `OcclusionCocoMetric`, its report is written; otherwise the hook adds one (prefix
-    ``occlusion``) for the annotation file of the evaluated dataset. After each validation or test it writes
-    ``report.json``, ``buckets.csv`` and ``ap_over_r_<iou type>.png``, replacing those of the evaluation before, and hands
-    the pictures to the visualizer.
+    ``occlusion``) for the annotations of the evaluated dataset. After each validation or test it writes ``report.json``,
+    ``buckets.csv``, ``records.npz``, ``ap_over_r_<iou type>.png`` and ``report.html``, replacing those of the evaluation
+    before, and hands the plots to the visualizer. Intervals, and pictures of the worst images on the page, take a while:
+    they are left out where a training run validates.
 
     Args:
         definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
@@ -36,12 +41,15 @@ class OcclusionEvalHook(Hook):
         same_category: Count only instances of the same category as occluders.
         metric: ``'bbox'``, ``'segm'`` or both. By default what the config's CocoMetric evaluates; without one, bbox, and
             segm too if the model has a mask head.
-        ann_file: COCO instances file; by default that of the evaluated dataset.
+        ann_file: COCO instances file; by default that of the evaluated dataset, or the boxes of a dataset that has none.
         unit: What goes into buckets: ``'image'`` or ``'instance'``, see `evaluations.Evaluation`.
         cumulative: Buckets r >= t in place of disjoint ones.
         further: More evaluations from the same matching, each a dict of options of `evaluations.Evaluation`.
+        num_replicates: Bootstrap replicates for the intervals; 0 for none.
+        seed: Of their draws.
 
-    The arguments are those of a metric that the hook adds; they do not change one that the config has, which the log then says.
+    All but the last two are arguments of a metric that the hook adds; they do not change one that the config has, which the log
+    then says.
     Where the evaluator only formats results (``format_only=True``) nothing is added.
     """
 
@@ -55,7 +63,10 @@ class OcclusionEvalHook(Hook):
                  ann_file: str | None = None,
                  unit: str = 'image',
                  cumulative: bool = False,
-                 further: Sequence[dict] = ()) -> None:
+                 further: Sequence[dict] = (),
+                 num_replicates: int = 1000,
+                 seed: int = 0) -> None:
+        self.bootstrap = Bootstrap(num_replicates, seed) if num_replicates else None
         options = dict(definition=definition, edges=edges, unit=unit, cumulative=cumulative, same_category=same_category)
         evaluations = make_evaluations(further, **options)
         if metric is not None:
@@ -80,15 +91,15 @@ class OcclusionEvalHook(Hook):
                                       'of the hook are not used')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write the report of the validation."""
-        self._write(runner, runner.val_loop.evaluator)
+        """Write the report of the validation; in a training run without what takes long."""
+        self._write(runner, runner.val_loop, complete=not is_training(runner))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the report of the test."""
-        self._write(runner, runner.test_loop.evaluator)
+        self._write(runner, runner.test_loop, complete=True)
 
     def _attach(self, runner: Runner, dataset: Dataset, evaluator: Evaluator) -> None:
-        metric = OcclusionCocoMetric(ann_file=self.ann_file or annotation_file(dataset),
+        metric = OcclusionCocoMetric(ann_file=self.ann_file or annotations_of(dataset),
                                      metric=self.metric or default_iou_types(evaluator, runner.model),
                                      backend_args=getattr(dataset, 'backend_args', None),
                                      prefix=PREFIX,
@@ -97,38 +108,63 @@ class OcclusionEvalHook(Hook):
         evaluator.metrics.append(metric)
 
     @master_only
-    def _write(self, runner: Runner, evaluator: Evaluator) -> None:
-        from .plots import plot_ap_over_r, to_rgb, write_plots
+    def _write(self, runner: Runner, loop: BaseLoop, complete: bool) -> None:
+        from .outputs import write_outputs
+        from .plots import plot_ap_over_r, to_rgb
 
-        metric = _occlusion_metric(evaluator)
-        if metric is None or metric.report is None:
+        metric = _occlusion_metric(loop.evaluator)
+        if metric is None or metric.evaluated is None:
             return
-        folder = Path(runner.work_dir) / 'occlusion'
-        write_report(metric.report, folder)
-        names = [path.name for path in write_plots(metric.report, folder).values()]
-        runner.logger.info(f'AP by occlusion: report.json, buckets.csv, {", ".join(names)} in {folder}')
+        evaluated, examples = metric.evaluated, None
+        if complete and self.bootstrap:
+            evaluated = evaluated.with_intervals(self.bootstrap)
+        evaluated.report['data'] = Path(evaluated.ground_truth.source).name
+        name, folder = Path(runner.work_dir).name, Path(runner.work_dir) / 'occlusion'
+        if complete and 'bbox' in metric.metrics:
+            examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)
+        names = [path.name for path in write_outputs(evaluated, folder, name, examples)]
+        runner.logger.info(f'AP by occlusion: {", ".join(names)} in {folder}')
         for iou_type in metric.metrics:
-            picture = to_rgb(plot_ap_over_r(metric.report, iou_type))
+            picture = to_rgb(plot_ap_over_r(evaluated.report, iou_type))
             runner.visualizer.add_image(f'ap_over_r_{iou_type}', picture, step=train_step(runner))
 
+    def _examples(self, runner: Runner, metric: OcclusionCocoMetric, evaluated: Evaluated, dataset: Dataset) -> Any:
+        """The images where the run did worst; None, and a line in the log, where their files cannot be read."""
+        from .examples import draw_worst
+        from .image_files import dataset_image_paths
 
-def annotation_file(dataset: Dataset) -> str:
-    """The COCO annotation file of a dataset, wrappers taken off.
+        try:
+            paths = dataset_image_paths(dataset, evaluated.ground_truth.image_ids)
+            return draw_worst(evaluated, 'bbox', partial(shown_in, metric.shown), paths.__getitem__)
+        except (ValueError, OSError) as error:
+            runner.logger.warning(f'OcclusionEvalHook: report.html has no pictures ({error})')
+            return None
+
+
+def annotations_of(dataset: Dataset) -> str | dict:
+    """A dataset's COCO annotation file, or what it holds itself, in that layout.
 
     Raises:
-        ValueError: Several datasets at once, or one without an annotation file.
+        ValueError: Several datasets at once, or one without usable annotations.
     """
-    inner = dataset
-    while hasattr(inner, 'dataset'):
-        inner = inner.dataset
-    if isinstance(inner, ConcatDataset):
-        raise ValueError('OcclusionEvalHook: the evaluated dataset joins several, so it has no single annotation file; '
-                         "give one that covers them all: dict(type='OcclusionEvalHook', ann_file=...)")
-    ann_file = getattr(inner, 'ann_file', None)
-    if not isinstance(ann_file, str) or not ann_file.endswith('.json'):
-        raise ValueError(f'OcclusionEvalHook: {type(inner).__name__} has no COCO annotation file (ann_file={ann_file!r}); '
-                         "give one for the evaluated images: dict(type='OcclusionEvalHook', ann_file=...)")
-    return ann_file
+    try:
+        inner = innermost(dataset)
+        ann_file = getattr(inner, 'ann_file', None)
+        if isinstance(ann_file, str) and ann_file.endswith('.json') and Path(ann_file).name:
+            return ann_file
+        return dataset_annotations(inner)
+    except ValueError as error:
+        raise ValueError(f"OcclusionEvalHook: {error}; give a file for the evaluated images: "
+                         "dict(type='OcclusionEvalHook', ann_file=...)") from None
+
+
+def innermost(dataset: Dataset) -> Dataset:
+    """A dataset without its wrappers; a ValueError where it joins several."""
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    if isinstance(dataset, ConcatDataset):
+        raise ValueError('the evaluated dataset joins several, so it has no single annotation file')
+    return dataset
 
 
 def default_iou_types(evaluator: Evaluator, model: Any) -> list[str]:
@@ -141,12 +177,16 @@ def default_iou_types(evaluator: Evaluator, model: Any) -> list[str]:
     return ['bbox', 'segm'] if getattr(model, 'with_mask', False) else ['bbox']
 
 
+def is_training(runner: Runner) -> bool:
+    """Whether the run trains, and validates in between."""
+    return runner._train_loop is not None and not isinstance(runner._train_loop, dict)
+
+
 def train_step(runner: Runner) -> int:
     """Epochs trained, or iterations in a run by iterations; 0 where nothing is trained."""
-    loop = runner._train_loop
-    if loop is None or isinstance(loop, dict):
+    if not is_training(runner):
         return 0
-    return runner.epoch if isinstance(loop, EpochBasedTrainLoop) else runner.iter
+    return runner.epoch if isinstance(runner._train_loop, EpochBasedTrainLoop) else runner.iter
 
 
 def _occlusion_metric(evaluator: Evaluator) -> OcclusionCocoMetric | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .dataset_annotations import numeric_id
 from .ground_truth import GroundTruth
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
     while hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
     infos = (dataset.get_data_info(number) for number in range(len(dataset)))
-    paths = {info.get('img_id'): info.get('img_path') for info in infos}
+    paths = {numeric_id(info['img_id']): info.get('img_path') for info in infos if 'img_id' in info}
     return [paths.get(image_id) for image_id in map(int, image_ids)]
 
 

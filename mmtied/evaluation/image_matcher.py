@@ -9,6 +9,7 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 
 from .accumulate import Records, no_records
+from .dataset_annotations import numeric_id
 from .dense_masks import dense_mask_iou
 from .evaluate import make_records
 from .ground_truth import GroundTruth, to_rle
@@ -16,6 +17,7 @@ from .matching import min_iou, rank_detections
 from .pairs import Pairs, box_pairs, cell_pairs, empty_pairs, join_pairs
 from .protocol import IOU_THRESHOLDS
 from .rle import rle_areas
+from .shown_detections import shown_table
 from .target_masks import TargetMasks
 from .targets import Targets, make_targets
 
@@ -67,11 +69,12 @@ class ImageMatcher:
         self._position = {image_id: position for position, image_id in enumerate(ground_truth.image_ids.tolist())}
         self._on_device: dict[torch.device, tuple[Targets, Tensor]] = {}
 
-    def position(self, image_id: int) -> int:
+    def position(self, image_id: int | str) -> int:
         """Where an image stands among the sorted ids; a ValueError when the annotation file does not have it."""
-        if image_id not in self._position:
+        position = self._position.get(numeric_id(image_id))
+        if position is None:
             raise ValueError(f'predictions for image id {image_id!r}, which is not in {self.ground_truth.source}')
-        return self._position[image_id]
+        return position
 
     def take_boxes(self, image_id: int, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Candidates:
         """Copy what matching by box IoU needs. Does not wait for the device.
@@ -151,6 +154,16 @@ class ImageMatcher:
             pairs = self._mask_pairs(candidates, counts, cells, order, targets)
             area = area[order]
         return make_records(pairs, cells, rank, scores, area, targets)
+
+    def shown(self, candidates: Sequence[Candidates]) -> Tensor:
+        """The detections to draw of candidates with boxes, see `shown_detections.shown_table`."""
+        device = candidates[-1].scores.device
+        labels, scores, boxes = (torch.cat([part.to(device) for part in column])
+                                 for column in list(zip(*candidates, strict=True))[1:4])
+        counts = torch.tensor([len(part.scores) for part in candidates])
+        image = torch.repeat_interleave(torch.tensor([part.image for part in candidates]), counts).to(device)
+        category = torch.from_numpy(self.categories).to(device)[self._on_device[device][1][labels.long()]]
+        return shown_table(image, category, scores, boxes)
 
     def _mask_pairs(self, candidates: Sequence[Candidates], counts: Tensor, cells: Tensor, order: Tensor,
                     targets: Targets) -> Pairs:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .accumulate import Records, no_records
 from .image_matcher import Candidates, ImageMatcher
+from .shown_detections import no_table
 
 
 class MatchedImages(NamedTuple):
@@ -15,22 +16,24 @@ class MatchedImages(NamedTuple):
 
     Args:
         images: Positions of the images, also of those without detections, shape (M,) int64.
+        shown: The detections to draw, see `shown_detections.shown_table`.
         records: By IoU type.
     """
 
     images: Tensor
+    shown: Tensor
     records: dict[str, Records]
 
     def tensors(self) -> list[Tensor]:
         """Everything as a list."""
-        return [self.images, *(column for table in self.records.values() for column in table)]
+        return [self.images, self.shown, *(column for table in self.records.values() for column in table)]
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor], iou_types: Sequence[str]) -> 'MatchedImages':
         """The inverse of `tensors`."""
         width = len(Records._fields)
-        return cls(tensors[0], {iou_type: Records(*tensors[1 + width * number:1 + width * (number + 1)])
-                                for number, iou_type in enumerate(iou_types)})
+        return cls(*tensors[:2], {iou_type: Records(*tensors[2 + width * number:2 + width * (number + 1)])
+                                  for number, iou_type in enumerate(iou_types)})
 
 
 def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
@@ -43,7 +46,8 @@ def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candid
     by_image = {next(iter(entry.values())).image: entry for entry in candidates}
     records = {iou_type: matcher.match([entry[iou_type] for entry in by_image.values()]) for iou_type in candidates[0]}
     device = next(iter(records.values())).image.device
-    return MatchedImages(torch.tensor(list(by_image), dtype=torch.int64, device=device), records)
+    shown = matcher.shown([entry['bbox'] for entry in by_image.values()]) if 'bbox' in records else no_table().to(device)
+    return MatchedImages(torch.tensor(list(by_image), dtype=torch.int64, device=device), shown, records)
 
 
 def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_columns: int, num_images: int) -> MatchedImages:
@@ -56,12 +60,13 @@ def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_colu
         num_images: I.
     """
     device = parts[-1].images.device if parts else torch.device('cpu')
-    kept = [MatchedImages(torch.empty(0, dtype=torch.int64), {iou_type: no_records(num_columns) for iou_type in iou_types})]
+    nothing = {iou_type: no_records(num_columns) for iou_type in iou_types}
+    kept = [MatchedImages(torch.empty(0, dtype=torch.int64), no_table(), nothing)]
     is_new = torch.ones(num_images, dtype=torch.bool, device=device)
     for part in parts:
-        images, *columns = (column.to(device) for column in part.tensors())
-        part = MatchedImages.from_tensors([images, *columns], iou_types)
-        kept.append(MatchedImages(images[is_new[images]],
+        images, shown, *columns = (column.to(device) for column in part.tensors())
+        part = MatchedImages.from_tensors([images, shown, *columns], iou_types)
+        kept.append(MatchedImages(images[is_new[images]], shown[is_new[shown[:, 0].long()]],
                                   {name: table.select(is_new[table.image]) for name, table in part.records.items()}))
         is_new[images] = False
     columns = zip(*(part.tensors() for part in kept), strict=True)

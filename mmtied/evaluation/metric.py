@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .accumulate import join_records
 from .buckets import DEFAULT_EDGES
+from .evaluated import Evaluated, conclude
 from .evaluations import make_evaluations, make_plan
 from .gather import gather_tensors
 from .ground_truth import GroundTruth, read_ground_truth
@@ -21,7 +22,6 @@ from .matched_images import MatchedImages, join_once, match_images
 from .protocol import PROPOSAL_NUMS, check_iou_types, limits
 from .report import format_tables
 from .scalars import scalars
-from .summary import summarize
 
 #: Images that are matched together.
 BATCH = 256
@@ -36,13 +36,14 @@ class OcclusionCocoMetric(BaseMetric):
     from process to process. An image that a padded sampler repeats counts once. The scalars have CocoMetric's names
     (``coco/bbox_mAP`` ...) and, for each bucket with ground truth, ``bbox_mAP_r0.1-0.2`` and ``bbox_mAP_75_r0.1-0.2``; those
     of a further evaluation start with its slug, ``covered_instance_bbox_mAP_r0.1-0.2``. -1 stands for an undefined overall
-    number. After an evaluation `report` holds everything (see `summary.summarize`) on the main process.
+    number. After an evaluation `evaluated` and its `report` hold everything (see `summary.summarize`) on the main process, and
+    `shown` the most certain boxes of each image, for pictures (see `shown_detections`), where bbox is evaluated.
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other numbers use 1000, as CocoMetric's do; the default is COCO's own, 100 throughout.
 
     Args:
-        ann_file: COCO instances file.
+        ann_file: COCO instances file, or a dict of its layout.
         metric: ``'bbox'``, ``'segm'`` or both.
         definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
         edges: Bucket edges, see `buckets.make_buckets`.
@@ -71,7 +72,7 @@ class OcclusionCocoMetric(BaseMetric):
     default_prefix = 'coco'
 
     def __init__(self,
-                 ann_file: str | None = None,
+                 ann_file: str | dict | None = None,
                  metric: str | Sequence[str] = 'bbox',
                  definition: str = 'covered',
                  edges: Sequence[float] = DEFAULT_EDGES,
@@ -106,13 +107,22 @@ class OcclusionCocoMetric(BaseMetric):
                                             same_category=same_category)
         self.proposal_nums = tuple(proposal_nums)
         self.limit = limits(proposal_nums)[1]
-        with get_local_path(ann_file, backend_args=backend_args) as local_path:
-            self.ground_truth = read_ground_truth(local_path)
+        if isinstance(ann_file, dict):
+            self.ground_truth = read_ground_truth(ann_file)
+        else:
+            with get_local_path(ann_file, backend_args=backend_args) as local_path:
+                self.ground_truth = read_ground_truth(local_path)
         self.plan = make_plan(self.ground_truth, self.evaluations)
         self.buckets, self.ratios = self.evaluations[0].buckets, self.plan.ratios[0]
-        self.report: dict | None = None
+        self.evaluated: Evaluated | None = None
+        self.shown: Tensor | None = None
         self._matcher: ImageMatcher | None = None
         self._device = torch.device('cpu')
+
+    @property
+    def report(self) -> dict | None:
+        """The report of the last evaluation, on the main process."""
+        return None if self.evaluated is None else self.evaluated.report
 
     @property
     def matcher(self) -> ImageMatcher:
@@ -174,11 +184,12 @@ class OcclusionCocoMetric(BaseMetric):
         return values[0]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The scalars of all images and every bucket; sets `report` and logs its tables."""
+        """The scalars of all images and every bucket; sets `evaluated` and `shown`, and logs the tables."""
         joined = self._once(results)
         targets = self.matcher.targets.to(self._device)
         records = {iou_type: join_records([table], self._device) for iou_type, table in joined.records.items()}
-        self.report = summarize(self.plan, records, targets, self.proposal_nums)
+        self.evaluated = conclude(self.plan, records, targets, self.ground_truth, self.matcher.categories, self.proposal_nums)
+        self.shown = joined.shown.cpu()
         MMLogger.get_current_instance().info('\n' + format_tables(self.report))
         return scalars(self.report, self.metrics, self.evaluations)
 

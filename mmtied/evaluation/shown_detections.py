@@ -1,12 +1,12 @@
 """The few detections that are kept for drawing while everything else becomes match records."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .matching import rank_detections
 from .results import Detections
 from .worst_images import SCORE_THRESHOLD
 
@@ -31,66 +31,44 @@ class Shown(NamedTuple):
     rles: list[dict] | None = None
 
 
-class ShownDetections:
-    """Keeps the boxes of the most certain detections of each image, as one small table that processes can exchange.
-
-    A metric calls `add` for each image in `process`, sends `table()` to the main process, and there calls `join`.
+def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor, min_score: float = SCORE_THRESHOLD,
+                most: int = MOST_SHOWN) -> Tensor:
+    """What is to be drawn of some images, as a small table that processes can exchange.
 
     Args:
+        image: Position of each detection's image in the ground truth's `image_ids`, shape (N,) int64.
+        category: Position of its category in the `category_ids`, shape (N,) int64.
+        scores: Shape (N,).
+        boxes_xyxy: In pixels of the annotated image, shape (N, 4).
         min_score: Lower scores are not kept.
         most: Detections kept of each image.
 
+    Returns:
+        Image, category, score, x, y, width, height, the most certain of each image first; shape (M, 7) float64.
+
     Example:
-        >>> shown = ShownDetections(min_score=0.3, most=1)
         >>> scores, boxes = torch.tensor([0.2, 0.9, 0.5]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.], [0., 0., 9., 9.]])
-        >>> shown.add(7, torch.tensor([0, 1, 2]), scores, boxes)
-        >>> ShownDetections.join([shown.table()]).of_image(7).boxes_xywh.tolist()
-        [[1.0, 2.0, 4.0, 3.0]]
+        >>> shown_table(torch.tensor([7, 7, 7]), torch.tensor([0, 1, 2]), scores, boxes, most=1).tolist()
+        [[7.0, 1.0, 0.8999999761581421, 1.0, 2.0, 4.0, 3.0]]
     """
+    certain = (scores >= min_score).nonzero()[:, 0]
+    scores = scores[certain].double()
+    order, _ = rank_detections(image[certain], scores, most)
+    scores, certain = scores[order], certain[order]
+    boxes = boxes_xyxy[certain].double()
+    return torch.cat([image[certain, None].double(), category[certain, None].double(), scores[:, None], boxes[:, :2],
+                      boxes[:, 2:] - boxes[:, :2]], dim=1)
 
-    def __init__(self, min_score: float = SCORE_THRESHOLD, most: int = MOST_SHOWN) -> None:
-        self.min_score = min_score
-        self.most = most
-        self._of_image: dict[int, Tensor] = {}
 
-    def add(self, image: int, category: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> None:
-        """Keep what is to be drawn of one image; an image that comes again (a padded sampler) takes its own place.
+def no_table() -> Tensor:
+    """A table without detections."""
+    return torch.empty(0, _COLUMNS, dtype=torch.float64)
 
-        Args:
-            image: Position of the image in the ground truth's `image_ids`.
-            category: Position of each category in its `category_ids`, shape (N,) int64.
-            scores: Shape (N,).
-            boxes_xyxy: In pixels of the annotated image, shape (N, 4).
-        """
-        scores = scores.detach().double()
-        best = torch.argsort(scores, stable=True, descending=True)[:self.most]
-        best = best[scores[best] >= self.min_score]
-        boxes = boxes_xyxy.detach().double()[best]
-        rows = torch.cat([torch.full_like(boxes[:, :1], image), category[best, None].to(boxes), scores[best, None],
-                          boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-        self._of_image[image] = rows.cpu()
 
-    def table(self) -> Tensor:
-        """Everything kept: image, category, score, x, y, width, height; shape (N, 7) float64, on the CPU."""
-        return torch.cat([torch.empty(0, _COLUMNS, dtype=torch.float64), *self._of_image.values()])
-
-    @classmethod
-    def join(cls, tables: Sequence[Tensor]) -> 'ShownDetections':
-        """What several processes kept; an image that several of them saw counts once."""
-        joined = cls()
-        for table in tables:
-            images, counts = table[:, 0].unique_consecutive(return_counts=True)
-            joined._of_image.update(zip(images.long().tolist(), table.split(counts.tolist()), strict=True))
-        return joined
-
-    def clear(self) -> None:
-        """Forget everything, for the next evaluation."""
-        self._of_image.clear()
-
-    def of_image(self, image: int) -> Shown:
-        """The detections of the image at a position."""
-        rows = self._of_image.get(image, torch.empty(0, _COLUMNS, dtype=torch.float64)).numpy()
-        return Shown(rows[:, 3:], rows[:, 1].astype(np.int64), rows[:, 2])
+def shown_in(table: Tensor, image: int) -> Shown:
+    """The detections of the image at a position, from tables of different images joined by `torch.cat`."""
+    rows = table[table[:, 0] == image].cpu().numpy()
+    return Shown(rows[:, 3:], rows[:, 1].astype(np.int64), rows[:, 2])
 
 
 def shown_of(detections: Detections, image: int, min_score: float = SCORE_THRESHOLD, most: int = MOST_SHOWN) -> Shown:

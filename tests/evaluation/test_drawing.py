@@ -10,7 +10,7 @@ from mmtied.evaluation.drawing import LONGEST_SIDE, PREDICTION_COLOUR, TRUTH_COL
 from mmtied.evaluation.ground_truth import read_ground_truth
 from mmtied.evaluation.image_files import dataset_image_paths, image_paths, read_image
 from mmtied.evaluation.results import make_detections
-from mmtied.evaluation.shown_detections import ShownDetections, shown_of
+from mmtied.evaluation.shown_detections import no_table, shown_in, shown_of, shown_table
 
 
 def rgb(colour):
@@ -57,27 +57,23 @@ def test_labels_do_not_cover_each_other_and_odd_boxes_are_drawn():
     draw_example(Image.new('L', (500, 1)), (1, 500), odd, odd)
 
 
-def test_kept_detections_are_the_best_and_survive_the_way_between_processes():
+def test_the_table_keeps_the_best_detections_of_each_image():
     rng = torch.Generator().manual_seed(0)
     boxes = 90 * torch.rand(3, 50, 4, generator=rng, dtype=torch.float64)
     boxes[..., 2:] += boxes[..., :2]
     scores, labels = torch.rand(3, 50, generator=rng), torch.randint(80, (3, 50), generator=rng)
-    parts = [ShownDetections(), ShownDetections()]
-    for number, image in enumerate((7, 2**20, 3)):
-        parts[number % 2].add(image, labels[number], scores[number], boxes[number])
-    parts[1].add(7, labels[0], scores[0], boxes[0])  # a padded sampler repeats an image
-    joined = ShownDetections.join([part.table() for part in parts])
-    for number, image in enumerate((7, 2**20, 3)):
+    images = (7, 2**20, 3)
+    table = shown_table(torch.tensor(images).repeat_interleave(50), labels.flatten(), scores.flatten(), boxes.flatten(0, 1))
+    for number, image in enumerate(images):
         order = np.argsort(-scores[number].double().numpy(), kind='stable')
         best = [place for place in order if scores[number][place] >= .3][:30]
-        shown = joined.of_image(image)
+        shown = shown_in(table, image)
         np.testing.assert_array_equal(shown.score, scores[number].double().numpy()[best])
         np.testing.assert_array_equal(shown.category, labels[number].numpy()[best])
         np.testing.assert_allclose(shown.boxes_xywh[:, 2:], (boxes[number, :, 2:] - boxes[number, :, :2]).numpy()[best])
-    assert len(joined.table()) == sum(len(joined.of_image(image).score) for image in (7, 2**20, 3))
-    assert len(joined.of_image(0).score) == 0
-    joined.clear()
-    assert joined.table().shape == (0, 7)
+    assert len(table) == sum(len(shown_in(table, image).score) for image in images)
+    assert len(shown_in(table, 0).score) == 0
+    assert no_table().shape == table[:0].shape
 
 
 DATA = dict(images=[dict(id=1, height=10, width=10, file_name='b.png'), dict(id=0, height=10, width=10, file_name='a.png')],

@@ -13,7 +13,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 
-from mmtied.evaluation.hook import OcclusionEvalHook, annotation_file
+from mmtied.evaluation.hook import OcclusionEvalHook, annotations_of
 from mmtied.evaluation.metric import OcclusionCocoMetric
 from mmtied.evaluation.report import read_report
 
@@ -134,7 +134,7 @@ def test_the_annotation_file_is_found_below_wrappers(ann_file):
     class Wrapped:
         dataset = Images(ann_file)
 
-    assert annotation_file(Wrapped()) == ann_file
+    assert annotations_of(Wrapped()) == ann_file
 
 
 def test_datasets_without_one_annotation_file_are_named(tmp_path, ann_file):
@@ -142,7 +142,7 @@ def test_datasets_without_one_annotation_file_are_named(tmp_path, ann_file):
     with pytest.raises(ValueError, match='joins several.*ann_file='):
         make_runner(tmp_path, ann_file, [], dataset=both).val()
     with pytest.raises(ValueError, match='no COCO annotation file.*ann_file='):
-        annotation_file(torch.utils.data.TensorDataset(torch.zeros(1)))
+        annotations_of(torch.utils.data.TensorDataset(torch.zeros(1)))
     values = make_runner(tmp_path, ann_file, [], dataset=both, hook=dict(ann_file=ann_file)).val()
     assert values['occlusion/bbox_mAP_r0'] == pytest.approx(1)
 

@@ -15,7 +15,7 @@ from mmtied.evaluation.ground_truth import read_ground_truth
 from mmtied.evaluation.image_files import image_paths
 from mmtied.evaluation.report_page import render_page, write_page
 from mmtied.evaluation.runs import Run
-from mmtied.evaluation.shown_detections import ShownDetections
+from mmtied.evaluation.shown_detections import shown_in, shown_table
 from mmtied.evaluation.worst_images import ImageErrors
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
@@ -205,11 +205,11 @@ def drawn(folder, category='thing', file_name='a.png'):
     data = dict(images=[dict(id=5, height=48, width=64, file_name=file_name)], categories=[dict(id=3, name=category)],
                 annotations=[dict(box, id=1, image_id=5), dict(box, id=2, image_id=5, bbox=[16, 8, 16, 16])])
     ground_truth = read_ground_truth(data)
-    shown = ShownDetections()
-    shown.add(0, torch.tensor([0]), torch.tensor([.9]), torch.tensor([[40., 20., 60., 40.]]))
+    zero = torch.tensor([0])
+    shown = partial(shown_in, shown_table(zero, zero, torch.tensor([.9]), torch.tensor([[40., 20., 60., 40.]])))
     groups = [Group('r = 0', torch.tensor([False]), ImageErrors(*torch.tensor([[0], [2], [1]]))),
               Group('r in [0.5,1]', torch.tensor([True]), ImageErrors(*torch.tensor([[0], [2], [1]])))]
-    return worst_examples(ground_truth, groups, [.5], shown.of_image, image_paths(ground_truth, folder).__getitem__, 'segm')
+    return worst_examples(ground_truth, groups, [.5], shown, image_paths(ground_truth, folder).__getitem__, 'segm')
 
 
 def test_worst_images_are_shown_with_their_counts(tmp_path):
