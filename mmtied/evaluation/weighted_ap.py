@@ -77,11 +77,11 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
         there is no ground truth.
     """
     with _operations_in_one_thread() as threads:
-        return _weighted_average_precision(records, positives, images, weights, num_categories, thresholds, limit, column, threads)
+        return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads)
 
 
-def _weighted_average_precision(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
-                                thresholds: Sequence[int], limit: int, column: int, threads: int) -> Tensor:
+def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
+                 thresholds: Sequence[int], limit: int, column: int, threads: int) -> Tensor:
     device = records.image.device
     images, weights = images.to(device), weights.to(device)
     last_image = max([int(ids.max()) for ids in (images, records.image, positives.image) if len(ids)], default=0)
