@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import partial
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
