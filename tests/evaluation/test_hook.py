@@ -94,6 +94,17 @@ def test_it_adds_the_metric_beside_coco_metric_and_writes_its_files(tmp_path, an
     assert len(list((tmp_path / 'work').rglob('ap_over_r_bbox_0.png'))) == 1  # the visualizer's copy
 
 
+def test_further_evaluations_and_units_reach_the_metric_and_the_report(tmp_path, ann_file):
+    runner = make_runner(tmp_path, ann_file, dict(type='CocoMetric', ann_file=ann_file),
+                         hook=dict(unit='instance', edges=(0, .5, 1), further=[dict(cumulative=True, edges=(0, .5, 1))]))
+    values = runner.val()
+    report = read_report(tmp_path / 'work/occlusion/report.json')
+    assert [bucket['instances'] for bucket in report['bbox']['buckets']] == [1, 0, 2]
+    assert [bucket['upper'] for bucket in report['further'][0]['bbox']['buckets']] == [None, None]
+    name = 'occlusion/covered_cumulative_bbox_mAP_r0.5-up'
+    assert values[name] == report['further'][0]['bbox']['buckets'][1]['AP']
+
+
 def test_it_uses_the_metric_that_the_config_has(tmp_path, ann_file):
     runner = make_runner(tmp_path, ann_file, dict(type='OcclusionCocoMetric', ann_file=ann_file, edges=(0, 1)))
     values = runner.val()
