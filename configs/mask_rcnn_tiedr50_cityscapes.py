@@ -2,5 +2,3 @@
 # An ImageNet backbone made by tools/convert_backbone.py goes into: tools/train.py CONFIG --backbone-checkpoint FILE
 _base_ = ['./mask_rcnn_r50_cityscapes.py', './_base_/tied_backbone.py']
 model = dict(backbone=_base_.tied_backbone)
-# The baseline starts from a detector trained on COCO: train mask_rcnn_tiedr50_2x and give its checkpoint here.
-load_from = None

@@ -1,4 +1,6 @@
 # Mask R-CNN with ResNeXt-101-32x8d, 2x schedule: the untied baseline of Table A.2, with the preprocessing of its weights.
+# From ImageNet weights, which the tied configs lack: docs/model_zoo.md says how to run a pair like for like.
+# Those weights keep BatchNorm's scale and shift fixed (requires_grad=False); the tied network trains them.
 _base_ = './mask_rcnn_r50_2x.py'
 model = dict(
     data_preprocessor=dict(mean=[103.530, 116.280, 123.675], std=[57.375, 57.120, 58.395], bgr_to_rgb=False),

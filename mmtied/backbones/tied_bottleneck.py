@@ -55,6 +55,11 @@ class TiedSplits(BaseModule):
         return self.activate(self.norm(joined))
 
 
+def separate(x: Tensor, splits: int) -> Tensor:
+    """(N, splits * C, H, W) as (N, splits, C, H, W); N is -1 here, as an exporter would fix an example's batch of one."""
+    return x.reshape(-1, splits, x.size(1) // splits, *x.shape[2:])
+
+
 class SplitMixer(BaseModule):
     """Carry information across the splits: fuse them, then two 1x1 convolutions, whose output stands beside the splits.
 
@@ -81,7 +86,7 @@ class SplitMixer(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Append the mix of the splits of x to x."""
-        fused = x.unflatten(1, (self.splits, -1)).sum(dim=1) if self.fusion == 'sum' else x
+        fused = separate(x, self.splits).sum(dim=1) if self.fusion == 'sum' else x
         return torch.cat([x, self.reduce(self.mix(fused))], dim=1)
 
 
@@ -106,8 +111,8 @@ class AddBackMixer(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the mix of the splits of x to each of them."""
-        parts = x.unflatten(1, (self.splits, -1))
-        return (parts + self.mix(parts.sum(dim=1)).unsqueeze(1)).flatten(1, 2)
+        parts = separate(x, self.splits)
+        return (parts + self.mix(parts.sum(dim=1)).unsqueeze(1)).reshape(-1, *x.shape[1:])
 
 
 class TiedBottleneck(Bottleneck):

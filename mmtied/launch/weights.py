@@ -2,6 +2,7 @@
 
 import inspect
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -51,26 +52,33 @@ def check_checkpoint(checkpoint: str, flag: str) -> None:
 
 
 def check_model(model: nn.Module, checkpoint: str) -> None:
-    """Raise a ValueError unless a local checkpoint holds every weight of a model, in its shape; it may hold more."""
+    """Raise a ValueError unless a local checkpoint holds every weight of a model, in its shape, and the same backbone."""
     if '://' not in checkpoint:
-        _check_weights(_unwrap(model), read_state_dict(checkpoint, 'checkpoint'), f'checkpoint {checkpoint}')
+        model = _unwrap(model)
+        own = model.state_dict()
+        weights = {key: value for key, value in _read_model(checkpoint, 'checkpoint').items()
+                   if key in own or key.startswith('backbone.')}
+        _check_weights(model, weights, f'checkpoint {checkpoint}')
 
 
 def check_backbone(model: nn.Module, checkpoint: str) -> None:
-    """Raise a ValueError unless a local checkpoint holds every weight of a detector's backbone; plugins may be new."""
+    """Raise a ValueError unless a local checkpoint holds the weights of a detector's backbone; trained plugins may be new."""
     if '://' not in checkpoint:
-        weights = read_state_dict(checkpoint, '--backbone-checkpoint')
+        weights = _read_model(checkpoint, '--backbone-checkpoint')
         if any(key.startswith('backbone.') for key in weights):
             weights = {key.removeprefix('backbone.'): value for key, value in weights.items() if key.startswith('backbone.')}
-        _check_weights(_unwrap(model).backbone, weights, f'--backbone-checkpoint {checkpoint}')
+        _check_weights(_unwrap(model).backbone, weights, f'--backbone-checkpoint {checkpoint}', optional=['plugins'])
 
 
-def _check_weights(module: nn.Module, weights: dict, name: str) -> None:
-    weights = {key.removeprefix('module.'): value for key, value in weights.items()}
-    misfits = find_misfits(module, weights, optional=['plugins'])
+def _check_weights(module: nn.Module, weights: dict, name: str, optional: Collection[str] = ()) -> None:
+    misfits = find_misfits(module, weights, optional)
     if misfits:
-        raise ValueError(f'{name}: the checkpoint does not fit {len(misfits)} of {len(module.state_dict())} weights of the '
-                         f"config's {type(module).__name__} ({name_some(misfits)})")
+        raise ValueError(f"{name}: the checkpoint does not fit the config's {type(module).__name__} ({name_some(misfits)})")
+
+
+def _read_model(checkpoint: str, flag: str) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint, named without the wrapper of distributed training."""
+    return {key.removeprefix('module.'): value for key, value in read_state_dict(checkpoint, flag).items()}
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

@@ -64,10 +64,10 @@ class _TiedConv2d(nn.Conv2d):
                         self.groups * self.num_blocks)
 
     def _fold_into_batch(self, x: Tensor, padding: tuple[int, int] | str | int) -> Tensor:
-        batch, channels, height, width = x.shape
-        x = x.view(batch * self.num_blocks, channels // self.num_blocks, height, width)
+        # The batch is -1 in both views: an exporter would fix that of its example, if it is one.
+        x = x.view(-1, self.in_channels // self.num_blocks, *x.shape[2:])
         x = F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation)
-        return x.reshape(batch, self.out_channels, x.size(2), x.size(3))
+        return x.reshape(-1, self.out_channels, *x.shape[2:])
 
     def _repeat_blocks(self, values: Tensor) -> Tensor:
         """Repeat each group's slice num_blocks times along the first dimension: group-major order (Eq. 4)."""

@@ -58,8 +58,10 @@ class TFC(nn.Linear):
         """Map (..., in_features) to (..., out_features)."""
         if x.dim() == 0 or x.size(-1) != self.in_features:
             raise ValueError(f'TFC: expected input of shape (..., {self.in_features}), got {tuple(x.shape)}')
-        x = x.reshape(*x.shape[:-1], self.num_blocks, self.in_features // self.num_blocks)
-        return F.linear(x, self.weight, self.bias).flatten(-2)
+        blocks = x.reshape(-1, self.in_features // self.num_blocks)
+        out = F.linear(blocks, self.weight, self.bias).reshape(-1, self.out_features)
+        # Nothing here names the batch of a (N, in_features): an exporter would fix that of its example, if it is one.
+        return out if x.dim() == 2 else out.reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """Linear's description, then num_blocks."""

@@ -73,7 +73,7 @@ class TiedSE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate the channels of x."""
-        means = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        means = F.adaptive_avg_pool2d(x, 1)[..., 0, 0]
         gates = self.gate(self.fc2(self.activate(self.fc1(means))))
         return x * gates[..., None, None]
 

@@ -92,7 +92,7 @@ def test_plugins(family, position, plugin):
     model.init_weights()
     counts = [{len(block.plugins.names[position]) for block in getattr(model, layer)} for layer in model.stage_names]
     assert counts == [{0}, {1}, {0}, {1}]
-    plain = tiny(family)
+    plain = tiny(family, strict_checkpoint=False)
     plain.load_state_dict(model.state_dict(), strict=False)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -123,9 +123,8 @@ def test_checkpoint_that_does_not_fit(family, tmp_path):
     del weights[key]
     torch.save(weights, tmp_path / 'weights.pth')
     model = tiny(family, init_cfg={'type': 'Pretrained', 'checkpoint': str(tmp_path / 'weights.pth')})
-    with pytest.raises(ValueError, match=re.escape(f'{family}: the checkpoint does not fit 1 of')) as error:
+    with pytest.raises(ValueError, match=re.escape(f'{family}: the checkpoint does not fit ({key} is missing);')):
         model.init_weights()
-    assert f'{key} is missing' in str(error.value)
 
 
 @families

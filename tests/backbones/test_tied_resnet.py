@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -185,7 +186,7 @@ def test_plugins(position):
     plugins = [{'cfg': {'type': 'ContextBlock', 'ratio': 0.25}, 'stages': (False, True, True, False), 'position': position},
                {'cfg': {'type': 'NonLocal2d', 'reduction': 2},
                 'stages': (False, False, True, False), 'position': position}]
-    plain = tiny().eval()
+    plain = tiny(strict_checkpoint=False).eval()
     model = tiny(plugins=plugins).eval()
     counts = [[len(block.plugins.names[position]) for block in getattr(model, layer)] for layer in model.stage_names]
     assert [set(stage) for stage in counts] == [{0}, {1}, {2}, {0}]
@@ -270,7 +271,7 @@ def test_checkpoint_of_an_untied_network_in_a_detector():
     from mmdet.models.backbones import ResNet
     detector = nn.ModuleDict({'backbone': tiny(), 'head': nn.Linear(2, 2)})
     weights = {f'backbone.{k}': v for k, v in ResNet(50).state_dict().items()}
-    with pytest.raises(ValueError, match='TiedResNet: the checkpoint does not fit .* of .* weights'):
+    with pytest.raises(ValueError, match=r'TiedResNet: the checkpoint does not fit \(.* is missing; .* and \d+ more\)'):
         detector.load_state_dict(weights, strict=False)
     detector.load_state_dict({'head.weight': torch.zeros(2, 2), 'head.bias': torch.zeros(2)}, strict=False)
 
@@ -287,11 +288,59 @@ def test_plugin_postfix_as_in_mmdet():
     assert tiny(plugins=plugins).layer1[0].plugins.names['after_conv3'] == ['context_block_mine']
 
 
-def test_plugin_weights_may_be_missing():
-    plugins = [{'cfg': {'type': 'ContextBlock', 'ratio': 0.25}, 'position': 'after_conv3'}]
-    incompatible = tiny(plugins=plugins).load_state_dict(tiny().state_dict(), strict=False)
-    assert incompatible.missing_keys
-    assert all('.plugins.' in key for key in incompatible.missing_keys)
+def test_plugin_weights_may_be_missing_where_they_are_trained():
+    """New plugins start from a plain network's weights, but none may stay random and frozen."""
+    def load(stages, **settings):
+        plugins = [{'cfg': {'type': 'TiedSE', 'num_blocks': 4}, 'position': 'after_conv3', 'stages': stages}]
+        return tiny(plugins=plugins, **settings).load_state_dict(tiny().state_dict(), strict=False)
+
+    everywhere, later = (True, ) * 4, (False, True, True, True)
+    for incompatible in (load(everywhere), load(everywhere, frozen_stages=0), load(later, frozen_stages=1),
+                         load(everywhere, frozen_stages=1, strict_checkpoint=False)):
+        assert incompatible.missing_keys
+        assert all('.plugins.' in key for key in incompatible.missing_keys)
+    for stages, frozen_stages in ((everywhere, 1), (later, 2)):
+        with pytest.raises(ValueError, match=r'tied_se_1\.fc1\.weight is missing and would be frozen untrained; frozen_stages=-1'):
+            load(stages, frozen_stages=frozen_stages)
+
+
+SUPERSETS = {
+    'depth 101 into 50': ({'depth': 101}, 'layer3.6.entry.conv.weight'),
+    'attention into none': ({'attention': {'type': 'TiedSE', 'num_blocks': 4}}, 'layer1.0.attention.fc1.weight'),
+    'GCB into none': ({'plugins': [{'cfg': {'type': 'ContextBlock', 'ratio': 0.25}, 'position': 'after_conv3'}]},
+                      'layer1.0.plugins.context_block_1.'),
+}
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+@pytest.mark.parametrize('case', SUPERSETS)
+def test_weights_of_a_larger_network(case, prefix, tmp_path):
+    """Every weight of ours is there, and others that its function depended on."""
+    settings, key = SUPERSETS[case]
+    weights = {f'{prefix}{name}': value for name, value in tiny(**settings).state_dict().items()}
+    torch.save({'state_dict': weights}, tmp_path / 'weights.pth')
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(tmp_path / 'weights.pth')}
+    if prefix:
+        init_cfg['prefix'] = prefix
+    with pytest.raises(ValueError, match=rf'TiedResNet: the checkpoint does not fit \({re.escape(key)}.* is not in this network'):
+        tiny(init_cfg=init_cfg).init_weights()
+    tiny(init_cfg=init_cfg, strict_checkpoint=False).init_weights()
+    detector = nn.ModuleDict({'backbone': tiny(), 'head': nn.Linear(2, 2)})
+    whole = {f'backbone.{name.removeprefix(prefix)}': value for name, value in weights.items()}
+    with pytest.raises(ValueError, match=f'{re.escape(key)}.* is not in this network'):
+        load_state_dict(detector, whole, strict=False)
+
+
+def test_parts_that_the_backbone_lacks_are_left_alone():
+    """A classifier's head beside it, and the stages after the last that a detector uses."""
+    weights = tiny().state_dict()
+    truncated = tiny(num_stages=2, out_indices=(0, 1))
+    truncated.load_state_dict({**weights, 'fc.weight': torch.zeros(1)}, strict=False)
+    assert torch.equal(truncated.layer2[3].exit.conv.weight, weights['layer2.3.exit.conv.weight'])
+    weights['layer2.0.entry.bn.other.num_batches_tracked'] = torch.zeros(1)
+    tiny().load_state_dict(weights, strict=False)
+    del weights['stem.bn.num_batches_tracked']
+    tiny().load_state_dict(weights, strict=False)
 
 
 def test_log_says_once_that_nothing_is_pretrained(monkeypatch):

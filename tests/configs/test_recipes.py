@@ -1,14 +1,20 @@
 """The recipes of the configs: the paper's schedules, pairs that differ in the backbone alone, reports by occlusion."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
+from mmtied.launch import arguments
 from mmtied.launch.config import load_config
+from mmtied.launch.weights import use_backbone_checkpoint
 
-COCO = sorted(path.stem for path in Path('configs').glob('*.py') if path.stem.endswith(('_1x', '_2x', '_20e')))
-IMAGENET = sorted(path.stem for path in Path('configs/imagenet').glob('*.py'))
+ROOT = Path(__file__).parents[2]
+COCO = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem.endswith(('_1x', '_2x', '_20e')))
+IMAGENET = sorted(path.stem for path in (ROOT / 'configs/imagenet').glob('*.py'))
 #: Epochs, and those after which the learning rate is divided by 10, by the end of a config's name.
 SCHEDULES = {'1x': (12, [8, 11]), '2x': (24, [16, 22]), '20e': (20, [16, 19])}
 
@@ -44,9 +50,9 @@ SHIPPED = {
 }
 
 
-def load(name: str) -> Config:
+def load(name: str, options: dict | None = None) -> Config:
     """A config of this repository, or one of mmdet, without what depends on its file's name and without names of its own."""
-    cfg = load_config(name if '::' in name else f'configs/{name}.py')
+    cfg = load_config(name if '::' in name else str(ROOT / f'configs/{name}.py'), options)
     for key in ('work_dir', 'occlusion_metric', 'tied_backbone', 'context_block'):
         cfg.pop(key, None)
     return cfg
@@ -54,7 +60,7 @@ def load(name: str) -> Config:
 
 def test_every_experiment_has_a_config():
     expected = {pattern.format(network) for pattern, networks in EXPERIMENTS.items() for network in networks}
-    assert {path.stem for path in Path('configs').glob('*.py')} == expected
+    assert {path.stem for path in (ROOT / 'configs').glob('*.py')} == expected
 
 
 @pytest.mark.parametrize('name', COCO)
@@ -88,9 +94,6 @@ def test_a_pair_differs_in_the_backbone_alone(tied, baseline):
         assert backbone.type.startswith('mmtied.')
         assert (backbone.frozen_stages, backbone.norm_eval, backbone.init_cfg) == (-1, False, None)
         assert ours.pop('sync_bn') == 'torch'
-    if tied.endswith('_cityscapes'):  # weights of another backbone would not fit
-        assert ours.pop('load_from') is None
-        assert 'mask_rcnn_r50' in theirs.pop('load_from')
     if baseline.startswith('mask_rcnn_x101'):  # normalised as its weights were trained
         ours.model.pop('data_preprocessor')
         theirs.model.pop('data_preprocessor')
@@ -101,10 +104,87 @@ def test_a_pair_differs_in_the_backbone_alone(tied, baseline):
 def test_a_baseline_adds_the_occlusion_evaluation_alone(name, shipped):
     ours, theirs = load(name), load(f'mmdet::{shipped}.py')
     assert [hook.type for hook in ours.pop('custom_hooks')] == ['mmtied.OcclusionEvalHook']
+    if name.endswith('_cityscapes'):  # from ImageNet weights, where mmdet's starts from COCO's
+        assert theirs.pop('load_from') != ours.pop('load_from') is None
+        assert ours.model.backbone.pop('init_cfg') == {'type': 'Pretrained', 'checkpoint': 'torchvision://resnet50'}
+        assert theirs.model.backbone.pop('init_cfg') is None
+        assert ours.pop('auto_scale_lr').base_batch_size == 8
+        assert theirs.pop('auto_scale_lr').base_batch_size == 16
     if not name.endswith(('_voc', '_cityscapes')):
         for key in ('val_evaluator', 'test_evaluator'):
             assert ours[key].pop('type') == 'mmtied.OcclusionCocoMetric'
             assert theirs[key].pop('type') == 'CocoMetric'
+    assert ours.to_dict() == theirs.to_dict()
+
+
+@pytest.mark.parametrize('network', ['r50', 'tiedr50s', 'tiedr50'])
+def test_detection_on_cityscapes(network):
+    """64 epochs (8 of a data set repeated 8 times), 8 images a batch, 800 to 1024 pixels high."""
+    cfg = load(f'mask_rcnn_{network}_cityscapes')
+    data = cfg.train_dataloader.dataset
+    assert (cfg.train_cfg.max_epochs, data.type, data.times, data.dataset.type) == (8, 'RepeatDataset', 8, 'CityscapesDataset')
+    assert (cfg.param_scheduler[1].milestones, cfg.param_scheduler[1].gamma) == ([7], 0.1)
+    assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (1, 8)  # on 8 GPUs
+    assert cfg.optim_wrapper.optimizer == {'type': 'SGD', 'lr': 0.01, 'momentum': 0.9, 'weight_decay': 0.0001}
+    assert [step.scale for step in data.dataset.pipeline if step.type == 'RandomResize'] == [[(2048, 800), (2048, 1024)]]
+    assert [step.scale for step in cfg.test_dataloader.dataset.pipeline if step.type == 'Resize'] == [(2048, 1024)]
+    assert 'gtFine' in data.dataset.ann_file
+    assert cfg.load_from is None
+    assert (cfg.model.roi_head.bbox_head.num_classes, cfg.model.roi_head.mask_head.num_classes) == (8, 8)
+
+
+@pytest.mark.parametrize('network', ['r50', 'tiedr50'])
+def test_detection_on_voc(network):
+    """12 epochs (4 of a data set repeated 3 times) of VOC 2007 and 2012, 16 images a batch, 1000x600."""
+    cfg = load(f'faster_rcnn_{network}_voc')
+    data = cfg.train_dataloader.dataset
+    assert (cfg.train_cfg.max_epochs, data.type, data.times) == (4, 'RepeatDataset', 3)
+    assert [part.data_prefix.sub_data_root for part in data.dataset.datasets] == ['VOC2007/', 'VOC2012/']
+    assert (cfg.param_scheduler[0].milestones, cfg.param_scheduler[0].gamma) == ([3], 0.1)
+    assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (2, 16)  # on 8 GPUs
+    assert cfg.optim_wrapper.optimizer == {'type': 'SGD', 'lr': 0.01, 'momentum': 0.9, 'weight_decay': 0.0001}
+    for pipeline in (*(part.pipeline for part in data.dataset.datasets), cfg.test_dataloader.dataset.pipeline):
+        assert [step.scale for step in pipeline if step.type == 'Resize'] == [(1000, 600)]
+    assert cfg.model.roi_head.bbox_head.num_classes == 20
+
+
+TIED_PAIRS = [pair for pair in PAIRS if 'gcb' not in pair[0]]
+
+
+@pytest.mark.parametrize(('tied', 'baseline'), TIED_PAIRS)
+def test_a_pair_with_weights_is_like_for_like(tied, baseline, tmp_path):
+    """tools/train.py --backbone-checkpoint freezes and normalises as the baseline; SyncBN does nothing while it evaluates."""
+    torch.save({'stem.conv.weight': torch.zeros(1)}, tmp_path / 'weights.pth')
+    ours, theirs = load(tied), load(baseline)
+    use_backbone_checkpoint(ours, str(tmp_path / 'weights.pth'))
+    for setting in ('frozen_stages', 'norm_eval', 'norm_cfg', 'style', 'num_stages', 'out_indices'):
+        mine, other = ours.model.backbone[setting], theirs.model.backbone[setting]
+        if setting == 'norm_cfg' and 'x101' in baseline:  # detectron2's weights
+            assert (mine.pop('requires_grad'), other.pop('requires_grad')) == (True, False)
+        assert mine == other
+    assert ours.model.backbone.init_cfg.type == theirs.model.backbone.init_cfg.type == 'Pretrained'
+    assert (ours.pop('sync_bn'), ours.model.backbone.norm_eval) == ('torch', True)
+    assert ours.optim_wrapper == theirs.optim_wrapper
+    assert ours.get('load_from') is theirs.get('load_from') is None
+
+
+@pytest.mark.parametrize(('tied', 'baseline'), TIED_PAIRS)
+def test_a_pair_from_scratch_is_like_for_like(tied, baseline, monkeypatch):
+    """With the options that docs/model_zoo.md gives for the baseline, read as tools/train.py reads them."""
+    page = (ROOT / 'docs/model_zoo.md').read_text()
+    options = re.search(r'`--cfg-options (model.*?)`', page)[1].split()
+    if 'x101' in baseline:
+        options.append(re.search(r'`(\S+)` for ResNeXt-101-32x8d', page)[1])
+    monkeypatch.setattr(sys, 'argv', ['train.py', 'CONFIG', '--cfg-options', *options])
+    ours, theirs = load(tied), load(baseline, arguments.parse(arguments.make_parser('')).cfg_options)
+    for setting in ('frozen_stages', 'norm_eval', 'norm_cfg', 'style', 'num_stages', 'out_indices', 'init_cfg'):
+        assert ours.model.backbone[setting] == theirs.model.backbone[setting]
+    ours.model.pop('backbone')
+    backbone = theirs.model.pop('backbone')
+    assert (backbone.init_cfg, backbone.frozen_stages, backbone.norm_eval) == (None, -1, False)
+    if 'x101' in baseline:
+        ours.model.pop('data_preprocessor')
+        theirs.model.pop('data_preprocessor')
     assert ours.to_dict() == theirs.to_dict()
 
 

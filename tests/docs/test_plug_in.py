@@ -91,6 +91,25 @@ def test_a_backbone_from_scratch_trains_as_fast_as_the_rest(config):
         'backbone': {'lr_mult': 1.0}, 'sampling_offsets': {'lr_mult': 0.1}, 'reference_points': {'lr_mult': 0.1}}
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+def test_the_onnx_block_runs_and_its_file_takes_other_batches(tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(re.search(r'## ONNX\n.*?```\n(.*?)```', PAGE, re.DOTALL)[1], names)
+    session = onnxruntime.InferenceSession('backbone.onnx', providers=['CPUExecutionProvider'])
+    levels = session.run(None, {session.get_inputs()[0].name: torch.rand(3, 3, 224, 224).numpy()})
+    assert [level.shape for level in levels] == [(3, 256 * 2**i, 56 // 2**i, 56 // 2**i) for i in range(4)]
+
+
+def test_fuse_conv_bn_fails_on_tied_layers():
+    from mmcv.cnn.utils import fuse_conv_bn
+    with pytest.raises(RuntimeError):
+        fuse_conv_bn(TiedResNet(50, base_channels=8, split_blocks=(1, 2, 2, 4)))
+
+
 def test_the_table_of_output_channels():
     """The rows of the page's table: build each backbone from the settings printed there."""
     pytest.importorskip('mmpretrain')

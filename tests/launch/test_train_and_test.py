@@ -131,7 +131,7 @@ def test_a_checkpoint_of_another_model(run_tool, tiny_options, tmp_path):
     torch.save({'weight': torch.zeros(1)}, tmp_path / 'other.pth')
     code, _, err = run_tool('test.py', DEMO, tmp_path / 'other.pth', '--work-dir', tmp_path, *tiny_options)
     assert code == 2
-    assert "weights of the config's MaskRCNN (backbone.stem.conv.weight is missing" in one_line(err)
+    assert "the config's MaskRCNN (backbone.stem.conv.weight is missing" in one_line(err)
     assert not (tmp_path / 'occlusion').exists()
 
 
@@ -155,6 +155,20 @@ def test_a_backbone_checkpoint_that_does_not_fit(run_tool, tiny_options, tmp_pat
     assert code == 2
     assert 'the checkpoint does not fit' in one_line(err)
     assert 'stem.conv.weight is (32, 3, 7, 7), expected (16, 3, 7, 7)' in one_line(err)
+
+
+@pytest.mark.parametrize(('settings', 'name'), [
+    ({'depth': 101}, 'layer3.6.entry.conv.weight'),
+    ({'attention': {'type': 'TiedSE'}}, 'layer1.0.attention.fc1.weight'),
+], ids=['depth', 'attention'])
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_a_backbone_checkpoint_of_a_larger_network(run_tool, tiny_options, tmp_path, settings, name, prefix):
+    weights = TiedResNet(**{'depth': 50, 'base_channels': 16, **settings}).state_dict()
+    torch.save({f'{prefix}{key}': value for key, value in weights.items()}, tmp_path / 'large.pth')
+    code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, '--backbone-checkpoint', tmp_path / 'large.pth',
+                            *tiny_options)
+    assert code == 2
+    assert f'the checkpoint does not fit the config\'s TiedResNet ({name} is not in this network' in one_line(err)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
