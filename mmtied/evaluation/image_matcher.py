@@ -119,8 +119,9 @@ class ImageMatcher:
             _check_shapes(image_id, labels, scores, masks=(torch.empty(len(masks)), ))
             rles = [to_rle(rle, *size, f'image id {image_id}') for rle in masks]
             targets = [self.ground_truth.rle(annotation) for annotation in annotations]
+            area = rle_areas(rles, lambda number: f'image id {image_id}: mask {number}')
             iou = mask_api.iou(rles, targets, list(map(int, crowd))) if rles and targets else np.zeros((len(rles), len(targets)))
-            area, iou = torch.from_numpy(rle_areas(rles)).long(), torch.from_numpy(iou)
+            area, iou = torch.from_numpy(area), torch.from_numpy(iou)
         return Candidates(image, labels.clone(), scores.clone(), area=area.to(scores.device), iou=iou.to(scores.device))
 
     def match(self, candidates: Sequence[Candidates]) -> Records:

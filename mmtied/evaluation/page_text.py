@@ -74,8 +74,8 @@ def describe_intervals(report: dict) -> str:
     if not intervals:
         return 'This report has no intervals.'
     return (f'Bands, and the small numbers below a value: {100 * intervals["level"]:g} % intervals ({intervals["method"]}, '
-            f'{intervals["replicates"]} replicates, seed {intervals["seed"]}). AP of resampled images leans upwards, most in small '
-            'buckets, so that an interval may lie above its own AP.')
+            f'{intervals["replicates"]} replicates, seed {intervals["seed"]}). AP of resampled images leans upwards, most in '
+            'small buckets, so that an interval may lie above its own AP.')
 
 
 def bucket_phrase(name: str) -> str:

@@ -49,6 +49,7 @@ class TargetMasks:
         if annotation in self._packed:
             bits, shape, *rest = self._packed[annotation]
             return Crop(np.unpackbits(bits, count=shape[0] * shape[1]).view(bool).reshape(shape), *rest)
+        self.ground_truth.check_masks(np.array([annotation]))
         crop = crop_mask(self.ground_truth.rle(annotation))
         bits = np.packbits(crop.mask)
         if self.num_bytes + bits.nbytes <= self.max_bytes:
