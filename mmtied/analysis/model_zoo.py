@@ -46,9 +46,9 @@ val2017 or Cityscapes val. Each file is for `python tools/train.py`.
 As shipped, an untied baseline starts from ImageNet weights with stem, first stage and BatchNorm frozen, and a tied detector from
 scratch with nothing frozen. Comparing those two says little about tying. To run a pair like for like, do one of these:
 
-- Both from ImageNet weights: train the backbone with its config in `configs/imagenet`, convert it with `tools/convert_backbone.py`,
-  and give the tied detector `--backbone-checkpoint FILE`, which freezes what the baseline freezes. (`sync_bn` stays in the tied
-  config, without effect while BatchNorm only evaluates.)
+- Both from ImageNet weights: train the backbone with its config in `configs/imagenet`, convert it with
+  `tools/convert_backbone.py`, and give the tied detector `--backbone-checkpoint FILE`, which freezes what the baseline freezes.
+  (`sync_bn` stays in the tied config, without effect while BatchNorm only evaluates.)
 - Both from scratch: run the baseline with
   `--cfg-options model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False sync_bn=torch`
   (and `model.backbone.norm_cfg.requires_grad=True` for ResNeXt-101-32x8d).

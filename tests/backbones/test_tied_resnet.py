@@ -300,7 +300,7 @@ def test_plugin_weights_may_be_missing_where_they_are_trained():
         assert incompatible.missing_keys
         assert all('.plugins.' in key for key in incompatible.missing_keys)
     for stages, frozen_stages in ((everywhere, 1), (later, 2)):
-        with pytest.raises(ValueError, match=r'tied_se_1\.fc1\.weight is missing and would be frozen untrained; frozen_stages=-1'):
+        with pytest.raises(ValueError, match=r'tied_se_1\.fc1\.weight is missing and would be frozen untrained; '):
             load(stages, frozen_stages=frozen_stages)
 
 
