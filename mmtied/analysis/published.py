@@ -177,6 +177,7 @@ DETECTORS = (
     Detector('mask_rcnn_x101_32x8d_2x', 'Mask R-CNN', 'ResNeXt-101-32x8d', 'A.2', '2x', 42.8, 38.3),
     Detector('mask_rcnn_tiedx101_4s72w_2x', 'Mask R-CNN', 'TiedResNeXt-101-S', 'A.2', '2x', 44.0, 39.2,
              note='Printed as TiedResNeXt-101-32x8d with 64.0M, the size of TiedResNeXt-101-S in Table 1.'),
+    Detector('mask_rcnn_tiedx101_2x', 'Mask R-CNN', 'TiedResNeXt-101', '', '2x', note=_NOT_PRINTED),
     Detector('mask_rcnn_r50_gcb_2x', 'Mask R-CNN', 'ResNet-50 + GCB', '4', '2x', 38.9, 35.5, note=_GCB_NOTE),
     Detector('mask_rcnn_r50_tiedgcb2_2x', 'Mask R-CNN', 'ResNet-50 + TiedGCB B = 2', '4', '2x', 39.1, 35.6, note=_GCB_NOTE),
     Detector('mask_rcnn_r50_tiedgcb4_2x', 'Mask R-CNN', 'ResNet-50 + TiedGCB B = 4', '4', '2x', 38.6, 35.2, note=_GCB_NOTE),

@@ -20,7 +20,7 @@ def spatial(block: nn.Module) -> list[nn.Module]:
 
 @pytest.mark.parametrize('settings', [
     {}, {'style': 'caffe'}, DILATED, {'style': 'caffe', **DILATED}, {'deep_stem': True, 'avg_down': True}, {'depth': 101},
-    {'num_stages': 3, 'out_indices': (0, 2)},
+    {'num_stages': 3, 'out_indices': (0, 2), 'strides': (1, 2, 2), 'dilations': (1, 1, 1)},
 ], ids=str)
 def test_an_untied_block_is_mmdets(settings):
     """TiedSEResNet without its attention has mmdet's ResNet, layer by layer and in the same order."""
