@@ -40,8 +40,8 @@ def check_registered(backbone: str, setting: str, cfg: dict) -> None:
     """Raise a ValueError for a layer's config whose type no registry knows, where mmcv would raise a KeyError about None."""
     with MODELS.switch_scope_and_registry(None) as registry:
         if isinstance(cfg['type'], str) and registry.get(cfg['type']) is None:
-            raise ValueError(f'{backbone}: {setting} type {cfg["type"]!r} is not registered; correct the name, or add its package '
-                             "to the config's custom_imports")
+            raise ValueError(f'{backbone}: {setting} type {cfg["type"]!r} is not registered; correct the name, or name its '
+                             "package in custom_imports")
 
 
 def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_stages: int) -> list[dict]:
