@@ -11,11 +11,11 @@ NETWORKS = [*FAMILIES, 'TiedEfficientNet']
 networks = pytest.mark.parametrize('network', NETWORKS)
 
 
-def make(network: str) -> nn.Module:
+def make(network: str, **settings) -> nn.Module:
     """A thin network that has seen some images, with quiet residuals, as training leaves them: rounding stays small."""
     if network == 'TiedEfficientNet':
         pytest.importorskip('mmpretrain')
-    model = tiny(network) if network in FAMILIES else backbones.tied_efficientnet(out_indices=(2, 4, 6))
+    model = tiny(network, **settings) if network in FAMILIES else backbones.tied_efficientnet(out_indices=(2, 4, 6))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
@@ -27,6 +27,7 @@ def make(network: str) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.slow
 @networks
 @pytest.mark.filterwarnings('ignore')
 @torch.no_grad()
@@ -41,11 +42,12 @@ def test_a_trace_runs_for_other_batches_and_sizes(network):
             torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @networks
 @pytest.mark.filterwarnings('ignore')
 @torch.no_grad()
 def test_compiles_as_one_graph(network):
-    model = make(network)
+    model = make(network, num_stages=2, out_indices=(0, 1))
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend='eager')
     for batch in (2, 3):
