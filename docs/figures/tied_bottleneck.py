@@ -101,6 +101,7 @@ def draw(path: Path) -> None:
     line(axes, (2.55, middle), (3.0, middle), arrow=False)
     label(axes, 2.77, middle + 0.05, '128')
     bar(axes, 3.0, LANES[-1] - 0.25, LANES[0] + 0.25)
+    label(axes, splits + 1.1, LANES[0] + 0.53, 'stride here in the first block of a stage')
     for y, conv in zip(LANES, block.splits.convs, strict=True):
         detail = f'TBC 3×3, B = {conv.num_blocks}' if conv.num_blocks > 1 else 'standard 3×3'
         line(axes, (3.0, y), (splits, y))
@@ -135,7 +136,7 @@ def draw(path: Path) -> None:
     high = 4.75
     line(axes, (-0.4, middle), (-0.4, high), (add, high), (add, middle + 0.17))
     axes.plot(-0.4, middle, 'o', color=LINE, markersize=3.5, zorder=3)
-    label(axes, (add - 0.4) / 2, high + 0.07, 'identity; in the first block of a stage TBC 1×1, B = 2, with the stride',
+    label(axes, (add - 0.4) / 2, high + 0.07, 'identity; in the first block of a stage TBC 1×1, B = 2, with the same stride',
           fontsize=8.5)
 
     legend = low - 1.05

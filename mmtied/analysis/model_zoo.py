@@ -10,15 +10,22 @@ from pathlib import Path
 import yaml
 from mmengine.registry import MODELS
 
+from mmtied.version import __version__
+
 from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
 from .published import ATTENTION, DETECTORS, NETWORKS, Attention, Detector, Network
 
 #: What every accuracy here is.
 PRINTED = 'printed in the paper, not trained here'
+#: The same inside parentheses and without a comma, as a name in the metafile.
+PRINTED_ASIDE = PRINTED.replace(', ', ' - ')
 #: Layers that `Attention` counts.
 _ATTENTION_LAYERS = ('SELayer', 'TiedSE', 'ContextBlock', 'TiedGCB')
 _EPOCHS = {'1x': 12, '20e': 20, '2x': 24}
-_COLLECTION = 'Tied Block Convolution'
+#: The metafile's collections: the paper's networks, and the untied ones that it compares them with.
+_TIED, _UNTIED = 'Tied Block Convolution', 'Untied Baselines'
+#: Epochs of the data sets that have no named schedule: passes over the data, with its repetitions.
+_DATASET_EPOCHS = {'Cityscapes': 64, 'Pascal VOC': 12}
 _INTRODUCTION = f"""# Model zoo
 
 Written by `python tools/model_table.py` from the networks themselves and from the figures printed in the paper
@@ -46,9 +53,9 @@ val2017 or Cityscapes val. Each file is for `python tools/train.py`.
 As shipped, an untied baseline starts from ImageNet weights with stem, first stage and BatchNorm frozen, and a tied detector from
 scratch with nothing frozen. Comparing those two says little about tying. To run a pair like for like, do one of these:
 
-- Both from ImageNet weights: train the backbone with its config in `configs/imagenet`, convert it with `tools/convert_backbone.py`,
-  and give the tied detector `--backbone-checkpoint FILE`, which freezes what the baseline freezes. (`sync_bn` stays in the tied
-  config, without effect while BatchNorm only evaluates.)
+- Both from ImageNet weights: train the backbone with its config in `configs/imagenet`, convert it with
+  `tools/convert_backbone.py`, and give the tied detector `--backbone-checkpoint FILE`, which freezes what the baseline freezes.
+  (`sync_bn` stays in the tied config, without effect while BatchNorm only evaluates.)
 - Both from scratch: run the baseline with
   `--cfg-options model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False sync_bn=torch`
   (and `model.backbone.norm_cfg.requires_grad=True` for ResNeXt-101-32x8d).
@@ -109,26 +116,27 @@ def render_metafile(sizes: Mapping[str, Complexity], attention: Mapping[tuple[st
             if network.params:
                 metadata['Parameters Printed In The Paper (M)'] = network.params
             models.append(_model(f'imagenet/{network.config}', metadata,
-                                 ('Image Classification', 'ImageNet-1k', 'top-1', network.top1)))
+                                 ('Image Classification', 'ImageNet-1k', 'Top 1 Accuracy', network.top1)))
     for detector in DETECTORS:
         if _file(configs, detector.config).is_file():
             metadata = {'Training Data': detector.dataset, 'Architecture': [detector.detector, detector.backbone, 'FPN'],
                         'Backbone Parameters (M)': round(_backbone_millions(detector, sizes, attention), 2)}
-            if detector.schedule:
-                metadata['Epochs'] = _EPOCHS[detector.schedule]
+            metadata['Epochs'] = _EPOCHS[detector.schedule] if detector.schedule else _DATASET_EPOCHS[detector.dataset]
             models.append(_model(detector.config, metadata,
                                  ('Object Detection', detector.dataset, 'box AP', detector.box_ap),
                                  ('Instance Segmentation', detector.dataset, 'mask AP', detector.mask_ap)))
     paper = {'URL': 'https://arxiv.org/abs/2009.12021',
              'Title': 'Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters'}
-    content = {'Collections': [{'Name': _COLLECTION, 'Paper': paper}], 'Models': models}
+    common = {'Paper': paper, 'README': 'docs/model_zoo.md', 'Code': {'URL': 'mmtied/backbones', 'Version': __version__}}
+    content = {'Collections': [{'Name': name, **common} for name in (_TIED, _UNTIED)], 'Models': models}
     return _METAFILE_HEAD + yaml.safe_dump(content, sort_keys=False, width=130)
 
 
 def _model(config: str, metadata: dict, *results: tuple[str, str, str, float | None]) -> dict:
     """A metafile's entry; a result without a printed figure is left out."""
-    entry = {'Name': Path(config).name, 'In Collection': _COLLECTION, 'Config': f'configs/{config}.py', 'Metadata': metadata}
-    printed = [{'Task': task, 'Dataset': dataset, 'Metrics': {f'{metric}, {PRINTED}': value}}
+    entry = {'Name': Path(config).name, 'In Collection': _TIED if 'tied' in config else _UNTIED,
+             'Config': f'configs/{config}.py', 'Metadata': metadata}
+    printed = [{'Task': task, 'Dataset': dataset, 'Metrics': {f'{metric} ({PRINTED_ASIDE})': value}}
                for task, dataset, metric, value in results if value is not None]
     return {**entry, 'Results': printed} if printed else entry
 

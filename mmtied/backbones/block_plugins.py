@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mmcv.cnn import build_plugin_layer
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 #: Where a plugin can stand, named as in mmdet's ResNet.
@@ -35,6 +36,14 @@ class BlockPlugins(nn.Module):
         return x
 
 
+def check_registered(backbone: str, setting: str, cfg: dict) -> None:
+    """Raise a ValueError for a layer's config whose type no registry knows, where mmcv would raise a KeyError about None."""
+    with MODELS.switch_scope_and_registry(None) as registry:
+        if isinstance(cfg['type'], str) and registry.get(cfg['type']) is None:
+            raise ValueError(f'{backbone}: {setting} type {cfg["type"]!r} is not registered; correct the name, or name its '
+                             "package in custom_imports")
+
+
 def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_stages: int) -> list[dict]:
     """The plugins that stand in one stage, each as dict(cfg=..., position=...).
 
@@ -45,13 +54,14 @@ def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_sta
         num_stages: Number of stages.
 
     Raises:
-        ValueError: A plugin without cfg or type, an unknown position, or `stages` of another length.
+        ValueError: A plugin without cfg or with an unknown type, an unknown position, or `stages` of another length.
     """
     chosen = []
     for plugin in plugins:
         unknown = set(plugin) - {'cfg', 'position', 'stages'}
         if unknown or 'type' not in plugin.get('cfg', {}):
             raise ValueError(f'{backbone}: plugin {dict(plugin)} must be dict(cfg=dict(type=...), position=..., stages=(...))')
+        check_registered(backbone, 'plugin', plugin['cfg'])
         if plugin.get('position') not in PLUGIN_POSITIONS:
             raise ValueError(f'{backbone}: plugin position {plugin.get("position")!r}, expected one of '
                              f'{", ".join(PLUGIN_POSITIONS)}')

@@ -14,7 +14,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .block_plugins import plugins_of_stage
+from mmtied.layers.blocks import check_positive, check_sequence
+
+from .block_plugins import check_registered, plugins_of_stage
 from .bottleneck import Bottleneck
 from .checkpoint import check_fits
 
@@ -84,7 +86,11 @@ class StagedResNet(BaseModule):
                  init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(init_cfg or DEFAULT_INIT)
         name = type(self).__name__
+        sequences = {'strides': strides, 'dilations': dilations, 'out_indices': out_indices, 'plugins': plugins or []}
+        for setting, values in sequences.items():
+            check_sequence(name, setting, values)
         plugins = list(plugins or [])
+        check_positive(name, in_channels=in_channels, base_channels=base_channels, stem_channels=stem_channels or base_channels)
         _check_choice(name, 'depth', depth, STAGE_BLOCKS)
         _check_choice(name, 'style', style, ('pytorch', 'caffe'))
         _check_choice(name, 'num_stages', num_stages, (1, 2, 3, 4))
@@ -93,6 +99,8 @@ class StagedResNet(BaseModule):
             if len(values) < num_stages:
                 raise ValueError(f'{name}: {setting}={tuple(values)} has {len(values)} values, expected one for each of the '
                                  f'{num_stages} stages')
+            for value in values:
+                check_positive(name, **{setting: value})
         if not out_indices or not set(out_indices) <= set(range(num_stages)):
             raise ValueError(f'{name}: out_indices={tuple(out_indices)}, expected some of {tuple(range(num_stages))}')
 
@@ -103,6 +111,7 @@ class StagedResNet(BaseModule):
         self.strict_checkpoint = strict_checkpoint
         stem_channels = stem_channels or base_channels
         norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
+        check_registered(name, 'norm_cfg', norm_cfg)
 
         self.stem = _stem(in_channels, stem_channels, deep_stem, conv_cfg, norm_cfg)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
@@ -189,7 +198,7 @@ class StagedResNet(BaseModule):
 
 
 def _check_choice(backbone: str, setting: str, value: object, choices: Sequence) -> None:
-    if value not in choices:
+    if isinstance(value, (list, dict)) or value not in choices:
         raise ValueError(f'{backbone}: {setting}={value!r}, expected one of {", ".join(map(repr, choices))}')
 
 

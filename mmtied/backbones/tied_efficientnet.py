@@ -4,6 +4,8 @@ Wang & Yu, "Tied Block Convolution", AAAI 2021, https://arxiv.org/abs/2009.12021
 Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", https://arxiv.org/abs/1905.11946.
 """
 
+from functools import cache
+
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -37,18 +39,40 @@ def tied_efficientnet(arch: str = 'b0', *, se_blocks: int = 2, strict_checkpoint
         ImportError: mmpretrain is not installed.
     """
     require('mmpretrain', 'TiedEfficientNet')
-    from mmpretrain.models.backbones import EfficientNet
     from mmpretrain.models.utils import SELayer
     check_positive('TiedEfficientNet', se_blocks=se_blocks)
-    if arch not in EfficientNet.arch_settings:
-        raise ValueError(f'TiedEfficientNet: arch={arch!r}, expected one of {", ".join(EfficientNet.arch_settings)}')
-    network = EfficientNet(arch, **settings)
+    network_class = _network_class()
+    if arch not in network_class.arch_settings:
+        raise ValueError(f'TiedEfficientNet: arch={arch!r}, expected one of {", ".join(network_class.arch_settings)}')
+    network = network_class(arch, **settings)
     for block in network.modules():
         if isinstance(getattr(block, 'se', None), SELayer):
             block.se = _tied_copy(block.se, se_blocks, network.act_cfg)
     if strict_checkpoint:
         network.register_load_state_dict_pre_hook(_check_fits)
     return network
+
+
+@cache
+def _network_class() -> type[nn.Module]:
+    """The EfficientNet of mmpretrain, whose train() and eval() return nothing, with a train() that returns the network."""
+    from mmpretrain.models.backbones import EfficientNet
+
+    class TiedEfficientNet(EfficientNet):
+
+        def train(self, mode: bool = True) -> nn.Module:
+            super().train(mode)
+            return self
+
+    TiedEfficientNet.__qualname__ = 'TiedEfficientNet'
+    return TiedEfficientNet
+
+
+def __getattr__(name: str) -> object:
+    """Where pickle finds the class, which does not exist before mmpretrain is imported."""
+    if name == 'TiedEfficientNet':
+        return _network_class()
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def _check_fits(network: nn.Module, state_dict: dict, prefix: str, *_) -> None:

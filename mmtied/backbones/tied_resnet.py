@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from mmengine.registry import MODELS
 
-from mmtied.layers.blocks import check_blocks, check_positive, divisors
+from mmtied.layers.blocks import check_blocks, check_positive, check_sequence, divisors
 
+from .block_plugins import check_registered
 from .staged_resnet import StagedResNet
 from .tied_bottleneck import MIXER_FUSIONS, TiedBottleneck
 
@@ -72,11 +73,13 @@ class TiedResNet(StagedResNet):
                        split_groups=split_groups)
         if mixer_fusion not in MIXER_FUSIONS:
             raise ValueError(f'{name}: mixer_fusion={mixer_fusion!r}, expected one of {", ".join(MIXER_FUSIONS)}')
-        if mixer_out_ratio <= 0:
-            raise ValueError(f"{name}: mixer_out_ratio={mixer_out_ratio}, expected more than 0; mixer_fusion='none' leaves "
-                             'the mixer out')
-        if attention is not None and 'type' not in attention:
-            raise ValueError(f"{name}: attention={dict(attention)} must be dict(type=..., ...), for example dict(type='TiedSE')")
+        if not isinstance(mixer_out_ratio, (int, float)) or mixer_out_ratio <= 0:
+            raise ValueError(f"{name}: mixer_out_ratio={mixer_out_ratio!r}, expected a number above 0; mixer_fusion='none' "
+                             'leaves the mixer out')
+        if attention is not None and not (isinstance(attention, dict) and 'type' in attention):
+            raise ValueError(f"{name}: attention={attention!r} must be dict(type=..., ...), for example dict(type='TiedSE')")
+        if attention is not None:
+            check_registered(name, 'attention', attention)
         self._block = {
             'split_blocks': choose_split_blocks(splits, base_width, split_blocks, split_groups, name),
             'entry_blocks': entry_blocks,
@@ -94,6 +97,9 @@ class TiedResNet(StagedResNet):
         if self._base_width * planes % 64:
             raise ValueError(f'{type(self).__name__}: base_width={self._base_width} at {planes} base channels gives splits of '
                              f'{self._base_width * planes / 64:g} channels; base_width * base_channels must be divisible by 64')
+        if self._block['mixer_fusion'] in ('sum', 'concat') and round(planes * self._block['mixer_out_ratio']) < 1:
+            raise ValueError(f"{type(self).__name__}: mixer_out_ratio={self._block['mixer_out_ratio']} of {planes} base channels "
+                             f"leaves no channels, expected at least {1 / planes:g}")
         return TiedBottleneck(planes=planes, width=self._base_width * planes // 64, **self._block, **settings)
 
 
@@ -113,6 +119,7 @@ def choose_split_blocks(splits: int, base_width: int, split_blocks: Sequence[int
     """
     check_blocks(backbone, 'base_width', base_width, 1, split_groups)
     if split_blocks is not None:
+        check_sequence(backbone, 'split_blocks', split_blocks)
         if len(split_blocks) != splits:
             raise ValueError(f'{backbone}: split_blocks={tuple(split_blocks)} has {len(split_blocks)} values, expected one for '
                              f'each of the {splits} splits')

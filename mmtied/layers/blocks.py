@@ -8,6 +8,12 @@ def check_positive(layer: str, **counts: int) -> None:
             raise ValueError(f'{layer}: {name}={count!r}, expected a positive integer')
 
 
+def check_sequence(layer: str, name: str, values: object) -> None:
+    """Raise a ValueError for a setting that must be a tuple or a list and is something else."""
+    if not isinstance(values, (tuple, list)):
+        raise ValueError(f'{layer}: {name}={values!r}, expected a tuple or a list, for example ({values!r}, )')
+
+
 def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: int = 1) -> None:
     """Raise a ValueError when `channels` cannot be split into `groups * num_blocks` equal blocks.
 

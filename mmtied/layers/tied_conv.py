@@ -64,8 +64,9 @@ class _TiedConv2d(nn.Conv2d):
                         self.groups * self.num_blocks)
 
     def _fold_into_batch(self, x: Tensor, padding: tuple[int, int] | str | int) -> Tensor:
-        # The batch is -1 in both views: an exporter would fix that of its example, if it is one.
-        x = x.view(-1, self.in_channels // self.num_blocks, *x.shape[2:])
+        # The batch is -1: an exporter would fix that of its example, if it is one. No view: a trace made with one image, where
+        # a slice of the channels is contiguous, then runs with several, where it is not.
+        x = x.reshape(-1, self.in_channels // self.num_blocks, *x.shape[2:])
         x = F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation)
         return x.reshape(-1, self.out_channels, *x.shape[2:])
 

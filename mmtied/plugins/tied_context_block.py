@@ -4,6 +4,7 @@ Wang & Yu, "Tied Block Convolution", AAAI 2021, https://arxiv.org/abs/2009.12021
 Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", https://arxiv.org/abs/1904.11492.
 """
 
+import math
 from collections.abc import Sequence
 
 from mmcv.cnn.bricks import ContextBlock
@@ -53,10 +54,10 @@ class TiedGCB(ContextBlock):
                  fusion_types: Sequence[str] = ('channel_add', )) -> None:
         check_positive('TiedGCB', in_channels=in_channels, num_blocks=num_blocks)
         between = int(in_channels * ratio)
+        check_blocks('TiedGCB', 'in_channels', in_channels, num_blocks)
         if between < 1:
             raise ValueError(f'TiedGCB: ratio={ratio} of in_channels={in_channels} leaves no channels, expected at least '
-                             f'{num_blocks / in_channels:g}')
-        check_blocks('TiedGCB', 'in_channels', in_channels, num_blocks)
+                             f'{math.ceil(10000 * num_blocks / in_channels) / 10000:g}')
         check_blocks(f'TiedGCB with ratio={ratio:g} of in_channels={in_channels}', 'bottleneck_channels', between, num_blocks)
         if pooling_type not in POOLING_TYPES:
             raise ValueError(f'TiedGCB: pooling_type={pooling_type!r}, expected one of {", ".join(POOLING_TYPES)}')

@@ -1,6 +1,5 @@
-"""The published figures against the specification's file, the configs against the table, and generated files against the code."""
+"""The configs against the table, and generated files against the code."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from mmtied.analysis.published import ATTENTION, DETECTORS, NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
-SPECIFICATION = ROOT.parent / 'shared/specs/published_tables.json'
 BY_NAME = {network.name: network for network in NETWORKS}
 
 
@@ -60,45 +58,6 @@ def test_detection_configs_use_the_backbones_of_the_table(detector):
     assert theirs == count_parameters(MODELS.build(dict(expected)))
     if detector.schedule:
         assert cfg.train_cfg.max_epochs == {'1x': 12, '20e': 20, '2x': 24}[detector.schedule]
-
-
-@pytest.fixture(scope='module')
-def specification():
-    if not SPECIFICATION.is_file():
-        pytest.skip('needs the printed tables of the workplace')
-    return json.loads(SPECIFICATION.read_text())['tied_block_convolution']
-
-
-def test_classifiers_are_printed_so(specification):
-    for row in specification['table1_imagenet']:
-        network = BY_NAME[row['model']]
-        assert (network.params, network.multiply_adds, network.top1) == (row['params'], row['gflops'], row['top1'])
-    for row in specification['table5_splits']:
-        name = 'TiedResNet-50' + (f' {row["setting"]}' if row['setting'] != '4s32w' else '')
-        assert (BY_NAME[name].params, BY_NAME[name].multiply_adds) == (row['params'], row['gflops'])
-        assert BY_NAME[name].top1 == pytest.approx(row['top1'], abs=0.05)
-    concat = specification['table6_mixer'][1]
-    assert (BY_NAME['TiedResNet-50, concat mixer'].params, BY_NAME['TiedResNet-50, concat mixer'].top1) == (
-        concat['params'], concat['top1'])
-    for row in specification['table3_tied_se']:
-        if 'total' in row:
-            assert BY_NAME[row['model']].params == row['total']
-
-
-def test_attention_is_printed_so(specification):
-    printed = {(row.network, row.module): row.params for row in ATTENTION}
-    for row in specification['table3_tied_se']:
-        assert printed[row['model'], 'SE' if row['blocks'] == 1 else f'TiedSE B = {row["blocks"]}'] == row['params']
-    for row in specification['table4_tied_gcb']:
-        module = 'GCB' if row['blocks'] == 1 else f'TiedGCB B = {row["blocks"]}'
-        assert printed['ResNet-50', module] == row['params']
-        detector, = (d for d in DETECTORS if d.backbone == f'ResNet-50 + {module}')
-        assert (detector.box_ap, detector.mask_ap) == (row['ap_bbox'], row['ap_mask'])
-
-
-def test_cityscapes_is_printed_so(specification):
-    printed = {d.backbone: d.mask_ap for d in DETECTORS if d.dataset == 'Cityscapes'}
-    assert printed == {row['backbone']: row['ap_mask'] for row in specification['table2_cityscapes_mask_rcnn']}
 
 
 def test_a_page_without_configs_names_none_and_says_what_differs(tmp_path):

@@ -1,11 +1,14 @@
 """Every tied backbone: mmdet's conveniences, checkpoints, mmpretrain's classifier, and settings that cannot be built."""
 
+import copy
+import pickle
 import re
 import subprocess
 import sys
 
 import pytest
 import torch
+from families import FAMILIES, tiny
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,19 +17,7 @@ import mmtied.backbones as backbones
 from mmtied.layers import TFC
 from mmtied.plugins import TiedGCB, TiedSE
 
-# The structure of each family with few channels.
-FAMILIES = {
-    'TiedResNet': {'base_channels': 8, 'base_width': 32, 'split_blocks': (1, 2, 2, 4)},
-    'TiedSENet': {'base_channels': 8, 'base_width': 32, 'split_blocks': (1, 2, 2, 4)},
-    'TiedSEResNet': {'base_channels': 8},
-    'TiedResNeXt': {'base_channels': 16, 'split_groups': 4, 'split_blocks': (1, 2, 2, 4)},
-    'TiedResNeSt': {'base_channels': 8},
-}
 families = pytest.mark.parametrize('family', FAMILIES)
-
-
-def tiny(family: str, **settings) -> nn.Module:
-    return getattr(backbones, family)(**{'depth': 50, **FAMILIES[family], **settings})
 
 
 def loss(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -246,6 +237,17 @@ def test_efficientnets_conveniences(tmp_path):
     del weights['layers.3.0.se.fc1.weight']
     with pytest.raises(ValueError, match=r'layers\.3\.0\.se\.fc1\.weight is missing'):
         tied.load_state_dict(weights, strict=False)
+
+
+def test_efficientnet_returns_itself_and_pickles():
+    pytest.importorskip('mmpretrain')
+    model = backbones.tied_efficientnet()
+    assert model.train() is model
+    assert model.eval() is model
+    x = torch.randn(1, 3, 64, 64)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert type(other).__name__ == 'TiedEfficientNet'
+        assert torch.equal(other(x)[-1], model(x)[-1])
 
 
 def test_importing_mmtied_imports_neither_mmdet_nor_mmpretrain():

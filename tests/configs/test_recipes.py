@@ -21,7 +21,7 @@ SCHEDULES = {'1x': (12, [8, 11]), '2x': (24, [16, 22]), '20e': (20, [16, 19])}
 #: Every network of Tables 2, 4, A.1 and A.2, and of Figure A.2.
 EXPERIMENTS = {
     'mask_rcnn_{}_2x': ['r50', 'tiedr50s', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101', 'se101', 'tiedse101s', 'tiedse101',
-                        'x101_32x8d', 'tiedx101_4s72w', 'r50_gcb', 'r50_tiedgcb2', 'r50_tiedgcb4'],
+                        'x101_32x8d', 'tiedx101_4s72w', 'tiedx101', 'r50_gcb', 'r50_tiedgcb2', 'r50_tiedgcb4'],
     'cascade_mask_rcnn_{}_20e': ['r50', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101'],
     'cascade_rcnn_{}_1x': ['r101', 'tiedr101s', 'tiedr101'],
     'cascade_rcnn_{}_20e': ['r101', 'tiedr101s', 'tiedr101'],
@@ -35,7 +35,8 @@ EXPERIMENTS = {
 PAIRS = [(pattern.format(network), pattern.format(network.replace('tied', '').removesuffix('s')))
          for pattern, networks in EXPERIMENTS.items() for network in networks if network.startswith('tiedr')]
 PAIRS += [('mask_rcnn_tiedse101_2x', 'mask_rcnn_se101_2x'), ('mask_rcnn_tiedse101s_2x', 'mask_rcnn_se101_2x'),
-          ('mask_rcnn_tiedx101_4s72w_2x', 'mask_rcnn_x101_32x8d_2x'), ('mask_rcnn_r50_gcb_2x', 'mask_rcnn_r50_2x'),
+          ('mask_rcnn_tiedx101_4s72w_2x', 'mask_rcnn_x101_32x8d_2x'),
+          ('mask_rcnn_tiedx101_2x', 'mask_rcnn_x101_32x8d_2x'), ('mask_rcnn_r50_gcb_2x', 'mask_rcnn_r50_2x'),
           ('mask_rcnn_r50_tiedgcb2_2x', 'mask_rcnn_r50_gcb_2x'), ('mask_rcnn_r50_tiedgcb4_2x', 'mask_rcnn_r50_gcb_2x')]
 
 #: Each untied baseline and the config that mmdet ships for it.

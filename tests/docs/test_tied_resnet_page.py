@@ -38,6 +38,21 @@ def test_the_block_in_the_figure():
     assert f"ResNet-50's has {weights(plain.layer1[1]):,}" in PAGE.replace('\n', ' ')
 
 
+def test_the_drawing_is_current(tmp_path):
+    """Its shapes and its texts; the outlines of letters depend on matplotlib's release."""
+    pytest.importorskip('matplotlib')
+    import runpy
+    root = Path(__file__).parents[2]
+    runpy.run_path(str(root / 'docs/figures/tied_bottleneck.py'))['draw'](tmp_path / 'new.svg')
+
+    def texts(path: Path) -> list[str]:
+        return re.findall(r'<!-- (.*?) -->', path.read_text(encoding='utf-8'))
+
+    committed = root / 'docs/images/tied_bottleneck.svg'
+    assert len(texts(committed)) > 30
+    assert texts(tmp_path / 'new.svg') == texts(committed)
+
+
 def test_every_picture_and_page_that_the_docs_name_exists():
     folder = Path(__file__).parents[2] / 'docs'
     for page in folder.glob('*.md'):
