@@ -127,7 +127,7 @@ def render_metafile(sizes: Mapping[str, Complexity], attention: Mapping[tuple[st
                                  ('Instance Segmentation', detector.dataset, 'mask AP', detector.mask_ap)))
     paper = {'URL': 'https://arxiv.org/abs/2009.12021',
              'Title': 'Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters'}
-    common = {'Paper': paper, 'README': 'docs/model_zoo.md', 'Code': {'URL': 'mmtied/backbones', 'Version': __version__}}
+    common = {'Paper': paper, 'README': '../docs/model_zoo.md', 'Code': {'URL': 'mmtied/backbones', 'Version': __version__}}
     content = {'Collections': [{'Name': name, **common} for name in (_TIED, _UNTIED)], 'Models': models}
     return _METAFILE_HEAD + yaml.safe_dump(content, sort_keys=False, width=130)
 
