@@ -52,13 +52,18 @@ def check_checkpoint(checkpoint: str, flag: str) -> None:
 
 
 def check_model(model: nn.Module, checkpoint: str) -> None:
-    """Raise a ValueError unless a local checkpoint holds every weight of a model, in its shape, and the same backbone."""
+    """Raise a ValueError unless a local checkpoint holds a model's weights, each in its shape, and no others.
+
+    Buffers of the data preprocessor may be there or not: mmengine makes them from the config.
+    """
     if '://' not in checkpoint:
         model = _unwrap(model)
         own = model.state_dict()
         weights = {key: value for key, value in _read_model(checkpoint, 'checkpoint').items()
-                   if key in own or key.startswith('backbone.')}
-        _check_weights(model, weights, f'checkpoint {checkpoint}')
+                   if key in own or not key.startswith('data_preprocessor.')}
+        parts = {key.partition('.')[0] for key in own}
+        foreign = [key for key in weights if key.partition('.')[0] not in parts]
+        _check_weights(model, weights, f'checkpoint {checkpoint}', foreign=foreign)
 
 
 def check_backbone(model: nn.Module, checkpoint: str) -> None:
@@ -70,8 +75,9 @@ def check_backbone(model: nn.Module, checkpoint: str) -> None:
         _check_weights(_unwrap(model).backbone, weights, f'--backbone-checkpoint {checkpoint}', optional=['plugins'])
 
 
-def _check_weights(module: nn.Module, weights: dict, name: str, optional: Collection[str] = ()) -> None:
-    misfits = find_misfits(module, weights, optional)
+def _check_weights(module: nn.Module, weights: dict, name: str, optional: Collection[str] = (),
+                   foreign: Collection[str] = ()) -> None:
+    misfits = find_misfits(module, weights, optional) + [f'{key} is not in this network' for key in foreign]
     if misfits:
         raise ValueError(f"{name}: the checkpoint does not fit the config's {type(module).__name__} ({name_some(misfits)})")
 

@@ -3,17 +3,23 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import MODELS, DefaultScope
 
 from mmtied.backbones import TiedResNet
+from mmtied.launch.config import load_config
+from mmtied.launch.weights import check_model
 
 ROOT = Path(__file__).parents[2]
 DEMO = 'configs/demo/mask_rcnn_tiedr50_demo.py'
+THIN = {'model.backbone': {'base_channels': 16}, 'model.neck': {'in_channels': [64, 128, 256, 512], 'out_channels': 16},
+        'model.bbox_head': {'in_channels': 16, 'feat_channels': 16, 'stacked_convs': 1}}
 
 
 @pytest.mark.slow
@@ -133,6 +139,31 @@ def test_a_checkpoint_of_another_model(run_tool, tiny_options, tmp_path):
     assert code == 2
     assert "the config's MaskRCNN (backbone.stem.conv.weight is missing" in one_line(err)
     assert not (tmp_path / 'occlusion').exists()
+
+
+@pytest.fixture
+def retinanet(tmp_path):
+    """The weights of RetinaNet with a thin TiedResNet-101."""
+    cfg = load_config('configs/retinanet_tiedr101_1x.py', THIN)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(cfg.model).state_dict()
+
+
+@pytest.mark.parametrize(('config', 'changes', 'message'), [
+    ('configs/retinanet_tiedr50_1x.py', {}, 'backbone.layer3.6.entry.conv.weight is not in this network'),
+    ('configs/retinanet_tiedr101_1x.py', {'bbox_head.centerness.weight': 1}, 'bbox_head.centerness.weight is not in'),
+    ('configs/retinanet_tiedr101_1x.py', {'mask_head.conv.weight': 1}, 'mask_head.conv.weight is not in this network'),
+    ('configs/retinanet_tiedr101_1x.py', {'data_preprocessor.mean': 3, 'bbox_head.bn.num_batches_tracked': 1}, None),
+], ids=['depth', 'branch', 'head', 'buffers'])
+def test_a_checkpoint_with_weights_that_the_model_lacks(retinanet, tmp_path, config, changes, message):
+    torch.save({'state_dict': {**retinanet, **{key: torch.zeros(size) for key, size in changes.items()}}}, tmp_path / 'it.pth')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(load_config(config, THIN).model)
+    if message is None:
+        check_model(model, str(tmp_path / 'it.pth'))
+    else:
+        with pytest.raises(ValueError, match=re.escape(f"does not fit the config's RetinaNet ({message}")):
+            check_model(model, str(tmp_path / 'it.pth'))
 
 
 @pytest.mark.slow
