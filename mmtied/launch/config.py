@@ -11,6 +11,7 @@ from mmtied.compat import require
 
 from .weights import check_checkpoint
 
+_DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 #: mmpretrain's own tools set these; its base configs rely on it.
 _MMPRETRAIN_DATALOADER = {'pin_memory': True, 'persistent_workers': True, 'collate_fn': {'type': 'default_collate'}}
 
@@ -42,11 +43,12 @@ def load_config(name: str, options: dict | None = None) -> Config:
         cfg = _read(name, lambda: Config.fromfile(name))
     if 'model' not in cfg:
         raise ValueError(f'config {name} has no model; is it a base config?')
+    if options:
+        cfg.merge_from_dict(options)
     if cfg.get('default_scope') == 'mmpretrain':
         require('mmpretrain', f'the config {name}')
         _complete_mmpretrain_dataloaders(cfg)
-    if options:
-        cfg.merge_from_dict(options)
+    _keep_only_workers_that_there_are(cfg)
     if cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(name.split('::')[-1]).stem)
     return cfg
@@ -102,10 +104,15 @@ def _read(name: str, read: Callable[[], Config]) -> Config:
 
 
 def _complete_mmpretrain_dataloaders(cfg: Config) -> None:
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for key in _DATALOADERS:
         if cfg.get(key):
             complete = ConfigDict(deepcopy(_MMPRETRAIN_DATALOADER))
             complete.update(cfg[key])
-            if complete.get('num_workers', 0) == 0:
-                complete.persistent_workers = False
             cfg[key] = complete
+
+
+def _keep_only_workers_that_there_are(cfg: Config) -> None:
+    """Let num_workers=0 be enough to load data in the main process; torch refuses to keep workers that are not there."""
+    for key in _DATALOADERS:
+        if cfg.get(key) and cfg[key].get('num_workers', 0) == 0:
+            cfg[key].persistent_workers = False

@@ -20,6 +20,15 @@ def test_mmpretrain_config_gets_what_its_own_tools_set():
     assert cfg.train_dataloader.batch_size == 32
 
 
+@pytest.mark.parametrize('name', ['configs/imagenet/tiedr50_in1k.py', 'configs/mask_rcnn_tiedr50_2x.py'])
+def test_no_workers(name):
+    """torch's DataLoader takes what the configs say when the option sets num_workers alone."""
+    cfg = config.load_config(name, {'train_dataloader.num_workers': 0})
+    for split, persistent in (('train', False), ('val', True)):
+        settings = {key: cfg[f'{split}_dataloader'][key] for key in ('num_workers', 'persistent_workers')}
+        assert torch.utils.data.DataLoader([0], **settings).persistent_workers is persistent
+
+
 def test_amp_and_auto_scale_lr(monkeypatch):
     with pytest.raises(ValueError, match='--amp needs a GPU'):
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
