@@ -74,7 +74,8 @@ def one_line(err: str) -> str:
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['configs/mask_rcnn_tiedr50_2x.py'],
-     'error: train data: data/coco/annotations/instances_train2017.json not found. Put COCO 2017 there (train2017/, val2017/, '
+     'error: train data: data/coco/annotations/instances_train2017.json not found; val data: '
+     'data/coco/annotations/instances_val2017.json not found. Put COCO 2017 there (train2017/, val2017/, '
      'annotations/ from cocodataset.org), or try the demo data instead: python tools/make_occluded_shapes.py'),
     (['configs/nowhere.py'], 'error: config configs/nowhere.py not found'),
     (['README.md'], 'is not a config file, expected a .py file'),
@@ -88,16 +89,25 @@ def one_line(err: str) -> str:
     (['mmpretrain::resnet/resnet50_8xb32_in1k.py', '--backbone-checkpoint', 'x.pth'],
      'error: --backbone-checkpoint is for detectors'),
     ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root=gone/occluded_shapes'],
-     'error: train data: gone/occluded_shapes/annotations/instances_train2017.json not found. Make it: python '
+     'error: train data: gone/occluded_shapes/annotations/instances_train2017.json not found; val data: '
+     'data/occluded_shapes/annotations/instances_val2017.json not found. Make it: python '
      'tools/make_occluded_shapes.py data/occluded_shapes'),
     ([DEMO, '--cfg-options', 'val_dataloader.dataset.data_root=gone', 'train_dataloader.dataset.data_root=.',
-      'train_dataloader.dataset.ann_file=setup.py', 'train_dataloader.dataset.data_prefix.img=tools'],
-     'val_dataloader.dataset.data_root=... val_evaluator.ann_file=...'),
+      'train_dataloader.dataset.ann_file=setup.py', 'train_dataloader.dataset.data_prefix.img=tools',
+      'val_evaluator.ann_file=gone.json'],
+     'error: val data: gone/annotations/instances_val2017.json not found; val data: gone.json not found. Put the data there, or '
+     'say where it is with --cfg-options val_dataloader.dataset.data_root=... val_evaluator.ann_file=...'),
+    (['configs/imagenet/tiedr50_in1k.py', '--cfg-options', 'val_dataloader.dataset.data_root=gone'],
+     'error: train data: data/imagenet/train not found; val data: gone/val not found. Put the data there, or say where it is '
+     'with --cfg-options train_dataloader.dataset.data_root=... val_dataloader.dataset.data_root=...\n'),
+    (['configs/faster_rcnn_tiedr50_voc.py'],
+     'with --cfg-options train_dataloader.dataset.dataset.datasets.0.data_root=... '
+     'train_dataloader.dataset.dataset.datasets.1.data_root=... val_dataloader.dataset.data_root=...\n'),
 ])
 def test_mistakes_are_one_line_and_exit_code_2(run_tool, arguments, message):
     code, _, err = run_tool('train.py', *arguments)
     assert code == 2
-    assert message in one_line(err)
+    assert message in one_line(err) + '\n'
 
 
 @pytest.mark.parametrize(('option', 'message'), [
