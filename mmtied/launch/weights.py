@@ -2,7 +2,7 @@
 
 import inspect
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import torch
@@ -49,6 +49,26 @@ def check_checkpoint(checkpoint: str, flag: str) -> None:
     """Raise a ValueError unless a local checkpoint exists and holds weights; addresses are left to mmengine."""
     if '://' not in checkpoint:
         read_state_dict(checkpoint, flag)
+
+
+def check_initial_weights(cfg: Config) -> None:
+    """Raise a ValueError unless the local files that a config starts from hold weights: load_from, and every init_cfg."""
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from, 'load_from')
+    for key, checkpoint in _pretrained(cfg.model, 'model'):
+        check_checkpoint(checkpoint, key)
+
+
+def _pretrained(settings: object, key: str) -> Iterator[tuple[str, str]]:
+    """The checkpoints that parts of a model are initialised with, and their keys in the config."""
+    if isinstance(settings, dict):
+        if settings.get('type') == 'Pretrained' and isinstance(settings.get('checkpoint'), str):
+            yield f'{key}.checkpoint', settings['checkpoint']
+        for name, value in settings.items():
+            yield from _pretrained(value, f'{key}.{name}')
+    elif isinstance(settings, list | tuple):
+        for index, value in enumerate(settings):
+            yield from _pretrained(value, f'{key}.{index}')
 
 
 def check_model(model: nn.Module, checkpoint: str) -> None:

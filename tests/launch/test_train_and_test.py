@@ -82,6 +82,15 @@ def one_line(err: str) -> str:
     (['mmdet::nowhere/nothing.py'], 'error: config mmdet::nowhere/nothing.py cannot be read: '),
     (['mmyolo::yolo/yolo.py'], 'error: the config mmyolo::yolo/yolo.py needs mmyolo, which is not installed'),
     ([DEMO, '--cfg-options', 'max_epochs'], 'error: --cfg-options max_epochs: expected KEY=VALUE'),
+    ([DEMO, '--cfg-options', "model.backbone.plugins=[dict(cfg=dict(type='TiedSE'), position='after_conv3')]"],
+     "position='after_conv3')]: dicts cannot be given on the command line; set their values one by one"),
+    ([DEMO, '--cfg-options', "model.neck={'type': 'FPN', 'num_outs': 5}"], "'num_outs': 5}: dicts cannot be given"),
+    ([DEMO, '--cfg-options', 'model.neck.in_channels=[1,2'], 'in_channels=[1,2: expected numbers, words or lists'),
+    ([DEMO, '--cfg-options', 'model.neck.type=f(1,2)'], 'model.neck.type=f(1,2): expected numbers, words or lists'),
+    ([DEMO, '--cfg-options', 'load_from=nowhere.pth'], 'error: load_from nowhere.pth: no such file'),
+    ([DEMO, '--cfg-options', 'load_from=README.md'], 'error: load_from README.md: not a readable checkpoint'),
+    (['configs/mask_rcnn_r50_2x.py', '--cfg-options', 'model.backbone.init_cfg.checkpoint=nowhere.pth'],
+     'error: model.backbone.init_cfg.checkpoint nowhere.pth: no such file'),
     ([DEMO, '--resume', 'README.md'], 'error: --resume README.md: not a readable checkpoint'),
     ([DEMO, '--resume', 'nowhere.pth'], 'error: --resume nowhere.pth: no such file'),
     ([DEMO, '--backbone-checkpoint', 'nowhere.pth'], 'error: --backbone-checkpoint nowhere.pth: no such file'),
@@ -114,11 +123,25 @@ def test_mistakes_are_one_line_and_exit_code_2(run_tool, arguments, message):
     ('model.backbone.splits=3', 'no schedule of block numbers for splits=3; known: 2, 4, 6, 8'),
     ('model.backbone.foo=1', "unexpected keyword argument 'foo'"),
     ('model.backbone.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
+    ('train_cfg.max_epochs=abc', "invalid literal for int() with base 10: 'abc'"),
+    ('optim_wrapper.optimizer.lr=abc', "'<=' not supported between instances of"),
+    ('val_evaluator.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
+    ('train_dataloader.dataset.ann_file=annotations/nothing.json', 'annotations/nothing.json'),
 ])
 def test_mistakes_that_only_building_finds(run_tool, tiny_options, tmp_path, option, message):
     code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, option)
     assert code == 2
     assert message in one_line(err)
+
+
+def test_a_wrong_metric_of_testing(run_tool, tiny_options, tmp_path):
+    cfg = load_config(DEMO)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'model.pth')
+    code, _, err = run_tool('test.py', DEMO, tmp_path / 'model.pth', '--work-dir', tmp_path, *tiny_options,
+                            'test_evaluator.type=CocoMetric', 'test_evaluator.metric=area')
+    assert code == 2
+    assert 'but got area' in one_line(err)
 
 
 def test_errors_of_training_keep_their_traceback(run_tool, tiny_options, tmp_path, monkeypatch):
