@@ -6,7 +6,6 @@ import re
 
 from mmengine.config import DictAction
 
-
 #: dict(...) or {key: ...}, alone or in a list.
 _DICT = re.compile(r"""[=\[(,]\s*(dict\s*\(|\{\s*['"]?\w+['"]?\s*:)""")
 
