@@ -37,6 +37,7 @@ def main() -> None:
         if args.backbone_checkpoint:
             weights.check_backbone(running.model, args.backbone_checkpoint)
         runner.prepare_training(running)
+        data.check_classes(running)
     with user_errors(only_own=True):
         running.train()
         runner.leave_processes()

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
                 'python tools/make_occluded_shapes.py data/occluded_shapes, then configs/demo/mask_rcnn_tiedr50_demo.py')
@@ -37,6 +39,16 @@ def check_data_files(cfg: Config, *splits: str) -> None:
     if missing:
         found = '; '.join(f'{split} data: {path} not found' for split, path in dict.fromkeys(missing))
         raise ValueError(f'{found}. {_advice(missing[0][1], options)}')
+
+
+def check_classes(runner: Runner) -> None:
+    """Raise a ValueError where a classifier of mmpretrain is built for another number of classes than its training data have."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    built = getattr(getattr(model, 'head', None), 'num_classes', None)
+    classes = getattr(runner.train_dataloader.dataset, 'metainfo', {}).get('classes')
+    if runner.cfg.get('default_scope') == 'mmpretrain' and built and classes and built != len(classes):
+        raise ValueError(f'the data have {len(classes)} classes and model.head.num_classes is {built}; set it, and '
+                         f'data_preprocessor.num_classes, to {len(classes)}')
 
 
 def _advice(path: Path, options: list[str]) -> str:
