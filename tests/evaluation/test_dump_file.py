@@ -115,6 +115,13 @@ def test_labels_are_categories_in_the_order_of_the_file(tmp_path):
     assert ground_truth.category_ids[dump_detections(fewer, ground_truth, 'bbox', ['cat', 'person']).category].tolist() == [17, 1]
 
 
+def test_a_broken_mask_of_a_dump_is_named_by_file_and_image():
+    whole, broken = ({'size': [20, 30], 'counts': counts} for counts in ('07ab0', '07d?'))
+    entries = [image(9, masks=[whole, whole]), image(4, masks=[whole, broken])]
+    with pytest.raises(ValueError, match='^a.pkl: image id 4: its run-length code is broken or cut off; .* 20 x 30'):
+        dump_detections(entries, read_ground_truth(DATA), 'segm', source='a.pkl')
+
+
 def test_a_dump_without_detections(tmp_path):
     ground_truth = read_ground_truth(DATA)
     nothing = image(bboxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.int64), masks=[])
