@@ -124,7 +124,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     sizes = ground_truth.image_sizes[image_of_entry].tolist()
     rles = [to_rle(_rle(mask, name), *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
             for mask in _masks(part, count, name)]
-    return Detections(**common, area=rle_areas(rles), rles=rles)
+    return Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
 
 
 def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequence[str], counts: Sequence[int] | None = None,

@@ -29,6 +29,9 @@ def image_ratios(ground_truth: GroundTruth, definition: str = 'covered', same_ca
 
     Returns:
         Shape (I,) float64 in the order of `ground_truth.image_ids`; NaN for images without an instance.
+
+    Raises:
+        ValueError: The definition needs masks, and an annotation has none or a broken one.
     """
     ratios = np.full(len(ground_truth.image_ids), np.nan)
     for image, _, instances in _images(ground_truth, definition, same_category):
@@ -41,6 +44,9 @@ def instance_ratios(ground_truth: GroundTruth, definition: str = 'covered', same
 
     Returns:
         Shape (N,) float64 in the order of the annotations; NaN for crowds and annotations without area in the image.
+
+    Raises:
+        ValueError: As `image_ratios`.
     """
     ratios = np.full(len(ground_truth.image), np.nan)
     for _, members, instances in _images(ground_truth, definition, same_category):
@@ -53,6 +59,8 @@ def _images(ground_truth: GroundTruth, definition: str, same_category: bool) -> 
     with_masks = needs_masks(definition)
     single = np.flatnonzero(~ground_truth.crowd)
     single = single[np.argsort(ground_truth.image[single], kind='stable')]
+    if with_masks:
+        ground_truth.check_masks(single)  # decode trusts the codes
     images, starts = np.unique(ground_truth.image[single], return_index=True)
     for image, members in zip(images.tolist(), np.split(single, starts)[1:], strict=True):
         masks = None

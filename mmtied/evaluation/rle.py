@@ -25,7 +25,8 @@ def rle_areas(rles: Sequence[dict], where: Callable[[int], str] = 'mask {}'.form
         where: The name of the mask at a position, for messages.
 
     Raises:
-        ValueError: A code has other characters, is cut off, or its runs do not add up to the mask's pixels.
+        ValueError: A code has other characters, is cut off, has a negative length, or its runs do not add up to the mask's
+            pixels.
 
     Example:
         >>> rle_areas([{'size': [2, 3], 'counts': b'132'}, {'size': [1, 4], 'counts': b'4'}])
@@ -37,8 +38,8 @@ def rle_areas(rles: Sequence[dict], where: Callable[[int], str] = 'mask {}'.form
     sizes = np.array([rle['size'] for rle in rles], dtype=np.int64).reshape(-1, 2)
     areas, num_pixels = np.empty(len(rles), dtype=np.int64), sizes.prod(axis=1)
     for part in _pieces(length):
-        areas[part], total, whole = _sums(b''.join(codes[part]), length[part])
-        good = whole & (total == num_pixels[part]) & (areas[part] >= 0) & (areas[part] <= total)
+        areas[part], total, whole = _sums(b''.join(codes[part]), length[part], num_pixels[part])
+        good = whole & (total == num_pixels[part])
         if not good.all():
             number = part.start + int(good.argmin())
             height, width = sizes[number].tolist()
@@ -58,7 +59,7 @@ def _pieces(length: np.ndarray) -> Iterator[slice]:
         start = end
 
 
-def _sums(text: bytes, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sums(text: bytes, length: np.ndarray, longest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels of foreground, pixels in all, and whether the characters make sense, of each of M codes; shape (M,) each.
 
     The running sums that undo the differences run on from code to code; what came before a code is then taken off its sum.
@@ -66,6 +67,7 @@ def _sums(text: bytes, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     Args:
         text: The codes one after the other.
         length: Characters of each, shape (M,) int64.
+        longest: Pixels of each mask, which no run may exceed, shape (M,) int64; a code with another run makes no sense.
     """
     characters, groups = np.frombuffer(text, dtype=np.uint8), np.frombuffer(text.translate(_GROUPS), dtype=np.int8)
     ends = np.cumsum(length)
@@ -91,6 +93,14 @@ def _sums(text: bytes, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     first_gap[present] = values[value_starts[present]]
     values[value_starts[present]] = 0
     chains = [np.cumsum(values[parity::2]) for parity in (0, 1)]
+    whole &= (first_gap >= 0) & (first_gap <= longest)
+    for parity, sums in enumerate(chains):
+        cuts = (value_starts - parity + 1) // 2
+        some = np.flatnonzero((value_ends - parity + 1) // 2 > cuts)
+        if len(some):
+            before = np.append(0, sums)[cuts[some]]
+            whole[some] &= np.minimum.reduceat(sums, cuts[some]) >= before
+            whole[some] &= np.maximum.reduceat(sums, cuts[some]) - before <= longest[some]
     chains = [(np.append(0, sums), np.append(0, np.cumsum(sums))) for sums in chains]
 
     def every_second(start: np.ndarray) -> np.ndarray:

@@ -1,10 +1,13 @@
 """mmdet's dumps, written by mmdet's own metric, beside OcclusionCocoMetric fed with the same predictions."""
 
+import collections
 import copy
 import json
 import os
 import pickle
 import pickletools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,7 +69,11 @@ def test_the_numbers_are_the_metrics(tmp_path, seed):
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_what_a_dump_may_hold_is_read_under_every_protocol(tmp_path, protocol):
     content = [dict(a=torch.arange(6).reshape(2, 3)[:, 1:], half=torch.ones(2, dtype=torch.float16), empty=torch.zeros(0, 4),
-                    array=np.arange(4.).reshape(2, 2), number=np.float32(.5), texts=np.array(['a', 'bc']), none=None,
+                    array=np.arange(4.).reshape(2, 2), number=np.float32(.5), none=None, ints=np.arange(3, dtype='>i2'),
+                    columns=np.asfortranarray(np.arange(6).reshape(2, 3)),
+                    moved=np.arange(24).reshape(2, 3, 4).transpose(1, 0, 2), bools=np.array([True, False]),
+                    bool_tensor=torch.tensor([True, False]), wide=torch.ones(1).expand(3),
+                    no_rows=np.empty((0, 4)), imaginary=np.array([1j]), scalar=torch.tensor(3), nested=([(np.ones(2),)], {}),
                     others=(1, 2.5, 'x', b'y', True, {3}, frozenset({4}), 1j, bytearray(b'z')))]
     content = copy.deepcopy(content)
     read = read_tensor_pickle(written(tmp_path, content, protocol))
@@ -77,6 +84,23 @@ def test_what_a_dump_may_hold_is_read_under_every_protocol(tmp_path, protocol):
             assert read[0][key].dtype == value.dtype and torch.equal(read[0][key], value)
         else:
             np.testing.assert_equal(read[0][key], value)
+        if isinstance(value, np.ndarray):
+            assert read[0][key].dtype == value.dtype and read[0][key].flags.writeable
+
+
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+def test_what_a_dump_shares_stays_shared(tmp_path, protocol):
+    array, tensor = np.arange(3.), torch.arange(3.)
+    loop = [array, tensor, (array, tensor), {'a': (array,)}]
+    loop.append((loop,))
+    read = read_tensor_pickle(written(tmp_path, loop, protocol))
+    assert read[2][0] is read[3]['a'][0] is read[0] and read[2][1] is read[1] and read[4][0] is read
+    assert type(read[0]) is np.ndarray and type(read[1]) is torch.Tensor
+
+
+def test_an_ordered_dict_is_read_as_a_dict(tmp_path):
+    read = read_tensor_pickle(written(tmp_path, collections.OrderedDict(b=np.ones(1), a=2)))
+    assert type(read) is dict and list(read) == ['b', 'a'] and read['b'].tolist() == [1]
 
 
 def test_labels_are_categories_in_the_order_of_the_file(tmp_path):
@@ -89,6 +113,13 @@ def test_labels_are_categories_in_the_order_of_the_file(tmp_path):
     assert boxes.area[:2].tolist() == [18, 81]
     fewer = read_dump(written(tmp_path, [image(labels=torch.tensor([1, 0]))]))
     assert ground_truth.category_ids[dump_detections(fewer, ground_truth, 'bbox', ['cat', 'person']).category].tolist() == [17, 1]
+
+
+def test_a_broken_mask_of_a_dump_is_named_by_file_and_image():
+    whole, broken = ({'size': [20, 30], 'counts': counts} for counts in ('07ab0', '07d?'))
+    entries = [image(9, masks=[whole, whole]), image(4, masks=[whole, broken])]
+    with pytest.raises(ValueError, match='^a.pkl: image id 4: its run-length code is broken or cut off; .* 20 x 30'):
+        dump_detections(entries, read_ground_truth(DATA), 'segm', source='a.pkl')
 
 
 def test_a_dump_without_detections(tmp_path):
@@ -138,6 +169,83 @@ def test_no_foreign_code_runs_inside_a_tensors_bytes(tmp_path, monkeypatch):
         read_dump(path)
     assert '\n' not in str(error.value)
     assert not (tmp_path / 'ran').exists()
+
+
+def glob(module, name):
+    """The opcode that pushes a class or function."""
+    return f'c{module}\n{name}\n'.encode()
+
+
+def built(*content):
+    """The opcodes of a pickle: bytes as they are, and other content as pickle writes it."""
+    return b''.join(part if isinstance(part, bytes) else pickle.dumps(part, 2)[2:-1] for part in content) + b'.'
+
+
+DTYPE, OBJECT_STATE = glob('numpy', 'dtype'), (3, '|', None, None, None, -1, -1, 0)
+NUMPY, REBUILD = 'numpy._core.multiarray', glob('torch._utils', '_rebuild_tensor_v2')
+EVIL = {
+    'objects as numbers': built(glob(NUMPY, 'scalar'), b'(', DTYPE, ('O8', False, True), b'R', OBJECT_STATE, b'b',
+                                b'C\x08AAAAAAAA', b'tR'),
+    'an array of objects': built(glob(NUMPY, '_reconstruct'), b'(', glob('numpy', 'ndarray'), (0,), b'C\x01b', b'tR(', 1, (1,),
+                                 DTYPE, ('O8', False, True), b'R', OBJECT_STATE, b'b', False, b'C\x08AAAAAAAA', b'tb'),
+    'numbers that become objects': built(DTYPE, ('f8', False, True), b'R', (3, '|', None, ('a',), {'a': 1}, 8, 1, 63), b'b'),
+    'a structure': built(DTYPE, ('i1,O', False, True), b'R'),
+    'texts': built(DTYPE, ('U2', False, True), b'R'),
+    'defaults of a function': built(REBUILD, (None, {'__defaults__': (1,)}), b'b'),
+    'attributes of a function': built(REBUILD, {'marked': 1}, b'b'),
+    'the call of a function': built(REBUILD, (None, {'_call': 1}), b'b'),
+    'attributes of an array class': built(glob('numpy', 'ndarray'), {'marked': 1}, b'b'),
+    'another encoding': built(glob('_codecs', 'encode'), ('a', 'rot13'), b'R'),
+    'many bytes to change': built(glob('builtins', 'bytearray'), (1 << 40,), b'R'),
+    'a function as a value': built(b'(', REBUILD, b'l'),
+}
+
+
+def test_nothing_that_a_pickle_names_can_be_misused(tmp_path):
+    for number, content in enumerate(EVIL.values()):
+        (tmp_path / f'{number}.pkl').write_bytes(content)
+    # In a process of its own, which some of these ended before.
+    code = ('import sys, torch; from mmtied.evaluation.tensor_pickle import read_tensor_pickle\n'
+            'rebuild = torch._utils._rebuild_tensor_v2\n'
+            'for path in sys.argv[1:]:\n'
+            '    try: print(read_tensor_pickle(path))\n'
+            '    except ValueError as error: print(rebuild.__defaults__ == (None,) and not hasattr(rebuild, "marked"), error)')
+    paths = [str(tmp_path / f'{number}.pkl') for number in range(len(EVIL))]
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *paths], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, [done.stderr, list(EVIL)[len(lines):]]
+    for evil, path, line in zip(EVIL, paths, lines, strict=True):
+        assert line.startswith(f'True {path}: refused, as the pickle needs '), (evil, line)
+
+
+def tensor_bytes(tensor):
+    """The pickle of a tensor's storage, as its own pickle holds it."""
+    return tensor.__reduce_ex__(2)[1][0].__reduce__()[1][0]
+
+
+@pytest.mark.parametrize(('size', 'stride', 'offset'), [
+    ((4,), (1,), 0), ((3,), (1,), 1), ((1,), (1,), -1), ((2,), (-1,), 2), ((-1,), (1,), 0), ((1 << 40,), (0,), 0), ((2,), (), 0),
+    ((1 << 40,), (1,), 0),
+])
+def test_a_tensor_outside_its_storage_is_refused(tmp_path, size, stride, offset):
+    storage = built(glob('torch.storage', '_load_from_bytes'), (tensor_bytes(torch.ones(3)),), b'R')[:-1]
+    path = written(tmp_path, built(REBUILD, b'(', storage, offset, size, stride, False, {}, b'tR'))
+    with pytest.raises(ValueError, match=r'predictions\.pkl: the file is not a complete pickle'):
+        read_tensor_pickle(path)
+    right = written(tmp_path, built(REBUILD, b'(', storage, 1, (2,), (1,), False, {}, b'tR'))
+    assert read_tensor_pickle(right).tolist() == [1, 1]
+    changed = built(REBUILD, b'(', storage, 1, (2,), (1,), False, {}, b'tR')[:-1]
+    with pytest.raises(ValueError, match='refused, as the pickle needs a change of tensor'):
+        read_tensor_pickle(written(tmp_path, built(changed, (storage[:0], 0, (9,), (1,)), b'b')))
+
+
+@pytest.mark.parametrize(('shape', 'data'), [((3,), b'A' * 16), ((-2,), b'A' * 16), ((1 << 62, 4), b''), ((2,), 'A' * 16)])
+def test_an_array_that_is_not_its_bytes_is_refused(tmp_path, shape, data):
+    array = built(glob(NUMPY, '_reconstruct'), b'(', glob('numpy', 'ndarray'), (0,), b'C\x01b', b'tR(', 1, shape, DTYPE,
+                  ('f8', False, True), b'R', False, b'B' + len(data).to_bytes(4, 'little') + data
+                  if isinstance(data, bytes) else data, b'tb')
+    with pytest.raises(ValueError, match=r'predictions\.pkl: '):
+        read_tensor_pickle(written(tmp_path, array))
 
 
 def test_a_truncated_file_is_named_wherever_it_ends(tmp_path):

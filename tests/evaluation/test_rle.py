@@ -91,6 +91,48 @@ def test_broken_codes_are_named(drawn, data):
         rle_areas(codes)
 
 
+def lengths_as_code(lengths):
+    """What rleToString of maskApi.c writes, for lengths of any sign."""
+    code = b''
+    for number, length in enumerate(lengths):
+        rest = length - (lengths[number - 2] if number > 2 else 0)
+        more = True
+        while more:
+            bits, rest = rest & 31, rest >> 5
+            more = rest != (-1 if bits & 16 else 0)
+            code += bytes([bits + 48 + 32 * more])
+    return code
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(-3, 12), min_size=2, max_size=9).filter(lambda runs: sum(runs) > 0), min_size=1, max_size=9),
+       st.sampled_from([1, 5, 1 << 17]))
+def test_every_length_is_from_0_to_the_pixels(drawn, chunk):
+    codes = [{'size': [1, sum(runs)], 'counts': lengths_as_code(runs)} for runs in drawn]
+    bad = [number for number, runs in enumerate(drawn) if min(runs) < 0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rle, 'CHUNK', chunk)
+        if bad:
+            with pytest.raises(ValueError, match=f'^mask {bad[0]}: its run-length code is broken'):
+                rle_areas(codes)
+        else:
+            assert rle_areas(codes).tolist() == [sum(runs[1::2]) for runs in drawn]
+
+
+@pytest.mark.parametrize('runs', [[1000, 500, 800, -300, 0], [2000, -5, 5], [-5, 2005], [0, 1, 1 << 34, 1999 - (1 << 34)]])
+def test_negative_lengths_that_others_make_up_for_are_named(runs):
+    good = encode(np.eye(40, 50))
+    assert good['counts'] == lengths_as_code(runs_of(np.eye(40, 50)))
+    with pytest.raises(ValueError, match='^mask 1: its run-length code is broken or cut off; .* 40 x 50'):
+        rle_areas([good, {'size': [40, 50], 'counts': lengths_as_code(runs)}, good])
+
+
+def runs_of(mask):
+    """The runs down the columns, background first."""
+    flat = np.concatenate([[0], mask.ravel(order='F'), [2]])
+    return np.diff(np.concatenate([[0], np.flatnonzero(np.diff(flat))])).tolist()
+
+
 @pytest.mark.parametrize('counts', ['né', '\udc80', [0, 7, 500], [5], [0, -7, 607]])
 def test_text_and_uncompressed_lengths_that_do_not_fit_are_named_by_entry(counts):
     size = [20, 30]
