@@ -37,13 +37,15 @@ class MatchedImages(NamedTuple):
 
 
 def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
-    """Match images together, by each IoU type; of an image that is there twice, the last.
+    """Match images together, by each IoU type; of an image that is there twice, the first.
 
     Args:
         matcher: What took the candidates.
         candidates: For each image its candidates by IoU type, at least one image.
     """
-    by_image = {next(iter(entry.values())).image: entry for entry in candidates}
+    by_image: dict[int, Mapping[str, Candidates]] = {}
+    for entry in candidates:
+        by_image.setdefault(next(iter(entry.values())).image, entry)
     records = {iou_type: matcher.match([entry[iou_type] for entry in by_image.values()]) for iou_type in candidates[0]}
     device = next(iter(records.values())).image.device
     shown = matcher.shown([entry['bbox'] for entry in by_image.values()]) if 'bbox' in records else no_table().to(device)

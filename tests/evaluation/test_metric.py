@@ -206,6 +206,21 @@ def test_batches_of_any_size_give_the_same_numbers(ann_file, monkeypatch):
     assert values[0] == values[1] == values[2]
 
 
+@pytest.mark.parametrize('batch', [1, 2, 3, 100])
+def test_of_a_repeated_image_the_first_counts_for_any_batch_size(ann_file, monkeypatch, batch):
+    monkeypatch.setattr('mmtied.evaluation.metric.BATCH', batch)
+    data = json.loads(Path(ann_file).read_text())
+    samples = make_samples(data, np.random.default_rng(3))
+    others = make_samples(data, np.random.default_rng(4))  # the same images with other predictions
+    first, repeated = (OcclusionCocoMetric(ann_file, ['bbox', 'segm']) for _ in range(2))
+    interleaved = [sample for pair in zip(samples, others, strict=True) for sample in pair]
+    expected = run(first, samples)
+    assert run(repeated, interleaved, batch_size=1) == expected
+    assert torch.equal(repeated.shown, first.shown)
+    assert run(repeated, samples + others, batch_size=1) == expected
+    assert run(repeated, others) != expected
+
+
 def test_a_second_epoch_repeats_the_first_without_decoding(ann_file, monkeypatch):
     from mmtied.evaluation import target_masks
     samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(3))
