@@ -18,6 +18,7 @@ from ..version import __version__
 from .accumulate import Positives, Records
 from .evaluated import Evaluated
 from .ground_truth import GroundTruth
+from .occlusion import needs_masks
 
 #: The file's name beside report.json.
 FILE_NAME = 'records.npz'
@@ -54,6 +55,7 @@ class SavedRun:
         evaluations: The buckets, those of the main evaluation first.
         proposal_nums: See `protocol.limits`.
         fingerprint: Of the annotations, see `fingerprint`.
+        mask_fingerprint: Of their masks, where the run used them; otherwise empty.
         version: The mmtied that wrote it.
     """
 
@@ -65,15 +67,29 @@ class SavedRun:
     evaluations: tuple[SavedGroups, ...]
     proposal_nums: tuple[int, ...]
     fingerprint: str
+    mask_fingerprint: str = ''
     version: str = __version__
 
 
 def fingerprint(ground_truth: GroundTruth) -> str:
-    """A hash of the annotations' ids, boxes, areas and crowd flags: equal only for the same data set."""
+    """A hash of the images' ids and sizes and the annotations' ids, boxes, areas and crowd flags: one for each data set."""
     digest = hashlib.sha256()
-    columns = ('image_ids', 'category_ids', 'annotation_ids', 'image', 'category', 'boxes_xywh', 'area', 'crowd')
+    columns = ('image_ids', 'image_sizes', 'category_ids', 'annotation_ids', 'image', 'category', 'boxes_xywh', 'area', 'crowd')
     for name in columns:
         digest.update(np.ascontiguousarray(getattr(ground_truth, name)).tobytes())
+    return digest.hexdigest()
+
+
+def mask_fingerprint(ground_truth: GroundTruth) -> str:
+    """A hash of all run-length codes, made from polygons where the file has those; an unusable mask counts as none."""
+    digest = hashlib.sha256()
+    for annotation in range(len(ground_truth.annotation_ids)):
+        try:
+            counts = ground_truth.rle(annotation)['counts']
+            digest.update(counts.encode() if isinstance(counts, str) else counts)
+        except ValueError:  # no mask that was evaluated: those are checked
+            pass
+        digest.update(b' ')  # which no code has
     return digest.hexdigest()
 
 
@@ -87,9 +103,10 @@ def make_run(evaluated: Evaluated) -> SavedRun:
         description = {key: part[key] for key in _EVALUATION_KEYS}
         evaluations.append(SavedGroups({**description, 'buckets': buckets}, groups.members.cpu(), groups.columns.cpu()))
     category_ids = ground_truth.category_ids[evaluated.categories].tolist()
+    has_masks = 'segm' in evaluated.records or any(needs_masks(one.definition) for one in evaluated.plan.evaluations)
     return SavedRun(ground_truth.source, dict(evaluated.records), evaluated.targets.positives(), ground_truth.image_ids,
                tuple(str(ground_truth.category_names[number]) for number in category_ids), tuple(evaluations),
-               evaluated.proposal_nums, fingerprint(ground_truth))
+               evaluated.proposal_nums, fingerprint(ground_truth), mask_fingerprint(ground_truth) if has_masks else '')
 
 
 def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
@@ -98,7 +115,8 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
     Only the columns of match bits that some evaluation reads for all areas are kept.
     """
     used = torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), *(part.columns for part in run.evaluations)]))
-    header = dict(format=_FORMAT, version=run.version, fingerprint=run.fingerprint, proposal_nums=run.proposal_nums,
+    header = dict(format=_FORMAT, version=run.version, fingerprint=run.fingerprint,
+                  mask_fingerprint=run.mask_fingerprint, proposal_nums=run.proposal_nums,
                   category_names=run.category_names, iou_types=list(run.records),
                   evaluations=[part.description for part in run.evaluations])
     arrays = dict(header=np.array(json.dumps(header)), image_ids=run.image_ids)
@@ -167,7 +185,7 @@ def _make_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> Sa
     if any(len(part.columns) and int(part.columns.max()) >= num_columns for part in evaluations):
         raise ValueError('a bucket without match bits')
     return SavedRun(source, records, positives, arrays['image_ids'], tuple(header['category_names']), tuple(evaluations),
-               tuple(header['proposal_nums']), header['fingerprint'], header['version'])
+               tuple(header['proposal_nums']), header['fingerprint'], header['mask_fingerprint'], header['version'])
 
 
 def _array(column: Tensor) -> np.ndarray:

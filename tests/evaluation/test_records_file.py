@@ -1,15 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from runs import small_run
 
+from mmtied.evaluation.evaluate import evaluate_detections
+from mmtied.evaluation.evaluations import Evaluation
+from mmtied.evaluation.ground_truth import read_ground_truth
 from mmtied.evaluation.intervals import Bootstrap, replicates
-from mmtied.evaluation.records_file import FILE_NAME, read_records, write_records
+from mmtied.evaluation.records_file import FILE_NAME, make_run, mask_fingerprint, read_records, write_records
+from mmtied.evaluation.results import make_detections
 
 
 @pytest.fixture
 def saved(tmp_path):
-    run, _, _ = small_run()
+    run = replace(small_run()[0], mask_fingerprint='abc')
     return run, write_records(run, tmp_path / 'run')
 
 
@@ -18,6 +24,7 @@ def test_what_is_read_back_evaluates_to_the_same(saved):
     back = read_records(path.parent)
     assert [file.name for file in path.parent.iterdir()] == [FILE_NAME]
     assert (back.category_names, back.proposal_nums, back.fingerprint) == (run.category_names, run.proposal_nums, run.fingerprint)
+    assert back.mask_fingerprint == run.mask_fingerprint == 'abc'
     assert back.evaluations[0].description == run.evaluations[0].description
     assert np.array_equal(back.image_ids, run.image_ids)
     for ours, theirs in zip(back.records['bbox'][:4], run.records['bbox'][:4], strict=True):
@@ -34,6 +41,41 @@ def test_only_the_columns_that_an_evaluation_reads_are_kept(tmp_path):
     assert back.evaluations[0].columns.tolist() == [1, 2, 1, 2]
     assert torch.equal(back.records['bbox'].matched, run.records['bbox'].matched[:, [0, 2, 3]])
     assert torch.equal(back.positives.counted, run.positives.counted[:, [0, 2, 3]])
+
+
+def square(left, top, side):
+    right, bottom = left + side, top + side
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def annotated(*segmentations):
+    return read_ground_truth(dict(
+        images=[dict(id=1, height=40, width=50)], categories=[dict(id=1, name='a')],
+        annotations=[dict(id=number, image_id=1, category_id=1, bbox=[0, 0, 9, 9], area=81, segmentation=segmentation)
+                     for number, segmentation in enumerate(segmentations)]))
+
+
+def test_masks_have_a_fingerprint_of_their_pixels():
+    drawn = annotated(square(0, 0, 9), square(5, 5, 9))
+    expected = mask_fingerprint(drawn)
+    part_decoded = annotated(square(0, 0, 9), square(5, 5, 9))
+    part_decoded.rle(1)
+    assert mask_fingerprint(part_decoded) == expected
+    codes = [drawn.rle(number) for number in range(2)]
+    as_text = [dict(code, counts=code['counts'].decode()) for code in codes]
+    assert mask_fingerprint(annotated(*codes)) == mask_fingerprint(annotated(*as_text)) == expected
+    assert mask_fingerprint(annotated(square(0, 0, 9), square(5, 5, 8))) != expected
+    assert mask_fingerprint(annotated(square(5, 5, 9), square(0, 0, 9))) != expected
+
+
+@pytest.mark.parametrize(('iou_type', 'definition', 'used'), [
+    ('bbox', 'covered', False), ('bbox', 'mask', True), ('bbox', 'box_mask', True), ('segm', 'covered', True)])
+def test_a_run_that_used_masks_has_their_fingerprint(iou_type, definition, used):
+    ground_truth = annotated(square(0, 0, 9), square(5, 5, 9))
+    result = dict(image_id=1, category_id=1, score=.5, bbox=[0, 0, 9, 9], segmentation=dict(ground_truth.rle(0)))
+    detections = {iou_type: make_detections([result], ground_truth, iou_type)}
+    run = make_run(evaluate_detections(ground_truth, detections, [Evaluation(definition)]))
+    assert run.mask_fingerprint == (mask_fingerprint(ground_truth) if used else '')
 
 
 def test_a_missing_file_is_named(tmp_path):
