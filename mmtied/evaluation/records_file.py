@@ -1,6 +1,5 @@
 """records.npz: the match records of one run, from which runs are compared later, without the detections."""
 
-import hashlib
 import json
 import os
 import zipfile
@@ -17,8 +16,9 @@ from ..atomic import atomic_path
 from ..version import __version__
 from .accumulate import Positives, Records
 from .evaluated import Evaluated
-from .ground_truth import GroundTruth
+from .fingerprint import fingerprint, mask_fingerprint
 from .occlusion import needs_masks
+from .records_check import check_header, check_image_ids, check_positives, check_records, checked_array
 
 #: The file's name beside report.json.
 FILE_NAME = 'records.npz'
@@ -54,7 +54,7 @@ class SavedRun:
         category_names: Names of the K evaluated categories.
         evaluations: The buckets, those of the main evaluation first.
         proposal_nums: See `protocol.limits`.
-        fingerprint: Of the annotations, see `fingerprint`.
+        fingerprint: Of the annotations, see `fingerprint.fingerprint`.
         mask_fingerprint: Of their masks, where the run used them; otherwise empty.
         version: The mmtied that wrote it.
     """
@@ -69,28 +69,6 @@ class SavedRun:
     fingerprint: str
     mask_fingerprint: str = ''
     version: str = __version__
-
-
-def fingerprint(ground_truth: GroundTruth) -> str:
-    """A hash of the images' ids and sizes and the annotations' ids, boxes, areas and crowd flags: one for each data set."""
-    digest = hashlib.sha256()
-    columns = ('image_ids', 'image_sizes', 'category_ids', 'annotation_ids', 'image', 'category', 'boxes_xywh', 'area', 'crowd')
-    for name in columns:
-        digest.update(np.ascontiguousarray(getattr(ground_truth, name)).tobytes())
-    return digest.hexdigest()
-
-
-def mask_fingerprint(ground_truth: GroundTruth) -> str:
-    """A hash of all run-length codes, made from polygons where the file has those; an unusable mask counts as none."""
-    digest = hashlib.sha256()
-    for annotation in range(len(ground_truth.annotation_ids)):
-        try:
-            counts = ground_truth.rle(annotation)['counts']
-            digest.update(counts.encode() if isinstance(counts, str) else counts)
-        except ValueError:  # no mask that was evaluated: those are checked
-            pass
-        digest.update(b' ')  # which no code has
-    return digest.hexdigest()
 
 
 def make_run(evaluated: Evaluated) -> SavedRun:
@@ -153,39 +131,33 @@ def read_records(path: str | os.PathLike) -> SavedRun:
             arrays = {name: file[name] for name in file.files}
         return _make_run(str(path), json.loads(str(arrays['header'])), arrays)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError, zipfile.BadZipFile,
-            zlib.error, RuntimeError) as error:
+            zlib.error, RuntimeError, MemoryError, OverflowError) as error:
         raise ValueError(f'{path}: not the match records of a run, or damaged ({" ".join(str(error).split())})') from None
 
 
 def _make_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> SavedRun:
     if header['format'] != _FORMAT:
         raise ValueError(f'format {header["format"]}, this version reads {_FORMAT}')
-    num_images, num_categories = len(arrays['image_ids']), len(header['category_names'])
+    check_header(header)
+    check_image_ids(checked_array(arrays, 'image_ids', 'i', (None, )))
+    num_images, num_columns = len(arrays['image_ids']), arrays['positives.counted'].shape[1]
+    sizes = num_images, len(header['category_names']), num_columns
+    check_positives(arrays, *sizes)
     evaluations = []
     for number, description in enumerate(header['evaluations']):
-        members = np.unpackbits(arrays[f'members.{number}'], axis=0, count=num_images).astype(bool)
-        columns = torch.from_numpy(arrays[f'columns.{number}'])
-        if members.shape != (num_images, len(description['buckets'])) or len(columns) != len(description['buckets']):
-            raise ValueError(f'evaluation {number}: its groups do not fit its buckets')
-        evaluations.append(SavedGroups(description, torch.from_numpy(members), columns))
-    if not evaluations or not header['iou_types']:
-        raise ValueError('no evaluation in it')
+        num_buckets = len(description['buckets'])
+        packed = checked_array(arrays, f'members.{number}', 'u', (-(-num_images // 8), num_buckets))
+        members = np.unpackbits(packed, axis=0, count=num_images).astype(bool)
+        columns = checked_array(arrays, f'columns.{number}', 'i', (num_buckets, ), num_columns)
+        evaluations.append(SavedGroups(description, torch.from_numpy(members), torch.from_numpy(columns)))
     positives = Positives(*(torch.from_numpy(arrays[f'positives.{name}']) for name in Positives._fields))
-    records = {
-        iou_type: Records(*(torch.from_numpy(arrays[f'{iou_type}.{name}'].astype(_wide(name))) for name in Records._fields))
-        for iou_type in header['iou_types']
-    }
-    num_columns = positives.counted.shape[1]
-    for name, table in {'positives': positives, **records}.items():
-        if len({len(column) for column in table}) > 1 or any(column.shape[1:] not in ((), (num_columns,)) for column in table):
-            raise ValueError(f'{name}: columns of different sizes')
-        for of, count in ((table.image, num_images), (table.category, num_categories)):
-            if len(of) and not 0 <= int(of.min()) <= int(of.max()) < count:
-                raise ValueError(f'{name}: a position beyond the {count} there are')
-    if any(len(part.columns) and int(part.columns.max()) >= num_columns for part in evaluations):
-        raise ValueError('a bucket without match bits')
+    records = {}
+    for iou_type in header['iou_types']:
+        check_records(arrays, iou_type, *sizes)
+        records[iou_type] = Records(*(torch.from_numpy(arrays[f'{iou_type}.{name}'].astype(_wide(name)))
+                                      for name in Records._fields))
     return SavedRun(source, records, positives, arrays['image_ids'], tuple(header['category_names']), tuple(evaluations),
-               tuple(header['proposal_nums']), header['fingerprint'], header['mask_fingerprint'], header['version'])
+                    tuple(header['proposal_nums']), header['fingerprint'], header['mask_fingerprint'], header['version'])
 
 
 def _array(column: Tensor) -> np.ndarray:
