@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from .bootstrap import BOOTSTRAPPED, percentile_interval
+from .group_counts import count_images
 from .intervals import Bootstrap, Groups, replicates, whole_set
 from .protocol import IOU_TYPES
 from .records_file import SavedRun
@@ -169,8 +170,8 @@ def _rows(runs: Sequence[SavedRun], iou_type: str, groups: Sequence[Groups], boo
         replicates(run.records[iou_type], run.positives, own, len(run.category_names), bootstrap, run.proposal_nums)
         for run, own in zip(runs, groups, strict=True)])
     rows = []
-    for number, images in enumerate(groups[0].members.sum(0).tolist()):
-        row = {'images': images}
+    for number, (members, column) in enumerate(zip(groups[0].members.T, groups[0].columns.tolist(), strict=True)):
+        row = {'images': count_images(members, runs[0].positives, column)}
         for place, statistic in enumerate(BOOTSTRAPPED):
             first, *others = values[:, :, number, place]
             differences = [_difference(other - first, bootstrap.level) for other in others]

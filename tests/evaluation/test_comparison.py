@@ -30,6 +30,13 @@ def test_a_run_against_itself_differs_nowhere():
                 assert row[name]['differences'] == [dict(difference=0, low=0, high=0, share_above_zero=0)]
 
 
+def test_the_images_of_instance_buckets_are_those_of_the_report():
+    run, report, _ = small_run(unit='instance', edges=(0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1))
+    counts = [row['images'] for row in rows_of(compare_runs([run, run], ['a', 'b'], Bootstrap(2)))]
+    assert counts == [row['images'] for row in (report['bbox']['all'], *report['bbox']['buckets'])]
+    assert min(counts) < max(counts)
+
+
 def test_differences_are_paired_draw_by_draw():
     (good, _, groups), (bad, _, _) = small_run(), small_run(noise=1.5)
     comparison = compare_runs([bad, good], ['bad', 'good'], Bootstrap(60, seed=3, level=.9))
