@@ -40,6 +40,14 @@ class Records(NamedTuple):
         """The records at some positions, in that order."""
         return Records(*(column[index] for column in self))
 
+    def narrow(self) -> 'Records':
+        """With positions and ranks in 32 bits, to be kept or sent."""
+        return Records(*(column.int() if column.dtype == torch.int64 else column for column in self))
+
+    def wide(self) -> 'Records':
+        """The inverse of `narrow`."""
+        return Records(*(column.long() if column.dtype == torch.int32 else column for column in self))
+
     def of_columns(self, first: int) -> 'Records':
         """With the match bits of one bucket's area ranges only: the column `first` and those that follow it."""
         block = slice(first, first + len(AREA_RANGES))

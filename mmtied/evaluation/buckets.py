@@ -49,7 +49,8 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
     Disjoint: where the first edge is 0, a bucket of its own for r = 0 comes first and the next range is open below. Every
     other range holds its lower edge, and the last one holds its upper edge too.
 
-    Cumulative: a bucket r >= t for every edge t but the last, which only ends the list. It has no upper edge.
+    Cumulative: a bucket r >= t for every edge t, except for a last edge of 1, the maximum, which only ends the list. It has no
+    upper edge.
 
     Args:
         edges: At least two numbers, finite, not negative, strictly increasing. They may pass 1, as `pairwise` ratios may.
@@ -63,6 +64,8 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
         ['r=0', '(0,0.5)', '[0.5,1]']
         >>> [bucket.name for bucket in make_buckets([0, 0.5, 1], cumulative=True)]
         ['r>=0', 'r>=0.5']
+        >>> [bucket.name for bucket in make_buckets([0, 0.8], cumulative=True)]
+        ['r>=0', 'r>=0.8']
     """
     edges = list(edges)
     numeric = all(isinstance(edge, Real) and not isinstance(edge, bool) and np.isfinite(edge) for edge in edges)
@@ -70,7 +73,7 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
         raise ValueError(f'bucket edges: two or more finite, strictly increasing numbers from 0 up are needed, got {edges}')
     edges = [float(edge) for edge in edges]
     if cumulative:
-        return tuple(Bucket(f'r>={lower:g}', lower, math.inf) for lower in edges[:-1])
+        return tuple(Bucket(f'r>={lower:g}', lower, math.inf) for lower in (edges[:-1] if edges[-1] == 1 else edges))
     buckets = [Bucket('r=0', 0., 0., holds_upper=True)] if edges[0] == 0 else []
     for lower, upper in pairwise(edges):
         left = '(' if lower == 0 else '['

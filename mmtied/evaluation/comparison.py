@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from .bootstrap import BOOTSTRAPPED, percentile_interval
+from .group_counts import count_images
 from .intervals import Bootstrap, Groups, replicates, whole_set
 from .protocol import IOU_TYPES
 from .records_file import SavedRun
@@ -60,7 +61,8 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
     """The IoU types to compare, in the usual order.
 
     Raises:
-        ValueError: Fewer than two runs, other annotations, categories or limits, no common buckets or IoU type.
+        ValueError: Fewer than two runs, other annotations, masks, categories or limits, no common buckets or IoU type, or
+            buckets that hold other images or instances.
     """
     if len(runs) < 2:
         raise ValueError(f'two runs or more are needed to compare, got {len(runs)}')
@@ -73,9 +75,14 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
             raise ValueError(f'{pair}: they were evaluated on different categories '
                              f'({len(first.category_names)} and {len(run.category_names)})')
         if first.fingerprint != run.fingerprint:
-            raise ValueError(f'{pair}: the images are the same, their annotations are not')
+            raise ValueError(f'{pair}: the image ids are the same, their sizes or annotations are not')
+        if first.mask_fingerprint and run.mask_fingerprint and first.mask_fingerprint != run.mask_fingerprint:
+            raise ValueError(f'{pair}: the boxes of the annotations are the same, their masks are not')
         if first.proposal_nums != run.proposal_nums:
             raise ValueError(f'{pair}: proposal_nums is {first.proposal_nums} in one and {run.proposal_nums} in the other')
+        for part in first.evaluations:
+            if _find(run, part) is not None and not _same_members(first, part, run, _find(run, part)):
+                raise ValueError(f'{pair}: the buckets of {_name(part.description)} are the same, what is in them is not')
     if not any(all(_find(run, part) is not None for run in runs) for part in first.evaluations):
         raise ValueError(f'{first.source} and the others have no buckets in common: '
                          + '; '.join(', '.join(_name(part.description) for part in run.evaluations) for run in runs))
@@ -144,6 +151,13 @@ def _find(run: SavedRun, groups: Groups) -> Groups | None:
     return next((part for part in run.evaluations if part.description == groups.description), None)
 
 
+def _same_members(run: SavedRun, groups: Groups, other: SavedRun, others: Groups) -> bool:
+    """Whether two runs' groups hold the same images and count the same ground truths."""
+    mine, theirs = ((*one.positives[:2], one.positives.counted[:, part.columns], part.members)
+                    for one, part in ((run, groups), (other, others)))
+    return all(torch.equal(left, right) for left, right in zip(mine, theirs, strict=True))
+
+
 def _name(description: dict) -> str:
     """Definition and what is unusual about the buckets."""
     unusual = [f'by {description["unit"]}'] if description.get('unit', 'image') != 'image' else []
@@ -156,8 +170,8 @@ def _rows(runs: Sequence[SavedRun], iou_type: str, groups: Sequence[Groups], boo
         replicates(run.records[iou_type], run.positives, own, len(run.category_names), bootstrap, run.proposal_nums)
         for run, own in zip(runs, groups, strict=True)])
     rows = []
-    for number, images in enumerate(groups[0].members.sum(0).tolist()):
-        row = {'images': images}
+    for number, (members, column) in enumerate(zip(groups[0].members.T, groups[0].columns.tolist(), strict=True)):
+        row = {'images': count_images(members, runs[0].positives, column)}
         for place, statistic in enumerate(BOOTSTRAPPED):
             first, *others = values[:, :, number, place]
             differences = [_difference(other - first, bootstrap.level) for other in others]

@@ -1,5 +1,6 @@
 """The annotations of an mmdet dataset that has no COCO file, such as Pascal VOC, in COCO's layout."""
 
+import operator
 from typing import Any
 
 
@@ -41,11 +42,18 @@ def dataset_annotations(dataset: Any) -> dict:
 def numeric_id(image_id: int | str) -> int:
     """An image id as a number, VOC's ``'000005'`` as 5.
 
+    Raises:
+        ValueError: Neither a whole number nor a string of nothing but the digits 0 to 9.
+
     Example:
         >>> numeric_id('000005'), numeric_id(17)
         (5, 17)
     """
     try:
-        return int(image_id)
+        if isinstance(image_id, str):
+            if not (image_id.isascii() and image_id.isdecimal()):
+                raise ValueError
+            return int(image_id)
+        return operator.index(image_id)
     except (TypeError, ValueError):
         raise ValueError(f'image id {image_id!r}: a number is needed, or a string of digits') from None

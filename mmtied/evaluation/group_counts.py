@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .accumulate import Positives
 from .evaluations import Grouping
 from .protocol import AREA_RANGES
 from .targets import Targets
@@ -28,13 +29,26 @@ def group_counts(targets: Targets, grouping: Grouping) -> tuple[list[dict], Tens
         counted = positives.counted[:, first:first + len(AREA_RANGES)] & members[positives.image, None]
         instances, *by_size = counted.sum(0).tolist()
         here = counted[:, 0]
-        images = int(members.sum()) if first == 0 else len(torch.unique(positives.image[here]))
+        images = count_images(members, positives, first)
         categories = torch.bincount(positives.category[here], minlength=targets.num_categories) > 0
         sizes = {f'instances_{size}': number for size, number in zip(list(AREA_RANGES)[1:], by_size, strict=True)}
         rows.append(dict(images=images, instances=instances, categories=int(categories.sum()), **sizes,
                          instances_per_image=instances / images if images else None))
         present.append(categories)
     return rows, torch.stack(present)
+
+
+def count_images(members: Tensor, positives: Positives, column: int) -> int:
+    """Images of a group, or, where it is one of instances, those with an instance that counts.
+
+    Args:
+        members: Images of the group, shape (I,) bool.
+        positives: The ground truths that count, on the same device.
+        column: Column of the group's match bits; 0 for a group of images.
+    """
+    if column == 0:
+        return int(members.sum())
+    return len(torch.unique(positives.image[positives.counted[:, column] & members[positives.image]]))
 
 
 def shared_categories(present: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class MatchedImages(NamedTuple):
     Args:
         images: Positions of the images, also of those without detections, shape (M,) int64.
         shown: The detections to draw, see `shown_detections.shown_table`.
-        records: By IoU type.
+        records: By IoU type, with positions in 32 bits, see `Records.narrow`.
     """
 
     images: Tensor
@@ -37,14 +37,17 @@ class MatchedImages(NamedTuple):
 
 
 def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
-    """Match images together, by each IoU type; of an image that is there twice, the last.
+    """Match images together, by each IoU type; of an image that is there twice, the first.
 
     Args:
         matcher: What took the candidates.
         candidates: For each image its candidates by IoU type, at least one image.
     """
-    by_image = {next(iter(entry.values())).image: entry for entry in candidates}
-    records = {iou_type: matcher.match([entry[iou_type] for entry in by_image.values()]) for iou_type in candidates[0]}
+    by_image: dict[int, Mapping[str, Candidates]] = {}
+    for entry in candidates:
+        by_image.setdefault(next(iter(entry.values())).image, entry)
+    records = {iou_type: matcher.match([entry[iou_type] for entry in by_image.values()]).narrow()
+               for iou_type in candidates[0]}
     device = next(iter(records.values())).image.device
     shown = matcher.shown([entry['bbox'] for entry in by_image.values()]) if 'bbox' in records else no_table().to(device)
     return MatchedImages(torch.tensor(list(by_image), dtype=torch.int64, device=device), shown, records)
@@ -60,14 +63,14 @@ def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_colu
         num_images: I.
     """
     device = parts[-1].images.device if parts else torch.device('cpu')
-    nothing = {iou_type: no_records(num_columns) for iou_type in iou_types}
+    nothing = {iou_type: no_records(num_columns).narrow() for iou_type in iou_types}
     kept = [MatchedImages(torch.empty(0, dtype=torch.int64), no_table(), nothing)]
     is_new = torch.ones(num_images, dtype=torch.bool, device=device)
     for part in parts:
         images, shown, *columns = (column.to(device) for column in part.tensors())
         part = MatchedImages.from_tensors([images, shown, *columns], iou_types)
         kept.append(MatchedImages(images[is_new[images]], shown[is_new[shown[:, 0].long()]],
-                                  {name: table.select(is_new[table.image]) for name, table in part.records.items()}))
+                                  {name: table.select(is_new[table.image.long()]) for name, table in part.records.items()}))
         is_new[images] = False
     columns = zip(*(part.tensors() for part in kept), strict=True)
     return MatchedImages.from_tensors([torch.cat([part.to(device) for part in column]) for column in columns], iou_types)

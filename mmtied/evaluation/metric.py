@@ -187,7 +187,7 @@ class OcclusionCocoMetric(BaseMetric):
         """The scalars of all images and every bucket; sets `evaluated` and `shown`, and logs the tables."""
         joined = self._once(results)
         targets = self.matcher.targets.to(self._device)
-        records = {iou_type: join_records([table], self._device) for iou_type, table in joined.records.items()}
+        records = {iou_type: join_records([table.wide()], self._device) for iou_type, table in joined.records.items()}
         self.evaluated = conclude(self.plan, records, targets, self.ground_truth, self.matcher.categories, self.proposal_nums)
         self.shown = joined.shown.cpu()
         MMLogger.get_current_instance().info('\n' + format_tables(self.report))

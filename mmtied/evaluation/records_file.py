@@ -1,6 +1,5 @@
 """records.npz: the match records of one run, from which runs are compared later, without the detections."""
 
-import hashlib
 import json
 import os
 import zipfile
@@ -17,7 +16,9 @@ from ..atomic import atomic_path
 from ..version import __version__
 from .accumulate import Positives, Records
 from .evaluated import Evaluated
-from .ground_truth import GroundTruth
+from .fingerprint import fingerprint, mask_fingerprint
+from .occlusion import needs_masks
+from .records_check import check_header, check_image_ids, check_positives, check_records, checked_array
 
 #: The file's name beside report.json.
 FILE_NAME = 'records.npz'
@@ -53,7 +54,8 @@ class SavedRun:
         category_names: Names of the K evaluated categories.
         evaluations: The buckets, those of the main evaluation first.
         proposal_nums: See `protocol.limits`.
-        fingerprint: Of the annotations, see `fingerprint`.
+        fingerprint: Of the annotations, see `fingerprint.fingerprint`.
+        mask_fingerprint: Of their masks, where the run used them; otherwise empty.
         version: The mmtied that wrote it.
     """
 
@@ -65,16 +67,8 @@ class SavedRun:
     evaluations: tuple[SavedGroups, ...]
     proposal_nums: tuple[int, ...]
     fingerprint: str
+    mask_fingerprint: str = ''
     version: str = __version__
-
-
-def fingerprint(ground_truth: GroundTruth) -> str:
-    """A hash of the annotations' ids, boxes, areas and crowd flags: equal only for the same data set."""
-    digest = hashlib.sha256()
-    columns = ('image_ids', 'category_ids', 'annotation_ids', 'image', 'category', 'boxes_xywh', 'area', 'crowd')
-    for name in columns:
-        digest.update(np.ascontiguousarray(getattr(ground_truth, name)).tobytes())
-    return digest.hexdigest()
 
 
 def make_run(evaluated: Evaluated) -> SavedRun:
@@ -87,9 +81,10 @@ def make_run(evaluated: Evaluated) -> SavedRun:
         description = {key: part[key] for key in _EVALUATION_KEYS}
         evaluations.append(SavedGroups({**description, 'buckets': buckets}, groups.members.cpu(), groups.columns.cpu()))
     category_ids = ground_truth.category_ids[evaluated.categories].tolist()
+    has_masks = 'segm' in evaluated.records or any(needs_masks(one.definition) for one in evaluated.plan.evaluations)
     return SavedRun(ground_truth.source, dict(evaluated.records), evaluated.targets.positives(), ground_truth.image_ids,
                tuple(str(ground_truth.category_names[number]) for number in category_ids), tuple(evaluations),
-               evaluated.proposal_nums, fingerprint(ground_truth))
+               evaluated.proposal_nums, fingerprint(ground_truth), mask_fingerprint(ground_truth) if has_masks else '')
 
 
 def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
@@ -98,7 +93,8 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
     Only the columns of match bits that some evaluation reads for all areas are kept.
     """
     used = torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), *(part.columns for part in run.evaluations)]))
-    header = dict(format=_FORMAT, version=run.version, fingerprint=run.fingerprint, proposal_nums=run.proposal_nums,
+    header = dict(format=_FORMAT, version=run.version, fingerprint=run.fingerprint,
+                  mask_fingerprint=run.mask_fingerprint, proposal_nums=run.proposal_nums,
                   category_names=run.category_names, iou_types=list(run.records),
                   evaluations=[part.description for part in run.evaluations])
     arrays = dict(header=np.array(json.dumps(header)), image_ids=run.image_ids)
@@ -135,39 +131,33 @@ def read_records(path: str | os.PathLike) -> SavedRun:
             arrays = {name: file[name] for name in file.files}
         return _make_run(str(path), json.loads(str(arrays['header'])), arrays)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError, zipfile.BadZipFile,
-            zlib.error, RuntimeError) as error:
+            zlib.error, RuntimeError, MemoryError, OverflowError) as error:
         raise ValueError(f'{path}: not the match records of a run, or damaged ({" ".join(str(error).split())})') from None
 
 
 def _make_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> SavedRun:
     if header['format'] != _FORMAT:
         raise ValueError(f'format {header["format"]}, this version reads {_FORMAT}')
-    num_images, num_categories = len(arrays['image_ids']), len(header['category_names'])
+    check_header(header)
+    check_image_ids(checked_array(arrays, 'image_ids', 'i', (None, )))
+    num_images, num_columns = len(arrays['image_ids']), arrays['positives.counted'].shape[1]
+    sizes = num_images, len(header['category_names']), num_columns
+    check_positives(arrays, *sizes)
     evaluations = []
     for number, description in enumerate(header['evaluations']):
-        members = np.unpackbits(arrays[f'members.{number}'], axis=0, count=num_images).astype(bool)
-        columns = torch.from_numpy(arrays[f'columns.{number}'])
-        if members.shape != (num_images, len(description['buckets'])) or len(columns) != len(description['buckets']):
-            raise ValueError(f'evaluation {number}: its groups do not fit its buckets')
-        evaluations.append(SavedGroups(description, torch.from_numpy(members), columns))
-    if not evaluations or not header['iou_types']:
-        raise ValueError('no evaluation in it')
+        num_buckets = len(description['buckets'])
+        packed = checked_array(arrays, f'members.{number}', 'u', (-(-num_images // 8), num_buckets))
+        members = np.unpackbits(packed, axis=0, count=num_images).astype(bool)
+        columns = checked_array(arrays, f'columns.{number}', 'i', (num_buckets, ), num_columns)
+        evaluations.append(SavedGroups(description, torch.from_numpy(members), torch.from_numpy(columns)))
     positives = Positives(*(torch.from_numpy(arrays[f'positives.{name}']) for name in Positives._fields))
-    records = {
-        iou_type: Records(*(torch.from_numpy(arrays[f'{iou_type}.{name}'].astype(_wide(name))) for name in Records._fields))
-        for iou_type in header['iou_types']
-    }
-    num_columns = positives.counted.shape[1]
-    for name, table in {'positives': positives, **records}.items():
-        if len({len(column) for column in table}) > 1 or any(column.shape[1:] not in ((), (num_columns,)) for column in table):
-            raise ValueError(f'{name}: columns of different sizes')
-        for of, count in ((table.image, num_images), (table.category, num_categories)):
-            if len(of) and not 0 <= int(of.min()) <= int(of.max()) < count:
-                raise ValueError(f'{name}: a position beyond the {count} there are')
-    if any(len(part.columns) and int(part.columns.max()) >= num_columns for part in evaluations):
-        raise ValueError('a bucket without match bits')
+    records = {}
+    for iou_type in header['iou_types']:
+        check_records(arrays, iou_type, *sizes)
+        records[iou_type] = Records(*(torch.from_numpy(arrays[f'{iou_type}.{name}'].astype(_wide(name)))
+                                      for name in Records._fields))
     return SavedRun(source, records, positives, arrays['image_ids'], tuple(header['category_names']), tuple(evaluations),
-               tuple(header['proposal_nums']), header['fingerprint'], header['version'])
+                    tuple(header['proposal_nums']), header['fingerprint'], header['mask_fingerprint'], header['version'])
 
 
 def _array(column: Tensor) -> np.ndarray:

@@ -12,7 +12,7 @@ from mmtied.evaluation.results import make_detections
 EDGES = (0, .3, .6, 1)
 
 
-def small_run(noise=0., data=None, edges=EDGES, proposal_nums=(1, 10, 100)):
+def small_run(noise=0., data=None, edges=EDGES, proposal_nums=(1, 10, 100), unit='image'):
     """A run whose boxes are shifted further with more noise, its report and its groups."""
     made, results = many(num_images=16, per_image=10)
     data = data or made
@@ -21,5 +21,5 @@ def small_run(noise=0., data=None, edges=EDGES, proposal_nums=(1, 10, 100)):
                for entry in results]
     ground_truth = read_ground_truth(data)
     detections = {'bbox': make_detections(results, ground_truth, 'bbox')}
-    evaluated = evaluate_detections(ground_truth, detections, [Evaluation(edges=edges)], proposal_nums)
+    evaluated = evaluate_detections(ground_truth, detections, [Evaluation(edges=edges, unit=unit)], proposal_nums)
     return make_run(evaluated), evaluated.report, evaluated.plan.groupings[0]

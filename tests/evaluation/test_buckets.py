@@ -31,6 +31,12 @@ def test_unusable_edges_are_named(edges):
         make_buckets(edges)
 
 
+@pytest.mark.parametrize(('edges', 'lowers'), [
+    ((0, .5, .8), [0, .5, .8]), ((0, .5, 1), [0, .5]), ((.8, 1), [.8]), ((0, 1, 2), [0, 1, 2])])
+def test_every_edge_opens_a_cumulative_bucket_but_a_last_one_of_1(edges, lowers):
+    assert [bucket.lower for bucket in make_buckets(edges, cumulative=True)] == lowers
+
+
 def test_cumulative_buckets_hold_everything_from_their_edge_up():
     buckets = make_buckets([0, .5, 1], cumulative=True)
     assert [(bucket.name, bucket.key) for bucket in buckets] == [('r>=0', 'r0-up'), ('r>=0.5', 'r0.5-up')]

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,13 @@ def test_a_run_against_itself_differs_nowhere():
             else:
                 assert row[name]['values'] == [pytest.approx(reported[name], abs=1e-12)] * 2
                 assert row[name]['differences'] == [dict(difference=0, low=0, high=0, share_above_zero=0)]
+
+
+def test_the_images_of_instance_buckets_are_those_of_the_report():
+    run, report, _ = small_run(unit='instance', edges=(0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1))
+    counts = [row['images'] for row in rows_of(compare_runs([run, run], ['a', 'b'], Bootstrap(2)))]
+    assert counts == [row['images'] for row in (report['bbox']['all'], *report['bbox']['buckets'])]
+    assert min(counts) < max(counts)
 
 
 def test_differences_are_paired_draw_by_draw():
@@ -71,13 +79,37 @@ def other_data(change):
 @pytest.mark.parametrize(('change', 'message'), [
     (lambda data: data['images'].append(dict(id=99, height=10, width=10)), r'different images \(16 and 17\)'),
     (lambda data: data['categories'].append(dict(id=99, name='more')), r'different categories \(3 and 4\)'),
-    (lambda data: data['annotations'].pop(), 'the images are the same, their annotations are not'),
+    (lambda data: data['annotations'].pop(), 'the image ids are the same, their sizes or annotations are not'),
+    (lambda data: data['images'][0].update(width=9999), 'the image ids are the same, their sizes or annotations are not'),
 ])
 def test_runs_on_other_data_are_refused(change, message):
     one, _, _ = small_run()
     other, _, _ = small_run(data=other_data(change))
     with pytest.raises(ValueError, match=message):
         compare_runs([one, other], ['a', 'b'])
+
+
+def test_runs_with_other_masks_are_refused_and_a_run_without_any_is_not():
+    run, _, _ = small_run()
+    one, other = (replace(run, mask_fingerprint=text) for text in 'ab')
+    with pytest.raises(ValueError, match='their masks are not'):
+        compare_runs([one, other], ['a', 'b'])
+    compare_runs([one, run], ['a', 'b'], Bootstrap(2))
+
+
+def test_buckets_that_hold_something_else_are_refused():
+    run, _, _ = small_run()
+    groups = run.evaluations[0]
+    moved = replace(groups, members=groups.members.roll(1, dims=0))
+    with pytest.raises(ValueError, match='the buckets of covered are the same, what is in them is not'):
+        compare_runs([run, replace(run, evaluations=(moved, ))], ['a', 'b'])
+
+    by_instance, _, _ = small_run(unit='instance')
+    counted = by_instance.positives.counted.clone()
+    counted[:, by_instance.evaluations[0].columns[1]] ^= True
+    other = replace(by_instance, positives=by_instance.positives._replace(counted=counted))
+    with pytest.raises(ValueError, match='the buckets of covered, by instance are the same, what is in them is not'):
+        compare_runs([by_instance, other], ['a', 'b'])
 
 
 def test_runs_that_were_evaluated_otherwise_are_refused():

@@ -1,5 +1,6 @@
 """Datasets without a COCO file: Pascal VOC through mmdet's own reader."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -79,6 +80,12 @@ def test_others_are_named(dataset, message):
         dataset_annotations(dataset)
 
 
-def test_an_id_that_is_no_number():
-    with pytest.raises(ValueError, match="image id 'a1': a number is needed"):
-        numeric_id('a1')
+@pytest.mark.parametrize('image_id', ['a1', '1_2', '', ' 1', '٣', '1.0', 1.5, 2., np.float64(3), None])
+def test_an_id_that_is_no_number(image_id):
+    with pytest.raises(ValueError, match=f'image id {re.escape(repr(image_id))}: a number is needed'):
+        numeric_id(image_id)
+
+
+@pytest.mark.parametrize(('image_id', 'number'), [('000005', 5), (17, 17), (np.int64(3), 3), (-1, -1)])
+def test_an_id_that_is_a_number(image_id, number):
+    assert numeric_id(image_id) == number

@@ -126,8 +126,27 @@ def test_unusable_predictions_are_named(matcher):
         matcher.take_masks(5, label, score, [{'size': [30, 20], 'counts': [600]}])
 
 
-def test_predictions_that_change_later_do_not_matter(matcher):
+def test_boxes_that_change_later_do_not_matter(matcher):
     label, score, box = torch.tensor([0]), torch.tensor([.5]), torch.tensor([[0., 0., 10., 10.]])
     candidates = matcher.take_boxes(5, label, score, box)
-    box += 5
-    assert matcher.match([candidates]).matched[0, 0] == 2**10 - 1
+    for tensor in (label, score, box):
+        tensor += 5
+    records = matcher.match([candidates])
+    assert records.matched[0, 0] == 2**10 - 1
+    assert records.score == .5
+
+
+@pytest.mark.parametrize('coded', [False, True])
+def test_masks_that_change_later_do_not_matter(matcher, coded):
+    label, score = torch.tensor([0]), torch.tensor([.5])
+    mask = torch.zeros(1, 20, 30, dtype=torch.bool)
+    mask[:, :10, :10] = True
+    rles = [mask_api.encode(np.asfortranarray(mask[0].numpy().astype(np.uint8)))]
+    candidates = matcher.take_masks(5, label, score, rles if coded else mask)
+    mask.logical_not_()
+    rles[0]['counts'] = b''
+    for tensor in (label, score):
+        tensor += 5
+    records = matcher.match([candidates])
+    assert records.matched[0, 0] == 2**10 - 1
+    assert records.score == .5

@@ -14,6 +14,7 @@ from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement, InstanceData
 
 from mmtied.evaluation.buckets import assign_buckets
+from mmtied.evaluation.matched_images import MatchedImages
 from mmtied.evaluation.metric import OcclusionCocoMetric
 
 HEIGHT, WIDTH = 120, 150
@@ -204,6 +205,36 @@ def test_batches_of_any_size_give_the_same_numbers(ann_file, monkeypatch):
         metric = OcclusionCocoMetric(ann_file, ['bbox', 'segm'], further=[dict(unit='instance')])
         values.append(run(metric, samples))
     assert values[0] == values[1] == values[2]
+
+
+@pytest.mark.parametrize('batch', [1, 2, 3, 100])
+def test_of_a_repeated_image_the_first_counts_for_any_batch_size(ann_file, monkeypatch, batch):
+    monkeypatch.setattr('mmtied.evaluation.metric.BATCH', batch)
+    data = json.loads(Path(ann_file).read_text())
+    samples = make_samples(data, np.random.default_rng(3))
+    others = make_samples(data, np.random.default_rng(4))  # the same images with other predictions
+    first, repeated = (OcclusionCocoMetric(ann_file, ['bbox', 'segm']) for _ in range(2))
+    interleaved = [sample for pair in zip(samples, others, strict=True) for sample in pair]
+    expected = run(first, samples)
+    assert run(repeated, interleaved, batch_size=1) == expected
+    assert torch.equal(repeated.shown, first.shown)
+    assert run(repeated, samples + others, batch_size=1) == expected
+    assert run(repeated, others) != expected
+
+
+def test_of_all_but_the_last_images_only_small_records_are_kept(ann_file, monkeypatch):
+    monkeypatch.setattr('mmtied.evaluation.metric.BATCH', 3)
+    metric = OcclusionCocoMetric(ann_file, ['bbox', 'segm'])
+    metric.dataset_meta = dict(classes=CLASSES)
+    for number, sample in enumerate(make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(3)), 1):
+        metric.process(None, [sample])
+        waiting = [result for result in metric.results if not isinstance(result, MatchedImages)]
+        assert len(waiting) == number % 3
+    done = [result for result in metric.results if isinstance(result, MatchedImages)]
+    tables = [table for result in done for table in result.records.values()]
+    num_bytes = sum(column.element_size() * column[0].numel() for column in tables[0])
+    assert num_bytes == 3 * 4 + 8 + 2 * 4 * 2  # positions and rank, score, two sets of bits in four area ranges
+    assert sum(len(table.image) for table in tables) > 0
 
 
 def test_a_second_epoch_repeats_the_first_without_decoding(ann_file, monkeypatch):

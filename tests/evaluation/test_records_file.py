@@ -1,15 +1,25 @@
+import json
+import zipfile
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from runs import small_run
 
+from mmtied.evaluation.accumulate import Records
+from mmtied.evaluation.evaluate import evaluate_detections
+from mmtied.evaluation.evaluations import Evaluation
+from mmtied.evaluation.fingerprint import mask_fingerprint
+from mmtied.evaluation.ground_truth import read_ground_truth
 from mmtied.evaluation.intervals import Bootstrap, replicates
-from mmtied.evaluation.records_file import FILE_NAME, read_records, write_records
+from mmtied.evaluation.records_file import FILE_NAME, make_run, read_records, write_records
+from mmtied.evaluation.results import make_detections
 
 
 @pytest.fixture
 def saved(tmp_path):
-    run, _, _ = small_run()
+    run = replace(small_run()[0], mask_fingerprint='abc')
     return run, write_records(run, tmp_path / 'run')
 
 
@@ -18,6 +28,7 @@ def test_what_is_read_back_evaluates_to_the_same(saved):
     back = read_records(path.parent)
     assert [file.name for file in path.parent.iterdir()] == [FILE_NAME]
     assert (back.category_names, back.proposal_nums, back.fingerprint) == (run.category_names, run.proposal_nums, run.fingerprint)
+    assert back.mask_fingerprint == run.mask_fingerprint == 'abc'
     assert back.evaluations[0].description == run.evaluations[0].description
     assert np.array_equal(back.image_ids, run.image_ids)
     for ours, theirs in zip(back.records['bbox'][:4], run.records['bbox'][:4], strict=True):
@@ -34,6 +45,41 @@ def test_only_the_columns_that_an_evaluation_reads_are_kept(tmp_path):
     assert back.evaluations[0].columns.tolist() == [1, 2, 1, 2]
     assert torch.equal(back.records['bbox'].matched, run.records['bbox'].matched[:, [0, 2, 3]])
     assert torch.equal(back.positives.counted, run.positives.counted[:, [0, 2, 3]])
+
+
+def square(left, top, side):
+    right, bottom = left + side, top + side
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def annotated(*segmentations):
+    return read_ground_truth(dict(
+        images=[dict(id=1, height=40, width=50)], categories=[dict(id=1, name='a')],
+        annotations=[dict(id=number, image_id=1, category_id=1, bbox=[0, 0, 9, 9], area=81, segmentation=segmentation)
+                     for number, segmentation in enumerate(segmentations)]))
+
+
+def test_masks_have_a_fingerprint_of_their_pixels():
+    drawn = annotated(square(0, 0, 9), square(5, 5, 9))
+    expected = mask_fingerprint(drawn)
+    part_decoded = annotated(square(0, 0, 9), square(5, 5, 9))
+    part_decoded.rle(1)
+    assert mask_fingerprint(part_decoded) == expected
+    codes = [drawn.rle(number) for number in range(2)]
+    as_text = [dict(code, counts=code['counts'].decode()) for code in codes]
+    assert mask_fingerprint(annotated(*codes)) == mask_fingerprint(annotated(*as_text)) == expected
+    assert mask_fingerprint(annotated(square(0, 0, 9), square(5, 5, 8))) != expected
+    assert mask_fingerprint(annotated(square(5, 5, 9), square(0, 0, 9))) != expected
+
+
+@pytest.mark.parametrize(('iou_type', 'definition', 'used'), [
+    ('bbox', 'covered', False), ('bbox', 'mask', True), ('bbox', 'box_mask', True), ('segm', 'covered', True)])
+def test_a_run_that_used_masks_has_their_fingerprint(iou_type, definition, used):
+    ground_truth = annotated(square(0, 0, 9), square(5, 5, 9))
+    result = dict(image_id=1, category_id=1, score=.5, bbox=[0, 0, 9, 9], segmentation=dict(ground_truth.rle(0)))
+    detections = {iou_type: make_detections([result], ground_truth, iou_type)}
+    run = make_run(evaluate_detections(ground_truth, detections, [Evaluation(definition)]))
+    assert run.mask_fingerprint == (mask_fingerprint(ground_truth) if used else '')
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -56,13 +102,42 @@ def rewrite(path, **changes):
     np.savez(path, **arrays)
 
 
+def changed_header(**changes):
+    return lambda file: {'header': np.array(json.dumps({**json.loads(str(file['header'])), **changes}))}
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
-    (lambda file: {'bbox.image': file['bbox.image'] + 1000}, 'bbox: a position beyond the 16'),
-    (lambda file: {'bbox.score': file['bbox.score'][1:]}, 'bbox: columns of different sizes'),
-    (lambda file: {'columns.0': file['columns.0'] + 5}, 'a bucket without match bits'),
-    (lambda file: {'members.0': file['members.0'][:, 1:]}, 'its groups do not fit its buckets'),
+    (lambda file: {'bbox.image': file['bbox.image'] + 1000}, 'bbox.image: numbers from 0 to 15 are needed'),
+    (lambda file: {'bbox.score': file['bbox.score'][1:]}, 'bbox.score: has type float64 and shape'),
+    (lambda file: {'columns.0': file['columns.0'] + 5}, 'columns.0: numbers from 0 to 0 are needed'),
+    (lambda file: {'members.0': file['members.0'][:, 1:]}, 'members.0: has type uint8 and shape'),
     (lambda file: {'header': np.array(str(file['header']).replace('"format": 1', '"format": 9'))}, 'format 9'),
     (lambda file: {'header': np.array('{')}, 'damaged'),
+    (lambda file: {'columns.0': file['columns.0'] - 1}, 'columns.0: numbers from 0 to 0 are needed'),
+    (lambda file: {'columns.0': file['columns.0'].astype(float)}, 'columns.0: has type float64'),
+    (lambda file: {'members.0': file['members.0'].astype(float)}, 'members.0: has type float64'),
+    (lambda file: {'positives.image': file['positives.image'].astype(float)}, 'positives.image: has type float64'),
+    (lambda file: {'positives.category': file['positives.category'] + 9}, 'positives.category: numbers from 0 to 2'),
+    (lambda file: {'positives.counted': file['positives.counted'].astype(np.int64)}, 'positives.counted: has type int64'),
+    (lambda file: {'bbox.score': np.where(np.arange(len(file['bbox.score'])) == 3, np.nan, file['bbox.score'])},
+     'bbox.score: scores must be finite'),
+    (lambda file: {'bbox.rank': file['bbox.rank'].astype(np.float32)}, 'bbox.rank: has type float32'),
+    (lambda file: {'bbox.rank': file['bbox.rank'] + 1}, 'bbox.rank: '),
+    (lambda file: {'bbox.rank': 0 * file['bbox.rank']}, 'ranks must count from 0 in each image and category'),
+    (lambda file: {'bbox.matched': file['bbox.matched'] + 1024}, 'bbox.matched: numbers from 0 to 1023 are needed'),
+    (lambda file: {f'bbox.{name}': file[f'bbox.{name}'][::-1] for name in Records._fields}, 'bbox: the records are not sorted'),
+    (lambda file: {'image_ids': file['image_ids'][::-1]}, 'image_ids: not sorted, or repeated'),
+    (changed_header(category_names=['a', 'b', 3]), 'must be text'),
+    (changed_header(category_names='abc'), 'must be text'),
+    (changed_header(iou_types=['bbox', 'bbox']), 'IoU types among bbox, segm are needed, each once'),
+    (changed_header(iou_types=['boundary']), 'IoU types among bbox, segm are needed, each once'),
+    (changed_header(proposal_nums=[0]), 'proposal_nums: positive integers'),
+    (changed_header(proposal_nums=[1, True]), 'proposal_nums: '),
+    (changed_header(evaluations=[]), 'no evaluation in it'),
+    (changed_header(evaluations=[dict(unit='image', cumulative=False, buckets=[])]), "evaluation 0: 'definition', 'unit'"),
+    (changed_header(evaluations=[dict(definition='covered', unit='image', cumulative=False, buckets=[
+        dict(name='r=0', lower=float('nan'), upper=0)])]), "evaluation 0: 'definition', 'unit'"),
+    (changed_header(version=None), 'must be text'),
 ])
 def test_arrays_that_do_not_fit_are_named(saved, changes, message):
     _, path = saved
@@ -71,6 +146,16 @@ def test_arrays_that_do_not_fit_are_named(saved, changes, message):
     rewrite(path, **changed)
     with pytest.raises(ValueError, match=message):
         read_records(path)
+
+
+@pytest.mark.parametrize('length', [1 << 60, 1 << 70])
+def test_an_array_that_claims_to_be_huge_is_named(saved, length):
+    _, path = saved
+    with zipfile.ZipFile(path, 'a') as file, file.open('more.npy', 'w') as entry:
+        np.lib.format.write_array_header_1_0(entry, dict(descr='<f8', fortran_order=False, shape=(length, )))
+    with pytest.raises(ValueError, match='or damaged') as caught:
+        read_records(path)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from mmtied.evaluation.accumulate import Positives, Records
 from mmtied.evaluation.evaluate import match_detections
 from mmtied.evaluation.ground_truth import read_ground_truth
 from mmtied.evaluation.results import make_detections
+from mmtied.evaluation.shown_detections import shown_table
 from mmtied.evaluation.targets import make_targets
-from mmtied.evaluation.worst_images import ImageErrors, count_errors, worst_images
+from mmtied.evaluation.worst_images import SCORE_THRESHOLD, ImageErrors, count_errors, worst_images
 
 
 def box_iou(a, b):
@@ -84,6 +86,15 @@ def test_lowest_f1_then_most_instances_then_first_in_the_file():
     assert worst_images(errors, everything, 2) == [2, 1]
     assert worst_images(errors, torch.tensor([True, False, False, True, False, False, True])) == [0]
     assert worst_images(errors, torch.zeros(7, dtype=torch.bool)) == []
+
+
+def test_a_detection_of_exactly_the_threshold_counts_and_is_shown():
+    score = torch.tensor([SCORE_THRESHOLD, np.nextafter(SCORE_THRESHOLD, 0)], dtype=torch.float64)
+    zero, bits = torch.tensor([0, 0]), torch.zeros(2, 1, dtype=torch.int16)
+    records = Records(zero, zero, torch.arange(2), score, bits, bits)
+    positives = Positives(zero[:0], zero[:0], torch.ones(0, 1, dtype=torch.bool))
+    assert count_errors(records, positives, 1).false.tolist() == [1]
+    assert shown_table(zero, zero, score, torch.tensor([[0., 0., 1., 1.]] * 2))[:, 2].tolist() == [SCORE_THRESHOLD]
 
 
 def test_crowds_are_neither_missed_nor_make_detections_false():
