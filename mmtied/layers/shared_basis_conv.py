@@ -1,6 +1,7 @@
 """Convolutions whose filters are combined from a basis that several layers share.
 
-Kang & Kim, "Learning Shared Filter Bases for Efficient ConvNets", https://arxiv.org/abs/2006.05066.
+Kang & Kim, "Deeply Shared Filter Bases for Parameter-Efficient Convolutional Neural Networks", NeurIPS 2021,
+https://arxiv.org/abs/2006.05066.
 
 A `FilterBasis` holds filters once. A `SharedBasisConv` combines them, and a few of its own, with coefficients (Eq. 1, 2 and 8);
 a `SharedConv2d` takes them as they are, for blocks whose other convolutions are the coefficients. Both only refer to the basis:
