@@ -81,7 +81,7 @@ def ordinary(model: SharedResNet, depth: int) -> nn.Module:
     """mmdet's ResNet with the filters of a network in evaluation mode, each layer with its own copy."""
     pytest.importorskip('mmdet')
     from mmdet.models.backbones import ResNet
-    theirs = ResNet(depth, base_channels=16, stem_channels=16)
+    theirs = ResNet(depth, base_channels=16, stem_channels=16).double()
     theirs.conv1.weight.data.copy_(model.stem.conv.weight)
     theirs.bn1.load_state_dict(model.stem.bn.state_dict())
     names = BOTTLENECK if depth >= 50 else BASIC
@@ -98,7 +98,7 @@ def ordinary(model: SharedResNet, depth: int) -> nn.Module:
             if ours.shortcut is not None:
                 block.downsample[0].weight.data.copy_(ours.shortcut.conv.weight)
                 block.downsample[1].load_state_dict(ours.shortcut.bn.state_dict())
-    theirs.double().train(False)
+    theirs.train(False)
     return theirs
 
 
@@ -127,7 +127,7 @@ def test_gradients_are_those_of_the_copies_added():
     for network in (model, theirs):
         sum(level.mean() for level in network(x)).backward()
     for layer in ('layer1', 'layer2', 'layer3', 'layer4'):
-        bases, blocks = getattr(model, layer).bases, getattr(theirs, layer)
+        bases, blocks = getattr(model, layer).bases, list(getattr(theirs, layer))
         torch.testing.assert_close(bases['middle'].weight.grad, sum(block.conv2.weight.grad for block in blocks[1:]))
         torch.testing.assert_close(bases['entry'].weight.grad, sum(block.conv1.weight.grad for block in blocks[1:]))
 
