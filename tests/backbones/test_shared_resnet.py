@@ -17,8 +17,9 @@ from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
 
 # Table 1 in millions, with a classifier of 1000 classes for so many channels.
 IMAGENET = [
-    ({'depth': 50}, 2048, '20.51'), ({'depth': 50, 'num_bases': 2}, 2048, '18.26'), ({'depth': 50, 'num_bases': 3}, 2048, '16.02'),
-    ({'depth': 101}, 2048, '29.47'), ({'depth': 34, 'num_bases': 2, 'shared_elements': 48}, 512, '11.79'),
+    ({'depth': 50}, 2048, '20.51'), ({'depth': 50, 'num_bases': 2}, 2048, '18.26'),
+    ({'depth': 50, 'num_bases': 3}, 2048, '16.02'), ({'depth': 101}, 2048, '29.47'),
+    ({'depth': 34, 'num_bases': 2, 'shared_elements': 48}, 512, '11.79'),
     ({'depth': 50, 'num_bases': 0}, 2048, '25.56'), ({'depth': 101, 'num_bases': 0}, 2048, '44.55'),
     ({'depth': 34, 'num_bases': 0}, 512, '21.80'),
 ]

@@ -61,12 +61,13 @@ class Samples(torch.utils.data.Dataset):
 
 def runner_for(model: nn.Module, folder, *, epochs: int = 2, accumulate: int = 1, resume: bool = False, **optim) -> Runner:
     return Runner(
-        model, str(folder), train_dataloader={'dataset': Samples(), 'batch_size': 2, 'num_workers': 0, 'collate_fn': {'type': 'default_collate'},
-                                              'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
-        train_cfg={'by_epoch': True, 'max_epochs': epochs}, resume=resume,
+        model, str(folder), resume=resume, default_scope='mmengine', experiment_name=str(id(folder)),
+        train_dataloader={'dataset': Samples(), 'batch_size': 2, 'num_workers': 0, 'collate_fn': {'type': 'default_collate'},
+                          'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
+        train_cfg={'by_epoch': True, 'max_epochs': epochs},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9}, 'accumulative_counts': accumulate, **optim},
-        custom_hooks=[{'type': 'mmtied.OrthogonalityHook', 'weight': WEIGHT}],
-        default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}}, default_scope='mmengine', experiment_name=str(id(folder)))
+        default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
+        custom_hooks=[{'type': 'mmtied.OrthogonalityHook', 'weight': WEIGHT}])
 
 
 def train_plainly(model: nn.Module, epochs: int, accumulate: int) -> None:
