@@ -1,9 +1,12 @@
-"""Tied backbones for mmdet detectors and mmpretrain classifiers."""
+"""Tied backbones, and others that share filters, for mmdet detectors and mmpretrain classifiers."""
 
+from .shared_mobilenet import shared_mobilenet_v2
+from .shared_resnet import SharedResNet, SharedResNetCIFAR
 from .tied_efficientnet import tied_efficientnet
 from .tied_resnest import TiedResNeSt
 from .tied_resnet import TiedResNet
 from .tied_resnext import TiedResNeXt
 from .tied_senet import TiedSENet, TiedSEResNet
 
-__all__ = ['TiedResNeSt', 'TiedResNeXt', 'TiedResNet', 'TiedSENet', 'TiedSEResNet', 'tied_efficientnet']
+__all__ = ['SharedResNet', 'SharedResNetCIFAR', 'TiedResNeSt', 'TiedResNeXt', 'TiedResNet', 'TiedSENet', 'TiedSEResNet',
+           'shared_mobilenet_v2', 'tied_efficientnet']

@@ -1,0 +1,6 @@
+"""Training terms that one line in a config's ``custom_hooks`` adds to any model."""
+
+from .loss_hook import LossHook
+from .orthogonality import OrthogonalityHook
+
+__all__ = ['LossHook', 'OrthogonalityHook']
