@@ -125,4 +125,4 @@ def test_model_index_claims_no_result_of_our_own():
     for model in index.models:
         assert model.weights is None
         for result in model.results or []:
-            assert all('printed in the paper, not trained here' in metric for metric in result.metrics)
+            assert all('printed in the paper - not trained here' in metric for metric in result.metrics)

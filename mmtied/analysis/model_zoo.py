@@ -160,7 +160,7 @@ def render_metafile(sizes: Mapping[str, Complexity], attention: Mapping[tuple[st
                                  ('Instance Segmentation', detector.dataset, 'mask AP', detector.mask_ap)))
     paper = {'URL': 'https://arxiv.org/abs/2009.12021',
              'Title': 'Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters'}
-    code = {'README': 'docs/model_zoo.md', 'Code': {'URL': 'mmtied/backbones', 'Version': __version__}}
+    code = {'README': '../docs/model_zoo.md', 'Code': {'URL': 'mmtied/backbones', 'Version': __version__}}
     collections = [{'Name': name, 'Paper': paper, **code} for name in (_TIED, _UNTIED)]
     for system in SYSTEMS:
         if system.title in (systems or {}):

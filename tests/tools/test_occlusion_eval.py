@@ -52,7 +52,7 @@ def test_it_prints_the_table_and_writes_the_files(run, tmp_path):
     assert code == 0, err
     assert 'bbox: AP by occlusion ratio r (covered)' in out
     assert 'segm: AP by occlusion ratio r (covered)' in out
-    names = ['ap_over_r_bbox.png', 'ap_over_r_segm.png', 'buckets.csv', 'report.html', 'report.json']
+    names = ['ap_over_r_bbox.png', 'ap_over_r_segm.png', 'buckets.csv', 'records.npz', 'report.html', 'report.json']
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == names
     report = json.loads((tmp_path / 'out/report.json').read_text())
     assert report['segm']['all']['AP'] == pytest.approx(1)
