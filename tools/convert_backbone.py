@@ -18,9 +18,10 @@ def main() -> None:
     with user_errors():
         args = parse_args()
         from mmtied.launch.convert import convert_backbone
-        kept, dropped = convert_backbone(args.classifier, args.out)
-        millions = sum(value.numel() for value in kept.values()) / 1e6
-        print(f'{args.out}: kept {len(kept)} tensors of the backbone, {millions:.2f}M values')
+        conversion = convert_backbone(args.classifier, args.out)
+        weights, dropped = conversion.weights, conversion.dropped
+        millions = sum(value.numel() for value in weights.values()) / 1e6
+        print(f'{args.out}: kept {len(weights)} tensors of the backbone, {millions:.2f}M values')
         print(f'dropped {len(dropped)} tensors of {args.classifier}: {", ".join(dropped) or "none"}')
 
 

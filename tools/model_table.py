@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with atomic_path(path) as temporary:
                     temporary.write_text(texts[path], encoding='utf-8')
                 print(f'wrote {name}')
+        if check and not stale:
+            print(f'{" and ".join(str(path.relative_to(ROOT)) for path in texts)} are up to date')
         return int(check and bool(stale))
 
 

@@ -31,6 +31,7 @@ def main() -> None:
         running = runner.build_runner(cfg)
         if not args.tta:
             weights.check_model(running.model, args.checkpoint)
+        runner.prepare_testing(running)
         if dump is not None:
             running.test_evaluator.metrics.append(dump)
     with user_errors(only_own=True):

@@ -31,10 +31,13 @@ def main() -> None:
             config.use_resume(cfg, args.resume)
         if args.backbone_checkpoint:
             weights.use_backbone_checkpoint(cfg, args.backbone_checkpoint)
+        weights.check_initial_weights(cfg)
         data.check_data_files(cfg, 'train', 'val')
         running = runner.build_runner(cfg)
         if args.backbone_checkpoint:
             weights.check_backbone(running.model, args.backbone_checkpoint)
+        runner.prepare_training(running)
+        data.check_classes(running)
     with user_errors(only_own=True):
         running.train()
         runner.leave_processes()

@@ -2,8 +2,12 @@
 
 import argparse
 import os
+import re
 
 from mmengine.config import DictAction
+
+#: dict(...) or {key: ...}, alone or in a list.
+_DICT = re.compile(r"""[=\[(,]\s*(dict\s*\(|\{\s*['"]?\w+['"]?\s*:)""")
 
 
 class _Settings(DictAction):
@@ -14,7 +18,13 @@ class _Settings(DictAction):
         for value in values:
             if '=' not in value:
                 raise ValueError(f'{option_string} {value}: expected KEY=VALUE, for example train_cfg.max_epochs=1')
-        super().__call__(parser, namespace, values, option_string)
+            if _DICT.search(value):
+                raise ValueError(f'{option_string} {value}: dicts cannot be given on the command line; set their values one by '
+                                 'one, as model.backbone.depth=101, or write a config file with _base_ = the config')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError) as error:  # brackets that do not pair, or commas in words with brackets
+            raise ValueError(f'{option_string} {" ".join(values)}: expected numbers, words or lists such as [1,2]') from error
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:

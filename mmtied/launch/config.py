@@ -11,6 +11,7 @@ from mmtied.compat import require
 
 from .weights import check_checkpoint
 
+_DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 #: mmpretrain's own tools set these; its base configs rely on it.
 _MMPRETRAIN_DATALOADER = {'pin_memory': True, 'persistent_workers': True, 'collate_fn': {'type': 'default_collate'}}
 
@@ -42,11 +43,12 @@ def load_config(name: str, options: dict | None = None) -> Config:
         cfg = _read(name, lambda: Config.fromfile(name))
     if 'model' not in cfg:
         raise ValueError(f'config {name} has no model; is it a base config?')
+    if options:
+        _merge(cfg, options)
     if cfg.get('default_scope') == 'mmpretrain':
         require('mmpretrain', f'the config {name}')
         _complete_mmpretrain_dataloaders(cfg)
-    if options:
-        cfg.merge_from_dict(options)
+    _keep_only_workers_that_there_are(cfg)
     if cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(name.split('::')[-1]).stem)
     return cfg
@@ -90,22 +92,48 @@ def use_resume(cfg: Config, resume: str) -> None:
 def _shipped(name: str) -> str:
     """What `_base_` must say for package::path; mmengine itself does not know mmtied's configs."""
     package, _, path = name.partition('::')
-    return str(Path(__file__).parents[1] / '.mim' / 'configs' / path) if package == 'mmtied' else name
+    if package != 'mmtied':
+        return name
+    inside, clone = Path(__file__).parents[1] / '.mim' / 'configs', Path(__file__).parents[2] / 'configs'
+    return str((inside if inside.is_dir() else clone) / path)
 
 
 def _read(name: str, read: Callable[[], Config]) -> Config:
     """Run a reader of configs, which are Python and can fail in any way."""
     try:
         return read()
+    except FileNotFoundError as error:
+        missing = error.filename or str(error)
+        raise ValueError(f'config {name} cannot be read: no such file, or a _base_ that is none: {missing}') from error
     except Exception as error:
-        raise ValueError(f'config {name} cannot be read: {type(error).__name__}: {error}') from error
+        reason = f'{type(error).__name__}: {error}'
+        if '_get_package_and_cfg_path' in reason:
+            reason = ("a package's config is named package::folder/file.py, such as mmdet::detr/detr_r50_8xb2-150e_coco.py; "
+                      '_base_ takes those of OpenMMLab only, one of mmtied by its path')
+        raise ValueError(f'config {name} cannot be read: {reason}') from error
+
+
+def _merge(cfg: Config, options: dict) -> None:
+    """Merge options, with an error that says what works in place of mmengine's advice for config files."""
+    try:
+        cfg.merge_from_dict(options)
+    except (TypeError, KeyError, AssertionError) as error:
+        reason = str(error).partition(' You may set')[0].rstrip('.')
+        weights = any('backbone.init_cfg' in key for key in options)
+        advice = '; for weights of the backbone use tools/train.py --backbone-checkpoint FILE' if weights else ''
+        raise ValueError(f'--cfg-options: {reason}{advice}') from error
 
 
 def _complete_mmpretrain_dataloaders(cfg: Config) -> None:
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for key in _DATALOADERS:
         if cfg.get(key):
             complete = ConfigDict(deepcopy(_MMPRETRAIN_DATALOADER))
             complete.update(cfg[key])
-            if complete.get('num_workers', 0) == 0:
-                complete.persistent_workers = False
             cfg[key] = complete
+
+
+def _keep_only_workers_that_there_are(cfg: Config) -> None:
+    """Let num_workers=0 be enough to load data in the main process; torch refuses to keep workers that are not there."""
+    for key in _DATALOADERS:
+        if cfg.get(key) and cfg[key].get('num_workers', 0) == 0:
+            cfg[key].persistent_workers = False

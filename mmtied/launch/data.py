@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
                 'python tools/make_occluded_shapes.py data/occluded_shapes, then configs/demo/mask_rcnn_tiedr50_demo.py')
@@ -11,49 +13,83 @@ _SHAPES_ADVICE = 'Make it: python tools/make_occluded_shapes.py data/occluded_sh
 
 
 def check_data_files(cfg: Config, *splits: str) -> None:
-    """Raise a one-line error for the first annotation file or folder that a config names and that is not there.
+    """Raise a one-line error where annotation files or folders that a config names are not there.
 
     Only local files are looked for; a path with ``://`` and data sets without paths are left to the data set itself.
 
     Args:
         cfg: A config.
-        *splits: Which dataloaders to check: 'train', 'val', 'test'.
+        *splits: Which dataloaders and evaluators to check: 'train', 'val', 'test'.
 
     Raises:
-        ValueError: What is missing, and what to do about it.
+        ValueError: What is missing, of every data set the first, and what to do about it.
     """
+    missing, options = [], []
     for split in splits:
-        for dataset in _leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
-            for path in _local_paths(dataset):
-                if not path.exists():
-                    raise ValueError(f'{split} data: {path} not found. {_advice(path, split)}')
+        dataloader = cfg.get(f'{split}_dataloader') or {}
+        for key, dataset in _leaf_datasets(dataloader.get('dataset'), f'{split}_dataloader.dataset'):
+            paths = [path for path in _local_paths(dataset) if not path.exists()]
+            if paths:
+                missing.append((split, paths[0]))
+                options.append(f'{key}.data_root=...')
+        for key, path in _evaluator_files(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
+            if not path.exists():
+                missing.append((split, path))
+                options.append(f'{key}.ann_file=...')
+    if missing:
+        found = '; '.join(f'{split} data: {path} not found' for split, path in dict.fromkeys(missing))
+        raise ValueError(f'{found}. {_advice(missing[0][1], options)}')
 
 
-def _advice(path: Path, split: str) -> str:
+def check_classes(runner: Runner) -> None:
+    """Raise a ValueError where a classifier of mmpretrain is built for another number of classes than its training data have."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    built = getattr(getattr(model, 'head', None), 'num_classes', None)
+    classes = getattr(runner.train_dataloader.dataset, 'metainfo', {}).get('classes')
+    if runner.cfg.get('default_scope') == 'mmpretrain' and built and classes and built != len(classes):
+        raise ValueError(f'the data have {len(classes)} classes and model.head.num_classes is {built}; set it, and '
+                         f'data_preprocessor.num_classes, to {len(classes)}')
+
+
+def _advice(path: Path, options: list[str]) -> str:
     if 'occluded_shapes' in path.parts:
         return _SHAPES_ADVICE
     if 'coco' in str(path).lower():
         return _COCO_ADVICE
-    evaluator = '' if split == 'train' else f' {split}_evaluator.ann_file=...'
-    return f'Put the data there, or say where it is with --cfg-options {split}_dataloader.dataset.data_root=...{evaluator}'
+    return f'Put the data there, or say where it is with --cfg-options {" ".join(options)}'
 
 
-def _leaf_datasets(dataset: dict | None) -> Iterator[dict]:
-    """The data sets inside wrappers such as RepeatDataset, ClassBalancedDataset and ConcatDataset."""
+def _leaf_datasets(dataset: dict | None, key: str) -> Iterator[tuple[str, dict]]:
+    """The data sets inside wrappers such as RepeatDataset, ClassBalancedDataset and ConcatDataset, with their keys."""
     if not dataset:
         return
-    inner = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets', [])
-    for wrapped in inner:
-        yield from _leaf_datasets(wrapped)
-    if not inner:
-        yield dataset
+    if 'dataset' in dataset:
+        yield from _leaf_datasets(dataset['dataset'], f'{key}.dataset')
+    elif 'datasets' in dataset:
+        for index, wrapped in enumerate(dataset['datasets']):
+            yield from _leaf_datasets(wrapped, f'{key}.datasets.{index}')
+    else:
+        yield key, dataset
+
+
+def _evaluator_files(evaluator: dict | list | None, key: str) -> Iterator[tuple[str, Path]]:
+    """The local annotation files that an evaluator, or each of several, reads by itself, with the evaluators' keys."""
+    if isinstance(evaluator, list | tuple):
+        for index, metric in enumerate(evaluator):
+            yield from _evaluator_files(metric, f'{key}.{index}')
+    elif evaluator:
+        path = evaluator.get('ann_file')
+        if isinstance(path, str) and path and '://' not in path:
+            yield key, Path(path)
 
 
 def _local_paths(dataset: dict) -> Iterator[Path]:
-    """The annotation file, the image folders and the root of one data set."""
+    """The annotation file and the image folders of one data set; where it names none of them, its root."""
     root = dataset.get('data_root') or ''
     prefixes = dataset.get('data_prefix') or {}
     prefixes = [prefixes] if isinstance(prefixes, str) else list(prefixes.values())
+    if not any(prefixes) and dataset.get('split') and 'ImageNet' in str(dataset.get('type')):
+        prefixes = [dataset['split']]  # the folder of that name
     names = [dataset.get('ann_file') or '', *prefixes]
     for name in [name for name in names if isinstance(name, str) and name] or ['']:
         path = str(Path(root) / name) if '://' not in root + name else ''

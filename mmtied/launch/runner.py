@@ -13,6 +13,23 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
+def prepare_training(runner: Runner) -> None:
+    """Build what mmengine would build first thing in `runner.train()`, in its order: loops with their data, the optimizer.
+
+    Wrong settings of these then show before training, where an error is a user's mistake.
+    """
+    if isinstance(runner, Runner):  # and not one of another runner_type
+        runner.train_loop  # noqa: B018, building it is the point
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.val_loop  # noqa: B018
+
+
+def prepare_testing(runner: Runner) -> None:
+    """Build the test loop with its data and metrics, which mmengine would build in `runner.test()`."""
+    if isinstance(runner, Runner):
+        runner.test_loop  # noqa: B018
+
+
 def leave_processes() -> None:
     """End the communication between processes, if there are several, so that none is waited for at exit."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():

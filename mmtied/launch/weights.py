@@ -2,7 +2,7 @@
 
 import inspect
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import torch
@@ -12,6 +12,9 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmtied.backbones.checkpoint import find_misfits, name_some
+
+#: What DistributedDataParallel puts before the names of a model's weights.
+_WRAPPER = 'module.'
 
 
 def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
@@ -32,8 +35,9 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
         raise ValueError("--backbone-checkpoint is for detectors, and this config's model is none; "
                          'to start a classifier from a checkpoint use --cfg-options load_from=FILE')
     init_cfg = {'type': 'Pretrained', 'checkpoint': checkpoint}
-    if '://' not in checkpoint and _holds_whole_model(checkpoint):
-        init_cfg['prefix'] = 'backbone.'
+    prefix = '' if '://' in checkpoint else _backbone_prefix(_read_raw(checkpoint, '--backbone-checkpoint'))
+    if prefix:
+        init_cfg['prefix'] = prefix
     backbone.init_cfg = init_cfg
     with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
         network = registry.get(backbone.type) if isinstance(backbone.type, str) else backbone.type
@@ -51,46 +55,69 @@ def check_checkpoint(checkpoint: str, flag: str) -> None:
         read_state_dict(checkpoint, flag)
 
 
+def check_initial_weights(cfg: Config) -> None:
+    """Raise a ValueError unless the local files that a config starts from hold weights: load_from, and every init_cfg."""
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from, 'load_from')
+    for key, checkpoint in _pretrained(cfg.model, 'model'):
+        check_checkpoint(checkpoint, key)
+
+
+def _pretrained(settings: object, key: str) -> Iterator[tuple[str, str]]:
+    """The checkpoints that parts of a model are initialised with, and their keys in the config."""
+    if isinstance(settings, dict):
+        if settings.get('type') == 'Pretrained' and isinstance(settings.get('checkpoint'), str):
+            yield f'{key}.checkpoint', settings['checkpoint']
+        for name, value in settings.items():
+            yield from _pretrained(value, f'{key}.{name}')
+    elif isinstance(settings, list | tuple):
+        for index, value in enumerate(settings):
+            yield from _pretrained(value, f'{key}.{index}')
+
+
 def check_model(model: nn.Module, checkpoint: str) -> None:
-    """Raise a ValueError unless a local checkpoint holds every weight of a model, in its shape, and the same backbone."""
+    """Raise a ValueError unless a local checkpoint holds a model's weights, each in its shape, and no others.
+
+    Buffers of the data preprocessor may be there or not: mmengine makes them from the config.
+    """
     if '://' not in checkpoint:
         model = _unwrap(model)
         own = model.state_dict()
-        weights = {key: value for key, value in _read_model(checkpoint, 'checkpoint').items()
-                   if key in own or key.startswith('backbone.')}
-        _check_weights(model, weights, f'checkpoint {checkpoint}')
+        weights = {key: value for key, value in read_state_dict(checkpoint, 'checkpoint').items()
+                   if key in own or not key.startswith('data_preprocessor.')}
+        parts = {key.partition('.')[0] for key in own}
+        foreign = [key for key in weights if key.partition('.')[0] not in parts]
+        _check_weights(model, weights, f'checkpoint {checkpoint}', foreign=foreign)
 
 
 def check_backbone(model: nn.Module, checkpoint: str) -> None:
     """Raise a ValueError unless a local checkpoint holds the weights of a detector's backbone; trained plugins may be new."""
     if '://' not in checkpoint:
-        weights = _read_model(checkpoint, '--backbone-checkpoint')
+        weights = read_state_dict(checkpoint, '--backbone-checkpoint')
         if any(key.startswith('backbone.') for key in weights):
             weights = {key.removeprefix('backbone.'): value for key, value in weights.items() if key.startswith('backbone.')}
         _check_weights(_unwrap(model).backbone, weights, f'--backbone-checkpoint {checkpoint}', optional=['plugins'])
 
 
-def _check_weights(module: nn.Module, weights: dict, name: str, optional: Collection[str] = ()) -> None:
-    misfits = find_misfits(module, weights, optional)
+def _check_weights(module: nn.Module, weights: dict, name: str, optional: Collection[str] = (),
+                   foreign: Collection[str] = ()) -> None:
+    misfits = find_misfits(module, weights, optional) + [f'{key} is not in this network' for key in foreign]
     if misfits:
         raise ValueError(f"{name}: the checkpoint does not fit the config's {type(module).__name__} ({name_some(misfits)})")
-
-
-def _read_model(checkpoint: str, flag: str) -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint, named without the wrapper of distributed training."""
-    return {key.removeprefix('module.'): value for key, value in read_state_dict(checkpoint, flag).items()}
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
-def _holds_whole_model(checkpoint: str) -> bool:
-    return any(key.startswith('backbone.') for key in read_state_dict(checkpoint, '--backbone-checkpoint'))
+def _backbone_prefix(weights: dict) -> str:
+    """What precedes the names of a backbone's weights in a file; mmengine strips 'module.' itself where nothing else does."""
+    prefixes = ('backbone.', f'{_WRAPPER}backbone.')
+    return next((prefix for prefix in prefixes if any(key.startswith(prefix) for key in weights)), '')
 
 
 def read_state_dict(path: str, flag: str) -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint, mapped from the file rather than read.
+    """The weights in a checkpoint, mapped from the file rather than read, and named without distributed training's wrapper.
 
     Where a model was averaged while it trained, these are the averaged weights: mmengine's EMAHook saves them as the state_dict.
 
@@ -101,12 +128,21 @@ def read_state_dict(path: str, flag: str) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: No such file, or a file that holds no weights.
     """
+    return {key.removeprefix(_WRAPPER): value for key, value in _read_raw(path, flag).items()}
+
+
+def _read_raw(path: str, flag: str) -> dict[str, torch.Tensor]:
+    if Path(path).is_dir():
+        raise ValueError(f'{flag} {path}: is a folder, expected a file')
     if not Path(path).is_file():
         raise ValueError(f'{flag} {path}: no such file')
     try:
         content = torch.load(path, map_location='cpu', weights_only=False, mmap=zipfile.is_zipfile(path))
+    except ImportError as error:
+        raise ValueError(f'{flag} {path}: cannot be read without the package {error.name}') from error
     except Exception as error:
-        raise ValueError(f'{flag} {path}: not a readable checkpoint ({type(error).__name__}: {error})') from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else 'expected a file that torch.save wrote'
+        raise ValueError(f'{flag} {path}: not a readable checkpoint; {reason}') from error
     weights = content.get('state_dict', content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(f'{flag} {path}: holds no weights; expected a state_dict, or a dict with one under "state_dict"')

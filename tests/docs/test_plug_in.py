@@ -9,7 +9,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmtied.backbones import TiedResNet
+from mmtied.backbones import TiedResNeSt, TiedResNet
 from mmtied.launch.config import load_config
 from mmtied.layers import TBC
 from mmtied.plugins import TiedGCB, TiedSE
@@ -20,6 +20,7 @@ SNIPPETS = dict(re.findall(r'```python\n# (\S+\.py)\n(.*?)```', PAGE, re.DOTALL)
 TIED = {
     'faster_rcnn_tiedr50_1x.py': {TiedResNet: 1},
     'retinanet_tiedr50s_1x.py': {TiedResNet: 1},
+    'retinanet_effb0_tied_se_1x.py': {TiedResNet: 0, TiedSE: 16},
     'deformable_detr_tiedr50_50e.py': {TiedResNet: 1},
     'rtmdet_l_tiedr50_300e.py': {TiedResNet: 1},
     'tiedr50_in1k.py': {TiedResNet: 1},
@@ -108,6 +109,30 @@ def test_fuse_conv_bn_fails_on_tied_layers():
     from mmcv.cnn.utils import fuse_conv_bn
     with pytest.raises(RuntimeError):
         fuse_conv_bn(TiedResNet(50, base_channels=8, split_blocks=(1, 2, 2, 4)))
+
+
+@pytest.mark.parametrize('setting', ['dcn', 'stage_with_dcn', 'pretrained'])
+def test_settings_that_do_not_exist(setting):
+    with pytest.raises(TypeError, match=f"'{setting}'"):
+        MODELS.build({'type': 'mmtied.TiedResNet', 'depth': 50, setting: None})
+
+
+def test_tied_resnest_trains_on_two_images_not_one():
+    pytest.importorskip('mmpretrain')
+    backbone = TiedResNeSt(50, base_channels=16)
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        backbone(torch.zeros(1, 3, 32, 64))
+    assert len(backbone(torch.zeros(2, 3, 32, 64))) == 4
+    backbone = TiedResNeSt(50, base_channels=16, norm_eval=True).train()
+    assert len(backbone(torch.zeros(1, 3, 32, 64))) == 4
+
+
+@pytest.mark.parametrize('config', SNIPPETS, indirect=True)
+def test_the_page_says_which_config_downloads_weights(config, request):
+    name = request.node.callspec.params['config']
+    said = 'download' in PAGE[:PAGE.index(f'# {name}')].rpartition('\n## ')[2]
+    fetched = any(where in str(config.model) for where in ('torchvision:', 'https:'))
+    assert fetched == (said and name != 'faster_rcnn_tiedr50_tied_se_1x.py')  # the section's second config has no weights
 
 
 def test_the_table_of_output_channels():

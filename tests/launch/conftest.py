@@ -12,9 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 #: Everything that makes the demo's config finish in seconds: 64 pixels, 8 images, one epoch.
 TINY = ['train_dataloader.num_workers=0', 'val_dataloader.num_workers=0', 'test_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False',
-        'test_dataloader.persistent_workers=False', 'train_dataloader.batch_size=2', 'train_cfg.max_epochs=1',
-        'train_cfg.val_interval=1']
+        'train_dataloader.batch_size=2', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
 
 
 @pytest.fixture(scope='session')

@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmtied.launch.config import load_config
-from mmtied.launch.weights import use_backbone_checkpoint
+from mmtied.launch.weights import check_backbone, use_backbone_checkpoint
 
 DEMO = 'configs/demo/mask_rcnn_tiedr50_demo.py'
 THIN = {'base_channels': 16}  # as the demo's backbone
@@ -40,7 +40,8 @@ def test_a_detector_starts_from_the_classifier(run_tool, classifier, checkpoint,
     assert code == 0, err
     expected = classifier.backbone.state_dict()
     values = sum(value.numel() for value in expected.values()) / 1e6
-    assert printed == (f'{out}: kept {len(expected)} tensors of the backbone, {values:.2f}M values\n'
+    counted = sum(value.dim() > 0 for value in expected.values())  # without BatchNorm's counters
+    assert printed == (f'{out}: kept {counted} tensors of the backbone, {values:.2f}M values\n'
                        f'dropped 2 tensors of {checkpoint}: head.fc.weight, head.fc.bias\n')
     converted = torch.load(out, weights_only=True)['state_dict']
     assert list(converted) == list(expected)
@@ -60,6 +61,30 @@ def test_a_detector_starts_from_the_classifier(run_tool, classifier, checkpoint,
         assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
+def test_weights_saved_by_distributed_training(run_tool, classifier, tmp_path):
+    """The wrapper's 'module.' comes off in converting, and in a detector that takes the classifier's checkpoint itself."""
+    source, out = tmp_path / 'wrapped.pth', tmp_path / 'backbone.pth'
+    torch.save({f'module.{key}': value for key, value in classifier.state_dict().items()}, source)
+    code, _, err = run_tool('convert_backbone.py', source, out)
+    assert code == 0, err
+    expected = classifier.backbone.state_dict()
+    assert list(torch.load(out)['state_dict']) == list(expected)
+    cfg = load_config(DEMO)
+    use_backbone_checkpoint(cfg, str(source))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        detector = MODELS.build(cfg.model)
+    detector.init_weights()
+    check_backbone(detector, str(source))
+    assert all(torch.equal(value, expected[key]) for key, value in detector.backbone.state_dict().items())
+
+
+def test_folders(run_tool, checkpoint, tmp_path):
+    code, _, err = run_tool('convert_backbone.py', tmp_path, tmp_path / 'out.pth')
+    assert (code, err) == (2, f'error: checkpoint {tmp_path}: is a folder, expected a file\n')
+    code, _, err = run_tool('convert_backbone.py', checkpoint, tmp_path)
+    assert (code, err) == (2, f'error: {tmp_path} is a folder; name a file to write, such as {tmp_path}/backbone.pth\n')
+
+
 def test_it_replaces_a_file_and_an_error_leaves_it(run_tool, checkpoint, tmp_path):
     out = tmp_path / 'backbone.pth'
     out.write_text('old')
@@ -74,7 +99,9 @@ def test_it_replaces_a_file_and_an_error_leaves_it(run_tool, checkpoint, tmp_pat
 
 @pytest.mark.parametrize(('content', 'message'), [
     (None, 'no such file'),
-    ('text', 'not a readable checkpoint'),
+    ('text', 'source.pth: not a readable checkpoint; expected a file that torch.save wrote\n'),
+    ({'state_dict': {'backbone.a.weight': torch.zeros(1), 'backbone.b.weight': torch.tensor([1, float('nan')])}},
+     '1 of 2 tensors of the backbone hold NaN or infinity (b.weight first)'),
     ({'meta': {}}, 'holds no weights'),
     ({'state_dict': {'head.fc.weight': torch.zeros(1)}}, 'no weights named backbone.* (the first is head.fc.weight)'),
     ({'stem.conv.weight': torch.zeros(1)}, "a backbone's own weights need no conversion"),

@@ -14,10 +14,36 @@ def test_config_of_a_package():
     assert cfg.work_dir == 'work_dirs/mask-rcnn_r50_fpn_2x_coco'
 
 
+def test_config_of_mmtied():
+    """From a clone as from an installed package."""
+    shipped = config.load_config('mmtied::mask_rcnn_tiedr50_2x.py')
+    assert shipped.model == config.load_config('configs/mask_rcnn_tiedr50_2x.py').model
+
+
+@pytest.mark.parametrize(('base', 'message'), [
+    ('mmdet::nope.py', 'cannot be read: a package\'s config is named package::folder/file.py, such as mmdet::detr/'),
+    ('mmdet::nope/nope.py', r'cannot be read: no such file, or a _base_ that is none: .*nope/nope.py'),
+    ('nope.py', r'cannot be read: no such file, or a _base_ that is none: .*nope.py'),
+])
+def test_a_base_that_is_not_there(tmp_path, base, message):
+    (tmp_path / 'mine.py').write_text(f'_base_ = {base!r}')
+    with pytest.raises(ValueError, match=message):
+        config.load_config(str(tmp_path / 'mine.py'))
+
+
 def test_mmpretrain_config_gets_what_its_own_tools_set():
     cfg = config.load_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
     assert cfg.train_dataloader.collate_fn.type == 'default_collate'
     assert cfg.train_dataloader.batch_size == 32
+
+
+@pytest.mark.parametrize('name', ['configs/imagenet/tiedr50_in1k.py', 'configs/mask_rcnn_tiedr50_2x.py'])
+def test_no_workers(name):
+    """torch's DataLoader takes what the configs say when the option sets num_workers alone."""
+    cfg = config.load_config(name, {'train_dataloader.num_workers': 0})
+    for split, persistent in (('train', False), ('val', True)):
+        settings = {key: cfg[f'{split}_dataloader'][key] for key in ('num_workers', 'persistent_workers')}
+        assert torch.utils.data.DataLoader([0], **settings).persistent_workers is persistent
 
 
 def test_amp_and_auto_scale_lr(monkeypatch):

@@ -3,17 +3,23 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import MODELS, DefaultScope
 
 from mmtied.backbones import TiedResNet
+from mmtied.launch.config import load_config
+from mmtied.launch.weights import check_model
 
 ROOT = Path(__file__).parents[2]
 DEMO = 'configs/demo/mask_rcnn_tiedr50_demo.py'
+THIN = {'model.backbone': {'base_channels': 16}, 'model.neck': {'in_channels': [64, 128, 256, 512], 'out_channels': 16},
+        'model.bbox_head': {'in_channels': 16, 'feat_channels': 16, 'stacked_convs': 1}}
 
 
 @pytest.mark.slow
@@ -68,13 +74,26 @@ def one_line(err: str) -> str:
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['configs/mask_rcnn_tiedr50_2x.py'],
-     'error: train data: data/coco/annotations/instances_train2017.json not found. Put COCO 2017 there (train2017/, val2017/, '
+     'error: train data: data/coco/annotations/instances_train2017.json not found; val data: '
+     'data/coco/annotations/instances_val2017.json not found. Put COCO 2017 there (train2017/, val2017/, '
      'annotations/ from cocodataset.org), or try the demo data instead: python tools/make_occluded_shapes.py'),
     (['configs/nowhere.py'], 'error: config configs/nowhere.py not found'),
     (['README.md'], 'is not a config file, expected a .py file'),
     (['mmdet::nowhere/nothing.py'], 'error: config mmdet::nowhere/nothing.py cannot be read: '),
     (['mmyolo::yolo/yolo.py'], 'error: the config mmyolo::yolo/yolo.py needs mmyolo, which is not installed'),
     ([DEMO, '--cfg-options', 'max_epochs'], 'error: --cfg-options max_epochs: expected KEY=VALUE'),
+    ([DEMO, '--cfg-options', "model.backbone.plugins=[dict(cfg=dict(type='TiedSE'), position='after_conv3')]"],
+     "position='after_conv3')]: dicts cannot be given on the command line; set their values one by one"),
+    ([DEMO, '--cfg-options', "model.neck={'type': 'FPN', 'num_outs': 5}"], "'num_outs': 5}: dicts cannot be given"),
+    ([DEMO, '--cfg-options', 'model.neck.in_channels=[1,2'], 'in_channels=[1,2: expected numbers, words or lists'),
+    ([DEMO, '--cfg-options', 'model.neck.type=f(1,2)'], 'model.neck.type=f(1,2): expected numbers, words or lists'),
+    ([DEMO, '--cfg-options', 'model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint=x.pth'],
+     "is of type <class 'NoneType'> in base config; for weights of the backbone use tools/train.py --backbone-checkpoint FILE\n"),
+    (['mmtied::nope.py'], 'error: config mmtied::nope.py cannot be read: no such file, or a _base_ that is none: '),
+    ([DEMO, '--cfg-options', 'load_from=nowhere.pth'], 'error: load_from nowhere.pth: no such file'),
+    ([DEMO, '--cfg-options', 'load_from=README.md'], 'error: load_from README.md: not a readable checkpoint'),
+    (['configs/mask_rcnn_r50_2x.py', '--cfg-options', 'model.backbone.init_cfg.checkpoint=nowhere.pth'],
+     'error: model.backbone.init_cfg.checkpoint nowhere.pth: no such file'),
     ([DEMO, '--resume', 'README.md'], 'error: --resume README.md: not a readable checkpoint'),
     ([DEMO, '--resume', 'nowhere.pth'], 'error: --resume nowhere.pth: no such file'),
     ([DEMO, '--backbone-checkpoint', 'nowhere.pth'], 'error: --backbone-checkpoint nowhere.pth: no such file'),
@@ -82,27 +101,50 @@ def one_line(err: str) -> str:
     (['mmpretrain::resnet/resnet50_8xb32_in1k.py', '--backbone-checkpoint', 'x.pth'],
      'error: --backbone-checkpoint is for detectors'),
     ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root=gone/occluded_shapes'],
-     'error: train data: gone/occluded_shapes/annotations/instances_train2017.json not found. Make it: python '
+     'error: train data: gone/occluded_shapes/annotations/instances_train2017.json not found; val data: '
+     'data/occluded_shapes/annotations/instances_val2017.json not found. Make it: python '
      'tools/make_occluded_shapes.py data/occluded_shapes'),
     ([DEMO, '--cfg-options', 'val_dataloader.dataset.data_root=gone', 'train_dataloader.dataset.data_root=.',
-      'train_dataloader.dataset.ann_file=setup.py', 'train_dataloader.dataset.data_prefix.img=tools'],
-     'val_dataloader.dataset.data_root=... val_evaluator.ann_file=...'),
+      'train_dataloader.dataset.ann_file=setup.py', 'train_dataloader.dataset.data_prefix.img=tools',
+      'val_evaluator.ann_file=gone.json'],
+     'error: val data: gone/annotations/instances_val2017.json not found; val data: gone.json not found. Put the data there, or '
+     'say where it is with --cfg-options val_dataloader.dataset.data_root=... val_evaluator.ann_file=...'),
+    (['configs/imagenet/tiedr50_in1k.py', '--cfg-options', 'val_dataloader.dataset.data_root=gone'],
+     'error: train data: data/imagenet/train not found; val data: gone/val not found. Put the data there, or say where it is '
+     'with --cfg-options train_dataloader.dataset.data_root=... val_dataloader.dataset.data_root=...\n'),
+    (['configs/faster_rcnn_tiedr50_voc.py'],
+     'with --cfg-options train_dataloader.dataset.dataset.datasets.0.data_root=... '
+     'train_dataloader.dataset.dataset.datasets.1.data_root=... val_dataloader.dataset.data_root=...\n'),
 ])
 def test_mistakes_are_one_line_and_exit_code_2(run_tool, arguments, message):
     code, _, err = run_tool('train.py', *arguments)
     assert code == 2
-    assert message in one_line(err)
+    assert message in one_line(err) + '\n'
 
 
 @pytest.mark.parametrize(('option', 'message'), [
     ('model.backbone.splits=3', 'no schedule of block numbers for splits=3; known: 2, 4, 6, 8'),
     ('model.backbone.foo=1', "unexpected keyword argument 'foo'"),
     ('model.backbone.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
+    ('train_cfg.max_epochs=abc', "invalid literal for int() with base 10: 'abc'"),
+    ('optim_wrapper.optimizer.lr=abc', "'<=' not supported between instances of"),
+    ('val_evaluator.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
+    ('train_dataloader.dataset.ann_file=annotations/nothing.json', 'annotations/nothing.json'),
 ])
 def test_mistakes_that_only_building_finds(run_tool, tiny_options, tmp_path, option, message):
     code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, option)
     assert code == 2
     assert message in one_line(err)
+
+
+def test_a_wrong_metric_of_testing(run_tool, tiny_options, tmp_path):
+    cfg = load_config(DEMO)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'model.pth')
+    code, _, err = run_tool('test.py', DEMO, tmp_path / 'model.pth', '--work-dir', tmp_path, *tiny_options,
+                            'test_evaluator.type=CocoMetric', 'test_evaluator.metric=area')
+    assert code == 2
+    assert 'but got area' in one_line(err)
 
 
 def test_errors_of_training_keep_their_traceback(run_tool, tiny_options, tmp_path, monkeypatch):
@@ -133,6 +175,31 @@ def test_a_checkpoint_of_another_model(run_tool, tiny_options, tmp_path):
     assert code == 2
     assert "the config's MaskRCNN (backbone.stem.conv.weight is missing" in one_line(err)
     assert not (tmp_path / 'occlusion').exists()
+
+
+@pytest.fixture
+def retinanet(tmp_path):
+    """The weights of RetinaNet with a thin TiedResNet-101."""
+    cfg = load_config('configs/retinanet_tiedr101_1x.py', THIN)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(cfg.model).state_dict()
+
+
+@pytest.mark.parametrize(('config', 'changes', 'message'), [
+    ('configs/retinanet_tiedr50_1x.py', {}, 'backbone.layer3.6.entry.conv.weight is not in this network'),
+    ('configs/retinanet_tiedr101_1x.py', {'bbox_head.centerness.weight': 1}, 'bbox_head.centerness.weight is not in'),
+    ('configs/retinanet_tiedr101_1x.py', {'mask_head.conv.weight': 1}, 'mask_head.conv.weight is not in this network'),
+    ('configs/retinanet_tiedr101_1x.py', {'data_preprocessor.mean': 3, 'bbox_head.bn.num_batches_tracked': 1}, None),
+], ids=['depth', 'branch', 'head', 'buffers'])
+def test_a_checkpoint_with_weights_that_the_model_lacks(retinanet, tmp_path, config, changes, message):
+    torch.save({'state_dict': {**retinanet, **{key: torch.zeros(size) for key, size in changes.items()}}}, tmp_path / 'it.pth')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(load_config(config, THIN).model)
+    if message is None:
+        check_model(model, str(tmp_path / 'it.pth'))
+    else:
+        with pytest.raises(ValueError, match=re.escape(f"does not fit the config's RetinaNet ({message}")):
+            check_model(model, str(tmp_path / 'it.pth'))
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ def test_write_then_check(tool, tmp_path, capsys):
     assert tool.main([]) == 0
     assert capsys.readouterr().out == 'wrote docs/model_zoo.md\nwrote configs/metafile.yml\n'
     assert tool.main(['--check']) == 0
+    assert capsys.readouterr().out == 'docs/model_zoo.md and configs/metafile.yml are up to date\n'
     page = tmp_path / 'docs/model_zoo.md'
     page.write_text(page.read_text().replace('10.00M', '9.99M'))
     assert tool.main(['--check']) == 1
