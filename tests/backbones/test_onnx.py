@@ -17,6 +17,9 @@ FAMILIES = {
     'TiedResNeXt': {'base_channels': 16, 'split_groups': 4, 'split_blocks': (1, 2, 2, 4)},
     'TiedResNeSt': {'base_channels': 8},
     'tied_efficientnet': {'out_indices': (2, 4, 6)},
+    'SharedResNet': {'base_channels': 8, 'num_bases': 2},
+    'SharedResNetCIFAR': {'depth': 20, 'num_bases': 2, 'shared_elements': 16, 'out_indices': (0, 1, 2)},
+    'shared_mobilenet_v2': {'widen_factor': 0.25, 'num_bases': 2, 'out_indices': (1, 3, 6)},
 }
 
 
@@ -26,7 +29,7 @@ def calibrated(family: str) -> nn.Module:
     So every output is of the size of one, and rounding stays far below the tolerance. With the residuals of a random network
     PyTorch itself is more than 1e-3 from its own result in double precision.
     """
-    if family == 'tied_efficientnet':
+    if family in ('tied_efficientnet', 'shared_mobilenet_v2'):
         pytest.importorskip('mmpretrain')
     model = getattr(backbones, family)(**FAMILIES[family])
     for module in model.modules():
