@@ -2,7 +2,7 @@
 # CIFAR-10.
 _base_ = 'mmpretrain::resnet/resnet50_8xb16_cifar100.py'
 model = dict(
-    backbone=dict(_delete_=True, type='mmtied.IGCNetCIFAR', depth=20, base_channels=16, conv_cfg=None),
+    backbone=dict(_delete_=True, type='mmtied.IGCNetCIFAR', depth=20, base_channels=16, conv_cfg=dict(type='Conv2d')),
     head=dict(in_channels=64))
 optim_wrapper = dict(optimizer=dict(nesterov=True, weight_decay=0.0001))
 param_scheduler = dict(milestones=[200, 300, 350], gamma=0.1)

@@ -8,7 +8,7 @@ from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmtied.layers.blocks import check_blocks, check_positive
+from mmtied.layers.blocks import check_positive, divisors
 
 from .bottleneck import Bottleneck
 from .shared_blocks import PadShortcut
@@ -149,10 +149,13 @@ class IGCNet(StagedResNet):
         name = type(self).__name__
         check_positive(name, base_channels=base_channels)
         if shortcut_groups is not None:
-            check_blocks(name, 'base_channels', base_channels, shortcut_groups)
+            check_positive(name, shortcut_groups=shortcut_groups)
+            if base_channels % shortcut_groups:
+                raise ValueError(f'{name}: base_channels={base_channels} cannot be split into shortcut_groups={shortcut_groups} '
+                                 f'groups; it is divisible by {", ".join(map(str, divisors(base_channels)))}')
         if any(plugin.get('position') == 'after_conv3' for plugin in staged.get('plugins') or ()):
-            raise ValueError(f"{name}: plugin position 'after_conv3', expected 'after_conv1' or 'after_conv2'; its blocks have two "
-                             'convolutions')
+            raise ValueError(f"{name}: plugin position 'after_conv3', expected 'after_conv1' or 'after_conv2'; its blocks "
+                             'have two convolutions')
         self.identity = identity
         self.shortcut_groups = shortcut_groups
         if not identity:  # zeros in the last normalisation would leave nothing
@@ -190,7 +193,7 @@ class IGCNetCIFAR(IGCNet):
     Example:
         >>> model = IGCNetCIFAR(depth=8)  # IGC-L24M2
         >>> sum(p.numel() for p in model.parameters() if p.dim() > 1) + 192 * 10 + 10  # with a classifier: 0.047M
-        46954
+        47002
     """
 
     stage_blocks = {6 * half + 2: (half, ) * 3 for half in range(1, 19)}

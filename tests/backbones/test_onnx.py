@@ -17,6 +17,8 @@ FAMILIES = {
     'TiedResNeXt': {'base_channels': 16, 'split_groups': 4, 'split_blocks': (1, 2, 2, 4)},
     'TiedResNeSt': {'base_channels': 8},
     'tied_efficientnet': {'out_indices': (2, 4, 6)},
+    'IGCNet': {'base_channels': 16},
+    'IGCNetCIFAR': {'depth': 14, 'out_indices': (0, 1, 2)},
     'SharedResNet': {'base_channels': 8, 'num_bases': 2},
     'SharedResNetCIFAR': {'depth': 20, 'num_bases': 2, 'shared_elements': 16, 'out_indices': (0, 1, 2)},
     'shared_mobilenet_v2': {'widen_factor': 0.25, 'num_bases': 2, 'out_indices': (1, 3, 6)},
