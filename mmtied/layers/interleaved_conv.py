@@ -3,10 +3,10 @@
 Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 2017, https://arxiv.org/abs/1707.02725,
 Eq. 1 to 7.
 
-Three ways compute the secondary convolution, and the permutations before and after it are in its operands. In contiguous NCHW a
-partition's channels are M rows apart: one batched matrix product reads and writes them so. In channels_last they are M numbers
-apart, which no matrix product can read; where a dense 1x1 convolution is cheap enough, the weight, which is small, is permuted
-and filled up with zeros, and nothing else moves. Otherwise the channels are shuffled for a grouped convolution, and back.
+Three ways compute the secondary convolution with the permutations before and after it. In contiguous NCHW it is one batched
+matrix product, L x L by L x (N H W) for each of the M partitions. In channels_last, where a dense 1x1 convolution is cheap enough,
+the weight, which is small, is permuted and filled up with zeros, and no channel moves. Otherwise the channels are shuffled for a
+grouped convolution, and back.
 """
 
 import torch
@@ -131,7 +131,7 @@ class IGC(nn.Module):
 
     def composed_bias(self) -> Tensor | None:
         """The bias in the order of the outputs, shape (C_out,), or None."""
-        return None if self.secondary.bias is None else self._bias_by_output().flatten()
+        return None if self.secondary.bias is None else self.secondary.bias.view(*reversed(self.partitions)).T.flatten()
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
@@ -149,19 +149,15 @@ class IGC(nn.Module):
 
     def _multiply(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        x = x.reshape(batch, *self.partitions, height * width).transpose(1, 2)
-        x = torch.matmul(self._secondary_matrices(), x).transpose(1, 2)
+        x = x.reshape(batch, *self.partitions, height * width).permute(2, 1, 0, 3)  # (M, L, N, H W)
+        x = torch.bmm(self._secondary_matrices(), x.flatten(2)).view(x.shape)
         if self.secondary.bias is not None:
-            x = x + self._bias_by_output().unsqueeze(-1).to(x.dtype)
-        return x.reshape(batch, channels, height, width)
+            x = x + self.secondary.bias.view(self.num_secondary, self.num_primary, 1, 1).to(x.dtype)
+        return x.permute(2, 1, 0, 3).reshape(batch, channels, height, width)
 
     def _secondary_matrices(self) -> Tensor:
         """W_s of each secondary partition, shape (M, L, L)."""
         return self.secondary.weight.view(self.num_secondary, self.num_primary, self.num_primary)
-
-    def _bias_by_output(self) -> Tensor:
-        """Shape (L, M)."""
-        return self.secondary.bias.view(self.num_secondary, self.num_primary).T
 
     def _permuted_secondary_weight(self) -> Tensor:
         """P W_s P' as a dense 1x1 convolution, shape (C_out, C_out, 1, 1)."""
