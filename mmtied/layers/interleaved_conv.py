@@ -4,9 +4,9 @@ Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 20
 Eq. 1 to 7.
 
 Three ways compute the secondary convolution with the permutations before and after it. In contiguous NCHW it is one batched
-matrix product, L x L by L x (N H W) for each of the M partitions. In channels_last, where a dense 1x1 convolution is cheap enough,
-the weight, which is small, is permuted and filled up with zeros, and no channel moves. Otherwise the channels are shuffled for a
-grouped convolution, and back.
+matrix product, L x L by L x (N H W) for each of the M partitions. In channels_last, where a dense 1x1 convolution is cheap
+enough, the weight, which is small, is permuted and filled up with zeros, and no channel moves. Otherwise the channels are
+shuffled for a grouped convolution, and back.
 """
 
 import torch
