@@ -76,7 +76,7 @@ def train(with_term: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def draw(path: Path) -> None:
     """Train both networks, print how they end, and draw the figure."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), layout='constrained')
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), layout='constrained')
     for name, (colour, with_term) in RUNS.items():
         deviations, losses = train(with_term)
         for number, style in enumerate(('-', '--', ':')):
@@ -87,7 +87,7 @@ def draw(path: Path) -> None:
               f'loss of the last 20 iterations {losses[-20:].mean():.3f}')
     left.set(yscale='log', xlabel='iteration', ylabel="$\\|W^\\top W - I\\|^2$", title='distance from orthonormal')
     right.set(xlabel='iteration', ylabel='cross entropy', title='loss of the classes, mean of 10 iterations')
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, ncols=2, loc='upper center', bbox_to_anchor=(0.5, -0.2))
     right.legend(fontsize=8)
     for axes in (left, right):
         axes.grid(alpha=0.3)
