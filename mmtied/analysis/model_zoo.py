@@ -14,11 +14,12 @@ from mmtied.version import __version__
 
 from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
 from .published import ATTENTION, DETECTORS, NETWORKS, Attention, Detector, Network
+from .published_igc import INTERLEAVED_GROUP_CONVOLUTION
 from .published_shared import SHARED_FILTER_BASES
 from .systems import System, SystemSizes, measure_system
 
 #: The other systems, in the order of the page.
-SYSTEMS = (SHARED_FILTER_BASES, )
+SYSTEMS = (SHARED_FILTER_BASES, INTERLEAVED_GROUP_CONVOLUTION)
 
 #: What every accuracy here is.
 PRINTED = 'printed in the paper, not trained here'
@@ -123,7 +124,8 @@ def _render_system(system: System, sizes: SystemSizes, configs: Path, notes: '_N
     networks = _table(
         ('network', 'table', 'params printed', 'computed', 'difference', 'multiply-adds printed', 'computed', 'difference',
          f'top-1 error {PRINTED}', 'config'), (
-            (n.name + notes.mark(n.note), n.table or '-', *_compare(n.params, sizes.networks[n.name].parameters / 1e6, 'M'),
+            (n.name + notes.mark(n.note), n.table or '-',
+             *_compare(n.params, sizes.as_printed.get(n.name, sizes.networks[n.name].parameters) / 1e6, 'M'),
              *_compare(n.multiply_adds, sizes.networks[n.name].multiply_adds / 1e9, 'G'), _number(n.error),
              _link(configs, n.config)) for n in system.networks))
     detectors = _table(

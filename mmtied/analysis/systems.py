@@ -6,10 +6,13 @@ A system's rows are a `System` in a module of its own (``published_shared``, ...
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
 
@@ -29,6 +32,7 @@ class SystemNetwork:
         channels: Channels of the backbone's last output.
         classes: Classes of the classifier.
         size: Height and width of the image in pixels.
+        counts: What of the parameters is printed, and counted beside it: one of `COUNTS`.
         note: What a reader must know about the figures.
     """
 
@@ -42,6 +46,7 @@ class SystemNetwork:
     channels: int = field(default=2048, kw_only=True)
     classes: int = field(default=1000, kw_only=True)
     size: int = field(default=224, kw_only=True)
+    counts: str = field(default='all', kw_only=True)
     note: str = field(default='', kw_only=True)
 
 
@@ -81,19 +86,37 @@ class System:
 
 
 class SystemSizes(NamedTuple):
-    """What a system's networks and detectors count, by name and by config."""
+    """What a system's networks and detectors count, by name and by config; and the networks as their `counts` say."""
 
     networks: Mapping[str, Complexity]
     detectors: Mapping[str, int]
+    as_printed: Mapping[str, int] = MappingProxyType({})
+
+
+def _layers(module: nn.Module) -> int:
+    """Parameters without those of normalisation layers."""
+    norms = (_NormBase, nn.GroupNorm)
+    return count_parameters(module) - sum(count_parameters(part) for part in module.modules() if isinstance(part, norms))
+
+
+#: What papers count: everything, convolutions and classifier, the backbone, or the backbone's convolutions.
+COUNTS = {
+    'all': count_parameters,
+    'layers': _layers,
+    'backbone': lambda classifier: count_parameters(classifier.backbone),
+    'backbone layers': lambda classifier: _layers(classifier.backbone),
+}
 
 
 def measure_system(system: System, configs: Path) -> SystemSizes:
     """Build and count every network and, from the configs, every detector with what is trained of it."""
-    networks = {}
+    networks, as_printed = {}, {}
     for row in system.networks:
         classifier = ImageNetClassifier(MODELS.build(dict(row.backbone)), row.channels, row.classes)
         networks[row.name] = measure(classifier, row.size)
-    return SystemSizes(networks, {row.config: _trained_parameters(configs / f'{row.config}.py') for row in system.detectors})
+        as_printed[row.name] = COUNTS[row.counts](classifier)
+    detectors = {row.config: _trained_parameters(configs / f'{row.config}.py') for row in system.detectors}
+    return SystemSizes(networks, detectors, as_printed)
 
 
 def _trained_parameters(config: Path) -> int:

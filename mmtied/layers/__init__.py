@@ -1,7 +1,11 @@
-"""Tied layers, and convolutions with shared filter bases, in pure torch."""
+"""Tied layers, convolutions with shared filter bases, and interleaved group convolutions, in pure torch."""
 
+from .interleaved_conv import IGC
+from .partitions import Partitions, leanest_partitions, widest_partitions
 from .shared_basis_conv import FilterBasis, SharedBasisConv, SharedConv2d
+from .sum_fusion import SumFusion
 from .tied_conv import TBC, TGC
 from .tied_linear import TFC
 
-__all__ = ['TBC', 'TFC', 'TGC', 'FilterBasis', 'SharedBasisConv', 'SharedConv2d']
+__all__ = ['IGC', 'TBC', 'TFC', 'TGC', 'FilterBasis', 'Partitions', 'SharedBasisConv', 'SharedConv2d', 'SumFusion',
+           'leanest_partitions', 'widest_partitions']

@@ -28,6 +28,8 @@ NETWORKS = {
     'SharedResNet': ('SharedResNet', {'base_channels': 8, 'num_bases': 2}),
     'SharedResNetCIFAR': ('SharedResNetCIFAR', {'depth': 20, 'num_bases': 2, 'shared_elements': 16, 'out_indices': (0, 1, 2)}),
     'SharedMobileNetV2': ('shared_mobilenet_v2', {'widen_factor': 0.25, 'num_bases': 2, 'out_indices': (1, 3, 6)}),
+    'IGCNet': ('IGCNet', {'base_channels': 16}),
+    'IGCNetCIFAR': ('IGCNetCIFAR', {'depth': 14, 'out_indices': (0, 1, 2)}),
 }
 
 

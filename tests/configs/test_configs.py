@@ -24,6 +24,12 @@ MILLIONS = {
     'sharedr34_s48u1': 11.79, 'sharedmobilenetv2': 3.24, 'sharedmobilenetv2_2bases': 2.98, 'r34': 21.80, 'mobilenetv2': 3.50,
     'r34_cifar100': 21.33, 'sharedr34_s32u1_cifar100': 7.73, 'r32_cifar10': 0.46, 'r56_cifar10': 0.85,
     'sharedr56_s16u1_cifar10': 0.27, 'sharedr56_s16u1_2bases_cifar10': 0.32, 'sharedr32_s16u1_2bases_cifar10': 0.25,
+    'r18': 11.69, 'r18_c69': 13.54, 'igc_l4m32': 12.25, 'igc_l16m16': 13.35, 'igc_l100m2': 8.65,
+    'regconv_w16_d20_cifar10': 0.270, 'regconv_w16_d20_cifar100': 0.276, 'regconv_w18_d20_cifar10': 0.341,
+    'sumfusion_d20_cifar10': 0.268, 'igc_l4m8_d20_cifar10': 0.278, 'igc_l24m2_d20_cifar10': 0.156,
+    'igc_l24m2_d20_cifar100': 0.173, 'igc_l24m2_d8_cifar10': 0.048, 'regconv_w16_d50_ident_cifar10': 0.756,
+    'regconv_w18_d50_ident_cifar10': 0.956, 'igc_l4m8_d50_ident_cifar10': 0.775, 'igc_l24m2_d50_ident_cifar10': 0.425,
+    'igc_l32m26_d20_cifar10': 23.83, 'igc_l32m26_d20_cifar100': 24.13,
 }
 #: Networks that the paper names or that complete a family, without a printed size.
 UNPRINTED = {'tiedr50_nomixer', 'tiedse50', 'tiedse50s', 'tiedx50', 'tiedx50s', 'tiedx101', 'tiedx101s', 'tiedresnest101',
@@ -35,7 +41,7 @@ def network_of(name: str) -> str:
     stem = Path(name).stem
     for start in ('cascade_mask_rcnn_', 'cascade_rcnn_', 'mask_rcnn_', 'faster_rcnn_', 'retinanet_'):
         stem = stem.removeprefix(start)
-    for end in ('_1x', '_2x', '_20e', '_cityscapes', '_voc', '_in1k', '_b8', '_150e', '_300e'):
+    for end in ('_1x', '_2x', '_20e', '_cityscapes', '_voc', '_in1k', '_b8', '_95e', '_150e', '_300e'):
         stem = stem.removesuffix(end)
     return stem
 
@@ -62,11 +68,11 @@ def _use_few_proposals(model: dict) -> None:
         model.test_cfg.rcnn.max_per_img = 5
 
 
-def two_images(model: nn.Module, scope: str) -> dict[str, list]:
+def two_images(model: nn.Module, scope: str, size: int = 64) -> dict[str, list]:
     """A batch of small random images with what the model learns from."""
     if scope == 'mmpretrain':
         from mmpretrain.structures import DataSample
-        images = list(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+        images = list(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8))
         labels = (1, model.head.num_classes - 1)
         return {'inputs': images, 'data_samples': [DataSample().set_gt_label(label) for label in labels]}
     from mmdet.testing import demo_mm_inputs
@@ -95,7 +101,7 @@ def test_trains_and_predicts(name):
     scope = load_config(name).default_scope
     with DefaultScope.overwrite_default_scope(scope):
         model, scope = build(name)
-        batch = two_images(model, scope)
+        batch = two_images(model, scope, 32 if '/cifar/' in name else 64)
         model.train()
         losses, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
         losses.backward()
@@ -112,6 +118,6 @@ def test_trains_and_predicts(name):
         if scope == 'mmpretrain':
             count = sum(p.numel() for p in model.parameters())
         else:
-            count = sum(p.numel() for p in model.backbone.parameters()) + 2048 * 1000 + 1000
+            count = sum(p.numel() for p in model.backbone.parameters()) + model.neck.in_channels[-1] * 1000 + 1000
         digits = len(str(MILLIONS[network]).partition('.')[2])
         assert count / 1e6 == pytest.approx(MILLIONS[network], abs=0.51 * 10**-digits)
