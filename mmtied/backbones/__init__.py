@@ -1,5 +1,6 @@
-"""Tied backbones, and others that share filters, for mmdet detectors and mmpretrain classifiers."""
+"""Tied backbones, others that share filters, and one that learns groups, for mmdet detectors and mmpretrain classifiers."""
 
+from .g_resnext import GResNeXt
 from .shared_mobilenet import shared_mobilenet_v2
 from .shared_resnet import SharedResNet, SharedResNetCIFAR
 from .tied_efficientnet import tied_efficientnet
@@ -8,5 +9,5 @@ from .tied_resnet import TiedResNet
 from .tied_resnext import TiedResNeXt
 from .tied_senet import TiedSENet, TiedSEResNet
 
-__all__ = ['SharedResNet', 'SharedResNetCIFAR', 'TiedResNeSt', 'TiedResNeXt', 'TiedResNet', 'TiedSENet', 'TiedSEResNet',
-           'shared_mobilenet_v2', 'tied_efficientnet']
+__all__ = ['GResNeXt', 'SharedResNet', 'SharedResNetCIFAR', 'TiedResNeSt', 'TiedResNeXt', 'TiedResNet', 'TiedSENet',
+           'TiedSEResNet', 'shared_mobilenet_v2', 'tied_efficientnet']
