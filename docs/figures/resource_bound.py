@@ -22,9 +22,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 from mmtied.backbones import GResNeXt  # noqa: E402
 from mmtied.datasets.shapes import CATEGORIES, draw_shape  # noqa: E402
+from mmtied.layers.dynamic_group_conv import gated_layers  # noqa: E402
 from mmtied.training import GroupHistory, GroupResourceHook  # noqa: E402
 from mmtied.training.group_plots import plot_group_numbers, plot_learning_dynamics  # noqa: E402
-from mmtied.training.group_resource import connections, gated_layers, resource_bound  # noqa: E402
+from mmtied.training.group_resource import connections, resource_bound  # noqa: E402
 from mmtied.training.loss_hook import attach  # noqa: E402
 
 TARGET = Path(__file__).resolve().parents[1] / 'images' / 'resource_bound.png'
@@ -86,9 +87,9 @@ def draw(path: Path) -> None:
         zetas, bound, losses, history = train(with_term)
         left.plot(zetas, color=colour, label=name)
         right.plot(np.arange(9, ITERATIONS), np.convolve(losses, np.ones(10) / 10, mode='valid'), color=colour, label=name)
-        print(f'{name}: zeta from {zetas[0]:.0f} to {zetas[-1]:.0f}, bound {bound:.0f}, at or below it from iteration '
-              f'{next((i for i in range(ITERATIONS) if (zetas[i:] <= bound).all()), None)}, groups {history.group_numbers()[-1]}, '
-              f'loss of the last 20 iterations {losses[-20:].mean():.3f}')
+        stays = next((i for i in range(ITERATIONS) if (zetas[i:] <= bound).all()), None)
+        print(f'{name}: zeta from {zetas[0]:.0f} to {zetas[-1]:.0f}, bound {bound:.0f}, at or below it from iteration {stays}, '
+              f'groups {history.group_numbers()[-1]}, loss of the last 20 iterations {losses[-20:].mean():.3f}')
         if with_term:
             plot_group_numbers(history).savefig(path.with_name('group_numbers.png'))
             plot_learning_dynamics(history).savefig(path.with_name('learning_dynamics.png'))

@@ -123,6 +123,28 @@ class DGConv(nn.Conv2d):
         return self._conv_forward(x, self.masked_weight(), self.bias)
 
 
+def gated_layers(model: nn.Module) -> dict[str, DGConv]:
+    """The layers of a model that learn groups, in its order, by name; those without gates are left out.
+
+    Example:
+        >>> list(gated_layers(nn.Sequential(DGConv(3, 8, 1), DGConv(8, 16, 1))))
+        ['1']
+    """
+    return {name: module for name, module in model.named_modules() if isinstance(module, DGConv) and module.gates is not None}
+
+
+def group_numbers(model: nn.Module) -> dict[str, int]:
+    """The number of groups that each of these layers has now, by name.
+
+    Example:
+        >>> layer = DGConv(8, 8, 1)
+        >>> _ = layer.gates.data.copy_(torch.tensor([1., -1., -1.]))
+        >>> group_numbers(nn.Sequential(layer))
+        {'0': 4}
+    """
+    return {name: layer.group_number for name, layer in gated_layers(model).items()}
+
+
 class GroupMatrix(Function):
     """U from real gates (Eq. 4 to 7), for square convolutions; the gradient passes the sign function unchanged.
 

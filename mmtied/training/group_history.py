@@ -19,8 +19,7 @@ from torch import nn
 
 from mmtied.atomic import atomic_path
 from mmtied.layers import DGConv
-
-from .group_resource import gated_layers
+from mmtied.layers.dynamic_group_conv import gated_layers
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
 from mmtied.layers import DGConv
-from mmtied.layers.dynamic_group_conv import is_open
+from mmtied.layers.dynamic_group_conv import gated_layers, is_open
 
 from .loss_hook import LossHook
 
@@ -67,16 +67,6 @@ class GroupResourceHook(LossHook):
         bound = zeta.new_tensor(resource_bound(layers, self.b))
         factor = torch.where(zeta > bound, (bound / zeta)**self.alpha, 1.)
         return loss * factor.to(loss.dtype), {'zeta': zeta.detach(), 'zeta_bound': bound, 'resource_factor': factor.detach()}
-
-
-def gated_layers(model: nn.Module) -> dict[str, DGConv]:
-    """The layers of a model that learn groups, in its order, by name; those without gates are left out.
-
-    Example:
-        >>> list(gated_layers(nn.Sequential(DGConv(3, 8, 1), DGConv(8, 16, 1))))
-        ['1']
-    """
-    return {name: module for name, module in model.named_modules() if isinstance(module, DGConv) and module.gates is not None}
 
 
 def resource_bound(layers: list[DGConv], b: float) -> float:

@@ -242,7 +242,7 @@ def test_compile(device):
 
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: DGConv(8, 8, 3, groups=4), 'groups=4, expected 1; the layer learns its groups'),
-    (lambda: DGConv(8, 8, 3)(torch.rand(1, 4, 5, 5)), r'expected input of shape \(N, 8, H, W\) or \(8, H, W\), got \(1, 4, 5, 5\)'),
+    (lambda: DGConv(8, 8, 3)(torch.rand(1, 4, 5, 5)), r'expected input of shape \(N, 8, H, W\) or \(8, H, W\), got'),
 ])
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
