@@ -29,7 +29,7 @@ from mmtied.training.group_resource import connections, resource_bound  # noqa: 
 from mmtied.training.loss_hook import attach  # noqa: E402
 
 TARGET = Path(__file__).resolve().parents[1] / 'images' / 'resource_bound.png'
-ITERATIONS, BATCH, SIZE, B = 200, 16, 48, 16
+ITERATIONS, BATCH, SIZE, B = 250, 16, 48, 16
 RUNS = {'with the term': ('#1f7a8c', True), 'without': ('#8d99ae', False)}
 
 
@@ -38,7 +38,7 @@ class ShapeClassifier(BaseModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = GResNeXt(50, base_channels=16, zero_init_residual=False)
+        self.backbone = GResNeXt(50, base_channels=16)
         self.fc = nn.Linear(512, len(CATEGORIES))
 
     def forward(self, inputs: Tensor, labels: Tensor, mode: str = 'loss') -> dict[str, Tensor]:

@@ -12,11 +12,12 @@ from mmengine.registry import MODELS
 
 from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
 from .published import ATTENTION, DETECTORS, NETWORKS, Attention, Detector, Network
+from .published_groupable import GROUPABLE_CONVOLUTION
 from .published_shared import SHARED_FILTER_BASES
 from .systems import System, SystemSizes, measure_system
 
 #: The other systems, in the order of the page.
-SYSTEMS = (SHARED_FILTER_BASES, )
+SYSTEMS = (SHARED_FILTER_BASES, GROUPABLE_CONVOLUTION)
 
 #: What every accuracy here is.
 PRINTED = 'printed in the paper, not trained here'

@@ -16,6 +16,7 @@ FAMILIES = {
     'TiedSEResNet': {'base_channels': 8},
     'TiedResNeXt': {'base_channels': 16, 'split_groups': 4, 'split_blocks': (1, 2, 2, 4)},
     'TiedResNeSt': {'base_channels': 8},
+    'GResNeXt': {'base_channels': 8},
     'tied_efficientnet': {'out_indices': (2, 4, 6)},
 }
 
