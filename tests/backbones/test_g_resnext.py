@@ -42,7 +42,8 @@ def test_every_3x3_convolution_of_resnext(depth):
 @pytest.mark.parametrize('learned', [True, False])
 def test_with_32_groups_it_is_mmdets_resnext(learned):
     """The same weights give the same outputs, whether gates or numbers say 32."""
-    theirs = pytest.importorskip('mmdet.models.backbones').ResNeXt(depth=50, groups=32, base_width=4, norm_eval=False).eval()
+    theirs = pytest.importorskip('mmdet.models.backbones').ResNeXt(depth=50, groups=32, base_width=4)
+    theirs.eval()
     ours = GResNeXt(50, groups=None if learned else 32).eval()
     names = {'conv1': 'stem.conv', 'bn1': 'stem.bn'}
     for old, new in (('conv1', 'entry.conv'), ('bn1', 'entry.bn'), ('conv2', 'grouped.conv'), ('bn2', 'grouped.bn'),
