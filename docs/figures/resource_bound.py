@@ -3,7 +3,7 @@
 
     python docs/figures/resource_bound.py [FILE]
 
-Two networks train on the same drawn shapes, from the same weights and gates; a minute and a half on one core. Beside FILE it also
+Two networks train on the same drawn shapes, from the same weights and gates; a few minutes on one core. Beside FILE it also
 writes group_numbers.png and learning_dynamics.png of the run with the term.
 """
 
