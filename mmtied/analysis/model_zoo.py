@@ -14,12 +14,13 @@ from mmtied.version import __version__
 
 from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
 from .published import ATTENTION, DETECTORS, NETWORKS, Attention, Detector, Network
+from .published_groupable import GROUPABLE_CONVOLUTION
 from .published_igc import INTERLEAVED_GROUP_CONVOLUTION
 from .published_shared import SHARED_FILTER_BASES
 from .systems import System, SystemSizes, measure_system
 
 #: The other systems, in the order of the page.
-SYSTEMS = (SHARED_FILTER_BASES, INTERLEAVED_GROUP_CONVOLUTION)
+SYSTEMS = (SHARED_FILTER_BASES, INTERLEAVED_GROUP_CONVOLUTION, GROUPABLE_CONVOLUTION)
 
 #: What every accuracy here is.
 PRINTED = 'printed in the paper, not trained here'

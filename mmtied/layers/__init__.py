@@ -1,5 +1,6 @@
-"""Tied layers, convolutions with shared filter bases, and interleaved group convolutions, in pure torch."""
+"""Tied layers, convolutions with shared filter bases, interleaved group convolutions, and one that learns its groups; pure torch."""
 
+from .dynamic_group_conv import DGConv
 from .interleaved_conv import IGC
 from .partitions import Partitions, leanest_partitions, widest_partitions
 from .shared_basis_conv import FilterBasis, SharedBasisConv, SharedConv2d
@@ -7,5 +8,5 @@ from .sum_fusion import SumFusion
 from .tied_conv import TBC, TGC
 from .tied_linear import TFC
 
-__all__ = ['IGC', 'TBC', 'TFC', 'TGC', 'FilterBasis', 'Partitions', 'SharedBasisConv', 'SharedConv2d', 'SumFusion',
+__all__ = ['IGC', 'TBC', 'TFC', 'TGC', 'DGConv', 'FilterBasis', 'Partitions', 'SharedBasisConv', 'SharedConv2d', 'SumFusion',
            'leanest_partitions', 'widest_partitions']

@@ -30,6 +30,7 @@ NETWORKS = {
     'SharedMobileNetV2': ('shared_mobilenet_v2', {'widen_factor': 0.25, 'num_bases': 2, 'out_indices': (1, 3, 6)}),
     'IGCNet': ('IGCNet', {'base_channels': 16}),
     'IGCNetCIFAR': ('IGCNetCIFAR', {'depth': 14, 'out_indices': (0, 1, 2)}),
+    'GResNeXt': ('GResNeXt', {'base_channels': 8}),
 }
 
 

@@ -23,6 +23,8 @@ MILLIONS = {
     'sharedr50': 20.51, 'sharedr50_2bases': 18.26, 'sharedr50_all': 16.02, 'sharedr50_noorthoreg': 20.51, 'sharedr101': 29.47,
     'sharedr34_s48u1': 11.79, 'sharedmobilenetv2': 3.24, 'sharedmobilenetv2_2bases': 2.98, 'r34': 21.80, 'mobilenetv2': 3.50,
     'r34_cifar100': 21.33, 'sharedr34_s32u1_cifar100': 7.73, 'r32_cifar10': 0.46, 'r56_cifar10': 0.85,
+    'x50_32x4d': 25.03, 'x101_32x4d': 44.18,  # G-ResNeXt's weights are dense while it trains
+    'gx50': 68.88, 'gx50_b96': 68.88, 'gx101': 126.89, 'gx101_b96': 126.89,
     'sharedr56_s16u1_cifar10': 0.27, 'sharedr56_s16u1_2bases_cifar10': 0.32, 'sharedr32_s16u1_2bases_cifar10': 0.25,
     'r18': 11.69, 'r18_c69': 13.54, 'igc_l4m32': 12.25, 'igc_l16m16': 13.35, 'igc_l100m2': 8.65,
     'regconv_w16_d20_cifar10': 0.270, 'regconv_w16_d20_cifar100': 0.276, 'regconv_w18_d20_cifar10': 0.341,
