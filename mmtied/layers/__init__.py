@@ -1,4 +1,4 @@
-"""Tied layers, convolutions with shared filter bases, interleaved group convolutions, and one that learns its groups; pure torch."""
+"""Tied layers, shared filter bases, interleaved group convolutions, and a convolution that learns its groups, in pure torch."""
 
 from .dynamic_group_conv import DGConv
 from .interleaved_conv import IGC
