@@ -8,6 +8,6 @@ from .compat import is_installed
 from .version import __version__
 
 if is_installed('mmengine', 'mmcv'):
-    from . import backbones, evaluation, plugins, registry  # noqa: F401
+    from . import backbones, evaluation, plugins, registry, training  # noqa: F401
 
 __all__ = ['__version__']

@@ -11,7 +11,7 @@ from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
 
-from .layers import TBC, TFC, TGC
+from .layers import IGC, TBC, TFC, TGC, DGConv, SumFusion
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmtied')
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmtied')
@@ -19,5 +19,5 @@ METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmtied')
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmtied')
 
 # The layers are pure torch and cannot register themselves. ConvModule and mmcv's build_conv_layer find them by these names.
-for _layer in (TBC, TGC, TFC):
+for _layer in (TBC, TGC, TFC, IGC, SumFusion, DGConv):
     ROOT_MODELS.register_module(module=_layer)

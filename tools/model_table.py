@@ -4,7 +4,7 @@
     python tools/model_table.py            # write both
     python tools/model_table.py --check    # write nothing; exit code 1 where a file is stale
 
-About a minute on one core. mmdet and mmpretrain are needed for the untied networks.
+A few minutes on one core. mmdet and mmpretrain are needed for the untied networks.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmtied  # noqa: F401
-from mmtied.analysis.model_zoo import measure_attention, measure_networks, render_metafile, render_page
+from mmtied.analysis.model_zoo import measure_attention, measure_networks, measure_systems, render_metafile, render_page
 from mmtied.atomic import atomic_path
 from mmtied.cli import user_errors
 from mmtied.compat import require
@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors():
         for package in ('mmdet', 'mmpretrain'):
             require(package, 'the model table')
-        sizes, attention = measure_networks(), measure_attention()
         configs = ROOT / 'configs'
-        texts = {ROOT / 'docs' / 'model_zoo.md': render_page(sizes, attention, configs),
-                 configs / 'metafile.yml': render_metafile(sizes, attention, configs)}
+        sizes, attention, systems = measure_networks(), measure_attention(), measure_systems(configs)
+        texts = {ROOT / 'docs' / 'model_zoo.md': render_page(sizes, attention, configs, systems),
+                 configs / 'metafile.yml': render_metafile(sizes, attention, configs, systems)}
         stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding='utf-8') != text]
         for path in stale:
             name = path.relative_to(ROOT)

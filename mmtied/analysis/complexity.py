@@ -24,30 +24,31 @@ class Complexity(NamedTuple):
 
 
 class ImageNetClassifier(nn.Module):
-    """A backbone with average pooling and a fully connected layer of 1000 classes, which papers include in their counts.
+    """A backbone with average pooling and a fully connected layer, which papers include in their counts.
 
     Args:
         backbone: Returns a tuple of feature maps, of which the last is classified.
         channels: Channels of the last feature map.
+        classes: Number of classes.
 
     Shape:
         - Input: (N, 3, H, W).
-        - Output: (N, 1000).
+        - Output: (N, classes).
     """
 
-    def __init__(self, backbone: nn.Module, channels: int = 2048) -> None:
+    def __init__(self, backbone: nn.Module, channels: int = 2048, classes: int = 1000) -> None:
         super().__init__()
         self.backbone = backbone
-        self.fc = nn.Linear(channels, 1000)
+        self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify x."""
         return self.fc(self.backbone(x)[-1].mean(dim=(2, 3)))
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Parameters, trainable or not; one that several layers share counts once."""
-    return sum(p.numel() for p in model.parameters())
+def count_parameters(model: nn.Module, trained_only: bool = False) -> int:
+    """Parameters, trainable or not unless trained_only; one that several layers share counts once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained_only)
 
 
 def measure(model: nn.Module, size: int = 224) -> Complexity:

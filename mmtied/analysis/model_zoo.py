@@ -14,6 +14,13 @@ from mmtied.version import __version__
 
 from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
 from .published import ATTENTION, DETECTORS, NETWORKS, Attention, Detector, Network
+from .published_groupable import GROUPABLE_CONVOLUTION
+from .published_igc import INTERLEAVED_GROUP_CONVOLUTION
+from .published_shared import SHARED_FILTER_BASES
+from .systems import System, SystemSizes, measure_system
+
+#: The other systems, in the order of the page.
+SYSTEMS = (SHARED_FILTER_BASES, INTERLEAVED_GROUP_CONVOLUTION, GROUPABLE_CONVOLUTION)
 
 #: What every accuracy here is.
 PRINTED = 'printed in the paper, not trained here'
@@ -77,13 +84,20 @@ def measure_attention(rows: Iterable[Attention] = ATTENTION) -> dict[tuple[str, 
                                            if type(layer).__name__ in _ATTENTION_LAYERS) for row in rows}
 
 
-def render_page(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int], configs: Path) -> str:
+def measure_systems(configs: Path, systems: Iterable[System] = SYSTEMS) -> dict[str, SystemSizes]:
+    """What the other systems' networks count, by the system's title; a minute or two on one core."""
+    return {system.title: measure_system(system, configs) for system in systems}
+
+
+def render_page(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int], configs: Path,
+                systems: Mapping[str, SystemSizes] | None = None) -> str:
     """The page docs/model_zoo.md.
 
     Args:
         sizes: From `measure_networks`.
         attention: From `measure_attention`.
         configs: The folder of configs.
+        systems: From `measure_systems`; one that is missing is left out.
     """
     notes = _Notes()
     networks = _table(
@@ -101,10 +115,32 @@ def render_page(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, s
             (d.detector, d.backbone + notes.mark(d.note), d.dataset, d.schedule or '-', d.table or '-',
              f'{_backbone_millions(d, sizes, attention):.2f}M', _number(d.box_ap), _number(d.mask_ap), _link(configs, d.config))
             for d in DETECTORS if _file(configs, d.config).is_file()))
-    return '\n'.join((_INTRODUCTION, networks, _ATTENTION_TEXT, modules, _DETECTOR_TEXT, detectors, notes.text()))
+    others = [_render_system(system, systems[system.title], configs, notes) for system in SYSTEMS
+              if system.title in (systems or {})]
+    return '\n'.join((_INTRODUCTION, networks, _ATTENTION_TEXT, modules, _DETECTOR_TEXT, detectors, *others, notes.text()))
 
 
-def render_metafile(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int], configs: Path) -> str:
+def _render_system(system: System, sizes: SystemSizes, configs: Path, notes: '_Notes') -> str:
+    """A system's section: its text, its classifiers and its detectors."""
+    networks = _table(
+        ('network', 'table', 'params printed', 'computed', 'difference', 'multiply-adds printed', 'computed', 'difference',
+         f'top-1 error {PRINTED}', 'config'), (
+            (n.name + notes.mark(n.note), n.table or '-',
+             *_compare(n.params, sizes.as_printed.get(n.name, sizes.networks[n.name].parameters) / 1e6, 'M'),
+             *_compare(n.multiply_adds, sizes.networks[n.name].multiply_adds / 1e9, 'G'), _number(n.error),
+             _link(configs, n.config)) for n in system.networks))
+    detectors = _table(
+        ('detector', 'backbone', 'table', 'trained params printed', 'computed', 'difference', f'box AP {PRINTED}',
+         f'mask AP {PRINTED}', 'config'), (
+            (d.detector, d.backbone + notes.mark(d.note), d.table or '-',
+             *_compare(d.params, sizes.detectors[d.config] / 1e6, 'M'), _number(d.box_ap), _number(d.mask_ap),
+             _link(configs, d.config)) for d in system.detectors))
+    head = f'## {system.title}\n\n[{system.paper}]({system.url}). {system.text}\n'
+    return '\n'.join((head, networks, *([detectors] if system.detectors else [])))
+
+
+def render_metafile(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int], configs: Path,
+                    systems: Mapping[str, SystemSizes] | None = None) -> str:
     """configs/metafile.yml: every config that exists, with its size and what the paper prints; arguments as in `render_page`."""
     models = []
     for network in NETWORKS:
@@ -127,15 +163,43 @@ def render_metafile(sizes: Mapping[str, Complexity], attention: Mapping[tuple[st
                                  ('Instance Segmentation', detector.dataset, 'mask AP', detector.mask_ap)))
     paper = {'URL': 'https://arxiv.org/abs/2009.12021',
              'Title': 'Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters'}
-    common = {'Paper': paper, 'README': '../docs/model_zoo.md', 'Code': {'URL': 'mmtied/backbones', 'Version': __version__}}
-    content = {'Collections': [{'Name': name, **common} for name in (_TIED, _UNTIED)], 'Models': models}
+    code = {'README': '../docs/model_zoo.md', 'Code': {'URL': 'mmtied/backbones', 'Version': __version__}}
+    collections = [{'Name': name, 'Paper': paper, **code} for name in (_TIED, _UNTIED)]
+    for system in SYSTEMS:
+        if system.title in (systems or {}):
+            collections.append({'Name': system.title, 'Paper': {'URL': system.url, 'Title': system.paper}, **code})
+            models += _system_models(system, systems[system.title], configs)
+    content = {'Collections': collections, 'Models': models}
     return _METAFILE_HEAD + yaml.safe_dump(content, sort_keys=False, width=130)
 
 
-def _model(config: str, metadata: dict, *results: tuple[str, str, str, float | None]) -> dict:
+def _system_models(system: System, sizes: SystemSizes, configs: Path) -> list[dict]:
+    """The metafile's entries of a system, for the configs that exist."""
+    models = []
+    for network in system.networks:
+        if _file(configs, network.config).is_file():
+            size = sizes.networks[network.name]
+            data = {1000: 'ImageNet-1k', 100: 'CIFAR-100', 10: 'CIFAR-10'}[network.classes]
+            metadata = {'Training Data': data, 'Architecture': [network.name], 'Parameters (M)': round(size.parameters / 1e6, 2),
+                        'Multiply-Adds (G)': round(size.multiply_adds / 1e9, 2)}
+            if network.params:
+                metadata['Parameters Printed In The Paper (M)'] = network.params
+            models.append(_model(network.config, metadata, ('Image Classification', data, 'top-1 error', network.error),
+                                 collection=system.title))
+    for detector in system.detectors:
+        if _file(configs, detector.config).is_file():
+            metadata = {'Training Data': 'COCO', 'Architecture': [detector.detector, detector.backbone, 'FPN'],
+                        'Trained Parameters (M)': round(sizes.detectors[detector.config] / 1e6, 2)}
+            models.append(_model(detector.config, metadata, ('Object Detection', 'COCO', 'box AP', detector.box_ap),
+                                 ('Instance Segmentation', 'COCO', 'mask AP', detector.mask_ap), collection=system.title))
+    return models
+
+
+def _model(config: str, metadata: dict, *results: tuple[str, str, str, float | None],
+           collection: str | None = None) -> dict:
     """A metafile's entry; a result without a printed figure is left out."""
-    entry = {'Name': Path(config).name, 'In Collection': _TIED if 'tied' in config else _UNTIED,
-             'Config': f'configs/{config}.py', 'Metadata': metadata}
+    collection = collection or (_TIED if 'tied' in config else _UNTIED)
+    entry = {'Name': Path(config).name, 'In Collection': collection, 'Config': f'configs/{config}.py', 'Metadata': metadata}
     printed = [{'Task': task, 'Dataset': dataset, 'Metrics': {f'{metric} ({PRINTED_ASIDE})': value}}
                for task, dataset, metric, value in results if value is not None]
     return {**entry, 'Results': printed} if printed else entry

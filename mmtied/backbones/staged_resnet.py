@@ -6,7 +6,7 @@ serves mmpretrain's classifiers as well.
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
@@ -33,7 +33,7 @@ class StagedResNet(BaseModule):
     """A stem and up to four stages of residual blocks; subclasses say what a block is.
 
     Args:
-        depth: 50, 101 or 152.
+        depth: One of `stage_blocks`.
         in_channels: Channels of the image.
         stem_channels: Channels of the stem; base_channels if None.
         base_channels: Base channels of the first stage; each stage doubles them.
@@ -61,6 +61,11 @@ class StagedResNet(BaseModule):
     Raises:
         ValueError: A setting that cannot be built; the message says what would work.
     """
+
+    #: Blocks in each stage, by depth.
+    stage_blocks: Mapping[int, tuple[int, ...]] = STAGE_BLOCKS
+    #: Output channels of a block as a multiple of its planes.
+    expansion: int = Bottleneck.expansion
 
     def __init__(self,
                  depth: int = 50,
@@ -91,9 +96,9 @@ class StagedResNet(BaseModule):
             check_sequence(name, setting, values)
         plugins = list(plugins or [])
         check_positive(name, in_channels=in_channels, base_channels=base_channels, stem_channels=stem_channels or base_channels)
-        _check_choice(name, 'depth', depth, STAGE_BLOCKS)
+        _check_choice(name, 'depth', depth, self.stage_blocks)
         _check_choice(name, 'style', style, ('pytorch', 'caffe'))
-        _check_choice(name, 'num_stages', num_stages, (1, 2, 3, 4))
+        _check_choice(name, 'num_stages', num_stages, range(1, len(self.stage_blocks[depth]) + 1))
         _check_choice(name, 'frozen_stages', frozen_stages, range(-1, num_stages + 1))
         for setting, values in (('strides', strides), ('dilations', dilations)):
             if len(values) < num_stages:
@@ -113,30 +118,43 @@ class StagedResNet(BaseModule):
         norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
         check_registered(name, 'norm_cfg', norm_cfg)
 
-        self.stem = _stem(in_channels, stem_channels, deep_stem, conv_cfg, norm_cfg)
+        self.stem = self.make_stem(in_channels, stem_channels, deep_stem, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.stage_names = [f'layer{stage + 1}' for stage in range(num_stages)]
         channels = stem_channels
-        for stage, (layer, num_blocks) in enumerate(zip(self.stage_names, STAGE_BLOCKS[depth], strict=False)):
+        for stage, (layer, num_blocks) in enumerate(zip(self.stage_names, self.stage_blocks[depth], strict=False)):
             planes = base_channels * 2**stage
             blocks = []
             for index in range(num_blocks):
-                blocks.append(
-                    self.make_block(
-                        in_channels=channels,
-                        planes=planes,
-                        stride=strides[stage] if index == 0 else 1,
-                        dilation=dilations[stage],
-                        style=style,
-                        avg_down=avg_down,
-                        plugins=plugins_of_stage(name, plugins, stage, num_stages),
-                        with_cp=with_cp,
-                        conv_cfg=conv_cfg,
-                        norm_cfg=norm_cfg))
-                channels = planes * blocks[-1].expansion
-            self.add_module(layer, nn.Sequential(*blocks))
+                blocks.append({
+                    'in_channels': channels,
+                    'planes': planes,
+                    'stride': strides[stage] if index == 0 else 1,
+                    'dilation': dilations[stage],
+                    'style': style,
+                    'avg_down': avg_down,
+                    'plugins': plugins_of_stage(name, plugins, stage, num_stages),
+                    'with_cp': with_cp,
+                    'conv_cfg': conv_cfg,
+                    'norm_cfg': norm_cfg,
+                })
+                channels = planes * self.expansion
+            self.add_module(layer, self.make_stage(blocks))
 
         self._freeze_stages()
+
+    def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
+        """Build the layers before the pooling: one 7x7 convolution, or three 3x3 ones; cfgs are conv_cfg and norm_cfg."""
+        if not deep:
+            return ConvModule(in_channels, channels, 7, 2, 3, **cfgs)
+        return nn.Sequential(
+            ConvModule(in_channels, channels // 2, 3, 2, 1, **cfgs),
+            ConvModule(channels // 2, channels // 2, 3, 1, 1, **cfgs),
+            ConvModule(channels // 2, channels, 3, 1, 1, **cfgs))
+
+    def make_stage(self, blocks: list[dict]) -> nn.Module:
+        """Build a stage, which iterates over its blocks, from the settings of each block for `make_block`."""
+        return nn.Sequential(*(self.make_block(**settings) for settings in blocks))
 
     @abstractmethod
     def make_block(self, **settings) -> Bottleneck:
@@ -200,14 +218,3 @@ class StagedResNet(BaseModule):
 def _check_choice(backbone: str, setting: str, value: object, choices: Sequence) -> None:
     if isinstance(value, (list, dict)) or value not in choices:
         raise ValueError(f'{backbone}: {setting}={value!r}, expected one of {", ".join(map(repr, choices))}')
-
-
-def _stem(in_channels: int, channels: int, deep: bool, conv_cfg: dict | None, norm_cfg: dict) -> nn.Module:
-    """The layers before the pooling: one 7x7 convolution, or three 3x3 ones."""
-    common = {'conv_cfg': conv_cfg, 'norm_cfg': norm_cfg}
-    if not deep:
-        return ConvModule(in_channels, channels, 7, 2, 3, **common)
-    return nn.Sequential(
-        ConvModule(in_channels, channels // 2, 3, 2, 1, **common),
-        ConvModule(channels // 2, channels // 2, 3, 1, 1, **common),
-        ConvModule(channels // 2, channels, 3, 1, 1, **common))

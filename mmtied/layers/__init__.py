@@ -1,6 +1,12 @@
-"""Tied layers in pure torch."""
+"""Tied layers, shared filter bases, interleaved group convolutions, and a convolution that learns its groups, in pure torch."""
 
+from .dynamic_group_conv import DGConv
+from .interleaved_conv import IGC
+from .partitions import Partitions, leanest_partitions, widest_partitions
+from .shared_basis_conv import FilterBasis, SharedBasisConv, SharedConv2d
+from .sum_fusion import SumFusion
 from .tied_conv import TBC, TGC
 from .tied_linear import TFC
 
-__all__ = ['TBC', 'TFC', 'TGC']
+__all__ = ['IGC', 'TBC', 'TFC', 'TGC', 'DGConv', 'FilterBasis', 'Partitions', 'SharedBasisConv', 'SharedConv2d', 'SumFusion',
+           'leanest_partitions', 'widest_partitions']

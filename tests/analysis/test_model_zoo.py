@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 import mmtied  # noqa: F401
 from mmtied.analysis.complexity import Complexity, count_parameters
-from mmtied.analysis.model_zoo import measure_attention, measure_networks, render_metafile, render_page
+from mmtied.analysis.model_zoo import SYSTEMS, measure_attention, measure_networks, measure_systems, render_metafile, render_page
 from mmtied.analysis.published import ATTENTION, DETECTORS, NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,16 +21,17 @@ def test_generated_files_are_up_to_date():
     """Every network is built and counted anew."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
-    sizes, attention = measure_networks(), measure_attention()
+    sizes, attention, systems = measure_networks(), measure_attention(), measure_systems(CONFIGS)
     advice = 'stale: run python tools/model_table.py'
-    assert (ROOT / 'docs/model_zoo.md').read_text() == render_page(sizes, attention, CONFIGS), advice
-    assert (CONFIGS / 'metafile.yml').read_text() == render_metafile(sizes, attention, CONFIGS), advice
+    assert (ROOT / 'docs/model_zoo.md').read_text() == render_page(sizes, attention, CONFIGS, systems), advice
+    assert (CONFIGS / 'metafile.yml').read_text() == render_metafile(sizes, attention, CONFIGS, systems), advice
 
 
 def test_every_config_is_in_the_table():
-    files = {str(path.relative_to(CONFIGS).with_suffix('')) for folder in (CONFIGS, CONFIGS / 'imagenet')
+    files = {str(path.relative_to(CONFIGS).with_suffix('')) for folder in (CONFIGS, CONFIGS / 'imagenet', CONFIGS / 'cifar')
              for path in folder.glob('*.py')}
     named = {f'imagenet/{network.config}' for network in NETWORKS} | {detector.config for detector in DETECTORS}
+    named |= {row.config for system in SYSTEMS for row in (*system.networks, *system.detectors)}
     assert files <= named
     assert {row.config for row in ATTENTION} <= named
 

@@ -25,6 +25,12 @@ NETWORKS = {
     'no mixer': ('TiedResNet', {**SHORT, 'mixer_fusion': 'none'}),
     'plugins': ('TiedResNet', {**SHORT, 'plugins': PLUGINS}),
     'TiedResNet-50-S': ('TiedResNet', {'base_width': 18}),
+    'SharedResNet': ('SharedResNet', {'base_channels': 8, 'num_bases': 2}),
+    'SharedResNetCIFAR': ('SharedResNetCIFAR', {'depth': 20, 'num_bases': 2, 'shared_elements': 16, 'out_indices': (0, 1, 2)}),
+    'SharedMobileNetV2': ('shared_mobilenet_v2', {'widen_factor': 0.25, 'num_bases': 2, 'out_indices': (1, 3, 6)}),
+    'IGCNet': ('IGCNet', {'base_channels': 16}),
+    'IGCNetCIFAR': ('IGCNetCIFAR', {'depth': 14, 'out_indices': (0, 1, 2)}),
+    'GResNeXt': ('GResNeXt', {'base_channels': 8}),
 }
 
 
@@ -35,7 +41,7 @@ def calibrated(network: str) -> nn.Module:
     PyTorch itself is more than 1e-3 from its own result in double precision.
     """
     family, settings = NETWORKS[network]
-    if family == 'tied_efficientnet':
+    if family in ('tied_efficientnet', 'shared_mobilenet_v2'):
         pytest.importorskip('mmpretrain')
     model = getattr(backbones, family)(**settings)
     for module in model.modules():

@@ -12,7 +12,7 @@ from mmtied.launch.config import load_config
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 
-#: Millions of parameters with an ImageNet head: the printed networks as specified, the baselines as they are known.
+#: Millions of parameters with an ImageNet head, CIFAR's with their own: the printed networks as specified, the baselines as they are known.
 MILLIONS = {
     'r50': 25.56, 'r101': 44.55, 'x101_32x8d': 88.79, 'se101': 49.33, 'resnest50fast': 27.5, 'efficientnet_b0': 5.29,
     'tiedr50': 21.95, 'tiedr50s': 13.92, 'tiedr101': 39.29, 'tiedr101s': 24.00, 'tiedr50_2s48w': 23.64, 'tiedr50_6s24w': 23.24,
@@ -20,6 +20,18 @@ MILLIONS = {
     'tiedresnest50s': 16.27, 'se50_tiedse1': 28.1, 'se50_tiedse2': 26.2, 'se50_tiedse4': 25.7, 'se50_tiedse8': 25.6,
     'efficientnet_b0_tiedse2': 4.81, 'efficientnet_b0_tiedse4': 4.69,
     'r50_gcb': 35.6, 'r50_tiedgcb2': 28.1, 'r50_tiedgcb4': 26.2,
+    'sharedr50': 20.51, 'sharedr50_2bases': 18.26, 'sharedr50_all': 16.02, 'sharedr50_noorthoreg': 20.51, 'sharedr101': 29.47,
+    'sharedr34_s48u1': 11.79, 'sharedmobilenetv2': 3.24, 'sharedmobilenetv2_2bases': 2.98, 'r34': 21.80, 'mobilenetv2': 3.50,
+    'r34_cifar100': 21.33, 'sharedr34_s32u1_cifar100': 7.73, 'r32_cifar10': 0.46, 'r56_cifar10': 0.85,
+    'x50_32x4d': 25.03, 'x101_32x4d': 44.18,  # G-ResNeXt's weights are dense while it trains
+    'gx50': 68.88, 'gx50_b96': 68.88, 'gx101': 126.89, 'gx101_b96': 126.89,
+    'sharedr56_s16u1_cifar10': 0.27, 'sharedr56_s16u1_2bases_cifar10': 0.32, 'sharedr32_s16u1_2bases_cifar10': 0.25,
+    'r18': 11.69, 'r18_c69': 13.54, 'igc_l4m32': 12.25, 'igc_l16m16': 13.35, 'igc_l100m2': 8.65,
+    'regconv_w16_d20_cifar10': 0.270, 'regconv_w16_d20_cifar100': 0.276, 'regconv_w18_d20_cifar10': 0.341,
+    'sumfusion_d20_cifar10': 0.268, 'igc_l4m8_d20_cifar10': 0.278, 'igc_l24m2_d20_cifar10': 0.156,
+    'igc_l24m2_d20_cifar100': 0.173, 'igc_l24m2_d8_cifar10': 0.048, 'regconv_w16_d50_ident_cifar10': 0.756,
+    'regconv_w18_d50_ident_cifar10': 0.956, 'igc_l4m8_d50_ident_cifar10': 0.775, 'igc_l24m2_d50_ident_cifar10': 0.425,
+    'igc_l32m26_d20_cifar10': 23.83, 'igc_l32m26_d20_cifar100': 24.13,
 }
 #: Networks that the paper names or that complete a family, without a printed size.
 UNPRINTED = {'tiedr50_nomixer', 'tiedse50', 'tiedse50s', 'tiedx50', 'tiedx50s', 'tiedx101', 'tiedx101s', 'tiedresnest101',
@@ -31,7 +43,7 @@ def network_of(name: str) -> str:
     stem = Path(name).stem
     for start in ('cascade_mask_rcnn_', 'cascade_rcnn_', 'mask_rcnn_', 'faster_rcnn_', 'retinanet_'):
         stem = stem.removeprefix(start)
-    for end in ('_1x', '_2x', '_20e', '_cityscapes', '_voc', '_in1k'):
+    for end in ('_1x', '_2x', '_20e', '_cityscapes', '_voc', '_in1k', '_b8', '_95e', '_150e', '_300e'):
         stem = stem.removesuffix(end)
     return stem
 
@@ -58,12 +70,13 @@ def _use_few_proposals(model: dict) -> None:
         model.test_cfg.rcnn.max_per_img = 5
 
 
-def two_images(model: nn.Module, scope: str) -> dict[str, list]:
+def two_images(model: nn.Module, scope: str, size: int = 64) -> dict[str, list]:
     """A batch of small random images with what the model learns from."""
     if scope == 'mmpretrain':
         from mmpretrain.structures import DataSample
-        images = list(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
-        return {'inputs': images, 'data_samples': [DataSample().set_gt_label(label) for label in (1, 999)]}
+        images = list(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8))
+        labels = (1, model.head.num_classes - 1)
+        return {'inputs': images, 'data_samples': [DataSample().set_gt_label(label) for label in labels]}
     from mmdet.testing import demo_mm_inputs
     head = model.bbox_head if hasattr(model, 'bbox_head') else model.roi_head.bbox_head
     classes = (head[-1] if isinstance(head, nn.ModuleList) else head).num_classes
@@ -74,7 +87,7 @@ def check_predictions(model: nn.Module, scope: str, results: list) -> None:
     assert len(results) == 2
     for result in results:
         if scope == 'mmpretrain':
-            assert result.pred_score.shape == (1000, )
+            assert result.pred_score.shape == (model.head.num_classes, )
             torch.testing.assert_close(result.pred_score.sum(), Tensor([1])[0])
         else:
             assert result.pred_instances.bboxes.shape[1:] == (4, )
@@ -85,12 +98,12 @@ def check_predictions(model: nn.Module, scope: str, results: list) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
 def test_trains_and_predicts(name):
-    if '/imagenet/' in name or '_se101_' in name:
+    if '/imagenet/' in name or '/cifar/' in name or '_se101_' in name:
         pytest.importorskip('mmpretrain')
     scope = load_config(name).default_scope
     with DefaultScope.overwrite_default_scope(scope):
         model, scope = build(name)
-        batch = two_images(model, scope)
+        batch = two_images(model, scope, 32 if '/cifar/' in name else 64)
         model.train()
         losses, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
         losses.backward()
@@ -104,7 +117,9 @@ def test_trains_and_predicts(name):
     network = network_of(name)
     assert (network in MILLIONS) != (network in UNPRINTED)
     if network in MILLIONS:
-        count = sum(p.numel() for p in model.backbone.parameters())
-        count += (1280 if network.startswith('efficientnet') else 2048) * 1000 + 1000
+        if scope == 'mmpretrain':
+            count = sum(p.numel() for p in model.parameters())
+        else:
+            count = sum(p.numel() for p in model.backbone.parameters()) + model.neck.in_channels[-1] * 1000 + 1000
         digits = len(str(MILLIONS[network]).partition('.')[2])
         assert count / 1e6 == pytest.approx(MILLIONS[network], abs=0.51 * 10**-digits)

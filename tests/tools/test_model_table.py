@@ -21,6 +21,7 @@ def tool(tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'ROOT', tmp_path)
     monkeypatch.setattr(module, 'measure_networks', lambda: {n.name: Complexity(10**7, 10**9) for n in NETWORKS})
     monkeypatch.setattr(module, 'measure_attention', lambda: {(a.network, a.module): 10**5 for a in ATTENTION})
+    monkeypatch.setattr(module, 'measure_systems', lambda configs: {})
     return module
 
 

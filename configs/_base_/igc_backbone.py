@@ -1,0 +1,12 @@
+# IGC-L100M2 + Ident. in place of a detector's ResNet-18: `model = dict(backbone=_base_.igc_backbone, neck=_base_.igc_neck)`.
+# Nothing is frozen and BatchNorm trains, across processes, because no ImageNet weights of these networks have been published.
+# With a backbone trained on configs/imagenet: tools/train.py CONFIG --backbone-checkpoint FILE, which freezes as mmdet does.
+igc_backbone = dict(
+    type='mmtied.IGCNet',
+    base_channels=200,
+    conv_cfg=dict(type='IGC', num_secondary=2),
+    frozen_stages=-1,
+    norm_eval=False,
+    init_cfg=None)
+igc_neck = dict(in_channels=[200, 400, 800, 1600])
+sync_bn = 'torch'

@@ -1,0 +1,3 @@
+# IGC-L4M8 + Ident. of depth 50 on CIFAR-10: interleaved group convolutions, ICCV 2017, Table 5.
+_base_ = './igc_l4m8_d20_cifar10.py'
+model = dict(backbone=dict(depth=50, identity=True))

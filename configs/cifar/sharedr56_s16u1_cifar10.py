@@ -1,0 +1,4 @@
+# ResNet-56-S16U1: deeply shared filter bases, NeurIPS 2021, Table 3.
+_base_ = './r56_cifar10.py'
+model = dict(backbone=dict(num_bases=1, shared_elements=16, unique_elements=1))
+custom_hooks = [dict(type='mmtied.OrthogonalityHook')]

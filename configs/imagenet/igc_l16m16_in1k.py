@@ -1,0 +1,5 @@
+# IGC-L16M16 + Ident.: interleaved group convolutions, ICCV 2017, Table 6.
+_base_ = './r18_95e_in1k.py'
+model = dict(
+    backbone=dict(type='mmtied.IGCNet', base_channels=256, conv_cfg=dict(type='IGC', num_primary=16)),
+    head=dict(in_channels=2048))

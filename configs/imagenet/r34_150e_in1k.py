@@ -1,0 +1,3 @@
+# ResNet-34 on ImageNet-1k, 150 epochs: the unshared baseline of Table 1 in deeply shared filter bases, NeurIPS 2021.
+_base_ = './r50_150e_in1k.py'
+model = dict(backbone=dict(depth=34), head=dict(in_channels=512))

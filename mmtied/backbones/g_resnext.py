@@ -1,0 +1,80 @@
+"""GResNeXt: a ResNeXt that learns the number of groups of each 3x3 convolution.
+
+Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019,
+https://arxiv.org/abs/1908.05867, Section 3.3 and Table 1.
+"""
+
+from collections.abc import Sequence
+
+from mmengine.registry import MODELS
+
+from mmtied.layers.blocks import check_positive, divisors
+
+from .groupable_bottleneck import GroupableBottleneck
+from .staged_resnet import StagedResNet
+
+
+@MODELS.register_module()
+class GResNeXt(StagedResNet):
+    """G-ResNeXt-50 and -101: ResNeXt-32x4d with every 3x3 convolution a `DGConv`.
+
+    The constraint that keeps it small belongs to training: ``custom_hooks=[dict(type='mmtied.GroupResourceHook', b=32)]``.
+
+    With `groups` the 3x3 convolutions are ordinary grouped ones: one number for all is ResNeXt (32 is ResNeXt-32x4d), one for
+    each block is ResNeXt with learned numbers (ResNeXt* in Table 6). The weights of a network that
+    `mmtied.surgery.freeze_groups` made of a trained one fit it.
+
+    Args:
+        depth: 50, 101 or 152.
+        base_width: Channels of the 3x3 convolutions in the first stage when base_channels is 64.
+        groups: None learns them; a number, or one for each block.
+        **staged: Everything that `StagedResNet` takes, under the names of mmdet's ResNet.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
+
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
+    Example:
+        >>> import torch
+        >>> model = GResNeXt(depth=50)
+        >>> model.layer4[0].grouped.conv  # doctest: +ELLIPSIS
+        DGConv(1024, 1024, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), bias=False)
+        >>> [tuple(level.shape) for level in model(torch.rand(1, 3, 64, 64))]
+        [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
+        >>> resnext = GResNeXt(depth=50, groups=32)
+        >>> sum(p.numel() for p in resnext.parameters()) + 2048 * 1000 + 1000  # with an ImageNet head
+        25028904
+    """
+
+    def __init__(self, depth: int = 50, *, base_width: int = 128, groups: int | Sequence[int] | None = None, **staged) -> None:
+        name = type(self).__name__
+        check_positive(name, base_width=base_width)
+        self._base_width = base_width
+        self._groups = None
+        if groups is not None:
+            number = sum(self.stage_blocks.get(depth, ())[:staged.get('num_stages', 4)])
+            each = [groups] * number if isinstance(groups, int) else list(groups)
+            if number and len(each) != number:
+                raise ValueError(f'{name}: groups has {len(each)} values, expected one for each of the {number} blocks, or one '
+                                 'number for all')
+            self._groups = iter(each)
+        super().__init__(depth, **staged)
+        del self._groups
+
+    def make_block(self, *, planes: int, **settings) -> GroupableBottleneck:
+        """Build one block, with the next of the numbers of groups."""
+        name = type(self).__name__
+        width, rest = divmod(self._base_width * planes, 64)
+        if rest:
+            raise ValueError(f'{name}: base_width={self._base_width} at {planes} base channels gives '
+                             f'{self._base_width * planes / 64:g} channels; base_width * base_channels must be divisible by 64')
+        groups = None if self._groups is None else next(self._groups)
+        if groups is not None:
+            check_positive(name, groups=groups)
+            if width % groups:
+                raise ValueError(f'{name}: groups={groups} in a block of width {width}, expected one of '
+                                 f'{", ".join(map(str, divisors(width)))}')
+        return GroupableBottleneck(planes=planes, width=width, groups=groups, **settings)

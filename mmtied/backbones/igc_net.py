@@ -1,0 +1,216 @@
+"""IGCNet: networks of interleaved group convolutions, with and without identity mappings.
+
+Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 2017, https://arxiv.org/abs/1707.02725, Tables 2, 3,
+6 and 7.
+"""
+
+from mmcv.cnn import ConvModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from mmtied.layers.blocks import check_positive, divisors
+
+from .bottleneck import Bottleneck
+from .shared_blocks import PadShortcut
+from .staged_resnet import StagedResNet
+
+#: The blocks' convolution in IGC-L100M2 and in IGC-L24M2.
+L100M2 = {'type': 'IGC', 'num_secondary': 2}
+L24M2 = {'type': 'IGC', 'num_primary': 24}
+#: The fan-in of a grouped convolution is that of one group; its fan-out, as initialisers compute it, is that of all groups.
+IGC_INIT = [
+    {'type': 'Kaiming', 'layer': 'Conv2d', 'mode': 'fan_in'},
+    {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
+]
+
+
+class IGCBlock(Bottleneck):
+    """Two 3x3 convolutions, each with normalisation, and what is added to them: the input, a projection of it, or nothing.
+
+    Args:
+        in_channels: Channels of the input.
+        planes: Channels of the output.
+        identity: Whether the input is added to the output.
+        shortcut_groups: Where the shape changes: groups of a 1x1 projection; None subsamples the input and appends zeros.
+        stride: Stride of the first convolution.
+        dilation: Dilation of both.
+        style: Only 'pytorch'; there is no 1x1 convolution that could have the stride.
+        avg_down: Whether an average pooling takes the shortcut's stride.
+        plugins: Plugins of this block, at 'after_conv1' and 'after_conv2'.
+        with_cp: Whether to recompute activations in the backward pass to save memory.
+        conv_cfg: The two convolutions.
+        norm_cfg: Normalisation layer.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: (N, planes, H / stride, W / stride).
+    """
+
+    expansion = 1
+
+    def __init__(self,
+                 *,
+                 in_channels: int,
+                 planes: int,
+                 identity: bool = True,
+                 shortcut_groups: int | None = None,
+                 stride: int = 1,
+                 dilation: int = 1,
+                 style: str = 'pytorch',
+                 avg_down: bool = False,
+                 plugins: list[dict] = (),
+                 with_cp: bool = False,
+                 conv_cfg: dict | None = None,
+                 norm_cfg: dict) -> None:
+        super().__init__(with_cp)
+        if style != 'pytorch':
+            raise ValueError(f"IGCBlock: style={style!r}, expected 'pytorch'; blocks of two 3x3 convolutions have no 1x1 entry")
+        self.identity = identity
+        cfgs = {'conv_cfg': conv_cfg, 'norm_cfg': norm_cfg}
+        self.entry = ConvModule(in_channels, planes, 3, stride, dilation, dilation, **cfgs)
+        self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, act_cfg=None, **cfgs)
+        self.shortcut = None
+        if identity and (stride != 1 or in_channels != planes):
+            self.shortcut = _make_shortcut(in_channels, planes, stride, shortcut_groups, avg_down, norm_cfg)
+        self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
+
+    def middle(self, x: Tensor) -> Tensor:
+        """Nothing stands between the two convolutions."""
+        return x
+
+    def _residual(self, x: Tensor) -> Tensor:
+        out = self.plugins('after_conv1', self.entry(x))
+        out = self.plugins('after_conv2', self.exit(out))
+        if not self.identity:
+            return out
+        return out + (x if self.shortcut is None else self.shortcut(x))
+
+
+def _make_shortcut(in_channels: int, planes: int, stride: int, groups: int | None, avg_down: bool, norm_cfg: dict) -> nn.Module:
+    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if avg_down and stride != 1 else None
+    left = stride if pool is None else 1
+    if groups is None:
+        change = PadShortcut(planes - in_channels, left)
+    else:
+        change = ConvModule(in_channels, planes, 1, left, groups=groups, norm_cfg=norm_cfg, act_cfg=None)
+    return change if pool is None else nn.Sequential(pool, change)
+
+
+@MODELS.register_module()
+class IGCNet(StagedResNet):
+    """IGC-L4M32, -L16M16 and -L100M2 + Ident., for ImageNet and for detectors (Table 6): ResNet-18's plan with IGC blocks.
+
+    ``base_channels`` is L M, the width of the first stage; every stage doubles it. What doubles with it depends on what
+    ``conv_cfg`` holds fixed: with ``num_primary`` M does, with ``num_secondary`` L does. The stem is an ordinary convolution.
+
+    - IGC-L100M2: the defaults.
+    - IGC-L4M32: ``base_channels=128, conv_cfg=dict(type='IGC', num_primary=4), shortcut_groups=4``.
+    - IGC-L16M16: ``base_channels=256, conv_cfg=dict(type='IGC', num_primary=16)``.
+    - ResNet-18: ``base_channels=64, conv_cfg=None, shortcut_groups=1``.
+
+    The paper does not say what its shortcuts are where the shape changes; these are fitted to its sizes.
+
+    Args:
+        depth: 18 or 34.
+        base_channels: Width of stem and first stage.
+        conv_cfg: The convolutions of the blocks; None is an ordinary one.
+        identity: Whether blocks add their input to their output ("+ Ident.").
+        shortcut_groups: Where the shape changes: groups of a 1x1 projection; None subsamples the input and appends zeros.
+        init_cfg: Initialisation; None is Kaiming's by fan-in.
+        **staged: Everything else that `StagedResNet` takes, under the names of mmdet's ResNet.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: a tuple of (N, base_channels * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
+
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
+    Example:
+        >>> model = IGCNet()  # IGC-L100M2 + Ident.
+        >>> [tuple(block.entry.conv.partitions) for block in (model.layer1[0], model.layer4[1])]
+        [(100, 2), (800, 2)]
+        >>> sum(p.numel() for p in model.parameters() if p.dim() > 1) + 1600 * 1000 + 1000  # with a classifier: 8.62M
+        8621200
+    """
+
+    stage_blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+    expansion = IGCBlock.expansion
+
+    def __init__(self,
+                 depth: int = 18,
+                 *,
+                 base_channels: int = 200,
+                 conv_cfg: dict | None = L100M2,
+                 identity: bool = True,
+                 shortcut_groups: int | None = None,
+                 init_cfg: dict | list[dict] | None = None,
+                 **staged) -> None:
+        name = type(self).__name__
+        check_positive(name, base_channels=base_channels)
+        if shortcut_groups is not None:
+            check_positive(name, shortcut_groups=shortcut_groups)
+            if base_channels % shortcut_groups:
+                raise ValueError(f'{name}: base_channels={base_channels} cannot be split into shortcut_groups={shortcut_groups} '
+                                 f'groups; it is divisible by {", ".join(map(str, divisors(base_channels)))}')
+        if any(plugin.get('position') == 'after_conv3' for plugin in staged.get('plugins') or ()):
+            raise ValueError(f"{name}: plugin position 'after_conv3', expected 'after_conv1' or 'after_conv2'; its blocks "
+                             'have two convolutions')
+        self.identity = identity
+        self.shortcut_groups = shortcut_groups
+        if not identity:  # zeros in the last normalisation would leave nothing
+            staged['zero_init_residual'] = False
+        super().__init__(depth, base_channels=base_channels, conv_cfg=conv_cfg, init_cfg=init_cfg or IGC_INIT, **staged)
+
+    def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
+        """ResNet's stem, of ordinary convolutions."""
+        return super().make_stem(in_channels, channels, deep, **{**cfgs, 'conv_cfg': None})
+
+    def make_block(self, **settings) -> IGCBlock:
+        """Build one block."""
+        return IGCBlock(identity=self.identity, shortcut_groups=self.shortcut_groups, **settings)
+
+
+@MODELS.register_module()
+class IGCNetCIFAR(IGCNet):
+    """The networks of Tables 2, 3 and 7, for images of 32 x 32: one 3x3 convolution and three stages.
+
+    With B convolutions in a stage the depth is 3 B + 2; B is even here, as in all of the paper's networks.
+
+    - IGC-L24M2: the defaults.
+    - IGC-L4M8: ``base_channels=32, conv_cfg=dict(type='IGC', num_primary=4)``.
+    - IGC-L32M26: ``base_channels=832, conv_cfg=dict(type='IGC', num_primary=32)``.
+    - RegConv-W16: ``base_channels=16, conv_cfg=None``.
+    - SumFusion: ``base_channels=8, conv_cfg=dict(type='SumFusion', num_branches=4)``.
+
+    Args:
+        depth: 8, 14, 20 and so on in steps of 6, to 110.
+        base_channels: Width of the first stage.
+        conv_cfg: The convolutions of the blocks; None is an ordinary one.
+        identity: Whether every two convolutions add their input to their output ("+ Ident.").
+        **igc: Everything else that `IGCNet` takes.
+
+    Example:
+        >>> model = IGCNetCIFAR(depth=8)  # IGC-L24M2
+        >>> sum(p.numel() for p in model.parameters() if p.dim() > 1) + 192 * 10 + 10  # with a classifier: 0.047M
+        47002
+    """
+
+    stage_blocks = {6 * half + 2: (half, ) * 3 for half in range(1, 19)}
+
+    def __init__(self,
+                 depth: int = 20,
+                 *,
+                 base_channels: int = 48,
+                 conv_cfg: dict | None = L24M2,
+                 identity: bool = False,
+                 **igc) -> None:
+        if igc.pop('deep_stem', False):
+            raise ValueError('IGCNetCIFAR: deep_stem=True, expected False; the stem is one 3x3 convolution')
+        igc = {'num_stages': 3, 'out_indices': (2, ), **igc}
+        super().__init__(depth, base_channels=base_channels, conv_cfg=conv_cfg, identity=identity, **igc)
+        self.maxpool = nn.Identity()
+
+    def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
+        """One 3x3 convolution."""
+        return ConvModule(in_channels, channels, 3, 1, 1, **{**cfgs, 'conv_cfg': None})

@@ -1,0 +1,194 @@
+"""Residual blocks with shared filter bases, and the stage that holds the bases.
+
+Kang & Kim, "Deeply Shared Filter Bases", NeurIPS 2021, https://arxiv.org/abs/2006.05066, Figure 2. Normalisations
+are never shared.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule, build_norm_layer
+from torch import Tensor, nn
+
+from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
+
+from .bottleneck import Bottleneck, block_strides, build_shortcut
+
+
+class SharedStage(nn.Module):
+    """Blocks in a row, and what they share.
+
+    The blocks have the keys that they would have in a Sequential (``0``, ``1``, ...); the shared filters are registered here and
+    nowhere else, under ``bases``.
+
+    Args:
+        blocks: Modules from (N, C, H, W) to the input of the next.
+        bases: The shared filters by name; may be empty.
+
+    Example:
+        >>> basis = FilterBasis(4, 4, kernel_size=3)
+        >>> stage = SharedStage([SharedConv2d(4, 4, 3, padding=1, filters=basis) for _ in range(5)], {'middle': basis})
+        >>> len(stage), list(stage.state_dict())
+        (5, ['bases.middle.weight'])
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], bases: dict[str, nn.Module]) -> None:
+        super().__init__()
+        for index, block in enumerate(blocks):
+            self.add_module(str(index), block)
+        self.bases = nn.ModuleDict(bases)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return (child for child in self.children() if child is not self.bases)
+
+    def __len__(self) -> int:
+        return len(self._modules) - 1
+
+    def __getitem__(self, index: int | slice) -> nn.Module | list[nn.Module]:
+        return list(self)[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the blocks one after another."""
+        for block in self:
+            x = block(x)
+        return x
+
+
+class SharedBottleneck(Bottleneck):
+    """ResNet's bottleneck, 1x1, 3x3, 1x1, where any of the three can take shared filters (Figure 2 b).
+
+    Args:
+        in_channels: Channels of the input.
+        planes: Channels of the 3x3 convolution; the output has four times as many.
+        bases: Shared filters for 'entry', 'middle' and 'exit'; a convolution that is not named has filters of its own.
+        stride: Stride of the block.
+        dilation: Dilation of the 3x3 convolution.
+        style: 'pytorch' puts the stride into the 3x3 convolution, 'caffe' into the first 1x1.
+        avg_down: Whether an average pooling takes the shortcut's stride.
+        plugins: Plugins of this block, each dict(cfg=..., position=...).
+        with_cp: Whether to recompute activations in the backward pass to save memory.
+        conv_cfg: Convolution layer of the convolutions with filters of their own.
+        norm_cfg: Normalisation layer.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: (N, 4 * planes, H / stride, W / stride).
+    """
+
+    def __init__(self,
+                 *,
+                 in_channels: int,
+                 planes: int,
+                 bases: dict[str, nn.Conv2d],
+                 stride: int = 1,
+                 dilation: int = 1,
+                 style: str = 'pytorch',
+                 avg_down: bool = False,
+                 plugins: list[dict] = (),
+                 with_cp: bool = False,
+                 conv_cfg: dict | None = None,
+                 norm_cfg: dict) -> None:
+        super().__init__(with_cp)
+        out_channels = planes * self.expansion
+        entry_stride, middle_stride = block_strides(stride, style)
+
+        def cfg_of(role: str) -> dict | None:
+            return {'type': SharedConv2d, 'filters': bases[role]} if role in bases else conv_cfg
+
+        self.entry = ConvModule(in_channels, planes, 1, entry_stride, conv_cfg=cfg_of('entry'), norm_cfg=norm_cfg)
+        self.spatial = ConvModule(planes, planes, 3, middle_stride, dilation, dilation, conv_cfg=cfg_of('middle'),
+                                  norm_cfg=norm_cfg)
+        self.exit = ConvModule(planes, out_channels, 1, conv_cfg=cfg_of('exit'), norm_cfg=norm_cfg, act_cfg=None)
+        self.shortcut = build_shortcut(in_channels, out_channels, stride, 1, avg_down, norm_cfg)
+        self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes, after_conv3=out_channels)
+
+    def middle(self, x: Tensor) -> Tensor:
+        """The 3x3 convolution."""
+        return self.spatial(x)
+
+
+class SharedBasicBlock(Bottleneck):
+    """ResNet's basic block, two 3x3 convolutions, each of which can be combined from a shared basis (Figure 2 a).
+
+    A combined convolution is a `SharedBasisConv` with a normalisation between basis and coefficients, and another after them.
+
+    Args:
+        in_channels: Channels of the input.
+        planes: Channels of both convolutions.
+        bases: Shared bases for 'entry' and 'exit', the first and the second convolution; one that is not named is ordinary.
+        unique_elements: Basis elements that each combined convolution adds, U.
+        stride: Stride of the block, in its first convolution.
+        dilation: Dilation of both convolutions.
+        style: Without effect; for the bottleneck.
+        avg_down: Whether an average pooling takes the shortcut's stride.
+        pad_shortcut: Whether the shortcut of a block that changes the channels is a subsampling with zeros for the new channels,
+            without parameters, instead of a projection.
+        plugins: Plugins of this block, at 'after_conv1' and 'after_conv2'.
+        with_cp: Whether to recompute activations in the backward pass to save memory.
+        conv_cfg: Convolution layer of the ordinary convolutions.
+        norm_cfg: Normalisation layer.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: (N, planes, H / stride, W / stride).
+    """
+
+    expansion = 1
+
+    def __init__(self,
+                 *,
+                 in_channels: int,
+                 planes: int,
+                 bases: dict[str, FilterBasis],
+                 unique_elements: int = 0,
+                 stride: int = 1,
+                 dilation: int = 1,
+                 style: str = 'pytorch',
+                 avg_down: bool = False,
+                 pad_shortcut: bool = False,
+                 plugins: list[dict] = (),
+                 with_cp: bool = False,
+                 conv_cfg: dict | None = None,
+                 norm_cfg: dict) -> None:
+        super().__init__(with_cp)
+
+        def cfg_of(role: str) -> dict | None:
+            if role not in bases:
+                return conv_cfg
+            _, norm = build_norm_layer(norm_cfg, bases[role].out_channels + unique_elements)
+            return {'type': SharedBasisConv, 'filters': bases[role], 'num_unique': unique_elements, 'norm': norm}
+
+        self.entry = ConvModule(in_channels, planes, 3, stride, dilation, dilation, conv_cfg=cfg_of('entry'), norm_cfg=norm_cfg)
+        self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, conv_cfg=cfg_of('exit'), norm_cfg=norm_cfg, act_cfg=None)
+        if pad_shortcut and (stride != 1 or in_channels != planes):
+            self.shortcut = PadShortcut(planes - in_channels, stride)
+        else:
+            self.shortcut = build_shortcut(in_channels, planes, stride, 1, avg_down, norm_cfg)
+        self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
+
+    def middle(self, x: Tensor) -> Tensor:
+        """Nothing stands between the two convolutions."""
+        return x
+
+    def _residual(self, x: Tensor) -> Tensor:
+        out = self.plugins('after_conv1', self.entry(x))
+        out = self.plugins('after_conv2', self.exit(out))
+        return out + (x if self.shortcut is None else self.shortcut(x))
+
+
+class PadShortcut(nn.Module):
+    """A shortcut without parameters: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016).
+
+    Args:
+        new_channels: How many channels of zeros are appended.
+        stride: Step of the subsampling.
+    """
+
+    def __init__(self, new_channels: int, stride: int) -> None:
+        super().__init__()
+        self.new_channels = new_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Subsample and pad (N, C, H, W) to (N, C + new_channels, H / stride, W / stride)."""
+        return F.pad(x[..., ::self.stride, ::self.stride], (0, 0, 0, 0, 0, self.new_channels))

@@ -1,0 +1,168 @@
+"""SharedResNet: a ResNet whose blocks share filter bases within each stage.
+
+Kang & Kim, "Deeply Shared Filter Bases for Parameter-Efficient Convolutional Neural Networks", NeurIPS 2021,
+https://arxiv.org/abs/2006.05066. Which blocks share what is fitted to the sizes that the paper prints.
+"""
+
+from mmcv.cnn import ConvModule
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmtied.layers import FilterBasis
+from mmtied.layers.blocks import check_positive
+
+from .bottleneck import Bottleneck
+from .shared_blocks import SharedBasicBlock, SharedBottleneck, SharedStage
+from .staged_resnet import STAGE_BLOCKS, StagedResNet
+
+#: Blocks in each stage of the networks with basic blocks, by depth; those with three stages are CIFAR's.
+BASIC_STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3),
+                      **{depth: ((depth - 2) // 6, ) * 3 for depth in (20, 32, 44, 56, 110)}}
+
+
+@MODELS.register_module()
+class SharedResNet(StagedResNet):
+    """ResNet-50/101-Shared, their two-bases and -Shared-All variants, and ResNet-34-SsUu.
+
+    The first block of each stage is ordinary; the blocks after it share. Normalisations and shortcuts are never shared.
+
+    With bottlenecks (50, 101, 152) the 3x3 convolutions of a stage are one basis, the first 1x1 convolutions another with
+    ``num_bases=2`` (the paper's double dagger), and with ``num_bases=3`` the last 1x1 convolutions, which are the coefficients,
+    are shared too (-Shared-All). With basic blocks (18, 34) every 3x3 convolution is combined from ``shared_elements`` elements
+    of a basis and ``unique_elements`` of its own; with ``num_bases=2`` the first convolutions of the blocks share one basis and
+    the second ones another.
+
+    In the state_dict, shared filters are once under their stage: ``layer2.bases.middle.weight`` with bottlenecks (``entry``,
+    ``middle``, ``exit``), ``layer2.bases.entry.weight`` with basic blocks (``entry``, and ``exit`` where there are two bases).
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        num_bases: Shared bases in each stage; 0 shares nothing, which is an ordinary ResNet.
+        shared_elements: Shared elements of a basis in the first stage when base_channels is 64, S; doubled in each stage. None is
+            32 with basic blocks; bottlenecks have none to choose.
+        unique_elements: Likewise the elements that each convolution adds, U. None is 1 with basic blocks.
+        **staged: Everything that `StagedResNet` takes, under the names of mmdet's ResNet.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: a tuple of (N, e * 64 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices, e = 4 with bottlenecks
+          and 1 with basic blocks.
+
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
+    Example:
+        >>> model = SharedResNet(depth=50)
+        >>> sum(p.numel() for p in model.parameters()) + 2048 * 1000 + 1000  # with an ImageNet head: 20.51M
+        20506664
+        >>> [key for key in model.state_dict() if key.startswith('layer4.bases')]
+        ['layer4.bases.middle.weight']
+        >>> model = SharedResNet(depth=34, num_bases=2, shared_elements=48)  # ResNet-34-S48U1
+        >>> sum(p.numel() for p in model.parameters()) + 512 * 1000 + 1000  # 11.79M
+        11786968
+    """
+
+    stage_blocks = {**STAGE_BLOCKS, 18: BASIC_STAGE_BLOCKS[18], 34: BASIC_STAGE_BLOCKS[34]}
+    #: `pad_shortcut` of the basic blocks, and the channels of the stage that S and U are given for.
+    _pad_shortcut = False
+    _element_planes = 64
+
+    def __init__(self,
+                 depth: int = 50,
+                 *,
+                 num_bases: int = 1,
+                 shared_elements: int | None = None,
+                 unique_elements: int | None = None,
+                 **staged) -> None:
+        name = type(self).__name__
+        self._basic = depth in BASIC_STAGE_BLOCKS
+        most = 2 if self._basic else 3
+        if num_bases not in range(most + 1):
+            raise ValueError(f'{name}: num_bases={num_bases!r}, expected 0 to {most} with depth {depth}')
+        if not self._basic and (shared_elements, unique_elements) != (None, None):
+            raise ValueError(f'{name}: shared_elements={shared_elements}, unique_elements={unique_elements} with depth {depth}; '
+                             'they are for basic blocks (depth 18 and 34), a bottleneck shares whole convolutions')
+        if self._basic and any(plugin.get('position') == 'after_conv3' for plugin in staged.get('plugins') or ()):
+            raise ValueError(f"{name}: plugin position 'after_conv3' with depth {depth}, whose blocks have two convolutions; "
+                             "expected 'after_conv1' or 'after_conv2'")
+        self.num_bases = num_bases
+        self.shared_elements = 32 if shared_elements is None else shared_elements
+        self.unique_elements = 1 if unique_elements is None else unique_elements
+        check_positive(name, shared_elements=self.shared_elements)
+        if self.unique_elements:
+            check_positive(name, unique_elements=self.unique_elements)
+        self.expansion = SharedBasicBlock.expansion if self._basic else SharedBottleneck.expansion
+        super().__init__(depth, **staged)
+
+    def make_stage(self, blocks: list[dict]) -> SharedStage:
+        """Build the first block with filters of its own, and the others with the stage's bases."""
+        first, *others = blocks
+        bases = self._make_bases(first['planes']) if others else {}
+        by_role = {'entry': bases['entry'], 'exit': bases['entry'], **bases} if self._basic and bases else bases
+        return SharedStage([self.make_block(**first, bases={}),
+                            *(self.make_block(**settings, bases=by_role) for settings in others)], bases)
+
+    def make_block(self, **settings) -> Bottleneck:
+        """Build one residual block."""
+        if not self._basic:
+            return SharedBottleneck(**settings)
+        return SharedBasicBlock(unique_elements=self._scaled('unique_elements', settings['planes']),
+                                pad_shortcut=self._pad_shortcut, **settings)
+
+    def _make_bases(self, planes: int) -> dict[str, nn.Conv2d]:
+        """The shared filters of a stage; with -Shared-All the exit's are no basis, but coefficients."""
+        if self._basic:
+            roles = ('entry', 'exit')[:self.num_bases]
+            return {role: FilterBasis(planes, self._scaled('shared_elements', planes), 3) for role in roles}
+        wide = planes * self.expansion
+        bases = {}
+        if self.num_bases >= 2:
+            bases['entry'] = FilterBasis(wide, planes, 1)
+        if self.num_bases >= 1:
+            bases['middle'] = FilterBasis(planes, planes, 3)
+        if self.num_bases == 3:
+            bases['exit'] = nn.Conv2d(planes, wide, 1, bias=False)
+        return bases
+
+    def _scaled(self, setting: str, planes: int) -> int:
+        """S or U at a stage's width."""
+        elements = getattr(self, setting) * planes
+        if elements % self._element_planes:
+            raise ValueError(f'{type(self).__name__}: {setting}={getattr(self, setting)} at {planes} channels gives '
+                             f'{elements / self._element_planes:g} elements; {setting} is for {self._element_planes} channels, '
+                             'and base_channels must scale it to whole elements')
+        return elements // self._element_planes
+
+
+@MODELS.register_module()
+class SharedResNetCIFAR(SharedResNet):
+    """The CIFAR variants: a 3x3 stem without pooling, for images of 32 x 32.
+
+    Depths 20, 32, 44, 56 and 110 are He et al.'s networks of three stages of 16, 32 and 64 channels, with shortcuts without
+    parameters; there S and U are for 16 channels. The others are as in `SharedResNet`, with stages of 64 to 512 channels.
+
+    Args:
+        depth: 18, 20, 32, 34, 44, 50, 56, 101, 110 or 152.
+        **shared: Everything else that `SharedResNet` takes; base_channels and num_stages follow from the depth.
+
+    Example:
+        >>> model = SharedResNetCIFAR(depth=56, shared_elements=16)  # ResNet-56-S16U1
+        >>> sum(p.numel() for p in model.parameters()) + 64 * 10 + 10  # 0.27M
+        270842
+    """
+
+    stage_blocks = {**STAGE_BLOCKS, **BASIC_STAGE_BLOCKS}
+
+    def __init__(self, depth: int = 34, **shared) -> None:
+        if len(self.stage_blocks.get(depth, ())) == 3:
+            shared = {'base_channels': 16, 'num_stages': 3, 'out_indices': (2, ), **shared}
+            self._pad_shortcut = True
+            self._element_planes = 16
+        if shared.pop('deep_stem', False):
+            raise ValueError('SharedResNetCIFAR: deep_stem=True, expected False; the stem is one 3x3 convolution')
+        super().__init__(depth, **shared)
+        self.maxpool = nn.Identity()
+
+    def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
+        """One 3x3 convolution."""
+        return ConvModule(in_channels, channels, 3, 1, 1, **cfgs)

@@ -1,0 +1,209 @@
+"""Dynamic grouping convolution: a convolution that learns its number of groups, and which channels they join.
+
+Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019,
+https://arxiv.org/abs/1908.05867.
+
+The weight is dense, and a binary matrix U says which input channel reaches which output channel (Eq. 3). U is a Kronecker product
+of K matrices of 2 x 2, each all ones (its gate is open) or the identity (closed; Eq. 4, 5 and 7). Gate k, counted from the first,
+stands for bit K - 1 - k of a channel's number: where it is closed, channels are joined only if they agree in that bit. So U joins
+two channels exactly if they agree in all bits of closed gates, and no Kronecker product needs to be computed.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+#: Gates start at plus or minus this, at random (Section 4).
+INITIAL_GATE = 1e-8
+_Size = int | tuple[int, int]
+
+
+class DGConv(nn.Conv2d):
+    """A convolution whose groups are learned (Eq. 3 to 7).
+
+    K is the number of factors 2 that both channel counts have, so there are 1 to 2**K groups; with as many input as output
+    channels, a power of two, every gate closed is a depthwise convolution. Where a count has other factors (or more 2s than the
+    other), U has blocks of ones in place of single ones: a Kronecker product with one more matrix, of ones. Without a common
+    factor 2 there are no gates, and the layer is an ordinary convolution.
+
+    The weight stays dense while it trains, also where U is 0, so that groups can form anew. `mmtied.surgery.freeze_groups` makes
+    an ordinary grouped convolution of it.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        kernel_size: As in Conv2d.
+        stride: As in Conv2d.
+        padding: As in Conv2d.
+        dilation: As in Conv2d.
+        groups: Only 1, since groups are learned; mmcv passes it to every convolution that it builds.
+        bias: As in Conv2d.
+        padding_mode: As in Conv2d.
+        device: Where to create the parameters.
+        dtype: Type of the parameters.
+
+    Attributes:
+        gates: The real gates, shape (K,); a gate of at least 0 is open. None without gates.
+
+    Shape:
+        - Input: (N, C_in, H, W) or (C_in, H, W).
+        - Output: (N, C_out, H', W') or (C_out, H', W').
+
+    Raises:
+        ValueError: groups other than 1.
+
+    Example:
+        >>> conv = DGConv(8, 8, 3, padding=1, bias=False)
+        >>> _ = conv.gates.data.copy_(torch.tensor([1., 1., -1.]))
+        >>> conv.group_number  # channels 0, 2, 4, 6 and channels 1, 3, 5, 7
+        2
+        >>> conv.relationship()[0].int().tolist()
+        [1, 0, 1, 0, 1, 0, 1, 0]
+        >>> conv(torch.rand(2, 8, 5, 5)).shape
+        torch.Size([2, 8, 5, 5])
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 out_channels: int,
+                 kernel_size: _Size,
+                 stride: _Size = 1,
+                 padding: _Size | str = 0,
+                 dilation: _Size = 1,
+                 groups: int = 1,
+                 bias: bool = True,
+                 padding_mode: str = 'zeros',
+                 device: torch.device | None = None,
+                 dtype: torch.dtype | None = None) -> None:
+        if groups != 1:
+            raise ValueError(f'DGConv: groups={groups}, expected 1; the layer learns its groups')
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, padding_mode, device, dtype)
+        count = common_twos(in_channels, out_channels)
+        self.gates = nn.Parameter(self.weight.new_empty(count)) if count else None
+        self.reset_gates()
+
+    def reset_gates(self) -> None:
+        """Set every gate to 1e-8 or -1e-8 at random."""
+        if self.gates is not None:
+            with torch.no_grad():
+                signs = torch.randint(0, 2, self.gates.shape, device=self.gates.device) * 2 - 1
+                self.gates.copy_(signs * INITIAL_GATE)
+
+    @property
+    def open_gates(self) -> list[bool]:
+        """The binary gates g (Eq. 6), none for a layer without gates."""
+        return [] if self.gates is None else is_open(self.gates.detach()).tolist()
+
+    @property
+    def group_number(self) -> int:
+        """How many groups there are now: 2 to the number of closed gates."""
+        return 2**self.open_gates.count(False)
+
+    def relationship(self) -> Tensor:
+        """U, shape (C_out, C_in), of zeros and ones in the weight's type; its gradient reaches the gates (Eq. 4 to 7)."""
+        if self.gates is None:
+            return torch.ones_like(self.weight[:, :, 0, 0])
+        joined = GroupMatrix.apply(self.gates) if self.gates.requires_grad else group_matrix(self.gates)
+        size = len(joined)
+        if self.in_channels == self.out_channels == size:
+            return joined
+        shape = (size, self.out_channels // size, size, self.in_channels // size)
+        return joined[:, None, :, None].expand(shape).reshape(self.out_channels, self.in_channels)
+
+    def masked_weight(self) -> Tensor:
+        """The weight of the dense convolution that computes the same, shape (C_out, C_in, k, k) (Eq. 3)."""
+        return self.weight if self.gates is None else self.weight * self.relationship()[:, :, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
+        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
+            raise ValueError(f'DGConv: expected input of shape (N, {self.in_channels}, H, W) or ({self.in_channels}, H, W), '
+                             f'got {tuple(x.shape)}')
+        return self._conv_forward(x, self.masked_weight(), self.bias)
+
+
+def gated_layers(model: nn.Module) -> dict[str, DGConv]:
+    """The layers of a model that learn groups, in its order, by name; those without gates are left out.
+
+    Example:
+        >>> list(gated_layers(nn.Sequential(DGConv(3, 8, 1), DGConv(8, 16, 1))))
+        ['1']
+    """
+    return {name: module for name, module in model.named_modules() if isinstance(module, DGConv) and module.gates is not None}
+
+
+def group_numbers(model: nn.Module) -> dict[str, int]:
+    """The number of groups that each of these layers has now, by name.
+
+    Example:
+        >>> layer = DGConv(8, 8, 1)
+        >>> _ = layer.gates.data.copy_(torch.tensor([1., -1., -1.]))
+        >>> group_numbers(nn.Sequential(layer))
+        {'0': 4}
+    """
+    return {name: layer.group_number for name, layer in gated_layers(model).items()}
+
+
+class GroupMatrix(Function):
+    """U from real gates (Eq. 4 to 7), for square convolutions; the gradient passes the sign function unchanged.
+
+    Eq. 7 is linear in each binary gate, so its derivative with respect to gate k is what opening gate k adds to U: the pairs of
+    channels that differ in its bit, and else in bits of open gates alone. All K of them need only the sums of U's gradient over
+    the pairs (i, i XOR d), for each d.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, gates: Tensor) -> Tensor:
+        """(K,) to (2**K, 2**K)."""
+        ctx.save_for_backward(gates)
+        return group_matrix(gates)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        """(2**K, 2**K) to (K,)."""
+        gates, = ctx.saved_tensors
+        bits = gate_bits(gates)
+        channels = torch.arange(len(gradient), device=gates.device)
+        by_difference = gradient.gather(1, channels[:, None] ^ channels).sum(0)
+        others_closed = closed_bits(gates) & ~bits
+        added = (channels[:, None] & bits).ne(0) & (channels[:, None] & others_closed).eq(0)
+        return by_difference @ added.to(gradient.dtype)
+
+
+def is_open(gates: Tensor) -> Tensor:
+    """Eq. 6: which gates are open, those of at least 0."""
+    return gates >= 0
+
+
+def gate_bits(gates: Tensor) -> Tensor:
+    """Each gate's bit in a channel's number, shape (K,): 2**(K - 1), ..., 2, 1."""
+    return 1 << torch.arange(len(gates) - 1, -1, -1, device=gates.device)
+
+
+def closed_bits(gates: Tensor) -> Tensor:
+    """The bits of all closed gates in one number, a scalar."""
+    return (gate_bits(gates) * ~is_open(gates)).sum()
+
+
+def group_matrix(gates: Tensor) -> Tensor:
+    """U of Eq. 7, shape (2**K, 2**K), without a gradient: one where two channels agree in all bits of closed gates.
+
+    Example:
+        >>> group_matrix(torch.tensor([-1., 1.])).int().tolist()  # I x 1
+        [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    """
+    labels = torch.arange(2**len(gates), device=gates.device) & closed_bits(gates)
+    return (labels[:, None] == labels).to(gates.dtype)
+
+
+def common_twos(first: int, second: int) -> int:
+    """How many factors 2 both numbers have.
+
+    Example:
+        >>> common_twos(96, 64), common_twos(64, 256), common_twos(3, 64)
+        (5, 6, 0)
+    """
+    both = first | second
+    return (both & -both).bit_length() - 1

@@ -1,0 +1,197 @@
+"""Interleaved group convolution: two sparse convolutions that make a dense one.
+
+Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 2017, https://arxiv.org/abs/1707.02725,
+Eq. 1 to 7.
+
+Three ways compute the secondary convolution with the permutations before and after it. In contiguous NCHW it is one batched
+matrix product, L x L by L x (N H W) for each of the M partitions. In channels_last, where a dense 1x1 convolution is cheap
+enough, the weight, which is small, is permuted and filled up with zeros, and no channel moves. Otherwise the channels are
+shuffled for a grouped convolution, and back.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import check_positive, divisors
+from .partitions import Partitions, leanest_partitions
+
+_Size = int | tuple[int, int]
+#: How many multiply-adds with zeros an output value may cost before shuffling channels_last is the faster way (measured).
+_CHEAP_ZEROS = 128
+
+
+class IGC(nn.Module):
+    """Interleaved group convolution (Eq. 5): x' = P W_s P' W_p x.
+
+    The primary convolution is spatial and acts on L partitions of channels, each of which gives M outputs. The secondary one is
+    1x1 and acts on M partitions of L channels, the m-th of which has the m-th output of every primary partition. So every output
+    sees every input. There is no activation in between.
+
+    The weights are those of two ordinary grouped convolutions, `primary` with L groups and `secondary` with M, in the order of
+    the paper: rows of `secondary` are by secondary partition, and so is its bias.
+
+    Which L and M, for C_out = L M outputs:
+
+    - ``num_primary``: L stays as it is in wide and in narrow layers, M = C_out / L follows. Networks that double M, as L24M2.
+    - ``num_secondary``: M stays, L = C_out / M follows. Networks that double L, as L100M2.
+    - neither: the pair with the fewest parameters of those that divide the channels, `leanest_partitions`; fits any layer.
+
+    It is deliberately no Conv2d: functions that fold a normalisation into a convolution would need both of its weights.
+
+    Args:
+        in_channels: C_in, divisible by L.
+        out_channels: C_out.
+        kernel_size: Of the primary filters.
+        stride: Of the primary convolution, as in Conv2d.
+        padding: Of the primary convolution, as in Conv2d.
+        dilation: Of the primary convolution, as in Conv2d.
+        groups: Only 1; mmcv passes it to every convolution that it builds.
+        bias: Whether the secondary convolution adds a bias.
+        num_primary: L.
+        num_secondary: M.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+        indivisible: 'raise', or 'leanest' to take `leanest_partitions` where L or M does not divide the channels: for a conv_cfg
+            that reaches a whole network, whose first convolution has the 3 channels of an image.
+        device: Where to create the parameters.
+        dtype: Type of the parameters.
+
+    Shape:
+        - Input: (N, C_in, H, W) or (C_in, H, W), any memory format; N may be 0.
+        - Output: (N, C_out, H', W') or (C_out, H', W').
+
+    Raises:
+        ValueError: Channels that L or M does not divide, L and M whose product is not C_out, groups other than 1, or an input of
+            another width.
+
+    Example:
+        >>> layer = IGC(48, 48, kernel_size=3, padding=1, bias=False, num_primary=24)
+        >>> layer.primary.weight.shape, layer.secondary.weight.shape
+        (torch.Size([48, 2, 3, 3]), torch.Size([48, 24, 1, 1]))
+        >>> layer(torch.rand(2, 48, 8, 8)).shape
+        torch.Size([2, 48, 8, 8])
+        >>> layer.composed_weight().shape
+        torch.Size([48, 48, 3, 3])
+    """
+
+    transposed = False
+    output_padding = (0, 0)
+
+    def __init__(self,
+                 in_channels: int,
+                 out_channels: int,
+                 kernel_size: _Size,
+                 stride: _Size = 1,
+                 padding: _Size | str = 0,
+                 dilation: _Size = 1,
+                 groups: int = 1,
+                 bias: bool = True,
+                 num_primary: int | None = None,
+                 num_secondary: int | None = None,
+                 padding_mode: str = 'zeros',
+                 indivisible: str = 'raise',
+                 device: torch.device | None = None,
+                 dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        check_positive('IGC', in_channels=in_channels, out_channels=out_channels)
+        if groups != 1:
+            raise ValueError(f'IGC: groups={groups}, expected 1; the number of groups is num_primary')
+        if indivisible not in ('raise', 'leanest'):
+            raise ValueError(f"IGC: indivisible={indivisible!r}, expected 'raise' or 'leanest'")
+        area = kernel_size**2 if isinstance(kernel_size, int) else kernel_size[0] * kernel_size[1]
+        self.partitions = _choose(in_channels, out_channels, area, num_primary, num_secondary, indivisible == 'leanest')
+        options = {'device': device, 'dtype': dtype}
+        self.primary = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, self.num_primary, False,
+                                 padding_mode, **options)
+        self.secondary = nn.Conv2d(out_channels, out_channels, 1, groups=self.num_secondary, bias=bias, **options)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        for name in ('kernel_size', 'stride', 'padding', 'dilation', 'padding_mode'):
+            setattr(self, name, getattr(self.primary, name))
+
+    @property
+    def num_primary(self) -> int:
+        """The number of primary partitions, L."""
+        return self.partitions.num_primary
+
+    @property
+    def num_secondary(self) -> int:
+        """The number of secondary partitions, M."""
+        return self.partitions.num_secondary
+
+    def composed_weight(self) -> Tensor:
+        """The dense kernel W = P W_s P' W_p (Eq. 6), shape (C_out, C_in, k, k); differentiable.
+
+        A Conv2d with it, and with `composed_bias`, computes the same.
+        """
+        primary = self.primary.weight.unflatten(0, self.partitions)
+        composed = torch.einsum('mol,lmikj->omlikj', self._secondary_matrices(), primary)
+        return composed.flatten(2, 3).flatten(0, 1)
+
+    def composed_bias(self) -> Tensor | None:
+        """The bias in the order of the outputs, shape (C_out,), or None."""
+        return None if self.secondary.bias is None else self.secondary.bias.view(*reversed(self.partitions)).T.flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
+        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
+            raise ValueError(f'IGC: expected input of shape (N, {self.in_channels}, H, W) or ({self.in_channels}, H, W), got '
+                             f'{tuple(x.shape)}')
+        if x.dim() == 3:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
+        x = self.primary(x)
+        if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+            return self._multiply(x)
+        if self.num_primary * (self.num_secondary - 1) <= _CHEAP_ZEROS:
+            return F.conv2d(x, self._permuted_secondary_weight(), self.composed_bias())
+        return F.channel_shuffle(self.secondary(F.channel_shuffle(x, self.num_primary)), self.num_secondary)
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        x = x.reshape(batch, *self.partitions, height * width).permute(2, 1, 0, 3)  # (M, L, N, H W)
+        x = torch.bmm(self._secondary_matrices(), x.flatten(2)).view(x.shape)
+        if self.secondary.bias is not None:
+            x = x + self.secondary.bias.view(self.num_secondary, self.num_primary, 1, 1).to(x.dtype)
+        return x.permute(2, 1, 0, 3).reshape(batch, channels, height, width)
+
+    def _secondary_matrices(self) -> Tensor:
+        """W_s of each secondary partition, shape (M, L, L)."""
+        return self.secondary.weight.view(self.num_secondary, self.num_primary, self.num_primary)
+
+    def _permuted_secondary_weight(self) -> Tensor:
+        """P W_s P' as a dense 1x1 convolution, shape (C_out, C_out, 1, 1)."""
+        blocks = torch.diag_embed(self._secondary_matrices().permute(1, 2, 0))  # (L, L, M, M)
+        return blocks.transpose(1, 2).reshape(self.out_channels, self.out_channels, 1, 1)
+
+    def extra_repr(self) -> str:
+        """The partitions."""
+        return f'num_primary={self.num_primary}, num_secondary={self.num_secondary}'
+
+
+def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | None, num_secondary: int | None,
+            lenient: bool) -> Partitions:
+    """L and M from what is given of them, or a ValueError that names what would divide."""
+    if num_primary is None and num_secondary is None:
+        return leanest_partitions(in_channels, out_channels, area)
+    given = {name: value for name, value in (('num_primary', num_primary), ('num_secondary', num_secondary)) if value is not None}
+    check_positive('IGC', **given)
+    if len(given) == 2 and num_primary * num_secondary != out_channels:
+        raise ValueError(f'IGC: num_primary={num_primary} times num_secondary={num_secondary} is {num_primary * num_secondary}, '
+                         f'expected out_channels={out_channels}; give one of the two and the other follows')
+    (name, value), *_ = given.items()
+    if out_channels % value == 0:
+        chosen = Partitions(value, out_channels // value) if num_primary else Partitions(out_channels // value, value)
+        if in_channels % chosen.num_primary == 0:
+            return chosen
+        problem = f'in_channels={in_channels} cannot be split into {chosen.num_primary} primary partitions'
+        if not num_primary:
+            problem += f', out_channels={out_channels} by num_secondary={num_secondary}'
+        number = in_channels
+    else:
+        problem = f'out_channels={out_channels} cannot be split by {name}={value}'
+        number = out_channels
+    if lenient:
+        return leanest_partitions(in_channels, out_channels, area)
+    raise ValueError(f'IGC: {problem}; {number} is divisible by {", ".join(map(str, divisors(number)))}. Without num_primary and '
+                     'num_secondary, partitions that fit are chosen')

@@ -1,0 +1,5 @@
+"""Networks made into other networks that compute the same."""
+
+from .freeze_groups import PermutedConv2d, freeze_groups
+
+__all__ = ['PermutedConv2d', 'freeze_groups']

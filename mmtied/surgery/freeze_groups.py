@@ -1,0 +1,177 @@
+"""Learned groups become ordinary grouped convolutions with the same outputs.
+
+Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019,
+https://arxiv.org/abs/1908.05867, Figure 1 (d) and Table 6. The channels of a learned group need not be neighbours, so a
+permutation stands before and after the grouped convolution. A residual block of `GResNeXt` takes the permutations into the 1x1
+convolutions and normalisations around, and is a block of ResNeXt then.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmtied.compat import is_installed
+from mmtied.layers import DGConv
+from mmtied.layers.dynamic_group_conv import closed_bits
+
+
+class PermutedConv2d(nn.Conv2d):
+    """A grouped convolution of channels that are not neighbours: permute, convolve, permute back.
+
+    Args:
+        input_order: The input channels, group by group, shape (C_in,).
+        output_order: The output channels, group by group, shape (C_out,).
+        **conv: As in Conv2d, by name; groups among them.
+
+    Shape:
+        - Input: (N, C_in, H, W) or (C_in, H, W).
+        - Output: (N, C_out, H', W') or (C_out, H', W').
+
+    Example:
+        >>> order = torch.tensor([0, 2, 1, 3])
+        >>> conv = PermutedConv2d(order, order, in_channels=4, out_channels=4, kernel_size=1, groups=2)
+        >>> conv(torch.rand(1, 4, 5, 5)).shape
+        torch.Size([1, 4, 5, 5])
+    """
+
+    def __init__(self, input_order: Tensor, output_order: Tensor, **conv) -> None:
+        super().__init__(**conv)
+        self.register_buffer('input_order', input_order)
+        self.register_buffer('output_places', output_order.argsort())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
+        return super().forward(x.index_select(-3, self.input_order)).index_select(-3, self.output_places)
+
+
+class Grouping(NamedTuple):
+    """The channels of a layer group by group, (C_in,) and (C_out,), and the number of groups."""
+
+    input_order: Tensor
+    output_order: Tensor
+    groups: int
+
+
+def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
+    """Replace every `DGConv` of a model by a grouped convolution with the groups that it has now; outputs stay the same.
+
+    What replaces it can be trained on, exported and counted like any Conv2d. The model is changed in place.
+
+    Args:
+        model: A network with DGConv layers, or one such layer.
+        fold: Take the permutations into the neighbours where a block of `GResNeXt` with BatchNorm allows it (no plugins between
+            its convolutions). All convolutions of the block are plain then, and their weights fit
+            ``GResNeXt(groups=[...])`` with the learned numbers. Without it, or elsewhere, a `PermutedConv2d` stands where groups
+            are not neighbours.
+
+    Returns:
+        The model; for a single layer what replaces it.
+
+    Raises:
+        ValueError: A model without a DGConv.
+
+    Example:
+        >>> layer = DGConv(8, 8, 3, padding=1)
+        >>> _ = layer.gates.data.copy_(torch.tensor([1., -1., 1.]))
+        >>> freeze_groups(nn.Sequential(layer))
+        Sequential(
+          (0): PermutedConv2d(8, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=2)
+        )
+    """
+    if not any(isinstance(module, DGConv) for module in model.modules()):
+        raise ValueError(f'freeze_groups: {type(model).__name__} has no DGConv; are its groups frozen already?')
+    if isinstance(model, DGConv):
+        return _replacement(model, find_groups(model))
+    if fold and is_installed('mmengine', 'mmcv'):
+        _fold_blocks(model)
+    replaced: dict[DGConv, nn.Conv2d] = {}
+    for parent in list(model.modules()):
+        for name, layer in parent._modules.items():
+            if isinstance(layer, DGConv):
+                if layer not in replaced:  # several parents may hold it
+                    replaced[layer] = _replacement(layer, find_groups(layer))
+                parent._modules[name] = replaced[layer]
+    return model
+
+
+def find_groups(layer: DGConv) -> Grouping:
+    """Which channels a layer joins.
+
+    Example:
+        >>> layer = DGConv(4, 4, 1)
+        >>> _ = layer.gates.data.copy_(torch.tensor([1., -1.]))
+        >>> find_groups(layer).input_order.tolist()
+        [0, 2, 1, 3]
+    """
+    if layer.gates is None:
+        return Grouping(torch.arange(layer.in_channels), torch.arange(layer.out_channels), 1)
+    closed, size = closed_bits(layer.gates.detach().cpu()), 2**len(layer.gates)
+    orders = [(torch.arange(channels) // (channels // size) & closed).argsort(stable=True)
+              for channels in (layer.in_channels, layer.out_channels)]
+    return Grouping(*orders, layer.group_number)
+
+
+def _replacement(layer: DGConv, grouping: Grouping) -> nn.Conv2d:
+    """A convolution that computes the same as the layer."""
+    settings = {
+        'in_channels': layer.in_channels, 'out_channels': layer.out_channels, 'kernel_size': layer.kernel_size,
+        'stride': layer.stride, 'padding': layer.padding, 'dilation': layer.dilation, 'groups': grouping.groups,
+        'bias': layer.bias is not None, 'padding_mode': layer.padding_mode,
+    }
+    weight, bias = layer.weight.detach(), layer.bias
+    if _in_order(grouping.input_order) and _in_order(grouping.output_order):
+        conv = nn.Conv2d(**settings)
+    else:
+        conv = PermutedConv2d(grouping.input_order, grouping.output_order, **settings)
+    conv.to(weight)  # device and type
+    conv.train(layer.training)
+    conv.weight.data.copy_(_block_diagonal(weight, grouping))
+    conv.weight.requires_grad_(layer.weight.requires_grad)
+    if bias is not None:
+        conv.bias.data.copy_(bias.detach()[grouping.output_order.to(weight.device)])
+        conv.bias.requires_grad_(bias.requires_grad)
+    return conv
+
+
+def _block_diagonal(weight: Tensor, grouping: Grouping) -> Tensor:
+    """The weights within groups, (C_out, C_in, k, k) to (C_out, C_in / G, k, k), output channels group by group."""
+    sorted_weight = weight[grouping.output_order.to(weight.device)][:, grouping.input_order.to(weight.device)]
+    blocks = sorted_weight.unflatten(1, (grouping.groups, -1)).unflatten(0, (grouping.groups, -1))
+    return torch.cat([blocks[group, :, group] for group in range(grouping.groups)])
+
+
+def _in_order(order: Tensor) -> bool:
+    return torch.equal(order, torch.arange(len(order)))
+
+
+def _fold_blocks(model: nn.Module) -> None:
+    """Sort the channels between the convolutions of GResNeXt's blocks by group, so that groups are neighbours."""
+    from mmtied.backbones.groupable_bottleneck import GroupableBottleneck
+
+    for block in model.modules():
+        if isinstance(block, GroupableBottleneck) and isinstance(block.grouped.conv, DGConv) and _can_sort(block):
+            layer, grouping = block.grouped.conv, find_groups(block.grouped.conv)
+            _sort(block.entry.conv, grouping.input_order, dim=0)
+            _sort(block.entry.norm, grouping.input_order, dim=0)
+            _sort(block.grouped.norm, grouping.output_order, dim=0)
+            _sort(block.exit.conv, grouping.output_order, dim=1)
+            neighbours = Grouping(*(torch.arange(len(order)) for order in grouping[:2]), grouping.groups)
+            _sort(layer, grouping.output_order, dim=0)
+            layer.weight.data.copy_(layer.weight.data[:, grouping.input_order.to(layer.weight.device)])
+            block.grouped.conv = _replacement(layer, neighbours)
+
+
+def _can_sort(block: nn.Module) -> bool:
+    plain = all(type(part.conv) is nn.Conv2d and part.conv.groups == 1 for part in (block.entry, block.exit))
+    by_channel = all(isinstance(part.norm, _BatchNorm) for part in (block.entry, block.grouped))
+    return plain and by_channel and not (block.plugins.names['after_conv1'] or block.plugins.names['after_conv2'])
+
+
+def _sort(module: nn.Module, order: Tensor, dim: int) -> None:
+    """Put a layer's output channels (dim 0), or a convolution's input channels (dim 1), in this order."""
+    tensors = [module.weight] if dim == 1 else [*module._parameters.values(), *module._buffers.values()]
+    for tensor in tensors:
+        if tensor is not None and tensor.dim() > dim and tensor.size(dim) == len(order):
+            tensor.data.copy_(tensor.data.index_select(dim, order.to(tensor.device)))

@@ -1,0 +1,151 @@
+"""How the groups of a network develop while it trains: kept, written as a file, and drawn.
+
+Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019,
+https://arxiv.org/abs/1908.05867, Figures 5 and 6.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmtied.atomic import atomic_path
+from mmtied.layers import DGConv
+from mmtied.layers.dynamic_group_conv import gated_layers
+
+
+@dataclass
+class GroupHistory:
+    """The gates of every layer at some iterations.
+
+    Attributes:
+        channels: Output channels of each layer, by its name in the model.
+        iterations: How many iterations had been trained.
+        gates: At each of these, for each layer, the real gates.
+
+    Example:
+        >>> history = GroupHistory({'conv': 8})
+        >>> history.record(0, [DGConv(8, 8, 1)])
+        >>> history.iterations, len(history.gates[0][0])
+        ([0], 3)
+    """
+
+    channels: dict[str, int]
+    iterations: list[int] = field(default_factory=list)
+    gates: list[list[list[float]]] = field(default_factory=list)
+
+    def record(self, iteration: int, layers: list[DGConv]) -> None:
+        """Add what the layers, in the order of `channels`, have now."""
+        joined = torch.cat([layer.gates.detach() for layer in layers]).tolist()  # one transfer from the device
+        values = iter(joined)
+        self.iterations.append(iteration)
+        self.gates.append([[next(values) for _ in layer.gates] for layer in layers])
+
+    def group_numbers(self) -> list[list[int]]:
+        """The number of groups at each iteration, for each layer."""
+        return [[2**sum(gate < 0 for gate in gates) for gates in layers] for layers in self.gates]
+
+    def forget_from(self, iteration: int) -> None:
+        """Drop what was recorded at this iteration and later."""
+        kept = sum(recorded < iteration for recorded in self.iterations)
+        del self.iterations[kept:], self.gates[kept:]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a JSON file, whole or not at all."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self)), encoding='utf-8')
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> 'GroupHistory':
+        """Read what `save` wrote."""
+        return cls(**json.loads(Path(path).read_text(encoding='utf-8')))
+
+
+@HOOKS.register_module()
+class GroupHistoryHook(Hook):
+    """Logs the number of groups and the gates of every `DGConv` as they are learned, and draws Figures 5 and 6 of the paper.
+
+    Numbers of groups go to the visualizer (TensorBoard and others) as ``groups/<layer>``. Whenever a checkpoint is saved, and at
+    the end, these files are written into ``<work_dir>/groups/``: ``history.json`` (`GroupHistory`), ``group_numbers.png`` (the
+    groups of each layer, as Figure 5) and ``learning_dynamics.png`` (groups and gates over the iterations, as Figure 6). A
+    resumed run goes on with the file.
+
+    Args:
+        interval: Record every so many iterations.
+
+    Raises:
+        ValueError: An interval below 1, or, as training begins, a model without gates.
+
+    Example:
+        In a config: ``custom_hooks = [dict(type='mmtied.GroupHistoryHook')]``.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 100) -> None:
+        if interval < 1:
+            raise ValueError(f'GroupHistoryHook: interval={interval}, expected 1 or more iterations')
+        self.interval = interval
+
+    def before_train(self, runner: Runner) -> None:
+        """Start a history, or go on with that of the run that is resumed."""
+        layers = gated_layers(_unwrap(runner.model))
+        if not layers:
+            raise ValueError(f'GroupHistoryHook: {type(_unwrap(runner.model)).__name__} has no DGConv with gates; the backbone '
+                             'mmtied.GResNeXt has them, without its argument groups')
+        self.history = GroupHistory({name: layer.out_channels for name, layer in layers.items()})
+        path = _folder(runner) / 'history.json'
+        if runner.iter > 0 and path.is_file():
+            before = GroupHistory.load(path)
+            if before.channels == self.history.channels:
+                self.history = before
+                self.history.forget_from(runner.iter)
+        self.history.record(runner.iter, list(layers.values()))
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        """Record at the interval."""
+        if self.every_n_train_iters(runner, self.interval):
+            self.history.record(runner.iter + 1, list(gated_layers(_unwrap(runner.model)).values()))
+            numbers = zip(self.history.channels, self.history.group_numbers()[-1], strict=True)
+            runner.visualizer.add_scalars({f'groups/{name}': number for name, number in numbers}, step=runner.iter + 1)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Write the files."""
+        self._write(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the files, and hand the pictures to the visualizer."""
+        if self.history.iterations[-1] != runner.iter:
+            self.history.record(runner.iter, list(gated_layers(_unwrap(runner.model)).values()))
+        self._write(runner, show=True)
+
+    @master_only
+    def _write(self, runner: Runner, show: bool = False) -> None:
+        from mmtied.evaluation.plots import to_rgb
+
+        from .group_plots import plot_group_numbers, plot_learning_dynamics
+
+        self.history.save(_folder(runner) / 'history.json')
+        figures = {'group_numbers': plot_group_numbers(self.history), 'learning_dynamics': plot_learning_dynamics(self.history)}
+        for name, figure in figures.items():
+            with atomic_path(_folder(runner) / f'{name}.png') as temporary:
+                figure.savefig(temporary)
+            if show:
+                runner.visualizer.add_image(name, to_rgb(figure), step=runner.iter)
+
+
+def _folder(runner: Runner) -> Path:
+    return Path(runner.work_dir) / 'groups'
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model

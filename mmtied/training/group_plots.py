@@ -1,0 +1,114 @@
+"""Learned groups as pictures, as Figures 5 and 6 of the paper on groupable convolution show them.
+
+Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .group_history import GroupHistory
+
+_GROUPS, _OPEN, _CLOSED = '#1f7a8c', '#e6550d', '#8d99ae'
+#: Layers beside each other in the figure of the learning dynamics.
+_COLUMNS = 8
+
+
+def plot_group_numbers(history: 'GroupHistory', record: int = -1) -> 'Figure':
+    """The number of groups of each layer, from the network's input to its output, over its channels (Figure 5).
+
+    Args:
+        history: With at least one record.
+        record: Which of its records; the last by default.
+
+    Returns:
+        A matplotlib figure that belongs to no window.
+    """
+    numbers = history.group_numbers()[record]
+    figure = _figure(max(4., 1.2 + 0.36 * len(numbers)), 3.4)
+    axes = figure.subplots()
+    places = np.arange(len(numbers))
+    bars = axes.bar(places, numbers, color=_GROUPS, width=.75)
+    axes.bar_label(bars, fontsize=7, padding=1)
+    _scale_of_groups(axes, max(history.channels.values()))
+    axes.set_xticks(places, list(history.channels.values()), rotation=90, fontsize=8)
+    axes.set(xlabel='channels of the layers, from input to output', ylabel='groups', xlim=(-.6, len(numbers) - .4))
+    axes.set_title(f'groups after {history.iterations[record]} iterations', fontsize=10, loc='left')
+    return figure
+
+
+def plot_learning_dynamics(history: 'GroupHistory') -> 'Figure':
+    """Over the iterations, for each layer: above the number of groups, below the real gates (Figure 6).
+
+    A gate's line has one colour while it is open (at least 0) and another while it is closed. Gates start at 1e-8, so their
+    axis is linear.
+
+    Args:
+        history: With at least one record.
+
+    Returns:
+        A matplotlib figure that belongs to no window.
+    """
+    names = list(history.channels)
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    figure = _figure(1.9 * columns + .6, 3.2 * rows + .3)
+    cells = figure.subplots(2 * rows, columns, sharex=True, squeeze=False)
+    numbers = np.array(history.group_numbers())
+    for index, name in enumerate(names):
+        row, column = divmod(index, columns)
+        above, below = cells[2 * row, column], cells[2 * row + 1, column]
+        above.step(history.iterations, numbers[:, index], where='post', color=_GROUPS, linewidth=1.2)
+        _scale_of_groups(above, history.channels[name])
+        above.set_title(f'{_short(name)}, {history.channels[name]} channels', fontsize=7)
+        _draw_gates(below, history.iterations, np.array([layers[index] for layers in history.gates]))
+        if column == 0:
+            above.set_ylabel('groups', fontsize=8)
+            below.set_ylabel('gates', fontsize=8)
+        if row == rows - 1:
+            below.set_xlabel('iteration', fontsize=8)
+    for unused in range(len(names), rows * columns):
+        for half in (0, 1):
+            cells[2 * (unused // columns) + half, unused % columns].set_axis_off()
+    for axes in cells.flat:
+        axes.tick_params(labelsize=6)
+    return figure
+
+
+def _draw_gates(axes: 'Axes', iterations: list[int], gates: np.ndarray) -> None:
+    """Lines of the gates, shape (records, K), in two colours."""
+    for gate in gates.T:
+        axes.plot(iterations, np.where(gate >= 0, gate, np.nan), color=_OPEN, linewidth=.9)
+        axes.plot(iterations, np.where(gate < 0, gate, np.nan), color=_CLOSED, linewidth=.9)
+    axes.axhline(0, color='.3', linewidth=.6)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def _scale_of_groups(axes: 'Axes', most: int) -> None:
+    """Powers of two on a logarithmic axis, from 1 to `most`."""
+    axes.set_yscale('log', base=2)
+    axes.set_ylim(2**-.5, most * 1.6)
+    ticks = [2**power for power in range(0, most.bit_length(), 1 if most <= 32 else 2)]
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(axis='y', color='.9', linewidth=.6)
+    axes.set_axisbelow(True)
+    axes.spines[['top', 'right']].set_visible(False)
+
+
+def _short(name: str) -> str:
+    """A layer's name without what all have: backbone.layer1.0.grouped.conv becomes layer1.0."""
+    return name.removeprefix('backbone.').removesuffix('.conv').removesuffix('.grouped')
+
+
+def _figure(width: float, height: float) -> 'Figure':
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure

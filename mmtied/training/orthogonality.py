@@ -1,0 +1,65 @@
+"""The orthogonality regularisation of shared filter bases.
+
+Kang & Kim, "Deeply Shared Filter Bases", NeurIPS 2021, https://arxiv.org/abs/2006.05066, Eq. 7.
+"""
+
+import torch
+from mmengine.registry import HOOKS
+from torch import Tensor, nn
+
+from mmtied.layers import FilterBasis
+
+from .loss_hook import LossHook
+
+
+@HOOKS.register_module()
+class OrthogonalityHook(LossHook):
+    """Adds ``weight * sum_g ||W_g' W_g - I||^2`` over the shared bases g to the loss (Eq. 7), logged as ``loss_orthogonality``.
+
+    Each basis counts once, however many layers use it. Frozen bases are left out: their term is constant. It is computed in
+    float32 (float64 for a float64 model), also under AMP.
+
+    The paper does not print its factor, lambda. The default is small enough for its learning rate of 0.1: a gradient step moves a
+    singular value s of a basis by ``4 * weight * lr * s * (s**2 - 1)``, and with momentum 0.9 a basis that is nearly orthonormal
+    stays so while ``weight * lr`` is below 0.47; larger values at the start need less.
+
+    Args:
+        weight: The factor, lambda; positive.
+
+    Raises:
+        ValueError: A weight that is not positive, or, as training begins, a model without shared bases.
+
+    Example:
+        In a config: ``custom_hooks = [dict(type='mmtied.OrthogonalityHook')]``.
+    """
+
+    def __init__(self, weight: float = 0.1) -> None:
+        if weight <= 0:
+            raise ValueError(f'OrthogonalityHook: weight={weight}, expected more than 0; to train without the term leave the '
+                             'hook out')
+        self.weight = weight
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise a ValueError for a model without shared bases."""
+        if not any(isinstance(module, FilterBasis) for module in model.modules()):
+            raise ValueError(f'OrthogonalityHook: {type(model).__name__} has no shared filter bases; the backbones '
+                             'mmtied.SharedResNet, SharedResNetCIFAR and SharedMobileNetV2 have (with num_bases of 1 or more), '
+                             'and networks with a FilterBasis of mmtied.layers')
+
+    def change_loss(self, model: nn.Module, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the term."""
+        deviations = [deviation.to(loss.device) for deviation in basis_deviations(model).values()]
+        term = self.weight * torch.stack(deviations).sum() if deviations else loss.new_zeros(())
+        return loss + term, {'loss_orthogonality': term}
+
+
+def basis_deviations(model: nn.Module) -> dict[str, Tensor]:
+    """``||W'W - I||^2`` of each shared basis that is trained, by its name in the model; scalars with gradients.
+
+    Example:
+        >>> from mmtied.backbones import SharedResNet
+        >>> sorted(basis_deviations(SharedResNet(50, base_channels=8)))[:2]
+        ['layer1.bases.middle', 'layer2.bases.middle']
+    """
+    return {name: module.deviation() for name, module in model.named_modules()
+            if isinstance(module, FilterBasis) and module.weight.requires_grad}

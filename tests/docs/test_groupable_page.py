@@ -1,0 +1,71 @@
+"""Every snippet on docs/groupable_convolution.md runs, and its numbers are the networks' own."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import HOOKS, MODELS, DefaultScope
+
+from mmtied.backbones import GResNeXt
+from mmtied.launch.config import load_config
+from mmtied.layers import DGConv
+from mmtied.layers.dynamic_group_conv import gated_layers
+from mmtied.training.loss_hook import attach
+
+PAGE = (Path(__file__).parents[2] / 'docs/groupable_convolution.md').read_text()
+CONFIGS = dict(re.findall(r'```python\n# (\S+\.py)\n(.*?)```', PAGE, re.DOTALL))
+SCRIPTS = [block for block in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL) if block.startswith('from')]
+
+
+def test_every_block_is_run():
+    assert (len(CONFIGS), len(SCRIPTS), PAGE.count('```python')) == (3, 1, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_config_builds_and_trains(name, tmp_path, monkeypatch):
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmpretrain')
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(CONFIGS[name])
+    cfg = load_config(name)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        assert len(gated_layers(model)) == (8 if 'fpn' in name else 16)
+        hook, _ = (HOOKS.build(settings) for settings in cfg.custom_hooks)
+        hook.check_model(model)
+        attach(hook, model)
+        if cfg.default_scope == 'mmpretrain':
+            from mmpretrain.structures import DataSample
+            batch = {'inputs': torch.randn(2, 3, 64, 64), 'data_samples': [DataSample().set_gt_label(label) for label in (1, 4)]}
+        else:
+            from mmdet.testing import demo_mm_inputs
+            batch = model.data_preprocessor(demo_mm_inputs(2, [(3, 64, 96)] * 2, num_classes=80, num_items=[3, 2]), True)
+        loss, log = model.parse_losses(model(**batch, mode='loss'))
+    assert log['zeta'] > log['zeta_bound']
+    assert log['resource_factor'] > 1
+    loss.backward()
+    assert all(layer.gates.grad is not None for layer in gated_layers(model).values())
+
+
+def test_the_script():
+    names = {}
+    exec(SCRIPTS[0], names)
+    assert not any(isinstance(module, DGConv) for module in names['resnext'].modules())
+    x = torch.rand(1, 3, 64, 64)
+    for level, theirs in zip(names['resnext'].eval()(x), names['model'].eval()(x), strict=True):
+        torch.testing.assert_close(level, theirs)
+
+
+def test_the_table():
+    rows = re.findall(r'^\| `GResNeXt\((\d+)\)` \| ([\d.]+)M \| at most ([\d.]+)M \|', PAGE, re.MULTILINE)
+    assert len(rows) == 2
+    for depth, dense, active in rows:
+        with torch.device('meta'):
+            for model, millions in ((GResNeXt(int(depth)), dense), (GResNeXt(int(depth), groups=32), active)):
+                assert f'{(sum(p.numel() for p in model.parameters()) + 2049000) / 1e6:.2f}' == millions
+        bound = sum(layer.in_channels**2 for layer in gated_layers(GResNeXt(int(depth))).values()) / 32
+        assert sum(block.grouped.conv.weight.numel() / 9 for stage in model.stage_names
+                   for block in getattr(model, stage)) == bound

@@ -1,0 +1,59 @@
+"""The snippets and the numbers of docs/interleaved_group_convolution.md."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+import mmtied.backbones as backbones
+from mmtied.analysis.complexity import ImageNetClassifier
+from mmtied.analysis.systems import COUNTS
+from mmtied.launch.config import load_config
+from mmtied.layers import IGC
+
+PAGE = (Path(__file__).parents[2] / 'docs/interleaved_group_convolution.md').read_text()
+SNIPPETS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+CONFIGS = {match[1]: text for text in SNIPPETS if (match := re.match(r'# (\S+\.py)\n', text))}
+SIZES = [[cell.strip() for cell in line.strip('|').split('|')] for line in PAGE.splitlines() if '| `IGCNet' in line]
+
+
+def test_the_page_is_read():
+    assert (len(SNIPPETS), len(CONFIGS), len(SIZES)) == (4, 3, 8)
+
+
+def test_the_layer():
+    exec(SNIPPETS[0], {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
+def test_the_configs(name, tmp_path, monkeypatch):
+    for package in ('mmdet', 'mmpretrain'):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(CONFIGS[name])
+    cfg = load_config(name)
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    assert any(isinstance(module, IGC) for module in (model.neck if 'fpn' in name else model.backbone).modules())
+    x = torch.rand(1, 3, 64, 64)
+    outputs = model(x, mode='tensor') if 'cifar' in name else model.extract_feat(x)
+    assert outputs[0].isfinite().all()
+
+
+@pytest.mark.parametrize(('name', 'build', 'printed', 'convolutions', 'norms', 'layers', 'everything'), SIZES)
+def test_sizes(name, build, printed, convolutions, norms, layers, everything):
+    with torch.device('meta'):
+        model = eval(build.strip('`'), {name: getattr(backbones, name) for name in ('IGCNet', 'IGCNetCIFAR')})
+        channels = model.stem.conv.out_channels * 2**(len(model.stage_names) - 1)
+        classes = 1000 if 'CIFAR' not in build else 100 if '832' in build else 10
+        classifier = ImageNetClassifier(model, channels, classes)
+    computed = [COUNTS[count](classifier) / 1e6 for count in ('backbone layers', 'backbone', 'layers', 'all')]
+    cells = (convolutions, norms, layers, everything)
+    assert [f'{value:.3f}' for value in computed] == [cell.strip('*') for cell in cells]
+    bold, = (value for value, cell in zip(computed, cells, strict=True) if cell.startswith('**'))
+    digits = len(printed.partition('.')[2])
+    assert f'{bold:.{digits}f}' == printed or bold == pytest.approx(float(printed), rel=5e-3)

@@ -1,0 +1,54 @@
+"""The snippets and the numbers of docs/shared_filter_bases.md."""
+
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.registry import HOOKS, MODELS, DefaultScope
+
+import mmtied.backbones as backbones
+from mmtied.launch.config import load_config
+
+PAGE = (Path(__file__).parents[2] / 'docs/shared_filter_bases.md').read_text()
+SNIPPETS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+CONFIGS = {match[1]: text for text in SNIPPETS if (match := re.match(r'# (\S+\.py)\n', text))}
+SIZES = re.findall(r'^\| [^|]+ \| `(\w+)\((.*?)\)` \| ([\d.]+)M \|$', PAGE, re.MULTILINE)
+
+
+def test_the_page_is_read():
+    assert (len(SNIPPETS), set(CONFIGS), len(SIZES)) == (4, {'retinanet_sharedr50.py', 'sharedr34_s48u1.py'}, 7)
+
+
+def test_the_layers():
+    scope = {}
+    exec(SNIPPETS[0], scope)
+    assert [name for name, _ in scope['network'].named_parameters()].count('basis.weight') == 1
+
+
+def test_the_hook():
+    scope = {}
+    exec(SNIPPETS[1], scope)
+    assert HOOKS.build(scope['custom_hooks'][0]).weight == 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
+def test_the_configs(name, tmp_path, monkeypatch):
+    for package in ('mmdet', 'mmpretrain'):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(CONFIGS[name])
+    cfg = load_config(name)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+        HOOKS.build(cfg.custom_hooks[0]).check_model(model)
+    assert isinstance(model.backbone, backbones.SharedResNet)
+
+
+@pytest.mark.parametrize(('name', 'settings', 'millions'), SIZES)
+def test_sizes(name, settings, millions):
+    if name == 'shared_mobilenet_v2':
+        pytest.importorskip('mmpretrain')
+    model = eval(f'build({settings})', {'build': getattr(backbones, name)})
+    channels = 1280 if name == 'shared_mobilenet_v2' else 512 * model.expansion
+    assert f'{(sum(p.numel() for p in model.parameters()) + 1000 * channels + 1000) / 1e6:.2f}' == millions

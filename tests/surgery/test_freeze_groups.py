@@ -1,0 +1,151 @@
+"""Frozen groups: the same outputs with ordinary grouped convolutions, folded or not, and as ONNX."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from mmtied.layers import DGConv
+from mmtied.layers.dynamic_group_conv import gated_layers, group_numbers
+from mmtied.surgery import PermutedConv2d, freeze_groups
+
+
+def set_gates(layer: DGConv, gates) -> DGConv:
+    layer.gates.data.copy_(torch.tensor(gates) * 2. - 1)
+    return layer
+
+
+@pytest.mark.parametrize(('inputs', 'outputs'), [(8, 8), (16, 16), (8, 16), (12, 8), (20, 4)])
+def test_the_same_outputs_for_every_pattern(inputs, outputs):
+    count = len(DGConv(inputs, outputs, 1).gates)
+    x = torch.rand(2, inputs, 5, 6, dtype=torch.float64)
+    for gates in itertools.product((0, 1), repeat=count):
+        layer = set_gates(DGConv(inputs, outputs, 3, padding=1, dtype=torch.float64), gates)
+        frozen = freeze_groups(layer)
+        assert not isinstance(frozen, DGConv)
+        assert frozen.groups == layer.group_number == 2**gates.count(0)
+        assert frozen.weight.numel() == layer.relationship().sum() * 9
+        neighbours = list(gates) == sorted(gates)  # closed gates first
+        assert isinstance(frozen, PermutedConv2d) != neighbours
+        torch.testing.assert_close(frozen(x), layer(x))
+        torch.testing.assert_close(frozen(x[0]), layer(x[0]))
+
+
+def test_geometry_and_state():
+    layer = set_gates(DGConv(8, 8, 3, stride=2, padding=2, dilation=2, bias=False, padding_mode='reflect'), (1, 0, 1))
+    layer.weight.requires_grad_(False)
+    frozen = freeze_groups(layer.bfloat16())
+    assert (frozen.weight.dtype, frozen.weight.requires_grad, frozen.bias) == (torch.bfloat16, False, None)
+    x = torch.rand(1, 8, 9, 9, dtype=torch.bfloat16)
+    torch.testing.assert_close(frozen(x), layer(x))
+    other = freeze_groups(set_gates(DGConv(8, 8, 3, stride=2, padding=2, dilation=2, bias=False, padding_mode='reflect'),
+                                    (1, 0, 1)))
+    other.load_state_dict(frozen.state_dict())
+    torch.testing.assert_close(other.bfloat16()(x), layer(x))
+
+
+def test_in_a_model_with_a_layer_in_two_places():
+    layer = set_gates(DGConv(8, 8, 1), (1, 0, 0))
+    model = nn.Sequential(DGConv(3, 8, 1), layer, nn.Sequential(nn.ReLU(), layer))
+    x = torch.rand(1, 3, 4, 4)
+    expected = model(x)
+    assert freeze_groups(model) is model
+    assert not any(isinstance(module, DGConv) for module in model.modules())
+    assert type(model[0]) is nn.Conv2d
+    assert model[1] is model[2][1]
+    torch.testing.assert_close(model(x), expected)
+
+
+def backbone(**settings) -> nn.Module:
+    """A small GResNeXt in evaluation mode with gates, statistics and scales as after training."""
+    pytest.importorskip('mmcv')
+    from mmtied.backbones import GResNeXt
+    model = GResNeXt(50, base_channels=8, **settings)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-.2, .2)
+            module.running_var.uniform_(.5, 1.5)
+            nn.init.uniform_(module.weight, .2, .6)
+            nn.init.uniform_(module.bias, -.2, .2)
+    for layer in gated_layers(model).values():
+        nn.init.uniform_(layer.gates, -1, 1)
+    return model.eval()
+
+
+@pytest.mark.parametrize('settings', [
+    {}, {'deep_stem': True, 'avg_down': True}, {'norm_cfg': {'type': 'GN', 'num_groups': 4}},
+    {'plugins': [{'cfg': {'type': 'ContextBlock', 'ratio': 0.5}, 'stages': (False, True, False, False),
+                  'position': 'after_conv2'}]},
+], ids=str)
+@pytest.mark.parametrize('fold', [True, False])
+def test_a_backbone(settings, fold):
+    model = backbone(**settings).double()
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    expected, groups = model(x), list(group_numbers(model).values())
+    freeze_groups(model, fold=fold)
+    for level, theirs in zip(model(x), expected, strict=True):
+        torch.testing.assert_close(level, theirs)
+    convs = [block.grouped.conv for name in model.stage_names for block in getattr(model, name)]
+    assert [conv.groups for conv in convs] == groups
+    permuted = [isinstance(conv, PermutedConv2d) for conv in convs]
+    if fold and 'norm_cfg' not in settings:
+        kept = [3 <= index < 7 for index in range(16)] if 'plugins' in settings else [False] * 16
+        assert all(not is_permuted or may for is_permuted, may in zip(permuted, kept, strict=True))
+    else:
+        assert sum(permuted) > 8
+
+
+def test_a_folded_backbone_is_a_resnext_with_learned_groups():
+    """ResNeXt* of Table 6: the weights fit a GResNeXt that is built with the numbers."""
+    model = backbone()
+    x = torch.rand(1, 3, 64, 64)
+    expected = model(x)
+    groups = list(group_numbers(model).values())
+    freeze_groups(model)
+    from mmtied.backbones import GResNeXt
+    resnext = GResNeXt(50, base_channels=8, groups=groups).eval()
+    resnext.load_state_dict(model.state_dict())
+    for level, theirs in zip(resnext(x), expected, strict=True):
+        torch.testing.assert_close(level, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_folding_keeps_the_gradients_of_training():
+    model = backbone().double()
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    losses = []
+    for network in (model, freeze_groups(copy.deepcopy(model))):
+        loss = sum(level.square().mean() for level in network.train()(x))
+        loss.backward()
+        losses.append((loss, network.stem.conv.weight.grad))
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('fold', [True, False])
+def test_onnx(fold, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    import onnx
+    model = freeze_groups(backbone(num_stages=2, out_indices=(0, 1)), fold=fold)
+    path = str(tmp_path / 'frozen.onnx')
+    torch.onnx.export(model, (torch.rand(2, 3, 64, 64), ), path, input_names=['image'], verbose=False,
+                      dynamic_shapes=({0: torch.export.Dim.DYNAMIC}, ))
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    groups = [next(a.i for a in node.attribute if a.name == 'group') for node in onnx.load(path).graph.node
+              if node.op_type == 'Conv']
+    assert max(groups) > 1
+    assert ('Gather' in operators) is not fold
+    image = torch.rand(3, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(image)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    for level, theirs in zip(session.run(None, {'image': image.numpy()}), expected, strict=True):
+        torch.testing.assert_close(torch.from_numpy(level), theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match='freeze_groups: Conv2d has no DGConv; are its groups frozen already'):
+        freeze_groups(nn.Conv2d(4, 4, 1))

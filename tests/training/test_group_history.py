@@ -1,0 +1,141 @@
+"""The record of learned groups: what it keeps, its file, its pictures, and resuming."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmtied.layers import DGConv
+from mmtied.training import GroupHistory, GroupHistoryHook
+from mmtied.training.group_plots import plot_group_numbers, plot_learning_dynamics
+
+
+class Toy(BaseModel):
+    """Two layers that learn groups, of 8 and 4 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = DGConv(8, 8, 1), DGConv(8, 4, 1)
+
+    def forward(self, inputs: Tensor, data_samples: object = None, mode: str = 'loss') -> dict[str, Tensor]:
+        return {'loss': (self.second(self.first(inputs)) - 1).square().mean()}
+
+
+class Samples(torch.utils.data.Dataset):
+    """Seven random images."""
+
+    def __init__(self) -> None:
+        self.values = torch.randn(7, 8, 2, 2, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {'inputs': self.values[index]}
+
+
+class Spy(GroupHistoryHook):
+    """Keeps the gates as they are after each iteration."""
+
+    seen: dict[int, list[list[float]]]
+
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        self.seen[runner.iter + 1] = [layer.gates.tolist() for layer in (runner.model.first, runner.model.second)]
+        super().after_train_iter(runner, *args, **kwargs)
+
+
+def run(model: nn.Module, folder: Path, epochs: int, resume: bool = False) -> tuple[Runner, Spy]:
+    spy = Spy(interval=3)
+    spy.seen = {}
+    runner = Runner(
+        model, str(folder), resume=resume, default_scope='mmengine', experiment_name=f'{folder.name}{epochs}',
+        train_dataloader={'dataset': Samples(), 'batch_size': 1, 'num_workers': 0, 'collate_fn': {'type': 'default_collate'},
+                          'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
+        train_cfg={'by_epoch': True, 'max_epochs': epochs}, visualizer={'type': 'Visualizer', 'vis_backends': [
+            {'type': 'LocalVisBackend'}]},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.05}}, custom_hooks=[spy])
+    runner.train()
+    return runner, spy
+
+
+def test_a_run(tmp_path):
+    model = Toy()
+    start = [layer.gates.tolist() for layer in (model.first, model.second)]
+    runner, spy = run(model, tmp_path, epochs=2)
+    history = GroupHistory.load(tmp_path / 'groups/history.json')
+    assert history.channels == {'first': 8, 'second': 4}
+    assert history.iterations == [0, 3, 6, 9, 12, 14]
+    assert history.gates[0] == start
+    assert history.gates[1:] == [spy.seen[iteration] for iteration in history.iterations[1:]]
+    assert history.group_numbers()[-1] == [model.first.group_number, model.second.group_number]
+    for name in ('group_numbers.png', 'learning_dynamics.png'):
+        assert (tmp_path / 'groups' / name).read_bytes().startswith(b'\x89PNG')
+    scalars = [json.loads(line) for path in Path(runner.visualizer._vis_backends['LocalVisBackend']._save_dir).glob('*.json')
+               for line in path.read_text().splitlines()]
+    logged = {line['step']: line['groups/first'] for line in scalars if 'groups/first' in line}
+    first = {iteration: numbers[0] for iteration, numbers in zip(history.iterations, history.group_numbers(), strict=True)}
+    assert logged == {iteration: first[iteration] for iteration in (3, 6, 9, 12)}
+
+
+def test_resuming_goes_on_with_the_file(tmp_path):
+    torch.manual_seed(0)
+    run(Toy(), tmp_path / 'straight', epochs=2)
+    torch.manual_seed(0)
+    run(Toy(), tmp_path / 'interrupted', epochs=1)
+    run(Toy(), tmp_path / 'interrupted', epochs=2, resume=True)
+    straight, resumed = (GroupHistory.load(tmp_path / name / 'groups/history.json') for name in ('straight', 'interrupted'))
+    assert resumed.iterations == [0, 3, 6, 7, 9, 12, 14]
+    del resumed.iterations[3], resumed.gates[3]  # where it was interrupted
+    assert resumed.iterations == straight.iterations
+    for mine, theirs in zip(resumed.gates, straight.gates, strict=True):
+        for one, other in zip(mine, theirs, strict=True):
+            assert one == pytest.approx(other)
+
+
+def test_a_new_run_in_the_same_folder_starts_anew(tmp_path):
+    run(Toy(), tmp_path, epochs=1)
+    run(Toy(), tmp_path, epochs=1)
+    assert GroupHistory.load(tmp_path / 'groups/history.json').iterations == [0, 3, 6, 7]
+
+
+def example() -> GroupHistory:
+    """Ten layers; those with even numbers close a gate on the way."""
+    history = GroupHistory({f'backbone.layer{i // 5}.{i % 5}.grouped.conv': 8 * 2**(i // 5) for i in range(10)})
+    for iteration in range(4):
+        history.iterations.append(10 * iteration)
+        history.gates.append([[.1, .1 - .06 * iteration * (i % 2 == 0), -.2] + [.3] * (i // 5) for i in range(10)])
+    return history
+
+
+def test_groups_per_layer_as_in_figure_5():
+    axes, = plot_group_numbers(example()).axes
+    assert [bar.get_height() for bar in axes.patches] == [4, 2] * 5
+    assert [label.get_text() for label in axes.get_xticklabels()] == ['8'] * 5 + ['16'] * 5
+    early, = plot_group_numbers(example(), record=0).axes
+    assert [bar.get_height() for bar in early.patches] == [2] * 10
+
+
+def test_dynamics_as_in_figure_6():
+    figure = plot_learning_dynamics(example())
+    drawn = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert len(drawn) == 10
+    axes = drawn['layer0.2, 8 channels']
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2, 2, 4, 4])
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0, 10, 20, 30])
+    below = figure.axes[8 + 2]
+    curves = [np.nan_to_num(np.array(line.get_ydata(), float)) for line in below.lines[:6]]
+    np.testing.assert_allclose(curves[2] + curves[3], [.1, .04, -.02, -.08])
+
+
+@pytest.mark.parametrize(('make', 'message'), [
+    (lambda: GroupHistoryHook(interval=0), 'interval=0, expected 1 or more iterations'),
+    (lambda: GroupHistoryHook().before_train(type('R', (), {'model': nn.Conv2d(1, 1, 1)})()), 'Conv2d has no DGConv with gates'),
+])
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

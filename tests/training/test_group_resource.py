@@ -1,0 +1,285 @@
+"""The resource constraint: zeta and its gradient against U itself, and runs against a plain loop."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.model import BaseModel, MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, MODELS, DefaultScope
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmtied.launch.config import load_config
+from mmtied.layers import DGConv
+from mmtied.layers.dynamic_group_conv import gated_layers
+from mmtied.training import GroupResourceHook
+from mmtied.training.group_resource import connections, resource_bound
+from mmtied.training.loss_hook import attach
+
+B, ALPHA = 2, -0.5
+
+
+class Toy(BaseModel):
+    """An ordinary convolution and three that learn groups, then the distance to a target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(DGConv(3, 8, 1), DGConv(8, 8, 3, padding=1), DGConv(8, 16, 1), DGConv(16, 16, 1))
+
+    def forward(self, inputs: Tensor, target: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
+        return {'loss_distance': (self.layers(inputs) - target).square().mean()}
+
+
+def with_gates(*gates: tuple[int, ...]) -> Toy:
+    model = Toy()
+    for layer, values in zip(list(model.layers)[1:], gates, strict=True):
+        layer.gates.data.copy_(torch.tensor(values) * 2. - 1)
+    return model
+
+
+MUCH, LITTLE = ((1, 1, 1), (1, 1, 0), (1, 0, 1, 1)), ((0, 0, 1), (1, 0, 0), (1, 0, 0, 1))
+
+
+def manual_zeta(model: Toy) -> Tensor:
+    """Eq. 8: the sum of all elements of all U, with U's own gradient."""
+    return sum(layer.relationship().sum() for layer in list(model.layers)[1:])
+
+
+def manual_bound() -> float:
+    return (8 * 8 + 8 * 16 + 16 * 16) / B
+
+
+def manual_factor(model: Toy) -> Tensor:
+    zeta = manual_zeta(model)
+    return (manual_bound() / zeta)**ALPHA if zeta > manual_bound() else torch.ones(())
+
+
+class Samples(torch.utils.data.Dataset):
+    """Random images with random targets."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.inputs = torch.randn(12, 3, 4, 4, generator=generator)
+        self.targets = torch.randn(12, 16, 4, 4, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {'inputs': self.inputs[index], 'target': self.targets[index]}
+
+
+def runner_for(model: nn.Module, folder, *, epochs: int = 2, accumulate: int = 1, resume: bool = False, **optim) -> Runner:
+    return Runner(
+        model, str(folder), resume=resume, default_scope='mmengine', experiment_name=str(id(folder)),
+        train_dataloader={'dataset': Samples(), 'batch_size': 2, 'num_workers': 0, 'collate_fn': {'type': 'default_collate'},
+                          'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
+        train_cfg={'by_epoch': True, 'max_epochs': epochs},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9}, 'accumulative_counts': accumulate, **optim},
+        default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
+        custom_hooks=[{'type': 'mmtied.GroupResourceHook', 'b': B, 'alpha': ALPHA}])
+
+
+def train_plainly(model: Toy, epochs: int, accumulate: int) -> list[float]:
+    """The same in plain PyTorch; returns the factors."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    batches = list(torch.utils.data.DataLoader(Samples(), 2)) * epochs
+    factors = []
+    for number, batch in enumerate(batches, 1):
+        factor = manual_factor(model)
+        loss = (model.layers(batch['inputs']) - batch['target']).square().mean() * factor
+        (loss / accumulate).backward()
+        factors.append(factor.item())
+        if number % accumulate == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+    return factors
+
+
+def assert_same_weights(first: nn.Module, second: nn.Module, **tolerance) -> None:
+    torch.testing.assert_close(dict(first.named_parameters()), dict(second.named_parameters()), **tolerance)
+
+
+@pytest.mark.parametrize('gates', [MUCH, LITTLE, ((0, 0, 0), (0, 0, 0), (0, 0, 0, 0))])
+def test_zeta_and_its_gradient(gates):
+    model, other = with_gates(*gates), with_gates(*gates)
+    zeta = connections(list(gated_layers(model).values()))
+    assert zeta.tolist() == [layer.relationship().sum().item() for layer in list(model.layers)[1:]]
+    zeta.sum().backward()
+    manual_zeta(other).backward()
+    for layer, theirs in zip(list(model.layers)[1:], list(other.layers)[1:], strict=True):
+        torch.testing.assert_close(layer.gates.grad, theirs.gates.grad)
+
+
+def test_zeta_of_equal_widths_is_eq_9():
+    layer = DGConv(16, 16, 3)
+    for _ in range(5):
+        layer.reset_gates()
+        product = 16
+        for gate in layer.open_gates:
+            product *= 1 + gate
+        assert connections([layer]).item() == product
+
+
+@pytest.mark.parametrize(('gates', 'above'), [(MUCH, True), (LITTLE, False)])
+def test_the_loss(gates, above):
+    model, other = with_gates(*gates), with_gates(*gates)
+    hook = GroupResourceHook(B, ALPHA)
+    loss, log = hook.change_loss(model, (model.layers(torch.ones(1, 3, 4, 4)) - 1).square().mean())
+    other.load_state_dict(model.state_dict())
+    expected = (other.layers(torch.ones(1, 3, 4, 4)) - 1).square().mean() * manual_factor(other)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    assert (log['zeta'] > log['zeta_bound']) == above == (log['resource_factor'] > 1)
+    assert (log['zeta'], log['zeta_bound']) == (manual_zeta(model), manual_bound())
+    assert not any(entry.requires_grad for entry in log.values())
+    assert loss.dtype == torch.float32
+
+
+def test_at_the_bound_the_loss_is_as_it_was():
+    """Groups of b everywhere are exactly o (ResNeXt-32x4d with b = 32), which satisfies the constraint."""
+    model = nn.Sequential(DGConv(64, 64, 1), DGConv(128, 128, 1))
+    for layer in model:
+        layer.gates.data.copy_(torch.tensor([-1.] * 5 + [1.] * (len(layer.gates) - 5)))
+        assert layer.group_number == 32
+    loss, log = GroupResourceHook(32).change_loss(model, torch.tensor(3.))
+    assert (loss, log['resource_factor']) == (3, 1)
+    assert log['zeta'] == log['zeta_bound'] == resource_bound(list(model), 32)
+
+
+@pytest.mark.parametrize('accumulate', [1, 3])
+def test_a_run_equals_a_plain_loop(tmp_path, accumulate):
+    model = with_gates(*MUCH)
+    plain = copy.deepcopy(model)
+    runner = runner_for(model, tmp_path, accumulate=accumulate)
+    runner.train()
+    factors = train_plainly(plain, 2, accumulate)
+    assert_same_weights(model, plain)
+    assert 'parse_losses' not in vars(model)
+    logged, _ = runner.message_hub.get_scalar('train/resource_factor').data
+    torch.testing.assert_close(torch.as_tensor(logged), torch.tensor(factors, dtype=torch.float64), rtol=1e-5, atol=0)
+    total, _ = runner.message_hub.get_scalar('train/loss').data
+    distance, _ = runner.message_hub.get_scalar('train/loss_distance').data
+    torch.testing.assert_close(torch.as_tensor(total), torch.as_tensor(distance) * torch.as_tensor(logged), rtol=1e-5, atol=0)
+    assert factors[0] > 1
+
+
+def test_resuming(tmp_path):
+    model = with_gates(*MUCH)
+    straight, interrupted = copy.deepcopy(model), copy.deepcopy(model)
+    runner_for(straight, tmp_path / 'straight').train()
+    runner_for(interrupted, tmp_path / 'interrupted', epochs=1).train()
+    resumed = Toy()
+    runner_for(resumed, tmp_path / 'interrupted', resume=True).train()
+    assert_same_weights(resumed, straight)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='mmengine trains with AMP on GPUs only')
+def test_mixed_precision(tmp_path):
+    model = with_gates(*MUCH).cuda()
+    plain = copy.deepcopy(model).cpu()
+    runner_for(model, tmp_path, epochs=1, type='AmpOptimWrapper', loss_scale=512.).train()
+    train_plainly(plain, 1, 1)
+    assert_same_weights(model.cpu(), plain, rtol=0.05, atol=0.01)
+
+
+def test_exact_under_autocast():
+    model = with_gates(*MUCH)
+    attach(GroupResourceHook(B, ALPHA), model)
+    with torch.autocast('cpu', torch.bfloat16):
+        total, log = model.parse_losses({'loss': torch.ones(())})
+    torch.testing.assert_close(total, manual_factor(model))
+    assert log['zeta'] == manual_zeta(model)
+
+
+def gradients_of_a_rank(rank: int, world_size: int, folder) -> None:
+    """One training step on this rank's part of a batch; saves the gradients."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = with_gates(*MUCH)
+    samples = torch.utils.data.default_collate([Samples()[index] for index in range(4)])
+    if world_size > 1:
+        torch.distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=world_size)
+        wrapped = MMDistributedDataParallel(model, broadcast_buffers=False)
+    else:
+        wrapped = model
+    attach(GroupResourceHook(B, ALPHA), model)
+    kept = {}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.)
+    optimizer.register_step_pre_hook(lambda *_: kept.update({name: p.grad.clone() for name, p in model.named_parameters()}))
+    batch = {key: value[rank::world_size] for key, value in samples.items()}
+    wrapped.train_step(batch, OptimWrapper(optimizer))
+    torch.save(kept, folder / f'{world_size}_{rank}.pt')
+
+
+def test_two_processes_equal_one(tmp_path):
+    gradients_of_a_rank(0, 1, tmp_path)
+    torch.multiprocessing.spawn(gradients_of_a_rank, (2, tmp_path), nprocs=2)
+    expected = torch.load(tmp_path / '1_0.pt')
+    assert any(key.endswith('gates') for key in expected)
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f'2_{rank}.pt'), expected)
+
+
+@pytest.mark.parametrize('kind', ['detector', 'classifier'])
+def test_in_a_model_of_openmmlab(kind):
+    """One config line in mmdet and in mmpretrain."""
+    pytest.importorskip('mmdet' if kind == 'detector' else 'mmpretrain')
+    backbone = {'type': 'mmtied.GResNeXt', 'depth': 50, 'base_channels': 8}
+    with DefaultScope.overwrite_default_scope('mmdet' if kind == 'detector' else 'mmpretrain'):
+        if kind == 'detector':
+            from mmdet.testing import demo_mm_inputs
+            cfg = load_config('configs/retinanet_r50_1x.py').model
+            cfg.backbone = backbone
+            cfg.neck.in_channels = [32, 64, 128, 256]
+            batch = demo_mm_inputs(2, [(3, 64, 64)] * 2)
+        else:
+            from mmpretrain.structures import DataSample
+            cfg = {'type': 'ImageClassifier', 'backbone': backbone, 'neck': {'type': 'GlobalAveragePooling'},
+                   'head': {'type': 'LinearClsHead', 'num_classes': 5, 'in_channels': 256}}
+            batch = {'inputs': torch.rand(2, 3, 64, 64), 'data_samples': [DataSample().set_gt_label(1)] * 2}
+        model = MODELS.build(cfg)
+        for layer in gated_layers(model).values():
+            nn.init.ones_(layer.gates)  # everything connected
+        optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.))
+        before = model.train_step(copy.deepcopy(batch), optimizer)
+        hook = HOOKS.build({'type': 'mmtied.GroupResourceHook', 'b': 16})
+        hook.check_model(model)
+        attach(hook, model)
+        after = model.train_step(batch, optimizer)
+    torch.testing.assert_close(after['loss'], before['loss'] * 16**0.02)
+    assert after['zeta'] == 16 * after['zeta_bound']
+
+
+def test_the_term_brings_zeta_to_the_bound():
+    """From everything connected, in a short run with the paper's alpha; without the term zeta stays far above."""
+    ends = {}
+    for with_term in (True, False):
+        torch.manual_seed(0)
+        model = with_gates(*([1] * len(values) for values in MUCH))
+        for layer in list(model.layers)[1:]:
+            layer.gates.data *= 1e-8
+        if with_term:
+            attach(GroupResourceHook(8, -0.02), model)
+        optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.05))
+        for batch in list(torch.utils.data.DataLoader(Samples(), 12)) * 150:
+            model.train_step(batch, optimizer)
+        ends[with_term] = connections(list(gated_layers(model).values())).sum().item()
+    bound = resource_bound(list(gated_layers(model).values()), 8)
+    assert ends[True] <= bound < ends[False]
+
+
+@pytest.mark.parametrize(('make', 'message'), [
+    (lambda: GroupResourceHook(b=0.5), 'b=0.5, expected at least 1'),
+    (lambda: GroupResourceHook(alpha=0.02), 'alpha=0.02, expected less than 0'),
+    (lambda: GroupResourceHook().check_model(nn.Conv2d(4, 4, 1)), 'Conv2d has no DGConv with gates; .* mmtied.GResNeXt has'),
+    (lambda: GroupResourceHook(1).check_model(DGConv(4, 4, 1).requires_grad_(False)), 'only gates that are frozen'),
+    (lambda: GroupResourceHook(16).check_model(DGConv(8, 16, 1)), 'has 16 connections with every gate closed; b can be up to 8'),
+])
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
