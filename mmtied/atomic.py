@@ -51,7 +51,7 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
     if path.exists() and not path.is_dir():
         raise FileExistsError(f'{path} is a file; name a folder')
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise FileExistsError(f'{path} is not empty; name another folder or ask to overwrite it')
+        raise FileExistsError(f'{path} is not empty; name another folder, or empty this one')
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as temporary:
         folder = Path(temporary, 'new')

@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_proposal_nums(args.proposal_nums)
         if args.images and not args.out:
             raise ValueError('--images draws into the page that --out asks for; give --out FOLDER too')
+        if args.out and Path(args.out).exists() and not Path(args.out).is_dir():
+            raise ValueError(f'--out {args.out}: a folder is needed, this is a file')
         ground_truth = read_ground_truth(args.annotations)
         paths = image_paths(ground_truth, args.images) if args.images else None
         detections = load_detections(args.results, ground_truth, args.iou_type, args.classes)
@@ -75,15 +77,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         if bootstrap:
             evaluated = evaluated.with_intervals(bootstrap)
         evaluated.report['data'] = Path(args.annotations).name
-        print(format_tables(evaluated.report))
+        written = []
         if args.out:
             examples = None
             if paths:
                 iou_type = 'segm' if 'segm' in detections else 'bbox'
                 examples = draw_worst(evaluated, iou_type, lambda image: shown_of(detections[iou_type], image),
                                       paths.__getitem__, args.worst)
-            for path in write_outputs(evaluated, args.out, args.name or Path(args.results[0]).stem, examples):
-                print(f'wrote {path}')
+            written = list(write_outputs(evaluated, args.out, args.name or Path(args.results[0]).stem, examples))
+        print(format_tables(evaluated.report))  # last, so that a closed pipe costs no file
+        for path in written:
+            print(f'wrote {path}')
 
 
 def load_detections(paths: Sequence[str], ground_truth: GroundTruth, iou_types: Sequence[str] | None = None,

@@ -150,6 +150,8 @@ def make_evaluations(further: Sequence[Mapping], **options) -> tuple[Evaluation,
         ValueError: As `Evaluation`, and an option that it does not have.
     """
     known = list(Evaluation.__dataclass_fields__)
+    if isinstance(further, Mapping | str):
+        raise ValueError(f'further: a list of dicts is needed, got {further!r}; put it into a list')
     for entry in further:
         if not isinstance(entry, Mapping) or set(entry) - set(known):
             raise ValueError(f'further: a list of dicts with options among {", ".join(known)} is needed, got {entry!r}')

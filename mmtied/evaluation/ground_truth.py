@@ -115,6 +115,9 @@ def read_ground_truth(annotations: str | os.PathLike | dict) -> GroundTruth:
     for ids, where in ((image_ids, at_images), (category_ids, at_categories), (annotation_ids, at_entries)):
         check_unique(ids, where)
     sizes = np.stack([integer_column(images, 'height', at_images), integer_column(images, 'width', at_images)], axis=1)
+    if (sizes < 1).any():
+        number = int((sizes < 1).any(axis=1).argmax())
+        raise ValueError(f"{at_images}[{number}]: 'height' and 'width' must be at least 1, got {sizes[number].tolist()}")
     order = np.argsort(image_ids)
     area = number_column(entries, 'area', at_entries)
     if (area < 0).any():
@@ -131,10 +134,19 @@ def read_ground_truth(annotations: str | os.PathLike | dict) -> GroundTruth:
                            at_entries),
         boxes_xywh=box_column(entries, at_entries),
         area=area,
-        crowd=np.array([bool(entry.get('iscrowd', 0)) for entry in entries], dtype=bool),
+        crowd=_crowd_column(entries, at_entries),
         annotation_ids=annotation_ids,
         _segmentations=[entry.get('segmentation', _MISSING) for entry in entries],
         file_names=tuple(str(images[number].get('file_name', '')) for number in order.tolist()))
+
+
+def _crowd_column(entries: Sequence[dict], where: str) -> np.ndarray:
+    """The crowd flags, shape (N,) bool; a ValueError names one that is neither 0 nor 1."""
+    flags = [entry.get('iscrowd', 0) for entry in entries]
+    for number, flag in enumerate(flags):
+        if flag not in (0, 1):
+            raise ValueError(f"{where}[{number}]: 'iscrowd' must be 0 or 1, got {flag!r}")
+    return np.array(flags, dtype=bool)
 
 
 def to_rle(segmentation: list | dict, height: int, width: int, where: str) -> dict:
