@@ -11,6 +11,7 @@ import numpy as np
 from ..atomic import atomic_folder
 from ..evaluation.buckets import Bucket
 from ..evaluation.ground_truth import GroundTruth
+from ..evaluation.image_files import check_folder, check_names, read_image
 from ..evaluation.ratios import image_ratios
 from .overlap_drawing import category_colours, draw_overlaps
 
@@ -97,7 +98,7 @@ class _Example:
         names = [str(ground_truth.category_names[category_id]) for category_id in ground_truth.category_ids.tolist()]
         self.names = [(f'{names[category]} {number}', colours[category])
                       for category, number in Counter(categories.tolist()).most_common()]
-        self.picture = _read(images / ground_truth.file_names[image])
+        self.picture = read_image(images / ground_truth.file_names[image])
 
     def draw(self, height: int) -> 'Image.Image':
         return draw_overlaps(self.picture, self.boxes_xywh, self.colours, self.size, height, self.groups)
@@ -105,12 +106,8 @@ class _Example:
 
 def _choose(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: int, seed: int, skip_missing: bool) -> np.ndarray:
     """Positions of the images to draw."""
-    if not images.is_dir():
-        raise ValueError(f'{images}: no such folder of images')
-    unnamed = [image for image in held.tolist() if not ground_truth.file_names[image]]
-    if unnamed:
-        raise ValueError(f"{ground_truth.source}: image id {ground_truth.image_ids[unnamed[0]]} has no 'file_name', which "
-                         'drawing needs')
+    check_folder(images)
+    check_names(ground_truth, held)
     order = np.random.default_rng(seed).permutation(held)
     there = np.array([(images / ground_truth.file_names[image]).is_file() for image in order.tolist()])
     if skip_missing:
@@ -123,16 +120,6 @@ def _choose(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: in
         raise ValueError(f'{images} lacks {len(missing)} of the {len(there[:count])} chosen images: {shown}; '
                          'skipping missing files (--skip-missing) chooses among those that are there')
     return order[:count]
-
-
-def _read(path: Path) -> 'Image.Image':
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert('RGB')
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{path}: cannot be read as an image ({" ".join(str(error).split())})') from None
 
 
 def _captioned(example: _Example, height: int, font_size: int) -> 'Image.Image':

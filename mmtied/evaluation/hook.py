@@ -1,6 +1,7 @@
 """The hook that adds the occlusion evaluation to any mmdet config and writes its files."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ class OcclusionEvalHook(Hook):
         evaluated, examples = metric.evaluated, None
         if complete and self.bootstrap:
             evaluated = evaluated.with_intervals(self.bootstrap)
-        evaluated.report['data'] = Path(evaluated.ground_truth.source).name
+        evaluated = replace(evaluated, report={**evaluated.report, 'data': Path(evaluated.ground_truth.source).name})
         name, folder = Path(runner.work_dir).name, Path(runner.work_dir) / 'occlusion'
         if complete and 'bbox' in metric.metrics:
             examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)

@@ -1,7 +1,7 @@
 """Where the images of a data set are, and reading one to draw on."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +18,28 @@ def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Pa
     Raises:
         ValueError: The folder lacks one, or the annotation file does not name them.
     """
-    if not Path(folder).is_dir():
-        raise ValueError(f'{folder}: no such folder of images')
-    unnamed = [number for number, name in enumerate(ground_truth.file_names) if not name]
-    if unnamed:
-        raise ValueError(f"{ground_truth.source}: image id {ground_truth.image_ids[unnamed[0]]} has no 'file_name', "
-                         'which drawing needs')
+    check_folder(folder)
+    check_names(ground_truth, range(len(ground_truth.image_ids)))
     paths = [Path(folder, name) for name in ground_truth.file_names]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f'{folder} lacks {len(missing)} of the {len(paths)} images of {ground_truth.source}, such as '
                          f'{missing[0].relative_to(folder)}')
     return paths
+
+
+def check_folder(folder: str | os.PathLike) -> None:
+    """A ValueError unless there is such a folder."""
+    if not Path(folder).is_dir():
+        raise ValueError(f'{folder}: no such folder of images')
+
+
+def check_names(ground_truth: GroundTruth, images: Iterable[int]) -> None:
+    """A ValueError unless the annotation file names the files of the images at some positions."""
+    unnamed = [image for image in images if not ground_truth.file_names[image]]
+    if unnamed:
+        raise ValueError(f"{ground_truth.source}: image id {ground_truth.image_ids[unnamed[0]]} has no 'file_name', "
+                         'which drawing needs')
 
 
 def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | None]:

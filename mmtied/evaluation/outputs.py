@@ -15,7 +15,9 @@ from .runs import Run
 
 def write_outputs(evaluated: Evaluated, folder: str | os.PathLike, name: str,
                   examples: WorstImages | None = None) -> Iterator[Path]:
-    """Write report.json, buckets.csv, records.npz, ap_over_r_<iou type>.png and report.html, each whole or not at all.
+    """Write records.npz, ap_over_r_<iou type>.png, report.html, buckets.csv and report.json, each whole or not at all.
+
+    report.json comes last: where writing fails, there is no new one beside old files.
 
     Args:
         evaluated: The run.
@@ -26,7 +28,7 @@ def write_outputs(evaluated: Evaluated, folder: str | os.PathLike, name: str,
     Yields:
         Each path when it is written.
     """
-    yield from write_report(evaluated.report, folder)
     yield write_records(make_run(evaluated), folder)
     yield from write_plots(evaluated.report, folder).values()
     yield write_page(Path(folder) / 'report.html', [Run(name, evaluated.report)], examples)
+    yield from write_report(evaluated.report, folder)

@@ -51,7 +51,8 @@ def plot_ap_over_r(report: dict, iou_type: str) -> 'Figure':
         draw_curve(top, buckets, name, curve, label, .07 * (number - 1), overall[name])
     names = list(_STATISTICS)
     _finish(figure, top, bottom, report, iou_type, f'{iou_type} AP', ap_range([report], iou_type, names))
-    top.set_title(f'{iou_type} AP by occlusion ratio r ({describe_evaluation(report)})', fontsize=10, loc='left', pad=24)
+    top.set_title(f'{iou_type} AP by occlusion ratio r ({plain_label(describe_evaluation(report), 80)})', fontsize=10, loc='left',
+                  pad=24)
     top.legend(frameon=False, fontsize=8.5, ncols=3, loc='lower left', bbox_to_anchor=(-.01, 1), borderaxespad=.2)
     return figure
 
@@ -144,8 +145,8 @@ def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) 
 
 
 def tick_names(report: dict, iou_type: str) -> list[str]:
-    """The names of the buckets below an axis."""
-    return [bucket['name'].removeprefix('r=').replace('>=', '≥ ') for bucket in report[iou_type]['buckets']]
+    """The names of the buckets below an axis, as `plain_label` makes them."""
+    return [plain_label(bucket['name'].removeprefix('r=').replace('>=', '≥ ')) for bucket in report[iou_type]['buckets']]
 
 
 def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
@@ -154,7 +155,8 @@ def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
     slanted = len(names) > 1.55 * axes.figure.get_figwidth()
     axes.set_xticks(np.arange(len(names)), names, fontsize=8, rotation=40 if slanted else 0, ha='right' if slanted else 'center',
                     rotation_mode='anchor')
-    axes.set_xlabel(f'occlusion ratio r of the {report.get("unit", "image")} ({report["definition"]})', fontsize=9)
+    axes.set_xlabel(f'occlusion ratio r of the {report.get("unit", "image")} ({plain_label(report["definition"])})',
+                    fontsize=9)
     axes.set_xlim(-.6, len(names) - .4)
 
 

@@ -96,10 +96,9 @@ def format_interval(bounds: list[float] | None) -> str:
 
 
 def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
-    """Write report.json and buckets.csv into a folder, each whole or not at all, and return their paths."""
+    """Write report.json and, before it, buckets.csv into a folder, each whole or not at all, and return their paths."""
     paths = [Path(folder) / 'report.json', Path(folder) / 'buckets.csv']
-    with atomic_path(paths[0]) as temporary:
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + '\n')
+    text = json.dumps(report, indent=2, allow_nan=False) + '\n'
     with atomic_path(paths[1]) as temporary, temporary.open('w', newline='') as file:
         table = csv.DictWriter(file, _CSV_HEADER, extrasaction='ignore')
         table.writeheader()
@@ -109,6 +108,8 @@ def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
             for iou_type in reported_iou_types(evaluation):
                 table.writerow({**common, 'iou_type': iou_type, 'name': 'all', **_flat(evaluation[iou_type]['all'])})
                 table.writerows({**common, 'iou_type': iou_type, **_flat(row)} for row in evaluation[iou_type]['buckets'])
+    with atomic_path(paths[0]) as temporary:
+        temporary.write_text(text)
     return paths
 
 

@@ -10,7 +10,6 @@ scanned row by row over all blocks and weightings: every operation is a plain on
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -19,11 +18,11 @@ from torch.nn.functional import embedding_bag
 
 from .accumulate import Positives, Records
 from .protocol import RECALL_POINTS
+from .true_positive_plans import ROWS, Plan, UsedDetections, make_plans, split_ties
 
 _LAST_POINT = len(RECALL_POINTS) - 1
 #: Keeps the precision before any detection from being 0 / 0; it vanishes beside a count of 1.
 _TINY = 1e-30
-_ROWS = 16
 
 
 class _Sizes(NamedTuple):
@@ -36,22 +35,6 @@ class _Sizes(NamedTuple):
 
 #: What suits the cache of a CPU core, and what keeps a GPU busy.
 _CPU, _GPU = _Sizes(512, 2**15, 64), _Sizes(2**20, 2**22, 64)
-
-
-class _Plan(NamedTuple):
-    """True positives of one threshold and some categories, in blocks of `_ROWS`; N blocks.
-
-    Args:
-        bag: Row of weights of each detection that counts, up to the last true positive of its category, int32.
-        ends: Where the bag of each true positive starts, and where the last one ends, shape (N * _ROWS + 1,) int32.
-        hit: Row of weights of each true positive, the last row (of zeros) for padding, shape (N * _ROWS,) int32.
-        category: Category of each block, ascending, shape (N,) int64.
-    """
-
-    bag: Tensor
-    ends: Tensor
-    hit: Tensor
-    category: Tensor
 
 
 @torch.no_grad()
@@ -90,13 +73,13 @@ def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights
 
     copies = int(weights.max()) if weights.numel() else 0
     kept = ((row_of_image[records.image] >= 0) & (records.rank < limit)).nonzero()[:, 0]
-    table = _Detections(row_of_image[records.image[kept]], records.category[kept], records.matched[kept, column],
+    table = UsedDetections(row_of_image[records.image[kept]], records.category[kept], records.matched[kept, column],
                         records.ignored[kept, column])
-    table, split = _split_ties(table, records.score[kept], len(images), copies)
+    table, split = split_ties(table, records.score[kept], len(images), copies)
     zero_row = len(images) + copies * len(split)
     sizes = _CPU if device.type == 'cpu' else _GPU
     plans = [(number, plan) for number, threshold in enumerate(thresholds)
-             for plan in _plans(table, 1 << threshold, num_categories, zero_row, sizes.blocks)]
+             for plan in make_plans(table, 1 << threshold, num_categories, zero_row, sizes.blocks)]
 
     counted = (positives.counted[:, column] & (row_of_image[positives.image] >= 0)).nonzero()[:, 0]
     counted = counted[torch.argsort(positives.category[counted], stable=True)]
@@ -148,75 +131,7 @@ def _operations_in_one_thread() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-class _Detections(NamedTuple):
-    """Detections that are used: row of weights, category, and the bits of one area range, each of shape (D,)."""
-
-    row: Tensor
-    category: Tensor
-    matched: Tensor
-    ignored: Tensor
-
-
-def _split_ties(table: _Detections, score: Tensor, num_images: int, copies: int) -> tuple[_Detections, Tensor]:
-    """Make detections of equal score in one image and category take turns, where they differ in what they found.
-
-    Two copies of an image with tied detections a and b rank as a b a b. So each of a and b becomes one detection for every
-    copy, which counts once where the image has at least that many copies.
-
-    Returns:
-        The detections, and the rows of the images that have such ties, shape (S,): copy c of the s-th has row
-        ``num_images + s * copies + c``.
-    """
-    device = score.device
-    tied = (table.row[1:] == table.row[:-1]) & (table.category[1:] == table.category[:-1]) & (score[1:] == score[:-1])
-    differs = tied & ((table.matched[1:] != table.matched[:-1]) | (table.ignored[1:] != table.ignored[:-1]))
-    if copies < 2 or not bool(differs.any()):
-        return table, torch.empty(0, dtype=torch.int64, device=device)
-    run = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), torch.cumsum(~tied, 0)])
-    mixed = torch.zeros(int(run[-1]) + 1, dtype=torch.bool, device=device)
-    mixed[run[1:][differs]] = True
-    mixed = mixed[run]
-    split, place = torch.unique(table.row[mixed], return_inverse=True)
-    row = table.row.clone()
-    row[mixed] = num_images + place * copies
-    source = torch.repeat_interleave(torch.where(mixed, copies, 1))
-    copy = torch.arange(len(source), device=device) - torch.searchsorted(source, source)
-    order = torch.argsort(run[source] * copies + copy, stable=True)
-    source, copy = source[order], copy[order]
-    return _Detections(row[source] + copy, table.category[source], table.matched[source], table.ignored[source]), split
-
-
-def _plans(table: _Detections, bit: int, num_categories: int, zero_row: int, most_blocks: int) -> Iterator[_Plan]:
-    """Put the true positives of one threshold into blocks, and whole categories into plans of about `most_blocks`."""
-    counts = (table.ignored & bit) == 0
-    row, category, true = table.row[counts], table.category[counts], (table.matched[counts] & bit) != 0
-    device = row.device
-    hit = true.nonzero()[:, 0]
-    last_hit = torch.full((num_categories,), -1, device=device).scatter_reduce_(0, category[hit], hit, 'amax')
-    used = torch.arange(len(row), device=device) <= last_hit[category]
-    row, category, hit = row[used], category[used], true[used].nonzero()[:, 0]
-
-    of = category[hit]
-    number = torch.bincount(of, minlength=num_categories)
-    blocks = (number + _ROWS - 1) // _ROWS
-    first_block, first_hit = blocks.cumsum(0) - blocks, number.cumsum(0) - number
-    place = first_block[of] * _ROWS + torch.arange(len(hit), device=device) - first_hit[of]
-    num_rows = int(blocks.sum()) * _ROWS
-    ends = torch.zeros(num_rows + 1, dtype=torch.int64, device=device)
-    ends[place + 1] = hit + 1
-    ends = ends.cummax(0).values if num_rows else ends  # the bags of padding are empty
-    hit_row = torch.full((num_rows,), zero_row, device=device)
-    hit_row[place] = row[hit]
-    category = torch.repeat_interleave(blocks)
-    cuts = torch.nonzero((first_block // most_blocks).diff())[:, 0]
-    for begin, end in pairwise([0, *first_block[cuts + 1].tolist(), len(category)]):
-        if begin < end:
-            own = ends[begin * _ROWS:end * _ROWS + 1]
-            yield _Plan(row[own[0]:own[-1]].int(), (own - own[0]).int(), hit_row[begin * _ROWS:end * _ROWS].int(),
-                        category[begin:end])
-
-
-def _sum_of_ap(plan: _Plan, rows: Tensor, totals: Tensor) -> Tensor:
+def _sum_of_ap(plan: Plan, rows: Tensor, totals: Tensor) -> Tensor:
     """The sum over categories of AP.
 
     Args:
@@ -227,7 +142,7 @@ def _sum_of_ap(plan: _Plan, rows: Tensor, totals: Tensor) -> Tensor:
     Returns:
         Shape (R,) float64.
     """
-    shape = (len(plan.category), _ROWS, rows.shape[1])
+    shape = (len(plan.category), ROWS, rows.shape[1])
     hits = rows.index_select(0, plan.hit).view(shape)
     detections = embedding_bag(plan.bag, rows, plan.ends, mode='sum', include_last_offset=True).view(shape)
     true_count = _scan_earlier_blocks(hits.sum(1), plan.category, torch.add)
@@ -236,9 +151,9 @@ def _sum_of_ap(plan: _Plan, rows: Tensor, totals: Tensor) -> Tensor:
     is_first = plan.category.diff(prepend=plan.category.new_full((1,), -1)) != 0
     reached = _points_reached(true_count.double() / totals).masked_fill_(is_first[:, None], 0)
 
-    precision, gained = totals.new_empty(2, _ROWS, *totals.shape)  # `gained`: recall points reached here first
+    precision, gained = totals.new_empty(2, ROWS, *totals.shape)  # `gained`: recall points reached here first
     exact_true, exact_count = torch.empty_like(totals), torch.empty_like(totals)
-    for row in range(_ROWS):
+    for row in range(ROWS):
         exact_true.copy_(true_count.add_(hits[:, row]))
         exact_count.copy_(count.add_(detections[:, row]))
         torch.div(exact_true, exact_count, out=precision[row])
@@ -248,7 +163,7 @@ def _sum_of_ap(plan: _Plan, rows: Tensor, totals: Tensor) -> Tensor:
 
     best = _scan_earlier_blocks(precision.amax(0).flip(0), plan.category.flip(0), torch.maximum).flip(0)
     total = torch.zeros_like(best)
-    for row in reversed(range(_ROWS)):
+    for row in reversed(range(ROWS)):
         torch.maximum(best, precision[row], out=best)
         total.addcmul_(best, gained[row])
     return total.sum(0) / len(RECALL_POINTS)

@@ -141,6 +141,25 @@ def test_a_failed_evaluation_leaves_the_files_of_the_one_before(tmp_path, ann_fi
     assert written(tmp_path) == FILES
 
 
+def test_where_a_later_file_fails_the_report_before_stays(tmp_path, ann_file, monkeypatch):
+    make_runner(tmp_path, ann_file, []).val()
+    before = (tmp_path / 'work/occlusion/report.json').read_text()
+    (tmp_path / 'work/occlusion/report.json').write_text(before + '\n')  # so that writing it again would show
+    monkeypatch.setattr('mmtied.evaluation.outputs.write_page', lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_runner(tmp_path, ann_file, []).val()
+    assert (tmp_path / 'work/occlusion/report.json').read_text() == before + '\n'
+
+
+@pytest.mark.parametrize('num_replicates', [0, 2])
+def test_the_report_of_the_metric_stays_as_it_is(tmp_path, ann_file, num_replicates):
+    runner = make_runner(tmp_path, ann_file, [], hook=dict(num_replicates=num_replicates))
+    runner.val()
+    metric, = runner.val_loop.evaluator.metrics
+    assert 'data' not in metric.report
+    assert read_report(tmp_path / 'work/occlusion/report.json')['data'] == 'instances.json'
+
+
 def test_the_annotation_file_is_found_below_wrappers(ann_file):
     class Wrapped:
         dataset = Images(ann_file)

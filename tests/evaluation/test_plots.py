@@ -49,6 +49,18 @@ def test_runs_are_overlaid_with_names_values_and_bucket_sizes(count):
     to_rgb(figure)
 
 
+def test_names_of_a_foreign_report_are_no_formulas():
+    hostile = '$\\bad{$'
+    report = make_report()
+    report['definition'] = report['bbox']['buckets'][1]['name'] = hostile
+    for figure in (plot_ap_over_r(report, 'bbox'), plot_runs([Run('a', report)], 'bbox'), plot_mix(report, 'bbox'),
+                   plot_shared([Run('a', report)], 'bbox')):
+        axes = figure.axes[-1]
+        assert axes.get_xticklabels()[1].get_text() == r'\$\bad{\$'
+        assert r'(\$\bad{\$)' in axes.get_xlabel()
+        to_rgb(figure)  # raises where matplotlib takes it for a formula
+
+
 def test_looks_of_28_runs_differ():
     assert len({tuple(map(str, run_curve(number))) for number in range(28)}) == 28
 
