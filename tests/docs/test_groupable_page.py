@@ -34,6 +34,8 @@ def test_a_config_builds_and_trains(name, tmp_path, monkeypatch):
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         assert len(gated_layers(model)) == (8 if 'fpn' in name else 16)
+        for layer in gated_layers(model).values():
+            torch.nn.init.ones_(layer.gates)
         hook, _ = (HOOKS.build(settings) for settings in cfg.custom_hooks)
         hook.check_model(model)
         attach(hook, model)
