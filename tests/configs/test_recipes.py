@@ -14,8 +14,8 @@ from mmtied.launch.config import load_config
 from mmtied.launch.weights import use_backbone_checkpoint
 
 ROOT = Path(__file__).parents[2]
-# The other systems' configs have tests of their own: test_shared_recipes.py, test_igc_recipes.py.
-OTHERS = ('*shared*', '*_b8_1x', '*_150e_in1k', '*_300e_in1k', '*igc*', '*_r18_1x', '*_95e_in1k')
+# The other systems' configs have tests of their own: test_shared_recipes.py, test_igc_recipes.py, test_group_recipes.py.
+OTHERS = ('*shared*', '*_b8_1x', '*_150e_in1k', '*_300e_in1k', '*igc*', '*_r18_1x', '*_95e_in1k', '*gx50*', '*gx101*', '*x*_32x4d_*')
 
 
 def stems(folder: str) -> list[str]:
