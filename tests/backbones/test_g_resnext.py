@@ -136,7 +136,7 @@ def test_a_checkpoint_without_gates_does_not_fit(tmp_path):
     weights = {key: value for key, value in small().state_dict().items() if not key.endswith('gates')}
     torch.save(weights, tmp_path / 'weights.pth')
     model = small(init_cfg={'type': 'Pretrained', 'checkpoint': str(tmp_path / 'weights.pth')})
-    with pytest.raises(ValueError, match=r'does not fit 16 of \d+ weights \(layer1.0.grouped.conv.gates is missing'):
+    with pytest.raises(ValueError, match=r'does not fit \(layer1.0.grouped.conv.gates is missing'):
         model.init_weights()
 
 

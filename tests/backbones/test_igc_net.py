@@ -115,7 +115,7 @@ def test_copies_and_checkpoints(duplicate):
     for other in (duplicate(model), small().eval()):
         other.load_state_dict(model.state_dict())
         torch.testing.assert_close(other(x), model(x))
-    with pytest.raises(ValueError, match=r'the checkpoint does not fit \d+ of \d+ weights'):
+    with pytest.raises(ValueError, match=r'the checkpoint does not fit'):
         small(conv_cfg=BY_PRIMARY).load_state_dict(model.state_dict(), strict=False)
 
 
