@@ -148,12 +148,12 @@ class IGC(nn.Module):
         return F.channel_shuffle(self.secondary(F.channel_shuffle(x, self.num_primary)), self.num_secondary)
 
     def _multiply(self, x: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        x = x.reshape(batch, *self.partitions, height * width).permute(2, 1, 0, 3)  # (M, L, N, H W)
-        x = torch.bmm(self._secondary_matrices(), x.flatten(2)).view(x.shape)
+        height, width = x.shape[2:]  # no view names the batch, so that an export from one image serves any number
+        x = x.reshape(-1, *self.partitions, height * width).permute(2, 1, 0, 3)  # (M, L, N, H W)
+        x = torch.bmm(self._secondary_matrices(), x.flatten(2)).unflatten(2, (-1, height * width))
         if self.secondary.bias is not None:
             x = x + self.secondary.bias.view(self.num_secondary, self.num_primary, 1, 1).to(x.dtype)
-        return x.permute(2, 1, 0, 3).reshape(batch, channels, height, width)
+        return x.permute(2, 1, 0, 3).reshape(-1, self.out_channels, height, width)
 
     def _secondary_matrices(self) -> Tensor:
         """W_s of each secondary partition, shape (M, L, L)."""
