@@ -33,7 +33,7 @@ NETWORKS = {
     'GResNeXt': ('GResNeXt', {'base_channels': 8}),
 }
 
-# With torch's default exporter these fix a batch of one, so that the example has to hold two images: mmcv's ContextBlock, and IGC's
+# With torch's default exporter these fix a batch of one, so the example has to hold two images: mmcv's ContextBlock, and IGC's
 # product over the whole batch.
 FIX_ONE = ('plugins', 'IGCNet', 'IGCNetCIFAR')
 
