@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.logging import MMLogger
+from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +42,7 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> C
         code = 0
         capfd.readouterr()
         MMLogger._instance_dict.clear()  # loggers of the run before write to a stream that is closed by now
+        Visualizer._instance_dict.clear()  # hooks take the one made last, which another test's may be
         try:
             runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
         except SystemExit as stop:
