@@ -1,6 +1,7 @@
 """What the bottlenecks of all families share: entry, middle, exit, attention, plugins, and the addition to the shortcut."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch.utils.checkpoint as checkpointing
 from mmcv.cnn import ConvModule, build_plugin_layer
@@ -68,8 +69,26 @@ class Bottleneck(BaseModule):
         out = self.exit(out)
         if self.attention is not None:
             out = self.attention(out)
-        out = self.plugins('after_conv3', out)
+        return self.add_shortcut(self.plugins('after_conv3', out), x)
+
+    def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
+        """The residual plus the block's input, or what the shortcut makes of it."""
         return out + (x if self.shortcut is None else self.shortcut(x))
+
+
+class BasicBlock(Bottleneck):
+    """A residual block of two parts: 3x3 `entry` and 3x3 `exit`, with nothing between; plugins at after_conv1 and after_conv2."""
+
+    expansion = 1
+
+    def middle(self, x: Tensor) -> Tensor:
+        """Nothing stands between the two convolutions."""
+        return x
+
+    def _residual(self, x: Tensor) -> Tensor:
+        out = self.plugins('after_conv1', self.entry(x))
+        out = self.plugins('after_conv2', self.exit(out))
+        return self.add_shortcut(out, x)
 
 
 def block_strides(stride: int, style: str) -> tuple[int, int]:
@@ -87,7 +106,13 @@ def build_shortcut(in_channels: int, out_channels: int, stride: int, num_blocks:
     """The projection shortcut of the first block of a stage; None where the identity fits."""
     if stride == 1 and in_channels == out_channels:
         return None
-    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if avg_down and stride != 1 else None
-    project = ConvModule(in_channels, out_channels, 1, stride if pool is None else 1, conv_cfg=tied(num_blocks),
-                         norm_cfg=norm_cfg, act_cfg=None)
-    return project if pool is None else nn.Sequential(pool, project)
+    return after_pool(
+        lambda left: ConvModule(in_channels, out_channels, 1, left, conv_cfg=tied(num_blocks), norm_cfg=norm_cfg, act_cfg=None),
+        stride, avg_down)
+
+
+def after_pool(make: Callable[[int], nn.Module], stride: int, avg_down: bool) -> nn.Module:
+    """What `make` gives for a stride; with avg_down an average pooling takes the stride, and 1 is left for `make`."""
+    if not avg_down or stride == 1:
+        return make(stride)
+    return nn.Sequential(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False), make(1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmtied.layers.blocks import check_positive, divisors
 
-from .bottleneck import Bottleneck
+from .bottleneck import BasicBlock, after_pool
 from .shared_blocks import PadShortcut
 from .staged_resnet import StagedResNet
 
@@ -24,7 +24,7 @@ IGC_INIT = [
 ]
 
 
-class IGCBlock(Bottleneck):
+class IGCBlock(BasicBlock):
     """Two 3x3 convolutions, each with normalisation, and what is added to them: the input, a projection of it, or nothing.
 
     Args:
@@ -45,8 +45,6 @@ class IGCBlock(Bottleneck):
         - Input: (N, in_channels, H, W).
         - Output: (N, planes, H / stride, W / stride).
     """
-
-    expansion = 1
 
     def __init__(self,
                  *,
@@ -74,26 +72,18 @@ class IGCBlock(Bottleneck):
             self.shortcut = _make_shortcut(in_channels, planes, stride, shortcut_groups, avg_down, norm_cfg)
         self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
 
-    def middle(self, x: Tensor) -> Tensor:
-        """Nothing stands between the two convolutions."""
-        return x
-
-    def _residual(self, x: Tensor) -> Tensor:
-        out = self.plugins('after_conv1', self.entry(x))
-        out = self.plugins('after_conv2', self.exit(out))
-        if not self.identity:
-            return out
-        return out + (x if self.shortcut is None else self.shortcut(x))
+    def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
+        """With an identity mapping, the residual plus the input or its projection."""
+        return super().add_shortcut(out, x) if self.identity else out
 
 
 def _make_shortcut(in_channels: int, planes: int, stride: int, groups: int | None, avg_down: bool, norm_cfg: dict) -> nn.Module:
-    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if avg_down and stride != 1 else None
-    left = stride if pool is None else 1
-    if groups is None:
-        change = PadShortcut(planes - in_channels, left)
-    else:
-        change = ConvModule(in_channels, planes, 1, left, groups=groups, norm_cfg=norm_cfg, act_cfg=None)
-    return change if pool is None else nn.Sequential(pool, change)
+    def change(left: int) -> nn.Module:
+        if groups is None:
+            return PadShortcut(planes - in_channels, left)
+        return ConvModule(in_channels, planes, 1, left, groups=groups, norm_cfg=norm_cfg, act_cfg=None)
+
+    return after_pool(change, stride, avg_down)
 
 
 @MODELS.register_module()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
 
-from .bottleneck import Bottleneck, block_strides, build_shortcut
+from .bottleneck import BasicBlock, Bottleneck, block_strides, build_shortcut
 
 
 class SharedStage(nn.Module):
@@ -107,7 +107,7 @@ class SharedBottleneck(Bottleneck):
         return self.spatial(x)
 
 
-class SharedBasicBlock(Bottleneck):
+class SharedBasicBlock(BasicBlock):
     """ResNet's basic block, two 3x3 convolutions, each of which can be combined from a shared basis (Figure 2 a).
 
     A combined convolution is a `SharedBasisConv` with a normalisation between basis and coefficients, and another after them.
@@ -132,8 +132,6 @@ class SharedBasicBlock(Bottleneck):
         - Input: (N, in_channels, H, W).
         - Output: (N, planes, H / stride, W / stride).
     """
-
-    expansion = 1
 
     def __init__(self,
                  *,
@@ -165,15 +163,6 @@ class SharedBasicBlock(Bottleneck):
         else:
             self.shortcut = build_shortcut(in_channels, planes, stride, 1, avg_down, norm_cfg)
         self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
-
-    def middle(self, x: Tensor) -> Tensor:
-        """Nothing stands between the two convolutions."""
-        return x
-
-    def _residual(self, x: Tensor) -> Tensor:
-        out = self.plugins('after_conv1', self.entry(x))
-        out = self.plugins('after_conv2', self.exit(out))
-        return out + (x if self.shortcut is None else self.shortcut(x))
 
 
 class PadShortcut(nn.Module):
