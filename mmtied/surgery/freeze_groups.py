@@ -20,8 +20,8 @@ from mmtied.layers.dynamic_group_conv import closed_bits
 class PermutedConv2d(nn.Conv2d):
     """A grouped convolution of channels that are not neighbours: permute, convolve, permute back.
 
-    Rows of the weight, and the bias, are in the order of the output channels as in any Conv2d, and are sorted by group as they are
-    used. So what scales them by output channel, such as folding a normalisation into the convolution, stays right.
+    Rows of the weight, and the bias, are in the order of the output channels as in any Conv2d, and are sorted by group as they
+    are used. So what scales them by output channel, such as folding a normalisation into the convolution, stays right.
 
     Args:
         input_order: The input channels, group by group, shape (C_in,).
