@@ -153,7 +153,7 @@ class IGC(nn.Module):
         return F.channel_shuffle(self.secondary(F.channel_shuffle(x, self.num_primary)), self.num_secondary)
 
     def _interleave(self, x: Tensor, groups: int) -> Tensor:
-        """torch's channel_shuffle, which its older exporter to ONNX does not know; no view names the batch."""
+        """What F.channel_shuffle does, which torch's older exporter to ONNX does not know; no view names the batch."""
         height, width = x.shape[2:]
         x = x.reshape(-1, groups, self.out_channels // groups, height, width).transpose(1, 2)
         return x.reshape(-1, self.out_channels, height, width)
