@@ -219,15 +219,21 @@ def _link(configs: Path, name: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return '-' if value is None else f'{value:.1f}' if round(value, 1) == value else f'{value:.2f}'
+    """A printed figure with the digits that it is printed with, and at least one after the point."""
+    return '-' if value is None else f'{value:.{_decimals(value)}f}'
+
+
+def _decimals(value: float) -> int:
+    return next((digits for digits in (1, 2, 3) if round(value, digits) == value), 4)
 
 
 def _compare(printed: float | None, computed: float, unit: str) -> tuple[str, str, str]:
-    """Printed, computed, and the difference in percent of the printed figure."""
+    """Printed, computed to as many digits (at least two after the point), and the difference in percent of the printed figure."""
     if printed is None:
-        return '-', f'{computed:.2f}{unit}', '-'
+        return '-', f'{computed:.{2 if computed >= 0.1 else 4}f}{unit}', '-'
     difference = f'{100 * (computed / printed - 1):+.1f} %'
-    return f'{_number(printed)}{unit}', f'{computed:.2f}{unit}', '0.0 %' if difference[1:] == '0.0 %' else difference
+    return (f'{_number(printed)}{unit}', f'{computed:.{max(2, _decimals(printed))}f}{unit}',
+            '0.0 %' if difference[1:] == '0.0 %' else difference)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
