@@ -14,7 +14,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
 from .buckets import DEFAULT_EDGES
-from .dataset_annotations import dataset_annotations
+from .dataset_annotations import dataset_annotations, unwrapped
 from .evaluated import Evaluated
 from .evaluations import Evaluation, make_evaluations
 from .intervals import Bootstrap
@@ -161,8 +161,7 @@ def annotations_of(dataset: Dataset) -> str | dict:
 
 def innermost(dataset: Dataset) -> Dataset:
     """A dataset without its wrappers; a ValueError where it joins several."""
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
+    dataset = unwrapped(dataset)
     if isinstance(dataset, ConcatDataset):
         raise ValueError('the evaluated dataset joins several, so it has no single annotation file')
     return dataset
