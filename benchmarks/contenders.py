@@ -19,9 +19,9 @@ import torch
 from simulated_detections import SimulatedDetections
 
 from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import Detections, make_detections, read_results
 from mmtied.evaluation.protocol import STATISTICS
-from mmtied.evaluation.results import Detections, make_detections, read_results
 
 #: Modules of the tools with pycocotools' interface, and their evaluation class.
 COCO_LIKE = {

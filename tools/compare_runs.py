@@ -14,11 +14,12 @@ from pathlib import Path
 
 from mmtied.cli import user_errors
 from mmtied.compat import require
-from mmtied.evaluation.comparison import compare_runs, format_comparison, write_comparison
+from mmtied.evaluation.comparison import compare_runs
 from mmtied.evaluation.intervals import Bootstrap
 from mmtied.evaluation.protocol import IOU_TYPES
 from mmtied.evaluation.records_file import read_records
-from mmtied.evaluation.runs import distinct_ends
+from mmtied.evaluation.reporting.comparison_text import format_comparison, write_comparison
+from mmtied.evaluation.reporting.runs import distinct_ends
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

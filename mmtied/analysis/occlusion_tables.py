@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from ..atomic import atomic_path
-from ..evaluation.ascii_table import ascii_table
-from ..evaluation.report import format_number
+from ..evaluation.reporting.ascii_table import ascii_table
+from ..evaluation.reporting.report import format_number
 from .occlusion_plot import plot_stats
 
 _SECTIONS = {'bucket': 'buckets', 'size': 'by_size', 'category': 'by_category'}

@@ -10,12 +10,12 @@ from .accumulate import Records, join_records
 from .buckets import DEFAULT_EDGES
 from .evaluated import Evaluated, conclude
 from .evaluations import Evaluation, make_evaluations, make_plan
-from .ground_truth import GroundTruth
+from .inputs.ground_truth import GroundTruth
+from .inputs.results import Detections
 from .mask_pairs import rle_pairs
 from .matching import match, min_iou, rank_detections
 from .pairs import Pairs, box_pairs
 from .protocol import AREA_RANGES, IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, in_area_ranges, limits
-from .results import Detections
 from .targets import Targets, category_lookup, make_targets
 
 

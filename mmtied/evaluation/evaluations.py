@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .buckets import DEFAULT_EDGES, Bucket, bucket_members, make_buckets
-from .ground_truth import GroundTruth
+from .inputs.ground_truth import GroundTruth
 from .occlusion import check_definition
 from .protocol import AREA_RANGES
 from .ratios import describe_definition, image_ratios, instance_ratios

@@ -9,15 +9,15 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 
 from .accumulate import Records, no_records
-from .dataset_annotations import numeric_id
 from .dense_masks import dense_mask_iou
 from .evaluate import make_records
-from .ground_truth import GroundTruth, to_rle
+from .inputs.dataset_annotations import numeric_id
+from .inputs.ground_truth import GroundTruth, to_rle
+from .inputs.rle import rle_areas
 from .matching import min_iou, rank_detections
 from .pairs import Pairs, box_pairs, cell_pairs, empty_pairs, join_pairs
 from .protocol import IOU_THRESHOLDS
-from .rle import rle_areas
-from .shown_detections import shown_table
+from .reporting.shown_detections import shown_table
 from .target_masks import TargetMasks
 from .targets import Targets, make_targets
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .accumulate import Records, no_records
 from .image_matcher import Candidates, ImageMatcher
-from .shown_detections import no_table
+from .reporting.shown_detections import no_table
 
 
 class MatchedImages(NamedTuple):

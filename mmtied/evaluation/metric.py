@@ -16,12 +16,12 @@ from .buckets import DEFAULT_EDGES
 from .evaluated import Evaluated, conclude
 from .evaluations import make_evaluations, make_plan
 from .gather import gather_tensors
-from .ground_truth import GroundTruth, read_ground_truth
 from .image_matcher import ImageMatcher
+from .inputs.ground_truth import GroundTruth, read_ground_truth
 from .matched_images import MatchedImages, join_once, match_images
 from .protocol import PROPOSAL_NUMS, check_iou_types, limits
-from .report import format_tables
-from .scalars import scalars
+from .reporting.report import format_tables
+from .reporting.scalars import scalars
 
 #: Images that are matched together.
 BATCH = 256

@@ -30,7 +30,7 @@ def small_set():
 def test_simulated_detections_are_seeded_whole_and_inside_the_image(tmp_path):
     from simulated_detections import SimulatedDetections, simulate
 
-    from mmtied.evaluation.rle import rle_areas
+    from mmtied.evaluation.inputs.rle import rle_areas
     first, again, other = (simulate(small_set(), 100, seed) for seed in (0, 0, 1))
     assert (first.boxes_xywh == again.boxes_xywh).all() and (first.counts == again.counts).all()
     assert (first.boxes_xywh != other.boxes_xywh).any()

@@ -10,9 +10,9 @@ from pycocotools import mask as mask_api
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.ground_truth import read_ground_truth, to_rle
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth, to_rle
+from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.ratios import image_ratios
-from mmtied.evaluation.results import make_detections
 
 SHARED_DATA = Path(__file__).parents[3] / 'shared/data'
 VAL2017 = SHARED_DATA / 'val2017/instances_val2017_rebuilt.json'

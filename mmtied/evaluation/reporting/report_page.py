@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..atomic import atomic_path
-from ..compat import require
-from ..version import __version__
+from ...atomic import atomic_path
+from ...compat import require
+from ...version import __version__
 from .control_plots import has_mix, has_shared, plot_mix, plot_shared
 from .examples import WorstImages
 from .page_text import bucket_phrase, describe_buckets, describe_intervals, describe_ratio, headlines, high_bucket

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from report_cases import make_old_report, make_report
 
-from mmtied.evaluation.examples import Group, worst_examples
-from mmtied.evaluation.ground_truth import read_ground_truth
-from mmtied.evaluation.image_files import image_paths
-from mmtied.evaluation.report_page import render_page, write_page
-from mmtied.evaluation.runs import Run
-from mmtied.evaluation.shown_detections import shown_in, shown_table
-from mmtied.evaluation.worst_images import ImageErrors
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.image_files import image_paths
+from mmtied.evaluation.reporting.examples import Group, worst_examples
+from mmtied.evaluation.reporting.report_page import render_page, write_page
+from mmtied.evaluation.reporting.runs import Run
+from mmtied.evaluation.reporting.shown_detections import shown_in, shown_table
+from mmtied.evaluation.reporting.worst_images import ImageErrors
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..atomic import atomic_path
+from ...atomic import atomic_path
+from ..inputs.coco_json import read_json
+from ..protocol import IOU_TYPES, STATISTICS
 from .ascii_table import ascii_table
-from .coco_json import read_json
-from .protocol import IOU_TYPES, STATISTICS
 
 _COUNTS = ('images', 'instances', 'categories')
 #: The statistics that may have an interval, as ``<name>_ci``.
