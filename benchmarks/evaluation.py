@@ -4,7 +4,8 @@ Simulated detections (seeded) on real annotations are evaluated on all images an
 process of its own; the tools take turns. Times count from arrays in memory (`memory`; lists of run-length codes for masks) or
 from a results file (`json`) to the whole table. CPU seconds add up all threads and change less on a busy machine. Peak memory
 is what comes on top of the imports, the annotations and the input. The peers are handed the images of each bucket; ours works
-them out within the time.
+them out within the time. With --device cuda boxes in memory, and the val loop's boxes and masks, are tensors on the GPU and stay
+there; run-length codes are read and compared on the CPU, as pycocotools does it, and what follows is on the GPU.
 
     python benchmarks/evaluation.py ANNOTATIONS --docs docs/benchmarks.md
 """
