@@ -68,14 +68,14 @@ def describe_buckets(report: dict) -> str:
     return what + (' The buckets are cumulative: each holds all with r from its edge up.' if report.get('cumulative') else '')
 
 
-def describe_intervals(report: dict) -> str:
-    """How the intervals were made, or that there are none."""
-    intervals = report.get('intervals')
-    if not intervals:
+def describe_intervals(runs: Sequence[Run]) -> str:
+    """How the intervals were made, run by run where that differs, or that there are none."""
+    made = [_intervals_made(run.report) for run in runs]
+    if not any(run.report.get('intervals') for run in runs):
         return 'This report has no intervals.'
-    return (f'Bands, and the small numbers below a value: {100 * intervals["level"]:g} % intervals ({intervals["method"]}, '
-            f'{intervals["replicates"]} replicates, seed {intervals["seed"]}). AP of resampled images leans upwards, most in '
-            'small buckets, so that an interval may lie above its own AP.')
+    how = made[0] if len(set(made)) == 1 else '; '.join(f'{run.name}: {text}' for run, text in zip(runs, made, strict=True))
+    return (f'Bands, and the small numbers below a value: {how}. AP of resampled images leans upwards, most in small buckets, '
+            'so that an interval may lie above its own AP.')
 
 
 def bucket_phrase(name: str) -> str:
@@ -124,6 +124,14 @@ def headlines(runs: Sequence[Run]) -> list[Headline]:
 def _holds(bucket: dict, ratio: float) -> bool:
     """Whether a ratio lies in a bucket; a cumulative one has no upper edge."""
     return bucket['lower'] <= ratio + 1e-9 and (bucket['upper'] is None or ratio + 1e-9 < bucket['upper'])
+
+
+def _intervals_made(report: dict) -> str:
+    intervals = report.get('intervals')
+    if not intervals:
+        return 'no intervals'
+    return (f'{100 * intervals["level"]:g} % intervals ({intervals["method"]}, {intervals["replicates"]} replicates, '
+            f'seed {intervals["seed"]})')
 
 
 def _interval(row: dict) -> str:

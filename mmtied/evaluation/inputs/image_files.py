@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .dataset_annotations import numeric_id
+from .dataset_annotations import numeric_id, unwrapped
 from .ground_truth import GroundTruth
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
         dataset: Its `get_data_info` gives ``img_id`` and ``img_path``; wrappers around it are taken off.
         image_ids: The ids to look up.
     """
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
+    dataset = unwrapped(dataset)
     infos = (dataset.get_data_info(number) for number in range(len(dataset)))
     paths = {numeric_id(info['img_id']): info.get('img_path') for info in infos if 'img_id' in info}
     return [paths.get(image_id) for image_id in map(int, image_ids)]

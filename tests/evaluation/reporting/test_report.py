@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from report_cases import make_report
 
-from mmtied.evaluation.plots import plot_ap_over_r, to_rgb, write_plots
-from mmtied.evaluation.report import format_tables, read_report, write_report
+from mmtied.evaluation.reporting.plots import plot_ap_over_r, to_rgb, write_plots
+from mmtied.evaluation.reporting.report import format_tables, read_report, write_report
 
 
 @pytest.fixture

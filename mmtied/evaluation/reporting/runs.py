@@ -50,15 +50,26 @@ def name_runs(files: Sequence[Path]) -> list[str]:
         >>> name_runs([Path('/runs/r50/occlusion/report.json'), Path('/runs/tied/occlusion/report.json')])
         ['r50', 'tied']
     """
-    tails = [list(file.resolve().parent.parts) for file in files]
-    while all(len(tail) > 1 for tail in tails) and all(tail[-1] == tails[0][-1] for tail in tails) and (
-            len(tails) > 1 or tails[0][-1] == 'occlusion'):
-        tails = [tail[:-1] for tail in tails]
-    for length in range(1, max(map(len, tails)) + 1):
-        names = ['/'.join(tail[-length:]) for tail in tails]
-        if len(set(names)) == len(names):
+    folders = [file.resolve().parent for file in files]
+    if len(folders) == 1 and folders[0].name == 'occlusion':
+        folders = [folders[0].parent]
+    return distinct_ends([folder.parts for folder in folders])
+
+
+def distinct_ends(paths: Sequence[Sequence[str]]) -> list[str]:
+    """The shortest ends of some paths that tell them apart, without what all of them end with; equal paths stay equal.
+
+    Example:
+        >>> distinct_ends([('w', 'r50', 'occlusion'), ('w', 'tied', 'occlusion')])
+        ['r50', 'tied']
+    """
+    while len(paths) > 1 and all(len(path) > 1 for path in paths) and len({path[-1] for path in paths}) == 1:
+        paths = [path[:-1] for path in paths]
+    for length in range(1, max(map(len, paths)) + 1):
+        ends = ['/'.join(path[-length:]) for path in paths]
+        if len(set(ends)) == len(ends):
             break
-    return names
+    return ends
 
 
 def shared_evaluations(runs: Sequence[Run]) -> list[list[Run]]:

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .evaluated import Evaluated
+from ..evaluated import Evaluated
+from ..records_file import make_run, write_records
 from .examples import WorstImages
 from .plots import write_plots
-from .records_file import make_run, write_records
 from .report import write_report
 from .report_page import write_page
 from .runs import Run

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation.drawing import LONGEST_SIDE, PREDICTION_COLOUR, TRUTH_COLOUR, Shapes, draw_example, jpeg_uri
-from mmtied.evaluation.ground_truth import read_ground_truth
-from mmtied.evaluation.image_files import dataset_image_paths, image_paths, read_image
-from mmtied.evaluation.results import make_detections
-from mmtied.evaluation.shown_detections import no_table, shown_in, shown_of, shown_table
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.image_files import dataset_image_paths, image_paths, read_image
+from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.reporting.drawing import LONGEST_SIDE, PREDICTION_COLOUR, TRUTH_COLOUR, Shapes, draw_example, jpeg_uri
+from mmtied.evaluation.reporting.shown_detections import no_table, shown_in, shown_of, shown_table
 
 
 def rgb(colour):

@@ -1,15 +1,15 @@
 """Write the report for people and programs: a table, report.json and buckets.csv; and read it back."""
 
 import csv
-import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..atomic import atomic_path
-from .coco_json import read_json
-from .protocol import IOU_TYPES, STATISTICS
+from ...atomic import atomic_path
+from ..inputs.coco_json import read_json
+from ..protocol import IOU_TYPES, STATISTICS
+from .ascii_table import ascii_table
 
 _COUNTS = ('images', 'instances', 'categories')
 #: The statistics that may have an interval, as ``<name>_ci``.
@@ -57,27 +57,18 @@ def format_tables(report: dict) -> str:
     The interval of AP and the AP over shared categories stand at the end, where the report has them. Further evaluations
     follow.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(file=io.StringIO(), width=160, color_system=None, force_terminal=False)
+    tables = []
     for evaluation in all_evaluations(report):
         for iou_type in reported_iou_types(evaluation):
-            table = Table(title=f'{iou_type}: AP by occlusion ratio r ({describe_evaluation(evaluation)})',
-                          box=box.ASCII_DOUBLE_HEAD, title_justify='left', title_style='')
-            rows = list(named_rows(evaluation, iou_type))
-            with_interval, with_shared = (any(key in row for _, row in rows) for key in ('AP_ci', 'AP_shared'))
-            table.add_column('r')
-            for name in (*_COUNTS, *STATISTICS, *['AP interval'] * with_interval, *['AP_shared'] * with_shared):
-                table.add_column(name, justify='right')
-            for name, row in rows:
-                cells = [str(row[key]) for key in _COUNTS] + [format_number(row[key]) for key in STATISTICS]
-                cells += [format_interval(row.get('AP_ci'))] * with_interval
-                cells += [format_number(row.get('AP_shared'))] * with_shared
-                table.add_row(name, *cells, end_section=name == 'all images')
-            console.print(table, markup=False)
-    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines())
+            title = f'{iou_type}: AP by occlusion ratio r ({describe_evaluation(evaluation)})'
+            found = list(named_rows(evaluation, iou_type))
+            with_interval, with_shared = (any(key in row for _, row in found) for key in ('AP_ci', 'AP_shared'))
+            header = ('r', *_COUNTS, *STATISTICS, *['AP interval'] * with_interval, *['AP_shared'] * with_shared)
+            rows = [(name, *(row[key] for key in _COUNTS), *(format_number(row[key]) for key in STATISTICS),
+                     *[format_interval(row.get('AP_ci'))] * with_interval,
+                     *[format_number(row.get('AP_shared'))] * with_shared) for name, row in found]
+            tables.append(ascii_table(title, header, rows, width=160, rule_after_first=True))
+    return '\n'.join(tables)
 
 
 def format_number(value: float | None, digits: int = 3) -> str:

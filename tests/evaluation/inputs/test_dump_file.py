@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmtied.evaluation.dump_file import dump_detections, label_category_ids, read_dump
 from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.dump_file import dump_detections, label_category_ids, read_dump
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
 from mmtied.evaluation.protocol import STATISTICS
-from mmtied.evaluation.tensor_pickle import read_tensor_pickle
 
 SIZE = dict(height=20, width=30)
 DATA = dict(images=[dict(id=4, **SIZE), dict(id=9, **SIZE)], annotations=[],
@@ -205,7 +205,7 @@ def test_nothing_that_a_pickle_names_can_be_misused(tmp_path):
     for number, content in enumerate(EVIL.values()):
         (tmp_path / f'{number}.pkl').write_bytes(content)
     # In a process of its own, which some of these ended before.
-    code = ('import sys, torch; from mmtied.evaluation.tensor_pickle import read_tensor_pickle\n'
+    code = ('import sys, torch; from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle\n'
             'rebuild = torch._utils._rebuild_tensor_v2\n'
             'for path in sys.argv[1:]:\n'
             '    try: print(read_tensor_pickle(path))\n'

@@ -39,6 +39,13 @@ def dataset_annotations(dataset: Any) -> dict:
     return {'images': images, 'annotations': annotations, 'categories': categories}
 
 
+def unwrapped(dataset: Any) -> Any:
+    """A dataset without the wrappers around it, such as mmengine's RepeatDataset."""
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    return dataset
+
+
 def numeric_id(image_id: int | str) -> int:
     """An image id as a number, VOC's ``'000005'`` as 5.
 

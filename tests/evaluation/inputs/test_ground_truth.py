@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 
 GOOD = dict(images=[dict(id=9, height=20, width=30), dict(id=4, height=10, width=10)],
             categories=[dict(id=8, name='b'), dict(id=3, name='a')],

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mmtied.evaluation.ground_truth import read_ground_truth
-from mmtied.evaluation.results import held_iou_types, join_detections, make_detections, read_results
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import held_iou_types, join_detections, make_detections, read_results
 
 TRUTH = read_ground_truth(dict(images=[dict(id=9, height=20, width=30)], categories=[dict(id=8, name='b')], annotations=[]))
 BOX = dict(image_id=9, category_id=8, score=.5, bbox=[1, 2, 3, 4])

@@ -6,11 +6,11 @@ import torch
 
 from mmtied.evaluation.accumulate import Positives, Records
 from mmtied.evaluation.evaluate import match_detections
-from mmtied.evaluation.ground_truth import read_ground_truth
-from mmtied.evaluation.results import make_detections
-from mmtied.evaluation.shown_detections import shown_table
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.reporting.shown_detections import shown_table
+from mmtied.evaluation.reporting.worst_images import SCORE_THRESHOLD, ImageErrors, count_errors, worst_images
 from mmtied.evaluation.targets import make_targets
-from mmtied.evaluation.worst_images import SCORE_THRESHOLD, ImageErrors, count_errors, worst_images
 
 
 def box_iou(a, b):

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation import rle
-from mmtied.evaluation.ground_truth import read_ground_truth, to_rle
+from mmtied.evaluation.inputs import rle
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth, to_rle
+from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.inputs.rle import rle_areas
 from mmtied.evaluation.mask_pairs import rle_pairs
-from mmtied.evaluation.results import make_detections
-from mmtied.evaluation.rle import rle_areas
 
 HEIGHT, WIDTH = 60, 70
 

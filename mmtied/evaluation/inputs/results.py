@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from .coco_json import box_column, check_entries, integer_column, number_column, positions, read_json
 from .ground_truth import GroundTruth, to_rle
@@ -13,7 +14,7 @@ from .rle import rle_areas
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections of one IoU type, in the order of the file.
+    """Detections of one IoU type, in the order of the file: arrays, or all of them tensors on one device for `evaluate`.
 
     Args:
         image: Position of each detection's image in the ground truth's `image_ids`, shape (D,) int64.
@@ -24,11 +25,11 @@ class Detections:
         rles: Run-length codes, for segm.
     """
 
-    image: np.ndarray
-    category: np.ndarray
-    score: np.ndarray
-    area: np.ndarray
-    boxes_xywh: np.ndarray | None = None
+    image: np.ndarray | Tensor
+    category: np.ndarray | Tensor
+    score: np.ndarray | Tensor
+    area: np.ndarray | Tensor
+    boxes_xywh: np.ndarray | Tensor | None = None
     rles: list[dict] | None = None
 
 

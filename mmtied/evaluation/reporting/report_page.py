@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..atomic import atomic_path
-from ..compat import require
-from ..version import __version__
+from ...atomic import atomic_path
+from ...compat import require
+from ...version import __version__
 from .control_plots import has_mix, has_shared, plot_mix, plot_shared
 from .examples import WorstImages
 from .page_text import bucket_phrase, describe_buckets, describe_intervals, describe_ratio, headlines, high_bucket
@@ -105,7 +105,7 @@ def _section(runs: Sequence[Run], number: int) -> dict:
         if any(key in report[iou_type]['all'] for key in ('AP_shared', 'instances_small')):
             controls += [_control_table(run, iou_type, len(runs) > 1) for run in runs]
     return dict(title=describe_evaluation(report), anchor=f'evaluation-{number}', ratio=describe_ratio(report),
-                buckets=describe_buckets(report), intervals=describe_intervals(report), curves=_curves(runs), results=results,
+                buckets=describe_buckets(report), intervals=describe_intervals(runs), curves=_curves(runs), results=results,
                 comparison=[_comparison_table(runs, iou_type) for iou_type in iou_types] if len(runs) > 1 else [],
                 control_figures=_control_figures(runs), controls=controls, shared=report.get('shared_categories'))
 

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from report_cases import make_old_report, make_report
 
-from mmtied.evaluation.examples import Group, worst_examples
-from mmtied.evaluation.ground_truth import read_ground_truth
-from mmtied.evaluation.image_files import image_paths
-from mmtied.evaluation.report_page import render_page, write_page
-from mmtied.evaluation.runs import Run
-from mmtied.evaluation.shown_detections import shown_in, shown_table
-from mmtied.evaluation.worst_images import ImageErrors
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.image_files import image_paths
+from mmtied.evaluation.reporting.examples import Group, worst_examples
+from mmtied.evaluation.reporting.report_page import render_page, write_page
+from mmtied.evaluation.reporting.runs import Run
+from mmtied.evaluation.reporting.shown_detections import shown_in, shown_table
+from mmtied.evaluation.reporting.worst_images import ImageErrors
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 
@@ -115,6 +115,19 @@ def test_page_of_one_run_is_self_contained_and_shows_the_numbers(options):
     assert 'covered' in page.text
     assert f'{report[iou_types[0]]["all"]["AP"]:.3f}' in page.text
     assert ('95 % intervals' in page.text) == (options.get('intervals', True))
+
+
+def test_how_the_intervals_were_made_is_said_of_each_run_where_it_differs():
+    reports = [make_report(seed, iou_types=('bbox',)) for seed in range(3)]
+    names = ('one', 'two', 'three')
+    made = '95 % intervals (percentile bootstrap over images, {} replicates, seed {})'.format
+    text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
+    assert text.count(made(1000, 0)) == 1
+    assert f'below a value: {made(1000, 0)}. AP of' in text
+    reports[1]['intervals'] = dict(reports[1]['intervals'], replicates=200, seed=7)
+    reports[2]['intervals'] = None
+    text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
+    assert f'below a value: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. AP of' in text
 
 
 def test_headline_is_the_bucket_of_the_papers_highest_ratio_and_its_change():

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .accumulate import Positives, Records
+from ..accumulate import Positives, Records
 
 #: Detections below this score count neither as found nor as false.
 SCORE_THRESHOLD = .3

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ..evaluated import Evaluated
+from ..inputs.ground_truth import GroundTruth
+from ..inputs.image_files import read_image
 from .drawing import PREDICTION_COLOUR, TRUTH_COLOUR, Shapes, draw_example, jpeg_uri
-from .evaluated import Evaluated
-from .ground_truth import GroundTruth
-from .image_files import read_image
 from .page_text import bucket_phrase
 from .shown_detections import MOST_SHOWN, Shown
 from .worst_images import SCORE_THRESHOLD, ImageErrors, count_errors, worst_images

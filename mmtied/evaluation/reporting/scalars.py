@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from .evaluations import Evaluation
-from .protocol import STATISTICS
+from ..evaluations import Evaluation
+from ..protocol import STATISTICS
 
 #: CocoMetric's names of `STATISTICS`.
 COCO_METRIC_NAMES = dict(zip(STATISTICS, ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'), strict=True))

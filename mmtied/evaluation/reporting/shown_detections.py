@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .matching import rank_detections
-from .results import Detections
+from ..inputs.results import Detections
+from ..matching import rank_detections
 from .worst_images import SCORE_THRESHOLD
 
 #: Detections kept of each image.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..atomic import atomic_path
+from ...atomic import atomic_path
 from .report import describe_evaluation, reported_iou_types
 from .runs import Run, check_comparable
 
