@@ -28,6 +28,6 @@ def draw_ratios(ratios: Mapping[str, Mapping[str, Spread]], label: str, path: Pa
     axes.set_xticks(range(len(ratios)), list(ratios), rotation=25, ha='right', fontsize=8)
     axes.tick_params(axis='y', labelsize=8)
     axes.set_ylabel(label, fontsize=8)
-    axes.legend(fontsize=7, frameon=False, ncols=2)
+    axes.legend(fontsize=7, frameon=False, ncols=2, loc='lower center', bbox_to_anchor=(.5, 1))  # above, where no bar is
     figure.tight_layout()
     save_picture(figure, path)
