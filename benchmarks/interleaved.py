@@ -88,7 +88,11 @@ def time_in_turns(contenders: Mapping[str, Callable[[], object]], repeats: int, 
     """
     if repeats < 1 or warmups < 1:
         raise ValueError(f'repeats={repeats}, warmups={warmups}: expected 1 at least of both')
-    synchronize = torch.cuda.synchronize if torch.device(device).type == 'cuda' else _nothing
+    on_cuda = torch.device(device).type == 'cuda'
+
+    def synchronize() -> None:
+        if on_cuda:  # elsewhere a call has finished when it returns
+            torch.cuda.synchronize(device)
 
     def measure(call: Callable[[], object], calls: int) -> float:
         synchronize()
@@ -116,7 +120,3 @@ def _lot(measure: Callable[[int], float], least_seconds: float) -> int:
     while (taken := measure(calls)) < least_seconds:
         calls = max(2 * calls, min(int(calls * least_seconds / max(taken, 1e-9)), 100 * calls))
     return calls
-
-
-def _nothing() -> None:
-    """Other devices have finished when a call returns."""
