@@ -13,11 +13,6 @@ import torch
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 
 
-@pytest.fixture(autouse=True)
-def _benchmarks_are_importable(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-
-
 def small_set():
     rng = np.random.default_rng(0)
     annotations = []
