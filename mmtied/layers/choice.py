@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .tied_ways import WAYS, Geometry, possible_ways
+from .tied_ways import WAYS, Geometry, is_channels_last, is_pointwise, possible_ways
 from .way_timing import fastest_way
 
 #: What `tied_convolution_way` and the layers' `way` may be.
@@ -83,14 +83,22 @@ def choose_way(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometr
 
 def rule_for(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]:
     """The way that won most measurements of its kind, and why (docs/performance.md)."""
-    possible = possible_ways(weight, geometry)
-    if x.stride(1) == 1:
-        if 'matmul' in possible and geometry.stride == (1, 1):
-            return 'matmul', 'a 1x1 filter of stride 1 in channels_last is one matrix product without copies'
+    channels = weight.size(1)
+    if is_channels_last(x):
+        if is_pointwise(weight, geometry):
+            return 'matmul', 'a 1x1 filter in channels_last is one matrix product without copies'
+        if geometry.groups == 1 and channels >= 64 and x.size(2) * x.size(3) <= 196 and x.device.type == 'cpu':
+            return 'fold', 'blocks of many channels on a small map are worth the copies that folding makes in channels_last'
         return 'grouped', 'in channels_last, folding would copy the input and the output; the weight is small'
-    if 'fold' in possible:
-        return 'fold', 'in contiguous NCHW, folding is a view and the weight stays thin'
-    return 'grouped', 'with groups, the blocks of a group cannot be folded'
+    if geometry.groups > 1:
+        return 'grouped', 'with groups, the blocks of a group cannot be folded'
+    if x.device.type == 'cpu' and is_pointwise(weight, geometry):
+        if geometry.stride != (1, 1):
+            return 'matmul', 'a 1x1 filter with a stride reads few pixels, which a matrix product packs by itself'
+    elif x.device.type == 'cpu':
+        if channels in (4, 8) or (channels == 16 and geometry.stride != (1, 1)):
+            return 'grouped', 'thin blocks fit the vector registers only as groups; the weight is small'
+    return 'fold', 'in contiguous NCHW, folding is a view and the weight stays thin'
 
 
 def rule_for_export(x: Tensor, geometry: Geometry) -> tuple[str, str]:
@@ -101,5 +109,5 @@ def rule_for_export(x: Tensor, geometry: Geometry) -> tuple[str, str]:
 
 
 def is_exporting() -> bool:
-    """Whether torch.jit.trace, torch.export or an ONNX exporter is recording."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    """Whether torch.jit.trace (also for ONNX) or torch.export is recording."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()

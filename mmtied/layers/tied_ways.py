@@ -8,6 +8,7 @@ Convolution", AAAI 2021.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,25 +30,37 @@ def fold(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> 
     """One convolution with the thin weight, the blocks as further images of the batch; without a copy in contiguous NCHW."""
     # The batch is -1: an exporter would fix that of its example, if it is one. No view: a trace made with one image, where
     # a slice of the channels is contiguous, then runs with several, where it is not.
-    channels = weight.size(0) * geometry.num_blocks
-    x = x.reshape(-1, weight.size(1), *x.shape[2:])
-    x = F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation)
-    return x.reshape(-1, channels, *x.shape[2:])
+    images = x.reshape(-1, weight.size(1), *x.shape[2:])
+    y = F.conv2d(images, weight, bias, geometry.stride, geometry.padding, geometry.dilation)
+    y = y.reshape(-1, weight.size(0) * geometry.num_blocks, *y.shape[2:])
+    return y.contiguous(memory_format=torch.channels_last) if is_channels_last(x) else y
 
 
 def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One grouped convolution with G * B groups, the thin weight repeated."""
-    return F.conv2d(x, repeat_blocks(weight, geometry), None if bias is None else repeat_blocks(bias, geometry), geometry.stride,
-                    geometry.padding, geometry.dilation, geometry.groups * geometry.num_blocks)
+    if is_channels_last(x):  # repeated as the convolution wants it, so that it makes no copy of its own
+        repeated = repeat_blocks(weight.permute(0, 2, 3, 1).contiguous(), geometry).permute(0, 3, 1, 2)
+    else:
+        repeated = repeat_blocks(weight, geometry)
+    return F.conv2d(x, repeated, None if bias is None else repeat_blocks(bias, geometry), geometry.stride, geometry.padding,
+                    geometry.dilation, geometry.groups * geometry.num_blocks)
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """One matrix product for a 1x1 filter, each block of each pixel a row; without a copy in channels_last."""
+    """Matrix products for a 1x1 filter, without a copy of the activations.
+
+    In channels_last each block of each pixel is a row of one product; in contiguous NCHW each block of each image is a matrix.
+    """
+    channels_last, thin = is_channels_last(x), weight.flatten(1)
     if geometry.stride != (1, 1):
         x = x[:, :, ::geometry.stride[0], ::geometry.stride[1]]
-    pixels = x.permute(0, 2, 3, 1)
-    rows = F.linear(pixels.reshape(*pixels.shape[:3], geometry.num_blocks, weight.size(1)), weight.flatten(1), bias)
-    return rows.flatten(3).permute(0, 3, 1, 2)
+    if channels_last:
+        pixels = x.permute(0, 2, 3, 1)
+        rows = F.linear(pixels.reshape(*pixels.shape[:3], geometry.num_blocks, weight.size(1)), thin, bias)
+        return rows.flatten(3).permute(0, 3, 1, 2)
+    y = thin @ x.reshape(x.size(0), geometry.num_blocks, weight.size(1), x.size(2) * x.size(3))
+    y = y if bias is None else y + bias[:, None]
+    return y.reshape(x.size(0), weight.size(0) * geometry.num_blocks, *x.shape[2:])
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -66,16 +79,21 @@ def repeat_blocks(values: Tensor, geometry: Geometry) -> Tensor:
     return by_group.expand(-1, geometry.num_blocks, *by_group.shape[2:]).flatten(0, 2)
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of a pixel lie side by side, as in channels_last and in a slice of its channels."""
+    return x.stride(1) == 1 and not x.is_contiguous()
+
+
 #: The ways by name.
 WAYS: dict[str, Way] = {'fold': fold, 'grouped': grouped, 'matmul': matmul, 'dense': dense}
 
 
 def possible_ways(weight: Tensor, geometry: Geometry) -> list[str]:
     """The names of the ways that can compute such a layer."""
-    ways = ['grouped', 'dense']
-    if geometry.groups == 1:
-        ways.insert(0, 'fold')
-        unpadded = geometry.padding in ('valid', 'same', (0, 0))
-        if tuple(weight.shape[2:]) == (1, 1) and unpadded:
-            ways.append('matmul')
-    return ways
+    ways = ['grouped', 'dense'] if geometry.groups > 1 else ['fold', 'grouped', 'dense']
+    return [*ways, 'matmul'] if is_pointwise(weight, geometry) else ways
+
+
+def is_pointwise(weight: Tensor, geometry: Geometry) -> bool:
+    """Whether the layer is an unpadded 1x1 convolution without groups."""
+    return weight.shape[2:] == (1, 1) and geometry.groups == 1 and geometry.padding in ((0, 0), 'valid', 'same')

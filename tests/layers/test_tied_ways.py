@@ -67,13 +67,16 @@ def test_possible_ways(layer, expected):
 @pytest.mark.parametrize(('layer', 'memory_format', 'way'), [
     (TBC(8, 8, 1, num_blocks=2), 'contiguous', 'fold'),
     (TBC(8, 8, 1, num_blocks=2), 'channels_last', 'matmul'),
-    (TBC(8, 8, 1, 2, num_blocks=2), 'channels_last', 'grouped'),
-    (TBC(8, 8, 3, num_blocks=2), 'contiguous', 'fold'),
+    (TBC(8, 8, 1, 2, num_blocks=2), 'contiguous', 'matmul'),
+    (TBC(8, 8, 1, 2, num_blocks=2), 'channels_last', 'matmul'),
+    (TBC(8, 8, 3, num_blocks=2), 'contiguous', 'grouped'),
+    (TBC(8, 8, 3, num_blocks=4), 'contiguous', 'fold'),
     (TBC(8, 8, 3, num_blocks=2), 'channels_last', 'grouped'),
+    (TBC(128, 128, 3, num_blocks=2), 'channels_last', 'fold'),
     (TGC(8, 8, 3, groups=2, num_blocks=2), 'contiguous', 'grouped'),
 ])
 def test_the_rule_and_its_reason(layer, memory_format, way):
-    x = torch.randn(2, 8, 5, 5).to(memory_format=FORMATS[memory_format])
+    x = torch.randn(2, layer.in_channels, 5, 5).to(memory_format=FORMATS[memory_format])
     name, reason = layer.explain(x).split(': ')
     assert name == way
     assert len(reason) > 20
@@ -105,7 +108,7 @@ def test_a_layer_can_have_a_way_of_its_own(way, monkeypatch):
 
 def test_a_way_that_cannot_be_gives_way_to_the_rule(monkeypatch):
     with tied_convolution_way('matmul'):
-        assert calls(TBC(8, 8, 3, padding=1), torch.randn(1, 8, 5, 5), monkeypatch) == ['fold']
+        assert calls(TBC(8, 8, 3, padding=1), torch.randn(1, 8, 5, 5), monkeypatch) == ['grouped']
     assert TGC(8, 8, 3, groups=2, num_blocks=2, way='fold').explain(torch.randn(1, 8, 5, 5)).startswith('grouped')
 
 
@@ -203,3 +206,11 @@ def test_traces_hold_convolutions(memory_format):
     graph = str(torch.jit.trace(TBC(8, 8, 1), x).inlined_graph)
     assert 'aten::_convolution' in graph
     assert 'aten::linear' not in graph
+
+
+@pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('way', WAYS)
+def test_every_way_keeps_the_memory_format(way, stride, memory_format):
+    x = torch.randn(2, 8, 6, 6).to(memory_format=FORMATS[memory_format])
+    assert TBC(8, 12, 1, stride, way=way)(x).is_contiguous(memory_format=FORMATS[memory_format])
