@@ -121,17 +121,15 @@ def _as_graph(module: nn.Module) -> nn.Module | None:
 
 
 def _without_norm(module: nn.Module) -> nn.Module | None:
-    """mmcv's ConvModule as its convolution and activation; None for others, and where a normalisation stays.
+    """mmcv's ConvModule with a normalisation as convolution and activation; None for others, and where the normalisation stays.
 
     A caller that asks the ConvModule to leave out its normalisation or activation gets an error, not another result.
     """
-    if not any(f'{kind.__module__}.{kind.__name__}' == 'mmcv.cnn.bricks.conv_module.ConvModule' for kind in type(module).__mro__):
+    kind = type(module)
+    if f'{kind.__module__}.{kind.__name__}' != 'mmcv.cnn.bricks.conv_module.ConvModule' or module.norm is None:
         return None
-    try:
-        graph = fold_graph(flatten(nn.Sequential(module)))  # a Sequential calls it with one input, as networks do
-    except Unreadable:
-        return None
-    if module.norm is not None and any(layer is module.norm for layer in graph.modules()):
+    graph = fold_graph(flatten(nn.Sequential(module)))  # a Sequential calls it with one input, as networks do
+    if any(layer is module.norm for layer in graph.modules()):
         return None
     start, *calls, end = graph.graph.nodes
     chained = all(node.op == 'call_module' and node.args == (before, )

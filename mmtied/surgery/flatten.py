@@ -70,10 +70,11 @@ class _Reader(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> object:
         rewritten = _FORWARDS.get(f'{type(m).__module__}.{type(m).__qualname__}')
-        before = next(iter(reversed(self.graph.nodes)))
+        before, stack = next(iter(reversed(self.graph.nodes))), self.module_stack.copy()
         try:
             return super().call_module(m, forward if rewritten is None else partial(rewritten, m), args, kwargs)
-        except _UNREADABLE:
+        except _UNREADABLE:  # as if it had not been entered
+            self.module_stack = stack
             for node in _after(self.graph, before):
                 self.graph.erase_node(node)
             return self.create_proxy('call_module', self.path_of_module(m), args, kwargs)
