@@ -62,6 +62,7 @@ def _trace(reader: fx.Tracer, module: nn.Module) -> fx.Graph:
     except _UNREADABLE as error:
         raise Unreadable(f'{type(module).__name__}: torch.fx cannot read its forward: {error}') from error
     graph._tracer_cls = None  # pickles would name the reader's class, and need this package
+    next(iter(reversed(graph.nodes))).type = None  # the annotation of the forward, such as tuple[Tensor, ...], is none of TorchScript
     return graph
 
 

@@ -53,10 +53,10 @@ def trained(model: nn.Module, shape: tuple[int, ...] = (8, 3, 64, 64)) -> nn.Mod
 
     It is in training mode. Statistics that had nothing to do with the activations would let them grow from layer to layer.
     """
+    for norm in norms(model):
+        norm.momentum = None
+        shake(norm)
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            module.momentum = None
-            shake(module)
         if hasattr(module, 'last_norm'):
             nn.init.constant_(module.last_norm.weight, 0.2)
         elif getattr(module, 'with_res_shortcut', False) or getattr(module, 'with_residual', False):
