@@ -1,8 +1,8 @@
 """A trained model in the form it should run in: normalisations folded, tied layers as plain convolutions.
 
-Three things happen to a copy of the model. Layers of this package become modules of torch.nn (see `plain_layers`, also for what
-stays tied). Backbones, and all other classes of this package, become graphs of torch's own operations (see `flatten`), which need
-none of their classes to run. And each BatchNorm is folded into the convolution before it, where the graph of the module that holds
+Three things happen to a copy of the model. Layers of this package become modules of torch.nn (see `plain_layers`, also for
+what stays tied). Backbones, and all other classes of this package, become graphs of torch's own operations (see `flatten`), which
+need none of their classes to run. And each BatchNorm is folded into the convolution before it, where the graph of the module that holds
 both shows which one that is (see `fold_graph`); mmcv's fuse_conv_bn goes by the order in which layers were registered.
 """
 
@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.layers import DGConv
 
-from .flatten import Unreadable, flatten, is_plain, read_order
+from .flatten import UnreadableError, flatten, is_plain, read_order
 from .fold_graph import fold_children, fold_graph
 from .freeze_groups import freeze_groups
 from .plain_layers import plain_layer
@@ -31,9 +31,9 @@ _LISTS = (nn.ModuleList, nn.ModuleDict)
 def deploy(model: nn.Module) -> nn.Module:
     """A copy of a model for inference, with the same outputs.
 
-    In the copy each convolution and the BatchNorm (SyncBatchNorm too) after it are one convolution with a bias, and layers of this
-    package are plain ones of torch. A backbone is a graph that runs, compiles, exports and pickles without this package; necks and
-    heads keep their classes. GroupNorm and LayerNorm stay.
+    In the copy each convolution and the BatchNorm (SyncBatchNorm too) after it are one convolution with a bias, and layers of
+    this package are plain ones of torch. A backbone is a graph that runs, compiles, exports and pickles without this package;
+    necks and heads keep their classes. GroupNorm and LayerNorm stay.
 
     What is faster is decided by arithmetic, not by measuring (`mmtied.surgery.plain_layers` has the rules): tied convolutions are
     grouped ones of at least 16 channels in a group, tied linear layers stay tied, and filters combined from a basis stay two
@@ -115,13 +115,13 @@ def _as_graph(module: nn.Module) -> nn.Module | None:
         return None
     try:
         graph = fold_graph(flatten(module))
-    except Unreadable:
+    except UnreadableError:
         return None
     return graph if _is_ours(module) or is_plain(graph) else None
 
 
 def _without_norm(module: nn.Module) -> nn.Module | None:
-    """mmcv's ConvModule with a normalisation as convolution and activation; None for others, and where the normalisation stays.
+    """A ConvModule of mmcv with a normalisation as convolution and activation; None for others, and where it would stay.
 
     A caller that asks the ConvModule to leave out its normalisation or activation gets an error, not another result.
     """
@@ -145,7 +145,7 @@ def _fold_the_rest(holder: nn.Module) -> None:
     for module in list(holder.modules()):
         if isinstance(module, (fx.GraphModule, *_LISTS)) or not any(isinstance(part, _BatchNorm) for part in _called_by(module)):
             continue
-        with suppress(Unreadable):
+        with suppress(UnreadableError):
             fold_children(module, read_order(module))
 
 

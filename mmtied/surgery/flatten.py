@@ -1,7 +1,7 @@
 """A module as a graph of torch's own operations, read from its forward by torch.fx.
 
-The graph says in which order layers run, whatever they are called and wherever they are registered, and it runs without the classes
-that it was read from.
+The graph says in which order layers run, whatever they are called and wherever they are registered, and it runs without the
+classes that it was read from.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ _UNREADABLE = (fx.proxy.TraceError, TypeError, ValueError, AttributeError, Runti
                IndexError, KeyError, NameError)
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """A module whose forward torch.fx cannot read, for example because it decides by the values of a tensor."""
 
 
@@ -26,7 +26,7 @@ def flatten(module: nn.Module) -> fx.GraphModule:
     The names of the layers stay as they are, and so do the keys of the state_dict.
 
     Raises:
-        Unreadable: The module's own forward cannot be read.
+        UnreadableError: The module's own forward cannot be read.
 
     Example:
         >>> graph = flatten(nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))
@@ -41,7 +41,7 @@ def read_order(module: nn.Module) -> fx.Graph:
     """In which order a module calls its children, and theirs where these are lists of modules.
 
     Raises:
-        Unreadable: The module's forward cannot be read.
+        UnreadableError: The module's forward cannot be read.
     """
     return _trace(_ChildReader(), module)
 
@@ -60,9 +60,9 @@ def _trace(reader: fx.Tracer, module: nn.Module) -> fx.Graph:
     try:
         graph = reader.trace(module)
     except _UNREADABLE as error:
-        raise Unreadable(f'{type(module).__name__}: torch.fx cannot read its forward: {error}') from error
+        raise UnreadableError(f'{type(module).__name__}: torch.fx cannot read its forward: {error}') from error
     graph._tracer_cls = None  # pickles would name the reader's class, and need this package
-    next(iter(reversed(graph.nodes))).type = None  # the annotation of the forward, such as tuple[Tensor, ...], is none of TorchScript
+    next(iter(reversed(graph.nodes))).type = None  # the forward's annotation, which TorchScript may not know: tuple[Tensor, ...]
     return graph
 
 

@@ -2,8 +2,8 @@
 
 A tied convolution becomes a grouped one: a normalisation that is folded into it scales every output channel by its own factor,
 and its blocks share no weights after that. Groups thinner than `FULL_WIDTH` channels are joined to wider ones with zeros between
-them, because a vector register or a tensor core holds that many channels and costs the same half empty. What is cheaper tied stays
-tied: a `TFC` (one small matrix product over a view of its input), and filters combined from a basis where the basis and the
+them, because a vector register or a tensor core holds that many channels and costs the same half empty. What is cheaper tied
+stays tied: a `TFC` (one small matrix product over a view of its input), and filters combined from a basis where the basis and the
 coefficients together need fewer multiply-adds than the combined filter.
 
 These rules count arithmetic, no times: multiply-adds for a basis, lanes for thin groups.
