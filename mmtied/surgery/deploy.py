@@ -2,8 +2,8 @@
 
 Three things happen to a copy of the model. Layers of this package become modules of torch.nn (see `plain_layers`, also for
 what stays tied). Backbones, and all other classes of this package, become graphs of torch's own operations (see `flatten`), which
-need none of their classes to run. And each BatchNorm is folded into the convolution before it, where the graph of the module that holds
-both shows which one that is (see `fold_graph`); mmcv's fuse_conv_bn goes by the order in which layers were registered.
+need none of their classes to run. And each BatchNorm is folded into the convolution before it, where the graph of the module that
+holds both shows which one that is (see `fold_graph`); mmcv's fuse_conv_bn goes by the order in which layers were registered.
 """
 
 import logging
@@ -64,6 +64,8 @@ def deploy(model: nn.Module) -> nn.Module:
     for module in holder.modules():
         if getattr(module, 'with_cp', False):
             module.with_cp = False  # it asks inputs for their gradients, which a graph cannot answer
+        if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:
+            module.efficient_conv_bn_eval_forward = None  # mmcv's ConvModule would hide its normalisation from the graph
     if any(isinstance(module, DGConv) for module in holder.modules()):
         freeze_groups(holder)
     _replace(holder, plain_layer)
@@ -88,7 +90,7 @@ def left_over(model: nn.Module) -> list[str]:
         ['1 (BatchNorm2d)']
     """
     return [f'{name or "the model"} ({type(module).__name__})' for name, module in model.named_modules()
-            if isinstance(module, _BatchNorm) or _is_ours(module)]
+            if 'BatchNorm' in type(module).__name__ or _is_ours(module)]  # by name: mmcv and mmdet have others
 
 
 def _replace(parent: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -> None:
@@ -146,7 +148,15 @@ def _fold_the_rest(holder: nn.Module) -> None:
         if isinstance(module, (fx.GraphModule, *_LISTS)) or not any(isinstance(part, _BatchNorm) for part in _called_by(module)):
             continue
         with suppress(UnreadableError):
-            fold_children(module, read_order(module))
+            graph = read_order(module)
+            before = dict(module.named_modules(remove_duplicate=False))
+            fold_children(module, graph)
+            try:
+                read_order(module)
+            except UnreadableError:  # it calls a layer by another way than its children, such as a list of Python
+                for name, child in module.named_modules(remove_duplicate=False):
+                    if child is not before[name]:
+                        module.set_submodule(name, before[name])
 
 
 def _called_by(module: nn.Module) -> Iterator[nn.Module]:

@@ -28,8 +28,9 @@ def find_folds(graph: fx.Graph, root: nn.Module) -> list[Fold]:
     """
     folds = []
     for node in graph.nodes:
-        if _calls(node, root) is not None and is_foldable_norm(_calls(node, root)) and isinstance(node.args[0], fx.Node):
-            convs = _push(affine_of(_calls(node, root)), node.args[0], root)
+        norm = _calls(node, root)
+        if norm is not None and is_foldable_norm(norm) and node.args and isinstance(node.args[0], fx.Node):
+            convs = _push(affine_of(norm), node.args[0], root)
             if convs is not None:
                 folds.append(Fold(node, convs))
     return folds
@@ -60,11 +61,14 @@ def fold_children(module: nn.Module, graph: fx.Graph) -> None:
 
     Layers that the module calls more than once are left alone, since they could not be told apart.
     """
+    new = {}
     for norm, convs in find_folds(graph, module):
         if all(_count_calls(graph, node.target) == 1 for node in (norm, *convs)):
-            for node, folded in convs.items():
-                module.set_submodule(node.target, folded)
-            module.set_submodule(norm.target, nn.Identity())
+            new[module.get_submodule(norm.target)] = nn.Identity()
+            new.update({module.get_submodule(node.target): folded for node, folded in convs.items()})
+    for name, part in list(module.named_modules(remove_duplicate=False)):  # under all its names
+        if part in new:
+            module.set_submodule(name, new[part])
 
 
 def _push(affine: Affine, node: fx.Node, root: nn.Module) -> dict[fx.Node, nn.Module] | None:
@@ -73,7 +77,7 @@ def _push(affine: Affine, node: fx.Node, root: nn.Module) -> dict[fx.Node, nn.Mo
         return None
     layer = _calls(node, root)
     if layer is not None:
-        return {node: fold(layer, affine)} if is_foldable(layer) and _rows(layer) == len(affine.scale) else None
+        return {node: fold(layer, affine)} if is_foldable(layer) and layer.out_channels == len(affine.scale) else None
     if not node.args:
         return None
     order = _selected(node, root)
@@ -96,13 +100,11 @@ def _calls(node: fx.Node, root: nn.Module) -> nn.Module | None:
     return root.get_submodule(node.target) if node.op == 'call_module' else None
 
 
-def _rows(layer: nn.Module) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-
-
 def _selected(node: fx.Node, root: nn.Module) -> Tensor | None:
     """The order of an index_select that puts all channels into another order."""
-    if node.op != 'call_method' or node.target != 'index_select' or node.args[1] != -3 or node.args[2].op != 'get_attr':
+    if node.op != 'call_method' or node.target != 'index_select' or len(node.args) != 3 or node.args[1] != -3:
+        return None
+    if not isinstance(node.args[2], fx.Node) or node.args[2].op != 'get_attr':
         return None
     holder, _, name = node.args[2].target.rpartition('.')
     order = getattr(root.get_submodule(holder), name)
@@ -113,9 +115,11 @@ def _joined(node: fx.Node, root: nn.Module) -> dict[fx.Node, int] | None:
     """The inputs of a torch.cat along the channels, and how many each has; None unless all are layers that fix it."""
     if node.op != 'call_function' or node.target is not torch.cat or node.kwargs.get('dim', (*node.args, 0)[1]) != 1:
         return None
+    if not isinstance(node.args[0], (list, tuple)) or not all(isinstance(part, fx.Node) for part in node.args[0]):
+        return None
     layers = {part: _calls(part, root) for part in node.args[0]}
     known = len(layers) == len(node.args[0]) and all(layer is not None and is_foldable(layer) for layer in layers.values())
-    return {part: _rows(layer) for part, layer in layers.items()} if known else None
+    return {part: layer.out_channels for part, layer in layers.items()} if known else None
 
 
 def _count_calls(graph: fx.Graph, target: str) -> int:

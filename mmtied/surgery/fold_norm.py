@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
-#: Layers of torch that a normalisation can be folded into; a subclass counts where it computes what its parent does.
-_LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+#: Layers of torch that a normalisation can be folded into; a subclass counts where it computes what its parent does. Linear is
+#: none of them: its features are in the last dimension, and BatchNorm1d normalises the second, which need not be the same.
+_LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 #: Subclasses with a forward of their own that is linear in weight and bias: they only pad, or handle empty inputs.
 _ALSO_LINEAR = ('mmcv.cnn.bricks.conv2d_adaptive_padding.Conv2dAdaptivePadding', 'mmcv.cnn.bricks.wrappers.Conv2d',
-                'mmcv.cnn.bricks.wrappers.ConvTranspose2d', 'mmcv.cnn.bricks.wrappers.Linear')
+                'mmcv.cnn.bricks.wrappers.ConvTranspose2d')
 
 
 class Affine(NamedTuple):
@@ -34,10 +35,11 @@ def is_foldable_norm(module: nn.Module) -> bool:
 def is_foldable(module: nn.Module) -> bool:
     """Whether a layer's output is linear in its weight and bias, so that it can take over a scale for each output channel.
 
-    A convolution that standardises its weight, computes it (spectral norm), or has hooks is not.
+    A convolution that standardises its weight, computes it (spectral norm), has hooks or a forward of its own is not.
     """
     kind = type(module)
-    computed = module._forward_pre_hooks or module._forward_hooks or hasattr(module, 'parametrizations')
+    computed = (module._forward_pre_hooks or module._forward_hooks or hasattr(module, 'parametrizations')
+                or 'forward' in vars(module))
     if computed or not isinstance(module, _LINEAR) or not isinstance(module._parameters.get('weight'), nn.Parameter):
         return False
     parent = next(base for base in _LINEAR if isinstance(module, base))

@@ -103,6 +103,30 @@ class Standardised(nn.Conv2d):
         return self._conv_forward(x, self.weight / self.weight.norm(), self.bias)
 
 
+class Listed(nn.Module):
+    """Calls its convolution by a list of Python, in which nothing can be replaced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.layers = [self.conv]
+
+    def forward(self, x):
+        return self.bn(self.layers[0](x))
+
+
+class Renamed(nn.Module):
+    """Calls its convolution by the second of two names, and the normalisation by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(8, 8, 1)
+        self.second, self.bn, self.last = self.first, nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return self.last(input=self.bn(self.second(x)))
+
+
 class Decides(nn.Module):
     """A forward that depends on values."""
 
@@ -125,6 +149,8 @@ class Decides(nn.Module):
     (nn.Sequential(nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1)), ['0']),
     (nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.BatchNorm2d(8)), ['2']),
     (Decides(), ['bn']),
+    (Listed(), ['bn']),
+    (Renamed(), ['last']),
 ], ids=lambda value: type(value).__name__)
 def test_what_cannot_be_folded_is_left_and_named_in_one_line(model, left, caplog):
     model = trained(copy.deepcopy(model), (16, 8, 6, 6))
@@ -148,9 +174,8 @@ def test_other_normalisations_stay_and_nothing_is_said(caplog):
 @pytest.mark.parametrize(('layer', 'norm', 'shape'), [
     (nn.ConvTranspose2d(8, 12, 3, stride=2, groups=2), nn.BatchNorm2d(12), (16, 8, 5, 5)),
     (nn.Conv1d(8, 6, 3, bias=False), nn.BatchNorm1d(6), (16, 8, 9)),
-    (nn.Linear(8, 5), nn.BatchNorm1d(5), (16, 8)),
 ])
-def test_other_linear_layers_fold_too(layer, norm, shape):
+def test_other_convolutions_fold_too(layer, norm, shape):
     model = trained(nn.Sequential(copy.deepcopy(layer), norm), shape)
     deployed = deploy(model)
     assert difference(model, deployed, torch.randn(shape)) < 1e-5
@@ -162,7 +187,8 @@ def test_conv_modules_become_a_convolution_and_an_activation():
     norm_cfg = {'type': 'BN'}
     folds = [cnn.ConvModule(8, 8, 3, padding=1, norm_cfg=norm_cfg), cnn.ConvModule(8, 8, 1, norm_cfg=norm_cfg, act_cfg=None),
              cnn.ConvModule(8, 8, 3, padding=1, padding_mode='reflect', norm_cfg=norm_cfg, bias=True),
-             cnn.ConvModule(8, 8, 1, norm_cfg=norm_cfg, conv_cfg={'type': 'IGC', 'num_primary': 4})]
+             cnn.ConvModule(8, 8, 1, norm_cfg=norm_cfg, conv_cfg={'type': 'IGC', 'num_primary': 4}),
+             cnn.ConvModule(8, 8, 1, norm_cfg=norm_cfg, act_cfg=None, efficient_conv_bn_eval=True)]
     stays = [cnn.ConvModule(8, 8, 1, norm_cfg=norm_cfg, order=('norm', 'act', 'conv')),
              cnn.ConvModule(8, 8, 1, norm_cfg=norm_cfg, with_spectral_norm=True), cnn.ConvModule(8, 8, 1)]
     folds[1].conv = folds[0].conv = nn.Conv2d(8, 8, 1)  # as heads share them between levels, each with its own normalisation
@@ -171,7 +197,12 @@ def test_conv_modules_become_a_convolution_and_an_activation():
     assert difference(model, deployed, torch.randn(3, 8, 5, 5)) < 1e-5
     kinds = [type(part) if type(part) is not nn.Sequential else [type(layer) for layer in part] for part in deployed]
     assert kinds == [[nn.Conv2d, nn.ReLU], nn.Conv2d, [nn.ReflectionPad2d, nn.Conv2d, nn.ReLU], [nn.Conv2d, nn.Conv2d, nn.ReLU],
-                     *[cnn.ConvModule] * 3]
+                     nn.Conv2d, *[cnn.ConvModule] * 3]
+
+
+def test_a_linear_layer_before_a_normalisation_of_another_dimension():
+    model = trained(nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8)), (16, 8, 5))  # (N, 8, 8): by rows, not by features
+    assert difference(model, deploy(model), torch.randn(3, 8, 5)) < 1e-5
 
 
 def test_a_module_in_two_places_stays_one():

@@ -18,7 +18,6 @@ SHORT_NETWORKS = {
     'IGCNetCIFAR': {**ONE, 'base_channels': 32, 'conv_cfg': {'type': 'IGC', 'num_secondary': 16}},
     'GResNeXt': ONE,
 }
-networks = pytest.mark.parametrize('network', SHORT_NETWORKS)
 
 
 def make(network):
@@ -30,7 +29,7 @@ def assert_same(mine, theirs):
         torch.testing.assert_close(torch.as_tensor(one), other, atol=1e-4, rtol=1e-4)
 
 
-@networks
+@pytest.mark.parametrize('network', SHORT_NETWORKS)
 @pytest.mark.filterwarnings('ignore')
 @torch.no_grad()
 def test_trace_and_script_run_for_other_batches_and_sizes(network):
@@ -41,7 +40,7 @@ def test_trace_and_script_run_for_other_batches_and_sizes(network):
             assert_same(exported(x), model(x))
 
 
-@networks
+@pytest.mark.parametrize('network', ['TiedResNeXt', 'TiedResNeSt', 'GResNeXt'])
 @pytest.mark.filterwarnings('ignore')
 @torch.no_grad()
 def test_compiles_as_one_graph(network):
