@@ -58,7 +58,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmtied', 'mmtied.*']),
-    package_data={'mmtied.evaluation': ['*.jinja']},
+    package_data={'mmtied.evaluation.reporting': ['*.jinja']},
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,
     python_requires='>=3.10',

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from simulated_detections import SimulatedDetections
 
 from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import Detections, make_detections, read_results
+from mmtied.evaluation.inputs.tensor_results import tensor_detections
 from mmtied.evaluation.protocol import STATISTICS
-from mmtied.evaluation.results import Detections, make_detections, read_results
 
 #: Modules of the tools with pycocotools' interface, and their evaluation class.
 COCO_LIKE = {
@@ -73,10 +73,7 @@ def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> E
     def read() -> Detections:
         if args.source == 'json' or args.iou_type == 'segm':
             return make_detections(read_results(path) if args.source == 'json' else entries, truth, args.iou_type)
-        image_id, category_id, score, boxes = (column.cpu().numpy() for column in tensors)
-        return Detections(image=np.searchsorted(truth.image_ids, image_id),
-                          category=np.searchsorted(truth.category_ids, category_id), score=score,
-                          area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
+        return tensor_detections(truth, *tensors)
 
     def evaluate() -> dict[str, list[float]]:
         report = evaluate_coco(truth, {args.iou_type: read()}, device=args.device)[args.iou_type]

@@ -4,7 +4,8 @@ Simulated detections (seeded) on real annotations are evaluated on all images an
 process of its own; the tools take turns. Times count from arrays in memory (`memory`; lists of run-length codes for masks) or
 from a results file (`json`) to the whole table. CPU seconds add up all threads and change less on a busy machine. Peak memory
 is what comes on top of the imports, the annotations and the input. The peers are handed the images of each bucket; ours works
-them out within the time.
+them out within the time. With --device cuda boxes in memory, and the val loop's boxes and masks, are tensors on the GPU and stay
+there; run-length codes are read and compared on the CPU, as pycocotools does it, and what follows is on the GPU.
 
     python benchmarks/evaluation.py ANNOTATIONS --docs docs/benchmarks.md
 """
@@ -27,7 +28,7 @@ from simulated_detections import SimulatedDetections, simulate, write_results
 
 from mmtied.cli import user_errors
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.ratios import image_ratios
 
 HERE = Path(__file__).resolve().parent

@@ -35,6 +35,11 @@ def user_errors(only_own: bool = False) -> Iterator[None]:
         sys.exit(2)
 
 
+def warn(message: str) -> None:
+    """Tell the user on stderr, in one line, of something that may be a mistake; the work goes on."""
+    print(f'warning: {message}', file=sys.stderr)
+
+
 def _raised_here(error: BaseException | None) -> bool:
     """Whether the error, or one that mmengine wrapped into it, was raised by a line of this package."""
     while error is not None:

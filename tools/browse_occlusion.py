@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from mmtied.analysis.overlap_examples import bucket_between, write_examples
 from mmtied.cli import user_errors
 from mmtied.compat import require
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.occlusion import DEFINITIONS, check_definition
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from mmtied.cli import user_errors
 from mmtied.compat import require
-from mmtied.evaluation.comparison import compare_runs, format_comparison, write_comparison
+from mmtied.evaluation.comparison import compare_runs
 from mmtied.evaluation.intervals import Bootstrap
 from mmtied.evaluation.protocol import IOU_TYPES
 from mmtied.evaluation.records_file import read_records
+from mmtied.evaluation.reporting.comparison_text import format_comparison, write_comparison
+from mmtied.evaluation.reporting.runs import distinct_ends
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,15 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def default_labels(paths: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that tell the runs apart, without what all of them end with."""
-    parts = [Path(path).parts for path in paths]
-    while all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
-    for depth in range(1, max(map(len, parts)) + 1):
-        labels = ['/'.join(part[-depth:]) for part in parts]
-        if len(set(labels)) == len(labels):
-            return labels
-    return list(paths)
+    """The shortest ends of the paths that tell the runs apart."""
+    return distinct_ends([Path(path).parts for path in paths])
 
 
 if __name__ == '__main__':

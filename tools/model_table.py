@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmtied  # noqa: F401
-from mmtied.analysis.model_zoo import measure_attention, measure_networks, measure_systems, render_metafile, render_page
+from mmtied.analysis.metafile import render_metafile
+from mmtied.analysis.model_zoo import measure_attention, measure_networks, measure_systems, render_page
 from mmtied.atomic import atomic_path
 from mmtied.cli import user_errors
 from mmtied.compat import require

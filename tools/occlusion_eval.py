@@ -13,22 +13,23 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmtied.cli import user_errors
+from mmtied.cli import user_errors, warn
 from mmtied.compat import require
 from mmtied.evaluation.buckets import DEFAULT_EDGES
-from mmtied.evaluation.dump_file import dump_detections, dumped_iou_types, is_dump, label_category_ids, read_dump
 from mmtied.evaluation.evaluate import evaluate_detections
 from mmtied.evaluation.evaluations import UNITS, Evaluation
-from mmtied.evaluation.examples import draw_worst
-from mmtied.evaluation.ground_truth import GroundTruth, read_ground_truth
-from mmtied.evaluation.image_files import image_paths
+from mmtied.evaluation.inputs.dump_file import dump_detections, dumped_iou_types, is_dump, label_category_ids, read_dump
+from mmtied.evaluation.inputs.ground_truth import GroundTruth, read_ground_truth
+from mmtied.evaluation.inputs.image_files import image_paths
+from mmtied.evaluation.inputs.results import Detections, held_iou_types, join_detections, make_detections, read_results
+from mmtied.evaluation.inputs.unusual import describe_unusual
 from mmtied.evaluation.intervals import Bootstrap
 from mmtied.evaluation.occlusion import DEFINITIONS
-from mmtied.evaluation.outputs import write_outputs
 from mmtied.evaluation.protocol import IOU_TYPES, PROPOSAL_NUMS, check_proposal_nums
-from mmtied.evaluation.report import format_tables
-from mmtied.evaluation.results import Detections, held_iou_types, join_detections, make_detections, read_results
-from mmtied.evaluation.shown_detections import shown_of
+from mmtied.evaluation.reporting.examples import draw_worst
+from mmtied.evaluation.reporting.outputs import write_outputs
+from mmtied.evaluation.reporting.report import format_tables
+from mmtied.evaluation.reporting.shown_detections import shown_of
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -72,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         ground_truth = read_ground_truth(args.annotations)
         paths = image_paths(ground_truth, args.images) if args.images else None
         detections = load_detections(args.results, ground_truth, args.iou_type, args.classes)
+        for iou_type, of_type in detections.items():
+            for line in describe_unusual(of_type, ground_truth.image_ids):
+                warn(f'{iou_type}: {line}')
         category_ids = label_category_ids(ground_truth, args.classes)
         evaluated = evaluate_detections(ground_truth, detections, [evaluation], args.proposal_nums, category_ids)
         if bootstrap:

@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Sequence
 
 from mmtied.cli import user_errors
-from mmtied.evaluation.report_page import write_page
-from mmtied.evaluation.runs import read_runs
+from mmtied.evaluation.reporting.report_page import write_page
+from mmtied.evaluation.reporting.runs import read_runs
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

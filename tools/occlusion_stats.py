@@ -15,7 +15,7 @@ from mmtied.cli import user_errors
 from mmtied.compat import require
 from mmtied.evaluation.buckets import DEFAULT_EDGES
 from mmtied.evaluation.evaluations import UNITS, Evaluation
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.occlusion import DEFINITIONS
 
 

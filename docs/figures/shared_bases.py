@@ -89,7 +89,7 @@ def draw(path: Path) -> None:
            ('1×1, 64 to 256', f'its own: {exit_:,} weights', OWN)],
           [(0, 'basis "entry"', f'{entry:,} weights'), (1, 'basis "middle"', f'{middle:,} weights')])
     elements = f'{basis.out_channels} + {layer.unique.out_channels} elements'
-    panel(bottom, 'ResNet-34-S48U1, first stage: every 3×3 convolution is combined from a basis',
+    panel(bottom, 'ResNet-34-S48U1, first stage: the blocks after the first combine every 3×3 convolution from a basis',
           [('3×3, 64 to 64', 'its own', OWN), ('3×3, 64 to 64', 'its own', OWN)],
           [('3×3 basis', f'{elements}, BatchNorm', SHARED), ('1×1 coefficients', f'with U = 1: {own:,} weights', OWN),
            ('3×3 basis', f'{elements}, BatchNorm', SHARED), ('1×1 coefficients', f'with U = 1: {own:,} weights', OWN)],

@@ -1,4 +1,4 @@
-"""The model zoo: every network of the paper with its printed and its counted size, as a page and as OpenMMLab's metafile.
+"""The model zoo: every network of the paper with its printed and its counted size, as a page; `metafile` has OpenMMLab's.
 
 Both texts are generated from `published` and from the networks themselves, so neither can go stale unnoticed. A config is named
 where its file exists.
@@ -7,10 +7,7 @@ where its file exists.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import yaml
 from mmengine.registry import MODELS
-
-from mmtied.version import __version__
 
 from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
 from .published import ATTENTION, DETECTORS, NETWORKS, Attention, Detector, Network
@@ -24,15 +21,8 @@ SYSTEMS = (SHARED_FILTER_BASES, INTERLEAVED_GROUP_CONVOLUTION, GROUPABLE_CONVOLU
 
 #: What every accuracy here is.
 PRINTED = 'printed in the paper, not trained here'
-#: The same inside parentheses and without a comma, as a name in the metafile.
-PRINTED_ASIDE = PRINTED.replace(', ', ' - ')
 #: Layers that `Attention` counts.
 _ATTENTION_LAYERS = ('SELayer', 'TiedSE', 'ContextBlock', 'TiedGCB')
-_EPOCHS = {'1x': 12, '20e': 20, '2x': 24}
-#: The metafile's collections: the paper's networks, and the untied ones that it compares them with.
-_TIED, _UNTIED = 'Tied Block Convolution', 'Untied Baselines'
-#: Epochs of the data sets that have no named schedule: passes over the data, with its repetitions.
-_DATASET_EPOCHS = {'Cityscapes': 64, 'Pascal VOC': 12}
 _INTRODUCTION = f"""# Model zoo
 
 Written by `python tools/model_table.py` from the networks themselves and from the figures printed in the paper
@@ -66,9 +56,6 @@ scratch with nothing frozen. Comparing those two says little about tying. To run
 - Both from scratch: run the baseline with
   `--cfg-options model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False sync_bn=torch`
   (and `model.backbone.norm_cfg.requires_grad=True` for ResNeXt-101-32x8d).
-"""
-_METAFILE_HEAD = f"""# Written by `python tools/model_table.py`. Accuracies are {PRINTED}, so there are no Weights.
-# Parameters are in millions; a detector's are those of its backbone with the ImageNet classifier, as the paper counts them.
 """
 
 
@@ -113,8 +100,8 @@ def render_page(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, s
         ('detector', 'backbone', 'data', 'schedule', 'table', 'backbone params', f'box AP {PRINTED}', f'mask AP {PRINTED}',
          'config'), (
             (d.detector, d.backbone + notes.mark(d.note), d.dataset, d.schedule or '-', d.table or '-',
-             f'{_backbone_millions(d, sizes, attention):.2f}M', _number(d.box_ap), _number(d.mask_ap), _link(configs, d.config))
-            for d in DETECTORS if _file(configs, d.config).is_file()))
+             f'{backbone_millions(d, sizes, attention):.2f}M', _number(d.box_ap), _number(d.mask_ap), _link(configs, d.config))
+            for d in DETECTORS if config_file(configs, d.config).is_file()))
     others = [_render_system(system, systems[system.title], configs, notes) for system in SYSTEMS
               if system.title in (systems or {})]
     return '\n'.join((_INTRODUCTION, networks, _ATTENTION_TEXT, modules, _DETECTOR_TEXT, detectors, *others, notes.text()))
@@ -139,95 +126,37 @@ def _render_system(system: System, sizes: SystemSizes, configs: Path, notes: '_N
     return '\n'.join((head, networks, *([detectors] if system.detectors else [])))
 
 
-def render_metafile(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int], configs: Path,
-                    systems: Mapping[str, SystemSizes] | None = None) -> str:
-    """configs/metafile.yml: every config that exists, with its size and what the paper prints; arguments as in `render_page`."""
-    models = []
-    for network in NETWORKS:
-        if _file(configs, f'imagenet/{network.config}').is_file():
-            size = sizes[network.name]
-            metadata = {'Training Data': 'ImageNet-1k', 'Epochs': 100, 'Architecture': [network.name],
-                        'Parameters (M)': round(size.parameters / 1e6, 2),
-                        'Multiply-Adds (G)': round(size.multiply_adds / 1e9, 2)}
-            if network.params:
-                metadata['Parameters Printed In The Paper (M)'] = network.params
-            models.append(_model(f'imagenet/{network.config}', metadata,
-                                 ('Image Classification', 'ImageNet-1k', 'Top 1 Accuracy', network.top1)))
-    for detector in DETECTORS:
-        if _file(configs, detector.config).is_file():
-            metadata = {'Training Data': detector.dataset, 'Architecture': [detector.detector, detector.backbone, 'FPN'],
-                        'Backbone Parameters (M)': round(_backbone_millions(detector, sizes, attention), 2)}
-            metadata['Epochs'] = _EPOCHS[detector.schedule] if detector.schedule else _DATASET_EPOCHS[detector.dataset]
-            models.append(_model(detector.config, metadata,
-                                 ('Object Detection', detector.dataset, 'box AP', detector.box_ap),
-                                 ('Instance Segmentation', detector.dataset, 'mask AP', detector.mask_ap)))
-    paper = {'URL': 'https://arxiv.org/abs/2009.12021',
-             'Title': 'Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters'}
-    code = {'README': '../docs/model_zoo.md', 'Code': {'URL': 'mmtied/backbones', 'Version': __version__}}
-    collections = [{'Name': name, 'Paper': paper, **code} for name in (_TIED, _UNTIED)]
-    for system in SYSTEMS:
-        if system.title in (systems or {}):
-            collections.append({'Name': system.title, 'Paper': {'URL': system.url, 'Title': system.paper}, **code})
-            models += _system_models(system, systems[system.title], configs)
-    content = {'Collections': collections, 'Models': models}
-    return _METAFILE_HEAD + yaml.safe_dump(content, sort_keys=False, width=130)
-
-
-def _system_models(system: System, sizes: SystemSizes, configs: Path) -> list[dict]:
-    """The metafile's entries of a system, for the configs that exist."""
-    models = []
-    for network in system.networks:
-        if _file(configs, network.config).is_file():
-            size = sizes.networks[network.name]
-            data = {1000: 'ImageNet-1k', 100: 'CIFAR-100', 10: 'CIFAR-10'}[network.classes]
-            metadata = {'Training Data': data, 'Architecture': [network.name], 'Parameters (M)': round(size.parameters / 1e6, 2),
-                        'Multiply-Adds (G)': round(size.multiply_adds / 1e9, 2)}
-            if network.params:
-                metadata['Parameters Printed In The Paper (M)'] = network.params
-            models.append(_model(network.config, metadata, ('Image Classification', data, 'top-1 error', network.error),
-                                 collection=system.title))
-    for detector in system.detectors:
-        if _file(configs, detector.config).is_file():
-            metadata = {'Training Data': 'COCO', 'Architecture': [detector.detector, detector.backbone, 'FPN'],
-                        'Trained Parameters (M)': round(sizes.detectors[detector.config] / 1e6, 2)}
-            models.append(_model(detector.config, metadata, ('Object Detection', 'COCO', 'box AP', detector.box_ap),
-                                 ('Instance Segmentation', 'COCO', 'mask AP', detector.mask_ap), collection=system.title))
-    return models
-
-
-def _model(config: str, metadata: dict, *results: tuple[str, str, str, float | None],
-           collection: str | None = None) -> dict:
-    """A metafile's entry; a result without a printed figure is left out."""
-    collection = collection or (_TIED if 'tied' in config else _UNTIED)
-    entry = {'Name': Path(config).name, 'In Collection': collection, 'Config': f'configs/{config}.py', 'Metadata': metadata}
-    printed = [{'Task': task, 'Dataset': dataset, 'Metrics': {f'{metric} ({PRINTED_ASIDE})': value}}
-               for task, dataset, metric, value in results if value is not None]
-    return {**entry, 'Results': printed} if printed else entry
-
-
-def _backbone_millions(detector: Detector, sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int]) -> float:
+def backbone_millions(detector: Detector, sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int]) -> float:
+    """Parameters of a detector's backbone with the ImageNet classifier and its attention modules, in millions."""
     network, _, module = detector.backbone.partition(' + ')
     return (sizes[network].parameters + (attention[network, module] if module else 0)) / 1e6
 
 
-def _file(configs: Path, name: str) -> Path:
+def config_file(configs: Path, name: str) -> Path:
+    """Where a config is or would be, by its name without ``.py``."""
     return configs / f'{name}.py'
 
 
 def _link(configs: Path, name: str) -> str:
-    return f'[{Path(name).name}](../configs/{name}.py)' if _file(configs, name).is_file() else '-'
+    return f'[{Path(name).name}](../configs/{name}.py)' if config_file(configs, name).is_file() else '-'
 
 
 def _number(value: float | None) -> str:
-    return '-' if value is None else f'{value:.1f}' if round(value, 1) == value else f'{value:.2f}'
+    """A printed figure with the digits that it is printed with, and at least one after the point."""
+    return '-' if value is None else f'{value:.{_decimals(value)}f}'
+
+
+def _decimals(value: float) -> int:
+    return next((digits for digits in (1, 2, 3) if round(value, digits) == value), 4)
 
 
 def _compare(printed: float | None, computed: float, unit: str) -> tuple[str, str, str]:
-    """Printed, computed, and the difference in percent of the printed figure."""
+    """Printed, computed to as many digits (at least two after the point), and the difference in percent of the printed figure."""
     if printed is None:
-        return '-', f'{computed:.2f}{unit}', '-'
+        return '-', f'{computed:.{2 if computed >= 0.1 else 4}f}{unit}', '-'
     difference = f'{100 * (computed / printed - 1):+.1f} %'
-    return f'{_number(printed)}{unit}', f'{computed:.2f}{unit}', '0.0 %' if difference[1:] == '0.0 %' else difference
+    return (f'{_number(printed)}{unit}', f'{computed:.{max(2, _decimals(printed))}f}{unit}',
+            '0.0 %' if difference[1:] == '0.0 %' else difference)
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

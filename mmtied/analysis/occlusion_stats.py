@@ -8,7 +8,7 @@ import torch
 
 from ..evaluation.buckets import Bucket, bucket_members
 from ..evaluation.evaluations import Evaluation
-from ..evaluation.ground_truth import GroundTruth
+from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.protocol import AREA_RANGES, in_area_ranges
 from ..evaluation.ratios import image_ratios, instance_ratios
 

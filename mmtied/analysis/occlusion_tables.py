@@ -1,13 +1,13 @@
 """Print and write how occluded a data set is: tables, stats.json, stats.csv and stats.png."""
 
 import csv
-import io
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..atomic import atomic_path
+from ..evaluation.reporting.ascii_table import ascii_table
+from ..evaluation.reporting.report import format_number
 from .occlusion_plot import plot_stats
 
 _SECTIONS = {'bucket': 'buckets', 'size': 'by_size', 'category': 'by_category'}
@@ -26,19 +26,19 @@ def format_stats(stats: dict, top: int = 20) -> str:
     share = f'r >= {high:g}' if unit == 'instance' else f'in images r >= {high:g}'
     header = ('r', 'images', 'instances', 'categories', 'instances per image', 'objects in image')
     buckets = [(row['name'].removeprefix('r='), row['images'], row['instances'], row['categories'],
-                _number(row['instances_per_image'], 2), _number(row['objects'], 2)) for row in stats['buckets']]
+                format_number(row['instances_per_image'], 2), format_number(row['objects'], 2)) for row in stats['buckets']]
     if unit == 'image':  # where both are the same
         header, buckets = header[:-1], [row[:-1] for row in buckets]
     shown = f'the {top} most occluded of {len(categories)}' if top < len(categories) else 'the most occluded first'
-    tables = [_table(f'by occlusion ratio r of the {unit}', header, buckets)]
+    tables = [ascii_table(f'by occlusion ratio r of the {unit}', header, buckets)]
     for title, rows in (('by size', stats['by_size']), (f'by category, {shown}', categories[:top])):
-        body = [[row['name'], row['instances'], _number(row['mean']), _number(row['high_share'])] for row in rows]
-        tables.append(_table(title, (title.split(',')[0].removeprefix('by '), 'instances', 'mean ratio', share), body))
+        body = [[row['name'], row['instances'], format_number(row['mean']), format_number(row['high_share'])] for row in rows]
+        tables.append(ascii_table(title, (title.split(',')[0].removeprefix('by '), 'instances', 'mean ratio', share), body))
     crowding = stats['crowding']
     head = (f'{stats["images"]} images, {stats["instances"]} instances, {stats["categories"]} categories; r: '
-            f'{stats["definition"]}, of {unit}s; mean {_number(stats["mean"])}; {stats["outside"]} {unit}s in no bucket')
-    tail = (f'crowding: Spearman correlation of r with the number of objects in the image {_number(crowding["spearman"])}; '
-            f'{_number(crowding["objects"], 2)} objects on average')
+            f'{stats["definition"]}, of {unit}s; mean {format_number(stats["mean"])}; {stats["outside"]} {unit}s in no bucket')
+    tail = (f'crowding: Spearman correlation of r with the number of objects in the image {format_number(crowding["spearman"])}; '
+            f'{format_number(crowding["objects"], 2)} objects on average')
     return '\n'.join([head, *tables, tail])
 
 
@@ -54,22 +54,3 @@ def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20) -> list[P
             rows.writerows({**common, 'section': section, **row} for section, key in _SECTIONS.items() for row in stats[key])
         plot_stats(stats, top).savefig(as_png)
     return paths
-
-
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> str:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(file=io.StringIO(), width=120, color_system=None, force_terminal=False)
-    table = Table(title=title, box=box.ASCII_DOUBLE_HEAD, title_justify='left', title_style='')
-    for number, name in enumerate(header):
-        table.add_column(name, justify='right' if number else 'left')
-    for row in rows:
-        table.add_row(*map(str, row))
-    console.print(table, markup=False)
-    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines())
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return '-' if value is None else f'{value:.{digits}f}'

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
 from mmcv.cnn import build_plugin_layer
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+
+from .folded_norm import runs_eagerly_on_cpu
 
 #: Where a plugin can stand, named as in mmdet's ResNet.
 PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
@@ -32,8 +35,18 @@ class BlockPlugins(nn.Module):
     def forward(self, position: str, x: Tensor) -> Tensor:
         """Run the plugins that stand at a position."""
         for name in self.names[position]:
-            x = getattr(self, name)(x)
+            x = run_plugin(getattr(self, name), x)
         return x
+
+
+def run_plugin(layer: nn.Module, x: Tensor) -> Tensor:
+    """Call a plugin or an attention layer with contiguous NCHW, unless it says that any memory format is as good.
+
+    Backbones run in channels_last on the CPU, and layers such as mmcv's ContextBlock take views that only contiguous NCHW allows.
+    """
+    if x.is_contiguous() or getattr(layer, 'any_memory_format', False) or not runs_eagerly_on_cpu(x):
+        return layer(x)
+    return layer(x.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
 def check_registered(backbone: str, setting: str, cfg: dict) -> None:

@@ -4,11 +4,12 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import torch.utils.checkpoint as checkpointing
-from mmcv.cnn import ConvModule, build_plugin_layer
+from mmcv.cnn import build_plugin_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .block_plugins import BlockPlugins
+from .block_plugins import BlockPlugins, run_plugin
+from .folded_norm import ConvNorm
 
 
 class Bottleneck(BaseModule):
@@ -68,12 +69,15 @@ class Bottleneck(BaseModule):
         out = self.plugins('after_conv2', self.middle(out))
         out = self.exit(out)
         if self.attention is not None:
-            out = self.attention(out)
+            out = run_plugin(self.attention, out)
         return self.add_shortcut(self.plugins('after_conv3', out), x)
 
     def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
         """The residual plus the block's input, or what the shortcut makes of it."""
-        return out + (x if self.shortcut is None else self.shortcut(x))
+        identity = x if self.shortcut is None else self.shortcut(x)
+        # An attention's or a plugin's output may be what its backward pass needs; a normalisation's is not.
+        added = self.attention is not None or self.plugins.names['after_conv3']
+        return out + identity if added else out.add_(identity)
 
 
 class BasicBlock(Bottleneck):
@@ -107,7 +111,7 @@ def build_shortcut(in_channels: int, out_channels: int, stride: int, num_blocks:
     if stride == 1 and in_channels == out_channels:
         return None
     return after_pool(
-        lambda left: ConvModule(in_channels, out_channels, 1, left, conv_cfg=tied(num_blocks), norm_cfg=norm_cfg, act_cfg=None),
+        lambda left: ConvNorm(in_channels, out_channels, 1, left, conv_cfg=tied(num_blocks), norm_cfg=norm_cfg, act_cfg=None),
         stride, avg_down)
 
 

@@ -55,7 +55,10 @@ class GResNeXt(StagedResNet):
         self._base_width = base_width
         self._groups = None
         if groups is not None:
-            number = sum(self.stage_blocks.get(depth, ())[:staged.get('num_stages', 4)])
+            if not isinstance(groups, (int, tuple, list)):
+                raise ValueError(f'{name}: groups={groups!r}, expected None, a positive integer, or one for each block')
+            blocks = self.stage_blocks.get(depth, ()) if isinstance(depth, int) else ()
+            number = sum(blocks[:staged.get('num_stages', 4)])
             each = [groups] * number if isinstance(groups, int) else list(groups)
             if number and len(each) != number:
                 raise ValueError(f'{name}: groups has {len(each)} values, expected one for each of the {number} blocks, or one '

@@ -75,7 +75,7 @@ class SharedResNet(StagedResNet):
                  unique_elements: int | None = None,
                  **staged) -> None:
         name = type(self).__name__
-        self._basic = depth in BASIC_STAGE_BLOCKS
+        self._basic = isinstance(depth, int) and depth in BASIC_STAGE_BLOCKS
         most = 2 if self._basic else 3
         if num_bases not in range(most + 1):
             raise ValueError(f'{name}: num_bases={num_bases!r}, expected 0 to {most} with depth {depth}')
@@ -154,7 +154,7 @@ class SharedResNetCIFAR(SharedResNet):
     stage_blocks = {**STAGE_BLOCKS, **BASIC_STAGE_BLOCKS}
 
     def __init__(self, depth: int = 34, **shared) -> None:
-        if len(self.stage_blocks.get(depth, ())) == 3:
+        if isinstance(depth, int) and len(self.stage_blocks.get(depth, ())) == 3:
             shared = {'base_channels': 16, 'num_stages': 3, 'out_indices': (2, ), **shared}
             self._pad_shortcut = True
             self._element_planes = 16

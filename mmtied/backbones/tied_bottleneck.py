@@ -5,13 +5,14 @@ table; this structure was fitted to every parameter and FLOP figure that it prin
 """
 
 import torch
-from mmcv.cnn import ConvModule, build_norm_layer
+from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmtied.layers import TBC, TGC
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
+from .folded_norm import ConvNorm, can_fold, convolve_scaled, runs_eagerly_on_cpu, scale_and_shift
 
 #: How the mixer joins the splits' outputs: before two 1x1 convolutions that feed the exit (Table 6), or before one whose output
 #: is added back to every split.
@@ -51,6 +52,11 @@ class TiedSplits(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each split and join them again."""
         parts = x.chunk(len(self.convs), dim=1)
+        if runs_eagerly_on_cpu(x) and all(can_fold(conv, self.norm) for conv in self.convs):
+            scales, shifts = (values.chunk(len(self.convs)) for values in scale_and_shift(self.norm))
+            outputs = [convolve_scaled(part, conv, scale, shift)
+                       for part, conv, scale, shift in zip(parts, self.convs, scales, shifts, strict=True)]
+            return self.activate(torch.cat(outputs, dim=1))
         joined = torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
         return self.activate(self.norm(joined))
 
@@ -81,13 +87,18 @@ class SplitMixer(BaseModule):
         self.splits = splits
         self.fusion = fusion
         channels = width if fusion == 'sum' else width * splits
-        self.mix = ConvModule(channels, channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        self.reduce = ConvModule(channels, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        self.mix = ConvNorm(channels, channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        self.reduce = ConvNorm(channels, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Append the mix of the splits of x to x."""
-        fused = separate(x, self.splits).sum(dim=1) if self.fusion == 'sum' else x
-        return torch.cat([x, self.reduce(self.mix(fused))], dim=1)
+        if self.fusion == 'concat':
+            mixed = self.mix(x)
+        elif self.mix.can_repeat(x):
+            mixed = self.mix.forward_repeated(x, self.splits)
+        else:
+            mixed = self.mix(separate(x, self.splits).sum(dim=1))
+        return torch.cat([x, self.reduce(mixed)], dim=1)
 
 
 class AddBackMixer(BaseModule):
@@ -107,7 +118,7 @@ class AddBackMixer(BaseModule):
     def __init__(self, width: int, splits: int, conv_cfg: dict | None, norm_cfg: dict) -> None:
         super().__init__()
         self.splits = splits
-        self.mix = ConvModule(width, width, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        self.mix = ConvNorm(width, width, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the mix of the splits of x to each of them."""
@@ -170,14 +181,14 @@ class TiedBottleneck(Bottleneck):
         out_channels = planes * self.expansion
         entry_stride, split_stride = block_strides(stride, style)
 
-        self.entry = ConvModule(in_channels, channels, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
+        self.entry = ConvNorm(in_channels, channels, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
         self.splits = TiedSplits(width, split_blocks, split_groups, split_stride, dilation, norm_cfg)
         self.mixer = None
         if mixed:
             self.mixer = SplitMixer(width, splits, mixed, mixer_fusion, conv_cfg, norm_cfg)
         elif mixer_fusion == 'add_back':
             self.mixer = AddBackMixer(width, splits, conv_cfg, norm_cfg)
-        self.exit = ConvModule(channels + mixed, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
+        self.exit = ConvNorm(channels + mixed, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
         self.shortcut = build_shortcut(in_channels, out_channels, stride, shortcut_blocks, avg_down, norm_cfg)
         self.add_layers(attention, plugins, after_conv1=channels, after_conv2=channels + mixed, after_conv3=out_channels)
 

@@ -55,6 +55,8 @@ class TiedResNet(StagedResNet):
         [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
     """
 
+    channels_last_on_cpu = True
+
     def __init__(self,
                  depth: int = 50,
                  *,

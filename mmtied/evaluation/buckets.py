@@ -67,11 +67,7 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
         >>> [bucket.name for bucket in make_buckets([0, 0.8], cumulative=True)]
         ['r>=0', 'r>=0.8']
     """
-    edges = list(edges)
-    numeric = all(isinstance(edge, Real) and not isinstance(edge, bool) and np.isfinite(edge) for edge in edges)
-    if len(edges) < 2 or not numeric or edges[0] < 0 or any(low >= high for low, high in pairwise(edges)):
-        raise ValueError(f'bucket edges: two or more finite, strictly increasing numbers from 0 up are needed, got {edges}')
-    edges = [float(edge) for edge in edges]
+    edges = check_edges(edges)
     if cumulative:
         return tuple(Bucket(f'r>={lower:g}', lower, math.inf) for lower in (edges[:-1] if edges[-1] == 1 else edges))
     buckets = [Bucket('r=0', 0., 0., holds_upper=True)] if edges[0] == 0 else []
@@ -80,6 +76,19 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
         right = ']' if upper == edges[-1] else ')'
         buckets.append(Bucket(f'{left}{lower:g},{upper:g}{right}', lower, upper, left == '[', right == ']'))
     return tuple(buckets)
+
+
+def check_edges(edges: Sequence[float]) -> list[float]:
+    """The edges as floats; a ValueError when they are not as `make_buckets` wants them."""
+    try:
+        listed = [] if isinstance(edges, str) else list(edges)
+    except TypeError:  # a single number, or None
+        listed = []
+    numeric = all(isinstance(edge, Real) and not isinstance(edge, bool) and np.isfinite(edge) for edge in listed)
+    if len(listed) < 2 or not numeric or listed[0] < 0 or any(low >= high for low, high in pairwise(listed)):
+        raise ValueError('bucket edges: two or more finite, strictly increasing numbers from 0 up are needed, such as '
+                         f'[0, 0.5, 1]; got {listed or edges!r}')
+    return [float(edge) for edge in listed]
 
 
 def bucket_members(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:

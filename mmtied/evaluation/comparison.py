@@ -1,25 +1,19 @@
 """Compare runs on one data set: differences of AP by occlusion, with paired bootstrap intervals."""
 
-import csv
-import io
-import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..atomic import atomic_path
 from .bootstrap import BOOTSTRAPPED, percentile_interval
+from .evaluations import Grouping, whole_set
 from .group_counts import count_images
-from .intervals import Bootstrap, Groups, replicates, whole_set
+from .intervals import Bootstrap, replicates
 from .protocol import IOU_TYPES
-from .records_file import SavedRun
+from .records_file import SavedGroups, SavedRun
+from .reporting.report import describe_evaluation
 
 METHOD = 'paired percentile bootstrap over images'
-_CSV_HEADER = ('definition', 'unit', 'cumulative', 'iou_type', 'name', 'lower', 'upper', 'images', 'statistic', 'baseline', 'run',
-               'baseline_value', 'value', 'difference', 'low', 'high', 'share_above_zero')
 
 
 def compare_runs(runs: Sequence[SavedRun], labels: Sequence[str], bootstrap: Bootstrap | None = None,
@@ -49,9 +43,9 @@ def compare_runs(runs: Sequence[SavedRun], labels: Sequence[str], bootstrap: Boo
     groups = [runs[0].evaluations[number] for number in shared]
     evaluations = [{key: value for key, value in part.description.items() if key != 'buckets'} for part in groups]
     for iou_type in iou_types:
-        everything = _rows(runs, iou_type, [whole_set(groups[0])] * len(runs), bootstrap)
+        everything = _rows(runs, iou_type, [whole_set(len(runs[0].image_ids))] * len(runs), bootstrap)
         for entry, part in zip(evaluations, groups, strict=True):
-            rows = _rows(runs, iou_type, [_find(run, part) for run in runs], bootstrap)
+            rows = _rows(runs, iou_type, [_find(run, part).grouping for run in runs], bootstrap)
             buckets = [{**bucket, **row} for bucket, row in zip(part.description['buckets'], rows, strict=True)]
             entry[iou_type] = {'all': everything[0], 'buckets': buckets}
     return {'runs': list(labels), 'intervals': bootstrap.describe(METHOD), 'evaluations': evaluations}
@@ -82,10 +76,11 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
             raise ValueError(f'{pair}: proposal_nums is {first.proposal_nums} in one and {run.proposal_nums} in the other')
         for part in first.evaluations:
             if _find(run, part) is not None and not _same_members(first, part, run, _find(run, part)):
-                raise ValueError(f'{pair}: the buckets of {_name(part.description)} are the same, what is in them is not')
+                raise ValueError(f'{pair}: the buckets of {describe_evaluation(part.description)} are the same, '
+                                 'what is in them is not')
     if not any(all(_find(run, part) is not None for run in runs) for part in first.evaluations):
-        raise ValueError(f'{first.source} and the others have no buckets in common: '
-                         + '; '.join(', '.join(_name(part.description) for part in run.evaluations) for run in runs))
+        found = '; '.join(', '.join(describe_evaluation(part.description) for part in run.evaluations) for run in runs)
+        raise ValueError(f'{first.source} and the others have no buckets in common: {found}')
     for run in runs:
         missing = [name for name in iou_types or () if name not in run.records]
         if missing:
@@ -96,75 +91,19 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
     return common
 
 
-def format_comparison(comparison: dict) -> str:
-    """The comparison as plain text: a table for each evaluation, IoU type, run and statistic."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(file=io.StringIO(), width=120, color_system=None, force_terminal=False)
-    first, *others = comparison['runs']
-    for entry in comparison['evaluations']:
-        for iou_type in (name for name in IOU_TYPES if name in entry):
-            for number, label in enumerate(others):
-                for statistic in BOOTSTRAPPED:
-                    table = Table(title=f'{iou_type} {statistic} by occlusion ratio ({_name(entry)}): {label} - {first}',
-                                  box=box.ASCII_DOUBLE_HEAD, title_justify='left', title_style='')
-                    table.add_column('r')
-                    level = f'{comparison["intervals"]["level"] * 100:g} % interval'
-                    for name in ('images', first, label, 'difference', level, 'above 0'):
-                        table.add_column(name, justify='right')
-                    rows = [('all images', entry[iou_type]['all'])]
-                    rows += [(bucket['name'].removeprefix('r='), bucket) for bucket in entry[iou_type]['buckets']]
-                    for name, row in rows:
-                        cells = _cells(row[statistic], number)
-                        table.add_row(name, str(row['images']), *cells, end_section=name == 'all images')
-                    console.print(table, markup=False)
-    how = comparison['intervals']
-    console.print(f'{how["method"]}, {how["replicates"]} replicates, seed {how["seed"]}; above 0: share of the replicates',
-                  markup=False, highlight=False)
-    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines())
-
-
-def write_comparison(comparison: dict, folder: str | os.PathLike) -> list[Path]:
-    """Write comparison.json and comparison.csv into a folder, each whole or not at all, and return their paths."""
-    paths = [Path(folder) / 'comparison.json', Path(folder) / 'comparison.csv']
-    with atomic_path(paths[0]) as temporary:
-        temporary.write_text(json.dumps(comparison, indent=2, allow_nan=False) + '\n')
-    with atomic_path(paths[1]) as temporary, temporary.open('w', newline='') as file:
-        writer = csv.DictWriter(file, _CSV_HEADER, extrasaction='ignore')
-        writer.writeheader()
-        first, *others = comparison['runs']
-        for entry in comparison['evaluations']:
-            for iou_type in (name for name in IOU_TYPES if name in entry):
-                for row in ({'name': 'all', **entry[iou_type]['all']}, *entry[iou_type]['buckets']):
-                    for statistic in BOOTSTRAPPED:
-                        values, differences = row[statistic]['values'], row[statistic]['differences']
-                        for label, value, difference in zip(others, values[1:], differences, strict=True):
-                            writer.writerow({**entry, **row, **difference, 'iou_type': iou_type, 'statistic': statistic,
-                                             'baseline': first, 'run': label, 'baseline_value': values[0], 'value': value})
-    return paths
-
-
-def _find(run: SavedRun, groups: Groups) -> Groups | None:
+def _find(run: SavedRun, groups: SavedGroups) -> SavedGroups | None:
     """The evaluation of a run with the same buckets."""
     return next((part for part in run.evaluations if part.description == groups.description), None)
 
 
-def _same_members(run: SavedRun, groups: Groups, other: SavedRun, others: Groups) -> bool:
+def _same_members(run: SavedRun, groups: SavedGroups, other: SavedRun, others: SavedGroups) -> bool:
     """Whether two runs' groups hold the same images and count the same ground truths."""
     mine, theirs = ((*one.positives[:2], one.positives.counted[:, part.columns], part.members)
                     for one, part in ((run, groups), (other, others)))
     return all(torch.equal(left, right) for left, right in zip(mine, theirs, strict=True))
 
 
-def _name(description: dict) -> str:
-    """Definition and what is unusual about the buckets."""
-    unusual = [f'by {description["unit"]}'] if description.get('unit', 'image') != 'image' else []
-    return ', '.join([description['definition'], *unusual, *(['cumulative'] if description.get('cumulative') else [])])
-
-
-def _rows(runs: Sequence[SavedRun], iou_type: str, groups: Sequence[Groups], bootstrap: Bootstrap) -> list[dict]:
+def _rows(runs: Sequence[SavedRun], iou_type: str, groups: Sequence[Grouping], bootstrap: Bootstrap) -> list[dict]:
     """For each group its images, and values and differences by statistic; every run reads columns of its own."""
     values = torch.stack([
         replicates(run.records[iou_type], run.positives, own, len(run.category_names), bootstrap, run.proposal_nums)
@@ -190,12 +129,3 @@ def _difference(values: Tensor, level: float) -> dict:
 
 def _plain(value: Tensor) -> float | None:
     return None if bool(value.isnan()) else value.item()
-
-
-def _cells(row: dict, number: int) -> list[str]:
-    difference = row['differences'][number]
-    if difference['difference'] is None or difference['low'] is None:
-        return ['-'] * 5
-    values = [f'{value:.3f}' for value in (row['values'][0], row['values'][number + 1])]
-    return [*values, f'{difference["difference"]:+.3f}', f'[{difference["low"]:+.3f}, {difference["high"]:+.3f}]',
-            f'{difference["share_above_zero"]:.1%}']

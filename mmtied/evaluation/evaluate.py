@@ -10,12 +10,12 @@ from .accumulate import Records, join_records
 from .buckets import DEFAULT_EDGES
 from .evaluated import Evaluated, conclude
 from .evaluations import Evaluation, make_evaluations, make_plan
-from .ground_truth import GroundTruth
+from .inputs.ground_truth import GroundTruth
+from .inputs.results import Detections
 from .mask_pairs import rle_pairs
 from .matching import match, min_iou, rank_detections
 from .pairs import Pairs, box_pairs
 from .protocol import AREA_RANGES, IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, in_area_ranges, limits
-from .results import Detections
 from .targets import Targets, category_lookup, make_targets
 
 
@@ -26,7 +26,7 @@ def evaluate_coco(ground_truth: GroundTruth,
                   same_category: bool = False,
                   proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                   category_ids: Sequence[int] | None = None,
-                  device: torch.device | str = 'cpu',
+                  device: torch.device | str | None = None,
                   unit: str = 'image',
                   cumulative: bool = False,
                   further: Sequence[Mapping] = ()) -> dict:
@@ -34,13 +34,14 @@ def evaluate_coco(ground_truth: GroundTruth,
 
     Args:
         ground_truth: The annotations.
-        detections: The detections of each IoU type (``'bbox'``, ``'segm'``) to evaluate.
+        detections: The detections of each IoU type (``'bbox'``, ``'segm'``) to evaluate, from `results.make_detections`, or
+            from `tensor_results.tensor_detections`, which leaves them on their device.
         definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
         edges: Bucket edges, see `buckets.make_buckets`.
         same_category: Count only instances of the same category as occluders.
         proposal_nums: Limits of detections for each image and category, see `protocol.limits`.
         category_ids: Categories to evaluate, all by default. Annotations of the others still occlude.
-        device: Where to match and accumulate.
+        device: Where to match and accumulate; by default where the detections are, on the CPU for arrays.
         unit: What goes into buckets: ``'image'`` or ``'instance'``, see `evaluations.Evaluation`.
         cumulative: Buckets r >= t in place of disjoint ones.
         further: More evaluations from the same matching, each a dict of options of `evaluations.Evaluation`.
@@ -61,7 +62,7 @@ def evaluate_detections(ground_truth: GroundTruth,
                         evaluations: Sequence[Evaluation] = (Evaluation(), ),
                         proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                         category_ids: Sequence[int] | None = None,
-                        device: torch.device | str = 'cpu') -> Evaluated:
+                        device: torch.device | str | None = None) -> Evaluated:
     """As `evaluate_coco`, with what further steps need: intervals, saved match records, pictures.
 
     Args:
@@ -79,7 +80,9 @@ def evaluate_detections(ground_truth: GroundTruth,
     largest = limits(proposal_nums)[1]
     categories = ground_truth.select_categories(category_ids)
     plan = make_plan(ground_truth, evaluations)
-    targets = make_targets(ground_truth, categories, plan.outside).to(device)
+    columns = [of_type.image for of_type in detections.values()]
+    found_on = next((column.device for column in columns if isinstance(column, Tensor)), 'cpu')
+    targets = make_targets(ground_truth, categories, plan.outside).to(found_on if device is None else device)
     records = {
         iou_type: join_records([match_detections(of_type, ground_truth, targets, categories, largest)])
         for iou_type, of_type in detections.items()
@@ -99,21 +102,22 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
         limit: Detections kept for each image and category.
     """
     device = targets.cells.device
-    category = category_lookup(ground_truth, categories)[detections.category]
-    evaluated = np.flatnonzero(category >= 0)
-    cells = torch.from_numpy((detections.image * len(categories) + category)[evaluated]).to(device)
-    order, rank = rank_detections(cells, torch.from_numpy(detections.score[evaluated]).to(device), limit)
-    cells, chosen = cells[order], evaluated[order.cpu().numpy()]
+    image, category, score, area = (torch.as_tensor(column).to(device) for column in (
+        detections.image, detections.category, detections.score, detections.area))
+    place = torch.from_numpy(category_lookup(ground_truth, categories)).to(device)[category]
+    evaluated = (place >= 0).nonzero()[:, 0]
+    cells = (image * len(categories) + place)[evaluated]
+    order, rank = rank_detections(cells, score[evaluated], limit)
+    cells, chosen = cells[order], evaluated[order]
+    score, area = score[chosen], area[chosen]
     lowest = min_iou(torch.from_numpy(IOU_THRESHOLDS))
     if detections.rles is None:
-        boxes = torch.from_numpy(detections.boxes_xywh[chosen]).to(device)
+        boxes = torch.as_tensor(detections.boxes_xywh).to(device)[chosen]
         pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd, lowest)
     else:
         ground_truth.check_masks(targets.annotation)
         pairs = rle_pairs(cells, [detections.rles[number] for number in chosen.tolist()], targets.cells,
-                          lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, lowest,
-                          torch.from_numpy(detections.area[chosen]))
-    score, area = (torch.from_numpy(column[chosen]).to(device) for column in (detections.score, detections.area))
+                          lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, lowest, area)
     return make_records(pairs, cells, rank, score, area, targets)
 
 

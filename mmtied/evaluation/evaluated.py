@@ -7,7 +7,7 @@ import numpy as np
 
 from .accumulate import Records
 from .evaluations import Plan
-from .ground_truth import GroundTruth
+from .inputs.ground_truth import GroundTruth
 from .intervals import Bootstrap, add_intervals
 from .ratios import image_ratios
 from .summary import summarize

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .buckets import DEFAULT_EDGES, Bucket, bucket_members, make_buckets
-from .ground_truth import GroundTruth
-from .occlusion import check_definition
+from .buckets import DEFAULT_EDGES, Bucket, bucket_members, check_edges, make_buckets
+from .inputs.ground_truth import GroundTruth
+from .occlusion import check_definition, largest_ratio
 from .protocol import AREA_RANGES
 from .ratios import describe_definition, image_ratios, instance_ratios
 
@@ -36,7 +36,8 @@ class Evaluation:
         same_category: Count only instances of the same category as occluders.
 
     Raises:
-        ValueError: An unknown definition or unit, or unusable edges.
+        ValueError: An unknown definition or unit, edges that are unusable or beyond the definition's range, or an option that
+            is neither True nor False.
 
     Example:
         >>> Evaluation(unit='instance', edges=(0, 0.5, 1)).slug
@@ -53,7 +54,13 @@ class Evaluation:
         check_definition(self.definition)
         if self.unit not in UNITS:
             raise ValueError(f'unknown unit {self.unit!r} of buckets; known: {", ".join(UNITS)}')
-        make_buckets(self.edges)
+        for name in ('cumulative', 'same_category'):
+            if getattr(self, name) not in (True, False):
+                raise ValueError(f'{name}: True or False is needed, got {getattr(self, name)!r}')
+        last = check_edges(self.edges)[-1]
+        if last > largest_ratio(self.definition):
+            raise ValueError(f"bucket edges: r by the definition {self.definition!r} is at most 1, got an edge of {last!r}; let "
+                             "the edges end at 1, or choose 'pairwise', which may pass 1")
         object.__setattr__(self, 'edges', tuple(self.edges))
 
     @property
@@ -150,8 +157,8 @@ def make_evaluations(further: Sequence[Mapping], **options) -> tuple[Evaluation,
         ValueError: As `Evaluation`, and an option that it does not have.
     """
     known = list(Evaluation.__dataclass_fields__)
-    if isinstance(further, Mapping | str):
-        raise ValueError(f'further: a list of dicts is needed, got {further!r}; put it into a list')
+    if not isinstance(further, list | tuple):
+        raise ValueError(f'further: a list of dicts is needed, such as [dict(unit="instance")]; got {further!r}')
     for entry in further:
         if not isinstance(entry, Mapping) or set(entry) - set(known):
             raise ValueError(f'further: a list of dicts with options among {", ".join(known)} is needed, got {entry!r}')

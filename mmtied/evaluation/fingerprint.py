@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from .ground_truth import GroundTruth
+from .inputs.ground_truth import GroundTruth
 
 
 def fingerprint(ground_truth: GroundTruth) -> str:

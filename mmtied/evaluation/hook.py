@@ -14,13 +14,13 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
 from .buckets import DEFAULT_EDGES
-from .dataset_annotations import dataset_annotations
 from .evaluated import Evaluated
 from .evaluations import Evaluation, make_evaluations
+from .inputs.dataset_annotations import dataset_annotations, unwrapped
 from .intervals import Bootstrap
 from .metric import OcclusionCocoMetric
 from .protocol import IOU_TYPES, check_iou_types
-from .shown_detections import shown_in
+from .reporting.shown_detections import shown_in
 
 #: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
 PREFIX = 'occlusion'
@@ -110,8 +110,8 @@ class OcclusionEvalHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, loop: BaseLoop, complete: bool) -> None:
-        from .outputs import write_outputs
-        from .plots import plot_ap_over_r, to_rgb
+        from .reporting.outputs import write_outputs
+        from .reporting.plots import plot_ap_over_r, to_rgb
 
         metric = _occlusion_metric(loop.evaluator)
         if metric is None or metric.evaluated is None:
@@ -131,8 +131,8 @@ class OcclusionEvalHook(Hook):
 
     def _examples(self, runner: Runner, metric: OcclusionCocoMetric, evaluated: Evaluated, dataset: Dataset) -> Any:
         """The images where the run did worst; None, and a line in the log, where their files cannot be read."""
-        from .examples import draw_worst
-        from .image_files import dataset_image_paths
+        from .inputs.image_files import dataset_image_paths
+        from .reporting.examples import draw_worst
 
         try:
             paths = dataset_image_paths(dataset, evaluated.ground_truth.image_ids)
@@ -161,8 +161,7 @@ def annotations_of(dataset: Dataset) -> str | dict:
 
 def innermost(dataset: Dataset) -> Dataset:
     """A dataset without its wrappers; a ValueError where it joins several."""
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
+    dataset = unwrapped(dataset)
     if isinstance(dataset, ConcatDataset):
         raise ValueError('the evaluated dataset joins several, so it has no single annotation file')
     return dataset

@@ -9,15 +9,15 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 
 from .accumulate import Records, no_records
-from .dataset_annotations import numeric_id
 from .dense_masks import dense_mask_iou
 from .evaluate import make_records
-from .ground_truth import GroundTruth, to_rle
+from .inputs.dataset_annotations import numeric_id
+from .inputs.ground_truth import GroundTruth, to_rle
+from .inputs.rle import rle_areas
 from .matching import min_iou, rank_detections
 from .pairs import Pairs, box_pairs, cell_pairs, empty_pairs, join_pairs
 from .protocol import IOU_THRESHOLDS
-from .rle import rle_areas
-from .shown_detections import shown_table
+from .reporting.shown_detections import shown_table
 from .target_masks import TargetMasks
 from .targets import Targets, make_targets
 
@@ -159,12 +159,17 @@ class ImageMatcher:
     def shown(self, candidates: Sequence[Candidates]) -> Tensor:
         """The detections to draw of candidates with boxes, see `shown_detections.shown_table`."""
         device = candidates[-1].scores.device
-        labels, scores, boxes = (torch.cat([part.to(device) for part in column])
-                                 for column in list(zip(*candidates, strict=True))[1:4])
-        counts = torch.tensor([len(part.scores) for part in candidates])
-        image = torch.repeat_interleave(torch.tensor([part.image for part in candidates]), counts).to(device)
+        labels, scores = (torch.cat([part.to(device) for part in column])
+                          for column in list(zip(*candidates, strict=True))[1:3])
+        boxes, image = _boxes(candidates, device)
         category = torch.from_numpy(self.categories).to(device)[self._on_device[device][1][labels.long()]]
         return shown_table(image, category, scores, boxes)
+
+    def inverted(self, candidates: Sequence[Candidates]) -> Tensor:
+        """Positions of the images of candidates with boxes where some box has x2 < x1 or y2 < y1, sorted, int64."""
+        device = candidates[-1].scores.device
+        boxes, image = _boxes(candidates, device)
+        return torch.unique(image[(boxes[:, 2:] < boxes[:, :2]).any(1)])
 
     def _mask_pairs(self, candidates: Sequence[Candidates], counts: Tensor, cells: Tensor, order: Tensor,
                     targets: Targets) -> Pairs:
@@ -198,6 +203,13 @@ class ImageMatcher:
             kind, detection = where.nonzero()[0].tolist()
             image_id = self.ground_truth.image_ids[int(image[detection])]
             raise ValueError(f'image id {image_id}: predicted {list(unusable)[kind]}')
+
+
+def _boxes(candidates: Sequence[Candidates], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The xyxy boxes of all candidates, (N, 4), and the position of each one's image, (N,)."""
+    counts = torch.tensor([len(part.scores) for part in candidates])
+    image = torch.repeat_interleave(torch.tensor([part.image for part in candidates]), counts)
+    return torch.cat([part.boxes_xyxy.to(device) for part in candidates]), image.to(device)
 
 
 def _check_shapes(image_id: int, labels: Tensor, scores: Tensor, **more: tuple) -> None:

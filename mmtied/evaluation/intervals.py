@@ -2,28 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .accumulate import Positives, Records
 from .bootstrap import BOOTSTRAPPED, bootstrap_ap, image_weights, percentile_interval
+from .evaluations import Grouping, whole_set
 from .protocol import PROPOSAL_NUMS
 
 METHOD = 'percentile bootstrap over images'
-
-
-class Groups(Protocol):
-    """What is bucketed: `evaluations.Grouping`, or anything with these two; B groups.
-
-    Args:
-        members: Images of each group, shape (I, B) bool.
-        columns: Column of the records that each group reads, shape (B,) int64.
-    """
-
-    members: Tensor
-    columns: Tensor
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,7 @@ class Bootstrap:
         return dict(level=self.level, replicates=self.num_replicates, seed=self.seed, method=method)
 
 
-def replicates(records: Records, positives: Positives, groups: Groups, num_categories: int, bootstrap: Bootstrap,
+def replicates(records: Records, positives: Positives, groups: Grouping, num_categories: int, bootstrap: Bootstrap,
                proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
     """AP, AP50 and AP75 of the data as they are, and of every replicate, for every group.
 
@@ -66,7 +54,7 @@ def replicates(records: Records, positives: Positives, groups: Groups, num_categ
     Args:
         records: Sorted as `join_records` sorts.
         positives: The ground truths that count.
-        groups: The groups.
+        groups: The B groups.
         num_categories: K.
         bootstrap: How to resample.
         proposal_nums: See `protocol.limits`.
@@ -84,18 +72,7 @@ def replicates(records: Records, positives: Positives, groups: Groups, num_categ
     return torch.stack(result, dim=1)
 
 
-def whole_set(groups: Groups) -> Groups:
-    """One group of all images, of as many images as `groups` knows."""
-    return _OneGroup(torch.ones_like(groups.members[:, :1]), torch.zeros_like(groups.columns[:1]))
-
-
-@dataclass(frozen=True)
-class _OneGroup:
-    members: Tensor
-    columns: Tensor
-
-
-def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Groups],
+def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Grouping],
                   num_categories: int, bootstrap: Bootstrap | None = None,
                   proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> dict:
     """A report with intervals; the one given stays as it is.
@@ -122,10 +99,10 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
         raise ValueError(f'the report holds {len(reports)} evaluations, {len(groups)} groupings were given')
     done = [{**part, 'intervals': bootstrap.describe()} for part in reports]
     for iou_type, table in records.items():
-        def ends(chosen: Groups, table: Records = table) -> list[dict]:
+        def ends(chosen: Grouping, table: Records = table) -> list[dict]:
             return _intervals(replicates(table, positives, chosen, num_categories, bootstrap, proposal_nums), bootstrap.level)
 
-        everything = ends(whole_set(groups[0]))[0]
+        everything = ends(whole_set(len(groups[0].members)))[0]
         for part, chosen in zip(done, groups, strict=True):
             rows = part[iou_type]
             if len(rows['buckets']) != len(chosen.columns):

@@ -7,8 +7,8 @@ import torch
 from pycocotools import mask as mask_api
 from torch import Tensor
 
+from .inputs.rle import rle_areas
 from .pairs import Pairs, cell_pairs
-from .rle import rle_areas
 
 
 def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_cells: Tensor,

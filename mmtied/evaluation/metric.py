@@ -1,5 +1,6 @@
 """COCO AP by occlusion as an mmengine metric."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +17,13 @@ from .buckets import DEFAULT_EDGES
 from .evaluated import Evaluated, conclude
 from .evaluations import make_evaluations, make_plan
 from .gather import gather_tensors
-from .ground_truth import GroundTruth, read_ground_truth
 from .image_matcher import ImageMatcher
+from .inputs.ground_truth import GroundTruth, read_ground_truth
+from .inputs.unusual import describe_inverted
 from .matched_images import MatchedImages, join_once, match_images
 from .protocol import PROPOSAL_NUMS, check_iou_types, limits
-from .report import format_tables
-from .scalars import scalars
+from .reporting.report import format_tables
+from .reporting.scalars import scalars
 
 #: Images that are matched together.
 BATCH = 256
@@ -102,11 +104,14 @@ class OcclusionCocoMetric(BaseMetric):
         if ann_file is None:
             raise ValueError('OcclusionCocoMetric needs ann_file, a COCO instances file; OcclusionEvalHook in custom_hooks '
                              "takes it from the evaluated dataset's ann_file instead")
+        if not isinstance(ann_file, str | os.PathLike | dict):
+            raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, or a dict of its layout; '
+                             f'got {ann_file!r}')
         self.metrics = check_iou_types(metric)
         self.evaluations = make_evaluations(further, definition=definition, edges=edges, unit=unit, cumulative=cumulative,
                                             same_category=same_category)
-        self.proposal_nums = tuple(proposal_nums)
         self.limit = limits(proposal_nums)[1]
+        self.proposal_nums = tuple(proposal_nums)
         if isinstance(ann_file, dict):
             self.ground_truth = read_ground_truth(ann_file)
         else:
@@ -190,7 +195,11 @@ class OcclusionCocoMetric(BaseMetric):
         records = {iou_type: join_records([table.wide()], self._device) for iou_type, table in joined.records.items()}
         self.evaluated = conclude(self.plan, records, targets, self.ground_truth, self.matcher.categories, self.proposal_nums)
         self.shown = joined.shown.cpu()
-        MMLogger.get_current_instance().info('\n' + format_tables(self.report))
+        logger = MMLogger.get_current_instance()
+        logger.info('\n' + format_tables(self.report))
+        inverted = torch.unique(joined.inverted).cpu().numpy()
+        if len(inverted):
+            logger.warning(f'{type(self).__name__}: {describe_inverted(self.ground_truth.image_ids[inverted].tolist())}')
         return scalars(self.report, self.metrics, self.evaluations)
 
     def _once(self, results: list) -> MatchedImages:

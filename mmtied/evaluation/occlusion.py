@@ -23,6 +23,11 @@ def check_definition(definition: str) -> str:
     return definition
 
 
+def largest_ratio(definition: str) -> float:
+    """The highest value that the ratio can take: 1, or infinite for `pairwise`."""
+    return math.inf if check_definition(definition) == 'pairwise' else 1.
+
+
 def needs_masks(definition: str) -> bool:
     """Whether the definition is computed from masks (`box_mask`, `mask`) and not from boxes alone."""
     return check_definition(definition) in _NEEDS_MASKS

@@ -1,6 +1,6 @@
 """COCO's evaluation protocol: thresholds, recall points, area ranges and limits, as pycocotools' `Params` sets them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -24,21 +24,21 @@ STATISTICS = ('AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L')
 
 def check_iou_types(iou_types: str | Sequence[str]) -> tuple[str, ...]:
     """Return the IoU types as a tuple without repeats; a ValueError names one that is unknown."""
-    iou_types = (iou_types,) if isinstance(iou_types, str) else tuple(dict.fromkeys(iou_types))
-    for iou_type in iou_types:
+    listed = [iou_types] if isinstance(iou_types, str) or not isinstance(iou_types, Iterable) else list(iou_types)
+    for iou_type in listed:
         if iou_type not in IOU_TYPES:
             raise ValueError(f'unknown IoU type {iou_type!r}; known: {", ".join(IOU_TYPES)}')
-    if not iou_types:
+    if not listed:
         raise ValueError(f'no IoU type given; known: {", ".join(IOU_TYPES)}')
-    return iou_types
+    return tuple(dict.fromkeys(listed))
 
 
 def check_proposal_nums(proposal_nums: Sequence[int]) -> tuple[int, ...]:
     """Return the limits sorted; a ValueError when they are not positive integers."""
-    proposal_nums = tuple(proposal_nums)
-    if not proposal_nums or any(not isinstance(num, int | np.integer) or num < 1 for num in proposal_nums):
-        raise ValueError(f'proposal_nums: positive integers such as {PROPOSAL_NUMS} are needed, got {proposal_nums}')
-    return tuple(sorted(int(num) for num in proposal_nums))
+    listed = tuple(proposal_nums) if isinstance(proposal_nums, Iterable) and not isinstance(proposal_nums, str) else ()
+    if not listed or any(not isinstance(num, int | np.integer) or isinstance(num, bool) or num < 1 for num in listed):
+        raise ValueError(f'proposal_nums: positive integers such as {PROPOSAL_NUMS} are needed, got {listed or proposal_nums!r}')
+    return tuple(sorted(int(num) for num in listed))
 
 
 def limits(proposal_nums: Sequence[int]) -> tuple[int, int]:

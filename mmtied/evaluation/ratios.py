@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from pycocotools import mask as mask_api
 
-from .ground_truth import GroundTruth
+from .inputs.ground_truth import GroundTruth
 from .occlusion import check_definition, instance_ratios_of, needs_masks, occlusion_ratio
 
 

@@ -16,6 +16,7 @@ from ..atomic import atomic_path
 from ..version import __version__
 from .accumulate import Positives, Records
 from .evaluated import Evaluated
+from .evaluations import Grouping
 from .fingerprint import fingerprint, mask_fingerprint
 from .occlusion import needs_masks
 from .records_check import check_header, check_image_ids, check_positives, check_records, checked_array
@@ -40,6 +41,11 @@ class SavedGroups:
     description: dict
     members: Tensor
     columns: Tensor
+
+    @property
+    def grouping(self) -> Grouping:
+        """The groups without their description."""
+        return Grouping(self.members, self.columns)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as mask_api
 
-from .ground_truth import GroundTruth
+from .inputs.ground_truth import GroundTruth
 
 #: Bytes of packed masks that are kept; val2017's 36 781 annotations need about 100 MB.
 MAX_BYTES = 256 << 20

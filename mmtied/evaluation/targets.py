@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from .accumulate import Positives
-from .ground_truth import GroundTruth
 from .ignore_patterns import IgnorePatterns, find_patterns
+from .inputs.ground_truth import GroundTruth
 from .protocol import in_area_ranges
 
 

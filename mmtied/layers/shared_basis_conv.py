@@ -9,6 +9,8 @@ whatever holds them (a stage of a network) registers it, so it is one entry in `
 key of its holder, and copying, pickling or converting the holder keeps it shared.
 """
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from .blocks import check_positive
 
 _Size = int | tuple[int, int]
+#: How many weights of each input channel a pixel of an image may cost before joining them takes longer than a second convolution.
+_JOINED_WEIGHTS = 16
 
 
 class FilterBasis(nn.Conv2d):
@@ -162,7 +166,8 @@ class SharedBasisConv(_Sharing):
 
     Computed in the order of Eq. 2: one convolution with the R basis elements, then a 1x1 convolution with the coefficients. The
     basis is the union of the shared elements and `num_unique` elements of the layer's own (Eq. 8), which are joined as weights,
-    so that there is one convolution with both.
+    so that there is one convolution with both; where the image is so small that copying the weights would take longer, each has
+    its convolution and their outputs are joined.
 
     Args:
         in_channels: C_in, S in the paper, as the basis has.
@@ -232,7 +237,11 @@ class SharedBasisConv(_Sharing):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
-        x = self._convolve(x, self.basis_weight())
+        elements = self.coefficients.in_channels * self.kernel_size[0] * self.kernel_size[1]
+        if self.unique is None or elements <= _JOINED_WEIGHTS * prod(x.shape[-2:]):
+            x = self._convolve(x, self.basis_weight())
+        else:
+            x = torch.cat([self._convolve(x, part.weight) for part in (self.filters, self.unique)], dim=-3)
         return self.coefficients(x if self.norm is None else self.norm(x))
 
 

@@ -3,9 +3,7 @@
 Wang & Yu, "Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters", AAAI 2021,
 https://arxiv.org/abs/2009.12021. TBC is Eq. 3, TGC is Eq. 4.
 
-Two ways compute the same thing. Folding the blocks into the batch is one convolution with the thin weight, without a copy, where
-each block's channels lie together in memory (contiguous NCHW). In channels_last they do not, and folding would copy the input
-and the output; there the weight, which is small, is repeated for a grouped convolution instead.
+Several ways compute the same thing (`tied_ways`); `choice` says which one a call takes.
 """
 
 import torch
@@ -13,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import check_blocks, check_positive
+from .choice import check_choice, choose_way
+from .tied_ways import WAYS, Geometry, repeat_blocks
 
 
 class _TiedConv2d(nn.Conv2d):
@@ -23,8 +23,9 @@ class _TiedConv2d(nn.Conv2d):
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
-                 padding_mode, device, dtype) -> None:
+                 padding_mode, way, device, dtype) -> None:
         name = type(self).__name__
+        check_choice(name, way)
         check_positive(name, num_blocks=num_blocks, groups=groups)
         check_blocks(name, 'in_channels', in_channels, num_blocks, groups)
         check_blocks(name, 'out_channels', out_channels, num_blocks, groups)
@@ -33,17 +34,18 @@ class _TiedConv2d(nn.Conv2d):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.num_blocks = num_blocks
+        self.way = way
 
     def expanded_weight(self) -> Tensor:
         """The weight of the grouped convolution with ``groups * num_blocks`` groups that computes the same output.
 
         Shape: (out_channels, in_channels / (groups * num_blocks), k, k); differentiable.
         """
-        return self._repeat_blocks(self.weight)
+        return repeat_blocks(self.weight, self.geometry)
 
     def expanded_bias(self) -> Tensor | None:
         """The bias for each output channel, shape (out_channels,), or None."""
-        return None if self.bias is None else self._repeat_blocks(self.bias)
+        return None if self.bias is None else repeat_blocks(self.bias, self.geometry)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
@@ -54,26 +56,28 @@ class _TiedConv2d(nn.Conv2d):
             return self.forward(x.unsqueeze(0)).squeeze(0)
         if self.num_blocks == 1:
             return super().forward(x)
-        padding = self.padding
-        if self.padding_mode != 'zeros':
-            x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
-        if x.is_contiguous() and self.groups == 1:
-            return self._fold_into_batch(x, padding)
-        return F.conv2d(x, self.expanded_weight(), self.expanded_bias(), self.stride, padding, self.dilation,
-                        self.groups * self.num_blocks)
+        x, geometry = self._padded(x)
+        way, _ = choose_way(x, self.weight, self.bias, geometry, self.way)
+        return WAYS[way](x, self.weight, self.bias, geometry)
 
-    def _fold_into_batch(self, x: Tensor, padding: tuple[int, int] | str | int) -> Tensor:
-        # The batch is -1: an exporter would fix that of its example, if it is one. No view: a trace made with one image, where
-        # a slice of the channels is contiguous, then runs with several, where it is not.
-        x = x.reshape(-1, self.in_channels // self.num_blocks, *x.shape[2:])
-        x = F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation)
-        return x.reshape(-1, self.out_channels, *x.shape[2:])
+    def explain(self, x: Tensor) -> str:
+        """Which way an input of shape (N, C_in, H, W) takes through this layer, and why; see `tied_convolution_way`."""
+        if self.num_blocks == 1:
+            return 'Conv2d: one block is an ordinary convolution'
+        x, geometry = self._padded(x)
+        return ': '.join(choose_way(x, self.weight, self.bias, geometry, self.way))
 
-    def _repeat_blocks(self, values: Tensor) -> Tensor:
-        """Repeat each group's slice num_blocks times along the first dimension: group-major order (Eq. 4)."""
-        grouped = values.unflatten(0, (self.groups, 1, -1))
-        return grouped.expand(-1, self.num_blocks, *grouped.shape[2:]).flatten(0, 2)
+    @property
+    def geometry(self) -> Geometry:
+        """What the layer is besides its weight."""
+        return Geometry(self.stride, self.padding, self.dilation, self.groups, self.num_blocks)
+
+    def _padded(self, x: Tensor) -> tuple[Tensor, Geometry]:
+        """The input and what is left to do, with the padding done where a convolution cannot."""
+        if self.padding_mode == 'zeros':
+            return x, self.geometry
+        x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        return x, self.geometry._replace(padding=(0, 0))
 
     def extra_repr(self) -> str:
         """Conv2d's description, then num_blocks."""
@@ -102,6 +106,7 @@ class TBC(_TiedConv2d, nn.Conv2d):
         groups: Only 1. mmcv passes it to every convolution that it builds; with groups use `TGC`.
         indivisible: 'raise', or 'untie' to make an ordinary convolution where num_blocks does not divide the channels: for a
             conv_cfg that reaches a whole network, whose first convolution has the 3 channels of an image.
+        way: How to compute it, one of `mmtied.layers.choice.CHOICES`; 'auto' leaves it to the rule.
         device: Where to create the parameters.
         dtype: Type of the parameters.
 
@@ -110,7 +115,7 @@ class TBC(_TiedConv2d, nn.Conv2d):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: Channels that num_blocks does not divide, groups other than 1, or an input of another width.
+        ValueError: Channels that num_blocks does not divide, groups other than 1, an unknown way, or an input of another width.
 
     Example:
         >>> layer = TBC(64, 128, kernel_size=3, padding=1, num_blocks=4)
@@ -132,6 +137,7 @@ class TBC(_TiedConv2d, nn.Conv2d):
                  padding_mode: str = 'zeros',
                  groups: int = 1,
                  indivisible: str = 'raise',
+                 way: str = 'auto',
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         if indivisible not in ('raise', 'untie'):
@@ -142,7 +148,7 @@ class TBC(_TiedConv2d, nn.Conv2d):
         if groups != 1:
             raise ValueError(f'TBC: groups={groups}, expected 1; for groups of tied blocks use TGC (conv_cfg type TGC)')
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, num_blocks, padding_mode,
-                         device, dtype)
+                         way, device, dtype)
 
 
 class TGC(_TiedConv2d, nn.Conv2d):
@@ -163,6 +169,7 @@ class TGC(_TiedConv2d, nn.Conv2d):
         bias: Whether to add a (tied) bias.
         num_blocks: B.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+        way: How to compute it, one of `mmtied.layers.choice.CHOICES`; 'auto' leaves it to the rule.
         device: Where to create the parameters.
         dtype: Type of the parameters.
 
@@ -190,7 +197,8 @@ class TGC(_TiedConv2d, nn.Conv2d):
                  bias: bool = True,
                  num_blocks: int = 2,
                  padding_mode: str = 'zeros',
+                 way: str = 'auto',
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
-                         padding_mode, device, dtype)
+                         padding_mode, way, device, dtype)

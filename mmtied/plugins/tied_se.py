@@ -50,6 +50,9 @@ class TiedSE(nn.Module):
 
     _abbr_ = 'tied_se'
 
+    #: It takes channels_last as gladly as contiguous NCHW.
+    any_memory_format = True
+
     def __init__(self,
                  in_channels: int,
                  ratio: int = 16,

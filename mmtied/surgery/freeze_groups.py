@@ -20,6 +20,9 @@ from mmtied.layers.dynamic_group_conv import closed_bits
 class PermutedConv2d(nn.Conv2d):
     """A grouped convolution of channels that are not neighbours: permute, convolve, permute back.
 
+    Rows of the weight, and the bias, are in the order of the output channels as in any Conv2d, and are sorted by group as they
+    are used. So what scales them by output channel, such as folding a normalisation into the convolution, stays right.
+
     Args:
         input_order: The input channels, group by group, shape (C_in,).
         output_order: The output channels, group by group, shape (C_out,).
@@ -39,11 +42,14 @@ class PermutedConv2d(nn.Conv2d):
     def __init__(self, input_order: Tensor, output_order: Tensor, **conv) -> None:
         super().__init__(**conv)
         self.register_buffer('input_order', input_order)
+        self.register_buffer('output_order', output_order)
         self.register_buffer('output_places', output_order.argsort())
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
-        return super().forward(x.index_select(-3, self.input_order)).index_select(-3, self.output_places)
+        weight = self.weight.index_select(0, self.output_order)
+        bias = None if self.bias is None else self.bias.index_select(0, self.output_order)
+        return self._conv_forward(x.index_select(-3, self.input_order), weight, bias).index_select(-3, self.output_places)
 
 
 class Grouping(NamedTuple):
@@ -130,16 +136,16 @@ def _replacement(layer: DGConv, grouping: Grouping) -> nn.Conv2d:
     conv.weight.data.copy_(_block_diagonal(weight, grouping))
     conv.weight.requires_grad_(layer.weight.requires_grad)
     if bias is not None:
-        conv.bias.data.copy_(bias.detach()[grouping.output_order.to(weight.device)])
+        conv.bias.data.copy_(bias.detach())
         conv.bias.requires_grad_(bias.requires_grad)
     return conv
 
 
 def _block_diagonal(weight: Tensor, grouping: Grouping) -> Tensor:
-    """The weights within groups, (C_out, C_in, k, k) to (C_out, C_in / G, k, k), output channels group by group."""
-    sorted_weight = weight[grouping.output_order.to(weight.device)][:, grouping.input_order.to(weight.device)]
-    blocks = sorted_weight.unflatten(1, (grouping.groups, -1)).unflatten(0, (grouping.groups, -1))
-    return torch.cat([blocks[group, :, group] for group in range(grouping.groups)])
+    """The weights within groups, (C_out, C_in, k, k) to (C_out, C_in / G, k, k), rows as they were, inputs as in their group."""
+    input_order, output_order = (order.to(weight.device) for order in grouping[:2])
+    blocks = weight[output_order][:, input_order].unflatten(1, (grouping.groups, -1)).unflatten(0, (grouping.groups, -1))
+    return torch.cat([blocks[group, :, group] for group in range(grouping.groups)])[output_order.argsort()]
 
 
 def _in_order(order: Tensor) -> bool:

@@ -82,7 +82,7 @@ class GroupHistoryHook(Hook):
         interval: Record every so many iterations.
 
     Raises:
-        ValueError: An interval below 1, or, as training begins, a model without gates.
+        ValueError: An interval that is no positive integer, or, as training begins, a model without gates.
 
     Example:
         In a config: ``custom_hooks = [dict(type='mmtied.GroupHistoryHook')]``.
@@ -91,8 +91,8 @@ class GroupHistoryHook(Hook):
     priority = 'LOW'
 
     def __init__(self, interval: int = 100) -> None:
-        if interval < 1:
-            raise ValueError(f'GroupHistoryHook: interval={interval}, expected 1 or more iterations')
+        if not isinstance(interval, int) or interval < 1:
+            raise ValueError(f'GroupHistoryHook: interval={interval!r}, expected 1 or more iterations, a whole number')
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
@@ -130,7 +130,7 @@ class GroupHistoryHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, show: bool = False) -> None:
-        from mmtied.evaluation.plots import to_rgb
+        from mmtied.evaluation.reporting.plots import to_rgb
 
         from .group_plots import plot_group_numbers, plot_learning_dynamics
 

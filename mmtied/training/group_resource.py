@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmtied.layers import DGConv
 from mmtied.layers.dynamic_group_conv import gated_layers, is_open
 
-from .loss_hook import LossHook
+from .loss_hook import LossHook, is_number
 
 
 @HOOKS.register_module()
@@ -40,11 +40,12 @@ class GroupResourceHook(LossHook):
     """
 
     def __init__(self, b: float = 32, alpha: float = -0.02) -> None:
-        if b < 1:
-            raise ValueError(f'GroupResourceHook: b={b}, expected at least 1; 1 is the complexity of dense convolutions')
-        if alpha >= 0:
-            raise ValueError(f'GroupResourceHook: alpha={alpha}, expected less than 0, for example -0.02; to train without the '
-                             'constraint leave the hook out')
+        if not is_number(b) or not b >= 1:
+            raise ValueError(f'GroupResourceHook: b={b!r}, expected at least 1, a number; 1 is the complexity of dense '
+                             'convolutions')
+        if not is_number(alpha) or not alpha < 0:
+            raise ValueError(f'GroupResourceHook: alpha={alpha!r}, expected less than 0, for example -0.02; to train without '
+                             'the constraint leave the hook out')
         self.b = b
         self.alpha = alpha
 

@@ -78,6 +78,11 @@ def detach(hook: LossHook, model: nn.Module) -> None:
             model.parse_losses = parse.previous
 
 
+def is_number(value: object) -> bool:
+    """Whether a setting is a whole or a real number, and no boolean."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 class _ParseLosses:
     """Stands in for a model's ``parse_losses``; copies and pickles together with the model."""
 

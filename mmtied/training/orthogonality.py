@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmtied.layers import FilterBasis
 
-from .loss_hook import LossHook
+from .loss_hook import LossHook, is_number
 
 
 @HOOKS.register_module()
@@ -34,9 +34,9 @@ class OrthogonalityHook(LossHook):
     """
 
     def __init__(self, weight: float = 0.1) -> None:
-        if weight <= 0:
-            raise ValueError(f'OrthogonalityHook: weight={weight}, expected more than 0; to train without the term leave the '
-                             'hook out')
+        if not is_number(weight) or not weight > 0:
+            raise ValueError(f'OrthogonalityHook: weight={weight!r}, expected more than 0, a number; to train without the term '
+                             'leave the hook out')
         self.weight = weight
 
     def check_model(self, model: nn.Module) -> None:

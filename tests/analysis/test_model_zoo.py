@@ -8,7 +8,8 @@ from mmengine.registry import MODELS, DefaultScope
 
 import mmtied  # noqa: F401
 from mmtied.analysis.complexity import Complexity, count_parameters
-from mmtied.analysis.model_zoo import SYSTEMS, measure_attention, measure_networks, measure_systems, render_metafile, render_page
+from mmtied.analysis.metafile import render_metafile
+from mmtied.analysis.model_zoo import SYSTEMS, measure_attention, measure_networks, measure_systems, render_page
 from mmtied.analysis.published import ATTENTION, DETECTORS, NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]

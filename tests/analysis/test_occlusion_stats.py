@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmtied.analysis.occlusion_stats import occlusion_stats, spearman
 from mmtied.evaluation.evaluations import Evaluation
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 
 VAL2017 = Path(__file__).parents[3] / 'shared/data/val2017/instances_val2017_rebuilt.json'
 HEIGHT, WIDTH = 14, 17

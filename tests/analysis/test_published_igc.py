@@ -75,12 +75,20 @@ def test_multiply_adds_are_the_printed_ones():
 
 
 def test_rows():
-    sizes = SystemSizes({row.name: Complexity(12_251_240, 1_944_641_536) for row in INTERLEAVED_GROUP_CONVOLUTION.networks},
-                        {row.config: 30_000_000 for row in INTERLEAVED_GROUP_CONVOLUTION.detectors},
-                        {row.name: 11_207_040 for row in INTERLEAVED_GROUP_CONVOLUTION.networks})
+    """Printed figures with all their digits, and what is computed to as many."""
+    networks = {row.name: Complexity(12_251_240, 1_944_641_536) for row in INTERLEAVED_GROUP_CONVOLUTION.networks}
+    counts = {row.name: 11_207_040 for row in INTERLEAVED_GROUP_CONVOLUTION.networks}
+    for name, count, multiply_adds in (('RegConv-W16, depth 8', 74_778, 12_244_096),
+                                       ('SumFusion, depth 20', 266_000, 10_160_000)):
+        networks[name], counts[name] = Complexity(count, multiply_adds), count
+    sizes = SystemSizes(networks, {row.config: 30_000_000 for row in INTERLEAVED_GROUP_CONVOLUTION.detectors}, counts)
     page = render_page({n.name: Complexity(10**7, 10**9) for n in NETWORKS}, {(a.network, a.module): 10**5 for a in ATTENTION},
                        ROOT / 'configs', {INTERLEAVED_GROUP_CONVOLUTION.title: sizes})
     assert '## Interleaved Group Convolution\n' in page
     line, = (line for line in page.splitlines() if line.startswith('| IGC-L4M32 + Ident. ('))
-    assert '| 11.21M | 11.21M | 0.0 % | 1.9G | 1.94G | +2.3 % |' in line
+    assert '| 11.205M | 11.207M | 0.0 % | 1.9G | 1.94G | +2.3 % |' in line
     assert line.endswith('| 30.77 | [igc_l4m32_in1k](../configs/imagenet/igc_l4m32_in1k.py) |')
+    line, = (line for line in page.splitlines() if line.startswith('| RegConv-W16, depth 8 ('))
+    assert '| 0.075M | 0.075M | -0.3 % | 0.0122G | 0.0122G | +0.4 % |' in line
+    line, = (line for line in page.splitlines() if line.startswith('| SumFusion, depth 20 ('))
+    assert '| - | 0.27M | - | - | 0.0102G | - |' in line

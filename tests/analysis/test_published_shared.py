@@ -8,7 +8,8 @@ import yaml
 
 import mmtied  # noqa: F401
 from mmtied.analysis.complexity import Complexity
-from mmtied.analysis.model_zoo import SYSTEMS, render_metafile, render_page
+from mmtied.analysis.metafile import render_metafile
+from mmtied.analysis.model_zoo import SYSTEMS, render_page
 from mmtied.analysis.published import ATTENTION, NETWORKS
 from mmtied.analysis.published_shared import SHARED_FILTER_BASES
 from mmtied.analysis.systems import SystemSizes, measure_system

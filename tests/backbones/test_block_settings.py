@@ -33,11 +33,11 @@ def test_an_untied_block_is_mmdets(settings):
             block.attention = None
     own = ours.state_dict()
     ours.load_state_dict(dict(zip(own, theirs.state_dict().values(), strict=True)))
-    x = torch.randn(2, 3, 64, 64)
-    ours.train()
-    theirs.train()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    ours.double().train()
+    theirs.double().train()
     for mine, other in zip(ours(x), theirs(x), strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mine, other, atol=1e-10, rtol=1e-10)
 
 
 @families

@@ -164,6 +164,8 @@ def test_in_a_classifier():
 @pytest.mark.parametrize(('settings', 'message'), [
     ({'depth': 49}, 'GResNeXt: depth=49, expected one of 50, 101, 152'),
     ({'depth': 49, 'groups': 4}, 'GResNeXt: depth=49, expected one of 50, 101, 152'),
+    ({'groups': '32'}, "groups='32', expected None, a positive integer, or one for each block"),
+    ({'groups': 32, 'depth': [50]}, r'depth=\[50\], expected one of 50, 101, 152'),
     ({'groups': (4, 4)}, 'groups has 2 values, expected one for each of the 16 blocks, or one number for all'),
     ({'groups': 3}, 'groups=3 in a block of width 16, expected one of 1, 2, 4, 8, 16'),
     ({'groups': 0}, 'groups=0, expected a positive integer'),

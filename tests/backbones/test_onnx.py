@@ -33,9 +33,8 @@ NETWORKS = {
     'GResNeXt': ('GResNeXt', {'base_channels': 8}),
 }
 
-# With torch's default exporter these fix a batch of one, so the example has to hold two images: mmcv's ContextBlock, and IGC's
-# product over the whole batch.
-FIX_ONE = ('plugins', 'IGCNet', 'IGCNetCIFAR')
+# With torch's default exporter mmcv's ContextBlock fixes a batch of one, so the example has to hold two images.
+FIX_ONE = ('plugins', )
 
 
 def calibrated(network: str) -> nn.Module:

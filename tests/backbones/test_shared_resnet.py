@@ -303,6 +303,8 @@ def test_a_stage_is_a_row_of_its_blocks():
 
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: SharedResNet(49), 'depth=49, expected one of 50, 101, 152, 18, 34'),
+    (lambda: SharedResNet([50]), r'depth=\[50\], expected one of 50, 101, 152, 18, 34'),
+    (lambda: SharedResNetCIFAR([50]), r'depth=\[50\], expected one of'),
     (lambda: SharedResNet(50, num_bases=4), 'num_bases=4, expected 0 to 3 with depth 50'),
     (lambda: SharedResNet(34, num_bases=3), 'num_bases=3, expected 0 to 2 with depth 34'),
     (lambda: SharedResNet(50, shared_elements=48), 'a bottleneck shares whole convolutions'),

@@ -4,16 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
-
-
-@pytest.fixture(autouse=True)
-def _benchmarks_are_importable(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
 def small_set():
@@ -30,7 +27,7 @@ def small_set():
 def test_simulated_detections_are_seeded_whole_and_inside_the_image(tmp_path):
     from simulated_detections import SimulatedDetections, simulate
 
-    from mmtied.evaluation.rle import rle_areas
+    from mmtied.evaluation.inputs.rle import rle_areas
     first, again, other = (simulate(small_set(), 100, seed) for seed in (0, 0, 1))
     assert (first.boxes_xywh == again.boxes_xywh).all() and (first.counts == again.counts).all()
     assert (first.boxes_xywh != other.boxes_xywh).any()
@@ -52,6 +49,27 @@ def test_sections_are_replaced_and_the_rest_stays(tmp_path):
     with pytest.raises(ValueError, match='must come once each'):
         write_section(page, 'one', 'text')
     assert page.read_text() == '<!-- begin one -->'
+
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='needs a GPU'))])
+def test_boxes_from_memory_are_tensors_on_the_device_all_the_way(tmp_path, monkeypatch, device):
+    import contenders
+    from simulated_detections import simulate
+    (tmp_path / 'annotations.json').write_text(json.dumps(small_set()))
+    simulate(small_set(), 60).save(tmp_path / 'detections.npz')
+    seen, evaluate_coco = [], contenders.evaluate_coco
+
+    def watched(truth, detections, **options):
+        seen.extend([detections['bbox'], options])
+        return evaluate_coco(truth, detections, **options)
+    monkeypatch.setattr(contenders, 'evaluate_coco', watched)
+    settings = SimpleNamespace(folder=tmp_path, iou_type='bbox', source='memory', device=device)
+    rows = contenders.prepare_mmtied(settings, {})()
+    found, options = seen
+    assert {column.device.type for column in (found.image, found.category, found.score, found.area, found.boxes_xywh)} == {device}
+    assert options == dict(device=device)
+    assert len(rows) == 12 and rows['all'][0] > 0
 
 
 @pytest.mark.slow

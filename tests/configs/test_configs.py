@@ -1,13 +1,17 @@
-"""Every config in configs/ loads, builds, computes a loss with gradients to every trainable parameter, and predicts."""
+"""Every config in configs/ loads, builds, trains a step with its optimizer and its terms in the loss, and predicts."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.config import ConfigDict
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmtied.launch.config import load_config
+from mmtied.training import LossHook
+from mmtied.training.loss_hook import attach
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
@@ -48,16 +52,15 @@ def network_of(name: str) -> str:
     return stem
 
 
-def build(name: str) -> tuple[nn.Module, str]:
-    """A config's model, its backbone initialised without a download, and the config's scope."""
-    cfg = load_config(name)
+def build(cfg: ConfigDict) -> nn.Module:
+    """A config's model, its backbone initialised without a download."""
     cfg.model.backbone.init_cfg = None
     _use_few_proposals(cfg.model)
     if 'data_preprocessor' in cfg:  # as mmengine's Runner does
         cfg.model.data_preprocessor = cfg.data_preprocessor
     model = MODELS.build(cfg.model)
     model.init_weights()
-    return model, cfg.default_scope
+    return model
 
 
 def _use_few_proposals(model: dict) -> None:
@@ -83,6 +86,26 @@ def two_images(model: nn.Module, scope: str, size: int = 64) -> dict[str, list]:
     return demo_mm_inputs(2, [(3, 64, 96), (3, 96, 64)], num_classes=classes, num_items=[3, 2], with_mask=True)
 
 
+def train_a_step(model: nn.Module, cfg: ConfigDict, batch: dict[str, list]) -> dict[str, Tensor]:
+    """One step as the config says, its terms in the loss included; every parameter that is trained has a gradient and moves."""
+    for hook in cfg.get('custom_hooks') or []:
+        if issubclass(HOOKS.get(hook.type), LossHook):
+            term = HOOKS.build(hook)
+            term.check_model(model)
+            attach(term, model)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = {key: p.detach().clone() for key, p in model.named_parameters() if p.requires_grad}
+    without = []
+    optimizer.optimizer.register_step_pre_hook(
+        lambda *_: without.extend(key for key in before if model.get_parameter(key).grad is None))
+    log = model.train_step(batch, optimizer)
+    assert not without
+    assert torch.isfinite(log['loss'])
+    moved = [not torch.equal(model.get_parameter(key), value) for key, value in before.items()]
+    assert sum(moved) > 0.5 * len(moved)  # what stands behind a residual's zeros has no gradient yet
+    return log
+
+
 def check_predictions(model: nn.Module, scope: str, results: list) -> None:
     assert len(results) == 2
     for result in results:
@@ -100,16 +123,15 @@ def check_predictions(model: nn.Module, scope: str, results: list) -> None:
 def test_trains_and_predicts(name):
     if '/imagenet/' in name or '/cifar/' in name or '_se101_' in name:
         pytest.importorskip('mmpretrain')
-    scope = load_config(name).default_scope
+    cfg = load_config(name)
+    scope = cfg.default_scope
     with DefaultScope.overwrite_default_scope(scope):
-        model, scope = build(name)
+        model = build(cfg)
         batch = two_images(model, scope, 32 if '/cifar/' in name else 64)
         model.train()
-        losses, _ = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
-        losses.backward()
-        assert torch.isfinite(losses)
-        without = [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None]
-        assert not without
+        log = train_a_step(model, cfg, batch)
+        assert ('loss_orthogonality' in log) == ('shared' in name and 'noorthoreg' not in name)
+        assert ('resource_factor' in log) == ('gx' in name)
         model.eval()
         with torch.no_grad():
             results = model(**model.data_preprocessor(batch, False), mode='predict')

@@ -107,6 +107,19 @@ def test_cifar(name):
     assert cfg.model.head.num_classes == (100 if 'cifar100' in name else 10)
 
 
+@pytest.mark.parametrize(('name', 'elements', 'wide'), [('imagenet/sharedr34_s48u1_in1k', 32, 256),
+                                                        ('cifar/sharedr34_s32u1_cifar100', 16, 128)])
+def test_other_numbers_of_elements(name, elements, wide):
+    """ResNet-34-S32U1 and -S16U1, as the comments in the configs say; the elements double with the width."""
+    pytest.importorskip('mmpretrain')
+    cfg = load_config(f'configs/{name}.py', {'model.backbone.shared_elements': elements})
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        backbone = MODELS.build(cfg.model.backbone)
+    assert backbone.layer1.bases['entry'].weight.shape == (elements, 64, 3, 3)
+    assert backbone.layer4.bases['entry'].weight.shape == (wide, 512, 3, 3)
+    assert backbone.layer4[1].entry.conv.unique.weight.shape == (8, 512, 3, 3)
+
+
 # Table 4 in millions. The baselines are printed without the stem and the first stage, which mmdet freezes (0.23M); those with
 # shared bases are printed with everything. Mask R-CNN's baselines are printed as 44.18 and 67.17.
 TABLE_4 = {

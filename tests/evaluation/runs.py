@@ -5,9 +5,9 @@ from test_weighted_ap import many
 
 from mmtied.evaluation.evaluate import evaluate_detections
 from mmtied.evaluation.evaluations import Evaluation
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.records_file import make_run
-from mmtied.evaluation.results import make_detections
 
 EDGES = (0, .3, .6, 1)
 

@@ -25,7 +25,7 @@ def test_ratios_outside_every_bucket():
 
 
 @pytest.mark.parametrize('edges', [[], [0], [0, 0], [0, .5, .4], [-.1, 1], [0, np.inf], [0, np.nan], ['a', 'b'],
-                                   [False, True]])
+                                   [False, True], .5, None, '01', np.array(1.)])
 def test_unusable_edges_are_named(edges):
     with pytest.raises(ValueError, match='bucket edges'):
         make_buckets(edges)

@@ -10,9 +10,9 @@ from pycocotools import mask as mask_api
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.ground_truth import read_ground_truth, to_rle
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth, to_rle
+from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.ratios import image_ratios
-from mmtied.evaluation.results import make_detections
 
 SHARED_DATA = Path(__file__).parents[3] / 'shared/data'
 VAL2017 = SHARED_DATA / 'val2017/instances_val2017_rebuilt.json'
@@ -126,10 +126,23 @@ def test_report_has_the_documented_schema():
     (dict(unit='object'), "unknown unit 'object' of buckets; known: image, instance"),
     (dict(further=[dict(edge=(0, 1))]), 'further: a list of dicts with options among definition, edges'),
     (dict(further=[dict(unit='box')]), "unknown unit 'box'"),
+    (dict(further=dict(unit='instance')), 'further: a list of dicts is needed'),
+    (dict(further=None), 'further: a list of dicts is needed'),
+    (dict(edges=(0, 2)), "r by the definition 'covered' is at most 1, got an edge of 2.0; let the edges end at 1"),
+    (dict(edges=(0, 1, 2), definition='union', cumulative=True), "r by the definition 'union' is at most 1"),
+    (dict(proposal_nums=100), 'positive integers such as .* are needed, got 100'),
+    (dict(proposal_nums='100'), "positive integers such as .* are needed, got '100'"),
+    (dict(cumulative='no'), "cumulative: True or False is needed, got 'no'"),
 ])
 def test_unusable_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         evaluate(*one_image([(1, [0., 0., 9., 9.])], []), 'bbox', **options)
+
+
+def test_edges_may_pass_1_where_the_ratio_may():
+    data, results = one_image([(number, [10., 10., 20., 20.]) for number in (1, 2, 3)], [])
+    buckets = evaluate(data, results, 'bbox', definition='pairwise', edges=(0, .5, 1, 1.5))['bbox']['buckets']
+    assert {row['name']: row['images'] for row in buckets} == {'r=0': 0, '(0,0.5)': 0, '[0.5,1)': 0, '[1,1.5]': 1}
 
 
 def simulated(data, iou_type, seed=0, jitters=(.04, .15)):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mmtied.evaluation.evaluate import evaluate_coco
 from mmtied.evaluation.evaluations import Evaluation, make_plan
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.ratios import image_ratios, instance_ratios
-from mmtied.evaluation.results import make_detections
 
 COCO128 = Path(__file__).parents[3] / 'shared/data/coco128/annotations/instances.json'
 some_cases = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.ratios import image_ratios
-from mmtied.evaluation.results import make_detections
 
 EDGES = (0, .3, .6, 1)
 

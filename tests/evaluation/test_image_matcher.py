@@ -10,9 +10,9 @@ from pycocotools import mask as mask_api
 from mmtied.evaluation.accumulate import join_records
 from mmtied.evaluation.evaluate import match_detections
 from mmtied.evaluation.evaluations import Evaluation, make_plan
-from mmtied.evaluation.ground_truth import read_ground_truth
 from mmtied.evaluation.image_matcher import ImageMatcher
-from mmtied.evaluation.results import make_detections
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
 
 few_cases = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 LIMIT = 100

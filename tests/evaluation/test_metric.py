@@ -10,6 +10,7 @@ pytest.importorskip('mmdet')
 import torch
 from coco_oracle import assert_same, coco_statistics, shape
 from mmdet.evaluation import CocoMetric
+from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement, InstanceData
 
@@ -153,7 +154,14 @@ def test_run_length_codes_and_arrays_give_the_numbers_of_tensors(ann_file):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(ann_file=None), 'needs ann_file'),
     (dict(ann_file='nowhere.json'), 'nowhere.json: no such file'),
+    (dict(ann_file=5), 'ann_file must be the path of a COCO instances file, or a dict of its layout; got 5'),
     (dict(metric='proposal'), "unknown IoU type 'proposal'"),
+    (dict(metric=None), 'unknown IoU type None; known: bbox, segm'),
+    (dict(metric=[['bbox']]), r"unknown IoU type \['bbox'\]"),
+    (dict(metric=[]), 'no IoU type given; known: bbox, segm'),
+    (dict(proposal_nums=100), 'proposal_nums: positive integers such as .* are needed, got 100'),
+    (dict(edges=.5), 'bucket edges: .* such as .*; got 0.5'),
+    (dict(edges=(0, 2)), "r by the definition 'covered' is at most 1, got an edge of 2.0"),
     (dict(definition='some'), 'unknown occlusion definition'),
     (dict(edges=(1, 0)), 'strictly increasing'),
     (dict(unit='box'), "unknown unit 'box'"),
@@ -254,6 +262,53 @@ def test_further_evaluations_have_scalars_of_their_own(ann_file):
     keys = ['covered_instance_bbox_mAP_r0-1', 'covered_cumulative_bbox_mAP_75_r0.4-up', 'covered_2_bbox_mAP_r0.4-1']
     by_instance, cumulative, other = (report['bbox']['buckets'] for report in metric.report['further'])
     assert [values[f'coco/{key}'] for key in keys] == [by_instance[1]['AP'], cumulative[1]['AP75'], other[2]['AP']]
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    lines = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', lines.append)
+    return lines
+
+
+def inverted_samples(data, sides):
+    """Predictions of which the most certain of an image has its corners swapped, along x or along both axes."""
+    samples = make_samples(data, np.random.default_rng(5), with_masks=False)
+    changed = [sample for sample in samples if len(sample['pred_instances']['scores'])][1::3]
+    for sample in changed:
+        predictions = sample['pred_instances']
+        predictions['scores'][0] = 1
+        swap = [2, 1, 0, 3] if sides == 1 else [2, 3, 0, 1]
+        predictions['bboxes'][0] = predictions['bboxes'][0][swap]
+    return samples, [sample['img_id'] for sample in changed]
+
+
+@pytest.mark.parametrize('sides', [1, 2])
+def test_boxes_with_swapped_corners_count_as_in_pycocotools_and_are_told_once(ann_file, monkeypatch, warnings, sides):
+    monkeypatch.setattr('mmtied.evaluation.metric.BATCH', 3)
+    data = json.loads(Path(ann_file).read_text())
+    samples, changed = inverted_samples(data, sides)
+    metric = OcclusionCocoMetric(ann_file)
+    run(metric, samples + samples[:4])  # a padded sampler repeats some
+    assert warnings == [f'OcclusionCocoMetric: predicted boxes of {len(changed)} images, such as image id {changed[0]}, have '
+                        'x2 < x1 or y2 < y1; as in pycocotools they match nothing, and count as false only where both sides are '
+                        'negative']
+    category_ids = {0: 7, 1: 2, 2: 4}
+    results = []
+    for sample in samples:
+        predictions = sample['pred_instances']
+        for box, score, label in zip(*(predictions[key].tolist() for key in ('bboxes', 'scores', 'labels')), strict=True):
+            results.append(dict(image_id=sample['img_id'], category_id=category_ids[label], score=score,
+                                bbox=[box[0], box[1], box[2] - box[0], box[3] - box[1]]))
+    expected = coco_statistics(data, results, 'bbox', category_ids=[2, 4, 7])
+    assert_same(metric.report['bbox']['all'], expected)
+    without = [entry for entry in results if entry['bbox'][2] >= 0]
+    assert (coco_statistics(data, without, 'bbox', category_ids=[2, 4, 7]) == expected) == (sides == 1)
+
+
+def test_nothing_is_told_of_ordinary_boxes(ann_file, warnings):
+    run(OcclusionCocoMetric(ann_file), make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(5)))
+    assert warnings == []
 
 
 def test_evaluating_nothing_counts_every_miss(ann_file):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.occlusion import DEFINITIONS, instance_cover, instance_ratios_of, occlusion_ratio
 from mmtied.evaluation.ratios import image_ratios
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.occlusion import DEFINITIONS, needs_masks
 from mmtied.evaluation.ratios import image_ratios, instance_ratios
 

@@ -11,10 +11,10 @@ from mmtied.evaluation.accumulate import Records
 from mmtied.evaluation.evaluate import evaluate_detections
 from mmtied.evaluation.evaluations import Evaluation
 from mmtied.evaluation.fingerprint import mask_fingerprint
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.intervals import Bootstrap, replicates
 from mmtied.evaluation.records_file import FILE_NAME, make_run, read_records, write_records
-from mmtied.evaluation.results import make_detections
 
 
 @pytest.fixture

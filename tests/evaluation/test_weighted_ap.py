@@ -15,9 +15,9 @@ from mmtied.evaluation import weighted_ap
 from mmtied.evaluation.accumulate import average_precision, join_records
 from mmtied.evaluation.bootstrap import BOOTSTRAPPED, bootstrap_ap, image_weights
 from mmtied.evaluation.evaluate import match_detections
-from mmtied.evaluation.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.protocol import RECALL_POINTS, limits
-from mmtied.evaluation.results import make_detections
 from mmtied.evaluation.targets import make_targets
 
 few_cases = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))

@@ -49,6 +49,19 @@ def test_equals_the_dense_convolution(geometry, bias, num_unique):
     torch.testing.assert_close(layer.combined_weight(), dense_weight(layer))
 
 
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_small_images_equal_the_dense_convolution(channels_last):
+    """Up to three pixels shared and own elements are convolved apart, from four on as one basis."""
+    layer = make_layer(2, padding=1)
+    for height, width in ((1, 1), (1, 3), (1, 4), (7, 7)):
+        x = torch.rand(2, 6, height, width, dtype=torch.float64)
+        if channels_last:
+            x = x.to(memory_format=torch.channels_last)
+        expected = F.conv2d(x, dense_weight(layer), layer.coefficients.bias, padding=1)
+        torch.testing.assert_close(layer(x), expected)
+        torch.testing.assert_close(layer(x[0]), expected[0])
+
+
 @pytest.mark.parametrize('geometry', GEOMETRIES)
 def test_shared_convolution_equals_conv2d(geometry):
     conv = nn.Conv2d(6, 8, bias=False, **geometry)
@@ -237,6 +250,7 @@ BASIS = FilterBasis(6, 4, 3)
     (lambda: SharedConv2d(6, 8, 3, filters=BASIS), '4 filters came for out_channels=8; .* use SharedBasisConv'),
     (lambda: SharedConv2d(6, 4, 3, filters=BASIS, bias=True), 'bias=True, expected False'),
     (lambda: FilterBasis(6, 0, 3), 'num_elements=0, expected a positive integer'),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique=1)(torch.rand(6)), r'expected input of shape .* got \(6,\)'),
     (lambda: SharedConv2d(6, 4, 3, filters=BASIS)(torch.rand(1, 5, 8, 8)), r'expected input of shape \(N, 6, H, W\)'),
 ])
 def test_errors(make, message):

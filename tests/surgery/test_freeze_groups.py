@@ -58,6 +58,25 @@ def test_in_a_model_with_a_layer_in_two_places():
     torch.testing.assert_close(model(x), expected)
 
 
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('fold', ['mmcv', 'torch'])
+def test_folding_a_normalisation_leaves_the_outputs_alone(fold, bias):
+    """Both scale a Conv2d's weight row by row, in the order of the output channels."""
+    conv = freeze_groups(set_gates(DGConv(12, 8, 3, bias=bias), (1, 0)))
+    assert isinstance(conv, PermutedConv2d)
+    norm = nn.BatchNorm2d(8)
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(values, 0.5, 2)
+    model = nn.Sequential(conv, norm).eval()
+    x = torch.rand(2, 12, 5, 6)
+    expected = model(x)
+    if fold == 'mmcv':
+        folded = pytest.importorskip('mmcv.cnn.utils').fuse_conv_bn(copy.deepcopy(model))
+    else:
+        folded = torch.nn.utils.fuse_conv_bn_eval(*model)
+    torch.testing.assert_close(folded(x), expected)
+
+
 def backbone(**settings) -> nn.Module:
     """A small GResNeXt in evaluation mode with gates, statistics and scales as after training."""
     pytest.importorskip('mmcv')

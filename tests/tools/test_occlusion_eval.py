@@ -84,6 +84,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, args, results, mes
     assert not (tmp_path / 'out').exists()
 
 
+def test_results_that_were_joined_twice_are_told_in_one_line_and_evaluated(run):
+    other = dict(MASK, score=.25)
+    code, out, err = run('instances.json', 'one.json', 'copy.json', '--replicates', '0', one=[MASK, other], copy=[MASK, other])
+    assert code == 0
+    assert [line.split(' detections')[0] for line in err.splitlines()] == ['warning: bbox: 2 of 4', 'warning: segm: 2 of 4']
+    assert 'if the results were joined twice, AP is too low' in err
+    assert run('instances.json', 'one.json', '--replicates', '0', one=[MASK, other])[2] == ''
+
+
+def test_a_dump_with_swapped_corners_is_told_in_one_line_and_evaluated(run, tmp_path):
+    entry, = pickle.loads(dump())
+    entry['pred_instances']['bboxes'] = np.array([[4., 4., 0., 0.]])
+    (tmp_path / 'swapped.pkl').write_bytes(pickle.dumps([entry]))
+    code, out, err = run('instances.json', 'swapped.pkl', '--replicates', '0')
+    assert (code, len(err.splitlines())) == (0, 1)
+    assert err.startswith('warning: bbox: predicted boxes of image id 1 have x2 < x1 or y2 < y1')
+
+
 def test_images_show_where_it_did_worst(run, tmp_path):
     from PIL import Image
     data = {**DATA, 'images': [dict(id=1, height=10, width=10, file_name='one.png')]}

@@ -134,6 +134,8 @@ def test_dynamics_as_in_figure_6():
 
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: GroupHistoryHook(interval=0), 'interval=0, expected 1 or more iterations'),
+    (lambda: GroupHistoryHook(interval='10'), "interval='10', expected 1 or more iterations"),
+    (lambda: GroupHistoryHook(interval=2.5), 'interval=2.5, expected .* a whole number'),
     (lambda: GroupHistoryHook().before_train(type('R', (), {'model': nn.Conv2d(1, 1, 1)})()), 'Conv2d has no DGConv with gates'),
 ])
 def test_errors(make, message):

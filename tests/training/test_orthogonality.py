@@ -243,7 +243,8 @@ def test_the_term_makes_bases_orthonormal():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='weight=0, expected more than 0'):
-        OrthogonalityHook(0)
+    for weight in (0, float('nan'), '0.1', None):
+        with pytest.raises(ValueError, match=f'weight={weight!r}, expected more than 0, a number'):
+            OrthogonalityHook(weight)
     with pytest.raises(ValueError, match='Linear has no shared filter bases; the backbones mmtied.SharedResNet, .* have'):
         OrthogonalityHook().check_model(nn.Linear(1, 1))

@@ -1,0 +1,1 @@
+"""What an evaluation reads: annotations, results files and dumps, run-length codes and images."""

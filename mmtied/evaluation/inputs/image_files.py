@@ -1,0 +1,68 @@
+"""Where the images of a data set are, and reading one to draw on."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .dataset_annotations import numeric_id, unwrapped
+from .ground_truth import GroundTruth
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:
+    """The file of every image in a folder, by the annotation file's names.
+
+    Raises:
+        ValueError: The folder lacks one, or the annotation file does not name them.
+    """
+    check_folder(folder)
+    check_names(ground_truth, range(len(ground_truth.image_ids)))
+    paths = [Path(folder, name) for name in ground_truth.file_names]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(f'{folder} lacks {len(missing)} of the {len(paths)} images of {ground_truth.source}, such as '
+                         f'{missing[0].relative_to(folder)}')
+    return paths
+
+
+def check_folder(folder: str | os.PathLike) -> None:
+    """A ValueError unless there is such a folder."""
+    if not Path(folder).is_dir():
+        raise ValueError(f'{folder}: no such folder of images')
+
+
+def check_names(ground_truth: GroundTruth, images: Iterable[int]) -> None:
+    """A ValueError unless the annotation file names the files of the images at some positions."""
+    unnamed = [image for image in images if not ground_truth.file_names[image]]
+    if unnamed:
+        raise ValueError(f"{ground_truth.source}: image id {ground_truth.image_ids[unnamed[0]]} has no 'file_name', "
+                         'which drawing needs')
+
+
+def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | None]:
+    """The file of every image as an mmdet dataset names it, None for those that it does not hold.
+
+    Args:
+        dataset: Its `get_data_info` gives ``img_id`` and ``img_path``; wrappers around it are taken off.
+        image_ids: The ids to look up.
+    """
+    dataset = unwrapped(dataset)
+    infos = (dataset.get_data_info(number) for number in range(len(dataset)))
+    paths = {numeric_id(info['img_id']): info.get('img_path') for info in infos if 'img_id' in info}
+    return [paths.get(image_id) for image_id in map(int, image_ids)]
+
+
+def read_image(path: str | os.PathLike | None) -> 'Image.Image':
+    """An image file in RGB; a ValueError names one that is missing or cannot be read."""
+    from PIL import Image
+
+    if path is None:
+        raise ValueError('the data set does not say where one of the images is')
+    try:
+        with Image.open(path) as image:
+            return image.convert('RGB')
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{path}: cannot be read as an image ({" ".join(str(error).split())})') from None

@@ -1,0 +1,105 @@
+"""Which way a tied convolution is computed: a rule fitted to measurements, or a measurement that is kept.
+
+'auto' follows the rule of `rule_for`, which reads the kernel, the groups and the memory format, so that the same network always
+takes the same ways. On a CUDA device, where cuDNN may measure too (``torch.backends.cudnn.benchmark = True``), 'auto' measures.
+'measured' times each way once for every kind of call and keeps the fastest, on any device. A name of `WAYS` fixes the way.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from .tied_ways import WAYS, Geometry, possible_ways
+from .way_timing import fastest_way
+
+#: What `tied_convolution_way` and the layers' `way` may be.
+CHOICES = ('auto', 'measured', *WAYS)
+
+_choice = 'auto'
+
+
+@contextmanager
+def tied_convolution_way(choice: str) -> Iterator[None]:
+    """Within the block, compute tied convolutions this way, unless a layer's own `way` says another.
+
+    Any choice but 'auto' and 'measured' also turns off what backbones do for speed around the layers, so it is the plain network.
+
+    Args:
+        choice: 'auto', 'measured', 'fold', 'grouped', 'matmul' or 'dense'. A layer that cannot be computed in the named way
+            follows the rule: 'matmul' with a 3x3 filter, 'fold' with groups.
+
+    Raises:
+        ValueError: Another choice.
+
+    Example:
+        >>> from mmtied.layers import TBC
+        >>> layer, x = TBC(8, 8, 1), torch.rand(1, 8, 4, 4)
+        >>> with tied_convolution_way('grouped'):
+        ...     layer.explain(x)
+        'grouped: asked for'
+    """
+    global _choice
+    check_choice('tied_convolution_way', choice)
+    before, _choice = _choice, choice
+    try:
+        yield
+    finally:
+        _choice = before
+
+
+def is_automatic() -> bool:
+    """Whether the way is left to the package; then backbones may rewrite blocks for speed too."""
+    return _choice in ('auto', 'measured')
+
+
+def check_choice(name: str, choice: str) -> None:
+    """Raise a ValueError for a choice that is none of `CHOICES`."""
+    if choice not in CHOICES:
+        raise ValueError(f'{name}: way={choice!r}, expected one of {", ".join(map(repr, CHOICES))}')
+
+
+def choose_way(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, own_choice: str = 'auto') -> tuple[str, str]:
+    """The name of the way for this call, and why.
+
+    Args:
+        x: Input of shape (N, C_in, H, W).
+        weight: The thin weight.
+        bias: The tied bias or None.
+        geometry: The rest of the layer.
+        own_choice: The layer's own choice; 'auto' leaves it to `tied_convolution_way`.
+    """
+    choice = own_choice if own_choice != 'auto' else _choice
+    if choice in WAYS and choice in possible_ways(weight, geometry):
+        return choice, 'asked for'
+    if is_exporting():
+        return rule_for_export(x, geometry)
+    may_measure = choice == 'measured' or (choice == 'auto' and x.is_cuda and torch.backends.cudnn.benchmark)
+    if may_measure and not torch.compiler.is_compiling() and x.numel():
+        return fastest_way(x, weight, bias, geometry)
+    return rule_for(x, weight, geometry)
+
+
+def rule_for(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]:
+    """The way that won most measurements of its kind, and why (docs/performance.md)."""
+    possible = possible_ways(weight, geometry)
+    if x.stride(1) == 1:
+        if 'matmul' in possible and geometry.stride == (1, 1):
+            return 'matmul', 'a 1x1 filter of stride 1 in channels_last is one matrix product without copies'
+        return 'grouped', 'in channels_last, folding would copy the input and the output; the weight is small'
+    if 'fold' in possible:
+        return 'fold', 'in contiguous NCHW, folding is a view and the weight stays thin'
+    return 'grouped', 'with groups, the blocks of a group cannot be folded'
+
+
+def rule_for_export(x: Tensor, geometry: Geometry) -> tuple[str, str]:
+    """The way in traces and exported graphs: always convolutions, which other runtimes fuse best."""
+    if x.is_contiguous() and geometry.groups == 1:
+        return 'fold', 'exported as one convolution with the thin weight'
+    return 'grouped', 'exported as one grouped convolution'
+
+
+def is_exporting() -> bool:
+    """Whether torch.jit.trace, torch.export or an ONNX exporter is recording."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()

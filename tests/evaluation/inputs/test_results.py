@@ -1,0 +1,72 @@
+"""Results files: what is read, and the one-line error for each way in which one can be broken."""
+
+import json
+
+import pytest
+
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import held_iou_types, join_detections, make_detections, read_results
+
+TRUTH = read_ground_truth(dict(images=[dict(id=9, height=20, width=30)], categories=[dict(id=8, name='b')], annotations=[]))
+BOX = dict(image_id=9, category_id=8, score=.5, bbox=[1, 2, 3, 4])
+MASK = dict(image_id=9, category_id=8, score=.5, segmentation={'size': [20, 30], 'counts': [0, 7, 593]})
+
+
+def test_areas_are_those_of_the_box_or_of_the_mask():
+    assert make_detections([BOX], TRUTH, 'bbox').area.tolist() == [12]
+    assert make_detections([MASK], TRUTH, 'segm').area.tolist() == [7]
+    assert make_detections([MASK | BOX], TRUTH, 'segm').area.tolist() == [7]
+
+
+def test_more_than_255_masks_are_read():
+    assert make_detections([MASK] * 300, TRUTH, 'segm').area.tolist() == [7] * 300
+
+
+def test_held_iou_types():
+    assert held_iou_types([BOX]) == ('bbox',)
+    assert held_iou_types([MASK]) == ('segm',)
+    assert held_iou_types([MASK | BOX]) == ('bbox', 'segm')
+    assert held_iou_types([MASK | {'bbox': []}]) == ('segm',)
+    assert held_iou_types([]) == ()
+
+
+def test_joining_keeps_the_order():
+    one, two = make_detections([BOX], TRUTH, 'bbox'), make_detections([BOX | {'score': .1}], TRUTH, 'bbox')
+    both = join_detections([one, two])
+    assert both.score.tolist() == [.5, .1]
+    assert both.boxes_xywh.shape == (2, 4)
+
+
+@pytest.mark.parametrize(('iou_type', 'change', 'message'), [
+    ('bbox', dict(image_id=7), r'results\[1\]: image id 7 is not in the annotation file'),
+    ('bbox', dict(category_id=7), r'results\[1\]: category id 7 is not in the annotation file'),
+    ('bbox', dict(score=float('nan')), r"results\[1\]: 'score' must be a finite number, got nan"),
+    ('bbox', dict(score=float('inf')), r"results\[1\]: 'score' must be a finite number"),
+    ('bbox', dict(score='high'), r"results\[1\]: 'score' must be a finite number"),
+    ('bbox', dict(bbox=[0, 0, 3, -1]), r'results\[1\].*sides of at least 0'),
+    ('bbox', dict(bbox=None), r"results\[1\] has no 'bbox', which bbox needs"),
+    ('segm', dict(segmentation=None), r"results\[1\] has no 'segmentation', which segm needs"),
+    ('segm', dict(segmentation={'size': [30, 20], 'counts': [600]}), r'results\[1\]: its mask has size \[30, 20\]'),
+    ('segm', dict(segmentation={'size': [20, 30], 'counts': 5}), r'results\[1\]: its segmentation is neither'),
+])
+def test_broken_results_are_named(iou_type, change, message):
+    entries = [BOX | MASK, BOX | MASK | change]
+    with pytest.raises(ValueError, match=message) as error:
+        make_detections(entries, TRUTH, iou_type)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    (None, 'no such file'),
+    ('', 'is empty'),
+    (json.dumps([BOX])[:-5], 'not complete JSON'),
+    (json.dumps({'annotations': []}), 'a list was expected, got dict'),
+    ('[1]', 'an object was expected'),
+    ('[{"image_id": 1, "category_id": 1}]', "has no 'score'"),
+])
+def test_broken_files_are_named(tmp_path, content, message):
+    path = tmp_path / 'results.json'
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=f'results.json.*{message}'):
+        read_results(path)

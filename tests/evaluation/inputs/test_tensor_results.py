@@ -1,0 +1,83 @@
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from coco_oracle import assert_same
+from on_device import Departures
+from test_weighted_ap import many
+
+from mmtied.evaluation.evaluate import evaluate_coco, evaluate_detections
+from mmtied.evaluation.evaluations import Evaluation
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.inputs.tensor_results import tensor_detections
+
+DATA, RESULTS = many(num_images=16, per_image=10)
+
+
+def tensors(results=RESULTS, device='cpu'):
+    columns = [[entry[key] for entry in results] for key in ('image_id', 'category_id', 'score', 'bbox')]
+    return [torch.tensor(column, device=device, dtype=torch.int64 if number < 2 else torch.float64)
+            for number, column in enumerate(columns)]
+
+
+def test_they_are_those_of_the_results_format():
+    truth = read_ground_truth(DATA)
+    ours, expected = tensor_detections(truth, *tensors()), make_detections(RESULTS, truth, 'bbox')
+    for field in fields(expected):
+        if field.name != 'rles':
+            np.testing.assert_array_equal(getattr(ours, field.name).numpy(), getattr(expected, field.name), field.name)
+    report, from_arrays = (evaluate_coco(truth, {'bbox': found}, edges=(0, .3, 1), category_ids=[2, 3])
+                           for found in (ours, expected))
+    assert report == from_arrays
+
+
+def test_nothing_as_large_as_the_detections_leaves_the_device():
+    """Everything from the tensors to the report, with further evaluations that need columns of their own."""
+    truth = read_ground_truth(DATA)
+    given_tensors = [column.repeat(8, *[1] * (column.ndim - 1)) for column in tensors()]
+    with Departures() as departures:
+        found = tensor_detections(truth, *given_tensors)
+        evaluate_detections(truth, {'bbox': found}, [Evaluation(), Evaluation(unit='instance', edges=(0, .5, 1))])
+    assert len(departures.sizes) > 10
+    assert max(departures.sizes) < len(found.score) / 2
+    with Departures() as departures:
+        found.image.cpu()
+    assert departures.sizes == [len(found.score)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='compares a GPU with the CPU')
+def test_a_gpu_gives_the_records_of_the_cpu_bit_for_bit():
+    truth, evaluations = read_ground_truth(DATA), [Evaluation(), Evaluation(unit='instance')]
+    here, there = (evaluate_detections(truth, {'bbox': tensor_detections(truth, *tensors(device=device))}, evaluations)
+                   for device in ('cpu', 'cuda'))
+    assert all(column.is_cuda for column in there.records['bbox'])
+    assert all(map(torch.equal, here.records['bbox'], (column.cpu() for column in there.records['bbox'])))
+    for ours, expected in zip(there.report['bbox']['buckets'], here.report['bbox']['buckets'], strict=True):
+        assert_same(ours, expected)
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (dict(image_id=999), 'detection 2: the image id is not in the annotation file; got image id 999'),
+    (dict(category_id=4), 'detection 2: the category id is not in the annotation file'),
+    (dict(score=float('nan')), 'detection 2: the score must be a finite number'),
+    (dict(bbox=[0., 0., -1., 2.]), r'detection 2: the box must be four finite .* box \[0.0, 0.0, -1.0, 2.0\]'),
+    (dict(bbox=[0., 0., float('inf'), 2.]), 'detection 2: the box must be four finite'),
+])
+def test_unusable_values_are_named(change, message):
+    results = [*RESULTS[:2], dict(RESULTS[2], **change), *RESULTS[3:]]
+    with pytest.raises(ValueError, match=message):
+        tensor_detections(read_ground_truth(DATA), *tensors(results))
+
+
+def test_shapes_that_do_not_fit_are_named():
+    image_ids, category_ids, scores, boxes = tensors()
+    with pytest.raises(ValueError, match=r'boxes_xywh: shape \(\d+, 4\) is needed for \d+ scores, got \(\d+, 3\)'):
+        tensor_detections(read_ground_truth(DATA), image_ids, category_ids, scores, boxes[:, :3])
+
+
+def test_no_detections():
+    truth = read_ground_truth(DATA)
+    nothing = tensor_detections(truth, *(column[:0] for column in tensors()))
+    assert evaluate_coco(truth, {'bbox': nothing})['bbox']['all']['AP'] == 0

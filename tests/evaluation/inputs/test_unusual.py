@@ -1,0 +1,52 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import join_detections, make_detections
+from mmtied.evaluation.inputs.unusual import describe_unusual, repeated_detections
+
+DATA = dict(images=[dict(id=number, height=20, width=20) for number in (3, 8)], annotations=[],
+            categories=[dict(id=1, name='a'), dict(id=2, name='b')])
+TRUTH = read_ground_truth(DATA)
+CODES = [{'size': [20, 20], 'counts': [first, 4, 396 - first]} for first in (0, 7)]
+
+
+def results(iou_type, num=200, seed=0):
+    """Detections that often agree in all but one of image, category, score and shape."""
+    rng = np.random.default_rng(seed)
+    shape = (lambda: dict(bbox=[*rng.integers(0, 2, 2).tolist(), 4, 4])) if iou_type == 'bbox' else (
+        lambda: dict(segmentation=CODES[rng.integers(2)]))
+    return [dict(image_id=int(rng.choice([3, 8])), category_id=int(rng.integers(1, 3)), score=float(rng.integers(1, 6) / 5),
+                 **shape()) for _ in range(num)]
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_repeats_are_those_of_a_plain_search(iou_type):
+    entries = results(iou_type)
+    expected = [number for number, entry in enumerate(entries) if entry in entries[:number]]
+    assert 0 < len(expected) < len(entries)
+    assert repeated_detections(make_detections(entries, TRUTH, iou_type)).tolist() == expected
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_a_file_joined_twice_is_told_in_one_line_and_a_plain_one_is_not(iou_type):
+    found = results(iou_type)
+    entries = [entry for number, entry in enumerate(found) if entry not in found[:number]]
+    once = make_detections(entries, TRUTH, iou_type)
+    assert describe_unusual(once, TRUTH.image_ids) == []
+    line, = describe_unusual(join_detections([once, once]), TRUTH.image_ids)
+    assert line.startswith(f'{len(entries)} of {2 * len(entries)} detections repeat another one')
+    assert f'such as in image id {entries[0]["image_id"]}' in line
+    nothing = make_detections([], TRUTH, iou_type)
+    assert describe_unusual(nothing, TRUTH.image_ids) == []
+
+
+def test_inverted_boxes_are_told():
+    entries = [dict(image_id=image_id, category_id=1, score=.5 + .1 * image_id / 8, bbox=[4., 4., 2., 2.]) for image_id in (8, 3)]
+    detections = make_detections(entries, TRUTH, 'bbox')
+    sides = detections.boxes_xywh.copy()
+    sides[0, 3] = -2
+    line, = describe_unusual(replace(detections, boxes_xywh=sides), TRUTH.image_ids)
+    assert line.startswith('predicted boxes of image id 8 have x2 < x1 or y2 < y1; as in pycocotools they match nothing')

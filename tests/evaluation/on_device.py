@@ -1,0 +1,19 @@
+"""Watches what leaves the device; on a CPU, where nothing can leave, the calls that would make it leave a GPU."""
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+_LEAVING = (torch.Tensor.cpu, torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__iter__)
+
+
+class Departures(TorchFunctionMode):
+    """Collects the sizes of the tensors that are brought to the CPU as arrays or numbers within the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in _LEAVING:
+            self.sizes.append(args[0].numel())
+        return function(*args, **(kwargs or {}))

@@ -1,0 +1,88 @@
+"""What the curves and bars of the figures hold."""
+
+import numpy as np
+import pytest
+from report_cases import make_old_report, make_report
+
+from mmtied.evaluation.reporting.control_plots import plot_mix, plot_shared
+from mmtied.evaluation.reporting.plots import ap_range, plot_ap_over_r, plot_runs, run_curve, to_rgb
+from mmtied.evaluation.reporting.runs import Run
+
+
+def curves(axes):
+    """The data of each curve, dashed lines of all images left out."""
+    return [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
+
+
+def test_bands_are_the_reports_intervals():
+    report = make_report(empty=(2,))
+    figure = plot_ap_over_r(report, 'bbox')
+    axes = figure.axes[0]
+    stems = [np.array([segment[:, 1] for segment in collection.get_segments() if len(segment)])
+             for collection in axes.collections if hasattr(collection, 'get_segments')]
+    assert len(stems) == 3
+    for name, drawn in zip(('AP50', 'AP', 'AP75'), stems, strict=True):
+        expected = [bucket[f'{name}_ci'] for bucket in report['bbox']['buckets'] if bucket[f'{name}_ci']]
+        np.testing.assert_allclose(drawn[np.isfinite(drawn).all(1)], expected)
+    assert to_rgb(figure).std() > 0
+
+
+def test_without_intervals_there_are_no_bands():
+    for report in (make_report(intervals=False), make_old_report()):
+        assert not plot_ap_over_r(report, 'segm').axes[0].collections
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_runs_are_overlaid_with_names_values_and_bucket_sizes(count):
+    names = ['_plain $x$', 'tied', 'a name that is much too long for the legend of a figure'][:count]
+    runs = [Run(name, make_report(seed)) for seed, name in enumerate(names)]
+    figure = plot_runs(runs, 'bbox', 'AP75')
+    top, images, instances = figure.axes
+    for run, values in zip(runs, curves(top), strict=True):
+        np.testing.assert_array_equal(values, [bucket['AP75'] for bucket in run.report['bbox']['buckets']])
+    buckets = runs[0].report['bbox']['buckets']
+    assert [bar.get_height() for bar in images.patches] == [bucket['images'] for bucket in buckets]
+    assert [bar.get_height() for bar in instances.patches] == [bucket['instances'] for bucket in buckets]
+    legend = [text.get_text() for text in top.get_legend().get_texts()]
+    assert len(legend) == count
+    assert legend[0].replace('\\', '').endswith(f'_plain $x$ (all images {runs[0].report["bbox"]["all"]["AP75"]:.3f})')
+    to_rgb(figure)
+
+
+def test_names_of_a_foreign_report_are_no_formulas():
+    hostile = '$\\bad{$'
+    report = make_report()
+    report['definition'] = report['bbox']['buckets'][1]['name'] = hostile
+    for figure in (plot_ap_over_r(report, 'bbox'), plot_runs([Run('a', report)], 'bbox'), plot_mix(report, 'bbox'),
+                   plot_shared([Run('a', report)], 'bbox')):
+        axes = figure.axes[-1]
+        assert axes.get_xticklabels()[1].get_text() == r'\$\bad{\$'
+        assert r'(\$\bad{\$)' in axes.get_xlabel()
+        to_rgb(figure)  # raises where matplotlib takes it for a formula
+
+
+def test_looks_of_28_runs_differ():
+    assert len({tuple(map(str, run_curve(number))) for number in range(28)}) == 28
+
+
+def test_the_axis_holds_every_value_and_interval():
+    for seed in range(5):
+        report = make_report(seed)
+        low, high = ap_range([report], 'bbox', ['AP', 'AP75'])
+        rows = [report['bbox']['all'], *report['bbox']['buckets']]
+        drawn = [value for row in rows for name in ('AP', 'AP75') for value in (row[name], *row[f'{name}_ci'])]
+        assert low <= min(drawn)
+        assert max(drawn) <= high
+
+
+def test_mix_adds_up_and_shared_lies_beside():
+    report = make_report(empty=(1,))
+    axes = plot_mix(report, 'bbox').axes[0]
+    heights = np.array([bar.get_height() for bar in axes.patches]).reshape(3, -1).sum(0)
+    np.testing.assert_allclose(heights, [100, 0, 100, 100])
+    shown = {text.get_text() for text in axes.texts}
+    assert {f'{bucket["instances_per_image"]:.1f}' for bucket in report['bbox']['buckets'] if bucket['images']} <= shown
+    full, shared = curves(plot_shared([Run('tied', report)], 'bbox').axes[0])
+    for values, key in ((full, 'AP'), (shared, 'AP_shared')):
+        expected = [np.nan if bucket[key] is None else bucket[key] for bucket in report['bbox']['buckets']]
+        np.testing.assert_array_equal(values, expected)

@@ -1,0 +1,254 @@
+"""The page, read back with an HTML parser: nothing from outside, the report's numbers, nobody's markup."""
+
+import base64
+import io
+from functools import partial
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from PIL import Image
+from report_cases import make_old_report, make_report
+
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.image_files import image_paths
+from mmtied.evaluation.reporting.examples import Group, worst_examples
+from mmtied.evaluation.reporting.report_page import render_page, write_page
+from mmtied.evaluation.reporting.runs import Run
+from mmtied.evaluation.reporting.shown_detections import shown_in, shown_table
+from mmtied.evaluation.reporting.worst_images import ImageErrors
+
+VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, tables as rows of cell texts, and the text of the page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.tables, self.text, self._open = [], {}, '', []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == 'table':
+            self._rows = []
+        elif tag == 'tr':
+            self._rows.append([])
+        elif tag in ('td', 'th'):
+            self._rows[-1].append('')
+        elif tag in ('b', 'span', 'li'):
+            self.text += ' '
+        elif tag == 'small':
+            self._rows[-1][-1] += ' '
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+        if tag == 'caption':
+            self._caption = self._data
+        elif tag == 'table':
+            self.tables.setdefault(self._caption, self._rows)
+
+    def handle_data(self, data):
+        self._data = data
+        self.text += data
+        if self._open and {'td', 'th'} & set(self._open):
+            self._rows[-1][-1] += data
+
+    def attributes(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def check_self_contained(page):
+    assert not {'script', 'link', 'iframe', 'object', 'embed', 'base', 'form'} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith('on'), (tag, name)
+            if name in ('src', 'href', 'srcset', 'data', 'action', 'poster', 'background'):
+                assert value.startswith('data:image/') if tag == 'img' else value.startswith('#'), value[:80]
+    images = page.attributes('img')
+    for attributes in images:
+        assert attributes['alt']
+        kind, _, content = attributes['src'].partition(';base64,')
+        content = base64.b64decode(content, validate=True)
+        if kind == 'data:image/svg+xml':
+            root = ElementTree.fromstring(content)
+            assert root.tag.endswith('svg')
+            links = [value for node in root.iter() for name, value in node.attrib.items() if name.endswith('href')]
+            assert all(value.startswith('#') for value in links)
+        else:
+            assert kind == 'data:image/jpeg'
+            Image.open(io.BytesIO(content)).load()
+    return images
+
+
+def expected_rows(table):
+    """The result table that a report's table should show."""
+    rows = [['r', 'images', 'instances', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']]
+    for name, row in [('all images', table['all']), *((bucket['name'].replace('r=', ''), bucket) for bucket in table['buckets'])]:
+        cells = [name, str(row['images']), str(row['instances'])]
+        for key in rows[0][3:]:
+            text = '-' if row[key] is None else f'{row[key]:.3f}'
+            if row.get(f'{key}_ci'):
+                text += ' {:.3f}–{:.3f}'.format(*row[f'{key}_ci'])
+            cells.append(text)
+        rows.append(cells)
+    return rows
+
+
+@pytest.mark.parametrize('options', [{}, dict(empty=(2,)), dict(empty=(0, 1, 2, 3)), dict(intervals=False),
+                                     dict(iou_types=('bbox',)), dict(iou_types=('segm',), unit='instance'), dict(edges=(.5, 1))])
+def test_page_of_one_run_is_self_contained_and_shows_the_numbers(options):
+    report = make_report(**options)
+    page = Page(render_page([Run('tied', report)]))
+    iou_types = [name for name in ('bbox', 'segm') if name in report]
+    shared = any(bucket['AP_shared'] is not None for bucket in report[iou_types[0]]['buckets'])
+    assert len(check_self_contained(page)) == 2 * len(iou_types) + 1 + shared * len(iou_types)  # curves, mix, shared
+    for iou_type in iou_types:
+        assert page.tables[iou_type] == expected_rows(report[iou_type])
+    assert 'total overlap area / total instance area' in page.text
+    assert 'covered' in page.text
+    assert f'{report[iou_types[0]]["all"]["AP"]:.3f}' in page.text
+    assert ('95 % intervals' in page.text) == (options.get('intervals', True))
+
+
+def test_how_the_intervals_were_made_is_said_of_each_run_where_it_differs():
+    reports = [make_report(seed, iou_types=('bbox',)) for seed in range(3)]
+    names = ('one', 'two', 'three')
+    made = '95 % intervals (percentile bootstrap over images, {} replicates, seed {})'.format
+    text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
+    assert text.count(made(1000, 0)) == 1
+    assert f'below a value: {made(1000, 0)}. AP of' in text
+    reports[1]['intervals'] = dict(reports[1]['intervals'], replicates=200, seed=7)
+    reports[2]['intervals'] = None
+    text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
+    assert f'below a value: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. AP of' in text
+
+
+def test_headline_is_the_bucket_of_the_papers_highest_ratio_and_its_change():
+    report = make_report(iou_types=('bbox',))
+    first, *_, last = report['bbox']['buckets']
+    text = ' '.join(Page(render_page([Run('tied', report)])).text.split())
+    assert f'bbox AP, images with r in [0.8,1] {last["AP"]:.3f}' in text
+    assert f'bbox AP, change {last["AP"] - first["AP"]:+.3f} from r = 0 to r in [0.8,1]'.replace(' -', ' −') in text
+
+
+def test_reports_written_before_still_make_a_page():
+    report = make_old_report()
+    page = Page(render_page([Run('old', report)]))
+    assert len(check_self_contained(page)) == 4
+    assert page.tables['segm'] == expected_rows(report['segm'])
+    assert 'Controls' not in page.text
+
+
+def test_controls_show_mix_and_shared_categories():
+    report = make_report(iou_types=('bbox',))
+    text = render_page([Run('tied', report)])
+    rows = text.partition('<h3>Controls</h3>')[2]
+    assert 'the same 3 categories' in rows
+    for bucket in report['bbox']['buckets']:
+        for key in ('instances_small', 'instances_medium', 'instances_large'):
+            assert f'<td>{bucket[key]}</td>' in rows
+        for key in ('AP', 'AP_shared', 'AP50_shared', 'AP75_shared'):
+            assert f'<td>{bucket[key]:.3f}</td>' in rows
+
+
+def test_several_runs_stand_side_by_side():
+    runs = [Run(f'run {seed}', make_report(seed, iou_types=('bbox',))) for seed in range(3)]
+    page = Page(render_page(runs))
+    check_self_contained(page)
+    table = page.tables['bbox, all runs']
+    assert table[0] == ['r', *(f'{key}run {seed}' for key in ('AP', 'AP75') for seed in range(3))]
+    for number, row in enumerate(table[2:]):
+        expected = [run.report['bbox']['buckets'][number][key] for key in ('AP', 'AP75') for run in runs]
+        assert [float(cell.split()[0]) for cell in row[1:]] == pytest.approx(expected, abs=5e-4)
+    for run in runs:
+        assert page.tables[f'bbox, {run.name}'] == expected_rows(run.report['bbox'])
+    gains = page.tables['High occlusion: images with r in [0.8,1]']
+    last = [run.report['bbox']['buckets'][-1] for run in runs]
+    assert gains[1][5:] == ['', '']
+    for row, bucket in zip(gains[2:], last[1:], strict=True):
+        expected = [f'{bucket[key] - last[0][key]:+.3f}'.replace('-', '−') for key in ('AP', 'AP75')]
+        assert row[5:] == expected
+
+
+def test_further_evaluations_have_their_own_sections():
+    further = [make_report(5, edges=(0, 1), unit='instance', iou_types=('bbox',))]
+    further[0]['definition'] = 'covered, same category'
+    page = Page(render_page([Run('tied', make_report(iou_types=('bbox',), further=further))]))
+    check_self_contained(page)
+    assert 'AP over r: covered, same category, by instance' in page.text
+    assert 'Only instances of the same category count' in page.text
+    anchors = {attributes['href'][1:] for attributes in page.attributes('a')}
+    assert anchors <= {attributes['id'] for _, attributes in page.tags if 'id' in attributes}
+    assert len(anchors) == 2
+
+
+def test_runs_that_cannot_be_compared_are_named():
+    first = Run('first', make_report())
+    for other, message in ((make_report(edges=(0, 1)), 'same buckets'), (make_report(iou_types=('bbox',)), 'same IoU types'),
+                           (make_report(unit='instance'), 'same ratio'), (make_report(empty=(1,)), 'same images and instances')):
+        with pytest.raises(ValueError, match=message):
+            render_page([first, Run('second', other)])
+    with pytest.raises(ValueError, match='at least one run'):
+        render_page([])
+
+
+HOSTILE = '</title><script>alert(1)</script><img src="http://example.org/x" onerror="y">&amp; $x_1$ _'
+
+
+def test_hostile_names_are_text(tmp_path):
+    reports = [make_report(seed, iou_types=('bbox',)) for seed in range(2)]
+    reports[0]['data'] = HOSTILE
+    page = Page(render_page([Run(HOSTILE, reports[0]), Run(f'_{HOSTILE}', reports[1])],
+                            drawn(tmp_path, HOSTILE, 'a"><script>.png')))
+    check_self_contained(page)
+    assert f'bbox, {HOSTILE}' in page.tables
+    assert 'a"><script>.png: r = 0.50' in page.text
+
+
+def drawn(folder, category='thing', file_name='a.png'):
+    """The one image of a data set, whose one prediction is false."""
+    Image.new('RGB', (64, 48), 'gray').save(folder / file_name)
+    box = dict(category_id=3, iscrowd=0, bbox=[8, 8, 16, 16], area=256, segmentation=[[8, 8, 24, 8, 24, 24, 8, 24]])
+    data = dict(images=[dict(id=5, height=48, width=64, file_name=file_name)], categories=[dict(id=3, name=category)],
+                annotations=[dict(box, id=1, image_id=5), dict(box, id=2, image_id=5, bbox=[16, 8, 16, 16])])
+    ground_truth = read_ground_truth(data)
+    zero = torch.tensor([0])
+    shown = partial(shown_in, shown_table(zero, zero, torch.tensor([.9]), torch.tensor([[40., 20., 60., 40.]])))
+    groups = [Group('r = 0', torch.tensor([False]), ImageErrors(*torch.tensor([[0], [2], [1]]))),
+              Group('r in [0.5,1]', torch.tensor([True]), ImageErrors(*torch.tensor([[0], [2], [1]])))]
+    return worst_examples(ground_truth, groups, [.5], shown, image_paths(ground_truth, folder).__getitem__, 'segm')
+
+
+def test_worst_images_are_shown_with_their_counts(tmp_path):
+    page = Page(render_page([Run('tied', make_report())], drawn(tmp_path)))
+    jpegs = [image for image in check_self_contained(page) if image['src'].startswith('data:image/jpeg')]
+    assert len(jpegs) == 1
+    assert (jpegs[0]['width'], jpegs[0]['height']) == ('480', '360')
+    assert 'a.png: r = 0.50, F1 0.00; 0 of 2 found, 2 missed, 1 false' in page.text
+    assert 'counted by segm at IoU 0.5' in page.text
+
+
+def test_without_pictures_the_page_says_how_to_get_them():
+    assert '--images FOLDER' in Page(render_page([Run('tied', make_report())])).text
+
+
+def test_a_failure_leaves_the_old_page(tmp_path, monkeypatch):
+    path = tmp_path / 'report.html'
+    assert write_page(path, [Run('tied', make_report())]) == path
+    before = path.read_bytes()
+    monkeypatch.setattr('pathlib.Path.write_text', lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_page(path, [Run('other', make_report(1))])
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_reports_give_the_same_page():
+    assert render_page([Run('tied', make_report())]) == render_page([Run('tied', make_report())])

@@ -1,0 +1,109 @@
+"""The choice of worst images against hand-made cases and a brute-force count."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmtied.evaluation.accumulate import Positives, Records
+from mmtied.evaluation.evaluate import match_detections
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.reporting.shown_detections import shown_table
+from mmtied.evaluation.reporting.worst_images import SCORE_THRESHOLD, ImageErrors, count_errors, worst_images
+from mmtied.evaluation.targets import make_targets
+
+
+def box_iou(a, b):
+    width = max(0, min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0]))
+    height = max(0, min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1]))
+    return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
+
+
+def brute_force(data, results, threshold):
+    """Found, missed and false of each image: greedy matching of what has the score, highest first, no crowds."""
+    counts = []
+    for image in data['images']:
+        free = [entry for entry in data['annotations'] if entry['image_id'] == image['id']]
+        total, found, false = len(free), 0, 0
+        here = [entry for entry in results if entry['image_id'] == image['id'] and entry['score'] >= threshold]
+        for entry in sorted(here, key=lambda entry: -entry['score']):
+            ious = [(box_iou(entry['bbox'], other['bbox']), other) for other in free
+                    if other['category_id'] == entry['category_id']]
+            best = max(ious, key=lambda pair: pair[0], default=(0, None))
+            if best[0] >= .5:
+                free.remove(best[1])
+                found += 1
+            else:
+                false += 1
+        counts.append((found, total - found, false))
+    return counts
+
+
+def random_case(seed):
+    rng = np.random.default_rng(seed)
+    data = dict(images=[dict(id=number, height=100, width=100) for number in range(12)],
+                categories=[dict(id=1, name='a'), dict(id=2, name='b')], annotations=[])
+    results = []
+    for image in range(12):
+        for _ in range(rng.integers(0, 6)):
+            box = [*rng.uniform(0, 50, 2), *rng.uniform(20, 45, 2)]
+            category = int(rng.integers(1, 3))
+            data['annotations'].append(dict(id=len(data['annotations']) + 1, image_id=image, category_id=category, bbox=box,
+                                            area=box[2] * box[3], iscrowd=0))
+            for _ in range(rng.integers(0, 3)):
+                moved = [float(value) for value in np.array(box) + rng.normal(0, 6, 4)]
+                moved[2:] = [max(value, 1.) for value in moved[2:]]
+                results.append(dict(image_id=image, category_id=int(rng.choice([category, category, 1])), bbox=moved,
+                                    score=float(rng.random())))
+    results.append(dict(image_id=0, category_id=1, bbox=[0., 0., 5., 5.], score=.9))
+    return data, results
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_errors_and_choice_equal_brute_force(seed):
+    data, results = random_case(seed)
+    ground_truth = read_ground_truth(data)
+    categories = ground_truth.select_categories()
+    targets = make_targets(ground_truth, categories)
+    records = match_detections(make_detections(results, ground_truth, 'bbox'), ground_truth, targets, categories, 100)
+    errors = count_errors(records, targets.positives(), 12, score_threshold=.4)
+    expected = brute_force(data, results, .4)
+    assert [tuple(int(column[image]) for column in errors) for image in range(12)] == expected
+
+    members = torch.from_numpy(np.random.default_rng(seed).random(12) < .7)
+    ranking = []
+    for image, (found, missed, false) in enumerate(expected):
+        if members[image] and missed + false:
+            ranking.append((2 * found / (2 * found + missed + false), -(found + missed), image))
+    assert worst_images(errors, members, 4) == [image for _, _, image in sorted(ranking)[:4]]
+
+
+def test_lowest_f1_then_most_instances_then_first_in_the_file():
+    found, missed, false = torch.tensor([[1, 0, 0, 4, 0, 0, 0], [1, 2, 9, 0, 2, 0, 0], [0, 0, 0, 0, 5, 3, 0]])
+    errors = ImageErrors(found, missed, false)
+    everything = torch.ones(7, dtype=torch.bool)
+    assert worst_images(errors, everything, 10) == [2, 1, 4, 5, 0]  # 3 has no error, 6 nothing at all
+    assert worst_images(errors, everything, 2) == [2, 1]
+    assert worst_images(errors, torch.tensor([True, False, False, True, False, False, True])) == [0]
+    assert worst_images(errors, torch.zeros(7, dtype=torch.bool)) == []
+
+
+def test_a_detection_of_exactly_the_threshold_counts_and_is_shown():
+    score = torch.tensor([SCORE_THRESHOLD, np.nextafter(SCORE_THRESHOLD, 0)], dtype=torch.float64)
+    zero, bits = torch.tensor([0, 0]), torch.zeros(2, 1, dtype=torch.int16)
+    records = Records(zero, zero, torch.arange(2), score, bits, bits)
+    positives = Positives(zero[:0], zero[:0], torch.ones(0, 1, dtype=torch.bool))
+    assert count_errors(records, positives, 1).false.tolist() == [1]
+    assert shown_table(zero, zero, score, torch.tensor([[0., 0., 1., 1.]] * 2))[:, 2].tolist() == [SCORE_THRESHOLD]
+
+
+def test_crowds_are_neither_missed_nor_make_detections_false():
+    box = [10., 10., 40., 40.]
+    data = dict(images=[dict(id=1, height=100, width=100)], categories=[dict(id=1, name='a')],
+                annotations=[dict(id=1, image_id=1, category_id=1, bbox=box, area=1600, iscrowd=1)])
+    ground_truth = read_ground_truth(data)
+    categories = ground_truth.select_categories()
+    targets = make_targets(ground_truth, categories)
+    results = [dict(image_id=1, category_id=1, bbox=box, score=.9), dict(image_id=1, category_id=1, bbox=box, score=.8)]
+    records = match_detections(make_detections(results, ground_truth, 'bbox'), ground_truth, targets, categories, 100)
+    assert [column.tolist() for column in count_errors(records, targets.positives(), 1)] == [[0], [0], [0]]
