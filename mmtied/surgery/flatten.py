@@ -4,6 +4,7 @@ The graph says in which order layers run, whatever they are called and wherever 
 classes that it was read from.
 """
 
+import operator
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -61,13 +62,22 @@ def _trace(reader: fx.Tracer, module: nn.Module) -> fx.Graph:
         graph = reader.trace(module)
     except _UNREADABLE as error:
         raise UnreadableError(f'{type(module).__name__}: torch.fx cannot read its forward: {error}') from error
+    _erase_questions(graph)
     graph._tracer_cls = None  # pickles would name the reader's class, and need this package
     next(iter(reversed(graph.nodes))).type = None  # the forward's annotation, which TorchScript may not know: tuple[Tensor, ...]
     return graph
 
 
 class _Reader(fx.Tracer):
-    """Reads through every module that is not torch's own, where it can."""
+    """Reads through every module that is not torch's own, where it can.
+
+    Questions about where and how a tensor lies in memory choose between ways to compute the same, so any answer is right.
+    """
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        if obj.node.target in (operator.eq, operator.ne) and _is_layout(obj.node.args[0]):
+            return False  # not on the CPU, and no other format than the one that the code expects
+        return obj.node.target == 'is_contiguous' or super().to_bool(obj)
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> object:
         rewritten = _FORWARDS.get(f'{type(m).__module__}.{type(m).__qualname__}')
@@ -86,6 +96,22 @@ class _ChildReader(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) is not nn.Sequential and not isinstance(m, fx.GraphModule)
+
+
+def _is_layout(value: object) -> bool:
+    """Whether a node is a tensor's device, the type of one, or a stride."""
+    if not isinstance(value, fx.Node):
+        return False
+    return value.target == 'stride' or (value.target is getattr and value.args[1] in ('device', 'type'))
+
+
+def _erase_questions(graph: fx.Graph) -> None:
+    """Drop what was asked about layouts and is used no more, so that nobody but the next layer seems to need a tensor."""
+    for node in reversed(list(graph.nodes)):
+        asked = _is_layout(node) or node.target == 'is_contiguous' or (
+            node.target in (operator.eq, operator.ne) and _is_layout(node.args[0]))
+        if asked and not node.users:
+            graph.erase_node(node)
 
 
 def _after(graph: fx.Graph, last: fx.Node) -> Iterable[fx.Node]:
