@@ -32,11 +32,16 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
     parser.add_argument('--work-dir', help="where results go; default work_dirs/<config's name>")
-    parser.add_argument('--cfg-options', nargs='+', action=_Settings, metavar='KEY=VALUE',
-                        help="override settings of the config, for example train_cfg.max_epochs=1 'data.list=[a,b]'")
+    add_cfg_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that overrides settings of the config."""
+    parser.add_argument('--cfg-options', nargs='+', action=_Settings, metavar='KEY=VALUE',
+                        help="override settings of the config, for example train_cfg.max_epochs=1 'data.list=[a,b]'")
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:

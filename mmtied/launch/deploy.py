@@ -1,0 +1,127 @@
+"""Write the deployed form of what can run alone in a trained model: a classifier, or a detector's backbone and neck."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from mmtied.atomic import atomic_path
+from mmtied.compat import require
+from mmtied.layers.blocks import check_positive
+from mmtied.surgery import deploy
+
+from .weights import check_checkpoint, check_model, read_state_dict
+
+FORMATS = ('torchscript', 'onnx', 'state')
+#: How far outputs may be from the model's, in units of the largest output where that is above one.
+TOLERANCE = 1e-4
+
+
+class Deployment(NamedTuple):
+    """What was written: its parts, its counts before and after, and how far its outputs are from the model's."""
+
+    parts: list[str]
+    parameters: tuple[int, int]
+    modules: tuple[int, int]
+    difference: float
+    largest_output: float
+
+
+def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file_format: str = 'torchscript',
+                   shape: Sequence[int] = (224, 224), batch: int = 1, backbone_only: bool = False) -> Deployment:
+    """Build a model, deploy what of it runs alone, and write that once its outputs are those of the model.
+
+    Args:
+        cfg: A config with a model of mmdet or mmpretrain.
+        checkpoint: The trained model's checkpoint.
+        target: File to write, whole or not at all; one that exists is replaced.
+        file_format: One of `FORMATS`; 'state' is the state_dict of the deployed parts.
+        shape: Height and width of the images that the file is made and checked with.
+        batch: Number of these images. It stays open in the file.
+        backbone_only: Leave out the neck and a classifier's head.
+
+    Raises:
+        ValueError: Files or settings that do not fit, or outputs that differ by more than `TOLERANCE`; nothing is written then.
+    """
+    target = Path(target)
+    check_positive('deploy', batch=batch, height=shape[0], width=shape[1])
+    if file_format not in FORMATS:
+        raise ValueError(f'deploy: format {file_format!r}, expected one of {", ".join(FORMATS)}')
+    if target.is_dir():
+        raise ValueError(f'{target} is a folder; name a file to write, such as {target / "deployed.pt"}')
+    if target.exists() and Path(checkpoint).exists() and target.samefile(checkpoint):
+        raise ValueError(f'{target} is the checkpoint itself; name another file to write')
+    check_checkpoint(checkpoint, 'checkpoint')
+    if file_format == 'onnx':
+        for package in ('onnxscript', 'onnxruntime'):
+            require(package, '--format onnx, which writes a file and runs it once,')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        model = MODELS.build(cfg.model)
+    check_model(model, checkpoint)
+    model.load_state_dict(read_state_dict(checkpoint, 'checkpoint'), strict=False)
+    parts = runnable_parts(model, cfg.get('default_scope') == 'mmpretrain', backbone_only).eval()
+    image = torch.randn(batch, 3, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), atomic_path(target) as temporary:
+        expected = _levels(parts(image))
+        deployed = deploy(parts)
+        run = _WRITERS[file_format](deployed, image, temporary)
+        difference, largest = _compare(_levels(run(image)), expected)
+        if not difference <= TOLERANCE * max(1., largest):
+            raise ValueError(f'{target} is not written: outputs differ by up to {difference:.2g} at values up to {largest:.3g}, '
+                             f'expected at most {TOLERANCE:g} of them; are the weights of a trained model?')
+    both = (parts, deployed)
+    return Deployment([name for name, _ in parts.named_children()],
+                      tuple(sum(parameter.numel() for parameter in each.parameters()) for each in both),
+                      tuple(len(list(each.modules())) for each in both), difference, largest)
+
+
+def runnable_parts(model: nn.Module, classifier: bool, backbone_only: bool = False) -> nn.Sequential:
+    """The parts of a model that turn images into features, or for a classifier into scores.
+
+    Raises:
+        ValueError: The model has no backbone.
+    """
+    names = ('backbone', ) if backbone_only else ('backbone', 'neck', 'head') if classifier else ('backbone', 'neck')
+    parts = OrderedDict((name, getattr(model, name)) for name in names if isinstance(getattr(model, name, None), nn.Module))
+    if 'backbone' not in parts:
+        raise ValueError(f'{type(model).__name__} has no backbone; expected a detector of mmdet or a classifier of mmpretrain')
+    return nn.Sequential(parts)
+
+
+def _write_torchscript(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tensor], object]:
+    torch.jit.trace(model, image, check_trace=False).save(str(path))
+    return torch.jit.load(str(path))
+
+
+def _write_onnx(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tensor], object]:
+    # An example of one image would close the batch where torch specialises a size of one.
+    image = image if len(image) > 1 else image.repeat(2, 1, 1, 1)
+    torch.onnx.export(model, (image, ), str(path), input_names=['image'], dynamo=True, verbose=False, external_data=False,
+                      dynamic_shapes=({0: torch.export.Dim.DYNAMIC}, ))
+    import onnxruntime
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    return lambda images: [torch.from_numpy(level) for level in session.run(None, {'image': images.numpy()})]
+
+
+def _write_state(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tensor], object]:
+    torch.save({'state_dict': model.state_dict()}, path)
+    return model
+
+
+_WRITERS = {'torchscript': _write_torchscript, 'onnx': _write_onnx, 'state': _write_state}
+
+
+def _levels(outputs: Tensor | Iterable) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else [level for output in outputs for level in _levels(output)]
+
+
+def _compare(got: list[Tensor], expected: list[Tensor]) -> tuple[float, float]:
+    """The largest difference and the largest value, of the level where they are furthest apart in relation."""
+    pairs = [(float((mine - theirs).abs().max()), float(theirs.abs().max())) for mine, theirs in zip(got, expected, strict=True)]
+    return next((pair for pair in pairs if pair[0] != pair[0]), max(pairs, key=lambda pair: pair[0] / max(1., pair[1])))

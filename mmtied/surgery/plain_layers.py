@@ -1,0 +1,167 @@
+"""The layers of this package as modules of torch.nn with the same outputs, for inference.
+
+A tied convolution becomes a grouped one: a normalisation that is folded into it scales every output channel by its own factor,
+and its blocks share no weights after that. Groups thinner than `FULL_WIDTH` channels are joined to wider ones with zeros between
+them, because a vector register or a tensor core holds that many channels and costs the same half empty. What is cheaper tied
+stays tied: a `TFC` (one small matrix product over a view of its input), and filters combined from a basis where the basis and the
+coefficients together need fewer multiply-adds than the combined filter.
+
+These rules count arithmetic, no times: multiply-adds for a basis, lanes for thin groups.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mmtied.layers import IGC, TBC, TFC, TGC, SharedBasisConv, SharedConv2d, SumFusion
+from mmtied.layers.interleaved_conv import _CHEAP_ZEROS
+from mmtied.layers.tied_conv import _TiedConv2d
+
+from .fold_norm import fold, is_foldable_norm
+from .freeze_groups import PermutedConv2d
+
+#: float32 channels in the widest vector register (AVX-512), and bfloat16 ones in a tile of a tensor core.
+FULL_WIDTH = 16
+
+
+class Select(nn.Module):
+    """Channels in another order. It is traced away: `deploy` leaves torch's own index_select of it."""
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer('order', order)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H, W)."""
+        return x.index_select(-3, self.order)
+
+
+def plain_layer(layer: nn.Module) -> nn.Module | None:
+    """What computes the same as a layer of this package, or None for any other module.
+
+    Example:
+        >>> plain_layer(TBC(64, 64, 3, padding=1, num_blocks=2))
+        Conv2d(64, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=2)
+        >>> plain_layer(TBC(64, 64, 3, padding=1, num_blocks=8))  # groups of 8 channels are joined to groups of 16
+        Conv2d(64, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=4)
+    """
+    make = _PLAIN.get(type(layer))
+    return None if make is None else make(layer)
+
+
+def join_groups(weight: Tensor, groups: int, joined: int) -> Tensor:
+    """The weight of a convolution with fewer groups that computes the same: zeros stand between groups that were joined.
+
+    Args:
+        weight: (C_out, C_in / groups, k, k).
+        groups: G.
+        joined: The new number of groups, a divisor of G.
+
+    Returns:
+        (C_out, C_in / joined, k, k).
+
+    Example:
+        >>> join_groups(torch.tensor([1., 2.]).view(2, 1, 1, 1), groups=2, joined=1).flatten(1).tolist()
+        [[1.0, 0.0], [0.0, 2.0]]
+    """
+    together = groups // joined
+    blocks = weight.unflatten(0, (joined, together, -1))  # (joined, together, c_out, c_in, k, k)
+    wide = torch.diag_embed(blocks.movedim(1, -1))  # (joined, c_out, c_in, k, k, together, together)
+    return wide.permute(0, 5, 1, 6, 2, 3, 4).flatten(3, 4).flatten(0, 2)
+
+
+def wide_groups(in_channels: int, out_channels: int, groups: int) -> int:
+    """The largest divisor of `groups` that leaves at least `FULL_WIDTH` channels on both sides of a group, or 1.
+
+    Example:
+        >>> wide_groups(256, 256, 2), wide_groups(32, 32, 8), wide_groups(8, 8, 4)
+        (2, 2, 1)
+    """
+    thinner = min(in_channels, out_channels)
+    return next((count for count in range(groups, 1, -1) if groups % count == 0 and thinner // count >= FULL_WIDTH), 1)
+
+
+def make_conv(weight: Tensor, bias: Tensor | None, like: nn.Module, groups: int = 1) -> nn.Conv2d:
+    """A Conv2d with given weights, and the stride, padding and dilation of another convolution."""
+    conv = nn.Conv2d(weight.size(1) * groups, weight.size(0), tuple(weight.shape[2:]), like.stride, like.padding, like.dilation,
+                     groups, bias is not None, getattr(like, 'padding_mode', 'zeros'), device='meta')
+    conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return conv
+
+
+def _plain_pointwise(weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
+    return make_conv(weight, bias, nn.Conv2d(1, 1, 1, device='meta'), groups)
+
+
+def _tied_conv(layer: _TiedConv2d) -> nn.Conv2d:
+    groups, weight = layer.groups * layer.num_blocks, layer.expanded_weight()
+    if layer.num_blocks > 1:
+        joined = wide_groups(layer.in_channels, layer.out_channels, groups)
+        groups, weight = joined, join_groups(weight, groups, joined)
+    return make_conv(weight, layer.expanded_bias(), layer, groups)
+
+
+def _tied_linear(layer: TFC) -> nn.Module:
+    linear = nn.Linear(*reversed(layer.weight.shape), layer.bias is not None, device='meta')
+    for name, value in layer.named_parameters():
+        setattr(linear, name, nn.Parameter(value.detach().clone(), requires_grad=False))
+    if layer.num_blocks == 1:
+        return linear
+    return nn.Sequential(nn.Unflatten(-1, (layer.num_blocks, linear.in_features)), linear, nn.Flatten(-2))
+
+
+def _sum_fusion(layer: SumFusion) -> nn.Conv2d:
+    return make_conv(layer.weight.unflatten(0, (layer.num_branches, -1)).sum(0), layer.bias, layer)
+
+
+def _shared_conv(layer: SharedConv2d) -> nn.Conv2d:
+    return make_conv(layer.filters.weight, None, layer)
+
+
+def _shared_basis(layer: SharedBasisConv) -> nn.Module:
+    basis, coefficients = make_conv(layer.basis_weight(), None, layer), layer.coefficients
+    steps = [basis]
+    if layer.norm is not None:
+        if not is_foldable_norm(layer.norm):
+            return nn.Sequential(basis, layer.norm, coefficients)
+        steps = [fold(basis, layer.norm)]
+    mixing = coefficients.weight.flatten(1)
+    if steps[0].weight.numel() + mixing.numel() < mixing.size(0) * basis.weight[0].numel():
+        return nn.Sequential(*steps, _plain_pointwise(coefficients.weight, coefficients.bias))
+    combined, bias = torch.einsum('tr,rskl->tskl', mixing, steps[0].weight), coefficients.bias
+    if steps[0].bias is not None:
+        bias = mixing @ steps[0].bias + (0 if bias is None else bias)
+    return make_conv(combined, bias, layer)
+
+
+def _interleaved(layer: IGC) -> nn.Module:
+    num_primary, num_secondary = layer.partitions
+    primary = make_conv(layer.primary.weight, None, layer.primary, layer.primary.groups)
+    if num_primary == 1 or num_primary * (num_secondary - 1) <= _CHEAP_ZEROS:  # the measured bound of the layer itself
+        return nn.Sequential(primary, _plain_pointwise(layer._permuted_secondary_weight(), layer.composed_bias()))
+    there = torch.arange(layer.out_channels, device=layer.primary.weight.device).view(num_primary, num_secondary).T.flatten()
+    secondary = _plain_pointwise(layer.secondary.weight, layer.secondary.bias, num_secondary)
+    return nn.Sequential(primary, Select(there), secondary, Select(there.argsort()))
+
+
+def _permuted(layer: PermutedConv2d) -> nn.Module:
+    order = layer.output_places.argsort()
+    weight, bias = layer.weight, layer.bias
+    if hasattr(layer, 'output_order'):  # rows stand in the order of the outputs then, else group by group
+        weight, bias = weight[order], None if bias is None else bias[order]
+    return nn.Sequential(Select(layer.input_order), make_conv(weight, bias, layer, layer.groups), Select(layer.output_places))
+
+
+_PLAIN: dict[type[nn.Module], Callable[[nn.Module], nn.Module]] = {
+    TBC: _tied_conv,
+    TGC: _tied_conv,
+    TFC: _tied_linear,
+    SumFusion: _sum_fusion,
+    SharedConv2d: _shared_conv,
+    SharedBasisConv: _shared_basis,
+    IGC: _interleaved,
+    PermutedConv2d: _permuted,
+}

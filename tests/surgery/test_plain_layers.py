@@ -1,0 +1,106 @@
+"""Each layer of the package against its plain form, alone and with a normalisation folded in."""
+
+import pytest
+import torch
+from deploy_cases import difference, packages, shake
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mmtied.layers import IGC, TFC, TGC, DGConv, FilterBasis, SharedBasisConv, SharedConv2d, SumFusion
+from mmtied.surgery import deploy, freeze_groups
+from mmtied.surgery.plain_layers import join_groups, wide_groups
+
+BASIS = FilterBasis(16, 8, kernel_size=3)
+WIDE_BASIS = FilterBasis(16, 32, kernel_size=3)
+
+
+def closed(layer: DGConv, *gates: float) -> DGConv:
+    layer.gates.data.copy_(torch.tensor(gates))
+    return layer
+
+
+LAYERS = {
+    'SharedConv2d': SharedConv2d(16, 8, 3, padding=1, filters=BASIS),
+    'SharedBasisConv': SharedBasisConv(16, 24, 3, padding=1, filters=BASIS, num_unique=2),
+    'SharedBasisConv, norm': SharedBasisConv(16, 24, 3, padding=1, filters=BASIS, norm=shake(nn.BatchNorm2d(8))),
+    'SharedBasisConv, group norm': SharedBasisConv(16, 24, 3, padding=1, filters=BASIS, norm=nn.GroupNorm(2, 8)),
+    'SharedBasisConv, wide': SharedBasisConv(16, 8, 3, stride=2, bias=False, filters=WIDE_BASIS, norm=shake(nn.BatchNorm2d(32))),
+    'SumFusion': SumFusion(16, 24, 3, padding=1, num_branches=3),
+    'IGC, few zeros': IGC(16, 24, 3, padding=1, num_primary=8),
+    'IGC, shuffled': IGC(16, 256, 3, stride=2, num_primary=16),
+    'IGC, one partition': IGC(16, 24, 3, num_primary=1),
+    'DGConv': closed(DGConv(16, 32, 3, padding=1), -1, 1, -1, -1),
+    'DGConv, neighbours': closed(DGConv(16, 32, 3, padding=1), -1, -1, 1, 1),
+    'DGConv, frozen': freeze_groups(closed(DGConv(16, 32, 3), 1, -1, 1, -1)),
+}
+WIDTHS = {'SharedConv2d': 8, 'SharedBasisConv, wide': 8, 'IGC, shuffled': 256, **dict.fromkeys(
+    ('DGConv', 'DGConv, neighbours', 'DGConv, frozen'), 32)}
+
+
+@pytest.mark.parametrize('with_norm', [False, True])
+@pytest.mark.parametrize('name', LAYERS)
+def test_layer(name, with_norm):
+    torch.nn.init.normal_(LAYERS[name].bias) if getattr(LAYERS[name], 'bias', None) is not None else None
+    model = nn.Sequential(LAYERS[name], *([shake(nn.BatchNorm2d(WIDTHS.get(name, 24)))] if with_norm else []))
+    deployed = deploy(model)
+    assert difference(model, deployed, torch.randn(2, 16, 9, 7)) < 1e-5
+    assert packages(deployed) == {'torch'}
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in deployed.modules())
+
+
+@pytest.mark.parametrize(('name', 'convs'), [
+    ('SharedBasisConv', 2), ('SharedBasisConv, norm', 2), ('SharedBasisConv, wide', 1), ('IGC, one partition', 2)])
+def test_what_takes_fewer_multiply_adds_is_kept(name, convs):
+    deployed = deploy(nn.Sequential(LAYERS[name]))
+    assert sum(isinstance(module, nn.Conv2d) for module in deployed.modules()) == convs
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_tied_convolution_and_norm(data):
+    """Eq. 3 and 4 with any sizes, and a normalisation that unties the blocks."""
+    def choose(*choices):
+        return data.draw(st.sampled_from(choices))
+
+    groups, blocks, kernel = choose(1, 2, 3), choose(1, 2, 4), choose(1, 3)
+    parts = groups * blocks
+    layer = TGC(parts * choose(1, 3, 16), parts * choose(1, 2, 16), kernel, choose(1, 2), padding=choose(0, 1),
+                dilation=choose(1, 2), groups=groups, bias=choose(True, False), num_blocks=blocks,
+                padding_mode=choose('zeros', 'reflect', 'circular'))
+    model = nn.Sequential(layer, shake(nn.BatchNorm2d(layer.out_channels, affine=choose(True, False)))).double()
+    deployed = deploy(model)
+    assert type(deployed[0]) is nn.Conv2d
+    assert type(deployed[1]) is nn.Identity
+    assert difference(model, deployed, torch.randn(2, layer.in_channels, 7, 6, dtype=torch.float64)) < 1e-10
+
+
+@settings(max_examples=20, deadline=None)
+@given(blocks=st.integers(1, 4), inside=st.integers(1, 3), outside=st.integers(1, 3), bias=st.booleans(),
+       leading=st.lists(st.integers(0, 3), max_size=2))
+def test_tied_linear_stays_tied(blocks, inside, outside, bias, leading):
+    layer = TFC(blocks * inside, blocks * outside, bias, num_blocks=blocks)
+    deployed = deploy(layer)
+    x = torch.randn(*leading, blocks * inside)
+    torch.testing.assert_close(deployed(x), layer(x))
+    assert packages(deployed) == {'torch'}
+    assert sum(p.numel() for p in deployed.parameters()) == sum(p.numel() for p in layer.parameters())
+
+
+@settings(max_examples=30, deadline=None)
+@given(joined=st.integers(1, 3), together=st.integers(1, 3), inside=st.integers(1, 3), outside=st.integers(1, 3))
+def test_joined_groups_compute_the_same(joined, together, inside, outside):
+    groups = joined * together
+    weight = torch.randn(groups * outside, inside, 3, 3, dtype=torch.float64)
+    x = torch.randn(2, groups * inside, 5, 5, dtype=torch.float64)
+    torch.testing.assert_close(nn.functional.conv2d(x, join_groups(weight, groups, joined), groups=joined),
+                               nn.functional.conv2d(x, weight, groups=groups))
+
+
+def test_groups_are_as_thin_as_a_register_is_wide():
+    for channels, groups in [(256, 2), (32, 8), (64, 8), (48, 3), (96, 6)]:
+        joined = wide_groups(channels, channels, groups)
+        assert groups % joined == 0
+        assert channels // joined >= 16
+        finer = [count for count in range(joined + 1, groups + 1) if groups % count == 0]
+        assert all(channels // count < 16 for count in finer)

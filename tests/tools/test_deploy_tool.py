@@ -1,0 +1,155 @@
+"""tools/deploy.py as a user runs it: the file gives what the model gives, or there is no file."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import mmtied.launch.deploy as launch
+from mmtied.launch.config import load_config
+from mmtied.launch.deploy import runnable_parts
+from mmtied.surgery import deploy
+
+ROOT = Path(__file__).parents[2]
+DETECTOR = f'''
+_base_ = {str(ROOT / 'configs/mask_rcnn_tiedr50_2x.py')!r}
+model = dict(backbone=dict(base_channels=16, num_stages=2, out_indices=(0, 1)),
+             neck=dict(in_channels=[64, 128], out_channels=16, num_outs=2, norm_cfg=dict(type='BN')),
+             rpn_head=dict(in_channels=16, feat_channels=16),
+             roi_head=dict(bbox_head=dict(in_channels=16, fc_out_channels=16),
+                           mask_head=dict(in_channels=16, conv_out_channels=16)))
+'''
+CLASSIFIER = f'''
+_base_ = {str(ROOT / 'configs/imagenet/tiedr50_in1k.py')!r}
+model = dict(backbone=dict(base_channels=16, num_stages=2, out_indices=(1, )), head=dict(in_channels=128, num_classes=10))
+'''
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['deploy.py', *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / 'tools/deploy.py'), run_name='__main__')
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def trained(request, tmp_path):
+    """A config, a checkpoint for it with statistics of its own, and the model with these weights."""
+    kind = getattr(request, 'param', 'detector')
+    if kind == 'classifier':
+        pytest.importorskip('mmpretrain')
+    (tmp_path / 'config.py').write_text(CLASSIFIER if kind == 'classifier' else DETECTOR)
+    cfg = load_config(str(tmp_path / 'config.py'))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'model.pth')
+    return tmp_path / 'config.py', tmp_path / 'model.pth', model.eval()
+
+
+@pytest.mark.parametrize(('trained', 'names'), [('detector', 'backbone and neck'), ('classifier', 'backbone and neck and head')],
+                         indirect=['trained'])
+def test_torchscript_of_all_that_runs_alone(run, trained, names, tmp_path):
+    config, checkpoint, model = trained
+    out = tmp_path / 'new/deployed.pt'
+    code, printed, err = run(config, checkpoint, out, '--shape', 64, 96)
+    assert code == 0, err
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        got = torch.jit.load(str(out))(image)
+        expected = model(image) if names.endswith('head') else model.extract_feat(image)
+    for mine, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+    first, *counts, last = printed.splitlines()[-4:]
+    assert first == f'{out}: {names} as torchscript'
+    parts = runnable_parts(model, names.endswith('head'))
+    both = (parts, deploy(parts))
+    assert counts == ['parameters: {:,} before, {:,} after'.format(*(sum(p.numel() for p in m.parameters()) for m in both)),
+                      'modules: {:,} before, {:,} after'.format(*(len(list(m.modules())) for m in both))]
+    assert last.startswith('largest difference of outputs: ')
+
+
+def test_state_dict_for_a_deployed_backbone(run, trained, tmp_path):
+    config, checkpoint, model = trained
+    code, printed, err = run(config, checkpoint, tmp_path / 'state.pth', '--format', 'state', '--backbone-only',
+                             '--shape', 64, 64)
+    assert code == 0, err
+    assert 'state.pth: backbone as state' in printed
+    weights = torch.load(tmp_path / 'state.pth', weights_only=True)['state_dict']
+    fresh = MODELS.build(load_config(str(config)).model.backbone)
+    deployed = deploy(torch.nn.ModuleDict({'backbone': fresh}))
+    deployed.load_state_dict(weights)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for mine, theirs in zip(deployed['backbone'](image), model.backbone(image), strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+def test_onnx_takes_other_batches(run, trained, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    config, checkpoint, model = trained
+    out = tmp_path / 'deployed.onnx'
+    code, _, err = run(config, checkpoint, out, '--format', 'onnx', '--shape', 64, 64,
+                       '--cfg-options', 'model.backbone.frozen_stages=-1')
+    assert code == 0, err
+    session = onnxruntime.InferenceSession(str(out), providers=['CPUExecutionProvider'])
+    image = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        for mine, theirs in zip(session.run(None, {'image': image.numpy()}), model.extract_feat(image), strict=True):
+            torch.testing.assert_close(torch.from_numpy(mine), theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('off_by', [1., float('nan')])
+def test_outputs_that_differ_are_not_written(run, trained, tmp_path, monkeypatch, off_by):
+    def wrong(model):
+        deployed = deploy(model)
+        next(parameter for name, parameter in deployed.named_parameters() if name.endswith('bias')).data += off_by
+        return deployed
+
+    monkeypatch.setattr(launch, 'deploy', wrong)
+    out = tmp_path / 'deployed.pt'
+    out.write_text('old')
+    code, _, err = run(*trained[:2], out, '--shape', 64, 64)
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f'error: {out} is not written: outputs differ by up to ')
+    assert out.read_text() == 'old'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'deployed.pt', 'model.pth']
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'checkpoint': 'nowhere.pth'}, 'checkpoint nowhere.pth: no such file'),
+    ({'config': 'nowhere.py'}, 'config nowhere.py not found'),
+    ({'out': '.'}, '. is a folder; name a file to write, such as deployed.pt'),
+    ({'out': 'model.pth'}, 'model.pth is the checkpoint itself; name another file to write'),
+    ({'more': ['--batch', 0]}, 'deploy: batch=0, expected a positive integer'),
+    ({'more': ['--shape', 64, -1]}, 'deploy: width=-1, expected a positive integer'),
+    ({'more': ['--cfg-options', 'model.backbone.base_channels=32']},
+     "checkpoint model.pth: the checkpoint does not fit the config's"),
+])
+def test_mistakes_are_one_line_and_exit_code_2(run, trained, tmp_path, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    files = {'config': 'config.py', 'checkpoint': 'model.pth', 'out': 'out.pt', **change}
+    before = (tmp_path / 'model.pth').read_bytes()
+    code, _, err = run(files['config'], files['checkpoint'], files['out'], *change.get('more', []))
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f'error: {message}')
+    assert (tmp_path / 'model.pth').read_bytes() == before
+    assert not (tmp_path / 'out.pt').exists()
