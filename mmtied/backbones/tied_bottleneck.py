@@ -5,11 +5,13 @@ table; this structure was fitted to every parameter and FLOP figure that it prin
 """
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmtied.layers import TBC, TGC
+from mmtied.layers.tied_ways import block_diagonal
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
 from .folded_norm import ConvNorm, can_fold, convolve_scaled, runs_eagerly_on_cpu, scale_and_shift
@@ -17,6 +19,8 @@ from .folded_norm import ConvNorm, can_fold, convolve_scaled, runs_eagerly_on_cp
 #: How the mixer joins the splits' outputs: before two 1x1 convolutions that feed the exit (Table 6), or before one whose output
 #: is added back to every split.
 MIXER_FUSIONS = ('sum', 'concat', 'none', 'add_back')
+#: Splits of at most so many channels are faster together, with zeros between their blocks, than cut out and put back (measured).
+JOINED_WIDTH = 40
 
 
 class TiedSplits(BaseModule):
@@ -51,14 +55,23 @@ class TiedSplits(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each split and join them again."""
+        if runs_eagerly_on_cpu(x) and not torch.is_grad_enabled() and all(can_fold(conv, self.norm) for conv in self.convs):
+            return self.activate(self._convolve_folded(x))
         parts = x.chunk(len(self.convs), dim=1)
-        if runs_eagerly_on_cpu(x) and all(can_fold(conv, self.norm) for conv in self.convs):
-            scales, shifts = (values.chunk(len(self.convs)) for values in scale_and_shift(self.norm))
-            outputs = [convolve_scaled(part, conv, scale, shift)
-                       for part, conv, scale, shift in zip(parts, self.convs, scales, shifts, strict=True)]
-            return self.activate(torch.cat(outputs, dim=1))
         joined = torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
         return self.activate(self.norm(joined))
+
+    def _convolve_folded(self, x: Tensor) -> Tensor:
+        """The splits with the normalisation folded in: thin ones as the groups of one convolution, others one by one."""
+        scale, shift = scale_and_shift(self.norm)
+        splits, first = len(self.convs), self.convs[0]
+        if x.size(1) <= splits * JOINED_WIDTH:
+            weight = torch.cat([block_diagonal(conv.weight, conv.geometry) for conv in self.convs])
+            weight *= scale.to(weight.dtype).view(-1, 1, 1, 1)
+            return F.conv2d(x, weight, shift.to(weight.dtype), first.stride, first.padding, first.dilation,
+                            splits * first.groups)
+        return torch.cat([convolve_scaled(*split) for split in zip(x.chunk(splits, dim=1), self.convs, scale.chunk(splits),
+                                                                   shift.chunk(splits), strict=True)], dim=1)
 
 
 def separate(x: Tensor, splits: int) -> Tensor:

@@ -65,12 +65,19 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One convolution with G groups and the block-diagonal weight: B times the multiply-adds, in the largest pieces."""
-    blocks = geometry.num_blocks
-    grouped_weight = weight.unflatten(0, (geometry.groups, -1))
-    diagonal = weight.new_zeros(geometry.groups, blocks, grouped_weight.size(1), blocks, *weight.shape[1:])
-    diagonal.diagonal(dim1=1, dim2=3).copy_(grouped_weight.unsqueeze(-1).expand(*grouped_weight.shape, blocks))
-    return F.conv2d(x, diagonal.flatten(3, 4).flatten(0, 2), None if bias is None else repeat_blocks(bias, geometry),
+    return F.conv2d(x, block_diagonal(weight, geometry), None if bias is None else repeat_blocks(bias, geometry),
                     geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+
+
+def block_diagonal(weight: Tensor, geometry: Geometry) -> Tensor:
+    """The weight of the convolution with G groups that computes the same: zeros stand between the blocks of a group.
+
+    Shape: (C_out / B, C_in / (B * G), k, k) to (C_out, C_in / G, k, k).
+    """
+    blocks, by_group = geometry.num_blocks, weight.unflatten(0, (geometry.groups, -1))
+    diagonal = weight.new_zeros(geometry.groups, blocks, by_group.size(1), blocks, *weight.shape[1:])
+    diagonal.diagonal(dim1=1, dim2=3).copy_(by_group.unsqueeze(-1).expand(*by_group.shape, blocks))
+    return diagonal.flatten(3, 4).flatten(0, 2)
 
 
 def repeat_blocks(values: Tensor, geometry: Geometry) -> Tensor:

@@ -35,9 +35,9 @@ def deploy(model: nn.Module) -> nn.Module:
     this package are plain ones of torch. A backbone is a graph that runs, compiles, exports and pickles without this package;
     necks and heads keep their classes. GroupNorm and LayerNorm stay.
 
-    What is faster is decided by arithmetic, not by measuring (`mmtied.surgery.plain_layers` has the rules): tied convolutions are
-    grouped ones of at least 16 channels in a group, tied linear layers stay tied, and filters combined from a basis stay two
-    convolutions where that takes fewer multiply-adds. So a deployed model can hold more weights than the tied one.
+    `mmtied.surgery.plain_layers` has the rules: tied convolutions become grouped ones, tied linear layers stay tied, and filters
+    combined from a basis stay two convolutions where that takes fewer multiply-adds. So a deployed model can hold more weights
+    than the tied one. On a CPU it is faster in channels_last: ``deploy(model).to(memory_format=torch.channels_last)``.
 
     The groups of a `DGConv` are frozen as they are now, as `freeze_groups` does.
 

@@ -1,12 +1,9 @@
 """The layers of this package as modules of torch.nn with the same outputs, for inference.
 
 A tied convolution becomes a grouped one: a normalisation that is folded into it scales every output channel by its own factor,
-and its blocks share no weights after that. Groups thinner than `FULL_WIDTH` channels are joined to wider ones with zeros between
-them, because a vector register or a tensor core holds that many channels and costs the same half empty. What is cheaper tied
-stays tied: a `TFC` (one small matrix product over a view of its input), and filters combined from a basis where the basis and the
-coefficients together need fewer multiply-adds than the combined filter.
-
-These rules count arithmetic, no times: multiply-adds for a basis, lanes for thin groups.
+and its blocks share no weights after that. Joining thin groups to wider ones, with zeros between them, was measured and gave
+nothing (docs/performance.md). What is cheaper tied stays tied: a `TFC` (one small matrix product over a view of its input), and
+filters combined from a basis where the basis and the coefficients together need fewer multiply-adds than the combined filter.
 """
 
 from collections.abc import Callable
@@ -20,9 +17,6 @@ from mmtied.layers.tied_conv import _TiedConv2d
 
 from .fold_norm import fold, is_foldable_norm
 from .freeze_groups import PermutedConv2d
-
-#: float32 channels in the widest vector register (AVX-512), and bfloat16 ones in a tile of a tensor core.
-FULL_WIDTH = 16
 
 
 class Select(nn.Module):
@@ -43,43 +37,9 @@ def plain_layer(layer: nn.Module) -> nn.Module | None:
     Example:
         >>> plain_layer(TBC(64, 64, 3, padding=1, num_blocks=2))
         Conv2d(64, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=2)
-        >>> plain_layer(TBC(64, 64, 3, padding=1, num_blocks=8))  # groups of 8 channels are joined to groups of 16
-        Conv2d(64, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=4)
     """
     make = _PLAIN.get(type(layer))
     return None if make is None else make(layer)
-
-
-def join_groups(weight: Tensor, groups: int, joined: int) -> Tensor:
-    """The weight of a convolution with fewer groups that computes the same: zeros stand between groups that were joined.
-
-    Args:
-        weight: (C_out, C_in / groups, k, k).
-        groups: G.
-        joined: The new number of groups, a divisor of G.
-
-    Returns:
-        (C_out, C_in / joined, k, k).
-
-    Example:
-        >>> join_groups(torch.tensor([1., 2.]).view(2, 1, 1, 1), groups=2, joined=1).flatten(1).tolist()
-        [[1.0, 0.0], [0.0, 2.0]]
-    """
-    together = groups // joined
-    blocks = weight.unflatten(0, (joined, together, -1))  # (joined, together, c_out, c_in, k, k)
-    wide = torch.diag_embed(blocks.movedim(1, -1))  # (joined, c_out, c_in, k, k, together, together)
-    return wide.permute(0, 5, 1, 6, 2, 3, 4).flatten(3, 4).flatten(0, 2)
-
-
-def wide_groups(in_channels: int, out_channels: int, groups: int) -> int:
-    """The largest divisor of `groups` that leaves at least `FULL_WIDTH` channels on both sides of a group, or 1.
-
-    Example:
-        >>> wide_groups(256, 256, 2), wide_groups(32, 32, 8), wide_groups(8, 8, 4)
-        (2, 2, 1)
-    """
-    thinner = min(in_channels, out_channels)
-    return next((count for count in range(groups, 1, -1) if groups % count == 0 and thinner // count >= FULL_WIDTH), 1)
 
 
 def make_conv(weight: Tensor, bias: Tensor | None, like: nn.Module, groups: int = 1) -> nn.Conv2d:
@@ -97,11 +57,7 @@ def _plain_pointwise(weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn
 
 
 def _tied_conv(layer: _TiedConv2d) -> nn.Conv2d:
-    groups, weight = layer.groups * layer.num_blocks, layer.expanded_weight()
-    if layer.num_blocks > 1:
-        joined = wide_groups(layer.in_channels, layer.out_channels, groups)
-        groups, weight = joined, join_groups(weight, groups, joined)
-    return make_conv(weight, layer.expanded_bias(), layer, groups)
+    return make_conv(layer.expanded_weight(), layer.expanded_bias(), layer, layer.groups * layer.num_blocks)
 
 
 def _tied_linear(layer: TFC) -> nn.Module:

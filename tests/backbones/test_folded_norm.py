@@ -9,6 +9,7 @@ from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmtied.backbones import tied_bottleneck
 from mmtied.backbones.folded_norm import ConvNorm, can_fold, convolve_scaled, scale_and_shift
 from mmtied.layers import TBC, tied_convolution_way
 from mmtied.layers.tied_ways import WAYS
@@ -50,12 +51,14 @@ def run(model: nn.Module, x: Tensor, mode: str) -> tuple[list[Tensor], list[Tens
 
 @pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize('memory_format', FORMATS)
-@pytest.mark.parametrize('network', [*FAMILIES, 'concat', 'none', 'add_back', 'GCB'])
-def test_a_network_equals_itself_without_what_is_done_for_speed(network, memory_format, mode):
+@pytest.mark.parametrize('network', [*FAMILIES, 'concat', 'none', 'add_back', 'GCB', 'wide splits'])
+def test_a_network_equals_itself_without_what_is_done_for_speed(network, memory_format, mode, monkeypatch):
     settings = {'num_stages': 2, 'out_indices': (0, 1)}
     if network == 'GCB':
         plugin = {'cfg': {'type': 'ContextBlock', 'ratio': 1 / 4}, 'position': 'after_conv3'}
         settings['plugins'] = [plugin, {**plugin, 'position': 'after_conv2', 'cfg': {**plugin['cfg'], 'postfix': '_mid'}}]
+    elif network == 'wide splits':
+        monkeypatch.setattr(tied_bottleneck, 'JOINED_WIDTH', 0)
     elif network not in FAMILIES:
         settings['mixer_fusion'] = network
     fast = trained(tiny(network if network in FAMILIES else 'TiedResNet', **settings))

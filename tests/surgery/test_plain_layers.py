@@ -9,7 +9,6 @@ from torch import nn
 
 from mmtied.layers import IGC, TFC, TGC, DGConv, FilterBasis, SharedBasisConv, SharedConv2d, SumFusion
 from mmtied.surgery import deploy, freeze_groups
-from mmtied.surgery.plain_layers import join_groups, wide_groups
 
 BASIS = FilterBasis(16, 8, kernel_size=3)
 WIDE_BASIS = FilterBasis(16, 32, kernel_size=3)
@@ -85,22 +84,3 @@ def test_tied_linear_stays_tied(blocks, inside, outside, bias, leading):
     torch.testing.assert_close(deployed(x), layer(x))
     assert packages(deployed) == {'torch'}
     assert sum(p.numel() for p in deployed.parameters()) == sum(p.numel() for p in layer.parameters())
-
-
-@settings(max_examples=30, deadline=None)
-@given(joined=st.integers(1, 3), together=st.integers(1, 3), inside=st.integers(1, 3), outside=st.integers(1, 3))
-def test_joined_groups_compute_the_same(joined, together, inside, outside):
-    groups = joined * together
-    weight = torch.randn(groups * outside, inside, 3, 3, dtype=torch.float64)
-    x = torch.randn(2, groups * inside, 5, 5, dtype=torch.float64)
-    torch.testing.assert_close(nn.functional.conv2d(x, join_groups(weight, groups, joined), groups=joined),
-                               nn.functional.conv2d(x, weight, groups=groups))
-
-
-def test_groups_are_as_thin_as_a_register_is_wide():
-    for channels, groups in [(256, 2), (32, 8), (64, 8), (48, 3), (96, 6)]:
-        joined = wide_groups(channels, channels, groups)
-        assert groups % joined == 0
-        assert channels // joined >= 16
-        finer = [count for count in range(joined + 1, groups + 1) if groups % count == 0]
-        assert all(channels // count < 16 for count in finer)
