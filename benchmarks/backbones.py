@@ -3,7 +3,8 @@
 A training step is forward, backward of the sum of all outputs, and a step of SGD with momentum; all weights train and BatchNorm
 is in its usual mode. The networks of one baseline take turns with it, all memory formats in the same turns. Peak memory is that
 of weights, gradients, momentum, activations and workspaces in PyTorch's allocator (see `peak_memory`), without the images.
-With --dtype bfloat16 autocast is on. --deploy adds both sides after `mmtied.surgery.deploy`, in inference.
+With --dtype bfloat16 autocast is on. --deploy adds both sides after `mmtied.surgery.deploy`, in inference, and --compile both
+sides deployed and compiled by torch's inductor, which then packs their weights.
 
     python benchmarks/backbones.py --docs docs/benchmarks.md
 """
@@ -23,9 +24,12 @@ from speed_options import DTYPES, FORMATS, add_options, apply_options, image_siz
 from torch import nn
 
 from mmtied.cli import user_errors
+from mmtied.surgery import deploy
 
-DEPLOYED = ', deployed'
-_HEADER = ['network, format', 'images/s', 'times baseline', 'times its fastest', 'peak MiB', 'of the baseline']
+#: What the names of further forms of a network end with.
+DEPLOYED, COMPILED = ', deployed', ', deployed and compiled'
+_HEADER = ['network, format', 'images/s', 'times baseline', 'times its fastest', 'times it as it is', 'peak MiB',
+           'of the baseline']
 
 
 def main() -> None:
@@ -39,18 +43,19 @@ def main() -> None:
         batch = args.batch or (8 if torch.device(args.device).type == 'cpu' else 64)
         if batch < 2:
             raise ValueError(f'--batch {batch}: expected 2 or more, as BatchNorm on one value for each image and channel needs')
-        deploy = import_deploy() if args.deploy else None
+        forms = further_forms(args)
         images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0)).to(args.device)
         rows: dict[str, list[list[str]]] = {'inference': [], 'training': []}
         ratios: dict[str, dict[str, Spread]] = {}
         for baseline in dict.fromkeys(BASELINES[name] for name in args.networks):
             names = [baseline, *(name for name in args.networks if BASELINES[name] == baseline)]
-            compare(args, names, images, deploy, rows, ratios)
+            compare(args, names, images, forms, rows, ratios)
         if args.docs:
             draw_ratios(ratios, "times the baseline's images/s", picture_path(args, 'backbones'))
         text = (f'{batch} images of {height} x {width}, {args.dtype}. Medians of {args.repeats} turns, lowest to highest in '
-                'brackets. A ratio is to the untied network above, in the same memory format and, second, in the one that is '
-                'faster for it; memory is that of weights and of all that the step holds.')
+                'brackets. A ratio is to the untied network above, in the same form and memory format, then in the format that '
+                'is faster for it, and last to it as mmdet or mmpretrain run it, neither deployed nor compiled; memory is that '
+                'of weights and of all that the step holds.')
         tables = [f'{step.capitalize()}:\n\n{markdown_table(_HEADER, found)}' for step, found in rows.items()]
         report(args, 'backbones', 'Backbones', [text, *tables],
                "Images per second of tied backbones as multiples of their baselines'")
@@ -67,54 +72,59 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--format', nargs='+', choices=list(FORMATS), default=list(FORMATS), dest='formats')
     parser.add_argument('--dtype', choices=list(DTYPES), default='float32')
     parser.add_argument('--deploy', action='store_true', help='also both sides as mmtied.surgery.deploy makes them')
+    parser.add_argument('--compile', action='store_true', help='also both sides deployed and compiled; takes minutes more')
     return parser.parse_args()
 
 
-def import_deploy() -> Callable[[nn.Module], nn.Module]:
-    """The function, which only --deploy needs.
-
-    Raises:
-        ImportError: This version of mmtied cannot deploy.
-    """
-    try:
-        from mmtied.surgery import deploy
-    except ImportError:
-        raise ImportError('--deploy: this version of mmtied has no mmtied.surgery.deploy; leave the option out') from None
-    return deploy
+def further_forms(args: argparse.Namespace) -> dict[str, Callable[[nn.Module], nn.Module]]:
+    """What makes each further form of a network that the options ask for, by what its name ends with."""
+    forms = {}
+    if args.deploy:
+        forms[DEPLOYED] = deploy
+    if args.compile:
+        torch._inductor.config.freezing = True
+        forms[COMPILED] = lambda network: torch.compile(deploy(network))
+    return forms
 
 
-def compare(args: argparse.Namespace, names: list[str], images: torch.Tensor, deploy: Callable[[nn.Module], nn.Module] | None,
+def compare(args: argparse.Namespace, names: list[str], images: torch.Tensor, forms: dict[str, Callable[[nn.Module], nn.Module]],
             rows: dict[str, list[list[str]]], ratios: dict[str, dict[str, Spread]]) -> None:
     """Measure a baseline, the first of the names, and its tied networks; adds to the rows and to what is plotted."""
-    runners, peaks = {}, {}
+    runners: dict[tuple[str, str, str], Runner] = {}
     for name in names:
         for layout in args.formats:
             print(f'{name}, {layout}', file=sys.stderr, flush=True)
             network = build(name).to(args.device, memory_format=FORMATS[layout])
             runner = Runner(network, images.to(memory_format=FORMATS[layout]), DTYPES[args.dtype])
-            runners[name, layout] = runner
-            if deploy is not None:
+            runners[name, '', layout] = runner
+            for form, make in forms.items():
                 network.eval()
-                runners[name + DEPLOYED, layout] = Runner(
-                    deploy(network).to(args.device, memory_format=FORMATS[layout]), runner.images, runner.dtype)
+                made = make(network).to(args.device, memory_format=FORMATS[layout])
+                runners[name, form, layout] = Runner(made, runner.images, runner.dtype)
     for step in rows:
-        chosen = {key: runner for key, runner in runners.items() if step == 'inference' or not key[0].endswith(DEPLOYED)}
+        chosen = {key: runner for key, runner in runners.items() if step == 'inference' or not key[1]}
+        peaks = {}
         for key, runner in chosen.items():
             peaks[key] = runner.peak(getattr(runner, step)())
             runner.network.zero_grad(set_to_none=True)
-        calls = {', '.join(key): getattr(runner, step)() for key, runner in chosen.items()}
+        calls = {label(*key): getattr(runner, step)() for key, runner in chosen.items()}
         times = time_in_turns(calls, args.repeats, device=args.device, least_seconds=args.least_ms / 1e3)
-        for (name, layout), runner in chosen.items():
-            suffix = DEPLOYED if name.endswith(DEPLOYED) else ''
-            baselines = [f'{names[0]}{suffix}, {other}' for other in args.formats]
-            same = f'{names[0]}{suffix}, {layout}'
-            speedup = invert(times, f'{name}, {layout}', same)
-            peak, other_peak = peaks[name, layout], peaks[names[0] + suffix, layout]
-            rows[step].append([f'{name}, {layout}', times.rate(f'{name}, {layout}', len(runner.images)).text(1), speedup.text(),
-                               invert(times, f'{name}, {layout}', times.fastest(baselines)).text(), f'{peak / MIB:.0f}',
-                               f'{peak / other_peak:.2f}'])
-            if name != names[0] + suffix:
-                ratios.setdefault(name, {})[f'{step}, {layout}'] = speedup
+        for (name, form, layout), runner in chosen.items():
+            own, same = label(name, form, layout), label(names[0], form, layout)
+            speedup = invert(times, own, same)
+            fastest = times.fastest([label(names[0], form, other) for other in args.formats])
+            peak = peaks[name, form, layout]
+            plain = invert(times, own, label(names[0], '', layout))
+            rows[step].append([own, times.rate(own, len(runner.images)).text(1), speedup.text(),
+                               invert(times, own, fastest).text(), plain.text(), f'{peak / MIB:.0f}',
+                               f'{peak / peaks[names[0], form, layout]:.2f}'])
+            if name != names[0]:
+                ratios.setdefault(name + form, {})[f'{step}, {layout}'] = speedup
+
+
+def label(name: str, form: str, layout: str) -> str:
+    """What a contender is called in the tables."""
+    return f'{name}{form}, {layout}'
 
 
 def invert(times: Times, name: str, baseline: str) -> Spread:
