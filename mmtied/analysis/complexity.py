@@ -12,6 +12,8 @@ from mmengine.analysis import FlopAnalyzer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmtied.layers import tied_convolution_way
+
 #: mmengine's names of the operators that multiply and add.
 _OPERATORS = ('conv', 'linear', 'addmm', 'matmul', 'bmm', 'baddbmm', 'einsum')
 
@@ -83,6 +85,7 @@ def _count_by_mmengine(model: nn.Module, image: Tensor) -> int:
 
 
 def _count_by_torch(model: nn.Module, image: Tensor) -> int:
-    with FlopCounterMode(display=False) as counter:
+    # The plain way: what backbones do for speed around their layers can multiply by zeros.
+    with FlopCounterMode(display=False) as counter, tied_convolution_way('grouped'):
         model(image)
     return counter.get_total_flops() // 2
