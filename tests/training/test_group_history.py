@@ -128,8 +128,27 @@ def test_dynamics_as_in_figure_6():
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2, 2, 4, 4])
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0, 10, 20, 30])
     below = figure.axes[8 + 2]
-    curves = [np.nan_to_num(np.array(line.get_ydata(), float)) for line in below.lines[:6]]
-    np.testing.assert_allclose(curves[2] + curves[3], [.1, .04, -.02, -.08])
+    opened, closed = (np.transpose(line.get_data()) for line in below.lines[2:4])
+    crossing = 10 + 10 * 2 / 3
+    np.testing.assert_allclose(opened[~np.isnan(opened[:, 1])], [(0, .1), (10, .04), (crossing, 0)], atol=1e-15)
+    np.testing.assert_allclose(closed[~np.isnan(closed[:, 1])], [(crossing, 0), (20, -.02), (30, -.08)], atol=1e-15)
+
+
+@pytest.mark.parametrize('gates', [[.1, -.2, .1, -.3], [-.1, 0., .2], [.2, 0., -.1], [-1e-8, .2], [.1]])
+def test_every_sample_of_a_gate_is_drawn(gates):
+    """In red above 0 and grey below, on lines without gaps: pixels of that colour where the sample is."""
+    history = GroupHistory({'conv': 2}, [10 * i for i in range(len(gates))], [[[gate]] for gate in gates])
+    figure = plot_learning_dynamics(history)
+    figure.canvas.draw()
+    image = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3].astype(int)
+    below = figure.axes[1]
+    middles = [((i + j) / 2, (gates[i] + gates[j]) / 2) for i, j in zip(range(len(gates)), range(1, len(gates)), strict=False)]
+    for iteration, gate in [*zip(history.iterations, gates, strict=True), *((10 * place, gate) for place, gate in middles)]:
+        column, row = np.rint(below.transData.transform((iteration, gate))).astype(int)
+        spot = image[row - 3:row + 4, column - 3:column + 4]
+        red = ((spot[..., 0] > 200) & (spot[..., 2] < 120)).any()
+        grey = (np.abs(spot - [0x8d, 0x99, 0xae]) < 25).all(-1).any()
+        assert red if gate > 1e-3 else grey if gate < -1e-3 else red or grey
 
 
 @pytest.mark.parametrize(('make', 'message'), [
