@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from mmtied.layers.blocks import check_positive, divisors
 
 from .groupable_bottleneck import GroupableBottleneck
+from .setting_names import check_names
 from .staged_resnet import StagedResNet
 
 
@@ -51,6 +52,7 @@ class GResNeXt(StagedResNet):
 
     def __init__(self, depth: int = 50, *, base_width: int = 128, groups: int | Sequence[int] | None = None, **staged) -> None:
         name = type(self).__name__
+        check_names(type(self), staged)
         check_positive(name, base_width=base_width)
         self._base_width = base_width
         self._groups = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmtied.layers.blocks import check_positive, divisors
 
 from .bottleneck import BasicBlock, after_pool
+from .setting_names import check_names
 from .shared_blocks import PadShortcut
 from .staged_resnet import StagedResNet
 
@@ -137,6 +138,7 @@ class IGCNet(StagedResNet):
                  init_cfg: dict | list[dict] | None = None,
                  **staged) -> None:
         name = type(self).__name__
+        check_names(type(self), staged)
         check_positive(name, base_channels=base_channels)
         if shortcut_groups is not None:
             check_positive(name, shortcut_groups=shortcut_groups)

@@ -40,7 +40,7 @@ def shared_mobilenet_v2(*, num_bases: int = 1, strict_checkpoint: bool = True, *
     """
     require('mmpretrain', 'SharedMobileNetV2')
     from mmpretrain.models.backbones import MobileNetV2
-    if num_bases not in (0, 1, 2):
+    if isinstance(num_bases, bool) or not isinstance(num_bases, int) or num_bases not in (0, 1, 2):
         raise ValueError(f'SharedMobileNetV2: num_bases={num_bases!r}, expected 0, 1 or 2')
     network = MobileNetV2(**settings)
     for name in network.layers:

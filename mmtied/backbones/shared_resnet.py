@@ -9,9 +9,10 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmtied.layers import FilterBasis
-from mmtied.layers.blocks import check_positive
+from mmtied.layers.blocks import check_not_negative, check_positive
 
 from .bottleneck import Bottleneck
+from .setting_names import check_names
 from .shared_blocks import SharedBasicBlock, SharedBottleneck, SharedStage
 from .staged_resnet import STAGE_BLOCKS, StagedResNet
 
@@ -75,13 +76,17 @@ class SharedResNet(StagedResNet):
                  unique_elements: int | None = None,
                  **staged) -> None:
         name = type(self).__name__
-        self._basic = isinstance(depth, int) and depth in BASIC_STAGE_BLOCKS
+        check_names(type(self), staged)
+        if not isinstance(depth, int) or depth not in self.stage_blocks:  # first, as what else fits depends on it
+            raise ValueError(f'{name}: depth={depth!r}, expected one of {", ".join(map(str, self.stage_blocks))}')
+        self._basic = depth in BASIC_STAGE_BLOCKS
         most = 2 if self._basic else 3
-        if num_bases not in range(most + 1):
-            raise ValueError(f'{name}: num_bases={num_bases!r}, expected 0 to {most} with depth {depth}')
+        if isinstance(num_bases, bool) or not isinstance(num_bases, int) or not 0 <= num_bases <= most:
+            raise ValueError(f'{name}: num_bases={num_bases!r}, expected 0 to {most} with depth {depth}, a whole number')
         if not self._basic and (shared_elements, unique_elements) != (None, None):
+            basic = ', '.join(str(depth) for depth in sorted(self.stage_blocks) if depth in BASIC_STAGE_BLOCKS)
             raise ValueError(f'{name}: shared_elements={shared_elements}, unique_elements={unique_elements} with depth {depth}; '
-                             'they are for basic blocks (depth 18 and 34), a bottleneck shares whole convolutions')
+                             f'they are for basic blocks (depth {basic}), a bottleneck shares whole convolutions')
         if self._basic and any(plugin.get('position') == 'after_conv3' for plugin in staged.get('plugins') or ()):
             raise ValueError(f"{name}: plugin position 'after_conv3' with depth {depth}, whose blocks have two convolutions; "
                              "expected 'after_conv1' or 'after_conv2'")
@@ -89,8 +94,7 @@ class SharedResNet(StagedResNet):
         self.shared_elements = 32 if shared_elements is None else shared_elements
         self.unique_elements = 1 if unique_elements is None else unique_elements
         check_positive(name, shared_elements=self.shared_elements)
-        if self.unique_elements:
-            check_positive(name, unique_elements=self.unique_elements)
+        check_not_negative(name, unique_elements=self.unique_elements)
         self.expansion = SharedBasicBlock.expansion if self._basic else SharedBottleneck.expansion
         super().__init__(depth, **staged)
 

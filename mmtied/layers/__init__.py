@@ -2,9 +2,10 @@
 
 from .choice import tied_convolution_way
 from .dynamic_group_conv import DGConv
+from .filter_basis import FilterBasis
 from .interleaved_conv import IGC
 from .partitions import Partitions, leanest_partitions, widest_partitions
-from .shared_basis_conv import FilterBasis, SharedBasisConv, SharedConv2d
+from .shared_basis_conv import SharedBasisConv, SharedConv2d
 from .sum_fusion import SumFusion
 from .tied_conv import TBC, TGC
 from .tied_linear import TFC

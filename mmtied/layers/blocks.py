@@ -8,6 +8,40 @@ def check_positive(layer: str, **counts: int) -> None:
             raise ValueError(f'{layer}: {name}={count!r}, expected a positive integer')
 
 
+def check_not_negative(layer: str, **counts: int) -> None:
+    """Raise a ValueError for the first count that is neither 0 nor a positive integer."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise ValueError(f'{layer}: {name}={count!r}, expected 0 or a positive integer')
+
+
+def check_size(layer: str, least: int = 1, **sizes: int | tuple[int, int]) -> None:
+    """Raise a ValueError for the first size that is neither an integer of at least `least` nor two of them.
+
+    Example:
+        >>> check_size('IGC', kernel_size=(3, 1))
+        >>> check_size('IGC', kernel_size='3')
+        Traceback (most recent call last):
+        ValueError: IGC: kernel_size='3', expected a positive integer, or two for height and width
+    """
+    for name, size in sizes.items():
+        values = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size, )
+        if any(isinstance(value, bool) or not isinstance(value, int) or value < least for value in values):
+            kind = 'a positive integer' if least else '0 or a positive integer'
+            raise ValueError(f'{layer}: {name}={size!r}, expected {kind}, or two for height and width')
+
+
+def check_padding(layer: str, padding: int | tuple[int, int] | str, stride: tuple[int, int]) -> None:
+    """Raise a ValueError for a padding that Conv2d does not know; 'same' it knows only without a stride."""
+    if isinstance(padding, str):
+        if padding not in ('same', 'valid'):
+            raise ValueError(f"{layer}: padding={padding!r}, expected 'same', 'valid', or numbers")
+        if padding == 'same' and stride != (1, 1):
+            raise ValueError(f"{layer}: padding='same' with stride={stride}, expected a stride of 1; give the padding in numbers")
+    else:
+        check_size(layer, least=0, padding=padding)
+
+
 def check_sequence(layer: str, name: str, values: object) -> None:
     """Raise a ValueError for a setting that must be a tuple or a list and is something else."""
     if not isinstance(values, (tuple, list)):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from .blocks import check_positive
+from .blocks import check_positive, check_size
 
 #: Gates start at plus or minus this, at random (Section 4).
 INITIAL_GATE = 1e-8
@@ -53,7 +53,7 @@ class DGConv(nn.Conv2d):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: groups other than 1, or channels that are no positive integers.
+        ValueError: groups other than 1, or channels or a kernel size that are no positive integers.
 
     Example:
         >>> conv = DGConv(8, 8, 3, padding=1, bias=False)
@@ -79,6 +79,7 @@ class DGConv(nn.Conv2d):
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         check_positive('DGConv', in_channels=in_channels, out_channels=out_channels)
+        check_size('DGConv', kernel_size=kernel_size)
         if groups != 1:
             raise ValueError(f'DGConv: groups={groups}, expected 1; the layer learns its groups')
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, padding_mode, device, dtype)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import check_positive, divisors
+from .blocks import check_positive, check_size, divisors
 from .partitions import Partitions, leanest_partitions
 
 _Size = int | tuple[int, int]
@@ -96,6 +96,7 @@ class IGC(nn.Module):
                  dtype: torch.dtype | None = None) -> None:
         super().__init__()
         check_positive('IGC', in_channels=in_channels, out_channels=out_channels)
+        check_size('IGC', kernel_size=kernel_size)
         if groups != 1:
             raise ValueError(f'IGC: groups={groups}, expected 1; the number of groups is num_primary')
         if indivisible not in ('raise', 'leanest'):
@@ -205,4 +206,5 @@ def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | N
     if lenient:
         return leanest_partitions(in_channels, out_channels, area)
     raise ValueError(f'IGC: {problem}; {number} is divisible by {", ".join(map(str, divisors(number)))}. Without num_primary and '
-                     'num_secondary, partitions that fit are chosen')
+                     "num_secondary, partitions that fit are chosen; with indivisible='leanest' only in layers such as this "
+                     'one, often the first of a network, for the 3 channels of an image')

@@ -3,7 +3,7 @@
 Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 2017, https://arxiv.org/abs/1707.02725, Section 3.2.
 """
 
-from math import gcd, isqrt
+from math import gcd, inf, isqrt
 from typing import NamedTuple
 
 from .blocks import check_positive, divisors
@@ -47,7 +47,7 @@ def widest_partitions(budget: int, kernel_area: int = 9, tolerance: float = 0.0)
             its own differ by 2 %.
 
     Raises:
-        ValueError: A budget that is too small for a single channel.
+        ValueError: A budget that is too small for a single channel, or a tolerance that is negative or no number.
 
     Example:
         >>> widest_partitions(4672)  # Table 1, (i)
@@ -56,8 +56,8 @@ def widest_partitions(budget: int, kernel_area: int = 9, tolerance: float = 0.0)
         Partitions(num_primary=41, num_secondary=5)
     """
     check_positive('widest_partitions', budget=budget, kernel_area=kernel_area)
-    if tolerance < 0:
-        raise ValueError(f'widest_partitions: tolerance={tolerance}, expected 0 or more')
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < inf:
+        raise ValueError(f'widest_partitions: tolerance={tolerance!r}, expected 0 or more, a number that is finite')
     most = int(budget * (1 + tolerance))
     if most < kernel_area + 1:
         raise ValueError(f'widest_partitions: budget={budget}, expected at least {kernel_area + 1}, the weights of one channel '

@@ -15,56 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import check_positive
+from .blocks import check_not_negative, check_padding, check_positive, check_size
+from .filter_basis import FilterBasis
 
 _Size = int | tuple[int, int]
 #: How many weights of each input channel a pixel of an image may cost before joining them takes longer than a second convolution.
 _JOINED_WEIGHTS = 16
-
-
-class FilterBasis(nn.Conv2d):
-    """The R elements of a filter basis, W_basis: a convolution's weight without a bias, shape (R, C_in, k, k).
-
-    It is a Conv2d, so that initialisers that go by that name reach it; layers that share it convolve with its weight and with a
-    stride, padding and dilation of their own.
-
-    Args:
-        in_channels: C_in, S in the paper.
-        num_elements: R.
-        kernel_size: Height and width of the filters.
-        device: Where to create the parameters.
-        dtype: Type of the parameters.
-
-    Example:
-        >>> basis = FilterBasis(64, 32, kernel_size=3)
-        >>> basis.weight.shape
-        torch.Size([32, 64, 3, 3])
-    """
-
-    def __init__(self,
-                 in_channels: int,
-                 num_elements: int,
-                 kernel_size: _Size,
-                 device: torch.device | None = None,
-                 dtype: torch.dtype | None = None) -> None:
-        check_positive('FilterBasis', in_channels=in_channels, num_elements=num_elements)
-        super().__init__(in_channels, num_elements, kernel_size, bias=False, device=device, dtype=dtype)
-
-    def deviation(self) -> Tensor:
-        """How far the elements are from orthonormal: ``||W'W - I||^2`` (Eq. 7), W of shape (k * k * C_in, R).
-
-        A scalar of at least 0, in float32 (float64 for a float64 basis). Where R is more than k * k * C_in not all elements can
-        be orthogonal, and R - k * k * C_in is the least.
-
-        Example:
-            >>> basis = FilterBasis(4, 2, kernel_size=1)
-            >>> _ = basis.weight.data.copy_(torch.eye(4)[:2, :, None, None])
-            >>> basis.deviation().item()
-            0.0
-        """
-        rows = self.weight.flatten(1)
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        return (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).square().sum()
 
 
 class _Sharing(nn.Module):
@@ -76,22 +32,30 @@ class _Sharing(nn.Module):
 
     transposed = False
     output_padding = (0, 0)
+    #: What the filters have to be, for the message.
+    _holder: tuple[type[nn.Conv2d], str] = (nn.Conv2d, 'a FilterBasis or another Conv2d')
 
     def __init__(self, filters: nn.Conv2d, in_channels: int, out_channels: int, kernel_size: _Size, stride: _Size,
-                 padding: _Size, dilation: _Size, groups: int) -> None:
+                 padding: _Size | str, dilation: _Size, groups: int) -> None:
         super().__init__()
         name = type(self).__name__
         check_positive(name, in_channels=in_channels, out_channels=out_channels)
         if groups != 1:
             raise ValueError(f'{name}: groups={groups}, expected 1; bases of grouped filters are not supported')
-        if (filters.in_channels, filters.kernel_size) != (in_channels, _pair(kernel_size)):
-            raise ValueError(f'{name}: filters for {filters.in_channels} channels of size {filters.kernel_size} came, expected '
+        check_size(name, kernel_size=kernel_size, stride=stride, dilation=dilation)
+        check_padding(name, padding, _pair(stride))
+        kind, described = self._holder
+        if not isinstance(filters, kind):
+            raise ValueError(f'{name}: filters is of type {type(filters).__name__}, expected {described}, which the layers share')
+        channels, *size = filters.weight.shape[1:]  # of a grouped convolution those of one group
+        if (channels, tuple(size)) != (in_channels, _pair(kernel_size)):
+            raise ValueError(f'{name}: filters for {channels} channels of size {tuple(size)} came, expected '
                              f'{in_channels} channels and size {_pair(kernel_size)}; layers that share must agree in both')
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _pair(kernel_size)
         self.stride = _pair(stride)
-        self.padding = _pair(padding)
+        self.padding = padding if isinstance(padding, str) else _pair(padding)
         self.dilation = _pair(dilation)
         self.groups = groups
         object.__setattr__(self, 'filters', filters)  # past nn.Module's own, which would register it here as well
@@ -105,7 +69,7 @@ class _Sharing(nn.Module):
     def extra_repr(self) -> str:
         """The geometry as Conv2d prints it, and the shape of the shared filters."""
         return (f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
-                f'padding={self.padding}, dilation={self.dilation}, filters={tuple(self.filters.weight.shape)}')
+                f'padding={self.padding!r}, dilation={self.dilation}, filters={tuple(self.filters.weight.shape)}')
 
 
 class SharedConv2d(_Sharing):
@@ -127,7 +91,7 @@ class SharedConv2d(_Sharing):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: Filters of another shape, a bias, or groups.
+        ValueError: Filters that are no convolution or of another shape, a bias, groups, or a size that Conv2d has no use for.
 
     Example:
         >>> basis = FilterBasis(16, 16, kernel_size=3)
@@ -143,7 +107,7 @@ class SharedConv2d(_Sharing):
                  out_channels: int,
                  kernel_size: _Size,
                  stride: _Size = 1,
-                 padding: _Size = 0,
+                 padding: _Size | str = 0,
                  dilation: _Size = 1,
                  groups: int = 1,
                  bias: bool = False,
@@ -187,7 +151,8 @@ class SharedBasisConv(_Sharing):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: A basis of another shape, groups, or a negative num_unique.
+        ValueError: filters that are no FilterBasis or of another shape, groups, a negative num_unique, a norm that is no module
+            or of another width, or a size that Conv2d has no use for.
 
     Example:
         >>> basis = FilterBasis(64, 32, kernel_size=3)
@@ -198,12 +163,14 @@ class SharedBasisConv(_Sharing):
         True
     """
 
+    _holder = (FilterBasis, 'a FilterBasis')
+
     def __init__(self,
                  in_channels: int,
                  out_channels: int,
                  kernel_size: _Size,
                  stride: _Size = 1,
-                 padding: _Size = 0,
+                 padding: _Size | str = 0,
                  dilation: _Size = 1,
                  groups: int = 1,
                  bias: bool = True,
@@ -212,8 +179,8 @@ class SharedBasisConv(_Sharing):
                  num_unique: int = 0,
                  norm: nn.Module | None = None) -> None:
         super().__init__(filters, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        if num_unique:
-            check_positive('SharedBasisConv', num_unique=num_unique)
+        check_not_negative('SharedBasisConv', num_unique=num_unique)
+        _check_norm(norm, filters.out_channels + num_unique)
         options = {'device': filters.weight.device, 'dtype': filters.weight.dtype}
         self.norm = norm  # first, as fuse_conv_bn would fold it into a convolution registered before it
         self.unique = nn.Conv2d(in_channels, num_unique, kernel_size, bias=False, **options) if num_unique else None
@@ -243,6 +210,14 @@ class SharedBasisConv(_Sharing):
         else:
             x = torch.cat([self._convolve(x, part.weight) for part in (self.filters, self.unique)], dim=-3)
         return self.coefficients(x if self.norm is None else self.norm(x))
+
+
+def _check_norm(norm: nn.Module | None, elements: int) -> None:
+    if norm is not None and not isinstance(norm, nn.Module):
+        raise ValueError(f'SharedBasisConv: norm={norm!r}, expected None or a module, for example nn.BatchNorm2d({elements})')
+    width = getattr(norm, 'num_features', 0) or elements  # a lazy one has 0 until it sees an input
+    if width != elements:
+        raise ValueError(f'SharedBasisConv: norm has {width} channels, expected {elements}, one for each shared and own element')
 
 
 def _pair(value: _Size) -> tuple[int, int]:

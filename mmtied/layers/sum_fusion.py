@@ -6,7 +6,7 @@ Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 20
 import torch
 from torch import Tensor, nn
 
-from .blocks import check_positive
+from .blocks import check_positive, check_size
 
 _Size = int | tuple[int, int]
 
@@ -33,7 +33,7 @@ class SumFusion(nn.Conv2d):
         dtype: Type of the parameters.
 
     Raises:
-        ValueError: groups other than 1, or a number of branches that is none.
+        ValueError: groups other than 1, a number of branches that is none, or an input of another width.
 
     Example:
         >>> layer = SumFusion(8, 16, kernel_size=3, padding=1, num_branches=4)
@@ -56,6 +56,7 @@ class SumFusion(nn.Conv2d):
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         check_positive('SumFusion', in_channels=in_channels, out_channels=out_channels, num_branches=num_branches)
+        check_size('SumFusion', kernel_size=kernel_size)
         if groups != 1:
             raise ValueError(f'SumFusion: groups={groups}, expected 1')
         options = {'device': device, 'dtype': dtype}
@@ -67,6 +68,9 @@ class SumFusion(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
+        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
+            raise ValueError(f'SumFusion: expected input of shape (N, {self.in_channels}, H, W) or ({self.in_channels}, H, W), '
+                             f'got {tuple(x.shape)}')
         return self._conv_forward(x, self.weight.unflatten(0, (self.num_branches, -1)).sum(0), self.bias)
 
     def extra_repr(self) -> str:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.compat import is_installed
 from mmtied.layers import DGConv
-from mmtied.layers.dynamic_group_conv import closed_bits
+from mmtied.layers.dynamic_group_conv import closed_bits, gated_layers
 
 
 class PermutedConv2d(nn.Conv2d):
@@ -76,7 +76,7 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
         The model; for a single layer what replaces it.
 
     Raises:
-        ValueError: A model without a DGConv.
+        ValueError: No model, one without a DGConv, or gates that are nan; nothing is changed then.
 
     Example:
         >>> layer = DGConv(8, 8, 3, padding=1)
@@ -86,8 +86,15 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
           (0): PermutedConv2d(8, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=2)
         )
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f'freeze_groups: an object of type {type(model).__name__} came, expected a model with DGConv layers; '
+                         'weights alone are to be loaded into one first')
     if not any(isinstance(module, DGConv) for module in model.modules()):
         raise ValueError(f'freeze_groups: {type(model).__name__} has no DGConv; are its groups frozen already?')
+    for name, layer in gated_layers(model).items():
+        if layer.gates.isnan().any():
+            raise ValueError(f'freeze_groups: {name or "the layer"} has the gates {layer.gates.tolist()}, expected numbers; nan '
+                             'is neither open nor closed, and its training has diverged: take an earlier checkpoint')
     if isinstance(model, DGConv):
         return _replacement(model, find_groups(model))
     if fold and is_installed('mmengine', 'mmcv'):

@@ -75,11 +75,11 @@ class GroupHistoryHook(Hook):
 
     Numbers of groups go to the visualizer (TensorBoard and others) as ``groups/<layer>``. Whenever a checkpoint is saved, and at
     the end, these files are written into ``<work_dir>/groups/``: ``history.json`` (`GroupHistory`), ``group_numbers.png`` (the
-    groups of each layer, as Figure 5) and ``learning_dynamics.png`` (groups and gates over the iterations, as Figure 6). A
-    resumed run goes on with the file.
+    groups of each layer, as Figure 5) and ``learning_dynamics.png`` (groups and gates over the iterations, as Figure 6). Their
+    last record is what the checkpoint has. A resumed run goes on with the file.
 
     Args:
-        interval: Record every so many iterations.
+        interval: Record every so many iterations; besides, before the first, at each checkpoint, and at the end.
 
     Raises:
         ValueError: An interval that is no positive integer, or, as training begins, a model without gates.
@@ -91,9 +91,11 @@ class GroupHistoryHook(Hook):
     priority = 'LOW'
 
     def __init__(self, interval: int = 100) -> None:
-        if not isinstance(interval, int) or interval < 1:
+        if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
             raise ValueError(f'GroupHistoryHook: interval={interval!r}, expected 1 or more iterations, a whole number')
         self.interval = interval
+        self.history: GroupHistory | None = None
+        self._trained = 0  # iterations; while a checkpoint is saved runner.iter may be one behind
 
     def before_train(self, runner: Runner) -> None:
         """Start a history, or go on with that of the run that is resumed."""
@@ -108,25 +110,33 @@ class GroupHistoryHook(Hook):
             if before.channels == self.history.channels:
                 self.history = before
                 self.history.forget_from(runner.iter)
-        self.history.record(runner.iter, list(layers.values()))
+        self._trained = runner.iter
+        self._record(runner)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         """Record at the interval."""
+        self._trained = runner.iter + 1
         if self.every_n_train_iters(runner, self.interval):
-            self.history.record(runner.iter + 1, list(gated_layers(_unwrap(runner.model)).values()))
+            self._record(runner)
             numbers = zip(self.history.channels, self.history.group_numbers()[-1], strict=True)
             runner.visualizer.add_scalars({f'groups/{name}': number for name, number in numbers}, step=runner.iter + 1)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Write the files."""
-        self._write(runner)
+        """Write the files, up to the state that is saved; a checkpoint of a model that is not trained has none."""
+        if self.history is not None:
+            self._record(runner)
+            self._write(runner)
 
     def after_train(self, runner: Runner) -> None:
         """Write the files, and hand the pictures to the visualizer."""
-        if self.history.iterations[-1] != runner.iter:
-            self.history.record(runner.iter, list(gated_layers(_unwrap(runner.model)).values()))
+        self._record(runner)
         self._write(runner, show=True)
+
+    def _record(self, runner: Runner) -> None:
+        """Record the gates as they are, unless they are in the history."""
+        if self._trained not in self.history.iterations[-1:]:
+            self.history.record(self._trained, list(gated_layers(_unwrap(runner.model)).values()))
 
     @master_only
     def _write(self, runner: Runner, show: bool = False) -> None:

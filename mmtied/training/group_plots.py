@@ -44,8 +44,8 @@ def plot_group_numbers(history: 'GroupHistory', record: int = -1) -> 'Figure':
 def plot_learning_dynamics(history: 'GroupHistory') -> 'Figure':
     """Over the iterations, for each layer: above the number of groups, below the real gates (Figure 6).
 
-    A gate's line has one colour while it is open (at least 0) and another while it is closed. Gates start at 1e-8, so their
-    axis is linear.
+    A gate's line has one colour while it is open (at least 0) and another while it is closed, and changes where it crosses 0.
+    Gates start at 1e-8, so their axis is linear.
 
     Args:
         history: With at least one record.
@@ -62,10 +62,10 @@ def plot_learning_dynamics(history: 'GroupHistory') -> 'Figure':
     for index, name in enumerate(names):
         row, column = divmod(index, columns)
         above, below = cells[2 * row, column], cells[2 * row + 1, column]
-        above.step(history.iterations, numbers[:, index], where='post', color=_GROUPS, linewidth=1.2)
+        above.step(history.iterations, numbers[:, index], where='post', color=_GROUPS, linewidth=1.2, **_points(history))
         _scale_of_groups(above, history.channels[name])
         above.set_title(f'{_short(name)}, {history.channels[name]} channels', fontsize=7)
-        _draw_gates(below, history.iterations, np.array([layers[index] for layers in history.gates]))
+        _draw_gates(below, history.iterations, np.array([layers[index] for layers in history.gates]), **_points(history))
         if column == 0:
             above.set_ylabel('groups', fontsize=8)
             below.set_ylabel('gates', fontsize=8)
@@ -79,13 +79,33 @@ def plot_learning_dynamics(history: 'GroupHistory') -> 'Figure':
     return figure
 
 
-def _draw_gates(axes: 'Axes', iterations: list[int], gates: np.ndarray) -> None:
+def _draw_gates(axes: 'Axes', iterations: list[int], gates: np.ndarray, **points) -> None:
     """Lines of the gates, shape (records, K), in two colours."""
     for gate in gates.T:
-        axes.plot(iterations, np.where(gate >= 0, gate, np.nan), color=_OPEN, linewidth=.9)
-        axes.plot(iterations, np.where(gate < 0, gate, np.nan), color=_CLOSED, linewidth=.9)
+        times, values = _with_crossings(np.array(iterations, float), gate)
+        axes.plot(times, np.where(values >= 0, values, np.nan), color=_OPEN, linewidth=.9, **points)
+        axes.plot(times, np.where(values <= 0, values, np.nan), color=_CLOSED, linewidth=.9, zorder=1.9, **points)
     axes.axhline(0, color='.3', linewidth=.6)
     axes.spines[['top', 'right']].set_visible(False)
+
+
+def _with_crossings(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A line with a point more wherever it crosses 0, so that the parts above and below reach it, and each other, there.
+
+    Example:
+        >>> _with_crossings(np.array([0., 10., 20.]), np.array([1., -3., -2.]))
+        (array([ 0. ,  2.5, 10. , 20. ]), array([ 1.,  0., -3., -2.]))
+    """
+    before, after = values[:-1], values[1:]
+    places, = np.nonzero(np.sign(before) * np.sign(after) < 0)
+    ways = before[places] / (before[places] - after[places])
+    crossings = times[places] + ways * (times[places + 1] - times[places])
+    return np.insert(times, places + 1, crossings), np.insert(values, places + 1, 0.)
+
+
+def _points(history: 'GroupHistory') -> dict[str, object]:
+    """A line of a single record is a point."""
+    return {'marker': 'o', 'markersize': 2.5} if len(history.iterations) == 1 else {}
 
 
 def _scale_of_groups(axes: 'Axes', most: int) -> None:

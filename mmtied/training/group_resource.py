@@ -39,13 +39,15 @@ class GroupResourceHook(LossHook):
         In a config: ``custom_hooks = [dict(type='mmtied.GroupResourceHook', b=32)]``.
     """
 
+    log_names = ('zeta', 'zeta_bound', 'resource_factor')
+
     def __init__(self, b: float = 32, alpha: float = -0.02) -> None:
         if not is_number(b) or not b >= 1:
-            raise ValueError(f'GroupResourceHook: b={b!r}, expected at least 1, a number; 1 is the complexity of dense '
-                             'convolutions')
+            raise ValueError(f'GroupResourceHook: b={b!r}, expected at least 1, a number that is finite; 1 is the complexity of '
+                             'dense convolutions')
         if not is_number(alpha) or not alpha < 0:
-            raise ValueError(f'GroupResourceHook: alpha={alpha!r}, expected less than 0, for example -0.02; to train without '
-                             'the constraint leave the hook out')
+            raise ValueError(f'GroupResourceHook: alpha={alpha!r}, expected less than 0, a number that is finite, for example '
+                             '-0.02; to train without the constraint leave the hook out')
         self.b = b
         self.alpha = alpha
 

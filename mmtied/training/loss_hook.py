@@ -6,6 +6,7 @@ mmengine's ``BaseModel.train_step`` and that of its DistributedDataParallel both
 """
 
 from abc import abstractmethod
+from math import isfinite
 
 import torch
 from mmengine.hooks import Hook
@@ -22,9 +23,16 @@ class LossHook(Hook):
 
     The change is made in each iteration, each process and each step of a gradient accumulation, which mmengine averages: a term
     that depends on the parameters alone counts once.
+
+    Two hooks under one name would both change the loss while the log shows one of them, so `before_train` raises a ValueError.
+
+    Attributes:
+        log_names: The entries for the log that the hook makes. For names that are not here an overlap is noticed in the first
+            iteration, not before.
     """
 
     priority = 'NORMAL'
+    log_names: tuple[str, ...] = ()
 
     @abstractmethod
     def check_model(self, model: nn.Module) -> None:
@@ -57,13 +65,25 @@ class LossHook(Hook):
 
 
 def attach(hook: LossHook, model: nn.Module) -> None:
-    """Let a hook change what a model's ``parse_losses`` returns; once, however often it is attached."""
+    """Let a hook change what a model's ``parse_losses`` returns; once, however often it is attached.
+
+    Raises:
+        ValueError: Another hook in the model logs under the same name. All are taken out then.
+    """
     parse = vars(model).get('parse_losses')
     if not isinstance(parse, _ParseLosses):
         parse = _ParseLosses(model, parse)
         model.parse_losses = parse
-    if hook not in parse.hooks:
-        parse.hooks.append(hook)
+    if hook in parse.hooks:
+        return
+    for other in parse.hooks:
+        shared = [name for name in hook.log_names if name in other.log_names]
+        if shared:
+            for attached in list(parse.hooks):  # training does not begin; what is left would stand in the way of a next run
+                detach(attached, model)
+            raise ValueError(_clash(hook, shared[0]) + '. A hook that an interrupted run had left in the model is taken out by '
+                             'now, and training can be started again')
+    parse.hooks.append(hook)
 
 
 def detach(hook: LossHook, model: nn.Module) -> None:
@@ -79,8 +99,8 @@ def detach(hook: LossHook, model: nn.Module) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether a setting is a whole or a real number, and no boolean."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a setting is a whole or a real number, neither boolean nor infinite nor nan."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 class _ParseLosses:
@@ -94,12 +114,21 @@ class _ParseLosses:
     def __call__(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         parse = self.previous or type(self.model).parse_losses.__get__(self.model)
         total, log_vars = parse(losses)
+        logged = set()
         for hook in self.hooks:
             with torch.autocast(total.device.type, enabled=False):
                 total, entries = hook.change_loss(self.model, total)
+            for name in logged.intersection(entries):
+                raise ValueError(_clash(hook, name))
+            logged.update(entries)
             log_vars.update(entries)
         log_vars['loss'] = total
         return total, log_vars
+
+
+def _clash(hook: LossHook, name: str) -> str:
+    return (f'{type(hook).__name__}: another hook changes the loss and logs {name!r} too, expected one under each name; leave '
+            'one of them out of custom_hooks')
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

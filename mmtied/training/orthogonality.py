@@ -24,19 +24,21 @@ class OrthogonalityHook(LossHook):
     stays so while ``weight * lr`` is below 0.47; larger values at the start need less.
 
     Args:
-        weight: The factor, lambda; positive.
+        weight: The factor, lambda; positive and finite.
 
     Raises:
-        ValueError: A weight that is not positive, or, as training begins, a model without shared bases.
+        ValueError: A weight that is not positive, or, as training begins, a model without shared bases or with two such hooks.
 
     Example:
         In a config: ``custom_hooks = [dict(type='mmtied.OrthogonalityHook')]``.
     """
 
+    log_names = ('loss_orthogonality', )
+
     def __init__(self, weight: float = 0.1) -> None:
         if not is_number(weight) or not weight > 0:
-            raise ValueError(f'OrthogonalityHook: weight={weight!r}, expected more than 0, a number; to train without the term '
-                             'leave the hook out')
+            raise ValueError(f'OrthogonalityHook: weight={weight!r}, expected more than 0, a number that is finite; to train '
+                             'without the term leave the hook out')
         self.weight = weight
 
     def check_model(self, model: nn.Module) -> None:

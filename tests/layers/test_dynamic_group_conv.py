@@ -243,6 +243,8 @@ def test_compile(device):
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: DGConv(8, 8, 3, groups=4), 'groups=4, expected 1; the layer learns its groups'),
     (lambda: DGConv(0, 8, 3), 'DGConv: in_channels=0, expected a positive integer'),
+    (lambda: DGConv('8', 8, 3), "DGConv: in_channels='8', expected a positive integer"),
+    (lambda: DGConv(8, 8, 0), 'DGConv: kernel_size=0, expected a positive integer, or two'),
     (lambda: DGConv(8, '8', 3), "DGConv: out_channels='8', expected a positive integer"),
     (lambda: DGConv(8, 8, 3)(torch.rand(1, 4, 5, 5)), r'expected input of shape \(N, 8, H, W\) or \(8, H, W\), got'),
 ])

@@ -84,6 +84,21 @@ def test_normalisation_between_basis_and_coefficients():
         layer.combined_weight()
 
 
+@pytest.mark.parametrize('padding', ['same', 'valid'])
+def test_named_paddings(padding):
+    layer = make_layer(1, padding=padding)
+    x = torch.rand(2, 6, 5, 7, dtype=torch.float64)
+    expected = F.conv2d(x, dense_weight(layer), layer.coefficients.bias, padding=padding)
+    torch.testing.assert_close(layer(x), expected)
+    assert f"padding='{padding}'" in repr(layer)
+
+
+def test_a_lazy_normalisation_takes_its_width_from_its_input():
+    layer = SharedBasisConv(6, 8, 3, filters=FilterBasis(6, 4, 3), norm=nn.LazyBatchNorm2d())
+    layer(torch.rand(2, 6, 5, 5))
+    assert layer.norm.num_features == 4
+
+
 def test_gradients():
     layer = make_layer(1, stride=2, padding=1)
     x = torch.rand(2, 6, 5, 5, dtype=torch.float64, requires_grad=True)
@@ -245,7 +260,22 @@ BASIS = FilterBasis(6, 4, 3)
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: SharedBasisConv(5, 8, 3, filters=BASIS), r'filters for 6 channels of size \(3, 3\) came, expected 5 channels'),
     (lambda: SharedBasisConv(6, 8, 1, filters=BASIS), r'size \(1, 1\)'),
-    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique=-1), 'num_unique=-1, expected a positive integer'),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique=-1), 'num_unique=-1, expected 0 or a positive integer'),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique='1'), "num_unique='1', expected 0 or a positive integer"),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, padding='bogus'), "padding='bogus', expected 'same', 'valid', or numbers"),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, padding='same', stride=2), r"padding='same' with stride=\(2, 2\), expected"),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, padding=-1), 'padding=-1, expected 0 or a positive integer, or two'),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, stride=0), 'SharedBasisConv: stride=0, expected a positive integer, or two'),
+    (lambda: SharedBasisConv(6, 8, '3', filters=BASIS), "SharedBasisConv: kernel_size='3', expected a positive integer, or two"),
+    (lambda: SharedBasisConv(6, 8, 3, filters=None), 'filters is of type NoneType, expected a FilterBasis, which'),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS.weight), 'filters is of type Parameter, expected a FilterBasis'),
+    (lambda: SharedBasisConv(6, 8, 3, filters=nn.Conv2d(6, 4, 3)), 'filters is of type Conv2d, expected a FilterBasis'),
+    (lambda: SharedConv2d(6, 4, 3, filters=None), 'filters is of type NoneType, expected a FilterBasis or another Conv2d'),
+    (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3, groups=2)), 'filters for 3 channels .* expected 6 channels'),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, norm='BN'), r"norm='BN', expected None or a module, .* nn.BatchNorm2d\(4\)"),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique=1, norm=nn.BatchNorm2d(4)), 'norm has 4 channels, expected 5'),
+    *((lambda size=size: FilterBasis(6, 4, size), 'FilterBasis: kernel_size=.* expected a positive integer, or two for height')
+      for size in (0, (3, 3, 3), '3', 3.0, (3, '3'), True)),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, groups=2), 'groups=2, expected 1'),
     (lambda: SharedConv2d(6, 8, 3, filters=BASIS), '4 filters came for out_channels=8; .* use SharedBasisConv'),
     (lambda: SharedConv2d(6, 4, 3, filters=BASIS, bias=True), 'bias=True, expected False'),

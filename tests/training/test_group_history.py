@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -22,8 +24,9 @@ class Toy(BaseModel):
         super().__init__()
         self.first, self.second = DGConv(8, 8, 1), DGConv(8, 4, 1)
 
-    def forward(self, inputs: Tensor, data_samples: object = None, mode: str = 'loss') -> dict[str, Tensor]:
-        return {'loss': (self.second(self.first(inputs)) - 1).square().mean()}
+    def forward(self, inputs: Tensor, data_samples: object = None, mode: str = 'loss') -> dict[str, Tensor] | list:
+        loss = (self.second(self.first(inputs)) - 1).square().mean()
+        return {'loss': loss} if mode == 'loss' else [{'loss': loss.item()}]
 
 
 class Samples(torch.utils.data.Dataset):
@@ -49,7 +52,8 @@ class Spy(GroupHistoryHook):
         super().after_train_iter(runner, *args, **kwargs)
 
 
-def run(model: nn.Module, folder: Path, epochs: int, resume: bool = False) -> tuple[Runner, Spy]:
+def run(model: nn.Module, folder: Path, epochs: int, resume: bool = False, checkpoints: dict | None = None,
+        **settings) -> tuple[Runner, Spy]:
     spy = Spy(interval=3)
     spy.seen = {}
     runner = Runner(
@@ -58,7 +62,8 @@ def run(model: nn.Module, folder: Path, epochs: int, resume: bool = False) -> tu
                           'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
         train_cfg={'by_epoch': True, 'max_epochs': epochs}, visualizer={'type': 'Visualizer', 'vis_backends': [
             {'type': 'LocalVisBackend'}]},
-        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.05}}, custom_hooks=[spy])
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.05}}, custom_hooks=[spy, *settings.pop('custom_hooks', [])],
+        default_hooks={'checkpoint': {'type': 'CheckpointHook', **(checkpoints or {'interval': 1})}}, **settings)
     runner.train()
     return runner, spy
 
@@ -69,7 +74,7 @@ def test_a_run(tmp_path):
     runner, spy = run(model, tmp_path, epochs=2)
     history = GroupHistory.load(tmp_path / 'groups/history.json')
     assert history.channels == {'first': 8, 'second': 4}
-    assert history.iterations == [0, 3, 6, 9, 12, 14]
+    assert history.iterations == [0, 3, 6, 7, 9, 12, 14]  # with a checkpoint after 7 and after 14
     assert history.gates[0] == start
     assert history.gates[1:] == [spy.seen[iteration] for iteration in history.iterations[1:]]
     assert history.group_numbers()[-1] == [model.first.group_number, model.second.group_number]
@@ -89,12 +94,76 @@ def test_resuming_goes_on_with_the_file(tmp_path):
     run(Toy(), tmp_path / 'interrupted', epochs=1)
     run(Toy(), tmp_path / 'interrupted', epochs=2, resume=True)
     straight, resumed = (GroupHistory.load(tmp_path / name / 'groups/history.json') for name in ('straight', 'interrupted'))
-    assert resumed.iterations == [0, 3, 6, 7, 9, 12, 14]
-    del resumed.iterations[3], resumed.gates[3]  # where it was interrupted
-    assert resumed.iterations == straight.iterations
+    assert resumed.iterations == straight.iterations == [0, 3, 6, 7, 9, 12, 14]
     for mine, theirs in zip(resumed.gates, straight.gates, strict=True):
         for one, other in zip(mine, theirs, strict=True):
             assert one == pytest.approx(other)
+
+
+class AtCheckpoints(Hook):
+    """Compares the file with each checkpoint, as soon as it is there."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+
+    def _look(self, runner) -> None:
+        folder = Path(runner.work_dir)
+        for path in sorted(folder.glob('*.pth')):
+            if path.name not in self.seen:
+                history = GroupHistory.load(folder / 'groups/history.json')
+                weights = torch.load(path, weights_only=False)['state_dict']
+                assert history.gates[-1] == [weights['first.gates'].tolist(), weights['second.gates'].tolist()]
+                self.seen[path.name] = history.iterations[-1]
+
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        self._look(runner)
+
+    def after_train_epoch(self, runner) -> None:
+        self._look(runner)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self._look(runner)
+
+
+@pytest.mark.parametrize(('checkpoints', 'expected', 'iterations'), [
+    ({'interval': 1}, {'epoch_1.pth': 7, 'epoch_2.pth': 14}, [0, 3, 6, 7, 9, 12, 14]),
+    ({'interval': 4, 'by_epoch': False}, {'iter_4.pth': 4, 'iter_8.pth': 8, 'iter_12.pth': 12, 'iter_14.pth': 14},
+     [0, 3, 4, 6, 8, 9, 12, 14]),
+    ({'interval': 2, 'save_best': 'score', 'rule': 'greater'},
+     {'best_score_epoch_1.pth': 7, 'epoch_2.pth': 14, 'best_score_epoch_2.pth': 14}, [0, 3, 6, 7, 9, 12, 14]),
+], ids=['epochs', 'iterations', 'best'])
+def test_the_file_has_the_state_of_each_checkpoint(tmp_path, checkpoints, expected, iterations):
+    looks = AtCheckpoints()
+    validation = {}
+    if 'save_best' in checkpoints:
+        validation = {'val_cfg': {}, 'val_evaluator': [Rising()], 'val_dataloader': {
+            'dataset': Samples(), 'num_workers': 0, 'collate_fn': {'type': 'default_collate'},
+            'sampler': {'type': 'DefaultSampler', 'shuffle': False}}}
+    run(Toy(), tmp_path, epochs=2, checkpoints=checkpoints, custom_hooks=[looks], **validation)
+    assert looks.seen == expected
+    assert GroupHistory.load(tmp_path / 'groups/history.json').iterations == iterations
+
+
+class Rising(BaseMetric):
+    """Better each time."""
+
+    times = 0
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        self.times += 1
+        return {'score': float(self.times)}
+
+
+def test_a_checkpoint_without_training(tmp_path):
+    runner, hook = run(Toy(), tmp_path, epochs=1)
+    hook.__init__()
+    runner.save_checkpoint(str(tmp_path), 'again.pth')
+    assert GroupHistory.load(tmp_path / 'groups/history.json').iterations == [0, 3, 6, 7]
 
 
 def test_a_new_run_in_the_same_folder_starts_anew(tmp_path):
@@ -128,12 +197,32 @@ def test_dynamics_as_in_figure_6():
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2, 2, 4, 4])
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0, 10, 20, 30])
     below = figure.axes[8 + 2]
-    curves = [np.nan_to_num(np.array(line.get_ydata(), float)) for line in below.lines[:6]]
-    np.testing.assert_allclose(curves[2] + curves[3], [.1, .04, -.02, -.08])
+    opened, closed = (np.transpose(line.get_data()) for line in below.lines[2:4])
+    crossing = 10 + 10 * 2 / 3
+    np.testing.assert_allclose(opened[~np.isnan(opened[:, 1])], [(0, .1), (10, .04), (crossing, 0)], atol=1e-15)
+    np.testing.assert_allclose(closed[~np.isnan(closed[:, 1])], [(crossing, 0), (20, -.02), (30, -.08)], atol=1e-15)
+
+
+@pytest.mark.parametrize('gates', [[.1, -.2, .1, -.3], [-.1, 0., .2], [.2, 0., -.1], [-1e-8, .2], [.1]])
+def test_every_sample_of_a_gate_is_drawn(gates):
+    """In red above 0 and grey below, on lines without gaps: pixels of that colour where the sample is."""
+    history = GroupHistory({'conv': 2}, [10 * i for i in range(len(gates))], [[[gate]] for gate in gates])
+    figure = plot_learning_dynamics(history)
+    figure.canvas.draw()
+    image = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3].astype(int)
+    below = figure.axes[1]
+    middles = [((i + j) / 2, (gates[i] + gates[j]) / 2) for i, j in zip(range(len(gates)), range(1, len(gates)), strict=False)]
+    for iteration, gate in [*zip(history.iterations, gates, strict=True), *((10 * place, gate) for place, gate in middles)]:
+        column, row = np.rint(below.transData.transform((iteration, gate))).astype(int)
+        spot = image[row - 3:row + 4, column - 3:column + 4]
+        red = ((spot[..., 0] > 200) & (spot[..., 2] < 120)).any()
+        grey = (np.abs(spot - [0x8d, 0x99, 0xae]) < 25).all(-1).any()
+        assert red if gate > 1e-3 else grey if gate < -1e-3 else red or grey
 
 
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: GroupHistoryHook(interval=0), 'interval=0, expected 1 or more iterations'),
+    (lambda: GroupHistoryHook(interval=True), 'interval=True, expected 1 or more iterations'),
     (lambda: GroupHistoryHook(interval='10'), "interval='10', expected 1 or more iterations"),
     (lambda: GroupHistoryHook(interval=2.5), 'interval=2.5, expected .* a whole number'),
     (lambda: GroupHistoryHook().before_train(type('R', (), {'model': nn.Conv2d(1, 1, 1)})()), 'Conv2d has no DGConv with gates'),

@@ -278,6 +278,8 @@ def test_the_term_brings_zeta_to_the_bound():
     (lambda: GroupResourceHook(b='64'), "b='64', expected at least 1, a number"),
     (lambda: GroupResourceHook(b=float('nan')), 'b=nan, expected at least 1'),
     (lambda: GroupResourceHook(alpha=None), 'alpha=None, expected less than 0'),
+    (lambda: GroupResourceHook(b=float('inf')), 'b=inf, expected at least 1, a number that is finite'),
+    (lambda: GroupResourceHook(alpha=float('-inf')), 'alpha=-inf, expected less than 0, a number that is finite'),
     (lambda: GroupResourceHook(alpha=0.02), 'alpha=0.02, expected less than 0'),
     (lambda: GroupResourceHook().check_model(nn.Conv2d(4, 4, 1)), 'Conv2d has no DGConv with gates; .* mmtied.GResNeXt has'),
     (lambda: GroupResourceHook(1).check_model(DGConv(4, 4, 1).requires_grad_(False)), 'only gates that are frozen'),

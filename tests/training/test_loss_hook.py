@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.model import BaseModel
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmtied.training import LossHook
+from mmtied.layers import DGConv, FilterBasis
+from mmtied.training import GroupResourceHook, LossHook, OrthogonalityHook
 
 
 class Toy(BaseModel):
@@ -113,6 +115,59 @@ def test_computed_outside_autocast():
         assert (model.linear.weight @ model.linear.weight.T).dtype == torch.bfloat16
         total, _ = parsed(model)
     torch.testing.assert_close(total, 6 + squares(model), rtol=1e-6, atol=0)
+
+
+class Named(Add):
+    """Says what it logs before it does."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(factor)
+        self.log_names = (f'loss_{factor}', )
+
+
+def test_one_hook_under_each_name():
+    model = Toy()
+    runner = SimpleNamespace(model=model)
+    Named(0.5).before_train(runner)
+    Named(2.).before_train(runner)
+    with pytest.raises(ValueError, match=r"Named: another hook .* logs 'loss_0.5' too, .* leave one of them out of custom_hooks"):
+        Named(0.5).before_train(runner)
+    assert 'parse_losses' not in vars(model)  # so a next run of the same model, with one of them, begins
+    Named(0.5).before_train(runner)
+    torch.testing.assert_close(parsed(model)[0], 6 + 0.5 * squares(model))
+
+
+def test_names_that_hooks_do_not_say_before():
+    model = Toy()
+    for hook in (Add(0.5), Add(0.5)):
+        hook.before_train(SimpleNamespace(model=model))
+    with pytest.raises(ValueError, match="Add: another hook changes the loss and logs 'loss_0.5' too"):
+        parsed(model)
+
+
+@pytest.mark.parametrize('make', [OrthogonalityHook, GroupResourceHook])
+def test_hooks_say_what_they_log(make):
+    model = nn.Sequential(DGConv(8, 8, 1), FilterBasis(8, 8, 1))
+    _, entries = make().change_loss(model, torch.ones(()))
+    assert make.log_names == tuple(entries)
+
+
+def test_two_of_a_kind_in_a_config_end_before_training(tmp_path):
+    runner = Runner(
+        BasisToy(), str(tmp_path), default_scope='mmengine', train_cfg={'by_epoch': True, 'max_epochs': 1},
+        train_dataloader={'dataset': [], 'batch_size': 1, 'num_workers': 0, 'sampler': {'type': 'DefaultSampler'}},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
+        custom_hooks=[{'type': 'mmtied.OrthogonalityHook'}, {'type': 'mmtied.OrthogonalityHook', 'weight': 0.2}])
+    with pytest.raises(ValueError, match="OrthogonalityHook: another hook changes the loss and logs 'loss_orthogonality' too"):
+        runner.train()
+
+
+class BasisToy(Toy):
+    """With a basis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.basis = FilterBasis(4, 2, 1)
 
 
 def test_errors():
