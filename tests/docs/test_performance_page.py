@@ -1,0 +1,42 @@
+"""docs/performance.md: its snippet runs, and its table of rules says what layers do."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmtied.layers import TBC
+
+PAGE = (Path(__file__).parents[2] / 'docs/performance.md').read_text()
+CHANNELS_LAST = torch.channels_last
+
+
+def test_the_snippet_runs(capsys):
+    snippet = re.search(r'```python\n(.*?)```', PAGE, re.DOTALL)[1]
+    exec(snippet, {})
+    said, measured = capsys.readouterr().out.splitlines()
+    assert said == re.search(r'print\(layer.explain\(image\)\)  # (.*)', snippet)[1]
+    assert re.match(r'\w+: measured: \w+ [\d.]+ ms, ', measured)
+
+
+@pytest.mark.parametrize(('row', 'layer', 'size', 'channels_last'), [
+    (0, TBC(16, 16, 1), 20, True),
+    (0, TBC(16, 16, 1, 2), 20, True),
+    (1, TBC(128, 128, 3), 14, True),
+    (2, TBC(128, 128, 3), 15, True),
+    (2, TBC(64, 64, 3), 14, True),
+    (3, TBC(16, 16, 1, 2), 20, False),
+    (4, TBC(16, 16, 3), 20, False),
+    (4, TBC(32, 32, 3, 2), 20, False),
+    (5, TBC(32, 32, 3), 20, False),
+    (5, TBC(12, 12, 3), 20, False),
+    (5, TBC(16, 16, 1), 20, False),
+])
+def test_the_rules_are_the_layers(row, layer, size, channels_last):
+    rules = re.findall(r'^\| (channels_last|contiguous) \| .* \| `(\w+)`', PAGE, re.MULTILINE)
+    assert len(rules) == 6
+    x = torch.rand(2, layer.in_channels, size, size)
+    x = x.to(memory_format=CHANNELS_LAST) if channels_last else x
+    assert rules[row][0] == ('channels_last' if channels_last else 'contiguous')
+    assert layer.explain(x).startswith(f'{rules[row][1]}: ')
