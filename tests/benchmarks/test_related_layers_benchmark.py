@@ -1,16 +1,7 @@
 """The benchmark of the related systems' layers: what is compared computes the same, gradients included; it writes its page."""
 
-from pathlib import Path
-
 import pytest
 import torch
-
-BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
-
-
-@pytest.fixture(autouse=True)
-def _benchmarks_are_importable(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
 @pytest.mark.parametrize('name', ['IGC-L24M2', 'IGC-L4M8', 'SumFusion', 'DGConv', 'SharedBasisConv'])
