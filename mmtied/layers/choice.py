@@ -92,11 +92,14 @@ def rule_for(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]:
         return 'grouped', 'in channels_last, folding would copy the input and the output; the weight is small'
     if geometry.groups > 1:
         return 'grouped', 'with groups, the blocks of a group cannot be folded'
-    on_cpu, strided = x.device.type == 'cpu', geometry.stride != (1, 1)
-    if on_cpu and strided and is_pointwise(weight, geometry):
-        return 'matmul', 'a 1x1 filter with a stride reads few pixels, which a matrix product packs by itself'
-    if on_cpu and weight.size(2) > 1 and (channels in (4, 8) or (channels == 16 and strided)):
-        return 'grouped', 'thin blocks fit the vector registers only as groups; the weight is small'
+    if x.device.type == 'cpu':
+        trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        strided = geometry.stride != (1, 1)
+        if trains and strided and is_pointwise(weight, geometry):
+            return 'matmul', 'with a stride, the backward pass of a matrix product writes fewer pixels than that of a convolution'
+        thin = (4, 8, 16) if strided else (4, 8)
+        if weight.size(2) > 1 and channels in thin and (trains or not strided):
+            return 'grouped', 'thin blocks fit the vector registers only as groups; the weight is small'
     return 'fold', 'in contiguous NCHW, folding is a view and the weight stays thin'
 
 

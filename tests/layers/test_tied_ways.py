@@ -82,6 +82,19 @@ def test_the_rule_and_its_reason(layer, memory_format, way):
     assert len(reason) > 20
 
 
+@pytest.mark.parametrize(('layer', 'way'), [
+    (TBC(8, 8, 1, 2, num_blocks=2), 'fold'),
+    (TBC(8, 8, 3, 2, num_blocks=2), 'fold'),
+    (TBC(8, 8, 3, num_blocks=2), 'grouped'),
+])
+def test_the_rule_without_gradients(layer, way):
+    with torch.no_grad():
+        assert layer.explain(torch.randn(2, 8, 5, 5)).startswith(way)
+    layer.requires_grad_(False)
+    assert layer.explain(torch.randn(2, 8, 5, 5)).startswith(way)
+    assert not layer.explain(torch.randn(2, 8, 5, 5, requires_grad=True)).startswith('fold')
+
+
 def calls(layer: TBC | TGC, x: torch.Tensor, monkeypatch) -> list[str]:
     """The ways that a call of the layer runs, in order."""
     ran = []
