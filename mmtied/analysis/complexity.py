@@ -5,6 +5,8 @@ activation, pooling and additions are left out. Two independent counters must ag
 torch's, which watches the operators as they run.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,7 +14,7 @@ from mmengine.analysis import FlopAnalyzer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtied.layers import tied_convolution_way
+from mmtied.layers import TBC, TGC, tied_convolution_way
 
 #: mmengine's names of the operators that multiply and add.
 _OPERATORS = ('conv', 'linear', 'addmm', 'matmul', 'bmm', 'baddbmm', 'einsum')
@@ -70,12 +72,26 @@ def measure(model: nn.Module, size: int = 224) -> Complexity:
     was_training = model.training
     model.train(False)
     image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
-    with torch.no_grad():
+    with torch.no_grad(), _plainly(model):
         by_mmengine, by_torch = _count_by_mmengine(model, image), _count_by_torch(model, image)
     model.train(was_training)
     if by_mmengine != by_torch:
         raise RuntimeError(f'{type(model).__name__}: mmengine counts {by_mmengine} multiply-adds and torch {by_torch}')
     return Complexity(count_parameters(model), by_torch)
+
+
+@contextmanager
+def _plainly(model: nn.Module) -> Iterator[None]:
+    """Compute tied convolutions as they are defined: what is done for speed can multiply by zeros, or run several times."""
+    own = {layer: layer.way for layer in model.modules() if isinstance(layer, (TBC, TGC))}
+    for layer in own:
+        layer.way = 'grouped'
+    try:
+        with tied_convolution_way('grouped'):
+            yield
+    finally:
+        for layer, way in own.items():
+            layer.way = way
 
 
 def _count_by_mmengine(model: nn.Module, image: Tensor) -> int:
@@ -85,7 +101,6 @@ def _count_by_mmengine(model: nn.Module, image: Tensor) -> int:
 
 
 def _count_by_torch(model: nn.Module, image: Tensor) -> int:
-    # The plain way: what backbones do for speed around their layers can multiply by zeros.
-    with FlopCounterMode(display=False) as counter, tied_convolution_way('grouped'):
+    with FlopCounterMode(display=False) as counter:
         model(image)
     return counter.get_total_flops() // 2

@@ -7,9 +7,10 @@ import torch.utils.checkpoint as checkpointing
 from mmcv.cnn import build_plugin_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .block_plugins import BlockPlugins, run_plugin
-from .folded_norm import ConvNorm
+from .folded_norm import ConvNorm, is_watched, runs_eagerly_on_cpu
 
 
 class Bottleneck(BaseModule):
@@ -75,9 +76,17 @@ class Bottleneck(BaseModule):
     def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
         """The residual plus the block's input, or what the shortcut makes of it."""
         identity = x if self.shortcut is None else self.shortcut(x)
-        # An attention's or a plugin's output may be what its backward pass needs; a normalisation's is not.
-        added = self.attention is not None or self.plugins.names['after_conv3']
-        return out + identity if added else out.add_(identity)
+        return out.add_(identity) if self._may_overwrite(out) else out + identity
+
+    def _may_overwrite(self, out: Tensor) -> bool:
+        """Whether the residual is the exit's normalisation, whose output nobody else needs.
+
+        An attention's or a plugin's output may be what its backward pass needs, and a hook may have kept what it saw.
+        """
+        norm = self.exit.norm
+        extended = self.attention is not None or any(self.plugins.names.values())
+        return (not extended and runs_eagerly_on_cpu(out) and isinstance(norm, _BatchNorm) and not is_watched(self.exit)
+                and not is_watched(self.exit.conv) and not is_watched(norm))
 
 
 class BasicBlock(Bottleneck):

@@ -15,6 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmtied.layers import TBC, TGC
 from mmtied.layers.choice import is_automatic, is_exporting
 
+_NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
     """Whether blocks may be rewritten for speed: on the CPU, where it was measured, and not in an exported or compiled graph."""
@@ -24,11 +26,17 @@ def runs_eagerly_on_cpu(x: Tensor) -> bool:
 def can_fold(conv: nn.Module, norm: nn.Module | None) -> bool:
     """Whether the pair is a plain or tied convolution and a BatchNorm on running statistics, and no hook watches either.
 
-    A tied convolution is not tied any more when it is folded, which costs more in a backward pass than the folding saves.
+    A tied convolution is not tied any more when it is folded, which costs more in a backward pass than the folding saves; and
+    where someone has chosen its way, that way is taken.
     """
-    kinds = (nn.Conv2d, ) if torch.is_grad_enabled() else (nn.Conv2d, TBC, TGC)
-    return (isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None and type(conv) in kinds
-            and conv.padding_mode == 'zeros' and not is_watched(conv) and not is_watched(norm))
+    if not isinstance(norm, _BatchNorm) or norm.training or norm.running_var is None:
+        return False
+    if type(norm).forward not in _NORM_FORWARDS or 'forward' in vars(norm):
+        return False  # a subclass that does more, an activation for example
+    if isinstance(conv, (TBC, TGC)) and (torch.is_grad_enabled() or conv.way != 'auto'):
+        return False
+    return (type(conv) in (nn.Conv2d, TBC, TGC) and conv.padding_mode == 'zeros' and not is_watched(conv)
+            and not is_watched(norm))
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -38,7 +46,7 @@ def is_watched(module: nn.Module) -> bool:
 
 def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """What the normalisation multiplies each channel with, and then adds."""
-    scale = torch.rsqrt(norm.running_var + norm.eps)
+    scale = torch.rsqrt(_at_least_float32(norm.running_var) + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
     shift = -norm.running_mean * scale
@@ -63,25 +71,12 @@ class ConvNorm(ConvModule):
 
     def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
         """Convolve, normalise and activate."""
-        if not (norm and runs_eagerly_on_cpu(x) and can_fold(self.conv, self.norm)):
+        usual = norm and self.order == ('conv', 'norm', 'act') and not self.with_explicit_padding
+        if not (usual and runs_eagerly_on_cpu(x) and can_fold(self.conv, self.norm)):
             return super().forward(x, activate, norm)
         x = convolve_scaled(x, self.conv, *scale_and_shift(self.norm))
         return self.activate(x) if activate and self.with_activation else x
 
-    def forward_repeated(self, x: Tensor, times: int) -> Tensor:
-        """The same as ``self(sum of the `times` equal parts of x's channels)``, as one 1x1 convolution with the filters repeated.
 
-        A sum over parts of the channels is slow in channels_last, where the parts of a pixel lie side by side.
-        """
-        weight, bias = self.conv.weight, self.conv.bias
-        folds = can_fold(self.conv, self.norm)
-        if folds:
-            scale, bias = scale_and_shift(self.norm)
-            weight = weight * scale.to(weight.dtype).view(-1, 1, 1, 1)
-        x = F.conv2d(x, weight.repeat(1, times, 1, 1), None if bias is None else bias.to(weight.dtype))
-        return self.activate(x if folds or self.norm is None else self.norm(x))
-
-    def can_repeat(self, x: Tensor) -> bool:
-        """Whether `forward_repeated` may stand in for a sum and a call: in channels_last, where no hook waits for the call."""
-        return (runs_eagerly_on_cpu(x) and x.stride(1) == 1 and type(self.conv) is nn.Conv2d and self.conv.groups == 1
-                and not is_watched(self) and not is_watched(self.conv))
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()

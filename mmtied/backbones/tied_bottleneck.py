@@ -14,7 +14,7 @@ from mmtied.layers import TBC, TGC
 from mmtied.layers.tied_ways import block_diagonal
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
-from .folded_norm import ConvNorm, can_fold, convolve_scaled, runs_eagerly_on_cpu, scale_and_shift
+from .folded_norm import ConvNorm, can_fold, convolve_scaled, is_watched, runs_eagerly_on_cpu, scale_and_shift
 
 #: How the mixer joins the splits' outputs: before two 1x1 convolutions that feed the exit (Table 6), or before one whose output
 #: is added back to every split.
@@ -55,11 +55,15 @@ class TiedSplits(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each split and join them again."""
-        if runs_eagerly_on_cpu(x) and not torch.is_grad_enabled() and all(can_fold(conv, self.norm) for conv in self.convs):
+        if runs_eagerly_on_cpu(x) and self._can_fold():
             return self.activate(self._convolve_folded(x))
         parts = x.chunk(len(self.convs), dim=1)
         joined = torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
         return self.activate(self.norm(joined))
+
+    def _can_fold(self) -> bool:
+        tied = all(isinstance(conv, (TBC, TGC)) and conv.bias is None for conv in self.convs)
+        return tied and not torch.is_grad_enabled() and all(can_fold(conv, self.norm) for conv in self.convs)
 
     def _convolve_folded(self, x: Tensor) -> Tensor:
         """The splits with the normalisation folded in: thin ones as the groups of one convolution, others one by one."""
@@ -107,11 +111,29 @@ class SplitMixer(BaseModule):
         """Append the mix of the splits of x to x."""
         if self.fusion == 'concat':
             mixed = self.mix(x)
-        elif self.mix.can_repeat(x):
-            mixed = self.mix.forward_repeated(x, self.splits)
+        elif self._can_repeat(x):
+            mixed = self._mix_repeated(x)
         else:
             mixed = self.mix(separate(x, self.splits).sum(dim=1))
         return torch.cat([x, self.reduce(mixed)], dim=1)
+
+    def _can_repeat(self, x: Tensor) -> bool:
+        """Whether `_mix_repeated` may stand in for sum and mix: in channels_last, where no hook waits for a call."""
+        conv = self.mix.conv
+        return (runs_eagerly_on_cpu(x) and x.stride(1) == 1 and type(conv) is nn.Conv2d and conv.bias is None
+                and self.mix.norm is not None and not is_watched(self.mix) and not is_watched(conv))
+
+    def _mix_repeated(self, x: Tensor) -> Tensor:
+        """The sum of the splits and the mix of it as one convolution, whose filters are repeated for each split.
+
+        A sum over parts of the channels is slow in channels_last, where the parts of a pixel lie side by side.
+        """
+        weight, norm = self.mix.conv.weight, self.mix.norm
+        if not can_fold(self.mix.conv, norm):
+            return self.mix.activate(norm(F.conv2d(x, weight.repeat(1, self.splits, 1, 1))))
+        scale, shift = scale_and_shift(norm)
+        weight = weight * scale.to(weight.dtype).view(-1, 1, 1, 1)
+        return self.mix.activate(F.conv2d(x, weight.repeat(1, self.splits, 1, 1), shift.to(weight.dtype)))
 
 
 class AddBackMixer(BaseModule):

@@ -1,8 +1,9 @@
 """Which way a tied convolution is computed: a rule fitted to measurements, or a measurement that is kept.
 
-'auto' follows the rule of `rule_for`, which reads the kernel, the groups and the memory format, so that the same network always
-takes the same ways. On a CUDA device, where cuDNN may measure too (``torch.backends.cudnn.benchmark = True``), 'auto' measures.
-'measured' times each way once for every kind of call and keeps the fastest, on any device. A name of `WAYS` fixes the way.
+'auto' follows the rule of `rule_for`, which reads the layer, the map's size, the memory format and whether gradients are needed,
+so that the same network always takes the same ways. On a CUDA device, where cuDNN may measure too
+(``torch.backends.cudnn.benchmark = True``), 'auto' measures. 'measured' times each way once for every kind of call and keeps the
+fastest, on any device. A name of `WAYS` fixes the way.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .tied_ways import WAYS, Geometry, is_channels_last, is_pointwise, possible_ways
-from .way_timing import fastest_way
+from .way_timing import can_measure, fastest_way
 
 #: What `tied_convolution_way` and the layers' `way` may be.
 CHOICES = ('auto', 'measured', *WAYS)
@@ -24,7 +25,9 @@ _choice = 'auto'
 def tied_convolution_way(choice: str) -> Iterator[None]:
     """Within the block, compute tied convolutions this way, unless a layer's own `way` says another.
 
-    Any choice but 'auto' and 'measured' also turns off what backbones do for speed around the layers, so it is the plain network.
+    Any choice but 'auto' also turns off what backbones do for speed around the layers, so with a way's name it is the plain
+    network. The choice holds for the whole process, threads included. A block with `with_cp` runs a second time in the backward
+    pass, which then belongs into the same ``with``.
 
     Args:
         choice: 'auto', 'measured', 'fold', 'grouped', 'matmul' or 'dense'. A layer that cannot be computed in the named way
@@ -51,7 +54,7 @@ def tied_convolution_way(choice: str) -> Iterator[None]:
 
 def is_automatic() -> bool:
     """Whether the way is left to the package; then backbones may rewrite blocks for speed too."""
-    return _choice in ('auto', 'measured')
+    return _choice == 'auto'
 
 
 def check_choice(name: str, choice: str) -> None:
@@ -75,9 +78,10 @@ def choose_way(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometr
         return choice, 'asked for'
     if is_exporting():
         return rule_for_export(x, geometry)
-    may_measure = choice == 'measured' or (choice == 'auto' and x.is_cuda and torch.backends.cudnn.benchmark)
-    if may_measure and not torch.compiler.is_compiling() and x.numel():
-        return fastest_way(x, weight, bias, geometry)
+    if torch.compiler.is_compiling() or not can_measure(x):
+        return rule_for(x, weight, geometry)
+    if choice == 'measured' or (choice == 'auto' and x.is_cuda and torch.backends.cudnn.benchmark):
+        return fastest_way(x, weight, bias, geometry) or rule_for(x, weight, geometry)
     return rule_for(x, weight, geometry)
 
 

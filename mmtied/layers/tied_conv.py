@@ -22,6 +22,9 @@ class _TiedConv2d(nn.Conv2d):
     (Kaiming, Xavier), sees the tied fan-in: each output value sums over ``in_channels / (num_blocks * groups) * k * k`` inputs.
     """
 
+    #: How to compute it; for layers that were pickled before there was a choice.
+    way: str = 'auto'
+
     def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
                  padding_mode, way, device, dtype) -> None:
         name = type(self).__name__

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.backbones import tied_bottleneck
 from mmtied.backbones.folded_norm import ConvNorm, can_fold, convolve_scaled, scale_and_shift
-from mmtied.layers import TBC, tied_convolution_way
+from mmtied.layers import TBC, tied_convolution_way, way_timing
 from mmtied.layers.tied_ways import WAYS
 
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
@@ -107,31 +107,17 @@ def test_conv_norm_is_conv_module(conv_cfg, norm_cfg, bias):
     handle.remove()
 
 
-class Counted(nn.Module):
-    """BatchNorm layers of a network that are called in one run."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.calls = 0
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                forward = module.forward
-                module.forward = lambda x, forward=forward: (self.count(), forward(x))[1]
-
-    def count(self) -> None:
-        self.calls += 1
-
-
 @pytest.mark.parametrize(('mode', 'folded'), [('eval', 'all'), ('train', 'none'), ('norm_eval', 'some')])
-def test_where_normalisations_are_folded(mode, folded):
+def test_where_normalisations_are_folded(mode, folded, monkeypatch):
     """All without gradients; with them, those after plain convolutions; none on the statistics of the batch."""
     model = tiny('TiedResNet', num_stages=1, out_indices=(0, ))
-    counted = Counted(model)
+    calls, batch_norm = [], nn.functional.batch_norm
+    monkeypatch.setattr(nn.functional, 'batch_norm', lambda *args: (calls.append(args), batch_norm(*args))[1])
     total = sum(isinstance(module, _BatchNorm) for module in model.modules())
     set_mode(model, mode)
     with torch.set_grad_enabled(mode != 'eval'):
         model(torch.randn(2, 3, 32, 32))
-    assert counted.calls == {'all': 0, 'none': total, 'some': 7}[folded]  # entries, splits and the shortcut are tied
+    assert len(calls) == {'all': 0, 'none': total, 'some': 7}[folded]  # entries, splits and the shortcut are tied
     assert total == 17
 
 
@@ -182,3 +168,68 @@ def test_a_plugin_may_keep_its_output_for_the_backward_pass():
         block.plugins.gate = nn.Sigmoid()
     model(torch.randn(2, 3, 32, 32))[0].sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+class ReluNorm(nn.BatchNorm2d):
+    """A normalisation that does more than its parent, as timm's BatchNormAct2d does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+def test_a_normalisation_with_a_forward_of_its_own_is_called():
+    layer = ConvNorm(4, 4, 1, norm_cfg={'type': 'BN'}, act_cfg=None)
+    layer.bn = ReluNorm(4)
+    nn.init.constant_(layer.bn.bias, -0.5)
+    layer.eval()
+    with torch.no_grad():
+        assert layer(torch.randn(2, 4, 5, 5)).min() == 0
+
+
+@pytest.mark.parametrize('settings', [{'padding_mode': 'reflect'}, {'order': ('norm', 'conv', 'act')}], ids=str)
+def test_conv_norm_with_unusual_settings_is_conv_module(settings):
+    layer = ConvNorm(8, 8, 3, padding=1, norm_cfg={'type': 'BN'}, **settings)
+    trained(layer).eval()
+    x = torch.randn(2, 8, 7, 7, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), ConvModule.forward(layer, x))
+
+
+def test_a_layers_own_way_is_taken_in_evaluation():
+    layer = ConvNorm(8, 8, 1, conv_cfg={'type': 'TBC', 'way': 'dense'}, norm_cfg={'type': 'BN'}).eval()
+    assert not can_fold(layer.conv, layer.norm)
+    layer.conv.way = 'auto'
+    with torch.no_grad():
+        assert can_fold(layer.conv, layer.norm)
+
+
+@pytest.mark.parametrize('register', ['register_forward_hook', 'register_full_backward_hook'])
+@pytest.mark.parametrize('part', ['exit', 'exit.bn', 'exit.conv'])
+def test_what_a_hook_saw_is_not_overwritten(part, register):
+    model = tiny('TiedResNet', num_stages=1, out_indices=(0, ))
+    seen = []
+    getattr(model.layer1[1].get_submodule(part), register)(lambda *args: seen.append(args[2] if len(args) > 2 else None))
+    copies = []
+    model.layer1[1].get_submodule('exit').register_forward_hook(lambda _, inputs, output: copies.append(output.clone()))
+    model(torch.randn(2, 3, 32, 32))[0].sum().backward()
+    assert len(seen) == len(copies) == 1
+    if (part, register) == ('exit', 'register_forward_hook'):
+        assert torch.equal(seen[0], copies[0])
+
+
+def test_a_basic_block_does_not_overwrite_its_plugins_output():
+    """It adds the shortcut after its second convolution's plugins, one of which may end in a ReLU that keeps its output."""
+    shared = pytest.importorskip('mmtied.backbones').SharedResNet
+    plugin = {'cfg': {'type': 'ConvModule', 'out_channels': 64, 'kernel_size': 1}, 'position': 'after_conv2'}
+    model = shared(18, num_stages=1, out_indices=(0, ), plugins=[plugin])
+    model(torch.randn(2, 3, 32, 32))[0].sum().backward()
+
+
+def test_measuring_under_checkpointing():
+    """A checkpointed block counts what is saved for its backward pass; measurements must not be among it."""
+    way_timing.forget_measurements()
+    model = tiny('TiedResNet', num_stages=1, out_indices=(0, ), with_cp=True)
+    with tied_convolution_way('measured'):
+        model(torch.randn(2, 3, 32, 32))[0].sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    way_timing.forget_measurements()

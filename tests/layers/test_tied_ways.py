@@ -189,6 +189,24 @@ class TestMeasured:
         torch.testing.assert_close(y, WAYS['grouped'](x, layer.weight, layer.bias, layer.geometry), atol=1e-6, rtol=1e-5)
         assert layer.weight.grad is not None
 
+    def test_the_rule_serves_further_kinds_of_calls(self, monkeypatch):
+        monkeypatch.setattr(way_timing, 'MOST_KINDS', 1)
+        layer = TBC(8, 8, 1, way='measured')
+        assert 'measured' in layer.explain(torch.randn(1, 8, 5, 5))
+        assert layer.explain(torch.randn(2, 8, 5, 5)).startswith('fold: in contiguous')
+
+    def test_torch_func_follows_the_rule(self):
+        layer, x = TBC(8, 8, 1, way='measured'), torch.randn(2, 8, 5, 5)
+        weights = {name: value.detach() for name, value in layer.named_parameters()}
+        gradients = torch.func.grad(lambda weights: torch.func.functional_call(layer, weights, (x, )).sum())(weights)
+        expected = torch.autograd.grad(WAYS['grouped'](x, layer.weight, layer.bias, layer.geometry).sum(), layer.weight)
+        torch.testing.assert_close(gradients['weight'], expected[0], atol=1e-5, rtol=1e-5)
+
+    def test_an_old_layer_without_a_way_follows_the_rule(self):
+        layer = TBC(8, 8, 1)
+        del layer.__dict__['way']
+        assert layer.explain(torch.randn(1, 8, 5, 5)).startswith('fold')
+
     def test_an_empty_batch_follows_the_rule(self):
         assert TBC(8, 8, 1, way='measured').explain(torch.randn(0, 8, 5, 5)).startswith('fold')
 
