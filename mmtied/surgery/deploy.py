@@ -7,24 +7,22 @@ holds both shows which one that is (see `fold_graph`); mmcv's fuse_conv_bn goes 
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.layers import DGConv
 
-from .flatten import UnreadableError, flatten, is_plain, read_order
-from .fold_graph import fold_children, fold_graph
+from .flatten import UnreadableError, flatten, is_plain, packages
+from .fold_children import fold_children
+from .fold_graph import fold_graph
 from .freeze_groups import freeze_groups
 from .plain_layers import plain_layer
 
 _LOGGER = logging.getLogger(__name__)
-#: Modules that hold others for someone else to call.
-_LISTS = (nn.ModuleList, nn.ModuleDict)
 
 
 @torch.no_grad()
@@ -71,7 +69,7 @@ def deploy(model: nn.Module) -> nn.Module:
     _replace(holder, plain_layer)
     _replace(holder, _as_graph)
     _replace(holder, _without_norm)
-    _fold_the_rest(holder)
+    fold_children(holder)
     holder.eval()
     holder.requires_grad_(False)
     if channels_last:
@@ -90,7 +88,8 @@ def left_over(model: nn.Module) -> list[str]:
         ['1 (BatchNorm2d)']
     """
     return [f'{name or "the model"} ({type(module).__name__})' for name, module in model.named_modules()
-            if 'BatchNorm' in type(module).__name__ or _is_ours(module)]  # by name: mmcv and mmdet have others
+            if isinstance(module, _BatchNorm) or 'BatchNorm' in type(module).__name__  # by name: mmcv and mmdet have others
+            or 'mmtied' in packages(module)]
 
 
 def _replace(parent: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -> None:
@@ -140,32 +139,6 @@ def _without_norm(module: nn.Module) -> nn.Module | None:
     if not chained:
         return graph
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
-
-
-def _fold_the_rest(holder: nn.Module) -> None:
-    """Fold in the modules that keep their class, where their forward can be read."""
-    for module in list(holder.modules()):
-        if isinstance(module, (fx.GraphModule, *_LISTS)) or not any(isinstance(part, _BatchNorm) for part in _called_by(module)):
-            continue
-        with suppress(UnreadableError):
-            graph = read_order(module)
-            before = dict(module.named_modules(remove_duplicate=False))
-            fold_children(module, graph)
-            try:
-                read_order(module)
-            except UnreadableError:  # it calls a layer by another way than its children, such as a list of Python
-                for name, child in module.named_modules(remove_duplicate=False):
-                    if child is not before[name]:
-                        module.set_submodule(name, before[name])
-
-
-def _called_by(module: nn.Module) -> Iterator[nn.Module]:
-    """A module's children, and those of lists among them."""
-    for child in module.children():
-        if isinstance(child, _LISTS):
-            yield from _called_by(child)
-        else:
-            yield child
 
 
 def _is_ours(module: nn.Module) -> bool:

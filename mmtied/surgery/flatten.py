@@ -4,13 +4,17 @@ The graph says in which order layers run, whatever they are called and wherever 
 classes that it was read from.
 """
 
+import inspect
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+
+from .fold_norm import is_altered
 
 #: What reading a forward raises: torch.fx's own errors, and those of Python code that meets a placeholder for a tensor.
 _UNREADABLE = (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError, AssertionError,
@@ -34,17 +38,29 @@ def flatten(module: nn.Module) -> fx.GraphModule:
         >>> [str(node.target) for node in graph.graph.nodes if node.op == 'call_module']
         ['0.0', '0.1']
     """
+    _check_readable(module)
     graph = _trace(_Reader(), module)
     return fx.GraphModule(module, graph)
 
 
-def read_order(module: nn.Module) -> fx.Graph:
+def read_order(module: nn.Module, whole: bool = True) -> fx.Graph:
     """In which order a module calls its children, and theirs where these are lists of modules.
+
+    Args:
+        module: Any module.
+        whole: Whether all that the module may do must be in the graph; what it does for some arguments is enough otherwise.
 
     Raises:
         UnreadableError: The module's forward cannot be read.
     """
+    if whole:
+        _check_readable(module)
     return _trace(_ChildReader(), module)
+
+
+def is_see_through(module: nn.Module) -> bool:
+    """Whether a module only calls others as its own graph says, so that their order is that of the caller."""
+    return type(module) is nn.Sequential or isinstance(module, fx.GraphModule)
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -54,7 +70,23 @@ def is_plain(module: nn.Module) -> bool:
         >>> is_plain(nn.Sequential(nn.Conv2d(1, 1, 1)))
         True
     """
-    return all(type(part).__module__.split('.')[0] == 'torch' for part in module.modules())
+    return all(packages(part) <= {'torch', *sys.stdlib_module_names} for part in module.modules())
+
+
+def packages(module: nn.Module) -> set[str]:
+    """The packages of a module's class and of its parents: weight_norm gives a layer a class of torch, below the layer's own."""
+    return {kind.__module__.partition('.')[0] for kind in type(module).__mro__}
+
+
+def _check_readable(module: nn.Module) -> None:
+    """An argument that may be left out has one graph with it and another without; what was altered is not in the class."""
+    arguments = inspect.signature(type(module).forward).parameters.values()
+    optional = [argument.name for argument in arguments
+                if argument.default is not argument.empty or argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)]
+    if optional:
+        raise UnreadableError(f'{type(module).__name__}: its forward has optional arguments: {", ".join(optional)}')
+    if is_altered(module):
+        raise UnreadableError(f'{type(module).__name__}: it has hooks, computed weights, or a forward of its own')
 
 
 def _trace(reader: fx.Tracer, module: nn.Module) -> fx.Graph:
@@ -79,6 +111,9 @@ class _Reader(fx.Tracer):
             return False  # not on the CPU, and no other format than the one that the code expects
         return obj.node.target == 'is_contiguous' or super().to_bool(obj)
 
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_altered(m) or super().is_leaf_module(m, module_qualified_name)
+
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> object:
         rewritten = _FORWARDS.get(f'{type(m).__module__}.{type(m).__qualname__}')
         before, stack = next(iter(reversed(self.graph.nodes))), self.module_stack.copy()
@@ -95,7 +130,7 @@ class _ChildReader(fx.Tracer):
     """Reads one forward, in which a module is a single step unless it only calls others in a row."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) is not nn.Sequential and not isinstance(m, fx.GraphModule)
+        return is_altered(m) or not is_see_through(m)
 
 
 def _is_layout(value: object) -> bool:

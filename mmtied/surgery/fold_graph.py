@@ -56,21 +56,6 @@ def fold_graph(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
-def fold_children(module: nn.Module, graph: fx.Graph) -> None:
-    """Fold what can be folded in a module that stays as it is: an Identity takes the place of the normalisation.
-
-    Layers that the module calls more than once are left alone, since they could not be told apart.
-    """
-    new = {}
-    for norm, convs in find_folds(graph, module):
-        if all(_count_calls(graph, node.target) == 1 for node in (norm, *convs)):
-            new[module.get_submodule(norm.target)] = nn.Identity()
-            new.update({module.get_submodule(node.target): folded for node, folded in convs.items()})
-    for name, part in list(module.named_modules(remove_duplicate=False)):  # under all its names
-        if part in new:
-            module.set_submodule(name, new[part])
-
-
 def _push(affine: Affine, node: fx.Node, root: nn.Module) -> dict[fx.Node, nn.Module] | None:
     """What the convolutions that a node's channels come from become when they take over a scale and shift of these channels."""
     if len(node.users) != 1:
@@ -122,13 +107,21 @@ def _joined(node: fx.Node, root: nn.Module) -> dict[fx.Node, int] | None:
     return {part: layer.out_channels for part, layer in layers.items()} if known else None
 
 
-def _count_calls(graph: fx.Graph, target: str) -> int:
-    return sum(node.op == 'call_module' and node.target == target for node in graph.nodes)
+def count_uses(graph: fx.Graph, target: str) -> int:
+    """How often a graph calls a layer, or reads a weight of it."""
+    return sum((node.op == 'call_module' and node.target == target)
+               or (node.op == 'get_attr' and node.target.startswith(f'{target}.')) for node in graph.nodes)
 
 
 def _free_name(module: fx.GraphModule, node: fx.Node) -> str:
-    """The layer's own name, or a new one beside it where others call it too."""
-    names = {name for name, _ in module.named_modules()}
-    if _count_calls(module.graph, node.target) == 1:
+    """The layer's own name, or a new one where others call it too: the graph, or a module that is one step of the graph."""
+    inside = any(other.op == 'call_module' and _lies_below(node.target, other.target) for other in module.graph.nodes)
+    if not inside and count_uses(module.graph, node.target) == 1:
         return node.target
-    return next(name for name in (f'{node.target}_{index}' for index in range(1, len(names) + 2)) if name not in names)
+    names = {name for name, _ in module.named_modules()}
+    stem = node.target.replace('.', '_') if inside else node.target
+    return next(name for name in (f'{stem}_{index}' for index in range(1, len(names) + 2)) if name not in names)
+
+
+def _lies_below(name: str, other: str) -> bool:
+    return name.startswith(f'{other}.')

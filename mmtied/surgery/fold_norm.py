@@ -27,9 +27,24 @@ class Affine(NamedTuple):
         return Affine(self.scale[channels], self.shift[channels])
 
 
+def is_altered(module: nn.Module) -> bool:
+    """Whether a module does more or else than its class says: it has hooks, computed weights, or a forward of its own.
+
+    Example:
+        >>> is_altered(nn.Conv2d(1, 1, 1)), is_altered(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 1)))
+        (False, True)
+    """
+    return bool(module._forward_pre_hooks or module._forward_hooks or hasattr(module, 'parametrizations')
+                or 'forward' in vars(module))
+
+
 def is_foldable_norm(module: nn.Module) -> bool:
-    """Whether a module is a BatchNorm (SyncBatchNorm included) that has statistics of its own to normalise with."""
-    return isinstance(module, _BatchNorm) and not module.training and module.running_mean is not None
+    """Whether a module is a BatchNorm (SyncBatchNorm included) that has statistics of its own to normalise with.
+
+    A subclass with a forward of its own is none: it may do more than normalise, as timm's BatchNormAct2d does.
+    """
+    return (isinstance(module, _BatchNorm) and type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+            and not is_altered(module) and not module.training and module.running_mean is not None)
 
 
 def is_foldable(module: nn.Module) -> bool:
@@ -38,9 +53,7 @@ def is_foldable(module: nn.Module) -> bool:
     A convolution that standardises its weight, computes it (spectral norm), has hooks or a forward of its own is not.
     """
     kind = type(module)
-    computed = (module._forward_pre_hooks or module._forward_hooks or hasattr(module, 'parametrizations')
-                or 'forward' in vars(module))
-    if computed or not isinstance(module, _LINEAR) or not isinstance(module._parameters.get('weight'), nn.Parameter):
+    if is_altered(module) or not isinstance(module, _LINEAR) or not isinstance(module._parameters.get('weight'), nn.Parameter):
         return False
     parent = next(base for base in _LINEAR if isinstance(module, base))
     same = all(getattr(kind, name, None) is getattr(parent, name, None) for name in ('forward', '_conv_forward'))

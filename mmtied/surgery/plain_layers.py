@@ -15,7 +15,7 @@ from mmtied.layers import IGC, TBC, TFC, TGC, SharedBasisConv, SharedConv2d, Sum
 from mmtied.layers.interleaved_conv import _CHEAP_ZEROS
 from mmtied.layers.tied_conv import _TiedConv2d
 
-from .fold_norm import fold, is_foldable_norm
+from .fold_norm import fold, is_altered, is_foldable_norm
 from .freeze_groups import PermutedConv2d
 
 
@@ -34,12 +34,14 @@ class Select(nn.Module):
 def plain_layer(layer: nn.Module) -> nn.Module | None:
     """What computes the same as a layer of this package, or None for any other module.
 
+    None too for a layer with hooks or computed weights (`is_altered`), in itself or in its parts.
+
     Example:
         >>> plain_layer(TBC(64, 64, 3, padding=1, num_blocks=2))
         Conv2d(64, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=2)
     """
     make = _PLAIN.get(type(layer))
-    return None if make is None else make(layer)
+    return None if make is None or any(is_altered(part) for part in layer.modules()) else make(layer)
 
 
 def make_conv(weight: Tensor, bias: Tensor | None, like: nn.Module, groups: int = 1) -> nn.Conv2d:

@@ -1,0 +1,192 @@
+"""What deploy must leave: pairs of which its graph does not show all that is done with them."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from deploy_cases import difference, norms, trained
+from torch import nn
+
+from mmtied.layers import IGC, TBC
+from mmtied.surgery import deploy
+
+
+class Pair(nn.Module):
+    """A convolution and its normalisation."""
+
+    def __init__(self, norm: type[nn.Module] = nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(8, 8, 1), norm(8)
+
+    def forward(self, x):
+        return self.bn(self.conv(x))
+
+
+class Activated(nn.BatchNorm2d):
+    """More than a normalisation."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Branch(nn.Module):
+    """Calls a layer that others have too, in a way that cannot be read."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x) if x.mean() > -1e9 else x
+
+
+class SharedWithBranch(Pair):
+    """The branch has the convolution, or the normalisation, under another name."""
+
+    def __init__(self, shared: str) -> None:
+        super().__init__()
+        self.branch = Branch(getattr(self, shared))
+
+    def forward(self, x):
+        return super().forward(x) + self.branch(x)
+
+
+class BranchFirst(Pair):
+    """The same, with the name in the branch as the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        conv, bn = self.conv, self.bn
+        del self.conv, self.bn
+        self.branch = Branch(conv)
+        self.conv, self.bn = conv, bn
+
+    def forward(self, x):
+        return super().forward(x) + self.branch(x)
+
+
+class CallsInside(nn.Module):
+    """Calls a part of a block beside the block."""
+
+    def __init__(self, block: nn.Module, part: str) -> None:
+        super().__init__()
+        self.block, self.part = block, part
+
+    def forward(self, x):
+        return self.block(x) + self.block.get_submodule(self.part)(x)
+
+
+class CallsInsideAtTimes(CallsInside):
+    """The same, with an argument."""
+
+    def forward(self, x, scale=1.):
+        return super().forward(x) * scale
+
+
+class ReadsWeight(Pair):
+    """Uses the filters twice, once without a call."""
+
+    def forward(self, x):
+        return super().forward(x) + nn.functional.conv2d(x, self.conv.weight)
+
+
+class Optional(Pair):
+    """Normalises only where there is a residual."""
+
+    def forward(self, x, residual=None):
+        x = self.conv(x)
+        return x if residual is None else self.bn(x) + residual
+
+
+class AnyNumber(Pair):
+    """The same, without names."""
+
+    def forward(self, x, *others):
+        return super().forward(x) if others else self.conv(x)
+
+
+def hooked(module: nn.Module, name: str = '') -> nn.Module:
+    module.get_submodule(name).register_forward_hook(lambda module, inputs, output: output * 2)
+    return module
+
+
+CASES = {
+    'norm with an activation': (Pair(Activated), 'bn (Activated)'),
+    'norm with a hook': (hooked(Pair(), 'bn'), 'bn (BatchNorm2d)'),
+    'conv shared with a branch': (SharedWithBranch('conv'), 'bn (BatchNorm2d)'),
+    'norm shared with a branch': (SharedWithBranch('bn'), 'bn (BatchNorm2d)'),
+    'branch first': (BranchFirst(), 'bn (BatchNorm2d)'),
+    'part called beside the block': (CallsInside(Pair(), 'conv'), 'block.bn (BatchNorm2d)'),
+    'norm called beside the block': (CallsInside(Pair(), 'bn'), 'block.bn (BatchNorm2d)'),
+    'part of a Sequential': (CallsInside(nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)), '0'), 'block.1 (BatchNorm2d)'),
+    'part called with an argument': (CallsInsideAtTimes(Pair(), 'conv'), 'block.bn (BatchNorm2d)'),
+    'weight read beside the call': (ReadsWeight(), 'bn (BatchNorm2d)'),
+    'optional argument': (Optional(), 'bn (BatchNorm2d)'),
+    'any number of arguments': (AnyNumber(), 'bn (BatchNorm2d)'),
+    'tied layer with weight_norm': (nn.Sequential(nn.utils.parametrizations.weight_norm(TBC(8, 8, 1, num_blocks=2))),
+                                    '0 (ParametrizedTBC)'),
+    'tied layer with a hook': (nn.Sequential(hooked(TBC(8, 8, 1, num_blocks=2)), nn.ReLU()), '0 (TBC)'),
+    'tied layer alone with a hook': (hooked(TBC(8, 8, 1, num_blocks=2)), 'the model (TBC)'),
+    'tied layer with a hook in a part': (nn.Sequential(hooked(IGC(8, 8, 1, num_primary=4), 'primary')), None),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_is_left_and_named(case, caplog):
+    model, left = CASES[case]
+    model = trained(copy.deepcopy(model), (16, 8, 6, 6))
+    with caplog.at_level(logging.WARNING, 'mmtied'):
+        deployed = deploy(model)
+    assert difference(model, deployed, torch.randn(3, 8, 5, 5)) < 1e-5
+    if left is not None:
+        assert [record.getMessage() for record in caplog.records] == [f'deploy: left as they are: {left}']
+
+
+def test_an_optional_argument_can_be_given():
+    model = trained(Optional(), (16, 8, 6, 6)).eval()
+    x, residual = torch.randn(2, 2, 8, 5, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(deploy(model)(x, residual), model(x, residual))
+
+
+def test_a_forward_of_its_own_is_kept():
+    norm = nn.BatchNorm2d(8)
+    norm.forward = torch.relu
+    model = nn.Sequential(nn.Conv2d(8, 8, 1), norm)
+    assert difference(model, deploy(model), torch.randn(3, 8, 5, 5)) < 1e-5
+
+
+def test_pairs_in_lists_and_shared_blocks_still_fold():
+    class Lists(nn.Module):
+        """A pair in a list and in a Sequential, below a parent that only calls them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs, self.bns = nn.ModuleList([nn.Conv2d(8, 8, 1)]), nn.ModuleDict({'first': nn.BatchNorm2d(8)})
+            self.after, self.last = nn.Sequential(nn.Sequential(nn.Conv2d(8, 8, 1))), nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            return self.last(self.after(self.bns['first'](self.convs[0](x))))
+
+    block = Pair()
+    model = trained(nn.Sequential(block, nn.Sequential(Lists(), nn.ReLU()), block), (16, 8, 6, 6))
+    deployed = deploy(model)
+    assert difference(model, deployed, torch.randn(3, 8, 5, 5)) < 1e-5
+    assert not norms(deployed)
+
+
+@pytest.mark.parametrize('model', [SharedWithBranch('conv'), BranchFirst(), ReadsWeight()],
+                         ids=lambda model: type(model).__name__)
+def test_a_graph_keeps_the_layer_of_the_other_user(model):
+    """A backbone becomes a graph, in which the folded layer can have a name of its own."""
+    from mmtied.surgery.flatten import flatten
+    from mmtied.surgery.fold_graph import fold_graph
+
+    model = trained(copy.deepcopy(model), (16, 8, 6, 6)).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    expected = copy.deepcopy(model)
+    graph = fold_graph(flatten(model))
+    assert not norms(graph)
+    assert difference(expected, graph, torch.randn(3, 8, 5, 5)) < 1e-5
