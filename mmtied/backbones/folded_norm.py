@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.layers import TBC, TGC
+from mmtied.layers.batch_norm import uses_running_statistics
 from mmtied.layers.choice import is_automatic, is_exporting
-
-_NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
@@ -29,10 +28,8 @@ def can_fold(conv: nn.Module, norm: nn.Module | None) -> bool:
     A tied convolution is not tied any more when it is folded, which costs more in a backward pass than the folding saves; and
     where someone has chosen its way, that way is taken.
     """
-    if not isinstance(norm, _BatchNorm) or norm.training or norm.running_var is None:
+    if not uses_running_statistics(norm):
         return False
-    if type(norm).forward not in _NORM_FORWARDS or 'forward' in vars(norm):
-        return False  # a subclass that does more, an activation for example
     if isinstance(conv, (TBC, TGC)) and (torch.is_grad_enabled() or conv.way != 'auto'):
         return False
     return (type(conv) in (nn.Conv2d, TBC, TGC) and conv.padding_mode == 'zeros' and not is_watched(conv)
@@ -53,11 +50,16 @@ def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias
 
 
+def scale_filters(weight: Tensor, scale: Tensor) -> Tensor:
+    """Filters (C_out, C_in, k, k) times a factor for each output channel, in their own dtype."""
+    return weight * scale.to(weight.dtype).view(-1, 1, 1, 1)
+
+
 def convolve_scaled(x: Tensor, conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> Tensor:
     """The convolution, multiplied by `scale` and with `shift` added, for each output channel, as one convolution."""
     tied = isinstance(conv, (TBC, TGC))
     weight, bias = (conv.expanded_weight(), conv.expanded_bias()) if tied else (conv.weight, conv.bias)
-    weight = weight * scale.to(weight.dtype).view(-1, 1, 1, 1)
+    weight = scale_filters(weight, scale)
     shift = shift if bias is None else shift + bias * scale
     groups = conv.groups * conv.num_blocks if tied else conv.groups
     return F.conv2d(x, weight, shift.to(weight.dtype), conv.stride, conv.padding, conv.dilation, groups)

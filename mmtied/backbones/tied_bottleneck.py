@@ -14,7 +14,15 @@ from mmtied.layers import TBC, TGC
 from mmtied.layers.tied_ways import block_diagonal
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
-from .folded_norm import ConvNorm, can_fold, convolve_scaled, is_watched, runs_eagerly_on_cpu, scale_and_shift
+from .folded_norm import (
+    ConvNorm,
+    can_fold,
+    convolve_scaled,
+    is_watched,
+    runs_eagerly_on_cpu,
+    scale_and_shift,
+    scale_filters,
+)
 
 #: How the mixer joins the splits' outputs: before two 1x1 convolutions that feed the exit (Table 6), or before one whose output
 #: is added back to every split.
@@ -63,15 +71,14 @@ class TiedSplits(BaseModule):
 
     def _can_fold(self) -> bool:
         tied = all(isinstance(conv, (TBC, TGC)) and conv.bias is None for conv in self.convs)
-        return tied and not torch.is_grad_enabled() and all(can_fold(conv, self.norm) for conv in self.convs)
+        return tied and all(can_fold(conv, self.norm) for conv in self.convs)
 
     def _convolve_folded(self, x: Tensor) -> Tensor:
         """The splits with the normalisation folded in: thin ones as the groups of one convolution, others one by one."""
         scale, shift = scale_and_shift(self.norm)
         splits, first = len(self.convs), self.convs[0]
         if x.size(1) <= splits * JOINED_WIDTH:
-            weight = torch.cat([block_diagonal(conv.weight, conv.geometry) for conv in self.convs])
-            weight *= scale.to(weight.dtype).view(-1, 1, 1, 1)
+            weight = scale_filters(torch.cat([block_diagonal(conv.weight, conv.geometry) for conv in self.convs]), scale)
             return F.conv2d(x, weight, shift.to(weight.dtype), first.stride, first.padding, first.dilation,
                             splits * first.groups)
         return torch.cat([convolve_scaled(*split) for split in zip(x.chunk(splits, dim=1), self.convs, scale.chunk(splits),
@@ -132,7 +139,7 @@ class SplitMixer(BaseModule):
         if not can_fold(self.mix.conv, norm):
             return self.mix.activate(norm(F.conv2d(x, weight.repeat(1, self.splits, 1, 1))))
         scale, shift = scale_and_shift(norm)
-        weight = weight * scale.to(weight.dtype).view(-1, 1, 1, 1)
+        weight = scale_filters(weight, scale)
         return self.mix.activate(F.conv2d(x, weight.repeat(1, self.splits, 1, 1), shift.to(weight.dtype)))
 
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from mmtied.layers.batch_norm import uses_running_statistics
+
 #: Layers of torch that a normalisation can be folded into; a subclass counts where it computes what its parent does. Linear is
 #: none of them: its features are in the last dimension, and BatchNorm1d normalises the second, which need not be the same.
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -43,8 +45,7 @@ def is_foldable_norm(module: nn.Module) -> bool:
 
     A subclass with a forward of its own is none: it may do more than normalise, as timm's BatchNormAct2d does.
     """
-    return (isinstance(module, _BatchNorm) and type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-            and not is_altered(module) and not module.training and module.running_mean is not None)
+    return uses_running_statistics(module) and not is_altered(module)
 
 
 def is_foldable(module: nn.Module) -> bool:
