@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .block_plugins import BlockPlugins, run_plugin
-from .folded_norm import ConvNorm, is_watched, runs_eagerly_on_cpu
+from .folded_norm import ConvNorm, runs_eagerly_on_cpu
+from .recomputed import recomputing
+from .watched import is_watched
 
 
 class Bottleneck(BaseModule):
@@ -54,11 +56,12 @@ class Bottleneck(BaseModule):
                 layer.init_weights()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the block, with activations recomputed in the backward pass if `with_cp`."""
+        """Run the block; in the backward pass all of it is recomputed if `with_cp`, else the normalised activations."""
         if self.with_cp and x.requires_grad:
             residual = checkpointing.checkpoint(self._residual, x, use_reentrant=False)
         else:
-            residual = self._residual(x)
+            with recomputing():
+                residual = self._residual(x)
         return self.activate(residual)
 
     @abstractmethod

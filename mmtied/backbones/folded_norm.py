@@ -16,6 +16,9 @@ from mmtied.layers import TBC, TGC
 from mmtied.layers.batch_norm import uses_running_statistics
 from mmtied.layers.choice import is_automatic, is_exporting
 
+from .recomputed import normalise
+from .watched import is_watched
+
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
     """Whether blocks may be rewritten for speed: on the CPU, where it was measured, and not in an exported or compiled graph."""
@@ -34,11 +37,6 @@ def can_fold(conv: nn.Module, norm: nn.Module | None) -> bool:
         return False
     return (type(conv) in (nn.Conv2d, TBC, TGC) and conv.padding_mode == 'zeros' and not is_watched(conv)
             and not is_watched(norm))
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether someone has hooked into the module, as counters and visualisers do: then its call must happen."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
@@ -68,16 +66,21 @@ def convolve_scaled(x: Tensor, conv: nn.Conv2d, scale: Tensor, shift: Tensor) ->
 class ConvNorm(ConvModule):
     """A ConvModule (convolution, normalisation, activation) that folds BatchNorm into the convolution where it can.
 
+    Where it cannot, and training goes on within `recomputing`, its output is made anew in the backward pass.
+
     Arguments, parameters and outputs are ConvModule's.
     """
 
     def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
         """Convolve, normalise and activate."""
         usual = norm and self.order == ('conv', 'norm', 'act') and not self.with_explicit_padding
-        if not (usual and runs_eagerly_on_cpu(x) and can_fold(self.conv, self.norm)):
-            return super().forward(x, activate, norm)
-        x = convolve_scaled(x, self.conv, *scale_and_shift(self.norm))
-        return self.activate(x) if activate and self.with_activation else x
+        activation = self.activate if activate and self.with_activation else None
+        if usual and runs_eagerly_on_cpu(x) and can_fold(self.conv, self.norm):
+            x = convolve_scaled(x, self.conv, *scale_and_shift(self.norm))
+            return x if activation is None else activation(x)
+        if usual and self.with_norm and self.efficient_conv_bn_eval_forward is None:
+            return normalise(self.norm, activation, self.conv(x))
+        return super().forward(x, activate, norm)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

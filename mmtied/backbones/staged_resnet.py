@@ -20,6 +20,7 @@ from .block_plugins import check_registered, plugins_of_stage
 from .bottleneck import Bottleneck
 from .checkpoint import check_fits
 from .folded_norm import ConvNorm, runs_eagerly_on_cpu
+from .recomputed import recomputing
 
 #: Blocks in each stage, by depth.
 STAGE_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -195,7 +196,8 @@ class StagedResNet(BaseModule):
         converts = self.channels_last_on_cpu and x.stride(1) != 1 and runs_eagerly_on_cpu(x)
         if converts:
             x = x.contiguous(memory_format=torch.channels_last)
-        x = self.maxpool(self.stem(x))
+        with recomputing():
+            x = self.maxpool(self.stem(x))
         outputs = []
         for stage, layer in enumerate(self.stage_names):
             x = getattr(self, layer)(x)

@@ -18,11 +18,12 @@ from .folded_norm import (
     ConvNorm,
     can_fold,
     convolve_scaled,
-    is_watched,
     runs_eagerly_on_cpu,
     scale_and_shift,
     scale_filters,
 )
+from .recomputed import join, normalise
+from .watched import is_watched
 
 #: How the mixer joins the splits' outputs: before two 1x1 convolutions that feed the exit (Table 6), or before one whose output
 #: is added back to every split.
@@ -67,7 +68,7 @@ class TiedSplits(BaseModule):
             return self.activate(self._convolve_folded(x))
         parts = x.chunk(len(self.convs), dim=1)
         joined = torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
-        return self.activate(self.norm(joined))
+        return normalise(self.norm, self.activate, joined)
 
     def _can_fold(self) -> bool:
         tied = all(isinstance(conv, (TBC, TGC)) and conv.bias is None for conv in self.convs)
@@ -122,7 +123,7 @@ class SplitMixer(BaseModule):
             mixed = self._mix_repeated(x)
         else:
             mixed = self.mix(separate(x, self.splits).sum(dim=1))
-        return torch.cat([x, self.reduce(mixed)], dim=1)
+        return join([x, self.reduce(mixed)])
 
     def _can_repeat(self, x: Tensor) -> bool:
         """Whether `_mix_repeated` may stand in for sum and mix: in channels_last, where no hook waits for a call."""
@@ -137,7 +138,7 @@ class SplitMixer(BaseModule):
         """
         weight, norm = self.mix.conv.weight, self.mix.norm
         if not can_fold(self.mix.conv, norm):
-            return self.mix.activate(norm(F.conv2d(x, weight.repeat(1, self.splits, 1, 1))))
+            return normalise(norm, self.mix.activate, F.conv2d(x, weight.repeat(1, self.splits, 1, 1)))
         scale, shift = scale_and_shift(norm)
         weight = scale_filters(weight, scale)
         return self.mix.activate(F.conv2d(x, weight.repeat(1, self.splits, 1, 1), shift.to(weight.dtype)))
