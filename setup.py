@@ -1,11 +1,13 @@
 """Build and installation of mmtied; the tools' settings are in pyproject.toml."""
 
 import os
+import platform
 import re
 import shutil
 from pathlib import Path
+from runpy import run_path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -30,6 +32,18 @@ class BuildWithMim(build_py):
                 shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
             else:
                 shutil.copy2(ROOT / name, target / name)
+
+
+def kernels() -> list[Extension]:
+    """The C++ kernels, a library for each kind of processor; where they do not compile the package does without."""
+    if platform.machine().lower() not in ('x86_64', 'amd64') or platform.system() == 'Windows':
+        return []
+    settings = run_path(str(ROOT / 'mmtied/native/builds.py'))
+    folder = 'mmtied/native/'
+    return [Extension(f'mmtied.native._{name.lower()}', [folder + source for source in settings['SOURCES']],
+                      depends=[folder + header for header in settings['HEADERS']],
+                      extra_compile_args=[*settings['FLAGS'], *target], extra_link_args=['-fopenmp'], optional=True)
+            for name, target in settings['BUILDS'].items()]
 
 
 def read(path: str) -> str:
@@ -60,6 +74,7 @@ setup(
     packages=find_packages(include=['mmtied', 'mmtied.*']),
     package_data={'mmtied.evaluation.reporting': ['*.jinja']},
     cmdclass={'build_py': BuildWithMim},
+    ext_modules=kernels(),
     zip_safe=False,
     python_requires='>=3.10',
     # Both OpenMMLab families install under the same import names, so neither may be required: each is an extra.

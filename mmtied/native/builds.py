@@ -1,0 +1,8 @@
+"""The builds of the C++ code: one for each kind of vector registers that PyTorch tells apart. Read by setup.py, imports nothing."""
+
+#: The compiler's target, by what `torch.backends.cpu.get_cpu_capability` calls a processor.
+BUILDS = {'AVX512': ('-march=x86-64-v4', '-mprefer-vector-width=512'), 'AVX2': ('-march=x86-64-v3', )}
+#: Sums may be reordered, as vectors need; infinities and NaN stay what they are.
+FLAGS = ('-O3', '-std=c++17', '-fopenmp', '-fassociative-math', '-fno-signed-zeros', '-fno-trapping-math')
+SOURCES = ('run_lengths.cpp', )
+HEADERS = ()
