@@ -1,4 +1,4 @@
-"""The builds of the C++ code: one for each kind of vector registers that PyTorch tells apart. Read by setup.py, imports nothing."""
+"""The builds of the C++ code, one for each kind of vector registers that PyTorch tells apart; setup.py reads it."""
 
 #: The compiler's target, by what `torch.backends.cpu.get_cpu_capability` calls a processor.
 BUILDS = {'AVX512': ('-march=x86-64-v4', '-mprefer-vector-width=512'), 'AVX2': ('-march=x86-64-v3', )}
