@@ -7,7 +7,10 @@ import torch
 from pycocotools import mask as mask_api
 from torch import Tensor
 
-from .inputs.rle import rle_areas
+from mmtied.native import library
+from mmtied.native.run_lengths import Codes, intersections
+
+from .inputs.rle import COMPILED_CHUNK, pieces, rle_areas, rle_codes, rle_pixels
 from .pairs import Pairs, cell_pairs
 
 
@@ -15,7 +18,8 @@ def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_ce
               target_rle: Callable[[int], dict], crowd: Tensor, min_iou: float, area: Tensor | None = None) -> Pairs:
     """Pairs of any number of images from run-length codes.
 
-    The pixels of two masks bound their IoU from above, so most detections are left out before any run of theirs is read.
+    The pixels of two masks bound their IoU from above, so most pairs are left out before any run of theirs is read. The IoU is
+    the quotient of two counts of pixels, as pycocotools' (`rleIou` in maskApi.c), so the bits agree too.
 
     Args:
         detection_cells: Shape (D,) int64, sorted.
@@ -28,31 +32,58 @@ def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_ce
     """
     device, cells, target_cells = detection_cells.device, detection_cells.cpu(), target_cells.cpu()
     is_crowd = crowd.cpu().numpy()
-    area = rle_areas(detection_rles) if area is None else area.cpu().numpy()
+    area = rle_areas(detection_rles) if area is None else area.cpu().numpy().astype(np.int64)
     faced = torch.isin(target_cells, cells).nonzero()[:, 0].tolist()
-    rles = {target: target_rle(target) for target in faced}
+    target_rles = {target: target_rle(target) for target in faced}
     target_area = np.zeros(len(target_cells), dtype=np.int64)
-    target_area[faced] = rle_areas(list(rles.values()))
+    target_area[faced] = rle_areas(list(target_rles.values()))
 
-    candidates = np.concatenate([np.empty(0, np.int64), *(
-        _may_reach(min_iou, detection.numpy(), target.numpy(), area, target_area, is_crowd)
-        for detection, target in cell_pairs(cells, target_cells))])
-    cells, counts = torch.unique_consecutive(cells[candidates], return_counts=True)
-    ends = counts.cumsum(0)
-    first, last = torch.searchsorted(target_cells, cells), torch.searchsorted(target_cells, cells, right=True)
-    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    for start, end, low, high in torch.stack([ends - counts, ends, first, last], dim=1).tolist():
-        here = candidates[start:end]
-        iou = mask_api.iou([detection_rles[number] for number in here.tolist()], [rles[target] for target in range(low, high)],
-                           is_crowd[low:high].astype(np.uint8).tolist())
-        detection, target = np.nonzero(iou >= min_iou)
-        found.append((here[detection], target + low, iou[detection, target]))
-    return Pairs(*(torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*found, strict=True)))
+    columns = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    for detection, target in cell_pairs(cells, target_cells):
+        detection, target = detection.numpy(), target.numpy()
+        most = np.minimum(area[detection], target_area[target])
+        kept = _iou(most, area[detection], target_area[target], is_crowd[target]) >= min_iou
+        columns.append((detection[kept], target[kept]))
+    detection, target = map(np.concatenate, zip(*columns, strict=True))
+    if library() is None:
+        iou = _iou_by_pycocotools(detection_rles, target_rles, detection, target, is_crowd, cells[detection].numpy())
+    else:
+        shared = _shared_pixels(detection_rles, target_rles, detection, target)
+        iou = _iou(shared, area[detection], target_area[target], is_crowd[target])
+    kept = iou >= min_iou
+    return Pairs(*(torch.from_numpy(column[kept]).to(device) for column in (detection, target, iou)))
 
 
-def _may_reach(min_iou: float, detection: np.ndarray, target: np.ndarray, area: np.ndarray, target_area: np.ndarray,
-               crowd: np.ndarray) -> np.ndarray:
-    """Detections, sorted, that reach `min_iou` with a target if the smaller of the two masks lies inside the other."""
-    pixels, target_pixels = area[detection].astype(np.float64), target_area[target]
-    union = np.where(crowd[target], pixels, np.maximum(pixels, target_pixels))
-    return np.unique(detection[np.minimum(pixels, target_pixels) / np.maximum(union, 1) >= min_iou])
+def _iou(shared: np.ndarray, area: np.ndarray, target_area: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """The IoU of pairs from their pixels; for a crowd, the share of the detection that lies inside it."""
+    return shared / np.maximum(np.where(crowd, area, area + target_area - shared), 1)
+
+
+def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray,
+                   target: np.ndarray) -> np.ndarray:
+    """Pixels that both masks of each pair have, shape (P,) int64; reads the codes of some detections at a time."""
+    others = list(target_rles.values())
+    others = Codes.of(rle_codes(others), rle_pixels(others))
+    second = np.searchsorted(np.fromiter(target_rles, dtype=np.int64, count=len(target_rles)), target)
+    own, first = np.unique(detection, return_inverse=True)
+    rles = [detection_rles[number] for number in own.tolist()]
+    codes, pixels = rle_codes(rles), rle_pixels(rles)
+    found = [np.empty(0, np.int64)]
+    for part in pieces(np.fromiter(map(len, codes), dtype=np.int64, count=len(codes)), COMPILED_CHUNK):
+        here = slice(*np.searchsorted(first, (part.start, part.stop)))
+        found.append(intersections(Codes.of(codes[part], pixels[part]), others, first[here] - part.start, second[here]))
+    return np.concatenate(found)
+
+
+def _iou_by_pycocotools(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray, target: np.ndarray,
+                        crowd: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """The IoU of each pair, shape (P,) float64, cell by cell; `cells` are those of the pairs."""
+    found = [np.empty(0)]
+    starts = np.flatnonzero(np.diff(cells, prepend=-1))
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(cells)], strict=False):
+        own, row = np.unique(detection[start:end], return_inverse=True)
+        others, column = np.unique(target[start:end], return_inverse=True)
+        iou = mask_api.iou([detection_rles[number] for number in own.tolist()],
+                           [target_rles[number] for number in others.tolist()], crowd[others].astype(np.uint8).tolist())
+        found.append(iou[row, column])
+    return np.concatenate(found)

@@ -3,17 +3,28 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
+from mmtied.evaluation import mask_pairs
 from mmtied.evaluation.inputs import rle
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth, to_rle
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.inputs.rle import rle_areas
 from mmtied.evaluation.mask_pairs import rle_pairs
+from mmtied.native import library
 
 HEIGHT, WIDTH = 60, 70
+
+
+@pytest.fixture(autouse=True, params=['compiled', 'without'])
+def each_way(request, monkeypatch):
+    """Run every test with the compiled library, where there is one, and without it."""
+    if request.param == 'without':
+        monkeypatch.setenv('MMTIED_NATIVE', '0')
+    elif library() is None:
+        pytest.skip('no compiled library')
 
 
 def encode(mask):
@@ -35,7 +46,7 @@ def masks(draw, min_size=0, max_size=12):
     return found
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(masks(), st.sampled_from([1, 30, 1 << 17]), st.booleans())
 def test_areas_are_the_pixels_however_the_codes_are_cut_into_pieces(drawn, chunk, text):
     codes = [encode(mask) for mask in drawn]
@@ -43,6 +54,7 @@ def test_areas_are_the_pixels_however_the_codes_are_cut_into_pieces(drawn, chunk
         codes = [code | {'counts': code['counts'].decode()} for code in codes]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rle, 'CHUNK', chunk)
+        patch.setattr(rle, 'COMPILED_CHUNK', chunk)
         areas = rle_areas(codes)
     assert areas.tolist() == [int(mask.sum()) for mask in drawn] == [int(mask_api.area(encode(mask))) for mask in drawn]
 
@@ -53,7 +65,7 @@ def test_more_than_255_codes_and_lengths_of_many_characters():
     assert rle_areas([encode(wide)] * 300).tolist() == [3001] * 300
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(masks(), masks(), st.data())
 def test_pairs_are_those_of_pycocotools_in_every_cell(drawn, others, data):
     targets = [mask for mask in others if drawn and mask.shape == drawn[0].shape]
@@ -62,8 +74,10 @@ def test_pairs_are_those_of_pycocotools_in_every_cell(drawn, others, data):
     crowd = data.draw(st.lists(st.booleans(), min_size=len(targets), max_size=len(targets)))
     min_iou = data.draw(st.sampled_from([.5, .75, .01, 1 - 1e-10]))
     codes, target_codes = [encode(mask) for mask in drawn], [encode(mask) for mask in targets]
-    pairs = rle_pairs(torch.tensor(cells, dtype=torch.int64), codes, torch.tensor(target_cells, dtype=torch.int64),
-                      target_codes.__getitem__, torch.tensor(crowd, dtype=torch.bool), min_iou)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mask_pairs, 'COMPILED_CHUNK', data.draw(st.sampled_from([1, 40, 1 << 22])))
+        pairs = rle_pairs(torch.tensor(cells, dtype=torch.int64), codes, torch.tensor(target_cells, dtype=torch.int64),
+                          target_codes.__getitem__, torch.tensor(crowd, dtype=torch.bool), min_iou)
     expected = []
     for detection, cell in enumerate(cells):
         for target, target_cell in enumerate(target_cells):
@@ -79,7 +93,7 @@ def broken(code):
             'other characters': b'~' + code[1:], 'a line break': code + b'\n', 'a length of eight characters': b'P' * 7 + code}
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(masks(min_size=1), st.data())
 def test_broken_codes_are_named(drawn, data):
     codes = [encode(mask) for mask in drawn]
@@ -104,7 +118,7 @@ def lengths_as_code(lengths):
     return code
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(-3, 12), min_size=2, max_size=9).filter(lambda runs: sum(runs) > 0), min_size=1, max_size=9),
        st.sampled_from([1, 5, 1 << 17]))
 def test_every_length_is_from_0_to_the_pixels(drawn, chunk):
@@ -112,6 +126,7 @@ def test_every_length_is_from_0_to_the_pixels(drawn, chunk):
     bad = [number for number, runs in enumerate(drawn) if min(runs) < 0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rle, 'CHUNK', chunk)
+        patch.setattr(rle, 'COMPILED_CHUNK', chunk)
         if bad:
             with pytest.raises(ValueError, match=f'^mask {bad[0]}: its run-length code is broken'):
                 rle_areas(codes)
