@@ -62,17 +62,21 @@ def _iou(shared: np.ndarray, area: np.ndarray, target_area: np.ndarray, crowd: n
 def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray,
                    target: np.ndarray) -> np.ndarray:
     """Pixels that both masks of each pair have, shape (P,) int64; reads the codes of some detections at a time."""
-    others = list(target_rles.values())
-    others = Codes.of(rle_codes(others), rle_pixels(others))
-    second = np.searchsorted(np.fromiter(target_rles, dtype=np.int64, count=len(target_rles)), target)
     own, first = np.unique(detection, return_inverse=True)
-    rles = [detection_rles[number] for number in own.tolist()]
-    codes, pixels = rle_codes(rles), rle_pixels(rles)
+    codes, pixels = _codes([detection_rles[number] for number in own.tolist()])
+    numbers, second = np.unique(target, return_inverse=True)
+    other_codes, other_pixels = _codes([target_rles[number] for number in numbers.tolist()])
     found = [np.empty(0, np.int64)]
     for part in pieces(np.fromiter(map(len, codes), dtype=np.int64, count=len(codes)), COMPILED_CHUNK):
         here = slice(*np.searchsorted(first, (part.start, part.stop)))
-        found.append(intersections(Codes.of(codes[part], pixels[part]), others, first[here] - part.start, second[here]))
+        faced = slice(second[here].min(), second[here].max() + 1)
+        found.append(intersections(Codes.of(codes[part], pixels[part]), Codes.of(other_codes[faced], other_pixels[faced]),
+                                   first[here] - part.start, second[here] - faced.start))
     return np.concatenate(found)
+
+
+def _codes(rles: Sequence[dict]) -> tuple[list[bytes], np.ndarray]:
+    return rle_codes(rles), rle_pixels(rles)
 
 
 def _iou_by_pycocotools(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray, target: np.ndarray,

@@ -82,9 +82,9 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     if iou_type == 'bbox':
         boxes = box_column(entries, source)
         return Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
-    sizes = ground_truth.image_sizes[common['image']].tolist()
-    rles = [to_rle(entry['segmentation'], *size, where(number))
-            for number, (entry, size) in enumerate(zip(entries, sizes, strict=True))]
+    heights, widths = (column.tolist() for column in ground_truth.image_sizes[common['image']].T)
+    rles = [to_rle(entry['segmentation'], height, width, f'{source}[{number}]')
+            for number, (entry, height, width) in enumerate(zip(entries, heights, widths, strict=True))]
     return Detections(**common, area=rle_areas(rles, where).astype(np.float64), rles=rles)
 
 
