@@ -229,7 +229,7 @@ def test_inductor_trains_at_sizes_that_change(memory_format):
     torch._dynamo.reset()
     network = nn.Sequential(TBC(32, 64, 1), nn.ReLU(), TBC(64, 64, 3, padding=1, num_blocks=4), TBC(64, 32, 1, 2))
     compiled = torch.compile(network)
-    for side in (12, 20, 26):
+    for side in (12, 20):
         x = torch.rand(2, 32, side, side + 4).to(memory_format=FORMATS[memory_format])
         got = torch.autograd.grad(compiled(x).square().sum(), network.parameters())
         expected = torch.autograd.grad(network(x).square().sum(), network.parameters())
