@@ -38,12 +38,13 @@ def kernels() -> list[Extension]:
     """The C++ kernels, a library for each kind of processor; where they do not compile the package does without."""
     if platform.machine().lower() not in ('x86_64', 'amd64') or platform.system() == 'Windows':
         return []
-    settings = run_path(str(ROOT / 'mmtied/native/builds.py'))
+    builds = run_path(str(ROOT / 'mmtied/native/builds.py'))
     folder = 'mmtied/native/'
-    return [Extension(f'mmtied.native._{name.lower()}', [folder + source for source in settings['SOURCES']],
-                      depends=[folder + header for header in settings['HEADERS']],
-                      extra_compile_args=[*settings['FLAGS'], *target], extra_link_args=['-fopenmp'], optional=True)
-            for name, target in settings['BUILDS'].items()]
+    return [Extension(f'mmtied.native._{name.lower()}', [folder + source for source in builds['SOURCES']],
+                      depends=[folder + file for file in ('builds.py', *builds['HEADERS'])],
+                      define_macros=[('MMTIED_FINGERPRINT', f'"{builds["fingerprint"]()}"')],
+                      extra_compile_args=[*builds['FLAGS'], *target], extra_link_args=['-fopenmp'], optional=True)
+            for name, target in builds['BUILDS'].items()]
 
 
 def read(path: str) -> str:

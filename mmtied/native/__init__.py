@@ -4,6 +4,6 @@
 ``MMTIED_NATIVE=0``, and wherever it does not apply, PyTorch, NumPy and pycocotools compute the same.
 """
 
-from .library import library
+from .loading import library, num_threads
 
-__all__ = ['library']
+__all__ = ['library', 'num_threads']

@@ -12,6 +12,11 @@ namespace {
 
 constexpr int MOST_GROUPS = 7;  // of the longest length that is read: 35 bits
 constexpr int64_t BROKEN = -1;
+constexpr int64_t MASKS_OF_A_THREAD = 256;  // fewer are not worth waking a thread for
+
+int useful_threads(int threads, int64_t masks) {
+    return static_cast<int>(std::clamp<int64_t>(masks / MASKS_OF_A_THREAD, 1, std::max(threads, 1)));
+}
 
 /// Codes one after the other: code i takes the characters from ends[i - 1] to ends[i], and its image has pixels[i].
 struct Codes {
@@ -87,7 +92,7 @@ extern "C" {
 void mmtied_rle_areas(const uint8_t *text, const int64_t *ends, const int64_t *pixels, int64_t count, int64_t *areas,
                       int threads) {
     const Codes codes{text, ends, pixels};
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(useful_threads(threads, count))
     {
         Bounds bounds;
 #pragma omp for schedule(dynamic, 256)
@@ -101,7 +106,7 @@ void mmtied_rle_intersections(const uint8_t *text, const int64_t *ends, const in
                               const int64_t *first, const int64_t *second, int64_t count, int64_t *shared, int threads) {
     const Codes codes{text, ends, pixels}, other_codes{other_text, other_ends, other_pixels};
     std::vector<Bounds> others(num_others);
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(useful_threads(threads, count))
     {
 #pragma omp for schedule(dynamic, 64)
         for (int64_t index = 0; index < num_others; index++) read(other_codes, index, others[index]);

@@ -6,9 +6,8 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from .library import library
+from .loading import library, num_threads
 
 
 class Codes(NamedTuple):
@@ -34,7 +33,7 @@ class Codes(NamedTuple):
 def areas(codes: Codes) -> np.ndarray:
     """Pixels of each mask, shape (M,) int64; -1 for a code that is broken or does not fill its image."""
     found = np.empty(len(codes.ends), dtype=np.int64)
-    _functions().mmtied_rle_areas(*_arguments(codes), len(found), found.ctypes.data, torch.get_num_threads())
+    _functions().mmtied_rle_areas(*_arguments(codes), len(found), found.ctypes.data, num_threads())
     return found
 
 
@@ -50,7 +49,7 @@ def intersections(codes: Codes, others: Codes, first: np.ndarray, second: np.nda
     first, second = (np.ascontiguousarray(column, dtype=np.int64) for column in (first, second))
     shared = np.empty(len(first), dtype=np.int64)
     _functions().mmtied_rle_intersections(*_arguments(codes), *_arguments(others), len(others.ends), first.ctypes.data,
-                                          second.ctypes.data, len(shared), shared.ctypes.data, torch.get_num_threads())
+                                          second.ctypes.data, len(shared), shared.ctypes.data, num_threads())
     return shared
 
 
