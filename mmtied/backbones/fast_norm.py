@@ -1,7 +1,7 @@
 """BatchNorm on the statistics of the batch, with what follows it, by the compiled library: for training in channels_last.
 
-PyTorch passes over a map five times for BatchNorm and ReLU in training, and nine times in the backward pass; these kernels pass
-over it three and five times, and do more of it at once. Where they do not apply, everyone calls the modules as ever.
+In channels_last PyTorch takes the statistics in two passes and ReLU in one of its own, forward and backward. Where the kernels do
+not apply, everyone calls the modules as ever.
 """
 
 from typing import NamedTuple
@@ -80,8 +80,6 @@ class _Normalise(torch.autograd.Function):
         if torch.is_grad_enabled() or _is_transformed() or not _is_plain(gradient):
             found = _differentiable_gradients(gradient, z, channels, ctx.then, y, ctx.eps)
         else:
-            if pixel_stride(gradient) is None:
-                gradient = gradient.contiguous(memory_format=torch.channels_last)
             found = gradients(gradient, z, channels, ctx.then, y, of_z, of_identity)
         return *(tensor if needs else None for tensor, needs in zip(found, needed, strict=True)), None, None, None, None
 
@@ -111,9 +109,9 @@ def _count_batch(norm: nn.BatchNorm2d) -> tuple[tuple[Tensor, Tensor] | None, fl
 
 
 def _is_plain(x: object) -> bool:
-    """Whether this is an ordinary float32 tensor in the CPU's memory."""
-    return (type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.layout == torch.strided
-            and x.device.type == 'cpu')
+    """Whether this is an ordinary float32 tensor in the CPU's memory, and no wrapper as vmap's."""
+    return (type(x) in (Tensor, nn.Parameter) and torch._C._has_storage(x) and x.dtype == torch.float32
+            and x.layout == torch.strided and x.device.type == 'cpu')
 
 
 def _runs_specially() -> bool:

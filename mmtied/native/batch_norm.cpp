@@ -19,7 +19,7 @@ constexpr int64_t BLOCK = 128, WIDTH = 256;
 constexpr int TOGETHER = 4;                     // pixels that go into a sum before it is stored
 constexpr int64_t VALUES_OF_A_THREAD = 1 << 14;  // fewer are not worth waking a thread for
 
-/// What follows the normalisation; the numbers are those of `Then` in fast_norm.py.
+/// What follows the normalisation; the numbers are those of batch_norm.py.
 enum class Then { NOTHING = 0, RELU = 1, ADD_RELU = 2 };
 
 /// Pixels, `stride` values from one to the next. Null stands for a map that is not there.
@@ -251,7 +251,7 @@ void mmtied_norm_apply(const float *x, int64_t x_stride, const float *identity, 
 }
 
 /// Gradients of x, weight and bias from the gradient of y. With Then::ADD_RELU y is read, and `passed` is written, the gradient
-/// of what was added; it may be `to_x` where nobody needs it.
+/// of what was added; it may be `to_x`, or `gradient` if that has no gaps. Where `to_x` is null it is not written.
 void mmtied_norm_backward(const float *x, int64_t x_stride, const float *y, const float *gradient, int64_t gradient_stride,
                           float *passed, float *to_x, int64_t pixels, int64_t channels, const float *weight, const float *bias,
                           const float *mean, const float *inverse_std, float *to_weight, float *to_bias, int then, int threads) {

@@ -43,8 +43,8 @@ def pixel_stride(x: Tensor) -> int | None:
     if x.stride(1) != 1 or channels < 2 or height * width < 2:
         return None
     stride = x.stride(3) if width > 1 else x.stride(2)
-    even = stride >= channels and x.stride(2) in (width * stride, *[x.stride(2)] * (height == 1))
-    return stride if even and (number == 1 or x.stride(0) == height * width * stride) else None
+    even = (height == 1 or x.stride(2) == width * stride) and (number == 1 or x.stride(0) == height * width * stride)
+    return stride if even and stride >= channels else None
 
 
 def measure(x: Tensor, eps: float, running: tuple[Tensor, Tensor] | None, momentum: float) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ def measure(x: Tensor, eps: float, running: tuple[Tensor, Tensor] | None, moment
     """
     mean, inverse_std = x.new_empty(x.size(1)), x.new_empty(x.size(1))
     _functions().mmtied_norm_measure(*_map(x), *_size(x), eps, momentum, mean.data_ptr(), inverse_std.data_ptr(),
-                                     *(map(Tensor.data_ptr, running) if running else (None, None)), torch.get_num_threads())
+                                     *map(_address, running or (None, None)), torch.get_num_threads())
     return mean, inverse_std
 
 
@@ -82,7 +82,7 @@ def gradients(gradient: Tensor, x: Tensor, channels: Channels, then: Then, y: Te
     """The gradients of x, weight, bias and identity from that of y.
 
     Args:
-        gradient: Shape (N, C, H, W); it has a `pixel_stride`.
+        gradient: Shape (N, C, H, W), with any strides.
         x: What was normalised.
         channels: Weight, bias and statistics, as for `apply`.
         then: What followed.
@@ -90,19 +90,25 @@ def gradients(gradient: Tensor, x: Tensor, channels: Channels, then: Then, y: Te
         of_x: Whether x's gradient is needed; it is None else.
         of_identity: The same for identity's.
     """
-    adds = then == Then.ADD_RELU
-    to_x = _empty_like(x) if of_x or adds and not of_identity else None
-    passed = _empty_like(x) if of_identity else to_x if adds else None
+    copied = pixel_stride(gradient) is None
+    gradient = gradient.contiguous(memory_format=torch.channels_last) if copied else gradient
+    to_x = _empty_like(x) if of_x else None
+    passed = None
+    if then == Then.ADD_RELU:  # it has to be written in any case, if possible over what nobody else needs
+        passed = gradient if copied else to_x if of_x and not of_identity else _empty_like(x)
     to_weight, to_bias = x.new_empty(x.size(1)), x.new_empty(x.size(1))
-    _functions().mmtied_norm_backward(*_map(x), y.data_ptr() if adds else None, *_map(gradient),
-                                      passed.data_ptr() if adds else None, to_x.data_ptr() if of_x else None, *_size(x),
+    _functions().mmtied_norm_backward(*_map(x), _address(y), *_map(gradient), _address(passed), _address(to_x), *_size(x),
                                       *map(Tensor.data_ptr, channels), to_weight.data_ptr(), to_bias.data_ptr(), then,
                                       torch.get_num_threads())
-    return to_x if of_x else None, to_weight, to_bias, passed if of_identity else None
+    return to_x, to_weight, to_bias, passed if of_identity else None
 
 
 def _empty_like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
 
 
 def _map(x: Tensor) -> tuple[int, int]:
