@@ -99,7 +99,8 @@ class Bottleneck(BaseModule):
     def _may_fuse_exit(self, inner: Tensor) -> bool:
         """Whether the exit's normalisation, the addition of the shortcut and the last activation may be one pass over the map."""
         return (isinstance(self.exit, ConvNorm) and self.exit.ends_with_norm() and self._may_overwrite(inner)
-                and can_normalise(self.exit.norm) and can_follow(self.activate))
+                and type(self).add_shortcut is Bottleneck.add_shortcut and can_normalise(self.exit.norm)
+                and can_follow(self.activate))
 
     def _fused_exit(self, inner: Tensor, x: Tensor) -> Tensor:
         """The exit, the addition and the last activation."""

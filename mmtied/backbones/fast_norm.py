@@ -37,7 +37,7 @@ def can_normalise(norm: nn.Module) -> bool:
 
 
 def can_follow(activate: nn.Module) -> bool:
-    """Whether a module is a ReLU in place, of which no hook sees more than the result."""
+    """Whether a module is a ReLU in place that nobody watches."""
     return type(activate) is nn.ReLU and activate.inplace and 'forward' not in vars(activate) and not is_watched(activate)
 
 

@@ -2,9 +2,10 @@
 
 A convolution, BatchNorm and ReLU keep two tensors of one size for the backward pass: BatchNorm its input z, ReLU and the next
 convolution its result y. One cheap pass over z, with the statistics that BatchNorm keeps anyway, gives y again: on the CPU to the
-bit. So within `recomputing` autograd is handed a recipe wherever it would keep y, a part of its channels, or what `join` made of
-several such. It is the idea of Rota Bulò et al., "In-Place Activated BatchNorm for Memory-Optimized Training of DNNs",
-https://arxiv.org/abs/1712.02616, the other way round: z is kept and y made, which needs no invertible activation.
+bit, by PyTorch's operators as by the kernels of `fast_norm`. So within `recomputing` autograd is handed a recipe wherever it
+would keep y, a part of its channels, or what `join` made of several such. It is the idea of Rota Bulò et al., "In-Place Activated
+BatchNorm for Memory-Optimized Training of DNNs", https://arxiv.org/abs/1712.02616, the other way round: z is kept and y made,
+which needs no invertible activation.
 
 What is no BatchNorm2d, or is watched by a hook, is kept as ever. All is as ever in traces, compiled and exported graphs, function
 transforms, where someone else's hooks say what becomes of saved tensors (offloading, checkpointing), and within
@@ -60,6 +61,7 @@ def normalise(norm: nn.Module, activate: nn.Module | None, z: Tensor) -> Tensor:
 
 
 def _normalise_fast(norm: nn.BatchNorm2d, then: Then, z: Tensor) -> Tensor:
+    """By the kernels, with a recipe."""
     y, mean, inverse_std = normalise_batch(norm, z, then)
     recorder = _current()
     if recorder is not None and y.requires_grad:
