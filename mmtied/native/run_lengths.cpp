@@ -22,8 +22,9 @@ struct Codes {
 /// Where the runs of foreground of a code start and end, by turns.
 using Bounds = std::vector<int64_t>;
 
-/// Read one code; the number of its pixels, or BROKEN where the characters make no sense or the runs do not fill the image.
-int64_t read(const Codes &codes, int64_t index, Bounds &bounds) {
+/// Read one code; the number of its pixels, or BROKEN where the characters make no sense or the runs do not fill the image, and
+/// then the bounds are of no use.
+int64_t parse(const Codes &codes, int64_t index, Bounds &bounds) {
     const uint8_t *at = codes.text + (index ? codes.ends[index - 1] : 0), *end = codes.text + codes.ends[index];
     const int64_t pixels = codes.pixels[index];
     int64_t before[2] = {0, 0}, position = 0, area = 0;
@@ -53,6 +54,13 @@ int64_t read(const Codes &codes, int64_t index, Bounds &bounds) {
     return position == pixels ? area : BROKEN;
 }
 
+/// The same, with no bounds at all for a code that is broken.
+int64_t read(const Codes &codes, int64_t index, Bounds &bounds) {
+    const int64_t area = parse(codes, index, bounds);
+    if (area == BROKEN) bounds.clear();
+    return area;
+}
+
 /// Pixels that lie in both masks.
 int64_t shared_pixels(const Bounds &one, const Bounds &other) {
     if (one.empty() || other.empty()) return 0;
@@ -75,7 +83,7 @@ int64_t shared_pixels(const Bounds &one, const Bounds &other) {
 
 extern "C" {
 
-/// Pixels of each of `count` masks; -1 for a code that is broken.
+/// Pixels of each of `count` masks; BROKEN for a code that is broken.
 void mmtied_rle_areas(const uint8_t *text, const int64_t *ends, const int64_t *pixels, int64_t count, int64_t *areas,
                       int threads) {
     const Codes codes{text, ends, pixels};

@@ -1,8 +1,10 @@
 """Columns of COCO's JSON lists as arrays, with one-line errors that name the file and the entry."""
 
+import gc
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,23 @@ def read_json(path: str | os.PathLike) -> Any:
     if not path.is_file():
         raise ValueError(f'{path}: no such file')
     try:
-        with path.open('rb') as file:
+        with path.open('rb') as file, no_collection():
             return json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         state = 'empty' if path.stat().st_size == 0 else 'not complete JSON'
         raise ValueError(f'{path}: the file is {state} ({error})') from None
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Within the block, do not look for unreachable cycles, which takes two thirds of the time of reading a large file."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def check_entries(entries: Any, keys: Sequence[str], where: str) -> None:
