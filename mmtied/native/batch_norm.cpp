@@ -168,7 +168,8 @@ void add_gradients(Input x, Input y, Input gradient, Output passed, int64_t pixe
 
 /// The same over all pixels of a thread: C sums and C sums of products.
 template <Then THEN>
-std::vector<double> sum_gradients(Input x, Input y, Input gradient, Output passed, Range pixels, int64_t channels, Affine affine) {
+std::vector<double> sum_gradients(Input x, Input y, Input gradient, Output passed, Range pixels, int64_t channels,
+                                  Affine affine) {
     std::vector<double> totals(2 * channels);
     std::vector<float> sums(2 * channels);
     float *sum = sums.data(), *products = sum + channels;
@@ -193,7 +194,8 @@ struct Coefficients {
 };
 
 template <Then THEN>
-void write_gradients(Input x, Input gradient, Output to_x, Range pixels, int64_t channels, Affine affine, const Coefficients &by) {
+void write_gradients(Input x, Input gradient, Output to_x, Range pixels, int64_t channels, Affine affine,
+                     const Coefficients &by) {
     const float *mean = affine.mean, *scale = affine.scale, *bias = affine.bias;
     const float *of_value = by.of_value.data(), *constant = by.constant.data();
     for (int64_t pixel = pixels.first; pixel < pixels.last; pixel++) {
