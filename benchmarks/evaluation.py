@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from contenders import CONTENDERS
 from machine import describe_machine
-from report_section import markdown_table, write_section
+from report_section import check_page, markdown_table, write_section
 from rich.console import Console
 from rich.table import Table
 from simulated_detections import SimulatedDetections, simulate, write_results
@@ -39,6 +39,8 @@ def main() -> None:
     """Run the benchmark, print its tables and write its section."""
     args = parse_arguments()
     with user_errors(), tempfile.TemporaryDirectory() as temporary:
+        if args.docs:
+            check_page(args.docs)
         folder = args.work_dir or Path(temporary)
         sizes = prepare(args, folder)
         tables = [compare_tools(args, folder)] if args.contenders else []

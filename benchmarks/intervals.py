@@ -20,7 +20,7 @@ import torch
 from machine import describe_machine
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from report_section import markdown_table, write_section
+from report_section import check_page, markdown_table, write_section
 from simulated_detections import SimulatedDetections, simulate
 
 from mmtied.cli import user_errors
@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument('--note', default='', help='a sentence about the conditions')
     args = parser.parse_args()
     with user_errors():
+        if args.docs:
+            check_page(args.docs)
         bootstrap = Bootstrap(args.replicates)
         ground_truth = read_ground_truth(args.annotations)
         detections = simulate(json.loads(args.annotations.read_text()), args.detections, with_masks='segm' in args.iou_types)

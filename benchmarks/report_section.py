@@ -1,9 +1,18 @@
 """Benchmarks write their own sections of one page, each between markers, and leave the others' as they are."""
 
+import os
 import re
 from pathlib import Path
 
 from mmtied.atomic import atomic_path
+
+
+def check_page(path: Path) -> None:
+    """Raise a ValueError unless a page can be written there: to be asked before a measurement that takes long."""
+    if path.is_dir():
+        raise ValueError(f'--docs {path}: this is a folder; name a Markdown page')
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f'--docs {path}: expected a page in a folder that is there and can be written')
 
 
 def write_section(path: Path, name: str, text: str) -> None:

@@ -1,12 +1,14 @@
 """What the benchmarks of speed share: their options, the line about the machine, and where a section and its plot go."""
 
 import argparse
+import math
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from machine import describe_machine
-from report_section import write_section
+from report_section import check_page, write_section
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
@@ -34,17 +36,24 @@ def apply_options(args: argparse.Namespace) -> None:
         ValueError: A device that is not there, or a number that cannot be.
     """
     try:
-        kind = torch.device(args.device).type
+        device = torch.device(args.device)
+        kind = None if device.type == 'cpu' and device.index else device.type
     except RuntimeError:
         kind = None
     if kind not in ('cpu', 'cuda'):
         raise ValueError(f'--device {args.device}: expected cpu, cuda or cuda:N')
     if kind == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'--device {args.device}: torch sees no GPU here; leave it out for the CPU')
-    for option in ('repeats', 'threads'):
-        value = getattr(args, option)
+    for option in ('repeats', 'threads', 'batch'):
+        value = getattr(args, option, None)
         if value is not None and value < 1:
             raise ValueError(f'--{option} {value}: expected 1 or more')
+    if not 0 <= args.least_ms < math.inf:
+        raise ValueError(f'--least-ms {args.least_ms}: expected 0 or more milliseconds')
+    if not re.fullmatch(r'[\w .,-]*', args.label) or '--' in args.label:
+        raise ValueError(f'--label {args.label!r}: expected letters, digits, spaces and . , - alone')
+    if args.docs:
+        check_page(args.docs)
     if args.quick:
         args.repeats, args.least_ms = min(args.repeats, 2), 0
     if args.threads:

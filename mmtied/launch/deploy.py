@@ -66,7 +66,8 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
     check_model(model, checkpoint)
     model.load_state_dict(read_state_dict(checkpoint, 'checkpoint'), strict=False)
     parts = runnable_parts(model, cfg.get('default_scope') == 'mmpretrain', backbone_only).eval()
-    image = torch.randn(batch, 3, *shape, generator=torch.Generator().manual_seed(0))
+    channels = cfg.model.backbone.get('in_channels', 3)
+    image = torch.randn(batch, channels, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), atomic_path(target) as temporary:
         expected = _levels(parts(image))
         deployed = deploy(parts)

@@ -135,7 +135,8 @@ def _read_raw(path: str, flag: str) -> dict[str, torch.Tensor]:
     if Path(path).is_dir():
         raise ValueError(f'{flag} {path}: is a folder, expected a file')
     if not Path(path).is_file():
-        raise ValueError(f'{flag} {path}: no such file')
+        hint = '; download it, as only local files are read' if '://' in str(path) else ''
+        raise ValueError(f'{flag} {path}: no such file{hint}')
     try:
         content = torch.load(path, map_location='cpu', weights_only=False, mmap=zipfile.is_zipfile(path))
     except ImportError as error:

@@ -74,11 +74,14 @@ def choose_way(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometr
         own_choice: The layer's own choice; 'auto' leaves it to `tied_convolution_way`.
     """
     choice = own_choice if own_choice != 'auto' else _choice
-    if choice in WAYS and choice in possible_ways(weight, geometry):
+    exports = is_exporting()
+    if choice in WAYS and choice in possible_ways(weight, geometry) and not (exports and choice == 'dense'):
         return choice, 'asked for'
-    if is_exporting():
+    if exports:
         return rule_for_export(x, geometry)
-    if torch.compiler.is_compiling() or not can_measure(x):
+    if torch.compiler.is_compiling():
+        return rule_for_compilation(x, weight, geometry)
+    if not can_measure(x):
         return rule_for(x, weight, geometry)
     if choice == 'measured' or (choice == 'auto' and x.is_cuda and torch.backends.cudnn.benchmark):
         return fastest_way(x, weight, bias, geometry) or rule_for(x, weight, geometry)
@@ -97,7 +100,7 @@ def rule_for(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]:
     if geometry.groups > 1:
         return 'grouped', 'with groups, the blocks of a group cannot be folded'
     if x.device.type == 'cpu':
-        trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        trains = is_training(x, weight)
         strided = geometry.stride != (1, 1)
         if trains and strided and is_pointwise(weight, geometry):
             return 'matmul', 'with a stride, the backward pass of a matrix product writes fewer pixels than that of a convolution'
@@ -107,8 +110,27 @@ def rule_for(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]:
     return 'fold', 'in contiguous NCHW, folding is a view and the weight stays thin'
 
 
+def rule_for_compilation(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]:
+    """The way in graphs of torch.compile: the rule's, but for training what inductor can compile for images of any size.
+
+    torch 2.13 fails on the gradient of a folded batch, and of strided products, when height and width are symbols.
+    """
+    way, why = rule_for(x, weight, geometry)
+    if is_training(x, weight) and (way == 'fold' or geometry.stride != (1, 1)):
+        return 'grouped', 'compiled for training, where sizes may change'
+    return way, why
+
+
+def is_training(x: Tensor, weight: Tensor) -> bool:
+    """Whether autograd records what is computed from these."""
+    return torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+
+
 def rule_for_export(x: Tensor, geometry: Geometry) -> tuple[str, str]:
-    """The way in traces and exported graphs: always convolutions, which other runtimes fuse best."""
+    """The way in traces and exported graphs: always convolutions, which other runtimes fuse best.
+
+    Never 'dense', whose weight is made by a copy into a diagonal, which ONNX exporters leave out or refuse.
+    """
     if x.is_contiguous() and geometry.groups == 1:
         return 'fold', 'exported as one convolution with the thin weight'
     return 'grouped', 'exported as one grouped convolution'

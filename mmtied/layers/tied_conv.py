@@ -52,9 +52,7 @@ class _TiedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
-        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
-            raise ValueError(f'{type(self).__name__}: expected input of shape (N, {self.in_channels}, H, W) or '
-                             f'({self.in_channels}, H, W), got {tuple(x.shape)}')
+        self._check_input(x)
         if x.dim() == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
         if self.num_blocks == 1:
@@ -64,7 +62,9 @@ class _TiedConv2d(nn.Conv2d):
         return WAYS[way](x, self.weight, self.bias, geometry)
 
     def explain(self, x: Tensor) -> str:
-        """Which way an input of shape (N, C_in, H, W) takes through this layer, and why; see `tied_convolution_way`."""
+        """Which way an input that `forward` takes goes through this layer, and why; see `tied_convolution_way`."""
+        self._check_input(x)
+        x = x if x.dim() == 4 else x.unsqueeze(0)
         if self.num_blocks == 1:
             return 'Conv2d: one block is an ordinary convolution'
         x, geometry = self._padded(x)
@@ -74,6 +74,11 @@ class _TiedConv2d(nn.Conv2d):
     def geometry(self) -> Geometry:
         """What the layer is besides its weight."""
         return Geometry(self.stride, self.padding, self.dilation, self.groups, self.num_blocks)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
+            raise ValueError(f'{type(self).__name__}: expected input of shape (N, {self.in_channels}, H, W) or '
+                             f'({self.in_channels}, H, W), got {tuple(x.shape)}')
 
     def _padded(self, x: Tensor) -> tuple[Tensor, Geometry]:
         """The input and what is left to do, with the padding done where a convolution cannot."""

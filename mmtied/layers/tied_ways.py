@@ -61,7 +61,7 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
         rows = F.linear(pixels.reshape(*pixels.shape[:3], geometry.num_blocks, weight.size(1)), thin, bias)
         return rows.flatten(3).permute(0, 3, 1, 2)
     y = thin @ x.reshape(x.size(0), geometry.num_blocks, weight.size(1), x.size(2) * x.size(3))
-    y = y if bias is None else y + bias[:, None]
+    y = y if bias is None else y + bias.to(y.dtype)[:, None]  # autocast leaves an addition alone
     return y.reshape(x.size(0), weight.size(0) * geometry.num_blocks, *x.shape[2:])
 
 

@@ -70,6 +70,14 @@ def test_detectors(tmp_path):
     ('backbones', '--batch 1', '--batch 1: expected 2 or more'),
     ('backbones', '--size 1 2 3', '--size 1 2 3: expected a side'),
     ('detectors', '--batch -1', '--batch -1: expected 1 or more'),
+    ('detectors', '--batch 0', '--batch 0: expected 1 or more'),
+    ('backbones', '--batch 0', '--batch 0: expected 1 or more'),
+    ('floors', '--batch 0', '--batch 0: expected 1 or more'),
+    ('floors', '--least-ms nan', '--least-ms nan: expected 0 or more'),
+    ('layers', '--device cpu:3', '--device cpu:3: expected cpu'),
+    ('layers', '--label a/b', "--label 'a/b': expected letters"),
+    ('layers', '--docs nowhere/page.md', '--docs nowhere/page.md: expected a page in a folder'),
+    ('backbones', '--docs .', '--docs .: this is a folder'),
 ])
 def test_mistakes_are_one_line(script, options, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [script, *options.split()])

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from mmtied.layers import TBC, TGC, tied_convolution_way, way_timing
 from mmtied.layers.choice import CHOICES
@@ -224,14 +225,42 @@ def test_every_choice_compiles_as_one_graph(choice, memory_format):
     torch.testing.assert_close(compiled(x), layer(x), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize('choice', ['auto', 'measured', 'matmul'])
-def test_autocast(choice):
+@pytest.mark.slow
+@pytest.mark.parametrize('memory_format', FORMATS)
+def test_inductor_trains_at_sizes_that_change(memory_format):
+    """torch 2.13 cannot compile the gradient of a folded batch, and of strided products, for any height and width."""
+    torch._dynamo.reset()
+    network = nn.Sequential(TBC(32, 64, 1), nn.ReLU(), TBC(64, 64, 3, padding=1, num_blocks=4), TBC(64, 32, 1, 2))
+    compiled = torch.compile(network)
+    for side in (12, 20):
+        x = torch.rand(2, 32, side, side + 4).to(memory_format=FORMATS[memory_format])
+        got = torch.autograd.grad(compiled(x).square().sum(), network.parameters())
+        expected = torch.autograd.grad(network(x).square().sum(), network.parameters())
+        for mine, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('trains', [True, False])
+@pytest.mark.parametrize('choice', CHOICES)
+def test_autocast(choice, trains, memory_format):
     layer = TBC(8, 8, 1, way=choice)
-    x = torch.randn(2, 8, 5, 5).to(memory_format=torch.channels_last)
-    with torch.autocast('cpu', torch.bfloat16):
+    x = torch.randn(2, 8, 5, 5).to(memory_format=FORMATS[memory_format])
+    with torch.autocast('cpu', torch.bfloat16), torch.set_grad_enabled(trains):
         y = layer(x)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), layer(x), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('dynamo', [False, True])
+@pytest.mark.parametrize('layer', [TBC(8, 12, 3, 2, num_blocks=4, padding=1, way='dense'), TGC(8, 12, 1, groups=2, way='dense')])
+def test_no_way_exports_to_another_result(layer, dynamo, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    x = torch.randn(2, 8, 6, 5)
+    torch.onnx.export(layer.eval(), (x, ), tmp_path / 'layer.onnx', input_names=['x'], dynamo=dynamo, verbose=False)
+    got, = onnxruntime.InferenceSession(tmp_path / 'layer.onnx').run(None, {'x': x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), layer(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('memory_format', FORMATS)

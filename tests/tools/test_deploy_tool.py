@@ -46,11 +46,14 @@ def run(monkeypatch, capfd):
 
 @pytest.fixture
 def trained(request, tmp_path):
-    """A config, a checkpoint for it with statistics of its own, and the model with these weights."""
+    """A config, a checkpoint for it with statistics of its own, and the model with these weights; 'grey' sees one channel."""
     kind = getattr(request, 'param', 'detector')
     if kind == 'classifier':
         pytest.importorskip('mmpretrain')
     (tmp_path / 'config.py').write_text(CLASSIFIER if kind == 'classifier' else DETECTOR)
+    if kind == 'grey':
+        with (tmp_path / 'config.py').open('a') as file:
+            file.write("model['backbone']['in_channels'] = 1\n")
     cfg = load_config(str(tmp_path / 'config.py'))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
@@ -82,6 +85,17 @@ def test_torchscript_of_all_that_runs_alone(run, trained, names, tmp_path):
     assert counts == ['parameters: {:,} before, {:,} after'.format(*(sum(p.numel() for p in m.parameters()) for m in both)),
                       'modules: {:,} before, {:,} after'.format(*(len(list(m.modules())) for m in both))]
     assert last.startswith('largest difference of outputs: ')
+
+
+@pytest.mark.parametrize('trained', ['grey'], indirect=True)
+def test_images_of_one_channel(run, trained, tmp_path):
+    config, checkpoint, model = trained
+    code, _, err = run(config, checkpoint, tmp_path / 'grey.pt', '--shape', 64, 64)
+    assert code == 0, err
+    image = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        for mine, theirs in zip(torch.jit.load(tmp_path / 'grey.pt')(image), model.extract_feat(image), strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_state_dict_for_a_deployed_backbone(run, trained, tmp_path):
