@@ -9,9 +9,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmtied.native.batch_norm import Then
+
 from .block_plugins import BlockPlugins, run_plugin
+from .fast_norm import can_follow, can_normalise, is_fit, normalise_batch
 from .folded_norm import ConvNorm, runs_eagerly_on_cpu
-from .recomputed import recomputing
+from .recomputed import normalise, recomputing
 from .watched import is_watched
 
 
@@ -58,10 +61,12 @@ class Bottleneck(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Run the block; in the backward pass all of it is recomputed if `with_cp`, else the normalised activations."""
         if self.with_cp and x.requires_grad:
-            residual = checkpointing.checkpoint(self._residual, x, use_reentrant=False)
-        else:
-            with recomputing():
-                residual = self._residual(x)
+            return self.activate(checkpointing.checkpoint(self._residual, x, use_reentrant=False))
+        with recomputing():
+            inner = self._inner(x)
+            if self._may_fuse_exit(inner):
+                return self._fused_exit(inner, x)
+            residual = self._outer(inner, x)
         return self.activate(residual)
 
     @abstractmethod
@@ -69,17 +74,40 @@ class Bottleneck(BaseModule):
         """What happens between entry and exit."""
 
     def _residual(self, x: Tensor) -> Tensor:
+        return self._outer(self._inner(x), x)
+
+    def _inner(self, x: Tensor) -> Tensor:
+        """What the exit gets."""
         out = self.plugins('after_conv1', self.entry(x))
-        out = self.plugins('after_conv2', self.middle(out))
-        out = self.exit(out)
+        return self.plugins('after_conv2', self.middle(out))
+
+    def _outer(self, inner: Tensor, x: Tensor) -> Tensor:
+        """The exit and what follows, but for the last activation."""
+        out = self.exit(inner)
         if self.attention is not None:
             out = run_plugin(self.attention, out)
         return self.add_shortcut(self.plugins('after_conv3', out), x)
 
     def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
         """The residual plus the block's input, or what the shortcut makes of it."""
-        identity = x if self.shortcut is None else self.shortcut(x)
+        identity = self._identity(x)
         return out.add_(identity) if self._may_overwrite(out) else out + identity
+
+    def _identity(self, x: Tensor) -> Tensor:
+        return x if self.shortcut is None else self.shortcut(x)
+
+    def _may_fuse_exit(self, inner: Tensor) -> bool:
+        """Whether the exit's normalisation, the addition of the shortcut and the last activation may be one pass over the map."""
+        return (isinstance(self.exit, ConvNorm) and self.exit.ends_with_norm() and self._may_overwrite(inner)
+                and type(self).add_shortcut is Bottleneck.add_shortcut and can_normalise(self.exit.norm)
+                and can_follow(self.activate))
+
+    def _fused_exit(self, inner: Tensor, x: Tensor) -> Tensor:
+        """The exit, the addition and the last activation."""
+        norm, z, identity = self.exit.norm, self.exit.conv(inner), self._identity(x)
+        if is_fit(norm, z, identity):
+            return normalise_batch(norm, z, Then.ADD_RELU, identity).y
+        return self.activate(normalise(norm, None, z).add_(identity))
 
     def _may_overwrite(self, out: Tensor) -> bool:
         """Whether the residual is the exit's normalisation, whose output nobody else needs.
@@ -101,10 +129,11 @@ class BasicBlock(Bottleneck):
         """Nothing stands between the two convolutions."""
         return x
 
-    def _residual(self, x: Tensor) -> Tensor:
-        out = self.plugins('after_conv1', self.entry(x))
-        out = self.plugins('after_conv2', self.exit(out))
-        return self.add_shortcut(out, x)
+    def _inner(self, x: Tensor) -> Tensor:
+        return self.plugins('after_conv1', self.entry(x))
+
+    def _outer(self, inner: Tensor, x: Tensor) -> Tensor:
+        return self.add_shortcut(self.plugins('after_conv2', self.exit(inner)), x)
 
 
 def block_strides(stride: int, style: str) -> tuple[int, int]:

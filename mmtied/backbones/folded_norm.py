@@ -73,7 +73,7 @@ class ConvNorm(ConvModule):
 
     def forward(self, x: Tensor, activate: bool = True, norm: bool = True) -> Tensor:
         """Convolve, normalise and activate."""
-        usual = norm and self.order == ('conv', 'norm', 'act') and not self.with_explicit_padding
+        usual = norm and self._is_usual()
         activation = self.activate if activate and self.with_activation else None
         if usual and runs_eagerly_on_cpu(x) and can_fold(self.conv, self.norm):
             x = convolve_scaled(x, self.conv, *scale_and_shift(self.norm))
@@ -81,6 +81,14 @@ class ConvNorm(ConvModule):
         if usual and self.with_norm and self.efficient_conv_bn_eval_forward is None:
             return normalise(self.norm, activation, self.conv(x))
         return super().forward(x, activate, norm)
+
+    def ends_with_norm(self) -> bool:
+        """Whether the layer is its convolution and then its normalisation, and nothing else."""
+        return (self._is_usual() and self.with_norm and not self.with_activation
+                and self.efficient_conv_bn_eval_forward is None)
+
+    def _is_usual(self) -> bool:
+        return self.order == ('conv', 'norm', 'act') and not self.with_explicit_padding
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

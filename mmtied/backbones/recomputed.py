@@ -2,9 +2,10 @@
 
 A convolution, BatchNorm and ReLU keep two tensors of one size for the backward pass: BatchNorm its input z, ReLU and the next
 convolution its result y. One cheap pass over z, with the statistics that BatchNorm keeps anyway, gives y again: on the CPU to the
-bit. So within `recomputing` autograd is handed a recipe wherever it would keep y, a part of its channels, or what `join` made of
-several such. It is the idea of Rota Bulò et al., "In-Place Activated BatchNorm for Memory-Optimized Training of DNNs",
-https://arxiv.org/abs/1712.02616, the other way round: z is kept and y made, which needs no invertible activation.
+bit, by PyTorch's operators as by the kernels of `fast_norm`. So within `recomputing` autograd is handed a recipe wherever it
+would keep y, a part of its channels, or what `join` made of several such. It is the idea of Rota Bulò et al., "In-Place Activated
+BatchNorm for Memory-Optimized Training of DNNs", https://arxiv.org/abs/1712.02616, the other way round: z is kept and y made,
+which needs no invertible activation.
 
 What is no BatchNorm2d, or is watched by a hook, is kept as ever. All is as ever in traces, compiled and exported graphs, function
 transforms, where someone else's hooks say what becomes of saved tensors (offloading, checkpointing), and within
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.layers.choice import is_automatic, is_exporting
+from mmtied.native.batch_norm import Channels, Then, apply
 
+from .fast_norm import can_follow, can_normalise, is_fit, normalise_batch
 from .watched import is_watched
 
 _local = threading.local()
@@ -46,6 +49,8 @@ def recomputing() -> Iterator[None]:
 
 def normalise(norm: nn.Module, activate: nn.Module | None, z: Tensor) -> Tensor:
     """activate(norm(z)), or norm(z) without an activation; within `recomputing` made anew in the backward pass where possible."""
+    if can_normalise(norm) and (activate is None or can_follow(activate)) and is_fit(norm, z):
+        return _normalise_fast(norm, Then.NOTHING if activate is None else Then.RELU, z)
     y = norm(z)
     recorder = _current()
     relu = type(activate) is nn.ReLU and activate.inplace
@@ -53,6 +58,18 @@ def normalise(norm: nn.Module, activate: nn.Module | None, z: Tensor) -> Tensor:
         # in place, ReLU counts the version up before it saves its result
         recorder.add(y, y._version + relu, _norm_recipe(norm, z, y, relu))
     return y if activate is None else activate(y)
+
+
+def _normalise_fast(norm: nn.BatchNorm2d, then: Then, z: Tensor) -> Tensor:
+    """By the kernels, with a recipe."""
+    y, mean, inverse_std = normalise_batch(norm, z, then)
+    recorder = _current()
+    if recorder is not None and y.requires_grad:
+        def make(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return apply(z, Channels(weight, bias, mean, inverse_std), then)
+
+        recorder.add(y, y._version, _Recipe(y, make, [_Kept(z), _Kept(norm.weight), _Kept(norm.bias)]))
+    return y
 
 
 def join(parts: list[Tensor]) -> Tensor:

@@ -30,8 +30,9 @@ def block_diagonal(weight: torch.Tensor, geometry: Geometry) -> torch.Tensor:
 @given(groups=st.integers(1, 3), blocks=st.integers(1, 4), ins=st.integers(1, 4), outs=st.integers(1, 4),
        kernel=st.sampled_from([(1, 1), (3, 3), (1, 3)]), stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
        padding=st.sampled_from([(0, 0), (1, 2), 'valid']), batch=st.integers(0, 3), memory_format=st.sampled_from(list(FORMATS)),
-       bias=st.booleans())
-def test_every_way_equals_the_dense_convolution(groups, blocks, ins, outs, kernel, stride, padding, batch, memory_format, bias):
+       bias=st.booleans(), trains=st.booleans())
+def test_every_way_equals_the_dense_convolution(groups, blocks, ins, outs, kernel, stride, padding, batch, memory_format, bias,
+                                                trains):
     geometry = Geometry(stride, padding, (1, 1), groups, blocks)
     weight = torch.randn(groups * outs, ins, *kernel, dtype=torch.float64)
     tied_bias = torch.randn(groups * outs, dtype=torch.float64) if bias else None
@@ -41,14 +42,16 @@ def test_every_way_equals_the_dense_convolution(groups, blocks, ins, outs, kerne
         per_group = tied_bias.view(groups, 1, outs).expand(groups, blocks, outs)
         expected = expected + per_group.reshape(1, -1, 1, 1)
     for way in possible_ways(weight, geometry):
-        torch.testing.assert_close(WAYS[way](x, weight, tied_bias, geometry), expected, atol=1e-12, rtol=1e-12)
+        found = WAYS[way](x.detach().requires_grad_(trains), weight, tied_bias, geometry)
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('stride', [(1, 1), (2, 3)])
 @pytest.mark.parametrize('way', WAYS)
-def test_gradients_of_every_way(way, memory_format):
+def test_gradients_of_every_way(way, stride, memory_format):
     kernel, padding = (1, 0) if way == 'matmul' else (3, 1)
-    geometry = Geometry((1, 1), (padding, padding), (1, 1), 1, 2)
+    geometry = Geometry(stride, (padding, padding), (1, 1), 1, 2)
     x = torch.randn(2, 4, 3, 4, dtype=torch.float64).to(memory_format=FORMATS[memory_format]).requires_grad_()
     weight = torch.randn(3, 2, kernel, kernel, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
@@ -274,3 +277,10 @@ def test_traces_hold_convolutions(memory_format):
 def test_every_way_keeps_the_memory_format(way, stride, memory_format):
     x = torch.randn(2, 8, 6, 6).to(memory_format=FORMATS[memory_format])
     assert TBC(8, 12, 1, stride, way=way)(x).is_contiguous(memory_format=FORMATS[memory_format])
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_the_gradient_of_a_product_in_channels_last_is_in_channels_last(stride):
+    x = torch.randn(2, 8, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+    gradient, = torch.autograd.grad(TBC(8, 12, 1, stride, way='matmul')(x).square().sum(), x)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
