@@ -4,5 +4,5 @@
 BUILDS = {'AVX512': ('-march=x86-64-v4', '-mprefer-vector-width=512'), 'AVX2': ('-march=x86-64-v3', )}
 #: Sums may be reordered, as vectors need; infinities and NaN stay what they are.
 FLAGS = ('-O3', '-std=c++17', '-fopenmp', '-fassociative-math', '-fno-signed-zeros', '-fno-trapping-math')
-SOURCES = ('run_lengths.cpp', )
-HEADERS = ()
+SOURCES = ('run_lengths.cpp', 'thin_convolution.cpp')
+HEADERS = ('lanes.h', 'planes.h')
