@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmtied.layers import TBC, TGC
 from mmtied.layers.tied_ways import block_diagonal
-from mmtied.native.thin_convolution import Splits, convolve_splits, convolve_splits_scaled
+from mmtied.native.thin_convolution import convolve_splits, convolve_splits_scaled
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
 from .folded_norm import (
@@ -66,13 +66,13 @@ class TiedSplits(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each split and join them again."""
-        thin = None
-        if runs_eagerly_on_cpu(x):
-            thin = find_thin_splits(x, self.convs)
-            if self._can_fold():
-                return self._convolve_thin_folded(x, thin) if thin else self.activate(self._convolve_folded(x))
+        thin = find_thin_splits(x, self.convs) if runs_eagerly_on_cpu(x) else None
+        if runs_eagerly_on_cpu(x) and self._can_fold():
+            if thin and type(self.activate) is nn.ReLU and not is_watched(self.activate):
+                return convolve_splits_scaled(x, [conv.weight for conv in self.convs], thin, *scale_and_shift(self.norm), True)
+            return self.activate(self._convolve_folded(x))
         if thin:
-            return normalise(self.norm, self.activate, convolve_splits(x, self._weights(), thin))
+            return normalise(self.norm, self.activate, convolve_splits(x, [conv.weight for conv in self.convs], thin))
         parts = x.chunk(len(self.convs), dim=1)
         joined = torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
         return normalise(self.norm, self.activate, joined)
@@ -80,12 +80,6 @@ class TiedSplits(BaseModule):
     def _can_fold(self) -> bool:
         tied = all(isinstance(conv, (TBC, TGC)) and conv.bias is None for conv in self.convs)
         return tied and all(can_fold(conv, self.norm) for conv in self.convs)
-
-    def _weights(self) -> list[Tensor]:
-        return [conv.weight for conv in self.convs]
-
-    def _convolve_thin_folded(self, x: Tensor, thin: Splits) -> Tensor:
-        return convolve_splits_scaled(x, self._weights(), thin, *scale_and_shift(self.norm))
 
     def _convolve_folded(self, x: Tensor) -> Tensor:
         """The splits with the normalisation folded in: thin ones as the groups of one convolution, others one by one."""

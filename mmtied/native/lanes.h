@@ -2,6 +2,10 @@
 
 #pragma once
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC's own _mm512_undefined_ps
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include <immintrin.h>
 
 #include <cstdint>
@@ -69,6 +73,12 @@ inline __m128 sum_parts(Vector v) { return _mm_add_ps(_mm256_castps256_ps128(v),
 #endif
 
 constexpr int PARTS = LANES / 4;
+
+/// The same, in a register: compilers would load it once for each use.
+inline Vector keep(Vector v) {
+    asm("" : "+v"(v));
+    return v;
+}
 
 /// Swap rows and columns of the 4 x 4 table that each part of four lanes makes.
 inline void transpose(Vector (&rows)[4]) {

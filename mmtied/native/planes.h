@@ -63,31 +63,31 @@ inline void read_pixels(const float *from, int64_t step, int64_t pixels, Vector 
 }
 
 template <int USED, bool FULL>
-inline void pack_pixels(const float *from, int64_t step, int64_t pixels, int64_t channels, float *to, int64_t plane) {
-    for (int64_t c = 0; c < channels; c += 4) {
-        const int64_t first = std::min(c, channels - 4);  // the last four overlap those before
-        Vector v[4];
-        read_pixels<USED, FULL>(from + first, step, pixels, v);
-        for (int j = 0; j < 4; j++) store(to + (first + j) * plane, v[j]);
-    }
+inline void pack_pixels(const float *from, int64_t step, int64_t pixels, float *to, int64_t plane) {
+    Vector v[4];
+    read_pixels<USED, FULL>(from, step, pixels, v);
+    for (int j = 0; j < 4; j++) store(to + j * plane, v[j]);
 }
 
 /// A row of pixels into the planes; it overwrites up to LANES floats after the row.
-inline void pack_row(const float *from, int64_t step, int64_t pixels, int64_t channels, float *to, int64_t plane) {
+inline void pack_row(const float *row, int64_t step, int64_t pixels, int64_t channels, float *planes, int64_t plane) {
     if (channels < 4) {
         for (int64_t c = 0; c < channels; c++)
-            for (int64_t x = 0; x < pixels; x++) to[c * plane + x] = from[x * step + c];
+            for (int64_t x = 0; x < pixels; x++) planes[c * plane + x] = row[x * step + c];
         return;
     }
-    int64_t x = 0;
-    for (; x + LANES <= pixels; x += LANES) pack_pixels<PARTS, true>(from + x * step, step, LANES, channels, to + x, plane);
-    const int64_t left = pixels - x;
-    from += x * step;
-    to += x;
-    if (left > 12) pack_pixels<PARTS, false>(from, step, left, channels, to, plane);
-    else if (left > 8) pack_pixels<std::min(PARTS, 3), false>(from, step, left, channels, to, plane);
-    else if (left > 4) pack_pixels<2, false>(from, step, left, channels, to, plane);
-    else if (left > 0) pack_pixels<1, false>(from, step, left, channels, to, plane);
+    for (int64_t next = 0; next < channels; next += 4) {
+        const int64_t first = std::min(next, channels - 4);  // the last four overlap those before
+        const float *from = row + first;
+        float *to = planes + first * plane;
+        int64_t left = pixels;
+        for (; left >= LANES; left -= LANES, from += LANES * step, to += LANES)
+            pack_pixels<PARTS, true>(from, step, LANES, to, plane);
+        if (left > 12) pack_pixels<PARTS, false>(from, step, left, to, plane);
+        else if (left > 8) pack_pixels<std::min(PARTS, 3), false>(from, step, left, to, plane);
+        else if (left > 4) pack_pixels<2, false>(from, step, left, to, plane);
+        else if (left > 0) pack_pixels<1, false>(from, step, left, to, plane);
+    }
 }
 
 /// Rows from `first_row` on, and the halo above and below, of the images; what lies outside an image is zero.
@@ -118,18 +118,32 @@ inline void write_part(const Vector (&v)[4], float *to, int64_t step, int64_t pi
         if (4 * PART + j < pixels) _mm_storeu_ps(to + (4 * PART + j) * step, extract<PART>(v[j]));
 }
 
-inline void unpack_pixels(const float *from, int64_t plane, int64_t channels, float *to, int64_t step, int64_t pixels) {
-    for (int64_t c = 0; c < channels; c += 4) {
-        const int64_t first = std::min(c, channels - 4);
-        Vector v[4];
-        for (int j = 0; j < 4; j++) v[j] = load(from + (first + j) * plane);
-        transpose(v);
-        write_part<0>(v, to + first, step, pixels);
-        write_part<1>(v, to + first, step, pixels);
+inline void unpack_pixels(const float *from, int64_t plane, float *to, int64_t step, int64_t pixels) {
+    Vector v[4];
+    for (int j = 0; j < 4; j++) v[j] = load(from + j * plane);
+    transpose(v);
+    write_part<0>(v, to, step, pixels);
+    write_part<1>(v, to, step, pixels);
 #if defined(__AVX512F__)
-        write_part<2>(v, to + first, step, pixels);
-        write_part<3>(v, to + first, step, pixels);
+    write_part<2>(v, to, step, pixels);
+    write_part<3>(v, to, step, pixels);
 #endif
+}
+
+/// A row of the planes as pixels; it reads up to LANES floats after the row.
+inline void unpack_row(const float *planes, int64_t plane, int64_t channels, float *row, int64_t step, int64_t pixels) {
+    if (channels < 4) {
+        for (int64_t x = 0; x < pixels; x++)
+            for (int64_t c = 0; c < channels; c++) row[x * step + c] = planes[c * plane + x];
+        return;
+    }
+    for (int64_t next = 0; next < channels; next += 4) {
+        const int64_t first = std::min(next, channels - 4);
+        const float *from = planes + first * plane;
+        float *to = row + first;
+        int64_t left = pixels;
+        for (; left >= LANES; left -= LANES, from += LANES, to += LANES * step) unpack_pixels(from, plane, to, step, LANES);
+        if (left) unpack_pixels(from, plane, to, step, left);
     }
 }
 
@@ -139,16 +153,7 @@ inline void unpack(const float *from, int64_t plane, const Grid &grid, int64_t c
         for (int64_t row = 0; row < std::min(grid.rows, images.height - first_row); row++) {
             const float *source = from + image * grid.band() + row * grid.pitch();
             float *to = images.data + image * images.image + (first_row + row) * images.row;
-            if (channels < 4) {
-                for (int64_t x = 0; x < images.width; x++)
-                    for (int64_t c = 0; c < channels; c++) to[x * images.pixel + c] = source[c * plane + x];
-                continue;
-            }
-            int64_t x = 0;
-            for (; x + LANES <= images.width; x += LANES)
-                unpack_pixels(source + x, plane, channels, to + x * images.pixel, images.pixel, LANES);
-            if (x < images.width)
-                unpack_pixels(source + x, plane, channels, to + x * images.pixel, images.pixel, images.width - x);
+            unpack_row(source, plane, channels, to, images.pixel, images.width);
         }
 }
 

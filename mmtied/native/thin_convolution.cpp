@@ -22,7 +22,7 @@ constexpr int MOST_OUT = 6;                     // channels that one tile makes:
 constexpr int MOST_ROWS = LANES == 16 ? 8 : 4;  // channels of gradients in one tile of a filter's gradient
 constexpr int64_t CHUNK = 640;                  // pixels over which a filter's gradient is summed at once: they stay in L1
 constexpr int64_t GROUP = 1024;                 // pixels that images are put together for
-constexpr int64_t CACHE = 160 * 1024;           // floats that a task's planes may take
+constexpr int64_t CACHE = 128 * 1024;           // floats that a task's planes may take
 
 struct Free {
     void operator()(float *memory) const { std::free(memory); }
@@ -153,7 +153,7 @@ void sum_products(const float *gradients, int64_t gradient_plane, const float *p
         const Vector a = load(left + at), b = load(centre + at), c = load(right + at);
 #pragma GCC unroll 8
         for (int i = 0; i < OUT; i++) {
-            const Vector gradient = load(gradients + i * gradient_plane + at);
+            const Vector gradient = keep(load(gradients + i * gradient_plane + at));
             sums[3 * i] += gradient * a;
             sums[3 * i + 1] += gradient * b;
             sums[3 * i + 2] += gradient * c;
@@ -242,7 +242,9 @@ std::vector<Task> tasks_of(const Layer &layer, int64_t planes) {
     const int64_t image = (layer.height + layer.dilation) * pitch;
     int64_t group = 1;
     if (bands == 1) group = std::clamp<int64_t>(std::min(GROUP, CACHE / (layer.width * planes)) / image, 1, layer.images);
-    while (group > 1 && (layer.images + group - 1) / group * layer.splits < 2 * layer.threads) group = (group + 1) / 2;
+    const auto groups = [&] { return (layer.images + group - 1) / group; };
+    while (group > 1 && groups() * layer.splits < 2 * layer.threads) group = (group + 1) / 2;
+    group = (layer.images + groups() - 1) / groups();
     std::vector<Task> tasks;
     for (int64_t first = 0; first < layer.images; first += group)
         for (int64_t row = 0; row < layer.height; row += rows)

@@ -23,12 +23,17 @@ class Splits(NamedTuple):
     stride: int
     dilation: int
 
+    @classmethod
+    def of(cls, convs: Sequence[nn.Module]) -> 'Splits':
+        """Those of tied convolutions that differ in their blocks only."""
+        return cls(tuple(conv.num_blocks for conv in convs), convs[0].stride[0], convs[0].dilation[0])
+
 
 def can_convolve(x: Tensor, weights: Sequence[Tensor], splits: Splits) -> bool:
     """Whether the library is there and these are plain float32 tensors, in channels_last, which nothing watches or transforms."""
     return (library() is not None and splits.stride in (1, 2) and (splits.stride == 1 or splits.dilation == 1)
             and x.dim() == 4 and x.stride(1) == 1 and not x.is_contiguous() and x.numel() > 0
-            and not torch.is_autocast_enabled('cpu') and not _is_transformed() and all(map(_is_plain, (x, *weights))))
+            and not torch.is_autocast_enabled('cpu') and not _is_transformed(x) and all(map(_is_plain, (x, *weights))))
 
 
 def convolve_splits(x: Tensor, weights: Sequence[Tensor], splits: Splits) -> Tensor:
@@ -44,9 +49,10 @@ def convolve_splits(x: Tensor, weights: Sequence[Tensor], splits: Splits) -> Ten
     return _forward(x, weights, splits)
 
 
-def convolve_splits_scaled(x: Tensor, weights: Sequence[Tensor], splits: Splits, scale: Tensor, shift: Tensor) -> Tensor:
-    """ReLU of `convolve_splits` times scale plus shift, which have a value for each channel; without gradients."""
-    return _forward(x, weights, splits, scale.float().contiguous(), shift.float().contiguous())
+def convolve_splits_scaled(x: Tensor, weights: Sequence[Tensor], splits: Splits, scale: Tensor, shift: Tensor,
+                           relu: bool) -> Tensor:
+    """`convolve_splits` times scale plus shift, which have a value for each channel, then ReLU if wanted; without gradients."""
+    return _forward(x, weights, splits, scale.float().contiguous(), shift.float().contiguous(), relu)
 
 
 class _ThinConvolution(torch.autograd.Function):
@@ -61,7 +67,7 @@ class _ThinConvolution(torch.autograd.Function):
     def backward(ctx, gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         needs_x, needs_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or not _is_plain(gradients):
+        if torch.is_grad_enabled() or _is_transformed(gradients) or not _is_plain(gradients):
             wanted = [tensor for tensor, needed in zip((x, *weights), (needs_x, *needs_weights), strict=True) if needed]
             found = iter(_differentiable_gradients(x, weights, ctx.splits, gradients, wanted))
             return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
@@ -70,12 +76,12 @@ class _ThinConvolution(torch.autograd.Function):
 
 
 def _forward(x: Tensor, weights: Sequence[Tensor], splits: Splits, scale: Tensor | None = None,
-             shift: Tensor | None = None) -> Tensor:
+             shift: Tensor | None = None, relu: bool = False) -> Tensor:
     height, width = (-(-size // splits.stride) for size in x.shape[2:])
     out = torch.empty(x.size(0), x.size(1), height, width, memory_format=torch.channels_last)
     weights = [_dense(weight) for weight in weights]
     library().mmtied_thin_convolution(_pointer(x), _strides(x), _pointer(out), _strides(out), *_layer(x, weights, splits),
-                                      _pointer(scale), _pointer(shift), scale is not None, torch.get_num_threads())
+                                      _pointer(scale), _pointer(shift), relu, torch.get_num_threads())
     return out
 
 
@@ -107,15 +113,16 @@ def _differentiable_gradients(x: Tensor, weights: Sequence[Tensor], splits: Spli
 
 def _is_plain(tensor: Tensor) -> bool:
     return (type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == torch.float32 and tensor.device.type == 'cpu'
-            and tensor.layout == torch.strided and not tensor.is_neg()
-            and forward_ad.unpack_dual(tensor).tangent is None)
+            and tensor.layout == torch.strided and not tensor.is_neg())
 
 
-def _is_transformed() -> bool:
-    """Whether a transform of torch.func or a mode that watches operators, such as a counter, is at work."""
-    active = getattr(torch._C, '_are_functorch_transforms_active', None)
-    modes = getattr(torch._C, '_len_torch_dispatch_stack', None)
-    return active is None or modes is None or active() or modes() > 0
+def _is_transformed(tensor: Tensor) -> bool:
+    """Whether a transform of torch.func, forward differentiation or a mode that watches operators may be at work."""
+    try:
+        return (torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(tensor)
+                or torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0)
+    except AttributeError:  # no public call says so
+        return True
 
 
 def _dense(weight: Tensor) -> Tensor:
