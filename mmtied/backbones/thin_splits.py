@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtied.layers import TBC
+from mmtied.native import library
 from mmtied.native.thin_convolution import Splits, can_convolve
 
 from .watched import is_watched
@@ -14,7 +15,7 @@ from .watched import is_watched
 def find_thin_splits(x: Tensor, convs: Iterable[nn.Module]) -> Splits | None:
     """What the library needs to know to convolve the splits of x, or None where PyTorch shall do it."""
     convs = list(convs)
-    if not all(map(_is_plain, convs)) or len({(conv.stride, conv.dilation) for conv in convs}) > 1:
+    if library() is None or not all(map(_is_plain, convs)) or len({(conv.stride, conv.dilation) for conv in convs}) > 1:
         return None
     weights, splits = [conv.weight for conv in convs], Splits.of(convs)
     trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights))
