@@ -67,7 +67,7 @@ class _ThinConvolution(torch.autograd.Function):
     def backward(ctx, gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         needs_x, needs_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or _is_transformed(gradients) or not _is_plain(gradients):
+        if torch.is_grad_enabled() or _is_transformed(gradients) or not all(map(_is_plain, (x, *weights, gradients))):
             wanted = [tensor for tensor, needed in zip((x, *weights), (needs_x, *needs_weights), strict=True) if needed]
             found = iter(_differentiable_gradients(x, weights, ctx.splits, gradients, wanted))
             return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
@@ -78,7 +78,7 @@ class _ThinConvolution(torch.autograd.Function):
 def _forward(x: Tensor, weights: Sequence[Tensor], splits: Splits, scale: Tensor | None = None,
              shift: Tensor | None = None, relu: bool = False) -> Tensor:
     height, width = (-(-size // splits.stride) for size in x.shape[2:])
-    out = torch.empty(x.size(0), x.size(1), height, width, memory_format=torch.channels_last)
+    out = _empty(x, x.size(0), x.size(1), height, width)
     weights = [_dense(weight) for weight in weights]
     library().mmtied_thin_convolution(_pointer(x), _strides(x), _pointer(out), _strides(out), *_layer(x, weights, splits),
                                       _pointer(scale), _pointer(shift), relu, torch.get_num_threads())
@@ -88,9 +88,10 @@ def _forward(x: Tensor, weights: Sequence[Tensor], splits: Splits, scale: Tensor
 def _backward(x: Tensor, weights: Sequence[Tensor], splits: Splits, gradients: Tensor, needs_x: bool,
               needs_weights: bool) -> tuple[Tensor | None, list[Tensor | None]]:
     """The gradients of x and of the weights, or None for what is not needed."""
-    if gradients.stride(1) != 1:
-        gradients = gradients.contiguous(memory_format=torch.channels_last)
-    of_x = torch.empty(x.shape, memory_format=torch.channels_last) if needs_x else None
+    # gradients come in any layout, and so may what a user's hooks made of x
+    x, gradients = (tensor if tensor.stride(1) == 1 else tensor.contiguous(memory_format=torch.channels_last)
+                    for tensor in (x, gradients))
+    of_x = _empty(x, *x.shape) if needs_x else None
     weights = [_dense(weight) for weight in weights]
     of_weights = [torch.empty_like(weight) for weight in weights] if needs_weights else [None] * len(weights)
     filters, *rest = _layer(x, weights, splits)
@@ -123,6 +124,10 @@ def _is_transformed(tensor: Tensor) -> bool:
                 or torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0)
     except AttributeError:  # no public call says so
         return True
+
+
+def _empty(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _dense(weight: Tensor) -> Tensor:

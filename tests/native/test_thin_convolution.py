@@ -209,6 +209,33 @@ def test_the_same_bits_every_time(num_threads):
         assert all(map(torch.equal, runs[0], run))
 
 
+@pytest.mark.parametrize('hook', ['contiguous', 'double'])
+def test_hooks_may_change_what_is_kept(hook):
+    splits = Splits((1, 2), 1, 1)
+    x, weights = channels_last(2, 8, 5, 6).requires_grad_(), weights_of(4, splits)
+    gradients = torch.randn(2, 8, 5, 6)
+    expected = torch.autograd.grad(convolve_splits(x, weights, splits), [x, *weights], gradients)
+    unpack = {'contiguous': Tensor.contiguous, 'double': Tensor.double}[hook]
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: unpack(tensor.detach())):
+        output = convolve_splits(x, weights, splits)
+        found = torch.autograd.grad(output, [x, *weights], gradients)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_default_dtype_does_not_matter():
+    splits = Splits((1, 2), 1, 1)
+    x, weights = channels_last(2, 8, 5, 6), weights_of(4, splits)
+    expected = convolve_splits(x, weights, splits)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        mine = convolve_splits(x, weights, splits)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(mine, expected)
+
+
 def test_an_input_that_changed_is_noticed():
     splits = Splits((1, ), 1, 1)
     x, weights = channels_last(1, 4, 5, 5) * 1, weights_of(4, splits)
