@@ -69,10 +69,10 @@ class TiedSplits(BaseModule):
         thin = find_thin_splits(x, self.convs) if runs_eagerly_on_cpu(x) else None
         if runs_eagerly_on_cpu(x) and self._can_fold():
             if thin and type(self.activate) is nn.ReLU and not is_watched(self.activate):
-                return convolve_splits_scaled(x, [conv.weight for conv in self.convs], thin, *scale_and_shift(self.norm), True)
+                return convolve_splits_scaled(x, *thin, *scale_and_shift(self.norm), relu=True)
             return self.activate(self._convolve_folded(x))
         if thin:
-            return normalise(self.norm, self.activate, convolve_splits(x, [conv.weight for conv in self.convs], thin))
+            return normalise(self.norm, self.activate, convolve_splits(x, *thin))
         parts = x.chunk(len(self.convs), dim=1)
         joined = torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
         return normalise(self.norm, self.activate, joined)

@@ -23,11 +23,6 @@ class Splits(NamedTuple):
     stride: int
     dilation: int
 
-    @classmethod
-    def of(cls, convs: Sequence[nn.Module]) -> 'Splits':
-        """Those of tied convolutions that differ in their blocks only."""
-        return cls(tuple(conv.num_blocks for conv in convs), convs[0].stride[0], convs[0].dilation[0])
-
 
 def can_convolve(x: Tensor, weights: Sequence[Tensor], splits: Splits) -> bool:
     """Whether the library is there and these are plain float32 tensors, in channels_last, which nothing watches or transforms."""

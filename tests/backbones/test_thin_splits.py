@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmtied.backbones import recomputed, tied_bottleneck
 from mmtied.backbones.tied_bottleneck import TiedSplits
-from mmtied.layers import tied_convolution_way
+from mmtied.layers import TBC, tied_convolution_way
 from mmtied.native import library
 
 pytestmark = pytest.mark.skipif(library() is None, reason='the C++ code is not compiled')
@@ -23,8 +23,12 @@ def calls(monkeypatch) -> list[str]:
     seen = []
     for name in ('convolve_splits', 'convolve_splits_scaled'):
         function = getattr(tied_bottleneck, name)
-        monkeypatch.setattr(tied_bottleneck, name, lambda *args, name=name, function=function: (seen.append(name),
-                                                                                                function(*args))[1])
+
+        def spy(*args, name=name, function=function, **kwargs):
+            seen.append(name)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(tied_bottleneck, name, spy)
     return seen
 
 
@@ -75,8 +79,9 @@ def assert_as_exact(mine: list[Tensor], plain: list[Tensor], exact: list[Tensor]
 @pytest.mark.parametrize('mode', ['train', 'norm_eval', 'eval'])
 @pytest.mark.parametrize('stride', [1, 2])
 @pytest.mark.parametrize('dilation', [1, 2])
-def test_splits_equal_pytorchs(mode, stride, dilation, calls, monkeypatch):
-    model, x = layer(stride=stride, dilation=dilation), images()
+@pytest.mark.parametrize('groups', [1, 2])
+def test_splits_equal_pytorchs(mode, stride, dilation, groups, calls, monkeypatch):
+    model, x = layer(stride=stride, dilation=dilation, groups=groups), images()
     plain, exact = copy.deepcopy(model), copy.deepcopy(model).double()
     mine = run(model, x, mode)
     taken = stride == 1 or dilation == 1
@@ -89,9 +94,12 @@ def test_splits_equal_pytorchs(mode, stride, dilation, calls, monkeypatch):
 
 
 @pytest.mark.parametrize('mode', ['train', 'norm_eval', 'eval'])
-@pytest.mark.parametrize('settings', [{}, {'mixer_fusion': 'add_back'}, {'with_cp': True}, {'style': 'caffe'}], ids=str)
+@pytest.mark.parametrize('settings', [
+    {}, {'mixer_fusion': 'add_back', 'split_groups': 2, 'split_blocks': (1, 1, 3, 3)}, {'with_cp': True}, {'style': 'caffe'}
+], ids=str)
 def test_networks_equal_pytorchs(mode, settings, calls, monkeypatch):
-    model = trained(tiny('TiedResNet', base_width=48, split_blocks=(1, 2, 2, 3), num_stages=2, out_indices=(0, 1), **settings))
+    model = trained(tiny('TiedResNet', **{'base_width': 48, 'split_blocks': (1, 2, 2, 3), 'num_stages': 2, 'out_indices': (0, 1),
+                                          **settings}))
     plain, exact, x = copy.deepcopy(model), copy.deepcopy(model).double(), torch.randn(2, 3, 64, 64)
     mine = run(model, x, mode)
     assert len(calls) == 7 * (1 + (mode != 'eval' and 'with_cp' in settings))
@@ -230,6 +238,12 @@ def test_frozen_splits_train_what_is_before_them(calls):
 
 
 def test_wide_blocks_are_left_to_pytorch(calls):
-    model = TiedSplits(64, (1, 2), 1, 1, 1, {'type': 'BN'})
-    model(images(128, 8))
+    TiedSplits(64, (1, 2), 1, 1, 1, {'type': 'BN'})(images(128, 8))
+    assert not calls
+
+
+def test_splits_that_differ_are_left_to_pytorch(calls):
+    model = layer(dilation=2)
+    model.convs[1] = TBC(12, 12, 3, padding=1, bias=False)
+    model(images())
     assert not calls
