@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmtied.layers import TBC, TGC
 from mmtied.layers.tied_ways import block_diagonal
+from mmtied.native.thin_convolution import convolve_splits, convolve_splits_scaled
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
 from .folded_norm import (
@@ -23,6 +24,7 @@ from .folded_norm import (
     scale_filters,
 )
 from .recomputed import join, normalise
+from .thin_splits import find_thin_splits
 from .watched import is_watched
 
 #: How the mixer joins the splits' outputs: before two 1x1 convolutions that feed the exit (Table 6), or before one whose output
@@ -64,8 +66,13 @@ class TiedSplits(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each split and join them again."""
+        thin = find_thin_splits(x, self.convs) if runs_eagerly_on_cpu(x) else None
         if runs_eagerly_on_cpu(x) and self._can_fold():
+            if thin and type(self.activate) is nn.ReLU and not is_watched(self.activate):
+                return convolve_splits_scaled(x, *thin, *scale_and_shift(self.norm), relu=True)
             return self.activate(self._convolve_folded(x))
+        if thin:
+            return normalise(self.norm, self.activate, convolve_splits(x, *thin))
         parts = x.chunk(len(self.convs), dim=1)
         joined = torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
         return normalise(self.norm, self.activate, joined)
