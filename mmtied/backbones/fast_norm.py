@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from mmtied.layers.choice import is_automatic, is_exporting
-from mmtied.native import library
-from mmtied.native.batch_norm import Channels, Then, apply, gradients, measure, pixel_stride
+from mmtied.native import batch_norm
+from mmtied.native.batch_norm import Channels, Then, pixel_stride
+from mmtied.native.conditions import is_plain, is_transformed, may_stand_in
 
 from .watched import is_watched
 
@@ -27,12 +27,12 @@ class Normalised(NamedTuple):
 
 def can_normalise(norm: nn.Module) -> bool:
     """Whether a module is a BatchNorm2d that the kernels can stand in for here and now, with the statistics of the batch."""
-    if _runs_specially() or type(norm) is not nn.BatchNorm2d or 'forward' in vars(norm) or is_watched(norm):
+    if not may_stand_in() or type(norm) is not nn.BatchNorm2d or 'forward' in vars(norm) or is_watched(norm):
         return False
     if not norm.training and (norm.running_mean is not None or norm.running_var is not None):
         return False
     running = [] if norm.running_mean is norm.running_var is None else [norm.running_mean, norm.running_var]
-    return all(_is_plain(values) and values.shape == (norm.num_features, ) and values.is_contiguous()
+    return all(is_plain(values) and values.shape == (norm.num_features, ) and values.is_contiguous()
                for values in (norm.weight, norm.bias, *running))
 
 
@@ -43,8 +43,8 @@ def can_follow(activate: nn.Module) -> bool:
 
 def is_fit(norm: nn.BatchNorm2d, *maps: Tensor) -> bool:
     """Whether the kernels can read these maps of one shape, and the shape is one that the normalisation takes."""
-    return all(_is_plain(x) and x.dim() == 4 and x.size(1) == norm.num_features and x.numel() > x.size(1)
-               and x.shape == maps[0].shape and not x.is_neg() and pixel_stride(x) is not None for x in maps)
+    return all(is_plain(x) and x.dim() == 4 and x.size(1) == norm.num_features and x.numel() > x.size(1)
+               and x.shape == maps[0].shape and pixel_stride(x) is not None for x in maps)
 
 
 def normalise_batch(norm: nn.BatchNorm2d, z: Tensor, then: Then, identity: Tensor | None = None) -> Normalised:
@@ -56,7 +56,7 @@ def normalise_batch(norm: nn.BatchNorm2d, z: Tensor, then: Then, identity: Tenso
         then: What follows.
         identity: What is added with ADD_RELU.
     """
-    mean, inverse_std = measure(z, norm.eps, *_count_batch(norm))
+    mean, inverse_std = batch_norm.measure(z, norm.eps, *_count_batch(norm))
     return Normalised(_Normalise.apply(z, norm.weight, norm.bias, identity, mean, inverse_std, norm.eps, then), mean, inverse_std)
 
 
@@ -67,7 +67,7 @@ class _Normalise(torch.autograd.Function):
     def forward(ctx: FunctionCtx, z: Tensor, weight: Tensor, bias: Tensor, identity: Tensor | None, mean: Tensor,
                 inverse_std: Tensor, eps: float, then: Then) -> Tensor:
         ctx.eps, ctx.then = eps, then
-        y = apply(z, Channels(weight, bias, mean, inverse_std), then, identity)
+        y = batch_norm.apply(z, Channels(weight, bias, mean, inverse_std), then, identity)
         ctx.save_for_backward(z, weight, bias, mean, inverse_std, *([y] if then == Then.ADD_RELU else []))
         return y
 
@@ -76,11 +76,15 @@ class _Normalise(torch.autograd.Function):
         z, *channels = ctx.saved_tensors
         y = channels.pop() if ctx.then == Then.ADD_RELU else None
         of_z, _, _, of_identity = needed = ctx.needs_input_grad[:4]
-        channels = Channels(*channels)
-        if torch.is_grad_enabled() or _is_transformed() or not _is_plain(gradient):
+        if not all(map(is_plain, [z, *channels] if y is None else [z, y, *channels])):
+            raise RuntimeError('expected the float32 tensors that were saved for the backward pass of BatchNorm, but hooks on '
+                               f'saved tensors gave {z.dtype} on {z.device} for its input')
+        z, y = (x if x is None or pixel_stride(x) else x.contiguous(memory_format=torch.channels_last) for x in (z, y))
+        channels = Channels(*(values.contiguous() for values in channels))
+        if torch.is_grad_enabled() or is_transformed(gradient) or not is_plain(gradient):
             found = _differentiable_gradients(gradient, z, channels, ctx.then, y, ctx.eps)
         else:
-            found = gradients(gradient, z, channels, ctx.then, y, of_z, of_identity)
+            found = batch_norm.gradients(gradient, z, channels, ctx.then, y, of_z, of_identity)
         return *(tensor if needs else None for tensor, needs in zip(found, needed, strict=True)), None, None, None, None
 
 
@@ -89,7 +93,7 @@ def _differentiable_gradients(gradient: Tensor, z: Tensor, channels: Channels, t
     """The same as `gradients`, by PyTorch's operators, which can be differentiated again."""
     if then != Then.NOTHING:
         with torch.no_grad():
-            stopped = (apply(z, channels, then) if y is None else y.detach()) <= 0
+            stopped = (batch_norm.apply(z, channels, then) if y is None else y.detach()) <= 0
         gradient = gradient.masked_fill(stopped, 0)
     return *torch.ops.aten.native_batch_norm_backward(gradient, z, channels.weight, None, None, channels.mean,
                                                       channels.inverse_std, True, eps, [True] * 3), gradient
@@ -106,21 +110,3 @@ def _count_batch(norm: nn.BatchNorm2d) -> tuple[tuple[Tensor, Tensor] | None, fl
             momentum = 1 / float(norm.num_batches_tracked)
     running = None if norm.running_mean is None else (norm.running_mean, norm.running_var)
     return running, momentum or 0.
-
-
-def _is_plain(x: object) -> bool:
-    """Whether this is an ordinary float32 tensor in the CPU's memory, and no wrapper as vmap's."""
-    return (type(x) in (Tensor, nn.Parameter) and torch._C._has_storage(x) and x.dtype == torch.float32
-            and x.layout == torch.strided and x.device.type == 'cpu')
-
-
-def _runs_specially() -> bool:
-    """Whether there are no kernels, calls are recorded, transformed or watched, or someone wants the plain network."""
-    return bool(torch.compiler.is_compiling() or is_exporting() or not is_automatic() or library() is None or _is_transformed()
-                or torch.is_autocast_enabled('cpu') or nn.modules.module._has_any_global_hook())
-
-
-def _is_transformed() -> bool:
-    """Whether PyTorch hands operators to others: function transforms, forward-mode gradients, dispatch modes."""
-    return (torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-            or torch._C._len_torch_dispatch_stack() > 0)

@@ -83,8 +83,9 @@ class ConvNorm(ConvModule):
         return super().forward(x, activate, norm)
 
     def ends_with_norm(self) -> bool:
-        """Whether the layer is its convolution and then its normalisation, and nothing else."""
-        return (self._is_usual() and self.with_norm and not self.with_activation
+        """Whether the layer is its convolution and then its normalisation, and nothing else, in a subclass neither."""
+        own = type(self).forward is ConvNorm.forward and 'forward' not in vars(self)
+        return (own and self._is_usual() and self.with_norm and not self.with_activation
                 and self.efficient_conv_bn_eval_forward is None)
 
     def _is_usual(self) -> bool:

@@ -23,7 +23,7 @@ class ThinSplits(NamedTuple):
 def find_thin_splits(x: Tensor, convs: Iterable[nn.Module]) -> ThinSplits | None:
     """What the library needs to convolve the splits of x, or None where PyTorch shall do it."""
     convs = list(convs)
-    if library() is None or not all(map(_is_plain, convs)) or len({_geometry(conv) for conv in convs}) > 1:
+    if library() is None or not all(map(_is_usual, convs)) or len({_geometry(conv) for conv in convs}) > 1:
         return None
     (groups, stride, dilation), = {_geometry(conv) for conv in convs}
     weights = [part for conv in convs for part in (conv.weight.chunk(groups) if groups > 1 else [conv.weight])]
@@ -32,7 +32,7 @@ def find_thin_splits(x: Tensor, convs: Iterable[nn.Module]) -> ThinSplits | None
     return ThinSplits(weights, splits) if _is_faster(x, splits, trains) and can_convolve(x, weights, splits) else None
 
 
-def _is_plain(conv: nn.Module) -> bool:
+def _is_usual(conv: nn.Module) -> bool:
     """Whether it is a 3x3 TBC or TGC as `TiedSplits` makes it, left to the package."""
     return (type(conv) in (TBC, TGC) and 'forward' not in vars(conv) and not is_watched(conv) and conv.way == 'auto'
             and conv.kernel_size == (3, 3) and conv.padding_mode == 'zeros' and conv.bias is None

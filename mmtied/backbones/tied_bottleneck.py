@@ -15,6 +15,7 @@ from mmtied.layers.tied_ways import block_diagonal
 from mmtied.native.thin_convolution import convolve_splits, convolve_splits_scaled
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
+from .fast_norm import can_follow
 from .folded_norm import (
     ConvNorm,
     can_fold,
@@ -68,7 +69,7 @@ class TiedSplits(BaseModule):
         """Convolve each split and join them again."""
         thin = find_thin_splits(x, self.convs) if runs_eagerly_on_cpu(x) else None
         if runs_eagerly_on_cpu(x) and self._can_fold():
-            if thin and type(self.activate) is nn.ReLU and not is_watched(self.activate):
+            if thin and can_follow(self.activate):
                 return convolve_splits_scaled(x, *thin, *scale_and_shift(self.norm), relu=True)
             return self.activate(self._convolve_folded(x))
         if thin:

@@ -52,7 +52,8 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     In channels_last each block of each pixel is a row of one product; in contiguous NCHW each block of each image is a matrix.
     """
     channels_last, thin = is_channels_last(x), weight.flatten(1)
-    if geometry.stride != (1, 1) and channels_last and x.requires_grad and x.device.type == 'cpu':
+    trains = x.requires_grad and torch.is_grad_enabled() and x.is_floating_point()
+    if geometry.stride != (1, 1) and channels_last and trains and x.device.type == 'cpu':
         x = F.avg_pool2d(x, 1, geometry.stride)  # the gradient of a slice would be contiguous NCHW, and slow to add to others
     elif geometry.stride != (1, 1):
         x = x[:, :, ::geometry.stride[0], ::geometry.stride[1]]

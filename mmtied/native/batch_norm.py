@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .library import library
+from .loading import library, num_threads
 
 
 class Then(IntEnum):
@@ -58,7 +58,7 @@ def measure(x: Tensor, eps: float, running: tuple[Tensor, Tensor] | None, moment
     """
     mean, inverse_std = x.new_empty(x.size(1)), x.new_empty(x.size(1))
     _functions().mmtied_norm_measure(*_map(x), *_size(x), eps, momentum, mean.data_ptr(), inverse_std.data_ptr(),
-                                     *map(_address, running or (None, None)), torch.get_num_threads())
+                                     *map(_address, running or (None, None)), num_threads())
     return mean, inverse_std
 
 
@@ -73,7 +73,7 @@ def apply(x: Tensor, channels: Channels, then: Then, identity: Tensor | None = N
     """
     y = _empty_like(x)
     _functions().mmtied_norm_apply(*_map(x), *((None, 0) if identity is None else _map(identity)), y.data_ptr(), *_size(x),
-                                   *map(Tensor.data_ptr, channels), then, torch.get_num_threads())
+                                   *map(Tensor.data_ptr, channels), then, num_threads())
     return y
 
 
@@ -99,7 +99,7 @@ def gradients(gradient: Tensor, x: Tensor, channels: Channels, then: Then, y: Te
     to_weight, to_bias = x.new_empty(x.size(1)), x.new_empty(x.size(1))
     _functions().mmtied_norm_backward(*_map(x), _address(y), *_map(gradient), _address(passed), _address(to_x), *_size(x),
                                       *map(Tensor.data_ptr, channels), to_weight.data_ptr(), to_bias.data_ptr(), then,
-                                      torch.get_num_threads())
+                                      num_threads())
     return to_x, to_weight, to_bias, passed if of_identity else None
 
 

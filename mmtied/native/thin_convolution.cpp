@@ -8,8 +8,8 @@
 // Sums are always made in the same order for a number of threads.
 
 #include <array>
-#include <cstdlib>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "planes.h"
@@ -25,12 +25,12 @@ constexpr int64_t GROUP = 1024;                 // pixels that images are put to
 constexpr int64_t CACHE = 128 * 1024;           // floats that a task's planes may take
 
 struct Free {
-    void operator()(float *memory) const { std::free(memory); }
+    void operator()(float *memory) const { ::operator delete(memory, std::align_val_t(64)); }
 };
 using Buffer = std::unique_ptr<float, Free>;
 
 Buffer allocate(int64_t floats) {
-    return Buffer(static_cast<float *>(std::aligned_alloc(64, (floats * sizeof(float) + 127) / 64 * 64)));
+    return Buffer(static_cast<float *>(::operator new(floats * sizeof(float) + 64, std::align_val_t(64))));
 }
 
 /// The taps of a filter that are summed, and where each finds its pixel, from that of the first tap at the first pixel.

@@ -6,14 +6,16 @@ pixels, and reads and writes the splits where they are (`thin_convolution.cpp`).
 
 import ctypes
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.autograd import forward_ad
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
-from .library import library
+from .conditions import is_plain, is_transformed, may_stand_in
+from .loading import library, num_threads
 
 
 class Splits(NamedTuple):
@@ -25,10 +27,18 @@ class Splits(NamedTuple):
 
 
 def can_convolve(x: Tensor, weights: Sequence[Tensor], splits: Splits) -> bool:
-    """Whether the library is there and these are plain float32 tensors, in channels_last, which nothing watches or transforms."""
-    return (library() is not None and splits.stride in (1, 2) and (splits.stride == 1 or splits.dilation == 1)
+    """Whether the library may convolve x so: plain float32 tensors of shapes that fit, x in channels_last."""
+    return (may_stand_in() and splits.stride in (1, 2) and (splits.stride == 1 or splits.dilation == 1)
             and x.dim() == 4 and x.stride(1) == 1 and not x.is_contiguous() and x.numel() > 0
-            and not torch.is_autocast_enabled('cpu') and not _is_transformed(x) and all(map(_is_plain, (x, *weights))))
+            and not is_transformed(x) and all(map(is_plain, (x, *weights))) and _fit(x, weights, splits))
+
+
+def _fit(x: Tensor, weights: Sequence[Tensor], splits: Splits) -> bool:
+    """Whether the weights are those of equal splits that make up the channels of x."""
+    width, rest = divmod(x.size(1), len(weights))
+    return not rest and len(weights) == len(splits.blocks) and all(
+        weight.size(0) * blocks == width and weight.shape == (width // blocks, width // blocks, 3, 3)
+        for weight, blocks in zip(weights, splits.blocks, strict=True))
 
 
 def convolve_splits(x: Tensor, weights: Sequence[Tensor], splits: Splits) -> Tensor:
@@ -51,18 +61,19 @@ def convolve_splits_scaled(x: Tensor, weights: Sequence[Tensor], splits: Splits,
 
 
 class _ThinConvolution(torch.autograd.Function):
+    """All splits at once, from x and a weight for each of them."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, splits: Splits, *weights: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, splits: Splits, *weights: Tensor) -> Tensor:
         ctx.save_for_backward(x, *weights)
         ctx.splits = splits
         return _forward(x, weights, splits)
 
     @staticmethod
-    def backward(ctx, gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         needs_x, needs_weights = ctx.needs_input_grad[0], ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or _is_transformed(gradients) or not all(map(_is_plain, (x, *weights, gradients))):
+        if torch.is_grad_enabled() or is_transformed(gradients) or not all(map(is_plain, (x, *weights, gradients))):
             wanted = [tensor for tensor, needed in zip((x, *weights), (needs_x, *needs_weights), strict=True) if needed]
             found = iter(_differentiable_gradients(x, weights, ctx.splits, gradients, wanted))
             return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
@@ -75,8 +86,8 @@ def _forward(x: Tensor, weights: Sequence[Tensor], splits: Splits, scale: Tensor
     height, width = (-(-size // splits.stride) for size in x.shape[2:])
     out = _empty(x, x.size(0), x.size(1), height, width)
     weights = [_dense(weight) for weight in weights]
-    library().mmtied_thin_convolution(_pointer(x), _strides(x), _pointer(out), _strides(out), *_layer(x, weights, splits),
-                                      _pointer(scale), _pointer(shift), relu, torch.get_num_threads())
+    _functions().mmtied_thin_convolution(_pointer(x), _strides(x), _pointer(out), _strides(out), *_layer(x, weights, splits),
+                                      _pointer(scale), _pointer(shift), relu, num_threads())
     return out
 
 
@@ -90,10 +101,10 @@ def _backward(x: Tensor, weights: Sequence[Tensor], splits: Splits, gradients: T
     weights = [_dense(weight) for weight in weights]
     of_weights = [torch.empty_like(weight) for weight in weights] if needs_weights else [None] * len(weights)
     filters, *rest = _layer(x, weights, splits)
-    library().mmtied_thin_convolution_backward(
+    _functions().mmtied_thin_convolution_backward(
         _pointer(x), _strides(x), _pointer(gradients), _strides(gradients), _pointer(of_x),
         _strides(x if of_x is None else of_x), filters, _array(ctypes.c_void_p, [w.data_ptr() for w in of_weights])
-        if needs_weights else None, *rest, torch.get_num_threads())
+        if needs_weights else None, *rest, num_threads())
     return of_x, of_weights
 
 
@@ -105,20 +116,6 @@ def _differentiable_gradients(x: Tensor, weights: Sequence[Tensor], splits: Spli
         parts = [F.conv2d(part, weight.repeat(blocks, 1, 1, 1), None, splits.stride, splits.dilation, splits.dilation, blocks)
                  for part, weight, blocks in zip(x.chunk(len(weights), dim=1), weights, splits.blocks, strict=True)]
         return torch.autograd.grad(torch.cat(parts, dim=1), wanted, gradients, create_graph=create_graph)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return (type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == torch.float32 and tensor.device.type == 'cpu'
-            and tensor.layout == torch.strided and not tensor.is_neg())
-
-
-def _is_transformed(tensor: Tensor) -> bool:
-    """Whether a transform of torch.func, forward differentiation or a mode that watches operators may be at work."""
-    try:
-        return (torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(tensor)
-                or torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0)
-    except AttributeError:  # no public call says so
-        return True
 
 
 def _empty(like: Tensor, *shape: int) -> Tensor:
@@ -149,3 +146,10 @@ def _strides(tensor: Tensor) -> ctypes.Array:
 
 def _array(kind: type, values: Sequence[int]) -> ctypes.Array:
     return (kind * len(values))(*values)
+
+
+@cache
+def _functions() -> ctypes.CDLL:
+    functions = library()
+    functions.mmtied_thin_convolution.restype = functions.mmtied_thin_convolution_backward.restype = None
+    return functions

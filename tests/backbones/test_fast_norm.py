@@ -1,6 +1,7 @@
 """BatchNorm by kernels in training: what PyTorch's gives, and PyTorch's wherever more than the numbers could count."""
 
 import copy
+import functools
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmtied import backbones
 from mmtied.backbones import bottleneck, recomputed
 from mmtied.backbones.fast_norm import normalise_batch
+from mmtied.backbones.folded_norm import ConvNorm
 from mmtied.backbones.recomputed import normalise
 from mmtied.backbones.tied_bottleneck import TiedBottleneck
 from mmtied.layers import tied_convolution_way
@@ -161,7 +163,7 @@ SPECIAL = {
     'global hook': global_hook,
     'instance forward': instance_forward,
     'double': lambda norm, relu: norm.double() and None,
-    'weight in double': lambda norm, relu: setattr(norm, 'running_var', norm.running_var.double()),
+    'variance in double': lambda norm, relu: setattr(norm, 'running_var', norm.running_var.double()),
     'eval': lambda norm, relu: norm.eval() and None,
 }
 
@@ -171,7 +173,7 @@ def test_special_modules_are_called(special, fast):
     norm, relu, x = nn.BatchNorm2d(16), nn.ReLU(inplace=True), images()
     undo = SPECIAL[special](norm, relu)
     try:
-        if special == 'weight in double':
+        if special == 'variance in double':
             with pytest.raises(RuntimeError):
                 normalise(norm, relu, x)
         else:
@@ -338,7 +340,14 @@ APART = {
     'another activation': lambda model: setattr(model, 'activate', nn.ReLU6(inplace=True)),
     'ReLU that copies': lambda model: setattr(model, 'activate', nn.ReLU()),
     'checkpoints': {'with_cp': True},
+    'forward of the exit': lambda model: setattr(model.exit, 'forward', functools.partial(type(model.exit).forward, model.exit)),
+    'subclass as the exit': lambda model: setattr(model.exit, '__class__', Doubled),
 }
+
+
+class Doubled(ConvNorm):
+    def forward(self, *args):
+        return 2 * super().forward(*args)
 
 
 @pytest.mark.parametrize('case', APART)
@@ -351,6 +360,34 @@ def test_where_the_exit_is_not_one_with_what_follows(case, fast):
     assert fast and 'ADD_RELU' not in fast
     with plainly():
         torch.testing.assert_close(mine, model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('change', [torch.Tensor.contiguous, torch.clone, lambda x: x.flip(0).flip(0)])
+def test_hooks_may_keep_maps_in_another_format(change, fast):
+    model, x = block(), images(32).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(change, lambda kept: kept):
+        mine = torch.autograd.grad(model(x).square().sum(), [x, *model.parameters()])
+    assert 'ADD_RELU' in fast
+    with plainly():
+        for one, other in zip(mine, torch.autograd.grad(model(x).square().sum(), [x, *model.parameters()]), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
+def test_hooks_may_not_change_the_type_in_silence(dtype, fast):
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x.to(dtype), lambda kept: kept):
+        y = normalise(nn.BatchNorm2d(16), None, images().requires_grad_())
+    assert fast
+    with pytest.raises(RuntimeError, match='expected the float32 tensors that were saved'):
+        y.sum().backward()
+
+
+def test_a_gradient_that_is_a_negative_view(fast):
+    norm, x = nn.BatchNorm2d(16), images().requires_grad_()
+    gradient = images()
+    mine, = torch.autograd.grad(normalise(norm, None, x), x, torch._neg_view(gradient))
+    assert fast
+    torch.testing.assert_close(mine, torch.autograd.grad(norm(x), x, -gradient)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_shortcut_in_another_format(fast):

@@ -107,22 +107,58 @@ def test_networks_equal_pytorchs(mode, settings, calls, monkeypatch):
     assert_as_exact(mine, run(plain, x, mode), run(exact, x.double(), mode))
 
 
-def test_what_is_kept_for_the_backward_pass(monkeypatch):
+@pytest.mark.parametrize('channels', [44, 50, 60, 96])
+def test_an_input_of_another_width_is_pytorchs_error(channels, calls):
+    with pytest.raises((RuntimeError, ValueError)), torch.no_grad():
+        layer().eval()(images(channels))
+    assert not calls
+
+
+def test_a_convolution_of_another_width_is_not_the_librarys(calls):
+    model = layer().eval()
+    model.convs[3] = TBC(24, 24, 3, padding=1, num_blocks=3, bias=False)
+    with pytest.raises((RuntimeError, ValueError)), torch.no_grad():
+        model(images())
+    assert not calls
+
+
+def test_a_global_hook_sees_every_convolution(calls):
+    seen = []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module)))
+    try:
+        layer()(images())
+    finally:
+        hook.remove()
+    assert seen.count(TBC) == 4 and not calls
+
+
+def test_a_forward_put_on_the_activation_is_called(calls):
+    model, seen = layer().eval(), []
+    model.activate.forward = lambda x: seen.append(x) or x.relu()
+    with torch.no_grad():
+        model(images())
+    assert seen and not calls
+
+
+def test_what_is_kept_for_the_backward_pass(calls, monkeypatch):
     """No more than with PyTorch: a recipe for the input, not the input."""
-    kept, pack = {}, recomputed._Recorder.pack
+    kept, pack = {'1': {}, '0': {}}, recomputed._Recorder.pack
 
     def counted(self, tensor):
         packed = pack(self, tensor)
         if isinstance(packed, recomputed._Kept):
-            kept[native] = kept.get(native, 0) + tensor.untyped_storage().nbytes()
+            storage = tensor.untyped_storage()
+            kept[native][storage.data_ptr()] = storage.nbytes()
         return packed
 
     monkeypatch.setattr(recomputed._Recorder, 'pack', counted)
     model, x = tiny('TiedResNet', base_width=48, split_blocks=(1, 2, 2, 3), num_stages=1, out_indices=(0, )), images(3, 64)
-    for native in ('1', '0'):
+    for native in kept:
         monkeypatch.setenv('MMTIED_NATIVE', native)
-        model(x)
-    assert kept['1'] <= kept['0']
+        outputs = model(x)  # held, so that what is kept stays where it is
+        for output in outputs:  # ReLU keeps them, within the block or after it
+            kept[native].pop(output.data_ptr(), None)
+    assert calls and sum(kept['1'].values()) <= sum(kept['0'].values())
 
 
 def replaced_forward(model: TiedSplits) -> None:

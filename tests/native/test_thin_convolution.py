@@ -253,7 +253,9 @@ def test_what_the_library_cannot_convolve(monkeypatch):
     splits = Splits((1, 2), 1, 1)
     x, weights = channels_last(2, 8, 5, 5), weights_of(4, splits)
     assert can_convolve(x, weights, splits)
-    assert can_convolve(x[:, 1:5], weights, splits)
+    assert can_convolve(channels_last(2, 16, 5, 5)[:, 1:9], weights, splits)
+    assert not can_convolve(x[:, 1:5], weights, splits)
+    assert not can_convolve(x, weights[:1], splits)
     for other in (x.double(), x.contiguous(), x[:0], x[0], x.as_subclass(Marked), x.to('meta'), x[:, ::2], x.bfloat16(),
                   torch._neg_view(x)):
         assert not can_convolve(other, weights, splits)
