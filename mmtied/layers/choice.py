@@ -72,18 +72,30 @@ def choose_way(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometr
         bias: The tied bias or None.
         geometry: The rest of the layer.
         own_choice: The layer's own choice; 'auto' leaves it to `tied_convolution_way`.
+
+    Raises:
+        ValueError: A choice that is none of `CHOICES`, as a layer's attribute may be set to.
     """
     choice = own_choice if own_choice != 'auto' else _choice
+    if choice not in CHOICES:
+        check_choice('tied convolution', choice)
     exports = is_exporting()
-    if choice in WAYS and choice in possible_ways(weight, geometry) and not (exports and choice == 'dense'):
+    if choice not in WAYS:
+        return _automatic_way(x, weight, bias, geometry, choice, exports)
+    if choice in possible_ways(weight, geometry) and not (exports and choice == 'dense'):
         return choice, 'asked for'
+    way, why = _automatic_way(x, weight, bias, geometry, 'auto', exports)
+    return way, f'not {choice} as asked for, which cannot compute this layer; {why}'
+
+
+def _automatic_way(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, choice: str,
+                   exports: bool) -> tuple[str, str]:
+    """The way by rule or by measurement; `choice` is 'auto' or 'measured'."""
     if exports:
         return rule_for_export(x, geometry)
     if torch.compiler.is_compiling():
         return rule_for_compilation(x, weight, geometry)
-    if not can_measure(x):
-        return rule_for(x, weight, geometry)
-    if choice == 'measured' or (choice == 'auto' and x.is_cuda and torch.backends.cudnn.benchmark):
+    if can_measure(x) and (choice == 'measured' or (x.is_cuda and torch.backends.cudnn.benchmark)):
         return fastest_way(x, weight, bias, geometry) or rule_for(x, weight, geometry)
     return rule_for(x, weight, geometry)
 

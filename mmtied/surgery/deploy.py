@@ -46,6 +46,9 @@ def deploy(model: nn.Module) -> nn.Module:
         The copy, in evaluation mode and without gradients. Its backbone returns what the model's returns, but has none of its
         methods and settings. What could not be folded or made plain is named in one line of the log.
 
+    Raises:
+        ValueError: No module.
+
     Example:
         >>> from mmtied.layers import TBC
         >>> deploy(nn.Sequential(TBC(64, 64, 1, bias=False, num_blocks=2), nn.BatchNorm2d(64), nn.ReLU()))
@@ -55,6 +58,8 @@ def deploy(model: nn.Module) -> nn.Module:
           (2): ReLU()
         )
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f'deploy: expected a torch.nn.Module, got {type(model).__name__}')
     holder = nn.Sequential(deepcopy(model))  # so that the model itself can be replaced like any other part
     holder.eval()
     holder.requires_grad_(False)

@@ -126,7 +126,23 @@ def test_a_layer_can_have_a_way_of_its_own(way, monkeypatch):
 def test_a_way_that_cannot_be_gives_way_to_the_rule(monkeypatch):
     with tied_convolution_way('matmul'):
         assert calls(TBC(8, 8, 3, padding=1), torch.randn(1, 8, 5, 5), monkeypatch) == ['grouped']
-    assert TGC(8, 8, 3, groups=2, num_blocks=2, way='fold').explain(torch.randn(1, 8, 5, 5)).startswith('grouped')
+    explained = TGC(8, 8, 3, groups=2, num_blocks=2, way='fold').explain(torch.randn(1, 8, 5, 5))
+    assert explained.startswith('grouped: not fold as asked for, which cannot compute this layer; with groups')
+
+
+def test_a_way_that_is_none_is_an_error_whenever_it_was_set():
+    layer = TBC(8, 8, 1)
+    layer.way = 'fastest'
+    with pytest.raises(ValueError, match="way='fastest', expected one of 'auto'"):
+        layer(torch.randn(1, 8, 5, 5))
+
+
+@pytest.mark.parametrize('shape', [(1, 6, 5, 5), (1, 1, 8, 5, 5), (8, )])
+def test_explain_takes_what_forward_takes(shape):
+    layer = TBC(8, 8, 1)
+    assert layer.explain(torch.randn(8, 5, 5)) == layer.explain(torch.randn(1, 8, 5, 5))
+    with pytest.raises(ValueError, match='expected input of shape'):
+        layer.explain(torch.randn(shape))
 
 
 def test_the_choice_ends_with_its_block():

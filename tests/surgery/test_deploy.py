@@ -261,3 +261,8 @@ def trained_detector(model: nn.Module) -> nn.Module:
         shake(norm)
     trained(nn.Sequential(model.backbone, model.neck), (4, 3, 64, 64))
     return model
+
+
+def test_what_is_no_module_is_one_line():
+    with pytest.raises(ValueError, match='deploy: expected a torch.nn.Module, got NoneType'):
+        deploy(None)
