@@ -67,8 +67,9 @@ class TiedSplits(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each split and join them again."""
-        thin = find_thin_splits(x, self.convs) if runs_eagerly_on_cpu(x) else None
-        if runs_eagerly_on_cpu(x) and self._can_fold():
+        eager = runs_eagerly_on_cpu(x)
+        thin = find_thin_splits(x, self.convs) if eager else None
+        if eager and self._can_fold():
             if thin and can_follow(self.activate):
                 return convolve_splits_scaled(x, *thin, *scale_and_shift(self.norm), relu=True)
             return self.activate(self._convolve_folded(x))

@@ -67,7 +67,7 @@ def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict],
     numbers, second = np.unique(target, return_inverse=True)
     other_codes, other_pixels = _codes([target_rles[number] for number in numbers.tolist()])
     found = [np.empty(0, np.int64)]
-    for part in pieces(np.fromiter(map(len, codes), dtype=np.int64, count=len(codes)), COMPILED_CHUNK):
+    for part in pieces(codes, COMPILED_CHUNK):
         here = slice(*np.searchsorted(first, (part.start, part.stop)))
         faced = slice(second[here].min(), second[here].max() + 1)
         found.append(intersections(Codes.of(codes[part], pixels[part]), Codes.of(other_codes[faced], other_pixels[faced]),

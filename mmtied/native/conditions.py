@@ -15,9 +15,10 @@ def is_plain(x: object) -> bool:
             and x.layout == torch.strided and not x.is_neg())
 
 
-def may_stand_in() -> bool:
+def may_stand_in(*tensors: Tensor) -> bool:
     """Whether there are compiled functions, and calls are neither recorded, transformed nor watched nor wanted as they are."""
-    return not (torch.compiler.is_compiling() or is_exporting() or not is_automatic() or library() is None or is_transformed()
+    return not (torch.compiler.is_compiling() or is_exporting() or not is_automatic() or library() is None
+                or is_transformed(*tensors)
                 or torch.is_autocast_enabled('cpu') or nn.modules.module._has_any_global_hook())
 
 

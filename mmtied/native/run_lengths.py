@@ -26,8 +26,12 @@ class Codes(NamedTuple):
     @classmethod
     def of(cls, codes: Sequence[bytes], pixels: np.ndarray) -> 'Codes':
         """The codes of masks on images of so many pixels."""
-        ends = np.cumsum(np.fromiter(map(len, codes), dtype=np.int64, count=len(codes)))
-        return cls(b''.join(codes), ends, np.ascontiguousarray(pixels, dtype=np.int64))
+        return cls(b''.join(codes), np.cumsum(code_lengths(codes)), np.ascontiguousarray(pixels, dtype=np.int64))
+
+
+def code_lengths(codes: Sequence[bytes]) -> np.ndarray:
+    """Characters of each code, shape (M,) int64."""
+    return np.fromiter(map(len, codes), dtype=np.int64, count=len(codes))
 
 
 def areas(codes: Codes) -> np.ndarray:

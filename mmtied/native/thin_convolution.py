@@ -28,9 +28,9 @@ class Splits(NamedTuple):
 
 def can_convolve(x: Tensor, weights: Sequence[Tensor], splits: Splits) -> bool:
     """Whether the library may convolve x so: plain float32 tensors of shapes that fit, x in channels_last."""
-    return (may_stand_in() and splits.stride in (1, 2) and (splits.stride == 1 or splits.dilation == 1)
+    return (may_stand_in(x) and splits.stride in (1, 2) and (splits.stride == 1 or splits.dilation == 1)
             and x.dim() == 4 and x.stride(1) == 1 and not x.is_contiguous() and x.numel() > 0
-            and not is_transformed(x) and all(map(is_plain, (x, *weights))) and _fit(x, weights, splits))
+            and all(map(is_plain, (x, *weights))) and _fit(x, weights, splits))
 
 
 def _fit(x: Tensor, weights: Sequence[Tensor], splits: Splits) -> bool:
@@ -87,7 +87,7 @@ def _forward(x: Tensor, weights: Sequence[Tensor], splits: Splits, scale: Tensor
     out = _empty(x, x.size(0), x.size(1), height, width)
     weights = [_dense(weight) for weight in weights]
     _functions().mmtied_thin_convolution(_pointer(x), _strides(x), _pointer(out), _strides(out), *_layer(x, weights, splits),
-                                      _pointer(scale), _pointer(shift), relu, num_threads())
+                                         _pointer(scale), _pointer(shift), relu, num_threads())
     return out
 
 

@@ -8,6 +8,7 @@ from statistics import median
 import pytest
 import torch
 from families import FAMILIES, tiny
+from graphs import GRAPHS
 from network_timing import Runner
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -228,17 +229,12 @@ def test_contexts_in_which_modules_are_called(context, fast):
     torch.testing.assert_close(y, nn.BatchNorm2d(16)(x).relu())
 
 
-@pytest.mark.parametrize('graph', ['trace', 'export', 'compile'])
+@pytest.mark.parametrize('graph', GRAPHS)
 def test_graphs_hold_pytorchs_operators(graph, fast):
     model, x = block(), images(32)
     expected = copy.deepcopy(model)(x).detach()
     fast.clear()
-    if graph == 'trace':
-        made = torch.jit.trace(model, x, check_trace=False)
-    elif graph == 'export':
-        made = torch.export.export(model, (x, )).module()
-    else:
-        made = torch.compile(model, backend='aot_eager', fullgraph=True)
+    made = GRAPHS[graph](model, x)
     torch.testing.assert_close(made(x), expected)
     assert not fast
 

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from families import FAMILIES, tiny
+from graphs import GRAPHS
 from mmengine.registry import MODELS
 from network_pairs import build
 from network_timing import Runner
@@ -364,17 +365,12 @@ def test_function_transforms(recipes):
     assert_same(mine.values(), expected)
 
 
-@pytest.mark.parametrize('graph', ['trace', 'export', 'compile'])
+@pytest.mark.parametrize('graph', GRAPHS)
 def test_graphs_hold_no_recipes(graph, recipes):
     model, x = block(), images(channels=32)
     expected = model(x).detach()
     recipes.clear()
-    if graph == 'trace':
-        made = torch.jit.trace(model, x, check_trace=False)
-    elif graph == 'export':
-        made = torch.export.export(model, (x, )).module()
-    else:
-        made = torch.compile(model, backend='aot_eager', fullgraph=True)
+    made = GRAPHS[graph](model, x)
     torch.testing.assert_close(made(x), expected)
     assert not recipes
 

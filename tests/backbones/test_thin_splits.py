@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from families import tiny
+from graphs import GRAPHS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -223,18 +224,13 @@ def test_contiguous_inputs_are_left_to_pytorch(calls):
     assert not calls
 
 
-@pytest.mark.parametrize('graph', ['trace', 'export', 'compile'])
+@pytest.mark.parametrize('graph', GRAPHS)
 def test_graphs(graph, calls):
     model, x = layer().eval(), images()
     with torch.no_grad():
         expected = model(x)
         calls.clear()
-        if graph == 'trace':
-            made = torch.jit.trace(model, x, check_trace=False)
-        elif graph == 'export':
-            made = torch.export.export(model, (x, )).module()
-        else:
-            made = torch.compile(model, backend='aot_eager', fullgraph=True)
+        made = GRAPHS[graph](model, x)
         torch.testing.assert_close(made(x), expected, rtol=1e-4, atol=1e-5)
     assert not calls
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from mmtied.native import library
-from mmtied.native.run_lengths import Codes, areas
+from mmtied.native.run_lengths import Codes, areas, code_lengths
 
 from .rle_sums import code_sums
 
@@ -32,7 +32,7 @@ def rle_areas(rles: Sequence[dict], where: Callable[[int], str] = 'mask {}'.form
     codes, num_pixels = rle_codes(rles), rle_pixels(rles)
     measure, chunk = (_by_numpy, CHUNK) if library() is None else (_compiled, COMPILED_CHUNK)
     found = np.empty(len(rles), dtype=np.int64)
-    for part in pieces(np.fromiter(map(len, codes), dtype=np.int64, count=len(codes)), chunk):
+    for part in pieces(codes, chunk):
         found[part] = measure(codes[part], num_pixels[part])
         if (found[part] < 0).any():
             number = part.start + int((found[part] < 0).argmax())
@@ -53,19 +53,18 @@ def rle_pixels(rles: Sequence[dict]) -> np.ndarray:
     return np.array([rle['size'] for rle in rles], dtype=np.int64).reshape(-1, 2).prod(axis=1)
 
 
-def pieces(weight: np.ndarray, limit: int) -> Iterator[slice]:
-    """Slices of consecutive items, none of them empty, whose weights add up to about `limit`."""
-    ends = np.cumsum(weight)
+def pieces(codes: Sequence[bytes], limit: int) -> Iterator[slice]:
+    """Slices of consecutive codes, none of them empty, that have about `limit` characters together."""
+    ends = np.cumsum(code_lengths(codes))
     start = 0
-    while start < len(weight):
+    while start < len(codes):
         end = max(start + 1, int(np.searchsorted(ends, (ends[start - 1] if start else 0) + limit, side='right')))
         yield slice(start, end)
         start = end
 
 
 def _by_numpy(codes: list[bytes], num_pixels: np.ndarray) -> np.ndarray:
-    length = np.fromiter(map(len, codes), dtype=np.int64, count=len(codes))
-    foreground, total, whole = code_sums(b''.join(codes), length, num_pixels)
+    foreground, total, whole = code_sums(b''.join(codes), code_lengths(codes), num_pixels)
     return np.where(whole & (total == num_pixels), foreground, -1)
 
 
