@@ -1,0 +1,1 @@
+"""Fixtures, oracles and builders that several test files share."""
