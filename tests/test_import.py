@@ -45,3 +45,8 @@ def test_tells_what_to_install(run_without_openmmlab):
         'except ImportError as error: print(error)')
     assert printed.strip() == ('TiedResNet needs mmdet, which is not installed: pip install onedl-mmdetection==3.5.1 '
                                '(or mmdet==3.3.0), or run make setup in the repository, which installs everything')
+
+
+def test_registration_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv('MMTIED_REGISTER', '0')
+    assert run('import sys, mmtied; print([m for m in ("torch", "mmengine", "mmcv") if m in sys.modules])') == '[]'
