@@ -19,8 +19,7 @@ from simulated_detections import SimulatedDetections
 
 from mmtied.evaluation.evaluate import evaluate_coco
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.results import Detections, make_detections, read_results
-from mmtied.evaluation.inputs.tensor_results import tensor_detections
+from mmtied.evaluation.inputs.results import Detections, make_detections, read_results, tensor_detections
 from mmtied.evaluation.protocol import STATISTICS
 
 #: Modules of the tools with pycocotools' interface, and their evaluation class.

@@ -18,8 +18,8 @@ from mmtied.evaluation.comparison import compare_runs
 from mmtied.evaluation.intervals import Bootstrap
 from mmtied.evaluation.protocol import IOU_TYPES
 from mmtied.evaluation.records_file import read_records
-from mmtied.evaluation.reporting.comparison_text import format_comparison, write_comparison
-from mmtied.evaluation.reporting.runs import distinct_ends
+from mmtied.evaluation.reporting.files import write_comparison
+from mmtied.evaluation.reporting.tables import distinct_ends, format_comparison
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

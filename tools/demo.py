@@ -101,7 +101,7 @@ def draw_examples(runner, work_dir: Path, count: int = 6) -> Path:
     from pycocotools.coco import COCO
 
     from mmtied.atomic import atomic_path
-    from mmtied.evaluation.reporting.gallery import Example, Instances, draw_gallery
+    from mmtied.evaluation.reporting.pictures import Example, Instances, draw_gallery
     dataset = runner.val_loop.dataloader.dataset
     with contextlib.redirect_stdout(None):
         coco = COCO(dataset.ann_file)
@@ -134,7 +134,8 @@ def main() -> None:
         runner = train(args)
         picture = draw_examples(runner, args.work_dir)
 
-        from mmtied.evaluation.reporting.report import format_tables, read_report
+        from mmtied.evaluation.reporting.files import read_report
+        from mmtied.evaluation.reporting.tables import format_tables
         print(f'\n{format_tables(read_report(args.work_dir / "occlusion/report.json"))}\n')
         print('files:')
         for path in [*sorted((args.work_dir / 'occlusion').iterdir()), picture, *sorted(args.work_dir.glob('epoch_*.pth'))]:

@@ -18,18 +18,23 @@ from mmtied.compat import require
 from mmtied.evaluation.buckets import DEFAULT_EDGES
 from mmtied.evaluation.evaluate import evaluate_detections
 from mmtied.evaluation.evaluations import UNITS, Evaluation
-from mmtied.evaluation.inputs.dump_file import dump_detections, dumped_iou_types, is_dump, label_category_ids, read_dump
-from mmtied.evaluation.inputs.ground_truth import GroundTruth, read_ground_truth
-from mmtied.evaluation.inputs.image_files import image_paths
-from mmtied.evaluation.inputs.results import Detections, held_iou_types, join_detections, make_detections, read_results
-from mmtied.evaluation.inputs.unusual import describe_unusual
+from mmtied.evaluation.inputs.dumps import dump_detections, dumped_iou_types, is_dump, read_dump
+from mmtied.evaluation.inputs.ground_truth import GroundTruth, label_category_ids, read_ground_truth
+from mmtied.evaluation.inputs.images import image_paths
+from mmtied.evaluation.inputs.results import (
+    Detections,
+    describe_unusual,
+    held_iou_types,
+    join_detections,
+    make_detections,
+    read_results,
+)
 from mmtied.evaluation.intervals import Bootstrap
 from mmtied.evaluation.occlusion import DEFINITIONS
 from mmtied.evaluation.protocol import IOU_TYPES, PROPOSAL_NUMS, check_proposal_nums
-from mmtied.evaluation.reporting.examples import draw_worst
-from mmtied.evaluation.reporting.outputs import write_outputs
-from mmtied.evaluation.reporting.report import format_tables
-from mmtied.evaluation.reporting.shown_detections import shown_of
+from mmtied.evaluation.reporting.files import write_outputs
+from mmtied.evaluation.reporting.pictures import draw_worst, shown_of
+from mmtied.evaluation.reporting.tables import format_tables
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Sequence
 
 from mmtied.cli import user_errors
-from mmtied.evaluation.reporting.report_page import write_page
-from mmtied.evaluation.reporting.runs import read_runs
+from mmtied.evaluation.reporting.files import read_runs
+from mmtied.evaluation.reporting.page import write_page
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..plotting import hide_spines, new_figure, plain_label
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -22,12 +24,8 @@ def plot_stats(stats: dict, top: int = 20) -> 'Figure':
     Returns:
         A matplotlib figure that belongs to no window.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     categories = [row for row in stats['by_category'] if row['mean'] is not None][:top]
-    figure = Figure(figsize=(7.2, max(4.9, 1.4 + .19 * len(categories))), dpi=150, layout='constrained')
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, max(4.9, 1.4 + .19 * len(categories)))
     left, right = figure.subfigures(1, 2, width_ratios=[1.12, 1])
     counts, objects, sizes = left.subplots(3, 1, height_ratios=[1.25, 1.25, 1])
     by_category = right.subplots()
@@ -62,7 +60,7 @@ def _bars(axes: 'Axes', rows: list[dict], values: list[float], colour: str, patt
     names = [row['name'].removeprefix('r=') for row in rows]
     axes.set_xticks(range(len(rows)), names, fontsize=6.5, rotation=35, ha='right', rotation_mode='anchor')
     axes.tick_params(length=0, pad=2)
-    axes.spines[['top', 'right', 'left']].set_visible(False)
+    hide_spines(axes, 'top', 'right', 'left')
 
 
 def _shares(axes: 'Axes', rows: list[dict], stats: dict) -> None:
@@ -72,11 +70,11 @@ def _shares(axes: 'Axes', rows: list[dict], stats: dict) -> None:
     axes.barh(places, [row['mean'] for row in rows], color=_LIGHT, height=.66, label='mean ratio of the instances')
     axes.plot([row['high_share'] for row in rows], places, linestyle='none', marker='D', markersize=4, color=_ORANGE,
               label=f'share of {whose} with r ≥ {stats["high"]:g}')
-    axes.set_yticks(places, [f'{row["name"]} ({row["instances"]})' for row in rows], fontsize=7)
+    axes.set_yticks(places, [plain_label(f'{row["name"]} ({row["instances"]})') for row in rows], fontsize=7)
     axes.set_ylim(len(rows) - .4, -.6)
     axes.set_xlim(0, max([1.02, *(row['mean'] * 1.05 for row in rows)]))
     axes.tick_params(axis='x', labelsize=7)
     axes.tick_params(axis='y', length=0)
     axes.grid(axis='x', color='.9', linewidth=.8)
     axes.set_axisbelow(True)
-    axes.spines[['top', 'right', 'left']].set_visible(False)
+    hide_spines(axes, 'top', 'right', 'left')

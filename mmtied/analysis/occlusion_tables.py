@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from ..atomic import atomic_path
-from ..evaluation.reporting.ascii_table import ascii_table
-from ..evaluation.reporting.report import format_number
+from ..evaluation.reporting.tables import ascii_table, format_number
 from .occlusion_plot import plot_stats
 
 _SECTIONS = {'bucket': 'buckets', 'size': 'by_size', 'category': 'by_category'}

@@ -11,7 +11,7 @@ from .group_counts import count_images
 from .intervals import Bootstrap, replicates
 from .protocol import IOU_TYPES
 from .records_file import SavedGroups, SavedRun
-from .reporting.report import describe_evaluation
+from .reporting.tables import describe_evaluation
 
 METHOD = 'paired percentile bootstrap over images'
 

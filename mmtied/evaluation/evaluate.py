@@ -35,7 +35,7 @@ def evaluate_coco(ground_truth: GroundTruth,
     Args:
         ground_truth: The annotations.
         detections: The detections of each IoU type (``'bbox'``, ``'segm'``) to evaluate, from `results.make_detections`, or
-            from `tensor_results.tensor_detections`, which leaves them on their device.
+            from `results.tensor_detections`, which leaves them on their device.
         definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
         edges: Bucket edges, see `buckets.make_buckets`.
         same_category: Count only instances of the same category as occluders.

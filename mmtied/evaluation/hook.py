@@ -16,11 +16,11 @@ from torch.utils.data import ConcatDataset, Dataset
 from .buckets import DEFAULT_EDGES
 from .evaluated import Evaluated
 from .evaluations import Evaluation, make_evaluations
-from .inputs.dataset_annotations import dataset_annotations, unwrapped
+from .inputs.ground_truth import dataset_annotations, unwrapped
 from .intervals import Bootstrap
 from .metric import OcclusionCocoMetric
 from .protocol import IOU_TYPES, check_iou_types
-from .reporting.shown_detections import shown_in
+from .reporting.pictures import shown_in
 
 #: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
 PREFIX = 'occlusion'
@@ -110,8 +110,9 @@ class OcclusionEvalHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, loop: BaseLoop, complete: bool) -> None:
-        from .reporting.outputs import write_outputs
-        from .reporting.plots import plot_ap_over_r, to_rgb
+        from ..plotting import to_rgb
+        from .reporting.files import write_outputs
+        from .reporting.plots import plot_ap_over_r
 
         metric = _occlusion_metric(loop.evaluator)
         if metric is None or metric.evaluated is None:
@@ -131,8 +132,8 @@ class OcclusionEvalHook(Hook):
 
     def _examples(self, runner: Runner, metric: OcclusionCocoMetric, evaluated: Evaluated, dataset: Dataset) -> Any:
         """The images where the run did worst; None, and a line in the log, where their files cannot be read."""
-        from .inputs.image_files import dataset_image_paths
-        from .reporting.examples import draw_worst
+        from .inputs.images import dataset_image_paths
+        from .reporting.pictures import draw_worst
 
         try:
             paths = dataset_image_paths(dataset, evaluated.ground_truth.image_ids)

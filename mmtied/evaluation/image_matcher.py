@@ -11,13 +11,12 @@ from torch import Tensor
 from .accumulate import Records, no_records
 from .dense_masks import dense_mask_iou
 from .evaluate import make_records
-from .inputs.dataset_annotations import numeric_id
-from .inputs.ground_truth import GroundTruth, to_rle
-from .inputs.rle import rle_areas
+from .inputs.ground_truth import GroundTruth, numeric_id
+from .inputs.rle import rle_areas, to_rle
 from .matching import min_iou, rank_detections
 from .pairs import Pairs, box_pairs, cell_pairs, empty_pairs, join_pairs
 from .protocol import IOU_THRESHOLDS
-from .reporting.shown_detections import shown_table
+from .reporting.pictures import shown_table
 from .target_masks import TargetMasks
 from .targets import Targets, make_targets
 
@@ -157,7 +156,7 @@ class ImageMatcher:
         return make_records(pairs, cells, rank, scores, area, targets)
 
     def shown(self, candidates: Sequence[Candidates]) -> Tensor:
-        """The detections to draw of candidates with boxes, see `shown_detections.shown_table`."""
+        """The detections to draw of candidates with boxes, see `pictures.shown_table`."""
         device = candidates[-1].scores.device
         labels, scores = (torch.cat([part.to(device) for part in column])
                           for column in list(zip(*candidates, strict=True))[1:3])

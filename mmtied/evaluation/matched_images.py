@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .accumulate import Records, no_records
 from .image_matcher import Candidates, ImageMatcher
-from .reporting.shown_detections import no_table
+from .reporting.pictures import no_table
 
 
 class MatchedImages(NamedTuple):
@@ -16,7 +16,7 @@ class MatchedImages(NamedTuple):
 
     Args:
         images: Positions of the images, also of those without detections, shape (M,) int64.
-        shown: The detections to draw, see `shown_detections.shown_table`.
+        shown: The detections to draw, see `pictures.shown_table`.
         inverted: Positions of those images where a box has x2 < x1 or y2 < y1, int64.
         records: By IoU type, with positions in 32 bits, see `Records.narrow`.
     """

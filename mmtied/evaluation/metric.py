@@ -19,11 +19,10 @@ from .evaluations import make_evaluations, make_plan
 from .gather import gather_tensors
 from .image_matcher import ImageMatcher
 from .inputs.ground_truth import GroundTruth, read_ground_truth
-from .inputs.unusual import describe_inverted
+from .inputs.results import describe_inverted
 from .matched_images import MatchedImages, join_once, match_images
 from .protocol import PROPOSAL_NUMS, check_iou_types, limits
-from .reporting.report import format_tables
-from .reporting.scalars import scalars
+from .reporting.tables import format_tables, scalars
 
 #: Images that are matched together.
 BATCH = 256
@@ -39,7 +38,7 @@ class OcclusionCocoMetric(BaseMetric):
     (``coco/bbox_mAP`` ...) and, for each bucket with ground truth, ``bbox_mAP_r0.1-0.2`` and ``bbox_mAP_75_r0.1-0.2``; those
     of a further evaluation start with its slug, ``covered_instance_bbox_mAP_r0.1-0.2``. -1 stands for an undefined overall
     number. After an evaluation `evaluated` and its `report` hold everything (see `summary.summarize`) on the main process, and
-    `shown` the most certain boxes of each image, for pictures (see `shown_detections`), where bbox is evaluated.
+    `shown` the most certain boxes of each image, for pictures (see `pictures`), where bbox is evaluated.
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other numbers use 1000, as CocoMetric's do; the default is COCO's own, 100 throughout.

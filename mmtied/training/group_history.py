@@ -140,7 +140,7 @@ class GroupHistoryHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, show: bool = False) -> None:
-        from mmtied.evaluation.reporting.plots import to_rgb
+        from mmtied.plotting import to_rgb
 
         from .group_plots import plot_group_numbers, plot_learning_dynamics
 

@@ -10,8 +10,9 @@ from pycocotools import mask as mask_api
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.inputs.ground_truth import read_ground_truth, to_rle
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.inputs.rle import to_rle
 from mmtied.evaluation.ratios import image_ratios
 
 SHARED_DATA = Path(__file__).parents[3] / 'shared/data'

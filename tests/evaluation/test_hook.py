@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 
 from mmtied.evaluation.hook import OcclusionEvalHook, annotations_of
 from mmtied.evaluation.metric import OcclusionCocoMetric
-from mmtied.evaluation.reporting.report import read_report
+from mmtied.evaluation.reporting.files import read_report
 
 SIZE = 64
 FILES = ['ap_over_r_bbox.png', 'buckets.csv', 'records.npz', 'report.html', 'report.json']
@@ -134,7 +134,7 @@ def test_pictures_and_scalars_carry_the_epoch_or_iteration(tmp_path, ann_file, t
 def test_a_failed_evaluation_leaves_the_files_of_the_one_before(tmp_path, ann_file, monkeypatch):
     make_runner(tmp_path, ann_file, []).val()
     before = (tmp_path / 'work/occlusion/report.json').read_bytes()
-    monkeypatch.setattr('mmtied.evaluation.reporting.report.json.dumps', lambda *_, **__: 1 / 0)
+    monkeypatch.setattr('mmtied.evaluation.reporting.files.json.dumps', lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make_runner(tmp_path, ann_file, []).val()
     assert (tmp_path / 'work/occlusion/report.json').read_bytes() == before
@@ -145,7 +145,7 @@ def test_where_a_later_file_fails_the_report_before_stays(tmp_path, ann_file, mo
     make_runner(tmp_path, ann_file, []).val()
     before = (tmp_path / 'work/occlusion/report.json').read_text()
     (tmp_path / 'work/occlusion/report.json').write_text(before + '\n')  # so that writing it again would show
-    monkeypatch.setattr('mmtied.evaluation.reporting.outputs.write_page', lambda *_, **__: 1 / 0)
+    monkeypatch.setattr('mmtied.evaluation.reporting.page.write_page', lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make_runner(tmp_path, ann_file, []).val()
     assert (tmp_path / 'work/occlusion/report.json').read_text() == before + '\n'

@@ -10,8 +10,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / 'evaluation'))
 from report_cases import make_old_report, make_report  # noqa: E402
 
-from mmtied.evaluation.reporting.report import write_report  # noqa: E402
-from mmtied.evaluation.reporting.runs import name_runs, read_runs  # noqa: E402
+from mmtied.evaluation.reporting.files import (  # noqa: E402
+    name_runs,
+    read_runs,
+    write_report,  # noqa: E402
+)
 
 TOOL = Path(__file__).parents[2] / 'tools/occlusion_report.py'
 

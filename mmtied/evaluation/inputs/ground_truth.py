@@ -1,14 +1,18 @@
-"""COCO instance annotations as compact, checked arrays."""
+"""COCO instance annotations as compact, checked arrays; from a file, a dict or an mmdet dataset without a COCO file."""
 
+import gc
+import json
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_api
 
-from .coco_json import box_column, check_entries, check_unique, integer_column, number_column, positions, read_json
-from .rle import rle_areas
+from .rle import rle_areas, to_rle
 
 _MISSING = object()
 
@@ -149,22 +153,195 @@ def _crowd_column(entries: Sequence[dict], where: str) -> np.ndarray:
     return np.array(flags, dtype=bool)
 
 
-def to_rle(segmentation: list | dict, height: int, width: int, where: str) -> dict:
-    """Polygons, uncompressed or compressed run-length code as compressed run-length code of a (height, width) image.
+def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None = None) -> list[int]:
+    """The category id of each label: the categories in the order of the annotation file, as mmdet numbers them.
 
-    That a code is whole is for `rle.rle_areas` to check, for many at once.
+    Args:
+        ground_truth: The annotations.
+        classes: Names of the model's classes, where it has fewer than the file. Their order does not matter, as mmdet takes
+            the file's.
 
     Raises:
-        ValueError: Broken, or of another size; starts with `where`.
+        ValueError: A name that the annotation file does not have, or one that comes twice.
+
+    Example:
+        >>> from .ground_truth import read_ground_truth
+        >>> annotations = read_ground_truth({
+        ...     'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
+        ...     'categories': [{'id': 18, 'name': 'dog'}, {'id': 1, 'name': 'person'}, {'id': 17, 'name': 'cat'}]})
+        >>> label_category_ids(annotations)
+        [18, 1, 17]
+        >>> label_category_ids(annotations, ['cat', 'dog'])
+        [18, 17]
     """
-    if isinstance(segmentation, dict):
-        size, counts = segmentation.get('size'), segmentation.get('counts')
-        if not isinstance(size, list | tuple) or list(size) != [height, width]:
-            raise ValueError(f'{where}: its mask has size {size}, its image [{height}, {width}] (height, width)')
-        if isinstance(counts, str | bytes):
-            return segmentation
+    names = ground_truth.category_names
+    if classes is None:
+        return list(names)
+    missing = [name for name in classes if name not in names.values()]
+    if missing:
+        raise ValueError(f'classes: {ground_truth.source} has no category named {missing[0]!r}; '
+                         f'it has {", ".join(map(str, names.values()))}')
+    repeated = [name for number, name in enumerate(classes) if name in classes[:number]]
+    if repeated:
+        raise ValueError(f'classes: {repeated[0]!r} comes more than once')
+    return [category_id for category_id, name in names.items() if name in classes]
+
+
+def dataset_annotations(dataset: Any) -> dict:
+    """What `ground_truth.read_ground_truth` reads, from the boxes that a dataset holds.
+
+    An instance that the dataset ignores (VOC's difficult ones, by default) becomes a crowd region: detections inside it count
+    neither way, and it occludes nothing. Areas are those of the boxes. There are no masks.
+
+    Args:
+        dataset: In test mode, so that it holds its annotations; `get_data_info` gives ``img_id``, ``height``, ``width`` and
+            ``instances``, each with ``bbox`` (xyxy), ``bbox_label`` and ``ignore_flag``; `metainfo` gives ``classes``.
+
+    Raises:
+        ValueError: The dataset does not say so much about its images, or an image id is no number.
+    """
+    name = type(dataset).__name__
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if not classes or not hasattr(dataset, 'get_data_info'):
+        raise ValueError(f'{name} has no COCO annotation file and names no classes')
+    images, annotations = [], []
+    for number in range(len(dataset)):
+        info = dataset.get_data_info(number)
+        missing = [key for key in ('img_id', 'height', 'width', 'instances') if key not in info]
+        if missing:
+            raise ValueError(f'{name} has no COCO annotation file, and its images no {", ".join(missing)}')
+        image_id = numeric_id(info['img_id'])
+        images.append({'id': image_id, 'height': info['height'], 'width': info['width']})
+        for instance in info['instances']:
+            left, top, right, bottom = map(float, instance['bbox'])
+            width, height = max(right - left, 0.), max(bottom - top, 0.)
+            annotations.append({'id': len(annotations) + 1, 'image_id': image_id, 'category_id': instance['bbox_label'] + 1,
+                                'bbox': [left, top, width, height], 'area': width * height,
+                                'iscrowd': int(bool(instance.get('ignore_flag', 0)))})
+    categories = [{'id': number, 'name': label} for number, label in enumerate(classes, 1)]
+    return {'images': images, 'annotations': annotations, 'categories': categories}
+
+
+def unwrapped(dataset: Any) -> Any:
+    """A dataset without the wrappers around it, such as mmengine's RepeatDataset."""
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    return dataset
+
+
+def numeric_id(image_id: int | str) -> int:
+    """An image id as a number, VOC's ``'000005'`` as 5.
+
+    Raises:
+        ValueError: Neither a whole number nor a string of nothing but the digits 0 to 9.
+
+    Example:
+        >>> numeric_id('000005'), numeric_id(17)
+        (5, 17)
+    """
     try:
-        rle = mask_api.frPyObjects(segmentation, height, width)
-        return mask_api.merge(rle) if isinstance(segmentation, list) else rle
-    except Exception:  # pycocotools raises bare Exception, TypeError or IndexError, by what is broken
-        raise ValueError(f'{where}: its segmentation is neither polygons nor a run-length code') from None
+        if isinstance(image_id, str):
+            if not (image_id.isascii() and image_id.isdecimal()):
+                raise ValueError
+            return int(image_id)
+        return operator.index(image_id)
+    except (TypeError, ValueError):
+        raise ValueError(f'image id {image_id!r}: a number is needed, or a string of digits') from None
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: The file is missing, not a file, empty, truncated or not JSON.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f'{path}: no such file')
+    try:
+        with path.open('rb') as file, no_collection():
+            return json.load(file)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        state = 'empty' if path.stat().st_size == 0 else 'not complete JSON'
+        raise ValueError(f'{path}: the file is {state} ({error})') from None
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Within the block, do not look for unreachable cycles, which takes two thirds of the time of reading a large file."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def check_entries(entries: Any, keys: Sequence[str], where: str) -> None:
+    """A ValueError unless `entries` is a list of objects which all have `keys`."""
+    if not isinstance(entries, list):
+        raise ValueError(f'{where}: a list was expected, got {type(entries).__name__}')
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ValueError(f'{where}[{number}]: an object was expected, got {type(entry).__name__}')
+        for key in keys:
+            if key not in entry:
+                raise ValueError(f'{where}[{number}] has no {key!r}')
+
+
+def integer_column(entries: Sequence[dict], key: str, where: str) -> np.ndarray:
+    """The integers under `key`, shape (N,) int64."""
+    return _column(entries, key, (), 'iu', where, 'an integer').astype(np.int64)
+
+
+def number_column(entries: Sequence[dict], key: str, where: str) -> np.ndarray:
+    """The finite numbers under `key`, shape (N,) float64."""
+    return _column(entries, key, (), 'iuf', where, 'a finite number').astype(np.float64)
+
+
+def box_column(entries: Sequence[dict], where: str) -> np.ndarray:
+    """The boxes under ``bbox``, shape (N, 4) xywh float64, finite and without negative sides."""
+    boxes = _column(entries, 'bbox', (4,), 'iuf', where, 'four finite numbers [x, y, width, height]').astype(np.float64)
+    negative = (boxes[:, 2:] < 0).any(axis=1)
+    if negative.any():
+        number = int(negative.argmax())
+        raise ValueError(f"{where}[{number}]: 'bbox' must have sides of at least 0, got {entries[number]['bbox']}")
+    return boxes
+
+
+def _column(entries: Sequence[dict], key: str, shape: tuple[int, ...], kinds: str, where: str, expected: str) -> np.ndarray:
+    """The values under `key` as one array, (N, *shape), of one of NumPy's dtype kinds; else the first bad one is named."""
+
+    def as_array(values: Any, wanted: tuple[int, ...]) -> np.ndarray | None:
+        try:
+            array = np.array(values)
+        except ValueError:  # ragged
+            return None
+        return array if array.shape == wanted and array.dtype.kind in kinds and np.isfinite(array).all() else None
+
+    if not entries:
+        return np.empty((0, *shape))
+    column = as_array([entry[key] for entry in entries], (len(entries), *shape))
+    if column is None:
+        bad = (number for number, entry in enumerate(entries) if as_array(entry[key], shape) is None)
+        number = next(bad, 0)
+        raise ValueError(f'{where}[{number}]: {key!r} must be {expected}, got {entries[number][key]!r}')
+    return column
+
+
+def check_unique(ids: np.ndarray, where: str) -> None:
+    """A ValueError that names an id which comes twice."""
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f'{where}: id {values[counts > 1][0]} comes more than once; ids must be unique')
+
+
+def positions(ids: np.ndarray, known: np.ndarray, key: str, where: str) -> np.ndarray:
+    """Where each id stands in the sorted `known` ids; a ValueError names one that is not there."""
+    index = np.searchsorted(known, ids)
+    found = known[np.minimum(index, len(known) - 1)] == ids if len(known) else np.zeros(len(ids), dtype=bool)
+    if not found.all():
+        number = int(np.argmin(found))
+        raise ValueError(f'{where}[{number}]: {key} {ids[number]} is not in the annotation file')
+    return index

@@ -1,16 +1,20 @@
 """Read pickles of tensors, arrays and plain containers without running what else a pickle may hold.
 
-Unpickling calls whatever the file names and then changes what came of it, so a foreign .pkl file can run any program. Here a
-name stands for an object of `pickle_parts`, which can be called with plain data and cannot be changed, and what it makes is
-exchanged for tensors and arrays only when the pickle has ended.
+Unpickling calls whatever the file names and then changes what came of it, by its BUILD opcode, through ``__setstate__`` or the
+attributes; so a foreign .pkl file can run any program. Here a name stands for a `Part`, which can be called with plain data
+only and whose attributes are fixed, and what it makes is exchanged for tensors and arrays only when the pickle has ended.
 """
 
+import io
+import math
 import os
 import pickle
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .pickle_parts import Part, RefusedError, parts
+import numpy as np
+import torch
 
 
 def read_tensor_pickle(path: str | os.PathLike) -> Any:
@@ -52,7 +56,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(file)
         self._parts = parts()
 
-    def find_class(self, module_name: str, global_name: str) -> Part:
+    def find_class(self, module_name: str, global_name: str) -> 'Part':
         """The part of that name."""
         if (module_name, global_name) not in self._parts:
             raise RefusedError(f'{module_name}.{global_name}')
@@ -83,3 +87,171 @@ def _settle(value: Any, seen: set[int], tuples: dict[int, tuple]) -> Any:
         elif isinstance(item, tuple | Part):
             value[key] = _settle(item, seen, tuples)
     return value
+
+
+#: Elements that a tensor may have beyond those of its storage, which repeats them (`torch.Tensor.expand`).
+MOST_REPEATED = 1 << 20
+
+
+class RefusedError(Exception):
+    """Names what is not admitted."""
+
+
+class Part:
+    """Stands for an object while its pickle is read; as it is, it takes no state, holds nothing and is no key."""
+
+    __slots__ = ()
+    __hash__ = None
+
+    def __setstate__(self, state: Any) -> None:
+        raise RefusedError(f'a change of {self._name()}')
+
+    def held(self) -> Any:
+        """What comes in its place when the pickle has ended."""
+        raise RefusedError(f'{self._name()} as a value')
+
+    def _name(self) -> str:
+        return type(self).__name__.strip('_').lower()
+
+
+class _Function(Part):
+    """A callable without attributes that a pickle could set."""
+
+    __slots__ = ('_call',)
+
+    def __init__(self, call: Callable) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+
+class _DType(Part):
+    """A data type of numbers; its state may only say the byte order."""
+
+    __slots__ = ('dtype',)
+
+    def __init__(self, name: str, *_: bool) -> None:
+        if not isinstance(name, str) or len(name) > 4 or np.dtype(name).kind not in 'biufc':
+            raise RefusedError(f'the NumPy data type {str(name)[:40]!r}')
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple) -> None:
+        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ('<', '>', '|', '=') or any(state[2:5]):
+            raise RefusedError('a NumPy data type that is not of plain numbers')
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(Part):
+    """An array whose content comes as its state."""
+
+    __slots__ = ('array',)
+
+    def __setstate__(self, state: tuple) -> None:
+        shape, dtype, fortran, data = state[-4:]
+        self.array = _array(data, dtype, shape, 'F' if fortran else 'C')
+
+    def held(self) -> np.ndarray:
+        return self.array
+
+
+class _Storage(Part):
+    """A tensor's memory."""
+
+    __slots__ = ('storage',)
+
+    def __init__(self, storage: torch.storage.TypedStorage) -> None:
+        self.storage = storage
+
+
+class _Tensor(Part):
+    """A tensor, out of reach of the pickle."""
+
+    __slots__ = ('tensor',)
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def held(self) -> torch.Tensor:
+        return self.tensor
+
+
+def _sides(values: Sequence[int], name: str) -> tuple[int, ...]:
+    if not isinstance(values, tuple) or not all(type(value) is int and value >= 0 for value in values):
+        raise ValueError(f'{name} must be a tuple of integers from 0, got {str(values)[:40]}')
+    return values
+
+
+def _array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str = 'C') -> np.ndarray:
+    """The array of some bytes, copied; bool from any byte that is not 0."""
+    if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _DType):
+        raise RefusedError('an array that is not made of the bytes of numbers')
+    of_bytes = np.dtype(np.uint8) if dtype.dtype.kind == 'b' else dtype.dtype
+    if math.prod(_sides(shape, 'shape')) * of_bytes.itemsize != len(data):
+        raise ValueError(f'{len(data)} bytes are no array of shape {shape}')
+    array = np.ndarray(shape, of_bytes, bytes(data), order=order)
+    return array != 0 if dtype.dtype.kind == 'b' else array.copy(order)
+
+
+def _buffer_array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str,
+                  axes: tuple[int, ...] | None = None) -> np.ndarray:
+    """In place of numpy's _frombuffer."""
+    array = _array(data, dtype, shape, 'F' if order == 'F' else 'C')
+    return array.transpose(axes) if order == 'K' and axes is not None else array
+
+
+def _tensor_storage(data: bytes) -> _Storage:
+    """In place of torch.storage._load_from_bytes, which would unpickle anything."""
+    try:
+        storage = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise RefusedError(f"a tensor whose bytes are not only a tensor's ({str(error).splitlines()[0]})") from None
+    if not isinstance(storage, torch.storage.TypedStorage):
+        raise RefusedError(f"a tensor whose bytes are not a tensor's but a {type(storage).__name__}")
+    return _Storage(storage)
+
+
+def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
+    """In place of torch._utils._rebuild_tensor_v2, which would enlarge a storage that is too small."""
+    if not isinstance(storage, _Storage):
+        raise RefusedError('a tensor without a storage')
+    given, elements = storage.storage, math.prod(_sides(size, 'size'))
+    tensor = torch.empty(0, dtype=given.dtype)
+    there = given._untyped_storage.nbytes() // tensor.element_size()
+    last = sum((count - 1) * step for count, step in zip(size, _sides(stride, 'stride'), strict=True))
+    if elements > there + MOST_REPEATED or (elements and _sides((offset,), 'offset')[0] + last >= there):
+        raise ValueError(f'a tensor of size {size} does not fit its storage of {there} elements')
+    if not elements:
+        return _Tensor(tensor.new_empty(size))
+    tensor.set_(given._untyped_storage, offset, size, stride)  # untyped() warns
+    return _Tensor(tensor.view(torch.uint8) != 0 if tensor.dtype == torch.bool else tensor)
+
+
+def _latin1(text: str, encoding: str = 'latin1') -> bytes:
+    """Bytes, which old protocols write as text."""
+    if encoding not in ('latin1', 'latin-1') or not isinstance(text, str):
+        raise RefusedError('another encoding than latin1')
+    return text.encode('latin1')
+
+
+def _bytearray(content: str | bytes = b'', *encoding: str) -> bytearray:
+    return bytearray(content if isinstance(content, bytes) else _latin1(content, *encoding))
+
+
+def parts() -> dict[tuple[str, str], Part]:
+    """What a pickle may name, by module and name, under the names that old and new versions write."""
+    calls: dict[tuple[str, str], Callable] = {
+        ('collections', 'OrderedDict'): lambda: {},
+        ('_codecs', 'encode'): _latin1,
+        ('numpy', 'ndarray'): lambda *_: _Array(),
+        ('numpy', 'dtype'): _DType,
+        ('torch.storage', '_load_from_bytes'): _tensor_storage,
+        ('torch._utils', '_rebuild_tensor_v2'): _tensor}
+    for package in ('numpy.core', 'numpy._core'):
+        calls[f'{package}.multiarray', '_reconstruct'] = lambda *_: _Array()
+        calls[f'{package}.multiarray', 'scalar'] = lambda dtype, data: _array(data, dtype, ())[()]
+        calls[f'{package}.numeric', '_frombuffer'] = _buffer_array
+    for module in ('builtins', '__builtin__'):
+        calls |= {(module, 'set'): set, (module, 'frozenset'): frozenset, (module, 'complex'): complex,
+                  (module, 'bytes'): lambda: b'', (module, 'bytearray'): _bytearray}
+    return {name: _Function(call) for name, call in calls.items()}

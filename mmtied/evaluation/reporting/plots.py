@@ -1,4 +1,4 @@
-"""AP over the occlusion ratio as a picture, of one run or of several."""
+"""Figures of an evaluation: AP over the occlusion ratio, of one run or several, and what else changes with it."""
 
 import os
 from collections.abc import Sequence
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...atomic import atomic_path
-from .report import describe_evaluation, reported_iou_types
-from .runs import Run, check_comparable
+from ...plotting import hide_spines, new_figure, plain_label
+from .tables import Run, check_comparable, describe_evaluation, reported_iou_types
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
 
 class Curve(NamedTuple):
     """How a curve looks: a colour of Okabe and Ito's colour-blind safe palette, and a marker and line to tell it in grey."""
@@ -92,16 +91,6 @@ def run_curve(number: int) -> Curve:
     return Curve(_COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], line)
 
 
-def plain_label(name: str, length: int = 44) -> str:
-    """A name as matplotlib shows it letter by letter: on one line, not too long, no formula between dollar signs.
-
-    matplotlib leaves labels that begin with an underscore out of the legend, so a space goes before it.
-    """
-    name = ' '.join(name.split())
-    name = name if len(name) <= length else f'{name[:length - 1]}…'
-    return (' ' if name.startswith('_') else '') + name.replace('$', r'\$')
-
-
 def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve, label: str, offset: float = 0.,
                overall: float | None = None, filled: bool = True) -> None:
     """Draw a statistic of the buckets with its band, and the number of all images as a dashed line.
@@ -160,12 +149,6 @@ def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
     axes.set_xlim(-.6, len(names) - .4)
 
 
-def to_rgb(figure: 'Figure') -> np.ndarray:
-    """A figure's pixels, shape (height, width, 3) uint8."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
-
-
 def write_plots(report: dict, folder: str | os.PathLike) -> dict[str, Path]:
     """Write ``ap_over_r_<iou type>.png`` for each IoU type, whole or not at all, and return the paths by IoU type."""
     paths = {}
@@ -176,19 +159,9 @@ def write_plots(report: dict, folder: str | os.PathLike) -> dict[str, Path]:
     return paths
 
 
-def new_figure(size: tuple[float, float]) -> 'Figure':
-    """An empty figure of a size in inches that belongs to no window."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _make_figure(size: tuple[float, float]) -> tuple['Figure', 'Axes', list['Axes']]:
     """Axes for the curves, and below them for the numbers of images and instances."""
-    figure = new_figure(size)
+    figure = new_figure(*size)
     top, *bottom = figure.subplots(3, 1, sharex=True, height_ratios=[6, 1, 1])
     return figure, top, bottom
 
@@ -209,7 +182,7 @@ def _finish(figure: 'Figure', top: 'Axes', bottom: list['Axes'], report: dict, i
         axes.set_yticks([])
     label_buckets(bottom[-1], report, iou_type)
     for axes in (top, *bottom):
-        axes.spines[['top', 'right']].set_visible(False)
+        hide_spines(axes)
     figure.get_layout_engine().set(hspace=.01, h_pad=.03)
 
 
@@ -220,3 +193,67 @@ def _values(rows: Sequence[dict], statistic: str) -> np.ndarray:
 def _bounds(rows: Sequence[dict], statistic: str) -> np.ndarray:
     """Low and high of each row's interval, shape (B, 2), NaN for none."""
     return np.array([row.get(f'{statistic}_ci') or (np.nan, np.nan) for row in rows], dtype=float).reshape(-1, 2)
+
+
+#: Sizes from dark to light, in one hue so that they read in grey; and the colour of the number on each.
+_SIZES = {'large': ('#1B4965', 'white'), 'medium': ('#5FA8D3', 'black'), 'small': ('#CAE4F1', 'black')}
+
+
+def has_mix(report: dict, iou_type: str) -> bool:
+    """Whether the report counts instances by size; those written before do not."""
+    return all(row.get(f'instances_{size}') is not None for row in report[iou_type]['buckets'] for size in _SIZES)
+
+
+def has_shared(report: dict, iou_type: str) -> bool:
+    """Whether the report has AP over the shared categories."""
+    return any(row.get('AP_shared') is not None for row in report[iou_type]['buckets'])
+
+
+def plot_mix(report: dict, iou_type: str) -> 'Figure':
+    """Share of small, medium and large instances in each bucket, and the instances per image above each bar."""
+    figure = new_figure(5.4, 3.4)
+    axes = figure.subplots()
+    buckets = report[iou_type]['buckets']
+    counts = np.array([[bucket[f'instances_{size}'] for size in _SIZES] for bucket in buckets], dtype=float).reshape(-1, 3)
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    below = np.zeros(len(buckets))
+    for (size, (colour, ink)), share in zip(_SIZES.items(), shares.T, strict=True):
+        bars = axes.bar(np.arange(len(buckets)), share, bottom=below, width=.78, color=colour, label=size, edgecolor='white',
+                        linewidth=.6)
+        texts = [f'{value:.0f}' if value >= 7 else '' for value in share]
+        axes.bar_label(bars, texts, label_type='center', fontsize=7, color=ink)
+        below += share
+    for place, bucket in enumerate(buckets):
+        if bucket.get('instances_per_image') is not None:
+            axes.annotate(f'{bucket["instances_per_image"]:.1f}', (place, 101), ha='center', va='bottom', fontsize=7.5)
+    axes.set_title('above the bars: instances per image', loc='right', fontsize=8)
+    axes.set_ylim(0, 109)
+    axes.set_yticks(range(0, 101, 25))
+    axes.tick_params(labelsize=8)
+    axes.set_ylabel('share of instances, %', fontsize=9)
+    label_buckets(axes, report, iou_type)
+    hide_spines(axes)
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc='lower left', bbox_to_anchor=(-.01, 1), borderaxespad=.2)
+    return figure
+
+
+def plot_shared(runs: Sequence[Run], iou_type: str) -> 'Figure':
+    """AP over all categories of a bucket beside AP over the categories that every bucket has."""
+    names = [f'{plain_label(run.name, 30)}, ' if len(runs) > 1 else '' for run in runs]
+    columns = 2 if max(map(len, names)) <= 18 else 1
+    figure = new_figure(5.4, 3.4 + .17 * 2 * len(runs) / columns)
+    axes = figure.subplots()
+    for number, (run, name) in enumerate(zip(runs, names, strict=True)):
+        buckets, curve = run.report[iou_type]['buckets'], run_curve(number)
+        bare = [{key: value for key, value in bucket.items() if not key.endswith('_ci')} for bucket in buckets]
+        draw_curve(axes, bare, 'AP', curve, f'{name}all categories')
+        draw_curve(axes, bare, 'AP_shared', curve._replace(line=(0, (3, 1.5))), f'{name}shared categories', filled=False)
+    axes.set_ylim(*ap_range([run.report for run in runs], iou_type, ['AP', 'AP_shared']))
+    axes.set_ylabel(f'{iou_type} AP', fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(axis='y', color='.9', linewidth=.7)
+    label_buckets(axes, runs[0].report, iou_type)
+    hide_spines(axes)
+    axes.legend(frameon=False, fontsize=8, ncols=columns, loc='lower left', bbox_to_anchor=(-.01, 1), borderaxespad=.2,
+                columnspacing=1.2, handlelength=2.8)
+    return figure

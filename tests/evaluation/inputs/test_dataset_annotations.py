@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mmtied.evaluation.inputs.dataset_annotations import dataset_annotations, numeric_id
-from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.ground_truth import dataset_annotations, numeric_id, read_ground_truth
 from mmtied.evaluation.ratios import image_ratios
 
 XML = '<annotation><size><width>64</width><height>48</height></size>{}</annotation>'

@@ -9,9 +9,9 @@ from pycocotools import mask as mask_api
 
 from mmtied.evaluation import mask_pairs
 from mmtied.evaluation.inputs import rle
-from mmtied.evaluation.inputs.ground_truth import read_ground_truth, to_rle
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.inputs.rle import rle_areas
+from mmtied.evaluation.inputs.rle import rle_areas, to_rle
 from mmtied.evaluation.mask_pairs import rle_pairs
 from mmtied.native import library
 

@@ -10,8 +10,7 @@ from test_weighted_ap import many
 from mmtied.evaluation.evaluate import evaluate_coco, evaluate_detections
 from mmtied.evaluation.evaluations import Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.inputs.tensor_results import tensor_detections
+from mmtied.evaluation.inputs.results import make_detections, tensor_detections
 
 DATA, RESULTS = many(num_images=16, per_image=10)
 

@@ -7,10 +7,20 @@ from PIL import Image
 from pycocotools import mask as mask_api
 
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.image_files import dataset_image_paths, image_paths, read_image
+from mmtied.evaluation.inputs.images import dataset_image_paths, image_paths, read_image
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.reporting.drawing import LONGEST_SIDE, PREDICTION_COLOUR, TRUTH_COLOUR, Shapes, draw_example, jpeg_uri
-from mmtied.evaluation.reporting.shown_detections import no_table, shown_in, shown_of, shown_table
+from mmtied.evaluation.reporting.pictures import (
+    LONGEST_SIDE,
+    PREDICTION_COLOUR,
+    TRUTH_COLOUR,
+    Shapes,
+    draw_example,
+    jpeg_uri,
+    no_table,
+    shown_in,
+    shown_of,
+    shown_table,
+)
 
 
 def rgb(colour):

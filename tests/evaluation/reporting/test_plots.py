@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from report_cases import make_old_report, make_report
 
-from mmtied.evaluation.reporting.control_plots import plot_mix, plot_shared
-from mmtied.evaluation.reporting.plots import ap_range, plot_ap_over_r, plot_runs, run_curve, to_rgb
-from mmtied.evaluation.reporting.runs import Run
+from mmtied.evaluation.reporting.plots import ap_range, plot_ap_over_r, plot_mix, plot_runs, plot_shared, run_curve
+from mmtied.evaluation.reporting.tables import Run
+from mmtied.plotting import to_rgb
 
 
 def curves(axes):

@@ -12,12 +12,10 @@ from PIL import Image
 from report_cases import make_old_report, make_report
 
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.image_files import image_paths
-from mmtied.evaluation.reporting.examples import Group, worst_examples
-from mmtied.evaluation.reporting.report_page import render_page, write_page
-from mmtied.evaluation.reporting.runs import Run
-from mmtied.evaluation.reporting.shown_detections import shown_in, shown_table
-from mmtied.evaluation.reporting.worst_images import ImageErrors
+from mmtied.evaluation.inputs.images import image_paths
+from mmtied.evaluation.reporting.page import render_page, write_page
+from mmtied.evaluation.reporting.pictures import Group, ImageErrors, shown_in, shown_table, worst_examples
+from mmtied.evaluation.reporting.tables import Run
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 

@@ -8,8 +8,7 @@ from mmtied.evaluation.accumulate import Positives, Records
 from mmtied.evaluation.evaluate import match_detections
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.reporting.shown_detections import shown_table
-from mmtied.evaluation.reporting.worst_images import SCORE_THRESHOLD, ImageErrors, count_errors, worst_images
+from mmtied.evaluation.reporting.pictures import SCORE_THRESHOLD, ImageErrors, count_errors, shown_table, worst_images
 from mmtied.evaluation.targets import make_targets
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .coco_json import check_entries, check_unique, integer_column, positions
-from .ground_truth import GroundTruth, to_rle
+from .ground_truth import GroundTruth, check_entries, check_unique, integer_column, label_category_ids, positions
 from .results import Detections
-from .rle import rle_areas
+from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
 _COLUMNS = dict(bboxes=(4,), scores=(), labels=())
@@ -46,40 +45,6 @@ def dumped_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
     if not entries:
         return ()
     return ('bbox', 'segm') if 'masks' in entries[0]['pred_instances'] else ('bbox',)
-
-
-def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None = None) -> list[int]:
-    """The category id of each label: the categories in the order of the annotation file, as mmdet numbers them.
-
-    Args:
-        ground_truth: The annotations.
-        classes: Names of the model's classes, where it has fewer than the file. Their order does not matter, as mmdet takes
-            the file's.
-
-    Raises:
-        ValueError: A name that the annotation file does not have, or one that comes twice.
-
-    Example:
-        >>> from .ground_truth import read_ground_truth
-        >>> annotations = read_ground_truth({
-        ...     'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
-        ...     'categories': [{'id': 18, 'name': 'dog'}, {'id': 1, 'name': 'person'}, {'id': 17, 'name': 'cat'}]})
-        >>> label_category_ids(annotations)
-        [18, 1, 17]
-        >>> label_category_ids(annotations, ['cat', 'dog'])
-        [18, 17]
-    """
-    names = ground_truth.category_names
-    if classes is None:
-        return list(names)
-    missing = [name for name in classes if name not in names.values()]
-    if missing:
-        raise ValueError(f'classes: {ground_truth.source} has no category named {missing[0]!r}; '
-                         f'it has {", ".join(map(str, names.values()))}')
-    repeated = [name for number, name in enumerate(classes) if name in classes[:number]]
-    if repeated:
-        raise ValueError(f'classes: {repeated[0]!r} comes more than once')
-    return [category_id for category_id, name in names.items() if name in classes]
 
 
 def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str,

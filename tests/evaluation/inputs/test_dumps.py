@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.inputs.dump_file import dump_detections, label_category_ids, read_dump
-from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.dumps import dump_detections, read_dump
+from mmtied.evaluation.inputs.ground_truth import label_category_ids, read_ground_truth
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
 from mmtied.evaluation.protocol import STATISTICS
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .dataset_annotations import numeric_id, unwrapped
-from .ground_truth import GroundTruth
+from .ground_truth import GroundTruth, numeric_id, unwrapped
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -1,0 +1,44 @@
+"""Helpers that every figure of the package shares; matplotlib is imported when a figure is made."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> 'Figure':
+    """Create an empty figure, in inches, that belongs to no window and needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def hide_spines(axes: 'Axes', *sides: str) -> None:
+    """Hide some of the four lines around a plot, by default the top and the right one."""
+    axes.spines[list(sides or ('top', 'right'))].set_visible(False)
+
+
+def plain_label(text: object, length: int = 44) -> str:
+    r"""Return a text as matplotlib draws it literally: one line, shortened, without mathtext.
+
+    matplotlib typesets what stands between dollar signs and leaves labels that begin with an underscore out of the legend.
+
+    Example:
+        >>> plain_label('R50  at $5')
+        'R50 at \\$5'
+    """
+    text = ' '.join(str(text).split())
+    text = text if len(text) <= length else f'{text[:length - 1]}…'
+    return (' ' if text.startswith('_') else '') + text.replace('$', r'\$')
+
+
+def to_rgb(figure: 'Figure') -> np.ndarray:
+    """Return a figure's pixels, shape (height, width, 3) uint8."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
