@@ -1,8 +1,8 @@
-"""Where mmtied's classes are registered.
+"""Registration of mmtied's classes with mmengine.
 
-Everything lives in mmengine's root registries, as mmcv's own classes do, so that mmdet, mmpretrain and mmseg configs all find
-the bare names once mmtied is imported (``custom_imports=dict(imports=['mmtied'])``). The child registries below add the scope:
-mmengine imports this module by itself when a config says ``type='mmtied.TiedResNet'``.
+Classes go into mmengine's root registries, as mmcv's do, so mmdet, mmpretrain and mmseg configs find the bare names once mmtied
+is imported (``custom_imports=dict(imports=['mmtied'])``). The child registries below add the scope: mmengine imports this module
+when a config says ``type='mmtied.TiedResNet'``.
 """
 
 from mmengine.registry import DATASETS as ROOT_DATASETS
@@ -11,13 +11,23 @@ from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
 
-from .layers import IGC, TBC, TFC, TGC, DGConv, SumFusion
+# These modules register their own classes when imported.
+from . import backbones, plugins  # noqa: F401
+from .evaluation import hook, metric  # noqa: F401
+from .layers import TBC, TFC, TGC
+from .related.groupable import DGConv
+from .related.groupable import backbones as groupable_backbones  # noqa: F401
+from .related.groupable import training as groupable_training  # noqa: F401
+from .related.interleaved import IGC, SumFusion
+from .related.interleaved import backbones as interleaved_backbones  # noqa: F401
+from .related.shared_bases import backbones as shared_backbones  # noqa: F401
+from .related.shared_bases import training as shared_training  # noqa: F401
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmtied')
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmtied')
 METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmtied')
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmtied')
 
-# The layers are pure torch and cannot register themselves. ConvModule and mmcv's build_conv_layer find them by these names.
-for _layer in (TBC, TGC, TFC, IGC, SumFusion, DGConv):
-    ROOT_MODELS.register_module(module=_layer)
+# Layers are pure torch and cannot register themselves; ConvModule and build_conv_layer find them by these names.
+for layer in (TBC, TGC, TFC, IGC, SumFusion, DGConv):
+    ROOT_MODELS.register_module(module=layer)

@@ -23,9 +23,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 from mmtied.backbones import SharedResNetCIFAR  # noqa: E402
 from mmtied.datasets.shapes import CATEGORIES, draw_shape  # noqa: E402
+from mmtied.related.shared_bases.training import basis_deviations  # noqa: E402
 from mmtied.training import OrthogonalityHook  # noqa: E402
 from mmtied.training.loss_hook import attach  # noqa: E402
-from mmtied.training.orthogonality import basis_deviations  # noqa: E402
 
 TARGET = Path(__file__).resolve().parents[1] / 'images' / 'orthogonality.png'
 ITERATIONS, BATCH, SIZE = 250, 32, 32

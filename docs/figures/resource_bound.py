@@ -22,10 +22,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 from mmtied.backbones import GResNeXt  # noqa: E402
 from mmtied.datasets.shapes import CATEGORIES, draw_shape  # noqa: E402
-from mmtied.layers.dynamic_group_conv import gated_layers  # noqa: E402
+from mmtied.related.groupable.layers import gated_layers  # noqa: E402
+from mmtied.related.groupable.plots import plot_group_numbers, plot_learning_dynamics  # noqa: E402
+from mmtied.related.groupable.training import connections, resource_bound  # noqa: E402
 from mmtied.training import GroupHistory, GroupResourceHook  # noqa: E402
-from mmtied.training.group_plots import plot_group_numbers, plot_learning_dynamics  # noqa: E402
-from mmtied.training.group_resource import connections, resource_bound  # noqa: E402
 from mmtied.training.loss_hook import attach  # noqa: E402
 
 TARGET = Path(__file__).resolve().parents[1] / 'images' / 'resource_bound.png'

@@ -1,14 +1,21 @@
-"""Tied backbones, others that share filters, and one that learns groups, for mmdet detectors and mmpretrain classifiers."""
+"""Tied backbones for mmdet detectors and mmpretrain classifiers; those of `mmtied.related` are importable from here too."""
 
-from .g_resnext import GResNeXt
-from .igc_net import IGCNet, IGCNetCIFAR
-from .shared_mobilenet import shared_mobilenet_v2
-from .shared_resnet import SharedResNet, SharedResNetCIFAR
+from mmtied.related import forward_names
+
 from .tied_efficientnet import tied_efficientnet
 from .tied_resnest import TiedResNeSt
 from .tied_resnet import TiedResNet
 from .tied_resnext import TiedResNeXt
 from .tied_senet import TiedSENet, TiedSEResNet
 
-__all__ = ['GResNeXt', 'IGCNet', 'IGCNetCIFAR', 'SharedResNet', 'SharedResNetCIFAR', 'TiedResNeSt', 'TiedResNeXt', 'TiedResNet',
-           'TiedSENet', 'TiedSEResNet', 'shared_mobilenet_v2', 'tied_efficientnet']
+__all__ = ['GResNeXt', 'IGCNet', 'IGCNetCIFAR', 'SharedResNet', 'SharedResNetCIFAR', 'TiedResNeSt', 'TiedResNeXt',  # noqa: F822
+           'TiedResNet', 'TiedSENet', 'TiedSEResNet', 'shared_mobilenet_v2', 'tied_efficientnet']
+
+__getattr__ = forward_names(__name__, {
+    'GResNeXt': 'groupable.backbones',
+    'IGCNet': 'interleaved.backbones',
+    'IGCNetCIFAR': 'interleaved.backbones',
+    'SharedResNet': 'shared_bases.backbones',
+    'SharedResNetCIFAR': 'shared_bases.backbones',
+    'shared_mobilenet_v2': 'shared_bases.backbones',
+})

@@ -1,14 +1,22 @@
-"""Tied layers, shared filter bases, interleaved group convolutions, and a convolution that learns its groups, in pure torch."""
+"""Tied layers in pure torch; the layers of `mmtied.related` are importable from here too."""
+
+from mmtied.related import forward_names
 
 from .choice import tied_convolution_way
-from .dynamic_group_conv import DGConv
-from .filter_basis import FilterBasis
-from .interleaved_conv import IGC
-from .partitions import Partitions, leanest_partitions, widest_partitions
-from .shared_basis_conv import SharedBasisConv, SharedConv2d
-from .sum_fusion import SumFusion
 from .tied_conv import TBC, TGC
 from .tied_linear import TFC
 
-__all__ = ['IGC', 'TBC', 'TFC', 'TGC', 'DGConv', 'FilterBasis', 'Partitions', 'SharedBasisConv', 'SharedConv2d', 'SumFusion',
-           'leanest_partitions', 'tied_convolution_way', 'widest_partitions']
+__all__ = ['IGC', 'TBC', 'TFC', 'TGC', 'DGConv', 'FilterBasis', 'Partitions', 'SharedBasisConv', 'SharedConv2d',  # noqa: F822
+           'SumFusion', 'leanest_partitions', 'tied_convolution_way', 'widest_partitions']
+
+__getattr__ = forward_names(__name__, {
+    'DGConv': 'groupable',
+    'FilterBasis': 'shared_bases',
+    'IGC': 'interleaved',
+    'Partitions': 'interleaved',
+    'SharedBasisConv': 'shared_bases',
+    'SharedConv2d': 'shared_bases',
+    'SumFusion': 'interleaved',
+    'leanest_partitions': 'interleaved',
+    'widest_partitions': 'interleaved',
+})

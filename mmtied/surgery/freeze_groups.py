@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.compat import is_installed
 from mmtied.layers import DGConv
-from mmtied.layers.dynamic_group_conv import closed_bits, gated_layers
+from mmtied.related.groupable.layers import closed_bits, gated_layers
 
 
 class PermutedConv2d(nn.Conv2d):
@@ -161,7 +161,7 @@ def _in_order(order: Tensor) -> bool:
 
 def _fold_blocks(model: nn.Module) -> None:
     """Sort the channels between the convolutions of GResNeXt's blocks by group, so that groups are neighbours."""
-    from mmtied.backbones.groupable_bottleneck import GroupableBottleneck
+    from mmtied.related.groupable.backbones import GroupableBottleneck
 
     for block in model.modules():
         if isinstance(block, GroupableBottleneck) and isinstance(block.grouped.conv, DGConv) and _can_sort(block):

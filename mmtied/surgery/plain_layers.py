@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mmtied.layers import IGC, TBC, TFC, TGC, SharedBasisConv, SharedConv2d, SumFusion
-from mmtied.layers.interleaved_conv import _CHEAP_ZEROS
 from mmtied.layers.tied_conv import _TiedConv2d
+from mmtied.related.interleaved.layers import _CHEAP_ZEROS
 
 from .fold_norm import fold, is_altered, is_foldable_norm
 from .freeze_groups import PermutedConv2d

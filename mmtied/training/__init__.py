@@ -1,8 +1,14 @@
-"""Training terms that one line in a config's ``custom_hooks`` adds to any model, and a record of learned groups."""
+"""Hooks for custom_hooks that change the training loss of any model."""
 
-from .group_history import GroupHistory, GroupHistoryHook
-from .group_resource import GroupResourceHook
+from mmtied.related import forward_names
+
 from .loss_hook import LossHook
-from .orthogonality import OrthogonalityHook
 
-__all__ = ['GroupHistory', 'GroupHistoryHook', 'GroupResourceHook', 'LossHook', 'OrthogonalityHook']
+__all__ = ['GroupHistory', 'GroupHistoryHook', 'GroupResourceHook', 'LossHook', 'OrthogonalityHook']  # noqa: F822
+
+__getattr__ = forward_names(__name__, {
+    'GroupHistory': 'groupable.training',
+    'GroupHistoryHook': 'groupable.training',
+    'GroupResourceHook': 'groupable.training',
+    'OrthogonalityHook': 'shared_bases.training',
+})

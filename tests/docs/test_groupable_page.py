@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmtied.backbones import GResNeXt
 from mmtied.launch.config import load_config
 from mmtied.layers import DGConv
-from mmtied.layers.dynamic_group_conv import gated_layers
+from mmtied.related.groupable.layers import gated_layers
 from mmtied.training.loss_hook import attach
 
 PAGE = (Path(__file__).parents[2] / 'docs/groupable_convolution.md').read_text()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmtied.layers import DGConv
-from mmtied.layers.dynamic_group_conv import gated_layers, group_numbers
+from mmtied.related.groupable.layers import gated_layers, group_numbers
 from mmtied.surgery import PermutedConv2d, freeze_groups
 
 

@@ -1,14 +1,11 @@
 """Sizes and widths of Section 3.2 against Table 1 and against trying everything."""
 
-import json
-from pathlib import Path
-
 import pytest
 from torch import nn
 
 from mmtied.layers import IGC, Partitions, leanest_partitions, widest_partitions
+from tests.helpers.published import printed_tables
 
-SPECIFICATION = Path(__file__).resolve().parents[3] / 'shared/specs/published_tables.json'
 #: Table 1: L, M, parameters, width.
 TABLE_1 = {
     4672: [(1, 23, 4784, 23), (2, 16, 4672, 32), (3, 13, 4680, 39), (5, 10, 4750, 50), (6, 9, 4698, 54), (12, 6, 4752, 72),
@@ -31,9 +28,7 @@ def test_sizes_of_table_1(num_primary, num_secondary, printed, width):
 
 def test_table_1_is_as_printed():
     """But for one width: L = 2 and M = 31 are printed as 63 channels, which their product is not."""
-    if not SPECIFICATION.is_file():
-        pytest.skip('needs the printed tables of the workplace')
-    printed = json.loads(SPECIFICATION.read_text())['interleaved_group_convolutions']['table1_widths']
+    printed = printed_tables('interleaved_group_convolutions')['table1_widths']
     for budget, rows in TABLE_1.items():
         columns = printed[str(budget)]
         theirs = list(zip(columns['L'], columns['M'], columns['params'], columns['width'], strict=True))

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_norm_layer
 from torch import Tensor, nn
 
-from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
+from mmtied.backbones.bottleneck import BasicBlock, Bottleneck, block_strides, build_shortcut
 
-from .bottleneck import BasicBlock, Bottleneck, block_strides, build_shortcut
+from .layers import FilterBasis, SharedBasisConv, SharedConv2d
 
 
 class SharedStage(nn.Module):

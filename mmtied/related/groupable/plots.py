@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .group_history import GroupHistory
+    from .training import GroupHistory
 
 _GROUPS, _OPEN, _CLOSED = '#1f7a8c', '#e6550d', '#8d99ae'
 #: Layers beside each other in the figure of the learning dynamics.

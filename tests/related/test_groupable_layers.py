@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtied.layers import DGConv
-from mmtied.layers.dynamic_group_conv import GroupMatrix
+from mmtied.related.groupable.layers import GroupMatrix
 
 PATTERNS = {size: list(itertools.product((0, 1), repeat=size.bit_length() - 1)) for size in (8, 16)}
 EVERY = [(size, gates) for size, patterns in PATTERNS.items() for gates in patterns]

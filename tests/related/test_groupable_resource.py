@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mmtied.launch.config import load_config
 from mmtied.layers import DGConv
-from mmtied.layers.dynamic_group_conv import gated_layers
+from mmtied.related.groupable.layers import gated_layers
+from mmtied.related.groupable.training import connections, resource_bound
 from mmtied.training import GroupResourceHook
-from mmtied.training.group_resource import connections, resource_bound
 from mmtied.training.loss_hook import attach
 
 B, ALPHA = 2, -0.5

@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmtied.layers import DGConv
+from mmtied.related.groupable.plots import plot_group_numbers, plot_learning_dynamics
 from mmtied.training import GroupHistory, GroupHistoryHook
-from mmtied.training.group_plots import plot_group_numbers, plot_learning_dynamics
 
 
 class Toy(BaseModel):

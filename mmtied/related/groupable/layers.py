@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from .blocks import check_positive, check_size
+from mmtied.layers.blocks import check_positive, check_size
 
 #: Gates start at plus or minus this, at random (Section 4).
 INITIAL_GATE = 1e-8

@@ -12,8 +12,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR, shared_mobilenet_v2
-from mmtied.backbones.shared_blocks import PadShortcut, SharedStage
 from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
+from mmtied.related.shared_bases.blocks import PadShortcut, SharedStage
 
 # Table 1 in millions, with a classifier of 1000 classes for so many channels.
 IMAGENET = [

@@ -12,12 +12,12 @@ from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmtied.backbones.shared_blocks import SharedStage
 from mmtied.launch.config import load_config
 from mmtied.layers import FilterBasis, SharedBasisConv
+from mmtied.related.shared_bases.blocks import SharedStage
+from mmtied.related.shared_bases.training import basis_deviations
 from mmtied.training import OrthogonalityHook
 from mmtied.training.loss_hook import attach
-from mmtied.training.orthogonality import basis_deviations
 
 WEIGHT = 0.05
 

@@ -8,12 +8,11 @@ from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmtied.backbones.bottleneck import BasicBlock, after_pool
+from mmtied.backbones.setting_names import check_names
+from mmtied.backbones.staged_resnet import StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
-
-from .bottleneck import BasicBlock, after_pool
-from .setting_names import check_names
-from .shared_blocks import PadShortcut
-from .staged_resnet import StagedResNet
+from mmtied.related.shared_bases.blocks import PadShortcut
 
 #: The blocks' convolution in IGC-L100M2 and in IGC-L24M2.
 L100M2 = {'type': 'IGC', 'num_secondary': 2}

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmtied.backbones import GResNeXt
 from mmtied.layers import DGConv
-from mmtied.layers.dynamic_group_conv import gated_layers
+from mmtied.related.groupable.layers import gated_layers
 
 
 def small(**settings) -> GResNeXt:

@@ -7,9 +7,9 @@ import torch
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from mmtied.layers import FilterBasis
+from mmtied.training.loss_hook import LossHook, is_number
 
-from .loss_hook import LossHook, is_number
+from .layers import FilterBasis
 
 
 @HOOKS.register_module()
@@ -59,7 +59,7 @@ def basis_deviations(model: nn.Module) -> dict[str, Tensor]:
     """``||W'W - I||^2`` of each shared basis that is trained, by its name in the model; scalars with gradients.
 
     Example:
-        >>> from mmtied.backbones import SharedResNet
+        >>> from mmtied.related.shared_bases.backbones import SharedResNet
         >>> sorted(basis_deviations(SharedResNet(50, base_channels=8)))[:2]
         ['layer1.bases.middle', 'layer2.bases.middle']
     """

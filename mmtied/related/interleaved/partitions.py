@@ -6,7 +6,7 @@ Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 20
 from math import gcd, inf, isqrt
 from typing import NamedTuple
 
-from .blocks import check_positive, divisors
+from mmtied.layers.blocks import check_positive, divisors
 
 
 class Partitions(NamedTuple):
