@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from simulated_detections import SimulatedDetections
 
-from mmtied.evaluation.evaluate import evaluate_coco
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import Detections, make_detections, read_results, tensor_detections
+from mmtied.evaluation.pipeline import evaluate_coco
 from mmtied.evaluation.protocol import STATISTICS
 
 #: Modules of the tools with pycocotools' interface, and their evaluation class.

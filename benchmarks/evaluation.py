@@ -29,7 +29,7 @@ from simulated_detections import SimulatedDetections, simulate, write_results
 from mmtied.cli import user_errors
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.ratios import image_ratios
+from mmtied.evaluation.occlusion import image_ratios
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ('torch', 'numpy', *CONTENDERS)

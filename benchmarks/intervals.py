@@ -24,10 +24,10 @@ from report_section import check_page, markdown_table, write_section
 from simulated_detections import SimulatedDetections, simulate
 
 from mmtied.cli import user_errors
-from mmtied.evaluation.evaluate import evaluate_detections
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.intervals import Bootstrap
+from mmtied.evaluation.pipeline import evaluate_detections
 
 _HEADER = ['evaluation', 'seconds', 'CPU seconds', 'peak MiB more', 'a loop over COCOeval (extrapolated)']
 

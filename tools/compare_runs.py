@@ -17,7 +17,7 @@ from mmtied.compat import require
 from mmtied.evaluation.comparison import compare_runs
 from mmtied.evaluation.intervals import Bootstrap
 from mmtied.evaluation.protocol import IOU_TYPES
-from mmtied.evaluation.records_file import read_records
+from mmtied.evaluation.records import read_records
 from mmtied.evaluation.reporting.files import write_comparison
 from mmtied.evaluation.reporting.tables import distinct_ends, format_comparison
 

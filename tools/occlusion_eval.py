@@ -15,9 +15,7 @@ from pathlib import Path
 
 from mmtied.cli import user_errors, warn
 from mmtied.compat import require
-from mmtied.evaluation.buckets import DEFAULT_EDGES
-from mmtied.evaluation.evaluate import evaluate_detections
-from mmtied.evaluation.evaluations import UNITS, Evaluation
+from mmtied.evaluation.buckets import DEFAULT_EDGES, UNITS, Evaluation
 from mmtied.evaluation.inputs.dumps import dump_detections, dumped_iou_types, is_dump, read_dump
 from mmtied.evaluation.inputs.ground_truth import GroundTruth, label_category_ids, read_ground_truth
 from mmtied.evaluation.inputs.images import image_paths
@@ -31,6 +29,7 @@ from mmtied.evaluation.inputs.results import (
 )
 from mmtied.evaluation.intervals import Bootstrap
 from mmtied.evaluation.occlusion import DEFINITIONS
+from mmtied.evaluation.pipeline import evaluate_detections
 from mmtied.evaluation.protocol import IOU_TYPES, PROPOSAL_NUMS, check_proposal_nums
 from mmtied.evaluation.reporting.files import write_outputs
 from mmtied.evaluation.reporting.pictures import draw_worst, shown_of

@@ -13,8 +13,7 @@ from mmtied.analysis.occlusion_stats import HIGH, occlusion_stats
 from mmtied.analysis.occlusion_tables import format_stats, write_stats
 from mmtied.cli import user_errors
 from mmtied.compat import require
-from mmtied.evaluation.buckets import DEFAULT_EDGES
-from mmtied.evaluation.evaluations import UNITS, Evaluation
+from mmtied.evaluation.buckets import DEFAULT_EDGES, UNITS, Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.occlusion import DEFINITIONS
 

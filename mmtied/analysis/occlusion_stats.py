@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..evaluation.buckets import Bucket, bucket_members
-from ..evaluation.evaluations import Evaluation
+from ..evaluation.buckets import Bucket, Evaluation, bucket_members
 from ..evaluation.inputs.ground_truth import GroundTruth
+from ..evaluation.occlusion import image_ratios, instance_ratios
 from ..evaluation.protocol import AREA_RANGES, in_area_ranges
-from ..evaluation.ratios import image_ratios, instance_ratios
 
 #: From here up an image or instance counts as highly occluded.
 HIGH = 0.5

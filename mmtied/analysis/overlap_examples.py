@@ -12,7 +12,7 @@ from ..atomic import atomic_folder
 from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.inputs.images import check_folder, check_names, read_image
-from ..evaluation.ratios import image_ratios
+from ..evaluation.occlusion import image_ratios
 from .overlap_drawing import category_colours, draw_overlaps
 
 if TYPE_CHECKING:

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .bootstrap import BOOTSTRAPPED, percentile_interval
-from .evaluations import Grouping, whole_set
-from .group_counts import count_images
-from .intervals import Bootstrap, replicates
+from .buckets import Grouping, whole_set
+from .intervals import BOOTSTRAPPED, Bootstrap, percentile_interval, replicates
 from .protocol import IOU_TYPES
-from .records_file import SavedGroups, SavedRun
-from .reporting.tables import describe_evaluation
+from .records import SavedGroups, SavedRun
+from .summary import count_images, describe_evaluation
 
 METHOD = 'paired percentile bootstrap over images'
 

@@ -13,14 +13,13 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
-from .buckets import DEFAULT_EDGES
-from .evaluated import Evaluated
-from .evaluations import Evaluation, make_evaluations
+from .buckets import DEFAULT_EDGES, Evaluation, make_evaluations
 from .inputs.ground_truth import dataset_annotations, unwrapped
 from .intervals import Bootstrap
 from .metric import OcclusionCocoMetric
 from .protocol import IOU_TYPES, check_iou_types
 from .reporting.pictures import shown_in
+from .result import Evaluated
 
 #: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
 PREFIX = 'occlusion'

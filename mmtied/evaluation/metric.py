@@ -5,24 +5,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, get_comm_device, is_main_process
+from mmengine.dist import broadcast_object_list, get_comm_device, get_dist_info, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 from torch import Tensor
+from torch import distributed as torch_dist
 
 from .accumulate import join_records
-from .buckets import DEFAULT_EDGES
-from .evaluated import Evaluated, conclude
-from .evaluations import make_evaluations, make_plan
-from .gather import gather_tensors
-from .image_matcher import ImageMatcher
+from .buckets import DEFAULT_EDGES, make_evaluations, make_plan
 from .inputs.ground_truth import GroundTruth, read_ground_truth
 from .inputs.results import describe_inverted
-from .matched_images import MatchedImages, join_once, match_images
 from .protocol import PROPOSAL_NUMS, check_iou_types, limits
 from .reporting.tables import format_tables, scalars
+from .result import Evaluated, conclude
+from .stream import ImageMatcher, MatchedImages, join_once, match_images
 
 #: Images that are matched together.
 BATCH = 256
@@ -38,7 +36,7 @@ class OcclusionCocoMetric(BaseMetric):
     (``coco/bbox_mAP`` ...) and, for each bucket with ground truth, ``bbox_mAP_r0.1-0.2`` and ``bbox_mAP_75_r0.1-0.2``; those
     of a further evaluation start with its slug, ``covered_instance_bbox_mAP_r0.1-0.2``. -1 stands for an undefined overall
     number. After an evaluation `evaluated` and its `report` hold everything (see `summary.summarize`) on the main process, and
-    `shown` the most certain boxes of each image, for pictures (see `pictures`), where bbox is evaluated.
+    `shown` the most certain boxes of each image, for pictures (see `shown_detections`), where bbox is evaluated.
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other numbers use 1000, as CocoMetric's do; the default is COCO's own, 100 throughout.
@@ -234,3 +232,52 @@ def as_masks(masks: Any) -> Tensor | list[dict]:
     if isinstance(masks, list | tuple) and (not masks or isinstance(masks[0], dict)):
         return list(masks)
     return torch.as_tensor(masks).detach().bool()
+
+
+def gather_tensors(tensors: Sequence[Tensor], device: torch.device | str | None = None) -> list[list[Tensor]] | None:
+    """The tensors of every process, on the main process only.
+
+    All processes hand in the same number of tensors, which may differ between processes in their first dimension alone. The
+    lengths go to all; the content goes from each process to the main one as one message of bytes, by the device that the
+    backend sends from. A process that is gone makes the others raise: at once with gloo, after the group's timeout with nccl.
+
+    Args:
+        tensors: This process's tensors.
+        device: Where the main process puts what it receives; by default it stays on the device of the backend.
+
+    Returns:
+        By process the tensors in order; None on the other processes.
+    """
+    rank, world_size = get_dist_info()
+    if world_size == 1:
+        return [list(tensors)]
+    comm_device = get_comm_device()
+    lengths = torch.tensor([len(tensor) for tensor in tensors], dtype=torch.int64, device=comm_device)
+    lengths_of = [torch.empty_like(lengths) for _ in range(world_size)]
+    torch_dist.all_gather(lengths_of, lengths)
+    if rank > 0:
+        torch_dist.send(_pack(tensors).to(comm_device), dst=0)
+        return None
+    gathered = [[tensor if device is None else tensor.to(device) for tensor in tensors]]
+    for source in range(1, world_size):
+        like = [tensor.new_empty((length, *tensor.shape[1:]), device='meta')
+                for tensor, length in zip(tensors, lengths_of[source].tolist(), strict=True)]
+        message = torch.empty(sum(map(_num_bytes, like)), dtype=torch.uint8, device=comm_device)
+        torch_dist.recv(message, src=source)
+        gathered.append(_unpack(message if device is None else message.to(device), like))
+    return gathered
+
+
+def _num_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _pack(tensors: Sequence[Tensor]) -> Tensor:
+    """The content of the tensors as bytes, one after the other."""
+    return torch.cat([tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors])
+
+
+def _unpack(message: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors with the shapes and types of `like` from bytes; each a copy, as an int64 must start at a multiple of 8 bytes."""
+    parts = message.split([_num_bytes(tensor) for tensor in like])
+    return [part.clone().view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]

@@ -1,17 +1,14 @@
 """The report: the numbers of the whole set and of every bucket of each evaluation, as plain values."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from .accumulate import Records
-from .buckets import Bucket
-from .evaluations import Evaluation, Grouping, Plan, whole_set
-from .group_counts import group_counts, shared_categories
-from .grouped import grouped_precision
-from .protocol import AREA_RANGES, IOU_THRESHOLDS, limits
+from .accumulate import Positives, Records, grouped_precision
+from .buckets import Bucket, Evaluation, Grouping, Plan, whole_set
+from .protocol import AREA_RANGES, IOU_THRESHOLDS, IOU_TYPES, limits
 from .targets import Targets
 
 #: What is also averaged over the categories that all buckets share.
@@ -98,3 +95,80 @@ def _statistics(precision: Mapping[str, Tensor], shared: Tensor) -> list[dict]:
 def _mean(values: Tensor) -> list[float | None]:
     """The mean of each group over what is defined in it; None where nothing is."""
     return [None if math.isnan(mean) else mean for mean in torch.nanmean(values.flatten(1), 1).tolist()]
+
+
+def group_counts(targets: Targets, grouping: Grouping) -> tuple[list[dict], Tensor]:
+    """Counts of each group, and which categories it has.
+
+    An area on a bound belongs to both of its ranges, as in COCO, so the three sizes may sum to more than the instances.
+
+    Args:
+        targets: The ground truth.
+        grouping: The B groups, on the same device.
+
+    Returns:
+        For each group images (for a group of instances: those with one of them), instances, categories, instances_small,
+        instances_medium, instances_large, instances_per_image (None without images); and the categories with a ground truth
+        that counts, shape (B, K) bool.
+    """
+    positives = targets.positives()
+    rows, present = [], []
+    for members, first in zip(grouping.members.T, grouping.columns.tolist(), strict=True):
+        counted = positives.counted[:, first:first + len(AREA_RANGES)] & members[positives.image, None]
+        instances, *by_size = counted.sum(0).tolist()
+        here = counted[:, 0]
+        images = count_images(members, positives, first)
+        categories = torch.bincount(positives.category[here], minlength=targets.num_categories) > 0
+        sizes = {f'instances_{size}': number for size, number in zip(list(AREA_RANGES)[1:], by_size, strict=True)}
+        rows.append(dict(images=images, instances=instances, categories=int(categories.sum()), **sizes,
+                         instances_per_image=instances / images if images else None))
+        present.append(categories)
+    return rows, torch.stack(present)
+
+
+def count_images(members: Tensor, positives: Positives, column: int) -> int:
+    """Images of a group, or, where it is one of instances, those with an instance that counts.
+
+    Args:
+        members: Images of the group, shape (I,) bool.
+        positives: The ground truths that count, on the same device.
+        column: Column of the group's match bits; 0 for a group of images.
+    """
+    if column == 0:
+        return int(members.sum())
+    return len(torch.unique(positives.image[positives.counted[:, column] & members[positives.image]]))
+
+
+def shared_categories(present: Tensor) -> Tensor:
+    """Categories that every group with any ground truth has, shape (K,) bool, from (B, K); none where no group has any."""
+    filled = present.any(1)
+    return present[filled].all(0) & filled.any()
+
+
+def reported_iou_types(report: dict) -> list[str]:
+    """The IoU types that a report holds."""
+    return [iou_type for iou_type in IOU_TYPES if iou_type in report]
+
+
+def all_evaluations(report: dict) -> list[dict]:
+    """The report itself, then the further evaluations of the same pass."""
+    return [report, *report.get('further', [])]
+
+
+def describe_evaluation(report: dict) -> str:
+    """What was bucketed and by which definition, in a few words.
+
+    Example:
+        >>> describe_evaluation({'definition': 'covered', 'unit': 'instance', 'cumulative': True})
+        'covered, by instance, cumulative'
+    """
+    parts = (report['definition'], 'by instance' if report.get('unit') == 'instance' else '',
+             'cumulative' if report.get('cumulative') else '')
+    return ', '.join(filter(None, parts))
+
+
+def named_rows(report: dict, iou_type: str) -> Iterator[tuple[str, dict]]:
+    """The name and the row of all images, then of each bucket."""
+    yield 'all images', report[iou_type]['all']
+    for bucket in report[iou_type]['buckets']:
+        yield bucket['name'].removeprefix('r='), bucket

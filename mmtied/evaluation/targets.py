@@ -1,15 +1,41 @@
 """Ground truth as tensors, sorted by image and category, ready to be matched on any device."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .accumulate import Positives
-from .ignore_patterns import IgnorePatterns, find_patterns
 from .inputs.ground_truth import GroundTruth
 from .protocol import in_area_ranges
+
+
+class IgnorePatterns(NamedTuple):
+    """Distinct patterns by cell; G ground truths, C cells that have any, A columns, V copies of ground truths in all.
+
+    Each ground truth has one copy for every pattern of its cell, in the patterns' order.
+
+    Args:
+        cell: Place of each ground truth's cell among the C, shape (G,) int64.
+        counts: Patterns of each cell, shape (C,) int64.
+        of_column: Which of its cell's patterns a column has, shape (C, A) int64.
+        first_copy: Place of the first copy of each ground truth, shape (G,) int64.
+        ignored: Whether a copy is ignored, shape (V,) bool.
+        crowd: Whether a copy is a crowd, shape (V,) bool.
+    """
+
+    cell: Tensor
+    counts: Tensor
+    of_column: Tensor
+    first_copy: Tensor
+    ignored: Tensor
+    crowd: Tensor
+
+    def to(self, device: torch.device | str) -> 'IgnorePatterns':
+        """The same on another device."""
+        return IgnorePatterns(*(column.to(device) for column in self))
 
 
 @dataclass(frozen=True)
@@ -83,3 +109,37 @@ def category_lookup(ground_truth: GroundTruth, categories: np.ndarray) -> np.nda
     lookup = np.full(len(ground_truth.category_ids), -1, dtype=np.int64)
     lookup[categories] = np.arange(len(categories))
     return lookup
+
+
+def find_patterns(cells: Tensor, ignored: Tensor, crowd: Tensor) -> IgnorePatterns:
+    """The distinct patterns of every cell.
+
+    Args:
+        cells: Cell of each ground truth, sorted, shape (G,) int64.
+        ignored: Shape (G, A) bool.
+        crowd: Shape (G,) bool.
+
+    Example:
+        >>> ignored = torch.tensor([[False, True, False], [False, True, True]])
+        >>> find_patterns(torch.tensor([3, 3]), ignored, torch.zeros(2).bool()).of_column
+        tensor([[0, 1, 2]])
+    """
+    device, num_columns = cells.device, ignored.shape[1]
+    unique_cells, cell = torch.unique_consecutive(cells, return_inverse=True)
+    like = torch.zeros(len(unique_cells), num_columns, dtype=torch.int64, device=device)  # the first column with the same
+    for column in reversed(range(num_columns)):
+        differences = torch.zeros(like.shape, dtype=torch.int32, device=device)
+        differences.index_add_(0, cell, (ignored != ignored[:, column:column + 1]).int())
+        like.masked_fill_(differences == 0, column)
+    is_first = like == torch.arange(num_columns, device=device)
+    counts = is_first.sum(1)
+    of_column = (is_first.cumsum(1) - 1).gather(1, like)
+
+    copies = counts[cell]
+    first_copy = copies.cumsum(0) - copies
+    source = torch.repeat_interleave(torch.arange(len(cells), device=device), copies)
+    pattern = torch.arange(len(source), device=device) - first_copy[source]
+    column_of_pattern = is_first.nonzero()[:, 1]
+    first_pattern = counts.cumsum(0) - counts
+    column = column_of_pattern[first_pattern[cell[source]] + pattern]
+    return IgnorePatterns(cell, counts, of_column, first_copy, ignored[source, column], crowd[source])

@@ -1,6 +1,5 @@
 """Statistics of a data set against pixel counts, scipy and the published counts of val2017."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmtied.analysis.occlusion_stats import occlusion_stats, spearman
-from mmtied.evaluation.evaluations import Evaluation
+from mmtied.evaluation.buckets import Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from tests.helpers.data import VAL2017, data_path
 
-VAL2017 = Path(__file__).parents[3] / 'shared/data/val2017/instances_val2017_rebuilt.json'
 HEIGHT, WIDTH = 14, 17
 EDGES = (0, .25, .5, 1)
 
@@ -128,9 +127,8 @@ def test_nothing_is_none():
     assert stats['by_category'] == [dict(id=1, name='a', instances=0, mean=None, high_share=None)]
 
 
-@pytest.mark.skipif(not VAL2017.exists(), reason='needs val2017 annotations')
 def test_val2017_has_the_published_counts():
-    ground_truth = read_ground_truth(VAL2017)
+    ground_truth = read_ground_truth(data_path(VAL2017))
     stats = occlusion_stats(ground_truth)
     assert [row['images'] for row in stats['buckets']] == [974, 876, 674, 561, 499, 377, 381, 264, 190, 109, 47]
     assert (stats['outside'], stats['instances']) == (48, 36335)

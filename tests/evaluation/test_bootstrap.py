@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmtied.evaluation.bootstrap import image_weights, percentile_interval
+from mmtied.evaluation.intervals import image_weights, percentile_interval
 
 
 def test_every_replicate_draws_as_many_images_as_there_are():

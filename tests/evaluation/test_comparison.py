@@ -3,12 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from runs import small_run
-from test_weighted_ap import many
 
-from mmtied.evaluation.bootstrap import bootstrap_ap, image_weights
 from mmtied.evaluation.comparison import compare_runs
-from mmtied.evaluation.intervals import Bootstrap
+from mmtied.evaluation.intervals import Bootstrap, bootstrap_ap, image_weights
+from tests.helpers.runs import small_run
+from tests.helpers.simulated import many
 
 
 def rows_of(comparison):

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation.dense_masks import count_all, dense_mask_iou
-from mmtied.evaluation.target_masks import crop_mask
+from mmtied.evaluation.masks import count_all, crop_mask, dense_mask_iou
 
 
 def blobs(rng, count, height=20, width=24):

@@ -3,7 +3,7 @@
 import json
 
 #: Modules that plug into mmengine; everything else has to work without it.
-PLUGS = ['mmtied.evaluation.gather', 'mmtied.evaluation.hook', 'mmtied.evaluation.metric']
+PLUGS = ['mmtied.evaluation.hook', 'mmtied.evaluation.metric']
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
@@ -18,7 +18,7 @@ print(json.dumps([missing, sorted(sys.modules)]))
 """
 
 
-def test_only_metric_hook_and_gather_need_openmmlab_and_no_import_costs_a_plotting_library(run_without_openmmlab):
+def test_only_metric_and_hook_need_openmmlab_and_no_import_costs_a_plotting_library(run_without_openmmlab):
     missing, loaded = json.loads(run_without_openmmlab(IMPORT_ALL.format(package='mmtied.evaluation')))
     assert missing == PLUGS
     assert not {'matplotlib', 'jinja2', 'rich'} & set(loaded)

@@ -1,23 +1,18 @@
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
-from coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, restrict, statistics
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pycocotools import mask as mask_api
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
-from mmtied.evaluation.evaluate import evaluate_coco
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.inputs.rle import to_rle
-from mmtied.evaluation.ratios import image_ratios
+from mmtied.evaluation.occlusion import image_ratios
+from mmtied.evaluation.pipeline import evaluate_coco
+from tests.helpers.coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, restrict, statistics
+from tests.helpers.data import COCO128, VAL2017, data_path
+from tests.helpers.simulated import simulated
 
-SHARED_DATA = Path(__file__).parents[3] / 'shared/data'
-VAL2017 = SHARED_DATA / 'val2017/instances_val2017_rebuilt.json'
-COCO128 = SHARED_DATA / 'coco128/annotations/instances.json'
 slow_cases = settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
 
 
@@ -146,45 +141,17 @@ def test_edges_may_pass_1_where_the_ratio_may():
     assert {row['name']: row['images'] for row in buckets} == {'r=0': 0, '(0,0.5)': 0, '[0.5,1)': 0, '[1,1.5]': 1}
 
 
-def simulated(data, iou_type, seed=0, jitters=(.04, .15)):
-    """Jittered annotations: two for each, one in ten under another category, scores in hundredths."""
-    rng = np.random.default_rng(seed)
-    sizes = {image['id']: (image['height'], image['width']) for image in data['images']}
-    categories = [category['id'] for category in data['categories']]
-    results = []
-    for entry in data['annotations']:
-        x, y, w, h = entry['bbox']
-        for jitter in jitters:
-            noise = rng.normal(size=4) * jitter
-            score = float(np.round(np.clip(1 - 3 * jitter + rng.normal() * .2, .01, 1), 2))
-            category = entry['category_id'] if rng.random() < .9 else int(rng.choice(categories))
-            result = dict(image_id=entry['image_id'], category_id=category, score=score)
-            if iou_type == 'bbox':
-                moved = np.array([x + w * noise[0], y + h * noise[1], w * np.exp(noise[2]), h * np.exp(noise[3])])
-                result['bbox'] = moved.tolist()
-            else:
-                height, width = sizes[entry['image_id']]
-                code = to_rle(entry['segmentation'], height, width, 'here')
-                mask = np.roll(mask_api.decode(code), (int(h * noise[0]), int(w * noise[1])), axis=(0, 1))
-                rle = mask_api.encode(np.asfortranarray(mask))
-                result['segmentation'] = {'size': [height, width], 'counts': rle['counts'].decode()}
-            results.append(result)
-    return results
-
-
-@pytest.mark.skipif(not COCO128.is_file(), reason='the real annotations are not here')
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
 def test_real_crowds_and_polygons_of_coco128_equal_pycocotools(iou_type):
-    data = json.loads(COCO128.read_text())
+    data = json.loads(data_path(COCO128).read_text())
     assert any(entry['iscrowd'] for entry in data['annotations'])
     check_against_pycocotools(data, simulated(data, iou_type), iou_type, (0, .2, .4, .6, .8, 1), (100, 300, 1000))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not VAL2017.is_file(), reason='the real annotations are not here')
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
 def test_simulated_detections_on_val2017_equal_pycocotools(iou_type):
-    data = json.loads(VAL2017.read_text())
+    data = json.loads(data_path(VAL2017).read_text())
     if iou_type == 'segm':  # every fifth image: pycocotools' masks are slow
         data['images'] = data['images'][::5]
         kept = {image['id'] for image in data['images']}

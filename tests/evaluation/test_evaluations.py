@@ -2,21 +2,21 @@
 
 import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, statistics
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmtied.evaluation.evaluate import evaluate_coco
-from mmtied.evaluation.evaluations import Evaluation, make_plan
+from mmtied.evaluation.buckets import Evaluation, make_plan
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.ratios import image_ratios, instance_ratios
+from mmtied.evaluation.occlusion import image_ratios, instance_ratios
+from mmtied.evaluation.pipeline import evaluate_coco
+from tests.helpers.coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, statistics
+from tests.helpers.data import COCO128, data_path
+from tests.helpers.simulated import simulated
 
-COCO128 = Path(__file__).parents[3] / 'shared/data/coco128/annotations/instances.json'
 some_cases = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 EDGES = (0, .3, .6, 1)
 RANGES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 1e10)}
@@ -130,11 +130,9 @@ def test_shared_ap_is_pycocotools_mean_over_the_categories_of_every_bucket(case,
         assert_same(ours, expected, bucket['name'])
 
 
-@pytest.mark.skipif(not COCO128.is_file(), reason='the real annotations are not here')
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
 def test_instances_of_coco128_with_crowds_equal_pycocotools(iou_type):
-    from test_evaluate import simulated
-    data = json.loads(COCO128.read_text())
+    data = json.loads(data_path(COCO128).read_text())
     results = simulated(data, iou_type)
     ratios = instance_ratios(read_ground_truth(data))
     report = evaluate(data, results, iou_type, unit='instance', edges=EDGES)

@@ -4,15 +4,15 @@ import copy
 
 import hotcoco
 import pytest
-from coco_oracle import STATISTICS, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
-from mmtied.evaluation.evaluate import evaluate_coco
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.ratios import image_ratios
+from mmtied.evaluation.occlusion import image_ratios
+from mmtied.evaluation.pipeline import evaluate_coco
+from tests.helpers.coco_oracle import STATISTICS, cases
 
 EDGES = (0, .3, .6, 1)
 

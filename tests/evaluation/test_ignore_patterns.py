@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtied.evaluation.ignore_patterns import find_patterns
+from mmtied.evaluation.targets import find_patterns
 
 
 @given(st.integers(0, 10000), st.lists(st.integers(0, 4), max_size=12), st.integers(1, 9))

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from coco_oracle import cases
 from hypothesis import HealthCheck, given, settings
 from pycocotools import mask as mask_api
 
 from mmtied.evaluation.accumulate import join_records
-from mmtied.evaluation.evaluate import match_detections
-from mmtied.evaluation.evaluations import Evaluation, make_plan
-from mmtied.evaluation.image_matcher import ImageMatcher
+from mmtied.evaluation.buckets import Evaluation, make_plan
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.pipeline import match_detections
+from mmtied.evaluation.stream import ImageMatcher
+from tests.helpers.coco_oracle import cases
 
 few_cases = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 LIMIT = 100

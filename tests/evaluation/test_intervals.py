@@ -4,10 +4,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from runs import small_run
 
-from mmtied.evaluation.bootstrap import bootstrap_ap, image_weights
-from mmtied.evaluation.intervals import Bootstrap, add_intervals, replicates
+from mmtied.evaluation.intervals import Bootstrap, add_intervals, bootstrap_ap, image_weights, replicates
+from tests.helpers.runs import small_run
 
 
 def with_intervals(run, report, groups, **options):

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation.ignore_patterns import find_patterns
-from mmtied.evaluation.matching import match, rank_detections
-from mmtied.evaluation.pairs import Pairs, box_iou, cell_pairs, empty_pairs
+from mmtied.evaluation.matching import Pairs, box_iou, cell_pairs, empty_pairs, match, rank_detections
+from mmtied.evaluation.targets import find_patterns
 
 HALF = torch.tensor([.5], dtype=torch.float64)
 

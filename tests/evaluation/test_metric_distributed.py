@@ -9,11 +9,10 @@ import pytest
 pytest.importorskip('mmengine')
 import numpy as np
 import torch
-from coco_oracle import shape
 from mmengine import dist
 
-from mmtied.evaluation.gather import gather_tensors
-from mmtied.evaluation.metric import OcclusionCocoMetric
+from mmtied.evaluation.metric import OcclusionCocoMetric, gather_tensors
+from tests.helpers.coco_oracle import shape
 
 HEIGHT, WIDTH, IMAGES = 60, 80, 7
 BOUND_S = 120

@@ -1,7 +1,6 @@
 """Ratios against pixel counts on whole-pixel boxes, and against the published counts of val2017."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +9,9 @@ from hypothesis import strategies as st
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import DEFINITIONS, instance_cover, instance_ratios_of, occlusion_ratio
-from mmtied.evaluation.ratios import image_ratios
+from mmtied.evaluation.occlusion import DEFINITIONS, image_ratios, instance_cover, instance_ratios_of, occlusion_ratio
+from tests.helpers.data import VAL2017, data_path
 
-VAL2017 = Path(__file__).parents[3] / 'shared/data/val2017/instances_val2017_rebuilt.json'
 HEIGHT, WIDTH = 12, 15
 whole_boxes = st.lists(st.tuples(st.integers(-3, 14), st.integers(-3, 11), st.integers(0, 9), st.integers(0, 9)), max_size=6)
 
@@ -104,9 +102,7 @@ def test_unusable_arguments_are_named():
 
 @pytest.fixture(scope='module')
 def val2017():
-    if not VAL2017.is_file():
-        pytest.skip('the real annotations are not here')
-    return read_ground_truth(VAL2017)
+    return read_ground_truth(data_path(VAL2017))
 
 
 def test_val2017_has_the_published_counts(val2017):
@@ -128,7 +124,7 @@ def test_val2017_has_the_published_number_of_images_from_r_8_to_9(val2017, defin
 
 def test_val2017_has_no_image_from_r_8_to_9_by_box_mask(val2017):
     """Among images whose masks are real: for 257 instances the rebuilt file has the box in place of a mask."""
-    data = json.loads(VAL2017.read_text())
+    data = json.loads(data_path(VAL2017).read_text())
     stand_ins = {entry['image_id'] for entry in data['annotations'] if isinstance(entry['segmentation'], list)}
     high = val2017.image_ids[image_ratios(val2017) >= .75].tolist()  # box_mask is at most covered, but for rounding
     data['images'] = [image for image in data['images'] if image['id'] in high and image['id'] not in stand_ins]

@@ -5,8 +5,7 @@ import pytest
 from pycocotools import mask as mask_api
 
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import DEFINITIONS, needs_masks
-from mmtied.evaluation.ratios import image_ratios, instance_ratios
+from mmtied.evaluation.occlusion import DEFINITIONS, image_ratios, instance_ratios, needs_masks
 
 MASKED = [definition for definition in DEFINITIONS if needs_masks(definition)]
 

@@ -5,16 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from runs import small_run
 
 from mmtied.evaluation.accumulate import Records
-from mmtied.evaluation.evaluate import evaluate_detections
-from mmtied.evaluation.evaluations import Evaluation
-from mmtied.evaluation.fingerprint import mask_fingerprint
+from mmtied.evaluation.buckets import Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.intervals import Bootstrap, replicates
-from mmtied.evaluation.records_file import FILE_NAME, make_run, read_records, write_records
+from mmtied.evaluation.pipeline import evaluate_detections
+from mmtied.evaluation.records import FILE_NAME, make_run, mask_fingerprint, read_records, write_records
+from tests.helpers.runs import small_run
 
 
 @pytest.fixture

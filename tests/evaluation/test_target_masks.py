@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.target_masks import TargetMasks
+from mmtied.evaluation.masks import TargetMasks
 
 
 def make_masks(seed, count, height=13, width=17):

@@ -1,24 +1,24 @@
 """The bootstrap's arithmetic against a plain loop: resample the images, copy them, ask pycocotools."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from coco_oracle import cases, coco_statistics
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_evaluate import COCO128, simulated
 
 from mmtied.evaluation import weighted_ap
 from mmtied.evaluation.accumulate import average_precision, join_records
-from mmtied.evaluation.bootstrap import BOOTSTRAPPED, bootstrap_ap, image_weights
-from mmtied.evaluation.evaluate import match_detections
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.intervals import BOOTSTRAPPED, bootstrap_ap, image_weights
+from mmtied.evaluation.pipeline import match_detections
 from mmtied.evaluation.protocol import RECALL_POINTS, limits
 from mmtied.evaluation.targets import make_targets
+from tests.helpers.coco_oracle import cases, coco_statistics
+from tests.helpers.data import COCO128, data_path
+from tests.helpers.simulated import many, simulated
 
 few_cases = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 
@@ -78,10 +78,9 @@ def test_segm_replicates_of_a_bucket_equal_pycocotools_on_copies(case, seed):
     check_replicates(*case, 'segm', ids[::2], 4, seed)
 
 
-@pytest.mark.skipif(not COCO128.is_file(), reason='the real annotations are not here')
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
 def test_replicates_of_real_images_with_crowds_equal_pycocotools_on_copies(iou_type):
-    data = json.loads(Path(COCO128).read_text())
+    data = json.loads(data_path(COCO128).read_text())
     crowded = {entry['image_id'] for entry in data['annotations'] if entry['iscrowd']}
     ids = sorted(crowded | {image['id'] for image in data['images'][:30]})
     data['images'] = [image for image in data['images'] if image['id'] in ids]
@@ -89,24 +88,6 @@ def test_replicates_of_real_images_with_crowds_equal_pycocotools_on_copies(iou_t
     results = simulated(data, iou_type)
     check_replicates(data, results, iou_type, ids, 4, seed=1)
     check_replicates(data, results, iou_type, ids[::3], 4, seed=2)
-
-
-def many(seed=0, num_images=40, per_image=30, num_categories=3):
-    """Enough true positives in a category for many blocks."""
-    rng = np.random.default_rng(seed)
-    data = dict(images=[dict(id=number + 1, height=100, width=100) for number in range(num_images)],
-                categories=[dict(id=number + 1, name=str(number)) for number in range(num_categories)], annotations=[])
-    results = []
-    for image in data['images']:
-        for _ in range(per_image):
-            box = [float(value) for value in (*rng.uniform(0, 80, 2), *rng.uniform(5, 20, 2))]
-            category = int(rng.choice(num_categories, p=[.9, .05, .05])) + 1
-            data['annotations'].append(dict(id=len(data['annotations']) + 1, image_id=image['id'], category_id=category, bbox=box,
-                                            area=box[2] * box[3], iscrowd=int(rng.random() < .02)))
-            for score in rng.random(2):
-                moved = [value + float(rng.normal()) for value in box]
-                results.append(dict(image_id=image['id'], category_id=category, bbox=moved, score=round(float(score), 3)))
-    return data, results
 
 
 def test_many_true_positives_and_narrow_limits_on_memory_change_nothing(monkeypatch):

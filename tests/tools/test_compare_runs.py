@@ -3,15 +3,12 @@
 import csv
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / 'evaluation'))
-from runs import small_run  # noqa: E402
-
-from mmtied.evaluation.records_file import write_records  # noqa: E402
+from mmtied.evaluation.records import write_records
+from tests.helpers.runs import small_run
 
 TOOL = Path(__file__).parents[2] / 'tools/compare_runs.py'
 

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / 'evaluation'))
-from report_cases import make_old_report, make_report  # noqa: E402
-
-from mmtied.evaluation.reporting.files import (  # noqa: E402
+from mmtied.evaluation.reporting.files import (
     name_runs,
     read_runs,
-    write_report,  # noqa: E402
+    write_report,
 )
+from tests.helpers.report_cases import make_old_report, make_report
 
 TOOL = Path(__file__).parents[2] / 'tools/occlusion_report.py'
 

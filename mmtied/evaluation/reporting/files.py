@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...atomic import atomic_path
-from ..bootstrap import BOOTSTRAPPED
-from ..evaluated import Evaluated
 from ..inputs.ground_truth import read_json
+from ..intervals import BOOTSTRAPPED
 from ..protocol import IOU_TYPES, STATISTICS
-from ..records_file import make_run, write_records
+from ..records import make_run, write_records
+from ..result import Evaluated
 from .tables import COUNTS, INTERVAL_STATISTICS, Run, all_evaluations, reported_iou_types
 
 if TYPE_CHECKING:

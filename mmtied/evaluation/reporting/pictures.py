@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ...plotting import hide_spines, new_figure, plain_label
 from ..accumulate import Positives, Records
-from ..evaluated import Evaluated
 from ..inputs.ground_truth import GroundTruth
 from ..inputs.images import read_image
 from ..inputs.results import Detections
-from ..matching import rank_detections
+from ..result import Evaluated
+from ..stream import MOST_SHOWN, SCORE_THRESHOLD
 from .tables import bucket_phrase
 
 if TYPE_CHECKING:
@@ -121,8 +121,6 @@ def _label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box: lis
     draw.text((x + 2 - left, y + 2 - top), text, fill='white' if colour == TRUTH_COLOUR else 'black', font=font)
 
 
-#: Detections below this score count neither as found nor as false.
-SCORE_THRESHOLD = .3
 _IOU_50 = 1
 
 
@@ -199,9 +197,6 @@ def worst_images(errors: ImageErrors, members: Tensor, count: int = 3) -> list[i
     return candidates[order[:count]].tolist()
 
 
-#: Detections kept of each image.
-MOST_SHOWN = 30
-_COLUMNS = 7
 
 
 class Shown(NamedTuple):
@@ -218,40 +213,6 @@ class Shown(NamedTuple):
     category: np.ndarray
     score: np.ndarray
     rles: list[dict] | None = None
-
-
-def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor, min_score: float = SCORE_THRESHOLD,
-                most: int = MOST_SHOWN) -> Tensor:
-    """What is to be drawn of some images, as a small table that processes can exchange.
-
-    Args:
-        image: Position of each detection's image in the ground truth's `image_ids`, shape (N,) int64.
-        category: Position of its category in the `category_ids`, shape (N,) int64.
-        scores: Shape (N,).
-        boxes_xyxy: In pixels of the annotated image, shape (N, 4).
-        min_score: Lower scores are not kept.
-        most: Detections kept of each image.
-
-    Returns:
-        Image, category, score, x, y, width, height, the most certain of each image first; shape (M, 7) float64.
-
-    Example:
-        >>> scores, boxes = torch.tensor([0.2, 0.9, 0.5]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.], [0., 0., 9., 9.]])
-        >>> shown_table(torch.tensor([7, 7, 7]), torch.tensor([0, 1, 2]), scores, boxes, most=1).tolist()
-        [[7.0, 1.0, 0.8999999761581421, 1.0, 2.0, 4.0, 3.0]]
-    """
-    certain = (scores >= min_score).nonzero()[:, 0]
-    scores = scores[certain].double()
-    order, _ = rank_detections(image[certain], scores, most)
-    scores, certain = scores[order], certain[order]
-    boxes = boxes_xyxy[certain].double()
-    return torch.cat([image[certain, None].double(), category[certain, None].double(), scores[:, None], boxes[:, :2],
-                      boxes[:, 2:] - boxes[:, :2]], dim=1)
-
-
-def no_table() -> Tensor:
-    """A table without detections."""
-    return torch.empty(0, _COLUMNS, dtype=torch.float64)
 
 
 def shown_in(table: Tensor, image: int) -> Shown:

@@ -1,12 +1,13 @@
 """A report as text: tables for terminals and logs, scalars for loggers, and runs that can be shown together."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..bootstrap import BOOTSTRAPPED
-from ..evaluations import Evaluation
+from ..buckets import Evaluation
+from ..intervals import BOOTSTRAPPED
 from ..protocol import IOU_TYPES, STATISTICS
+from ..summary import all_evaluations, describe_evaluation, named_rows, reported_iou_types
 
 #: Counts of each row of a report.
 COUNTS = ('images', 'instances', 'categories')
@@ -49,35 +50,6 @@ def ascii_table(title: str, header: Sequence[str], rows: Sequence[Sequence], wid
         table.add_row(*map(str, row), end_section=rule_after_first and number == 0)
     console.print(table, markup=False)
     return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines())
-
-
-def reported_iou_types(report: dict) -> list[str]:
-    """The IoU types that a report holds."""
-    return [iou_type for iou_type in IOU_TYPES if iou_type in report]
-
-
-def all_evaluations(report: dict) -> list[dict]:
-    """The report itself, then the further evaluations of the same pass."""
-    return [report, *report.get('further', [])]
-
-
-def describe_evaluation(report: dict) -> str:
-    """What was bucketed and by which definition, in a few words.
-
-    Example:
-        >>> describe_evaluation({'definition': 'covered', 'unit': 'instance', 'cumulative': True})
-        'covered, by instance, cumulative'
-    """
-    parts = (report['definition'], 'by instance' if report.get('unit') == 'instance' else '',
-             'cumulative' if report.get('cumulative') else '')
-    return ', '.join(filter(None, parts))
-
-
-def named_rows(report: dict, iou_type: str) -> Iterator[tuple[str, dict]]:
-    """The name and the row of all images, then of each bucket."""
-    yield 'all images', report[iou_type]['all']
-    for bucket in report[iou_type]['buckets']:
-        yield bucket['name'].removeprefix('r='), bucket
 
 
 def format_tables(report: dict) -> str:

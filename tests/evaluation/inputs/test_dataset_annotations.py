@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmtied.evaluation.inputs.ground_truth import dataset_annotations, numeric_id, read_ground_truth
-from mmtied.evaluation.ratios import image_ratios
+from mmtied.evaluation.occlusion import image_ratios
 
 XML = '<annotation><size><width>64</width><height>48</height></size>{}</annotation>'
 OBJECT = ('<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>'

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmtied.evaluation.evaluate import evaluate_coco
 from mmtied.evaluation.inputs.dumps import dump_detections, read_dump
 from mmtied.evaluation.inputs.ground_truth import label_category_ids, read_ground_truth
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
+from mmtied.evaluation.pipeline import evaluate_coco
 from mmtied.evaluation.protocol import STATISTICS
 
 SIZE = dict(height=20, width=30)
@@ -40,9 +40,9 @@ def written(tmp_path, content, protocol=2):
 def test_the_numbers_are_the_metrics(tmp_path, seed):
     pytest.importorskip('mmdet')
     from mmdet.evaluation import DumpDetResults
-    from test_metric import CLASSES, make_data, make_samples
 
     from mmtied.evaluation.metric import OcclusionCocoMetric
+    from tests.helpers.samples import CLASSES, make_data, make_samples
 
     rng = np.random.default_rng(seed)
     annotations = tmp_path / 'instances.json'

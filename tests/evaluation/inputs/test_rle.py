@@ -7,12 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation import mask_pairs
+from mmtied.evaluation import masks as mask_pairs
 from mmtied.evaluation.inputs import rle
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.inputs.rle import rle_areas, to_rle
-from mmtied.evaluation.mask_pairs import rle_pairs
+from mmtied.evaluation.masks import rle_pairs
 from mmtied.native import library
 
 HEIGHT, WIDTH = 60, 70

@@ -3,14 +3,14 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from coco_oracle import assert_same
-from on_device import Departures
-from test_weighted_ap import many
 
-from mmtied.evaluation.evaluate import evaluate_coco, evaluate_detections
-from mmtied.evaluation.evaluations import Evaluation
+from mmtied.evaluation.buckets import Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections, tensor_detections
+from mmtied.evaluation.pipeline import evaluate_coco, evaluate_detections
+from tests.helpers.coco_oracle import assert_same
+from tests.helpers.on_device import Departures
+from tests.helpers.simulated import many
 
 DATA, RESULTS = many(num_images=16, per_image=10)
 

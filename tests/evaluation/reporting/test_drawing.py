@@ -16,11 +16,10 @@ from mmtied.evaluation.reporting.pictures import (
     Shapes,
     draw_example,
     jpeg_uri,
-    no_table,
     shown_in,
     shown_of,
-    shown_table,
 )
+from mmtied.evaluation.stream import no_table, shown_table
 
 
 def rgb(colour):

@@ -3,12 +3,12 @@ import json
 
 import numpy as np
 import pytest
-from report_cases import make_report
 
 from mmtied.evaluation.reporting.files import read_report, write_report
 from mmtied.evaluation.reporting.plots import plot_ap_over_r, write_plots
 from mmtied.evaluation.reporting.tables import format_tables
 from mmtied.plotting import to_rgb
+from tests.helpers.report_cases import make_report
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from PIL import Image
-from report_cases import make_old_report, make_report
 
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.images import image_paths
 from mmtied.evaluation.reporting.page import render_page, write_page
-from mmtied.evaluation.reporting.pictures import Group, ImageErrors, shown_in, shown_table, worst_examples
+from mmtied.evaluation.reporting.pictures import Group, ImageErrors, shown_in, worst_examples
 from mmtied.evaluation.reporting.tables import Run
+from mmtied.evaluation.stream import shown_table
+from tests.helpers.report_cases import make_old_report, make_report
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from mmtied.evaluation.accumulate import Positives, Records
-from mmtied.evaluation.evaluate import match_detections
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.reporting.pictures import SCORE_THRESHOLD, ImageErrors, count_errors, shown_table, worst_images
+from mmtied.evaluation.pipeline import match_detections
+from mmtied.evaluation.reporting.pictures import ImageErrors, count_errors, worst_images
+from mmtied.evaluation.stream import SCORE_THRESHOLD, shown_table
 from mmtied.evaluation.targets import make_targets
 
 

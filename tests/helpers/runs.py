@@ -1,13 +1,13 @@
 """Small saved runs for the tests of intervals and comparisons."""
 
 import numpy as np
-from test_weighted_ap import many
 
-from mmtied.evaluation.evaluate import evaluate_detections
-from mmtied.evaluation.evaluations import Evaluation
+from mmtied.evaluation.buckets import Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.records_file import make_run
+from mmtied.evaluation.pipeline import evaluate_detections
+from mmtied.evaluation.records import make_run
+from tests.helpers.simulated import many
 
 EDGES = (0, .3, .6, 1)
 

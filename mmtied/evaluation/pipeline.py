@@ -7,15 +7,13 @@ import torch
 from torch import Tensor
 
 from .accumulate import Records, join_records
-from .buckets import DEFAULT_EDGES
-from .evaluated import Evaluated, conclude
-from .evaluations import Evaluation, make_evaluations, make_plan
+from .buckets import DEFAULT_EDGES, Evaluation, make_evaluations, make_plan
 from .inputs.ground_truth import GroundTruth
 from .inputs.results import Detections
-from .mask_pairs import rle_pairs
-from .matching import match, min_iou, rank_detections
-from .pairs import Pairs, box_pairs
-from .protocol import AREA_RANGES, IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, in_area_ranges, limits
+from .masks import rle_pairs
+from .matching import box_pairs, make_records, min_iou, rank_detections
+from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, limits
+from .result import Evaluated, conclude
 from .targets import Targets, category_lookup, make_targets
 
 
@@ -121,19 +119,3 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
     return make_records(pairs, cells, rank, score, area, targets)
 
 
-def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area: Tensor, targets: Targets) -> Records:
-    """Match and keep what accumulation needs.
-
-    Args:
-        pairs: Overlapping pairs of the detections with the targets.
-        cells: Shape (D,) int64, sorted.
-        rank: Shape (D,) int64.
-        score: Shape (D,) float64.
-        area: In pixels, shape (D,).
-        targets: The targets that `pairs` points into.
-    """
-    thresholds = torch.from_numpy(IOU_THRESHOLDS).to(cells.device)
-    outside = (~in_area_ranges(area)).repeat(1, targets.ignored.shape[1] // len(AREA_RANGES))
-    matched, ignored = match(pairs, cells, outside, targets.patterns, thresholds)
-    image = torch.div(cells, targets.num_categories, rounding_mode='floor')
-    return Records(image, cells % targets.num_categories, rank, score, matched, ignored)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .accumulate import Records
-from .evaluations import Plan
+from .buckets import Plan
 from .inputs.ground_truth import GroundTruth
 from .intervals import Bootstrap, add_intervals
-from .ratios import image_ratios
+from .occlusion import image_ratios
 from .summary import summarize
 from .targets import Targets
 

@@ -1,6 +1,6 @@
 """Match predictions on the device that holds them: taken image by image, matched many images at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,17 +9,18 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 
 from .accumulate import Records, no_records
-from .dense_masks import dense_mask_iou
-from .evaluate import make_records
 from .inputs.ground_truth import GroundTruth, numeric_id
 from .inputs.rle import rle_areas, to_rle
-from .matching import min_iou, rank_detections
-from .pairs import Pairs, box_pairs, cell_pairs, empty_pairs, join_pairs
+from .masks import TargetMasks, dense_mask_iou
+from .matching import Pairs, box_pairs, cell_pairs, empty_pairs, join_pairs, make_records, min_iou, rank_detections
 from .protocol import IOU_THRESHOLDS
-from .reporting.pictures import shown_table
-from .target_masks import TargetMasks
 from .targets import Targets, make_targets
 
+#: Detections below this score count neither as found nor as false in pictures.
+SCORE_THRESHOLD = .3
+#: Detections kept of each image for drawing.
+MOST_SHOWN = 30
+_COLUMNS = 7
 _MIN_IOU = min_iou(torch.from_numpy(IOU_THRESHOLDS))
 
 
@@ -156,7 +157,7 @@ class ImageMatcher:
         return make_records(pairs, cells, rank, scores, area, targets)
 
     def shown(self, candidates: Sequence[Candidates]) -> Tensor:
-        """The detections to draw of candidates with boxes, see `pictures.shown_table`."""
+        """The detections to draw of candidates with boxes, see `shown_detections.shown_table`."""
         device = candidates[-1].scores.device
         labels, scores = (torch.cat([part.to(device) for part in column])
                           for column in list(zip(*candidates, strict=True))[1:3])
@@ -218,3 +219,109 @@ def _check_shapes(image_id: int, labels: Tensor, scores: Tensor, **more: tuple) 
         if list(values.shape) != [len(scores), *rest]:
             raise ValueError(f'image id {image_id}: predicted {name} have shape {list(values.shape)}, '
                              f'which does not fit scores of shape {list(scores.shape)}')
+
+
+class MatchedImages(NamedTuple):
+    """Match records of some images.
+
+    Args:
+        images: Positions of the images, also of those without detections, shape (M,) int64.
+        shown: The detections to draw, see `shown_detections.shown_table`.
+        inverted: Positions of those images where a box has x2 < x1 or y2 < y1, int64.
+        records: By IoU type, with positions in 32 bits, see `Records.narrow`.
+    """
+
+    images: Tensor
+    shown: Tensor
+    inverted: Tensor
+    records: dict[str, Records]
+
+    def tensors(self) -> list[Tensor]:
+        """Everything as a list."""
+        return [self.images, self.shown, self.inverted, *(column for table in self.records.values() for column in table)]
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor], iou_types: Sequence[str]) -> 'MatchedImages':
+        """The inverse of `tensors`."""
+        width = len(Records._fields)
+        first = len(tensors) - width * len(iou_types)
+        return cls(*tensors[:first], {iou_type: Records(*tensors[first + width * number:first + width * (number + 1)])
+                                      for number, iou_type in enumerate(iou_types)})
+
+
+def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
+    """Match images together, by each IoU type; of an image that is there twice, the first.
+
+    Args:
+        matcher: What took the candidates.
+        candidates: For each image its candidates by IoU type, at least one image.
+    """
+    by_image: dict[int, Mapping[str, Candidates]] = {}
+    for entry in candidates:
+        by_image.setdefault(next(iter(entry.values())).image, entry)
+    records = {iou_type: matcher.match([entry[iou_type] for entry in by_image.values()]).narrow()
+               for iou_type in candidates[0]}
+    device = next(iter(records.values())).image.device
+    shown, inverted = no_table().to(device), torch.empty(0, dtype=torch.int64, device=device)
+    if 'bbox' in records:
+        with_boxes = [entry['bbox'] for entry in by_image.values()]
+        shown, inverted = matcher.shown(with_boxes), matcher.inverted(with_boxes)
+    return MatchedImages(torch.tensor(list(by_image), dtype=torch.int64, device=device), shown, inverted, records)
+
+
+def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_columns: int, num_images: int) -> MatchedImages:
+    """One from several, on the device of the last, with the records of each image from the first part that has it.
+
+    Args:
+        parts: Each has an image at most once.
+        iou_types: The IoU types of the parts.
+        num_columns: Columns of the records, for the empty tables that no parts give.
+        num_images: I.
+    """
+    device = parts[-1].images.device if parts else torch.device('cpu')
+    nothing = {iou_type: no_records(num_columns).narrow() for iou_type in iou_types}
+    no_images = torch.empty(0, dtype=torch.int64)
+    kept = [MatchedImages(no_images, no_table(), no_images, nothing)]
+    is_new = torch.ones(num_images, dtype=torch.bool, device=device)
+    for part in parts:
+        part = MatchedImages.from_tensors([column.to(device) for column in part.tensors()], iou_types)
+        kept.append(MatchedImages(part.images[is_new[part.images]], part.shown[is_new[part.shown[:, 0].long()]],
+                                  part.inverted[is_new[part.inverted]],
+                                  {name: table.select(is_new[table.image.long()]) for name, table in part.records.items()}))
+        is_new[part.images] = False
+    columns = zip(*(part.tensors() for part in kept), strict=True)
+    return MatchedImages.from_tensors([torch.cat([part.to(device) for part in column]) for column in columns], iou_types)
+
+
+def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor, min_score: float = SCORE_THRESHOLD,
+                most: int = MOST_SHOWN) -> Tensor:
+    """What is to be drawn of some images, as a small table that processes can exchange.
+
+    Args:
+        image: Position of each detection's image in the ground truth's `image_ids`, shape (N,) int64.
+        category: Position of its category in the `category_ids`, shape (N,) int64.
+        scores: Shape (N,).
+        boxes_xyxy: In pixels of the annotated image, shape (N, 4).
+        min_score: Lower scores are not kept.
+        most: Detections kept of each image.
+
+    Returns:
+        Image, category, score, x, y, width, height, the most certain of each image first; shape (M, 7) float64.
+
+    Example:
+        >>> scores, boxes = torch.tensor([0.2, 0.9, 0.5]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.], [0., 0., 9., 9.]])
+        >>> shown_table(torch.tensor([7, 7, 7]), torch.tensor([0, 1, 2]), scores, boxes, most=1).tolist()
+        [[7.0, 1.0, 0.8999999761581421, 1.0, 2.0, 4.0, 3.0]]
+    """
+    certain = (scores >= min_score).nonzero()[:, 0]
+    scores = scores[certain].double()
+    order, _ = rank_detections(image[certain], scores, most)
+    scores, certain = scores[order], certain[order]
+    boxes = boxes_xyxy[certain].double()
+    return torch.cat([image[certain, None].double(), category[certain, None].double(), scores[:, None], boxes[:, :2],
+                      boxes[:, 2:] - boxes[:, :2]], dim=1)
+
+
+def no_table() -> Tensor:
+    """A table without detections."""
+    return torch.empty(0, _COLUMNS, dtype=torch.float64)

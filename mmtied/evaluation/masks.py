@@ -1,0 +1,201 @@
+"""Masks of the ground truth for dense comparison, decoded once and kept as packed bits."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pycocotools import mask as mask_api
+from torch import Tensor
+
+from mmtied.native import library
+from mmtied.native.run_lengths import Codes, intersections
+
+from .inputs.ground_truth import GroundTruth
+from .inputs.rle import COMPILED_CHUNK, pieces, rle_areas, rle_codes, rle_pixels
+from .matching import Pairs, cell_pairs
+
+#: Bytes of packed masks that are kept; val2017's 36 781 annotations need about 100 MB.
+MAX_BYTES = 256 << 20
+
+
+class Crop(NamedTuple):
+    """A mask cut to the box around it.
+
+    Args:
+        mask: Shape (height, width) bool.
+        top: Row of the crop's first row in the image.
+        left: Column of the crop's first column in the image.
+        pixels: How many are set.
+    """
+
+    mask: np.ndarray
+    top: int
+    left: int
+    pixels: int
+
+
+class TargetMasks:
+    """The cropped masks of a data set's annotations.
+
+    What is decoded first is kept until `max_bytes` are full, and the rest is decoded anew each time. Every epoch asks for all
+    masks in turn, so that letting the oldest go would let each go just before it is asked for.
+
+    Args:
+        ground_truth: The annotations.
+        max_bytes: Memory for kept masks.
+    """
+
+    def __init__(self, ground_truth: GroundTruth, max_bytes: int = MAX_BYTES) -> None:
+        self.ground_truth = ground_truth
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._packed: dict[int, tuple] = {}
+
+    def crop(self, annotation: int) -> Crop:
+        """The mask of the annotation at a position; a ValueError when it has no usable segmentation."""
+        if annotation in self._packed:
+            bits, shape, *rest = self._packed[annotation]
+            return Crop(np.unpackbits(bits, count=shape[0] * shape[1]).view(bool).reshape(shape), *rest)
+        self.ground_truth.check_masks(np.array([annotation]))
+        crop = crop_mask(self.ground_truth.rle(annotation))
+        bits = np.packbits(crop.mask)
+        if self.num_bytes + bits.nbytes <= self.max_bytes:
+            self.num_bytes += bits.nbytes
+            self._packed[annotation] = bits, crop.mask.shape, *crop[1:]
+        return crop
+
+
+def crop_mask(rle: dict) -> Crop:
+    """A run-length code's pixels, cropped to the box around them."""
+    left, top, width, height = (int(side) for side in mask_api.toBbox(rle))
+    mask = np.ascontiguousarray(mask_api.decode(rle)[top:top + height, left:left + width]).view(bool)
+    return Crop(mask, top, left, int(np.count_nonzero(mask)))
+
+
+def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_labels: Sequence[int],
+                   crowd: Sequence[bool], min_iou: float) -> tuple[Tensor, Tensor]:
+    """Areas of the masks, and their IoU with every ground truth.
+
+    Args:
+        masks: Shape (N, height, width) bool.
+        labels: Shape (N,) integers.
+        crops: The masks of the G ground truths.
+        target_labels: Label of each ground truth.
+        crowd: Whether each is a crowd, by which IoU is the share of the mask inside it.
+        min_iou: The smallest IoU that is of use.
+
+    Returns:
+        Pixels of each mask, shape (N,) int64; IoU, shape (N, G) float64, of which only entries of equal labels and of at
+        least `min_iou` can be relied on: others may read 0.
+    """
+    device = masks.device
+    if device.type == 'cpu':
+        area, shared = _count_on_cpu(masks.numpy(), labels.cpu().numpy(), crops, target_labels, crowd, min_iou)
+    else:
+        area, shared = count_all(masks, crops)
+    pixels, crowd = torch.tensor([[crop.pixels for crop in crops], crowd], dtype=torch.int64).to(device, non_blocking=True)
+    union = torch.where(crowd.bool(), area[:, None], area[:, None] + pixels - shared)
+    return area, torch.where(shared > 0, shared.double() / union.double(), 0)
+
+
+def count_all(masks: Tensor, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+    """Pixels of each mask, (N,), and pixels that it shares with each crop, (N, G), both int64, without waiting for them."""
+    shared = torch.zeros(len(masks), len(crops), dtype=torch.int64, device=masks.device)
+    for target, (mask, top, left, _) in enumerate(crops):
+        mask = torch.from_numpy(mask).to(masks.device, non_blocking=True)
+        shared[:, target] = (masks[:, top:top + mask.shape[0], left:left + mask.shape[1]] & mask).sum((1, 2))
+    return masks.sum((1, 2)), shared
+
+
+def _count_on_cpu(masks: np.ndarray, labels: np.ndarray, crops: Sequence[Crop], target_labels: Sequence[int],
+                  crowd: Sequence[bool], min_iou: float) -> tuple[Tensor, Tensor]:
+    """Pixels of each mask, (N,), and pixels shared with each crop, (N, G), 0 where that cannot make a match."""
+    area = np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
+    shared = np.zeros((len(masks), len(crops)), dtype=np.int64)
+    for target, (mask, top, left, pixels) in enumerate(crops):
+        smaller, larger = np.minimum(area, pixels), area if crowd[target] else np.maximum(area, pixels)
+        possible = (labels == target_labels[target]) & (smaller >= min_iou * larger)
+        window = np.s_[top:top + mask.shape[0], left:left + mask.shape[1]]
+        for detection in np.flatnonzero(possible).tolist():
+            shared[detection, target] = np.count_nonzero(masks[detection][window] & mask)
+    return torch.from_numpy(area), torch.from_numpy(shared)
+
+
+def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_cells: Tensor,
+              target_rle: Callable[[int], dict], crowd: Tensor, min_iou: float, area: Tensor | None = None) -> Pairs:
+    """Pairs of any number of images from run-length codes.
+
+    The pixels of two masks bound their IoU from above, so most pairs are left out before any run of theirs is read. The IoU is
+    the quotient of two counts of pixels, as pycocotools' (`rleIou` in maskApi.c), so the bits agree too.
+
+    Args:
+        detection_cells: Shape (D,) int64, sorted.
+        detection_rles: A compressed run-length code for each detection.
+        target_cells: Shape (G,) int64, sorted.
+        target_rle: Gives the run-length code of the target at a position.
+        crowd: Shape (G,) bool.
+        min_iou: The smallest IoU of a pair, above 0.
+        area: Pixels of each detection's mask, shape (D,); counted here where it is not given.
+    """
+    device, cells, target_cells = detection_cells.device, detection_cells.cpu(), target_cells.cpu()
+    is_crowd = crowd.cpu().numpy()
+    area = rle_areas(detection_rles) if area is None else area.cpu().numpy().astype(np.int64)
+    faced = torch.isin(target_cells, cells).nonzero()[:, 0].tolist()
+    target_rles = {target: target_rle(target) for target in faced}
+    target_area = np.zeros(len(target_cells), dtype=np.int64)
+    target_area[faced] = rle_areas(list(target_rles.values()))
+
+    columns = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    for detection, target in cell_pairs(cells, target_cells):
+        detection, target = detection.numpy(), target.numpy()
+        most = np.minimum(area[detection], target_area[target])
+        kept = _iou(most, area[detection], target_area[target], is_crowd[target]) >= min_iou
+        columns.append((detection[kept], target[kept]))
+    detection, target = map(np.concatenate, zip(*columns, strict=True))
+    if library() is None:
+        iou = _iou_by_pycocotools(detection_rles, target_rles, detection, target, is_crowd, cells[detection].numpy())
+    else:
+        shared = _shared_pixels(detection_rles, target_rles, detection, target)
+        iou = _iou(shared, area[detection], target_area[target], is_crowd[target])
+    kept = iou >= min_iou
+    return Pairs(*(torch.from_numpy(column[kept]).to(device) for column in (detection, target, iou)))
+
+
+def _iou(shared: np.ndarray, area: np.ndarray, target_area: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """The IoU of pairs from their pixels; for a crowd, the share of the detection that lies inside it."""
+    return shared / np.maximum(np.where(crowd, area, area + target_area - shared), 1)
+
+
+def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray,
+                   target: np.ndarray) -> np.ndarray:
+    """Pixels that both masks of each pair have, shape (P,) int64; reads the codes of some detections at a time."""
+    own, first = np.unique(detection, return_inverse=True)
+    codes, pixels = _codes([detection_rles[number] for number in own.tolist()])
+    numbers, second = np.unique(target, return_inverse=True)
+    other_codes, other_pixels = _codes([target_rles[number] for number in numbers.tolist()])
+    found = [np.empty(0, np.int64)]
+    for part in pieces(codes, COMPILED_CHUNK):
+        here = slice(*np.searchsorted(first, (part.start, part.stop)))
+        faced = slice(second[here].min(), second[here].max() + 1)
+        found.append(intersections(Codes.of(codes[part], pixels[part]), Codes.of(other_codes[faced], other_pixels[faced]),
+                                   first[here] - part.start, second[here] - faced.start))
+    return np.concatenate(found)
+
+
+def _codes(rles: Sequence[dict]) -> tuple[list[bytes], np.ndarray]:
+    return rle_codes(rles), rle_pixels(rles)
+
+
+def _iou_by_pycocotools(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray, target: np.ndarray,
+                        crowd: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """The IoU of each pair, shape (P,) float64, cell by cell; `cells` are those of the pairs."""
+    found = [np.empty(0)]
+    starts = np.flatnonzero(np.diff(cells, prepend=-1))
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(cells)], strict=False):
+        own, row = np.unique(detection[start:end], return_inverse=True)
+        others, column = np.unique(target[start:end], return_inverse=True)
+        iou = mask_api.iou([detection_rles[number] for number in own.tolist()],
+                           [target_rles[number] for number in others.tolist()], crowd[others].astype(np.uint8).tolist())
+        found.append(iou[row, column])
+    return np.concatenate(found)
