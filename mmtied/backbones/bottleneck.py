@@ -1,163 +1,188 @@
-"""What the bottlenecks of all families share: entry, middle, exit, attention, plugins, and the addition to the shortcut."""
+"""Building blocks of all residual backbones: residual blocks, their plugins, and projection shortcuts."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import torch.utils.checkpoint as checkpointing
-from mmcv.cnn import build_plugin_layer
+from mmcv.cnn import ConvModule, build_plugin_layer
 from mmengine.model import BaseModule
+from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmtied.native.batch_norm import Then
+from .recompute import recompute
 
-from .block_plugins import BlockPlugins, run_plugin
-from .fast_norm import can_follow, can_normalise, is_fit, normalise_batch
-from .folded_norm import ConvNorm, runs_eagerly_on_cpu
-from .recomputed import normalise, recomputing
-from .watched import is_watched
+#: Where a plugin can stand, named as in mmdet's ResNet.
+PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
 
 
-class Bottleneck(BaseModule):
-    """A residual block of three parts: a 1x1 entry, a middle that the subclass defines, and a standard 1x1 exit.
+class ResidualBlock(BaseModule):
+    """Base class of residual blocks: a residual branch with plugins, a shortcut, and a ReLU after their sum.
 
-    A subclass sets up `entry`, its middle layers, `exit`, `shortcut`, and last calls `add_layers`.
+    A subclass sets `entry` (the first layer), `exit` (the last one, without activation) and `shortcut` (see `build_shortcut`),
+    and then calls `add_layers`.
 
     Args:
-        with_cp: Whether to recompute activations in the backward pass to save memory.
+        with_cp: True recomputes the block in the backward pass; 'norm' recomputes everything but its convolutions.
     """
 
-    expansion = 4
+    #: Output channels as a multiple of the block's planes.
+    expansion = 1
 
-    def __init__(self, with_cp: bool) -> None:
+    def __init__(self, with_cp: bool | str) -> None:
         super().__init__()
         self.with_cp = with_cp
         self.activate = nn.ReLU(inplace=True)
 
-    def add_layers(self, attention: dict | None, plugins: list[dict], **channels: int) -> None:
-        """Build the attention at the end of the residual, and the plugins.
+    def add_layers(self, attention: dict | None, plugins: Sequence[dict], **channels: int) -> None:
+        """Build the attention at the end of the residual branch, and the plugins.
 
         Args:
-            attention: Config of the attention layer, as a plugin's cfg, or None.
+            attention: Config of the attention layer, like a plugin's cfg, or None.
             plugins: Plugins of this block, each dict(cfg=..., position=...).
-            **channels: Channels after_conv1 (entry), after_conv2 (middle) and after_conv3 (exit).
+            **channels: Channels at each position: after_conv1, after_conv2 and, in a bottleneck, after_conv3.
         """
-        self.attention = None
+        self.attention = nn.Identity()
         if attention is not None:
             _, self.attention = build_plugin_layer(attention, in_channels=channels['after_conv3'])
         self.plugins = BlockPlugins(plugins, **channels)
 
     @property
     def last_norm(self) -> nn.Module:
-        """The normalisation before the addition, which `zero_init_residual` sets to zero."""
+        """The normalization before the addition, which `zero_init_residual` sets to zero."""
         return self.exit.norm
 
     def init_added_layers(self) -> None:
-        """Let attention and plugins initialise themselves, where they know how."""
+        """Let attention and plugins initialize themselves where they can."""
         for layer in (self.attention, *self.plugins.children()):
             if hasattr(layer, 'init_weights'):
                 layer.init_weights()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the block; in the backward pass all of it is recomputed if `with_cp`, else the normalised activations."""
+        """Add the residual branch to the shortcut and activate."""
         if self.with_cp and x.requires_grad:
-            return self.activate(checkpointing.checkpoint(self._residual, x, use_reentrant=False))
-        with recomputing():
-            inner = self._inner(x)
-            if self._may_fuse_exit(inner):
-                return self._fused_exit(inner, x)
-            residual = self._outer(inner, x)
-        return self.activate(residual)
+            return self.activate(recompute(self, self.residual, x, self.with_cp == 'norm'))
+        return self.activate(self.residual(x))
+
+    @abstractmethod
+    def residual(self, x: Tensor) -> Tensor:
+        """Compute the block up to its last activation, usually `add_shortcut` of the residual branch."""
+
+    def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
+        """Add the shortcut of the block's input `x` to the residual branch `out`."""
+        return out + self.shortcut(x)
+
+
+class Bottleneck(ResidualBlock):
+    """Base class of blocks of three parts: a 1x1 `entry`, a `middle` that the subclass implements, and a 1x1 `exit`."""
+
+    expansion = 4
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Compute the block up to its last activation."""
+        out = self.plugins('after_conv1', self.entry(x))
+        out = self.plugins('after_conv2', self.middle(out))
+        out = self.plugins('after_conv3', self.attention(self.exit(out)))
+        return self.add_shortcut(out, x)
 
     @abstractmethod
     def middle(self, x: Tensor) -> Tensor:
-        """What happens between entry and exit."""
+        """Compute the layers between entry and exit."""
 
-    def _residual(self, x: Tensor) -> Tensor:
-        return self._outer(self._inner(x), x)
 
-    def _inner(self, x: Tensor) -> Tensor:
-        """What the exit gets."""
+class BasicBlock(ResidualBlock):
+    """Base class of blocks of two 3x3 convolutions, `entry` and `exit`; plugins at 'after_conv1' and 'after_conv2'."""
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Compute the block up to its last activation."""
         out = self.plugins('after_conv1', self.entry(x))
-        return self.plugins('after_conv2', self.middle(out))
-
-    def _outer(self, inner: Tensor, x: Tensor) -> Tensor:
-        """The exit and what follows, but for the last activation."""
-        out = self.exit(inner)
-        if self.attention is not None:
-            out = run_plugin(self.attention, out)
-        return self.add_shortcut(self.plugins('after_conv3', out), x)
-
-    def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
-        """The residual plus the block's input, or what the shortcut makes of it."""
-        identity = self._identity(x)
-        return out.add_(identity) if self._may_overwrite(out) else out + identity
-
-    def _identity(self, x: Tensor) -> Tensor:
-        return x if self.shortcut is None else self.shortcut(x)
-
-    def _may_fuse_exit(self, inner: Tensor) -> bool:
-        """Whether the exit's normalisation, the addition of the shortcut and the last activation may be one pass over the map."""
-        return (isinstance(self.exit, ConvNorm) and self.exit.ends_with_norm() and self._may_overwrite(inner)
-                and type(self).add_shortcut is Bottleneck.add_shortcut and can_normalise(self.exit.norm)
-                and can_follow(self.activate))
-
-    def _fused_exit(self, inner: Tensor, x: Tensor) -> Tensor:
-        """The exit, the addition and the last activation."""
-        norm, z, identity = self.exit.norm, self.exit.conv(inner), self._identity(x)
-        if is_fit(norm, z, identity):
-            return normalise_batch(norm, z, Then.ADD_RELU, identity).y
-        return self.activate(normalise(norm, None, z).add_(identity))
-
-    def _may_overwrite(self, out: Tensor) -> bool:
-        """Whether the residual is the exit's normalisation, whose output nobody else needs.
-
-        An attention's or a plugin's output may be what its backward pass needs, and a hook may have kept what it saw.
-        """
-        norm = self.exit.norm
-        extended = self.attention is not None or any(self.plugins.names.values())
-        return (not extended and runs_eagerly_on_cpu(out) and isinstance(norm, _BatchNorm) and not is_watched(self.exit)
-                and not is_watched(self.exit.conv) and not is_watched(norm))
+        out = self.plugins('after_conv2', self.exit(out))
+        return self.add_shortcut(out, x)
 
 
-class BasicBlock(Bottleneck):
-    """A residual block of two parts: 3x3 `entry` and 3x3 `exit`, with nothing between; plugins at after_conv1 and after_conv2."""
+class BlockPlugins(nn.Module):
+    """The plugin layers of one block, by position.
 
-    expansion = 1
+    Args:
+        plugins: dict(cfg=dict(type=...), position=...) each, in the order in which they run at their position.
+        **channels: Channels at each position.
+    """
 
-    def middle(self, x: Tensor) -> Tensor:
-        """Nothing stands between the two convolutions."""
+    def __init__(self, plugins: Sequence[dict], **channels: int) -> None:
+        super().__init__()
+        self.names = {position: [] for position in PLUGIN_POSITIONS}
+        for index, plugin in enumerate(plugins):
+            position = plugin['position']
+            cfg = dict(plugin['cfg'])
+            postfix = cfg.pop('postfix', f'_{index + 1}')
+            name, layer = build_plugin_layer(cfg, postfix=postfix, in_channels=channels[position])
+            self.add_module(name, layer)
+            self.names[position].append(name)
+
+    def forward(self, position: str, x: Tensor) -> Tensor:
+        """Run the plugins at a position."""
+        for name in self.names[position]:
+            x = getattr(self, name)(x)
         return x
 
-    def _inner(self, x: Tensor) -> Tensor:
-        return self.plugins('after_conv1', self.entry(x))
 
-    def _outer(self, inner: Tensor, x: Tensor) -> Tensor:
-        return self.add_shortcut(self.plugins('after_conv2', self.exit(inner)), x)
+def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_stages: int) -> list[dict]:
+    """Return the plugins of one stage, each as dict(cfg=..., position=...).
+
+    Args:
+        backbone: Name of the backbone, for messages.
+        plugins: dict(cfg=dict(type=...), position=..., stages=(bool, ...)) each; without `stages` a plugin is in every stage.
+        stage: Index of the stage.
+        num_stages: Number of stages.
+
+    Raises:
+        ValueError: A plugin without cfg or with an unknown type, an unknown position, or `stages` of the wrong length.
+    """
+    chosen = []
+    for plugin in plugins:
+        unknown = set(plugin) - {'cfg', 'position', 'stages'}
+        if unknown or 'type' not in plugin.get('cfg', {}):
+            raise ValueError(f'{backbone}: plugin {dict(plugin)} must be dict(cfg=dict(type=...), position=..., stages=(...))')
+        check_registered(backbone, 'plugin', plugin['cfg'])
+        if plugin.get('position') not in PLUGIN_POSITIONS:
+            raise ValueError(f'{backbone}: plugin position {plugin.get("position")!r}, expected one of '
+                             f'{", ".join(PLUGIN_POSITIONS)}')
+        stages = plugin.get('stages') or (True, ) * num_stages
+        if len(stages) != num_stages:
+            raise ValueError(f'{backbone}: plugin stages={tuple(stages)} has {len(stages)} values, expected one for each of the '
+                             f'{num_stages} stages')
+        if stages[stage]:
+            chosen.append({'cfg': dict(plugin['cfg']), 'position': plugin['position']})
+    return chosen
+
+
+def check_registered(backbone: str, setting: str, cfg: dict) -> None:
+    """Raise a ValueError if the type of a layer's config is not registered, where mmcv would raise a KeyError about None."""
+    with MODELS.switch_scope_and_registry(None) as registry:
+        if isinstance(cfg['type'], str) and registry.get(cfg['type']) is None:
+            raise ValueError(f'{backbone}: {setting} type {cfg["type"]!r} is not registered; correct the name, or name its '
+                             "package in custom_imports")
 
 
 def block_strides(stride: int, style: str) -> tuple[int, int]:
-    """The strides of entry and middle: 'caffe' has the block's stride in the entry, 'pytorch' in the middle."""
+    """Return the strides of entry and middle: 'caffe' puts the block's stride into the entry, 'pytorch' into the middle."""
     return (stride, 1) if style == 'caffe' else (1, stride)
 
 
 def tied(num_blocks: int) -> dict:
-    """The conv_cfg of a tied 1x1 convolution."""
+    """Return the conv_cfg of a tied convolution."""
     return {'type': 'TBC', 'num_blocks': num_blocks}
 
 
-def build_shortcut(in_channels: int, out_channels: int, stride: int, num_blocks: int, avg_down: bool,
-                   norm_cfg: dict) -> nn.Module | None:
-    """The projection shortcut of the first block of a stage; None where the identity fits."""
+def build_shortcut(in_channels: int, out_channels: int, stride: int, num_blocks: int, avg_down: bool, norm_cfg: dict) -> nn.Module:
+    """Build the projection shortcut (a 1x1 TBC) of the first block of a stage, or an Identity where the shapes agree."""
     if stride == 1 and in_channels == out_channels:
-        return None
+        return nn.Identity()
     return after_pool(
-        lambda left: ConvNorm(in_channels, out_channels, 1, left, conv_cfg=tied(num_blocks), norm_cfg=norm_cfg, act_cfg=None),
+        lambda left: ConvModule(in_channels, out_channels, 1, left, conv_cfg=tied(num_blocks), norm_cfg=norm_cfg, act_cfg=None),
         stride, avg_down)
 
 
 def after_pool(make: Callable[[int], nn.Module], stride: int, avg_down: bool) -> nn.Module:
-    """What `make` gives for a stride; with avg_down an average pooling takes the stride, and 1 is left for `make`."""
+    """Return `make(stride)`, or with avg_down `make(1)` after an average pooling that takes the stride."""
     if not avg_down or stride == 1:
         return make(stride)
     return nn.Sequential(nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False), make(1))

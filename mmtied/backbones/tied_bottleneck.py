@@ -1,46 +1,27 @@
-"""The bottleneck of tied ResNets: a tied entry, splits with different sharing, a mixer, and a standard exit.
+"""The bottleneck of tied ResNets: a tied entry, splits that share filters to different degrees, a mixer, and a standard exit.
 
 Wang & Yu, "Tied Block Convolution", AAAI 2021, Figure 4 and section "TBC/TGC in Bottleneck Modules". The paper prints no layer
 table; this structure was fitted to every parameter and FLOP figure that it prints (Tables 1, 5 and 6).
 """
 
 import torch
-import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
+from mmcv.cnn import ConvModule, build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmtied.layers import TBC, TGC
-from mmtied.layers.tied_ways import block_diagonal
-from mmtied.native.thin_convolution import convolve_splits, convolve_splits_scaled
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
-from .fast_norm import can_follow
-from .folded_norm import (
-    ConvNorm,
-    can_fold,
-    convolve_scaled,
-    runs_eagerly_on_cpu,
-    scale_and_shift,
-    scale_filters,
-)
-from .recomputed import join, normalise
-from .thin_splits import find_thin_splits
-from .watched import is_watched
 
 #: How the mixer joins the splits' outputs: before two 1x1 convolutions that feed the exit (Table 6), or before one whose output
 #: is added back to every split.
 MIXER_FUSIONS = ('sum', 'concat', 'none', 'add_back')
-#: Splits of at most so many channels are faster together, with zeros between their blocks, than cut out and put back (measured).
-JOINED_WIDTH = 40
 
 
 class TiedSplits(BaseModule):
-    """Split the channels into equal parts, and give each part a 3x3 tied block convolution with a block number of its own.
+    """Split the channels into equal parts, and give each part a 3x3 TBC (or TGC) with a block number of its own.
 
-    With groups, each part's convolution is a tied block group convolution.
-
-    One normalisation spans the joined splits: the same as one for each split where it works by channel, with fewer launches.
+    One normalization spans the joined splits, which equals one for each split where it works by channel.
 
     Args:
         width: Channels of one split, w'.
@@ -48,7 +29,7 @@ class TiedSplits(BaseModule):
         groups: G of every split.
         stride: Stride of the convolutions.
         dilation: Dilation of the convolutions.
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, s * width, H, W), where s is the number of splits.
@@ -66,50 +47,22 @@ class TiedSplits(BaseModule):
         self.activate = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve each split and join them again."""
-        eager = runs_eagerly_on_cpu(x)
-        thin = find_thin_splits(x, self.convs) if eager else None
-        if eager and self._can_fold():
-            if thin and can_follow(self.activate):
-                return convolve_splits_scaled(x, *thin, *scale_and_shift(self.norm), relu=True)
-            return self.activate(self._convolve_folded(x))
-        if thin:
-            return normalise(self.norm, self.activate, convolve_splits(x, *thin))
+        """Convolve each split and join the results."""
         parts = x.chunk(len(self.convs), dim=1)
-        joined = torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], dim=1)
-        return normalise(self.norm, self.activate, joined)
-
-    def _can_fold(self) -> bool:
-        tied = all(isinstance(conv, (TBC, TGC)) and conv.bias is None for conv in self.convs)
-        return tied and all(can_fold(conv, self.norm) for conv in self.convs)
-
-    def _convolve_folded(self, x: Tensor) -> Tensor:
-        """The splits with the normalisation folded in: thin ones as the groups of one convolution, others one by one."""
-        scale, shift = scale_and_shift(self.norm)
-        splits, first = len(self.convs), self.convs[0]
-        if x.size(1) <= splits * JOINED_WIDTH:
-            weight = scale_filters(torch.cat([block_diagonal(conv.weight, conv.geometry) for conv in self.convs]), scale)
-            return F.conv2d(x, weight, shift.to(weight.dtype), first.stride, first.padding, first.dilation,
-                            splits * first.groups)
-        return torch.cat([convolve_scaled(*split) for split in zip(x.chunk(splits, dim=1), self.convs, scale.chunk(splits),
-                                                                   shift.chunk(splits), strict=True)], dim=1)
-
-
-def separate(x: Tensor, splits: int) -> Tensor:
-    """(N, splits * C, H, W) as (N, splits, C, H, W); N is -1 here, as an exporter would fix an example's batch of one."""
-    return x.reshape(-1, splits, x.size(1) // splits, *x.shape[2:])
+        joined = torch.cat([conv(parts[index]) for index, conv in enumerate(self.convs)], dim=1)
+        return self.activate(self.norm(joined))
 
 
 class SplitMixer(BaseModule):
-    """Carry information across the splits: fuse them, then two 1x1 convolutions, whose output stands beside the splits.
+    """Exchange information between the splits: fuse them, and append the output of two 1x1 convolutions to them.
 
     Args:
         width: Channels of one split, w'.
         splits: Number of splits.
-        out_channels: Channels that the mixer adds to the block.
-        fusion: 'sum' adds the splits' outputs, 'concat' takes them side by side.
+        out_channels: Channels that the mixer appends.
+        fusion: 'sum' adds the splits, 'concat' takes them side by side.
         conv_cfg: Convolution layer.
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, splits * width, H, W).
@@ -121,61 +74,38 @@ class SplitMixer(BaseModule):
         self.splits = splits
         self.fusion = fusion
         channels = width if fusion == 'sum' else width * splits
-        self.mix = ConvNorm(channels, channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        self.reduce = ConvNorm(channels, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        self.mix = ConvModule(channels, channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        self.reduce = ConvModule(channels, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Append the mix of the splits of x to x."""
-        if self.fusion == 'concat':
-            mixed = self.mix(x)
-        elif self._can_repeat(x):
-            mixed = self._mix_repeated(x)
-        else:
-            mixed = self.mix(separate(x, self.splits).sum(dim=1))
-        return join([x, self.reduce(mixed)])
-
-    def _can_repeat(self, x: Tensor) -> bool:
-        """Whether `_mix_repeated` may stand in for sum and mix: in channels_last, where no hook waits for a call."""
-        conv = self.mix.conv
-        return (runs_eagerly_on_cpu(x) and x.stride(1) == 1 and type(conv) is nn.Conv2d and conv.bias is None
-                and self.mix.norm is not None and not is_watched(self.mix) and not is_watched(conv))
-
-    def _mix_repeated(self, x: Tensor) -> Tensor:
-        """The sum of the splits and the mix of it as one convolution, whose filters are repeated for each split.
-
-        A sum over parts of the channels is slow in channels_last, where the parts of a pixel lie side by side.
-        """
-        weight, norm = self.mix.conv.weight, self.mix.norm
-        if not can_fold(self.mix.conv, norm):
-            return normalise(norm, self.mix.activate, F.conv2d(x, weight.repeat(1, self.splits, 1, 1)))
-        scale, shift = scale_and_shift(norm)
-        weight = scale_filters(weight, scale)
-        return self.mix.activate(F.conv2d(x, weight.repeat(1, self.splits, 1, 1), shift.to(weight.dtype)))
+        fused = x.unflatten(1, (self.splits, -1)).sum(dim=1) if self.fusion == 'sum' else x
+        return torch.cat([x, self.reduce(self.mix(fused))], dim=1)
 
 
 class AddBackMixer(BaseModule):
-    """Carry information across the splits: sum them, one 1x1 convolution, and add the result to each split.
+    """Exchange information between the splits: sum them, convolve by 1x1, and add the result to each split.
 
     Args:
         width: Channels of one split, w'.
         splits: Number of splits.
         conv_cfg: Convolution layer.
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, splits * width, H, W).
-        - Output: as the input.
+        - Output: like the input.
     """
 
     def __init__(self, width: int, splits: int, conv_cfg: dict | None, norm_cfg: dict) -> None:
         super().__init__()
         self.splits = splits
-        self.mix = ConvNorm(width, width, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        self.mix = ConvModule(width, width, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the mix of the splits of x to each of them."""
-        parts = separate(x, self.splits)
-        return (parts + self.mix(parts.sum(dim=1)).unsqueeze(1)).reshape(-1, *x.shape[1:])
+        parts = x.unflatten(1, (self.splits, -1))
+        return (parts + self.mix(parts.sum(dim=1)).unsqueeze(1)).flatten(1, 2)
 
 
 class TiedBottleneck(Bottleneck):
@@ -197,9 +127,9 @@ class TiedBottleneck(Bottleneck):
         style: 'pytorch' puts the stride into the splits, 'caffe' into the entry.
         avg_down: Whether an average pooling takes the shortcut's stride.
         plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: Whether to recompute activations in the backward pass to save memory.
+        with_cp: As in `StagedResNet`.
         conv_cfg: Convolution layer of the standard convolutions (mixer and exit).
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -223,7 +153,7 @@ class TiedBottleneck(Bottleneck):
                  style: str = 'pytorch',
                  avg_down: bool = False,
                  plugins: list[dict] = (),
-                 with_cp: bool = False,
+                 with_cp: bool | str = False,
                  conv_cfg: dict | None = None,
                  norm_cfg: dict) -> None:
         super().__init__(with_cp)
@@ -233,18 +163,17 @@ class TiedBottleneck(Bottleneck):
         out_channels = planes * self.expansion
         entry_stride, split_stride = block_strides(stride, style)
 
-        self.entry = ConvNorm(in_channels, channels, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
+        self.entry = ConvModule(in_channels, channels, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
         self.splits = TiedSplits(width, split_blocks, split_groups, split_stride, dilation, norm_cfg)
-        self.mixer = None
+        self.mixer = nn.Identity()
         if mixed:
             self.mixer = SplitMixer(width, splits, mixed, mixer_fusion, conv_cfg, norm_cfg)
         elif mixer_fusion == 'add_back':
             self.mixer = AddBackMixer(width, splits, conv_cfg, norm_cfg)
-        self.exit = ConvNorm(channels + mixed, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
+        self.exit = ConvModule(channels + mixed, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
         self.shortcut = build_shortcut(in_channels, out_channels, stride, shortcut_blocks, avg_down, norm_cfg)
         self.add_layers(attention, plugins, after_conv1=channels, after_conv2=channels + mixed, after_conv3=out_channels)
 
     def middle(self, x: Tensor) -> Tensor:
-        """Splits, then the mixer."""
-        x = self.splits(x)
-        return x if self.mixer is None else self.mixer(x)
+        """Compute the splits and mix them."""
+        return self.mixer(self.splits(x))

@@ -6,6 +6,7 @@ Zhang et al., "ResNeSt: Split-Attention Networks", https://arxiv.org/abs/2004.08
 
 from importlib import import_module
 
+from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -13,8 +14,7 @@ from mmtied.compat import is_installed, require
 from mmtied.layers.blocks import check_positive
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
-from .folded_norm import ConvNorm
-from .staged_resnet import StagedResNet
+from .resnet_base import StagedResNet
 
 #: Channels of the stem by depth, as in ResNeSt.
 STEM_CHANNELS = {50: 64, 101: 128, 152: 128}
@@ -52,12 +52,12 @@ class SplitAttentionBottleneck(Bottleneck):
         out_channels = planes * self.expansion
         entry_stride, pool_stride = block_strides(stride, style)
         self.pool_first = pool_first
-        self.entry = ConvNorm(in_channels, planes, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
+        self.entry = ConvModule(in_channels, planes, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
         self.attend = _split_attention_layer()(planes, planes, 3, padding=dilation, dilation=dilation, radix=radix,
                                                reduction_factor=reduction_factor, norm_cfg=norm_cfg,
                                                conv_cfg={'type': 'TGC', 'num_blocks': conv_blocks})
         self.pool = nn.AvgPool2d(3, pool_stride, padding=1) if pool_stride > 1 else nn.Identity()
-        self.exit = ConvNorm(planes, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
+        self.exit = ConvModule(planes, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
         self.shortcut = build_shortcut(in_channels, out_channels, stride, 1, avg_down, norm_cfg)
         self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes, after_conv3=out_channels)
 

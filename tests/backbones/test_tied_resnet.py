@@ -75,7 +75,7 @@ def test_weights_of_one_block():
     assert block.exit.conv.weight.numel() == 40960
     assert sum(p.numel() for p in block.parameters() if p.dim() > 1) == 63440
     assert sum(p.numel() for p in block.parameters() if p.dim() == 1) == 1152
-    assert block.shortcut is None
+    assert isinstance(block.shortcut, nn.Identity)
 
 
 @pytest.mark.parametrize(('splits', 'base_width', 'expected'), [
@@ -345,7 +345,7 @@ def test_parts_that_the_backbone_lacks_are_left_alone():
 
 def test_log_says_once_that_nothing_is_pretrained(monkeypatch):
     said = []
-    monkeypatch.setattr('mmtied.backbones.staged_resnet.print_log', lambda message, **_: said.append(message))
+    monkeypatch.setattr('mmtied.backbones.resnet_base.print_log', lambda message, **_: said.append(message))
     model = tiny(frozen_stages=1)
     model.init_weights()
     model.init_weights()

@@ -11,8 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmtied.backbones.bottleneck import Bottleneck, block_strides, build_shortcut
-from mmtied.backbones.setting_names import check_names
-from mmtied.backbones.staged_resnet import StagedResNet
+from mmtied.backbones.resnet_base import StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
 
 
@@ -105,7 +104,6 @@ class GResNeXt(StagedResNet):
 
     def __init__(self, depth: int = 50, *, base_width: int = 128, groups: int | Sequence[int] | None = None, **staged) -> None:
         name = type(self).__name__
-        check_names(type(self), staged)
         check_positive(name, base_width=base_width)
         self._base_width = base_width
         self._groups = None

@@ -9,8 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmtied.backbones.bottleneck import BasicBlock, after_pool
-from mmtied.backbones.setting_names import check_names
-from mmtied.backbones.staged_resnet import StagedResNet
+from mmtied.backbones.resnet_base import StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
 from mmtied.related.shared_bases.blocks import PadShortcut
 
@@ -67,7 +66,7 @@ class IGCBlock(BasicBlock):
         cfgs = {'conv_cfg': conv_cfg, 'norm_cfg': norm_cfg}
         self.entry = ConvModule(in_channels, planes, 3, stride, dilation, dilation, **cfgs)
         self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, act_cfg=None, **cfgs)
-        self.shortcut = None
+        self.shortcut = nn.Identity()
         if identity and (stride != 1 or in_channels != planes):
             self.shortcut = _make_shortcut(in_channels, planes, stride, shortcut_groups, avg_down, norm_cfg)
         self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
@@ -137,7 +136,6 @@ class IGCNet(StagedResNet):
                  init_cfg: dict | list[dict] | None = None,
                  **staged) -> None:
         name = type(self).__name__
-        check_names(type(self), staged)
         check_positive(name, base_channels=base_channels)
         if shortcut_groups is not None:
             check_positive(name, shortcut_groups=shortcut_groups)

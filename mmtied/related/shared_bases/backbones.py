@@ -10,8 +10,7 @@ from torch import nn
 
 from mmtied.backbones.bottleneck import Bottleneck
 from mmtied.backbones.checkpoint import check_fits
-from mmtied.backbones.setting_names import check_names
-from mmtied.backbones.staged_resnet import STAGE_BLOCKS, StagedResNet
+from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet
 from mmtied.compat import require
 from mmtied.layers.blocks import check_not_negative, check_positive
 
@@ -78,7 +77,6 @@ class SharedResNet(StagedResNet):
                  unique_elements: int | None = None,
                  **staged) -> None:
         name = type(self).__name__
-        check_names(type(self), staged)
         if not isinstance(depth, int) or depth not in self.stage_blocks:  # first, as what else fits depends on it
             raise ValueError(f'{name}: depth={depth!r}, expected one of {", ".join(map(str, self.stage_blocks))}')
         self._basic = depth in BASIC_STAGE_BLOCKS

@@ -1,14 +1,17 @@
-"""What every residual backbone of the package shares: stem, stages, freezing, normalisation mode, outputs, plugins.
+"""Base class of the residual backbones: stem, stages, freezing, normalization mode, outputs, plugins, checkpoints.
 
-The conveniences and their names are those of mmdet's ResNet, so configs carry over; the class needs only mmengine and mmcv, and
-serves mmpretrain's classifiers as well.
+Settings carry the names of mmdet's ResNet, so configs carry over. The class needs only mmengine and mmcv, and also serves
+mmpretrain's classifiers.
 """
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
 
 import torch
+from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -16,45 +19,48 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.layers.blocks import check_positive, check_sequence
 
-from .block_plugins import check_registered, plugins_of_stage
-from .bottleneck import Bottleneck
+from .bottleneck import Bottleneck, check_registered, plugins_of_stage
 from .checkpoint import check_fits
-from .folded_norm import ConvNorm, runs_eagerly_on_cpu
-from .recomputed import recomputing
 
 #: Blocks in each stage, by depth.
 STAGE_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-#: Initialisation where init_cfg is None; it reaches tied convolutions too, through their parent class and their thin fan-out.
+#: Initialization where init_cfg is None; it reaches tied convolutions too, through their parent class and thin fan-out.
 DEFAULT_INIT = [
     {'type': 'Kaiming', 'layer': 'Conv2d'},
     {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
 ]
+#: The values of `memory_format`.
+MEMORY_FORMATS = {None: None, 'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 
 class StagedResNet(BaseModule):
-    """A stem and up to four stages of residual blocks; subclasses say what a block is.
+    """A stem and up to four stages of residual blocks; subclasses implement `make_block`.
 
     Args:
         depth: One of `stage_blocks`.
         in_channels: Channels of the image.
-        stem_channels: Channels of the stem; base_channels if None.
+        stem_channels: Channels of the stem; None is base_channels.
         base_channels: Base channels of the first stage; each stage doubles them.
         num_stages: Number of stages, 1 to 4.
         strides: Stride of the first block of each stage.
         dilations: Dilation of each stage.
         out_indices: Stages whose outputs are returned.
         style: 'pytorch' (the stride is in the 3x3 convolutions) or 'caffe' (in the first 1x1).
-        deep_stem: Three 3x3 convolutions in place of the 7x7 one.
-        avg_down: Average pooling in place of the stride in shortcuts.
-        frozen_stages: Freeze the stem and that many stages; 0 is the stem alone, -1 nothing.
+        deep_stem: Three 3x3 convolutions instead of the 7x7 one.
+        avg_down: Average pooling instead of a stride in shortcuts.
+        frozen_stages: Freeze the stem and that many stages; 0 freezes the stem alone, -1 nothing.
         conv_cfg: Convolution layer of the standard convolutions.
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
         norm_eval: Keep BatchNorm in evaluation mode while training.
         plugins: dict(cfg=..., stages=(bool, ...), position='after_conv1' | 'after_conv2' | 'after_conv3') each.
-        with_cp: Recompute activations in the backward pass to save memory.
-        zero_init_residual: Start each block as the identity, with zeros in its last normalisation.
+        with_cp: Save memory in training. True recomputes each block in the backward pass; 'norm' keeps the outputs of its
+            convolutions and recomputes only normalizations and activations (PyTorch 2.4 or newer).
+        zero_init_residual: Start each block as the identity, with zeros in its last normalization.
+        memory_format: Format inside the network: 'channels_last' or 'contiguous', which both return contiguous outputs, or None
+            to leave the format of the input alone.
         strict_checkpoint: Raise a ValueError for weights that do not fit, where mmengine would only warn.
-        init_cfg: Initialisation; None is Kaiming's for convolutions. Give dict(type='Pretrained', checkpoint=...) for weights.
+        init_cfg: Initialization; None is Kaiming's. Give dict(type='Pretrained', checkpoint=...) for weights.
+        **unknown: None are allowed; an unknown name raises a TypeError that suggests the nearest known one.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -62,14 +68,13 @@ class StagedResNet(BaseModule):
 
     Raises:
         ValueError: A setting that cannot be built; the message says what would work.
+        TypeError: An unknown setting.
     """
 
     #: Blocks in each stage, by depth.
     stage_blocks: Mapping[int, tuple[int, ...]] = STAGE_BLOCKS
     #: Output channels of a block as a multiple of its planes.
     expansion: int = Bottleneck.expansion
-    #: Whether the stages run in channels_last on the CPU, whatever the format of the input: where that was measured to be faster.
-    channels_last_on_cpu: bool = False
 
     def __init__(self,
                  depth: int = 50,
@@ -89,21 +94,29 @@ class StagedResNet(BaseModule):
                  norm_cfg: dict | None = None,
                  norm_eval: bool = False,
                  plugins: Sequence[dict] | None = None,
-                 with_cp: bool = False,
+                 with_cp: bool | str = False,
                  zero_init_residual: bool = True,
+                 memory_format: str | None = None,
                  strict_checkpoint: bool = True,
-                 init_cfg: dict | list[dict] | None = None) -> None:
+                 init_cfg: dict | list[dict] | None = None,
+                 **unknown) -> None:
         super().__init__(init_cfg or DEFAULT_INIT)
         name = type(self).__name__
+        reject_unknown(name, unknown, *(parent.__init__ for parent in type(self).__mro__ if issubclass(parent, StagedResNet)))
         sequences = {'strides': strides, 'dilations': dilations, 'out_indices': out_indices, 'plugins': plugins or []}
         for setting, values in sequences.items():
             check_sequence(name, setting, values)
         plugins = list(plugins or [])
-        check_positive(name, in_channels=in_channels, base_channels=base_channels, stem_channels=stem_channels or base_channels)
-        _check_choice(name, 'depth', depth, self.stage_blocks)
-        _check_choice(name, 'style', style, ('pytorch', 'caffe'))
-        _check_choice(name, 'num_stages', num_stages, range(1, len(self.stage_blocks[depth]) + 1))
-        _check_choice(name, 'frozen_stages', frozen_stages, range(-1, num_stages + 1))
+        stem_channels = stem_channels or base_channels
+        norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
+        check_positive(name, in_channels=in_channels, base_channels=base_channels, stem_channels=stem_channels)
+        check_choice(name, 'depth', depth, self.stage_blocks)
+        check_choice(name, 'style', style, ('pytorch', 'caffe'))
+        check_choice(name, 'num_stages', num_stages, range(1, len(self.stage_blocks[depth]) + 1))
+        check_choice(name, 'frozen_stages', frozen_stages, range(-1, num_stages + 1))
+        check_choice(name, 'with_cp', with_cp, (False, True, 'norm'))
+        check_choice(name, 'memory_format', memory_format, MEMORY_FORMATS)
+        check_registered(name, 'norm_cfg', norm_cfg)
         for setting, values in (('strides', strides), ('dilations', dilations)):
             if len(values) < num_stages:
                 raise ValueError(f'{name}: {setting}={tuple(values)} has {len(values)} values, expected one for each of the '
@@ -117,10 +130,8 @@ class StagedResNet(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.zero_init_residual = zero_init_residual
+        self.memory_format = memory_format
         self.strict_checkpoint = strict_checkpoint
-        stem_channels = stem_channels or base_channels
-        norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
-        check_registered(name, 'norm_cfg', norm_cfg)
 
         self.stem = self.make_stem(in_channels, stem_channels, deep_stem, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
@@ -150,11 +161,11 @@ class StagedResNet(BaseModule):
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
         """Build the layers before the pooling: one 7x7 convolution, or three 3x3 ones; cfgs are conv_cfg and norm_cfg."""
         if not deep:
-            return ConvNorm(in_channels, channels, 7, 2, 3, **cfgs)
+            return ConvModule(in_channels, channels, 7, 2, 3, **cfgs)
         return nn.Sequential(
-            ConvNorm(in_channels, channels // 2, 3, 2, 1, **cfgs),
-            ConvNorm(channels // 2, channels // 2, 3, 1, 1, **cfgs),
-            ConvNorm(channels // 2, channels, 3, 1, 1, **cfgs))
+            ConvModule(in_channels, channels // 2, 3, 2, 1, **cfgs),
+            ConvModule(channels // 2, channels // 2, 3, 1, 1, **cfgs),
+            ConvModule(channels // 2, channels, 3, 1, 1, **cfgs))
 
     def make_stage(self, blocks: list[dict]) -> nn.Module:
         """Build a stage, which iterates over its blocks, from the settings of each block for `make_block`."""
@@ -164,17 +175,39 @@ class StagedResNet(BaseModule):
     def make_block(self, **settings) -> Bottleneck:
         """Build one residual block from in_channels, planes, stride, dilation and the settings shared by all blocks."""
 
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of the stages in out_indices."""
+        if self.memory_format is not None:
+            x = x.contiguous(memory_format=MEMORY_FORMATS[self.memory_format])
+        x = self.maxpool(self.stem(x))
+        outputs = []
+        for stage, layer in enumerate(self.stage_names):
+            x = getattr(self, layer)(x)
+            if stage in self.out_indices:
+                outputs.append(x if self.memory_format is None else x.contiguous())
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> 'StagedResNet':
+        """Set training mode, but keep frozen stages (and BatchNorm if norm_eval) in evaluation mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
     def init_weights(self) -> None:
-        """Initialise; say once in the log when nothing pretrained is loaded, since mmdet's schedules expect that it is."""
+        """Initialize, and log once if no pretrained weights are loaded, because mmdet's schedules expect them."""
         first_time = not self.is_init
         super().init_weights()
         if not first_time or self._loads_pretrained():
             return
         name = type(self).__name__
-        print_log(f'{name}: no pretrained weights in init_cfg: random ones, unless load_from or resume brings others',
-                  logger='current')
+        print_log(f'{name}: no pretrained weights in init_cfg; the backbone starts from random weights unless load_from or '
+                  'resume loads others', logger='current')
         if self.frozen_stages >= 0:
-            print_log(f'{name}: frozen_stages={self.frozen_stages} freezes random weights unless load_from brings trained ones',
+            print_log(f'{name}: frozen_stages={self.frozen_stages} freezes random weights unless load_from loads trained ones',
                       logger='current', level=logging.WARNING)
         for layer in self.stage_names:
             for block in getattr(self, layer):
@@ -191,30 +224,6 @@ class StagedResNet(BaseModule):
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         return any(config.get('type') == 'Pretrained' for config in configs)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs of the stages in out_indices."""
-        converts = self.channels_last_on_cpu and x.stride(1) != 1 and runs_eagerly_on_cpu(x)
-        if converts:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with recomputing():
-            x = self.maxpool(self.stem(x))
-        outputs = []
-        for stage, layer in enumerate(self.stage_names):
-            x = getattr(self, layer)(x)
-            if stage in self.out_indices:
-                outputs.append(x.contiguous() if converts else x)
-        return tuple(outputs)
-
-    def train(self, mode: bool = True) -> 'StagedResNet':
-        """Set training mode, with frozen stages (and BatchNorm if norm_eval) kept in evaluation mode."""
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:
             return
@@ -223,6 +232,26 @@ class StagedResNet(BaseModule):
             part.requires_grad_(False)
 
 
-def _check_choice(backbone: str, setting: str, value: object, choices: Sequence) -> None:
+def reject_unknown(backbone: str, unknown: Mapping[str, object], *builders: Callable) -> None:
+    """Raise a TypeError for settings that a backbone does not take, with the nearest name that it does take.
+
+    Args:
+        backbone: Name of the backbone, which starts the message.
+        unknown: The settings that were not recognized, by name.
+        builders: Constructors and functions whose arguments are the known settings.
+
+    Example:
+        >>> reject_unknown('TiedResNet', {'norm_evl': True}, StagedResNet.__init__)
+        Traceback (most recent call last):
+        TypeError: TiedResNet: unexpected argument norm_evl; did you mean norm_eval?
+    """
+    known = [name for builder in builders for name in signature(builder).parameters]
+    for name in unknown:
+        nearest = get_close_matches(name, known, n=1)
+        raise TypeError(f'{backbone}: unexpected argument {name}' + (f'; did you mean {nearest[0]}?' if nearest else ''))
+
+
+def check_choice(backbone: str, setting: str, value: object, choices: Sequence) -> None:
+    """Raise a ValueError for a setting whose value is not among the choices."""
     if isinstance(value, (list, dict)) or value not in choices:
         raise ValueError(f'{backbone}: {setting}={value!r}, expected one of {", ".join(map(repr, choices))}')
