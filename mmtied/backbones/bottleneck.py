@@ -172,7 +172,8 @@ def tied(num_blocks: int) -> dict:
     return {'type': 'TBC', 'num_blocks': num_blocks}
 
 
-def build_shortcut(in_channels: int, out_channels: int, stride: int, num_blocks: int, avg_down: bool, norm_cfg: dict) -> nn.Module:
+def build_shortcut(in_channels: int, out_channels: int, stride: int, num_blocks: int, avg_down: bool,
+                   norm_cfg: dict) -> nn.Module:
     """Build the projection shortcut (a 1x1 TBC) of the first block of a stage, or an Identity where the shapes agree."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
