@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Write files and folders atomically: whole, or not at all."""
 
 import os
 import tempfile
@@ -11,8 +11,8 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path`, which takes the place of `path` when the block ends without an error.
 
-    The temporary name keeps the suffix, so writers that choose a format by suffix work. On an error the temporary file is
-    removed and whatever stood at `path` stays as it was. Parent folders are made.
+    The temporary name keeps the suffix, for writers that choose a format by it. On an error the temporary file is removed and
+    `path` stays as it was. Missing parent folders are created.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -38,10 +38,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, which takes the place of `path` when the block ends without an error.
 
-    On an error the temporary folder is removed and whatever stood at `path` stays as it was. Parent folders are made.
+    On an error the temporary folder is removed and `path` stays as it was. Missing parent folders are created.
 
     Args:
-        path: The folder to make. It may exist when it is empty.
+        path: Folder to create. It may exist if it is empty.
         overwrite: Replace a folder that is not empty.
 
     Raises:
@@ -69,7 +69,7 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """Return the umask of the process, which can only be read by setting it."""
     umask = os.umask(0)
     os.umask(umask)
     return umask

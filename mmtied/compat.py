@@ -1,4 +1,4 @@
-"""The one place that knows both OpenMMLab families.
+"""Find and name OpenMMLab's packages, and look through mmengine's wrappers.
 
 The maintained forks (onedl-*) and the upstream packages install under the same import names, so only the advice differs.
 """
@@ -12,22 +12,21 @@ _INSTALL = {
     'mmpretrain': 'onedl-mmpretrain==1.3.6 (or mmpretrain==1.2.0)',
 }
 
-
-#: Ends every advice about OpenMMLab's packages.
+#: End of every advice about OpenMMLab's packages.
 MAKE_ADVICE = ', or run make setup in the repository, which installs everything'
 
 
 def is_installed(*packages: str) -> bool:
-    """Whether every one of the named top-level packages can be imported; imports none of them."""
+    """Return True if all the named top-level packages can be imported, without importing them."""
     return all(find_spec(package) is not None for package in packages)
 
 
 def require(package: str, purpose: str) -> None:
-    """Raise an ImportError with the command that helps when an OpenMMLab package is missing.
+    """Raise an ImportError with an install command when a package is missing.
 
     Args:
-        package: Import name: mmengine, mmcv, mmdet or mmpretrain.
-        purpose: What needs it, as the start of the message, for example ``'TiedResNet'``.
+        package: Import name, such as mmengine, mmcv, mmdet or mmpretrain.
+        purpose: What needs the package, as the start of the message, for example ``'TiedResNet'``.
 
     Raises:
         ImportError: The package is not installed.
@@ -35,3 +34,13 @@ def require(package: str, purpose: str) -> None:
     if not is_installed(package):
         raise ImportError(f'{purpose} needs {package}, which is not installed: pip install {_INSTALL.get(package, package)}'
                           f'{MAKE_ADVICE if package in _INSTALL else ""}')
+
+
+def unwrap_model(model):
+    """Return the model inside a wrapper for distributed training, or the model itself.
+
+    Args:
+        model: The `torch.nn.Module` of a Runner.
+    """
+    from mmengine.model import is_model_wrapper
+    return model.module if is_model_wrapper(model) else model

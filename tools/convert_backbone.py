@@ -1,12 +1,11 @@
 #!/usr/bin/env python
-"""Make a trained classifier's backbone a detector's: tools/train.py DETECTOR_CONFIG --backbone-checkpoint OUT."""
+"""Convert a trained classifier into weights for a detector: tools/train.py DETECTOR_CONFIG --backbone-checkpoint OUT."""
 
 import argparse
 
-from mmtied.cli import user_errors
-
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('classifier', help='checkpoint that tools/train.py wrote for a config in configs/imagenet')
     parser.add_argument('out', help="file for the backbone's weights; one that exists is replaced")
@@ -14,13 +13,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Convert, and say what was kept and dropped."""
+    """Convert, and print what was kept and dropped."""
+    args = parse_args()
+    from mmtied.cli import user_errors
     with user_errors():
-        args = parse_args()
-        from mmtied.launch.convert import convert_backbone
-        conversion = convert_backbone(args.classifier, args.out)
-        weights, dropped = conversion.weights, conversion.dropped
-        millions = sum(value.numel() for value in weights.values()) / 1e6
+        from mmtied.launch.checkpoints import convert_backbone
+        kept, dropped = convert_backbone(args.classifier, args.out)
+        weights = [value for key, value in kept.items() if not key.endswith('num_batches_tracked')]
+        millions = sum(value.numel() for value in weights) / 1e6
         print(f'{args.out}: kept {len(weights)} tensors of the backbone, {millions:.2f}M values')
         print(f'dropped {len(dropped)} tensors of {args.classifier}: {", ".join(dropped) or "none"}')
 

@@ -1,32 +1,37 @@
 #!/usr/bin/env python
-"""Write a trained model in the form it should run in: normalisations folded, tied layers as plain convolutions.
+"""Write a trained model for inference: normalisations folded, tied layers as plain convolutions.
 
-Of a classifier that is all of it, of a detector its backbone and neck; mean and deviation of images are not in the file.
+The file holds a whole classifier, or the backbone and neck of a detector. Normalising images by mean and deviation stays outside.
 """
 
 import argparse
 
-from mmtied.cli import user_errors
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
+    parser.add_argument('checkpoint', help='checkpoint of the trained model')
+    parser.add_argument('out', help='file to write; one that exists is replaced')
+    parser.add_argument('--format', choices=['torchscript', 'onnx', 'state'], default='torchscript',
+                        help="'state' is a state_dict, for what mmtied.surgery.deploy returns (default: %(default)s)")
+    parser.add_argument('--shape', type=int, nargs=2, default=(224, 224), metavar=('H', 'W'),
+                        help='size of the images that the file is made and compared with (default: 224 224)')
+    parser.add_argument('--batch', type=int, default=1, help='number of these images (default: %(default)s)')
+    parser.add_argument('--backbone-only', action='store_true', help="leave out neck and classifier's head")
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
+                        help='override settings of the config, for example model.backbone.frozen_stages=-1')
+    return parser.parse_args()
 
 
 def main() -> None:
     """Deploy, compare, write, and print what changed."""
+    args = parse_args()
+    from mmtied.cli import user_errors
     with user_errors():
-        from mmtied.launch import arguments, config
-        from mmtied.launch.deploy import FORMATS, write_deployed
-        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
-        parser.add_argument('checkpoint', help='checkpoint of the trained model')
-        parser.add_argument('out', help='file to write; one that exists is replaced')
-        parser.add_argument('--format', choices=FORMATS, default='torchscript',
-                            help="'state' is a state_dict, for what mmtied.surgery.deploy returns (default: %(default)s)")
-        parser.add_argument('--shape', type=int, nargs=2, default=(224, 224), metavar=('H', 'W'),
-                            help='size of the images that the file is made and compared with (default: 224 224)')
-        parser.add_argument('--batch', type=int, default=1, help='number of these images (default: %(default)s)')
-        parser.add_argument('--backbone-only', action='store_true', help="leave out neck and classifier's head")
-        arguments.add_cfg_options(parser)
-        args = parser.parse_args()
-        cfg = config.load_config(args.config, args.cfg_options)
+        from mmtied.launch.config import load_config
+        from mmtied.launch.deploy import write_deployed
+        cfg = load_config(args.config, args.cfg_options)
         done = write_deployed(cfg, args.checkpoint, args.out, args.format, args.shape, args.batch, args.backbone_only)
         print(f'{args.out}: {" and ".join(done.parts)} as {args.format}')
         for name in ('parameters', 'modules'):

@@ -1,44 +1,43 @@
+#!/usr/bin/env python
 """Make a data set of occluded shapes in COCO's layout; docs/occluded_shapes.md shows what is in it."""
 
 import argparse
 import json
+import os
 from pathlib import Path
-
-import numpy as np
-
-from mmtied.cli import user_errors
-from mmtied.datasets import RATIO_EDGES, make_occluded_shapes
 
 
 def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('out', type=Path, help='folder to make: train2017/, val2017/, annotations/')
+    parser.add_argument('out', type=Path, help='folder to create: train2017/, val2017/, annotations/')
     parser.add_argument('--images', type=int, default=500, help='number of training images (default: 500)')
     parser.add_argument('--val-images', type=int,
-                        help='number of validation images (default: a fifth of those, at least 10)')
+                        help='number of validation images (default: a fifth of the training images, at least 10)')
     parser.add_argument('--seed', type=int, default=0,
                         help='the same seed and options give the same bytes (default: %(default)s)')
     parser.add_argument('--size', type=int, default=160,
                         help='height and width of the images in pixels (default: %(default)s)')
-    parser.add_argument('--objects', type=int, nargs=2, default=(3, 8), metavar=('FEWEST', 'MOST'),
-                        help='objects in an image (default: 3 8)')
+    parser.add_argument('--objects', type=int, nargs=2, default=(3, 8), metavar=('MIN', 'MAX'),
+                        help='number of objects in an image (default: 3 8)')
     parser.add_argument('--ratio-edges', type=float, nargs='+', metavar='R',
-                        help='edges of the buckets of occlusion ratios above 0 (default: 0 0.1 ... 0.9)')
+                        help='bucket edges for occlusion ratios above 0 (default: 0 0.1 ... 0.9)')
     parser.add_argument('--ratio-weights', type=float, nargs='+', metavar='W',
                         help='a weight for each bucket (default: its width, that is, uniform)')
     parser.add_argument('--zero-share', type=float, default=0.1,
-                        help='share of the images with r = 0 (default: %(default)s)')
+                        help='share of images with r = 0 (default: %(default)s)')
     parser.add_argument('--tolerance', type=float, default=0.005,
-                        help='how far r may be from the one drawn for an image (default: %(default)s)')
+                        help="largest difference between an image's r and its target (default: %(default)s)")
     parser.add_argument('--min-visible', type=float, default=0.25,
-                        help='least share of a shape that shows (default: %(default)s)')
-    parser.add_argument('--workers', type=int, help='number of processes (default: one for each processor)')
-    parser.add_argument('--overwrite', action='store_true', help='replace a data set that this tool made before')
+                        help='smallest visible share of a shape (default: %(default)s)')
+    parser.add_argument('--workers', type=int, help='number of processes (default: the number of processors)')
+    parser.add_argument('--overwrite', action='store_true', help='replace a data set that this tool made')
     return parser.parse_args()
 
 
 def histogram(annotation_path: Path, edges: tuple[float, ...]) -> str:
-    """How many images have r = 0 and how many lie in each bucket, in one line."""
+    """Return one line with the number of images with r = 0, and in each bucket above."""
+    import numpy as np
     ratios = np.array([image['occlusion_ratio'] for image in json.loads(annotation_path.read_text())['images']])
     counts = np.histogram(ratios[ratios > 0], bins=edges)[0]
     names = [f'{"[" if lower else "("}{lower:g}, {upper:g})' for lower, upper in zip(edges, edges[1:], strict=False)]
@@ -47,8 +46,12 @@ def histogram(annotation_path: Path, edges: tuple[float, ...]) -> str:
 
 
 def main() -> None:
+    """Make the data set, and print its histogram of occlusion ratios."""
+    args = parse_args()
+    os.environ.setdefault('MMTIED_REGISTER', '0')  # no model is needed
+    from mmtied.cli import user_errors
     with user_errors():
-        args = parse_args()
+        from mmtied.datasets import RATIO_EDGES, make_occluded_shapes
         edges = tuple(args.ratio_edges or RATIO_EDGES)
         paths = make_occluded_shapes(
             args.out, num_images=args.images, num_val_images=args.val_images, seed=args.seed, size=args.size,

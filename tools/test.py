@@ -1,36 +1,49 @@
 #!/usr/bin/env python
 """Evaluate a checkpoint with an mmtied, mmdet or mmpretrain config."""
 
-from mmtied.cli import user_errors
+import argparse
+import os
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help="where results go; default work_dirs/<config's name>")
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', metavar='DIR', help='write images with predictions into work_dir/timestamp/DIR')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show leaves each image on the screen')
+    parser.add_argument('--tta', action='store_true', help="test time augmentation, as the config's tta_model says")
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
+                        help="override settings of the config, for example model.test_cfg.score_thr=0.1 'data.list=[a,b]'")
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def main() -> None:
     """Build a Runner from the config and the command line, and test."""
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    from mmtied.cli import user_errors
     with user_errors():
-        from mmtied.launch import arguments, config, data, predictions, runner, weights
-        parser = arguments.make_parser(__doc__)
-        parser.add_argument('checkpoint', help='checkpoint file')
-        parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
-        parser.add_argument('--show', action='store_true', help='show predictions in a window')
-        parser.add_argument('--show-dir', metavar='DIR', help='write images with predictions into work_dir/timestamp/DIR')
-        parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show leaves each image on the screen')
-        parser.add_argument('--tta', action='store_true', help="test time augmentation, as the config's tta_model says")
-        args = arguments.parse(parser)
-
+        from mmtied.launch import checkpoints, config, data, runner
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.work_dir
-        weights.check_checkpoint(args.checkpoint, 'checkpoint')
+        checkpoints.check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
         if args.show or args.show_dir:
-            predictions.draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
+            config.draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
         if args.tta:
-            predictions.use_tta(cfg)
-        dump = predictions.dump_metric(cfg, args.out) if args.out else None
+            config.use_tta(cfg)
+        dump = runner.dump_metric(cfg, args.out) if args.out else None
         data.check_data_files(cfg, 'test')
         running = runner.build_runner(cfg)
         if not args.tta:
-            weights.check_model(running.model, args.checkpoint)
+            checkpoints.check_model(running.model, args.checkpoint)
         runner.prepare_testing(running)
         if dump is not None:
             running.test_evaluator.metrics.append(dump)

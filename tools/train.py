@@ -1,23 +1,36 @@
 #!/usr/bin/env python
 """Train a model from an mmtied, mmdet or mmpretrain config."""
 
-from mmtied.cli import user_errors
+import argparse
+import os
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
+    parser.add_argument('--work-dir', help="where results go; default work_dirs/<config's name>")
+    parser.add_argument('--backbone-checkpoint', metavar='FILE',
+                        help="trained weights for the detector's backbone; stage 1 and BatchNorm are then frozen as in mmdet")
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='FILE',
+                        help='resume from a checkpoint, or without a value from the latest one in the work_dir')
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
+                        help="override settings of the config, for example train_cfg.max_epochs=1 'data.list=[a,b]'")
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def main() -> None:
     """Build a Runner from the config and the command line, and train."""
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    from mmtied.cli import user_errors
     with user_errors():
-        from mmtied.launch import arguments, config, data, runner, weights
-        parser = arguments.make_parser(__doc__)
-        parser.add_argument('--backbone-checkpoint', metavar='FILE',
-                            help="trained weights for the detector's backbone; stage 1 and BatchNorm are then frozen as in mmdet")
-        parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
-        parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-        parser.add_argument('--resume', nargs='?', const='auto', metavar='FILE',
-                            help='resume from a checkpoint, or without a value from the latest one in the work_dir')
-        parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
-        args = arguments.parse(parser)
-
+        from mmtied.launch import checkpoints, config, data, runner
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.work_dir
@@ -30,12 +43,12 @@ def main() -> None:
         if args.resume:
             config.use_resume(cfg, args.resume)
         if args.backbone_checkpoint:
-            weights.use_backbone_checkpoint(cfg, args.backbone_checkpoint)
-        weights.check_initial_weights(cfg)
+            checkpoints.use_backbone_checkpoint(cfg, args.backbone_checkpoint)
+        checkpoints.check_initial_weights(cfg)
         data.check_data_files(cfg, 'train', 'val')
         running = runner.build_runner(cfg)
         if args.backbone_checkpoint:
-            weights.check_backbone(running.model, args.backbone_checkpoint)
+            checkpoints.check_backbone(running.model, args.backbone_checkpoint)
         runner.prepare_training(running)
         data.check_classes(running)
     with user_errors(only_own=True):

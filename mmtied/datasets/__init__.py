@@ -1,4 +1,4 @@
-"""Data sets that ship as code; nothing here needs torch or mmdet."""
+"""Data sets made by code. Nothing here needs torch or mmdet."""
 
 from .occluded_shapes import RATIO_EDGES, make_occluded_shapes
 from .shapes import CATEGORIES

@@ -1,18 +1,56 @@
-"""From a layout to the pixels of an image."""
+"""Paint a layout: a texture family for each category, a cloudy background, light and shadows.
+
+A texture is a function of the coordinates u and v, in periods of the texture from the centre of the shape, that returns True
+where the second of its two colours goes.
+"""
+
+import colorsys
 
 import cv2
 import numpy as np
 
-from .occlusion_layout import Layout
-from .textures import draw_background, draw_texture
+from .layout import Layout
+from .shapes import SUPERSAMPLE
+
+
+def _fraction(values: np.ndarray) -> np.ndarray:
+    return values - np.floor(values)
+
+
+def _dots(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.hypot(_fraction(u) - 0.5, _fraction(v) - 0.5) < 0.32
+
+
+def _checks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5)
+
+
+def _stripes(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return _fraction(u) < 0.5
+
+
+def _zigzag(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return _fraction(u + np.abs(_fraction(v) - 0.5)) < 0.5
+
+
+def _rays(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return _fraction(np.arctan2(v, u) * (5 / np.pi)) < 0.5
+
+
+def _lattice(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.minimum(_fraction(u), _fraction(v)) < 0.28
+
+
+#: Texture of each category.
+TEXTURES = {'circle': _dots, 'square': _checks, 'triangle': _stripes, 'star': _zigzag, 'ring': _rays, 'cross': _lattice}
 
 
 def paint(rng: np.random.Generator, layout: Layout) -> np.ndarray:
-    """Paint a layout: textured shapes with a dark rim, each casting a soft shadow on what lies behind it.
+    """Paint textured shapes with a dark rim, each casting a soft shadow on what lies behind it.
 
     Args:
-        rng: Source of colours, textures, light and noise.
-        layout: The shapes and their places.
+        rng: Random generator for colours, textures, light and noise.
+        layout: Shapes and their positions.
 
     Returns:
         RGB image, uint8, shape (size, size, 3).
@@ -37,8 +75,42 @@ def paint(rng: np.random.Generator, layout: Layout) -> np.ndarray:
     return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
 
 
+def draw_texture(rng: np.random.Generator, category: str, height: int, width: int, period: float) -> np.ndarray:
+    """Draw the texture of a category in two random colours and at a random angle.
+
+    Args:
+        rng: Random generator for the colours, the angle and the period.
+        category: One of `mmtied.datasets.CATEGORIES`.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        period: Mean period of the texture in pixels; it varies by a factor of 0.8 to 1.25.
+
+    Returns:
+        RGB values in [0, 1], float32, shape (height, width, 3).
+    """
+    angle = rng.uniform(0, 2 * np.pi)
+    period *= rng.uniform(0.8, 1.25)
+    ys = (np.arange(height * SUPERSAMPLE) + 0.5) / SUPERSAMPLE - height / 2
+    xs = (np.arange(width * SUPERSAMPLE) + 0.5) / SUPERSAMPLE - width / 2
+    u = (np.cos(angle) * xs[None, :] + np.sin(angle) * ys[:, None]) / period
+    v = (np.cos(angle) * ys[:, None] - np.sin(angle) * xs[None, :]) / period
+    second = cv2.resize(TEXTURES[category](u, v).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    main_colour, second_colour = _colour_pair(rng)
+    return main_colour + second[..., None] * (second_colour - main_colour)
+
+
+def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw a dull, cloudy background: RGB values in [0, 1], float32, shape (size, size, 3)."""
+    clouds = sum(_smooth_noise(rng, cells, size) / cells**0.7 for cells in (3, 6, 12, 40))
+    clouds = 0.5 + 0.22 * clouds[..., None] / clouds.std()
+    hue = rng.uniform()
+    dark, light = (_rgb(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.05, 0.25), value)
+                   for value in (rng.uniform(0.25, 0.45), rng.uniform(0.6, 0.85)))
+    return dark + np.clip(clouds, 0, 1) * (light - dark)
+
+
 def _shading(height: int, width: int, to_light: np.ndarray) -> np.ndarray:
-    """Brighter on the side of the light, darker on the other, (height, width)."""
+    """Return factors above one on the lit side and below one on the other, (height, width)."""
     ys, xs = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
     return 1 + 0.16 * (to_light[0] * xs[None, :] + to_light[1] * ys[:, None]).astype(np.float32)
 
@@ -46,3 +118,22 @@ def _shading(height: int, width: int, to_light: np.ndarray) -> np.ndarray:
 def _shadow(coverage: np.ndarray, shift: np.ndarray, sigma: float) -> np.ndarray:
     moved = cv2.warpAffine(coverage, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), coverage.shape[::-1])
     return cv2.GaussianBlur(moved, (0, 0), sigma)
+
+
+def _smooth_noise(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
+    coarse = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _colour_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a strong colour, and a lighter or darker one of another hue."""
+    hue = rng.uniform()
+    strong = _rgb(hue, rng.uniform(0.65, 0.95), rng.uniform(0.65, 0.95))
+    other_hue = hue + rng.uniform(0.08, 0.5)
+    if rng.uniform() < 0.6:
+        return strong, _rgb(other_hue, rng.uniform(0.05, 0.3), rng.uniform(0.9, 1.0))
+    return strong, _rgb(other_hue, rng.uniform(0.4, 0.9), rng.uniform(0.12, 0.3))
+
+
+def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), dtype=np.float32)

@@ -1,14 +1,14 @@
-"""The outlines of the six categories, drawn as masks."""
+"""Draw the outlines of the six categories as masks."""
 
 import cv2
 import numpy as np
 
-#: Side of the fine grid's cells, as a share of a pixel: outlines and textures are drawn this many times larger.
+#: Outlines and textures are drawn this many times larger, and then averaged.
 SUPERSAMPLE = 4
 
 
 def _around(radii: np.ndarray | float, num: int) -> np.ndarray:
-    """Points at equal angles around the origin, (num, 2), the first one straight up."""
+    """Return points at equal angles around the origin, (num, 2), starting straight up."""
     angles = np.arange(num) * (2 * np.pi / num) - np.pi / 2
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.broadcast_to(radii, num)[:, None]
 
@@ -38,12 +38,12 @@ def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
 
     Args:
         category: One of `CATEGORIES`.
-        side: Longer side of the shape's bounding box after turning, in pixels, at least 1.
-        angle: How far the shape is turned, in radians.
+        side: Longer side of the bounding box after rotation, in pixels, at least 1.
+        angle: Angle of rotation in radians.
 
     Returns:
-        How much of each pixel the shape covers, float32 in [0, 1], shape (height, width): the bounding box, no more. A pixel
-        belongs to the shape's mask where this is at least 0.5.
+        Covered share of each pixel of the bounding box, float32 in [0, 1], shape (height, width). The shape's mask is where this
+        is at least 0.5.
 
     Example:
         >>> coverage = draw_shape('square', 40, angle=np.pi / 4)
@@ -58,7 +58,7 @@ def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
     width, height = np.maximum(np.rint(extent * scale / SUPERSAMPLE).astype(int), 1)
 
     fine = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE), dtype=np.float32)
-    shift = 4  # cv2 takes fixed-point corners: so many bits behind the point; a corner at 0 is the first pixel's centre
+    shift = 4  # fractional bits of cv2's fixed-point corners; a corner at 0 is the first pixel's centre
     corners = [np.rint(((polygon - low) * scale - 0.5) * 2**shift).astype(np.int32) for polygon in polygons]
     cv2.fillPoly(fine, corners, 1.0, shift=shift)
     return cv2.resize(fine, (int(width), int(height)), interpolation=cv2.INTER_AREA)

@@ -1,1 +1,5 @@
-"""What tools/train.py and tools/test.py do before and around mmengine's Runner."""
+"""Everything that the tools need around mmengine's Runner: configs, checkpoints, data and deployment."""
+
+from mmtied.compat import require
+
+require('mmengine', 'mmtied.launch')

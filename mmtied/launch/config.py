@@ -1,39 +1,42 @@
-"""Load a config of mmtied, mmdet or mmpretrain and apply the command line to it."""
+"""Load a config of mmtied, mmdet or mmpretrain, and apply the command line to it."""
 
-from collections.abc import Callable
+import argparse
+import re
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 
 from mmtied.compat import require
 
-from .weights import check_checkpoint
+from .checkpoints import check_checkpoint
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-#: mmpretrain's own tools set these; its base configs rely on it.
+#: mmpretrain's own tools set these, and its base configs rely on it.
 _MMPRETRAIN_DATALOADER = {'pin_memory': True, 'persistent_workers': True, 'collate_fn': {'type': 'default_collate'}}
+#: dict(...) or {key: ...}, alone or in a list.
+_DICT = re.compile(r"""[=\[(,]\s*(dict\s*\(|\{\s*['"]?\w+['"]?\s*:)""")
 
 
-def load_config(name: str, options: dict | None = None) -> Config:
-    """Read a config file, or one inside an installed package, and merge options into it.
+def load_config(name: str, options: dict | Sequence[str] | None = None) -> Config:
+    """Load a config file, or one inside an installed package, and merge options into it.
 
     Args:
-        name: Path of a .py config, or ``package::path`` for one that a package ships, for example
+        name: Path of a .py config, or ``package::path`` for a config that a package ships, such as
             ``mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py``.
-        options: Values to override, as from ``--cfg-options``.
+        options: Values to override, as a dict or as the KEY=VALUE words of ``--cfg-options``.
 
     Returns:
-        The config, complete enough to build a Runner from. Without a `work_dir` in it, ``work_dirs/<config's name>`` is set.
+        A config that a Runner can be built from. Its `work_dir` defaults to ``work_dirs/<name of the config>``.
 
     Raises:
-        ValueError: No such file, or not a Python config.
+        ValueError: The file is missing or not a config, or an option does not fit.
     """
     if '::' in name:
-        package = name.partition('::')[0]
-        require(package, f'the config {name}')
-        cfg = _read(name, lambda: Config.fromstring(f'_base_ = {_shipped(name)!r}', file_format='.py'))
+        require(name.partition('::')[0], f'the config {name}')
+        cfg = _read(name, lambda: Config.fromstring(f'_base_ = {_base(name)!r}', file_format='.py'))
     else:
         if not Path(name).is_file():
             raise ValueError(f'config {name} not found; give a .py file such as configs/mask_rcnn_tiedr50_2x.py, or '
@@ -44,14 +47,39 @@ def load_config(name: str, options: dict | None = None) -> Config:
     if 'model' not in cfg:
         raise ValueError(f'config {name} has no model; is it a base config?')
     if options:
-        _merge(cfg, options)
+        _merge(cfg, options if isinstance(options, dict) else parse_options(options))
     if cfg.get('default_scope') == 'mmpretrain':
         require('mmpretrain', f'the config {name}')
-        _complete_mmpretrain_dataloaders(cfg)
-    _keep_only_workers_that_there_are(cfg)
+    for key in _DATALOADERS:
+        if cfg.get(key):
+            _complete_dataloader(cfg, key)
     if cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(name.split('::')[-1]).stem)
     return cfg
+
+
+def parse_options(words: Sequence[str]) -> dict[str, object]:
+    """Parse the KEY=VALUE words of ``--cfg-options``, with mmengine's syntax for values.
+
+    Raises:
+        ValueError: A word has no '=', a value is a dict, or brackets do not pair.
+
+    Example:
+        >>> parse_options(['train_cfg.max_epochs=1', 'model.neck.in_channels=[64,128]'])
+        {'train_cfg.max_epochs': 1, 'model.neck.in_channels': [64, 128]}
+    """
+    for word in words:
+        if '=' not in word:
+            raise ValueError(f'--cfg-options {word}: expected KEY=VALUE, for example train_cfg.max_epochs=1')
+        if _DICT.search(word):
+            raise ValueError(f'--cfg-options {word}: dicts cannot be given on the command line; set their values one by one, as '
+                             'model.backbone.depth=101, or write a config file with _base_ = the config')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('options', nargs='+', action=DictAction)
+    try:
+        return parser.parse_args(['--', *words]).options
+    except (AssertionError, RecursionError) as error:  # unpaired brackets, or commas in words with brackets
+        raise ValueError(f'--cfg-options {" ".join(words)}: expected numbers, words or lists such as [1,2]') from error
 
 
 def use_amp(cfg: Config) -> None:
@@ -70,7 +98,7 @@ def use_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate with the batch size.
 
     Raises:
-        ValueError: The config does not say for which batch size its learning rate was made.
+        ValueError: The config does not say which batch size its learning rate is for.
     """
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise ValueError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config, which has none')
@@ -78,10 +106,10 @@ def use_auto_scale_lr(cfg: Config) -> None:
 
 
 def use_resume(cfg: Config, resume: str) -> None:
-    """Resume from a checkpoint, or from the latest one of the work_dir when `resume` is 'auto'.
+    """Resume from a checkpoint, or from the latest one in the work_dir if `resume` is 'auto'.
 
     Raises:
-        ValueError: No such checkpoint, or not a readable one.
+        ValueError: The checkpoint is missing or unreadable.
     """
     if resume != 'auto':
         check_checkpoint(resume, '--resume')
@@ -89,22 +117,61 @@ def use_resume(cfg: Config, resume: str) -> None:
     cfg.load_from = None if resume == 'auto' else resume
 
 
-def _shipped(name: str) -> str:
-    """What `_base_` must say for package::path; mmengine itself does not know mmtied's configs."""
+def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Switch the visualization hook of a config on.
+
+    Args:
+        cfg: A config of mmdet or mmpretrain.
+        show: Show images in a window.
+        show_dir: Folder below ``work_dir/timestamp`` to write images to, or None.
+        wait_time: Seconds that each image stays on the screen.
+
+    Raises:
+        ValueError: The config has no visualization hook.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise ValueError('--show and --show-dir need a visualization hook in default_hooks, for example '
+                         "dict(type='DetVisualizationHook')")
+    if cfg.get('default_scope') == 'mmpretrain':
+        hook.update(enable=True, show=show, wait_time=wait_time, out_dir=show_dir)
+    else:
+        hook.update(draw=True, show=show, wait_time=wait_time, test_out_dir=show_dir)
+
+
+def use_tta(cfg: Config) -> None:
+    """Test with augmentation, by the `tta_model` and `tta_pipeline` of a config.
+
+    Raises:
+        ValueError: The config has none.
+    """
+    missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+    if missing:
+        raise ValueError(f'--tta needs {" and ".join(missing)} in the config; mmdet has an example in '
+                         'mmdet::retinanet/retinanet_tta.py')
+    cfg.model = ConfigDict(deepcopy(cfg.tta_model), module=cfg.model)
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def _base(name: str) -> str:
+    """Return the `_base_` of package::path. mmengine finds the configs of OpenMMLab's packages, but not mmtied's."""
     package, _, path = name.partition('::')
     if package != 'mmtied':
         return name
-    inside, clone = Path(__file__).parents[1] / '.mim' / 'configs', Path(__file__).parents[2] / 'configs'
-    return str((inside if inside.is_dir() else clone) / path)
+    installed, clone = Path(__file__).parents[1] / '.mim' / 'configs', Path(__file__).parents[2] / 'configs'
+    return str((installed if installed.is_dir() else clone) / path)
 
 
 def _read(name: str, read: Callable[[], Config]) -> Config:
-    """Run a reader of configs, which are Python and can fail in any way."""
+    """Read a config, which is Python code and can fail in any way."""
     try:
         return read()
     except FileNotFoundError as error:
         missing = error.filename or str(error)
-        raise ValueError(f'config {name} cannot be read: no such file, or a _base_ that is none: {missing}') from error
+        raise ValueError(f'config {name} cannot be read: no such file, or a _base_ that does not exist: {missing}') from error
     except Exception as error:
         reason = f'{type(error).__name__}: {error}'
         if '_get_package_and_cfg_path' in reason:
@@ -114,7 +181,7 @@ def _read(name: str, read: Callable[[], Config]) -> Config:
 
 
 def _merge(cfg: Config, options: dict) -> None:
-    """Merge options, with an error that says what works in place of mmengine's advice for config files."""
+    """Merge options, with advice for the command line in place of mmengine's for config files."""
     try:
         cfg.merge_from_dict(options)
     except (TypeError, KeyError, AssertionError) as error:
@@ -124,16 +191,8 @@ def _merge(cfg: Config, options: dict) -> None:
         raise ValueError(f'--cfg-options: {reason}{advice}') from error
 
 
-def _complete_mmpretrain_dataloaders(cfg: Config) -> None:
-    for key in _DATALOADERS:
-        if cfg.get(key):
-            complete = ConfigDict(deepcopy(_MMPRETRAIN_DATALOADER))
-            complete.update(cfg[key])
-            cfg[key] = complete
-
-
-def _keep_only_workers_that_there_are(cfg: Config) -> None:
-    """Let num_workers=0 be enough to load data in the main process; torch refuses to keep workers that are not there."""
-    for key in _DATALOADERS:
-        if cfg.get(key) and cfg[key].get('num_workers', 0) == 0:
-            cfg[key].persistent_workers = False
+def _complete_dataloader(cfg: Config, key: str) -> None:
+    if cfg.get('default_scope') == 'mmpretrain':
+        cfg[key] = ConfigDict(deepcopy(_MMPRETRAIN_DATALOADER), **cfg[key])
+    if cfg[key].get('num_workers', 0) == 0:
+        cfg[key].persistent_workers = False  # torch refuses persistent workers where there are none

@@ -1,11 +1,12 @@
-"""Look for a config's data before anything is built, and say what to put where."""
+"""Check that the data of a config are there before anything is built, and say where they should be."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+
+from mmtied.compat import unwrap_model
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
                 'python tools/make_occluded_shapes.py data/occluded_shapes, then configs/demo/mask_rcnn_tiedr50_demo.py')
@@ -13,24 +14,24 @@ _SHAPES_ADVICE = 'Make it: python tools/make_occluded_shapes.py data/occluded_sh
 
 
 def check_data_files(cfg: Config, *splits: str) -> None:
-    """Raise a one-line error where annotation files or folders that a config names are not there.
+    """Check that the local annotation files and folders that a config names exist.
 
-    Only local files are looked for; a path with ``://`` and data sets without paths are left to the data set itself.
+    Paths with ``://`` and data sets without paths are left to the data set.
 
     Args:
         cfg: A config.
-        *splits: Which dataloaders and evaluators to check: 'train', 'val', 'test'.
+        *splits: Dataloaders and evaluators to check: 'train', 'val', 'test'.
 
     Raises:
-        ValueError: What is missing, of every data set the first, and what to do about it.
+        ValueError: Files are missing; names the first of each data set, and what to do.
     """
     missing, options = [], []
     for split in splits:
         dataloader = cfg.get(f'{split}_dataloader') or {}
         for key, dataset in _leaf_datasets(dataloader.get('dataset'), f'{split}_dataloader.dataset'):
-            paths = [path for path in _local_paths(dataset) if not path.exists()]
-            if paths:
-                missing.append((split, paths[0]))
+            path = next((path for path in _local_paths(dataset) if not path.exists()), None)
+            if path is not None:
+                missing.append((split, path))
                 options.append(f'{key}.data_root=...')
         for key, path in _evaluator_files(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
             if not path.exists():
@@ -42,9 +43,8 @@ def check_data_files(cfg: Config, *splits: str) -> None:
 
 
 def check_classes(runner: Runner) -> None:
-    """Raise a ValueError where a classifier of mmpretrain is built for another number of classes than its training data have."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    built = getattr(getattr(model, 'head', None), 'num_classes', None)
+    """Raise a ValueError where a classifier of mmpretrain has another number of classes than its training data."""
+    built = getattr(getattr(unwrap_model(runner.model), 'head', None), 'num_classes', None)
     classes = getattr(runner.train_dataloader.dataset, 'metainfo', {}).get('classes')
     if runner.cfg.get('default_scope') == 'mmpretrain' and built and classes and built != len(classes):
         raise ValueError(f'the data have {len(classes)} classes and model.head.num_classes is {built}; set it, and '
@@ -60,7 +60,7 @@ def _advice(path: Path, options: list[str]) -> str:
 
 
 def _leaf_datasets(dataset: dict | None, key: str) -> Iterator[tuple[str, dict]]:
-    """The data sets inside wrappers such as RepeatDataset, ClassBalancedDataset and ConcatDataset, with their keys."""
+    """Yield the data sets inside wrappers such as RepeatDataset and ConcatDataset, with their keys."""
     if not dataset:
         return
     if 'dataset' in dataset:
@@ -73,7 +73,7 @@ def _leaf_datasets(dataset: dict | None, key: str) -> Iterator[tuple[str, dict]]
 
 
 def _evaluator_files(evaluator: dict | list | None, key: str) -> Iterator[tuple[str, Path]]:
-    """The local annotation files that an evaluator, or each of several, reads by itself, with the evaluators' keys."""
+    """Yield the local annotation files that evaluators read themselves, with the evaluators' keys."""
     if isinstance(evaluator, list | tuple):
         for index, metric in enumerate(evaluator):
             yield from _evaluator_files(metric, f'{key}.{index}')
@@ -84,12 +84,12 @@ def _evaluator_files(evaluator: dict | list | None, key: str) -> Iterator[tuple[
 
 
 def _local_paths(dataset: dict) -> Iterator[Path]:
-    """The annotation file and the image folders of one data set; where it names none of them, its root."""
+    """Yield the annotation file and image folders of a data set, or its root if it names none."""
     root = dataset.get('data_root') or ''
     prefixes = dataset.get('data_prefix') or {}
     prefixes = [prefixes] if isinstance(prefixes, str) else list(prefixes.values())
     if not any(prefixes) and dataset.get('split') and 'ImageNet' in str(dataset.get('type')):
-        prefixes = [dataset['split']]  # the folder of that name
+        prefixes = [dataset['split']]  # ImageNet's folders are named for the splits
     names = [dataset.get('ann_file') or '', *prefixes]
     for name in [name for name in names if isinstance(name, str) and name] or ['']:
         path = str(Path(root) / name) if '://' not in root + name else ''

@@ -1,8 +1,8 @@
-"""Write the deployed form of what can run alone in a trained model: a classifier, or a detector's backbone and neck."""
+"""Write the deployed form of a classifier, or of a detector's backbone and neck, to a file."""
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +16,23 @@ from mmtied.compat import require
 from mmtied.layers.blocks import check_positive
 from mmtied.surgery import deploy
 
-from .weights import check_checkpoint, check_model, read_state_dict
+from .checkpoints import check_checkpoint, check_model, check_target, read_state_dict
 
 FORMATS = ('torchscript', 'onnx', 'state')
-#: How far outputs may be from the model's, in units of the largest output where that is above one.
+#: Largest allowed difference of outputs, relative to the largest output where that is above one.
 TOLERANCE = 1e-4
 
 
 class Deployment(NamedTuple):
-    """What was written: its parts, its counts before and after, and how far its outputs are from the model's."""
+    """Report of what was written.
+
+    Attributes:
+        parts: Names of the model's parts in the file.
+        parameters: Number of parameters before and after.
+        modules: Number of modules before and after.
+        difference: Largest difference from the model's outputs.
+        largest_output: Largest output of the level where the difference is.
+    """
 
     parts: list[str]
     parameters: tuple[int, int]
@@ -35,45 +43,41 @@ class Deployment(NamedTuple):
 
 def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file_format: str = 'torchscript',
                    shape: Sequence[int] = (224, 224), batch: int = 1, backbone_only: bool = False) -> Deployment:
-    """Build a model, deploy what of it runs alone, and write that once its outputs are those of the model.
+    """Build a model, deploy its parts that run on images alone, compare outputs, and write the file.
 
     Args:
         cfg: A config with a model of mmdet or mmpretrain.
-        checkpoint: The trained model's checkpoint.
-        target: File to write, whole or not at all; one that exists is replaced.
+        checkpoint: Checkpoint of the trained model.
+        target: File to write atomically; an existing file is replaced.
         file_format: One of `FORMATS`; 'state' is the state_dict of the deployed parts.
         shape: Height and width of the images that the file is made and checked with.
-        batch: Number of these images. It stays open in the file.
+        batch: Number of these images. The file accepts any number.
         backbone_only: Leave out the neck and a classifier's head.
 
     Raises:
-        ValueError: Files or settings that do not fit, or outputs that differ by more than `TOLERANCE`; nothing is written then.
+        ValueError: Files or settings do not fit, or outputs differ by more than `TOLERANCE`; nothing is written.
     """
-    target = Path(target)
     check_positive('deploy', batch=batch, height=shape[0], width=shape[1])
     if file_format not in FORMATS:
         raise ValueError(f'deploy: format {file_format!r}, expected one of {", ".join(FORMATS)}')
-    if target.is_dir():
-        raise ValueError(f'{target} is a folder; name a file to write, such as {target / "deployed.pt"}')
-    if target.exists() and Path(checkpoint).exists() and target.samefile(checkpoint):
-        raise ValueError(f'{target} is the checkpoint itself; name another file to write')
-    check_checkpoint(checkpoint, 'checkpoint')
+    check_target(target, checkpoint, 'the checkpoint', 'deployed.pt')
+    check_checkpoint(checkpoint)
     if file_format == 'onnx':
         for package in ('onnxscript', 'onnxruntime'):
             require(package, '--format onnx, which writes a file and runs it once,')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(cfg.model)
     check_model(model, checkpoint)
-    model.load_state_dict(read_state_dict(checkpoint, 'checkpoint'), strict=False)
+    model.load_state_dict(read_state_dict(checkpoint), strict=False)
     parts = runnable_parts(model, cfg.get('default_scope') == 'mmpretrain', backbone_only).eval()
     channels = cfg.model.backbone.get('in_channels', 3)
     image = torch.randn(batch, channels, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), atomic_path(target) as temporary:
-        expected = _levels(parts(image))
+        expected = _flatten(parts(image))
         deployed = deploy(parts)
         run = _WRITERS[file_format](deployed, image, temporary)
-        difference, largest = _compare(_levels(run(image)), expected)
-        if not difference <= TOLERANCE * max(1., largest):
+        difference, largest = _compare(_flatten(run(image)), expected)
+        if not difference <= TOLERANCE * max(1., largest):  # also where the difference is NaN
             raise ValueError(f'{target} is not written: outputs differ by up to {difference:.2g} at values up to {largest:.3g}, '
                              f'expected at most {TOLERANCE:g} of them; are the weights of a trained model?')
     both = (parts, deployed)
@@ -83,7 +87,7 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
 
 
 def runnable_parts(model: nn.Module, classifier: bool, backbone_only: bool = False) -> nn.Sequential:
-    """The parts of a model that turn images into features, or for a classifier into scores.
+    """Return the parts of a model that turn images into features, or into scores for a classifier.
 
     Raises:
         ValueError: The model has no backbone.
@@ -101,8 +105,7 @@ def _write_torchscript(model: nn.Module, image: Tensor, path: Path) -> Callable[
 
 
 def _write_onnx(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tensor], object]:
-    # An example of one image would close the batch where torch specialises a size of one.
-    image = image if len(image) > 1 else image.repeat(2, 1, 1, 1)
+    image = image if len(image) > 1 else image.repeat(2, 1, 1, 1)  # torch would specialise a batch of one
     torch.onnx.export(model, (image, ), str(path), input_names=['image'], dynamo=True, verbose=False, external_data=False,
                       dynamic_shapes=({0: torch.export.Dim.DYNAMIC}, ))
     import onnxruntime
@@ -118,11 +121,11 @@ def _write_state(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tenso
 _WRITERS = {'torchscript': _write_torchscript, 'onnx': _write_onnx, 'state': _write_state}
 
 
-def _levels(outputs: Tensor | Iterable) -> list[Tensor]:
-    return [outputs] if isinstance(outputs, Tensor) else [level for output in outputs for level in _levels(output)]
+def _flatten(outputs: object) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else [tensor for output in outputs for tensor in _flatten(output)]
 
 
 def _compare(got: list[Tensor], expected: list[Tensor]) -> tuple[float, float]:
-    """The largest difference and the largest value, of the level where they are furthest apart in relation."""
+    """Return the largest difference and largest value of the output with the largest relative difference, or a NaN."""
     pairs = [(float((mine - theirs).abs().max()), float(theirs.abs().max())) for mine, theirs in zip(got, expected, strict=True)]
     return next((pair for pair in pairs if pair[0] != pair[0]), max(pairs, key=lambda pair: pair[0] / max(1., pair[1])))

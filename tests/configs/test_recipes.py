@@ -1,7 +1,6 @@
 """The recipes of the configs: the paper's schedules, pairs that differ in the backbone alone, reports by occlusion."""
 
 import re
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -9,9 +8,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmtied.launch import arguments
+from mmtied.launch.checkpoints import use_backbone_checkpoint
 from mmtied.launch.config import load_config
-from mmtied.launch.weights import use_backbone_checkpoint
 
 ROOT = Path(__file__).parents[2]
 # The other systems' configs have tests of their own: test_shared_recipes.py, test_igc_recipes.py, test_group_recipes.py.
@@ -179,14 +177,13 @@ def test_a_pair_with_weights_is_like_for_like(tied, baseline, tmp_path):
 
 
 @pytest.mark.parametrize(('tied', 'baseline'), TIED_PAIRS)
-def test_a_pair_from_scratch_is_like_for_like(tied, baseline, monkeypatch):
+def test_a_pair_from_scratch_is_like_for_like(tied, baseline):
     """With the options that docs/model_zoo.md gives for the baseline, read as tools/train.py reads them."""
     page = (ROOT / 'docs/model_zoo.md').read_text()
     options = re.search(r'`--cfg-options (model.*?)`', page)[1].split()
     if 'x101' in baseline:
         options.append(re.search(r'`(\S+)` for ResNeXt-101-32x8d', page)[1])
-    monkeypatch.setattr(sys, 'argv', ['train.py', 'CONFIG', '--cfg-options', *options])
-    ours, theirs = load(tied), load(baseline, arguments.parse(arguments.make_parser('')).cfg_options)
+    ours, theirs = load(tied), load(baseline, options)
     for setting in ('frozen_stages', 'norm_eval', 'norm_cfg', 'style', 'num_stages', 'out_indices', 'init_cfg'):
         assert ours.model.backbone[setting] == theirs.model.backbone[setting]
     ours.model.pop('backbone')

@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from mmtied.datasets import CATEGORIES, make_occluded_shapes
-from mmtied.datasets.coco_files import SPLITS
+from mmtied.datasets.occluded_shapes import SPLITS
 
 NUM_IMAGES, NUM_VAL_IMAGES = 60, 20
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmtied.datasets.occlusion_layout import Shape, find_layout, place
+from mmtied.datasets.layout import Shape, find_layout, place
 from mmtied.datasets.shapes import CATEGORIES
 
 

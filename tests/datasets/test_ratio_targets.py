@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtied.datasets.ratio_targets import RatioTargets, spread_position
+from mmtied.datasets.recipe import RatioTargets, spread_position
 
 
 @given(offset=st.floats(0, 1, exclude_max=True), start=st.integers(0, 50), power=st.integers(1, 3))

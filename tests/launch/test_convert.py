@@ -5,8 +5,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
+from mmtied.launch.checkpoints import check_backbone, use_backbone_checkpoint
 from mmtied.launch.config import load_config
-from mmtied.launch.weights import check_backbone, use_backbone_checkpoint
 
 DEMO = 'configs/demo/mask_rcnn_tiedr50_demo.py'
 THIN = {'base_channels': 16}  # as the demo's backbone

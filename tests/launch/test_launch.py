@@ -1,10 +1,12 @@
 """Loading configs, and what the command line changes in them."""
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 
-from mmtied.launch import config, data, predictions, weights
+from mmtied.launch import checkpoints, config, data
 
 
 def test_config_of_a_package():
@@ -22,8 +24,8 @@ def test_config_of_mmtied():
 
 @pytest.mark.parametrize(('base', 'message'), [
     ('mmdet::nope.py', 'cannot be read: a package\'s config is named package::folder/file.py, such as mmdet::detr/'),
-    ('mmdet::nope/nope.py', r'cannot be read: no such file, or a _base_ that is none: .*nope/nope.py'),
-    ('nope.py', r'cannot be read: no such file, or a _base_ that is none: .*nope.py'),
+    ('mmdet::nope/nope.py', r'cannot be read: no such file, or a _base_ that does not exist: .*nope/nope.py'),
+    ('nope.py', r'cannot be read: no such file, or a _base_ that does not exist: .*nope.py'),
 ])
 def test_a_base_that_is_not_there(tmp_path, base, message):
     (tmp_path / 'mine.py').write_text(f'_base_ = {base!r}')
@@ -79,7 +81,7 @@ def test_backbone_checkpoint_settings(tmp_path, prefix, wrapped):
     state = {f'{prefix}stem.conv.weight': torch.zeros(1)}
     torch.save({'state_dict': state} if wrapped else state, tmp_path / 'weights.pth')
     cfg = config.load_config('configs/mask_rcnn_tiedr101s_2x.py')
-    weights.use_backbone_checkpoint(cfg, str(tmp_path / 'weights.pth'))
+    checkpoints.use_backbone_checkpoint(cfg, str(tmp_path / 'weights.pth'))
     backbone = cfg.model.backbone
     assert (backbone.frozen_stages, backbone.norm_eval) == (1, True)
     assert backbone.init_cfg.get('prefix') == (prefix or None)
@@ -89,32 +91,61 @@ def test_backbone_checkpoint_settings(tmp_path, prefix, wrapped):
 def test_files_without_weights(tmp_path, content):
     torch.save(content, tmp_path / 'weights.pth')
     with pytest.raises(ValueError, match='holds no weights'):
-        weights.check_checkpoint(str(tmp_path / 'weights.pth'), 'checkpoint')
+        checkpoints.check_checkpoint(str(tmp_path / 'weights.pth'), 'checkpoint')
 
 
 def test_checkpoints_of_old_pytorch(tmp_path):
     torch.save({'weight': torch.ones(2)}, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    weights.check_checkpoint(str(tmp_path / 'old.pth'), 'checkpoint')
+    checkpoints.check_checkpoint(str(tmp_path / 'old.pth'), 'checkpoint')
+
+
+class Program:
+    """Runs when it is unpickled the usual way."""
+
+    def __reduce__(self):
+        return print, ('a program in the checkpoint ran', )
+
+
+@pytest.fixture(params=['safe_globals', 'before torch 2.5'])
+def torch_release(request, monkeypatch):
+    if request.param != 'safe_globals':
+        monkeypatch.delattr(torch.serialization, 'safe_globals')
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.usefixtures('torch_release')
+def test_training_history_is_skipped_and_nothing_else(tmp_path, capsys, zipped):
+    """A Runner saves mmengine's HistoryBuffer of NumPy arrays; other classes are refused by name, and not run."""
+    weights = {'weight': torch.ones(2, dtype=torch.float16), 'scale': torch.nn.Parameter(torch.rand(3, 4).T)}
+    history = {'log_scalars': {'loss': HistoryBuffer([1., 2.], [1, 1])}, 'runtime_info': {'lr': np.float64(1)}}
+    content = {'meta': {'epoch': 3}, 'state_dict': weights, 'message_hub': history}
+    torch.save(content, tmp_path / 'trained.pth', _use_new_zipfile_serialization=zipped)
+    read = checkpoints.read_state_dict(tmp_path / 'trained.pth')
+    assert all(torch.equal(read[key], value) and read[key].dtype == value.dtype for key, value in weights.items())
+    torch.save({**content, 'extra': Program()}, tmp_path / 'program.pth', _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r'program.pth: refused, as it needs (builtins.)?print, which could run foreign code'):
+        checkpoints.read_state_dict(tmp_path / 'program.pth')
+    assert capsys.readouterr().out == ''
 
 
 def test_backbones_without_norm_eval(tmp_path):
     torch.save({'a': torch.ones(2)}, tmp_path / 'weights.pth')
     cfg = config.load_config('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py')
-    weights.use_backbone_checkpoint(cfg, str(tmp_path / 'weights.pth'))
+    checkpoints.use_backbone_checkpoint(cfg, str(tmp_path / 'weights.pth'))
     assert cfg.model.backbone.frozen_stages == 1
     assert 'norm_eval' not in cfg.model.backbone
 
 
 def test_predictions_need_their_settings():
     with pytest.raises(ValueError, match='visualization hook'):
-        predictions.draw_predictions(Config({}), False, 'out', 0)
+        config.draw_predictions(Config({}), False, 'out', 0)
     with pytest.raises(ValueError, match='tta_model and tta_pipeline'):
-        predictions.use_tta(Config({}))
+        config.use_tta(Config({}))
 
 
 def test_tta():
     cfg = config.load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     cfg.merge_from_dict({'tta_model': {'type': 'DetTTAModel'}, 'tta_pipeline': [{'type': 'LoadImageFromFile'}]})
-    predictions.use_tta(cfg)
+    config.use_tta(cfg)
     assert cfg.model.module.type == 'RetinaNet'
     assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline

@@ -13,8 +13,8 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmtied.backbones import TiedResNet
+from mmtied.launch.checkpoints import check_model
 from mmtied.launch.config import load_config
-from mmtied.launch.weights import check_model
 
 ROOT = Path(__file__).parents[2]
 DEMO = 'configs/demo/mask_rcnn_tiedr50_demo.py'
@@ -89,7 +89,7 @@ def one_line(err: str) -> str:
     ([DEMO, '--cfg-options', 'model.neck.type=f(1,2)'], 'model.neck.type=f(1,2): expected numbers, words or lists'),
     ([DEMO, '--cfg-options', 'model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint=x.pth'],
      "is of type <class 'NoneType'> in base config; for weights of the backbone use tools/train.py --backbone-checkpoint FILE\n"),
-    (['mmtied::nope.py'], 'error: config mmtied::nope.py cannot be read: no such file, or a _base_ that is none: '),
+    (['mmtied::nope.py'], 'error: config mmtied::nope.py cannot be read: no such file, or a _base_ that does not exist: '),
     ([DEMO, '--cfg-options', 'load_from=nowhere.pth'], 'error: load_from nowhere.pth: no such file'),
     ([DEMO, '--cfg-options', 'load_from=README.md'], 'error: load_from README.md: not a readable checkpoint'),
     (['configs/mask_rcnn_r50_2x.py', '--cfg-options', 'model.backbone.init_cfg.checkpoint=nowhere.pth'],

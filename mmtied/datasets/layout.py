@@ -1,8 +1,8 @@
-"""Where the shapes of an image go, so that its occlusion ratio is the one asked for.
+"""Place the shapes of an image so that it has a given occlusion ratio r.
 
-The shapes start apart, each in its own cell of a grid, where r is about 0. Each has an anchor, which it shares with a few
-others, and all are pulled towards their anchors: the further, the larger r. Bisection finds how far. Small random moves of
-single shapes repair what is left: the last hundredths of r, and shapes of which too little shows.
+The shapes start apart, each in its own cell of a grid, where r is about 0. Each is then pulled towards an anchor that it shares
+with a few others: the stronger the pull, the larger r. Bisection finds the pull. Small random moves of single shapes then close
+the remaining gap, and uncover shapes that are hidden too far.
 """
 
 from collections.abc import Callable
@@ -15,20 +15,26 @@ from mmtied.evaluation.occlusion import occlusion_ratio
 
 from .shapes import CATEGORIES, draw_shape
 
-#: The most shapes an image can hold.
+#: Largest number of shapes in an image.
 MAX_SHAPES = 100
-#: Every shape shows at least so many pixels.
+#: Smallest visible area of a shape in pixels.
 MIN_VISIBLE_PIXELS = 30
-#: Shortest and longest side of a shape's bounding box where r = 0, as shares of the image's; a fine grid lowers it.
+#: Range of the longer side of a shape at r = 0, as a share of the image's side; a fine grid lowers it.
 SIDE_RANGE = (0.22, 0.4)
-#: Sides grow by 1 + GROWTH * r, about as much as keeps the visible areas the same at every r.
+#: Sides grow by 1 + GROWTH * r, which keeps the visible areas about the same at every r.
 GROWTH = 0.35
 _BISECTIONS, _MOVES_PER_SHAPE, _RESTARTS = 8, 12, 200
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape to place: its category, and how much of each pixel of its bounding box it covers, shape (height, width)."""
+    """A shape to place.
+
+    Attributes:
+        category: One of `CATEGORIES`.
+        coverage: Covered share of each pixel of the bounding box, shape (height, width).
+        mask: Pixels that belong to the shape, bool, shape (height, width).
+    """
 
     category: str
     coverage: np.ndarray
@@ -40,14 +46,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Layout:
-    """N shapes in their places, the hindmost first, and what can be seen of them.
+    """N placed shapes, back to front, and their visible parts.
 
     Attributes:
         shapes: The shapes.
         corners: Left and top of each shape's bounding box in pixels, integers, shape (N, 2).
-        labels: The index of the shape that shows at each pixel, -1 for the background, int8, shape (size, size).
-        boxes_xywh: Boxes of the visible parts in pixels, integers, shape (N, 4); of size 0 where nothing shows.
-        visible: Share of each shape that shows, in [0, 1], shape (N,).
+        labels: Index of the shape that is visible at each pixel, -1 for the background, int8, shape (size, size).
+        boxes_xywh: Boxes of the visible parts in pixels, integers, shape (N, 4); empty where a shape is hidden.
+        visible: Visible share of each shape, in [0, 1], shape (N,).
         ratio: Occlusion ratio `covered` of the boxes, in [0, 1].
     """
 
@@ -60,7 +66,7 @@ class Layout:
 
 
 def place(shapes: tuple[Shape, ...], corners: np.ndarray, size: int) -> Layout:
-    """Put shapes into an image of (size, size) pixels, each over those before it, and see what shows."""
+    """Place shapes in an image of (size, size) pixels, each in front of those before it."""
     labels = np.full((size, size), -1, dtype=np.int8)
     for index, (shape, (left, top)) in enumerate(zip(shapes, corners, strict=True)):
         height, width = shape.mask.shape
@@ -76,28 +82,25 @@ def place(shapes: tuple[Shape, ...], corners: np.ndarray, size: int) -> Layout:
     return Layout(shapes, corners, labels, boxes, visible, occlusion_ratio(boxes, (size, size)))
 
 
-def find_layout(rng: np.random.Generator,
-                size: int,
-                num_shapes: int,
-                accept: tuple[float, float],
+def find_layout(rng: np.random.Generator, size: int, num_shapes: int, accept: tuple[float, float],
                 min_visible: float) -> Layout:
-    """Draw random shapes and find places for them that give an occlusion ratio in the accepted range.
+    """Draw random shapes and place them so that the occlusion ratio is in the accepted range.
 
-    The ratio plays no part in drawing number and categories of the shapes, and sizes are such that the visible areas hardly
-    depend on it, so that a set of these images shows the effect of occlusion and little else.
+    Number and categories of the shapes are independent of the ratio, and visible areas nearly so, which leaves occlusion as the
+    only difference between images of different ratios.
 
     Args:
-        rng: Source of everything random.
+        rng: Random generator.
         size: Height and width of the image in pixels.
         num_shapes: Number of shapes, at least 1.
-        accept: Lowest and highest occlusion ratio that will do, both included.
-        min_visible: Least share of a shape that must show, in [0, 1].
+        accept: Smallest and largest accepted occlusion ratio.
+        min_visible: Smallest visible share of a shape, in [0, 1].
 
     Returns:
-        The layout. Every shape lies wholly inside the image.
+        A layout with every shape wholly inside the image.
 
     Raises:
-        ValueError: No such layout was found.
+        ValueError: No layout was found.
 
     Example:
         >>> layout = find_layout(np.random.default_rng(0), 160, 4, accept=(0.49, 0.51), min_visible=0.15)
@@ -114,7 +117,7 @@ def find_layout(rng: np.random.Generator,
 
 
 def _attempt(rng: np.random.Generator, size: int, num: int, accept: tuple[float, float], min_visible: float) -> Layout:
-    """The best layout of one set of random shapes."""
+    """Return the best layout of one set of random shapes."""
     cells = int(np.ceil(np.sqrt(num)))
     longest = min(SIDE_RANGE[1], 0.95 / cells) * size
     shortest = min(SIDE_RANGE[0] * size, 0.7 * longest)
@@ -147,14 +150,14 @@ def _attempt(rng: np.random.Generator, size: int, num: int, accept: tuple[float,
 
 
 def _badness(layout: Layout, accept: tuple[float, float], min_visible: float) -> float:
-    """How far the layout is from one that will do; 0 when it will."""
+    """Return how far a layout is from an accepted one; 0 for an accepted one."""
     areas = np.array([np.count_nonzero(shape.mask) for shape in layout.shapes])
     needed = np.maximum(min_visible, MIN_VISIBLE_PIXELS / areas)
     return max(accept[0] - layout.ratio, layout.ratio - accept[1], 0.) + np.clip(needed - layout.visible, 0, None).sum()
 
 
 def _bisect(pulled: Callable[[float], Layout], accept: tuple[float, float], min_visible: float) -> Layout:
-    """The best of the layouts met while closing in on the pull that gives the ratio in the middle of the accepted range."""
+    """Return the best layout met in a bisection for the pull that gives the middle of the accepted range."""
     low, high = 0., 1.
     best = pulled(high)
     for _ in range(_BISECTIONS):
@@ -168,7 +171,7 @@ def _bisect(pulled: Callable[[float], Layout], accept: tuple[float, float], min_
 
 
 def _repair(rng: np.random.Generator, layout: Layout, accept: tuple[float, float], min_visible: float) -> Layout:
-    """Move single shapes a little, or exchange two in depth, and keep what is no worse."""
+    """Move single shapes a little, or swap two in depth, and keep changes that are no worse."""
     size = len(layout.labels)
     badness = _badness(layout, accept, min_visible)
     for _ in range(_MOVES_PER_SHAPE * len(layout.shapes)):

@@ -1,0 +1,260 @@
+"""Read checkpoints, check that they fit a model, and convert a classifier's into a backbone's.
+
+`read_state_dict` is the only reader. It runs nothing that a file may hold, and a file that needs more than tensors, plain values
+and mmengine's training history is refused before mmengine would load it.
+"""
+
+import codecs
+import inspect
+import os
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmtied.atomic import atomic_path
+from mmtied.backbones.checkpoint import find_misfits, name_some
+from mmtied.compat import unwrap_model
+
+#: Prefix of the backbone's weights in mmpretrain's classifiers and mmdet's detectors.
+_BACKBONE = 'backbone.'
+#: Prefix that DistributedDataParallel adds to the names of a model's weights.
+_WRAPPER = 'module.'
+#: What mmengine pickles to save the history of losses and metrics. The reader skips these objects.
+_HISTORY = ('mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 'numpy.dtype', 'numpy.ndarray',
+            'numpy.core.multiarray._reconstruct', 'numpy.core.multiarray.scalar',
+            'numpy._core.multiarray._reconstruct', 'numpy._core.multiarray.scalar')
+
+
+def read_state_dict(path: str | os.PathLike, flag: str = 'checkpoint') -> dict[str, torch.Tensor]:
+    """Return the weights in a checkpoint, memory-mapped and without the prefix of distributed training.
+
+    A model trained with EMA has its averaged weights there: mmengine's EMAHook saves them as the state_dict.
+
+    Args:
+        path: A local checkpoint, with the weights under "state_dict" or as its whole content.
+        flag: Name of the argument that gave the path, for error messages.
+
+    Raises:
+        ValueError: The file is missing or unreadable, holds no weights, or needs a class that is not allowed.
+    """
+    return {key.removeprefix(_WRAPPER): value for key, value in _read(path, flag).items()}
+
+
+def check_checkpoint(path: str, flag: str = 'checkpoint') -> None:
+    """Raise a ValueError unless a local checkpoint exists and holds weights. URLs are left to mmengine."""
+    if '://' not in path:
+        _read(path, flag)
+
+
+def check_initial_weights(cfg: Config) -> None:
+    """Raise a ValueError unless `load_from` and the checkpoints in every `init_cfg` of a config hold weights."""
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from, 'load_from')
+    for key, path in _pretrained(cfg.model, 'model'):
+        check_checkpoint(path, key)
+
+
+def check_model(model: nn.Module, checkpoint: str) -> None:
+    """Raise a ValueError unless a local checkpoint holds exactly a model's weights.
+
+    Buffers of the data preprocessor are optional: mmengine makes them from the config.
+    """
+    if '://' in checkpoint:
+        return
+    model = unwrap_model(model)
+    own = model.state_dict()
+    weights = {key: value for key, value in read_state_dict(checkpoint).items()
+               if key in own or not key.startswith('data_preprocessor.')}
+    parts = {key.partition('.')[0] for key in own}
+    unknown = [f'{key} is not in this network' for key in weights if key.partition('.')[0] not in parts]
+    _raise_misfits(f'checkpoint {checkpoint}', model, find_misfits(model, weights) + unknown)
+
+
+def check_backbone(model: nn.Module, checkpoint: str) -> None:
+    """Raise a ValueError unless a local checkpoint holds the weights of a detector's backbone.
+
+    Plugins are optional where they are trained.
+    """
+    if '://' in checkpoint:
+        return
+    weights = read_state_dict(checkpoint, '--backbone-checkpoint')
+    weights = _of_backbone(weights) or weights
+    backbone = unwrap_model(model).backbone
+    _raise_misfits(f'--backbone-checkpoint {checkpoint}', backbone, find_misfits(backbone, weights, ['plugins']))
+
+
+def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
+    """Start a detector's backbone from a checkpoint, with mmdet's settings for pretrained weights.
+
+    These freeze the stem and the first stage, and keep BatchNorm in evaluation mode.
+
+    Args:
+        cfg: A detector's config, changed in place.
+        checkpoint: Path or URL of a backbone's state_dict, or of a classifier's or detector's checkpoint.
+
+    Raises:
+        ValueError: The config is not a detector's, or a local checkpoint holds no weights.
+    """
+    backbone = cfg.model.get('backbone')
+    if backbone is None or cfg.get('default_scope') == 'mmpretrain':
+        raise ValueError('--backbone-checkpoint is for detectors, and the config has a model of another kind; to start a '
+                         'classifier from a checkpoint use --cfg-options load_from=FILE')
+    backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': checkpoint}
+    if '://' not in checkpoint:
+        keys = _read(checkpoint, '--backbone-checkpoint')  # mmengine strips 'module.' only from weights without another prefix
+        for prefix in (_BACKBONE, _WRAPPER + _BACKBONE):
+            if any(key.startswith(prefix) for key in keys):
+                backbone.init_cfg['prefix'] = prefix
+    with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        network = registry.get(backbone.type) if isinstance(backbone.type, str) else backbone.type
+    if network is None:
+        raise ValueError(f'backbone {backbone.type} is not registered')
+    arguments = inspect.signature(network).parameters
+    any_keyword = any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
+    for setting, value in (('frozen_stages', 1), ('norm_eval', True)):
+        if setting in arguments or any_keyword:
+            backbone[setting] = value
+
+
+def convert_backbone(source: str | os.PathLike, target: str | os.PathLike) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Write the weights of a classifier's backbone, without head, optimizer state and history.
+
+    The new file holds tensors only. It serves as ``init_cfg=dict(type='Pretrained', checkpoint=target)`` of the same backbone in
+    a detector, and as ``tools/train.py --backbone-checkpoint``.
+
+    Args:
+        source: Checkpoint of a classifier trained with mmpretrain.
+        target: File to write atomically; an existing file is replaced.
+
+    Returns:
+        The backbone's tensors by their names in the new file, and the names of the tensors that were dropped.
+
+    Raises:
+        ValueError: The source is unreadable, has no backbone, or holds NaN or infinity; or the target is a folder or the source.
+    """
+    check_target(target, source, 'the classifier', 'backbone.pth')
+    weights = read_state_dict(source)
+    kept = {key: value.clone() for key, value in _of_backbone(weights).items()}
+    if not kept:
+        raise ValueError(f"checkpoint {source}: no weights named {_BACKBONE}* (the first is {next(iter(weights))}); expected a "
+                         "classifier trained with mmpretrain; a backbone's own weights need no conversion")
+    broken = [key for key, value in kept.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(f'checkpoint {source}: {len(broken)} of {len(kept)} tensors of the backbone hold NaN or infinity ('
+                         f'{broken[0]} first); its training diverged, take an earlier checkpoint')
+    with atomic_path(target) as temporary:
+        torch.save({'state_dict': kept}, temporary)
+    return kept, [key for key in weights if not key.startswith(_BACKBONE)]
+
+
+def check_target(target: str | os.PathLike, source: str | os.PathLike, source_name: str, example: str) -> None:
+    """Raise a ValueError where a file to write is a folder, or the file that it is made from."""
+    target, source = Path(target), Path(source)
+    if target.is_dir():
+        raise ValueError(f'{target} is a folder; name a file to write, such as {target / example}')
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ValueError(f'{target} is {source_name} itself; name another file to write')
+
+
+def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:
+    """Return the weights in a checkpoint under the names that the file gives them."""
+    if Path(path).is_dir():
+        raise ValueError(f'{flag} {path}: is a folder, expected a file')
+    if not Path(path).is_file():
+        hint = '; download it, as only local files are read' if '://' in str(path) else ''
+        raise ValueError(f'{flag} {path}: no such file{hint}')
+    try:
+        content = load_weights_only(path, _HISTORY)
+    except Exception as error:
+        refused = re.search(r'GLOBAL (\w+(?:\.\w+)*)', str(error))
+        if refused:
+            raise ValueError(f'{flag} {path}: refused, as it needs {refused[1]}, which could run foreign code; expected '
+                             'tensors and plain values, so save its state_dict alone') from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else 'expected a file that torch.save wrote'
+        raise ValueError(f'{flag} {path}: not a readable checkpoint; {reason}') from error
+    weights = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f'{flag} {path}: holds no weights; expected a state_dict, or a dict with one under "state_dict"')
+    return weights
+
+
+def _of_backbone(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(_BACKBONE): value for key, value in weights.items() if key.startswith(_BACKBONE)}
+
+
+def _pretrained(settings: object, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the config key and path of each checkpoint that parts of a model start from."""
+    if isinstance(settings, dict):
+        if settings.get('type') == 'Pretrained' and isinstance(settings.get('checkpoint'), str):
+            yield f'{key}.checkpoint', settings['checkpoint']
+        for name, value in settings.items():
+            yield from _pretrained(value, f'{key}.{name}')
+    elif isinstance(settings, list | tuple):
+        for index, value in enumerate(settings):
+            yield from _pretrained(value, f'{key}.{index}')
+
+
+def _raise_misfits(name: str, module: nn.Module, misfits: list[str]) -> None:
+    if misfits:
+        raise ValueError(f"{name}: the checkpoint does not fit the config's {type(module).__name__} ({name_some(misfits)})")
+
+
+def load_weights_only(path: str | os.PathLike, skipped: Collection[str] = ()) -> object:
+    """Load a checkpoint of tensors and plain values onto the CPU, memory-mapped where the format allows.
+
+    Args:
+        path: File that torch.save wrote.
+        skipped: Full names of classes and functions that the file may use; inert objects take the place of theirs.
+
+    Raises:
+        pickle.UnpicklingError: The file needs another class, named after 'GLOBAL' in the message, or is not a checkpoint.
+    """
+    settings = {'map_location': 'cpu', 'mmap': zipfile.is_zipfile(path)}
+    inert = [_inert(name) for name in skipped]
+    if hasattr(torch.serialization, 'safe_globals'):
+        with torch.serialization.safe_globals(inert):
+            return torch.load(path, weights_only=True, **settings)
+    # Before 2.5, weights_only=True takes no further names. The same check as an unpickler:
+    known = {_full_name(kind): kind for kind in (*inert, *_TENSOR_PARTS)}
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> type:
+            full_name = f'{"builtins" if module == "__builtin__" else module}.{name}'
+            if full_name not in known:
+                raise pickle.UnpicklingError(f'Unsupported class: GLOBAL {full_name}')
+            return known[full_name]
+
+    reader = SimpleNamespace(__name__='pickle', Unpickler=Unpickler, load=lambda file, **names: Unpickler(file, **names).load())
+    return torch.load(path, pickle_module=reader, **settings)
+
+
+class _Inert:
+    """Stand for an object that is read and dropped."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _inert(full_name: str) -> type:
+    module, _, name = full_name.rpartition('.')
+    return type(name, (_Inert, ), {'__module__': module, '__qualname__': name})
+
+
+def _full_name(value: type | Callable) -> str:
+    return f'{value.__module__}.{value.__qualname__}'
+
+
+#: What a pickle of a state_dict calls, beside the storages that torch.load itself makes.
+_TENSOR_PARTS = (OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, torch.Size, codecs.encode)
