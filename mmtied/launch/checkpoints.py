@@ -4,16 +4,11 @@
 and mmengine's training history is refused before mmengine would load it.
 """
 
-import codecs
 import inspect
 import os
-import pickle
 import re
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config
@@ -23,6 +18,7 @@ from torch import nn
 from mmtied.atomic import atomic_path
 from mmtied.backbones.checkpoint import find_misfits, name_some
 from mmtied.compat import unwrap_model
+from mmtied.torch_compat import load_weights_only
 
 #: Prefix of the backbone's weights in mmpretrain's classifiers and mmdet's detectors.
 _BACKBONE = 'backbone.'
@@ -206,55 +202,3 @@ def _pretrained(settings: object, key: str) -> Iterator[tuple[str, str]]:
 def _raise_misfits(name: str, module: nn.Module, misfits: list[str]) -> None:
     if misfits:
         raise ValueError(f"{name}: the checkpoint does not fit the config's {type(module).__name__} ({name_some(misfits)})")
-
-
-def load_weights_only(path: str | os.PathLike, skipped: Collection[str] = ()) -> object:
-    """Load a checkpoint of tensors and plain values onto the CPU, memory-mapped where the format allows.
-
-    Args:
-        path: File that torch.save wrote.
-        skipped: Full names of classes and functions that the file may use; inert objects take the place of theirs.
-
-    Raises:
-        pickle.UnpicklingError: The file needs another class, named after 'GLOBAL' in the message, or is not a checkpoint.
-    """
-    settings = {'map_location': 'cpu', 'mmap': zipfile.is_zipfile(path)}
-    inert = [_inert(name) for name in skipped]
-    if hasattr(torch.serialization, 'safe_globals'):
-        with torch.serialization.safe_globals(inert):
-            return torch.load(path, weights_only=True, **settings)
-    # Before 2.5, weights_only=True takes no further names. The same check as an unpickler:
-    known = {_full_name(kind): kind for kind in (*inert, *_TENSOR_PARTS)}
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> type:
-            full_name = f'{"builtins" if module == "__builtin__" else module}.{name}'
-            if full_name not in known:
-                raise pickle.UnpicklingError(f'Unsupported class: GLOBAL {full_name}')
-            return known[full_name]
-
-    reader = SimpleNamespace(__name__='pickle', Unpickler=Unpickler, load=lambda file, **names: Unpickler(file, **names).load())
-    return torch.load(path, pickle_module=reader, **settings)
-
-
-class _Inert:
-    """Stand for an object that is read and dropped."""
-
-    def __init__(self, *args: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-def _inert(full_name: str) -> type:
-    module, _, name = full_name.rpartition('.')
-    return type(name, (_Inert, ), {'__module__': module, '__qualname__': name})
-
-
-def _full_name(value: type | Callable) -> str:
-    return f'{value.__module__}.{value.__qualname__}'
-
-
-#: What a pickle of a state_dict calls, beside the storages that torch.load itself makes.
-_TENSOR_PARTS = (OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, torch.Size, codecs.encode)
