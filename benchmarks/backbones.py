@@ -1,135 +1,190 @@
-"""Every tied backbone against its untied baseline: images per second and peak memory, in inference and in a training step.
+"""Time every tied backbone against its untied baseline, in inference and training, and count peak memory.
 
-A training step is forward, backward of the sum of all outputs, and a step of SGD with momentum; all weights train and BatchNorm
-is in its usual mode. The networks of one baseline take turns with it, all memory formats in the same turns. Peak memory is that
-of weights, gradients, momentum, activations and workspaces in PyTorch's allocator (see `peak_memory`), without the images.
-With --dtype bfloat16 autocast is on. --deploy adds both sides after `mmtied.surgery.deploy`, in inference, and --compile both
-sides deployed and compiled by torch's inductor, which then packs their weights.
+A training step is forward, backward of the outputs' sum, and SGD with momentum; everything trains and BatchNorm uses batch
+statistics. All networks of one baseline take turns. Ratios are to the baseline in the same form (plain, deployed, or deployed
+and compiled) and memory format, then to the baseline as mmdet or mmpretrain runs it in that format. Peak memory counts weights,
+gradients, momentum, activations and workspaces, not the images.
 
-    python benchmarks/backbones.py --docs docs/benchmarks.md
+``--compile`` times ``torch.compile(deploy(network))`` with ``torch._inductor.config.freezing`` on, which lets the inductor
+repack the constant weights; ``--no-freezing`` turns it off. docs/deploy.md shows the same lines for users.
+
+    python benchmarks/backbones.py --csv docs/benchmarks/backbones_cpu.csv
+    python benchmarks/backbones.py --networks TiedResNet-50 TiedResNet-50-S --steps inference --deploy --compile
+    python benchmarks/backbones.py --networks TiedResNet-50 TiedResNet-50-S --steps training --with-cp
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 
 import torch
-from interleaved import Spread, Times, time_in_turns
-from network_pairs import BASELINES, build
-from network_timing import Runner
-from peak_memory import MIB
-from ratio_bars import draw_ratios
-from report_section import markdown_table
-from speed_options import DTYPES, FORMATS, add_options, apply_options, image_size, picture_path, report
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS
+from reporting import DTYPES, FORMATS, add_timing_options, apply_options, image_size, report
+from timing import MIB, Runner, Spread, Times, time_in_turns
 from torch import nn
 
 from mmtied.cli import user_errors
+from mmtied.compat import require
 from mmtied.surgery import deploy
 
-#: What the names of further forms of a network end with.
-DEPLOYED, COMPILED = ', deployed', ', deployed and compiled'
-_HEADER = ['network, format', 'images/s', 'times baseline', 'times its fastest', 'times it as it is', 'peak MiB',
-           'of the baseline']
+#: Settings of each backbone; norm_eval=False, as mmdet's default would keep BatchNorm in evaluation mode.
+NETWORKS: dict[str, dict] = {
+    'ResNet-50': dict(type='mmdet.ResNet', depth=50, norm_eval=False),
+    'TiedResNet-50': dict(type='mmtied.TiedResNet', depth=50),
+    'TiedResNet-50-S': dict(type='mmtied.TiedResNet', depth=50, base_width=18),
+    'ResNet-101': dict(type='mmdet.ResNet', depth=101, norm_eval=False),
+    'TiedResNet-101': dict(type='mmtied.TiedResNet', depth=101),
+    'TiedResNet-101-S': dict(type='mmtied.TiedResNet', depth=101, base_width=18),
+    'ResNeXt-50': dict(type='mmdet.ResNeXt', depth=50, groups=32, base_width=4, norm_eval=False),
+    'TiedResNeXt-50': dict(type='mmtied.TiedResNeXt', depth=50),
+    'TiedResNeXt-50-S': dict(type='mmtied.TiedResNeXt', depth=50, base_width=36),
+    'SE-ResNet-50': dict(type='mmpretrain.SEResNet', depth=50, out_indices=(0, 1, 2, 3)),
+    'TiedSENet-50': dict(type='mmtied.TiedSENet', depth=50),
+    'TiedSENet-50-S': dict(type='mmtied.TiedSENet', depth=50, base_width=18),
+    'ResNeSt-50': dict(type='mmdet.ResNeSt', depth=50, stem_channels=64, radix=2, reduction_factor=4, avg_down_stride=True,
+                       norm_eval=False),
+    'TiedResNeSt-50-S': dict(type='mmtied.TiedResNeSt', depth=50),
+    'EfficientNet-B0': dict(type='mmpretrain.EfficientNet', arch='b0'),
+    'TiedEfficientNet-B0': dict(type='mmtied.TiedEfficientNet', arch='b0'),
+}
+#: The untied baseline of each tied network.
+BASELINES: dict[str, str] = {
+    'TiedResNet-50': 'ResNet-50', 'TiedResNet-50-S': 'ResNet-50', 'TiedResNet-101': 'ResNet-101',
+    'TiedResNet-101-S': 'ResNet-101', 'TiedResNeXt-50': 'ResNeXt-50', 'TiedResNeXt-50-S': 'ResNeXt-50',
+    'TiedSENet-50': 'SE-ResNet-50', 'TiedSENet-50-S': 'SE-ResNet-50', 'TiedResNeSt-50-S': 'ResNeSt-50',
+    'TiedEfficientNet-B0': 'EfficientNet-B0',
+}
+PLAIN, DEPLOYED = 'plain', 'deployed'
+#: Name of the form "deployed and compiled", with freezing on and off.
+COMPILED = {True: 'deployed, compiled with freezing', False: 'deployed, compiled'}
+#: Recomputing forms of the training step; the baseline knows the second only.
+CHECKPOINTED = {"with_cp='norm'": 'norm', 'with_cp=True': True}
 
 
 def main() -> None:
-    """Run the benchmark, print its tables and write its section."""
+    """Run the benchmark."""
     args = parse_arguments()
     with user_errors():
         apply_options(args)
         if args.quick:
             args.size, args.batch = [32], 2
         height, width = image_size(args.size)
-        batch = args.batch or (8 if torch.device(args.device).type == 'cpu' else 64)
-        if batch < 2:
-            raise ValueError(f'--batch {batch}: expected 2 or more, as BatchNorm on one value for each image and channel needs')
-        forms = further_forms(args)
-        images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0)).to(args.device)
-        rows: dict[str, list[list[str]]] = {'inference': [], 'training': []}
-        ratios: dict[str, dict[str, Spread]] = {}
+        args.batch = args.batch or (4 if torch.device(args.device).type == 'cpu' else 64)
+        if args.batch < 2:
+            raise ValueError(f'--batch {args.batch}: must be 2 or more; BatchNorm cannot train on one value per channel')
+        images = torch.randn(args.batch, 3, height, width, generator=torch.Generator().manual_seed(0)).to(args.device)
+        rows = []
         for baseline in dict.fromkeys(BASELINES[name] for name in args.networks):
-            names = [baseline, *(name for name in args.networks if BASELINES[name] == baseline)]
-            compare(args, names, images, forms, rows, ratios)
-        if args.docs:
-            draw_ratios(ratios, "times the baseline's images/s", picture_path(args, 'backbones'))
-        text = (f'{batch} images of {height} x {width}, {args.dtype}. Medians of {args.repeats} turns, lowest to highest in '
-                'brackets. A ratio is to the untied network above, in the same form and memory format, then in the format that '
-                'is faster for it, and last to it as mmdet or mmpretrain run it, neither deployed nor compiled; memory is that '
-                'of weights and of all that the step holds.')
-        tables = [f'{step.capitalize()}:\n\n{markdown_table(_HEADER, found)}' for step, found in rows.items()]
-        report(args, 'backbones', 'Backbones', [text, *tables],
-               "Images per second of tied backbones as multiples of their baselines'")
+            rows += compare(args, [baseline, *(name for name in args.networks if BASELINES[name] == baseline)], images)
+        title = f'{args.batch} images of {height} x {width}, {args.dtype}, medians of {args.repeats} turns.'
+        report(args, title, rows)
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_options(parser)
+    add_timing_options(parser)
     parser.add_argument('--networks', nargs='+', choices=list(BASELINES), default=list(BASELINES), metavar='NAME',
-                        help=f'tied ones, each of which brings its baseline along: {", ".join(BASELINES)}')
-    parser.add_argument('--batch', type=int, help='images; 8 on a CPU and 64 on a GPU if left out')
+                        help=f'tied networks, each compared with its baseline: {", ".join(BASELINES)}')
+    parser.add_argument('--batch', type=int, help='images (default: 4 on a CPU, 64 on a GPU)')
     parser.add_argument('--size', nargs='+', type=int, default=[224], help='side of the images, or height and width')
-    parser.add_argument('--format', nargs='+', choices=list(FORMATS), default=list(FORMATS), dest='formats')
-    parser.add_argument('--dtype', choices=list(DTYPES), default='float32')
-    parser.add_argument('--deploy', action='store_true', help='also both sides as mmtied.surgery.deploy makes them')
-    parser.add_argument('--compile', action='store_true', help='also both sides deployed and compiled; takes minutes more')
+    parser.add_argument('--formats', nargs='+', choices=list(FORMATS), default=list(FORMATS))
+    parser.add_argument('--steps', nargs='+', choices=('inference', 'training'), default=['inference', 'training'])
+    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='bfloat16 turns autocast on')
+    parser.add_argument('--deploy', action='store_true', help='also time both sides after mmtied.surgery.deploy')
+    parser.add_argument('--compile', action='store_true', help='also time both sides deployed and compiled; adds minutes')
+    parser.add_argument('--no-freezing', action='store_true', help='compile without torch._inductor.config.freezing')
+    parser.add_argument('--with-cp', action='store_true', help="also train with with_cp='norm' and with_cp=True")
     return parser.parse_args()
 
 
-def further_forms(args: argparse.Namespace) -> dict[str, Callable[[nn.Module], nn.Module]]:
-    """What makes each further form of a network that the options ask for, by what its name ends with."""
-    forms = {}
-    if args.deploy:
-        forms[DEPLOYED] = deploy
-    if args.compile:
-        torch._inductor.config.freezing = True
-        forms[COMPILED] = lambda network: torch.compile(deploy(network))
-    return forms
-
-
-def compare(args: argparse.Namespace, names: list[str], images: torch.Tensor, forms: dict[str, Callable[[nn.Module], nn.Module]],
-            rows: dict[str, list[list[str]]], ratios: dict[str, dict[str, Spread]]) -> None:
-    """Measure a baseline, the first of the names, and its tied networks; adds to the rows and to what is plotted."""
+def compare(args: argparse.Namespace, names: list[str], images: torch.Tensor) -> list[dict[str, object]]:
+    """Measure a baseline, the first of the names, and its tied networks."""
     runners: dict[tuple[str, str, str], Runner] = {}
     for name in names:
         for layout in args.formats:
             print(f'{name}, {layout}', file=sys.stderr, flush=True)
-            network = build(name).to(args.device, memory_format=FORMATS[layout])
-            runner = Runner(network, images.to(memory_format=FORMATS[layout]), DTYPES[args.dtype])
-            runners[name, '', layout] = runner
-            for form, make in forms.items():
-                network.eval()
-                made = make(network).to(args.device, memory_format=FORMATS[layout])
-                runners[name, form, layout] = Runner(made, runner.images, runner.dtype)
-    for step in rows:
-        chosen = {key: runner for key, runner in runners.items() if step == 'inference' or not key[1]}
+            for form, make in forms(args, name).items():
+                network = make().to(args.device, memory_format=FORMATS[layout])
+                runners[name, form, layout] = Runner(network, images.to(memory_format=FORMATS[layout]), DTYPES[args.dtype])
+    rows = []
+    for step in args.steps:
+        chosen = {key: runner for key, runner in runners.items() if _belongs(key[1], step)}
         peaks = {}
         for key, runner in chosen.items():
             peaks[key] = runner.peak(getattr(runner, step)())
             runner.network.zero_grad(set_to_none=True)
-        calls = {label(*key): getattr(runner, step)() for key, runner in chosen.items()}
+        calls = {' | '.join(key): getattr(runner, step)() for key, runner in chosen.items()}
         times = time_in_turns(calls, args.repeats, device=args.device, least_seconds=args.least_ms / 1e3)
-        for (name, form, layout), runner in chosen.items():
-            own, same = label(name, form, layout), label(names[0], form, layout)
-            speedup = invert(times, own, same)
-            fastest = times.fastest([label(names[0], form, other) for other in args.formats])
-            peak = peaks[name, form, layout]
-            plain = invert(times, own, label(names[0], '', layout))
-            rows[step].append([own, times.rate(own, len(runner.images)).text(1), speedup.text(),
-                               invert(times, own, fastest).text(), plain.text(), f'{peak / MIB:.0f}',
-                               f'{peak / peaks[names[0], form, layout]:.2f}'])
-            if name != names[0]:
-                ratios.setdefault(name + form, {})[f'{step}, {layout}'] = speedup
+        rows += [row(names[0], key, step, times, peaks, len(images)) for key in chosen]
+    return rows
 
 
-def label(name: str, form: str, layout: str) -> str:
-    """What a contender is called in the tables."""
-    return f'{name}{form}, {layout}'
+def row(baseline: str, key: tuple[str, str, str], step: str, times: Times, peaks: dict[tuple[str, str, str], int],
+        images: int) -> dict[str, object]:
+    """Return one row: speed, ratios to the baseline in the same form and as it is, and peak memory."""
+    name, form, layout = key
+    same = (baseline, form if (baseline, form, layout) in peaks else PLAIN, layout)
+    as_is = (baseline, PLAIN, layout)
+    rate = times.rate(' | '.join(key), images)
+
+    def speedup(other: tuple[str, str, str]) -> Spread:
+        return times.ratio(' | '.join(other), to=' | '.join(key))
+
+    return {'network': name, 'baseline': baseline, 'form': form, 'format': layout, 'step': step, 'images/s': f'{rate.median:.1f}',
+            **_columns('same form', speedup(same)), **_columns('as it is', speedup(as_is)),
+            'peak MiB': f'{peaks[key] / MIB:.0f}', 'peak, same form': f'{peaks[key] / peaks[same]:.2f}'}
 
 
-def invert(times: Times, name: str, baseline: str) -> Spread:
-    """How many times a baseline's images per second a network handles."""
-    return times.ratio(baseline, to=name)
+def forms(args: argparse.Namespace, name: str) -> dict[str, Callable[[], nn.Module]]:
+    """Return a builder for each form of a network that the options ask for."""
+    made: dict[str, Callable[[], nn.Module]] = {PLAIN: lambda: build(name)}
+    if args.deploy:
+        made[DEPLOYED] = lambda: deploy(build(name).eval())
+    if args.compile:
+        torch._inductor.config.freezing = not args.no_freezing
+        made[COMPILED[not args.no_freezing]] = lambda: torch.compile(deploy(build(name).eval()))
+    if args.with_cp:
+        for form, value in CHECKPOINTED.items():
+            if name in BASELINES or value is True:
+                made[form] = lambda value=value: build(name, with_cp=value)
+    return made
+
+
+def build(name: str, **settings: object) -> nn.Module:
+    """Build a network with seeded random weights.
+
+    Raises:
+        ImportError: mmdet or mmpretrain is needed and not installed.
+    """
+    quieten()
+    package = NETWORKS[name]['type'].partition('.')[0]
+    require(package, name)
+    import_module(package if package == 'mmtied' else f'{package}.models')
+    torch.manual_seed(0)
+    network = MODELS.build(dict(NETWORKS[name], **settings))
+    network.init_weights()
+    return network
+
+
+@cache
+def quieten() -> None:
+    """Silence mmengine, which logs every initialised layer."""
+    MMLogger.get_instance('benchmark', log_level=logging.ERROR)
+    MMLogger.get_instance('mmengine', log_level=logging.ERROR)
+
+
+def _belongs(form: str, step: str) -> bool:
+    return form == PLAIN or (form in CHECKPOINTED) == (step == 'training')
+
+
+def _columns(title: str, ratio: Spread) -> dict[str, str]:
+    return {f'times {title}': f'{ratio.median:.2f}', f'lowest, {title}': f'{ratio.lowest:.2f}',
+            f'highest, {title}': f'{ratio.highest:.2f}'}
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
-"""One evaluation by one tool, in a process of its own: the bucket table, seconds (wall clock and CPU) and peak memory.
+"""Run one evaluation with one tool in a process of its own and write its table, times and peak memory.
 
-`benchmarks/evaluation.py` starts it. Imports, the annotation file and, for input from memory, the detections are there before
-the clock starts and before the memory that counts as the baseline is read.
+``benchmarks/evaluation.py`` starts it. From ``memory`` and ``json``, imports, the annotation file and (for memory) the detections
+are loaded before the clock starts and before the baseline of the peak memory is read. From ``command`` everything is read inside
+the process, as by a user's script; the parent times the process.
 """
 
 import argparse
@@ -14,15 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from simulated_detections import SimulatedDetections
-
-from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.results import Detections, make_detections, read_results, tensor_detections
-from mmtied.evaluation.pipeline import evaluate_coco
-from mmtied.evaluation.protocol import STATISTICS
-
-#: Modules of the tools with pycocotools' interface, and their evaluation class.
+#: Module with COCO, module with the evaluation class, and its name, for tools with pycocotools' interface.
 COCO_LIKE = {
     'pycocotools': ('pycocotools.coco', 'pycocotools.cocoeval', 'COCOeval'),
     'faster-coco-eval': ('faster_coco_eval', 'faster_coco_eval', 'COCOeval_faster'),
@@ -30,7 +23,8 @@ COCO_LIKE = {
     'ultrafast-pycocotools': ('ultrafast_pycocotools', 'ultrafast_pycocotools', 'COCOeval'),
 }
 CONTENDERS = ('mmtied', *COCO_LIKE)
-#: Reads detections and gives the statistics of all images (key 'all') and of each bucket.
+STATISTICS = ('AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L')
+#: Evaluates and returns the statistics of all images (key 'all') and of each bucket.
 Evaluate = Callable[[], dict[str, list[float]]]
 
 
@@ -39,8 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('contender', choices=CONTENDERS)
     parser.add_argument('iou_type', choices=('bbox', 'segm'))
-    parser.add_argument('source', choices=('memory', 'json'))
-    parser.add_argument('folder', type=Path, help='has annotations.json, buckets.json, detections.npz and <iou_type>.json')
+    parser.add_argument('source', choices=('memory', 'json', 'command'))
+    parser.add_argument('folder', type=Path, help='holds annotations.json, buckets.json, detections.npz and <iou_type>.json')
     parser.add_argument('output', type=Path)
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
@@ -57,9 +51,14 @@ def main() -> None:
 
 
 def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> Evaluate:
-    """Ours; it works the buckets out itself, within the time."""
+    """Prepare mmtied, which assigns the buckets itself, within the measured time."""
+    import torch
+    from mmtied.evaluation.evaluate import evaluate_coco
+    from simulated_detections import SimulatedDetections
+
+    from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+    from mmtied.evaluation.inputs.results import make_detections, read_results, tensor_detections
     truth = read_ground_truth(args.folder / 'annotations.json')
-    path = args.folder / f'{args.iou_type}.json'
     if args.source == 'memory':
         found = SimulatedDetections.load(args.folder / 'detections.npz')
         tensors = [torch.from_numpy(column).to(args.device)
@@ -69,13 +68,13 @@ def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> E
     if args.device != 'cpu':
         torch.zeros(1, device=args.device)
 
-    def read() -> Detections:
-        if args.source == 'json' or args.iou_type == 'segm':
-            return make_detections(read_results(path) if args.source == 'json' else entries, truth, args.iou_type)
-        return tensor_detections(truth, *tensors)
-
     def evaluate() -> dict[str, list[float]]:
-        report = evaluate_coco(truth, {args.iou_type: read()}, device=args.device)[args.iou_type]
+        if args.source == 'memory' and args.iou_type == 'bbox':
+            detections = tensor_detections(truth, *tensors)
+        else:
+            given = entries if args.source == 'memory' else read_results(args.folder / f'{args.iou_type}.json')
+            detections = make_detections(given, truth, args.iou_type)
+        report = evaluate_coco(truth, {args.iou_type: detections}, device=args.device)[args.iou_type]
         rows = {'all': report['all'], **{row['name']: row for row in report['buckets']}}
         return {name: [-1 if row[key] is None else row[key] for key in STATISTICS] for name, row in rows.items()}
 
@@ -83,12 +82,13 @@ def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> E
 
 
 def prepare_coco_like(args: argparse.Namespace, buckets: dict[str, list[int]]) -> Evaluate:
-    """A tool with pycocotools' interface; it is handed the images of each bucket."""
+    """Prepare a tool with pycocotools' interface, which is given the images of each bucket."""
     coco_module, evaluation_module, name = COCO_LIKE[args.contender]
     evaluation_class = getattr(importlib.import_module(evaluation_module), name)
     truth = importlib.import_module(coco_module).COCO(str(args.folder / 'annotations.json'))
     results = str(args.folder / f'{args.iou_type}.json')
     if args.source == 'memory':
+        from simulated_detections import SimulatedDetections
         found = SimulatedDetections.load(args.folder / 'detections.npz')
         results = found.rows() if args.iou_type == 'bbox' else found.entries('segm')
         del found
@@ -107,7 +107,7 @@ def prepare_coco_like(args: argparse.Namespace, buckets: dict[str, list[int]]) -
         detections = truth.loadRes(results)
         if args.contender != 'hotcoco':
             return {name: statistics(detections, ids) for name, ids in [('all', None), *buckets.items()]}
-        evaluation = evaluation_class(truth, detections, args.iou_type)  # it can take sets of images from one evaluation
+        evaluation = evaluation_class(truth, detections, args.iou_type)  # hotcoco slices one evaluation by image
         evaluation.evaluate()
         slices = evaluation.slice_by(buckets)
         keys = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
@@ -117,13 +117,13 @@ def prepare_coco_like(args: argparse.Namespace, buckets: dict[str, list[int]]) -
 
 
 def memory(field: str) -> int:
-    """A figure of this process's memory in KiB, for example ``VmRSS``; Linux only."""
+    """Return a figure of this process's memory in KiB, for example ``VmRSS`` (Linux only)."""
     lines = Path('/proc/self/status').read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f'{field}:'))
 
 
 def reset_peak() -> int:
-    """Let the peak of the memory start at what is resident now, and return that in KiB."""
+    """Reset the peak memory to the resident size and return that in KiB."""
     Path('/proc/self/clear_refs').write_text('5')
     return memory('VmRSS')
 

@@ -1,35 +1,29 @@
-"""IGC, DGConv, SharedBasisConv and SumFusion beside their plain PyTorch compositions, at the shapes of the papers' networks.
+"""Compare IGC, DGConv, SharedBasisConv and SumFusion with their plain PyTorch compositions at the papers' shapes.
 
-A plain composition does what the paper's equations say with PyTorch's own layers, one after another, on the same weights. Both
-are run in turn; of each the fastest round counts, since other jobs only ever add time. On a CPU what counts is CPU time: measure
-with one thread (OMP_NUM_THREADS=1).
+A plain composition applies the paper's equations with PyTorch's own layers, one after another, on the same weights. Both run in
+turns; on a CPU, CPU time is compared, so measure with one thread.
 
-    python benchmarks/related_layers.py --docs docs/benchmarks.md
+    python benchmarks/related_layers.py --threads 1 --csv docs/benchmarks/related_layers_cpu.csv
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
 from functools import reduce
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from machine import describe_machine
-from report_section import markdown_table, write_section
+from reporting import DTYPES, FORMATS, add_timing_options, apply_options, report
+from timing import Times, time_in_turns
 from torch import Tensor, nn
 
+from mmtied.cli import user_errors
 from mmtied.layers import IGC, DGConv, FilterBasis, SharedBasisConv, SumFusion
-
-FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
-_HEADER = ['layer', 'size', *(f'{dtype} {memory_format}, {step}' for dtype in DTYPES for memory_format in FORMATS
-                              for step in ('forward', 'both'))]
 
 
 class Case(NamedTuple):
-    """A layer, the function that computes the same plainly, and the shape of its input without the batch."""
+    """A layer, its plain composition, and the shape of its input without the batch."""
 
     name: str
     layer: nn.Module
@@ -38,7 +32,7 @@ class Case(NamedTuple):
 
 
 def make_cases(name: str) -> Iterator[Case]:
-    """The layers whose name contains `name`; stages of the papers' networks."""
+    """Yield the layers whose name contains `name`, one for each stage of the papers' networks."""
     makers = {
         'IGC-L24M2': [(_igc, 48 * 2**i, 32 // 2**i, {'num_primary': 24}) for i in range(3)],
         'IGC-L4M8': [(_igc, 32 * 2**i, 32 // 2**i, {'num_primary': 4}) for i in range(3)],
@@ -96,59 +90,52 @@ def _shared(channels: int, shared: int, unique: int) -> tuple[nn.Module, Callabl
     return layer, plain
 
 
-def measure(case: Case, images: int, rounds: int) -> list[str]:
-    """A row: how many times as long as the plain composition the layer takes, in each setting."""
-    row = [case.name, ' x '.join(map(str, (images, *case.shape)))]
-    for dtype in DTYPES.values():
-        for memory_format in FORMATS.values():
-            layer = case.layer.to(dtype=dtype, memory_format=memory_format)
-            x = torch.rand(images, *case.shape).to(dtype=dtype, memory_format=memory_format)
+def measure(args: argparse.Namespace, case: Case) -> Iterator[dict[str, object]]:
+    """Yield a row per dtype, format and pass: the layer's time divided by the plain composition's."""
+    images = 1 if args.quick else args.batch
+    for dtype_name, dtype in DTYPES.items():
+        for format_name, memory_format in FORMATS.items():
+            layer = case.layer.to(args.device, dtype, memory_format=memory_format)
+            x = torch.rand(images, *case.shape, device=args.device).to(dtype=dtype, memory_format=memory_format)
             torch.testing.assert_close(layer(x), case.plain(x), rtol=0.1, atol=0.1)
             for train in (False, True):
-                ours, plain = time_in_turn([layer, case.plain], layer, x, train, rounds)
-                row.append(f'{ours / plain:.2f}')
-    return row
+                times = time_both(args, case, x.requires_grad_(train))
+                ratio = times.ratio('layer', to='plain')
+                yield {'layer': case.name, 'input': ' x '.join(map(str, x.shape)), 'dtype': dtype_name, 'format': format_name,
+                       'step': 'forward + backward' if train else 'forward', 'times plain': f'{ratio.median:.2f}',
+                       'lowest': f'{ratio.lowest:.2f}', 'highest': f'{ratio.highest:.2f}'}
 
 
-def time_in_turn(functions: list[Callable[[Tensor], Tensor]], layer: nn.Module, x: Tensor, train: bool,
-                 rounds: int) -> list[float]:
-    """CPU seconds of the fastest round of each function."""
-    best = [float('inf')] * len(functions)
-    x = x.requires_grad_(train)
-    with torch.set_grad_enabled(train):
-        for number in range(rounds + 1):
-            for index, function in enumerate(functions):
-                layer.zero_grad()
-                x.grad = None
-                start = time.process_time()
+def time_both(args: argparse.Namespace, case: Case, x: Tensor) -> Times:
+    """Time the layer and its plain composition in turns, with backward where `x` requires a gradient."""
+
+    def call(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            with torch.set_grad_enabled(x.requires_grad):
                 out = function(x)
-                if train:
-                    out.backward(out.detach())
-                if number:  # the first round is a warm-up
-                    best[index] = min(best[index], time.process_time() - start)
-    return best
+            if x.requires_grad:
+                torch.autograd.grad(out, [x, *case.layer.parameters()], out.detach(), allow_unused=True)
+        return run
+
+    clock = time.process_time if torch.device(args.device).type == 'cpu' else time.perf_counter
+    return time_in_turns({'layer': call(case.layer), 'plain': call(case.plain)}, args.repeats, device=args.device,
+                         least_seconds=args.least_ms / 1e3, clock=clock)
 
 
 def main() -> None:
-    """Time, print, and write the section."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_timing_options(parser)
     parser.add_argument('--layer', default='', help='only layers whose name contains this')
-    parser.add_argument('--images', type=int, default=4)
-    parser.add_argument('--rounds', type=int, default=15)
-    parser.add_argument('--docs', type=Path, help='page to write the section into')
-    parser.add_argument('--note', default='', help='a sentence about the conditions')
+    parser.add_argument('--batch', type=int, default=4)
     args = parser.parse_args()
-    torch.manual_seed(0)
-    rows = []
-    for case in make_cases(args.layer):
-        rows.append(measure(case, args.images, args.rounds))
-        print(*rows[-1], flush=True)
-    text = ('CPU time of the layer divided by that of its plain composition: below 1 the layer is faster. The fastest of '
-            f'{args.rounds} rounds of each, in turn; "both" is forward and backward.')
-    text = '\n\n'.join([text, markdown_table(_HEADER, rows), describe_machine(('torch', 'mmtied'))
-                        + (f' {args.note}' if args.note else '')])
-    if args.docs:
-        write_section(args.docs, 'related layers cpu', f'## Layers of the related systems\n\n{text}')
+    with user_errors():
+        apply_options(args)
+        rows = [row for case in make_cases(args.layer) for row in measure(args, case)]
+        if not rows:
+            raise ValueError(f'--layer {args.layer}: no layer has this in its name')
+        report(args, f"Time of a layer divided by its plain composition's: {args.batch} images, medians of {args.repeats} turns.",
+               rows)
 
 
 if __name__ == '__main__':

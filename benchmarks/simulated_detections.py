@@ -1,7 +1,7 @@
-"""Simulated results of a detector on real annotations: seeded, with masks, in the numbers that a real detector emits.
+"""Simulate a detector's results on real annotations: seeded, with masks, as many per image as real detectors emit.
 
-Most detections are jittered copies of an instance of their image, several for each, with the scores that better copies
-tend to get; the rest are boxes at random places with low scores.
+Most detections are jittered copies of an instance, several per instance, with higher scores for better copies; the rest are boxes
+at random places with low scores.
 """
 
 import json
@@ -15,7 +15,7 @@ from pycocotools import mask as mask_api
 
 from mmtied.atomic import atomic_path
 
-#: Share of detections that are copies of an instance, in images that have one.
+#: Share of detections that copy an instance, in images with instances.
 _COPIES = .7
 
 
@@ -23,13 +23,13 @@ _COPIES = .7
 class SimulatedDetections:
     """Detections as arrays, grouped by image.
 
-    Args:
+    Attributes:
         image_id: Shape (D,) int64.
         category_id: Shape (D,) int64.
-        score: Shape (D,) float64, rounded to float32 as a network gives them.
+        score: Shape (D,) float64, rounded to float32.
         boxes_xywh: Shape (D, 4) float64, in pixels, rounded to float32.
-        counts: Compressed run-length codes of the masks one after the other, shape (C,) uint8.
-        ends: Where each code ends in `counts`, shape (D,) int64.
+        counts: Concatenated compressed run-length codes of the masks, shape (C,) uint8.
+        ends: End of each code in `counts`, shape (D,) int64.
         sizes: Height and width of each mask, shape (D, 2) int64.
     """
 
@@ -42,17 +42,17 @@ class SimulatedDetections:
     sizes: np.ndarray
 
     def rles(self) -> list[dict]:
-        """The masks as pycocotools has them."""
+        """Return the masks as pycocotools' run-length codes."""
         counts, ends = self.counts.tobytes(), self.ends.tolist()
         return [{'size': size, 'counts': counts[start:end]}
                 for size, start, end in zip(self.sizes.tolist(), [0, *ends], ends, strict=False)]
 
     def rows(self) -> np.ndarray:
-        """The boxes as pycocotools' ``(N, 7)`` array: image id, x, y, w, h, score, category id."""
+        """Return pycocotools' ``(N, 7)`` array: image id, x, y, w, h, score, category id."""
         return np.column_stack([self.image_id, self.boxes_xywh, self.score, self.category_id]).astype(np.float64)
 
     def entries(self, iou_type: str) -> list[dict]:
-        """COCO's results format, with a bbox or a segmentation."""
+        """Return COCO's results format, with boxes or segmentations."""
         common = zip(self.image_id.tolist(), self.category_id.tolist(), self.score.tolist(), strict=True)
         key, values = ('bbox', self.boxes_xywh.tolist()) if iou_type == 'bbox' else ('segmentation', self.rles())
         return [{'image_id': image_id, 'category_id': category_id, 'score': score, key: value}
@@ -65,19 +65,19 @@ class SimulatedDetections:
 
     @classmethod
     def load(cls, path: Path) -> 'SimulatedDetections':
-        """Read what `save` wrote."""
+        """Read the file that `save` wrote."""
         with np.load(path) as arrays:
             return cls(**arrays)
 
 
 def simulate(annotations: dict, num_detections: int, seed: int = 0, with_masks: bool = True) -> SimulatedDetections:
-    """Detections spread evenly over all images of COCO annotations.
+    """Simulate detections, spread evenly over all images.
 
     Args:
-        annotations: The content of a COCO instances file, with masks.
+        annotations: Content of a COCO instances file with masks.
         num_detections: D.
         seed: The same seed gives the same detections.
-        with_masks: Without, the codes are empty.
+        with_masks: Simulate masks too; otherwise the codes are empty.
     """
     rng = np.random.default_rng(seed)
     images, category_ids = annotations['images'], [entry['id'] for entry in annotations['categories']]
@@ -107,7 +107,7 @@ def write_results(entries: list[dict], path: Path) -> None:
 
 def _image_detections(image: dict, instances: list[dict], category_ids: list[int], num: int, rng: np.random.Generator,
                       with_masks: bool) -> tuple[list, ...]:
-    """Columns of one image's detections."""
+    """Return the columns of one image's detections."""
     height, width = image['height'], image['width']
     outlines = [outline(entry['segmentation'], height, width) for entry in instances] if with_masks else []
     columns = [[image['id']] * num, [], [], [], [], [[height, width]] * num]
@@ -138,7 +138,7 @@ def _image_detections(image: dict, instances: list[dict], category_ids: list[int
 
 
 def outline(segmentation: dict | list, height: int, width: int) -> list[np.ndarray]:
-    """Outlines of a mask as polygons in units of the box around it, each (n, 2); as smooth as a mask head's."""
+    """Return a mask's outlines as smooth polygons in units of its box, each (n, 2)."""
     if isinstance(segmentation, list):
         segmentation = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation['counts'], list):
@@ -151,12 +151,12 @@ def outline(segmentation: dict | list, height: int, width: int) -> list[np.ndarr
 
 
 def _ellipse() -> np.ndarray:
-    """The outline of an ellipse that fills the unit box, shape (16, 2)."""
+    """Return the outline of an ellipse that fills the unit box, shape (16, 2)."""
     angle = np.arange(16) * np.pi / 8
     return np.column_stack([np.cos(angle), np.sin(angle)]) / 2 + .5
 
 
 def _code(polygons: list[np.ndarray], box: list[float], height: int, width: int) -> bytes:
-    """The run-length code of polygons stretched to a box."""
+    """Return the run-length code of polygons scaled to a box."""
     placed = [(polygon * box[2:] + box[:2]).ravel().tolist() for polygon in polygons]
     return mask_api.merge(mask_api.frPyObjects(placed, height, width))['counts']

@@ -1,6 +1,6 @@
-"""What an evaluation adds to a val loop: `process` for every image and `evaluate` at the end, boxes and boolean masks.
+"""Time what a metric adds to a val loop: `process` per image and `evaluate` at the end, for boxes and boolean masks.
 
-`benchmarks/evaluation.py` starts it. Both metrics get the same predictions in turn, on the device; only their calls are timed.
+``benchmarks/evaluation.py`` starts it. Both metrics get the same predictions in turn, on the device; only their calls are timed.
 """
 
 import argparse
@@ -15,17 +15,18 @@ from mmdet.evaluation import CocoMetric
 from mmengine.logging import MMLogger
 from pycocotools import mask as mask_api
 from simulated_detections import SimulatedDetections
+from timing import synchronize
 
 from mmtied.evaluation.metric import OcclusionCocoMetric
 
-#: CocoMetric's limits, so that both compute the same numbers.
+#: CocoMetric's default, so that both compute the same numbers.
 PROPOSAL_NUMS = (100, 300, 1000)
 
 
 def main() -> None:
     """Time both metrics once and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('folder', type=Path, help='has annotations.json and detections.npz')
+    parser.add_argument('folder', type=Path, help='holds annotations.json and detections.npz')
     parser.add_argument('images', type=int)
     parser.add_argument('output', type=Path)
     parser.add_argument('--device', default='cpu')
@@ -63,7 +64,7 @@ def main() -> None:
 
 def make_sample(image: dict, detections: SimulatedDetections, rles: list[dict], here: list[int], labels: dict[int, int],
                 device: str) -> dict:
-    """What mmdet hands to a metric for one image."""
+    """Build the data sample that mmdet passes to a metric for one image."""
     boxes = torch.from_numpy(detections.boxes_xywh[here]).float()
     masks = mask_api.decode([rles[number] for number in here]).transpose(2, 0, 1)
     predictions = dict(bboxes=torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1),
@@ -75,12 +76,11 @@ def make_sample(image: dict, detections: SimulatedDetections, rles: list[dict], 
 
 
 def timed(call: Callable[[], object], device: str) -> tuple[float, object]:
-    """Seconds that a call takes until the device has finished, and what it returns."""
-    synchronize = torch.cuda.synchronize if device != 'cpu' else lambda: None
-    synchronize()
+    """Return the seconds of a call, device synchronised, and its result."""
+    synchronize(device)
     start = time.perf_counter()
     result = call()
-    synchronize()
+    synchronize(device)
     return time.perf_counter() - start, result
 
 

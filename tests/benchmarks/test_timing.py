@@ -1,17 +1,17 @@
-"""Turns, lots, ratios and peaks against hand-made clocks and counted bytes."""
+"""Turns, batch sizes, ratios and peak memory, against a simulated clock and counted bytes."""
 
 import pytest
 import torch
 
 
 class Clock:
-    """A clock that only the contenders move on."""
+    """A clock that advances only when a contender runs."""
 
     def __init__(self):
         self.now, self.calls = 0., []
 
     def contender(self, name, costs):
-        """A call whose costs follow a list, the last of it from then on."""
+        """Return a call that takes the listed seconds in order, then the last of them."""
         def call():
             self.calls.append(name)
             self.now += costs.pop(0) if len(costs) > 1 else costs[0]
@@ -21,8 +21,8 @@ class Clock:
         return self.now
 
 
-def test_contenders_take_turns_after_their_warm_ups():
-    from interleaved import time_in_turns
+def test_contenders_take_turns_after_warm_up():
+    from timing import time_in_turns
     clock = Clock()
     contenders = {name: clock.contender(name, [cost]) for name, cost in (('a', 1.), ('b', 2.))}
     times = time_in_turns(contenders, 3, least_seconds=.5, warmups=2, clock=clock)
@@ -30,15 +30,15 @@ def test_contenders_take_turns_after_their_warm_ups():
     assert times.seconds == {'a': [1., 1., 1.], 'b': [2., 2., 2.]}
 
 
-def test_warm_ups_do_not_count():
-    from interleaved import time_in_turns
+def test_warm_up_is_not_counted():
+    from timing import time_in_turns
     clock = Clock()
     times = time_in_turns({'a': clock.contender('a', [50., 9., 1.])}, 2, least_seconds=.5, warmups=2, clock=clock)
     assert times.seconds == {'a': [1., 1.]}
 
 
-def test_a_lot_takes_the_least_time_and_seconds_are_of_one_call():
-    from interleaved import time_in_turns
+def test_batches_take_at_least_least_seconds():
+    from timing import time_in_turns
     clock = Clock()
     times = time_in_turns({'quick': clock.contender('q', [.0625]), 'slow': clock.contender('s', [3.])}, 2, least_seconds=1.,
                           warmups=1, clock=clock)
@@ -47,32 +47,31 @@ def test_a_lot_takes_the_least_time_and_seconds_are_of_one_call():
     assert len(turns[-1]) == 0 and len(turns[-2]) >= 16  # 16 calls of 1/16 s
 
 
-def test_a_clock_that_stands_still_at_first_ends_all_the_same():
-    from interleaved import time_in_turns
+def test_zero_durations_terminate():
+    from timing import time_in_turns
     clock = Clock()
     times = time_in_turns({'a': clock.contender('a', [0.] * 50 + [.5])}, 1, least_seconds=1., warmups=1, clock=clock)
     assert times.seconds == {'a': [.5]}
 
 
-def test_ratios_are_those_of_one_turn():
-    from interleaved import Spread, Times
+def test_ratios_are_taken_within_a_turn():
+    from timing import Spread, Times
     times = Times({'ours': [1., 10., 4.], 'other': [2., 10., 16.]})
     assert times.ratio('ours', to='other') == Spread(.5, .25, 1.)
     assert times.ratio('other', to='ours') == Spread(2., 1., 4.)
     assert times.rate('ours', items=20) == Spread(5., 2., 20.)
     assert times.spread('other', 1e3) == Spread(10e3, 2e3, 16e3)
-    assert times.fastest(['other', 'ours']) == 'ours'
     assert Spread(1.234, .5, 2.).text() == '1.23 [0.50, 2.00]'
 
 
-def test_turns_that_cannot_be():
-    from interleaved import time_in_turns
-    with pytest.raises(ValueError, match='repeats=0, warmups=2: expected 1'):
+def test_zero_repeats_are_rejected():
+    from timing import time_in_turns
+    with pytest.raises(ValueError, match='repeats=0 and warmups=2 must be 1 or more'):
         time_in_turns({}, 0)
 
 
-def test_peak_memory_is_counted_to_the_byte():
-    from peak_memory import peak_bytes, weight_bytes
+def test_peak_memory_is_exact():
+    from timing import peak_bytes, weight_bytes
 
     def call():
         first = torch.empty(10_000, dtype=torch.uint8)
@@ -86,8 +85,8 @@ def test_peak_memory_is_counted_to_the_byte():
 
 
 def test_peak_memory_of_a_training_step():
-    """Weights, gradients and momentum of 4 bytes each; activations and what else is there for a moment are small beside them."""
-    from network_timing import Runner
+    """Weights, gradients and momentum take 4 bytes each; activations are small beside them."""
+    from timing import Runner
     layer = torch.nn.Linear(500, 400, bias=False)
     runner = Runner(layer, torch.rand(2, 500))
     state = 4 * 500 * 400

@@ -1,4 +1,4 @@
-"""The evaluation benchmark on a small data set: it runs, the tools agree, and it writes its section and no other."""
+"""The evaluation benchmark on a small data set: it runs and the tools agree."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def small_set():
                 categories=[dict(id=number, name=f'c{number}') for number in (1, 2, 3)])
 
 
-def test_simulated_detections_are_seeded_whole_and_inside_the_image(tmp_path):
+def test_simulated_detections_are_seeded_and_inside_the_image(tmp_path):
     from simulated_detections import SimulatedDetections, simulate
 
     from mmtied.evaluation.inputs.rle import rle_areas
@@ -37,23 +37,9 @@ def test_simulated_detections_are_seeded_whole_and_inside_the_image(tmp_path):
     assert SimulatedDetections.load(tmp_path / 'd.npz').entries('segm') == first.entries('segm')
 
 
-def test_sections_are_replaced_and_the_rest_stays(tmp_path):
-    from report_section import write_section
-    page = tmp_path / 'page.md'
-    write_section(page, 'one', 'first')
-    write_section(page, 'two', 'second')
-    write_section(page, 'one', 'changed')
-    assert page.read_text() == ('# Benchmarks\n\n<!-- begin one -->\n\nchanged\n\n<!-- end one -->\n\n'
-                                '<!-- begin two -->\n\nsecond\n\n<!-- end two -->\n')
-    page.write_text('<!-- begin one -->')
-    with pytest.raises(ValueError, match='must come once each'):
-        write_section(page, 'one', 'text')
-    assert page.read_text() == '<!-- begin one -->'
-
-
 @pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason='needs a GPU'))])
-def test_boxes_from_memory_are_tensors_on_the_device_all_the_way(tmp_path, monkeypatch, device):
+def test_boxes_from_memory_stay_on_the_device(tmp_path, monkeypatch, device):
     import contenders
     from simulated_detections import simulate
     (tmp_path / 'annotations.json').write_text(json.dumps(small_set()))
@@ -73,24 +59,38 @@ def test_boxes_from_memory_are_tensors_on_the_device_all_the_way(tmp_path, monke
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_and_the_tools_agree(tmp_path):
-    annotations, page = tmp_path / 'annotations.json', tmp_path / 'page.md'
+def test_tools_agree(tmp_path, iou_types=('bbox', 'segm')):
+    from reporting import read_csv
+    annotations, path = tmp_path / 'annotations.json', tmp_path / 'evaluation.csv'
     annotations.write_text(json.dumps(small_set()))
-    run = subprocess.run([sys.executable, BENCHMARKS / 'evaluation.py', annotations, '--contenders', 'mmtied', 'pycocotools',
-                          'hotcoco', '--detections', '60', '--repeat', '1', '--sources', 'memory', '--val-images', '4',
-                          '--docs', page], capture_output=True, text=True)
+    command = [sys.executable, BENCHMARKS / 'evaluation.py', annotations, '--detections', '60', '--repeats', '1', '--csv', path]
+    run = subprocess.run([*command, '--contenders', 'mmtied', 'pycocotools', 'hotcoco', '--sources', 'memory', 'command',
+                          '--iou-types', *iou_types], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in page.read_text().splitlines() if line[:1] == '|']
-    last = {row[0]: row[-1] for row in cells}
-    for iou_type in ('bbox', 'segm'):
-        assert last[f'pycocotools, {iou_type} from memory'] == 'oracle'
-        assert float(last[f'mmtied, {iou_type} from memory']) < 1e-12
-        assert float(last[f'hotcoco, {iou_type} from memory']) < 1e-12
-    assert float(last['CocoMetric']) <= .00051  # it rounds to three digits
-    assert '6 images, 24 instances, 60 simulated detections' in page.read_text()
+    rows = read_csv(path)
+    assert len(rows) == 3 * 2 * len(iou_types)
+    for row in rows:
+        difference = row['largest difference']
+        assert difference == 'oracle' if row['tool'] == 'pycocotools' else difference == '' or float(difference) < 1e-12
+    assert [row['tool'] for row in rows if row['largest difference'] == ''] == ['mmtied'] * len(iou_types)  # its command
+    run, = read_csv(tmp_path / 'runs.csv')
+    assert '6 images, 24 instances, 60 simulated detections' in run['title']
 
 
-def test_a_broken_annotation_file_is_one_line(tmp_path):
+@pytest.mark.slow
+def test_val_loop_matches_coco_metric(tmp_path):
+    from reporting import read_csv
+    annotations, path = tmp_path / 'annotations.json', tmp_path / 'val_loop.csv'
+    annotations.write_text(json.dumps(small_set()))
+    run = subprocess.run([sys.executable, BENCHMARKS / 'evaluation.py', annotations, '--detections', '60', '--repeats', '1',
+                          '--val-images', '4', '--csv', path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    rows = read_csv(path)
+    assert [row['metric'] for row in rows] == ['mmtied', 'CocoMetric']
+    assert all(float(row['largest difference (CocoMetric rounds)']) <= .00051 for row in rows)  # to three digits
+
+
+def test_broken_annotation_file_is_reported_in_one_line(tmp_path):
     path = tmp_path / 'annotations.json'
     path.write_text('{')
     run = subprocess.run([sys.executable, BENCHMARKS / 'evaluation.py', path], capture_output=True, text=True)

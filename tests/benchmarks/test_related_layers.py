@@ -1,11 +1,11 @@
-"""The benchmark of the related systems' layers: what is compared computes the same, gradients included; it writes its page."""
+"""The related layers' benchmark: layers and plain compositions agree, gradients included, and the script runs."""
 
 import pytest
 import torch
 
 
 @pytest.mark.parametrize('name', ['IGC-L24M2', 'IGC-L4M8', 'SumFusion', 'DGConv', 'SharedBasisConv'])
-def test_a_layer_and_its_plain_composition_compute_the_same(name):
+def test_layer_matches_its_plain_composition(name):
     from related_layers import make_cases
     case = next(make_cases(name))
     layer = case.layer.double()
@@ -21,12 +21,12 @@ def test_a_layer_and_its_plain_composition_compute_the_same(name):
     torch.testing.assert_close(*results)
 
 
-def test_it_writes_its_section(tmp_path, monkeypatch, capsys):
+def test_script_writes_a_csv_file(tmp_path, monkeypatch):
     import related_layers
-    page = tmp_path / 'page.md'
-    monkeypatch.setattr('sys.argv', ['related_layers.py', '--layer', 'sumfusion', '--images', '1', '--rounds', '1',
-                                     '--docs', str(page)])
+    from reporting import read_csv
+    path = tmp_path / 'related.csv'
+    monkeypatch.setattr('sys.argv', ['related_layers.py', '--layer', 'sumfusion', '--quick', '--csv', str(path)])
     related_layers.main()
-    rows = [line for line in page.read_text().splitlines() if line.startswith('| SumFusion')]
-    assert len(rows) == 3 == capsys.readouterr().out.count('SumFusion')
-    assert all(float(cell) > 0 for row in rows for cell in row.strip('|').split('|')[2:])
+    rows = read_csv(path)
+    assert len(rows) == 3 * 2 * 2 * 2  # stages, dtypes, formats, passes
+    assert all(float(row['times plain']) > 0 for row in rows)

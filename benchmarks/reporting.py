@@ -1,0 +1,155 @@
+"""Options, tables and CSV files that all benchmarks share.
+
+A benchmark prints a Markdown table and, with ``--csv FILE``, writes its rows there and one line on machine and versions to
+``runs.csv`` beside it. ``benchmarks/summarize.py`` turns the CSV files under docs/benchmarks/ into docs/benchmarks.md.
+"""
+
+import argparse
+import csv
+import math
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from mmtied.atomic import atomic_path
+
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
+PACKAGES = ('torch', 'mmtied', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'mmcv', 'mmdet', 'mmpretrain')
+#: CSV file with one row per measured file: command, machine and note.
+RUNS = 'runs.csv'
+
+
+def add_options(parser: argparse.ArgumentParser, repeats: int = 5) -> None:
+    """Add the options of every benchmark."""
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--repeats', type=int, default=repeats, help='turns of all contenders; tables show medians')
+    parser.add_argument('--threads', type=int, help='CPU threads of torch (default: its own choice)')
+    parser.add_argument('--csv', type=Path, metavar='FILE', help='write the rows here, and the machine to runs.csv beside it')
+    parser.add_argument('--note', default='', help='a sentence about the run, kept in runs.csv')
+
+
+def add_timing_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of benchmarks that time layers and networks."""
+    add_options(parser)
+    parser.add_argument('--least-ms', type=float, default=20, help='minimum duration of one measurement in milliseconds')
+    parser.add_argument('--quick', action='store_true', help='tiny sizes and two turns: a smoke test, not a measurement')
+    parser.add_argument('--cudnn-benchmark', action='store_true', help='let cuDNN try its algorithms; mmengine does not')
+
+
+def apply_options(args: argparse.Namespace) -> None:
+    """Check the common options and configure torch.
+
+    Raises:
+        ValueError: An unusable device, number or file name.
+    """
+    try:
+        device = torch.device(args.device)
+        kind = None if device.type == 'cpu' and device.index else device.type
+    except RuntimeError:
+        kind = None
+    if kind not in ('cpu', 'cuda'):
+        raise ValueError(f'--device {args.device}: use cpu, cuda or cuda:N')
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'--device {args.device}: torch sees no GPU; use --device cpu')
+    for option in ('repeats', 'threads', 'batch'):
+        value = getattr(args, option, None)
+        if value is not None and value < 1:
+            raise ValueError(f'--{option} {value}: must be 1 or more')
+    if not 0 <= getattr(args, 'least_ms', 0) < math.inf:
+        raise ValueError(f'--least-ms {args.least_ms}: must be 0 or more milliseconds')
+    if args.csv and (args.csv.suffix != '.csv' or args.csv.name == RUNS):
+        raise ValueError(f'--csv {args.csv}: name a .csv file other than {RUNS}')
+    if args.csv and not (args.csv.parent.is_dir() and os.access(args.csv.parent, os.W_OK)):
+        raise ValueError(f'--csv {args.csv}: its folder does not exist or is read-only')
+    if getattr(args, 'quick', False):
+        args.repeats, args.least_ms = min(args.repeats, 2), 0
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = getattr(args, 'cudnn_benchmark', False)
+
+
+def image_size(values: Sequence[int]) -> tuple[int, int]:
+    """Return height and width from one number or two.
+
+    Raises:
+        ValueError: Not one or two positive numbers.
+
+    Example:
+        >>> image_size([224])
+        (224, 224)
+    """
+    if len(values) not in (1, 2) or min(values) < 1:
+        raise ValueError(f'--size {" ".join(map(str, values))}: give one side, or height and width, in pixels')
+    return values[0], values[-1]
+
+
+def report(args: argparse.Namespace, title: str, rows: Sequence[Mapping[str, object]],
+           packages: Sequence[str] = PACKAGES) -> None:
+    """Print the rows as a Markdown table and write them to ``--csv``."""
+    machine = describe_machine(packages, args.device)
+    print(f'{title}\n\n{markdown_table(list(rows[0]), [list(map(str, row.values())) for row in rows])}\n\n{machine} {args.note}')
+    if args.csv:
+        write_csv(args.csv, rows)
+        runs = {run['file']: run for run in read_csv(args.csv.with_name(RUNS))}
+        arguments = [Path(text).name if Path(text).is_absolute() else text for text in sys.argv[1:]]  # no paths of one machine
+        command = shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *arguments])
+        runs[args.csv.name] = dict(file=args.csv.name, command=command, title=title, machine=machine, note=args.note)
+        write_csv(args.csv.with_name(RUNS), [runs[name] for name in sorted(runs)])
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows of equal keys; the file appears whole or not at all."""
+    with atomic_path(path) as partial, partial.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a CSV file; a missing file has none."""
+    if not path.exists():
+        return []
+    with path.open(newline='', encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a Markdown table, numbers aligned right.
+
+    Example:
+        >>> print(markdown_table(['tool', 's'], [['ours', '1.5']]))
+        | tool | s |
+        |---|---:|
+        | ours | 1.5 |
+    """
+    lines = ['| ' + ' | '.join(cells) + ' |' for cells in (header, *rows)]
+    return '\n'.join([lines[0], '|---|' + '---:|' * (len(header) - 1), *lines[1:]])
+
+
+def describe_machine(packages: Sequence[str], device: str = 'cpu') -> str:
+    """Describe processor, GPU, threads, load and package versions in one line."""
+    cpu = platform.processor() or platform.machine()
+    if Path('/proc/cpuinfo').exists():
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        cpu = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), cpu)
+    parts = [f'{len(os.sched_getaffinity(0))} cores of {cpu}', f'{torch.get_num_threads()} threads']
+    if torch.device(device).type == 'cuda':
+        tf32 = 'on' if torch.backends.cudnn.allow_tf32 else 'off'
+        mode = 'on' if torch.backends.cudnn.benchmark else 'off'
+        parts += [torch.cuda.get_device_name(device), f'cuDNN {torch.backends.cudnn.version()} (benchmark {mode}, TF32 {tf32})']
+    parts += [f'load average {os.getloadavg()[0]:.1f}', f'Python {platform.python_version()}']
+    return ', '.join(parts + [f'{package} {found}' for package in packages if (found := _version(package))]) + '.'
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
