@@ -144,10 +144,10 @@ def forms(args: argparse.Namespace, name: str) -> dict[str, Callable[[], nn.Modu
     """Return a builder for each form of a network that the options ask for."""
     made: dict[str, Callable[[], nn.Module]] = {PLAIN: lambda: build(name)}
     if args.deploy:
-        made[DEPLOYED] = lambda: deploy(build(name).eval())
+        made[DEPLOYED] = lambda: deploy(build(name))
     if args.compile:
         torch._inductor.config.freezing = not args.no_freezing
-        made[COMPILED[not args.no_freezing]] = lambda: torch.compile(deploy(build(name).eval()))
+        made[COMPILED[not args.no_freezing]] = lambda: torch.compile(deploy(build(name)))
     if args.with_cp:
         for form, value in CHECKPOINTED.items():
             if name in BASELINES or value is True:

@@ -53,9 +53,9 @@ def main() -> None:
 def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> Evaluate:
     """Prepare mmtied, which assigns the buckets itself, within the measured time."""
     import torch
-    from mmtied.evaluation.evaluate import evaluate_coco
     from simulated_detections import SimulatedDetections
 
+    from mmtied.evaluation.evaluate import evaluate_coco
     from mmtied.evaluation.inputs.ground_truth import read_ground_truth
     from mmtied.evaluation.inputs.results import make_detections, read_results, tensor_detections
     truth = read_ground_truth(args.folder / 'annotations.json')
