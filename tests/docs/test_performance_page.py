@@ -1,4 +1,4 @@
-"""docs/performance.md: its snippet runs, and its table of rules says what layers do."""
+"""docs/performance.md: its snippet runs, and its table of rules matches the layers."""
 
 import re
 from pathlib import Path
@@ -9,15 +9,13 @@ import torch
 from mmtied.layers import TBC
 
 PAGE = (Path(__file__).parents[2] / 'docs/performance.md').read_text()
-CHANNELS_LAST = torch.channels_last
 
 
-def test_the_snippet_runs(capsys):
+def test_snippet_prints_what_it_says(capsys):
     snippet = re.search(r'```python\n(.*?)```', PAGE, re.DOTALL)[1]
     exec(snippet, {})
-    said, measured = capsys.readouterr().out.splitlines()
-    assert said == re.search(r'print\(layer.explain\(image\)\)  # (.*)', snippet)[1]
-    assert re.match(r'\w+: measured: \w+ [\d.]+ ms, ', measured)
+    printed, = capsys.readouterr().out.splitlines()
+    assert printed == re.search(r'print\(.*\)  # (.*)', snippet)[1]
 
 
 @pytest.mark.parametrize(('row', 'layer', 'size', 'channels_last'), [
@@ -33,10 +31,10 @@ def test_the_snippet_runs(capsys):
     (5, TBC(12, 12, 3), 20, False),
     (5, TBC(16, 16, 1), 20, False),
 ])
-def test_the_rules_are_the_layers(row, layer, size, channels_last):
+def test_rules_are_the_layers(row, layer, size, channels_last):
     rules = re.findall(r'^\| (channels_last|contiguous) \| .* \| `(\w+)`', PAGE, re.MULTILINE)
     assert len(rules) == 6
     x = torch.rand(2, layer.in_channels, size, size)
-    x = x.to(memory_format=CHANNELS_LAST) if channels_last else x
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
     assert rules[row][0] == ('channels_last' if channels_last else 'contiguous')
     assert layer.explain(x).startswith(f'{rules[row][1]}: ')
