@@ -55,9 +55,9 @@ def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> E
     import torch
     from simulated_detections import SimulatedDetections
 
-    from mmtied.evaluation.evaluate import evaluate_coco
     from mmtied.evaluation.inputs.ground_truth import read_ground_truth
     from mmtied.evaluation.inputs.results import make_detections, read_results, tensor_detections
+    from mmtied.evaluation.pipeline import evaluate_coco
     truth = read_ground_truth(args.folder / 'annotations.json')
     if args.source == 'memory':
         found = SimulatedDetections.load(args.folder / 'detections.npz')
