@@ -1,1 +1,59 @@
-"""What an evaluation reads: annotations, results files and dumps, run-length codes and images."""
+"""Inputs of an evaluation: annotations, detections in every format that is read, run-length codes and images."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from .dumps import dump_detections, dumped_iou_types, image_predictions, is_dump, read_dump
+from .ground_truth import GroundTruth, read_ground_truth
+from .results import Detections, held_iou_types, join_detections, make_detections, read_results
+
+__all__ = ['Detections', 'GroundTruth', 'load_detections', 'read_ground_truth']
+
+
+def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Sequence[str] | None = None,
+                    classes: Sequence[str] | None = None) -> dict[str, Detections]:
+    """Read the detections of one detector.
+
+    A file with masks counts for bbox only where no other file has boxes alone: mmdet's segm results also hold boxes, with the
+    scores of the masks.
+
+    Args:
+        detections: A results file or several (COCO's JSON, or the .pkl that mmdet dumps), a COCO results list, or a list with
+            a dict for each image as `dumps.image_predictions` takes it.
+        ground_truth: The annotations that the ids refer to.
+        iou_types: Any of ``'bbox'`` and ``'segm'``; by default what the detections hold.
+        classes: Names of the model's classes, where labels count only some of the annotation file's categories.
+
+    Returns:
+        The detections by IoU type, joined over the files.
+
+    Raises:
+        ValueError: A file or an entry cannot be used; the message names it.
+    """
+    if isinstance(detections, str | os.PathLike):
+        detections = [detections]
+    if not isinstance(detections, list | tuple):
+        raise ValueError(f'detections: a file, a list of files or a list of dicts is needed, got {type(detections).__name__}')
+    if detections and all(isinstance(one, str | os.PathLike) for one in detections):
+        sources = {str(path): read_dump(path) if is_dump(path) else read_results(path) for path in detections}
+    else:
+        sources = {'detections': _read_list(detections)}
+    by_image = {name: bool(entries) and 'pred_instances' in entries[0] for name, entries in sources.items()}
+    held = {name: (dumped_iou_types if by_image[name] else held_iou_types)(entries) for name, entries in sources.items()}
+    present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in held.values())]
+    found = {}
+    for iou_type in iou_types or present or ['bbox']:
+        alone = [name for name in sources if held[name] == (iou_type,)]
+        chosen = (alone if iou_type == 'bbox' else []) or [name for name in sources if iou_type in held[name]] or list(sources)
+        found[iou_type] = join_detections([
+            dump_detections(sources[name], ground_truth, iou_type, classes, name) if by_image[name] else
+            make_detections(sources[name], ground_truth, iou_type, name) for name in chosen])
+    return found
+
+
+def _read_list(detections: Sequence) -> list[dict]:
+    """Return a COCO results list as it is, and predictions by image in the layout of mmdet's dump."""
+    first = detections[0] if detections else {}
+    by_image = isinstance(first, dict) and ('pred_instances' in first or 'scores' in first)
+    return image_predictions(list(detections)) if by_image else read_results(list(detections))

@@ -1,4 +1,4 @@
-"""Predictions as mmdet dumps them (``tools/test.py --out predictions.pkl``, `DumpDetResults`), as checked arrays.
+"""Predictions by image, as mmdet dumps them (``tools/test.py --out predictions.pkl``, `DumpDetResults`), as checked arrays.
 
 The file is a pickled list with a dict for each image: ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4) xyxy, ``scores``,
 ``labels`` and, where the model has a mask head, ``masks`` as run-length codes and perhaps ``mask_scores``.
@@ -7,25 +7,26 @@ The file is a pickled list with a dict for each image: ``img_id`` and ``pred_ins
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask as mask_api
 
-from .ground_truth import GroundTruth, check_entries, check_unique, integer_column, label_category_ids, positions
+from .coco_json import check_entries, check_unique, integer_column, positions
+from .ground_truth import GroundTruth, label_category_ids
 from .results import Detections
 from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
-_COLUMNS = dict(bboxes=(4,), scores=(), labels=())
-
 
 def is_dump(path: str | os.PathLike) -> bool:
-    """Whether a file is a dump by its name: .pkl or .pickle."""
+    """Return True for a file that is a dump by its name: .pkl or .pickle."""
     return Path(path).suffix in ('.pkl', '.pickle')
 
 
 def read_dump(path: str | os.PathLike) -> list[dict]:
-    """The images of a dump, checked to have ids and boxes; no foreign code runs, see `tensor_pickle`.
+    """Read the images of a dump and check that they have ids and boxes; no foreign code runs, see `tensor_pickle`.
 
     Raises:
         ValueError: The file is missing, empty or truncated, needs anything but tensors, arrays and containers, or has
@@ -34,54 +35,82 @@ def read_dump(path: str | os.PathLike) -> list[dict]:
     entries = read_tensor_pickle(path)
     try:
         check_entries(entries, ('img_id', 'pred_instances'), str(path))
-        check_entries([entry['pred_instances'] for entry in entries], tuple(_COLUMNS), f'{path}: pred_instances')
+        check_entries([entry['pred_instances'] for entry in entries], ('bboxes', 'scores', 'labels'), f'{path}: pred_instances')
     except ValueError as error:
         raise ValueError(f"{error}; what mmdet's tools/test.py --out or DumpDetResults writes of a detector is read") from None
     return entries
 
 
+def image_predictions(predictions: list[dict]) -> list[dict]:
+    """Bring predictions by image into the layout of a dump.
+
+    Args:
+        predictions: For each image ``image_id``, ``scores`` (n,), ``labels`` (n,) or ``category_ids`` (n,), and ``boxes`` (n, 4)
+            xyxy or ``masks`` or both, as tensors, arrays or lists; masks are boolean (n, height, width) or run-length codes.
+            Labels count the annotation file's categories from 0, in its order. A dump is returned as it is.
+
+    Raises:
+        ValueError: An entry has another layout.
+    """
+    if all(isinstance(entry, dict) and 'pred_instances' in entry for entry in predictions):
+        return predictions
+    check_entries(predictions, ('image_id', 'scores'), 'detections')
+    entries = []
+    for number, entry in enumerate(predictions):
+        if ('labels' in entry) == ('category_ids' in entry):
+            raise ValueError(f"detections[{number}]: either 'labels' or 'category_ids' is needed")
+        instances = {name: np.asarray(entry[key]) if isinstance(entry[key], list) else entry[key]
+                     for key, name in dict(boxes='bboxes', scores='scores', labels='labels', category_ids='category_ids').items()
+                     if key in entry}
+        entries.append({'img_id': entry['image_id'],
+                        'pred_instances': {**instances, **({'masks': entry['masks']} if 'masks' in entry else {})}})
+    return entries
+
+
 def dumped_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
-    """The IoU types that a dump can be evaluated for, by its first image; none for an empty one."""
-    if not entries:
-        return ()
-    return ('bbox', 'segm') if 'masks' in entries[0]['pred_instances'] else ('bbox',)
+    """Return the IoU types that a dump can be evaluated for, by its first image; none for an empty one."""
+    instances = entries[0]['pred_instances'] if entries else {}
+    return tuple(iou_type for iou_type, key in (('bbox', 'bboxes'), ('segm', 'masks')) if key in instances)
 
 
 def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str,
                     classes: Sequence[str] | None = None, source: str = 'dump') -> Detections:
-    """The arrays of one IoU type from a dump, in its order.
+    """Convert a dump to the arrays of one IoU type, in its order.
 
     Args:
-        entries: What `read_dump` returns.
+        entries: From `read_dump` or `image_predictions`.
         ground_truth: The annotations that the image ids refer to.
         iou_type: ``'bbox'`` or ``'segm'``; masks take ``mask_scores`` where there are any, as mmdet's CocoMetric does.
         classes: See `label_category_ids`.
         source: Name for messages.
 
     Raises:
-        ValueError: An image id that the annotation file does not have or that comes twice, labels without a category, columns
-            of unequal lengths, boxes or scores that are not finite, and masks that are missing, not run-length codes, or of
-            another size than their image.
+        ValueError: An image id is unknown or repeated, a label has no category, columns have unequal lengths, boxes or scores
+            are not finite, or masks are missing, not run-length codes, or of another size than their image.
     """
     ids = integer_column(entries, 'img_id', source)
     check_unique(ids, source)
     image_of_entry = positions(ids, ground_truth.image_ids, 'image id', source)
     parts = [entry['pred_instances'] for entry in entries]
     names = [f'{source}: image id {image_id}' for image_id in ids.tolist()]
-    score_key = 'mask_scores' if iou_type == 'segm' and parts and 'mask_scores' in parts[0] else 'scores'
-
-    labels = _column(parts, 'labels', (), names, integers=True)
-    counts = [len(part['labels']) for part in parts]
-    scores = _column(parts, score_key, (), names, counts)
-    category_ids = np.array(label_category_ids(ground_truth, classes))
+    first = parts[0] if parts else {}
+    label_key = 'category_ids' if 'category_ids' in first else 'labels'
+    labels = _column(parts, label_key, (), names, integers=True).astype(np.int64)
+    counts = [len(part[label_key]) for part in parts]
+    scores = _column(parts, 'mask_scores' if iou_type == 'segm' and 'mask_scores' in first else 'scores', (), names, counts)
     image = np.repeat(np.arange(len(parts)), counts)
-    outside = (labels < 0) | (labels >= len(category_ids))
-    if outside.any():
-        number = int(outside.argmax())
-        raise ValueError(f'{names[image[number]]}: label {labels[number]:g} is not from 0 to {len(category_ids) - 1}, the '
-                         f"{len(category_ids)} categories of {'--classes' if classes else ground_truth.source}")
+    if label_key == 'category_ids':
+        category_ids = labels
+    else:
+        of_label = np.array(label_category_ids(ground_truth, classes))
+        outside = (labels < 0) | (labels >= len(of_label))
+        if outside.any():
+            number = int(outside.argmax())
+            raise ValueError(f'{names[image[number]]}: label {labels[number]} is not from 0 to {len(of_label) - 1}, the '
+                             f"{len(of_label)} categories of {'--classes' if classes else ground_truth.source}")
+        category_ids = of_label[labels]
     common = dict(image=image_of_entry[image], score=scores,
-                  category=np.searchsorted(ground_truth.category_ids, category_ids[labels.astype(np.int64)]))
+                  category=positions(category_ids, ground_truth.category_ids, 'category id', source))
     if iou_type == 'bbox':
         boxes = _column(parts, 'bboxes', (4,), names, counts)
         boxes[:, 2:] -= boxes[:, :2]  # in float64, as CocoMetric does by way of Python floats
@@ -94,13 +123,13 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
 
 def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequence[str], counts: Sequence[int] | None = None,
             integers: bool = False) -> np.ndarray:
-    """The numbers under `key` of all images, one after another, shape (D, *shape) float64."""
+    """Join the numbers under `key` of all images, shape (D, *shape) float64."""
     arrays = [np.empty((0, *shape))]
     kinds = 'iu' if integers else 'iuf'
     for number, (part, name) in enumerate(zip(parts, names, strict=True)):
         values = part.get(key)
         if isinstance(values, torch.Tensor):
-            values = values.detach()
+            values = values.detach().cpu()
             values = (values.double() if values.is_floating_point() else values).numpy()
         good = isinstance(values, np.ndarray) and values.ndim == 1 + len(shape) and values.shape[1:] == shape
         if not good or (values.size and values.dtype.kind not in kinds) or (counts and len(values) != counts[number]):
@@ -114,11 +143,14 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
     return np.concatenate(arrays)
 
 
-def _masks(part: dict, count: int, name: str) -> list:
-    """The masks of one image."""
+def _masks(part: dict, count: int, name: str) -> list[Any]:
+    """Return the masks of one image as a list of run-length codes; boolean masks are encoded."""
     masks = part.get('masks')
     if masks is None:
         raise ValueError(f"{name}: the predictions have no 'masks', which segm needs")
+    dense = masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else masks
+    if isinstance(dense, np.ndarray) and dense.dtype.kind in 'bu' and dense.ndim == 3:
+        masks = mask_api.encode(np.asfortranarray(dense.transpose(1, 2, 0) != 0, dtype=np.uint8)) if len(dense) else []
     if not isinstance(masks, list | tuple) or len(masks) != count:
         came = f'{len(masks)} of them' if isinstance(masks, list | tuple) else type(masks).__name__
         raise ValueError(f"{name}: 'masks' must be a list of {count} run-length codes, as DumpDetResults writes them, got {came}")

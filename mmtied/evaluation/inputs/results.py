@@ -1,4 +1,4 @@
-"""A detector's results, in COCO's results format or as tensors, as compact, checked arrays."""
+"""A detector's results as compact, checked arrays, from COCO's results format or from tensors."""
 
 import os
 from collections.abc import Sequence
@@ -8,17 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ground_truth import GroundTruth, box_column, check_entries, integer_column, number_column, positions, read_json
+from .coco_json import box_column, check_entries, integer_column, number_column, positions, read_json
+from .ground_truth import GroundTruth
 from .rle import rle_areas, to_rle
+
+_KEYS = {'bbox': 'bbox', 'segm': 'segmentation'}
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections of one IoU type, in the order of the file: arrays, or all of them tensors on one device for `evaluate`.
+    """Detections of one IoU type, in the order of the file: arrays, or tensors that are all on one device.
 
-    Args:
-        image: Position of each detection's image in the ground truth's `image_ids`, shape (D,) int64.
-        category: Position of its category in the ground truth's `category_ids`, shape (D,) int64.
+    Attributes:
+        image: Index of each detection's image in the ground truth's `image_ids`, shape (D,) int64.
+        category: Index of its category in the ground truth's `category_ids`, shape (D,) int64.
         score: Shape (D,) float64.
         area: Area in pixels of the box (bbox) or the mask (segm), shape (D,) float64.
         boxes_xywh: Shape (D, 4) float64, for bbox.
@@ -34,18 +37,15 @@ class Detections:
 
 
 def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
-    """The IoU types that a results list can be evaluated for, by its first entry; none for an empty list."""
-    if not entries:
-        return ()
-    keys = {'bbox': 'bbox', 'segm': 'segmentation'}
-    return tuple(iou_type for iou_type, key in keys.items() if entries[0].get(key))
+    """Return the IoU types that a results list can be evaluated for, by its first entry; none for an empty list."""
+    return tuple(iou_type for iou_type, key in _KEYS.items() if entries and entries[0].get(key))
 
 
 def read_results(results: str | os.PathLike | list) -> list[dict]:
-    """A COCO results list from a file or as it is, checked to be a list of objects with ids and a score.
+    """Read a COCO results list from a file, or take one as it is; check that its entries have ids and a score.
 
     Raises:
-        ValueError: Missing, empty or truncated file, or another layout.
+        ValueError: The file is missing, empty or truncated, or has another layout.
     """
     source, entries = ('results', results) if isinstance(results, list) else (str(results), read_json(results))
     check_entries(entries, ('image_id', 'category_id', 'score'), source)
@@ -54,27 +54,24 @@ def read_results(results: str | os.PathLike | list) -> list[dict]:
 
 def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str,
                     source: str = 'results') -> Detections:
-    """The arrays of one IoU type from a results list.
+    """Convert a results list to the arrays of one IoU type.
 
-    Masks' areas are pixel counts, also where an entry has a bbox.
+    Areas of masks are pixel counts, also where an entry has a bbox.
 
     Args:
-        entries: What `read_results` returns.
+        entries: From `read_results`.
         ground_truth: The annotations that the ids refer to.
         iou_type: ``'bbox'`` or ``'segm'``.
         source: Name for messages.
 
     Raises:
-        ValueError: Ids that the annotation file does not have, scores that are not finite, boxes with negative or infinite
-            sides, masks of another size than their image, broken run-length codes, or entries without what the IoU type needs.
+        ValueError: An entry has an unknown id, a score that is not finite, a box with negative or infinite sides, a mask of
+            another size than its image, a broken run-length code, or lacks what the IoU type needs.
     """
-    def where(number: int) -> str:
-        return f'{source}[{number}]'
-
-    key = 'bbox' if iou_type == 'bbox' else 'segmentation'
-    for number, entry in enumerate(entries):
-        if not entry.get(key):
-            raise ValueError(f'{where(number)} has no {key!r}, which {iou_type} needs')
+    key = _KEYS[iou_type]
+    if not all(entry.get(key) for entry in entries):
+        number = next(number for number, entry in enumerate(entries) if not entry.get(key))
+        raise ValueError(f'{source}[{number}] has no {key!r}, which {iou_type} needs')
     common = dict(
         image=positions(integer_column(entries, 'image_id', source), ground_truth.image_ids, 'image id', source),
         category=positions(integer_column(entries, 'category_id', source), ground_truth.category_ids, 'category id', source),
@@ -85,23 +82,23 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     heights, widths = (column.tolist() for column in ground_truth.image_sizes[common['image']].T)
     rles = [to_rle(entry['segmentation'], height, width, f'{source}[{number}]')
             for number, (entry, height, width) in enumerate(zip(entries, heights, widths, strict=True))]
-    return Detections(**common, area=rle_areas(rles, where).astype(np.float64), rles=rles)
+    return Detections(**common, area=rle_areas(rles, f'{source}[{{}}]'.format).astype(np.float64), rles=rles)
 
 
 def join_detections(parts: Sequence[Detections]) -> Detections:
-    """The detections of several files of one IoU type as one."""
-    first = parts[0]
-    return Detections(image=np.concatenate([part.image for part in parts]),
-                      category=np.concatenate([part.category for part in parts]),
-                      score=np.concatenate([part.score for part in parts]),
-                      area=np.concatenate([part.area for part in parts]),
-                      boxes_xywh=None if first.boxes_xywh is None else np.concatenate([part.boxes_xywh for part in parts]),
-                      rles=None if first.rles is None else [rle for part in parts for rle in part.rles])
+    """Join the detections of several files of one IoU type."""
+    first, *others = parts
+    if not others:
+        return first
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ('image', 'category', 'score', 'area')}
+    boxes = None if first.boxes_xywh is None else np.concatenate([part.boxes_xywh for part in parts])
+    rles = None if first.rles is None else [rle for part in parts for rle in part.rles]
+    return Detections(**columns, boxes_xywh=boxes, rles=rles)
 
 
 def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids: Tensor, scores: Tensor,
                       boxes_xywh: Tensor) -> Detections:
-    """What `evaluate.evaluate_coco` takes, on the device of the tensors.
+    """Check a detector's boxes that are tensors already; they stay on their device.
 
     Args:
         ground_truth: The annotations that the ids refer to.
@@ -111,8 +108,8 @@ def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids
         boxes_xywh: Shape (D, 4), in pixels.
 
     Raises:
-        ValueError: Shapes that do not fit, ids that the annotation file does not have, scores that are not finite, and boxes
-            with negative or infinite sides.
+        ValueError: Shapes do not fit, an id is not in the annotation file, a score is not finite, or a box has negative or
+            infinite sides.
 
     Example:
         >>> from .ground_truth import read_ground_truth
@@ -127,8 +124,8 @@ def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids
         if values.shape != shape:
             raise ValueError(f'{name}: shape {shape} is needed for {len(scores)} scores, got {tuple(values.shape)}')
     scores, boxes = scores.detach().double(), boxes_xywh.detach().double()
-    image, unknown_image = _positions(image_ids, ground_truth.image_ids)
-    category, unknown_category = _positions(category_ids, ground_truth.category_ids)
+    image, unknown_image = _tensor_positions(image_ids, ground_truth.image_ids)
+    category, unknown_category = _tensor_positions(category_ids, ground_truth.category_ids)
     unusable = {
         'the image id is not in the annotation file': unknown_image,
         'the category id is not in the annotation file': unknown_category,
@@ -137,26 +134,28 @@ def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids
             ~torch.isfinite(boxes).all(1) | (boxes[:, 2:] < 0).any(1),
     }
     where = torch.stack(list(unusable.values()))
-    if bool(where.any()):  # the only wait for the device
+    if bool(where.any()):  # the only synchronization with the device
         kind, number = where.nonzero()[0].tolist()
         raise ValueError(f'detection {number}: {list(unusable)[kind]}; got image id {image_ids[number].item()}, category id '
                          f'{category_ids[number].item()}, score {scores[number].item()}, box {boxes[number].tolist()}')
     return Detections(image, category, scores, boxes[:, 2] * boxes[:, 3], boxes)
 
 
-def _positions(ids: Tensor, known_ids: object) -> tuple[Tensor, Tensor]:
-    """Where each id stands among the sorted known ones, and which are not there."""
+def _tensor_positions(ids: Tensor, known_ids: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return the index of each id among the sorted known ones, and a mask of those that are not there."""
     known = torch.as_tensor(known_ids, device=ids.device)
-    place = torch.searchsorted(known, ids.long()).clamp(max=max(len(known) - 1, 0))
-    return place, known[place] != ids if len(known) else torch.ones_like(ids, dtype=torch.bool)
+    index = torch.searchsorted(known, ids.long()).clamp(max=max(len(known) - 1, 0))
+    return index, known[index] != ids if len(known) else torch.ones_like(ids, dtype=torch.bool)
 
 
 def describe_unusual(detections: Detections, image_ids: np.ndarray) -> list[str]:
-    """A line for each kind of unusual detection among those of one IoU type.
+    """Describe what COCO's rules allow in results although it is rarely meant, in a line for each kind.
+
+    None of it changes a number, so that the numbers stay those of pycocotools.
 
     Args:
-        detections: The detections.
-        image_ids: The ids that their images' positions point into, shape (I,).
+        detections: Those of one IoU type, as arrays.
+        image_ids: The ids that their image indices point into, shape (I,).
     """
     lines = []
     repeated = repeated_detections(detections)
@@ -172,31 +171,34 @@ def describe_unusual(detections: Detections, image_ids: np.ndarray) -> list[str]
 
 
 def describe_inverted(image_ids: Sequence[int]) -> str:
-    """A line about the images, at least one, where a predicted box has x2 < x1 or y2 < y1."""
+    """Describe predicted boxes with x2 < x1 or y2 < y1 in some images, at least one."""
     images = f'image id {image_ids[0]}' if len(image_ids) == 1 else f'{len(image_ids)} images, such as image id {image_ids[0]},'
     return (f'predicted boxes of {images} have x2 < x1 or y2 < y1; as in pycocotools they match nothing, and count as false '
             'only where both sides are negative')
 
 
 def repeated_detections(detections: Detections) -> np.ndarray:
-    """Positions of the detections that equal an earlier one, sorted, int64.
+    """Return the sorted indices of detections that equal an earlier one, int64.
 
     Example:
         >>> once = dict(image=[0, 0], category=[1, 1], score=[.5, .5], area=[4., 9.], boxes_xywh=[[0, 0, 2, 2], [0, 0, 3, 3]])
         >>> repeated_detections(Detections(**{name: np.array(values * 2) for name, values in once.items()})).tolist()
         [2, 3]
     """
-    # Nearly all scores differ within a category of an image, so that few shapes have to be compared.
-    columns = (detections.image, detections.category, detections.score)
-    order = np.lexsort(columns[::-1])
-    same = np.all([column[order][1:] == column[order][:-1] for column in columns], axis=0)
-    near = np.zeros(len(order), dtype=bool)
-    near[1:] |= same
-    near[:-1] |= same
+    # Sorting by a few columns leaves few candidates, so that few shapes have to be compared.
+    candidates = np.arange(len(detections.score))
+    for columns in (('score', ), ('image', 'category', 'score')):
+        values = [getattr(detections, name)[candidates] for name in columns]
+        order = np.lexsort(values)
+        equal = np.all([column[order][1:] == column[order][:-1] for column in values], axis=0)
+        near = np.zeros(len(order), dtype=bool)
+        near[1:] |= equal
+        near[:-1] |= equal
+        candidates = np.sort(candidates[order[near]])
     seen, repeated = set(), []
-    for number in np.sort(order[near]).tolist():
-        shape = (detections.rles[number]['counts'] if detections.boxes_xywh is None else detections.boxes_xywh[number].tobytes())
-        key = *(column[number] for column in columns), shape
+    for number in candidates.tolist():
+        shape = detections.rles[number]['counts'] if detections.boxes_xywh is None else detections.boxes_xywh[number].tobytes()
+        key = detections.image[number], detections.category[number], detections.score[number], shape
         if key in seen:
             repeated.append(number)
         seen.add(key)

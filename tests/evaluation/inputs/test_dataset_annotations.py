@@ -72,7 +72,7 @@ class Bare:
 
 @pytest.mark.parametrize(('dataset', 'message'), [
     (SimpleNamespace(), 'SimpleNamespace has no COCO annotation file and names no classes'),
-    (Bare(), 'Bare has no COCO annotation file, and its images no height, width, instances'),
+    (Bare(), 'Bare has no COCO annotation file, and its images have no height, width, instances'),
 ], ids=['plain object', 'bare dataset'])
 def test_others_are_named(dataset, message):
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,115 @@
+"""`load_detections`: the same detections in every format give the same arrays."""
+
+import json
+import pickle
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as mask_api
+from pycocotools.coco import COCO
+
+from mmtied.evaluation.inputs import load_detections, read_ground_truth
+
+DATA = dict(images=[dict(id=4, height=20, width=30), dict(id=9, height=20, width=30)], annotations=[],
+            categories=[dict(id=18, name='dog'), dict(id=1, name='person'), dict(id=17, name='cat')])
+TRUTH = read_ground_truth(DATA)
+
+
+def by_image(seed=0):
+    """Predictions of two images with masks, as float32 tensors."""
+    rng = np.random.default_rng(seed)
+    entries = []
+    for image_id, num in ((9, 3), (4, 2)):
+        low = torch.tensor(rng.integers(0, 8, (num, 2)))
+        masks = torch.zeros(num, 20, 30, dtype=torch.bool)
+        for mask, (x, y) in zip(masks, low.tolist(), strict=True):
+            mask[y:y + 5, x:x + 7] = True
+        entries.append(dict(image_id=image_id, boxes=torch.cat([low, low + 6], 1).float(), scores=torch.tensor(rng.random(num)),
+                            labels=torch.tensor(rng.integers(0, 3, num)), masks=masks))
+    return entries
+
+
+def encode(mask):
+    code = mask_api.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+    return {**code, 'counts': code['counts'].decode()}
+
+
+def coco_results(entries, keys):
+    """The same in COCO's results format."""
+    ids = [category['id'] for category in DATA['categories']]
+    rows = []
+    for entry in entries:
+        for box, score, label, mask in zip(entry['boxes'].tolist(), entry['scores'].tolist(), entry['labels'].tolist(),
+                                           entry['masks'], strict=True):
+            row = dict(image_id=entry['image_id'], category_id=ids[label], score=score,
+                       bbox=[box[0], box[1], box[2] - box[0], box[3] - box[1]], segmentation=encode(mask))
+            rows.append({key: value for key, value in row.items() if key in ('image_id', 'category_id', 'score', *keys)})
+    return rows
+
+
+def dump(entries):
+    """The same as mmdet dumps it."""
+    return [dict(img_id=entry['image_id'], pred_instances=dict(bboxes=entry['boxes'], scores=entry['scores'],
+                                                               labels=entry['labels'], masks=list(map(encode, entry['masks']))))
+            for entry in entries]
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys() == {'bbox', 'segm'}
+    for iou_type in found:
+        for field in fields(expected[iou_type]):
+            ours, theirs = (getattr(one[iou_type], field.name) for one in (found, expected))
+            if field.name == 'rles' and theirs is not None:
+                ours, theirs = ([mask_api.decode(rle).tolist() for rle in rles] for rles in (ours, theirs))
+            np.testing.assert_array_equal(ours, theirs, field.name)
+
+
+@pytest.mark.parametrize('kind', ['file', 'two files', 'dump file', 'dump', 'tensors', 'arrays', 'lists', 'category ids'])
+def test_every_format_gives_the_same_arrays(tmp_path, kind):
+    entries = by_image()
+    ids = np.array([category['id'] for category in DATA['categories']])
+    paths = [tmp_path / 'bbox.json', tmp_path / 'segm.json', tmp_path / 'both.json', tmp_path / 'predictions.pkl']
+    paths[0].write_text(json.dumps(coco_results(entries, ['bbox'])))
+    paths[1].write_text(json.dumps(coco_results(entries, ['bbox', 'segmentation'])))
+    paths[2].write_text(json.dumps(coco_results(entries, ['bbox', 'segmentation'])))
+    paths[3].write_bytes(pickle.dumps(dump(entries)))
+    arrays = [{key: value.numpy() if isinstance(value, torch.Tensor) else value for key, value in entry.items()}
+              for entry in entries]
+    given = {
+        'file': str(paths[2]), 'two files': paths[:2], 'dump file': paths[3], 'dump': dump(entries), 'tensors': entries,
+        'arrays': arrays, 'lists': [{key: value.tolist() if key != 'masks' and key != 'image_id' else value
+                                     for key, value in entry.items()} for entry in arrays],
+        'category ids': [{**{key: value for key, value in entry.items() if key != 'labels'}, 'category_ids': ids[entry['labels']]}
+                         for entry in arrays],
+    }[kind]
+    assert_equal(load_detections(given, TRUTH), load_detections(coco_results(entries, ['bbox', 'segmentation']), TRUTH))
+
+
+def test_boxes_without_masks_are_evaluated_by_box_only():
+    entries = [{key: value for key, value in entry.items() if key != 'masks'} for entry in by_image()]
+    assert list(load_detections(entries, TRUTH)) == ['bbox']
+    assert list(load_detections([], TRUTH)) == ['bbox']
+
+
+@pytest.mark.parametrize(('detections', 'message'), [
+    (5, 'detections: a file, a list of files or a list of dicts is needed, got int'),
+    ([dict(image_id=4, scores=torch.ones(1), boxes=torch.zeros(1, 4))], r"detections\[0\]: either 'labels' or 'category_ids'"),
+    ([dict(scores=torch.ones(1))], "has no 'image_id'"),
+    ([dict(image_id=4, scores=torch.ones(1), labels=torch.ones(1), boxes=torch.zeros(1, 4))], "'labels' must be .* integers"),
+    ([dict(image_id=4, scores=torch.ones(1), category_ids=torch.tensor([5]),
+           boxes=torch.zeros(1, 4))], 'category id 5 is not in'),
+])
+def test_unusable_detections_are_named(detections, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load_detections(detections, TRUTH)
+    assert '\n' not in str(error.value)
+
+
+def test_ground_truth_from_pycocotools(tmp_path):
+    path = tmp_path / 'instances.json'
+    path.write_text(json.dumps(DATA))
+    truth = read_ground_truth(COCO(str(path)))
+    assert truth.image_ids.tolist() == [4, 9]
+    assert read_ground_truth(truth) is truth
