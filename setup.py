@@ -73,7 +73,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmtied', 'mmtied.*']),
-    package_data={'mmtied.evaluation.reporting': ['*.jinja']},
+    package_data={'mmtied.analysis': ['papers/*.yml'], 'mmtied.evaluation.reporting': ['*.jinja']},
     cmdclass={'build_py': BuildWithMim},
     ext_modules=kernels(),
     zip_safe=False,

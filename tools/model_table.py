@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Count every network of the paper and write docs/model_zoo.md and configs/metafile.yml.
+"""Count every network of the papers and write docs/model_zoo.md and configs/metafile.yml.
 
     python tools/model_table.py            # write both
     python tools/model_table.py --check    # write nothing; exit code 1 where a file is stale
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmtied  # noqa: F401
-from mmtied.analysis.metafile import render_metafile
-from mmtied.analysis.model_zoo import measure_attention, measure_networks, measure_systems, render_page
+from mmtied.analysis.model_zoo import measure_paper, render_metafile, render_page
+from mmtied.analysis.published import load_papers
 from mmtied.atomic import atomic_path
 from mmtied.cli import user_errors
 from mmtied.compat import require
@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for package in ('mmdet', 'mmpretrain'):
             require(package, 'the model table')
         configs = ROOT / 'configs'
-        sizes, attention, systems = measure_networks(), measure_attention(), measure_systems(configs)
-        texts = {ROOT / 'docs' / 'model_zoo.md': render_page(sizes, attention, configs, systems),
-                 configs / 'metafile.yml': render_metafile(sizes, attention, configs, systems)}
+        papers = [(paper, measure_paper(paper, configs)) for paper in load_papers()]
+        texts = {ROOT / 'docs' / 'model_zoo.md': render_page(papers, configs),
+                 configs / 'metafile.yml': render_metafile(papers, configs)}
         stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding='utf-8') != text]
         for path in stale:
             name = path.relative_to(ROOT)

@@ -1,140 +1,156 @@
-"""The model zoo: every network of the paper with its printed and its counted size, as a page; `metafile` has OpenMMLab's.
+"""The model zoo: printed and counted sizes of every network, as the page docs/model_zoo.md and as OpenMMLab's metafile.
 
-Both texts are generated from `published` and from the networks themselves, so neither can go stale unnoticed. A config is named
-where its file exists.
+Both texts are generated from `published` and from the networks themselves, and a test compares them, so they cannot go stale.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from mmengine.registry import MODELS
+import yaml
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from mmtied.version import __version__
 
 from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
-from .published import ATTENTION, DETECTORS, NETWORKS, Attention, Detector, Network
-from .published_groupable import GROUPABLE_CONVOLUTION
-from .published_igc import INTERLEAVED_GROUP_CONVOLUTION
-from .published_shared import SHARED_FILTER_BASES
-from .systems import System, SystemSizes, measure_system
+from .published import Detector, Network, Paper
 
-#: The other systems, in the order of the page.
-SYSTEMS = (SHARED_FILTER_BASES, INTERLEAVED_GROUP_CONVOLUTION, GROUPABLE_CONVOLUTION)
-
-#: What every accuracy here is.
+#: Caption of every accuracy.
 PRINTED = 'printed in the paper, not trained here'
-#: Layers that `Attention` counts.
-_ATTENTION_LAYERS = ('SELayer', 'TiedSE', 'ContextBlock', 'TiedGCB')
 _INTRODUCTION = f"""# Model zoo
 
-Written by `python tools/model_table.py` from the networks themselves and from the figures printed in the paper
-([arXiv 2009.12021](https://arxiv.org/abs/2009.12021)); a test compares it with both. Every accuracy on this page is
-{PRINTED}, and there are no weights to download. The paper prints no layer table: the structures
-are fitted to its sizes, as [The tied bottleneck](tied_resnet.md) tells.
+Written by `python tools/model_table.py` from the networks themselves and from the figures printed in the papers; a test compares
+it with both. Every accuracy on this page is {PRINTED}, and there are no weights to download.
 
-## ImageNet classifiers
-
-Parameters with the classifier of 1000 classes, and multiply-adds of convolutions and fully connected layers for one image of
-224 x 224, which mmengine's counter and torch's FlopCounterMode give alike. The paper's counter adds a little: it prints 4.2G and
-7.9G for ResNet-50 and -101, where these layers have 4.09G and 7.80G. Differences are in percent of the printed figure.
+Parameters of a classifier include its last layer. Multiply-adds are those of convolutions and fully connected layers for one
+image (224 x 224, on CIFAR 32 x 32), on which mmengine's counter and torch's FlopCounterMode agree. Differences are in percent of
+the printed figure. Detectors report AP on COCO val2017 or Cityscapes val. Each config is for `python tools/train.py`.
 """
-_ATTENTION_TEXT = """## Attention modules
-
-Parameters of the modules alone. TiedSE and SE have reduction 16 (EfficientNet-B0 its own widths), GCB and TiedGCB stand in stages
-c3 to c5 with ratio 1/4. A block number B divides the weights by B * B. Where B = 4 does not divide the widths between
-EfficientNet-B0's layers they are rounded (6 to 8, 10 to 12).
+_METAFILE_HEAD = f"""# Written by `python tools/model_table.py`. Accuracies are {PRINTED}, so there are no Weights.
+# Parameters are in millions; backbone parameters are those of the backbone with the ImageNet classifier.
 """
-_DETECTOR_TEXT = """## Detectors
-
-Backbone parameters are those of the classifier above, as the paper counts them; with attention modules, the sum. AP on COCO
-val2017 or Cityscapes val. Each file is for `python tools/train.py`.
-
-As shipped, an untied baseline starts from ImageNet weights with stem, first stage and BatchNorm frozen, and a tied detector from
-scratch with nothing frozen. Comparing those two says little about tying. To run a pair like for like, do one of these:
-
-- Both from ImageNet weights: train the backbone with its config in `configs/imagenet`, convert it with
-  `tools/convert_backbone.py`, and give the tied detector `--backbone-checkpoint FILE`, which freezes what the baseline freezes.
-  (`sync_bn` stays in the tied config, without effect while BatchNorm only evaluates.)
-- Both from scratch: run the baseline with
-  `--cfg-options model.backbone.init_cfg=None model.backbone.frozen_stages=-1 model.backbone.norm_eval=False sync_bn=torch`
-  (and `model.backbone.norm_cfg.requires_grad=True` for ResNeXt-101-32x8d).
-"""
+_ATTENTION_LAYERS = ('SELayer', 'TiedSE', 'ContextBlock', 'TiedGCB')
+_EPOCHS = {'1x': 12, '20e': 20, '2x': 24}
+#: Epochs on data sets that have no named schedule: passes over the data, with its repetitions.
+_DATASET_EPOCHS = {'Cityscapes': 64, 'Pascal VOC': 12}
+_CLASSIFICATION_DATA = {1000: 'ImageNet-1k', 100: 'CIFAR-100', 10: 'CIFAR-10'}
 
 
-def measure_networks(networks: Iterable[Network] = NETWORKS) -> dict[str, Complexity]:
-    """Build and measure every classifier; a minute or two on one core."""
-    return {network.name: measure(ImageNetClassifier(MODELS.build(dict(network.backbone)), network.channels))
-            for network in networks}
+def _count_layers(module: nn.Module) -> int:
+    """Count parameters without those of normalisation layers."""
+    norms = [part for part in module.modules() if isinstance(part, (_NormBase, nn.GroupNorm))]
+    return count_parameters(module) - sum(map(count_parameters, norms))
 
 
-def measure_attention(rows: Iterable[Attention] = ATTENTION) -> dict[tuple[str, str], int]:
-    """Parameters of the attention modules, by network and module."""
-    return {(row.network, row.module): sum(count_parameters(layer) for layer in MODELS.build(dict(row.backbone)).modules()
-                                           if type(layer).__name__ in _ATTENTION_LAYERS) for row in rows}
+#: Parts of a classifier whose parameters papers print.
+COUNTS = {
+    'all': count_parameters,
+    'layers': _count_layers,
+    'backbone': lambda classifier: count_parameters(classifier.backbone),
+    'backbone layers': lambda classifier: _count_layers(classifier.backbone),
+}
 
 
-def measure_systems(configs: Path, systems: Iterable[System] = SYSTEMS) -> dict[str, SystemSizes]:
-    """What the other systems' networks count, by the system's title; a minute or two on one core."""
-    return {system.title: measure_system(system, configs) for system in systems}
+class Sizes(NamedTuple):
+    """Counted sizes of a paper's models.
+
+    Attributes:
+        networks: Complexity of each classifier, by its name.
+        as_printed: Parameters of each classifier, counted as its `Network.counts` says.
+        attention: Parameters of the attention modules, by network and module.
+        detectors: Parameters of each detector, by its config.
+    """
+
+    networks: Mapping[str, Complexity]
+    as_printed: Mapping[str, int]
+    attention: Mapping[tuple[str, str], int]
+    detectors: Mapping[str, int]
 
 
-def render_page(sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int], configs: Path,
-                systems: Mapping[str, SystemSizes] | None = None) -> str:
-    """The page docs/model_zoo.md.
+def measure_paper(paper: Paper, configs: Path) -> Sizes:
+    """Build every model of a paper and count it; a minute or two on one core.
 
     Args:
-        sizes: From `measure_networks`.
-        attention: From `measure_attention`.
-        configs: The folder of configs.
-        systems: From `measure_systems`; one that is missing is left out.
+        paper: One of `published.load_papers`.
+        configs: Folder of configs. Detectors without a file there are left out.
     """
-    notes = _Notes()
-    networks = _table(
-        ('network', 'table', 'params printed', 'computed', 'difference', 'multiply-adds printed', 'computed', 'difference',
-         f'top-1 {PRINTED}', 'config'), (
-            (n.name + notes.mark(n.note), n.tables or '-', *_compare(n.params, sizes[n.name].parameters / 1e6, 'M'),
-             *_compare(n.multiply_adds, sizes[n.name].multiply_adds / 1e9, 'G'), _number(n.top1),
-             _link(configs, f'imagenet/{n.config}')) for n in NETWORKS))
-    modules = _table(('network', 'module', 'table', 'params printed', 'computed', 'difference', 'config'), (
-        (a.network, a.module + notes.mark(a.note), a.table, *_compare(a.params, attention[a.network, a.module] / 1e6, 'M'),
-         _link(configs, a.config)) for a in ATTENTION))
-    detectors = _table(
-        ('detector', 'backbone', 'data', 'schedule', 'table', 'backbone params', f'box AP {PRINTED}', f'mask AP {PRINTED}',
-         'config'), (
-            (d.detector, d.backbone + notes.mark(d.note), d.dataset, d.schedule or '-', d.table or '-',
-             f'{backbone_millions(d, sizes, attention):.2f}M', _number(d.box_ap), _number(d.mask_ap), _link(configs, d.config))
-            for d in DETECTORS if config_file(configs, d.config).is_file()))
-    others = [_render_system(system, systems[system.title], configs, notes) for system in SYSTEMS
-              if system.title in (systems or {})]
-    return '\n'.join((_INTRODUCTION, networks, _ATTENTION_TEXT, modules, _DETECTOR_TEXT, detectors, *others, notes.text()))
+    networks, as_printed, detectors = {}, {}, {}
+    for row in paper.networks:
+        classifier = ImageNetClassifier(MODELS.build(dict(row.backbone)), row.channels, row.classes)
+        networks[row.name] = measure(classifier, row.size)
+        as_printed[row.name] = COUNTS[row.counts](classifier)
+    attention = {(row.network, row.module): _count_attention(MODELS.build(dict(row.backbone))) for row in paper.attention}
+    for row in _with_config(paper.detectors, configs):
+        if paper.counted == 'backbone':
+            network, _, module = row.backbone.partition(' + ')
+            detectors[row.config] = networks[network].parameters + (attention[network, module] if module else 0)
+        else:
+            detectors[row.config] = _count_trained(config_file(configs, row.config))
+    return Sizes(networks, as_printed, attention, detectors)
 
 
-def _render_system(system: System, sizes: SystemSizes, configs: Path, notes: '_Notes') -> str:
-    """A system's section: its text, its classifiers and its detectors."""
-    networks = _table(
-        ('network', 'table', 'params printed', 'computed', 'difference', 'multiply-adds printed', 'computed', 'difference',
-         f'top-1 error {PRINTED}', 'config'), (
-            (n.name + notes.mark(n.note), n.table or '-',
-             *_compare(n.params, sizes.as_printed.get(n.name, sizes.networks[n.name].parameters) / 1e6, 'M'),
-             *_compare(n.multiply_adds, sizes.networks[n.name].multiply_adds / 1e9, 'G'), _number(n.error),
-             _link(configs, n.config)) for n in system.networks))
-    detectors = _table(
-        ('detector', 'backbone', 'table', 'trained params printed', 'computed', 'difference', f'box AP {PRINTED}',
-         f'mask AP {PRINTED}', 'config'), (
-            (d.detector, d.backbone + notes.mark(d.note), d.table or '-',
-             *_compare(d.params, sizes.detectors[d.config] / 1e6, 'M'), _number(d.box_ap), _number(d.mask_ap),
-             _link(configs, d.config)) for d in system.detectors))
-    head = f'## {system.title}\n\n[{system.paper}]({system.url}). {system.text}\n'
-    return '\n'.join((head, networks, *([detectors] if system.detectors else [])))
+def _count_attention(backbone: nn.Module) -> int:
+    layers = [module for module in backbone.modules() if type(module).__name__ in _ATTENTION_LAYERS]
+    return sum(map(count_parameters, layers))
 
 
-def backbone_millions(detector: Detector, sizes: Mapping[str, Complexity], attention: Mapping[tuple[str, str], int]) -> float:
-    """Parameters of a detector's backbone with the ImageNet classifier and its attention modules, in millions."""
-    network, _, module = detector.backbone.partition(' + ')
-    return (sizes[network].parameters + (attention[network, module] if module else 0)) / 1e6
+def _count_trained(config: Path) -> int:
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return count_parameters(MODELS.build(cfg.model), trained_only=True)
 
 
 def config_file(configs: Path, name: str) -> Path:
-    """Where a config is or would be, by its name without ``.py``."""
+    """Return where a config is or would be, by its name without ``.py``."""
     return configs / f'{name}.py'
+
+
+def _with_config(rows: Iterable[Network] | Iterable[Detector], configs: Path) -> list:
+    return [row for row in rows if config_file(configs, row.config).is_file()]
+
+
+def render_page(papers: Sequence[tuple[Paper, Sizes]], configs: Path) -> str:
+    """Return the text of docs/model_zoo.md.
+
+    Args:
+        papers: Papers, each with its sizes from `measure_paper`.
+        configs: Folder of configs.
+    """
+    notes = _Notes()
+    sections = [section for paper, sizes in papers for section in _render_paper(paper, sizes, configs, notes)]
+    return '\n'.join((_INTRODUCTION, *sections, notes.text()))
+
+
+def _render_paper(paper: Paper, sizes: Sizes, configs: Path, notes: '_Notes') -> Iterator[str]:
+    """Yield the parts of a paper's section."""
+    size_columns = ('params printed', 'computed', 'difference')
+    errors = any(network.error is not None for network in paper.networks)
+    yield f'## {paper.title}\n\n[{paper.paper}]({paper.url})\n\n{paper.text}\n'
+    yield _table(
+        ('network', 'table', *size_columns, 'multiply-adds printed', 'computed', 'difference',
+         f'top-1{" error" if errors else ""} {PRINTED}', 'config'),
+        ((n.name + notes.mark(n.note), n.tables or '-', *_compare(n.params, sizes.as_printed[n.name] / 1e6, 'M'),
+          *_compare(n.multiply_adds, sizes.networks[n.name].multiply_adds / 1e9, 'G'),
+          _number(n.error if errors else n.top1), _link(configs, n.config)) for n in paper.networks))
+    if paper.attention:
+        yield f'### Attention modules\n\n{paper.attention_text}\n'
+        yield _table(
+            ('network', 'module', 'table', *size_columns, 'config'),
+            ((a.network, a.module + notes.mark(a.note), a.tables or '-',
+              *_compare(a.params, sizes.attention[a.network, a.module] / 1e6, 'M'), _link(configs, a.config))
+             for a in paper.attention))
+    if paper.detectors:
+        yield f'### Detectors\n\n{paper.detector_text}\n'
+        yield _table(
+            ('detector', 'backbone', 'data', 'schedule', 'table', *size_columns, f'box AP {PRINTED}', f'mask AP {PRINTED}',
+             'config'),
+            ((d.detector, d.backbone + notes.mark(d.note), d.dataset, d.schedule or '-', d.tables or '-',
+              *_compare(d.params, sizes.detectors[d.config] / 1e6, 'M'), _number(d.box_ap), _number(d.mask_ap),
+              _link(configs, d.config)) for d in _with_config(paper.detectors, configs)))
 
 
 def _link(configs: Path, name: str) -> str:
@@ -142,7 +158,7 @@ def _link(configs: Path, name: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    """A printed figure with the digits that it is printed with, and at least one after the point."""
+    """Write a printed figure with all its digits, at least one of them after the point."""
     return '-' if value is None else f'{value:.{_decimals(value)}f}'
 
 
@@ -151,7 +167,7 @@ def _decimals(value: float) -> int:
 
 
 def _compare(printed: float | None, computed: float, unit: str) -> tuple[str, str, str]:
-    """Printed, computed to as many digits (at least two after the point), and the difference in percent of the printed figure."""
+    """Write the printed and the computed figure to the same digits (at least two), and their difference in percent."""
     if printed is None:
         return '-', f'{computed:.{2 if computed >= 0.1 else 4}f}{unit}', '-'
     difference = f'{100 * (computed / printed - 1):+.1f} %'
@@ -171,7 +187,7 @@ class _Notes:
         self.texts: list[str] = []
 
     def mark(self, text: str) -> str:
-        """What refers to a note: its number, or nothing for no text."""
+        """Return the reference to a note, ' (1)', or nothing for no text."""
         if not text:
             return ''
         if text not in self.texts:
@@ -179,5 +195,45 @@ class _Notes:
         return f' ({self.texts.index(text) + 1})'
 
     def text(self) -> str:
-        """The list of notes."""
+        """Return the list of notes."""
         return '\n'.join(('## Notes\n', *(f'{number}. {text}' for number, text in enumerate(self.texts, 1)), ''))
+
+
+def render_metafile(papers: Sequence[tuple[Paper, Sizes]], configs: Path) -> str:
+    """Return the text of configs/metafile.yml, by which OpenMMLab's tools find configs; arguments as in `render_page`."""
+    collections, models = [], []
+    for paper, sizes in papers:
+        for name in filter(None, (paper.title, paper.baselines)):
+            collections.append({'Name': name, 'Paper': {'URL': paper.url, 'Title': paper.paper},
+                                'README': '../docs/model_zoo.md', 'Code': {'URL': 'mmtied', 'Version': __version__}})
+        models += [_classifier(paper, row, sizes) for row in _with_config(paper.networks, configs)]
+        models += [_detector(paper, row, sizes) for row in _with_config(paper.detectors, configs)]
+    return _METAFILE_HEAD + yaml.safe_dump({'Collections': collections, 'Models': models}, sort_keys=False, width=130)
+
+
+def _classifier(paper: Paper, network: Network, sizes: Sizes) -> dict:
+    size, data = sizes.networks[network.name], _CLASSIFICATION_DATA[network.classes]
+    metadata = {'Training Data': data, **({'Epochs': paper.epochs} if paper.epochs else {}), 'Architecture': [network.name],
+                'Parameters (M)': round(size.parameters / 1e6, 2), 'Multiply-Adds (G)': round(size.multiply_adds / 1e9, 2)}
+    if network.params:
+        metadata['Parameters Printed In The Paper (M)'] = network.params
+    return _entry(paper, network.config, metadata, ('Image Classification', data, 'Top 1 Accuracy', network.top1),
+                  ('Image Classification', data, 'top-1 error', network.error))
+
+
+def _detector(paper: Paper, detector: Detector, sizes: Sizes) -> dict:
+    epochs = _EPOCHS.get(detector.schedule) or _DATASET_EPOCHS[detector.dataset]
+    metadata = {'Training Data': detector.dataset, 'Architecture': [detector.detector, detector.backbone, 'FPN'],
+                f'{paper.counted.title()} Parameters (M)': round(sizes.detectors[detector.config] / 1e6, 2), 'Epochs': epochs}
+    return _entry(paper, detector.config, metadata, ('Object Detection', detector.dataset, 'box AP', detector.box_ap),
+                  ('Instance Segmentation', detector.dataset, 'mask AP', detector.mask_ap))
+
+
+def _entry(paper: Paper, config: str, metadata: dict, *results: tuple[str, str, str, float | None]) -> dict:
+    """Build the entry of a model; a result without a printed figure is left out."""
+    collection = paper.baselines if paper.baselines and 'tied' not in config else paper.title
+    entry = {'Name': Path(config).name, 'In Collection': collection, 'Config': f'configs/{config}.py', 'Metadata': metadata}
+    aside = PRINTED.replace(', ', ' - ')  # no comma inside the name of a metric
+    printed = [{'Task': task, 'Dataset': dataset, 'Metrics': {f'{metric} ({aside})': value}}
+               for task, dataset, metric, value in results if value is not None]
+    return {**entry, 'Results': printed} if printed else entry

@@ -1,8 +1,8 @@
-"""A hook that changes the total loss of any model: what the training terms of this package have in common.
+"""Base class of hooks that change the total loss of any model.
 
-mmengine's ``BaseModel.train_step`` and that of its DistributedDataParallel both hand the dict of losses to the model's
-``parse_losses``, which adds them up, outside autocast and before gradients are scaled or accumulated. While training runs, a
-`LossHook` stands in that place, so one line in ``custom_hooks`` serves every mmdet detector and every mmpretrain classifier.
+mmengine's ``BaseModel.train_step``, and that of its DistributedDataParallel, hand the dict of losses to the model's
+``parse_losses``, which adds them up, outside autocast and before gradients are scaled or accumulated. During training a
+`LossHook` wraps that method, so one line in ``custom_hooks`` serves every mmdet detector and every mmpretrain classifier.
 """
 
 from abc import abstractmethod
@@ -16,19 +16,15 @@ from torch import Tensor, nn
 
 
 class LossHook(Hook):
-    """Changes the total loss from before_train to after_train; several such hooks follow one another in their order.
+    """Change the total loss from before_train to after_train; several hooks apply in their order.
 
-    A subclass says which models it works for (`check_model`) and what becomes of the loss (`change_loss`). It keeps no reference
-    to the model, so that copies of a model (EMA) are independent of it.
-
-    The change is made in each iteration, each process and each step of a gradient accumulation, which mmengine averages: a term
-    that depends on the parameters alone counts once.
-
-    Two hooks under one name would both change the loss while the log shows one of them, so `before_train` raises a ValueError.
+    A subclass checks the model (`check_model`) and computes the new loss (`change_loss`). It keeps no reference to the model, so
+    that copies of a model (EMA) are independent of it. The change applies in each iteration, process and step of gradient
+    accumulation; since mmengine averages these, a term that depends on the parameters alone counts once.
 
     Attributes:
-        log_names: The entries for the log that the hook makes. For names that are not here an overlap is noticed in the first
-            iteration, not before.
+        log_names: Entries that the hook adds to the log. Two hooks with the same name raise a ValueError in `before_train`;
+            names that are not listed here are compared in the first iteration.
     """
 
     priority = 'NORMAL'
@@ -36,39 +32,39 @@ class LossHook(Hook):
 
     @abstractmethod
     def check_model(self, model: nn.Module) -> None:
-        """Raise a ValueError for a model that the hook cannot serve."""
+        """Raise a ValueError for a model that the hook does not support."""
 
     @abstractmethod
     def change_loss(self, model: nn.Module, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Give the new total loss; called with autocast off.
+        """Return the new total loss; called with autocast off.
 
         Args:
             model: The model without wrappers.
-            loss: The total so far, a scalar.
+            loss: Total loss so far, a scalar.
 
         Returns:
             The new total, and entries for the log by name.
         """
 
     def before_train(self, runner: Runner) -> None:
-        """Put the hook into the model's ``parse_losses``."""
-        model = _unwrap(runner.model)
+        """Wrap the model's ``parse_losses``."""
+        model = unwrap(runner.model)
         if not hasattr(model, 'parse_losses'):
-            raise ValueError(f'{type(self).__name__}: {type(model).__name__} has no parse_losses, expected a model of mmengine '
+            raise ValueError(f'{type(self).__name__}: {type(model).__name__} has no parse_losses; use a model of mmengine '
                              '(a detector of mmdet, a classifier of mmpretrain, or another BaseModel)')
         self.check_model(model)
         attach(self, model)
 
     def after_train(self, runner: Runner) -> None:
-        """Take the hook out again."""
-        detach(self, _unwrap(runner.model))
+        """Restore the model's ``parse_losses``."""
+        detach(self, unwrap(runner.model))
 
 
 def attach(hook: LossHook, model: nn.Module) -> None:
-    """Let a hook change what a model's ``parse_losses`` returns; once, however often it is attached.
+    """Apply a hook whenever the model's ``parse_losses`` is called; attaching it again changes nothing.
 
     Raises:
-        ValueError: Another hook in the model logs under the same name. All are taken out then.
+        ValueError: Another hook logs under the same name. All hooks are detached then, so that training can start again.
     """
     parse = vars(model).get('parse_losses')
     if not isinstance(parse, _ParseLosses):
@@ -76,18 +72,17 @@ def attach(hook: LossHook, model: nn.Module) -> None:
         model.parse_losses = parse
     if hook in parse.hooks:
         return
-    for other in parse.hooks:
-        shared = [name for name in hook.log_names if name in other.log_names]
-        if shared:
-            for attached in list(parse.hooks):  # training does not begin; what is left would stand in the way of a next run
+    taken = {name for other in parse.hooks for name in other.log_names}
+    for name in hook.log_names:
+        if name in taken:
+            for attached in list(parse.hooks):
                 detach(attached, model)
-            raise ValueError(_clash(hook, shared[0]) + '. A hook that an interrupted run had left in the model is taken out by '
-                             'now, and training can be started again')
+            raise ValueError(_describe_clash(hook, name) + '. If an interrupted run left the other hook, start training again')
     parse.hooks.append(hook)
 
 
 def detach(hook: LossHook, model: nn.Module) -> None:
-    """Undo `attach`; with the last hook the model is as it was."""
+    """Undo `attach`; without hooks the model has its own ``parse_losses`` again."""
     parse = vars(model).get('parse_losses')
     if not isinstance(parse, _ParseLosses) or hook not in parse.hooks:
         return
@@ -99,16 +94,21 @@ def detach(hook: LossHook, model: nn.Module) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether a setting is a whole or a real number, neither boolean nor infinite nor nan."""
+    """Return whether a setting is a finite int or float, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside a wrapper such as DistributedDataParallel."""
+    return model.module if is_model_wrapper(model) else model
+
+
 class _ParseLosses:
-    """Stands in for a model's ``parse_losses``; copies and pickles together with the model."""
+    """Replacement of a model's ``parse_losses`` that applies hooks; copied and pickled together with the model."""
 
     def __init__(self, model: nn.Module, previous: object) -> None:
         self.model = model
-        self.previous = previous  # what another package had put there
+        self.previous = previous  # set on the instance by another package
         self.hooks = []
 
     def __call__(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -119,17 +119,12 @@ class _ParseLosses:
             with torch.autocast(total.device.type, enabled=False):
                 total, entries = hook.change_loss(self.model, total)
             for name in logged.intersection(entries):
-                raise ValueError(_clash(hook, name))
+                raise ValueError(_describe_clash(hook, name))
             logged.update(entries)
             log_vars.update(entries)
         log_vars['loss'] = total
         return total, log_vars
 
 
-def _clash(hook: LossHook, name: str) -> str:
-    return (f'{type(hook).__name__}: another hook changes the loss and logs {name!r} too, expected one under each name; leave '
-            'one of them out of custom_hooks')
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
+def _describe_clash(hook: LossHook, name: str) -> str:
+    return (f'{type(hook).__name__}: another hook changes the loss and logs {name!r} too; leave one of them out of custom_hooks')

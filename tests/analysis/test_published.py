@@ -1,37 +1,37 @@
-"""Every figure in mmtied.analysis.published against a second copy, typed row by row from the paper."""
+"""The printed figures of mmtied.analysis.published against copies that were typed independently from the papers."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from mmtied.analysis.published import ATTENTION, DETECTORS, NETWORKS
+from mmtied.analysis.published import PAPERS, load_paper, load_papers
+from tests.helpers.published import DATA, printed_tables
 
-PRINTED = json.loads((Path(__file__).parent / 'printed_rows.json').read_text())
-SPECIFICATION = Path(__file__).resolve().parents[3] / 'shared/specs/published_tables.json'
-BY_NAME = {network.name: network for network in NETWORKS}
+PRINTED = json.loads((DATA / 'tied_block_convolution_rows.json').read_text())
+TIED = load_paper('tied_block_convolution')
+BY_NAME = {network.name: network for network in TIED.networks}
 
 
 def in_table(rows, table: str) -> list:
-    return [row for row in rows if table in getattr(row, 'tables', getattr(row, 'table', '')).split(', ')]
+    return [row for row in rows if table in row.tables.split(', ')]
 
 
 def test_table_1():
-    ours = {(n.name, n.params, n.multiply_adds, n.top1) for n in in_table(NETWORKS, '1')}
+    ours = {(n.name, n.params, n.multiply_adds, n.top1) for n in in_table(TIED.networks, '1')}
     assert ours == {tuple(row) for row in PRINTED['table 1']}
     for name, top1 in PRINTED['table 1, re-trained'].items():
         assert str(top1) in BY_NAME[name].note
 
 
 def test_table_2():
-    assert {(d.backbone, d.mask_ap) for d in in_table(DETECTORS, '2')} == {tuple(row) for row in PRINTED['table 2']}
-    assert {(d.detector, d.dataset, d.box_ap) for d in in_table(DETECTORS, '2')} == {('Mask R-CNN', 'Cityscapes', None)}
+    assert {(d.backbone, d.mask_ap) for d in in_table(TIED.detectors, '2')} == {tuple(row) for row in PRINTED['table 2']}
+    assert {(d.detector, d.dataset, d.box_ap) for d in in_table(TIED.detectors, '2')} == {('Mask R-CNN', 'Cityscapes', None)}
 
 
 def test_table_3():
-    ours = {(a.network, a.module, a.params) for a in in_table(ATTENTION, '3')}
+    ours = {(a.network, a.module, a.params) for a in in_table(TIED.attention, '3')}
     assert ours == {(network, module, params) for network, module, params, _ in PRINTED['table 3']}
-    accuracies = {(n.name, n.top1) for n in in_table(NETWORKS, '3')}
+    accuracies = {(n.name, n.top1) for n in in_table(TIED.networks, '3')}
     assert accuracies == {(network if module == 'SE' else f'{network}, {module}', top1)
                           for network, module, _, top1 in PRINTED['table 3']}
     assert {name: BY_NAME[name].params for name in PRINTED['table 3, totals']} == PRINTED['table 3, totals']
@@ -40,15 +40,15 @@ def test_table_3():
 
 
 def test_table_4():
-    modules = {f'ResNet-50 + {a.module}': a.params for a in in_table(ATTENTION, '4')}
-    ours = {(d.backbone, modules[d.backbone], d.box_ap, d.mask_ap) for d in in_table(DETECTORS, '4')}
+    modules = {f'ResNet-50 + {a.module}': a.params for a in in_table(TIED.attention, '4')}
+    ours = {(d.backbone, modules[d.backbone], d.box_ap, d.mask_ap) for d in in_table(TIED.detectors, '4')}
     assert ours == {(f'ResNet-50 + {module}', *figures) for module, *figures in PRINTED['table 4']}
 
 
 @pytest.mark.parametrize('table', ['5', '6'])
 def test_tables_5_and_6(table):
     """TiedResNet-50 is printed with 77.6 in Table 1."""
-    ours = {n.name: n for n in in_table(NETWORKS, table)}
+    ours = {n.name: n for n in in_table(TIED.networks, table)}
     assert set(ours) == {row[0] for row in PRINTED[f'table {table}']}
     for name, params, *multiply_adds, top1 in PRINTED[f'table {table}']:
         assert ours[name].params == params
@@ -57,30 +57,80 @@ def test_tables_5_and_6(table):
 
 
 def test_table_a1():
-    ours = {(d.detector, d.backbone, d.schedule, d.box_ap) for d in in_table(DETECTORS, 'A.1')}
+    ours = {(d.detector, d.backbone, d.schedule, d.box_ap) for d in in_table(TIED.detectors, 'A.1')}
     assert ours == {tuple(row) for row in PRINTED['table A.1']}
-    assert {d.mask_ap for d in in_table(DETECTORS, 'A.1')} == {None}
+    assert {d.mask_ap for d in in_table(TIED.detectors, 'A.1')} == {None}
 
 
 def test_table_a2():
-    ours = {(d.detector, d.backbone, d.schedule, d.box_ap, d.mask_ap) for d in in_table(DETECTORS, 'A.2')}
+    ours = {(d.detector, d.backbone, d.schedule, d.box_ap, d.mask_ap) for d in in_table(TIED.detectors, 'A.2')}
     assert ours == {tuple(row) for row in PRINTED['table A.2']}
 
 
-def test_what_is_in_no_table_has_no_figures():
-    for network in NETWORKS:
-        assert network.tables or (network.params, network.multiply_adds, network.top1) == (None, None, None)
-    for detector in DETECTORS:
-        assert detector.table or (detector.box_ap, detector.mask_ap) == (None, None)
+@pytest.mark.parametrize('paper', load_papers(), ids=lambda paper: paper.title)
+def test_rows_outside_of_tables_have_no_figures(paper):
+    for network in paper.networks:
+        assert network.tables or (network.params, network.multiply_adds, network.top1, network.error) == (None, ) * 4
+    for detector in paper.detectors:
+        assert detector.tables or (detector.params, detector.box_ap, detector.mask_ap) == (None, ) * 3
 
 
-def test_the_copy_is_the_specifications():
-    if not SPECIFICATION.is_file():
-        pytest.skip('needs the printed tables of the workplace')
-    theirs = json.loads(SPECIFICATION.read_text())['tied_block_convolution']
+@pytest.mark.parametrize('paper', load_papers(), ids=lambda paper: paper.title)
+def test_rows_are_unique(paper):
+    names = [network.name for network in paper.networks]
+    configs = [detector.config for detector in paper.detectors]
+    assert len(set(names)) == len(names)
+    assert len(set(configs)) == len(configs)
+    assert {row.network for row in paper.attention} <= {*names, 'ResNet-50'}
+
+
+def test_papers_are_read_once():
+    assert load_papers() is load_papers()
+    assert [paper.title for paper in load_papers()] == [load_paper(name).title for name in PAPERS]
+
+
+def test_both_copies_agree():
+    theirs = printed_tables('tied_block_convolution')
     assert [[r['model'], r['params'], r['gflops'], r['top1']] for r in theirs['table1_imagenet']] == PRINTED['table 1']
     assert [[r['backbone'], r['ap_mask']] for r in theirs['table2_cityscapes_mask_rcnn']] == PRINTED['table 2']
     assert [r['params'] for r in theirs['table3_tied_se']] == [row[2] for row in PRINTED['table 3']]
     assert [[r['params'], r['ap_bbox'], r['ap_mask']] for r in theirs['table4_tied_gcb']] == [r[1:] for r in PRINTED['table 4']]
     assert [[r['params'], r['gflops'], r['top1']] for r in theirs['table5_splits']] == [row[1:] for row in PRINTED['table 5']]
     assert [[r['params'], r['top1']] for r in theirs['table6_mixer']] == [row[1:] for row in PRINTED['table 6']]
+
+
+def test_shared_filter_bases():
+    printed, paper = printed_tables('shared_filter_bases'), load_paper('shared_filter_bases')
+    networks = {network.name: network for network in paper.networks}
+    for row in printed['table1_imagenet']:
+        name = row['model'].replace('ResNet', 'ResNet-').replace(' (two bases)', ', two bases')
+        assert (networks[name].params, networks[name].multiply_adds) == (row['params'], row['gflops'])
+    params = {(row.detector, row.backbone): row.params for row in paper.detectors}
+    names = {'ResNet50': 'ResNet-50', 'Shared': 'ResNet-50-Shared', 'Shared two bases': 'ResNet-50-Shared, two bases',
+             'ResNet101': 'ResNet-101', 'ResNet101-Shared': 'ResNet-101-Shared'}
+    for row in printed['table4_detectors_params']:
+        for key, name in names.items():
+            assert params[row['detector'], name] == row[key]
+
+
+def test_interleaved_group_convolution():
+    printed = printed_tables('interleaved_group_convolutions')
+    networks = {network.name: network for network in load_paper('interleaved_group_convolution').networks}
+    table = printed['table3_cifar_params']
+    for name in ('RegConv-W16', 'RegConv-W18', 'IGC-L4M8', 'IGC-L24M2'):
+        for depth, params in zip(table['depth'], table[name], strict=True):
+            assert networks[f'{name}, depth {depth}'].params == params
+    for row in printed['table6_imagenet']:
+        network = networks[row['model'].replace('+', ' + ')]
+        assert (network.params, network.multiply_adds) == (row['params'], row['gflops'])
+
+
+def test_groupable_convolution():
+    networks = {network.name: network for network in load_paper('groupable_convolution').networks}
+    names = {'ResNeXt50': 'ResNeXt-50-32x4d', 'ResNeXt101': 'ResNeXt-101-32x4d', 'G-ResNeXt50 (b=32)': 'G-ResNeXt-50, b = 32',
+             'G-ResNeXt101 (b=32)': 'G-ResNeXt-101, b = 32'}
+    for row in printed_tables('groupable_convnet')['table2_imagenet']:
+        ours = networks[names[row['model']]]
+        assert round(ours.params) == row['params']
+        if 'top1' in row:
+            assert ours.error == pytest.approx(100 - row['top1'])

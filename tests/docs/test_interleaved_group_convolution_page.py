@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 import mmtied.backbones as backbones
 from mmtied.analysis.complexity import ImageNetClassifier
-from mmtied.analysis.systems import COUNTS
+from mmtied.analysis.model_zoo import COUNTS
 from mmtied.launch.config import load_config
 from mmtied.layers import IGC
 

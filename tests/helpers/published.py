@@ -1,10 +1,11 @@
-"""Figures printed in the papers, a copy independent of the one that the package reads."""
+"""Figures printed in the papers, copies independent of those that the package reads."""
 
 import json
 from pathlib import Path
 
+DATA = Path(__file__).resolve().parents[1] / 'data'
+
 
 def printed_tables(paper: str) -> dict:
     """Return the tables of one paper by name."""
-    path = Path(__file__).resolve().parents[1] / 'data/published_tables.json'
-    return json.loads(path.read_text(encoding='utf-8'))[paper]
+    return json.loads((DATA / 'published_tables.json').read_text(encoding='utf-8'))[paper]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmtied.analysis.complexity import Complexity
-from mmtied.analysis.published import ATTENTION, NETWORKS
+from mmtied.analysis.model_zoo import Sizes
 
 TOOL = Path(__file__).parents[2] / 'tools/model_table.py'
 
@@ -19,9 +19,9 @@ def tool(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, 'ROOT', tmp_path)
-    monkeypatch.setattr(module, 'measure_networks', lambda: {n.name: Complexity(10**7, 10**9) for n in NETWORKS})
-    monkeypatch.setattr(module, 'measure_attention', lambda: {(a.network, a.module): 10**5 for a in ATTENTION})
-    monkeypatch.setattr(module, 'measure_systems', lambda configs: {})
+    monkeypatch.setattr(module, 'measure_paper', lambda paper, configs: Sizes(
+        {n.name: Complexity(10**7, 10**9) for n in paper.networks}, {n.name: 10**7 for n in paper.networks},
+        {(a.network, a.module): 10**5 for a in paper.attention}, {d.config: 10**7 for d in paper.detectors}))
     return module
 
 

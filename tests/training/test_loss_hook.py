@@ -171,7 +171,7 @@ class BasisToy(Toy):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='Add: Linear has no parse_losses, expected a model of mmengine'):
+    with pytest.raises(ValueError, match='Add: Linear has no parse_losses; use a model of mmengine'):
         Add(1.).before_train(SimpleNamespace(model=nn.Linear(1, 1)))
     with pytest.raises(ValueError, match='not a toy'):
         Add(1.).before_train(SimpleNamespace(model=BaseModelOnly()))

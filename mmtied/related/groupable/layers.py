@@ -1,12 +1,10 @@
-"""Dynamic grouping convolution: a convolution that learns its number of groups, and which channels they join.
+"""Dynamic grouping convolution (DGConv): a convolution that learns its number of groups, and their channels.
 
-Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019,
-https://arxiv.org/abs/1908.05867.
-
-The weight is dense, and a binary matrix U says which input channel reaches which output channel (Eq. 3). U is a Kronecker product
-of K matrices of 2 x 2, each all ones (its gate is open) or the identity (closed; Eq. 4, 5 and 7). Gate k, counted from the first,
-stands for bit K - 1 - k of a channel's number: where it is closed, channels are joined only if they agree in that bit. So U joins
-two channels exactly if they agree in all bits of closed gates, and no Kronecker product needs to be computed.
+The weight is dense, and a binary matrix U masks it: it connects some input channels with some output channels (Eq. 3). U is a
+Kronecker product of K matrices of 2 x 2, each all ones (its gate is open) or the identity (its gate is closed; Eq. 4, 5 and 7).
+Gate k, counted from the first, stands for bit K - 1 - k of a channel's number: if it is closed, channels are connected only if
+they agree in that bit. So U connects two channels exactly if they agree in the bits of all closed gates, and no Kronecker product
+has to be computed.
 """
 
 import torch
@@ -16,21 +14,21 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mmtied.layers.blocks import check_positive, check_size
 
-#: Gates start at plus or minus this, at random (Section 4).
+#: Gates start at plus or minus this value, at random (Section 4).
 INITIAL_GATE = 1e-8
 _Size = int | tuple[int, int]
 
 
 class DGConv(nn.Conv2d):
-    """A convolution whose groups are learned (Eq. 3 to 7).
+    """A convolution that learns its groups (Eq. 3 to 7).
 
-    K is the number of factors 2 that both channel counts have, so there are 1 to 2**K groups; with as many input as output
-    channels, a power of two, every gate closed is a depthwise convolution. Where a count has other factors (or more 2s than the
-    other), U has blocks of ones in place of single ones: a Kronecker product with one more matrix, of ones. Without a common
-    factor 2 there are no gates, and the layer is an ordinary convolution.
+    K is the number of factors 2 that both channel counts share, so there are 1 to 2**K groups. With as many input as output
+    channels, a power of two, all gates closed is a depthwise convolution. Other factors of the counts become blocks of ones in U,
+    a Kronecker product with one more matrix. Without a common factor 2 there are no gates, and the layer is an ordinary
+    convolution.
 
-    The weight stays dense while it trains, also where U is 0, so that groups can form anew. `mmtied.surgery.freeze_groups` makes
-    an ordinary grouped convolution of it.
+    The weight stays dense during training, also where U is 0, so that groups can change. `mmtied.surgery.freeze_groups` turns
+    the layer into an ordinary grouped convolution.
 
     Args:
         in_channels: C_in.
@@ -39,21 +37,21 @@ class DGConv(nn.Conv2d):
         stride: As in Conv2d.
         padding: As in Conv2d.
         dilation: As in Conv2d.
-        groups: Only 1, since groups are learned; mmcv passes it to every convolution that it builds.
+        groups: Only 1, since groups are learned; mmcv passes it to every convolution.
         bias: As in Conv2d.
         padding_mode: As in Conv2d.
-        device: Where to create the parameters.
+        device: Device of the parameters.
         dtype: Type of the parameters.
 
     Attributes:
-        gates: The real gates, shape (K,); a gate of at least 0 is open. None without gates.
+        gates: Real gates, shape (K,), open from 0 on; None without gates.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: groups other than 1, or channels or a kernel size that are no positive integers.
+        ValueError: groups is not 1, or channels or kernel size are not positive integers.
 
     Example:
         >>> conv = DGConv(8, 8, 3, padding=1, bias=False)
@@ -81,7 +79,7 @@ class DGConv(nn.Conv2d):
         check_positive('DGConv', in_channels=in_channels, out_channels=out_channels)
         check_size('DGConv', kernel_size=kernel_size)
         if groups != 1:
-            raise ValueError(f'DGConv: groups={groups}, expected 1; the layer learns its groups')
+            raise ValueError(f'DGConv: groups={groups}, but the layer learns its groups; use groups=1')
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, padding_mode, device, dtype)
         count = common_twos(in_channels, out_channels)
         self.gates = nn.Parameter(self.weight.new_empty(count)) if count else None
@@ -96,27 +94,27 @@ class DGConv(nn.Conv2d):
 
     @property
     def open_gates(self) -> list[bool]:
-        """The binary gates g (Eq. 6), none for a layer without gates."""
+        """Binary gates g (Eq. 6); empty for a layer without gates."""
         return [] if self.gates is None else is_open(self.gates.detach()).tolist()
 
     @property
     def group_number(self) -> int:
-        """How many groups there are now: 2 to the number of closed gates."""
+        """Current number of groups, 2 to the number of closed gates."""
         return 2**self.open_gates.count(False)
 
     def relationship(self) -> Tensor:
-        """U, shape (C_out, C_in), of zeros and ones in the weight's type; its gradient reaches the gates (Eq. 4 to 7)."""
+        """Return U, shape (C_out, C_in), of zeros and ones in the weight's type; its gradient reaches the gates (Eq. 4 to 7)."""
         if self.gates is None:
             return torch.ones_like(self.weight[:, :, 0, 0])
-        joined = GroupMatrix.apply(self.gates) if self.gates.requires_grad else group_matrix(self.gates)
-        size = len(joined)
+        connected = GroupMatrix.apply(self.gates) if self.gates.requires_grad else group_matrix(self.gates)
+        size = len(connected)
         if self.in_channels == self.out_channels == size:
-            return joined
+            return connected
         shape = (size, self.out_channels // size, size, self.in_channels // size)
-        return joined[:, None, :, None].expand(shape).reshape(self.out_channels, self.in_channels)
+        return connected[:, None, :, None].expand(shape).reshape(self.out_channels, self.in_channels)
 
     def masked_weight(self) -> Tensor:
-        """The weight of the dense convolution that computes the same, shape (C_out, C_in, k, k) (Eq. 3)."""
+        """Return the weight of the equivalent dense convolution, shape (C_out, C_in, k, k) (Eq. 3)."""
         return self.weight if self.gates is None else self.weight * self.relationship()[:, :, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,7 +126,7 @@ class DGConv(nn.Conv2d):
 
 
 def gated_layers(model: nn.Module) -> dict[str, DGConv]:
-    """The layers of a model that learn groups, in its order, by name; those without gates are left out.
+    """Return the `DGConv` layers of a model that have gates, by name, in the model's order.
 
     Example:
         >>> list(gated_layers(nn.Sequential(DGConv(3, 8, 1), DGConv(8, 16, 1))))
@@ -138,7 +136,7 @@ def gated_layers(model: nn.Module) -> dict[str, DGConv]:
 
 
 def group_numbers(model: nn.Module) -> dict[str, int]:
-    """The number of groups that each of these layers has now, by name.
+    """Return the current number of groups of each layer with gates, by name.
 
     Example:
         >>> layer = DGConv(8, 8, 1)
@@ -150,23 +148,23 @@ def group_numbers(model: nn.Module) -> dict[str, int]:
 
 
 class GroupMatrix(Function):
-    """U from real gates (Eq. 4 to 7), for square convolutions; the gradient passes the sign function unchanged.
+    """U from real gates (Eq. 4 to 7), for square convolutions, with a straight-through gradient of the sign function.
 
-    Eq. 7 is linear in each binary gate, so its derivative with respect to gate k is what opening gate k adds to U: the pairs of
-    channels that differ in its bit, and else in bits of open gates alone. All K of them need only the sums of U's gradient over
+    Eq. 7 is linear in each binary gate. Its derivative with respect to gate k is what opening gate k adds to U: the channel pairs
+    that differ in its bit, and otherwise only in bits of open gates. All K derivatives need only the sums of U's gradient over
     the pairs (i, i XOR d), for each d.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, gates: Tensor) -> Tensor:
-        """(K,) to (2**K, 2**K)."""
+        """Map (K,) to (2**K, 2**K)."""
         ctx.save_for_backward(gates)
         return group_matrix(gates)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
-        """(2**K, 2**K) to (K,)."""
+        """Map (2**K, 2**K) to (K,)."""
         gates, = ctx.saved_tensors
         bits = gate_bits(gates)
         channels = torch.arange(len(gradient), device=gates.device)
@@ -177,22 +175,22 @@ class GroupMatrix(Function):
 
 
 def is_open(gates: Tensor) -> Tensor:
-    """Eq. 6: which gates are open, those of at least 0."""
+    """Return the binary gates: open is a gate of at least 0 (Eq. 6)."""
     return gates >= 0
 
 
 def gate_bits(gates: Tensor) -> Tensor:
-    """Each gate's bit in a channel's number, shape (K,): 2**(K - 1), ..., 2, 1."""
+    """Return each gate's bit in a channel's number, shape (K,): 2**(K - 1), ..., 2, 1."""
     return 1 << torch.arange(len(gates) - 1, -1, -1, device=gates.device)
 
 
 def closed_bits(gates: Tensor) -> Tensor:
-    """The bits of all closed gates in one number, a scalar."""
+    """Return the bits of all closed gates in one number, a scalar."""
     return (gate_bits(gates) * ~is_open(gates)).sum()
 
 
 def group_matrix(gates: Tensor) -> Tensor:
-    """U of Eq. 7, shape (2**K, 2**K), without a gradient: one where two channels agree in all bits of closed gates.
+    """Compute U of Eq. 7, shape (2**K, 2**K), without a gradient.
 
     Example:
         >>> group_matrix(torch.tensor([-1., 1.])).int().tolist()  # I x 1
@@ -203,7 +201,7 @@ def group_matrix(gates: Tensor) -> Tensor:
 
 
 def common_twos(first: int, second: int) -> int:
-    """How many factors 2 both numbers have.
+    """Count the factors 2 that both numbers have.
 
     Example:
         >>> common_twos(96, 64), common_twos(64, 256), common_twos(3, 64)

@@ -1,12 +1,9 @@
-"""Convolutions whose filters are combined from a basis that several layers share.
+"""Filter bases that several layers share, and the layers that use them.
 
-Kang & Kim, "Deeply Shared Filter Bases for Parameter-Efficient Convolutional Neural Networks", NeurIPS 2021,
-https://arxiv.org/abs/2006.05066.
-
-A `FilterBasis` holds filters once. A `SharedBasisConv` combines them, and a few of its own, with coefficients (Eq. 1, 2 and 8);
-a `SharedConv2d` takes them as they are, for blocks whose other convolutions are the coefficients. Both only refer to the basis:
-whatever holds them (a stage of a network) registers it, so it is one entry in ``parameters()`` and in the state_dict, under the
-key of its holder, and copying, pickling or converting the holder keeps it shared.
+A `FilterBasis` holds filters once. A `SharedBasisConv` combines them, and a few of its own, with coefficients (Eq. 1, 2 and 8); a
+`SharedConv2d` uses them directly, in blocks whose other convolutions act as the coefficients. Both only refer to the basis. Their
+common parent (a stage of a network) registers it, so it appears once in ``parameters()`` and in the state_dict, under the
+parent's key, and copying, pickling or converting the parent keeps it shared.
 """
 
 from math import prod
@@ -18,25 +15,25 @@ from torch import Tensor, nn
 from mmtied.layers.blocks import check_not_negative, check_padding, check_positive, check_size
 
 _Size = int | tuple[int, int]
-#: How many weights of each input channel a pixel of an image may cost before joining them takes longer than a second convolution.
+#: Weights of an input channel per pixel above which two convolutions are faster than joining their weights.
 _JOINED_WEIGHTS = 16
 
 
 class FilterBasis(nn.Conv2d):
-    """The R elements of a filter basis, W_basis: a convolution's weight without a bias, shape (R, C_in, k, k).
+    """The R elements of a filter basis, W_basis: a convolution's weight without bias, shape (R, C_in, k, k).
 
-    It is a Conv2d, so that initialisers that go by that name reach it; layers that share it convolve with its weight and with a
-    stride, padding and dilation of their own.
+    It is a Conv2d so that initialisers by layer name reach it. Layers that share it use its weight with their own stride, padding
+    and dilation.
 
     Args:
         in_channels: C_in, S in the paper.
         num_elements: R.
         kernel_size: Height and width of the filters.
-        device: Where to create the parameters.
+        device: Device of the parameters.
         dtype: Type of the parameters.
 
     Raises:
-        ValueError: Channels, elements or a kernel size that are no positive integers.
+        ValueError: Channels, elements or kernel size are not positive integers.
 
     Example:
         >>> basis = FilterBasis(64, 32, kernel_size=3)
@@ -55,10 +52,12 @@ class FilterBasis(nn.Conv2d):
         super().__init__(in_channels, num_elements, kernel_size, bias=False, device=device, dtype=dtype)
 
     def deviation(self) -> Tensor:
-        """How far the elements are from orthonormal: ``||W'W - I||^2`` (Eq. 7), W of shape (k * k * C_in, R).
+        """Compute the distance from an orthonormal basis, ``||W'W - I||^2`` (Eq. 7), with W of shape (k * k * C_in, R).
 
-        A scalar of at least 0, in float32 (float64 for a float64 basis). Where R is more than k * k * C_in not all elements can
-        be orthogonal, and R - k * k * C_in is the least.
+        If R exceeds k * k * C_in, not all elements can be orthogonal, and the minimum is R - k * k * C_in.
+
+        Returns:
+            A scalar of at least 0, float32 (float64 for a float64 basis).
 
         Example:
             >>> basis = FilterBasis(4, 2, kernel_size=1)
@@ -71,17 +70,17 @@ class FilterBasis(nn.Conv2d):
         return (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).square().sum()
 
 
-class _Sharing(nn.Module):
-    """What both layers have in common: the geometry of a convolution, and filters that they refer to but do not own.
+class _SharingConv(nn.Module):
+    """A convolution that refers to filters of another module.
 
     Deliberately no Conv2d: functions that fold a normalisation into a convolution (mmcv's fuse_conv_bn) would change the filters
-    for all the layers that share them.
+    of all layers that share them.
     """
 
     transposed = False
     output_padding = (0, 0)
-    #: What the filters have to be, for the message.
-    _holder: tuple[type[nn.Conv2d], str] = (nn.Conv2d, 'a FilterBasis or another Conv2d')
+    #: Type of the filters, and its description in error messages.
+    _filters_type: tuple[type[nn.Conv2d], str] = (nn.Conv2d, 'a FilterBasis or another Conv2d')
 
     def __init__(self, filters: nn.Conv2d, in_channels: int, out_channels: int, kernel_size: _Size, stride: _Size,
                  padding: _Size | str, dilation: _Size, groups: int) -> None:
@@ -89,16 +88,16 @@ class _Sharing(nn.Module):
         name = type(self).__name__
         check_positive(name, in_channels=in_channels, out_channels=out_channels)
         if groups != 1:
-            raise ValueError(f'{name}: groups={groups}, expected 1; bases of grouped filters are not supported')
+            raise ValueError(f'{name}: groups={groups}, but bases of grouped filters are not supported; use groups=1')
         check_size(name, kernel_size=kernel_size, stride=stride, dilation=dilation)
         check_padding(name, padding, _pair(stride))
-        kind, described = self._holder
+        kind, described = self._filters_type
         if not isinstance(filters, kind):
-            raise ValueError(f'{name}: filters is of type {type(filters).__name__}, expected {described}, which the layers share')
-        channels, *size = filters.weight.shape[1:]  # of a grouped convolution those of one group
+            raise ValueError(f'{name}: filters is of type {type(filters).__name__}; use {described}, which the layers share')
+        channels, *size = filters.weight.shape[1:]  # channels of one group, if grouped
         if (channels, tuple(size)) != (in_channels, _pair(kernel_size)):
-            raise ValueError(f'{name}: filters for {channels} channels of size {tuple(size)} came, expected '
-                             f'{in_channels} channels and size {_pair(kernel_size)}; layers that share must agree in both')
+            raise ValueError(f'{name}: filters have {channels} input channels and size {tuple(size)}, but the layer has '
+                             f'{in_channels} and {_pair(kernel_size)}; layers that share filters must agree in both')
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _pair(kernel_size)
@@ -106,7 +105,7 @@ class _Sharing(nn.Module):
         self.padding = padding if isinstance(padding, str) else _pair(padding)
         self.dilation = _pair(dilation)
         self.groups = groups
-        object.__setattr__(self, 'filters', filters)  # past nn.Module's own, which would register it here as well
+        object.__setattr__(self, 'filters', filters)  # bypasses nn.Module's registration
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
@@ -115,31 +114,31 @@ class _Sharing(nn.Module):
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation)
 
     def extra_repr(self) -> str:
-        """The geometry as Conv2d prints it, and the shape of the shared filters."""
+        """Describe the convolution as Conv2d does, and the shape of the shared filters."""
         return (f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
                 f'padding={self.padding!r}, dilation={self.dilation}, filters={tuple(self.filters.weight.shape)}')
 
 
-class SharedConv2d(_Sharing):
-    """A convolution without bias whose filters are another module's.
+class SharedConv2d(_SharingConv):
+    """A convolution without bias that uses the filters of another module.
 
     Args:
-        in_channels: C_in, as the filters have.
+        in_channels: C_in, as in the filters.
         out_channels: C_out, the number of filters.
-        kernel_size: As the filters have.
+        kernel_size: As in the filters.
         stride: As in Conv2d.
         padding: As in Conv2d.
         dilation: As in Conv2d.
-        groups: Only 1; mmcv passes it to every convolution that it builds.
+        groups: Only 1; mmcv passes it to every convolution.
         bias: Only False; mmcv passes it too.
-        filters: Holds the weight: a `FilterBasis`, or any Conv2d. Register it where the layers that share it are held.
+        filters: Module that holds the weight: a `FilterBasis` or any Conv2d. Register it in the parent of the layers.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: Filters that are no convolution or of another shape, a bias, groups, or a size that Conv2d has no use for.
+        ValueError: The filters are no convolution or have another shape, or bias, groups or a size is not supported.
 
     Example:
         >>> basis = FilterBasis(16, 16, kernel_size=3)
@@ -163,44 +162,43 @@ class SharedConv2d(_Sharing):
                  filters: nn.Conv2d) -> None:
         super().__init__(filters, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         if filters.out_channels != out_channels:
-            raise ValueError(f'SharedConv2d: {filters.out_channels} filters came for out_channels={out_channels}; to combine '
-                             'them to another number of channels use SharedBasisConv')
+            raise ValueError(f'SharedConv2d: out_channels={out_channels}, but there are {filters.out_channels} filters; to '
+                             'combine them to another number of channels use SharedBasisConv')
         if bias:
-            raise ValueError('SharedConv2d: bias=True, expected False; the normalisation after it has one')
+            raise ValueError('SharedConv2d: bias=True is not supported; use bias=False and a normalisation after the layer')
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
         return self._convolve(x, self.filters.weight)
 
 
-class SharedBasisConv(_Sharing):
+class SharedBasisConv(_SharingConv):
     """A convolution with filters combined from a basis: W_t = sum_r alpha_t^r W_basis^r (Eq. 1).
 
-    Computed in the order of Eq. 2: one convolution with the R basis elements, then a 1x1 convolution with the coefficients. The
-    basis is the union of the shared elements and `num_unique` elements of the layer's own (Eq. 8), which are joined as weights,
-    so that there is one convolution with both; where the image is so small that copying the weights would take longer, each has
-    its convolution and their outputs are joined.
+    The layer computes Eq. 2: a convolution with the R basis elements, then a 1x1 convolution with the coefficients. The basis is
+    the union of the shared elements and `num_unique` elements of the layer itself (Eq. 8). Both are joined to one weight, except
+    on small maps, where two convolutions are faster than copying the weights.
 
     Args:
-        in_channels: C_in, S in the paper, as the basis has.
+        in_channels: C_in, S in the paper, as in the basis.
         out_channels: C_out, T in the paper.
-        kernel_size: As the basis has.
+        kernel_size: As in the basis.
         stride: As in Conv2d.
         padding: As in Conv2d.
         dilation: As in Conv2d.
-        groups: Only 1; mmcv passes it to every convolution that it builds.
+        groups: Only 1; mmcv passes it to every convolution.
         bias: Whether the coefficients have a bias.
-        filters: The shared elements. Register the basis where the layers that share it are held.
-        num_unique: Number of elements of the layer's own.
-        norm: A normalisation of R channels between basis and coefficients, or None. R is the number of shared and own elements.
+        filters: The shared elements. Register the basis in the parent of the layers.
+        num_unique: Number of the layer's own elements.
+        norm: Normalisation of R channels between basis and coefficients, or None. R counts shared and own elements.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: filters that are no FilterBasis or of another shape, groups, a negative num_unique, a norm that is no module
-            or of another width, or a size that Conv2d has no use for.
+        ValueError: filters is no FilterBasis or has another shape, groups is not 1, num_unique is negative, norm is no module or
+            has another width, or a size is not supported.
 
     Example:
         >>> basis = FilterBasis(64, 32, kernel_size=3)
@@ -211,7 +209,7 @@ class SharedBasisConv(_Sharing):
         True
     """
 
-    _holder = (FilterBasis, 'a FilterBasis')
+    _filters_type = (FilterBasis, 'a FilterBasis')
 
     def __init__(self,
                  in_channels: int,
@@ -230,24 +228,24 @@ class SharedBasisConv(_Sharing):
         check_not_negative('SharedBasisConv', num_unique=num_unique)
         _check_norm(norm, filters.out_channels + num_unique)
         options = {'device': filters.weight.device, 'dtype': filters.weight.dtype}
-        self.norm = norm  # first, as fuse_conv_bn would fold it into a convolution registered before it
+        self.norm = norm  # first, because fuse_conv_bn would fold it into a convolution registered before it
         self.unique = nn.Conv2d(in_channels, num_unique, kernel_size, bias=False, **options) if num_unique else None
         self.coefficients = nn.Conv2d(filters.out_channels + num_unique, out_channels, 1, bias=bias, **options)
 
     def basis_weight(self) -> Tensor:
-        """All R basis elements, shape (R, C_in, k, k): the shared ones, then the layer's own; differentiable."""
+        """Return all R basis elements, shape (R, C_in, k, k), the shared ones first; differentiable."""
         shared = self.filters.weight
         return shared if self.unique is None else torch.cat([shared, self.unique.weight])
 
     def combined_weight(self) -> Tensor:
-        """The filters W of Eq. 1, shape (C_out, C_in, k, k): a Conv2d with them computes the same; differentiable.
+        """Return the filters W of Eq. 1, shape (C_out, C_in, k, k), those of the equivalent Conv2d; differentiable.
 
         Raises:
-            ValueError: A normalisation stands between basis and coefficients.
+            ValueError: There is a normalisation between basis and coefficients.
         """
         if self.norm is not None:
-            raise ValueError('SharedBasisConv: combined_weight needs a layer without norm; with one between basis and '
-                             'coefficients, no single convolution computes the same')
+            raise ValueError('SharedBasisConv: combined_weight needs a layer without norm; no single convolution is equivalent '
+                             'to one with a normalisation between basis and coefficients')
         return torch.einsum('tr,rskl->tskl', self.coefficients.weight.flatten(1), self.basis_weight())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -262,10 +260,10 @@ class SharedBasisConv(_Sharing):
 
 def _check_norm(norm: nn.Module | None, elements: int) -> None:
     if norm is not None and not isinstance(norm, nn.Module):
-        raise ValueError(f'SharedBasisConv: norm={norm!r}, expected None or a module, for example nn.BatchNorm2d({elements})')
-    width = getattr(norm, 'num_features', 0) or elements  # a lazy one has 0 until it sees an input
+        raise ValueError(f'SharedBasisConv: norm={norm!r} is not a module; use None or, for example, nn.BatchNorm2d({elements})')
+    width = getattr(norm, 'num_features', 0) or elements  # a lazy one has 0 until its first input
     if width != elements:
-        raise ValueError(f'SharedBasisConv: norm has {width} channels, expected {elements}, one for each shared and own element')
+        raise ValueError(f'SharedBasisConv: norm has {width} channels; it needs {elements}, one for each shared and own element')
 
 
 def _pair(value: _Size) -> tuple[int, int]:

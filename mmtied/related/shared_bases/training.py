@@ -1,7 +1,4 @@
-"""The orthogonality regularisation of shared filter bases.
-
-Kang & Kim, "Deeply Shared Filter Bases", NeurIPS 2021, https://arxiv.org/abs/2006.05066, Eq. 7.
-"""
+"""Orthogonality regularisation of shared filter bases (Kang & Kim, Eq. 7)."""
 
 import torch
 from mmengine.registry import HOOKS
@@ -14,20 +11,20 @@ from .layers import FilterBasis
 
 @HOOKS.register_module()
 class OrthogonalityHook(LossHook):
-    """Adds ``weight * sum_g ||W_g' W_g - I||^2`` over the shared bases g to the loss (Eq. 7), logged as ``loss_orthogonality``.
+    """Add ``weight * sum_g ||W_g' W_g - I||^2`` over the shared bases g to the loss (Eq. 7), logged as ``loss_orthogonality``.
 
-    Each basis counts once, however many layers use it. Frozen bases are left out: their term is constant. It is computed in
-    float32 (float64 for a float64 model), also under AMP.
+    Each basis counts once, however many layers use it. Frozen bases are left out, since their term is constant. The term is
+    computed in float32 (float64 for a float64 model), under AMP too.
 
-    The paper does not print its factor, lambda. The default is small enough for its learning rate of 0.1: a gradient step moves a
-    singular value s of a basis by ``4 * weight * lr * s * (s**2 - 1)``, and with momentum 0.9 a basis that is nearly orthonormal
-    stays so while ``weight * lr`` is below 0.47; larger values at the start need less.
+    The paper does not print its factor, lambda. The default suits the paper's learning rate of 0.1: a gradient step moves a
+    singular value s of a basis by ``4 * weight * lr * s * (s**2 - 1)``, and with momentum 0.9 a nearly orthonormal basis stays
+    stable while ``weight * lr`` is below 0.47. Bases with larger singular values at the start need a smaller weight.
 
     Args:
         weight: The factor, lambda; positive and finite.
 
     Raises:
-        ValueError: A weight that is not positive, or, as training begins, a model without shared bases or with two such hooks.
+        ValueError: The weight is not positive, or, as training begins, the model has no shared bases or two such hooks.
 
     Example:
         In a config: ``custom_hooks = [dict(type='mmtied.OrthogonalityHook')]``.
@@ -37,16 +34,15 @@ class OrthogonalityHook(LossHook):
 
     def __init__(self, weight: float = 0.1) -> None:
         if not is_number(weight) or not weight > 0:
-            raise ValueError(f'OrthogonalityHook: weight={weight!r}, expected more than 0, a number that is finite; to train '
-                             'without the term leave the hook out')
+            raise ValueError(f'OrthogonalityHook: weight={weight!r} is not a positive number; to train without the term, leave '
+                             'the hook out')
         self.weight = weight
 
     def check_model(self, model: nn.Module) -> None:
         """Raise a ValueError for a model without shared bases."""
         if not any(isinstance(module, FilterBasis) for module in model.modules()):
-            raise ValueError(f'OrthogonalityHook: {type(model).__name__} has no shared filter bases; the backbones '
-                             'mmtied.SharedResNet, SharedResNetCIFAR and SharedMobileNetV2 have (with num_bases of 1 or more), '
-                             'and networks with a FilterBasis of mmtied.layers')
+            raise ValueError(f'OrthogonalityHook: {type(model).__name__} has no shared filter bases; use a backbone that has '
+                             'them, mmtied.SharedResNet, SharedResNetCIFAR or SharedMobileNetV2 with num_bases of 1 or more')
 
     def change_loss(self, model: nn.Module, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the term."""
@@ -56,10 +52,10 @@ class OrthogonalityHook(LossHook):
 
 
 def basis_deviations(model: nn.Module) -> dict[str, Tensor]:
-    """``||W'W - I||^2`` of each shared basis that is trained, by its name in the model; scalars with gradients.
+    """Compute ``||W'W - I||^2`` of each trainable shared basis, by its name in the model; scalars with gradients.
 
     Example:
-        >>> from mmtied.related.shared_bases.backbones import SharedResNet
+        >>> from mmtied.backbones import SharedResNet
         >>> sorted(basis_deviations(SharedResNet(50, base_channels=8)))[:2]
         ['layer1.bases.middle', 'layer2.bases.middle']
     """
