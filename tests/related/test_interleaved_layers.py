@@ -310,25 +310,25 @@ def test_imports_without_openmmlab(run_without_openmmlab):
 
 @pytest.mark.parametrize(('build', 'message'), [
     (lambda: IGC(66, 64, 3, num_primary=4),
-     'IGC: in_channels=66 cannot be split into 4 primary partitions; 66 is divisible by 1, 2, 3, 6, 11'),
-    (lambda: IGC(64, 66, 3, num_primary=4), 'IGC: out_channels=66 cannot be split by num_primary=4; 66 is divisible by 1, 2, 3'),
-    (lambda: IGC(3, 64, 3, num_secondary=2), 'IGC: in_channels=3 cannot be split into 32 primary partitions, out_channels=64 by '
-                                             'num_secondary=2; 3 is divisible by 1, 3. Without num_primary'),
+     'IGC: in_channels=66 is not divisible by 4 primary partitions; use one of 1, 2, 3, 6, 11'),
+    (lambda: IGC(64, 66, 3, num_primary=4), 'IGC: out_channels=66 is not divisible by num_primary=4; use one of 1, 2, 3'),
+    (lambda: IGC(3, 64, 3, num_secondary=2), r'IGC: in_channels=3 is not divisible by 32 primary partitions \(out_channels=64 by '
+                                             r'num_secondary=2\); use one of 1, 3. Without num_primary'),
     (lambda: IGC(8, 8, 3, num_primary=4, num_secondary=4),
-     'IGC: num_primary=4 times num_secondary=4 is 16, expected out_channels=8'),
+     'IGC: num_primary=4 times num_secondary=4 is 16, not out_channels=8'),
     (lambda: IGC(8, 8, 3, num_primary=0), 'IGC: num_primary=0, expected a positive integer'),
     (lambda: IGC(8, 8, 3, num_secondary=2.0), 'IGC: num_secondary=2.0, expected a positive integer'),
     (lambda: IGC(0, 8, 3), 'IGC: in_channels=0, expected a positive integer'),
     *((lambda size=size: IGC(64, 64, size), 'IGC: kernel_size=.* expected a positive integer, or two for height and width')
       for size in (0, '3', 3.0, (3, 3, 3), (3, ))),
-    (lambda: IGC(3, 64, 3, num_primary=2), "partitions that fit are chosen; with indivisible='leanest' only in layers such as"),
+    (lambda: IGC(3, 64, 3, num_primary=2), "chooses partitions that fit; with indivisible='leanest' only layers like this one do"),
     (lambda: SumFusion(8, 8, 0), 'SumFusion: kernel_size=0, expected a positive integer'),
     (lambda: SumFusion(8, 8, 3)(torch.zeros(1, 4, 5, 5)), r'SumFusion: expected input of shape \(N, 8, H, W\).*got \(1, 4'),
-    (lambda: IGC(8, 8, 3, groups=2), 'IGC: groups=2, expected 1; the number of groups is num_primary'),
-    (lambda: IGC(8, 8, 3, indivisible='untie'), "IGC: indivisible='untie', expected 'raise' or 'leanest'"),
+    (lambda: IGC(8, 8, 3, groups=2), 'IGC: groups=2, but num_primary sets the number of groups'),
+    (lambda: IGC(8, 8, 3, indivisible='untie'), "IGC: indivisible='untie'; use 'raise' or 'leanest'"),
     (lambda: IGC(8, 8, 1)(torch.zeros(1, 16, 4, 4)), r'IGC: expected input of shape \(N, 8, H, W\).*got \(1, 16, 4, 4\)'),
     (lambda: SumFusion(8, 8, 3, num_branches=0), 'SumFusion: num_branches=0, expected a positive integer'),
-    (lambda: SumFusion(8, 8, 3, groups=2), 'SumFusion: groups=2, expected 1'),
+    (lambda: SumFusion(8, 8, 3, groups=2), 'SumFusion: groups=2 is not supported'),
 ])
 def test_user_errors(build, message):
     with pytest.raises(ValueError, match=message):

@@ -77,11 +77,11 @@ def test_leanest_by_trying_everything(ins, outs, kernel_area):
 
 
 @pytest.mark.parametrize(('call', 'message'), [
-    (lambda: widest_partitions(9), 'widest_partitions: budget=9, expected at least 10, the weights of one channel'),
+    (lambda: widest_partitions(9), 'widest_partitions: budget=9 is too small; use at least 10, the weights of one channel'),
     (lambda: widest_partitions(0), 'budget=0, expected a positive integer'),
-    (lambda: widest_partitions(100, tolerance=-1), 'tolerance=-1, expected 0 or more'),
+    (lambda: widest_partitions(100, tolerance=-1), 'tolerance=-1 is not a finite number of at least 0'),
     *((lambda tolerance=tolerance: widest_partitions(100, tolerance=tolerance),
-       f'tolerance={tolerance!r}, expected 0 or more, a number that is finite')
+       f'tolerance={tolerance!r} is not a finite number')
       for tolerance in (float('nan'), float('inf'), '0.1')),
     (lambda: leanest_partitions(0, 8), 'in_channels=0, expected a positive integer'),
 ])

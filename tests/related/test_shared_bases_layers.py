@@ -259,7 +259,7 @@ BASIS = FilterBasis(6, 4, 3)
 
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: SharedBasisConv(5, 8, 3, filters=BASIS), r'filters have 6 input channels and size \(3, 3\), but the layer has 5'),
-    (lambda: SharedBasisConv(6, 8, 1, filters=BASIS), r'size \(1, 1\)'),
+    (lambda: SharedBasisConv(6, 8, 1, filters=BASIS), r'the layer has 6 and \(1, 1\)'),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique=-1), 'num_unique=-1, expected 0 or a positive integer'),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique='1'), "num_unique='1', expected 0 or a positive integer"),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, padding='bogus'), "padding='bogus', expected 'same', 'valid', or numbers"),

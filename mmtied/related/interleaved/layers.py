@@ -1,13 +1,9 @@
-"""Interleaved group convolution: two sparse convolutions that make a dense one.
+"""Interleaved group convolution (IGC), two sparse convolutions that make a dense one (Eq. 1 to 7), and summation fusion.
 
-Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 2017, https://arxiv.org/abs/1707.02725,
-Eq. 1 to 7.
-
-Three ways compute the secondary convolution with the permutations before and after it. In contiguous NCHW it is one batched
-matrix product, L x L by L x (N H W) for each of the M partitions. In channels_last, where a dense 1x1 convolution is cheap
-enough, the weight, which is small, is permuted and filled up with zeros, and no channel moves. Otherwise the channels are
-shuffled for a grouped convolution, and back; so they are in an ONNX file, where nothing else keeps an example of one image from
-fixing the batch.
+The secondary convolution, with the permutations before and after it, is computed in one of three ways. In contiguous NCHW it is
+one batched matrix product, L x L by L x (N H W) for each of the M partitions. In channels_last, if a dense 1x1 convolution is
+cheap enough, the small weight is permuted and padded with zeros, and no channel moves. Otherwise channels are shuffled before and
+after a grouped convolution. ONNX export always shuffles, because the other ways would fix the batch size of the example.
 """
 
 import torch
@@ -19,44 +15,44 @@ from mmtied.layers.blocks import check_positive, check_size, divisors
 from .partitions import Partitions, leanest_partitions
 
 _Size = int | tuple[int, int]
-#: How many multiply-adds with zeros an output value may cost before shuffling channels_last is the faster way; fewer for values
-#: of two bytes, which are moved in half the time (measured with benchmarks/related_layers.py).
+#: Multiply-adds with zeros per output value up to which the dense 1x1 convolution beats shuffling in channels_last; fewer for
+#: two-byte values, which move in half the time (measured with benchmarks/related_layers.py).
 _CHEAP_ZEROS, _CHEAP_ZEROS_OF_TWO_BYTES = 128, 64
 
 
 class IGC(nn.Module):
     """Interleaved group convolution (Eq. 5): x' = P W_s P' W_p x.
 
-    The primary convolution is spatial and acts on L partitions of channels, each of which gives M outputs. The secondary one is
-    1x1 and acts on M partitions of L channels, the m-th of which has the m-th output of every primary partition. So every output
-    sees every input. There is no activation in between.
+    The primary convolution is spatial and acts on L partitions of the channels, each of which gives M outputs. The secondary one
+    is 1x1 and acts on M partitions of L channels; the m-th holds the m-th output of every primary partition. So every output
+    depends on every input. There is no activation in between.
 
     The weights are those of two ordinary grouped convolutions, `primary` with L groups and `secondary` with M, in the order of
-    the paper: rows of `secondary` are by secondary partition, and so is its bias.
+    the paper: rows of `secondary`, and its bias, are by secondary partition.
 
-    Which L and M, for C_out = L M outputs:
+    L and M, for C_out = L M outputs, follow from the arguments:
 
-    - ``num_primary``: L stays as it is in wide and in narrow layers, M = C_out / L follows. Networks that double M, as L24M2.
-    - ``num_secondary``: M stays, L = C_out / M follows. Networks that double L, as L100M2.
-    - neither: the pair with the fewest parameters of those that divide the channels, `leanest_partitions`; fits any layer.
+    - ``num_primary``: L is the same in wide and narrow layers, M = C_out / L. For networks that double M, such as L24M2.
+    - ``num_secondary``: M is the same, L = C_out / M. For networks that double L, such as L100M2.
+    - neither: the pair that divides the channels with the fewest parameters, `leanest_partitions`; fits any layer.
 
-    It is deliberately no Conv2d: functions that fold a normalisation into a convolution would need both of its weights.
+    Deliberately no Conv2d: folding a normalisation into it would need both of its weights.
 
     Args:
         in_channels: C_in, divisible by L.
         out_channels: C_out.
-        kernel_size: Of the primary filters.
-        stride: Of the primary convolution, as in Conv2d.
-        padding: Of the primary convolution, as in Conv2d.
-        dilation: Of the primary convolution, as in Conv2d.
-        groups: Only 1; mmcv passes it to every convolution that it builds.
-        bias: Whether the secondary convolution adds a bias.
+        kernel_size: Size of the primary filters.
+        stride: Stride of the primary convolution, as in Conv2d.
+        padding: Padding of the primary convolution, as in Conv2d.
+        dilation: Dilation of the primary convolution, as in Conv2d.
+        groups: Only 1; mmcv passes it to every convolution.
+        bias: Whether the secondary convolution has a bias.
         num_primary: L.
         num_secondary: M.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        indivisible: 'raise', or 'leanest' to take `leanest_partitions` where L or M does not divide the channels: for a conv_cfg
-            that reaches a whole network, whose first convolution has the 3 channels of an image.
-        device: Where to create the parameters.
+        indivisible: 'raise', or 'leanest' to fall back to `leanest_partitions` where L or M does not divide the channels: for a
+            conv_cfg that reaches a whole network, whose first convolution has the 3 channels of an image.
+        device: Device of the parameters.
         dtype: Type of the parameters.
 
     Shape:
@@ -64,8 +60,8 @@ class IGC(nn.Module):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: Channels that L or M does not divide, L and M whose product is not C_out, groups other than 1, or an input of
-            another width.
+        ValueError: L or M does not divide the channels, their product is not C_out, groups is not 1, or an input has another
+            number of channels.
 
     Example:
         >>> layer = IGC(48, 48, kernel_size=3, padding=1, bias=False, num_primary=24)
@@ -99,9 +95,9 @@ class IGC(nn.Module):
         check_positive('IGC', in_channels=in_channels, out_channels=out_channels)
         check_size('IGC', kernel_size=kernel_size)
         if groups != 1:
-            raise ValueError(f'IGC: groups={groups}, expected 1; the number of groups is num_primary')
+            raise ValueError(f'IGC: groups={groups}, but num_primary sets the number of groups; use groups=1')
         if indivisible not in ('raise', 'leanest'):
-            raise ValueError(f"IGC: indivisible={indivisible!r}, expected 'raise' or 'leanest'")
+            raise ValueError(f"IGC: indivisible={indivisible!r}; use 'raise' or 'leanest'")
         area = kernel_size**2 if isinstance(kernel_size, int) else kernel_size[0] * kernel_size[1]
         self.partitions = _choose(in_channels, out_channels, area, num_primary, num_secondary, indivisible == 'leanest')
         options = {'device': device, 'dtype': dtype}
@@ -116,25 +112,25 @@ class IGC(nn.Module):
 
     @property
     def num_primary(self) -> int:
-        """The number of primary partitions, L."""
+        """Number of primary partitions, L."""
         return self.partitions.num_primary
 
     @property
     def num_secondary(self) -> int:
-        """The number of secondary partitions, M."""
+        """Number of secondary partitions, M."""
         return self.partitions.num_secondary
 
     def composed_weight(self) -> Tensor:
-        """The dense kernel W = P W_s P' W_p (Eq. 6), shape (C_out, C_in, k, k); differentiable.
+        """Return the dense kernel W = P W_s P' W_p (Eq. 6), shape (C_out, C_in, k, k); differentiable.
 
-        A Conv2d with it, and with `composed_bias`, computes the same.
+        A Conv2d with it, and with `composed_bias`, is equivalent to the layer.
         """
         primary = self.primary.weight.unflatten(0, self.partitions)
         composed = torch.einsum('mol,lmikj->omlikj', self._secondary_matrices(), primary)
         return composed.flatten(2, 3).flatten(0, 1)
 
     def composed_bias(self) -> Tensor | None:
-        """The bias in the order of the outputs, shape (C_out,), or None."""
+        """Return the bias in the order of the outputs, shape (C_out,), or None."""
         return None if self.secondary.bias is None else self.secondary.bias.view(*reversed(self.partitions)).T.flatten()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,7 +151,7 @@ class IGC(nn.Module):
         return F.channel_shuffle(self.secondary(F.channel_shuffle(x, self.num_primary)), self.num_secondary)
 
     def _interleave(self, x: Tensor, groups: int) -> Tensor:
-        """What F.channel_shuffle does, which torch's older exporter to ONNX does not know; no view names the batch."""
+        """Shuffle as F.channel_shuffle, which torch's older ONNX exporter does not support; keep the batch size dynamic."""
         height, width = x.shape[2:]
         x = x.reshape(-1, groups, self.out_channels // groups, height, width).transpose(1, 2)
         return x.reshape(-1, self.out_channels, height, width)
@@ -169,55 +165,54 @@ class IGC(nn.Module):
         return x.permute(2, 1, 0, 3).reshape(-1, self.out_channels, height, width)
 
     def _secondary_matrices(self) -> Tensor:
-        """W_s of each secondary partition, shape (M, L, L)."""
+        """Return W_s of each secondary partition, shape (M, L, L)."""
         return self.secondary.weight.view(self.num_secondary, self.num_primary, self.num_primary)
 
     def _permuted_secondary_weight(self) -> Tensor:
-        """P W_s P' as a dense 1x1 convolution, shape (C_out, C_out, 1, 1)."""
+        """Return P W_s P' as a dense 1x1 convolution, shape (C_out, C_out, 1, 1)."""
         blocks = torch.diag_embed(self._secondary_matrices().permute(1, 2, 0))  # (L, L, M, M)
         return blocks.transpose(1, 2).reshape(self.out_channels, self.out_channels, 1, 1)
 
     def extra_repr(self) -> str:
-        """The partitions."""
+        """Describe the partitions."""
         return f'num_primary={self.num_primary}, num_secondary={self.num_secondary}'
 
 
 def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | None, num_secondary: int | None,
             lenient: bool) -> Partitions:
-    """L and M from what is given of them, or a ValueError that names what would divide."""
+    """Derive L and M from the given arguments, or raise a ValueError that names what would divide."""
     if num_primary is None and num_secondary is None:
         return leanest_partitions(in_channels, out_channels, area)
     given = {name: value for name, value in (('num_primary', num_primary), ('num_secondary', num_secondary)) if value is not None}
     check_positive('IGC', **given)
     if len(given) == 2 and num_primary * num_secondary != out_channels:
         raise ValueError(f'IGC: num_primary={num_primary} times num_secondary={num_secondary} is {num_primary * num_secondary}, '
-                         f'expected out_channels={out_channels}; give one of the two and the other follows')
+                         f'not out_channels={out_channels}; give one of the two, and the other follows')
     (name, value), *_ = given.items()
     if out_channels % value == 0:
         chosen = Partitions(value, out_channels // value) if num_primary else Partitions(out_channels // value, value)
         if in_channels % chosen.num_primary == 0:
             return chosen
-        problem = f'in_channels={in_channels} cannot be split into {chosen.num_primary} primary partitions'
+        problem = f'in_channels={in_channels} is not divisible by {chosen.num_primary} primary partitions'
         if not num_primary:
-            problem += f', out_channels={out_channels} by num_secondary={num_secondary}'
+            problem += f' (out_channels={out_channels} by num_secondary={num_secondary})'
         number = in_channels
     else:
-        problem = f'out_channels={out_channels} cannot be split by {name}={value}'
+        problem = f'out_channels={out_channels} is not divisible by {name}={value}'
         number = out_channels
     if lenient:
         return leanest_partitions(in_channels, out_channels, area)
-    raise ValueError(f'IGC: {problem}; {number} is divisible by {", ".join(map(str, divisors(number)))}. Without num_primary and '
-                     "num_secondary, partitions that fit are chosen; with indivisible='leanest' only in layers such as this "
-                     'one, often the first of a network, for the 3 channels of an image')
+    raise ValueError(f'IGC: {problem}; use one of {", ".join(map(str, divisors(number)))}. Without num_primary and num_secondary '
+                     "the layer chooses partitions that fit; with indivisible='leanest' only layers like this one do, often the "
+                     'first of a network')
 
 
 class SumFusion(nn.Conv2d):
     """Summation fusion (Eq. 21): L convolutions of the same input, summed; an IGC whose secondary weights are all 1 (Eq. 22).
 
-    Convolution and sum are linear, so one convolution with the sum of the L filters is what is computed: L times fewer
-    multiply-adds than the branches one by one.
-
-    The weight has shape (L * C_out, C_in, k, k), branch after branch, so initialisers see the fan-in of a branch.
+    Convolution and sum are linear, so the layer computes one convolution with the sum of the L filters, which takes L times fewer
+    multiply-adds than separate branches. The weight has shape (L * C_out, C_in, k, k), branch after branch, so initialisers see
+    the fan-in of a branch.
 
     Args:
         in_channels: C_in.
@@ -226,14 +221,14 @@ class SumFusion(nn.Conv2d):
         stride: As in Conv2d.
         padding: As in Conv2d.
         dilation: As in Conv2d.
-        groups: Only 1; mmcv passes it to every convolution that it builds.
+        groups: Only 1; mmcv passes it to every convolution.
         bias: Whether to add a bias to the sum.
         num_branches: L.
-        device: Where to create the parameters.
+        device: Device of the parameters.
         dtype: Type of the parameters.
 
     Raises:
-        ValueError: groups other than 1, a number of branches that is none, or an input of another width.
+        ValueError: groups is not 1, num_branches is not positive, or an input has another number of channels.
 
     Example:
         >>> layer = SumFusion(8, 16, kernel_size=3, padding=1, num_branches=4)
@@ -258,7 +253,7 @@ class SumFusion(nn.Conv2d):
         check_positive('SumFusion', in_channels=in_channels, out_channels=out_channels, num_branches=num_branches)
         check_size('SumFusion', kernel_size=kernel_size)
         if groups != 1:
-            raise ValueError(f'SumFusion: groups={groups}, expected 1')
+            raise ValueError(f'SumFusion: groups={groups} is not supported; use groups=1')
         options = {'device': device, 'dtype': dtype}
         super().__init__(in_channels, num_branches * out_channels, kernel_size, stride, padding, dilation, bias=False, **options)
         self.out_channels = out_channels
@@ -274,5 +269,5 @@ class SumFusion(nn.Conv2d):
         return self._conv_forward(x, self.weight.unflatten(0, (self.num_branches, -1)).sum(0), self.bias)
 
     def extra_repr(self) -> str:
-        """Conv2d's description, then num_branches."""
+        """Describe the convolution as Conv2d does, and num_branches."""
         return f'{super().extra_repr()}, num_branches={self.num_branches}'

@@ -1,7 +1,4 @@
-"""How many primary and secondary partitions an interleaved group convolution has.
-
-Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 2017, https://arxiv.org/abs/1707.02725, Section 3.2.
-"""
+"""Choice of primary and secondary partitions of an interleaved group convolution (Section 3.2)."""
 
 from math import gcd, inf, isqrt
 from typing import NamedTuple
@@ -26,28 +23,28 @@ class Partitions(NamedTuple):
 
     @property
     def width(self) -> int:
-        """The number of channels, G = L M."""
+        """Number of channels, G = L M."""
         return self.num_primary * self.num_secondary
 
     def parameters(self, kernel_area: int = 9) -> int:
-        """Weights of a block from G to G channels, L M M S + M L L (Eq. 7), where S = kernel_area."""
+        """Count the weights of a block from G to G channels, L M M S + M L L (Eq. 7), with S = kernel_area."""
         return self.width * (self.num_secondary * kernel_area + self.num_primary)
 
 
 def widest_partitions(budget: int, kernel_area: int = 9, tolerance: float = 0.0) -> Partitions:
-    """The widest block for a number of parameters; of equally wide ones that with the fewest.
+    """Return the widest block within a number of parameters; of equally wide ones, the one with the fewest.
 
-    A block of T parameters is at most (T / (2 sqrt(S)))^(2/3) channels wide (Eq. 15), which L = M S would reach; this finds the
-    best whole numbers.
+    A block of T parameters has at most (T / (2 sqrt(S)))^(2/3) channels (Eq. 15), which L = M S would reach; this function finds
+    the best integers.
 
     Args:
-        budget: T, how many weights the block may have.
+        budget: T, the number of weights.
         kernel_area: S, 9 for 3x3 filters.
-        tolerance: How far the block may exceed the budget, as a part of it. Table 1 compares blocks of "roughly equal" size:
-            its own differ by 2 %.
+        tolerance: Fraction by which the block may exceed the budget. Table 1 compares blocks of "roughly equal" size, which
+            differ by 2 %.
 
     Raises:
-        ValueError: A budget that is too small for a single channel, or a tolerance that is negative or no number.
+        ValueError: The budget is too small for a single channel, or the tolerance is negative or not finite.
 
     Example:
         >>> widest_partitions(4672)  # Table 1, (i)
@@ -57,26 +54,26 @@ def widest_partitions(budget: int, kernel_area: int = 9, tolerance: float = 0.0)
     """
     check_positive('widest_partitions', budget=budget, kernel_area=kernel_area)
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < inf:
-        raise ValueError(f'widest_partitions: tolerance={tolerance!r}, expected 0 or more, a number that is finite')
-    most = int(budget * (1 + tolerance))
-    if most < kernel_area + 1:
-        raise ValueError(f'widest_partitions: budget={budget}, expected at least {kernel_area + 1}, the weights of one channel '
-                         f'with kernel_area={kernel_area}')
+        raise ValueError(f'widest_partitions: tolerance={tolerance!r} is not a finite number of at least 0')
+    limit = int(budget * (1 + tolerance))
+    if limit < kernel_area + 1:
+        raise ValueError(f'widest_partitions: budget={budget} is too small; use at least {kernel_area + 1}, the weights of one '
+                         f'channel with kernel_area={kernel_area}')
     candidates = []
     num_secondary = 1
-    while Partitions(1, num_secondary).parameters(kernel_area) <= most:
+    while Partitions(1, num_secondary).parameters(kernel_area) <= limit:
         inner = num_secondary * kernel_area  # L (M S + L) <= T / M, solved for L
-        num_primary = (isqrt(inner * inner + 4 * (most // num_secondary)) - inner) // 2
+        num_primary = (isqrt(inner * inner + 4 * (limit // num_secondary)) - inner) // 2
         candidates.append(Partitions(num_primary, num_secondary))
         num_secondary += 1
     return max(candidates, key=lambda partitions: (partitions.width, -partitions.parameters(kernel_area)))
 
 
 def leanest_partitions(in_channels: int, out_channels: int, kernel_area: int = 9) -> Partitions:
-    """The partitions with the fewest parameters for a convolution from in_channels to out_channels.
+    """Return the partitions with the fewest parameters for a convolution from in_channels to out_channels.
 
-    L divides both channel counts and M is out_channels / L. Between equal widths the optimum is near L = M S, as it is for
-    the widest block of a size. Where several have as few, the largest L is taken.
+    L divides both channel counts, and M is out_channels / L. Between equal widths the optimum is near L = M S, as for the widest
+    block of a size. Ties go to the largest L.
 
     Example:
         >>> leanest_partitions(64, 64)
