@@ -321,7 +321,7 @@ def test_imports_without_openmmlab(run_without_openmmlab):
     (lambda: IGC(0, 8, 3), 'IGC: in_channels=0, expected a positive integer'),
     *((lambda size=size: IGC(64, 64, size), 'IGC: kernel_size=.* expected a positive integer, or two for height and width')
       for size in (0, '3', 3.0, (3, 3, 3), (3, ))),
-    (lambda: IGC(3, 64, 3, num_primary=2), "chooses partitions that fit; with indivisible='leanest' only layers like this one do"),
+    (lambda: IGC(3, 64, 3, num_primary=2), "chooses partitions that fit; with indivisible='leanest' only layers like this one"),
     (lambda: SumFusion(8, 8, 0), 'SumFusion: kernel_size=0, expected a positive integer'),
     (lambda: SumFusion(8, 8, 3)(torch.zeros(1, 4, 5, 5)), r'SumFusion: expected input of shape \(N, 8, H, W\).*got \(1, 4'),
     (lambda: IGC(8, 8, 3, groups=2), 'IGC: groups=2, but num_primary sets the number of groups'),
