@@ -1,8 +1,4 @@
-"""GResNeXt: a ResNeXt that learns the number of groups of each 3x3 convolution.
-
-Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019,
-https://arxiv.org/abs/1908.05867, Section 3.3 and Table 1.
-"""
+"""GResNeXt: a ResNeXt that learns the number of groups of each 3x3 convolution (Section 3.3, Table 1 and Figure 4)."""
 
 from collections.abc import Sequence
 
@@ -16,7 +12,7 @@ from mmtied.layers.blocks import check_positive, divisors
 
 
 class GroupableBottleneck(Bottleneck):
-    """1x1, a 3x3 `DGConv`, 1x1 (Figure 4).
+    """ResNeXt's bottleneck with a 3x3 `DGConv`: 1x1, 3x3, 1x1 (Figure 4).
 
     Args:
         in_channels: Channels of the input.
@@ -28,8 +24,8 @@ class GroupableBottleneck(Bottleneck):
         style: 'pytorch' puts the stride into the 3x3 convolution, 'caffe' into the first 1x1.
         avg_down: Whether an average pooling takes the shortcut's stride.
         plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: Whether to recompute activations in the backward pass to save memory.
-        conv_cfg: Convolution layer of the 1x1 convolutions, and of a 3x3 convolution whose groups are given.
+        with_cp: Recomputation in the backward pass, see `StagedResNet`.
+        conv_cfg: Convolution layer of the 1x1 convolutions, and of a 3x3 convolution with given groups.
         norm_cfg: Normalisation layer.
 
     Shape:
@@ -47,8 +43,8 @@ class GroupableBottleneck(Bottleneck):
                  dilation: int = 1,
                  style: str = 'pytorch',
                  avg_down: bool = False,
-                 plugins: list[dict] = (),
-                 with_cp: bool = False,
+                 plugins: Sequence[dict] = (),
+                 with_cp: bool | str = False,
                  conv_cfg: dict | None = None,
                  norm_cfg: dict) -> None:
         super().__init__(with_cp)
@@ -63,7 +59,7 @@ class GroupableBottleneck(Bottleneck):
         self.add_layers(None, plugins, after_conv1=width, after_conv2=width, after_conv3=out_channels)
 
     def middle(self, x: Tensor) -> Tensor:
-        """The 3x3 convolution."""
+        """Run the 3x3 convolution."""
         return self.grouped(x)
 
 
@@ -71,17 +67,17 @@ class GroupableBottleneck(Bottleneck):
 class GResNeXt(StagedResNet):
     """G-ResNeXt-50 and -101: ResNeXt-32x4d with every 3x3 convolution a `DGConv`.
 
-    The constraint that keeps it small belongs to training: ``custom_hooks=[dict(type='mmtied.GroupResourceHook', b=32)]``.
+    Training needs the constraint that keeps it small: ``custom_hooks=[dict(type='mmtied.GroupResourceHook', b=32)]``.
 
     With `groups` the 3x3 convolutions are ordinary grouped ones: one number for all is ResNeXt (32 is ResNeXt-32x4d), one for
-    each block is ResNeXt with learned numbers (ResNeXt* in Table 6). The weights of a network that
-    `mmtied.surgery.freeze_groups` made of a trained one fit it.
+    each block is ResNeXt with learned numbers (ResNeXt* in Table 6). The weights that `mmtied.surgery.freeze_groups` makes of a
+    trained network fit it.
 
     Args:
         depth: 50, 101 or 152.
         base_width: Channels of the 3x3 convolutions in the first stage when base_channels is 64.
         groups: None learns them; a number, or one for each block.
-        **staged: Everything that `StagedResNet` takes, under the names of mmdet's ResNet.
+        **staged: Arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -109,13 +105,13 @@ class GResNeXt(StagedResNet):
         self._groups = None
         if groups is not None:
             if not isinstance(groups, (int, tuple, list)):
-                raise ValueError(f'{name}: groups={groups!r}, expected None, a positive integer, or one for each block')
+                raise ValueError(f'{name}: groups={groups!r}; use None, a positive integer, or one for each block')
             blocks = self.stage_blocks.get(depth, ()) if isinstance(depth, int) else ()
             number = sum(blocks[:staged.get('num_stages', 4)])
             each = [groups] * number if isinstance(groups, int) else list(groups)
             if number and len(each) != number:
-                raise ValueError(f'{name}: groups has {len(each)} values, expected one for each of the {number} blocks, or one '
-                                 'number for all')
+                raise ValueError(f'{name}: groups has {len(each)} values; use one for each of the {number} blocks, or one number '
+                                 'for all')
             self._groups = iter(each)
         super().__init__(depth, **staged)
         del self._groups
@@ -131,6 +127,6 @@ class GResNeXt(StagedResNet):
         if groups is not None:
             check_positive(name, groups=groups)
             if width % groups:
-                raise ValueError(f'{name}: groups={groups} in a block of width {width}, expected one of '
+                raise ValueError(f'{name}: a block of width {width} is not divisible by groups={groups}; use one of '
                                  f'{", ".join(map(str, divisors(width)))}')
         return GroupableBottleneck(planes=planes, width=width, groups=groups, **settings)

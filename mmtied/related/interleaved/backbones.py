@@ -1,8 +1,6 @@
-"""IGCNet: networks of interleaved group convolutions, with and without identity mappings.
+"""IGCNet: networks of interleaved group convolutions, with and without identity mappings (Tables 2, 3, 6 and 7)."""
 
-Zhang et al., "Interleaved Group Convolutions for Deep Neural Networks", ICCV 2017, https://arxiv.org/abs/1707.02725, Tables 2, 3,
-6 and 7.
-"""
+from collections.abc import Sequence
 
 from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
@@ -13,10 +11,10 @@ from mmtied.backbones.resnet_base import StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
 from mmtied.related.shared_bases.blocks import PadShortcut
 
-#: The blocks' convolution in IGC-L100M2 and in IGC-L24M2.
+#: Convolution of the blocks in IGC-L100M2 and in IGC-L24M2.
 L100M2 = {'type': 'IGC', 'num_secondary': 2}
 L24M2 = {'type': 'IGC', 'num_primary': 24}
-#: The fan-in of a grouped convolution is that of one group; its fan-out, as initialisers compute it, is that of all groups.
+#: Fan-in, because the fan-in of a grouped convolution is that of one group, but initialisers compute a fan-out of all groups.
 IGC_INIT = [
     {'type': 'Kaiming', 'layer': 'Conv2d', 'mode': 'fan_in'},
     {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
@@ -24,19 +22,19 @@ IGC_INIT = [
 
 
 class IGCBlock(BasicBlock):
-    """Two 3x3 convolutions, each with normalisation, and what is added to them: the input, a projection of it, or nothing.
+    """Two 3x3 convolutions, each with normalisation, plus the input, a projection of it, or nothing.
 
     Args:
         in_channels: Channels of the input.
         planes: Channels of the output.
         identity: Whether the input is added to the output.
-        shortcut_groups: Where the shape changes: groups of a 1x1 projection; None subsamples the input and appends zeros.
+        shortcut_groups: Groups of the 1x1 projection where the shape changes; None is a `PadShortcut`.
         stride: Stride of the first convolution.
-        dilation: Dilation of both.
-        style: Only 'pytorch'; there is no 1x1 convolution that could have the stride.
+        dilation: Dilation of both convolutions.
+        style: Only 'pytorch', because there is no 1x1 convolution that could take the stride.
         avg_down: Whether an average pooling takes the shortcut's stride.
         plugins: Plugins of this block, at 'after_conv1' and 'after_conv2'.
-        with_cp: Whether to recompute activations in the backward pass to save memory.
+        with_cp: Recomputation in the backward pass, see `StagedResNet`.
         conv_cfg: The two convolutions.
         norm_cfg: Normalisation layer.
 
@@ -55,13 +53,14 @@ class IGCBlock(BasicBlock):
                  dilation: int = 1,
                  style: str = 'pytorch',
                  avg_down: bool = False,
-                 plugins: list[dict] = (),
-                 with_cp: bool = False,
+                 plugins: Sequence[dict] = (),
+                 with_cp: bool | str = False,
                  conv_cfg: dict | None = None,
                  norm_cfg: dict) -> None:
         super().__init__(with_cp)
         if style != 'pytorch':
-            raise ValueError(f"IGCBlock: style={style!r}, expected 'pytorch'; blocks of two 3x3 convolutions have no 1x1 entry")
+            raise ValueError(f"IGCBlock: style={style!r} needs a 1x1 entry, which blocks of two 3x3 convolutions lack; use "
+                             "style='pytorch'")
         self.identity = identity
         cfgs = {'conv_cfg': conv_cfg, 'norm_cfg': norm_cfg}
         self.entry = ConvModule(in_channels, planes, 3, stride, dilation, dilation, **cfgs)
@@ -72,41 +71,41 @@ class IGCBlock(BasicBlock):
         self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
 
     def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
-        """With an identity mapping, the residual plus the input or its projection."""
+        """Add the shortcut, if the block has an identity mapping."""
         return super().add_shortcut(out, x) if self.identity else out
 
 
 def _make_shortcut(in_channels: int, planes: int, stride: int, groups: int | None, avg_down: bool, norm_cfg: dict) -> nn.Module:
-    def change(left: int) -> nn.Module:
+    def change_shape(left: int) -> nn.Module:
         if groups is None:
             return PadShortcut(planes - in_channels, left)
         return ConvModule(in_channels, planes, 1, left, groups=groups, norm_cfg=norm_cfg, act_cfg=None)
 
-    return after_pool(change, stride, avg_down)
+    return after_pool(change_shape, stride, avg_down)
 
 
 @MODELS.register_module()
 class IGCNet(StagedResNet):
-    """IGC-L4M32, -L16M16 and -L100M2 + Ident., for ImageNet and for detectors (Table 6): ResNet-18's plan with IGC blocks.
+    """IGC-L4M32, -L16M16 and -L100M2 + Ident., for ImageNet and for detectors (Table 6): ResNet-18 with IGC blocks.
 
-    ``base_channels`` is L M, the width of the first stage; every stage doubles it. What doubles with it depends on what
-    ``conv_cfg`` holds fixed: with ``num_primary`` M does, with ``num_secondary`` L does. The stem is an ordinary convolution.
+    ``base_channels`` is L M, the width of the first stage; each stage doubles it, and with it M if ``conv_cfg`` has
+    ``num_primary``, or L if it has ``num_secondary``. The stem is an ordinary convolution.
 
     - IGC-L100M2: the defaults.
     - IGC-L4M32: ``base_channels=128, conv_cfg=dict(type='IGC', num_primary=4), shortcut_groups=4``.
     - IGC-L16M16: ``base_channels=256, conv_cfg=dict(type='IGC', num_primary=16)``.
     - ResNet-18: ``base_channels=64, conv_cfg=None, shortcut_groups=1``.
 
-    The paper does not say what its shortcuts are where the shape changes; these are fitted to its sizes.
+    The paper does not describe its shortcuts where the shape changes; these are fitted to its sizes.
 
     Args:
         depth: 18 or 34.
         base_channels: Width of stem and first stage.
-        conv_cfg: The convolutions of the blocks; None is an ordinary one.
+        conv_cfg: Convolutions of the blocks; None is an ordinary one.
         identity: Whether blocks add their input to their output ("+ Ident.").
-        shortcut_groups: Where the shape changes: groups of a 1x1 projection; None subsamples the input and appends zeros.
+        shortcut_groups: Groups of the 1x1 projections where the shape changes; None subsamples the input and appends zeros.
         init_cfg: Initialisation; None is Kaiming's by fan-in.
-        **staged: Everything else that `StagedResNet` takes, under the names of mmdet's ResNet.
+        **staged: Other arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -140,11 +139,11 @@ class IGCNet(StagedResNet):
         if shortcut_groups is not None:
             check_positive(name, shortcut_groups=shortcut_groups)
             if base_channels % shortcut_groups:
-                raise ValueError(f'{name}: base_channels={base_channels} cannot be split into shortcut_groups={shortcut_groups} '
-                                 f'groups; it is divisible by {", ".join(map(str, divisors(base_channels)))}')
+                raise ValueError(f'{name}: base_channels={base_channels} is not divisible by shortcut_groups={shortcut_groups}; '
+                                 f'use one of {", ".join(map(str, divisors(base_channels)))}')
         if any(plugin.get('position') == 'after_conv3' for plugin in staged.get('plugins') or ()):
-            raise ValueError(f"{name}: plugin position 'after_conv3', expected 'after_conv1' or 'after_conv2'; its blocks "
-                             'have two convolutions')
+            raise ValueError(f"{name}: plugin position 'after_conv3', but its blocks have two convolutions; use 'after_conv1' or "
+                             "'after_conv2'")
         self.identity = identity
         self.shortcut_groups = shortcut_groups
         if not identity:  # zeros in the last normalisation would leave nothing
@@ -152,7 +151,7 @@ class IGCNet(StagedResNet):
         super().__init__(depth, base_channels=base_channels, conv_cfg=conv_cfg, init_cfg=init_cfg or IGC_INIT, **staged)
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """ResNet's stem, of ordinary convolutions."""
+        """Build ResNet's stem with ordinary convolutions."""
         return super().make_stem(in_channels, channels, deep, **{**cfgs, 'conv_cfg': None})
 
     def make_block(self, **settings) -> IGCBlock:
@@ -173,11 +172,11 @@ class IGCNetCIFAR(IGCNet):
     - SumFusion: ``base_channels=8, conv_cfg=dict(type='SumFusion', num_branches=4)``.
 
     Args:
-        depth: 8, 14, 20 and so on in steps of 6, to 110.
+        depth: 8, 14, 20 and so on in steps of 6, up to 110.
         base_channels: Width of the first stage.
-        conv_cfg: The convolutions of the blocks; None is an ordinary one.
+        conv_cfg: Convolutions of the blocks; None is an ordinary one.
         identity: Whether every two convolutions add their input to their output ("+ Ident.").
-        **igc: Everything else that `IGCNet` takes.
+        **igc: Other arguments of `IGCNet`.
 
     Example:
         >>> model = IGCNetCIFAR(depth=8)  # IGC-L24M2
@@ -195,11 +194,11 @@ class IGCNetCIFAR(IGCNet):
                  identity: bool = False,
                  **igc) -> None:
         if igc.pop('deep_stem', False):
-            raise ValueError('IGCNetCIFAR: deep_stem=True, expected False; the stem is one 3x3 convolution')
+            raise ValueError('IGCNetCIFAR: deep_stem=True is not supported, the stem is one 3x3 convolution; use deep_stem=False')
         igc = {'num_stages': 3, 'out_indices': (2, ), **igc}
         super().__init__(depth, base_channels=base_channels, conv_cfg=conv_cfg, identity=identity, **igc)
         self.maxpool = nn.Identity()
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """One 3x3 convolution."""
+        """Build one 3x3 convolution."""
         return ConvModule(in_channels, channels, 3, 1, 1, **{**cfgs, 'conv_cfg': None})

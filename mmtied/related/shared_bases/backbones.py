@@ -1,23 +1,24 @@
-"""SharedResNet: a ResNet whose blocks share filter bases within each stage.
+"""ResNets and MobileNetV2 whose blocks share filter bases.
 
-Kang & Kim, "Deeply Shared Filter Bases for Parameter-Efficient Convolutional Neural Networks", NeurIPS 2021,
-https://arxiv.org/abs/2006.05066. Which blocks share what is fitted to the sizes that the paper prints.
+The paper does not say which blocks share what; the structures are fitted to the sizes that it prints.
 """
+
+from inspect import signature
 
 from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmtied.backbones.bottleneck import Bottleneck
+from mmtied.backbones.bottleneck import ResidualBlock
 from mmtied.backbones.checkpoint import check_fits
-from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet
+from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet, check_choice, reject_unknown
 from mmtied.compat import require
 from mmtied.layers.blocks import check_not_negative, check_positive
 
 from .blocks import SharedBasicBlock, SharedBottleneck, SharedStage
 from .layers import FilterBasis, SharedConv2d
 
-#: Blocks in each stage of the networks with basic blocks, by depth; those with three stages are CIFAR's.
+#: Blocks in each stage of the networks with basic blocks, by depth; those with three stages are for CIFAR.
 BASIC_STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3),
                       **{depth: ((depth - 2) // 6, ) * 3 for depth in (20, 32, 44, 56, 110)}}
 
@@ -26,24 +27,24 @@ BASIC_STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3),
 class SharedResNet(StagedResNet):
     """ResNet-50/101-Shared, their two-bases and -Shared-All variants, and ResNet-34-SsUu.
 
-    The first block of each stage is ordinary; the blocks after it share. Normalisations and shortcuts are never shared.
+    The first block of each stage is ordinary; the others share. Normalisations and shortcuts are never shared.
 
-    With bottlenecks (50, 101, 152) the 3x3 convolutions of a stage are one basis, the first 1x1 convolutions another with
-    ``num_bases=2`` (the paper's double dagger), and with ``num_bases=3`` the last 1x1 convolutions, which are the coefficients,
-    are shared too (-Shared-All). With basic blocks (18, 34) every 3x3 convolution is combined from ``shared_elements`` elements
-    of a basis and ``unique_elements`` of its own; with ``num_bases=2`` the first convolutions of the blocks share one basis and
-    the second ones another.
+    With bottlenecks (50, 101, 152) the 3x3 convolutions of a stage share one basis, the first 1x1 convolutions another with
+    ``num_bases=2`` (the paper's double dagger), and the last 1x1 convolutions, which are the coefficients, share their weight
+    with ``num_bases=3`` (-Shared-All). With basic blocks (18, 34) every 3x3 convolution combines ``shared_elements`` elements of
+    a basis and ``unique_elements`` of its own; with ``num_bases=2`` the first convolutions of the blocks share one basis and the
+    second ones another.
 
-    In the state_dict, shared filters are once under their stage: ``layer2.bases.middle.weight`` with bottlenecks (``entry``,
-    ``middle``, ``exit``), ``layer2.bases.entry.weight`` with basic blocks (``entry``, and ``exit`` where there are two bases).
+    In the state_dict, shared filters appear once, under their stage: ``layer2.bases.middle.weight`` with bottlenecks (``entry``,
+    ``middle``, ``exit``), ``layer2.bases.entry.weight`` with basic blocks (``entry``, and ``exit`` with two bases).
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         num_bases: Shared bases in each stage; 0 shares nothing, which is an ordinary ResNet.
-        shared_elements: Shared elements of a basis in the first stage when base_channels is 64, S; doubled in each stage. None is
-            32 with basic blocks; bottlenecks have none to choose.
-        unique_elements: Likewise the elements that each convolution adds, U. None is 1 with basic blocks.
-        **staged: Everything that `StagedResNet` takes, under the names of mmdet's ResNet.
+        shared_elements: Shared elements of a basis in the first stage when base_channels is 64, S; each stage doubles them. None
+            is 32 with basic blocks; bottlenecks do not have this setting.
+        unique_elements: Elements that each convolution adds, U, scaled likewise. None is 1 with basic blocks.
+        **staged: Arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -65,7 +66,7 @@ class SharedResNet(StagedResNet):
     """
 
     stage_blocks = {**STAGE_BLOCKS, 18: BASIC_STAGE_BLOCKS[18], 34: BASIC_STAGE_BLOCKS[34]}
-    #: `pad_shortcut` of the basic blocks, and the channels of the stage that S and U are given for.
+    #: `pad_shortcut` of the basic blocks, and the stage width for which S and U are given.
     _pad_shortcut = False
     _element_planes = 64
 
@@ -77,19 +78,18 @@ class SharedResNet(StagedResNet):
                  unique_elements: int | None = None,
                  **staged) -> None:
         name = type(self).__name__
-        if not isinstance(depth, int) or depth not in self.stage_blocks:  # first, as what else fits depends on it
-            raise ValueError(f'{name}: depth={depth!r}, expected one of {", ".join(map(str, self.stage_blocks))}')
+        check_choice(name, 'depth', depth, self.stage_blocks)
         self._basic = depth in BASIC_STAGE_BLOCKS
-        most = 2 if self._basic else 3
-        if isinstance(num_bases, bool) or not isinstance(num_bases, int) or not 0 <= num_bases <= most:
-            raise ValueError(f'{name}: num_bases={num_bases!r}, expected 0 to {most} with depth {depth}, a whole number')
+        largest = 2 if self._basic else 3
+        if isinstance(num_bases, bool) or not isinstance(num_bases, int) or not 0 <= num_bases <= largest:
+            raise ValueError(f'{name}: num_bases={num_bases!r} with depth {depth}; use 0 to {largest}')
         if not self._basic and (shared_elements, unique_elements) != (None, None):
             basic = ', '.join(str(depth) for depth in sorted(self.stage_blocks) if depth in BASIC_STAGE_BLOCKS)
             raise ValueError(f'{name}: shared_elements={shared_elements}, unique_elements={unique_elements} with depth {depth}; '
                              f'they are for basic blocks (depth {basic}), a bottleneck shares whole convolutions')
         if self._basic and any(plugin.get('position') == 'after_conv3' for plugin in staged.get('plugins') or ()):
             raise ValueError(f"{name}: plugin position 'after_conv3' with depth {depth}, whose blocks have two convolutions; "
-                             "expected 'after_conv1' or 'after_conv2'")
+                             "use 'after_conv1' or 'after_conv2'")
         self.num_bases = num_bases
         self.shared_elements = 32 if shared_elements is None else shared_elements
         self.unique_elements = 1 if unique_elements is None else unique_elements
@@ -106,7 +106,7 @@ class SharedResNet(StagedResNet):
         return SharedStage([self.make_block(**first, bases={}),
                             *(self.make_block(**settings, bases=by_role) for settings in others)], bases)
 
-    def make_block(self, **settings) -> Bottleneck:
+    def make_block(self, **settings) -> ResidualBlock:
         """Build one residual block."""
         if not self._basic:
             return SharedBottleneck(**settings)
@@ -114,7 +114,7 @@ class SharedResNet(StagedResNet):
                                 pad_shortcut=self._pad_shortcut, **settings)
 
     def _make_bases(self, planes: int) -> dict[str, nn.Conv2d]:
-        """The shared filters of a stage; with -Shared-All the exit's are no basis, but coefficients."""
+        """Build the shared filters of a stage; those of the exits (-Shared-All) are coefficients, not a basis."""
         if self._basic:
             roles = ('entry', 'exit')[:self.num_bases]
             return {role: FilterBasis(planes, self._scaled('shared_elements', planes), 3) for role in roles}
@@ -129,7 +129,7 @@ class SharedResNet(StagedResNet):
         return bases
 
     def _scaled(self, setting: str, planes: int) -> int:
-        """S or U at a stage's width."""
+        """Return S or U at a stage's width."""
         elements = getattr(self, setting) * planes
         if elements % self._element_planes:
             raise ValueError(f'{type(self).__name__}: {setting}={getattr(self, setting)} at {planes} channels gives '
@@ -143,11 +143,11 @@ class SharedResNetCIFAR(SharedResNet):
     """The CIFAR variants: a 3x3 stem without pooling, for images of 32 x 32.
 
     Depths 20, 32, 44, 56 and 110 are He et al.'s networks of three stages of 16, 32 and 64 channels, with shortcuts without
-    parameters; there S and U are for 16 channels. The others are as in `SharedResNet`, with stages of 64 to 512 channels.
+    parameters; S and U are for 16 channels there. The others are as in `SharedResNet`, with stages of 64 to 512 channels.
 
     Args:
         depth: 18, 20, 32, 34, 44, 50, 56, 101, 110 or 152.
-        **shared: Everything else that `SharedResNet` takes; base_channels and num_stages follow from the depth.
+        **shared: Arguments of `SharedResNet`; base_channels and num_stages follow from the depth.
 
     Example:
         >>> model = SharedResNetCIFAR(depth=56, shared_elements=16)  # ResNet-56-S16U1
@@ -163,12 +163,13 @@ class SharedResNetCIFAR(SharedResNet):
             self._pad_shortcut = True
             self._element_planes = 16
         if shared.pop('deep_stem', False):
-            raise ValueError('SharedResNetCIFAR: deep_stem=True, expected False; the stem is one 3x3 convolution')
+            raise ValueError('SharedResNetCIFAR: deep_stem=True is not supported, the stem is one 3x3 convolution; use '
+                             'deep_stem=False')
         super().__init__(depth, **shared)
         self.maxpool = nn.Identity()
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """One 3x3 convolution."""
+        """Build one 3x3 convolution."""
         return ConvModule(in_channels, channels, 3, 1, 1, **cfgs)
 
 
@@ -176,30 +177,34 @@ class SharedResNetCIFAR(SharedResNet):
 def shared_mobilenet_v2(*, num_bases: int = 1, strict_checkpoint: bool = True, **settings) -> nn.Module:
     """Build mmpretrain's MobileNetV2 with shared bases in each group of blocks; ``type='SharedMobileNetV2'`` in configs.
 
-    The blocks of a group after the first have the same shape. Their expansions (1x1) are one basis, with two bases their
-    projections (1x1) another. The paper's text makes the first two convolutions of a block the two bases, which would be the
-    expansion and the depthwise convolution; the printed 2.98M fits the projection. Normalisations are never shared.
+    The blocks of a group after the first have the same shape. Their expansions (1x1) share one basis, and with two bases their
+    projections (1x1) another. The paper's text names the first two convolutions of a block, which would be the expansion and the
+    depthwise convolution, but the printed 2.98M fits the projection. Normalisations are never shared.
 
-    mmpretrain is imported here, as its import is heavy. In the state_dict, shared filters are once under their group:
-    ``layer4.bases.expand.weight``, ``layer4.bases.project.weight``.
+    In the state_dict, shared filters appear once, under their group: ``layer4.bases.expand.weight``,
+    ``layer4.bases.project.weight``.
 
     Args:
         num_bases: 1 or 2; 0 shares nothing, which is MobileNetV2.
         strict_checkpoint: Raise a ValueError for weights that do not fit, where mmengine would only warn.
-        **settings: Everything that mmpretrain's MobileNetV2 takes: widen_factor, out_indices, frozen_stages, norm_cfg, norm_eval,
-            with_cp, init_cfg ...
+        **settings: Arguments of mmpretrain's MobileNetV2: widen_factor, out_indices, frozen_stages, norm_cfg, norm_eval, with_cp,
+            init_cfg ...
 
     Returns:
-        The network: (N, 3, H, W) to a tuple of feature maps, by default the last, (N, 1280, H / 32, W / 32).
+        The network, from (N, 3, H, W) to a tuple of feature maps, by default the last, (N, 1280, H / 32, W / 32).
 
     Raises:
-        ValueError: Another number of bases.
+        ValueError: num_bases is not 0, 1 or 2.
+        TypeError: An unknown setting.
         ImportError: mmpretrain is not installed.
     """
     require('mmpretrain', 'SharedMobileNetV2')
-    from mmpretrain.models.backbones import MobileNetV2
+    from mmpretrain.models.backbones import MobileNetV2  # a heavy import, only here
     if isinstance(num_bases, bool) or not isinstance(num_bases, int) or num_bases not in (0, 1, 2):
-        raise ValueError(f'SharedMobileNetV2: num_bases={num_bases!r}, expected 0, 1 or 2')
+        raise ValueError(f'SharedMobileNetV2: num_bases={num_bases!r}; use 0, 1 or 2')
+    known = signature(MobileNetV2.__init__).parameters
+    reject_unknown('SharedMobileNetV2', {name: value for name, value in settings.items() if name not in known},
+                   MobileNetV2.__init__, shared_mobilenet_v2)
     network = MobileNetV2(**settings)
     for name in network.layers:
         blocks = getattr(network, name)
@@ -215,7 +220,7 @@ def _check_fits(network: nn.Module, state_dict: dict, prefix: str, *_) -> None:
 
 
 def _share(blocks: nn.Sequential, roles: tuple[str, ...]) -> SharedStage:
-    """The blocks as a stage in which all but the first share filters; an expansion is a block's first convolution."""
+    """Turn blocks into a stage in which all but the first share filters; the expansion is a block's first convolution."""
     first, *others = blocks
     bases = {}
     for role in roles:

@@ -1,8 +1,4 @@
-"""Residual blocks with shared filter bases, and the stage that holds the bases.
-
-Kang & Kim, "Deeply Shared Filter Bases", NeurIPS 2021, https://arxiv.org/abs/2006.05066, Figure 2. Normalisations
-are never shared.
-"""
+"""Residual blocks with shared filter bases, and the stage that holds the bases (Figure 2). Normalisations are never shared."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,14 +12,14 @@ from .layers import FilterBasis, SharedBasisConv, SharedConv2d
 
 
 class SharedStage(nn.Module):
-    """Blocks in a row, and what they share.
+    """A sequence of blocks, and the filters that they share.
 
-    The blocks have the keys that they would have in a Sequential (``0``, ``1``, ...); the shared filters are registered here and
-    nowhere else, under ``bases``.
+    Blocks have the same keys as in a Sequential (``0``, ``1``, ...). The shared filters are registered only here, under
+    ``bases``.
 
     Args:
-        blocks: Modules from (N, C, H, W) to the input of the next.
-        bases: The shared filters by name; may be empty.
+        blocks: Modules, each from (N, C, H, W) to the input of the next.
+        bases: Shared filters by name; may be empty.
 
     Example:
         >>> basis = FilterBasis(4, 4, kernel_size=3)
@@ -48,25 +44,25 @@ class SharedStage(nn.Module):
         return list(self)[index]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the blocks one after another."""
+        """Run the blocks in order."""
         for block in self:
             x = block(x)
         return x
 
 
 class SharedBottleneck(Bottleneck):
-    """ResNet's bottleneck, 1x1, 3x3, 1x1, where any of the three can take shared filters (Figure 2 b).
+    """ResNet's bottleneck, 1x1, 3x3, 1x1, where any of the three can use shared filters (Figure 2 b).
 
     Args:
         in_channels: Channels of the input.
         planes: Channels of the 3x3 convolution; the output has four times as many.
-        bases: Shared filters for 'entry', 'middle' and 'exit'; a convolution that is not named has filters of its own.
+        bases: Shared filters for 'entry', 'middle' and 'exit'; convolutions that are not named have their own.
         stride: Stride of the block.
         dilation: Dilation of the 3x3 convolution.
         style: 'pytorch' puts the stride into the 3x3 convolution, 'caffe' into the first 1x1.
         avg_down: Whether an average pooling takes the shortcut's stride.
         plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: Whether to recompute activations in the backward pass to save memory.
+        with_cp: Recomputation in the backward pass, see `StagedResNet`.
         conv_cfg: Convolution layer of the convolutions with filters of their own.
         norm_cfg: Normalisation layer.
 
@@ -84,47 +80,45 @@ class SharedBottleneck(Bottleneck):
                  dilation: int = 1,
                  style: str = 'pytorch',
                  avg_down: bool = False,
-                 plugins: list[dict] = (),
-                 with_cp: bool = False,
+                 plugins: Sequence[dict] = (),
+                 with_cp: bool | str = False,
                  conv_cfg: dict | None = None,
                  norm_cfg: dict) -> None:
         super().__init__(with_cp)
         out_channels = planes * self.expansion
         entry_stride, middle_stride = block_strides(stride, style)
+        cfgs = {role: {'type': SharedConv2d, 'filters': bases[role]} if role in bases else conv_cfg
+                for role in ('entry', 'middle', 'exit')}
 
-        def cfg_of(role: str) -> dict | None:
-            return {'type': SharedConv2d, 'filters': bases[role]} if role in bases else conv_cfg
-
-        self.entry = ConvModule(in_channels, planes, 1, entry_stride, conv_cfg=cfg_of('entry'), norm_cfg=norm_cfg)
-        self.spatial = ConvModule(planes, planes, 3, middle_stride, dilation, dilation, conv_cfg=cfg_of('middle'),
+        self.entry = ConvModule(in_channels, planes, 1, entry_stride, conv_cfg=cfgs['entry'], norm_cfg=norm_cfg)
+        self.spatial = ConvModule(planes, planes, 3, middle_stride, dilation, dilation, conv_cfg=cfgs['middle'],
                                   norm_cfg=norm_cfg)
-        self.exit = ConvModule(planes, out_channels, 1, conv_cfg=cfg_of('exit'), norm_cfg=norm_cfg, act_cfg=None)
+        self.exit = ConvModule(planes, out_channels, 1, conv_cfg=cfgs['exit'], norm_cfg=norm_cfg, act_cfg=None)
         self.shortcut = build_shortcut(in_channels, out_channels, stride, 1, avg_down, norm_cfg)
         self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes, after_conv3=out_channels)
 
     def middle(self, x: Tensor) -> Tensor:
-        """The 3x3 convolution."""
+        """Run the 3x3 convolution."""
         return self.spatial(x)
 
 
 class SharedBasicBlock(BasicBlock):
     """ResNet's basic block, two 3x3 convolutions, each of which can be combined from a shared basis (Figure 2 a).
 
-    A combined convolution is a `SharedBasisConv` with a normalisation between basis and coefficients, and another after them.
+    A combined convolution is a `SharedBasisConv` with a normalisation between basis and coefficients, and another one after them.
 
     Args:
         in_channels: Channels of the input.
         planes: Channels of both convolutions.
-        bases: Shared bases for 'entry' and 'exit', the first and the second convolution; one that is not named is ordinary.
+        bases: Shared bases for 'entry' and 'exit', the first and the second convolution; others are ordinary.
         unique_elements: Basis elements that each combined convolution adds, U.
         stride: Stride of the block, in its first convolution.
         dilation: Dilation of both convolutions.
-        style: Without effect; for the bottleneck.
+        style: Ignored; only bottlenecks have styles.
         avg_down: Whether an average pooling takes the shortcut's stride.
-        pad_shortcut: Whether the shortcut of a block that changes the channels is a subsampling with zeros for the new channels,
-            without parameters, instead of a projection.
+        pad_shortcut: Whether a shortcut that changes the channels is a `PadShortcut` instead of a projection.
         plugins: Plugins of this block, at 'after_conv1' and 'after_conv2'.
-        with_cp: Whether to recompute activations in the backward pass to save memory.
+        with_cp: Recomputation in the backward pass, see `StagedResNet`.
         conv_cfg: Convolution layer of the ordinary convolutions.
         norm_cfg: Normalisation layer.
 
@@ -144,8 +138,8 @@ class SharedBasicBlock(BasicBlock):
                  style: str = 'pytorch',
                  avg_down: bool = False,
                  pad_shortcut: bool = False,
-                 plugins: list[dict] = (),
-                 with_cp: bool = False,
+                 plugins: Sequence[dict] = (),
+                 with_cp: bool | str = False,
                  conv_cfg: dict | None = None,
                  norm_cfg: dict) -> None:
         super().__init__(with_cp)
@@ -169,7 +163,7 @@ class PadShortcut(nn.Module):
     """A shortcut without parameters: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016).
 
     Args:
-        new_channels: How many channels of zeros are appended.
+        new_channels: Number of channels of zeros.
         stride: Step of the subsampling.
     """
 
