@@ -1,9 +1,14 @@
-"""A trained model in the form it should run in: normalisations folded, tied layers as plain convolutions.
+"""Turn a trained model into the form it should run in: normalizations folded, tied layers as plain convolutions.
 
-Three things happen to a copy of the model. Layers of this package become modules of torch.nn (see `plain_layers`, also for
-what stays tied). Backbones, and all other classes of this package, become graphs of torch's own operations (see `flatten`), which
-need none of their classes to run. And each BatchNorm is folded into the convolution before it, where the graph of the module that
-holds both shows which one that is (see `fold_graph`); mmcv's fuse_conv_bn goes by the order in which layers were registered.
+Four steps change a copy of the model:
+
+1. Layers of this package become layers of torch.nn (`plain_layers`).
+2. Backbones, and other classes of this package, become graphs of torch's own layers, which run without their classes. Each
+   BatchNorm whose convolution the graph shows is folded into it (`fold`).
+3. A ConvModule of mmcv becomes its folded convolution and activation.
+4. In all other modules, which keep their classes, an Identity takes the place of a folded BatchNorm.
+
+mmcv's fuse_conv_bn goes by the order in which layers were registered; this goes by the order in which they run.
 """
 
 import logging
@@ -16,26 +21,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.layers import DGConv
 
-from .flatten import UnreadableError, flatten, is_plain, packages
-from .fold_children import fold_children
-from .fold_graph import fold_graph
+from .fold import as_folded_graph, fold_in_place
 from .freeze_groups import freeze_groups
 from .plain_layers import plain_layer
+from .trace import is_plain, packages
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def deploy(model: nn.Module) -> nn.Module:
-    """A copy of a model for inference, with the same outputs.
+    """Return a copy of a model for inference, with the same outputs.
 
-    In the copy each convolution and the BatchNorm (SyncBatchNorm too) after it are one convolution with a bias, and layers of
-    this package are plain ones of torch. A backbone is a graph that runs, compiles, exports and pickles without this package;
-    necks and heads keep their classes. GroupNorm and LayerNorm stay.
+    In the copy each convolution and the BatchNorm (or SyncBatchNorm) after it are one convolution with a bias, and layers of this
+    package are plain ones of torch. A backbone is a graph that runs, compiles, exports and pickles without this package; necks
+    and heads keep their classes. GroupNorm and LayerNorm stay.
 
-    `mmtied.surgery.plain_layers` has the rules: tied convolutions become grouped ones, tied linear layers stay tied, and filters
-    combined from a basis stay two convolutions where that takes fewer multiply-adds. So a deployed model can hold more weights
-    than the tied one. On a CPU it is faster in channels_last: ``deploy(model).to(memory_format=torch.channels_last)``.
+    Tied convolutions become grouped ones, tied linear layers stay tied, and filters combined from a basis stay two convolutions
+    where that takes fewer multiply-adds. So a deployed model can hold more weights than the tied one. It computes in the memory
+    format of its weights; on a CPU channels_last is faster: ``deploy(model).to(memory_format=torch.channels_last)``.
 
     The groups of a `DGConv` are frozen as they are now, as `freeze_groups` does.
 
@@ -44,10 +48,10 @@ def deploy(model: nn.Module) -> nn.Module:
 
     Returns:
         The copy, in evaluation mode and without gradients. Its backbone returns what the model's returns, but has none of its
-        methods and settings. What could not be folded or made plain is named in one line of the log.
+        methods and settings. One line of the log names what could not be folded or made plain.
 
     Raises:
-        ValueError: No module.
+        ValueError: The argument is not a module.
 
     Example:
         >>> from mmtied.layers import TBC
@@ -60,33 +64,35 @@ def deploy(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f'deploy: expected a torch.nn.Module, got {type(model).__name__}')
-    holder = nn.Sequential(deepcopy(model))  # so that the model itself can be replaced like any other part
+    holder = nn.Sequential(deepcopy(model))  # so that the model itself can be replaced like any of its parts
     holder.eval()
     holder.requires_grad_(False)
     channels_last = any(_is_channels_last(parameter) for parameter in holder.parameters())
     for module in holder.modules():
         if getattr(module, 'with_cp', False):
-            module.with_cp = False  # it asks inputs for their gradients, which a graph cannot answer
+            module.with_cp = False  # it asks inputs for their gradients, which cannot be traced
         if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:
-            module.efficient_conv_bn_eval_forward = None  # mmcv's ConvModule would hide its normalisation from the graph
+            module.efficient_conv_bn_eval_forward = None  # it would hide mmcv's normalization from the graph
+        if _is_ours(module) and getattr(module, 'memory_format', None) is not None:
+            module.memory_format = None  # the graph follows the format of its weights
     if any(isinstance(module, DGConv) for module in holder.modules()):
         freeze_groups(holder)
-    _replace(holder, plain_layer)
-    _replace(holder, _as_graph)
-    _replace(holder, _without_norm)
-    fold_children(holder)
-    holder.eval()
-    holder.requires_grad_(False)
+    for replacement in (plain_layer, _as_plain_graph, _without_norm):
+        _replace(holder, replacement)
+    deployed = holder[0]
+    fold_in_place(deployed)
+    deployed.eval()
+    deployed.requires_grad_(False)
     if channels_last:
-        holder.to(memory_format=torch.channels_last)
-    left = left_over(holder[0])
+        deployed.to(memory_format=torch.channels_last)
+    left = left_over(deployed)
     if left:
         _LOGGER.warning('deploy: left as they are: %s', ', '.join(left))
-    return holder[0]
+    return deployed
 
 
 def left_over(model: nn.Module) -> list[str]:
-    """What a deployed model still has of BatchNorm and of this package: the modules' names with their classes.
+    """Return the BatchNorm layers and the modules of this package in a deployed model, by name and class.
 
     Example:
         >>> left_over(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)))
@@ -98,7 +104,7 @@ def left_over(model: nn.Module) -> list[str]:
 
 
 def _replace(parent: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -> None:
-    """Replace every module below a parent for which `make` gives another one, the outermost first; shared ones stay shared."""
+    """Replace each module below a parent, the outermost first, unless `make` returns None; shared modules stay shared."""
     made: dict[nn.Module, nn.Module] = {}
 
     def visit(module: nn.Module) -> None:
@@ -115,39 +121,38 @@ def _replace(parent: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -
     visit(parent)
 
 
-def _as_graph(module: nn.Module) -> nn.Module | None:
-    """A backbone, or another module of a class of this package, as a folded graph; None for others, and where that fails."""
+def _as_plain_graph(module: nn.Module) -> nn.Module | None:
+    """Return a backbone, or a module of this package, as a folded graph; None for others and where it cannot be traced.
+
+    Backbones of other packages stay as they are where their graph would still need the package.
+    """
     if not _is_ours(module) and '.models.backbones.' not in type(module).__module__:
         return None
-    try:
-        graph = fold_graph(flatten(module))
-    except UnreadableError:
-        return None
-    return graph if _is_ours(module) or is_plain(graph) else None
+    graph = as_folded_graph(module)
+    return graph if graph is not None and (_is_ours(module) or is_plain(graph)) else None
 
 
 def _without_norm(module: nn.Module) -> nn.Module | None:
-    """A ConvModule of mmcv with a normalisation as convolution and activation; None for others, and where it would stay.
+    """Return the convolution and activation of mmcv's ConvModule with its normalization folded, None where that fails.
 
-    A caller that asks the ConvModule to leave out its normalisation or activation gets an error, not another result.
+    A caller that asks the ConvModule to leave out its normalization or activation then gets an error, not another result.
     """
     kind = type(module)
     if f'{kind.__module__}.{kind.__name__}' != 'mmcv.cnn.bricks.conv_module.ConvModule' or module.norm is None:
         return None
-    graph = fold_graph(flatten(nn.Sequential(module)))  # a Sequential calls it with one input, as networks do
-    if any(layer is module.norm for layer in graph.modules()):
+    graph = as_folded_graph(nn.Sequential(module))  # a Sequential calls it with one input, as networks do
+    if graph is None or any(layer is module.norm for layer in graph.modules()):
         return None
-    start, *calls, end = graph.graph.nodes
-    chained = all(node.op == 'call_module' and node.args == (before, )
-                  for node, before in zip(calls, (start, *calls), strict=False)) and end.args == (calls[-1], )
-    layers = [graph.get_submodule(node.target) for node in calls if node.op == 'call_module']
-    if not chained:
+    start, *calls, _ = graph.graph.nodes
+    inputs = [start, *calls]
+    if not all(node.op == 'call_module' and node.args == (before, ) for node, before in zip(calls, inputs, strict=False)):
         return graph
+    layers = [graph.get_submodule(node.target) for node in calls]
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
 
 def _is_ours(module: nn.Module) -> bool:
-    return type(module).__module__.split('.')[0] == 'mmtied'
+    return type(module).__module__.partition('.')[0] == 'mmtied'
 
 
 def _is_channels_last(parameter: nn.Parameter) -> bool:

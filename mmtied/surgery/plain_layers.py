@@ -1,9 +1,8 @@
-"""The layers of this package as modules of torch.nn with the same outputs, for inference.
+"""Turn the layers of this package into layers of torch.nn with the same outputs, for inference.
 
-A tied convolution becomes a grouped one: a normalisation that is folded into it scales every output channel by its own factor,
-and its blocks share no weights after that. Joining thin groups to wider ones, with zeros between them, was measured and gave
-nothing (docs/performance.md). What is cheaper tied stays tied: a `TFC` (one small matrix product over a view of its input), and
-filters combined from a basis where the basis and the coefficients together need fewer multiply-adds than the combined filter.
+A tied convolution becomes a grouped one: a folded normalization scales every output channel by its own factor, after which the
+blocks share no weights. Where tying is cheaper it stays: in a `TFC` (one small matrix product over a view of its input), and in
+filters combined from a basis if basis and coefficients together need fewer multiply-adds than the combined filters.
 """
 
 from collections.abc import Callable
@@ -15,26 +14,29 @@ from mmtied.layers import IGC, TBC, TFC, TGC, SharedBasisConv, SharedConv2d, Sum
 from mmtied.layers.tied_conv import _TiedConv2d
 from mmtied.related.interleaved.layers import _CHEAP_ZEROS
 
-from .fold_norm import fold, is_altered, is_foldable_norm
+from .fold import fold, is_foldable_norm
 from .freeze_groups import PermutedConv2d
+from .trace import is_altered
 
 
 class Select(nn.Module):
-    """Channels in another order. It is traced away: `deploy` leaves torch's own index_select of it."""
+    """Permute channels. `deploy` traces it, so that only torch's index_select is left.
+
+    Args:
+        order: Index of the input channel that each output channel takes.
+    """
 
     def __init__(self, order: Tensor) -> None:
         super().__init__()
         self.register_buffer('order', order)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, H, W)."""
+        """Return (N, C, H, W) in the new order."""
         return x.index_select(-3, self.order)
 
 
 def plain_layer(layer: nn.Module) -> nn.Module | None:
-    """What computes the same as a layer of this package, or None for any other module.
-
-    None too for a layer with hooks or computed weights (`is_altered`), in itself or in its parts.
+    """Return a plain layer that computes the same as a layer of this package, None for other modules and `is_altered` ones.
 
     Example:
         >>> plain_layer(TBC(64, 64, 3, padding=1, num_blocks=2))
@@ -45,7 +47,7 @@ def plain_layer(layer: nn.Module) -> nn.Module | None:
 
 
 def make_conv(weight: Tensor, bias: Tensor | None, like: nn.Module, groups: int = 1) -> nn.Conv2d:
-    """A Conv2d with given weights, and the stride, padding and dilation of another convolution."""
+    """Return a Conv2d with given weights, and the stride, padding and dilation of another convolution."""
     conv = nn.Conv2d(weight.size(1) * groups, weight.size(0), tuple(weight.shape[2:]), like.stride, like.padding, like.dilation,
                      groups, bias is not None, getattr(like, 'padding_mode', 'zeros'), device='meta')
     conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
@@ -98,7 +100,7 @@ def _shared_basis(layer: SharedBasisConv) -> nn.Module:
 def _interleaved(layer: IGC) -> nn.Module:
     num_primary, num_secondary = layer.partitions
     primary = make_conv(layer.primary.weight, None, layer.primary, layer.primary.groups)
-    if num_primary == 1 or num_primary * (num_secondary - 1) <= _CHEAP_ZEROS:  # the measured bound of the layer itself
+    if num_primary == 1 or num_primary * (num_secondary - 1) <= _CHEAP_ZEROS:  # as the layer itself decides
         return nn.Sequential(primary, _plain_pointwise(layer._permuted_secondary_weight(), layer.composed_bias()))
     there = torch.arange(layer.out_channels, device=layer.primary.weight.device).view(num_primary, num_secondary).T.flatten()
     secondary = _plain_pointwise(layer.secondary.weight, layer.secondary.bias, num_secondary)
@@ -108,7 +110,7 @@ def _interleaved(layer: IGC) -> nn.Module:
 def _permuted(layer: PermutedConv2d) -> nn.Module:
     order = layer.output_places.argsort()
     weight, bias = layer.weight, layer.bias
-    if hasattr(layer, 'output_order'):  # rows stand in the order of the outputs then, else group by group
+    if hasattr(layer, 'output_order'):  # its rows are in the order of the outputs, not by group
         weight, bias = weight[order], None if bias is None else bias[order]
     return nn.Sequential(Select(layer.input_order), make_conv(weight, bias, layer, layer.groups), Select(layer.output_places))
 

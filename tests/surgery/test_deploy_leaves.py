@@ -180,13 +180,12 @@ def test_pairs_in_lists_and_shared_blocks_still_fold():
                          ids=lambda model: type(model).__name__)
 def test_a_graph_keeps_the_layer_of_the_other_user(model):
     """A backbone becomes a graph, in which the folded layer can have a name of its own."""
-    from mmtied.surgery.flatten import flatten
-    from mmtied.surgery.fold_graph import fold_graph
+    from mmtied.surgery.fold import as_folded_graph
 
     model = trained(copy.deepcopy(model), (16, 8, 6, 6)).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     expected = copy.deepcopy(model)
-    graph = fold_graph(flatten(model))
+    graph = as_folded_graph(model)
     assert not norms(graph)
     assert difference(expected, graph, torch.randn(3, 8, 5, 5)) < 1e-5
