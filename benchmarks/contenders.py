@@ -57,7 +57,7 @@ def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> E
 
     from mmtied.evaluation.inputs.ground_truth import read_ground_truth
     from mmtied.evaluation.inputs.results import make_detections, read_results, tensor_detections
-    from mmtied.evaluation.pipeline import evaluate_coco
+    from mmtied.evaluation.pipeline import evaluate_detections
     truth = read_ground_truth(args.folder / 'annotations.json')
     if args.source == 'memory':
         found = SimulatedDetections.load(args.folder / 'detections.npz')
@@ -74,7 +74,7 @@ def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> E
         else:
             given = entries if args.source == 'memory' else read_results(args.folder / f'{args.iou_type}.json')
             detections = make_detections(given, truth, args.iou_type)
-        report = evaluate_coco(truth, {args.iou_type: detections}, device=args.device)[args.iou_type]
+        report = evaluate_detections(truth, {args.iou_type: detections}, device=args.device).report[args.iou_type]
         rows = {'all': report['all'], **{row['name']: row for row in report['buckets']}}
         return {name: [-1 if row[key] is None else row[key] for key in STATISTICS] for name, row in rows.items()}
 

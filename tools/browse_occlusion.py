@@ -13,7 +13,7 @@ from mmtied.analysis.overlap_examples import bucket_between, write_examples
 from mmtied.cli import user_errors
 from mmtied.compat import require
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import DEFINITIONS, check_definition
+from mmtied.evaluation.occlusion import OCCLUSION_RATIOS, get_occlusion_ratio
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -25,7 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--bucket', nargs=2, type=float, default=(.8, .9), metavar=('LOW', 'HIGH'),
                         help='images with LOW <= r < HIGH (default: 0.8 0.9); 0 0 for those without occlusion')
     parser.add_argument('--num', type=int, default=12, help='most images to draw (12)')
-    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (covered)')
+    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
     parser.add_argument('--skip-missing', action='store_true', help='choose among the images whose files are there')
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with user_errors():
         require('PIL', 'Drawing')
-        check_definition(args.definition)
+        get_occlusion_ratio(args.definition)
         bucket = bucket_between(*args.bucket)
         if args.num < 1:
             raise ValueError(f'--num {args.num}: at least 1 is needed')

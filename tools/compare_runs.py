@@ -18,8 +18,8 @@ from mmtied.evaluation.comparison import compare_runs
 from mmtied.evaluation.intervals import Bootstrap
 from mmtied.evaluation.protocol import IOU_TYPES
 from mmtied.evaluation.records import read_records
-from mmtied.evaluation.reporting.files import write_comparison
-from mmtied.evaluation.reporting.tables import distinct_ends, format_comparison
+from mmtied.evaluation.reporting.files import distinct_ends, write_comparison
+from mmtied.evaluation.reporting.tables import format_comparison
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

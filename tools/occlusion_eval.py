@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmtied.cli import user_errors, warn
 from mmtied.compat import require
-from mmtied.evaluation.buckets import DEFAULT_EDGES, UNITS, Evaluation
+from mmtied.evaluation.buckets import Evaluation
 from mmtied.evaluation.inputs.dumps import dump_detections, dumped_iou_types, is_dump, read_dump
 from mmtied.evaluation.inputs.ground_truth import GroundTruth, label_category_ids, read_ground_truth
 from mmtied.evaluation.inputs.images import image_paths
@@ -28,9 +28,9 @@ from mmtied.evaluation.inputs.results import (
     read_results,
 )
 from mmtied.evaluation.intervals import Bootstrap
-from mmtied.evaluation.occlusion import DEFINITIONS
+from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
 from mmtied.evaluation.pipeline import evaluate_detections
-from mmtied.evaluation.protocol import IOU_TYPES, PROPOSAL_NUMS, check_proposal_nums
+from mmtied.evaluation.protocol import DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, UNITS, check_proposal_nums
 from mmtied.evaluation.reporting.files import write_outputs
 from mmtied.evaluation.reporting.pictures import draw_worst, shown_of
 from mmtied.evaluation.reporting.tables import format_tables
@@ -45,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what the files hold')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
                         help="evaluate these categories only; a .pkl file's labels count them, in the annotation file's order")
-    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (covered)')
+    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--unit', choices=UNITS, default='image', help='what goes into buckets (image)')

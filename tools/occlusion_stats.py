@@ -13,16 +13,17 @@ from mmtied.analysis.occlusion_stats import HIGH, occlusion_stats
 from mmtied.analysis.occlusion_tables import format_stats, write_stats
 from mmtied.cli import user_errors
 from mmtied.compat import require
-from mmtied.evaluation.buckets import DEFAULT_EDGES, UNITS, Evaluation
+from mmtied.evaluation.buckets import Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import DEFINITIONS
+from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
+from mmtied.evaluation.protocol import DEFAULT_EDGES, UNITS
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
-    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(DEFINITIONS)} (covered)')
+    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--cumulative', action='store_true', help='buckets r >= t for every edge in place of disjoint ones')

@@ -9,7 +9,8 @@ import torch
 from ..evaluation.buckets import Bucket, Evaluation, bucket_members
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.occlusion import image_ratios, instance_ratios
-from ..evaluation.protocol import AREA_RANGES, in_area_ranges
+from ..evaluation.protocol import AREA_RANGES
+from ..evaluation.targets import in_area_ranges
 
 #: From here up an image or instance counts as highly occluded.
 HIGH = 0.5

@@ -1,4 +1,9 @@
-"""Buckets of a data set by occlusion ratio, disjoint or cumulative."""
+"""Buckets by occlusion ratio: how to sort images or instances, and which go where.
+
+Image buckets choose among the images. Instance buckets keep every image and choose among the ground truth: an annotation
+outside the bucket is ignored, not negative, as COCO treats one outside an area range. So each instance bucket is a further set
+of "area ranges" with its own columns of match bits, and any number of evaluations shares one matching.
+"""
 
 import functools
 import math
@@ -13,11 +18,8 @@ import torch
 from torch import Tensor
 
 from .inputs.ground_truth import GroundTruth
-from .occlusion import check_definition, describe_definition, image_ratios, instance_ratios, largest_ratio
-from .protocol import AREA_RANGES
-
-#: 0, 0.1 ... 1, written as tenths so that 0.3 is 0.3.
-DEFAULT_EDGES = tuple(tenth / 10 for tenth in range(11))
+from .occlusion import get_occlusion_ratio, image_ratios, instance_ratios
+from .protocol import AREA_RANGES, DEFAULT_EDGES, UNITS
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Bucket:
     """A range of the occlusion ratio.
 
     Args:
-        name: How tables and reports call it, for example ``'[0.1,0.2)'``.
+        name: Its name in tables and reports, for example ``'[0.1,0.2)'``.
         lower: Lower edge.
         upper: Upper edge; equal to `lower` (both 0) for the bucket without occlusion, infinite for a cumulative one.
         holds_lower: Whether the lower edge belongs to it.
@@ -40,19 +42,19 @@ class Bucket:
 
     @property
     def key(self) -> str:
-        """A name for scalars: ``'r0'``, ``'r0.1-0.2'`` or, cumulative, ``'r0.1-up'``."""
+        """Its name in scalars: ``'r0'``, ``'r0.1-0.2'`` or, cumulative, ``'r0.1-up'``."""
         if self.lower == self.upper:
             return f'r{self.lower:g}'
         return f'r{self.lower:g}-up' if math.isinf(self.upper) else f'r{self.lower:g}-{self.upper:g}'
 
     def holds(self, ratios: np.ndarray) -> np.ndarray:
-        """Which ratios lie in it, bool of the same shape; NaN lies nowhere."""
+        """Return which ratios lie in it, bool of the same shape; NaN lies nowhere."""
         above = ratios >= self.lower if self.holds_lower else ratios > self.lower
         return above & (ratios <= self.upper if self.holds_upper else ratios < self.upper)
 
 
 def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = False) -> tuple[Bucket, ...]:
-    """The buckets between `edges`, or from each of them up.
+    """Return the buckets between `edges`, or from each of them up.
 
     Disjoint: where the first edge is 0, a bucket of its own for r = 0 comes first and the next range is open below. Every
     other range holds its lower edge, and the last one holds its upper edge too.
@@ -62,7 +64,7 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
 
     Args:
         edges: At least two numbers, finite, not negative, strictly increasing. They may pass 1, as `pairwise` ratios may.
-        cumulative: Which of the two.
+        cumulative: Return buckets r >= t in place of disjoint ones.
 
     Raises:
         ValueError: The edges are not such numbers.
@@ -75,7 +77,7 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
         >>> [bucket.name for bucket in make_buckets([0, 0.8], cumulative=True)]
         ['r>=0', 'r>=0.8']
     """
-    edges = check_edges(edges)
+    edges = _checked_edges(edges)
     if cumulative:
         return tuple(Bucket(f'r>={lower:g}', lower, math.inf) for lower in (edges[:-1] if edges[-1] == 1 else edges))
     buckets = [Bucket('r=0', 0., 0., holds_upper=True)] if edges[0] == 0 else []
@@ -86,21 +88,8 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
     return tuple(buckets)
 
 
-def check_edges(edges: Sequence[float]) -> list[float]:
-    """The edges as floats; a ValueError when they are not as `make_buckets` wants them."""
-    try:
-        listed = [] if isinstance(edges, str) else list(edges)
-    except TypeError:  # a single number, or None
-        listed = []
-    numeric = all(isinstance(edge, Real) and not isinstance(edge, bool) and np.isfinite(edge) for edge in listed)
-    if len(listed) < 2 or not numeric or listed[0] < 0 or any(low >= high for low, high in pairwise(listed)):
-        raise ValueError('bucket edges: two or more finite, strictly increasing numbers from 0 up are needed, such as '
-                         f'[0, 0.5, 1]; got {listed or edges!r}')
-    return [float(edge) for edge in listed]
-
-
 def bucket_members(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
-    """Which ratios lie in which bucket, shape (N, B) bool, from ratios of shape (N,).
+    """Return which ratios lie in which bucket, shape (N, B) bool, from ratios of shape (N,).
 
     Example:
         >>> bucket_members(np.array([0., 0.7, np.nan]), make_buckets([0, 0.5, 1], cumulative=True)).tolist()
@@ -110,7 +99,7 @@ def bucket_members(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
 
 
 def assign_buckets(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
-    """The index of each ratio's bucket among disjoint ones, -1 for none (NaN, or outside all of them).
+    """Return the index of each ratio's bucket among disjoint ones, -1 for NaN and ratios outside all of them.
 
     Example:
         >>> assign_buckets(np.array([0., 0.05, 0.1, 1., np.nan]), make_buckets()).tolist()
@@ -120,19 +109,15 @@ def assign_buckets(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
     return np.where(members.any(axis=1), members.argmax(axis=1), -1)
 
 
-#: What a bucket is made of.
-UNITS = ('image', 'instance')
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """How to sort a data set into buckets.
 
     Args:
-        definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
-        edges: Bucket edges, see `buckets.make_buckets`.
+        definition: Occlusion ratio, a key of `occlusion.OCCLUSION_RATIOS`.
+        edges: Bucket edges, see `make_buckets`.
         unit: Whether images (by the ratio of an image) or instances (by the ratio of an instance) go into buckets.
-        cumulative: Buckets r >= t in place of disjoint ones.
+        cumulative: Use buckets r >= t in place of disjoint ones.
         same_category: Count only instances of the same category as occluders.
 
     Raises:
@@ -151,16 +136,16 @@ class Evaluation:
     same_category: bool = False
 
     def __post_init__(self) -> None:
-        check_definition(self.definition)
+        largest = get_occlusion_ratio(self.definition).largest
         if self.unit not in UNITS:
             raise ValueError(f'unknown unit {self.unit!r} of buckets; known: {", ".join(UNITS)}')
         for name in ('cumulative', 'same_category'):
             if getattr(self, name) not in (True, False):
                 raise ValueError(f'{name}: True or False is needed, got {getattr(self, name)!r}')
-        last = check_edges(self.edges)[-1]
-        if last > largest_ratio(self.definition):
-            raise ValueError(f"bucket edges: r by the definition {self.definition!r} is at most 1, got an edge of {last!r}; let "
-                             "the edges end at 1, or choose 'pairwise', which may pass 1")
+        last = _checked_edges(self.edges)[-1]
+        if last > largest:
+            raise ValueError(f'bucket edges: r by the definition {self.definition!r} is at most {largest:g}, got an edge of '
+                             f"{last!r}; let the edges end at {largest:g}, or choose 'pairwise', which may pass 1")
         object.__setattr__(self, 'edges', tuple(self.edges))
 
     @property
@@ -170,51 +155,41 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """How reports call the definition."""
-        return describe_definition(self.definition, self.same_category)
+        """The name of the definition in reports."""
+        return self.definition + (', same category' if self.same_category else '')
 
     @property
     def slug(self) -> str:
-        """A name for scalars, which says everything but the edges."""
+        """A prefix for scalars that says everything but the edges."""
         said = {'instance': self.unit == 'instance', 'cumulative': self.cumulative, 'same_category': self.same_category}
         return '_'.join([self.definition, *(word for word, holds in said.items() if holds)])
 
 
 class Grouping(NamedTuple):
-    """The groups of one evaluation; B of them, I images, A columns in `Records.matched` and `Positives.counted`.
+    """The groups of one evaluation; B of them, I images, A columns in `Records.matched` and `Positives.counted`."""
 
-    Args:
-        members: Images of each group, shape (I, B) bool. Groups may overlap.
-        columns: Column of each group's match bits for all areas; small, medium and large follow it. Shape (B,) int64.
-    """
-
-    members: Tensor
-    columns: Tensor
+    members: Tensor  # images of each group, (I, B) bool. Groups may overlap
+    columns: Tensor  # column of each group's match bits for all areas; small, medium and large follow it, (B,) int64
 
     def to(self, device: torch.device | str) -> 'Grouping':
-        """The same on another device."""
+        """Return the same on another device."""
         return Grouping(self.members.to(device), self.columns.to(device))
 
 
 def whole_set(num_images: int) -> Grouping:
-    """One group of all images."""
+    """Return one group of all images."""
     return Grouping(torch.ones(num_images, 1, dtype=torch.bool), torch.zeros(1, dtype=torch.int64))
 
 
-class Plan(NamedTuple):
-    """Several evaluations of one data set that share a matching.
+class EvaluationPlan(NamedTuple):
+    """Several evaluations of one data set that share a matching."""
 
-    Args:
-        evaluations: The first is the main one.
-        groupings: The groups of each.
-        ratios: The occlusion ratios of each: of the images, shape (I,), or of the annotations, shape (N,).
-        outside: Which annotations are outside each instance bucket, shape (N, C) bool, all evaluations' instance buckets
-            one after the other; matching has 4 + 4 C columns.
-    """
-
-    evaluations: tuple[Evaluation, ...]
-    groupings: tuple[Grouping, ...]
+    evaluations: tuple[Evaluation, ...]  # the first is the main one
+    groupings: tuple[Grouping, ...]  # the groups of each
+    #: The occlusion ratios of each: of the images, shape (I,), or of the annotations, shape (N,).
     ratios: tuple[np.ndarray, ...]
+    #: Which annotations are outside each instance bucket, shape (N, C) bool, the instance buckets of all evaluations one
+    #: after the other; matching has 4 + 4 C columns.
     outside: np.ndarray
 
     @property
@@ -223,14 +198,14 @@ class Plan(NamedTuple):
         return len(AREA_RANGES) * (1 + self.outside.shape[1])
 
 
-def make_plan(ground_truth: GroundTruth, evaluations: Sequence[Evaluation]) -> Plan:
+def make_plan(ground_truth: GroundTruth, evaluations: Sequence[Evaluation]) -> EvaluationPlan:
     """Compute the ratios that the evaluations need, and group by them.
 
     Args:
         ground_truth: The annotations.
-        evaluations: One or more.
+        evaluations: At least one.
     """
-    num_images, block = len(ground_truth.image_ids), len(AREA_RANGES)
+    block, num_images = len(AREA_RANGES), len(ground_truth.image_ids)
     ratios_of = {'image': functools.cache(functools.partial(image_ratios, ground_truth)),
                  'instance': functools.cache(functools.partial(instance_ratios, ground_truth))}
     groupings, ratios, outside = [], [], [np.empty((len(ground_truth.image), 0), dtype=bool)]
@@ -247,19 +222,33 @@ def make_plan(ground_truth: GroundTruth, evaluations: Sequence[Evaluation]) -> P
             columns = num_columns + block * torch.arange(len(buckets))
             num_columns += block * len(buckets)
         groupings.append(Grouping(members, columns))
-    return Plan(tuple(evaluations), tuple(groupings), tuple(ratios), np.concatenate(outside, axis=1))
+    return EvaluationPlan(tuple(evaluations), tuple(groupings), tuple(ratios), np.concatenate(outside, axis=1))
 
 
-def make_evaluations(further: Sequence[Mapping], **options) -> tuple[Evaluation, ...]:
-    """The main evaluation from its options, and the further ones from theirs.
+def make_evaluations(extra_evaluations: Sequence[Mapping], **options) -> tuple[Evaluation, ...]:
+    """Return the main evaluation, from its options, and the extra ones, from theirs.
 
     Raises:
         ValueError: As `Evaluation`, and an option that it does not have.
     """
     known = list(Evaluation.__dataclass_fields__)
-    if not isinstance(further, list | tuple):
-        raise ValueError(f'further: a list of dicts is needed, such as [dict(unit="instance")]; got {further!r}')
-    for entry in further:
+    if not isinstance(extra_evaluations, list | tuple):
+        raise ValueError('extra_evaluations: a list of dicts is needed, such as [dict(unit="instance")]; '
+                         f'got {extra_evaluations!r}')
+    for entry in extra_evaluations:
         if not isinstance(entry, Mapping) or set(entry) - set(known):
-            raise ValueError(f'further: a list of dicts with options among {", ".join(known)} is needed, got {entry!r}')
-    return (Evaluation(**options), *(Evaluation(**entry) for entry in further))
+            raise ValueError(f'extra_evaluations: a list of dicts with options among {", ".join(known)} is needed, got {entry!r}')
+    return (Evaluation(**options), *(Evaluation(**entry) for entry in extra_evaluations))
+
+
+def _checked_edges(edges: Sequence[float]) -> list[float]:
+    """Return the edges as floats; raise a ValueError where they are not as `make_buckets` wants them."""
+    try:
+        listed = [] if isinstance(edges, str) else list(edges)
+    except TypeError:  # a single number, or None
+        listed = []
+    numeric = all(isinstance(edge, Real) and not isinstance(edge, bool) and np.isfinite(edge) for edge in listed)
+    if len(listed) < 2 or not numeric or listed[0] < 0 or any(low >= high for low, high in pairwise(listed)):
+        raise ValueError('bucket edges: two or more finite, strictly increasing numbers from 0 up are needed, such as '
+                         f'[0, 0.5, 1]; got {listed or edges!r}')
+    return [float(edge) for edge in listed]

@@ -1,34 +1,34 @@
 """Compare runs on one data set: differences of AP by occlusion, with paired bootstrap intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from .buckets import Grouping, whole_set
-from .intervals import BOOTSTRAPPED, Bootstrap, percentile_interval, replicates
-from .protocol import IOU_TYPES
+from .intervals import Bootstrap, percentile_interval, replicates
+from .protocol import IOU_TYPES, bootstrapped_statistics
 from .records import SavedGroups, SavedRun
-from .summary import count_images, describe_evaluation
+from .summary import count_images, describe_evaluation, reported_iou_types
 
 METHOD = 'paired percentile bootstrap over images'
 
 
 def compare_runs(runs: Sequence[SavedRun], labels: Sequence[str], bootstrap: Bootstrap | None = None,
                  iou_types: Sequence[str] | None = None) -> dict:
-    """Each run against the first, for all images and every bucket of the evaluations that all have.
+    """Compare each run with the first, for all images and every bucket of the evaluations that all have.
 
     Args:
         runs: Two or more.
         labels: A name for each, all different.
         bootstrap: How to resample.
-        iou_types: Which to compare, by default those that all runs have.
+        iou_types: IoU types to compare, by default those that all runs have.
 
     Returns:
         ``{'runs', 'intervals', 'evaluations': [{'definition', 'unit', 'cumulative', '<iou type>': {'all': {...}, 'buckets':
-        [{'name', 'lower', 'upper', ...}]}}]}``, ``...`` being images and, for each of AP, AP50 and AP75, ``values`` of all runs
-        and ``differences`` of every run but the first: difference, low, high, share_above_zero; None where there is no
-        ground truth.
+        [{'name', 'lower', 'upper', ...}]}}]}``, ``...`` being images and, for each bootstrapped statistic (AP, AP50, AP75),
+        ``values`` of all runs and ``differences`` of every run but the first: difference, low, high, share_above_zero; None
+        where there is no ground truth.
 
     Raises:
         ValueError: Fewer than two runs, or runs that cannot be compared.
@@ -37,8 +37,7 @@ def compare_runs(runs: Sequence[SavedRun], labels: Sequence[str], bootstrap: Boo
     if len(set(labels)) != len(runs):
         raise ValueError(f'{len(runs)} runs need as many different labels, got {", ".join(labels)}')
     iou_types = check_comparable(runs, iou_types)
-    shared = [number for number, part in enumerate(runs[0].evaluations) if all(_find(run, part) is not None for run in runs)]
-    groups = [runs[0].evaluations[number] for number in shared]
+    groups = [part for part in runs[0].evaluations if all(_find(run, part) is not None for run in runs)]
     evaluations = [{key: value for key, value in part.description.items() if key != 'buckets'} for part in groups]
     for iou_type in iou_types:
         everything = _rows(runs, iou_type, [whole_set(len(runs[0].image_ids))] * len(runs), bootstrap)
@@ -49,8 +48,24 @@ def compare_runs(runs: Sequence[SavedRun], labels: Sequence[str], bootstrap: Boo
     return {'runs': list(labels), 'intervals': bootstrap.describe(METHOD), 'evaluations': evaluations}
 
 
+def comparison_rows(comparison: Mapping) -> Iterator[dict]:
+    """Yield a comparison as one flat table: a row for each set of images, statistic and run but the first."""
+    baseline, *others = comparison['runs']
+    for evaluation in comparison['evaluations']:
+        common = {key: evaluation[key] for key in ('definition', 'unit', 'cumulative')}
+        for iou_type in reported_iou_types(evaluation):
+            table = evaluation[iou_type]
+            for row in ({'name': 'all', 'lower': None, 'upper': None, **table['all']}, *table['buckets']):
+                place = {key: row[key] for key in ('name', 'lower', 'upper', 'images')}
+                for statistic in (name for name, value in row.items() if isinstance(value, dict)):
+                    first, *values = row[statistic]['values']
+                    for run, value, difference in zip(others, values, row[statistic]['differences'], strict=True):
+                        yield {**common, 'iou_type': iou_type, **place, 'statistic': statistic, 'baseline': baseline,
+                               'run': run, 'baseline_value': first, 'value': value, **difference}
+
+
 def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None = None) -> list[str]:
-    """The IoU types to compare, in the usual order.
+    """Return the IoU types to compare, in the usual order.
 
     Raises:
         ValueError: Fewer than two runs, other annotations, masks, categories or limits, no common buckets or IoU type, or
@@ -90,35 +105,35 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
 
 
 def _find(run: SavedRun, groups: SavedGroups) -> SavedGroups | None:
-    """The evaluation of a run with the same buckets."""
+    """Return the evaluation of a run with the same buckets."""
     return next((part for part in run.evaluations if part.description == groups.description), None)
 
 
 def _same_members(run: SavedRun, groups: SavedGroups, other: SavedRun, others: SavedGroups) -> bool:
-    """Whether two runs' groups hold the same images and count the same ground truths."""
+    """Return whether two runs' groups hold the same images and count the same ground truths."""
     mine, theirs = ((*one.positives[:2], one.positives.counted[:, part.columns], part.members)
                     for one, part in ((run, groups), (other, others)))
     return all(torch.equal(left, right) for left, right in zip(mine, theirs, strict=True))
 
 
 def _rows(runs: Sequence[SavedRun], iou_type: str, groups: Sequence[Grouping], bootstrap: Bootstrap) -> list[dict]:
-    """For each group its images, and values and differences by statistic; every run reads columns of its own."""
+    """Return for each group its images, and values and differences by statistic; every run reads columns of its own."""
     values = torch.stack([
         replicates(run.records[iou_type], run.positives, own, len(run.category_names), bootstrap, run.proposal_nums)
         for run, own in zip(runs, groups, strict=True)])
     rows = []
     for number, (members, column) in enumerate(zip(groups[0].members.T, groups[0].columns.tolist(), strict=True)):
         row = {'images': count_images(members, runs[0].positives, column)}
-        for place, statistic in enumerate(BOOTSTRAPPED):
+        for place, statistic in enumerate(bootstrapped_statistics()):
             first, *others = values[:, :, number, place]
             differences = [_difference(other - first, bootstrap.level) for other in others]
-            row[statistic] = {'values': [_plain(run[0]) for run in (first, *others)], 'differences': differences}
+            row[statistic.name] = {'values': [_plain(run[0]) for run in (first, *others)], 'differences': differences}
         rows.append(row)
     return rows
 
 
 def _difference(values: Tensor, level: float) -> dict:
-    """One difference from its value in the data (first) and in every replicate."""
+    """Describe one difference from its value in the data (first) and in every replicate."""
     defined = values[1:][~values[1:].isnan()]
     low, high = percentile_interval(defined, level) or (None, None)
     share = (defined > 0).double().mean().item() if len(defined) else None

@@ -13,13 +13,13 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
-from .buckets import DEFAULT_EDGES, Evaluation, make_evaluations
+from .buckets import Evaluation, make_evaluations
 from .inputs.ground_truth import dataset_annotations, unwrapped
 from .intervals import Bootstrap
 from .metric import OcclusionCocoMetric
-from .protocol import IOU_TYPES, check_iou_types
+from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
 from .reporting.pictures import shown_in
-from .result import Evaluated
+from .result import EvaluationResult
 
 #: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
 PREFIX = 'occlusion'
@@ -27,7 +27,7 @@ PREFIX = 'occlusion'
 
 @HOOKS.register_module()
 class OcclusionEvalHook(Hook):
-    """Evaluates by occlusion in validation and testing, and writes the results into ``<work_dir>/occlusion/``.
+    """Evaluation by occlusion in validation and testing, written into ``<work_dir>/occlusion/``.
 
     Where the config's evaluator has an `OcclusionCocoMetric`, its report is written; otherwise the hook adds one (prefix
     ``occlusion``) for the annotations of the evaluated dataset. After each validation or test it writes ``report.json``,
@@ -36,21 +36,21 @@ class OcclusionEvalHook(Hook):
     they are left out where a training run validates.
 
     Args:
-        definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
+        definition: Occlusion ratio, a key of `occlusion.OCCLUSION_RATIOS`.
         edges: Bucket edges, see `buckets.make_buckets`.
         same_category: Count only instances of the same category as occluders.
-        metric: ``'bbox'``, ``'segm'`` or both. By default what the config's CocoMetric evaluates; without one, bbox, and
-            segm too if the model has a mask head.
+        metric: ``'bbox'``, ``'segm'`` or both. By default those of the config's CocoMetric; without one, bbox, and segm too if
+            the model has a mask head.
         ann_file: COCO instances file; by default that of the evaluated dataset, or the boxes of a dataset that has none.
-        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `evaluations.Evaluation`.
-        cumulative: Buckets r >= t in place of disjoint ones.
-        further: More evaluations from the same matching, each a dict of options of `evaluations.Evaluation`.
+        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
+        cumulative: Use buckets r >= t in place of disjoint ones.
+        extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
         num_replicates: Bootstrap replicates for the intervals; 0 for none.
-        seed: Of their draws.
+        seed: Seed of their draws.
+        further: The old name of `extra_evaluations`; refused with a hint.
 
-    All but the last two are arguments of a metric that the hook adds; they do not change one that the config has, which the log
-    then says.
-    Where the evaluator only formats results (``format_only=True``) nothing is added.
+    All but `num_replicates` and `seed` are arguments of a metric that the hook adds. They do not change one that the config has,
+    and the log then says so. Where the evaluator only formats results (``format_only=True``) nothing is added.
     """
 
     priority = 'NORMAL'
@@ -63,15 +63,18 @@ class OcclusionEvalHook(Hook):
                  ann_file: str | None = None,
                  unit: str = 'image',
                  cumulative: bool = False,
-                 further: Sequence[dict] = (),
+                 extra_evaluations: Sequence[dict] = (),
                  num_replicates: int = 1000,
-                 seed: int = 0) -> None:
+                 seed: int = 0,
+                 further: Sequence[dict] | None = None) -> None:
+        if further is not None:
+            raise ValueError('OcclusionEvalHook: further is now called extra_evaluations; rename it in the config')
         self.bootstrap = Bootstrap(num_replicates, seed) if num_replicates else None
         options = dict(definition=definition, edges=edges, unit=unit, cumulative=cumulative, same_category=same_category)
-        evaluations = make_evaluations(further, **options)
+        evaluations = make_evaluations(extra_evaluations, **options)
         if metric is not None:
             check_iou_types(metric)
-        self.options = dict(options, further=further)
+        self.options = dict(options, extra_evaluations=extra_evaluations)
         self.has_options = evaluations != (Evaluation(), ) or metric is not None or ann_file is not None
         self.metric = metric
         self.ann_file = ann_file
@@ -91,7 +94,7 @@ class OcclusionEvalHook(Hook):
                                       'of the hook are not used')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write the report of the validation; in a training run without what takes long."""
+        """Write the report of the validation; in a training run without intervals and pictures."""
         self._write(runner, runner.val_loop, complete=not is_training(runner))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -119,18 +122,19 @@ class OcclusionEvalHook(Hook):
         evaluated, examples = metric.evaluated, None
         if complete and self.bootstrap:
             evaluated = evaluated.with_intervals(self.bootstrap)
-        evaluated = replace(evaluated, report={**evaluated.report, 'data': Path(evaluated.ground_truth.source).name})
-        name, folder = Path(runner.work_dir).name, Path(runner.work_dir) / 'occlusion'
+        folder = Path(runner.work_dir) / 'occlusion'
+        evaluated = replace(evaluated, name=folder.parent.name,
+                            report={**evaluated.report, 'data': Path(evaluated.ground_truth.source).name})
         if complete and 'bbox' in metric.metrics:
             examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)
-        names = [path.name for path in write_outputs(evaluated, folder, name, examples)]
+        names = [path.name for path in write_outputs(evaluated, folder, evaluated.name, examples)]
         runner.logger.info(f'AP by occlusion: {", ".join(names)} in {folder}')
         for iou_type in metric.metrics:
             picture = to_rgb(plot_ap_over_r(evaluated.report, iou_type))
             runner.visualizer.add_image(f'ap_over_r_{iou_type}', picture, step=train_step(runner))
 
-    def _examples(self, runner: Runner, metric: OcclusionCocoMetric, evaluated: Evaluated, dataset: Dataset) -> Any:
-        """The images where the run did worst; None, and a line in the log, where their files cannot be read."""
+    def _examples(self, runner: Runner, metric: OcclusionCocoMetric, evaluated: EvaluationResult, dataset: Dataset) -> Any:
+        """Draw the images where the run did worst; return None, and log why, where their files cannot be read."""
         from .inputs.images import dataset_image_paths
         from .reporting.pictures import draw_worst
 
@@ -143,7 +147,7 @@ class OcclusionEvalHook(Hook):
 
 
 def annotations_of(dataset: Dataset) -> str | dict:
-    """A dataset's COCO annotation file, or what it holds itself, in that layout.
+    """Return a dataset's COCO annotation file, or its own annotations in that layout.
 
     Raises:
         ValueError: Several datasets at once, or one without usable annotations.
@@ -160,7 +164,7 @@ def annotations_of(dataset: Dataset) -> str | dict:
 
 
 def innermost(dataset: Dataset) -> Dataset:
-    """A dataset without its wrappers; a ValueError where it joins several."""
+    """Return a dataset without its wrappers; raise a ValueError where it joins several."""
     dataset = unwrapped(dataset)
     if isinstance(dataset, ConcatDataset):
         raise ValueError('the evaluated dataset joins several, so it has no single annotation file')
@@ -168,7 +172,7 @@ def innermost(dataset: Dataset) -> Dataset:
 
 
 def default_iou_types(evaluator: Evaluator, model: Any) -> list[str]:
-    """What the other COCO metrics of the evaluator evaluate; without one bbox, and segm where the model has a mask head."""
+    """Return the IoU types of the evaluator's other COCO metrics; without one bbox, and segm where the model has masks."""
     evaluated = {name for metric in evaluator.metrics for name in getattr(metric, 'metrics', [])}
     chosen = [iou_type for iou_type in IOU_TYPES if iou_type in evaluated]
     if chosen:
@@ -178,17 +182,17 @@ def default_iou_types(evaluator: Evaluator, model: Any) -> list[str]:
 
 
 def is_training(runner: Runner) -> bool:
-    """Whether the run trains, and validates in between."""
+    """Return whether the run trains, and validates in between."""
     return runner._train_loop is not None and not isinstance(runner._train_loop, dict)
 
 
 def train_step(runner: Runner) -> int:
-    """Epochs trained, or iterations in a run by iterations; 0 where nothing is trained."""
+    """Return the epochs trained, or iterations in a run by iterations; 0 where nothing is trained."""
     if not is_training(runner):
         return 0
     return runner.epoch if isinstance(runner._train_loop, EpochBasedTrainLoop) else runner.iter
 
 
 def _occlusion_metric(evaluator: Evaluator) -> OcclusionCocoMetric | None:
-    """The evaluator's occlusion metric."""
+    """Return the evaluator's occlusion metric."""
     return next((metric for metric in evaluator.metrics if isinstance(metric, OcclusionCocoMetric)), None)

@@ -1,4 +1,4 @@
-"""Masks of the ground truth for dense comparison, decoded once and kept as packed bits."""
+"""IoU of masks with the ground truth's, from exact pixel counts: run-length codes in bulk, or boolean masks of one image."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,34 +12,34 @@ from mmtied.native import library
 from mmtied.native.run_lengths import Codes, intersections
 
 from .inputs.ground_truth import GroundTruth
-from .inputs.rle import COMPILED_CHUNK, pieces, rle_areas, rle_codes, rle_pixels
-from .matching import Pairs, cell_pairs
+from .inputs.rle import COMPILED_CHUNK, iter_chunks, rle_areas, rle_codes, rle_pixels
+from .matching import MIN_IOU, Pairs, cell_pairs
 
 #: Bytes of packed masks that are kept; val2017's 36 781 annotations need about 100 MB.
 MAX_BYTES = 256 << 20
 
 
 class Crop(NamedTuple):
-    """A mask cut to the box around it.
+    """A mask cut to the box around it."""
 
-    Args:
-        mask: Shape (height, width) bool.
-        top: Row of the crop's first row in the image.
-        left: Column of the crop's first column in the image.
-        pixels: How many are set.
-    """
+    mask: np.ndarray  # (height, width) bool
+    top: int  # row of the crop's first row in the image
+    left: int  # column of the crop's first column in the image
+    pixels: int  # how many are set
 
-    mask: np.ndarray
-    top: int
-    left: int
-    pixels: int
+    @classmethod
+    def of(cls, rle: dict) -> 'Crop':
+        """Decode a run-length code and cut it to the box around its pixels."""
+        left, top, width, height = (int(side) for side in mask_api.toBbox(rle))
+        mask = np.ascontiguousarray(mask_api.decode(rle)[top:top + height, left:left + width]).view(bool)
+        return cls(mask, top, left, int(np.count_nonzero(mask)))
 
 
 class TargetMasks:
-    """The cropped masks of a data set's annotations.
+    """The cropped masks of a data set's annotations, decoded on first use and kept as packed bits.
 
-    What is decoded first is kept until `max_bytes` are full, and the rest is decoded anew each time. Every epoch asks for all
-    masks in turn, so that letting the oldest go would let each go just before it is asked for.
+    What is decoded first is kept until `max_bytes` are full, and the rest is decoded anew each time: every epoch asks for all
+    masks in turn, so dropping the oldest would drop each just before it is needed.
 
     Args:
         ground_truth: The annotations.
@@ -53,12 +53,16 @@ class TargetMasks:
         self._packed: dict[int, tuple] = {}
 
     def crop(self, annotation: int) -> Crop:
-        """The mask of the annotation at a position; a ValueError when it has no usable segmentation."""
+        """Return the mask of the annotation at a position.
+
+        Raises:
+            ValueError: It has no usable segmentation.
+        """
         if annotation in self._packed:
             bits, shape, *rest = self._packed[annotation]
             return Crop(np.unpackbits(bits, count=shape[0] * shape[1]).view(bool).reshape(shape), *rest)
         self.ground_truth.check_masks(np.array([annotation]))
-        crop = crop_mask(self.ground_truth.rle(annotation))
+        crop = Crop.of(self.ground_truth.rle(annotation))
         bits = np.packbits(crop.mask)
         if self.num_bytes + bits.nbytes <= self.max_bytes:
             self.num_bytes += bits.nbytes
@@ -66,67 +70,11 @@ class TargetMasks:
         return crop
 
 
-def crop_mask(rle: dict) -> Crop:
-    """A run-length code's pixels, cropped to the box around them."""
-    left, top, width, height = (int(side) for side in mask_api.toBbox(rle))
-    mask = np.ascontiguousarray(mask_api.decode(rle)[top:top + height, left:left + width]).view(bool)
-    return Crop(mask, top, left, int(np.count_nonzero(mask)))
-
-
-def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_labels: Sequence[int],
-                   crowd: Sequence[bool], min_iou: float) -> tuple[Tensor, Tensor]:
-    """Areas of the masks, and their IoU with every ground truth.
-
-    Args:
-        masks: Shape (N, height, width) bool.
-        labels: Shape (N,) integers.
-        crops: The masks of the G ground truths.
-        target_labels: Label of each ground truth.
-        crowd: Whether each is a crowd, by which IoU is the share of the mask inside it.
-        min_iou: The smallest IoU that is of use.
-
-    Returns:
-        Pixels of each mask, shape (N,) int64; IoU, shape (N, G) float64, of which only entries of equal labels and of at
-        least `min_iou` can be relied on: others may read 0.
-    """
-    device = masks.device
-    if device.type == 'cpu':
-        area, shared = _count_on_cpu(masks.numpy(), labels.cpu().numpy(), crops, target_labels, crowd, min_iou)
-    else:
-        area, shared = count_all(masks, crops)
-    pixels, crowd = torch.tensor([[crop.pixels for crop in crops], crowd], dtype=torch.int64).to(device, non_blocking=True)
-    union = torch.where(crowd.bool(), area[:, None], area[:, None] + pixels - shared)
-    return area, torch.where(shared > 0, shared.double() / union.double(), 0)
-
-
-def count_all(masks: Tensor, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
-    """Pixels of each mask, (N,), and pixels that it shares with each crop, (N, G), both int64, without waiting for them."""
-    shared = torch.zeros(len(masks), len(crops), dtype=torch.int64, device=masks.device)
-    for target, (mask, top, left, _) in enumerate(crops):
-        mask = torch.from_numpy(mask).to(masks.device, non_blocking=True)
-        shared[:, target] = (masks[:, top:top + mask.shape[0], left:left + mask.shape[1]] & mask).sum((1, 2))
-    return masks.sum((1, 2)), shared
-
-
-def _count_on_cpu(masks: np.ndarray, labels: np.ndarray, crops: Sequence[Crop], target_labels: Sequence[int],
-                  crowd: Sequence[bool], min_iou: float) -> tuple[Tensor, Tensor]:
-    """Pixels of each mask, (N,), and pixels shared with each crop, (N, G), 0 where that cannot make a match."""
-    area = np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
-    shared = np.zeros((len(masks), len(crops)), dtype=np.int64)
-    for target, (mask, top, left, pixels) in enumerate(crops):
-        smaller, larger = np.minimum(area, pixels), area if crowd[target] else np.maximum(area, pixels)
-        possible = (labels == target_labels[target]) & (smaller >= min_iou * larger)
-        window = np.s_[top:top + mask.shape[0], left:left + mask.shape[1]]
-        for detection in np.flatnonzero(possible).tolist():
-            shared[detection, target] = np.count_nonzero(masks[detection][window] & mask)
-    return torch.from_numpy(area), torch.from_numpy(shared)
-
-
 def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_cells: Tensor,
-              target_rle: Callable[[int], dict], crowd: Tensor, min_iou: float, area: Tensor | None = None) -> Pairs:
-    """Pairs of any number of images from run-length codes.
+              target_rle: Callable[[int], dict], crowd: Tensor, min_iou: float = MIN_IOU, area: Tensor | None = None) -> Pairs:
+    """Return the pairs whose masks overlap enough, for any number of images, from run-length codes on the CPU.
 
-    The pixels of two masks bound their IoU from above, so most pairs are left out before any run of theirs is read. The IoU is
+    The pixels of two masks bound their IoU from above, so most pairs are left out before any of their runs is read. The IoU is
     the quotient of two counts of pixels, as pycocotools' (`rleIou` in maskApi.c), so the bits agree too.
 
     Args:
@@ -162,20 +110,74 @@ def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_ce
     return Pairs(*(torch.from_numpy(column[kept]).to(device) for column in (detection, target, iou)))
 
 
+def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_labels: Sequence[int],
+                   crowd: Sequence[bool], min_iou: float = MIN_IOU) -> tuple[Tensor, Tensor]:
+    """Compute the areas of one image's boolean masks and their IoU with every ground truth, on the device of the masks.
+
+    On the CPU only pairs of one category whose sizes allow a match are compared. On a GPU that choice would have to wait for
+    the device, and counting every pair in a crop costs less than waiting.
+
+    Args:
+        masks: Shape (N, height, width) bool.
+        labels: Shape (N,) integers.
+        crops: The masks of the G ground truths.
+        target_labels: Label of each ground truth.
+        crowd: Whether each is a crowd, for which IoU is the share of the mask inside it.
+        min_iou: The smallest IoU that is of use.
+
+    Returns:
+        Pixels of each mask, shape (N,) int64; IoU, shape (N, G) float64, of which only entries of equal labels and of at
+        least `min_iou` can be relied on: others may read 0.
+    """
+    device = masks.device
+    if device.type == 'cpu':
+        area, shared = _count_on_cpu(masks.numpy(), labels.cpu().numpy(), crops, target_labels, crowd, min_iou)
+    else:
+        area, shared = count_all(masks, crops)
+    pixels, crowd = torch.tensor([[crop.pixels for crop in crops], crowd], dtype=torch.int64).to(device, non_blocking=True)
+    union = torch.where(crowd.bool(), area[:, None], area[:, None] + pixels - shared)
+    return area, torch.where(shared > 0, shared.double() / union.double(), 0)
+
+
+def count_all(masks: Tensor, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+    """Count the pixels of each mask, (N,), and those it shares with each crop, (N, G), both int64, without a wait."""
+    shared = torch.zeros(len(masks), len(crops), dtype=torch.int64, device=masks.device)
+    for target, (mask, top, left, _) in enumerate(crops):
+        mask = torch.from_numpy(mask).to(masks.device, non_blocking=True)
+        shared[:, target] = (masks[:, top:top + mask.shape[0], left:left + mask.shape[1]] & mask).sum((1, 2))
+    return masks.sum((1, 2)), shared
+
+
+def _count_on_cpu(masks: np.ndarray, labels: np.ndarray, crops: Sequence[Crop], target_labels: Sequence[int],
+                  crowd: Sequence[bool], min_iou: float) -> tuple[Tensor, Tensor]:
+    """Count as `count_all`, with 0 shared pixels where no match is possible."""
+    area = np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
+    shared = np.zeros((len(masks), len(crops)), dtype=np.int64)
+    for target, (mask, top, left, pixels) in enumerate(crops):
+        smaller, larger = np.minimum(area, pixels), area if crowd[target] else np.maximum(area, pixels)
+        possible = (labels == target_labels[target]) & (smaller >= min_iou * larger)
+        window = np.s_[top:top + mask.shape[0], left:left + mask.shape[1]]
+        for detection in np.flatnonzero(possible).tolist():
+            shared[detection, target] = np.count_nonzero(masks[detection][window] & mask)
+    return torch.from_numpy(area), torch.from_numpy(shared)
+
+
 def _iou(shared: np.ndarray, area: np.ndarray, target_area: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """The IoU of pairs from their pixels; for a crowd, the share of the detection that lies inside it."""
+    """Compute the IoU of pairs from their pixels; for a crowd, the share of the detection that lies inside it."""
     return shared / np.maximum(np.where(crowd, area, area + target_area - shared), 1)
 
 
 def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray,
                    target: np.ndarray) -> np.ndarray:
-    """Pixels that both masks of each pair have, shape (P,) int64; reads the codes of some detections at a time."""
+    """Count the pixels that both masks of each pair have, shape (P,) int64, reading the codes of some detections at a time."""
     own, first = np.unique(detection, return_inverse=True)
-    codes, pixels = _codes([detection_rles[number] for number in own.tolist()])
-    numbers, second = np.unique(target, return_inverse=True)
-    other_codes, other_pixels = _codes([target_rles[number] for number in numbers.tolist()])
+    own_rles = [detection_rles[number] for number in own.tolist()]
+    codes, pixels = rle_codes(own_rles), rle_pixels(own_rles)
+    others, second = np.unique(target, return_inverse=True)
+    other_rles = [target_rles[number] for number in others.tolist()]
+    other_codes, other_pixels = rle_codes(other_rles), rle_pixels(other_rles)
     found = [np.empty(0, np.int64)]
-    for part in pieces(codes, COMPILED_CHUNK):
+    for part in iter_chunks(codes, COMPILED_CHUNK):
         here = slice(*np.searchsorted(first, (part.start, part.stop)))
         faced = slice(second[here].min(), second[here].max() + 1)
         found.append(intersections(Codes.of(codes[part], pixels[part]), Codes.of(other_codes[faced], other_pixels[faced]),
@@ -183,13 +185,9 @@ def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict],
     return np.concatenate(found)
 
 
-def _codes(rles: Sequence[dict]) -> tuple[list[bytes], np.ndarray]:
-    return rle_codes(rles), rle_pixels(rles)
-
-
 def _iou_by_pycocotools(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray, target: np.ndarray,
                         crowd: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """The IoU of each pair, shape (P,) float64, cell by cell; `cells` are those of the pairs."""
+    """Compute the IoU of each pair, shape (P,) float64, cell by cell; `cells` are those of the pairs."""
     found = [np.empty(0)]
     starts = np.flatnonzero(np.diff(cells, prepend=-1))
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(cells)], strict=False):

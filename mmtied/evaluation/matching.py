@@ -1,8 +1,11 @@
 """Which detection finds which ground truth: COCOeval's greedy matching, for all images, thresholds and columns at once.
 
-Detections are taken in the order of their scores within an image and category (a *cell*). Each takes the best ground truth
-that is still free: one that counts before one that is ignored, then the larger IoU, then the later in the file. A crowd can
-be taken again and again. COCOeval regards the ground truth with id 0 as unmatched; here its id does not matter.
+A *cell* is an image and a category as one number, ``image * num_categories + category``; detections and targets come sorted by
+cell. Pairs of one cell that overlap enough to match are few, so everything after them works on sparse lists.
+
+Detections are taken in the order of their scores within a cell. Each takes the best ground truth that is still free: one that
+counts before one that is ignored, then the larger IoU, then the later in the file. A crowd can be taken again and again.
+COCOeval regards the ground truth with id 0 as unmatched; here its id does not matter.
 """
 
 from collections.abc import Iterator
@@ -12,115 +15,43 @@ import torch
 from torch import Tensor
 
 from .accumulate import Records
-from .protocol import AREA_RANGES, IOU_THRESHOLDS, in_area_ranges
-from .targets import IgnorePatterns, Targets
+from .protocol import AREA_RANGES, IOU_THRESHOLDS
+from .targets import IgnorePatterns, Targets, in_area_ranges
 
 #: Pairs whose boxes are compared at a time; bounds the memory of a large batch.
 CHUNK = 1 << 18
+#: COCOeval lowers every threshold to at most this.
+_LARGEST_THRESHOLD = 1 - 1e-10
+#: The smallest IoU that can match at any of the thresholds.
+MIN_IOU = min(float(IOU_THRESHOLDS.min()), _LARGEST_THRESHOLD)
 
 
 class Pairs(NamedTuple):
-    """Overlapping pairs, sorted by detection, then by target.
+    """Overlapping pairs, sorted by detection, then by target."""
 
-    Args:
-        detection: Position of the detection, shape (P,) int64.
-        target: Position of the ground truth, shape (P,) int64.
-        iou: Shape (P,) float64, in (0, 1].
-    """
+    detection: Tensor  # position of the detection, (P,) int64
+    target: Tensor  # position of the ground truth, (P,) int64
+    iou: Tensor  # (P,) float64, in (0, 1]
 
-    detection: Tensor
-    target: Tensor
-    iou: Tensor
-
-
-def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Tensor, target_boxes: Tensor, crowd: Tensor,
-              min_iou: float) -> Pairs:
-    """Pairs by the IoU of boxes.
-
-    Args:
-        detection_cells: Shape (D,) int64, sorted.
-        detection_boxes: Shape (D, 4) float64, xywh in pixels.
-        target_cells: Shape (G,) int64, sorted.
-        target_boxes: Shape (G, 4) float64, xywh in pixels.
-        crowd: Shape (G,) bool.
-        min_iou: The smallest IoU of a pair.
-    """
-    found = [empty_pairs(detection_cells.device)]
-    for detection, target in cell_pairs(detection_cells, target_cells):
-        iou = box_iou(detection_boxes[detection], target_boxes[target], crowd[target])
-        keep = iou >= min_iou
-        found.append(Pairs(detection[keep], target[keep], iou[keep]))
-    return join_pairs(found)
-
-
-def box_iou(detections: Tensor, targets: Tensor, crowd: Tensor) -> Tensor:
-    """IoU of xywh boxes, row by row, shape (P,) float64; for a crowd, the share of the detection that lies inside it.
-
-    The operations and their order are pycocotools' (`bbIou` in maskApi.c), so the bits agree too.
-
-    Example:
-        >>> box = torch.tensor([[0., 0., 2., 2.]], dtype=torch.float64)
-        >>> box_iou(box, box + torch.tensor([1., 0., 0., 0.]), torch.tensor([False]))
-        tensor([0.3333], dtype=torch.float64)
-    """
-    (x, y, w, h), (target_x, target_y, target_w, target_h) = detections.unbind(1), targets.unbind(1)
-    width = torch.minimum(w + x, target_w + target_x) - torch.maximum(x, target_x)
-    height = torch.minimum(h + y, target_h + target_y) - torch.maximum(y, target_y)
-    intersection = width * height
-    area = w * h
-    union = torch.where(crowd, area, area + target_w * target_h - intersection)
-    return torch.where((width > 0) & (height > 0), intersection / union, 0)
-
-
-def cell_pairs(detection_cells: Tensor, target_cells: Tensor, chunk: int = CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
-    """All pairs within cells as (detection, target) positions, about `chunk` pairs at a time, sorted by detection."""
-    first = torch.searchsorted(target_cells, detection_cells)
-    count = torch.searchsorted(target_cells, detection_cells, right=True) - first
-    total = count.cumsum(0)
-    num = int(total[-1]) if len(total) else 0
-    ends = torch.searchsorted(total, torch.arange(chunk, num + chunk, chunk, device=total.device)).tolist() if num else []
-    start = 0
-    for end in ends:
-        end = min(end + 1, len(count))
-        part = count[start:end]
-        detection = torch.repeat_interleave(torch.arange(start, end, device=part.device), part)
-        within = torch.arange(len(detection), device=part.device) - torch.repeat_interleave(part.cumsum(0) - part, part)
-        yield detection, first[detection] + within
-        start = end
-
-
-def join_pairs(parts: list[Pairs]) -> Pairs:
-    """One list from several."""
-    return Pairs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
-def empty_pairs(device: torch.device) -> Pairs:
-    """No pairs at all."""
-    index = torch.empty(0, dtype=torch.int64, device=device)
-    return Pairs(index, index, index.double())
-
-
-#: COCOeval lowers every threshold to at most this.
-_LARGEST_THRESHOLD = 1 - 1e-10
+    @classmethod
+    def concatenate(cls, parts: 'list[Pairs]', device: torch.device) -> 'Pairs':
+        """Join several lists, perhaps none, into one."""
+        index = torch.empty(0, dtype=torch.int64, device=device)
+        return cls(*(torch.cat(columns) for columns in zip(cls(index, index, index.double()), *parts, strict=True)))
 
 
 class Matches(NamedTuple):
-    """What matching found, bit t of an integer for IoU threshold t; with A columns (area ranges) and D detections.
+    """What matching found, bit t of an integer for IoU threshold t; with A columns (area ranges) and D detections."""
 
-    Args:
-        matched: Thresholds at which the detection found a ground truth, shape (D, A) int16.
-        ignored: Thresholds at which it counts neither as true nor as false, shape (D, A) int16.
-    """
-
-    matched: Tensor
-    ignored: Tensor
+    matched: Tensor  # thresholds at which the detection found a ground truth, (D, A) int16
+    ignored: Tensor  # thresholds at which it counts neither as true nor as false, (D, A) int16
 
 
 def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """The order by cell, then by descending score, ties as they come, cut to `limit` in each cell.
+    """Sort by cell, then by descending score with ties as they come, and keep the first `limit` of each cell.
 
     Args:
-        cells: Image and category as one number, shape (D,) int64.
+        cells: Shape (D,) int64.
         scores: Shape (D,) float64.
         limit: Detections kept in a cell.
 
@@ -139,20 +70,90 @@ def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, 
     return order[keep], rank[keep]
 
 
-def min_iou(thresholds: Tensor) -> float:
-    """The smallest IoU that can match at any of the thresholds."""
-    return min(float(thresholds.min()), _LARGEST_THRESHOLD)
+def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Tensor, target_boxes: Tensor, crowd: Tensor,
+              min_iou: float = MIN_IOU) -> Pairs:
+    """Return the pairs whose boxes overlap enough.
+
+    Args:
+        detection_cells: Shape (D,) int64, sorted.
+        detection_boxes: Shape (D, 4) float64, xywh in pixels.
+        target_cells: Shape (G,) int64, sorted.
+        target_boxes: Shape (G, 4) float64, xywh in pixels.
+        crowd: Shape (G,) bool.
+        min_iou: The smallest IoU of a pair.
+    """
+    found = []
+    for detection, target in cell_pairs(detection_cells, target_cells):
+        iou = box_iou(detection_boxes[detection], target_boxes[target], crowd[target])
+        keep = iou >= min_iou
+        found.append(Pairs(detection[keep], target[keep], iou[keep]))
+    return Pairs.concatenate(found, detection_cells.device)
+
+
+def box_iou(detections: Tensor, targets: Tensor, crowd: Tensor) -> Tensor:
+    """Compute the IoU of xywh boxes, row by row; for a crowd, the share of the detection that lies inside it.
+
+    The operations and their order are pycocotools' (`bbIou` in maskApi.c), so the bits agree too.
+
+    Shape:
+        Detections and targets (P, 4), crowd (P,) bool; returns (P,) float64.
+
+    Example:
+        >>> box = torch.tensor([[0., 0., 2., 2.]], dtype=torch.float64)
+        >>> box_iou(box, box + torch.tensor([1., 0., 0., 0.]), torch.tensor([False]))
+        tensor([0.3333], dtype=torch.float64)
+    """
+    (x, y, w, h), (target_x, target_y, target_w, target_h) = detections.unbind(1), targets.unbind(1)
+    width = torch.minimum(w + x, target_w + target_x) - torch.maximum(x, target_x)
+    height = torch.minimum(h + y, target_h + target_y) - torch.maximum(y, target_y)
+    intersection = width * height
+    area = w * h
+    union = torch.where(crowd, area, area + target_w * target_h - intersection)
+    return torch.where((width > 0) & (height > 0), intersection / union, 0)
+
+
+def cell_pairs(detection_cells: Tensor, target_cells: Tensor, chunk: int = CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield all pairs within cells as (detection, target) positions, about `chunk` at a time, sorted by detection."""
+    first = torch.searchsorted(target_cells, detection_cells)
+    count = torch.searchsorted(target_cells, detection_cells, right=True) - first
+    total = count.cumsum(0)
+    num = int(total[-1]) if len(total) else 0
+    ends = torch.searchsorted(total, torch.arange(chunk, num + chunk, chunk, device=total.device)).tolist() if num else []
+    start = 0
+    for end in ends:
+        end = min(end + 1, len(count))
+        part = count[start:end]
+        detection = torch.repeat_interleave(torch.arange(start, end, device=part.device), part)
+        within = torch.arange(len(detection), device=part.device) - torch.repeat_interleave(part.cumsum(0) - part, part)
+        yield detection, first[detection] + within
+        start = end
+
+
+def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area: Tensor, targets: Targets) -> Records:
+    """Match detections, sorted by cell and rank, to the targets that `pairs` points into, and keep what accumulation needs.
+
+    Shape:
+        cells and rank (D,) int64, score and area (in pixels) (D,) float64.
+    """
+    thresholds = torch.from_numpy(IOU_THRESHOLDS).to(cells.device)
+    outside = (~in_area_ranges(area)).repeat(1, targets.ignored.shape[1] // len(AREA_RANGES))
+    matched, ignored = match(pairs, cells, outside, targets.patterns, thresholds)
+    image = torch.div(cells, targets.num_categories, rounding_mode='floor')
+    return Records(image, cells % targets.num_categories, rank, score, matched, ignored)
 
 
 def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns, thresholds: Tensor) -> Matches:
     """Match detections to ground truths.
 
     Args:
-        pairs: Pairs of one cell with an IoU of at least `min_iou`.
+        pairs: Pairs of one cell with an IoU of at least the smallest threshold.
         cells: Cell of each detection, sorted, within a cell by rank, shape (D,) int64.
         outside: Whether a detection is outside each area range, and so ignored if unmatched, shape (D, A) bool.
-        patterns: Which ground truths are ignored in each column, see `ignore_patterns.find_patterns`.
+        patterns: Which ground truths are ignored in each column, see `targets.find_patterns`.
         thresholds: IoU thresholds, shape (T,) float64, T at most 15.
+
+    Raises:
+        ValueError: There are more thresholds than bits.
     """
     if len(thresholds) > 15:
         raise ValueError(f'{len(thresholds)} IoU thresholds given; at most 15 fit the bits of a record')
@@ -169,7 +170,7 @@ def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns
 
 def _greedy(pairs: Pairs, cells: Tensor, patterns: IgnorePatterns, thresholds: Tensor,
             bits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Detections with pairs, and their matched and matched-to-ignored bits, (n, A) each.
+    """Return the detections with pairs, and their matched and matched-to-ignored bits, (n, A) each.
 
     Step k takes the k-th detection of every cell, so the targets of one step differ and all cells are handled at once.
     Detections, pairs and ground truths have a copy for every pattern of their cell, and copies do not meet.
@@ -216,21 +217,3 @@ def _greedy(pairs: Pairs, cells: Tensor, patterns: IgnorePatterns, thresholds: T
         first, first_pair = first + count, first_pair + pair_count
     of_column = place[first_copy[:, None] + patterns.of_column[cell]]
     return detection, matched[of_column], to_ignored[of_column]
-
-
-def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area: Tensor, targets: Targets) -> Records:
-    """Match and keep what accumulation needs.
-
-    Args:
-        pairs: Overlapping pairs of the detections with the targets.
-        cells: Shape (D,) int64, sorted.
-        rank: Shape (D,) int64.
-        score: Shape (D,) float64.
-        area: In pixels, shape (D,).
-        targets: The targets that `pairs` points into.
-    """
-    thresholds = torch.from_numpy(IOU_THRESHOLDS).to(cells.device)
-    outside = (~in_area_ranges(area)).repeat(1, targets.ignored.shape[1] // len(AREA_RANGES))
-    matched, ignored = match(pairs, cells, outside, targets.patterns, thresholds)
-    image = torch.div(cells, targets.num_categories, rounding_mode='floor')
-    return Records(image, cells % targets.num_categories, rank, score, matched, ignored)

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch import distributed as torch_dist
 
 from .accumulate import join_records
-from .buckets import DEFAULT_EDGES, make_evaluations, make_plan
-from .inputs.ground_truth import GroundTruth, read_ground_truth
+from .buckets import make_evaluations, make_plan
+from .inputs.ground_truth import label_category_ids, read_ground_truth
 from .inputs.results import describe_inverted
-from .protocol import PROPOSAL_NUMS, check_iou_types, limits
+from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
-from .result import Evaluated, conclude
+from .result import EvaluationResult
 from .stream import ImageMatcher, MatchedImages, join_once, match_images
+from .summary import summarize
 
 #: Images that are matched together.
 BATCH = 256
@@ -28,13 +29,13 @@ BATCH = 256
 
 @METRICS.register_module()
 class OcclusionCocoMetric(BaseMetric):
-    """AP of all images and of every bucket of images by occlusion ratio; takes the place of mmdet's `CocoMetric`.
+    """AP of all images and of every bucket of images by occlusion ratio, in place of mmdet's `CocoMetric`.
 
     In `process`, masks are compared with the ground truth at once, on the device that holds them, and small tensors are
-    kept; many images are matched together. What is kept of each detection then is its record of matches; only records go
-    from process to process. An image that a padded sampler repeats counts once. The scalars have CocoMetric's names
+    kept; many images are matched together. Then only the match record of each detection is kept, and only records go from
+    process to process. An image that a padded sampler repeats counts once. The scalars have CocoMetric's names
     (``coco/bbox_mAP`` ...) and, for each bucket with ground truth, ``bbox_mAP_r0.1-0.2`` and ``bbox_mAP_75_r0.1-0.2``; those
-    of a further evaluation start with its slug, ``covered_instance_bbox_mAP_r0.1-0.2``. -1 stands for an undefined overall
+    of an extra evaluation start with its slug, ``covered_instance_bbox_mAP_r0.1-0.2``. -1 stands for an undefined overall
     number. After an evaluation `evaluated` and its `report` hold everything (see `summary.summarize`) on the main process, and
     `shown` the most certain boxes of each image, for pictures (see `shown_detections`), where bbox is evaluated.
 
@@ -44,12 +45,12 @@ class OcclusionCocoMetric(BaseMetric):
     Args:
         ann_file: COCO instances file, or a dict of its layout.
         metric: ``'bbox'``, ``'segm'`` or both.
-        definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
+        definition: Occlusion ratio, a key of `occlusion.OCCLUSION_RATIOS`.
         edges: Bucket edges, see `buckets.make_buckets`.
         same_category: Count only instances of the same category as occluders.
-        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `evaluations.Evaluation`.
-        cumulative: Buckets r >= t in place of disjoint ones.
-        further: More evaluations from the same matching, each a dict of options of `evaluations.Evaluation`.
+        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
+        cumulative: Use buckets r >= t in place of disjoint ones.
+        extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
         proposal_nums: Limits of detections for each image and category.
         backend_args: For reading `ann_file`, see mmengine.fileio.
         collect_device: Where the main process puts the records of the others, ``'cpu'`` or ``'gpu'``. They travel as the
@@ -63,6 +64,7 @@ class OcclusionCocoMetric(BaseMetric):
         sort_categories: As `format_only`; only False.
         use_mp_eval: As `format_only`; changes nothing, as there is nothing to spread over processes.
         file_client_args: As `format_only`; only None.
+        further: The old name of `extra_evaluations`; refused with a hint.
 
     Raises:
         ValueError: No usable annotation file, unknown definition, unit, metric or edges, or an option that only CocoMetric has.
@@ -78,7 +80,7 @@ class OcclusionCocoMetric(BaseMetric):
                  same_category: bool = False,
                  unit: str = 'image',
                  cumulative: bool = False,
-                 further: Sequence[dict] = (),
+                 extra_evaluations: Sequence[dict] = (),
                  proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                  backend_args: dict | None = None,
                  collect_device: str = 'cpu',
@@ -90,8 +92,11 @@ class OcclusionCocoMetric(BaseMetric):
                  metric_items: Sequence[str] | None = None,
                  sort_categories: bool = False,
                  use_mp_eval: bool = False,
-                 file_client_args: dict | None = None) -> None:
+                 file_client_args: dict | None = None,
+                 further: Sequence[dict] | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        if further is not None:
+            raise ValueError('OcclusionCocoMetric: further is now called extra_evaluations; rename it in the config')
         refused = dict(format_only=format_only, outfile_prefix=outfile_prefix, classwise=classwise, iou_thrs=iou_thrs,
                        metric_items=metric_items, sort_categories=sort_categories, file_client_args=file_client_args)
         for name, value in refused.items():
@@ -105,9 +110,9 @@ class OcclusionCocoMetric(BaseMetric):
             raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, or a dict of its layout; '
                              f'got {ann_file!r}')
         self.metrics = check_iou_types(metric)
-        self.evaluations = make_evaluations(further, definition=definition, edges=edges, unit=unit, cumulative=cumulative,
-                                            same_category=same_category)
-        self.limit = limits(proposal_nums)[1]
+        self.evaluations = make_evaluations(extra_evaluations, definition=definition, edges=edges, unit=unit,
+                                            cumulative=cumulative, same_category=same_category)
+        self.limit = check_proposal_nums(proposal_nums)[-1]
         self.proposal_nums = tuple(proposal_nums)
         if isinstance(ann_file, dict):
             self.ground_truth = read_ground_truth(ann_file)
@@ -116,7 +121,7 @@ class OcclusionCocoMetric(BaseMetric):
                 self.ground_truth = read_ground_truth(local_path)
         self.plan = make_plan(self.ground_truth, self.evaluations)
         self.buckets, self.ratios = self.evaluations[0].buckets, self.plan.ratios[0]
-        self.evaluated: Evaluated | None = None
+        self.evaluated: EvaluationResult | None = None
         self.shown: Tensor | None = None
         self._matcher: ImageMatcher | None = None
         self._device = torch.device('cpu')
@@ -128,9 +133,12 @@ class OcclusionCocoMetric(BaseMetric):
 
     @property
     def matcher(self) -> ImageMatcher:
-        """Matches the classes of `dataset_meta`."""
+        """The matcher for the classes of `dataset_meta`, made on first use."""
         if self._matcher is None:
-            category_ids = category_ids_of(self.dataset_meta, self.ground_truth)
+            classes = (self.dataset_meta or {}).get('classes')
+            if classes is None:
+                raise ValueError("OcclusionCocoMetric needs the dataset's classes: dataset_meta has no 'classes'")
+            category_ids = label_category_ids(self.ground_truth, classes)
             self._matcher = ImageMatcher(self.ground_truth, category_ids, self.limit, self.plan.outside)
         return self._matcher
 
@@ -169,7 +177,7 @@ class OcclusionCocoMetric(BaseMetric):
         """Match what is left, bring the records to the main process, and give everyone its numbers.
 
         Args:
-            size: Not used: images are told apart by their ids.
+            size: Not used; images are told apart by their ids.
         """
         if not self.results:
             MMLogger.get_current_instance().warning(f'{type(self).__name__} got empty `self.results`: no image was processed')
@@ -186,11 +194,13 @@ class OcclusionCocoMetric(BaseMetric):
         return values[0]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The scalars of all images and every bucket; sets `evaluated` and `shown`, and logs the tables."""
+        """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
         joined = self._once(results)
         targets = self.matcher.targets.to(self._device)
         records = {iou_type: join_records([table.wide()], self._device) for iou_type, table in joined.records.items()}
-        self.evaluated = conclude(self.plan, records, targets, self.ground_truth, self.matcher.categories, self.proposal_nums)
+        report = summarize(self.plan, records, targets, self.proposal_nums)
+        self.evaluated = EvaluationResult(report, records, targets, self.plan, self.ground_truth, self.matcher.categories,
+                                          self.proposal_nums)
         self.shown = joined.shown.cpu()
         logger = MMLogger.get_current_instance()
         logger.info('\n' + format_tables(self.report))
@@ -200,42 +210,25 @@ class OcclusionCocoMetric(BaseMetric):
         return scalars(self.report, self.metrics, self.evaluations)
 
     def _once(self, results: list) -> MatchedImages:
-        """All results matched and joined, every image once."""
+        """Return all results matched and joined, every image once."""
         return join_once(self._matched(results), self.metrics, self.plan.num_columns, len(self.ground_truth.image_ids))
 
     def _matched(self, results: list) -> list[MatchedImages]:
-        """Results with those matched that were not yet."""
+        """Return the results with all of them matched."""
         waiting = [result for result in results if not isinstance(result, MatchedImages)]
         done = [result for result in results if isinstance(result, MatchedImages)]
         return [*done, match_images(self.matcher, waiting)] if waiting else done
 
 
-def category_ids_of(dataset_meta: dict | None, ground_truth: GroundTruth) -> list[int]:
-    """Category id of each label: those of the dataset's classes in the order of the annotation file, as mmdet numbers them.
-
-    Raises:
-        ValueError: The dataset names no classes, or one that the file does not have.
-    """
-    classes = (dataset_meta or {}).get('classes')
-    if classes is None:
-        raise ValueError("OcclusionCocoMetric needs the dataset's classes: dataset_meta has no 'classes'")
-    names = ground_truth.category_names
-    missing = [name for name in classes if name not in names.values()]
-    if missing:
-        raise ValueError(f'{ground_truth.source} has no category named {missing[0]!r}, which is among the dataset classes; '
-                         f'it has {", ".join(map(str, names.values()))}')
-    return [category_id for category_id, name in names.items() if name in classes]
-
-
 def as_masks(masks: Any) -> Tensor | list[dict]:
-    """Boolean masks from a tensor or array, where they are; run-length codes stay as they are."""
+    """Return a tensor or array as boolean masks on its device, and run-length codes as they are."""
     if isinstance(masks, list | tuple) and (not masks or isinstance(masks[0], dict)):
         return list(masks)
     return torch.as_tensor(masks).detach().bool()
 
 
 def gather_tensors(tensors: Sequence[Tensor], device: torch.device | str | None = None) -> list[list[Tensor]] | None:
-    """The tensors of every process, on the main process only.
+    """Bring the tensors of every process to the main one as plain bytes.
 
     All processes hand in the same number of tensors, which may differ between processes in their first dimension alone. The
     lengths go to all; the content goes from each process to the main one as one message of bytes, by the device that the
@@ -273,11 +266,11 @@ def _num_bytes(tensor: Tensor) -> int:
 
 
 def _pack(tensors: Sequence[Tensor]) -> Tensor:
-    """The content of the tensors as bytes, one after the other."""
+    """Return the content of the tensors as bytes, one after the other."""
     return torch.cat([tensor.contiguous().flatten().view(torch.uint8) for tensor in tensors])
 
 
 def _unpack(message: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors with the shapes and types of `like` from bytes; each a copy, as an int64 must start at a multiple of 8 bytes."""
+    """Rebuild tensors of the shapes and types of `like`; each is a copy, as an int64 must start at a multiple of 8 bytes."""
     parts = message.split([_num_bytes(tensor) for tensor in like])
     return [part.clone().view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]

@@ -3,37 +3,96 @@
 Equation 5 of Wang & Yu, "Tied Block Convolution" (AAAI 2021) says only "total overlap area / total instance area"; the
 definitions here are ours. The default, `covered`, is the share of the instances' box area that other boxes cover.
 
-Boxes are exact real rectangles, so areas are summed over the cells of the grid that all box edges span, not over pixels.
+`OCCLUSION_RATIOS` holds every definition. `register_occlusion_ratio` adds one, for the tools, the metric and the hook alike.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pycocotools import mask as mask_api
 
-from .inputs.ground_truth import GroundTruth
+if TYPE_CHECKING:
+    from .inputs.ground_truth import GroundTruth
 
-#: Every ratio definition; see `occlusion_ratio`.
-DEFINITIONS = ('covered', 'union', 'pairwise', 'instance_mean', 'box_mask', 'mask')
-_NEEDS_MASKS = ('box_mask', 'mask')
-
-
-def check_definition(definition: str) -> str:
-    """Return the name when it is one of `DEFINITIONS`, else raise a ValueError that lists them."""
-    if definition not in DEFINITIONS:
-        raise ValueError(f'unknown occlusion definition {definition!r}; known: {", ".join(DEFINITIONS)}')
-    return definition
+#: Takes boxes (N, 4) xyxy clipped to the image, and masks (N, height, width) bool or None; returns overlap and area.
+Measure = Callable[[np.ndarray, np.ndarray | None], tuple]
 
 
-def largest_ratio(definition: str) -> float:
-    """The highest value that the ratio can take: 1, or infinite for `pairwise`."""
-    return math.inf if check_definition(definition) == 'pairwise' else 1.
+@dataclass(frozen=True)
+class OcclusionRatio:
+    """A definition of the occlusion ratio; see `register_occlusion_ratio`."""
+
+    name: str
+    instance: Measure
+    image: Measure
+    phrase: str
+    own_phrase: str
+    largest: float
+    needs_masks: bool
 
 
-def needs_masks(definition: str) -> bool:
-    """Whether the definition is computed from masks (`box_mask`, `mask`) and not from boxes alone."""
-    return check_definition(definition) in _NEEDS_MASKS
+#: Every definition by name.
+OCCLUSION_RATIOS: dict[str, OcclusionRatio] = {}
+
+
+def register_occlusion_ratio(name: str,
+                             phrase: str,
+                             own_phrase: str = 'the share of its box that boxes of other instances cover',
+                             image: Measure | None = None,
+                             largest: float = 1.,
+                             needs_masks: bool = False) -> Callable[[Measure], Measure]:
+    """Register the decorated function as an occlusion ratio.
+
+    The function takes the boxes of instances that may occlude each other, shape (N, 4), xyxy in pixels and clipped to the
+    image, and their masks, shape (N, height, width) bool, or None. It returns the overlap and the area of each instance, both
+    of shape (N,). The ratio of an instance is overlap / area.
+
+    Args:
+        name: What ``definition=`` and ``--definition`` call it.
+        phrase: The ratio of an image in words, to follow "The occlusion ratio r of an image is".
+        own_phrase: The ratio of an instance in words.
+        image: Takes the same arguments and returns the numerator and the denominator of the image's ratio, two numbers. By
+            default they are the sums of the overlaps and of the areas.
+        largest: The highest value that the ratio can take.
+        needs_masks: Whether the function reads masks.
+
+    Raises:
+        ValueError: The name is taken.
+
+    Example:
+        >>> @register_occlusion_ratio('touched', 'the share of its instances that another box touches')
+        ... def touched(boxes, masks):
+        ...     overlap, area = OCCLUSION_RATIOS['covered'].instance(boxes, masks)
+        ...     return (overlap > 0) & (area > 0), area > 0
+        >>> occlusion_ratio(np.array([[0, 0, 4, 4], [3, 3, 4, 4], [8, 8, 1, 1]]), (20, 20), 'touched')  # doctest: +ELLIPSIS
+        0.666...
+        >>> del OCCLUSION_RATIOS['touched']
+    """
+    def register(instance: Measure) -> Measure:
+        def summed(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
+            overlap, area = instance(boxes, masks)
+            return overlap.sum(), area.sum()
+
+        if name in OCCLUSION_RATIOS:
+            raise ValueError(f'occlusion ratio {name!r} is already registered; use another name')
+        OCCLUSION_RATIOS[name] = OcclusionRatio(name, instance, image or summed, phrase, own_phrase, largest, needs_masks)
+        return instance
+
+    return register
+
+
+def get_occlusion_ratio(definition: str) -> OcclusionRatio:
+    """Return the definition of a name.
+
+    Raises:
+        ValueError: There is no such definition; the message lists all.
+    """
+    if definition not in OCCLUSION_RATIOS:
+        raise ValueError(f'unknown occlusion definition {definition!r}; known: {", ".join(OCCLUSION_RATIOS)}')
+    return OCCLUSION_RATIOS[definition]
 
 
 def occlusion_ratio(boxes_xywh: np.ndarray,
@@ -41,7 +100,7 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
                     definition: str = 'covered',
                     categories: np.ndarray | None = None,
                     masks: Sequence[np.ndarray] | None = None) -> float:
-    """The occlusion ratio of one image.
+    """Compute the occlusion ratio of one image.
 
     With B_i the boxes clipped to the image and M_i the masks:
 
@@ -55,12 +114,12 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
     Args:
         boxes_xywh: Boxes of the non-crowd instances, shape (N, 4), in pixels.
         image_size: Height and width of the image in pixels.
-        definition: One of `DEFINITIONS`.
+        definition: A key of `OCCLUSION_RATIOS`.
         categories: Category of each instance, shape (N,). When given, only instances of one category occlude each other.
-        masks: Boolean masks, each (height, width); needed by `box_mask` and `mask` only.
+        masks: Boolean masks, each (height, width), for definitions that need them.
 
     Returns:
-        The ratio as a float; NaN where no instance has any area inside the image.
+        The ratio; NaN where no instance has any area inside the image.
 
     Raises:
         ValueError: Unknown definition, wrong shapes, or masks missing where the definition needs them.
@@ -70,15 +129,10 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
         >>> occlusion_ratio(boxes, (20, 20))
         0.5
     """
-    boxes, groups, masks = _checked(boxes_xywh, image_size, definition, categories, masks)
-    parts = []
-    for members in groups:
-        if definition == 'box_mask':
-            parts.append(_covered_by_masks(boxes[members], masks[members]))
-        elif definition == 'mask':
-            parts.append(_masks_covered(masks[members]))
-        else:
-            parts.append(_overlap_areas(boxes[members], definition))
+    ratio = get_occlusion_ratio(definition)
+    boxes, masks = _checked(ratio, boxes_xywh, image_size, masks)
+    parts = [ratio.image(boxes[members], None if masks is None else masks[members])
+             for members in _groups(len(boxes), categories)]
     overlap, total = np.sum(parts, axis=0) if parts else (0., 0.)
     return float(overlap / total) if total > 0 else float('nan')
 
@@ -88,7 +142,7 @@ def instance_ratios_of(boxes_xywh: np.ndarray,
                        definition: str = 'covered',
                        categories: np.ndarray | None = None,
                        masks: Sequence[np.ndarray] | None = None) -> np.ndarray:
-    """The occlusion ratio of each instance of one image: the definition of the image's, restricted to the instance.
+    """Compute the occlusion ratio of each instance of one image; arguments and errors as for `occlusion_ratio`.
 
     - `covered`, `instance_mean`, `union`: area(B_i inter union_{j != i} B_j) / area(B_i). (The area of B_i under two boxes or
       more is what others cover of it, so `union` restricted to B_i is the same.)
@@ -96,163 +150,27 @@ def instance_ratios_of(boxes_xywh: np.ndarray,
     - `box_mask`: area(B_i inter union_{j != i} M_j) / area(B_i)
     - `mask`: area(M_i inter union_{j != i} M_j) / area(M_i)
 
-    Args:
-        boxes_xywh: As for `occlusion_ratio`, and so are the others.
-        image_size: Height and width of the image in pixels.
-        definition: One of `DEFINITIONS`.
-        categories: Category of each instance, shape (N,), or None to let all occlude each other.
-        masks: Boolean masks, for `box_mask` and `mask` only.
-
     Returns:
         Shape (N,) float64; NaN for an instance without area in the image.
-
-    Raises:
-        ValueError: As `occlusion_ratio`.
 
     Example:
         >>> instance_ratios_of(np.array([[0., 0., 10., 10.], [5., 0., 20., 10.]]), (30, 30)).tolist()
         [0.5, 0.25]
     """
-    boxes, groups, masks = _checked(boxes_xywh, image_size, definition, categories, masks)
+    ratio = get_occlusion_ratio(definition)
+    boxes, masks = _checked(ratio, boxes_xywh, image_size, masks)
     overlap, area = np.zeros(len(boxes)), np.zeros(len(boxes))
-    for members in groups:
-        if definition == 'box_mask':
-            parts = _box_parts_under_masks(boxes[members], masks[members]), _box_areas(boxes[members])
-        elif definition == 'mask':
-            shared = _depth(masks[members]) >= 2
-            parts = [(mask & shared).sum() for mask in masks[members]], masks[members].sum(axis=(1, 2))
-        elif definition == 'pairwise':
-            shared = _pairwise_areas(boxes[members])
-            parts = shared.sum(axis=1) - shared.diagonal(), shared.diagonal()
-        else:
-            parts = _covered_areas(boxes[members])
-        overlap[members], area[members] = parts
+    for members in _groups(len(boxes), categories):
+        overlap[members], area[members] = ratio.instance(boxes[members], None if masks is None else masks[members])
     return np.divide(overlap, area, out=np.full(len(boxes), np.nan), where=area > 0)
 
 
-def instance_cover(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """The share of each box that other boxes cover, shape (N,), in [0, 1]; NaN for a box without area in the image."""
-    return instance_ratios_of(boxes_xywh, image_size)
-
-
-def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Clip (N, 4) xywh boxes to an image of (height, width) and return them as xyxy."""
-    height, width = image_size
-    left_top = boxes_xywh[:, :2]
-    xyxy = np.concatenate([left_top, left_top + boxes_xywh[:, 2:]], axis=1)
-    return np.clip(xyxy, 0, np.array([width, height, width, height], dtype=np.float64))
-
-
-def _checked(boxes_xywh: np.ndarray, image_size: tuple[int, int], definition: str, categories: np.ndarray | None,
-             masks: Sequence[np.ndarray] | None) -> tuple[np.ndarray, list[np.ndarray], np.ndarray | None]:
-    """Clipped boxes (xyxy), the groups of instances that may occlude each other, and the masks."""
-    check_definition(definition)
-    boxes_xywh = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
-    num = len(boxes_xywh)
-    if categories is not None and len(categories) != num:
-        raise ValueError(f'categories: {len(categories)} given for {num} boxes; one for each box is needed')
-    if needs_masks(definition):
-        if masks is None or len(masks) != num:
-            raise ValueError(f'definition {definition!r} needs one mask for each of the {num} boxes, '
-                             f'got {"none" if masks is None else len(masks)}')
-        masks = np.asarray(masks, dtype=bool).reshape(num, *image_size)
-    groups = [np.arange(num)] if categories is None else [
-        np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)
-    ]
-    return clip_boxes(boxes_xywh, image_size), groups, masks
-
-
-def _edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cells between all edges of one axis: which boxes span each cell, (N, cells) as 0/1, and the cells' lengths."""
-    edges = np.unique(np.concatenate([lows, highs]))
-    spans = (lows[:, None] <= edges[:-1]) & (edges[1:] <= highs[:, None])
-    return spans.astype(np.float64), np.diff(edges)
-
-
-def _covered_areas(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each xyxy box the area that other boxes cover, and its area."""
-    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
-    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
-    shared = (in_y.T @ in_x) >= 2  # cells under two boxes or more: those of a box that another covers
-    covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
-    areas = _box_areas(boxes)
-    return np.minimum(covered, areas), areas  # a sum of cells may round past the area, and r past the last bucket
-
-
-def _overlap_areas(boxes: np.ndarray, definition: str) -> tuple[float, float]:
-    """Numerator and denominator of a definition that needs boxes only."""
-    if definition == 'covered':
-        covered, areas = _covered_areas(boxes)
-        return covered.sum(), areas.sum()
-    if definition == 'instance_mean':
-        covered, areas = _covered_areas(boxes)
-        real = areas > 0
-        return (covered[real] / areas[real]).sum(), real.sum()
-    if definition == 'pairwise':
-        areas = _pairwise_areas(boxes)
-        return np.triu(areas, k=1).sum(), np.trace(areas)
-    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
-    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
-    depth = in_y.T @ in_x
-    cells = np.outer(heights, widths)
-    return cells[depth >= 2].sum(), cells[depth >= 1].sum()
-
-
-def _pairwise_areas(boxes: np.ndarray) -> np.ndarray:
-    """Area that each two of N xyxy boxes share, shape (N, N); their own areas on the diagonal."""
-    left_top = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    return np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None).prod(axis=2)
-
-
-def _box_areas(boxes: np.ndarray) -> np.ndarray:
-    """Areas of (N, 4) xyxy boxes."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _depth(masks: np.ndarray) -> np.ndarray:
-    """How many of (N, H, W) masks hold each pixel."""
-    return masks.sum(axis=0, dtype=np.int32)
-
-
-def _masks_covered(masks: np.ndarray) -> tuple[float, float]:
-    """Pixels of each mask that another holds too, summed, and the masks' pixels, summed."""
-    depth = _depth(masks)
-    return float(depth[depth >= 2].sum()), float(depth.sum())
-
-
-def _covered_by_masks(boxes: np.ndarray, masks: np.ndarray) -> tuple[float, float]:
-    """Area of the boxes under the other masks, summed, and the boxes' areas, summed."""
-    return float(sum(_box_parts_under_masks(boxes, masks))), float(_box_areas(boxes).sum())
-
-
-def _box_parts_under_masks(boxes: np.ndarray, masks: np.ndarray) -> list[float]:
-    """Area of each box under the other masks: pixels at a box's border count by the share that lies inside."""
-    depth, covered = _depth(masks), []
-    for (left, top, right, bottom), mask in zip(boxes, masks, strict=True):
-        xs, ys = np.arange(int(left), math.ceil(right)), np.arange(int(top), math.ceil(bottom))
-        inside = np.s_[int(top):math.ceil(bottom), int(left):math.ceil(right)]
-        share_x = np.minimum(right, xs + 1) - np.maximum(left, xs)
-        share_y = np.minimum(bottom, ys + 1) - np.maximum(top, ys)
-        covered.append(min(share_y @ (depth[inside] > mask[inside]) @ share_x, (right - left) * (bottom - top)))
-    return covered
-
-
-def describe_definition(definition: str, same_category: bool) -> str:
-    """How reports name the definition: as it is, or with the restriction to the same category.
-
-    Example:
-        >>> describe_definition('covered', same_category=True)
-        'covered, same category'
-    """
-    return check_definition(definition) + (', same category' if same_category else '')
-
-
-def image_ratios(ground_truth: GroundTruth, definition: str = 'covered', same_category: bool = False) -> np.ndarray:
-    """The ratio of each image from its annotations of all categories, crowds left out.
+def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_category: bool = False) -> np.ndarray:
+    """Compute the ratio of each image from its annotations of all categories, without crowds.
 
     Args:
-        ground_truth: The annotations; categories that are not evaluated occlude all the same.
-        definition: One of `occlusion.DEFINITIONS`.
+        ground_truth: The annotations. Those of categories that are not evaluated occlude too.
+        definition: A key of `OCCLUSION_RATIOS`.
         same_category: Count only instances of the same category as occluders.
 
     Returns:
@@ -267,14 +185,11 @@ def image_ratios(ground_truth: GroundTruth, definition: str = 'covered', same_ca
     return ratios
 
 
-def instance_ratios(ground_truth: GroundTruth, definition: str = 'covered', same_category: bool = False) -> np.ndarray:
-    """The ratio of each annotation, see `occlusion.instance_ratios_of`; arguments as for `image_ratios`.
+def instance_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_category: bool = False) -> np.ndarray:
+    """Compute the ratio of each annotation; arguments and errors as for `image_ratios`.
 
     Returns:
         Shape (N,) float64 in the order of the annotations; NaN for crowds and annotations without area in the image.
-
-    Raises:
-        ValueError: As `image_ratios`.
     """
     ratios = np.full(len(ground_truth.image), np.nan)
     for _, members, instances in _images(ground_truth, definition, same_category):
@@ -282,9 +197,127 @@ def instance_ratios(ground_truth: GroundTruth, definition: str = 'covered', same
     return ratios
 
 
-def _images(ground_truth: GroundTruth, definition: str, same_category: bool) -> Iterator[tuple[int, np.ndarray, dict]]:
-    """Position of each image with an instance, positions of its instances, and the arguments of the maths."""
-    with_masks = needs_masks(definition)
+def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Clip (N, 4) xywh boxes to an image of (height, width) and return them as xyxy."""
+    height, width = image_size
+    left_top = boxes_xywh[:, :2]
+    xyxy = np.concatenate([left_top, left_top + boxes_xywh[:, 2:]], axis=1)
+    return np.clip(xyxy, 0, np.array([width, height, width, height], dtype=np.float64))
+
+
+# Boxes are exact real rectangles, so areas are summed over the cells of the grid that all box edges span, not over pixels.
+
+
+def _edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which boxes span each cell between the edges of one axis, (N, cells) as 0/1, and the cells' lengths."""
+    edges = np.unique(np.concatenate([lows, highs]))
+    spans = (lows[:, None] <= edges[:-1]) & (edges[1:] <= highs[:, None])
+    return spans.astype(np.float64), np.diff(edges)
+
+
+def _box_areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+@register_occlusion_ratio('covered', 'the share of the area of its instances’ boxes that boxes of other instances cover')
+def _covered(boxes: np.ndarray, masks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
+    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+    shared = (in_y.T @ in_x) >= 2  # a cell of a box that lies under two boxes is covered by another
+    covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
+    areas = _box_areas(boxes)
+    return np.minimum(covered, areas), areas  # a sum of cells may round past the area, and r past the last bucket
+
+
+def _area_under_two(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
+    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
+    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+    depth, cells = in_y.T @ in_x, np.outer(heights, widths)
+    return cells[depth >= 2].sum(), cells[depth >= 1].sum()
+
+
+@register_occlusion_ratio('union', 'the area under two boxes or more over the area under one or more', image=_area_under_two)
+def _covered_by_union(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    return _covered(boxes)
+
+
+def _shared_areas(boxes: np.ndarray) -> np.ndarray:
+    """Return the area that each two of N xyxy boxes share, shape (N, N), with their own areas on the diagonal."""
+    left_top = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    return np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None).prod(axis=2)
+
+
+def _each_pair_once(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
+    shared = _shared_areas(boxes)
+    return np.triu(shared, k=1).sum(), np.trace(shared)
+
+
+@register_occlusion_ratio('pairwise', 'the overlap areas of all pairs of boxes, summed, over the summed areas of the boxes '
+                          '(it may pass 1)', image=_each_pair_once, largest=math.inf)
+def _pairwise(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    shared = _shared_areas(boxes)
+    return shared.sum(axis=1) - shared.diagonal(), shared.diagonal()
+
+
+def _sum_of_shares(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, int]:
+    covered, areas = _covered(boxes)
+    real = areas > 0
+    return (covered[real] / areas[real]).sum(), real.sum()
+
+
+@register_occlusion_ratio('instance_mean', 'the mean, over its instances, of the share of each box that other boxes cover',
+                          image=_sum_of_shares)
+def _covered_on_average(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    return _covered(boxes)
+
+
+@register_occlusion_ratio('box_mask', 'the share of the area of its instances’ boxes that the masks of other instances cover',
+                          'the share of its box that the masks of other instances cover', needs_masks=True)
+def _boxes_under_masks(boxes: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    depth, areas = masks.sum(axis=0, dtype=np.int32), _box_areas(boxes)
+    covered = np.zeros(len(boxes))
+    for number, ((left, top, right, bottom), mask) in enumerate(zip(boxes, masks, strict=True)):
+        # Pixels at the border of a box count by the share that lies inside.
+        xs, ys = np.arange(int(left), math.ceil(right)), np.arange(int(top), math.ceil(bottom))
+        inside = np.s_[int(top):math.ceil(bottom), int(left):math.ceil(right)]
+        share_x = np.minimum(right, xs + 1) - np.maximum(left, xs)
+        share_y = np.minimum(bottom, ys + 1) - np.maximum(top, ys)
+        covered[number] = share_y @ (depth[inside] > mask[inside]) @ share_x
+    return np.minimum(covered, areas), areas
+
+
+@register_occlusion_ratio('mask', 'the share of the area of its instances’ masks that the masks of other instances cover',
+                          'the share of its mask that the masks of other instances cover', needs_masks=True)
+def _masks_under_masks(boxes: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    shared = masks.sum(axis=0, dtype=np.int32) >= 2
+    return (masks & shared).sum(axis=(1, 2)), masks.sum(axis=(1, 2))
+
+
+def _checked(ratio: OcclusionRatio, boxes_xywh: np.ndarray, image_size: tuple[int, int],
+             masks: Sequence[np.ndarray] | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the boxes clipped, as xyxy, and the masks where the definition needs them."""
+    boxes_xywh = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
+    num = len(boxes_xywh)
+    if ratio.needs_masks:
+        if masks is None or len(masks) != num:
+            raise ValueError(f'definition {ratio.name!r} needs one mask for each of the {num} boxes, '
+                             f'got {"none" if masks is None else len(masks)}')
+        masks = np.asarray(masks, dtype=bool).reshape(num, *image_size)
+    return clip_boxes(boxes_xywh, image_size), masks if ratio.needs_masks else None
+
+
+def _groups(num: int, categories: np.ndarray | None) -> list[np.ndarray]:
+    """Return the positions of the instances in each group that may occlude each other."""
+    if categories is None:
+        return [np.arange(num)]
+    if len(categories) != num:
+        raise ValueError(f'categories: {len(categories)} given for {num} boxes; one for each box is needed')
+    return [np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)]
+
+
+def _images(ground_truth: 'GroundTruth', definition: str, same_category: bool) -> Iterator[tuple[int, np.ndarray, dict]]:
+    """Yield the position of each image with instances, the positions of these, and the arguments of `occlusion_ratio`."""
+    with_masks = get_occlusion_ratio(definition).needs_masks
     single = np.flatnonzero(~ground_truth.crowd)
     single = single[np.argsort(ground_truth.image[single], kind='stable')]
     if with_masks:

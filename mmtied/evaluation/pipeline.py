@@ -1,58 +1,110 @@
-"""Evaluate detections in COCO's results format: the whole way from arrays to the report."""
+"""The whole way from annotations and detections to a result: read, match, accumulate, summarize."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .accumulate import Records, join_records
-from .buckets import DEFAULT_EDGES, Evaluation, make_evaluations, make_plan
-from .inputs.ground_truth import GroundTruth
+from .buckets import Evaluation, make_plan
+from .comparison import compare_runs
+from .inputs import load_detections
+from .inputs.ground_truth import GroundTruth, label_category_ids, read_ground_truth
 from .inputs.results import Detections
+from .intervals import Bootstrap
 from .masks import rle_pairs
-from .matching import box_pairs, make_records, min_iou, rank_detections
-from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, check_iou_types, limits
-from .result import Evaluated, conclude
+from .matching import box_pairs, make_records, rank_detections
+from .protocol import PROPOSAL_NUMS, check_iou_types, check_proposal_nums
+from .records import SavedRun, read_records
+from .result import ComparisonResult, EvaluationResult
+from .summary import summarize
 from .targets import Targets, category_lookup, make_targets
 
 
-def evaluate_coco(ground_truth: GroundTruth,
-                  detections: Mapping[str, Detections],
-                  definition: str = 'covered',
-                  edges: Sequence[float] = DEFAULT_EDGES,
-                  same_category: bool = False,
-                  proposal_nums: Sequence[int] = PROPOSAL_NUMS,
-                  category_ids: Sequence[int] | None = None,
-                  device: torch.device | str | None = None,
-                  unit: str = 'image',
-                  cumulative: bool = False,
-                  further: Sequence[Mapping] = ()) -> dict:
-    """AP of all images and of every occlusion bucket, equal to COCOeval on those images.
+def evaluate(annotations: Any,
+             detections: Any,
+             evaluations: Evaluation | Sequence[Evaluation] | None = None,
+             *,
+             iou_types: str | Sequence[str] | None = None,
+             classes: Sequence[str] | None = None,
+             proposal_nums: Sequence[int] = PROPOSAL_NUMS,
+             bootstrap: Bootstrap | None = None,
+             device: torch.device | str | None = None,
+             name: str | None = None) -> EvaluationResult:
+    """Evaluate a detector by occlusion: COCO's AP of all images and of every bucket of the occlusion ratio.
+
+    On any set of images the numbers equal pycocotools'.
 
     Args:
-        ground_truth: The annotations.
-        detections: The detections of each IoU type (``'bbox'``, ``'segm'``) to evaluate, from `results.make_detections`, or
-            from `results.tensor_detections`, which leaves them on their device.
-        definition: Occlusion ratio, one of `occlusion.DEFINITIONS`.
-        edges: Bucket edges, see `buckets.make_buckets`.
-        same_category: Count only instances of the same category as occluders.
-        proposal_nums: Limits of detections for each image and category, see `protocol.limits`.
-        category_ids: Categories to evaluate, all by default. Annotations of the others still occlude.
-        device: Where to match and accumulate; by default where the detections are, on the CPU for arrays.
-        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `evaluations.Evaluation`.
-        cumulative: Buckets r >= t in place of disjoint ones.
-        further: More evaluations from the same matching, each a dict of options of `evaluations.Evaluation`.
+        annotations: A COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
+        detections: A results file (COCO's JSON, or mmdet's ``.pkl``) or a list of such files, a list of COCO results, or a
+            list with a dict for each image: image_id, boxes (xyxy), scores, labels or category_ids, and masks; tensors or
+            arrays. See `inputs.load_detections`.
+        evaluations: How to sort images or instances into buckets, by default images by `covered` in tenths. Of several, the
+            first is the main one of the report.
+        iou_types: ``'bbox'``, ``'segm'`` or both; by default what the detections hold.
+        classes: Names of the categories to evaluate, all by default. Annotations of the others still occlude.
+        proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
+        bootstrap: Add confidence intervals by this bootstrap.
+        device: Where to match and accumulate; by default where the detections are, on the CPU for arrays and files.
+        name: The detector's name on plots and pages; by default that of the first file.
 
     Returns:
-        The report, see `summary.summarize`.
+        The result: `report`, `rows()`, `table()`, `plot()`, `save(folder)`.
 
     Raises:
-        ValueError: Unknown definition, unit, IoU type or category, or unusable edges or limits.
+        ValueError: Unusable annotations, detections or options; the message is one line and names the entry.
+
+    Example:
+        >>> annotations = {'images': [{'id': 1, 'height': 9, 'width': 9}], 'categories': [{'id': 1, 'name': 'cat'}],
+        ...                'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 4, 4], 'area': 16}]}
+        >>> detections = [{'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 4, 4], 'score': .9}]
+        >>> evaluate(annotations, detections, Evaluation(edges=(0, 1)))
+        detector, bbox: by occlusion ratio r (covered)
+        r           images  instances     AP   AP50   AP75   AP_S  AP_M  AP_L
+        all images       1          1  1.000  1.000  1.000  1.000     -     -
+        0                1          1  1.000  1.000  1.000  1.000     -     -
+        (0,1]            0          0      -      -      -      -     -     -
     """
-    evaluations = make_evaluations(further, definition=definition, edges=edges, unit=unit, cumulative=cumulative,
-                                   same_category=same_category)
-    return evaluate_detections(ground_truth, detections, evaluations, proposal_nums, category_ids, device).report
+    evaluations = evaluations or Evaluation()
+    evaluations = [evaluations] if isinstance(evaluations, Evaluation) else list(evaluations)
+    iou_types = None if iou_types is None else check_iou_types(iou_types)
+    ground_truth = read_ground_truth(annotations)
+    found = load_detections(detections, ground_truth, iou_types, classes)
+    category_ids = None if classes is None else label_category_ids(ground_truth, classes)
+    first = detections[0] if isinstance(detections, list | tuple) and detections else detections
+    name = name or (Path(first).stem if isinstance(first, str | os.PathLike) else 'detector')
+    result = evaluate_detections(ground_truth, found, evaluations, proposal_nums, category_ids, device, name)
+    if isinstance(annotations, str | os.PathLike):
+        result.report['data'] = Path(annotations).name
+    return result.with_intervals(bootstrap) if bootstrap else result
+
+
+def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike,
+            names: Sequence[str] | None = None,
+            bootstrap: Bootstrap | None = None,
+            iou_types: Sequence[str] | None = None) -> ComparisonResult:
+    """Compare runs on the same data with the first of them, by paired bootstrap over images.
+
+    Args:
+        runs: Two or more results, folders that a result was saved into, or their ``records.npz``.
+        names: A name for each, all different.
+        bootstrap: How to resample.
+        iou_types: IoU types to compare, by default those that all runs have.
+
+    Returns:
+        The differences: `report`, `rows()`, `table()`, `plot()`, `save(folder)`.
+
+    Raises:
+        ValueError: Fewer than two runs, runs on other data or with other buckets, or records that cannot be read.
+    """
+    saved = [run.saved_run() if isinstance(run, EvaluationResult) else run if isinstance(run, SavedRun) else read_records(run)
+             for run in runs]
+    return ComparisonResult(compare_runs(saved, names or _distinct_names(runs), bootstrap, iou_types))
 
 
 def evaluate_detections(ground_truth: GroundTruth,
@@ -60,22 +112,25 @@ def evaluate_detections(ground_truth: GroundTruth,
                         evaluations: Sequence[Evaluation] = (Evaluation(), ),
                         proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                         category_ids: Sequence[int] | None = None,
-                        device: torch.device | str | None = None) -> Evaluated:
-    """As `evaluate_coco`, with what further steps need: intervals, saved match records, pictures.
+                        device: torch.device | str | None = None,
+                        name: str = 'detector') -> EvaluationResult:
+    """Evaluate detections that are arrays or tensors already.
 
     Args:
         ground_truth: The annotations.
-        detections: The detections of each IoU type to evaluate.
-        evaluations: The main one, and further ones.
-        proposal_nums: See `evaluate_coco`.
-        category_ids: See `evaluate_coco`.
-        device: See `evaluate_coco`.
+        detections: The detections of each IoU type to evaluate, from `inputs.load_detections`, or from
+            `inputs.results.tensor_detections`, which leaves them on their device.
+        evaluations: The main one, and extra ones.
+        proposal_nums: See `evaluate`.
+        category_ids: Categories to evaluate, all by default.
+        device: See `evaluate`.
+        name: See `evaluate`.
 
     Raises:
-        ValueError: See `evaluate_coco`.
+        ValueError: Unknown IoU type or category, or unusable limits.
     """
     check_iou_types(tuple(detections))
-    largest = limits(proposal_nums)[1]
+    largest = check_proposal_nums(proposal_nums)[-1]
     categories = ground_truth.select_categories(category_ids)
     plan = make_plan(ground_truth, evaluations)
     columns = [of_type.image for of_type in detections.values()]
@@ -85,12 +140,13 @@ def evaluate_detections(ground_truth: GroundTruth,
         iou_type: join_records([match_detections(of_type, ground_truth, targets, categories, largest)])
         for iou_type, of_type in detections.items()
     }
-    return conclude(plan, records, targets, ground_truth, categories, proposal_nums)
+    report = summarize(plan, records, targets, proposal_nums)
+    return EvaluationResult(report, records, targets, plan, ground_truth, categories, tuple(proposal_nums), name, detections)
 
 
 def match_detections(detections: Detections, ground_truth: GroundTruth, targets: Targets, categories: np.ndarray,
                      limit: int) -> Records:
-    """The match records of all detections, by boxes, or by masks where there are run-length codes.
+    """Match all detections of one IoU type, by boxes, or by masks where there are run-length codes.
 
     Args:
         detections: Detections of one IoU type.
@@ -108,14 +164,24 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
     order, rank = rank_detections(cells, score[evaluated], limit)
     cells, chosen = cells[order], evaluated[order]
     score, area = score[chosen], area[chosen]
-    lowest = min_iou(torch.from_numpy(IOU_THRESHOLDS))
     if detections.rles is None:
         boxes = torch.as_tensor(detections.boxes_xywh).to(device)[chosen]
-        pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd, lowest)
+        pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd)
     else:
         ground_truth.check_masks(targets.annotation)
         pairs = rle_pairs(cells, [detections.rles[number] for number in chosen.tolist()], targets.cells,
-                          lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, lowest, area)
+                          lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, area=area)
     return make_records(pairs, cells, rank, score, area, targets)
 
 
+def _distinct_names(runs: Sequence[EvaluationResult | SavedRun | str | os.PathLike]) -> list[str]:
+    """Name runs after their results or folders, numbered where these agree."""
+    names = []
+    for run in runs:
+        if isinstance(run, EvaluationResult):
+            names.append(run.name)
+        else:
+            path = Path(run.source if isinstance(run, SavedRun) else run).resolve()
+            parts = [part for part in path.parts if part not in ('records.npz', 'occlusion')]
+            names.append(parts[-1])
+    return [f'{name} {names[:number + 1].count(name)}' if names.count(name) > 1 else name for number, name in enumerate(names)]

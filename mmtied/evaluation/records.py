@@ -1,4 +1,7 @@
-"""records.npz: the match records of one run, from which runs are compared later, without the detections."""
+"""records.npz: the match records of one run, from which runs are compared later, without the detections.
+
+Nothing in the file is trusted: reading checks every array and value, and a ValueError says what is wrong.
+"""
 
 import hashlib
 import json
@@ -18,32 +21,23 @@ from torch import Tensor
 from ..atomic import atomic_path
 from ..version import __version__
 from .accumulate import Positives, Records
-from .buckets import UNITS, Grouping
+from .buckets import Grouping
 from .inputs.ground_truth import GroundTruth
-from .occlusion import needs_masks
-from .protocol import IOU_THRESHOLDS, IOU_TYPES, check_proposal_nums
-from .result import Evaluated
+from .protocol import IOU_THRESHOLDS, IOU_TYPES, UNITS, check_proposal_nums
 
 #: The file's name beside report.json.
 FILE_NAME = 'records.npz'
 _FORMAT = 1
 _RECORD_TYPES = dict(image=np.int32, category=np.int32, rank=np.int32, score=np.float64, matched=np.int16, ignored=np.int16)
-_EVALUATION_KEYS = ('definition', 'unit', 'cumulative')
 
 
 @dataclass(frozen=True)
 class SavedGroups:
-    """The buckets of one evaluation.
+    """The buckets of one evaluation."""
 
-    Args:
-        description: Definition, unit, cumulative, and ``buckets``: name, lower and upper edge of each.
-        members: Images of each bucket, shape (I, B) bool.
-        columns: Column of `Records` that each bucket reads, shape (B,) int64.
-    """
-
-    description: dict
-    members: Tensor
-    columns: Tensor
+    description: dict  # definition, unit, cumulative, and ``buckets``: name, lower and upper edge of each
+    members: Tensor  # images of each bucket, (I, B) bool
+    columns: Tensor  # column of `Records` that each bucket reads, (B,) int64
 
     @property
     def grouping(self) -> Grouping:
@@ -53,47 +47,18 @@ class SavedGroups:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What is kept of one evaluated run.
+    """The part of an evaluated run that is saved."""
 
-    Args:
-        source: Where it was read from, for messages.
-        records: Match records by IoU type, sorted as `join_records` sorts.
-        positives: The ground truths that count.
-        image_ids: Sorted, shape (I,) int64.
-        category_names: Names of the K evaluated categories.
-        evaluations: The buckets, those of the main evaluation first.
-        proposal_nums: See `protocol.limits`.
-        fingerprint: Of the annotations, see `fingerprint.fingerprint`.
-        mask_fingerprint: Of their masks, where the run used them; otherwise empty.
-        version: The mmtied that wrote it.
-    """
-
-    source: str
-    records: dict[str, Records]
-    positives: Positives
-    image_ids: np.ndarray
-    category_names: tuple[str, ...]
-    evaluations: tuple[SavedGroups, ...]
-    proposal_nums: tuple[int, ...]
-    fingerprint: str
-    mask_fingerprint: str = ''
-    version: str = __version__
-
-
-def make_run(evaluated: Evaluated) -> SavedRun:
-    """What to keep of an evaluation."""
-    report, ground_truth = evaluated.report, evaluated.ground_truth
-    evaluations = []
-    for part, groups in zip([report, *report['further']], evaluated.plan.groupings, strict=True):
-        buckets = [{key: row[key] for key in ('name', 'lower', 'upper')}
-                   for row in part[next(iter(evaluated.records))]['buckets']]
-        description = {key: part[key] for key in _EVALUATION_KEYS}
-        evaluations.append(SavedGroups({**description, 'buckets': buckets}, groups.members.cpu(), groups.columns.cpu()))
-    category_ids = ground_truth.category_ids[evaluated.categories].tolist()
-    has_masks = 'segm' in evaluated.records or any(needs_masks(one.definition) for one in evaluated.plan.evaluations)
-    return SavedRun(ground_truth.source, dict(evaluated.records), evaluated.targets.positives(), ground_truth.image_ids,
-               tuple(str(ground_truth.category_names[number]) for number in category_ids), tuple(evaluations),
-               evaluated.proposal_nums, fingerprint(ground_truth), mask_fingerprint(ground_truth) if has_masks else '')
+    source: str  # where it was read from, for messages
+    records: dict[str, Records]  # match records by IoU type, sorted as `join_records` sorts
+    positives: Positives  # the ground truths that count
+    image_ids: np.ndarray  # sorted, (I,) int64
+    category_names: tuple[str, ...]  # names of the K evaluated categories
+    evaluations: tuple[SavedGroups, ...]  # the buckets, those of the main evaluation first
+    proposal_nums: tuple[int, ...]  # limits of detections, see `Statistic.limit`
+    fingerprint: str  # of the annotations, see `fingerprint`
+    mask_fingerprint: str = ''  # of their masks, where the run used them; otherwise empty
+    version: str = __version__  # the mmtied that wrote it
 
 
 def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
@@ -138,59 +103,41 @@ def read_records(path: str | os.PathLike) -> SavedRun:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return _make_run(str(path), json.loads(str(arrays['header'])), arrays)
+        return _checked_run(str(path), json.loads(str(arrays['header'])), arrays)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError, zipfile.BadZipFile,
             zlib.error, RuntimeError, MemoryError, OverflowError) as error:
         raise ValueError(f'{path}: not the match records of a run, or damaged ({" ".join(str(error).split())})') from None
 
 
-def _make_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> SavedRun:
-    if header['format'] != _FORMAT:
-        raise ValueError(f'format {header["format"]}, this version reads {_FORMAT}')
-    check_header(header)
-    check_image_ids(checked_array(arrays, 'image_ids', 'i', (None, )))
-    num_images, num_columns = len(arrays['image_ids']), arrays['positives.counted'].shape[1]
-    sizes = num_images, len(header['category_names']), num_columns
-    check_positives(arrays, *sizes)
-    evaluations = []
-    for number, description in enumerate(header['evaluations']):
-        num_buckets = len(description['buckets'])
-        packed = checked_array(arrays, f'members.{number}', 'u', (-(-num_images // 8), num_buckets))
-        members = np.unpackbits(packed, axis=0, count=num_images).astype(bool)
-        columns = checked_array(arrays, f'columns.{number}', 'i', (num_buckets, ), num_columns)
-        evaluations.append(SavedGroups(description, torch.from_numpy(members), torch.from_numpy(columns)))
-    positives = Positives(*(torch.from_numpy(arrays[f'positives.{name}']) for name in Positives._fields))
-    records = {}
-    for iou_type in header['iou_types']:
-        check_records(arrays, iou_type, *sizes)
-        records[iou_type] = Records(*(torch.from_numpy(arrays[f'{iou_type}.{name}'].astype(_wide(name)))
-                                      for name in Records._fields))
-    return SavedRun(source, records, positives, arrays['image_ids'], tuple(header['category_names']), tuple(evaluations),
-                    tuple(header['proposal_nums']), header['fingerprint'], header['mask_fingerprint'], header['version'])
+def fingerprint(ground_truth: GroundTruth) -> str:
+    """Hash the images' ids and sizes and the annotations' ids, boxes, areas and crowd flags."""
+    digest = hashlib.sha256()
+    columns = ('image_ids', 'image_sizes', 'category_ids', 'annotation_ids', 'image', 'category', 'boxes_xywh', 'area', 'crowd')
+    for name in columns:
+        digest.update(np.ascontiguousarray(getattr(ground_truth, name)).tobytes())
+    return digest.hexdigest()
 
 
-def _array(column: Tensor) -> np.ndarray:
-    return column.cpu().numpy()
-
-
-def _compact(column: np.ndarray) -> np.ndarray:
-    """Scores in single precision where that loses nothing, as with most detectors."""
-    single = column.astype(np.float32) if column.dtype == np.float64 else column
-    return single if np.array_equal(single, column) else column
-
-
-def _wide(name: str) -> type:
-    """The type that `Records` has in memory."""
-    return np.int64 if _RECORD_TYPES[name] is np.int32 else _RECORD_TYPES[name]
+def mask_fingerprint(ground_truth: GroundTruth) -> str:
+    """Hash all run-length codes, made from polygons where the file has those; an unusable mask counts as none."""
+    digest = hashlib.sha256()
+    for annotation in range(len(ground_truth.annotation_ids)):
+        try:
+            counts = ground_truth.rle(annotation)['counts']
+            digest.update(counts.encode() if isinstance(counts, str) else counts)
+        except ValueError:  # a mask that was not evaluated: those that were are checked
+            pass
+        digest.update(b' ')  # which no code has
+    return digest.hexdigest()
 
 
 def checked_array(arrays: Mapping[str, np.ndarray], name: str, kind: str, shape: Sequence[int | None],
                   below: int | None = None) -> np.ndarray:
-    """An array of the file.
+    """Return an array of the file.
 
     Args:
         arrays: By name.
-        name: Which.
+        name: Which array.
         kind: The `kind` that its dtype must have.
         shape: The shape that it must have, None for any length.
         below: Where given, its numbers must be at least 0 and below this.
@@ -209,42 +156,41 @@ def checked_array(arrays: Mapping[str, np.ndarray], name: str, kind: str, shape:
     return array
 
 
-def check_image_ids(image_ids: np.ndarray) -> None:
-    """The ids are sorted and all different."""
+def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> SavedRun:
+    """Build the run from what the file holds, after checking that its parts fit together."""
+    if header['format'] != _FORMAT:
+        raise ValueError(f'format {header["format"]}, this version reads {_FORMAT}')
+    _check_header(header)
+    image_ids = checked_array(arrays, 'image_ids', 'i', (None, ))
     if not (image_ids[1:] > image_ids[:-1]).all():
         raise ValueError('image_ids: not sorted, or repeated')
+    sizes = num_images, num_categories, num_columns = (len(image_ids), len(header['category_names']),
+                                                       arrays['positives.counted'].shape[1])
+    num_positives = len(checked_array(arrays, 'positives.image', 'i', (None, ), num_images))
+    checked_array(arrays, 'positives.category', 'i', (num_positives, ), num_categories)
+    checked_array(arrays, 'positives.counted', 'b', (num_positives, num_columns))
+    evaluations = []
+    for number, description in enumerate(header['evaluations']):
+        num_buckets = len(description['buckets'])
+        packed = checked_array(arrays, f'members.{number}', 'u', (-(-num_images // 8), num_buckets))
+        members = np.unpackbits(packed, axis=0, count=num_images).astype(bool)
+        columns = checked_array(arrays, f'columns.{number}', 'i', (num_buckets, ), num_columns)
+        evaluations.append(SavedGroups(description, torch.from_numpy(members), torch.from_numpy(columns)))
+    return SavedRun(source=source,
+                    records={iou_type: _checked_records(arrays, iou_type, *sizes) for iou_type in header['iou_types']},
+                    positives=Positives(*(torch.from_numpy(arrays[f'positives.{name}']) for name in Positives._fields)),
+                    image_ids=image_ids,
+                    category_names=tuple(header['category_names']),
+                    evaluations=tuple(evaluations),
+                    proposal_nums=tuple(header['proposal_nums']),
+                    fingerprint=header['fingerprint'],
+                    mask_fingerprint=header['mask_fingerprint'],
+                    version=header['version'])
 
 
-def check_header(header: Mapping) -> None:
-    """The header has plain values of the right kinds."""
-    names, iou_types, evaluations = header['category_names'], header['iou_types'], header['evaluations']
-    if not isinstance(names, list) or not _are_texts([*names, header['version'], header['fingerprint'],
-                                                      header['mask_fingerprint']]):
-        raise ValueError('its names, version and fingerprints must be text')
-    if not isinstance(iou_types, list) or not iou_types or len(set(iou_types)) < len(iou_types) or set(iou_types) - {*IOU_TYPES}:
-        raise ValueError(f'IoU types among {", ".join(IOU_TYPES)} are needed, each once, got {iou_types}')
-    check_proposal_nums(header['proposal_nums'])
-    if any(isinstance(number, bool) for number in header['proposal_nums']):
-        raise ValueError(f'proposal_nums: whole numbers are needed, got {header["proposal_nums"]}')
-    if not isinstance(evaluations, list) or not evaluations:
-        raise ValueError('no evaluation in it')
-    for number, description in enumerate(evaluations):
-        if not _is_description(description):
-            raise ValueError(f"evaluation {number}: 'definition', 'unit', 'cumulative' and 'buckets' are needed, with the name "
-                             'and the edges of each')
-
-
-def check_positives(arrays: Mapping[str, np.ndarray], num_images: int, num_categories: int, num_columns: int) -> None:
-    """The ground truths are of images and categories that there are."""
-    names = dict(zip(Positives._fields, (f'positives.{name}' for name in Positives._fields), strict=True))
-    number = len(checked_array(arrays, names['image'], 'i', (None, ), num_images))
-    checked_array(arrays, names['category'], 'i', (number, ), num_categories)
-    checked_array(arrays, names['counted'], 'b', (number, num_columns))
-
-
-def check_records(arrays: Mapping[str, np.ndarray], iou_type: str, num_images: int, num_categories: int,
-                  num_columns: int) -> None:
-    """The records are of images and categories that there are, and in the order of `accumulate.join_records`."""
+def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, num_images: int, num_categories: int,
+                     num_columns: int) -> Records:
+    """Return records of known images and categories, in the order of `accumulate.join_records`."""
     names = {name: f'{iou_type}.{name}' for name in Records._fields}
     number = len(checked_array(arrays, names['image'], 'i', (None, ), num_images))
     checked_array(arrays, names['category'], 'i', (number, ), num_categories)
@@ -263,14 +209,28 @@ def check_records(arrays: Mapping[str, np.ndarray], iou_type: str, num_images: i
     order = np.argsort(cells, kind='stable')
     if (rank[order] != np.arange(number) - np.searchsorted(cells[order], cells[order])).any():
         raise ValueError(f'{names["rank"]}: ranks must count from 0 in each image and category')
+    return Records(*(torch.from_numpy(arrays[names[name]].astype(_wide(name))) for name in Records._fields))
 
 
-def _are_texts(values: Sequence) -> bool:
-    return all(isinstance(value, str) for value in values)
+def _check_header(header: Mapping) -> None:
+    """Raise a ValueError unless the header has plain values of the right kinds."""
+    names, iou_types, evaluations = header['category_names'], header['iou_types'], header['evaluations']
+    texts = [header['version'], header['fingerprint'], header['mask_fingerprint']]
+    if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, *texts]):
+        raise ValueError('its names, version and fingerprints must be text')
+    if not isinstance(iou_types, list) or not iou_types or len(set(iou_types)) < len(iou_types) or set(iou_types) - {*IOU_TYPES}:
+        raise ValueError(f'IoU types among {", ".join(IOU_TYPES)} are needed, each once, got {iou_types}')
+    check_proposal_nums(header['proposal_nums'])
+    if not isinstance(evaluations, list) or not evaluations:
+        raise ValueError('no evaluation in it')
+    for number, description in enumerate(evaluations):
+        if not _is_description(description):
+            raise ValueError(f"evaluation {number}: 'definition', 'unit', 'cumulative' and 'buckets' are needed, with the name "
+                             'and the edges of each')
 
 
 def _is_description(description: object) -> bool:
-    """Whether it is that of `records_file.SavedGroups`."""
+    """Return whether this can be the description of `SavedGroups`."""
     return (isinstance(description, dict) and set(description) == {'definition', 'unit', 'cumulative', 'buckets'}
             and isinstance(description['definition'], str) and description['unit'] in UNITS
             and isinstance(description['cumulative'], bool) and isinstance(description['buckets'], list)
@@ -278,7 +238,7 @@ def _is_description(description: object) -> bool:
 
 
 def _is_bucket(bucket: object) -> bool:
-    """Whether it has a name and edges; the upper one is None for a cumulative bucket."""
+    """Return whether this has a name and edges; the upper one is None for a cumulative bucket."""
     return (isinstance(bucket, dict) and set(bucket) == {'name', 'lower', 'upper'} and isinstance(bucket['name'], str)
             and _is_finite(bucket['lower']) and (bucket['upper'] is None or _is_finite(bucket['upper'])))
 
@@ -287,23 +247,16 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def fingerprint(ground_truth: GroundTruth) -> str:
-    """A hash of the images' ids and sizes and the annotations' ids, boxes, areas and crowd flags: one for each data set."""
-    digest = hashlib.sha256()
-    columns = ('image_ids', 'image_sizes', 'category_ids', 'annotation_ids', 'image', 'category', 'boxes_xywh', 'area', 'crowd')
-    for name in columns:
-        digest.update(np.ascontiguousarray(getattr(ground_truth, name)).tobytes())
-    return digest.hexdigest()
+def _array(column: Tensor) -> np.ndarray:
+    return column.cpu().numpy()
 
 
-def mask_fingerprint(ground_truth: GroundTruth) -> str:
-    """A hash of all run-length codes, made from polygons where the file has those; an unusable mask counts as none."""
-    digest = hashlib.sha256()
-    for annotation in range(len(ground_truth.annotation_ids)):
-        try:
-            counts = ground_truth.rle(annotation)['counts']
-            digest.update(counts.encode() if isinstance(counts, str) else counts)
-        except ValueError:  # no mask that was evaluated: those are checked
-            pass
-        digest.update(b' ')  # which no code has
-    return digest.hexdigest()
+def _compact(column: np.ndarray) -> np.ndarray:
+    """Return scores in single precision where that loses nothing, as with most detectors."""
+    single = column.astype(np.float32) if column.dtype == np.float64 else column
+    return single if np.array_equal(single, column) else column
+
+
+def _wide(name: str) -> type:
+    """Return the type that `Records` has in memory."""
+    return np.int64 if _RECORD_TYPES[name] is np.int32 else _RECORD_TYPES[name]

@@ -1,4 +1,4 @@
-"""Match predictions on the device that holds them: taken image by image, matched many images at a time."""
+"""Matching image by image as predictions come, on any device, keeping only small records; and joining records of processes."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,36 +12,46 @@ from .accumulate import Records, no_records
 from .inputs.ground_truth import GroundTruth, numeric_id
 from .inputs.rle import rle_areas, to_rle
 from .masks import TargetMasks, dense_mask_iou
-from .matching import Pairs, box_pairs, cell_pairs, empty_pairs, join_pairs, make_records, min_iou, rank_detections
-from .protocol import IOU_THRESHOLDS
+from .matching import MIN_IOU, Pairs, box_pairs, cell_pairs, make_records, rank_detections
 from .targets import Targets, make_targets
 
-#: Detections below this score count neither as found nor as false in pictures.
+#: Detections below this score are not drawn, and count neither as found nor as false in pictures.
 SCORE_THRESHOLD = .3
 #: Detections kept of each image for drawing.
 MOST_SHOWN = 30
-_COLUMNS = 7
-_MIN_IOU = min_iou(torch.from_numpy(IOU_THRESHOLDS))
+#: Columns of the table of detections to draw: image, category, score, x, y, width, height.
+_SHOWN_COLUMNS = 7
 
 
 class Candidates(NamedTuple):
-    """What is kept of an image's predictions of one IoU type until they are matched; N predictions, G ground truths.
+    """An image's predictions of one IoU type, until they are matched; N predictions, G ground truths."""
 
-    Args:
-        image: Position of the image.
-        labels: Shape (N,) integers.
-        scores: Shape (N,).
-        boxes_xyxy: Shape (N, 4), for boxes.
-        area: Pixels, shape (N,), for masks.
-        iou: Shape (N, G), for masks, as `dense_masks.dense_mask_iou` gives it.
-    """
+    image: int  # position of the image
+    labels: Tensor  # (N,) integers
+    scores: Tensor  # (N,)
+    boxes_xyxy: Tensor | None = None  # (N, 4), for boxes
+    area: Tensor | None = None  # pixels, (N,), for masks
+    iou: Tensor | None = None  # (N, G), for masks, as `masks.dense_mask_iou` gives it
 
-    image: int
+
+class _Batch(NamedTuple):
+    """Candidates of several images in one table, on one device; `counts` of each image stays on the CPU."""
+
+    counts: Tensor
+    image: Tensor
     labels: Tensor
     scores: Tensor
-    boxes_xyxy: Tensor | None = None
-    area: Tensor | None = None
-    iou: Tensor | None = None
+    boxes_xyxy: Tensor | None
+    area: Tensor | None
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidates]) -> '_Batch':
+        device = candidates[-1].scores.device
+        counts = torch.tensor([len(part.scores) for part in candidates])
+        image = torch.repeat_interleave(torch.tensor([part.image for part in candidates]), counts).to(device)
+        columns = [None if column[0] is None else torch.cat([part.to(device) for part in column])
+                   for column in list(zip(*candidates, strict=True))[1:5]]
+        return cls(counts, image, *columns)
 
 
 class ImageMatcher:
@@ -70,14 +80,18 @@ class ImageMatcher:
         self._on_device: dict[torch.device, tuple[Targets, Tensor]] = {}
 
     def position(self, image_id: int | str) -> int:
-        """Where an image stands among the sorted ids; a ValueError when the annotation file does not have it."""
+        """Return where an image stands among the sorted ids.
+
+        Raises:
+            ValueError: The annotation file does not have it.
+        """
         position = self._position.get(numeric_id(image_id))
         if position is None:
             raise ValueError(f'predictions for image id {image_id!r}, which is not in {self.ground_truth.source}')
         return position
 
-    def take_boxes(self, image_id: int, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Candidates:
-        """Copy what matching by box IoU needs. Does not wait for the device.
+    def take_boxes(self, image_id: int | str, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Candidates:
+        """Copy what matching by box IoU needs, without waiting for the device.
 
         Args:
             image_id: The image's id in the annotation file.
@@ -91,8 +105,8 @@ class ImageMatcher:
         _check_shapes(image_id, labels, scores, boxes=(boxes_xyxy, 4))
         return Candidates(self.position(image_id), labels.clone(), scores.clone(), boxes_xyxy.clone())
 
-    def take_masks(self, image_id: int, labels: Tensor, scores: Tensor, masks: Tensor | Sequence[dict]) -> Candidates:
-        """Compare masks with the image's ground truth; no pixels are kept.
+    def take_masks(self, image_id: int | str, labels: Tensor, scores: Tensor, masks: Tensor | Sequence[dict]) -> Candidates:
+        """Compare masks with the image's ground truth, and keep no pixels.
 
         Args:
             image_id: The image's id in the annotation file.
@@ -114,7 +128,7 @@ class ImageMatcher:
                                  f'the image {size} (height, width)')
             _check_shapes(image_id, labels, scores, masks=(masks, *masks.shape[1:]))
             crops = [self._masks.crop(annotation) for annotation in annotations]
-            area, iou = dense_mask_iou(masks, labels, crops, self._target_labels[here], crowd, _MIN_IOU)
+            area, iou = dense_mask_iou(masks, labels, crops, self._target_labels[here], crowd)
         else:
             _check_shapes(image_id, labels, scores, masks=(torch.empty(len(masks)), ))
             rles = [to_rle(rle, *size, f'image id {image_id}') for rle in masks]
@@ -125,124 +139,78 @@ class ImageMatcher:
         return Candidates(image, labels.clone(), scores.clone(), area=area.to(scores.device), iou=iou.to(scores.device))
 
     def match(self, candidates: Sequence[Candidates]) -> Records:
-        """The records of different images' candidates of one IoU type, on the device of the last.
+        """Return the records of different images' candidates of one IoU type, on the device of the last.
 
         Raises:
             ValueError: Scores or boxes that are not finite, or a label without a category; names the image.
         """
         if not candidates:
             return no_records(self.targets.ignored.shape[1])
-        device = candidates[-1].scores.device
-        if device not in self._on_device:
-            self._on_device[device] = self.targets.to(device), self._place_of_label.to(device)
-        targets, place_of_label = self._on_device[device]
-        columns = [None if column[0] is None else torch.cat([part.to(device) for part in column])
-                   for column in list(zip(*candidates, strict=True))[1:5]]
-        labels, scores, boxes, area = columns
-        counts = torch.tensor([len(part.scores) for part in candidates])
-        image = torch.repeat_interleave(torch.tensor([part.image for part in candidates]), counts).to(device)
-        self._check_values(image, labels, scores, boxes)
-        scores = scores.double()
-        cells = image * targets.num_categories + place_of_label[labels.long()]
+        batch = _Batch.of(candidates)
+        self._check_values(batch)
+        targets, place_of_label = self._moved(batch.scores.device)
+        cells = batch.image * targets.num_categories + place_of_label[batch.labels.long()]
+        scores = batch.scores.double()
         order, rank = rank_detections(cells, scores, self.limit)
         cells, scores = cells[order], scores[order]
-        if boxes is not None:
-            boxes = boxes.double()[order]  # before any subtraction, as CocoMetric does by way of Python floats
+        if batch.boxes_xyxy is not None:
+            boxes = batch.boxes_xyxy.double()[order]  # before any subtraction, as CocoMetric does by way of Python floats
             boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-            pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd, _MIN_IOU)
+            pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd)
             area = boxes[:, 2] * boxes[:, 3]
         else:
-            pairs = self._mask_pairs(candidates, counts, cells, order, targets)
-            area = area[order]
+            pairs = _mask_pairs(candidates, batch.counts, cells, order, targets)
+            area = batch.area[order]
         return make_records(pairs, cells, rank, scores, area, targets)
 
     def shown(self, candidates: Sequence[Candidates]) -> Tensor:
-        """The detections to draw of candidates with boxes, see `shown_detections.shown_table`."""
-        device = candidates[-1].scores.device
-        labels, scores = (torch.cat([part.to(device) for part in column])
-                          for column in list(zip(*candidates, strict=True))[1:3])
-        boxes, image = _boxes(candidates, device)
-        category = torch.from_numpy(self.categories).to(device)[self._on_device[device][1][labels.long()]]
-        return shown_table(image, category, scores, boxes)
+        """Return the detections to draw of candidates with boxes, see `shown_table`."""
+        batch = _Batch.of(candidates)
+        place_of_label = self._moved(batch.scores.device)[1]
+        category = torch.from_numpy(self.categories).to(batch.scores.device)[place_of_label[batch.labels.long()]]
+        return shown_table(batch.image, category, batch.scores, batch.boxes_xyxy)
 
     def inverted(self, candidates: Sequence[Candidates]) -> Tensor:
-        """Positions of the images of candidates with boxes where some box has x2 < x1 or y2 < y1, sorted, int64."""
-        device = candidates[-1].scores.device
-        boxes, image = _boxes(candidates, device)
-        return torch.unique(image[(boxes[:, 2:] < boxes[:, :2]).any(1)])
+        """Return the images of candidates with boxes where some box has x2 < x1 or y2 < y1: positions, sorted, int64."""
+        batch = _Batch.of(candidates)
+        return torch.unique(batch.image[(batch.boxes_xyxy[:, 2:] < batch.boxes_xyxy[:, :2]).any(1)])
 
-    def _mask_pairs(self, candidates: Sequence[Candidates], counts: Tensor, cells: Tensor, order: Tensor,
-                    targets: Targets) -> Pairs:
-        """Look the pairs of one cell up in the images' tables of IoU."""
-        device = cells.device
-        iou = torch.cat([part.iou.to(device).flatten() for part in candidates])
-        # The entry of a detection and a target stands at row[detection] + target.
-        first = torch.tensor([targets.starts[part.image] for part in candidates])
-        width = torch.tensor([part.iou.shape[1] for part in candidates])
-        table = (counts * width).cumsum(0) - counts * width
-        in_image = torch.arange(int(counts.sum())) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        row = torch.repeat_interleave(table - first, counts) + in_image * torch.repeat_interleave(width, counts)
-        row = row.to(device)[order]
-        found = [empty_pairs(device)]
-        for detection, target in cell_pairs(cells, targets.cells):
-            value = iou[row[detection] + target]
-            keep = value >= _MIN_IOU
-            found.append(Pairs(detection[keep], target[keep], value[keep]))
-        return join_pairs(found)
+    def _moved(self, device: torch.device) -> tuple[Targets, Tensor]:
+        """Return the targets and the place of each label's category on a device, copied there once."""
+        if device not in self._on_device:
+            self._on_device[device] = self.targets.to(device), self._place_of_label.to(device)
+        return self._on_device[device]
 
-    def _check_values(self, image: Tensor, labels: Tensor, scores: Tensor, boxes: Tensor | None) -> None:
+    def _check_values(self, batch: _Batch) -> None:
         num_labels = len(self._place_of_label)
         unusable = {
-            'scores must be finite numbers; the model may have diverged': ~torch.isfinite(scores),
-            f'labels must be from 0 to {num_labels - 1}': (labels < 0) | (labels >= num_labels),
+            'scores must be finite numbers; the model may have diverged': ~torch.isfinite(batch.scores),
+            f'labels must be from 0 to {num_labels - 1}': (batch.labels < 0) | (batch.labels >= num_labels),
         }
-        if boxes is not None:
-            unusable['boxes must be finite numbers; the model may have diverged'] = ~torch.isfinite(boxes).all(1)
+        if batch.boxes_xyxy is not None:
+            unusable['boxes must be finite numbers; the model may have diverged'] = ~torch.isfinite(batch.boxes_xyxy).all(1)
         where = torch.stack(list(unusable.values()))
         if bool(where.any()):
             kind, detection = where.nonzero()[0].tolist()
-            image_id = self.ground_truth.image_ids[int(image[detection])]
+            image_id = self.ground_truth.image_ids[int(batch.image[detection])]
             raise ValueError(f'image id {image_id}: predicted {list(unusable)[kind]}')
 
 
-def _boxes(candidates: Sequence[Candidates], device: torch.device) -> tuple[Tensor, Tensor]:
-    """The xyxy boxes of all candidates, (N, 4), and the position of each one's image, (N,)."""
-    counts = torch.tensor([len(part.scores) for part in candidates])
-    image = torch.repeat_interleave(torch.tensor([part.image for part in candidates]), counts)
-    return torch.cat([part.boxes_xyxy.to(device) for part in candidates]), image.to(device)
-
-
-def _check_shapes(image_id: int, labels: Tensor, scores: Tensor, **more: tuple) -> None:
-    """A ValueError unless labels, scores and what else is given fit each other."""
-    expected = {'scores': (scores, ), 'labels': (labels, ), **more}
-    for name, (values, *rest) in expected.items():
-        if list(values.shape) != [len(scores), *rest]:
-            raise ValueError(f'image id {image_id}: predicted {name} have shape {list(values.shape)}, '
-                             f'which does not fit scores of shape {list(scores.shape)}')
-
-
 class MatchedImages(NamedTuple):
-    """Match records of some images.
+    """Match records of some images, which batches and processes exchange."""
 
-    Args:
-        images: Positions of the images, also of those without detections, shape (M,) int64.
-        shown: The detections to draw, see `shown_detections.shown_table`.
-        inverted: Positions of those images where a box has x2 < x1 or y2 < y1, int64.
-        records: By IoU type, with positions in 32 bits, see `Records.narrow`.
-    """
-
-    images: Tensor
-    shown: Tensor
-    inverted: Tensor
-    records: dict[str, Records]
+    images: Tensor  # positions of the images, also of those without detections, (M,) int64
+    shown: Tensor  # the detections to draw, see `shown_table`
+    inverted: Tensor  # positions of those images where a box has x2 < x1 or y2 < y1, int64
+    records: dict[str, Records]  # by IoU type, with positions in 32 bits, see `Records.narrow`
 
     def tensors(self) -> list[Tensor]:
-        """Everything as a list."""
+        """Return everything as a list."""
         return [self.images, self.shown, self.inverted, *(column for table in self.records.values() for column in table)]
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor], iou_types: Sequence[str]) -> 'MatchedImages':
-        """The inverse of `tensors`."""
+        """Undo `tensors`."""
         width = len(Records._fields)
         first = len(tensors) - width * len(iou_types)
         return cls(*tensors[:first], {iou_type: Records(*tensors[first + width * number:first + width * (number + 1)])
@@ -250,12 +218,7 @@ class MatchedImages(NamedTuple):
 
 
 def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
-    """Match images together, by each IoU type; of an image that is there twice, the first.
-
-    Args:
-        matcher: What took the candidates.
-        candidates: For each image its candidates by IoU type, at least one image.
-    """
+    """Match images together, by each IoU type; of an image that comes twice, the first."""
     by_image: dict[int, Mapping[str, Candidates]] = {}
     for entry in candidates:
         by_image.setdefault(next(iter(entry.values())).image, entry)
@@ -270,12 +233,12 @@ def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candid
 
 
 def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_columns: int, num_images: int) -> MatchedImages:
-    """One from several, on the device of the last, with the records of each image from the first part that has it.
+    """Join parts into one, on the device of the last, with the records of each image from the first part that has it.
 
     Args:
         parts: Each has an image at most once.
         iou_types: The IoU types of the parts.
-        num_columns: Columns of the records, for the empty tables that no parts give.
+        num_columns: Columns of the records, for the empty tables of no parts.
         num_images: I.
     """
     device = parts[-1].images.device if parts else torch.device('cpu')
@@ -293,29 +256,27 @@ def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_colu
     return MatchedImages.from_tensors([torch.cat([part.to(device) for part in column]) for column in columns], iou_types)
 
 
-def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor, min_score: float = SCORE_THRESHOLD,
-                most: int = MOST_SHOWN) -> Tensor:
-    """What is to be drawn of some images, as a small table that processes can exchange.
+def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Tensor:
+    """Pick the detections of some images to draw, as a small table that processes can exchange.
 
     Args:
         image: Position of each detection's image in the ground truth's `image_ids`, shape (N,) int64.
         category: Position of its category in the `category_ids`, shape (N,) int64.
         scores: Shape (N,).
         boxes_xyxy: In pixels of the annotated image, shape (N, 4).
-        min_score: Lower scores are not kept.
-        most: Detections kept of each image.
 
     Returns:
-        Image, category, score, x, y, width, height, the most certain of each image first; shape (M, 7) float64.
+        Image, category, score, x, y, width, height, at most `MOST_SHOWN` of each image, the most certain first; shape (M, 7)
+        float64.
 
     Example:
-        >>> scores, boxes = torch.tensor([0.2, 0.9, 0.5]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.], [0., 0., 9., 9.]])
-        >>> shown_table(torch.tensor([7, 7, 7]), torch.tensor([0, 1, 2]), scores, boxes, most=1).tolist()
+        >>> scores, boxes = torch.tensor([0.2, 0.9]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.]])
+        >>> shown_table(torch.tensor([7, 7]), torch.tensor([0, 1]), scores, boxes).tolist()
         [[7.0, 1.0, 0.8999999761581421, 1.0, 2.0, 4.0, 3.0]]
     """
-    certain = (scores >= min_score).nonzero()[:, 0]
+    certain = (scores >= SCORE_THRESHOLD).nonzero()[:, 0]
     scores = scores[certain].double()
-    order, _ = rank_detections(image[certain], scores, most)
+    order, _ = rank_detections(image[certain], scores, MOST_SHOWN)
     scores, certain = scores[order], certain[order]
     boxes = boxes_xyxy[certain].double()
     return torch.cat([image[certain, None].double(), category[certain, None].double(), scores[:, None], boxes[:, :2],
@@ -323,5 +284,33 @@ def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Ten
 
 
 def no_table() -> Tensor:
-    """A table without detections."""
-    return torch.empty(0, _COLUMNS, dtype=torch.float64)
+    """Return a table of detections to draw without any."""
+    return torch.empty(0, _SHOWN_COLUMNS, dtype=torch.float64)
+
+
+def _mask_pairs(candidates: Sequence[Candidates], counts: Tensor, cells: Tensor, order: Tensor, targets: Targets) -> Pairs:
+    """Look the pairs of one cell up in the images' tables of IoU."""
+    device = cells.device
+    iou = torch.cat([part.iou.to(device).flatten() for part in candidates])
+    # The entry of a detection and a target stands at row[detection] + target.
+    first = torch.tensor([targets.starts[part.image] for part in candidates])
+    width = torch.tensor([part.iou.shape[1] for part in candidates])
+    table = (counts * width).cumsum(0) - counts * width
+    in_image = torch.arange(int(counts.sum())) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    row = torch.repeat_interleave(table - first, counts) + in_image * torch.repeat_interleave(width, counts)
+    row = row.to(device)[order]
+    found = []
+    for detection, target in cell_pairs(cells, targets.cells):
+        value = iou[row[detection] + target]
+        keep = value >= MIN_IOU
+        found.append(Pairs(detection[keep], target[keep], value[keep]))
+    return Pairs.concatenate(found, device)
+
+
+def _check_shapes(image_id: int | str, labels: Tensor, scores: Tensor, **more: tuple) -> None:
+    """Raise a ValueError unless labels, scores and what else is given fit each other."""
+    expected = {'scores': (scores, ), 'labels': (labels, ), **more}
+    for name, (values, *rest) in expected.items():
+        if list(values.shape) != [len(scores), *rest]:
+            raise ValueError(f'image id {image_id}: predicted {name} have shape {list(values.shape)}, '
+                             f'which does not fit scores of shape {list(scores.shape)}')

@@ -1,39 +1,38 @@
-"""The report: the numbers of the whole set and of every bucket of each evaluation, as plain values."""
+"""The report: the statistics of the whole set and of every bucket of each evaluation, as plain values."""
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from .accumulate import Positives, Records, grouped_precision
-from .buckets import Bucket, Evaluation, Grouping, Plan, whole_set
-from .protocol import AREA_RANGES, IOU_THRESHOLDS, IOU_TYPES, limits
+from .accumulate import Positives, Records, accumulate
+from .buckets import Bucket, Evaluation, EvaluationPlan, Grouping, whole_set
+from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, bootstrapped_statistics, shared_statistics
 from .targets import Targets
 
-#: What is also averaged over the categories that all buckets share.
-_SHARED = ('AP', 'AP50', 'AP75')
 
-
-def summarize(plan: Plan, records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int]) -> dict:
-    """The report of a plan's evaluations.
+def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int]) -> dict:
+    """Compute the report of a plan's evaluations.
 
     Args:
         plan: The evaluations and their groups.
         records: Match records by IoU type, sorted as `join_records` sorts.
         targets: The ground truth that they were matched with.
-        proposal_nums: See `protocol.limits`.
+        proposal_nums: Limits of detections, see `Statistic.limit`.
 
     Returns:
         ``{'definition', 'unit', 'cumulative', 'intervals', 'shared_categories', '<iou type>': {'all': ROW, 'buckets':
-        [{'name', 'lower', 'upper', **ROW}]}, 'further': [the same of every further evaluation]}``. A row has images,
-        instances, categories, instances_small, instances_medium, instances_large, instances_per_image, AP, AP50, AP75,
-        AP_S, AP_M, AP_L, and AP_shared, AP50_shared, AP75_shared over the categories that have a ground truth in every
-        bucket that has any; None where there is nothing to average. `upper` of a cumulative bucket is None.
+        [{'name', 'lower', 'upper', **ROW}]}, 'further': [the same of every extra evaluation]}``. A row has images,
+        instances, categories, instances_small, instances_medium, instances_large, instances_per_image, every statistic of
+        `protocol.STATISTICS` (AP, AP50, AP75, AP_S, AP_M, AP_L), and AP_shared, AP50_shared, AP75_shared over the categories
+        that have a ground truth in every bucket that has any; None where there is nothing to average. `upper` of a cumulative
+        bucket is None.
     """
     device = targets.cells.device
     everything = whole_set(len(targets.starts) - 1).to(device)
-    whole = {iou_type: _precision(table, targets, everything, proposal_nums) for iou_type, table in records.items()}
+    whole = {iou_type: _by_category(table, targets, everything, proposal_nums) for iou_type, table in records.items()}
     reports = [
         _report(evaluation, grouping.to(device), everything, whole, records, targets, proposal_nums)
         for evaluation, grouping in zip(plan.evaluations, plan.groupings, strict=True)
@@ -41,70 +40,10 @@ def summarize(plan: Plan, records: Mapping[str, Records], targets: Targets, prop
     return {**reports[0], 'further': reports[1:]}
 
 
-def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, whole: Mapping[str, dict[str, Tensor]],
-            records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int]) -> dict:
-    """The report of one evaluation."""
-    (counts_all, ), _ = group_counts(targets, everything)
-    counts, present = group_counts(targets, grouping)
-    shared = shared_categories(present)
-    report = {'definition': evaluation.name, 'unit': evaluation.unit, 'cumulative': evaluation.cumulative,
-              'intervals': None, 'shared_categories': int(shared.sum())}
-    for iou_type, table in records.items():
-        statistics_all, = _statistics(whole[iou_type], shared)
-        statistics = _statistics(_precision(table, targets, grouping, proposal_nums), shared)
-        report[iou_type] = {
-            'all': {**counts_all, **statistics_all},
-            'buckets': [{**_edges(bucket), **count, **numbers}
-                        for bucket, count, numbers in zip(evaluation.buckets, counts, statistics, strict=True)],
-        }
-    return report
-
-
-def _edges(bucket: Bucket) -> dict:
-    return dict(name=bucket.name, lower=bucket.lower, upper=None if math.isinf(bucket.upper) else bucket.upper)
-
-
-def _precision(records: Records, targets: Targets, grouping: Grouping, proposal_nums: Sequence[int]) -> dict[str, Tensor]:
-    """`protocol.STATISTICS` before the mean over thresholds and categories, each (B, thresholds, K)."""
-    headline, largest = limits(proposal_nums)
-
-    def ap_at(limit: int) -> Tensor:
-        return grouped_precision(records, targets.positives(), grouping, targets.num_categories, limit)
-
-    ap = ap_at(largest)
-    headline_ap = ap if headline == largest else ap_at(headline)
-    at = {threshold: slice(number, number + 1) for number, threshold in enumerate(IOU_THRESHOLDS.tolist())}
-    size = {name: number for number, name in enumerate(AREA_RANGES)}
-    return {
-        'AP': headline_ap[:, size['all']],
-        'AP50': ap[:, size['all'], at[.5]],
-        'AP75': ap[:, size['all'], at[.75]],
-        'AP_S': ap[:, size['small']],
-        'AP_M': ap[:, size['medium']],
-        'AP_L': ap[:, size['large']],
-    }
-
-
-def _statistics(precision: Mapping[str, Tensor], shared: Tensor) -> list[dict]:
-    """The means for each group, over all categories and over the shared ones."""
-    means = {name: _mean(values) for name, values in precision.items()}
-    means |= {f'{name}_shared': _mean(precision[name][:, :, shared]) for name in _SHARED}
-    return [dict(zip(means, row, strict=True)) for row in zip(*means.values(), strict=True)]
-
-
-def _mean(values: Tensor) -> list[float | None]:
-    """The mean of each group over what is defined in it; None where nothing is."""
-    return [None if math.isnan(mean) else mean for mean in torch.nanmean(values.flatten(1), 1).tolist()]
-
-
 def group_counts(targets: Targets, grouping: Grouping) -> tuple[list[dict], Tensor]:
-    """Counts of each group, and which categories it has.
+    """Count what each of B groups has, so that a reader can tell an effect of occlusion from one of mix.
 
     An area on a bound belongs to both of its ranges, as in COCO, so the three sizes may sum to more than the instances.
-
-    Args:
-        targets: The ground truth.
-        grouping: The B groups, on the same device.
 
     Returns:
         For each group images (for a group of instances: those with one of them), instances, categories, instances_small,
@@ -127,11 +66,11 @@ def group_counts(targets: Targets, grouping: Grouping) -> tuple[list[dict], Tens
 
 
 def count_images(members: Tensor, positives: Positives, column: int) -> int:
-    """Images of a group, or, where it is one of instances, those with an instance that counts.
+    """Count the images of a group, or, where it is one of instances, those with an instance that counts.
 
     Args:
         members: Images of the group, shape (I,) bool.
-        positives: The ground truths that count, on the same device.
+        positives: The ground truths that count.
         column: Column of the group's match bits; 0 for a group of images.
     """
     if column == 0:
@@ -139,24 +78,18 @@ def count_images(members: Tensor, positives: Positives, column: int) -> int:
     return len(torch.unique(positives.image[positives.counted[:, column] & members[positives.image]]))
 
 
-def shared_categories(present: Tensor) -> Tensor:
-    """Categories that every group with any ground truth has, shape (K,) bool, from (B, K); none where no group has any."""
-    filled = present.any(1)
-    return present[filled].all(0) & filled.any()
-
-
-def reported_iou_types(report: dict) -> list[str]:
-    """The IoU types that a report holds."""
+def reported_iou_types(report: Mapping) -> list[str]:
+    """Return the IoU types that a report holds."""
     return [iou_type for iou_type in IOU_TYPES if iou_type in report]
 
 
-def all_evaluations(report: dict) -> list[dict]:
-    """The report itself, then the further evaluations of the same pass."""
+def all_evaluations(report: Mapping) -> list[Mapping]:
+    """Return the report itself, then those of the extra evaluations of the same pass."""
     return [report, *report.get('further', [])]
 
 
-def describe_evaluation(report: dict) -> str:
-    """What was bucketed and by which definition, in a few words.
+def describe_evaluation(report: Mapping) -> str:
+    """Say in a few words what was bucketed and by which definition.
 
     Example:
         >>> describe_evaluation({'definition': 'covered', 'unit': 'instance', 'cumulative': True})
@@ -167,8 +100,80 @@ def describe_evaluation(report: dict) -> str:
     return ', '.join(filter(None, parts))
 
 
-def named_rows(report: dict, iou_type: str) -> Iterator[tuple[str, dict]]:
-    """The name and the row of all images, then of each bucket."""
+def named_rows(report: Mapping, iou_type: str) -> Iterator[tuple[str, dict]]:
+    """Yield the name and the row of all images, then of each bucket."""
     yield 'all images', report[iou_type]['all']
     for bucket in report[iou_type]['buckets']:
         yield bucket['name'].removeprefix('r='), bucket
+
+
+def report_rows(report: Mapping) -> list[dict]:
+    """Return a report as one flat table: a row for all images and for each bucket of every evaluation and IoU type.
+
+    The columns are the same in every row: what was evaluated, the counts, the statistics, those over shared categories, and
+    two columns ``<name>_ci_low`` and ``<name>_ci_high`` for each interval; None where the report has no such value.
+    """
+    counts = ('images', 'instances', 'categories')
+    mix = (*(f'instances_{size}' for size in list(AREA_RANGES)[1:]), 'instances_per_image')
+    shared = [statistic.shared_key for statistic in shared_statistics()]
+    rows = []
+    for evaluation in all_evaluations(report):
+        for iou_type in reported_iou_types(evaluation):
+            table = evaluation[iou_type]
+            for row in ({'name': 'all', **table['all']}, *table['buckets']):
+                flat = {'definition': evaluation['definition'], 'iou_type': iou_type}
+                flat |= {key: row.get(key) for key in ('name', 'lower', 'upper', *counts, *STATISTICS, *mix, *shared)}
+                for statistic in bootstrapped_statistics():
+                    low, high = row.get(statistic.ci_key) or (None, None)
+                    flat |= {f'{statistic.ci_key}_low': low, f'{statistic.ci_key}_high': high}
+                rows.append({**flat, 'unit': evaluation.get('unit', 'image'),
+                             'cumulative': int(evaluation.get('cumulative', False))})
+    return rows
+
+
+def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, whole: Mapping[str, dict[str, Tensor]],
+            records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int]) -> dict:
+    """Compute the report of one evaluation."""
+    (counts_all, ), _ = group_counts(targets, everything)
+    counts, present = group_counts(targets, grouping)
+    filled = present.any(1)
+    shared = present[filled].all(0) & filled.any()  # categories of every group that has any ground truth
+    report = {'definition': evaluation.name, 'unit': evaluation.unit, 'cumulative': evaluation.cumulative,
+              'intervals': None, 'shared_categories': int(shared.sum())}
+    for iou_type, table in records.items():
+        statistics_all, = _average(whole[iou_type], shared)
+        statistics = _average(_by_category(table, targets, grouping, proposal_nums), shared)
+        report[iou_type] = {
+            'all': {**counts_all, **statistics_all},
+            'buckets': [{**_edges(bucket), **count, **numbers}
+                        for bucket, count, numbers in zip(evaluation.buckets, counts, statistics, strict=True)],
+        }
+    return report
+
+
+def _edges(bucket: Bucket) -> dict:
+    return dict(name=bucket.name, lower=bucket.lower, upper=None if math.isinf(bucket.upper) else bucket.upper)
+
+
+def _by_category(records: Records, targets: Targets, grouping: Grouping, proposal_nums: Sequence[int]) -> dict[str, Tensor]:
+    """Compute every statistic before the mean over its thresholds and the categories, each (B, thresholds, K)."""
+    positives = targets.positives()
+
+    @functools.cache
+    def accumulated(limit: int, recall: bool) -> Tensor:
+        return accumulate(records, positives, grouping, targets.num_categories, limit, recall)
+
+    return {name: accumulated(statistic.limit(proposal_nums), statistic.recall)[:, statistic.area_index, statistic.thresholds]
+            for name, statistic in STATISTICS.items()}
+
+
+def _average(values: Mapping[str, Tensor], shared: Tensor) -> list[dict]:
+    """Return the statistics of each group, over all categories and over the shared ones."""
+    means = {name: _mean(value) for name, value in values.items()}
+    means |= {statistic.shared_key: _mean(values[statistic.name][:, :, shared]) for statistic in shared_statistics()}
+    return [dict(zip(means, row, strict=True)) for row in zip(*means.values(), strict=True)]
+
+
+def _mean(values: Tensor) -> list[float | None]:
+    """Return the mean of each group over what is defined in it; None where nothing is."""
+    return [None if math.isnan(mean) else mean for mean in torch.nanmean(values.flatten(1), 1).tolist()]

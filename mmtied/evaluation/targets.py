@@ -1,4 +1,9 @@
-"""Ground truth as tensors, sorted by image and category, ready to be matched on any device."""
+"""Ground truth as tensors, sorted by image and category, ready to be matched on any device.
+
+Which ground truths are ignored depends on the column (area range, or bucket and area range), but most columns ask the same of
+a *cell* (an image and a category): with one ground truth there are only two questions, is it ignored or not. So matching runs
+once for each distinct pattern of ignored ground truths in a cell, not once for each column.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,32 +14,25 @@ from torch import Tensor
 
 from .accumulate import Positives
 from .inputs.ground_truth import GroundTruth
-from .protocol import in_area_ranges
+from .protocol import AREA_RANGES
 
 
 class IgnorePatterns(NamedTuple):
-    """Distinct patterns by cell; G ground truths, C cells that have any, A columns, V copies of ground truths in all.
+    """Distinct ignore patterns by cell.
 
-    Each ground truth has one copy for every pattern of its cell, in the patterns' order.
-
-    Args:
-        cell: Place of each ground truth's cell among the C, shape (G,) int64.
-        counts: Patterns of each cell, shape (C,) int64.
-        of_column: Which of its cell's patterns a column has, shape (C, A) int64.
-        first_copy: Place of the first copy of each ground truth, shape (G,) int64.
-        ignored: Whether a copy is ignored, shape (V,) bool.
-        crowd: Whether a copy is a crowd, shape (V,) bool.
+    G ground truths stand in C cells, with A columns. Each ground truth has one copy for every pattern of its cell, in the
+    patterns' order; there are V copies in all.
     """
 
-    cell: Tensor
-    counts: Tensor
-    of_column: Tensor
-    first_copy: Tensor
-    ignored: Tensor
-    crowd: Tensor
+    cell: Tensor  # place of each ground truth's cell among the C, (G,) int64
+    counts: Tensor  # patterns of each cell, (C,) int64
+    of_column: Tensor  # which of its cell's patterns a column has, (C, A) int64
+    first_copy: Tensor  # place of the first copy of each ground truth, (G,) int64
+    ignored: Tensor  # whether a copy is ignored, (V,) bool
+    crowd: Tensor  # whether a copy is a crowd, (V,) bool
 
     def to(self, device: torch.device | str) -> 'IgnorePatterns':
-        """The same on another device."""
+        """Return the same on another device."""
         return IgnorePatterns(*(column.to(device) for column in self))
 
 
@@ -43,40 +41,30 @@ class Targets:
     """The annotations of the evaluated categories; G of them, K categories, A columns.
 
     Columns are the four area ranges, then the area ranges of each instance bucket.
-
-    Args:
-        num_categories: K.
-        annotation: Position of each target in the `GroundTruth`, shape (G,) int64, on the CPU.
-        starts: Where the targets of each image start, shape (I + 1,), a list.
-        cells: ``image * K + category``, sorted, shape (G,) int64. Within a cell targets keep the file's order.
-        boxes_xywh: Shape (G, 4) float64.
-        crowd: Shape (G,) bool.
-        ignored: Crowd, or area outside the range, or outside the instance bucket, shape (G, A) bool.
-        patterns: What of `ignored` differs within a cell.
     """
 
-    num_categories: int
-    annotation: np.ndarray
-    starts: list[int]
-    cells: Tensor
-    boxes_xywh: Tensor
-    crowd: Tensor
-    ignored: Tensor
-    patterns: IgnorePatterns
+    num_categories: int  # K
+    annotation: np.ndarray  # position of each target in the `GroundTruth`, (G,) int64, on the CPU
+    starts: list[int]  # where the targets of each image start, I + 1 numbers
+    cells: Tensor  # ``image * K + category``, sorted, (G,) int64. Within a cell targets keep the file's order
+    boxes_xywh: Tensor  # (G, 4) float64
+    crowd: Tensor  # (G,) bool
+    ignored: Tensor  # crowd, or area outside the range, or outside the instance bucket, (G, A) bool
+    patterns: IgnorePatterns  # what of `ignored` differs within a cell
 
     def to(self, device: torch.device | str) -> 'Targets':
-        """The same on another device."""
+        """Return the same on another device."""
         return Targets(self.num_categories, self.annotation, self.starts, self.cells.to(device), self.boxes_xywh.to(device),
                        self.crowd.to(device), self.ignored.to(device), self.patterns.to(device))
 
     def positives(self) -> Positives:
-        """The targets that count, by area range."""
+        """Return the targets that count, by column."""
         image = torch.div(self.cells, self.num_categories, rounding_mode='floor')
         return Positives(image, self.cells % self.num_categories, ~self.ignored)
 
 
 def make_targets(ground_truth: GroundTruth, categories: np.ndarray, outside: np.ndarray | None = None) -> Targets:
-    """The targets of some categories, on the CPU.
+    """Build the targets of some categories, on the CPU.
 
     Args:
         ground_truth: The annotations.
@@ -105,19 +93,21 @@ def make_targets(ground_truth: GroundTruth, categories: np.ndarray, outside: np.
 
 
 def category_lookup(ground_truth: GroundTruth, categories: np.ndarray) -> np.ndarray:
-    """For each category of the file its place in `categories`, -1 where it is not evaluated."""
+    """Return the place of each of the file's categories in `categories`, -1 where it is not evaluated."""
     lookup = np.full(len(ground_truth.category_ids), -1, dtype=np.int64)
     lookup[categories] = np.arange(len(categories))
     return lookup
 
 
-def find_patterns(cells: Tensor, ignored: Tensor, crowd: Tensor) -> IgnorePatterns:
-    """The distinct patterns of every cell.
+def in_area_ranges(area: Tensor) -> Tensor:
+    """Return which of `AREA_RANGES` each area belongs to, shape (N, 4) bool, from areas in pixels, shape (N,)."""
+    bounds = torch.tensor(list(AREA_RANGES.values()), dtype=torch.float64, device=area.device)
+    area = area.double()[:, None]
+    return (area >= bounds[:, 0]) & (area <= bounds[:, 1])
 
-    Args:
-        cells: Cell of each ground truth, sorted, shape (G,) int64.
-        ignored: Shape (G, A) bool.
-        crowd: Shape (G,) bool.
+
+def find_patterns(cells: Tensor, ignored: Tensor, crowd: Tensor) -> IgnorePatterns:
+    """Find the distinct ignore patterns of every cell, from the targets' `cells`, `ignored` and `crowd`.
 
     Example:
         >>> ignored = torch.tensor([[False, True, False], [False, True, True]])

@@ -1,4 +1,4 @@
-"""AP of a data set in which every image counts a whole number of times, for many such weightings at once.
+"""AP and recall of a data set in which every image counts a whole number of times, for many such weightings at once.
 
 Only true positives raise recall, and the best precision up to the next one is at the true positive itself. So for one IoU
 threshold it is enough to know, at each true positive, the weighted number of true positives and of detections up to there in
@@ -22,31 +22,150 @@ from .protocol import RECALL_POINTS
 
 #: True positives in a block.
 ROWS = 16
+_LAST_POINT = len(RECALL_POINTS) - 1
+#: Keeps the precision before any detection from being 0 / 0; it vanishes beside a count of 1.
+_TINY = 1e-30
+
+
+class _Sizes(NamedTuple):
+    """How much to do at once: blocks of a chunk, elements of a (blocks, weightings) array, fewest weightings."""
+
+    blocks: int
+    elements: int
+    weightings: int
+
+
+#: What suits the cache of a CPU core, and what keeps a GPU busy.
+_CPU, _GPU = _Sizes(512, 2**15, 64), _Sizes(2**20, 2**22, 64)
 
 
 class HitBlocks(NamedTuple):
-    """True positives of one threshold and some categories, in blocks of `ROWS`; N blocks.
+    """True positives of one threshold and some categories, in blocks of `ROWS`; N blocks."""
 
-    Args:
-        bag: Row of weights of each detection that counts, up to the last true positive of its category, int32.
-        ends: Where the bag of each true positive starts, and where the last one ends, shape (N * ROWS + 1,) int32.
-        hit: Row of weights of each true positive, the last row (of zeros) for padding, shape (N * ROWS,) int32.
-        category: Category of each block, ascending, shape (N,) int64.
-    """
-
-    bag: Tensor
-    ends: Tensor
-    hit: Tensor
-    category: Tensor
+    bag: Tensor  # row of weights of each detection that counts, up to the last true positive of its category, int32
+    ends: Tensor  # where the bag of each true positive starts, and where the last one ends, (N * ROWS + 1,) int32
+    hit: Tensor  # row of weights of each true positive, the last row (of zeros) for padding, (N * ROWS,) int32
+    category: Tensor  # category of each block, ascending, (N,) int64
 
 
 class UsedDetections(NamedTuple):
-    """Detections that are used: row of weights, category, and the bits of one area range, each of shape (D,)."""
+    """The detections of the weighted images: row of weights, category, and the bits of one column, each of shape (D,)."""
 
     row: Tensor
     category: Tensor
     matched: Tensor
     ignored: Tensor
+
+
+@torch.no_grad()
+def weighted_average_precision(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
+                               thresholds: Sequence[int], limit: int, column: int = 0) -> Tensor:
+    """Compute AP under every weighting, as COCOeval does for a data set that holds each image as often as its weight says.
+
+    Copies of an image stand side by side in the order of image ids. Detections of equal score in one image and category take
+    turns, as they do for COCOeval.
+
+    Args:
+        records: Sorted as `join_records` sorts.
+        positives: The ground truths that count.
+        images: Positions of the images, all different, shape (I,) int64.
+        weights: How often each image counts, shape (R, I), whole numbers from 0.
+        num_categories: K.
+        thresholds: Which bits of the records to evaluate; T of them.
+        limit: Detections used for each image and category.
+        column: Which column of the records.
+
+    Returns:
+        Mean precision over the recall points and over the categories with ground truth, shape (R, T) float64; NaN where
+        there is no ground truth.
+    """
+    with _operations_in_one_thread() as threads:
+        return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads)
+
+
+@torch.no_grad()
+def weighted_recall(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
+                    thresholds: Sequence[int], limit: int, column: int = 0) -> Tensor:
+    """Compute the recall of all detections under every weighting; arguments as for `weighted_average_precision`.
+
+    Returns:
+        Mean over the categories with ground truth, shape (R, T) float64; NaN where there is no ground truth.
+    """
+    table, _ = _used_detections(records, positives, images, limit, column)
+    rows = weights.to(table.row.device).T.double()
+    truths, starts = _truths(records, positives, images, num_categories, column)
+    totals = embedding_bag(truths, rows, starts, mode='sum', include_last_offset=True)
+    categories = torch.arange(num_categories + 1, device=rows.device)
+    found = []
+    for threshold in thresholds:
+        true = (table.matched & ~table.ignored & (1 << threshold)) != 0
+        starts = torch.searchsorted(table.category[true], categories)
+        hits = embedding_bag(table.row[true], rows, starts, mode='sum', include_last_offset=True)
+        found.append((hits / totals.clamp(min=1)).sum(0) / (totals > 0).sum(0))
+    return torch.stack(found, dim=1)
+
+
+def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
+                 thresholds: Sequence[int], limit: int, column: int, threads: int) -> Tensor:
+    table, score = _used_detections(records, positives, images, limit, column)
+    device = table.row.device
+    weights = weights.to(device)
+    copies = int(weights.max()) if weights.numel() else 0
+    num_used = len(table.row)
+    table, split = split_ties(table, score, len(images), copies)
+    zero_row = len(images) + copies * len(split)
+    sizes = _CPU if device.type == 'cpu' else _GPU
+    chunks = [(number, blocks) for number, threshold in enumerate(thresholds)
+              for blocks in make_blocks(table, 1 << threshold, num_categories, zero_row, sizes.blocks)]
+    truths, truth_starts = _truths(records, positives, images, num_categories, column)
+
+    # Counts are exact in single precision up to 2**24.
+    dtype = torch.float32 if max(copies, 1) * max(num_used, len(truths)) < 2**24 else torch.float64
+    result = torch.zeros(len(weights), len(thresholds), dtype=torch.float64, device=device)
+    largest = max([len(images) // 8, *(len(blocks.category) for _, blocks in chunks)])
+    num_weightings = max(sizes.elements // max(largest, 1), sizes.weightings)
+
+    def evaluate(part: Tensor) -> None:
+        image_rows = weights[part].T.to(dtype)
+        copy_rows = image_rows[split, None] > torch.arange(copies, device=device)[:, None]
+        rows = torch.cat([image_rows, copy_rows.flatten(0, 1).to(dtype), image_rows.new_zeros(1, len(part))])
+        totals = embedding_bag(truths, rows, truth_starts, mode='sum', include_last_offset=True).double()
+        present = (totals > 0).sum(0)
+        totals.clamp_(min=1)
+        for number, blocks in chunks:
+            result[part, number] += _sum_of_ap(blocks, rows, totals)
+        result[part] /= present[:, None]
+
+    _for_each(evaluate, torch.arange(len(weights), device=device).split(num_weightings), threads)
+    return result
+
+
+def _used_detections(records: Records, positives: Positives, images: Tensor, limit: int,
+                     column: int) -> tuple[UsedDetections, Tensor]:
+    """Return the detections of the images within the limit, and their scores."""
+    row = _row_of_image(records, positives, images)[records.image]
+    kept = ((row >= 0) & (records.rank < limit)).nonzero()[:, 0]
+    used = UsedDetections(row[kept], records.category[kept], records.matched[kept, column], records.ignored[kept, column])
+    return used, records.score[kept]
+
+
+def _truths(records: Records, positives: Positives, images: Tensor, num_categories: int, column: int) -> tuple[Tensor, Tensor]:
+    """Return the row of weights of each ground truth, sorted by category, and where each category starts, (K + 1,)."""
+    row = _row_of_image(records, positives, images)[positives.image]
+    counted = (positives.counted[:, column] & (row >= 0)).nonzero()[:, 0]
+    counted = counted[torch.argsort(positives.category[counted], stable=True)]
+    categories = torch.arange(num_categories + 1, device=row.device)
+    return row[counted], torch.searchsorted(positives.category[counted], categories)
+
+
+def _row_of_image(records: Records, positives: Positives, images: Tensor) -> Tensor:
+    """Return the row of each image's weights, by its position; -1 for an image that has none."""
+    device = records.image.device
+    images = images.to(device)
+    last = max([int(column.max()) for column in (images, records.image, positives.image) if len(column)], default=0)
+    row = torch.full((last + 1,), -1, dtype=torch.int64, device=device)
+    row[images] = torch.arange(len(images), device=device)
+    return row
 
 
 def split_ties(table: UsedDetections, score: Tensor, num_images: int, copies: int) -> tuple[UsedDetections, Tensor]:
@@ -78,8 +197,8 @@ def split_ties(table: UsedDetections, score: Tensor, num_images: int, copies: in
     return UsedDetections(row[source] + copy, table.category[source], table.matched[source], table.ignored[source]), split
 
 
-def make_plans(table: UsedDetections, bit: int, num_categories: int, zero_row: int, most_blocks: int) -> Iterator[HitBlocks]:
-    """Put the true positives of one threshold into blocks, and whole categories into plans of about `most_blocks`."""
+def make_blocks(table: UsedDetections, bit: int, num_categories: int, zero_row: int, most_blocks: int) -> Iterator[HitBlocks]:
+    """Put the true positives of one threshold into blocks, and yield whole categories, about `most_blocks` at a time."""
     counts = (table.ignored & bit) == 0
     row, category, true = table.row[counts], table.category[counts], (table.matched[counts] & bit) != 0
     device = row.device
@@ -105,98 +224,67 @@ def make_plans(table: UsedDetections, bit: int, num_categories: int, zero_row: i
         if begin < end:
             own = ends[begin * ROWS:end * ROWS + 1]
             yield HitBlocks(row[own[0]:own[-1]].int(), (own - own[0]).int(), hit_row[begin * ROWS:end * ROWS].int(),
-                        category[begin:end])
+                            category[begin:end])
 
 
-_LAST_POINT = len(RECALL_POINTS) - 1
-#: Keeps the precision before any detection from being 0 / 0; it vanishes beside a count of 1.
-_TINY = 1e-30
-
-
-class _Sizes(NamedTuple):
-    """How much to do at once: blocks in a plan, elements of a (blocks, weightings) array, fewest weightings."""
-
-    blocks: int
-    elements: int
-    weightings: int
-
-
-#: What suits the cache of a CPU core, and what keeps a GPU busy.
-_CPU, _GPU = _Sizes(512, 2**15, 64), _Sizes(2**20, 2**22, 64)
-
-
-@torch.no_grad()
-def weighted_average_precision(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
-                               thresholds: Sequence[int], limit: int, column: int = 0) -> Tensor:
-    """AP under every weighting of some images, as COCOeval's of a data set that holds each image as often as its weight says.
-
-    Copies of an image stand side by side in the order of image ids. Detections of equal score in one image and category take
-    turns, as they do for COCOeval.
+def _sum_of_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor) -> Tensor:
+    """Sum AP over categories, shape (R,) float64.
 
     Args:
-        records: Sorted as `join_records` sorts.
-        positives: The ground truths that count.
-        images: Positions of the images, all different, shape (I,) int64.
-        weights: How often each image counts, shape (R, I), whole numbers from 0.
-        num_categories: K.
-        thresholds: Which bits of the records to evaluate; T of them.
-        limit: Detections used for each image and category.
-        column: Which area range of the records.
-
-    Returns:
-        Mean precision over the recall points and over the categories with ground truth, shape (R, T) float64; NaN where
-        there is no ground truth.
+        blocks: The true positives.
+        rows: Weights, shape (rows, R).
+        totals: Weighted ground truths of each category, at least 1, shape (K, R) float64.
     """
-    with _operations_in_one_thread() as threads:
-        return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads)
+    shape = (len(blocks.category), ROWS, rows.shape[1])
+    hits = rows.index_select(0, blocks.hit).view(shape)
+    detections = embedding_bag(blocks.bag, rows, blocks.ends, mode='sum', include_last_offset=True).view(shape)
+    true_count = _scan_earlier_blocks(hits.sum(1), blocks.category, torch.add)
+    count = _scan_earlier_blocks(detections.sum(1), blocks.category, torch.add).clamp_(min=_TINY)
+    totals = totals[blocks.category]
+    is_first = blocks.category.diff(prepend=blocks.category.new_full((1,), -1)) != 0
+    reached = _points_reached(true_count.double() / totals).masked_fill_(is_first[:, None], 0)
+
+    precision, gained = totals.new_empty(2, ROWS, *totals.shape)  # `gained`: recall points reached here first
+    exact_true, exact_count = torch.empty_like(totals), torch.empty_like(totals)
+    for row in range(ROWS):
+        exact_true.copy_(true_count.add_(hits[:, row]))
+        exact_count.copy_(count.add_(detections[:, row]))
+        torch.div(exact_true, exact_count, out=precision[row])
+        now_reached = _points_reached(exact_true.div_(totals))
+        torch.sub(now_reached, reached, out=gained[row])
+        reached = now_reached
+
+    best = _scan_earlier_blocks(precision.amax(0).flip(0), blocks.category.flip(0), torch.maximum).flip(0)
+    total = torch.zeros_like(best)
+    for row in reversed(range(ROWS)):
+        torch.maximum(best, precision[row], out=best)
+        total.addcmul_(best, gained[row])
+    return total.sum(0) / len(RECALL_POINTS)
 
 
-def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
-                 thresholds: Sequence[int], limit: int, column: int, threads: int) -> Tensor:
-    device = records.image.device
-    images, weights = images.to(device), weights.to(device)
-    last_image = max([int(ids.max()) for ids in (images, records.image, positives.image) if len(ids)], default=0)
-    row_of_image = torch.full((last_image + 1,), -1, dtype=torch.int64, device=device)
-    row_of_image[images] = torch.arange(len(images), device=device)
+def _points_reached(recall: Tensor) -> Tensor:
+    """Count the `RECALL_POINTS` that are at most the recall, float64, compared as COCOeval compares."""
+    point = (recall * _LAST_POINT).add_(1e-6).floor_()  # the last point that may be reached: only rounding decides
+    return (point * (1 / _LAST_POINT)).le_(recall).add_(point)
 
-    copies = int(weights.max()) if weights.numel() else 0
-    kept = ((row_of_image[records.image] >= 0) & (records.rank < limit)).nonzero()[:, 0]
-    table = UsedDetections(row_of_image[records.image[kept]], records.category[kept], records.matched[kept, column],
-                        records.ignored[kept, column])
-    table, split = split_ties(table, records.score[kept], len(images), copies)
-    zero_row = len(images) + copies * len(split)
-    sizes = _CPU if device.type == 'cpu' else _GPU
-    plans = [(number, plan) for number, threshold in enumerate(thresholds)
-             for plan in make_plans(table, 1 << threshold, num_categories, zero_row, sizes.blocks)]
 
-    counted = (positives.counted[:, column] & (row_of_image[positives.image] >= 0)).nonzero()[:, 0]
-    counted = counted[torch.argsort(positives.category[counted], stable=True)]
-    truths = row_of_image[positives.image[counted]]
-    truth_starts = torch.searchsorted(positives.category[counted], torch.arange(num_categories + 1, device=device))
+def _scan_earlier_blocks(values: Tensor, category: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Combine, for each block, the values (N, R), at least 0, of all earlier blocks of its category; 0 for the first."""
+    def earlier(array: Tensor, step: int) -> Tensor:
+        moved = torch.zeros_like(array)
+        same = (category[step:] == category[:-step])[:, None]
+        torch.mul(array[:-step], same, out=moved[step:])
+        return moved
 
-    # Counts are exact in single precision up to 2**24.
-    dtype = torch.float32 if max(copies, 1) * max(len(kept), len(truths)) < 2**24 else torch.float64
-    result = torch.zeros(len(weights), len(thresholds), dtype=torch.float64, device=device)
-    largest = max([len(images) // 8, *(len(plan.category) for _, plan in plans)])
-    chunk = max(sizes.elements // max(largest, 1), sizes.weightings)
-
-    def evaluate(part: Tensor) -> None:
-        image_rows = weights[part].T.to(dtype)
-        copy_rows = image_rows[split, None] > torch.arange(copies, device=device)[:, None]
-        rows = torch.cat([image_rows, copy_rows.flatten(0, 1).to(dtype), image_rows.new_zeros(1, len(part))])
-        totals = embedding_bag(truths, rows, truth_starts, mode='sum', include_last_offset=True).double()
-        present = (totals > 0).sum(0)
-        totals.clamp_(min=1)
-        for number, plan in plans:
-            result[part, number] += _sum_of_ap(plan, rows, totals)
-        result[part] /= present[:, None]
-
-    _for_each(evaluate, torch.arange(len(weights), device=device).split(chunk), threads)
-    return result
+    values, step = earlier(values, 1), 1
+    longest = int(torch.bincount(category).max())
+    while step < longest - 1:
+        values, step = combine(values, earlier(values, step)), 2 * step
+    return values
 
 
 def _for_each(work: Callable[[Tensor], None], parts: Sequence[Tensor], threads: int) -> None:
-    """Do every part; on CPU in that many threads."""
+    """Do every part; on the CPU in that many threads."""
     if threads == 1 or len(parts) < 2 or parts[0].is_cuda:
         for part in parts:
             work(part)
@@ -217,68 +305,3 @@ def _operations_in_one_thread() -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(threads)
-
-
-def _sum_of_ap(plan: HitBlocks, rows: Tensor, totals: Tensor) -> Tensor:
-    """The sum over categories of AP.
-
-    Args:
-        plan: The true positives.
-        rows: Weights, shape (rows, R).
-        totals: Weighted ground truths of each category, at least 1, shape (K, R) float64.
-
-    Returns:
-        Shape (R,) float64.
-    """
-    shape = (len(plan.category), ROWS, rows.shape[1])
-    hits = rows.index_select(0, plan.hit).view(shape)
-    detections = embedding_bag(plan.bag, rows, plan.ends, mode='sum', include_last_offset=True).view(shape)
-    true_count = _scan_earlier_blocks(hits.sum(1), plan.category, torch.add)
-    count = _scan_earlier_blocks(detections.sum(1), plan.category, torch.add).clamp_(min=_TINY)
-    totals = totals[plan.category]
-    is_first = plan.category.diff(prepend=plan.category.new_full((1,), -1)) != 0
-    reached = _points_reached(true_count.double() / totals).masked_fill_(is_first[:, None], 0)
-
-    precision, gained = totals.new_empty(2, ROWS, *totals.shape)  # `gained`: recall points reached here first
-    exact_true, exact_count = torch.empty_like(totals), torch.empty_like(totals)
-    for row in range(ROWS):
-        exact_true.copy_(true_count.add_(hits[:, row]))
-        exact_count.copy_(count.add_(detections[:, row]))
-        torch.div(exact_true, exact_count, out=precision[row])
-        now_reached = _points_reached(exact_true.div_(totals))
-        torch.sub(now_reached, reached, out=gained[row])
-        reached = now_reached
-
-    best = _scan_earlier_blocks(precision.amax(0).flip(0), plan.category.flip(0), torch.maximum).flip(0)
-    total = torch.zeros_like(best)
-    for row in reversed(range(ROWS)):
-        torch.maximum(best, precision[row], out=best)
-        total.addcmul_(best, gained[row])
-    return total.sum(0) / len(RECALL_POINTS)
-
-
-def _points_reached(recall: Tensor) -> Tensor:
-    """How many of `RECALL_POINTS` are at most the recall, float64; compared as COCOeval compares."""
-    point = (recall * _LAST_POINT).add_(1e-6).floor_()  # the last point that may be reached: only rounding decides
-    return (point * (1 / _LAST_POINT)).le_(recall).add_(point)
-
-
-def _scan_earlier_blocks(values: Tensor, category: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """For each block, all earlier blocks of its category combined; 0 for the first.
-
-    Args:
-        values: At least 0, shape (N, R).
-        category: Blocks of one category stand together, shape (N,).
-        combine: `torch.add` or `torch.maximum`.
-    """
-    def earlier(array: Tensor, step: int) -> Tensor:
-        moved = torch.zeros_like(array)
-        same = (category[step:] == category[:-step])[:, None]
-        torch.mul(array[:-step], same, out=moved[step:])
-        return moved
-
-    values, step = earlier(values, 1), 1
-    longest = int(torch.bincount(category).max())
-    while step < longest - 1:
-        values, step = combine(values, earlier(values, step)), 2 * step
-    return values

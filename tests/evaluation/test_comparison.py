@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmtied.evaluation.comparison import compare_runs
-from mmtied.evaluation.intervals import Bootstrap, bootstrap_ap, image_weights
+from mmtied.evaluation.intervals import Bootstrap, bootstrap_statistics, image_weights
 from tests.helpers.runs import small_run
 from tests.helpers.simulated import many
 
@@ -44,7 +44,7 @@ def test_differences_are_paired_draw_by_draw():
         if not len(images):
             continue
         weights = image_weights(len(images), 60, seed=3)
-        one, two = (np.array([bootstrap_ap(run.records['bbox'], run.positives, images, draw[None], 3)[0, 1].item()
+        one, two = (np.array([bootstrap_statistics(run.records['bbox'], run.positives, images, draw[None], 3)[0, 1].item()
                               for draw in weights]) for run in (bad, good))
         found = row['AP50']['differences'][0]
         np.testing.assert_allclose([found['low'], found['high']], np.quantile(two - one, [.05, .95]), rtol=0, atol=1e-12)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation.masks import count_all, crop_mask, dense_mask_iou
+from mmtied.evaluation.masks import Crop, count_all, dense_mask_iou
 
 
 def blobs(rng, count, height=20, width=24):
@@ -28,7 +28,7 @@ def test_areas_and_iou_are_those_of_pycocotools(seed, num_masks, num_targets):
     masks, targets = blobs(rng, num_masks), blobs(rng, num_targets)
     labels, target_labels = rng.integers(0, 2, num_masks), rng.integers(0, 2, num_targets)
     crowd = rng.random(num_targets) < .4
-    crops, tensor = [crop_mask(rle) for rle in encode(targets)], torch.from_numpy(masks).bool()
+    crops, tensor = [Crop.of(rle) for rle in encode(targets)], torch.from_numpy(masks).bool()
     area, iou = dense_mask_iou(tensor, torch.from_numpy(labels), crops, target_labels.tolist(), crowd.tolist(), .5)
     assert area.tolist() == masks.sum((1, 2)).tolist()
     assert iou.shape == (num_masks, num_targets)
@@ -44,6 +44,6 @@ def test_areas_and_iou_are_those_of_pycocotools(seed, num_masks, num_targets):
 def test_counts_of_all_pairs_are_those_of_the_pixels(seed, num_masks, num_targets):
     rng = np.random.default_rng(seed)
     masks, targets = blobs(rng, num_masks), blobs(rng, num_targets)
-    area, shared = count_all(torch.from_numpy(masks).bool(), [crop_mask(rle) for rle in encode(targets)])
+    area, shared = count_all(torch.from_numpy(masks).bool(), [Crop.of(rle) for rle in encode(targets)])
     assert area.tolist() == masks.sum((1, 2)).tolist()
     np.testing.assert_array_equal(shared, np.einsum('nhw,ghw->ng', masks.astype(int), targets.astype(int)))

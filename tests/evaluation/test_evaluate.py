@@ -8,8 +8,7 @@ from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.occlusion import image_ratios
-from mmtied.evaluation.pipeline import evaluate_coco
-from tests.helpers.coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, restrict, statistics
+from tests.helpers.coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, report_of, restrict, statistics
 from tests.helpers.data import COCO128, VAL2017, data_path
 from tests.helpers.simulated import simulated
 
@@ -18,7 +17,7 @@ slow_cases = settings(deadline=None, max_examples=120, suppress_health_check=lis
 
 def evaluate(data, results, iou_type, **options):
     ground_truth = read_ground_truth(data)
-    return evaluate_coco(ground_truth, {iou_type: make_detections(results, ground_truth, iou_type)}, **options)
+    return report_of(ground_truth, {iou_type: make_detections(results, ground_truth, iou_type)}, **options)
 
 
 def check_against_pycocotools(data, results, iou_type, edges, proposal_nums=(1, 10, 100)):
@@ -120,10 +119,10 @@ def test_report_has_the_documented_schema():
     (dict(proposal_nums=(0, 10)), 'positive integers'),
     (dict(category_ids=[3, 4]), 'category id 4 is not in'),
     (dict(unit='object'), "unknown unit 'object' of buckets; known: image, instance"),
-    (dict(further=[dict(edge=(0, 1))]), 'further: a list of dicts with options among definition, edges'),
-    (dict(further=[dict(unit='box')]), "unknown unit 'box'"),
-    (dict(further=dict(unit='instance')), 'further: a list of dicts is needed'),
-    (dict(further=None), 'further: a list of dicts is needed'),
+    (dict(extra_evaluations=[dict(edge=(0, 1))]), 'extra_evaluations: a list of dicts with options among definition, edges'),
+    (dict(extra_evaluations=[dict(unit='box')]), "unknown unit 'box'"),
+    (dict(extra_evaluations=dict(unit='instance')), 'extra_evaluations: a list of dicts is needed'),
+    (dict(extra_evaluations=None), 'extra_evaluations: a list of dicts is needed'),
     (dict(edges=(0, 2)), "r by the definition 'covered' is at most 1, got an edge of 2.0; let the edges end at 1"),
     (dict(edges=(0, 1, 2), definition='union', cumulative=True), "r by the definition 'union' is at most 1"),
     (dict(proposal_nums=100), 'positive integers such as .* are needed, got 100'),

@@ -12,8 +12,7 @@ from mmtied.evaluation.buckets import Evaluation, make_plan
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.occlusion import image_ratios, instance_ratios
-from mmtied.evaluation.pipeline import evaluate_coco
-from tests.helpers.coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, statistics
+from tests.helpers.coco_oracle import assert_same, cases, coco_evaluation, coco_statistics, report_of, statistics
 from tests.helpers.data import COCO128, data_path
 from tests.helpers.simulated import simulated
 
@@ -27,7 +26,7 @@ CUMULATIVE = [lambda r: r >= 0, lambda r: r >= .3, lambda r: r >= .6]
 
 def evaluate(data, results, iou_type, **options):
     ground_truth = read_ground_truth(data)
-    return evaluate_coco(ground_truth, {iou_type: make_detections(results, ground_truth, iou_type)}, **options)
+    return report_of(ground_truth, {iou_type: make_detections(results, ground_truth, iou_type)}, **options)
 
 
 def ignoring(data, ratios, inside):
@@ -97,7 +96,7 @@ def test_cumulative_buckets_equal_pycocotools(case, proposal_nums):
 def test_several_evaluations_in_one_pass_equal_each_alone(case):
     options = [dict(edges=EDGES), dict(unit='instance', edges=(0, .5, 1)), dict(cumulative=True, definition='pairwise'),
                dict(unit='instance', cumulative=True, same_category=True, edges=EDGES)]
-    together = evaluate(*case, 'bbox', **options[0], further=options[1:])
+    together = evaluate(*case, 'bbox', **options[0], extra_evaluations=options[1:])
     alone = [evaluate(*case, 'bbox', **each) for each in options]
     assert [{**together, 'further': []}, *({**report, 'further': []} for report in together['further'])] == alone
 

@@ -96,7 +96,8 @@ def test_it_adds_the_metric_beside_coco_metric_and_writes_its_files(tmp_path, an
 
 def test_further_evaluations_and_units_reach_the_metric_and_the_report(tmp_path, ann_file):
     runner = make_runner(tmp_path, ann_file, dict(type='CocoMetric', ann_file=ann_file),
-                         hook=dict(unit='instance', edges=(0, .5, 1), further=[dict(cumulative=True, edges=(0, .5, 1))]))
+                         hook=dict(unit='instance', edges=(0, .5, 1),
+                                   extra_evaluations=[dict(cumulative=True, edges=(0, .5, 1))]))
     values = runner.val()
     report = read_report(tmp_path / 'work/occlusion/report.json')
     assert [bucket['instances'] for bucket in report['bbox']['buckets']] == [1, 0, 2]

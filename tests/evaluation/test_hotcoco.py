@@ -11,8 +11,7 @@ from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.occlusion import image_ratios
-from mmtied.evaluation.pipeline import evaluate_coco
-from tests.helpers.coco_oracle import STATISTICS, cases
+from tests.helpers.coco_oracle import STATISTICS, cases, report_of
 
 EDGES = (0, .3, .6, 1)
 
@@ -32,7 +31,7 @@ def hotcoco_statistics(data, results, iou_type, image_ids):
 def test_every_bucket_and_the_whole_set_equal_hotcoco(iou_type, data):
     annotations, results = data.draw(cases(iou_type))
     truth = read_ground_truth(annotations)
-    report = evaluate_coco(truth, {iou_type: make_detections(results, truth, iou_type)}, edges=EDGES)[iou_type]
+    report = report_of(truth, {iou_type: make_detections(results, truth, iou_type)}, edges=EDGES)[iou_type]
     of_image = assign_buckets(image_ratios(truth), make_buckets(EDGES))
     rows = [(report['all'], truth.image_ids), *((row, truth.image_ids[of_image == number])
                                                 for number, row in enumerate(report['buckets']))]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmtied.evaluation.intervals import Bootstrap, add_intervals, bootstrap_ap, image_weights, replicates
+from mmtied.evaluation.intervals import Bootstrap, add_intervals, bootstrap_statistics, image_weights, replicates
 from tests.helpers.runs import small_run
 
 
@@ -41,7 +41,7 @@ def test_intervals_are_those_of_a_plain_loop_over_the_bucket():
         if not len(images):
             continue
         weights = image_weights(len(images), 40, seed=7)
-        values = [bootstrap_ap(run.records['bbox'], run.positives, images, one[None], 3)[0] for one in weights]
+        values = [bootstrap_statistics(run.records['bbox'], run.positives, images, one[None], 3)[0] for one in weights]
         expected = np.quantile(torch.stack(values).numpy(), [.1, .9], axis=0).T
         np.testing.assert_allclose([row['AP_ci'], row['AP50_ci'], row['AP75_ci']], expected, rtol=0, atol=1e-12)
 
@@ -70,7 +70,7 @@ def test_overlapping_groups_and_groups_with_columns_of_their_own():
     values = replicates(table, run.positives, apart, 3, Bootstrap(6))
     for number, column in enumerate((1, 2)):
         weights = torch.cat([torch.ones(1, 16, dtype=torch.int16), image_weights(16, 6, seed=0)])
-        expected = bootstrap_ap(table, run.positives, torch.arange(16), weights, 3, column)
+        expected = bootstrap_statistics(table, run.positives, torch.arange(16), weights, 3, column)
         assert torch.equal(values[:, number].nan_to_num(-1), expected.nan_to_num(-1))
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation.matching import Pairs, box_iou, cell_pairs, empty_pairs, match, rank_detections
+from mmtied.evaluation.matching import Pairs, box_iou, cell_pairs, match, rank_detections
 from mmtied.evaluation.targets import find_patterns
 
 HALF = torch.tensor([.5], dtype=torch.float64)
@@ -56,7 +56,7 @@ def test_bits_are_thresholds_and_equality_reaches_one():
 
 
 def test_an_unmatched_detection_outside_the_area_range_is_ignored():
-    found = match(empty_pairs(torch.device('cpu')), torch.zeros(1, dtype=torch.int64), torch.tensor([[True, False]]),
+    found = match(Pairs.concatenate([], torch.device('cpu')), torch.zeros(1, dtype=torch.int64), torch.tensor([[True, False]]),
                   one_cell(torch.zeros(0, 2, dtype=torch.bool), torch.zeros(0, dtype=torch.bool)), HALF)
     assert found.ignored.tolist() == [[1, 0]]
 

@@ -13,8 +13,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 from mmengine.structures import InstanceData
 
-from mmtied.evaluation import masks as mask_module
 from mmtied.evaluation.buckets import assign_buckets
+from mmtied.evaluation.masks import Crop
 from mmtied.evaluation.metric import OcclusionCocoMetric
 from mmtied.evaluation.stream import MatchedImages
 from tests.helpers.coco_oracle import assert_same, coco_statistics
@@ -121,7 +121,7 @@ def test_run_length_codes_and_arrays_give_the_numbers_of_tensors(ann_file):
     (dict(definition='some'), 'unknown occlusion definition'),
     (dict(edges=(1, 0)), 'strictly increasing'),
     (dict(unit='box'), "unknown unit 'box'"),
-    (dict(further=[dict(edges=(1, 0))]), 'strictly increasing'),
+    (dict(extra_evaluations=[dict(edges=(1, 0))]), 'strictly increasing'),
     (dict(format_only=True), 'keep a CocoMetric'),
     (dict(outfile_prefix='a/b'), 'keep a CocoMetric'),
 ])
@@ -166,7 +166,7 @@ def test_batches_of_any_size_give_the_same_numbers(ann_file, monkeypatch):
     values = []
     for batch in (1, 3, 100):
         monkeypatch.setattr('mmtied.evaluation.metric.BATCH', batch)
-        metric = OcclusionCocoMetric(ann_file, ['bbox', 'segm'], further=[dict(unit='instance')])
+        metric = OcclusionCocoMetric(ann_file, ['bbox', 'segm'], extra_evaluations=[dict(unit='instance')])
         values.append(run(metric, samples))
     assert values[0] == values[1] == values[2]
 
@@ -205,14 +205,14 @@ def test_a_second_epoch_repeats_the_first_without_decoding(ann_file, monkeypatch
     samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(3))
     metric = OcclusionCocoMetric(ann_file, 'segm')
     first = run(metric, samples)
-    monkeypatch.delattr(mask_module, 'crop_mask')
+    monkeypatch.delattr(Crop, 'of')
     assert run(metric, samples) == first
 
 
 def test_further_evaluations_have_scalars_of_their_own(ann_file):
     samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(0), with_masks=False)
     further = [dict(unit='instance', edges=(0, 1)), dict(cumulative=True, edges=(0, .4, 1)), dict(edges=(0, .4, 1))]
-    metric = OcclusionCocoMetric(ann_file, further=further)
+    metric = OcclusionCocoMetric(ann_file, extra_evaluations=further)
     values = run(metric, samples)
     keys = ['covered_instance_bbox_mAP_r0-1', 'covered_cumulative_bbox_mAP_75_r0.4-up', 'covered_2_bbox_mAP_r0.4-1']
     by_instance, cumulative, other = (report['bbox']['buckets'] for report in metric.report['further'])

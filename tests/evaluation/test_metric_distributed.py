@@ -52,7 +52,7 @@ def join_group(rank, world_size, folder):
 
 def make_metric(folder):
     metric = OcclusionCocoMetric(f'{folder}/instances.json', metric=['bbox', 'segm'], edges=(0, .3, .6, 1),
-                                 further=[dict(unit='instance', edges=(0, .5, 1))])
+                                 extra_evaluations=[dict(unit='instance', edges=(0, .5, 1))])
     metric.dataset_meta = dict(classes=('thing',))
     return metric
 

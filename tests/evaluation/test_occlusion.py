@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import DEFINITIONS, image_ratios, instance_cover, instance_ratios_of, occlusion_ratio
+from mmtied.evaluation.occlusion import OCCLUSION_RATIOS, image_ratios, instance_ratios_of, occlusion_ratio
 from tests.helpers.data import VAL2017, data_path
 
 HEIGHT, WIDTH = 12, 15
@@ -40,7 +40,7 @@ def counted(definition, masks, occluders):
 
 
 @settings(max_examples=150, deadline=None)
-@given(whole_boxes, st.sampled_from(DEFINITIONS), st.integers(0, 2**16))
+@given(whole_boxes, st.sampled_from(list(OCCLUSION_RATIOS)), st.integers(0, 2**16))
 def test_ratio_is_what_counting_pixels_gives(boxes, definition, seed):
     pixels = drawn(boxes)
     masks = pixels & (np.random.default_rng(seed).random(pixels.shape) < .6)
@@ -68,11 +68,11 @@ def test_instance_cover_is_the_share_of_each_box(boxes):
     pixels = drawn(boxes)
     expected = [(mask & (np.delete(pixels, i, axis=0).any(0))).sum() / mask.sum() if mask.any() else np.nan
                 for i, mask in enumerate(pixels)]
-    np.testing.assert_allclose(instance_cover(np.array(boxes, dtype=float).reshape(-1, 4), (HEIGHT, WIDTH)), expected)
+    np.testing.assert_allclose(instance_ratios_of(np.array(boxes, dtype=float).reshape(-1, 4), (HEIGHT, WIDTH)), expected)
 
 
 @settings(max_examples=150, deadline=None)
-@given(whole_boxes, st.sampled_from(DEFINITIONS), st.integers(0, 2**16), st.booleans())
+@given(whole_boxes, st.sampled_from(list(OCCLUSION_RATIOS)), st.integers(0, 2**16), st.booleans())
 def test_instance_ratio_is_what_counting_its_pixels_gives(boxes, definition, seed, same_category):
     rng = np.random.default_rng(seed)
     pixels = drawn(boxes)

@@ -5,9 +5,9 @@ import pytest
 from pycocotools import mask as mask_api
 
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import DEFINITIONS, image_ratios, instance_ratios, needs_masks
+from mmtied.evaluation.occlusion import OCCLUSION_RATIOS, image_ratios, instance_ratios
 
-MASKED = [definition for definition in DEFINITIONS if needs_masks(definition)]
+MASKED = [name for name, ratio in OCCLUSION_RATIOS.items() if ratio.needs_masks]
 
 
 def truth(counts, **changes):

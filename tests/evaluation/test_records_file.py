@@ -12,7 +12,7 @@ from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.intervals import Bootstrap, replicates
 from mmtied.evaluation.pipeline import evaluate_detections
-from mmtied.evaluation.records import FILE_NAME, make_run, mask_fingerprint, read_records, write_records
+from mmtied.evaluation.records import FILE_NAME, mask_fingerprint, read_records, write_records
 from tests.helpers.runs import small_run
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_used_masks_has_their_fingerprint(iou_type, definition, used)
     ground_truth = annotated(square(0, 0, 9), square(5, 5, 9))
     result = dict(image_id=1, category_id=1, score=.5, bbox=[0, 0, 9, 9], segmentation=dict(ground_truth.rle(0)))
     detections = {iou_type: make_detections([result], ground_truth, iou_type)}
-    run = make_run(evaluate_detections(ground_truth, detections, [Evaluation(definition)]))
+    run = evaluate_detections(ground_truth, detections, [Evaluation(definition)]).saved_run()
     assert run.mask_fingerprint == (mask_fingerprint(ground_truth) if used else '')
 
 

@@ -9,44 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmtied.evaluation import weighted_ap
-from mmtied.evaluation.accumulate import average_precision, join_records
-from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.intervals import BOOTSTRAPPED, bootstrap_ap, image_weights
-from mmtied.evaluation.pipeline import match_detections
-from mmtied.evaluation.protocol import RECALL_POINTS, limits
-from mmtied.evaluation.targets import make_targets
-from tests.helpers.coco_oracle import cases, coco_statistics
+from mmtied.evaluation.accumulate import accumulate
+from mmtied.evaluation.buckets import whole_set
+from mmtied.evaluation.intervals import bootstrap_statistics, image_weights
+from mmtied.evaluation.protocol import RECALL_POINTS, bootstrapped_statistics
+from tests.helpers.coco_oracle import cases, coco_statistics, copied, match_all
 from tests.helpers.data import COCO128, data_path
 from tests.helpers.simulated import many, simulated
 
 few_cases = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
-
-
-def match_all(data, results, iou_type, proposal_nums=(1, 10, 100)):
-    """Records, ground truth that counts, and how many categories there are."""
-    ground_truth = read_ground_truth(data)
-    categories = ground_truth.select_categories()
-    targets = make_targets(ground_truth, categories)
-    detections = make_detections(results, ground_truth, iou_type)
-    records = match_detections(detections, ground_truth, targets, categories, limits(proposal_nums)[1])
-    return join_records([records]), targets.positives(), len(categories)
-
-
-def copied(data, results, image_ids, weights):
-    """The data set with each of the images as often as its weight says, copies side by side, ids anew."""
-    new = dict(data, images=[], annotations=[])
-    new_results = []
-    by_id = {image['id']: image for image in data['images']}
-    for image_id, weight in zip(image_ids, weights, strict=True):
-        for _ in range(int(weight)):
-            number = len(new['images']) + 1
-            new['images'].append({**by_id[image_id], 'id': number})
-            for entry in data['annotations']:
-                if entry['image_id'] == image_id:
-                    new['annotations'].append({**entry, 'image_id': number, 'id': len(new['annotations']) + 1})
-            new_results += [{**entry, 'image_id': number} for entry in results if entry['image_id'] == image_id]
-    return new, new_results
 
 
 def check_replicates(data, results, iou_type, image_ids, num_replicates, seed, proposal_nums=(1, 10, 100)):
@@ -54,14 +25,14 @@ def check_replicates(data, results, iou_type, image_ids, num_replicates, seed, p
     records, positives, num_categories = match_all(data, results, iou_type, proposal_nums)
     weights = image_weights(len(image_ids), num_replicates, seed)
     images = torch.tensor([all_ids.index(image_id) for image_id in image_ids])
-    ours = bootstrap_ap(records, positives, images, weights, num_categories, proposal_nums=proposal_nums)
+    ours = bootstrap_statistics(records, positives, images, weights, num_categories, proposal_nums=proposal_nums)
     for replicate, row in zip(ours, weights.tolist(), strict=True):
         theirs = coco_statistics(*copied(data, results, image_ids, row), iou_type, proposal_nums=proposal_nums)
-        for name, value in zip(BOOTSTRAPPED, replicate.tolist(), strict=True):
-            if theirs[name] is None:
+        for statistic, value in zip(bootstrapped_statistics(), replicate.tolist(), strict=True):
+            if theirs[statistic.name] is None:
                 assert np.isnan(value)
             else:
-                assert abs(value - theirs[name]) <= 1e-12, (name, row)
+                assert abs(value - theirs[statistic.name]) <= 1e-12, (statistic.name, row)
 
 
 @few_cases
@@ -95,9 +66,10 @@ def test_many_true_positives_and_narrow_limits_on_memory_change_nothing(monkeypa
     check_replicates(data, results, 'bbox', [image['id'] for image in data['images']], 1, seed=3)
     records, positives, num_categories = match_all(data, results, 'bbox')
     weights, images = image_weights(40, 50, seed=0), torch.arange(40)
-    expected = bootstrap_ap(records, positives, images, weights, num_categories)
+    expected = bootstrap_statistics(records, positives, images, weights, num_categories)
     monkeypatch.setattr(weighted_ap, '_CPU', weighted_ap._Sizes(blocks=4, elements=8, weightings=7))
-    torch.testing.assert_close(bootstrap_ap(records, positives, images, weights, num_categories), expected, rtol=0, atol=1e-14)
+    ours = bootstrap_statistics(records, positives, images, weights, num_categories)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-14)
 
 
 def test_threads_change_nothing_and_leave_the_setting_as_it_was():
@@ -107,7 +79,8 @@ def test_threads_change_nothing_and_leave_the_setting_as_it_was():
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            results.append(bootstrap_ap(records, positives, torch.arange(12), image_weights(12, 5000, seed=0), num_categories))
+            weights = image_weights(12, 5000, seed=0)
+            results.append(bootstrap_statistics(records, positives, torch.arange(12), weights, num_categories))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -116,7 +89,7 @@ def test_threads_change_nothing_and_leave_the_setting_as_it_was():
 
 def test_every_image_once_gives_the_point_estimate():
     records, positives, num_categories = match_all(*many(seed=1), 'bbox')
-    ap = average_precision(records, positives, torch.zeros(40, dtype=torch.int64), 1, num_categories, 10, 100)[0]
+    ap = accumulate(records, positives, whole_set(40), num_categories, 100)[0]
     for column in range(4):
         once = weighted_ap.weighted_average_precision(records, positives, torch.arange(40), torch.ones(1, 40, dtype=torch.int16),
                                                       num_categories, range(10), 100, column)
@@ -144,7 +117,7 @@ def test_detections_of_equal_score_in_one_image_take_turns():
     for first, second, expected in ((box, far, (51 + 50 * 2 / 3) / 101), (far, box, 1 / 2)):
         results = [dict(image_id=1, category_id=1, bbox=one, score=.5) for one in (first, second)]
         records, positives, _ = match_all(data, results, 'bbox')
-        ours = bootstrap_ap(records, positives, torch.tensor([0]), torch.tensor([[2]]), 1)
+        ours = bootstrap_statistics(records, positives, torch.tensor([0]), torch.tensor([[2]]), 1)
         assert ours[0, 1].item() == pytest.approx(expected, abs=1e-12)
         assert coco_statistics(*copied(data, results, [1], [2]), 'bbox')['AP50'] == pytest.approx(expected, abs=1e-12)
 
@@ -162,7 +135,8 @@ def test_counts_beyond_single_precision_are_kept_exact():
     records, positives, num_categories = match_all(*many(seed=3, num_images=4), 'bbox')
     records = records._replace(score=torch.linspace(1, 0, len(records.score), dtype=torch.float64))
     weights = torch.tensor([[1, 2, 0, 1]])
-    once, often = (bootstrap_ap(records, positives, torch.arange(4), weights * count, num_categories) for count in (1, 10**6 + 3))
+    once, often = (bootstrap_statistics(records, positives, torch.arange(4), weights * count, num_categories)
+                   for count in (1, 10**6 + 3))
     assert once[0, 0] > 0
     torch.testing.assert_close(often, once, rtol=0, atol=1e-12)
 
@@ -174,7 +148,7 @@ def test_nothing_to_evaluate(missing):
         data['annotations'] = []
     records, positives, num_categories = match_all(data, [] if missing == 'detections' else results, 'bbox')
     images = torch.arange(0 if missing == 'images' else 2)
-    ours = bootstrap_ap(records, positives, images, image_weights(len(images), 5, seed=0), num_categories)
+    ours = bootstrap_statistics(records, positives, images, image_weights(len(images), 5, seed=0), num_categories)
     assert ours.shape == (5, 3)
     assert bool((ours == 0).all()) if missing == 'detections' else bool(ours.isnan().all())
 
@@ -184,8 +158,8 @@ def test_a_gpu_gives_the_same_weights_and_the_same_ap():
     records, positives, num_categories = match_all(*many(), 'bbox')
     weights = image_weights(40, 100, seed=0)
     assert torch.equal(image_weights(40, 100, seed=0, device='cuda').cpu(), weights)
-    expected = bootstrap_ap(records, positives, torch.arange(40), weights, num_categories)
+    expected = bootstrap_statistics(records, positives, torch.arange(40), weights, num_categories)
     records, positives = (type(table)(*(column.cuda() for column in table)) for table in (records, positives))
-    ours = bootstrap_ap(records, positives, torch.arange(40), weights, num_categories)
+    ours = bootstrap_statistics(records, positives, torch.arange(40), weights, num_categories)
     assert ours.is_cuda
     torch.testing.assert_close(ours.cpu(), expected, rtol=0, atol=1e-12)

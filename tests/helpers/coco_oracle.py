@@ -10,6 +10,13 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmtied.evaluation.accumulate import join_records
+from mmtied.evaluation.buckets import make_evaluations
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.pipeline import evaluate_detections, match_detections
+from mmtied.evaluation.targets import make_targets
+
 STATISTICS = ('AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L')
 
 
@@ -60,12 +67,44 @@ def restrict(evaluation, image_ids):
 
 
 def assert_same(ours, theirs, note=''):
-    """Every one of the six numbers within 1e-12, or undefined in both."""
-    for name in STATISTICS:
+    """Every number of theirs within 1e-12 of ours, or undefined in both."""
+    for name in theirs:
         if theirs[name] is None or ours[name] is None:
             assert ours[name] is None and theirs[name] is None, (note, name, ours[name], theirs[name])
         else:
             assert abs(ours[name] - theirs[name]) <= 1e-12, (note, name, ours[name], theirs[name])
+
+
+def report_of(ground_truth, detections, proposal_nums=(1, 10, 100), category_ids=None, extra_evaluations=(), **options):
+    """The report of detections that are arrays or tensors, with the options of one Evaluation."""
+    evaluations = make_evaluations(extra_evaluations, **options)
+    return evaluate_detections(ground_truth, detections, evaluations, proposal_nums, category_ids).report
+
+
+def match_all(data, results, iou_type, proposal_nums=(1, 10, 100)):
+    """Records, ground truth that counts, and how many categories there are."""
+    ground_truth = read_ground_truth(data)
+    categories = ground_truth.select_categories()
+    targets = make_targets(ground_truth, categories)
+    detections = make_detections(results, ground_truth, iou_type)
+    records = match_detections(detections, ground_truth, targets, categories, max(proposal_nums))
+    return join_records([records]), targets.positives(), len(categories)
+
+
+def copied(data, results, image_ids, weights):
+    """The data set with each of the images as often as its weight says, copies side by side, ids anew."""
+    new = dict(data, images=[], annotations=[])
+    new_results = []
+    by_id = {image['id']: image for image in data['images']}
+    for image_id, weight in zip(image_ids, weights, strict=True):
+        for _ in range(int(weight)):
+            number = len(new['images']) + 1
+            new['images'].append({**by_id[image_id], 'id': number})
+            for entry in data['annotations']:
+                if entry['image_id'] == image_id:
+                    new['annotations'].append({**entry, 'image_id': number, 'id': len(new['annotations']) + 1})
+            new_results += [{**entry, 'image_id': number} for entry in results if entry['image_id'] == image_id]
+    return new, new_results
 
 
 @st.composite

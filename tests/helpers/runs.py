@@ -6,7 +6,6 @@ from mmtied.evaluation.buckets import Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.pipeline import evaluate_detections
-from mmtied.evaluation.records import make_run
 from tests.helpers.simulated import many
 
 EDGES = (0, .3, .6, 1)
@@ -22,4 +21,4 @@ def small_run(noise=0., data=None, edges=EDGES, proposal_nums=(1, 10, 100), unit
     ground_truth = read_ground_truth(data)
     detections = {'bbox': make_detections(results, ground_truth, 'bbox')}
     evaluated = evaluate_detections(ground_truth, detections, [Evaluation(edges=edges, unit=unit)], proposal_nums)
-    return make_run(evaluated), evaluated.report, evaluated.plan.groupings[0]
+    return evaluated.saved_run(), evaluated.report, evaluated.plan.groupings[0]

@@ -92,7 +92,6 @@ def iter_chunks(codes: Sequence[bytes], limit: int) -> Iterator[slice]:
         start = end
 
 
-pieces = iter_chunks  # the former name
 
 
 def _areas_compiled(codes: list[bytes], num_pixels: np.ndarray) -> np.ndarray:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from ...atomic import atomic_path
 from ..inputs.ground_truth import read_json
-from ..intervals import BOOTSTRAPPED
-from ..protocol import IOU_TYPES, STATISTICS
-from ..records import make_run, write_records
-from ..result import Evaluated
+from ..protocol import IOU_TYPES, STATISTICS, bootstrapped_statistics
+from ..records import write_records
+from ..result import EvaluationResult
 from .tables import COUNTS, INTERVAL_STATISTICS, Run, all_evaluations, reported_iou_types
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ _COMPARISON_HEADER = ('definition', 'unit', 'cumulative', 'iou_type', 'name', 'l
                       'run', 'baseline_value', 'value', 'difference', 'low', 'high', 'share_above_zero')
 
 
-def write_outputs(evaluated: Evaluated, folder: str | os.PathLike, name: str,
+def write_outputs(evaluated: EvaluationResult, folder: str | os.PathLike, name: str,
                   examples: 'WorstImages | None' = None) -> Iterator[Path]:
     """Write records.npz, ap_over_r_<iou type>.png, report.html, buckets.csv and report.json, each whole or not at all.
 
@@ -46,7 +45,7 @@ def write_outputs(evaluated: Evaluated, folder: str | os.PathLike, name: str,
     from .page import write_page
     from .plots import write_plots
 
-    yield write_records(make_run(evaluated), folder)
+    yield write_records(evaluated.saved_run(), folder)
     yield from write_plots(evaluated.report, folder).values()
     yield write_page(Path(folder) / 'report.html', [Run(name, evaluated.report)], examples)
     yield from write_report(evaluated.report, folder)
@@ -94,7 +93,7 @@ def write_comparison(comparison: dict, folder: str | os.PathLike) -> list[Path]:
         for entry in comparison['evaluations']:
             for iou_type in (name for name in IOU_TYPES if name in entry):
                 for row in ({'name': 'all', **entry[iou_type]['all']}, *entry[iou_type]['buckets']):
-                    for statistic in BOOTSTRAPPED:
+                    for statistic in (one.name for one in bootstrapped_statistics()):
                         values, differences = row[statistic]['values'], row[statistic]['differences']
                         for label, value, difference in zip(others, values[1:], differences, strict=True):
                             writer.writerow({**entry, **row, **difference, 'iou_type': iou_type, 'statistic': statistic,

@@ -17,7 +17,7 @@ from ..accumulate import Positives, Records
 from ..inputs.ground_truth import GroundTruth
 from ..inputs.images import read_image
 from ..inputs.results import Detections
-from ..result import Evaluated
+from ..result import EvaluationResult
 from ..stream import MOST_SHOWN, SCORE_THRESHOLD
 from .tables import bucket_phrase
 
@@ -277,7 +277,7 @@ class WorstImages(NamedTuple):
     prediction_colour: str = PREDICTION_COLOUR
 
 
-def draw_worst(evaluated: Evaluated, iou_type: str, shown: Callable[[int], Shown],
+def draw_worst(evaluated: EvaluationResult, iou_type: str, shown: Callable[[int], Shown],
                path_of_image: Callable[[int], str | os.PathLike | None], count: int = 3, run: str = '') -> WorstImages:
     """The worst images of each bucket of a run's main evaluation.
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..buckets import Evaluation
-from ..intervals import BOOTSTRAPPED
-from ..protocol import IOU_TYPES, STATISTICS
+from ..protocol import IOU_TYPES, STATISTICS, bootstrapped_statistics
 from ..summary import all_evaluations, describe_evaluation, named_rows, reported_iou_types
 
 #: Counts of each row of a report.
@@ -95,7 +94,7 @@ def format_comparison(comparison: dict) -> str:
     for entry in comparison['evaluations']:
         for iou_type in (name for name in IOU_TYPES if name in entry):
             for number, label in enumerate(others):
-                for statistic in BOOTSTRAPPED:
+                for statistic in (one.name for one in bootstrapped_statistics()):
                     title = f'{iou_type} {statistic} by occlusion ratio ({describe_evaluation(entry)}): {label} - {first}'
                     header = ('r', 'images', first, label, 'difference', f'{how["level"] * 100:g} % interval', 'above 0')
                     rows = [(name, row['images'], *_cells(row[statistic], number)) for name, row in named_rows(entry, iou_type)]

@@ -16,8 +16,8 @@ import torch
 from mmtied.evaluation.inputs.dumps import dump_detections, read_dump
 from mmtied.evaluation.inputs.ground_truth import label_category_ids, read_ground_truth
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
-from mmtied.evaluation.pipeline import evaluate_coco
 from mmtied.evaluation.protocol import STATISTICS
+from tests.helpers.coco_oracle import report_of
 
 SIZE = dict(height=20, width=30)
 DATA = dict(images=[dict(id=4, **SIZE), dict(id=9, **SIZE)], annotations=[],
@@ -58,7 +58,7 @@ def test_the_numbers_are_the_metrics(tmp_path, seed):
 
     ground_truth, entries = read_ground_truth(annotations), read_dump(tmp_path / 'predictions.pkl')
     detections = {name: dump_detections(entries, ground_truth, name, CLASSES) for name in ('bbox', 'segm')}
-    report = evaluate_coco(ground_truth, detections, edges=(0, .4, 1), category_ids=label_category_ids(ground_truth, CLASSES))
+    report = report_of(ground_truth, detections, edges=(0, .4, 1), category_ids=label_category_ids(ground_truth, CLASSES))
     for iou_type in ('bbox', 'segm'):
         for ours, theirs in zip([report[iou_type]['all'], *report[iou_type]['buckets']],
                                 [metric.report[iou_type]['all'], *metric.report[iou_type]['buckets']], strict=True):

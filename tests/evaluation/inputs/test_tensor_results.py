@@ -7,8 +7,8 @@ import torch
 from mmtied.evaluation.buckets import Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections, tensor_detections
-from mmtied.evaluation.pipeline import evaluate_coco, evaluate_detections
-from tests.helpers.coco_oracle import assert_same
+from mmtied.evaluation.pipeline import evaluate_detections
+from tests.helpers.coco_oracle import assert_same, report_of
 from tests.helpers.on_device import Departures
 from tests.helpers.simulated import many
 
@@ -27,7 +27,7 @@ def test_they_are_those_of_the_results_format():
     for field in fields(expected):
         if field.name != 'rles':
             np.testing.assert_array_equal(getattr(ours, field.name).numpy(), getattr(expected, field.name), field.name)
-    report, from_arrays = (evaluate_coco(truth, {'bbox': found}, edges=(0, .3, 1), category_ids=[2, 3])
+    report, from_arrays = (report_of(truth, {'bbox': found}, edges=(0, .3, 1), category_ids=[2, 3])
                            for found in (ours, expected))
     assert report == from_arrays
 
@@ -79,4 +79,4 @@ def test_shapes_that_do_not_fit_are_named():
 def test_no_detections():
     truth = read_ground_truth(DATA)
     nothing = tensor_detections(truth, *(column[:0] for column in tensors()))
-    assert evaluate_coco(truth, {'bbox': nothing})['bbox']['all']['AP'] == 0
+    assert report_of(truth, {'bbox': nothing})['bbox']['all']['AP'] == 0

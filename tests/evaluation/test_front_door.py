@@ -1,0 +1,204 @@
+"""`from mmtied.evaluation import ...`: every form of input gives the same numbers, and results show and save themselves."""
+
+import json
+import pickle
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+
+import mmtied.evaluation
+from mmtied.evaluation import (
+    Bootstrap,
+    ComparisonResult,
+    Evaluation,
+    EvaluationResult,
+    compare,
+    evaluate,
+    register_occlusion_ratio,
+)
+from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
+from tests.helpers.coco_oracle import assert_same, coco_statistics
+from tests.helpers.simulated import many, simulated
+
+EDGES = (0, .3, .6, 1)
+
+
+@pytest.fixture(scope='module')
+def case():
+    return many(num_images=16, per_image=10)
+
+
+@pytest.fixture(scope='module')
+def result(case):
+    return evaluate(*case, Evaluation(edges=EDGES), bootstrap=Bootstrap(20), name='tied')
+
+
+def by_image(data, results, kind):
+    """The results as one dict for each image."""
+    entries = []
+    for image in data['images']:
+        here = [entry for entry in results if entry['image_id'] == image['id']]
+        boxes = np.array([entry['bbox'] for entry in here]).reshape(-1, 4)
+        boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        columns = dict(boxes=boxes, scores=np.array([entry['score'] for entry in here]),
+                       labels=np.array([entry['category_id'] - 1 for entry in here], dtype=np.int64))
+        entries.append(dict(image_id=image['id'], **{name: torch.from_numpy(column) if kind == 'tensors' else column
+                                                     for name, column in columns.items()}))
+    return entries
+
+
+def test_the_numbers_are_pycocotools(case, result):
+    assert_same(result.report['bbox']['all'], coco_statistics(*case, 'bbox'))
+
+
+@pytest.mark.parametrize('annotations', ['file', 'dict', 'COCO', 'GroundTruth'])
+@pytest.mark.parametrize('detections', ['file', 'files', 'list', 'tensors', 'arrays', 'mmdet dump'])
+def test_every_form_of_input_gives_the_same_report(tmp_path, case, result, annotations, detections):
+    data, results = case
+    (tmp_path / 'instances.json').write_text(json.dumps(data))
+    (tmp_path / 'run.bbox.json').write_text(json.dumps(results))
+    given = {'file': tmp_path / 'instances.json', 'dict': data, 'GroundTruth': result.ground_truth}.get(annotations)
+    if annotations == 'COCO':
+        given = COCO()
+        given.dataset = data
+    if detections == 'mmdet dump':
+        found = tmp_path / 'run.pkl'
+        found.write_bytes(pickle.dumps([
+            dict(img_id=entry['image_id'], pred_instances={'bboxes': entry['boxes'], 'scores': entry['scores'],
+                                                           'labels': entry['labels']})
+            for entry in by_image(data, results, 'tensors')]))
+    else:
+        path = tmp_path / 'run.bbox.json'
+        found = {'file': path, 'files': [path], 'list': results}.get(detections) or by_image(data, results, detections)
+    ours = evaluate(given, found, Evaluation(edges=EDGES))
+    assert isinstance(ours, EvaluationResult)
+    for row, expected in zip(ours.rows(), result.rows(), strict=True):
+        for name in ('name', 'images', 'instances', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_shared'):
+            assert row[name] == (pytest.approx(expected[name], rel=0, abs=1e-12) if isinstance(expected[name], float)
+                                 else expected[name])
+    assert ours.name == {'file': 'run.bbox', 'files': 'run.bbox', 'mmdet dump': 'run'}.get(detections, 'detector')
+    assert ours.report.get('data') == ('instances.json' if annotations == 'file' else None)
+
+
+def test_masks_of_arrays_are_those_of_run_length_codes():
+    data, _ = many(num_images=4, per_image=4)
+    for entry in data['annotations']:
+        x, y, w, h = entry['bbox']
+        entry['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    results = simulated(data, 'segm')
+    from pycocotools import mask as mask_api
+    images = [dict(image_id=image['id'],
+                   scores=np.array([entry['score'] for entry in results if entry['image_id'] == image['id']]),
+                   category_ids=np.array([entry['category_id'] for entry in results if entry['image_id'] == image['id']]),
+                   masks=np.array([mask_api.decode(entry['segmentation']) for entry in results
+                                   if entry['image_id'] == image['id']], dtype=bool)) for image in data['images']]
+    ours, expected = (evaluate(data, found, Evaluation(edges=EDGES), iou_types='segm') for found in (images, results))
+    assert ours.report == expected.report
+
+
+def test_classes_and_several_evaluations(case):
+    data, results = case
+    ours = evaluate(data, results, [Evaluation(edges=EDGES), Evaluation(unit='instance', edges=(0, 1))], classes=['1', '2'])
+    assert_same(ours.report['bbox']['all'], coco_statistics(data, results, 'bbox', category_ids=[2, 3]))
+    assert [part['unit'] for part in ours.report['further']] == ['instance']
+
+
+def test_rows_and_table(result, monkeypatch):
+    rows = result.rows()
+    assert [row['name'] for row in rows] == ['all', 'r=0', '(0,0.3)', '[0.3,0.6)', '[0.6,1]']
+    assert rows[2]['AP'] == result.report['bbox']['buckets'][1]['AP']
+    assert [rows[2]['AP_ci_low'], rows[2]['AP_ci_high']] == result.report['bbox']['buckets'][1]['AP_ci']
+    pandas = pytest.importorskip('pandas')
+    pandas.testing.assert_frame_equal(result.table(), pandas.DataFrame(rows))
+    monkeypatch.setitem(sys.modules, 'pandas', None)
+    assert result.table() == rows
+
+
+def test_text_and_html_show_the_numbers_and_no_markup_from_names(result):
+    lines = repr(result).splitlines()
+    assert lines[0] == 'tied, bbox: by occlusion ratio r (covered)'
+    assert lines[1].split() == ['r', 'images', 'instances', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']
+    assert f'{result.report["bbox"]["all"]["AP"]:.3f}' in lines[2]
+    page = replace(result, name='<script>alert(1)</script>')._repr_html_()
+    assert '<script>' not in page and '&lt;script&gt;alert(1)&lt;/script&gt;' in page
+    assert page.count('<tr>') == 6
+
+
+def test_plot_and_save(tmp_path, result):
+    from matplotlib.figure import Figure
+    assert isinstance(result.plot(), Figure)
+    names = {path.name for path in result.save(tmp_path / 'out')}
+    assert names == {'records.npz', 'ap_over_r_bbox.png', 'report.html', 'buckets.csv', 'report.json'}
+    assert json.loads((tmp_path / 'out/report.json').read_text()) == result.report
+
+
+def test_compare_takes_results_folders_and_records(tmp_path, case, result):
+    data, results = case
+    shifted = [dict(entry, bbox=[entry['bbox'][0] + 3, *entry['bbox'][1:]]) for entry in results]
+    other = evaluate(data, shifted, Evaluation(edges=EDGES), name='shifted')
+    other.save(tmp_path / 'shifted')
+    found = compare(result, other, bootstrap=Bootstrap(20))
+    assert isinstance(found, ComparisonResult)
+    assert found.report['runs'] == ['tied', 'shifted']
+    for given in (tmp_path / 'shifted', tmp_path / 'shifted/records.npz', other.saved_run()):
+        assert compare(result, given, names=['tied', 'shifted'], bootstrap=Bootstrap(20)).report == found.report
+    assert compare(tmp_path / 'shifted', tmp_path / 'shifted').report['runs'] == ['shifted 1', 'shifted 2']
+    rows = found.rows()
+    assert len(rows) == 5 * 3
+    difference = rows[0]['value'] - rows[0]['baseline_value']
+    assert rows[0]['difference'] == pytest.approx(difference, abs=1e-12) and difference < 0
+    assert len(found.table()) == len(rows)
+    assert repr(found).startswith('shifted against tied, bbox (covered)\nr ')
+    assert found._repr_html_().count('<tr>') == 16
+    assert {path.name for path in found.save(tmp_path / 'out')} == {'comparison.json', 'comparison.csv'}
+
+
+def test_comparison_plot(result):
+    from matplotlib.figure import Figure
+    assert isinstance(compare(result, result, bootstrap=Bootstrap(5)).plot('bbox'), Figure)
+
+
+def test_a_registered_ratio_is_evaluated_like_the_others(case):
+    @register_occlusion_ratio('touched', 'the share of its instances that another box touches')
+    def touched(boxes, masks):
+        overlap, area = OCCLUSION_RATIOS['covered'].instance(boxes, masks)
+        return (overlap > 0) & (area > 0), area > 0
+
+    try:
+        found = evaluate(*case, [Evaluation('touched', EDGES), Evaluation('touched', (0, 1), unit='instance')])
+        assert found.report['definition'] == 'touched'
+        counts = [row['instances'] for row in found.report['further'][0]['bbox']['buckets']]
+        assert sum(counts) == found.report['bbox']['all']['instances']
+        with pytest.raises(ValueError, match="'touched' is already registered"):
+            register_occlusion_ratio('touched', '')(touched)
+        with pytest.raises(ValueError, match='is at most 1, got an edge of 2.0'):
+            Evaluation('touched', (0, 2))
+    finally:
+        del OCCLUSION_RATIOS['touched']
+
+
+def test_few_public_names_and_each_can_be_imported():
+    assert len(mmtied.evaluation.__all__) <= 25
+    assert set(mmtied.evaluation.__all__) <= set(dir(mmtied.evaluation))
+    for name in mmtied.evaluation.__all__:
+        assert getattr(mmtied.evaluation, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'evalute'"):
+        mmtied.evaluation.evalute  # noqa: B018
+
+
+@pytest.mark.parametrize(('detections', 'message'), [
+    (None, 'detections: a file, a list of files or a list of dicts is needed'),
+    ([dict(image_id=1)], r"\[0\] has no 'category_id'"),
+])
+def test_unusable_detections_are_named(case, detections, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(case[0], detections)
+
+
+def test_pictures_need_the_detections(tmp_path, result):
+    with pytest.raises(ValueError, match='detections of this result are not known'):
+        replace(result, detections=None).save(tmp_path, images=tmp_path)

@@ -1,0 +1,72 @@
+"""Which way the imports point: no circles in the package, and the evaluation's arithmetic imports no reporting."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mmtied
+
+ROOT = Path(mmtied.__file__).parent
+MODULES = {'.'.join(('mmtied', *path.relative_to(ROOT).with_suffix('').parts)).removesuffix('.__init__'): path
+           for path in ROOT.rglob('*.py')}
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and getattr(node.test, 'id', '') == 'TYPE_CHECKING'
+
+
+def imports(name, everywhere=False):
+    """The mmtied modules that a module imports when it is loaded, or anywhere in it."""
+    path = MODULES[name]
+    package = name.split('.') if path.name == '__init__.py' else name.split('.')[:-1]
+    tree = ast.parse(path.read_text())
+    waiting, found = [tree], set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[:len(package) - node.level + 1] if node.level else []
+            source = '.'.join([*base, *([node.module] if node.module else [])])
+            found |= {f'{source}.{alias.name}' if f'{source}.{alias.name}' in MODULES else source for alias in node.names}
+        elif not is_type_checking(node) and (everywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            waiting += ast.iter_child_nodes(node)
+    return found & set(MODULES)
+
+
+def test_no_circle_of_imports():
+    graph = {name: imports(name) for name in MODULES}
+    done = set()
+
+    def visit(name, above):
+        assert name not in above, ' -> '.join([*above[above.index(name):], name])
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, [*above, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, [])
+
+
+def test_the_arithmetic_imports_no_reporting_and_inputs_nothing_else_of_the_evaluation():
+    plugs = {'metric', 'hook'}
+    lazy = {'result'}  # plots and files are imported when they are asked for
+    for name in MODULES:
+        package, _, module = name.rpartition('.')
+        if package == 'mmtied.evaluation' and module not in {'inputs', 'reporting', *plugs}:
+            reporting = {other for other in imports(name, everywhere=module not in lazy) if '.reporting' in other}
+            assert not reporting, (name, reporting)
+        if name.startswith('mmtied.evaluation.inputs'):
+            others = {other for other in imports(name, everywhere=True)
+                      if other.startswith('mmtied.evaluation') and '.inputs' not in other}
+            assert not others, (name, others)
+
+
+def test_tables_of_statistics_and_ratios_are_read_without_torch():
+    code = 'import sys; from mmtied.evaluation import OCCLUSION_RATIOS, STATISTICS; print("torch" in sys.modules)'
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
+                            env={**os.environ, 'MMTIED_REGISTER': '0'})
+    assert result.stdout.strip() == 'False'

@@ -1,0 +1,110 @@
+"""The torchmetrics-style metric against `evaluate` on the same data in COCO's layout."""
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as mask_api
+from torch import distributed as torch_dist
+from torch import multiprocessing
+
+from mmtied.evaluation import Evaluation, OcclusionMeanAveragePrecision, evaluate
+from tests.helpers.simulated import many, simulated
+
+EVALUATION = Evaluation(edges=(0, .3, .6, 1))
+
+
+def to_xyxy(entries):
+    boxes = torch.tensor([entry['bbox'] for entry in entries], dtype=torch.float64).reshape(-1, 4)
+    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
+
+
+def as_lists(data, results, with_masks=False):
+    """Return predictions and targets of each image."""
+    preds, target = [], []
+    for image in data['images']:
+        of_image = [[entry for entry in entries if entry['image_id'] == image['id']]
+                    for entries in (results, data['annotations'])]
+        for entries, into in zip(of_image, (preds, target), strict=True):
+            into.append(dict(boxes=to_xyxy(entries), labels=torch.tensor([entry['category_id'] for entry in entries]).long()))
+            if with_masks:
+                masks = [mask_api.decode(entry['segmentation']) for entry in entries]
+                into[-1]['masks'] = torch.from_numpy(np.array(masks).reshape(-1, image['height'], image['width'])).bool()
+        preds[-1]['scores'] = torch.tensor([entry['score'] for entry in of_image[0]], dtype=torch.float64)
+        target[-1] |= dict(iscrowd=torch.tensor([entry['iscrowd'] for entry in of_image[1]]).long(),
+                           area=torch.tensor([entry['area'] for entry in of_image[1]]),
+                           image_size=(image['height'], image['width']))
+    return preds, target
+
+
+def expected_values(report, iou_type, prefix=''):
+    table = report[iou_type]
+    keys = dict(AP='map', AP50='map_50', AP75='map_75', AP_S='map_small', AP_M='map_medium', AP_L='map_large')
+    values = {prefix + key: -1 if table['all'][name] is None else table['all'][name] for name, key in keys.items()}
+    for bucket, row in zip(EVALUATION.buckets, table['buckets'], strict=True):
+        for name in ('AP', 'AP75'):
+            if row[name] is not None:
+                values[f'{prefix}{keys[name]}_{bucket.key}'] = row[name]
+    return values
+
+
+def test_values_are_those_of_evaluate():
+    data, results = many(num_images=12, per_image=8)
+    preds, target = as_lists(data, results)
+    metric = OcclusionMeanAveragePrecision(evaluation=EVALUATION)
+    for start in range(0, 12, 5):
+        metric.update(preds[start:start + 5], target[start:start + 5])
+    values = metric.compute()
+    report = evaluate(data, results, EVALUATION).report
+    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected_values(report, 'bbox'), abs=1e-6)
+    assert metric.result.report['bbox']['all']['AP'] == pytest.approx(report['bbox']['all']['AP'], abs=1e-9)
+    metric.reset()
+    with pytest.raises(ValueError, match='call update before compute'):
+        metric.compute()
+
+
+def test_masks_and_defaults_of_targets():
+    data, _ = many(num_images=5, per_image=4)
+    for entry in data['annotations']:
+        x, y, w, h = entry['bbox']
+        rle = mask_api.merge(mask_api.frPyObjects([[x, y, x + w, y, x + w, y + h, x, y + h]], 100, 100))
+        entry.update(segmentation=rle, area=float(mask_api.area(rle)), iscrowd=0)
+    results = simulated(data, 'segm')
+    for entry in results:
+        entry['bbox'] = mask_api.toBbox(entry['segmentation']).tolist()
+    preds, target = as_lists(data, results, with_masks=True)
+    for entry in target:
+        del entry['area'], entry['iscrowd'], entry['image_size']
+    metric = OcclusionMeanAveragePrecision(('bbox', 'segm'), EVALUATION)
+    metric.update(preds, target)
+    values = metric.compute()
+    report = evaluate(data, results, EVALUATION, iou_types=('bbox', 'segm')).report
+    expected = expected_values(report, 'bbox', 'bbox_') | expected_values(report, 'segm', 'segm_')
+    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(('preds', 'target', 'message'), [
+    ([], [{}], '0 predictions for 1 targets'),
+    ([dict(boxes=torch.zeros(0, 4), labels=torch.zeros(0))], [dict()], "preds has no 'scores'; it has boxes, labels"),
+])
+def test_unusable_updates_are_named(preds, target, message):
+    with pytest.raises(ValueError, match=message):
+        OcclusionMeanAveragePrecision().update(preds, target)
+
+
+def evaluate_part(rank, path, results):
+    torch_dist.init_process_group('gloo', init_method=f'file://{path}', rank=rank, world_size=2)
+    preds, target = as_lists(*many(num_images=12, per_image=8))
+    metric = OcclusionMeanAveragePrecision(evaluation=EVALUATION)
+    mine = slice(6 * rank, 6 * rank + 6)  # in this order, as ties between images are broken by it
+    metric.update(preds[mine], target[mine])
+    results[rank] = {name: value.item() for name, value in metric.compute().items()}
+    torch_dist.destroy_process_group()
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path):
+    with multiprocessing.Manager() as manager:
+        results = manager.dict()
+        multiprocessing.spawn(evaluate_part, (tmp_path / 'store', results), nprocs=2)
+        report = evaluate(*many(num_images=12, per_image=8), EVALUATION).report
+        for rank in range(2):
+            assert results[rank] == pytest.approx(expected_values(report, 'bbox'), abs=1e-6)
