@@ -74,7 +74,7 @@ $(STAMPS)/test: requirements/test.txt $(STAMPS)/onedl
 	@$(PIP) -r requirements/test.txt
 	@touch $@
 
-$(READY): setup.py pyproject.toml mmtied/version.py $(wildcard mmtied/native/*.cpp mmtied/native/*.h mmtied/native/builds.py) $(STAMPS)/test
+$(READY): setup.py pyproject.toml mmtied/version.py $(wildcard mmtied/native/*.cpp) $(STAMPS)/test
 	$(call stage,6,mmtied itself$(comma) editable)
 	@PYTHONWARNINGS=ignore $(PIP) --quiet --no-deps --no-build-isolation -e .
 	@touch $@

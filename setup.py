@@ -5,21 +5,20 @@ import platform
 import re
 import shutil
 from pathlib import Path
-from runpy import run_path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-#: What OpenMMLab's `mim` and mmengine look for in a package's folder `.mim`.
+#: Files that OpenMMLab's `mim` and mmengine look for in a package's folder `.mim`.
 MIM = ('configs', 'tools', 'model-index.yml')
 
 
 class BuildWithMim(build_py):
-    """Put configs, tools and the model index into the package: copied into a wheel, linked for an editable installation."""
+    """Add configs, tools and the model index to the package: copied into a wheel, linked for an editable installation."""
 
     def run(self) -> None:
-        """Build as always, then add ``mmtied/.mim``."""
+        """Build, then add ``mmtied/.mim``."""
         super().run()
         linked = getattr(self, 'editable_mode', False)
         target = (ROOT if linked else Path(self.build_lib)) / 'mmtied' / '.mim'
@@ -34,26 +33,21 @@ class BuildWithMim(build_py):
                 shutil.copy2(ROOT / name, target / name)
 
 
-def kernels() -> list[Extension]:
-    """The C++ kernels, a library for each kind of processor; where they do not compile the package does without."""
-    if platform.machine().lower() not in ('x86_64', 'amd64') or platform.system() == 'Windows':
+def extensions() -> list[Extension]:
+    """Return the optional C++ library; the package works without it where it does not compile."""
+    if platform.system() == 'Windows':
         return []
-    builds = run_path(str(ROOT / 'mmtied/native/builds.py'))
-    folder = 'mmtied/native/'
-    return [Extension(f'mmtied.native._{name.lower()}', [folder + source for source in builds['SOURCES']],
-                      depends=[folder + file for file in ('builds.py', *builds['HEADERS'])],
-                      define_macros=[('MMTIED_FINGERPRINT', f'"{builds["fingerprint"]()}"')],
-                      extra_compile_args=[*builds['FLAGS'], *target], extra_link_args=['-fopenmp'], optional=True)
-            for name, target in builds['BUILDS'].items()]
+    return [Extension('mmtied.native._run_lengths', ['mmtied/native/run_lengths.cpp'],
+                      extra_compile_args=['-O3', '-std=c++17', '-fopenmp'], extra_link_args=['-fopenmp'], optional=True)]
 
 
 def read(path: str) -> str:
-    """The text of a file in the repository; nothing where there is none."""
+    """Return the text of a file in the repository, or nothing if there is none."""
     return (ROOT / path).read_text(encoding='utf-8') if (ROOT / path).exists() else ''
 
 
 def requirements(*names: str) -> list[str]:
-    """The pinned requirements in ``requirements/<name>.txt``, the same files that the Makefile installs from."""
+    """Return the pinned requirements in ``requirements/<name>.txt``, the files that the Makefile installs from."""
     lines = [line.strip() for name in names for line in (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()]
     return [line for line in lines if line and not line.startswith('#')]
 
@@ -75,7 +69,7 @@ setup(
     packages=find_packages(include=['mmtied', 'mmtied.*']),
     package_data={'mmtied.analysis': ['papers/*.yml'], 'mmtied.evaluation.reporting': ['*.jinja']},
     cmdclass={'build_py': BuildWithMim},
-    ext_modules=kernels(),
+    ext_modules=extensions(),
     zip_safe=False,
     python_requires='>=3.10',
     # Both OpenMMLab families install under the same import names, so neither may be required: each is an extra.

@@ -14,7 +14,7 @@ from mmengine.analysis import FlopAnalyzer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtied.layers import TBC, TGC, tied_convolution_way
+from mmtied.layers import TBC, TGC, tied_conv_algorithm
 
 #: mmengine's names of the operators that multiply and add.
 _OPERATORS = ('conv', 'linear', 'addmm', 'matmul', 'bmm', 'baddbmm', 'einsum')
@@ -83,15 +83,15 @@ def measure(model: nn.Module, size: int = 224) -> Complexity:
 @contextmanager
 def _plainly(model: nn.Module) -> Iterator[None]:
     """Compute tied convolutions as they are defined: what is done for speed can multiply by zeros, or run several times."""
-    own = {layer: layer.way for layer in model.modules() if isinstance(layer, (TBC, TGC))}
+    own = {layer: layer.algorithm for layer in model.modules() if isinstance(layer, (TBC, TGC))}
     for layer in own:
-        layer.way = 'grouped'
+        layer.algorithm = 'grouped'
     try:
-        with tied_convolution_way('grouped'):
+        with tied_conv_algorithm('grouped'):
             yield
     finally:
         for layer, way in own.items():
-            layer.way = way
+            layer.algorithm = way
 
 
 def _count_by_mmengine(model: nn.Module, image: Tensor) -> int:

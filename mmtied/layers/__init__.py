@@ -2,12 +2,15 @@
 
 from mmtied.related import forward_names
 
-from .choice import tied_convolution_way
+from .algorithms import tied_conv_algorithm
 from .tied_conv import TBC, TGC
 from .tied_linear import TFC
 
 __all__ = ['IGC', 'TBC', 'TFC', 'TGC', 'DGConv', 'FilterBasis', 'Partitions', 'SharedBasisConv', 'SharedConv2d',  # noqa: F822
-           'SumFusion', 'leanest_partitions', 'tied_convolution_way', 'widest_partitions']
+           'SumFusion', 'leanest_partitions', 'tied_conv_algorithm', 'tied_convolution_way', 'widest_partitions']
+
+#: Former name of `tied_conv_algorithm`.
+tied_convolution_way = tied_conv_algorithm
 
 __getattr__ = forward_names(__name__, {
     'DGConv': 'groupable',

@@ -1,4 +1,4 @@
-"""Checks that channels split into equal blocks, with errors that say which counts would."""
+"""Checks of layer arguments, with errors that say what would work."""
 
 
 def check_positive(layer: str, **counts: int) -> None:
@@ -16,7 +16,7 @@ def check_not_negative(layer: str, **counts: int) -> None:
 
 
 def check_size(layer: str, least: int = 1, **sizes: int | tuple[int, int]) -> None:
-    """Raise a ValueError for the first size that is neither an integer of at least `least` nor two of them.
+    """Raise a ValueError for the first size that is neither an integer of at least `least` nor a pair of them.
 
     Example:
         >>> check_size('IGC', kernel_size=(3, 1))
@@ -32,50 +32,51 @@ def check_size(layer: str, least: int = 1, **sizes: int | tuple[int, int]) -> No
 
 
 def check_padding(layer: str, padding: int | tuple[int, int] | str, stride: tuple[int, int]) -> None:
-    """Raise a ValueError for a padding that Conv2d does not know; 'same' it knows only without a stride."""
+    """Raise a ValueError for a padding that Conv2d does not accept; it accepts 'same' only with a stride of 1."""
     if isinstance(padding, str):
         if padding not in ('same', 'valid'):
             raise ValueError(f"{layer}: padding={padding!r}, expected 'same', 'valid', or numbers")
         if padding == 'same' and stride != (1, 1):
-            raise ValueError(f"{layer}: padding='same' with stride={stride}, expected a stride of 1; give the padding in numbers")
+            raise ValueError(f"{layer}: padding='same' with stride={stride}, expected stride=1; give the padding as numbers")
     else:
         check_size(layer, least=0, padding=padding)
 
 
 def check_sequence(layer: str, name: str, values: object) -> None:
-    """Raise a ValueError for a setting that must be a tuple or a list and is something else."""
+    """Raise a ValueError for a setting that is neither a tuple nor a list."""
     if not isinstance(values, (tuple, list)):
         raise ValueError(f'{layer}: {name}={values!r}, expected a tuple or a list, for example ({values!r}, )')
 
 
 def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: int = 1) -> None:
-    """Raise a ValueError when `channels` cannot be split into `groups * num_blocks` equal blocks.
+    """Raise a ValueError unless `channels` can be split into `groups * num_blocks` equal blocks.
 
     Args:
         layer: Name of the layer, which starts the message.
-        name: What the channels are called there, for example ``'in_channels'``.
-        channels: How many there are.
+        name: Name of the channels, for example ``'in_channels'``.
+        channels: Number of channels.
         num_blocks: B.
         groups: G.
 
     Raises:
-        ValueError: What came, and what divides it.
+        ValueError: The channels are not divisible; names the divisors.
 
     Example:
         >>> check_blocks('TBC', 'in_channels', 22, 4)
         Traceback (most recent call last):
-        ValueError: TBC: in_channels=22 cannot be split into num_blocks=4 equal blocks; 22 is divisible by 1, 2, 11, 22
+        ValueError: TBC: in_channels=22 is not divisible by num_blocks=4; use one of 1, 2, 11, 22
     """
     check_positive(layer, **{name: channels})
     if channels % (num_blocks * groups):
-        parts = f'num_blocks={num_blocks} equal blocks' if groups == 1 else (
-            f'groups={groups} times num_blocks={num_blocks} equal blocks')
-        raise ValueError(f'{layer}: {name}={channels} cannot be split into {parts}; '
-                         f'{channels} is divisible by {", ".join(map(str, divisors(channels)))}')
+        factors = {'groups': groups, 'num_blocks': num_blocks}
+        product = ' times '.join(f'{factor}={value}' for factor, value in factors.items() if value > 1)
+        advice = 'a product that is one of' if min(groups, num_blocks) > 1 else 'one of'
+        raise ValueError(f'{layer}: {name}={channels} is not divisible by {product}; use {advice} '
+                         f'{", ".join(map(str, divisors(channels)))}')
 
 
 def divisors(number: int) -> list[int]:
-    """All divisors in increasing order.
+    """Return all divisors in increasing order.
 
     Example:
         >>> divisors(18)

@@ -1,34 +1,33 @@
 """Tied block convolution: one thin filter shared by B equal blocks of channels.
 
 Wang & Yu, "Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters", AAAI 2021,
-https://arxiv.org/abs/2009.12021. TBC is Eq. 3, TGC is Eq. 4.
-
-Several ways compute the same thing (`tied_ways`); `choice` says which one a call takes.
+https://arxiv.org/abs/2009.12021. TBC is Eq. 3, TGC is Eq. 4. Several algorithms compute the same output; see `algorithms`.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .algorithms import ALGORITHMS, Geometry, check_algorithm, choose_algorithm, repeat_blocks
 from .blocks import check_blocks, check_positive
-from .choice import check_choice, choose_way
-from .tied_ways import WAYS, Geometry, repeat_blocks
 
 
 class _TiedConv2d(nn.Conv2d):
-    """What TBC and TGC share: a Conv2d that holds the thin weight and reports the full channel counts.
+    """Base class of TBC and TGC: a Conv2d that holds the thin weight and reports the full channel counts.
 
-    As the parent is built with the thin sizes, PyTorch's default initialisation, and any other that reads the weight's shape
+    The parent is built with the thin sizes, so PyTorch's default initialization, and any other that reads the weight's shape
     (Kaiming, Xavier), sees the tied fan-in: each output value sums over ``in_channels / (num_blocks * groups) * k * k`` inputs.
     """
 
-    #: How to compute it; for layers that were pickled before there was a choice.
-    way: str = 'auto'
+    #: How to compute it; the class attribute is for layers that were pickled by older versions.
+    algorithm: str = 'auto'
 
     def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
-                 padding_mode, way, device, dtype) -> None:
+                 padding_mode, algorithm, way, device, dtype) -> None:
         name = type(self).__name__
-        check_choice(name, way)
+        if way is not None:
+            raise TypeError(f'{name}: way={way!r} is now called algorithm; use algorithm={way!r}')
+        check_algorithm(name, algorithm)
         check_positive(name, num_blocks=num_blocks, groups=groups)
         check_blocks(name, 'in_channels', in_channels, num_blocks, groups)
         check_blocks(name, 'out_channels', out_channels, num_blocks, groups)
@@ -37,69 +36,71 @@ class _TiedConv2d(nn.Conv2d):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.num_blocks = num_blocks
-        self.way = way
+        self.algorithm = algorithm
+
+    @property
+    def geometry(self) -> Geometry:
+        """Convolution hyperparameters."""
+        return Geometry(self.stride, self.padding, self.dilation, self.groups, self.num_blocks)
 
     def expanded_weight(self) -> Tensor:
-        """The weight of the grouped convolution with ``groups * num_blocks`` groups that computes the same output.
+        """Return the weight of the equivalent convolution with ``groups * num_blocks`` groups; differentiable.
 
-        Shape: (out_channels, in_channels / (groups * num_blocks), k, k); differentiable.
+        Shape: (out_channels, in_channels / (groups * num_blocks), k, k).
         """
         return repeat_blocks(self.weight, self.geometry)
 
     def expanded_bias(self) -> Tensor | None:
-        """The bias for each output channel, shape (out_channels,), or None."""
+        """Return the bias of each output channel, shape (out_channels,), or None."""
         return None if self.bias is None else repeat_blocks(self.bias, self.geometry)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
+        """Convolve (N, C_in, H, W) or (C_in, H, W) to (N, C_out, H', W') or (C_out, H', W')."""
         self._check_input(x)
         if x.dim() == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
         if self.num_blocks == 1:
             return super().forward(x)
-        x, geometry = self._padded(x)
-        way, _ = choose_way(x, self.weight, self.bias, geometry, self.way)
-        return WAYS[way](x, self.weight, self.bias, geometry)
+        x, geometry = self._pad(x)
+        name, _ = choose_algorithm(x, self.weight, geometry, self.algorithm)
+        return ALGORITHMS[name](x, self.weight, self.bias, geometry)
 
-    def explain(self, x: Tensor) -> str:
-        """Which way an input that `forward` takes goes through this layer, and why; see `tied_convolution_way`."""
+    def describe_dispatch(self, x: Tensor) -> str:
+        """Return which algorithm `forward` uses for an input, and why; see `tied_conv_algorithm`."""
         self._check_input(x)
-        x = x if x.dim() == 4 else x.unsqueeze(0)
         if self.num_blocks == 1:
             return 'Conv2d: one block is an ordinary convolution'
-        x, geometry = self._padded(x)
-        return ': '.join(choose_way(x, self.weight, self.bias, geometry, self.way))
+        x, geometry = self._pad(x if x.dim() == 4 else x.unsqueeze(0))
+        return ': '.join(choose_algorithm(x, self.weight, geometry, self.algorithm))
 
-    @property
-    def geometry(self) -> Geometry:
-        """What the layer is besides its weight."""
-        return Geometry(self.stride, self.padding, self.dilation, self.groups, self.num_blocks)
+    #: Former name of `describe_dispatch`.
+    explain = describe_dispatch
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
             raise ValueError(f'{type(self).__name__}: expected input of shape (N, {self.in_channels}, H, W) or '
                              f'({self.in_channels}, H, W), got {tuple(x.shape)}')
 
-    def _padded(self, x: Tensor) -> tuple[Tensor, Geometry]:
-        """The input and what is left to do, with the padding done where a convolution cannot."""
+    def _pad(self, x: Tensor) -> tuple[Tensor, Geometry]:
+        """Pad the input where the convolution itself cannot, and return it with the remaining hyperparameters."""
         if self.padding_mode == 'zeros':
             return x, self.geometry
         x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
         return x, self.geometry._replace(padding=(0, 0))
 
     def extra_repr(self) -> str:
-        """Conv2d's description, then num_blocks."""
+        """Append num_blocks to Conv2d's description."""
         return f'{super().extra_repr()}, num_blocks={self.num_blocks}'
 
 
 class TBC(_TiedConv2d, nn.Conv2d):
-    """Tied block convolution (Eq. 3): each of B blocks of input channels meets the same filters and gives one block of output.
+    """Tied block convolution (Eq. 3): the same filters map each of B blocks of input channels to one block of output channels.
 
     The weight has shape (C_out / B, C_in / B, k, k): B * B times fewer parameters and B times fewer multiply-adds than a
     standard convolution. A bias is tied too and has C_out / B values. With ``num_blocks=1`` this is exactly `torch.nn.Conv2d`.
 
-    It is a Conv2d, directly, so that initialisers that go by that name reach it. Functions that fold BatchNorm into `weight`
-    as if it had C_out rows (mmcv's fuse_conv_bn) fail on it.
+    It is a direct subclass of Conv2d so that initializers that select layers by that name reach it. Functions that fold
+    BatchNorm into `weight` as if it had C_out rows (mmcv's fuse_conv_bn) fail on it; use `mmtied.surgery.deploy`.
 
     Args:
         in_channels: C_in, divisible by num_blocks.
@@ -111,10 +112,11 @@ class TBC(_TiedConv2d, nn.Conv2d):
         bias: Whether to add a (tied) bias.
         num_blocks: B.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        groups: Only 1. mmcv passes it to every convolution that it builds; with groups use `TGC`.
-        indivisible: 'raise', or 'untie' to make an ordinary convolution where num_blocks does not divide the channels: for a
-            conv_cfg that reaches a whole network, whose first convolution has the 3 channels of an image.
-        way: How to compute it, one of `mmtied.layers.choice.CHOICES`; 'auto' leaves it to the rule.
+        groups: Must be 1, which mmcv passes to every convolution that it builds; for groups use `TGC`.
+        indivisible: 'raise' an error where num_blocks does not divide the channels, or 'untie' the layer there, which suits a
+            conv_cfg for a whole network, whose first convolution sees the 3 channels of an image.
+        algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', or 'auto', which leaves it to the rule.
+        way: Former name of `algorithm`; raises a TypeError.
         device: Where to create the parameters.
         dtype: Type of the parameters.
 
@@ -123,7 +125,8 @@ class TBC(_TiedConv2d, nn.Conv2d):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: Channels that num_blocks does not divide, groups other than 1, an unknown way, or an input of another width.
+        ValueError: Channels that num_blocks does not divide, groups other than 1, an unknown algorithm, or an input with
+            another number of channels.
 
     Example:
         >>> layer = TBC(64, 128, kernel_size=3, padding=1, num_blocks=4)
@@ -145,7 +148,8 @@ class TBC(_TiedConv2d, nn.Conv2d):
                  padding_mode: str = 'zeros',
                  groups: int = 1,
                  indivisible: str = 'raise',
-                 way: str = 'auto',
+                 algorithm: str = 'auto',
+                 way: None = None,
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         if indivisible not in ('raise', 'untie'):
@@ -156,14 +160,14 @@ class TBC(_TiedConv2d, nn.Conv2d):
         if groups != 1:
             raise ValueError(f'TBC: groups={groups}, expected 1; for groups of tied blocks use TGC (conv_cfg type TGC)')
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, num_blocks, padding_mode,
-                         way, device, dtype)
+                         algorithm, way, device, dtype)
 
 
 class TGC(_TiedConv2d, nn.Conv2d):
     """Tied block group convolution (Eq. 4): G groups, each of which is a tied block convolution of B blocks.
 
-    The weight has shape (C_out / B, C_in / (B * G), k, k): G thin filters of C_out / (B * G) channels, one for each group. The
-    channel order is group-major: X_11 .. X_1B, ..., X_G1 .. X_GB. A bias is tied too and has C_out / B values.
+    The weight has shape (C_out / B, C_in / (B * G), k, k): C_out / (B * G) thin filters for each of the G groups. The channel
+    order is group-major: X_11 .. X_1B, ..., X_G1 .. X_GB. A bias is tied too and has C_out / B values.
     With ``num_blocks=1`` this is exactly a grouped `torch.nn.Conv2d`, with ``groups=1`` it is `TBC`.
 
     Args:
@@ -177,7 +181,8 @@ class TGC(_TiedConv2d, nn.Conv2d):
         bias: Whether to add a (tied) bias.
         num_blocks: B.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        way: How to compute it, one of `mmtied.layers.choice.CHOICES`; 'auto' leaves it to the rule.
+        algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', or 'auto', which leaves it to the rule.
+        way: Former name of `algorithm`; raises a TypeError.
         device: Where to create the parameters.
         dtype: Type of the parameters.
 
@@ -186,7 +191,8 @@ class TGC(_TiedConv2d, nn.Conv2d):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: Channels that num_blocks * groups does not divide, or an input of another width.
+        ValueError: Channels that num_blocks * groups does not divide, an unknown algorithm, or an input with another number
+            of channels.
 
     Example:
         >>> layer = TGC(64, 64, kernel_size=3, padding=1, groups=4, num_blocks=2)
@@ -205,8 +211,9 @@ class TGC(_TiedConv2d, nn.Conv2d):
                  bias: bool = True,
                  num_blocks: int = 2,
                  padding_mode: str = 'zeros',
-                 way: str = 'auto',
+                 algorithm: str = 'auto',
+                 way: None = None,
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
-                         padding_mode, way, device, dtype)
+                         padding_mode, algorithm, way, device, dtype)

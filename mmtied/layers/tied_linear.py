@@ -11,7 +11,7 @@ from .blocks import check_blocks, check_positive
 
 
 class TFC(nn.Linear):
-    """Tied block fully connected layer: block b of the output is the one weight applied to block b of the input.
+    """Tied block fully connected layer: the same weight maps each of B blocks of input features to one block of output features.
 
     The weight has shape (out / B, in / B): B * B times fewer parameters than `torch.nn.Linear`. A bias is tied too and has
     out / B values. With ``num_blocks=1`` this is exactly `torch.nn.Linear`.
@@ -29,7 +29,7 @@ class TFC(nn.Linear):
         - Output: (..., out_features).
 
     Raises:
-        ValueError: Features that num_blocks does not divide, or an input of another width.
+        ValueError: Features that num_blocks does not divide, or an input with another number of features.
 
     Example:
         >>> layer = TFC(64, 16, num_blocks=4)
@@ -60,9 +60,9 @@ class TFC(nn.Linear):
             raise ValueError(f'TFC: expected input of shape (..., {self.in_features}), got {tuple(x.shape)}')
         blocks = x.reshape(-1, self.in_features // self.num_blocks)
         out = F.linear(blocks, self.weight, self.bias).reshape(-1, self.out_features)
-        # Nothing here names the batch of a (N, in_features): an exporter would fix that of its example, if it is one.
+        # For (N, in_features) no shape mentions N, which an exporter would otherwise fix to that of its example.
         return out if x.dim() == 2 else out.reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
-        """Linear's description, then num_blocks."""
+        """Append num_blocks to Linear's description."""
         return f'{super().extra_repr()}, num_blocks={self.num_blocks}'

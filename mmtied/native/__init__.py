@@ -1,7 +1,7 @@
-"""C++ for what neither PyTorch nor NumPy does fast on a CPU; optional.
+"""Optional C++ for run-length codes of masks, which makes the evaluation of masks two to three times as fast.
 
-`setup.py` compiles it where there is a compiler, once for each of `builds.BUILDS`. Without it, with the environment variable
-``MMTIED_NATIVE=0``, and wherever it does not apply, PyTorch, NumPy and pycocotools compute the same.
+`setup.py` compiles it where there is a compiler. Without it, or with the environment variable ``MMTIED_NATIVE=0``, NumPy and
+pycocotools compute the same.
 """
 
 from .loading import library, num_threads

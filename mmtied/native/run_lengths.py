@@ -1,4 +1,4 @@
-"""Masks as run-length codes: their pixels, and the pixels that pairs of them share."""
+"""Areas and pairwise intersections of masks given as COCO's compressed run-length codes."""
 
 from collections.abc import Sequence
 from ctypes import CDLL, c_char_p, c_int, c_int64, c_void_p
@@ -13,10 +13,10 @@ from .loading import library, num_threads
 class Codes(NamedTuple):
     """M compressed run-length codes.
 
-    Args:
-        text: The codes one after the other.
-        ends: Where each ends, shape (M,) int64.
-        pixels: Pixels of each image, shape (M,) int64.
+    Attributes:
+        text: The codes, concatenated.
+        ends: End of each code in `text`, shape (M,) int64.
+        pixels: Number of pixels of each mask's image, shape (M,) int64.
     """
 
     text: bytes
@@ -25,30 +25,30 @@ class Codes(NamedTuple):
 
     @classmethod
     def of(cls, codes: Sequence[bytes], pixels: np.ndarray) -> 'Codes':
-        """The codes of masks on images of so many pixels."""
+        """Concatenate the codes of masks, whose images have these numbers of pixels."""
         return cls(b''.join(codes), np.cumsum(code_lengths(codes)), np.ascontiguousarray(pixels, dtype=np.int64))
 
 
 def code_lengths(codes: Sequence[bytes]) -> np.ndarray:
-    """Characters of each code, shape (M,) int64."""
+    """Return the length of each code in characters, shape (M,) int64."""
     return np.fromiter(map(len, codes), dtype=np.int64, count=len(codes))
 
 
 def areas(codes: Codes) -> np.ndarray:
-    """Pixels of each mask, shape (M,) int64; -1 for a code that is broken or does not fill its image."""
+    """Return the area of each mask in pixels, shape (M,) int64; -1 for a code that is malformed or does not fill its image."""
     found = np.empty(len(codes.ends), dtype=np.int64)
     _functions().mmtied_rle_areas(*_arguments(codes), len(found), found.ctypes.data, num_threads())
     return found
 
 
 def intersections(codes: Codes, others: Codes, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Pixels that both masks of each pair have, shape (P,) int64.
+    """Return the number of pixels that the two masks of each pair share, shape (P,) int64.
 
     Args:
-        codes: Whole codes.
-        others: Whole codes.
-        first: Positions among `codes`, shape (P,) int64, sorted.
-        second: Positions among `others`, shape (P,) int64; the images of a pair are of one size.
+        codes: Valid codes.
+        others: Valid codes.
+        first: Indices into `codes`, shape (P,) int64, sorted.
+        second: Indices into `others`, shape (P,) int64; both masks of a pair must have the same image size.
     """
     first, second = (np.ascontiguousarray(column, dtype=np.int64) for column in (first, second))
     shared = np.empty(len(first), dtype=np.int64)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.utils.checkpoint
-from families import FAMILIES, tiny
 from mmcv.cnn.bricks import ConvWS2d
 from torch import nn
 
 from mmtied.backbones import TiedResNet
+from tests.helpers.families import FAMILIES, tiny
 
 families = pytest.mark.parametrize('family', FAMILIES)
 DILATED = {'strides': (1, 2, 1, 1), 'dilations': (1, 1, 2, 4)}

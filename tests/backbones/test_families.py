@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from families import FAMILIES, tiny
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mmtied.backbones as backbones
 from mmtied.layers import TFC
 from mmtied.plugins import TiedGCB, TiedSE
+from tests.helpers.families import FAMILIES, tiny
 
 families = pytest.mark.parametrize('family', FAMILIES)
 
@@ -184,20 +184,20 @@ def test_attention_of_any_kind():
     *((family, {'depth': 34}, f'{family}: depth=34, expected one of 50, 101, 152') for family in FAMILIES),
     *((family, {'plugins': [{'cfg': {'type': 'TiedSE'}, 'position': 'after_conv4'}]},
        f"{family}: plugin position 'after_conv4', expected one of after_conv1, after_conv2, after_conv3") for family in FAMILIES),
-    ('TiedSENet', {'se_blocks': 3}, 'TiedSE: in_channels=256 cannot be split into num_blocks=3 equal blocks; 256 is'),
-    ('TiedSENet', {'se_blocks': 64}, 'TiedSE: squeeze_channels=32 cannot be split into num_blocks=64 equal blocks'),
+    ('TiedSENet', {'se_blocks': 3}, 'TiedSE: in_channels=256 is not divisible by num_blocks=3; use one of'),
+    ('TiedSENet', {'se_blocks': 64}, 'TiedSE: squeeze_channels=32 is not divisible by num_blocks=64'),
     ('TiedSENet', {'se_ratio': 0}, 'TiedSE: ratio=0, expected a positive integer'),
     ('TiedResNet', {'attention': {'ratio': 4}}, "TiedResNet: attention={'ratio': 4} must be dict(type=..., ...)"),
     ('TiedSENet', {'splits': 3}, 'TiedSENet: no schedule of block numbers for splits=3; known: 2, 4, 6, 8'),
     ('TiedResNeXt', {'base_width': 40}, 'TiedResNeXt: no preset of groups for base_width=40; known: 64, 72, 36. Give'),
-    ('TiedResNeXt', {'split_groups': 6}, 'TiedResNeXt: base_width=64 cannot be split into groups=6'),
-    ('TiedResNeXt', {'split_blocks': (1, 2, 4, 16)}, 'TGC: in_channels=64 cannot be split into groups=8 times num_blocks=16'),
+    ('TiedResNeXt', {'split_groups': 6}, 'TiedResNeXt: base_width=64 is not divisible by groups=6'),
+    ('TiedResNeXt', {'split_blocks': (1, 2, 4, 16)}, 'TGC: in_channels=64 is not divisible by groups=8 times num_blocks=16'),
     ('TiedResNeXt', {'split_groups': 0}, 'TiedResNeXt: split_groups=0, expected a positive integer'),
-    ('TiedResNeSt', {'conv_blocks': 3}, 'TGC: in_channels=64 cannot be split into groups=2 times num_blocks=3 equal blocks'),
-    ('TiedResNeSt', {'entry_blocks': 5}, 'TBC: in_channels=256 cannot be split into num_blocks=5'),
+    ('TiedResNeSt', {'conv_blocks': 3}, 'TGC: in_channels=64 is not divisible by groups=2 times num_blocks=3'),
+    ('TiedResNeSt', {'entry_blocks': 5}, 'TBC: in_channels=256 is not divisible by num_blocks=5'),
     ('TiedResNeSt', {'radix': 0}, 'TiedResNeSt: radix=0, expected a positive integer'),
     ('tied_efficientnet', {'arch': 'b9'}, "TiedEfficientNet: arch='b9', expected one of b0, b1"),
-    ('tied_efficientnet', {'se_blocks': 5}, 'TiedSE: in_channels=32 cannot be split into num_blocks=5'),
+    ('tied_efficientnet', {'se_blocks': 5}, 'TiedSE: in_channels=32 is not divisible by num_blocks=5'),
     ('tied_efficientnet', {'se_blocks': 0}, 'TiedEfficientNet: se_blocks=0, expected a positive integer'),
 ], ids=str)
 def test_user_errors(family, settings, message):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from families import FAMILIES, tiny
 from torch import nn
 
 import mmtied.backbones as backbones
+from tests.helpers.families import FAMILIES, tiny
 
 NETWORKS = [*FAMILIES, 'TiedEfficientNet']
 networks = pytest.mark.parametrize('network', NETWORKS)

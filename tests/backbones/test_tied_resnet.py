@@ -355,10 +355,10 @@ def test_log_says_once_that_nothing_is_pretrained(monkeypatch):
 
 @pytest.mark.parametrize(('settings', 'message'), [
     ({'depth': 34}, 'TiedResNet: depth=34, expected one of 50, 101, 152'),
-    ({'split_blocks': (1, 2, 3, 4)}, 'in_channels=32 cannot be split into num_blocks=3 equal blocks; 32 is divisible by 1, 2, 4'),
+    ({'split_blocks': (1, 2, 3, 4)}, 'in_channels=32 is not divisible by num_blocks=3; use one of 1, 2, 4'),
     ({'split_blocks': (1, 2)}, r'split_blocks=\(1, 2\) has 2 values, expected one for each of the 4 splits'),
     ({'splits': 3}, 'no schedule of block numbers for splits=3; known: 2, 4, 6, 8'),
-    ({'entry_blocks': 3}, 'in_channels=64 cannot be split into num_blocks=3'),
+    ({'entry_blocks': 3}, 'in_channels=64 is not divisible by num_blocks=3'),
     ({'base_width': 18, 'base_channels': 16}, 'base_width=18 at 16 base channels gives splits of 4.5 channels'),
     ({'mixer_fusion': 'max'}, "mixer_fusion='max', expected one of sum, concat, none"),
     ({'mixer_out_ratio': 0}, 'mixer_out_ratio=0, expected a number above 0'),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmtied.layers import TBC, TGC
+from tests.helpers.dense_twins import dense_conv
 
 SETTINGS = [
     {'kernel_size': 1},
@@ -26,23 +27,6 @@ SETTINGS = [
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 
-def dense_twin(layer: TBC | TGC) -> nn.Conv2d:
-    """An ordinary, ungrouped convolution with the tied weight written block by block into a dense one, as Eq. 3 and 4 say."""
-    groups, blocks = layer.groups, layer.num_blocks
-    twin = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation, 1,
-                     layer.bias is not None, layer.padding_mode, dtype=layer.weight.dtype, device=layer.weight.device)
-    outs, ins = layer.out_channels // (groups * blocks), layer.in_channels // (groups * blocks)
-    with torch.no_grad():
-        twin.weight.zero_()
-        for g in range(groups):
-            for b in range(blocks):
-                row, col = (g * blocks + b) * outs, (g * blocks + b) * ins
-                twin.weight[row:row + outs, col:col + ins] = layer.weight[g * outs:(g + 1) * outs]
-                if layer.bias is not None:
-                    twin.bias[row:row + outs] = layer.bias[g * outs:(g + 1) * outs]
-    return twin
-
-
 @pytest.mark.parametrize('memory_format', FORMATS)
 @pytest.mark.parametrize('setting', SETTINGS, ids=str)
 @pytest.mark.parametrize('bias', [True, False])
@@ -50,7 +34,7 @@ def dense_twin(layer: TBC | TGC) -> nn.Conv2d:
 def test_equals_dense_expansion(groups, num_blocks, bias, setting, memory_format, device):
     layer = TGC(24, 48, groups=groups, num_blocks=num_blocks, bias=bias, dtype=torch.float64, device=device, **setting)
     x = torch.randn(2, 24, 7, 8, dtype=torch.float64, device=device).to(memory_format=FORMATS[memory_format])
-    torch.testing.assert_close(layer(x), dense_twin(layer)(x), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(layer(x), dense_conv(layer)(x), atol=1e-12, rtol=1e-12)
 
 
 @settings(deadline=None, max_examples=60)
@@ -64,14 +48,14 @@ def test_equals_dense_expansion_on_any_setting(groups, num_blocks, ins, outs, ke
     x = torch.randn(batch, layer.in_channels, height, 8, dtype=torch.float64)
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(layer(x), dense_twin(layer)(x), atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(layer(x), dense_conv(layer)(x), atol=1e-11, rtol=1e-11)
 
 
 @pytest.mark.parametrize('memory_format', FORMATS)
 @pytest.mark.parametrize('groups', [1, 2])
 def test_gradients_equal_dense_expansion(groups, memory_format):
     layer = TGC(16, 32, 3, padding=1, groups=groups, num_blocks=4, dtype=torch.float64)
-    twin = dense_twin(layer)
+    twin = dense_conv(layer)
     x = torch.randn(2, 16, 6, 6, dtype=torch.float64).to(memory_format=FORMATS[memory_format]).requires_grad_()
     y = x.detach().clone().requires_grad_()
     weights = torch.randn(2, 32, 6, 6, dtype=torch.float64)
@@ -123,7 +107,7 @@ def test_parameter_counts():
 
 
 @pytest.mark.parametrize('layer', [TBC(16, 16, 3, padding=1, num_blocks=4), TGC(16, 16, 3, padding=1, groups=2, num_blocks=2)])
-def test_default_initialisation_suits_the_tied_fan_in(layer):
+def test_default_initialization_uses_the_tied_fan_in(layer):
     """Each output sums over C_in / (B G) * k * k inputs; PyTorch draws weight and bias uniformly within 1 / sqrt(fan_in)."""
     fan_in = 16 // 4 * 9
     bound = fan_in**-0.5
@@ -139,8 +123,8 @@ def test_memory_format_is_kept(memory_format, device):
     assert layer(x).is_contiguous(memory_format=FORMATS[memory_format])
 
 
-def test_any_strides():
-    """A slice of channels, as `chunk` gives to the splits, and a transposed image."""
+def test_noncontiguous_input():
+    """A slice of channels, as `chunk` returns, and a transposed image."""
     layer = TBC(8, 8, 3, padding=1, num_blocks=2)
     wide = torch.randn(2, 24, 6, 7)
     part = wide[:, 8:16]
@@ -202,17 +186,19 @@ def test_expanded_weight_is_a_grouped_convolution():
     layer = TGC(16, 32, 3, groups=2, num_blocks=4)
     x = torch.randn(2, 16, 5, 5)
     grouped = F.conv2d(x, layer.expanded_weight(), layer.expanded_bias(), groups=8)
-    torch.testing.assert_close(grouped, dense_twin(layer)(x))
+    torch.testing.assert_close(grouped, dense_conv(layer)(x))
 
 
 @pytest.mark.parametrize(('build', 'message'), [
     (lambda: TBC(66, 64, 1, num_blocks=4),
-     'TBC: in_channels=66 cannot be split into num_blocks=4 equal blocks; 66 is divisible by 1, 2, 3, 6, 11'),
-    (lambda: TBC(64, 66, 1, num_blocks=4), 'TBC: out_channels=66 cannot be split'),
-    (lambda: TGC(24, 24, 1, groups=4, num_blocks=4), 'TGC: in_channels=24 cannot be split into groups=4 times num_blocks=4'),
+     'TBC: in_channels=66 is not divisible by num_blocks=4; use one of 1, 2, 3, 6, 11'),
+    (lambda: TBC(64, 66, 1, num_blocks=4), 'TBC: out_channels=66 is not divisible'),
+    (lambda: TGC(24, 24, 1, groups=4, num_blocks=4), 'TGC: in_channels=24 is not divisible by groups=4 times num_blocks=4'),
     (lambda: TBC(8, 8, 1, num_blocks=0), 'TBC: num_blocks=0, expected a positive integer'),
     (lambda: TBC(8, 8, 1, num_blocks=2.0), 'TBC: num_blocks=2.0, expected a positive integer'),
     (lambda: TBC(8, 8, 1, indivisible='ignore'), "TBC: indivisible='ignore', expected 'raise' or 'untie'"),
+    (lambda: TBC(8, 8, 1, algorithm='fastest'), "TBC: algorithm='fastest', expected one of 'auto', 'fold', 'grouped', 'matmul'"),
+    (lambda: TGC(8, 8, 1, algorithm=None), 'TGC: algorithm=None, expected one of'),
     (lambda: TBC(0, 8, 1), 'TBC: in_channels=0, expected a positive integer'),
     (lambda: TBC(8, 8, 1, groups=2), 'TBC: groups=2, expected 1; for groups of tied blocks use TGC'),
     (lambda: TBC(8, 8, 1)(torch.zeros(1, 16, 4, 4)), r'TBC: expected input of shape \(N, 8, H, W\).*got \(1, 16, 4, 4\)'),
@@ -221,3 +207,9 @@ def test_expanded_weight_is_a_grouped_convolution():
 def test_user_errors(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize('layer', [TBC, TGC])
+def test_former_name_of_algorithm(layer):
+    with pytest.raises(TypeError, match=f"{layer.__name__}: way='fold' is now called algorithm; use algorithm='fold'"):
+        layer(8, 8, 1, way='fold')

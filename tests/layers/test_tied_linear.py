@@ -7,15 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmtied.layers import TFC
-
-
-def dense_twin(layer: TFC) -> nn.Linear:
-    twin = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, dtype=layer.weight.dtype)
-    with torch.no_grad():
-        twin.weight.copy_(torch.block_diag(*[layer.weight] * layer.num_blocks))
-        if layer.bias is not None:
-            twin.bias.copy_(layer.bias.repeat(layer.num_blocks))
-    return twin
+from tests.helpers.dense_twins import dense_linear
 
 
 @settings(deadline=None, max_examples=60)
@@ -24,7 +16,7 @@ def dense_twin(layer: TFC) -> nn.Linear:
 def test_equals_dense_expansion(num_blocks, ins, outs, bias, shape):
     layer = TFC(ins * num_blocks, outs * num_blocks, bias, num_blocks, dtype=torch.float64)
     x = torch.randn(*shape, layer.in_features, dtype=torch.float64)
-    torch.testing.assert_close(layer(x), dense_twin(layer)(x))
+    torch.testing.assert_close(layer(x), dense_linear(layer)(x))
 
 
 def test_gradcheck_and_double_backward():
@@ -54,7 +46,7 @@ def test_strided_input():
     torch.testing.assert_close(layer(x), layer(x.contiguous()))
 
 
-def test_parameter_count_and_initialisation():
+def test_parameter_count_and_initialization():
     layer = TFC(64, 32, num_blocks=4)
     assert layer.weight.numel() * 16 == nn.Linear(64, 32).weight.numel()
     assert layer.bias.shape == (8, )
@@ -71,8 +63,8 @@ def test_compiles_without_graph_breaks():
 
 
 @pytest.mark.parametrize(('build', 'message'), [
-    (lambda: TFC(10, 8, num_blocks=4), 'TFC: in_features=10 cannot be split into num_blocks=4 equal blocks; 10 is divisible by'),
-    (lambda: TFC(8, 10, num_blocks=4), 'TFC: out_features=10 cannot be split'),
+    (lambda: TFC(10, 8, num_blocks=4), 'TFC: in_features=10 is not divisible by num_blocks=4; use one of'),
+    (lambda: TFC(8, 10, num_blocks=4), 'TFC: out_features=10 is not divisible'),
     (lambda: TFC(8, 8, num_blocks=-1), 'TFC: num_blocks=-1, expected a positive integer'),
     (lambda: TFC(8, 8)(torch.zeros(2, 4)), r'TFC: expected input of shape \(\.\.\., 8\), got \(2, 4\)'),
 ])

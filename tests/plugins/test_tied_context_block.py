@@ -64,9 +64,9 @@ def test_published_sizes(num_blocks, millions):
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
-    ({'in_channels': 66, 'num_blocks': 4}, 'TiedGCB: in_channels=66 cannot be split into num_blocks=4 equal blocks; 66 is'),
+    ({'in_channels': 66, 'num_blocks': 4}, 'TiedGCB: in_channels=66 is not divisible by num_blocks=4; use one of'),
     ({'in_channels': 24, 'num_blocks': 4},
-     'TiedGCB with ratio=0.25 of in_channels=24: bottleneck_channels=6 cannot be split into num_blocks=4 equal blocks; 6 is'),
+     'TiedGCB with ratio=0.25 of in_channels=24: bottleneck_channels=6 is not divisible by num_blocks=4; use one of'),
     ({'in_channels': 16, 'ratio': 1 / 32}, 'TiedGCB: ratio=0.03125 of in_channels=16 leaves no channels, expected at least'),
     ({'in_channels': 64, 'num_blocks': 0}, 'TiedGCB: num_blocks=0, expected a positive integer'),
     ({'in_channels': 64, 'pooling_type': 'max'}, "TiedGCB: pooling_type='max', expected one of att, avg"),

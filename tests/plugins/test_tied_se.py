@@ -62,9 +62,9 @@ def test_settings():
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
-    ({'in_channels': 66, 'num_blocks': 4}, 'TiedSE: in_channels=66 cannot be split into num_blocks=4 equal blocks; 66 is'),
-    ({'in_channels': 256, 'num_blocks': 32}, 'TiedSE: squeeze_channels=16 cannot be split into num_blocks=32 equal blocks'),
-    ({'in_channels': 256, 'squeeze_channels': 9}, 'TiedSE: squeeze_channels=9 cannot be split into num_blocks=2 equal blocks'),
+    ({'in_channels': 66, 'num_blocks': 4}, 'TiedSE: in_channels=66 is not divisible by num_blocks=4; use one of'),
+    ({'in_channels': 256, 'num_blocks': 32}, 'TiedSE: squeeze_channels=16 is not divisible by num_blocks=32'),
+    ({'in_channels': 256, 'squeeze_channels': 9}, 'TiedSE: squeeze_channels=9 is not divisible by num_blocks=2'),
     ({'in_channels': 256, 'num_blocks': 0}, 'TiedSE: num_blocks=0, expected a positive integer'),
     ({'in_channels': 256, 'ratio': 0.5}, 'TiedSE: ratio=0.5, expected a positive integer'),
     ({'in_channels': 256, 'divisor': 0}, 'TiedSE: divisor=0, expected a positive integer'),

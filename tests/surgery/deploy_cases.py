@@ -1,7 +1,5 @@
 """Networks as training leaves them, and what a deployed one must not hold."""
 
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,9 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmtied.backbones as backbones
-
-sys.path.append(str(Path(__file__).parents[1] / 'backbones'))
-from families import FAMILIES, tiny  # noqa: E402
+from tests.helpers.families import FAMILIES, tiny
 
 #: Networks beside the tied families.
 OTHERS = {

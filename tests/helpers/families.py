@@ -1,4 +1,4 @@
-"""Every family of tied residual backbones with few channels: the structure, quickly."""
+"""Tied residual backbones with few channels, which have the structure of the full ones and run quickly."""
 
 from torch import nn
 
@@ -14,5 +14,5 @@ FAMILIES = {
 
 
 def tiny(family: str, **settings) -> nn.Module:
-    """A thin network of 50 layers, unless settings say otherwise."""
+    """Build a thin network of a family, of depth 50 unless settings say otherwise."""
     return getattr(backbones, family)(**{'depth': 50, **FAMILIES[family], **settings})

@@ -1,0 +1,141 @@
+"""``with_cp=True`` and ``with_cp='norm'``: same gradients and running statistics to the bit, less memory, in every setting."""
+
+import copy
+import os
+import tempfile
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils import checkpoint
+
+from tests.helpers.families import FAMILIES, tiny
+
+pytestmark = pytest.mark.skipif(not hasattr(checkpoint, 'create_selective_checkpoint_contexts'), reason='PyTorch before 2.4')
+recomputing = pytest.mark.parametrize('with_cp', [True, 'norm'])
+
+
+def pair(family: str, with_cp: bool | str, **settings) -> tuple[nn.Module, nn.Module]:
+    """Return a network without and one with recomputation, with the same weights, in training mode."""
+    plain, saving = tiny(family, zero_init_residual=False, **settings), tiny(family, with_cp=with_cp, **settings)
+    saving.load_state_dict(plain.state_dict())
+    return plain.train(), saving.train()
+
+
+def step(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Run forward and backward, and return gradients and buffers."""
+    sum(level.float().square().mean() for level in model(x)).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {**gradients, **dict(model.named_buffers())}
+
+
+def assert_same(plain: dict[str, torch.Tensor], saving: dict[str, torch.Tensor]) -> None:
+    assert plain.keys() == saving.keys()
+    for name, value in plain.items():
+        assert torch.equal(saving[name], value), name
+
+
+@recomputing
+@pytest.mark.parametrize('family', FAMILIES)
+def test_gradients_and_running_statistics_are_equal_to_the_bit(family, with_cp):
+    plain, saving = pair(family, with_cp, plugins=[{'cfg': {'type': 'TiedGCB', 'ratio': 0.5}, 'position': 'after_conv2'}])
+    for _ in range(2):
+        x = torch.randn(2, 3, 64, 64)
+        assert_same(step(plain, x), step(saving, x))
+    assert all(count == 2 for name, count in saving.named_buffers() if name.endswith('num_batches_tracked'))
+
+
+@recomputing
+@pytest.mark.parametrize('settings', [{'norm_eval': True}, {'frozen_stages': 1}, {'memory_format': None},
+                                      {'norm_cfg': {'type': 'GN', 'num_groups': 2}}], ids=str)
+def test_other_settings(settings, with_cp):
+    plain, saving = pair('TiedResNet', with_cp, **settings)
+    x = torch.randn(2, 3, 64, 64)
+    assert_same(step(plain, x), step(saving, x))
+
+
+@recomputing
+def test_autocast(with_cp):
+    plain, saving = pair('TiedResNet', with_cp)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert_same(step(plain, x), step(saving, x))
+
+
+def run_rank(rank: int, folder: str, plain: nn.Module, saving: nn.Module) -> None:
+    os.environ['GLOO_SOCKET_IFNAME'] = 'lo'
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
+    try:
+        networks = [DistributedDataParallel(model) for model in (plain, saving)]
+        for _ in range(2):
+            x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(rank))
+            assert_same(*(step(network, x) for network in networks))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@recomputing
+def test_distributed_data_parallel(with_cp):
+    plain, saving = pair('TiedResNet', with_cp, num_stages=2, out_indices=(1, ))
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(run_rank, (folder, plain, saving), nprocs=2)
+
+
+def kept_bytes(model: nn.Module, x: torch.Tensor) -> int:
+    """Return how many bytes a forward pass keeps for the backward pass, each storage once, besides parameters."""
+    storages = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        levels = model(x)
+    owned = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
+    assert levels
+    return sum(storage.nbytes() for address, storage in storages.items() if address not in owned)
+
+
+def test_frozen_blocks_are_not_recomputed(monkeypatch):
+    """Neither is the block after them, whose input needs no gradient."""
+    counted = []
+    run = checkpoint.checkpoint
+    monkeypatch.setattr(checkpoint, 'checkpoint', lambda *args, **kwargs: counted.append(args) or run(*args, **kwargs))
+    tiny('TiedResNet', with_cp='norm', frozen_stages=1).train()(torch.randn(2, 3, 64, 64))
+    assert len(counted) == 12
+
+
+def test_convolutions_run_once(monkeypatch):
+    _, saving = pair('TiedResNet', 'norm')
+    calls = []
+    levels = saving(torch.randn(2, 3, 64, 64))
+
+    class Counter(torch.utils._python_dispatch.TorchDispatchMode):
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            calls.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Counter():
+        sum(level.square().mean() for level in levels).backward()
+    names = [str(call) for call in calls]
+    assert 'aten.native_batch_norm.default' in names
+    assert 'aten.convolution.default' not in names
+
+
+def test_copies_and_evaluation():
+    _, saving = pair('TiedResNet', 'norm')
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for mine, other in zip(copy.deepcopy(saving).eval()(x), saving.eval()(x), strict=True):
+            assert torch.equal(mine, other)
+
+
+def test_unknown_value():
+    with pytest.raises(ValueError, match="TiedResNet: with_cp='norms', expected one of False, True, 'norm'"):
+        tiny('TiedResNet', with_cp='norms')
