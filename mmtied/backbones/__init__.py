@@ -4,9 +4,7 @@ from mmtied.related import forward_names
 
 from .tied_efficientnet import tied_efficientnet
 from .tied_resnest import TiedResNeSt
-from .tied_resnet import TiedResNet
-from .tied_resnext import TiedResNeXt
-from .tied_senet import TiedSENet, TiedSEResNet
+from .tied_resnet import TiedResNet, TiedResNeXt, TiedSENet, TiedSEResNet
 
 __all__ = ['GResNeXt', 'IGCNet', 'IGCNetCIFAR', 'SharedResNet', 'SharedResNetCIFAR', 'TiedResNeSt', 'TiedResNeXt',  # noqa: F822
            'TiedResNet', 'TiedSENet', 'TiedSEResNet', 'shared_mobilenet_v2', 'tied_efficientnet']

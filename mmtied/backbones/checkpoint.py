@@ -1,32 +1,32 @@
-"""A checkpoint fits a tied backbone, or loading it is an error.
+"""Strict checkpoints: weights that do not fit a backbone are an error.
 
-mmengine loads weights leniently: a shape that differs, or a key that is missing or unknown, is a warning in the log. mmdet's base
-configs freeze a stage and every BatchNorm because they expect ImageNet weights, so a checkpoint of another network would leave
-random layers frozen for a whole training run, or drop blocks and attention that its other weights were trained with.
-`StagedResNet` calls `check_fits` whenever weights are loaded into it, and raises.
+mmengine loads weights leniently: a wrong shape, or a missing or unknown key, is only a warning in the log. mmdet's base configs
+freeze a stage and every BatchNorm because they expect ImageNet weights. So a checkpoint of another network would leave random
+layers frozen for a whole training run, or drop blocks and attention that its other weights were trained with. `StagedResNet`
+therefore calls `check_fits` whenever weights are loaded into it.
 """
 
 from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-#: Counters that change no output; old checkpoints lack them.
+#: Counters that affect no output and that old checkpoints lack.
 _COUNTERS = 'num_batches_tracked'
 
 
 def check_fits(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = '', optional: Collection[str] = ()) -> None:
-    """Raise a ValueError when weights do not fit a module.
+    """Raise a ValueError if weights do not fit a module.
 
-    A state_dict that holds nothing for the module is left alone, unless the module itself is what is being loaded.
+    A state_dict without any weights for the module passes, unless the module itself is being loaded.
 
     Args:
         module: A backbone.
-        state_dict: What is being loaded.
-        prefix: Where the module's own keys start in it, '' if the module itself is being loaded.
-        optional: Names of submodules whose weights may be missing where they are trained, for example attention plugins.
+        state_dict: The weights being loaded.
+        prefix: Prefix of the module's keys, '' if the module itself is being loaded.
+        optional: Names of submodules whose weights may be missing if they are trained, for example plugins.
 
     Raises:
-        ValueError: Some weights are missing, unknown or of other shapes; names the first of them.
+        ValueError: Weights are missing or unknown, or have the wrong shape; names the first few.
     """
     mine = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     if not mine and prefix:
@@ -37,11 +37,10 @@ def check_fits(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str 
 
 
 def find_misfits(module: nn.Module, state_dict: Mapping[str, Tensor], optional: Collection[str] = ()) -> list[str]:
-    """Which weights keep a state_dict from being that of a module, one phrase each.
+    """Return one phrase for each weight by which a state_dict does not fit a module.
 
-    Weights of the module that are missing or have another shape, and weights of the state_dict that lie in a part of the module
-    (stem, layer1, ...) and that the module does not have. Parts that the module lacks, such as a classifier's head or further
-    stages, are left alone.
+    These are weights of the module that are missing or have the wrong shape, and unknown weights inside a part that the module
+    has (stem, layer1, ...). Parts that the module lacks, such as a classifier's head or later stages, are ignored.
     """
     misfits = []
     own = module.state_dict()
@@ -63,13 +62,13 @@ def find_misfits(module: nn.Module, state_dict: Mapping[str, Tensor], optional: 
 
 
 def name_some(misfits: list[str]) -> str:
-    """The first few misfits, and how many more there are."""
+    """Return the first few misfits and the number of the others."""
     return '; '.join(misfits[:3]) + (f'; and {len(misfits) - 3} more' if len(misfits) > 3 else '')
 
 
 def _message(name: str, misfits: list[str], state_dict: Mapping[str, Tensor]) -> str:
     if any(key.startswith('backbone.') for key in state_dict):
-        advice = "it holds a whole model, so add prefix='backbone.' to init_cfg"
+        advice = "it holds a whole model; add prefix='backbone.' to init_cfg"
     else:
         advice = f'give weights of a {name} with the same settings, or set strict_checkpoint=False to load what fits'
     return f'{name}: the checkpoint does not fit ({name_some(misfits)}); {advice}'

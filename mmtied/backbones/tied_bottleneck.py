@@ -109,7 +109,7 @@ class AddBackMixer(BaseModule):
 
 
 class TiedBottleneck(Bottleneck):
-    """Entry (1x1 TBC), splits (3x3 TBC), mixer (two 1x1), exit (standard 1x1), added to the shortcut.
+    """Entry (1x1 TBC), splits (3x3 TBC), mixer (two 1x1), and exit (standard 1x1), added to the shortcut.
 
     Args:
         in_channels: Channels of the input.
@@ -119,13 +119,13 @@ class TiedBottleneck(Bottleneck):
         entry_blocks: B of the entry.
         shortcut_blocks: B of the projection shortcut.
         split_groups: G of every split.
-        mixer_fusion: One of `MIXER_FUSIONS`; 'none' leaves the mixer out.
+        mixer_fusion: One of `MIXER_FUSIONS`; 'none' omits the mixer.
         mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of planes.
-        attention: Config of an attention layer at the end of the residual, or None.
+        attention: Config of an attention layer at the end of the residual branch, or None.
         stride: Stride of the block.
         dilation: Dilation of the splits.
         style: 'pytorch' puts the stride into the splits, 'caffe' into the entry.
-        avg_down: Whether an average pooling takes the shortcut's stride.
+        avg_down: As in `StagedResNet`.
         plugins: Plugins of this block, each dict(cfg=..., position=...).
         with_cp: As in `StagedResNet`.
         conv_cfg: Convolution layer of the standard convolutions (mixer and exit).

@@ -5,6 +5,7 @@ Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Netwo
 """
 
 from functools import cache
+from inspect import signature
 
 from mmengine.registry import MODELS
 from torch import nn
@@ -15,13 +16,14 @@ from mmtied.plugins import TiedSE
 from mmtied.plugins.tied_se import round_channels
 
 from .checkpoint import check_fits
+from .resnet_base import reject_unknown
 
 
 @MODELS.register_module(name='TiedEfficientNet')
 def tied_efficientnet(arch: str = 'b0', *, se_blocks: int = 2, strict_checkpoint: bool = True, **settings) -> nn.Module:
     """Build mmpretrain's EfficientNet with each of its SE layers replaced by a TiedSE; ``type='TiedEfficientNet'`` in configs.
 
-    mmpretrain is imported here, as its import is heavy. The widths between the attention's layers are EfficientNet's own, rounded
+    mmpretrain is imported here because its import is slow. The widths between the attention's layers are EfficientNet's, rounded
     to a multiple of se_blocks (at B = 4 in B0, 6 becomes 8 and 10 becomes 12).
 
     Args:
@@ -36,6 +38,7 @@ def tied_efficientnet(arch: str = 'b0', *, se_blocks: int = 2, strict_checkpoint
 
     Raises:
         ValueError: An unknown arch, or channels that se_blocks does not divide.
+        TypeError: An unknown setting.
         ImportError: mmpretrain is not installed.
     """
     require('mmpretrain', 'TiedEfficientNet')
@@ -44,6 +47,9 @@ def tied_efficientnet(arch: str = 'b0', *, se_blocks: int = 2, strict_checkpoint
     network_class = _network_class()
     if arch not in network_class.arch_settings:
         raise ValueError(f'TiedEfficientNet: arch={arch!r}, expected one of {", ".join(network_class.arch_settings)}')
+    known = signature(network_class.__init__).parameters
+    reject_unknown('TiedEfficientNet', {name: settings[name] for name in settings if name not in known}, tied_efficientnet,
+                   network_class.__init__)
     network = network_class(arch, **settings)
     for block in network.modules():
         if isinstance(getattr(block, 'se', None), SELayer):
@@ -55,7 +61,7 @@ def tied_efficientnet(arch: str = 'b0', *, se_blocks: int = 2, strict_checkpoint
 
 @cache
 def _network_class() -> type[nn.Module]:
-    """The EfficientNet of mmpretrain, whose train() and eval() return nothing, with a train() that returns the network."""
+    """Return mmpretrain's EfficientNet with a train() and eval() that return the network, as PyTorch's do."""
     from mmpretrain.models.backbones import EfficientNet
 
     class TiedEfficientNet(EfficientNet):
@@ -69,7 +75,7 @@ def _network_class() -> type[nn.Module]:
 
 
 def __getattr__(name: str) -> object:
-    """Where pickle finds the class, which does not exist before mmpretrain is imported."""
+    """Create the class when pickle looks for it, since it needs mmpretrain."""
     if name == 'TiedEfficientNet':
         return _network_class()
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
@@ -80,7 +86,7 @@ def _check_fits(network: nn.Module, state_dict: dict, prefix: str, *_) -> None:
 
 
 def _tied_copy(layer: nn.Module, num_blocks: int, act_cfg: dict) -> TiedSE:
-    """A TiedSE of the widths of an SELayer; its weights are new."""
+    """Return a newly initialized TiedSE with the widths of an SELayer."""
     squeeze = layer.conv1.out_channels
     return TiedSE(layer.conv1.in_channels, num_blocks=num_blocks, squeeze_channels=round_channels(squeeze, num_blocks),
                   act_cfg=(act_cfg, {'type': 'Sigmoid'}))

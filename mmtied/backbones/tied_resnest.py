@@ -30,15 +30,15 @@ class SplitAttentionBottleneck(Bottleneck):
         conv_blocks: B of the 3x3 convolution.
         radix: Number of splits of the attention.
         reduction_factor: Reduction of the attention's fully connected layers.
-        pool_first: Whether the pooling stands before the 3x3 convolution.
+        pool_first: Pool before the 3x3 convolution instead of after it.
         stride: Stride of the block.
         dilation: Dilation of the 3x3 convolution.
         style: 'pytorch' puts the stride into the pooling, 'caffe' into the entry.
-        avg_down: Whether an average pooling takes the shortcut's stride.
+        avg_down: As in `StagedResNet`.
         plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: Whether to recompute activations in the backward pass to save memory.
+        with_cp: As in `StagedResNet`.
         conv_cfg: Convolution layer of the exit.
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -46,8 +46,8 @@ class SplitAttentionBottleneck(Bottleneck):
     """
 
     def __init__(self, *, in_channels: int, planes: int, entry_blocks: int, conv_blocks: int, radix: int, reduction_factor: int,
-                 pool_first: bool, stride: int, dilation: int, style: str, avg_down: bool, plugins: list[dict], with_cp: bool,
-                 conv_cfg: dict | None, norm_cfg: dict) -> None:
+                 pool_first: bool, stride: int, dilation: int, style: str, avg_down: bool, plugins: list[dict],
+                 with_cp: bool | str, conv_cfg: dict | None, norm_cfg: dict) -> None:
         super().__init__(with_cp)
         out_channels = planes * self.expansion
         entry_stride, pool_stride = block_strides(stride, style)
@@ -62,29 +62,29 @@ class SplitAttentionBottleneck(Bottleneck):
         self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes, after_conv3=out_channels)
 
     def middle(self, x: Tensor) -> Tensor:
-        """Split attention and pooling."""
+        """Compute split attention and pooling."""
         return self.attend(self.pool(x)) if self.pool_first else self.pool(self.attend(x))
 
 
 @MODELS.register_module()
 class TiedResNeSt(StagedResNet):
-    """TiedResNeSt-50-S, the one that the paper prints, and the same at depth 101.
+    """TiedResNeSt-50-S, the only one that the paper prints, and deeper networks of the same structure.
 
-    The text makes every entry and every 3x3 convolution of ResNeSt's blocks a TBC with B = 2. On ResNeSt-50-fast, which pools
-    before the 3x3, that gives 15.75M and 2.94G (``pool_first=True, first_entry_blocks=2``); the paper prints 16.5M and 3.6G.
-    Pooling after it, and an untied entry in the first block of each stage, come nearer (16.27M and 3.62G) and are the default.
+    The paper's text makes every entry and every 3x3 convolution of ResNeSt's blocks a TBC with B = 2. On ResNeSt-50-fast, which
+    pools before the 3x3, that gives 15.75M and 2.94G (``pool_first=True, first_entry_blocks=2``); the paper prints 16.5M and
+    3.6G. Pooling after it, with an untied entry in the first block of each stage, is closer (16.27M and 3.62G) and the default.
 
-    The split attention is mmdet's or mmpretrain's, whichever is installed. As there, its BatchNorm sees one value for each image
-    and channel, so training needs more than one image a batch, or ``norm_eval=True``.
+    The split attention is mmdet's or mmpretrain's, whichever is installed. Its BatchNorm sees one value per image and channel,
+    so training needs more than one image per batch, or ``norm_eval=True``.
 
     Args:
         depth: 50, 101 or 152.
         radix: Number of splits of the attention.
         reduction_factor: Reduction of the attention's fully connected layers.
         entry_blocks: B of the first 1x1 convolution.
-        first_entry_blocks: B of it in the first block of each stage, the one that widens.
+        first_entry_blocks: The same in the first block of each stage, which changes the width.
         conv_blocks: B of the 3x3 convolutions.
-        pool_first: Whether the average pooling that takes the stride stands before the 3x3 convolution.
+        pool_first: Apply the average pooling that takes the stride before the 3x3 convolution instead of after it.
         deep_stem: As in `StagedResNet`.
         avg_down: As in `StagedResNet`.
         stem_channels: As in `StagedResNet`; None is 64 at depth 50 and 128 above, for 64 base channels.
@@ -132,7 +132,7 @@ class TiedResNeSt(StagedResNet):
 
 
 def _split_attention_layer() -> type[nn.Module]:
-    """SplitAttentionConv2d of mmdet or mmpretrain, imported when a network is built."""
+    """Import SplitAttentionConv2d from mmdet or mmpretrain."""
     package = 'mmpretrain' if is_installed('mmpretrain') and not is_installed('mmdet') else 'mmdet'
     require(package, 'TiedResNeSt')
     return import_module(f'{package}.models.backbones.resnest').SplitAttentionConv2d

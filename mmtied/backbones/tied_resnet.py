@@ -1,7 +1,8 @@
-"""TiedResNet: a ResNet of tied bottlenecks.
+"""Networks of tied bottlenecks: TiedResNet, TiedResNeXt, TiedSENet, and TiedSEResNet, which ties the attention alone.
 
 Wang & Yu, "Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters", AAAI 2021,
-https://arxiv.org/abs/2009.12021. The structure is fitted to the sizes that the paper prints; see `tied_bottleneck`.
+https://arxiv.org/abs/2009.12021. The structure is fitted to the sizes that the paper prints; see `tied_bottleneck`. The paper
+names the settings 4s64w and 4s36w (S) of TiedResNeXt and prints neither groups nor block numbers.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from mmengine.registry import MODELS
 
 from mmtied.layers.blocks import check_blocks, check_positive, check_sequence, divisors
+from mmtied.plugins import TiedSE
 
 from .bottleneck import check_registered
 from .resnet_base import StagedResNet
@@ -18,6 +20,8 @@ from .tied_bottleneck import MIXER_FUSIONS, TiedBottleneck
 SPLIT_SCHEDULES = {2: (1, 2), 4: (1, 2, 4, 8), 6: (1, 1, 2, 4, 8, 8), 8: (1, 1, 1, 1, 2, 2, 4, 8)}
 #: Settings (splits, base_width) that do not follow the schedule: the S networks, fitted to both of their printed sizes.
 SPLIT_PRESETS = {(4, 18): (1, 2, 2, 3)}
+#: Groups of each split of TiedResNeXt by base_width: groups of 8 channels (ResNeXt-101-32x8d has 4 x 8 of them in all) or of 9.
+SPLIT_GROUPS = {64: 8, 72: 8, 36: 4}
 
 
 @MODELS.register_module()
@@ -28,16 +32,16 @@ class TiedResNet(StagedResNet):
         depth: 50, 101 or 152.
         splits: Number of splits of the 3x3 convolution, s.
         base_width: Channels of one split in the first stage when base_channels is 64, w.
-        split_blocks: B of each split. None takes the paper's schedule for (splits, base_width), where a B that does not divide
-            base_width is lowered to the largest divisor below it.
+        split_blocks: B of each split. None takes the paper's schedule for (splits, base_width), with each B lowered to a
+            divisor of base_width.
         entry_blocks: B of the first 1x1 convolution.
         shortcut_blocks: B of the projection shortcuts.
-        split_groups: G of every split; with more than 1 the splits are tied block group convolutions.
+        split_groups: G of every split; above 1 the splits are tied block group convolutions.
         mixer_fusion: 'sum', 'concat' or 'none' (Table 6), or 'add_back' (see `TiedResNeXt`).
         mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of the stage's base channels.
-        attention: Attention layer at the end of each block's residual, a config as a plugin's cfg. Unlike a plugin it is part of
-            the network: a checkpoint must hold its weights.
-        memory_format: As in `StagedResNet`; channels_last was measured to be faster on CPUs.
+        attention: Attention layer at the end of each residual branch, a config like a plugin's cfg. Unlike a plugin it is part of
+            the network: checkpoints must hold its weights.
+        memory_format: As in `StagedResNet`; the default was chosen by measurements on CPUs.
         **staged: Everything else that `StagedResNet` takes, under the names of mmdet's ResNet.
 
     Shape:
@@ -76,8 +80,8 @@ class TiedResNet(StagedResNet):
         if mixer_fusion not in MIXER_FUSIONS:
             raise ValueError(f'{name}: mixer_fusion={mixer_fusion!r}, expected one of {", ".join(MIXER_FUSIONS)}')
         if not isinstance(mixer_out_ratio, (int, float)) or mixer_out_ratio <= 0:
-            raise ValueError(f"{name}: mixer_out_ratio={mixer_out_ratio!r}, expected a number above 0; mixer_fusion='none' "
-                             'leaves the mixer out')
+            raise ValueError(f"{name}: mixer_out_ratio={mixer_out_ratio!r}, expected a number above 0; use mixer_fusion='none' "
+                             'to omit the mixer')
         if attention is not None and not (isinstance(attention, dict) and 'type' in attention):
             raise ValueError(f"{name}: attention={attention!r} must be dict(type=..., ...), for example dict(type='TiedSE')")
         if attention is not None:
@@ -105,13 +109,91 @@ class TiedResNet(StagedResNet):
         return TiedBottleneck(planes=planes, width=self._base_width * planes // 64, **self._block, **settings)
 
 
-def choose_split_blocks(splits: int, base_width: int, split_blocks: Sequence[int] | None = None, split_groups: int = 1,
-                        backbone: str = 'TiedResNet') -> tuple[int, ...]:
-    """B of each split: as given, or the paper's schedule with each B lowered to a divisor of base_width / split_groups.
+@MODELS.register_module()
+class TiedResNeXt(TiedResNet):
+    """TiedResNeXt-50 and -101 (4 splits of width 64), and -S (``base_width=36``).
+
+    The paper's only row, TiedResNeXt-101-S at 64.0M and 14.6G, contradicts itself. The nearest network we found is
+    ``TiedResNeXt(101, base_width=72)``: 66.1M and 14.2G, with 8 groups in each split, B = (1, 1, 3, 3), and a mixer of one 1x1
+    convolution added back to the splits. The other settings follow it, with the block numbers of TiedResNet where they fit.
+
+    Args:
+        depth: 50, 101 or 152.
+        base_width: Channels of one split in the first stage when base_channels is 64.
+        split_groups: G of every split; None takes the preset of base_width (8 for 64 and 72, 4 for 36).
+        mixer_fusion: As in `TiedResNet`.
+        **tied: Everything else that `TiedResNet` takes.
 
     Raises:
-        ValueError: Another number of values than splits, no schedule for that number of splits, or splits that split_groups
-            does not divide.
+        ValueError: A setting that cannot be built; the message says what would work.
+
+    Example:
+        >>> model = TiedResNeXt(depth=101, base_width=72)  # nearest to TiedResNeXt-101-S
+        >>> round((sum(p.numel() for p in model.parameters()) + 2049000) / 1e6, 1)  # with an ImageNet head
+        66.1
+    """
+
+    def __init__(self, depth: int = 50, *, base_width: int = 64, split_groups: int | None = None, mixer_fusion: str = 'add_back',
+                 **tied) -> None:
+        if split_groups is None:
+            if base_width not in SPLIT_GROUPS:
+                raise ValueError(f'{type(self).__name__}: no preset of groups for base_width={base_width}; known: '
+                                 f'{", ".join(map(str, SPLIT_GROUPS))}. Give split_groups, a divisor of {base_width}')
+            split_groups = SPLIT_GROUPS[base_width]
+        super().__init__(depth, base_width=base_width, split_groups=split_groups, mixer_fusion=mixer_fusion, **tied)
+
+
+@MODELS.register_module()
+class TiedSENet(TiedResNet):
+    """TiedSENet-50 and -101 and their S variants (``base_width=18``): TiedResNet with a TiedSE after each exit (Table 1).
+
+    The paper does not print the reduction. Its totals of 41.8M and 26.4M for TiedSENet-101 and -S fit B = 2 with reduction 8
+    (41.68M and 26.39M) but not SENet's 16 (40.49M and 25.20M), so 8 is the default.
+
+    Args:
+        depth: 50, 101 or 152.
+        se_ratio: Reduction of TiedSE.
+        se_blocks: B of TiedSE.
+        **tied: Everything that `TiedResNet` takes.
+
+    Example:
+        >>> model = TiedSENet(depth=101, base_width=18)  # TiedSENet-101-S
+        >>> round((sum(p.numel() for p in model.parameters()) + 2049000) / 1e6, 2)  # with an ImageNet head
+        26.39
+    """
+
+    def __init__(self, depth: int = 50, *, se_ratio: int = 8, se_blocks: int = 2, **tied) -> None:
+        super().__init__(depth, attention={'type': TiedSE, 'ratio': se_ratio, 'num_blocks': se_blocks}, **tied)
+
+
+@MODELS.register_module()
+class TiedSEResNet(TiedSENet):
+    """SE-ResNet with only its attention tied (Table 3): with one split, B = 1 and no mixer, the tied bottleneck is ResNet's.
+
+    Args:
+        depth: 50, 101 or 152.
+        se_ratio: Reduction of TiedSE.
+        se_blocks: B of TiedSE; 1 is SE-ResNet.
+        **staged: Everything that `StagedResNet` takes, under the names of mmdet's ResNet.
+
+    Example:
+        >>> model = TiedSEResNet(depth=50, se_blocks=1)  # SE-ResNet-50
+        >>> round((sum(p.numel() for p in model.parameters()) + 2049000) / 1e6, 1)
+        28.1
+    """
+
+    def __init__(self, depth: int = 50, *, se_ratio: int = 16, se_blocks: int = 2, **staged) -> None:
+        super().__init__(depth, se_ratio=se_ratio, se_blocks=se_blocks, splits=1, base_width=64, split_blocks=(1, ),
+                         entry_blocks=1, shortcut_blocks=1, mixer_fusion='none', **staged)
+
+
+def choose_split_blocks(splits: int, base_width: int, split_blocks: Sequence[int] | None = None, split_groups: int = 1,
+                        backbone: str = 'TiedResNet') -> tuple[int, ...]:
+    """Return B of each split: as given, or the paper's schedule with each B lowered to a divisor of base_width / split_groups.
+
+    Raises:
+        ValueError: The number of values differs from splits, there is no schedule for that number of splits, or split_groups does
+            not divide base_width.
 
     Example:
         >>> choose_split_blocks(splits=8, base_width=18)

@@ -21,19 +21,19 @@ FUSION_TYPES = ('channel_add', 'channel_mul')
 class TiedGCB(ContextBlock):
     """mmcv's ContextBlock with the two 1x1 convolutions of each fusion tied.
 
-    With ``num_blocks=1`` this is ContextBlock, weights and outputs alike. As a plugin:
+    With ``num_blocks=1`` this equals ContextBlock, including its weights. As a plugin:
     ``dict(cfg=dict(type='TiedGCB', ratio=1 / 4, num_blocks=2), stages=(False, True, True, True), position='after_conv3')``.
 
     Args:
         in_channels: Channels of the feature map, divisible by num_blocks.
-        ratio: Channels between the two convolutions, as a share of in_channels.
+        ratio: Hidden channels as a share of in_channels.
         num_blocks: B of both convolutions.
-        pooling_type: How the context is gathered: 'att' (a learned attention map) or 'avg'.
-        fusion_types: How it is given back: 'channel_add', 'channel_mul', or both.
+        pooling_type: Pooling of the context: 'att' (a learned attention map) or 'avg'.
+        fusion_types: How the context is fused with the input: 'channel_add', 'channel_mul', or both.
 
     Shape:
         - Input: (N, in_channels, H, W).
-        - Output: as the input.
+        - Output: like the input.
 
     Raises:
         ValueError: Channels that num_blocks does not divide, or an unknown pooling or fusion type.
@@ -53,23 +53,23 @@ class TiedGCB(ContextBlock):
                  pooling_type: str = 'att',
                  fusion_types: Sequence[str] = ('channel_add', )) -> None:
         check_positive('TiedGCB', in_channels=in_channels, num_blocks=num_blocks)
-        between = int(in_channels * ratio)
+        hidden = int(in_channels * ratio)
         check_blocks('TiedGCB', 'in_channels', in_channels, num_blocks)
-        if between < 1:
+        if hidden < 1:
             raise ValueError(f'TiedGCB: ratio={ratio} of in_channels={in_channels} leaves no channels, expected at least '
                              f'{math.ceil(10000 * num_blocks / in_channels) / 10000:g}')
-        check_blocks(f'TiedGCB with ratio={ratio:g} of in_channels={in_channels}', 'bottleneck_channels', between, num_blocks)
+        check_blocks(f'TiedGCB with ratio={ratio:g} of in_channels={in_channels}', 'bottleneck_channels', hidden, num_blocks)
         if pooling_type not in POOLING_TYPES:
             raise ValueError(f'TiedGCB: pooling_type={pooling_type!r}, expected one of {", ".join(POOLING_TYPES)}')
         if isinstance(fusion_types, str) or not fusion_types or not set(fusion_types) <= set(FUSION_TYPES):
-            raise ValueError(f'TiedGCB: fusion_types={fusion_types!r}, expected some of {FUSION_TYPES}')
+            raise ValueError(f'TiedGCB: fusion_types={fusion_types!r}, expected one or both of {", ".join(FUSION_TYPES)}')
         super().__init__(in_channels, ratio, pooling_type, tuple(fusion_types))
         for fusion in (self.channel_add_conv, self.channel_mul_conv):
             if fusion is not None:
-                fusion[0] = TBC(in_channels, between, 1, num_blocks=num_blocks)
-                fusion[3] = TBC(between, in_channels, 1, num_blocks=num_blocks)
+                fusion[0] = TBC(in_channels, hidden, 1, num_blocks=num_blocks)
+                fusion[3] = TBC(hidden, in_channels, 1, num_blocks=num_blocks)
         self.reset_parameters()
 
     def init_weights(self) -> None:
-        """Restore the initialisation of GCNet, which starts as the identity, after a backbone has initialised its layers."""
+        """Restore GCNet's initialization, the identity, after a backbone has initialized all layers."""
         self.reset_parameters()

@@ -1,4 +1,4 @@
-"""TiedSE: squeeze-and-excitation whose two fully connected layers are tied.
+"""TiedSE: squeeze-and-excitation with two tied fully connected layers.
 
 Wang & Yu, "Tied Block Convolution", AAAI 2021, https://arxiv.org/abs/2009.12021, section "TBC and TFC in Attention Modules";
 Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507.
@@ -18,23 +18,23 @@ from mmtied.layers.blocks import check_blocks, check_positive
 
 @MODELS.register_module()
 class TiedSE(nn.Module):
-    """Scale each channel by a gate computed from all channels' means, through two tied block fully connected layers.
+    """Scale each channel by a gate, which two tied block fully connected layers compute from the means of the channels.
 
-    With ``num_blocks=1`` this is mmpretrain's SELayer, whose 1x1 convolutions hold the same weights in another shape. B blocks
-    divide its weights by B * B and its biases by B. As a plugin:
+    With ``num_blocks=1`` this equals mmpretrain's SELayer, which stores the same weights as 1x1 convolutions. B blocks divide
+    the number of weights by B * B and that of biases by B. As a plugin:
     ``dict(cfg=dict(type='TiedSE', num_blocks=2), position='after_conv3')``.
 
     Args:
         in_channels: Channels of the feature map, divisible by num_blocks.
-        ratio: Reduction: between the two layers there are in_channels // ratio features, rounded as below.
+        ratio: Reduction; the hidden features are in_channels // ratio, rounded to a multiple of `divisor`.
         num_blocks: B of both layers.
-        squeeze_channels: Features between the two layers; None computes them from ratio and divisor.
-        divisor: The features between are rounded to the nearest multiple of it, as long as that takes no more than a tenth away.
+        squeeze_channels: Number of hidden features; None computes it from ratio and divisor.
+        divisor: Hidden features are rounded to the nearest multiple of it, or up where that would remove more than a tenth.
         act_cfg: Activation after each layer.
 
     Shape:
         - Input: (N, in_channels, H, W).
-        - Output: as the input.
+        - Output: like the input.
 
     Raises:
         ValueError: in_channels or squeeze_channels that num_blocks does not divide, or a count that is not positive.
@@ -49,9 +49,6 @@ class TiedSE(nn.Module):
     """
 
     _abbr_ = 'tied_se'
-
-    #: It takes channels_last as gladly as contiguous NCHW.
-    any_memory_format = True
 
     def __init__(self,
                  in_channels: int,
@@ -82,7 +79,7 @@ class TiedSE(nn.Module):
 
 
 def round_channels(channels: int, divisor: int) -> int:
-    """The multiple of `divisor` nearest to `channels`, at least one, and the next higher if that loses more than a tenth.
+    """Return the nearest positive multiple of `divisor`, or the next higher one if the nearest is more than a tenth lower.
 
     Example:
         >>> [round_channels(channels, 8) for channels in (4, 11, 12, 25)]

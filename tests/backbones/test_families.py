@@ -206,9 +206,33 @@ def test_user_errors(family, settings, message):
 
 
 @pytest.mark.parametrize('family', [*FAMILIES, 'tied_efficientnet'])
-def test_unknown_setting_is_an_error(family):
-    with pytest.raises(TypeError, match='base_widht'):
-        getattr(backbones, family)(base_widht=18)
+def test_misspelt_setting(family):
+    name = 'TiedEfficientNet' if family == 'tied_efficientnet' else family
+    with pytest.raises(TypeError, match=f'{name}: unexpected argument norm_evl; did you mean norm_eval\\?'):
+        getattr(backbones, family)(norm_evl=True)
+    with pytest.raises(TypeError, match=f'{name}: unexpected argument qqqqqq$'):
+        getattr(backbones, family)(qqqqqq=True)
+
+
+def test_misspelt_setting_of_a_subclass():
+    with pytest.raises(TypeError, match='TiedResNeXt: unexpected argument split_gruops; did you mean split_groups?'):
+        backbones.TiedResNeXt(split_gruops=4)
+
+
+@pytest.mark.parametrize('memory_format', [None, 'contiguous', 'channels_last'])
+def test_memory_format(memory_format):
+    model = tiny('TiedResNet', memory_format=memory_format).eval()
+    seen = []
+    model.layer2[1].exit.conv.register_forward_hook(lambda conv, inputs, output: seen.append(output))
+    x = torch.randn(2, 3, 64, 64)
+    for given in (x, x.to(memory_format=torch.channels_last)):
+        levels = model(given)
+        inside = given.is_contiguous(memory_format=torch.channels_last) if memory_format is None else (
+            memory_format == 'channels_last')
+        assert seen.pop().is_contiguous(memory_format=torch.channels_last) is inside
+        assert all(level.is_contiguous() for level in levels) is (memory_format is not None or not inside)
+    with pytest.raises(ValueError, match="memory_format='nhwc', expected one of None, 'contiguous', 'channels_last'"):
+        tiny('TiedResNet', memory_format='nhwc')
 
 
 def test_efficientnets_conveniences(tmp_path):

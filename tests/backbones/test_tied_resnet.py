@@ -163,24 +163,6 @@ def test_frozen_stages(frozen_stages):
                        if frozen_stages >= 0 else {'stem', *model.stage_names})
 
 
-@pytest.mark.parametrize('norm_eval', [True, False])
-def test_norm_eval(norm_eval):
-    model = tiny(norm_eval=norm_eval).train()
-    assert all(m.training is not norm_eval for m in model.modules() if isinstance(m, _BatchNorm))
-    assert model.layer1.training
-
-
-def test_with_cp_gives_the_same_gradients():
-    plain, saving = tiny(norm_eval=True), tiny(norm_eval=True, with_cp=True)
-    saving.load_state_dict(plain.state_dict())
-    x = torch.randn(2, 3, 64, 64)
-    for model in (plain, saving):
-        model.train()
-        sum(level.square().mean() for level in model(x)).backward()
-    for (name, mine), other in zip(saving.named_parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, other.grad, msg=name)
-
-
 @pytest.mark.parametrize('position', ['after_conv1', 'after_conv2', 'after_conv3'])
 def test_plugins(position):
     plugins = [{'cfg': {'type': 'ContextBlock', 'ratio': 0.25}, 'stages': (False, True, True, False), 'position': position},
@@ -212,26 +194,6 @@ def test_initialisation_suits_the_thin_filters():
         assert isinstance(conv, TBC)
         fan_out = conv.weight.shape[0] * conv.weight[0, 0].numel()
         assert conv.weight.std().item() == pytest.approx((2 / fan_out)**0.5, rel=0.05)
-
-
-def test_state_dict_round_trip(tmp_path):
-    model, other = tiny().eval(), tiny().eval()
-    torch.save(model.state_dict(), tmp_path / 'weights.pth')
-    other.load_state_dict(torch.load(tmp_path / 'weights.pth'))
-    x = torch.randn(1, 3, 64, 64)
-    for mine, theirs in zip(model(x), other(x), strict=True):
-        assert torch.equal(mine, theirs)
-
-
-def test_channels_last_and_batch_of_one():
-    model = tiny().eval()
-    x = torch.randn(3, 3, 64, 64)
-    batch = model(x)
-    last = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
-    single = model(x[1:2])
-    for level, other, one in zip(batch, last, single, strict=True):
-        torch.testing.assert_close(level, other, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(level[1:2], one, atol=1e-4, rtol=1e-4)
 
 
 def test_registered_by_scope_and_by_name():
@@ -387,8 +349,3 @@ def test_log_says_once_that_nothing_is_pretrained(monkeypatch):
 def test_user_errors(settings, message):
     with pytest.raises(ValueError, match=message):
         TiedResNet(**settings)
-
-
-def test_unknown_setting_is_an_error():
-    with pytest.raises(TypeError, match='base_widht'):
-        TiedResNet(50, base_widht=18)

@@ -70,8 +70,8 @@ def test_published_sizes(num_blocks, millions):
     ({'in_channels': 16, 'ratio': 1 / 32}, 'TiedGCB: ratio=0.03125 of in_channels=16 leaves no channels, expected at least'),
     ({'in_channels': 64, 'num_blocks': 0}, 'TiedGCB: num_blocks=0, expected a positive integer'),
     ({'in_channels': 64, 'pooling_type': 'max'}, "TiedGCB: pooling_type='max', expected one of att, avg"),
-    ({'in_channels': 64, 'fusion_types': ('add', )}, "TiedGCB: fusion_types=('add',), expected some of"),
-    ({'in_channels': 64, 'fusion_types': ()}, 'TiedGCB: fusion_types=(), expected some of'),
+    ({'in_channels': 64, 'fusion_types': ('add', )}, "TiedGCB: fusion_types=('add',), expected one or both of channel_add"),
+    ({'in_channels': 64, 'fusion_types': ()}, 'TiedGCB: fusion_types=(), expected one or both of'),
 ])
 def test_user_errors(settings, message):
     with pytest.raises(ValueError, match=re.escape(message)):
