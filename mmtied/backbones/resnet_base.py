@@ -245,7 +245,8 @@ def reject_unknown(backbone: str, unknown: Mapping[str, object], *builders: Call
         Traceback (most recent call last):
         TypeError: TiedResNet: unexpected argument norm_evl; did you mean norm_eval?
     """
-    known = [name for builder in builders for name in signature(builder).parameters]
+    known = [name for builder in builders for name, parameter in signature(builder).parameters.items()
+             if parameter.kind is not parameter.VAR_KEYWORD and name != 'self']
     for name in unknown:
         nearest = get_close_matches(name, known, n=1)
         raise TypeError(f'{backbone}: unexpected argument {name}' + (f'; did you mean {nearest[0]}?' if nearest else ''))
