@@ -1,9 +1,9 @@
-"""Learned groups become ordinary grouped convolutions with the same outputs.
+"""Conversion of learned groups to ordinary grouped convolutions with the same outputs.
 
 Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019,
-https://arxiv.org/abs/1908.05867, Figure 1 (d) and Table 6. The channels of a learned group need not be neighbours, so a
-permutation stands before and after the grouped convolution. A residual block of `GResNeXt` takes the permutations into the 1x1
-convolutions and normalisations around, and is a block of ResNeXt then.
+https://arxiv.org/abs/1908.05867, Figure 1 (d) and Table 6. The channels of a learned group need not be adjacent, so permutations
+surround the grouped convolution. A residual block of `GResNeXt` absorbs the permutations into its 1x1 convolutions and
+normalisations, and becomes a block of ResNeXt.
 """
 
 from typing import NamedTuple
@@ -13,20 +13,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.compat import is_installed
-from mmtied.layers import DGConv
-from mmtied.related.groupable.layers import closed_bits, gated_layers
+from mmtied.related.groupable.layers import DGConv, closed_bits, gated_layers
 
 
 class PermutedConv2d(nn.Conv2d):
-    """A grouped convolution of channels that are not neighbours: permute, convolve, permute back.
+    """A grouped convolution whose groups have channels that are not adjacent: permute, convolve, permute back.
 
-    Rows of the weight, and the bias, are in the order of the output channels as in any Conv2d, and are sorted by group as they
-    are used. So what scales them by output channel, such as folding a normalisation into the convolution, stays right.
+    Rows of the weight, and the bias, are in the order of the output channels, as in any Conv2d, and are sorted by group in
+    `forward`. So scaling them by output channel, for example to fold a normalisation into the convolution, stays correct.
 
     Args:
-        input_order: The input channels, group by group, shape (C_in,).
-        output_order: The output channels, group by group, shape (C_out,).
-        **conv: As in Conv2d, by name; groups among them.
+        input_order: Input channels, group by group, shape (C_in,).
+        output_order: Output channels, group by group, shape (C_out,).
+        **conv: Arguments of Conv2d, by name, including groups.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
@@ -52,8 +51,14 @@ class PermutedConv2d(nn.Conv2d):
         return self._conv_forward(x.index_select(-3, self.input_order), weight, bias).index_select(-3, self.output_places)
 
 
-class Grouping(NamedTuple):
-    """The channels of a layer group by group, (C_in,) and (C_out,), and the number of groups."""
+class ChannelGroups(NamedTuple):
+    """The channels of a layer, group by group.
+
+    Attributes:
+        input_order: Input channels, shape (C_in,).
+        output_order: Output channels, shape (C_out,).
+        groups: Number of groups.
+    """
 
     input_order: Tensor
     output_order: Tensor
@@ -61,22 +66,21 @@ class Grouping(NamedTuple):
 
 
 def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
-    """Replace every `DGConv` of a model by a grouped convolution with the groups that it has now; outputs stay the same.
+    """Replace every `DGConv` of a model by a grouped convolution with its current groups and the same outputs.
 
-    What replaces it can be trained on, exported and counted like any Conv2d. The model is changed in place.
+    The result can be trained, exported and counted like any Conv2d. The model is changed in place.
 
     Args:
         model: A network with DGConv layers, or one such layer.
-        fold: Take the permutations into the neighbours where a block of `GResNeXt` with BatchNorm allows it (no plugins between
-            its convolutions). All convolutions of the block are plain then, and their weights fit
-            ``GResNeXt(groups=[...])`` with the learned numbers. Without it, or elsewhere, a `PermutedConv2d` stands where groups
-            are not neighbours.
+        fold: Absorb the permutations into the neighbours in blocks of `GResNeXt` with BatchNorm and without plugins between the
+            convolutions. All convolutions of such a block are plain then, and its weights fit ``GResNeXt(groups=[...])`` with the
+            learned numbers. Otherwise a `PermutedConv2d` replaces a layer whose groups are not adjacent.
 
     Returns:
-        The model; for a single layer what replaces it.
+        The model; for a single layer, its replacement.
 
     Raises:
-        ValueError: No model, one without a DGConv, or gates that are nan; nothing is changed then.
+        ValueError: The argument is no model or has no DGConv, or a gate is nan. Nothing is changed then.
 
     Example:
         >>> layer = DGConv(8, 8, 3, padding=1)
@@ -87,14 +91,13 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
         )
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f'freeze_groups: an object of type {type(model).__name__} came, expected a model with DGConv layers; '
-                         'weights alone are to be loaded into one first')
+        raise ValueError(f'freeze_groups: {type(model).__name__} is not a model with DGConv layers; load weights into one first')
     if not any(isinstance(module, DGConv) for module in model.modules()):
-        raise ValueError(f'freeze_groups: {type(model).__name__} has no DGConv; are its groups frozen already?')
+        raise ValueError(f'freeze_groups: {type(model).__name__} has no DGConv; its groups may be frozen already')
     for name, layer in gated_layers(model).items():
         if layer.gates.isnan().any():
-            raise ValueError(f'freeze_groups: {name or "the layer"} has the gates {layer.gates.tolist()}, expected numbers; nan '
-                             'is neither open nor closed, and its training has diverged: take an earlier checkpoint')
+            raise ValueError(f'freeze_groups: {name or "the layer"} has gates {layer.gates.tolist()}; nan means that training '
+                             'diverged, use an earlier checkpoint')
     if isinstance(model, DGConv):
         return _replacement(model, find_groups(model))
     if fold and is_installed('mmengine', 'mmcv'):
@@ -109,8 +112,8 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
     return model
 
 
-def find_groups(layer: DGConv) -> Grouping:
-    """Which channels a layer joins.
+def find_groups(layer: DGConv) -> ChannelGroups:
+    """Return the channels that a layer connects.
 
     Example:
         >>> layer = DGConv(4, 4, 1)
@@ -119,61 +122,60 @@ def find_groups(layer: DGConv) -> Grouping:
         [0, 2, 1, 3]
     """
     if layer.gates is None:
-        return Grouping(torch.arange(layer.in_channels), torch.arange(layer.out_channels), 1)
+        return ChannelGroups(torch.arange(layer.in_channels), torch.arange(layer.out_channels), 1)
     closed, size = closed_bits(layer.gates.detach().cpu()), 2**len(layer.gates)
     orders = [(torch.arange(channels) // (channels // size) & closed).argsort(stable=True)
               for channels in (layer.in_channels, layer.out_channels)]
-    return Grouping(*orders, layer.group_number)
+    return ChannelGroups(*orders, layer.group_number)
 
 
-def _replacement(layer: DGConv, grouping: Grouping) -> nn.Conv2d:
-    """A convolution that computes the same as the layer."""
+def _replacement(layer: DGConv, channels: ChannelGroups) -> nn.Conv2d:
+    """Build the equivalent grouped convolution."""
     settings = {
         'in_channels': layer.in_channels, 'out_channels': layer.out_channels, 'kernel_size': layer.kernel_size,
-        'stride': layer.stride, 'padding': layer.padding, 'dilation': layer.dilation, 'groups': grouping.groups,
+        'stride': layer.stride, 'padding': layer.padding, 'dilation': layer.dilation, 'groups': channels.groups,
         'bias': layer.bias is not None, 'padding_mode': layer.padding_mode,
     }
-    weight, bias = layer.weight.detach(), layer.bias
-    if _in_order(grouping.input_order) and _in_order(grouping.output_order):
+    if _is_sorted(channels.input_order) and _is_sorted(channels.output_order):
         conv = nn.Conv2d(**settings)
     else:
-        conv = PermutedConv2d(grouping.input_order, grouping.output_order, **settings)
-    conv.to(weight)  # device and type
+        conv = PermutedConv2d(channels.input_order, channels.output_order, **settings)
+    conv.to(layer.weight.detach())  # device and dtype
     conv.train(layer.training)
-    conv.weight.data.copy_(_block_diagonal(weight, grouping))
+    conv.weight.data.copy_(_weights_within_groups(layer.weight.detach(), channels))
     conv.weight.requires_grad_(layer.weight.requires_grad)
-    if bias is not None:
-        conv.bias.data.copy_(bias.detach())
-        conv.bias.requires_grad_(bias.requires_grad)
+    if layer.bias is not None:
+        conv.bias.data.copy_(layer.bias.detach())
+        conv.bias.requires_grad_(layer.bias.requires_grad)
     return conv
 
 
-def _block_diagonal(weight: Tensor, grouping: Grouping) -> Tensor:
-    """The weights within groups, (C_out, C_in, k, k) to (C_out, C_in / G, k, k), rows as they were, inputs as in their group."""
-    input_order, output_order = (order.to(weight.device) for order in grouping[:2])
-    blocks = weight[output_order][:, input_order].unflatten(1, (grouping.groups, -1)).unflatten(0, (grouping.groups, -1))
-    return torch.cat([blocks[group, :, group] for group in range(grouping.groups)])[output_order.argsort()]
+def _weights_within_groups(weight: Tensor, channels: ChannelGroups) -> Tensor:
+    """Reduce a weight (C_out, C_in, k, k) to (C_out, C_in / G, k, k); rows keep their order."""
+    input_order, output_order = (order.to(weight.device) for order in channels[:2])
+    blocks = weight[output_order][:, input_order].unflatten(1, (channels.groups, -1)).unflatten(0, (channels.groups, -1))
+    return torch.cat([blocks[group, :, group] for group in range(channels.groups)])[output_order.argsort()]
 
 
-def _in_order(order: Tensor) -> bool:
+def _is_sorted(order: Tensor) -> bool:
     return torch.equal(order, torch.arange(len(order)))
 
 
 def _fold_blocks(model: nn.Module) -> None:
-    """Sort the channels between the convolutions of GResNeXt's blocks by group, so that groups are neighbours."""
+    """Sort the channels inside the blocks of GResNeXt by group, so that groups are adjacent."""
     from mmtied.related.groupable.backbones import GroupableBottleneck
 
     for block in model.modules():
         if isinstance(block, GroupableBottleneck) and isinstance(block.grouped.conv, DGConv) and _can_sort(block):
-            layer, grouping = block.grouped.conv, find_groups(block.grouped.conv)
-            _sort(block.entry.conv, grouping.input_order, dim=0)
-            _sort(block.entry.norm, grouping.input_order, dim=0)
-            _sort(block.grouped.norm, grouping.output_order, dim=0)
-            _sort(block.exit.conv, grouping.output_order, dim=1)
-            neighbours = Grouping(*(torch.arange(len(order)) for order in grouping[:2]), grouping.groups)
-            _sort(layer, grouping.output_order, dim=0)
-            layer.weight.data.copy_(layer.weight.data[:, grouping.input_order.to(layer.weight.device)])
-            block.grouped.conv = _replacement(layer, neighbours)
+            layer, channels = block.grouped.conv, find_groups(block.grouped.conv)
+            _sort(block.entry.conv, channels.input_order, dim=0)
+            _sort(block.entry.norm, channels.input_order, dim=0)
+            _sort(block.grouped.norm, channels.output_order, dim=0)
+            _sort(block.exit.conv, channels.output_order, dim=1)
+            _sort(layer, channels.output_order, dim=0)
+            layer.weight.data.copy_(layer.weight.data[:, channels.input_order.to(layer.weight.device)])
+            adjacent = ChannelGroups(*(torch.arange(len(order)) for order in channels[:2]), channels.groups)
+            block.grouped.conv = _replacement(layer, adjacent)
 
 
 def _can_sort(block: nn.Module) -> bool:
@@ -183,7 +185,7 @@ def _can_sort(block: nn.Module) -> bool:
 
 
 def _sort(module: nn.Module, order: Tensor, dim: int) -> None:
-    """Put a layer's output channels (dim 0), or a convolution's input channels (dim 1), in this order."""
+    """Reorder a layer's output channels (dim 0) or a convolution's input channels (dim 1)."""
     tensors = [module.weight] if dim == 1 else [*module._parameters.values(), *module._buffers.values()]
     for tensor in tensors:
         if tensor is not None and tensor.dim() > dim and tensor.size(dim) == len(order):

@@ -10,9 +10,10 @@ from math import isfinite
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
+
+from mmtied.compat import unwrap_model
 
 
 class LossHook(Hook):
@@ -48,7 +49,7 @@ class LossHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Wrap the model's ``parse_losses``."""
-        model = unwrap(runner.model)
+        model = unwrap_model(runner.model)
         if not hasattr(model, 'parse_losses'):
             raise ValueError(f'{type(self).__name__}: {type(model).__name__} has no parse_losses; use a model of mmengine '
                              '(a detector of mmdet, a classifier of mmpretrain, or another BaseModel)')
@@ -57,7 +58,7 @@ class LossHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Restore the model's ``parse_losses``."""
-        detach(self, unwrap(runner.model))
+        detach(self, unwrap_model(runner.model))
 
 
 def attach(hook: LossHook, model: nn.Module) -> None:
@@ -96,11 +97,6 @@ def detach(hook: LossHook, model: nn.Module) -> None:
 def is_number(value: object) -> bool:
     """Return whether a setting is a finite int or float, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside a wrapper such as DistributedDataParallel."""
-    return model.module if is_model_wrapper(model) else model
 
 
 class _ParseLosses:

@@ -46,7 +46,7 @@ def test_outputs_of_an_ordinary_resnet_with_composed_kernels(conv_cfg):
                 weight = source.composed_weight() if isinstance(source, IGC) else source.weight
                 getattr(block, conv).weight.data.copy_(weight)
                 getattr(block, norm).load_state_dict(getattr(ours, name).bn.state_dict())
-            if ours.shortcut is not None:
+            if block.downsample is not None:
                 grouped = ours.shortcut.conv
                 dense = torch.zeros_like(block.downsample[0].weight)
                 for rows, columns in zip(torch.arange(grouped.out_channels).chunk(4), torch.arange(grouped.in_channels).chunk(4),

@@ -96,7 +96,7 @@ def ordinary(model: SharedResNet, depth: int) -> nn.Module:
                 else:
                     filters = source.filters if isinstance(source, SharedConv2d) else source
                     getattr(block, conv).weight.data.copy_(filters.weight)
-            if ours.shortcut is not None:
+            if block.downsample is not None:
                 block.downsample[0].weight.data.copy_(ours.shortcut.conv.weight)
                 block.downsample[1].load_state_dict(ours.shortcut.bn.state_dict())
     theirs.train(False)

@@ -16,7 +16,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
 from mmtied.atomic import atomic_path
-from mmtied.training.loss_hook import LossHook, is_number, unwrap
+from mmtied.compat import unwrap_model
+from mmtied.training.loss_hook import LossHook, is_number
 
 from .layers import DGConv, gated_layers, is_open
 
@@ -202,7 +203,7 @@ class GroupHistoryHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Start a history, or continue that of the resumed run."""
-        model = unwrap(runner.model)
+        model = unwrap_model(runner.model)
         layers = gated_layers(model)
         if not layers:
             raise ValueError(f'GroupHistoryHook: {type(model).__name__} has no DGConv with gates; use the backbone '
@@ -240,7 +241,7 @@ class GroupHistoryHook(Hook):
     def _record(self, runner: Runner) -> None:
         """Record the current gates, once per iteration."""
         if self._trained not in self.history.iterations[-1:]:
-            self.history.record(self._trained, list(gated_layers(unwrap(runner.model)).values()))
+            self.history.record(self._trained, list(gated_layers(unwrap_model(runner.model)).values()))
 
     @master_only
     def _write(self, runner: Runner, show: bool = False) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmtied.backbones.bottleneck import ResidualBlock
 from mmtied.backbones.checkpoint import check_fits
-from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet, check_choice, reject_unknown
+from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet, reject_unknown
 from mmtied.compat import require
 from mmtied.layers.blocks import check_not_negative, check_positive
 
@@ -78,7 +78,8 @@ class SharedResNet(StagedResNet):
                  unique_elements: int | None = None,
                  **staged) -> None:
         name = type(self).__name__
-        check_choice(name, 'depth', depth, self.stage_blocks)
+        if not isinstance(depth, int) or depth not in self.stage_blocks:  # first, because other checks depend on it
+            raise ValueError(f'{name}: depth={depth!r}, expected one of {", ".join(map(str, self.stage_blocks))}')
         self._basic = depth in BASIC_STAGE_BLOCKS
         largest = 2 if self._basic else 3
         if isinstance(num_bases, bool) or not isinstance(num_bases, int) or not 0 <= num_bases <= largest:
