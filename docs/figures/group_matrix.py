@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Draw docs/images/group_matrix.svg: how gates make the matrix U of a groupable convolution, and which channels they join.
+"""Draw docs/images/group_matrix.svg: gates, the matrix U that they make, and the channels that it connects.
 
     python docs/figures/group_matrix.py [FILE]
 
-The matrices are computed by the layer itself.
+The layer itself computes the matrices.
 """
 
 import sys
@@ -28,7 +28,7 @@ PATTERNS = {(1, 1, 1): 'dense', (0, 1, 1): 'neighbours', (1, 1, 0): 'every secon
 
 
 def matrix(axes: Axes, x: float, y: float, cell: float, values: torch.Tensor, colours: list[str]) -> None:
-    """A binary matrix with its top left corner at (x, y); ones in their row's colour."""
+    """Draw a binary matrix with its top left corner at (x, y), ones in their row's colour."""
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
             axes.add_patch(Rectangle((x + column * cell, y - (row + 1) * cell), cell, cell, edgecolor='white', linewidth=.7,
@@ -36,7 +36,7 @@ def matrix(axes: Axes, x: float, y: float, cell: float, values: torch.Tensor, co
 
 
 def factors(axes: Axes, x: float, y: float, gates: tuple[int, ...]) -> None:
-    """The matrices of 2 x 2 whose Kronecker product U is."""
+    """Draw the 2 x 2 matrices whose Kronecker product is U."""
     for index, gate in enumerate(gates):
         left = x + index * .78
         block = torch.ones(2, 2) if gate else torch.eye(2)
@@ -47,7 +47,7 @@ def factors(axes: Axes, x: float, y: float, gates: tuple[int, ...]) -> None:
 
 
 def channels(axes: Axes, x: float, y: float, joined: torch.Tensor, colours: list[str]) -> None:
-    """Input channels above output channels, and a line for each connection."""
+    """Draw input channels above output channels, and a line for each connection."""
     for i, j in joined.nonzero().tolist():
         axes.plot((x + j * .29, x + i * .29), (y, y - .85), color=colours[i], linewidth=.8, alpha=.7, zorder=1)
     for row in (0, 1):
@@ -57,7 +57,7 @@ def channels(axes: Axes, x: float, y: float, joined: torch.Tensor, colours: list
 
 
 def draw(path: Path) -> None:
-    """Draw one column for each pattern of three gates and write the figure; the suffix says how."""
+    """Draw one column for each pattern of three gates and write the figure in the format of the suffix."""
     figure, axes = plt.subplots(figsize=(12.4, 4.6))
     for column, (gates, name) in enumerate(PATTERNS.items()):
         layer = DGConv(8, 8, 1)

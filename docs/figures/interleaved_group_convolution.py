@@ -3,7 +3,7 @@
 
     python docs/figures/interleaved_group_convolution.py [FILE]
 
-The matrices are those of a layer.
+The matrices come from a layer.
 """
 
 import sys
@@ -30,12 +30,12 @@ COLUMNS = (0.0, 2.6, 4.9, 7.5, 9.8)
 
 
 def height(row: int, partition: int) -> float:
-    """Where a row is: partitions of so many rows stand apart."""
+    """Return the height of a row; there are gaps between partitions of `partition` rows."""
     return -0.62 * row - 0.3 * (row // partition)
 
 
 def channels(axes: Axes, x: float, partition: int, by_secondary: bool, filled: bool) -> list[float]:
-    """A column of channels in boxes of partitions; returns the heights by channel in the order of the primary partitions."""
+    """Draw a column of channels, boxed by partition; return the heights in the order of the primary partitions."""
     for first in range(0, CHANNELS, partition):
         top, bottom = height(first, partition) + 0.3, height(first + partition - 1, partition) - 0.3
         axes.add_patch(FancyBboxPatch((x - 0.32, bottom), 0.64, top - bottom, boxstyle='round,pad=0,rounding_size=0.12', zorder=1,
@@ -51,7 +51,7 @@ def channels(axes: Axes, x: float, partition: int, by_secondary: bool, filled: b
 
 def connect(axes: Axes, columns: tuple[float, float], left: list[float], right: list[float], groups: list[list[int]],
             colours: list[str]) -> None:
-    """Lines from every channel to every other of its group."""
+    """Draw a line from every channel to every other one of its group."""
     for group, colour in zip(groups, colours, strict=True):
         for start in group:
             for end in group:
@@ -59,7 +59,7 @@ def connect(axes: Axes, columns: tuple[float, float], left: list[float], right: 
 
 
 def matrix(axes: Axes, x: float, y: float, values: Tensor, name: str, colours: list[str], by_row: bool = False) -> None:
-    """Which entries of a matrix are not zero, in the colour of their column's partition or of their row's."""
+    """Draw the nonzero entries of a matrix in the colour of their column or row."""
     size = 1.7 / CHANNELS
     for row in range(CHANNELS):
         for column in range(CHANNELS):
@@ -70,7 +70,7 @@ def matrix(axes: Axes, x: float, y: float, values: Tensor, name: str, colours: l
 
 
 def draw(path: Path) -> None:
-    """Draw the figure and write it; the suffix says how."""
+    """Draw the figure and write it in the format of the suffix."""
     layer = IGC(CHANNELS, CHANNELS, 3, padding=1, bias=False, num_primary=NUM_PRIMARY)
     w_p = torch.block_diag(*layer.primary.weight[:, :, 0, 0].detach().chunk(NUM_PRIMARY))
     w_s = torch.block_diag(*layer.secondary.weight[:, :, 0, 0].detach().chunk(NUM_SECONDARY))

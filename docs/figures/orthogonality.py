@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Draw docs/images/orthogonality.png: how far shared bases are from orthonormal during a short training run.
+"""Draw docs/images/orthogonality.png: the distance of shared bases from orthonormal ones during a short training run.
 
     python docs/figures/orthogonality.py [FILE]
 
-ResNet-20-S16U1 learns to tell six shapes apart on drawings of 32 x 32 pixels, once with the orthogonality regularisation and once
-without, from the same start and on the same images, with the learning rate of the paper's CIFAR runs. A few minutes on one core.
+ResNet-20-S16U1 learns to classify six shapes in drawings of 32 x 32 pixels, once with and once without the orthogonality
+regularisation, from the same weights, on the same images, with the learning rate of the paper's CIFAR runs. It takes a few
+minutes on one core.
 """
 
 import logging
@@ -41,13 +42,13 @@ class ShapeClassifier(BaseModel):
         self.fc = nn.Linear(64, len(CATEGORIES))
 
     def forward(self, inputs: Tensor, labels: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
-        """The cross entropy of (N, 3, 32, 32) and the categories' numbers (N,)."""
+        """Return the cross entropy of images (N, 3, 32, 32) and labels (N,)."""
         scores = self.fc(self.backbone(inputs)[-1].mean(dim=(2, 3)))
         return {'loss_classes': nn.functional.cross_entropy(scores, labels)}
 
 
 def draw_batch(rng: np.random.Generator) -> dict[str, Tensor]:
-    """Shapes of random size, place and colour, turned a little, on noise."""
+    """Draw shapes of random size, place and colour, slightly rotated, on noise."""
     labels = rng.integers(len(CATEGORIES), size=BATCH)
     images = rng.normal(scale=0.1, size=(BATCH, 3, SIZE, SIZE)).astype(np.float32)
     for image, label in zip(images, labels, strict=True):
@@ -59,7 +60,7 @@ def draw_batch(rng: np.random.Generator) -> dict[str, Tensor]:
 
 
 def train(with_term: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Train once; return the deviation of each basis before each iteration, (iterations, bases), and the classes' loss."""
+    """Train; return the deviation of each basis before each iteration, (iterations, bases), and the classification loss."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = ShapeClassifier()
@@ -75,7 +76,7 @@ def train(with_term: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(path: Path) -> None:
-    """Train both networks, print how they end, and draw the figure."""
+    """Train both networks, print their final state, and draw the figure."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), layout='constrained')
     for name, (colour, with_term) in RUNS.items():
         deviations, losses = train(with_term)

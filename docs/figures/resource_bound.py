@@ -42,13 +42,13 @@ class ShapeClassifier(BaseModel):
         self.fc = nn.Linear(512, len(CATEGORIES))
 
     def forward(self, inputs: Tensor, labels: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
-        """The cross entropy of (N, 3, 48, 48) and the categories' numbers (N,)."""
+        """Return the cross entropy of images (N, 3, 48, 48) and labels (N,)."""
         scores = self.fc(self.backbone(inputs)[-1].mean(dim=(2, 3)))
         return {'loss_classes': nn.functional.cross_entropy(scores, labels)}
 
 
 def draw_batch(rng: np.random.Generator) -> dict[str, Tensor]:
-    """Shapes of random size, angle, place and colour on noise."""
+    """Draw shapes of random size, angle, place and colour on noise."""
     labels = rng.integers(len(CATEGORIES), size=BATCH)
     images = rng.normal(scale=0.3, size=(BATCH, 3, SIZE, SIZE)).astype(np.float32)
     for image, label in zip(images, labels, strict=True):
@@ -60,7 +60,7 @@ def draw_batch(rng: np.random.Generator) -> dict[str, Tensor]:
 
 
 def train(with_term: bool) -> tuple[np.ndarray, float, np.ndarray, GroupHistory]:
-    """Train once; return zeta before each iteration, its bound, the classes' loss, and the history of the gates."""
+    """Train; return zeta before each iteration, its bound, the classification loss, and the history of the gates."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = ShapeClassifier()
@@ -81,7 +81,7 @@ def train(with_term: bool) -> tuple[np.ndarray, float, np.ndarray, GroupHistory]
 
 
 def draw(path: Path) -> None:
-    """Train both networks, print how they end, and draw the figures."""
+    """Train both networks, print their final state, and draw the figures."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), layout='constrained')
     for name, (colour, with_term) in RUNS.items():
         zetas, bound, losses, history = train(with_term)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw docs/images/shared_bases.svg: what the blocks of a stage share in ResNet-50-Shared and in ResNet-34-S48U1.
+"""Draw docs/images/shared_bases.svg: the filters that the blocks of a stage share in ResNet-50-Shared and in ResNet-34-S48U1.
 
     python docs/figures/shared_bases.py [FILE]
 
@@ -24,7 +24,7 @@ WIDTH, HEIGHT, STEP = 2.5, 0.62, 0.92
 
 
 def box(axes: Axes, x: float, y: float, title: str, detail: str, colour: str, width: float = WIDTH) -> None:
-    """A layer or a basis, centred at (x, y)."""
+    """Draw a layer or a basis, centred at (x, y)."""
     axes.add_patch(FancyBboxPatch((x - width / 2, y - HEIGHT / 2), width, HEIGHT, boxstyle='round,pad=0,rounding_size=0.08',
                                   linewidth=1.2, edgecolor=colour, facecolor=matplotlib.colors.to_rgba(colour, 0.1), zorder=2))
     axes.text(x, y + 0.12, title, fontsize=8.5, weight='bold', ha='center', va='center', color=INK, zorder=3)
@@ -32,13 +32,13 @@ def box(axes: Axes, x: float, y: float, title: str, detail: str, colour: str, wi
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = LINE, **style) -> None:
-    """A connection."""
+    """Draw a connection."""
     axes.annotate('', xy=end, xytext=start, zorder=1,
                   arrowprops={'arrowstyle': '-|>', 'color': colour, 'linewidth': 1.1, 'shrinkA': 0, 'shrinkB': 0, **style})
 
 
 def column(axes: Axes, x: float, title: str, layers: list[tuple[str, str, str]]) -> list[float]:
-    """A residual block from top to bottom; returns the heights of its layers."""
+    """Draw a residual block from top to bottom; return the heights of its layers."""
     heights = [-STEP * row for row in range(len(layers))]
     top, bottom = 0.72, heights[-1] - 0.62
     axes.text(x, top + 0.2, title, fontsize=9, ha='center', color=INK)
@@ -55,7 +55,7 @@ def column(axes: Axes, x: float, title: str, layers: list[tuple[str, str, str]])
 
 
 def panel(axes: Axes, title: str, first: list, others: list, bases: list[tuple[int, str, str]]) -> None:
-    """A stage: its first block, two of the blocks that share, and the bases at the right with the rows that use them."""
+    """Draw a stage: its first block, two blocks that share, and on the right the bases, level with the layers that use them."""
     columns = (0.0, 3.5, 7.0)
     column(axes, columns[0], 'block 1', first)
     for x, name in zip(columns[1:], ('block 2', 'block 3 ...'), strict=True):
@@ -73,7 +73,7 @@ def panel(axes: Axes, title: str, first: list, others: list, bases: list[tuple[i
 
 
 def draw(path: Path) -> None:
-    """Draw the figure and write it; the suffix says how."""
+    """Draw the figure and write it in the format of the suffix."""
     wide = SharedResNet(50, num_bases=2).layer1
     entry, middle = (wide.bases[name].weight.numel() for name in ('entry', 'middle'))
     exit_ = wide[1].exit.conv.weight.numel()

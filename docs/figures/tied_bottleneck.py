@@ -26,7 +26,7 @@ GLYPH = 0.52
 
 def box(axes: Axes, x: float, y: float, title: str, detail: str, weight: tuple[int, int, int], parameters: int,
         width: float = 2.2, height: float = 0.98) -> None:
-    """A layer: its title and detail, its weight's matrix at the left, its number of weights.
+    """Draw a layer: title, detail, the matrix of its weight on the left, and its number of weights.
 
     Args:
         axes: Where to draw.
@@ -52,7 +52,7 @@ def box(axes: Axes, x: float, y: float, title: str, detail: str, weight: tuple[i
 
 
 def matrix(axes: Axes, x: float, y: float, width: float, height: float, blocks: int, colour: str) -> None:
-    """The weight between all channels: the same thin filter B times on the diagonal, zeros elsewhere."""
+    """Draw a weight as a matrix between all channels: the thin filter B times on the diagonal, zeros elsewhere."""
     axes.add_patch(Rectangle((x, y), width, height, facecolor='white', edgecolor=colour, linewidth=0.8, zorder=3))
     for block in range(blocks):
         axes.add_patch(Rectangle((x + block * width / blocks, y + height - (block + 1) * height / blocks), width / blocks,
@@ -61,7 +61,7 @@ def matrix(axes: Axes, x: float, y: float, width: float, height: float, blocks: 
 
 
 def line(axes: Axes, *points: tuple[float, float], arrow: bool = True) -> None:
-    """A connection through points, with right angles where the points have them."""
+    """Draw a connection through points."""
     xs, ys = zip(*points, strict=True)
     axes.plot(xs, ys, color=LINE, linewidth=1.1, solid_joinstyle='round', zorder=1)
     if arrow:
@@ -71,23 +71,23 @@ def line(axes: Axes, *points: tuple[float, float], arrow: bool = True) -> None:
 
 
 def node(axes: Axes, x: float, y: float, text: str) -> None:
-    """A sum."""
+    """Draw a sum."""
     axes.add_patch(Circle((x, y), 0.17, facecolor='white', edgecolor=LINE, linewidth=1.1, zorder=3))
     axes.text(x, y - 0.01, text, fontsize=11, ha='center', va='center', color=INK, zorder=4)
 
 
 def bar(axes: Axes, x: float, bottom: float, top: float) -> None:
-    """Where channels part or come together."""
+    """Draw a bar where channels split or join."""
     axes.plot((x, x), (bottom, top), color=INK, linewidth=3, solid_capstyle='butt', zorder=2)
 
 
 def label(axes: Axes, x: float, y: float, text: str, **settings) -> None:
-    """A number of channels beside a connection, or another remark."""
+    """Write a number of channels or a remark beside a connection."""
     axes.text(x, y, text, **{'fontsize': 7.5, 'color': LINE, 'ha': 'center', 'va': 'bottom', **settings})
 
 
 def draw(path: Path) -> None:
-    """Draw the figure and write it; the suffix says how."""
+    """Draw the figure and write it in the format of the suffix."""
     block = TiedResNet(50).layer1[1]
     middle = sum(LANES) / 4
     splits, mix, reduce = 3.5, 7.2, 9.75

@@ -1,4 +1,4 @@
-"""The counters against arithmetic, and what happens when they disagree."""
+"""The counters against arithmetic, and their disagreement."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from mmtied.layers import TBC, TFC, TGC
     (nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), TFC(12, 6, num_blocks=2)), 3 * 6 + 3, 2 * 3 * 6),
     (nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU()), 12 + 8, 12 * 16 * 16),
 ], ids=['conv', 'TBC', 'TGC', 'TFC', 'normalisation is not counted'])
-def test_by_arithmetic(layer, parameters, multiply_adds):
+def test_counts_match_arithmetic(layer, parameters, multiply_adds):
     assert measure(layer, size=16) == (parameters, multiply_adds)
 
 
@@ -40,7 +40,7 @@ def test_classifier_and_mode():
     assert int(model.backbone[1].num_batches_tracked) == 1, 'measuring must not train the statistics'
 
 
-def test_counters_that_disagree(monkeypatch):
+def test_raises_if_counters_disagree(monkeypatch):
     monkeypatch.setattr(complexity, '_OPERATORS', ('linear', ))
     with pytest.raises(RuntimeError, match='Conv2d: mmengine counts 0 multiply-adds and torch 192'):
         measure(nn.Conv2d(3, 4, 1), size=4)

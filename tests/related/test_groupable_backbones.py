@@ -1,4 +1,4 @@
-"""G-ResNeXt: mmdet's ResNeXt with other 3x3 convolutions, and what every backbone of the package can do."""
+"""G-ResNeXt: mmdet's ResNeXt with other 3x3 convolutions, and the settings that all backbones share."""
 
 import copy
 import pickle
@@ -26,7 +26,7 @@ def gates_for(layer: DGConv, groups: int) -> None:
 
 
 @pytest.mark.parametrize('depth', [50, 101])
-def test_every_3x3_convolution_of_resnext(depth):
+def test_replaces_every_3x3_convolution_of_resnext(depth):
     """Table 1: the widths, strides and places of ResNeXt-32x4d's grouped convolutions."""
     theirs = pytest.importorskip('mmdet.models.backbones').ResNeXt(depth=depth, groups=32, base_width=4)
     with torch.device('meta'):
@@ -40,8 +40,8 @@ def test_every_3x3_convolution_of_resnext(depth):
 
 
 @pytest.mark.parametrize('learned', [True, False])
-def test_with_32_groups_it_is_mmdets_resnext(learned):
-    """The same weights give the same outputs, whether gates or numbers say 32."""
+def test_equals_mmdets_resnext_with_32_groups(learned):
+    """The same weights give the same outputs, with 32 groups from gates or from the argument."""
     theirs = pytest.importorskip('mmdet.models.backbones').ResNeXt(depth=50, groups=32, base_width=4)
     theirs.eval()
     ours = GResNeXt(50, groups=None if learned else 32).eval()
@@ -89,14 +89,14 @@ def test_builds_and_trains(settings):
     assert bool(gated_layers(model)) == ('groups' not in settings)
 
 
-def test_given_groups_stand_in_their_blocks():
+def test_given_groups_reach_their_blocks():
     groups = (1, 2, 4, 8) * 4
     model = small(groups=groups)
     assert tuple(block.grouped.conv.groups for name in model.stage_names for block in getattr(model, name)) == groups
     assert type(model.layer1[0].grouped.conv) is nn.Conv2d
 
 
-def test_initialisation_leaves_the_gates_alone():
+def test_initialisation_keeps_the_gates():
     model = small()
     before = {name: layer.gates.clone() for name, layer in gated_layers(model).items()}
     model.init_weights()
@@ -112,7 +112,7 @@ def test_frozen_stages_and_norm_eval():
     assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def test_recomputed_activations_give_the_same_gradients():
+def test_with_cp_keeps_gradients():
     plain, cheap = small(norm_eval=True, zero_init_residual=False), small(norm_eval=True, with_cp=True)
     cheap.load_state_dict(plain.state_dict())
     x = torch.rand(2, 3, 64, 64)
@@ -132,7 +132,7 @@ def test_channels_last_copies_and_pickles():
             torch.testing.assert_close(level, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_a_checkpoint_without_gates_does_not_fit(tmp_path):
+def test_rejects_checkpoint_without_gates(tmp_path):
     weights = {key: value for key, value in small().state_dict().items() if not key.endswith('gates')}
     torch.save(weights, tmp_path / 'weights.pth')
     model = small(init_cfg={'type': 'Pretrained', 'checkpoint': str(tmp_path / 'weights.pth')})
@@ -141,13 +141,13 @@ def test_a_checkpoint_without_gates_does_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain'])
-def test_registered_for_every_family_of_configs(scope):
+def test_registered_in_every_scope(scope):
     registry = pytest.importorskip(f'{scope}.registry').MODELS
     for name in ('GResNeXt', 'mmtied.GResNeXt'):
         assert type(registry.build({'type': name, 'base_channels': 8})) is GResNeXt
 
 
-def test_in_a_classifier():
+def test_trains_in_a_classifier():
     pytest.importorskip('mmpretrain')
     from mmpretrain.structures import DataSample
     with DefaultScope.overwrite_default_scope('mmpretrain'):

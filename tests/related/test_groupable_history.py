@@ -1,4 +1,4 @@
-"""The record of learned groups: what it keeps, its file, its pictures, and resuming."""
+"""The record of learned groups: its contents, file, plots, and resuming."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def run(model: nn.Module, folder: Path, epochs: int, resume: bool = False, check
     return runner, spy
 
 
-def test_a_run(tmp_path):
+def test_records_a_run(tmp_path):
     model = Toy()
     start = [layer.gates.tolist() for layer in (model.first, model.second)]
     runner, spy = run(model, tmp_path, epochs=2)
@@ -87,7 +87,7 @@ def test_a_run(tmp_path):
     assert logged == {iteration: first[iteration] for iteration in (3, 6, 9, 12)}
 
 
-def test_resuming_goes_on_with_the_file(tmp_path):
+def test_resumed_run_continues_the_file(tmp_path):
     torch.manual_seed(0)
     run(Toy(), tmp_path / 'straight', epochs=2)
     torch.manual_seed(0)
@@ -134,7 +134,7 @@ class AtCheckpoints(Hook):
     ({'interval': 2, 'save_best': 'score', 'rule': 'greater'},
      {'best_score_epoch_1.pth': 7, 'epoch_2.pth': 14, 'best_score_epoch_2.pth': 14}, [0, 3, 6, 7, 9, 12, 14]),
 ], ids=['epochs', 'iterations', 'best'])
-def test_the_file_has_the_state_of_each_checkpoint(tmp_path, checkpoints, expected, iterations):
+def test_file_matches_each_checkpoint(tmp_path, checkpoints, expected, iterations):
     looks = AtCheckpoints()
     validation = {}
     if 'save_best' in checkpoints:
@@ -159,21 +159,21 @@ class Rising(BaseMetric):
         return {'score': float(self.times)}
 
 
-def test_a_checkpoint_without_training(tmp_path):
+def test_checkpoint_without_training(tmp_path):
     runner, hook = run(Toy(), tmp_path, epochs=1)
     hook.__init__()
     runner.save_checkpoint(str(tmp_path), 'again.pth')
     assert GroupHistory.load(tmp_path / 'groups/history.json').iterations == [0, 3, 6, 7]
 
 
-def test_a_new_run_in_the_same_folder_starts_anew(tmp_path):
+def test_new_run_in_the_same_folder_starts_over(tmp_path):
     run(Toy(), tmp_path, epochs=1)
     run(Toy(), tmp_path, epochs=1)
     assert GroupHistory.load(tmp_path / 'groups/history.json').iterations == [0, 3, 6, 7]
 
 
 def example() -> GroupHistory:
-    """Ten layers; those with even numbers close a gate on the way."""
+    """Ten layers; those with even numbers close a gate during training."""
     history = GroupHistory({f'backbone.layer{i // 5}.{i % 5}.grouped.conv': 8 * 2**(i // 5) for i in range(10)})
     for iteration in range(4):
         history.iterations.append(10 * iteration)
@@ -181,7 +181,7 @@ def example() -> GroupHistory:
     return history
 
 
-def test_groups_per_layer_as_in_figure_5():
+def test_plot_of_group_numbers():
     axes, = plot_group_numbers(example()).axes
     assert [bar.get_height() for bar in axes.patches] == [4, 2] * 5
     assert [label.get_text() for label in axes.get_xticklabels()] == ['8'] * 5 + ['16'] * 5
@@ -189,7 +189,7 @@ def test_groups_per_layer_as_in_figure_5():
     assert [bar.get_height() for bar in early.patches] == [2] * 10
 
 
-def test_dynamics_as_in_figure_6():
+def test_plot_of_learning_dynamics():
     figure = plot_learning_dynamics(example())
     drawn = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     assert len(drawn) == 10

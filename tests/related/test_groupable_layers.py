@@ -30,7 +30,7 @@ def kronecker(gates: tuple[float, ...] | Tensor, last: Tensor | None = None) -> 
 
 
 @pytest.mark.parametrize(('size', 'gates'), EVERY, ids=str)
-def test_equals_the_masked_dense_convolution(size, gates):
+def test_equals_masked_dense_convolution(size, gates):
     layer = set_gates(DGConv(size, size, 3, padding=1, dtype=torch.float64), gates)
     mask = kronecker(gates)
     assert torch.equal(layer.relationship(), mask)
@@ -41,7 +41,7 @@ def test_equals_the_masked_dense_convolution(size, gates):
     torch.testing.assert_close(layer(x[0]), expected[0])
 
 
-def test_the_drawings_of_figure_3():
+def test_patterns_of_figure_3():
     """(a) dense, (b) depthwise, (c) I 1 I, (d) adjacent groups, (e) 1 1 I."""
     expected = {
         (1, 1, 1): [[0, 1, 2, 3, 4, 5, 6, 7]], (0, 0, 0): [[channel] for channel in range(8)],
@@ -74,7 +74,7 @@ def test_geometry(geometry):
 @pytest.mark.parametrize(('inputs', 'outputs', 'gates'), [
     (4, 8, (0, 1)), (8, 4, (1, 0)), (12, 8, (0, 0)), (6, 10, (0, )), (24, 24, (1, 0, 0)), (2, 64, (0, ))])
 def test_different_widths(inputs, outputs, gates):
-    """A last factor of ones, U_(K+1), takes what remains of both counts."""
+    """A last factor of ones, U_(K+1), covers the remaining factors of both counts."""
     layer = set_gates(DGConv(inputs, outputs, 3, dtype=torch.float64), gates)
     size = 2**len(gates)
     mask = kronecker(gates, torch.ones(outputs // size, inputs // size, dtype=torch.float64))
@@ -84,7 +84,7 @@ def test_different_widths(inputs, outputs, gates):
     torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight * mask[:, :, None, None], layer.bias))
 
 
-def test_without_a_common_factor_it_is_an_ordinary_convolution():
+def test_ordinary_convolution_without_common_factor():
     layer = DGConv(3, 64, 3)
     assert layer.gates is None
     assert (layer.group_number, layer.open_gates) == (1, [])
@@ -113,7 +113,7 @@ def test_gradient_of_the_gates(size, gates):
 
 
 @pytest.mark.parametrize('gates', PATTERNS[8])
-def test_gradient_of_the_matrix_is_that_of_the_kronecker_product(gates):
+def test_matrix_gradient_equals_kronecker_product(gates):
     """At binary gates: autograd through Eq. 7, for a random gradient of U."""
     binary = torch.tensor(gates, dtype=torch.float64, requires_grad=True)
     gradient = torch.rand(8, 8, dtype=torch.float64)

@@ -82,7 +82,7 @@ def runner_for(model: nn.Module, folder, *, epochs: int = 2, accumulate: int = 1
 
 
 def train_plainly(model: Toy, epochs: int, accumulate: int) -> list[float]:
-    """The same in plain PyTorch; returns the factors."""
+    """A reference in plain PyTorch; returns the factors."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     batches = list(torch.utils.data.DataLoader(Samples(), 2)) * epochs
     factors = []
@@ -112,7 +112,7 @@ def test_zeta_and_its_gradient(gates):
         torch.testing.assert_close(layer.gates.grad, theirs.gates.grad)
 
 
-def test_zeta_of_equal_widths_is_eq_9():
+def test_zeta_of_equal_widths():
     layer = DGConv(16, 16, 3)
     for _ in range(5):
         layer.reset_gates()
@@ -123,7 +123,7 @@ def test_zeta_of_equal_widths_is_eq_9():
 
 
 @pytest.mark.parametrize(('gates', 'above'), [(MUCH, True), (LITTLE, False)])
-def test_the_loss(gates, above):
+def test_scales_the_loss(gates, above):
     model, other = with_gates(*gates), with_gates(*gates)
     hook = GroupResourceHook(B, ALPHA)
     loss, log = hook.change_loss(model, (model.layers(torch.ones(1, 3, 4, 4)) - 1).square().mean())
@@ -140,7 +140,7 @@ def test_the_loss(gates, above):
     assert loss.dtype == torch.float32
 
 
-def test_at_the_bound_the_loss_is_as_it_was():
+def test_loss_is_unchanged_at_the_bound():
     """Groups of b everywhere are exactly o (ResNeXt-32x4d with b = 32), which satisfies the constraint."""
     model = nn.Sequential(DGConv(64, 64, 1), DGConv(128, 128, 1))
     for layer in model:
@@ -226,7 +226,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['detector', 'classifier'])
-def test_in_a_model_of_openmmlab(kind):
+def test_openmmlab_models(kind):
     """One config line in mmdet and in mmpretrain."""
     pytest.importorskip('mmdet' if kind == 'detector' else 'mmpretrain')
     backbone = {'type': 'mmtied.GResNeXt', 'depth': 50, 'base_channels': 8}
@@ -255,7 +255,7 @@ def test_in_a_model_of_openmmlab(kind):
     assert after['zeta'] == 16 * after['zeta_bound']
 
 
-def test_the_term_brings_zeta_to_the_bound():
+def test_training_brings_zeta_to_the_bound():
     """From everything connected, in a short run with the paper's alpha; without the term zeta stays far above."""
     ends = {}
     for with_term in (True, False):

@@ -32,7 +32,7 @@ def small(cls: type = IGCNet, **settings) -> nn.Module:
 
 
 @pytest.mark.parametrize('conv_cfg', [BY_PRIMARY, {'type': 'IGC', 'num_secondary': 2}, {'type': 'IGC'}, None], ids=str)
-def test_outputs_of_an_ordinary_resnet_with_composed_kernels(conv_cfg):
+def test_equals_resnet_with_composed_kernels(conv_cfg):
     pytest.importorskip('mmdet')
     from mmdet.models.backbones import ResNet
     model = small(conv_cfg=conv_cfg, shortcut_groups=4).double().eval()
@@ -60,7 +60,7 @@ def test_outputs_of_an_ordinary_resnet_with_composed_kernels(conv_cfg):
         torch.testing.assert_close(ours, expected)
 
 
-def test_without_identity_mappings_nothing_is_added():
+def test_blocks_without_identity_mapping():
     model = small(IGCNetCIFAR, depth=14).double().eval()
     x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     expected = model.stem(x)
@@ -86,7 +86,7 @@ def test_without_identity_mappings_nothing_is_added():
     (lambda: IGCNet(), [(100, 2), (200, 2), (400, 2), (800, 2)]),
     (lambda: IGCNet(base_channels=128, conv_cfg=BY_PRIMARY), [(4, 32), (4, 64), (4, 128), (4, 256)]),
     (lambda: IGCNetCIFAR(), [(24, 2), (24, 4), (24, 8)])])
-def test_what_doubles(make, partitions):
+def test_partitions_of_each_stage(make, partitions):
     with torch.device('meta'):
         model = make()
     for layer, expected in zip(model.stage_names, partitions, strict=True):
@@ -94,7 +94,7 @@ def test_what_doubles(make, partitions):
             assert block.entry.conv.partitions == block.exit.conv.partitions == expected
 
 
-def test_initialisation_by_the_fan_in_of_a_partition():
+def test_initialises_by_fan_in():
     """Kaiming's normal distribution; a residual block starts as the identity, a plain one does not."""
     torch.manual_seed(0)
     model = IGCNetCIFAR(20, identity=True)
@@ -119,7 +119,7 @@ def test_copies_and_checkpoints(duplicate):
         small(conv_cfg=BY_PRIMARY).load_state_dict(model.state_dict(), strict=False)
 
 
-def test_channels_last_gives_the_same():
+def test_channels_last_keeps_outputs():
     for base_channels in (16, 264):  # a dense secondary convolution, and shuffles
         model = small(base_channels=base_channels, num_stages=1, out_indices=(0, )).double().eval()
         x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
@@ -136,7 +136,7 @@ def test_frozen_stages_and_norm_eval():
     assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def test_recomputed_activations_give_the_same_gradients():
+def test_with_cp_keeps_gradients():
     plain = small()
     cheap = small(with_cp=True)
     cheap.load_state_dict(plain.state_dict())
@@ -152,7 +152,7 @@ def test_recomputed_activations_give_the_same_gradients():
     {'strides': (1, 2, 2, 1), 'dilations': (1, 1, 1, 2)}, {'num_stages': 3, 'out_indices': (2, )},
     {'norm_cfg': {'type': 'GN', 'num_groups': 4}}, {'conv_cfg': {'type': 'TBC', 'num_blocks': 2}},
     {'plugins': [{'cfg': {'type': 'ContextBlock', 'ratio': 1 / 4}, 'position': 'after_conv2'}]}], ids=str)
-def test_settings_of_mmdet(settings):
+def test_mmdet_settings(settings):
     model = small(**settings).eval()
     levels = model(torch.rand(1, 3, 64, 64))
     for index, level in zip(model.out_indices, levels, strict=True):
@@ -162,7 +162,7 @@ def test_settings_of_mmdet(settings):
 
 
 @pytest.mark.parametrize('conv_cfg', [BY_PRIMARY, {'type': 'SumFusion', 'num_branches': 4}, {'type': 'Conv2d'}], ids=str)
-def test_in_a_classifier(conv_cfg):
+def test_trains_in_a_classifier(conv_cfg):
     pytest.importorskip('mmpretrain')
     from mmpretrain.structures import DataSample
     model = MODELS.build({

@@ -143,7 +143,7 @@ def test_gradcheck(partitions, memory_format):
 # Section 4.
 
 
-def test_a_regular_convolution_is_a_special_case():
+def test_regular_convolution_is_a_special_case():
     """Eq. 17 to 20: with the input twice and L = 4, the secondary weights fixed, the output is the convolution's, twice."""
     regular = nn.Conv2d(6, 6, 3, padding=1, bias=False, dtype=torch.float64)
     layer = IGC(12, 12, 3, padding=1, bias=False, num_primary=4, dtype=torch.float64)
@@ -156,7 +156,7 @@ def test_a_regular_convolution_is_a_special_case():
     torch.testing.assert_close(layer(torch.cat([x, x], dim=1)), torch.cat([expected, expected], dim=1))
 
 
-def test_one_primary_partition_is_a_regular_convolution_with_weighted_outputs():
+def test_one_primary_partition():
     layer = IGC(6, 8, 3, padding=1, bias=False, num_primary=1, dtype=torch.float64)
     x = torch.randn(2, 6, 5, 5, dtype=torch.float64)
     regular = F.conv2d(x, layer.primary.weight, padding=1)
@@ -178,7 +178,7 @@ def test_summation_fusion_is_a_special_case(bias):
     torch.testing.assert_close(fusion(x), sum(branches) + (fusion.bias.view(3, 1, 1) if bias else 0))
 
 
-def test_one_secondary_partition_is_xceptions_separable_convolution():
+def test_one_secondary_partition_is_a_separable_convolution():
     """M = 1: a convolution of each channel alone, then a dense 1x1 convolution."""
     depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False, dtype=torch.float64)
     pointwise = nn.Conv2d(8, 8, 1, dtype=torch.float64)
@@ -253,7 +253,7 @@ def test_empty_batch_single_image_and_copies(make):
     assert torch.equal(other(image), layer(image))
 
 
-def test_default_initialisation_suits_the_fan_in():
+def test_default_initialisation_uses_fan_in():
     """PyTorch draws uniformly within 1 / sqrt(fan_in): M * 9 inputs for a primary output, L for a secondary one."""
     layer = IGC(32, 32, 3, num_primary=4)
     for weight, fan_in in ((layer.primary.weight, 8 * 9), (layer.secondary.weight, 4)):
@@ -283,7 +283,7 @@ def test_conv_module():
     assert (module.in_channels, module.out_channels, module.kernel_size, module.stride) == (16, 32, (3, 3), (2, 2))
 
 
-def test_folding_normalisations_leaves_the_outputs_alone():
+def test_fuse_conv_bn_keeps_outputs():
     module = ConvModule(16, 32, 3, padding=1, conv_cfg={'type': 'IGC'}, norm_cfg={'type': 'BN'}).eval()
     nn.init.uniform_(module.bn.running_var, 0.5, 2)
     nn.init.uniform_(module.bn.running_mean)
@@ -292,7 +292,7 @@ def test_folding_normalisations_leaves_the_outputs_alone():
     torch.testing.assert_close(fuse_conv_bn(copy.deepcopy(module))(x), expected)
 
 
-def test_a_whole_neck_and_a_whole_backbone():
+def test_replaces_convolutions_of_neck_and_backbone():
     neck = FPN([64, 128], 32, num_outs=3, conv_cfg={'type': 'IGC'})
     neck.init_weights()
     assert all(isinstance(conv.conv, IGC) for conv in [*neck.lateral_convs, *neck.fpn_convs])

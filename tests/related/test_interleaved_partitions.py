@@ -1,4 +1,4 @@
-"""Sizes and widths of Section 3.2 against Table 1 and against trying everything."""
+"""Sizes and widths of Section 3.2 against Table 1 and an exhaustive search."""
 
 import pytest
 from torch import nn
@@ -26,8 +26,8 @@ def test_sizes_of_table_1(num_primary, num_secondary, printed, width):
     assert sum(p.numel() for p in layer.parameters()) == printed
 
 
-def test_table_1_is_as_printed():
-    """But for one width: L = 2 and M = 31 are printed as 63 channels, which their product is not."""
+def test_table_1_matches_the_paper():
+    """Except for one width: L = 2 and M = 31 are printed with 63 channels, which is not their product."""
     printed = printed_tables('interleaved_group_convolutions')['table1_widths']
     for budget, rows in TABLE_1.items():
         columns = printed[str(budget)]
@@ -37,7 +37,7 @@ def test_table_1_is_as_printed():
 
 @pytest.mark.parametrize('kernel_area', [1, 3, 9, 25])
 @pytest.mark.parametrize('budget', [26, 100, 999, 4672, 17536])
-def test_widest_by_trying_everything(budget, kernel_area):
+def test_widest_equals_exhaustive_search(budget, kernel_area):
     tried = [Partitions(a, b) for a in range(1, budget) for b in range(1, 1 + budget // a)
              if a * b * b * kernel_area + b * a * a <= budget]
     width = max(p.width for p in tried)
@@ -48,13 +48,13 @@ def test_widest_by_trying_everything(budget, kernel_area):
 
 
 def test_widest_of_table_1():
-    """The greatest width is where L is about 9 M: with 4672 parameters L28M3, with 17536 or so L41M5."""
+    """The greatest width is where L is about 9 M: with 4672 parameters L28M3, with about 17536 L41M5."""
     assert widest_partitions(4672) == (28, 3)
     assert widest_partitions(17536, tolerance=0.01) == (41, 5)
     assert widest_partitions(17536).width == 200
 
 
-def test_the_bound_is_met_where_it_can_be():
+def test_widest_reaches_the_bound():
     """L = M S makes Eq. 12 an equality."""
     for num_secondary in (1, 2, 5):
         budget = Partitions(9 * num_secondary, num_secondary).parameters()
@@ -63,7 +63,7 @@ def test_the_bound_is_met_where_it_can_be():
 
 @pytest.mark.parametrize(('ins', 'outs'), [(48, 48), (64, 128), (128, 64), (3, 64), (36, 60), (7, 11)])
 @pytest.mark.parametrize('kernel_area', [1, 9])
-def test_leanest_by_trying_everything(ins, outs, kernel_area):
+def test_leanest_equals_exhaustive_search(ins, outs, kernel_area):
     kernel = int(kernel_area**0.5)
     sizes = {}
     for num_primary in range(1, 129):

@@ -113,7 +113,7 @@ def _fold(source: SharedBasisConv, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Non
 
 
 @pytest.mark.parametrize(('depth', 'num_bases'), [(50, 0), (50, 1), (50, 2), (50, 3), (18, 0), (18, 1), (18, 2)])
-def test_outputs_of_an_ordinary_resnet(depth, num_bases):
+def test_equals_resnet_with_copied_filters(depth, num_bases):
     model = small(depth, num_bases=num_bases).double().eval()
     theirs = ordinary(model, depth)
     x = torch.rand(2, 3, 64, 96, dtype=torch.float64)
@@ -121,7 +121,7 @@ def test_outputs_of_an_ordinary_resnet(depth, num_bases):
         torch.testing.assert_close(ours, expected)
 
 
-def test_gradients_are_those_of_the_copies_added():
+def test_gradients_are_summed_over_copies():
     model = small(50, num_bases=2).double().eval()
     theirs = ordinary(model, 50)
     x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
@@ -134,7 +134,7 @@ def test_gradients_are_those_of_the_copies_added():
 
 
 @pytest.mark.parametrize('num_bases', [1, 2])
-def test_outputs_of_an_ordinary_mobilenet(num_bases):
+def test_equals_mobilenet_with_copied_filters(num_bases):
     pytest.importorskip('mmpretrain')
     from mmpretrain.models.backbones import MobileNetV2
     model = shared_mobilenet_v2(num_bases=num_bases, widen_factor=0.25)
@@ -181,7 +181,7 @@ def sharing(model: nn.Module) -> list[FilterBasis]:
 @pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)),
                                        lambda model: ExponentialMovingAverage(model).module])
 @pytest.mark.parametrize('depth', [18, 50])
-def test_copies_keep_the_sharing(depth, duplicate):
+def test_copies_keep_sharing(depth, duplicate):
     model = small(depth, num_bases=2).eval()
     other = duplicate(model).eval()
     assert len(sharing(other)) == len(sharing(model)) == 8
@@ -191,7 +191,7 @@ def test_copies_keep_the_sharing(depth, duplicate):
 
 
 @pytest.mark.parametrize('update_buffers', [False, True])
-def test_moving_average_moves_a_basis_once(update_buffers):
+def test_moving_average_updates_a_basis_once(update_buffers):
     model = small(50)
     average = ExponentialMovingAverage(model, momentum=0.1, update_buffers=update_buffers)
     average.update_parameters(model)  # the first update copies
@@ -214,7 +214,7 @@ def test_checkpoints():
         small(50, num_bases=2).load_state_dict(model.state_dict(), strict=False)
 
 
-def test_folding_normalisations_leaves_the_shared_filters_alone():
+def test_fuse_conv_bn_keeps_shared_filters():
     for depth in (18, 50):
         model = small(depth, num_bases=2).eval()
         x = torch.rand(1, 3, 64, 64)
@@ -243,7 +243,7 @@ def test_frozen_stages_and_norm_eval(depth):
 
 
 @pytest.mark.parametrize('depth', [18, 50])
-def test_recomputed_activations_give_the_same_gradients(depth):
+def test_with_cp_keeps_gradients(depth):
     plain = small(depth)
     cheap = small(depth, with_cp=True)
     cheap.load_state_dict(plain.state_dict())
@@ -259,7 +259,7 @@ def test_recomputed_activations_give_the_same_gradients(depth):
     {'num_stages': 3, 'out_indices': (2, )}, {'norm_cfg': {'type': 'GN', 'num_groups': 4}},
     {'plugins': [{'cfg': {'type': 'ContextBlock', 'ratio': 1 / 4}, 'position': 'after_conv2'}]}])
 @pytest.mark.parametrize('depth', [18, 50])
-def test_settings_of_mmdet(depth, settings):
+def test_mmdet_settings(depth, settings):
     if depth == 18 and 'norm_cfg' in settings:  # for 32, 64, ... channels between basis and coefficients
         settings = {**settings, 'unique_elements': 0}
     model = small(depth, **settings).eval()
@@ -271,7 +271,7 @@ def test_settings_of_mmdet(depth, settings):
         assert level.shape[2] == (size * 2 if 'dilations' in settings and index == 3 else size)
 
 
-def test_in_a_classifier():
+def test_trains_in_a_classifier():
     pytest.importorskip('mmpretrain')
     from mmpretrain.structures import DataSample
     model = MODELS.build({
@@ -294,7 +294,7 @@ def test_shortcut_without_parameters():
     assert not out[:, 3:].any()
 
 
-def test_a_stage_is_a_row_of_its_blocks():
+def test_stage_runs_its_blocks_in_order():
     stage = small(50).layer2
     assert len(stage) == len(list(stage)) == 4
     assert stage[-1] is list(stage)[3]

@@ -1,4 +1,4 @@
-"""Convolutions with shared bases: against the dense convolution of Eq. 1, and that what is shared stays one parameter."""
+"""Convolutions with shared bases: against the dense convolution of Eq. 1, and sharing of one parameter."""
 
 import copy
 import io
@@ -39,7 +39,7 @@ def dense_weight(layer: SharedBasisConv) -> Tensor:
 @pytest.mark.parametrize('num_unique', [0, 1, 3])
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('geometry', GEOMETRIES)
-def test_equals_the_dense_convolution(geometry, bias, num_unique):
+def test_equals_dense_convolution(geometry, bias, num_unique):
     layer = make_layer(num_unique, bias, **geometry)
     x = torch.rand(2, 6, 9, 8, dtype=torch.float64)
     options = {key: value for key, value in geometry.items() if key != 'kernel_size'}
@@ -50,8 +50,8 @@ def test_equals_the_dense_convolution(geometry, bias, num_unique):
 
 
 @pytest.mark.parametrize('channels_last', [False, True])
-def test_small_images_equal_the_dense_convolution(channels_last):
-    """Up to three pixels shared and own elements are convolved apart, from four on as one basis."""
+def test_small_maps_equal_dense_convolution(channels_last):
+    """Up to three pixels use two convolutions, larger maps one with the joined basis."""
     layer = make_layer(2, padding=1)
     for height, width in ((1, 1), (1, 3), (1, 4), (7, 7)):
         x = torch.rand(2, 6, height, width, dtype=torch.float64)
@@ -93,7 +93,7 @@ def test_named_paddings(padding):
     assert f"padding='{padding}'" in repr(layer)
 
 
-def test_a_lazy_normalisation_takes_its_width_from_its_input():
+def test_lazy_normalisation():
     layer = SharedBasisConv(6, 8, 3, filters=FilterBasis(6, 4, 3), norm=nn.LazyBatchNorm2d())
     layer(torch.rand(2, 6, 5, 5))
     assert layer.norm.num_features == 4
@@ -145,7 +145,7 @@ class _Deviation(nn.Module):
 
 
 @pytest.mark.parametrize(('channels', 'elements', 'least'), [(4, 20, 0), (2, 30, 12)])
-def test_the_least_deviation(channels, elements, least):
+def test_minimum_deviation(channels, elements, least):
     """An orthonormal basis where there is room for one, else its best approximation."""
     basis = FilterBasis(channels, elements, 3)
     flat = nn.init.orthogonal_(torch.empty(elements, channels * 9))
@@ -180,7 +180,7 @@ def test_one_parameter_and_one_key():
     assert [key for key in network.state_dict() if 'basis' in key or 'filters' in key] == ['basis.weight']
 
 
-def test_the_gradient_is_the_sum_over_the_layers():
+def test_gradient_is_summed_over_layers():
     network = make_network()
     separate = copy.deepcopy(network['layers'])
     for layer, original in zip(separate, network['layers'], strict=True):
@@ -199,7 +199,7 @@ def roundtrip(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize('duplicate', [copy.deepcopy, roundtrip])
-def test_a_copy_shares_its_own_basis(duplicate):
+def test_copies_share_their_own_basis(duplicate):
     network = make_network()
     other = duplicate(network)
     assert basis_is_shared(other)

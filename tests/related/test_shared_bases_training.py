@@ -184,7 +184,7 @@ def test_two_processes_equal_one(tmp_path):
         torch.testing.assert_close(their_term, term)
 
 
-def test_each_basis_counts_once_and_frozen_ones_not():
+def test_counts_each_trained_basis_once():
     model = Toy()
     assert list(basis_deviations(model)) == ['stages.0.bases.basis', 'stages.1.bases.basis']
     hook = OrthogonalityHook(WEIGHT)
@@ -197,7 +197,7 @@ def test_each_basis_counts_once_and_frozen_ones_not():
 
 
 @pytest.mark.parametrize('kind', ['detector', 'classifier'])
-def test_in_a_model_of_openmmlab(kind):
+def test_openmmlab_models(kind):
     """One config line in mmdet and in mmpretrain."""
     pytest.importorskip('mmdet' if kind == 'detector' else 'mmpretrain')
     backbone = {'type': 'mmtied.SharedResNet', 'depth': 50, 'base_channels': 8}
@@ -224,7 +224,7 @@ def test_in_a_model_of_openmmlab(kind):
     assert after['loss_orthogonality'] > 0
 
 
-def test_the_term_makes_bases_orthonormal():
+def test_training_makes_bases_orthonormal():
     """In a short training run the bases come near orthonormal; without the term they do not."""
     batches = list(torch.utils.data.DataLoader(Samples(), 4)) * 30
     distances = {}

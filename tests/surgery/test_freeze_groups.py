@@ -18,7 +18,7 @@ def set_gates(layer: DGConv, gates) -> DGConv:
 
 
 @pytest.mark.parametrize(('inputs', 'outputs'), [(8, 8), (16, 16), (8, 16), (12, 8), (20, 4)])
-def test_the_same_outputs_for_every_pattern(inputs, outputs):
+def test_keeps_outputs_for_every_pattern(inputs, outputs):
     count = len(DGConv(inputs, outputs, 1).gates)
     x = torch.rand(2, inputs, 5, 6, dtype=torch.float64)
     for gates in itertools.product((0, 1), repeat=count):
@@ -46,7 +46,7 @@ def test_geometry_and_state():
     torch.testing.assert_close(other.bfloat16()(x), layer(x))
 
 
-def test_in_a_model_with_a_layer_in_two_places():
+def test_layer_with_two_parents():
     layer = set_gates(DGConv(8, 8, 1), (1, 0, 0))
     model = nn.Sequential(DGConv(3, 8, 1), layer, nn.Sequential(nn.ReLU(), layer))
     x = torch.rand(1, 3, 4, 4)
@@ -60,7 +60,7 @@ def test_in_a_model_with_a_layer_in_two_places():
 
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('fold', ['mmcv', 'torch'])
-def test_folding_a_normalisation_leaves_the_outputs_alone(fold, bias):
+def test_fuse_conv_bn_keeps_outputs(fold, bias):
     """Both scale a Conv2d's weight row by row, in the order of the output channels."""
     conv = freeze_groups(set_gates(DGConv(12, 8, 3, bias=bias), (1, 0)))
     assert isinstance(conv, PermutedConv2d)
@@ -99,7 +99,7 @@ def backbone(**settings) -> nn.Module:
                   'position': 'after_conv2'}]},
 ], ids=str)
 @pytest.mark.parametrize('fold', [True, False])
-def test_a_backbone(settings, fold):
+def test_freezes_a_backbone(settings, fold):
     model = backbone(**settings).double()
     x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     expected, groups = model(x), list(group_numbers(model).values())
@@ -116,7 +116,7 @@ def test_a_backbone(settings, fold):
         assert sum(permuted) > 8
 
 
-def test_a_folded_backbone_is_a_resnext_with_learned_groups():
+def test_folded_backbone_is_a_resnext():
     """ResNeXt* of Table 6: the weights fit a GResNeXt that is built with the numbers."""
     model = backbone()
     x = torch.rand(1, 3, 64, 64)
@@ -130,7 +130,7 @@ def test_a_folded_backbone_is_a_resnext_with_learned_groups():
         torch.testing.assert_close(level, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_folding_keeps_the_gradients_of_training():
+def test_folding_keeps_gradients():
     model = backbone().double()
     x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     losses = []
@@ -173,7 +173,7 @@ def test_errors():
             freeze_groups(other)
 
 
-def test_a_gate_that_is_no_number_is_neither_open_nor_closed():
+def test_rejects_nan_gates():
     model = nn.Sequential(DGConv(8, 8, 1), nn.Sequential(DGConv(8, 4, 1)))
     model[1][0].gates.data[1] = float('nan')
     with pytest.raises(ValueError, match=r'freeze_groups: 1.0 has gates \[.*nan\]; nan means'):

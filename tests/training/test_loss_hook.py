@@ -1,4 +1,4 @@
-"""A hook in place of parse_losses: what it changes, and that a model is as before after training."""
+"""Loss hooks: the changed loss, and the restored model after training."""
 
 import copy
 import pickle
@@ -55,7 +55,7 @@ def squares(model: Toy) -> Tensor:
     return model.linear.weight.square().sum()
 
 
-def test_from_before_train_to_after_train():
+def test_changes_the_loss_only_during_training():
     model = Toy()
     runner = SimpleNamespace(model=model)
     hook = Add(0.5)
@@ -72,7 +72,7 @@ def test_from_before_train_to_after_train():
     hook.after_train(runner)
 
 
-def test_several_hooks_follow_one_another():
+def test_hooks_apply_in_order():
     model = Toy()
     runner = SimpleNamespace(model=model)
     hooks = [Add(0.5), Double(0.), Add(2.)]
@@ -86,7 +86,7 @@ def test_several_hooks_follow_one_another():
     assert 'parse_losses' not in vars(model)
 
 
-def test_what_stood_there_before_is_used_and_restored():
+def test_restores_a_replaced_parse_losses():
     model = Toy()
     model.parse_losses = lambda losses: (torch.tensor(7.), {})
     before = model.parse_losses
@@ -98,7 +98,7 @@ def test_what_stood_there_before_is_used_and_restored():
 
 
 @pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_a_copy_has_terms_of_its_own(duplicate):
+def test_copies_compute_their_own_terms(duplicate):
     model = Toy()
     Add(1.).before_train(SimpleNamespace(model=model))
     other = duplicate(model)
@@ -108,7 +108,7 @@ def test_a_copy_has_terms_of_its_own(duplicate):
     assert list(model.state_dict()) == ['linear.weight', 'linear.bias']
 
 
-def test_computed_outside_autocast():
+def test_runs_outside_autocast():
     model = Toy()
     Add(1.).before_train(SimpleNamespace(model=model))
     with torch.autocast('cpu', torch.bfloat16):
@@ -118,14 +118,14 @@ def test_computed_outside_autocast():
 
 
 class Named(Add):
-    """Says what it logs before it does."""
+    """Declares its entry for the log."""
 
     def __init__(self, factor: float) -> None:
         super().__init__(factor)
         self.log_names = (f'loss_{factor}', )
 
 
-def test_one_hook_under_each_name():
+def test_rejects_two_hooks_with_one_log_name():
     model = Toy()
     runner = SimpleNamespace(model=model)
     Named(0.5).before_train(runner)
@@ -137,7 +137,7 @@ def test_one_hook_under_each_name():
     torch.testing.assert_close(parsed(model)[0], 6 + 0.5 * squares(model))
 
 
-def test_names_that_hooks_do_not_say_before():
+def test_rejects_undeclared_duplicate_log_names():
     model = Toy()
     for hook in (Add(0.5), Add(0.5)):
         hook.before_train(SimpleNamespace(model=model))
@@ -146,13 +146,13 @@ def test_names_that_hooks_do_not_say_before():
 
 
 @pytest.mark.parametrize('make', [OrthogonalityHook, GroupResourceHook])
-def test_hooks_say_what_they_log(make):
+def test_log_names_match_the_log(make):
     model = nn.Sequential(DGConv(8, 8, 1), FilterBasis(8, 8, 1))
     _, entries = make().change_loss(model, torch.ones(()))
     assert make.log_names == tuple(entries)
 
 
-def test_two_of_a_kind_in_a_config_end_before_training(tmp_path):
+def test_duplicate_hooks_in_a_config(tmp_path):
     runner = Runner(
         BasisToy(), str(tmp_path), default_scope='mmengine', train_cfg={'by_epoch': True, 'max_epochs': 1},
         train_dataloader={'dataset': [], 'batch_size': 1, 'num_workers': 0, 'sampler': {'type': 'DefaultSampler'}},
