@@ -69,7 +69,7 @@ def test_wheel_holds_configs_tools_and_model_index(wheel):
         names = set(archive.namelist())
     expected = files_under('configs') | files_under('tools') | {'model-index.yml'}
     assert {name.removeprefix('mmtied/.mim/') for name in names if name.startswith('mmtied/.mim/')} == expected
-    assert files_under('mmtied/evaluation') <= names
+    assert files_under('mmtied/evaluation') | files_under('mmtied/analysis') <= names
     assert {name.split('/')[0] for name in names} == {'mmtied', f'mmtied-{mmtied.__version__}.dist-info'}
 
 
