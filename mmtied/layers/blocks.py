@@ -1,5 +1,7 @@
 """Checks of layer arguments, with errors that say what would work."""
 
+from torch import Tensor
+
 
 def check_positive(layer: str, **counts: int) -> None:
     """Raise a ValueError for the first count that is not a positive integer."""
@@ -40,6 +42,13 @@ def check_padding(layer: str, padding: int | tuple[int, int] | str, stride: tupl
             raise ValueError(f"{layer}: padding='same' with stride={stride}, expected stride=1; give the padding as numbers")
     else:
         check_size(layer, least=0, padding=padding)
+
+
+def check_input(layer: str, x: Tensor, in_channels: int) -> None:
+    """Raise a ValueError for an input of a convolution that is neither (N, in_channels, H, W) nor (in_channels, H, W)."""
+    if x.dim() not in (3, 4) or x.size(-3) != in_channels:
+        raise ValueError(f'{layer}: expected input of shape (N, {in_channels}, H, W) or ({in_channels}, H, W), '
+                         f'got {tuple(x.shape)}')
 
 
 def check_sequence(layer: str, name: str, values: object) -> None:

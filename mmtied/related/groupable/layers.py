@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from mmtied.layers.blocks import check_positive, check_size
+from mmtied.layers.blocks import check_input, check_positive, check_size
 
 #: Gates start at plus or minus this value, at random (Section 4).
 INITIAL_GATE = 1e-8
@@ -119,9 +119,7 @@ class DGConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
-        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
-            raise ValueError(f'DGConv: expected input of shape (N, {self.in_channels}, H, W) or ({self.in_channels}, H, W), '
-                             f'got {tuple(x.shape)}')
+        check_input('DGConv', x, self.in_channels)
         return self._conv_forward(x, self.masked_weight(), self.bias)
 
 

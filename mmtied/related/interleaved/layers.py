@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtied.layers.blocks import check_positive, check_size, divisors
+from mmtied.layers.blocks import check_input, check_positive, check_size, divisors
 
 from .partitions import Partitions, leanest_partitions
 
@@ -135,9 +135,7 @@ class IGC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
-        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
-            raise ValueError(f'IGC: expected input of shape (N, {self.in_channels}, H, W) or ({self.in_channels}, H, W), got '
-                             f'{tuple(x.shape)}')
+        check_input('IGC', x, self.in_channels)
         if x.dim() == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
         x = self.primary(x)
@@ -263,9 +261,7 @@ class SumFusion(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
-        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
-            raise ValueError(f'SumFusion: expected input of shape (N, {self.in_channels}, H, W) or ({self.in_channels}, H, W), '
-                             f'got {tuple(x.shape)}')
+        check_input('SumFusion', x, self.in_channels)
         return self._conv_forward(x, self.weight.unflatten(0, (self.num_branches, -1)).sum(0), self.bias)
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmtied.layers.blocks import check_not_negative, check_padding, check_positive, check_size
+from mmtied.layers.blocks import check_input, check_not_negative, check_padding, check_positive, check_size
 
 _Size = int | tuple[int, int]
 #: Weights of an input channel per pixel above which two convolutions are faster than joining their weights.
@@ -108,9 +108,7 @@ class _SharingConv(nn.Module):
         object.__setattr__(self, 'filters', filters)  # bypasses nn.Module's registration
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
-            raise ValueError(f'{type(self).__name__}: expected input of shape (N, {self.in_channels}, H, W) or '
-                             f'({self.in_channels}, H, W), got {tuple(x.shape)}')
+        check_input(type(self).__name__, x, self.in_channels)
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation)
 
     def extra_repr(self) -> str:
