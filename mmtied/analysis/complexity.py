@@ -1,8 +1,8 @@
 """Parameters and multiply-adds of a network.
 
-Multiply-adds are those of convolutions and matrix products, each counted once, as papers count their "FLOPs"; normalisation,
-activation, pooling and additions are left out. Two independent counters must agree: mmengine's, which reads the traced graph, and
-torch's, which watches the operators as they run.
+Multiply-adds are those of convolutions and matrix products, each counted once, as papers count their "FLOPs". Normalisation,
+activation, pooling and additions do not count. Two independent counters must agree: mmengine's, which reads the traced graph, and
+torch's, which records the operators at run time.
 """
 
 from collections.abc import Iterator
@@ -16,22 +16,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmtied.layers import TBC, TGC, tied_conv_algorithm
 
-#: mmengine's names of the operators that multiply and add.
+#: Operators that multiply and add, as mmengine names them.
 _OPERATORS = ('conv', 'linear', 'addmm', 'matmul', 'bmm', 'baddbmm', 'einsum')
 
 
 class Complexity(NamedTuple):
-    """What a network costs: parameters, and multiply-adds for one image."""
+    """Parameters of a network, and its multiply-adds for one image."""
 
     parameters: int
     multiply_adds: int
 
 
 class ImageNetClassifier(nn.Module):
-    """A backbone with average pooling and a fully connected layer, which papers include in their counts.
+    """A backbone with average pooling and a fully connected layer, which papers count too.
 
     Args:
-        backbone: Returns a tuple of feature maps, of which the last is classified.
+        backbone: Network that returns a tuple of feature maps; the last one is classified.
         channels: Channels of the last feature map.
         classes: Number of classes.
 
@@ -51,19 +51,19 @@ class ImageNetClassifier(nn.Module):
 
 
 def count_parameters(model: nn.Module, trained_only: bool = False) -> int:
-    """Parameters, trainable or not unless trained_only; one that several layers share counts once."""
+    """Count the parameters of a model, each once even if layers share it; with trained_only just the trainable ones."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained_only)
 
 
 def measure(model: nn.Module, size: int = 224) -> Complexity:
-    """Count parameters, and multiply-adds for one image of size x size in evaluation mode.
+    """Count parameters, and multiply-adds for one image in evaluation mode.
 
     Args:
-        model: Takes (1, 3, size, size) on its parameters' device.
+        model: A network from (1, 3, size, size), on the device of its parameters.
         size: Height and width of the image in pixels.
 
     Raises:
-        RuntimeError: The two counters disagree, so one of them misses an operator.
+        RuntimeError: The counters disagree, so one of them misses an operator.
 
     Example:
         >>> measure(nn.Conv2d(3, 8, 3, padding=1, bias=False), size=10)
