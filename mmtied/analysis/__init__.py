@@ -1,1 +1,1 @@
-"""Sizes of networks: counted here, and beside them what the paper prints."""
+"""Sizes of networks beside the printed ones, and occlusion statistics of data sets."""
