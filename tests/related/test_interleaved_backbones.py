@@ -1,6 +1,6 @@
 """Networks of interleaved group convolutions: the outputs of an ordinary ResNet with composed kernels, and mmdet's settings.
 
-Their printed sizes are tested in tests/analysis/test_published_igc.py.
+tests/analysis/test_model_zoo.py tests their printed sizes.
 """
 
 import copy
