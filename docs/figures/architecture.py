@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draw docs/images/architecture.svg: the rooms of the package, and which imports which.
 
-    python docs/figures/architecture.py [FILE]
+Run ``python docs/figures/architecture.py [FILE]``.
 """
 
 import sys
@@ -21,11 +21,11 @@ HEIGHT = 0.92
 ROOMS = {
     'tools/, configs/': (0.0, 4, 12.0, RUNTIME, 'train, test, deploy, occlusion_eval, compare_runs ...'),
     'surgery': (0.0, 3, 1.9, MODEL, 'deploy,\nfreeze groups'),
-    'training': (2.1, 3, 1.9, MODEL, 'hooks that add\nlosses'),
+    'related': (2.1, 3, 1.9, MODEL, 'shared bases, inter-\nleaved, groupable'),
     'metric, hook, evaluate': (4.4, 3, 3.9, EVALUATION, 'mmengine, mmdet or any detector:\nthe ways into the evaluation'),
     'launch': (8.7, 3, 3.3, RUNTIME, 'config, data, checkpoints\naround mmengine\'s Runner'),
     'backbones': (0.0, 2, 1.9, MODEL, 'TiedResNet and\nits relatives'),
-    'related': (2.1, 2, 1.9, MODEL, 'shared bases, inter-\nleaved, groupable'),
+    'training': (2.1, 2, 1.9, MODEL, 'hooks that add\nlosses'),
     'reporting': (4.4, 2, 3.9, EVALUATION, 'tables, files, plots, pictures, page'),
     'analysis': (8.7, 2, 3.3, RUNTIME, 'model zoo, complexity,\nocclusion of data sets'),
     'plugins': (0.0, 1, 4.0, MODEL, 'TiedSE, TiedGCB'),
@@ -37,7 +37,7 @@ ROOMS = {
 }
 #: (from, to): the first imports the second.
 IMPORTS = [
-    ('surgery', 'backbones'), ('training', 'related'), ('backbones', 'plugins'), ('related', 'plugins'), ('plugins', 'layers'),
+    ('surgery', 'backbones'), ('related', 'training'), ('backbones', 'plugins'), ('plugins', 'layers'),
     ('metric, hook, evaluate', 'reporting'), ('reporting', 'evaluation (arithmetic)'),
     ('evaluation (arithmetic)', 'evaluation/inputs'),
 ]
@@ -72,6 +72,9 @@ def draw(path: Path) -> None:
         draw_room(axes, name)
     for importer, imported in IMPORTS:
         draw_import(axes, importer, imported)
+    for end, start in (((1.5, 2 * 1.35 + HEIGHT), (2.5, 3 * 1.35)), ((8.3, 2 * 1.35 + HEIGHT / 2), (8.7, 2 * 1.35 + HEIGHT / 2))):
+        axes.annotate('', xy=end, xytext=start, zorder=1,  # related imports backbones, analysis imports the evaluation
+                      arrowprops={'arrowstyle': '-|>', 'color': LINE, 'linewidth': 1.2, 'shrinkA': 0, 'shrinkB': 0})
     for left, width in ((0.0, 4.0), (4.4, 3.9), (8.7, 3.3)):
         x = left + width / 2
         axes.annotate('', xy=(x, 3 * 1.35 + HEIGHT), xytext=(x, 4 * 1.35), zorder=1,
