@@ -1,4 +1,4 @@
-# Faster R-CNN with ResNet-50, 1x schedule, 8 images a batch, learning rate 0.01: the unshared baseline of Table 4 in
+# Faster R-CNN with ResNet-50, 1x schedule, batch size 8, learning rate 0.01: the unshared baseline of Table 4 in
 # deeply shared filter bases, NeurIPS 2021.
 _base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', './_base_/occlusion.py']
 optim_wrapper = dict(optimizer=dict(lr=0.01))

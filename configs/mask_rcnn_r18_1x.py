@@ -1,4 +1,4 @@
-# Mask R-CNN with ResNet-18, 1x schedule: the baseline of the one with IGC-L100M2.
+# Mask R-CNN with ResNet-18, 1x schedule: the baseline of IGC-L100M2.
 _base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', './_base_/occlusion.py']
 model = dict(
     backbone=dict(depth=18, init_cfg=dict(checkpoint='torchvision://resnet18')),

@@ -1,5 +1,5 @@
 # Mask R-CNN with ResNet-50, 2x schedule: the untied baseline of Table A.2.
-# From ImageNet weights, which the tied configs lack: docs/model_zoo.md says how to run a pair like for like.
+# Starts from ImageNet weights, which the tied configs lack; docs/model_zoo.md shows how to compare the two fairly.
 _base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py', './_base_/occlusion.py']
 val_evaluator = _base_.occlusion_metric
 test_evaluator = _base_.occlusion_metric

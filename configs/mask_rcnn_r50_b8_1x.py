@@ -1,4 +1,4 @@
-# Mask R-CNN with ResNet-50, 1x schedule, 8 images a batch, learning rate 0.01: the unshared baseline of Table 4 in
+# Mask R-CNN with ResNet-50, 1x schedule, batch size 8, learning rate 0.01: the unshared baseline of Table 4 in
 # deeply shared filter bases, NeurIPS 2021.
 _base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', './_base_/occlusion.py']
 optim_wrapper = dict(optimizer=dict(lr=0.01))

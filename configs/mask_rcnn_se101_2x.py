@@ -1,5 +1,5 @@
 # Mask R-CNN with SE-ResNet-101 of mmpretrain and its ImageNet weights, 2x schedule: the untied baseline of Table A.2.
-# From ImageNet weights, which the tied configs lack: docs/model_zoo.md says how to run a pair like for like.
+# Starts from ImageNet weights, which the tied configs lack; docs/model_zoo.md shows how to compare the two fairly.
 _base_ = './mask_rcnn_r50_2x.py'
 model = dict(
     backbone=dict(

@@ -1,4 +1,4 @@
 # Mask R-CNN with TiedResNet-101-S (4 splits, width 18), 2x schedule: tied block convolution, AAAI 2021, Table A.2.
-# An ImageNet backbone made by tools/convert_backbone.py goes into: tools/train.py CONFIG --backbone-checkpoint FILE
+# To start from an ImageNet backbone (tools/convert_backbone.py): tools/train.py CONFIG --backbone-checkpoint FILE
 _base_ = './mask_rcnn_tiedr50_2x.py'
 model = dict(backbone=dict(depth=101, base_width=18))

@@ -1,5 +1,5 @@
 # Mask R-CNN with ResNeXt-101-32x8d, 2x schedule: the untied baseline of Table A.2, with the preprocessing of its weights.
-# From ImageNet weights, which the tied configs lack: docs/model_zoo.md says how to run a pair like for like.
+# Starts from ImageNet weights, which the tied configs lack; docs/model_zoo.md shows how to compare the two fairly.
 # Those weights keep BatchNorm's scale and shift fixed (requires_grad=False); the tied network trains them.
 _base_ = './mask_rcnn_r50_2x.py'
 model = dict(

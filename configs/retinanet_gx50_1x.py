@@ -1,5 +1,5 @@
-# RetinaNet with G-ResNeXt-50, 1x schedule: groupable convolution, ICCV 2019, which prints no detectors.
-# An ImageNet backbone made by tools/convert_backbone.py goes into: tools/train.py CONFIG --backbone-checkpoint FILE
+# RetinaNet with G-ResNeXt-50, 1x schedule: groupable convolution, ICCV 2019 (prints no detectors).
+# To start from an ImageNet backbone (tools/convert_backbone.py): tools/train.py CONFIG --backbone-checkpoint FILE
 _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/occlusion.py', './_base_/groupable_backbone.py']
 model = dict(backbone=_base_.groupable_backbone)
 custom_hooks = _base_.custom_hooks + _base_.group_hooks

@@ -1,4 +1,4 @@
-# RetinaNet with IGC-L100M2 + Ident., 1x schedule: interleaved group convolutions, ICCV 2017, whose Table 6 has the backbone.
-# An ImageNet backbone made by tools/convert_backbone.py goes into: tools/train.py CONFIG --backbone-checkpoint FILE
+# RetinaNet with IGC-L100M2 + Ident., 1x schedule: interleaved group convolutions, ICCV 2017 (backbone of Table 6).
+# To start from an ImageNet backbone (tools/convert_backbone.py): tools/train.py CONFIG --backbone-checkpoint FILE
 _base_ = ['./retinanet_r18_1x.py', './_base_/igc_backbone.py']
 model = dict(backbone=_base_.igc_backbone, neck=_base_.igc_neck)

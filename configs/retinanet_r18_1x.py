@@ -1,4 +1,4 @@
-# RetinaNet with ResNet-18, 1x schedule: the baseline of the one with IGC-L100M2.
+# RetinaNet with ResNet-18, 1x schedule: the baseline of IGC-L100M2.
 _base_ = './retinanet_r50_1x.py'
 model = dict(
     backbone=dict(depth=18, init_cfg=dict(checkpoint='torchvision://resnet18')),

@@ -1,4 +1,4 @@
 # RetinaNet with TiedResNet-50-S, 2x schedule: tied block convolution, AAAI 2021, Table A.1.
-# An ImageNet backbone made by tools/convert_backbone.py goes into: tools/train.py CONFIG --backbone-checkpoint FILE
+# To start from an ImageNet backbone (tools/convert_backbone.py): tools/train.py CONFIG --backbone-checkpoint FILE
 _base_ = './retinanet_tiedr50_2x.py'
 model = dict(backbone=dict(base_width=18))

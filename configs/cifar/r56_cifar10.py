@@ -1,4 +1,4 @@
-# ResNet-56 (three stages of 16, 32 and 64 channels) on CIFAR-10, trained as ResNet-34 on CIFAR-100: the unshared baseline of
+# ResNet-56 (stages of 16, 32 and 64 channels) on CIFAR-10, with the recipe of ResNet-34 on CIFAR-100: the unshared baseline of
 # Table 3 in deeply shared filter bases, NeurIPS 2021.
 _base_ = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
 model = dict(

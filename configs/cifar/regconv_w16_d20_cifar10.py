@@ -1,5 +1,5 @@
-# RegConv-W16 of depth 20 on CIFAR-10: a baseline of Tables 2 to 4 in interleaved group convolutions, ICCV 2017, and the recipe
-# of all: 400 epochs, SGD with Nesterov momentum, learning rate 0.1 divided by 10 after 200, 300 and 350, 64 images a batch
+# RegConv-W16 of depth 20 on CIFAR-10: a baseline of Tables 2 to 4 in interleaved group convolutions, ICCV 2017, and the common
+# recipe: 400 epochs, SGD with Nesterov momentum, learning rate 0.1 divided by 10 after 200, 300 and 350, batch size 64
 # (2 GPUs of 32). Other depths: --cfg-options model.backbone.depth=38.
 _base_ = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
 model = dict(

@@ -1,5 +1,5 @@
-# RegConv-W16 of depth 20 on CIFAR-100: a baseline of Tables 2 to 4 in interleaved group convolutions, ICCV 2017, trained as on
-# CIFAR-10.
+# RegConv-W16 of depth 20 on CIFAR-100: a baseline of Tables 2 to 4 in interleaved group convolutions, ICCV 2017, with
+# CIFAR-10's recipe.
 _base_ = 'mmpretrain::resnet/resnet50_8xb16_cifar100.py'
 model = dict(
     backbone=dict(_delete_=True, type='mmtied.IGCNetCIFAR', depth=20, base_channels=16, conv_cfg=dict(type='Conv2d')),

@@ -1,5 +1,5 @@
-# A Mask R-CNN with TiedResNet-50 that learns occluded shapes from scratch in minutes on a laptop's CPU: `make demo`.
-# The depth and structure of the backbone are those of TiedResNet-50; backbone, neck and heads are thinner, images 160x160.
+# Mask R-CNN with a thin TiedResNet-50 that learns occluded shapes from scratch in minutes on a laptop's CPU: `make demo`.
+# Depth and structure are TiedResNet-50's; backbone, neck and heads are thinner, and images are 160x160.
 _base_ = '../mask_rcnn_tiedr50_2x.py'
 
 num_classes = 6
@@ -20,7 +20,7 @@ model = dict(
         rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)))
 
-# Data made by tools/make_occluded_shapes.py data/occluded_shapes --images 500 --val-images 100
+# Data from tools/make_occluded_shapes.py data/occluded_shapes --images 500 --val-images 100
 data_root = 'data/occluded_shapes/'
 metainfo = dict(classes=('circle', 'square', 'triangle', 'star', 'ring', 'cross'))
 load = dict(type='LoadImageFromFile')
@@ -42,7 +42,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-# A short schedule: AdamW learns from scratch in hundreds of steps where SGD needs thousands.
+# AdamW needs hundreds of steps from scratch where SGD needs thousands.
 max_epochs = 4
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(
