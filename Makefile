@@ -1,10 +1,10 @@
-# Two commands do everything: `make demo` and `make test`. Either makes .venv and installs what is missing first; each stage
-# is stamped in .venv/.stamps when it is whole, so an interrupted set-up goes on where it stopped and a finished one costs nothing.
+# `make demo` and `make test` are the two commands to know. Each creates .venv and installs what is missing first. A finished
+# stage leaves a stamp in .venv/.stamps, so an interrupted set-up resumes where it stopped and a finished one costs nothing.
 #
-#   PYTHON=python3.11     the Python to make .venv with (3.11 or 3.12; the tested one is 3.11)
-#   MMCV_WHEELS=folder    take a ready onedl-mmcv wheel from there instead of compiling it
-#   WORKERS=2             how many processes run the tests
-#   TESTS=tests/layers    which tests to run (default: all of them and the package's doctests)
+#   PYTHON=python3.11     Python for .venv (3.11 or 3.12; tested with 3.11)
+#   MMCV_WHEELS=folder    use a prebuilt onedl-mmcv wheel from this folder instead of compiling
+#   WORKERS=2             number of test processes
+#   TESTS=tests/layers    tests to run (default: all, and the package's doctests)
 
 PYTHON ?=
 WORKERS ?= 2
@@ -24,23 +24,23 @@ READY := $(STAMPS)/mmtied
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(READY)  ## Make a data set, train a tied Mask R-CNN on it and evaluate it by occlusion
+demo: $(READY)  ## Generate a data set, train a tied Mask R-CNN on it and evaluate it by occlusion
 	@$(PY) tools/demo.py
 
-test: lint  ## Lint and run every test, the docstrings' examples included
+test: lint  ## Lint and run all tests, including docstring examples
 	@$(PY) -m pytest -n $(WORKERS) --doctest-modules $(TESTS)
 
 lint: $(READY)  ## Check the code's style
 	@$(PY) -m ruff check .
 
-setup: $(READY)  ## Make .venv and install everything (demo and test do it by themselves)
+setup: $(READY)  ## Create .venv and install everything (demo and test do this themselves)
 
-clean:  ## Remove what builds and tests left behind; .venv, data and work_dirs stay
+clean:  ## Remove build and test artefacts; keep .venv, data and work_dirs
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find mmtied tools tests -name __pycache__ -prune -exec rm -rf {} +
 
-# $(call stage,NUMBER,TEXT): say what comes, and drop what pip had unpacked only in part when it was interrupted
-# (pip writes INSTALLER after a package's last file), so that it is unpacked again.
+# $(call stage,NUMBER,TEXT): announce a stage and remove packages that an interrupted pip unpacked only partly, so that they are
+# unpacked again (pip writes INSTALLER last).
 define stage
 	@printf '\n==> set-up %s/6: %s\n' '$(1)' '$(2)'
 	@for info in $(VENV)/lib/python3.*/site-packages/*.dist-info; do \
@@ -60,7 +60,7 @@ $(STAMPS)/torch: requirements/torch.txt requirements/constraints.txt $(STAMPS)/b
 	@touch $@
 
 $(STAMPS)/mmcv: requirements/mmcv.txt requirements/install_mmcv.py $(STAMPS)/torch
-	$(call stage,3,mmcv with its operators: seconds from a ready wheel$(comma) 10 to 17 minutes on 2 cores where it is compiled)
+	$(call stage,3,mmcv with its operators: seconds from a prebuilt wheel$(comma) or 10 to 17 minutes of compilation on 2 cores)
 	@$(PY) requirements/install_mmcv.py
 	@touch $@
 

@@ -1,9 +1,8 @@
-"""Install onedl-mmcv with its compiled operators into the environment of the Python that runs this file.
+"""Install onedl-mmcv with its compiled operators into the environment of the running Python.
 
-A ready wheel is taken from the folder named by the environment variable MMCV_WHEELS where it holds one that fits, else
-onedl-mmcv is compiled. pip alone does not do: with build isolation it installs onedl-mmcv without its operators and says
-nothing, and its cache would hand a wheel compiled for one torch, or without CUDA, to another. The sources stay in the
-environment until the wheel is whole, so a compilation that was interrupted goes on where it stopped.
+A prebuilt wheel is used if the folder $MMCV_WHEELS has one that fits; otherwise onedl-mmcv is compiled. pip alone is not enough: with
+build isolation it silently installs onedl-mmcv without operators, and its cache would reuse a wheel that was compiled for another
+torch or without CUDA. Sources stay in the environment until the wheel is complete, so an interrupted compilation resumes.
 """
 
 import os
@@ -36,14 +35,14 @@ print(compiled)
 
 
 def main() -> None:
-    """Install, then prove that the operators run."""
+    """Install onedl-mmcv and check that its operators run."""
     requirement = read_requirement(HERE / 'mmcv.txt')
     cuda_home, reason = find_cuda()
     kind = 'CPU and CUDA' if cuda_home else 'CPU'
     use_headless_opencv_where_needed()
     compiled, _ = run_operators(requirement)
     if compiled and compiled.startswith(kind):
-        say(f'{requirement} is there already, its operators run ({compiled})')
+        say(f'{requirement} is installed already and its operators run ({compiled})')
         return
     if not take_wheel(requirement, os.environ.get('MMCV_WHEELS')):
         say(f'operators for {kind}: {reason}')
@@ -59,25 +58,25 @@ def main() -> None:
 
 
 def read_requirement(path: Path) -> str:
-    """The one requirement in a requirements file, for example ``'onedl-mmcv==2.3.6'``."""
+    """Return the single requirement of a requirements file, for example ``'onedl-mmcv==2.3.6'``."""
     return next(line for line in path.read_text().splitlines() if line and not line.startswith('#'))
 
 
 def find_cuda() -> tuple[Path | None, str]:
-    """The CUDA toolkit to compile with, or None, and why."""
+    """Return the CUDA toolkit to compile with, or None, and the reason."""
     import torch
 
     if torch.version.cuda is None or not (torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1'):
-        return None, 'torch sees no GPU (FORCE_CUDA=1 compiles for one all the same)'
+        return None, 'torch sees no GPU (FORCE_CUDA=1 compiles for CUDA anyway)'
     candidates = [os.environ.get('CUDA_HOME'), os.environ.get('CUDA_PATH'), shutil.which('nvcc'), '/usr/local/cuda']
     homes = [Path(found).resolve().parents[1] if found.endswith('nvcc') else Path(found) for found in candidates if found]
     return choose_toolkit(homes, torch.version.cuda)
 
 
 def choose_toolkit(homes: list[Path], cuda: str) -> tuple[Path | None, str]:
-    """The first whole toolkit whose major version is that of `cuda`, the version torch was built with, and why.
+    """Return the first complete toolkit with the major version of `cuda`, which torch was built with, and the reason.
 
-    A toolkit is whole when it has both ``bin/nvcc`` and the headers: a lone nvcc cannot compile the operators.
+    A complete toolkit has both ``bin/nvcc`` and the headers; nvcc alone cannot compile the operators.
     """
     seen = []
     for home in homes:
@@ -95,30 +94,30 @@ def choose_toolkit(homes: list[Path], cuda: str) -> tuple[Path | None, str]:
 
 
 def take_wheel(requirement: str, folder: str | None) -> bool:
-    """Copy a ready wheel for this Python and machine from `folder` into the environment; False where there is none."""
+    """Copy a prebuilt wheel for this Python and machine into the environment; return False if there is none."""
     if not folder:
         return False
     source = Path(folder).resolve()
     if not source.is_dir():
-        fail(f'MMCV_WHEELS={folder} is no folder ({source}): name one with onedl_mmcv-*.whl, or leave it out to compile')
+        fail(f'MMCV_WHEELS={folder} is not a folder ({source}): name one with onedl_mmcv-*.whl, or unset it to compile')
     command = [*PIP, 'download', '--quiet', '--no-deps', '--no-index', '--only-binary=:all:', '--find-links', str(source),
                '--dest', str(WHEELS), requirement]
     if subprocess.run(command, capture_output=True).returncode:
-        say(f'MMCV_WHEELS={folder} has no wheel of {requirement} for this Python and machine, so it is compiled')
+        say(f'MMCV_WHEELS={folder} has no wheel of {requirement} for this Python and machine; compiling it')
         return False
     say(f'{requirement} from MMCV_WHEELS={folder}')
     return True
 
 
 def compile_wheel(requirement: str, cuda_home: Path | None) -> None:
-    """Compile a wheel into the environment, with CUDA operators where `cuda_home` is given."""
+    """Compile a wheel into the environment, with CUDA operators if `cuda_home` is given."""
     import torch
 
     require_compiler()
     jobs = os.environ.get('MAX_JOBS') or str(os.cpu_count())
     say(f'compiling {requirement} with {jobs} jobs: 10 to 17 minutes on 2 cores' +
         (' for the CPU operators, several times that with the CUDA operators' if cuda_home else ''))
-    say('interrupt it as you like, the same command goes on from there; MMCV_WHEELS=folder takes a ready wheel instead')
+    say('you may interrupt it, the same command resumes; MMCV_WHEELS=folder uses a prebuilt wheel instead')
     settings = {**os.environ, 'MAX_JOBS': jobs, 'CFLAGS': f'{os.environ.get("CFLAGS", "")} -g0'.strip()}
     if cuda_home:
         settings['CUDA_HOME'] = str(cuda_home)
@@ -131,12 +130,12 @@ def compile_wheel(requirement: str, cuda_home: Path | None) -> None:
                      '--wheel-dir', str(WHEELS), str(sources)], settings, log)
     if status:
         print(''.join(log.read_text().splitlines(keepends=True)[-30:]), file=sys.stderr)
-        fail(f'{requirement} did not compile; everything the compiler said is in {log}')
-    say(f'the wheel is kept: environments with the same Python and torch can take it with MMCV_WHEELS={WHEELS}')
+        fail(f'{requirement} did not compile; see the compiler's output in {log}')
+    say(f'kept the wheel: environments with the same Python and torch can use it with MMCV_WHEELS={WHEELS}')
 
 
 def unpack_sources(requirement: str, work: Path) -> Path:
-    """The unpacked sources, fetched once: ninja skips what an interrupted compilation had finished there."""
+    """Return the unpacked sources, downloaded once, so that ninja can resume an interrupted compilation."""
     whole = work / 'whole'
     if not whole.exists():
         shutil.rmtree(work, ignore_errors=True)
@@ -148,7 +147,7 @@ def unpack_sources(requirement: str, work: Path) -> Path:
 
 
 def follow(command: list[str], settings: dict[str, str], log: Path) -> int:
-    """Run a command that ends in ninja, keep its output in `log` and print how far it is; returns its exit status."""
+    """Run a command that ends in ninja, log its output, print its progress, and return its exit status."""
     start = last = time.monotonic()
     with log.open('w') as file, subprocess.Popen(
             command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace') as process:
@@ -163,31 +162,31 @@ def follow(command: list[str], settings: dict[str, str], log: Path) -> int:
 
 
 def require_compiler() -> None:
-    """Stop with the command that helps where the C++ compiler or Python's headers are missing."""
+    """Exit with the command that installs a missing C++ compiler or Python's missing headers."""
     import sysconfig
 
     compiler = os.environ.get('CXX', 'g++').split()[0]
     if shutil.which(compiler) is None:
-        fail(f'compiling onedl-mmcv needs a C++17 compiler and there is no {compiler}: apt-get install g++, or set CXX')
+        fail(f'compiling onedl-mmcv needs a C++17 compiler, but there is no {compiler}: apt-get install g++, or set CXX')
     if not Path(sysconfig.get_path('include'), 'Python.h').exists():
         version = f'{sys.version_info.major}.{sys.version_info.minor}'
         fail(f"compiling onedl-mmcv needs Python's headers: apt-get install python{version}-dev")
 
 
 def use_headless_opencv_where_needed() -> None:
-    """Where the desktop build of OpenCV cannot load (no libGL), put the headless build in its place."""
+    """Replace OpenCV's desktop build by the headless one if it cannot load (no libGL)."""
     import_cv2 = subprocess.run([sys.executable, '-c', 'import cv2'], capture_output=True, text=True)
     missing = re.search(r'ImportError: \S*?(lib[^/\s]+\.so\S*):', import_cv2.stderr)
     if missing is None:
         return
-    say(f'OpenCV cannot load {missing[1]} on this machine, so its headless build takes its place')
+    say(f'OpenCV cannot load {missing[1]} on this machine; installing its headless build instead')
     constraints = (HERE / 'constraints.txt').read_text().splitlines()
     headless = next(line for line in constraints if line.startswith('opencv-python-headless=='))
     pip('install', '--no-deps', '--force-reinstall', headless)
 
 
 def run_operators(requirement: str) -> tuple[str | None, str]:
-    """What the operators were compiled for, or None where they do not run or are of another version; and the error."""
+    """Return what the operators were compiled for, or None if they do not run or have another version, and the error."""
     name, version = requirement.split('==')
     check = f'from importlib.metadata import version\nassert version({name!r}) == {version!r}\n' + CHECK
     run = subprocess.run([sys.executable, '-c', check], capture_output=True, text=True)
@@ -196,18 +195,18 @@ def run_operators(requirement: str) -> tuple[str | None, str]:
 
 
 def pip(*arguments: str) -> None:
-    """Run pip and stop where it fails; pip has said why."""
+    """Run pip; exit if it fails."""
     if subprocess.run([*PIP, *arguments]).returncode:
-        fail(f'pip {arguments[0]} failed, see above; the same command goes on from here')
+        fail(f'pip {arguments[0]} failed, see above; the same command resumes here')
 
 
 def say(text: str) -> None:
-    """Print a progress line at once."""
+    """Print a progress line immediately."""
     print(f'    {text}', flush=True)
 
 
 def fail(text: str) -> None:
-    """Stop with one line on stderr."""
+    """Exit with one line on stderr."""
     sys.exit(f'error: {text}')
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the virtual environment $1 with the Python named in $2, or where $2 is empty with the first fitting one on the PATH.
+# Create the virtual environment $1 with the Python named in $2, or with the first suitable one on the PATH.
 set -euo pipefail
 venv=$1
 wanted=${2:-}
@@ -12,17 +12,17 @@ for candidate in ${wanted:-python3.11 python3 python3.12 python}; do
 done
 if [ -z "$python" ]; then
     if [ -n "$wanted" ]; then
-        echo "error: PYTHON=$wanted is $("$wanted" --version 2>&1 | head -n 1 || true); needed is Python 3.11 or 3.12 with venv" >&2
+        echo "error: PYTHON=$wanted is $("$wanted" --version 2>&1 | head -n 1 || true); Python 3.11 or 3.12 with venv is needed" >&2
     else
         echo "error: no Python 3.11 or 3.12 with venv on the PATH (python3 is: $(python3 --version 2>/dev/null || echo missing));" \
-             "install one (Debian, Ubuntu: apt-get install python3.11 python3.11-venv) or say where it is: make PYTHON=/path/to/python3.11" >&2
+             "install one (Debian, Ubuntu: apt-get install python3.11 python3.11-venv) or name it: make PYTHON=/path/to/python3.11" >&2
     fi
     exit 2
 fi
 
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 if [ -e "$venv/pyvenv.cfg" ] && ! grep -q "^version = $version\." "$venv/pyvenv.cfg"; then
-    echo "error: $venv was made with another Python ($(grep '^version = ' "$venv/pyvenv.cfg")), now it is $version: rm -rf $venv" >&2
+    echo "error: $venv was created with another Python ($(grep '^version = ' "$venv/pyvenv.cfg")), not $version: rm -rf $venv" >&2
     exit 2
 fi
 echo "    $("$python" --version) from $(command -v "$python")"

@@ -1,4 +1,4 @@
-"""What `import mmtied` does, and what a config can name without it."""
+"""Importing mmtied: cost, registration, and scopes in configs."""
 
 import subprocess
 import sys
@@ -13,14 +13,14 @@ def run(code: str) -> str:
 
 
 def test_import_stays_light():
-    """No plotting, no mmpretrain, no mmdet: a config pays for what it names."""
+    """Importing mmtied imports neither mmdet, mmpretrain nor matplotlib."""
     heavy = run('import sys, mmtied; print([m for m in ("mmdet", "mmpretrain", "matplotlib") if m in sys.modules])')
     assert heavy == '[]'
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain'])
 def test_scope_works_without_custom_imports(scope):
-    """mmengine imports mmtied by itself for a name with the scope; from then on the bare name works too."""
+    """mmengine imports mmtied for a name with the scope; afterwards the bare name works too."""
     names = {'TiedResNet': 'MODELS', 'TBC': 'MODELS', 'OcclusionCocoMetric': 'METRICS', 'OcclusionEvalHook': 'HOOKS'}
     code = f'import sys, {scope}.registry as registries\nfound = ["mmtied" in sys.modules]\n'
     for name, registry in names.items():
@@ -28,7 +28,7 @@ def test_scope_works_without_custom_imports(scope):
     assert run(code + 'print(found)') == str([False, *(name for name in names for _ in range(2))])
 
 
-def test_mmdet_detector_with_the_bare_name():
+def test_custom_imports_make_the_bare_name_work():
     assert run("from mmengine.config import Config\n"
                "from mmengine.registry import init_default_scope\n"
                "from mmdet.registry import MODELS\n"
@@ -38,7 +38,7 @@ def test_mmdet_detector_with_the_bare_name():
                "print(type(MODELS.build(dict(type='TiedResNet', depth=50))).__module__)") == 'mmtied.backbones.tied_resnet'
 
 
-def test_tells_what_to_install(run_without_openmmlab):
+def test_missing_package_error_says_what_to_install(run_without_openmmlab):
     printed = run_without_openmmlab(
         'from mmtied.compat import require\n'
         'try: require("mmdet", "TiedResNet")\n'

@@ -1,4 +1,4 @@
-"""What a user installs: one version, one set of pins, and a wheel that brings configs, tools and the model index along."""
+"""Packaging: one version, one set of pins, and a wheel with configs, tools and the model index."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ def pins(*names):
 
 @pytest.fixture(scope='session')
 def sdist(tmp_path_factory):
-    """The source distribution's unpacked folder, built from a copy so that the checkout stays as it is."""
+    """Build the source distribution from a copy of the checkout and return its unpacked folder."""
     folder = tmp_path_factory.mktemp('sdist')
     ours = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, text=True,
                           capture_output=True)
@@ -45,7 +45,7 @@ def sdist(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def wheel(sdist, tmp_path_factory):
-    """The wheel, built from the source distribution as pip does it."""
+    """Build the wheel from the source distribution, as pip does."""
     folder = tmp_path_factory.mktemp('wheel')
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
                     '--wheel-dir', str(folder), str(sdist)], check=True)
@@ -73,7 +73,7 @@ def test_wheel_holds_configs_tools_and_model_index(wheel):
     assert {name.split('/')[0] for name in names} == {'mmtied', f'mmtied-{mmtied.__version__}.dist-info'}
 
 
-def test_sdist_holds_what_a_build_needs(sdist):
+def test_sdist_is_complete(sdist):
     for name in ('LICENSE', 'CHANGELOG.md', 'model-index.yml', 'setup.py', 'pyproject.toml', 'requirements/mmcv.txt',
                  'configs/metafile.yml'):
         assert (sdist / name).is_file(), name
@@ -86,7 +86,7 @@ def test_one_version(metadata):
     assert mmtied.__version__ in (ROOT / 'CHANGELOG.md').read_text()
 
 
-def test_core_requires_neither_openmmlab_family_and_extras_are_the_pinned_files(metadata):
+def test_extras_are_the_pinned_files_and_core_needs_no_openmmlab(metadata):
     required = {'core': set()}
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, marker = line.partition('; extra == ')
@@ -99,7 +99,7 @@ def test_core_requires_neither_openmmlab_family_and_extras_are_the_pinned_files(
     assert required['report'] == pins('report') <= pins('constraints')
 
 
-def test_advice_for_missing_packages_names_the_pinned_versions():
+def test_install_advice_names_the_pinned_versions():
     advice = ' '.join(compat._INSTALL.values())
     for pin in pins('mmcv', 'onedl') | pins('openmmlab') - {'setuptools<80'}:
         assert pin in advice
@@ -120,7 +120,7 @@ def test_model_index_is_valid_and_names_every_config_once():
     assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in files)
 
 
-def test_model_index_claims_no_result_of_our_own():
+def test_model_index_claims_no_results_of_ours():
     index = modelindex.load(str(ROOT / 'model-index.yml'))
     for model in index.models:
         assert model.weights is None

@@ -1,4 +1,4 @@
-"""The set-up's own decisions: which Python, which CUDA toolkit, which wheel, and what a user reads when one does not fit."""
+"""Set-up scripts: the choice of Python, CUDA toolkit and wheel, and the error messages."""
 
 import importlib.util
 import shutil
@@ -34,16 +34,16 @@ def make_venv(venv, *wanted):
                           text=True, capture_output=True)
 
 
-def test_a_python_too_old_is_refused_in_one_line(tmp_path):
+def test_old_python_is_rejected_in_one_line(tmp_path):
     old = script(tmp_path / 'python3.9', 'case "$1" in --version) echo Python 3.9.0;; *) exit 1;; esac')
     run = make_venv(tmp_path / 'venv', old)
     assert run.returncode == 2
-    assert 'is Python 3.9.0; needed is Python 3.11 or 3.12' in run.stderr
+    assert 'is Python 3.9.0; Python 3.11 or 3.12 with venv is needed' in run.stderr
     assert len(run.stderr.splitlines()) == 1
     assert not (tmp_path / 'venv').exists()
 
 
-def test_an_environment_of_another_python_is_not_touched(tmp_path):
+def test_environment_of_another_python_is_not_touched(tmp_path):
     (tmp_path / 'venv').mkdir()
     (tmp_path / 'venv' / 'pyvenv.cfg').write_text('version = 3.8.1\n')
     run = make_venv(tmp_path / 'venv', sys.executable)
@@ -52,7 +52,7 @@ def test_an_environment_of_another_python_is_not_touched(tmp_path):
     assert (tmp_path / 'venv' / 'pyvenv.cfg').read_text() == 'version = 3.8.1\n'
 
 
-def test_the_first_whole_toolkit_of_torchs_major_version_is_taken(tmp_path):
+def test_first_complete_toolkit_of_torchs_major_version_is_chosen(tmp_path):
     homes = [tmp_path / 'missing', toolkit(tmp_path / 'old', '12.8'), toolkit(tmp_path / 'bare', '13.0', headers=False),
              toolkit(tmp_path / 'fits', '13.2')]
     home, reason = install_mmcv.choose_toolkit(homes, '13.0')
@@ -60,7 +60,7 @@ def test_the_first_whole_toolkit_of_torchs_major_version_is_taken(tmp_path):
     assert 'nvcc 13.2' in reason
 
 
-def test_without_a_fitting_toolkit_the_reason_names_what_was_found(tmp_path):
+def test_reason_names_unsuitable_toolkits(tmp_path):
     home, reason = install_mmcv.choose_toolkit([toolkit(tmp_path / 'old', '12.8')], '13.0')
     assert home is None
     assert 'need nvcc 13.x' in reason
@@ -69,7 +69,7 @@ def test_without_a_fitting_toolkit_the_reason_names_what_was_found(tmp_path):
 
 
 @pytest.mark.parametrize(('sees_gpu', 'force', 'uses_cuda'), [(False, '0', False), (False, '1', True), (True, '0', True)])
-def test_cuda_operators_need_a_gpu_or_force_not_only_nvcc(sees_gpu, force, uses_cuda, tmp_path, monkeypatch):
+def test_cuda_operators_need_a_gpu_or_force_cuda(sees_gpu, force, uses_cuda, tmp_path, monkeypatch):
     torch = pytest.importorskip('torch')
     monkeypatch.setattr(torch.version, 'cuda', '13.0')
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: sees_gpu)
@@ -80,32 +80,32 @@ def test_cuda_operators_need_a_gpu_or_force_not_only_nvcc(sees_gpu, force, uses_
     assert ('nvcc 13.0' if uses_cuda else 'sees no GPU') in reason
 
 
-def test_a_wheel_folder_that_does_not_exist_is_an_error(tmp_path):
-    with pytest.raises(SystemExit, match='MMCV_WHEELS=.*nowhere is no folder'):
+def test_missing_wheel_folder_is_an_error(tmp_path):
+    with pytest.raises(SystemExit, match='MMCV_WHEELS=.*nowhere is not a folder'):
         install_mmcv.take_wheel('onedl-mmcv==2.3.6', str(tmp_path / 'nowhere'))
 
 
-def test_a_wheel_folder_without_a_fitting_wheel_means_compiling(tmp_path, monkeypatch, capsys):
+def test_no_suitable_wheel_means_compiling(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(install_mmcv, 'WHEELS', tmp_path / 'wheels')
     (tmp_path / 'onedl_mmcv-2.3.6-cp27-cp27m-linux_x86_64.whl').touch()
     assert install_mmcv.take_wheel('onedl-mmcv==2.3.6', str(tmp_path)) is False
     assert 'has no wheel of onedl-mmcv==2.3.6' in capsys.readouterr().out
 
 
-def test_no_compiler_is_an_error_that_names_the_package(monkeypatch):
+def test_missing_compiler_is_an_error_that_names_the_package(monkeypatch):
     monkeypatch.setattr(shutil, 'which', lambda name: None)
     with pytest.raises(SystemExit, match=r'needs a C\+\+17 compiler.*apt-get install g\+\+'):
         install_mmcv.require_compiler()
 
 
-def test_compilation_progress_is_shown_and_the_log_kept(tmp_path, capsys):
+def test_compilation_progress_is_shown_and_logged(tmp_path, capsys):
     speak = 'print("noise"); [print(f"  [{n}/7] c++ long command") for n in range(1, 8)]; raise SystemExit(3)'
     assert install_mmcv.follow([sys.executable, '-c', speak], None, tmp_path / 'log') == 3
     assert '7 of 7 files compiled' in capsys.readouterr().out
     assert len((tmp_path / 'log').read_text().splitlines()) == 8
 
 
-def test_operators_are_checked_for_the_pinned_version():
+def test_operators_must_have_the_pinned_version():
     pytest.importorskip('mmcv')
     requirement = install_mmcv.read_requirement(ROOT / 'requirements' / 'mmcv.txt')
     compiled, _ = install_mmcv.run_operators(requirement)

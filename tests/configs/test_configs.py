@@ -1,4 +1,4 @@
-"""Every config in configs/ loads, builds, trains a step with its optimizer and its terms in the loss, and predicts."""
+"""Every config loads, builds, trains a step with its optimizer and loss terms, and predicts."""
 
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from mmtied.launch.config import load_config
 from mmtied.training import LossHook
 from mmtied.training.loss_hook import attach
+from tests.helpers.detectors import ROOT, two_images, use_few_proposals
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 
-#: Millions of parameters with an ImageNet head, CIFAR's with their own: the printed networks as specified, the baselines as they are known.
+#: Millions of parameters with an ImageNet head (CIFAR networks: with their own).
+#: Printed or specified for the papers' networks, well known for the baselines.
 MILLIONS = {
     'r50': 25.56, 'r101': 44.55, 'x101_32x8d': 88.79, 'se101': 49.33, 'resnest50fast': 27.5, 'efficientnet_b0': 5.29,
     'tiedr50': 21.95, 'tiedr50s': 13.92, 'tiedr101': 39.29, 'tiedr101s': 24.00, 'tiedr50_2s48w': 23.64, 'tiedr50_6s24w': 23.24,
@@ -37,13 +38,13 @@ MILLIONS = {
     'regconv_w18_d50_ident_cifar10': 0.956, 'igc_l4m8_d50_ident_cifar10': 0.775, 'igc_l24m2_d50_ident_cifar10': 0.425,
     'igc_l32m26_d20_cifar10': 23.83, 'igc_l32m26_d20_cifar100': 24.13,
 }
-#: Networks that the paper names or that complete a family, without a printed size.
+#: Networks without a printed size.
 UNPRINTED = {'tiedr50_nomixer', 'tiedse50', 'tiedse50s', 'tiedx50', 'tiedx50s', 'tiedx101', 'tiedx101s', 'tiedresnest101',
              'tiedr50_demo'}
 
 
 def network_of(name: str) -> str:
-    """The network in a config's name: mask_rcnn_tiedr50_2x has tiedr50."""
+    """Return the network in a config's name: tiedr50 in mask_rcnn_tiedr50_2x."""
     stem = Path(name).stem
     for start in ('cascade_mask_rcnn_', 'cascade_rcnn_', 'mask_rcnn_', 'faster_rcnn_', 'retinanet_'):
         stem = stem.removeprefix(start)
@@ -53,9 +54,9 @@ def network_of(name: str) -> str:
 
 
 def build(cfg: ConfigDict) -> nn.Module:
-    """A config's model, its backbone initialised without a download."""
+    """Build a config's model and initialise it without downloads."""
     cfg.model.backbone.init_cfg = None
-    _use_few_proposals(cfg.model)
+    use_few_proposals(cfg.model)
     if 'data_preprocessor' in cfg:  # as mmengine's Runner does
         cfg.model.data_preprocessor = cfg.data_preprocessor
     model = MODELS.build(cfg.model)
@@ -63,31 +64,8 @@ def build(cfg: ConfigDict) -> nn.Module:
     return model
 
 
-def _use_few_proposals(model: dict) -> None:
-    """Two-stage detectors run their heads on hundreds of regions an image, however small it is."""
-    if 'roi_head' in model:
-        stages = model.train_cfg.rcnn if isinstance(model.train_cfg.rcnn, list) else [model.train_cfg.rcnn]
-        for stage in stages:
-            stage.sampler.num = 16
-        model.train_cfg.rpn_proposal.max_per_img = model.test_cfg.rpn.max_per_img = 20
-        model.test_cfg.rcnn.max_per_img = 5
-
-
-def two_images(model: nn.Module, scope: str, size: int = 64) -> dict[str, list]:
-    """A batch of small random images with what the model learns from."""
-    if scope == 'mmpretrain':
-        from mmpretrain.structures import DataSample
-        images = list(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8))
-        labels = (1, model.head.num_classes - 1)
-        return {'inputs': images, 'data_samples': [DataSample().set_gt_label(label) for label in labels]}
-    from mmdet.testing import demo_mm_inputs
-    head = model.bbox_head if hasattr(model, 'bbox_head') else model.roi_head.bbox_head
-    classes = (head[-1] if isinstance(head, nn.ModuleList) else head).num_classes
-    return demo_mm_inputs(2, [(3, 64, 96), (3, 96, 64)], num_classes=classes, num_items=[3, 2], with_mask=True)
-
-
 def train_a_step(model: nn.Module, cfg: ConfigDict, batch: dict[str, list]) -> dict[str, Tensor]:
-    """One step as the config says, its terms in the loss included; every parameter that is trained has a gradient and moves."""
+    """Train one step with the config's optimizer and loss terms; all trained parameters get gradients, and most move."""
     for hook in cfg.get('custom_hooks') or []:
         if issubclass(HOOKS.get(hook.type), LossHook):
             term = HOOKS.build(hook)
@@ -102,7 +80,7 @@ def train_a_step(model: nn.Module, cfg: ConfigDict, batch: dict[str, list]) -> d
     assert not without
     assert torch.isfinite(log['loss'])
     moved = [not torch.equal(model.get_parameter(key), value) for key, value in before.items()]
-    assert sum(moved) > 0.5 * len(moved)  # what stands behind a residual's zeros has no gradient yet
+    assert sum(moved) > 0.5 * len(moved)  # zero-initialised residuals block some gradients in the first step
     return log
 
 

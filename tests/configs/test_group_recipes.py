@@ -1,9 +1,8 @@
-"""The recipes of the networks that learn groups: 512 images and a cosine, and pairs that differ in backbone and hooks alone."""
+"""Configs of groupable convolution: the paper's schedule, and pairs that differ only in backbone and hooks."""
 
 import pytest
-from mmengine.config import Config
 
-from mmtied.launch.config import load_config
+from tests.helpers.detectors import load_recipe
 
 PAIRS = {
     **{f'{detector}_gx{depth}_1x': f'{detector}_x{depth}_32x4d_1x' for detector in ('mask_rcnn', 'retinanet')
@@ -12,19 +11,9 @@ PAIRS = {
 }
 
 
-def load(name: str, **options) -> Config:
-    """A config without what depends on its file's name and without names of its own."""
-    if name.startswith('imagenet/'):
-        pytest.importorskip('mmpretrain')
-    cfg = load_config(f'configs/{name}.py', **options)
-    for key in ('work_dir', 'occlusion_metric', 'groupable_backbone', 'group_hooks'):
-        cfg.pop(key, None)
-    return cfg
-
-
 @pytest.mark.parametrize(('name', 'baseline'), PAIRS.items())
-def test_a_pair_differs_in_backbone_and_hooks_alone(name, baseline):
-    ours, theirs = load(name), load(baseline)
+def test_pairs_differ_only_in_backbone_and_hooks(name, baseline):
+    ours, theirs = load_recipe(name), load_recipe(baseline)
     backbone, plain = ours.model.pop('backbone'), theirs.model.pop('backbone')
     assert (backbone.type, plain.type, plain.groups) == ('mmtied.GResNeXt', 'ResNeXt', 32)
     assert backbone.depth == plain.depth == (101 if '101' in name else 50)
@@ -41,8 +30,8 @@ def test_a_pair_differs_in_backbone_and_hooks_alone(name, baseline):
 
 @pytest.mark.parametrize('name', [name for name in PAIRS if name.startswith('imagenet/')])
 def test_imagenet(name):
-    """Section 4: SGD with momentum 0.9, weight decay 1e-4, 512 images a batch on 16 GPUs, a cosine schedule, 224 x 224."""
-    cfg = load(name)
+    """Section 4: SGD with momentum 0.9, weight decay 1e-4, batch size 512 on 16 GPUs, a cosine schedule, 224 x 224."""
+    cfg = load_recipe(name)
     optimizer = {key: value for key, value in cfg.optim_wrapper.optimizer.items() if key != '_scope_'}
     assert optimizer == {'type': 'SGD', 'lr': 0.2, 'momentum': 0.9, 'weight_decay': 0.0001}
     schedule = {key: value for key, value in cfg.param_scheduler.items() if key != '_scope_'}
@@ -55,13 +44,13 @@ def test_imagenet(name):
 
 @pytest.mark.parametrize('name', [name for name in PAIRS if not name.startswith('imagenet/')])
 def test_detection(name):
-    cfg = load(name)
+    cfg = load_recipe(name)
     assert cfg.train_cfg.max_epochs == 12
     assert cfg.val_evaluator == cfg.test_evaluator
     assert cfg.val_evaluator.type == 'mmtied.OcclusionCocoMetric'
 
 
-def test_the_other_rows_of_table_3():
-    """As the comment in the config says."""
-    assert load('imagenet/gx50_in1k', options={'custom_hooks.0.b': 64}).custom_hooks[0] == {
+def test_other_rows_of_table_3():
+    """As the config's comment says."""
+    assert load_recipe('imagenet/gx50_in1k', options={'custom_hooks.0.b': 64}).custom_hooks[0] == {
         'type': 'mmtied.GroupResourceHook', 'b': 64}

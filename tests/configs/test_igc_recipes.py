@@ -1,13 +1,10 @@
-"""The recipes of interleaved group convolutions: the paper's schedules, and pairs that differ in the backbone alone."""
-
-from pathlib import Path
+"""Configs of interleaved group convolutions: the paper's schedules, and pairs that differ only in the backbone."""
 
 import pytest
-from mmengine.config import Config
 
-from mmtied.launch.config import load_config
+from tests.helpers.detectors import ROOT, load_recipe
 
-#: Every config and the baseline that it is compared with.
+#: Baseline of every config.
 PAIRS = {
     'mask_rcnn_igc_l100m2_1x': 'mask_rcnn_r18_1x',
     'retinanet_igc_l100m2_1x': 'retinanet_r18_1x',
@@ -19,33 +16,25 @@ PAIRS = {
        for network in ('igc_l4m8', 'igc_l24m2', 'regconv_w18')},
     **{f'cifar/{network}_d20_cifar100': 'cifar/regconv_w16_d20_cifar100' for network in ('igc_l24m2', 'igc_l32m26')},
 }
-IMAGENET = sorted({name for pair in PAIRS.items() for name in pair if name.startswith('imagenet/')} | {'imagenet/r18_c69_95e_in1k'})
+IMAGENET = sorted({name for pair in PAIRS.items() for name in pair if name.startswith('imagenet/')}
+                  | {'imagenet/r18_c69_95e_in1k'})
 CIFAR = sorted({name for pair in PAIRS.items() for name in pair if name.startswith('cifar/')})
 OPTIMIZER = {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.0001, 'nesterov': True}
 #: Each baseline detector and the config that mmdet ships for it.
 SHIPPED = {'mask_rcnn_r18_1x': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco', 'retinanet_r18_1x': 'retinanet/retinanet_r50_fpn_1x_coco'}
 
 
-def load(name: str) -> Config:
-    """A config of this repository, or one of mmdet, without what depends on its file's name and without names of its own."""
-    cfg = load_config(name if '::' in name else f'configs/{name}.py')
-    for key in ('work_dir', 'occlusion_metric', 'igc_backbone', 'igc_neck'):
-        cfg.pop(key, None)
-    return cfg
-
-
 def test_every_network_has_a_config():
     patterns = ('*igc*', '*/*igc*', '*/*regconv*', '*/*sumfusion*')
-    found = {str(path.relative_to('configs').with_suffix('')) for pattern in patterns for path in Path('configs').glob(f'{pattern}.py')}
+    configs = ROOT / 'configs'
+    found = {str(path.relative_to(configs).with_suffix('')) for pattern in patterns for path in configs.glob(f'{pattern}.py')}
     named = {name for pair in PAIRS.items() for name in pair if 'r18' not in name}
     assert {name for name in found if not name.startswith('_base_/')} == named
 
 
 @pytest.mark.parametrize(('name', 'baseline'), PAIRS.items())
-def test_a_pair_differs_in_the_backbone_alone(name, baseline):
-    if '/' in name:
-        pytest.importorskip('mmpretrain')
-    ours, theirs = load(name), load(baseline)
+def test_pairs_differ_only_in_the_backbone(name, baseline):
+    ours, theirs = load_recipe(name), load_recipe(baseline)
     backbone = ours.model.pop('backbone')
     theirs.model.pop('backbone')
     assert backbone.type == ('mmtied.IGCNetCIFAR' if 'cifar/' in name else 'mmtied.IGCNet')
@@ -60,8 +49,8 @@ def test_a_pair_differs_in_the_backbone_alone(name, baseline):
 
 
 @pytest.mark.parametrize(('name', 'shipped'), SHIPPED.items())
-def test_a_baseline_adds_resnet_18_and_the_occlusion_evaluation_alone(name, shipped):
-    ours, theirs = load(name), load(f'mmdet::{shipped}.py')
+def test_baselines_only_add_resnet_18_and_the_occlusion_evaluation(name, shipped):
+    ours, theirs = load_recipe(name), load_recipe(f'mmdet::{shipped}.py')
     assert [hook.type for hook in ours.pop('custom_hooks')] == ['mmtied.OcclusionEvalHook']
     for key in ('val_evaluator', 'test_evaluator'):
         assert ours[key].pop('type') == 'mmtied.OcclusionCocoMetric'
@@ -73,9 +62,8 @@ def test_a_baseline_adds_resnet_18_and_the_occlusion_evaluation_alone(name, ship
 
 @pytest.mark.parametrize('name', IMAGENET)
 def test_imagenet(name):
-    """Section 5.3: 95 epochs, 256 images a batch on 8 GPUs, 0.1 divided by 10 at 30, 60 and 90."""
-    pytest.importorskip('mmpretrain')
-    cfg = load(name)
+    """Section 5.3: 95 epochs, batch size 256 on 8 GPUs, 0.1 divided by 10 at 30, 60 and 90."""
+    cfg = load_recipe(name)
     assert {key: cfg.optim_wrapper.optimizer[key] for key in OPTIMIZER} == OPTIMIZER
     assert (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones, cfg.param_scheduler.gamma) == (95, [30, 60, 90], 0.1)
     assert (cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size) == (256, 32)
@@ -84,9 +72,8 @@ def test_imagenet(name):
 
 @pytest.mark.parametrize('name', CIFAR)
 def test_cifar(name):
-    """Section 5.2: 400 epochs, 64 images a batch on 2 GPUs, 0.1 divided by 10 at 200, 300 and 350."""
-    pytest.importorskip('mmpretrain')
-    cfg = load(name)
+    """Section 5.2: 400 epochs, batch size 64 on 2 GPUs, 0.1 divided by 10 at 200, 300 and 350."""
+    cfg = load_recipe(name)
     assert {key: cfg.optim_wrapper.optimizer[key] for key in OPTIMIZER} == OPTIMIZER
     assert (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones, cfg.param_scheduler.gamma) == (400, [200, 300, 350], 0.1)
     assert (cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size) == (64, 32)

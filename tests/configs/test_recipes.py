@@ -1,19 +1,17 @@
-"""The recipes of the configs: the paper's schedules, pairs that differ in the backbone alone, reports by occlusion."""
+"""Tied configs: the paper's schedules, pairs that differ only in the backbone, evaluation by occlusion."""
 
 import re
 from fnmatch import fnmatch
-from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 
 from mmtied.launch.checkpoints import use_backbone_checkpoint
-from mmtied.launch.config import load_config
+from tests.helpers.detectors import ROOT, load_recipe
 
-ROOT = Path(__file__).parents[2]
-# The other systems' configs have tests of their own: test_shared_recipes.py, test_igc_recipes.py, test_group_recipes.py.
-OTHERS = ('*shared*', '*_b8_1x', '*_150e_in1k', '*_300e_in1k', '*igc*', '*_r18_1x', '*_95e_in1k', '*gx50*', '*gx101*', '*x*_32x4d_*')
+#: Configs of the related systems, which test_shared_recipes.py, test_igc_recipes.py and test_group_recipes.py test.
+OTHERS = ('*shared*', '*_b8_1x', '*_150e_in1k', '*_300e_in1k', '*igc*', '*_r18_1x', '*_95e_in1k', '*gx50*', '*gx101*',
+          '*x*_32x4d_*')
 
 
 def stems(folder: str) -> list[str]:
@@ -22,7 +20,7 @@ def stems(folder: str) -> list[str]:
 
 COCO = [stem for stem in stems('configs') if stem.endswith(('_1x', '_2x', '_20e'))]
 IMAGENET = stems('configs/imagenet')
-#: Epochs, and those after which the learning rate is divided by 10, by the end of a config's name.
+#: Epochs and milestones by suffix of the config's name.
 SCHEDULES = {'1x': (12, [8, 11]), '2x': (24, [16, 22]), '20e': (20, [16, 19])}
 
 #: Every network of Tables 2, 4, A.1 and A.2, and of Figure A.2.
@@ -38,7 +36,7 @@ EXPERIMENTS = {
     'faster_rcnn_{}_voc': ['r50', 'tiedr50'],
 }
 
-#: Each tied config and its untied baseline; an S network has that of the plain one.
+#: Each tied config and its untied baseline; S networks share the plain one's.
 PAIRS = [(pattern.format(network), pattern.format(network.replace('tied', '').removesuffix('s')))
          for pattern, networks in EXPERIMENTS.items() for network in networks if network.startswith('tiedr')]
 PAIRS += [('mask_rcnn_tiedse101_2x', 'mask_rcnn_se101_2x'), ('mask_rcnn_tiedse101s_2x', 'mask_rcnn_se101_2x'),
@@ -58,14 +56,6 @@ SHIPPED = {
 }
 
 
-def load(name: str, options: dict | None = None) -> Config:
-    """A config of this repository, or one of mmdet, without what depends on its file's name and without names of its own."""
-    cfg = load_config(name if '::' in name else str(ROOT / f'configs/{name}.py'), options)
-    for key in ('work_dir', 'occlusion_metric', 'tied_backbone', 'context_block'):
-        cfg.pop(key, None)
-    return cfg
-
-
 def test_every_experiment_has_a_config():
     expected = {pattern.format(network) for pattern, networks in EXPERIMENTS.items() for network in networks}
     assert set(stems('configs')) == expected
@@ -73,8 +63,8 @@ def test_every_experiment_has_a_config():
 
 @pytest.mark.parametrize('name', COCO)
 def test_detection_on_coco(name):
-    """The paper's experiments: its schedules, 1333x800, 16 images a batch, a report by occlusion."""
-    cfg = load(name)
+    """The paper's experiments: its schedules, 1333x800, batch size 16, evaluation by occlusion."""
+    cfg = load_recipe(name)
     epochs, milestones = SCHEDULES[name.rpartition('_')[2]]
     assert cfg.train_cfg.max_epochs == cfg.param_scheduler[1].end == epochs
     assert (cfg.param_scheduler[1].milestones, cfg.param_scheduler[1].gamma) == (milestones, 0.1)
@@ -91,9 +81,9 @@ def test_detection_on_coco(name):
 
 
 @pytest.mark.parametrize(('tied', 'baseline'), PAIRS)
-def test_a_pair_differs_in_the_backbone_alone(tied, baseline):
-    """With a tied backbone that nothing is frozen in, since no weights of it have been published."""
-    ours, theirs = load(tied), load(baseline)
+def test_pairs_differ_only_in_the_backbone(tied, baseline):
+    """Nothing is frozen in a tied backbone, since no weights have been published."""
+    ours, theirs = load_recipe(tied), load_recipe(baseline)
     backbone = ours.model.pop('backbone')
     theirs.model.pop('backbone')
     if 'gcb' in tied:
@@ -102,17 +92,17 @@ def test_a_pair_differs_in_the_backbone_alone(tied, baseline):
         assert backbone.type.startswith('mmtied.')
         assert (backbone.frozen_stages, backbone.norm_eval, backbone.init_cfg) == (-1, False, None)
         assert ours.pop('sync_bn') == 'torch'
-    if baseline.startswith('mask_rcnn_x101'):  # normalised as its weights were trained
+    if baseline.startswith('mask_rcnn_x101'):  # with the preprocessing of its weights
         ours.model.pop('data_preprocessor')
         theirs.model.pop('data_preprocessor')
     assert ours.to_dict() == theirs.to_dict()
 
 
 @pytest.mark.parametrize(('name', 'shipped'), SHIPPED.items())
-def test_a_baseline_adds_the_occlusion_evaluation_alone(name, shipped):
-    ours, theirs = load(name), load(f'mmdet::{shipped}.py')
+def test_baselines_only_add_the_occlusion_evaluation(name, shipped):
+    ours, theirs = load_recipe(name), load_recipe(f'mmdet::{shipped}.py')
     assert [hook.type for hook in ours.pop('custom_hooks')] == ['mmtied.OcclusionEvalHook']
-    if name.endswith('_cityscapes'):  # from ImageNet weights, where mmdet's starts from COCO's
+    if name.endswith('_cityscapes'):  # starts from ImageNet weights; mmdet's starts from COCO's
         assert theirs.pop('load_from') != ours.pop('load_from') is None
         assert ours.model.backbone.pop('init_cfg') == {'type': 'Pretrained', 'checkpoint': 'torchvision://resnet50'}
         assert theirs.model.backbone.pop('init_cfg') is None
@@ -127,8 +117,8 @@ def test_a_baseline_adds_the_occlusion_evaluation_alone(name, shipped):
 
 @pytest.mark.parametrize('network', ['r50', 'tiedr50s', 'tiedr50'])
 def test_detection_on_cityscapes(network):
-    """64 epochs (8 of a data set repeated 8 times), 8 images a batch, 800 to 1024 pixels high."""
-    cfg = load(f'mask_rcnn_{network}_cityscapes')
+    """64 epochs (8 of a data set repeated 8 times), batch size 8, 800 to 1024 pixels high."""
+    cfg = load_recipe(f'mask_rcnn_{network}_cityscapes')
     data = cfg.train_dataloader.dataset
     assert (cfg.train_cfg.max_epochs, data.type, data.times, data.dataset.type) == (8, 'RepeatDataset', 8, 'CityscapesDataset')
     assert (cfg.param_scheduler[1].milestones, cfg.param_scheduler[1].gamma) == ([7], 0.1)
@@ -143,8 +133,8 @@ def test_detection_on_cityscapes(network):
 
 @pytest.mark.parametrize('network', ['r50', 'tiedr50'])
 def test_detection_on_voc(network):
-    """12 epochs (4 of a data set repeated 3 times) of VOC 2007 and 2012, 16 images a batch, 1000x600."""
-    cfg = load(f'faster_rcnn_{network}_voc')
+    """12 epochs (4 of a data set repeated 3 times) of VOC 2007 and 2012, batch size 16, 1000x600."""
+    cfg = load_recipe(f'faster_rcnn_{network}_voc')
     data = cfg.train_dataloader.dataset
     assert (cfg.train_cfg.max_epochs, data.type, data.times) == (4, 'RepeatDataset', 3)
     assert [part.data_prefix.sub_data_root for part in data.dataset.datasets] == ['VOC2007/', 'VOC2012/']
@@ -160,10 +150,10 @@ TIED_PAIRS = [pair for pair in PAIRS if 'gcb' not in pair[0]]
 
 
 @pytest.mark.parametrize(('tied', 'baseline'), TIED_PAIRS)
-def test_a_pair_with_weights_is_like_for_like(tied, baseline, tmp_path):
-    """tools/train.py --backbone-checkpoint freezes and normalises as the baseline; SyncBN does nothing while it evaluates."""
+def test_pairs_with_weights_match(tied, baseline, tmp_path):
+    """tools/train.py --backbone-checkpoint freezes and normalises like the baseline; SyncBN has no effect in evaluation mode."""
     torch.save({'stem.conv.weight': torch.zeros(1)}, tmp_path / 'weights.pth')
-    ours, theirs = load(tied), load(baseline)
+    ours, theirs = load_recipe(tied), load_recipe(baseline)
     use_backbone_checkpoint(ours, str(tmp_path / 'weights.pth'))
     for setting in ('frozen_stages', 'norm_eval', 'norm_cfg', 'style', 'num_stages', 'out_indices'):
         mine, other = ours.model.backbone[setting], theirs.model.backbone[setting]
@@ -177,13 +167,13 @@ def test_a_pair_with_weights_is_like_for_like(tied, baseline, tmp_path):
 
 
 @pytest.mark.parametrize(('tied', 'baseline'), TIED_PAIRS)
-def test_a_pair_from_scratch_is_like_for_like(tied, baseline):
-    """With the options that docs/model_zoo.md gives for the baseline, read as tools/train.py reads them."""
+def test_pairs_from_scratch_match(tied, baseline):
+    """The baseline takes the options that docs/model_zoo.md prints, parsed as by tools/train.py."""
     page = (ROOT / 'docs/model_zoo.md').read_text()
     options = re.search(r'`--cfg-options (model.*?)`', page)[1].split()
     if 'x101' in baseline:
         options.append(re.search(r'`(\S+)` for ResNeXt-101-32x8d', page)[1])
-    ours, theirs = load(tied), load(baseline, options)
+    ours, theirs = load_recipe(tied), load_recipe(baseline, options)
     for setting in ('frozen_stages', 'norm_eval', 'norm_cfg', 'style', 'num_stages', 'out_indices', 'init_cfg'):
         assert ours.model.backbone[setting] == theirs.model.backbone[setting]
     ours.model.pop('backbone')
@@ -195,15 +185,14 @@ def test_a_pair_from_scratch_is_like_for_like(tied, baseline):
     assert ours.to_dict() == theirs.to_dict()
 
 
-def test_the_resnext_baseline_is_the_shipped_model():
-    assert load('mask_rcnn_x101_32x8d_2x').model == load('mmdet::mask_rcnn/mask-rcnn_x101-32x8d_fpn_1x_coco.py').model
+def test_resnext_baseline_is_the_shipped_model():
+    assert load_recipe('mask_rcnn_x101_32x8d_2x').model == load_recipe('mmdet::mask_rcnn/mask-rcnn_x101-32x8d_fpn_1x_coco.py').model
 
 
 @pytest.mark.parametrize('name', IMAGENET)
 def test_imagenet(name):
-    """100 epochs, SGD with momentum 0.9, 256 images a batch, learning rate 0.1 divided by 10 every 30 epochs."""
-    pytest.importorskip('mmpretrain')
-    cfg = load(f'imagenet/{name}')
+    """100 epochs, SGD with momentum 0.9, batch size 256, learning rate 0.1 divided by 10 every 30 epochs."""
+    cfg = load_recipe(f'imagenet/{name}')
     assert cfg.train_cfg.max_epochs == 100
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ('SGD', 0.1, 0.9, 0.0001)

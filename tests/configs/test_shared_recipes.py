@@ -1,12 +1,9 @@
-"""The recipes of the networks with shared filter bases: the paper's schedules, and pairs that differ in the backbone alone."""
-
-from pathlib import Path
+"""Configs of shared filter bases: the paper's schedules, and pairs that differ only in backbone and loss term."""
 
 import pytest
-from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmtied.launch.config import load_config
+from tests.helpers.detectors import ROOT, load_recipe
 
 DETECTORS = [f'{detector}_{network}_1x' for detector in ('faster_rcnn', 'mask_rcnn', 'retinanet')
              for network in ('r50_b8', 'r101_b8', 'sharedr50', 'sharedr50_2bases', 'sharedr101')]
@@ -22,30 +19,24 @@ CIFAR = {
     'sharedr56_s16u1_2bases_cifar10': 'r56_cifar10', 'sharedr32_s16u1_2bases_cifar10': 'r32_cifar10',
 }
 PAIRS = {
-    **{name: f'{name.partition("_shared")[0]}_r{"101" if "r101" in name else "50"}_b8_1x' for name in DETECTORS if 'shared' in name},
+    **{name: f'{name.partition("_shared")[0]}_r{"101" if "r101" in name else "50"}_b8_1x'
+       for name in DETECTORS if 'shared' in name},
     **{f'imagenet/{ours}_in1k': f'imagenet/{theirs}_in1k' for ours, theirs in IMAGENET.items()},
     **{f'cifar/{ours}': f'cifar/{theirs}' for ours, theirs in CIFAR.items()},
 }
 
 
-def load(name: str) -> Config:
-    """A config of this repository, or one of mmdet, without what depends on its file's name and without names of its own."""
-    cfg = load_config(name if '::' in name else f'configs/{name}.py')
-    for key in ('work_dir', 'occlusion_metric', 'shared_backbone', 'orthogonality'):
-        cfg.pop(key, None)
-    return cfg
-
-
 def test_every_network_has_a_config():
-    found = {str(path.relative_to('configs').with_suffix('')) for pattern in ('*shared*', 'imagenet/*shared*', 'cifar/*shared*')
-             for path in Path('configs').glob(f'{pattern}.py')}
+    configs = ROOT / 'configs'
+    found = {str(path.relative_to(configs).with_suffix('')) for pattern in ('*shared*', 'imagenet/*shared*', 'cifar/*shared*')
+             for path in configs.glob(f'{pattern}.py')}
     assert found == set(PAIRS)
 
 
 @pytest.mark.parametrize('name', DETECTORS)
 def test_detection(name):
-    """Table 4: 12 epochs, SGD from 0.01, divided by 10 after 8 and 11, 8 images a batch (4 processes of 2), 1333 x 800."""
-    cfg = load(name)
+    """Table 4: 12 epochs, SGD from 0.01, divided by 10 after 8 and 11, batch size 8 (4 processes of 2), 1333 x 800."""
+    cfg = load_recipe(name)
     assert cfg.train_cfg.max_epochs == 12
     assert (cfg.param_scheduler[1].milestones, cfg.param_scheduler[1].gamma) == ([8, 11], 0.1)
     assert cfg.optim_wrapper.optimizer == {'type': 'SGD', 'lr': 0.01, 'momentum': 0.9, 'weight_decay': 0.0001}
@@ -57,8 +48,8 @@ def test_detection(name):
 
 
 @pytest.mark.parametrize(('name', 'baseline'), PAIRS.items())
-def test_a_pair_differs_in_backbone_and_term_alone(name, baseline):
-    ours, theirs = load(name), load(baseline)
+def test_pairs_differ_only_in_backbone_and_term(name, baseline):
+    ours, theirs = load_recipe(name), load_recipe(baseline)
     backbone = ours.model.pop('backbone')
     theirs.model.pop('backbone')
     assert backbone.type.startswith('mmtied.Shared')
@@ -72,16 +63,15 @@ def test_a_pair_differs_in_backbone_and_term_alone(name, baseline):
 
 
 @pytest.mark.parametrize('name', [name for name in DETECTORS if name.endswith('_b8_1x')])
-def test_a_detectors_baseline_is_the_shipped_model(name):
+def test_detector_baselines_are_the_shipped_models(name):
     detector, _, network = name.removesuffix('_b8_1x').rpartition('_')
     shipped = f'mmdet::{detector}/{detector.replace("_", "-")}_{network}_fpn_1x_coco.py'
-    assert load(name).model == load(shipped).model
+    assert load_recipe(name).model == load_recipe(shipped).model
 
 
 @pytest.mark.parametrize('name', [name for name in PAIRS if name.startswith('imagenet/')])
 def test_imagenet(name):
-    pytest.importorskip('mmpretrain')
-    cfg = load(name)
+    cfg = load_recipe(name)
     mobile = 'mobilenet' in name
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.momentum) == ('SGD', 0.1, 0.9)
@@ -96,8 +86,7 @@ def test_imagenet(name):
 
 @pytest.mark.parametrize('name', [name for name in PAIRS if name.startswith('cifar/')])
 def test_cifar(name):
-    pytest.importorskip('mmpretrain')
-    cfg = load(name)
+    cfg = load_recipe(name)
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ('SGD', 0.1, 0.9, 0.0005)
     assert cfg.train_cfg.max_epochs == 300
@@ -110,9 +99,8 @@ def test_cifar(name):
 @pytest.mark.parametrize(('name', 'elements', 'wide'), [('imagenet/sharedr34_s48u1_in1k', 32, 256),
                                                         ('cifar/sharedr34_s32u1_cifar100', 16, 128)])
 def test_other_numbers_of_elements(name, elements, wide):
-    """ResNet-34-S32U1 and -S16U1, as the comments in the configs say; the elements double with the width."""
-    pytest.importorskip('mmpretrain')
-    cfg = load_config(f'configs/{name}.py', {'model.backbone.shared_elements': elements})
+    """ResNet-34-S32U1 and -S16U1, as the configs' comments say; the elements double with the width."""
+    cfg = load_recipe(name, {'model.backbone.shared_elements': elements})
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         backbone = MODELS.build(cfg.model.backbone)
     assert backbone.layer1.bases['entry'].weight.shape == (elements, 64, 3, 3)
@@ -131,8 +119,9 @@ TABLE_4 = {
 @pytest.mark.slow
 @pytest.mark.parametrize('detector', TABLE_4)
 def test_sizes_of_table_4(detector):
-    for network, printed in zip(('r50_b8', 'sharedr50', 'sharedr50_2bases', 'r101_b8', 'sharedr101'), TABLE_4[detector], strict=True):
-        cfg = load(f'{detector}_{network}_1x')
+    networks = ('r50_b8', 'sharedr50', 'sharedr50_2bases', 'r101_b8', 'sharedr101')
+    for network, printed in zip(networks, TABLE_4[detector], strict=True):
+        cfg = load_recipe(f'{detector}_{network}_1x')
         cfg.model.backbone.init_cfg = None
         with DefaultScope.overwrite_default_scope('mmdet'):
             model = MODELS.build(cfg.model)

@@ -1,4 +1,4 @@
-"""Every snippet on docs/groupable_convolution.md runs, and its numbers are the networks' own."""
+"""docs/groupable_convolution.md: snippets run and numbers are correct."""
 
 import re
 from pathlib import Path
@@ -13,19 +13,21 @@ from mmtied.launch.config import load_config
 from mmtied.layers import DGConv
 from mmtied.related.groupable.layers import gated_layers
 from mmtied.training.loss_hook import attach
+from tests.helpers.detectors import two_images
+from tests.helpers.pages import named_configs, read_page, snippets
 
-PAGE = (Path(__file__).parents[2] / 'docs/groupable_convolution.md').read_text()
-CONFIGS = dict(re.findall(r'```python\n# (\S+\.py)\n(.*?)```', PAGE, re.DOTALL))
-SCRIPTS = [block for block in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL) if block.startswith('from')]
+PAGE = read_page('groupable_convolution.md')
+CONFIGS = named_configs(PAGE)
+SCRIPTS = [block for block in snippets(PAGE) if block.startswith('from')]
 
 
-def test_every_block_is_run():
+def test_every_block_is_tested():
     assert (len(CONFIGS), len(SCRIPTS), PAGE.count('```python')) == (3, 1, 4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
-def test_a_config_builds_and_trains(name, tmp_path, monkeypatch):
+def test_config_builds_and_trains(name, tmp_path, monkeypatch):
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
     monkeypatch.chdir(tmp_path)
@@ -39,12 +41,7 @@ def test_a_config_builds_and_trains(name, tmp_path, monkeypatch):
         hook, _ = (HOOKS.build(settings) for settings in cfg.custom_hooks)
         hook.check_model(model)
         attach(hook, model)
-        if cfg.default_scope == 'mmpretrain':
-            from mmpretrain.structures import DataSample
-            batch = {'inputs': torch.randn(2, 3, 64, 64), 'data_samples': [DataSample().set_gt_label(label) for label in (1, 4)]}
-        else:
-            from mmdet.testing import demo_mm_inputs
-            batch = model.data_preprocessor(demo_mm_inputs(2, [(3, 64, 96)] * 2, num_classes=80, num_items=[3, 2]), True)
+        batch = model.data_preprocessor(two_images(model, cfg.default_scope), True)
         loss, log = model.parse_losses(model(**batch, mode='loss'))
     assert log['zeta'] > log['zeta_bound']
     assert log['resource_factor'] > 1
@@ -52,7 +49,7 @@ def test_a_config_builds_and_trains(name, tmp_path, monkeypatch):
     assert all(layer.gates.grad is not None for layer in gated_layers(model).values())
 
 
-def test_the_script():
+def test_script():
     names = {}
     exec(SCRIPTS[0], names)
     assert not any(isinstance(module, DGConv) for module in names['resnext'].modules())
@@ -61,7 +58,7 @@ def test_the_script():
         torch.testing.assert_close(level, theirs)
 
 
-def test_the_table():
+def test_sizes_in_table():
     rows = re.findall(r'^\| `GResNeXt\((\d+)\)` \| ([\d.]+)M \| at most ([\d.]+)M \|', PAGE, re.MULTILINE)
     assert len(rows) == 2
     for depth, dense, active in rows:

@@ -1,6 +1,5 @@
-"""The snippets and the numbers of docs/interleaved_group_convolution.md."""
+"""docs/interleaved_group_convolution.md: snippets run and numbers are correct."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,25 @@ from mmtied.analysis.complexity import ImageNetClassifier
 from mmtied.analysis.model_zoo import COUNTS
 from mmtied.launch.config import load_config
 from mmtied.layers import IGC
+from tests.helpers.pages import named_configs, read_page, snippets
 
-PAGE = (Path(__file__).parents[2] / 'docs/interleaved_group_convolution.md').read_text()
-SNIPPETS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
-CONFIGS = {match[1]: text for text in SNIPPETS if (match := re.match(r'# (\S+\.py)\n', text))}
+PAGE = read_page('interleaved_group_convolution.md')
+SNIPPETS = snippets(PAGE)
+CONFIGS = named_configs(PAGE)
 SIZES = [[cell.strip() for cell in line.strip('|').split('|')] for line in PAGE.splitlines() if '| `IGCNet' in line]
 
 
-def test_the_page_is_read():
+def test_every_block_is_tested():
     assert (len(SNIPPETS), len(CONFIGS), len(SIZES)) == (4, 3, 8)
 
 
-def test_the_layer():
+def test_layer_snippet():
     exec(SNIPPETS[0], {})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
-def test_the_configs(name, tmp_path, monkeypatch):
+def test_configs_build(name, tmp_path, monkeypatch):
     for package in ('mmdet', 'mmpretrain'):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)

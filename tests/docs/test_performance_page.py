@@ -1,14 +1,14 @@
 """docs/performance.md: its snippet runs, and its table of rules matches the layers."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
 from mmtied.layers import TBC
+from tests.helpers.pages import read_page
 
-PAGE = (Path(__file__).parents[2] / 'docs/performance.md').read_text()
+PAGE = read_page('performance.md')
 
 
 def test_snippet_prints_what_it_says(capsys):

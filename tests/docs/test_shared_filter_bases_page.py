@@ -1,4 +1,4 @@
-"""The snippets and the numbers of docs/shared_filter_bases.md."""
+"""docs/shared_filter_bases.md: snippets run and numbers are correct."""
 
 import re
 from pathlib import Path
@@ -8,24 +8,25 @@ from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 import mmtied.backbones as backbones
 from mmtied.launch.config import load_config
+from tests.helpers.pages import named_configs, read_page, snippets
 
-PAGE = (Path(__file__).parents[2] / 'docs/shared_filter_bases.md').read_text()
-SNIPPETS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
-CONFIGS = {match[1]: text for text in SNIPPETS if (match := re.match(r'# (\S+\.py)\n', text))}
+PAGE = read_page('shared_filter_bases.md')
+SNIPPETS = snippets(PAGE)
+CONFIGS = named_configs(PAGE)
 SIZES = re.findall(r'^\| [^|]+ \| `(\w+)\((.*?)\)` \| ([\d.]+)M \|$', PAGE, re.MULTILINE)
 
 
-def test_the_page_is_read():
+def test_every_block_is_tested():
     assert (len(SNIPPETS), set(CONFIGS), len(SIZES)) == (4, {'retinanet_sharedr50.py', 'sharedr34_s48u1.py'}, 7)
 
 
-def test_the_layers():
+def test_layers_snippet():
     scope = {}
     exec(SNIPPETS[0], scope)
     assert [name for name, _ in scope['network'].named_parameters()].count('basis.weight') == 1
 
 
-def test_the_hook():
+def test_hook_snippet():
     scope = {}
     exec(SNIPPETS[1], scope)
     assert HOOKS.build(scope['custom_hooks'][0]).weight == 0.1
@@ -33,7 +34,7 @@ def test_the_hook():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
-def test_the_configs(name, tmp_path, monkeypatch):
+def test_configs_build(name, tmp_path, monkeypatch):
     for package in ('mmdet', 'mmpretrain'):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)

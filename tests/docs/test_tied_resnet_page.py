@@ -1,4 +1,4 @@
-"""The numbers on docs/tied_resnet.md."""
+"""docs/tied_resnet.md: numbers are correct."""
 
 import re
 from pathlib import Path
@@ -7,17 +7,18 @@ import pytest
 import torch
 
 import mmtied.backbones as backbones
+from tests.helpers.pages import ROOT, read_page
 
-PAGE = (Path(__file__).parents[2] / 'docs/tied_resnet.md').read_text()
+PAGE = read_page('tied_resnet.md')
 FAMILY = re.findall(r'^\| [^|]+ \| `(\w+)\((.*?)\)` \| (.*?) \| ([\d.]+)M \|$', PAGE, re.MULTILINE)
 
 
-def test_the_table_is_read():
+def test_family_table_is_complete():
     assert len(FAMILY) == 14
 
 
 @pytest.mark.parametrize(('name', 'settings', 'splits', 'millions'), FAMILY, ids=lambda text: text[:30])
-def test_the_family(name, settings, splits, millions):
+def test_family_sizes(name, settings, splits, millions):
     with torch.device('meta'):
         model = eval(f'build({settings})', {'build': getattr(backbones, name)})
     assert f'{(sum(p.numel() for p in model.parameters()) + 2049000) / 1e6:.2f}' == millions
@@ -29,7 +30,7 @@ def test_the_family(name, settings, splits, millions):
         assert len(convs) == int(number)
 
 
-def test_the_block_in_the_figure():
+def test_block_in_figure():
     def weights(block) -> int:
         return sum(p.numel() for p in block.parameters() if p.dim() > 1)
 
@@ -38,23 +39,15 @@ def test_the_block_in_the_figure():
     assert f"ResNet-50's has {weights(plain.layer1[1]):,}" in PAGE.replace('\n', ' ')
 
 
-def test_the_drawing_is_current(tmp_path):
-    """Its shapes and its texts; the outlines of letters depend on matplotlib's release."""
+def test_drawing_is_current(tmp_path):
+    """Compare texts only; letter outlines depend on matplotlib's release."""
     pytest.importorskip('matplotlib')
     import runpy
-    root = Path(__file__).parents[2]
-    runpy.run_path(str(root / 'docs/figures/tied_bottleneck.py'))['draw'](tmp_path / 'new.svg')
+    runpy.run_path(str(ROOT / 'docs/figures/tied_bottleneck.py'))['draw'](tmp_path / 'new.svg')
 
     def texts(path: Path) -> list[str]:
         return re.findall(r'<!-- (.*?) -->', path.read_text(encoding='utf-8'))
 
-    committed = root / 'docs/images/tied_bottleneck.svg'
+    committed = ROOT / 'docs/images/tied_bottleneck.svg'
     assert len(texts(committed)) > 30
     assert texts(tmp_path / 'new.svg') == texts(committed)
-
-
-def test_every_picture_and_page_that_the_docs_name_exists():
-    folder = Path(__file__).parents[2] / 'docs'
-    for page in folder.glob('*.md'):
-        for target in re.findall(r'\]\((?!https?:|#)([^)#]+)', page.read_text()):
-            assert (folder / target).exists(), f'{page.name} names {target}'

@@ -1,4 +1,4 @@
-"""The configs and commands of docs/train.md, run in their order on a few generated images."""
+"""docs/train.md: its commands run in order on a few generated images."""
 
 import json
 import re
@@ -13,12 +13,13 @@ import torch
 from mmengine.logging import MMLogger
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / 'docs/train.md').read_text()
-CONFIGS = dict(re.findall(r'```python\n# (\S+\.py)\n(.*?)```', PAGE, re.DOTALL))
+from tests.helpers.pages import ROOT, named_configs, read_page
+
+PAGE = read_page('train.md')
+CONFIGS = named_configs(PAGE)
 COMMANDS = [line for block in re.findall(r'```bash\n(.*?)```', PAGE, re.DOTALL) for line in block.splitlines()]
 CLASSES = ('cat', 'dog', 'owl')
-#: A thin network, one epoch, and nothing that takes other processes.
+#: A thin network, one epoch, no worker processes.
 SMALL = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'model.backbone.base_channels=16', 'train_dataloader.batch_size=2',
          *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test'))]
 SMALL_OF = {
@@ -31,7 +32,7 @@ SMALL_OF = {
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A folder as the page has it: configs and tools, the page's configs, three classes of images, boxes on two images."""
+    """Make the folder that the page describes: configs, tools, images of three classes, and boxes on two images."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
     for name in ('configs', 'tools'):
@@ -59,7 +60,7 @@ def save_image(path: Path) -> None:
 
 
 def run(command: str, monkeypatch, extra: list[str] | None = None) -> int:
-    """Run one of the page's lines, made small, in this process; return the exit code."""
+    """Run one of the page's commands with small settings in this process and return the exit code."""
     python, tool, *arguments = shlex.split(command)
     assert python == 'python'
     arguments = [re.sub(r'epoch_\d+', 'epoch_1', argument) for argument in arguments]
@@ -87,7 +88,7 @@ def test_every_command_runs(clone, monkeypatch, capsys):
     assert report['bbox']['all']['images'] == 2
 
 
-def test_the_checkpoints_are_those_of_the_last_epochs():
+def test_checkpoints_are_from_the_last_epoch():
     from mmtied.launch.config import load_config
     bases = {name: re.search("_base_ = '(.*)'", text)[1] for name, text in CONFIGS.items()}
     for name, base in bases.items():
@@ -100,7 +101,7 @@ def test_the_checkpoints_are_those_of_the_last_epochs():
     ('train_dataloader.dataset.metainfo.classes=[cat,dog]', "The number of subfolders (3) doesn't match the number"),
 ])
 @pytest.mark.filterwarnings('ignore')
-def test_another_number_of_classes(clone, monkeypatch, capsys, option, message):
+def test_wrong_number_of_classes(clone, monkeypatch, capsys, option, message):
     assert run(COMMANDS[0], monkeypatch, [option]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith('error: ')

@@ -1,4 +1,4 @@
-"""Every config on docs/plug_in.md, saved as a user would save it, builds its model and trains on a small input."""
+"""docs/plug_in.md: every config builds its model and trains on a small input."""
 
 import re
 from pathlib import Path
@@ -13,10 +13,12 @@ from mmtied.backbones import TiedResNeSt, TiedResNet
 from mmtied.launch.config import load_config
 from mmtied.layers import TBC
 from mmtied.plugins import TiedGCB, TiedSE
+from tests.helpers.detectors import two_images
+from tests.helpers.pages import named_configs, read_page
 
-PAGE = (Path(__file__).parents[2] / 'docs/plug_in.md').read_text()
-SNIPPETS = dict(re.findall(r'```python\n# (\S+\.py)\n(.*?)```', PAGE, re.DOTALL))
-# What each config must contain for the page to be true: layers, and how many.
+PAGE = read_page('plug_in.md')
+SNIPPETS = named_configs(PAGE)
+# Number of tied modules that each config must contain.
 TIED = {
     'faster_rcnn_tiedr50_1x.py': {TiedResNet: 1},
     'retinanet_tiedr50s_1x.py': {TiedResNet: 1},
@@ -30,14 +32,14 @@ TIED = {
 }
 
 
-def test_every_block_of_the_page_is_a_config():
+def test_every_block_is_a_config():
     assert PAGE.count('```python') == len(SNIPPETS)
     assert set(SNIPPETS) == set(TIED)
 
 
 @pytest.fixture
 def config(request, tmp_path, monkeypatch):
-    """A snippet as a file in a folder of its own, loaded; the weights that one of them names lie beside it."""
+    """Write a snippet to a file and load it; one snippet names weights, which are written beside it."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
     monkeypatch.chdir(tmp_path)
@@ -47,25 +49,16 @@ def config(request, tmp_path, monkeypatch):
     return load_config(request.param)
 
 
-def batch_for(cfg, model) -> dict:
-    if cfg.default_scope == 'mmpretrain':
-        from mmpretrain.structures import DataSample
-        return {'inputs': torch.randn(2, 3, 64, 64), 'data_samples': [DataSample().set_gt_label(label) for label in (1, 4)]}
-    from mmdet.testing import demo_mm_inputs
-    packed = demo_mm_inputs(2, [(3, 96, 128), (3, 128, 96)], num_classes=80, num_items=[3, 2],
-                            with_mask='mask' in cfg.filename)
-    return model.data_preprocessor(packed, True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('config', SNIPPETS, indirect=True)
-def test_it_builds_and_trains(config, request):
+def test_config_builds_and_trains(config, request):
     with DefaultScope.overwrite_default_scope(config.default_scope):
         model = revert_sync_batchnorm(MODELS.build(config.model))
         if 'torchvision:' not in str(config.model.backbone.get('init_cfg')):  # no downloads
             model.init_weights()
         model.train()
-        losses, _ = model.parse_losses(model(**batch_for(config, model), mode='loss'))
+        batch = model.data_preprocessor(two_images(model, config.default_scope), True)
+        losses, _ = model.parse_losses(model(**batch, mode='loss'))
     losses.backward()
     assert torch.isfinite(losses)
     for layer, count in TIED[request.node.callspec.params['config']].items():
@@ -79,7 +72,7 @@ def test_it_builds_and_trains(config, request):
 
 
 @pytest.mark.parametrize('config', ['retinanet_tiedr50s_1x.py'], indirect=True)
-def test_the_weights_are_loaded(config):
+def test_pretrained_weights_are_loaded(config):
     backbone = MODELS.build(config.model.backbone)
     backbone.init_weights()
     for name, value in torch.load('tiedr50s.pth').items():
@@ -87,14 +80,14 @@ def test_the_weights_are_loaded(config):
 
 
 @pytest.mark.parametrize('config', ['deformable_detr_tiedr50_50e.py'], indirect=True)
-def test_a_backbone_from_scratch_trains_as_fast_as_the_rest(config):
+def test_backbone_from_scratch_has_the_full_learning_rate(config):
     assert config.optim_wrapper.paramwise_cfg.custom_keys == {
         'backbone': {'lr_mult': 1.0}, 'sampling_offsets': {'lr_mult': 0.1}, 'reference_points': {'lr_mult': 0.1}}
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
-def test_the_onnx_block_runs_and_its_file_takes_other_batches(tmp_path, monkeypatch):
+def test_onnx_block_exports_a_dynamic_batch(tmp_path, monkeypatch):
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     monkeypatch.chdir(tmp_path)
@@ -112,7 +105,7 @@ def test_fuse_conv_bn_fails_on_tied_layers():
 
 
 @pytest.mark.parametrize('setting', ['dcn', 'stage_with_dcn', 'pretrained'])
-def test_settings_that_do_not_exist(setting):
+def test_unsupported_settings_are_rejected(setting):
     with pytest.raises(TypeError, match=f"'{setting}'"):
         MODELS.build({'type': 'mmtied.TiedResNet', 'depth': 50, setting: None})
 
@@ -135,7 +128,7 @@ def test_the_page_says_which_config_downloads_weights(config, request):
     assert fetched == (said and name != 'faster_rcnn_tiedr50_tied_se_1x.py')  # the section's second config has no weights
 
 
-def test_the_table_of_output_channels():
+def test_sizes_in_table_of_output_channels():
     """The rows of the page's table: build each backbone from the settings printed there."""
     pytest.importorskip('mmpretrain')
     rows = re.findall(r'^\| [^|]+ \| `(type=.*?)`[^|]*\| ([\d, ]+) \|$', PAGE, re.MULTILINE)

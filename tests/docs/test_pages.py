@@ -1,0 +1,53 @@
+"""All pages: links lead somewhere, commands name tools and options that exist, generated pages are current."""
+
+import re
+import runpy
+import shlex
+
+import pytest
+
+from tests.helpers.pages import ROOT, read_page
+
+PAGES = sorted([*(path.relative_to(ROOT) for path in (ROOT / 'docs').glob('*.md')), *(
+    (ROOT / name).relative_to(ROOT) for name in ('README.md', 'CONTRIBUTING.md'))])
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings as GitHub makes them."""
+    headings = re.findall(r'^#+ (.*)$', re.sub(r'```.*?```', '', text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=str)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r'\]\((?!https?:)([^)]+)\)', (ROOT / page).read_text(encoding='utf-8')):
+        name, _, anchor = target.partition('#')
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), f'{page} links to {target}'
+        if anchor:
+            assert anchor in anchors(path.read_text(encoding='utf-8')), f'{page} links to {target}'
+
+
+@pytest.mark.parametrize('page', PAGES, ids=str)
+def test_commands_name_scripts_and_options_that_exist(page):
+    text = (ROOT / page).read_text(encoding='utf-8')
+    for line in re.findall(r'^(python (?:tools|benchmarks|docs)/\S+\.py.*)$', text, re.MULTILINE):
+        script, *arguments = shlex.split(line, comments=True)[1:]
+        assert (ROOT / script).is_file(), f'{page}: {line}'
+        source = (ROOT / script).read_text() + ''.join(path.read_text() for path in (ROOT / 'benchmarks').glob('reporting.py'))
+        for option in (argument for argument in arguments if argument.startswith('--')):
+            assert option.partition('=')[0] in source or script in ('tools/train.py', 'tools/test.py'), f'{page}: {line}'
+
+
+def test_api_page_is_current():
+    for package in ('mmdet', 'mmpretrain'):
+        pytest.importorskip(package)
+    assert runpy.run_path(str(ROOT / 'docs/make_api.py'))['make_page']() == read_page('api.md'), 'run python docs/make_api.py'
+
+
+def test_readme_table_matches_the_model_zoo():
+    zoo = read_page('model_zoo.md')
+    for config, network, box, mask in re.findall(r'^\| \[(\w+)\].*? \| (\S+) \|.*\| ([\d.]+) \| ([\d.]+) \|$',
+                                                 read_page('README.md'), re.MULTILINE):
+        row, = (line for line in zoo.splitlines() if f'[{config}]' in line)
+        assert f'| {network} |' in row and f'| {box} | {mask} |' in row
