@@ -1,8 +1,8 @@
 """Install onedl-mmcv with its compiled operators into the environment of the running Python.
 
-A prebuilt wheel is used if the folder $MMCV_WHEELS has one that fits; otherwise onedl-mmcv is compiled. pip alone is not enough: with
-build isolation it silently installs onedl-mmcv without operators, and its cache would reuse a wheel that was compiled for another
-torch or without CUDA. Sources stay in the environment until the wheel is complete, so an interrupted compilation resumes.
+A prebuilt wheel is used if the folder $MMCV_WHEELS has one that fits; otherwise onedl-mmcv is compiled. pip alone is not enough:
+with build isolation it silently installs onedl-mmcv without operators, and its cache would reuse a wheel that was compiled for
+another torch or without CUDA. Sources stay in the environment until the wheel is complete, so an interrupted compilation resumes.
 """
 
 import os
@@ -130,7 +130,7 @@ def compile_wheel(requirement: str, cuda_home: Path | None) -> None:
                      '--wheel-dir', str(WHEELS), str(sources)], settings, log)
     if status:
         print(''.join(log.read_text().splitlines(keepends=True)[-30:]), file=sys.stderr)
-        fail(f'{requirement} did not compile; see the compiler's output in {log}')
+        fail(f'{requirement} did not compile; the compiler output is in {log}')
     say(f'kept the wheel: environments with the same Python and torch can use it with MMCV_WHEELS={WHEELS}')
 
 

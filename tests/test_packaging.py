@@ -91,7 +91,7 @@ def test_extras_are_the_pinned_files_and_core_needs_no_openmmlab(metadata):
     for line in metadata.get_all('Requires-Dist'):
         requirement, _, marker = line.partition('; extra == ')
         required.setdefault(marker.strip('"\'') or 'core', set()).add(requirement)
-    assert required['core'] == {'torch', 'numpy', 'pycocotools'}
+    assert required['core'] == {'torch', 'numpy', 'pycocotools', 'orjson'}
     assert required['onedl'] == pins('mmcv', 'onedl')
     assert required['openmmlab'] == pins('openmmlab')
     assert required['test'] == pins('test')
