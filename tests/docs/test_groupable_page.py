@@ -65,6 +65,6 @@ def test_sizes_in_table():
         with torch.device('meta'):
             for model, millions in ((GResNeXt(int(depth)), dense), (GResNeXt(int(depth), groups=32), active)):
                 assert f'{(sum(p.numel() for p in model.parameters()) + 2049000) / 1e6:.2f}' == millions
-        bound = sum(layer.in_channels**2 for layer in gated_layers(GResNeXt(int(depth))).values()) / 32
+            bound = sum(layer.in_channels**2 for layer in gated_layers(GResNeXt(int(depth))).values()) / 32
         assert sum(block.grouped.conv.weight.numel() / 9 for stage in model.stage_names
                    for block in getattr(model, stage)) == bound
