@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmtied.launch.config import load_config
 from mmtied.training import LossHook
 from mmtied.training.loss_hook import attach
-from tests.helpers.detectors import ROOT, two_images, use_few_proposals
+from tests.helpers.detectors import ROOT, load_recipe, two_images, use_few_proposals
 
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 
@@ -96,9 +96,34 @@ def check_predictions(model: nn.Module, scope: str, results: list) -> None:
             assert all(mask.shape == result.ori_shape for mask in result.pred_instances.get('masks', []))
 
 
+#: Configs that train the model of another one with the same optimizer and hooks, on another schedule.
+SAME_MODEL = {
+    **{f'cascade_rcnn_{network}_20e': f'cascade_rcnn_{network}_1x' for network in ('r101', 'tiedr101', 'tiedr101s')},
+    **{f'retinanet_{network}_2x': f'retinanet_{network}_1x'
+       for network in ('r50', 'r101', 'tiedr50', 'tiedr50s', 'tiedr101', 'tiedr101s')},
+    **{f'retinanet_r{depth}_b8_1x': f'retinanet_r{depth}_1x' for depth in (50, 101)},
+    **{f'imagenet/r{depth}_150e_in1k': f'imagenet/r{depth}_in1k' for depth in (50, 101)},
+}
+REPEATED = [f'configs/{name}.py' for name in SAME_MODEL]
+
+
+@pytest.mark.parametrize(('name', 'other'), SAME_MODEL.items())
+def test_same_model_on_another_schedule(name, other):
+    one, two = (load_recipe(config) for config in (name, other))
+    for key in ('model', 'optim_wrapper', 'custom_hooks', 'data_preprocessor', 'default_scope'):
+        assert one.get(key) == two.get(key)
+
+
+@pytest.fixture
+def quick_init(monkeypatch):
+    """Skip mmengine's record of every initialised parameter, which takes longer than the initialisation."""
+    monkeypatch.setattr('mmengine.model.weight_init.update_init_info', lambda module, init_info: None)
+    monkeypatch.setattr('mmengine.model.BaseModule._dump_init_info', lambda self: None)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('name', CONFIGS)
-def test_trains_and_predicts(name):
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name not in REPEATED])
+def test_trains_and_predicts(name, quick_init):
     if '/imagenet/' in name or '/cifar/' in name or '_se101_' in name:
         pytest.importorskip('mmpretrain')
     cfg = load_config(name)
