@@ -57,7 +57,7 @@ class TiedShape:
         sizes = (self.in_channels, self.out_channels, self.kernel, self.stride, self.kernel // 2)
         names = [name for name in ALGORITHMS if name != 'matmul' or self.kernel == 1]
         return {OURS: TBC(*sizes, bias=False, num_blocks=self.num_blocks),
-                **{name: TBC(*sizes, bias=False, num_blocks=self.num_blocks, way=name) for name in names},
+                **{name: TBC(*sizes, bias=False, num_blocks=self.num_blocks, algorithm=name) for name in names},
                 UNTIED: nn.Conv2d(*sizes, groups=self.num_blocks, bias=False)}
 
     def input_shape(self) -> tuple[int, int, int, int]:

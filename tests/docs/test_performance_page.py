@@ -37,4 +37,4 @@ def test_rules_are_the_layers(row, layer, size, channels_last):
     x = torch.rand(2, layer.in_channels, size, size)
     x = x.to(memory_format=torch.channels_last) if channels_last else x
     assert rules[row][0] == ('channels_last' if channels_last else 'contiguous')
-    assert layer.explain(x).startswith(f'{rules[row][1]}: ')
+    assert layer.describe_dispatch(x).startswith(f'{rules[row][1]}: ')
