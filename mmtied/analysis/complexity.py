@@ -72,7 +72,7 @@ def measure(model: nn.Module, size: int = 224) -> Complexity:
     was_training = model.training
     model.train(False)
     image = torch.zeros(1, 3, size, size, device=next(model.parameters()).device)
-    with torch.no_grad(), _plainly(model):
+    with torch.no_grad(), _by_definition(model):
         by_mmengine, by_torch = _count_by_mmengine(model, image), _count_by_torch(model, image)
     model.train(was_training)
     if by_mmengine != by_torch:
@@ -81,8 +81,8 @@ def measure(model: nn.Module, size: int = 224) -> Complexity:
 
 
 @contextmanager
-def _plainly(model: nn.Module) -> Iterator[None]:
-    """Compute tied convolutions as they are defined: what is done for speed can multiply by zeros, or run several times."""
+def _by_definition(model: nn.Module) -> Iterator[None]:
+    """Compute tied convolutions as grouped ones; faster algorithms may multiply by zeros or run several times."""
     own = {layer: layer.algorithm for layer in model.modules() if isinstance(layer, (TBC, TGC))}
     for layer in own:
         layer.algorithm = 'grouped'
@@ -90,8 +90,8 @@ def _plainly(model: nn.Module) -> Iterator[None]:
         with tied_conv_algorithm('grouped'):
             yield
     finally:
-        for layer, way in own.items():
-            layer.algorithm = way
+        for layer, algorithm in own.items():
+            layer.algorithm = algorithm
 
 
 def _count_by_mmengine(model: nn.Module, image: Tensor) -> int:
