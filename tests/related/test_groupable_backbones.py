@@ -112,8 +112,9 @@ def test_frozen_stages_and_norm_eval():
     assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def test_with_cp_keeps_gradients():
-    plain, cheap = small(norm_eval=True, zero_init_residual=False), small(norm_eval=True, with_cp=True)
+@pytest.mark.parametrize('with_cp', [True, 'norm'])
+def test_with_cp_keeps_gradients(with_cp):
+    plain, cheap = small(norm_eval=True, zero_init_residual=False), small(norm_eval=True, with_cp=with_cp)
     cheap.load_state_dict(plain.state_dict())
     x = torch.rand(2, 3, 64, 64)
     for model in (plain, cheap):

@@ -136,15 +136,18 @@ def test_frozen_stages_and_norm_eval():
     assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def test_with_cp_keeps_gradients():
+@pytest.mark.parametrize('with_cp', [True, 'norm'])
+def test_with_cp_keeps_gradients_and_statistics(with_cp):
     plain = small()
-    cheap = small(with_cp=True)
+    cheap = small(with_cp=with_cp)
     cheap.load_state_dict(plain.state_dict())
     x = torch.rand(2, 3, 64, 64, requires_grad=True)
     for model in (plain, cheap):
         sum(level.mean() for level in model.train()(x)).backward()
     for (name, ours), (_, theirs) in zip(cheap.named_parameters(), plain.named_parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, msg=name, rtol=1e-3, atol=1e-5)
+    for (name, ours), theirs in zip(cheap.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
 
 
 @pytest.mark.parametrize('settings', [
