@@ -4,31 +4,35 @@ import copy
 
 import pytest
 import torch
-from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, MODELS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from mmtied.launch.config import load_config
 from mmtied.layers import DGConv
 from mmtied.related.groupable.layers import gated_layers
 from mmtied.related.groupable.training import connections, resource_bound
 from mmtied.training import GroupResourceHook
 from mmtied.training.loss_hook import attach
+from tests.helpers.loss_hooks import (
+    DistanceModel,
+    RandomImages,
+    assert_same_weights,
+    check_two_processes,
+    logged,
+    make_openmmlab_model,
+    make_runner,
+    train_plainly,
+)
 
 B, ALPHA = 2, -0.5
 
 
-class Toy(BaseModel):
-    """An ordinary convolution and three that learn groups, then the distance to a target."""
+class Toy(DistanceModel):
+    """An ordinary convolution and three that learn groups."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(DGConv(3, 8, 1), DGConv(8, 8, 3, padding=1), DGConv(8, 16, 1), DGConv(16, 16, 1))
-
-    def forward(self, inputs: Tensor, target: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
-        return {'loss_distance': (self.layers(inputs) - target).square().mean()}
 
 
 def with_gates(*gates: tuple[int, ...]) -> Toy:
@@ -55,50 +59,23 @@ def manual_factor(model: Toy) -> Tensor:
     return (manual_bound() / zeta)**ALPHA if zeta > manual_bound() else torch.ones(())
 
 
-class Samples(torch.utils.data.Dataset):
-    """Random images with random targets."""
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(1)
-        self.inputs = torch.randn(12, 3, 4, 4, generator=generator)
-        self.targets = torch.randn(12, 16, 4, 4, generator=generator)
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {'inputs': self.inputs[index], 'target': self.targets[index]}
+DATA = RandomImages((3, 4, 4), (16, 4, 4))
 
 
-def runner_for(model: nn.Module, folder, *, epochs: int = 2, accumulate: int = 1, resume: bool = False, **optim) -> Runner:
-    return Runner(
-        model, str(folder), resume=resume, default_scope='mmengine', experiment_name=str(id(folder)),
-        train_dataloader={'dataset': Samples(), 'batch_size': 2, 'num_workers': 0, 'collate_fn': {'type': 'default_collate'},
-                          'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
-        train_cfg={'by_epoch': True, 'max_epochs': epochs},
-        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9}, 'accumulative_counts': accumulate, **optim},
-        default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}},
-        custom_hooks=[{'type': 'mmtied.GroupResourceHook', 'b': B, 'alpha': ALPHA}])
+def runner_for(model: nn.Module, folder, **settings):
+    return make_runner(model, DATA, folder, {'type': 'mmtied.GroupResourceHook', 'b': B, 'alpha': ALPHA}, **settings)
 
 
-def train_plainly(model: Toy, epochs: int, accumulate: int) -> list[float]:
-    """A reference in plain PyTorch; returns the factors."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    batches = list(torch.utils.data.DataLoader(Samples(), 2)) * epochs
+def train_with_factor(model: Toy, epochs: int, accumulate: int) -> list[float]:
+    """Train in plain PyTorch; return the factors."""
     factors = []
-    for number, batch in enumerate(batches, 1):
-        factor = manual_factor(model)
-        loss = (model.layers(batch['inputs']) - batch['target']).square().mean() * factor
-        (loss / accumulate).backward()
-        factors.append(factor.item())
-        if number % accumulate == 0:
-            optimizer.step()
-            optimizer.zero_grad()
-    return factors
 
+    def change_loss(loss: Tensor) -> Tensor:
+        factors.append(manual_factor(model))
+        return loss * factors[-1]
 
-def assert_same_weights(first: nn.Module, second: nn.Module, **tolerance) -> None:
-    torch.testing.assert_close(dict(first.named_parameters()), dict(second.named_parameters()), **tolerance)
+    train_plainly(model, DATA, change_loss, epochs, accumulate)
+    return [factor.item() for factor in factors]
 
 
 @pytest.mark.parametrize('gates', [MUCH, LITTLE, ((0, 0, 0), (0, 0, 0), (0, 0, 0, 0))])
@@ -157,14 +134,13 @@ def test_a_run_equals_a_plain_loop(tmp_path, accumulate):
     plain = copy.deepcopy(model)
     runner = runner_for(model, tmp_path, accumulate=accumulate)
     runner.train()
-    factors = train_plainly(plain, 2, accumulate)
+    factors = train_with_factor(plain, 2, accumulate)
     assert_same_weights(model, plain)
     assert 'parse_losses' not in vars(model)
-    logged, _ = runner.message_hub.get_scalar('train/resource_factor').data
-    torch.testing.assert_close(torch.as_tensor(logged), torch.tensor(factors, dtype=torch.float64), rtol=1e-5, atol=0)
-    total, _ = runner.message_hub.get_scalar('train/loss').data
-    distance, _ = runner.message_hub.get_scalar('train/loss_distance').data
-    torch.testing.assert_close(torch.as_tensor(total), torch.as_tensor(distance) * torch.as_tensor(logged), rtol=1e-5, atol=0)
+    expected = torch.tensor(factors, dtype=torch.float64)
+    torch.testing.assert_close(logged(runner, 'resource_factor'), expected, rtol=1e-5, atol=0)
+    total = logged(runner, 'loss_distance') * logged(runner, 'resource_factor')
+    torch.testing.assert_close(logged(runner, 'loss'), total, rtol=1e-5, atol=0)
     assert factors[0] > 1
 
 
@@ -183,7 +159,7 @@ def test_mixed_precision(tmp_path):
     model = with_gates(*MUCH).cuda()
     plain = copy.deepcopy(model).cpu()
     runner_for(model, tmp_path, epochs=1, type='AmpOptimWrapper', loss_scale=512.).train()
-    train_plainly(plain, 1, 1)
+    train_with_factor(plain, 1, 1)
     assert_same_weights(model.cpu(), plain, rtol=0.05, atol=0.01)
 
 
@@ -196,61 +172,27 @@ def test_exact_under_autocast():
     assert log['zeta'] == manual_zeta(model)
 
 
-def gradients_of_a_rank(rank: int, world_size: int, folder) -> None:
-    """One training step on this rank's part of a batch; saves the gradients."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    model = with_gates(*MUCH)
-    samples = torch.utils.data.default_collate([Samples()[index] for index in range(4)])
-    if world_size > 1:
-        torch.distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=world_size)
-        wrapped = MMDistributedDataParallel(model, broadcast_buffers=False)
-    else:
-        wrapped = model
-    attach(GroupResourceHook(B, ALPHA), model)
-    kept = {}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.)
-    optimizer.register_step_pre_hook(lambda *_: kept.update({name: p.grad.clone() for name, p in model.named_parameters()}))
-    batch = {key: value[rank::world_size] for key, value in samples.items()}
-    wrapped.train_step(batch, OptimWrapper(optimizer))
-    torch.save(kept, folder / f'{world_size}_{rank}.pt')
+def make_connected() -> Toy:
+    return with_gates(*MUCH)
 
 
 def test_two_processes_equal_one(tmp_path):
-    gradients_of_a_rank(0, 1, tmp_path)
-    torch.multiprocessing.spawn(gradients_of_a_rank, (2, tmp_path), nprocs=2)
-    expected = torch.load(tmp_path / '1_0.pt')
-    assert any(key.endswith('gates') for key in expected)
-    for rank in (0, 1):
-        torch.testing.assert_close(torch.load(tmp_path / f'2_{rank}.pt'), expected)
+    gradients = check_two_processes(tmp_path, make_connected, GroupResourceHook(B, ALPHA), DATA)
+    assert any(key.endswith('gates') for key in gradients)
 
 
 @pytest.mark.parametrize('kind', ['detector', 'classifier'])
 def test_openmmlab_models(kind):
     """One config line in mmdet and in mmpretrain."""
-    pytest.importorskip('mmdet' if kind == 'detector' else 'mmpretrain')
-    backbone = {'type': 'mmtied.GResNeXt', 'depth': 50, 'base_channels': 8}
-    with DefaultScope.overwrite_default_scope('mmdet' if kind == 'detector' else 'mmpretrain'):
-        if kind == 'detector':
-            from mmdet.testing import demo_mm_inputs
-            cfg = load_config('configs/retinanet_r50_1x.py').model
-            cfg.backbone = backbone
-            cfg.neck.in_channels = [32, 64, 128, 256]
-            batch = demo_mm_inputs(2, [(3, 64, 64)] * 2)
-        else:
-            from mmpretrain.structures import DataSample
-            cfg = {'type': 'ImageClassifier', 'backbone': backbone, 'neck': {'type': 'GlobalAveragePooling'},
-                   'head': {'type': 'LinearClsHead', 'num_classes': 5, 'in_channels': 256}}
-            batch = {'inputs': torch.rand(2, 3, 64, 64), 'data_samples': [DataSample().set_gt_label(1)] * 2}
-        model = MODELS.build(cfg)
-        for layer in gated_layers(model).values():
-            nn.init.ones_(layer.gates)  # everything connected
-        optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.))
-        before = model.train_step(copy.deepcopy(batch), optimizer)
-        hook = HOOKS.build({'type': 'mmtied.GroupResourceHook', 'b': 16})
-        hook.check_model(model)
-        attach(hook, model)
-        after = model.train_step(batch, optimizer)
+    model, batch = make_openmmlab_model(kind, {'type': 'mmtied.GResNeXt', 'depth': 50, 'base_channels': 8})
+    for layer in gated_layers(model).values():
+        nn.init.ones_(layer.gates)  # everything connected
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.))
+    before = model.train_step(copy.deepcopy(batch), optimizer)
+    hook = HOOKS.build({'type': 'mmtied.GroupResourceHook', 'b': 16})
+    hook.check_model(model)
+    attach(hook, model)
+    after = model.train_step(batch, optimizer)
     torch.testing.assert_close(after['loss'], before['loss'] * 16**0.02)
     assert after['zeta'] == 16 * after['zeta_bound']
 
@@ -266,7 +208,7 @@ def test_training_brings_zeta_to_the_bound():
         if with_term:
             attach(GroupResourceHook(8, -0.02), model)
         optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.05))
-        for batch in list(torch.utils.data.DataLoader(Samples(), 12)) * 150:
+        for batch in list(torch.utils.data.DataLoader(DATA, 12)) * 150:
             model.train_step(batch, optimizer)
         ends[with_term] = connections(list(gated_layers(model).values())).sum().item()
     bound = resource_bound(list(gated_layers(model).values()), 8)
