@@ -3,6 +3,8 @@
 The maintained forks (onedl-*) and the upstream packages install under the same import names, so only the advice differs.
 """
 
+from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 
 _INSTALL = {
@@ -44,3 +46,23 @@ def unwrap_model(model):
     """
     from mmengine.model import is_model_wrapper
     return model.module if is_model_wrapper(model) else model
+
+
+def forward_names(package: str, modules: dict[str, str]) -> Callable[[str], object]:
+    """Return a module-level ``__getattr__`` (PEP 562) for names of `mmtied.related` that a package offers too.
+
+    Args:
+        package: Name of the package, for the error message.
+        modules: Module that defines each name, relative to `mmtied.related`; imported when the name is first used.
+
+    Example:
+        >>> forward_names('mmtied.layers', {'IGC': 'interleaved'})('IGC').__module__
+        'mmtied.related.interleaved.layers'
+    """
+
+    def __getattr__(name: str) -> object:  # noqa: N807
+        if name not in modules:
+            raise AttributeError(f'module {package!r} has no attribute {name!r}')
+        return getattr(import_module(f'mmtied.related.{modules[name]}'), name)
+
+    return __getattr__

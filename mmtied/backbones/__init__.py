@@ -1,6 +1,6 @@
 """Tied backbones for mmdet detectors and mmpretrain classifiers; those of `mmtied.related` are importable from here too."""
 
-from mmtied.related import forward_names
+from mmtied.compat import forward_names
 
 from .tied_efficientnet import tied_efficientnet
 from .tied_resnest import TiedResNeSt

@@ -1,6 +1,6 @@
 """Tied layers in pure torch; the layers of `mmtied.related` are importable from here too."""
 
-from mmtied.related import forward_names
+from mmtied.compat import forward_names
 
 from .algorithms import tied_conv_algorithm
 from .tied_conv import TBC, TGC

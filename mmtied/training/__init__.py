@@ -1,6 +1,6 @@
 """Hooks for custom_hooks that change the training loss of any model."""
 
-from mmtied.related import forward_names
+from mmtied.compat import forward_names
 
 from .loss_hook import LossHook
 
