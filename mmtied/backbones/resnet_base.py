@@ -60,7 +60,7 @@ class StagedResNet(BaseModule):
             to leave the format of the input alone.
         strict_checkpoint: Raise a ValueError for weights that do not fit, where mmengine would only warn.
         init_cfg: Initialization; None is Kaiming's. Give dict(type='Pretrained', checkpoint=...) for weights.
-        **unknown: None are allowed; an unknown name raises a TypeError that suggests the nearest known one.
+        **unknown: Not allowed; raises a TypeError that suggests the nearest known name.
 
     Shape:
         - Input: (N, in_channels, H, W).

@@ -1,8 +1,8 @@
-// COCO's compressed run-length codes of masks: their pixels, and the pixels that pairs of them share.
+// Areas and pairwise intersections of masks given as COCO's compressed run-length codes.
 //
-// A code lists the lengths of runs of background and foreground by turns, down the columns. Each length after the third is
-// stored as the difference to the one two before it, in groups of five bits from the lowest up: one character for each group,
-// 48 added, bit 5 set where another group follows, bit 4 of the last group the sign.
+// A code lists the lengths of alternating runs of background and foreground, column by column. From the fourth on, each length is
+// stored as the difference to the one two before it. A number takes one character for every five bits, lowest first, plus 48;
+// bit 5 says that another character follows, and bit 4 of the last one is the sign.
 
 #include <algorithm>
 #include <cstdint>
@@ -10,25 +10,24 @@
 
 namespace {
 
-constexpr int MOST_GROUPS = 7;  // of the longest length that is read: 35 bits
+constexpr int MOST_GROUPS = 7;  // characters of the longest number that is read: 35 bits
 constexpr int64_t BROKEN = -1;
-constexpr int64_t MASKS_OF_A_THREAD = 256;  // fewer are not worth waking a thread for
+constexpr int64_t MASKS_OF_A_THREAD = 256;  // fewer are not worth another thread
 
 int useful_threads(int threads, int64_t masks) {
     return static_cast<int>(std::clamp<int64_t>(masks / MASKS_OF_A_THREAD, 1, std::max(threads, 1)));
 }
 
-/// Codes one after the other: code i takes the characters from ends[i - 1] to ends[i], and its image has pixels[i].
+/// Concatenated codes: code i takes the characters from ends[i - 1] to ends[i], and its image has pixels[i] pixels.
 struct Codes {
     const uint8_t *text;
     const int64_t *ends, *pixels;
 };
 
-/// Where the runs of foreground of a code start and end, by turns.
+/// Alternating starts and ends of the runs of foreground.
 using Bounds = std::vector<int64_t>;
 
-/// Read one code; the number of its pixels, or BROKEN where the characters make no sense or the runs do not fill the image, and
-/// then the bounds are of no use.
+/// Read one code and return its area, or BROKEN if it is malformed or its runs do not fill the image; then `bounds` is invalid.
 int64_t parse(const Codes &codes, int64_t index, Bounds &bounds) {
     const uint8_t *at = codes.text + (index ? codes.ends[index - 1] : 0), *end = codes.text + codes.ends[index];
     const int64_t pixels = codes.pixels[index];
@@ -55,21 +54,21 @@ int64_t parse(const Codes &codes, int64_t index, Bounds &bounds) {
         if (run & 1) area += length;
         bounds.push_back(position);
     }
-    if (bounds.size() & 1) bounds.pop_back();  // the background at the end
+    if (bounds.size() & 1) bounds.pop_back();  // trailing background
     return position == pixels ? area : BROKEN;
 }
 
-/// The same, with no bounds at all for a code that is broken.
+/// Read one code; `bounds` is empty for a broken one.
 int64_t read(const Codes &codes, int64_t index, Bounds &bounds) {
     const int64_t area = parse(codes, index, bounds);
     if (area == BROKEN) bounds.clear();
     return area;
 }
 
-/// Pixels that lie in both masks.
+/// Return the number of pixels that two masks share.
 int64_t shared_pixels(const Bounds &one, const Bounds &other) {
     if (one.empty() || other.empty()) return 0;
-    const auto from = [](const Bounds &bounds, int64_t position) {  // the first run that ends after a position
+    const auto from = [](const Bounds &bounds, int64_t position) {  // index of the first run that ends after a position
         return (std::upper_bound(bounds.begin(), bounds.end(), position) - bounds.begin()) & ~int64_t{1};
     };
     size_t i = from(one, other.front()), j = from(other, one.front());
@@ -88,7 +87,7 @@ int64_t shared_pixels(const Bounds &one, const Bounds &other) {
 
 extern "C" {
 
-/// Pixels of each of `count` masks; BROKEN for a code that is broken.
+/// Compute the areas of `count` masks; BROKEN for a broken code.
 void mmtied_rle_areas(const uint8_t *text, const int64_t *ends, const int64_t *pixels, int64_t count, int64_t *areas,
                       int threads) {
     const Codes codes{text, ends, pixels};
@@ -100,7 +99,7 @@ void mmtied_rle_areas(const uint8_t *text, const int64_t *ends, const int64_t *p
     }
 }
 
-/// Pixels that each pair shares: masks `first[p]` and `second[p]` of two lists of whole codes, `count` pairs sorted by `first`.
+/// Compute the intersections of `count` pairs, masks `first[p]` and `second[p]` of two lists of valid codes, sorted by `first`.
 void mmtied_rle_intersections(const uint8_t *text, const int64_t *ends, const int64_t *pixels, const uint8_t *other_text,
                               const int64_t *other_ends, const int64_t *other_pixels, int64_t num_others,
                               const int64_t *first, const int64_t *second, int64_t count, int64_t *shared, int threads) {

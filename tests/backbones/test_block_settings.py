@@ -1,4 +1,4 @@
-"""What style, strides, dilations, conv_cfg, with_cp, the mixer's width and zero_init_residual do to the layers themselves."""
+"""Effects of style, strides, dilations, conv_cfg, the mixer's width and zero_init_residual on the layers."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ DILATED = {'strides': (1, 2, 1, 1), 'dilations': (1, 1, 2, 4)}
 
 
 def spatial(block: nn.Module) -> list[nn.Module]:
-    """The 3x3 convolutions of a block."""
+    """Return the 3x3 convolutions of a block."""
     return [module for module in block.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
 
 
@@ -22,8 +22,8 @@ def spatial(block: nn.Module) -> list[nn.Module]:
     {}, {'style': 'caffe'}, DILATED, {'style': 'caffe', **DILATED}, {'deep_stem': True, 'avg_down': True}, {'depth': 101},
     {'num_stages': 3, 'out_indices': (0, 2), 'strides': (1, 2, 2), 'dilations': (1, 1, 1)},
 ], ids=str)
-def test_an_untied_block_is_mmdets(settings):
-    """TiedSEResNet without its attention has mmdet's ResNet, layer by layer and in the same order."""
+def test_untied_block_equals_mmdets(settings):
+    """TiedSEResNet without its attention is mmdet's ResNet, layer by layer and in the same order."""
     resnet = pytest.importorskip('mmdet.models.backbones').ResNet
     settings = {'depth': 50, 'base_channels': 8, **settings}
     theirs = resnet(**settings, norm_eval=False)
@@ -42,7 +42,7 @@ def test_an_untied_block_is_mmdets(settings):
 
 @families
 @pytest.mark.parametrize('style', ['pytorch', 'caffe'])
-def test_style_places_the_stride(family, style):
+def test_style_decides_where_the_stride_is(family, style):
     model = tiny(family, style=style)
     for layer in ('layer2', 'layer3', 'layer4'):
         first, second = getattr(model, layer)[:2]
@@ -93,8 +93,8 @@ def test_mixer_out_ratio_is_a_share_of_the_base_channels(fusion, ratio):
 
 @families
 @pytest.mark.parametrize(('with_cp', 'frozen_stages', 'calls'), [(False, -1, 0), (True, -1, 16), (True, 1, 12)])
-def test_with_cp_recomputes_every_block_that_is_trained(family, with_cp, frozen_stages, calls, monkeypatch):
-    """Frozen blocks, and the one after them, whose input needs no gradient, keep no activations to save."""
+def test_with_cp_recomputes_every_trained_block(family, with_cp, frozen_stages, calls, monkeypatch):
+    """Not recomputed: frozen blocks, and the block after them, whose input needs no gradient."""
     counted = []
     run = torch.utils.checkpoint.checkpoint
     monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', lambda *args, **kw: counted.append(args) or run(*args, **kw))

@@ -1,4 +1,4 @@
-"""Every tied backbone: mmdet's conveniences, checkpoints, mmpretrain's classifier, and settings that cannot be built."""
+"""Every tied backbone: mmdet's settings, checkpoints, mmpretrain's classifier, and error messages."""
 
 import copy
 import pickle
@@ -131,7 +131,7 @@ def test_channels_last_and_batch_of_one(family):
 
 @families
 @pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain'])
-def test_registered_for_every_family_of_configs(family, scope):
+def test_registered_in_every_scope(family, scope):
     registry = pytest.importorskip(f'{scope}.registry').MODELS
     for name in (family, f'mmtied.{family}'):
         assert type(registry.build({'type': name, 'depth': 50, **FAMILIES[family]})) is getattr(backbones, family)
@@ -142,7 +142,7 @@ def test_registered_for_every_family_of_configs(family, scope):
       for family, settings in FAMILIES.items()),
     ({'type': 'TiedEfficientNet', 'se_blocks': 4}, 1280),
 ], ids=lambda value: value['type'] if isinstance(value, dict) else '')
-def test_serves_mmpretrains_classifier(backbone, channels):
+def test_mmpretrain_classifier(backbone, channels):
     registry = pytest.importorskip('mmpretrain.registry').MODELS
     from mmpretrain.structures import DataSample
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -160,7 +160,7 @@ def test_serves_mmpretrains_classifier(backbone, channels):
 
 
 @pytest.mark.parametrize('family', ['TiedSENet', 'TiedSEResNet'])
-def test_attention_is_part_of_the_network(family):
+def test_attention_of_every_block(family):
     model = tiny(family, se_blocks=4)
     model.init_weights()
     layers = [module for module in model.modules() if isinstance(module, TiedSE)]
@@ -172,7 +172,7 @@ def test_attention_is_part_of_the_network(family):
     assert linear.weight.std().item() == pytest.approx((2 / linear.weight.shape[0])**0.5, rel=0.1)
 
 
-def test_attention_of_any_kind():
+def test_other_attention():
     model = tiny('TiedResNet', attention={'type': 'TiedGCB', 'ratio': 0.5})
     assert isinstance(model.layer1[0].attention, TiedGCB)
     model.init_weights()
@@ -235,8 +235,8 @@ def test_memory_format(memory_format):
         tiny('TiedResNet', memory_format='nhwc')
 
 
-def test_efficientnets_conveniences(tmp_path):
-    """mmpretrain's own, which work with the attention replaced."""
+def test_efficientnet_settings(tmp_path):
+    """mmpretrain's own settings still work with the attention replaced."""
     pytest.importorskip('mmpretrain')
     model = MODELS.build({'type': 'mmtied.TiedEfficientNet', 'frozen_stages': 2, 'norm_eval': True,
                           'out_indices': (2, 3, 4)})

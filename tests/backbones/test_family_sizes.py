@@ -1,5 +1,4 @@
-"""Parameters and multiply-adds of every network against the paper's and the specification's figures, and the untied networks
-that the classes contain against mmdet's and mmpretrain's."""
+"""Parameters and multiply-adds of every network against the printed figures; untied networks against mmdet's and mmpretrain's."""
 
 import re
 
@@ -66,7 +65,7 @@ def test_attention_parameters(build, printed):
 @pytest.mark.parametrize(('settings', 'groups', 'blocks', 'width'), [
     ({}, 8, (1, 2, 4, 8), 64), ({'base_width': 72}, 8, (1, 1, 3, 3), 72), ({'base_width': 36}, 4, (1, 1, 3, 3), 36)])
 def test_splits_of_tied_resnext(settings, groups, blocks, width):
-    """Every split of every stage: groups times blocks divides its width."""
+    """In every split of every stage, groups times blocks divides the width."""
     model = TiedResNeXt(50, **settings)
     for stage, layer in enumerate(model.stage_names):
         for block in getattr(model, layer):
@@ -85,7 +84,7 @@ def test_add_back_mixer_against_its_description():
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
-    """A model in evaluation mode whose normalisations are not the identity."""
+    """Put a model into evaluation mode with normalizations that are not the identity."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             nn.init.uniform_(module.running_mean, -.1, .1)

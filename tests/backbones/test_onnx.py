@@ -1,4 +1,4 @@
-"""Every backbone as an ONNX file: onnxruntime gives what PyTorch gives."""
+"""Every backbone as an ONNX file: onnxruntime returns what PyTorch returns."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ import mmtied.backbones as backbones
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
-# The structure of each family with few channels, what else a block can hold, and one network at its full width.
+# Each family with few channels, further settings of a block, and one network of full width.
 THIN = {'base_channels': 8, 'base_width': 32, 'split_blocks': (1, 2, 2, 4)}
 SHORT = {**THIN, 'num_stages': 2, 'out_indices': (0, 1)}
 PLUGINS = [{'cfg': {'type': 'TiedSE', 'num_blocks': 4, 'ratio': 2}, 'position': 'after_conv1'},
@@ -33,15 +33,15 @@ NETWORKS = {
     'GResNeXt': ('GResNeXt', {'base_channels': 8}),
 }
 
-# With torch's default exporter mmcv's ContextBlock fixes a batch of one, so the example has to hold two images.
+# With torch's default exporter, mmcv's ContextBlock fixes a batch of one, so the example must hold two images.
 FIX_ONE = ('plugins', )
 
 
 def calibrated(network: str) -> nn.Module:
-    """A backbone with the statistics of some images in its normalisations and quiet residuals, as training leaves them.
+    """Build a backbone with running statistics and small residuals, as after training.
 
-    So every output is of the size of one, and rounding stays far below the tolerance. With the residuals of a random network
-    PyTorch itself is more than 1e-3 from its own result in double precision.
+    Every output is then of order one, and rounding errors stay far below the tolerance. With the residuals of a random network,
+    PyTorch itself differs from its own result in double precision by more than 1e-3.
     """
     family, settings = NETWORKS[network]
     if family in ('tied_efficientnet', 'shared_mobilenet_v2'):
@@ -61,7 +61,7 @@ def calibrated(network: str) -> nn.Module:
     return model
 
 
-# What each exporter is asked for, so that the batch stays open.
+# Arguments that keep the batch size dynamic.
 EXPORTERS = {
     'dynamo': {'dynamo': True, 'verbose': False, 'dynamic_shapes': ({0: torch.export.Dim.DYNAMIC}, )},
     'torchscript': {'dynamo': False, 'dynamic_axes': {'image': {0: 'batch'}}},
@@ -69,7 +69,7 @@ EXPORTERS = {
 
 
 def export(model: nn.Module, path: str, exporter: str, images: int) -> None:
-    """Write an ONNX file from some images, or fail with the release of torch that cannot."""
+    """Write an ONNX file, or fail with the release of torch that cannot."""
     try:
         torch.onnx.export(model, (torch.randn(images, 3, 64, 64), ), path, input_names=['image'], **EXPORTERS[exporter])
     except Exception as error:
@@ -80,7 +80,7 @@ def export(model: nn.Module, path: str, exporter: str, images: int) -> None:
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('exporter', EXPORTERS)
 @pytest.mark.parametrize('network', NETWORKS)
-def test_onnxruntime_gives_the_same_outputs_for_another_batch(network, exporter, tmp_path):
+def test_onnxruntime_returns_the_same_outputs_for_another_batch(network, exporter, tmp_path):
     model = calibrated(network)
     path = str(tmp_path / 'backbone.onnx')
     export(model, path, exporter, images=2 if network in FIX_ONE else 1)

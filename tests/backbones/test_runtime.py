@@ -12,7 +12,7 @@ networks = pytest.mark.parametrize('network', NETWORKS)
 
 
 def make(network: str, **settings) -> nn.Module:
-    """A thin network that has seen some images, with quiet residuals, as training leaves them: rounding stays small."""
+    """Build a thin network with running statistics and small residuals, as after training, so that rounding errors stay small."""
     if network == 'TiedEfficientNet':
         pytest.importorskip('mmpretrain')
     model = tiny(network, **settings) if network in FAMILIES else backbones.tied_efficientnet(out_indices=(2, 4, 6))
@@ -31,8 +31,8 @@ def make(network: str, **settings) -> nn.Module:
 @networks
 @pytest.mark.filterwarnings('ignore')
 @torch.no_grad()
-def test_a_trace_runs_for_other_batches_and_sizes(network):
-    """But for EfficientNet's size, from which mmpretrain computes paddings in Python."""
+def test_trace_runs_for_other_batches_and_sizes(network):
+    """Except other sizes of EfficientNet, from which mmpretrain computes paddings in Python."""
     model = make(network)
     traced = torch.jit.trace(model, torch.randn(1, 3, 64, 64))
     other_size = (2, 3, 64, 64) if network == 'TiedEfficientNet' else (2, 3, 96, 64)

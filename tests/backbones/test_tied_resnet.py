@@ -1,4 +1,4 @@
-"""TiedResNet: the published sizes, mmdet's conveniences, and errors that help."""
+"""TiedResNet: the published sizes, the structure, mmdet's settings, checkpoints, and error messages."""
 
 import copy
 import pickle
@@ -32,12 +32,12 @@ PUBLISHED_SIZES = [
 
 
 def tiny(**settings) -> TiedResNet:
-    """A TiedResNet-50 with an eighth of the channels: the structure, quickly."""
+    """Build a TiedResNet-50 with an eighth of the channels, which runs quickly."""
     return TiedResNet(**{'depth': 50, 'base_channels': 8, 'base_width': 32, 'split_blocks': (1, 2, 2, 4), **settings})
 
 
 def count_by_hand(depth: int = 50, splits: int = 4, w: int = 32, blocks: tuple = (1, 2, 4, 8)) -> int:
-    """Parameters of the specified structure, by arithmetic alone (sum mixer, B = 2 at entry and shortcut)."""
+    """Count the parameters of the specified structure by arithmetic (sum mixer, B = 2 at entry and shortcut)."""
     total, channels = 3 * 64 * 49 + 2 * 64, 64
     for planes, repeats in zip((64, 128, 256, 512), {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth], strict=True):
         width, out = w * planes // 64, 4 * planes
@@ -187,7 +187,7 @@ def test_zero_init_residual_starts_blocks_as_identity():
     torch.testing.assert_close(model.layer1[1](x), x)
 
 
-def test_initialisation_suits_the_thin_filters():
+def test_initialization_uses_the_thin_fan_out():
     model = TiedResNet(50)
     model.init_weights()
     for conv in (model.layer3[1].entry.conv, model.layer4[0].splits.convs[0], model.layer4[0].splits.convs[2]):
@@ -229,7 +229,7 @@ def test_checkpoint_that_does_not_fit(tmp_path, key):
 
 
 def test_checkpoint_of_an_untied_network_in_a_detector():
-    """load_from with a plain ResNet's weights: mmengine would only warn."""
+    """load_from with a plain ResNet's weights, where mmengine would only warn."""
     from mmdet.models.backbones import ResNet
     detector = nn.ModuleDict({'backbone': tiny(), 'head': nn.Linear(2, 2)})
     weights = {f'backbone.{k}': v for k, v in ResNet(50).state_dict().items()}
@@ -250,8 +250,8 @@ def test_plugin_postfix_as_in_mmdet():
     assert tiny(plugins=plugins).layer1[0].plugins.names['after_conv3'] == ['context_block_mine']
 
 
-def test_plugin_weights_may_be_missing_where_they_are_trained():
-    """New plugins start from a plain network's weights, but none may stay random and frozen."""
+def test_plugin_weights_may_be_missing_if_they_are_trained():
+    """New plugins can be added to a plain network's weights, but none may stay random and frozen."""
     def load(stages, **settings):
         plugins = [{'cfg': {'type': 'TiedSE', 'num_blocks': 4}, 'position': 'after_conv3', 'stages': stages}]
         return tiny(plugins=plugins, **settings).load_state_dict(tiny().state_dict(), strict=False)
@@ -277,7 +277,7 @@ SUPERSETS = {
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 @pytest.mark.parametrize('case', SUPERSETS)
 def test_weights_of_a_larger_network(case, prefix, tmp_path):
-    """Every weight of ours is there, and others that its function depended on."""
+    """The checkpoint holds all of our weights, and others that its network depended on."""
     settings, key = SUPERSETS[case]
     weights = {f'{prefix}{name}': value for name, value in tiny(**settings).state_dict().items()}
     torch.save({'state_dict': weights}, tmp_path / 'weights.pth')
@@ -293,8 +293,8 @@ def test_weights_of_a_larger_network(case, prefix, tmp_path):
         load_state_dict(detector, whole, strict=False)
 
 
-def test_parts_that_the_backbone_lacks_are_left_alone():
-    """A classifier's head beside it, and the stages after the last that a detector uses."""
+def test_parts_that_the_backbone_lacks_are_ignored():
+    """A classifier's head, and stages after the last one that a detector uses."""
     weights = tiny().state_dict()
     truncated = tiny(num_stages=2, out_indices=(0, 1))
     truncated.load_state_dict({**weights, 'fc.weight': torch.zeros(1)}, strict=False)
@@ -305,7 +305,7 @@ def test_parts_that_the_backbone_lacks_are_left_alone():
     tiny().load_state_dict(weights, strict=False)
 
 
-def test_log_says_once_that_nothing_is_pretrained(monkeypatch):
+def test_random_weights_are_logged_once(monkeypatch):
     said = []
     monkeypatch.setattr('mmtied.backbones.resnet_base.print_log', lambda message, **_: said.append(message))
     model = tiny(frozen_stages=1)

@@ -34,7 +34,7 @@ def test_in_mmdets_resnet(name, position, stages):
 
 
 def test_tied_gcb_in_mmdets_resnet50():
-    """What Table 4 counts: the parameters that the plugin adds; and the network starts as if it were not there."""
+    """Table 4 counts the parameters that the plugin adds; the network starts as if it were not there."""
     from mmdet.registry import MODELS
     plugins = [{'cfg': {'type': 'mmtied.TiedGCB', 'ratio': 1 / 4, 'num_blocks': 2}, 'stages': (False, True, True, True),
                 'position': 'after_conv3'}]

@@ -1,4 +1,4 @@
-"""TiedGCB: mmcv's ContextBlock at B = 1, its block-diagonal expansion above, the published sizes, and errors that help."""
+"""TiedGCB against mmcv's ContextBlock: equal at B = 1, and to its block-diagonal expansion at B > 1; the published sizes."""
 
 import re
 

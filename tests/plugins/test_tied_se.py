@@ -1,4 +1,4 @@
-"""TiedSE: mmpretrain's SELayer at B = 1, its block-diagonal expansion above, and errors that help."""
+"""TiedSE against mmpretrain's SELayer: equal at B = 1, and to its block-diagonal expansion at B > 1."""
 
 import re
 
@@ -23,7 +23,7 @@ def copy_weights(source: nn.Module, target: TiedSE) -> None:
 
 @pytest.mark.parametrize(('channels', 'ratio'), [(64, 16), (256, 16), (256, 8), (96, 4), (1152, 24), (2048, 16), (40, 3)])
 def test_one_block_is_selayer(se_layer, channels, ratio):
-    """In float64 to rounding, in float32 to the last bits: the two multiply matrices in another order."""
+    """Up to rounding, since the two multiply matrices in another order."""
     theirs, mine = se_layer(channels, ratio=ratio), TiedSE(channels, ratio=ratio, num_blocks=1)
     copy_weights(theirs, mine)
     x = torch.randn(3, channels, 9, 7)
@@ -44,8 +44,8 @@ def test_equals_selayer_with_block_diagonal_weights(se_layer, num_blocks):
     torch.testing.assert_close(mine(x), theirs(x))
 
 
-def test_starts_as_selayer_does(se_layer):
-    """Both draw their weights when built, with the standard deviation that suits their outputs."""
+def test_initialization_of_selayer(se_layer):
+    """Both initialize when built, with the same standard deviation."""
     for layer, mine in ((se_layer(1024).conv1.conv, TiedSE(1024, num_blocks=1).fc1),
                         (se_layer(1024).conv2.conv, TiedSE(1024, num_blocks=1).fc2)):
         assert mine.weight.std().item() == pytest.approx(layer.weight.std().item(), rel=0.02)
