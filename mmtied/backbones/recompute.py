@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import checkpoint as checkpointing
 
-from mmtied.torch_compat import selective_checkpoint_contexts
+from mmtied.torch_compat import is_compiling, selective_checkpoint_contexts
 
 #: The operators of convolutions and linear layers, whose outputs 'norm' keeps.
 _PRODUCTS = frozenset({torch.ops.aten.convolution.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default,
@@ -17,15 +17,17 @@ _PRODUCTS = frozenset({torch.ops.aten.convolution.default, torch.ops.aten.mm.def
 
 
 def recompute(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor, keep_convolutions: bool) -> Tensor:
-    """Return `function(x)`, and compute it again in the backward pass; gradients and running statistics stay the same.
+    """Return `function(x)`, and recompute it in the backward pass; gradients and running statistics stay the same.
 
     Args:
         module: Holds the layers that `function` calls.
-        function: Any function of a tensor.
-        x: Its input.
+        function: Function of one tensor.
+        x: Input of the function.
         keep_convolutions: Keep what convolutions and matrix products return, and recompute only what lies between them:
-            normalization, activation, concatenation. That is cheap and saves about a third of a block's memory.
+            normalization, activation, concatenation. That is cheap and saves a third of a network's activations.
     """
+    if is_compiling():  # the compiler recomputes cheap operators on its own, and cannot trace the contexts
+        return function(x) if keep_convolutions else checkpointing.checkpoint(function, x, use_reentrant=False)
     return checkpointing.checkpoint(function, x, use_reentrant=False, context_fn=partial(_contexts, module, keep_convolutions))
 
 

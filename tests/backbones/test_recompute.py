@@ -67,6 +67,17 @@ def test_autocast(with_cp):
         assert_same(step(plain, x), step(saving, x))
 
 
+@recomputing
+@pytest.mark.filterwarnings('ignore')
+def test_compiled(with_cp):
+    torch._dynamo.reset()
+    plain, saving = pair('TiedResNet', with_cp, num_stages=1, out_indices=(0, ))
+    x = torch.randn(2, 3, 64, 64)
+    expected, found = step(plain, x), step(torch.compile(saving, backend='aot_eager'), x)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[f'_orig_mod.{name}'], value, atol=1e-4, rtol=1e-4, msg=name)
+
+
 def run_rank(rank: int, folder: str, plain: nn.Module, saving: nn.Module) -> None:
     os.environ['GLOO_SOCKET_IFNAME'] = 'lo'
     torch.set_num_threads(1)
