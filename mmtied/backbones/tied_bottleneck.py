@@ -4,6 +4,8 @@ Wang & Yu, "Tied Block Convolution", AAAI 2021, Figure 4 and section "TBC/TGC in
 table; this structure was fitted to every parameter and FLOP figure that it prints (Tables 1, 5 and 6).
 """
 
+from functools import reduce
+
 import torch
 from mmcv.cnn import ConvModule, build_norm_layer
 from mmengine.model import BaseModule
@@ -79,7 +81,7 @@ class SplitMixer(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Append the mix of the splits of x to x."""
-        fused = x.unflatten(1, (self.splits, -1)).sum(dim=1) if self.fusion == 'sum' else x
+        fused = add_splits(x, self.splits) if self.fusion == 'sum' else x
         return torch.cat([x, self.reduce(self.mix(fused))], dim=1)
 
 
@@ -104,8 +106,14 @@ class AddBackMixer(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the mix of the splits of x to each of them."""
-        parts = x.unflatten(1, (self.splits, -1))
-        return (parts + self.mix(parts.sum(dim=1)).unsqueeze(1)).flatten(1, 2)
+        mixed = self.mix(add_splits(x, self.splits))
+        return x + torch.cat([mixed] * self.splits, dim=1)
+
+
+def add_splits(x: Tensor, splits: int) -> Tensor:
+    """Add equal parts of the channels; unlike the sum of a reshaped tensor this keeps channels_last."""
+    parts = x.chunk(splits, dim=1)
+    return reduce(torch.add, [parts[index] for index in range(splits)])
 
 
 class TiedBottleneck(Bottleneck):
