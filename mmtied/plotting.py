@@ -1,5 +1,6 @@
 """Helpers that every figure of the package shares; matplotlib is imported when a figure is made."""
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,3 +43,13 @@ def to_rgb(figure: 'Figure') -> np.ndarray:
     """Return a figure's pixels, shape (height, width, 3) uint8."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def svg_bytes(figure: 'Figure') -> bytes:
+    """Return a figure as SVG, the same bytes for the same figure."""
+    import matplotlib
+
+    file = io.BytesIO()
+    with matplotlib.rc_context({'svg.hashsalt': 'mmtied', 'svg.fonttype': 'path'}):
+        figure.savefig(file, format='svg', metadata={'Date': None})
+    return file.getvalue()

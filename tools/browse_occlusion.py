@@ -7,17 +7,14 @@ Areas under two boxes or more are tinted, deeper overlaps more strongly; outline
 """
 
 import argparse
+import os
 from collections.abc import Sequence
-
-from mmtied.analysis.overlap_examples import bucket_between, write_examples
-from mmtied.cli import user_errors
-from mmtied.compat import require
-from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import OCCLUSION_RATIOS, get_occlusion_ratio
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line; imports nothing heavy, so that --help is quick."""
+    from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
     parser.add_argument('images', help='folder of its images')
@@ -35,19 +32,26 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose, draw, write."""
     args = parse_args(argv)
+    from mmtied.cli import user_errors
+    from mmtied.compat import require
+
     with user_errors():
         require('PIL', 'Drawing')
-        get_occlusion_ratio(args.definition)
-        bucket = bucket_between(*args.bucket)
         if args.num < 1:
             raise ValueError(f'--num {args.num}: at least 1 is needed')
         if args.seed < 0:
             raise ValueError(f'--seed {args.seed}: 0 or more is needed')
-        ground_truth = read_ground_truth(args.annotations)
-        for path in write_examples(ground_truth, args.images, args.out, bucket, args.num, args.definition, args.same_category,
-                                   args.seed, args.skip_missing):
+        from mmtied.analysis.overlap_examples import bucket_between, write_examples
+        from mmtied.evaluation import read_ground_truth
+        from mmtied.evaluation.occlusion import get_occlusion_ratio
+
+        get_occlusion_ratio(args.definition)
+        bucket = bucket_between(*args.bucket)
+        for path in write_examples(read_ground_truth(args.annotations), args.images, args.out, bucket, args.num, args.definition,
+                                   args.same_category, args.seed, args.skip_missing):
             print(f'wrote {path}')
 
 
 if __name__ == '__main__':
+    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

@@ -9,21 +9,15 @@ comparison.csv.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmtied.cli import user_errors
-from mmtied.compat import require
-from mmtied.evaluation.comparison import compare_runs
-from mmtied.evaluation.intervals import Bootstrap
-from mmtied.evaluation.protocol import IOU_TYPES
-from mmtied.evaluation.records import read_records
-from mmtied.evaluation.reporting.files import distinct_ends, write_comparison
-from mmtied.evaluation.reporting.tables import format_comparison
-
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line; imports nothing heavy, so that --help is quick."""
+    from mmtied.evaluation.protocol import IOU_TYPES
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', help='folders with records.npz, or such files; the first is the baseline')
     parser.add_argument('--labels', nargs='+', help='a name for each run (default: from the paths)')
@@ -38,21 +32,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare, print, write."""
     args = parse_args(argv)
+    from mmtied.cli import user_errors
+    from mmtied.compat import require
+
     with user_errors():
         require('rich', 'The comparison')
-        bootstrap = Bootstrap(args.replicates, args.seed, args.level)
-        labels = args.labels or default_labels(args.runs)
-        comparison = compare_runs([read_records(path) for path in args.runs], labels, bootstrap, args.iou_type)
-        print(format_comparison(comparison))
-        if args.out:
-            for path in write_comparison(comparison, args.out):
-                print(f'wrote {path}')
+        from mmtied.evaluation import Bootstrap, compare
+        from mmtied.evaluation.reporting.tables import format_comparison
+
+        comparison = compare(*args.runs, names=args.labels or default_labels(args.runs), iou_types=args.iou_type,
+                             bootstrap=Bootstrap(args.replicates, args.seed, args.level))
+        print(format_comparison(comparison.report))
+        for path in comparison.save(args.out) if args.out else ():
+            print(f'wrote {path}')
 
 
 def default_labels(paths: Sequence[str]) -> list[str]:
-    """The shortest ends of the paths that tell the runs apart."""
+    """Return the shortest ends of the paths that tell the runs apart."""
+    from mmtied.evaluation.reporting.files import distinct_ends
+
     return distinct_ends([Path(path).parts for path in paths])
 
 
 if __name__ == '__main__':
+    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

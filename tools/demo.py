@@ -101,7 +101,7 @@ def draw_examples(runner, work_dir: Path, count: int = 6) -> Path:
     from pycocotools.coco import COCO
 
     from mmtied.atomic import atomic_path
-    from mmtied.evaluation.reporting.pictures import Example, Instances, draw_gallery
+    from mmtied.evaluation.reporting.gallery import Example, Instances, draw_gallery
     dataset = runner.val_loop.dataloader.dataset
     with contextlib.redirect_stdout(None):
         coco = COCO(dataset.ann_file)

@@ -10,34 +10,16 @@ With --images the page also shows the images where the detector did worst in eac
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmtied.cli import user_errors, warn
-from mmtied.compat import require
-from mmtied.evaluation.buckets import Evaluation
-from mmtied.evaluation.inputs.dumps import dump_detections, dumped_iou_types, is_dump, read_dump
-from mmtied.evaluation.inputs.ground_truth import GroundTruth, label_category_ids, read_ground_truth
-from mmtied.evaluation.inputs.images import image_paths
-from mmtied.evaluation.inputs.results import (
-    Detections,
-    describe_unusual,
-    held_iou_types,
-    join_detections,
-    make_detections,
-    read_results,
-)
-from mmtied.evaluation.intervals import Bootstrap
-from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
-from mmtied.evaluation.pipeline import evaluate_detections
-from mmtied.evaluation.protocol import DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, UNITS, check_proposal_nums
-from mmtied.evaluation.reporting.files import write_outputs
-from mmtied.evaluation.reporting.pictures import draw_worst, shown_of
-from mmtied.evaluation.reporting.tables import format_tables
-
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line; imports nothing heavy, so that --help is quick."""
+    from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
+    from mmtied.evaluation.protocol import DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, UNITS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
     parser.add_argument('results', nargs='+', help='results of one detector, boxes, masks, or parts of either: COCO results, '
@@ -64,59 +46,41 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print, write."""
     args = parse_args(argv)
+    from mmtied.cli import user_errors, warn
+    from mmtied.compat import require
+
     with user_errors():
-        for package in ('rich', 'matplotlib', 'jinja2'):
+        for package in ('rich', *(('matplotlib', 'jinja2') if args.out else ())):
             require(package, 'The report')
-        evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
-        bootstrap = Bootstrap(args.replicates, args.seed) if args.replicates else None
-        check_proposal_nums(args.proposal_nums)
         if args.images and not args.out:
             raise ValueError('--images draws into the page that --out asks for; give --out FOLDER too')
         if args.out and Path(args.out).exists() and not Path(args.out).is_dir():
             raise ValueError(f'--out {args.out}: a folder is needed, this is a file')
+
+        from mmtied.evaluation import Bootstrap, Evaluation, evaluate, read_ground_truth
+        from mmtied.evaluation.inputs.images import image_paths
+        from mmtied.evaluation.inputs.results import describe_unusual
+        from mmtied.evaluation.protocol import check_proposal_nums
+        from mmtied.evaluation.reporting.tables import format_tables
+
+        evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
+        bootstrap = Bootstrap(args.replicates, args.seed) if args.replicates else None
+        check_proposal_nums(args.proposal_nums)
         ground_truth = read_ground_truth(args.annotations)
-        paths = image_paths(ground_truth, args.images) if args.images else None
-        detections = load_detections(args.results, ground_truth, args.iou_type, args.classes)
-        for iou_type, of_type in detections.items():
-            for line in describe_unusual(of_type, ground_truth.image_ids):
+        if args.images:
+            image_paths(ground_truth, args.images)  # fails before the work, not after it
+        result = evaluate(ground_truth, args.results, evaluation, iou_types=args.iou_type, classes=args.classes,
+                          proposal_nums=args.proposal_nums, bootstrap=bootstrap, name=args.name)
+        for iou_type, detections in result.detections.items():
+            for line in describe_unusual(detections, ground_truth.image_ids):
                 warn(f'{iou_type}: {line}')
-        category_ids = label_category_ids(ground_truth, args.classes)
-        evaluated = evaluate_detections(ground_truth, detections, [evaluation], args.proposal_nums, category_ids)
-        if bootstrap:
-            evaluated = evaluated.with_intervals(bootstrap)
-        evaluated.report['data'] = Path(args.annotations).name
-        written = []
-        if args.out:
-            examples = None
-            if paths:
-                iou_type = 'segm' if 'segm' in detections else 'bbox'
-                examples = draw_worst(evaluated, iou_type, lambda image: shown_of(detections[iou_type], image),
-                                      paths.__getitem__, args.worst)
-            written = list(write_outputs(evaluated, args.out, args.name or Path(args.results[0]).stem, examples))
-        print(format_tables(evaluated.report))  # last, so that a closed pipe costs no file
+        result.report['data'] = Path(args.annotations).name
+        written = result.save(args.out, args.images, args.worst) if args.out else []
+        print(format_tables(result.report))  # last, so that a closed pipe costs no file
         for path in written:
             print(f'wrote {path}')
 
 
-def load_detections(paths: Sequence[str], ground_truth: GroundTruth, iou_types: Sequence[str] | None = None,
-                    classes: Sequence[str] | None = None) -> dict[str, Detections]:
-    """The detections of each IoU type, joined over the files that hold it.
-
-    mmdet's segm file also has boxes, with the masks' scores: a file with masks counts for bbox only where no file has boxes
-    alone.
-    """
-    files = {path: read_dump(path) if is_dump(path) else read_results(path) for path in paths}
-    held = {path: (dumped_iou_types if is_dump(path) else held_iou_types)(entries) for path, entries in files.items()}
-    present = {iou_type for types in held.values() for iou_type in types}
-    detections = {}
-    for iou_type in iou_types or [iou_type for iou_type in IOU_TYPES if iou_type in present] or ['bbox']:
-        alone = [path for path in files if held[path] == (iou_type,)]
-        chosen = (alone if iou_type == 'bbox' else []) or [path for path in files if iou_type in held[path]] or list(files)
-        parts = [dump_detections(files[path], ground_truth, iou_type, classes, path) if is_dump(path) else
-                 make_detections(files[path], ground_truth, iou_type, path) for path in chosen]
-        detections[iou_type] = join_detections(parts)
-    return detections
-
-
 if __name__ == '__main__':
+    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

@@ -7,15 +7,12 @@ Each folder holds the report.json that OcclusionEvalHook or tools/occlusion_eval
 """
 
 import argparse
+import os
 from collections.abc import Sequence
-
-from mmtied.cli import user_errors
-from mmtied.evaluation.reporting.files import read_runs
-from mmtied.evaluation.reporting.page import write_page
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', help='HTML file to write')
     parser.add_argument('folders', nargs='+', metavar='FOLDER', help='folder with a report.json, or such a file')
@@ -26,11 +23,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the reports, write the page."""
     args = parse_args(argv)
+    from mmtied.cli import user_errors
+
     with user_errors():
         if not args.out.lower().endswith(('.html', '.htm')):
             raise ValueError(f'{args.out}: the page is HTML; name a file that ends in .html')
+        from mmtied.evaluation.reporting.files import read_runs
+        from mmtied.evaluation.reporting.page import write_page
+
         print(f'wrote {write_page(args.out, read_runs(args.folders, args.names))}')
 
 
 if __name__ == '__main__':
+    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

@@ -7,20 +7,15 @@ Prints tables and, with --out, writes stats.json, stats.csv and stats.png.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
-
-from mmtied.analysis.occlusion_stats import HIGH, occlusion_stats
-from mmtied.analysis.occlusion_tables import format_stats, write_stats
-from mmtied.cli import user_errors
-from mmtied.compat import require
-from mmtied.evaluation.buckets import Evaluation
-from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
-from mmtied.evaluation.protocol import DEFAULT_EDGES, UNITS
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line; imports nothing heavy, so that --help is quick."""
+    from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
+    from mmtied.evaluation.protocol import DEFAULT_EDGES, UNITS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
     parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
@@ -28,7 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--cumulative', action='store_true', help='buckets r >= t for every edge in place of disjoint ones')
     parser.add_argument('--unit', default='image', help=f'what goes into buckets: {" or ".join(UNITS)} (image)')
-    parser.add_argument('--high', type=float, default=HIGH, help=f'from here up r counts as high ({HIGH:g})')
+    parser.add_argument('--high', type=float, default=.5, help='from here up r counts as high (0.5)')
     parser.add_argument('--top', type=int, default=20, help='how many categories to print and plot (20); files hold all')
     parser.add_argument('--out', help='folder for stats.json, stats.csv and stats.png')
     return parser.parse_args(argv)
@@ -37,18 +32,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute, print, write."""
     args = parse_args(argv)
+    from mmtied.cli import user_errors
+    from mmtied.compat import require
+
     with user_errors():
-        for package in ('rich', 'matplotlib'):
+        for package in ('rich', *(('matplotlib',) if args.out else ())):
             require(package, 'The statistics')
         if args.top < 1:
             raise ValueError(f'--top {args.top}: at least 1 is needed')
+        from mmtied.analysis.occlusion_stats import format_stats, occlusion_stats, write_stats
+        from mmtied.evaluation import Evaluation, read_ground_truth
+
         evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
         stats = occlusion_stats(read_ground_truth(args.annotations), evaluation, args.high)
         print(format_stats(stats, args.top))
-        if args.out:
-            for path in write_stats(stats, args.out, args.top):
-                print(f'wrote {path}')
+        for path in write_stats(stats, args.out, args.top) if args.out else ():
+            print(f'wrote {path}')
 
 
 if __name__ == '__main__':
+    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

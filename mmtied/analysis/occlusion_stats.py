@@ -1,44 +1,34 @@
-"""How occluded a data set is: by bucket, by category, by size, and how far that is a matter of crowding."""
+"""How occluded a data set is: by bucket, category and size, and the part that crowding has in it; as numbers, text and files."""
 
+import csv
+import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from ..atomic import atomic_path
 from ..evaluation.buckets import Bucket, Evaluation, bucket_members
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.occlusion import image_ratios, instance_ratios
 from ..evaluation.protocol import AREA_RANGES
-from ..evaluation.targets import in_area_ranges
+from ..plotting import hide_spines, new_figure, plain_label
 
-#: From here up an image or instance counts as highly occluded.
-HIGH = 0.5
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class Members:
-    """The instances of a data set, crowds left out; M of them in I images.
-
-    Args:
-        image: Position of each one's image, shape (M,) int64.
-        category: Position of its category in the ground truth's `category_ids`, shape (M,) int64.
-        area: The file's area in pixels, shape (M,) float64.
-        own_ratio: Its own ratio, see `occlusion.instance_ratios_of`, shape (M,) float64.
-        ratio: What it is bucketed by: its image's ratio, or its own; shape (M,) float64.
-        image_ratio: The ratio of every image, shape (I,) float64, NaN without instances.
-    """
-
-    image: np.ndarray
-    category: np.ndarray
-    area: np.ndarray
-    own_ratio: np.ndarray
-    ratio: np.ndarray
-    image_ratio: np.ndarray
+_SECTIONS = {'bucket': 'buckets', 'size': 'by_size', 'category': 'by_category'}
+_CSV_HEADER = ('definition', 'unit', 'section', 'name', 'id', 'lower', 'upper', 'images', 'instances', 'categories',
+               'instances_per_image', 'objects', 'mean', 'high_share')
+#: Dark and light blue (mean ratio, counts) and orange (high share): told apart in grey and by every common kind of sight.
+_DARK, _LIGHT, _ORANGE = '#08519c', '#9ecae1', '#e6550d'
 
 
-def occlusion_stats(ground_truth: GroundTruth, evaluation: Evaluation | None = None, high: float = HIGH) -> dict:
-    """How occluded a data set is, as plain values.
+def occlusion_stats(ground_truth: GroundTruth, evaluation: Evaluation | None = None, high: float = .5) -> dict:
+    """Compute how occluded a data set is, as plain values.
 
     Args:
         ground_truth: The annotations; crowd regions neither occlude nor count.
@@ -54,7 +44,7 @@ def occlusion_stats(ground_truth: GroundTruth, evaluation: Evaluation | None = N
           ``categories``, ``instances_per_image`` and ``objects``, the mean number of objects in an image of the bucket, or in
           the image of an instance of the bucket
         - ``by_category`` and ``by_size``: for each ``name`` (and ``id``), ``instances``, ``mean`` of the instances' own ratios
-          and ``high_share``, the share that is highly occluded, or stands in such an image; categories by falling mean
+          and ``high_share``, the share that is highly occluded, or is in such an image; categories by decreasing mean
         - ``crowding``: ``spearman``, the rank correlation of the ratio with the number of objects in the image, and
           ``objects``, their mean number
 
@@ -66,22 +56,47 @@ def occlusion_stats(ground_truth: GroundTruth, evaluation: Evaluation | None = N
     if not high > 0:
         raise ValueError(f'high: a ratio above 0 is needed, got {high}')
     evaluation = evaluation or Evaluation()
-    members = _members(ground_truth, evaluation)
-    ratios, objects = members.image_ratio, np.bincount(members.image, minlength=len(members.image_ratio))
-    if evaluation.unit == 'instance':
-        ratios, objects = members.ratio, objects[members.image]
-    known = ~np.isnan(ratios)
-    held = bucket_members(ratios, evaluation.buckets)
+    single = np.flatnonzero(~ground_truth.crowd)
+    image, category, area = (column[single] for column in (ground_truth.image, ground_truth.category, ground_truth.area))
+    image_ratio = image_ratios(ground_truth, evaluation.definition, evaluation.same_category)
+    own = instance_ratios(ground_truth, evaluation.definition, evaluation.same_category)[single]
+    ratio = image_ratio[image] if evaluation.unit == 'image' else own
+    objects = np.bincount(image, minlength=len(image_ratio))
+    units, objects = (image_ratio, objects) if evaluation.unit == 'image' else (own, objects[image])
+    known = ~np.isnan(units)
+
+    def row(chosen: np.ndarray) -> dict:
+        mean = _mean(own[chosen & ~np.isnan(own)])
+        return dict(instances=int(chosen.sum()), mean=mean, high_share=_mean(ratio[chosen] >= high))
+
+    ids = ground_truth.category_ids.tolist()
+    by_category = [dict(id=category_id, name=str(ground_truth.category_names[category_id]), **row(category == number))
+                   for number, category_id in enumerate(ids)]
+    by_size = [dict(name=name, **row((area >= low) & (area <= high_area)))  # an area on a bound belongs to both, as in COCOeval
+               for name, (low, high_area) in AREA_RANGES.items() if name != 'all']
     return dict(definition=evaluation.name, unit=evaluation.unit, cumulative=evaluation.cumulative, high=float(high),
-                images=len(ground_truth.image_ids), instances=len(members.image),
-                categories=len(np.unique(members.category)), outside=int((~held.any(axis=1)).sum()), mean=_mean(ratios[known]),
-                buckets=_by_bucket(members, evaluation.buckets, held, objects),
-                by_category=_by_category(members, ground_truth, high), by_size=_by_size(members, high),
-                crowding=dict(spearman=spearman(ratios[known], objects[known]), objects=_mean(objects[known])))
+                images=len(ground_truth.image_ids), instances=len(single), categories=len(np.unique(category)),
+                outside=int((~bucket_members(units, evaluation.buckets).any(axis=1)).sum()), mean=_mean(units[known]),
+                buckets=_by_bucket(evaluation.buckets, image, category, ratio, units, objects),
+                by_category=sorted(by_category, key=lambda entry: (entry['mean'] is None, -(entry['mean'] or 0), entry['id'])),
+                by_size=by_size,
+                crowding=dict(spearman=spearman(units[known], objects[known]), objects=_mean(objects[known])))
+
+
+def _by_bucket(buckets: Sequence[Bucket], image: np.ndarray, category: np.ndarray, ratio: np.ndarray, units: np.ndarray,
+               objects: np.ndarray) -> list[dict]:
+    """Count each bucket; `units` and `objects` are of what buckets are made of, the other arrays of the instances."""
+    rows = []
+    for bucket, here, held in zip(buckets, bucket_members(ratio, buckets).T, bucket_members(units, buckets).T, strict=True):
+        images, instances = len(np.unique(image[here])), int(here.sum())
+        rows.append(dict(name=bucket.name, lower=bucket.lower, upper=bucket.upper if np.isfinite(bucket.upper) else None,
+                         images=images, instances=instances, categories=len(np.unique(category[here])),
+                         instances_per_image=instances / images if images else None, objects=_mean(objects[held])))
+    return rows
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Spearman's rank correlation of two samples of shape (N,), ties sharing their mean rank; None where one is constant.
+    """Return Spearman's rank correlation of two samples of shape (N,); ties share their mean rank; None where one is constant.
 
     Example:
         >>> round(spearman(np.array([1., 2., 3., 4.]), np.array([10, 20, 20, 15])), 3)
@@ -96,46 +111,110 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def _members(ground_truth: GroundTruth, evaluation: Evaluation) -> Members:
-    single = np.flatnonzero(~ground_truth.crowd)
-    image = ground_truth.image[single]
-    of_image = image_ratios(ground_truth, evaluation.definition, evaluation.same_category)
-    own = instance_ratios(ground_truth, evaluation.definition, evaluation.same_category)[single]
-    return Members(image, ground_truth.category[single], ground_truth.area[single], own,
-                   of_image[image] if evaluation.unit == 'image' else own, of_image)
-
-
-def _by_bucket(members: Members, buckets: Sequence[Bucket], held: np.ndarray, objects: np.ndarray) -> list[dict]:
-    """Counts of each bucket; `held` (U, B) and `objects` (U,) are of the images or instances that buckets are made of."""
-    inside = bucket_members(members.ratio, buckets)
-    rows = []
-    for number, bucket in enumerate(buckets):
-        here = inside[:, number]
-        images, instances = len(np.unique(members.image[here])), int(here.sum())
-        rows.append(dict(name=bucket.name, lower=bucket.lower, upper=bucket.upper if np.isfinite(bucket.upper) else None,
-                         images=images, instances=instances, categories=len(np.unique(members.category[here])),
-                         instances_per_image=instances / images if images else None, objects=_mean(objects[held[:, number]])))
-    return rows
-
-
-def _by_category(members: Members, ground_truth: GroundTruth, high: float) -> list[dict]:
-    ids = ground_truth.category_ids.tolist()
-    rows = [dict(id=category_id, name=str(ground_truth.category_names[category_id]),
-                 **_row(members, members.category == number, high)) for number, category_id in enumerate(ids)]
-    return sorted(rows, key=lambda row: (row['mean'] is None, -(row['mean'] or 0), row['id']))
-
-
-def _by_size(members: Members, high: float) -> list[dict]:
-    """By COCO's area ranges; an area on a bound belongs to both, as in COCOeval."""
-    inside = in_area_ranges(torch.from_numpy(members.area)).numpy()
-    return [dict(name=name, **_row(members, inside[:, number], high))
-            for number, name in enumerate(AREA_RANGES) if name != 'all']
-
-
-def _row(members: Members, inside: np.ndarray, high: float) -> dict:
-    own, ratio = members.own_ratio[inside], members.ratio[inside]
-    return dict(instances=int(inside.sum()), mean=_mean(own[~np.isnan(own)]), high_share=_mean(ratio >= high))
-
-
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def format_stats(stats: dict, top: int = 20) -> str:
+    """Format the statistics as plain text: tables by bucket, by size and by category, and a line about crowding.
+
+    Args:
+        stats: From `occlusion_stats`.
+        top: Number of categories to show, the most occluded first.
+    """
+    from ..evaluation.reporting.tables import ascii_table, format_number
+
+    unit, high, categories = stats['unit'], stats['high'], stats['by_category']
+    share = f'r >= {high:g}' if unit == 'instance' else f'in images r >= {high:g}'
+    header = ('r', 'images', 'instances', 'categories', 'instances per image', 'objects in image')
+    buckets = [(row['name'].removeprefix('r='), row['images'], row['instances'], row['categories'],
+                format_number(row['instances_per_image'], 2), format_number(row['objects'], 2)) for row in stats['buckets']]
+    if unit == 'image':  # the last two columns are the same
+        header, buckets = header[:-1], [row[:-1] for row in buckets]
+    shown = f'the {top} most occluded of {len(categories)}' if top < len(categories) else 'the most occluded first'
+    tables = [ascii_table(f'by occlusion ratio r of the {unit}', header, buckets)]
+    for key, title, rows in (('size', 'by size', stats['by_size']), ('category', f'by category, {shown}', categories[:top])):
+        body = [[row['name'], row['instances'], format_number(row['mean']), format_number(row['high_share'])] for row in rows]
+        tables.append(ascii_table(title, (key, 'instances', 'mean ratio', share), body))
+    crowding = stats['crowding']
+    head = (f'{stats["images"]} images, {stats["instances"]} instances, {stats["categories"]} categories; r: '
+            f'{stats["definition"]}, of {unit}s; mean {format_number(stats["mean"])}; {stats["outside"]} {unit}s in no bucket')
+    tail = (f'crowding: Spearman correlation of r with the number of objects in the image {format_number(crowding["spearman"])}; '
+            f'{format_number(crowding["objects"], 2)} objects on average')
+    return '\n'.join([head, *tables, tail])
+
+
+def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20) -> list[Path]:
+    """Write stats.json, stats.csv (a row for each bucket, size and category) and stats.png, all or none; return the paths."""
+    paths = [Path(folder) / f'stats.{suffix}' for suffix in ('json', 'csv', 'png')]
+    with atomic_path(paths[0]) as as_json, atomic_path(paths[1]) as as_csv, atomic_path(paths[2]) as as_png:
+        as_json.write_text(json.dumps(stats, indent=2, allow_nan=False) + '\n')
+        with as_csv.open('w', newline='') as file:
+            rows = csv.DictWriter(file, _CSV_HEADER)
+            rows.writeheader()
+            common = dict(definition=stats['definition'], unit=stats['unit'])
+            rows.writerows({**common, 'section': section, **row} for section, key in _SECTIONS.items() for row in stats[key])
+        plot_stats(stats, top).savefig(as_png)
+    return paths
+
+
+def plot_stats(stats: dict, top: int = 20) -> 'Figure':
+    """Plot counts and crowding by bucket, and mean ratio and high share by size and by category.
+
+    Args:
+        stats: From `occlusion_stats`.
+        top: Number of categories to show, the most occluded first.
+    """
+    categories = [row for row in stats['by_category'] if row['mean'] is not None][:top]
+    figure = new_figure(7.2, max(4.9, 1.4 + .19 * len(categories)))
+    left, right = figure.subfigures(1, 2, width_ratios=[1.12, 1])
+    counts, objects, sizes = left.subplots(3, 1, height_ratios=[1.25, 1.25, 1])
+    by_category = right.subplots()
+
+    unit, rows = stats['unit'], stats['buckets']
+    title = f'{stats["images"]} images, {stats["instances"]} instances; r: {stats["definition"]}, of {unit}s'
+    figure.suptitle(plain_label(title, 120), fontsize=9, x=.01, ha='left')
+    _bars(counts, rows, [row[f'{unit}s'] for row in rows], _DARK, '{:.0f}')
+    _bars(objects, rows, [np.nan if row['objects'] is None else row['objects'] for row in rows], _LIGHT, '{:.1f}')
+    objects.set_xlabel(f'occlusion ratio r of the {unit}', fontsize=8)
+    correlation = stats['crowding']['spearman']
+    said = '' if correlation is None else f' (Spearman with r {correlation:.2f})'
+    objects.set_title(f'objects in the image{said}', fontsize=8, loc='left')
+    counts.set_title(f'number of {unit}s', fontsize=8, loc='left')
+    _shares(sizes, [row for row in stats['by_size'] if row['mean'] is not None], stats)
+    sizes.set_title('by size', fontsize=8, loc='left')
+    _shares(by_category, categories, stats)
+    by_category.set_title(f'by category, the {len(categories)} most occluded', fontsize=8, loc='left')
+    handles, labels = by_category.get_legend_handles_labels()
+    right.legend(handles[::-1], labels[::-1], loc='outside lower center', frameon=False, fontsize=7.5, ncols=1)
+    return figure
+
+
+def _bars(axes: 'Axes', rows: list[dict], values: list[float], colour: str, pattern: str) -> None:
+    """Draw a bar for each bucket with its number."""
+    bars = axes.bar(range(len(rows)), np.nan_to_num(values), color=colour, width=.74)
+    axes.bar_label(bars, ['-' if np.isnan(value) else pattern.format(value) for value in values], padding=1,
+                   fontsize=6.5 if max(np.nan_to_num(values), default=0) < 1000 else 5.4)
+    axes.set_ylim(0, 1.16 * max([1e-9, *np.nan_to_num(values)]))
+    axes.set_yticks([])
+    names = [row['name'].removeprefix('r=') for row in rows]
+    axes.set_xticks(range(len(rows)), names, fontsize=6.5, rotation=35, ha='right', rotation_mode='anchor')
+    axes.tick_params(length=0, pad=2)
+    hide_spines(axes, 'top', 'right', 'left')
+
+
+def _shares(axes: 'Axes', rows: list[dict], stats: dict) -> None:
+    """Draw for each row a bar of its mean ratio, and a point for its share of highly occluded instances."""
+    places = np.arange(len(rows))
+    whose = 'instances' if stats['unit'] == 'instance' else 'instances in images'
+    axes.barh(places, [row['mean'] for row in rows], color=_LIGHT, height=.66, label='mean ratio of the instances')
+    axes.plot([row['high_share'] for row in rows], places, linestyle='none', marker='D', markersize=4, color=_ORANGE,
+              label=f'share of {whose} with r ≥ {stats["high"]:g}')
+    axes.set_yticks(places, [f'{plain_label(row["name"], 30)} ({row["instances"]})' for row in rows], fontsize=7)
+    axes.set_ylim(len(rows) - .4, -.6)
+    axes.set_xlim(0, max([1.02, *(row['mean'] * 1.05 for row in rows)]))
+    axes.tick_params(axis='x', labelsize=7)
+    axes.tick_params(axis='y', length=0)
+    axes.grid(axis='x', color='.9', linewidth=.8)
+    axes.set_axisbelow(True)
+    hide_spines(axes, 'top', 'right', 'left')

@@ -1,5 +1,6 @@
-"""Example images of a bucket with their overlaps tinted: one picture each, and all on one sheet."""
+"""Example images of an occlusion bucket with their overlaps tinted: one picture each, and all on one sheet."""
 
+import colorsys
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,21 +13,25 @@ from ..atomic import atomic_folder
 from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.inputs.images import check_folder, check_names, read_image
-from ..evaluation.occlusion import image_ratios
-from .overlap_drawing import category_colours, draw_overlaps
+from ..evaluation.occlusion import clip_boxes, image_ratios
 
 if TYPE_CHECKING:
     from PIL import Image
 
+#: Colour of overlaps; the opacity of two boxes on each other, of every further one, and at most.
+OVERLAP_COLOUR = (255, 0, 80)
+_FIRST, _NEXT, _STRONGEST = .38, .13, .78
+#: Share of its colour that the photograph loses, so that the tint stands out.
+_GREY = .7
 _HEIGHT, _ROW_HEIGHT, _SHEET_WIDTH, _GAP = 480, 280, 1280, 10
-_MOST_NAMES = 4
+_MAX_NAMES = 4
 
 
 def bucket_between(lower: float, upper: float) -> Bucket:
-    """The images with lower <= r < upper; 0 to 0 for r = 0, above 0 where `lower` is 0, and up to 1 where `upper` is 1.
+    """Return the bucket lower <= r < upper; 0 to 0 is r = 0, a `lower` of 0 excludes 0, an `upper` of 1 includes 1.
 
     Raises:
-        ValueError: Not such a range.
+        ValueError: The numbers are no such range.
 
     Example:
         >>> [bucket_between(*ends).name for ends in ((0, 0), (0, 0.1), (0.8, 0.9), (0.9, 1))]
@@ -43,7 +48,7 @@ def bucket_between(lower: float, upper: float) -> Bucket:
 def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder: str | os.PathLike, bucket: Bucket,
                    count: int = 12, definition: str = 'covered', same_category: bool = False, seed: int = 0,
                    skip_missing: bool = False) -> list[Path]:
-    """Draw images of a bucket, chosen by chance, into a new folder, whole or not at all.
+    """Draw randomly chosen images of a bucket into a new folder, which is written completely or not at all.
 
     Overlaps of boxes are tinted, for every definition; crowd regions neither count nor are drawn.
 
@@ -52,17 +57,17 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
         images: Folder of the image files.
         folder: Folder to make; it may exist when it is empty.
         bucket: The bucket.
-        count: Most images to draw.
-        definition: One of `occlusion.DEFINITIONS`.
+        count: Maximum number of images.
+        definition: One of `occlusion.OCCLUSION_RATIOS`.
         same_category: Count only instances of the same category as occluders.
         seed: The same seed chooses the same images.
         skip_missing: Choose among the images whose files exist, instead of raising.
 
     Returns:
-        The sheet's path, then those of the pictures by rising r.
+        The sheet's path, then those of the pictures by increasing r.
 
     Raises:
-        ValueError: No image in the bucket, image files missing or unreadable, no file names.
+        ValueError: No image is in the bucket, image files are missing or unreadable, or the annotations name none.
     """
     if count < 1:
         raise ValueError(f'count: at least 1 image is needed, got {count}')
@@ -79,33 +84,13 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
         names = []
         for example in examples:
             names.append(f'r{example.ratio:.2f}_{example.image_id}.jpg')
-            _captioned(example, _HEIGHT, 15).save(temporary / names[-1], quality=88)
+            example.draw(_HEIGHT, 15).save(temporary / names[-1], quality=88)
         _sheet(examples).save(temporary / 'sheet.jpg', quality=85, optimize=True)
     return [Path(folder, name) for name in ('sheet.jpg', *names)]
 
 
-class _Example:
-    """One image of the bucket: what is drawn, and what is written below it."""
-
-    def __init__(self, ground_truth: GroundTruth, image: int, ratio: float, images: Path, same_category: bool) -> None:
-        here = np.flatnonzero((ground_truth.image == image) & ~ground_truth.crowd)
-        self.boxes_xywh, self.ratio = ground_truth.boxes_xywh[here], float(ratio)
-        self.image_id, self.size = int(ground_truth.image_ids[image]), tuple(ground_truth.image_sizes[image].tolist())
-        categories = ground_truth.category[here]
-        self.groups = categories if same_category else None
-        colours = category_colours(len(ground_truth.category_ids))
-        self.colours = [colours[category] for category in categories.tolist()]
-        names = [str(ground_truth.category_names[category_id]) for category_id in ground_truth.category_ids.tolist()]
-        self.names = [(f'{names[category]} {number}', colours[category])
-                      for category, number in Counter(categories.tolist()).most_common()]
-        self.picture = read_image(images / ground_truth.file_names[image])
-
-    def draw(self, height: int) -> 'Image.Image':
-        return draw_overlaps(self.picture, self.boxes_xywh, self.colours, self.size, height, self.groups)
-
-
 def _choose(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: int, seed: int, skip_missing: bool) -> np.ndarray:
-    """Positions of the images to draw."""
+    """Return the indices of the images to draw."""
     check_folder(images)
     check_names(ground_truth, held)
     order = np.random.default_rng(seed).permutation(held)
@@ -122,34 +107,50 @@ def _choose(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: in
     return order[:count]
 
 
-def _captioned(example: _Example, height: int, font_size: int) -> 'Image.Image':
-    """The drawing with two lines below: r, image id and instances; then the most frequent categories in their colours."""
-    from PIL import Image, ImageDraw, ImageFont
+class _Example:
+    """One image of the bucket, and the text below it."""
 
-    drawn = example.draw(height)
-    font, line = ImageFont.load_default(font_size), round(1.35 * font_size)
-    picture = Image.new('RGB', (drawn.width, drawn.height + 2 * line + 4), 'white')
-    picture.paste(drawn, (0, 0))
-    draw = ImageDraw.Draw(picture)
-    number = len(example.boxes_xywh)
-    facts = [f'r = {example.ratio:.2f}', f'image {example.image_id}', f'{number} instance{"s" * (number != 1)}']
-    while draw.textlength('   '.join(facts), font=font) > drawn.width and len(facts) > 1:
-        facts.pop(1)
-    draw.text((2, drawn.height + 2), '   '.join(facts), fill='black', font=font)
-    place, top = 2, drawn.height + 2 + line
-    for number, (name, colour) in enumerate(example.names):
-        end = place + line * .75 + draw.textlength(name, font=font)
-        if number == _MOST_NAMES or end > drawn.width:
-            draw.text((place, top), '...', fill='black', font=font)
-            break
-        draw.rectangle([place, top + line * .2, place + line * .5, top + line * .7], fill=colour)
-        draw.text((place + line * .7, top), name, fill='black', font=font)
-        place = end + line * .6
-    return picture
+    def __init__(self, ground_truth: GroundTruth, image: int, ratio: float, images: Path, same_category: bool) -> None:
+        here = np.flatnonzero((ground_truth.image == image) & ~ground_truth.crowd)
+        self.boxes_xywh, self.ratio = ground_truth.boxes_xywh[here], float(ratio)
+        self.image_id, self.size = int(ground_truth.image_ids[image]), tuple(ground_truth.image_sizes[image].tolist())
+        categories = ground_truth.category[here]
+        self.groups = categories if same_category else None
+        colours = category_colours(len(ground_truth.category_ids))
+        self.colours = [colours[category] for category in categories.tolist()]
+        names = [str(ground_truth.category_names[category_id]) for category_id in ground_truth.category_ids.tolist()]
+        self.names = [(f'{names[category]} {number}', colours[category])
+                      for category, number in Counter(categories.tolist()).most_common()]
+        self.picture = read_image(images / ground_truth.file_names[image])
+
+    def draw(self, height: int, font_size: int) -> 'Image.Image':
+        """Draw the image with two lines below: r, id and number of instances; then the most frequent categories."""
+        from PIL import Image, ImageDraw, ImageFont
+
+        drawn = draw_overlaps(self.picture, self.boxes_xywh, self.colours, self.size, height, self.groups)
+        font, line = ImageFont.load_default(font_size), round(1.35 * font_size)
+        picture = Image.new('RGB', (drawn.width, drawn.height + 2 * line + 4), 'white')
+        picture.paste(drawn, (0, 0))
+        draw = ImageDraw.Draw(picture)
+        number = len(self.boxes_xywh)
+        facts = [f'r = {self.ratio:.2f}', f'image {self.image_id}', f'{number} instance{"s" * (number != 1)}']
+        while draw.textlength('   '.join(facts), font=font) > drawn.width and len(facts) > 1:
+            facts.pop(1)
+        draw.text((2, drawn.height + 2), '   '.join(facts), fill='black', font=font)
+        place, top = 2, drawn.height + 2 + line
+        for number, (name, colour) in enumerate(self.names):
+            end = place + line * .75 + draw.textlength(name, font=font)
+            if number == _MAX_NAMES or end > drawn.width:
+                draw.text((place, top), '...', fill='black', font=font)
+                break
+            draw.rectangle([place, top + line * .2, place + line * .5, top + line * .7], fill=colour)
+            draw.text((place + line * .7, top), name, fill='black', font=font)
+            place = end + line * .6
+        return picture
 
 
 def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
-    """All examples in rows of one width, the images of a row equally high."""
+    """Arrange all examples in rows of one width, with images of equal height in each row."""
     from PIL import Image
 
     rows, row = [], []
@@ -158,7 +159,7 @@ def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
         shapes = sum(each.size[1] / each.size[0] for each in row)
         height = int((_SHEET_WIDTH - _GAP * (len(row) + 1)) / shapes)
         if height <= _ROW_HEIGHT or number == len(examples):  # wide enough to fill the sheet, or the last row
-            rows.append([_captioned(each, min(height, _ROW_HEIGHT), 13) for each in row])
+            rows.append([each.draw(min(height, _ROW_HEIGHT), 13) for each in row])
             row = []
     sheet = Image.new('RGB', (_SHEET_WIDTH, _GAP + sum(row[0].height + _GAP for row in rows)), 'white')
     top = _GAP
@@ -169,3 +170,68 @@ def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
             left += picture.width + _GAP
         top += row[0].height + _GAP
     return sheet
+
+
+def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colours: Sequence[tuple[int, int, int]],
+                  image_size: tuple[int, int], height: int, categories: np.ndarray | None = None) -> 'Image.Image':
+    """Draw a greyed copy of an image with overlaps tinted, deeper ones more strongly, and boxes outlined.
+
+    Args:
+        image: RGB.
+        boxes_xywh: In pixels of the annotated image, shape (N, 4).
+        colours: Outline of each box.
+        image_size: Height and width of the annotated image.
+        height: Height of the picture.
+        categories: See `overlap_depth`.
+    """
+    from PIL import Image, ImageDraw
+
+    scale = height / image_size[0]
+    depth = overlap_depth(boxes_xywh, image_size, categories, scale)
+    small = image.convert('RGB').resize(depth.shape[::-1], Image.Resampling.LANCZOS)
+    pixels = np.asarray(small, dtype=np.float64)
+    pixels = (1 - _GREY) * pixels + _GREY * np.asarray(small.convert('L'), dtype=np.float64)[..., None]
+    strength = np.where(depth >= 2, np.minimum(_FIRST + _NEXT * (depth - 2), _STRONGEST), 0.)[..., None]
+    pixels = (1 - strength) * pixels + strength * np.array(OVERLAP_COLOUR)
+    picture = Image.fromarray(pixels.round().astype(np.uint8))
+    draw = ImageDraw.Draw(picture)
+    corners = clip_boxes(np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4), image_size) * scale
+    for (left, top, right, bottom), colour in zip(corners.round().astype(int).tolist(), colours, strict=True):
+        right, bottom = max(left, min(right, picture.width - 1)), max(top, min(bottom, picture.height - 1))
+        draw.rectangle([left, top, right, bottom], outline=colour, width=2 if height >= 300 else 1)
+    return picture
+
+
+def overlap_depth(boxes_xywh: np.ndarray, image_size: tuple[int, int], categories: np.ndarray | None = None,
+                  scale: float = 1.) -> np.ndarray:
+    """Count the boxes that cover each pixel; with categories, the largest number of one category.
+
+    Args:
+        boxes_xywh: In pixels of the image, shape (N, 4).
+        image_size: Height and width of the image.
+        categories: Category of each box, shape (N,), where only boxes of one category count together.
+        scale: Scale of the map; 0.5 halves height and width.
+
+    Returns:
+        Shape (height * scale, width * scale) int64, rounded; a pixel is covered where its centre is.
+
+    Example:
+        >>> overlap_depth(np.array([[0., 0., 3., 1.], [1., 0., 3., 1.]]), (1, 5)).tolist()
+        [[1, 2, 2, 1, 0]]
+    """
+    height, width = (max(1, round(side * scale)) for side in image_size)
+    boxes = clip_boxes(np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4), image_size) * scale
+    xs, ys = np.arange(width) + .5, np.arange(height) + .5
+    in_x = ((xs >= boxes[:, :1]) & (xs < boxes[:, 2:3])).astype(np.int64)
+    in_y = ((ys >= boxes[:, 1:2]) & (ys < boxes[:, 3:])).astype(np.int64)
+    if categories is None:
+        return in_y.T @ in_x
+    groups = [np.asarray(categories) == category for category in np.unique(categories)]
+    return np.max([np.zeros((height, width), dtype=np.int64), *(in_y[group].T @ in_x[group] for group in groups)], axis=0)
+
+
+def category_colours(num_categories: int) -> list[tuple[int, int, int]]:
+    """Return bright colours that differ between neighbouring categories; none is near the overlaps' red."""
+    turns = (np.arange(num_categories) * .61803398875 % 1) * .75 + .08  # golden section through orange to violet
+    return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(turn, .85, 1 if number % 2 else .85))
+            for number, turn in enumerate(turns.tolist())]

@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmtied.analysis.overlap_drawing import OVERLAP_COLOUR, category_colours, draw_overlaps, overlap_depth
-from mmtied.analysis.overlap_examples import bucket_between, write_examples
+from mmtied.analysis.overlap_examples import (
+    OVERLAP_COLOUR,
+    bucket_between,
+    category_colours,
+    draw_overlaps,
+    overlap_depth,
+    write_examples,
+)
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 
 boxes_of = st.lists(st.tuples(st.integers(-3, 14), st.integers(-3, 11), st.integers(0, 9), st.integers(0, 9)), max_size=6)

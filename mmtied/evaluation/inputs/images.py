@@ -1,4 +1,4 @@
-"""Where the images of a data set are, and reading one to draw on."""
+"""Find the image files of a data set, and read one to draw on."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:
-    """The file of every image in a folder, by the annotation file's names.
+    """Return the file of every image in a folder, by the annotation file's names.
 
     Raises:
-        ValueError: The folder lacks one, or the annotation file does not name them.
+        ValueError: The folder lacks one, or the annotation file names none.
     """
     check_folder(folder)
     check_names(ground_truth, range(len(ground_truth.image_ids)))
@@ -28,13 +28,13 @@ def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Pa
 
 
 def check_folder(folder: str | os.PathLike) -> None:
-    """A ValueError unless there is such a folder."""
+    """Raise a ValueError unless the folder exists."""
     if not Path(folder).is_dir():
         raise ValueError(f'{folder}: no such folder of images')
 
 
 def check_names(ground_truth: GroundTruth, images: Iterable[int]) -> None:
-    """A ValueError unless the annotation file names the files of the images at some positions."""
+    """Raise a ValueError unless the annotation file names the files of the images at some indices."""
     unnamed = [image for image in images if not ground_truth.file_names[image]]
     if unnamed:
         raise ValueError(f"{ground_truth.source}: image id {ground_truth.image_ids[unnamed[0]]} has no 'file_name', "
@@ -42,7 +42,7 @@ def check_names(ground_truth: GroundTruth, images: Iterable[int]) -> None:
 
 
 def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | None]:
-    """The file of every image as an mmdet dataset names it, None for those that it does not hold.
+    """Return the file of every image as an mmdet dataset names it, None for those that it does not hold.
 
     Args:
         dataset: Its `get_data_info` gives ``img_id`` and ``img_path``; wrappers around it are taken off.
@@ -55,7 +55,7 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
 
 
 def read_image(path: str | os.PathLike | None) -> 'Image.Image':
-    """An image file in RGB; a ValueError names one that is missing or cannot be read."""
+    """Read an image file as RGB; a ValueError names one that is missing or cannot be read."""
     from PIL import Image
 
     if path is None:

@@ -1,8 +1,8 @@
 """Read pickles of tensors, arrays and plain containers without running what else a pickle may hold.
 
-Unpickling calls whatever the file names and then changes what came of it, by its BUILD opcode, through ``__setstate__`` or the
-attributes; so a foreign .pkl file can run any program. Here a name stands for a `Part`, which can be called with plain data
-only and whose attributes are fixed, and what it makes is exchanged for tensors and arrays only when the pickle has ended.
+Unpickling calls whatever the file names, and its BUILD opcode changes the result through ``__setstate__`` or the attributes, so a
+foreign .pkl file can run any program. Here a name stands for a `Part`, which can be called with plain data only and whose
+attributes are fixed; parts are replaced by tensors and arrays when the whole pickle has been read.
 """
 
 import io
@@ -18,13 +18,13 @@ import torch
 
 
 def read_tensor_pickle(path: str | os.PathLike) -> Any:
-    """The content of a pickle of tensors, arrays of numbers, numbers, texts, lists, tuples, sets and dicts; tensors on the CPU.
+    """Read a pickle of tensors, arrays of numbers, numbers, strings, lists, tuples, sets and dicts; tensors come on the CPU.
 
-    An OrderedDict comes as a dict, and tensors without their gradients and hooks.
+    An OrderedDict becomes a dict; tensors lose gradients and hooks.
 
     Raises:
-        ValueError: The file is missing, empty, truncated or no pickle, or needs a class or function that is not admitted,
-            which the message names.
+        ValueError: The file is missing, empty, truncated or not a pickle, or needs a class or function that is not allowed, which
+            the message names.
 
     Example:
         >>> import tempfile, torch
@@ -50,26 +50,26 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that looks every class and function up in a list instead of importing it."""
+    """Looks every class and function up in a list instead of importing it."""
 
     def __init__(self, file: Any) -> None:
         super().__init__(file)
         self._parts = parts()
 
     def find_class(self, module_name: str, global_name: str) -> 'Part':
-        """The part of that name."""
+        """Return the part of that name, or refuse the pickle."""
         if (module_name, global_name) not in self._parts:
             raise RefusedError(f'{module_name}.{global_name}')
         return self._parts[module_name, global_name]
 
 
 def _settle(value: Any, seen: set[int], tuples: dict[int, tuple]) -> Any:
-    """The value with every part in it exchanged for what it holds; lists and dicts are changed in place.
+    """Replace every part in a value by what it holds; lists and dicts are changed in place.
 
     Args:
-        value: What was unpickled.
-        seen: Ids of the lists and dicts that were met.
-        tuples: Each tuple that was met, which keeps its id taken, and what came of it, by id.
+        value: The unpickled value.
+        seen: Ids of the lists and dicts visited so far.
+        tuples: By id, each tuple visited so far (kept alive, so that its id stays taken) and its replacement.
     """
     if isinstance(value, Part):
         return value.held()
@@ -94,11 +94,11 @@ MOST_REPEATED = 1 << 20
 
 
 class RefusedError(Exception):
-    """Names what is not admitted."""
+    """Raised with the name of what is not allowed."""
 
 
 class Part:
-    """Stands for an object while its pickle is read; as it is, it takes no state, holds nothing and is no key."""
+    """Stand-in for an object while its pickle is read; the base class takes no state, holds nothing and is not hashable."""
 
     __slots__ = ()
     __hash__ = None
@@ -107,7 +107,7 @@ class Part:
         raise RefusedError(f'a change of {self._name()}')
 
     def held(self) -> Any:
-        """What comes in its place when the pickle has ended."""
+        """Return what replaces it when the pickle has been read."""
         raise RefusedError(f'{self._name()} as a value')
 
     def _name(self) -> str:
@@ -127,7 +127,7 @@ class _Function(Part):
 
 
 class _DType(Part):
-    """A data type of numbers; its state may only say the byte order."""
+    """A data type of numbers; its state may only set the byte order."""
 
     __slots__ = ('dtype',)
 
@@ -165,7 +165,7 @@ class _Storage(Part):
 
 
 class _Tensor(Part):
-    """A tensor, out of reach of the pickle."""
+    """A tensor that the pickle cannot reach."""
 
     __slots__ = ('tensor',)
 
@@ -183,7 +183,7 @@ def _sides(values: Sequence[int], name: str) -> tuple[int, ...]:
 
 
 def _array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str = 'C') -> np.ndarray:
-    """The array of some bytes, copied; bool from any byte that is not 0."""
+    """Return the array of some bytes, copied; any byte that is not 0 is True."""
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _DType):
         raise RefusedError('an array that is not made of the bytes of numbers')
     of_bytes = np.dtype(np.uint8) if dtype.dtype.kind == 'b' else dtype.dtype
@@ -195,13 +195,13 @@ def _array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str = 'C')
 
 def _buffer_array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str,
                   axes: tuple[int, ...] | None = None) -> np.ndarray:
-    """In place of numpy's _frombuffer."""
+    """Replace numpy's _frombuffer."""
     array = _array(data, dtype, shape, 'F' if order == 'F' else 'C')
     return array.transpose(axes) if order == 'K' and axes is not None else array
 
 
 def _tensor_storage(data: bytes) -> _Storage:
-    """In place of torch.storage._load_from_bytes, which would unpickle anything."""
+    """Replace torch.storage._load_from_bytes, which would unpickle anything."""
     try:
         storage = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
@@ -212,7 +212,7 @@ def _tensor_storage(data: bytes) -> _Storage:
 
 
 def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
-    """In place of torch._utils._rebuild_tensor_v2, which would enlarge a storage that is too small."""
+    """Replace torch._utils._rebuild_tensor_v2, which would enlarge a storage that is too small."""
     if not isinstance(storage, _Storage):
         raise RefusedError('a tensor without a storage')
     given, elements = storage.storage, math.prod(_sides(size, 'size'))
@@ -228,7 +228,7 @@ def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple
 
 
 def _latin1(text: str, encoding: str = 'latin1') -> bytes:
-    """Bytes, which old protocols write as text."""
+    """Return bytes, which old protocols write as text."""
     if encoding not in ('latin1', 'latin-1') or not isinstance(text, str):
         raise RefusedError('another encoding than latin1')
     return text.encode('latin1')
@@ -239,7 +239,7 @@ def _bytearray(content: str | bytes = b'', *encoding: str) -> bytearray:
 
 
 def parts() -> dict[tuple[str, str], Part]:
-    """What a pickle may name, by module and name, under the names that old and new versions write."""
+    """Return what a pickle may name, by module and name; old and new versions of the libraries write different names."""
     calls: dict[tuple[str, str], Callable] = {
         ('collections', 'OrderedDict'): lambda: {},
         ('_codecs', 'encode'): _latin1,

@@ -1,76 +1,61 @@
-"""What an evaluation writes into a folder, and reading its reports back."""
+"""Write the files of an evaluation into a folder, and read reports back."""
 
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...atomic import atomic_path
-from ..inputs.ground_truth import read_json
-from ..protocol import IOU_TYPES, STATISTICS, bootstrapped_statistics
-from ..records import write_records
-from ..result import EvaluationResult
-from .tables import COUNTS, INTERVAL_STATISTICS, Run, all_evaluations, reported_iou_types
+from ..comparison import comparison_rows
+from ..inputs.coco_json import read_json
+from ..summary import report_rows, reported_iou_types
+from .tables import COUNTS, Run
 
 if TYPE_CHECKING:
+    from ..result import EvaluationResult
     from .pictures import WorstImages
 
-#: Columns that a row may have besides the counts and statistics.
-_MIX = ('instances_small', 'instances_medium', 'instances_large', 'instances_per_image')
-_SHARED = tuple(f'{name}_shared' for name in INTERVAL_STATISTICS)
-_BOUNDS = tuple(f'{name}_ci_{bound}' for name in INTERVAL_STATISTICS for bound in ('low', 'high'))
-_BUCKETS_HEADER = ('definition', 'iou_type', 'name', 'lower', 'upper', *COUNTS, *STATISTICS, *_MIX, *_SHARED, *_BOUNDS, 'unit',
-               'cumulative')
-_COMPARISON_HEADER = ('definition', 'unit', 'cumulative', 'iou_type', 'name', 'lower', 'upper', 'images', 'statistic', 'baseline',
-                      'run', 'baseline_value', 'value', 'difference', 'low', 'high', 'share_above_zero')
 
-
-def write_outputs(evaluated: EvaluationResult, folder: str | os.PathLike, name: str,
+def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, name: str,
                   examples: 'WorstImages | None' = None) -> Iterator[Path]:
-    """Write records.npz, ap_over_r_<iou type>.png, report.html, buckets.csv and report.json, each whole or not at all.
+    """Write records.npz, ap_over_r_<iou type>.png, report.html, buckets.csv and report.json, each completely or not at all.
 
-    report.json comes last: where writing fails, there is no new one beside old files.
+    report.json comes last: where writing fails, no new report stands beside old files.
 
     Args:
-        evaluated: The run.
+        result: The evaluated run.
         folder: Where to write.
-        name: How the page calls the run.
+        name: Name of the run on the page.
         examples: Images where it did worst, for the page.
 
     Yields:
         Each path when it is written.
     """
+    from ..records import write_records
     from .page import write_page
     from .plots import write_plots
 
-    yield write_records(evaluated.saved_run(), folder)
-    yield from write_plots(evaluated.report, folder).values()
-    yield write_page(Path(folder) / 'report.html', [Run(name, evaluated.report)], examples)
-    yield from write_report(evaluated.report, folder)
+    yield write_records(result.saved_run(), folder)
+    yield from write_plots(result.report, folder).values()
+    yield write_page(Path(folder) / 'report.html', [Run(name, result.report)], examples)
+    yield from write_report(result.report, folder)
 
 
 def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
-    """Write report.json and, before it, buckets.csv into a folder, each whole or not at all, and return their paths."""
+    """Write report.json and, before it, buckets.csv into a folder, each completely or not at all; return their paths."""
     paths = [Path(folder) / 'report.json', Path(folder) / 'buckets.csv']
-    text = json.dumps(report, indent=2, allow_nan=False) + '\n'
-    with atomic_path(paths[1]) as temporary, temporary.open('w', newline='') as file:
-        table = csv.DictWriter(file, _BUCKETS_HEADER, extrasaction='ignore')
-        table.writeheader()
-        for evaluation in all_evaluations(report):
-            common = dict(definition=evaluation['definition'], unit=evaluation.get('unit', 'image'),
-                          cumulative=int(evaluation.get('cumulative', False)))
-            for iou_type in reported_iou_types(evaluation):
-                table.writerow({**common, 'iou_type': iou_type, 'name': 'all', **_flat(evaluation[iou_type]['all'])})
-                table.writerows({**common, 'iou_type': iou_type, **_flat(row)} for row in evaluation[iou_type]['buckets'])
+    text = _json(report)
+    rows = report_rows(report)
+    _write_csv(paths[1], rows[0], rows)
     with atomic_path(paths[0]) as temporary:
         temporary.write_text(text)
     return paths
 
 
 def read_report(path: str | os.PathLike) -> dict:
-    """Read a report.json back; also one written before intervals, controls and further evaluations existed.
+    """Read a report.json; also one written before intervals, controls and extra evaluations existed.
 
     Raises:
         ValueError: The file is missing, truncated, or not such a report.
@@ -81,35 +66,15 @@ def read_report(path: str | os.PathLike) -> dict:
     return report
 
 
-def write_comparison(comparison: dict, folder: str | os.PathLike) -> list[Path]:
-    """Write comparison.json and comparison.csv into a folder, each whole or not at all, and return their paths."""
-    paths = [Path(folder) / 'comparison.json', Path(folder) / 'comparison.csv']
-    with atomic_path(paths[0]) as temporary:
-        temporary.write_text(json.dumps(comparison, indent=2, allow_nan=False) + '\n')
-    with atomic_path(paths[1]) as temporary, temporary.open('w', newline='') as file:
-        writer = csv.DictWriter(file, _COMPARISON_HEADER, extrasaction='ignore')
-        writer.writeheader()
-        first, *others = comparison['runs']
-        for entry in comparison['evaluations']:
-            for iou_type in (name for name in IOU_TYPES if name in entry):
-                for row in ({'name': 'all', **entry[iou_type]['all']}, *entry[iou_type]['buckets']):
-                    for statistic in (one.name for one in bootstrapped_statistics()):
-                        values, differences = row[statistic]['values'], row[statistic]['differences']
-                        for label, value, difference in zip(others, values[1:], differences, strict=True):
-                            writer.writerow({**entry, **row, **difference, 'iou_type': iou_type, 'statistic': statistic,
-                                             'baseline': first, 'run': label, 'baseline_value': values[0], 'value': value})
-    return paths
-
-
 def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = None) -> list[Run]:
-    """The runs in some folders that hold a report.json, or in such files.
+    """Read the reports of several runs.
 
     Args:
-        paths: Folders or files.
-        names: One for each, `name_runs` by default.
+        paths: Folders that hold a report.json, or such files.
+        names: A name for each, `name_runs` by default.
 
     Raises:
-        ValueError: No path, an unreadable report, names that are not one for each path or not distinct.
+        ValueError: There is no path, a report cannot be read, or there is not one distinct name for each.
     """
     if not paths:
         raise ValueError('no folder with a report.json is given')
@@ -123,9 +88,7 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = 
 
 
 def name_runs(files: Sequence[Path]) -> list[str]:
-    """A short name for each report.json, from the folders that tell them apart.
-
-    The folder ``occlusion``, which `OcclusionEvalHook` writes into, tells nothing.
+    """Name each report.json by the folders that tell them apart; the hook's folder ``occlusion`` alone is no name.
 
     Example:
         >>> name_runs([Path('/runs/r50/occlusion/report.json'), Path('/runs/tied/occlusion/report.json')])
@@ -138,7 +101,7 @@ def name_runs(files: Sequence[Path]) -> list[str]:
 
 
 def distinct_ends(paths: Sequence[Sequence[str]]) -> list[str]:
-    """The shortest ends of some paths that tell them apart, without what all of them end with; equal paths stay equal.
+    """Return the shortest ends of some paths that tell them apart, without a common end; equal paths stay equal.
 
     Example:
         >>> distinct_ends([('w', 'r50', 'occlusion'), ('w', 'tied', 'occlusion')])
@@ -153,25 +116,38 @@ def distinct_ends(paths: Sequence[Sequence[str]]) -> list[str]:
     return ends
 
 
-def _flat(row: dict) -> dict:
-    """A row with each interval as two columns."""
-    intervals = {name: row.get(f'{name}_ci') or (None, None) for name in INTERVAL_STATISTICS}
-    return {**row, **{f'{name}_ci_{bound}': value for name, bounds in intervals.items()
-                      for bound, value in zip(('low', 'high'), bounds, strict=True)}}
+def write_comparison(comparison: dict, folder: str | os.PathLike) -> list[Path]:
+    """Write comparison.json and comparison.csv into a folder, each completely or not at all; return their paths."""
+    paths = [Path(folder) / 'comparison.json', Path(folder) / 'comparison.csv']
+    text, rows = _json(comparison), list(comparison_rows(comparison))
+    with atomic_path(paths[0]) as temporary:
+        temporary.write_text(text)
+    _write_csv(paths[1], rows[0], rows)
+    return paths
+
+
+def _json(value: dict) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + '\n'
+
+
+def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Mapping]) -> None:
+    with atomic_path(path) as temporary, temporary.open('w', newline='') as file:
+        table = csv.DictWriter(file, header)
+        table.writeheader()
+        table.writerows(rows)
 
 
 def _is_report(report: object) -> bool:
-    """Whether this has the layout of a report."""
+    """Return True for what has the layout of a report."""
     if not isinstance(report, dict) or not isinstance(report.get('definition'), str) or not reported_iou_types(report):
         return False
-    tables = [report[iou_type] for iou_type in reported_iou_types(report)]
-    return isinstance(report.get('further', []), list) and all(map(_is_table, tables))
+    return isinstance(report.get('further', []), list) and all(_is_table(report[name]) for name in reported_iou_types(report))
 
 
 def _is_table(table: object) -> bool:
-    """Whether this holds a row for all images and one for each bucket."""
+    """Return True for a row of all images and one of each bucket; AP is the one statistic that every report has."""
     if not isinstance(table, dict) or set(table) != {'all', 'buckets'} or not isinstance(table['buckets'], list):
         return False
     rows = [table['all'], *table['buckets']]
-    return (all(isinstance(row, dict) and {*COUNTS, *STATISTICS} <= set(row) for row in rows)
+    return (all(isinstance(row, dict) and {*COUNTS, 'AP'} <= set(row) for row in rows)
             and all({'name', 'lower', 'upper'} <= set(row) for row in table['buckets']))

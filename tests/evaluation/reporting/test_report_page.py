@@ -13,7 +13,7 @@ from PIL import Image
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.images import image_paths
 from mmtied.evaluation.reporting.page import render_page, write_page
-from mmtied.evaluation.reporting.pictures import Group, ImageErrors, shown_in, worst_examples
+from mmtied.evaluation.reporting.pictures import ImageErrors, shown_in, worst_examples
 from mmtied.evaluation.reporting.tables import Run
 from mmtied.evaluation.stream import shown_table
 from tests.helpers.report_cases import make_old_report, make_report
@@ -220,8 +220,8 @@ def drawn(folder, category='thing', file_name='a.png'):
     ground_truth = read_ground_truth(data)
     zero = torch.tensor([0])
     shown = partial(shown_in, shown_table(zero, zero, torch.tensor([.9]), torch.tensor([[40., 20., 60., 40.]])))
-    groups = [Group('r = 0', torch.tensor([False]), ImageErrors(*torch.tensor([[0], [2], [1]]))),
-              Group('r in [0.5,1]', torch.tensor([True]), ImageErrors(*torch.tensor([[0], [2], [1]])))]
+    groups = [('r = 0', torch.tensor([False]), ImageErrors(*torch.tensor([[0], [2], [1]]))),
+              ('r in [0.5,1]', torch.tensor([True]), ImageErrors(*torch.tensor([[0], [2], [1]])))]
     return worst_examples(ground_truth, groups, [.5], shown, image_paths(ground_truth, folder).__getitem__, 'segm')
 
 
