@@ -37,21 +37,27 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
     if not isinstance(detections, list | tuple):
         raise ValueError(f'detections: a file, a list of files or a list of dicts is needed, got {type(detections).__name__}')
     with no_collection():  # results are up to millions of objects
-        if detections and all(isinstance(one, str | os.PathLike) for one in detections):
-            sources = {str(path): read_dump(path) if is_dump(path) else read_results(path) for path in detections}
-        else:
-            sources = {'detections': _read_list(detections)}
-        by_image = {name: bool(entries) and 'pred_instances' in entries[0] for name, entries in sources.items()}
-        held = {name: (dumped_iou_types if by_image[name] else held_iou_types)(entries) for name, entries in sources.items()}
-        present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in held.values())]
-        found = {}
-        for iou_type in iou_types or present or ['bbox']:
-            alone = [name for name in sources if held[name] == (iou_type,)]
-            holding = [name for name in sources if iou_type in held[name]]
-            chosen = (alone if iou_type == 'bbox' else []) or holding or list(sources)
-            found[iou_type] = join_detections([
-                dump_detections(sources[name], ground_truth, iou_type, classes, name) if by_image[name] else
-                make_detections(sources[name], ground_truth, iou_type, name) for name in chosen])
+        return _load(detections, ground_truth, iou_types, classes)
+
+
+def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[str] | None,
+          classes: Sequence[str] | None) -> dict[str, Detections]:
+    """Read, convert and join the detections; the objects that were read are gone when this returns."""
+    if detections and all(isinstance(one, str | os.PathLike) for one in detections):
+        sources = {str(path): read_dump(path) if is_dump(path) else read_results(path) for path in detections}
+    else:
+        sources = {'detections': _read_list(detections)}
+    by_image = {name: bool(entries) and 'pred_instances' in entries[0] for name, entries in sources.items()}
+    held = {name: (dumped_iou_types if by_image[name] else held_iou_types)(entries) for name, entries in sources.items()}
+    present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in held.values())]
+    found = {}
+    for iou_type in iou_types or present or ['bbox']:
+        alone = [name for name in sources if held[name] == (iou_type,)]
+        holding = [name for name in sources if iou_type in held[name]]
+        chosen = (alone if iou_type == 'bbox' else []) or holding or list(sources)
+        found[iou_type] = join_detections([
+            dump_detections(sources[name], ground_truth, iou_type, classes, name) if by_image[name] else
+            make_detections(sources[name], ground_truth, iou_type, name) for name in chosen])
     return found
 
 

@@ -3,9 +3,11 @@
 import gc
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,12 @@ def check_entries(entries: Any, keys: Sequence[str], where: str) -> None:
     """Raise a ValueError unless `entries` is a list of dicts which all have `keys`."""
     if not isinstance(entries, list):
         raise ValueError(f'{where}: a list was expected, got {type(entries).__name__}')
+    try:
+        if set(map(type, entries)) <= {dict}:
+            deque(map(itemgetter(*keys), entries), maxlen=0)  # half the time of the loop below, which names the entry
+            return
+    except KeyError:
+        pass
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise ValueError(f'{where}[{number}]: an object was expected, got {type(entry).__name__}')

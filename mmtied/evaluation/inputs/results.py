@@ -69,8 +69,9 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
             another size than its image, a broken run-length code, or lacks what the IoU type needs.
     """
     key = _KEYS[iou_type]
-    if not all(entry.get(key) for entry in entries):
-        number = next(number for number, entry in enumerate(entries) if not entry.get(key))
+    values = [entry.get(key) for entry in entries]
+    if not all(values):
+        number = next(number for number, value in enumerate(values) if not value)
         raise ValueError(f'{source}[{number}] has no {key!r}, which {iou_type} needs')
     common = dict(
         image=positions(integer_column(entries, 'image_id', source), ground_truth.image_ids, 'image id', source),
