@@ -1,30 +1,38 @@
 """The page of several runs as a user makes it."""
 
+import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from mmtied.evaluation.reporting.files import (
-    name_runs,
-    read_runs,
-    write_report,
-)
+from mmtied.evaluation.reporting.files import name_runs, read_runs, write_report
 from tests.helpers.report_cases import make_old_report, make_report
 
 TOOL = Path(__file__).parents[2] / 'tools/occlusion_report.py'
 
 
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('occlusion_report', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
-def run(tmp_path):
+def run(tool, tmp_path, monkeypatch, capsys):
     for seed, name in enumerate(('r50', 'tied')):
         write_report(make_report(seed, iou_types=('bbox',)), tmp_path / name / 'occlusion')
 
     def run(*args):
-        done = subprocess.run([sys.executable, str(TOOL), *args], cwd=tmp_path, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout, done.stderr
+        monkeypatch.chdir(tmp_path)
+        try:
+            tool.main(args)
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
     return run
 
 

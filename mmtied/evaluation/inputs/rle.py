@@ -92,8 +92,6 @@ def iter_chunks(codes: Sequence[bytes], limit: int) -> Iterator[slice]:
         start = end
 
 
-
-
 def _areas_compiled(codes: list[bytes], num_pixels: np.ndarray) -> np.ndarray:
     return areas(Codes.of(codes, num_pixels))
 

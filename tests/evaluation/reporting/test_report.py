@@ -100,3 +100,11 @@ def test_intervals_and_controls_are_appended_to_table_and_csv(tmp_path):
     assert 'bbox: AP by occlusion ratio r (covered, by instance)' in table
     assert table.isascii()
     assert max(map(len, table.splitlines())) < 140
+
+
+def test_names_are_text_and_not_markup(report):
+    hostile = '[red]x[/red] [/]'
+    report['definition'] = report['bbox']['buckets'][0]['name'] = hostile
+    table = format_tables(report)
+    assert f'bbox: AP by occlusion ratio r ({hostile})' in table
+    assert f'| {hostile} |' in table

@@ -1,0 +1,74 @@
+"""A statistic that is registered appears in every output, without another line of code."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from mmtied.evaluation import STATISTICS, Bootstrap, Evaluation, Statistic, compare, evaluate, register_statistic
+from mmtied.evaluation.reporting.page import render_page
+from mmtied.evaluation.reporting.tables import Run, format_comparison, format_tables, scalars
+from tests.helpers.simulated import many
+
+EDGES = (0, .3, 1)
+
+
+@pytest.fixture
+def results():
+    """Two runs evaluated with AP90, which is resampled, and AR100."""
+    data, detections = many(num_images=12, per_image=6)
+    added = [Statistic('AP90', iou=.9, bootstrapped=True, logged_by_bucket=True), Statistic('AR100', max_dets=100, recall=True)]
+    for statistic in added:
+        register_statistic(statistic)
+    try:
+        yield [evaluate(data, found, Evaluation(edges=EDGES), bootstrap=Bootstrap(20), name=name)
+               for name, found in (('first', detections), ('second', detections[::2]))]
+    finally:
+        for statistic in added:
+            del STATISTICS[statistic.name]
+
+
+def test_it_is_in_tables_files_page_scalars_and_comparison(results, tmp_path):
+    first, second = results
+    row = first.report['bbox']['all']
+    assert 0 < row['AP90'] <= row['AP50']
+    assert 0 < row['AR100'] <= 1
+    assert f'{row["AP90"]:.3f}' in format_tables(first.report)
+    header = next(line for line in format_tables(first.report).splitlines() if line.startswith('| r '))
+    assert [name for name in ('AP90', 'AR100') if name in header] == ['AP90', 'AR100']
+    first.save(tmp_path)
+    with (tmp_path / 'buckets.csv').open() as file:
+        written = next(csv.DictReader(file))
+    assert float(written['AP90']) == row['AP90']
+    assert float(written['AR100']) == row['AR100']
+    assert float(written['AP90_ci_low']) == row['AP90_ci'][0]
+    page = render_page([Run('first', first.report), Run('second', second.report)])
+    assert 'bbox AP90 over r (AP at IoU 0.90)' in page
+    assert 'AR100: AR at IoU 0.50:0.95, at most 100 detections' in page
+    values = scalars(first.report, ['bbox'], [Evaluation(edges=EDGES)])
+    assert values['bbox_mAP_90'] == row['AP90']
+    assert values['bbox_AR@100'] == row['AR100']
+    assert 'bbox_mAP_90_r0' in values
+    comparison = compare(first, second, bootstrap=Bootstrap(20))
+    assert 'bbox AP90 by occlusion ratio (covered): second - first' in format_comparison(comparison.report)
+    comparison.save(tmp_path)
+    with (tmp_path / 'comparison.csv').open() as file:
+        assert {line['statistic'] for line in csv.DictReader(file)} == {'AP', 'AP50', 'AP75', 'AP90'}
+
+
+def test_a_report_without_it_still_makes_every_output(results, tmp_path):
+    first, _ = results
+    for rows in (first.report['bbox']['all'], *first.report['bbox']['buckets']):
+        for key in ('AP90', 'AP90_ci', 'AR100'):
+            del rows[key]
+    assert 'AP90' not in format_tables(first.report)
+    assert 'AP90' not in render_page([Run('first', first.report)])
+    first.plot()
+
+
+def test_comparison_plot_shows_differences_and_their_intervals(results):
+    comparison = compare(*results, bootstrap=Bootstrap(20))
+    axes, = comparison.plot().axes
+    differences = [bucket['AP']['differences'][0] for bucket in comparison.report['evaluations'][0]['bbox']['buckets']]
+    drawn = next(line.get_ydata() for line in axes.lines if len(line.get_ydata()) == len(differences))
+    np.testing.assert_array_equal(drawn, [np.nan if one['difference'] is None else one['difference'] for one in differences])
