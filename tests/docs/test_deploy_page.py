@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from mmtied.analysis.complexity import count_parameters
+from mmtied.backbones import TiedResNet
+from mmtied.surgery import deploy
 from tests.helpers.pages import read_page, snippets
 
 PAGE = read_page('deploy.md')
@@ -24,3 +26,15 @@ def test_snippets_run_in_order(tmp_path, monkeypatch):
     assert list(re.search(r'has (\S+M) parameters; deployed, (\S+M)\.', PAGE).groups()) == counts
     torch.save(names['deployed'], 'backbone.pth')
     assert torch.load('backbone.pth', weights_only=False)(torch.rand(1, 3, 64, 64))[0].shape == (1, 256, 16, 16)
+
+
+def test_compile_block_runs(monkeypatch):
+    """With torch.compile left out, which would take minutes: the settings, their order and the names are right."""
+    block = re.search(r'## Compile\n+```\n(.*?)```', PAGE, re.DOTALL)[1]
+    frozen = []
+    monkeypatch.setattr(torch._inductor.config, 'freezing', False)
+    monkeypatch.setattr(torch, 'compile', lambda model: frozen.append(torch._inductor.config.freezing) or model)
+    backbone = TiedResNet(50, base_channels=16)
+    names = dict(torch=torch, deploy=deploy, backbone=backbone, image=torch.rand(2, 3, 64, 64))
+    exec(block, names)
+    assert frozen == [True]

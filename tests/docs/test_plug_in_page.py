@@ -121,15 +121,15 @@ def test_tied_resnest_trains_on_two_images_not_one():
 
 
 @pytest.mark.parametrize('config', SNIPPETS, indirect=True)
-def test_the_page_says_which_config_downloads_weights(config, request):
+def test_page_says_which_config_downloads_weights(config, request):
     name = request.node.callspec.params['config']
     said = 'download' in PAGE[:PAGE.index(f'# {name}')].rpartition('\n## ')[2]
     fetched = any(where in str(config.model) for where in ('torchvision:', 'https:'))
-    assert fetched == (said and name != 'faster_rcnn_tiedr50_tied_se_1x.py')  # the section's second config has no weights
+    assert fetched == (said and name != 'faster_rcnn_tiedr50_tied_se_1x.py')  # the section's second config has none
 
 
 def test_output_channels():
-    """The rows of the page's table: build each backbone from the settings printed there."""
+    """Build each backbone of the page's table from the settings printed there."""
     pytest.importorskip('mmpretrain')
     rows = re.findall(r'^\| [^|]+ \| `(type=.*?)`[^|]*\| ([\d, ]+) \|$', PAGE, re.MULTILINE)
     assert len(rows) == 7
