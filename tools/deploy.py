@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a trained model for inference: normalisations folded, tied layers as plain convolutions.
+"""Write a trained model for inference: normalizations folded, tied layers as plain convolutions.
 
 The file holds a whole classifier, or the backbone and neck of a detector. Normalising images by mean and deviation stays outside.
 """

@@ -44,7 +44,7 @@ def covered_by_counting_pixels(boxes_xywh, height, width):
     return (inside * (depth >= 2)).sum() / inside.sum()
 
 
-def test_files_are_cocos(data_set, coco):
+def test_files_have_coco_layout(data_set, coco):
     assert {path.name for path in data_set.iterdir()} == {*SPLITS, 'annotations'}
     for split, num in zip(SPLITS, (NUM_IMAGES, NUM_VAL_IMAGES), strict=True):
         contents = json.loads((data_set / f'annotations/instances_{split}.json').read_text())
@@ -59,7 +59,7 @@ def test_files_are_cocos(data_set, coco):
     assert {annotation['category_id'] for annotation in coco.anns.values()} == set(coco.getCatIds())
 
 
-def test_masks_are_disjoint_and_boxes_and_areas_are_theirs(coco):
+def test_masks_are_disjoint_and_match_boxes_and_areas(coco):
     for image in coco.dataset['images']:
         annotations = coco.imgToAnns[image['id']]
         masks = masks_of(coco, image)
@@ -76,14 +76,14 @@ def test_masks_are_disjoint_and_boxes_and_areas_are_theirs(coco):
             assert annotation['bbox'] == tight == coco_mask.toBbox(annotation['segmentation']).tolist()
 
 
-def test_stored_ratio_equals_a_count_of_pixels(coco):
+def test_stored_ratio_matches_pixel_count(coco):
     for image in coco.dataset['images']:
         boxes = [annotation['bbox'] for annotation in coco.imgToAnns[image['id']]]
         expected = covered_by_counting_pixels(boxes, image['height'], image['width'])
         assert image['occlusion_ratio'] == pytest.approx(expected, abs=1e-12)
 
 
-def test_default_ratios_are_even(coco):
+def test_default_ratios_are_uniform(coco):
     ratios = np.array([image['occlusion_ratio'] for image in coco.dataset['images']])
     assert (ratios == 0).sum() == NUM_IMAGES / 10
     counts, _ = np.histogram(ratios[ratios > 0], bins=np.arange(10) / 10)
@@ -99,7 +99,7 @@ def test_requested_ratios_are_reached(tmp_path):
     assert counts[1] == counts[3] == counts[5] == 0
 
 
-def test_pixels_under_a_mask_are_the_front_shapes(data_set, coco):
+def test_pixels_match_masks(data_set, coco):
     """The dark rim that each shape is painted with lies inside its mask, along the border: image and masks match."""
     darker = []
     for image in coco.dataset['images'][:20]:
@@ -112,12 +112,12 @@ def test_pixels_under_a_mask_are_the_front_shapes(data_set, coco):
     assert np.mean(darker) > 0.95
 
 
-def test_same_seed_same_bytes_whatever_the_workers(data_set, tmp_path):
+def test_same_seed_gives_same_bytes_with_any_workers(data_set, tmp_path):
     make_occluded_shapes(tmp_path / 'again', num_images=NUM_IMAGES, num_val_images=NUM_VAL_IMAGES, seed=3, workers=1)
     assert bytes_of(tmp_path / 'again') == bytes_of(data_set)
 
 
-def test_more_images_start_with_the_same_and_other_seeds_differ(data_set, tmp_path):
+def test_larger_set_starts_with_smaller_one_and_seeds_differ(data_set, tmp_path):
     first, _ = make_occluded_shapes(tmp_path / 'first', num_images=7, num_val_images=2, seed=3).values()
     make_occluded_shapes(tmp_path / 'other', num_images=7, num_val_images=2, seed=4)
     few, many = json.loads(first.read_text()), json.loads((data_set / 'annotations/instances_train2017.json').read_text())
@@ -167,13 +167,13 @@ def test_mmdet_reads_it(data_set, coco):
     (dict(objects=(2, 2), ratio_edges=(0.99, 1), zero_share=0, min_visible=0.9), 'found no layout of 2 shapes'),
 ])
 @pytest.mark.parametrize('workers', [1, 2])
-def test_bad_options_leave_nothing_behind(tmp_path, options, message, workers):
+def test_bad_options_leave_no_files(tmp_path, options, message, workers):
     with pytest.raises(ValueError, match=message):
         make_occluded_shapes(tmp_path / 'shapes', **{'num_images': 4, 'workers': workers, **options})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_its_own_data_sets_are_overwritten(tmp_path):
+def test_overwrites_only_its_own_data_sets(tmp_path):
     out = tmp_path / 'shapes'
     out.mkdir()
     make_occluded_shapes(out, num_images=2, num_val_images=1, seed=0)

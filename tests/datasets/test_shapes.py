@@ -16,7 +16,7 @@ AREAS = {
 
 
 @pytest.mark.parametrize('category', CATEGORIES)
-def test_area_is_the_formulas(category):
+def test_area_matches_formula(category):
     extent = {'circle': 2, 'square': 2, 'triangle': np.sqrt(3), 'star': 2 * np.sin(2 * np.pi / 5), 'ring': 2, 'cross': 2}
     coverage = draw_shape(category, 200, angle=0)
     assert max(coverage.shape) == 200
@@ -25,7 +25,7 @@ def test_area_is_the_formulas(category):
 
 @pytest.mark.parametrize('category', CATEGORIES)
 @pytest.mark.parametrize('angle', [0., 0.4, 2.5])
-def test_coverage_fills_its_box_and_is_a_share(category, angle):
+def test_coverage_fills_its_bounding_box(category, angle):
     coverage = draw_shape(category, 47, angle)
     mask = coverage >= 0.5
     assert coverage.min() >= 0
@@ -36,7 +36,7 @@ def test_coverage_fills_its_box_and_is_a_share(category, angle):
     assert ys.min() <= 2 and xs.min() <= 2 and ys.max() >= height - 3 and xs.max() >= width - 3
 
 
-def test_turning_by_a_full_circle_changes_nothing():
+def test_full_rotation_is_the_identity():
     for category in CATEGORIES:
         np.testing.assert_allclose(draw_shape(category, 50, 0.3), draw_shape(category, 50, 0.3 + 2 * np.pi), atol=0.3)
 
@@ -47,7 +47,7 @@ def test_ring_has_a_hole():
 
 
 @pytest.mark.parametrize('category', CATEGORIES)
-def test_textures_have_two_colours_in_range_and_repeat(category):
+def test_textures_have_two_colours_and_are_reproducible(category):
     first, again, other = (draw_texture(np.random.default_rng(seed), category, 48, 40, period=10) for seed in (0, 0, 1))
     assert first.shape == (48, 40, 3)
     assert first.min() >= 0

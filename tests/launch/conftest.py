@@ -1,7 +1,5 @@
-"""A tiny data set, and tools run as a user runs them but in this process."""
+"""A tiny data set, and tools run in this process."""
 
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +7,9 @@ import pytest
 from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.tools import ROOT, run_in_process
 
-#: Everything that makes the demo's config finish in seconds: 64 pixels, 8 images, one epoch.
+#: Options that let the demo's config finish in seconds.
 TINY = ['train_dataloader.num_workers=0', 'val_dataloader.num_workers=0', 'test_dataloader.num_workers=0',
         'train_dataloader.batch_size=2', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
 
@@ -34,19 +32,12 @@ def tiny_options(shapes: Path) -> list[str]:
 
 @pytest.fixture
 def run_tool(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
-    """Run a tool with arguments in the repository's root; return exit code, stdout and stderr."""
+    """Return a function that runs a tool in the root of the repository and returns exit code, stdout and stderr."""
 
     def run(tool: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
-        code = 0
-        capfd.readouterr()
-        MMLogger._instance_dict.clear()  # loggers of the run before write to a stream that is closed by now
-        Visualizer._instance_dict.clear()  # hooks take the one made last, which another test's may be
-        try:
-            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capfd.readouterr()
+        MMLogger._instance_dict.clear()  # loggers of the last run write to a closed stream
+        Visualizer._instance_dict.clear()  # hooks would take another test's
+        return run_in_process(tool, arguments, monkeypatch, capfd)
 
     return run

@@ -1,4 +1,4 @@
-"""tools/convert_backbone.py: from a classifier's checkpoint to a detector that starts from it."""
+"""Convert a classifier's checkpoint with tools/convert_backbone.py, and start a detector from it."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ THIN = {'base_channels': 16}  # as the demo's backbone
 
 @pytest.fixture
 def classifier():
-    """A thin TiedResNet-50 classifier from its ImageNet config, with no weight left as another initialisation makes it."""
+    """Return a thin TiedResNet-50 classifier from its ImageNet config, with random weights everywhere."""
     pytest.importorskip('mmpretrain')
     cfg = load_config('configs/imagenet/tiedr50_in1k.py', {'model.backbone': THIN, 'model.head.in_channels': 512})
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -27,14 +27,14 @@ def classifier():
 
 @pytest.fixture
 def checkpoint(classifier, tmp_path):
-    """What mmengine saves of it: weights, and history that only an unsafe pickle can hold."""
+    """Save the classifier as mmengine does, with a history that plain weights_only=True refuses."""
     content = {'meta': {'epoch': 100}, 'state_dict': classifier.state_dict(), 'message_hub': {'loss': np.ones(3)},
                'ema_state_dict': {f'module.{key}': value + 1 for key, value in classifier.state_dict().items()}}
     torch.save(content, tmp_path / 'classifier.pth')
     return tmp_path / 'classifier.pth'
 
 
-def test_a_detector_starts_from_the_classifier(run_tool, classifier, checkpoint, tmp_path):
+def test_detector_starts_from_converted_classifier(run_tool, classifier, checkpoint, tmp_path):
     out = tmp_path / 'new/backbone.pth'
     code, printed, err = run_tool('convert_backbone.py', checkpoint, out)
     assert code == 0, err
@@ -61,8 +61,8 @@ def test_a_detector_starts_from_the_classifier(run_tool, classifier, checkpoint,
         assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
-def test_weights_saved_by_distributed_training(run_tool, classifier, tmp_path):
-    """The wrapper's 'module.' comes off in converting, and in a detector that takes the classifier's checkpoint itself."""
+def test_weights_of_distributed_training(run_tool, classifier, tmp_path):
+    """The prefix 'module.' is stripped by the conversion, and by a detector that loads the classifier's checkpoint itself."""
     source, out = tmp_path / 'wrapped.pth', tmp_path / 'backbone.pth'
     torch.save({f'module.{key}': value for key, value in classifier.state_dict().items()}, source)
     code, _, err = run_tool('convert_backbone.py', source, out)
@@ -78,14 +78,14 @@ def test_weights_saved_by_distributed_training(run_tool, classifier, tmp_path):
     assert all(torch.equal(value, expected[key]) for key, value in detector.backbone.state_dict().items())
 
 
-def test_folders(run_tool, checkpoint, tmp_path):
+def test_folders_are_rejected(run_tool, checkpoint, tmp_path):
     code, _, err = run_tool('convert_backbone.py', tmp_path, tmp_path / 'out.pth')
     assert (code, err) == (2, f'error: checkpoint {tmp_path}: is a folder, expected a file\n')
     code, _, err = run_tool('convert_backbone.py', checkpoint, tmp_path)
     assert (code, err) == (2, f'error: {tmp_path} is a folder; name a file to write, such as {tmp_path}/backbone.pth\n')
 
 
-def test_it_replaces_a_file_and_an_error_leaves_it(run_tool, checkpoint, tmp_path):
+def test_replaces_a_file_unless_there_is_an_error(run_tool, checkpoint, tmp_path):
     out = tmp_path / 'backbone.pth'
     out.write_text('old')
     code, _, _ = run_tool('convert_backbone.py', 'nowhere.pth', out)
@@ -106,7 +106,7 @@ def test_it_replaces_a_file_and_an_error_leaves_it(run_tool, checkpoint, tmp_pat
     ({'state_dict': {'head.fc.weight': torch.zeros(1)}}, 'no weights named backbone.* (the first is head.fc.weight)'),
     ({'stem.conv.weight': torch.zeros(1)}, "a backbone's own weights need no conversion"),
 ])
-def test_mistakes_are_one_line_and_exit_code_2(run_tool, tmp_path, content, message):
+def test_errors_are_one_line_with_exit_code_2(run_tool, tmp_path, content, message):
     source, out = tmp_path / 'source.pth', tmp_path / 'out.pth'
     if isinstance(content, str):
         source.write_text(content)
@@ -120,7 +120,7 @@ def test_mistakes_are_one_line_and_exit_code_2(run_tool, tmp_path, content, mess
     assert not out.exists()
 
 
-def test_the_classifier_is_not_overwritten(run_tool, checkpoint):
+def test_source_is_not_overwritten(run_tool, checkpoint):
     before = checkpoint.read_bytes()
     code, _, err = run_tool('convert_backbone.py', checkpoint, checkpoint.parent / '.' / checkpoint.name)
     assert code == 2

@@ -1,4 +1,4 @@
-"""Loading configs, and what the command line changes in them."""
+"""Load configs, apply the command line to them, and read checkpoints."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mmengine.logging import HistoryBuffer
 from mmtied.launch import checkpoints, config, data
 
 
-def test_config_of_a_package():
+def test_config_of_mmdet():
     cfg = config.load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py', {'train_cfg.max_epochs': 3})
     assert cfg.model.type == 'MaskRCNN'
     assert cfg.train_cfg.max_epochs == 3
@@ -27,21 +27,21 @@ def test_config_of_mmtied():
     ('mmdet::nope/nope.py', r'cannot be read: no such file, or a _base_ that does not exist: .*nope/nope.py'),
     ('nope.py', r'cannot be read: no such file, or a _base_ that does not exist: .*nope.py'),
 ])
-def test_a_base_that_is_not_there(tmp_path, base, message):
+def test_missing_base_config(tmp_path, base, message):
     (tmp_path / 'mine.py').write_text(f'_base_ = {base!r}')
     with pytest.raises(ValueError, match=message):
         config.load_config(str(tmp_path / 'mine.py'))
 
 
-def test_mmpretrain_config_gets_what_its_own_tools_set():
+def test_mmpretrain_dataloaders_get_the_settings_of_its_tools():
     cfg = config.load_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
     assert cfg.train_dataloader.collate_fn.type == 'default_collate'
     assert cfg.train_dataloader.batch_size == 32
 
 
 @pytest.mark.parametrize('name', ['configs/imagenet/tiedr50_in1k.py', 'configs/mask_rcnn_tiedr50_2x.py'])
-def test_no_workers(name):
-    """torch's DataLoader takes what the configs say when the option sets num_workers alone."""
+def test_zero_workers_disable_persistent_workers(name):
+    """torch's DataLoader accepts the settings when an option sets num_workers=0 alone."""
     cfg = config.load_config(name, {'train_dataloader.num_workers': 0})
     for split, persistent in (('train', False), ('val', True)):
         settings = {key: cfg[f'{split}_dataloader'][key] for key in ('num_workers', 'persistent_workers')}
@@ -63,7 +63,7 @@ def test_amp_and_auto_scale_lr(monkeypatch):
         config.use_auto_scale_lr(Config({}))
 
 
-def test_checks_every_dataset_in_wrappers(tmp_path):
+def test_wrapped_datasets_are_checked(tmp_path):
     (tmp_path / 'here.json').touch()
     good = {'type': 'CocoDataset', 'data_root': str(tmp_path), 'ann_file': 'here.json', 'data_prefix': {'img': ''}}
     bad = {**good, 'ann_file': 'gone.json'}
@@ -88,13 +88,13 @@ def test_backbone_checkpoint_settings(tmp_path, prefix, wrapped):
 
 
 @pytest.mark.parametrize('content', [{}, {'state_dict': {}}, {'a': 1}, [1, 2]])
-def test_files_without_weights(tmp_path, content):
+def test_checkpoint_without_weights(tmp_path, content):
     torch.save(content, tmp_path / 'weights.pth')
     with pytest.raises(ValueError, match='holds no weights'):
         checkpoints.check_checkpoint(str(tmp_path / 'weights.pth'), 'checkpoint')
 
 
-def test_checkpoints_of_old_pytorch(tmp_path):
+def test_legacy_checkpoint_format(tmp_path):
     torch.save({'weight': torch.ones(2)}, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
     checkpoints.check_checkpoint(str(tmp_path / 'old.pth'), 'checkpoint')
 
@@ -114,7 +114,7 @@ def torch_release(request, monkeypatch):
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.usefixtures('torch_release')
-def test_training_history_is_skipped_and_nothing_else(tmp_path, capsys, zipped):
+def test_reader_skips_training_history_and_refuses_other_classes(tmp_path, capsys, zipped):
     """A Runner saves mmengine's HistoryBuffer of NumPy arrays; other classes are refused by name, and not run."""
     weights = {'weight': torch.ones(2, dtype=torch.float16), 'scale': torch.nn.Parameter(torch.rand(3, 4).T)}
     history = {'log_scalars': {'loss': HistoryBuffer([1., 2.], [1, 1])}, 'runtime_info': {'lr': np.float64(1)}}
@@ -128,7 +128,7 @@ def test_training_history_is_skipped_and_nothing_else(tmp_path, capsys, zipped):
     assert capsys.readouterr().out == ''
 
 
-def test_backbones_without_norm_eval(tmp_path):
+def test_backbone_without_norm_eval(tmp_path):
     torch.save({'a': torch.ones(2)}, tmp_path / 'weights.pth')
     cfg = config.load_config('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py')
     checkpoints.use_backbone_checkpoint(cfg, str(tmp_path / 'weights.pth'))
@@ -136,7 +136,7 @@ def test_backbones_without_norm_eval(tmp_path):
     assert 'norm_eval' not in cfg.model.backbone
 
 
-def test_predictions_need_their_settings():
+def test_drawing_and_tta_need_their_settings():
     with pytest.raises(ValueError, match='visualization hook'):
         config.draw_predictions(Config({}), False, 'out', 0)
     with pytest.raises(ValueError, match='tta_model and tta_pipeline'):

@@ -1,4 +1,4 @@
-"""tools/train.py and tools/test.py, from end to end, and what a user sees who makes a mistake."""
+"""Run tools/train.py and tools/test.py from end to end, and with mistakes."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_train_resume_test_and_dump(run_tool, tiny_options, tmp_path):
 
 @pytest.mark.slow
 def test_backbone_checkpoint_freezes_as_mmdet_does(run_tool, tiny_options, tmp_path):
-    """A classifier's checkpoint becomes the backbone; stem, stage 1 and BatchNorm's statistics stay as they came."""
+    """A classifier's checkpoint becomes the backbone; stem, stage 1 and BatchNorm's statistics stay frozen."""
     trained = TiedResNet(50, base_channels=16)
     trained.init_weights()
     weights = {f'backbone.{key}': value + .01 * (value.dim() == 1) for key, value in trained.state_dict().items()}
@@ -65,7 +65,7 @@ def test_backbone_checkpoint_freezes_as_mmdet_does(run_tool, tiny_options, tmp_p
 
 
 def one_line(err: str) -> str:
-    """The tool's message, when it is one line and no traceback."""
+    """Return the message of a tool, which is one line without a traceback."""
     lines = [line for line in err.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1, err
     assert 'Traceback' not in err
@@ -116,7 +116,7 @@ def one_line(err: str) -> str:
      'with --cfg-options train_dataloader.dataset.dataset.datasets.0.data_root=... '
      'train_dataloader.dataset.dataset.datasets.1.data_root=... val_dataloader.dataset.data_root=...\n'),
 ])
-def test_mistakes_are_one_line_and_exit_code_2(run_tool, arguments, message):
+def test_errors_are_one_line_with_exit_code_2(run_tool, arguments, message):
     code, _, err = run_tool('train.py', *arguments)
     assert code == 2
     assert message in one_line(err) + '\n'
@@ -131,13 +131,13 @@ def test_mistakes_are_one_line_and_exit_code_2(run_tool, arguments, message):
     ('val_evaluator.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
     ('train_dataloader.dataset.ann_file=annotations/nothing.json', 'annotations/nothing.json'),
 ])
-def test_mistakes_that_only_building_finds(run_tool, tiny_options, tmp_path, option, message):
+def test_errors_found_while_building(run_tool, tiny_options, tmp_path, option, message):
     code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, option)
     assert code == 2
     assert message in one_line(err)
 
 
-def test_a_wrong_metric_of_testing(run_tool, tiny_options, tmp_path):
+def test_unknown_metric(run_tool, tiny_options, tmp_path):
     cfg = load_config(DEMO)
     with DefaultScope.overwrite_default_scope('mmdet'):
         torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'model.pth')
@@ -147,8 +147,8 @@ def test_a_wrong_metric_of_testing(run_tool, tiny_options, tmp_path):
     assert 'but got area' in one_line(err)
 
 
-def test_errors_of_training_keep_their_traceback(run_tool, tiny_options, tmp_path, monkeypatch):
-    """A bug, or a fault of the machine, hours into a run is not a mistake in the settings."""
+def test_errors_during_training_keep_their_traceback(run_tool, tiny_options, tmp_path, monkeypatch):
+    """An error hours into a run is a bug or a fault of the machine, not a mistake in the settings."""
     from mmengine.runner import Runner
 
     def fail(self):
@@ -160,7 +160,7 @@ def test_errors_of_training_keep_their_traceback(run_tool, tiny_options, tmp_pat
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
-def test_a_tied_checkpoint_for_an_untied_backbone(run_tool, tiny_options, tmp_path, prefix):
+def test_tied_checkpoint_does_not_fit_untied_backbone(run_tool, tiny_options, tmp_path, prefix):
     weights = TiedResNet(50, base_channels=16).state_dict()
     torch.save({f'{prefix}{key}': value for key, value in weights.items()}, tmp_path / 'tied.pth')
     code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, '--backbone-checkpoint', tmp_path / 'tied.pth',
@@ -169,7 +169,7 @@ def test_a_tied_checkpoint_for_an_untied_backbone(run_tool, tiny_options, tmp_pa
     assert 'conv1.weight is missing' in one_line(err)
 
 
-def test_a_checkpoint_of_another_model(run_tool, tiny_options, tmp_path):
+def test_checkpoint_of_another_model(run_tool, tiny_options, tmp_path):
     torch.save({'weight': torch.zeros(1)}, tmp_path / 'other.pth')
     code, _, err = run_tool('test.py', DEMO, tmp_path / 'other.pth', '--work-dir', tmp_path, *tiny_options)
     assert code == 2
@@ -179,7 +179,7 @@ def test_a_checkpoint_of_another_model(run_tool, tiny_options, tmp_path):
 
 @pytest.fixture
 def retinanet(tmp_path):
-    """The weights of RetinaNet with a thin TiedResNet-101."""
+    """Return the weights of RetinaNet with a thin TiedResNet-101."""
     cfg = load_config('configs/retinanet_tiedr101_1x.py', THIN)
     with DefaultScope.overwrite_default_scope('mmdet'):
         return MODELS.build(cfg.model).state_dict()
@@ -191,7 +191,7 @@ def retinanet(tmp_path):
     ('configs/retinanet_tiedr101_1x.py', {'mask_head.conv.weight': 1}, 'mask_head.conv.weight is not in this network'),
     ('configs/retinanet_tiedr101_1x.py', {'data_preprocessor.mean': 3, 'bbox_head.bn.num_batches_tracked': 1}, None),
 ], ids=['depth', 'branch', 'head', 'buffers'])
-def test_a_checkpoint_with_weights_that_the_model_lacks(retinanet, tmp_path, config, changes, message):
+def test_checkpoint_with_unknown_weights(retinanet, tmp_path, config, changes, message):
     torch.save({'state_dict': {**retinanet, **{key: torch.zeros(size) for key, size in changes.items()}}}, tmp_path / 'it.pth')
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(load_config(config, THIN).model)
@@ -203,7 +203,7 @@ def test_a_checkpoint_with_weights_that_the_model_lacks(retinanet, tmp_path, con
 
 
 @pytest.mark.slow
-def test_two_processes(shapes, tiny_options, tmp_path):
+def test_two_processes_on_cpu(shapes, tiny_options, tmp_path):
     """tools/dist_train.sh on a machine without a GPU: two processes evaluate every image once."""
     result = subprocess.run(['bash', 'tools/dist_train.sh', DEMO, '2', '--work-dir', tmp_path, *tiny_options], cwd=ROOT,
                             env={**os.environ, 'PYTHON': sys.executable, 'PORT': '29617', 'OMP_NUM_THREADS': '1',
@@ -215,7 +215,7 @@ def test_two_processes(shapes, tiny_options, tmp_path):
     assert (tmp_path / 'epoch_1.pth').exists()
 
 
-def test_a_backbone_checkpoint_that_does_not_fit(run_tool, tiny_options, tmp_path):
+def test_backbone_checkpoint_of_other_width(run_tool, tiny_options, tmp_path):
     torch.save(TiedResNet(50, base_channels=32).state_dict(), tmp_path / 'wide.pth')
     code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, '--backbone-checkpoint', tmp_path / 'wide.pth',
                             *tiny_options)
@@ -229,7 +229,7 @@ def test_a_backbone_checkpoint_that_does_not_fit(run_tool, tiny_options, tmp_pat
     ({'attention': {'type': 'TiedSE'}}, 'layer1.0.attention.fc1.weight'),
 ], ids=['depth', 'attention'])
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
-def test_a_backbone_checkpoint_of_a_larger_network(run_tool, tiny_options, tmp_path, settings, name, prefix):
+def test_backbone_checkpoint_of_a_larger_network(run_tool, tiny_options, tmp_path, settings, name, prefix):
     weights = TiedResNet(**{'depth': 50, 'base_channels': 16, **settings}).state_dict()
     torch.save({f'{prefix}{key}': value for key, value in weights.items()}, tmp_path / 'large.pth')
     code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, '--backbone-checkpoint', tmp_path / 'large.pth',
@@ -242,7 +242,7 @@ def test_a_backbone_checkpoint_of_a_larger_network(run_tool, tiny_options, tmp_p
     ([DEMO, 'nowhere.pth'], 'error: checkpoint nowhere.pth: no such file'),
     ([DEMO, 'setup.py'], 'error: checkpoint setup.py: not a readable checkpoint'),
 ])
-def test_mistakes_in_testing(run_tool, arguments, message):
+def test_errors_of_test_tool(run_tool, arguments, message):
     code, _, err = run_tool('test.py', *arguments)
     assert code == 2
     assert message in one_line(err)

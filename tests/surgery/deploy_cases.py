@@ -72,7 +72,7 @@ def trained(model: nn.Module, shape: tuple[int, ...] = (8, 3, 64, 64)) -> nn.Mod
 
 
 def shake(norm: _BatchNorm) -> _BatchNorm:
-    """A normalisation with a scale and a shift, and statistics, of its own for each channel."""
+    """A normalization with a scale and a shift, and statistics, of its own for each channel."""
     with torch.no_grad():
         if norm.weight is not None:
             norm.weight.uniform_(-1.2, 1.2)

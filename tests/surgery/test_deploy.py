@@ -1,4 +1,4 @@
-"""Deployed networks: the same outputs, from torch's own layers, without normalisations."""
+"""Deployed networks: the same outputs, from torch's own layers, without normalizations."""
 
 import copy
 import logging
@@ -13,7 +13,7 @@ from mmtied.surgery import deploy
 
 
 @pytest.mark.parametrize('network', NETWORKS)
-def test_every_backbone(network):
+def test_backbone_has_same_outputs_from_torch_layers(network):
     model = build(network)
     before = copy.deepcopy(model.state_dict())
     deployed = deploy(model)
@@ -30,7 +30,7 @@ def test_every_backbone(network):
 
 
 @pytest.mark.parametrize('settings', SETTINGS)
-def test_every_setting(settings):
+def test_settings_of_tied_resnet(settings):
     model = build('TiedResNet', **SHORT, **SETTINGS[settings])
     deployed = deploy(model)
     assert difference(model, deployed, torch.randn(2, 3, 64, 64)) < 1e-4
@@ -50,7 +50,7 @@ def test_every_setting(settings):
     ('mmpretrain', 'ResNet', {'depth': 50, 'base_channels': 8, 'stem_channels': 8, 'expansion': 4, 'drop_path_rate': 0.1}),
     ('mmpretrain', 'SEResNet', {'depth': 50, 'out_indices': (0, 1), 'num_stages': 2, 'strides': (1, 2), 'dilations': (1, 1)}),
 ])
-def test_backbones_of_openmmlab(package, name, settings):
+def test_backbones_of_mmdet_and_mmpretrain(package, name, settings):
     models = pytest.importorskip(f'{package}.models')
     model = trained(getattr(models.backbones, name)(**settings))
     deployed = deploy(model)
@@ -85,7 +85,7 @@ class UsedTwice(nn.Module):
 
 
 class SharedConv(nn.Module):
-    """One convolution before two normalisations."""
+    """One convolution before two normalizations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Listed(nn.Module):
 
 
 class Renamed(nn.Module):
-    """Calls its convolution by the second of two names, and the normalisation by keyword."""
+    """Calls its convolution by the second of two names, and the normalization by keyword."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class Decides(nn.Module):
     (Listed(), ['bn']),
     (Renamed(), ['last']),
 ], ids=lambda value: type(value).__name__)
-def test_what_cannot_be_folded_is_left_and_named_in_one_line(model, left, caplog):
+def test_unfoldable_norms_stay_and_are_logged_once(model, left, caplog):
     model = trained(copy.deepcopy(model), (16, 8, 6, 6))
     with caplog.at_level(logging.WARNING, 'mmtied'):
         deployed = deploy(model)
@@ -162,7 +162,7 @@ def test_what_cannot_be_folded_is_left_and_named_in_one_line(model, left, caplog
     assert record.getMessage() == 'deploy: left as they are: ' + ', '.join(f'{name} (BatchNorm2d)' for name in left)
 
 
-def test_other_normalisations_stay_and_nothing_is_said(caplog):
+def test_other_normalizations_stay_without_a_log(caplog):
     model = trained(nn.Sequential(TBC(8, 16, 3, num_blocks=2), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 8, 1, bias=False),
                                   nn.BatchNorm2d(8, affine=False), nn.LayerNorm(4)), (16, 8, 6, 6))
     deployed = deploy(model)
@@ -175,7 +175,7 @@ def test_other_normalisations_stay_and_nothing_is_said(caplog):
     (nn.ConvTranspose2d(8, 12, 3, stride=2, groups=2), nn.BatchNorm2d(12), (16, 8, 5, 5)),
     (nn.Conv1d(8, 6, 3, bias=False), nn.BatchNorm1d(6), (16, 8, 9)),
 ])
-def test_other_convolutions_fold_too(layer, norm, shape):
+def test_other_convolutions_fold(layer, norm, shape):
     model = trained(nn.Sequential(copy.deepcopy(layer), norm), shape)
     deployed = deploy(model)
     assert difference(model, deployed, torch.randn(shape)) < 1e-5
@@ -191,7 +191,7 @@ def test_conv_modules_become_a_convolution_and_an_activation():
              cnn.ConvModule(8, 8, 1, norm_cfg=norm_cfg, act_cfg=None, efficient_conv_bn_eval=True)]
     stays = [cnn.ConvModule(8, 8, 1, norm_cfg=norm_cfg, order=('norm', 'act', 'conv')),
              cnn.ConvModule(8, 8, 1, norm_cfg=norm_cfg, with_spectral_norm=True), cnn.ConvModule(8, 8, 1)]
-    folds[1].conv = folds[0].conv = nn.Conv2d(8, 8, 1)  # as heads share them between levels, each with its own normalisation
+    folds[1].conv = folds[0].conv = nn.Conv2d(8, 8, 1)  # as heads share them between levels, each with its own normalization
     model = trained(nn.Sequential(*folds, *stays), (16, 8, 6, 6))
     deployed = deploy(model)
     assert difference(model, deployed, torch.randn(3, 8, 5, 5)) < 1e-5
@@ -200,12 +200,12 @@ def test_conv_modules_become_a_convolution_and_an_activation():
                      nn.Conv2d, *[cnn.ConvModule] * 3]
 
 
-def test_a_linear_layer_before_a_normalisation_of_another_dimension():
+def test_linear_is_not_folded_into_norm_of_another_dimension():
     model = trained(nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8)), (16, 8, 5))  # (N, 8, 8): by rows, not by features
     assert difference(model, deploy(model), torch.randn(3, 8, 5)) < 1e-5
 
 
-def test_a_module_in_two_places_stays_one():
+def test_shared_module_stays_shared():
     block = nn.Sequential(TBC(8, 8, 1, num_blocks=2, bias=False), shake(nn.BatchNorm2d(8)))
     model = nn.Sequential(block, nn.ReLU(), block)
     deployed = deploy(model)
@@ -213,7 +213,7 @@ def test_a_module_in_two_places_stays_one():
     assert deployed[0] is deployed[2]
 
 
-def test_the_memory_format_stays():
+def test_memory_format_of_weights_is_kept():
     model = build('TiedResNet', **SHORT).to(memory_format=torch.channels_last)
     for deployed, expected in ((deploy(model), True), (deploy(model.to(memory_format=torch.contiguous_format)), False)):
         wide = [p for p in deployed.parameters() if p.dim() == 4 and min(p.shape) > 1]
@@ -223,7 +223,7 @@ def test_the_memory_format_stays():
 
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'configs/mask_rcnn_tiedr50_2x.py'])
-def test_mask_rcnn_predicts_the_same(name):
+def test_mask_rcnn_has_same_predictions(name):
     pytest.importorskip('mmdet')
     from mmdet.testing import demo_mm_inputs
     from mmengine.registry import MODELS, DefaultScope
@@ -256,13 +256,13 @@ def test_mask_rcnn_predicts_the_same(name):
 
 
 def trained_detector(model: nn.Module) -> nn.Module:
-    """A detector whose backbone and neck saw images; a head's normalisations have statistics of their own."""
+    """A detector whose backbone and neck saw images; a head's normalizations have statistics of their own."""
     for norm in norms(model.roi_head):
         shake(norm)
     trained(nn.Sequential(model.backbone, model.neck), (4, 3, 64, 64))
     return model
 
 
-def test_what_is_no_module_is_one_line():
+def test_rejects_what_is_not_a_module():
     with pytest.raises(ValueError, match='deploy: expected a torch.nn.Module, got NoneType'):
         deploy(None)

@@ -13,7 +13,7 @@ from mmtied.surgery import deploy
 
 
 class Pair(nn.Module):
-    """A convolution and its normalisation."""
+    """A convolution and its normalization."""
 
     def __init__(self, norm: type[nn.Module] = nn.BatchNorm2d) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Pair(nn.Module):
 
 
 class Activated(nn.BatchNorm2d):
-    """More than a normalisation."""
+    """More than a normalization."""
 
     def forward(self, x):
         return super().forward(x).relu()
@@ -42,7 +42,7 @@ class Branch(nn.Module):
 
 
 class SharedWithBranch(Pair):
-    """The branch has the convolution, or the normalisation, under another name."""
+    """The branch has the convolution, or the normalization, under another name."""
 
     def __init__(self, shared: str) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ CASES = {
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_is_left_and_named(case, caplog):
+def test_pair_stays_and_is_logged(case, caplog):
     model, left = CASES[case]
     model = trained(copy.deepcopy(model), (16, 8, 6, 6))
     with caplog.at_level(logging.WARNING, 'mmtied'):
@@ -143,21 +143,21 @@ def test_is_left_and_named(case, caplog):
         assert [record.getMessage() for record in caplog.records] == [f'deploy: left as they are: {left}']
 
 
-def test_an_optional_argument_can_be_given():
+def test_optional_argument_still_works():
     model = trained(Optional(), (16, 8, 6, 6)).eval()
     x, residual = torch.randn(2, 2, 8, 5, 5)
     with torch.no_grad():
         torch.testing.assert_close(deploy(model)(x, residual), model(x, residual))
 
 
-def test_a_forward_of_its_own_is_kept():
+def test_replaced_forward_is_kept():
     norm = nn.BatchNorm2d(8)
     norm.forward = torch.relu
     model = nn.Sequential(nn.Conv2d(8, 8, 1), norm)
     assert difference(model, deploy(model), torch.randn(3, 8, 5, 5)) < 1e-5
 
 
-def test_pairs_in_lists_and_shared_blocks_still_fold():
+def test_pairs_in_lists_and_shared_blocks_fold():
     class Lists(nn.Module):
         """A pair in a list and in a Sequential, below a parent that only calls them."""
 
@@ -178,7 +178,7 @@ def test_pairs_in_lists_and_shared_blocks_still_fold():
 
 @pytest.mark.parametrize('model', [SharedWithBranch('conv'), BranchFirst(), ReadsWeight()],
                          ids=lambda model: type(model).__name__)
-def test_a_graph_keeps_the_layer_of_the_other_user(model):
+def test_graph_copies_a_layer_with_other_users(model):
     """A backbone becomes a graph, in which the folded layer can have a name of its own."""
     from mmtied.surgery.fold import as_folded_graph
 

@@ -32,7 +32,7 @@ def assert_same(mine, theirs):
 @pytest.mark.parametrize('network', SHORT_NETWORKS)
 @pytest.mark.filterwarnings('ignore')
 @torch.no_grad()
-def test_trace_and_script_run_for_other_batches_and_sizes(network):
+def test_torchscript_accepts_other_batches_and_sizes(network):
     model = make(network)
     for exported in (torch.jit.trace(model, torch.randn(1, 3, 64, 64)), torch.jit.script(model)):
         for shape in ((1, 3, 64, 64), (3, 3, 96, 64)):
@@ -66,7 +66,7 @@ def test_compiles_with_inductor():
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('exporter', ['dynamo', 'torchscript'])
 @pytest.mark.parametrize('network', ['TiedSENet', 'TiedResNeSt', 'IGCNetCIFAR'])
-def test_onnxruntime_gives_the_same_outputs_for_another_batch(network, exporter, tmp_path):
+def test_onnxruntime_matches_for_another_batch(network, exporter, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     model, path = make(network), str(tmp_path / 'backbone.onnx')
@@ -79,7 +79,7 @@ def test_onnxruntime_gives_the_same_outputs_for_another_batch(network, exporter,
         assert_same(session.run(None, {'image': image.numpy()}), model(image))
 
 
-def test_a_saved_module_loads_and_runs_without_this_package(tmp_path):
+def test_saved_module_runs_without_this_package(tmp_path):
     model, x = make('TiedResNeSt'), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.save({'model': model, 'x': x, 'expected': model(x)}, tmp_path / 'model.pt')

@@ -1,8 +1,4 @@
-"""tools/deploy.py as a user runs it: the file gives what the model gives, or there is no file."""
-
-import runpy
-import sys
-from pathlib import Path
+"""Run tools/deploy.py: the file has the outputs of the model, or is not written."""
 
 import pytest
 import torch
@@ -13,8 +9,8 @@ import mmtied.launch.deploy as launch
 from mmtied.launch.config import load_config
 from mmtied.launch.deploy import runnable_parts
 from mmtied.surgery import deploy
+from tests.helpers.tools import ROOT, run_in_process
 
-ROOT = Path(__file__).parents[2]
 DETECTOR = f'''
 _base_ = {str(ROOT / 'configs/mask_rcnn_tiedr50_2x.py')!r}
 model = dict(backbone=dict(base_channels=16, num_stages=2, out_indices=(0, 1)),
@@ -31,22 +27,12 @@ model = dict(backbone=dict(base_channels=16, num_stages=2, out_indices=(1, )), h
 
 @pytest.fixture
 def run(monkeypatch, capfd):
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['deploy.py', *map(str, arguments)])
-        capfd.readouterr()
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / 'tools/deploy.py'), run_name='__main__')
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capfd.readouterr()
-
-    return run
+    return lambda *arguments: run_in_process('deploy.py', arguments, monkeypatch, capfd)
 
 
 @pytest.fixture
 def trained(request, tmp_path):
-    """A config, a checkpoint for it with statistics of its own, and the model with these weights; 'grey' sees one channel."""
+    """Return a config, a checkpoint with its own statistics, and the model with these weights; 'grey' has one input channel."""
     kind = getattr(request, 'param', 'detector')
     if kind == 'classifier':
         pytest.importorskip('mmpretrain')
@@ -67,7 +53,7 @@ def trained(request, tmp_path):
 
 @pytest.mark.parametrize(('trained', 'names'), [('detector', 'backbone and neck'), ('classifier', 'backbone and neck and head')],
                          indirect=['trained'])
-def test_torchscript_of_all_that_runs_alone(run, trained, names, tmp_path):
+def test_torchscript_matches_model(run, trained, names, tmp_path):
     config, checkpoint, model = trained
     out = tmp_path / 'new/deployed.pt'
     code, printed, err = run(config, checkpoint, out, '--shape', 64, 96)
@@ -88,7 +74,7 @@ def test_torchscript_of_all_that_runs_alone(run, trained, names, tmp_path):
 
 
 @pytest.mark.parametrize('trained', ['grey'], indirect=True)
-def test_images_of_one_channel(run, trained, tmp_path):
+def test_grey_images(run, trained, tmp_path):
     config, checkpoint, model = trained
     code, _, err = run(config, checkpoint, tmp_path / 'grey.pt', '--shape', 64, 64)
     assert code == 0, err
@@ -98,7 +84,7 @@ def test_images_of_one_channel(run, trained, tmp_path):
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_state_dict_for_a_deployed_backbone(run, trained, tmp_path):
+def test_state_dict_fits_deployed_backbone(run, trained, tmp_path):
     config, checkpoint, model = trained
     code, printed, err = run(config, checkpoint, tmp_path / 'state.pth', '--format', 'state', '--backbone-only',
                              '--shape', 64, 64)
@@ -116,7 +102,7 @@ def test_state_dict_for_a_deployed_backbone(run, trained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
-def test_onnx_takes_other_batches(run, trained, tmp_path):
+def test_onnx_accepts_other_batches(run, trained, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     config, checkpoint, model = trained
@@ -132,7 +118,7 @@ def test_onnx_takes_other_batches(run, trained, tmp_path):
 
 
 @pytest.mark.parametrize('off_by', [1., float('nan')])
-def test_outputs_that_differ_are_not_written(run, trained, tmp_path, monkeypatch, off_by):
+def test_different_outputs_are_not_written(run, trained, tmp_path, monkeypatch, off_by):
     def wrong(model):
         deployed = deploy(model)
         next(parameter for name, parameter in deployed.named_parameters() if name.endswith('bias')).data += off_by
@@ -158,7 +144,7 @@ def test_outputs_that_differ_are_not_written(run, trained, tmp_path, monkeypatch
     ({'more': ['--cfg-options', 'model.backbone.base_channels=32']},
      "checkpoint model.pth: the checkpoint does not fit the config's"),
 ])
-def test_mistakes_are_one_line_and_exit_code_2(run, trained, tmp_path, monkeypatch, change, message):
+def test_errors_are_one_line_with_exit_code_2(run, trained, tmp_path, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
     files = {'config': 'config.py', 'checkpoint': 'model.pth', 'out': 'out.pt', **change}
     before = (tmp_path / 'model.pth').read_bytes()

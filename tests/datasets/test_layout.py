@@ -30,7 +30,7 @@ def test_hidden_shape_has_an_empty_box():
 
 @pytest.mark.parametrize('num_shapes', [2, 3, 8, 20])
 @pytest.mark.parametrize('ratio', [0., 0.004, 0.3, 0.6, 0.85])
-def test_ratio_is_reached_and_enough_shows(num_shapes, ratio):
+def test_layout_reaches_ratio_and_min_visible(num_shapes, ratio):
     accept = (0., 0.) if ratio == 0 else (ratio - 0.003, ratio + 0.003)
     for seed in range(3):
         layout = find_layout(np.random.default_rng(seed), 160, num_shapes, accept, min_visible=0.25)
@@ -43,7 +43,7 @@ def test_ratio_is_reached_and_enough_shows(num_shapes, ratio):
         assert seen.min() >= 30
 
 
-def test_ratio_says_little_about_number_size_and_category():
+def test_ratio_is_nearly_independent_of_size_and_category():
     def survey(ratio):
         layouts = [find_layout(np.random.default_rng([seed, int(ratio * 10)]), 160, 5, (ratio, ratio + 0.01), 0.25)
                    for seed in range(60)]
@@ -57,6 +57,6 @@ def test_ratio_says_little_about_number_size_and_category():
     np.testing.assert_allclose(piled_shares, 1 / 6, atol=0.08)
 
 
-def test_impossible_ratio_is_a_value_error():
+def test_impossible_ratio_raises():
     with pytest.raises(ValueError, match='found no layout of 1 shapes in 64 x 64 pixels'):
         find_layout(np.random.default_rng(0), 64, 1, accept=(0.4, 0.5), min_visible=0.25)

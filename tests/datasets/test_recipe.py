@@ -7,7 +7,7 @@ from mmtied.datasets.recipe import RatioTargets, spread_position
 
 
 @given(offset=st.floats(0, 1, exclude_max=True), start=st.integers(0, 50), power=st.integers(1, 3))
-def test_positions_fill_every_equal_part_once(offset, start, power):
+def test_positions_are_evenly_spread(offset, start, power):
     num = 10**power
     positions = np.array([spread_position(index, offset) for index in range(start * num, (start + 1) * num)])
     assert ((positions >= 0) & (positions < 1)).all()
@@ -16,7 +16,7 @@ def test_positions_fill_every_equal_part_once(offset, start, power):
 
 
 @given(data=st.data(), zero_share=st.floats(0, 0.9))
-def test_accepted_ranges_have_the_shares_asked_for(data, zero_share):
+def test_accepted_ranges_have_the_given_shares(data, zero_share):
     edges = sorted(data.draw(st.lists(st.integers(0, 100), min_size=2, max_size=6, unique=True)))
     weights = data.draw(st.lists(st.integers(1, 5), min_size=len(edges) - 1, max_size=len(edges) - 1))
     edges = [edge / 100 for edge in edges]
@@ -32,7 +32,7 @@ def test_accepted_ranges_have_the_shares_asked_for(data, zero_share):
         assert inside.mean() == pytest.approx((1 - zero_share) * weight / sum(weights), abs=2e-3)
 
 
-def test_no_weights_is_uniform():
+def test_default_weights_are_uniform():
     targets = RatioTargets(edges=(0, 0.1, 0.5), zero_share=0.5)
     np.testing.assert_allclose(targets.shares, [0.5, 0.1, 0.4])
 
