@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The main job in minutes, on a CPU: make occluded shapes, train a tied Mask R-CNN on them, read its AP by occlusion."""
+"""Make a data set of occluded shapes, train a tied Mask R-CNN on it, and print its AP by occlusion, in minutes on a CPU."""
 
 import argparse
 import contextlib
@@ -8,23 +8,21 @@ import sys
 import time
 from pathlib import Path
 
-from mmtied.cli import user_errors
-
 CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
 NUM_IMAGES, NUM_VAL_IMAGES, SEED = 500, 100, 0
 LOG = 'demo.log'
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything goes')
-    parser.add_argument('--data', type=Path, default=Path('data/occluded_shapes'), help='the data set; made where missing')
+    parser.add_argument('--data', type=Path, default=Path('data/occluded_shapes'), help='the data set; made if missing')
     return parser.parse_args()
 
 
 def make_data(folder: Path) -> None:
-    """Make the data set unless there is one."""
+    """Make the data set unless it exists."""
     if (folder / 'annotations/instances_val2017.json').exists():
         print(f'1/3 data: {folder}, which is there already, with {len(list(folder.glob("train2017/*")))} training images')
         return
@@ -34,10 +32,10 @@ def make_data(folder: Path) -> None:
 
 
 def start_clean(work_dir: Path) -> None:
-    """Make the folder, without what an earlier demo left there.
+    """Create the folder, and replace the results of an earlier demo.
 
     Raises:
-        ValueError: The folder holds something that no demo wrote.
+        ValueError: The folder is not empty and not from an earlier demo.
     """
     if work_dir.exists() and any(work_dir.iterdir()):
         if not (work_dir / LOG).exists():
@@ -48,7 +46,7 @@ def start_clean(work_dir: Path) -> None:
 
 
 def train(args: argparse.Namespace):
-    """Train with the config, mmengine's log going to a file and one progress line to the terminal; return the Runner."""
+    """Train, with mmengine's log in a file and a progress line on the terminal, and return the Runner."""
     from mmtied.launch import config, data, runner
     cfg = config.load_config(str(Path(__file__).parents[1] / CONFIG), {'data_root': str(args.data)})
     for split in ('train', 'val', 'test'):
@@ -65,7 +63,7 @@ def train(args: argparse.Namespace):
 
 
 def progress_hook(terminal):
-    """A hook that keeps one line of the terminal up to date, or prints a line now and then where there is none."""
+    """Return a hook that updates one line of the terminal, or prints a line every 25 steps where there is no terminal."""
     from mmengine.hooks import Hook
 
     class Progress(Hook):
@@ -94,7 +92,7 @@ def progress_hook(terminal):
 
 
 def draw_examples(runner, work_dir: Path, count: int = 6) -> Path:
-    """Draw validation images from no to much occlusion with what the detector found, and return the picture's path."""
+    """Draw validation images from low to high occlusion with their detections, and return the path of the picture."""
     import cv2
     import numpy as np
     from mmengine.dataset import pseudo_collate
@@ -126,8 +124,9 @@ def draw_examples(runner, work_dir: Path, count: int = 6) -> Path:
 
 def main() -> None:
     """Run the demo."""
+    args = parse_args()
+    from mmtied.cli import user_errors
     with user_errors():
-        args = parse_args()
         start = time.time()
         make_data(args.data)
         start_clean(args.work_dir)

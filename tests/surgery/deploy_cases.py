@@ -1,4 +1,4 @@
-"""Networks as training leaves them, and what a deployed one must not hold."""
+"""Build networks with weights and statistics as after training, and compare deployed ones with them."""
 
 
 import pytest
@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mmtied.backbones as backbones
 from tests.helpers.families import FAMILIES, tiny
 
-#: Networks beside the tied families.
+#: Networks that are not in the tied families.
 OTHERS = {
     'TiedEfficientNet': ('tied_efficientnet', {'out_indices': (2, 4, 6)}),
     'SharedResNet': ('SharedResNet', {'base_channels': 8, 'num_bases': 2}),
@@ -21,7 +21,7 @@ OTHERS = {
     'GResNeXt': ('GResNeXt', {'base_channels': 8}),
 }
 NETWORKS = [*FAMILIES, *OTHERS]
-#: What else a tied block can hold.
+#: Settings that change the blocks.
 SHORT = {'num_stages': 2, 'out_indices': (0, 1)}
 PLUGINS = [{'cfg': {'type': 'TiedSE', 'num_blocks': 4, 'ratio': 2}, 'position': 'after_conv1'},
            {'cfg': {'type': 'TiedGCB', 'num_blocks': 2}, 'position': 'after_conv3'}]
@@ -35,7 +35,7 @@ SETTINGS = {
 
 
 def build(network: str, **settings) -> nn.Module:
-    """A thin network that was trained, with quiet residuals so that rounding stays small."""
+    """Build a thin trained network, with small residuals so that rounding errors stay small."""
     if network in ('TiedEfficientNet', 'SharedMobileNetV2'):
         pytest.importorskip('mmpretrain')
     if network in FAMILIES:
@@ -45,9 +45,9 @@ def build(network: str, **settings) -> nn.Module:
 
 
 def trained(model: nn.Module, shape: tuple[int, ...] = (8, 3, 64, 64)) -> nn.Module:
-    """A model with statistics near those of its activations, and scales, shifts and gates that training could have left.
+    """Give a model statistics near those of its activations, and random scales and shifts; return it in training mode.
 
-    It is in training mode. Statistics that had nothing to do with the activations would let them grow from layer to layer.
+    Statistics unrelated to the activations would let them grow from layer to layer.
     """
     for norm in norms(model):
         norm.momentum = None
@@ -72,7 +72,7 @@ def trained(model: nn.Module, shape: tuple[int, ...] = (8, 3, 64, 64)) -> nn.Mod
 
 
 def shake(norm: _BatchNorm) -> _BatchNorm:
-    """A normalization with a scale and a shift, and statistics, of its own for each channel."""
+    """Give a normalization a random scale, shift and statistics for each channel, and return it."""
     with torch.no_grad():
         if norm.weight is not None:
             norm.weight.uniform_(-1.2, 1.2)
@@ -93,7 +93,7 @@ def packages(model: nn.Module) -> set[str]:
 
 @torch.no_grad()
 def difference(model: nn.Module, deployed: nn.Module, x: Tensor) -> float:
-    """The largest difference of outputs, in units of the largest output of a level where that is above one."""
+    """Return the largest difference of outputs, relative to the largest output of a level where that is above one."""
     model.eval()
     expected, got = model(x), deployed(x)
     if isinstance(expected, Tensor):

@@ -1,4 +1,4 @@
-"""Deployed networks: the same outputs, from torch's own layers, without normalizations."""
+"""Deployed networks have the same outputs, from torch's own layers and without BatchNorm."""
 
 import copy
 import logging
@@ -60,7 +60,7 @@ def test_backbones_of_mmdet_and_mmpretrain(package, name, settings):
 
 
 class PreActivation(nn.Module):
-    """Registered as conv, norm, conv, norm, and run as norm, conv, norm, conv."""
+    """Registered as conv, norm, conv, norm, but run as norm, conv, norm, conv."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class PreActivation(nn.Module):
 
 
 class UsedTwice(nn.Module):
-    """The output of the convolution goes elsewhere too."""
+    """The output of the convolution has another user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,14 +97,14 @@ class SharedConv(nn.Module):
 
 
 class Standardised(nn.Conv2d):
-    """Its output does not follow a scale of its weight."""
+    """Its output is not proportional to its weight."""
 
     def forward(self, x):
         return self._conv_forward(x, self.weight / self.weight.norm(), self.bias)
 
 
 class Listed(nn.Module):
-    """Calls its convolution by a list of Python, in which nothing can be replaced."""
+    """Calls its convolution through a Python list, which replacing a submodule does not change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Renamed(nn.Module):
 
 
 class Decides(nn.Module):
-    """A forward that depends on values."""
+    """A forward that depends on values of a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +256,7 @@ def test_mask_rcnn_has_same_predictions(name):
 
 
 def trained_detector(model: nn.Module) -> nn.Module:
-    """A detector whose backbone and neck saw images; a head's normalizations have statistics of their own."""
+    """Return a detector with statistics of images in backbone and neck, and random ones in the heads."""
     for norm in norms(model.roi_head):
         shake(norm)
     trained(nn.Sequential(model.backbone, model.neck), (4, 3, 64, 64))

@@ -1,4 +1,4 @@
-"""What deploy must leave: pairs of which its graph does not show all that is done with them."""
+"""Pairs that deploy must not fold, because they have uses that the graph does not show."""
 
 import copy
 import logging
@@ -31,7 +31,7 @@ class Activated(nn.BatchNorm2d):
 
 
 class Branch(nn.Module):
-    """Calls a layer that others have too, in a way that cannot be read."""
+    """Calls a shared layer in a forward that cannot be traced."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Branch(nn.Module):
 
 
 class SharedWithBranch(Pair):
-    """The branch has the convolution, or the normalization, under another name."""
+    """The branch holds the convolution or the normalization under another name."""
 
     def __init__(self, shared: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class BranchFirst(Pair):
 
 
 class CallsInside(nn.Module):
-    """Calls a part of a block beside the block."""
+    """Calls a part of a block besides the block itself."""
 
     def __init__(self, block: nn.Module, part: str) -> None:
         super().__init__()
@@ -78,14 +78,14 @@ class CallsInside(nn.Module):
 
 
 class CallsInsideAtTimes(CallsInside):
-    """The same, with an argument."""
+    """The same, with an optional argument."""
 
     def forward(self, x, scale=1.):
         return super().forward(x) * scale
 
 
 class ReadsWeight(Pair):
-    """Uses the filters twice, once without a call."""
+    """Uses the filters twice, once without calling the layer."""
 
     def forward(self, x):
         return super().forward(x) + nn.functional.conv2d(x, self.conv.weight)
@@ -179,7 +179,7 @@ def test_pairs_in_lists_and_shared_blocks_fold():
 @pytest.mark.parametrize('model', [SharedWithBranch('conv'), BranchFirst(), ReadsWeight()],
                          ids=lambda model: type(model).__name__)
 def test_graph_copies_a_layer_with_other_users(model):
-    """A backbone becomes a graph, in which the folded layer can have a name of its own."""
+    """In the graph of a backbone, the folded copy gets a new name."""
     from mmtied.surgery.fold import as_folded_graph
 
     model = trained(copy.deepcopy(model), (16, 8, 6, 6)).eval()

@@ -1,4 +1,4 @@
-"""Each layer of the package against its plain form, alone and with a normalization folded in."""
+"""Compare each layer of the package with its plain form, alone and with a folded normalization."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_keeps_the_form_with_fewer_multiply_adds(name, convs):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_tied_convolution_and_norm(data):
-    """Eq. 3 and 4 with any sizes, and a normalization that unties the blocks."""
+    """Eq. 3 and 4 with random sizes, and a normalization that unties the blocks."""
     def choose(*choices):
         return data.draw(st.sampled_from(choices))
 
