@@ -5,11 +5,11 @@ import logging
 
 import pytest
 import torch
-from deploy_cases import NETWORKS, SETTINGS, SHORT, build, difference, norms, packages, shake, trained
 from torch import nn
 
 from mmtied.layers import TBC
 from mmtied.surgery import deploy
+from tests.helpers.deployed import NETWORKS, SETTINGS, SHORT, build, difference, norms, packages, shake, trained
 
 
 @pytest.mark.parametrize('network', NETWORKS)

@@ -5,11 +5,11 @@ import logging
 
 import pytest
 import torch
-from deploy_cases import difference, norms, trained
 from torch import nn
 
 from mmtied.layers import IGC, TBC
 from mmtied.surgery import deploy
+from tests.helpers.deployed import difference, norms, trained
 
 
 class Pair(nn.Module):

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
-from deploy_cases import build
 
 from mmtied.surgery import deploy
+from tests.helpers.deployed import build
 
 ONE = {'num_stages': 1, 'out_indices': (0, )}
 SHORT_NETWORKS = {

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from deploy_cases import difference, packages, shake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from mmtied.layers import IGC, TFC, TGC, DGConv, FilterBasis, SharedBasisConv, SharedConv2d, SumFusion
 from mmtied.surgery import deploy, freeze_groups
+from tests.helpers.deployed import difference, packages, shake
 
 BASIS = FilterBasis(16, 8, kernel_size=3)
 WIDE_BASIS = FilterBasis(16, 32, kernel_size=3)
