@@ -1,6 +1,5 @@
 """Build networks with weights and statistics as after training, and compare deployed ones with them."""
 
-
 import pytest
 import torch
 from torch import Tensor, nn
