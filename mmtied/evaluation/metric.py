@@ -25,6 +25,9 @@ from .summary import summarize
 
 #: Images that are matched together.
 BATCH = 256
+#: Options of mmdet's CocoMetric without a counterpart here.
+_COCO_OPTIONS = ('format_only', 'outfile_prefix', 'classwise', 'iou_thrs', 'metric_items', 'sort_categories', 'use_mp_eval',
+                 'file_client_args')
 
 
 @METRICS.register_module()
@@ -37,7 +40,7 @@ class OcclusionCocoMetric(BaseMetric):
     (``coco/bbox_mAP`` ...) and, for each bucket with ground truth, ``bbox_mAP_r0.1-0.2`` and ``bbox_mAP_75_r0.1-0.2``; those
     of an extra evaluation start with its slug, ``covered_instance_bbox_mAP_r0.1-0.2``. -1 stands for an undefined overall
     number. After an evaluation `evaluated` and its `report` hold everything (see `summary.summarize`) on the main process, and
-    `shown` the most certain boxes of each image, for pictures (see `shown_detections`), where bbox is evaluated.
+    `shown` the most certain boxes of each image, for pictures (see `stream.shown_table`), where bbox is evaluated.
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other numbers use 1000, as CocoMetric's do; the default is COCO's own, 100 throughout.
@@ -56,18 +59,12 @@ class OcclusionCocoMetric(BaseMetric):
         collect_device: Where the main process puts the records of the others, ``'cpu'`` or ``'gpu'``. They travel as the
             backend does, with nccl through the GPU either way, and the numbers are computed where the predictions are.
         prefix: See mmengine's BaseMetric.
-        format_only: Here so that configs of CocoMetric fit; only False.
-        outfile_prefix: As `format_only`; only None.
-        classwise: As `format_only`; only False.
-        iou_thrs: As `format_only`; only None, for COCO's thresholds.
-        metric_items: As `format_only`; only None.
-        sort_categories: As `format_only`; only False.
-        use_mp_eval: As `format_only`; changes nothing, as there is nothing to spread over processes.
-        file_client_args: As `format_only`; only None.
-        further: The old name of `extra_evaluations`; refused with a hint.
+        **coco_options: Options that only CocoMetric has, such as ``classwise``; accepted, so that its configs fit, where they
+            ask for nothing.
 
     Raises:
         ValueError: No usable annotation file, unknown definition, unit, metric or edges, or an option that only CocoMetric has.
+        TypeError: An unknown option.
     """
 
     default_prefix = 'coco'
@@ -85,22 +82,15 @@ class OcclusionCocoMetric(BaseMetric):
                  backend_args: dict | None = None,
                  collect_device: str = 'cpu',
                  prefix: str | None = None,
-                 format_only: bool = False,
-                 outfile_prefix: str | None = None,
-                 classwise: bool = False,
-                 iou_thrs: Sequence[float] | None = None,
-                 metric_items: Sequence[str] | None = None,
-                 sort_categories: bool = False,
-                 use_mp_eval: bool = False,
-                 file_client_args: dict | None = None,
-                 further: Sequence[dict] | None = None) -> None:
+                 **coco_options: Any) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        if further is not None:
-            raise ValueError('OcclusionCocoMetric: further is now called extra_evaluations; rename it in the config')
-        refused = dict(format_only=format_only, outfile_prefix=outfile_prefix, classwise=classwise, iou_thrs=iou_thrs,
-                       metric_items=metric_items, sort_categories=sort_categories, file_client_args=file_client_args)
-        for name, value in refused.items():
-            if value:
+        for name, value in coco_options.items():
+            if name == 'further':
+                raise ValueError('OcclusionCocoMetric: further is now called extra_evaluations; rename it in the config')
+            if name not in _COCO_OPTIONS:
+                raise TypeError(f'OcclusionCocoMetric: unknown option {name!r}; it has those of its docstring, and accepts '
+                                f'{", ".join(_COCO_OPTIONS)} unset')
+            if value and name != 'use_mp_eval':  # there is nothing to spread over processes
                 raise ValueError(f'OcclusionCocoMetric has no {name}={value!r}; keep a CocoMetric for that and add '
                                  "custom_hooks=[dict(type='OcclusionEvalHook')]")
         if ann_file is None:

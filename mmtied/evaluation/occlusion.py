@@ -131,10 +131,7 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
     """
     ratio = get_occlusion_ratio(definition)
     boxes, masks = _checked(ratio, boxes_xywh, image_size, masks)
-    parts = [ratio.image(boxes[members], None if masks is None else masks[members])
-             for members in _groups(len(boxes), categories)]
-    overlap, total = np.sum(parts, axis=0) if parts else (0., 0.)
-    return float(overlap / total) if total > 0 else float('nan')
+    return _image_ratio(ratio, boxes, categories, masks)
 
 
 def instance_ratios_of(boxes_xywh: np.ndarray,
@@ -159,10 +156,7 @@ def instance_ratios_of(boxes_xywh: np.ndarray,
     """
     ratio = get_occlusion_ratio(definition)
     boxes, masks = _checked(ratio, boxes_xywh, image_size, masks)
-    overlap, area = np.zeros(len(boxes)), np.zeros(len(boxes))
-    for members in _groups(len(boxes), categories):
-        overlap[members], area[members] = ratio.instance(boxes[members], None if masks is None else masks[members])
-    return np.divide(overlap, area, out=np.full(len(boxes), np.nan), where=area > 0)
+    return _instance_ratios(ratio, boxes, categories, masks)
 
 
 def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_category: bool = False) -> np.ndarray:
@@ -181,7 +175,7 @@ def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_
     """
     ratios = np.full(len(ground_truth.image_ids), np.nan)
     for image, _, instances in _images(ground_truth, definition, same_category):
-        ratios[image] = occlusion_ratio(**instances)
+        ratios[image] = _image_ratio(*instances)
     return ratios
 
 
@@ -193,16 +187,16 @@ def instance_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', sa
     """
     ratios = np.full(len(ground_truth.image), np.nan)
     for _, members, instances in _images(ground_truth, definition, same_category):
-        ratios[members] = instance_ratios_of(**instances)
+        ratios[members] = _instance_ratios(*instances)
     return ratios
 
 
-def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Clip (N, 4) xywh boxes to an image of (height, width) and return them as xyxy."""
-    height, width = image_size
+def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int] | np.ndarray) -> np.ndarray:
+    """Clip (N, 4) xywh boxes to an image of (height, width), or to one image each, (N, 2), and return them as xyxy."""
     left_top = boxes_xywh[:, :2]
     xyxy = np.concatenate([left_top, left_top + boxes_xywh[:, 2:]], axis=1)
-    return np.clip(xyxy, 0, np.array([width, height, width, height], dtype=np.float64))
+    width_height = np.asarray(image_size, dtype=np.float64)[..., ::-1]
+    return np.clip(xyxy, 0, np.concatenate([width_height, width_height], axis=-1))
 
 
 # Boxes are exact real rectangles, so areas are summed over the cells of the grid that all box edges span, not over pixels.
@@ -210,9 +204,11 @@ def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int]) -> np.ndarra
 
 def _edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which boxes span each cell between the edges of one axis, (N, cells) as 0/1, and the cells' lengths."""
-    edges = np.unique(np.concatenate([lows, highs]))
-    spans = (lows[:, None] <= edges[:-1]) & (edges[1:] <= highs[:, None])
-    return spans.astype(np.float64), np.diff(edges)
+    edges = np.sort(np.concatenate([lows, highs]))
+    lengths = edges[1:] - edges[:-1]
+    starts, lengths = edges[:-1][lengths > 0], lengths[lengths > 0]
+    spans = (lows[:, None] <= starts) & (starts < highs[:, None])
+    return spans.astype(np.float64), lengths
 
 
 def _box_areas(boxes: np.ndarray) -> np.ndarray:
@@ -221,6 +217,8 @@ def _box_areas(boxes: np.ndarray) -> np.ndarray:
 
 @register_occlusion_ratio('covered', 'the share of the area of its instances’ boxes that boxes of other instances cover')
 def _covered(boxes: np.ndarray, masks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    if len(boxes) == 1:
+        return np.zeros(1), _box_areas(boxes)
     in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
     in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
     shared = (in_y.T @ in_x) >= 2  # a cell of a box that lies under two boxes is covered by another
@@ -315,20 +313,32 @@ def _groups(num: int, categories: np.ndarray | None) -> list[np.ndarray]:
     return [np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)]
 
 
-def _images(ground_truth: 'GroundTruth', definition: str, same_category: bool) -> Iterator[tuple[int, np.ndarray, dict]]:
-    """Yield the position of each image with instances, the positions of these, and the arguments of `occlusion_ratio`."""
-    with_masks = get_occlusion_ratio(definition).needs_masks
+def _image_ratio(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray | None, masks: np.ndarray | None) -> float:
+    parts = [ratio.image(boxes[members], None if masks is None else masks[members])
+             for members in _groups(len(boxes), categories)]
+    overlap, total = np.sum(parts, axis=0) if parts else (0., 0.)
+    return float(overlap / total) if total > 0 else float('nan')
+
+
+def _instance_ratios(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray | None,
+                     masks: np.ndarray | None) -> np.ndarray:
+    overlap, area = np.zeros(len(boxes)), np.zeros(len(boxes))
+    for members in _groups(len(boxes), categories):
+        overlap[members], area[members] = ratio.instance(boxes[members], None if masks is None else masks[members])
+    return np.divide(overlap, area, out=np.full(len(boxes), np.nan), where=area > 0)
+
+
+def _images(ground_truth: 'GroundTruth', definition: str, same_category: bool) -> Iterator[tuple[int, np.ndarray, tuple]]:
+    """Yield the position of each image with instances, the positions of these, and the arguments of `_image_ratio`."""
+    ratio = get_occlusion_ratio(definition)
     single = np.flatnonzero(~ground_truth.crowd)
     single = single[np.argsort(ground_truth.image[single], kind='stable')]
-    if with_masks:
+    if ratio.needs_masks:
         ground_truth.check_masks(single)  # decode trusts the codes
+    boxes = clip_boxes(ground_truth.boxes_xywh[single], ground_truth.image_sizes[ground_truth.image[single]])
     images, starts = np.unique(ground_truth.image[single], return_index=True)
-    for image, members in zip(images.tolist(), np.split(single, starts)[1:], strict=True):
-        masks = None
-        if with_masks:
-            masks = mask_api.decode([ground_truth.rle(member) for member in members.tolist()]).transpose(2, 0, 1)
-        yield image, members, dict(boxes_xywh=ground_truth.boxes_xywh[members],
-                                   image_size=tuple(ground_truth.image_sizes[image].tolist()),
-                                   definition=definition,
-                                   categories=ground_truth.category[members] if same_category else None,
-                                   masks=masks)
+    for image, start, end in zip(images.tolist(), starts.tolist(), [*starts[1:].tolist(), len(single)], strict=True):
+        members, masks = single[start:end], None
+        if ratio.needs_masks:
+            masks = mask_api.decode([ground_truth.rle(member) for member in members.tolist()]).transpose(2, 0, 1).astype(bool)
+        yield image, members, (ratio, boxes[start:end], ground_truth.category[members] if same_category else None, masks)

@@ -14,7 +14,7 @@ def test_default_buckets():
 
 
 @given(st.integers(0, 1000))
-def test_tenths_fall_into_the_bucket_that_they_open(thousandth):
+def test_lower_edge_belongs_to_bucket(thousandth):
     number = assign_buckets(np.array([thousandth / 1000]), make_buckets())[0]
     assert number == (0 if thousandth == 0 else min(thousandth // 100, 9) + 1)
 
@@ -26,18 +26,18 @@ def test_ratios_outside_every_bucket():
 
 @pytest.mark.parametrize('edges', [[], [0], [0, 0], [0, .5, .4], [-.1, 1], [0, np.inf], [0, np.nan], ['a', 'b'],
                                    [False, True], .5, None, '01', np.array(1.)])
-def test_unusable_edges_are_named(edges):
+def test_invalid_edges(edges):
     with pytest.raises(ValueError, match='bucket edges'):
         make_buckets(edges)
 
 
 @pytest.mark.parametrize(('edges', 'lowers'), [
     ((0, .5, .8), [0, .5, .8]), ((0, .5, 1), [0, .5]), ((.8, 1), [.8]), ((0, 1, 2), [0, 1, 2])])
-def test_every_edge_opens_a_cumulative_bucket_but_a_last_one_of_1(edges, lowers):
+def test_cumulative_buckets_start_at_each_edge_except_1(edges, lowers):
     assert [bucket.lower for bucket in make_buckets(edges, cumulative=True)] == lowers
 
 
-def test_cumulative_buckets_hold_everything_from_their_edge_up():
+def test_cumulative_bucket_members():
     buckets = make_buckets([0, .5, 1], cumulative=True)
     assert [(bucket.name, bucket.key) for bucket in buckets] == [('r>=0', 'r0-up'), ('r>=0.5', 'r0.5-up')]
     ratios = np.array([0, .49, .5, 1, 1.4, np.nan])

@@ -15,7 +15,7 @@ def rows_of(comparison):
     return [part['all'], *part['buckets']]
 
 
-def test_a_run_against_itself_differs_nowhere():
+def test_run_against_itself_has_zero_differences():
     run, report, _ = small_run()
     for row, reported in zip(rows_of(compare_runs([run, run], ['a', 'b'], Bootstrap(50))),
                              [report['bbox']['all'], *report['bbox']['buckets']], strict=True):
@@ -29,14 +29,14 @@ def test_a_run_against_itself_differs_nowhere():
                 assert row[name]['differences'] == [dict(difference=0, low=0, high=0, share_above_zero=0)]
 
 
-def test_the_images_of_instance_buckets_are_those_of_the_report():
+def test_image_counts_of_instance_buckets_match_report():
     run, report, _ = small_run(unit='instance', edges=(0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1))
     counts = [row['images'] for row in rows_of(compare_runs([run, run], ['a', 'b'], Bootstrap(2)))]
     assert counts == [row['images'] for row in (report['bbox']['all'], *report['bbox']['buckets'])]
     assert min(counts) < max(counts)
 
 
-def test_differences_are_paired_draw_by_draw():
+def test_differences_are_paired():
     (good, _, groups), (bad, _, _) = small_run(), small_run(noise=1.5)
     comparison = compare_runs([bad, good], ['bad', 'good'], Bootstrap(60, seed=3, level=.9))
     for number, row in enumerate(comparison['evaluations'][0]['bbox']['buckets']):
@@ -52,7 +52,7 @@ def test_differences_are_paired_draw_by_draw():
         assert found['difference'] == row['AP50']['values'][1] - row['AP50']['values'][0]
 
 
-def test_a_clearly_better_run_is_better_in_every_replicate_and_the_interval_turns_with_the_runs():
+def test_better_run_wins_every_replicate_and_swapping_negates_the_interval():
     (good, _, _), (bad, _, _) = small_run(), small_run(noise=3)
     forward, backward = (compare_runs(runs, ['a', 'b'], Bootstrap(100)) for runs in ([bad, good], [good, bad]))
     up, down = (rows_of(comparison)[0]['AP']['differences'][0] for comparison in (forward, backward))
@@ -62,7 +62,7 @@ def test_a_clearly_better_run_is_better_in_every_replicate_and_the_interval_turn
     assert down['share_above_zero'] == 0
 
 
-def test_with_three_runs_each_is_compared_with_the_first():
+def test_three_runs_are_compared_with_the_first():
     runs = [small_run(noise=noise)[0] for noise in (0, 1, 2)]
     three = compare_runs(runs, ['a', 'b', 'c'], Bootstrap(20))
     two = compare_runs([runs[0], runs[2]], ['a', 'c'], Bootstrap(20))
@@ -81,14 +81,14 @@ def other_data(change):
     (lambda data: data['annotations'].pop(), 'the image ids are the same, their sizes or annotations are not'),
     (lambda data: data['images'][0].update(width=9999), 'the image ids are the same, their sizes or annotations are not'),
 ])
-def test_runs_on_other_data_are_refused(change, message):
+def test_runs_on_different_data_are_rejected(change, message):
     one, _, _ = small_run()
     other, _, _ = small_run(data=other_data(change))
     with pytest.raises(ValueError, match=message):
         compare_runs([one, other], ['a', 'b'])
 
 
-def test_runs_with_other_masks_are_refused_and_a_run_without_any_is_not():
+def test_runs_with_different_masks_are_rejected():
     run, _, _ = small_run()
     one, other = (replace(run, mask_fingerprint=text) for text in 'ab')
     with pytest.raises(ValueError, match='their masks are not'):
@@ -96,7 +96,7 @@ def test_runs_with_other_masks_are_refused_and_a_run_without_any_is_not():
     compare_runs([one, run], ['a', 'b'], Bootstrap(2))
 
 
-def test_buckets_that_hold_something_else_are_refused():
+def test_buckets_with_different_members_are_rejected():
     run, _, _ = small_run()
     groups = run.evaluations[0]
     moved = replace(groups, members=groups.members.roll(1, dims=0))
@@ -111,7 +111,7 @@ def test_buckets_that_hold_something_else_are_refused():
         compare_runs([by_instance, other], ['a', 'b'])
 
 
-def test_runs_that_were_evaluated_otherwise_are_refused():
+def test_runs_with_different_options_are_rejected():
     one, _, _ = small_run()
     with pytest.raises(ValueError, match='no buckets in common'):
         compare_runs([one, small_run(edges=(0, .5, 1))[0]], ['a', 'b'])

@@ -93,7 +93,7 @@ def test_cumulative_buckets_equal_pycocotools(case, proposal_nums):
 
 @settings(some_cases, max_examples=12)
 @given(cases('bbox'))
-def test_several_evaluations_in_one_pass_equal_each_alone(case):
+def test_one_pass_equals_separate_evaluations(case):
     options = [dict(edges=EDGES), dict(unit='instance', edges=(0, .5, 1)), dict(cumulative=True, definition='pairwise'),
                dict(unit='instance', cumulative=True, same_category=True, edges=EDGES)]
     together = evaluate(*case, 'bbox', **options[0], extra_evaluations=options[1:])
@@ -103,7 +103,7 @@ def test_several_evaluations_in_one_pass_equal_each_alone(case):
 
 @settings(some_cases, max_examples=25)
 @given(cases('bbox'), st.sampled_from(['image', 'instance']))
-def test_shared_ap_is_pycocotools_mean_over_the_categories_of_every_bucket(case, unit):
+def test_shared_ap_matches_pycocotools_over_shared_categories(case, unit):
     data, results = case
     ground_truth = read_ground_truth(data)
     of_image = dict(zip(ground_truth.image_ids.tolist(), image_ratios(ground_truth).tolist(), strict=True))
@@ -139,7 +139,7 @@ def test_instances_of_coco128_with_crowds_equal_pycocotools(iou_type):
     check_instance_buckets(report, data, results, iou_type, ratios, DISJOINT)
 
 
-def test_match_columns_are_shared_by_all_evaluations():
+def test_plan_assigns_columns():
     data = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name='a')], annotations=[])
     plan = make_plan(read_ground_truth(data), [Evaluation(edges=(0, 1)), Evaluation(unit='instance', edges=(0, 1)),
                                                Evaluation(unit='instance', edges=(.5, 1))])
@@ -147,7 +147,7 @@ def test_match_columns_are_shared_by_all_evaluations():
     assert plan.outside.shape == (0, 3)
 
 
-def test_slugs_say_what_differs():
+def test_slugs():
     assert Evaluation().slug == 'covered'
     assert Evaluation('mask', unit='instance', cumulative=True, same_category=True).slug == (
         'mask_instance_cumulative_same_category')

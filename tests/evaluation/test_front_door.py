@@ -51,13 +51,13 @@ def by_image(data, results, kind):
     return entries
 
 
-def test_the_numbers_are_pycocotools(case, result):
+def test_evaluate_matches_pycocotools(case, result):
     assert_same(result.report['bbox']['all'], coco_statistics(*case, 'bbox'))
 
 
 @pytest.mark.parametrize('annotations', ['file', 'dict', 'COCO', 'GroundTruth'])
 @pytest.mark.parametrize('detections', ['file', 'files', 'list', 'tensors', 'arrays', 'mmdet dump'])
-def test_every_form_of_input_gives_the_same_report(tmp_path, case, result, annotations, detections):
+def test_every_input_form_gives_the_same_report(tmp_path, case, result, annotations, detections):
     data, results = case
     (tmp_path / 'instances.json').write_text(json.dumps(data))
     (tmp_path / 'run.bbox.json').write_text(json.dumps(results))
@@ -84,7 +84,7 @@ def test_every_form_of_input_gives_the_same_report(tmp_path, case, result, annot
     assert ours.report.get('data') == ('instances.json' if annotations == 'file' else None)
 
 
-def test_masks_of_arrays_are_those_of_run_length_codes():
+def test_boolean_masks_match_run_length_codes():
     data, _ = many(num_images=4, per_image=4)
     for entry in data['annotations']:
         x, y, w, h = entry['bbox']
@@ -118,7 +118,7 @@ def test_rows_and_table(result, monkeypatch):
     assert result.table() == rows
 
 
-def test_text_and_html_show_the_numbers_and_no_markup_from_names(result):
+def test_repr_and_html_escape_names(result):
     lines = repr(result).splitlines()
     assert lines[0] == 'tied, bbox: by occlusion ratio r (covered)'
     assert lines[1].split() == ['r', 'images', 'instances', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']
@@ -136,7 +136,7 @@ def test_plot_and_save(tmp_path, result):
     assert json.loads((tmp_path / 'out/report.json').read_text()) == result.report
 
 
-def test_compare_takes_results_folders_and_records(tmp_path, case, result):
+def test_compare_accepts_results_folders_and_records(tmp_path, case, result):
     data, results = case
     shifted = [dict(entry, bbox=[entry['bbox'][0] + 3, *entry['bbox'][1:]]) for entry in results]
     other = evaluate(data, shifted, Evaluation(edges=EDGES), name='shifted')
@@ -162,7 +162,7 @@ def test_comparison_plot(result):
     assert isinstance(compare(result, result, bootstrap=Bootstrap(5)).plot('bbox'), Figure)
 
 
-def test_a_registered_ratio_is_evaluated_like_the_others(case):
+def test_registered_ratio(case):
     @register_occlusion_ratio('touched', 'the share of its instances that another box touches')
     def touched(boxes, masks):
         overlap, area = OCCLUSION_RATIOS['covered'].instance(boxes, masks)
@@ -181,7 +181,7 @@ def test_a_registered_ratio_is_evaluated_like_the_others(case):
         del OCCLUSION_RATIOS['touched']
 
 
-def test_few_public_names_and_each_can_be_imported():
+def test_public_names():
     assert len(mmtied.evaluation.__all__) <= 25
     assert set(mmtied.evaluation.__all__) <= set(dir(mmtied.evaluation))
     for name in mmtied.evaluation.__all__:
@@ -194,11 +194,11 @@ def test_few_public_names_and_each_can_be_imported():
     (None, 'detections: a file, a list of files or a list of dicts is needed'),
     ([dict(image_id=1)], r"\[0\] has no 'category_id'"),
 ])
-def test_unusable_detections_are_named(case, detections, message):
+def test_invalid_detections(case, detections, message):
     with pytest.raises(ValueError, match=message):
         evaluate(case[0], detections)
 
 
-def test_pictures_need_the_detections(tmp_path, result):
+def test_pictures_need_detections(tmp_path, result):
     with pytest.raises(ValueError, match='detections of this result are not known'):
         replace(result, detections=None).save(tmp_path, images=tmp_path)

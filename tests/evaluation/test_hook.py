@@ -81,7 +81,7 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize('loop', ['val', 'test'])
-def test_it_adds_the_metric_beside_coco_metric_and_writes_its_files(tmp_path, ann_file, loop):
+def test_hook_adds_metric_and_writes_files(tmp_path, ann_file, loop):
     runner = make_runner(tmp_path, ann_file, dict(type='CocoMetric', ann_file=ann_file), hook=dict(edges=(0, .5, 1)))
     values = getattr(runner, loop)()
     assert values['occlusion/bbox_mAP'] == pytest.approx(values['coco/bbox_mAP'], abs=6e-4)  # CocoMetric rounds
@@ -94,7 +94,7 @@ def test_it_adds_the_metric_beside_coco_metric_and_writes_its_files(tmp_path, an
     assert len(list((tmp_path / 'work').rglob('ap_over_r_bbox_0.png'))) == 1  # the visualizer's copy
 
 
-def test_further_evaluations_and_units_reach_the_metric_and_the_report(tmp_path, ann_file):
+def test_extra_evaluations_and_unit_reach_the_report(tmp_path, ann_file):
     runner = make_runner(tmp_path, ann_file, dict(type='CocoMetric', ann_file=ann_file),
                          hook=dict(unit='instance', edges=(0, .5, 1),
                                    extra_evaluations=[dict(cumulative=True, edges=(0, .5, 1))]))
@@ -106,7 +106,7 @@ def test_further_evaluations_and_units_reach_the_metric_and_the_report(tmp_path,
     assert values[name] == report['further'][0]['bbox']['buckets'][1]['AP']
 
 
-def test_it_uses_the_metric_that_the_config_has(tmp_path, ann_file):
+def test_hook_uses_metric_of_config(tmp_path, ann_file):
     runner = make_runner(tmp_path, ann_file, dict(type='OcclusionCocoMetric', ann_file=ann_file, edges=(0, 1)))
     values = runner.val()
     assert len(runner.val_loop.evaluator.metrics) == 1
@@ -114,7 +114,7 @@ def test_it_uses_the_metric_that_the_config_has(tmp_path, ann_file):
     assert len(read_report(tmp_path / 'work/occlusion/report.json')['bbox']['buckets']) == 2
 
 
-def test_masks_are_evaluated_where_the_model_has_them(tmp_path, ann_file):
+def test_segm_is_evaluated_for_models_with_masks(tmp_path, ann_file):
     values = make_runner(tmp_path, ann_file, [], with_mask=True).val()
     assert values['occlusion/segm_mAP_r0'] == pytest.approx(1)
     assert written(tmp_path) == sorted([*FILES, 'ap_over_r_segm.png'])
@@ -122,7 +122,7 @@ def test_masks_are_evaluated_where_the_model_has_them(tmp_path, ann_file):
 
 @pytest.mark.parametrize(('train', 'steps'), [(dict(by_epoch=True, max_epochs=2), [1, 2]),
                                               (dict(by_epoch=False, max_iters=4, val_interval=2), [2, 4])])
-def test_pictures_and_scalars_carry_the_epoch_or_iteration(tmp_path, ann_file, train, steps):
+def test_visualizer_steps(tmp_path, ann_file, train, steps):
     log = dict(logger=dict(type='LoggerHook', log_metric_by_epoch=train['by_epoch']))
     make_runner(tmp_path, ann_file, [], train=train, default_hooks=log).train()
     names = sorted(path.name for path in (tmp_path / 'work').rglob('ap_over_r_bbox_*.png'))
@@ -132,7 +132,7 @@ def test_pictures_and_scalars_carry_the_epoch_or_iteration(tmp_path, ann_file, t
     assert [line['step'] for line in logged] == steps
 
 
-def test_a_failed_evaluation_leaves_the_files_of_the_one_before(tmp_path, ann_file, monkeypatch):
+def test_failed_evaluation_keeps_previous_files(tmp_path, ann_file, monkeypatch):
     make_runner(tmp_path, ann_file, []).val()
     before = (tmp_path / 'work/occlusion/report.json').read_bytes()
     monkeypatch.setattr('mmtied.evaluation.reporting.files.json.dumps', lambda *_, **__: 1 / 0)
@@ -142,7 +142,7 @@ def test_a_failed_evaluation_leaves_the_files_of_the_one_before(tmp_path, ann_fi
     assert written(tmp_path) == FILES
 
 
-def test_where_a_later_file_fails_the_report_before_stays(tmp_path, ann_file, monkeypatch):
+def test_failed_write_keeps_previous_report(tmp_path, ann_file, monkeypatch):
     make_runner(tmp_path, ann_file, []).val()
     before = (tmp_path / 'work/occlusion/report.json').read_text()
     (tmp_path / 'work/occlusion/report.json').write_text(before + '\n')  # so that writing it again would show
@@ -153,7 +153,7 @@ def test_where_a_later_file_fails_the_report_before_stays(tmp_path, ann_file, mo
 
 
 @pytest.mark.parametrize('num_replicates', [0, 2])
-def test_the_report_of_the_metric_stays_as_it_is(tmp_path, ann_file, num_replicates):
+def test_hook_does_not_change_the_metrics_report(tmp_path, ann_file, num_replicates):
     runner = make_runner(tmp_path, ann_file, [], hook=dict(num_replicates=num_replicates))
     runner.val()
     metric, = runner.val_loop.evaluator.metrics
@@ -161,14 +161,14 @@ def test_the_report_of_the_metric_stays_as_it_is(tmp_path, ann_file, num_replica
     assert read_report(tmp_path / 'work/occlusion/report.json')['data'] == 'instances.json'
 
 
-def test_the_annotation_file_is_found_below_wrappers(ann_file):
+def test_annotation_file_of_wrapped_dataset(ann_file):
     class Wrapped:
         dataset = Images(ann_file)
 
     assert annotations_of(Wrapped()) == ann_file
 
 
-def test_datasets_without_one_annotation_file_are_named(tmp_path, ann_file):
+def test_datasets_without_annotation_file(tmp_path, ann_file):
     both = ConcatDataset([Images(ann_file), Images(ann_file)])
     with pytest.raises(ValueError, match='joins several.*ann_file='):
         make_runner(tmp_path, ann_file, [], dataset=both).val()
@@ -178,7 +178,7 @@ def test_datasets_without_one_annotation_file_are_named(tmp_path, ann_file):
     assert values['occlusion/bbox_mAP_r0'] == pytest.approx(1)
 
 
-def test_other_metrics_decide_the_default_iou_types(ann_file):
+def test_default_iou_types(ann_file):
     from mmengine.evaluator import Evaluator
 
     from mmtied.evaluation.hook import default_iou_types
@@ -188,7 +188,7 @@ def test_other_metrics_decide_the_default_iou_types(ann_file):
     assert default_iou_types(Evaluator([]), FixedDetector()) == ['bbox']
 
 
-def test_names_are_registered_in_the_root_registries():
+def test_registered_in_root_registries():
     from mmengine.registry import HOOKS, METRICS
     assert HOOKS.get('OcclusionEvalHook') is OcclusionEvalHook
     assert METRICS.get('OcclusionCocoMetric') is OcclusionCocoMetric

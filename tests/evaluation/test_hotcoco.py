@@ -28,7 +28,7 @@ def hotcoco_statistics(data, results, iou_type, image_ids):
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_every_bucket_and_the_whole_set_equal_hotcoco(iou_type, data):
+def test_every_bucket_matches_hotcoco(iou_type, data):
     annotations, results = data.draw(cases(iou_type))
     truth = read_ground_truth(annotations)
     report = report_of(truth, {iou_type: make_detections(results, truth, iou_type)}, edges=EDGES)[iou_type]

@@ -1,3 +1,5 @@
+"""Bootstrap draws, intervals and what they add to a report."""
+
 import json
 from types import SimpleNamespace
 
@@ -5,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmtied.evaluation.intervals import Bootstrap, add_intervals, bootstrap_statistics, image_weights, replicates
+from mmtied.evaluation.intervals import (
+    Bootstrap,
+    add_intervals,
+    bootstrap_statistics,
+    image_weights,
+    percentile_interval,
+    replicates,
+)
 from tests.helpers.runs import small_run
 
 
@@ -13,7 +22,7 @@ def with_intervals(run, report, groups, **options):
     return add_intervals(report, run.records, run.positives, [groups], len(run.category_names), Bootstrap(**options))
 
 
-def test_every_row_gains_intervals_around_its_ap_and_nothing_else_changes():
+def test_add_intervals_changes_nothing_else():
     run, report, groups = small_run()
     before = json.loads(json.dumps(report))
     done = with_intervals(run, report, groups, num_replicates=300)
@@ -33,7 +42,7 @@ def test_every_row_gains_intervals_around_its_ap_and_nothing_else_changes():
     assert json.loads(json.dumps(done, allow_nan=False)) == done
 
 
-def test_intervals_are_those_of_a_plain_loop_over_the_bucket():
+def test_intervals_match_a_plain_loop():
     run, report, groups = small_run()
     done = with_intervals(run, report, groups, num_replicates=40, seed=7, level=.8)
     for number, row in enumerate(done['bbox']['buckets']):
@@ -46,14 +55,14 @@ def test_intervals_are_those_of_a_plain_loop_over_the_bucket():
         np.testing.assert_allclose([row['AP_ci'], row['AP50_ci'], row['AP75_ci']], expected, rtol=0, atol=1e-12)
 
 
-def test_seeds_reproduce():
+def test_same_seed_same_intervals():
     run, report, groups = small_run()
     one, two, three = (with_intervals(run, report, groups, num_replicates=30, seed=seed) for seed in (4, 4, 5))
     assert one == two
     assert one['bbox']['all']['AP_ci'] != three['bbox']['all']['AP_ci']
 
 
-def test_the_first_row_is_the_report_itself():
+def test_first_replicate_is_the_point_estimate():
     run, report, groups = small_run()
     values = replicates(run.records['bbox'], run.positives, groups, 3, Bootstrap(5))[0]
     for row, bucket in zip(values.tolist(), report['bbox']['buckets'], strict=True):
@@ -61,7 +70,7 @@ def test_the_first_row_is_the_report_itself():
         np.testing.assert_allclose(row, expected, rtol=0, atol=1e-12)
 
 
-def test_overlapping_groups_and_groups_with_columns_of_their_own():
+def test_overlapping_groups_and_instance_groups():
     """As cumulative and instance buckets need them: every image in each group, another column."""
     run, _, groups = small_run()
     table = run.records['bbox']
@@ -74,7 +83,7 @@ def test_overlapping_groups_and_groups_with_columns_of_their_own():
         assert torch.equal(values[:, number].nan_to_num(-1), expected.nan_to_num(-1))
 
 
-def test_further_reports_get_theirs():
+def test_extra_evaluations_get_intervals():
     run, report, groups = small_run()
     del report['further']
     both = add_intervals({**report, 'further': [report]}, run.records, run.positives, [groups, groups], 3, Bootstrap(10))
@@ -89,6 +98,40 @@ def test_further_reports_get_theirs():
     (dict(seed=-1), 'seed: a whole number from 0 is needed, got -1'),
     (dict(level=95), 'such as 0.95; got 95'),
 ])
-def test_unusable_settings_are_named(options, message):
+def test_invalid_bootstrap(options, message):
     with pytest.raises(ValueError, match=message):
         Bootstrap(**options)
+
+
+def test_replicate_draws_num_images():
+    weights = image_weights(37, 200, seed=3)
+    assert weights.shape == (200, 37)
+    assert bool((weights.sum(1) == 37).all())
+    assert abs(weights.float().var().item() - (1 - 1 / 37)) < .1  # each count is binomial(37, 1/37)
+
+
+def test_draws_depend_on_the_seed():
+    assert torch.equal(image_weights(20, 9, seed=1), image_weights(20, 9, seed=1))
+    assert not torch.equal(image_weights(20, 9, seed=1), image_weights(20, 9, seed=2))
+    assert torch.equal(image_weights(20, 9, seed=1)[:5], image_weights(20, 5, seed=1))
+
+
+def test_percentile_interval_covers_its_level():
+    values = torch.randn(1001, dtype=torch.float64)
+    low, high = percentile_interval(values, .9)
+    assert ((values >= low) & (values <= high)).double().mean().item() == pytest.approx(.9, abs=.002)
+    wider = percentile_interval(values, .99)
+    assert wider[0] < low < high < wider[1]
+    assert percentile_interval(values + 3, .9) == pytest.approx((low + 3, high + 3))
+
+
+def test_percentile_interval_skips_nan():
+    values = torch.tensor([float('nan'), 2., float('nan'), 2.], dtype=torch.float64)
+    assert percentile_interval(values) == (2, 2)
+    assert percentile_interval(values[:1]) is None
+
+
+@pytest.mark.parametrize('level', [0, 1, 95])
+def test_percentile_interval_rejects_level(level):
+    with pytest.raises(ValueError, match=f'such as 0.95; got {level}'):
+        percentile_interval(torch.zeros(3), level)

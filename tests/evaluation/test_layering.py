@@ -1,6 +1,7 @@
-"""Which way the imports point: no circles in the package, and the evaluation's arithmetic imports no reporting."""
+"""Which way the imports point: no circles, no reporting below the results, no OpenMMLab but in metric and hook."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def imports(name, everywhere=False):
     return found & set(MODULES)
 
 
-def test_no_circle_of_imports():
+def test_no_import_cycles():
     graph = {name: imports(name) for name in MODULES}
     done = set()
 
@@ -51,7 +52,7 @@ def test_no_circle_of_imports():
         visit(name, [])
 
 
-def test_the_arithmetic_imports_no_reporting_and_inputs_nothing_else_of_the_evaluation():
+def test_arithmetic_does_not_import_reporting():
     plugs = {'metric', 'hook'}
     lazy = {'result'}  # plots and files are imported when they are asked for
     for name in MODULES:
@@ -65,8 +66,37 @@ def test_the_arithmetic_imports_no_reporting_and_inputs_nothing_else_of_the_eval
             assert not others, (name, others)
 
 
-def test_tables_of_statistics_and_ratios_are_read_without_torch():
+def test_statistics_and_ratios_import_without_torch():
     code = 'import sys; from mmtied.evaluation import OCCLUSION_RATIOS, STATISTICS; print("torch" in sys.modules)'
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
                             env={**os.environ, 'MMTIED_REGISTER': '0'})
     assert result.stdout.strip() == 'False'
+
+
+#: Modules that plug into mmengine; everything else has to work without it.
+PLUGS = ['mmtied.evaluation.hook', 'mmtied.evaluation.metric']
+
+IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+import {package} as package
+missing = []
+for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
+    try:
+        importlib.import_module(found.name)
+    except ModuleNotFoundError as error:
+        missing.append(found.name)
+print(json.dumps([missing, sorted(sys.modules)]))
+"""
+
+
+def test_only_metric_and_hook_need_openmmlab_and_no_module_imports_plotting(run_without_openmmlab):
+    missing, loaded = json.loads(run_without_openmmlab(IMPORT_ALL.format(package='mmtied.evaluation')))
+    assert missing == PLUGS
+    assert not {'matplotlib', 'jinja2', 'rich'} & set(loaded)
+
+
+def test_inputs_import_only_inputs(run_without_openmmlab):
+    missing, loaded = json.loads(run_without_openmmlab(IMPORT_ALL.format(package='mmtied.evaluation.inputs')))
+    assert missing == []
+    others = [name for name in loaded if name.startswith('mmtied.evaluation.') and '.inputs' not in name]
+    assert others == []

@@ -1,4 +1,4 @@
-"""Matching rules, one by one; equality with COCOeval as a whole is in test_evaluate.py."""
+"""Matching rules, one by one; equality with COCOeval as a whole is in test_pipeline.py."""
 
 import pytest
 import torch
@@ -27,46 +27,46 @@ def matched_by(iou, crowd=None, ignored=None, thresholds=HALF):
     return found.matched[:, 0].tolist(), found.ignored[:, 0].tolist()
 
 
-def test_the_best_score_takes_the_ground_truth():
+def test_best_score_takes_ground_truth():
     assert matched_by([[.6], [.9]]) == ([1, 0], [0, 0])
 
 
-def test_the_second_takes_what_is_left():
+def test_second_detection_takes_the_rest():
     assert matched_by([[.6, .9], [.5, .8]]) == ([1, 1], [0, 0])
     assert matched_by([[.9, .6], [.8, 0]]) == ([1, 0], [0, 0])
 
 
-def test_the_later_of_equal_ious_is_taken():
+def test_later_ground_truth_wins_ties():
     assert matched_by([[.7, .7], [0, .9], [.9, 0]]) == ([1, 0, 1], [0, 0, 0])
 
 
-def test_one_that_counts_goes_before_a_better_one_that_is_ignored():
+def test_counting_ground_truth_beats_ignored_with_higher_iou():
     assert matched_by([[.9, .6], [.9, .6]], ignored=[True, False]) == ([1, 1], [0, 1])
 
 
-def test_a_crowd_is_matched_again_and_an_ignored_one_is_not():
+def test_crowd_matches_repeatedly_ignored_once():
     assert matched_by([[.9], [.9]], crowd=[True]) == ([1, 1], [1, 1])
     assert matched_by([[.9], [.9]], ignored=[True]) == ([1, 0], [1, 0])
 
 
-def test_bits_are_thresholds_and_equality_reaches_one():
+def test_bits_are_thresholds():
     thresholds = torch.tensor([.5, .75, 1.], dtype=torch.float64)
     assert matched_by([[.75]], thresholds=thresholds) == ([0b011], [0])
     assert matched_by([[1.]], thresholds=thresholds) == ([0b111], [0])
 
 
-def test_an_unmatched_detection_outside_the_area_range_is_ignored():
+def test_unmatched_detection_outside_area_range_is_ignored():
     found = match(Pairs.concatenate([], torch.device('cpu')), torch.zeros(1, dtype=torch.int64), torch.tensor([[True, False]]),
                   one_cell(torch.zeros(0, 2, dtype=torch.bool), torch.zeros(0, dtype=torch.bool)), HALF)
     assert found.ignored.tolist() == [[1, 0]]
 
 
-def test_too_many_thresholds_are_named():
+def test_too_many_thresholds():
     with pytest.raises(ValueError, match='16 IoU thresholds'):
         matched_by([[.9]], thresholds=torch.full((16,), .5, dtype=torch.float64))
 
 
-def test_ranks_are_cut_and_ties_keep_their_order():
+def test_rank_detections_is_stable():
     order, rank = rank_detections(torch.tensor([5, 5, 5, 2]), torch.tensor([.5, .5, .9, .1]), limit=2)
     assert order.tolist() == [3, 2, 0]
     assert rank.tolist() == [0, 0, 1]
@@ -77,14 +77,14 @@ box = st.tuples(*[st.floats(0, 100, width=32)] * 4)
 
 @settings(deadline=None)
 @given(box, box, st.booleans())
-def test_box_iou_has_the_bits_of_pycocotools(first, second, crowd):
+def test_box_iou_is_bit_equal_to_pycocotools(first, second, crowd):
     expected = mask_api.iou([list(first)], [list(second)], [int(crowd)]).item()
     boxes = torch.tensor([first, second], dtype=torch.float64)
     assert box_iou(boxes[:1], boxes[1:], torch.tensor([crowd])).item() == expected
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.lists(st.integers(0, 5), max_size=12), st.integers(1, 40))
-def test_pairs_are_those_of_equal_cells_in_chunks_of_any_size(detections, targets, chunk):
+def test_cell_pairs_in_chunks(detections, targets, chunk):
     detections, targets = sorted(detections), sorted(targets)
     parts = list(cell_pairs(torch.tensor(detections, dtype=torch.int64), torch.tensor(targets, dtype=torch.int64), chunk))
     found = [pair for detection, target in parts for pair in zip(detection.tolist(), target.tolist(), strict=True)]

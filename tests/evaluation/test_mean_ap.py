@@ -47,7 +47,7 @@ def expected_values(report, iou_type, prefix=''):
     return values
 
 
-def test_values_are_those_of_evaluate():
+def test_values_match_evaluate():
     data, results = many(num_images=12, per_image=8)
     preds, target = as_lists(data, results)
     metric = OcclusionMeanAveragePrecision(evaluation=EVALUATION)
@@ -62,7 +62,7 @@ def test_values_are_those_of_evaluate():
         metric.compute()
 
 
-def test_masks_and_defaults_of_targets():
+def test_masks_and_target_defaults():
     data, _ = many(num_images=5, per_image=4)
     for entry in data['annotations']:
         x, y, w, h = entry['bbox']
@@ -86,7 +86,7 @@ def test_masks_and_defaults_of_targets():
     ([], [{}], '0 predictions for 1 targets'),
     ([dict(boxes=torch.zeros(0, 4), labels=torch.zeros(0))], [dict()], "preds has no 'scores'; it has boxes, labels"),
 ])
-def test_unusable_updates_are_named(preds, target, message):
+def test_invalid_update(preds, target, message):
     with pytest.raises(ValueError, match=message):
         OcclusionMeanAveragePrecision().update(preds, target)
 
@@ -101,7 +101,7 @@ def evaluate_part(rank, path, results):
     torch_dist.destroy_process_group()
 
 
-def test_two_processes_give_the_numbers_of_one(tmp_path):
+def test_two_processes_match_one(tmp_path):
     with multiprocessing.Manager() as manager:
         results = manager.dict()
         multiprocessing.spawn(evaluate_part, (tmp_path / 'store', results), nprocs=2)

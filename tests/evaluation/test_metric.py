@@ -37,7 +37,7 @@ def run(metric, samples, batch_size=2):
 
 @pytest.mark.parametrize('proposal_nums', [(1, 10, 100), (100, 300, 1000)])
 @pytest.mark.parametrize('seed', [0, 1, 2])
-def test_numbers_are_those_of_coco_metric(tmp_path, proposal_nums, seed):
+def test_numbers_match_coco_metric(tmp_path, proposal_nums, seed):
     rng = np.random.default_rng(seed)
     data = make_data(rng)
     ann_file = tmp_path / 'instances.json'
@@ -62,7 +62,7 @@ def test_numbers_are_those_of_coco_metric(tmp_path, proposal_nums, seed):
             assert_same(bucket, coco_statistics(data, results, iou_type, image_ids=ids, **chosen), bucket['name'])
 
 
-def test_scalars_have_the_names_of_coco_metric_and_of_the_buckets(ann_file):
+def test_scalar_names(ann_file):
     data = json.loads(Path(ann_file).read_text())
     samples = make_samples(data, np.random.default_rng(0), with_masks=False)
     metric = METRICS.build(dict(type='OcclusionCocoMetric', ann_file=ann_file))
@@ -75,7 +75,7 @@ def test_scalars_have_the_names_of_coco_metric_and_of_the_buckets(ann_file):
     assert 'coco/bbox_mAP_r0.9-1' not in values or metric.report['bbox']['buckets'][-1]['AP'] is not None
 
 
-def test_images_that_a_sampler_repeats_count_once(ann_file):
+def test_repeated_images_count_once(ann_file):
     data = json.loads(Path(ann_file).read_text())
     samples = make_samples(data, np.random.default_rng(1))
     once = OcclusionCocoMetric(ann_file, ['bbox', 'segm'])
@@ -94,7 +94,7 @@ def test_images_and_masks_without_predictions_count(ann_file):
     assert metric.report['bbox']['all']['images'] == len(data['images'])
 
 
-def test_run_length_codes_and_arrays_give_the_numbers_of_tensors(ann_file):
+def test_run_length_codes_and_arrays_match_tensors(ann_file):
     from pycocotools import mask as mask_api
     data = json.loads(Path(ann_file).read_text())
     expected = run(OcclusionCocoMetric(ann_file, 'segm'), make_samples(data, np.random.default_rng(2)))
@@ -124,27 +124,29 @@ def test_run_length_codes_and_arrays_give_the_numbers_of_tensors(ann_file):
     (dict(extra_evaluations=[dict(edges=(1, 0))]), 'strictly increasing'),
     (dict(format_only=True), 'keep a CocoMetric'),
     (dict(outfile_prefix='a/b'), 'keep a CocoMetric'),
+    (dict(further=[dict(unit='instance')]), 'further is now called extra_evaluations'),
+    (dict(edge=(0, 1)), "unknown option 'edge'"),
 ])
-def test_unusable_options_are_named(ann_file, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_options(ann_file, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
         OcclusionCocoMetric(**{'ann_file': ann_file, **options})
 
 
-def test_a_class_that_the_file_lacks_is_named(ann_file):
+def test_unknown_class(ann_file):
     metric = OcclusionCocoMetric(ann_file)
     metric.dataset_meta = dict(classes=('cat', 'zebra'))
     with pytest.raises(ValueError, match="no category named 'zebra'"):
         metric.process(None, [dict(img_id=2, pred_instances={})])
 
 
-def test_segm_without_masks_is_named(ann_file):
+def test_segm_without_masks(ann_file):
     data = json.loads(Path(ann_file).read_text())
     with pytest.raises(ValueError, match='predictions have no masks'):
         run(OcclusionCocoMetric(ann_file, 'segm'), make_samples(data, np.random.default_rng(0), with_masks=False))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='compares a GPU with the CPU')
-def test_a_gpu_keeps_the_records_of_the_cpu_bit_for_bit(ann_file):
+def test_gpu_records_match_cpu(ann_file):
     samples = make_samples(make_data(np.random.default_rng(0)), np.random.default_rng(1))
     reports, records = [], []
     for device in ('cpu', 'cuda'):
@@ -160,7 +162,7 @@ def test_a_gpu_keeps_the_records_of_the_cpu_bit_for_bit(ann_file):
     assert_same(reports[0]['bbox']['all'], reports[1]['bbox']['all'])
 
 
-def test_batches_of_any_size_give_the_same_numbers(ann_file, monkeypatch):
+def test_batch_size_does_not_matter(ann_file, monkeypatch):
     samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(3))
     samples += samples[:2]  # repeated in another batch
     values = []
@@ -172,7 +174,7 @@ def test_batches_of_any_size_give_the_same_numbers(ann_file, monkeypatch):
 
 
 @pytest.mark.parametrize('batch', [1, 2, 3, 100])
-def test_of_a_repeated_image_the_first_counts_for_any_batch_size(ann_file, monkeypatch, batch):
+def test_first_of_repeated_images_counts(ann_file, monkeypatch, batch):
     monkeypatch.setattr('mmtied.evaluation.metric.BATCH', batch)
     data = json.loads(Path(ann_file).read_text())
     samples = make_samples(data, np.random.default_rng(3))
@@ -186,7 +188,7 @@ def test_of_a_repeated_image_the_first_counts_for_any_batch_size(ann_file, monke
     assert run(repeated, others) != expected
 
 
-def test_of_all_but_the_last_images_only_small_records_are_kept(ann_file, monkeypatch):
+def test_matched_images_keep_small_records(ann_file, monkeypatch):
     monkeypatch.setattr('mmtied.evaluation.metric.BATCH', 3)
     metric = OcclusionCocoMetric(ann_file, ['bbox', 'segm'])
     metric.dataset_meta = dict(classes=CLASSES)
@@ -201,7 +203,7 @@ def test_of_all_but_the_last_images_only_small_records_are_kept(ann_file, monkey
     assert sum(len(table.image) for table in tables) > 0
 
 
-def test_a_second_epoch_repeats_the_first_without_decoding(ann_file, monkeypatch):
+def test_second_epoch_decodes_nothing(ann_file, monkeypatch):
     samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(3))
     metric = OcclusionCocoMetric(ann_file, 'segm')
     first = run(metric, samples)
@@ -209,7 +211,7 @@ def test_a_second_epoch_repeats_the_first_without_decoding(ann_file, monkeypatch
     assert run(metric, samples) == first
 
 
-def test_further_evaluations_have_scalars_of_their_own(ann_file):
+def test_scalars_of_extra_evaluations(ann_file):
     samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(0), with_masks=False)
     further = [dict(unit='instance', edges=(0, 1)), dict(cumulative=True, edges=(0, .4, 1)), dict(edges=(0, .4, 1))]
     metric = OcclusionCocoMetric(ann_file, extra_evaluations=further)
@@ -239,7 +241,7 @@ def inverted_samples(data, sides):
 
 
 @pytest.mark.parametrize('sides', [1, 2])
-def test_boxes_with_swapped_corners_count_as_in_pycocotools_and_are_told_once(ann_file, monkeypatch, warnings, sides):
+def test_inverted_boxes_match_pycocotools_and_warn_once(ann_file, monkeypatch, warnings, sides):
     monkeypatch.setattr('mmtied.evaluation.metric.BATCH', 3)
     data = json.loads(Path(ann_file).read_text())
     samples, changed = inverted_samples(data, sides)
@@ -261,12 +263,12 @@ def test_boxes_with_swapped_corners_count_as_in_pycocotools_and_are_told_once(an
     assert (coco_statistics(data, without, 'bbox', category_ids=[2, 4, 7]) == expected) == (sides == 1)
 
 
-def test_nothing_is_told_of_ordinary_boxes(ann_file, warnings):
+def test_no_warning_for_valid_boxes(ann_file, warnings):
     run(OcclusionCocoMetric(ann_file), make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(5)))
     assert warnings == []
 
 
-def test_evaluating_nothing_counts_every_miss(ann_file):
+def test_no_predictions(ann_file):
     metric = OcclusionCocoMetric(ann_file)
     metric.dataset_meta = dict(classes=CLASSES)
     values = metric.evaluate(12)

@@ -82,7 +82,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize(('world_size', 'idle'), [(2, None), (4, None), (2, 0), (2, 1)])
-def test_processes_equal_one_also_when_images_do_not_divide_or_one_has_none(folder, world_size, idle):
+def test_processes_match_one(folder, world_size, idle):
     evaluate(0, 1, folder)
     run_processes(evaluate, world_size, folder, idle)
     one = json.loads((folder / '1_0.json').read_text())
@@ -104,7 +104,7 @@ def send_shapes(rank, world_size, folder):
         assert empty.dtype == torch.float64
 
 
-def test_tensors_arrive_with_their_lengths_and_types(tmp_path):
+def test_gather_tensors(tmp_path):
     run_processes(send_shapes, 3, tmp_path)
 
 
@@ -122,7 +122,7 @@ def lose_one(rank, world_size, folder, lost):
 
 
 @pytest.mark.parametrize('lost', [0, 2])
-def test_a_process_that_dies_ends_the_others_with_an_error(folder, lost):
+def test_dead_process_raises_in_the_others(folder, lost):
     context = torch.multiprocessing.get_context(START)
     processes = [context.Process(target=lose_one, args=(rank, 3, folder, lost)) for rank in range(3)]
     for process in processes:

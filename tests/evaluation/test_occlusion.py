@@ -1,4 +1,4 @@
-"""Ratios against pixel counts on whole-pixel boxes, and against the published counts of val2017."""
+"""Occlusion ratios against counting pixels, and the ratios of real data sets."""
 
 import json
 
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as mask_api
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import OCCLUSION_RATIOS, image_ratios, instance_ratios_of, occlusion_ratio
+from mmtied.evaluation.occlusion import OCCLUSION_RATIOS, image_ratios, instance_ratios, instance_ratios_of, occlusion_ratio
 from tests.helpers.data import VAL2017, data_path
 
 HEIGHT, WIDTH = 12, 15
@@ -41,7 +42,7 @@ def counted(definition, masks, occluders):
 
 @settings(max_examples=150, deadline=None)
 @given(whole_boxes, st.sampled_from(list(OCCLUSION_RATIOS)), st.integers(0, 2**16))
-def test_ratio_is_what_counting_pixels_gives(boxes, definition, seed):
+def test_ratio_matches_pixel_counts(boxes, definition, seed):
     pixels = drawn(boxes)
     masks = pixels & (np.random.default_rng(seed).random(pixels.shape) < .6)
     instances, occluders = {'box_mask': (pixels, masks), 'mask': (masks, masks)}.get(definition, (pixels, pixels))
@@ -52,7 +53,7 @@ def test_ratio_is_what_counting_pixels_gives(boxes, definition, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(whole_boxes, st.integers(0, 2**16))
-def test_same_category_adds_up_the_categories_alone(boxes, seed):
+def test_same_category_sums_over_categories(boxes, seed):
     categories = np.random.default_rng(seed).integers(0, 2, len(boxes))
     pixels = drawn(boxes)
     covered = sum((pixels[i] & np.any([pixels[j] for j in range(len(boxes)) if j != i and categories[i] == categories[j]] or
@@ -64,7 +65,7 @@ def test_same_category_adds_up_the_categories_alone(boxes, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(whole_boxes)
-def test_instance_cover_is_the_share_of_each_box(boxes):
+def test_instance_ratio_of_covered_is_the_share_of_each_box(boxes):
     pixels = drawn(boxes)
     expected = [(mask & (np.delete(pixels, i, axis=0).any(0))).sum() / mask.sum() if mask.any() else np.nan
                 for i, mask in enumerate(pixels)]
@@ -73,7 +74,7 @@ def test_instance_cover_is_the_share_of_each_box(boxes):
 
 @settings(max_examples=150, deadline=None)
 @given(whole_boxes, st.sampled_from(list(OCCLUSION_RATIOS)), st.integers(0, 2**16), st.booleans())
-def test_instance_ratio_is_what_counting_its_pixels_gives(boxes, definition, seed, same_category):
+def test_instance_ratio_matches_pixel_counts(boxes, definition, seed, same_category):
     rng = np.random.default_rng(seed)
     pixels = drawn(boxes)
     masks = pixels & (rng.random(pixels.shape) < .6)
@@ -90,7 +91,7 @@ def test_instance_ratio_is_what_counting_its_pixels_gives(boxes, definition, see
     np.testing.assert_allclose(ratios, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_unusable_arguments_are_named():
+def test_invalid_arguments():
     boxes = np.zeros((2, 4))
     with pytest.raises(ValueError, match="unknown occlusion definition 'most'; known: covered"):
         occlusion_ratio(boxes, (5, 5), 'most')
@@ -136,7 +137,7 @@ def test_val2017_has_no_image_from_r_8_to_9_by_box_mask(val2017):
 
 
 @pytest.mark.parametrize('definition', ['covered', 'instance_mean', 'box_mask'])
-def test_rounding_never_pushes_a_whole_cover_past_1(definition):
+def test_rounding_never_exceeds_1(definition):
     rng = np.random.default_rng(0)
     for _ in range(200):
         boxes = np.repeat(rng.uniform(0, 6, (1, 4)), 3, axis=0) + [[0, 0, 0, 0], [.1, .1, -.2, -.2], [0, 0, 0, 0]]
@@ -146,3 +147,30 @@ def test_rounding_never_pushes_a_whole_cover_past_1(definition):
                   occlusion_ratio(boxes, (HEIGHT, WIDTH), definition, masks=masks[:len(boxes)])]
         assert max(ratios) <= 1
         assert min(ratios) >= 1 - 1e-12
+
+
+MASKED = [name for name, ratio in OCCLUSION_RATIOS.items() if ratio.needs_masks]
+
+
+def truth(counts, **changes):
+    """One image with a whole mask and a mask of the given code, in a file's annotations 4 and 6."""
+    whole = mask_api.encode(np.asfortranarray(np.ones((20, 30), dtype=np.uint8)))['counts']
+    annotation = dict(image_id=9, category_id=8, bbox=[0, 0, 5, 7], area=35, iscrowd=0)
+    return read_ground_truth(dict(
+        images=[dict(id=9, height=20, width=30)], categories=[dict(id=8, name='b')],
+        annotations=[annotation | dict(id=4, segmentation=dict(size=[20, 30], counts=whole)),
+                     annotation | dict(id=6, segmentation=dict(size=[20, 30], counts=counts), **changes)]))
+
+
+@pytest.mark.parametrize('ratios', [image_ratios, instance_ratios])
+@pytest.mark.parametrize('definition', MASKED)
+@pytest.mark.parametrize('counts', [b'5', b'', b'07d?', b'07ab'], ids=['short', 'empty', 'other lengths', 'cut off'])
+def test_broken_mask_is_rejected_before_decoding(ratios, definition, counts):
+    with pytest.raises(ValueError, match='^annotations: annotation 6: its run-length code is broken or cut off'):
+        ratios(truth(counts), definition)
+
+
+@pytest.mark.parametrize('definition', MASKED)
+def test_crowd_masks_are_not_read(definition):
+    ratios = instance_ratios(truth(b'5', iscrowd=1), definition)
+    assert np.isfinite(ratios[0]) and np.isnan(ratios[1])

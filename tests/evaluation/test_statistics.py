@@ -82,7 +82,7 @@ def test_bootstrapped_recall_equals_pycocotools_on_copies(case, seed):
             assert np.isnan(value) if theirs[name] is None else abs(value - theirs[name]) <= 1e-12, (name, row)
 
 
-def test_a_registered_statistic_is_in_everything_that_an_evaluation_writes(tmp_path):
+def test_registered_statistic_is_written_everywhere(tmp_path):
     data, results = many(num_images=16, per_image=10)
     result = evaluate(data, results, Evaluation(edges=EDGES), bootstrap=Bootstrap(20))
     result.save(tmp_path)
@@ -112,7 +112,7 @@ def test_names_and_titles(name, scalar, title):
     assert (STATISTICS[name].scalar, STATISTICS[name].title) == (scalar, title)
 
 
-def test_limits_follow_pycocotools_where_it_has_a_value():
+def test_limits():
     assert STATISTICS['AP'].limit((100, 300, 1000)) == 100
     assert STATISTICS['AP75'].limit((100, 300, 1000)) == 1000
     assert STATISTICS['AP'].limit((10, 300)) == 300
@@ -125,12 +125,12 @@ def test_limits_follow_pycocotools_where_it_has_a_value():
     (dict(area='tiny'), "statistic X: area='tiny' is unknown; use one of all, small, medium, large"),
     (dict(area='small', bootstrapped=True), "statistic X: bootstrapped=True needs area='all'"),
 ])
-def test_statistics_that_are_not_evaluated_are_refused(options, message):
+def test_invalid_statistics(options, message):
     with pytest.raises(ValueError, match=message):
         Statistic('X', **options)
 
 
-def test_a_name_is_registered_once():
+def test_names_are_registered_once():
     register_statistic(STATISTICS['AP90'])
     with pytest.raises(ValueError, match='statistic AP90 is already defined as'):
         register_statistic(Statistic('AP90', iou=.85))

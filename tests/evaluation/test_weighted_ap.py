@@ -37,20 +37,20 @@ def check_replicates(data, results, iou_type, image_ids, num_replicates, seed, p
 
 @few_cases
 @given(cases('bbox'), st.integers(0, 2**20), st.sampled_from([(1, 10, 100), (1, 2, 100), (100, 300, 1000)]))
-def test_bbox_replicates_equal_pycocotools_on_copies(case, seed, proposal_nums):
+def test_bbox_replicates_match_pycocotools(case, seed, proposal_nums):
     ids = sorted(image['id'] for image in case[0]['images'])
     check_replicates(*case, 'bbox', ids, 4, seed, proposal_nums)
 
 
 @few_cases
 @given(cases('segm'), st.integers(0, 2**20))
-def test_segm_replicates_of_a_bucket_equal_pycocotools_on_copies(case, seed):
+def test_segm_replicates_match_pycocotools(case, seed):
     ids = sorted(image['id'] for image in case[0]['images'])
     check_replicates(*case, 'segm', ids[::2], 4, seed)
 
 
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
-def test_replicates_of_real_images_with_crowds_equal_pycocotools_on_copies(iou_type):
+def test_replicates_of_coco128_match_pycocotools(iou_type):
     data = json.loads(data_path(COCO128).read_text())
     crowded = {entry['image_id'] for entry in data['annotations'] if entry['iscrowd']}
     ids = sorted(crowded | {image['id'] for image in data['images'][:30]})
@@ -61,7 +61,7 @@ def test_replicates_of_real_images_with_crowds_equal_pycocotools_on_copies(iou_t
     check_replicates(data, results, iou_type, ids[::3], 4, seed=2)
 
 
-def test_many_true_positives_and_narrow_limits_on_memory_change_nothing(monkeypatch):
+def test_chunk_sizes_do_not_matter(monkeypatch):
     data, results = many()
     check_replicates(data, results, 'bbox', [image['id'] for image in data['images']], 1, seed=3)
     records, positives, num_categories = match_all(data, results, 'bbox')
@@ -72,7 +72,7 @@ def test_many_true_positives_and_narrow_limits_on_memory_change_nothing(monkeypa
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-14)
 
 
-def test_threads_change_nothing_and_leave_the_setting_as_it_was():
+def test_threads_do_not_matter_and_are_restored():
     records, positives, num_categories = match_all(*many(seed=4, num_images=12), 'bbox')
     before = torch.get_num_threads()
     results = []
@@ -87,7 +87,7 @@ def test_threads_change_nothing_and_leave_the_setting_as_it_was():
     assert torch.equal(*results)
 
 
-def test_every_image_once_gives_the_point_estimate():
+def test_unit_weights_give_the_point_estimate():
     records, positives, num_categories = match_all(*many(seed=1), 'bbox')
     ap = accumulate(records, positives, whole_set(40), num_categories, 100)[0]
     for column in range(4):
@@ -97,7 +97,7 @@ def test_every_image_once_gives_the_point_estimate():
 
 
 @pytest.mark.parametrize('column', [1, 2])
-def test_a_column_with_ignored_ground_truth_equals_the_point_estimate_on_copies(column):
+def test_columns_with_ignored_ground_truth(column):
     data, results = many(seed=2, num_images=12)
     records, positives, num_categories = match_all(data, results, 'bbox')
     weights = image_weights(12, 3, seed=5)
@@ -109,7 +109,7 @@ def test_a_column_with_ignored_ground_truth_equals_the_point_estimate_on_copies(
         assert (np.isnan(value) and theirs is None) or abs(value - theirs) <= 1e-12
 
 
-def test_detections_of_equal_score_in_one_image_take_turns():
+def test_tied_detections_take_turns():
     """True, false, true, false for two copies, as COCOeval sorts them; not true, true, false, false."""
     box, far = [10., 10., 20., 20.], [70., 70., 20., 20.]
     data = dict(images=[dict(id=1, height=100, width=100)], categories=[dict(id=1, name='a')],
@@ -122,7 +122,7 @@ def test_detections_of_equal_score_in_one_image_take_turns():
         assert coco_statistics(*copied(data, results, [1], [2]), 'bbox')['AP50'] == pytest.approx(expected, abs=1e-12)
 
 
-def test_recall_points_compare_as_coco_compares_them():
+def test_recall_points_round_as_in_coco():
     """Every recall that k of n can be, for n to 400: also where a point and the recall differ in rounding only."""
     total = torch.arange(1, 401, dtype=torch.float64)[:, None]
     recall = (torch.arange(401)[None] / total)[torch.arange(401)[None] <= total]
@@ -130,7 +130,7 @@ def test_recall_points_compare_as_coco_compares_them():
     assert torch.equal(weighted_ap._points_reached(recall), expected)
 
 
-def test_counts_beyond_single_precision_are_kept_exact():
+def test_counts_beyond_single_precision():
     """Without ties in an image, AP stays the same when every image counts some million times as often."""
     records, positives, num_categories = match_all(*many(seed=3, num_images=4), 'bbox')
     records = records._replace(score=torch.linspace(1, 0, len(records.score), dtype=torch.float64))
@@ -154,7 +154,7 @@ def test_nothing_to_evaluate(missing):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_a_gpu_gives_the_same_weights_and_the_same_ap():
+def test_gpu_matches_cpu():
     records, positives, num_categories = match_all(*many(), 'bbox')
     weights = image_weights(40, 100, seed=0)
     assert torch.equal(image_weights(40, 100, seed=0, device='cuda').cpu(), weights)

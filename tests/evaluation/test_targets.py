@@ -7,7 +7,7 @@ from mmtied.evaluation.targets import find_patterns
 
 
 @given(st.integers(0, 10000), st.lists(st.integers(0, 4), max_size=12), st.integers(1, 9))
-def test_every_column_finds_its_own_ignored_and_no_pattern_is_there_twice(seed, cells, num_columns):
+def test_patterns_are_distinct_and_complete(seed, cells, num_columns):
     rng = np.random.default_rng(seed)
     cells = torch.tensor(sorted(cells), dtype=torch.int64)
     ignored, crowd = torch.from_numpy(rng.random((len(cells), num_columns)) < .6), torch.from_numpy(rng.random(len(cells)) < .5)

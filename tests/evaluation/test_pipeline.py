@@ -53,7 +53,7 @@ def test_segm_equals_pycocotools_for_every_bucket(case):
 
 @settings(slow_cases, max_examples=30)
 @given(cases('bbox'))
-def test_selected_categories_equal_pycocotools_while_the_others_still_occlude(case):
+def test_selected_categories_match_pycocotools_and_others_occlude(case):
     data, results = case
     chosen = sorted(category['id'] for category in data['categories'])[::2]
     report = evaluate(data, results, 'bbox', category_ids=chosen, edges=(0, 1))
@@ -70,7 +70,7 @@ def one_image(targets, detections, **more):
     return data, [dict(image_id=7, category_id=3, bbox=box, score=score) for score, box in detections]
 
 
-def test_a_ground_truth_with_id_0_is_found_although_pycocotools_misses_it():
+def test_ground_truth_with_id_0_can_be_matched():
     box = [10., 10., 20., 20.]
     data, results = one_image([(0, box)], [(.9, box)])
     assert coco_statistics(data, results, 'bbox')['AP'] == 0  # COCOeval takes the stored id 0 for "no match"
@@ -79,7 +79,7 @@ def test_a_ground_truth_with_id_0_is_found_although_pycocotools_misses_it():
     assert coco_statistics(data, results, 'bbox')['AP'] == pytest.approx(1)
 
 
-def test_more_than_100_detections_in_a_cell_differ_by_limit():
+def test_limit_matters_beyond_100_detections():
     box, far = [10., 10., 20., 20.], [70., 70., 20., 20.]
     data, results = one_image([(1, box)], [(.9, far)] * 150 + [(.5, box)])
     assert evaluate(data, results, 'bbox')['bbox']['all']['AP50'] == 0
@@ -88,7 +88,7 @@ def test_more_than_100_detections_in_a_cell_differ_by_limit():
     assert wide['AP50'] == pytest.approx(1 / 151)
 
 
-def test_no_detections_at_all_give_zero_not_none():
+def test_no_detections_give_zero():
     data, _ = one_image([(1, [10., 10., 20., 20.])], [])
     report = evaluate(data, [], 'bbox')
     assert report['bbox']['all'] == dict(
@@ -129,12 +129,12 @@ def test_report_has_the_documented_schema():
     (dict(proposal_nums='100'), "positive integers such as .* are needed, got '100'"),
     (dict(cumulative='no'), "cumulative: True or False is needed, got 'no'"),
 ])
-def test_unusable_options_are_named(options, message):
+def test_invalid_options(options, message):
     with pytest.raises(ValueError, match=message):
         evaluate(*one_image([(1, [0., 0., 9., 9.])], []), 'bbox', **options)
 
 
-def test_edges_may_pass_1_where_the_ratio_may():
+def test_pairwise_edges_may_exceed_1():
     data, results = one_image([(number, [10., 10., 20., 20.]) for number in (1, 2, 3)], [])
     buckets = evaluate(data, results, 'bbox', definition='pairwise', edges=(0, .5, 1, 1.5))['bbox']['buckets']
     assert {row['name']: row['images'] for row in buckets} == {'r=0': 0, '(0,0.5)': 0, '[0.5,1)': 0, '[1,1.5]': 1}

@@ -45,7 +45,7 @@ def matchers(data, results, iou_type):
 
 @few_cases
 @given(cases('bbox'))
-def test_boxes_of_batches_equal_all_at_once(case):
+def test_batched_boxes_match_one_pass(case):
     data, results = case
     for entry in results:  # whole pixels: x + w - x is w again
         entry['bbox'] = [float(round(value)) for value in entry['bbox']]
@@ -61,7 +61,7 @@ def test_boxes_of_batches_equal_all_at_once(case):
 
 @few_cases
 @given(cases('segm'))
-def test_dense_masks_and_codes_of_batches_equal_all_at_once(case):
+def test_batched_masks_match_one_pass(case):
     data, results = case
     ids, matcher, together = matchers(data, results, 'segm')
     dense, coded = [], []
@@ -78,7 +78,7 @@ def test_dense_masks_and_codes_of_batches_equal_all_at_once(case):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='compares a GPU with the CPU')
 @few_cases
 @given(cases('segm'))
-def test_a_gpu_makes_the_records_of_the_cpu_bit_for_bit(case):
+def test_gpu_records_match_cpu(case):
     data, results = case
     ids, matcher, together = matchers(data, results, 'segm')
     candidates = []
@@ -100,7 +100,7 @@ def matcher():
     return ImageMatcher(read_ground_truth(data), [1], LIMIT)
 
 
-def test_unusable_predictions_are_named(matcher):
+def test_invalid_predictions(matcher):
     label, score, box = torch.tensor([0]), torch.tensor([.5]), torch.tensor([[0., 0., 10., 10.]])
 
     def match_boxes(*predictions):
@@ -126,7 +126,7 @@ def test_unusable_predictions_are_named(matcher):
         matcher.take_masks(5, label, score, [{'size': [30, 20], 'counts': [600]}])
 
 
-def test_boxes_that_change_later_do_not_matter(matcher):
+def test_boxes_are_copied(matcher):
     label, score, box = torch.tensor([0]), torch.tensor([.5]), torch.tensor([[0., 0., 10., 10.]])
     candidates = matcher.take_boxes(5, label, score, box)
     for tensor in (label, score, box):
@@ -137,7 +137,7 @@ def test_boxes_that_change_later_do_not_matter(matcher):
 
 
 @pytest.mark.parametrize('coded', [False, True])
-def test_masks_that_change_later_do_not_matter(matcher, coded):
+def test_masks_are_copied(matcher, coded):
     label, score = torch.tensor([0]), torch.tensor([.5])
     mask = torch.zeros(1, 20, 30, dtype=torch.bool)
     mask[:, :10, :10] = True

@@ -22,7 +22,7 @@ def saved(tmp_path):
     return run, write_records(run, tmp_path / 'run')
 
 
-def test_what_is_read_back_evaluates_to_the_same(saved):
+def test_round_trip(saved):
     run, path = saved
     back = read_records(path.parent)
     assert [file.name for file in path.parent.iterdir()] == [FILE_NAME]
@@ -37,7 +37,7 @@ def test_what_is_read_back_evaluates_to_the_same(saved):
     assert torch.equal(values[0].nan_to_num(-1), values[1].nan_to_num(-1))
 
 
-def test_only_the_columns_that_an_evaluation_reads_are_kept(tmp_path):
+def test_unused_columns_are_dropped(tmp_path):
     run, _, groups = small_run()
     groups = type(run.evaluations[0])(run.evaluations[0].description, groups.members, torch.tensor([2, 3, 2, 3]))
     back = read_records(write_records(type(run)(**{**vars(run), 'evaluations': (groups,)}), tmp_path))
@@ -58,7 +58,7 @@ def annotated(*segmentations):
                      for number, segmentation in enumerate(segmentations)]))
 
 
-def test_masks_have_a_fingerprint_of_their_pixels():
+def test_mask_fingerprint_depends_on_pixels():
     drawn = annotated(square(0, 0, 9), square(5, 5, 9))
     expected = mask_fingerprint(drawn)
     part_decoded = annotated(square(0, 0, 9), square(5, 5, 9))
@@ -73,7 +73,7 @@ def test_masks_have_a_fingerprint_of_their_pixels():
 
 @pytest.mark.parametrize(('iou_type', 'definition', 'used'), [
     ('bbox', 'covered', False), ('bbox', 'mask', True), ('bbox', 'box_mask', True), ('segm', 'covered', True)])
-def test_a_run_that_used_masks_has_their_fingerprint(iou_type, definition, used):
+def test_mask_fingerprint_of_runs_that_use_masks(iou_type, definition, used):
     ground_truth = annotated(square(0, 0, 9), square(5, 5, 9))
     result = dict(image_id=1, category_id=1, score=.5, bbox=[0, 0, 9, 9], segmentation=dict(ground_truth.rle(0)))
     detections = {iou_type: make_detections([result], ground_truth, iou_type)}
@@ -81,13 +81,13 @@ def test_a_run_that_used_masks_has_their_fingerprint(iou_type, definition, used)
     assert run.mask_fingerprint == (mask_fingerprint(ground_truth) if used else '')
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match='no such file; an evaluation by mmtied writes records.npz'):
         read_records(tmp_path)
 
 
 @pytest.mark.parametrize('length', [0, 10, 1000, -1])
-def test_a_damaged_file_is_named_in_one_line(saved, length):
+def test_damaged_file(saved, length):
     _, path = saved
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ValueError, match='not the match records of a run, or damaged') as caught:
@@ -138,7 +138,7 @@ def changed_header(**changes):
         dict(name='r=0', lower=float('nan'), upper=0)])]), "evaluation 0: 'definition', 'unit'"),
     (changed_header(version=None), 'must be text'),
 ])
-def test_arrays_that_do_not_fit_are_named(saved, changes, message):
+def test_inconsistent_arrays(saved, changes, message):
     _, path = saved
     with np.load(path) as file:
         changed = changes(file)
@@ -148,7 +148,7 @@ def test_arrays_that_do_not_fit_are_named(saved, changes, message):
 
 
 @pytest.mark.parametrize('length', [1 << 60, 1 << 70])
-def test_an_array_that_claims_to_be_huge_is_named(saved, length):
+def test_huge_array_claim(saved, length):
     _, path = saved
     with zipfile.ZipFile(path, 'a') as file, file.open('more.npy', 'w') as entry:
         np.lib.format.write_array_header_1_0(entry, dict(descr='<f8', fortran_order=False, shape=(length, )))
@@ -157,7 +157,7 @@ def test_an_array_that_claims_to_be_huge_is_named(saved, length):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
+def test_failed_write_keeps_previous_file(tmp_path, monkeypatch):
     run, _, _ = small_run()
     write_records(run, tmp_path)
     before = (tmp_path / FILE_NAME).read_bytes()
