@@ -337,7 +337,8 @@ def _images(ground_truth: 'GroundTruth', definition: str, same_category: bool) -
         ground_truth.check_masks(single)  # decode trusts the codes
     boxes = clip_boxes(ground_truth.boxes_xywh[single], ground_truth.image_sizes[ground_truth.image[single]])
     images, starts = np.unique(ground_truth.image[single], return_index=True)
-    for image, start, end in zip(images.tolist(), starts.tolist(), [*starts[1:].tolist(), len(single)], strict=True):
+    ends = [*starts[1:].tolist(), len(single)]
+    for image, start, end in zip(images.tolist(), starts.tolist(), ends, strict=False):  # no image: one end more
         members, masks = single[start:end], None
         if ratio.needs_masks:
             masks = mask_api.decode([ground_truth.rle(member) for member in members.tolist()]).transpose(2, 0, 1).astype(bool)
