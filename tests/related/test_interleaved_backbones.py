@@ -9,7 +9,7 @@ import pickle
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmtied.backbones import IGCNet, IGCNetCIFAR
@@ -168,11 +168,12 @@ def test_mmdet_settings(settings):
 def test_trains_in_a_classifier(conv_cfg):
     pytest.importorskip('mmpretrain')
     from mmpretrain.structures import DataSample
-    model = MODELS.build({
-        'type': 'mmpretrain.ImageClassifier',
-        'backbone': {'type': 'mmtied.IGCNetCIFAR', 'depth': 8, 'base_channels': 8, 'conv_cfg': conv_cfg},
-        'neck': {'type': 'mmpretrain.GlobalAveragePooling'},
-        'head': {'type': 'mmpretrain.LinearClsHead', 'num_classes': 5, 'in_channels': 32}})
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # a Runner of another test may have set one
+        model = MODELS.build({
+            'type': 'mmpretrain.ImageClassifier',
+            'backbone': {'type': 'mmtied.IGCNetCIFAR', 'depth': 8, 'base_channels': 8, 'conv_cfg': conv_cfg},
+            'neck': {'type': 'mmpretrain.GlobalAveragePooling'},
+            'head': {'type': 'mmpretrain.LinearClsHead', 'num_classes': 5, 'in_channels': 32}})
     images = torch.rand(2, 3, 32, 32)
     loss = model(images, [DataSample().set_gt_label(1)] * 2, mode='loss')['loss']
     loss.backward()

@@ -8,7 +8,7 @@ import torch
 from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR, shared_mobilenet_v2
@@ -277,11 +277,12 @@ def test_mmdet_settings(depth, settings):
 def test_trains_in_a_classifier():
     pytest.importorskip('mmpretrain')
     from mmpretrain.structures import DataSample
-    model = MODELS.build({
-        'type': 'mmpretrain.ImageClassifier',
-        'backbone': {'type': 'mmtied.SharedResNetCIFAR', 'depth': 32, 'shared_elements': 16},
-        'neck': {'type': 'mmpretrain.GlobalAveragePooling'},
-        'head': {'type': 'mmpretrain.LinearClsHead', 'num_classes': 5, 'in_channels': 64}})
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # a Runner of another test may have set one
+        model = MODELS.build({
+            'type': 'mmpretrain.ImageClassifier',
+            'backbone': {'type': 'mmtied.SharedResNetCIFAR', 'depth': 32, 'shared_elements': 16},
+            'neck': {'type': 'mmpretrain.GlobalAveragePooling'},
+            'head': {'type': 'mmpretrain.LinearClsHead', 'num_classes': 5, 'in_channels': 64}})
     images = torch.rand(2, 3, 32, 32)
     loss = model(images, [DataSample().set_gt_label(1)] * 2, mode='loss')['loss']
     loss.backward()
