@@ -173,7 +173,7 @@ def build(name: str, **settings: object) -> nn.Module:
 
 @cache
 def quieten() -> None:
-    """Silence mmengine, which logs every initialised layer."""
+    """Silence mmengine, which logs every initialized layer."""
     MMLogger.get_instance('benchmark', log_level=logging.ERROR)
     MMLogger.get_instance('mmengine', log_level=logging.ERROR)
 

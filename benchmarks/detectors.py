@@ -176,7 +176,7 @@ class DetectorSteps:
 
 
 def make_batch(images: int, size: tuple[int, int], seed: int = 0) -> dict:
-    """Generate a batch as mmdet's pipelines return it: coloured ellipses on noise, with their boxes and masks.
+    """Generate a batch as mmdet's pipelines return it: colored ellipses on noise, with their boxes and masks.
 
     Args:
         images: N.

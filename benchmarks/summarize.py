@@ -19,7 +19,7 @@ from mmtied.atomic import atomic_path
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 Rows = list[dict[str, str]]
 STEPS = ('forward', 'forward + backward')
-COLOURS = ('#1f7a8c', '#8ecae6', '#e07a5f', '#f2cc8f')
+COLORS = ('#1f7a8c', '#8ecae6', '#e07a5f', '#f2cc8f')
 
 
 def main() -> None:
@@ -169,9 +169,9 @@ def draw_figure3(rows: Rows, path: Path) -> None:
         of = [row for row in rows if (row['kernel'], row['format'], row['step']) == panel]
         axes = grid[kernels.index(panel[0]), columns.index(panel[1:])]
         blocks = [int(row['B']) for row in of]
-        colours = {'TBC': COLOURS[0], 'fold': COLOURS[2], 'untied grouped': '#6d597a', 'standard': '#8d99ae'}
-        for name, colour in colours.items():
-            axes.plot(blocks, [float(row[f'{name}, ms']) for row in of], marker='o', markersize=3, linewidth=1.4, color=colour,
+        colors = {'TBC': COLORS[0], 'fold': COLORS[2], 'untied grouped': '#6d597a', 'standard': '#8d99ae'}
+        for name, color in colors.items():
+            axes.plot(blocks, [float(row[f'{name}, ms']) for row in of], marker='o', markersize=3, linewidth=1.4, color=color,
                       label=name)
         axes.set_title(f'{panel[0]}×{panel[0]}, {panel[1]}\n{panel[2]}', fontsize=8)
         axes.set_xscale('log', base=2)
@@ -194,14 +194,14 @@ def draw_backbones(rows: Rows, path: Path) -> None:
     series = list(dict.fromkeys((row['step'], row['format']) for row in ours))
     width = .8 / len(series)
     figure, axes = plt.subplots(figsize=(max(5., 1.1 * len(networks) + 1), 3.4), layout='constrained')
-    for number, (key, colour) in enumerate(zip(series, COLOURS, strict=False)):
+    for number, (key, color) in enumerate(zip(series, COLORS, strict=False)):
         of = [row for row in ours if (row['step'], row['format']) == key]
         medians, lowest, highest = ([float(row[f'{what}, same form' if what != 'times' else 'times same form']) for row in of]
                                     for what in ('times', 'lowest', 'highest'))
         axes.bar([networks.index(row['network']) + (number - (len(series) - 1) / 2) * width for row in of], medians, width,
                  yerr=[[m - low for m, low in zip(medians, lowest, strict=True)],
                        [high - m for m, high in zip(medians, highest, strict=True)]],
-                 label=', '.join(key), color=colour, error_kw=dict(linewidth=.8, ecolor='#4a4e69'))
+                 label=', '.join(key), color=color, error_kw=dict(linewidth=.8, ecolor='#4a4e69'))
     axes.axhline(1, color='#22223b', linewidth=1)
     axes.set_xticks(range(len(networks)), networks, rotation=25, ha='right', fontsize=8)
     axes.set_ylabel("times the baseline's images/s", fontsize=8)
@@ -217,7 +217,7 @@ def _pyplot() -> object:
 
 
 def _save(figure: object, path: Path) -> None:
-    """Write a PNG of 64 colours, a third of the size of a full-colour one."""
+    """Write a PNG of 64 colors, a third of the size of a full-color one."""
     from PIL import Image
     buffer = BytesIO()
     figure.savefig(buffer, dpi=90)

@@ -199,7 +199,7 @@ class Runner:
         return call
 
     def peak(self, call: Callable[[], object]) -> int:
-        """Count the bytes of the weights and of what two calls allocate; the first one creates the optimiser's momentum."""
+        """Count the bytes of the weights and of what two calls allocate; the first one creates the optimizer's momentum."""
         return weight_bytes(self.network) + peak_bytes(lambda: (call(), call()), str(self.images.device))
 
     def _sum(self) -> Tensor:

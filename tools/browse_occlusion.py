@@ -3,7 +3,7 @@
 
     python tools/browse_occlusion.py instances_val2017.json val2017/ --bucket 0.8 0.9 --out browse/
 
-Areas under two boxes or more are tinted, deeper overlaps more strongly; outlines have the colours of the categories.
+Areas under two boxes or more are tinted, deeper overlaps more strongly; outlines have the colors of the categories.
 """
 
 import argparse

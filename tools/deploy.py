@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write a trained model for inference: normalizations folded, tied layers as plain convolutions.
 
-The file holds a whole classifier, or the backbone and neck of a detector. Normalising images by mean and deviation stays outside.
+The file holds a whole classifier, or the backbone and neck of a detector. Normalizing images by mean and deviation stays outside.
 """
 
 import argparse

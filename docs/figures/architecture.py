@@ -17,7 +17,7 @@ from matplotlib.patches import FancyBboxPatch  # noqa: E402
 TARGET = Path(__file__).resolve().parents[1] / 'images' / 'architecture.svg'
 MODEL, EVALUATION, RUNTIME, INK, LINE = '#1f7a8c', '#b5651d', '#5c5470', '#22223b', '#8d99ae'
 HEIGHT = 0.92
-#: Room: (left edge, floor, width, colour, what is in it).
+#: Room: (left edge, floor, width, color, what is in it).
 ROOMS = {
     'tools/, configs/': (0.0, 4, 12.0, RUNTIME, 'train, test, deploy, occlusion_eval, compare_runs ...'),
     'surgery': (0.0, 3, 1.9, MODEL, 'deploy,\nfreeze groups'),
@@ -45,10 +45,10 @@ IMPORTS = [
 
 def draw_room(axes: Axes, name: str) -> None:
     """Draw one room: a box with its name and a few words."""
-    left, floor, width, colour, text = ROOMS[name]
+    left, floor, width, color, text = ROOMS[name]
     bottom = floor * 1.35
     axes.add_patch(FancyBboxPatch((left, bottom), width, HEIGHT, boxstyle='round,pad=0,rounding_size=0.08', linewidth=1.2,
-                                  edgecolor=colour, facecolor=matplotlib.colors.to_rgba(colour, 0.08), zorder=2))
+                                  edgecolor=color, facecolor=matplotlib.colors.to_rgba(color, 0.08), zorder=2))
     axes.text(left + width / 2, bottom + HEIGHT - 0.2, name, fontsize=9.5, weight='bold', ha='center', va='center', color=INK,
               zorder=3)
     axes.text(left + width / 2, bottom + (HEIGHT - 0.3) / 2, text, fontsize=7.5, ha='center', va='center', color=INK, zorder=3,

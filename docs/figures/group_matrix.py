@@ -21,18 +21,18 @@ from mmtied.layers import DGConv  # noqa: E402
 from mmtied.surgery.freeze_groups import find_groups  # noqa: E402
 
 TARGET = Path(__file__).resolve().parents[1] / 'images' / 'group_matrix.svg'
-COLOURS = ('#1f7a8c', '#e6a13c', '#6a4c93', '#bc4749', '#386641', '#8d99ae', '#22223b', '#e76f51')
+COLORS = ('#1f7a8c', '#e6a13c', '#6a4c93', '#bc4749', '#386641', '#8d99ae', '#22223b', '#e76f51')
 INK, LINE, EMPTY = '#22223b', '#4a4e69', '#eceff4'
 PATTERNS = {(1, 1, 1): 'dense', (0, 1, 1): 'neighbours', (1, 1, 0): 'every second channel', (0, 1, 0): 'four groups',
             (0, 0, 0): 'depthwise'}
 
 
-def matrix(axes: Axes, x: float, y: float, cell: float, values: torch.Tensor, colours: list[str]) -> None:
-    """Draw a binary matrix with its top left corner at (x, y), ones in their row's colour."""
+def matrix(axes: Axes, x: float, y: float, cell: float, values: torch.Tensor, colors: list[str]) -> None:
+    """Draw a binary matrix with its top left corner at (x, y), ones in their row's color."""
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
             axes.add_patch(Rectangle((x + column * cell, y - (row + 1) * cell), cell, cell, edgecolor='white', linewidth=.7,
-                                     facecolor=colours[row] if value else EMPTY))
+                                     facecolor=colors[row] if value else EMPTY))
 
 
 def factors(axes: Axes, x: float, y: float, gates: tuple[int, ...]) -> None:
@@ -46,13 +46,13 @@ def factors(axes: Axes, x: float, y: float, gates: tuple[int, ...]) -> None:
             axes.text(left - .17, y - .22, '$\\otimes$', ha='center', va='center', fontsize=9, color=INK)
 
 
-def channels(axes: Axes, x: float, y: float, joined: torch.Tensor, colours: list[str]) -> None:
+def channels(axes: Axes, x: float, y: float, joined: torch.Tensor, colors: list[str]) -> None:
     """Draw input channels above output channels, and a line for each connection."""
     for i, j in joined.nonzero().tolist():
-        axes.plot((x + j * .29, x + i * .29), (y, y - .85), color=colours[i], linewidth=.8, alpha=.7, zorder=1)
+        axes.plot((x + j * .29, x + i * .29), (y, y - .85), color=colors[i], linewidth=.8, alpha=.7, zorder=1)
     for row in (0, 1):
-        for channel, colour in enumerate(colours):
-            axes.add_patch(Circle((x + channel * .29, y - .85 * row), .09, facecolor=colour, edgecolor='white', linewidth=.6,
+        for channel, color in enumerate(colors):
+            axes.add_patch(Circle((x + channel * .29, y - .85 * row), .09, facecolor=color, edgecolor='white', linewidth=.6,
                                   zorder=2))
 
 
@@ -63,17 +63,17 @@ def draw(path: Path) -> None:
         layer = DGConv(8, 8, 1)
         layer.gates.data.copy_(torch.tensor(gates) * 2. - 1)
         joined, grouping = layer.relationship().detach(), find_groups(layer)
-        colours = [''] * 8
+        colors = [''] * 8
         for place, channel in enumerate(grouping.input_order.tolist()):
-            colours[channel] = COLOURS[place * grouping.groups // 8]
+            colors[channel] = COLORS[place * grouping.groups // 8]
         x = column * 3.05
         plural = '' if grouping.groups == 1 else 's'
         axes.text(x + 1.04, .95, name, ha='center', fontsize=11, weight='bold', color=INK)
         axes.text(x + 1.04, .62, f'{grouping.groups} group{plural}, $\\zeta = {int(joined.sum())}$', ha='center', fontsize=9,
                   color=LINE)
         factors(axes, x + .04, .35, gates)
-        matrix(axes, x, -.65, .26, joined, colours)
-        channels(axes, x + .03, -3.1, joined, colours)
+        matrix(axes, x, -.65, .26, joined, colors)
+        channels(axes, x + .03, -3.1, joined, colors)
     for y, text in ((.13, 'gates'), (-1.7, '$U$'), (-3.1, 'in'), (-3.95, 'out')):
         axes.text(-.25, y, text, ha='right', va='center', fontsize=9, color=INK)
     axes.set_xlim(-.9, 4 * 3.05 + 2.2)

@@ -43,28 +43,28 @@ def channels(axes: Axes, x: float, partition: int, by_secondary: bool, filled: b
     heights = []
     for channel in range(CHANNELS):
         y = height(PERMUTED[channel] if by_secondary else channel, partition)
-        colour = PRIMARY[channel // NUM_SECONDARY]
-        axes.add_patch(Circle((x, y), 0.19, facecolor=colour if filled else 'white', edgecolor=colour, linewidth=1.4, zorder=3))
+        color = PRIMARY[channel // NUM_SECONDARY]
+        axes.add_patch(Circle((x, y), 0.19, facecolor=color if filled else 'white', edgecolor=color, linewidth=1.4, zorder=3))
         heights.append(y)
     return heights
 
 
 def connect(axes: Axes, columns: tuple[float, float], left: list[float], right: list[float], groups: list[list[int]],
-            colours: list[str]) -> None:
+            colors: list[str]) -> None:
     """Draw a line from every channel to every other one of its group."""
-    for group, colour in zip(groups, colours, strict=True):
+    for group, color in zip(groups, colors, strict=True):
         for start in group:
             for end in group:
-                axes.plot((columns[0] + 0.32, columns[1] - 0.32), (left[start], right[end]), color=colour, linewidth=1, zorder=0)
+                axes.plot((columns[0] + 0.32, columns[1] - 0.32), (left[start], right[end]), color=color, linewidth=1, zorder=0)
 
 
-def matrix(axes: Axes, x: float, y: float, values: Tensor, name: str, colours: list[str], by_row: bool = False) -> None:
-    """Draw the nonzero entries of a matrix in the colour of their column or row."""
+def matrix(axes: Axes, x: float, y: float, values: Tensor, name: str, colors: list[str], by_row: bool = False) -> None:
+    """Draw the nonzero entries of a matrix in the color of their column or row."""
     size = 1.7 / CHANNELS
     for row in range(CHANNELS):
         for column in range(CHANNELS):
             axes.add_patch(Rectangle((x + column * size, y - (row + 1) * size), size, size, linewidth=0.5, edgecolor='#d9dbe4',
-                                     facecolor=colours[row if by_row else column] if values[row, column] else 'white'))
+                                     facecolor=colors[row if by_row else column] if values[row, column] else 'white'))
     axes.add_patch(Rectangle((x, y - 1.7), 1.7, 1.7, fill=False, edgecolor=LINE, linewidth=0.9))
     axes.text(x + 0.85, y + 0.12, name, fontsize=9.5, ha='center', va='bottom', color=INK)
 
@@ -87,8 +87,8 @@ def draw(path: Path) -> None:
                channels(axes, COLUMNS[4], NUM_SECONDARY, False, False)]
     own = [PRIMARY[channel // NUM_SECONDARY] for channel in range(CHANNELS)]
     steps = [(by_primary, list(PRIMARY)), (each, own), (by_secondary, [SECONDARY] * NUM_SECONDARY), (each, own)]
-    for step, (groups, colours) in enumerate(steps):
-        connect(axes, COLUMNS[step:step + 2], columns[step], columns[step + 1], groups, colours)
+    for step, (groups, colors) in enumerate(steps):
+        connect(axes, COLUMNS[step:step + 2], columns[step], columns[step + 1], groups, colors)
     weights = (layer.primary.weight.numel(), layer.secondary.weight.numel())
     titles = (('primary', f'3×3, L = {NUM_PRIMARY} partitions', f'of M = {NUM_SECONDARY} channels: {weights[0]} weights'),
               ('permutation', '', ''),
@@ -101,12 +101,12 @@ def draw(path: Path) -> None:
                       ha='center', color=INK if row == 0 else LINE)
 
     y = -5.0
-    grey = [SECONDARY] * CHANNELS
-    factors = ((p @ w_s @ p.T @ w_p, 'W, dense', own), (p, 'P', own), (w_s, '$W_s$, secondary', grey), (p.T, "P'", own),
+    gray = [SECONDARY] * CHANNELS
+    factors = ((p @ w_s @ p.T @ w_p, 'W, dense', own), (p, 'P', own), (w_s, '$W_s$, secondary', gray), (p.T, "P'", own),
                (w_p, '$W_p$, primary', own))
-    for index, (values, name, colours) in enumerate(factors):
+    for index, (values, name, colors) in enumerate(factors):
         x = -0.35 + 2.2 * index
-        matrix(axes, x, y, values, name, colours, by_row=name == 'P')
+        matrix(axes, x, y, values, name, colors, by_row=name == 'P')
         if index:
             axes.text(x - 0.25, y - 0.85, '=' if index == 1 else '·', fontsize=14, ha='center', va='center', color=INK)
     axes.set_xlim(-0.6, 10.4)

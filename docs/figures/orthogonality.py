@@ -4,7 +4,7 @@
     python docs/figures/orthogonality.py [FILE]
 
 ResNet-20-S16U1 learns to classify six shapes in drawings of 32 x 32 pixels, once with and once without the orthogonality
-regularisation, from the same weights, on the same images, with the learning rate of the paper's CIFAR runs. It takes a few
+regularization, from the same weights, on the same images, with the learning rate of the paper's CIFAR runs. It takes a few
 minutes on one core.
 """
 
@@ -48,7 +48,7 @@ class ShapeClassifier(BaseModel):
 
 
 def draw_batch(rng: np.random.Generator) -> dict[str, Tensor]:
-    """Draw shapes of random size, place and colour, slightly rotated, on noise."""
+    """Draw shapes of random size, place and color, slightly rotated, on noise."""
     labels = rng.integers(len(CATEGORIES), size=BATCH)
     images = rng.normal(scale=0.1, size=(BATCH, 3, SIZE, SIZE)).astype(np.float32)
     for image, label in zip(images, labels, strict=True):
@@ -78,12 +78,12 @@ def train(with_term: bool) -> tuple[np.ndarray, np.ndarray]:
 def draw(path: Path) -> None:
     """Train both networks, print their final state, and draw the figure."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.9), layout='constrained')
-    for name, (colour, with_term) in RUNS.items():
+    for name, (color, with_term) in RUNS.items():
         deviations, losses = train(with_term)
         for number, style in enumerate(('-', '--', ':')):
-            left.plot(deviations[:, number], style, color=colour, label=f'stage {number + 1}, {name}')
+            left.plot(deviations[:, number], style, color=color, label=f'stage {number + 1}, {name}')
         smooth = np.convolve(losses, np.ones(10) / 10, mode='valid')
-        right.plot(np.arange(9, ITERATIONS), smooth, color=colour, label=name)
+        right.plot(np.arange(9, ITERATIONS), smooth, color=color, label=name)
         print(f"{name}: ||W'W - I||^2 of the three bases from {deviations[0].round(2)} to {deviations[-1].round(3)}, "
               f'loss of the last 20 iterations {losses[-20:].mean():.3f}')
     left.set(yscale='log', xlabel='iteration', ylabel="$\\|W^\\top W - I\\|^2$", title='distance from orthonormal')
@@ -97,5 +97,5 @@ def draw(path: Path) -> None:
 
 
 if __name__ == '__main__':
-    logging.disable(logging.INFO)  # of every initialised weight
+    logging.disable(logging.INFO)  # of every initialized weight
     draw(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET)

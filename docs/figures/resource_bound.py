@@ -48,7 +48,7 @@ class ShapeClassifier(BaseModel):
 
 
 def draw_batch(rng: np.random.Generator) -> dict[str, Tensor]:
-    """Draw shapes of random size, angle, place and colour on noise."""
+    """Draw shapes of random size, angle, place and color on noise."""
     labels = rng.integers(len(CATEGORIES), size=BATCH)
     images = rng.normal(scale=0.3, size=(BATCH, 3, SIZE, SIZE)).astype(np.float32)
     for image, label in zip(images, labels, strict=True):
@@ -83,10 +83,10 @@ def train(with_term: bool) -> tuple[np.ndarray, float, np.ndarray, GroupHistory]
 def draw(path: Path) -> None:
     """Train both networks, print their final state, and draw the figures."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), layout='constrained')
-    for name, (colour, with_term) in RUNS.items():
+    for name, (color, with_term) in RUNS.items():
         zetas, bound, losses, history = train(with_term)
-        left.plot(zetas, color=colour, label=name)
-        right.plot(np.arange(9, ITERATIONS), np.convolve(losses, np.ones(10) / 10, mode='valid'), color=colour, label=name)
+        left.plot(zetas, color=color, label=name)
+        right.plot(np.arange(9, ITERATIONS), np.convolve(losses, np.ones(10) / 10, mode='valid'), color=color, label=name)
         stays = next((i for i in range(ITERATIONS) if (zetas[i:] <= bound).all()), None)
         print(f'{name}: zeta from {zetas[0]:.0f} to {zetas[-1]:.0f}, bound {bound:.0f}, at or below it from iteration {stays}, '
               f'groups {history.group_numbers()[-1]}, loss of the last 20 iterations {losses[-20:].mean():.3f}')

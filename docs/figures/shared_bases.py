@@ -23,18 +23,18 @@ SHARED, OWN, INK, LINE = '#1f7a8c', '#8d99ae', '#22223b', '#4a4e69'
 WIDTH, HEIGHT, STEP = 2.5, 0.62, 0.92
 
 
-def box(axes: Axes, x: float, y: float, title: str, detail: str, colour: str, width: float = WIDTH) -> None:
+def box(axes: Axes, x: float, y: float, title: str, detail: str, color: str, width: float = WIDTH) -> None:
     """Draw a layer or a basis, centred at (x, y)."""
     axes.add_patch(FancyBboxPatch((x - width / 2, y - HEIGHT / 2), width, HEIGHT, boxstyle='round,pad=0,rounding_size=0.08',
-                                  linewidth=1.2, edgecolor=colour, facecolor=matplotlib.colors.to_rgba(colour, 0.1), zorder=2))
+                                  linewidth=1.2, edgecolor=color, facecolor=matplotlib.colors.to_rgba(color, 0.1), zorder=2))
     axes.text(x, y + 0.12, title, fontsize=8.5, weight='bold', ha='center', va='center', color=INK, zorder=3)
     axes.text(x, y - 0.14, detail, fontsize=7.5, ha='center', va='center', color=LINE, zorder=3)
 
 
-def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = LINE, **style) -> None:
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str = LINE, **style) -> None:
     """Draw a connection."""
     axes.annotate('', xy=end, xytext=start, zorder=1,
-                  arrowprops={'arrowstyle': '-|>', 'color': colour, 'linewidth': 1.1, 'shrinkA': 0, 'shrinkB': 0, **style})
+                  arrowprops={'arrowstyle': '-|>', 'color': color, 'linewidth': 1.1, 'shrinkA': 0, 'shrinkB': 0, **style})
 
 
 def column(axes: Axes, x: float, title: str, layers: list[tuple[str, str, str]]) -> list[float]:
@@ -43,8 +43,8 @@ def column(axes: Axes, x: float, title: str, layers: list[tuple[str, str, str]])
     top, bottom = 0.72, heights[-1] - 0.62
     axes.text(x, top + 0.2, title, fontsize=9, ha='center', color=INK)
     arrow(axes, (x, top), (x, HEIGHT / 2))
-    for y, (name, detail, colour) in zip(heights, layers, strict=True):
-        box(axes, x, y, name, detail, colour)
+    for y, (name, detail, color) in zip(heights, layers, strict=True):
+        box(axes, x, y, name, detail, color)
     for above, below in zip(heights, heights[1:], strict=False):
         arrow(axes, (x, above - HEIGHT / 2), (x, below + HEIGHT / 2))
     arrow(axes, (x, heights[-1] - HEIGHT / 2), (x, bottom))

@@ -40,24 +40,24 @@ def box(axes: Axes, x: float, y: float, title: str, detail: str, weight: tuple[i
         height: Of the box.
     """
     outputs, inputs, blocks = weight
-    colour = TIED if blocks > 1 else STANDARD
+    color = TIED if blocks > 1 else STANDARD
     axes.add_patch(FancyBboxPatch((x, y - height / 2), width, height, boxstyle='round,pad=0,rounding_size=0.09', linewidth=1.2,
-                                  edgecolor=colour, facecolor=matplotlib.colors.to_rgba(colour, 0.07), zorder=2))
+                                  edgecolor=color, facecolor=matplotlib.colors.to_rgba(color, 0.07), zorder=2))
     scale = GLYPH / max(outputs, inputs)
     across, down = inputs * scale, outputs * scale
-    matrix(axes, x + 0.12 + (GLYPH - across) / 2, y - down / 2, across, down, blocks, colour)
+    matrix(axes, x + 0.12 + (GLYPH - across) / 2, y - down / 2, across, down, blocks, color)
     lines = ((title, 9, 'bold', INK), (detail, 8, 'normal', INK), (f'{parameters:,} weights', 7.5, 'normal', LINE))
     for row, (text, size, boldness, ink) in enumerate(lines):
         axes.text(x + 0.24 + GLYPH, y + 0.26 - 0.27 * row, text, fontsize=size, weight=boldness, va='center', color=ink, zorder=3)
 
 
-def matrix(axes: Axes, x: float, y: float, width: float, height: float, blocks: int, colour: str) -> None:
+def matrix(axes: Axes, x: float, y: float, width: float, height: float, blocks: int, color: str) -> None:
     """Draw a weight as a matrix between all channels: the thin filter B times on the diagonal, zeros elsewhere."""
-    axes.add_patch(Rectangle((x, y), width, height, facecolor='white', edgecolor=colour, linewidth=0.8, zorder=3))
+    axes.add_patch(Rectangle((x, y), width, height, facecolor='white', edgecolor=color, linewidth=0.8, zorder=3))
     for block in range(blocks):
         axes.add_patch(Rectangle((x + block * width / blocks, y + height - (block + 1) * height / blocks), width / blocks,
-                                 height / blocks, facecolor=colour, edgecolor='white', linewidth=0.5, zorder=4))
-    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=0.8, zorder=5))
+                                 height / blocks, facecolor=color, edgecolor='white', linewidth=0.5, zorder=4))
+    axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=color, linewidth=0.8, zorder=5))
 
 
 def line(axes: Axes, *points: tuple[float, float], arrow: bool = True) -> None:

@@ -1,6 +1,6 @@
 """Parameters and multiply-adds of a network.
 
-Multiply-adds are those of convolutions and matrix products, each counted once, as papers count their "FLOPs". Normalisation,
+Multiply-adds are those of convolutions and matrix products, each counted once, as papers count their "FLOPs". Normalization,
 activation, pooling and additions do not count. Two independent counters must agree: mmengine's, which reads the traced graph, and
 torch's, which records the operators at run time.
 """

@@ -40,7 +40,7 @@ _CLASSIFICATION_DATA = {1000: 'ImageNet-1k', 100: 'CIFAR-100', 10: 'CIFAR-10'}
 
 
 def _count_layers(module: nn.Module) -> int:
-    """Count parameters without those of normalisation layers."""
+    """Count parameters without those of normalization layers."""
     norms = [part for part in module.modules() if isinstance(part, (_NormBase, nn.GroupNorm))]
     return count_parameters(module) - sum(map(count_parameters, norms))
 

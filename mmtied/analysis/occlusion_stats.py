@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SECTIONS = {'bucket': 'buckets', 'size': 'by_size', 'category': 'by_category'}
 _CSV_HEADER = ('definition', 'unit', 'section', 'name', 'id', 'lower', 'upper', 'images', 'instances', 'categories',
                'instances_per_image', 'objects', 'mean', 'high_share')
-#: Dark and light blue (mean ratio, counts) and orange (high share): told apart in grey and by every common kind of sight.
+#: Dark and light blue (mean ratio, counts) and orange (high share): told apart in gray and by every common kind of sight.
 _DARK, _LIGHT, _ORANGE = '#08519c', '#9ecae1', '#e6550d'
 
 
@@ -190,9 +190,9 @@ def plot_stats(stats: dict, top: int = 20) -> 'Figure':
     return figure
 
 
-def _bars(axes: 'Axes', rows: list[dict], values: list[float], colour: str, pattern: str) -> None:
+def _bars(axes: 'Axes', rows: list[dict], values: list[float], color: str, pattern: str) -> None:
     """Draw a bar for each bucket with its number."""
-    bars = axes.bar(range(len(rows)), np.nan_to_num(values), color=colour, width=.74)
+    bars = axes.bar(range(len(rows)), np.nan_to_num(values), color=color, width=.74)
     axes.bar_label(bars, ['-' if np.isnan(value) else pattern.format(value) for value in values], padding=1,
                    fontsize=6.5 if max(np.nan_to_num(values), default=0) < 1000 else 5.4)
     axes.set_ylim(0, 1.16 * max([1e-9, *np.nan_to_num(values)]))

@@ -18,10 +18,10 @@ from ..evaluation.occlusion import clip_boxes, image_ratios
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Colour of overlaps; the opacity of two boxes on each other, of every further one, and at most.
-OVERLAP_COLOUR = (255, 0, 80)
+#: Color of overlaps; the opacity of two boxes on each other, of every further one, and at most.
+OVERLAP_COLOR = (255, 0, 80)
 _FIRST, _NEXT, _STRONGEST = .38, .13, .78
-#: Share of its colour that the photograph loses, so that the tint stands out.
+#: Share of its color that the photograph loses, so that the tint stands out.
 _GREY = .7
 _HEIGHT, _ROW_HEIGHT, _SHEET_WIDTH, _GAP = 480, 280, 1280, 10
 _MAX_NAMES = 4
@@ -116,10 +116,10 @@ class _Example:
         self.image_id, self.size = int(ground_truth.image_ids[image]), tuple(ground_truth.image_sizes[image].tolist())
         categories = ground_truth.category[here]
         self.groups = categories if same_category else None
-        colours = category_colours(len(ground_truth.category_ids))
-        self.colours = [colours[category] for category in categories.tolist()]
+        colors = category_colors(len(ground_truth.category_ids))
+        self.colors = [colors[category] for category in categories.tolist()]
         names = [str(ground_truth.category_names[category_id]) for category_id in ground_truth.category_ids.tolist()]
-        self.names = [(f'{names[category]} {number}', colours[category])
+        self.names = [(f'{names[category]} {number}', colors[category])
                       for category, number in Counter(categories.tolist()).most_common()]
         self.picture = read_image(images / ground_truth.file_names[image])
 
@@ -127,7 +127,7 @@ class _Example:
         """Draw the image with two lines below: r, id and number of instances; then the most frequent categories."""
         from PIL import Image, ImageDraw, ImageFont
 
-        drawn = draw_overlaps(self.picture, self.boxes_xywh, self.colours, self.size, height, self.groups)
+        drawn = draw_overlaps(self.picture, self.boxes_xywh, self.colors, self.size, height, self.groups)
         font, line = ImageFont.load_default(font_size), round(1.35 * font_size)
         picture = Image.new('RGB', (drawn.width, drawn.height + 2 * line + 4), 'white')
         picture.paste(drawn, (0, 0))
@@ -138,12 +138,12 @@ class _Example:
             facts.pop(1)
         draw.text((2, drawn.height + 2), '   '.join(facts), fill='black', font=font)
         place, top = 2, drawn.height + 2 + line
-        for number, (name, colour) in enumerate(self.names):
+        for number, (name, color) in enumerate(self.names):
             end = place + line * .75 + draw.textlength(name, font=font)
             if number == _MAX_NAMES or end > drawn.width:
                 draw.text((place, top), '...', fill='black', font=font)
                 break
-            draw.rectangle([place, top + line * .2, place + line * .5, top + line * .7], fill=colour)
+            draw.rectangle([place, top + line * .2, place + line * .5, top + line * .7], fill=color)
             draw.text((place + line * .7, top), name, fill='black', font=font)
             place = end + line * .6
         return picture
@@ -172,14 +172,14 @@ def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
     return sheet
 
 
-def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colours: Sequence[tuple[int, int, int]],
+def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colors: Sequence[tuple[int, int, int]],
                   image_size: tuple[int, int], height: int, categories: np.ndarray | None = None) -> 'Image.Image':
-    """Draw a greyed copy of an image with overlaps tinted, deeper ones more strongly, and boxes outlined.
+    """Draw a grayed copy of an image with overlaps tinted, deeper ones more strongly, and boxes outlined.
 
     Args:
         image: RGB.
         boxes_xywh: In pixels of the annotated image, shape (N, 4).
-        colours: Outline of each box.
+        colors: Outline of each box.
         image_size: Height and width of the annotated image.
         height: Height of the picture.
         categories: See `overlap_depth`.
@@ -192,13 +192,13 @@ def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colours: Sequenc
     pixels = np.asarray(small, dtype=np.float64)
     pixels = (1 - _GREY) * pixels + _GREY * np.asarray(small.convert('L'), dtype=np.float64)[..., None]
     strength = np.where(depth >= 2, np.minimum(_FIRST + _NEXT * (depth - 2), _STRONGEST), 0.)[..., None]
-    pixels = (1 - strength) * pixels + strength * np.array(OVERLAP_COLOUR)
+    pixels = (1 - strength) * pixels + strength * np.array(OVERLAP_COLOR)
     picture = Image.fromarray(pixels.round().astype(np.uint8))
     draw = ImageDraw.Draw(picture)
     corners = clip_boxes(np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4), image_size) * scale
-    for (left, top, right, bottom), colour in zip(corners.round().astype(int).tolist(), colours, strict=True):
+    for (left, top, right, bottom), color in zip(corners.round().astype(int).tolist(), colors, strict=True):
         right, bottom = max(left, min(right, picture.width - 1)), max(top, min(bottom, picture.height - 1))
-        draw.rectangle([left, top, right, bottom], outline=colour, width=2 if height >= 300 else 1)
+        draw.rectangle([left, top, right, bottom], outline=color, width=2 if height >= 300 else 1)
     return picture
 
 
@@ -230,8 +230,8 @@ def overlap_depth(boxes_xywh: np.ndarray, image_size: tuple[int, int], categorie
     return np.max([np.zeros((height, width), dtype=np.int64), *(in_y[group].T @ in_x[group] for group in groups)], axis=0)
 
 
-def category_colours(num_categories: int) -> list[tuple[int, int, int]]:
-    """Return bright colours that differ between neighbouring categories; none is near the overlaps' red."""
+def category_colors(num_categories: int) -> list[tuple[int, int, int]]:
+    """Return bright colors that differ between neighbouring categories; none is near the overlaps' red."""
     turns = (np.arange(num_categories) * .61803398875 % 1) * .75 + .08  # golden section through orange to violet
     return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(turn, .85, 1 if number % 2 else .85))
             for number, turn in enumerate(turns.tolist())]

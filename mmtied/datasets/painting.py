@@ -1,7 +1,7 @@
 """Paint a layout: a texture family for each category, a cloudy background, light and shadows.
 
 A texture is a function of the coordinates u and v, in periods of the texture from the centre of the shape, that returns True
-where the second of its two colours goes.
+where the second of its two colors goes.
 """
 
 import colorsys
@@ -49,7 +49,7 @@ def paint(rng: np.random.Generator, layout: Layout) -> np.ndarray:
     """Paint textured shapes with a dark rim, each casting a soft shadow on what lies behind it.
 
     Args:
-        rng: Random generator for colours, textures, light and noise.
+        rng: Random generator for colors, textures, light and noise.
         layout: Shapes and their positions.
 
     Returns:
@@ -76,10 +76,10 @@ def paint(rng: np.random.Generator, layout: Layout) -> np.ndarray:
 
 
 def draw_texture(rng: np.random.Generator, category: str, height: int, width: int, period: float) -> np.ndarray:
-    """Draw the texture of a category in two random colours and at a random angle.
+    """Draw the texture of a category in two random colors and at a random angle.
 
     Args:
-        rng: Random generator for the colours, the angle and the period.
+        rng: Random generator for the colors, the angle and the period.
         category: One of `mmtied.datasets.CATEGORIES`.
         height: Height of the result in pixels.
         width: Width of the result in pixels.
@@ -95,8 +95,8 @@ def draw_texture(rng: np.random.Generator, category: str, height: int, width: in
     u = (np.cos(angle) * xs[None, :] + np.sin(angle) * ys[:, None]) / period
     v = (np.cos(angle) * ys[:, None] - np.sin(angle) * xs[None, :]) / period
     second = cv2.resize(TEXTURES[category](u, v).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    main_colour, second_colour = _colour_pair(rng)
-    return main_colour + second[..., None] * (second_colour - main_colour)
+    main_color, second_color = _color_pair(rng)
+    return main_color + second[..., None] * (second_color - main_color)
 
 
 def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -125,8 +125,8 @@ def _smooth_noise(rng: np.random.Generator, cells: int, size: int) -> np.ndarray
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def _colour_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a strong colour, and a lighter or darker one of another hue."""
+def _color_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a strong color, and a lighter or darker one of another hue."""
     hue = rng.uniform()
     strong = _rgb(hue, rng.uniform(0.65, 0.95), rng.uniform(0.65, 0.95))
     other_hue = hue + rng.uniform(0.08, 0.5)

@@ -3,7 +3,7 @@
 Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019,
 https://arxiv.org/abs/1908.05867, Figure 1 (d) and Table 6. The channels of a learned group need not be adjacent, so permutations
 surround the grouped convolution. A residual block of `GResNeXt` absorbs the permutations into its 1x1 convolutions and
-normalisations, and becomes a block of ResNeXt.
+normalizations, and becomes a block of ResNeXt.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class PermutedConv2d(nn.Conv2d):
     """A grouped convolution whose groups have channels that are not adjacent: permute, convolve, permute back.
 
     Rows of the weight, and the bias, are in the order of the output channels, as in any Conv2d, and are sorted by group in
-    `forward`. So scaling them by output channel, for example to fold a normalisation into the convolution, stays correct.
+    `forward`. So scaling them by output channel, for example to fold a normalization into the convolution, stays correct.
 
     Args:
         input_order: Input channels, group by group, shape (C_in,).

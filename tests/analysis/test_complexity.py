@@ -16,7 +16,7 @@ from mmtied.layers import TBC, TFC, TGC
      (3 * 8) * 16 * 16 + 4 * (2 * 4 * 9) * 14 * 14),
     (nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), TFC(12, 6, num_blocks=2)), 3 * 6 + 3, 2 * 3 * 6),
     (nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU()), 12 + 8, 12 * 16 * 16),
-], ids=['conv', 'TBC', 'TGC', 'TFC', 'normalisation is not counted'])
+], ids=['conv', 'TBC', 'TGC', 'TFC', 'normalization is not counted'])
 def test_counts_match_arithmetic(layer, parameters, multiply_adds):
     assert measure(layer, size=16) == (parameters, multiply_adds)
 

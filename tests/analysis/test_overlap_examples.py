@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmtied.analysis.overlap_examples import (
-    OVERLAP_COLOUR,
+    OVERLAP_COLOR,
     bucket_between,
-    category_colours,
+    category_colors,
     draw_overlaps,
     overlap_depth,
     write_examples,
@@ -33,9 +33,9 @@ def test_depth_counts_boxes(boxes, same_category, seed):
 def test_deeper_overlaps_are_tinted_more_strongly():
     image = Image.new('RGB', (60, 40), (100, 100, 100))
     boxes = np.array([[0, 0, 60, 40], [0, 0, 40, 40], [0, 0, 20, 40]], dtype=float)
-    pixels = np.asarray(draw_overlaps(image, boxes, category_colours(3), (40, 60), 80)).astype(int)
+    pixels = np.asarray(draw_overlaps(image, boxes, category_colors(3), (40, 60), 80)).astype(int)
     assert pixels.shape == (80, 120, 3)
-    distance = [np.abs(pixels[40, x] - OVERLAP_COLOUR).sum() for x in (20, 60, 100)]
+    distance = [np.abs(pixels[40, x] - OVERLAP_COLOR).sum() for x in (20, 60, 100)]
     assert distance[0] < distance[1] < distance[2]
     assert pixels[40, 100].tolist() == [100, 100, 100]  # one box only: no tint
 

@@ -54,7 +54,7 @@ def network_of(name: str) -> str:
 
 
 def build(cfg: ConfigDict) -> nn.Module:
-    """Build a config's model and initialise it without downloads."""
+    """Build a config's model and initialize it without downloads."""
     cfg.model.backbone.init_cfg = None
     use_few_proposals(cfg.model)
     if 'data_preprocessor' in cfg:  # as mmengine's Runner does
@@ -80,7 +80,7 @@ def train_a_step(model: nn.Module, cfg: ConfigDict, batch: dict[str, list]) -> d
     assert not without
     assert torch.isfinite(log['loss'])
     moved = [not torch.equal(model.get_parameter(key), value) for key, value in before.items()]
-    assert sum(moved) > 0.5 * len(moved)  # zero-initialised residuals block some gradients in the first step
+    assert sum(moved) > 0.5 * len(moved)  # zero-initialized residuals block some gradients in the first step
     return log
 
 
@@ -116,7 +116,7 @@ def test_same_model_on_another_schedule(name, other):
 
 @pytest.fixture
 def quick_init(monkeypatch):
-    """Skip mmengine's record of every initialised parameter, which takes longer than the initialisation."""
+    """Skip mmengine's record of every initialized parameter, which takes longer than the initialization."""
     monkeypatch.setattr('mmengine.model.weight_init.update_init_info', lambda module, init_info: None)
     monkeypatch.setattr('mmengine.model.BaseModule._dump_init_info', lambda self: None)
 

@@ -151,7 +151,7 @@ TIED_PAIRS = [pair for pair in PAIRS if 'gcb' not in pair[0]]
 
 @pytest.mark.parametrize(('tied', 'baseline'), TIED_PAIRS)
 def test_pairs_with_weights_match(tied, baseline, tmp_path):
-    """tools/train.py --backbone-checkpoint freezes and normalises like the baseline; SyncBN has no effect in evaluation mode."""
+    """tools/train.py --backbone-checkpoint freezes and normalizes like the baseline; SyncBN has no effect in evaluation mode."""
     torch.save({'stem.conv.weight': torch.zeros(1)}, tmp_path / 'weights.pth')
     ours, theirs = load_recipe(tied), load_recipe(baseline)
     use_backbone_checkpoint(ours, str(tmp_path / 'weights.pth'))

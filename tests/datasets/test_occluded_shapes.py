@@ -103,12 +103,12 @@ def test_pixels_match_masks(data_set, coco):
     """The dark rim that each shape is painted with lies inside its mask, along the border: image and masks match."""
     darker = []
     for image in coco.dataset['images'][:20]:
-        grey = cv2.imread(str(data_set / 'train2017' / image['file_name'])).mean(axis=2)
+        gray = cv2.imread(str(data_set / 'train2017' / image['file_name'])).mean(axis=2)
         for mask in masks_of(coco, image):
             core = cv2.erode(mask, np.ones((5, 5)))
             rim = mask - cv2.erode(mask, np.ones((3, 3)))
             if core.any():
-                darker.append(grey[rim > 0].mean() < grey[core > 0].mean())
+                darker.append(gray[rim > 0].mean() < gray[core > 0].mean())
     assert np.mean(darker) > 0.95
 
 

@@ -47,7 +47,7 @@ def test_ring_has_a_hole():
 
 
 @pytest.mark.parametrize('category', CATEGORIES)
-def test_textures_have_two_colours_and_are_reproducible(category):
+def test_textures_have_two_colors_and_are_reproducible(category):
     first, again, other = (draw_texture(np.random.default_rng(seed), category, 48, 40, period=10) for seed in (0, 0, 1))
     assert first.shape == (48, 40, 3)
     assert first.min() >= 0
@@ -55,7 +55,7 @@ def test_textures_have_two_colours_and_are_reproducible(category):
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     line = first.reshape(-1, 3) - first.reshape(-1, 3).mean(axis=0)
-    assert np.linalg.svd(line, compute_uv=False)[1] < 1e-3, 'every pixel is a mixture of two colours'
+    assert np.linalg.svd(line, compute_uv=False)[1] < 1e-3, 'every pixel is a mixture of two colors'
     assert first.std(axis=(0, 1)).max() > 0.1
 
 

@@ -17,7 +17,7 @@ def test_build_conv_layer():
     assert isinstance(build_conv_layer({'type': 'mmtied.TGC', 'num_blocks': 2}, 16, 32, 3, groups=4), TGC)
 
 
-def test_conv_module_initialises_with_the_tied_fan_out():
+def test_conv_module_initializes_with_the_tied_fan_out():
     module = ConvModule(64, 512, 3, padding=1, conv_cfg={'type': 'TBC', 'num_blocks': 2}, norm_cfg={'type': 'BN'})
     assert module(torch.randn(2, 64, 6, 6)).shape == (2, 512, 6, 6)
     expected = (2 / (256 * 9))**0.5  # Kaiming normal, fan_out of the thin filter

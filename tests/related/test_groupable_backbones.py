@@ -96,7 +96,7 @@ def test_given_groups_reach_their_blocks():
     assert type(model.layer1[0].grouped.conv) is nn.Conv2d
 
 
-def test_initialisation_keeps_the_gates():
+def test_initialization_keeps_the_gates():
     model = small()
     before = {name: layer.gates.clone() for name, layer in gated_layers(model).items()}
     model.init_weights()

@@ -205,7 +205,7 @@ def test_plot_of_learning_dynamics():
 
 @pytest.mark.parametrize('gates', [[.1, -.2, .1, -.3], [-.1, 0., .2], [.2, 0., -.1], [-1e-8, .2], [.1]])
 def test_every_sample_of_a_gate_is_drawn(gates):
-    """In red above 0 and grey below, on lines without gaps: pixels of that colour where the sample is."""
+    """In red above 0 and gray below, on lines without gaps: pixels of that color where the sample is."""
     history = GroupHistory({'conv': 2}, [10 * i for i in range(len(gates))], [[[gate]] for gate in gates])
     figure = plot_learning_dynamics(history)
     figure.canvas.draw()
@@ -216,8 +216,8 @@ def test_every_sample_of_a_gate_is_drawn(gates):
         column, row = np.rint(below.transData.transform((iteration, gate))).astype(int)
         spot = image[row - 3:row + 4, column - 3:column + 4]
         red = ((spot[..., 0] > 200) & (spot[..., 2] < 120)).any()
-        grey = (np.abs(spot - [0x8d, 0x99, 0xae]) < 25).all(-1).any()
-        assert red if gate > 1e-3 else grey if gate < -1e-3 else red or grey
+        gray = (np.abs(spot - [0x8d, 0x99, 0xae]) < 25).all(-1).any()
+        assert red if gate > 1e-3 else gray if gate < -1e-3 else red or gray
 
 
 @pytest.mark.parametrize(('make', 'message'), [

@@ -19,7 +19,7 @@ BY_PRIMARY = {'type': 'IGC', 'num_primary': 4}
 
 
 def small(cls: type = IGCNet, **settings) -> nn.Module:
-    """A network of few channels, with random statistics in its normalisations so that none of them is the identity."""
+    """A network of few channels, with random statistics in its normalizations so that none of them is the identity."""
     model = cls(**{'base_channels': 16, **({'conv_cfg': BY_PRIMARY} if cls is IGCNetCIFAR else {}), **settings})
     model.init_weights()
     for module in model.modules():
@@ -94,7 +94,7 @@ def test_partitions_of_each_stage(make, partitions):
             assert block.entry.conv.partitions == block.exit.conv.partitions == expected
 
 
-def test_initialises_by_fan_in():
+def test_initializes_by_fan_in():
     """Kaiming's normal distribution; a residual block starts as the identity, a plain one does not."""
     torch.manual_seed(0)
     model = IGCNetCIFAR(20, identity=True)

@@ -253,7 +253,7 @@ def test_empty_batch_single_image_and_copies(make):
     assert torch.equal(other(image), layer(image))
 
 
-def test_default_initialisation_uses_fan_in():
+def test_default_initialization_uses_fan_in():
     """PyTorch draws uniformly within 1 / sqrt(fan_in): M * 9 inputs for a primary output, L for a secondary one."""
     layer = IGC(32, 32, 3, num_primary=4)
     for weight, fan_in in ((layer.primary.weight, 8 * 9), (layer.secondary.weight, 4)):

@@ -59,7 +59,7 @@ def test_sizes_of_table_3(depth, num_bases, printed):
 
 
 def small(depth: int = 50, cls: type = SharedResNet, **settings) -> nn.Module:
-    """A network of few channels, with random statistics in its normalisations so that none of them is the identity."""
+    """A network of few channels, with random statistics in its normalizations so that none of them is the identity."""
     elements = {'shared_elements': 32, 'unique_elements': 4} if depth == 18 else {}
     settings = {'base_channels': 16, **elements, **settings}
     model = cls(depth, **settings)
@@ -104,7 +104,7 @@ def ordinary(model: SharedResNet, depth: int) -> nn.Module:
 
 
 def _fold(source: SharedBasisConv, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Normalisation, coefficients and basis as one filter; the constant goes into the mean of the normalisation after it."""
+    """Normalization, coefficients and basis as one filter; the constant goes into the mean of the normalization after it."""
     scale = source.norm.weight / (source.norm.running_var + source.norm.eps).sqrt()
     shift = source.norm.bias - source.norm.running_mean * scale
     alphas = source.coefficients.weight[:, :, 0, 0]
@@ -158,7 +158,7 @@ def test_equals_mobilenet_with_copied_filters(num_bases):
     (50, 1, {'middle'}), (50, 2, {'entry', 'middle'}), (50, 3, {'entry', 'middle', 'exit'}), (18, 1, {'entry'}),
     (18, 2, {'entry', 'exit'})])
 def test_keys(depth, num_bases, names):
-    """Shared filters have one key under their stage; nothing else is shared, and normalisations never are."""
+    """Shared filters have one key under their stage; nothing else is shared, and normalizations never are."""
     model = small(depth, num_bases=num_bases)
     keys = list(model.state_dict())
     assert {key for key in keys if '.bases.' in key} == {f'layer{i}.bases.{name}.weight' for i in (1, 2, 3, 4) for name in names}

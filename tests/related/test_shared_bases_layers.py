@@ -71,7 +71,7 @@ def test_shared_convolution_equals_conv2d(geometry):
     assert not list(layer.parameters())
 
 
-def test_normalisation_between_basis_and_coefficients():
+def test_normalization_between_basis_and_coefficients():
     norm = nn.BatchNorm2d(6).double().eval()
     norm.running_mean.uniform_(-1, 1)
     norm.running_var.uniform_(0.5, 2)
@@ -93,7 +93,7 @@ def test_named_paddings(padding):
     assert f"padding='{padding}'" in repr(layer)
 
 
-def test_lazy_normalisation():
+def test_lazy_normalization():
     layer = SharedBasisConv(6, 8, 3, filters=FilterBasis(6, 4, 3), norm=nn.LazyBatchNorm2d())
     layer(torch.rand(2, 6, 5, 5))
     assert layer.norm.num_features == 4

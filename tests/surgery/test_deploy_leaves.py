@@ -92,7 +92,7 @@ class ReadsWeight(Pair):
 
 
 class Optional(Pair):
-    """Normalises only where there is a residual."""
+    """Normalizes only where there is a residual."""
 
     def forward(self, x, residual=None):
         x = self.conv(x)

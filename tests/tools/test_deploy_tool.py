@@ -32,12 +32,12 @@ def run(monkeypatch, capfd):
 
 @pytest.fixture
 def trained(request, tmp_path):
-    """Return a config, a checkpoint with its own statistics, and the model with these weights; 'grey' has one input channel."""
+    """Return a config, a checkpoint with its own statistics, and the model with these weights; 'gray' has one input channel."""
     kind = getattr(request, 'param', 'detector')
     if kind == 'classifier':
         pytest.importorskip('mmpretrain')
     (tmp_path / 'config.py').write_text(CLASSIFIER if kind == 'classifier' else DETECTOR)
-    if kind == 'grey':
+    if kind == 'gray':
         with (tmp_path / 'config.py').open('a') as file:
             file.write("model['backbone']['in_channels'] = 1\n")
     cfg = load_config(str(tmp_path / 'config.py'))
@@ -73,14 +73,14 @@ def test_torchscript_matches_model(run, trained, names, tmp_path):
     assert last.startswith('largest difference of outputs: ')
 
 
-@pytest.mark.parametrize('trained', ['grey'], indirect=True)
+@pytest.mark.parametrize('trained', ['gray'], indirect=True)
 def test_grey_images(run, trained, tmp_path):
     config, checkpoint, model = trained
-    code, _, err = run(config, checkpoint, tmp_path / 'grey.pt', '--shape', 64, 64)
+    code, _, err = run(config, checkpoint, tmp_path / 'gray.pt', '--shape', 64, 64)
     assert code == 0, err
     image = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
-        for mine, theirs in zip(torch.jit.load(tmp_path / 'grey.pt')(image), model.extract_feat(image), strict=True):
+        for mine, theirs in zip(torch.jit.load(tmp_path / 'gray.pt')(image), model.extract_feat(image), strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 

@@ -43,7 +43,7 @@ class Example(NamedTuple):
 
 
 def draw_gallery(examples: Sequence[Example], categories: Sequence[str]) -> 'Figure':
-    """Draw a column for each example; colours stand for categories.
+    """Draw a column for each example; colors stand for categories.
 
     Args:
         examples: At least one.
@@ -52,29 +52,29 @@ def draw_gallery(examples: Sequence[Example], categories: Sequence[str]) -> 'Fig
     import matplotlib
     from matplotlib.patches import Patch
 
-    colours = matplotlib.colormaps['tab10'].colors
+    colors = matplotlib.colormaps['tab10'].colors
     figure = new_figure(1.62 * len(examples) + .4, 3.75)
     rows = figure.subplots(2, len(examples), squeeze=False)
     for column, example in zip(rows.T, examples, strict=True):
         column[0].set_title(plain_label(example.title), fontsize=9)
         for axes, instances in zip(column, (example.truth, example.predictions), strict=True):
-            _draw(axes, example.image, instances, colours)
+            _draw(axes, example.image, instances, colors)
     for axes, name in zip(rows[:, 0], ('ground truth', 'prediction'), strict=True):
         axes.set_ylabel(name, fontsize=9)
-    patches = [Patch(color=colours[label % len(colours)], label=plain_label(name)) for label, name in enumerate(categories)]
+    patches = [Patch(color=colors[label % len(colors)], label=plain_label(name)) for label, name in enumerate(categories)]
     figure.legend(handles=patches, loc='outside lower center', ncols=len(categories), frameon=False, fontsize=8)
     return figure
 
 
-def _draw(axes: 'Axes', image: np.ndarray, instances: Instances, colours: Sequence[tuple[float, float, float]]) -> None:
+def _draw(axes: 'Axes', image: np.ndarray, instances: Instances, colors: Sequence[tuple[float, float, float]]) -> None:
     """Show the image dimmed, with each instance's mask tinted and outlined, the most certain ones on top."""
     axes.imshow(.45 * image / 255 + .55)
     order = range(len(instances.labels)) if instances.scores is None else np.argsort(instances.scores)
     for index in order:
-        mask, colour = instances.masks[index], colours[instances.labels[index] % len(colours)]
-        axes.imshow(np.where(mask[..., None], (*colour, .5), 0.))
+        mask, color = instances.masks[index], colors[instances.labels[index] % len(colors)]
+        axes.imshow(np.where(mask[..., None], (*color, .5), 0.))
         if mask.any():
-            axes.contour(np.pad(mask, 1), levels=[.5], colors=[colour], linewidths=1.1,
+            axes.contour(np.pad(mask, 1), levels=[.5], colors=[color], linewidths=1.1,
                          extent=(-1.5, mask.shape[1] + .5, -1.5, mask.shape[0] + .5))
     axes.set(xlim=(-.5, image.shape[1] - .5), ylim=(image.shape[0] - .5, -.5), xticks=[], yticks=[])
     hide_spines(axes, 'top', 'right', 'bottom', 'left')

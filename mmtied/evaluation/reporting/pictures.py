@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from ..result import EvaluationResult
 
-#: Blue and orange: told apart by every common kind of colour vision, and in grey.
-TRUTH_COLOUR, PREDICTION_COLOUR = '#2A7BFF', '#FF8C1A'
+#: Blue and orange: told apart by every common kind of color vision, and in gray.
+TRUTH_COLOR, PREDICTION_COLOR = '#2A7BFF', '#FF8C1A'
 #: Longest side of a drawn image in pixels.
 LONGEST_SIDE = 480
 _LABEL_LENGTH = 22
@@ -33,7 +33,7 @@ _IOU_50 = 1
 
 
 class Shapes(NamedTuple):
-    """Shapes that are drawn on an image in one colour.
+    """Shapes that are drawn on an image in one color.
 
     Attributes:
         boxes_xywh: In pixels of the annotated image, shape (N, 4).
@@ -86,8 +86,8 @@ class WorstImages(NamedTuple):
 
     buckets: list[dict]
     explanation: str
-    truth_colour: str = TRUTH_COLOUR
-    prediction_colour: str = PREDICTION_COLOUR
+    truth_color: str = TRUTH_COLOR
+    prediction_color: str = PREDICTION_COLOR
 
 
 def draw_worst(result: 'EvaluationResult', iou_type: str, shown: Callable[[int], Shown],
@@ -222,7 +222,7 @@ def shown_of(detections: Detections, image: int) -> Shown:
 
 
 def draw_example(image: 'Image.Image', size: tuple[int, int], truth: Shapes, predictions: Shapes) -> 'Image.Image':
-    """Draw ground truth and predictions in two colours on a small copy of an image.
+    """Draw ground truth and predictions in two colors on a small copy of an image.
 
     Labels of predictions stand at the upper left of their boxes, those of ground truth at the lower left; a label that would
     cover another one is left out.
@@ -238,20 +238,20 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], truth: Shapes, pre
     scale = LONGEST_SIDE / max(size)
     width, height = (max(1, round(side * scale)) for side in (size[1], size[0]))
     small = image.convert('RGB').resize((width, height), Image.Resampling.LANCZOS)
-    layers = ((truth, TRUTH_COLOUR), (predictions, PREDICTION_COLOUR))
-    for shapes, colour in layers:
+    layers = ((truth, TRUTH_COLOR), (predictions, PREDICTION_COLOR))
+    for shapes, color in layers:
         for rle in shapes.rles or ():
             mask = Image.fromarray(90 * mask_api.decode(rle).astype(np.uint8)).resize(small.size, Image.Resampling.BILINEAR)
-            small = Image.composite(Image.new('RGB', small.size, colour), small, mask)
+            small = Image.composite(Image.new('RGB', small.size, color), small, mask)
     draw, font = ImageDraw.Draw(small), ImageFont.load_default(13)
-    for shapes, colour in layers:
+    for shapes, color in layers:
         for box in _corners(shapes, scale, width, height):
             draw.rectangle([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline='#101010', width=1)
-            draw.rectangle(box, outline=colour, width=2)
+            draw.rectangle(box, outline=color, width=2)
     taken = []
-    for shapes, colour in reversed(layers):
+    for shapes, color in reversed(layers):
         for box, label in zip(_corners(shapes, scale, width, height), shapes.labels, strict=True):
-            _draw_label(draw, font, box, label, colour, taken, (width, height))
+            _draw_label(draw, font, box, label, color, taken, (width, height))
     return small
 
 
@@ -282,7 +282,7 @@ def _corners(shapes: Shapes, scale: float, width: int, height: int) -> list[list
     return np.concatenate([low, high], axis=1).round().astype(int).tolist()
 
 
-def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box: list[int], label: str, colour: str,
+def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box: list[int], label: str, color: str,
                 taken: list[tuple[int, int, int, int]], size: tuple[int, int]) -> None:
     """Write a label in a corner of a box unless another label is there, and note its place."""
     text = ' '.join(label.split())
@@ -290,11 +290,11 @@ def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = int(right - left) + 4, int(bottom - top) + 4
     x = max(0, min(box[0], size[0] - wide))
-    y = box[1] if colour == PREDICTION_COLOUR else box[3] - high + 1
+    y = box[1] if color == PREDICTION_COLOR else box[3] - high + 1
     y = max(0, min(y, size[1] - high))
     place = (x, y, x + wide, y + high)
     if any(place[0] < other[2] and other[0] < place[2] and place[1] < other[3] and other[1] < place[3] for other in taken):
         return
     taken.append(place)
-    draw.rectangle(place, fill=colour)
-    draw.text((x + 2 - left, y + 2 - top), text, fill='white' if colour == TRUTH_COLOUR else 'black', font=font)
+    draw.rectangle(place, fill=color)
+    draw.text((x + 2 - left, y + 2 - top), text, fill='white' if color == TRUTH_COLOR else 'black', font=font)

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class Curve(NamedTuple):
-    """Look of a curve: a colour of Okabe and Ito's colour-blind safe palette; marker and line tell it apart in grey."""
+    """Look of a curve: a color of Okabe and Ito's color-blind safe palette; marker and line tell it apart in gray."""
 
-    colour: str
+    color: str
     marker: str
     line: str | tuple = '-'
 
 
 #: Looks of the curves of a single run; further statistics follow `run_curve`.
 _LOOKS = {'AP50': Curve('#56B4E9', 's'), 'AP': Curve('#0072B2', 'o'), 'AP75': Curve('#D55E00', '^')}
-_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
+_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
 _MARKERS = ('o', '^', 's', 'D', 'v', 'P', 'X')
 _LINES = ('-', (0, (5, 1.5)), (0, (1, 1)), '-.')
-#: Sizes from dark to light, in one hue so that they read in grey; and the colour of the number on each.
+#: Sizes from dark to light, in one hue so that they read in gray; and the color of the number on each.
 _SIZES = {'large': ('#1B4965', 'white'), 'medium': ('#5FA8D3', 'black'), 'small': ('#CAE4F1', 'black')}
 
 
@@ -123,8 +123,8 @@ def plot_mix(report: dict, iou_type: str) -> 'Figure':
     counts = np.array([[bucket[f'instances_{size}'] for size in _SIZES] for bucket in buckets], dtype=float).reshape(-1, 3)
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     below = np.zeros(len(buckets))
-    for (size, (colour, ink)), share in zip(_SIZES.items(), shares.T, strict=True):
-        bars = axes.bar(np.arange(len(buckets)), share, bottom=below, width=.78, color=colour, label=size, edgecolor='white',
+    for (size, (color, ink)), share in zip(_SIZES.items(), shares.T, strict=True):
+        bars = axes.bar(np.arange(len(buckets)), share, bottom=below, width=.78, color=color, label=size, edgecolor='white',
                         linewidth=.6)
         texts = [f'{value:.0f}' if value >= 7 else '' for value in share]
         axes.bar_label(bars, texts, label_type='center', fontsize=7, color=ink)
@@ -174,8 +174,8 @@ def write_plots(report: dict, folder: str | os.PathLike) -> dict[str, Path]:
 
 def run_curve(number: int) -> Curve:
     """Return the look of the run at an index; distinct for 28 runs."""
-    line = _LINES[number // len(_COLOURS) % len(_LINES)]
-    return Curve(_COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], line)
+    line = _LINES[number // len(_COLORS) % len(_LINES)]
+    return Curve(_COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)], line)
 
 
 def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve, label: str, offset: float = 0.,
@@ -195,11 +195,11 @@ def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve,
     places = np.arange(len(rows)) + offset
     bounds = _bounds(rows, statistic)
     if np.isfinite(bounds).any():
-        axes.fill_between(places, *bounds.T, color=curve.colour, alpha=.15, linewidth=0, zorder=2)
-        axes.vlines(places, *bounds.T, color=curve.colour, alpha=.6, linewidth=1, zorder=2.5)
+        axes.fill_between(places, *bounds.T, color=curve.color, alpha=.15, linewidth=0, zorder=2)
+        axes.vlines(places, *bounds.T, color=curve.color, alpha=.6, linewidth=1, zorder=2.5)
     if overall is not None:
-        axes.axhline(overall, color=curve.colour, linestyle=(0, (4, 3)), linewidth=.8, alpha=.7, zorder=1.5)
-    axes.plot(places, _values(rows, statistic), color=curve.colour, marker=curve.marker, linestyle=curve.line, markersize=5,
+        axes.axhline(overall, color=curve.color, linestyle=(0, (4, 3)), linewidth=.8, alpha=.7, zorder=1.5)
+    axes.plot(places, _values(rows, statistic), color=curve.color, marker=curve.marker, linestyle=curve.line, markersize=5,
               linewidth=1.5, label=label, zorder=3, markerfacecolor=None if filled else 'white')
 
 

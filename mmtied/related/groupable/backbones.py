@@ -26,7 +26,7 @@ class GroupableBottleneck(Bottleneck):
         plugins: Plugins of this block, each dict(cfg=..., position=...).
         with_cp: Recomputation in the backward pass, see `StagedResNet`.
         conv_cfg: Convolution layer of the 1x1 convolutions, and of a 3x3 convolution with given groups.
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, in_channels, H, W).

@@ -43,7 +43,7 @@ def plot_group_numbers(history: 'GroupHistory', record: int = -1) -> 'Figure':
 def plot_learning_dynamics(history: 'GroupHistory') -> 'Figure':
     """Draw each layer's number of groups (above) and real gates (below) over the iterations (Figure 6).
 
-    The line of a gate changes its colour where the gate crosses 0: open from 0 on, closed below. Gates start at 1e-8, so their
+    The line of a gate changes its color where the gate crosses 0: open from 0 on, closed below. Gates start at 1e-8, so their
     axis is linear.
 
     Args:
@@ -79,7 +79,7 @@ def plot_learning_dynamics(history: 'GroupHistory') -> 'Figure':
 
 
 def _draw_gates(axes: 'Axes', iterations: list[int], gates: np.ndarray, **markers) -> None:
-    """Draw the gates, shape (records, K), as lines in two colours."""
+    """Draw the gates, shape (records, K), as lines in two colors."""
     for gate in gates.T:
         times, values = _insert_crossings(np.array(iterations, float), gate)
         axes.plot(times, np.where(values >= 0, values, np.nan), color=_OPEN, linewidth=.9, **markers)

@@ -14,7 +14,7 @@ from mmtied.related.shared_bases.blocks import PadShortcut
 #: Convolution of the blocks in IGC-L100M2 and in IGC-L24M2.
 L100M2 = {'type': 'IGC', 'num_secondary': 2}
 L24M2 = {'type': 'IGC', 'num_primary': 24}
-#: Fan-in, because the fan-in of a grouped convolution is that of one group, but initialisers compute a fan-out of all groups.
+#: Fan-in, because the fan-in of a grouped convolution is that of one group, but initializers compute a fan-out of all groups.
 IGC_INIT = [
     {'type': 'Kaiming', 'layer': 'Conv2d', 'mode': 'fan_in'},
     {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
@@ -22,7 +22,7 @@ IGC_INIT = [
 
 
 class IGCBlock(BasicBlock):
-    """Two 3x3 convolutions, each with normalisation, plus the input, a projection of it, or nothing.
+    """Two 3x3 convolutions, each with normalization, plus the input, a projection of it, or nothing.
 
     Args:
         in_channels: Channels of the input.
@@ -36,7 +36,7 @@ class IGCBlock(BasicBlock):
         plugins: Plugins of this block, at 'after_conv1' and 'after_conv2'.
         with_cp: Recomputation in the backward pass, see `StagedResNet`.
         conv_cfg: The two convolutions.
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -104,7 +104,7 @@ class IGCNet(StagedResNet):
         conv_cfg: Convolutions of the blocks; None is an ordinary one.
         identity: Whether blocks add their input to their output ("+ Ident.").
         shortcut_groups: Groups of the 1x1 projections where the shape changes; None subsamples the input and appends zeros.
-        init_cfg: Initialisation; None is Kaiming's by fan-in.
+        init_cfg: Initialization; None is Kaiming's by fan-in.
         **staged: Other arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Shape:
@@ -146,7 +146,7 @@ class IGCNet(StagedResNet):
                              "'after_conv2'")
         self.identity = identity
         self.shortcut_groups = shortcut_groups
-        if not identity:  # zeros in the last normalisation would leave nothing
+        if not identity:  # zeros in the last normalization would leave nothing
             staged['zero_init_residual'] = False
         super().__init__(depth, base_channels=base_channels, conv_cfg=conv_cfg, init_cfg=init_cfg or IGC_INIT, **staged)
 

@@ -36,7 +36,7 @@ class IGC(nn.Module):
     - ``num_secondary``: M is the same, L = C_out / M. For networks that double L, such as L100M2.
     - neither: the pair that divides the channels with the fewest parameters, `leanest_partitions`; fits any layer.
 
-    Deliberately no Conv2d: folding a normalisation into it would need both of its weights.
+    Deliberately no Conv2d: folding a normalization into it would need both of its weights.
 
     Args:
         in_channels: C_in, divisible by L.
@@ -209,7 +209,7 @@ class SumFusion(nn.Conv2d):
     """Summation fusion (Eq. 21): L convolutions of the same input, summed; an IGC whose secondary weights are all 1 (Eq. 22).
 
     Convolution and sum are linear, so the layer computes one convolution with the sum of the L filters, which takes L times fewer
-    multiply-adds than separate branches. The weight has shape (L * C_out, C_in, k, k), branch after branch, so initialisers see
+    multiply-adds than separate branches. The weight has shape (L * C_out, C_in, k, k), branch after branch, so initializers see
     the fan-in of a branch.
 
     Args:

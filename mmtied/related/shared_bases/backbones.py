@@ -27,7 +27,7 @@ BASIC_STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3),
 class SharedResNet(StagedResNet):
     """ResNet-50/101-Shared, their two-bases and -Shared-All variants, and ResNet-34-SsUu.
 
-    The first block of each stage is ordinary; the others share. Normalisations and shortcuts are never shared.
+    The first block of each stage is ordinary; the others share. Normalizations and shortcuts are never shared.
 
     With bottlenecks (50, 101, 152) the 3x3 convolutions of a stage share one basis, the first 1x1 convolutions another with
     ``num_bases=2`` (the paper's double dagger), and the last 1x1 convolutions, which are the coefficients, share their weight
@@ -180,7 +180,7 @@ def shared_mobilenet_v2(*, num_bases: int = 1, strict_checkpoint: bool = True, *
 
     The blocks of a group after the first have the same shape. Their expansions (1x1) share one basis, and with two bases their
     projections (1x1) another. The paper's text names the first two convolutions of a block, which would be the expansion and the
-    depthwise convolution, but the printed 2.98M fits the projection. Normalisations are never shared.
+    depthwise convolution, but the printed 2.98M fits the projection. Normalizations are never shared.
 
     In the state_dict, shared filters appear once, under their group: ``layer4.bases.expand.weight``,
     ``layer4.bases.project.weight``.

@@ -1,4 +1,4 @@
-"""Residual blocks with shared filter bases, and the stage that holds the bases (Figure 2). Normalisations are never shared."""
+"""Residual blocks with shared filter bases, and the stage that holds the bases (Figure 2). Normalizations are never shared."""
 
 from collections.abc import Iterator, Sequence
 
@@ -64,7 +64,7 @@ class SharedBottleneck(Bottleneck):
         plugins: Plugins of this block, each dict(cfg=..., position=...).
         with_cp: Recomputation in the backward pass, see `StagedResNet`.
         conv_cfg: Convolution layer of the convolutions with filters of their own.
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -105,7 +105,7 @@ class SharedBottleneck(Bottleneck):
 class SharedBasicBlock(BasicBlock):
     """ResNet's basic block, two 3x3 convolutions, each of which can be combined from a shared basis (Figure 2 a).
 
-    A combined convolution is a `SharedBasisConv` with a normalisation between basis and coefficients, and another one after them.
+    A combined convolution is a `SharedBasisConv` with a normalization between basis and coefficients, and another one after them.
 
     Args:
         in_channels: Channels of the input.
@@ -120,7 +120,7 @@ class SharedBasicBlock(BasicBlock):
         plugins: Plugins of this block, at 'after_conv1' and 'after_conv2'.
         with_cp: Recomputation in the backward pass, see `StagedResNet`.
         conv_cfg: Convolution layer of the ordinary convolutions.
-        norm_cfg: Normalisation layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, in_channels, H, W).

@@ -22,7 +22,7 @@ _JOINED_WEIGHTS = 16
 class FilterBasis(nn.Conv2d):
     """The R elements of a filter basis, W_basis: a convolution's weight without bias, shape (R, C_in, k, k).
 
-    It is a Conv2d so that initialisers by layer name reach it. Layers that share it use its weight with their own stride, padding
+    It is a Conv2d so that initializers by layer name reach it. Layers that share it use its weight with their own stride, padding
     and dilation.
 
     Args:
@@ -73,7 +73,7 @@ class FilterBasis(nn.Conv2d):
 class _SharingConv(nn.Module):
     """A convolution that refers to filters of another module.
 
-    Deliberately no Conv2d: functions that fold a normalisation into a convolution (mmcv's fuse_conv_bn) would change the filters
+    Deliberately no Conv2d: functions that fold a normalization into a convolution (mmcv's fuse_conv_bn) would change the filters
     of all layers that share them.
     """
 
@@ -163,7 +163,7 @@ class SharedConv2d(_SharingConv):
             raise ValueError(f'SharedConv2d: out_channels={out_channels}, but there are {filters.out_channels} filters; to '
                              'combine them to another number of channels use SharedBasisConv')
         if bias:
-            raise ValueError('SharedConv2d: bias=True is not supported; use bias=False and a normalisation after the layer')
+            raise ValueError('SharedConv2d: bias=True is not supported; use bias=False and a normalization after the layer')
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
@@ -188,7 +188,7 @@ class SharedBasisConv(_SharingConv):
         bias: Whether the coefficients have a bias.
         filters: The shared elements. Register the basis in the parent of the layers.
         num_unique: Number of the layer's own elements.
-        norm: Normalisation of R channels between basis and coefficients, or None. R counts shared and own elements.
+        norm: Normalization of R channels between basis and coefficients, or None. R counts shared and own elements.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
@@ -239,11 +239,11 @@ class SharedBasisConv(_SharingConv):
         """Return the filters W of Eq. 1, shape (C_out, C_in, k, k), those of the equivalent Conv2d; differentiable.
 
         Raises:
-            ValueError: There is a normalisation between basis and coefficients.
+            ValueError: There is a normalization between basis and coefficients.
         """
         if self.norm is not None:
             raise ValueError('SharedBasisConv: combined_weight needs a layer without norm; no single convolution is equivalent '
-                             'to one with a normalisation between basis and coefficients')
+                             'to one with a normalization between basis and coefficients')
         return torch.einsum('tr,rskl->tskl', self.coefficients.weight.flatten(1), self.basis_weight())
 
     def forward(self, x: Tensor) -> Tensor:

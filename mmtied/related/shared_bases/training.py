@@ -1,4 +1,4 @@
-"""Orthogonality regularisation of shared filter bases (Kang & Kim, Eq. 7)."""
+"""Orthogonality regularization of shared filter bases (Kang & Kim, Eq. 7)."""
 
 import torch
 from mmengine.registry import HOOKS

@@ -11,8 +11,8 @@ from mmtied.evaluation.inputs.images import dataset_image_paths, image_paths, re
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.reporting.pictures import (
     LONGEST_SIDE,
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
+    PREDICTION_COLOR,
+    TRUTH_COLOR,
     Shapes,
     draw_example,
     jpeg_uri,
@@ -22,8 +22,8 @@ from mmtied.evaluation.reporting.pictures import (
 from mmtied.evaluation.stream import no_table, shown_table
 
 
-def rgb(colour):
-    return tuple(int(colour[start:start + 2], 16) for start in (1, 3, 5))
+def rgb(color):
+    return tuple(int(color[start:start + 2], 16) for start in (1, 3, 5))
 
 
 def rle(size, x, y, w, h):
@@ -41,8 +41,8 @@ def test_boxes_stand_where_they_are_annotated(pixels):
     predictions = Shapes(np.array([[120., 80., 60., 40.]]), ['dog 0.90'])
     picture = np.asarray(draw_example(Image.new('RGB', pixels, 'gray'), (160, 240), truth, predictions))
     assert picture.shape == (320, LONGEST_SIDE, 3)
-    assert tuple(picture[32, 140]) == tuple(picture[100, 48]) == rgb(TRUTH_COLOUR)
-    assert tuple(picture[239, 300]) == tuple(picture[200, 360]) == rgb(PREDICTION_COLOUR)
+    assert tuple(picture[32, 140]) == tuple(picture[100, 48]) == rgb(TRUTH_COLOR)
+    assert tuple(picture[239, 300]) == tuple(picture[200, 360]) == rgb(PREDICTION_COLOR)
     assert tuple(picture[100, 140]) == tuple(picture[300, 20]) == (128, 128, 128)
 
 
@@ -50,7 +50,7 @@ def test_masks_tint_their_pixels_only():
     truth = Shapes(np.zeros((0, 4)), [], [rle((160, 240), 24, 16, 96, 64)])
     picture = np.asarray(draw_example(Image.new('RGB', (240, 160), 'gray'), (160, 240), truth, NOTHING))
     assert tuple(picture[300, 400]) == (128, 128, 128)
-    blend = 128 + (np.array(rgb(TRUTH_COLOUR)) - 128) * 90 / 255
+    blend = 128 + (np.array(rgb(TRUTH_COLOR)) - 128) * 90 / 255
     np.testing.assert_allclose(picture[100, 140], blend, atol=1)
 
 
