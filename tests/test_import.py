@@ -38,7 +38,7 @@ def test_custom_imports_make_the_bare_name_work():
                "print(type(MODELS.build(dict(type='TiedResNet', depth=50))).__module__)") == 'mmtied.backbones.tied_resnet'
 
 
-def test_missing_package_error_says_what_to_install(run_without_openmmlab):
+def test_missing_package_error_names_package(run_without_openmmlab):
     printed = run_without_openmmlab(
         'from mmtied.compat import require\n'
         'try: require("mmdet", "TiedResNet")\n'

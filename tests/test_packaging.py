@@ -64,7 +64,7 @@ def files_under(folder):
             if path.is_file() and path.suffix != '.pyc'}
 
 
-def test_wheel_holds_configs_tools_and_model_index(wheel):
+def test_wheel_contains_configs_tools_and_model_index(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     expected = files_under('configs') | files_under('tools') | {'model-index.yml'}
@@ -80,7 +80,7 @@ def test_sdist_is_complete(sdist):
     assert not (sdist / 'mmtied' / '.mim').exists()
 
 
-def test_one_version(metadata):
+def test_single_version(metadata):
     assert metadata['Version'] == mmtied.__version__
     assert yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version'] == mmtied.__version__
     assert mmtied.__version__ in (ROOT / 'CHANGELOG.md').read_text()
@@ -120,7 +120,7 @@ def test_model_index_is_valid_and_names_every_config_once():
     assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in files)
 
 
-def test_model_index_claims_no_results_of_ours():
+def test_model_index_has_no_unmeasured_results():
     index = modelindex.load(str(ROOT / 'model-index.yml'))
     for model in index.models:
         assert model.weights is None

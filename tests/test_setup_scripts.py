@@ -34,7 +34,7 @@ def make_venv(venv, *wanted):
                           text=True, capture_output=True)
 
 
-def test_old_python_is_rejected_in_one_line(tmp_path):
+def test_old_python_is_rejected(tmp_path):
     old = script(tmp_path / 'python3.9', 'case "$1" in --version) echo Python 3.9.0;; *) exit 1;; esac')
     run = make_venv(tmp_path / 'venv', old)
     assert run.returncode == 2
@@ -43,7 +43,7 @@ def test_old_python_is_rejected_in_one_line(tmp_path):
     assert not (tmp_path / 'venv').exists()
 
 
-def test_environment_of_another_python_is_not_touched(tmp_path):
+def test_keeps_environment_of_other_python(tmp_path):
     (tmp_path / 'venv').mkdir()
     (tmp_path / 'venv' / 'pyvenv.cfg').write_text('version = 3.8.1\n')
     run = make_venv(tmp_path / 'venv', sys.executable)
@@ -52,7 +52,7 @@ def test_environment_of_another_python_is_not_touched(tmp_path):
     assert (tmp_path / 'venv' / 'pyvenv.cfg').read_text() == 'version = 3.8.1\n'
 
 
-def test_first_complete_toolkit_of_torchs_major_version_is_chosen(tmp_path):
+def test_chooses_first_complete_toolkit(tmp_path):
     homes = [tmp_path / 'missing', toolkit(tmp_path / 'old', '12.8'), toolkit(tmp_path / 'bare', '13.0', headers=False),
              toolkit(tmp_path / 'fits', '13.2')]
     home, reason = install_mmcv.choose_toolkit(homes, '13.0')
@@ -60,7 +60,7 @@ def test_first_complete_toolkit_of_torchs_major_version_is_chosen(tmp_path):
     assert 'nvcc 13.2' in reason
 
 
-def test_reason_names_unsuitable_toolkits(tmp_path):
+def test_error_names_unsuitable_toolkits(tmp_path):
     home, reason = install_mmcv.choose_toolkit([toolkit(tmp_path / 'old', '12.8')], '13.0')
     assert home is None
     assert 'need nvcc 13.x' in reason

@@ -40,7 +40,7 @@ def test_classifier_and_mode():
     assert int(model.backbone[1].num_batches_tracked) == 1, 'measuring must not train the statistics'
 
 
-def test_raises_if_counters_disagree(monkeypatch):
+def test_disagreeing_counters_raise(monkeypatch):
     monkeypatch.setattr(complexity, '_OPERATORS', ('linear', ))
     with pytest.raises(RuntimeError, match='Conv2d: mmengine counts 0 multiply-adds and torch 192'):
         measure(nn.Conv2d(3, 4, 1), size=4)

@@ -82,7 +82,7 @@ def test_every_groupable_config_exists():
 
 @pytest.mark.parametrize('network', [n for n in TIED.networks if (CONFIGS / f'{n.config}.py').is_file()],
                          ids=lambda network: network.config)
-def test_imagenet_configs_build_the_networks_of_the_table(network):
+def test_imagenet_configs_match_table(network):
     pytest.importorskip('mmpretrain')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         cfg = Config.fromfile(CONFIGS / f'{network.config}.py')
@@ -93,7 +93,7 @@ def test_imagenet_configs_build_the_networks_of_the_table(network):
 
 @pytest.mark.parametrize('detector', [d for d in TIED.detectors if (CONFIGS / f'{d.config}.py').is_file()],
                          ids=lambda detector: detector.config)
-def test_detection_configs_use_the_backbones_of_the_table(detector):
+def test_detection_configs_match_table(detector):
     pytest.importorskip('mmdet')
     name, _, module = detector.backbone.partition(' + ')
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -105,7 +105,7 @@ def test_detection_configs_use_the_backbones_of_the_table(detector):
         assert cfg.train_cfg.max_epochs == {'1x': 12, '20e': 20, '2x': 24}[detector.schedule]
 
 
-def test_counts_of_parts():
+def test_part_counts():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.GroupNorm(2, 4))
     classifier = ImageNetClassifier(backbone, channels=4, classes=5)
     assert {name: count(classifier) for name, count in COUNTS.items()} == {
@@ -113,7 +113,7 @@ def test_counts_of_parts():
 
 
 @pytest.mark.parametrize('row', [row for row in INTERLEAVED.networks if row.params], ids=lambda row: row.name)
-def test_interleaved_sizes_are_the_printed_ones(row):
+def test_interleaved_sizes_match_paper(row):
     """Tables 3 and 7 to the printed digit, Table 6 within 0.5 % except for the row that contradicts itself."""
     classifier = classifier_of(row)
     millions = COUNTS[row.counts](classifier) / 1e6
@@ -127,7 +127,7 @@ def test_interleaved_sizes_are_the_printed_ones(row):
 
 
 @pytest.mark.slow
-def test_interleaved_multiply_adds_are_the_printed_ones():
+def test_interleaved_multiply_adds_match_paper():
     """Table 3 to three digits, as it prints them, and Table 6 except for one row; by two counters that agree."""
     printed = tuple(row for row in INTERLEAVED.networks if row.multiply_adds and '98' not in row.name)
     sizes = measure_paper(replace(INTERLEAVED, networks=printed, detectors=()), CONFIGS)
@@ -158,7 +158,7 @@ def test_groups_meet_the_resource_bound(row):
     assert share == pytest.approx(GROUPABLE_SHARES[row.name], abs=0.05)
 
 
-def test_groupable_sizes_are_in_the_printed_range():
+def test_groupable_sizes_match_paper_range():
     pytest.importorskip('mmpretrain')
     millions = {row.name: count_parameters(classifier_of(row)) / 1e6 for row in GROUPABLE.networks}
     assert round(millions['ResNeXt-50-32x4d']) == round(millions['G-ResNeXt-50, b = 32']) == 25
@@ -176,7 +176,7 @@ def test_dense_sizes_in_the_notes(depth):
     assert all(text in row.note for row in LEARNED if row.backbone['depth'] == depth)
 
 
-def test_page_without_configs_links_none(tmp_path):
+def test_page_without_configs_has_no_links(tmp_path):
     page = render_page([(TIED, sizes_of(TIED, 21_950_000, 4_260_000_000))], tmp_path)
     assert '../configs' not in page
     assert '| TiedResNet-50 | 1, 5, 6 | 22.0M | 21.95M | -0.2 % | 4.4G | 4.26G | -3.2 % | 77.6 | - |' in page
@@ -217,7 +217,7 @@ def test_page_prints_all_digits():
     assert '| - | 0.27M | - | - | 0.0102G | - |' in line
 
 
-def test_untied_networks_are_a_collection_of_their_own():
+def test_untied_networks_have_their_own_collection():
     metafile = yaml.safe_load(render_metafile([(load_paper('tied_block_convolution'), sizes_of(TIED))], CONFIGS))
     collections = {model['Name']: model['In Collection'] for model in metafile['Models']}
     assert collections['tiedr50_in1k'] == 'Tied Block Convolution'

@@ -58,7 +58,7 @@ def name_of(ratio):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(['image', 'instance']), st.booleans())
-def test_every_number_is_what_counting_pixels_gives(seed, unit, same_category):
+def test_statistics_match_pixel_counts(seed, unit, same_category):
     data = random_data(seed)
     stats = occlusion_stats(read_ground_truth(data), Evaluation(unit=unit, edges=EDGES, same_category=same_category))
     image_ratio, instances = counted_by_pixels(data, same_category)
@@ -98,7 +98,7 @@ def test_every_number_is_what_counting_pixels_gives(seed, unit, same_category):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(-3, 3)), min_size=2, max_size=30))
-def test_spearman_is_scipys(pairs):
+def test_spearman_matches_scipy(pairs):
     stats = pytest.importorskip('scipy.stats')
     first, second = np.array(pairs).T
     if len(set(first)) == 1 or len(set(second)) == 1:
@@ -108,7 +108,7 @@ def test_spearman_is_scipys(pairs):
 
 
 @pytest.mark.parametrize('definition', ['union', 'pairwise', 'instance_mean', 'box_mask', 'mask'])
-def test_every_definition(definition):
+def test_all_definitions(definition):
     boxes = [[0, 0, 10, 10], [5, 0, 10, 10]]
     data = dict(images=[dict(id=1, height=10, width=20)], categories=[dict(id=1, name='a')], annotations=[
         dict(id=number + 1, image_id=1, category_id=1, bbox=[x, y, w, h], area=100.,
@@ -120,14 +120,14 @@ def test_every_definition(definition):
     assert stats['crowding']['spearman'] is None  # one image only
 
 
-def test_nothing_is_none():
+def test_empty_data_set():
     data = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name='a')], annotations=[])
     stats = occlusion_stats(read_ground_truth(data))
     assert (stats['instances'], stats['outside'], stats['mean']) == (0, 1, None)
     assert stats['by_category'] == [dict(id=1, name='a', instances=0, mean=None, high_share=None)]
 
 
-def test_val2017_has_the_published_counts():
+def test_val2017_matches_published_counts():
     ground_truth = read_ground_truth(data_path(VAL2017))
     stats = occlusion_stats(ground_truth)
     assert [row['images'] for row in stats['buckets']] == [974, 876, 674, 561, 499, 377, 381, 264, 190, 109, 47]
@@ -139,7 +139,7 @@ def test_val2017_has_the_published_counts():
 
 
 @pytest.mark.parametrize('high', [0, -1, float('nan')])
-def test_a_wrong_bound_is_refused(high):
+def test_rejects_invalid_bound(high):
     data = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name='a')], annotations=[])
     with pytest.raises(ValueError, match='high: a ratio above 0'):
         occlusion_stats(read_ground_truth(data), high=high)

@@ -21,7 +21,7 @@ boxes_of = st.lists(st.tuples(st.integers(-3, 14), st.integers(-3, 11), st.integ
 
 @settings(max_examples=80, deadline=None)
 @given(boxes_of, st.booleans(), st.integers(0, 99))
-def test_depth_counts_boxes(boxes, same_category, seed):
+def test_depth_map_counts_boxes(boxes, same_category, seed):
     categories = np.random.default_rng(seed).integers(0, 2, len(boxes))
     counts = np.zeros((2, 12, 15), dtype=int)
     for (x, y, w, h), category in zip(boxes, categories if same_category else np.zeros(len(boxes), dtype=int), strict=True):
@@ -30,7 +30,7 @@ def test_depth_counts_boxes(boxes, same_category, seed):
     np.testing.assert_array_equal(depth, counts.max(axis=0))
 
 
-def test_deeper_overlaps_are_tinted_more_strongly():
+def test_tint_grows_with_depth():
     image = Image.new('RGB', (60, 40), (100, 100, 100))
     boxes = np.array([[0, 0, 60, 40], [0, 0, 40, 40], [0, 0, 20, 40]], dtype=float)
     pixels = np.asarray(draw_overlaps(image, boxes, category_colors(3), (40, 60), 80)).astype(int)
@@ -42,7 +42,7 @@ def test_deeper_overlaps_are_tinted_more_strongly():
 
 @pytest.mark.parametrize(('ends', 'holds'), [((0, 0), [1, 0, 0, 0, 0]), ((0, .5), [0, 1, 0, 0, 0]), ((.5, .9), [0, 0, 1, 0, 0]),
                                              ((.9, 1), [0, 0, 0, 1, 1]), ((.9, 1.5), [0, 0, 0, 1, 1])])
-def test_buckets_between_two_numbers(ends, holds):
+def test_bucket_selection(ends, holds):
     assert bucket_between(*ends).holds(np.array([0, .2, .5, .9, 1])).tolist() == [bool(value) for value in holds]
 
 
@@ -59,7 +59,7 @@ def data(tmp_path):
     return dict(images=images, annotations=annotations, categories=[dict(id=1, name='thing')])
 
 
-def test_it_draws_the_buckets_images(tmp_path, data):
+def test_draws_images_of_bucket(tmp_path, data):
     written = write_examples(read_ground_truth(data), tmp_path / 'images', tmp_path / 'out', bucket_between(.5, .8))
     assert [path.name for path in written] == ['sheet.jpg', 'r0.50_5.jpg', 'r0.60_6.jpg', 'r0.70_7.jpg']
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(path.name for path in written)
@@ -67,7 +67,7 @@ def test_it_draws_the_buckets_images(tmp_path, data):
         assert picture.width == 640 and picture.height > 480  # the caption is below the drawing
 
 
-def test_the_seed_chooses(tmp_path, data):
+def test_seed_selects_images(tmp_path, data):
     ground_truth = read_ground_truth(data)
     chosen = []
     for run, seed in enumerate((0, 0, 1, 2)):
@@ -77,7 +77,7 @@ def test_the_seed_chooses(tmp_path, data):
     assert len({tuple(names) for names in chosen}) > 1
 
 
-def test_missing_files_are_listed_or_skipped(tmp_path, data):
+def test_missing_images(tmp_path, data):
     ground_truth = read_ground_truth(data)
     for number in (5, 7):
         (tmp_path / f'images/{number}.png').unlink()
@@ -88,7 +88,7 @@ def test_missing_files_are_listed_or_skipped(tmp_path, data):
     assert [path.name for path in write_examples(*options, skip_missing=True)] == ['sheet.jpg', 'r0.60_6.jpg']
 
 
-def test_a_broken_image_leaves_nothing(tmp_path, data):
+def test_broken_image_leaves_no_files(tmp_path, data):
     (tmp_path / 'images/6.png').write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'6\.png: cannot be read as an image'):
         write_examples(read_ground_truth(data), tmp_path / 'images', tmp_path / 'out', bucket_between(.5, .8))

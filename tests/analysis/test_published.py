@@ -68,7 +68,7 @@ def test_table_a2():
 
 
 @pytest.mark.parametrize('paper', load_papers(), ids=lambda paper: paper.title)
-def test_rows_outside_of_tables_have_no_figures(paper):
+def test_rows_outside_tables_have_no_figures(paper):
     for network in paper.networks:
         assert network.tables or (network.params, network.multiply_adds, network.top1, network.error) == (None, ) * 4
     for detector in paper.detectors:

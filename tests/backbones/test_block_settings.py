@@ -22,7 +22,7 @@ def spatial(block: nn.Module) -> list[nn.Module]:
     {}, {'style': 'caffe'}, DILATED, {'style': 'caffe', **DILATED}, {'deep_stem': True, 'avg_down': True}, {'depth': 101},
     {'num_stages': 3, 'out_indices': (0, 2), 'strides': (1, 2, 2), 'dilations': (1, 1, 1)},
 ], ids=str)
-def test_untied_block_equals_mmdets(settings):
+def test_untied_block_equals_mmdet_block(settings):
     """TiedSEResNet without its attention is mmdet's ResNet, layer by layer and in the same order."""
     resnet = pytest.importorskip('mmdet.models.backbones').ResNet
     settings = {'depth': 50, 'base_channels': 8, **settings}
@@ -42,7 +42,7 @@ def test_untied_block_equals_mmdets(settings):
 
 @families
 @pytest.mark.parametrize('style', ['pytorch', 'caffe'])
-def test_style_decides_where_the_stride_is(family, style):
+def test_style_sets_stride_position(family, style):
     model = tiny(family, style=style)
     for layer in ('layer2', 'layer3', 'layer4'):
         first, second = getattr(model, layer)[:2]
@@ -82,7 +82,7 @@ def test_conv_cfg_reaches_the_standard_convolutions(family):
 
 @pytest.mark.parametrize('fusion', ['sum', 'concat'])
 @pytest.mark.parametrize('ratio', [0.25, 0.5, 1])
-def test_mixer_out_ratio_is_a_share_of_the_base_channels(fusion, ratio):
+def test_mixer_out_ratio_scales_base_channels(fusion, ratio):
     model = tiny('TiedResNet', mixer_fusion=fusion, mixer_out_ratio=ratio)
     for stage, layer in enumerate(model.stage_names):
         planes = 8 * 2**stage

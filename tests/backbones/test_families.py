@@ -108,7 +108,7 @@ def test_state_dict_round_trip(family, tmp_path):
 
 
 @families
-def test_checkpoint_that_does_not_fit(family, tmp_path):
+def test_mismatched_checkpoint(family, tmp_path):
     weights = tiny(family).state_dict()
     key = 'layer3.2.attention.fc1.weight' if 'SE' in family else 'layer3.2.entry.conv.weight'
     del weights[key]
@@ -160,7 +160,7 @@ def test_mmpretrain_classifier(backbone, channels):
 
 
 @pytest.mark.parametrize('family', ['TiedSENet', 'TiedSEResNet'])
-def test_attention_of_every_block(family):
+def test_every_block_has_attention(family):
     model = tiny(family, se_blocks=4)
     model.init_weights()
     layers = [module for module in model.modules() if isinstance(module, TiedSE)]
@@ -206,7 +206,7 @@ def test_user_errors(family, settings, message):
 
 
 @pytest.mark.parametrize('family', [*FAMILIES, 'tied_efficientnet'])
-def test_misspelt_setting(family):
+def test_misspelled_setting(family):
     name = 'TiedEfficientNet' if family == 'tied_efficientnet' else family
     with pytest.raises(TypeError, match=f'{name}: unexpected argument norm_evl; did you mean norm_eval\\?'):
         getattr(backbones, family)(norm_evl=True)
@@ -214,7 +214,7 @@ def test_misspelt_setting(family):
         getattr(backbones, family)(qqqqqq=True)
 
 
-def test_misspelt_setting_of_a_subclass():
+def test_misspelled_setting_of_subclass():
     with pytest.raises(TypeError, match='TiedResNeXt: unexpected argument split_gruops; did you mean split_groups?'):
         backbones.TiedResNeXt(split_gruops=4)
 

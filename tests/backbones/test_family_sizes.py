@@ -64,7 +64,7 @@ def test_attention_parameters(build, printed):
 
 @pytest.mark.parametrize(('settings', 'groups', 'blocks', 'width'), [
     ({}, 8, (1, 2, 4, 8), 64), ({'base_width': 72}, 8, (1, 1, 3, 3), 72), ({'base_width': 36}, 4, (1, 1, 3, 3), 36)])
-def test_splits_of_tied_resnext(settings, groups, blocks, width):
+def test_tied_resnext_splits(settings, groups, blocks, width):
     """In every split of every stage, groups times blocks divides the width."""
     model = TiedResNeXt(50, **settings)
     for stage, layer in enumerate(model.stage_names):
@@ -74,7 +74,7 @@ def test_splits_of_tied_resnext(settings, groups, blocks, width):
             assert {(conv.in_channels, conv.groups) for conv in convs} == {(width * 2**stage, groups)}
 
 
-def test_add_back_mixer_against_its_description():
+def test_add_back_mixer_matches_description():
     block = TiedResNeXt(50, base_channels=16, split_groups=4, split_blocks=(1, 2, 2, 4)).layer1[1].eval()
     x = torch.randn(2, 64, 5, 5)
     a, b, c, d = x.chunk(4, 1)

@@ -66,7 +66,7 @@ def test_parameter_counts_by_hand():
         assert count_by_hand(depth, w=18, blocks=(1, 2, 2, 3)) == sum(p.numel() for p in small.parameters()) + HEAD
 
 
-def test_weights_of_one_block():
+def test_block_weight_shapes():
     """The stage-1 example of the specification: 63 440 weights and 1152 of BatchNorm."""
     block = TiedResNet(50).layer1[1]
     assert block.entry.conv.weight.numel() == 8192
@@ -86,7 +86,7 @@ def test_split_schedules(splits, base_width, expected):
     assert choose_split_blocks(splits, base_width) == expected
 
 
-def test_block_against_its_description():
+def test_block_matches_description():
     """The bottleneck recomputed step by step from the specification, with plain functions on the block's own weights."""
     block = TiedResNet(50).layer2[0].eval()
     for module in block.modules():
@@ -127,7 +127,7 @@ def test_forward_shapes(mode):
     {'norm_cfg': {'type': 'GN', 'num_groups': 2}}, {'conv_cfg': {'type': 'ConvWS'}}, {'zero_init_residual': False},
     {'entry_blocks': 4, 'shortcut_blocks': 1}, {'depth': 101}, {'depth': 152},
 ], ids=str)
-def test_settings_build_train_and_keep_strides(settings):
+def test_settings_train_with_expected_strides(settings):
     model = tiny(**settings)
     model.init_weights()
     levels = model(torch.randn(2, settings.get('in_channels', 3), 64, 64))
@@ -204,7 +204,7 @@ def test_registered_by_scope_and_by_name():
 
 
 @pytest.mark.parametrize('key', ['stem.conv.weight', 'layer3.2.splits.convs.1.weight'])
-def test_checkpoint_that_does_not_fit(tmp_path, key):
+def test_mismatched_checkpoint(tmp_path, key):
     path = tmp_path / 'weights.pth'
     weights = tiny().state_dict()
 
@@ -228,7 +228,7 @@ def test_checkpoint_that_does_not_fit(tmp_path, key):
         load()
 
 
-def test_checkpoint_of_an_untied_network_in_a_detector():
+def test_untied_checkpoint_in_detector():
     """load_from with a plain ResNet's weights, where mmengine would only warn."""
     from mmdet.models.backbones import ResNet
     detector = nn.ModuleDict({'backbone': tiny(), 'head': nn.Linear(2, 2)})
@@ -245,12 +245,12 @@ def test_pickles_and_copies():
         assert torch.equal(other(x)[-1], model(x)[-1])
 
 
-def test_plugin_postfix_as_in_mmdet():
+def test_plugin_postfix_matches_mmdet():
     plugins = [{'cfg': {'type': 'ContextBlock', 'ratio': 0.25, 'postfix': '_mine'}, 'position': 'after_conv3'}]
     assert tiny(plugins=plugins).layer1[0].plugins.names['after_conv3'] == ['context_block_mine']
 
 
-def test_plugin_weights_may_be_missing_if_they_are_trained():
+def test_trainable_plugin_weights_may_be_missing():
     """New plugins can be added to a plain network's weights, but none may stay random and frozen."""
     def load(stages, **settings):
         plugins = [{'cfg': {'type': 'TiedSE', 'num_blocks': 4}, 'position': 'after_conv3', 'stages': stages}]
@@ -276,7 +276,7 @@ SUPERSETS = {
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 @pytest.mark.parametrize('case', SUPERSETS)
-def test_weights_of_a_larger_network(case, prefix, tmp_path):
+def test_weights_of_larger_network(case, prefix, tmp_path):
     """The checkpoint holds all of our weights, and others that its network depended on."""
     settings, key = SUPERSETS[case]
     weights = {f'{prefix}{name}': value for name, value in tiny(**settings).state_dict().items()}
@@ -293,7 +293,7 @@ def test_weights_of_a_larger_network(case, prefix, tmp_path):
         load_state_dict(detector, whole, strict=False)
 
 
-def test_parts_that_the_backbone_lacks_are_ignored():
+def test_ignores_weights_of_absent_parts():
     """A classifier's head, and stages after the last one that a detector uses."""
     weights = tiny().state_dict()
     truncated = tiny(num_stages=2, out_indices=(0, 1))

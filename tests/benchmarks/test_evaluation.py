@@ -92,7 +92,7 @@ def test_val_loop_matches_coco_metric(tmp_path):
     assert all(float(row['largest difference (CocoMetric rounds)']) <= .00051 for row in rows)  # to three digits
 
 
-def test_broken_annotation_file_is_reported_in_one_line(tmp_path):
+def test_broken_annotation_file(tmp_path):
     path = tmp_path / 'annotations.json'
     path.write_text('{')
     run = subprocess.run([sys.executable, BENCHMARKS / 'evaluation.py', path], capture_output=True, text=True)

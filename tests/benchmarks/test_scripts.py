@@ -85,7 +85,7 @@ def test_detectors(tmp_path):
     ('backbones', '--csv runs.csv', '--csv runs.csv: name a .csv file other than runs.csv'),
     ('related_layers', '--layer nothing', '--layer nothing: no layer'),
 ])
-def test_mistakes_are_reported_in_one_line(script, options, message, monkeypatch, capsys):
+def test_user_errors(script, options, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [script, *options.split()])
     with pytest.raises(SystemExit) as raised:
         importlib.import_module(script).main()
@@ -94,7 +94,7 @@ def test_mistakes_are_reported_in_one_line(script, options, message, monkeypatch
     assert message in error[-1] and error[-1].startswith('error: ')
 
 
-def test_missing_gpu_is_reported_in_one_line(monkeypatch, capsys):
+def test_missing_gpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(sys, 'argv', ['layers', 'shapes', '--device', 'cuda'])
     with pytest.raises(SystemExit):
@@ -108,7 +108,7 @@ def test_every_tied_network_has_a_baseline():
     assert all(settings['type'].startswith('mmtied.') == (name in BASELINES) for name, settings in NETWORKS.items())
 
 
-def test_compiled_form_says_whether_freezing_is_on(monkeypatch):
+def test_compiled_form_names_freezing(monkeypatch):
     from argparse import Namespace
 
     import backbones
@@ -145,7 +145,7 @@ def test_figure_3_has_the_same_multiply_adds_at_every_b():
 
 
 @pytest.mark.parametrize('base_width', [32, 18])
-def test_tied_shapes_make_up_a_networks_multiply_adds(base_width):
+def test_tied_shapes_sum_to_network_multiply_adds(base_width):
     """torch's counter sees all convolutions; the untied ones are counted from their modules."""
     from layers import tied_shapes
 
@@ -182,7 +182,7 @@ def test_benchmarks_page_matches_its_csv_files():
 
 
 @pytest.mark.parametrize('name', ['backbones_cpu', 'compiled_cpu', 'memory_cpu', 'detectors_cpu'])
-def test_every_table_and_plot_can_be_made(name, tmp_path):
+def test_makes_every_table_and_plot(name, tmp_path):
     """Tables whose measurements may be missing from the repository, from made-up rows of the scripts' columns."""
     from backbones import row
     from summarize import PLOTS, TABLES

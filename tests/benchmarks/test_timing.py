@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-def test_contenders_take_turns_after_warm_up():
+def test_contenders_alternate_after_warm_up():
     from timing import time_in_turns
     clock = Clock()
     contenders = {name: clock.contender(name, [cost]) for name, cost in (('a', 1.), ('b', 2.))}
@@ -37,7 +37,7 @@ def test_warm_up_is_not_counted():
     assert times.seconds == {'a': [1., 1.]}
 
 
-def test_batches_take_at_least_least_seconds():
+def test_batches_last_min_seconds():
     from timing import time_in_turns
     clock = Clock()
     times = time_in_turns({'quick': clock.contender('q', [.0625]), 'slow': clock.contender('s', [3.])}, 2, least_seconds=1.,
@@ -54,7 +54,7 @@ def test_zero_durations_terminate():
     assert times.seconds == {'a': [.5]}
 
 
-def test_ratios_are_taken_within_a_turn():
+def test_ratios_are_computed_within_a_round():
     from timing import Spread, Times
     times = Times({'ours': [1., 10., 4.], 'other': [2., 10., 16.]})
     assert times.ratio('ours', to='other') == Spread(.5, .25, 1.)

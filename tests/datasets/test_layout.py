@@ -9,7 +9,7 @@ def block(height, width):
     return Shape('square', np.ones((height, width), dtype=np.float32))
 
 
-def test_place_by_hand():
+def test_place_matches_hand_count():
     """A 4 x 4 block behind a 4 x 2 one that covers its right half: the boxes of what shows do not overlap."""
     layout = place((block(4, 4), block(4, 2), block(2, 2)), np.array([[1, 1], [3, 1], [4, 2]]), size=8)
     expected = np.full((8, 8), -1)
@@ -57,6 +57,6 @@ def test_ratio_is_nearly_independent_of_size_and_category():
     np.testing.assert_allclose(piled_shares, 1 / 6, atol=0.08)
 
 
-def test_impossible_ratio_raises():
+def test_unreachable_ratio_raises():
     with pytest.raises(ValueError, match='found no layout of 1 shapes in 64 x 64 pixels'):
         find_layout(np.random.default_rng(0), 64, 1, accept=(0.4, 0.5), min_visible=0.25)

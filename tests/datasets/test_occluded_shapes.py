@@ -112,12 +112,12 @@ def test_pixels_match_masks(data_set, coco):
     assert np.mean(darker) > 0.95
 
 
-def test_same_seed_gives_same_bytes_with_any_workers(data_set, tmp_path):
+def test_same_seed_same_bytes_for_any_workers(data_set, tmp_path):
     make_occluded_shapes(tmp_path / 'again', num_images=NUM_IMAGES, num_val_images=NUM_VAL_IMAGES, seed=3, workers=1)
     assert bytes_of(tmp_path / 'again') == bytes_of(data_set)
 
 
-def test_larger_set_starts_with_smaller_one_and_seeds_differ(data_set, tmp_path):
+def test_larger_set_extends_smaller_one(data_set, tmp_path):
     first, _ = make_occluded_shapes(tmp_path / 'first', num_images=7, num_val_images=2, seed=3).values()
     make_occluded_shapes(tmp_path / 'other', num_images=7, num_val_images=2, seed=4)
     few, many = json.loads(first.read_text()), json.loads((data_set / 'annotations/instances_train2017.json').read_text())

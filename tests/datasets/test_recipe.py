@@ -16,7 +16,7 @@ def test_positions_are_evenly_spread(offset, start, power):
 
 
 @given(data=st.data(), zero_share=st.floats(0, 0.9))
-def test_accepted_ranges_have_the_given_shares(data, zero_share):
+def test_accepted_ranges_follow_shares(data, zero_share):
     edges = sorted(data.draw(st.lists(st.integers(0, 100), min_size=2, max_size=6, unique=True)))
     weights = data.draw(st.lists(st.integers(1, 5), min_size=len(edges) - 1, max_size=len(edges) - 1))
     edges = [edge / 100 for edge in edges]

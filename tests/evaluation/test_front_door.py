@@ -57,7 +57,7 @@ def test_evaluate_matches_pycocotools(case, result):
 
 @pytest.mark.parametrize('annotations', ['file', 'dict', 'COCO', 'GroundTruth'])
 @pytest.mark.parametrize('detections', ['file', 'files', 'list', 'tensors', 'arrays', 'mmdet dump'])
-def test_every_input_form_gives_the_same_report(tmp_path, case, result, annotations, detections):
+def test_input_forms_agree(tmp_path, case, result, annotations, detections):
     data, results = case
     (tmp_path / 'instances.json').write_text(json.dumps(data))
     (tmp_path / 'run.bbox.json').write_text(json.dumps(results))

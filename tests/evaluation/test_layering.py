@@ -89,7 +89,7 @@ print(json.dumps([missing, sorted(sys.modules)]))
 """
 
 
-def test_only_metric_and_hook_need_openmmlab_and_no_module_imports_plotting(run_without_openmmlab):
+def test_only_metric_and_hook_need_openmmlab(run_without_openmmlab):
     missing, loaded = json.loads(run_without_openmmlab(IMPORT_ALL.format(package='mmtied.evaluation')))
     assert missing == PLUGS
     assert not {'matplotlib', 'jinja2', 'rich'} & set(loaded)

@@ -27,11 +27,11 @@ def matched_by(iou, crowd=None, ignored=None, thresholds=HALF):
     return found.matched[:, 0].tolist(), found.ignored[:, 0].tolist()
 
 
-def test_best_score_takes_ground_truth():
+def test_highest_score_matches_first():
     assert matched_by([[.6], [.9]]) == ([1, 0], [0, 0])
 
 
-def test_second_detection_takes_the_rest():
+def test_second_detection_matches_remaining_ground_truth():
     assert matched_by([[.6, .9], [.5, .8]]) == ([1, 1], [0, 0])
     assert matched_by([[.9, .6], [.8, 0]]) == ([1, 0], [0, 0])
 
@@ -49,7 +49,7 @@ def test_crowd_matches_repeatedly_ignored_once():
     assert matched_by([[.9], [.9]], ignored=[True]) == ([1, 0], [1, 0])
 
 
-def test_bits_are_thresholds():
+def test_one_bit_per_threshold():
     thresholds = torch.tensor([.5, .75, 1.], dtype=torch.float64)
     assert matched_by([[.75]], thresholds=thresholds) == ([0b011], [0])
     assert matched_by([[1.]], thresholds=thresholds) == ([0b111], [0])

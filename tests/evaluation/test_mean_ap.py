@@ -62,7 +62,7 @@ def test_values_match_evaluate():
         metric.compute()
 
 
-def test_masks_and_target_defaults():
+def test_masks_and_default_targets():
     data, _ = many(num_images=5, per_image=4)
     for entry in data['annotations']:
         x, y, w, h = entry['bbox']

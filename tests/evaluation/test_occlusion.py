@@ -65,7 +65,7 @@ def test_same_category_sums_over_categories(boxes, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(whole_boxes)
-def test_instance_ratio_of_covered_is_the_share_of_each_box(boxes):
+def test_instance_ratio_of_covered_is_covered_share(boxes):
     pixels = drawn(boxes)
     expected = [(mask & (np.delete(pixels, i, axis=0).any(0))).sum() / mask.sum() if mask.any() else np.nan
                 for i, mask in enumerate(pixels)]
@@ -106,7 +106,7 @@ def val2017():
     return read_ground_truth(data_path(VAL2017))
 
 
-def test_val2017_has_the_published_counts(val2017):
+def test_val2017_matches_published_counts(val2017):
     of_image = assign_buckets(image_ratios(val2017), make_buckets())
     assert np.bincount(of_image[of_image >= 0]).tolist() == [974, 876, 674, 561, 499, 377, 381, 264, 190, 109, 47]
     assert (of_image < 0).sum() == 48
@@ -116,14 +116,14 @@ def test_val2017_has_the_published_counts(val2017):
 
 
 @pytest.mark.parametrize(('definition', 'images'), [('union', 31), ('pairwise', 8), ('instance_mean', 286)])
-def test_val2017_has_the_published_number_of_images_from_r_8_to_9(val2017, definition, images):
+def test_val2017_images_with_r_8_to_9(val2017, definition, images):
     ratios = image_ratios(val2017, definition)
     assert ((ratios >= .8) & (ratios < .9)).sum() == images
     assert np.nanmin(ratios) >= 0
     assert np.nanmax(ratios) == pytest.approx(1.38, abs=.005) if definition == 'pairwise' else np.nanmax(ratios) <= 1
 
 
-def test_val2017_has_no_image_from_r_8_to_9_by_box_mask(val2017):
+def test_val2017_box_mask_has_no_r_8_to_9(val2017):
     """Among images whose masks are real: for 257 instances the rebuilt file has the box in place of a mask."""
     data = json.loads(data_path(VAL2017).read_text())
     stand_ins = {entry['image_id'] for entry in data['annotations'] if isinstance(entry['segmentation'], list)}

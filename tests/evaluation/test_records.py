@@ -148,7 +148,7 @@ def test_inconsistent_arrays(saved, changes, message):
 
 
 @pytest.mark.parametrize('length', [1 << 60, 1 << 70])
-def test_huge_array_claim(saved, length):
+def test_claimed_array_size_too_large(saved, length):
     _, path = saved
     with zipfile.ZipFile(path, 'a') as file, file.open('more.npy', 'w') as entry:
         np.lib.format.write_array_header_1_0(entry, dict(descr='<f8', fortran_order=False, shape=(length, )))

@@ -109,7 +109,7 @@ def test_columns_with_ignored_ground_truth(column):
         assert (np.isnan(value) and theirs is None) or abs(value - theirs) <= 1e-12
 
 
-def test_tied_detections_take_turns():
+def test_copies_of_tied_detections_alternate():
     """True, false, true, false for two copies, as COCOeval sorts them; not true, true, false, false."""
     box, far = [10., 10., 20., 20.], [70., 70., 20., 20.]
     data = dict(images=[dict(id=1, height=100, width=100)], categories=[dict(id=1, name='a')],

@@ -78,14 +78,14 @@ def test_weights_of_distributed_training(run_tool, classifier, tmp_path):
     assert all(torch.equal(value, expected[key]) for key, value in detector.backbone.state_dict().items())
 
 
-def test_folders_are_rejected(run_tool, checkpoint, tmp_path):
+def test_rejects_folders(run_tool, checkpoint, tmp_path):
     code, _, err = run_tool('convert_backbone.py', tmp_path, tmp_path / 'out.pth')
     assert (code, err) == (2, f'error: checkpoint {tmp_path}: is a folder, expected a file\n')
     code, _, err = run_tool('convert_backbone.py', checkpoint, tmp_path)
     assert (code, err) == (2, f'error: {tmp_path} is a folder; name a file to write, such as {tmp_path}/backbone.pth\n')
 
 
-def test_replaces_a_file_unless_there_is_an_error(run_tool, checkpoint, tmp_path):
+def test_replaces_file_only_on_success(run_tool, checkpoint, tmp_path):
     out = tmp_path / 'backbone.pth'
     out.write_text('old')
     code, _, _ = run_tool('convert_backbone.py', 'nowhere.pth', out)
@@ -106,7 +106,7 @@ def test_replaces_a_file_unless_there_is_an_error(run_tool, checkpoint, tmp_path
     ({'state_dict': {'head.fc.weight': torch.zeros(1)}}, 'no weights named backbone.* (the first is head.fc.weight)'),
     ({'stem.conv.weight': torch.zeros(1)}, "a backbone's own weights need no conversion"),
 ])
-def test_errors_are_one_line_with_exit_code_2(run_tool, tmp_path, content, message):
+def test_user_errors_exit_with_2(run_tool, tmp_path, content, message):
     source, out = tmp_path / 'source.pth', tmp_path / 'out.pth'
     if isinstance(content, str):
         source.write_text(content)

@@ -33,7 +33,7 @@ def test_missing_base_config(tmp_path, base, message):
         config.load_config(str(tmp_path / 'mine.py'))
 
 
-def test_mmpretrain_dataloaders_get_the_settings_of_its_tools():
+def test_mmpretrain_dataloader_defaults():
     cfg = config.load_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
     assert cfg.train_dataloader.collate_fn.type == 'default_collate'
     assert cfg.train_dataloader.batch_size == 32
@@ -114,7 +114,7 @@ def torch_release(request, monkeypatch):
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.usefixtures('torch_release')
-def test_reader_skips_training_history_and_refuses_other_classes(tmp_path, capsys, zipped):
+def test_checkpoint_reader_rejects_unknown_classes(tmp_path, capsys, zipped):
     """A Runner saves mmengine's HistoryBuffer of NumPy arrays; other classes are refused by name, and not run."""
     weights = {'weight': torch.ones(2, dtype=torch.float16), 'scale': torch.nn.Parameter(torch.rand(3, 4).T)}
     history = {'log_scalars': {'loss': HistoryBuffer([1., 2.], [1, 1])}, 'runtime_info': {'lr': np.float64(1)}}
@@ -136,7 +136,7 @@ def test_backbone_without_norm_eval(tmp_path):
     assert 'norm_eval' not in cfg.model.backbone
 
 
-def test_drawing_and_tta_need_their_settings():
+def test_drawing_and_tta_without_settings():
     with pytest.raises(ValueError, match='visualization hook'):
         config.draw_predictions(Config({}), False, 'out', 0)
     with pytest.raises(ValueError, match='tta_model and tta_pipeline'):

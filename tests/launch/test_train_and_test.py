@@ -47,7 +47,7 @@ def test_train_resume_test_and_dump(run_tool, tiny_options, tmp_path):
 
 
 @pytest.mark.slow
-def test_backbone_checkpoint_freezes_as_mmdet_does(run_tool, tiny_options, tmp_path):
+def test_backbone_checkpoint_freezes_like_mmdet(run_tool, tiny_options, tmp_path):
     """A classifier's checkpoint becomes the backbone; stem, stage 1 and BatchNorm's statistics stay frozen."""
     trained = TiedResNet(50, base_channels=16)
     trained.init_weights()
@@ -116,7 +116,7 @@ def one_line(err: str) -> str:
      'with --cfg-options train_dataloader.dataset.dataset.datasets.0.data_root=... '
      'train_dataloader.dataset.dataset.datasets.1.data_root=... val_dataloader.dataset.data_root=...\n'),
 ])
-def test_errors_are_one_line_with_exit_code_2(run_tool, arguments, message):
+def test_user_errors_exit_with_2(run_tool, arguments, message):
     code, _, err = run_tool('train.py', *arguments)
     assert code == 2
     assert message in one_line(err) + '\n'
@@ -131,7 +131,7 @@ def test_errors_are_one_line_with_exit_code_2(run_tool, arguments, message):
     ('val_evaluator.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
     ('train_dataloader.dataset.ann_file=annotations/nothing.json', 'annotations/nothing.json'),
 ])
-def test_errors_found_while_building(run_tool, tiny_options, tmp_path, option, message):
+def test_build_errors_exit_with_2(run_tool, tiny_options, tmp_path, option, message):
     code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, option)
     assert code == 2
     assert message in one_line(err)
@@ -147,7 +147,7 @@ def test_unknown_metric(run_tool, tiny_options, tmp_path):
     assert 'but got area' in one_line(err)
 
 
-def test_errors_during_training_keep_their_traceback(run_tool, tiny_options, tmp_path, monkeypatch):
+def test_training_errors_keep_traceback(run_tool, tiny_options, tmp_path, monkeypatch):
     """An error hours into a run is a bug or a fault of the machine, not a mistake in the settings."""
     from mmengine.runner import Runner
 
@@ -229,7 +229,7 @@ def test_backbone_checkpoint_of_other_width(run_tool, tiny_options, tmp_path):
     ({'attention': {'type': 'TiedSE'}}, 'layer1.0.attention.fc1.weight'),
 ], ids=['depth', 'attention'])
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
-def test_backbone_checkpoint_of_a_larger_network(run_tool, tiny_options, tmp_path, settings, name, prefix):
+def test_backbone_checkpoint_of_larger_network(run_tool, tiny_options, tmp_path, settings, name, prefix):
     weights = TiedResNet(**{'depth': 50, 'base_channels': 16, **settings}).state_dict()
     torch.save({f'{prefix}{key}': value for key, value in weights.items()}, tmp_path / 'large.pth')
     code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, '--backbone-checkpoint', tmp_path / 'large.pth',
@@ -248,7 +248,7 @@ def test_errors_of_test_tool(run_tool, arguments, message):
     assert message in one_line(err)
 
 
-def test_out_must_be_a_pickle(run_tool, tmp_path):
+def test_out_requires_pickle_suffix(run_tool, tmp_path):
     torch.save({'weight': torch.zeros(1)}, tmp_path / 'weights.pth')
     code, _, err = run_tool('test.py', DEMO, tmp_path / 'weights.pth', '--out', 'results.json')
     assert code == 2

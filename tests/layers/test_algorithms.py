@@ -130,7 +130,7 @@ def test_describe_dispatch_accepts_the_inputs_of_forward(shape):
         layer.describe_dispatch(torch.randn(shape))
 
 
-def test_choice_ends_with_its_context():
+def test_choice_is_restored_after_context():
     layer, x = TBC(8, 8, 1), torch.randn(1, 8, 5, 5)
     with pytest.raises(KeyError), tied_conv_algorithm('dense'):
         assert layer.describe_dispatch(x) == 'dense: as requested'
@@ -150,7 +150,7 @@ def test_former_names_still_work():
     assert layer.explain(x) == layer.describe_dispatch(x)
 
 
-def test_layers_pickled_by_older_versions_follow_the_rule():
+def test_layers_pickled_by_older_versions():
     layer = TBC(8, 8, 1)
     del layer.__dict__['algorithm']
     assert layer.describe_dispatch(torch.randn(1, 8, 5, 5)).startswith('fold')
@@ -206,7 +206,7 @@ def test_every_algorithm_exports_to_the_same_result(layer, dynamo, tmp_path):
 
 
 @pytest.mark.parametrize('memory_format', FORMATS)
-def test_traces_hold_convolutions(memory_format):
+def test_traces_contain_convolutions(memory_format):
     x = torch.randn(2, 8, 5, 5).to(memory_format=FORMATS[memory_format])
     graph = str(torch.jit.trace(TBC(8, 8, 1), x).inlined_graph)
     assert 'aten::_convolution' in graph

@@ -41,7 +41,7 @@ def test_equals_dense_expansion(groups, num_blocks, bias, setting, memory_format
 @given(groups=st.integers(1, 4), num_blocks=st.integers(1, 5), ins=st.integers(1, 4), outs=st.integers(1, 4),
        kernel=st.integers(1, 4), stride=st.integers(1, 3), padding=st.integers(0, 3), dilation=st.integers(1, 2),
        batch=st.integers(0, 3), height=st.integers(7, 10), channels_last=st.booleans())
-def test_equals_dense_expansion_on_any_setting(groups, num_blocks, ins, outs, kernel, stride, padding, dilation, batch, height,
+def test_equals_dense_expansion_for_any_setting(groups, num_blocks, ins, outs, kernel, stride, padding, dilation, batch, height,
                                                channels_last):
     layer = TGC(ins * groups * num_blocks, outs * groups * num_blocks, kernel, stride, padding, dilation, groups=groups,
                 num_blocks=num_blocks, dtype=torch.float64)

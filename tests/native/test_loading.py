@@ -37,7 +37,7 @@ def test_library_was_compiled():
     assert library() is not None
 
 
-def test_environment_variable_turns_the_library_off(monkeypatch):
+def test_environment_variable_disables_library(monkeypatch):
     monkeypatch.setenv('MMTIED_NATIVE', '0')
     assert library() is None
 
@@ -72,7 +72,7 @@ def test_forked_process_does_not_hang():
 
 
 @needs_library
-def test_library_shares_the_threads_of_torch():
+def test_library_uses_torch_threads():
     """Two OpenMP runtimes in one process would each keep threads, which compete for the cores."""
     code = ('import torch; torch.rand(400, 400) @ torch.rand(400, 400); from mmtied.native import library; library();'
             'print({line.split("/")[-1].strip() for line in open("/proc/self/maps") if "gomp" in line or "libomp" in line})')

@@ -20,7 +20,7 @@ def mmdet_scope():
 @pytest.mark.parametrize('stages', [tuple(stage == index for stage in range(4)) for index in range(4)], ids=str)
 @pytest.mark.parametrize('position', ['after_conv1', 'after_conv2', 'after_conv3'])
 @pytest.mark.parametrize('name', PLUGINS)
-def test_in_mmdets_resnet(name, position, stages):
+def test_plugin_in_mmdet_resnet(name, position, stages):
     from mmdet.registry import MODELS
     plugin = {'cfg': {'type': name, 'num_blocks': 4}, 'stages': stages, 'position': position}
     model = MODELS.build({'type': 'ResNet', 'depth': 50, 'base_channels': 16, 'stem_channels': 16, 'plugins': [plugin],
@@ -33,7 +33,7 @@ def test_in_mmdets_resnet(name, position, stages):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_tied_gcb_in_mmdets_resnet50():
+def test_tied_gcb_in_mmdet_resnet50():
     """Table 4 counts the parameters that the plugin adds; the network starts as if it were not there."""
     from mmdet.registry import MODELS
     plugins = [{'cfg': {'type': 'mmtied.TiedGCB', 'ratio': 1 / 4, 'num_blocks': 2}, 'stages': (False, True, True, True),

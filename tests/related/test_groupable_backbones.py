@@ -40,7 +40,7 @@ def test_replaces_every_3x3_convolution_of_resnext(depth):
 
 
 @pytest.mark.parametrize('learned', [True, False])
-def test_equals_mmdets_resnext_with_32_groups(learned):
+def test_equals_mmdet_resnext_with_32_groups(learned):
     """The same weights give the same outputs, with 32 groups from gates or from the argument."""
     theirs = pytest.importorskip('mmdet.models.backbones').ResNeXt(depth=50, groups=32, base_width=4)
     theirs.eval()

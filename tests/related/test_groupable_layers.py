@@ -162,7 +162,7 @@ def test_gates_start_small_and_at_random():
     assert layer.bfloat16().open_gates == binary
 
 
-def test_a_gate_of_zero_is_open():
+def test_zero_gate_is_open():
     layer = DGConv(2, 2, 1)
     layer.gates.data.zero_()
     assert layer.open_gates == [True]
@@ -262,7 +262,7 @@ def test_conv_cfg(name):
     assert module(torch.rand(2, 16, 4, 4)).shape == (2, 32, 4, 4)
 
 
-def test_every_convolution_of_mmdets_resnet():
+def test_replaces_every_convolution_of_mmdet_resnet():
     """The first has no gates, for the image's three channels."""
     backbones = pytest.importorskip('mmdet.models.backbones')
     import mmtied  # noqa: F401

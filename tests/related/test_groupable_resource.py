@@ -129,7 +129,7 @@ def test_loss_is_unchanged_at_the_bound():
 
 
 @pytest.mark.parametrize('accumulate', [1, 3])
-def test_a_run_equals_a_plain_loop(tmp_path, accumulate):
+def test_training_matches_plain_loop(tmp_path, accumulate):
     model = with_gates(*MUCH)
     plain = copy.deepcopy(model)
     runner = runner_for(model, tmp_path, accumulate=accumulate)

@@ -87,7 +87,7 @@ def test_equals_the_composed_kernel(partitions, bias, setting, memory_format):
 @given(num_primary=st.integers(1, 5), num_secondary=st.integers(1, 5), ins=st.integers(1, 4), kernel=st.integers(1, 4),
        stride=st.integers(1, 3), padding=st.integers(0, 3), batch=st.integers(0, 3), height=st.integers(5, 9),
        channels_last=st.booleans())
-def test_equals_the_composed_kernel_on_any_setting(num_primary, num_secondary, ins, kernel, stride, padding, batch, height,
+def test_equals_the_composed_kernel_for_any_setting(num_primary, num_secondary, ins, kernel, stride, padding, batch, height,
                                                    channels_last):
     layer = IGC(ins * num_primary, num_primary * num_secondary, kernel, stride, padding, num_primary=num_primary,
                 dtype=torch.float64)

@@ -63,7 +63,7 @@ def train_with_term(model: Toy, epochs: int, accumulate: int) -> None:
 
 
 @pytest.mark.parametrize('accumulate', [1, 3])
-def test_a_run_equals_a_plain_loop(tmp_path, accumulate):
+def test_training_matches_plain_loop(tmp_path, accumulate):
     model = Toy()
     plain = copy.deepcopy(model)
     runner = runner_for(model, tmp_path, accumulate=accumulate)

@@ -13,7 +13,7 @@ from tests.helpers.deployed import NETWORKS, SETTINGS, SHORT, build, difference,
 
 
 @pytest.mark.parametrize('network', NETWORKS)
-def test_backbone_has_same_outputs_from_torch_layers(network):
+def test_deployed_backbone_keeps_outputs(network):
     model = build(network)
     before = copy.deepcopy(model.state_dict())
     deployed = deploy(model)
@@ -152,7 +152,7 @@ class Decides(nn.Module):
     (Listed(), ['bn']),
     (Renamed(), ['last']),
 ], ids=lambda value: type(value).__name__)
-def test_unfoldable_norms_stay_and_are_logged_once(model, left, caplog):
+def test_unfoldable_norms_are_kept_and_logged_once(model, left, caplog):
     model = trained(copy.deepcopy(model), (16, 8, 6, 6))
     with caplog.at_level(logging.WARNING, 'mmtied'):
         deployed = deploy(model)
@@ -162,7 +162,7 @@ def test_unfoldable_norms_stay_and_are_logged_once(model, left, caplog):
     assert record.getMessage() == 'deploy: left as they are: ' + ', '.join(f'{name} (BatchNorm2d)' for name in left)
 
 
-def test_other_normalizations_stay_without_a_log(caplog):
+def test_other_normalizations_are_kept_silently(caplog):
     model = trained(nn.Sequential(TBC(8, 16, 3, num_blocks=2), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 8, 1, bias=False),
                                   nn.BatchNorm2d(8, affine=False), nn.LayerNorm(4)), (16, 8, 6, 6))
     deployed = deploy(model)
@@ -223,7 +223,7 @@ def test_memory_format_of_weights_is_kept():
 
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'configs/mask_rcnn_tiedr50_2x.py'])
-def test_mask_rcnn_has_same_predictions(name):
+def test_mask_rcnn_keeps_predictions(name):
     pytest.importorskip('mmdet')
     from mmdet.testing import demo_mm_inputs
     from mmengine.registry import MODELS, DefaultScope
@@ -263,6 +263,6 @@ def trained_detector(model: nn.Module) -> nn.Module:
     return model
 
 
-def test_rejects_what_is_not_a_module():
+def test_rejects_non_module():
     with pytest.raises(ValueError, match='deploy: expected a torch.nn.Module, got NoneType'):
         deploy(None)

@@ -133,7 +133,7 @@ CASES = {
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_pair_stays_and_is_logged(case, caplog):
+def test_unfoldable_pair_is_kept_and_logged(case, caplog):
     model, left = CASES[case]
     model = trained(copy.deepcopy(model), (16, 8, 6, 6))
     with caplog.at_level(logging.WARNING, 'mmtied'):

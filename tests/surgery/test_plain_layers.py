@@ -39,7 +39,7 @@ WIDTHS = {'SharedConv2d': 8, 'SharedBasisConv, wide': 8, 'IGC, shuffled': 256, *
 
 @pytest.mark.parametrize('with_norm', [False, True])
 @pytest.mark.parametrize('name', LAYERS)
-def test_plain_layer_has_same_outputs(name, with_norm):
+def test_plain_layer_keeps_outputs(name, with_norm):
     torch.nn.init.normal_(LAYERS[name].bias) if getattr(LAYERS[name], 'bias', None) is not None else None
     model = nn.Sequential(LAYERS[name], *([shake(nn.BatchNorm2d(WIDTHS.get(name, 24)))] if with_norm else []))
     deployed = deploy(model)
@@ -50,7 +50,7 @@ def test_plain_layer_has_same_outputs(name, with_norm):
 
 @pytest.mark.parametrize(('name', 'convs'), [
     ('SharedBasisConv', 2), ('SharedBasisConv, norm', 2), ('SharedBasisConv, wide', 1), ('IGC, one partition', 2)])
-def test_keeps_the_form_with_fewer_multiply_adds(name, convs):
+def test_uses_the_form_with_fewer_multiply_adds(name, convs):
     deployed = deploy(nn.Sequential(LAYERS[name]))
     assert sum(isinstance(module, nn.Conv2d) for module in deployed.modules()) == convs
 

@@ -43,7 +43,7 @@ def run(tool, work_dirs, monkeypatch, capsys):
     return run
 
 
-def test_it_prints_tables_and_writes_json_and_csv(run, work_dirs):
+def test_prints_tables_and_writes_files(run, work_dirs):
     code, out, err = run('base/occlusion', 'tied/occlusion/records.npz', 'third/occlusion', '--labels', 'base', 'tied', 'third',
                          '--replicates', '50', '--level', '0.9', '--seed', '3', '--out', 'out')
     assert code == 0, err
@@ -61,7 +61,7 @@ def test_it_prints_tables_and_writes_json_and_csv(run, work_dirs):
     assert (row['baseline'], row['definition'], row['images']) == ('base', 'covered', '16')
 
 
-def test_labels_come_from_what_differs_in_the_paths(tool):
+def test_run_labels(tool):
     assert tool.default_labels(['w/base/occlusion', 'w/tied/occlusion']) == ['base', 'tied']
     assert tool.default_labels(['a/x', 'b/y']) == ['x', 'y']
     assert tool.default_labels(['a/run/1', 'b/run/1', 'b/run/2']) == ['a/run/1', 'b/run/1', 'b/run/2']
@@ -77,7 +77,7 @@ def test_labels_come_from_what_differs_in_the_paths(tool):
     (['base/occlusion', 'tied/occlusion', '--labels', 'a'], 'need as many different labels'),
     (['base/occlusion', 'base/occlusion'], 'need as many different labels'),
 ])
-def test_a_mistake_is_one_line_and_exit_code_2(run, work_dirs, args, message):
+def test_user_errors_exit_with_2(run, work_dirs, args, message):
     code, _, err = run(*args, '--out', 'never')
     assert code == 2
     assert message in err

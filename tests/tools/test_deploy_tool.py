@@ -118,7 +118,7 @@ def test_onnx_accepts_other_batches(run, trained, tmp_path):
 
 
 @pytest.mark.parametrize('off_by', [1., float('nan')])
-def test_different_outputs_are_not_written(run, trained, tmp_path, monkeypatch, off_by):
+def test_mismatched_outputs_are_not_written(run, trained, tmp_path, monkeypatch, off_by):
     def wrong(model):
         deployed = deploy(model)
         next(parameter for name, parameter in deployed.named_parameters() if name.endswith('bias')).data += off_by
@@ -144,7 +144,7 @@ def test_different_outputs_are_not_written(run, trained, tmp_path, monkeypatch, 
     ({'more': ['--cfg-options', 'model.backbone.base_channels=32']},
      "checkpoint model.pth: the checkpoint does not fit the config's"),
 ])
-def test_errors_are_one_line_with_exit_code_2(run, trained, tmp_path, monkeypatch, change, message):
+def test_user_errors_exit_with_2(run, trained, tmp_path, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
     files = {'config': 'config.py', 'checkpoint': 'model.pth', 'out': 'out.pt', **change}
     before = (tmp_path / 'model.pth').read_bytes()

@@ -13,7 +13,7 @@ def run_tool(*arguments):
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, cwd=ROOT)
 
 
-def test_makes_a_data_set_and_prints_its_ratios(tmp_path):
+def test_makes_data_set_and_prints_ratios(tmp_path):
     done = run_tool(tmp_path / 'deep/shapes', '--images', 10, '--val-images', 2, '--seed', 5, '--size', 96)
     assert done.returncode == 0, done.stderr
     contents = json.loads((tmp_path / 'deep/shapes/annotations/instances_train2017.json').read_text())
@@ -29,7 +29,7 @@ def test_makes_a_data_set_and_prints_its_ratios(tmp_path):
     (('--images', 5, '--ratio-edges', 0.4, 0.1), 'ratio_edges must be'),
     (('--images', 5, '--objects', 9, 3), 'objects must be'),
 ])
-def test_errors_are_one_line_and_leave_no_files(tmp_path, arguments, message):
+def test_user_errors_leave_no_files(tmp_path, arguments, message):
     done = run_tool(tmp_path / 'shapes', *arguments)
     assert done.returncode == 2
     assert done.stderr.count('\n') == 1
@@ -37,7 +37,7 @@ def test_errors_are_one_line_and_leave_no_files(tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_refuses_a_folder_that_is_not_empty(tmp_path):
+def test_refuses_non_empty_folder(tmp_path):
     (tmp_path / 'notes.txt').write_text('mine')
     for extra in ([], ['--overwrite']):
         done = run_tool(tmp_path, '--images', 2, *extra)

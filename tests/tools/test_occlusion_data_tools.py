@@ -52,13 +52,13 @@ def test_stats_prints_tables_and_writes_files(run, tmp_path):
 
 
 @pytest.mark.parametrize('args', [['--unit', 'instance'], ['--cumulative'], ['--definition', 'union', '--same-category']])
-def test_stats_takes_every_option(run, tmp_path, args):
+def test_stats_options(run, tmp_path, args):
     code, out, err = run('occlusion_stats', '--out', 'out', *args)
     assert code == 0, err
     assert {'--unit': 'of instances', '--cumulative': 'r>=0.5', '--definition': 'union, same category'}[args[0]] in out
 
 
-def test_stats_of_an_empty_data_set(run, tmp_path):
+def test_stats_of_empty_data_set(run, tmp_path):
     code, out, err = run('occlusion_stats', '--out', 'out', data=dict(DATA, annotations=[]))
     assert code == 0, err
     assert '1 images, 0 instances, 0 categories; r: covered, of images; mean -; 1 images in no bucket' in out
@@ -94,7 +94,7 @@ ABSENT = dict(DATA, images=[dict(DATA['images'][0], file_name='two.png')])
     ('browse_occlusion', ['images', '--bucket', '.5', '1'], ABSENT, 'lacks 1 of the 1 chosen images: two.png'),
     ('browse_occlusion', ['images', '--bucket', '.5', '1', '--skip-missing'], ABSENT, 'has none of the 1 images'),
 ])
-def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, tool, args, data, message):
+def test_user_errors_exit_with_2(run, tmp_path, tool, args, data, message):
     code, out, err = run(tool, *args, '--out', 'out', data=data)
     assert code == 2
     assert message in err
@@ -102,7 +102,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, tool, args, data, 
     assert not (tmp_path / 'out').exists()
 
 
-def test_browse_leaves_a_filled_folder_alone(run, tmp_path):
+def test_browse_keeps_non_empty_folder(run, tmp_path):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/mine.txt').write_text('mine')
     code, out, err = run('browse_occlusion', 'images', '--bucket', '.5', '1', '--out', 'out')

@@ -41,13 +41,13 @@ def run(main, tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_it_runs_as_a_program(tmp_path):
+def test_runs_as_script(tmp_path):
     done = subprocess.run([sys.executable, str(TOOL), 'nowhere.json', 'results.json'], cwd=tmp_path, capture_output=True,
                           text=True, check=False)
     assert (done.returncode, done.stderr) == (2, 'error: nowhere.json: no such file\n')
 
 
-def test_it_prints_the_table_and_writes_the_files(run, tmp_path):
+def test_prints_table_and_writes_files(run, tmp_path):
     code, out, err = run('instances.json', 'results.json', '--out', 'out', results=[dict(MASK, bbox=BOX)])
     assert code == 0, err
     assert 'bbox: AP by occlusion ratio r (covered)' in out
@@ -58,7 +58,7 @@ def test_it_prints_the_table_and_writes_the_files(run, tmp_path):
     assert report['segm']['all']['AP'] == pytest.approx(1)
 
 
-def test_boxes_come_from_the_file_that_holds_boxes_alone(run, tmp_path):
+def test_reads_boxes_from_box_only_file(run, tmp_path):
     boxes = [dict(image_id=1, category_id=1, score=.5, bbox=BOX)]
     code, out, err = run('instances.json', 'segm.json', 'bbox.json', '--out', 'out', segm=[MASK], bbox=boxes)
     assert code == 0, err
@@ -76,7 +76,7 @@ def test_boxes_come_from_the_file_that_holds_boxes_alone(run, tmp_path):
     ([], '[{"image_id": 1, "category_id": 1, "score": NaN, "bbox": [0, 0, 1, 1]}]', 'must be a finite number, got nan'),
     ([], '[{"image_id"', 'not complete JSON'),
 ])
-def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, args, results, message):
+def test_user_errors_exit_with_2(run, tmp_path, args, results, message):
     code, out, err = run('instances.json', 'results.json', '--out', 'out', *args, results=results)
     assert code == 2
     assert message in err
@@ -84,7 +84,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path, args, results, mes
     assert not (tmp_path / 'out').exists()
 
 
-def test_results_that_were_joined_twice_are_told_in_one_line_and_evaluated(run):
+def test_duplicates_give_a_warning(run):
     other = dict(MASK, score=.25)
     code, out, err = run('instances.json', 'one.json', 'copy.json', '--replicates', '0', one=[MASK, other], copy=[MASK, other])
     assert code == 0
@@ -93,7 +93,7 @@ def test_results_that_were_joined_twice_are_told_in_one_line_and_evaluated(run):
     assert run('instances.json', 'one.json', '--replicates', '0', one=[MASK, other])[2] == ''
 
 
-def test_a_dump_with_swapped_corners_is_told_in_one_line_and_evaluated(run, tmp_path):
+def test_inverted_boxes_give_a_warning(run, tmp_path):
     entry, = pickle.loads(dump())
     entry['pred_instances']['bboxes'] = np.array([[4., 4., 0., 0.]])
     (tmp_path / 'swapped.pkl').write_bytes(pickle.dumps([entry]))
@@ -102,7 +102,7 @@ def test_a_dump_with_swapped_corners_is_told_in_one_line_and_evaluated(run, tmp_
     assert err.startswith('warning: bbox: predicted boxes of image id 1 have x2 < x1 or y2 < y1')
 
 
-def test_images_show_where_it_did_worst(run, tmp_path):
+def test_page_shows_worst_images(run, tmp_path):
     from PIL import Image
     data = {**DATA, 'images': [dict(id=1, height=10, width=10, file_name='one.png')]}
     code, _, err = run('instances.json', 'results.json', '--out', 'out', '--images', '.', instances=data, results=[MASK])
@@ -119,7 +119,7 @@ def test_images_show_where_it_did_worst(run, tmp_path):
     assert 'wrote out/report.html' in out
 
 
-def test_images_without_a_page_are_an_error(run):
+def test_images_require_a_page(run):
     code, _, err = run('instances.json', 'results.json', '--images', '.', results=[MASK])
     assert (code, err.count('give --out FOLDER too')) == (2, 1)
 
@@ -130,7 +130,7 @@ def dump(**changes):
     return pickle.dumps([dict(img_id=1, ori_shape=(10, 10), pred_instances=instances)])
 
 
-def test_it_reads_a_dump_of_mmdet(run, tmp_path):
+def test_reads_mmdet_dump(run, tmp_path):
     (tmp_path / 'results.pkl').write_bytes(dump(masks=[CODE]))
     code, out, err = run('instances.json', 'results.pkl', '--out', 'out')
     assert code == 0, err
@@ -138,7 +138,7 @@ def test_it_reads_a_dump_of_mmdet(run, tmp_path):
     assert report['bbox']['all']['AP'] == report['segm']['all']['AP'] == pytest.approx(1)
 
 
-def test_classes_choose_the_categories(run, tmp_path):
+def test_classes_select_categories(run, tmp_path):
     two = dict(DATA, categories=[dict(id=2, name='b'), dict(id=1, name='a')])
     (tmp_path / 'results.pkl').write_bytes(dump())
     assert run('instances.json', 'results.pkl', '--out', 'all', instances=two)[0] == 0
@@ -154,7 +154,7 @@ def test_classes_choose_the_categories(run, tmp_path):
     (dump(), ['--iou-type', 'segm'], "no 'masks', which segm needs"),
     (dump(), ['--classes', 'z'], "no category named 'z'"),
 ])
-def test_a_mistake_in_a_dump_is_one_line_and_exit_code_2(run, tmp_path, content, args, message):
+def test_invalid_dump_exits_with_2(run, tmp_path, content, args, message):
     (tmp_path / 'results.pkl').write_bytes(content)
     code, out, err = run('instances.json', 'results.pkl', '--out', 'out', *args)
     assert code == 2

@@ -36,7 +36,7 @@ def run(tool, tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_it_writes_the_page_of_all_runs(run, tmp_path):
+def test_writes_page_of_all_runs(run, tmp_path):
     assert run('new/page.html', 'r50/occlusion', 'tied/occlusion/report.json') == (0, 'wrote new/page.html\n', '')
     assert '<title>AP by occlusion: r50, tied</title>' in (tmp_path / 'new/page.html').read_text()
 
@@ -49,7 +49,7 @@ def test_it_writes_the_page_of_all_runs(run, tmp_path):
     (('page.html', 'r50/occlusion', 'old.json'), 'need the same IoU types'),
     (('page.json', 'r50/occlusion'), 'name a file that ends in .html'),
 ])
-def test_mistakes_are_one_line(run, tmp_path, args, message):
+def test_user_errors_exit_with_2(run, tmp_path, args, message):
     (tmp_path / 'other.json').write_text('{"definition": "covered", "bbox": {"all": {}, "buckets": []}}')
     (tmp_path / 'old.json').write_text(json.dumps(make_old_report()))
     code, out, err = run(*args)
@@ -64,10 +64,10 @@ def test_mistakes_are_one_line(run, tmp_path, args, message):
     (['a/occlusion'], ['a']), (['a/results'], ['results']), (['x/a/occlusion', 'x/b/occlusion'], ['a', 'b']),
     (['x/a', 'y/a'], ['x', 'y']), (['x/a', 'y/a', 'y/b'], ['x/a', 'y/a', 'y/b']), (['a', 'b/occlusion'], ['a', 'occlusion']),
 ])
-def test_runs_are_named_by_what_tells_them_apart(folders, names):
+def test_run_labels(folders, names):
     assert name_runs([Path('/runs', folder, 'report.json') for folder in folders]) == names
 
 
-def test_reports_written_before_are_read(tmp_path):
+def test_reads_old_reports(tmp_path):
     write_report(make_old_report(), tmp_path)
     assert read_runs([tmp_path], ['old'])[0].report == make_old_report()

@@ -27,7 +27,7 @@ def reader(request, monkeypatch):
 
 
 @given(VALUES)
-def test_orjson_reads_what_json_writes(value):
+def test_orjson_reads_json_output(value):
     orjson = pytest.importorskip('orjson')
     assert repr(orjson.loads(json.dumps(value).encode('utf-8', 'surrogatepass'))) == repr(json.loads(json.dumps(value)))
 
@@ -37,14 +37,14 @@ def test_orjson_reads_what_json_writes(value):
     (b'\xef\xbb\xbf[1]', [1]), (b'["\\ud800"]', ['\ud800']),
     (b'[0.1, -0, 9007199254740993]', [.1, 0, 9007199254740993]),
 ])
-def test_unusual_values_are_read(tmp_path, reader, content, value):
+def test_unusual_values(tmp_path, reader, content, value):
     path = tmp_path / 'values.json'
     path.write_bytes(content)
     assert repr(read_json(path)) == repr(value)
 
 
 @pytest.mark.parametrize('content', [b'', b'[1, 2', b'{"a": }', b'\xff\xfe\x00', b'["\xe9"]'])
-def test_broken_files_have_the_same_message(tmp_path, monkeypatch, content):
+def test_both_readers_report_broken_files(tmp_path, monkeypatch, content):
     path, messages = tmp_path / 'values.json', []
     path.write_bytes(content)
     for without in (False, True):
@@ -57,7 +57,7 @@ def test_broken_files_have_the_same_message(tmp_path, monkeypatch, content):
 
 
 @pytest.mark.parametrize('last', [[1, 2, 3, True], [np.float64(1), 2, 3, 4], (1, 2, 3, 4), np.array([1., 2, 3, 4])])
-def test_boxes_of_every_type_of_number(last):
+def test_boxes_of_any_number_type(last):
     boxes = [[1, 2, 3, 4], [.5, 1e-3, 2, 7], last]
     found = box_column([{'bbox': box} for box in boxes], 'results')
     assert found.dtype == np.float64
@@ -67,6 +67,6 @@ def test_boxes_of_every_type_of_number(last):
 @pytest.mark.parametrize('bad', [[1, 2, 3], '1234', {1: 1, 2: 2, 3: 3, 4: 4}, [1, 2, 3, None], [1, 2, 3, math.nan],
                                  [1, 2, 3, '4'],
                                  [1, 2, 3, 10**400], 5])
-def test_bad_boxes_are_named(bad):
+def test_invalid_boxes(bad):
     with pytest.raises(ValueError, match=r"results\[1\]: 'bbox' must be four finite numbers"):
         box_column([{'bbox': [0, 0, 1, 1]}, {'bbox': bad}], 'results')

@@ -42,7 +42,7 @@ def test_pascal_voc(voc):
     np.testing.assert_array_equal(image_ratios(ground_truth), [np.nan, .5])  # the difficult dog occludes nothing
 
 
-def test_the_metric_and_its_hook_take_it(voc):
+def test_metric_and_hook_accept_it(voc):
     torch = pytest.importorskip('torch')
     from mmtied.evaluation.hook import annotations_of
     from mmtied.evaluation.metric import OcclusionCocoMetric
@@ -74,17 +74,17 @@ class Bare:
     (SimpleNamespace(), 'SimpleNamespace has no COCO annotation file and names no classes'),
     (Bare(), 'Bare has no COCO annotation file, and its images have no height, width, instances'),
 ], ids=['plain object', 'bare dataset'])
-def test_others_are_named(dataset, message):
+def test_rejects_other_datasets(dataset, message):
     with pytest.raises(ValueError, match=message):
         dataset_annotations(dataset)
 
 
 @pytest.mark.parametrize('image_id', ['a1', '1_2', '', ' 1', '٣', '1.0', 1.5, 2., np.float64(3), None])
-def test_an_id_that_is_no_number(image_id):
+def test_non_numeric_id(image_id):
     with pytest.raises(ValueError, match=f'image id {re.escape(repr(image_id))}: a number is needed'):
         numeric_id(image_id)
 
 
 @pytest.mark.parametrize(('image_id', 'number'), [('000005', 5), (17, 17), (np.int64(3), 3), (-1, -1)])
-def test_an_id_that_is_a_number(image_id, number):
+def test_numeric_id(image_id, number):
     assert numeric_id(image_id) == number

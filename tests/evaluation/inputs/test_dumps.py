@@ -37,7 +37,7 @@ def written(tmp_path, content, protocol=2):
 
 
 @pytest.mark.parametrize('seed', [0, 1])
-def test_the_numbers_are_the_metrics(tmp_path, seed):
+def test_results_match_metric(tmp_path, seed):
     pytest.importorskip('mmdet')
     from mmdet.evaluation import DumpDetResults
 
@@ -67,7 +67,7 @@ def test_the_numbers_are_the_metrics(tmp_path, seed):
 
 
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
-def test_what_a_dump_may_hold_is_read_under_every_protocol(tmp_path, protocol):
+def test_reads_every_pickle_protocol(tmp_path, protocol):
     content = [dict(a=torch.arange(6).reshape(2, 3)[:, 1:], half=torch.ones(2, dtype=torch.float16), empty=torch.zeros(0, 4),
                     array=np.arange(4.).reshape(2, 2), number=np.float32(.5), none=None, ints=np.arange(3, dtype='>i2'),
                     columns=np.asfortranarray(np.arange(6).reshape(2, 3)),
@@ -89,7 +89,7 @@ def test_what_a_dump_may_hold_is_read_under_every_protocol(tmp_path, protocol):
 
 
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
-def test_what_a_dump_shares_stays_shared(tmp_path, protocol):
+def test_shared_storage_stays_shared(tmp_path, protocol):
     array, tensor = np.arange(3.), torch.arange(3.)
     loop = [array, tensor, (array, tensor), {'a': (array,)}]
     loop.append((loop,))
@@ -98,12 +98,12 @@ def test_what_a_dump_shares_stays_shared(tmp_path, protocol):
     assert type(read[0]) is np.ndarray and type(read[1]) is torch.Tensor
 
 
-def test_an_ordered_dict_is_read_as_a_dict(tmp_path):
+def test_ordered_dict(tmp_path):
     read = read_tensor_pickle(written(tmp_path, collections.OrderedDict(b=np.ones(1), a=2)))
     assert type(read) is dict and list(read) == ['b', 'a'] and read['b'].tolist() == [1]
 
 
-def test_labels_are_categories_in_the_order_of_the_file(tmp_path):
+def test_labels_follow_category_order(tmp_path):
     ground_truth = read_ground_truth(DATA)
     entries = read_dump(written(tmp_path, [image(9), image(4)]))
     boxes = dump_detections(entries, ground_truth, 'bbox')
@@ -115,14 +115,14 @@ def test_labels_are_categories_in_the_order_of_the_file(tmp_path):
     assert ground_truth.category_ids[dump_detections(fewer, ground_truth, 'bbox', ['cat', 'person']).category].tolist() == [17, 1]
 
 
-def test_a_broken_mask_of_a_dump_is_named_by_file_and_image():
+def test_broken_mask_error_names_file_and_image():
     whole, broken = ({'size': [20, 30], 'counts': counts} for counts in ('07ab0', '07d?'))
     entries = [image(9, masks=[whole, whole]), image(4, masks=[whole, broken])]
     with pytest.raises(ValueError, match='^a.pkl: image id 4: its run-length code is broken or cut off; .* 20 x 30'):
         dump_detections(entries, read_ground_truth(DATA), 'segm', source='a.pkl')
 
 
-def test_a_dump_without_detections(tmp_path):
+def test_dump_without_detections(tmp_path):
     ground_truth = read_ground_truth(DATA)
     nothing = image(bboxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.int64), masks=[])
     for content in ([], [nothing]):
@@ -148,7 +148,7 @@ class Calls:
     (np.load, ['x.npy'], 'numpy.load'),
     (torch.load, ['x.pth'], 'torch.serialization.load'),
 ])
-def test_no_foreign_code_runs(tmp_path, monkeypatch, protocol, function, args, name):
+def test_rejects_other_callables(tmp_path, monkeypatch, protocol, function, args, name):
     monkeypatch.chdir(tmp_path)
     path = written(tmp_path, [image(bboxes=Calls(function, *args))], protocol)
     with pytest.raises(ValueError, match='refused, as the pickle needs') as error:
@@ -160,7 +160,7 @@ def test_no_foreign_code_runs(tmp_path, monkeypatch, protocol, function, args, n
     assert (tmp_path / 'ran').exists()
 
 
-def test_no_foreign_code_runs_inside_a_tensors_bytes(tmp_path, monkeypatch):
+def test_rejects_other_callables_in_tensor_bytes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inner = tmp_path / 'inner.pth'
     torch.save(Calls(os.mkdir, 'ran'), inner, _use_new_zipfile_serialization=False)
@@ -201,7 +201,7 @@ EVIL = {
 }
 
 
-def test_nothing_that_a_pickle_names_can_be_misused(tmp_path):
+def test_rejects_malicious_pickles(tmp_path):
     for number, content in enumerate(EVIL.values()):
         (tmp_path / f'{number}.pkl').write_bytes(content)
     # In a process of its own, which some of these ended before.
@@ -227,7 +227,7 @@ def tensor_bytes(tensor):
     ((4,), (1,), 0), ((3,), (1,), 1), ((1,), (1,), -1), ((2,), (-1,), 2), ((-1,), (1,), 0), ((1 << 40,), (0,), 0), ((2,), (), 0),
     ((1 << 40,), (1,), 0),
 ])
-def test_a_tensor_outside_its_storage_is_refused(tmp_path, size, stride, offset):
+def test_rejects_tensor_outside_storage(tmp_path, size, stride, offset):
     storage = built(glob('torch.storage', '_load_from_bytes'), (tensor_bytes(torch.ones(3)),), b'R')[:-1]
     path = written(tmp_path, built(REBUILD, b'(', storage, offset, size, stride, False, {}, b'tR'))
     with pytest.raises(ValueError, match=r'predictions\.pkl: the file is not a complete pickle'):
@@ -240,7 +240,7 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path, size, stride, offset)
 
 
 @pytest.mark.parametrize(('shape', 'data'), [((3,), b'A' * 16), ((-2,), b'A' * 16), ((1 << 62, 4), b''), ((2,), 'A' * 16)])
-def test_an_array_that_is_not_its_bytes_is_refused(tmp_path, shape, data):
+def test_rejects_array_of_wrong_size(tmp_path, shape, data):
     array = built(glob(NUMPY, '_reconstruct'), b'(', glob('numpy', 'ndarray'), (0,), b'C\x01b', b'tR(', 1, shape, DTYPE,
                   ('f8', False, True), b'R', False, b'B' + len(data).to_bytes(4, 'little') + data
                   if isinstance(data, bytes) else data, b'tb')
@@ -248,7 +248,7 @@ def test_an_array_that_is_not_its_bytes_is_refused(tmp_path, shape, data):
         read_tensor_pickle(written(tmp_path, array))
 
 
-def test_a_truncated_file_is_named_wherever_it_ends(tmp_path):
+def test_truncated_file(tmp_path):
     whole = pickle.dumps([image()], 2)
     ends = [position for _, _, position in pickletools.genops(whole)][1:]
     for end in {*ends, *(end + 1 for end in ends[:-1])} - {len(whole)}:
@@ -265,7 +265,7 @@ def test_a_truncated_file_is_named_wherever_it_ends(tmp_path):
     ([dict(img_id=4, pred_instances=dict(scores=1))], "has no 'bboxes'; what mmdet"),
     ([dict(img_id=4, pred_instances=[])], 'an object was expected, got list'),
 ])
-def test_another_layout_is_refused(tmp_path, content, message):
+def test_rejects_other_layouts(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_dump(written(tmp_path, content))
 
@@ -291,7 +291,7 @@ def test_another_layout_is_refused(tmp_path, content, message):
     ([image(masks=[1, 2])], 'segm', None, "'masks' must be run-length codes.* got int"),
     ([image(masks=[dict(size=[9, 9], counts=b'')] * 2)], 'segm', None, r'its mask has size \[9, 9\], its image \[20, 30\]'),
 ])
-def test_what_does_not_fit_the_annotations_is_named(entries, iou_type, classes, message):
+def test_rejects_dump_of_other_annotations(entries, iou_type, classes, message):
     with pytest.raises(ValueError, match=message) as error:
         dump_detections(entries, read_ground_truth(DATA), iou_type, classes)
     assert '\n' not in str(error.value)

@@ -16,7 +16,7 @@ GOOD = dict(images=[dict(id=9, height=20, width=30), dict(id=4, height=10, width
                               segmentation=[[0, 0, 4, 0, 4, 4, 0, 4]])])
 
 
-def test_arrays_are_indexed_by_sorted_ids_and_keep_the_order_of_annotations(tmp_path):
+def test_array_order(tmp_path):
     path = tmp_path / 'instances.json'
     path.write_text(json.dumps(GOOD))
     for truth in (read_ground_truth(path), read_ground_truth(GOOD)):
@@ -31,7 +31,7 @@ def test_arrays_are_indexed_by_sorted_ids_and_keep_the_order_of_annotations(tmp_
         assert truth.annotation_ids.tolist() == [7, 2]
 
 
-def test_no_annotations_at_all_are_fine():
+def test_no_annotations():
     truth = read_ground_truth({**GOOD, 'annotations': []})
     assert truth.boxes_xywh.shape == (0, 4)
 
@@ -62,7 +62,7 @@ def broken(change):
     (lambda d: d['annotations'][1].update(area=float('nan')), r"annotations\[1\]: 'area' must be a finite number, got nan"),
     (lambda d: d['annotations'][1].update(area=-1), r"annotations\[1\]: 'area' must be at least 0"),
 ])
-def test_broken_annotations_are_named(change, message):
+def test_invalid_annotations(change, message):
     with pytest.raises(ValueError, match=message) as error:
         read_ground_truth(broken(change))
     assert '\n' not in str(error.value)
@@ -75,7 +75,7 @@ def test_broken_annotations_are_named(change, message):
     ('[1, 2]', 'not a COCO instances file'),
     (b'\xff\xfe\x00', 'not complete JSON'),
 ])
-def test_broken_files_are_named(tmp_path, content, message):
+def test_invalid_files(tmp_path, content, message):
     path = tmp_path / 'instances.json'
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -83,7 +83,7 @@ def test_broken_files_are_named(tmp_path, content, message):
         read_ground_truth(path)
 
 
-def test_masks_come_from_polygons_and_both_kinds_of_codes():
+def test_masks_from_polygons_and_rles():
     mask = np.zeros((10, 10), dtype=np.uint8, order='F')
     mask[:4, :4] = 1
     code = mask_api.encode(mask)
@@ -101,7 +101,7 @@ def test_masks_come_from_polygons_and_both_kinds_of_codes():
     (lambda a: a.update(segmentation={'size': [10, 10]}), 'neither polygons nor a run-length code'),
     (lambda a: a.update(segmentation={'size': [10, 11], 'counts': [110]}), r'size \[10, 11\], its image \[10, 10\]'),
 ])
-def test_broken_masks_are_named_when_they_are_needed(change, message):
+def test_invalid_masks_raise_on_use(change, message):
     truth = read_ground_truth(broken(lambda d: change(d['annotations'][1])))
     with pytest.raises(ValueError, match=message):
         truth.rle(1)

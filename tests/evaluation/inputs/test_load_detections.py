@@ -67,7 +67,7 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.parametrize('kind', ['file', 'two files', 'dump file', 'dump', 'tensors', 'arrays', 'lists', 'category ids'])
-def test_every_format_gives_the_same_arrays(tmp_path, kind):
+def test_formats_agree(tmp_path, kind):
     entries = by_image()
     ids = np.array([category['id'] for category in DATA['categories']])
     paths = [tmp_path / 'bbox.json', tmp_path / 'segm.json', tmp_path / 'both.json', tmp_path / 'predictions.pkl']
@@ -87,7 +87,7 @@ def test_every_format_gives_the_same_arrays(tmp_path, kind):
     assert_equal(load_detections(given, TRUTH), load_detections(coco_results(entries, ['bbox', 'segmentation']), TRUTH))
 
 
-def test_boxes_without_masks_are_evaluated_by_box_only():
+def test_boxes_without_masks():
     entries = [{key: value for key, value in entry.items() if key != 'masks'} for entry in by_image()]
     assert list(load_detections(entries, TRUTH)) == ['bbox']
     assert list(load_detections([], TRUTH)) == ['bbox']
@@ -101,7 +101,7 @@ def test_boxes_without_masks_are_evaluated_by_box_only():
     ([dict(image_id=4, scores=torch.ones(1), category_ids=torch.tensor([5]),
            boxes=torch.zeros(1, 4))], 'category id 5 is not in'),
 ])
-def test_unusable_detections_are_named(detections, message):
+def test_invalid_detections(detections, message):
     with pytest.raises(ValueError, match=message) as error:
         load_detections(detections, TRUTH)
     assert '\n' not in str(error.value)

@@ -12,17 +12,17 @@ BOX = dict(image_id=9, category_id=8, score=.5, bbox=[1, 2, 3, 4])
 MASK = dict(image_id=9, category_id=8, score=.5, segmentation={'size': [20, 30], 'counts': [0, 7, 593]})
 
 
-def test_areas_are_those_of_the_box_or_of_the_mask():
+def test_box_and_mask_areas():
     assert make_detections([BOX], TRUTH, 'bbox').area.tolist() == [12]
     assert make_detections([MASK], TRUTH, 'segm').area.tolist() == [7]
     assert make_detections([MASK | BOX], TRUTH, 'segm').area.tolist() == [7]
 
 
-def test_more_than_255_masks_are_read():
+def test_more_than_255_masks():
     assert make_detections([MASK] * 300, TRUTH, 'segm').area.tolist() == [7] * 300
 
 
-def test_held_iou_types():
+def test_available_iou_types():
     assert held_iou_types([BOX]) == ('bbox',)
     assert held_iou_types([MASK]) == ('segm',)
     assert held_iou_types([MASK | BOX]) == ('bbox', 'segm')
@@ -30,7 +30,7 @@ def test_held_iou_types():
     assert held_iou_types([]) == ()
 
 
-def test_joining_keeps_the_order():
+def test_concatenation_keeps_order():
     one, two = make_detections([BOX], TRUTH, 'bbox'), make_detections([BOX | {'score': .1}], TRUTH, 'bbox')
     both = join_detections([one, two])
     assert both.score.tolist() == [.5, .1]
@@ -49,7 +49,7 @@ def test_joining_keeps_the_order():
     ('segm', dict(segmentation={'size': [30, 20], 'counts': [600]}), r'results\[1\]: its mask has size \[30, 20\]'),
     ('segm', dict(segmentation={'size': [20, 30], 'counts': 5}), r'results\[1\]: its segmentation is neither'),
 ])
-def test_broken_results_are_named(iou_type, change, message):
+def test_invalid_results(iou_type, change, message):
     entries = [BOX | MASK, BOX | MASK | change]
     with pytest.raises(ValueError, match=message) as error:
         make_detections(entries, TRUTH, iou_type)
@@ -64,7 +64,7 @@ def test_broken_results_are_named(iou_type, change, message):
     ('[1]', 'an object was expected'),
     ('[{"image_id": 1, "category_id": 1}]', "has no 'score'"),
 ])
-def test_broken_files_are_named(tmp_path, content, message):
+def test_invalid_files(tmp_path, content, message):
     path = tmp_path / 'results.json'
     if content is not None:
         path.write_text(content)

@@ -48,7 +48,7 @@ def masks(draw, min_size=0, max_size=12):
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(masks(), st.sampled_from([1, 30, 1 << 17]), st.booleans())
-def test_areas_are_the_pixels_however_the_codes_are_cut_into_pieces(drawn, chunk, text):
+def test_areas_match_pixel_counts_for_any_chunk(drawn, chunk, text):
     codes = [encode(mask) for mask in drawn]
     if text:
         codes = [code | {'counts': code['counts'].decode()} for code in codes]
@@ -59,7 +59,7 @@ def test_areas_are_the_pixels_however_the_codes_are_cut_into_pieces(drawn, chunk
     assert areas.tolist() == [int(mask.sum()) for mask in drawn] == [int(mask_api.area(encode(mask))) for mask in drawn]
 
 
-def test_more_than_255_codes_and_lengths_of_many_characters():
+def test_many_codes_and_long_runs():
     wide = np.zeros((3000, 2000), dtype=bool)
     wide[:, 700] = wide[17, 3] = True
     assert rle_areas([encode(wide)] * 300).tolist() == [3001] * 300
@@ -67,7 +67,7 @@ def test_more_than_255_codes_and_lengths_of_many_characters():
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(masks(), masks(), st.data())
-def test_pairs_are_those_of_pycocotools_in_every_cell(drawn, others, data):
+def test_pairwise_iou_matches_pycocotools(drawn, others, data):
     targets = [mask for mask in others if drawn and mask.shape == drawn[0].shape]
     cells = sorted(data.draw(st.lists(st.integers(0, 3), min_size=len(drawn), max_size=len(drawn))))
     target_cells = sorted(data.draw(st.lists(st.integers(0, 3), min_size=len(targets), max_size=len(targets))))
@@ -95,7 +95,7 @@ def broken(code):
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(masks(min_size=1), st.data())
-def test_broken_codes_are_named(drawn, data):
+def test_invalid_codes(drawn, data):
     codes = [encode(mask) for mask in drawn]
     number = data.draw(st.integers(0, len(codes) - 1))
     ways = broken(codes[number]['counts'])
@@ -121,7 +121,7 @@ def lengths_as_code(lengths):
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.integers(-3, 12), min_size=2, max_size=9).filter(lambda runs: sum(runs) > 0), min_size=1, max_size=9),
        st.sampled_from([1, 5, 1 << 17]))
-def test_every_length_is_from_0_to_the_pixels(drawn, chunk):
+def test_run_lengths_stay_in_range(drawn, chunk):
     codes = [{'size': [1, sum(runs)], 'counts': lengths_as_code(runs)} for runs in drawn]
     bad = [number for number, runs in enumerate(drawn) if min(runs) < 0]
     with pytest.MonkeyPatch.context() as patch:
@@ -135,7 +135,7 @@ def test_every_length_is_from_0_to_the_pixels(drawn, chunk):
 
 
 @pytest.mark.parametrize('runs', [[1000, 500, 800, -300, 0], [2000, -5, 5], [-5, 2005], [0, 1, 1 << 34, 1999 - (1 << 34)]])
-def test_negative_lengths_that_others_make_up_for_are_named(runs):
+def test_negative_lengths_that_cancel_out(runs):
     good = encode(np.eye(40, 50))
     assert good['counts'] == lengths_as_code(runs_of(np.eye(40, 50)))
     with pytest.raises(ValueError, match='^mask 1: its run-length code is broken or cut off; .* 40 x 50'):
@@ -149,7 +149,7 @@ def runs_of(mask):
 
 
 @pytest.mark.parametrize('counts', ['né', '\udc80', [0, 7, 500], [5], [0, -7, 607]])
-def test_text_and_uncompressed_lengths_that_do_not_fit_are_named_by_entry(counts):
+def test_invalid_code_error_names_entry(counts):
     size = [20, 30]
     image = dict(images=[dict(id=9, height=20, width=30)], categories=[dict(id=8, name='b')])
     truth = read_ground_truth(image | {'annotations': []})

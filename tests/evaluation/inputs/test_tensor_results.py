@@ -21,7 +21,7 @@ def tensors(results=RESULTS, device='cpu'):
             for number, column in enumerate(columns)]
 
 
-def test_they_are_those_of_the_results_format():
+def test_tensors_match_results_format():
     truth = read_ground_truth(DATA)
     ours, expected = tensor_detections(truth, *tensors()), make_detections(RESULTS, truth, 'bbox')
     for field in fields(expected):
@@ -32,7 +32,7 @@ def test_they_are_those_of_the_results_format():
     assert report == from_arrays
 
 
-def test_nothing_as_large_as_the_detections_leaves_the_device():
+def test_no_large_copies_to_host():
     """Everything from the tensors to the report, with further evaluations that need columns of their own."""
     truth = read_ground_truth(DATA)
     given_tensors = [column.repeat(8, *[1] * (column.ndim - 1)) for column in tensors()]
@@ -47,7 +47,7 @@ def test_nothing_as_large_as_the_detections_leaves_the_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='compares a GPU with the CPU')
-def test_a_gpu_gives_the_records_of_the_cpu_bit_for_bit():
+def test_gpu_records_are_bit_equal_to_cpu():
     truth, evaluations = read_ground_truth(DATA), [Evaluation(), Evaluation(unit='instance')]
     here, there = (evaluate_detections(truth, {'bbox': tensor_detections(truth, *tensors(device=device))}, evaluations)
                    for device in ('cpu', 'cuda'))
@@ -64,13 +64,13 @@ def test_a_gpu_gives_the_records_of_the_cpu_bit_for_bit():
     (dict(bbox=[0., 0., -1., 2.]), r'detection 2: the box must be four finite .* box \[0.0, 0.0, -1.0, 2.0\]'),
     (dict(bbox=[0., 0., float('inf'), 2.]), 'detection 2: the box must be four finite'),
 ])
-def test_unusable_values_are_named(change, message):
+def test_invalid_values(change, message):
     results = [*RESULTS[:2], dict(RESULTS[2], **change), *RESULTS[3:]]
     with pytest.raises(ValueError, match=message):
         tensor_detections(read_ground_truth(DATA), *tensors(results))
 
 
-def test_shapes_that_do_not_fit_are_named():
+def test_mismatched_shapes():
     image_ids, category_ids, scores, boxes = tensors()
     with pytest.raises(ValueError, match=r'boxes_xywh: shape \(\d+, 4\) is needed for \d+ scores, got \(\d+, 3\)'):
         tensor_detections(read_ground_truth(DATA), image_ids, category_ids, scores, boxes[:, :3])

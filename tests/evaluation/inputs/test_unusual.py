@@ -22,7 +22,7 @@ def results(iou_type, num=200, seed=0):
 
 
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
-def test_repeats_are_those_of_a_plain_search(iou_type):
+def test_duplicates_match_plain_search(iou_type):
     entries = results(iou_type)
     expected = [number for number, entry in enumerate(entries) if entry in entries[:number]]
     assert 0 < len(expected) < len(entries)
@@ -30,7 +30,7 @@ def test_repeats_are_those_of_a_plain_search(iou_type):
 
 
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
-def test_a_file_joined_twice_is_told_in_one_line_and_a_plain_one_is_not(iou_type):
+def test_warns_of_duplicates(iou_type):
     found = results(iou_type)
     entries = [entry for number, entry in enumerate(found) if entry not in found[:number]]
     once = make_detections(entries, TRUTH, iou_type)
@@ -42,7 +42,7 @@ def test_a_file_joined_twice_is_told_in_one_line_and_a_plain_one_is_not(iou_type
     assert describe_unusual(nothing, TRUTH.image_ids) == []
 
 
-def test_inverted_boxes_are_told():
+def test_warns_of_inverted_boxes():
     entries = [dict(image_id=image_id, category_id=1, score=.5 + .1 * image_id / 8, bbox=[4., 4., 2., 2.]) for image_id in (8, 3)]
     detections = make_detections(entries, TRUTH, 'bbox')
     sides = detections.boxes_xywh.copy()

@@ -36,7 +36,7 @@ NOTHING = Shapes(np.zeros((0, 4)), [])
 
 
 @pytest.mark.parametrize('pixels', [(240, 160), (1200, 800)])  # files of another size than the annotations are scaled
-def test_boxes_stand_where_they_are_annotated(pixels):
+def test_draws_boxes_at_their_coordinates(pixels):
     truth = Shapes(np.array([[24., 16., 96., 64.]]), ['cat'])
     predictions = Shapes(np.array([[120., 80., 60., 40.]]), ['dog 0.90'])
     picture = np.asarray(draw_example(Image.new('RGB', pixels, 'gray'), (160, 240), truth, predictions))
@@ -46,7 +46,7 @@ def test_boxes_stand_where_they_are_annotated(pixels):
     assert tuple(picture[100, 140]) == tuple(picture[300, 20]) == (128, 128, 128)
 
 
-def test_masks_tint_their_pixels_only():
+def test_masks_tint_only_their_pixels():
     truth = Shapes(np.zeros((0, 4)), [], [rle((160, 240), 24, 16, 96, 64)])
     picture = np.asarray(draw_example(Image.new('RGB', (240, 160), 'gray'), (160, 240), truth, NOTHING))
     assert tuple(picture[300, 400]) == (128, 128, 128)
@@ -54,7 +54,7 @@ def test_masks_tint_their_pixels_only():
     np.testing.assert_allclose(picture[100, 140], blend, atol=1)
 
 
-def test_labels_do_not_cover_each_other_and_odd_boxes_are_drawn():
+def test_label_placement_and_degenerate_boxes():
     image = Image.new('RGB', (240, 160), 'gray')
     same = Shapes(np.tile([60., 60., 90., 50.], (5, 1)), ['first', *['second'] * 4])
     once = Shapes(same.boxes_xywh, ['first', '', '', '', ''])
@@ -66,7 +66,7 @@ def test_labels_do_not_cover_each_other_and_odd_boxes_are_drawn():
     draw_example(Image.new('L', (500, 1)), (1, 500), odd, odd)
 
 
-def test_the_table_keeps_the_best_detections_of_each_image():
+def test_keeps_best_detections_per_image():
     rng = torch.Generator().manual_seed(0)
     boxes = 90 * torch.rand(3, 50, 4, generator=rng, dtype=torch.float64)
     boxes[..., 2:] += boxes[..., :2]
@@ -89,7 +89,7 @@ DATA = dict(images=[dict(id=1, height=10, width=10, file_name='b.png'), dict(id=
             categories=[dict(id=4, name='a')], annotations=[])
 
 
-def test_shown_of_results():
+def test_detections_to_show():
     results = [dict(image_id=1, category_id=4, score=score, segmentation=dict(size=[10, 10], counts=[0, 4, 6, 4, 86]))
                for score in (.2, .5, .9)]
     shown = shown_of(make_detections(results, read_ground_truth(DATA), 'segm'), 1)
@@ -98,7 +98,7 @@ def test_shown_of_results():
     assert len(shown.rles) == 2
 
 
-def test_images_that_are_missing_or_broken_are_named(tmp_path):
+def test_missing_and_broken_images(tmp_path):
     ground_truth = read_ground_truth(DATA)
     with pytest.raises(ValueError, match='no such folder'):
         image_paths(ground_truth, tmp_path / 'nowhere')
@@ -116,7 +116,7 @@ def test_images_that_are_missing_or_broken_are_named(tmp_path):
         image_paths(read_ground_truth(unnamed), tmp_path)
 
 
-def test_paths_come_from_the_dataset_below_its_wrappers():
+def test_image_paths_of_wrapped_dataset():
     class Images:
         infos = [dict(img_id=7, img_path='seven.jpg'), dict(img_id=3, img_path='three.jpg')]
 

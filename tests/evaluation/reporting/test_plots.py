@@ -14,7 +14,7 @@ def curves(axes):
     return [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
 
 
-def test_bands_are_the_reports_intervals():
+def test_bands_match_intervals():
     report = make_report(empty=(2,))
     figure = plot_ap_over_r(report, 'bbox')
     axes = figure.axes[0]
@@ -27,13 +27,13 @@ def test_bands_are_the_reports_intervals():
     assert to_rgb(figure).std() > 0
 
 
-def test_without_intervals_there_are_no_bands():
+def test_no_bands_without_intervals():
     for report in (make_report(intervals=False), make_old_report()):
         assert not plot_ap_over_r(report, 'segm').axes[0].collections
 
 
 @pytest.mark.parametrize('count', [1, 3])
-def test_runs_are_overlaid_with_names_values_and_bucket_sizes(count):
+def test_overlaid_runs(count):
     names = ['_plain $x$', 'tied', 'a name that is much too long for the legend of a figure'][:count]
     runs = [Run(name, make_report(seed)) for seed, name in enumerate(names)]
     figure = plot_runs(runs, 'bbox', 'AP75')
@@ -49,7 +49,7 @@ def test_runs_are_overlaid_with_names_values_and_bucket_sizes(count):
     to_rgb(figure)
 
 
-def test_names_of_a_foreign_report_are_no_formulas():
+def test_names_are_not_parsed_as_math():
     hostile = '$\\bad{$'
     report = make_report()
     report['definition'] = report['bbox']['buckets'][1]['name'] = hostile
@@ -61,11 +61,11 @@ def test_names_of_a_foreign_report_are_no_formulas():
         to_rgb(figure)  # raises where matplotlib takes it for a formula
 
 
-def test_looks_of_28_runs_differ():
+def test_styles_of_28_runs_differ():
     assert len({tuple(map(str, run_curve(number))) for number in range(28)}) == 28
 
 
-def test_the_axis_holds_every_value_and_interval():
+def test_axis_limits_include_intervals():
     for seed in range(5):
         report = make_report(seed)
         low, high = ap_range([report], 'bbox', ['AP', 'AP75'])
@@ -75,7 +75,7 @@ def test_the_axis_holds_every_value_and_interval():
         assert max(drawn) <= high
 
 
-def test_mix_adds_up_and_shared_lies_beside():
+def test_size_mix_and_shared_ap():
     report = make_report(empty=(1,))
     axes = plot_mix(report, 'bbox').axes[0]
     heights = np.array([bar.get_height() for bar in axes.patches]).reshape(3, -1).sum(0)

@@ -20,14 +20,14 @@ def report():
     return {'definition': 'covered', 'bbox': {'all': row, 'buckets': buckets}, 'segm': {'all': row, 'buckets': buckets}}
 
 
-def test_what_is_written_is_read_back(report, tmp_path):
+def test_json_round_trip(report, tmp_path):
     paths = write_report(report, tmp_path / 'new/folder')
     assert [path.name for path in paths] == ['report.json', 'buckets.csv']
     assert read_report(paths[0]) == report
     assert sorted(path.name for path in paths[0].parent.iterdir()) == ['buckets.csv', 'report.json']
 
 
-def test_csv_has_a_row_for_all_images_and_each_bucket(report, tmp_path):
+def test_csv_rows(report, tmp_path):
     with write_report(report, tmp_path)[1].open(newline='') as file:
         rows = list(csv.DictReader(file))
     assert [(row['iou_type'], row['name']) for row in rows] == [
@@ -37,7 +37,7 @@ def test_csv_has_a_row_for_all_images_and_each_bucket(report, tmp_path):
     assert {row['definition'] for row in rows} == {'covered'}
 
 
-def test_table_shows_every_number_and_a_dash_where_there_is_none(report):
+def test_table_cells(report):
     lines = format_tables(report).splitlines()
     cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines if line.startswith('|')]
     assert lines[0] == 'bbox: AP by occlusion ratio r (covered)'
@@ -48,14 +48,14 @@ def test_table_shows_every_number_and_a_dash_where_there_is_none(report):
 
 
 @pytest.mark.parametrize('content', ['{}', '[]', '{"definition": "covered"}', '{"definition": "", "bbox": {"all": {}}}'])
-def test_other_json_is_named(tmp_path, content):
+def test_rejects_other_json(tmp_path, content):
     path = tmp_path / 'report.json'
     path.write_text(content)
     with pytest.raises(ValueError, match='not an occlusion report'):
         read_report(path)
 
 
-def test_numbers_that_json_lacks_are_refused_and_leave_the_old_file(report, tmp_path):
+def test_rejects_nan_and_keeps_previous_file(report, tmp_path):
     write_report(report, tmp_path)
     report['bbox']['all']['AP'] = float('nan')
     with pytest.raises(ValueError, match='JSON'):
@@ -63,7 +63,7 @@ def test_numbers_that_json_lacks_are_refused_and_leave_the_old_file(report, tmp_
     assert json.loads((tmp_path / 'report.json').read_text())['bbox']['all']['AP'] == .25
 
 
-def test_plot_draws_the_defined_buckets_and_counts(report, tmp_path):
+def test_plot_shows_buckets_and_counts(report, tmp_path):
     figure = plot_ap_over_r(report, 'bbox')
     curves, bars, instances = figure.axes
     by_name = {line.get_label().split()[0]: line for line in curves.lines}
@@ -80,7 +80,7 @@ def test_plot_draws_the_defined_buckets_and_counts(report, tmp_path):
     assert paths['segm'].read_bytes().startswith(b'\x89PNG')
 
 
-def test_intervals_and_controls_are_appended_to_table_and_csv(tmp_path):
+def test_table_and_csv_with_intervals_and_controls(tmp_path):
     further = [make_report(1, edges=(0, 1), unit='instance', iou_types=('bbox',))]
     report = make_report(empty=(1,), iou_types=('bbox',), further=further)
     paths = write_report(report, tmp_path)
@@ -102,7 +102,7 @@ def test_intervals_and_controls_are_appended_to_table_and_csv(tmp_path):
     assert max(map(len, table.splitlines())) < 140
 
 
-def test_names_are_text_and_not_markup(report):
+def test_names_are_escaped(report):
     hostile = '[red]x[/red] [/]'
     report['definition'] = report['bbox']['buckets'][0]['name'] = hostile
     table = format_tables(report)

@@ -102,7 +102,7 @@ def expected_rows(table):
 
 @pytest.mark.parametrize('options', [{}, dict(empty=(2,)), dict(empty=(0, 1, 2, 3)), dict(intervals=False),
                                      dict(iou_types=('bbox',)), dict(iou_types=('segm',), unit='instance'), dict(edges=(.5, 1))])
-def test_page_of_one_run_is_self_contained_and_shows_the_numbers(options):
+def test_page_of_one_run(options):
     report = make_report(**options)
     page = Page(render_page([Run('tied', report)]))
     iou_types = [name for name in ('bbox', 'segm') if name in report]
@@ -116,7 +116,7 @@ def test_page_of_one_run_is_self_contained_and_shows_the_numbers(options):
     assert ('95 % intervals' in page.text) == (options.get('intervals', True))
 
 
-def test_how_the_intervals_were_made_is_said_of_each_run_where_it_differs():
+def test_describes_bootstrap_per_run():
     reports = [make_report(seed, iou_types=('bbox',)) for seed in range(3)]
     names = ('one', 'two', 'three')
     made = '95 % intervals (percentile bootstrap over images, {} replicates, seed {})'.format
@@ -129,7 +129,7 @@ def test_how_the_intervals_were_made_is_said_of_each_run_where_it_differs():
     assert f'below a value: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. AP of' in text
 
 
-def test_headline_is_the_bucket_of_the_papers_highest_ratio_and_its_change():
+def test_headline_uses_the_papers_highest_bucket():
     report = make_report(iou_types=('bbox',))
     first, *_, last = report['bbox']['buckets']
     text = ' '.join(Page(render_page([Run('tied', report)])).text.split())
@@ -137,7 +137,7 @@ def test_headline_is_the_bucket_of_the_papers_highest_ratio_and_its_change():
     assert f'bbox AP, change {last["AP"] - first["AP"]:+.3f} from r = 0 to r in [0.8,1]'.replace(' -', ' −') in text
 
 
-def test_reports_written_before_still_make_a_page():
+def test_page_of_old_reports():
     report = make_old_report()
     page = Page(render_page([Run('old', report)]))
     assert len(check_self_contained(page)) == 4
@@ -145,7 +145,7 @@ def test_reports_written_before_still_make_a_page():
     assert 'Controls' not in page.text
 
 
-def test_controls_show_mix_and_shared_categories():
+def test_controls_section():
     report = make_report(iou_types=('bbox',))
     text = render_page([Run('tied', report)])
     rows = text.partition('<h3>Controls</h3>')[2]
@@ -157,7 +157,7 @@ def test_controls_show_mix_and_shared_categories():
             assert f'<td>{bucket[key]:.3f}</td>' in rows
 
 
-def test_several_runs_stand_side_by_side():
+def test_page_of_several_runs():
     runs = [Run(f'run {seed}', make_report(seed, iou_types=('bbox',))) for seed in range(3)]
     page = Page(render_page(runs))
     check_self_contained(page)
@@ -176,7 +176,7 @@ def test_several_runs_stand_side_by_side():
         assert row[5:] == expected
 
 
-def test_further_evaluations_have_their_own_sections():
+def test_extra_evaluations_have_sections():
     further = [make_report(5, edges=(0, 1), unit='instance', iou_types=('bbox',))]
     further[0]['definition'] = 'covered, same category'
     page = Page(render_page([Run('tied', make_report(iou_types=('bbox',), further=further))]))
@@ -188,7 +188,7 @@ def test_further_evaluations_have_their_own_sections():
     assert len(anchors) == 2
 
 
-def test_runs_that_cannot_be_compared_are_named():
+def test_rejects_incomparable_runs():
     first = Run('first', make_report())
     for other, message in ((make_report(edges=(0, 1)), 'same buckets'), (make_report(iou_types=('bbox',)), 'same IoU types'),
                            (make_report(unit='instance'), 'same ratio'), (make_report(empty=(1,)), 'same images and instances')):
@@ -201,7 +201,7 @@ def test_runs_that_cannot_be_compared_are_named():
 HOSTILE = '</title><script>alert(1)</script><img src="http://example.org/x" onerror="y">&amp; $x_1$ _'
 
 
-def test_hostile_names_are_text(tmp_path):
+def test_hostile_names_are_escaped(tmp_path):
     reports = [make_report(seed, iou_types=('bbox',)) for seed in range(2)]
     reports[0]['data'] = HOSTILE
     page = Page(render_page([Run(HOSTILE, reports[0]), Run(f'_{HOSTILE}', reports[1])],
@@ -225,7 +225,7 @@ def drawn(folder, category='thing', file_name='a.png'):
     return worst_examples(ground_truth, groups, [.5], shown, image_paths(ground_truth, folder).__getitem__, 'segm')
 
 
-def test_worst_images_are_shown_with_their_counts(tmp_path):
+def test_shows_worst_images_with_counts(tmp_path):
     page = Page(render_page([Run('tied', make_report())], drawn(tmp_path)))
     jpegs = [image for image in check_self_contained(page) if image['src'].startswith('data:image/jpeg')]
     assert len(jpegs) == 1
@@ -234,11 +234,11 @@ def test_worst_images_are_shown_with_their_counts(tmp_path):
     assert 'counted by segm at IoU 0.5' in page.text
 
 
-def test_without_pictures_the_page_says_how_to_get_them():
+def test_page_without_pictures_explains_how_to_add_them():
     assert '--images FOLDER' in Page(render_page([Run('tied', make_report())])).text
 
 
-def test_a_failure_leaves_the_old_page(tmp_path, monkeypatch):
+def test_failure_keeps_previous_page(tmp_path, monkeypatch):
     path = tmp_path / 'report.html'
     assert write_page(path, [Run('tied', make_report())]) == path
     before = path.read_bytes()
@@ -249,5 +249,5 @@ def test_a_failure_leaves_the_old_page(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_same_reports_give_the_same_page():
+def test_page_is_deterministic():
     assert render_page([Run('tied', make_report())]) == render_page([Run('tied', make_report())])

@@ -28,7 +28,7 @@ def results():
             del STATISTICS[statistic.name]
 
 
-def test_it_is_in_tables_files_page_scalars_and_comparison(results, tmp_path):
+def test_new_statistic_reaches_every_output(results, tmp_path):
     first, second = results
     row = first.report['bbox']['all']
     assert 0 < row['AP90'] <= row['AP50']
@@ -56,7 +56,7 @@ def test_it_is_in_tables_files_page_scalars_and_comparison(results, tmp_path):
         assert {line['statistic'] for line in csv.DictReader(file)} == {'AP', 'AP50', 'AP75', 'AP90'}
 
 
-def test_a_report_without_it_still_makes_every_output(results, tmp_path):
+def test_reports_without_new_statistic(results, tmp_path):
     first, _ = results
     for rows in (first.report['bbox']['all'], *first.report['bbox']['buckets']):
         for key in ('AP90', 'AP90_ci', 'AR100'):
@@ -66,7 +66,7 @@ def test_a_report_without_it_still_makes_every_output(results, tmp_path):
     first.plot()
 
 
-def test_comparison_plot_shows_differences_and_their_intervals(results):
+def test_comparison_plot(results):
     comparison = compare(*results, bootstrap=Bootstrap(20))
     axes, = comparison.plot().axes
     differences = [bucket['AP']['differences'][0] for bucket in comparison.report['evaluations'][0]['bbox']['buckets']]

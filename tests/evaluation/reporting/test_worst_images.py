@@ -60,7 +60,7 @@ def random_case(seed):
 
 
 @pytest.mark.parametrize('seed', range(8))
-def test_errors_and_choice_equal_brute_force(seed):
+def test_counts_and_ranking_match_brute_force(seed):
     data, results = random_case(seed)
     ground_truth = read_ground_truth(data)
     categories = ground_truth.select_categories()
@@ -78,7 +78,7 @@ def test_errors_and_choice_equal_brute_force(seed):
     assert worst_images(errors, members, 4) == [image for _, _, image in sorted(ranking)[:4]]
 
 
-def test_lowest_f1_then_most_instances_then_first_in_the_file():
+def test_ranking_order():
     found, missed, false = torch.tensor([[1, 0, 0, 4, 0, 0, 0], [1, 2, 9, 0, 2, 0, 0], [0, 0, 0, 0, 5, 3, 0]])
     errors = ImageErrors(found, missed, false)
     everything = torch.ones(7, dtype=torch.bool)
@@ -88,7 +88,7 @@ def test_lowest_f1_then_most_instances_then_first_in_the_file():
     assert worst_images(errors, torch.zeros(7, dtype=torch.bool)) == []
 
 
-def test_a_detection_of_exactly_the_threshold_counts_and_is_shown():
+def test_score_threshold_is_inclusive():
     score = torch.tensor([SCORE_THRESHOLD, np.nextafter(SCORE_THRESHOLD, 0)], dtype=torch.float64)
     zero, bits = torch.tensor([0, 0]), torch.zeros(2, 1, dtype=torch.int16)
     records = Records(zero, zero, torch.arange(2), score, bits, bits)
@@ -97,7 +97,7 @@ def test_a_detection_of_exactly_the_threshold_counts_and_is_shown():
     assert shown_table(zero, zero, score, torch.tensor([[0., 0., 1., 1.]] * 2))[:, 2].tolist() == [SCORE_THRESHOLD]
 
 
-def test_crowds_are_neither_missed_nor_make_detections_false():
+def test_crowds_are_ignored():
     box = [10., 10., 40., 40.]
     data = dict(images=[dict(id=1, height=100, width=100)], categories=[dict(id=1, name='a')],
                 annotations=[dict(id=1, image_id=1, category_id=1, bbox=box, area=1600, iscrowd=1)])
