@@ -71,18 +71,18 @@ def pivot(rows: Rows, index: str, column: Callable[[dict[str, str]], str], value
 
 
 def evaluation(rows: Rows) -> str:
-    """Seconds of each tool, by IoU type and source."""
+    """Tabulate the seconds of each tool by IoU type and source."""
     return pivot(rows, 'tool', lambda row: f'{row["IoU type"]}, {row["source"]}', 'seconds')
 
 
 def val_loop(rows: Rows) -> str:
-    """Seconds of each metric."""
+    """Tabulate the seconds of each metric."""
     columns = ('metric', 'process, s', 'compute, s', 'seconds', 'times mmtied')
     return markdown_table(columns, [[row[column] for column in columns] for row in rows])
 
 
 def backbones(rows: Rows) -> str:
-    """Speed of each tied network relative to its baseline, and its training memory in the first format."""
+    """Tabulate the speed of each tied network relative to its baseline, and its training memory in the first format."""
     lines: dict[str, dict[str, str]] = {}
     for row in rows:
         if row['network'] != row['baseline']:
@@ -97,7 +97,7 @@ def backbones(rows: Rows) -> str:
 
 
 def compiled(rows: Rows) -> str:
-    """Inference of each form, relative to the baseline in the same form and as it is."""
+    """Tabulate the inference speed of each form, relative to the baseline in the same form and as it is."""
     return markdown_table(
         ['network', 'form', 'format', 'images/s', 'times baseline, same form', 'times baseline as it is'],
         [[row['network'], row['form'], row['format'], row['images/s'], row['times same form'], row['times as it is']]
@@ -105,7 +105,7 @@ def compiled(rows: Rows) -> str:
 
 
 def memory(rows: Rows) -> str:
-    """Training memory and speed of each with_cp."""
+    """Tabulate training memory and speed by `with_cp`."""
     rows = [row for row in rows if row['step'] == 'training']
     plain = {(row['network'], row['format']): float(row['peak MiB']) for row in rows if row['form'] == 'plain'}
     lines = []
@@ -117,13 +117,13 @@ def memory(rows: Rows) -> str:
 
 
 def detectors(rows: Rows) -> str:
-    """Seconds of Mask R-CNN's steps."""
+    """Tabulate the seconds of Mask R-CNN's steps."""
     columns = ('backbone', 'step', 'step, s', 'step, times baseline', 'backbone alone, times baseline', "backbone's share")
     return markdown_table(columns, [[row[column] for column in columns] for row in rows])
 
 
 def figure3(rows: Rows) -> str:
-    """TBC's time relative to the others, medians over B > 1."""
+    """Tabulate TBC's time relative to the other layers: medians over B > 1."""
     others = ('untied grouped', 'fold', 'standard')
     lines = []
     for key in dict.fromkeys((row['kernel'], row['format'], row['step']) for row in rows):
@@ -134,7 +134,7 @@ def figure3(rows: Rows) -> str:
 
 
 def network_layers(rows: Rows) -> str:
-    """Milliseconds of all tied layers of a network, forward and backward, by algorithm."""
+    """Tabulate the milliseconds of all tied layers of a network, forward and backward, by algorithm."""
     names = ('TBC', 'fold', 'grouped', 'matmul', 'dense', 'untied grouped')
     return markdown_table(['network and input', 'kernel (layers)', 'format', *(f'{name}, ms' for name in names)], [
         [row['network'], f'{row["kernel"]} ({row["layers"]})', row['format'], *(
@@ -143,7 +143,7 @@ def network_layers(rows: Rows) -> str:
 
 
 def related_layers(rows: Rows) -> str:
-    """Time relative to the plain composition, forward and backward: the median over a network's stages."""
+    """Tabulate the time relative to the plain composition, forward and backward: medians over a network's stages."""
     both = [row for row in rows if row['step'] == STEPS[1]]
     groups: dict[tuple[str, str, str], list[float]] = {}
     for row in both:

@@ -23,7 +23,7 @@ BY_NAME = {network.name: network for network in TIED.networks}
 
 
 def sizes_of(paper: Paper, parameters: int = 10_000_000, multiply_adds: int = 1_000_000_000) -> Sizes:
-    """The same size for every model."""
+    """Count every model as the same size."""
     return Sizes({network.name: Complexity(parameters, multiply_adds) for network in paper.networks},
                  {network.name: parameters for network in paper.networks},
                  {(row.network, row.module): 650_000 for row in paper.attention},
@@ -42,7 +42,7 @@ def classifier_of(network) -> ImageNetClassifier:
 
 @pytest.mark.slow
 def test_generated_files_are_up_to_date():
-    """Every network is built and counted anew, and those of shared filter bases are as large as printed."""
+    """Rebuild and count every network; those of shared filter bases have the printed sizes."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
     papers = [(paper, measure_paper(paper, CONFIGS)) for paper in load_papers()]
@@ -53,7 +53,7 @@ def test_generated_files_are_up_to_date():
 
 
 def check_shared_sizes(sizes: Sizes) -> None:
-    """To the printed digit, except where the notes say otherwise."""
+    """Sizes agree to the printed digit, except where the notes say otherwise."""
     for row in SHARED.networks:
         millions = sizes.networks[row.name].parameters / 1e6
         if row.tables == '3':
@@ -114,7 +114,7 @@ def test_part_counts():
 
 @pytest.mark.parametrize('row', [row for row in INTERLEAVED.networks if row.params], ids=lambda row: row.name)
 def test_interleaved_sizes_match_paper(row):
-    """Tables 3 and 7 to the printed digit, Table 6 within 0.5 % except for the row that contradicts itself."""
+    """Tables 3 and 7 agree to the printed digit, Table 6 within 0.5 % except for a row that contradicts itself."""
     classifier = classifier_of(row)
     millions = COUNTS[row.counts](classifier) / 1e6
     if row.name == 'ResNet (C = 69)':
@@ -128,7 +128,7 @@ def test_interleaved_sizes_match_paper(row):
 
 @pytest.mark.slow
 def test_interleaved_multiply_adds_match_paper():
-    """Table 3 to three digits, as it prints them, and Table 6 except for one row; by two counters that agree."""
+    """Table 3 agrees to its three digits, and Table 6 except for one row; two counters agree."""
     printed = tuple(row for row in INTERLEAVED.networks if row.multiply_adds and '98' not in row.name)
     sizes = measure_paper(replace(INTERLEAVED, networks=printed, detectors=()), CONFIGS)
     for row in printed:

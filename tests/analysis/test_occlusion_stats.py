@@ -16,7 +16,7 @@ EDGES = (0, .25, .5, 1)
 
 
 def random_data(seed):
-    """Whole-pixel boxes, some outside the image or empty, crowds, and images without instances."""
+    """Draw whole-pixel boxes, some outside the image or empty, crowds, and images without instances."""
     rng = np.random.default_rng(seed)
     images = [dict(id=int(image_id), height=HEIGHT, width=WIDTH) for image_id in rng.choice(50, 7, replace=False)]
     annotations = []
@@ -29,7 +29,7 @@ def random_data(seed):
 
 
 def counted_by_pixels(data, same_category):
-    """For each image its r, and for each instance its image, annotation and own ratio, by drawing boxes."""
+    """Return r of each image, and image, annotation and ratio of each instance, by drawing boxes."""
     image_ratio, instances = {}, []
     for image in data['images']:
         here = [entry for entry in data['annotations'] if entry['image_id'] == image['id'] and not entry['iscrowd']]

@@ -48,7 +48,7 @@ def test_bucket_selection(ends, holds):
 
 @pytest.fixture
 def data(tmp_path):
-    """Image i has two boxes of 10 by 10 which overlap by i columns: r = i / 10."""
+    """Make images whose two 10 x 10 boxes overlap by i columns in image i: r = i / 10."""
     (tmp_path / 'images').mkdir()
     images, annotations = [], []
     for number in range(1, 11):

@@ -10,7 +10,7 @@ def block(height, width):
 
 
 def test_place_matches_hand_count():
-    """A 4 x 4 block behind a 4 x 2 one that covers its right half: the boxes of what shows do not overlap."""
+    """A 4 x 2 block covers the right half of a 4 x 4 one: the boxes of the visible parts do not overlap."""
     layout = place((block(4, 4), block(4, 2), block(2, 2)), np.array([[1, 1], [3, 1], [4, 2]]), size=8)
     expected = np.full((8, 8), -1)
     expected[1:5, 1:5] = 0

@@ -100,7 +100,7 @@ def test_requested_ratios_are_reached(tmp_path):
 
 
 def test_pixels_match_masks(data_set, coco):
-    """The dark rim that each shape is painted with lies inside its mask, along the border: image and masks match."""
+    """The dark rim of each shape lies inside its mask, along the border."""
     darker = []
     for image in coco.dataset['images'][:20]:
         gray = cv2.imread(str(data_set / 'train2017' / image['file_name'])).mean(axis=2)

@@ -1,4 +1,4 @@
-"""pycocotools as the oracle: the six AP numbers of any set of images, and random cases to ask it about."""
+"""pycocotools as the oracle: its six AP numbers for any set of images, and random cases to compare on."""
 
 import contextlib
 import copy
@@ -21,7 +21,7 @@ STATISTICS = ('AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L')
 
 
 def coco_evaluation(annotations, results, iou_type, image_ids=None, category_ids=None, proposal_nums=(1, 10, 100)):
-    """A COCOeval that has evaluated the images."""
+    """Return a COCOeval after `evaluate`."""
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth, detections = COCO(), COCO()
         ground_truth.dataset = copy.deepcopy(annotations)
@@ -42,7 +42,7 @@ def coco_evaluation(annotations, results, iou_type, image_ids=None, category_ids
 
 
 def statistics(evaluation):
-    """AP, AP50 ... of a COCOeval, None for its -1."""
+    """Return AP, AP50, ... of a COCOeval, with None for its -1."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
         evaluation.summarize()
@@ -55,7 +55,7 @@ def coco_statistics(*args, **kwargs):
 
 
 def restrict(evaluation, image_ids):
-    """The same COCOeval with the matches of some images only."""
+    """Return a copy of a COCOeval that keeps the matches of the given images only."""
     part = copy.copy(evaluation)
     part.params, part._paramsEval = copy.deepcopy(evaluation.params), copy.deepcopy(evaluation._paramsEval)
     keep = np.isin(evaluation.params.imgIds, image_ids)
@@ -67,7 +67,7 @@ def restrict(evaluation, image_ids):
 
 
 def assert_same(ours, theirs, note=''):
-    """Every number of theirs within 1e-12 of ours, or undefined in both."""
+    """Assert that all of their numbers are within 1e-12 of ours, or undefined in both."""
     for name in theirs:
         if theirs[name] is None or ours[name] is None:
             assert ours[name] is None and theirs[name] is None, (note, name, ours[name], theirs[name])
@@ -76,13 +76,13 @@ def assert_same(ours, theirs, note=''):
 
 
 def report_of(ground_truth, detections, proposal_nums=(1, 10, 100), category_ids=None, extra_evaluations=(), **options):
-    """The report of detections that are arrays or tensors, with the options of one Evaluation."""
+    """Evaluate detections, as arrays or tensors, with the options of one Evaluation, and return the report."""
     evaluations = make_evaluations(extra_evaluations, **options)
     return evaluate_detections(ground_truth, detections, evaluations, proposal_nums, category_ids).report
 
 
 def match_all(data, results, iou_type, proposal_nums=(1, 10, 100)):
-    """Records, ground truth that counts, and how many categories there are."""
+    """Return the records, the ground truth that is not ignored, and the number of categories."""
     ground_truth = read_ground_truth(data)
     categories = ground_truth.select_categories()
     targets = make_targets(ground_truth, categories)
@@ -92,7 +92,7 @@ def match_all(data, results, iou_type, proposal_nums=(1, 10, 100)):
 
 
 def copied(data, results, image_ids, weights):
-    """The data set with each of the images as often as its weight says, copies side by side, ids anew."""
+    """Return the data set with each image repeated `weight` times, copies side by side and ids renumbered."""
     new = dict(data, images=[], annotations=[])
     new_results = []
     by_id = {image['id']: image for image in data['images']}
@@ -109,7 +109,7 @@ def copied(data, results, image_ids, weights):
 
 @st.composite
 def cases(draw, iou_type='bbox'):
-    """Random annotations and results: ties, crowds, empty images, missing categories, gaps in ids, areas on the bounds."""
+    """Draw annotations and results: ties, crowds, empty images, missing categories, gaps in ids, areas on the bounds."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     num_images, num_categories = draw(st.integers(1, 5)), draw(st.integers(1, 4))
     whole_numbers = draw(st.booleans())
@@ -166,7 +166,7 @@ def cases(draw, iou_type='bbox'):
 
 
 def shape(bbox, height, width, rng, polygon):
-    """A rectangle or ellipse in a box, as a polygon, an uncompressed or a compressed run-length code."""
+    """Return a rectangle or ellipse inside a box, as a polygon or a compressed run-length code."""
     x, y, w, h = bbox
     if polygon:
         return [[x, y, x + w, y, x + w, y + h, x, y + h]]

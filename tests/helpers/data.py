@@ -10,7 +10,7 @@ COCO128 = 'coco128/annotations/instances.json'
 
 
 def data_path(name: str) -> Path:
-    """Return a file or folder below $MMTIED_TEST_DATA; skip the test where there is none (CONTRIBUTING.md says how to get it)."""
+    """Return a file or folder below $MMTIED_TEST_DATA; skip the test if it is missing (see CONTRIBUTING.md)."""
     folder = os.environ.get('MMTIED_TEST_DATA')
     if not folder:
         pytest.skip(f'set MMTIED_TEST_DATA to the folder that holds {name}')

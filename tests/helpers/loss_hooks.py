@@ -16,7 +16,7 @@ from mmtied.training.loss_hook import LossHook, attach
 
 
 class RandomImages(torch.utils.data.Dataset):
-    """Twelve random images with random targets, of the given shapes."""
+    """Data set of twelve random images and targets of the given shapes."""
 
     def __init__(self, image: tuple[int, ...], target: tuple[int, ...]) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -31,7 +31,7 @@ class RandomImages(torch.utils.data.Dataset):
 
 
 class DistanceModel(BaseModel):
-    """`layers`, then the squared distance to a target as loss."""
+    """Model that runs `layers`; the loss is the squared distance to a target."""
 
     layers: nn.Module
 
@@ -52,7 +52,7 @@ def make_runner(model: nn.Module, dataset: RandomImages, folder: Path, hook: dic
 
 def train_plainly(model: DistanceModel, dataset: RandomImages, change_loss: Callable[[Tensor], Tensor], epochs: int,
                   accumulate: int) -> None:
-    """The runner's training as a loop in plain PyTorch, with the changed loss written out."""
+    """Train like the runner, as a loop in plain PyTorch with the changed loss written out."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     batches = list(torch.utils.data.DataLoader(dataset, 2)) * epochs
     for number, batch in enumerate(batches, 1):
@@ -64,7 +64,7 @@ def train_plainly(model: DistanceModel, dataset: RandomImages, change_loss: Call
 
 
 def logged(runner: Runner, name: str) -> Tensor:
-    """All values of a scalar in the log of a run."""
+    """Return all logged values of a scalar."""
     return torch.as_tensor(runner.message_hub.get_scalar(f'train/{name}').data[0])
 
 
@@ -93,7 +93,10 @@ def train_step_of_rank(rank: int, world_size: int, folder: Path, make_model: Cal
 
 
 def check_two_processes(folder: Path, *arguments) -> dict[str, Tensor]:
-    """Compare a step of two processes with one of a single process; return the gradients. Arguments as above."""
+    """Compare a step of two processes with that of one, and return the gradients.
+
+    Takes the last arguments of `train_step_of_rank`.
+    """
     train_step_of_rank(0, 1, folder, *arguments)
     torch.multiprocessing.spawn(train_step_of_rank, (2, folder, *arguments), nprocs=2)
     gradients, entries = torch.load(folder / '1_0.pt')
@@ -105,7 +108,7 @@ def check_two_processes(folder: Path, *arguments) -> dict[str, Tensor]:
 
 
 def make_openmmlab_model(kind: str, backbone: dict) -> tuple[BaseModel, dict]:
-    """A small detector of mmdet or classifier of mmpretrain with a backbone of base_channels=8, and a batch for it."""
+    """Build a small mmdet detector or mmpretrain classifier with a backbone of base_channels=8, and a batch for it."""
     scope = 'mmdet' if kind == 'detector' else 'mmpretrain'
     pytest.importorskip(scope)
     if kind == 'detector':

@@ -7,7 +7,7 @@ _LEAVING = (torch.Tensor.cpu, torch.Tensor.numpy, torch.Tensor.tolist, torch.Ten
 
 
 class Departures(TorchFunctionMode):
-    """Collects the sizes of the tensors that are brought to the CPU as arrays or numbers within the block."""
+    """Record the sizes of tensors that are copied to the CPU, as arrays or numbers, within the block."""
 
     def __init__(self):
         super().__init__()

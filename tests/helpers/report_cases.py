@@ -1,4 +1,4 @@
-"""Reports with every key, made up from a seed."""
+"""Random reports that have every key."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from mmtied.evaluation.buckets import make_buckets
 
 
 def make_row(rng, images, instances, intervals=True):
-    """A row with numbers that no other row has; an empty one where there are no instances."""
+    """Return a row of random numbers, or of None if there are no instances."""
     row = dict(images=images, instances=instances, categories=min(instances, 5), instances_small=instances // 3,
                instances_medium=instances // 3, instances_large=instances - 2 * (instances // 3),
                instances_per_image=instances / images if images else None)
@@ -19,7 +19,7 @@ def make_row(rng, images, instances, intervals=True):
 
 
 def make_report(seed=0, edges=(0, .4, .8, 1), iou_types=('bbox', 'segm'), intervals=True, unit='image', empty=(), further=()):
-    """A report over buckets of 40, 30, 20 ... images; those in `empty` hold none."""
+    """Return a report over buckets of 40, 30, 20, ... images; those in `empty` have none."""
     rng = np.random.default_rng(seed)
     report = dict(definition='covered', unit=unit, cumulative=False, shared_categories=3, further=list(further), intervals=dict(
         level=.95, replicates=1000, seed=0, method='percentile bootstrap over images') if intervals else None)
@@ -34,7 +34,7 @@ def make_report(seed=0, edges=(0, .4, .8, 1), iou_types=('bbox', 'segm'), interv
 
 
 def make_old_report(**options):
-    """A report as the first version wrote it."""
+    """Return a report in the format of the first version."""
     report = make_report(**options)
     old = dict(definition=report['definition'])
     keep = ('name', 'lower', 'upper', 'images', 'instances', 'categories', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L')

@@ -12,7 +12,7 @@ EDGES = (0, .3, .6, 1)
 
 
 def small_run(noise=0., data=None, edges=EDGES, proposal_nums=(1, 10, 100), unit='image'):
-    """A run whose boxes are shifted further with more noise, its report and its groups."""
+    """Return a run whose boxes are shifted by noise, its report and its groups."""
     made, results = many(num_images=16, per_image=10)
     data = data or made
     rng = np.random.default_rng(1)

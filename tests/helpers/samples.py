@@ -1,4 +1,4 @@
-"""A small data set, and predictions for it as mmdet hands them to a metric."""
+"""A small data set, and predictions for it in the form that mmdet passes to a metric."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ CLASSES = ('dog', 'cat', 'person')
 
 
 def make_data(rng, num_images=12):
-    """Annotations with categories out of order, id gaps, crowds and an image without any."""
+    """Make annotations with unsorted categories, gaps in ids, crowds and an image without instances."""
     images = [dict(id=int(number) * 3 + 2, height=HEIGHT, width=WIDTH) for number in range(num_images)]
     categories = [dict(id=7, name='cat'), dict(id=2, name='dog'), dict(id=9, name='bird'), dict(id=4, name='person')]
     annotations = []
@@ -25,7 +25,7 @@ def make_data(rng, num_images=12):
 
 
 def make_samples(data, rng, with_masks=True):
-    """Predictions near the annotations as mmdet's data samples: float32 boxes and scores, boolean masks."""
+    """Make predictions near the annotations as mmdet's data samples: float32 boxes and scores, boolean masks."""
     labels_of = {7: 0, 2: 1, 4: 2}  # mmdet's labels follow the file's order of the dataset's classes
     samples = []
     for image in data['images']:

@@ -7,7 +7,7 @@ from mmtied.evaluation.inputs.rle import to_rle
 
 
 def simulated(data, iou_type, seed=0, jitters=(.04, .15)):
-    """Jittered annotations: two for each, one in ten under another category, scores in hundredths."""
+    """Return jittered annotations: two for each, one in ten under another category, scores in hundredths."""
     rng = np.random.default_rng(seed)
     sizes = {image['id']: (image['height'], image['width']) for image in data['images']}
     categories = [category['id'] for category in data['categories']]
@@ -33,7 +33,7 @@ def simulated(data, iou_type, seed=0, jitters=(.04, .15)):
 
 
 def many(seed=0, num_images=40, per_image=30, num_categories=3):
-    """Enough true positives in a category for many blocks."""
+    """Return enough true positives in a category to fill many blocks."""
     rng = np.random.default_rng(seed)
     data = dict(images=[dict(id=number + 1, height=100, width=100) for number in range(num_images)],
                 categories=[dict(id=number + 1, name=str(number)) for number in range(num_categories)], annotations=[])

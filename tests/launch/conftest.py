@@ -24,7 +24,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_options(shapes: Path) -> list[str]:
-    """--cfg-options that point the demo's config at the tiny data set."""
+    """Return the --cfg-options that point the demo config at the tiny data set."""
     roots = [f'{split}_dataloader.dataset.data_root={shapes}' for split in ('train', 'val', 'test')]
     files = [f'{split}_evaluator.ann_file={shapes}/annotations/instances_val2017.json' for split in ('val', 'test')]
     return ['--cfg-options', *TINY, *roots, *files]

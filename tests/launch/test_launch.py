@@ -17,7 +17,7 @@ def test_config_of_mmdet():
 
 
 def test_config_of_mmtied():
-    """From a clone as from an installed package."""
+    """Configs load from a clone and from an installed package."""
     shipped = config.load_config('mmtied::mask_rcnn_tiedr50_2x.py')
     assert shipped.model == config.load_config('configs/mask_rcnn_tiedr50_2x.py').model
 
@@ -100,7 +100,7 @@ def test_legacy_checkpoint_format(tmp_path):
 
 
 class Program:
-    """Runs when it is unpickled the usual way."""
+    """Object that calls print when it is unpickled."""
 
     def __reduce__(self):
         return print, ('a program in the checkpoint ran', )
@@ -115,7 +115,7 @@ def torch_release(request, monkeypatch):
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.usefixtures('torch_release')
 def test_checkpoint_reader_rejects_unknown_classes(tmp_path, capsys, zipped):
-    """A Runner saves mmengine's HistoryBuffer of NumPy arrays; other classes are refused by name, and not run."""
+    """A Runner saves mmengine's HistoryBuffer of NumPy arrays; other classes are refused by name and never run."""
     weights = {'weight': torch.ones(2, dtype=torch.float16), 'scale': torch.nn.Parameter(torch.rand(3, 4).T)}
     history = {'log_scalars': {'loss': HistoryBuffer([1., 2.], [1, 1])}, 'runtime_info': {'lr': np.float64(1)}}
     content = {'meta': {'epoch': 3}, 'state_dict': weights, 'message_hub': history}

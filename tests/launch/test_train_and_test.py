@@ -48,7 +48,7 @@ def test_train_resume_test_and_dump(run_tool, tiny_options, tmp_path):
 
 @pytest.mark.slow
 def test_backbone_checkpoint_freezes_like_mmdet(run_tool, tiny_options, tmp_path):
-    """A classifier's checkpoint becomes the backbone; stem, stage 1 and BatchNorm's statistics stay frozen."""
+    """Start the backbone from a classifier's checkpoint; stem, stage 1 and BatchNorm's statistics stay frozen."""
     trained = TiedResNet(50, base_channels=16)
     trained.init_weights()
     weights = {f'backbone.{key}': value + .01 * (value.dim() == 1) for key, value in trained.state_dict().items()}
@@ -65,7 +65,7 @@ def test_backbone_checkpoint_freezes_like_mmdet(run_tool, tiny_options, tmp_path
 
 
 def one_line(err: str) -> str:
-    """Return the message of a tool, which is one line without a traceback."""
+    """Return the message of a tool; assert that it is one line without a traceback."""
     lines = [line for line in err.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1, err
     assert 'Traceback' not in err
@@ -148,7 +148,7 @@ def test_unknown_metric(run_tool, tiny_options, tmp_path):
 
 
 def test_training_errors_keep_traceback(run_tool, tiny_options, tmp_path, monkeypatch):
-    """An error hours into a run is a bug or a fault of the machine, not a mistake in the settings."""
+    """An error hours into a run is a bug or a hardware fault, not a wrong setting."""
     from mmengine.runner import Runner
 
     def fail(self):
@@ -204,7 +204,7 @@ def test_checkpoint_with_unknown_weights(retinanet, tmp_path, config, changes, m
 
 @pytest.mark.slow
 def test_two_processes_on_cpu(shapes, tiny_options, tmp_path):
-    """tools/dist_train.sh on a machine without a GPU: two processes evaluate every image once."""
+    """Run tools/dist_train.sh without a GPU: two processes evaluate every image once."""
     result = subprocess.run(['bash', 'tools/dist_train.sh', DEMO, '2', '--work-dir', tmp_path, *tiny_options], cwd=ROOT,
                             env={**os.environ, 'PYTHON': sys.executable, 'PORT': '29617', 'OMP_NUM_THREADS': '1',
                                  'CUDA_VISIBLE_DEVICES': ''},

@@ -60,7 +60,7 @@ def test_backbones_of_mmdet_and_mmpretrain(package, name, settings):
 
 
 class PreActivation(nn.Module):
-    """Registered as conv, norm, conv, norm, but run as norm, conv, norm, conv."""
+    """Block registered as conv, norm, conv, norm, but run as norm, conv, norm, conv."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class PreActivation(nn.Module):
 
 
 class UsedTwice(nn.Module):
-    """The output of the convolution has another user."""
+    """Block in which the output of the convolution has another user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class UsedTwice(nn.Module):
 
 
 class SharedConv(nn.Module):
-    """One convolution before two normalizations."""
+    """Block with one convolution before two normalizations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,14 +97,14 @@ class SharedConv(nn.Module):
 
 
 class Standardised(nn.Conv2d):
-    """Its output is not proportional to its weight."""
+    """Convolution whose output is not proportional to its weight."""
 
     def forward(self, x):
         return self._conv_forward(x, self.weight / self.weight.norm(), self.bias)
 
 
 class Listed(nn.Module):
-    """Calls its convolution through a Python list, which replacing a submodule does not change."""
+    """Block that calls its convolution through a Python list, which replacing a submodule does not change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Listed(nn.Module):
 
 
 class Renamed(nn.Module):
-    """Calls its convolution by the second of two names, and the normalization by keyword."""
+    """Block that calls its convolution by the second of two names, and the normalization by keyword."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Renamed(nn.Module):
 
 
 class Decides(nn.Module):
-    """A forward that depends on values of a tensor."""
+    """Block whose forward depends on the values of a tensor."""
 
     def __init__(self) -> None:
         super().__init__()

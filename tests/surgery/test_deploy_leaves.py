@@ -13,7 +13,7 @@ from tests.helpers.deployed import difference, norms, trained
 
 
 class Pair(nn.Module):
-    """A convolution and its normalization."""
+    """Block of a convolution and its normalization."""
 
     def __init__(self, norm: type[nn.Module] = nn.BatchNorm2d) -> None:
         super().__init__()
@@ -24,14 +24,14 @@ class Pair(nn.Module):
 
 
 class Activated(nn.BatchNorm2d):
-    """More than a normalization."""
+    """Normalization with an additional operation."""
 
     def forward(self, x):
         return super().forward(x).relu()
 
 
 class Branch(nn.Module):
-    """Calls a shared layer in a forward that cannot be traced."""
+    """Block that calls a shared layer in an untraceable forward."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Branch(nn.Module):
 
 
 class SharedWithBranch(Pair):
-    """The branch holds the convolution or the normalization under another name."""
+    """Model whose branch holds the convolution or the normalization under another name."""
 
     def __init__(self, shared: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class SharedWithBranch(Pair):
 
 
 class BranchFirst(Pair):
-    """The same, with the name in the branch as the first."""
+    """Model with the branch registered first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class BranchFirst(Pair):
 
 
 class CallsInside(nn.Module):
-    """Calls a part of a block besides the block itself."""
+    """Model that calls both a block and a part of it."""
 
     def __init__(self, block: nn.Module, part: str) -> None:
         super().__init__()
@@ -78,21 +78,21 @@ class CallsInside(nn.Module):
 
 
 class CallsInsideAtTimes(CallsInside):
-    """The same, with an optional argument."""
+    """Model that calls both, with an optional argument."""
 
     def forward(self, x, scale=1.):
         return super().forward(x) * scale
 
 
 class ReadsWeight(Pair):
-    """Uses the filters twice, once without calling the layer."""
+    """Block that uses the filters twice, once without calling the layer."""
 
     def forward(self, x):
         return super().forward(x) + nn.functional.conv2d(x, self.conv.weight)
 
 
 class Optional(Pair):
-    """Normalizes only where there is a residual."""
+    """Block that normalizes only if there is a residual."""
 
     def forward(self, x, residual=None):
         x = self.conv(x)
@@ -100,7 +100,7 @@ class Optional(Pair):
 
 
 class AnyNumber(Pair):
-    """The same, without names."""
+    """Block that normalizes only if there are further arguments."""
 
     def forward(self, x, *others):
         return super().forward(x) if others else self.conv(x)
@@ -159,7 +159,7 @@ def test_replaced_forward_is_kept():
 
 def test_pairs_in_lists_and_shared_blocks_fold():
     class Lists(nn.Module):
-        """A pair in a list and in a Sequential, below a parent that only calls them."""
+        """Parent that calls a pair in a list and a pair in a Sequential."""
 
         def __init__(self) -> None:
             super().__init__()

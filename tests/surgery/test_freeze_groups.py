@@ -61,7 +61,7 @@ def test_layer_with_two_parents():
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('fold', ['mmcv', 'torch'])
 def test_fuse_conv_bn_keeps_outputs(fold, bias):
-    """Both scale a Conv2d's weight row by row, in the order of the output channels."""
+    """mmcv's and torch's fusion both scale a weight row by row, in the order of the output channels."""
     conv = freeze_groups(set_gates(DGConv(12, 8, 3, bias=bias), (1, 0)))
     assert isinstance(conv, PermutedConv2d)
     norm = nn.BatchNorm2d(8)
@@ -78,7 +78,7 @@ def test_fuse_conv_bn_keeps_outputs(fold, bias):
 
 
 def backbone(**settings) -> nn.Module:
-    """A small GResNeXt in evaluation mode with gates, statistics and scales as after training."""
+    """Build a small GResNeXt in evaluation mode, with gates, statistics and scales as after training."""
     pytest.importorskip('mmcv')
     from mmtied.backbones import GResNeXt
     model = GResNeXt(50, base_channels=8, **settings)
@@ -117,7 +117,7 @@ def test_freezes_a_backbone(settings, fold):
 
 
 def test_folded_backbone_is_a_resnext():
-    """ResNeXt* of Table 6: the weights fit a GResNeXt that is built with the numbers."""
+    """ResNeXt* of Table 6: the weights fit a GResNeXt built with the learned group numbers."""
     model = backbone()
     x = torch.rand(1, 3, 64, 64)
     expected = model(x)

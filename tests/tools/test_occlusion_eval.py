@@ -125,7 +125,7 @@ def test_images_require_a_page(run):
 
 
 def dump(**changes):
-    """A dump of one image with one detection, right on the annotation."""
+    """Return a dump of one image with one detection that equals its annotation."""
     instances = dict(bboxes=np.array([[0., 0., 4., 4.]]), scores=np.array([.5]), labels=np.array([0]), **changes)
     return pickle.dumps([dict(img_id=1, ori_shape=(10, 10), pred_instances=instances)])
 

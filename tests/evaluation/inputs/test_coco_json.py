@@ -18,7 +18,7 @@ VALUES = st.recursive(
 
 @pytest.fixture(params=['orjson', 'json'])
 def reader(request, monkeypatch):
-    """Both ways to parse; a module that is None in `sys.modules` cannot be imported."""
+    """Run with each parser; a module that is None in `sys.modules` cannot be imported."""
     if request.param == 'json':
         monkeypatch.setitem(sys.modules, 'orjson', None)
     else:

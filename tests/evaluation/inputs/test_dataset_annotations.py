@@ -16,7 +16,7 @@ OBJECT = ('<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmi
 
 @pytest.fixture
 def voc(tmp_path):
-    """Two images: two cats of which one covers half of the other, with a difficult dog; and one without instances."""
+    """Build a VOC data set: two cats, one covering half of the other, and a difficult dog; and an empty image."""
     pytest.importorskip('mmdet')
     from mmdet.datasets import VOCDataset
     folder = tmp_path / 'VOC2007'
@@ -59,7 +59,7 @@ def test_metric_and_hook_accept_it(voc):
 
 
 class Bare:
-    """A dataset that says nothing about sizes and boxes."""
+    """Data set without image sizes or boxes."""
 
     metainfo = dict(classes=('a', ))
 

@@ -131,7 +131,7 @@ def test_dump_without_detections(tmp_path):
 
 
 class Calls:
-    """Pickles as a call."""
+    """Object that is pickled as a call."""
 
     def __init__(self, function, *args):
         self.call = function, args
@@ -172,12 +172,12 @@ def test_rejects_other_callables_in_tensor_bytes(tmp_path, monkeypatch):
 
 
 def glob(module, name):
-    """The opcode that pushes a class or function."""
+    """Return the opcode that pushes a class or function."""
     return f'c{module}\n{name}\n'.encode()
 
 
 def built(*content):
-    """The opcodes of a pickle: bytes as they are, and other content as pickle writes it."""
+    """Join the opcodes of a pickle: bytes as they are, other content pickled."""
     return b''.join(part if isinstance(part, bytes) else pickle.dumps(part, 2)[2:-1] for part in content) + b'.'
 
 
@@ -219,7 +219,7 @@ def test_rejects_malicious_pickles(tmp_path):
 
 
 def tensor_bytes(tensor):
-    """The pickle of a tensor's storage, as its own pickle holds it."""
+    """Return the pickle of a tensor's storage, as contained in the tensor's own pickle."""
     return tensor.__reduce_ex__(2)[1][0].__reduce__()[1][0]
 
 

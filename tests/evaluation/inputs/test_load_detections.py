@@ -18,7 +18,7 @@ TRUTH = read_ground_truth(DATA)
 
 
 def by_image(seed=0):
-    """Predictions of two images with masks, as float32 tensors."""
+    """Return predictions with masks for two images, as float32 tensors."""
     rng = np.random.default_rng(seed)
     entries = []
     for image_id, num in ((9, 3), (4, 2)):
@@ -37,7 +37,7 @@ def encode(mask):
 
 
 def coco_results(entries, keys):
-    """The same in COCO's results format."""
+    """Return the predictions in COCO's results format."""
     ids = [category['id'] for category in DATA['categories']]
     rows = []
     for entry in entries:
@@ -50,7 +50,7 @@ def coco_results(entries, keys):
 
 
 def dump(entries):
-    """The same as mmdet dumps it."""
+    """Return the predictions in the format that mmdet dumps."""
     return [dict(img_id=entry['image_id'], pred_instances=dict(bboxes=entry['boxes'], scores=entry['scores'],
                                                                labels=entry['labels'], masks=list(map(encode, entry['masks']))))
             for entry in entries]

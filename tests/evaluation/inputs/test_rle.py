@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 60, 70
 
 @pytest.fixture(autouse=True, params=['compiled', 'without'])
 def each_way(request, monkeypatch):
-    """Run every test with the compiled library, where there is one, and without it."""
+    """Run every test with and without the compiled library."""
     if request.param == 'without':
         monkeypatch.setenv('MMTIED_NATIVE', '0')
     elif library() is None:
@@ -33,7 +33,7 @@ def encode(mask):
 
 @st.composite
 def masks(draw, min_size=0, max_size=12):
-    """Masks of one size: empty, full, noise of any density, rectangles and what rectangles leave."""
+    """Draw masks of one size: empty, full, noise of any density, rectangles and their complements."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     height, width = draw(st.sampled_from([(HEIGHT, WIDTH), (1, 1), (1, 90), (90, 1), (7, 5)]))
     found = []
@@ -88,7 +88,7 @@ def test_pairwise_iou_matches_pycocotools(drawn, others, data):
 
 
 def broken(code):
-    """Ways to break a code, by name."""
+    """Return broken variants of a code, by name."""
     return {'cut off': code[:-1], 'cut within a length': code + b'P', 'empty': b'', 'one run more': code + b'5',
             'other characters': b'~' + code[1:], 'a line break': code + b'\n', 'a length of eight characters': b'P' * 7 + code}
 
@@ -106,7 +106,7 @@ def test_invalid_codes(drawn, data):
 
 
 def lengths_as_code(lengths):
-    """What rleToString of maskApi.c writes, for lengths of any sign."""
+    """Encode run lengths of any sign like maskApi.c's rleToString."""
     code = b''
     for number, length in enumerate(lengths):
         rest = length - (lengths[number - 2] if number > 2 else 0)
@@ -143,7 +143,7 @@ def test_negative_lengths_that_cancel_out(runs):
 
 
 def runs_of(mask):
-    """The runs down the columns, background first."""
+    """Return the run lengths in column-major order, background first."""
     flat = np.concatenate([[0], mask.ravel(order='F'), [2]])
     return np.diff(np.concatenate([[0], np.flatnonzero(np.diff(flat))])).tolist()
 

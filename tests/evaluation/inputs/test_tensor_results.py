@@ -33,7 +33,7 @@ def test_tensors_match_results_format():
 
 
 def test_no_large_copies_to_host():
-    """Everything from the tensors to the report, with further evaluations that need columns of their own."""
+    """Run everything from the tensors to the report, with an evaluation that needs columns of its own."""
     truth = read_ground_truth(DATA)
     given_tensors = [column.repeat(8, *[1] * (column.ndim - 1)) for column in tensors()]
     with Departures() as departures:

@@ -13,7 +13,7 @@ CODES = [{'size': [20, 20], 'counts': [first, 4, 396 - first]} for first in (0, 
 
 
 def results(iou_type, num=200, seed=0):
-    """Detections that often agree in all but one of image, category, score and shape."""
+    """Draw detections that often agree in all but one of image, category, score and shape."""
     rng = np.random.default_rng(seed)
     shape = (lambda: dict(bbox=[*rng.integers(0, 2, 2).tolist(), 4, 4])) if iou_type == 'bbox' else (
         lambda: dict(segmentation=CODES[rng.integers(2)]))

@@ -10,7 +10,7 @@ from tests.helpers.report_cases import make_old_report, make_report
 
 
 def curves(axes):
-    """The data of each curve, dashed lines of all images left out."""
+    """Return the data of each curve, without the dashed lines for all images."""
     return [line.get_ydata() for line in axes.lines if len(line.get_ydata()) > 2]
 
 

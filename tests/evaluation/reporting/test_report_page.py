@@ -22,7 +22,7 @@ VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, tables as rows of cell texts, and the text of the page."""
+    """Parse a page into tags with attributes, tables as rows of cell texts, and its text."""
 
     def __init__(self, text):
         super().__init__()
@@ -87,7 +87,7 @@ def check_self_contained(page):
 
 
 def expected_rows(table):
-    """The result table that a report's table should show."""
+    """Return the rows that the result table of a report should show."""
     rows = [['r', 'images', 'instances', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']]
     for name, row in [('all images', table['all']), *((bucket['name'].replace('r=', ''), bucket) for bucket in table['buckets'])]:
         cells = [name, str(row['images']), str(row['instances'])]
@@ -212,7 +212,7 @@ def test_hostile_names_are_escaped(tmp_path):
 
 
 def drawn(folder, category='thing', file_name='a.png'):
-    """The one image of a data set, whose one prediction is false."""
+    """Return the only image of a data set, with one false positive."""
     Image.new('RGB', (64, 48), 'gray').save(folder / file_name)
     box = dict(category_id=3, iscrowd=0, bbox=[8, 8, 16, 16], area=256, segmentation=[[8, 8, 24, 8, 24, 24, 8, 24]])
     data = dict(images=[dict(id=5, height=48, width=64, file_name=file_name)], categories=[dict(id=3, name=category)],

@@ -15,7 +15,7 @@ EDGES = (0, .3, 1)
 
 @pytest.fixture
 def results():
-    """Two runs evaluated with AP90, which is resampled, and AR100."""
+    """Evaluate two runs with AP90, which is bootstrapped, and AR100."""
     data, detections = many(num_images=12, per_image=6)
     added = [Statistic('AP90', iou=.9, bootstrapped=True, logged_by_bucket=True), Statistic('AR100', max_dets=100, recall=True)]
     for statistic in added:

@@ -20,7 +20,7 @@ def box_iou(a, b):
 
 
 def brute_force(data, results, threshold):
-    """Found, missed and false of each image: greedy matching of what has the score, highest first, no crowds."""
+    """Count hits, misses and false positives of each image by greedy matching, highest score first, without crowds."""
     counts = []
     for image in data['images']:
         free = [entry for entry in data['annotations'] if entry['image_id'] == image['id']]
