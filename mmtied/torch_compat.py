@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import torch
 from torch import nn
+from torch.utils import checkpoint
 
 
 def is_compiling() -> bool:
@@ -55,18 +56,19 @@ def set_submodule(module: nn.Module, target: str, submodule: nn.Module) -> None:
     setattr(module.get_submodule(parent_name), name, submodule)
 
 
+def has_selective_checkpoint() -> bool:
+    """Return whether PyTorch is 2.4 or newer, which `selective_checkpoint_contexts` needs."""
+    return hasattr(checkpoint, 'create_selective_checkpoint_contexts')
+
+
 def selective_checkpoint_contexts(keeps: Callable[[object], bool]) -> tuple[AbstractContextManager, AbstractContextManager]:
     """Return the contexts of `torch.utils.checkpoint` that keep the results of some operators and recompute the others.
 
     Args:
         keeps: Returns whether to keep the results of an operator (`torch.ops.aten.convolution.default`, ...).
 
-    Raises:
-        RuntimeError: PyTorch is older than 2.4.
+    Needs PyTorch 2.4, see `has_selective_checkpoint`.
     """
-    from torch.utils import checkpoint
-    if not hasattr(checkpoint, 'create_selective_checkpoint_contexts'):
-        raise RuntimeError(f"with_cp='norm' needs PyTorch 2.4 or newer, found {torch.__version__}; use with_cp=True")
     policy = checkpoint.CheckpointPolicy
 
     def choose(context: object, operator: object, *args: object, **kwargs: object) -> checkpoint.CheckpointPolicy:

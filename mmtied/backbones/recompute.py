@@ -1,7 +1,7 @@
 """Recompute activations in the backward pass instead of keeping them: ``with_cp=True`` and ``with_cp='norm'``."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -36,19 +36,29 @@ def _contexts(module: nn.Module, keep_convolutions: bool) -> tuple[AbstractConte
     forward, cached = nullcontext(), nullcontext()
     if keep_convolutions:
         forward, cached = selective_checkpoint_contexts(_PRODUCTS.__contains__)
-    return forward, _recomputing(module, cached)
+    return forward, _Recomputing(module, cached)
 
 
-@contextmanager
-def _recomputing(module: nn.Module, inner: AbstractContextManager) -> Iterator[None]:
-    """Let BatchNorm update copies of its running statistics, which already include this batch."""
-    kept = [(norm, name, buffer) for norm in module.modules() if isinstance(norm, _BatchNorm)
-            for name, buffer in norm.named_buffers(recurse=False)]
-    for norm, name, buffer in kept:
-        setattr(norm, name, buffer.clone())
-    try:
-        with inner:
-            yield
-    finally:
-        for norm, name, buffer in kept:
+class _Recomputing:
+    """Let BatchNorm update copies of its running statistics, which already include this batch.
+
+    A class, because a retained graph enters the same context once for each backward pass.
+    """
+
+    def __init__(self, module: nn.Module, inner: AbstractContextManager) -> None:
+        self.module = module
+        self.inner = inner
+        self.kept: list[tuple[nn.Module, str, Tensor]] = []
+
+    def __enter__(self) -> None:
+        self.kept = [(norm, name, buffer) for norm in self.module.modules() if isinstance(norm, _BatchNorm)
+                     for name, buffer in norm.named_buffers(recurse=False)]
+        for norm, name, buffer in self.kept:
+            setattr(norm, name, buffer.clone())
+        self.inner.__enter__()
+
+    def __exit__(self, *error: object) -> bool | None:
+        for norm, name, buffer in self.kept:
             setattr(norm, name, buffer)
+        self.kept = []
+        return self.inner.__exit__(*error)

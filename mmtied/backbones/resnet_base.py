@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtied.layers.blocks import check_positive, check_sequence
+from mmtied.torch_compat import has_selective_checkpoint
 
 from .bottleneck import Bottleneck, check_registered, plugins_of_stage
 from .checkpoint import check_fits
@@ -54,7 +55,9 @@ class StagedResNet(BaseModule):
         norm_eval: Keep BatchNorm in evaluation mode while training.
         plugins: dict(cfg=..., stages=(bool, ...), position='after_conv1' | 'after_conv2' | 'after_conv3') each.
         with_cp: Save memory in training. True recomputes each block in the backward pass; 'norm' keeps the outputs of its
-            convolutions and recomputes only normalizations and activations (PyTorch 2.4 or newer).
+            convolutions and recomputes only normalizations and activations. 'norm' needs PyTorch 2.4, allows one backward pass
+            for each forward pass, and no plugin that overwrites a convolution's output in place, such as a ConvModule without
+            norm_cfg but with an in-place ReLU. None is False.
         zero_init_residual: Start each block as the identity, with zeros in its last normalization.
         memory_format: Format inside the network: 'channels_last' or 'contiguous', which both return contiguous outputs, or None
             to leave the format of the input alone.
@@ -94,7 +97,7 @@ class StagedResNet(BaseModule):
                  norm_cfg: dict | None = None,
                  norm_eval: bool = False,
                  plugins: Sequence[dict] | None = None,
-                 with_cp: bool | str = False,
+                 with_cp: bool | str | None = False,
                  zero_init_residual: bool = True,
                  memory_format: str | None = None,
                  strict_checkpoint: bool = True,
@@ -107,6 +110,7 @@ class StagedResNet(BaseModule):
         for setting, values in sequences.items():
             check_sequence(name, setting, values)
         plugins = list(plugins or [])
+        with_cp = False if with_cp is None else with_cp
         stem_channels = stem_channels or base_channels
         norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
         check_positive(name, in_channels=in_channels, base_channels=base_channels, stem_channels=stem_channels)
@@ -115,6 +119,8 @@ class StagedResNet(BaseModule):
         check_choice(name, 'num_stages', num_stages, range(1, len(self.stage_blocks[depth]) + 1))
         check_choice(name, 'frozen_stages', frozen_stages, range(-1, num_stages + 1))
         check_choice(name, 'with_cp', with_cp, (False, True, 'norm'))
+        if with_cp == 'norm' and not has_selective_checkpoint():
+            raise ValueError(f"{name}: with_cp='norm' needs PyTorch 2.4 or newer, found {torch.__version__}; use with_cp=True")
         check_choice(name, 'memory_format', memory_format, MEMORY_FORMATS)
         check_registered(name, 'norm_cfg', norm_cfg)
         for setting, values in (('strides', strides), ('dilations', dilations)):

@@ -14,10 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils import checkpoint
 
 from mmtied.backbones import TiedResNet
-from tests.helpers.families import FAMILIES, tiny
-
-pytestmark = pytest.mark.skipif(not hasattr(checkpoint, 'create_selective_checkpoint_contexts'), reason='PyTorch before 2.4')
-recomputing = pytest.mark.parametrize('with_cp', [True, 'norm'])
+from tests.helpers.families import FAMILIES, needs_selective_checkpoint, recomputing, tiny
 
 
 def pair(family: str, with_cp: bool | str, **settings) -> tuple[nn.Module, nn.Module]:
@@ -109,12 +106,14 @@ def kept_bytes(**settings) -> int:
     return sum(event.self_cpu_memory_usage for event in profiled.key_averages())
 
 
+@needs_selective_checkpoint
 def test_memory():
     everything, norms, blocks = (kept_bytes(with_cp=with_cp) for with_cp in (False, 'norm', True))
     assert norms < 0.75 * everything
     assert blocks < 0.75 * norms
 
 
+@needs_selective_checkpoint
 def test_frozen_blocks_are_not_recomputed(monkeypatch):
     """Neither is the block after them, whose input needs no gradient."""
     counted = []
@@ -124,6 +123,7 @@ def test_frozen_blocks_are_not_recomputed(monkeypatch):
     assert len(counted) == 12
 
 
+@needs_selective_checkpoint
 def test_convolutions_run_once(monkeypatch):
     _, saving = pair('TiedResNet', 'norm')
     calls = []
@@ -142,12 +142,61 @@ def test_convolutions_run_once(monkeypatch):
     assert 'aten.convolution.default' not in names
 
 
+@needs_selective_checkpoint
 def test_copies_and_evaluation():
     _, saving = pair('TiedResNet', 'norm')
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for mine, other in zip(copy.deepcopy(saving).eval()(x), saving.eval()(x), strict=True):
             assert torch.equal(mine, other)
+
+
+def test_retained_graph_can_be_used_again_and_in_part():
+    plain, saving = pair('TiedResNet', True, num_stages=1, out_indices=(0, ))
+    x = torch.randn(2, 3, 32, 32)
+    names = [name for name, _ in saving.named_parameters()]
+    weights = [weight for _, weight in saving.named_parameters()]
+    expected = torch.autograd.grad(plain(x)[0].square().mean(), list(plain.parameters()))
+    loss = saving(x)[0].square().mean()
+    index = names.index('layer1.2.exit.conv.weight')
+    for retained in (True, True, False):
+        if retained:
+            part, = torch.autograd.grad(loss, weights[index], retain_graph=True)
+            assert torch.equal(part, expected[index])
+        found = torch.autograd.grad(loss, weights, retain_graph=retained)
+        assert_same(dict(zip(names, expected, strict=True)), dict(zip(names, found, strict=True)))
+    for name, buffer in plain.named_buffers():
+        assert torch.equal(saving.get_buffer(name), buffer), name
+    with pytest.raises(RuntimeError, match='second time'):
+        torch.autograd.grad(loss, weights)
+
+
+@needs_selective_checkpoint
+def test_norm_allows_one_backward_pass():
+    _, saving = pair('TiedResNet', 'norm', num_stages=1, out_indices=(0, ))
+    loss = saving(torch.randn(2, 3, 32, 32))[0].square().mean()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match='Trying to backward an extra time'):
+        loss.backward()
+
+
+@needs_selective_checkpoint
+def test_norm_refuses_a_convolution_whose_output_is_overwritten():
+    plugin = {'cfg': {'type': 'ConvModule', 'out_channels': 32, 'kernel_size': 1}, 'position': 'after_conv3'}
+    _, saving = pair('TiedResNet', 'norm', num_stages=1, out_indices=(0, ), plugins=[plugin])
+    loss = saving(torch.randn(2, 3, 32, 32))[0].square().mean()
+    with pytest.raises(RuntimeError, match='has been mutated'):
+        loss.backward()
+
+
+def test_none_is_false():
+    assert not any(block.with_cp for block in tiny('TiedResNet', with_cp=None).layer1)
+
+
+def test_norm_needs_new_pytorch(monkeypatch):
+    monkeypatch.delattr(checkpoint, 'create_selective_checkpoint_contexts', raising=False)
+    with pytest.raises(ValueError, match="TiedResNet: with_cp='norm' needs PyTorch 2.4 or newer, found .*; use with_cp=True"):
+        tiny('TiedResNet', with_cp='norm')
 
 
 def test_unknown_value():

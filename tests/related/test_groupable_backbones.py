@@ -11,6 +11,7 @@ from torch import nn
 from mmtied.backbones import GResNeXt
 from mmtied.layers import DGConv
 from mmtied.related.groupable.layers import gated_layers
+from tests.helpers.families import recomputing
 
 
 def small(**settings) -> GResNeXt:
@@ -112,7 +113,7 @@ def test_frozen_stages_and_norm_eval():
     assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-@pytest.mark.parametrize('with_cp', [True, 'norm'])
+@recomputing
 def test_with_cp_keeps_gradients(with_cp):
     plain, cheap = small(norm_eval=True, zero_init_residual=False), small(norm_eval=True, with_cp=with_cp)
     cheap.load_state_dict(plain.state_dict())

@@ -14,6 +14,7 @@ from torch import nn
 
 from mmtied.backbones import IGCNet, IGCNetCIFAR
 from mmtied.layers import IGC
+from tests.helpers.families import recomputing
 
 BY_PRIMARY = {'type': 'IGC', 'num_primary': 4}
 
@@ -136,7 +137,7 @@ def test_frozen_stages_and_norm_eval():
     assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-@pytest.mark.parametrize('with_cp', [True, 'norm'])
+@recomputing
 def test_with_cp_keeps_gradients_and_statistics(with_cp):
     plain = small()
     cheap = small(with_cp=with_cp)

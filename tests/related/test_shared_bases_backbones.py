@@ -14,6 +14,7 @@ from torch import nn
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR, shared_mobilenet_v2
 from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
 from mmtied.related.shared_bases.blocks import PadShortcut, SharedStage
+from tests.helpers.families import recomputing
 
 # Table 1 in millions, with a classifier of 1000 classes for so many channels.
 IMAGENET = [
@@ -242,7 +243,7 @@ def test_frozen_stages_and_norm_eval(depth):
     assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-@pytest.mark.parametrize('with_cp', [True, 'norm'])
+@recomputing
 @pytest.mark.parametrize('depth', [18, 50])
 def test_with_cp_keeps_gradients_and_statistics(depth, with_cp):
     plain = small(depth)
