@@ -3,6 +3,7 @@
 The maintained forks (onedl-*) and the upstream packages install under the same import names, so only the advice differs.
 """
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -48,15 +49,16 @@ def unwrap_model(model):
     return model.module if is_model_wrapper(model) else model
 
 
-def forward_names(package: str, modules: dict[str, str]) -> Callable[[str], object]:
-    """Return a module-level ``__getattr__`` (PEP 562) for names of `mmtied.related` that a package offers too.
+def forward_names(package: str, modules: dict[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return ``__getattr__`` and ``__dir__`` of a package (PEP 562) that also offers names of `mmtied.related`.
 
     Args:
-        package: Name of the package, for the error message.
+        package: Name of the package.
         modules: Module that defines each name, relative to `mmtied.related`; imported when the name is first used.
 
     Example:
-        >>> forward_names('mmtied.layers', {'IGC': 'interleaved'})('IGC').__module__
+        >>> get, _ = forward_names('mmtied.layers', {'IGC': 'interleaved'})
+        >>> get('IGC').__module__
         'mmtied.related.interleaved.layers'
     """
 
@@ -65,4 +67,7 @@ def forward_names(package: str, modules: dict[str, str]) -> Callable[[str], obje
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
         return getattr(import_module(f'mmtied.related.{modules[name]}'), name)
 
-    return __getattr__
+    def __dir__() -> list[str]:  # noqa: N807
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return __getattr__, __dir__

@@ -31,14 +31,6 @@ def is_exporting() -> bool:
     return check is not None and check()
 
 
-def is_autocast_enabled(device_type: str) -> bool:
-    """Return whether autocast is on for a type of device ('cpu', 'cuda')."""
-    try:
-        return torch.is_autocast_enabled(device_type)
-    except TypeError:  # before 2.4 each device has a function of its own
-        return torch.is_autocast_cpu_enabled() if device_type == 'cpu' else torch.is_autocast_enabled()
-
-
 def set_submodule(module: nn.Module, target: str, submodule: nn.Module) -> None:
     """Replace the submodule called `target` ('layer1.0.conv').
 

@@ -9,7 +9,7 @@ from .tied_resnet import TiedResNet, TiedResNeXt, TiedSENet, TiedSEResNet
 __all__ = ['GResNeXt', 'IGCNet', 'IGCNetCIFAR', 'SharedResNet', 'SharedResNetCIFAR', 'TiedResNeSt', 'TiedResNeXt',  # noqa: F822
            'TiedResNet', 'TiedSENet', 'TiedSEResNet', 'shared_mobilenet_v2', 'tied_efficientnet']
 
-__getattr__ = forward_names(__name__, {
+__getattr__, __dir__ = forward_names(__name__, {
     'GResNeXt': 'groupable.backbones',
     'IGCNet': 'interleaved.backbones',
     'IGCNetCIFAR': 'interleaved.backbones',

@@ -12,7 +12,7 @@ __all__ = ['IGC', 'TBC', 'TFC', 'TGC', 'DGConv', 'FilterBasis', 'Partitions', 'S
 #: Former name of `tied_conv_algorithm`.
 tied_convolution_way = tied_conv_algorithm
 
-__getattr__ = forward_names(__name__, {
+__getattr__, __dir__ = forward_names(__name__, {
     'DGConv': 'groupable',
     'FilterBasis': 'shared_bases',
     'IGC': 'interleaved',

@@ -112,7 +112,9 @@ def tied_conv_algorithm(choice: str) -> Iterator[None]:
 
 
 def check_algorithm(layer: str, choice: str) -> None:
-    """Raise a ValueError for an unknown algorithm."""
+    """Raise a ValueError for an unknown or removed algorithm."""
+    if choice == 'measured':
+        raise ValueError(f"{layer}: 'measured' was removed; use 'auto', whose rule was chosen by measurements")
     if choice not in CHOICES:
         raise ValueError(f'{layer}: algorithm={choice!r}, expected one of {", ".join(map(repr, CHOICES))}')
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .algorithms import ALGORITHMS, Geometry, check_algorithm, choose_algorithm, repeat_blocks
-from .blocks import check_blocks, check_positive
+from .blocks import check_blocks, check_input, check_positive
 
 
 class _TiedConv2d(nn.Conv2d):
@@ -26,6 +26,7 @@ class _TiedConv2d(nn.Conv2d):
                  padding_mode, algorithm, way, device, dtype) -> None:
         name = type(self).__name__
         if way is not None:
+            check_algorithm(name, way)
             raise TypeError(f'{name}: way={way!r} is now called algorithm; use algorithm={way!r}')
         check_algorithm(name, algorithm)
         check_positive(name, num_blocks=num_blocks, groups=groups)
@@ -56,7 +57,7 @@ class _TiedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) to (N, C_out, H', W') or (C_out, H', W')."""
-        self._check_input(x)
+        check_input(type(self).__name__, x, self.in_channels)
         if x.dim() == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
         if self.num_blocks == 1:
@@ -67,7 +68,7 @@ class _TiedConv2d(nn.Conv2d):
 
     def describe_dispatch(self, x: Tensor) -> str:
         """Return which algorithm `forward` uses for an input, and why; see `tied_conv_algorithm`."""
-        self._check_input(x)
+        check_input(type(self).__name__, x, self.in_channels)
         if self.num_blocks == 1:
             return 'Conv2d: one block is an ordinary convolution'
         x, geometry = self._pad(x if x.dim() == 4 else x.unsqueeze(0))
@@ -75,11 +76,6 @@ class _TiedConv2d(nn.Conv2d):
 
     #: Former name of `describe_dispatch`.
     explain = describe_dispatch
-
-    def _check_input(self, x: Tensor) -> None:
-        if x.dim() not in (3, 4) or x.size(-3) != self.in_channels:
-            raise ValueError(f'{type(self).__name__}: expected input of shape (N, {self.in_channels}, H, W) or '
-                             f'({self.in_channels}, H, W), got {tuple(x.shape)}')
 
     def _pad(self, x: Tensor) -> tuple[Tensor, Geometry]:
         """Pad the input where the convolution itself cannot, and return it with the remaining hyperparameters."""

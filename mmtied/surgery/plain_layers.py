@@ -108,10 +108,8 @@ def _interleaved(layer: IGC) -> nn.Module:
 
 
 def _permuted(layer: PermutedConv2d) -> nn.Module:
-    order = layer.output_places.argsort()
-    weight, bias = layer.weight, layer.bias
-    if hasattr(layer, 'output_order'):  # its rows are in the order of the outputs, not by group
-        weight, bias = weight[order], None if bias is None else bias[order]
+    order = layer.output_order  # the rows of the weight are in the order of the outputs, not by group
+    weight, bias = layer.weight[order], None if layer.bias is None else layer.bias[order]
     return nn.Sequential(Select(layer.input_order), make_conv(weight, bias, layer, layer.groups), Select(layer.output_places))
 
 

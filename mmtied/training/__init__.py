@@ -6,7 +6,7 @@ from .loss_hook import LossHook
 
 __all__ = ['GroupHistory', 'GroupHistoryHook', 'GroupResourceHook', 'LossHook', 'OrthogonalityHook']  # noqa: F822
 
-__getattr__ = forward_names(__name__, {
+__getattr__, __dir__ = forward_names(__name__, {
     'GroupHistory': 'groupable.training',
     'GroupHistoryHook': 'groupable.training',
     'GroupResourceHook': 'groupable.training',

@@ -144,6 +144,13 @@ def test_unknown_algorithm_of_the_context():
         pass
 
 
+@pytest.mark.parametrize('use', [lambda: TBC(8, 8, 1, algorithm='measured'), lambda: TGC(8, 8, 1, way='measured'),
+                                 tied_conv_algorithm('measured').__enter__])
+def test_measured_was_removed(use):
+    with pytest.raises(ValueError, match="'measured' was removed; use 'auto'"):
+        use()
+
+
 def test_former_names_still_work():
     assert layers.tied_convolution_way is tied_conv_algorithm
     layer, x = TBC(8, 8, 1), torch.randn(1, 8, 5, 5)
@@ -154,6 +161,31 @@ def test_layers_pickled_by_older_versions():
     layer = TBC(8, 8, 1)
     del layer.__dict__['algorithm']
     assert layer.describe_dispatch(torch.randn(1, 8, 5, 5)).startswith('fold')
+
+
+@pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('layer', [TBC(8, 8, 1), TBC(8, 8, 3, padding=1, num_blocks=4), TGC(8, 8, 3, groups=2)])
+def test_describe_dispatch_of_an_empty_batch(layer, memory_format):
+    x = torch.randn(0, 8, 5, 5).to(memory_format=FORMATS[memory_format])
+    assert layer.describe_dispatch(x).partition(': ')[0] in ALGORITHMS
+    assert layer(x).size(0) == 0
+
+
+@pytest.mark.parametrize('choice', CHOICES)
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_gradients_per_image_with_torch_func(choice, kernel_size):
+    layer = TBC(8, 8, kernel_size, padding=kernel_size // 2, num_blocks=2, algorithm=choice).double()
+    images = torch.randn(3, 8, 5, 5, dtype=torch.float64)
+    weights = dict(layer.named_parameters())
+
+    def loss(weights: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, weights, (image, )).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, images)
+    for index, image in enumerate(images):
+        expected = torch.autograd.grad(loss(weights, image), list(weights.values()))
+        for name, gradient in zip(weights, expected, strict=True):
+            torch.testing.assert_close(found[name][index], gradient)
 
 
 @pytest.mark.parametrize('choice', CHOICES)

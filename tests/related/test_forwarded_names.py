@@ -13,6 +13,7 @@ def test_every_public_name_resolves(package):
     found = {name: getattr(module, name) for name in module.__all__}
     assert all(value.__module__.startswith('mmtied.') for value in found.values())
     assert any(value.__module__.startswith('mmtied.related.') for value in found.values())
+    assert set(module.__all__) <= set(dir(module))
 
 
 @pytest.mark.parametrize('package', PACKAGES)
