@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..atomic import atomic_folder
+from ..evaluation.boxes import clip_boxes
 from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.inputs.images import check_folder, check_names, read_image
-from ..evaluation.occlusion import clip_boxes, image_ratios
+from ..evaluation.occlusion import image_ratios
 
 if TYPE_CHECKING:
     from PIL import Image

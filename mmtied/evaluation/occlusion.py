@@ -3,7 +3,7 @@
 Equation 5 of Wang & Yu, "Tied Block Convolution" (AAAI 2021) says only "total overlap area / total instance area"; the
 definitions here are ours. The default, `covered`, is the share of the instances' box area that other boxes cover.
 
-`OCCLUSION_RATIOS` holds every definition. `register_occlusion_ratio` adds one, for the tools, the metric and the hook alike.
+`OCCLUSION_RATIOS` holds every definition. `register_occlusion_ratio` adds one, for `evaluate`, the metric and the hook.
 """
 
 import math
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pycocotools import mask as mask_api
+
+from .boxes import box_areas, clip_boxes, edge_cells, shared_areas
 
 if TYPE_CHECKING:
     from .inputs.ground_truth import GroundTruth
@@ -27,7 +29,7 @@ class OcclusionRatio:
 
     name: str
     instance: Measure
-    image: Measure
+    image: Measure | None
     phrase: str
     own_phrase: str
     largest: float
@@ -47,20 +49,20 @@ def register_occlusion_ratio(name: str,
     """Register the decorated function as an occlusion ratio.
 
     The function takes the boxes of instances that may occlude each other, shape (N, 4), xyxy in pixels and clipped to the
-    image, and their masks, shape (N, height, width) bool, or None. It returns the overlap and the area of each instance, both
-    of shape (N,). The ratio of an instance is overlap / area.
+    image, and their masks, shape (N, height, width) bool, or None without `needs_masks`. It returns the overlap and the area of
+    each instance, both of shape (N,). The ratio of an instance is overlap / area.
 
     Args:
-        name: What ``definition=`` and ``--definition`` call it.
+        name: The value of ``definition=`` that selects it.
         phrase: The ratio of an image in words, to follow "The occlusion ratio r of an image is".
         own_phrase: The ratio of an instance in words.
         image: Takes the same arguments and returns the numerator and the denominator of the image's ratio, two numbers. By
             default they are the sums of the overlaps and of the areas.
         largest: The highest value that the ratio can take.
-        needs_masks: Whether the function reads masks.
+        needs_masks: Pass masks to the function; without it, masks are None.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: Another function has the name. The same function, as in a notebook cell that runs again, is replaced.
 
     Example:
         >>> @register_occlusion_ratio('touched', 'the share of its instances that another box touches')
@@ -72,13 +74,10 @@ def register_occlusion_ratio(name: str,
         >>> del OCCLUSION_RATIOS['touched']
     """
     def register(instance: Measure) -> Measure:
-        def summed(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
-            overlap, area = instance(boxes, masks)
-            return overlap.sum(), area.sum()
-
-        if name in OCCLUSION_RATIOS:
+        known = OCCLUSION_RATIOS.get(name)
+        if known and _origin(known.instance) != _origin(instance):
             raise ValueError(f'occlusion ratio {name!r} is already registered; use another name')
-        OCCLUSION_RATIOS[name] = OcclusionRatio(name, instance, image or summed, phrase, own_phrase, largest, needs_masks)
+        OCCLUSION_RATIOS[name] = OcclusionRatio(name, instance, image, phrase, own_phrase, largest, needs_masks)
         return instance
 
     return register
@@ -191,45 +190,21 @@ def instance_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', sa
     return ratios
 
 
-def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int] | np.ndarray) -> np.ndarray:
-    """Clip (N, 4) xywh boxes to an image of (height, width), or to one image each, (N, 2), and return them as xyxy."""
-    left_top = boxes_xywh[:, :2]
-    xyxy = np.concatenate([left_top, left_top + boxes_xywh[:, 2:]], axis=1)
-    width_height = np.asarray(image_size, dtype=np.float64)[..., ::-1]
-    return np.clip(xyxy, 0, np.concatenate([width_height, width_height], axis=-1))
-
-
-# Boxes are exact real rectangles, so areas are summed over the cells of the grid that all box edges span, not over pixels.
-
-
-def _edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which boxes span each cell between the edges of one axis, (N, cells) as 0/1, and the cells' lengths."""
-    edges = np.sort(np.concatenate([lows, highs]))
-    lengths = edges[1:] - edges[:-1]
-    starts, lengths = edges[:-1][lengths > 0], lengths[lengths > 0]
-    spans = (lows[:, None] <= starts) & (starts < highs[:, None])
-    return spans.astype(np.float64), lengths
-
-
-def _box_areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
 @register_occlusion_ratio('covered', 'the share of the area of its instances’ boxes that boxes of other instances cover')
 def _covered(boxes: np.ndarray, masks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     if len(boxes) == 1:
-        return np.zeros(1), _box_areas(boxes)
-    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
-    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+        return np.zeros(1), box_areas(boxes)
+    in_x, widths = edge_cells(boxes[:, 0], boxes[:, 2])
+    in_y, heights = edge_cells(boxes[:, 1], boxes[:, 3])
     shared = (in_y.T @ in_x) >= 2  # a cell of a box that lies under two boxes is covered by another
     covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
-    areas = _box_areas(boxes)
+    areas = box_areas(boxes)
     return np.minimum(covered, areas), areas  # a sum of cells may round past the area, and r past the last bucket
 
 
 def _area_under_two(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
-    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
-    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+    in_x, widths = edge_cells(boxes[:, 0], boxes[:, 2])
+    in_y, heights = edge_cells(boxes[:, 1], boxes[:, 3])
     depth, cells = in_y.T @ in_x, np.outer(heights, widths)
     return cells[depth >= 2].sum(), cells[depth >= 1].sum()
 
@@ -239,21 +214,15 @@ def _covered_by_union(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.n
     return _covered(boxes)
 
 
-def _shared_areas(boxes: np.ndarray) -> np.ndarray:
-    """Return the area that each two of N xyxy boxes share, shape (N, N), with their own areas on the diagonal."""
-    left_top = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    return np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None).prod(axis=2)
-
-
 def _each_pair_once(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
-    shared = _shared_areas(boxes)
+    shared = shared_areas(boxes)
     return np.triu(shared, k=1).sum(), np.trace(shared)
 
 
 @register_occlusion_ratio('pairwise', 'the overlap areas of all pairs of boxes, summed, over the summed areas of the boxes '
                           '(it may pass 1)', image=_each_pair_once, largest=math.inf)
 def _pairwise(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    shared = _shared_areas(boxes)
+    shared = shared_areas(boxes)
     return shared.sum(axis=1) - shared.diagonal(), shared.diagonal()
 
 
@@ -272,7 +241,7 @@ def _covered_on_average(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np
 @register_occlusion_ratio('box_mask', 'the share of the area of its instances’ boxes that the masks of other instances cover',
                           'the share of its box that the masks of other instances cover', needs_masks=True)
 def _boxes_under_masks(boxes: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    depth, areas = masks.sum(axis=0, dtype=np.int32), _box_areas(boxes)
+    depth, areas = masks.sum(axis=0, dtype=np.int32), box_areas(boxes)
     covered = np.zeros(len(boxes))
     for number, ((left, top, right, bottom), mask) in enumerate(zip(boxes, masks, strict=True)):
         # Pixels at the border of a box count by the share that lies inside.
@@ -313,10 +282,45 @@ def _groups(num: int, categories: np.ndarray | None) -> list[np.ndarray]:
     return [np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)]
 
 
+def _origin(function: Measure) -> tuple:
+    return getattr(function, '__module__', None), getattr(function, '__qualname__', function)
+
+
+def _measure(ratio: OcclusionRatio, function: Measure, shape: tuple, boxes: np.ndarray,
+             masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Call a function of a definition and check the two arrays of `shape` that it returns."""
+    try:
+        returned = function(boxes, masks)
+    except (AttributeError, TypeError) as error:
+        if masks is not None:
+            raise
+        raise ValueError(f'occlusion ratio {ratio.name!r}: its function failed without masks ({error}); if it reads masks, '
+                         'register it with needs_masks=True') from error
+    try:
+        overlap, area = (np.asarray(value, dtype=np.float64) for value in returned)
+    except (TypeError, ValueError):
+        came = f'{type(returned).__name__} {returned!r}'[:80]
+    else:
+        if overlap.shape == area.shape == shape:
+            # Sums in another order may differ in the last digits.
+            if np.isfinite([overlap, area]).all() and min(overlap.min(initial=0), area.min(initial=0)) >= 0 and (
+                    overlap <= np.where(area > 0, area, math.inf) * ratio.largest * (1 + 1e-9)).all():
+                return overlap, area
+            came = f'overlap {overlap.tolist()} and area {area.tolist()}'[:120]
+        else:
+            came = f'shapes {overlap.shape} and {area.shape}'
+    kind = f'arrays of shape {shape}' if shape else 'numbers'
+    raise ValueError(f'occlusion ratio {ratio.name!r}: its function returned {came} for {len(boxes)} instances; expected two '
+                     f'{kind}, overlap and area, finite and with 0 <= overlap / area <= {ratio.largest:g}')
+
+
 def _image_ratio(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray | None, masks: np.ndarray | None) -> float:
-    parts = [ratio.image(boxes[members], None if masks is None else masks[members])
-             for members in _groups(len(boxes), categories)]
-    overlap, total = np.sum(parts, axis=0) if parts else (0., 0.)
+    overlap = total = 0.
+    for members in _groups(len(boxes), categories):
+        arguments = boxes[members], None if masks is None else masks[members]
+        function, shape = (ratio.image, ()) if ratio.image else (ratio.instance, (len(members),))
+        part, area = _measure(ratio, function, shape, *arguments)
+        overlap, total = overlap + part.sum(), total + area.sum()
     return float(overlap / total) if total > 0 else float('nan')
 
 
@@ -324,7 +328,8 @@ def _instance_ratios(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.nd
                      masks: np.ndarray | None) -> np.ndarray:
     overlap, area = np.zeros(len(boxes)), np.zeros(len(boxes))
     for members in _groups(len(boxes), categories):
-        overlap[members], area[members] = ratio.instance(boxes[members], None if masks is None else masks[members])
+        overlap[members], area[members] = _measure(ratio, ratio.instance, (len(members),), boxes[members],
+                                                   None if masks is None else masks[members])
     return np.divide(overlap, area, out=np.full(len(boxes), np.nan), where=area > 0)
 
 

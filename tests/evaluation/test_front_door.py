@@ -174,7 +174,7 @@ def test_registered_ratio(case):
         counts = [row['instances'] for row in found.report['further'][0]['bbox']['buckets']]
         assert sum(counts) == found.report['bbox']['all']['instances']
         with pytest.raises(ValueError, match="'touched' is already registered"):
-            register_occlusion_ratio('touched', '')(touched)
+            register_occlusion_ratio('touched', '')(lambda boxes, masks: touched(boxes, masks))
         with pytest.raises(ValueError, match='is at most 1, got an edge of 2.0'):
             Evaluation('touched', (0, 2))
     finally:

@@ -10,7 +10,14 @@ from pycocotools import mask as mask_api
 
 from mmtied.evaluation.buckets import assign_buckets, make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.occlusion import OCCLUSION_RATIOS, image_ratios, instance_ratios, instance_ratios_of, occlusion_ratio
+from mmtied.evaluation.occlusion import (
+    OCCLUSION_RATIOS,
+    image_ratios,
+    instance_ratios,
+    instance_ratios_of,
+    occlusion_ratio,
+    register_occlusion_ratio,
+)
 from tests.helpers.data import VAL2017, data_path
 
 HEIGHT, WIDTH = 12, 15
@@ -174,3 +181,47 @@ def test_broken_mask_is_rejected_before_decoding(ratios, definition, counts):
 def test_crowd_masks_are_not_read(definition):
     ratios = instance_ratios(truth(b'5', iscrowd=1), definition)
     assert np.isfinite(ratios[0]) and np.isnan(ratios[1])
+
+
+@pytest.fixture
+def registered():
+    names = set(OCCLUSION_RATIOS)
+    yield register_occlusion_ratio
+    for name in set(OCCLUSION_RATIOS) - names:
+        del OCCLUSION_RATIOS[name]
+
+
+@pytest.mark.parametrize(('function', 'came'), [
+    (lambda boxes, masks: 1., 'float 1.0'),
+    (lambda boxes, masks: (np.ones(3), np.ones(3)), r'shapes \(3,\) and \(3,\)'),
+    (lambda boxes, masks: (np.array([np.nan, 0]), np.ones(2)), r'overlap \[nan, 0.0\]'),
+    (lambda boxes, masks: (np.array([2., 0]), np.ones(2)), r'overlap \[2.0, 0.0\] and area \[1.0, 1.0\]'),
+    (lambda boxes, masks: (np.array([-1., 0]), np.ones(2)), r'overlap \[-1.0, 0.0\]'),
+], ids=['number', 'shape', 'nan', 'above largest', 'negative'])
+def test_registered_function_is_checked_when_called(registered, function, came):
+    registered('odd', 'an odd share')(function)
+    boxes = np.array([[0., 0., 4., 4.], [2., 0., 4., 4.]])
+    expected = r'two arrays of shape \(2,\), overlap and area, finite and with 0 <= overlap / area <= 1'
+    message = f"^occlusion ratio 'odd': its function returned {came}.* for 2 instances; expected {expected}$"
+    for ratio in (occlusion_ratio, instance_ratios_of):
+        with pytest.raises(ValueError, match=message):
+            ratio(boxes, (20, 20), 'odd')
+
+
+def test_function_that_reads_masks_needs_needs_masks(registered):
+    registered('odd', 'an odd share')(lambda boxes, masks: (masks.sum(axis=(1, 2)), np.ones(len(boxes))))
+    with pytest.raises(ValueError, match="'odd': its function failed without masks .* register it with needs_masks=True"):
+        occlusion_ratio(np.array([[0., 0., 4., 4.]]), (20, 20), 'odd')
+
+
+def test_registering_the_same_function_again_replaces_it(registered):
+    def cell(value):
+        @registered('half', 'a share')
+        def half(boxes, masks):
+            return np.full(len(boxes), value), np.ones(len(boxes))
+
+    cell(.5)
+    cell(.25)
+    assert occlusion_ratio(np.array([[0., 0., 4., 4.]]), (20, 20), 'half') == .25
+    with pytest.raises(ValueError, match="'half' is already registered"):
+        registered('half', 'a share')(lambda boxes, masks: (np.zeros(len(boxes)), np.ones(len(boxes))))

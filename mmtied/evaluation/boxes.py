@@ -1,0 +1,31 @@
+"""Arithmetic of boxes. They are exact real rectangles: areas are summed over the cells between box edges, not over pixels."""
+
+import numpy as np
+
+
+def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int] | np.ndarray) -> np.ndarray:
+    """Clip (N, 4) xywh boxes to an image of (height, width), or to one image each, (N, 2), and return them as xyxy."""
+    left_top = boxes_xywh[:, :2]
+    xyxy = np.concatenate([left_top, left_top + boxes_xywh[:, 2:]], axis=1)
+    width_height = np.asarray(image_size, dtype=np.float64)[..., ::-1]
+    return np.clip(xyxy, 0, np.concatenate([width_height, width_height], axis=-1))
+
+
+def edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which boxes span each cell between the edges of one axis, (N, cells) as 0/1, and the cells' lengths."""
+    edges = np.sort(np.concatenate([lows, highs]))
+    lengths = edges[1:] - edges[:-1]
+    starts, lengths = edges[:-1][lengths > 0], lengths[lengths > 0]
+    spans = (lows[:, None] <= starts) & (starts < highs[:, None])
+    return spans.astype(np.float64), lengths
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """Return the areas of (N, 4) xyxy boxes."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def shared_areas(boxes: np.ndarray) -> np.ndarray:
+    """Return the area that each two of N xyxy boxes share, shape (N, N), with their own areas on the diagonal."""
+    left_top = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    return np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None).prod(axis=2)
