@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,14 @@ def user_errors(only_own: bool = False) -> Iterator[None]:
 def warn(message: str) -> None:
     """Print a one-line warning about a possible mistake on stderr."""
     print(f'warning: {message}', file=sys.stderr)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print Python's warnings as `warn` does, without the place in the source."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: warn(' '.join(str(message).split()))
+        yield
 
 
 def _is_own(error: BaseException | None) -> bool:

@@ -46,10 +46,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print, write."""
     args = parse_args(argv)
-    from mmtied.cli import user_errors, warn
+    from mmtied.cli import user_errors, warnings_as_lines
     from mmtied.compat import require
 
-    with user_errors():
+    with user_errors(), warnings_as_lines():
         for package in ('rich', *(('matplotlib', 'jinja2') if args.out else ())):
             require(package, 'The report')
         if args.images and not args.out:
@@ -59,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         from mmtied.evaluation import Bootstrap, Evaluation, evaluate, read_ground_truth
         from mmtied.evaluation.inputs.images import image_paths
-        from mmtied.evaluation.inputs.results import describe_unusual
         from mmtied.evaluation.protocol import check_proposal_nums
         from mmtied.evaluation.reporting.tables import format_tables
 
@@ -71,9 +70,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             image_paths(ground_truth, args.images)  # fails before the work, not after it
         result = evaluate(ground_truth, args.results, evaluation, iou_types=args.iou_type, classes=args.classes,
                           proposal_nums=args.proposal_nums, bootstrap=bootstrap, name=args.name)
-        for iou_type, detections in result.detections.items():
-            for line in describe_unusual(detections, ground_truth.image_ids):
-                warn(f'{iou_type}: {line}')
         result.report['data'] = Path(args.annotations).name
         written = result.save(args.out, args.images, args.worst) if args.out else []
         print(format_tables(result.report))  # last, so that a closed pipe costs no file

@@ -1,5 +1,6 @@
 """Compare runs on one data set: differences of AP by occlusion, with paired bootstrap intervals."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from .buckets import Grouping, whole_set
 from .intervals import Bootstrap, percentile_interval, replicates
-from .protocol import IOU_TYPES, bootstrapped_statistics
+from .protocol import IOU_TYPES, bootstrapped_statistics, check_iou_types
 from .records import SavedGroups, SavedRun
 from .summary import count_images, describe_evaluation, reported_iou_types
 
@@ -32,11 +33,18 @@ def compare_runs(runs: Sequence[SavedRun], labels: Sequence[str], bootstrap: Boo
 
     Raises:
         ValueError: Fewer than two runs, or runs that cannot be compared.
+
+    Warns:
+        UserWarning: An IoU type is left out, as only some of the runs have it.
     """
     bootstrap = bootstrap or Bootstrap()
     if len(set(labels)) != len(runs):
-        raise ValueError(f'{len(runs)} runs need as many different labels, got {", ".join(labels)}')
-    iou_types = check_comparable(runs, iou_types)
+        raise ValueError(f'{len(runs)} runs need as many different names, got {", ".join(labels)}')
+    chosen, iou_types = iou_types, check_comparable(runs, iou_types, labels)
+    for iou_type in IOU_TYPES if chosen is None else ():
+        having = [label for label, run in zip(labels, runs, strict=True) if iou_type in run.records]
+        if having and iou_type not in iou_types:
+            warnings.warn(f'{iou_type} is not compared, as only {", ".join(having)} has it', stacklevel=3)
     groups = [part for part in runs[0].evaluations if all(_find(run, part) is not None for run in runs)]
     evaluations = [{key: value for key, value in part.description.items() if key != 'buckets'} for part in groups]
     for iou_type in iou_types:
@@ -64,7 +72,8 @@ def comparison_rows(comparison: Mapping) -> Iterator[dict]:
                                'run': run, 'baseline_value': first, 'value': value, **difference}
 
 
-def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None = None) -> list[str]:
+def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None = None,
+                     labels: Sequence[str] | None = None) -> list[str]:
     """Return the IoU types to compare, in the usual order.
 
     Raises:
@@ -73,6 +82,8 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
     """
     if len(runs) < 2:
         raise ValueError(f'two runs or more are needed to compare, got {len(runs)}')
+    iou_types = None if iou_types is None else check_iou_types(iou_types)
+    labels = labels or [run.source for run in runs]
     first = runs[0]
     for run in runs[1:]:
         pair = f'{first.source} and {run.source} cannot be compared'
@@ -92,16 +103,23 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
                 raise ValueError(f'{pair}: the buckets of {describe_evaluation(part.description)} are the same, '
                                  'what is in them is not')
     if not any(all(_find(run, part) is not None for run in runs) for part in first.evaluations):
-        found = '; '.join(', '.join(describe_evaluation(part.description) for part in run.evaluations) for run in runs)
-        raise ValueError(f'{first.source} and the others have no buckets in common: {found}')
-    for run in runs:
+        found = '; '.join(f'{label} has {" and ".join(map(_describe_buckets, run.evaluations))}'
+                          for label, run in zip(labels, runs, strict=True))
+        raise ValueError(f'the runs have no buckets in common: {found}')
+    for label, run in zip(labels, runs, strict=True):
         missing = [name for name in iou_types or () if name not in run.records]
         if missing:
-            raise ValueError(f'{run.source} has no {missing[0]}; it has {", ".join(run.records)}')
+            raise ValueError(f'{label} has no {missing[0]}; it has {", ".join(run.records)}')
     common = [name for name in IOU_TYPES if all(name in run.records for run in runs) and name in (iou_types or IOU_TYPES)]
     if not common:
         raise ValueError('the runs have no IoU type in common: ' + '; '.join(', '.join(run.records) for run in runs))
     return common
+
+
+def _describe_buckets(groups: SavedGroups) -> str:
+    ends = [bucket[end] for bucket in groups.description['buckets'] for end in ('lower', 'upper')]
+    edges = ' '.join(f'{edge:g}' for edge in sorted({end for end in ends if end is not None}))
+    return f'{describe_evaluation(groups.description)} (edges {edges})'
 
 
 def _find(run: SavedRun, groups: SavedGroups) -> SavedGroups | None:

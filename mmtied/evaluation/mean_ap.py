@@ -93,6 +93,7 @@ class OcclusionMeanAveragePrecision:
                       for number, (predicted, _) in enumerate(images)]
         for entry in detections:
             del entry['labels']
+            entry.pop('mask_size', None)
         self.result = evaluate(_annotations(images), detections, self.evaluation, iou_types=self.iou_types,
                                proposal_nums=self.proposal_nums)
         values = {}

@@ -1,6 +1,7 @@
 """The whole way from annotations and detections to a result: read, match, accumulate, summarize."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from .buckets import Evaluation, make_plan
 from .comparison import compare_runs
 from .inputs import load_detections
 from .inputs.ground_truth import GroundTruth, label_category_ids, read_ground_truth
-from .inputs.results import Detections
+from .inputs.results import Detections, describe_unusual
 from .intervals import Bootstrap
 from .masks import rle_pairs
 from .matching import box_pairs, make_records, rank_detections
@@ -32,7 +33,7 @@ def evaluate(annotations: Any,
              iou_types: str | Sequence[str] | None = None,
              classes: Sequence[str] | None = None,
              proposal_nums: Sequence[int] = PROPOSAL_NUMS,
-             bootstrap: Bootstrap | None = None,
+             bootstrap: Bootstrap | bool | None = None,
              device: torch.device | str | None = None,
              name: str | None = None) -> EvaluationResult:
     """Evaluate a detector by occlusion: COCO's AP of all images and of every bucket of the occlusion ratio.
@@ -49,7 +50,7 @@ def evaluate(annotations: Any,
         iou_types: ``'bbox'``, ``'segm'`` or both; by default what the detections hold.
         classes: Names of the categories to evaluate, all by default. Annotations of the others still occlude.
         proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
-        bootstrap: Add confidence intervals by this bootstrap.
+        bootstrap: Add confidence intervals by this bootstrap, or by the default one where True.
         device: Where to match and accumulate; by default where the detections are, on the CPU for arrays and files.
         name: The detector's name on plots and pages; by default that of the first file.
 
@@ -58,6 +59,9 @@ def evaluate(annotations: Any,
 
     Raises:
         ValueError: Unusable annotations, detections or options; the message is one line and names the entry.
+
+    Warns:
+        UserWarning: There are no detections, detections are repeated, or corners of boxes are swapped.
 
     Example:
         >>> annotations = {'images': [{'id': 1, 'height': 9, 'width': 9}], 'categories': [{'id': 1, 'name': 'cat'}],
@@ -73,8 +77,12 @@ def evaluate(annotations: Any,
     evaluations = evaluations or Evaluation()
     evaluations = [evaluations] if isinstance(evaluations, Evaluation) else list(evaluations)
     iou_types = None if iou_types is None else check_iou_types(iou_types)
+    bootstrap = _checked_bootstrap(bootstrap)
     ground_truth = read_ground_truth(annotations)
     found = load_detections(detections, ground_truth, iou_types, classes)
+    for iou_type, of_type in found.items():
+        for line in describe_unusual(of_type, ground_truth.image_ids) if len(of_type.score) else ['there are no detections']:
+            warnings.warn(f'{iou_type}: {line}', stacklevel=2)
     category_ids = None if classes is None else label_category_ids(ground_truth, classes)
     first = detections[0] if isinstance(detections, list | tuple) and detections else detections
     name = name or (Path(first).stem if isinstance(first, str | os.PathLike) else 'detector')
@@ -86,7 +94,7 @@ def evaluate(annotations: Any,
 
 def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike,
             names: Sequence[str] | None = None,
-            bootstrap: Bootstrap | None = None,
+            bootstrap: Bootstrap | bool | None = None,
             iou_types: Sequence[str] | None = None) -> ComparisonResult:
     """Compare runs on the same data with the first of them, by paired bootstrap over images.
 
@@ -102,9 +110,13 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike,
     Raises:
         ValueError: Fewer than two runs, runs on other data or with other buckets, or records that cannot be read.
     """
+    for run in runs:
+        if not isinstance(run, EvaluationResult | SavedRun | str | os.PathLike):
+            raise ValueError('compare: results of evaluate, folders they were saved into, or records.npz files are expected, '
+                             f'as in compare(first, second); got {type(run).__name__}')
     saved = [run.saved_run() if isinstance(run, EvaluationResult) else run if isinstance(run, SavedRun) else read_records(run)
              for run in runs]
-    return ComparisonResult(compare_runs(saved, names or _distinct_names(runs), bootstrap, iou_types))
+    return ComparisonResult(compare_runs(saved, names or _distinct_names(runs), _checked_bootstrap(bootstrap), iou_types))
 
 
 def evaluate_detections(ground_truth: GroundTruth,
@@ -172,6 +184,12 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
         pairs = rle_pairs(cells, [detections.rles[number] for number in chosen.tolist()], targets.cells,
                           lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, area=area)
     return make_records(pairs, cells, rank, score, area, targets)
+
+
+def _checked_bootstrap(bootstrap: Bootstrap | bool | None) -> Bootstrap | None:
+    if bootstrap is not None and not isinstance(bootstrap, Bootstrap | bool):
+        raise ValueError(f'bootstrap: True, False or a Bootstrap such as Bootstrap(200, seed=1) is needed, got {bootstrap!r}')
+    return Bootstrap() if bootstrap is True else bootstrap or None
 
 
 def _distinct_names(runs: Sequence[EvaluationResult | SavedRun | str | os.PathLike]) -> list[str]:

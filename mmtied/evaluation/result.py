@@ -135,10 +135,13 @@ class EvaluationResult(_Tables):
         """Plot AP over the occlusion ratio, by default of the first IoU type."""
         from .reporting.plots import plot_ap_over_r
 
-        return plot_ap_over_r(self.report, iou_type or reported_iou_types(self.report)[0])
+        return plot_ap_over_r(self.report, _chosen_iou_type(iou_type, self.report))
 
     def save(self, folder: str | os.PathLike, images: str | os.PathLike | None = None, num_worst: int = 3) -> list[Path]:
         """Write ``records.npz``, plots, ``report.html``, ``buckets.csv`` and ``report.json`` into a folder.
+
+        The files have intervals where `report` and `rows` have them: after ``evaluate(..., bootstrap=True)`` or
+        `with_intervals`.
 
         Args:
             folder: Where to write; made where it is missing.
@@ -149,10 +152,11 @@ class EvaluationResult(_Tables):
             The paths of the files.
 
         Raises:
-            ValueError: An image is not in `images`, or the detections of this run are not known.
+            ValueError: `folder` is a file, an image is not in `images`, or the detections of this run are not known.
         """
         from .reporting.files import write_outputs
 
+        _check_folder(folder)
         examples = None if images is None else self._worst_images(images, num_worst)
         return list(write_outputs(self, folder, self.name, examples))
 
@@ -194,12 +198,13 @@ class ComparisonResult(_Tables):
         """Plot the differences over the occlusion ratio with their intervals, by default of the first IoU type."""
         from .reporting.plots import plot_comparison
 
-        return plot_comparison(self.report, iou_type or reported_iou_types(self.report['evaluations'][0])[0])
+        return plot_comparison(self.report, _chosen_iou_type(iou_type, self.report['evaluations'][0]))
 
     def save(self, folder: str | os.PathLike) -> list[Path]:
         """Write ``comparison.json`` and ``comparison.csv`` into a folder and return their paths."""
         from .reporting.files import write_comparison
 
+        _check_folder(folder)
         return write_comparison(self.report, folder)
 
     def _tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
@@ -212,6 +217,18 @@ class ComparisonResult(_Tables):
                                                  *(_number(row[key]) for key in keys)])
         for title, rows in tables.items():
             yield title, header, rows
+
+
+def _chosen_iou_type(iou_type: str | None, report: Mapping) -> str:
+    known = reported_iou_types(report)
+    if iou_type is not None and iou_type not in known:
+        raise ValueError(f'plot: expected one of {", ".join(known)}, the IoU types of this result, got {iou_type!r}')
+    return iou_type or known[0]
+
+
+def _check_folder(folder: str | os.PathLike) -> None:
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f'save: a folder is needed, {folder} is a file')
 
 
 def _number(value: float | None) -> str:

@@ -121,5 +121,18 @@ def test_runs_with_different_options_are_rejected():
         compare_runs([one, one], ['a', 'b'], iou_types=['segm'])
     with pytest.raises(ValueError, match='two runs or more'):
         compare_runs([one], ['a'])
-    with pytest.raises(ValueError, match='as many different labels, got a, a'):
+    with pytest.raises(ValueError, match='as many different names, got a, a'):
         compare_runs([one, one], ['a', 'a'])
+
+
+def test_messages_name_runs_and_what_they_have():
+    one, _, _ = small_run()
+    other, _, _ = small_run(edges=(0, .5, 1), unit='instance')
+    with pytest.raises(ValueError, match=r'in common: a has covered \(edges 0 0.3 0.6 1\); b has covered, by instance \(edges'):
+        compare_runs([one, other], ['a', 'b'])
+    with pytest.raises(ValueError, match="^unknown IoU type 'segmm'; known: bbox, segm"):
+        compare_runs([one, one], ['a', 'b'], iou_types=['segmm'])
+    both = replace(one, records={**one.records, 'segm': one.records['bbox']})
+    with pytest.warns(UserWarning, match='^segm is not compared, as only a has it$'):
+        found = compare_runs([both, one], ['a', 'b'], Bootstrap(2))
+    assert 'segm' not in found['evaluations'][0]

@@ -202,3 +202,47 @@ def test_invalid_detections(case, detections, message):
 def test_pictures_need_detections(tmp_path, result):
     with pytest.raises(ValueError, match='detections of this result are not known'):
         replace(result, detections=None).save(tmp_path, images=tmp_path)
+
+
+def test_unusual_detections_are_warned_about_once(case, recwarn):
+    data, results = case
+    images = by_image(data, [*results, results[3]], 'arrays')
+    images[0]['boxes'][0] = [9., 9., 5., 5.]
+    evaluate(data, images, Evaluation(edges=EDGES))
+    messages = [str(warning.message) for warning in recwarn if warning.category is UserWarning]
+    assert [message.split(' of ')[0] for message in messages] == ['bbox: 1', 'bbox: predicted boxes']
+    assert not any('\n' in message for message in messages)
+    with pytest.warns(UserWarning, match='^bbox: there are no detections$'):
+        evaluate(data, [], Evaluation(edges=EDGES))
+
+
+@pytest.mark.parametrize(('key', 'message'), [
+    ('mask', "unknown key 'mask'; did you mean 'masks'[?]"),
+    ('score', "unknown key 'score'; did you mean 'scores'[?]"),
+    ('keypoints', "unknown key 'keypoints'; known: image_id, boxes, scores, labels, category_ids, masks"),
+])
+def test_unknown_key_of_an_image_is_an_error(case, key, message):
+    images = by_image(*case, 'arrays')
+    images[1][key] = images[1].pop('scores') if key == 'score' else 0
+    with pytest.raises(ValueError, match=rf'^detections\[1\]: {message}$'):
+        evaluate(case[0], images)
+
+
+def test_bootstrap_is_a_switch_or_a_bootstrap(case):
+    assert evaluate(*case, Evaluation(edges=EDGES), bootstrap=True).report['intervals'] == Bootstrap().describe()
+    assert evaluate(*case, Evaluation(edges=EDGES), bootstrap=False).report['intervals'] is None
+    with pytest.raises(ValueError, match='^bootstrap: True, False or a Bootstrap .* got 200$'):
+        evaluate(*case, bootstrap=200)
+
+
+def test_misuse_of_results_is_one_line(tmp_path, result):
+    for wrong in ((result, result.report), ([result, result],)):
+        with pytest.raises(ValueError, match=r'^compare: results of evaluate, .* compare\(first, second\); got (dict|list)$'):
+            compare(*wrong)
+    (tmp_path / 'file').write_text('')
+    compared = compare(result, result, bootstrap=Bootstrap(2))
+    for shown in (result, compared):
+        with pytest.raises(ValueError, match="^plot: expected one of bbox, .* got 'segm'$"):
+            shown.plot('segm')
+        with pytest.raises(ValueError, match='^save: a folder is needed, .*file is a file$'):
+            shown.save(tmp_path / 'file')

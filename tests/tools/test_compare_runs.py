@@ -74,8 +74,8 @@ def test_run_labels(tool):
     (['base/occlusion', 'tied/occlusion', '--replicates', '0'], 'num_replicates: a whole number from 1'),
     (['base/occlusion', 'tied/occlusion', '--level', '95'], 'such as 0.95; got 95'),
     (['base/occlusion', 'tied/occlusion', '--iou-type', 'segm'], 'has no segm; it has bbox'),
-    (['base/occlusion', 'tied/occlusion', '--labels', 'a'], 'need as many different labels'),
-    (['base/occlusion', 'base/occlusion'], 'need as many different labels'),
+    (['base/occlusion', 'tied/occlusion', '--labels', 'a'], 'need as many different names'),
+    (['base/occlusion', 'base/occlusion'], 'need as many different names'),
 ])
 def test_user_errors_exit_with_2(run, work_dirs, args, message):
     code, _, err = run(*args, '--out', 'never')

@@ -1,5 +1,6 @@
 """Inputs of an evaluation: annotations, detections in every format that is read, run-length codes and images."""
 
+import difflib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,9 @@ from .coco_json import no_collection
 from .dumps import dump_detections, dumped_iou_types, image_predictions, is_dump, read_dump
 from .ground_truth import GroundTruth, read_ground_truth
 from .results import Detections, held_iou_types, join_detections, make_detections, read_results
+
+#: Keys of a dict of one image, see `dumps.image_predictions`.
+IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks')
 
 __all__ = ['Detections', 'GroundTruth', 'load_detections', 'read_ground_truth']
 
@@ -63,6 +67,19 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
 
 def _read_list(detections: Sequence) -> list[dict]:
     """Return a COCO results list as it is, and predictions by image in the layout of mmdet's dump."""
-    first = detections[0] if detections else {}
-    by_image = isinstance(first, dict) and ('pred_instances' in first or 'scores' in first)
-    return image_predictions(list(detections)) if by_image else read_results(list(detections))
+    first = detections[0] if detections and isinstance(detections[0], dict) else {}
+    if 'scores' in first or 'boxes' in first:
+        _check_keys(detections)
+    elif 'pred_instances' not in first:
+        return read_results(list(detections))
+    return image_predictions(list(detections))
+
+
+def _check_keys(predictions: Sequence) -> None:
+    """Raise a ValueError for a key that is not read, as it may be misspelt."""
+    for number, entry in enumerate(predictions):
+        unknown = next((key for key in entry if key not in IMAGE_KEYS), None) if isinstance(entry, dict) else None
+        if unknown is not None:
+            close = difflib.get_close_matches(str(unknown), IMAGE_KEYS, 1)
+            hint = f'did you mean {close[0]!r}?' if close else f'known: {", ".join(IMAGE_KEYS)}'
+            raise ValueError(f'detections[{number}]: unknown key {unknown!r}; {hint}')
