@@ -69,6 +69,19 @@ def selective_checkpoint_contexts(keeps: Callable[[object], bool]) -> tuple[Abst
     return checkpoint.create_selective_checkpoint_contexts(choose)
 
 
+def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike) -> None:
+    """Write a model to a self-contained ONNX file, with one input called 'image' that accepts any batch size.
+
+    PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript.
+    """
+    dynamic = getattr(getattr(torch.export, 'Dim', None), 'DYNAMIC', None)
+    if dynamic is None:
+        settings = {'output_names': ['output'], 'dynamic_axes': {'image': {0: 'batch'}}}
+    else:
+        settings = {'dynamo': True, 'external_data': False, 'dynamic_shapes': ({0: dynamic}, )}
+    torch.onnx.export(model, (image, ), str(path), input_names=['image'], verbose=False, **settings)
+
+
 def load_weights_only(path: str | os.PathLike, skipped: Collection[str] = ()) -> object:
     """Load a checkpoint of tensors and plain values onto the CPU, memory-mapped where the format allows.
 

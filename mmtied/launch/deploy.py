@@ -15,6 +15,7 @@ from mmtied.atomic import atomic_path
 from mmtied.compat import require
 from mmtied.layers.blocks import check_positive
 from mmtied.surgery import deploy
+from mmtied.torch_compat import export_onnx
 
 from .checkpoints import check_checkpoint, check_model, check_target, read_state_dict
 
@@ -106,8 +107,7 @@ def _write_torchscript(model: nn.Module, image: Tensor, path: Path) -> Callable[
 
 def _write_onnx(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tensor], object]:
     image = image if len(image) > 1 else image.repeat(2, 1, 1, 1)  # torch would specialise a batch of one
-    torch.onnx.export(model, (image, ), str(path), input_names=['image'], dynamo=True, verbose=False, external_data=False,
-                      dynamic_shapes=({0: torch.export.Dim.DYNAMIC}, ))
+    export_onnx(model, image, path)
     import onnxruntime
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     return lambda images: [torch.from_numpy(level) for level in session.run(None, {'image': images.numpy()})]
