@@ -1,9 +1,9 @@
-"""Options that the whole suite shares."""
+"""Options and fixtures that the whole suite shares."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -25,6 +25,14 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def reset_default_scope() -> Iterator[None]:
+    """Drop the default scope that a Runner leaves behind, so that tests do not depend on their order."""
+    yield
+    if 'mmengine.registry' in sys.modules:
+        sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
 
 
 _BLOCK_OPENMMLAB = """

@@ -47,13 +47,13 @@ def start_clean(work_dir: Path) -> None:
 
 def train(args: argparse.Namespace):
     """Train, with mmengine's log in a file and a progress line on the terminal, and return the Runner."""
-    from mmtied.launch import config, data, runner
+    from mmtied.launch import config, runner
     cfg = config.load_config(str(Path(__file__).parents[1] / CONFIG), {'data_root': str(args.data)})
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = str(args.data)
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(args.data / 'annotations/instances_val2017.json')
     cfg.work_dir = str(args.work_dir)
-    data.check_data_files(cfg, 'train', 'val')
+    runner.check_data_files(cfg, 'train', 'val')
     print(f'2/3 training: {CONFIG}, from scratch, {cfg.train_cfg.max_epochs} epochs; the full log is {args.work_dir / LOG}')
     with (args.work_dir / LOG).open('w') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         running = runner.build_runner(cfg)

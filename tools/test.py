@@ -29,7 +29,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import user_errors
     with user_errors():
-        from mmtied.launch import checkpoints, config, data, runner
+        from mmtied.launch import checkpoints, config, runner
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.work_dir
@@ -40,7 +40,7 @@ def main() -> None:
         if args.tta:
             config.use_tta(cfg)
         dump = runner.dump_metric(cfg, args.out) if args.out else None
-        data.check_data_files(cfg, 'test')
+        runner.check_data_files(cfg, 'test')
         running = runner.build_runner(cfg)
         if not args.tta:
             checkpoints.check_model(running.model, args.checkpoint)

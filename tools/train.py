@@ -30,7 +30,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import user_errors
     with user_errors():
-        from mmtied.launch import checkpoints, config, data, runner
+        from mmtied.launch import checkpoints, config, runner
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.work_dir
@@ -45,12 +45,12 @@ def main() -> None:
         if args.backbone_checkpoint:
             checkpoints.use_backbone_checkpoint(cfg, args.backbone_checkpoint)
         checkpoints.check_initial_weights(cfg)
-        data.check_data_files(cfg, 'train', 'val')
+        runner.check_data_files(cfg, 'train', 'val')
         running = runner.build_runner(cfg)
         if args.backbone_checkpoint:
             checkpoints.check_backbone(running.model, args.backbone_checkpoint)
         runner.prepare_training(running)
-        data.check_classes(running)
+        runner.check_classes(running)
     with user_errors(only_own=True):
         running.train()
         runner.leave_processes()

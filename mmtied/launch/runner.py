@@ -1,5 +1,6 @@
-"""Build mmengine's Runner and its parts, also on machines without a GPU."""
+"""Check the data of a config, and build mmengine's Runner and its parts, also on machines without a GPU."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -8,7 +9,40 @@ from mmengine.evaluator import BaseMetric, DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmtied.compat import require
+from mmtied.compat import require, unwrap_model
+
+_COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
+                'python tools/make_occluded_shapes.py data/occluded_shapes, then configs/demo/mask_rcnn_tiedr50_demo.py')
+_SHAPES_ADVICE = 'Make it: python tools/make_occluded_shapes.py data/occluded_shapes'
+
+
+def check_data_files(cfg: Config, *splits: str) -> None:
+    """Check that the local annotation files and folders that a config names exist.
+
+    Paths with ``://`` and data sets without paths are left to the data set.
+
+    Args:
+        cfg: A config.
+        *splits: Dataloaders and evaluators to check: 'train', 'val', 'test'.
+
+    Raises:
+        ValueError: Files are missing; names the first of each data set, and what to do.
+    """
+    missing, options = [], []
+    for split in splits:
+        dataloader = cfg.get(f'{split}_dataloader') or {}
+        for key, dataset in _leaf_datasets(dataloader.get('dataset'), f'{split}_dataloader.dataset'):
+            path = next((path for path in _local_paths(dataset) if not path.exists()), None)
+            if path is not None:
+                missing.append((split, path))
+                options.append(f'{key}.data_root=...')
+        for key, path in _evaluator_files(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
+            if not path.exists():
+                missing.append((split, path))
+                options.append(f'{key}.ann_file=...')
+    if missing:
+        found = '; '.join(f'{split} data: {path} not found' for split, path in dict.fromkeys(missing))
+        raise ValueError(f'{found}. {_advice(missing[0][1], options)}')
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -27,6 +61,15 @@ def prepare_training(runner: Runner) -> None:
         runner.train_loop  # noqa: B018, the property builds the loop
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.val_loop  # noqa: B018
+
+
+def check_classes(runner: Runner) -> None:
+    """Raise a ValueError where a classifier of mmpretrain has another number of classes than its training data."""
+    built = getattr(getattr(unwrap_model(runner.model), 'head', None), 'num_classes', None)
+    classes = getattr(runner.train_dataloader.dataset, 'metainfo', {}).get('classes')
+    if runner.cfg.get('default_scope') == 'mmpretrain' and built and classes and built != len(classes):
+        raise ValueError(f'the data have {len(classes)} classes and model.head.num_classes is {built}; set it, and '
+                         f'data_preprocessor.num_classes, to {len(classes)}')
 
 
 def prepare_testing(runner: Runner) -> None:
@@ -70,3 +113,49 @@ def _prepare_cpu_processes(cfg: Config) -> None:
         'device_ids': None,
     }
     torch.distributed.init_process_group('gloo')
+
+
+def _advice(path: Path, options: list[str]) -> str:
+    if 'occluded_shapes' in path.parts:
+        return _SHAPES_ADVICE
+    if 'coco' in str(path).lower():
+        return _COCO_ADVICE
+    return f'Put the data there, or say where it is with --cfg-options {" ".join(options)}'
+
+
+def _leaf_datasets(dataset: dict | None, key: str) -> Iterator[tuple[str, dict]]:
+    """Yield the data sets inside wrappers such as RepeatDataset and ConcatDataset, with their keys."""
+    if not dataset:
+        return
+    if 'dataset' in dataset:
+        yield from _leaf_datasets(dataset['dataset'], f'{key}.dataset')
+    elif 'datasets' in dataset:
+        for index, wrapped in enumerate(dataset['datasets']):
+            yield from _leaf_datasets(wrapped, f'{key}.datasets.{index}')
+    else:
+        yield key, dataset
+
+
+def _evaluator_files(evaluator: dict | list | None, key: str) -> Iterator[tuple[str, Path]]:
+    """Yield the local annotation files that evaluators read themselves, with the evaluators' keys."""
+    if isinstance(evaluator, list | tuple):
+        for index, metric in enumerate(evaluator):
+            yield from _evaluator_files(metric, f'{key}.{index}')
+    elif evaluator:
+        path = evaluator.get('ann_file')
+        if isinstance(path, str) and path and '://' not in path:
+            yield key, Path(path)
+
+
+def _local_paths(dataset: dict) -> Iterator[Path]:
+    """Yield the annotation file and image folders of a data set, or its root if it names none."""
+    root = dataset.get('data_root') or ''
+    prefixes = dataset.get('data_prefix') or {}
+    prefixes = [prefixes] if isinstance(prefixes, str) else list(prefixes.values())
+    if not any(prefixes) and dataset.get('split') and 'ImageNet' in str(dataset.get('type')):
+        prefixes = [dataset['split']]  # ImageNet's folders are named for the splits
+    names = [dataset.get('ann_file') or '', *prefixes]
+    for name in [name for name in names if isinstance(name, str) and name] or ['']:
+        path = str(Path(root) / name) if '://' not in root + name else ''
+        if path and path != '.':
+            yield Path(path)

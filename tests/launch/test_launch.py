@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from mmtied.launch import checkpoints, config, data
+from mmtied.launch import checkpoints, config, runner
 
 
 def test_config_of_mmdet():
@@ -68,11 +68,11 @@ def test_wrapped_datasets_are_checked(tmp_path):
     good = {'type': 'CocoDataset', 'data_root': str(tmp_path), 'ann_file': 'here.json', 'data_prefix': {'img': ''}}
     bad = {**good, 'ann_file': 'gone.json'}
     wrapped = {'type': 'RepeatDataset', 'dataset': {'type': 'ConcatDataset', 'datasets': [good, bad]}}
-    data.check_data_files(Config({'train_dataloader': {'dataset': good}}), 'train', 'val')
+    runner.check_data_files(Config({'train_dataloader': {'dataset': good}}), 'train', 'val')
     with pytest.raises(ValueError, match=r'train data: .*gone.json not found'):
-        data.check_data_files(Config({'train_dataloader': {'dataset': wrapped}}), 'train')
+        runner.check_data_files(Config({'train_dataloader': {'dataset': wrapped}}), 'train')
     remote = {**bad, 'data_root': 's3://bucket/'}
-    data.check_data_files(Config({'train_dataloader': {'dataset': remote}}), 'train')
+    runner.check_data_files(Config({'train_dataloader': {'dataset': remote}}), 'train')
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
