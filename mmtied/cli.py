@@ -1,4 +1,4 @@
-"""Report a user's mistake in every tool the same way: one line on stderr and exit code 2."""
+"""Report user errors in the same way in every tool: one line on stderr and exit code 2."""
 
 import os
 import sys
@@ -11,21 +11,21 @@ from pathlib import Path
 TRACEBACK_VARIABLE = 'MMTIED_TRACEBACK'
 
 _PACKAGE = str(Path(__file__).parent)
-#: What wrong settings raise in the libraries that read them.
+#: Exceptions that libraries raise for wrong settings.
 _SETTING_ERRORS = (ValueError, ImportError, OSError, KeyError, TypeError, AttributeError, AssertionError)
-#: What this package raises for a user's mistake; other errors of its own are bugs.
+#: Exceptions that mmtied raises for user errors; any other from its own code is a bug.
 _USER_ERRORS = (ValueError, ImportError, OSError)
 
 
 @contextmanager
 def user_errors(only_own: bool = False) -> Iterator[None]:
-    """Turn a user's mistake into one line on stderr and exit code 2.
+    """Turn a user error into one line on stderr and exit code 2.
 
-    With the environment variable ``MMTIED_TRACEBACK=1`` the error is raised as it is.
+    Set the environment variable ``MMTIED_TRACEBACK=1`` to see the traceback instead.
 
     Args:
-        only_own: Catch only errors that mmtied raised. During long runs an error from elsewhere is no mistake in the settings
-            and needs its traceback.
+        only_own: Catch only errors that mmtied raised. Once training runs, an error from elsewhere is a bug or a hardware
+            fault, and needs its traceback.
     """
     try:
         yield

@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--unit', choices=UNITS, default='image', help='what goes into buckets (image)')
-    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t in place of disjoint ones')
+    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t instead of disjoint ones')
     parser.add_argument('--replicates', type=int, default=1000, help='bootstrap replicates for the intervals (1000); 0: none')
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
     parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,

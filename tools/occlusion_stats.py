@@ -21,7 +21,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
-    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t for every edge in place of disjoint ones')
+    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t for every edge instead of disjoint ones')
     parser.add_argument('--unit', default='image', help=f'what goes into buckets: {" or ".join(UNITS)} (image)')
     parser.add_argument('--high', type=float, default=.5, help='from here up r counts as high (0.5)')
     parser.add_argument('--top', type=int, default=20, help='how many categories to print and plot (20); files hold all')

@@ -1,4 +1,4 @@
-# IGC-L100M2 + Ident. in place of a detector's ResNet-18: `model = dict(backbone=_base_.igc_backbone, neck=_base_.igc_neck)`.
+# IGC-L100M2 + Ident. instead of a detector's ResNet-18: `model = dict(backbone=_base_.igc_backbone, neck=_base_.igc_neck)`.
 # Nothing is frozen and BatchNorm is synchronised, because no ImageNet weights of these networks have been published.
 # To start from a backbone trained with configs/imagenet, frozen as mmdet does: tools/train.py CONFIG --backbone-checkpoint FILE
 igc_backbone = dict(

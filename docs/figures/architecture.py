@@ -65,7 +65,7 @@ def draw_import(axes: Axes, importer: str, imported: str) -> None:
 
 
 def draw(path: Path) -> None:
-    """Draw the house and save it."""
+    """Draw the architecture and save it."""
     figure = plt.figure(figsize=(9.6, 5.2))
     axes = figure.add_axes((0, 0, 1, 1))
     for name in ROOMS:

@@ -24,7 +24,7 @@ from mmtied.torch_compat import load_weights_only
 _BACKBONE = 'backbone.'
 #: Prefix that DistributedDataParallel adds to the names of a model's weights.
 _WRAPPER = 'module.'
-#: What mmengine pickles to save the history of losses and metrics. The reader skips these objects.
+#: Names that mmengine pickles to save the history of losses and metrics. The reader skips these objects.
 _HISTORY = ('mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 'numpy.dtype', 'numpy.ndarray',
             'numpy.core.multiarray._reconstruct', 'numpy.core.multiarray.scalar',
             'numpy._core.multiarray._reconstruct', 'numpy._core.multiarray.scalar')

@@ -181,7 +181,7 @@ def _read(name: str, read: Callable[[], Config]) -> Config:
 
 
 def _merge(cfg: Config, options: dict) -> None:
-    """Merge options, with advice for the command line in place of mmengine's for config files."""
+    """Merge options, with advice for the command line instead of mmengine's for config files."""
     try:
         cfg.merge_from_dict(options)
     except (TypeError, KeyError, AssertionError) as error:

@@ -55,7 +55,7 @@ def build_runner(cfg: Config) -> Runner:
 def prepare_training(runner: Runner) -> None:
     """Build the loops with their data, and the optimizer, in the order of `runner.train()`.
 
-    Mistakes in their settings then show before training starts, where errors are reported as a user's.
+    Wrong settings then raise before training starts, where errors are reported in one line.
     """
     if isinstance(runner, Runner):  # another runner_type may lack these
         runner.train_loop  # noqa: B018, the property builds the loop
@@ -102,7 +102,7 @@ def leave_processes() -> None:
 def _prepare_cpu_processes(cfg: Config) -> None:
     """Set up distributed training on CPUs, where mmengine's own set-up asks CUDA for a device.
 
-    It needs gloo, a wrapper without device ids, and BatchNorm in place of SyncBN.
+    It needs gloo, a wrapper without device ids, and BatchNorm instead of SyncBN.
     """
     cfg.pop('sync_bn', None)
     cfg.model_wrapper_cfg = {
