@@ -6,14 +6,14 @@ the remaining gap, and uncover shapes that are hidden too far.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from mmtied.evaluation.occlusion import occlusion_ratio
 
-from .shapes import CATEGORIES, draw_shape
+from .shapes import CATEGORIES, Shape, draw_shape
 
 #: Largest number of shapes in an image.
 MAX_SHAPES = 100
@@ -24,24 +24,6 @@ SIDE_RANGE = (0.22, 0.4)
 #: Sides grow by 1 + GROWTH * r, which keeps the visible areas about the same at every r.
 GROWTH = 0.35
 _BISECTIONS, _MOVES_PER_SHAPE, _RESTARTS = 8, 12, 200
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A shape to place.
-
-    Attributes:
-        category: One of `CATEGORIES`.
-        coverage: Covered share of each pixel of the bounding box, shape (height, width).
-        mask: Pixels that belong to the shape, bool, shape (height, width).
-    """
-
-    category: str
-    coverage: np.ndarray
-    mask: np.ndarray = field(init=False)
-
-    def __post_init__(self):
-        object.__setattr__(self, 'mask', self.coverage >= 0.5)
 
 
 @dataclass(frozen=True)

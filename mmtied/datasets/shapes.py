@@ -1,4 +1,8 @@
-"""Draw the outlines of the six categories as masks."""
+"""Draw shapes: the outlines and textures of the six categories, backgrounds, light and shadows."""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -33,6 +37,57 @@ _OUTLINES = {
 CATEGORIES = tuple(_OUTLINES)
 
 
+def _fraction(values: np.ndarray) -> np.ndarray:
+    return values - np.floor(values)
+
+
+def _dots(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.hypot(_fraction(u) - 0.5, _fraction(v) - 0.5) < 0.32
+
+
+def _checks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5)
+
+
+def _stripes(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return _fraction(u) < 0.5
+
+
+def _zigzag(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return _fraction(u + np.abs(_fraction(v) - 0.5)) < 0.5
+
+
+def _rays(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return _fraction(np.arctan2(v, u) * (5 / np.pi)) < 0.5
+
+
+def _lattice(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.minimum(_fraction(u), _fraction(v)) < 0.28
+
+
+#: Texture of each category: a function of the coordinates u and v, in periods of the texture from the centre of the shape, that
+#: returns True where the second of its two colors goes.
+TEXTURES = {'circle': _dots, 'square': _checks, 'triangle': _stripes, 'star': _zigzag, 'ring': _rays, 'cross': _lattice}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shape to place and paint.
+
+    Attributes:
+        category: One of `CATEGORIES`.
+        coverage: Covered share of each pixel of the bounding box, shape (height, width).
+        mask: Pixels that belong to the shape, bool, shape (height, width).
+    """
+
+    category: str
+    coverage: np.ndarray
+    mask: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, 'mask', self.coverage >= 0.5)
+
+
 def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
     """Draw a category's outline, filled.
 
@@ -62,3 +117,98 @@ def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
     corners = [np.rint(((polygon - low) * scale - 0.5) * 2**shift).astype(np.int32) for polygon in polygons]
     cv2.fillPoly(fine, corners, 1.0, shift=shift)
     return cv2.resize(fine, (int(width), int(height)), interpolation=cv2.INTER_AREA)
+
+
+def draw_texture(rng: np.random.Generator, category: str, height: int, width: int, period: float) -> np.ndarray:
+    """Draw the texture of a category in two random colors and at a random angle.
+
+    Args:
+        rng: Random generator for the colors, the angle and the period.
+        category: One of `mmtied.datasets.CATEGORIES`.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        period: Mean period of the texture in pixels; it varies by a factor of 0.8 to 1.25.
+
+    Returns:
+        RGB values in [0, 1], float32, shape (height, width, 3).
+    """
+    angle = rng.uniform(0, 2 * np.pi)
+    period *= rng.uniform(0.8, 1.25)
+    ys = (np.arange(height * SUPERSAMPLE) + 0.5) / SUPERSAMPLE - height / 2
+    xs = (np.arange(width * SUPERSAMPLE) + 0.5) / SUPERSAMPLE - width / 2
+    u = (np.cos(angle) * xs[None, :] + np.sin(angle) * ys[:, None]) / period
+    v = (np.cos(angle) * ys[:, None] - np.sin(angle) * xs[None, :]) / period
+    second = cv2.resize(TEXTURES[category](u, v).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    main_color, second_color = _color_pair(rng)
+    return main_color + second[..., None] * (second_color - main_color)
+
+
+def paint(rng: np.random.Generator, shapes: Sequence[Shape], corners: np.ndarray, size: int) -> np.ndarray:
+    """Paint textured shapes with a dark rim, each casting a soft shadow on what lies behind it.
+
+    Args:
+        rng: Random generator for colors, textures, light and noise.
+        shapes: Shapes, back to front.
+        corners: Left and top of each shape's bounding box in pixels, integers, shape (N, 2).
+        size: Height and width of the image in pixels.
+
+    Returns:
+        RGB image, uint8, shape (size, size, 3).
+    """
+    canvas = draw_background(rng, size)
+    light = rng.uniform(0, 2 * np.pi)
+    to_light = np.array([np.cos(light), np.sin(light)])
+    period = size / 16
+    for shape, (left, top) in zip(shapes, corners, strict=True):
+        height, width = shape.coverage.shape
+        surface = draw_texture(rng, shape.category, height, width, period) * _shading(height, width, to_light)[..., None]
+        rim = shape.coverage - cv2.erode(shape.coverage, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        surface *= 1 - 0.6 * rim[..., None]
+
+        coverage = np.zeros((size, size, 1), dtype=np.float32)
+        coverage[top:top + height, left:left + width, 0] = shape.coverage
+        canvas *= 1 - 0.5 * _shadow(coverage[..., 0], -0.015 * size * to_light, sigma=0.015 * size)[..., None]
+        canvas *= 1 - coverage
+        canvas[top:top + height, left:left + width] += surface * shape.coverage[..., None]
+    canvas += rng.normal(scale=0.02, size=canvas.shape)
+    return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
+
+
+def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw a dull, cloudy background: RGB values in [0, 1], float32, shape (size, size, 3)."""
+    clouds = sum(_smooth_noise(rng, cells, size) / cells**0.7 for cells in (3, 6, 12, 40))
+    clouds = 0.5 + 0.22 * clouds[..., None] / clouds.std()
+    hue = rng.uniform()
+    dark, light = (_rgb(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.05, 0.25), value)
+                   for value in (rng.uniform(0.25, 0.45), rng.uniform(0.6, 0.85)))
+    return dark + np.clip(clouds, 0, 1) * (light - dark)
+
+
+def _shading(height: int, width: int, to_light: np.ndarray) -> np.ndarray:
+    """Return factors above one on the lit side and below one on the other, (height, width)."""
+    ys, xs = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
+    return 1 + 0.16 * (to_light[0] * xs[None, :] + to_light[1] * ys[:, None]).astype(np.float32)
+
+
+def _shadow(coverage: np.ndarray, shift: np.ndarray, sigma: float) -> np.ndarray:
+    moved = cv2.warpAffine(coverage, np.array([[1, 0, shift[0]], [0, 1, shift[1]]]), coverage.shape[::-1])
+    return cv2.GaussianBlur(moved, (0, 0), sigma)
+
+
+def _smooth_noise(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
+    coarse = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _color_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a strong color, and a lighter or darker one of another hue."""
+    hue = rng.uniform()
+    strong = _rgb(hue, rng.uniform(0.65, 0.95), rng.uniform(0.65, 0.95))
+    other_hue = hue + rng.uniform(0.08, 0.5)
+    if rng.uniform() < 0.6:
+        return strong, _rgb(other_hue, rng.uniform(0.05, 0.3), rng.uniform(0.9, 1.0))
+    return strong, _rgb(other_hue, rng.uniform(0.4, 0.9), rng.uniform(0.12, 0.3))
+
+
+def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), dtype=np.float32)

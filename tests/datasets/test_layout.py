@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mmtied.datasets.layout import Shape, find_layout, place
-from mmtied.datasets.shapes import CATEGORIES
+from mmtied.datasets.layout import find_layout, place
+from mmtied.datasets.shapes import CATEGORIES, Shape
 
 
 def block(height, width):

@@ -4,11 +4,13 @@ import json
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from mmtied.datasets import CATEGORIES, make_occluded_shapes
-from mmtied.datasets.occluded_shapes import SPLITS
+from mmtied.datasets.occluded_shapes import SPLITS, RatioTargets, spread_position
 
 NUM_IMAGES, NUM_VAL_IMAGES = 60, 20
 
@@ -153,17 +155,17 @@ def test_mmdet_reads_it(data_set, coco):
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(num_images=0), 'num_images must be an integer of at least 1'),
-    (dict(num_images=2.5), 'num_images must be an integer'),
-    (dict(num_val_images=0), 'num_val_images must be'),
-    (dict(seed=-1), 'seed must be'),
-    (dict(size=10), 'size must be an integer of at least 64, got 10'),
-    (dict(objects=(5, 3)), r'objects must be .* got \[5, 3\]'),
-    (dict(objects=(1, 3)), 'objects must be'),
-    (dict(objects=(3, 101)), 'objects must be'),
-    (dict(min_visible=1), 'min_visible must be'),
-    (dict(workers=0), 'workers must be'),
-    (dict(ratio_edges=(0.5, 0.2)), 'ratio_edges must be .* increasing'),
+    (dict(num_images=0), 'num_images=0, expected an integer of at least 1'),
+    (dict(num_images=2.5), 'num_images=2.5, expected an integer'),
+    (dict(num_val_images=0), 'num_val_images=0, expected'),
+    (dict(seed=-1), 'seed=-1, expected'),
+    (dict(size=10), 'size=10, expected an integer of at least 64'),
+    (dict(objects=(5, 3)), r'objects=\[5, 3\], expected'),
+    (dict(objects=(1, 3)), 'objects=.*, expected'),
+    (dict(objects=(3, 101)), 'objects=.*, expected'),
+    (dict(min_visible=1), 'min_visible=1, expected'),
+    (dict(workers=0), 'workers=0, expected'),
+    (dict(ratio_edges=(0.5, 0.2)), 'ratio_edges=.* increasing'),
     (dict(objects=(2, 2), ratio_edges=(0.99, 1), zero_share=0, min_visible=0.9), 'found no layout of 2 shapes'),
 ])
 @pytest.mark.parametrize('workers', [1, 2])
@@ -192,3 +194,50 @@ def test_overwrites_only_its_own_data_sets(tmp_path):
         make_occluded_shapes(out, num_images=2, num_val_images=1, overwrite=True)
     assert (out / 'notes.txt').read_text() == 'mine'
     assert [path.name for path in tmp_path.iterdir()] == ['shapes']
+
+
+@given(offset=st.floats(0, 1, exclude_max=True), start=st.integers(0, 50), power=st.integers(1, 3))
+def test_positions_are_evenly_spread(offset, start, power):
+    num = 10**power
+    positions = np.array([spread_position(index, offset) for index in range(start * num, (start + 1) * num)])
+    assert ((positions >= 0) & (positions < 1)).all()
+    gaps = np.diff(np.sort(positions), append=positions.min() + 1)
+    np.testing.assert_allclose(gaps, 1 / num, rtol=1e-6)
+
+
+@given(data=st.data(), zero_share=st.floats(0, 0.9))
+def test_accepted_ranges_follow_shares(data, zero_share):
+    edges = sorted(data.draw(st.lists(st.integers(0, 100), min_size=2, max_size=6, unique=True)))
+    weights = data.draw(st.lists(st.integers(1, 5), min_size=len(edges) - 1, max_size=len(edges) - 1))
+    edges = [edge / 100 for edge in edges]
+    targets = RatioTargets(edges, weights, zero_share)
+    ranges = np.array([targets.accept(position) for position in np.linspace(0, 1, 2000, endpoint=False)])
+    low, high = ranges.T
+    zero = high == 0
+    assert (low <= high).all()
+    assert (high - low <= 2 * targets.tolerance + 1e-12).all()
+    assert zero.mean() == pytest.approx(zero_share, abs=2e-3)
+    for lower, upper, weight in zip(edges, edges[1:], weights, strict=False):
+        inside = ~zero & (low >= lower) & (high < upper)
+        assert inside.mean() == pytest.approx((1 - zero_share) * weight / sum(weights), abs=2e-3)
+
+
+def test_default_weights_are_uniform():
+    targets = RatioTargets(edges=(0, 0.1, 0.5), zero_share=0.5)
+    np.testing.assert_allclose(targets.shares, [0.5, 0.1, 0.4])
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(edges=(0.5, )), 'ratio_edges=.* expected two or more'),
+    (dict(edges=(0, 0.5, 0.5)), 'increasing'),
+    (dict(edges=(0, 1.2)), 'from 0 to 1'),
+    (dict(edges=(0, float('nan'))), 'ratio_edges'),
+    (dict(edges=(0, 0.5), weights=(1, 2)), '2 given, but 2 edges make 1 buckets'),
+    (dict(edges=(0, 0.5), weights=(-1, )), 'ratio_weights=.* expected numbers of at least 0'),
+    (dict(edges=(0, 0.5), weights=(0, )), 'not all 0'),
+    (dict(edges=(0, 0.5), zero_share=1.5), r'zero_share=1\.5, expected a number from 0 to 1'),
+    (dict(edges=(0, 0.5), tolerance=0), 'tolerance=0, expected a number above 0'),
+])
+def test_invalid_ratio_targets(options, message):
+    with pytest.raises(ValueError, match=message):
+        RatioTargets(**options)

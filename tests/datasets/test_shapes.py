@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from mmtied.datasets.painting import TEXTURES, draw_texture
-from mmtied.datasets.shapes import CATEGORIES, draw_shape
+from mmtied.datasets.shapes import CATEGORIES, TEXTURES, draw_shape, draw_texture
 
 # Areas of the outlines inscribed in a unit circle (cross: in the square from -1 to 1), from their formulas.
 AREAS = {

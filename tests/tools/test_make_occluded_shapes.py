@@ -24,10 +24,10 @@ def test_makes_data_set_and_prints_ratios(tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (('--images', 0), 'num_images must be an integer of at least 1, got 0'),
-    (('--images', 5, '--size', 3), 'size must be'),
-    (('--images', 5, '--ratio-edges', 0.4, 0.1), 'ratio_edges must be'),
-    (('--images', 5, '--objects', 9, 3), 'objects must be'),
+    (('--images', 0), 'num_images=0, expected an integer of at least 1'),
+    (('--images', 5, '--size', 3), 'size=3, expected'),
+    (('--images', 5, '--ratio-edges', 0.4, 0.1), 'ratio_edges=[0.4, 0.1], expected'),
+    (('--images', 5, '--objects', 9, 3), 'objects=[9, 3], expected'),
 ])
 def test_user_errors_leave_no_files(tmp_path, arguments, message):
     done = run_tool(tmp_path / 'shapes', *arguments)
