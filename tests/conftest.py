@@ -5,8 +5,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 import torch
+
+# Examples may be slow on a busy machine.
+hypothesis.settings.register_profile('mmtied', deadline=None)
+hypothesis.settings.load_profile('mmtied')
 
 # With pytest -n, each worker's threads would fight the others' for the same cores, and small operations suffer most.
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
