@@ -124,7 +124,7 @@ def test_user_errors_exit_with_2(run_tool, arguments, message):
 
 @pytest.mark.parametrize(('option', 'message'), [
     ('model.backbone.splits=3', 'no schedule of block numbers for splits=3; known: 2, 4, 6, 8'),
-    ('model.backbone.foo=1', "unexpected keyword argument 'foo'"),
+    ('model.backbone.foo=1', 'TiedResNet: unexpected argument foo'),
     ('model.backbone.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
     ('train_cfg.max_epochs=abc', "invalid literal for int() with base 10: 'abc'"),
     ('optim_wrapper.optimizer.lr=abc', "'<=' not supported between instances of"),
