@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_plugin_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from .recompute import recompute
 
-#: Where a plugin can stand, named as in mmdet's ResNet.
+#: Plugin positions, named as in mmdet's ResNet.
 PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
 
 
@@ -26,6 +27,8 @@ class ResidualBlock(BaseModule):
 
     #: Output channels as a multiple of the block's planes.
     expansion = 1
+    #: Positions at which the block runs plugins.
+    plugin_positions = PLUGIN_POSITIONS
 
     def __init__(self, with_cp: bool | str) -> None:
         super().__init__()
@@ -91,11 +94,31 @@ class Bottleneck(ResidualBlock):
 class BasicBlock(ResidualBlock):
     """Base class of blocks of two 3x3 convolutions, `entry` and `exit`; plugins at 'after_conv1' and 'after_conv2'."""
 
+    plugin_positions = PLUGIN_POSITIONS[:2]
+
     def residual(self, x: Tensor) -> Tensor:
         """Compute the block up to its last activation."""
         out = self.plugins('after_conv1', self.entry(x))
         out = self.plugins('after_conv2', self.exit(out))
         return self.add_shortcut(out, x)
+
+
+class PadShortcut(nn.Module):
+    """A shortcut without parameters: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016).
+
+    Args:
+        new_channels: Number of channels of zeros.
+        stride: Step of the subsampling.
+    """
+
+    def __init__(self, new_channels: int, stride: int) -> None:
+        super().__init__()
+        self.new_channels = new_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Subsample and pad (N, C, H, W) to (N, C + new_channels, H / stride, W / stride)."""
+        return F.pad(x[..., ::self.stride, ::self.stride], (0, 0, 0, 0, 0, self.new_channels))
 
 
 class BlockPlugins(nn.Module):
@@ -124,7 +147,8 @@ class BlockPlugins(nn.Module):
         return x
 
 
-def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_stages: int) -> list[dict]:
+def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_stages: int,
+                     positions: Sequence[str] = PLUGIN_POSITIONS) -> list[dict]:
     """Return the plugins of one stage, each as dict(cfg=..., position=...).
 
     Args:
@@ -132,6 +156,7 @@ def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_sta
         plugins: dict(cfg=dict(type=...), position=..., stages=(bool, ...)) each; without `stages` a plugin is in every stage.
         stage: Index of the stage.
         num_stages: Number of stages.
+        positions: Positions that the blocks have.
 
     Raises:
         ValueError: A plugin without cfg or with an unknown type, an unknown position, or `stages` of the wrong length.
@@ -142,9 +167,9 @@ def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_sta
         if unknown or 'type' not in plugin.get('cfg', {}):
             raise ValueError(f'{backbone}: plugin {dict(plugin)} must be dict(cfg=dict(type=...), position=..., stages=(...))')
         check_registered(backbone, 'plugin', plugin['cfg'])
-        if plugin.get('position') not in PLUGIN_POSITIONS:
+        if plugin.get('position') not in positions:
             raise ValueError(f'{backbone}: plugin position {plugin.get("position")!r}, expected one of '
-                             f'{", ".join(PLUGIN_POSITIONS)}')
+                             f'{", ".join(positions)}')
         stages = plugin.get('stages') or (True, ) * num_stages
         if len(stages) != num_stages:
             raise ValueError(f'{backbone}: plugin stages={tuple(stages)} has {len(stages)} values, expected one for each of the '
@@ -165,6 +190,22 @@ def check_registered(backbone: str, setting: str, cfg: dict) -> None:
 def block_strides(stride: int, style: str) -> tuple[int, int]:
     """Return the strides of entry and middle: 'caffe' puts the block's stride into the entry, 'pytorch' into the middle."""
     return (stride, 1) if style == 'caffe' else (1, stride)
+
+
+def scale_width(backbone: str, base_width: int, planes: int) -> int:
+    """Return the width of a block's 3x3 convolutions, given as `base_width` for 64 planes.
+
+    Raises:
+        ValueError: The width is not an integer.
+
+    Example:
+        >>> scale_width('TiedResNet', base_width=18, planes=128)
+        36
+    """
+    if base_width * planes % 64:
+        raise ValueError(f'{backbone}: base_width={base_width} at {planes} base channels gives a width of '
+                         f'{base_width * planes / 64:g}; base_width * base_channels must be divisible by 64')
+    return base_width * planes // 64
 
 
 def tied(num_blocks: int) -> dict:

@@ -78,6 +78,10 @@ class StagedResNet(BaseModule):
     stage_blocks: Mapping[int, tuple[int, ...]] = STAGE_BLOCKS
     #: Output channels of a block as a multiple of its planes.
     expansion: int = Bottleneck.expansion
+    #: Positions at which the blocks run plugins.
+    plugin_positions: Sequence[str] = Bottleneck.plugin_positions
+    #: Whether the stem is one 3x3 convolution without pooling, for images of 32 x 32.
+    small_images: bool = False
 
     def __init__(self,
                  depth: int = 50,
@@ -140,7 +144,7 @@ class StagedResNet(BaseModule):
         self.strict_checkpoint = strict_checkpoint
 
         self.stem = self.make_stem(in_channels, stem_channels, deep_stem, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.Identity() if self.small_images else nn.MaxPool2d(3, 2, 1)
         self.stage_names = [f'layer{stage + 1}' for stage in range(num_stages)]
         channels = stem_channels
         for stage, (layer, num_blocks) in enumerate(zip(self.stage_names, self.stage_blocks[depth], strict=False)):
@@ -154,7 +158,7 @@ class StagedResNet(BaseModule):
                     'dilation': dilations[stage],
                     'style': style,
                     'avg_down': avg_down,
-                    'plugins': plugins_of_stage(name, plugins, stage, num_stages),
+                    'plugins': plugins_of_stage(name, plugins, stage, num_stages, self.plugin_positions),
                     'with_cp': with_cp,
                     'conv_cfg': conv_cfg,
                     'norm_cfg': norm_cfg,
@@ -165,7 +169,18 @@ class StagedResNet(BaseModule):
         self._freeze_stages()
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """Build the layers before the pooling: one 7x7 convolution, or three 3x3 ones; cfgs are conv_cfg and norm_cfg."""
+        """Build the layers before the pooling: a 7x7 convolution, or three 3x3, or a 3x3 one for small images.
+
+        Args:
+            in_channels: Channels of the image.
+            channels: Channels of the stem.
+            deep: Whether to build three convolutions.
+            **cfgs: conv_cfg and norm_cfg.
+        """
+        if self.small_images and deep:
+            raise ValueError(f'{type(self).__name__}: deep_stem=True, expected False; the stem is one 3x3 convolution')
+        if self.small_images:
+            return ConvModule(in_channels, channels, 3, 1, 1, **cfgs)
         if not deep:
             return ConvModule(in_channels, channels, 7, 2, 3, **cfgs)
         return nn.Sequential(

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from mmtied.layers.blocks import check_blocks, check_positive, check_sequence, divisors
 from mmtied.plugins import TiedSE
 
-from .bottleneck import check_registered
+from .bottleneck import check_registered, scale_width
 from .resnet_base import StagedResNet
 from .tied_bottleneck import MIXER_FUSIONS, TiedBottleneck
 
@@ -100,13 +100,11 @@ class TiedResNet(StagedResNet):
 
     def make_block(self, *, planes: int, **settings) -> TiedBottleneck:
         """Build one tied bottleneck."""
-        if self._base_width * planes % 64:
-            raise ValueError(f'{type(self).__name__}: base_width={self._base_width} at {planes} base channels gives splits of '
-                             f'{self._base_width * planes / 64:g} channels; base_width * base_channels must be divisible by 64')
+        width = scale_width(type(self).__name__, self._base_width, planes)
         if self._block['mixer_fusion'] in ('sum', 'concat') and round(planes * self._block['mixer_out_ratio']) < 1:
             raise ValueError(f"{type(self).__name__}: mixer_out_ratio={self._block['mixer_out_ratio']} of {planes} base channels "
                              f"leaves no channels, expected at least {1 / planes:g}")
-        return TiedBottleneck(planes=planes, width=self._base_width * planes // 64, **self._block, **settings)
+        return TiedBottleneck(planes=planes, width=width, **self._block, **settings)
 
 
 @MODELS.register_module()

@@ -321,7 +321,7 @@ def test_random_weights_are_logged_once(monkeypatch):
     ({'split_blocks': (1, 2)}, r'split_blocks=\(1, 2\) has 2 values, expected one for each of the 4 splits'),
     ({'splits': 3}, 'no schedule of block numbers for splits=3; known: 2, 4, 6, 8'),
     ({'entry_blocks': 3}, 'in_channels=64 is not divisible by num_blocks=3'),
-    ({'base_width': 18, 'base_channels': 16}, 'base_width=18 at 16 base channels gives splits of 4.5 channels'),
+    ({'base_width': 18, 'base_channels': 16}, 'base_width=18 at 16 base channels gives a width of 4.5'),
     ({'mixer_fusion': 'max'}, "mixer_fusion='max', expected one of sum, concat, none"),
     ({'mixer_out_ratio': 0}, 'mixer_out_ratio=0, expected a number above 0'),
     ({'base_width': 0}, 'base_width=0, expected a positive integer'),

@@ -171,7 +171,7 @@ def test_trains_in_a_classifier():
     ({'groups': (4, 4)}, 'groups has 2 values; use one for each of the 16 blocks, or one number for all'),
     ({'groups': 3}, 'a block of width 16 is not divisible by groups=3; use one of 1, 2, 4, 8, 16'),
     ({'groups': 0}, 'groups=0, expected a positive integer'),
-    ({'base_width': 3}, 'base_width=3 at 8 base channels gives 0.375 channels'),
+    ({'base_width': 3}, 'base_width=3 at 8 base channels gives a width of 0.375;'),
     ({'base_width': 0}, 'base_width=0, expected a positive integer'),
 ])
 def test_errors(settings, message):

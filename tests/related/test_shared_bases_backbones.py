@@ -12,8 +12,9 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR, shared_mobilenet_v2
+from mmtied.backbones.bottleneck import PadShortcut
 from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
-from mmtied.related.shared_bases.blocks import PadShortcut, SharedStage
+from mmtied.related.shared_bases.blocks import SharedStage
 from tests.helpers.families import recomputing
 
 # Table 1 in millions, with a classifier of 1000 classes for so many channels.
@@ -191,6 +192,22 @@ def test_copies_keep_sharing(depth, duplicate):
     torch.testing.assert_close(other(x), model(x))
 
 
+def test_mobilenet_returns_itself_and_pickles():
+    pytest.importorskip('mmpretrain')
+    model = shared_mobilenet_v2(widen_factor=0.25)
+    assert model.train() is model
+    assert model.eval() is model
+    x = torch.rand(1, 3, 64, 64)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert type(other).__name__ == 'SharedMobileNetV2'
+        assert torch.equal(other(x)[-1], model(x)[-1])
+    weights = model.state_dict()
+    del weights['layer3.bases.expand.weight']
+    with pytest.raises(ValueError, match=r'SharedMobileNetV2: .* does not fit \(layer3.bases.expand.weight is missing\)'):
+        model.load_state_dict(weights, strict=False)
+    shared_mobilenet_v2(widen_factor=0.25, strict_checkpoint=False).load_state_dict(weights, strict=False)
+
+
 @pytest.mark.parametrize('update_buffers', [False, True])
 def test_moving_average_updates_a_basis_once(update_buffers):
     model = small(50)
@@ -322,9 +339,10 @@ def test_stage_runs_its_blocks_in_order():
     (lambda: SharedResNet(50, shared_elements=48), 'a bottleneck shares whole convolutions'),
     (lambda: SharedResNet(18, shared_elements=3, base_channels=16), 'at 16 channels gives 0.75 elements'),
     (lambda: SharedResNet(18, shared_elements=0), 'shared_elements=0, expected a positive integer'),
-    (lambda: SharedResNet(18, plugins=[{'cfg': {'type': 'ContextBlock'}, 'position': 'after_conv3'}]), 'have two convolutions'),
+    (lambda: SharedResNet(18, plugins=[{'cfg': {'type': 'ContextBlock'}, 'position': 'after_conv3'}]),
+     "plugin position 'after_conv3', expected one of after_conv1, after_conv2$"),
     (lambda: SharedResNetCIFAR(56, num_stages=4), 'num_stages=4, expected one of 1, 2, 3'),
-    (lambda: SharedResNetCIFAR(34, deep_stem=True), 'deep_stem=True is not supported'),
+    (lambda: SharedResNetCIFAR(34, deep_stem=True), 'deep_stem=True, expected False'),
     (lambda: shared_mobilenet_v2(num_bases=3), 'num_bases=3; use 0, 1 or 2'),
 ])
 def test_errors(make, message):

@@ -6,7 +6,7 @@ from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from mmtied.backbones.bottleneck import Bottleneck, block_strides, build_shortcut
+from mmtied.backbones.bottleneck import Bottleneck, block_strides, build_shortcut, scale_width
 from mmtied.backbones.resnet_base import StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
 
@@ -119,10 +119,7 @@ class GResNeXt(StagedResNet):
     def make_block(self, *, planes: int, **settings) -> GroupableBottleneck:
         """Build one block, with the next of the numbers of groups."""
         name = type(self).__name__
-        width, rest = divmod(self._base_width * planes, 64)
-        if rest:
-            raise ValueError(f'{name}: base_width={self._base_width} at {planes} base channels gives '
-                             f'{self._base_width * planes / 64:g} channels; base_width * base_channels must be divisible by 64')
+        width = scale_width(name, self._base_width, planes)
         groups = None if self._groups is None else next(self._groups)
         if groups is not None:
             check_positive(name, groups=groups)

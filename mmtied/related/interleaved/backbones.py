@@ -6,10 +6,9 @@ from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmtied.backbones.bottleneck import BasicBlock, after_pool
+from mmtied.backbones.bottleneck import BasicBlock, PadShortcut, after_pool
 from mmtied.backbones.resnet_base import StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
-from mmtied.related.shared_bases.blocks import PadShortcut
 
 #: Convolution of the blocks in IGC-L100M2 and in IGC-L24M2.
 L100M2 = {'type': 'IGC', 'num_secondary': 2}
@@ -124,6 +123,7 @@ class IGCNet(StagedResNet):
 
     stage_blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
     expansion = IGCBlock.expansion
+    plugin_positions = IGCBlock.plugin_positions
 
     def __init__(self,
                  depth: int = 18,
@@ -141,9 +141,6 @@ class IGCNet(StagedResNet):
             if base_channels % shortcut_groups:
                 raise ValueError(f'{name}: base_channels={base_channels} is not divisible by shortcut_groups={shortcut_groups}; '
                                  f'use one of {", ".join(map(str, divisors(base_channels)))}')
-        if any(plugin.get('position') == 'after_conv3' for plugin in staged.get('plugins') or ()):
-            raise ValueError(f"{name}: plugin position 'after_conv3', but its blocks have two convolutions; use 'after_conv1' or "
-                             "'after_conv2'")
         self.identity = identity
         self.shortcut_groups = shortcut_groups
         if not identity:  # zeros in the last normalization would leave nothing
@@ -151,7 +148,7 @@ class IGCNet(StagedResNet):
         super().__init__(depth, base_channels=base_channels, conv_cfg=conv_cfg, init_cfg=init_cfg or IGC_INIT, **staged)
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """Build ResNet's stem with ordinary convolutions."""
+        """Build the stem with ordinary convolutions."""
         return super().make_stem(in_channels, channels, deep, **{**cfgs, 'conv_cfg': None})
 
     def make_block(self, **settings) -> IGCBlock:
@@ -185,6 +182,7 @@ class IGCNetCIFAR(IGCNet):
     """
 
     stage_blocks = {6 * half + 2: (half, ) * 3 for half in range(1, 19)}
+    small_images = True
 
     def __init__(self,
                  depth: int = 20,
@@ -193,12 +191,5 @@ class IGCNetCIFAR(IGCNet):
                  conv_cfg: dict | None = L24M2,
                  identity: bool = False,
                  **igc) -> None:
-        if igc.pop('deep_stem', False):
-            raise ValueError('IGCNetCIFAR: deep_stem=True is not supported, the stem is one 3x3 convolution; use deep_stem=False')
         igc = {'num_stages': 3, 'out_indices': (2, ), **igc}
         super().__init__(depth, base_channels=base_channels, conv_cfg=conv_cfg, identity=identity, **igc)
-        self.maxpool = nn.Identity()
-
-    def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """Build one 3x3 convolution."""
-        return ConvModule(in_channels, channels, 3, 1, 1, **{**cfgs, 'conv_cfg': None})

@@ -3,16 +3,12 @@
 The paper does not say which blocks share what; the structures are fitted to the sizes that it prints.
 """
 
-from inspect import signature
-
-from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import nn
 
 from mmtied.backbones.bottleneck import ResidualBlock
-from mmtied.backbones.checkpoint import check_fits
-from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet, reject_unknown
-from mmtied.compat import require
+from mmtied.backbones.from_mmpretrain import check_settings, network_class
+from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet
 from mmtied.layers.blocks import check_not_negative, check_positive
 
 from .blocks import SharedBasicBlock, SharedBottleneck, SharedStage
@@ -88,15 +84,13 @@ class SharedResNet(StagedResNet):
             basic = ', '.join(str(depth) for depth in sorted(self.stage_blocks) if depth in BASIC_STAGE_BLOCKS)
             raise ValueError(f'{name}: shared_elements={shared_elements}, unique_elements={unique_elements} with depth {depth}; '
                              f'they are for basic blocks (depth {basic}), a bottleneck shares whole convolutions')
-        if self._basic and any(plugin.get('position') == 'after_conv3' for plugin in staged.get('plugins') or ()):
-            raise ValueError(f"{name}: plugin position 'after_conv3' with depth {depth}, whose blocks have two convolutions; "
-                             "use 'after_conv1' or 'after_conv2'")
         self.num_bases = num_bases
         self.shared_elements = 32 if shared_elements is None else shared_elements
         self.unique_elements = 1 if unique_elements is None else unique_elements
         check_positive(name, shared_elements=self.shared_elements)
         check_not_negative(name, unique_elements=self.unique_elements)
-        self.expansion = SharedBasicBlock.expansion if self._basic else SharedBottleneck.expansion
+        block = SharedBasicBlock if self._basic else SharedBottleneck
+        self.expansion, self.plugin_positions = block.expansion, block.plugin_positions
         super().__init__(depth, **staged)
 
     def make_stage(self, blocks: list[dict]) -> SharedStage:
@@ -157,21 +151,14 @@ class SharedResNetCIFAR(SharedResNet):
     """
 
     stage_blocks = {**STAGE_BLOCKS, **BASIC_STAGE_BLOCKS}
+    small_images = True
 
     def __init__(self, depth: int = 34, **shared) -> None:
         if isinstance(depth, int) and len(self.stage_blocks.get(depth, ())) == 3:
             shared = {'base_channels': 16, 'num_stages': 3, 'out_indices': (2, ), **shared}
             self._pad_shortcut = True
             self._element_planes = 16
-        if shared.pop('deep_stem', False):
-            raise ValueError('SharedResNetCIFAR: deep_stem=True is not supported, the stem is one 3x3 convolution; use '
-                             'deep_stem=False')
         super().__init__(depth, **shared)
-        self.maxpool = nn.Identity()
-
-    def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """Build one 3x3 convolution."""
-        return ConvModule(in_channels, channels, 3, 1, 1, **cfgs)
 
 
 @MODELS.register_module(name='SharedMobileNetV2')
@@ -199,25 +186,17 @@ def shared_mobilenet_v2(*, num_bases: int = 1, strict_checkpoint: bool = True, *
         TypeError: An unknown setting.
         ImportError: mmpretrain is not installed.
     """
-    require('mmpretrain', 'SharedMobileNetV2')
-    from mmpretrain.models.backbones import MobileNetV2  # a heavy import, only here
+    make = network_class('SharedMobileNetV2')
     if isinstance(num_bases, bool) or not isinstance(num_bases, int) or num_bases not in (0, 1, 2):
         raise ValueError(f'SharedMobileNetV2: num_bases={num_bases!r}; use 0, 1 or 2')
-    known = signature(MobileNetV2.__init__).parameters
-    reject_unknown('SharedMobileNetV2', {name: value for name, value in settings.items() if name not in known},
-                   MobileNetV2.__init__, shared_mobilenet_v2)
-    network = MobileNetV2(**settings)
+    check_settings(shared_mobilenet_v2, make, settings)
+    network = make(**settings)
     for name in network.layers:
         blocks = getattr(network, name)
         if isinstance(blocks, nn.Sequential) and len(blocks) > 2 and num_bases:
             setattr(network, name, _share(blocks, ('expand', 'project')[:num_bases]))
-    if strict_checkpoint:
-        network.register_load_state_dict_pre_hook(_check_fits)
+    network.strict_checkpoint = strict_checkpoint
     return network
-
-
-def _check_fits(network: nn.Module, state_dict: dict, prefix: str, *_) -> None:
-    check_fits(network, state_dict, prefix)
 
 
 def _share(blocks: nn.Sequential, roles: tuple[str, ...]) -> SharedStage:

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_norm_layer
 from torch import Tensor, nn
 
-from mmtied.backbones.bottleneck import BasicBlock, Bottleneck, block_strides, build_shortcut
+from mmtied.backbones.bottleneck import BasicBlock, Bottleneck, PadShortcut, block_strides, build_shortcut
 
 from .layers import FilterBasis, SharedBasisConv, SharedConv2d
 
@@ -157,21 +156,3 @@ class SharedBasicBlock(BasicBlock):
         else:
             self.shortcut = build_shortcut(in_channels, planes, stride, 1, avg_down, norm_cfg)
         self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
-
-
-class PadShortcut(nn.Module):
-    """A shortcut without parameters: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016).
-
-    Args:
-        new_channels: Number of channels of zeros.
-        stride: Step of the subsampling.
-    """
-
-    def __init__(self, new_channels: int, stride: int) -> None:
-        super().__init__()
-        self.new_channels = new_channels
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Subsample and pad (N, C, H, W) to (N, C + new_channels, H / stride, W / stride)."""
-        return F.pad(x[..., ::self.stride, ::self.stride], (0, 0, 0, 0, 0, self.new_channels))

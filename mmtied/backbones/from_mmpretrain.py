@@ -1,0 +1,59 @@
+"""Networks of mmpretrain whose layers are replaced after they are built.
+
+mmpretrain is imported, and the class made, when a network is built or unpickled, because its import is slow.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from inspect import signature
+
+from torch import nn
+
+from mmtied.compat import require
+
+from .checkpoint import check_fits
+from .resnet_base import reject_unknown
+
+#: The classes of this module, and their base classes in mmpretrain.
+BASES = {'TiedEfficientNet': 'EfficientNet', 'SharedMobileNetV2': 'MobileNetV2'}
+
+
+@cache
+def network_class(name: str) -> type[nn.Module]:
+    """Return a class of `BASES`: train() and eval() return the network, as PyTorch's do, and it can check its checkpoints.
+
+    Raises:
+        ImportError: mmpretrain is not installed.
+    """
+    require('mmpretrain', name)
+
+    class Network(getattr(import_module('mmpretrain.models.backbones'), BASES[name])):
+
+        strict_checkpoint = False
+
+        def train(self, mode: bool = True) -> nn.Module:
+            super().train(mode)
+            return self
+
+        def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+            if self.strict_checkpoint:
+                check_fits(self, state_dict, prefix)
+            super()._load_from_state_dict(state_dict, prefix, *args)
+
+    Network.__name__ = Network.__qualname__ = name
+    return Network
+
+
+def check_settings(builder: Callable, parent: type[nn.Module], settings: Mapping[str, object]) -> None:
+    """Raise a TypeError for settings that a network of `network_class` does not take; the builder's are known too."""
+    known = signature(parent.__init__).parameters
+    reject_unknown(parent.__name__, {name: value for name, value in settings.items() if name not in known}, builder,
+                   parent.__init__)
+
+
+def __getattr__(name: str) -> object:
+    """Make the class when pickle looks for it."""
+    if name in BASES:
+        return network_class(name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
