@@ -130,5 +130,5 @@ def _full_name(value: type | Callable) -> str:
     return f'{value.__module__}.{value.__qualname__}'
 
 
-#: What a pickle of a state_dict calls, beside the storages that torch.load itself makes.
+#: Callables in the pickle of a state_dict, in addition to the storages that torch.load handles itself.
 _TENSOR_PARTS = (OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, torch.Size, codecs.encode)

@@ -1,4 +1,4 @@
-"""The counters against arithmetic, and their disagreement."""
+"""Check the counters against arithmetic and against each other."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Statistics of a data set against pixel counts, scipy and the published counts of val2017."""
+"""Check occlusion statistics against pixel counts, SciPy and the published counts of val2017."""
 
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Drawings of overlaps: tinted where pixels lie under two boxes or more, chosen from the bucket, written whole or not at all."""
+"""Overlap examples: the choice of images, the tints, and all-or-nothing writing."""
 
 import numpy as np
 import pytest

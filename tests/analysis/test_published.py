@@ -1,4 +1,4 @@
-"""The printed figures of mmtied.analysis.published against copies that were typed independently from the papers."""
+"""Check the printed figures in mmtied.analysis.published against copies typed independently from the papers."""
 
 import json
 

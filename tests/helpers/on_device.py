@@ -1,4 +1,4 @@
-"""Watches what leaves the device; on a CPU, where nothing can leave, the calls that would make it leave a GPU."""
+"""Record copies from the device to the host; on a CPU, the calls that would copy from a GPU."""
 
 import torch
 from torch.overrides import TorchFunctionMode

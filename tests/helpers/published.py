@@ -1,4 +1,4 @@
-"""Figures printed in the papers, copies independent of those that the package reads."""
+"""Figures printed in the papers, typed independently of the copies in the package."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Detections made up from annotations, and whole data sets made up from a seed."""
+"""Detections simulated from annotations, and whole data sets generated from a seed."""
 
 import numpy as np
 from pycocotools import mask as mask_api

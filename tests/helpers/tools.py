@@ -1,4 +1,4 @@
-"""Run the scripts in tools/ as a user does, but in this process, which saves their imports."""
+"""Run the scripts in tools/ in this process, which saves their imports."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""Run tools/train.py and tools/test.py from end to end, and with mistakes."""
+"""Run tools/train.py and tools/test.py end to end, and with user errors."""
 
 import json
 import os

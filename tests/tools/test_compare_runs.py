@@ -1,4 +1,4 @@
-"""The comparison as a user runs it."""
+"""Run tools/compare_runs.py."""
 
 import csv
 import importlib.util

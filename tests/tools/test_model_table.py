@@ -1,4 +1,4 @@
-"""The tool's two ways to run, with the counting replaced: counting is tested in tests/analysis."""
+"""Run tools/model_table.py with counting replaced; tests/analysis covers counting."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""tools/occlusion_stats.py and tools/browse_occlusion.py as a user runs them."""
+"""Run tools/occlusion_stats.py and tools/browse_occlusion.py."""
 
 import csv
 import importlib.util

@@ -1,4 +1,4 @@
-"""The offline tool as a user runs it."""
+"""Run tools/occlusion_eval.py."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""The page of several runs as a user makes it."""
+"""Run tools/occlusion_report.py."""
 
 import importlib.util
 import json

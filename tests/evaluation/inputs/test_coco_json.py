@@ -1,4 +1,4 @@
-"""JSON files: orjson and the standard library give the same objects, numbers and messages."""
+"""Read JSON files with orjson and the standard library: same objects, numbers and messages."""
 
 import json
 import math

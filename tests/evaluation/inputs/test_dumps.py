@@ -1,4 +1,4 @@
-"""mmdet's dumps, written by mmdet's own metric, beside OcclusionCocoMetric fed with the same predictions."""
+"""Check dumps written by mmdet's own metric against OcclusionCocoMetric on the same predictions."""
 
 import collections
 import copy

@@ -1,4 +1,4 @@
-"""Annotation files: what is read, and the one-line error for each way in which one can be broken."""
+"""Read annotation files, valid and broken in every way."""
 
 import copy
 import json

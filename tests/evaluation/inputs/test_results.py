@@ -1,4 +1,4 @@
-"""Results files: what is read, and the one-line error for each way in which one can be broken."""
+"""Read results files, valid and broken in every way."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Run-length codes in bulk, against pycocotools and against the pixels."""
+"""Check bulk run-length decoding against pycocotools and pixel counts."""
 
 import numpy as np
 import pytest

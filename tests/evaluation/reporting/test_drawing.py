@@ -1,4 +1,4 @@
-"""Pictures of single images, and the detections that are kept for them."""
+"""Draw single images, and select the detections to show on them."""
 
 import numpy as np
 import pytest

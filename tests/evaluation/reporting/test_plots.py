@@ -1,4 +1,4 @@
-"""What the curves and bars of the figures hold."""
+"""Check the data of curves and bars in the figures."""
 
 import numpy as np
 import pytest

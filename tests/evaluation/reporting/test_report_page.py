@@ -1,4 +1,4 @@
-"""The page, read back with an HTML parser: nothing from outside, the report's numbers, nobody's markup."""
+"""Parse the HTML page: self-contained, with the report's numbers, and with all names escaped."""
 
 import base64
 import io

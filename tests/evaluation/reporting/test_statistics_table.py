@@ -1,4 +1,4 @@
-"""A statistic that is registered appears in every output, without another line of code."""
+"""A registered statistic appears in every output without further code."""
 
 import csv
 

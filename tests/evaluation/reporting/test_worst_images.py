@@ -1,4 +1,4 @@
-"""The choice of worst images against hand-made cases and a brute-force count."""
+"""Check the choice of worst images against hand-made cases and brute force."""
 
 import numpy as np
 import pytest
