@@ -80,19 +80,19 @@ def test_cuda_operators_need_a_gpu_or_force_cuda(sees_gpu, force, uses_cuda, tmp
     assert ('nvcc 13.0' if uses_cuda else 'sees no GPU') in reason
 
 
-def test_missing_wheel_folder_is_an_error(tmp_path):
+def test_missing_wheel_folder_raises(tmp_path):
     with pytest.raises(SystemExit, match='MMCV_WHEELS=.*nowhere is not a folder'):
         install_mmcv.take_wheel('onedl-mmcv==2.3.6', str(tmp_path / 'nowhere'))
 
 
-def test_no_suitable_wheel_means_compiling(tmp_path, monkeypatch, capsys):
+def test_compiles_without_suitable_wheel(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(install_mmcv, 'WHEELS', tmp_path / 'wheels')
     (tmp_path / 'onedl_mmcv-2.3.6-cp27-cp27m-linux_x86_64.whl').touch()
     assert install_mmcv.take_wheel('onedl-mmcv==2.3.6', str(tmp_path)) is False
     assert 'has no wheel of onedl-mmcv==2.3.6' in capsys.readouterr().out
 
 
-def test_missing_compiler_is_an_error_that_names_the_package(monkeypatch):
+def test_missing_compiler_error_names_package(monkeypatch):
     monkeypatch.setattr(shutil, 'which', lambda name: None)
     with pytest.raises(SystemExit, match=r'needs a C\+\+17 compiler.*apt-get install g\+\+'):
         install_mmcv.require_compiler()
@@ -105,7 +105,7 @@ def test_compilation_progress_is_shown_and_logged(tmp_path, capsys):
     assert len((tmp_path / 'log').read_text().splitlines()) == 8
 
 
-def test_operators_must_have_the_pinned_version():
+def test_operators_require_pinned_version():
     pytest.importorskip('mmcv')
     requirement = install_mmcv.read_requirement(ROOT / 'requirements' / 'mmcv.txt')
     compiled, _ = install_mmcv.run_operators(requirement)

@@ -80,7 +80,7 @@ def export(model: nn.Module, path: str, exporter: str, images: int) -> None:
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('exporter', EXPORTERS)
 @pytest.mark.parametrize('network', NETWORKS)
-def test_onnxruntime_returns_the_same_outputs_for_another_batch(network, exporter, tmp_path):
+def test_onnxruntime_matches_for_another_batch(network, exporter, tmp_path):
     model = calibrated(network)
     path = str(tmp_path / 'backbone.onnx')
     export(model, path, exporter, images=2 if network in FIX_ONE else 1)

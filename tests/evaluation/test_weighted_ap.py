@@ -72,7 +72,7 @@ def test_chunk_sizes_do_not_matter(monkeypatch):
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-14)
 
 
-def test_threads_do_not_matter_and_are_restored():
+def test_thread_count_does_not_matter_and_is_restored():
     records, positives, num_categories = match_all(*many(seed=4, num_images=12), 'bbox')
     before = torch.get_num_threads()
     results = []
