@@ -21,11 +21,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', required=True, help='folder to make, for sheet.jpg and a picture of each image')
     parser.add_argument('--bucket', nargs=2, type=float, default=(.8, .9), metavar=('LOW', 'HIGH'),
                         help='images with LOW <= r < HIGH (default: 0.8 0.9); 0 0 for those without occlusion')
-    parser.add_argument('--num', type=int, default=12, help='most images to draw (12)')
+    parser.add_argument('--num', type=int, default=12, help='number of images to draw (12)')
     parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
-    parser.add_argument('--skip-missing', action='store_true', help='choose among the images whose files are there')
+    parser.add_argument('--skip-missing', action='store_true', help='skip images whose files are missing')
     return parser.parse_args(argv)
 
 

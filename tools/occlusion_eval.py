@@ -30,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
-    parser.add_argument('--unit', choices=UNITS, default='image', help='what goes into buckets (image)')
+    parser.add_argument('--unit', choices=UNITS, default='image', help='unit that is bucketed: images or instances (image)')
     parser.add_argument('--cumulative', action='store_true', help='buckets r >= t instead of disjoint ones')
     parser.add_argument('--replicates', type=int, default=1000, help='bootstrap replicates for the intervals (1000); 0: none')
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError('--images draws into the page that --out asks for; give --out FOLDER too')
         if args.out and Path(args.out).exists() and not Path(args.out).is_dir():
             raise ValueError(f'--out {args.out}: a folder is needed, this is a file')
+        if args.replicates < 0:
+            raise ValueError(f'--replicates {args.replicates}: a whole number from 0 is needed; 0 means no intervals')
 
         from mmtied.evaluation import Bootstrap, Evaluation, evaluate, read_ground_truth
         from mmtied.evaluation.inputs.images import image_paths

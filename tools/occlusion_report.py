@@ -3,7 +3,7 @@
 
     python tools/occlusion_report.py compared.html work_dirs/r50/occlusion work_dirs/tied/occlusion --names R50 TiedR50
 
-Each folder holds the report.json that OcclusionEvalHook or tools/occlusion_eval.py wrote. Gains are over the first run.
+Each folder holds the report.json that OcclusionEvalHook or tools/occlusion_eval.py wrote. Differences are to the first run.
 """
 
 import argparse

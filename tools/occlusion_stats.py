@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How occluded a data set is: by bucket, by size and by category, and how far that is a matter of crowding.
+"""How occluded a data set is: by bucket, by size and by category, and how that follows crowding.
 
     python tools/occlusion_stats.py instances_val2017.json --out occlusion_stats/
 
@@ -22,8 +22,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--cumulative', action='store_true', help='buckets r >= t for every edge instead of disjoint ones')
-    parser.add_argument('--unit', default='image', help=f'what goes into buckets: {" or ".join(UNITS)} (image)')
-    parser.add_argument('--high', type=float, default=.5, help='from here up r counts as high (0.5)')
+    parser.add_argument('--unit', default='image', help=f'unit that is bucketed: {" or ".join(UNITS)} (image)')
+    parser.add_argument('--high', type=float, default=.5, help='ratios from here up count as high (0.5)')
     parser.add_argument('--top', type=int, default=20, help='how many categories to print and plot (20); files hold all')
     parser.add_argument('--out', help='folder for stats.json, stats.csv and stats.png')
     return parser.parse_args(argv)

@@ -12,7 +12,7 @@ import numpy as np
 from ..atomic import atomic_path
 from ..evaluation.buckets import Bucket, Evaluation, bucket_members
 from ..evaluation.inputs.ground_truth import GroundTruth
-from ..evaluation.occlusion import image_ratios, instance_ratios
+from ..evaluation.occlusion import get_occlusion_ratio, image_ratios, instance_ratios
 from ..evaluation.protocol import AREA_RANGES
 from ..plotting import hide_spines, new_figure, plain_label
 
@@ -51,11 +51,12 @@ def occlusion_stats(ground_truth: GroundTruth, evaluation: Evaluation | None = N
         None stands for what is undefined.
 
     Raises:
-        ValueError: `high` is not a ratio above 0.
+        ValueError: `high` is not a ratio above 0 that the definition can reach.
     """
-    if not high > 0:
-        raise ValueError(f'high: a ratio above 0 is needed, got {high}')
     evaluation = evaluation or Evaluation()
+    largest = get_occlusion_ratio(evaluation.definition).largest
+    if not 0 < high <= largest:
+        raise ValueError(f'high: a ratio above 0 and at most {largest:g} is needed, got {high}')
     single = np.flatnonzero(~ground_truth.crowd)
     image, category, area = (column[single] for column in (ground_truth.image, ground_truth.category, ground_truth.area))
     image_ratio = image_ratios(ground_truth, evaluation.definition, evaluation.same_category)

@@ -104,7 +104,7 @@ def _choose(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: in
         missing = [ground_truth.file_names[image] for image in order[:count][~there[:count]].tolist()]
         shown = ', '.join(missing[:5]) + (' ...' if len(missing) > 5 else '')
         raise ValueError(f'{images} lacks {len(missing)} of the {len(there[:count])} chosen images: {shown}; '
-                         'skipping missing files (--skip-missing) chooses among those that are there')
+                         '--skip-missing draws others in their place')
     return order[:count]
 
 

@@ -92,6 +92,9 @@ def make_occluded_shapes(out: str | os.PathLike,
     out = Path(out)
     if overwrite:
         _check_made_before(out)
+    elif out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f'{out} is not empty; name another folder, or replace the data set with --overwrite '
+                              '(overwrite=True)')
 
     with atomic_folder(out, overwrite=overwrite) as folder:
         (folder / 'annotations').mkdir()

@@ -1,6 +1,7 @@
 """The whole way from annotations and detections to a result: read, match, accumulate, summarize."""
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def evaluate(annotations: Any,
         proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
         bootstrap: Add confidence intervals by this bootstrap, or by the default one where True.
         device: Where to match and accumulate; by default where the detections are, on the CPU for arrays and files.
-        name: The detector's name on plots and pages; by default that of the first file.
+        name: The detector's name on plots and pages; by default that of the first file, without ``.bbox`` or ``.segm``.
 
     Returns:
         The result: `report`, `rows()`, `table()`, `plot()`, `save(folder)`.
@@ -85,7 +86,8 @@ def evaluate(annotations: Any,
             warnings.warn(f'{iou_type}: {line}', stacklevel=2)
     category_ids = None if classes is None else label_category_ids(ground_truth, classes)
     first = detections[0] if isinstance(detections, list | tuple) and detections else detections
-    name = name or (Path(first).stem if isinstance(first, str | os.PathLike) else 'detector')
+    stem = Path(first).stem if isinstance(first, str | os.PathLike) else 'detector'
+    name = name or re.sub(r'(?<=.)\.(bbox|segm)$', '', stem)
     result = evaluate_detections(ground_truth, found, evaluations, proposal_nums, category_ids, device, name)
     if isinstance(annotations, str | os.PathLike):
         result.report['data'] = Path(annotations).name

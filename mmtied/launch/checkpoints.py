@@ -173,7 +173,7 @@ def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:
     except Exception as error:
         refused = re.search(r'GLOBAL (\w+(?:\.\w+)*)', str(error))
         if refused:
-            raise ValueError(f'{flag} {path}: refused, as it needs {refused[1]}, which could run foreign code; expected '
+            raise ValueError(f'{flag} {path}: refused, as it needs {refused[1]}, which could run arbitrary code; expected '
                              'tensors and plain values, so save its state_dict alone') from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else 'expected a file that torch.save wrote'
         raise ValueError(f'{flag} {path}: not a readable checkpoint; {reason}') from error

@@ -180,7 +180,7 @@ def test_overwrites_only_its_own_data_sets(tmp_path):
     out.mkdir()
     make_occluded_shapes(out, num_images=2, num_val_images=1, seed=0)
     before = bytes_of(out)
-    with pytest.raises(FileExistsError, match='is not empty'):
+    with pytest.raises(FileExistsError, match='is not empty; .* --overwrite'):
         make_occluded_shapes(out, num_images=2, num_val_images=1, seed=1)
     with pytest.raises(ValueError, match='found no layout'):
         make_occluded_shapes(out, num_images=2, num_val_images=1, seed=1, overwrite=True, objects=(2, 2),

@@ -80,7 +80,7 @@ def test_input_forms_agree(tmp_path, case, result, annotations, detections):
         for name in ('name', 'images', 'instances', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_shared'):
             assert row[name] == (pytest.approx(expected[name], rel=0, abs=1e-12) if isinstance(expected[name], float)
                                  else expected[name])
-    assert ours.name == {'file': 'run.bbox', 'files': 'run.bbox', 'mmdet dump': 'run'}.get(detections, 'detector')
+    assert ours.name == {'file': 'run', 'files': 'run', 'mmdet dump': 'run'}.get(detections, 'detector')
     assert ours.report.get('data') == ('instances.json' if annotations == 'file' else None)
 
 

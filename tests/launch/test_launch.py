@@ -123,7 +123,7 @@ def test_checkpoint_reader_rejects_unknown_classes(tmp_path, capsys, zipped):
     read = checkpoints.read_state_dict(tmp_path / 'trained.pth')
     assert all(torch.equal(read[key], value) and read[key].dtype == value.dtype for key, value in weights.items())
     torch.save({**content, 'extra': Program()}, tmp_path / 'program.pth', _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r'program.pth: refused, as it needs (builtins.)?print, which could run foreign code'):
+    with pytest.raises(ValueError, match=r'program.pth: refused, as it needs (builtins.)?print, which could run arbitrary code'):
         checkpoints.read_state_dict(tmp_path / 'program.pth')
     assert capsys.readouterr().out == ''
 

@@ -86,6 +86,7 @@ ABSENT = dict(DATA, images=[dict(DATA['images'][0], file_name='two.png')])
     ('browse_occlusion', ['images', '--bucket', '.9', '.8'], DATA, 'lower < upper'),
     ('browse_occlusion', ['images', '--bucket', 'nan', '.8'], DATA, 'lower < upper'),
     ('browse_occlusion', ['images', '--num', '0'], DATA, '--num 0'),
+    ('occlusion_stats', ['--high', '1.5'], DATA, 'high: a ratio above 0 and at most 1 is needed, got 1.5'),
     ('browse_occlusion', ['images', '--seed', '-1'], DATA, '--seed -1'),
     ('browse_occlusion', ['images'], DATA, 'no image in the bucket [0.8,0.9) (covered); ratios go from 0.5 to 0.5'),
     ('browse_occlusion', ['images'], dict(DATA, annotations=[]), 'in the bucket [0.8,0.9) (covered); no image has an'),

@@ -21,6 +21,8 @@ def read_json(path: str | os.PathLike) -> Any:
         ValueError: The file is missing, not a file, empty, truncated or not JSON.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f'{path}: is a folder, expected a file')
     if not path.is_file():
         raise ValueError(f'{path}: no such file')
     content = path.read_bytes()

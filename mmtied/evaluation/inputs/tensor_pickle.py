@@ -35,6 +35,8 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
         [{'scores': tensor([0.5000, 1.0000])}]
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f'{path}: is a folder, expected a file')
     if not path.is_file():
         raise ValueError(f'{path}: no such file')
     try:
@@ -42,8 +44,8 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
             content = _Unpickler(file).load()
         return _settle(content, set(), {})
     except RefusedError as error:
-        raise ValueError(f'{path}: refused, as the pickle needs {error}, and reading that could run foreign code; only tensors, '
-                         'NumPy arrays of numbers and plain containers are read') from None
+        raise ValueError(f'{path}: refused, as the pickle needs {error}, and reading that could run arbitrary code; only '
+                         'tensors, NumPy arrays of numbers and plain containers are read') from None
     except Exception as error:  # what a broken pickle raises depends on the byte where it breaks
         state = 'empty' if path.stat().st_size == 0 else 'not a complete pickle'
         raise ValueError(f'{path}: the file is {state} ({type(error).__name__}: {" ".join(str(error).split())})') from None

@@ -137,8 +137,8 @@ def describe_intervals(runs: Sequence[Run]) -> str:
     if not any(run.report.get('intervals') for run in runs):
         return 'This report has no intervals.'
     how = made[0] if len(set(made)) == 1 else '; '.join(f'{run.name}: {text}' for run, text in zip(runs, made, strict=True))
-    return (f'Bands, and the small numbers below a value: {how}. AP of resampled images leans upwards, most in small buckets, '
-            'so that an interval may lie above its own AP.')
+    return (f'Bands, and the small numbers below a value: {how}. AP of resampled images is biased upwards, most in small '
+            'buckets, so that an interval may lie above its own AP.')
 
 
 def _describe_bootstrap(report: dict) -> str:
@@ -269,7 +269,7 @@ def _comparison_table(runs: Sequence[Run], iou_type: str) -> Table:
 def _control_table(run: Run, iou_type: str, several: bool) -> Table:
     rows = list(named_rows(run.report, iou_type))
     titles = _MIX | {f'{statistic.name}_shared': f'{statistic.name}, shared categories' for statistic in shared_statistics()}
-    keys = [key for key in titles if any(key in row for _, row in rows)]
+    keys = [key for key in titles if any(key in row and (key in _MIX or row[key] is not None) for _, row in rows)]
     cells = [(name, [(_cell(row, key)[0], '') for key in keys]) for name, row in rows]
     return Table(f'{iou_type}, {run.name}' if several else iou_type, [titles[key] for key in keys], cells)
 

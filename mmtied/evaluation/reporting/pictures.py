@@ -148,8 +148,8 @@ def worst_examples(ground_truth: GroundTruth, groups: Sequence[tuple[str, Tensor
         buckets.append({'name': name, 'images': images})
     return WorstImages(buckets, (
         'The images with the lowest F1 in each bucket: F1 is 2 found / (2 found + missed + false), counted by '
-        f'{iou_type} at IoU 0.5 among detections with a score of {SCORE_THRESHOLD} or more; among equals those with the most '
-        f'instances come first. At most {MOST_SHOWN} predictions are drawn, none below that score; crowd regions are not drawn.'))
+        f'{iou_type} at IoU 0.5 among detections with a score of {SCORE_THRESHOLD} or more; ties go to the image with more '
+        f'instances. At most {MOST_SHOWN} predictions are drawn, none below that score; crowd regions are not drawn.'))
 
 
 def count_errors(records: Records, positives: Positives, num_images: int, score_threshold: float = SCORE_THRESHOLD,
@@ -183,7 +183,7 @@ def count_errors(records: Records, positives: Positives, num_images: int, score_
 
 
 def worst_images(errors: ImageErrors, members: Tensor, count: int = 3) -> list[int]:
-    """Choose the images with the lowest F1; among equals those with the most instances, then the first in the file.
+    """Choose the images with the lowest F1; ties go to the image with more instances, then to the first in the file.
 
     Args:
         errors: Of all images.

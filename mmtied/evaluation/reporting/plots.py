@@ -88,7 +88,7 @@ def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
 
 
 def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP') -> 'Figure':
-    """Plot the difference of each run to the first over r, with the intervals, for the first evaluation they share.
+    """Plot the difference of each run from the first over r, with the intervals, for the first evaluation they share.
 
     Args:
         comparison: From `comparison.compare_runs`.
@@ -108,7 +108,9 @@ def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP') -> '
                 for one in differences]
         overall = entry[iou_type]['all'][statistic]['differences'][number]['difference']
         draw_curve(axes, rows, statistic, run_curve(number), plain_label(label), .12 * (number - (len(others) - 1) / 2), overall)
-    axes.set_ylabel(f'difference of {iou_type} {statistic} to {plain_label(first, 24)}', fontsize=9)
+    axes.set_ylabel(f'difference of {iou_type} {statistic} from {plain_label(first, 24)}', fontsize=9)
+    axes.set_title(f'{iou_type} {statistic} by occlusion ratio r ({plain_label(describe_evaluation(entry), 60)})', fontsize=10,
+                   loc='left', pad=10 + 14 * -(-len(others) // columns))
     _style(axes)
     label_buckets(axes, entry, iou_type)
     _legend(axes, columns)

@@ -68,7 +68,7 @@ def format_interval(bounds: list[float] | None) -> str:
 def format_tables(report: dict) -> str:
     """Format a report as plain text: for each evaluation and IoU type a table of all images and each bucket.
 
-    The interval of AP and AP over the shared categories come last, where the report has them. A statistic that the report
+    The interval of AP and AP over the shared categories come last, where the report has values. A statistic that the report
     lacks is a dash, or left out where no row has it.
     """
     tables = []
@@ -80,7 +80,7 @@ def format_tables(report: dict) -> str:
                 columns[name] = [format_number(row.get(name)) for _, row in found]
             if any('AP_ci' in row for _, row in found):
                 columns['AP interval'] = [format_interval(row.get('AP_ci')) for _, row in found]
-            if any('AP_shared' in row for _, row in found):
+            if any(row.get('AP_shared') is not None for _, row in found):
                 columns['AP_shared'] = [format_number(row.get('AP_shared')) for _, row in found]
             rows = [(name, *cells) for (name, _), *cells in zip(found, *columns.values(), strict=True)]
             tables.append(ascii_table(f'{iou_type}: AP by occlusion ratio r ({describe_evaluation(evaluation)})', ('r', *columns),

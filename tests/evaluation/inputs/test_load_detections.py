@@ -113,3 +113,10 @@ def test_ground_truth_from_pycocotools(tmp_path):
     truth = read_ground_truth(COCO(str(path)))
     assert truth.image_ids.tolist() == [4, 9]
     assert read_ground_truth(truth) is truth
+
+
+@pytest.mark.parametrize('name', ['results.json', 'results.pkl'])
+def test_folder_in_place_of_a_file(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f'{name}: is a folder, expected a file$'):
+        load_detections(tmp_path / name, TRUTH)

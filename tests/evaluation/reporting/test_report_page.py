@@ -14,7 +14,7 @@ from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.images import image_paths
 from mmtied.evaluation.reporting.page import render_page, write_page
 from mmtied.evaluation.reporting.pictures import ImageErrors, shown_in, worst_examples
-from mmtied.evaluation.reporting.tables import Run
+from mmtied.evaluation.reporting.tables import Run, format_tables
 from mmtied.evaluation.stream import shown_table
 from tests.helpers.report_cases import make_old_report, make_report
 
@@ -251,3 +251,12 @@ def test_failure_keeps_previous_page(tmp_path, monkeypatch):
 
 def test_page_is_deterministic():
     assert render_page([Run('tied', make_report())]) == render_page([Run('tied', make_report())])
+
+
+def test_no_shared_categories_are_left_out():
+    report = make_report(iou_types=('bbox',))
+    report['shared_categories'] = 0
+    for row in (report['bbox']['all'], *report['bbox']['buckets']):
+        row.update({key: None for key in row if key.endswith('_shared')})
+    assert 'shared categories' not in render_page([Run('tied', report)])
+    assert 'AP_shared' not in format_tables(report)
