@@ -8,8 +8,7 @@ import torch
 from pycocotools import mask as mask_api
 from torch import Tensor
 
-from mmtied.native import library
-from mmtied.native.run_lengths import Codes, intersections
+from mmtied.native import Codes, intersections, library
 
 from .inputs.ground_truth import GroundTruth
 from .inputs.rle import COMPILED_CHUNK, iter_chunks, rle_areas, rle_codes, rle_pixels

@@ -11,8 +11,8 @@ import sysconfig
 import pytest
 import torch
 
-from mmtied.native import library, loading
-from mmtied.native.run_lengths import Codes, areas
+from mmtied import native
+from mmtied.native import Codes, areas, library
 
 needs_library = pytest.mark.skipif(platform.system() == 'Windows' or not shutil.which('g++'), reason='no g++')
 
@@ -20,15 +20,15 @@ needs_library = pytest.mark.skipif(platform.system() == 'Windows' or not shutil.
 @pytest.fixture(autouse=True)
 def enabled(monkeypatch):
     monkeypatch.delenv('MMTIED_NATIVE', raising=False)
-    loading._load.cache_clear()
+    native._load.cache_clear()
     yield
-    loading._load.cache_clear()
+    native._load.cache_clear()
 
 
 @pytest.fixture
 def library_path(tmp_path, monkeypatch):
     """A path in an empty folder, from which the library is then loaded."""
-    monkeypatch.setattr(loading, '__file__', str(tmp_path / 'loading.py'))
+    monkeypatch.setattr(native, '__file__', str(tmp_path / '__init__.py'))
     return tmp_path / f'_run_lengths{sysconfig.get_config_var("EXT_SUFFIX")}'
 
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from pycocotools import mask as mask_api
 
-from mmtied.native import library
-from mmtied.native.run_lengths import Codes, areas, code_lengths
+from mmtied.native import Codes, areas, code_lengths, library
 
 #: Characters of code that are processed at a time; with NumPy the intermediate arrays then fit a processor's cache.
 CHUNK = 1 << 17
