@@ -87,7 +87,7 @@ def load_weights_only(path: str | os.PathLike, skipped: Collection[str] = ()) ->
 
     Args:
         path: File that torch.save wrote.
-        skipped: Full names of classes and functions that the file may use; inert objects take the place of theirs.
+        skipped: Full names of classes and functions that the file may use; inert objects replace theirs.
 
     Raises:
         pickle.UnpicklingError: The file needs another class, named after 'GLOBAL' in the message, or is not a checkpoint.

@@ -15,8 +15,8 @@ from mmtied.layers import TBC, TGC
 
 from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
 
-#: How the mixer joins the splits' outputs: before two 1x1 convolutions that feed the exit (Table 6), or before one whose output
-#: is added back to every split.
+#: Mixer types: 'sum' and 'concat' join the splits before two 1x1 convolutions that feed the exit (Table 6); 'add_back' sums them
+#: before one 1x1 convolution whose output is added to every split.
 MIXER_FUSIONS = ('sum', 'concat', 'none', 'add_back')
 
 
@@ -50,7 +50,7 @@ class TiedSplits(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each split and join the results."""
-        parts = x.chunk(len(self.convs), dim=1)
+        parts = x.chunk(len(self.convs), dim=1)  # indexed, because torch.fx cannot iterate over a proxy
         joined = torch.cat([conv(parts[index]) for index, conv in enumerate(self.convs)], dim=1)
         return self.activate(self.norm(joined))
 
@@ -112,7 +112,7 @@ class AddBackMixer(BaseModule):
 
 def add_splits(x: Tensor, splits: int) -> Tensor:
     """Add equal parts of the channels; unlike the sum of a reshaped tensor this keeps channels_last."""
-    parts = x.chunk(splits, dim=1)
+    parts = x.chunk(splits, dim=1)  # indexed, because torch.fx cannot iterate over a proxy
     return reduce(torch.add, [parts[index] for index in range(splits)])
 
 

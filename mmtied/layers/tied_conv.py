@@ -19,7 +19,7 @@ class _TiedConv2d(nn.Conv2d):
     (Kaiming, Xavier), sees the tied fan-in: each output value sums over ``in_channels / (num_blocks * groups) * k * k`` inputs.
     """
 
-    #: How to compute it; the class attribute is for layers that were pickled by older versions.
+    #: Algorithm of the forward pass; a class attribute too, for layers pickled by older versions.
     algorithm: str = 'auto'
 
     def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,

@@ -6,9 +6,9 @@ Four steps change a copy of the model:
 2. Backbones, and other classes of this package, become graphs of torch's own layers, which run without their classes. Each
    BatchNorm whose convolution the graph shows is folded into it (`fold`).
 3. A ConvModule of mmcv becomes its folded convolution and activation.
-4. In all other modules, which keep their classes, an Identity takes the place of a folded BatchNorm.
+4. In all other modules, which keep their classes, an Identity replaces a folded BatchNorm.
 
-mmcv's fuse_conv_bn goes by the order in which layers were registered; this goes by the order in which they run.
+mmcv's fuse_conv_bn follows the order in which layers were registered; this follows the order in which they run.
 """
 
 import logging

@@ -120,7 +120,7 @@ def as_folded_graph(module: nn.Module) -> fx.GraphModule | None:
 
 
 def fold_in_place(model: nn.Module) -> None:
-    """Fold normalizations in modules that keep their class; an Identity takes the place of each.
+    """Fold normalizations in modules that keep their class; an Identity replaces each.
 
     A pair is folded where one module's graph shows every call of the two layers.
 

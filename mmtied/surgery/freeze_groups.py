@@ -80,7 +80,7 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
         The model; for a single layer, its replacement.
 
     Raises:
-        ValueError: The argument is no model or has no DGConv, or a gate is nan. Nothing is changed then.
+        ValueError: The argument is not a model or has no DGConv, or a gate is nan. Nothing is changed then.
 
     Example:
         >>> layer = DGConv(8, 8, 3, padding=1)

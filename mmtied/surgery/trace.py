@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import fx, nn
 
-#: What tracing raises: torch.fx's own errors, and those of Python code that gets a placeholder in place of a tensor.
+#: Errors of tracing: torch.fx's own, and those of Python code that gets a placeholder instead of a tensor.
 _UNREADABLE = (fx.proxy.TraceError, TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError, AssertionError,
                IndexError, KeyError, NameError)
 
@@ -46,7 +46,7 @@ def has_one_graph(module: nn.Module) -> bool:
 
 
 def is_altered(module: nn.Module) -> bool:
-    """Return True if a module does not just compute what its class says: it has hooks, computed weights, or its own forward.
+    """Return True if a module computes something other than its class: it has hooks, computed weights, or its own forward.
 
     Example:
         >>> is_altered(nn.Conv2d(1, 1, 1)), is_altered(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 1)))

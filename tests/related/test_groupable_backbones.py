@@ -166,9 +166,9 @@ def test_trains_in_a_classifier():
 @pytest.mark.parametrize(('settings', 'message'), [
     ({'depth': 49}, 'GResNeXt: depth=49, expected one of 50, 101, 152'),
     ({'depth': 49, 'groups': 4}, 'GResNeXt: depth=49, expected one of 50, 101, 152'),
-    ({'groups': '32'}, "groups='32'; use None, a positive integer, or one for each block"),
+    ({'groups': '32'}, "groups='32', expected None, a positive integer, or one for each block"),
     ({'groups': 32, 'depth': [50]}, r'depth=\[50\], expected one of 50, 101, 152'),
-    ({'groups': (4, 4)}, 'groups has 2 values; use one for each of the 16 blocks, or one number for all'),
+    ({'groups': (4, 4)}, 'groups has 2 values, expected one for each of the 16 blocks, or one number for all'),
     ({'groups': 3}, 'a block of width 16 is not divisible by groups=3; use one of 1, 2, 4, 8, 16'),
     ({'groups': 0}, 'groups=0, expected a positive integer'),
     ({'base_width': 3}, 'base_width=3 at 8 base channels gives a width of 0.375;'),

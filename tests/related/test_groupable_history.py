@@ -221,10 +221,10 @@ def test_every_sample_of_a_gate_is_drawn(gates):
 
 
 @pytest.mark.parametrize(('make', 'message'), [
-    (lambda: GroupHistoryHook(interval=0), 'interval=0 is not a positive integer'),
-    (lambda: GroupHistoryHook(interval=True), 'interval=True is not a positive integer'),
-    (lambda: GroupHistoryHook(interval='10'), "interval='10' is not a positive integer"),
-    (lambda: GroupHistoryHook(interval=2.5), 'interval=2.5 is not a positive integer'),
+    (lambda: GroupHistoryHook(interval=0), 'interval=0, expected a positive integer'),
+    (lambda: GroupHistoryHook(interval=True), 'interval=True, expected a positive integer'),
+    (lambda: GroupHistoryHook(interval='10'), "interval='10', expected a positive integer"),
+    (lambda: GroupHistoryHook(interval=2.5), 'interval=2.5, expected a positive integer'),
     (lambda: GroupHistoryHook().before_train(type('R', (), {'model': nn.Conv2d(1, 1, 1)})()), 'Conv2d has no DGConv with gates'),
 ])
 def test_errors(make, message):

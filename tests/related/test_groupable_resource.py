@@ -216,13 +216,13 @@ def test_training_brings_zeta_to_the_bound():
 
 
 @pytest.mark.parametrize(('make', 'message'), [
-    (lambda: GroupResourceHook(b=0.5), 'b=0.5 is not a number of at least 1'),
-    (lambda: GroupResourceHook(b='64'), "b='64' is not a number of at least 1"),
-    (lambda: GroupResourceHook(b=float('nan')), 'b=nan is not a number'),
-    (lambda: GroupResourceHook(alpha=None), 'alpha=None is not a negative number'),
-    (lambda: GroupResourceHook(b=float('inf')), 'b=inf is not a number'),
-    (lambda: GroupResourceHook(alpha=float('-inf')), 'alpha=-inf is not a negative number'),
-    (lambda: GroupResourceHook(alpha=0.02), 'alpha=0.02 is not a negative number'),
+    (lambda: GroupResourceHook(b=0.5), 'b=0.5, expected a number of at least 1'),
+    (lambda: GroupResourceHook(b='64'), "b='64', expected a number of at least 1"),
+    (lambda: GroupResourceHook(b=float('nan')), 'b=nan, expected a number'),
+    (lambda: GroupResourceHook(alpha=None), 'alpha=None, expected a negative number'),
+    (lambda: GroupResourceHook(b=float('inf')), 'b=inf, expected a number'),
+    (lambda: GroupResourceHook(alpha=float('-inf')), 'alpha=-inf, expected a negative number'),
+    (lambda: GroupResourceHook(alpha=0.02), 'alpha=0.02, expected a negative number'),
     (lambda: GroupResourceHook().check_model(nn.Conv2d(4, 4, 1)), 'Conv2d has no DGConv with gates; use the backbone'),
     (lambda: GroupResourceHook(1).check_model(DGConv(4, 4, 1).requires_grad_(False)), 'only frozen gates'),
     (lambda: GroupResourceHook(16).check_model(DGConv(8, 16, 1)), 'has 16 connections with every gate closed; use b up to 8'),

@@ -324,11 +324,11 @@ def test_imports_without_openmmlab(run_without_openmmlab):
     (lambda: IGC(3, 64, 3, num_primary=2), "chooses partitions that fit; with indivisible='leanest' only layers like this one"),
     (lambda: SumFusion(8, 8, 0), 'SumFusion: kernel_size=0, expected a positive integer'),
     (lambda: SumFusion(8, 8, 3)(torch.zeros(1, 4, 5, 5)), r'SumFusion: expected input of shape \(N, 8, H, W\).*got \(1, 4'),
-    (lambda: IGC(8, 8, 3, groups=2), 'IGC: groups=2, but num_primary sets the number of groups'),
-    (lambda: IGC(8, 8, 3, indivisible='untie'), "IGC: indivisible='untie'; use 'raise' or 'leanest'"),
+    (lambda: IGC(8, 8, 3, groups=2), 'IGC: groups=2, expected 1; num_primary sets the number of groups'),
+    (lambda: IGC(8, 8, 3, indivisible='untie'), "IGC: indivisible='untie', expected 'raise' or 'leanest'"),
     (lambda: IGC(8, 8, 1)(torch.zeros(1, 16, 4, 4)), r'IGC: expected input of shape \(N, 8, H, W\).*got \(1, 16, 4, 4\)'),
     (lambda: SumFusion(8, 8, 3, num_branches=0), 'SumFusion: num_branches=0, expected a positive integer'),
-    (lambda: SumFusion(8, 8, 3, groups=2), 'SumFusion: groups=2 is not supported'),
+    (lambda: SumFusion(8, 8, 3, groups=2), 'SumFusion: groups=2, expected 1'),
 ])
 def test_user_errors(build, message):
     with pytest.raises(ValueError, match=message):

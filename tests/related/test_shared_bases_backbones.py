@@ -330,12 +330,12 @@ def test_stage_runs_its_blocks_in_order():
     (lambda: SharedResNetCIFAR(33, shared_elements=16), 'SharedResNetCIFAR: depth=33, expected one of .* 20, 32, 44'),
     (lambda: SharedResNetCIFAR(50, shared_elements=16), 'they are for basic blocks .depth 18, 20, 32, 34, 44, 56, 110.'),
     (lambda: SharedResNet(34.0), 'depth=34.0, expected one of'),
-    (lambda: SharedResNet(50, num_bases=2.0), 'num_bases=2.0 with depth 50; use 0 to 3'),
-    (lambda: SharedResNet(50, num_bases=True), 'num_bases=True with depth 50; use 0 to 3'),
+    (lambda: SharedResNet(50, num_bases=2.0), 'num_bases=2.0 with depth 50, expected 0 to 3'),
+    (lambda: SharedResNet(50, num_bases=True), 'num_bases=True with depth 50, expected 0 to 3'),
     (lambda: SharedResNet(18, unique_elements=-1), 'unique_elements=-1, expected 0 or a positive integer'),
-    (lambda: shared_mobilenet_v2(num_bases=2.0), 'num_bases=2.0; use 0, 1 or 2'),
-    (lambda: SharedResNet(50, num_bases=4), 'num_bases=4 with depth 50; use 0 to 3'),
-    (lambda: SharedResNet(34, num_bases=3), 'num_bases=3 with depth 34; use 0 to 2'),
+    (lambda: shared_mobilenet_v2(num_bases=2.0), 'num_bases=2.0, expected 0, 1 or 2'),
+    (lambda: SharedResNet(50, num_bases=4), 'num_bases=4 with depth 50, expected 0 to 3'),
+    (lambda: SharedResNet(34, num_bases=3), 'num_bases=3 with depth 34, expected 0 to 2'),
     (lambda: SharedResNet(50, shared_elements=48), 'a bottleneck shares whole convolutions'),
     (lambda: SharedResNet(18, shared_elements=3, base_channels=16), 'at 16 channels gives 0.75 elements'),
     (lambda: SharedResNet(18, shared_elements=0), 'shared_elements=0, expected a positive integer'),
@@ -343,7 +343,7 @@ def test_stage_runs_its_blocks_in_order():
      "plugin position 'after_conv3', expected one of after_conv1, after_conv2$"),
     (lambda: SharedResNetCIFAR(56, num_stages=4), 'num_stages=4, expected one of 1, 2, 3'),
     (lambda: SharedResNetCIFAR(34, deep_stem=True), 'deep_stem=True, expected False'),
-    (lambda: shared_mobilenet_v2(num_bases=3), 'num_bases=3; use 0, 1 or 2'),
+    (lambda: shared_mobilenet_v2(num_bases=3), 'num_bases=3, expected 0, 1 or 2'),
 ])
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):

@@ -175,7 +175,7 @@ def test_training_makes_bases_orthonormal():
 
 def test_errors():
     for weight in (0, float('nan'), float('inf'), '0.1', True, None):
-        with pytest.raises(ValueError, match=f'weight={weight!r} is not a positive number'):
+        with pytest.raises(ValueError, match=f'weight={weight!r}, expected a positive number'):
             OrthogonalityHook(weight)
     with pytest.raises(ValueError, match='Linear has no shared filter bases; use a backbone .* mmtied.SharedResNet'):
         OrthogonalityHook().check_model(nn.Linear(1, 1))

@@ -105,13 +105,13 @@ class GResNeXt(StagedResNet):
         self._groups = None
         if groups is not None:
             if not isinstance(groups, (int, tuple, list)):
-                raise ValueError(f'{name}: groups={groups!r}; use None, a positive integer, or one for each block')
+                raise ValueError(f'{name}: groups={groups!r}, expected None, a positive integer, or one for each block')
             blocks = self.stage_blocks.get(depth, ()) if isinstance(depth, int) else ()
             number = sum(blocks[:staged.get('num_stages', 4)])
             each = [groups] * number if isinstance(groups, int) else list(groups)
             if number and len(each) != number:
-                raise ValueError(f'{name}: groups has {len(each)} values; use one for each of the {number} blocks, or one number '
-                                 'for all')
+                raise ValueError(f'{name}: groups has {len(each)} values, expected one for each of the {number} blocks, or '
+                                 'one number for all')
             self._groups = iter(each)
         super().__init__(depth, **staged)
         del self._groups

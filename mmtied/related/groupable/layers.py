@@ -79,7 +79,7 @@ class DGConv(nn.Conv2d):
         check_positive('DGConv', in_channels=in_channels, out_channels=out_channels)
         check_size('DGConv', kernel_size=kernel_size)
         if groups != 1:
-            raise ValueError(f'DGConv: groups={groups}, but the layer learns its groups; use groups=1')
+            raise ValueError(f'DGConv: groups={groups}, expected 1; the layer learns its groups')
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, padding_mode, device, dtype)
         count = common_twos(in_channels, out_channels)
         self.gates = nn.Parameter(self.weight.new_empty(count)) if count else None

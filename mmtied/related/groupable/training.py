@@ -48,11 +48,11 @@ class GroupResourceHook(LossHook):
 
     def __init__(self, b: float = 32, alpha: float = -0.02) -> None:
         if not is_number(b) or not b >= 1:
-            raise ValueError(f'GroupResourceHook: b={b!r} is not a number of at least 1; 1 is the complexity of dense '
+            raise ValueError(f'GroupResourceHook: b={b!r}, expected a number of at least 1; 1 is the complexity of dense '
                              'convolutions')
         if not is_number(alpha) or not alpha < 0:
-            raise ValueError(f'GroupResourceHook: alpha={alpha!r} is not a negative number, for example -0.02; to train without '
-                             'the constraint, leave the hook out')
+            raise ValueError(f'GroupResourceHook: alpha={alpha!r}, expected a negative number, for example -0.02; to train '
+                             'without the constraint, leave the hook out')
         self.b = b
         self.alpha = alpha
 
@@ -186,7 +186,7 @@ class GroupHistoryHook(Hook):
         interval: Recording interval in iterations. The hook also records before training, at checkpoints and at the end.
 
     Raises:
-        ValueError: The interval is no positive integer, or, as training begins, the model has no gates.
+        ValueError: The interval is not a positive integer, or, as training begins, the model has no gates.
 
     Example:
         In a config: ``custom_hooks = [dict(type='mmtied.GroupHistoryHook')]``.
@@ -196,7 +196,7 @@ class GroupHistoryHook(Hook):
 
     def __init__(self, interval: int = 100) -> None:
         if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
-            raise ValueError(f'GroupHistoryHook: interval={interval!r} is not a positive integer of iterations')
+            raise ValueError(f'GroupHistoryHook: interval={interval!r}, expected a positive integer of iterations')
         self.interval = interval
         self.history: GroupHistory | None = None
         self._trained = 0  # completed iterations; runner.iter may lag by one while a checkpoint is saved

@@ -36,7 +36,7 @@ class IGC(nn.Module):
     - ``num_secondary``: M is the same, L = C_out / M. For networks that double L, such as L100M2.
     - neither: the pair that divides the channels with the fewest parameters, `leanest_partitions`; fits any layer.
 
-    Deliberately no Conv2d: folding a normalization into it would need both of its weights.
+    Not a subclass of Conv2d: folding a normalization into it would need both of its weights.
 
     Args:
         in_channels: C_in, divisible by L.
@@ -95,9 +95,9 @@ class IGC(nn.Module):
         check_positive('IGC', in_channels=in_channels, out_channels=out_channels)
         check_size('IGC', kernel_size=kernel_size)
         if groups != 1:
-            raise ValueError(f'IGC: groups={groups}, but num_primary sets the number of groups; use groups=1')
+            raise ValueError(f'IGC: groups={groups}, expected 1; num_primary sets the number of groups')
         if indivisible not in ('raise', 'leanest'):
-            raise ValueError(f"IGC: indivisible={indivisible!r}; use 'raise' or 'leanest'")
+            raise ValueError(f"IGC: indivisible={indivisible!r}, expected 'raise' or 'leanest'")
         area = kernel_size**2 if isinstance(kernel_size, int) else kernel_size[0] * kernel_size[1]
         self.partitions = _choose(in_channels, out_channels, area, num_primary, num_secondary, indivisible == 'leanest')
         options = {'device': device, 'dtype': dtype}
@@ -251,7 +251,7 @@ class SumFusion(nn.Conv2d):
         check_positive('SumFusion', in_channels=in_channels, out_channels=out_channels, num_branches=num_branches)
         check_size('SumFusion', kernel_size=kernel_size)
         if groups != 1:
-            raise ValueError(f'SumFusion: groups={groups} is not supported; use groups=1')
+            raise ValueError(f'SumFusion: groups={groups}, expected 1')
         options = {'device': device, 'dtype': dtype}
         super().__init__(in_channels, num_branches * out_channels, kernel_size, stride, padding, dilation, bias=False, **options)
         self.out_channels = out_channels

@@ -54,7 +54,7 @@ def widest_partitions(budget: int, kernel_area: int = 9, tolerance: float = 0.0)
     """
     check_positive('widest_partitions', budget=budget, kernel_area=kernel_area)
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < inf:
-        raise ValueError(f'widest_partitions: tolerance={tolerance!r} is not a finite number of at least 0')
+        raise ValueError(f'widest_partitions: tolerance={tolerance!r}, expected a finite number of at least 0')
     limit = int(budget * (1 + tolerance))
     if limit < kernel_area + 1:
         raise ValueError(f'widest_partitions: budget={budget} is too small; use at least {kernel_area + 1}, the weights of one '

@@ -79,7 +79,7 @@ class SharedResNet(StagedResNet):
         self._basic = depth in BASIC_STAGE_BLOCKS
         largest = 2 if self._basic else 3
         if isinstance(num_bases, bool) or not isinstance(num_bases, int) or not 0 <= num_bases <= largest:
-            raise ValueError(f'{name}: num_bases={num_bases!r} with depth {depth}; use 0 to {largest}')
+            raise ValueError(f'{name}: num_bases={num_bases!r} with depth {depth}, expected 0 to {largest}')
         if not self._basic and (shared_elements, unique_elements) != (None, None):
             basic = ', '.join(str(depth) for depth in sorted(self.stage_blocks) if depth in BASIC_STAGE_BLOCKS)
             raise ValueError(f'{name}: shared_elements={shared_elements}, unique_elements={unique_elements} with depth {depth}; '
@@ -188,7 +188,7 @@ def shared_mobilenet_v2(*, num_bases: int = 1, strict_checkpoint: bool = True, *
     """
     make = network_class('SharedMobileNetV2')
     if isinstance(num_bases, bool) or not isinstance(num_bases, int) or num_bases not in (0, 1, 2):
-        raise ValueError(f'SharedMobileNetV2: num_bases={num_bases!r}; use 0, 1 or 2')
+        raise ValueError(f'SharedMobileNetV2: num_bases={num_bases!r}, expected 0, 1 or 2')
     check_settings(shared_mobilenet_v2, make, settings)
     network = make(**settings)
     for name in network.layers:

@@ -73,8 +73,8 @@ class FilterBasis(nn.Conv2d):
 class _SharingConv(nn.Module):
     """A convolution that refers to filters of another module.
 
-    Deliberately no Conv2d: functions that fold a normalization into a convolution (mmcv's fuse_conv_bn) would change the filters
-    of all layers that share them.
+    Not a subclass of Conv2d: functions that fold a normalization into a convolution (mmcv's fuse_conv_bn) would change the
+    filters of all layers that share them.
     """
 
     transposed = False
@@ -88,7 +88,7 @@ class _SharingConv(nn.Module):
         name = type(self).__name__
         check_positive(name, in_channels=in_channels, out_channels=out_channels)
         if groups != 1:
-            raise ValueError(f'{name}: groups={groups}, but bases of grouped filters are not supported; use groups=1')
+            raise ValueError(f'{name}: groups={groups}, expected 1; bases of grouped filters are not supported')
         check_size(name, kernel_size=kernel_size, stride=stride, dilation=dilation)
         check_padding(name, padding, _pair(stride))
         kind, described = self._filters_type
@@ -136,7 +136,7 @@ class SharedConv2d(_SharingConv):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: The filters are no convolution or have another shape, or bias, groups or a size is not supported.
+        ValueError: The filters are not a convolution or have another shape, or bias, groups or a size is not supported.
 
     Example:
         >>> basis = FilterBasis(16, 16, kernel_size=3)
@@ -163,7 +163,7 @@ class SharedConv2d(_SharingConv):
             raise ValueError(f'SharedConv2d: out_channels={out_channels}, but there are {filters.out_channels} filters; to '
                              'combine them to another number of channels use SharedBasisConv')
         if bias:
-            raise ValueError('SharedConv2d: bias=True is not supported; use bias=False and a normalization after the layer')
+            raise ValueError('SharedConv2d: bias=True, expected False; use a normalization after the layer')
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
@@ -195,8 +195,8 @@ class SharedBasisConv(_SharingConv):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: filters is no FilterBasis or has another shape, groups is not 1, num_unique is negative, norm is no module or
-            has another width, or a size is not supported.
+        ValueError: filters is not a FilterBasis or has another shape, groups is not 1, num_unique is negative, norm is not a
+            module or has another width, or a size is not supported.
 
     Example:
         >>> basis = FilterBasis(64, 32, kernel_size=3)

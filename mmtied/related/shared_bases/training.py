@@ -34,8 +34,8 @@ class OrthogonalityHook(LossHook):
 
     def __init__(self, weight: float = 0.1) -> None:
         if not is_number(weight) or not weight > 0:
-            raise ValueError(f'OrthogonalityHook: weight={weight!r} is not a positive number; to train without the term, leave '
-                             'the hook out')
+            raise ValueError(f'OrthogonalityHook: weight={weight!r}, expected a positive number; to train without the term, '
+                             'leave the hook out')
         self.weight = weight
 
     def check_model(self, model: nn.Module) -> None:
