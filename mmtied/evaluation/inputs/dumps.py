@@ -26,7 +26,7 @@ def is_dump(path: str | os.PathLike) -> bool:
 
 
 def read_dump(path: str | os.PathLike) -> list[dict]:
-    """Read the images of a dump and check that they have ids and boxes; no foreign code runs, see `tensor_pickle`.
+    """Read the images of a dump and check that they have ids and boxes; no code in it runs, see `tensor_pickle`.
 
     Raises:
         ValueError: The file is missing, empty or truncated, needs anything but tensors, arrays and containers, or has
@@ -37,7 +37,7 @@ def read_dump(path: str | os.PathLike) -> list[dict]:
         check_entries(entries, ('img_id', 'pred_instances'), str(path))
         check_entries([entry['pred_instances'] for entry in entries], ('bboxes', 'scores', 'labels'), f'{path}: pred_instances')
     except ValueError as error:
-        raise ValueError(f"{error}; what mmdet's tools/test.py --out or DumpDetResults writes of a detector is read") from None
+        raise ValueError(f"{error}; expected a file written by mmdet's tools/test.py --out or DumpDetResults") from None
     return entries
 
 
