@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .accumulate import Records
+from .accumulate import Positives, Records
 from .buckets import EvaluationPlan
 from .comparison import comparison_rows
 from .inputs.ground_truth import GroundTruth
@@ -107,7 +107,7 @@ class EvaluationResult(_Tables):
         return image_ratios(self.ground_truth, main.definition, main.same_category)
 
     def saved_run(self) -> SavedRun:
-        """Return what ``records.npz`` keeps, from which runs are compared."""
+        """Return what ``records.npz`` keeps, on the CPU, from which runs are compared."""
         ground_truth, evaluations = self.ground_truth, []
         for part, groups in zip(all_evaluations(self.report), self.plan.groupings, strict=True):
             table = part[next(iter(self.records))]
@@ -118,8 +118,8 @@ class EvaluationResult(_Tables):
         has_masks = 'segm' in self.records or any(get_occlusion_ratio(evaluation.definition).needs_masks
                                                   for evaluation in self.plan.evaluations)
         return SavedRun(source=ground_truth.source,
-                        records=dict(self.records),
-                        positives=self.targets.positives(),
+                        records={name: Records(*(column.cpu() for column in table)) for name, table in self.records.items()},
+                        positives=Positives(*(column.cpu() for column in self.targets.positives())),
                         image_ids=ground_truth.image_ids,
                         category_names=tuple(str(ground_truth.category_names[number]) for number in category_ids),
                         evaluations=tuple(evaluations),

@@ -4,8 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mmtied.evaluation import Evaluation, compare, evaluate
 from mmtied.evaluation.comparison import compare_runs
 from mmtied.evaluation.intervals import Bootstrap, bootstrap_statistics, image_weights
+from tests.helpers.on_device import Departures
 from tests.helpers.runs import small_run
 from tests.helpers.simulated import many
 
@@ -136,3 +138,23 @@ def test_messages_name_runs_and_what_they_have():
     with pytest.warns(UserWarning, match='^segm is not compared, as only a has it$'):
         found = compare_runs([both, one], ['a', 'b'], Bootstrap(2))
     assert 'segm' not in found['evaluations'][0]
+
+
+def test_saved_run_is_on_the_cpu_and_comparable(device):
+    """On a GPU, results are compared with each other and with saved runs."""
+    data, results = many(num_images=16, per_image=10)
+    runs = [evaluate(data, results, Evaluation(edges=(0, .5, 1)), device=on) for on in (device, 'cpu')]
+    for run in runs:
+        saved = run.saved_run()
+        tensors = [*saved.records['bbox'], *saved.positives, saved.evaluations[0].members, saved.evaluations[0].columns]
+        assert {tensor.device.type for tensor in tensors} == {'cpu'}
+    for pair in (runs, runs[::-1], [runs[0], runs[0]], [runs[0], runs[1].saved_run()]):
+        assert {row['difference'] for row in compare(*pair, bootstrap=Bootstrap(5)).rows()} <= {0, None}
+
+
+def test_saved_run_moves_every_tensor_to_the_cpu():
+    """Count the calls that bring tensors from the device, which also run where the device is the CPU."""
+    result = evaluate(*many(num_images=16, per_image=10), Evaluation(edges=(0, .5, 1)))
+    with Departures() as departures:
+        result.saved_run()
+    assert {column.numel() for column in (*result.records['bbox'], *result.targets.positives())} <= set(departures.sizes)
