@@ -14,6 +14,9 @@ from .pipeline import evaluate
 from .protocol import PROPOSAL_NUMS, STATISTICS, Statistic, check_iou_types
 from .result import EvaluationResult
 
+#: Keys that are read besides ``masks``.
+_KEYS = dict(preds=('boxes', 'scores', 'labels'), target=('boxes', 'labels', 'iscrowd', 'area', 'image_size'))
+
 
 class OcclusionMeanAveragePrecision:
     """AP of all images and of every bucket by occlusion, from predictions and targets as torchvision's detectors use them.
@@ -52,13 +55,13 @@ class OcclusionMeanAveragePrecision:
 
         Args:
             preds: For each image ``boxes`` (n, 4) xyxy, ``scores`` (n,), ``labels`` (n,) and, for segm, ``masks`` (n, height,
-                width), boolean.
+                width), boolean or integers.
             target: For each image ``boxes`` (m, 4) xyxy, ``labels`` (m,) and, for segm and for definitions that need them,
                 ``masks``; perhaps ``iscrowd`` (m,), ``area`` (m,), and ``image_size`` (height, width), to which boxes are
-                clipped where r is computed.
+                clipped where r is computed. Other keys are ignored.
 
         Raises:
-            ValueError: The lists differ in length, or an entry lacks a key.
+            ValueError: The lists differ in length, an entry lacks a key, or masks are probabilities or of another shape.
         """
         if len(preds) != len(target):
             raise ValueError(f'OcclusionMeanAveragePrecision: {len(preds)} predictions for {len(target)} targets; one target for '
@@ -69,7 +72,7 @@ class OcclusionMeanAveragePrecision:
                 missing = [key for key in ('boxes', 'labels', *keys, *mask_keys) if key not in entry]
                 if missing:
                     raise ValueError(f'OcclusionMeanAveragePrecision: {what} has no {missing[0]!r}; it has {", ".join(entry)}')
-            self._images.append((_on_cpu(predicted), _on_cpu(truth)))
+            self._images.append((_on_cpu(predicted, 'preds'), _on_cpu(truth, 'target')))
 
     def compute(self) -> dict[str, Tensor]:
         """Evaluate everything since the last `reset`.
@@ -121,12 +124,16 @@ def _key(statistic: Statistic) -> str:
     return '_'.join(parts)
 
 
-def _on_cpu(entry: Mapping[str, Any]) -> dict:
+def _on_cpu(entry: Mapping[str, Any], what: str) -> dict:
     """Return an image's entry as arrays, with masks as run-length codes and their size."""
-    kept = {key: torch.as_tensor(value).detach().cpu().numpy() for key, value in entry.items() if key != 'masks'}
+    kept = {key: torch.as_tensor(entry[key]).detach().cpu().numpy() for key in _KEYS[what] if entry.get(key) is not None}
     if entry.get('masks') is not None:
-        masks = torch.as_tensor(entry['masks']).detach().cpu().numpy().astype(np.uint8)
-        kept['masks'] = [mask_api.encode(np.asfortranarray(mask)) for mask in masks]
+        masks = torch.as_tensor(entry['masks']).detach().cpu().numpy()
+        if masks.dtype.kind not in 'bui' or masks.ndim != 3 or len(masks) != len(kept['labels']):
+            raise ValueError(f'OcclusionMeanAveragePrecision: masks of {what} must be boolean or integers of shape '
+                             f'({len(kept["labels"])}, height, width), got {masks.dtype} of shape {masks.shape}; for '
+                             'probabilities pass masks > 0.5, for (n, 1, height, width) masks.squeeze(1)')
+        kept['masks'] = [mask_api.encode(np.asfortranarray(mask != 0, dtype=np.uint8)) for mask in masks]
         kept['mask_size'] = masks.shape[1:]
     return kept
 

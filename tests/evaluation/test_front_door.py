@@ -247,3 +247,21 @@ def test_misuse_of_results_is_one_line(tmp_path, result):
             shown.plot('segm')
         with pytest.raises(ValueError, match='^save: a folder is needed, .*file is a file$'):
             shown.save(tmp_path / 'file')
+
+
+def test_lists_may_be_empty(case):
+    data, results = case
+    entries = by_image(data, [entry for entry in results if entry['image_id'] != data['images'][0]['id']], 'arrays')
+    expected = evaluate(data, entries, Evaluation(edges=EDGES)).report
+    lists = [{key: value if key == 'image_id' else value.tolist() for key, value in entry.items()} for entry in entries]
+    assert lists[0]['boxes'] == lists[0]['scores'] == lists[0]['labels'] == []
+    assert evaluate(data, lists, Evaluation(edges=EDGES)).report == expected
+
+
+@pytest.mark.parametrize('masks', [np.full((1, 9, 9), .9), torch.full((1, 9, 9), .9), np.ones((1, 1, 9, 9), dtype=bool)])
+def test_soft_masks_are_refused(masks):
+    data = dict(images=[dict(id=1, height=9, width=9)], annotations=[], categories=[dict(id=1, name='cat')])
+    entry = dict(image_id=1, scores=[.9], labels=[0], masks=masks)
+    with pytest.raises(ValueError, match=r"'masks' must be boolean .* pass masks > 0.5, .* masks.squeeze\(1\)") as error:
+        evaluate(data, [entry])
+    assert '\n' not in str(error.value)

@@ -108,3 +108,26 @@ def test_two_processes_match_one(tmp_path):
         report = evaluate(*many(num_images=12, per_image=8), EVALUATION).report
         for rank in range(2):
             assert results[rank] == pytest.approx(expected_values(report, 'bbox'), abs=1e-6)
+
+
+@pytest.mark.parametrize('masks', [torch.full((1, 8, 8), .9), torch.ones(1, 1, 8, 8, dtype=torch.bool),
+                                   np.ones((8, 8), dtype=int), torch.ones(2, 8, 8, dtype=torch.uint8)])
+@pytest.mark.parametrize('what', ['preds', 'target'])
+def test_soft_masks_and_other_shapes_are_refused(masks, what):
+    one = dict(boxes=torch.tensor([[0., 0., 8., 8.]]), scores=torch.ones(1), labels=torch.ones(1, dtype=torch.int64),
+               masks=torch.ones(1, 8, 8, dtype=torch.bool))
+    entries = dict(preds=[one], target=[one]) | {what: [dict(one, masks=masks)]}
+    message = rf'masks of {what} .* shape \(1, height, width\), .*masks > 0.5.*masks.squeeze\(1\)'
+    with pytest.raises(ValueError, match=message) as error:
+        OcclusionMeanAveragePrecision('segm').update(**entries)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('dtype', [torch.bool, torch.uint8, torch.int64])
+def test_integer_masks_and_extra_keys(dtype):
+    one = dict(boxes=torch.tensor([[0., 0., 8., 8.]]), scores=torch.ones(1), labels=torch.ones(1, dtype=torch.int64),
+               masks=torch.ones(1, 8, 8).to(dtype) * (1 if dtype == torch.bool else 256 if dtype == torch.int64 else 255),
+               file_name='a.jpg', meta=object())
+    metric = OcclusionMeanAveragePrecision('segm', EVALUATION)
+    metric.update([one], [one])
+    assert metric.compute()['map'] == 1

@@ -19,6 +19,9 @@ from .results import Detections
 from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
+#: Names in a dump of what `image_predictions` takes.
+_NAMES = dict(boxes='bboxes', scores='scores', labels='labels', category_ids='category_ids', masks='masks')
+
 
 def is_dump(path: str | os.PathLike) -> bool:
     """Return True for a file that is a dump by its name: .pkl or .pickle."""
@@ -46,8 +49,8 @@ def image_predictions(predictions: list[dict]) -> list[dict]:
 
     Args:
         predictions: For each image ``image_id``, ``scores`` (n,), ``labels`` (n,) or ``category_ids`` (n,), and ``boxes`` (n, 4)
-            xyxy or ``masks`` or both, as tensors, arrays or lists; masks are boolean (n, height, width) or run-length codes.
-            Labels count the annotation file's categories from 0, in its order. A dump is returned as it is.
+            xyxy or ``masks`` or both, as tensors, arrays or lists; masks are boolean or integers of shape (n, height, width), or
+            run-length codes. Labels count the annotation file's categories from 0, in its order. A dump is returned as it is.
 
     Raises:
         ValueError: An entry has another layout.
@@ -59,11 +62,12 @@ def image_predictions(predictions: list[dict]) -> list[dict]:
     for number, entry in enumerate(predictions):
         if ('labels' in entry) == ('category_ids' in entry):
             raise ValueError(f"detections[{number}]: either 'labels' or 'category_ids' is needed")
-        instances = {name: np.asarray(entry[key]) if isinstance(entry[key], list) else entry[key]
-                     for key, name in dict(boxes='bboxes', scores='scores', labels='labels', category_ids='category_ids').items()
-                     if key in entry}
-        entries.append({'img_id': entry['image_id'],
-                        'pred_instances': {**instances, **({'masks': entry['masks']} if 'masks' in entry else {})}})
+        instances = {name: entry[key] for key, name in _NAMES.items() if key in entry}
+        for name, values in instances.items():
+            if isinstance(values, list) and name != 'masks':
+                empty = np.empty((0, 4) if name == 'bboxes' else 0)  # a list cannot tell the 4 columns of no boxes
+                instances[name] = np.asarray(values) if values else empty
+        entries.append({'img_id': entry['image_id'], 'pred_instances': instances})
     return entries
 
 
@@ -149,7 +153,11 @@ def _masks(part: dict, count: int, name: str) -> list[Any]:
     if masks is None:
         raise ValueError(f"{name}: the predictions have no 'masks', which segm needs")
     dense = masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else masks
-    if isinstance(dense, np.ndarray) and dense.dtype.kind in 'bu' and dense.ndim == 3:
+    if isinstance(dense, np.ndarray):
+        if dense.dtype.kind not in 'bui' or dense.ndim != 3:
+            raise ValueError(f"{name}: 'masks' must be boolean or integers of shape ({count}, height, width), or run-length "
+                             f'codes, got {dense.dtype} of shape {dense.shape}; for probabilities pass masks > 0.5, for '
+                             '(n, 1, height, width) masks.squeeze(1)')
         masks = mask_api.encode(np.asfortranarray(dense.transpose(1, 2, 0) != 0, dtype=np.uint8)) if len(dense) else []
     if not isinstance(masks, list | tuple) or len(masks) != count:
         came = f'{len(masks)} of them' if isinstance(masks, list | tuple) else type(masks).__name__

@@ -287,7 +287,7 @@ def test_rejects_other_layouts(tmp_path, content, message):
     ([image(bboxes=torch.full((2, 4), torch.inf))], 'bbox', None, "'bboxes' must be finite"),
     ([image()], 'segm', None, "no 'masks', which segm needs"),
     ([image(masks=[])], 'segm', None, "'masks' must be a list of 2 run-length codes.* got 0 of them"),
-    ([image(masks=torch.zeros(2, 20, 30))], 'segm', None, "'masks' must be a list of 2 run-length codes.* got Tensor"),
+    ([image(masks=torch.zeros(2, 20, 30))], 'segm', None, "'masks' must be boolean .* got float32 .* pass masks > 0.5"),
     ([image(masks=[1, 2])], 'segm', None, "'masks' must be run-length codes.* got int"),
     ([image(masks=[dict(size=[9, 9], counts=b'')] * 2)], 'segm', None, r'its mask has size \[9, 9\], its image \[20, 30\]'),
 ])
