@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dist import master_only
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
@@ -13,6 +14,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
+from ..compat import unwrap_model
 from .buckets import Evaluation, make_evaluations
 from .inputs.ground_truth import dataset_annotations, unwrapped
 from .intervals import Bootstrap
@@ -112,9 +114,8 @@ class OcclusionEvalHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, loop: BaseLoop, complete: bool) -> None:
-        from ..plotting import to_rgb
+        from .inputs.images import read_image
         from .reporting.files import write_outputs
-        from .reporting.plots import plot_ap_over_r
 
         metric = _occlusion_metric(loop.evaluator)
         if metric is None or metric.evaluated is None:
@@ -127,11 +128,11 @@ class OcclusionEvalHook(Hook):
                             report={**evaluated.report, 'data': Path(evaluated.ground_truth.source).name})
         if complete and 'bbox' in metric.metrics:
             examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)
-        names = [path.name for path in write_outputs(evaluated, folder, evaluated.name, examples)]
-        runner.logger.info(f'AP by occlusion: {", ".join(names)} in {folder}')
-        for iou_type in metric.metrics:
-            picture = to_rgb(plot_ap_over_r(evaluated.report, iou_type))
-            runner.visualizer.add_image(f'ap_over_r_{iou_type}', picture, step=train_step(runner))
+        paths = list(write_outputs(evaluated, folder, evaluated.name, examples))
+        runner.logger.info(f'AP by occlusion: {", ".join(path.name for path in paths)} in {folder}')
+        for path in paths:
+            if path.suffix == '.png':
+                runner.visualizer.add_image(path.stem, np.asarray(read_image(path)), step=train_step(runner))
 
     def _examples(self, runner: Runner, metric: OcclusionCocoMetric, evaluated: EvaluationResult, dataset: Dataset) -> Any:
         """Draw the images where the run did worst; return None, and log why, where their files cannot be read."""
@@ -177,8 +178,7 @@ def default_iou_types(evaluator: Evaluator, model: Any) -> list[str]:
     chosen = [iou_type for iou_type in IOU_TYPES if iou_type in evaluated]
     if chosen:
         return chosen
-    model = getattr(model, 'module', model)
-    return ['bbox', 'segm'] if getattr(model, 'with_mask', False) else ['bbox']
+    return ['bbox', 'segm'] if getattr(unwrap_model(model), 'with_mask', False) else ['bbox']
 
 
 def is_training(runner: Runner) -> bool:

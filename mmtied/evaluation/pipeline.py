@@ -52,7 +52,8 @@ def evaluate(annotations: Any,
         classes: Names of the categories to evaluate, all by default. Annotations of the others still occlude.
         proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
         bootstrap: Add confidence intervals by this bootstrap, or by the default one where True.
-        device: Where to match and accumulate; by default where the detections are, on the CPU for arrays and files.
+        device: Where to match and accumulate, by default the CPU. Detections are read on the CPU; to leave boxes on their GPU,
+            use `inputs.results.tensor_detections` and `evaluate_detections`.
         name: The detector's name on plots and pages; by default that of the first file, without ``.bbox`` or ``.segm``.
 
     Returns:
@@ -76,7 +77,11 @@ def evaluate(annotations: Any,
         (0,1]            0          0      -      -      -      -     -     -
     """
     evaluations = evaluations or Evaluation()
-    evaluations = [evaluations] if isinstance(evaluations, Evaluation) else list(evaluations)
+    evaluations = list(evaluations) if isinstance(evaluations, list | tuple) else [evaluations]
+    for evaluation in evaluations:
+        if not isinstance(evaluation, Evaluation):
+            raise ValueError(f"evaluations: an Evaluation or a list of them is needed, such as [Evaluation(unit='instance')]; "
+                             f'got {evaluation!r}')
     iou_types = None if iou_types is None else check_iou_types(iou_types)
     bootstrap = _checked_bootstrap(bootstrap)
     ground_truth = read_ground_truth(annotations)
@@ -137,7 +142,7 @@ def evaluate_detections(ground_truth: GroundTruth,
         evaluations: The main one, and extra ones.
         proposal_nums: See `evaluate`.
         category_ids: Categories to evaluate, all by default.
-        device: See `evaluate`.
+        device: Where to match and accumulate, by default where the detections are.
         name: See `evaluate`.
 
     Raises:

@@ -167,7 +167,7 @@ class EvaluationResult(_Tables):
         if not self.detections:
             raise ValueError('images: the detections of this result are not known; evaluate them again to draw pictures')
         iou_type = 'segm' if 'segm' in self.detections else 'bbox'
-        detections = self.detections[iou_type]
+        detections = self.detections[iou_type].arrays()
         paths = image_paths(self.ground_truth, images)
         return draw_worst(self, iou_type, lambda image: shown_of(detections, image), paths.__getitem__, num_worst)
 

@@ -265,3 +265,10 @@ def test_soft_masks_are_refused(masks):
     with pytest.raises(ValueError, match=r"'masks' must be boolean .* pass masks > 0.5, .* masks.squeeze\(1\)") as error:
         evaluate(data, [entry])
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('evaluations', ['covered', [Evaluation(), 'x'], 5, [dict(unit='instance')]])
+def test_what_is_not_an_evaluation_is_named(case, evaluations):
+    with pytest.raises(ValueError, match=r'evaluations: an Evaluation or a list of them is needed.*; got ') as error:
+        evaluate(*case, evaluations)
+    assert '\n' not in str(error.value)

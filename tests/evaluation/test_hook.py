@@ -12,6 +12,7 @@ from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
+from PIL import Image
 
 from mmtied.evaluation.hook import OcclusionEvalHook, annotations_of
 from mmtied.evaluation.metric import OcclusionCocoMetric
@@ -192,3 +193,15 @@ def test_registered_in_root_registries():
     from mmengine.registry import HOOKS, METRICS
     assert HOOKS.get('OcclusionEvalHook') is OcclusionEvalHook
     assert METRICS.get('OcclusionCocoMetric') is OcclusionCocoMetric
+
+
+def test_each_plot_is_drawn_once(tmp_path, ann_file, monkeypatch):
+    import mmtied.evaluation.reporting.plots as plots
+    drawn, plot = [], plots.plot_ap_over_r
+    monkeypatch.setattr(plots, 'plot_ap_over_r', lambda report, iou_type: drawn.append(iou_type) or plot(report, iou_type))
+    make_runner(tmp_path, ann_file, [], with_mask=True).val()
+    assert drawn == ['bbox', 'segm']
+    for iou_type in drawn:
+        copy, = (tmp_path / 'work').rglob(f'ap_over_r_{iou_type}_0.png')
+        images = [Image.open(path).convert('RGB') for path in (copy, tmp_path / f'work/occlusion/ap_over_r_{iou_type}.png')]
+        assert images[0].tobytes() == images[1].tobytes()

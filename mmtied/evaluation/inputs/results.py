@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,10 @@ class Detections:
     area: np.ndarray | Tensor
     boxes_xywh: np.ndarray | Tensor | None = None
     rles: list[dict] | None = None
+
+    def arrays(self) -> 'Detections':
+        """Return them as arrays, from whichever device."""
+        return replace(self, **{name: column.cpu().numpy() for name, column in vars(self).items() if isinstance(column, Tensor)})
 
 
 def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:

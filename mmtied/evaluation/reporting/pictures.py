@@ -213,7 +213,7 @@ def shown_in(table: Tensor, image: int) -> Shown:
 
 
 def shown_of(detections: Detections, image: int) -> Shown:
-    """Return the detections of one image to draw, from all detections of one IoU type."""
+    """Return the detections of one image to draw, from the arrays of one IoU type."""
     here = np.flatnonzero((detections.image == image) & (detections.score >= SCORE_THRESHOLD))
     here = here[np.argsort(-detections.score[here], kind='stable')][:MOST_SHOWN]
     rles = None if detections.rles is None else [detections.rles[number] for number in here.tolist()]

@@ -80,3 +80,16 @@ def test_no_detections():
     truth = read_ground_truth(DATA)
     nothing = tensor_detections(truth, *(column[:0] for column in tensors()))
     assert report_of(truth, {'bbox': nothing})['bbox']['all']['AP'] == 0
+
+
+def test_pictures_of_tensors(tmp_path, device):
+    image = pytest.importorskip('PIL.Image')
+    data = dict(DATA, images=[dict(entry, file_name=f'{entry["id"]}.png') for entry in DATA['images']])
+    for entry in data['images']:
+        image.new('RGB', (entry['width'], entry['height'])).save(tmp_path / entry['file_name'])
+    truth, pages = read_ground_truth(data), []
+    for found in (tensor_detections(truth, *tensors(device=device)), make_detections(RESULTS, truth, 'bbox')):
+        folder = tmp_path / type(found.image).__name__
+        evaluate_detections(truth, {'bbox': found}, [Evaluation(edges=(0, .5, 1))]).save(folder, images=tmp_path)
+        pages.append((folder / 'report.html').read_text())
+    assert pages[0] == pages[1]
