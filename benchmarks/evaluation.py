@@ -32,7 +32,7 @@ from reporting import add_options, apply_options, report
 from simulated_detections import SimulatedDetections, simulate, write_results
 
 from mmtied.cli import user_errors
-from mmtied.evaluation.buckets import assign_buckets, make_buckets
+from mmtied.evaluation.buckets import bucket_members, make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.occlusion import image_ratios
 
@@ -92,9 +92,9 @@ def prepare(args: argparse.Namespace, folder: Path) -> str:
         for iou_type in ('bbox', 'segm'):
             write_results(detections.entries(iou_type), folder / f'{iou_type}.json')
         truth, buckets = read_ground_truth(data), make_buckets()
-        bucket = assign_buckets(image_ratios(truth), buckets)
+        members = bucket_members(image_ratios(truth), buckets)
         (folder / 'buckets.json').write_text(json.dumps({
-            row.name: truth.image_ids[bucket == number].tolist() for number, row in enumerate(buckets)}))
+            row.name: truth.image_ids[members[:, number]].tolist() for number, row in enumerate(buckets)}))
         done.write_text(json.dumps(settings))
     data, ends = json.loads((folder / 'annotations.json').read_text()), SimulatedDetections.load(folder / 'detections.npz').ends
     return (f'{len(data["images"])} images, {len(data["annotations"])} instances, {len(ends)} simulated detections '

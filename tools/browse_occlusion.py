@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f'--num {args.num}: at least 1 is needed')
         if args.seed < 0:
             raise ValueError(f'--seed {args.seed}: 0 or more is needed')
-        from mmtied.analysis.overlap_examples import bucket_between, write_examples
+        from mmtied.analysis.overlap_examples import write_examples
         from mmtied.evaluation import read_ground_truth
+        from mmtied.evaluation.buckets import bucket_between
         from mmtied.evaluation.occlusion import get_occlusion_ratio
 
         get_occlusion_ratio(args.definition)

@@ -11,7 +11,6 @@ comparison.csv.
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,20 +37,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(), warnings_as_lines():
         require('rich', 'The comparison')
         from mmtied.evaluation import Bootstrap, compare
+        from mmtied.evaluation.records import name_runs
         from mmtied.evaluation.reporting.tables import format_comparison
 
-        comparison = compare(*args.runs, names=args.labels or default_labels(args.runs), iou_types=args.iou_type,
+        comparison = compare(*args.runs, names=args.labels or name_runs(args.runs), iou_types=args.iou_type,
                              bootstrap=Bootstrap(args.replicates, args.seed, args.level))
         print(format_comparison(comparison.report))
         for path in comparison.save(args.out) if args.out else ():
             print(f'wrote {path}')
-
-
-def default_labels(paths: Sequence[str]) -> list[str]:
-    """Return the shortest ends of the paths that tell the runs apart."""
-    from mmtied.evaluation.reporting.files import distinct_ends
-
-    return distinct_ends([Path(path).parts for path in paths])
 
 
 if __name__ == '__main__':

@@ -123,7 +123,8 @@ def format_stats(stats: dict, top: int = 20) -> str:
         stats: From `occlusion_stats`.
         top: Number of categories to show, the most occluded first.
     """
-    from ..evaluation.reporting.tables import ascii_table, format_number
+    from ..evaluation.reporting.tables import ascii_table
+    from ..evaluation.summary import format_number
 
     unit, high, categories = stats['unit'], stats['high'], stats['by_category']
     share = f'r >= {high:g}' if unit == 'instance' else f'in images r >= {high:g}'

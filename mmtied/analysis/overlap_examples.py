@@ -28,24 +28,6 @@ _HEIGHT, _ROW_HEIGHT, _SHEET_WIDTH, _GAP = 480, 280, 1280, 10
 _MAX_NAMES = 4
 
 
-def bucket_between(lower: float, upper: float) -> Bucket:
-    """Return the bucket lower <= r < upper; 0 to 0 is r = 0, a `lower` of 0 excludes 0, an `upper` of 1 includes 1.
-
-    Raises:
-        ValueError: The numbers are no such range.
-
-    Example:
-        >>> [bucket_between(*ends).name for ends in ((0, 0), (0, 0.1), (0.8, 0.9), (0.9, 1))]
-        ['r=0', '(0,0.1)', '[0.8,0.9)', '[0.9,1]']
-    """
-    if lower == upper == 0:
-        return Bucket('r=0', 0., 0., holds_upper=True)
-    if not (0 <= lower < upper < np.inf):
-        raise ValueError(f'bucket: two numbers 0 <= lower < upper are needed, or 0 0 for r = 0, got {lower:g} {upper:g}')
-    left, right = '(' if lower == 0 else '[', ']' if upper == 1 else ')'
-    return Bucket(f'{left}{lower:g},{upper:g}{right}', lower, upper, left == '[', right == ']')
-
-
 def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder: str | os.PathLike, bucket: Bucket,
                    count: int = 12, definition: str = 'covered', same_category: bool = False, seed: int = 0,
                    skip_missing: bool = False) -> list[Path]:

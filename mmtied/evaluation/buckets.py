@@ -80,12 +80,32 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
     edges = _checked_edges(edges)
     if cumulative:
         return tuple(Bucket(f'r>={lower:g}', lower, math.inf) for lower in (edges[:-1] if edges[-1] == 1 else edges))
-    buckets = [Bucket('r=0', 0., 0., holds_upper=True)] if edges[0] == 0 else []
-    for lower, upper in pairwise(edges):
-        left = '(' if lower == 0 else '['
-        right = ']' if upper == edges[-1] else ')'
-        buckets.append(Bucket(f'{left}{lower:g},{upper:g}{right}', lower, upper, left == '[', right == ']'))
-    return tuple(buckets)
+    zero = [bucket_between(0, 0)] if edges[0] == 0 else []
+    return (*zero, *(bucket_between(lower, upper, upper == edges[-1]) for lower, upper in pairwise(edges)))
+
+
+def bucket_between(lower: float, upper: float, holds_upper: bool | None = None) -> Bucket:
+    """Return the bucket lower <= r < upper; 0 to 0 is r = 0, and a `lower` of 0 excludes 0.
+
+    Args:
+        lower: Lower edge.
+        upper: Upper edge.
+        holds_upper: Whether the upper edge belongs to it; by default where it is 1, the maximum.
+
+    Raises:
+        ValueError: The numbers are not such a range.
+
+    Example:
+        >>> [bucket_between(*ends).name for ends in ((0, 0), (0, 0.1), (0.8, 0.9), (0.9, 1))]
+        ['r=0', '(0,0.1)', '[0.8,0.9)', '[0.9,1]']
+    """
+    if lower == upper == 0:
+        return Bucket('r=0', 0., 0., holds_upper=True)
+    if not (0 <= lower < upper < math.inf):
+        raise ValueError(f'bucket: two numbers 0 <= lower < upper are needed, or 0 0 for r = 0, got {lower:g} {upper:g}')
+    holds_upper = upper == 1 if holds_upper is None else holds_upper
+    left, right = '(' if lower == 0 else '[', ']' if holds_upper else ')'
+    return Bucket(f'{left}{lower:g},{upper:g}{right}', lower, upper, lower != 0, holds_upper)
 
 
 def bucket_members(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
@@ -96,17 +116,6 @@ def bucket_members(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
         [[True, False], [True, True], [False, False]]
     """
     return np.stack([bucket.holds(np.asarray(ratios, dtype=np.float64)) for bucket in buckets], axis=1)
-
-
-def assign_buckets(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
-    """Return the index of each ratio's bucket among disjoint ones, -1 for NaN and ratios outside all of them.
-
-    Example:
-        >>> assign_buckets(np.array([0., 0.05, 0.1, 1., np.nan]), make_buckets()).tolist()
-        [0, 1, 2, 10, -1]
-    """
-    members = bucket_members(ratios, buckets)
-    return np.where(members.any(axis=1), members.argmax(axis=1), -1)
 
 
 @dataclass(frozen=True)

@@ -133,31 +133,6 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
     return _image_ratio(ratio, boxes, categories, masks)
 
 
-def instance_ratios_of(boxes_xywh: np.ndarray,
-                       image_size: tuple[int, int],
-                       definition: str = 'covered',
-                       categories: np.ndarray | None = None,
-                       masks: Sequence[np.ndarray] | None = None) -> np.ndarray:
-    """Compute the occlusion ratio of each instance of one image; arguments and errors as for `occlusion_ratio`.
-
-    - `covered`, `instance_mean`, `union`: area(B_i inter union_{j != i} B_j) / area(B_i). (The area of B_i under two boxes or
-      more is what others cover of it, so `union` restricted to B_i is the same.)
-    - `pairwise`: sum_{j != i} area(B_i inter B_j) / area(B_i), unbounded
-    - `box_mask`: area(B_i inter union_{j != i} M_j) / area(B_i)
-    - `mask`: area(M_i inter union_{j != i} M_j) / area(M_i)
-
-    Returns:
-        Shape (N,) float64; NaN for an instance without area in the image.
-
-    Example:
-        >>> instance_ratios_of(np.array([[0., 0., 10., 10.], [5., 0., 20., 10.]]), (30, 30)).tolist()
-        [0.5, 0.25]
-    """
-    ratio = get_occlusion_ratio(definition)
-    boxes, masks = _checked(ratio, boxes_xywh, image_size, masks)
-    return _instance_ratios(ratio, boxes, categories, masks)
-
-
 def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_category: bool = False) -> np.ndarray:
     """Compute the ratio of each image from its annotations of all categories, without crowds.
 
@@ -180,6 +155,12 @@ def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_
 
 def instance_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_category: bool = False) -> np.ndarray:
     """Compute the ratio of each annotation; arguments and errors as for `image_ratios`.
+
+    - `covered`, `instance_mean`, `union`: area(B_i inter union_{j != i} B_j) / area(B_i). (The area of B_i under two boxes or
+      more is what others cover of it, so `union` restricted to B_i is the same.)
+    - `pairwise`: sum_{j != i} area(B_i inter B_j) / area(B_i), unbounded
+    - `box_mask`: area(B_i inter union_{j != i} M_j) / area(B_i)
+    - `mask`: area(M_i inter union_{j != i} M_j) / area(M_i)
 
     Returns:
         Shape (N,) float64 in the order of the annotations; NaN for crowds and annotations without area in the image.

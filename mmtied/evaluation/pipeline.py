@@ -21,7 +21,7 @@ from .intervals import Bootstrap
 from .masks import rle_pairs
 from .matching import box_pairs, make_records, rank_detections
 from .protocol import PROPOSAL_NUMS, check_iou_types, check_proposal_nums
-from .records import SavedRun, read_records
+from .records import SavedRun, name_runs, read_records
 from .result import ComparisonResult, EvaluationResult
 from .summary import summarize
 from .targets import Targets, category_lookup, make_targets
@@ -123,7 +123,7 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike,
                              f'as in compare(first, second); got {type(run).__name__}')
     saved = [run.saved_run() if isinstance(run, EvaluationResult) else run if isinstance(run, SavedRun) else read_records(run)
              for run in runs]
-    return ComparisonResult(compare_runs(saved, names or _distinct_names(runs), _checked_bootstrap(bootstrap), iou_types))
+    return ComparisonResult(compare_runs(saved, names or _names(runs), _checked_bootstrap(bootstrap), iou_types))
 
 
 def evaluate_detections(ground_truth: GroundTruth,
@@ -199,14 +199,9 @@ def _checked_bootstrap(bootstrap: Bootstrap | bool | None) -> Bootstrap | None:
     return Bootstrap() if bootstrap is True else bootstrap or None
 
 
-def _distinct_names(runs: Sequence[EvaluationResult | SavedRun | str | os.PathLike]) -> list[str]:
-    """Name runs after their results or folders, numbered where these agree."""
-    names = []
-    for run in runs:
-        if isinstance(run, EvaluationResult):
-            names.append(run.name)
-        else:
-            path = Path(run.source if isinstance(run, SavedRun) else run).resolve()
-            parts = [part for part in path.parts if part not in ('records.npz', 'occlusion')]
-            names.append(parts[-1])
+def _names(runs: Sequence[EvaluationResult | SavedRun | str | os.PathLike]) -> list[str]:
+    """Name results as they are and other runs by `name_runs`, with a number where names agree."""
+    of_path = iter(name_runs([run.source if isinstance(run, SavedRun) else run for run in runs
+                              if not isinstance(run, EvaluationResult)]))
+    names = [run.name if isinstance(run, EvaluationResult) else next(of_path) for run in runs]
     return [f'{name} {names[:number + 1].count(name)}' if names.count(name) > 1 else name for number, name in enumerate(names)]

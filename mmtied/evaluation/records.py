@@ -61,6 +61,30 @@ class SavedRun:
     version: str = __version__  # the mmtied that wrote it
 
 
+def name_runs(paths: Sequence[str | os.PathLike]) -> list[str]:
+    """Name runs by the shortest ends of their folders that tell them apart; equal folders get equal names.
+
+    Args:
+        paths: Folders, or files in them. The hook's folder ``occlusion`` and what all have at their ends do not count.
+
+    Example:
+        >>> name_runs(['runs/r50/occlusion/report.json', 'runs/tied/occlusion'])
+        ['r50', 'tied']
+        >>> name_runs(['a/run/1', 'b/run/1', 'b/run/2'])
+        ['a/run/1', 'b/run/1', 'b/run/2']
+    """
+    folders = [path.parent if path.suffix in ('.npz', '.json') else path for path in (Path(path).resolve() for path in paths)]
+    parts = [(folder.parent if folder.name == 'occlusion' else folder).parts for folder in folders]
+    while len(set(parts)) > 1 and all(len(path) > 1 for path in parts) and len({path[-1] for path in parts}) == 1:
+        parts = [path[:-1] for path in parts]
+    ends = []
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        ends = ['/'.join(path[-length:]) for path in parts]
+        if len(set(ends)) == len(set(parts)):
+            break
+    return ends
+
+
 def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
     """Write ``records.npz`` into a folder, whole or not at all, and return its path.
 

@@ -21,7 +21,14 @@ from .intervals import Bootstrap, add_intervals
 from .occlusion import get_occlusion_ratio, image_ratios
 from .protocol import STATISTICS
 from .records import SavedGroups, SavedRun, fingerprint, mask_fingerprint
-from .summary import all_evaluations, describe_evaluation, named_rows, report_rows, reported_iou_types
+from .summary import (
+    all_evaluations,
+    describe_evaluation,
+    format_number,
+    named_rows,
+    report_rows,
+    reported_iou_types,
+)
 from .targets import Targets
 
 if TYPE_CHECKING:
@@ -174,7 +181,7 @@ class EvaluationResult(_Tables):
     def _tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
         for evaluation in all_evaluations(self.report):
             for iou_type in reported_iou_types(evaluation):
-                rows = [[name, str(row['images']), str(row['instances']), *(_number(row.get(key)) for key in STATISTICS)]
+                rows = [[name, str(row['images']), str(row['instances']), *(format_number(row.get(key)) for key in STATISTICS)]
                         for name, row in named_rows(evaluation, iou_type)]
                 title = f'{self.name}, {iou_type}: by occlusion ratio r ({describe_evaluation(evaluation)})'
                 yield title, ['r', 'images', 'instances', *STATISTICS], rows
@@ -214,7 +221,7 @@ class ComparisonResult(_Tables):
         for row in self.rows():
             title = f'{row["run"]} against {row["baseline"]}, {row["iou_type"]} ({describe_evaluation(row)})'
             tables.setdefault(title, []).append([row['name'], str(row['images']), row['statistic'],
-                                                 *(_number(row[key]) for key in keys)])
+                                                 *(format_number(row[key]) for key in keys)])
         for title, rows in tables.items():
             yield title, header, rows
 
@@ -229,7 +236,3 @@ def _chosen_iou_type(iou_type: str | None, report: Mapping) -> str:
 def _check_folder(folder: str | os.PathLike) -> None:
     if Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f'save: a folder is needed, {folder} is a file')
-
-
-def _number(value: float | None) -> str:
-    return '-' if value is None else f'{value:.3f}'

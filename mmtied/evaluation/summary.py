@@ -174,6 +174,11 @@ def _average(values: Mapping[str, Tensor], shared: Tensor) -> list[dict]:
     return [dict(zip(means, row, strict=True)) for row in zip(*means.values(), strict=True)]
 
 
+def format_number(value: float | None, digits: int = 3) -> str:
+    """Format a number; None is a dash."""
+    return '-' if value is None else f'{value:.{digits}f}'
+
+
 def _mean(values: Tensor) -> list[float | None]:
     """Return the mean of each group over what is defined in it; None where nothing is."""
     return [None if math.isnan(mean) else mean for mean in torch.nanmean(values.flatten(1), 1).tolist()]

@@ -8,12 +8,12 @@ from PIL import Image
 
 from mmtied.analysis.overlap_examples import (
     OVERLAP_COLOR,
-    bucket_between,
     category_colors,
     draw_overlaps,
     overlap_depth,
     write_examples,
 )
+from mmtied.evaluation.buckets import bucket_between
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 
 boxes_of = st.lists(st.tuples(st.integers(-3, 14), st.integers(-3, 11), st.integers(0, 9), st.integers(0, 9)), max_size=6)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmtied.evaluation.buckets import assign_buckets, bucket_members, make_buckets
+from mmtied.evaluation.buckets import bucket_members, make_buckets
+from tests.helpers.buckets import assign_buckets
 
 
 def test_default_buckets():

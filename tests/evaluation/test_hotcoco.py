@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmtied.evaluation.buckets import assign_buckets, make_buckets
+from mmtied.evaluation.buckets import make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.occlusion import image_ratios
+from tests.helpers.buckets import assign_buckets
 from tests.helpers.coco_oracle import STATISTICS, cases, report_of
 
 EDGES = (0, .3, .6, 1)

@@ -13,10 +13,10 @@ from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 from mmengine.structures import InstanceData
 
-from mmtied.evaluation.buckets import assign_buckets
 from mmtied.evaluation.masks import Crop
 from mmtied.evaluation.metric import OcclusionCocoMetric
 from mmtied.evaluation.stream import MatchedImages
+from tests.helpers.buckets import assign_buckets
 from tests.helpers.coco_oracle import assert_same, coco_statistics
 from tests.helpers.samples import CLASSES, HEIGHT, WIDTH, make_data, make_samples
 

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from mmtied.evaluation.buckets import assign_buckets, make_buckets
+from mmtied.evaluation.buckets import make_buckets
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.occlusion import (
     OCCLUSION_RATIOS,
     image_ratios,
     instance_ratios,
-    instance_ratios_of,
     occlusion_ratio,
     register_occlusion_ratio,
 )
+from tests.helpers.buckets import assign_buckets, instance_ratios_of
 from tests.helpers.data import VAL2017, data_path
 
 HEIGHT, WIDTH = 12, 15

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtied.evaluation.records import write_records
+from mmtied.evaluation.records import name_runs, write_records
 from tests.helpers.runs import small_run
 
 TOOL = Path(__file__).parents[2] / 'tools/compare_runs.py'
@@ -61,10 +61,10 @@ def test_prints_tables_and_writes_files(run, work_dirs):
     assert (row['baseline'], row['definition'], row['images']) == ('base', 'covered', '16')
 
 
-def test_run_labels(tool):
-    assert tool.default_labels(['w/base/occlusion', 'w/tied/occlusion']) == ['base', 'tied']
-    assert tool.default_labels(['a/x', 'b/y']) == ['x', 'y']
-    assert tool.default_labels(['a/run/1', 'b/run/1', 'b/run/2']) == ['a/run/1', 'b/run/1', 'b/run/2']
+def test_run_labels():
+    assert name_runs(['w/base/occlusion', 'w/tied/occlusion']) == ['base', 'tied']
+    assert name_runs(['a/x', 'b/y']) == ['x', 'y']
+    assert name_runs(['a/run/1', 'b/run/1', 'b/run/2']) == ['a/run/1', 'b/run/1', 'b/run/2']
 
 
 @pytest.mark.parametrize(('args', 'message'), [

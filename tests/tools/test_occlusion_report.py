@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtied.evaluation.reporting.files import name_runs, read_runs, write_report
+from mmtied.evaluation.records import name_runs
+from mmtied.evaluation.reporting.files import read_runs, write_report
 from tests.helpers.report_cases import make_old_report, make_report
 
 TOOL = Path(__file__).parents[2] / 'tools/occlusion_report.py'
@@ -62,7 +63,8 @@ def test_user_errors_exit_with_2(run, tmp_path, args, message):
 
 @pytest.mark.parametrize(('folders', 'names'), [
     (['a/occlusion'], ['a']), (['a/results'], ['results']), (['x/a/occlusion', 'x/b/occlusion'], ['a', 'b']),
-    (['x/a', 'y/a'], ['x', 'y']), (['x/a', 'y/a', 'y/b'], ['x/a', 'y/a', 'y/b']), (['a', 'b/occlusion'], ['a', 'occlusion']),
+    (['x/a', 'y/a'], ['x', 'y']), (['x/a', 'y/a', 'y/b'], ['x/a', 'y/a', 'y/b']), (['a', 'b/occlusion'], ['a', 'b']),
+    (['x/a', 'x/a', 'x/b'], ['a', 'a', 'b']),
 ])
 def test_run_labels(folders, names):
     assert name_runs([Path('/runs', folder, 'report.json') for folder in folders]) == names

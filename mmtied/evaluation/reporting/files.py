@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ...atomic import atomic_path
 from ..comparison import comparison_rows
 from ..inputs.coco_json import read_json
+from ..records import name_runs, write_records
 from ..summary import report_rows, reported_iou_types
 from .tables import COUNTS, Run
 
@@ -33,7 +34,6 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, name: s
     Yields:
         Each path when it is written.
     """
-    from ..records import write_records
     from .page import write_page
     from .plots import write_plots
 
@@ -71,7 +71,7 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = 
 
     Args:
         paths: Folders that hold a report.json, or such files.
-        names: A name for each, `name_runs` by default.
+        names: A name for each, by default those of `name_runs`.
 
     Raises:
         ValueError: There is no path, a report cannot be read, or there is not one distinct name for each.
@@ -85,35 +85,6 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = 
     if len(set(names)) != len(names):
         raise ValueError(f'the runs need distinct names, got {", ".join(names)}')
     return [Run(name, read_report(file)) for name, file in zip(names, files, strict=True)]
-
-
-def name_runs(files: Sequence[Path]) -> list[str]:
-    """Name each report.json by the folders that tell them apart; the hook's folder ``occlusion`` alone is no name.
-
-    Example:
-        >>> name_runs([Path('/runs/r50/occlusion/report.json'), Path('/runs/tied/occlusion/report.json')])
-        ['r50', 'tied']
-    """
-    folders = [file.resolve().parent for file in files]
-    if len(folders) == 1 and folders[0].name == 'occlusion':
-        folders = [folders[0].parent]
-    return distinct_ends([folder.parts for folder in folders])
-
-
-def distinct_ends(paths: Sequence[Sequence[str]]) -> list[str]:
-    """Return the shortest ends of some paths that tell them apart, without a common end; equal paths stay equal.
-
-    Example:
-        >>> distinct_ends([('w', 'r50', 'occlusion'), ('w', 'tied', 'occlusion')])
-        ['r50', 'tied']
-    """
-    while len(paths) > 1 and all(len(path) > 1 for path in paths) and len({path[-1] for path in paths}) == 1:
-        paths = [path[:-1] for path in paths]
-    for length in range(1, max(map(len, paths)) + 1):
-        ends = ['/'.join(path[-length:]) for path in paths]
-        if len(set(ends)) == len(ends):
-            break
-    return ends
 
 
 def write_comparison(comparison: dict, folder: str | os.PathLike) -> list[Path]:

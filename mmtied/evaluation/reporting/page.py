@@ -12,9 +12,9 @@ from ...plotting import svg_bytes
 from ...version import __version__
 from ..occlusion import OCCLUSION_RATIOS
 from ..protocol import STATISTICS, shared_statistics
-from ..summary import describe_evaluation, named_rows, reported_iou_types
+from ..summary import describe_evaluation, format_number, named_rows, reported_iou_types
 from .plots import ap_range, plot_mix, plot_runs, plot_shared
-from .tables import Run, bucket_phrase, format_interval, format_number, reported_statistics, shared_evaluations
+from .tables import Run, bucket_phrase, format_interval, reported_statistics, shared_evaluations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..buckets import Evaluation
 from ..protocol import STATISTICS
-from ..summary import all_evaluations, describe_evaluation, named_rows, reported_iou_types
+from ..summary import all_evaluations, describe_evaluation, format_number, named_rows, reported_iou_types
 
 #: Counts that every row of a report has.
 COUNTS = ('images', 'instances', 'categories')
@@ -48,11 +48,6 @@ def ascii_table(title: str, header: Sequence[str], rows: Sequence[Sequence], wid
         table.add_row(*(Text(str(cell)) for cell in row), end_section=rule_after_first and number == 0)
     console.print(table)
     return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines())
-
-
-def format_number(value: float | None, digits: int = 3) -> str:
-    """Format a number; None is a dash."""
-    return '-' if value is None else f'{value:.{digits}f}'
 
 
 def format_interval(bounds: list[float] | None) -> str:
