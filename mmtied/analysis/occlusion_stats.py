@@ -1,4 +1,4 @@
-"""How occluded a data set is: by bucket, category and size, and the part that crowding has in it; as numbers, text and files."""
+"""Occlusion of a data set by bucket, category and size, and its correlation with crowding."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SECTIONS = {'bucket': 'buckets', 'size': 'by_size', 'category': 'by_category'}
 _CSV_HEADER = ('definition', 'unit', 'section', 'name', 'id', 'lower', 'upper', 'images', 'instances', 'categories',
                'instances_per_image', 'objects', 'mean', 'high_share')
-#: Dark and light blue (mean ratio, counts) and orange (high share): told apart in gray and by every common kind of sight.
+#: Dark and light blue (mean ratio, counts) and orange (high share): distinguishable in grayscale and with color blindness.
 _DARK, _LIGHT, _ORANGE = '#08519c', '#9ecae1', '#e6550d'
 
 

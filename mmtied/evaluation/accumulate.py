@@ -1,4 +1,4 @@
-"""From match records to average precision and recall, for any grouping of the images.
+"""Compute AP and recall from match records.
 
 COCO's AP reads, at 101 recall points, the best precision at that recall or a higher one. Only true positives raise recall or
 precision, so it is enough to know, for each of them, how many false positives have a higher score.
@@ -84,7 +84,7 @@ def accumulate(records: Records, positives: Positives, grouping: Grouping, num_c
         grouping: The B groups, on the device of the records.
         num_categories: K.
         limit: Detections used for each image and category.
-        recall: Compute the recall of all these detections in place of AP, the mean precision over the recall points.
+        recall: Compute the recall of all these detections instead of AP, the mean precision over the recall points.
 
     Returns:
         Shape (B, 4, T, K) float64: by group, area range, IoU threshold and category; NaN where a group has no ground truth

@@ -1,7 +1,7 @@
 """Buckets by occlusion ratio: how to sort images or instances, and which go where.
 
 Image buckets choose among the images. Instance buckets keep every image and choose among the ground truth: an annotation
-outside the bucket is ignored, not negative, as COCO treats one outside an area range. So each instance bucket is a further set
+outside the bucket is ignored, not negative, as COCO treats one outside an area range. So each instance bucket is another set
 of "area ranges" with its own columns of match bits, and any number of evaluations shares one matching.
 """
 
@@ -48,7 +48,7 @@ class Bucket:
         return f'r{self.lower:g}-up' if math.isinf(self.upper) else f'r{self.lower:g}-{self.upper:g}'
 
     def holds(self, ratios: np.ndarray) -> np.ndarray:
-        """Return which ratios lie in it, bool of the same shape; NaN lies nowhere."""
+        """Return which ratios lie in it, bool of the same shape; NaN is in no bucket."""
         above = ratios >= self.lower if self.holds_lower else ratios > self.lower
         return above & (ratios <= self.upper if self.holds_upper else ratios < self.upper)
 
@@ -64,7 +64,7 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
 
     Args:
         edges: At least two numbers, finite, not negative, strictly increasing. They may pass 1, as `pairwise` ratios may.
-        cumulative: Return buckets r >= t in place of disjoint ones.
+        cumulative: Return buckets r >= t instead of disjoint ones.
 
     Raises:
         ValueError: The edges are not such numbers.
@@ -126,7 +126,7 @@ class Evaluation:
         definition: Occlusion ratio, a key of `occlusion.OCCLUSION_RATIOS`.
         edges: Bucket edges, see `make_buckets`.
         unit: Whether images (by the ratio of an image) or instances (by the ratio of an instance) go into buckets.
-        cumulative: Use buckets r >= t in place of disjoint ones.
+        cumulative: Use buckets r >= t instead of disjoint ones.
         same_category: Count only instances of the same category as occluders.
 
     Raises:

@@ -100,8 +100,8 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
             raise ValueError(f'{pair}: proposal_nums is {first.proposal_nums} in one and {run.proposal_nums} in the other')
         for part in first.evaluations:
             if _find(run, part) is not None and not _same_members(first, part, run, _find(run, part)):
-                raise ValueError(f'{pair}: the buckets of {describe_evaluation(part.description)} are the same, '
-                                 'what is in them is not')
+                raise ValueError(f'{pair}: they have the same buckets of {describe_evaluation(part.description)} '
+                                 'with different members')
     if not any(all(_find(run, part) is not None for run in runs) for part in first.evaluations):
         found = '; '.join(f'{label} has {" and ".join(map(_describe_buckets, run.evaluations))}'
                           for label, run in zip(labels, runs, strict=True))

@@ -45,7 +45,7 @@ class OcclusionEvalHook(Hook):
             the model has a mask head.
         ann_file: COCO instances file; by default that of the evaluated dataset, or the boxes of a dataset that has none.
         unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
-        cumulative: Use buckets r >= t in place of disjoint ones.
+        cumulative: Use buckets r >= t instead of disjoint ones.
         extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
         num_replicates: Bootstrap replicates for the intervals; 0 for none.
         seed: Seed of their draws.

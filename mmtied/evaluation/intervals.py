@@ -1,4 +1,4 @@
-"""Confidence intervals by the percentile bootstrap over images: how far a statistic moves with other images of the same kind.
+"""Confidence intervals by the percentile bootstrap: the sampling error of a statistic over images.
 
 A replicate draws as many images as there are, with replacement, and evaluates them (Efron & Tibshirani, An Introduction to the
 Bootstrap, 1993, chapters 13 and 16). The images are what was sampled, so objects of one image stay together. With the same

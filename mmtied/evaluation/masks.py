@@ -37,8 +37,8 @@ class Crop(NamedTuple):
 class TargetMasks:
     """The cropped masks of a data set's annotations, decoded on first use and kept as packed bits.
 
-    What is decoded first is kept until `max_bytes` are full, and the rest is decoded anew each time: every epoch asks for all
-    masks in turn, so dropping the oldest would drop each just before it is needed.
+    Masks are kept until `max_bytes` is reached; later ones are decoded on every use. Every epoch asks for all masks in turn, so
+    dropping the oldest would drop each just before it is needed.
 
     Args:
         ground_truth: The annotations.

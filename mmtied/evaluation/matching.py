@@ -1,4 +1,4 @@
-"""Which detection finds which ground truth: COCOeval's greedy matching, for all images, thresholds and columns at once.
+"""COCO's greedy matching, vectorized over images, thresholds and columns.
 
 A *cell* is an image and a category as one number, ``image * num_categories + category``; detections and targets come sorted by
 cell. Pairs of one cell that overlap enough to match are few, so everything after them works on sparse lists.

@@ -79,7 +79,7 @@ class OcclusionMeanAveragePrecision:
 
         Returns:
             By name a number, -1 where undefined: ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``,
-            ``map_large`` and what else `STATISTICS` holds, and for each bucket with ground truth ``map_r0.1-0.2`` and
+            ``map_large`` and the other `STATISTICS`, and for each bucket with ground truth ``map_r0.1-0.2`` and
             ``map_75_r0.1-0.2``. With two IoU types each name starts with its type, as in ``bbox_map``.
 
         Raises:

@@ -32,18 +32,19 @@ _COCO_OPTIONS = ('format_only', 'outfile_prefix', 'classwise', 'iou_thrs', 'metr
 
 @METRICS.register_module()
 class OcclusionCocoMetric(BaseMetric):
-    """AP of all images and of every bucket of images by occlusion ratio, in place of mmdet's `CocoMetric`.
+    """AP of all images and of every bucket of images by occlusion ratio, instead of mmdet's `CocoMetric`.
 
-    In `process`, masks are compared with the ground truth at once, on the device that holds them, and small tensors are
-    kept; many images are matched together. Then only the match record of each detection is kept, and only records go from
-    process to process. An image that a padded sampler repeats counts once. The scalars have CocoMetric's names
-    (``coco/bbox_mAP`` ...) and, for each bucket with ground truth, ``bbox_mAP_r0.1-0.2`` and ``bbox_mAP_75_r0.1-0.2``; those
-    of an extra evaluation start with its slug, ``covered_instance_bbox_mAP_r0.1-0.2``. -1 stands for an undefined overall
-    number. After an evaluation `evaluated` and its `report` hold everything (see `summary.summarize`) on the main process, and
-    `shown` the most certain boxes of each image, for pictures (see `stream.shown_table`), where bbox is evaluated.
+    `process` computes the IoU of masks on their own device and matches `BATCH` images at a time; from then on it keeps one match
+    record per detection, and processes exchange only records. An image that a padded sampler repeats counts once.
+
+    The scalars have CocoMetric's names (``coco/bbox_mAP`` ...). Each bucket with ground truth adds ``bbox_mAP_r0.1-0.2`` and
+    ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations: ``covered_instance_bbox_mAP_r0.1-0.2``. An undefined overall
+    number is -1. After an evaluation, on the main process, `evaluated` and its `report` hold all numbers (see
+    `summary.summarize`), and `shown` the highest-scoring boxes of each image for pictures (see `stream.shown_table`), if bbox is
+    evaluated.
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
-    other numbers use 1000, as CocoMetric's do; the default is COCO's own, 100 throughout.
+    other statistics use 1000, as in CocoMetric; the default is COCO's own, 100 throughout.
 
     Args:
         ann_file: COCO instances file, or a dict of its layout.
@@ -52,15 +53,14 @@ class OcclusionCocoMetric(BaseMetric):
         edges: Bucket edges, see `buckets.make_buckets`.
         same_category: Count only instances of the same category as occluders.
         unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
-        cumulative: Use buckets r >= t in place of disjoint ones.
+        cumulative: Use buckets r >= t instead of disjoint ones.
         extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
         proposal_nums: Limits of detections for each image and category.
         backend_args: For reading `ann_file`, see mmengine.fileio.
-        collect_device: Where the main process puts the records of the others, ``'cpu'`` or ``'gpu'``. They travel as the
-            backend does, with nccl through the GPU either way, and the numbers are computed where the predictions are.
+        collect_device: Device on which the main process collects the records, ``'cpu'`` or ``'gpu'``. nccl sends them through the
+            GPU either way; the statistics are computed on the device of the predictions.
         prefix: See mmengine's BaseMetric.
-        **coco_options: Options that only CocoMetric has, such as ``classwise``; accepted, so that its configs fit, where they
-            ask for nothing.
+        **coco_options: Options that only CocoMetric has, such as ``classwise``; accepted only when unset or False.
 
     Raises:
         ValueError: No usable annotation file, unknown definition, unit, metric or edges, or an option that only CocoMetric has.
@@ -167,7 +167,7 @@ class OcclusionCocoMetric(BaseMetric):
         """Match what is left, bring the records to the main process, and give everyone its numbers.
 
         Args:
-            size: Not used; images are told apart by their ids.
+            size: Not used; images are identified by id.
         """
         if not self.results:
             MMLogger.get_current_instance().warning(f'{type(self).__name__} got empty `self.results`: no image was processed')
@@ -222,7 +222,7 @@ def gather_tensors(tensors: Sequence[Tensor], device: torch.device | str | None 
 
     All processes hand in the same number of tensors, which may differ between processes in their first dimension alone. The
     lengths go to all; the content goes from each process to the main one as one message of bytes, by the device that the
-    backend sends from. A process that is gone makes the others raise: at once with gloo, after the group's timeout with nccl.
+    backend sends from. If a process dies, the others raise: at once with gloo, after the group's timeout with nccl.
 
     Args:
         tensors: This process's tensors.

@@ -107,7 +107,7 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
     - `union`: area covered by two boxes or more / area covered by one or more, in [0, 1]
     - `pairwise`: sum_{i<j} area(B_i inter B_j) / sum_i area(B_i), at least 0 and unbounded
     - `instance_mean`: mean over i of area(B_i inter union_{j != i} B_j) / area(B_i), in [0, 1]
-    - `box_mask`: as `covered`, with the other instances' masks in place of their boxes, in [0, 1]
+    - `box_mask`: as `covered`, with the other instances' masks instead of their boxes, in [0, 1]
     - `mask`: as `covered`, masks throughout. COCO's masks hardly overlap, so r collapses to 0 there.
 
     Args:

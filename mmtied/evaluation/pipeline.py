@@ -1,4 +1,4 @@
-"""The whole way from annotations and detections to a result: read, match, accumulate, summarize."""
+"""Evaluate detections: read, match, accumulate, summarize."""
 
 import os
 import re

@@ -19,7 +19,7 @@ RECALL_POINTS = np.linspace(0, 1, 101)
 AREA_RANGES = {'all': (0., 1e10), 'small': (0., 32.**2), 'medium': (32.**2, 96.**2), 'large': (96.**2, 1e10)}
 #: Detections kept for each image and category.
 PROPOSAL_NUMS = (1, 10, 100)
-#: What a bucket is made of.
+#: Units that are sorted into buckets.
 UNITS = ('image', 'instance')
 #: Bucket edges 0, 0.1 ... 1, written as tenths so that 0.3 is 0.3.
 DEFAULT_EDGES = tuple(tenth / 10 for tenth in range(11))
@@ -34,7 +34,7 @@ class Statistic:
         iou: IoU threshold, one of `IOU_THRESHOLDS`; None for the mean over all of them.
         area: Area range, a key of `AREA_RANGES`.
         max_dets: Detections that count for each image and category; None for the largest of ``proposal_nums``.
-        recall: Average recall (AR) in place of average precision (AP).
+        recall: Average recall (AR) instead of average precision (AP).
         bootstrapped: Gets confidence intervals (``<name>_ci``) and is compared between runs; for the area range 'all' only.
         shared: Is also averaged over the categories that every bucket has (``<name>_shared``).
         logged_by_bucket: Is among the scalars that loggers get for each bucket.

@@ -1,4 +1,4 @@
-"""What an evaluation or a comparison returns: the numbers, and ways to look at them, plot them and save them.
+"""Results of `evaluate` and `compare`: tables, plots, files.
 
 Plots and files need matplotlib and jinja2, which are imported when they are asked for.
 """

@@ -80,7 +80,7 @@ class ImageMatcher:
         self._on_device: dict[torch.device, tuple[Targets, Tensor]] = {}
 
     def position(self, image_id: int | str) -> int:
-        """Return where an image stands among the sorted ids.
+        """Return the index of an image in `image_ids`.
 
         Raises:
             ValueError: The annotation file does not have it.
@@ -154,7 +154,7 @@ class ImageMatcher:
         order, rank = rank_detections(cells, scores, self.limit)
         cells, scores = cells[order], scores[order]
         if batch.boxes_xyxy is not None:
-            boxes = batch.boxes_xyxy.double()[order]  # before any subtraction, as CocoMetric does by way of Python floats
+            boxes = batch.boxes_xyxy.double()[order]  # CocoMetric subtracts in float64 too
             boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
             pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd)
             area = boxes[:, 2] * boxes[:, 3]
@@ -218,7 +218,7 @@ class MatchedImages(NamedTuple):
 
 
 def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
-    """Match images together, by each IoU type; of an image that comes twice, the first."""
+    """Match images together, by each IoU type; keep the first of repeated images."""
     by_image: dict[int, Mapping[str, Candidates]] = {}
     for entry in candidates:
         by_image.setdefault(next(iter(entry.values())).image, entry)
@@ -308,7 +308,7 @@ def _mask_pairs(candidates: Sequence[Candidates], counts: Tensor, cells: Tensor,
 
 
 def _check_shapes(image_id: int | str, labels: Tensor, scores: Tensor, **more: tuple) -> None:
-    """Raise a ValueError unless labels, scores and what else is given fit each other."""
+    """Check that shapes agree."""
     expected = {'scores': (scores, ), 'labels': (labels, ), **more}
     for name, (values, *rest) in expected.items():
         if list(values.shape) != [len(scores), *rest]:

@@ -24,7 +24,7 @@ class IgnorePatterns(NamedTuple):
     patterns' order; there are V copies in all.
     """
 
-    cell: Tensor  # place of each ground truth's cell among the C, (G,) int64
+    cell: Tensor  # index of each ground truth's cell among the C, (G,) int64
     counts: Tensor  # patterns of each cell, (C,) int64
     of_column: Tensor  # which of its cell's patterns a column has, (C, A) int64
     first_copy: Tensor  # place of the first copy of each ground truth, (G,) int64
@@ -50,7 +50,7 @@ class Targets:
     boxes_xywh: Tensor  # (G, 4) float64
     crowd: Tensor  # (G,) bool
     ignored: Tensor  # crowd, or area outside the range, or outside the instance bucket, (G, A) bool
-    patterns: IgnorePatterns  # what of `ignored` differs within a cell
+    patterns: IgnorePatterns  # the distinct rows of `ignored` in each cell
 
     def to(self, device: torch.device | str) -> 'Targets':
         """Return the same on another device."""

@@ -1,4 +1,4 @@
-"""AP and recall of a data set in which every image counts a whole number of times, for many such weightings at once.
+"""AP and recall under integer image weights, batched over weightings.
 
 Only true positives raise recall, and the best precision up to the next one is at the true positive itself. So for one IoU
 threshold it is enough to know, at each true positive, the weighted number of true positives and of detections up to there in
@@ -28,14 +28,14 @@ _TINY = 1e-30
 
 
 class _Sizes(NamedTuple):
-    """How much to do at once: blocks of a chunk, elements of a (blocks, weightings) array, fewest weightings."""
+    """Chunk sizes: blocks of a chunk, elements of a (blocks, weightings) array, fewest weightings."""
 
     blocks: int
     elements: int
     weightings: int
 
 
-#: What suits the cache of a CPU core, and what keeps a GPU busy.
+#: Sized for a CPU core's cache and for a GPU.
 _CPU, _GPU = _Sizes(512, 2**15, 64), _Sizes(2**20, 2**22, 64)
 
 

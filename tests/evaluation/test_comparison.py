@@ -102,14 +102,14 @@ def test_buckets_with_different_members_are_rejected():
     run, _, _ = small_run()
     groups = run.evaluations[0]
     moved = replace(groups, members=groups.members.roll(1, dims=0))
-    with pytest.raises(ValueError, match='the buckets of covered are the same, what is in them is not'):
+    with pytest.raises(ValueError, match='they have the same buckets of covered with different members'):
         compare_runs([run, replace(run, evaluations=(moved, ))], ['a', 'b'])
 
     by_instance, _, _ = small_run(unit='instance')
     counted = by_instance.positives.counted.clone()
     counted[:, by_instance.evaluations[0].columns[1]] ^= True
     other = replace(by_instance, positives=by_instance.positives._replace(counted=counted))
-    with pytest.raises(ValueError, match='the buckets of covered, by instance are the same, what is in them is not'):
+    with pytest.raises(ValueError, match='they have the same buckets of covered, by instance with different members'):
         compare_runs([by_instance, other], ['a', 'b'])
 
 

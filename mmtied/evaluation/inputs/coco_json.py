@@ -133,7 +133,7 @@ def check_unique(ids: np.ndarray, where: str) -> None:
     """Raise a ValueError that names a repeated id."""
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
-        raise ValueError(f'{where}: id {values[counts > 1][0]} comes more than once; ids must be unique')
+        raise ValueError(f'{where}: id {values[counts > 1][0]} is repeated; ids must be unique')
 
 
 def positions(ids: np.ndarray, known: np.ndarray, key: str, where: str) -> np.ndarray:

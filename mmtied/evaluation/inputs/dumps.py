@@ -117,7 +117,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
                   category=positions(category_ids, ground_truth.category_ids, 'category id', source))
     if iou_type == 'bbox':
         boxes = _column(parts, 'bboxes', (4,), names, counts)
-        boxes[:, 2:] -= boxes[:, :2]  # in float64, as CocoMetric does by way of Python floats
+        boxes[:, 2:] -= boxes[:, :2]  # CocoMetric subtracts in float64 too
         return Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     sizes = ground_truth.image_sizes[image_of_entry].tolist()
     rles = [to_rle(_rle(mask, name), *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)

@@ -179,7 +179,7 @@ def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None 
                          f'{", ".join(map(str, names.values()))}')
     repeated = [name for number, name in enumerate(classes) if name in classes[:number]]
     if repeated:
-        raise ValueError(f'classes: {repeated[0]!r} comes more than once')
+        raise ValueError(f'classes: {repeated[0]!r} is repeated')
     return [category_id for category_id, name in names.items() if name in classes]
 
 

@@ -45,7 +45,7 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
     """Return the file of every image as an mmdet dataset names it, None for those that it does not hold.
 
     Args:
-        dataset: Its `get_data_info` gives ``img_id`` and ``img_path``; wrappers around it are taken off.
+        dataset: Its `get_data_info` gives ``img_id`` and ``img_path``; wrappers are removed.
         image_ids: The ids to look up.
     """
     dataset = unwrapped(dataset)

@@ -190,7 +190,7 @@ def _array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str = 'C')
         raise RefusedError('an array that is not made of the bytes of numbers')
     of_bytes = np.dtype(np.uint8) if dtype.dtype.kind == 'b' else dtype.dtype
     if math.prod(_sides(shape, 'shape')) * of_bytes.itemsize != len(data):
-        raise ValueError(f'{len(data)} bytes are no array of shape {shape}')
+        raise ValueError(f'{len(data)} bytes are not an array of shape {shape}')
     array = np.ndarray(shape, of_bytes, bytes(data), order=order)
     return array != 0 if dtype.dtype.kind == 'b' else array.copy(order)
 

@@ -1,1 +1,1 @@
-"""What people and programs read of an evaluation: tables, files, plots, pictures and the HTML page."""
+"""Output: tables, files, plots, pictures, HTML page."""

@@ -23,7 +23,7 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, name: s
                   examples: 'WorstImages | None' = None) -> Iterator[Path]:
     """Write records.npz, ap_over_r_<iou type>.png, report.html, buckets.csv and report.json, each completely or not at all.
 
-    report.json comes last: where writing fails, no new report stands beside old files.
+    report.json comes last, so a failed write never leaves a new report with old files.
 
     Args:
         result: The evaluated run.
@@ -74,7 +74,7 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = 
         names: A name for each, by default those of `name_runs`.
 
     Raises:
-        ValueError: There is no path, a report cannot be read, or there is not one distinct name for each.
+        ValueError: No path is given, a report cannot be read, or the names are too few or not distinct.
     """
     if not paths:
         raise ValueError('no folder with a report.json is given')

@@ -1,4 +1,4 @@
-"""The report that people read: one self-contained HTML page."""
+"""The report as one self-contained HTML page."""
 
 import base64
 import os
@@ -99,6 +99,7 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None) -> s
     evaluations = shared_evaluations(runs)
     main = runs[0].report
     iou_types = reported_iou_types(main)
+    statistics = [_describe_statistic(name) for name in reported_statistics(main, iou_types[0])]
     place = high_bucket(runs, iou_types[0])
     phrases = [bucket_phrase(bucket['name']) for bucket in main[iou_types[0]]['buckets']]
     environment = Environment(loader=PackageLoader(__package__, ''), autoescape=True, undefined=StrictUndefined,
@@ -106,7 +107,7 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None) -> s
     return environment.get_template('page.html.jinja').render(
         runs=runs, data=main.get('data'), everything=main[iou_types[0]]['all'], ratio=describe_ratio(main),
         headlines=headlines(runs), high=None if place is None else phrases[place], lowest=next(iter(phrases), ''),
-        unit=main.get('unit', 'image'), statistics=[STATISTICS[name] for name in reported_statistics(main, iou_types[0])],
+        unit=main.get('unit', 'image'), statistics=statistics,
         sections=[_section(evaluation, number) for number, evaluation in enumerate(evaluations)], examples=examples,
         num_pictures=sum(len(bucket['images']) for bucket in examples.buckets) if examples else 0, version=__version__)
 
@@ -216,6 +217,12 @@ def _logged_statistics(runs: Sequence[Run], iou_type: str) -> list[str]:
             if statistic.logged_by_bucket and all(name in run.report[iou_type]['all'] for run in runs)]
 
 
+def _describe_statistic(name: str) -> str:
+    """Describe a statistic without saying AP twice: ``AP50 at IoU 0.50``."""
+    title = STATISTICS[name].title
+    return f'{name} {title[3:]}' if title.startswith(('AP at ', 'AR at ')) else f'{name}: {title}'
+
+
 def _curves(runs: Sequence[Run]) -> list[PageFigure]:
     """Draw AP and AP75 over r of each IoU type, on one scale."""
     figures, reports = [], [run.report for run in runs]
@@ -224,7 +231,7 @@ def _curves(runs: Sequence[Run]) -> list[PageFigure]:
         limits = ap_range(reports, iou_type, names)
         for name in names:
             alt = f'{iou_type} {name} over the occlusion ratio r; the numbers are in the table below.'
-            caption = f'{iou_type} {name} over r ({STATISTICS[name].title}). Dashed: all images.'
+            caption = f'{iou_type} {_describe_statistic(name)}, over r. Dashed: all images.'
             figures.append(PageFigure(_svg_uri(plot_runs(runs, iou_type, name, limits)), alt, caption))
     return figures
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..result import EvaluationResult
 
-#: Blue and orange: told apart by every common kind of color vision, and in gray.
+#: Blue and orange: distinguishable in grayscale and with color blindness.
 TRUTH_COLOR, PREDICTION_COLOR = '#2A7BFF', '#FF8C1A'
 #: Longest side of a drawn image in pixels.
 LONGEST_SIDE = 480
@@ -156,7 +156,7 @@ def count_errors(records: Records, positives: Positives, num_images: int, score_
                  column: int = 0) -> ImageErrors:
     """Count the found, missed and false objects of each image at IoU 0.5.
 
-    Matching goes by descending score, so leaving out low scores afterwards gives the same as matching without them.
+    Matching is in score order, so leaving out low scores afterwards gives the same as matching without them.
 
     Args:
         records: The detections' match records.

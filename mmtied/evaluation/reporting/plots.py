@@ -1,4 +1,4 @@
-"""Figures of an evaluation: statistics over the occlusion ratio, and what else changes from bucket to bucket."""
+"""Figures of an evaluation: statistics over the occlusion ratio, and bucket sizes and categories."""
 
 import os
 from collections.abc import Sequence
@@ -223,7 +223,7 @@ def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) 
 
 
 def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
-    """Name the buckets below the axes, slanted where there is little room, and say what r is of."""
+    """Name the buckets below the axes, slanted where there is little room, and label the r axis."""
     names = [plain_label(bucket['name'].removeprefix('r=').replace('>=', '≥ ')) for bucket in report[iou_type]['buckets']]
     slanted = len(names) > 1.55 * axes.figure.get_figwidth()
     axes.set_xticks(np.arange(len(names)), names, fontsize=8, rotation=40 if slanted else 0, ha='right' if slanted else 'center',

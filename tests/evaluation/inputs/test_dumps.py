@@ -272,13 +272,13 @@ def test_rejects_other_layouts(tmp_path, content, message):
 
 @pytest.mark.parametrize(('entries', 'iou_type', 'classes', 'message'), [
     ([image(5)], 'bbox', None, r'dump\[0\]: image id 5 is not in the annotation file'),
-    ([image(), image()], 'bbox', None, 'dump: id 4 comes more than once'),
+    ([image(), image()], 'bbox', None, 'dump: id 4 is repeated'),
     ([image('4')], 'bbox', None, "'img_id' must be an integer, got '4'"),
     ([image(labels=torch.tensor([0, 3]))], 'bbox', None, 'image id 4: label 3 is not from 0 to 2, the 3 categories of annotat'),
     ([image(labels=torch.tensor([-1, 0]))], 'bbox', None, 'label -1 is not from 0 to 2'),
     ([image()], 'bbox', ['cat', 'dog'], 'label 2 is not from 0 to 1, the 2 categories of --classes'),
     ([image()], 'bbox', ['cat', 'bird'], "no category named 'bird'; it has dog, person, cat"),
-    ([image()], 'bbox', ['cat', 'cat'], "'cat' comes more than once"),
+    ([image()], 'bbox', ['cat', 'cat'], "'cat' is repeated"),
     ([image(labels=torch.tensor([.5, 1.]))], 'bbox', None, r"'labels' must be a tensor of integers of shape \(n\)"),
     ([image(scores=torch.tensor([.5]))], 'bbox', None, r"'scores' must be .* shape \(2\), got shape \(1,\) of float64"),
     ([image(scores=torch.tensor([.5, torch.nan]))], 'bbox', None, "'scores' must be finite"),
