@@ -45,7 +45,7 @@ def test_new_statistic_reaches_every_output(results, tmp_path):
     page = render_page([Run('first', first.report), Run('second', second.report)])
     assert 'bbox AP90 at IoU 0.90, over r. Dashed' in page
     assert 'AP50 at IoU 0.50; AP75 at IoU 0.75; ' in page and 'AP: AP' not in page
-    assert 'AR100: AR at IoU 0.50:0.95, at most 100 detections' in page
+    assert 'AR100 at IoU 0.50:0.95, at most 100 detections' in page
     values = scalars(first.report, ['bbox'], [Evaluation(edges=EDGES)])
     assert values['bbox_mAP_90'] == row['AP90']
     assert values['bbox_AR@100'] == row['AR100']
