@@ -19,8 +19,8 @@ from .results import Detections
 from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
-#: Names in a dump of what `image_predictions` takes.
-_NAMES = dict(boxes='bboxes', scores='scores', labels='labels', category_ids='category_ids', masks='masks')
+#: What `image_predictions` reads of an image besides its id.
+_KEYS = ('boxes', 'scores', 'labels', 'category_ids', 'masks')
 
 
 def is_dump(path: str | os.PathLike) -> bool:
@@ -62,19 +62,19 @@ def image_predictions(predictions: list[dict]) -> list[dict]:
     for number, entry in enumerate(predictions):
         if ('labels' in entry) == ('category_ids' in entry):
             raise ValueError(f"detections[{number}]: either 'labels' or 'category_ids' is needed")
-        instances = {name: entry[key] for key, name in _NAMES.items() if key in entry}
+        instances = {key: entry[key] for key in _KEYS if key in entry}
         for name, values in instances.items():
             if isinstance(values, list) and name != 'masks':
-                empty = np.empty((0, 4) if name == 'bboxes' else 0)  # a list cannot tell the 4 columns of no boxes
+                empty = np.empty((0, 4) if name == 'boxes' else 0)  # a list cannot tell the 4 columns of no boxes
                 instances[name] = np.asarray(values) if values else empty
-        entries.append({'img_id': entry['image_id'], 'pred_instances': instances})
+        entries.append({'image_id': entry['image_id'], 'pred_instances': instances})
     return entries
 
 
 def dumped_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
     """Return the IoU types that a dump can be evaluated for, by its first image; none for an empty one."""
     instances = entries[0]['pred_instances'] if entries else {}
-    return tuple(iou_type for iou_type, key in (('bbox', 'bboxes'), ('segm', 'masks')) if key in instances)
+    return tuple(iou_type for iou_type, key in (('bbox', _box_key(instances)), ('segm', 'masks')) if key in instances)
 
 
 def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str,
@@ -92,7 +92,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         ValueError: An image id is unknown or repeated, a label has no category, columns have unequal lengths, boxes or scores
             are not finite, or masks are missing, not run-length codes, or of another size than their image.
     """
-    ids = integer_column(entries, 'img_id', source)
+    ids = integer_column(entries, 'image_id' if entries and 'image_id' in entries[0] else 'img_id', source)
     check_unique(ids, source)
     image_of_entry = positions(ids, ground_truth.image_ids, 'image id', source)
     parts = [entry['pred_instances'] for entry in entries]
@@ -116,13 +116,17 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     common = dict(image=image_of_entry[image], score=scores,
                   category=positions(category_ids, ground_truth.category_ids, 'category id', source))
     if iou_type == 'bbox':
-        boxes = _column(parts, 'bboxes', (4,), names, counts)
+        boxes = _column(parts, _box_key(first), (4,), names, counts)
         boxes[:, 2:] -= boxes[:, :2]  # CocoMetric subtracts in float64 too
         return Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     sizes = ground_truth.image_sizes[image_of_entry].tolist()
     rles = [to_rle(_rle(mask, name), *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
             for mask in _masks(part, count, name)]
     return Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
+
+
+def _box_key(instances: dict) -> str:
+    return 'boxes' if 'boxes' in instances else 'bboxes'
 
 
 def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequence[str], counts: Sequence[int] | None = None,
@@ -139,8 +143,8 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
         if not good or (values.size and values.dtype.kind not in kinds) or (counts and len(values) != counts[number]):
             wanted = ', '.join(map(str, (counts[number] if counts else 'n', *shape)))
             came = f'shape {tuple(values.shape)} of {values.dtype}' if hasattr(values, 'shape') else type(values).__name__
-            raise ValueError(f'{name}: {key!r} must be a tensor of {"integers" if integers else "numbers"} of shape ({wanted}), '
-                             f'got {came}')
+            raise ValueError(f'{name}: {key!r} must be an array or tensor of {"integers" if integers else "numbers"} of shape '
+                             f'({wanted}), got {came}')
         if not np.isfinite(values).all():
             raise ValueError(f'{name}: {key!r} must be finite numbers; the model may have diverged')
         arrays.append(values.astype(np.float64))

@@ -279,7 +279,7 @@ def test_rejects_other_layouts(tmp_path, content, message):
     ([image()], 'bbox', ['cat', 'dog'], 'label 2 is not from 0 to 1, the 2 categories of --classes'),
     ([image()], 'bbox', ['cat', 'bird'], "no category named 'bird'; it has dog, person, cat"),
     ([image()], 'bbox', ['cat', 'cat'], "'cat' is repeated"),
-    ([image(labels=torch.tensor([.5, 1.]))], 'bbox', None, r"'labels' must be a tensor of integers of shape \(n\)"),
+    ([image(labels=torch.tensor([.5, 1.]))], 'bbox', None, r"'labels' must be an array or tensor of integers of shape \(n\)"),
     ([image(scores=torch.tensor([.5]))], 'bbox', None, r"'scores' must be .* shape \(2\), got shape \(1,\) of float64"),
     ([image(scores=torch.tensor([.5, torch.nan]))], 'bbox', None, "'scores' must be finite"),
     ([image(bboxes=torch.zeros(2, 5))], 'bbox', None, r"'bboxes' must be .* shape \(2, 4\), got shape \(2, 5\)"),

@@ -120,3 +120,12 @@ def test_folder_in_place_of_a_file(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(ValueError, match=f'{name}: is a folder, expected a file$'):
         load_detections(tmp_path / name, TRUTH)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(boxes=np.zeros((1, 5))), r"'boxes' must be an array or tensor of numbers of shape \(1, 4\), got shape \(1, 5\)"),
+    (dict(image_id='4'), "'image_id' must be an integer, got '4'"),
+])
+def test_messages_have_the_keys_of_images(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_detections([dict(image_id=4, boxes=np.zeros((1, 4)), scores=[.5], labels=[0]) | changes], TRUTH)
