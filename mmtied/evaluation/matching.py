@@ -41,7 +41,7 @@ class Pairs(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """What matching found, bit t of an integer for IoU threshold t; with A columns (area ranges) and D detections."""
+    """Matches of D detections in A area ranges, as integers whose bit t stands for IoU threshold t."""
 
     matched: Tensor  # thresholds at which the detection found a ground truth, (D, A) int16
     ignored: Tensor  # thresholds at which it counts neither as true nor as false, (D, A) int16

@@ -14,7 +14,7 @@ from .pipeline import evaluate
 from .protocol import PROPOSAL_NUMS, STATISTICS, Statistic, check_iou_types
 from .result import EvaluationResult
 
-#: Keys that are read besides ``masks``.
+#: Keys that are read, in addition to ``masks``.
 _KEYS = dict(preds=('boxes', 'scores', 'labels'), target=('boxes', 'labels', 'iscrowd', 'area', 'image_size'))
 
 

@@ -19,7 +19,7 @@ from .results import Detections
 from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
-#: What `image_predictions` reads of an image besides its id.
+#: Keys that `image_predictions` reads, in addition to the id of the image.
 _KEYS = ('boxes', 'scores', 'labels', 'category_ids', 'masks')
 
 
