@@ -32,9 +32,9 @@ def test_compile_block_runs(monkeypatch):
     """With torch.compile left out, which would take minutes: the settings, their order and the names are right."""
     block = re.search(r'## Compile\n+```\n(.*?)```', PAGE, re.DOTALL)[1]
     frozen = []
-    monkeypatch.setattr(torch._inductor.config, 'freezing', False)
     monkeypatch.setattr(torch, 'compile', lambda model: frozen.append(torch._inductor.config.freezing) or model)
     backbone = TiedResNet(50, base_channels=16)
     names = dict(torch=torch, deploy=deploy, backbone=backbone, image=torch.rand(2, 3, 64, 64))
-    exec(block, names)
+    with torch._inductor.config.patch(freezing=False):  # not monkeypatch: it would delete the setting afterwards
+        exec(block, names)
     assert frozen == [True]
