@@ -30,8 +30,8 @@ def toolkit(home, release, headers=True):
 
 
 def make_venv(venv, *wanted):
-    return subprocess.run(['bash', str(ROOT / 'requirements' / 'make_venv.sh'), str(venv), *map(str, wanted)],
-                          text=True, capture_output=True)
+    command = ['bash', 'requirements/make_venv.sh', str(venv), 'requirements/onedl/python.txt', *map(str, wanted)]
+    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
 
 
 def test_old_python_is_rejected(tmp_path):
@@ -107,7 +107,7 @@ def test_compilation_progress_is_shown_and_logged(tmp_path, capsys):
 
 def test_operators_require_pinned_version():
     pytest.importorskip('mmcv')
-    requirement = install_mmcv.read_requirement(ROOT / 'requirements' / 'mmcv.txt')
+    requirement = install_mmcv.read_requirement(ROOT / 'requirements' / 'onedl' / 'mmcv.txt')
     compiled, _ = install_mmcv.run_operators(requirement)
     assert compiled.startswith('CPU')
     compiled, problem = install_mmcv.run_operators('onedl-mmcv==0.0.1')
