@@ -1,12 +1,12 @@
 """Install mmcv with its compiled operators into the environment of the running Python: ``install_mmcv.py FOLDER``.
 
-FOLDER holds the pinned release in ``mmcv.txt``, of onedl or of OpenMMLab, and ``constraints.txt``. A prebuilt wheel is used if the
-folder $MMCV_WHEELS has one that fits; otherwise mmcv is compiled. pip alone is not enough: with build isolation it silently installs
-mmcv without operators, and its cache would reuse a wheel that was compiled for another torch or without CUDA. Sources stay in the
-environment until the wheel is complete, so an interrupted compilation resumes.
+FOLDER holds the pinned release in ``mmcv.txt``, of onedl or of OpenMMLab, and ``constraints.txt``. A prebuilt wheel is used if
+the folder $MMCV_WHEELS has one that fits; otherwise mmcv is compiled. pip alone is not enough: with build isolation it silently
+installs mmcv without operators, and its cache would reuse a wheel that was compiled for another torch or without CUDA.
+The sources stay in the environment until the wheel is complete, so an interrupted compilation resumes.
 
-Nearly all of a compilation goes into parsing torch's headers again for each of 77 files. With GCC, ``precompiled_header.py`` stands
-in for the compiler and parses them once.
+Nearly all of a compilation goes into parsing torch's headers again for each of 77 files. With GCC, ``precompiled_header.py``
+stands in for the compiler and parses them once.
 """
 
 import os
@@ -106,7 +106,8 @@ def take_wheel(requirement: str, folder: str | None) -> bool:
         return False
     source = Path(folder).resolve()
     if not source.is_dir():
-        fail(f'MMCV_WHEELS={folder} is not a folder ({source}): name one with {requirement.split("==")[0].replace("-", "_")}-*.whl, or unset it to compile')
+        name = requirement.split('==')[0].replace('-', '_')
+        fail(f'MMCV_WHEELS={folder} is not a folder ({source}): name one with {name}-*.whl, or unset it to compile')
     command = [*PIP, 'download', '--quiet', '--no-deps', '--no-index', '--only-binary=:all:', '--find-links', str(source),
                '--dest', str(WHEELS), requirement]
     if subprocess.run(command, capture_output=True).returncode:

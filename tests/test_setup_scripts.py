@@ -113,3 +113,29 @@ def test_operators_require_pinned_version():
     compiled, problem = install_mmcv.run_operators('onedl-mmcv==0.0.1')
     assert compiled is None
     assert 'AssertionError' in problem
+
+
+@pytest.mark.skipif(not install_mmcv.is_gcc(), reason='precompiled headers are used with GCC only')
+def test_precompiled_header_is_made_once_and_used(tmp_path):
+    (tmp_path / 'pytorch_cpp_helper.hpp').write_text('#pragma once\ninline int twice(int x) { return SCALE * x; }\n')
+    compiler = install_mmcv.write_compiler(tmp_path)
+    made = []
+    for name in ('one', 'two'):
+        (tmp_path / f'{name}.cpp').write_text(f'#include "pytorch_cpp_helper.hpp"\nint {name}() {{ return twice(1); }}\n')
+        run = subprocess.run([compiler, '-MMD', '-MF', f'{name}.d', f'-I{tmp_path}', '-DSCALE=2', '-O1', '-fPIC', '-H', '-c', '-c',
+                              f'{name}.cpp', '-o', f'{name}.o', '-std=c++17'], cwd=tmp_path, check=True, text=True,
+                             stderr=subprocess.PIPE)
+        header = tmp_path / 'pytorch_cpp_helper.hpp.gch'
+        assert f'! {header}' in run.stderr  # GCC's -H marks a precompiled header that it uses with an exclamation mark
+        made.append(header.stat().st_mtime_ns)
+    assert made[0] == made[1]
+
+
+@pytest.mark.skipif(not install_mmcv.is_gcc(), reason='precompiled headers are used with GCC only')
+def test_header_that_does_not_precompile_is_left_to_the_source_file(tmp_path):
+    (tmp_path / 'pytorch_cpp_helper.hpp').write_text('#ifndef FROM_SOURCE\n#error no\n#endif\n')
+    (tmp_path / 'one.cpp').write_text('#define FROM_SOURCE\n#include "pytorch_cpp_helper.hpp"\nint one() { return 1; }\n')
+    compiler = install_mmcv.write_compiler(tmp_path)
+    for _ in range(2):
+        subprocess.run([compiler, f'-I{tmp_path}', '-c', 'one.cpp', '-o', 'one.o'], cwd=tmp_path, check=True)
+    assert (tmp_path / 'one.o').exists()
