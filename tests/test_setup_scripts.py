@@ -122,7 +122,7 @@ def test_precompiled_header_is_made_once_and_used(tmp_path):
     made = []
     for name in ('one', 'two'):
         (tmp_path / f'{name}.cpp').write_text(f'#include "pytorch_cpp_helper.hpp"\nint {name}() {{ return twice(1); }}\n')
-        run = subprocess.run([compiler, '-MMD', '-MF', f'{name}.d', f'-I{tmp_path}', '-DSCALE=2', '-O1', '-fPIC', '-H', '-c', '-c',
+        run = subprocess.run([compiler, '-MMD', '-MF', f'{name}.d', f'-I{tmp_path}', '-DSCALE=2', '-O1', '-fPIC', '-H', '-c',
                               f'{name}.cpp', '-o', f'{name}.o', '-std=c++17'], cwd=tmp_path, check=True, text=True,
                              stderr=subprocess.PIPE)
         header = tmp_path / 'pytorch_cpp_helper.hpp.gch'
