@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How occluded a data set is: by bucket, by size and by category, and how that follows crowding.
+"""Count how occluded a data set is: by bucket, size and category, and how occlusion follows crowding.
 
     python tools/occlusion_stats.py instances_val2017.json --out occlusion_stats/
 

@@ -132,7 +132,7 @@ def _attempt(rng: np.random.Generator, size: int, num: int, accept: tuple[float,
 
 
 def _badness(layout: Layout, accept: tuple[float, float], min_visible: float) -> float:
-    """Return how far a layout is from an accepted one; 0 for an accepted one."""
+    """Return a penalty for the rules that a layout breaks, 0 for an accepted one."""
     areas = np.array([np.count_nonzero(shape.mask) for shape in layout.shapes])
     needed = np.maximum(min_visible, MIN_VISIBLE_PIXELS / areas)
     return max(accept[0] - layout.ratio, layout.ratio - accept[1], 0.) + np.clip(needed - layout.visible, 0, None).sum()

@@ -120,7 +120,7 @@ def bucket_members(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How to sort a data set into buckets.
+    """Settings of an evaluation by buckets.
 
     Args:
         definition: Occlusion ratio, a key of `occlusion.OCCLUSION_RATIOS`.

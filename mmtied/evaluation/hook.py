@@ -1,4 +1,4 @@
-"""The hook that adds the occlusion evaluation to any mmdet config and writes its files."""
+"""Hook that adds the occlusion evaluation to any mmdet config and writes its files."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -22,7 +22,7 @@ METHOD = 'percentile bootstrap over images'
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How to resample.
+    """Settings of the resampling.
 
     Args:
         num_replicates: At least 1.

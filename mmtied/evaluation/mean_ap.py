@@ -31,7 +31,7 @@ class OcclusionMeanAveragePrecision:
         proposal_nums: Limits of detections for each image and category.
 
     Attributes:
-        result: What `evaluate` returned in the last `compute`, with its `plot()`, `table()` and `save(folder)`.
+        result: Result of the last `compute`, with its `plot()`, `table()` and `save(folder)`.
 
     Example:
         >>> metric = OcclusionMeanAveragePrecision(evaluation=Evaluation(edges=(0, 0.5, 1)))

@@ -1,4 +1,4 @@
-"""How much the instances of an image occlude each other: the ratio r of tied block convolution's Figure 7.
+"""Occlusion ratios: the r of tied block convolution's Figure 7 and its variants.
 
 Equation 5 of Wang & Yu, "Tied Block Convolution" (AAAI 2021) says only "total overlap area / total instance area"; the
 definitions here are ours. The default, `covered`, is the share of the instances' box area that other boxes cover.

@@ -173,7 +173,7 @@ def test_keys(depth, num_bases, names):
 
 
 def sharing(model: nn.Module) -> list[FilterBasis]:
-    """The filters that the layers refer to, each once; all of them must be registered in the model."""
+    """Return the filters that the layers refer to, each once."""
     filters = {id(module.filters): module.filters for module in model.modules() if hasattr(module, 'filters')}
     registered = {id(module) for module in model.modules()}
     assert set(filters) <= registered

@@ -1,4 +1,4 @@
-"""Read pickles of tensors, arrays and plain containers without running what else a pickle may hold.
+"""Read pickles of tensors, arrays and plain containers without running any code that they hold.
 
 Unpickling calls whatever the file names, and its BUILD opcode changes the result through ``__setstate__`` or the attributes, so a
 foreign .pkl file can run any program. Here a name stands for a `Part`, which can be called with plain data only and whose

@@ -1,0 +1,34 @@
+"""Oldest torch: the package uses no name that torch 2.1 lacks, outside `mmtied.torch_compat`."""
+
+import ast
+
+from tests.helpers.torch_names import LIST, exists, names_in, used_names
+
+SUPPORTED = set(LIST.read_text(encoding='utf-8').split())
+
+
+def test_names_exist_in_the_oldest_torch():
+    newer = [f'{path}: {name}' for name, path in used_names().items() if name not in SUPPORTED]
+    assert not newer, 'not seen in torch 2.1 (tests/helpers/torch_names.py says how to check and list them)'
+
+
+def test_listed_names_exist_in_the_running_torch():
+    assert [name for name in sorted(SUPPORTED) if not exists(name)] == []
+
+
+def test_newer_names_are_found():
+    source = '''
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.compiler import is_exporting as exporting
+torch.compiler.is_compiling()
+F.scaled_dot_product_attention
+nn.RMSNorm(4)
+model.set_submodule('a', b)
+'''
+    found = set(names_in(ast.parse(source)))
+    assert found >= {'torch.compiler.is_exporting', 'torch.compiler.is_compiling', 'torch.nn.RMSNorm',
+                     'torch.nn.functional.scaled_dot_product_attention', 'torch.nn.Module.set_submodule'}
+    assert found - SUPPORTED >= {'torch.compiler.is_exporting', 'torch.compiler.is_compiling', 'torch.nn.RMSNorm',
+                                 'torch.nn.Module.set_submodule'}
