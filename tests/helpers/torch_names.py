@@ -17,6 +17,8 @@ LIST = ROOT / 'tests' / 'data' / 'torch_2.1_names.txt'
 EXEMPT = ROOT / 'mmtied' / 'torch_compat.py'
 #: Classes whose attributes are recognized by their name alone, whatever object they are read from.
 CLASSES = {'torch.Tensor': torch.Tensor, 'torch.nn.Module': torch.nn.Module}
+#: Classes whose attributes cannot be told from theirs.
+OTHERS = (str, list, dict, set, Path)
 
 
 def used_names() -> dict[str, str]:
@@ -44,7 +46,7 @@ def names_in(tree: ast.Module) -> Iterator[str]:
             name = dotted(node, aliases)
             if name.partition('.')[0] == 'torch':
                 yield name
-            if not name and not node.attr.startswith('__'):
+            if not name and not node.attr.startswith('__') and not any(hasattr(other, node.attr) for other in OTHERS):
                 yield from (f'{kind}.{node.attr}' for kind, cls in CLASSES.items() if hasattr(cls, node.attr))
 
 
