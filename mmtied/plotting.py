@@ -1,6 +1,7 @@
 """Helpers that every figure of the package shares; matplotlib is imported when a figure is made."""
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,10 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+#: Formats that figures are written in.
+FORMATS = ('png', 'pdf', 'svg')
 
 
 def new_figure(width: float, height: float) -> 'Figure':
@@ -46,10 +51,29 @@ def to_rgb(figure: 'Figure') -> np.ndarray:
 
 
 def svg_bytes(figure: 'Figure') -> bytes:
-    """Return a figure as SVG, the same bytes for the same figure."""
+    """Return a figure as SVG with letters as outlines, which look the same everywhere; the same bytes for the same figure."""
     import matplotlib
 
     file = io.BytesIO()
     with matplotlib.rc_context({'svg.hashsalt': 'mmtied', 'svg.fonttype': 'path'}):
         figure.savefig(file, format='svg', metadata={'Date': None})
     return file.getvalue()
+
+
+def save_figure(figure: 'Figure', path: str | Path) -> None:
+    """Write a figure as PNG, PDF or SVG, by the suffix of `path`; in PDF and SVG text stays text.
+
+    A PDF embeds its fonts as TrueType (``pdf.fonttype`` 42), as many publishers ask. The same figure gives the same bytes.
+    """
+    import matplotlib
+
+    date = {'.pdf': {'CreationDate': None}, '.svg': {'Date': None}}.get(Path(path).suffix)
+    with matplotlib.rc_context({'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'mmtied'}):
+        figure.savefig(path, metadata=date)
+
+
+def check_format(format: str) -> str:
+    """Return the format of a figure; raise a ValueError for one that is not in `FORMATS`."""
+    if format not in FORMATS:
+        raise ValueError(f'format: one of {", ".join(FORMATS)} is expected, got {format!r}')
+    return format

@@ -4,8 +4,8 @@
     python tools/compare_runs.py work_dirs/r50/occlusion work_dirs/tied_r50/occlusion --out comparison/
 
 Each run is a folder with the records.npz that an evaluation by mmtied writes beside report.json, or such a file. With more than
-two, each is compared with the first. Prints a table for each IoU type and statistic and, with --out, writes comparison.json and
-comparison.csv.
+two, each is compared with the first. Prints a table in percent for each IoU type and statistic and, with --out, writes
+comparison.json and comparison.csv (fractions), comparison.tex (for LaTeX's booktabs), and plots of the differences over r.
 """
 
 import argparse
@@ -16,15 +16,21 @@ from collections.abc import Sequence
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
     from mmtied.evaluation.protocol import IOU_TYPES
+    from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', help='folders with records.npz, or such files; the first is the baseline')
-    parser.add_argument('--labels', nargs='+', help='a name for each run (default: from the paths)')
+    parser.add_argument('--labels', '--names', nargs='+', help='a name for each run (default: as saved with --name, or from the '
+                        'paths)')
+    parser.add_argument('--statistics', nargs='+', metavar='NAME', help='statistics to print and draw (default: AP AP50 AP75)')
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what all runs have')
     parser.add_argument('--replicates', type=int, default=1000, help='bootstrap replicates (1000)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the draws (0)')
     parser.add_argument('--level', type=float, default=.95, help='share of the replicates inside an interval (0.95)')
-    parser.add_argument('--out', help='folder for comparison.json and comparison.csv')
+    parser.add_argument('--out', help='folder for comparison.json, comparison.csv, comparison.tex and plots')
+    parser.add_argument('--format', choices=FORMATS, default='png', help='format of the plots (png)')
+    parser.add_argument('--hide-empty', action='store_true', help='show no buckets without a value; the JSON and CSV files have '
+                        'them all')
     return parser.parse_args(argv)
 
 
@@ -35,15 +41,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmtied.compat import require
 
     with user_errors(), warnings_as_lines():
-        require('rich', 'The comparison')
-        from mmtied.evaluation import Bootstrap, compare
+        if args.out:
+            require('matplotlib', 'The plots')
+        from mmtied.evaluation import Bootstrap, compare, read_records
         from mmtied.evaluation.records import name_runs
-        from mmtied.evaluation.reporting.tables import format_comparison
 
-        comparison = compare(*args.runs, names=args.labels or name_runs(args.runs), iou_types=args.iou_type,
+        runs = [read_records(path) for path in args.runs]
+        names = args.labels or name_runs(args.runs, [run.name for run in runs])
+        comparison = compare(*runs, names=names, iou_types=args.iou_type,
                              bootstrap=Bootstrap(args.replicates, args.seed, args.level))
-        print(format_comparison(comparison.report))
-        for path in comparison.save(args.out) if args.out else ():
+        print(comparison.text(args.statistics, args.hide_empty))
+        for path in comparison.save(args.out, args.statistics, args.format, args.hide_empty) if args.out else ():
             print(f'wrote {path}')
 
 

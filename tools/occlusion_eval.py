@@ -19,6 +19,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
     from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
     from mmtied.evaluation.protocol import DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, UNITS
+    from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
@@ -36,8 +37,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
     parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,
                         help="detections used for each image and category (default: COCO's 1 10 100; mmdet: 100 300 1000)")
-    parser.add_argument('--out', help='folder for report.json, buckets.csv, records.npz, plots and report.html')
-    parser.add_argument('--name', help="the detector's name on the page (default: the first results file's)")
+    parser.add_argument('--out', help='folder for report.json, buckets.csv, buckets.tex, records.npz, plots and report.html')
+    parser.add_argument('--name', help="the detector's name in plots, on the page and in comparisons (default: the first results "
+                        "file's)")
+    parser.add_argument('--format', choices=FORMATS, default='png', help='format of the plots (png)')
+    parser.add_argument('--hide-empty', action='store_true', help='show no buckets without instances; report.json and '
+                        'buckets.csv have them all')
     parser.add_argument('--images', help='folder of the images, to show those where the detector did worst')
     parser.add_argument('--worst', type=int, default=3, help='how many images of each bucket to show (3)')
     return parser.parse_args(argv)
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmtied.compat import require
 
     with user_errors(), warnings_as_lines():
-        for package in ('rich', *(('matplotlib', 'jinja2') if args.out else ())):
+        for package in ('matplotlib', 'jinja2') if args.out else ():
             require(package, 'The report')
         if args.images and not args.out:
             raise ValueError('--images draws into the page that --out asks for; give --out FOLDER too')
@@ -63,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.evaluation.inputs.images import image_paths
         from mmtied.evaluation.protocol import check_proposal_nums
         from mmtied.evaluation.reporting.tables import format_tables
+        from mmtied.evaluation.summary import without_empty_buckets
 
         evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
         bootstrap = Bootstrap(args.replicates, args.seed) if args.replicates else None
@@ -73,8 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = evaluate(ground_truth, args.results, evaluation, iou_types=args.iou_type, classes=args.classes,
                           proposal_nums=args.proposal_nums, bootstrap=bootstrap, name=args.name)
         result.report['data'] = Path(args.annotations).name
-        written = result.save(args.out, args.images, args.worst) if args.out else []
-        print(format_tables(result.report))  # last, so that a closed pipe costs no file
+        written = result.save(args.out, args.images, args.worst, args.format, args.hide_empty) if args.out else []
+        shown = without_empty_buckets(result.report) if args.hide_empty else result.report
+        print(format_tables(shown))  # last, so that a closed pipe costs no file
         for path in written:
             print(f'wrote {path}')
 

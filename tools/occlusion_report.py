@@ -13,10 +13,15 @@ from collections.abc import Sequence
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
+    from mmtied.plotting import FORMATS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', help='HTML file to write')
     parser.add_argument('folders', nargs='+', metavar='FOLDER', help='folder with a report.json, or such a file')
-    parser.add_argument('--names', nargs='+', help='a name for each run (default: from the folders)')
+    parser.add_argument('--names', nargs='+', help='a name for each run (default: as saved with --name, or from the folders)')
+    parser.add_argument('--format', choices=FORMATS, help="also write the page's curves as files beside it, such as "
+                        'compared_bbox_AP.pdf')
+    parser.add_argument('--hide-empty', action='store_true', help='show no buckets without instances')
     return parser.parse_args(argv)
 
 
@@ -29,9 +34,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not args.out.lower().endswith(('.html', '.htm')):
             raise ValueError(f'{args.out}: the page is HTML; name a file that ends in .html')
         from mmtied.evaluation.reporting.files import read_runs
-        from mmtied.evaluation.reporting.page import write_page
+        from mmtied.evaluation.reporting.page import write_curves, write_page
+        from mmtied.evaluation.summary import without_empty_buckets
 
-        print(f'wrote {write_page(args.out, read_runs(args.folders, args.names))}')
+        runs = read_runs(args.folders, args.names)
+        if args.hide_empty:
+            runs = [run._replace(report=without_empty_buckets(run.report)) for run in runs]
+        for path in (write_page(args.out, runs), *(write_curves(args.out, runs, args.format) if args.format else ())):
+            print(f'wrote {path}')
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
     from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
     from mmtied.evaluation.protocol import DEFAULT_EDGES, UNITS
+    from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
@@ -26,6 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--high', type=float, default=.5, help='ratios from here up count as high (0.5)')
     parser.add_argument('--top', type=int, default=20, help='how many categories to print and plot (20); files hold all')
     parser.add_argument('--out', help='folder for stats.json, stats.csv and stats.png')
+    parser.add_argument('--format', choices=FORMATS, default='png', help='format of the plot (png)')
     return parser.parse_args(argv)
 
 
@@ -36,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmtied.compat import require
 
     with user_errors():
-        for package in ('rich', *(('matplotlib',) if args.out else ())):
-            require(package, 'The statistics')
+        if args.out:
+            require('matplotlib', 'The plot')
         if args.top < 1:
             raise ValueError(f'--top {args.top}: at least 1 is needed')
         from mmtied.analysis.occlusion_stats import format_stats, occlusion_stats, write_stats
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
         stats = occlusion_stats(read_ground_truth(args.annotations), evaluation, args.high)
         print(format_stats(stats, args.top))
-        for path in write_stats(stats, args.out, args.top) if args.out else ():
+        for path in write_stats(stats, args.out, args.top, args.format) if args.out else ():
             print(f'wrote {path}')
 
 

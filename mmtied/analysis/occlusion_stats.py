@@ -14,7 +14,8 @@ from ..evaluation.buckets import Bucket, Evaluation, bucket_members
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.occlusion import get_occlusion_ratio, image_ratios, instance_ratios
 from ..evaluation.protocol import AREA_RANGES
-from ..plotting import hide_spines, new_figure, plain_label
+from ..plotting import check_format, hide_spines, new_figure, plain_label, save_figure
+from ..tables import text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,40 +124,46 @@ def format_stats(stats: dict, top: int = 20) -> str:
         stats: From `occlusion_stats`.
         top: Number of categories to show, the most occluded first.
     """
-    from ..evaluation.reporting.tables import ascii_table
     from ..evaluation.summary import format_number
 
     unit, high, categories = stats['unit'], stats['high'], stats['by_category']
     share = f'r >= {high:g}' if unit == 'instance' else f'in images r >= {high:g}'
     header = ('r', 'images', 'instances', 'categories', 'instances per image', 'objects in image')
-    buckets = [(row['name'].removeprefix('r='), row['images'], row['instances'], row['categories'],
+    buckets = [(row['name'], row['images'], row['instances'], row['categories'],
                 format_number(row['instances_per_image'], 2), format_number(row['objects'], 2)) for row in stats['buckets']]
     if unit == 'image':  # the last two columns are the same
         header, buckets = header[:-1], [row[:-1] for row in buckets]
     shown = f'the {top} most occluded of {len(categories)}' if top < len(categories) else 'the most occluded first'
-    tables = [ascii_table(f'by occlusion ratio r of the {unit}', header, buckets)]
+    tables = [text_table(f'by occlusion ratio r of the {unit}', header, buckets)]
     for key, title, rows in (('size', 'by size', stats['by_size']), ('category', f'by category, {shown}', categories[:top])):
         body = [[row['name'], row['instances'], format_number(row['mean']), format_number(row['high_share'])] for row in rows]
-        tables.append(ascii_table(title, (key, 'instances', 'mean ratio', share), body))
+        tables.append(text_table(title, (key, 'instances', 'mean ratio', share), body))
     crowding = stats['crowding']
     head = (f'{stats["images"]} images, {stats["instances"]} instances, {stats["categories"]} categories; r: '
             f'{stats["definition"]}, of {unit}s; mean {format_number(stats["mean"])}; {stats["outside"]} {unit}s in no bucket')
     tail = (f'crowding: Spearman correlation of r with the number of objects in the image {format_number(crowding["spearman"])}; '
             f'{format_number(crowding["objects"], 2)} objects on average')
-    return '\n'.join([head, *tables, tail])
+    return '\n\n'.join([head, *tables, tail])
 
 
-def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20) -> list[Path]:
-    """Write stats.json, stats.csv (a row for each bucket, size and category) and stats.png, all or none; return the paths."""
-    paths = [Path(folder) / f'stats.{suffix}' for suffix in ('json', 'csv', 'png')]
-    with atomic_path(paths[0]) as as_json, atomic_path(paths[1]) as as_csv, atomic_path(paths[2]) as as_png:
-        as_json.write_text(json.dumps(stats, indent=2, allow_nan=False) + '\n')
-        with as_csv.open('w', newline='') as file:
+def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20, format: str = 'png') -> list[Path]:
+    """Write stats.json, stats.csv (a row for each bucket, size and category) and a plot, all or none; return the paths.
+
+    Args:
+        stats: From `occlusion_stats`.
+        folder: Where to write.
+        top: See `plot_stats`.
+        format: Format of the plot, ``stats.<format>``: png, pdf or svg.
+    """
+    paths = [Path(folder) / f'stats.{suffix}' for suffix in ('json', 'csv', check_format(format))]
+    with atomic_path(paths[0]) as as_json, atomic_path(paths[1]) as as_csv, atomic_path(paths[2]) as as_plot:
+        as_json.write_text(json.dumps(stats, indent=2, allow_nan=False) + '\n', encoding='utf-8')
+        with as_csv.open('w', newline='', encoding='utf-8') as file:
             rows = csv.DictWriter(file, _CSV_HEADER)
             rows.writeheader()
             common = dict(definition=stats['definition'], unit=stats['unit'])
             rows.writerows({**common, 'section': section, **row} for section, key in _SECTIONS.items() for row in stats[key])
-        plot_stats(stats, top).savefig(as_png)
+        save_figure(plot_stats(stats, top), as_plot)
     return paths
 
 
@@ -199,7 +206,7 @@ def _bars(axes: 'Axes', rows: list[dict], values: list[float], color: str, patte
                    fontsize=6.5 if max(np.nan_to_num(values), default=0) < 1000 else 5.4)
     axes.set_ylim(0, 1.16 * max([1e-9, *np.nan_to_num(values)]))
     axes.set_yticks([])
-    names = [row['name'].removeprefix('r=') for row in rows]
+    names = [row['name'] for row in rows]
     axes.set_xticks(range(len(rows)), names, fontsize=6.5, rotation=35, ha='right', rotation_mode='anchor')
     axes.tick_params(length=0, pad=2)
     hide_spines(axes, 'top', 'right', 'left')

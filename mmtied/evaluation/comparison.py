@@ -72,6 +72,26 @@ def comparison_rows(comparison: Mapping) -> Iterator[dict]:
                                'run': run, 'baseline_value': first, 'value': value, **difference}
 
 
+def without_empty_differences(comparison: Mapping) -> dict:
+    """Return a comparison without the buckets where no run has a value, in every evaluation that has others."""
+    evaluations = []
+    for entry in comparison['evaluations']:
+        shown = dict(entry)
+        for iou_type in reported_iou_types(entry):
+            buckets = entry[iou_type]['buckets']
+            kept = [bucket for bucket in buckets if any(value is not None for row in bucket.values() if isinstance(row, dict)
+                                                        for value in row['values'])]
+            shown[iou_type] = {**entry[iou_type], 'buckets': kept or buckets}
+        evaluations.append(shown)
+    return {**comparison, 'evaluations': evaluations}
+
+
+def compared_statistics(comparison: Mapping) -> list[str]:
+    """Return the names of the statistics that were compared."""
+    entry = comparison['evaluations'][0]
+    return [name for name, value in entry[reported_iou_types(entry)[0]]['all'].items() if isinstance(value, dict)]
+
+
 def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None = None,
                      labels: Sequence[str] | None = None) -> list[str]:
     """Return the IoU types to compare, in the usual order.

@@ -33,9 +33,12 @@ class OcclusionEvalHook(Hook):
 
     Where the config's evaluator has an `OcclusionCocoMetric`, its report is written; otherwise the hook adds one (prefix
     ``occlusion``) for the annotations of the evaluated dataset. After each validation or test it writes ``report.json``,
-    ``buckets.csv``, ``records.npz``, ``ap_over_r_<iou type>.png`` and ``report.html``, replacing those of the evaluation
-    before, and hands the plots to the visualizer. Intervals, and pictures of the worst images on the page, take a while:
-    they are left out where a training run validates.
+    ``buckets.csv``, ``buckets.tex``, ``records.npz``, ``ap_over_r_<iou type>.png`` and ``report.html``, replacing those of the
+    evaluation before, and hands the plots to the visualizer. Intervals, and pictures of the worst images on the page, take a
+    while: they are left out where a training run validates.
+
+    The log has a table of the buckets. mmengine's line of metrics keeps the numbers of all images only; visualizers, JSON logs,
+    ``save_best`` and early stopping get every scalar.
 
     Args:
         definition: Occlusion ratio, a key of `occlusion.OCCLUSION_RATIOS`.
@@ -49,9 +52,11 @@ class OcclusionEvalHook(Hook):
         extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
         num_replicates: Bootstrap replicates for the intervals; 0 for none.
         seed: Seed of their draws.
+        name: The run's name in plots, on the page and in comparisons; by default that of the work directory.
+        hide_empty: Leave buckets without instances out of plots, page and LaTeX table.
         further: The old name of `extra_evaluations`; refused with a hint.
 
-    All but `num_replicates` and `seed` are arguments of a metric that the hook adds. They do not change one that the config has,
+    All but the last four are arguments of a metric that the hook adds. They do not change one that the config has,
     and the log then says so. Where the evaluator only formats results (``format_only=True``) nothing is added.
     """
 
@@ -68,6 +73,8 @@ class OcclusionEvalHook(Hook):
                  extra_evaluations: Sequence[dict] = (),
                  num_replicates: int = 1000,
                  seed: int = 0,
+                 name: str | None = None,
+                 hide_empty: bool = False,
                  further: Sequence[dict] | None = None) -> None:
         if further is not None:
             raise ValueError('OcclusionEvalHook: further is now called extra_evaluations; rename it in the config')
@@ -80,6 +87,8 @@ class OcclusionEvalHook(Hook):
         self.has_options = evaluations != (Evaluation(), ) or metric is not None or ann_file is not None
         self.metric = metric
         self.ann_file = ann_file
+        self.name = name
+        self.hide_empty = hide_empty
 
     def before_run(self, runner: Runner) -> None:
         """Add the metric to the loops that are built, before anything runs."""
@@ -94,6 +103,7 @@ class OcclusionEvalHook(Hook):
             elif self.has_options:
                 runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the arguments '
                                       'of the hook are not used')
+        _shorten_log(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the report of the validation; in a training run without intervals and pictures."""
@@ -124,11 +134,12 @@ class OcclusionEvalHook(Hook):
         if complete and self.bootstrap:
             evaluated = evaluated.with_intervals(self.bootstrap)
         folder = Path(runner.work_dir) / 'occlusion'
-        evaluated = replace(evaluated, name=folder.parent.name,
-                            report={**evaluated.report, 'data': Path(evaluated.ground_truth.source).name})
+        given = {'name': self.name} if self.name else {}
+        evaluated = replace(evaluated, name=self.name or folder.resolve().parent.name,
+                            report={**evaluated.report, **given, 'data': Path(evaluated.ground_truth.source).name})
         if complete and 'bbox' in metric.metrics:
             examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)
-        paths = list(write_outputs(evaluated, folder, evaluated.name, examples))
+        paths = list(write_outputs(evaluated, folder, examples, hide_empty=self.hide_empty))
         runner.logger.info(f'AP by occlusion: {", ".join(path.name for path in paths)} in {folder}')
         for path in paths:
             if path.suffix == '.png':
@@ -141,10 +152,28 @@ class OcclusionEvalHook(Hook):
 
         try:
             paths = dataset_image_paths(dataset, evaluated.ground_truth.image_ids)
-            return draw_worst(evaluated, 'bbox', partial(shown_in, metric.shown), paths.__getitem__)
+            iou_type = 'segm' if 'segm' in metric.metrics else 'bbox'
+            return draw_worst(evaluated, iou_type, partial(shown_in, metric.shown), paths.__getitem__)
         except (ValueError, OSError) as error:
             runner.logger.warning(f'OcclusionEvalHook: report.html has no pictures ({error})')
             return None
+
+
+def _shorten_log(runner: Runner) -> None:
+    """Leave the scalars of buckets out of mmengine's line of metrics, as the log has them in a table.
+
+    Only the printed line changes: visualizers, JSON logs, `save_best` and early stopping get every scalar.
+    """
+    get_log = runner.log_processor.get_log_after_epoch
+
+    def get_short_log(runner: Runner, batch_idx: int, mode: str, *args: Any, **kwargs: Any) -> tuple[dict, str]:
+        tag, line = get_log(runner, batch_idx, mode, *args, **kwargs)
+        metric = _occlusion_metric((runner.val_loop if mode == 'val' else runner.test_loop).evaluator)
+        hidden = () if metric is None else metric.bucket_scalars
+        items = [item for item in line.split('  ') if item.partition(': ')[0].removeprefix(f'{mode}/') not in hidden]
+        return tag, '  '.join(items)
+
+    runner.log_processor.get_log_after_epoch = get_short_log
 
 
 def annotations_of(dataset: Dataset) -> str | dict:

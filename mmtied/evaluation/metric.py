@@ -17,7 +17,7 @@ from .accumulate import join_records
 from .buckets import make_evaluations, make_plan
 from .inputs.ground_truth import label_category_ids, read_ground_truth
 from .inputs.results import describe_inverted
-from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, check_iou_types, check_proposal_nums
+from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
 from .result import EvaluationResult
 from .stream import ImageMatcher, MatchedImages, join_once, match_images
@@ -40,8 +40,8 @@ class OcclusionCocoMetric(BaseMetric):
     The scalars have CocoMetric's names (``coco/bbox_mAP`` ...). Each bucket with ground truth adds ``bbox_mAP_r0.1-0.2`` and
     ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations: ``covered_instance_bbox_mAP_r0.1-0.2``. An undefined overall
     number is -1. After an evaluation, on the main process, `evaluated` and its `report` hold all numbers (see
-    `summary.summarize`), and `shown` the highest-scoring boxes of each image for pictures (see `stream.shown_table`), if bbox is
-    evaluated.
+    `summary.summarize`), `bucket_scalars` the names of the scalars of buckets, and `shown` the highest-scoring boxes of each
+    image for pictures (see `stream.shown_table`), if bbox is evaluated.
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other statistics use 1000, as in CocoMetric; the default is COCO's own, 100 throughout.
@@ -113,6 +113,7 @@ class OcclusionCocoMetric(BaseMetric):
         self.buckets, self.ratios = self.evaluations[0].buckets, self.plan.ratios[0]
         self.evaluated: EvaluationResult | None = None
         self.shown: Tensor | None = None
+        self.bucket_scalars: set[str] = set()
         self._matcher: ImageMatcher | None = None
         self._device = torch.device('cpu')
 
@@ -193,11 +194,14 @@ class OcclusionCocoMetric(BaseMetric):
                                           self.proposal_nums)
         self.shown = joined.shown.cpu()
         logger = MMLogger.get_current_instance()
-        logger.info('\n' + format_tables(self.report))
+        logger.info('\n' + format_tables(self.report, brief=True))
         inverted = torch.unique(joined.inverted).cpu().numpy()
         if len(inverted):
             logger.warning(f'{type(self).__name__}: {describe_inverted(self.ground_truth.image_ids[inverted].tolist())}')
-        return scalars(self.report, self.metrics, self.evaluations)
+        values = scalars(self.report, self.metrics, self.evaluations)
+        overall = {f'{iou_type}_{statistic.scalar}' for iou_type in self.metrics for statistic in STATISTICS.values()}
+        self.bucket_scalars = {f'{self.prefix}/{name}' for name in values if name not in overall}
+        return values
 
     def _once(self, results: list) -> MatchedImages:
         """Return all results matched and joined, every image once."""

@@ -54,10 +54,11 @@ def evaluate(annotations: Any,
         bootstrap: Add confidence intervals by this bootstrap, or by the default one where True.
         device: Where to match and accumulate, by default the CPU. Detections are read on the CPU; to leave boxes on their GPU,
             use `inputs.results.tensor_detections` and `evaluate_detections`.
-        name: The detector's name on plots and pages; by default that of the first file, without ``.bbox`` or ``.segm``.
+        name: The detector's name on plots and pages, and in comparisons of what is saved; by default that of the first file,
+            without ``.bbox`` or ``.segm``.
 
     Returns:
-        The result: `report`, `rows()`, `table()`, `plot()`, `save(folder)`.
+        The result: `report`, `rows()`, `table()`, `plot()`, `latex()`, `save(folder)`.
 
     Raises:
         ValueError: Unusable annotations, detections or options; the message is one line and names the entry.
@@ -92,8 +93,10 @@ def evaluate(annotations: Any,
     category_ids = None if classes is None else label_category_ids(ground_truth, classes)
     first = detections[0] if isinstance(detections, list | tuple) and detections else detections
     stem = Path(first).stem if isinstance(first, str | os.PathLike) else 'detector'
-    name = name or re.sub(r'(?<=.)\.(bbox|segm)$', '', stem)
-    result = evaluate_detections(ground_truth, found, evaluations, proposal_nums, category_ids, device, name)
+    shown_name = name or re.sub(r'(?<=.)\.(bbox|segm)$', '', stem)
+    result = evaluate_detections(ground_truth, found, evaluations, proposal_nums, category_ids, device, shown_name)
+    if name:
+        result.report['name'] = name
     if isinstance(annotations, str | os.PathLike):
         result.report['data'] = Path(annotations).name
     return result.with_intervals(bootstrap) if bootstrap else result
@@ -107,12 +110,13 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike,
 
     Args:
         runs: Two or more results, folders that a result was saved into, or their ``records.npz``.
-        names: A name for each, all different.
+        names: A name for each, all different; by default the results' own, those that were given when the runs were saved, or
+            those of the folders.
         bootstrap: How to resample.
         iou_types: IoU types to compare, by default those that all runs have.
 
     Returns:
-        The differences: `report`, `rows()`, `table()`, `plot()`, `save(folder)`.
+        The differences: `report`, `rows()`, `table()`, `plot()`, `text()`, `latex()`, `save(folder)`.
 
     Raises:
         ValueError: Fewer than two runs, runs on other data or with other buckets, or records that cannot be read.
@@ -121,8 +125,8 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike,
         if not isinstance(run, EvaluationResult | SavedRun | str | os.PathLike):
             raise ValueError('compare: results of evaluate, folders they were saved into, or records.npz files are expected, '
                              f'as in compare(first, second); got {type(run).__name__}')
-    saved = [run.saved_run() if isinstance(run, EvaluationResult) else run if isinstance(run, SavedRun) else read_records(run)
-             for run in runs]
+    runs = [read_records(run) if isinstance(run, str | os.PathLike) else run for run in runs]
+    saved = [run.saved_run() if isinstance(run, EvaluationResult) else run for run in runs]
     return ComparisonResult(compare_runs(saved, names or _names(runs), _checked_bootstrap(bootstrap), iou_types))
 
 
@@ -199,9 +203,9 @@ def _checked_bootstrap(bootstrap: Bootstrap | bool | None) -> Bootstrap | None:
     return Bootstrap() if bootstrap is True else bootstrap or None
 
 
-def _names(runs: Sequence[EvaluationResult | SavedRun | str | os.PathLike]) -> list[str]:
-    """Name results as they are and other runs by `name_runs`, with a number where names agree."""
-    of_path = iter(name_runs([run.source if isinstance(run, SavedRun) else run for run in runs
-                              if not isinstance(run, EvaluationResult)]))
-    names = [run.name if isinstance(run, EvaluationResult) else next(of_path) for run in runs]
+def _names(runs: Sequence[EvaluationResult | SavedRun]) -> list[str]:
+    """Name results as they are and saved runs by `name_runs`, with a number where names agree."""
+    others = [run for run in runs if not isinstance(run, EvaluationResult)]
+    of_others = iter(name_runs([run.source for run in others], [run.name for run in others]))
+    names = [run.name if isinstance(run, EvaluationResult) else next(of_others) for run in runs]
     return [f'{name} {names[:number + 1].count(name)}' if names.count(name) > 1 else name for number, name in enumerate(names)]

@@ -58,14 +58,16 @@ class SavedRun:
     proposal_nums: tuple[int, ...]  # limits of detections, see `Statistic.limit`
     fingerprint: str  # of the annotations, see `fingerprint`
     mask_fingerprint: str = ''  # of their masks, where the run used them; otherwise empty
+    name: str = ''  # the name that the run was given, if any
     version: str = __version__  # the mmtied that wrote it
 
 
-def name_runs(paths: Sequence[str | os.PathLike]) -> list[str]:
+def name_runs(paths: Sequence[str | os.PathLike], given: Sequence[str] = ()) -> list[str]:
     """Name runs by the shortest ends of their folders that tell them apart; equal folders get equal names.
 
     Args:
         paths: Folders, or files in them. The hook's folder ``occlusion`` and what all have at their ends do not count.
+        given: The name that each run was given, or an empty text; it is used unless two names would then agree.
 
     Example:
         >>> name_runs(['runs/r50/occlusion/report.json', 'runs/tied/occlusion'])
@@ -82,7 +84,8 @@ def name_runs(paths: Sequence[str | os.PathLike]) -> list[str]:
         ends = ['/'.join(path[-length:]) for path in parts]
         if len(set(ends)) == len(set(parts)):
             break
-    return ends
+    named = [name or end for name, end in zip(given, ends, strict=True)] if given else ends
+    return named if len(set(named)) == len(named) else ends
 
 
 def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
@@ -91,7 +94,7 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
     Only the columns of match bits that some evaluation reads for all areas are kept.
     """
     used = torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), *(part.columns for part in run.evaluations)]))
-    header = dict(format=_FORMAT, version=run.version, fingerprint=run.fingerprint,
+    header = dict(format=_FORMAT, version=run.version, name=run.name, fingerprint=run.fingerprint,
                   mask_fingerprint=run.mask_fingerprint, proposal_nums=run.proposal_nums,
                   category_names=run.category_names, iou_types=list(run.records),
                   evaluations=[part.description for part in run.evaluations])
@@ -209,6 +212,7 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
                     proposal_nums=tuple(header['proposal_nums']),
                     fingerprint=header['fingerprint'],
                     mask_fingerprint=header['mask_fingerprint'],
+                    name=header.get('name', ''),
                     version=header['version'])
 
 
@@ -239,9 +243,9 @@ def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, num_images
 def _check_header(header: Mapping) -> None:
     """Raise a ValueError unless the header has plain values of the right kinds."""
     names, iou_types, evaluations = header['category_names'], header['iou_types'], header['evaluations']
-    texts = [header['version'], header['fingerprint'], header['mask_fingerprint']]
+    texts = [header['version'], header['fingerprint'], header['mask_fingerprint'], header.get('name', '')]
     if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, *texts]):
-        raise ValueError('its names, version and fingerprints must be text')
+        raise ValueError('its name, categories, version and fingerprints must be text')
     if not isinstance(iou_types, list) or not iou_types or len(set(iou_types)) < len(iou_types) or set(iou_types) - {*IOU_TYPES}:
         raise ValueError(f'IoU types among {", ".join(IOU_TYPES)} are needed, each once, got {iou_types}')
     check_proposal_nums(header['proposal_nums'])

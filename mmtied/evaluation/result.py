@@ -12,27 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..atomic import atomic_path
+from ..plotting import check_format, save_figure
+from ..tables import text_table
 from .accumulate import Positives, Records
 from .buckets import EvaluationPlan
-from .comparison import comparison_rows
+from .comparison import compared_statistics, comparison_rows, without_empty_differences
 from .inputs.ground_truth import GroundTruth
 from .inputs.results import Detections
 from .intervals import Bootstrap, add_intervals
 from .occlusion import get_occlusion_ratio, image_ratios
-from .protocol import STATISTICS
 from .records import SavedGroups, SavedRun, fingerprint, mask_fingerprint
-from .summary import (
-    all_evaluations,
-    describe_evaluation,
-    format_number,
-    named_rows,
-    report_rows,
-    reported_iou_types,
-)
+from .summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
 from .targets import Targets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from .reporting.tables import PlainTable
 
 
 class _Tables:
@@ -50,19 +47,12 @@ class _Tables:
             return self.rows()
         return pandas.DataFrame(self.rows())
 
-    def _tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        """Yield title, header and cells of each table to show."""
+    def _tables(self) -> Iterator['PlainTable']:
+        """Yield the tables to show."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        texts = []
-        for title, header, rows in self._tables():
-            widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-            texts.append(title)
-            for first, *rest in (header, *rows):
-                cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
-                texts.append('  '.join([first.ljust(widths[0]), *cells]))
-        return '\n'.join(texts)
+        return '\n\n'.join(text_table(*table) for table in self._tables())
 
     def _repr_html_(self) -> str:
         """Return the tables as HTML; names from data are text, never markup."""
@@ -132,40 +122,66 @@ class EvaluationResult(_Tables):
                         evaluations=tuple(evaluations),
                         proposal_nums=self.proposal_nums,
                         fingerprint=fingerprint(ground_truth),
+                        name=self.report.get('name', ''),
                         mask_fingerprint=mask_fingerprint(ground_truth) if has_masks else '')
 
     def rows(self) -> list[dict]:
         """Return a row for all images and for each bucket of every evaluation and IoU type, as in ``buckets.csv``."""
         return report_rows(self.report)
 
-    def plot(self, iou_type: str | None = None) -> 'Figure':
-        """Plot AP over the occlusion ratio, by default of the first IoU type."""
+    def plot(self, iou_type: str | None = None, path: str | os.PathLike | None = None, hide_empty: bool = False) -> 'Figure':
+        """Plot AP over the occlusion ratio.
+
+        Args:
+            iou_type: An IoU type of the result, by default the first.
+            path: Also write the figure into this file: .png, or .pdf or .svg, where text stays text.
+            hide_empty: Leave out buckets without instances.
+
+        Raises:
+            ValueError: The result does not have that IoU type, or the file's suffix is another.
+        """
         from .reporting.plots import plot_ap_over_r
 
-        return plot_ap_over_r(self.report, _chosen_iou_type(iou_type, self.report))
+        iou_type = _chosen_iou_type(iou_type, self.report)
+        return _written(plot_ap_over_r(self._shown(hide_empty), iou_type, self.name), path)
 
-    def save(self, folder: str | os.PathLike, images: str | os.PathLike | None = None, num_worst: int = 3) -> list[Path]:
-        """Write ``records.npz``, plots, ``report.html``, ``buckets.csv`` and ``report.json`` into a folder.
+    def latex(self, hide_empty: bool = False) -> str:
+        """Return the tables as LaTeX for the package booktabs, in percent; `hide_empty` leaves out buckets without instances."""
+        from .reporting.tables import latex_tables, report_tables
+
+        tables = report_tables(self._shown(hide_empty))
+        return latex_tables(table._replace(title=f'{self.name}, {table.title}') for table in tables)
+
+    def save(self, folder: str | os.PathLike, images: str | os.PathLike | None = None, num_worst: int = 3, format: str = 'png',
+             hide_empty: bool = False) -> list[Path]:
+        """Write ``records.npz``, plots, ``report.html``, ``buckets.tex``, ``buckets.csv`` and ``report.json`` into a folder.
 
         The files have intervals where `report` and `rows` have them: after ``evaluate(..., bootstrap=True)`` or
-        `with_intervals`.
+        `with_intervals`. Statistics are percent in what people read, and fractions in the CSV and JSON files.
 
         Args:
             folder: Where to write; made where it is missing.
             images: Folder of the images, to show on the page those where the detector did worst.
             num_worst: How many images of each bucket to show.
+            format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, where text stays text.
+            hide_empty: Leave buckets without instances out of plots, page and LaTeX table.
 
         Returns:
             The paths of the files.
 
         Raises:
-            ValueError: `folder` is a file, an image is not in `images`, or the detections of this run are not known.
+            ValueError: `folder` is a file, the format is unknown, an image is not in `images`, or the detections of this run are
+                not known.
         """
         from .reporting.files import write_outputs
 
         _check_folder(folder)
+        check_format(format)
         examples = None if images is None else self._worst_images(images, num_worst)
-        return list(write_outputs(self, folder, self.name, examples))
+        return list(write_outputs(self, folder, examples, format, hide_empty))
+
+    def _shown(self, hide_empty: bool) -> dict:
+        return without_empty_buckets(self.report) if hide_empty else self.report
 
     def _worst_images(self, images: str | os.PathLike, num_worst: int) -> Any:
         from .inputs.images import image_paths
@@ -178,13 +194,11 @@ class EvaluationResult(_Tables):
         paths = image_paths(self.ground_truth, images)
         return draw_worst(self, iou_type, lambda image: shown_of(detections, image), paths.__getitem__, num_worst)
 
-    def _tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        for evaluation in all_evaluations(self.report):
-            for iou_type in reported_iou_types(evaluation):
-                rows = [[name, str(row['images']), str(row['instances']), *(format_number(row.get(key)) for key in STATISTICS)]
-                        for name, row in named_rows(evaluation, iou_type)]
-                title = f'{self.name}, {iou_type}: by occlusion ratio r ({describe_evaluation(evaluation)})'
-                yield title, ['r', 'images', 'instances', *STATISTICS], rows
+    def _tables(self) -> Iterator['PlainTable']:
+        from .reporting.tables import report_tables
+
+        for table in report_tables(self.report):
+            yield table._replace(title=f'{self.name}, {table.title}')
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -201,29 +215,83 @@ class ComparisonResult(_Tables):
         """Return a row for each set of images, statistic and run but the first, as in ``comparison.csv``."""
         return list(comparison_rows(self.report))
 
-    def plot(self, iou_type: str | None = None) -> 'Figure':
-        """Plot the differences over the occlusion ratio with their intervals, by default of the first IoU type."""
+    def plot(self, iou_type: str | None = None, statistic: str = 'AP', path: str | os.PathLike | None = None,
+             hide_empty: bool = False) -> 'Figure':
+        """Plot the paired differences over the occlusion ratio with their intervals.
+
+        Args:
+            iou_type: An IoU type of the runs, by default the first.
+            statistic: AP, AP50, AP75 or another that was compared.
+            path: Also write the figure into this file: .png, or .pdf or .svg, where text stays text.
+            hide_empty: Leave out buckets where no run has a value.
+
+        Raises:
+            ValueError: The comparison does not have that IoU type or statistic, or the file's suffix is another.
+        """
         from .reporting.plots import plot_comparison
 
-        return plot_comparison(self.report, _chosen_iou_type(iou_type, self.report['evaluations'][0]))
+        iou_type = _chosen_iou_type(iou_type, self.report['evaluations'][0])
+        self._check_statistics('plot', [statistic])
+        return _written(plot_comparison(self._shown(hide_empty), iou_type, statistic), path)
 
-    def save(self, folder: str | os.PathLike) -> list[Path]:
-        """Write ``comparison.json`` and ``comparison.csv`` into a folder and return their paths."""
+    def latex(self, statistics: Sequence[str] | None = None, hide_empty: bool = False) -> str:
+        """Return the tables as LaTeX for the package booktabs, in percent.
+
+        Args:
+            statistics: Those to show, by default all that were compared.
+            hide_empty: Leave out buckets where no run has a value.
+        """
+        from .reporting.tables import comparison_latex
+
+        self._check_statistics('latex', statistics)
+        return comparison_latex(self._shown(hide_empty), statistics)
+
+    def text(self, statistics: Sequence[str] | None = None, hide_empty: bool = False) -> str:
+        """Return the tables as plain text, in percent, with a line on the intervals; arguments as for `latex`."""
+        from .reporting.tables import format_comparison
+
+        self._check_statistics('text', statistics)
+        return format_comparison(self._shown(hide_empty), statistics)
+
+    def save(self, folder: str | os.PathLike, statistics: Sequence[str] | None = None, format: str = 'png',
+             hide_empty: bool = False) -> list[Path]:
+        """Write ``comparison.json``, ``comparison.csv``, ``comparison.tex`` and plots of the differences into a folder.
+
+        Args:
+            folder: Where to write; made where it is missing.
+            statistics: Statistics in the LaTeX tables and plots, by default all that were compared.
+            format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, where text stays text.
+            hide_empty: Leave buckets where no run has a value out of plots and LaTeX tables.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            ValueError: `folder` is a file, or the format or a statistic is unknown.
+        """
         from .reporting.files import write_comparison
 
         _check_folder(folder)
-        return write_comparison(self.report, folder)
+        check_format(format)
+        self._check_statistics('save', statistics)
+        return write_comparison(self.report, folder, statistics, format, hide_empty)
 
-    def _tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        header = ['r', 'images', 'statistic', 'baseline', 'value', 'difference', 'low', 'high', 'share above 0']
-        keys = ('baseline_value', 'value', 'difference', 'low', 'high', 'share_above_zero')
-        tables: dict[str, list[list[str]]] = {}
-        for row in self.rows():
-            title = f'{row["run"]} against {row["baseline"]}, {row["iou_type"]} ({describe_evaluation(row)})'
-            tables.setdefault(title, []).append([row['name'], str(row['images']), row['statistic'],
-                                                 *(format_number(row[key]) for key in keys)])
-        for title, rows in tables.items():
-            yield title, header, rows
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _shown(self, hide_empty: bool) -> dict:
+        return without_empty_differences(self.report) if hide_empty else self.report
+
+    def _check_statistics(self, where: str, statistics: Sequence[str] | None) -> None:
+        known = compared_statistics(self.report)
+        for statistic in statistics or ():
+            if statistic not in known:
+                raise ValueError(f'{where}: statistics that were compared are {", ".join(known)}, got {statistic!r}')
+
+    def _tables(self) -> Iterator['PlainTable']:
+        from .reporting.tables import comparison_tables
+
+        yield from comparison_tables(self.report)
 
 
 def _chosen_iou_type(iou_type: str | None, report: Mapping) -> str:
@@ -231,6 +299,15 @@ def _chosen_iou_type(iou_type: str | None, report: Mapping) -> str:
     if iou_type is not None and iou_type not in known:
         raise ValueError(f'plot: expected one of {", ".join(known)}, the IoU types of this result, got {iou_type!r}')
     return iou_type or known[0]
+
+
+def _written(figure: 'Figure', path: str | os.PathLike | None) -> 'Figure':
+    """Return a figure, after writing it into a file where one is named."""
+    if path is not None:
+        check_format(Path(path).suffix.lower().removeprefix('.'))
+        with atomic_path(path) as temporary:
+            save_figure(figure, temporary)
+    return figure
 
 
 def _check_folder(folder: str | os.PathLike) -> None:

@@ -102,9 +102,20 @@ def describe_evaluation(report: Mapping) -> str:
 
 def named_rows(report: Mapping, iou_type: str) -> Iterator[tuple[str, dict]]:
     """Yield the name and the row of all images, then of each bucket."""
-    yield 'all images', report[iou_type]['all']
+    yield 'all', report[iou_type]['all']
     for bucket in report[iou_type]['buckets']:
-        yield bucket['name'].removeprefix('r='), bucket
+        yield bucket['name'], bucket
+
+
+def without_empty_buckets(report: Mapping) -> dict:
+    """Return a report without the buckets that hold no instance, in every evaluation that has others."""
+    shown = dict(report)
+    for iou_type in reported_iou_types(report):
+        buckets = report[iou_type]['buckets']
+        shown[iou_type] = {**report[iou_type], 'buckets': [bucket for bucket in buckets if bucket['instances']] or buckets}
+    if 'further' in report:
+        shown['further'] = [without_empty_buckets(part) for part in report['further']]
+    return shown
 
 
 def report_rows(report: Mapping) -> list[dict]:
@@ -119,8 +130,8 @@ def report_rows(report: Mapping) -> list[dict]:
     rows = []
     for evaluation in all_evaluations(report):
         for iou_type in reported_iou_types(evaluation):
-            table = evaluation[iou_type]
-            for row in ({'name': 'all', **table['all']}, *table['buckets']):
+            for name, row in named_rows(evaluation, iou_type):
+                row = {**row, 'name': name}
                 flat = {'definition': evaluation['definition'], 'iou_type': iou_type}
                 flat |= {key: row.get(key) for key in ('name', 'lower', 'upper', *counts, *STATISTICS, *mix, *shared)}
                 for statistic in bootstrapped_statistics():
@@ -177,6 +188,16 @@ def _average(values: Mapping[str, Tensor], shared: Tensor) -> list[dict]:
 def format_number(value: float | None, digits: int = 3) -> str:
     """Format a number; None is a dash."""
     return '-' if value is None else f'{value:.{digits}f}'
+
+
+def format_percent(value: float | None, signed: bool = False) -> str:
+    """Format a statistic, a fraction, in percent as papers print AP; None is a dash.
+
+    Example:
+        >>> format_percent(0.2527), format_percent(-0.0141, signed=True)
+        ('25.3', '-1.4')
+    """
+    return '-' if value is None else f'{round(100 * value, 1) + 0.:{"+" if signed else ""}.1f}'
 
 
 def _mean(values: Tensor) -> list[float | None]:

@@ -121,9 +121,9 @@ def test_rows_and_table(result, monkeypatch):
 
 def test_repr_and_html_escape_names(result):
     lines = repr(result).splitlines()
-    assert lines[0] == 'tied, bbox: by occlusion ratio r (covered)'
-    assert lines[1].split() == ['r', 'images', 'instances', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']
-    assert f'{result.report["bbox"]["all"]["AP"]:.3f}' in lines[2]
+    assert lines[0] == 'tied, bbox: AP in % by occlusion ratio r (covered)'
+    assert lines[1].split()[:7] == ['r', 'images', 'instances', 'categories', 'AP', 'AP50', 'AP75']
+    assert lines[3].split()[:2] == ['all', '16'] and f'{100 * result.report["bbox"]["all"]["AP"]:.1f}' in lines[3]
     page = replace(result, name='<script>alert(1)</script>')._repr_html_()
     assert '<script>' not in page and '&lt;script&gt;alert(1)&lt;/script&gt;' in page
     assert page.count('<tr>') == 6
@@ -133,7 +133,7 @@ def test_plot_and_save(tmp_path, result):
     from matplotlib.figure import Figure
     assert isinstance(result.plot(), Figure)
     names = {path.name for path in result.save(tmp_path / 'out')}
-    assert names == {'records.npz', 'ap_over_r_bbox.png', 'report.html', 'buckets.csv', 'report.json'}
+    assert names == {'records.npz', 'ap_over_r_bbox.png', 'report.html', 'buckets.tex', 'buckets.csv', 'report.json'}
     assert json.loads((tmp_path / 'out/report.json').read_text()) == result.report
 
 
@@ -153,9 +153,11 @@ def test_compare_accepts_results_folders_and_records(tmp_path, case, result):
     difference = rows[0]['value'] - rows[0]['baseline_value']
     assert rows[0]['difference'] == pytest.approx(difference, abs=1e-12) and difference < 0
     assert len(found.table()) == len(rows)
-    assert repr(found).startswith('shifted against tied, bbox (covered)\nr ')
-    assert found._repr_html_().count('<tr>') == 16
-    assert {path.name for path in found.save(tmp_path / 'out')} == {'comparison.json', 'comparison.csv'}
+    assert repr(found).startswith('bbox AP in % by occlusion ratio r (covered): shifted - tied\nr ')
+    assert found._repr_html_().count('<tr>') == 3 * 6
+    plots = {f'difference_over_r_bbox_{name}.png' for name in ('AP', 'AP50', 'AP75')}
+    names = {path.name for path in found.save(tmp_path / 'out')}
+    assert names == {'comparison.json', 'comparison.csv', 'comparison.tex', *plots}
 
 
 def test_comparison_plot(result):

@@ -19,7 +19,7 @@ from mmtied.evaluation.metric import OcclusionCocoMetric
 from mmtied.evaluation.reporting.files import read_report
 
 SIZE = 64
-FILES = ['ap_over_r_bbox.png', 'buckets.csv', 'records.npz', 'report.html', 'report.json']
+FILES = ['ap_over_r_bbox.png', 'buckets.csv', 'buckets.tex', 'records.npz', 'report.html', 'report.json']
 
 
 class Images(BaseDataset):
@@ -65,12 +65,12 @@ def ann_file(tmp_path):
     return str(path)
 
 
-def make_runner(tmp_path, ann_file, evaluator, hook=None, with_mask=False, train=None, dataset=None, **more):
+def make_runner(tmp_path, ann_file, evaluator, hook=None, with_mask=False, train=None, dataset=None, log_level='WARNING', **more):
     loader = dict(batch_size=2, num_workers=0, dataset=dataset or Images(ann_file), collate_fn=dict(type='pseudo_collate'),
                   sampler=dict(type='DefaultSampler', shuffle=False))
     if train:
         more |= dict(train_dataloader=loader, train_cfg=train, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.)))
-    return Runner(FixedDetector(with_mask), str(tmp_path / 'work'), default_scope='mmdet', log_level='WARNING',
+    return Runner(FixedDetector(with_mask), str(tmp_path / 'work'), default_scope='mmdet', log_level=log_level,
                   val_dataloader=loader, val_cfg={}, val_evaluator=evaluator,
                   test_dataloader=loader, test_cfg={}, test_evaluator=evaluator,
                   custom_hooks=[dict(type='OcclusionEvalHook', **(hook or {}))], experiment_name=tmp_path.name,
@@ -131,6 +131,26 @@ def test_visualizer_steps(tmp_path, ann_file, train, steps):
     lines = next((tmp_path / 'work').rglob('scalars.json')).read_text().splitlines()
     logged = [json.loads(line) for line in lines if 'occlusion/bbox_mAP' in line]
     assert [line['step'] for line in logged] == steps
+
+
+@pytest.mark.parametrize('evaluator', [[], [dict(type='OcclusionCocoMetric', metric=['bbox', 'segm'])]])
+def test_log_has_a_table_and_a_short_line(tmp_path, ann_file, evaluator):
+    for metric in evaluator:
+        metric['ann_file'] = ann_file
+    prefix = 'coco' if evaluator else 'occlusion'
+    best = dict(type='CheckpointHook', save_best=f'{prefix}/segm_mAP_75_r0', rule='greater')  # a scalar of a bucket
+    make_runner(tmp_path, ann_file, evaluator, train=dict(by_epoch=True, max_epochs=1), with_mask=True, log_level='INFO',
+                default_hooks=dict(checkpoint=best)).train()
+    assert list((tmp_path / 'work').rglob(f'best_{prefix}_segm_mAP_75_r0_epoch_1.pth'))
+    log = next((tmp_path / 'work').rglob('*.log')).read_text()
+    rows = [line.split() for line in log.splitlines()]
+    assert rows.count(['r', 'images', 'instances', 'AP', 'AP50', 'AP75']) == 2
+    assert rows.count(['r=0', '1', '1', '100.0', '100.0', '100.0']) == 2
+    line = next(line for line in log.splitlines() if 'Epoch(val)' in line and 'mAP' in line)
+    names = [f'{prefix}/{iou_type}_mAP{size}' for iou_type in ('bbox', 'segm') for size in ('', '_50', '_75', '_s', '_m', '_l')]
+    assert [item.split(': ')[0] for item in line.split('  ') if 'mAP' in item] == names
+    scalars = json.loads(next((tmp_path / 'work').rglob('scalars.json')).read_text().splitlines()[-1])
+    assert scalars[f'{prefix}/segm_mAP_75_r0'] == pytest.approx(1)
 
 
 def test_failed_evaluation_keeps_previous_files(tmp_path, ann_file, monkeypatch):
@@ -198,7 +218,7 @@ def test_registered_in_root_registries():
 def test_each_plot_is_drawn_once(tmp_path, ann_file, monkeypatch):
     import mmtied.evaluation.reporting.plots as plots
     drawn, plot = [], plots.plot_ap_over_r
-    monkeypatch.setattr(plots, 'plot_ap_over_r', lambda report, iou_type: drawn.append(iou_type) or plot(report, iou_type))
+    monkeypatch.setattr(plots, 'plot_ap_over_r', lambda *args: drawn.append(args[1]) or plot(*args))
     make_runner(tmp_path, ann_file, [], with_mask=True).val()
     assert drawn == ['bbox', 'segm']
     for iou_type in drawn:

@@ -47,9 +47,11 @@ def test_prints_tables_and_writes_files(run, work_dirs):
     code, out, err = run('base/occlusion', 'tied/occlusion/records.npz', 'third/occlusion', '--labels', 'base', 'tied', 'third',
                          '--replicates', '50', '--level', '0.9', '--seed', '3', '--out', 'out')
     assert code == 0, err
-    assert 'bbox AP75 by occlusion ratio (covered): tied - base' in out
+    assert 'bbox AP75 in % by occlusion ratio r (covered): tied - base' in out
     assert '90 % interval' in out
-    assert sorted(path.name for path in (work_dirs / 'out').iterdir()) == ['comparison.csv', 'comparison.json']
+    plots = [f'difference_over_r_bbox_{name}.png' for name in ('AP', 'AP50', 'AP75')]
+    names = ['comparison.csv', 'comparison.json', 'comparison.tex', *plots]
+    assert sorted(path.name for path in (work_dirs / 'out').iterdir()) == names
     comparison = json.loads((work_dirs / 'out/comparison.json').read_text())
     assert comparison['intervals'] == dict(level=.9, replicates=50, seed=3, method='paired percentile bootstrap over images')
     with (work_dirs / 'out/comparison.csv').open() as file:

@@ -50,9 +50,10 @@ def test_runs_as_script(tmp_path):
 def test_prints_table_and_writes_files(run, tmp_path):
     code, out, err = run('instances.json', 'results.json', '--out', 'out', results=[dict(MASK, bbox=BOX)])
     assert code == 0, err
-    assert 'bbox: AP by occlusion ratio r (covered)' in out
-    assert 'segm: AP by occlusion ratio r (covered)' in out
-    names = ['ap_over_r_bbox.png', 'ap_over_r_segm.png', 'buckets.csv', 'records.npz', 'report.html', 'report.json']
+    assert 'bbox: AP in % by occlusion ratio r (covered)' in out
+    assert 'segm: AP in % by occlusion ratio r (covered)' in out
+    names = ['ap_over_r_bbox.png', 'ap_over_r_segm.png', 'buckets.csv', 'buckets.tex', 'records.npz', 'report.html',
+             'report.json']
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == names
     report = json.loads((tmp_path / 'out/report.json').read_text())
     assert report['segm']['all']['AP'] == pytest.approx(1)

@@ -8,28 +8,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...atomic import atomic_path
-from ..comparison import comparison_rows
+from ..comparison import compared_statistics, comparison_rows, without_empty_differences
 from ..inputs.coco_json import read_json
 from ..records import name_runs, write_records
-from ..summary import report_rows, reported_iou_types
-from .tables import COUNTS, Run
+from ..summary import report_rows, reported_iou_types, without_empty_buckets
+from .tables import COUNTS, Run, comparison_latex
 
 if TYPE_CHECKING:
     from ..result import EvaluationResult
     from .pictures import WorstImages
 
 
-def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, name: str,
-                  examples: 'WorstImages | None' = None) -> Iterator[Path]:
-    """Write records.npz, ap_over_r_<iou type>.png, report.html, buckets.csv and report.json, each completely or not at all.
+def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, examples: 'WorstImages | None' = None,
+                  format: str = 'png', hide_empty: bool = False) -> Iterator[Path]:
+    """Write the files of an evaluation, each completely or not at all.
 
-    report.json comes last, so a failed write never leaves a new report with old files.
+    They are records.npz, ap_over_r_<iou type>.<format>, report.html, buckets.tex, buckets.csv and report.json. report.json comes
+    last, so a failed write never leaves a new report with old files.
 
     Args:
         result: The evaluated run.
         folder: Where to write.
-        name: Name of the run on the page.
         examples: Images where it did worst, for the page.
+        format: Format of the plots: png, pdf or svg.
+        hide_empty: Leave buckets without instances out of plots, page and LaTeX table; the other files have all.
 
     Yields:
         Each path when it is written.
@@ -37,9 +39,11 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, name: s
     from .page import write_page
     from .plots import write_plots
 
+    shown = without_empty_buckets(result.report) if hide_empty else result.report
     yield write_records(result.saved_run(), folder)
-    yield from write_plots(result.report, folder).values()
-    yield write_page(Path(folder) / 'report.html', [Run(name, result.report)], examples)
+    yield from write_plots(shown, folder, result.name, format).values()
+    yield write_page(Path(folder) / 'report.html', [Run(result.name, shown)], examples)
+    yield _write_text(Path(folder) / 'buckets.tex', result.latex(hide_empty))
     yield from write_report(result.report, folder)
 
 
@@ -49,8 +53,7 @@ def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
     text = _json(report)
     rows = report_rows(report)
     _write_csv(paths[1], rows[0], rows)
-    with atomic_path(paths[0]) as temporary:
-        temporary.write_text(text)
+    _write_text(paths[0], text)
     return paths
 
 
@@ -71,7 +74,7 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = 
 
     Args:
         paths: Folders that hold a report.json, or such files.
-        names: A name for each, by default those of `name_runs`.
+        names: A name for each, by default the one that the run was given, or that of its folder.
 
     Raises:
         ValueError: No path is given, a report cannot be read, or the names are too few or not distinct.
@@ -79,22 +82,46 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = 
     if not paths:
         raise ValueError('no folder with a report.json is given')
     files = [Path(path) / 'report.json' if Path(path).is_dir() else Path(path) for path in paths]
-    names = name_runs(files) if names is None else list(names)
+    reports = [read_report(file) for file in files] if names is None else []
+    names = name_runs(files, [report.get('name', '') for report in reports]) if names is None else list(names)
     if len(names) != len(files):
         raise ValueError(f'{len(files)} runs need {len(files)} names, got {len(names)}: {", ".join(names)}')
     if len(set(names)) != len(names):
         raise ValueError(f'the runs need distinct names, got {", ".join(names)}')
-    return [Run(name, read_report(file)) for name, file in zip(names, files, strict=True)]
+    return [Run(name, report) for name, report in zip(names, reports or map(read_report, files), strict=True)]
 
 
-def write_comparison(comparison: dict, folder: str | os.PathLike) -> list[Path]:
-    """Write comparison.json and comparison.csv into a folder, each completely or not at all; return their paths."""
-    paths = [Path(folder) / 'comparison.json', Path(folder) / 'comparison.csv']
-    text, rows = _json(comparison), list(comparison_rows(comparison))
-    with atomic_path(paths[0]) as temporary:
-        temporary.write_text(text)
+def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Sequence[str] | None = None, format: str = 'png',
+                     hide_empty: bool = False) -> list[Path]:
+    """Write the files of a comparison, each completely or not at all; return their paths.
+
+    They are comparison.json, comparison.csv, comparison.tex and difference_over_r_<iou type>_<statistic>.<format>.
+
+    Args:
+        comparison: From `comparison.compare_runs`.
+        folder: Where to write.
+        statistics: Statistics in the LaTeX tables and plots, by default all that were compared.
+        format: Format of the plots: png, pdf or svg.
+        hide_empty: Leave buckets without a value out of plots and LaTeX tables.
+    """
+    from .plots import plot_comparison, write_figure
+
+    paths = [Path(folder) / 'comparison.json', Path(folder) / 'comparison.csv', Path(folder) / 'comparison.tex']
+    shown, rows = without_empty_differences(comparison) if hide_empty else comparison, list(comparison_rows(comparison))
+    _write_text(paths[0], _json(comparison))
     _write_csv(paths[1], rows[0], rows)
+    _write_text(paths[2], comparison_latex(shown, statistics))
+    for iou_type in reported_iou_types(comparison['evaluations'][0]):
+        for statistic in statistics or compared_statistics(comparison):
+            figure = plot_comparison(shown, iou_type, statistic)
+            paths.append(write_figure(figure, folder, f'difference_over_r_{iou_type}_{statistic}', format))
     return paths
+
+
+def _write_text(path: Path, text: str) -> Path:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')
+    return path
 
 
 def _json(value: dict) -> str:
@@ -102,7 +129,7 @@ def _json(value: dict) -> str:
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Mapping]) -> None:
-    with atomic_path(path) as temporary, temporary.open('w', newline='') as file:
+    with atomic_path(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
         table = csv.DictWriter(file, header)
         table.writeheader()
         table.writerows(rows)

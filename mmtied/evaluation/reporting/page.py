@@ -12,8 +12,8 @@ from ...plotting import svg_bytes
 from ...version import __version__
 from ..occlusion import OCCLUSION_RATIOS
 from ..protocol import STATISTICS, shared_statistics
-from ..summary import describe_evaluation, format_number, named_rows, reported_iou_types
-from .plots import ap_range, plot_mix, plot_runs, plot_shared
+from ..summary import describe_evaluation, format_number, format_percent, named_rows, reported_iou_types
+from .plots import ap_range, plot_mix, plot_runs, plot_shared, write_figure
 from .tables import Run, bucket_phrase, format_interval, reported_statistics, shared_evaluations
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: The highest ratio that the paper reports.
 PAPER_RATIO = .8
-_MIX = {'categories': 'categories', 'instances_per_image': 'instances per image', 'instances_small': 'small',
+_MIX = {'categories': 'categories', 'instances_per_image': 'instances\nper image', 'instances_small': 'small',
         'instances_medium': 'medium', 'instances_large': 'large', 'AP': 'AP'}
 
 
@@ -88,6 +88,17 @@ def write_page(path: str | os.PathLike, runs: Sequence[Run], examples: 'WorstIma
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding='utf-8')
     return Path(path)
+
+
+def write_curves(path: str | os.PathLike, runs: Sequence[Run], format: str) -> list[Path]:
+    """Write the page's curves of the main evaluation beside the page at `path`, as ``<page>_<iou type>_<statistic>.<format>``."""
+    path, written = Path(path), []
+    for iou_type in reported_iou_types(runs[0].report):
+        names = _logged_statistics(runs, iou_type)
+        limits = ap_range([run.report for run in runs], iou_type, names)
+        written += [write_figure(plot_runs(runs, iou_type, name, limits), path.parent, f'{path.stem}_{iou_type}_{name}', format)
+                    for name in names]
+    return written
 
 
 def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None) -> str:
@@ -181,8 +192,8 @@ def headlines(runs: Sequence[Run]) -> list[Headline]:
             if place is not None and run is not runs[0]:
                 first = runs[0].report[iou_type]['buckets'][place]
                 gains = [_format_difference(high, first, key) for key in ('AP', 'AP75')]
-            result.append(Headline(run.name, iou_type, format_number(overall['AP']), _format_ci(overall),
-                                   format_number(high['AP']), _format_ci(high), _format_difference(high, base, 'AP'), *gains))
+            result.append(Headline(run.name, iou_type, format_percent(overall['AP']), _format_ci(overall),
+                                   format_percent(high['AP']), _format_ci(high), _format_difference(high, base, 'AP'), *gains))
     return result
 
 
@@ -193,7 +204,7 @@ def _format_ci(row: dict) -> str:
 def _format_difference(row: dict, other: dict, key: str) -> str:
     if row.get(key) is None or other.get(key) is None:
         return '-'
-    return f'{row[key] - other[key]:+.3f}'.replace('-', '−')
+    return format_percent(row[key] - other[key], signed=True).replace('-', '−')
 
 
 def _section(runs: Sequence[Run], number: int) -> dict:
@@ -275,7 +286,7 @@ def _comparison_table(runs: Sequence[Run], iou_type: str) -> Table:
 
 def _control_table(run: Run, iou_type: str, several: bool) -> Table:
     rows = list(named_rows(run.report, iou_type))
-    titles = _MIX | {f'{statistic.name}_shared': f'{statistic.name}, shared categories' for statistic in shared_statistics()}
+    titles = _MIX | {f'{statistic.name}_shared': f'{statistic.name}, shared\ncategories' for statistic in shared_statistics()}
     keys = [key for key in titles if any(key in row and (key in _MIX or row[key] is not None) for _, row in rows)]
     cells = [(name, [(_cell(row, key)[0], '') for key in keys]) for name, row in rows]
     return Table(f'{iou_type}, {run.name}' if several else iou_type, [titles[key] for key in keys], cells)
@@ -287,4 +298,4 @@ def _cell(row: dict, key: str) -> tuple[str, str]:
     if key in ('categories', *(name for name in _MIX if name.startswith('instances_'))):
         return format_number(value, 1) if isinstance(value, float) else '-' if value is None else str(value), ''
     bounds = row.get(f'{key}_ci')
-    return format_number(value), '–'.join(map(format_number, bounds)) if bounds else ''
+    return format_percent(value), '–'.join(map(format_percent, bounds)) if bounds else ''

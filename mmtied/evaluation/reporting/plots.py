@@ -1,4 +1,4 @@
-"""Figures of an evaluation: statistics over the occlusion ratio, and bucket sizes and categories."""
+"""Figures of an evaluation: statistics in percent over the occlusion ratio, and bucket sizes and categories."""
 
 import os
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...atomic import atomic_path
-from ...plotting import hide_spines, new_figure, plain_label
+from ...plotting import check_format, hide_spines, new_figure, plain_label, save_figure
 from ..protocol import bootstrapped_statistics
-from ..summary import describe_evaluation, reported_iou_types
+from ..summary import describe_evaluation, format_percent, reported_iou_types
 from .tables import Run, require_same_buckets
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _LINES = ('-', (0, (5, 1.5)), (0, (1, 1)), '-.')
 _SIZES = {'large': ('#1B4965', 'white'), 'medium': ('#5FA8D3', 'black'), 'small': ('#CAE4F1', 'black')}
 
 
-def plot_ap_over_r(report: dict, iou_type: str) -> 'Figure':
+def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
     """Plot AP, AP50 and AP75 of each bucket, with the number of images and instances below.
 
     Lines only guide the eye and break where a bucket has no ground truth. Bands are the intervals, where the report has
@@ -44,17 +44,19 @@ def plot_ap_over_r(report: dict, iou_type: str) -> 'Figure':
     Args:
         report: From `summary.summarize`.
         iou_type: One of its IoU types.
+        name: The run's name, for the title.
     """
     buckets, overall = report[iou_type]['buckets'], report[iou_type]['all']
     names = [statistic.name for statistic in bootstrapped_statistics() if statistic.name in overall]
-    names = [name for name in _LOOKS if name in names] + [name for name in names if name not in _LOOKS]
+    names.sort(key=lambda statistic: list(_LOOKS).index(statistic) if statistic in _LOOKS else len(_LOOKS))
     figure, top, bottom = _figure_with_counts(7.2, 5.2)
-    for number, name in enumerate(names):
-        label = name if overall[name] is None else f'{name} (all images {overall[name]:.3f})'
-        draw_curve(top, buckets, name, _LOOKS.get(name) or run_curve(number), label, .07 * (number - 1), overall[name])
-    _finish(figure, top, bottom, report, iou_type, f'{iou_type} AP', ap_range([report], iou_type, names))
-    top.set_title(f'{iou_type} AP by occlusion ratio r ({plain_label(describe_evaluation(report), 80)})', fontsize=10, loc='left',
-                  pad=24)
+    for number, statistic in enumerate(names):
+        curve, value = _LOOKS.get(statistic) or run_curve(number), overall[statistic]
+        draw_curve(top, buckets, statistic, curve, _with_overall(statistic, value), .07 * (number - 1), value)
+    _finish(figure, top, bottom, report, iou_type, f'{iou_type} AP (%)', ap_range([report], iou_type, names))
+    of_run = f'{plain_label(name, 36)}: ' if name else ''
+    top.set_title(f'{of_run}{iou_type} AP by occlusion ratio r ({plain_label(describe_evaluation(report), 44)})', fontsize=10,
+                  loc='left', pad=24)
     _legend(top, 3, fontsize=8.5)
     return figure
 
@@ -74,43 +76,45 @@ def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
     """
     require_same_buckets(runs)
     overalls = [run.report[iou_type]['all'].get(statistic) for run in runs]
-    labels = [plain_label(run.name) + ('' if overall is None else f' (all images {overall:.3f})')
-              for run, overall in zip(runs, overalls, strict=True)]
+    labels = [_with_overall(plain_label(run.name), overall) for run, overall in zip(runs, overalls, strict=True)]
     columns = 2 if max(map(len, labels)) <= 30 else 1
     figure, top, bottom = _figure_with_counts(5.4, 4.2 + .17 * -(-len(runs) // columns))
     for number, (run, overall, label) in enumerate(zip(runs, overalls, labels, strict=True)):
         offset = .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
         draw_curve(top, run.report[iou_type]['buckets'], statistic, run_curve(number), label, offset, overall)
     limits = limits or ap_range([run.report for run in runs], iou_type, [statistic])
-    _finish(figure, top, bottom, runs[0].report, iou_type, f'{iou_type} {statistic}', limits)
+    _finish(figure, top, bottom, runs[0].report, iou_type, f'{iou_type} {statistic} (%)', limits)
     _legend(top, columns)
     return figure
 
 
-def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP') -> 'Figure':
-    """Plot the difference of each run from the first over r, with the intervals, for the first evaluation they share.
+def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP', evaluation: int = 0) -> 'Figure':
+    """Plot the paired difference of each run from the first over r, with its interval as a band.
 
     Args:
         comparison: From `comparison.compare_runs`.
         iou_type: One of its IoU types.
         statistic: One of its statistics.
+        evaluation: Which of the evaluations that the runs share; 0 is the main one.
     """
     first, *others = comparison['runs']
-    entry = comparison['evaluations'][0]
+    entry = comparison['evaluations'][evaluation]
     buckets = entry[iou_type]['buckets']
-    columns = 2 if max(map(len, others)) <= 30 else 1
-    figure = new_figure(5.4, 3.6 + .17 * -(-len(others) // columns))
+    overalls = [one['difference'] for one in entry[iou_type]['all'][statistic]['differences']]
+    labels = [_with_overall(plain_label(label), overall, signed=True) for label, overall in zip(others, overalls, strict=True)]
+    columns = 2 if max(map(len, labels)) <= 30 else 1
+    lines = -(-len(others) // columns)
+    figure = new_figure(5.4, 3.6 + .17 * lines)
     axes = figure.subplots()
     axes.axhline(0, color='.3', linewidth=.8)
-    for number, label in enumerate(others):
+    for number, (label, overall) in enumerate(zip(labels, overalls, strict=True)):
         differences = [bucket[statistic]['differences'][number] for bucket in buckets]
         rows = [{statistic: one['difference'], f'{statistic}_ci': None if one['low'] is None else (one['low'], one['high'])}
                 for one in differences]
-        overall = entry[iou_type]['all'][statistic]['differences'][number]['difference']
-        draw_curve(axes, rows, statistic, run_curve(number), plain_label(label), .12 * (number - (len(others) - 1) / 2), overall)
-    axes.set_ylabel(f'difference of {iou_type} {statistic} from {plain_label(first, 24)}', fontsize=9)
-    axes.set_title(f'{iou_type} {statistic} by occlusion ratio r ({plain_label(describe_evaluation(entry), 60)})', fontsize=10,
-                   loc='left', pad=10 + 14 * -(-len(others) // columns))
+        draw_curve(axes, rows, statistic, run_curve(number), label, .12 * (number - (len(others) - 1) / 2), overall)
+    axes.set_ylabel(f'{iou_type} {statistic} minus that of {plain_label(first, 24)}, points', fontsize=9)
+    axes.set_title(f'Difference of {iou_type} {statistic} by occlusion ratio r ({plain_label(describe_evaluation(entry), 44)})',
+                   fontsize=10, loc='left', pad=10 + 14 * lines)
     _style(axes)
     label_buckets(axes, entry, iou_type)
     _legend(axes, columns)
@@ -157,21 +161,25 @@ def plot_shared(runs: Sequence[Run], iou_type: str) -> 'Figure':
         draw_curve(axes, bare, 'AP', curve, f'{name}all categories')
         draw_curve(axes, bare, 'AP_shared', curve._replace(line=(0, (3, 1.5))), f'{name}shared categories', filled=False)
     axes.set_ylim(*ap_range([run.report for run in runs], iou_type, ['AP', 'AP_shared']))
-    axes.set_ylabel(f'{iou_type} AP', fontsize=9)
+    axes.set_ylabel(f'{iou_type} AP (%)', fontsize=9)
     _style(axes)
     label_buckets(axes, runs[0].report, iou_type)
     _legend(axes, columns)
     return figure
 
 
-def write_plots(report: dict, folder: str | os.PathLike) -> dict[str, Path]:
-    """Write ``ap_over_r_<iou type>.png`` for each IoU type, completely or not at all; return the paths by IoU type."""
-    paths = {}
-    for iou_type in reported_iou_types(report):
-        paths[iou_type] = Path(folder) / f'ap_over_r_{iou_type}.png'
-        with atomic_path(paths[iou_type]) as temporary:
-            plot_ap_over_r(report, iou_type).savefig(temporary)
-    return paths
+def write_plots(report: dict, folder: str | os.PathLike, name: str = '', format: str = 'png') -> dict[str, Path]:
+    """Write ``ap_over_r_<iou type>.<format>`` for each IoU type, completely or not at all; return the paths by IoU type."""
+    return {iou_type: write_figure(plot_ap_over_r(report, iou_type, name), folder, f'ap_over_r_{iou_type}', format)
+            for iou_type in reported_iou_types(report)}
+
+
+def write_figure(figure: 'Figure', folder: str | os.PathLike, stem: str, format: str = 'png') -> Path:
+    """Write a figure into a folder as png, pdf or svg, completely or not at all; return its path."""
+    path = Path(folder) / f'{stem}.{check_format(format)}'
+    with atomic_path(path) as temporary:
+        save_figure(figure, temporary)
+    return path
 
 
 def run_curve(number: int) -> Curve:
@@ -193,6 +201,8 @@ def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve,
         offset: Shift of the markers to the right, in buckets, so that several curves do not hide each other.
         overall: The number of all images.
         filled: Fill the markers.
+
+    Numbers are fractions, drawn in percent.
     """
     places = np.arange(len(rows)) + offset
     bounds = _bounds(rows, statistic)
@@ -200,32 +210,32 @@ def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve,
         axes.fill_between(places, *bounds.T, color=curve.color, alpha=.15, linewidth=0, zorder=2)
         axes.vlines(places, *bounds.T, color=curve.color, alpha=.6, linewidth=1, zorder=2.5)
     if overall is not None:
-        axes.axhline(overall, color=curve.color, linestyle=(0, (4, 3)), linewidth=.8, alpha=.7, zorder=1.5)
+        axes.axhline(100 * overall, color=curve.color, linestyle=(0, (4, 3)), linewidth=.8, alpha=.7, zorder=1.5)
     axes.plot(places, _values(rows, statistic), color=curve.color, marker=curve.marker, linestyle=curve.line, markersize=5,
               linewidth=1.5, label=label, zorder=3, markerfacecolor=None if filled else 'white')
 
 
 def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) -> tuple[float, float]:
-    """Return a range of the vertical axis that holds all values and intervals; it starts at 0 unless all are high.
+    """Return a range of the vertical axis in percent that holds all values and intervals; it starts at 0 unless all are high.
 
     Example:
         >>> row = {'AP': 0.62, 'AP_ci': [0.6, 0.64]}
         >>> ap_range([{'bbox': {'all': row, 'buckets': [row]}}], 'bbox', ['AP'])
-        (0.5, 0.65)
+        (50.0, 65.0)
     """
     rows = [row for report in reports for row in (report[iou_type]['all'], *report[iou_type]['buckets'])]
     values = np.concatenate([column for name in statistics for column in (_values(rows, name), _bounds(rows, name).ravel())])
     values = values[np.isfinite(values)]
-    low, high = (values.min(), values.max()) if values.size else (0., .1)
-    bottom = np.floor(10 * low - .5) / 10 if low > .5 * high else 0.
-    top = np.ceil(20 * (high + .05 * (high - bottom))) / 20
-    return float(max(0., round(bottom, 2))), float(max(.1, round(min(top, 1.02), 2)))
+    low, high = (values.min(), values.max()) if values.size else (0., 10.)
+    bottom = 10 * np.floor(low / 10 - .5) if low > .5 * high else 0.
+    top = 5 * np.ceil((high + .05 * (high - bottom)) / 5)
+    return float(max(0., bottom)), float(max(10., min(top, 102.)))
 
 
 def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
     """Name the buckets below the axes, slanted where there is little room, and label the r axis."""
-    names = [plain_label(bucket['name'].removeprefix('r=').replace('>=', '≥ ')) for bucket in report[iou_type]['buckets']]
-    slanted = len(names) > 1.55 * axes.figure.get_figwidth()
+    names = [plain_label(bucket['name'].replace('>=', '≥')) for bucket in report[iou_type]['buckets']]
+    slanted = sum(map(len, names)) > 9.5 * axes.figure.get_figwidth()
     axes.set_xticks(np.arange(len(names)), names, fontsize=8, rotation=40 if slanted else 0, ha='right' if slanted else 'center',
                     rotation_mode='anchor')
     axes.set_xlabel(f'occlusion ratio r of the {plain_label(report.get("unit", "image"))} ({plain_label(report["definition"])})',
@@ -270,10 +280,16 @@ def _legend(axes: 'Axes', columns: int, fontsize: float = 8) -> None:
                 columnspacing=1.2, handlelength=2.6)
 
 
+def _with_overall(label: str, value: float | None, signed: bool = False) -> str:
+    """Add the number of all images to a label of the legend."""
+    return label if value is None else f'{label} (all images {format_percent(value, signed)})'
+
+
 def _values(rows: Sequence[dict], statistic: str) -> np.ndarray:
-    return np.array([np.nan if row.get(statistic) is None else row[statistic] for row in rows], dtype=float)
+    """Return the statistic of each row in percent, shape (B,), NaN where there is none."""
+    return 100 * np.array([np.nan if row.get(statistic) is None else row[statistic] for row in rows], dtype=float)
 
 
 def _bounds(rows: Sequence[dict], statistic: str) -> np.ndarray:
-    """Return the ends of each row's interval, shape (B, 2), NaN where there is none."""
-    return np.array([row.get(f'{statistic}_ci') or (np.nan, np.nan) for row in rows], dtype=float).reshape(-1, 2)
+    """Return the ends of each row's interval in percent, shape (B, 2), NaN where there is none."""
+    return 100 * np.array([row.get(f'{statistic}_ci') or (np.nan, np.nan) for row in rows], dtype=float).reshape(-1, 2)

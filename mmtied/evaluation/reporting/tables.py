@@ -1,117 +1,120 @@
 """Reports as text for terminals, logs and loggers; and the runs whose reports can be shown side by side."""
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ...tables import latex_table, text_table
 from ..buckets import Evaluation
+from ..comparison import compared_statistics
 from ..protocol import STATISTICS
-from ..summary import all_evaluations, describe_evaluation, format_number, named_rows, reported_iou_types
+from ..summary import all_evaluations, describe_evaluation, format_percent, named_rows, reported_iou_types
 
 #: Counts that every row of a report has.
 COUNTS = ('images', 'instances', 'categories')
 
 
-def ascii_table(title: str, header: Sequence[str], rows: Sequence[Sequence], width: int = 120,
-                rule_after_first: bool = False) -> str:
-    """Format a table with its title; the first column is left-aligned, the others right-aligned.
+class PlainTable(NamedTuple):
+    """A table as text: arguments of `tables.text_table` and `tables.latex_table`."""
 
-    Args:
-        title: The line above it.
-        header: A name for each column.
-        rows: The cells of each row, converted by `str`; they are text, never markup.
-        width: Maximum length of a line; cells that do not fit are folded.
-        rule_after_first: Draw a line below the first row, for a row of totals.
-
-    Raises:
-        ImportError: rich is not installed.
-
-    Example:
-        >>> print(ascii_table('found', ('r', 'images'), [('all', 7)]))
-        found
-        +-----+--------+
-        | r   | images |
-        +=====+========+
-        | all |      7 |
-        +-----+--------+
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
-    table = Table(title=Text(title), box=box.ASCII_DOUBLE_HEAD, title_justify='left', title_style='')
-    for number, name in enumerate(header):
-        table.add_column(Text(name), justify='right' if number else 'left')
-    for number, row in enumerate(rows):
-        table.add_row(*(Text(str(cell)) for cell in row), end_section=rule_after_first and number == 0)
-    console.print(table)
-    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines())
+    title: str
+    header: list[str]
+    rows: list[list[str]]
 
 
 def format_interval(bounds: list[float] | None) -> str:
-    """Format an interval; None is a dash.
+    """Format an interval of fractions in percent; None is a dash.
 
     Example:
         >>> format_interval([0.41, 0.4567])
-        '0.410..0.457'
+        '41.0..45.7'
     """
-    return '-' if bounds is None else '..'.join(map(format_number, bounds))
+    return '-' if bounds is None else '..'.join(map(format_percent, bounds))
 
 
-def format_tables(report: dict) -> str:
-    """Format a report as plain text: for each evaluation and IoU type a table of all images and each bucket.
+def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
+    """Yield for each evaluation and IoU type a table of all images and each bucket, statistics in percent.
 
-    The interval of AP and AP over the shared categories come last, where the report has values. A statistic that the report
-    lacks is a dash, or left out where no row has it.
+    A statistic that the report lacks is a dash, or left out where no row has it.
+
+    Args:
+        report: From `summary.summarize`.
+        brief: Only images, instances and AP, AP50 and AP75 (those with intervals or logged by bucket). Otherwise all
+            statistics, and the interval of AP and AP over the shared categories where the report has values.
     """
-    tables = []
     for evaluation in all_evaluations(report):
         for iou_type in reported_iou_types(evaluation):
             found = list(named_rows(evaluation, iou_type))
-            columns = {name: [row[name] for _, row in found] for name in COUNTS}
+            columns = {name: [row[name] for _, row in found] for name in (COUNTS[:2] if brief else COUNTS)}
             for name in reported_statistics(report, iou_type):
-                columns[name] = [format_number(row.get(name)) for _, row in found]
-            if any('AP_ci' in row for _, row in found):
+                if not brief or STATISTICS[name].bootstrapped or STATISTICS[name].logged_by_bucket:
+                    columns[name] = [format_percent(row.get(name)) for _, row in found]
+            if not brief and any('AP_ci' in row for _, row in found):
                 columns['AP interval'] = [format_interval(row.get('AP_ci')) for _, row in found]
-            if any(row.get('AP_shared') is not None for _, row in found):
-                columns['AP_shared'] = [format_number(row.get('AP_shared')) for _, row in found]
-            rows = [(name, *cells) for (name, _), *cells in zip(found, *columns.values(), strict=True)]
-            tables.append(ascii_table(f'{iou_type}: AP by occlusion ratio r ({describe_evaluation(evaluation)})', ('r', *columns),
-                                      rows, width=160, rule_after_first=True))
-    return '\n'.join(tables)
+            if not brief and any(row.get('AP_shared') is not None for _, row in found):
+                columns['AP_shared'] = [format_percent(row.get('AP_shared')) for _, row in found]
+            rows = [[name, *map(str, cells)] for (name, _), *cells in zip(found, *columns.values(), strict=True)]
+            title = f'{iou_type}: AP in % by occlusion ratio r ({describe_evaluation(evaluation)})'
+            yield PlainTable(title, ['r', *columns], rows)
 
 
-def reported_statistics(report: dict, iou_type: str) -> list[str]:
+def latex_tables(tables: Iterable[PlainTable], note: str = '') -> str:
+    """Format tables as a LaTeX file to be put in by ``input``, each with its title and a note as caption."""
+    return '\n\n'.join(['% Needs \\usepackage{booktabs} in the preamble.', *(
+        latex_table(f'{title}. {note}'.strip(), header, rows) for title, header, rows in tables)]) + '\n'
+
+
+def format_tables(report: Mapping, brief: bool = False) -> str:
+    """Format a report as plain text, see `report_tables`."""
+    return '\n\n'.join(text_table(*table) for table in report_tables(report, brief))
+
+
+def reported_statistics(report: Mapping, iou_type: str) -> list[str]:
     """Return the names of the statistics that a report has, in the order of `protocol.STATISTICS`."""
     return [name for name in STATISTICS if name in report[iou_type]['all']]
 
 
-def format_comparison(comparison: dict) -> str:
-    """Format a comparison as plain text: a table for each evaluation, IoU type, run and statistic."""
-    tables = []
+def comparison_tables(comparison: Mapping, statistics: Sequence[str] | None = None) -> Iterator[PlainTable]:
+    """Yield for each evaluation, IoU type, run but the first, and statistic a table of values and differences in percent.
+
+    Args:
+        comparison: From `comparison.compare_runs`.
+        statistics: Names of those to show, by default all that were compared.
+    """
     first, *others = comparison['runs']
-    how = comparison['intervals']
+    level = f'{comparison["intervals"]["level"] * 100:g} % interval'
     for entry in comparison['evaluations']:
         for iou_type in reported_iou_types(entry):
             for number, label in enumerate(others):
-                for statistic in (name for name, value in entry[iou_type]['all'].items() if isinstance(value, dict)):
-                    title = f'{iou_type} {statistic} by occlusion ratio ({describe_evaluation(entry)}): {label} - {first}'
-                    header = ('r', 'images', first, label, 'difference', f'{how["level"] * 100:g} % interval', 'above 0')
-                    rows = [(name, row['images'], *_difference_cells(row[statistic], number))
+                for statistic in statistics or compared_statistics(comparison):
+                    title = f'{iou_type} {statistic} in % by occlusion ratio r ({describe_evaluation(entry)}): {label} - {first}'
+                    rows = [[name, str(row['images']), *_difference_cells(row[statistic], number)]
                             for name, row in named_rows(entry, iou_type)]
-                    tables.append(ascii_table(title, header, rows, rule_after_first=True))
-    tables.append(f'{how["method"]}, {how["replicates"]} replicates, seed {how["seed"]}; above 0: share of the replicates')
-    return '\n'.join(tables)
+                    yield PlainTable(title, ['r', 'images', first, label, 'difference', level, 'above 0'], rows)
 
 
-def _difference_cells(row: dict, number: int) -> list[str]:
+def format_comparison(comparison: Mapping, statistics: Sequence[str] | None = None) -> str:
+    """Format a comparison as plain text, see `comparison_tables`."""
+    tables = [text_table(*table) for table in comparison_tables(comparison, statistics)]
+    return '\n\n'.join([*tables, describe_paired_intervals(comparison)])
+
+
+def comparison_latex(comparison: Mapping, statistics: Sequence[str] | None = None) -> str:
+    """Format a comparison as a LaTeX file, see `comparison_tables`."""
+    return latex_tables(comparison_tables(comparison, statistics), f'Intervals: {describe_paired_intervals(comparison)}.')
+
+
+def describe_paired_intervals(comparison: Mapping) -> str:
+    """Say in a line how the differences' intervals were made."""
+    how = comparison['intervals']
+    return f'{how["method"]}, {how["replicates"]} replicates, seed {how["seed"]}; above 0: share of the replicates'
+
+
+def _difference_cells(row: Mapping, number: int) -> list[str]:
     difference = row['differences'][number]
     if difference['difference'] is None or difference['low'] is None:
         return ['-'] * 5
-    values = [f'{value:.3f}' for value in (row['values'][0], row['values'][number + 1])]
-    return [*values, f'{difference["difference"]:+.3f}', f'[{difference["low"]:+.3f}, {difference["high"]:+.3f}]',
+    gain, low, high = (format_percent(difference[key], signed=True) for key in ('difference', 'low', 'high'))
+    return [format_percent(row['values'][0]), format_percent(row['values'][number + 1]), gain, f'[{low}, {high}]',
             f'{difference["share_above_zero"]:.1%}']
 
 

@@ -23,7 +23,7 @@ def test_bands_match_intervals():
     assert len(stems) == 3
     for name, drawn in zip(('AP50', 'AP', 'AP75'), stems, strict=True):
         expected = [bucket[f'{name}_ci'] for bucket in report['bbox']['buckets'] if bucket[f'{name}_ci']]
-        np.testing.assert_allclose(drawn[np.isfinite(drawn).all(1)], expected)
+        np.testing.assert_allclose(drawn[np.isfinite(drawn).all(1)], 100 * np.array(expected))
     assert to_rgb(figure).std() > 0
 
 
@@ -39,13 +39,13 @@ def test_overlaid_runs(count):
     figure = plot_runs(runs, 'bbox', 'AP75')
     top, images, instances = figure.axes
     for run, values in zip(runs, curves(top), strict=True):
-        np.testing.assert_array_equal(values, [bucket['AP75'] for bucket in run.report['bbox']['buckets']])
+        np.testing.assert_array_equal(values, [100 * bucket['AP75'] for bucket in run.report['bbox']['buckets']])
     buckets = runs[0].report['bbox']['buckets']
     assert [bar.get_height() for bar in images.patches] == [bucket['images'] for bucket in buckets]
     assert [bar.get_height() for bar in instances.patches] == [bucket['instances'] for bucket in buckets]
     legend = [text.get_text() for text in top.get_legend().get_texts()]
     assert len(legend) == count
-    assert legend[0].replace('\\', '').endswith(f'_plain $x$ (all images {runs[0].report["bbox"]["all"]["AP75"]:.3f})')
+    assert legend[0].replace('\\', '').endswith(f'_plain $x$ (all images {100 * runs[0].report["bbox"]["all"]["AP75"]:.1f})')
     to_rgb(figure)
 
 
@@ -70,7 +70,7 @@ def test_axis_limits_include_intervals():
         report = make_report(seed)
         low, high = ap_range([report], 'bbox', ['AP', 'AP75'])
         rows = [report['bbox']['all'], *report['bbox']['buckets']]
-        drawn = [value for row in rows for name in ('AP', 'AP75') for value in (row[name], *row[f'{name}_ci'])]
+        drawn = [100 * value for row in rows for name in ('AP', 'AP75') for value in (row[name], *row[f'{name}_ci'])]
         assert low <= min(drawn)
         assert max(drawn) <= high
 
@@ -84,5 +84,5 @@ def test_size_mix_and_shared_ap():
     assert {f'{bucket["instances_per_image"]:.1f}' for bucket in report['bbox']['buckets'] if bucket['images']} <= shown
     full, shared = curves(plot_shared([Run('tied', report)], 'bbox').axes[0])
     for values, key in ((full, 'AP'), (shared, 'AP_shared')):
-        expected = [np.nan if bucket[key] is None else bucket[key] for bucket in report['bbox']['buckets']]
+        expected = [np.nan if bucket[key] is None else 100 * bucket[key] for bucket in report['bbox']['buckets']]
         np.testing.assert_array_equal(values, expected)

@@ -39,11 +39,12 @@ def test_csv_rows(report, tmp_path):
 
 def test_table_cells(report):
     lines = format_tables(report).splitlines()
-    cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines if line.startswith('|')]
-    assert lines[0] == 'bbox: AP by occlusion ratio r (covered)'
-    assert cells[1] == ['all images', '3', '7', '2', '0.250', '0.500', '0.125', '-', '0.300', '0.400']
-    assert [row[0] for row in cells[2:5]] == ['0', '(0,0.5)', '[0.5,1]']
-    assert cells[3][4:] == ['-'] * 6
+    cells = [line.split() for line in lines]
+    assert lines[0] == 'bbox: AP in % by occlusion ratio r (covered)'
+    assert cells[1] == ['r', 'images', 'instances', 'categories', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']
+    assert cells[3] == ['all', '3', '7', '2', '25.0', '50.0', '12.5', '-', '30.0', '40.0']
+    assert [row[0] for row in cells[4:7]] == ['r=0', '(0,0.5)', '[0.5,1]']
+    assert cells[5][4:] == ['-'] * 6
     assert format_tables(report).isascii()
 
 
@@ -67,10 +68,10 @@ def test_plot_shows_buckets_and_counts(report, tmp_path):
     figure = plot_ap_over_r(report, 'bbox')
     curves, bars, instances = figure.axes
     by_name = {line.get_label().split()[0]: line for line in curves.lines}
-    np.testing.assert_array_equal(by_name['AP75'].get_ydata(), [.125, np.nan, .125])
+    np.testing.assert_array_equal(by_name['AP75'].get_ydata(), [12.5, np.nan, 12.5])
     assert [bar.get_height() for bar in bars.patches] == [3, 0, 3]
     assert [bar.get_height() for bar in instances.patches] == [7, 0, 7]
-    assert [label.get_text() for label in instances.get_xticklabels()] == ['0', '(0,0.5)', '[0.5,1]']
+    assert [label.get_text() for label in instances.get_xticklabels()] == ['r=0', '(0,0.5)', '[0.5,1]']
     picture = to_rgb(figure)
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
@@ -95,9 +96,9 @@ def test_table_and_csv_with_intervals_and_controls(tmp_path):
     assert int(rows[4]['instances_large']) == buckets[3]['instances_large']
     assert rows[2]['AP_ci_low'] == rows[2]['instances_per_image'] == ''
     table = format_tables(report)
-    assert '{:.3f}..{:.3f}'.format(*buckets[0]['AP_ci']) in table
-    assert f'{buckets[0]["AP_shared"]:.3f}' in table
-    assert 'bbox: AP by occlusion ratio r (covered, by instance)' in table
+    assert '{:.1f}..{:.1f}'.format(*(100 * end for end in buckets[0]['AP_ci'])) in table
+    assert f'{100 * buckets[0]["AP_shared"]:.1f}' in table
+    assert 'bbox: AP in % by occlusion ratio r (covered, by instance)' in table
     assert table.isascii()
     assert max(map(len, table.splitlines())) < 140
 
@@ -106,5 +107,5 @@ def test_names_are_escaped(report):
     hostile = '[red]x[/red] [/]'
     report['definition'] = report['bbox']['buckets'][0]['name'] = hostile
     table = format_tables(report)
-    assert f'bbox: AP by occlusion ratio r ({hostile})' in table
-    assert f'| {hostile} |' in table
+    assert f'bbox: AP in % by occlusion ratio r ({hostile})' in table
+    assert f'\n{hostile}  ' in table

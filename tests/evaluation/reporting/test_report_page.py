@@ -89,12 +89,12 @@ def check_self_contained(page):
 def expected_rows(table):
     """Return the rows that the result table of a report should show."""
     rows = [['r', 'images', 'instances', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']]
-    for name, row in [('all images', table['all']), *((bucket['name'].replace('r=', ''), bucket) for bucket in table['buckets'])]:
+    for name, row in [('all', table['all']), *((bucket['name'], bucket) for bucket in table['buckets'])]:
         cells = [name, str(row['images']), str(row['instances'])]
         for key in rows[0][3:]:
-            text = '-' if row[key] is None else f'{row[key]:.3f}'
+            text = '-' if row[key] is None else f'{100 * row[key]:.1f}'
             if row.get(f'{key}_ci'):
-                text += ' {:.3f}–{:.3f}'.format(*row[f'{key}_ci'])
+                text += ' {:.1f}–{:.1f}'.format(*(100 * end for end in row[f'{key}_ci']))
             cells.append(text)
         rows.append(cells)
     return rows
@@ -112,7 +112,7 @@ def test_page_of_one_run(options):
         assert page.tables[iou_type] == expected_rows(report[iou_type])
     assert 'total overlap area / total instance area' in page.text
     assert 'covered' in page.text
-    assert f'{report[iou_types[0]]["all"]["AP"]:.3f}' in page.text
+    assert f'AP in %, all images {100 * report[iou_types[0]]["all"]["AP"]:.1f}' in ' '.join(page.text.split())
     assert ('95 % intervals' in page.text) == (options.get('intervals', True))
 
 
@@ -133,8 +133,9 @@ def test_headline_uses_the_papers_highest_bucket():
     report = make_report(iou_types=('bbox',))
     first, *_, last = report['bbox']['buckets']
     text = ' '.join(Page(render_page([Run('tied', report)])).text.split())
-    assert f'bbox AP, images with r in [0.8,1] {last["AP"]:.3f}' in text
-    assert f'bbox AP, change {last["AP"] - first["AP"]:+.3f} from r = 0 to r in [0.8,1]'.replace(' -', ' −') in text
+    assert f'bbox AP in %, images with r in [0.8,1] {100 * last["AP"]:.1f}' in text
+    change = f'{100 * (last["AP"] - first["AP"]):+.1f}'.replace('-', '−')
+    assert f'bbox AP, change in points {change} from r = 0 to r in [0.8,1]' in text
 
 
 def test_page_of_old_reports():
@@ -154,7 +155,7 @@ def test_controls_section():
         for key in ('instances_small', 'instances_medium', 'instances_large'):
             assert f'<td>{bucket[key]}</td>' in rows
         for key in ('AP', 'AP_shared', 'AP50_shared', 'AP75_shared'):
-            assert f'<td>{bucket[key]:.3f}</td>' in rows
+            assert f'<td>{100 * bucket[key]:.1f}</td>' in rows
 
 
 def test_page_of_several_runs():
@@ -164,15 +165,15 @@ def test_page_of_several_runs():
     table = page.tables['bbox, all runs']
     assert table[0] == ['r', *(f'{key}run {seed}' for key in ('AP', 'AP75') for seed in range(3))]
     for number, row in enumerate(table[2:]):
-        expected = [run.report['bbox']['buckets'][number][key] for key in ('AP', 'AP75') for run in runs]
-        assert [float(cell.split()[0]) for cell in row[1:]] == pytest.approx(expected, abs=5e-4)
+        expected = [100 * run.report['bbox']['buckets'][number][key] for key in ('AP', 'AP75') for run in runs]
+        assert [float(cell.split()[0]) for cell in row[1:]] == pytest.approx(expected, abs=.05001)
     for run in runs:
         assert page.tables[f'bbox, {run.name}'] == expected_rows(run.report['bbox'])
-    gains = page.tables['High occlusion: images with r in [0.8,1]']
+    gains = page.tables['High occlusion: images with r in [0.8,1]; in %']
     last = [run.report['bbox']['buckets'][-1] for run in runs]
     assert gains[1][5:] == ['', '']
     for row, bucket in zip(gains[2:], last[1:], strict=True):
-        expected = [f'{bucket[key] - last[0][key]:+.3f}'.replace('-', '−') for key in ('AP', 'AP75')]
+        expected = [f'{100 * (bucket[key] - last[0][key]):+.1f}'.replace('-', '−') for key in ('AP', 'AP75')]
         assert row[5:] == expected
 
 

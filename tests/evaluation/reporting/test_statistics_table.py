@@ -33,8 +33,8 @@ def test_new_statistic_reaches_every_output(results, tmp_path):
     row = first.report['bbox']['all']
     assert 0 < row['AP90'] <= row['AP50']
     assert 0 < row['AR100'] <= 1
-    assert f'{row["AP90"]:.3f}' in format_tables(first.report)
-    header = next(line for line in format_tables(first.report).splitlines() if line.startswith('| r '))
+    assert f'{100 * row["AP90"]:.1f}' in format_tables(first.report)
+    header = next(line for line in format_tables(first.report).splitlines() if line.startswith('r '))
     assert [name for name in ('AP90', 'AR100') if name in header] == ['AP90', 'AR100']
     first.save(tmp_path)
     with (tmp_path / 'buckets.csv').open() as file:
@@ -51,7 +51,7 @@ def test_new_statistic_reaches_every_output(results, tmp_path):
     assert values['bbox_AR@100'] == row['AR100']
     assert 'bbox_mAP_90_r0' in values
     comparison = compare(first, second, bootstrap=Bootstrap(20))
-    assert 'bbox AP90 by occlusion ratio (covered): second - first' in format_comparison(comparison.report)
+    assert 'bbox AP90 in % by occlusion ratio r (covered): second - first' in format_comparison(comparison.report)
     comparison.save(tmp_path)
     with (tmp_path / 'comparison.csv').open() as file:
         assert {line['statistic'] for line in csv.DictReader(file)} == {'AP', 'AP50', 'AP75', 'AP90'}
@@ -72,4 +72,5 @@ def test_comparison_plot(results):
     axes, = comparison.plot().axes
     differences = [bucket['AP']['differences'][0] for bucket in comparison.report['evaluations'][0]['bbox']['buckets']]
     drawn = next(line.get_ydata() for line in axes.lines if len(line.get_ydata()) == len(differences))
-    np.testing.assert_array_equal(drawn, [np.nan if one['difference'] is None else one['difference'] for one in differences])
+    expected = [np.nan if one['difference'] is None else 100 * one['difference'] for one in differences]
+    np.testing.assert_array_equal(drawn, expected)

@@ -1,0 +1,96 @@
+"""Tables as text for terminals and logs, and as LaTeX for papers."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+
+def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """Format a table as plain text; the first column is left-aligned, the others right-aligned.
+
+    Args:
+        title: The line above it.
+        header: A name for each column.
+        rows: The cells of each row, converted by `str`; white space within one becomes a single space.
+
+    Example:
+        >>> print(text_table('found', ('r', 'images'), [('all', 7), ('r=0', 12)]))
+        found
+        r    images
+        ---  ------
+        all       7
+        r=0      12
+    """
+    lines = [[' '.join(str(cell).split()) for cell in line] for line in (header, *rows)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ['-' * width for width in widths])
+    shown = [' '.join(title.split())]
+    for cells in lines:
+        pads = [' ' * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
+        right = [pad + cell for pad, cell in zip(pads, cells, strict=True)][1:]
+        shown.append('  '.join([cells[0] + pads[0], *right]).rstrip())
+    return '\n'.join(shown)
+
+
+def latex_table(caption: str, header: Sequence[str], rows: Sequence[Sequence]) -> str:
+    r"""Format a table as a LaTeX ``table`` for the package booktabs; a rule follows the first row, that of all images.
+
+    Caption, header and cells are text: characters that LaTeX would interpret are escaped.
+
+    Args:
+        caption: The text below it.
+        header: A name for each column.
+        rows: The cells of each row, converted by `str`.
+
+    Example:
+        >>> print(latex_table('AP in %', ('r', 'AP'), [('all', '25.3'), ('r>=0.8', '-')]))
+        \begin{table}
+          \centering
+          \begin{tabular}{lr}
+            \toprule
+            r & AP \\
+            \midrule
+            all & 25.3 \\
+            \midrule
+            r$\geq$0.8 & -- \\
+            \bottomrule
+          \end{tabular}
+          \caption{AP in \%}
+        \end{table}
+    """
+    lines = [' & '.join(map(_latex_cell, line)) + r' \\' for line in (header, *rows)]
+    rest = [r'\midrule', *lines[2:]] if len(rows) > 1 else []
+    body = [r'\toprule', lines[0], r'\midrule', *lines[1:2], *rest, r'\bottomrule']
+    return '\n'.join([r'\begin{table}', r'  \centering', f'  \\begin{{tabular}}{{l{"r" * (len(header) - 1)}}}',
+                      *(f'    {line}' for line in body), r'  \end{tabular}', f'  \\caption{{{latex_text(caption)}}}',
+                      r'\end{table}'])
+
+
+def latex_text(text: object) -> str:
+    r"""Return a text as LaTeX typesets it literally, on one line.
+
+    Example:
+        >>> print(latex_text('R50_2x & 100%'))
+        R50\_2x \& 100\%
+    """
+    return ''.join(_LATEX.get(character, character) for character in ' '.join(str(text).split()))
+
+
+_LATEX = {**{character: f'\\{character}' for character in '&%$#_{}'}, '\\': r'\textbackslash{}', '~': r'\textasciitilde{}',
+          '^': r'\textasciicircum{}', '<': r'\textless{}', '>': r'\textgreater{}', '|': r'\textbar{}',
+          '−': '$-$', '≥': r'$\geq$'}
+
+
+def _latex_cell(cell: object) -> str:
+    """Return a cell as LaTeX: signs and >= as mathematics, ranges with a dash, and no bracket that ends a line's options."""
+    text = latex_text(str(cell).replace('>=', '≥'))
+    if text == '-':
+        return '--'
+    text = re.sub(r'(?<=\d)\.\.(?=\d)', '--', re.sub(r'(?<![\w.])([+-])(?=\d)', r'$\1$', text))
+    return f'{{{text}}}' if text.startswith('[') else text
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes in a terminal."""
+    return sum((unicodedata.east_asian_width(character) in 'WF') + 1 - bool(unicodedata.combining(character))
+               for character in text)
