@@ -71,11 +71,12 @@ def evaluate(annotations: Any,
         ...                'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 4, 4], 'area': 16}]}
         >>> detections = [{'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 4, 4], 'score': .9}]
         >>> evaluate(annotations, detections, Evaluation(edges=(0, 1)))
-        detector, bbox: by occlusion ratio r (covered)
-        r           images  instances     AP   AP50   AP75   AP_S  AP_M  AP_L
-        all images       1          1  1.000  1.000  1.000  1.000     -     -
-        0                1          1  1.000  1.000  1.000  1.000     -     -
-        (0,1]            0          0      -      -      -      -     -     -
+        detector, bbox: AP in % by occlusion ratio r (covered)
+        r      images  instances  categories     AP   AP50   AP75   AP_S  AP_M  AP_L  AP_shared
+        -----  ------  ---------  ----------  -----  -----  -----  -----  ----  ----  ---------
+        all         1          1           1  100.0  100.0  100.0  100.0     -     -      100.0
+        r=0         1          1           1  100.0  100.0  100.0  100.0     -     -      100.0
+        (0,1]       0          0           0      -      -      -      -     -     -          -
     """
     evaluations = evaluations or Evaluation()
     evaluations = list(evaluations) if isinstance(evaluations, list | tuple) else [evaluations]
