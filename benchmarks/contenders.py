@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -38,16 +39,16 @@ def main() -> None:
     parser.add_argument('output', type=Path)
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
-    buckets = json.loads((args.folder / 'buckets.json').read_text())
+    buckets = json.loads((args.folder / 'buckets.json').read_text(encoding='utf-8'))
     prepare = prepare_mmtied if args.contender == 'mmtied' else prepare_coco_like
-    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
+    with open(os.devnull, 'w', encoding='utf-8') as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
         evaluate = prepare(args, buckets)
         baseline = reset_peak()
         start, cpu_start = time.perf_counter(), time.process_time()
         rows = evaluate()
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         result = dict(seconds=seconds, cpu_seconds=cpu_seconds, peak_mib=(memory('VmHWM') - baseline) / 1024, rows=rows)
-    args.output.write_text(json.dumps(result))
+    args.output.write_text(json.dumps(result), encoding='utf-8')
 
 
 def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> Evaluate:
@@ -116,15 +117,18 @@ def prepare_coco_like(args: argparse.Namespace, buckets: dict[str, list[int]]) -
     return evaluate
 
 
-def memory(field: str) -> int:
-    """Return a figure of this process's memory in KiB, for example ``VmRSS`` (Linux only)."""
-    lines = Path('/proc/self/status').read_text().splitlines()
+def memory(field: str) -> float:
+    """Return a figure of this process's memory in KiB, for example ``VmRSS``, or NaN on systems other than Linux."""
+    if not Path('/proc/self/status').exists():
+        return math.nan
+    lines = Path('/proc/self/status').read_text(encoding='utf-8').splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f'{field}:'))
 
 
-def reset_peak() -> int:
+def reset_peak() -> float:
     """Reset the peak memory to the resident size and return that in KiB."""
-    Path('/proc/self/clear_refs').write_text('5')
+    if Path('/proc/self/clear_refs').exists():
+        Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
     return memory('VmRSS')
 
 

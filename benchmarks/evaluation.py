@@ -79,14 +79,14 @@ def prepare(args: argparse.Namespace, folder: Path) -> str:
     settings = dict(annotations=str(args.annotations), images=args.images, detections=args.detections, seed=args.seed)
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / 'settings.json'
-    if not done.exists() or json.loads(done.read_text()) != settings:
+    if not done.exists() or json.loads(done.read_text(encoding='utf-8')) != settings:
         done.unlink(missing_ok=True)
         read_ground_truth(args.annotations)  # reports a broken file
-        data = json.loads(args.annotations.read_text())
+        data = json.loads(args.annotations.read_text(encoding='utf-8'))
         data['images'] = data['images'][:args.images]
         kept = {image['id'] for image in data['images']}
         data['annotations'] = [entry for entry in data['annotations'] if entry['image_id'] in kept]
-        (folder / 'annotations.json').write_text(json.dumps(data))
+        (folder / 'annotations.json').write_text(json.dumps(data), encoding='utf-8')
         detections = simulate(data, args.detections, args.seed)
         detections.save(folder / 'detections.npz')
         for iou_type in ('bbox', 'segm'):
@@ -94,9 +94,10 @@ def prepare(args: argparse.Namespace, folder: Path) -> str:
         truth, buckets = read_ground_truth(data), make_buckets()
         members = bucket_members(image_ratios(truth), buckets)
         (folder / 'buckets.json').write_text(json.dumps({
-            row.name: truth.image_ids[members[:, number]].tolist() for number, row in enumerate(buckets)}))
-        done.write_text(json.dumps(settings))
-    data, ends = json.loads((folder / 'annotations.json').read_text()), SimulatedDetections.load(folder / 'detections.npz').ends
+            row.name: truth.image_ids[members[:, number]].tolist() for number, row in enumerate(buckets)}), encoding='utf-8')
+        done.write_text(json.dumps(settings), encoding='utf-8')
+    data = json.loads((folder / 'annotations.json').read_text(encoding='utf-8'))
+    ends = SimulatedDetections.load(folder / 'detections.npz').ends
     return (f'{len(data["images"])} images, {len(data["annotations"])} instances, {len(ends)} simulated detections '
             f'(seed {args.seed}), masks of {ends[-1] / max(len(ends), 1):.0f} characters of run-length code on average.')
 
@@ -161,7 +162,7 @@ def run_command(args: argparse.Namespace, folder: Path, name: str, iou_type: str
     check(run, command)
     rows = None
     if name != 'mmtied':
-        rows = json.loads((folder / 'result.json').read_text())['rows']
+        rows = json.loads((folder / 'result.json').read_text(encoding='utf-8'))['rows']
     return dict(seconds=seconds, rows=rows, cpu_seconds=(
         after.children_user + after.children_system - before.children_user - before.children_system))
 
@@ -172,7 +173,7 @@ def start(script: str, folder: Path, *arguments: object, device: str) -> dict:
     output.unlink(missing_ok=True)
     command = [sys.executable, str(HERE / script), *map(str, arguments), str(output), '--device', device]
     check(subprocess.run(command, capture_output=True, text=True), command)
-    return json.loads(output.read_text())
+    return json.loads(output.read_text(encoding='utf-8'))
 
 
 def check(run: subprocess.CompletedProcess, command: list[str]) -> None:

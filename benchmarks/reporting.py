@@ -137,14 +137,16 @@ def describe_machine(packages: Sequence[str], device: str = 'cpu') -> str:
     """Describe processor, GPU, threads, load and package versions in one line."""
     cpu = platform.processor() or platform.machine()
     if Path('/proc/cpuinfo').exists():
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
         cpu = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), cpu)
-    parts = [f'{len(os.sched_getaffinity(0))} cores of {cpu}', f'{torch.get_num_threads()} threads']
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    parts = [f'{cores} cores of {cpu}', f'{torch.get_num_threads()} threads']
     if torch.device(device).type == 'cuda':
         tf32 = 'on' if torch.backends.cudnn.allow_tf32 else 'off'
         mode = 'on' if torch.backends.cudnn.benchmark else 'off'
         parts += [torch.cuda.get_device_name(device), f'cuDNN {torch.backends.cudnn.version()} (benchmark {mode}, TF32 {tf32})']
-    parts += [f'load average {os.getloadavg()[0]:.1f}', f'Python {platform.python_version()}']
+    parts += [f'load average {os.getloadavg()[0]:.1f}'] if hasattr(os, 'getloadavg') else []
+    parts += [f'Python {platform.python_version()}']
     return ', '.join(parts + [f'{package} {found}' for package in packages if (found := _version(package))]) + '.'
 
 

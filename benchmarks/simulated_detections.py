@@ -101,7 +101,7 @@ def write_results(entries: list[dict], path: Path) -> None:
     def text(value: bytes) -> str:
         return value.decode()
 
-    with atomic_path(path) as partial, partial.open('w') as file:
+    with atomic_path(path) as partial, partial.open('w', encoding='utf-8') as file:
         json.dump(entries, file, default=text)
 
 

@@ -147,7 +147,8 @@ def peak_bytes(call: Callable[[], object], device: str = 'cpu') -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'trace.json')
         profiler.export_chrome_trace(str(path))
-        events = [event['args'] for event in json.loads(path.read_text())['traceEvents'] if event.get('name') == '[memory]']
+        trace = json.loads(path.read_text(encoding='utf-8'))['traceEvents']
+        events = [event['args'] for event in trace if event.get('name') == '[memory]']
     events = [event for event in events if event['Device Type'] == _CPU_DEVICE_TYPE]
     before = events[0]['Total Allocated'] - events[0]['Bytes'] if events else 0
     return max((event['Total Allocated'] - before for event in events), default=0)

@@ -34,12 +34,12 @@ def main() -> None:
     MMLogger.get_instance('benchmark', log_level=logging.ERROR)
     MMLogger.get_instance('mmengine', log_level=logging.ERROR)
 
-    data = json.loads((args.folder / 'annotations.json').read_text())
+    data = json.loads((args.folder / 'annotations.json').read_text(encoding='utf-8'))
     data['images'] = data['images'][:args.images]
     chosen = [image['id'] for image in data['images']]
     data['annotations'] = [entry for entry in data['annotations'] if entry['image_id'] in set(chosen)]
     subset = args.folder / 'val_annotations.json'
-    subset.write_text(json.dumps(data))
+    subset.write_text(json.dumps(data), encoding='utf-8')
     common = dict(ann_file=str(subset), metric=['bbox', 'segm'], proposal_nums=PROPOSAL_NUMS)
     metrics = {'mmtied': OcclusionCocoMetric(**common), 'CocoMetric': CocoMetric(**common)}
     for metric in metrics.values():
@@ -59,7 +59,7 @@ def main() -> None:
         seconds[name]['compute'], found[name] = timed(lambda: metric.evaluate(size=len(chosen)), args.device)  # noqa: B023
     names = [name for name in found['CocoMetric'] if name.split('_', 1)[1].startswith('mAP')]
     difference = max(abs(found['CocoMetric'][name] - found['mmtied'][name]) for name in names)
-    args.output.write_text(json.dumps(dict(seconds=seconds, difference=difference)))
+    args.output.write_text(json.dumps(dict(seconds=seconds, difference=difference)), encoding='utf-8')
 
 
 def make_sample(image: dict, detections: SimulatedDetections, rles: list[dict], here: list[int], labels: dict[int, int],

@@ -4,15 +4,25 @@ Importing the package registers its layers, backbones, plugins, metric and hooks
 mmengine and mmcv the layers (`mmtied.layers`) and the evaluation's arithmetic still work; they need only torch.
 
 A program that evaluates detections needs none of the models. It can set the environment variable ``MMTIED_REGISTER=0`` before
-the import, which then registers nothing and imports neither torch, mmengine nor mmcv.
+the import, which then registers nothing and imports neither torch, mmengine nor mmcv. The command `mmtied` leaves registration to
+the sub-commands that need it (`mmtied.launch`), so that the others start at once.
 """
 
 import os
+import sys
+from pathlib import Path
 
 from .compat import is_installed
 from .version import __version__
 
-if os.environ.get('MMTIED_REGISTER') != '0' and is_installed('mmengine', 'mmcv'):
+
+def _is_command() -> bool:
+    """Return True in the console script, and during the import by ``python -m mmtied``."""
+    program = (sys.argv or [''])[0]
+    return program == '-m' or Path(program).stem == 'mmtied'
+
+
+if os.environ.get('MMTIED_REGISTER') != '0' and not _is_command() and is_installed('mmengine', 'mmcv'):
     from . import registry  # noqa: F401
 
 __all__ = ['__version__']

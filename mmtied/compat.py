@@ -1,19 +1,23 @@
-"""Find and name OpenMMLab's packages, and look through mmengine's wrappers.
+"""Find packages and say how to install those that are missing; look through mmengine's wrappers.
 
-The maintained forks (onedl-*) and the upstream packages install under the same import names, so only the advice differs.
+The maintained forks (onedl-*) and OpenMMLab's own packages install under the same import names, so only the advice differs.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
+#: Tested version of the fork and last version of OpenMMLab's own package.
 _INSTALL = {
-    'mmengine': 'onedl-mmengine==0.10.12 (or mmengine==0.10.7)',
-    'mmcv': 'onedl-mmcv==2.3.6 (or mmcv==2.1.0)',
-    'mmdet': 'onedl-mmdetection==3.5.1 (or mmdet==3.3.0)',
-    'mmpretrain': 'onedl-mmpretrain==1.3.6 (or mmpretrain==1.2.0)',
+    'mmengine': ('onedl-mmengine==0.10.12', 'mmengine==0.10.7'),
+    'mmcv': ('onedl-mmcv==2.3.6', 'mmcv==2.1.0'),
+    'mmdet': ('onedl-mmdetection==3.5.1', 'mmdet==3.3.0'),
+    'mmpretrain': ('onedl-mmpretrain==1.3.6', 'mmpretrain==1.2.0'),
 }
+#: Extra of setup.py that installs a package.
+_EXTRAS = {'matplotlib': 'report', 'jinja2': 'report', 'PIL': 'report', 'cv2': 'shapes', 'onnxscript': 'onnx',
+           'onnxruntime': 'onnx'}
 
 #: End of every advice about OpenMMLab's packages.
 MAKE_ADVICE = ', or run make setup in the repository, which installs everything'
@@ -24,19 +28,36 @@ def is_installed(*packages: str) -> bool:
     return all(find_spec(package) is not None for package in packages)
 
 
-def require(package: str, purpose: str) -> None:
-    """Raise an ImportError with an install command when a package is missing.
+def require(packages: str | Sequence[str], purpose: str) -> None:
+    """Raise an ImportError with an install command that names all missing packages at once.
 
     Args:
-        package: Import name, such as mmengine, mmcv, mmdet or mmpretrain.
-        purpose: What needs the package, as the start of the message, for example ``'TiedResNet'``.
+        packages: Import name, or several, such as mmengine, mmcv, mmdet or mmpretrain.
+        purpose: What needs the packages, as the start of the message, for example ``'TiedResNet'``.
 
     Raises:
-        ImportError: The package is not installed.
+        ImportError: A package is not installed.
+
+    Example:
+        >>> require(['json', 'no_such_package'], 'The example')
+        Traceback (most recent call last):
+        ImportError: The example needs no_such_package, which is not installed: pip install no_such_package
     """
-    if not is_installed(package):
-        raise ImportError(f'{purpose} needs {package}, which is not installed: pip install {_INSTALL.get(package, package)}'
-                          f'{MAKE_ADVICE if package in _INSTALL else ""}')
+    missing = [name for name in ([packages] if isinstance(packages, str) else packages) if not is_installed(name)]
+    if not missing:
+        return
+    extras = sorted({_EXTRAS[name] for name in missing if name in _EXTRAS})
+    advice = [_INSTALL[name][0] if name in _INSTALL else name for name in missing if name not in _EXTRAS]
+    advice += [f"'mmtied[{','.join(extras)}]'"] if extras else []
+    originals = [_INSTALL[name][1] for name in missing if name in _INSTALL]
+    advice += [f'(or {" ".join(originals)}){MAKE_ADVICE}'] if originals else []
+    raise ImportError(f'{purpose} needs {_join(missing)}, which {"is" if len(missing) == 1 else "are"} not installed: '
+                      f'pip install {" ".join(advice)}')
+
+
+def _join(names: Sequence[str]) -> str:
+    *others, last = names
+    return f'{", ".join(others)} and {last}' if others else last
 
 
 def unwrap_model(model):

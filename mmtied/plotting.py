@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmtied.compat import require
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -17,6 +19,7 @@ FORMATS = ('png', 'pdf', 'svg')
 
 def new_figure(width: float, height: float) -> 'Figure':
     """Create an empty figure, in inches, that belongs to no window and needs no display."""
+    require('matplotlib', 'Plotting')
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

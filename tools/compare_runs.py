@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with user_errors(), warnings_as_lines():
         if args.out:
-            require('matplotlib', 'The plots')
+            require('matplotlib', 'The plots that --out writes')
         from mmtied.evaluation import Bootstrap, compare, read_records
         from mmtied.evaluation.records import name_runs
 

@@ -62,7 +62,8 @@ def train(args: argparse.Namespace):
     cfg.work_dir = str(args.work_dir)
     runner.check_data_files(cfg, 'train', 'val')
     print(f'2/3 training: {CONFIG}, from scratch, {cfg.train_cfg.max_epochs} epochs; the full log is {args.work_dir / LOG}')
-    with (args.work_dir / LOG).open('w') as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with ((args.work_dir / LOG).open('w', encoding='utf-8') as log, contextlib.redirect_stdout(log),
+          contextlib.redirect_stderr(log)):
         running = runner.build_runner(cfg)
         running.register_hook(progress_hook(sys.__stdout__))
         running.train()
@@ -206,7 +207,9 @@ def main() -> None:
     """Run the demo."""
     args = parse_args()
     from mmtied.cli import user_errors
+    from mmtied.compat import require
     with user_errors():
+        require(['mmengine', 'mmcv', 'mmdet', 'cv2', 'matplotlib', 'jinja2'], 'The demo')
         start = time.time()
         make_data(args.data)
         start_clean(args.work_dir)

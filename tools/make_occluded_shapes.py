@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 def histogram(annotation_path: Path, edges: tuple[float, ...]) -> str:
     """Return one line with the number of images with r = 0, and in each bucket above."""
     import numpy as np
-    ratios = np.array([image['occlusion_ratio'] for image in json.loads(annotation_path.read_text())['images']])
+    ratios = np.array([image['occlusion_ratio'] for image in json.loads(annotation_path.read_text(encoding='utf-8'))['images']])
     counts = np.histogram(ratios[ratios > 0], bins=edges)[0]
     names = [f'{"[" if lower else "("}{lower:g}, {upper:g})' for lower, upper in zip(edges, edges[1:], strict=False)]
     rows = zip(['r = 0', *names], [np.count_nonzero(ratios == 0), *counts], strict=True)

@@ -12,13 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmtied  # noqa: F401
-from mmtied.analysis.model_zoo import measure_paper, render_metafile, render_page
-from mmtied.analysis.published import load_papers
-from mmtied.atomic import atomic_path
-from mmtied.cli import user_errors
-from mmtied.compat import require
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -27,9 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--check', action='store_true', help='compare the files instead of writing them')
     check = parser.parse_args(argv).check
+    from mmtied.atomic import atomic_path
+    from mmtied.cli import user_errors
+    from mmtied.compat import require
     with user_errors():
-        for package in ('mmdet', 'mmpretrain'):
-            require(package, 'the model table')
+        require(['mmengine', 'mmcv', 'mmdet', 'mmpretrain'], 'The model table')
+        from mmtied.analysis.model_zoo import measure_paper, render_metafile, render_page
+        from mmtied.analysis.published import load_papers
         configs = ROOT / 'configs'
         papers = [(paper, measure_paper(paper, configs)) for paper in load_papers()]
         texts = {ROOT / 'docs' / 'model_zoo.md': render_page(papers, configs),

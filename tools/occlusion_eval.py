@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmtied.compat import require
 
     with user_errors(), warnings_as_lines():
-        for package in ('matplotlib', 'jinja2') if args.out else ():
-            require(package, 'The report')
+        if args.out:
+            require(['matplotlib', 'jinja2', *(['PIL'] if args.images else [])], 'The report that --out writes')
         if args.images and not args.out:
             raise ValueError('--images draws into the page that --out asks for; give --out FOLDER too')
         if args.out and Path(args.out).exists() and not Path(args.out).is_dir():

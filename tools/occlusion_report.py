@@ -29,8 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the reports, write the page."""
     args = parse_args(argv)
     from mmtied.cli import user_errors
+    from mmtied.compat import require
 
     with user_errors():
+        require(['matplotlib', 'jinja2'], 'The report page')
         if not args.out.lower().endswith(('.html', '.htm')):
             raise ValueError(f'{args.out}: the page is HTML; name a file that ends in .html')
         from mmtied.evaluation.reporting.files import read_runs

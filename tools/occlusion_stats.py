@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with user_errors():
         if args.out:
-            require('matplotlib', 'The plot')
+            require('matplotlib', 'The plot that --out writes')
         if args.top < 1:
             raise ValueError(f'--top {args.top}: at least 1 is needed')
         from mmtied.analysis.occlusion_stats import format_stats, occlusion_stats, write_stats

@@ -1,6 +1,10 @@
 """Data sets made by code. Nothing here needs torch or mmdet."""
 
-from .occluded_shapes import RATIO_EDGES, make_occluded_shapes
-from .shapes import CATEGORIES
+from mmtied.compat import require
+
+require('cv2', 'Drawing shapes')
+
+from .occluded_shapes import RATIO_EDGES, make_occluded_shapes  # noqa: E402
+from .shapes import CATEGORIES  # noqa: E402
 
 __all__ = ['CATEGORIES', 'RATIO_EDGES', 'make_occluded_shapes']

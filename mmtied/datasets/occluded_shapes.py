@@ -6,6 +6,7 @@ processes, and a larger data set starts with the images of a smaller one.
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mmtied.atomic import atomic_folder
+from mmtied.compat import is_installed
 
 from .layout import MAX_SHAPES, Layout, find_layout
 from .shapes import CATEGORIES, paint
@@ -28,6 +30,8 @@ SPLITS = ('train2017', 'val2017')
 RATIO_EDGES = tuple(tenth / 10 for tenth in range(10))
 _DESCRIPTION = 'mmtied occluded shapes'
 _JPEG_QUALITY = 95
+#: Windows cannot wait for more than 61 processes at once.
+_MOST_WORKERS = 61 if sys.platform == 'win32' else sys.maxsize
 #: Order in which the tenths of an interval are visited, so that any first few are spread over it.
 _DIGITS = (0, 5, 2, 7, 4, 9, 1, 6, 3, 8)
 
@@ -67,7 +71,7 @@ def make_occluded_shapes(out: str | os.PathLike,
         min_visible: Smallest visible share of a shape, in [0, 1); at least 30 pixels are visible in any case.
         workers: Number of processes; by default the number of processors that this process may use.
         overwrite: Replace a data set that this function made. Nothing else is ever replaced.
-        progress: Show a progress bar (needs rich, which mmengine installs).
+        progress: Show a progress bar, where rich is installed.
 
     Returns:
         The annotation file of each split: ``{'train2017': Path, 'val2017': Path}``.
@@ -105,7 +109,7 @@ def make_occluded_shapes(out: str | os.PathLike,
                 images, annotations = zip(*_shown(records, num, split, progress), strict=True)
                 info = {'description': _DESCRIPTION, 'version': '1.0', 'split': split, 'recipe': asdict(recipe)}
                 contents = json.dumps(_coco_contents(list(images), list(annotations), info))
-                _annotation_path(folder, split).write_text(contents)
+                _annotation_path(folder, split).write_text(contents, encoding='utf-8')
     return {split: _annotation_path(out, split) for split in SPLITS}
 
 
@@ -291,7 +295,7 @@ def _mapper(workers: int) -> Iterator:
         yield map
         return
     # OpenCV's threads do not survive a fork; one thread for each process is right anyway.
-    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(0, )) as pool:
+    with ProcessPoolExecutor(min(workers, _MOST_WORKERS), initializer=cv2.setNumThreads, initargs=(0, )) as pool:
         try:
             yield partial(pool.map, chunksize=8)
         except BaseException:
@@ -301,7 +305,7 @@ def _mapper(workers: int) -> Iterator:
 
 def _shown(records: Iterable, num: int, split: str, progress: bool) -> Iterable:
     """Return the records, with a progress bar on stderr if wanted."""
-    if not progress:
+    if not (progress and is_installed('rich')):
         return records
     from rich.console import Console
     from rich.progress import track
@@ -318,7 +322,8 @@ def _check_made_before(out: Path) -> None:
     if not out.is_dir() or not any(out.iterdir()):
         return
     try:
-        made_here = json.loads(_annotation_path(out, 'val2017').read_text())['info']['description'] == _DESCRIPTION
+        info = json.loads(_annotation_path(out, 'val2017').read_text(encoding='utf-8'))['info']
+        made_here = info['description'] == _DESCRIPTION
     except (OSError, ValueError, KeyError, TypeError):
         made_here = False
     if not made_here or {path.name for path in out.iterdir()} - {*SPLITS, 'annotations'}:

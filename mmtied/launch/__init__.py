@@ -2,4 +2,6 @@
 
 from mmtied.compat import require
 
-require('mmengine', 'mmtied.launch')
+require(['mmengine', 'mmcv'], 'Running a config')
+
+from mmtied import registry  # noqa: E402, F401  (the command mmtied does not register at its start)

@@ -64,8 +64,7 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
     check_target(target, checkpoint, 'the checkpoint', 'deployed.pt')
     check_checkpoint(checkpoint)
     if file_format == 'onnx':
-        for package in ('onnxscript', 'onnxruntime'):
-            require(package, '--format onnx, which writes a file and runs it once,')
+        require(['onnxscript', 'onnxruntime'], '--format onnx, which writes a file and runs it once,')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(cfg.model)
     check_model(model, checkpoint)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...atomic import atomic_path
+from ...compat import require
 from ..comparison import compared_statistics, comparison_rows, without_empty_differences
 from ..inputs.coco_json import read_json
 from ..records import name_runs, write_records
@@ -36,6 +37,7 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
     Yields:
         Each path when it is written.
     """
+    require(['matplotlib', 'jinja2'], 'The report')
     from .page import write_page
     from .plots import write_plots
 

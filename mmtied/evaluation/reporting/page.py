@@ -103,8 +103,7 @@ def write_curves(path: str | os.PathLike, runs: Sequence[Run], format: str) -> l
 
 def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None) -> str:
     """Return the page as text; see `write_page`."""
-    for package in ('matplotlib', 'jinja2'):
-        require(package, 'The report page')
+    require(['matplotlib', 'jinja2'], 'The report page')
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     evaluations = shared_evaluations(runs)

@@ -1,0 +1,74 @@
+"""The command `mmtied`, also as `python -m mmtied`: each sub-command runs the script of tools/ that does the same."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from .cli import user_errors
+
+#: Script in tools/ and help of each command.
+COMMANDS = {
+    'eval': ('occlusion_eval', 'AP by occlusion of any detector, from its results'),
+    'compare': ('compare_runs', 'differences between runs, with paired intervals'),
+    'report': ('occlusion_report', 'one page from the reports of several runs'),
+    'stats': ('occlusion_stats', 'how occluded a data set is'),
+    'browse': ('browse_occlusion', 'example images by occlusion, with their overlaps tinted'),
+    'shapes': ('make_occluded_shapes', 'make a data set of occluded shapes'),
+    'train': ('train', 'train a model from a config'),
+    'test': ('test', 'evaluate a checkpoint'),
+    'deploy': ('deploy', 'write a trained model as TorchScript or ONNX'),
+    'convert': ('convert_backbone', "turn a classifier's checkpoint into weights for a detector's backbone"),
+    'demo': ('demo', 'train and evaluate on generated shapes, in minutes'),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command."""
+    argv = sys.argv[1:] if argv is None else argv
+    width = max(map(len, COMMANDS))
+    commands = '\n'.join(f'  {name:{width}}  {text}' for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser('mmtied', description='Tied convolutions for MMDetection, and AP by occlusion.',
+                                     epilog=f'commands:\n{commands}\n\nmmtied COMMAND --help lists the options of a command.',
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--version', action='store_true', help='print the versions that a bug report needs')
+    parser.add_argument('command', nargs='?', help='one of the commands below')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, metavar='...', help='its arguments')
+    args = parser.parse_args(argv)
+    if args.version:
+        from .environment import describe_environment
+        print(describe_environment())
+    elif args.command is None:
+        parser.print_help()
+    else:
+        with user_errors():
+            run = find_tool(args.command)
+        sys.argv = [f'mmtied {args.command}', *args.arguments]
+        sys.exit(run())
+
+
+def find_tool(command: str):
+    """Return the main function of a command's script, from the repository or from the wheel's copy of tools/.
+
+    Raises:
+        ValueError: There is no such command.
+    """
+    if command not in COMMANDS:
+        nearest = get_close_matches(command, COMMANDS, 1)
+        hint = f'did you mean {nearest[0]}?' if nearest else f'expected one of {", ".join(COMMANDS)}'
+        raise ValueError(f'mmtied: no command {command!r}; {hint}')
+    script = f'tools/{COMMANDS[command][0]}.py'
+    package = Path(__file__).parent
+    path = next((path for path in (package.parent / script, package / '.mim' / script) if path.is_file()), None)
+    if path is None:
+        raise ValueError(f'mmtied: the installation lacks {script}; install mmtied again')
+    spec = spec_from_file_location(f'mmtied_tools_{path.stem}', path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+if __name__ == '__main__':
+    main()
