@@ -1,5 +1,7 @@
 """Build and installation of mmtied; the tools' settings are in pyproject.toml."""
 
+from __future__ import annotations  # so that old Pythons get as far as pip's own message
+
 import os
 import platform
 import re
@@ -12,11 +14,15 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 #: Files that OpenMMLab's `mim` and mmengine look for in a package's folder `.mim`.
 MIM = ('configs', 'tools', 'model-index.yml')
+#: Web address of the repository, for a release's package page; without it the page has no links into the repository.
+REPOSITORY = os.environ.get('MMTIED_REPOSITORY', '').rstrip('/')
 #: Ranges that resolve on Python 3.10 to 3.12. The exact releases that the tests run with are in requirements/.
 EXTRAS = {
     'onedl': ['onedl-mmcv>=2.3.6', 'onedl-mmengine>=0.10.12', 'onedl-mmdetection>=3.5.1', 'onedl-mmpretrain>=1.3.6'],
     'openmmlab': ['mmengine>=0.10.7', 'mmcv>=2.1,<2.2', 'mmdet>=3.3', 'mmpretrain>=1.2', 'setuptools<82'],
     'report': ['matplotlib>=3.7', 'jinja2>=3.1', 'pillow>=9.4', 'rich>=13'],
+    'shapes': ['opencv-python-headless>=4.6'],
+    'onnx': ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2'],
     'test': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'hotcoco>=0.1', 'pandas>=2', 'onnx>=1.16',
              'onnxruntime>=1.18', 'onnxscript>=0.2', 'ruff>=0.14'],
     'docs': ['sphinx>=7', 'myst-parser>=3', 'furo>=2024.1'],
@@ -35,12 +41,25 @@ class BuildWithMim(build_py):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         for name in MIM:
-            if linked:
-                (target / name).symlink_to(os.path.relpath(ROOT / name, target))
-            elif (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
-            else:
-                shutil.copy2(ROOT / name, target / name)
+            if not (linked and link(ROOT / name, target / name)):
+                copy(ROOT / name, target / name)
+
+
+def link(source: Path, target: Path) -> bool:
+    """Make a relative symbolic link; return False where the system does not allow it (Windows without developer mode)."""
+    try:
+        target.symlink_to(os.path.relpath(source, target.parent), target_is_directory=source.is_dir())
+    except OSError:
+        return False
+    return True
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder."""
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
+    else:
+        shutil.copy2(source, target)
 
 
 def extensions() -> list[Extension]:
@@ -56,22 +75,44 @@ def read(path: str) -> str:
     return (ROOT / path).read_text(encoding='utf-8') if (ROOT / path).exists() else ''
 
 
+def package_page(markdown: str, repository: str) -> str:
+    """Return the README with its relative links and pictures made absolute, or left out where no address is known."""
+    def picture(found: re.Match) -> str:
+        return f'![{found[1]}]({repository}/raw/main/{found[2]})' if repository else ''
+
+    def anchor(found: re.Match) -> str:
+        return f'[{found[1]}]({repository}/blob/main/{found[2]})' if repository else found[1]
+
+    relative = r'\[([^\]]*)\]\((?![a-z]+:|#)([^)]+)\)'
+    return re.sub(r'(?<!!)' + relative, anchor, re.sub('!' + relative, picture, markdown))
+
+
 setup(
     name='mmtied',
     version=re.search(r"__version__ = '(.+)'", read('mmtied/version.py'))[1],
     description='Tied block convolution backbones for MMDetection, and COCO evaluation by occlusion',
-    long_description=read('README.md'),
+    long_description=package_page(read('README.md'), REPOSITORY),
     long_description_content_type='text/markdown',
+    url=REPOSITORY or None,
+    project_urls={'Documentation': f'{REPOSITORY}/tree/main/docs', 'Changes': f'{REPOSITORY}/blob/main/CHANGELOG.md',
+                  'Issues': f'{REPOSITORY}/issues'} if REPOSITORY else {},
     license='Apache-2.0',
+    license_files=['LICENSE'],
     keywords=['object detection', 'instance segmentation', 'mmdetection', 'convolution', 'occlusion', 'COCO'],
     classifiers=[
         'Development Status :: 3 - Alpha',
         'Intended Audience :: Science/Research',
+        'License :: OSI Approved :: Apache Software License',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=['mmtied', 'mmtied.*']),
     package_data={'mmtied.analysis': ['papers/*.yml'], 'mmtied.evaluation.reporting': ['*.jinja']},
+    entry_points={'console_scripts': ['mmtied = mmtied.__main__:main']},
     cmdclass={'build_py': BuildWithMim},
     ext_modules=extensions(),
     zip_safe=False,

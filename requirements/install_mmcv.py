@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
 
 def read_requirement(path: Path) -> str:
     """Return the single requirement of a requirements file, for example ``'onedl-mmcv==2.3.6'``."""
-    return next(line for line in path.read_text().splitlines() if line and not line.startswith('#'))
+    return next(line for line in path.read_text(encoding='utf-8').splitlines() if line and not line.startswith('#'))
 
 
 def find_cuda() -> tuple[Path | None, str]:
@@ -139,7 +139,7 @@ def compile_wheel(requirement: str, cuda_home: Path | None) -> None:
     status = follow([*PIP, 'wheel', '-v', '--no-deps', '--no-build-isolation', '--no-cache-dir',
                      '--wheel-dir', str(WHEELS), str(sources)], settings, log)
     if status:
-        print(''.join(log.read_text().splitlines(keepends=True)[-30:]), file=sys.stderr)
+        print(''.join(log.read_text(encoding='utf-8').splitlines(keepends=True)[-30:]), file=sys.stderr)
         fail(f'{requirement} did not compile; the compiler output is in {log}')
     say(f'kept the wheel: environments with the same Python and torch can use it with MMCV_WHEELS={WHEELS}')
 
@@ -159,7 +159,7 @@ def unpack_sources(requirement: str, work: Path) -> Path:
 def follow(command: list[str], settings: dict[str, str], log: Path) -> int:
     """Run a command that ends in ninja, log its output, print its progress, and return its exit status."""
     start = last = time.monotonic()
-    with log.open('w') as file, subprocess.Popen(
+    with log.open('w', encoding='utf-8') as file, subprocess.Popen(
             command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace') as process:
         for line in process.stdout:
             file.write(line)
@@ -185,7 +185,8 @@ def write_compiler(folder: Path) -> Path:
     path = folder / 'bin' / 'g++'
     path.parent.mkdir(exist_ok=True)
     compiler = os.environ.get('CXX', shutil.which('g++'))
-    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(COMPILER))} {compiler} "$@"\n')
+    command = f'{shlex.quote(sys.executable)} {shlex.quote(str(COMPILER))} {compiler}'
+    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding='utf-8')
     path.chmod(0o755)
     return path
 
@@ -209,7 +210,8 @@ def use_headless_opencv_where_needed(constraints: Path) -> None:
     if missing is None:
         return
     say(f'OpenCV cannot load {missing[1]} on this machine; installing its headless build instead')
-    headless = next(line for line in constraints.read_text().splitlines() if line.startswith('opencv-python-headless=='))
+    pins = constraints.read_text(encoding='utf-8').splitlines()
+    headless = next(line for line in pins if line.startswith('opencv-python-headless=='))
     pip('install', '--no-deps', '--force-reinstall', headless)
 
 

@@ -17,7 +17,7 @@ def main(command: list[str]) -> None:
     """Precompile the header if `command` compiles a source file and nobody has yet, then run `command`."""
     header = find_header(command) if '-c' in command else None
     if header is not None:
-        with Path(f'{header}.lock').open('w') as lock:
+        with Path(f'{header}.lock').open('w', encoding='utf-8') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             precompile(header, command)
     os.execvp(command[0], command)

@@ -1,6 +1,9 @@
-"""Packaging: one version, one set of pins, and a wheel with configs, tools and the model index."""
+"""Packaging: one version, tested sets of pins, and a wheel with the command, configs, tools and the model index."""
 
+import ast
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import modelindex
 import pytest
+import setuptools
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -23,12 +27,25 @@ REQUIREMENTS = ROOT / 'requirements'
 
 
 SETS = ('onedl', 'openmmlab')
+ADDRESS = 'https://git.example/people/mmtied'
 
 
 def pins(*names):
     """Return the requirements in files of requirements/, without their comments."""
     lines = [line for name in names for line in (REQUIREMENTS / f'{name}.txt').read_text().splitlines()]
     return {line for line in lines if line and not line.startswith('#')}
+
+
+@pytest.fixture
+def setup_script(monkeypatch):
+    """Return a function that runs setup.py without building; it returns the script's names, and setup's arguments as 'setup'."""
+    def run(repository=''):
+        arguments = {}
+        monkeypatch.setenv('MMTIED_REPOSITORY', repository)
+        monkeypatch.setattr(setuptools, 'setup', lambda **given: arguments.update(given))
+        names = runpy.run_path(str(ROOT / 'setup.py'))
+        return {**names, 'setup': arguments}
+    return run
 
 
 @pytest.fixture(scope='session')
@@ -55,7 +72,7 @@ def wheel(sdist, tmp_path_factory):
     """Build the wheel from the source distribution, as pip does."""
     folder = tmp_path_factory.mktemp('wheel')
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
-                    '--wheel-dir', str(folder), str(sdist)], check=True)
+                    '--wheel-dir', str(folder), str(sdist)], check=True, env={**os.environ, 'MMTIED_REPOSITORY': ADDRESS})
     return next(folder.glob('*.whl'))
 
 
@@ -71,10 +88,12 @@ def files_under(folder):
             if path.is_file() and path.suffix != '.pyc'}
 
 
-def test_wheel_contains_configs_tools_and_model_index(wheel):
+def test_wheel_contains_command_configs_tools_and_model_index(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        text = archive.read(f'mmtied-{mmtied.__version__}.dist-info/entry_points.txt').decode()
     expected = files_under('configs') | files_under('tools') | {'model-index.yml'}
+    assert 'mmtied = mmtied.__main__:main' in text
     assert {name.removeprefix('mmtied/.mim/') for name in names if name.startswith('mmtied/.mim/')} == expected
     assert files_under('mmtied/evaluation') | files_under('mmtied/analysis') <= names
     assert {name.split('/')[0] for name in names} == {'mmtied', f'mmtied-{mmtied.__version__}.dist-info'}
@@ -126,9 +145,53 @@ def test_tested_releases_are_within_the_ranges(name, metadata):
 
 
 def test_install_advice_names_the_tested_versions():
-    advice = ' '.join(compat._INSTALL.values())
+    advice = [pin for pins_of_package in compat._INSTALL.values() for pin in pins_of_package]
     for pin in pins(*(f'{name}/{part}' for name in SETS for part in ('mmcv', 'packages'))):
         assert pin in advice
+
+
+def test_advice_names_extras_that_exist(metadata):
+    assert set(compat._EXTRAS.values()) <= set(metadata.get_all('Provides-Extra'))
+
+
+def test_package_page(metadata):
+    page = metadata.get_payload()
+    assert f'({ADDRESS}/raw/main/docs/images/demo.jpg)' in page
+    assert f'({ADDRESS}/blob/main/docs/plug_in.md)' in page
+    assert [link for link in re.findall(r'\]\(([^)]+)\)', page) if not link.startswith('https://')] == []
+    assert metadata['Requires-Python'] == '>=3.10'
+    assert metadata['License'] == 'Apache-2.0'
+    assert all(line.split(', ')[1].startswith(ADDRESS) for line in metadata.get_all('Project-URL'))
+    versions = {line.rpartition(' ')[2] for line in metadata.get_all('Classifier') if 'Python :: 3.' in line}
+    assert versions == {'3.10', '3.11', '3.12'}
+
+
+def test_package_page_without_an_address_has_no_dead_links(setup_script):
+    arguments = setup_script()['setup']
+    links = re.findall(r'\]\(([^)]+)\)', arguments['long_description'])
+    assert links and all(link.startswith('https://') for link in links)
+    assert not arguments['url'] and not arguments['project_urls']
+    assert 'docs/plug_in.md' in arguments['long_description']  # the text of a link stays
+
+
+def test_setup_script_runs_on_pythons_that_pip_refuses():
+    tree = ast.parse((ROOT / 'setup.py').read_text(), feature_version=(3, 8))
+    assert any(isinstance(line, ast.ImportFrom) and line.module == '__future__' for line in tree.body)
+
+
+def test_editable_installation_without_symbolic_links_copies(setup_script, tmp_path, monkeypatch):
+    names = setup_script()
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs/a.py').touch()
+    assert names['link'](tmp_path / 'configs', tmp_path / 'linked')
+    assert (tmp_path / 'linked').readlink() == Path('configs')
+
+    def refuse(*args, **kwargs):
+        raise OSError('[WinError 1314] A required privilege is not held by the client')
+    monkeypatch.setattr(Path, 'symlink_to', refuse)
+    assert not names['link'](tmp_path / 'configs', tmp_path / 'other')
+    names['copy'](tmp_path / 'configs', tmp_path / 'other')
+    assert (tmp_path / 'other/a.py').is_file()
 
 
 def test_model_index_is_valid_and_names_every_config_once():
