@@ -72,9 +72,21 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) ->
                     geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
-#: The algorithms by name.
+def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """Convolve with the thin weight as a k x k x 1 filter over (H, W, B); makes no copy in channels_last.
+
+    There the memory is N, H, W, C = N, H, W, B, C / B, which is channels_last_3d.
+    """
+    volume = x.unflatten(1, (geometry.num_blocks, weight.size(1))).permute(0, 2, 3, 4, 1)
+    padding = geometry.padding if isinstance(geometry.padding, str) else (*geometry.padding, 0)
+    y = F.conv3d(volume, weight.unsqueeze(-1), bias, (*geometry.stride, 1), padding, (*geometry.dilation, 1))
+    y = y.permute(0, 4, 1, 2, 3).flatten(1, 2)
+    return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
+
+
+#: The algorithms by name. The rule never picks conv3d: no GPU has measured it yet, and a CPU gains nothing by it.
 ALGORITHMS: dict[str, Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]] = {
-    'fold': fold, 'grouped': grouped, 'matmul': matmul, 'dense': dense}
+    'fold': fold, 'grouped': grouped, 'matmul': matmul, 'dense': dense, 'conv3d': conv3d}
 #: Values of `tied_conv_algorithm` and of the layers' `algorithm`.
 CHOICES = ('auto', *ALGORITHMS)
 
@@ -89,8 +101,8 @@ def tied_conv_algorithm(choice: str) -> Iterator[None]:
     must be inside the same ``with``.
 
     Args:
-        choice: 'auto', 'fold', 'grouped', 'matmul' or 'dense'. A layer that the algorithm cannot compute ('matmul' with a 3x3
-            filter, 'fold' with groups) follows the rule.
+        choice: 'auto', 'fold', 'grouped', 'matmul', 'dense' or 'conv3d'. A layer that the algorithm cannot compute ('matmul'
+            with a 3x3 filter, 'fold' and 'conv3d' with groups) follows the rule.
 
     Raises:
         ValueError: An unknown algorithm.
@@ -191,7 +203,7 @@ def rule_for_export(x: Tensor, geometry: Geometry) -> tuple[str, str]:
 
 def can_compute(name: str, weight: Tensor, geometry: Geometry) -> bool:
     """Return whether an algorithm can compute a layer."""
-    if name == 'fold':
+    if name in ('fold', 'conv3d'):
         return geometry.groups == 1
     return name != 'matmul' or is_pointwise(weight, geometry)
 

@@ -111,7 +111,7 @@ class TBC(_TiedConv2d, nn.Conv2d):
         groups: Must be 1, which mmcv passes to every convolution that it builds; for groups use `TGC`.
         indivisible: 'raise' an error where num_blocks does not divide the channels, or 'untie' the layer there, which suits a
             conv_cfg for a whole network, whose first convolution sees the 3 channels of an image.
-        algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', or 'auto', which leaves it to the rule.
+        algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', 'conv3d', or 'auto', which leaves it to the rule.
         way: Former name of `algorithm`; raises a TypeError.
         device: Where to create the parameters.
         dtype: Type of the parameters.
@@ -177,7 +177,7 @@ class TGC(_TiedConv2d, nn.Conv2d):
         bias: Whether to add a (tied) bias.
         num_blocks: B.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', or 'auto', which leaves it to the rule.
+        algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', 'conv3d', or 'auto', which leaves it to the rule.
         way: Former name of `algorithm`; raises a TypeError.
         device: Where to create the parameters.
         dtype: Type of the parameters.

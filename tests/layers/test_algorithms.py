@@ -17,11 +17,12 @@ FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channel
 @settings(deadline=None, max_examples=80)
 @given(groups=st.integers(1, 3), blocks=st.integers(1, 4), ins=st.integers(1, 4), outs=st.integers(1, 4),
        kernel=st.sampled_from([(1, 1), (3, 3), (1, 3)]), stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-       padding=st.sampled_from([(0, 0), (1, 2), 'valid']), batch=st.integers(0, 3), memory_format=st.sampled_from(list(FORMATS)),
-       bias=st.booleans(), trains=st.booleans())
-def test_every_algorithm_equals_the_dense_convolution(groups, blocks, ins, outs, kernel, stride, padding, batch, memory_format,
-                                                      bias, trains):
-    layer = TGC(groups * blocks * ins, groups * blocks * outs, kernel, stride, padding, groups=groups, bias=bias,
+       padding=st.sampled_from([(0, 0), (1, 2), 'valid', 'same']), dilation=st.sampled_from([(1, 1), (2, 1)]),
+       batch=st.integers(0, 3), memory_format=st.sampled_from(list(FORMATS)), bias=st.booleans(), trains=st.booleans())
+def test_every_algorithm_equals_the_dense_convolution(groups, blocks, ins, outs, kernel, stride, padding, dilation, batch,
+                                                      memory_format, bias, trains):
+    stride = (1, 1) if padding == 'same' else stride
+    layer = TGC(groups * blocks * ins, groups * blocks * outs, kernel, stride, padding, dilation, groups=groups, bias=bias,
                 num_blocks=blocks, dtype=torch.float64)
     x = torch.randn(batch, layer.in_channels, 5, 6, dtype=torch.float64).to(memory_format=FORMATS[memory_format])
     expected = dense_conv(layer)(x)
@@ -44,9 +45,9 @@ def test_gradients_of_every_algorithm(algorithm, stride, memory_format):
 
 
 @pytest.mark.parametrize(('layer', 'expected'), [
-    (TBC(8, 8, 1, num_blocks=2), ['fold', 'grouped', 'matmul', 'dense']),
-    (TBC(8, 8, 1, padding=1, num_blocks=2), ['fold', 'grouped', 'dense']),
-    (TBC(8, 8, 3, num_blocks=2), ['fold', 'grouped', 'dense']),
+    (TBC(8, 8, 1, num_blocks=2), ['fold', 'grouped', 'matmul', 'dense', 'conv3d']),
+    (TBC(8, 8, 1, padding=1, num_blocks=2), ['fold', 'grouped', 'dense', 'conv3d']),
+    (TBC(8, 8, 3, num_blocks=2), ['fold', 'grouped', 'dense', 'conv3d']),
     (TGC(8, 8, 1, groups=2, num_blocks=2), ['grouped', 'dense']),
 ])
 def test_can_compute(layer, expected):
@@ -139,7 +140,8 @@ def test_choice_is_restored_after_context():
 
 
 def test_unknown_algorithm_of_the_context():
-    with pytest.raises(ValueError, match="algorithm='cudnn', expected one of 'auto', 'fold', 'grouped', 'matmul', 'dense'"), \
+    with pytest.raises(ValueError, match="algorithm='cudnn', expected one of 'auto', 'fold', 'grouped', 'matmul', 'dense', "
+                   "'conv3d'"), \
             tied_conv_algorithm('cudnn'):
         pass
 
