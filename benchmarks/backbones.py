@@ -5,20 +5,23 @@ statistics. All networks of one baseline take turns. Ratios are to the baseline 
 and compiled) and memory format, then to the baseline as mmdet or mmpretrain runs it in that format. Peak memory counts weights,
 gradients, momentum, activations and workspaces, not the images.
 
-``--compile`` times ``torch.compile(deploy(network))`` with ``torch._inductor.config.freezing`` on, which lets the inductor
-repack the constant weights; ``--no-freezing`` turns it off. docs/deploy.md shows the same lines for users.
+``--compile`` times training of ``torch.compile(network)``, and inference of ``torch.compile(deploy(network))`` with
+``torch._inductor.config.freezing`` on, which lets the inductor repack the constant weights; ``--no-freezing`` turns it off.
+docs/deploy.md shows the same lines for users. ``--cuda-graphs`` replays whole steps, which launches no kernel from Python.
 
     python benchmarks/backbones.py --csv docs/benchmarks/backbones_cpu.csv
     python benchmarks/backbones.py --networks TiedResNet-50 TiedResNet-50-S --steps inference --deploy --compile
     python benchmarks/backbones.py --networks TiedResNet-50 TiedResNet-50-S --steps training --with-cp
+    python benchmarks/backbones.py --networks TiedResNet-50 --device cuda --dtype bfloat16 --cuda-graphs
 """
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from mmengine.logging import MMLogger
@@ -61,6 +64,8 @@ BASELINES: dict[str, str] = {
 PLAIN, DEPLOYED = 'plain', 'deployed'
 #: Name of the form "deployed and compiled", with freezing on and off.
 COMPILED = {True: 'deployed, compiled with freezing', False: 'deployed, compiled'}
+TRAINED_COMPILED = 'compiled'
+GRAPHED = ', CUDA graph'
 #: Recomputing forms of the training step; the baseline knows the second only.
 CHECKPOINTED = {"with_cp='norm'": 'norm', 'with_cp=True': True}
 
@@ -77,9 +82,11 @@ def main() -> None:
         if args.batch < 2:
             raise ValueError(f'--batch {args.batch}: must be 2 or more; BatchNorm cannot train on one value per channel')
         images = torch.randn(args.batch, 3, height, width, generator=torch.Generator().manual_seed(0)).to(args.device)
-        rows = []
-        for baseline in dict.fromkeys(BASELINES[name] for name in args.networks):
-            rows += compare(args, [baseline, *(name for name in args.networks if BASELINES[name] == baseline)], images)
+        if args.cuda_graphs and torch.device(args.device).type != 'cuda':
+            raise ValueError(f'--cuda-graphs needs --device cuda; got --device {args.device}')
+        baselines = dict.fromkeys(BASELINES[name] for name in args.networks)
+        rows = (row for baseline in baselines
+                for row in compare(args, [baseline, *(name for name in args.networks if BASELINES[name] == baseline)], images))
         title = f'{args.batch} images of {height} x {width}, {args.dtype}, medians of {args.repeats} turns.'
         report(args, title, rows)
 
@@ -94,15 +101,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--size', nargs='+', type=int, default=[224], help='side of the images, or height and width')
     parser.add_argument('--formats', nargs='+', choices=list(FORMATS), default=list(FORMATS))
     parser.add_argument('--steps', nargs='+', choices=('inference', 'training'), default=['inference', 'training'])
-    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='bfloat16 turns autocast on')
+    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='bfloat16 and float16 turn autocast on')
     parser.add_argument('--deploy', action='store_true', help='also time both sides after mmtied.surgery.deploy')
-    parser.add_argument('--compile', action='store_true', help='also time both sides deployed and compiled; adds minutes')
+    parser.add_argument('--compile', action='store_true', help='also time both sides compiled, in inference also deployed; minutes')
     parser.add_argument('--no-freezing', action='store_true', help='compile without torch._inductor.config.freezing')
+    parser.add_argument('--cuda-graphs', action='store_true', help='also time the plain and deployed networks as CUDA graphs')
     parser.add_argument('--with-cp', action='store_true', help="also train with with_cp='norm' and with_cp=True")
     return parser.parse_args()
 
 
-def compare(args: argparse.Namespace, names: list[str], images: torch.Tensor) -> list[dict[str, object]]:
+def compare(args: argparse.Namespace, names: list[str], images: torch.Tensor) -> Iterator[dict[str, object]]:
     """Measure a baseline, the first of the names, and its tied networks."""
     runners: dict[tuple[str, str, str], Runner] = {}
     for name in names:
@@ -110,18 +118,19 @@ def compare(args: argparse.Namespace, names: list[str], images: torch.Tensor) ->
             print(f'{name}, {layout}', file=sys.stderr, flush=True)
             for form, make in forms(args, name).items():
                 network = make().to(args.device, memory_format=FORMATS[layout])
-                runners[name, form, layout] = Runner(network, images.to(memory_format=FORMATS[layout]), DTYPES[args.dtype])
-    rows = []
+                given = images.to(memory_format=FORMATS[layout])
+                runners[name, form, layout] = Runner(network, given, DTYPES[args.dtype])
+                if args.cuda_graphs and form in (PLAIN, DEPLOYED):
+                    runners[name, form + GRAPHED, layout] = Runner(network, given, DTYPES[args.dtype], graphed=True)
     for step in args.steps:
         chosen = {key: runner for key, runner in runners.items() if _belongs(key[1], step)}
         peaks = {}
         for key, runner in chosen.items():
-            peaks[key] = runner.peak(getattr(runner, step)())
+            peaks[key] = runner.peak(getattr(runner, step))
             runner.network.zero_grad(set_to_none=True)
         calls = {' | '.join(key): getattr(runner, step)() for key, runner in chosen.items()}
         times = time_in_turns(calls, args.repeats, device=args.device, least_seconds=args.least_ms / 1e3)
-        rows += [row(names[0], key, step, times, peaks, len(images)) for key in chosen]
-    return rows
+        yield from (row(names[0], key, step, times, peaks, len(images)) for key in chosen)
 
 
 def row(baseline: str, key: tuple[str, str, str], step: str, times: Times, peaks: dict[tuple[str, str, str], int],
@@ -147,7 +156,10 @@ def forms(args: argparse.Namespace, name: str) -> dict[str, Callable[[], nn.Modu
         made[DEPLOYED] = lambda: deploy(build(name))
     if args.compile:
         torch._inductor.config.freezing = not args.no_freezing
-        made[COMPILED[not args.no_freezing]] = lambda: torch.compile(deploy(build(name)))
+        if 'inference' in args.steps:
+            made[COMPILED[not args.no_freezing]] = lambda: torch.compile(deploy(build(name)))
+        if 'training' in args.steps:
+            made[TRAINED_COMPILED] = lambda: torch.compile(build(name))
     if args.with_cp:
         for form, value in CHECKPOINTED.items():
             if name in BASELINES or value is True:
@@ -162,11 +174,14 @@ def build(name: str, **settings: object) -> nn.Module:
         ImportError: mmdet or mmpretrain is needed and not installed.
     """
     quieten()
-    package = NETWORKS[name]['type'].partition('.')[0]
+    config = dict(NETWORKS[name], **settings)
+    package = config['type'].partition('.')[0]
     require(package, name)
+    if config['type'] == 'mmdet.ResNet' and find_spec('mmcv._ext') is None:  # mmdet needs mmcv's operators, mmpretrain does not
+        package, config = 'mmpretrain', dict(config, type='mmpretrain.ResNet', out_indices=(0, 1, 2, 3))
     import_module(package if package == 'mmtied' else f'{package}.models')
     torch.manual_seed(0)
-    network = MODELS.build(dict(NETWORKS[name], **settings))
+    network = MODELS.build(config)
     network.init_weights()
     return network
 
@@ -179,7 +194,7 @@ def quieten() -> None:
 
 
 def _belongs(form: str, step: str) -> bool:
-    return form == PLAIN or (form in CHECKPOINTED) == (step == 'training')
+    return form.removesuffix(GRAPHED) == PLAIN or (form in (*CHECKPOINTED, TRAINED_COMPILED)) == (step == 'training')
 
 
 def _columns(title: str, ratio: Spread) -> dict[str, str]:

@@ -118,17 +118,18 @@ def prepare_coco_like(args: argparse.Namespace, buckets: dict[str, list[int]]) -
 
 
 def memory(field: str) -> float:
-    """Return a figure of this process's memory in KiB, for example ``VmRSS``, or NaN on systems other than Linux."""
-    if not Path('/proc/self/status').exists():
-        return math.nan
-    lines = Path('/proc/self/status').read_text(encoding='utf-8').splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f'{field}:'))
+    """Return a figure of this process's memory in KiB, for example ``VmRSS``; NaN where the system is not Linux."""
+    path = Path('/proc/self/status')
+    lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
+    return next((float(line.split()[1]) for line in lines if line.startswith(f'{field}:')), float('nan'))
 
 
 def reset_peak() -> float:
-    """Reset the peak memory to the resident size and return that in KiB."""
-    if Path('/proc/self/clear_refs').exists():
+    """Reset the peak memory to the resident size and return that in KiB; NaN where the system cannot."""
+    try:
         Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
+    except OSError:
+        return float('nan')
     return memory('VmRSS')
 
 

@@ -1,38 +1,160 @@
 #!/usr/bin/env bash
-# Run the checks that need a CUDA GPU: tests on the device, then every benchmark, within ten minutes in all.
+# Check and measure mmtied on a machine with a GPU, within nine minutes and without a network.
 #
-#   bash benchmarks/gpu_check.sh [FOLDER] [ANNOTATIONS]
+#   bash benchmarks/gpu_check.sh --collect WHEELS      # once, elsewhere: download what the machine lacks (10 MB)
+#   OUT=results bash benchmarks/gpu_check.sh WHEELS    # on the machine with the GPU
+#   bash benchmarks/gpu_check.sh --smoke [WHEELS]      # tiny sizes, on a CPU where there is no GPU
 #
-# CSV files go to FOLDER (default: work_dirs/gpu), failures into FOLDER/failed.txt; the script goes on after one. With ANNOTATIONS,
-# a COCO instances file, the evaluation is timed too.
+# The machine needs Python, PyTorch with torchvision, NumPy, SciPy, OpenCV, matplotlib, pytest, hypothesis, ninja, and nvcc for
+# mmcv's operators. --collect runs pip for the Python that calls it, so use the machine's version: PYTHON=python3.12, with PyTorch.
+# WHEELS is left out where everything is installed.
+#
+# mmcv's operators are compiled in the background, for this GPU alone. Meanwhile the layers are tested in three precisions and the
+# evaluation is compared with pycocotools; then layers, backbones and evaluation are timed, and with the operators, detectors.
+# Every part has a time limit, and one that fails does not stop the next. OUT (default: work_dirs/gpu) gets at once:
+#
+#   summary.md    a line for every part: ok, failed, timed out or skipped, and its seconds
+#   log.txt       what the parts printed, tables included
+#   csv.tar.gz    the rows of every benchmark, and the machine in runs.csv
+#
+# PYTHON is the interpreter (default: python3), TOTAL the seconds in all (530), JOBS the compiler's processes (all cores but 4).
 set -uo pipefail
-cd "$(dirname "$0")/.."
-out=${1:-work_dirs/gpu}
-annotations=${2:-}
-python=${PYTHON:-python}
-mkdir -p "$out"
-: > "$out/failed.txt"
-export PYTHONPATH=$PWD
+python=${PYTHON:-python3}
+out=$(realpath -m "${OUT:-work_dirs/gpu}")
+total=${TOTAL:-530}
+mode='' wheels=''
+for argument in "$@"; do
+    case $argument in
+        --smoke | --collect) mode=$argument ;;
+        -*) echo "error: $argument: expected --smoke, --collect or a folder of wheels" >&2; exit 2 ;;
+        *) wheels=$(realpath -m "$argument") ;;
+    esac
+done
+cd "$(dirname "$0")/.." || exit 2
+pip=("$python" -m pip --disable-pip-version-check)
 
-step() {  # step SECONDS NAME COMMAND...: run with a time limit, keep the output, note a failure
-    local limit=$1 name=$2; shift 2
-    echo "== $name"
-    timeout "$limit" "$@" > "$out/$name.log" 2>&1 || { echo "$name: exit status $?" | tee -a "$out/failed.txt"; tail -n 5 "$out/$name.log"; }
+if [ "$mode" = --collect ]; then
+    if [ -z "$wheels" ]; then echo 'error: --collect needs a folder to put the wheels in' >&2; exit 2; fi
+    "${pip[@]}" wheel --quiet --no-deps --wheel-dir "$wheels" -r benchmarks/gpu_wheels.txt && "${pip[@]}" download --quiet --no-deps \
+        --no-build-isolation --no-binary=:all: --dest "$wheels" -r requirements/onedl/mmcv.txt && du -sh "$wheels"
+    exit
+fi
+if [ -n "$wheels" ] && ! ls "$wheels"/*.whl > /dev/null 2>&1; then
+    echo "error: $wheels has no wheels; make it with bash benchmarks/gpu_check.sh --collect FOLDER" >&2; exit 2
+fi
+
+work=$(mktemp -d)
+site=$work/site mmcv=$work/mmcv
+csv=$work/csv
+mkdir -p "$out" "$mmcv" "$csv"
+printf '| part | result | seconds |\n|---|---|---:|\n' > "$out/summary.md"
+: > "$out/log.txt"
+export PYTHONPATH=$PWD:$site:$mmcv${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PIP_NO_INDEX=1 NO_ALBUMENTATIONS_UPDATE=1
+reserved=0 failures=0 compiler=''
+trap '[ -z "$compiler" ] || kill "$compiler" 2> /dev/null; rm -rf "$work"' EXIT
+
+note() {  # note NAME RESULT SECONDS: add a line to the summary
+    echo "| $1 | $2 | $3 |" >> "$out/summary.md"
+    echo "== $1: $2, $3 s"
+    case $2 in failed* | timed*) failures=$((failures + 1)) ;; esac
 }
 
-"$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())' || exit 2
-pair=(TiedResNet-50 TiedResNet-50-S)
-cuda=(--device cuda --cudnn-benchmark)
-step 150 tests "$python" -m pytest -q --device cuda -m 'not slow' tests/layers tests/plugins tests/evaluation
-step 60 layers "$python" benchmarks/layers.py figure3 "${cuda[@]}" --formats channels_last --repeats 3 --csv "$out/figure3_cuda.csv"
-step 120 backbones "$python" benchmarks/backbones.py "${cuda[@]}" --networks "${pair[@]}" --dtype bfloat16 --formats channels_last \
-    --with-cp --csv "$out/backbones_cuda.csv"
-step 150 compiled "$python" benchmarks/backbones.py "${cuda[@]}" --networks "${pair[@]}" --dtype bfloat16 --formats channels_last \
-    --steps inference --deploy --compile --csv "$out/compiled_cuda.csv"
-step 60 detectors "$python" benchmarks/detectors.py "${cuda[@]}" --networks "${pair[@]}" --csv "$out/detectors_cuda.csv"
-if [ -n "$annotations" ]; then
-    step 60 evaluation "$python" benchmarks/evaluation.py "$annotations" --device cuda --contenders mmtied --sources memory \
-        --csv "$out/evaluation_cuda.csv"
+outcome() {  # outcome STATUS LIMIT: say what an exit status means
+    case $1 in
+        0) echo ok ;;
+        124 | 137) echo "timed out after $2 s" ;;
+        *) echo "failed with exit status $1" ;;
+    esac
+}
+
+part() {  # part SECONDS NAME COMMAND...: run with a time limit, within what is left but for the reserved seconds
+    local limit=$1 name=$2 start=$SECONDS left=$((total - reserved - SECONDS)) status=0
+    shift 2
+    if ((left < limit)); then limit=$left; fi
+    if ((limit < 5)); then note "$name" 'skipped: no time left' 0; return 1; fi
+    printf '\n==== %s\n' "$name" >> "$out/log.txt"
+    timeout --kill-after=5 "$limit" "$@" >> "$out/log.txt" 2>&1 || status=$?
+    if [ $status != 0 ]; then tail -n 3 "$out/log.txt" | cut -c 1-300; fi
+    note "$name" "$(outcome $status "$limit")" $((SECONDS - start))
+    tar -czf "$out/csv.tar.gz" -C "$work" csv
+    return $status
+}
+
+compile_mmcv() {  # compile the operators in place, with the C++ compiler that precompiles mmcv's header
+    local gxx=$work/bin/g++ jobs=${JOBS:-$(($(nproc) > 5 ? $(nproc) - 4 : 1))} start=$SECONDS limit=$((total - 110)) status=0
+    mkdir -p "$work/bin"
+    printf '#!/bin/sh\nexec %q %q %q "$@"\n' "$(command -v "$python")" "$PWD/requirements/precompiled_header.py" "$(command -v g++)" > "$gxx"
+    chmod +x "$gxx"
+    cd "$mmcv" || return
+    if [ "$capability" != cpu ]; then export FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$capability; fi
+    MMCV_WITH_OPS=1 MAX_JOBS=$jobs CFLAGS=-g0 CXX=$gxx timeout --kill-after=5 $limit nice -n 10 \
+        "$python" setup.py build_ext --inplace > "$work/mmcv.log" 2>&1 || status=$?
+    echo "$((SECONDS - start)) $(outcome $status $limit)" > "$work/mmcv.done"
+}
+
+capability=$("$python" -c 'import torch; print(*torch.cuda.get_device_capability(), sep=".") if torch.cuda.is_available() else print("cpu")')
+if [ -z "$capability" ]; then echo "error: $python has no working torch; name another with PYTHON=" >&2; exit 2; fi
+if [ "$capability" = cpu ] && [ "$mode" != --smoke ]; then mode=--smoke; echo 'torch sees no GPU: tiny sizes on the CPU'; fi
+device=cuda
+if [ "$capability" = cpu ]; then device=cpu; fi
+
+if [ -n "$wheels" ]; then
+    tar -xzf "$wheels"/onedl_mmcv-*.tar.gz -C "$mmcv" --strip-components 1
+    compile_mmcv & compiler=$!
+    part 90 install "${pip[@]}" install --quiet --no-deps --no-compile --upgrade --target "$site" "$wheels"/*.whl
 fi
-if [ -s "$out/failed.txt" ]; then exit 1; fi
-echo "all checks passed; CSV files are in $out"
+
+pytest=("$python" -m pytest -q -p no:cacheprovider -m 'not slow' --device "$device")
+timing=(--device "$device" --cudnn-benchmark --repeats 3 --least-ms 5)
+fast=(--dtype bfloat16 --formats channels_last)
+amounts=(--images 400 --detections 40000)
+many=(--images 5000 --detections 250000)
+graphs=(--cuda-graphs) layers=(shapes --batch 4) shapes=(--images 64 --val-images 32) tests=() batch=64
+if [ "$mode" = --smoke ]; then
+    timing=(--device "$device" --quick --repeats 1) graphs=() layers=(figure3 --kernels 1) shapes=(--images 8 --val-images 2) batch=2
+    amounts=(--images 10 --detections 100) many=(--images 10 --detections 100 --replicates 10) tests=(-k 'TGC and match')
+    if [ "$device" = cuda ]; then graphs=(--cuda-graphs); fi
+fi
+pair=(--networks TiedResNet-50 TiedResNet-50-S) small=(--networks TiedResNet-50-S)
+
+reserved=100
+part 90 'layer tests' "${pytest[@]}" "${tests[@]}" tests/layers/test_on_device.py tests/layers/test_tied_conv.py
+part 50 'evaluation equals pycocotools' "$python" benchmarks/gpu_parts.py equality --device "$device" "${amounts[@]}"
+part 50 'evaluation tests' "${pytest[@]}" -k 'gpu or cuda or device or match_float64' tests/evaluation
+part 50 'evaluation and intervals' "$python" benchmarks/gpu_parts.py intervals --device "$device" "${many[@]}" \
+    --csv "$csv/intervals_cuda.csv"
+part 60 layers "$python" benchmarks/layers.py "${layers[@]}" "${timing[@]}" "${fast[@]}" --csv "$csv/layers_cuda.csv"
+part 70 'backbones, AMP' "$python" benchmarks/backbones.py "${timing[@]}" "${fast[@]}" "${pair[@]}" "${graphs[@]}" --deploy \
+    --batch $batch --csv "$csv/backbones_cuda.csv"
+part 45 'backbones, float32' "$python" benchmarks/backbones.py "${timing[@]}" "${pair[@]}" --formats channels_last --batch $batch \
+    --csv "$csv/float32_cuda.csv"
+part 110 'compiled inference' "$python" benchmarks/backbones.py "${timing[@]}" "${fast[@]}" "${pair[@]}" --steps inference --compile \
+    --batch $batch --csv "$csv/compiled_cuda.csv"
+
+reserved=0
+if [ -n "$compiler" ]; then
+    while kill -0 "$compiler" 2> /dev/null && ((SECONDS < total - 100)); do sleep 1; done
+    if [ -e "$work/mmcv.done" ]; then read -r seconds result < "$work/mmcv.done"; else seconds=$SECONDS result='timed out'; fi
+    note 'mmcv with its operators (background)' "$result" "$seconds"
+    { printf '\n==== mmcv\n'; tail -n 15 "$work/mmcv.log" | cut -c 1-600; } >> "$out/log.txt"
+    if [ "$result" != ok ]; then kill "$compiler" 2> /dev/null; fi
+    compiler=''
+fi
+if "$python" -c 'import torch, mmcv._ext' 2> /dev/null; then
+    part 60 'Mask R-CNN steps' "$python" benchmarks/detectors.py "${timing[@]}" "${small[@]}" --csv "$csv/detectors_cuda.csv"
+    data=$work/shapes
+    part 30 'data for training' "$python" tools/make_occluded_shapes.py "$data" "${shapes[@]}" && part 60 'training and val loop' \
+        "$python" tools/train.py configs/demo/mask_rcnn_tiedr50_demo.py --work-dir "$work/train" --cfg-options \
+        "train_dataloader.dataset.data_root=$data/" "val_dataloader.dataset.data_root=$data/" \
+        "val_evaluator.ann_file=$data/annotations/instances_val2017.json" train_cfg.max_epochs=1 train_cfg.val_interval=1
+else
+    note 'Mask R-CNN steps' 'skipped: no mmcv._ext' 0
+    note 'training and val loop' 'skipped: no mmcv._ext' 0
+fi
+part 150 'compiled training' "$python" benchmarks/backbones.py "${timing[@]}" "${fast[@]}" "${small[@]}" --steps training --compile \
+    --batch $batch --csv "$csv/compiled_training_cuda.csv"
+
+echo
+cat "$out/summary.md"
+echo "$SECONDS s in all; results are in $out"
+((failures == 0))

@@ -15,7 +15,7 @@ authors' code is the algorithm ``fold`` on contiguous tensors.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +25,8 @@ from torch import nn
 
 from mmtied.cli import user_errors
 from mmtied.layers import TBC
+from mmtied.layers.algorithms import ALGORITHMS
 
-ALGORITHMS = ('fold', 'grouped', 'matmul', 'dense')
 OURS, UNTIED, STANDARD = 'TBC', 'untied grouped', 'standard'
 PASSES = ('forward', 'forward + backward')
 #: Base width of each network, and (images, (height, width)) of the inputs.
@@ -52,7 +52,7 @@ class TiedShape:
 
         Example:
             >>> list(TiedShape(1, 8, 8, 4, 4, kernel=3, stride=1, num_blocks=2).contenders())
-            ['TBC', 'fold', 'grouped', 'dense', 'untied grouped']
+            ['TBC', 'fold', 'grouped', 'dense', 'conv3d', 'untied grouped']
         """
         sizes = (self.in_channels, self.out_channels, self.kernel, self.stride, self.kernel // 2)
         names = [name for name in ALGORITHMS if name != 'matmul' or self.kernel == 1]
@@ -81,16 +81,16 @@ def parse_arguments() -> argparse.Namespace:
     add_timing_options(parser)
     parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='of weights and inputs, without autocast')
     parser.add_argument('--formats', nargs='+', choices=list(FORMATS), default=list(FORMATS))
+    parser.add_argument('--batch', type=int, default=1, help='images of figure3; four times and once as many as this of shapes')
     figure = parser.add_argument_group('figure3')
     figure.add_argument('--blocks', nargs='+', type=int, default=[1, 2, 4, 8, 16, 32], metavar='B')
     figure.add_argument('--kernels', nargs='+', type=int, default=[1, 3], metavar='K')
     figure.add_argument('--filters', type=int, default=64, help='f, the filters per block')
-    figure.add_argument('--batch', type=int, default=1)
     figure.add_argument('--input', nargs=3, type=int, default=[56, 56, 2048], metavar=('H', 'W', 'C'))
     return parser.parse_args()
 
 
-def figure3(args: argparse.Namespace) -> list[dict[str, object]]:
+def figure3(args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Time all B in the same turns, beside a standard convolution with f filters."""
     if min(args.kernels) < 1 or any(kernel % 2 == 0 for kernel in args.kernels):
         raise ValueError(f'--kernels {" ".join(map(str, args.kernels))}: must be odd')
@@ -98,33 +98,31 @@ def figure3(args: argparse.Namespace) -> list[dict[str, object]]:
         raise ValueError('--filters, --input and --blocks: must be 1 or more')
     height, width, channels = [4, 4, 32] if args.quick else args.input
     filters, blocks = (4, args.blocks[:2]) if args.quick else (args.filters, sorted(set(args.blocks)))
-    rows = []
     for kernel in args.kernels:
         shapes = {b: TiedShape(args.batch, channels, filters * b, height, width, kernel, 1, b) for b in blocks}
         calls: dict[str, nn.Module] = {STANDARD: nn.Conv2d(channels, filters, kernel, padding=kernel // 2, bias=False)}
         for number, shape in shapes.items():
-            calls |= {f'{name} {number}': layer for name, layer in shape.contenders().items() if name not in ALGORITHMS[1:]}
+            calls |= {f'{name} {number}': layer for name, layer in shape.contenders().items()
+                      if name not in ALGORITHMS or name == 'fold'}
         for layout in args.formats:
             for which in PASSES:
                 progress(f'Figure 3, {kernel}x{kernel}, {layout}, {which}')
                 times = time_layers(args, calls, shapes[blocks[0]].input_shape(), layout, which)
                 for number in blocks:
                     names = {name: f'{name} {number}' for name in (OURS, 'fold', UNTIED)} | {STANDARD: STANDARD}
-                    rows.append(dict(kernel=kernel, format=layout, step=which, B=number, **milliseconds(times, names)))
-    return rows
+                    yield dict(kernel=kernel, format=layout, step=which, B=number, **milliseconds(times, names))
 
 
-def shapes(args: argparse.Namespace) -> list[dict[str, object]]:
+def shapes(args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Time every distinct tied layer; the last columns count it in each network."""
     from mmtied.backbones import TiedResNet
-    inputs = ((1, (32, 32)), ) if args.quick else INPUTS
+    inputs = ((1, (32, 32)), ) if args.quick else tuple((args.batch * images, size) for images, size in INPUTS)
     counts: dict[TiedShape, dict[str, int]] = {}
     names = [input_name(name, *of) for of in inputs for name in NETWORKS]
     for images, size in inputs:
         for name, base_width in NETWORKS.items():
             for shape, count in tied_shapes(TiedResNet(base_width=base_width), images, size).items():
                 counts.setdefault(shape, dict.fromkeys(names, 0))[input_name(name, images, size)] = count
-    rows = []
     for number, (shape, of) in enumerate(counts.items()):
         progress(f'{number + 1}/{len(counts)} {shape}')
         for layout in args.formats:
@@ -132,13 +130,12 @@ def shapes(args: argparse.Namespace) -> list[dict[str, object]]:
                 layers = shape.contenders()
                 times = time_layers(args, layers, shape.input_shape(), layout, which)
                 columns = {name: name if name in layers else None for name in (OURS, *ALGORITHMS, UNTIED)}
-                rows.append(dict(**vars(shape), format=layout, step=which, **milliseconds(times, columns), **of))
-    return rows
+                yield dict(**vars(shape), format=layout, step=which, **milliseconds(times, columns), **of)
 
 
 def networks(args: argparse.Namespace) -> list[dict[str, object]]:
     """Add up the times of all tied layers of a network, by kernel size."""
-    rows = shapes(args)
+    rows = list(shapes(args))
     names = [name for name in rows[0] if name.startswith('TiedResNet')]
     sums = []
     for name in names:

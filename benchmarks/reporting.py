@@ -11,7 +11,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch
 
 from mmtied.atomic import atomic_path
 
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 PACKAGES = ('torch', 'mmtied', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmpretrain', 'mmcv', 'mmdet', 'mmpretrain')
 #: CSV file with one row per measured file: command, machine and note.
@@ -90,18 +90,29 @@ def image_size(values: Sequence[int]) -> tuple[int, int]:
     return values[0], values[-1]
 
 
-def report(args: argparse.Namespace, title: str, rows: Sequence[Mapping[str, object]],
+def report(args: argparse.Namespace, title: str, rows: Iterable[Mapping[str, object]],
            packages: Sequence[str] = PACKAGES) -> None:
-    """Print the rows as a Markdown table and write them to ``--csv``."""
-    machine = describe_machine(packages, args.device)
-    print(f'{title}\n\n{markdown_table(list(rows[0]), [list(map(str, row.values())) for row in rows])}\n\n{machine} {args.note}')
-    if args.csv:
-        write_csv(args.csv, rows)
-        runs = {run['file']: run for run in read_csv(args.csv.with_name(RUNS))}
-        arguments = [Path(text).name if Path(text).is_absolute() else text for text in sys.argv[1:]]  # no paths of one machine
-        command = shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *arguments])
-        runs[args.csv.name] = dict(file=args.csv.name, command=command, title=title, machine=machine, note=args.note)
-        write_csv(args.csv.with_name(RUNS), [runs[name] for name in sorted(runs)])
+    """Print the rows as a Markdown table and write them to ``--csv``.
+
+    The file is rewritten after every row, so that a benchmark that is stopped leaves what it has measured.
+    """
+    machine, done = describe_machine(packages, args.device), []
+    for row in rows:
+        done.append(row)
+        if args.csv:
+            if len(done) == 1:
+                _write_run(args, title, machine)
+            write_csv(args.csv, done)
+    print(f'{title}\n\n{markdown_table(list(done[0]), [list(map(str, row.values())) for row in done])}\n\n{machine} {args.note}')
+
+
+def _write_run(args: argparse.Namespace, title: str, machine: str) -> None:
+    """Write or replace the line on ``--csv`` in `RUNS`."""
+    runs = {run['file']: run for run in read_csv(args.csv.with_name(RUNS))}
+    arguments = [Path(text).name if Path(text).is_absolute() else text for text in sys.argv[1:]]  # no paths of one machine
+    command = shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *arguments])
+    runs[args.csv.name] = dict(file=args.csv.name, command=command, title=title, machine=machine, note=args.note)
+    write_csv(args.csv.with_name(RUNS), [runs[name] for name in sorted(runs)])
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

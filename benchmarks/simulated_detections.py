@@ -70,6 +70,22 @@ class SimulatedDetections:
             return cls(**arrays)
 
 
+def make_annotations(num_images: int, seed: int = 0, num_categories: int = 20) -> dict:
+    """Generate annotations in COCO's layout with COCO's 7.3 instances an image: overlapping ellipses of all sizes, seeded."""
+    rng = np.random.default_rng(seed)
+    height, width, entries = 480, 640, []
+    for image in range(num_images):
+        for _ in range(1 + rng.poisson(6.3)):
+            size = np.exp(rng.uniform(np.log(8), np.log(300), 2))
+            corner = rng.uniform(0, 1, 2) * np.maximum([width, height] - size, 0)
+            polygon = (_ellipse() * np.minimum(size, [width, height]) + corner).ravel().tolist()
+            code = mask_api.merge(mask_api.frPyObjects([polygon], height, width))
+            entries.append(dict(id=len(entries) + 1, image_id=image, category_id=int(rng.integers(num_categories)), iscrowd=0,
+                                segmentation=[polygon], bbox=mask_api.toBbox(code).tolist(), area=float(mask_api.area(code))))
+    images = [dict(id=image, file_name=f'{image}.jpg', height=height, width=width) for image in range(num_images)]
+    return dict(images=images, annotations=entries, categories=[dict(id=c, name=f'c{c}') for c in range(num_categories)])
+
+
 def simulate(annotations: dict, num_detections: int, seed: int = 0, with_masks: bool = True) -> SimulatedDetections:
     """Simulate detections, spread evenly over all images.
 

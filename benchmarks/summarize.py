@@ -135,10 +135,10 @@ def figure3(rows: Rows) -> str:
 
 def network_layers(rows: Rows) -> str:
     """Tabulate the milliseconds of all tied layers of a network, forward and backward, by algorithm."""
-    names = ('TBC', 'fold', 'grouped', 'matmul', 'dense', 'untied grouped')
-    return markdown_table(['network and input', 'kernel (layers)', 'format', *(f'{name}, ms' for name in names)], [
+    columns = [name for name in rows[0] if name.endswith(', ms')]
+    return markdown_table(['network and input', 'kernel (layers)', 'format', *columns], [
         [row['network'], f'{row["kernel"]} ({row["layers"]})', row['format'], *(
-            f'{float(row[f"{name}, ms"]):.0f}' if row[f'{name}, ms'] else '-' for name in names)]
+            f'{float(row[column]):.0f}' if row[column] else '-' for column in columns)]
         for row in rows if row['step'] == STEPS[1]])
 
 

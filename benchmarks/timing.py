@@ -166,12 +166,14 @@ class Runner:
     Attributes:
         network: Returns a tensor or a tuple of tensors.
         images: (N, 3, H, W), in the network's memory format.
-        dtype: bfloat16 turns autocast on; weights stay float32.
+        dtype: Anything but float32 turns autocast on; weights stay float32.
+        graphed: Record each call as a CUDA graph and replay that.
     """
 
     network: nn.Module
     images: Tensor
     dtype: torch.dtype = torch.float32
+    graphed: bool = False
 
     def inference(self) -> Callable[[], object]:
         """Switch to evaluation mode; the returned call computes the sum of all outputs."""
@@ -182,7 +184,7 @@ class Runner:
             with torch.no_grad():
                 return self._sum()
 
-        return call
+        return cuda_graph(call) if self.graphed else call
 
     def training(self) -> Callable[[], object]:
         """Switch to training mode; the returned call runs forward, backward and an SGD step.
@@ -197,16 +199,35 @@ class Runner:
             self._sum().backward()
             optimizer.step()
 
-        return call
+        return cuda_graph(call) if self.graphed else call
 
-    def peak(self, call: Callable[[], object]) -> int:
-        """Count the bytes of the weights and of what two calls allocate; the first one creates the optimizer's momentum."""
-        return weight_bytes(self.network) + peak_bytes(lambda: (call(), call()), str(self.images.device))
+    def peak(self, make: Callable[[], Callable[[], object]]) -> int:
+        """Count the bytes of the weights and of what two calls of `inference` or `training` allocate, with all that they keep."""
+        def run() -> None:
+            call = make()
+            call()
+            call()
+
+        return weight_bytes(self.network) + peak_bytes(run, str(self.images.device))
 
     def _sum(self) -> Tensor:
         with torch.autocast(self.images.device.type, self.dtype, enabled=self.dtype != torch.float32):
             outputs = self.network(self.images)
         return sum_of(outputs if isinstance(outputs, (tuple, list)) else (outputs, ))
+
+
+def cuda_graph(call: Callable[[], object], warmups: int = 3) -> Callable[[], object]:
+    """Record a call as a CUDA graph, after warm-ups on a stream of their own; the returned call replays it."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(warmups):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def sum_of(outputs: Iterable[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch import distributed as torch_dist
 
 from .buckets import Evaluation
+from .inputs.dumps import to_cpu
 from .pipeline import evaluate
 from .protocol import PROPOSAL_NUMS, STATISTICS, Statistic, check_iou_types
 from .result import EvaluationResult
@@ -21,9 +22,9 @@ _KEYS = dict(preds=('boxes', 'scores', 'labels'), target=('boxes', 'labels', 'is
 class OcclusionMeanAveragePrecision:
     """AP of all images and of every bucket by occlusion, from predictions and targets as torchvision's detectors use them.
 
-    `update` keeps the boxes on the CPU, and masks as run-length codes. `compute` evaluates all images that were given so far;
-    where `torch.distributed` runs, those of all processes. Images have no ids here, so an image that a padded sampler repeats
-    counts twice; `OcclusionCocoMetric` tells images apart.
+    `update` keeps the boxes on the CPU, where it copies those of all its images together, and masks as run-length codes.
+    `compute` evaluates all images that were given so far; where `torch.distributed` runs, those of all processes. Images have no
+    ids here, so an image that a padded sampler repeats counts twice; `OcclusionCocoMetric` tells images apart.
 
     Args:
         iou_type: ``'bbox'``, ``'segm'`` or both.
@@ -72,7 +73,7 @@ class OcclusionMeanAveragePrecision:
                 missing = [key for key in ('boxes', 'labels', *keys, *mask_keys) if key not in entry]
                 if missing:
                     raise ValueError(f'OcclusionMeanAveragePrecision: {what} has no {missing[0]!r}; it has {", ".join(entry)}')
-            self._images.append((_on_cpu(predicted, 'preds'), _on_cpu(truth, 'target')))
+        self._images += zip(_on_cpu(preds, 'preds'), _on_cpu(target, 'target'), strict=True)
 
     def compute(self) -> dict[str, Tensor]:
         """Evaluate everything since the last `reset`.
@@ -124,9 +125,18 @@ def _key(statistic: Statistic) -> str:
     return '_'.join(parts)
 
 
-def _on_cpu(entry: Mapping[str, Any], what: str) -> dict:
-    """Return an image's entry as arrays, with masks as run-length codes and their size."""
-    kept = {key: torch.as_tensor(entry[key]).detach().cpu().numpy() for key in _KEYS[what] if entry.get(key) is not None}
+def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
+    """Return images' entries as arrays, with masks as run-length codes and their size."""
+    columns = [(number, key) for number, entry in enumerate(entries) for key in _KEYS[what] if entry.get(key) is not None]
+    kept: list[dict] = [{} for _ in entries]
+    tensors = [torch.as_tensor(entries[number][key]) for number, key in columns]
+    for (number, key), values in zip(columns, to_cpu(tensors), strict=True):
+        kept[number][key] = values.numpy()
+    return [_with_masks(entry, arrays, what) for entry, arrays in zip(entries, kept, strict=True)]
+
+
+def _with_masks(entry: Mapping[str, Any], kept: dict, what: str) -> dict:
+    """Add an image's masks to its arrays."""
     if entry.get('masks') is not None:
         masks = torch.as_tensor(entry['masks']).detach().cpu().numpy()
         if masks.dtype.kind not in 'bui' or masks.ndim != 3 or len(masks) != len(kept['labels']):

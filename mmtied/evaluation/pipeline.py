@@ -52,8 +52,8 @@ def evaluate(annotations: Any,
         classes: Names of the categories to evaluate, all by default. Annotations of the others still occlude.
         proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
         bootstrap: Add confidence intervals by this bootstrap, or by the default one where True.
-        device: Where to match and accumulate, by default the CPU. Detections are read on the CPU; to leave boxes on their GPU,
-            use `inputs.results.tensor_detections` and `evaluate_detections`.
+        device: Where to match and accumulate, by default the CPU. Tensors on a GPU are copied to the CPU, where detections are
+            read; to leave boxes on their GPU, use `inputs.results.tensor_detections` and `evaluate_detections`.
         name: The detector's name on plots and pages, and in comparisons of what is saved; by default that of the first file,
             without ``.bbox`` or ``.segm``.
 

@@ -125,6 +125,22 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     return Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
 
 
+def to_cpu(values: Sequence[Any]) -> list[Any]:
+    """Detach tensors and bring them to the CPU, those of one device and type in one copy; return other values as they are."""
+    result, groups = list(values), {}
+    for number, value in enumerate(values):
+        if isinstance(value, torch.Tensor):
+            result[number] = value.detach()
+            if value.device.type != 'cpu':
+                groups.setdefault((value.device, value.dtype), []).append(number)
+    for numbers in groups.values():
+        parts = [result[number] for number in numbers]
+        flat = torch.cat([part.flatten() for part in parts]).cpu()
+        for number, part, copied in zip(numbers, parts, flat.split([part.numel() for part in parts]), strict=True):
+            result[number] = copied.view(part.shape)
+    return result
+
+
 def _box_key(instances: dict) -> str:
     return 'boxes' if 'boxes' in instances else 'bboxes'
 
@@ -134,10 +150,8 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
     """Join the numbers under `key` of all images, shape (D, *shape) float64."""
     arrays = [np.empty((0, *shape))]
     kinds = 'iu' if integers else 'iuf'
-    for number, (part, name) in enumerate(zip(parts, names, strict=True)):
-        values = part.get(key)
+    for number, (values, name) in enumerate(zip(to_cpu([part.get(key) for part in parts]), names, strict=True)):
         if isinstance(values, torch.Tensor):
-            values = values.detach().cpu()
             values = (values.double() if values.is_floating_point() else values).numpy()
         good = isinstance(values, np.ndarray) and values.ndim == 1 + len(shape) and values.shape[1:] == shape
         if not good or (values.size and values.dtype.kind not in kinds) or (counts and len(values) != counts[number]):
