@@ -103,7 +103,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--steps', nargs='+', choices=('inference', 'training'), default=['inference', 'training'])
     parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='bfloat16 and float16 turn autocast on')
     parser.add_argument('--deploy', action='store_true', help='also time both sides after mmtied.surgery.deploy')
-    parser.add_argument('--compile', action='store_true', help='also time both sides compiled, in inference also deployed; minutes')
+    parser.add_argument('--compile', action='store_true', help='also time both sides compiled, in inference deployed; minutes')
     parser.add_argument('--no-freezing', action='store_true', help='compile without torch._inductor.config.freezing')
     parser.add_argument('--cuda-graphs', action='store_true', help='also time the plain and deployed networks as CUDA graphs')
     parser.add_argument('--with-cp', action='store_true', help="also train with with_cp='norm' and with_cp=True")

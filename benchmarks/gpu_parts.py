@@ -30,16 +30,21 @@ TOLERANCE = 1e-12
 
 def main() -> None:
     """Run one part."""
+    args = parse_arguments()
+    with user_errors():
+        apply_options(args)
+        {'equality': equality, 'intervals': intervals}[args.part](args)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('part', choices=('equality', 'intervals'))
     parser.add_argument('--images', type=int, default=400)
     parser.add_argument('--detections', type=int, default=40_000)
     parser.add_argument('--replicates', type=int, default=1000)
     add_options(parser, repeats=3)
-    args = parser.parse_args()
-    with user_errors():
-        apply_options(args)
-        {'equality': equality, 'intervals': intervals}[args.part](args)
+    return parser.parse_args()
 
 
 def equality(args: argparse.Namespace) -> None:

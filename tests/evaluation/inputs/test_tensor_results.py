@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from mmtied.evaluation import OcclusionMeanAveragePrecision
 from mmtied.evaluation.buckets import Evaluation
+from mmtied.evaluation.inputs import load_detections
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections, tensor_detections
 from mmtied.evaluation.pipeline import evaluate_detections
-from tests.helpers.coco_oracle import assert_same, report_of
+from tests.helpers.coco_oracle import STATISTICS, assert_same, report_of
 from tests.helpers.on_device import Departures
+from tests.helpers.pretend import PretendCuda
 from tests.helpers.simulated import many
 
 DATA, RESULTS = many(num_images=16, per_image=10)
@@ -54,7 +57,7 @@ def test_gpu_records_are_bit_equal_to_cpu():
     assert all(column.is_cuda for column in there.records['bbox'])
     assert all(map(torch.equal, here.records['bbox'], (column.cpu() for column in there.records['bbox'])))
     for ours, expected in zip(there.report['bbox']['buckets'], here.report['bbox']['buckets'], strict=True):
-        assert_same(ours, expected)
+        assert_same(ours, {name: expected[name] for name in STATISTICS})
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -93,3 +96,31 @@ def test_pictures_of_tensors(tmp_path, device):
         evaluate_detections(truth, {'bbox': found}, [Evaluation(edges=(0, .5, 1))]).save(folder, images=tmp_path)
         pages.append((folder / 'report.html').read_text())
     assert pages[0] == pages[1]
+
+
+def predictions(num_images, device):
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 20, (num_images, 3, 2))
+    boxes = torch.from_numpy(np.concatenate([corners, corners + 5], axis=2))
+    return [dict(boxes=boxes[number].to(device), scores=torch.arange(3., device=device), labels=torch.arange(3, device=device))
+            for number in range(num_images)]
+
+
+@pytest.mark.parametrize('num_images', [2, 9])
+def test_predictions_by_image_leave_the_device_in_one_copy_per_key(num_images):
+    truth = read_ground_truth(DATA)
+    ids = truth.image_ids[:num_images].tolist()
+    with PretendCuda() as watch:
+        found, expected = (load_detections([dict(entry, image_id=image_id) for entry, image_id in zip(
+            predictions(num_images, device), ids, strict=True)], truth)['bbox'] for device in ('cuda', 'cpu'))
+    assert watch.transfers == 3
+    for name in ('image', 'category', 'score', 'boxes_xywh'):
+        assert (getattr(found, name) == getattr(expected, name)).all()
+
+
+def test_update_copies_the_boxes_of_all_its_images_together():
+    with PretendCuda() as watch:
+        metric = OcclusionMeanAveragePrecision()
+        metric.update(predictions(7, 'cuda'), predictions(7, 'cuda'))
+        assert watch.transfers == 5  # of predictions boxes, scores, labels; of targets boxes, labels
+        assert metric.compute()['map'] == 1
