@@ -49,7 +49,7 @@ csv=$work/csv
 mkdir -p "$out" "$mmcv" "$csv"
 printf '| part | result | seconds |\n|---|---|---:|\n' > "$out/summary.md"
 : > "$out/log.txt"
-export PYTHONPATH=$PWD:$site:$mmcv${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PIP_NO_INDEX=1 NO_ALBUMENTATIONS_UPDATE=1
+export PYTHONPATH=$PWD:$site:$mmcv${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore PIP_NO_INDEX=1
 reserved=0 failures=0 compiler=''
 trap '[ -z "$compiler" ] || kill "$compiler" 2> /dev/null; rm -rf "$work"' EXIT
 
@@ -83,16 +83,22 @@ part() {  # part SECONDS NAME COMMAND...: run with a time limit, within what is 
 compile_mmcv() {  # compile the operators in place, with the C++ compiler that precompiles mmcv's header
     local gxx=$work/bin/g++ jobs=${JOBS:-$(($(nproc) > 5 ? $(nproc) - 4 : 1))} start=$SECONDS limit=$((total - 110)) status=0
     mkdir -p "$work/bin"
-    printf '#!/bin/sh\nexec %q %q %q "$@"\n' "$(command -v "$python")" "$PWD/requirements/precompiled_header.py" "$(command -v g++)" > "$gxx"
+    printf '#!/bin/sh\nexec %q %q %q "$@"\n' "$(command -v "$python")" "$PWD/requirements/precompiled_header.py" \
+        "$(command -v g++)" > "$gxx"
     chmod +x "$gxx"
     cd "$mmcv" || return
-    if [ "$capability" != cpu ]; then export FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$capability; fi
+    if [ "$capability" != cpu ]; then  # headers that the toolkit may lack come with torch
+        export FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$capability
+        CPATH=$("$python" -c 'import glob, torch; print(*glob.glob(torch.__path__[0] + "/../nvidia/*/include"), sep=":")')
+        export CPATH
+    fi
     MMCV_WITH_OPS=1 MAX_JOBS=$jobs CFLAGS=-g0 CXX=$gxx timeout --kill-after=5 $limit nice -n 10 \
         "$python" setup.py build_ext --inplace > "$work/mmcv.log" 2>&1 || status=$?
     echo "$((SECONDS - start)) $(outcome $status $limit)" > "$work/mmcv.done"
 }
 
-capability=$("$python" -c 'import torch; print(*torch.cuda.get_device_capability(), sep=".") if torch.cuda.is_available() else print("cpu")')
+capability=$("$python" -c 'import torch
+print(*torch.cuda.get_device_capability() if torch.cuda.is_available() else ["cpu"], sep=".")')
 if [ -z "$capability" ]; then echo "error: $python has no working torch; name another with PYTHON=" >&2; exit 2; fi
 if [ "$capability" = cpu ] && [ "$mode" != --smoke ]; then mode=--smoke; echo 'torch sees no GPU: tiny sizes on the CPU'; fi
 device=cuda patience=1
@@ -108,8 +114,8 @@ fi
 pytest=("$python" -m pytest -q -p no:cacheprovider -m 'not slow' --device "$device")
 timing=(--device "$device" --repeats 3 --least-ms 5)
 fast=(--dtype bfloat16 --formats channels_last)
-amounts=(--images 400 --detections 40000)
-many=(--images 5000 --detections 250000)
+amounts=(--images 200 --detections 6000)
+many=(--images 5000 --detections 100000 --repeats 1)
 graphs=(--cuda-graphs) layers=(shapes --batch 4) shapes=(--images 64 --val-images 32) tests=() batch=64
 if [ "$mode" = --smoke ]; then
     timing=(--device "$device" --quick --repeats 1) graphs=() layers=(figure3 --kernels 1) shapes=(--images 8 --val-images 2) batch=2
