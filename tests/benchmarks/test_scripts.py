@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,7 @@ def test_detectors(tmp_path):
     ('layers', 'figure3 --blocks 3 --input 4 4 32', 'num_blocks=3'),
     ('layers', 'figure3 --filters 0', 'must be 1 or more'),
     ('backbones', '--batch 1', '--batch 1: must be 2 or more'),
+    ('backbones', '--cuda-graphs', '--cuda-graphs needs --device cuda; got --device cpu'),
     ('backbones', '--size 1 2 3', '--size 1 2 3: give one side'),
     ('detectors', '--batch 0', '--batch 0: must be 1 or more'),
     ('backbones', '--least-ms nan', '--least-ms nan: must be 0 or more'),
@@ -108,15 +110,41 @@ def test_every_tied_network_has_a_baseline():
     assert all(settings['type'].startswith('mmtied.') == (name in BASELINES) for name, settings in NETWORKS.items())
 
 
+def test_graphed_forms_take_their_turns(monkeypatch):
+    import backbones
+    recorded = []
+    monkeypatch.setattr(backbones, 'build', lambda name: nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)))
+    monkeypatch.setattr('timing.cuda_graph', lambda call: recorded.append(call) or call)
+    args = Namespace(formats=['channels_last'], steps=['inference', 'training'], deploy=True, compile=False, with_cp=False,
+                     cuda_graphs=True, device='cpu', dtype='float32', repeats=1, least_ms=0)
+    rows = list(backbones.compare(args, ['ResNet-50', 'TiedResNet-50'], torch.rand(2, 3, 8, 8)))
+    forms = {step: [row['form'] for row in rows if row['step'] == step and row['network'] == 'ResNet-50'] for step in args.steps}
+    assert forms == {'inference': ['plain', 'plain, CUDA graph', 'deployed', 'deployed, CUDA graph'],
+                     'training': ['plain', 'plain, CUDA graph']}
+    assert len(recorded) == 2 * 2 * 3  # networks, once for memory and once for time, forms
+
+
+@pytest.mark.parametrize('mmcv_operators', [True, False])
+def test_untied_baseline_needs_no_operators(mmcv_operators, monkeypatch):
+    """mmpretrain's ResNet-50 is mmdet's: the same weights by name."""
+    import backbones
+    monkeypatch.setattr(backbones, 'find_spec', lambda name: mmcv_operators or None)
+    network = backbones.build('ResNet-50')
+    assert type(network).__module__.startswith('mmdet.' if mmcv_operators else 'mmpretrain.')
+    assert network.out_indices == (0, 1, 2, 3) and not network.norm_eval
+    assert sum(weight.numel() for weight in network.parameters()) == 23_508_032
+    assert network.eval()(torch.rand(1, 3, 32, 32))[3].shape == (1, 2048, 1, 1)
+
+
 @pytest.mark.parametrize('off', [False, True])
 def test_compiled_form_names_freezing(off):
-    from argparse import Namespace
-
     import backbones
     import torch._inductor.config as inductor
     with inductor.patch(freezing=off):  # not monkeypatch: it deletes what a module answers for through __getattr__
-        found = backbones.forms(Namespace(deploy=False, compile=True, no_freezing=off, with_cp=False), 'ResNet-50')
+        args = Namespace(deploy=False, compile=True, no_freezing=off, with_cp=False, steps=['inference', 'training'])
+        found = backbones.forms(args, 'ResNet-50')
         assert ('deployed, compiled with freezing' in found) is inductor.freezing is not off
+        assert 'compiled' in found
 
 
 def test_generated_batches_are_seeded_and_boxes_fit_masks():

@@ -92,3 +92,23 @@ def test_peak_memory_of_a_training_step():
     state = 4 * 500 * 400
     assert state <= runner.peak(runner.inference()) < 1.1 * state
     assert 3 * state <= runner.peak(runner.training()) < 5.1 * state
+
+
+def test_cuda_graph_is_recorded_once_after_warm_up(monkeypatch):
+    """With stand-ins for CUDA's streams and graphs."""
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+
+    import timing
+    calls, waits = [], []
+    streams = [SimpleNamespace(wait_stream=lambda other, number=number: waits.append((number, calls.count('call'))))
+               for number in range(2)]
+    monkeypatch.setattr(torch.cuda, 'Stream', lambda: streams[1])
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda: streams[0])
+    monkeypatch.setattr(torch.cuda, 'stream', nullcontext)
+    monkeypatch.setattr(torch.cuda, 'CUDAGraph', lambda: SimpleNamespace(replay=lambda: calls.append('replay')))
+    monkeypatch.setattr(torch.cuda, 'graph', lambda graph: nullcontext(calls.append('record')))
+    replay = timing.cuda_graph(lambda: calls.append('call'), warmups=2)
+    replay()
+    assert calls == ['call', 'call', 'record', 'call', 'replay']
+    assert waits == [(1, 0), (0, 2)]
