@@ -90,8 +90,8 @@ def test_peak_memory_of_a_training_step():
     layer = torch.nn.Linear(500, 400, bias=False)
     runner = Runner(layer, torch.rand(2, 500))
     state = 4 * 500 * 400
-    assert state <= runner.peak(runner.inference()) < 1.1 * state
-    assert 3 * state <= runner.peak(runner.training()) < 5.1 * state
+    assert state <= runner.peak(runner.inference) < 1.1 * state
+    assert 3 * state <= runner.peak(runner.training) < 5.1 * state
 
 
 def test_cuda_graph_is_recorded_once_after_warm_up(monkeypatch):
