@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import io
 import json
-import math
 import os
 import time
 from collections.abc import Callable
