@@ -21,7 +21,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install --constraint $(SET)/cons
 READY := $(STAMPS)/mmtied
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-openmmlab setup lint clean
+.PHONY: help demo test test-openmmlab setup lint docs clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ lint: $(READY)  ## Check the code's style
 	@$(PY) -m ruff check .
 
 setup: $(READY)  ## Create .venv and install everything (demo and test do this themselves)
+
+docs: $(STAMPS)/docs  ## Build the documentation site into build/docs
+	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
 
 clean:  ## Remove build and test artefacts; keep .venv, data and work_dirs
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -84,5 +87,9 @@ $(READY): setup.py pyproject.toml mmtied/version.py $(wildcard mmtied/native/*.c
 	@PYTHONWARNINGS=ignore $(PIP) --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 	@printf '==> set-up is done\n\n'
+
+$(STAMPS)/docs: requirements/docs.txt $(STAMPS)/build
+	@$(PIP) -r requirements/docs.txt
+	@touch $@
 
 comma := ,

@@ -99,6 +99,17 @@ def test_wheel_contains_command_configs_tools_and_model_index(wheel):
     assert {name.split('/')[0] for name in names} == {'mmtied', f'mmtied-{mmtied.__version__}.dist-info'}
 
 
+def test_openmim_finds_configs_and_tools_in_the_wheel(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    # As `mim train mmtied mask_rcnn_tiedr50_2x.py` looks them up: one config of that name, and .mim/tools/train.py.
+    assert len(list((tmp_path / 'mmtied').rglob('mask_rcnn_tiedr50_2x.py'))) == 1
+    done = subprocess.run([sys.executable, str(tmp_path / 'mmtied/.mim/tools/train.py'), '-h'], cwd=tmp_path, text=True,
+                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert '--launcher' in done.stdout and '--gpus' not in done.stdout  # what mim adds, and would add where it is listed
+
+
 def test_sdist_is_complete(sdist):
     for name in ('LICENSE', 'CHANGELOG.md', 'model-index.yml', 'setup.py', 'pyproject.toml', 'requirements/onedl/mmcv.txt',
                  'configs/metafile.yml'):

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 
+from mmtied.__main__ import COMMANDS
 from tests.helpers.pages import ROOT, read_page
 
 PAGES = sorted([*(path.relative_to(ROOT) for path in (ROOT / 'docs').glob('*.md')), *(
@@ -37,6 +38,21 @@ def test_commands_name_scripts_and_options_that_exist(page):
         source = (ROOT / script).read_text() + ''.join(path.read_text() for path in (ROOT / 'benchmarks').glob('reporting.py'))
         for option in (argument for argument in arguments if argument.startswith('--')):
             assert option.partition('=')[0] in source or script in ('tools/train.py', 'tools/test.py'), f'{page}: {line}'
+
+
+@pytest.mark.parametrize('page', PAGES, ids=str)
+def test_commands_of_mmtied_exist(page):
+    blocks = '\n'.join(re.findall(r'^```\w*\n(.*?)^```', (ROOT / page).read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL))
+    for line in re.findall(r'^(mmtied [a-z].*)$', blocks, re.MULTILINE):
+        command, *arguments = shlex.split(line, comments=True)[1:]
+        source = (ROOT / f'tools/{COMMANDS[command][0]}.py').read_text(encoding='utf-8')
+        assert all(f"'{option}'" in source for option in arguments if option.startswith('--')), f'{page}: {line}'
+
+
+def test_every_page_is_in_a_table_of_contents():
+    tables = re.findall(r'```[{]toctree[}]\n(.*?)```', read_page('index.md'), re.DOTALL)
+    listed = [line for table in tables for line in table.splitlines() if line and not line.startswith(':')]
+    assert sorted(listed) == sorted({path.stem for path in (ROOT / 'docs').glob('*.md')} - {'index'})
 
 
 def test_api_page_is_current():
