@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check and measure mmtied on a machine with a GPU, within nine minutes and without a network.
 #
-#   bash benchmarks/gpu_check.sh --collect WHEELS      # once, elsewhere: download what the machine lacks (10 MB)
+#   bash benchmarks/gpu_check.sh --collect WHEELS      # once, elsewhere: download what the machine lacks (13 MB)
 #   OUT=results bash benchmarks/gpu_check.sh WHEELS    # on the machine with the GPU
 #   bash benchmarks/gpu_check.sh --smoke [WHEELS]      # tiny sizes, on a CPU where there is no GPU
 #
