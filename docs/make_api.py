@@ -65,13 +65,36 @@ def home(name: str, item: object) -> str:
 def describe(path: str, item: object, name: str) -> str:
     """Return a public name's signature and docstring as Markdown."""
     doc = inspect.getdoc(item) if callable(item) else None
-    return f'### {name}\n\n`{path}{signature(item)}`\n\n{markdown(doc) if doc else "A constant."}\n'
+    return f'### {name}\n\n`{path}{signature(item)}`\n\n{markdown(doc) if doc else "A constant."}\n{members(item)}'
 
 
-def signature(item: object) -> str:
-    """Return parameters and plain defaults, without annotations."""
+def members(item: object) -> str:
+    """Return a list of a class's own public methods and properties, each with the first paragraph of its docstring.
+
+    What a class of another package defines, such as torch's Module, is left out; so is what only takes part in its protocol,
+    which has the name of a method there, and what has no docstring.
+    """
+    if not inspect.isclass(item):
+        return ''
+    ours = [base for base in item.__mro__ if base.__module__.startswith('mmtied')]
+    theirs = {name for base in item.__mro__ if base not in ours and base is not object for name in vars(base)}
+    lines = {}
+    for name, member in ((name, member) for base in reversed(ours) for name, member in vars(base).items()):
+        bare = getattr(member, '__func__', member)
+        if name.startswith('_') or name in theirs or not inspect.getdoc(member):
+            continue
+        if isinstance(bare, property):
+            lines[name] = f'- `.{name}`: {summary(bare)}'
+        elif inspect.isfunction(bare) and bare.__name__ == name:  # an alias has the name of another
+            own = isinstance(member, staticmethod)
+            lines[name] = f'- `.{name}{signature(bare, skip_first=not own)}`: {summary(bare)}'
+    return '\n**Methods and properties**\n\n' + '\n'.join(lines.values()) + '\n' if lines else ''
+
+
+def signature(item: object, skip_first: bool = False) -> str:
+    """Return parameters and plain defaults, without annotations and, for a method, without its ``self``."""
     try:
-        parameters = inspect.signature(item).parameters.values()
+        parameters = list(inspect.signature(item).parameters.values())[skip_first:]
     except (TypeError, ValueError):
         return ''
     plain = [parameter.replace(annotation=parameter.empty, default=_plain(parameter.default)) for parameter in parameters]

@@ -1,6 +1,6 @@
 """Example images of an occlusion bucket with their overlaps tinted: one picture each, and all on one sheet."""
 
-import colorsys
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.inputs.images import check_folder, check_names, read_image
 from ..evaluation.occlusion import image_ratios
+from ..evaluation.reporting.pictures import box_corners, draw_boxes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -177,11 +178,7 @@ def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colors: Sequence
     strength = np.where(depth >= 2, np.minimum(_FIRST + _NEXT * (depth - 2), _STRONGEST), 0.)[..., None]
     pixels = (1 - strength) * pixels + strength * np.array(OVERLAP_COLOR)
     picture = Image.fromarray(pixels.round().astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
-    corners = clip_boxes(np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4), image_size) * scale
-    for (left, top, right, bottom), color in zip(corners.round().astype(int).tolist(), colors, strict=True):
-        right, bottom = max(left, min(right, picture.width - 1)), max(top, min(bottom, picture.height - 1))
-        draw.rectangle([left, top, right, bottom], outline=color, width=2 if height >= 300 else 1)
+    draw_boxes(ImageDraw.Draw(picture), box_corners(boxes_xywh, scale, picture.size), colors, 2 if height >= 300 else 1)
     return picture
 
 
@@ -213,8 +210,32 @@ def overlap_depth(boxes_xywh: np.ndarray, image_size: tuple[int, int], categorie
     return np.max([np.zeros((height, width), dtype=np.int64), *(in_y[group].T @ in_x[group] for group in groups)], axis=0)
 
 
-def category_colors(num_categories: int) -> list[tuple[int, int, int]]:
-    """Return bright colors that differ between neighbouring categories; none is near the overlaps' red."""
-    turns = (np.arange(num_categories) * .61803398875 % 1) * .75 + .08  # golden section through orange to violet
-    return [tuple(round(255 * part) for part in colorsys.hsv_to_rgb(turn, .85, 1 if number % 2 else .85))
-            for number, turn in enumerate(turns.tolist())]
+@functools.cache
+def category_colors(num_categories: int) -> tuple[tuple[int, int, int], ...]:
+    """Return a color for each category that eyes can tell from the others, from grays and from the overlaps' red.
+
+    Each color is the one farthest, in CIELAB, from those before it, so that a category keeps its color whatever their number,
+    and the first categories differ most. From 300 categories on, colors repeat.
+    """
+    levels = np.linspace(0, 255, 12).round()
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing='ij'), axis=-1).reshape(-1, 3)
+    lab = _to_lab(candidates)
+    vivid = (np.hypot(lab[:, 1], lab[:, 2]) > 30) & (lab[:, 0] > 35)
+    candidates, lab = candidates[vivid], lab[vivid]
+    distance = np.minimum(np.linalg.norm(lab - _to_lab(np.array(OVERLAP_COLOR)), axis=1),
+                          np.linalg.norm(lab - _to_lab(np.array([255., 255., 255.])), axis=1))
+    colors = []
+    for _ in range(min(num_categories, 300)):
+        chosen = int(distance.argmax())
+        colors.append(tuple(map(int, candidates[chosen])))
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen], axis=1))
+    return tuple(colors[number % 300] for number in range(num_categories))
+
+
+def _to_lab(colors: np.ndarray) -> np.ndarray:
+    """Convert sRGB from 0 to 255 to CIELAB under D65, both of shape (..., 3)."""
+    values = np.asarray(colors, dtype=np.float64) / 255
+    linear = np.where(values <= .04045, values / 12.92, ((values + .055) / 1.055) ** 2.4)
+    xyz = linear @ np.array([[.4124, .2126, .0193], [.3576, .7152, .1192], [.1805, .0722, .9505]]) / (.9505, 1., 1.089)
+    x, y, z = np.moveaxis(np.where(xyz > .008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)

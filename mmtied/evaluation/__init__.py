@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
+    'annotated': ('annotate', ),
     'pipeline': ('compare', 'evaluate', 'evaluate_detections'),
     'result': ('ComparisonResult', 'EvaluationResult'),
     'buckets': ('Bucket', 'Evaluation', 'make_buckets'),

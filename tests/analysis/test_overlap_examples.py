@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from mmtied.analysis.overlap_examples import (
     OVERLAP_COLOR,
@@ -38,6 +38,20 @@ def test_tint_grows_with_depth():
     distance = [np.abs(pixels[40, x] - OVERLAP_COLOR).sum() for x in (20, 60, 100)]
     assert distance[0] < distance[1] < distance[2]
     assert pixels[40, 100].tolist() == [100, 100, 100]  # one box only: no tint
+
+
+@pytest.mark.parametrize(('count', 'least'), [(5, 70), (10, 50), (80, 15)])
+def test_category_colors_tell_apart(count, least):
+    colors = [*category_colors(count), OVERLAP_COLOR, (128, 128, 128)]
+    picture = Image.new('RGB', (len(colors), 1))
+    picture.putdata(colors)
+    profiles = (ImageCms.createProfile(name) for name in ('sRGB', 'LAB'))
+    lab = np.asarray(ImageCms.applyTransform(picture, ImageCms.buildTransform(*profiles, 'RGB', 'LAB')))[0]
+    lab = np.column_stack([lab[:, 0] * (100 / 255), lab[:, 1:].astype(np.int8)])  # littleCMS' CIELAB, an oracle of its own
+    distance = np.linalg.norm(lab[:, None] - lab, axis=-1)
+    assert distance[~np.eye(len(colors), dtype=bool)].min() > (least if count > 10 else min(least, 30))
+    assert distance[:count, :count][~np.eye(count, dtype=bool)].min() > least
+    assert category_colors(1203)[:count] == category_colors(count)  # a category's color does not depend on their number
 
 
 @pytest.mark.parametrize(('ends', 'holds'), [((0, 0), [1, 0, 0, 0, 0]), ((0, .5), [0, 1, 0, 0, 0]), ((.5, .9), [0, 0, 1, 0, 0]),

@@ -21,6 +21,7 @@ from mmtied.evaluation import (
     register_occlusion_ratio,
 )
 from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
+from mmtied.evaluation.reporting.files import read_runs
 from tests.helpers.coco_oracle import assert_same, coco_statistics
 from tests.helpers.simulated import many, simulated
 
@@ -135,6 +136,56 @@ def test_plot_and_save(tmp_path, result):
     names = {path.name for path in result.save(tmp_path / 'out')}
     assert names == {'records.npz', 'ap_over_r_bbox.png', 'report.html', 'buckets.tex', 'buckets.csv', 'report.json'}
     assert json.loads((tmp_path / 'out/report.json').read_text()) == result.report
+
+
+@pytest.mark.parametrize(('format', 'start'), [('png', b'\x89PNG'), ('pdf', b'%PDF'), ('svg', b'<?xml')])
+def test_plots_as_files(tmp_path, result, format, start):
+    path, = [path for path in result.save(tmp_path, format=format) if path.name.startswith('ap_over_r')]
+    assert path.name == f'ap_over_r_bbox.{format}' and path.read_bytes().startswith(start)
+    result.plot(path=tmp_path / f'again.{format}')
+    assert (tmp_path / f'again.{format}').read_bytes() == path.read_bytes()  # no dates in it
+    if format == 'svg':
+        assert 'tied: bbox AP by occlusion ratio r (covered)' in path.read_text()  # text, not outlines
+    if format == 'pdf':
+        assert b'/FontFile2' in path.read_bytes() and b'/Type3' not in path.read_bytes()  # an embedded TrueType font
+
+
+def test_unknown_formats_are_refused(tmp_path, result):
+    for wrong in (lambda: result.save(tmp_path / 'out', format='jpg'), lambda: result.plot(path=tmp_path / 'out.jpg'),
+                  lambda: compare(result, result, bootstrap=Bootstrap(2)).save(tmp_path / 'out', format='jpg')):
+        with pytest.raises(ValueError, match="^format: one of png, pdf, svg is expected, got 'jpg'$"):
+            wrong()
+    assert not list(tmp_path.iterdir())
+
+
+def test_empty_buckets_can_be_left_out(tmp_path, case):
+    evaluation = [Evaluation(edges=(0, .3, .6, .9, 1)), Evaluation(edges=(0, .1, 1), unit='instance')]
+    result = evaluate(*case, evaluation, name='a_b')
+    held = [row['name'] for row in result.report['bbox']['buckets'] if row['instances']]
+    assert 0 < len(held) < 5
+    names = [label.get_text() for label in result.plot(hide_empty=True).axes[-1].get_xticklabels()]
+    assert names == held
+    result.save(tmp_path, hide_empty=True)
+    assert json.loads((tmp_path / 'report.json').read_text()) == result.report
+    assert (tmp_path / 'buckets.csv').read_text().count('[0.9,1]') == 1
+    latex, page = (tmp_path / 'buckets.tex').read_text(), (tmp_path / 'report.html').read_text()
+    assert '[0.9,1]' not in page + latex and r'a\_b, bbox: AP in \% by' in latex
+    assert '[0.9,1]' in result.latex()
+    found = compare(result, result, bootstrap=Bootstrap(2))
+    assert '[0.9,1]' in found.text() and '[0.9,1]' not in found.text(hide_empty=True) + found.latex(hide_empty=True)
+    assert [label.get_text() for label in found.plot(hide_empty=True).axes[0].get_xticklabels()] == held
+
+
+def test_names_are_saved_where_they_were_given(tmp_path, case):
+    for folder, name in (('x', 'R50 & co'), ('y', None)):
+        result = evaluate(*case, Evaluation(edges=EDGES), name=name)
+        result.save(tmp_path / folder / 'occlusion')
+        assert result.report.get('name') == name
+    folders = [tmp_path / folder / 'occlusion' for folder in 'xy']
+    assert compare(*folders, bootstrap=Bootstrap(2)).report['runs'] == ['R50 & co', 'y']
+    assert [run.name for run in read_runs(folders)] == ['R50 & co', 'y']
+    assert compare(folders[0], folders[0], bootstrap=Bootstrap(2)).report['runs'] == ['x 1', 'x 2']
+    assert compare(*folders, names=['a', 'b'], bootstrap=Bootstrap(2)).report['runs'] == ['a', 'b']
 
 
 def test_compare_accepts_results_folders_and_records(tmp_path, case, result):

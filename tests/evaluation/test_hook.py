@@ -16,6 +16,7 @@ from PIL import Image
 
 from mmtied.evaluation.hook import OcclusionEvalHook, annotations_of
 from mmtied.evaluation.metric import OcclusionCocoMetric
+from mmtied.evaluation.records import read_records
 from mmtied.evaluation.reporting.files import read_report
 
 SIZE = 64
@@ -213,6 +214,40 @@ def test_registered_in_root_registries():
     from mmengine.registry import HOOKS, METRICS
     assert HOOKS.get('OcclusionEvalHook') is OcclusionEvalHook
     assert METRICS.get('OcclusionCocoMetric') is OcclusionCocoMetric
+
+
+class Photographs(Images):
+    """The same with image files, as tests have them."""
+
+    def load_data_list(self):
+        folder = Path(self.ann_file).parent
+        return [dict(info, img_path=str(folder / f'{info["img_id"]}.png')) for info in super().load_data_list()]
+
+
+class WrongMasks(FixedDetector):
+    """Finds the box, and a mask elsewhere."""
+
+    def forward(self, *args, **kwargs):
+        samples = super().forward(*args, **kwargs)
+        for sample in samples:
+            sample.pred_instances.masks = torch.roll(sample.pred_instances.masks, 30, dims=2)
+        return samples
+
+
+@pytest.mark.parametrize(('iou_types', 'chosen'), [(['bbox'], []), (['bbox', 'segm'], ['1.png'])])
+def test_worst_images_are_chosen_by_masks_where_they_are_evaluated(tmp_path, ann_file, monkeypatch, iou_types, chosen):
+    for number in (1, 2, 3):
+        Image.new('RGB', (SIZE, SIZE)).save(tmp_path / f'{number}.png')
+    monkeypatch.setitem(globals(), 'FixedDetector', WrongMasks)
+    runner = make_runner(tmp_path, ann_file, [], with_mask=True, dataset=Photographs(ann_file),
+                         hook=dict(metric=iou_types, edges=(0, 1), num_replicates=0, name='A & B'))
+    runner.val()
+    page = (tmp_path / 'work/occlusion/report.html').read_text()
+    assert f'counted by {iou_types[-1]} at IoU 0.5' in ' '.join(page.split())
+    assert [name for name in ('1.png',) if f'{name}: r = 0.00, F1 0.00; 0 of 1 found' in page] == chosen
+    assert '<h1>AP by occlusion: A &amp; B</h1>' in page
+    assert read_report(tmp_path / 'work/occlusion/report.json')['name'] == 'A & B'
+    assert read_records(tmp_path / 'work/occlusion').name == 'A & B'
 
 
 def test_each_plot_is_drawn_once(tmp_path, ann_file, monkeypatch):

@@ -63,6 +63,16 @@ def test_prints_tables_and_writes_files(run, work_dirs):
     assert (row['baseline'], row['definition'], row['images']) == ('base', 'covered', '16')
 
 
+def test_statistics_and_format(run, work_dirs):
+    code, out, err = run('base/occlusion', 'tied/occlusion', '--names', 'one', 'two', '--statistics', 'AP75', '--replicates', '5',
+                         '--format', 'pdf', '--hide-empty', '--out', 'pdf')
+    assert code == 0, err
+    assert 'bbox AP75 in %' in out and 'bbox AP in %' not in out
+    assert [path.name for path in (work_dirs / 'pdf').glob('*.pdf')] == ['difference_over_r_bbox_AP75.pdf']
+    code, _, err = run('base/occlusion', 'tied/occlusion', '--statistics', 'AP_S')
+    assert (code, err) == (2, "error: text: statistics that were compared are AP, AP50, AP75, got 'AP_S'\n")
+
+
 def test_run_labels():
     assert name_runs(['w/base/occlusion', 'w/tied/occlusion']) == ['base', 'tied']
     assert name_runs(['a/x', 'b/y']) == ['x', 'y']

@@ -42,6 +42,18 @@ def test_writes_page_of_all_runs(run, tmp_path):
     assert '<title>AP by occlusion: r50, tied</title>' in (tmp_path / 'new/page.html').read_text()
 
 
+def test_curves_as_files_and_hidden_buckets(run, tmp_path):
+    report = make_report(iou_types=('bbox',), empty=(1,))
+    report['name'] = 'Tied & co'
+    write_report(report, tmp_path / 'one')
+    code, out, err = run('page.html', 'one', '--format', 'svg', '--hide-empty')
+    assert (code, err) == (0, '')
+    assert out.splitlines() == [f'wrote {name}' for name in ('page.html', 'page_bbox_AP.svg', 'page_bbox_AP75.svg')]
+    page, curve = ((tmp_path / name).read_text() for name in ('page.html', 'page_bbox_AP.svg'))
+    assert '<title>AP by occlusion: Tied &amp; co</title>' in page and '(0,0.4)' not in page + curve
+    assert 'Tied &amp; co (all images' in curve and '[0.4,0.8)' in curve
+
+
 @pytest.mark.parametrize(('args', 'message'), [
     (('page.html', 'nowhere'), 'nowhere: no such file'),
     (('page.html', 'r50/occlusion', '--names', 'a', 'b'), '1 runs need 1 names, got 2: a, b'),

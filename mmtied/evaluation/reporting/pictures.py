@@ -245,14 +245,33 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], truth: Shapes, pre
             small = Image.composite(Image.new('RGB', small.size, color), small, mask)
     draw, font = ImageDraw.Draw(small), ImageFont.load_default(13)
     for shapes, color in layers:
-        for box in _corners(shapes, scale, width, height):
-            draw.rectangle([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline='#101010', width=1)
-            draw.rectangle(box, outline=color, width=2)
+        draw_boxes(draw, box_corners(shapes.boxes_xywh, scale, small.size), [color] * len(shapes.boxes_xywh))
     taken = []
     for shapes, color in reversed(layers):
-        for box, label in zip(_corners(shapes, scale, width, height), shapes.labels, strict=True):
+        for box, label in zip(box_corners(shapes.boxes_xywh, scale, small.size), shapes.labels, strict=True):
             _draw_label(draw, font, box, label, color, taken, (width, height))
     return small
+
+
+def box_corners(boxes_xywh: np.ndarray, scale: float, size: tuple[int, int]) -> list[list[int]]:
+    """Return boxes xyxy in whole pixels of a picture, inside it and at least 3 pixels wide and high.
+
+    Args:
+        boxes_xywh: In pixels of the annotated image, shape (N, 4).
+        scale: Pixels of the picture for each of the annotated image.
+        size: Width and height of the picture.
+    """
+    boxes = np.asarray(boxes_xywh, dtype=float).reshape(-1, 4) * scale
+    low = np.clip(boxes[:, :2], 0, [max(side - 4, 0) for side in size])
+    high = np.clip(boxes[:, :2] + boxes[:, 2:], low + 3, [max(side - 1, 3) for side in size])
+    return np.concatenate([low, high], axis=1).round().astype(int).tolist()
+
+
+def draw_boxes(draw: 'ImageDraw.ImageDraw', corners: Sequence[Sequence[int]], colors: Sequence, width: int = 2) -> None:
+    """Outline boxes xyxy in their colors, each inside a thin dark line that sets it off from the photograph."""
+    for box, color in zip(corners, colors, strict=True):
+        draw.rectangle([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline='#101010', width=1)
+        draw.rectangle(box, outline=color, width=width)
 
 
 def jpeg_uri(picture: 'Image.Image', quality: int = 80) -> str:
@@ -272,14 +291,6 @@ def _truth(ground_truth: GroundTruth, image: int, names: Sequence[str], with_mas
     here = here[np.argsort(-ground_truth.area[here], kind='stable')]
     return Shapes(ground_truth.boxes_xywh[here], [names[number] for number in ground_truth.category[here].tolist()],
                   [ground_truth.rle(number) for number in here.tolist()] if with_masks else None)
-
-
-def _corners(shapes: Shapes, scale: float, width: int, height: int) -> list[list[int]]:
-    """Return boxes xyxy in whole pixels of the small picture, inside it and at least 3 pixels wide and high."""
-    boxes = np.asarray(shapes.boxes_xywh, dtype=float).reshape(-1, 4) * scale
-    low = np.clip(boxes[:, :2], 0, [max(width - 4, 0), max(height - 4, 0)])
-    high = np.clip(boxes[:, :2] + boxes[:, 2:], low + 3, [max(width - 1, 3), max(height - 1, 3)])
-    return np.concatenate([low, high], axis=1).round().astype(int).tolist()
 
 
 def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box: list[int], label: str, color: str,

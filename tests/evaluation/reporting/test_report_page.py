@@ -22,11 +22,11 @@ VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 
 
 class Page(HTMLParser):
-    """Parse a page into tags with attributes, tables as rows of cell texts, and its text."""
+    """Parse a page into tags with attributes, tables as rows of cell texts and as widths of columns, and its text."""
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.tables, self.text, self._open = [], {}, '', []
+        self.tags, self.tables, self.text, self._open, self.widths = [], {}, '', [], []
         self.feed(text)
         self.close()
         assert not self._open
@@ -37,6 +37,7 @@ class Page(HTMLParser):
             self._open.append(tag)
         if tag == 'table':
             self._rows = []
+            self.widths.append({})
         elif tag == 'tr':
             self._rows.append([])
         elif tag in ('td', 'th'):
@@ -58,6 +59,8 @@ class Page(HTMLParser):
         self.text += data
         if self._open and {'td', 'th'} & set(self._open):
             self._rows[-1][-1] += data
+            column = len(self._rows[-1])
+            self.widths[-1][column] = max(len(data), self.widths[-1].get(column, 0))
 
     def attributes(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
@@ -156,6 +159,14 @@ def test_controls_section():
             assert f'<td>{bucket[key]}</td>' in rows
         for key in ('AP', 'AP_shared', 'AP50_shared', 'AP75_shared'):
             assert f'<td>{100 * bucket[key]:.1f}</td>' in rows
+
+
+def test_tables_fit_into_1100_pixels():
+    further = [make_report(5, unit='instance')]
+    page = Page(render_page([Run('tied', make_report(further=further)), Run('other', make_report(1, further=further))]))
+    assert len(page.attributes('table')) == len(page.widths) > 8
+    for longest in page.widths:  # the longest line of each column
+        assert sum(8 * length + 21 for length in longest.values()) < 1100 - 32  # 8 pixels a letter, and the padding of a cell
 
 
 def test_page_of_several_runs():

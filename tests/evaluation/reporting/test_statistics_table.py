@@ -67,10 +67,31 @@ def test_reports_without_new_statistic(results, tmp_path):
     first.plot()
 
 
-def test_comparison_plot(results):
+@pytest.mark.parametrize('statistic', ['AP', 'AP75', 'AP90'])
+def test_comparison_plot(results, statistic):
     comparison = compare(*results, bootstrap=Bootstrap(20))
-    axes, = comparison.plot().axes
-    differences = [bucket['AP']['differences'][0] for bucket in comparison.report['evaluations'][0]['bbox']['buckets']]
+    axes, = comparison.plot(statistic=statistic).axes
+    differences = [bucket[statistic]['differences'][0] for bucket in comparison.report['evaluations'][0]['bbox']['buckets']]
     drawn = next(line.get_ydata() for line in axes.lines if len(line.get_ydata()) == len(differences))
     expected = [np.nan if one['difference'] is None else 100 * one['difference'] for one in differences]
     np.testing.assert_array_equal(drawn, expected)
+    stems, = [collection for collection in axes.collections if hasattr(collection, 'get_segments')]
+    ends = [segment[:, 1] for segment in stems.get_segments() if np.isfinite(segment).all()]
+    np.testing.assert_allclose(ends, [[100 * one['low'], 100 * one['high']] for one in differences if one['low'] is not None])
+    assert statistic in axes.get_ylabel() and 'first, points' in axes.get_ylabel()
+    label, = [text.get_text() for text in axes.get_legend().get_texts()]
+    overall = comparison.report['evaluations'][0]['bbox']['all'][statistic]['differences'][0]['difference']
+    assert label == f'second (all images {100 * overall:+.1f})'
+
+
+def test_comparison_of_chosen_statistics(results, tmp_path):
+    comparison = compare(*results, bootstrap=Bootstrap(20))
+    written = {path.name for path in comparison.save(tmp_path, statistics=['AP90'], format='svg')}
+    assert written == {'comparison.json', 'comparison.csv', 'comparison.tex', 'difference_over_r_bbox_AP90.svg'}
+    assert (tmp_path / 'comparison.tex').read_text() == comparison.latex(['AP90'])
+    assert comparison.latex(['AP90']).count(r'\begin{tabular}{lrrrrrr}') == 1
+    assert comparison.latex().count(r'\begin{tabular}') == 4
+    for wrong in (lambda: comparison.plot(statistic='AP51'), lambda: comparison.save(tmp_path, ['AP51']),
+                  lambda: comparison.text(['AP51'])):
+        with pytest.raises(ValueError, match="statistics that were compared are AP, AP50, AP75, AP90, got 'AP51'"):
+            wrong()

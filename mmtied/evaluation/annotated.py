@@ -1,0 +1,95 @@
+"""Occlusion ratios written into COCO annotations, for other tools: FiftyOne, slices of other evaluators, one's own scripts."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..atomic import atomic_path
+from .buckets import Bucket, Evaluation, bucket_members
+from .inputs.coco_json import read_json
+from .inputs.ground_truth import read_ground_truth
+from .occlusion import image_ratios, instance_ratios
+
+
+class Annotated(NamedTuple):
+    """Annotations with their occlusion, see `annotate`."""
+
+    annotations: dict  # a copy in COCO's layout, with the new keys
+    buckets: dict[str, list]  # by name of the bucket the ids of its images, or of its annotations for ``unit='instance'``
+
+    def save(self, folder: str | os.PathLike, name: str = 'annotations.json') -> list[Path]:
+        """Write both as JSON into a folder, `name` and ``buckets.json``, completely or not at all; return the paths.
+
+        Raises:
+            ValueError: `name` is ``buckets.json``.
+        """
+        if name == 'buckets.json':
+            raise ValueError("annotate: the annotations cannot be named 'buckets.json', the name of the ids; use another name")
+        paths = [Path(folder) / name, Path(folder) / 'buckets.json']
+        with atomic_path(paths[0]) as first, atomic_path(paths[1]) as second:
+            for path, value in ((first, self.annotations), (second, self.buckets)):
+                path.write_text(json.dumps(value, allow_nan=False) + '\n', encoding='utf-8')
+        return paths
+
+
+def annotate(annotations: Any, evaluation: Evaluation | None = None) -> Annotated:
+    """Write the occlusion ratio r of each image and each annotation into a copy of COCO annotations.
+
+    Each image gets ``occlusion_ratio``, the r of the image, and each annotation its own; None where r is not defined, as in an
+    image without instances or for a crowd. ``occlusion_bucket`` is the name of the bucket that holds r, or None; cumulative
+    buckets overlap and are left out. ``info['occlusion']`` says which definition was used. All else stays as it is.
+
+    Args:
+        annotations: A COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
+        evaluation: Definition and buckets, by default `covered` in tenths; its unit says whose ids the buckets list.
+
+    Raises:
+        ValueError: Unusable annotations; the message is one line and names the entry.
+
+    Example:
+        >>> boxes = [[0, 0, 4, 4], [2, 0, 4, 4]]
+        >>> data = {'images': [{'id': 7, 'height': 9, 'width': 9}], 'categories': [{'id': 1, 'name': 'cat'}], 'annotations': [
+        ...     {'id': number, 'image_id': 7, 'category_id': 1, 'bbox': box, 'area': 16} for number, box in enumerate(boxes)]}
+        >>> found = annotate(data)
+        >>> found.annotations['images'][0]['occlusion_ratio'], found.annotations['annotations'][1]['occlusion_bucket']
+        (0.5, '[0.5,0.6)')
+        >>> {name: ids for name, ids in found.buckets.items() if ids}
+        {'[0.5,0.6)': [7]}
+    """
+    evaluation = evaluation or Evaluation()
+    data = getattr(annotations, 'dataset', annotations)
+    data = data if isinstance(data, Mapping) else read_json(data)
+    ground_truth = read_ground_truth(annotations)
+    options, buckets = (evaluation.definition, evaluation.same_category), evaluation.buckets
+    of_image = dict(zip(ground_truth.image_ids.tolist(), image_ratios(ground_truth, *options).tolist(), strict=True))
+    of_entry = instance_ratios(ground_truth, *options).tolist()  # in the order of the annotations
+    images = _with_ratios(data['images'], [of_image[entry['id']] for entry in data['images']], buckets, evaluation.cumulative)
+    entries = _with_ratios(data['annotations'], of_entry, buckets, evaluation.cumulative)
+    settings = {'definition': evaluation.definition, 'same_category': evaluation.same_category, 'edges': list(evaluation.edges),
+                'cumulative': evaluation.cumulative}
+    info = data.get('info')
+    copy = {**data, 'info': {**(info if isinstance(info, Mapping) else {}), 'occlusion': settings},
+            'images': images, 'annotations': entries}
+    listed = images if evaluation.unit == 'image' else entries
+    held = bucket_members(_ratios(listed), buckets)
+    return Annotated(copy, {bucket.name: [listed[number]['id'] for number in np.flatnonzero(members).tolist()]
+                            for bucket, members in zip(buckets, held.T, strict=True)})
+
+
+def _with_ratios(entries: list[dict], ratios: list[float], buckets: tuple[Bucket, ...], cumulative: bool) -> list[dict]:
+    """Return copies of images or annotations with their ratio and, unless buckets overlap, the bucket's name."""
+    result = [{**entry, 'occlusion_ratio': None if np.isnan(ratio) else ratio}
+              for entry, ratio in zip(entries, ratios, strict=True)]
+    if not cumulative:
+        for entry, members in zip(result, bucket_members(_ratios(result), buckets), strict=True):
+            entry['occlusion_bucket'] = buckets[int(members.argmax())].name if members.any() else None
+    return result
+
+
+def _ratios(entries: list[dict]) -> np.ndarray:
+    """Return the ratios of images or annotations, shape (N,) float64, NaN where there is none."""
+    return np.array([np.nan if entry['occlusion_ratio'] is None else entry['occlusion_ratio'] for entry in entries])

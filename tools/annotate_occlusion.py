@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Write the occlusion ratio of every image and annotation into a copy of a COCO file, and the image ids of each bucket.
+
+    python tools/annotate_occlusion.py instances_val2017.json --out annotated/
+
+Writes a file of the same name with the keys occlusion_ratio and occlusion_bucket in each image and annotation, and buckets.json:
+by name of a bucket the ids of its images, or with --unit instance of its annotations.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; imports nothing heavy, so that --help is quick."""
+    from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
+    from mmtied.evaluation.protocol import DEFAULT_EDGES, UNITS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('annotations', help='COCO instances file')
+    parser.add_argument('--out', required=True, help='folder to write into; not that of the annotations')
+    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
+    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
+    parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
+    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t for every edge instead of disjoint ones')
+    parser.add_argument('--unit', choices=UNITS, default='image', help='whose ids buckets.json lists (image)')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Annotate, write, print."""
+    args = parse_args(argv)
+    from mmtied.cli import user_errors
+
+    with user_errors():
+        source, out = Path(args.annotations), Path(args.out)
+        if out.exists() and not out.is_dir():
+            raise ValueError(f'--out {out}: a folder is needed, this is a file')
+        if out.resolve() == source.resolve().parent:
+            raise ValueError(f'--out {out}: the folder of the annotations, whose file would be replaced; name another folder')
+        from mmtied.evaluation import Evaluation, annotate
+
+        evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
+        found = annotate(args.annotations, evaluation)
+        for path in found.save(out, source.name):
+            print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
+    main()
