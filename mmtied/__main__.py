@@ -15,6 +15,7 @@ COMMANDS = {
     'compare': ('compare_runs', 'differences between runs, with paired intervals'),
     'report': ('occlusion_report', 'one page from the reports of several runs'),
     'stats': ('occlusion_stats', 'how occluded a data set is'),
+    'annotate': ('annotate_occlusion', 'write r into a copy of the annotations, and the ids of each bucket'),
     'browse': ('browse_occlusion', 'example images by occlusion, with their overlaps tinted'),
     'shapes': ('make_occluded_shapes', 'make a data set of occluded shapes'),
     'train': ('train', 'train a model from a config'),

@@ -34,6 +34,21 @@ def test_evaluate_snippet(data, tmp_path):
     assert (tmp_path / 'occlusion' / 'report.json').is_file()
 
 
+def test_mean_ap_snippet(data, tmp_path):
+    snippet, = (text for text in snippets(read_page('occlusion_evaluation.md')) if 'OcclusionMeanAveragePrecision(' in text)
+    exec(snippet, data)
+    assert {'map', 'map_50', 'map_small', 'map_r0.5-1', 'map_75_r0.5-1'} <= set(data['values'])
+    assert 'map_r0' not in data['values'] and data['values']['map'] == pytest.approx(1)
+    assert (tmp_path / 'occlusion' / 'report.html').is_file()
+
+
+def test_annotate_snippet(data, tmp_path):
+    snippet, = (text for text in snippets(read_page('data_occlusion.md')) if 'annotate(' in text)
+    exec(snippet, data)
+    assert data['found'].annotations['images'][0]['occlusion_ratio'] == pytest.approx(.5)
+    assert sorted(path.name for path in (tmp_path / 'annotated').iterdir()) == ['annotations.json', 'buckets.json']
+
+
 def test_readme_snippet(data, tmp_path):
     snippet, = (text for text in snippets(read_page('README.md')) if 'evaluate(' in text)
     exec(snippet, data)

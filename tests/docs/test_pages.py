@@ -61,6 +61,14 @@ def test_api_page_is_current():
     assert runpy.run_path(str(ROOT / 'docs/make_api.py'))['make_page']() == read_page('api.md'), 'run python docs/make_api.py'
 
 
+def test_api_page_lists_methods_and_properties():
+    result = read_page('api.md').partition('### EvaluationResult')[2].partition('### ')[0]
+    listed = re.findall(r'^- `\.(\w+)(\(.*\))?`: \S', result, re.MULTILINE)
+    names = {'rows', 'table', 'plot', 'save', 'latex', 'with_intervals', 'saved_run', 'picture_ratios'}
+    assert {name for name, _ in listed} == names
+    assert dict(listed)['plot'] == '(iou_type=None, path=None, hide_empty=False)' and dict(listed)['picture_ratios'] == ''
+
+
 def test_readme_table_matches_the_model_zoo():
     zoo = read_page('model_zoo.md')
     for config, network, box, mask in re.findall(r'^\| \[(\w+)\].*? \| (\S+) \|.*\| ([\d.]+) \| ([\d.]+) \|$',

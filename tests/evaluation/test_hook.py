@@ -227,8 +227,8 @@ class Photographs(Images):
 class WrongMasks(FixedDetector):
     """Finds the box, and a mask elsewhere."""
 
-    def forward(self, *args, **kwargs):
-        samples = super().forward(*args, **kwargs)
+    def forward(self, img_path, **kwargs):
+        samples = super().forward(**kwargs)
         for sample in samples:
             sample.pred_instances.masks = torch.roll(sample.pred_instances.masks, 30, dims=2)
         return samples
