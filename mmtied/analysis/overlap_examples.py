@@ -178,7 +178,7 @@ def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colors: Sequence
     strength = np.where(depth >= 2, np.minimum(_FIRST + _NEXT * (depth - 2), _STRONGEST), 0.)[..., None]
     pixels = (1 - strength) * pixels + strength * np.array(OVERLAP_COLOR)
     picture = Image.fromarray(pixels.round().astype(np.uint8))
-    draw_boxes(ImageDraw.Draw(picture), box_corners(boxes_xywh, scale, picture.size), colors, 2 if height >= 300 else 1)
+    draw_boxes(ImageDraw.Draw(picture), box_corners(boxes_xywh, scale, picture.size), colors)
     return picture
 
 
@@ -220,7 +220,7 @@ def category_colors(num_categories: int) -> tuple[tuple[int, int, int], ...]:
     levels = np.linspace(0, 255, 12).round()
     candidates = np.stack(np.meshgrid(levels, levels, levels, indexing='ij'), axis=-1).reshape(-1, 3)
     lab = _to_lab(candidates)
-    vivid = (np.hypot(lab[:, 1], lab[:, 2]) > 30) & (lab[:, 0] > 35)
+    vivid = (np.hypot(lab[:, 1], lab[:, 2]) > 30) & (lab[:, 0] > 45)
     candidates, lab = candidates[vivid], lab[vivid]
     distance = np.minimum(np.linalg.norm(lab - _to_lab(np.array(OVERLAP_COLOR)), axis=1),
                           np.linalg.norm(lab - _to_lab(np.array([255., 255., 255.])), axis=1))
