@@ -7,9 +7,7 @@ import torch
 from torch import nn
 
 import mmtied.backbones as backbones
-
-onnxruntime = pytest.importorskip('onnxruntime')
-pytest.importorskip('onnxscript')
+from tests.helpers.onnx_files import EXPORTERS, export_onnx, run_onnx
 
 # Each family with few channels, further settings of a block, and one network of full width.
 THIN = {'base_channels': 8, 'base_width': 32, 'split_blocks': (1, 2, 2, 4)}
@@ -72,34 +70,17 @@ def calibrated(network: str) -> nn.Module:
     return model
 
 
-# Arguments that keep the batch size dynamic.
-EXPORTERS = {
-    'dynamo': {'dynamo': True, 'verbose': False, 'dynamic_shapes': ({0: torch.export.Dim.DYNAMIC}, )},
-    'torchscript': {'dynamo': False, 'dynamic_axes': {'image': {0: 'batch'}}},
-}
-
-
-def export(model: nn.Module, path: str, exporter: str, images: int) -> None:
-    """Write an ONNX file, or fail with the release of torch that cannot."""
-    try:
-        torch.onnx.export(model, (torch.randn(images, 3, 64, 64), ), path, input_names=['image'], **EXPORTERS[exporter])
-    except Exception as error:
-        pytest.fail(f'torch {torch.__version__} with its {exporter} exporter cannot export {type(model).__name__}: {error}')
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('exporter', EXPORTERS)
 @pytest.mark.parametrize('network', NETWORKS)
 def test_onnxruntime_matches_for_another_batch(network, exporter, tmp_path):
     model = calibrated(network)
-    path = str(tmp_path / 'backbone.onnx')
-    export(model, path, exporter, images=2 if network in FIX_ONE else 1)
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    export_onnx(model, torch.randn(2 if network in FIX_ONE else 1, 3, 64, 64), tmp_path / 'backbone.onnx', exporter)
     image = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
         expected = model(image)
-    for level, theirs in zip(session.run(None, {'image': image.numpy()}), expected, strict=True):
+    for level, theirs in zip(run_onnx(tmp_path / 'backbone.onnx', image), expected, strict=True):
         assert theirs.abs().max() > 0.1
-        torch.testing.assert_close(torch.from_numpy(level), theirs, atol=1e-4, rtol=1e-4,
+        torch.testing.assert_close(level, theirs, atol=1e-4, rtol=1e-4,
                                    msg=lambda text: f'torch {torch.__version__}, {exporter} exporter: {text}')

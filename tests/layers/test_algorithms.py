@@ -10,6 +10,8 @@ from mmtied import layers
 from mmtied.layers import TBC, TGC, tied_conv_algorithm
 from mmtied.layers.algorithms import ALGORITHMS, CHOICES, Geometry, can_compute
 from tests.helpers.dense_twins import dense_conv
+from tests.helpers.onnx_files import EXPORTERS, export_onnx, run_onnx
+from tests.helpers.torch_versions import needs_inductor
 
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
@@ -200,6 +202,7 @@ def test_every_choice_compiles_as_one_graph(choice, memory_format):
     torch.testing.assert_close(compiled(x), layer(x), atol=1e-6, rtol=1e-5)
 
 
+@needs_inductor
 @pytest.mark.slow
 @pytest.mark.parametrize('memory_format', FORMATS)
 def test_inductor_trains_with_dynamic_sizes(memory_format):
@@ -228,15 +231,14 @@ def test_autocast(choice, trains, memory_format):
 
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('dynamo', [False, True])
+@pytest.mark.parametrize('exporter', EXPORTERS)
 @pytest.mark.parametrize('layer', [
     TBC(8, 12, 3, 2, num_blocks=4, padding=1, algorithm='dense'), TGC(8, 12, 1, groups=2, algorithm='dense')])
-def test_every_algorithm_exports_to_the_same_result(layer, dynamo, tmp_path):
-    onnxruntime = pytest.importorskip('onnxruntime')
+def test_every_algorithm_exports_to_the_same_result(layer, exporter, tmp_path):
     x = torch.randn(2, 8, 6, 5)
-    torch.onnx.export(layer.eval(), (x, ), tmp_path / 'layer.onnx', input_names=['x'], dynamo=dynamo, verbose=False)
-    got, = onnxruntime.InferenceSession(tmp_path / 'layer.onnx').run(None, {'x': x.numpy()})
-    torch.testing.assert_close(torch.from_numpy(got), layer(x), atol=1e-5, rtol=1e-5)
+    export_onnx(layer.eval(), x, tmp_path / 'layer.onnx', exporter)
+    got, = run_onnx(tmp_path / 'layer.onnx', x)
+    torch.testing.assert_close(got, layer(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('memory_format', FORMATS)

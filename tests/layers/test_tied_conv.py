@@ -11,6 +11,7 @@ from torch import nn
 
 from mmtied.layers import TBC, TGC
 from tests.helpers.dense_twins import dense_conv
+from tests.helpers.torch_versions import needs_inductor
 
 SETTINGS = [
     {'kernel_size': 1},
@@ -146,6 +147,7 @@ def test_autocast(dtype, memory_format, device):
     assert layer.weight.grad.dtype == torch.float32
 
 
+@needs_inductor
 @pytest.mark.slow
 @pytest.mark.parametrize('memory_format', FORMATS)
 @pytest.mark.parametrize('layer', [TBC(16, 16, 3, padding=1, num_blocks=2), TGC(16, 16, 3, padding=1, groups=2, num_blocks=2)])

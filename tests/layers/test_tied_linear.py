@@ -8,6 +8,7 @@ from torch import nn
 
 from mmtied.layers import TFC
 from tests.helpers.dense_twins import dense_linear
+from tests.helpers.torch_versions import needs_inductor
 
 
 @settings(deadline=None, max_examples=60)
@@ -54,6 +55,7 @@ def test_parameter_count_and_initialization():
     assert layer.weight.abs().max() > 0.9 * 16**-0.5
 
 
+@needs_inductor
 @pytest.mark.slow
 def test_compiles_without_graph_breaks():
     torch.compiler.reset()

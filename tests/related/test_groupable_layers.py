@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmtied.layers import DGConv
 from mmtied.related.groupable.layers import GroupMatrix
+from tests.helpers.torch_versions import needs_inductor
 
 PATTERNS = {size: list(itertools.product((0, 1), repeat=size.bit_length() - 1)) for size in (8, 16)}
 EVERY = [(size, gates) for size, patterns in PATTERNS.items() for gates in patterns]
@@ -224,6 +225,7 @@ def test_autocast(device):
     assert layer.gates.grad.dtype == torch.float32
 
 
+@needs_inductor
 @pytest.mark.slow
 def test_compile(device):
     layer = set_gates(DGConv(8, 8, 3, padding=1).to(device), (0, 1, 1))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import mmtied  # noqa: F401
 from mmtied.layers import IGC, SumFusion
+from tests.helpers.torch_versions import needs_inductor
 
 SETTINGS = [
     {'kernel_size': 1},
@@ -219,6 +220,7 @@ def test_autocast(partitions, memory_format, device):
     assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
 
 
+@needs_inductor
 @pytest.mark.slow
 @pytest.mark.parametrize('memory_format', FORMATS)
 def test_compiles_without_graph_breaks(memory_format):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
+from tests.helpers.torch_versions import needs_inductor
 
 GEOMETRIES = [
     {'kernel_size': 3, 'padding': 1},
@@ -246,6 +247,7 @@ def test_autocast(device):
     torch.testing.assert_close(out.float(), expected, rtol=0.1, atol=0.05)
 
 
+@needs_inductor
 @pytest.mark.slow
 def test_compile(device):
     network = make_network().to(device)

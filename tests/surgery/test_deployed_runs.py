@@ -8,6 +8,8 @@ import torch
 
 from mmtied.surgery import deploy
 from tests.helpers.deployed import build
+from tests.helpers.onnx_files import EXPORTERS, export_onnx, run_onnx
+from tests.helpers.torch_versions import needs_inductor
 
 ONE = {'num_stages': 1, 'out_indices': (0, )}
 SHORT_NETWORKS = {
@@ -55,6 +57,7 @@ def test_compiles_as_one_graph(network):
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 @torch.no_grad()
+@needs_inductor
 def test_compiles_with_inductor():
     model = make('TiedSENet')
     torch._dynamo.reset()
@@ -64,19 +67,14 @@ def test_compiles_with_inductor():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('exporter', ['dynamo', 'torchscript'])
+@pytest.mark.parametrize('exporter', EXPORTERS)
 @pytest.mark.parametrize('network', ['TiedSENet', 'TiedResNeSt', 'IGCNetCIFAR'])
 def test_onnxruntime_matches_for_another_batch(network, exporter, tmp_path):
-    onnxruntime = pytest.importorskip('onnxruntime')
-    pytest.importorskip('onnxscript')
-    model, path = make(network), str(tmp_path / 'backbone.onnx')
-    open_batch = ({'dynamo': True, 'verbose': False, 'dynamic_shapes': ({0: torch.export.Dim.DYNAMIC}, )} if exporter == 'dynamo'
-                  else {'dynamo': False, 'dynamic_axes': {'image': {0: 'batch'}}, 'output_names': ['level']})
-    torch.onnx.export(model, (torch.randn(1, 3, 64, 64), ), path, input_names=['image'], **open_batch)
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    model = make(network)
+    export_onnx(model, torch.randn(1, 3, 64, 64), tmp_path / 'backbone.onnx', exporter)
     image = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
-        assert_same(session.run(None, {'image': image.numpy()}), model(image))
+        assert_same(run_onnx(tmp_path / 'backbone.onnx', image), model(image))
 
 
 def test_saved_module_runs_without_this_package(tmp_path):

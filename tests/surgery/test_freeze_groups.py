@@ -10,6 +10,7 @@ from torch import nn
 from mmtied.layers import DGConv
 from mmtied.related.groupable.layers import gated_layers, group_numbers
 from mmtied.surgery import PermutedConv2d, freeze_groups
+from tests.helpers.onnx_files import export_onnx, run_onnx
 
 
 def set_gates(layer: DGConv, gates) -> DGConv:
@@ -145,13 +146,10 @@ def test_folding_keeps_gradients():
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('fold', [True, False])
 def test_onnx(fold, tmp_path):
-    onnxruntime = pytest.importorskip('onnxruntime')
-    pytest.importorskip('onnxscript')
     import onnx
     model = freeze_groups(backbone(num_stages=2, out_indices=(0, 1)), fold=fold)
-    path = str(tmp_path / 'frozen.onnx')
-    torch.onnx.export(model, (torch.rand(2, 3, 64, 64), ), path, input_names=['image'], verbose=False,
-                      dynamic_shapes=({0: torch.export.Dim.DYNAMIC}, ))
+    path = tmp_path / 'frozen.onnx'
+    export_onnx(model, torch.rand(2, 3, 64, 64), path)
     operators = [node.op_type for node in onnx.load(path).graph.node]
     groups = [next(a.i for a in node.attribute if a.name == 'group') for node in onnx.load(path).graph.node
               if node.op_type == 'Conv']
@@ -160,9 +158,8 @@ def test_onnx(fold, tmp_path):
     image = torch.rand(3, 3, 64, 64)
     with torch.no_grad():
         expected = model(image)
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    for level, theirs in zip(session.run(None, {'image': image.numpy()}), expected, strict=True):
-        torch.testing.assert_close(torch.from_numpy(level), theirs, atol=1e-4, rtol=1e-4)
+    for level, theirs in zip(run_onnx(path, image), expected, strict=True):
+        torch.testing.assert_close(level, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_errors():

@@ -1,0 +1,11 @@
+"""Marks for what older releases of torch cannot do."""
+
+import pytest
+import torch
+
+RELEASE = tuple(int(part) for part in torch.__version__.split('.')[:2])
+
+#: Before 2.6, torch.onnx.export has no argument `dynamo`; `mmtied.torch_compat.export_onnx` then exports through TorchScript.
+HAS_DYNAMO_EXPORTER = RELEASE >= (2, 6)
+needs_dynamo_exporter = pytest.mark.skipif(not HAS_DYNAMO_EXPORTER, reason=f'torch {torch.__version__} < 2.6: dynamo exporter')
+needs_inductor = pytest.mark.skipif(RELEASE < (2, 3), reason=f'torch {torch.__version__} < 2.3: inductor')
