@@ -1,34 +1,45 @@
 """Describe an installation, as a bug report needs it."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from .version import __version__
 
-#: Import names of the packages to name.
-_PACKAGES = ('torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'numpy', 'pycocotools', 'orjson', 'matplotlib', 'jinja2',
-             'cv2', 'onnxruntime')
+#: Packages to name, and the distributions that install them.
+_PACKAGES = {
+    'torchvision': ['torchvision'],
+    'mmengine': ['onedl-mmengine', 'mmengine', 'mmengine-lite'],
+    'mmcv': ['onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'],
+    'mmdet': ['onedl-mmdetection', 'mmdet'],
+    'mmpretrain': ['onedl-mmpretrain', 'mmpretrain'],
+    'numpy': ['numpy'],
+    'pycocotools': ['pycocotools'],
+    'orjson': ['orjson'],
+    'matplotlib': ['matplotlib'],
+    'jinja2': ['jinja2'],
+    'cv2': ['opencv-python', 'opencv-python-headless', 'opencv-contrib-python'],
+    'onnxruntime': ['onnxruntime', 'onnxruntime-gpu'],
+}
 
 
 def describe_environment() -> str:
     """Return a line for each package that a bug report needs, with PyTorch's devices and the compiled libraries."""
-    distributions = packages_distributions()
     lines = [f'mmtied {__version__} in {Path(__file__).parent}, native library {_native()}',
              f'Python {platform.python_version()}, {platform.platform()}', _torch()]
-    for name in _PACKAGES:
-        found = [_version(distribution) for distribution in sorted(set(distributions.get(name, ())))]
+    for name, distributions in _PACKAGES.items():
+        found = [f'{distribution} {number}' for distribution in distributions if (number := _version(distribution))]
         operators = f', operators {_mmcv_operators()}' if name == 'mmcv' and found else ''
         lines.append(f'{name}: {" and ".join(found) or "not installed"}{operators}')
     return '\n'.join(lines)
 
 
-def _version(distribution: str) -> str:
+def _version(distribution: str) -> str | None:
     try:
-        return f'{distribution} {version(distribution)}'
+        return version(distribution)
     except PackageNotFoundError:
-        return f'{distribution} of unknown version'
+        return None
 
 
 def _torch() -> str:
@@ -50,5 +61,5 @@ def _native() -> str:
 
 
 def _mmcv_operators() -> str:
-    folder = Path(find_spec('mmcv').origin).parent
-    return 'compiled' if any(folder.glob('_ext.*')) else 'missing'
+    found = find_spec('mmcv')
+    return 'compiled' if found and any(Path(found.origin).parent.glob('_ext.*')) else 'missing'

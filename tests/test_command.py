@@ -35,22 +35,21 @@ print(sorted({{'torch', 'mmengine', 'mmcv', 'matplotlib', 'PIL'}} & set(sys.modu
 ONLY_REQUIRED = """
 import re, sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, distribution
 
 def name_of(requirement):
     return re.match(r'[\\w.-]+', requirement)[0].lower().replace('_', '-')
 
-needed, new = set(), {'torch', 'numpy', 'pycocotools', 'orjson'}
+needed, new, visible = set(), {'torch', 'numpy', 'pycocotools', 'orjson'}, {'mmtied', *sys.stdlib_module_names}
 while new:
     name = new.pop()
     needed.add(name)
     try:
-        lines = requires(name) or ()
+        found = distribution(name)
     except PackageNotFoundError:
         continue
-    new |= {name_of(line) for line in lines if 'extra ==' not in line} - needed
-visible = {module for module, names in packages_distributions().items() if needed & {name_of(name) for name in names}}
-visible |= {'mmtied', *sys.stdlib_module_names}
+    new |= {name_of(line) for line in found.requires or () if 'extra ==' not in line} - needed
+    visible |= {file.parts[0].partition('.')[0] for file in found.files or ()}
 
 class Finder(PathFinder):
     @classmethod

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Example images of an occlusion bucket with their overlaps tinted: one picture each and a sheet of all.
 
-    python tools/browse_occlusion.py instances_val2017.json val2017/ --bucket 0.8 0.9 --out browse/
+    mmtied browse instances_val2017.json val2017/ --bucket 0.8 0.9 --out browse/
 
 Areas under two boxes or more are tinted, deeper overlaps more strongly; outlines have the colors of the categories.
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Is one run better than another, and at which occlusion? Differences of AP with paired bootstrap intervals.
 
-    python tools/compare_runs.py work_dirs/r50/occlusion work_dirs/tied_r50/occlusion --out comparison/
+    mmtied compare work_dirs/r50/occlusion work_dirs/tied_r50/occlusion --out comparison/
 
 Each run is a folder with the records.npz that an evaluation by mmtied writes beside report.json, or such a file. With more than
 two, each is compared with the first. Prints a table in percent for each IoU type and statistic and, with --out, writes

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Convert a trained classifier into weights for a detector: tools/train.py DETECTOR_CONFIG --backbone-checkpoint OUT."""
+"""Convert a trained classifier into weights for a detector: mmtied train DETECTOR_CONFIG --backbone-checkpoint OUT."""
 
 import argparse
 
@@ -7,7 +7,7 @@ import argparse
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('classifier', help='checkpoint that tools/train.py wrote for a config in configs/imagenet')
+    parser.add_argument('classifier', help='checkpoint that `mmtied train` wrote for a config in configs/imagenet')
     parser.add_argument('out', help="file for the backbone's weights; one that exists is replaced")
     return parser.parse_args()
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """AP by occlusion of any detector, from its results in COCO's format or from mmdet's dump.
 
-    python tools/occlusion_eval.py instances_val2017.json results.bbox.json results.segm.json --out occlusion/
-    python tools/occlusion_eval.py instances_val2017.json predictions.pkl --out occlusion/
+    mmtied eval instances_val2017.json results.bbox.json results.segm.json --out occlusion/
+    mmtied eval instances_val2017.json predictions.pkl --out occlusion/
 
 Prints a table for each IoU type and, with --out, writes report.json, buckets.csv, records.npz (for
-tools/compare_runs.py), ap_over_r_<iou type>.png and report.html.
+`mmtied compare`), ap_over_r_<iou type>.png and report.html.
 With --images the page also shows the images where the detector did worst in each bucket.
 """
 
@@ -24,7 +24,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
     parser.add_argument('results', nargs='+', help='results of one detector, boxes, masks, or parts of either: COCO results, '
-                        "or .pkl files that tools/test.py --out (mmdet's DumpDetResults) wrote")
+                        "or .pkl files that `mmtied test --out` (mmdet's DumpDetResults) wrote")
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what the files hold')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
                         help="evaluate these categories only; a .pkl file's labels count them, in the annotation file's order")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """One page from the reports of one run or of several, side by side as in Figure 7 of the paper.
 
-    python tools/occlusion_report.py compared.html work_dirs/r50/occlusion work_dirs/tied/occlusion --names R50 TiedR50
+    mmtied report compared.html work_dirs/r50/occlusion work_dirs/tied/occlusion --names R50 TiedR50
 
-Each folder holds the report.json that OcclusionEvalHook or tools/occlusion_eval.py wrote. Differences are to the first run.
+Each folder holds the report.json that OcclusionEvalHook or `mmtied eval` wrote. Differences are to the first run.
 """
 
 import argparse

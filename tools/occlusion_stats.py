@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Count how occluded a data set is: by bucket, size and category, and how occlusion follows crowding.
 
-    python tools/occlusion_stats.py instances_val2017.json --out occlusion_stats/
+    mmtied stats instances_val2017.json --out occlusion_stats/
 
 Prints tables and, with --out, writes stats.json, stats.csv and stats.png.
 """
