@@ -2,4 +2,4 @@
 # To start from an ImageNet backbone (tools/convert_backbone.py): tools/train.py CONFIG --backbone-checkpoint FILE
 _base_ = ['./retinanet_r101_b8_1x.py', './_base_/shared_backbone.py']
 model = dict(backbone=_base_.shared_backbone)
-custom_hooks = _base_.custom_hooks + [_base_.orthogonality]
+custom_hooks = [_base_.orthogonality]

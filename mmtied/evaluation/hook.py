@@ -22,14 +22,19 @@ from .metric import OcclusionCocoMetric
 from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
 from .reporting.pictures import shown_in
 from .result import EvaluationResult
+from .run_checks import check_monitors, lost_hooks, monitored_scalars
 
 #: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
 PREFIX = 'occlusion'
+#: How a config adds the hook; the dict merges into the base config's, unlike a list of custom_hooks.
+AS_DEFAULT_HOOK = "default_hooks = dict(occlusion=dict(type='mmtied.OcclusionEvalHook'))"
 
 
 @HOOKS.register_module()
 class OcclusionEvalHook(Hook):
     """Evaluation by occlusion in validation and testing, written into ``<work_dir>/occlusion/``.
+
+    In a config: ``default_hooks = dict(occlusion=dict(type='mmtied.OcclusionEvalHook'))``.
 
     Where the config's evaluator has an `OcclusionCocoMetric`, its report is written; otherwise the hook adds one (prefix
     ``occlusion``) for the annotations of the evaluated dataset. After each validation or test it writes ``report.json``,
@@ -89,13 +94,35 @@ class OcclusionEvalHook(Hook):
         self.ann_file = ann_file
         self.name = name
         self.hide_empty = hide_empty
+        self.in_use = True
+        self._evaluators: list[Evaluator] = []  # those of the loops that were prepared
 
     def before_run(self, runner: Runner) -> None:
-        """Add the metric to the loops that are built, before anything runs."""
+        """Add the metric to the loops that are built, and check what a training run expects of it, before anything runs.
+
+        Of several such hooks, as where a config adds one to a base config's, the last one with arguments is used. A second
+        call does nothing, except for loops that were not built before.
+
+        Raises:
+            ValueError: The evaluated dataset has no usable annotations, or the run's `save_best`, early stopping or schedule
+                waits for a number that the metric does not give.
+        """
+        hooks = [hook for hook in runner.hooks if isinstance(hook, OcclusionEvalHook)]
+        with_options = [hook for hook in hooks if hook.has_options or hook.name or hook.hide_empty]
+        self.in_use = self is (with_options or hooks or [self])[-1]
+        if not self.in_use:
+            return
+        if not self._evaluators:
+            _shorten_log(runner)
+        lost = [] if self._evaluators or not is_training(runner) else lost_hooks(getattr(runner.cfg, 'filename', None))
+        if lost:
+            runner.logger.warning(f"OcclusionEvalHook: custom_hooks of the config replaces its base config's, without "
+                                  f"{', '.join(lost)}; to keep them, add this hook as {AS_DEFAULT_HOOK} instead")
         for loop in (runner._val_loop, runner._test_loop):
             evaluator = getattr(loop, 'evaluator', None)  # a loop that is not built yet is a dict
-            if not isinstance(evaluator, Evaluator):
+            if not isinstance(evaluator, Evaluator) or evaluator in self._evaluators:
                 continue
+            self._evaluators.append(evaluator)
             if any(getattr(metric, 'format_only', False) for metric in evaluator.metrics):
                 runner.logger.warning('OcclusionEvalHook: the evaluator only formats results, so there is nothing to evaluate')
             elif _occlusion_metric(evaluator) is None:
@@ -103,7 +130,8 @@ class OcclusionEvalHook(Hook):
             elif self.has_options:
                 runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the arguments '
                                       'of the hook are not used')
-        _shorten_log(runner)
+        if is_training(runner) and isinstance(getattr(runner._val_loop, 'evaluator', None), Evaluator):
+            check_monitors(monitored_scalars(runner.hooks, runner.param_schedulers), runner._val_loop.evaluator.metrics)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the report of the validation; in a training run without intervals and pictures."""
@@ -128,7 +156,7 @@ class OcclusionEvalHook(Hook):
         from .reporting.files import write_outputs
 
         metric = _occlusion_metric(loop.evaluator)
-        if metric is None or metric.evaluated is None:
+        if not self.in_use or metric is None or metric.evaluated is None:
             return
         evaluated, examples = metric.evaluated, None
         if complete and self.bootstrap:

@@ -13,7 +13,7 @@ from mmengine.registry import METRICS
 from torch import Tensor
 from torch import distributed as torch_dist
 
-from .accumulate import join_records
+from .accumulate import Records, join_records
 from .buckets import make_evaluations, make_plan
 from .inputs.ground_truth import label_category_ids, read_ground_truth
 from .inputs.results import describe_inverted
@@ -22,6 +22,7 @@ from .reporting.tables import format_tables, scalars
 from .result import EvaluationResult
 from .stream import ImageMatcher, MatchedImages, join_once, match_images
 from .summary import summarize
+from .targets import Targets
 
 #: Images that are matched together.
 BATCH = 256
@@ -92,9 +93,9 @@ class OcclusionCocoMetric(BaseMetric):
                                 f'{", ".join(_COCO_OPTIONS)} unset')
             if value and name != 'use_mp_eval':  # there is nothing to spread over processes
                 raise ValueError(f'OcclusionCocoMetric has no {name}={value!r}; keep a CocoMetric for that and add '
-                                 "custom_hooks=[dict(type='OcclusionEvalHook')]")
+                                 "default_hooks=dict(occlusion=dict(type='mmtied.OcclusionEvalHook'))")
         if ann_file is None:
-            raise ValueError('OcclusionCocoMetric needs ann_file, a COCO instances file; OcclusionEvalHook in custom_hooks '
+            raise ValueError('OcclusionCocoMetric needs ann_file, a COCO instances file; the OcclusionEvalHook '
                              "takes it from the evaluated dataset's ann_file instead")
         if not isinstance(ann_file, str | os.PathLike | dict):
             raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, or a dict of its layout; '
@@ -164,6 +165,11 @@ class OcclusionCocoMetric(BaseMetric):
         if sum(not isinstance(result, MatchedImages) for result in self.results) >= BATCH:
             self.results = self._matched(self.results)
 
+    def scalar_names(self) -> list[str]:
+        """Return the names of the numbers that `evaluate` returns; buckets without ground truth have none."""
+        report = self._summarize(self._once([]))[0]
+        return [f'{self.prefix}/{name}' for name in scalars(report, self.metrics, self.evaluations)]
+
     def evaluate(self, size: int) -> dict[str, float]:
         """Match what is left, bring the records to the main process, and give everyone its numbers.
 
@@ -187,9 +193,7 @@ class OcclusionCocoMetric(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
         joined = self._once(results)
-        targets = self.matcher.targets.to(self._device)
-        records = {iou_type: join_records([table.wide()], self._device) for iou_type, table in joined.records.items()}
-        report = summarize(self.plan, records, targets, self.proposal_nums)
+        report, records, targets = self._summarize(joined)
         self.evaluated = EvaluationResult(report, records, targets, self.plan, self.ground_truth, self.matcher.categories,
                                           self.proposal_nums)
         self.shown = joined.shown.cpu()
@@ -202,6 +206,12 @@ class OcclusionCocoMetric(BaseMetric):
         overall = {f'{iou_type}_{statistic.scalar}' for iou_type in self.metrics for statistic in STATISTICS.values()}
         self.bucket_scalars = {f'{self.prefix}/{name}' for name in values if name not in overall}
         return values
+
+    def _summarize(self, joined: MatchedImages) -> tuple[dict, dict[str, Records], Targets]:
+        """Return the report of matched images, with the records and targets that it is made from."""
+        targets = self.matcher.targets.to(self._device)
+        records = {iou_type: join_records([table.wide()], self._device) for iou_type, table in joined.records.items()}
+        return summarize(self.plan, records, targets, self.proposal_nums), records, targets
 
     def _once(self, results: list) -> MatchedImages:
         """Return all results matched and joined, every image once."""

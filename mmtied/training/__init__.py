@@ -1,4 +1,4 @@
-"""Hooks for custom_hooks that change the training loss of any model."""
+"""Hooks for a config's default_hooks that change the training loss of any model."""
 
 from mmtied.compat import forward_names
 

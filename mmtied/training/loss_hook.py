@@ -2,7 +2,7 @@
 
 mmengine's ``BaseModel.train_step``, and that of its DistributedDataParallel, hand the dict of losses to the model's
 ``parse_losses``, which adds them up, outside autocast and before gradients are scaled or accumulated. During training a
-`LossHook` wraps that method, so one line in ``custom_hooks`` serves every mmdet detector and every mmpretrain classifier.
+`LossHook` wraps that method, so one line in a config's hooks serves every mmdet detector and every mmpretrain classifier.
 """
 
 from abc import abstractmethod
@@ -123,4 +123,4 @@ class _ParseLosses:
 
 
 def _describe_clash(hook: LossHook, name: str) -> str:
-    return (f'{type(hook).__name__}: another hook changes the loss and logs {name!r} too; leave one of them out of custom_hooks')
+    return (f'{type(hook).__name__}: another hook changes the loss and logs {name!r} too; leave one of them out of the config')

@@ -51,7 +51,7 @@ def test_pairs_differ_only_in_the_backbone(name, baseline):
 @pytest.mark.parametrize(('name', 'shipped'), SHIPPED.items())
 def test_baselines_only_add_resnet_18_and_occlusion_evaluation(name, shipped):
     ours, theirs = load_recipe(name), load_recipe(f'mmdet::{shipped}.py')
-    assert [hook.type for hook in ours.pop('custom_hooks')] == ['mmtied.OcclusionEvalHook']
+    assert ours.default_hooks.pop('occlusion').type == 'mmtied.OcclusionEvalHook'
     for key in ('val_evaluator', 'test_evaluator'):
         assert ours[key].pop('type') == 'mmtied.OcclusionCocoMetric'
         assert theirs[key].pop('type') == 'CocoMetric'

@@ -77,7 +77,7 @@ def test_detection_on_coco(name):
     assert cfg.val_evaluator == cfg.test_evaluator
     assert cfg.val_evaluator.type == 'mmtied.OcclusionCocoMetric'
     assert cfg.val_evaluator.metric == (['bbox', 'segm'] if 'mask' in name else 'bbox')
-    assert [hook.type for hook in cfg.custom_hooks] == ['mmtied.OcclusionEvalHook']
+    assert cfg.default_hooks.occlusion.type == 'mmtied.OcclusionEvalHook'
 
 
 @pytest.mark.parametrize(('tied', 'baseline'), PAIRS)
@@ -101,7 +101,7 @@ def test_pairs_differ_only_in_the_backbone(tied, baseline):
 @pytest.mark.parametrize(('name', 'shipped'), SHIPPED.items())
 def test_baselines_only_add_the_occlusion_evaluation(name, shipped):
     ours, theirs = load_recipe(name), load_recipe(f'mmdet::{shipped}.py')
-    assert [hook.type for hook in ours.pop('custom_hooks')] == ['mmtied.OcclusionEvalHook']
+    assert ours.default_hooks.pop('occlusion').type == 'mmtied.OcclusionEvalHook'
     if name.endswith('_cityscapes'):  # starts from ImageNet weights; mmdet's starts from COCO's
         assert theirs.pop('load_from') != ours.pop('load_from') is None
         assert ours.model.backbone.pop('init_cfg') == {'type': 'Pretrained', 'checkpoint': 'torchvision://resnet50'}

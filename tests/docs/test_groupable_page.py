@@ -38,7 +38,7 @@ def test_config_builds_and_trains(name, tmp_path, monkeypatch):
         assert len(gated_layers(model)) == (8 if 'fpn' in name else 16)
         for layer in gated_layers(model).values():
             torch.nn.init.ones_(layer.gates)
-        hook, _ = (HOOKS.build(settings) for settings in cfg.custom_hooks)
+        hook, _ = (HOOKS.build(cfg.default_hooks[name]) for name in ('resource', 'history'))
         hook.check_model(model)
         attach(hook, model)
         batch = model.data_preprocessor(two_images(model, cfg.default_scope), True)

@@ -59,7 +59,7 @@ def test_readme_snippet(data, tmp_path):
 def test_hook_snippets_build():
     for page in ('occlusion_evaluation.md', 'README.md'):
         for snippet in snippets(read_page(page)):
-            if 'custom_hooks' in snippet:
+            if 'default_hooks' in snippet:
                 scope = {}
                 exec(snippet, scope)
-                assert HOOKS.build(scope['custom_hooks'][0])
+                assert HOOKS.build(scope['default_hooks']['occlusion'])

@@ -29,7 +29,7 @@ def test_layers_snippet():
 def test_hook_snippet():
     scope = {}
     exec(SNIPPETS[1], scope)
-    assert HOOKS.build(scope['custom_hooks'][0]).weight == 0.1
+    assert HOOKS.build(scope['default_hooks']['orthogonality']).weight == 0.1
 
 
 @pytest.mark.slow
@@ -42,7 +42,7 @@ def test_configs_build(name, tmp_path, monkeypatch):
     cfg = load_config(name)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
-        HOOKS.build(cfg.custom_hooks[0]).check_model(model)
+        HOOKS.build(cfg.default_hooks.orthogonality).check_model(model)
     assert isinstance(model.backbone, backbones.SharedResNet)
 
 

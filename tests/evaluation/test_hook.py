@@ -8,16 +8,18 @@ import pytest
 pytest.importorskip('mmdet')
 import torch
 from mmdet.evaluation import CocoMetric
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 from PIL import Image
 
-from mmtied.evaluation.hook import OcclusionEvalHook, annotations_of
+from mmtied.evaluation.hook import AS_DEFAULT_HOOK, OcclusionEvalHook, annotations_of
 from mmtied.evaluation.metric import OcclusionCocoMetric
 from mmtied.evaluation.records import read_records
 from mmtied.evaluation.reporting.files import read_report
+from mmtied.evaluation.run_checks import lost_hooks
 
 SIZE = 64
 FILES = ['ap_over_r_bbox.png', 'buckets.csv', 'buckets.tex', 'records.npz', 'report.html', 'report.json']
@@ -74,8 +76,9 @@ def make_runner(tmp_path, ann_file, evaluator, hook=None, with_mask=False, train
     return Runner(FixedDetector(with_mask), str(tmp_path / 'work'), default_scope='mmdet', log_level=log_level,
                   val_dataloader=loader, val_cfg={}, val_evaluator=evaluator,
                   test_dataloader=loader, test_cfg={}, test_evaluator=evaluator,
-                  custom_hooks=[dict(type='OcclusionEvalHook', **(hook or {}))], experiment_name=tmp_path.name,
-                  visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]), **more)
+                  experiment_name=tmp_path.name,
+                  visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+                  **{'custom_hooks': [dict(type='OcclusionEvalHook', **(hook or {}))], **more})
 
 
 def written(tmp_path):
@@ -260,3 +263,108 @@ def test_each_plot_is_drawn_once(tmp_path, ann_file, monkeypatch):
         copy, = (tmp_path / 'work').rglob(f'ap_over_r_{iou_type}_0.png')
         images = [Image.open(path).convert('RGB') for path in (copy, tmp_path / f'work/occlusion/ap_over_r_{iou_type}.png')]
         assert images[0].tobytes() == images[1].tobytes()
+
+
+RTMDET = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+
+
+def test_default_hook_merges_into_base_config(tmp_path):
+    """RTMDet keeps its EMA and the switch of its pipeline, and its own default hooks."""
+    (tmp_path / 'mine.py').write_text(f"_base_ = '{RTMDET}'\n{AS_DEFAULT_HOOK}")
+    cfg, base = Config.fromfile(tmp_path / 'mine.py'), Config.fromstring(f"_base_ = '{RTMDET}'", '.py')
+    assert cfg.default_hooks.pop('occlusion') == dict(type='mmtied.OcclusionEvalHook')
+    assert cfg.default_hooks == base.default_hooks
+    assert [hook.type for hook in cfg.custom_hooks] == ['EMAHook', 'PipelineSwitchHook']
+    assert lost_hooks(str(tmp_path / 'mine.py')) == []
+
+
+@pytest.mark.parametrize('listed', [True, False])
+def test_default_hook_runs_like_a_custom_hook(tmp_path, ann_file, listed):
+    """It has the same neighbors either way: after the hooks that measure time, before those that log and save."""
+    hook = dict(type='mmtied.OcclusionEvalHook', edges=(0, .5, 1))
+    hooks = dict(custom_hooks=[hook]) if listed else dict(default_hooks=dict(occlusion=hook), custom_hooks=[])
+    runner = make_runner(tmp_path, ann_file, [], train=dict(by_epoch=True, max_epochs=1), **hooks)
+    order = [type(hook).__name__ for hook in runner.hooks]
+    assert order.index('IterTimerHook') < order.index('OcclusionEvalHook') < order.index('LoggerHook')
+    assert order.index('LoggerHook') < order.index('CheckpointHook')
+    runner.train()
+    assert written(tmp_path) == FILES
+    scalars = json.loads(next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text().splitlines()[-1])
+    assert scalars['occlusion/bbox_mAP_r0'] == pytest.approx(1)
+
+
+def test_replaced_base_hooks_are_named(tmp_path):
+    listed = "custom_hooks = [dict(type='mmtied.OcclusionEvalHook')]"
+    (tmp_path / 'mine.py').write_text(f"_base_ = '{RTMDET}'\n{listed}")
+    (tmp_path / 'child.py').write_text("_base_ = ['./mine.py']\ntrain_cfg = dict(max_epochs=1)")
+    (tmp_path / 'kept.py').write_text(f"_base_ = '{RTMDET}'\n{listed} + _base_.custom_hooks")
+    (tmp_path / 'other.py').write_text(f"_base_ = '{RTMDET}'\ncustom_hooks = [dict(type='EarlyStoppingHook')]")
+    (tmp_path / 'new.py').write_text(listed)
+    (tmp_path / 'plain.py').write_text(f"_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n{listed}")
+    lost = ['EMAHook', 'PipelineSwitchHook']
+    assert [lost_hooks(str(tmp_path / f'{name}.py')) for name in ('mine', 'child', 'kept', 'other', 'new', 'plain',
+                                                                          'gone')] == [lost, lost, *[[]] * 5]
+
+
+def test_hook_warns_of_replaced_base_hooks(tmp_path, ann_file, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmtied.evaluation.hook.lost_hooks', lambda path: ['EMAHook'])
+    runner = make_runner(tmp_path, ann_file, [], train=dict(by_epoch=True, max_epochs=1))
+    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    hook, = (hook for hook in runner.hooks if isinstance(hook, OcclusionEvalHook))
+    runner.train_loop, runner.val_loop  # noqa: B018, the properties build the loops
+    hook.before_run(runner)
+    hook.before_run(runner)
+    assert said == ["OcclusionEvalHook: custom_hooks of the config replaces its base config's, without EMAHook; to keep them, "
+                    f'add this hook as {AS_DEFAULT_HOOK} instead']
+
+
+def test_one_of_several_hooks_is_used(tmp_path, ann_file):
+    """Where a config adds a hook to that of its base config, the one with arguments counts."""
+    runner = make_runner(tmp_path, ann_file, [], default_hooks=dict(
+        occlusion=dict(type='OcclusionEvalHook', edges=(0, .5, 1)), logger=dict(type='LoggerHook')))
+    assert sum(isinstance(hook, OcclusionEvalHook) for hook in runner.hooks) == 2
+    runner.val()
+    assert len(runner.val_loop.evaluator.metrics) == 1
+    assert len(read_report(tmp_path / 'work/occlusion/report.json')['bbox']['buckets']) == 3
+
+
+@pytest.mark.parametrize(('evaluator', 'key', 'message'), [
+    ('CocoMetric', 'coco/bbox_mAP_r0', r"save_best='coco/bbox_mAP_r0': the validation gives no such number; did you mean "
+                                       'occlusion/bbox_mAP_r0[?] It gives occlusion/bbox_mAP, '),
+    ('CocoMetric', 'occlusion/bbox_mAP_r0.1-0.2', 'no instance is in the bucket .0.1,0.2.; it gives occlusion/bbox_mAP, '),
+    ('CocoMetric', 'occlusion/bbox_mPA', 'did you mean occlusion/bbox_mAP[?]'),
+    ('CocoMetric', 'oclusion/bbox_mAP', 'did you mean occlusion/bbox_mAP[?]'),
+    ('OcclusionCocoMetric', 'occlusion/bbox_mAP_r0', 'did you mean coco/bbox_mAP_r0[?]'),
+    ('OcclusionCocoMetric', 'coco/bbox_mAP_r0.1-0.2', 'no instance is in the bucket'),
+])
+def test_monitored_numbers_are_checked_before_training(tmp_path, ann_file, evaluator, key, message):
+    runner = make_runner(tmp_path, ann_file, dict(type=evaluator, ann_file=ann_file), train=dict(by_epoch=True, max_epochs=1),
+                         default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best=key, rule='greater')))
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_monitored_numbers_that_exist(tmp_path, ann_file):
+    """The names of `scalar_names` are those of a validation; numbers of other metrics are not checked."""
+    stopping = [dict(type='EarlyStoppingHook', monitor='occlusion/bbox_mAP_75_r0'), dict(type='OcclusionEvalHook')]
+    plateau = dict(type='ReduceOnPlateauLR', monitor='occlusion/bbox_mAP_r0.5-0.6', rule='greater')
+    runner = make_runner(tmp_path, ann_file, dict(type='CocoMetric', ann_file=ann_file), custom_hooks=stopping,
+                         train=dict(by_epoch=True, max_epochs=1), param_scheduler=plateau,
+                         default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='coco/bbox_mAP', interval=5)))
+    runner.train()
+    assert next((tmp_path / 'work').glob('best_coco_bbox_mAP_epoch_1.pth'))
+    metric = runner.val_loop.evaluator.metrics[-1]
+    assert metric.scalar_names() == [name for name in runner.val() if name.startswith('occlusion/')]
+
+
+@pytest.mark.parametrize('where', ['hook', 'schedule'])
+def test_monitors_of_other_hooks_and_schedules(tmp_path, ann_file, where):
+    wrong = dict(monitor='occlusion/bbox_mAP_r0.1-0.2', rule='greater')
+    more = dict(param_scheduler=[dict(type='ReduceOnPlateauLR', **wrong)]) if where == 'schedule' else dict(
+        default_hooks=dict(stop=dict(type='EarlyStoppingHook', **wrong)))
+    runner = make_runner(tmp_path, ann_file, [], train=dict(by_epoch=True, max_epochs=1), **more)
+    name = 'ReduceOnPlateauLR' if where == 'schedule' else 'EarlyStoppingHook'
+    with pytest.raises(ValueError, match=f"{name}: monitor='occlusion/bbox_mAP_r0.1-0.2': no instance"):
+        runner.train()

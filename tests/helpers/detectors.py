@@ -11,8 +11,8 @@ from mmtied.launch.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Keys that depend on a config's file name, and names that the base files define for others to use.
-OWN_KEYS = ('work_dir', 'occlusion_metric', 'tied_backbone', 'context_block', 'shared_backbone', 'orthogonality', 'igc_backbone',
-            'igc_neck', 'groupable_backbone', 'group_hooks')
+OWN_KEYS = ('work_dir', 'occlusion_metric', 'occlusion_hook', 'tied_backbone', 'context_block', 'shared_backbone',
+            'orthogonality', 'igc_backbone', 'igc_neck', 'groupable_backbone', 'group_hooks')
 
 
 def load_recipe(name: str, options: dict | list | None = None) -> Config:

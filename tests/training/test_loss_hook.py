@@ -130,7 +130,7 @@ def test_rejects_two_hooks_with_one_log_name():
     runner = SimpleNamespace(model=model)
     Named(0.5).before_train(runner)
     Named(2.).before_train(runner)
-    with pytest.raises(ValueError, match=r"Named: another hook .* logs 'loss_0.5' too; leave one of them out of custom_hooks"):
+    with pytest.raises(ValueError, match=r"Named: another hook .* logs 'loss_0.5' too; leave one of them out of the config"):
         Named(0.5).before_train(runner)
     assert 'parse_losses' not in vars(model)  # so a next run of the same model, with one of them, begins
     Named(0.5).before_train(runner)

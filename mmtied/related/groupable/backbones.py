@@ -67,7 +67,8 @@ class GroupableBottleneck(Bottleneck):
 class GResNeXt(StagedResNet):
     """G-ResNeXt-50 and -101: ResNeXt-32x4d with every 3x3 convolution a `DGConv`.
 
-    Training needs the constraint that keeps it small: ``custom_hooks=[dict(type='mmtied.GroupResourceHook', b=32)]``.
+    Training needs the constraint that keeps it small:
+    ``default_hooks=dict(resource=dict(type='mmtied.GroupResourceHook', b=32))``.
 
     With `groups` the 3x3 convolutions are ordinary grouped ones: one number for all is ResNeXt (32 is ResNeXt-32x4d), one for
     each block is ResNeXt with learned numbers (ResNeXt* in Table 6). The weights that `mmtied.surgery.freeze_groups` makes of a

@@ -41,7 +41,7 @@ class GroupResourceHook(LossHook):
             connections even with every gate closed.
 
     Example:
-        In a config: ``custom_hooks = [dict(type='mmtied.GroupResourceHook', b=32)]``.
+        In a config: ``default_hooks = dict(resource=dict(type='mmtied.GroupResourceHook', b=32))``.
     """
 
     log_names = ('zeta', 'zeta_bound', 'resource_factor')
@@ -189,7 +189,7 @@ class GroupHistoryHook(Hook):
         ValueError: The interval is not a positive integer, or, as training begins, the model has no gates.
 
     Example:
-        In a config: ``custom_hooks = [dict(type='mmtied.GroupHistoryHook')]``.
+        In a config: ``default_hooks = dict(history=dict(type='mmtied.GroupHistoryHook'))``.
     """
 
     priority = 'LOW'

@@ -27,7 +27,7 @@ class OrthogonalityHook(LossHook):
         ValueError: The weight is not positive, or, as training begins, the model has no shared bases or two such hooks.
 
     Example:
-        In a config: ``custom_hooks = [dict(type='mmtied.OrthogonalityHook')]``.
+        In a config: ``default_hooks = dict(orthogonality=dict(type='mmtied.OrthogonalityHook'))``.
     """
 
     log_names = ('loss_orthogonality', )

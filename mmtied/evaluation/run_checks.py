@@ -1,0 +1,93 @@
+"""Checks of a training run before it starts: hooks that its config lost, and scalars that it waits for in vain."""
+
+import ast
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+#: End of the name of a bucket's scalar: ``_r0``, ``_r0.1-0.2``, ``_r0.8-up``.
+_BUCKET = re.compile(r'_r\d[\d.]*(-(up|[\d.]+))?$')
+
+
+def check_monitors(monitored: Iterable[tuple[str, str]], metrics: Sequence[Any]) -> None:
+    """Raise a ValueError where a run waits for a scalar that its validation does not give.
+
+    Only scalars that an `OcclusionCocoMetric` among the metrics should give are checked, and prefixes that no metric has.
+
+    Args:
+        monitored: From `monitored_scalars`.
+        metrics: Those of the validation.
+    """
+    ours = [metric for metric in metrics if hasattr(metric, 'scalar_names')]
+    names = [name for metric in ours for name in metric.scalar_names()] if ours else []
+    other_prefixes = {metric.prefix for metric in metrics if metric not in ours}
+    for setting, key in monitored:
+        prefix, _, scalar = key.rpartition('/')
+        may_be_others = None in other_prefixes or prefix in other_prefixes
+        if not ours or key in names or (may_be_others and not _BUCKET.search(key)):
+            continue
+        empty = next((bucket.name for metric in ours if metric.prefix == prefix for part in metric.evaluations
+                      for bucket in part.buckets if scalar.endswith(f'_{bucket.key}')), None)
+        others = [name for name in names if name.rpartition('/')[2] == scalar]
+        close = others or difflib.get_close_matches(key, names, 1)
+        wrong = f'no instance is in the bucket {empty}' if empty else 'the validation gives no such number'
+        advice = f'did you mean {close[0]}? It gives' if close and not empty else 'it gives'
+        raise ValueError(f'{setting}={key!r}: {wrong}; {advice} {", ".join(names)}')
+
+
+def monitored_scalars(hooks: Iterable[Any], schedulers: Any) -> Iterator[tuple[str, str]]:
+    """Yield the setting and the name of each scalar that a Runner's hooks and schedulers take from the validation."""
+    for hook in hooks:
+        saved = getattr(hook, 'save_best', None)
+        for key in [saved] if isinstance(saved, str) else saved or []:
+            if key != 'auto':
+                yield 'save_best', key
+        if isinstance(getattr(hook, 'monitor', None), str):
+            yield f'{type(hook).__name__}: monitor', hook.monitor
+    for name, key in _scheduler_monitors(schedulers):
+        yield f'{name}: monitor', key
+
+
+def _scheduler_monitors(schedulers: Any) -> Iterator[tuple[str, str]]:
+    """Yield the type and the `monitor` of schedulers: built or not, one, a list, or a dict of lists."""
+    if isinstance(schedulers, list | tuple):
+        for scheduler in schedulers:
+            yield from _scheduler_monitors(scheduler)
+    elif isinstance(schedulers, dict) and 'type' not in schedulers:
+        yield from _scheduler_monitors(list(schedulers.values()))
+    elif isinstance(schedulers, dict) and isinstance(schedulers.get('monitor'), str):
+        yield schedulers['type'], schedulers['monitor']
+    elif isinstance(getattr(schedulers, 'monitor', None), str):
+        yield type(schedulers).__name__, schedulers.monitor
+
+
+def lost_hooks(config_file: str | None) -> list[str]:
+    """Return the types of hooks that a config lost as it listed the OcclusionEvalHook in `custom_hooks`: those of its bases.
+
+    Looks at the nearest file, from the config up, that assigns `custom_hooks`. Lists nothing where that cannot be read: for
+    configs that are no Python file with a `_base_`, or that are gone.
+    """
+    try:
+        return _lost(Path(config_file)) if config_file else []
+    except Exception:  # a config is Python code, and this is only advice
+        return []
+
+
+def _lost(path: Path) -> list[str]:
+    from mmengine.config import Config
+
+    assigned = {target.id: node.value for node in ast.parse(path.read_text(encoding='utf-8')).body
+                if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)}
+    if '_base_' not in assigned:
+        return []
+    bases = ast.literal_eval(assigned['_base_'])
+    bases = [base if '::' in base else str(path.parent / base) for base in ([bases] if isinstance(bases, str) else bases)]
+    if 'custom_hooks' not in assigned:
+        return [hook for base in bases if '::' not in base for hook in _lost(Path(base))]
+    kept = {hook['type'] for hook in Config.fromfile(path).custom_hooks}
+    if not any(hook.endswith('OcclusionEvalHook') for hook in kept):
+        return []
+    below = Config.fromstring(f'_base_ = {bases!r}', file_format='.py').get('custom_hooks') or []
+    return [hook['type'] for hook in below if hook['type'] not in kept]
