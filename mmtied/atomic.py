@@ -68,6 +68,31 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
             raise
 
 
+def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) -> None:
+    """Raise a ValueError unless a file, or the files of a folder, can be written; nothing is made.
+
+    Args:
+        path: File or folder; it and folders above it may be missing.
+        flag: Name of the argument that gave the path, for the message.
+        folder: Whether `path` is a folder.
+
+    Example:
+        >>> check_can_write('/dev/null/report.json', '--out')
+        Traceback (most recent call last):
+        ValueError: --out /dev/null/report.json: cannot be written, as /dev/null is not a folder
+    """
+    path = Path(path)
+    if not folder and path.is_dir():
+        raise ValueError(f'{flag} {path}: is a folder, a file is needed')
+    place = path.absolute() if folder else path.absolute().parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f'{flag} {path}: cannot be written, as {place} is not a folder')
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f'{flag} {path}: cannot be written, as there is no permission to write into {place}')
+
+
 def _umask() -> int:
     """Return the umask of the process, which can only be read by setting it."""
     umask = os.umask(0)

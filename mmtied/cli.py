@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,23 +18,32 @@ _USER_ERRORS = (ValueError, ImportError, OSError)
 
 
 @contextmanager
-def user_errors(only_own: bool = False) -> Iterator[None]:
-    """Turn a user error into one line on stderr and exit code 2.
+def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | None = None) -> Iterator[None]:
+    """Turn a user error into one line on stderr and exit code 2, and Ctrl-C into one line and exit code 130.
 
     Set the environment variable ``MMTIED_TRACEBACK=1`` to see the traceback instead.
 
     Args:
         only_own: Catch only errors that mmtied raised. Once training runs, an error from elsewhere is a bug or a hardware
             fault, and needs its traceback.
+        after_interrupt: Returns how to go on after Ctrl-C.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        print('\nstopped by Ctrl-C' + (f'; {after_interrupt()}' if after_interrupt else ''), file=sys.stderr)
+        sys.exit(130)
     except _SETTING_ERRORS as error:
         own = _is_own(error)
         if os.environ.get(TRACEBACK_VARIABLE) or (only_own and not own):
             raise
         print(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), file=sys.stderr)
         sys.exit(2)
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Return whether `user_errors` turns an error into one line."""
+    return isinstance(error, _SETTING_ERRORS) and not os.environ.get(TRACEBACK_VARIABLE)
 
 
 def warn(message: str) -> None:

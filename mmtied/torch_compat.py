@@ -8,8 +8,8 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 
 import torch
@@ -109,6 +109,18 @@ def load_weights_only(path: str | os.PathLike, skipped: Collection[str] = ()) ->
 
     reader = SimpleNamespace(__name__='pickle', Unpickler=Unpickler, load=lambda file, **names: Unpickler(file, **names).load())
     return torch.load(path, pickle_module=reader, **settings)
+
+
+def safe_globals(allowed: Sequence[tuple[Callable, str]]) -> AbstractContextManager:
+    """Let `torch.load` read some classes and functions in the block, where it reads only tensors and plain values by default.
+
+    Before PyTorch 2.6 its default reads everything, and nothing needs to be allowed.
+
+    Args:
+        allowed: Each with its full name in the file.
+    """
+    release = tuple(int(part) for part in torch.__version__.split('.')[:2])
+    return torch.serialization.safe_globals(list(allowed)) if release >= (2, 6) else nullcontext()
 
 
 class _Inert:

@@ -29,10 +29,13 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import user_errors
     with user_errors():
+        from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
+        from mmtied.launch.console import log_after_checks
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.work_dir
+        check_can_write(cfg.work_dir, '--work-dir', folder=True)
         checkpoints.check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
         if args.show or args.show_dir:
@@ -41,13 +44,14 @@ def main() -> None:
             config.use_tta(cfg)
         dump = runner.dump_metric(cfg, args.out) if args.out else None
         runner.check_data_files(cfg, 'test')
-        running = runner.build_runner(cfg)
-        if not args.tta:
-            checkpoints.check_model(running.model, args.checkpoint)
-        runner.prepare_testing(running)
+        with log_after_checks():
+            running = runner.build_runner(cfg)
+            if not args.tta:
+                checkpoints.check_model(running.model, args.checkpoint)
+            runner.prepare_testing(running)
         if dump is not None:
             running.test_evaluator.metrics.append(dump)
-    with user_errors(only_own=True):
+    with user_errors(only_own=True), checkpoints.safe_loading():
         running.test()
         runner.leave_processes()
 

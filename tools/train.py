@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import sys
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,10 +31,13 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import user_errors
     with user_errors():
+        from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
+        from mmtied.launch.console import log_after_checks
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.work_dir
+        check_can_write(cfg.work_dir, '--work-dir', folder=True)
         if args.no_validate:
             cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         if args.amp:
@@ -46,12 +50,13 @@ def main() -> None:
             checkpoints.use_backbone_checkpoint(cfg, args.backbone_checkpoint)
         checkpoints.check_initial_weights(cfg)
         runner.check_data_files(cfg, 'train', 'val')
-        running = runner.build_runner(cfg)
-        if args.backbone_checkpoint:
-            checkpoints.check_backbone(running.model, args.backbone_checkpoint)
-        runner.prepare_training(running)
-        runner.check_classes(running)
-    with user_errors(only_own=True):
+        with log_after_checks():
+            running = runner.build_runner(cfg)
+            if args.backbone_checkpoint:
+                checkpoints.check_backbone(running.model, args.backbone_checkpoint)
+            runner.prepare_training(running)
+    with user_errors(only_own=True, after_interrupt=lambda: config.how_to_resume(cfg.work_dir, sys.argv)), \
+            checkpoints.safe_loading():
         running.train()
         runner.leave_processes()
 

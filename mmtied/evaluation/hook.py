@@ -51,7 +51,8 @@ class OcclusionEvalHook(Hook):
         same_category: Count only instances of the same category as occluders.
         metric: ``'bbox'``, ``'segm'`` or both. By default those of the config's CocoMetric; without one, bbox, and segm too if
             the model has a mask head.
-        ann_file: COCO instances file; by default that of the evaluated dataset, or the boxes of a dataset that has none.
+        ann_file: COCO instances file, dict or ``COCO``; by default that of the evaluated dataset, or the boxes of a dataset that
+            has none.
         unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
         cumulative: Use buckets r >= t instead of disjoint ones.
         extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
@@ -72,7 +73,7 @@ class OcclusionEvalHook(Hook):
                  edges: Sequence[float] = DEFAULT_EDGES,
                  same_category: bool = False,
                  metric: str | Sequence[str] | None = None,
-                 ann_file: str | None = None,
+                 ann_file: str | dict | None = None,
                  unit: str = 'image',
                  cumulative: bool = False,
                  extra_evaluations: Sequence[dict] = (),

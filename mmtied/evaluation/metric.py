@@ -48,7 +48,7 @@ class OcclusionCocoMetric(BaseMetric):
     other statistics use 1000, as in CocoMetric; the default is COCO's own, 100 throughout.
 
     Args:
-        ann_file: COCO instances file, or a dict of its layout.
+        ann_file: COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
         metric: ``'bbox'``, ``'segm'`` or both.
         definition: Occlusion ratio, a key of `occlusion.OCCLUSION_RATIOS`.
         edges: Bucket edges, see `buckets.make_buckets`.
@@ -97,9 +97,10 @@ class OcclusionCocoMetric(BaseMetric):
         if ann_file is None:
             raise ValueError('OcclusionCocoMetric needs ann_file, a COCO instances file; the OcclusionEvalHook '
                              "takes it from the evaluated dataset's ann_file instead")
+        ann_file = getattr(ann_file, 'dataset', ann_file)
         if not isinstance(ann_file, str | os.PathLike | dict):
-            raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, or a dict of its layout; '
-                             f'got {ann_file!r}')
+            raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict of its layout, or '
+                             f'a pycocotools COCO; got {ann_file!r}')
         self.metrics = check_iou_types(metric)
         self.evaluations = make_evaluations(extra_evaluations, definition=definition, edges=edges, unit=unit,
                                             cumulative=cumulative, same_category=same_category)
@@ -142,7 +143,7 @@ class OcclusionCocoMetric(BaseMetric):
         Args:
             data_batch: Not used.
             data_samples: For each image ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4) xyxy, ``scores``,
-                ``labels`` and, for segm, ``masks`` (boolean, or run-length codes) and perhaps ``mask_scores``.
+                ``labels`` and, for segm, ``masks`` (as `as_masks` takes them) and perhaps ``mask_scores``.
 
         Raises:
             ValueError: An unknown image, predictions without what a metric needs, shapes that do not fit, values that are
@@ -225,10 +226,15 @@ class OcclusionCocoMetric(BaseMetric):
 
 
 def as_masks(masks: Any) -> Tensor | list[dict]:
-    """Return a tensor or array as boolean masks on its device, and run-length codes as they are."""
+    """Return a tensor or array as boolean masks on its device, and run-length codes as they are.
+
+    Floating-point numbers above 0.5 belong to the mask, as by mmdet's default `mask_thr_binary`; of integers, those that are
+    not 0.
+    """
     if isinstance(masks, list | tuple) and (not masks or isinstance(masks[0], dict)):
         return list(masks)
-    return torch.as_tensor(masks).detach().bool()
+    masks = torch.as_tensor(masks).detach()
+    return masks > .5 if masks.is_floating_point() else masks.bool()
 
 
 def gather_tensors(tensors: Sequence[Tensor], device: torch.device | str | None = None) -> list[list[Tensor]] | None:

@@ -33,6 +33,7 @@ def evaluate(annotations: Any,
              *,
              iou_types: str | Sequence[str] | None = None,
              classes: Sequence[str] | None = None,
+             box_format: str | None = None,
              proposal_nums: Sequence[int] = PROPOSAL_NUMS,
              bootstrap: Bootstrap | bool | None = None,
              device: torch.device | str | None = None,
@@ -43,13 +44,15 @@ def evaluate(annotations: Any,
 
     Args:
         annotations: A COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
-        detections: A results file (COCO's JSON, or mmdet's ``.pkl``) or a list of such files, a list of COCO results, or a
-            list with a dict for each image: image_id, boxes (xyxy), scores, labels or category_ids, and masks; tensors or
-            arrays. See `inputs.load_detections`.
+        detections: A results file (COCO's JSON, or mmdet's ``.pkl``) or a list of such files, a list of COCO results, what
+            ``COCO.loadRes`` returned, or a list with a dict for each image: image_id, boxes (xyxy), scores, labels or
+            category_ids, and masks; tensors or arrays. Image ids may be file names. See `inputs.load_detections`.
         evaluations: How to sort images or instances into buckets, by default images by `covered` in tenths. Of several, the
             first is the main one of the report.
         iou_types: ``'bbox'``, ``'segm'`` or both; by default what the detections hold.
         classes: Names of the categories to evaluate, all by default. Annotations of the others still occlude.
+        box_format: Format of the boxes in `detections`, ``'xywh'`` or ``'xyxy'``; by default xywh in COCO's results, xyxy
+            elsewhere.
         proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
         bootstrap: Add confidence intervals by this bootstrap, or by the default one where True.
         device: Where to match and accumulate, by default the CPU. Tensors on a GPU are copied to the CPU, where detections are
@@ -64,7 +67,8 @@ def evaluate(annotations: Any,
         ValueError: Unusable annotations, detections or options; the message is one line and names the entry.
 
     Warns:
-        UserWarning: There are no detections, detections are repeated, or corners of boxes are swapped.
+        UserWarning: There are no detections, detections are repeated, corners of boxes are swapped, boxes look as if they
+            had the other format, or image ids were looked up by file name.
 
     Example:
         >>> annotations = {'images': [{'id': 1, 'height': 9, 'width': 9}], 'categories': [{'id': 1, 'name': 'cat'}],
@@ -87,9 +91,9 @@ def evaluate(annotations: Any,
     iou_types = None if iou_types is None else check_iou_types(iou_types)
     bootstrap = _checked_bootstrap(bootstrap)
     ground_truth = read_ground_truth(annotations)
-    found = load_detections(detections, ground_truth, iou_types, classes)
+    found = load_detections(detections, ground_truth, iou_types, classes, box_format)
     for iou_type, of_type in found.items():
-        for line in describe_unusual(of_type, ground_truth.image_ids) if len(of_type.score) else ['there are no detections']:
+        for line in describe_unusual(of_type, ground_truth) if len(of_type.score) else ['there are no detections']:
             warnings.warn(f'{iou_type}: {line}', stacklevel=2)
     category_ids = None if classes is None else label_category_ids(ground_truth, classes)
     first = detections[0] if isinstance(detections, list | tuple) and detections else detections

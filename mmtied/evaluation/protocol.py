@@ -4,6 +4,7 @@ Thresholds, recall points, area ranges and limits are those of pycocotools' `Par
 scalars, tables, files, page, comparison) reads `STATISTICS` when it runs, so one entry there adds a statistic everywhere.
 """
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ import numpy as np
 
 #: IoU types that are evaluated.
 IOU_TYPES = ('bbox', 'segm')
+#: What is commonly written for them.
+_MEANT = {'box': 'bbox', 'boxes': 'bbox', 'bboxes': 'bbox', 'mask': 'segm', 'masks': 'segm', 'segmentation': 'segm'}
 #: The ten IoU thresholds 0.50, 0.55 ... 0.95.
 IOU_THRESHOLDS = np.linspace(.5, .95, 10)
 #: The 101 recall points 0, 0.01 ... 1.
@@ -168,7 +171,9 @@ def check_iou_types(iou_types: str | Sequence[str]) -> tuple[str, ...]:
     listed = [iou_types] if isinstance(iou_types, str) or not isinstance(iou_types, Iterable) else list(iou_types)
     for iou_type in listed:
         if iou_type not in IOU_TYPES:
-            raise ValueError(f'unknown IoU type {iou_type!r}; known: {", ".join(IOU_TYPES)}')
+            meant = _MEANT.get(str(iou_type)) or next(iter(difflib.get_close_matches(str(iou_type), IOU_TYPES, 1)), None)
+            hint = f'did you mean {meant!r}? Known' if meant else 'known'
+            raise ValueError(f'unknown IoU type {iou_type!r}; {hint}: {", ".join(IOU_TYPES)}')
     if not listed:
         raise ValueError(f'no IoU type given; known: {", ".join(IOU_TYPES)}')
     return tuple(dict.fromkeys(listed))

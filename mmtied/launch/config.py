@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
+from mmtied.cli import warn
 from mmtied.compat import require
+from mmtied.openmmlab import check_mmcv
 
 from .checkpoints import check_checkpoint
+from .spelling import check_options, warn_of_misspelt_settings
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 #: mmpretrain's own tools set these, and its base configs rely on it.
@@ -47,9 +51,14 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
     if 'model' not in cfg:
         raise ValueError(f'config {name} has no model; is it a base config?')
     if options:
-        _merge(cfg, options if isinstance(options, dict) else parse_options(options))
+        options = options if isinstance(options, dict) else parse_options(options)
+        check_options(cfg, options)
+        _merge(cfg, options)
+    warn_of_misspelt_settings(cfg)
     if cfg.get('default_scope') == 'mmpretrain':
-        require('mmpretrain', f'the config {name}')
+        check_mmcv(f'the config {name}', 'mmpretrain', operators=False)
+    elif cfg.get('default_scope') == 'mmdet':
+        check_mmcv(f'the config {name}', 'mmdet')
     for key in _DATALOADERS:
         if cfg.get(key):
             _complete_dataloader(cfg, key)
@@ -108,13 +117,42 @@ def use_auto_scale_lr(cfg: Config) -> None:
 def use_resume(cfg: Config, resume: str) -> None:
     """Resume from a checkpoint, or from the latest one in the work_dir if `resume` is 'auto'.
 
+    Where there is none, a warning says that training starts from the beginning, so that a job can always be started with the
+    flag.
+
     Raises:
         ValueError: The checkpoint is missing or unreadable.
     """
-    if resume != 'auto':
-        check_checkpoint(resume, '--resume')
-    cfg.resume = True
-    cfg.load_from = None if resume == 'auto' else resume
+    if resume == 'auto':
+        resume = latest_checkpoint(cfg.work_dir)
+        if resume is None:
+            warn(f'--resume: {cfg.work_dir} has no checkpoint to resume from, so training starts from the beginning')
+            return
+    check_checkpoint(resume, '--resume')
+    cfg.resume, cfg.load_from = True, resume
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """Return the path of the checkpoint that mmengine saved last into a folder, or None."""
+    note = Path(work_dir) / 'last_checkpoint'
+    return note.read_text(encoding='utf-8').strip() if note.is_file() else None
+
+
+def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
+    """Return how to go on with a training that was stopped.
+
+    Args:
+        work_dir: Its folder.
+        command: The tool and its arguments, as in `sys.argv`.
+    """
+    if latest_checkpoint(work_dir) is None:
+        return f'no checkpoint was saved in {work_dir}, so there is nothing to resume'
+    words = [word for word in command if not word.startswith('--resume=')]
+    if '--resume' in words:
+        place = words.index('--resume')
+        has_value = place + 1 < len(words) and not words[place + 1].startswith('-')
+        del words[place:place + 1 + has_value]
+    return f'to go on from {latest_checkpoint(work_dir)}: python {shlex.join(words)} --resume'
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:

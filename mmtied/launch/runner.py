@@ -6,10 +6,15 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, DumpResults
-from mmengine.registry import RUNNERS
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, RUNNERS, Registry
 from mmengine.runner import Runner
 
-from mmtied.compat import require, unwrap_model
+from mmtied.atomic import check_can_write
+from mmtied.compat import require
+from mmtied.evaluation.hook import OcclusionEvalHook
+
+from .classes import check_category_names, check_classes
+from .spelling import describe_unknown_type, type_hints
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
                 'python tools/make_occluded_shapes.py data/occluded_shapes, then configs/demo/mask_rcnn_tiedr50_demo.py')
@@ -49,43 +54,80 @@ def build_runner(cfg: Config) -> Runner:
     """Build a Runner from a complete config."""
     if cfg.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
         _prepare_cpu_processes(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with type_hints():
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
 def prepare_training(runner: Runner) -> None:
-    """Build the loops with their data, and the optimizer, in the order of `runner.train()`.
+    """Build the loops with their data, and the optimizer, and check that everything fits, in the order of `runner.train()`.
 
     Wrong settings then raise before training starts, where errors are reported in one line.
     """
     if isinstance(runner, Runner):  # another runner_type may lack these
-        runner.train_loop  # noqa: B018, the property builds the loop
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        runner.val_loop  # noqa: B018
+        optim_wrapper = runner.optim_wrapper
+        if isinstance(optim_wrapper, dict):
+            _check_types(optim_wrapper.get('optimizer'), OPTIMIZERS)
+        _check_types(runner.param_schedulers, PARAM_SCHEDULERS)
+        with type_hints():
+            _build_loops(runner)
+            runner.optim_wrapper = runner.build_optim_wrapper(optim_wrapper)
+        check_classes(runner)
+        _prepare_hooks(runner)
 
 
-def check_classes(runner: Runner) -> None:
-    """Raise a ValueError where a classifier of mmpretrain has another number of classes than its training data."""
-    built = getattr(getattr(unwrap_model(runner.model), 'head', None), 'num_classes', None)
-    classes = getattr(runner.train_dataloader.dataset, 'metainfo', {}).get('classes')
-    if runner.cfg.get('default_scope') == 'mmpretrain' and built and classes and built != len(classes):
-        raise ValueError(f'the data have {len(classes)} classes and model.head.num_classes is {built}; set it, and '
-                         f'data_preprocessor.num_classes, to {len(classes)}')
+def _prepare_hooks(runner: Runner) -> None:
+    """Let the evaluation by occlusion look at the run before the log of the run begins."""
+    for hook in runner.hooks:
+        if isinstance(hook, OcclusionEvalHook):
+            hook.before_run(runner)
+
+
+def _build_loops(runner: Runner) -> None:
+    try:
+        runner.train_loop, runner.val_loop  # noqa: B018, the properties build the loops
+    except ValueError:  # perhaps as no annotation is left
+        for split in ('train', 'val'):
+            loader = runner.cfg.get(f'{split}_dataloader') or {}
+            for key, dataset in _leaf_datasets(loader.get('dataset'), f'{split}_dataloader.dataset'):
+                check_category_names(dataset, key)
+        raise
+
+
+def _check_types(settings: dict | list | None, registry: Registry) -> None:
+    """Raise a ValueError for a type that is not registered, where mmengine builds late or says something else.
+
+    Args:
+        settings: One dict with a type, or several in a list or a dict.
+        registry: Where the types should be.
+    """
+    if isinstance(settings, list | tuple):
+        for part in settings:
+            _check_types(part, registry)
+    elif isinstance(settings, dict):
+        name = settings.get('type')
+        if isinstance(name, str) and registry.get(name) is None:
+            raise ValueError(describe_unknown_type(name, registry.name))
+        if name is None:
+            _check_types(list(settings.values()), registry)
 
 
 def prepare_testing(runner: Runner) -> None:
     """Build the test loop with its data and metrics, as `runner.test()` would."""
     if isinstance(runner, Runner):
-        runner.test_loop  # noqa: B018
+        with type_hints():
+            runner.test_loop  # noqa: B018
+        _prepare_hooks(runner)
 
 
 def dump_metric(cfg: Config, out: str) -> BaseMetric:
     """Build the metric that writes predictions to a pickle file.
 
     Raises:
-        ValueError: The name of the file does not end in .pkl or .pickle.
+        ValueError: The name of the file does not end in .pkl or .pickle, or it cannot be written.
     """
     if Path(out).suffix not in ('.pkl', '.pickle'):
         raise ValueError(f'--out {out}: expected a file name that ends in .pkl')
+    check_can_write(out, '--out')
     if cfg.get('default_scope') == 'mmpretrain':
         return DumpResults(out_file_path=out)
     require('mmdet', '--out')

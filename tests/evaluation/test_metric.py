@@ -12,9 +12,11 @@ from mmdet.evaluation import CocoMetric
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
 
+from mmtied.evaluation import evaluate
 from mmtied.evaluation.masks import Crop
-from mmtied.evaluation.metric import OcclusionCocoMetric
+from mmtied.evaluation.metric import OcclusionCocoMetric, as_masks
 from mmtied.evaluation.stream import MatchedImages
 from tests.helpers.buckets import assign_buckets
 from tests.helpers.coco_oracle import assert_same, coco_statistics
@@ -110,7 +112,7 @@ def test_run_length_codes_and_arrays_match_tensors(ann_file):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(ann_file=None), 'needs ann_file'),
     (dict(ann_file='nowhere.json'), 'nowhere.json: no such file'),
-    (dict(ann_file=5), 'ann_file must be the path of a COCO instances file, or a dict of its layout; got 5'),
+    (dict(ann_file=5), 'ann_file must be the path of a COCO instances file, a dict of its layout, or a pycocotools COCO; got 5'),
     (dict(metric='proposal'), "unknown IoU type 'proposal'"),
     (dict(metric=None), 'unknown IoU type None; known: bbox, segm'),
     (dict(metric=[['bbox']]), r"unknown IoU type \['bbox'\]"),
@@ -273,3 +275,32 @@ def test_no_predictions(ann_file):
     metric.dataset_meta = dict(classes=CLASSES)
     values = metric.evaluate(12)
     assert values['coco/bbox_mAP'] == 0
+
+
+def test_soft_masks_are_cut_at_one_half():
+    """As mmdet's heads cut theirs; an empty float tensor, as SOLO returns without detections, is no masks."""
+    soft = torch.tensor([[[0., .3, .5, .51, 1.]]])
+    expected = [[[False, False, False, True, True]]]
+    assert as_masks(soft).tolist() == as_masks(soft.numpy()).tolist() == as_masks(soft.half()).tolist() == expected
+    assert as_masks(torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)).tolist() == [[[False, True, True]]]
+    assert as_masks(torch.zeros(0, 4, 5)).shape == (0, 4, 5)
+
+
+def test_annotations_as_coco_object(ann_file):
+    coco, samples = COCO(ann_file), make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(0))
+    metrics = [OcclusionCocoMetric(given, ['bbox', 'segm']) for given in (ann_file, coco)]
+    values = [run(metric, samples) for metric in metrics]
+    assert values[0] == values[1]
+    assert metrics[1].scalar_names() == list(values[1])
+
+
+@pytest.mark.parametrize(('name', 'message'), [
+    ('bbx', "unknown IoU type 'bbx'; did you mean 'bbox'[?] Known: bbox, segm"),
+    ('masks', "did you mean 'segm'[?]"),
+    ('keypoints', "unknown IoU type 'keypoints'; known: bbox, segm"),
+])
+def test_misspelt_iou_types(ann_file, name, message):
+    with pytest.raises(ValueError, match=message):
+        OcclusionCocoMetric(ann_file, ['bbox', name])
+    with pytest.raises(ValueError, match=message):
+        evaluate(json.loads(Path(ann_file).read_text()), [], iou_types=name)

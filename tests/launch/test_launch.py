@@ -1,5 +1,8 @@
 """Load configs, apply the command line to them, and read checkpoints."""
 
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +152,45 @@ def test_tta():
     config.use_tta(cfg)
     assert cfg.model.module.type == 'RetinaNet'
     assert cfg.test_dataloader.dataset.pipeline == cfg.tta_pipeline
+
+
+def trained_checkpoint(path, **more):
+    """Save what mmengine's CheckpointHook saves: weights, optimizer state, and a history with NumPy numbers."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    history = {'log_scalars': {'loss': HistoryBuffer([1., 2.], [1, 1])},
+               'runtime_info': {'lr': np.float64(.1), 'best': np.float32(.5), 'count': np.int64(3)}, 'resumed_keys': {}}
+    torch.save({'meta': {'epoch': 3, 'dataset_meta': {'classes': ('a', )}}, 'state_dict': model.state_dict(),
+                'optimizer': optimizer.state_dict(), 'message_hub': history, **more}, path)
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'), reason='torch.load reads everything')
+def test_safe_loading_lets_torch_load_read_a_history(tmp_path):
+    """torch.load without arguments, as mmengine 0.10.7 calls it, reads a Runner's checkpoint in the block and only there."""
+    trained_checkpoint(tmp_path / 'epoch_3.pth')
+    with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer|getattr'):
+        torch.load(tmp_path / 'epoch_3.pth')
+    with checkpoints.safe_loading():
+        read = torch.load(tmp_path / 'epoch_3.pth')
+    assert read['message_hub']['log_scalars']['loss'].mean() == 1.5
+    assert read['message_hub']['runtime_info'] == {'lr': .1, 'best': np.float32(.5), 'count': 3}
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'epoch_3.pth')
+
+
+class Getter:
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'), reason='torch.load reads everything')
+@pytest.mark.parametrize(('extra', 'name'), [(Program(), '(builtins.)?print'), (Getter(), 'builtins.getattr'),
+                                             (Path('x'), r'pathlib.*Path')])
+def test_safe_loading_names_what_it_refuses(tmp_path, capsys, extra, name):
+    trained_checkpoint(tmp_path / 'other.pth', extra=extra)
+    with pytest.raises(ValueError, match=f'the checkpoint is refused, as it needs {name}, which could run arbitrary code'), \
+            checkpoints.safe_loading():
+        torch.load(tmp_path / 'other.pth')
+    assert capsys.readouterr().out == ''

@@ -126,15 +126,40 @@ def test_user_errors_exit_with_2(run_tool, arguments, message):
     ('model.backbone.splits=3', 'no schedule of block numbers for splits=3; known: 2, 4, 6, 8'),
     ('model.backbone.foo=1', 'TiedResNet: unexpected argument foo'),
     ('model.backbone.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
+    ('model.backbone.type=mmtied.TiedResnet', 'error: mmtied.TiedResnet is not in the model registry; did you mean '
+     'mmtied.TiedResNet?'),
+    ('optim_wrapper.optimizer.type=AdmaW', 'error: AdmaW is not in the optimizer registry; did you mean AdamW?'),
+    ('param_scheduler.1.type=CosineAnealingLR', 'error: CosineAnealingLR is not in the parameter scheduler registry; did you '
+     'mean CosineAnnealingLR?'),
+    ('train_dataloader.dataset.type=CocoDatset', 'did you mean CocoDataset?'),
+    ('modle.backbone.depth=101', 'error: --cfg-options modle.backbone.depth: the config has no modle; did you mean '
+     'model.backbone.depth?'),
+    ('model.roi_head.mask_head.num_classes=5', 'error: the training data have 6 classes and '
+     'model.roi_head.mask_head.num_classes is 5; set it to 6, or choose 5 classes with '
+     'train_dataloader.dataset.metainfo.classes'),
+    ('default_hooks.checkpoint.save_best=coco/bbox_mAP_r0.95-1', "error: save_best='coco/bbox_mAP_r0.95-1': the validation gives "
+     'no such number; did you mean coco/bbox_mAP_r0.'),
     ('train_cfg.max_epochs=abc', "invalid literal for int() with base 10: 'abc'"),
     ('optim_wrapper.optimizer.lr=abc', "'<=' not supported between instances of"),
     ('val_evaluator.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),
     ('train_dataloader.dataset.ann_file=annotations/nothing.json', 'annotations/nothing.json'),
 ])
 def test_build_errors_exit_with_2(run_tool, tiny_options, tmp_path, option, message):
-    code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, option)
+    code, out, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, option)
     assert code == 2
     assert message in one_line(err)
+    assert 'Config:' not in out  # the line stands alone
+
+
+@pytest.mark.parametrize('given', [['circle', 'sqare', 'triangle', 'star', 'ring', 'cross'], ['crcle']])
+def test_misspelt_class(run_tool, tiny_options, tmp_path, given):
+    """mmdet drops such a class, and its annotations with it."""
+    options = [f'{split}_dataloader.dataset.metainfo.classes={str(given).replace(" ", "")}' for split in ('train', 'val', 'test')]
+    code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, *options)
+    assert code == 2
+    name, meant = ('sqare', 'square') if len(given) > 1 else ('crcle', 'circle')
+    assert re.search(rf"^error: train_dataloader.dataset.metainfo.classes: .*instances_train2017.json has no category '{name}'; "
+                     rf"did you mean '{meant}'\? The file has circle, square, triangle, star, ring, cross$", one_line(err))
 
 
 def test_unknown_metric(run_tool, tiny_options, tmp_path):

@@ -83,11 +83,20 @@ def number_column(entries: Sequence[dict], key: str, where: str) -> np.ndarray:
     return _column(entries, key, 'iuf', where, 'a finite number').astype(np.float64)
 
 
-def box_column(entries: Sequence[dict], where: str) -> np.ndarray:
-    """Return the boxes under ``bbox``, shape (N, 4) xywh float64, finite and without negative sides."""
+def box_column(entries: Sequence[dict], where: str, box_format: str = 'xywh') -> np.ndarray:
+    """Return the boxes under ``bbox``, shape (N, 4) xywh float64, finite and without negative sides.
+
+    Args:
+        entries: Objects with a ``bbox``.
+        where: Name for messages.
+        box_format: Format of the boxes, ``'xywh'`` or ``'xyxy'``.
+    """
     boxes = _plain_boxes(entries)
     if boxes is None:
-        boxes = _column(entries, 'bbox', 'iuf', where, 'four finite numbers [x, y, width, height]', (4,)).astype(np.float64)
+        names = '[x, y, width, height]' if box_format == 'xywh' else '[x1, y1, x2, y2]'
+        boxes = _column(entries, 'bbox', 'iuf', where, f'four finite numbers {names}', (4,)).astype(np.float64)
+    if box_format == 'xyxy':
+        boxes[:, 2:] -= boxes[:, :2]
     negative = (boxes[:, 2:] < 0).any(axis=1)
     if negative.any():
         number = int(negative.argmax())

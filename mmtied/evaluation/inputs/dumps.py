@@ -78,7 +78,7 @@ def dumped_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
 
 
 def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str,
-                    classes: Sequence[str] | None = None, source: str = 'dump') -> Detections:
+                    classes: Sequence[str] | None = None, source: str = 'dump', box_format: str = 'xyxy') -> Detections:
     """Convert a dump to the arrays of one IoU type, in its order.
 
     Args:
@@ -87,6 +87,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         iou_type: ``'bbox'`` or ``'segm'``; masks take ``mask_scores`` where there are any, as mmdet's CocoMetric does.
         classes: See `label_category_ids`.
         source: Name for messages.
+        box_format: ``'xyxy'`` or ``'xywh'``.
 
     Raises:
         ValueError: An image id is unknown or repeated, a label has no category, columns have unequal lengths, boxes or scores
@@ -117,7 +118,8 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
                   category=positions(category_ids, ground_truth.category_ids, 'category id', source))
     if iou_type == 'bbox':
         boxes = _column(parts, _box_key(first), (4,), names, counts)
-        boxes[:, 2:] -= boxes[:, :2]  # CocoMetric subtracts in float64 too
+        if box_format == 'xyxy':
+            boxes[:, 2:] -= boxes[:, :2]  # CocoMetric subtracts in float64 too
         return Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     sizes = ground_truth.image_sizes[image_of_entry].tolist()
     rles = [to_rle(_rle(mask, name), *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)

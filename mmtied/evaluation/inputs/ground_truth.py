@@ -1,8 +1,11 @@
 """COCO instance annotations as compact, checked arrays: from a file, a dict, a pycocotools COCO or an mmdet dataset."""
 
+import difflib
 import operator
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -175,12 +178,56 @@ def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None 
     known = set(names.values())
     missing = [name for name in classes if name not in known]
     if missing:
-        raise ValueError(f'classes: {ground_truth.source} has no category named {missing[0]!r}; it has '
-                         f'{", ".join(map(str, names.values()))}')
+        close = difflib.get_close_matches(str(missing[0]), [str(name) for name in known - set(classes)], 1)
+        raise ValueError(f'classes: {ground_truth.source} has no category named {missing[0]!r}; '
+                         f'{f"did you mean {close[0]!r}? It" if close else "it"} has {", ".join(map(str, names.values()))}')
     repeated = [name for number, name in enumerate(classes) if name in classes[:number]]
     if repeated:
         raise ValueError(f'classes: {repeated[0]!r} is repeated')
     return [category_id for category_id, name in names.items() if name in classes]
+
+
+def with_image_ids(entries: Sequence[dict], ground_truth: GroundTruth, source: str) -> Sequence[dict]:
+    """Return entries whose image ids are strings with the annotation file's ids.
+
+    A string is an image's file name, with or without folders and suffix, where only one image has it; or else a number in
+    digits, as in Pascal VOC. Entries with integers, by their first one, are returned as they are.
+
+    Args:
+        entries: Dicts with ``image_id`` or ``img_id``.
+        ground_truth: The annotations.
+        source: Name for messages.
+
+    Raises:
+        ValueError: A string is neither.
+
+    Warns:
+        UserWarning: File names were looked up.
+    """
+    key = next((key for key in ('image_id', 'img_id') if entries and key in entries[0]), None)
+    if key is None or not isinstance(entries[0][key], str):
+        return entries
+    ids = {}
+    for image_id, name in zip(ground_truth.image_ids.tolist(), ground_truth.file_names, strict=False):
+        for form in {name, PurePath(name).name, PurePath(name).stem} - {''}:
+            ids[form] = None if form in ids else image_id  # None: several images
+    found, by_name = [], False
+    for number, entry in enumerate(entries):
+        name = entry[key]
+        image_id = ids.get(name) if isinstance(name, str) else name
+        by_name |= isinstance(name, str) and image_id is not None
+        if image_id is None:
+            if not (name.isascii() and name.isdecimal()):
+                reason = 'several images have' if name in ids else 'no image has'
+                example = next((name for name in ground_truth.file_names if name), 'none')
+                raise ValueError(f'{source}[{number}]: {key} {name!r} is a string, and {reason} it as file name; expected an id '
+                                 f"of {ground_truth.source}, or a file's name such as {example}")
+            image_id = int(name)
+        found.append({**entry, key: image_id})
+    if by_name:
+        warnings.warn(f'{source}: image ids such as {entries[0][key]!r} were looked up among the file names of '
+                      f'{ground_truth.source}', stacklevel=2)
+    return found
 
 
 def dataset_annotations(dataset: Any) -> dict:

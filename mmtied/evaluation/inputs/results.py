@@ -1,8 +1,8 @@
 """A detector's results as compact, checked arrays, from COCO's results format or from tensors."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ from .ground_truth import GroundTruth
 from .rle import rle_areas, to_rle
 
 _KEYS = {'bbox': 'bbox', 'segm': 'segmentation'}
+#: Keys under which files hold a list of results.
+_WRAPPERS = ('annotations', 'results', 'predictions', 'detections')
+#: How boxes may be given: left, top, width, height, or left, top, right, bottom.
+BOX_FORMATS = ('xywh', 'xyxy')
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,33 @@ class Detections:
 
 def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
     """Return the IoU types that a results list can be evaluated for, by its first entry; none for an empty list."""
-    return tuple(iou_type for iou_type, key in _KEYS.items() if entries and entries[0].get(key))
+    return tuple(iou_type for iou_type, key in _KEYS.items() if entries and _is_given(entries[0].get(key)))
 
 
-def read_results(results: str | os.PathLike | list) -> list[dict]:
+def read_results(results: Any) -> list[dict]:
     """Read a COCO results list from a file, or take one as it is; check that its entries have ids and a score.
+
+    Args:
+        results: A file, a list, a dict that holds one under ``annotations``, ``results``, ``predictions`` or ``detections``, or
+            the pycocotools ``COCO`` that `loadRes` returns.
 
     Raises:
         ValueError: The file is missing, empty or truncated, or has another layout.
     """
-    source, entries = ('results', results) if isinstance(results, list) else (str(results), read_json(results))
+    results = getattr(results, 'dataset', results)
+    source, entries = ('results', results) if isinstance(results, list | dict) else (str(results), read_json(results))
+    if isinstance(entries, dict):
+        held = [key for key in _WRAPPERS if isinstance(entries.get(key), list)]
+        if len(held) != 1:
+            raise ValueError(f'{source}: a list was expected, or a dict with one under {", ".join(_WRAPPERS)}; got a dict with '
+                             f'{", ".join(map(str, entries)) or "nothing"}')
+        source, entries = f'{source}: {held[0]}', entries[held[0]]
     check_entries(entries, ('image_id', 'category_id', 'score'), source)
     return entries
 
 
 def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str,
-                    source: str = 'results') -> Detections:
+                    source: str = 'results', box_format: str = 'xywh') -> Detections:
     """Convert a results list to the arrays of one IoU type.
 
     Areas of masks are pixel counts, also where an entry has a bbox.
@@ -67,6 +82,7 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         ground_truth: The annotations that the ids refer to.
         iou_type: ``'bbox'`` or ``'segm'``.
         source: Name for messages.
+        box_format: One of `BOX_FORMATS`.
 
     Raises:
         ValueError: An entry has an unknown id, a score that is not finite, a box with negative or infinite sides, a mask of
@@ -74,20 +90,25 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     """
     key = _KEYS[iou_type]
     values = [entry.get(key) for entry in entries]
-    if not all(values):
-        number = next(number for number, value in enumerate(values) if not value)
+    if not all(map(_is_given, values)):
+        number = next(number for number, value in enumerate(values) if not _is_given(value))
         raise ValueError(f'{source}[{number}] has no {key!r}, which {iou_type} needs')
     common = dict(
         image=positions(integer_column(entries, 'image_id', source), ground_truth.image_ids, 'image id', source),
         category=positions(integer_column(entries, 'category_id', source), ground_truth.category_ids, 'category id', source),
         score=number_column(entries, 'score', source))
     if iou_type == 'bbox':
-        boxes = box_column(entries, source)
+        boxes = box_column(entries, source, box_format)
         return Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     heights, widths = (column.tolist() for column in ground_truth.image_sizes[common['image']].T)
     rles = [to_rle(entry['segmentation'], height, width, f'{source}[{number}]')
             for number, (entry, height, width) in enumerate(zip(entries, heights, widths, strict=True))]
     return Detections(**common, area=rle_areas(rles, f'{source}[{{}}]'.format).astype(np.float64), rles=rles)
+
+
+def _is_given(value: Any) -> bool:
+    """Return whether a box or mask is there; arrays have no truth value of their own."""
+    return value is not None and len(value) > 0
 
 
 def join_detections(parts: Sequence[Detections]) -> Detections:
@@ -153,16 +174,16 @@ def _tensor_positions(ids: Tensor, known_ids: np.ndarray) -> tuple[Tensor, Tenso
     return index, known[index] != ids if len(known) else torch.ones_like(ids, dtype=torch.bool)
 
 
-def describe_unusual(detections: Detections, image_ids: np.ndarray) -> list[str]:
+def describe_unusual(detections: Detections, ground_truth: GroundTruth) -> list[str]:
     """Describe what COCO's rules allow in results although it is rarely meant, in a line for each kind.
 
     None of it changes a number, so that the numbers stay those of pycocotools.
 
     Args:
         detections: Those of one IoU type, as arrays.
-        image_ids: The ids that their image indices point into, shape (I,).
+        ground_truth: The annotations that their indices point into.
     """
-    lines = []
+    image_ids, lines = ground_truth.image_ids, []
     repeated = repeated_detections(detections)
     if len(repeated):
         lines.append(f'{len(repeated)} of {len(detections.score)} detections repeat another one (same image, category, score and '
@@ -170,9 +191,46 @@ def describe_unusual(detections: Detections, image_ids: np.ndarray) -> list[str]
                      'were joined twice, AP is too low')
     if detections.boxes_xywh is not None:
         inverted = (detections.boxes_xywh[:, 2:] < 0).any(axis=1)
-        if inverted.any():
+        other_format = describe_other_format(detections.boxes_xywh, ground_truth.image_sizes[detections.image])
+        if other_format:
+            lines.append(other_format)
+        elif inverted.any():
             lines.append(describe_inverted(image_ids[np.unique(detections.image[inverted])].tolist()))
     return lines
+
+
+def describe_other_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> str | None:
+    """Describe boxes that look as if they were read in the wrong one of `BOX_FORMATS`; return None where they do not.
+
+    Args:
+        boxes_xywh: As they were read, shape (D, 4).
+        image_sizes: Height and width of each one's image, shape (D, 2).
+
+    Example:
+        >>> describe_other_format(np.array([[50., 50., 90., 80.]]), np.array([[100, 100]]))
+        "1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is what they are, say \
+box_format='xyxy'"
+    """
+    size = image_sizes[:, ::-1] + 1  # rounding may push a box over the edge by a pixel
+    start, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
+    readings = {
+        'xyxy': (((start + sides) > size), (sides >= start) & (sides <= size), 'leave their image as x, y, width, height',
+                 'x1, y1, x2, y2'),
+        'xywh': (sides < 0, (start + (start + sides) <= size) & (start + sides >= 0), 'have x2 < x1 or y2 < y1 as x1, y1, x2, y2',
+                 'x, y, width, height'),
+    }
+    for other, (wrong, fits, complaint, reading) in readings.items():
+        num_wrong, num_fits = int(wrong.any(axis=1).sum()), int(fits.all(axis=1).sum())
+        if num_wrong * 2 > len(boxes_xywh) and num_fits * 10 > 9 * len(boxes_xywh):
+            return (f'{num_wrong} of {len(boxes_xywh)} boxes {complaint}, and {num_fits} fit as {reading}; if that is what they '
+                    f'are, say box_format={other!r}')
+    return None
+
+
+def check_box_format(box_format: str | None) -> None:
+    """Raise a ValueError unless `box_format` is one of `BOX_FORMATS`, or None."""
+    if box_format not in (None, *BOX_FORMATS):
+        raise ValueError(f'box_format: {" or ".join(map(repr, BOX_FORMATS))} is needed, got {box_format!r}')
 
 
 def describe_inverted(image_ids: Sequence[int]) -> str:

@@ -124,8 +124,94 @@ def test_folder_in_place_of_a_file(tmp_path, name):
 
 @pytest.mark.parametrize(('changes', 'message'), [
     (dict(boxes=np.zeros((1, 5))), r"'boxes' must be an array or tensor of numbers of shape \(1, 4\), got shape \(1, 5\)"),
-    (dict(image_id='4'), "'image_id' must be an integer, got '4'"),
+    (dict(image_id='four'), r"detections\[0\]: image_id 'four' is a string, and no image has it as file name"),
+    (dict(image_id=4.5), "'image_id' must be an integer, got 4.5"),
 ])
 def test_messages_have_the_keys_of_images(changes, message):
     with pytest.raises(ValueError, match=message):
         load_detections([dict(image_id=4, boxes=np.zeros((1, 4)), scores=[.5], labels=[0]) | changes], TRUTH)
+
+
+RESULTS = coco_results(by_image(), ['bbox', 'segmentation'])
+
+
+@pytest.mark.parametrize('key', ['annotations', 'results', 'predictions', 'detections'])
+@pytest.mark.parametrize('in_file', [True, False])
+def test_results_inside_a_dict(tmp_path, key, in_file):
+    (tmp_path / 'results.json').write_text(json.dumps({'info': {}, key: RESULTS}))
+    given = tmp_path / 'results.json' if in_file else {'info': {}, key: RESULTS}
+    assert_equal(load_detections(given, TRUTH), load_detections(RESULTS, TRUTH))
+
+
+def test_results_of_load_res():
+    """loadRes makes polygons of boxes and boxes of masks; results of boxes stay results of boxes."""
+    coco = COCO()
+    coco.dataset = DATA
+    coco.createIndex()
+    plain = coco_results(by_image(), ['bbox'])
+    found = load_detections(coco.loadRes([dict(row) for row in plain]), TRUTH)
+    assert list(found) == ['bbox']
+    np.testing.assert_array_equal(found['bbox'].boxes_xywh, load_detections(plain, TRUTH)['bbox'].boxes_xywh)
+    masks = [dict(row) for row in RESULTS]
+    assert_equal(load_detections(coco.loadRes(masks), TRUTH), load_detections(RESULTS, TRUTH))
+
+
+def test_numpy_values_in_results():
+    """Ids, scores and boxes as NumPy has them, in any mixture with Python's."""
+    rows = [dict(row, image_id=np.int64(row['image_id']), category_id=np.int32(row['category_id']),
+                 score=np.float64(row['score']),
+                 bbox=np.array(row['bbox']) if number % 2 else [np.float32(side) for side in row['bbox']])
+            for number, row in enumerate(RESULTS)]
+    assert_equal(load_detections(rows, TRUTH), load_detections(RESULTS, TRUTH))
+    with pytest.raises(ValueError, match=r"results\[1\] has no 'bbox'"):
+        load_detections([rows[0], dict(rows[1], bbox=np.array([]))], TRUTH, ['bbox'])
+
+
+def as_xyxy(rows):
+    return [dict(row, bbox=[*row['bbox'][:2], row['bbox'][0] + row['bbox'][2], row['bbox'][1] + row['bbox'][3]]) for row in rows]
+
+
+def test_box_formats(tmp_path):
+    expected = load_detections(RESULTS, TRUTH)
+    assert_equal(load_detections(as_xyxy(RESULTS), TRUTH, box_format='xyxy'), expected)
+    (tmp_path / 'results.json').write_text(json.dumps(as_xyxy(RESULTS)))
+    assert_equal(load_detections(tmp_path / 'results.json', TRUTH, box_format='xyxy'), expected)
+    images = by_image()
+    for entry in images:
+        entry['boxes'][:, 2:] -= entry['boxes'][:, :2]
+    assert_equal(load_detections(images, TRUTH, box_format='xywh'), expected)
+    with pytest.raises(ValueError, match="box_format: 'xywh' or 'xyxy' is needed, got 'yxyx'"):
+        load_detections(RESULTS, TRUTH, box_format='yxyx')
+    with pytest.raises(ValueError, match=r"detections\[0\]: 'bbox' must have sides of at least 0, got \[9, 0, 3, 4\]"):
+        load_detections([dict(RESULTS[0], bbox=[9, 0, 3, 4])], TRUTH, ['bbox'], box_format='xyxy')
+
+
+NAMES = {4: 'val/000000000139.jpg', 9: 'val/b.c.png'}
+NAMED = read_ground_truth(dict(DATA, images=[dict(image, file_name=NAMES[image['id']]) for image in DATA['images']]))
+
+
+@pytest.mark.parametrize('names', [{4: 'val/000000000139.jpg', 9: 'val/b.c.png'}, {4: '000000000139.jpg', 9: 'b.c.png'},
+                                   {4: '000000000139', 9: 'b.c'}])
+@pytest.mark.parametrize('by', ['detection', 'image'])
+def test_image_ids_that_are_file_names(names, by):
+    entries = RESULTS if by == 'detection' else by_image()
+    given = [dict(entry, image_id=names[entry['image_id']]) for entry in entries]
+    with pytest.warns(UserWarning, match=f"^detections: image ids such as '{names[9]}' were looked up among the file") as said:
+        found = load_detections(given, NAMED)
+    assert len(said) == 1
+    assert_equal(found, load_detections(entries, NAMED))
+
+
+@pytest.mark.filterwarnings('error')
+def test_image_ids_in_digits():
+    given = [dict(row, image_id=f'{row["image_id"]:06}') for row in RESULTS]
+    assert_equal(load_detections(given, TRUTH), load_detections(RESULTS, TRUTH))
+
+
+def test_file_names_that_several_images_have():
+    truth = read_ground_truth(dict(DATA, images=[dict(image, file_name=f'{image["id"]}/a.jpg') for image in DATA['images']]))
+    with pytest.raises(ValueError, match="image_id 'a' is a string, and several images have it as file name; expected an id of "
+                                         "annotations, or a file's name such as 4/a.jpg"):
+        load_detections([dict(row, image_id='a') for row in RESULTS], truth)
+    with pytest.warns(UserWarning, match='looked up'):
+        load_detections([dict(row, image_id=f'{row["image_id"]}/a.jpg') for row in RESULTS], truth)

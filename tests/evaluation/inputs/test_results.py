@@ -60,7 +60,7 @@ def test_invalid_results(iou_type, change, message):
     (None, 'no such file'),
     ('', 'is empty'),
     (json.dumps([BOX])[:-5], 'not complete JSON'),
-    (json.dumps({'annotations': []}), 'a list was expected, got dict'),
+    (json.dumps({'info': []}), 'a list was expected, or a dict with one under annotations, .* got a dict with info'),
     ('[1]', 'an object was expected'),
     ('[{"image_id": 1, "category_id": 1}]', "has no 'score'"),
 ])

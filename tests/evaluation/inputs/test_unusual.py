@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.results import describe_unusual, join_detections, make_detections, repeated_detections
+from mmtied.evaluation.inputs.results import (
+    describe_other_format,
+    describe_unusual,
+    join_detections,
+    make_detections,
+    repeated_detections,
+)
 
 DATA = dict(images=[dict(id=number, height=20, width=20) for number in (3, 8)], annotations=[],
             categories=[dict(id=1, name='a'), dict(id=2, name='b')])
@@ -34,12 +40,12 @@ def test_warns_of_duplicates(iou_type):
     found = results(iou_type)
     entries = [entry for number, entry in enumerate(found) if entry not in found[:number]]
     once = make_detections(entries, TRUTH, iou_type)
-    assert describe_unusual(once, TRUTH.image_ids) == []
-    line, = describe_unusual(join_detections([once, once]), TRUTH.image_ids)
+    assert describe_unusual(once, TRUTH) == []
+    line, = describe_unusual(join_detections([once, once]), TRUTH)
     assert line.startswith(f'{len(entries)} of {2 * len(entries)} detections repeat another one')
     assert f'such as in image id {entries[0]["image_id"]}' in line
     nothing = make_detections([], TRUTH, iou_type)
-    assert describe_unusual(nothing, TRUTH.image_ids) == []
+    assert describe_unusual(nothing, TRUTH) == []
 
 
 def test_warns_of_inverted_boxes():
@@ -47,5 +53,34 @@ def test_warns_of_inverted_boxes():
     detections = make_detections(entries, TRUTH, 'bbox')
     sides = detections.boxes_xywh.copy()
     sides[0, 3] = -2
-    line, = describe_unusual(replace(detections, boxes_xywh=sides), TRUTH.image_ids)
+    line, = describe_unusual(replace(detections, boxes_xywh=sides), TRUTH)
     assert line.startswith('predicted boxes of image id 8 have x2 < x1 or y2 < y1; as in pycocotools they match nothing')
+
+
+def boxes_in(size, num=200, seed=0):
+    """Draw boxes inside images of a size, as xywh and as xyxy."""
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.uniform(0, size, (num, 2, 2)), axis=1)
+    xyxy = corners.reshape(num, 4)
+    return np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1), xyxy
+
+
+def test_recognizes_boxes_in_the_other_format():
+    sizes = np.tile([480, 640], (200, 1))  # height and width
+    xywh, xyxy = boxes_in((640, 480))
+    assert describe_other_format(xywh, sizes) is None
+    line = describe_other_format(xyxy, sizes)
+    assert line.endswith("200 fit as x1, y1, x2, y2; if that is what they are, say box_format='xyxy'")
+    assert 'of 200 boxes leave their image as x, y, width, height' in line
+    read_as_xyxy = np.concatenate([xywh[:, :2], xywh[:, 2:] - xywh[:, :2]], axis=1)
+    assert describe_other_format(read_as_xyxy, sizes).endswith("fit as x, y, width, height; if that is what they are, say "
+                                                               "box_format='xywh'")
+
+
+def test_boxes_over_the_edge_are_no_other_format():
+    """A detector that does not clip its boxes, and one whose boxes are larger than the image."""
+    sizes = np.tile([480, 640], (200, 1))
+    xywh, _ = boxes_in((640, 480))
+    assert describe_other_format(xywh + [20, 20, 30, 30], sizes) is None
+    assert describe_other_format(xywh * 4, sizes) is None
+    assert describe_other_format(xywh[:0], sizes[:0]) is None
