@@ -37,12 +37,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare, print, write."""
     args = parse_args(argv)
+    from mmtied.atomic import check_can_write
     from mmtied.cli import user_errors, warnings_as_lines
     from mmtied.compat import require
 
     with user_errors(), warnings_as_lines():
         if args.out:
             require('matplotlib', 'The plots that --out writes')
+            check_can_write(args.out, '--out', folder=True)
         from mmtied.evaluation import Bootstrap, compare, read_records
         from mmtied.evaluation.records import name_runs
 

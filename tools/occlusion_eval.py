@@ -28,6 +28,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what the files hold')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
                         help="evaluate these categories only; a .pkl file's labels count them, in the annotation file's order")
+    parser.add_argument('--box-format', choices=('xywh', 'xyxy'), help="format of the results' boxes (default: COCO's xywh in "
+                        'JSON, xyxy in .pkl)')
     parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
@@ -51,6 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print, write."""
     args = parse_args(argv)
+    from mmtied.atomic import check_can_write
     from mmtied.cli import user_errors, warnings_as_lines
     from mmtied.compat import require
 
@@ -59,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             require(['matplotlib', 'jinja2', *(['PIL'] if args.images else [])], 'The report that --out writes')
         if args.images and not args.out:
             raise ValueError('--images draws into the page that --out asks for; give --out FOLDER too')
-        if args.out and Path(args.out).exists() and not Path(args.out).is_dir():
-            raise ValueError(f'--out {args.out}: a folder is needed, this is a file')
+        if args.out:
+            check_can_write(args.out, '--out', folder=True)
         if args.replicates < 0:
             raise ValueError(f'--replicates {args.replicates}: a whole number from 0 is needed; 0 means no intervals')
 
@@ -77,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.images:
             image_paths(ground_truth, args.images)  # fails before the work, not after it
         result = evaluate(ground_truth, args.results, evaluation, iou_types=args.iou_type, classes=args.classes,
-                          proposal_nums=args.proposal_nums, bootstrap=bootstrap, name=args.name)
+                          box_format=args.box_format, proposal_nums=args.proposal_nums, bootstrap=bootstrap, name=args.name)
         result.report['data'] = Path(args.annotations).name
         written = result.save(args.out, args.images, args.worst, args.format, args.hide_empty) if args.out else []
         shown = without_empty_buckets(result.report) if args.hide_empty else result.report

@@ -28,6 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the reports, write the page."""
     args = parse_args(argv)
+    from mmtied.atomic import check_can_write
     from mmtied.cli import user_errors
     from mmtied.compat import require
 
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         require(['matplotlib', 'jinja2'], 'The report page')
         if not args.out.lower().endswith(('.html', '.htm')):
             raise ValueError(f'{args.out}: the page is HTML; name a file that ends in .html')
+        check_can_write(args.out, 'the page')
         from mmtied.evaluation.reporting.files import read_runs
         from mmtied.evaluation.reporting.page import write_curves, write_page
         from mmtied.evaluation.summary import without_empty_buckets

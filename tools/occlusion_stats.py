@@ -34,12 +34,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute, print, write."""
     args = parse_args(argv)
+    from mmtied.atomic import check_can_write
     from mmtied.cli import user_errors
     from mmtied.compat import require
 
     with user_errors():
         if args.out:
             require('matplotlib', 'The plot that --out writes')
+            check_can_write(args.out, '--out', folder=True)
         if args.top < 1:
             raise ValueError(f'--top {args.top}: at least 1 is needed')
         from mmtied.analysis.occlusion_stats import format_stats, occlusion_stats, write_stats

@@ -19,7 +19,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmtied.atomic import atomic_path
+from mmtied.atomic import atomic_path, check_can_write
 from mmtied.backbones.checkpoint import find_misfits, name_some
 from mmtied.compat import unwrap_model
 from mmtied.torch_compat import load_weights_only, safe_globals
@@ -202,12 +202,13 @@ def convert_backbone(source: str | os.PathLike, target: str | os.PathLike) -> tu
 
 
 def check_target(target: str | os.PathLike, source: str | os.PathLike, source_name: str, example: str) -> None:
-    """Raise a ValueError where a file to write is a folder, or the file that it is made from."""
+    """Raise a ValueError where a file to write is a folder, or the file that it is made from, or cannot be written."""
     target, source = Path(target), Path(source)
     if target.is_dir():
         raise ValueError(f'{target} is a folder; name a file to write, such as {target / example}')
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f'{target} is {source_name} itself; name another file to write')
+    check_can_write(target, 'the file to write,')
 
 
 def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:

@@ -163,3 +163,22 @@ def test_invalid_dump_exits_with_2(run, tmp_path, content, args, message):
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / 'out').exists()
+
+
+def test_box_format_and_wrapped_results(run, tmp_path):
+    corners = [dict(image_id=1, category_id=1, score=.5, bbox=[5, 5, 9, 9])]
+    data = dict(DATA, annotations=[dict(DATA['annotations'][0], bbox=[5, 5, 4, 4])])
+    code, _, err = run('instances.json', 'results.json', instances=data, results={'annotations': corners})
+    assert code == 0
+    assert ('warning: bbox: 1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is what '
+            "they are, say box_format='xyxy' (--box-format xyxy)\n") in err
+    code, out, err = run('instances.json', 'results.json', '--box-format', 'xyxy', '--out', 'out', instances=data,
+                         results={'annotations': corners})
+    assert (code, err) == (0, '')
+    assert json.loads((tmp_path / 'out/report.json').read_text())['bbox']['all']['AP'] == pytest.approx(1)
+
+
+def test_place_that_cannot_be_written_is_said_before_the_files_are_read(run, tmp_path):
+    (tmp_path / 'taken').touch()
+    code, _, err = run('nowhere.json', 'nothing.json', '--out', 'taken/out')
+    assert (code, err) == (2, f'error: --out taken/out: cannot be written, as {tmp_path / "taken"} is not a folder\n')

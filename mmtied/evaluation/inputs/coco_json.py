@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+#: How boxes may be given: left, top, width, height, or left, top, right, bottom.
+BOX_FORMATS = ('xywh', 'xyxy')
+
 
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file, with orjson where it is installed.

@@ -8,15 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .coco_json import box_column, check_entries, integer_column, number_column, positions, read_json
+from .coco_json import BOX_FORMATS, box_column, check_entries, integer_column, number_column, positions, read_json
 from .ground_truth import GroundTruth
 from .rle import rle_areas, to_rle
 
 _KEYS = {'bbox': 'bbox', 'segm': 'segmentation'}
 #: Keys under which files hold a list of results.
 _WRAPPERS = ('annotations', 'results', 'predictions', 'detections')
-#: How boxes may be given: left, top, width, height, or left, top, right, bottom.
-BOX_FORMATS = ('xywh', 'xyxy')
 
 
 @dataclass(frozen=True)
@@ -209,21 +207,21 @@ def describe_other_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> st
     Example:
         >>> describe_other_format(np.array([[50., 50., 90., 80.]]), np.array([[100, 100]]))
         "1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is what they are, say \
-box_format='xyxy'"
+box_format='xyxy' (--box-format xyxy)"
     """
     size = image_sizes[:, ::-1] + 1  # rounding may push a box over the edge by a pixel
     start, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
     readings = {
         'xyxy': (((start + sides) > size), (sides >= start) & (sides <= size), 'leave their image as x, y, width, height',
                  'x1, y1, x2, y2'),
-        'xywh': (sides < 0, (start + (start + sides) <= size) & (start + sides >= 0), 'have x2 < x1 or y2 < y1 as x1, y1, x2, y2',
+        'xywh': (sides < 0, (start + (start + sides) <= size) & (start + sides > 0), 'have x2 < x1 or y2 < y1 as x1, y1, x2, y2',
                  'x, y, width, height'),
     }
     for other, (wrong, fits, complaint, reading) in readings.items():
         num_wrong, num_fits = int(wrong.any(axis=1).sum()), int(fits.all(axis=1).sum())
         if num_wrong * 2 > len(boxes_xywh) and num_fits * 10 > 9 * len(boxes_xywh):
             return (f'{num_wrong} of {len(boxes_xywh)} boxes {complaint}, and {num_fits} fit as {reading}; if that is what they '
-                    f'are, say box_format={other!r}')
+                    f'are, say box_format={other!r} (--box-format {other})')
     return None
 
 

@@ -163,7 +163,7 @@ def test_numpy_values_in_results():
                  bbox=np.array(row['bbox']) if number % 2 else [np.float32(side) for side in row['bbox']])
             for number, row in enumerate(RESULTS)]
     assert_equal(load_detections(rows, TRUTH), load_detections(RESULTS, TRUTH))
-    with pytest.raises(ValueError, match=r"results\[1\] has no 'bbox'"):
+    with pytest.raises(ValueError, match=r"detections\[1\] has no 'bbox'"):
         load_detections([rows[0], dict(rows[1], bbox=np.array([]))], TRUTH, ['bbox'])
 
 
@@ -202,7 +202,7 @@ def test_image_ids_that_are_file_names(names, by):
     assert_equal(found, load_detections(entries, NAMED))
 
 
-@pytest.mark.filterwarnings('error')
+@pytest.mark.filterwarnings('error::UserWarning')
 def test_image_ids_in_digits():
     given = [dict(row, image_id=f'{row["image_id"]:06}') for row in RESULTS]
     assert_equal(load_detections(given, TRUTH), load_detections(RESULTS, TRUTH))

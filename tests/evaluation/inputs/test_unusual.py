@@ -70,11 +70,12 @@ def test_recognizes_boxes_in_the_other_format():
     xywh, xyxy = boxes_in((640, 480))
     assert describe_other_format(xywh, sizes) is None
     line = describe_other_format(xyxy, sizes)
-    assert line.endswith("200 fit as x1, y1, x2, y2; if that is what they are, say box_format='xyxy'")
+    assert line.endswith("200 fit as x1, y1, x2, y2; if that is what they are, say box_format='xyxy' "
+                         '(--box-format xyxy)')
     assert 'of 200 boxes leave their image as x, y, width, height' in line
     read_as_xyxy = np.concatenate([xywh[:, :2], xywh[:, 2:] - xywh[:, :2]], axis=1)
     assert describe_other_format(read_as_xyxy, sizes).endswith("fit as x, y, width, height; if that is what they are, say "
-                                                               "box_format='xywh'")
+                                                               "box_format='xywh' (--box-format xywh)")
 
 
 def test_boxes_over_the_edge_are_no_other_format():
