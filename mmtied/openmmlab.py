@@ -21,8 +21,7 @@ def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
     Raises:
         ImportError: With what is missing, and what to type.
     """
-    for package in ('mmengine', 'mmcv', *packages):
-        require(package, purpose)
+    require(['mmengine', 'mmcv', *packages], purpose)
     version = _read(_folder('mmcv') / 'version.py', r"__version__ = '([^']+)'")
     for package in packages:
         limit = _read(_folder(package) / '__init__.py', r"mmcv_maximum_version = '([^']+)'")
