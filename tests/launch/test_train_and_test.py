@@ -184,6 +184,22 @@ def test_training_errors_keep_traceback(run_tool, tiny_options, tmp_path, monkey
         run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options)
 
 
+def test_ctrl_c_says_how_to_resume(run_tool, tiny_options, tmp_path, monkeypatch):
+    from mmengine.runner import Runner
+
+    def stop(self):
+        (tmp_path / 'last_checkpoint').write_text('epoch_1.pth')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Runner, 'train', stop)
+    code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options)
+    assert code == 130
+    assert 'Traceback' not in err
+    line = err.splitlines()[-1]
+    assert line.startswith(f'stopped by Ctrl-C; to go on from epoch_1.pth: python train.py {DEMO} --work-dir {tmp_path} --cfg-')
+    assert line.endswith(' --resume')
+
+
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 def test_tied_checkpoint_does_not_fit_untied_backbone(run_tool, tiny_options, tmp_path, prefix):
     weights = TiedResNet(50, base_channels=16).state_dict()
