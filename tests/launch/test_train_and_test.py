@@ -196,8 +196,8 @@ def test_ctrl_c_says_how_to_resume(run_tool, tiny_options, tmp_path, monkeypatch
     assert code == 130
     assert 'Traceback' not in err
     line = err.splitlines()[-1]
-    assert line.startswith(f'stopped by Ctrl-C; to go on from epoch_1.pth: python train.py {DEMO} --work-dir {tmp_path} --cfg-')
-    assert line.endswith(' --resume')
+    command = f'tools/train.py {DEMO} --work-dir {tmp_path} --cfg-options '
+    assert re.search(rf'^stopped by Ctrl-C; to go on from epoch_1.pth: python \S*{re.escape(command)}.* --resume$', line)
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
