@@ -55,7 +55,7 @@ def _igc(channels: int, **settings: int) -> tuple[nn.Module, Callable[[Tensor], 
 
     def plain(x: Tensor) -> Tensor:
         x = F.channel_shuffle(layer.primary(x), layer.num_primary)
-        return F.channel_shuffle(layer.secondary(x), layer.num_secondary)
+        return F.channel_shuffle(F.conv2d(x, layer.secondary.weight, groups=layer.num_secondary), layer.num_secondary)
 
     return layer, plain
 

@@ -69,17 +69,28 @@ def selective_checkpoint_contexts(keeps: Callable[[object], bool]) -> tuple[Abst
     return checkpoint.create_selective_checkpoint_contexts(choose)
 
 
-def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike) -> None:
-    """Write a model to a self-contained ONNX file, with one input called 'image' that accepts any batch size.
+def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, output_names: Sequence[str] = ('output', ),
+                dynamic_size: bool = False) -> None:
+    """Write a model to a self-contained ONNX file with one input, 'image', whose first dimension, 'batch', accepts any size.
 
     PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript.
+
+    Args:
+        model: A network of one image tensor.
+        image: Example of shape (N, C, H, W), with N of at least 2.
+        path: File to write.
+        output_names: Names of the outputs, in the order of the flattened output.
+        dynamic_size: Let the dimensions 'height' and 'width' accept any size too.
     """
-    dynamic = getattr(getattr(torch.export, 'Dim', None), 'DYNAMIC', None)
-    if dynamic is None:
-        settings = {'output_names': ['output'], 'dynamic_axes': {'image': {0: 'batch'}}}
+    axes = {0: 'batch', 2: 'height', 3: 'width'} if dynamic_size else {0: 'batch'}
+    dim = getattr(torch.export, 'Dim', None)
+    if not hasattr(dim, 'DYNAMIC'):
+        settings = {'dynamic_axes': {'image': axes, **dict.fromkeys(output_names, {0: 'batch'})}}
     else:
-        settings = {'dynamo': True, 'external_data': False, 'dynamic_shapes': ({0: dynamic}, )}
-    torch.onnx.export(model, (image, ), str(path), input_names=['image'], verbose=False, **settings)
+        shapes = axes if hasattr(torch.compiler, 'is_exporting') else dict.fromkeys(axes, dim.DYNAMIC)  # names: 2.7
+        settings = {'dynamo': True, 'external_data': False, 'dynamic_shapes': (shapes, )}
+    torch.onnx.export(model, (image, ), str(path), input_names=['image'], output_names=list(output_names), verbose=False,
+                      **settings)
 
 
 def load_weights_only(path: str | os.PathLike, skipped: Collection[str] = ()) -> object:

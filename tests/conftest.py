@@ -40,6 +40,14 @@ def reset_default_scope() -> Iterator[None]:
         sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
 
 
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    """Make this process a process group of its own."""
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
 _BLOCK_OPENMMLAB = """
 import sys
 class Blocker:

@@ -19,6 +19,8 @@ def parse_args() -> argparse.Namespace:
                         help='size of the images that the file is made and compared with (default: 224 224)')
     parser.add_argument('--batch', type=int, default=1, help='number of these images (default: %(default)s)')
     parser.add_argument('--backbone-only', action='store_true', help="leave out neck and classifier's head")
+    parser.add_argument('--dynamic-size', action='store_true',
+                        help='let an ONNX file accept images of any height and width; those of the other formats always do')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help='override settings of the config, for example model.backbone.frozen_stages=-1')
     return parser.parse_args()
@@ -32,7 +34,8 @@ def main() -> None:
         from mmtied.launch.config import load_config
         from mmtied.launch.deploy import write_deployed
         cfg = load_config(args.config, args.cfg_options)
-        done = write_deployed(cfg, args.checkpoint, args.out, args.format, args.shape, args.batch, args.backbone_only)
+        done = write_deployed(cfg, args.checkpoint, args.out, args.format, args.shape, args.batch, args.backbone_only,
+                              args.dynamic_size)
         print(f'{args.out}: {" and ".join(done.parts)} as {args.format}')
         for name in ('parameters', 'modules'):
             print('{}: {:,} before, {:,} after'.format(name, *getattr(done, name)))

@@ -55,6 +55,22 @@ def count_parameters(model: nn.Module, trained_only: bool = False) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained_only)
 
 
+def describe_tying(model: nn.Module) -> str:
+    """Return how many convolutions of a model are tied and how many are not, '' for a model without TBC and TGC.
+
+    Example:
+        >>> describe_tying(nn.Sequential(nn.Conv2d(3, 8, 1), TBC(8, 8, 1), TBC(8, 8, 3, groups=8, indivisible='untie')))
+        '1 of 3 convolutions are tied; TBC or TGC of one block: 1, other types: 1'
+    """
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    blocks = [conv.num_blocks for conv in convs if isinstance(conv, (TBC, TGC))]
+    if not blocks:
+        return ''
+    untied, others = blocks.count(1), len(convs) - len(blocks)
+    return (f'{len(blocks) - untied} of {len(convs)} convolutions are tied; TBC or TGC of one block: {untied}, other types: '
+            f'{others}')
+
+
 def measure(model: nn.Module, size: int = 224) -> Complexity:
     """Count parameters, and multiply-adds for one image in evaluation mode.
 

@@ -10,10 +10,11 @@ from inspect import signature
 
 from torch import nn
 
+from mmtied.arguments import reject_unknown
 from mmtied.compat import require
 
 from .checkpoint import check_fits
-from .resnet_base import reject_unknown
+from .resnet_base import UNSUPPORTED
 
 #: The classes of this module, and their base classes in mmpretrain.
 BASES = {'TiedEfficientNet': 'EfficientNet', 'SharedMobileNetV2': 'MobileNetV2'}
@@ -47,6 +48,8 @@ def network_class(name: str) -> type[nn.Module]:
 
 def check_settings(builder: Callable, parent: type[nn.Module], settings: Mapping[str, object]) -> None:
     """Raise a TypeError for settings that a network of `network_class` does not take; the builder's are known too."""
+    if 'pretrained' in settings:
+        raise TypeError(f'{parent.__name__}: pretrained is not supported; {UNSUPPORTED["pretrained"]}')
     known = signature(parent.__init__).parameters
     reject_unknown(parent.__name__, {name: value for name, value in settings.items() if name not in known}, builder,
                    parent.__init__)

@@ -6,9 +6,7 @@ mmpretrain's classifiers.
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
-from inspect import signature
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmcv.cnn import ConvModule
@@ -17,6 +15,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmtied.arguments import reject_unknown
 from mmtied.layers.blocks import check_positive, check_sequence
 from mmtied.torch_compat import has_selective_checkpoint
 
@@ -30,6 +29,16 @@ DEFAULT_INIT = [
     {'type': 'Kaiming', 'layer': 'Conv2d'},
     {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
 ]
+_DEFORMABLE = ('the 3x3 convolutions are the ones that the network changes; to have deformable convolutions use mmdet.ResNet, or '
+               'put them into the neck or head')
+#: Settings of mmdet's networks that these lack, and what to do.
+UNSUPPORTED = {
+    'pretrained': "use init_cfg=dict(type='Pretrained', checkpoint=...)",
+    'dcn': _DEFORMABLE,
+    'stage_with_dcn': _DEFORMABLE,
+    **dict.fromkeys(('num_branch', 'test_branch_idx', 'trident_dilations'),
+                    'it is for mmdet.TridentResNet, whose three branches share the weights of an ordinary 3x3 convolution'),
+}
 #: The values of `memory_format`.
 MEMORY_FORMATS = {None: None, 'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
@@ -109,6 +118,9 @@ class StagedResNet(BaseModule):
                  **unknown) -> None:
         super().__init__(init_cfg or DEFAULT_INIT)
         name = type(self).__name__
+        for setting in UNSUPPORTED:
+            if setting in unknown:
+                raise TypeError(f'{name}: {setting} is not supported; {UNSUPPORTED[setting]}')
         reject_unknown(name, unknown, *(parent.__init__ for parent in type(self).__mro__ if issubclass(parent, StagedResNet)))
         sequences = {'strides': strides, 'dilations': dilations, 'out_indices': out_indices, 'plugins': plugins or []}
         for setting, values in sequences.items():
@@ -118,6 +130,10 @@ class StagedResNet(BaseModule):
         stem_channels = stem_channels or base_channels
         norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
         check_positive(name, in_channels=in_channels, base_channels=base_channels, stem_channels=stem_channels)
+        if depth in (18, 34) and depth not in self.stage_blocks:
+            raise ValueError(f'{name}: depth={depth} has blocks of two 3x3 convolutions, and this network changes bottlenecks; '
+                             f'expected one of {", ".join(map(str, self.stage_blocks))}. To tie the convolutions of a '
+                             f"ResNet-{depth}, give mmdet.ResNet conv_cfg=dict(type='TBC', num_blocks=2, indivisible='untie')")
         check_choice(name, 'depth', depth, self.stage_blocks)
         check_choice(name, 'style', style, ('pytorch', 'caffe'))
         check_choice(name, 'num_stages', num_stages, range(1, len(self.stage_blocks[depth]) + 1))
@@ -164,7 +180,12 @@ class StagedResNet(BaseModule):
                     'norm_cfg': norm_cfg,
                 })
                 channels = planes * self.expansion
-            self.add_module(layer, self.make_stage(blocks))
+            try:
+                self.add_module(layer, self.make_stage(blocks))
+            except ValueError as error:  # a layer knows the channels that do not fit, the user the network's settings
+                if str(error).startswith(f'{name}: '):
+                    raise
+                raise ValueError(f'{name}: {layer} with base_channels={base_channels}: {error}') from None
 
         self._freeze_stages()
 
@@ -218,6 +239,29 @@ class StagedResNet(BaseModule):
                     module.eval()
         return self
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Return the depth of a parameter and the number of depths, for mmpretrain's layer-wise learning rates.
+
+        The stem has depth 0 and the head the last. The depths between are those of mmpretrain's ResNet: the first and the last
+        stage have one each, those between one for every two to four blocks. Filters that a stage shares have its first.
+
+        Args:
+            param_name: Name of a parameter of a model.
+            prefix: Prefix of the backbone's parameters in it, such as 'backbone.'.
+        """
+        blocks = [len(getattr(self, layer)) for layer in self.stage_names]
+        steps = (2, 3) if len(blocks) < 2 or blocks[1] < 8 else (4, 4)
+        steps = [steps[stage - 1] if stage in (1, 2) else blocks[stage] for stage in range(len(blocks))]
+        counts = [-(-number // step) for number, step in zip(blocks, steps, strict=True)]
+        last = sum(counts) + 1
+        if not param_name.startswith(prefix):
+            return last, last + 1
+        stage, _, rest = param_name.removeprefix(prefix).partition('.')
+        if stage not in self.stage_names:
+            return 0, last + 1
+        index, block = self.stage_names.index(stage), rest.partition('.')[0]
+        return 1 + sum(counts[:index]) + (int(block) // steps[index] if block.isdigit() else 0), last + 1
+
     def init_weights(self) -> None:
         """Initialize, and log once if no pretrained weights are loaded, because mmdet's schedules expect them."""
         first_time = not self.is_init
@@ -233,7 +277,7 @@ class StagedResNet(BaseModule):
         for layer in self.stage_names:
             for block in getattr(self, layer):
                 block.init_added_layers()
-                if self.zero_init_residual:
+                if self.zero_init_residual and getattr(block.last_norm, 'weight', None) is not None:  # affine=False has none
                     nn.init.zeros_(block.last_norm.weight)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
@@ -251,26 +295,6 @@ class StagedResNet(BaseModule):
         for part in [self.stem, *(getattr(self, layer) for layer in self.stage_names[:self.frozen_stages])]:
             part.eval()
             part.requires_grad_(False)
-
-
-def reject_unknown(backbone: str, unknown: Mapping[str, object], *builders: Callable) -> None:
-    """Raise a TypeError for settings that a backbone does not take, with the nearest name that it does take.
-
-    Args:
-        backbone: Name of the backbone, which starts the message.
-        unknown: The settings that were not recognized, by name.
-        builders: Constructors and functions whose arguments are the known settings.
-
-    Example:
-        >>> reject_unknown('TiedResNet', {'norm_evl': True}, StagedResNet.__init__)
-        Traceback (most recent call last):
-        TypeError: TiedResNet: unexpected argument norm_evl; did you mean norm_eval?
-    """
-    known = [name for builder in builders for name, parameter in signature(builder).parameters.items()
-             if parameter.kind is not parameter.VAR_KEYWORD and name != 'self']
-    for name in unknown:
-        nearest = get_close_matches(name, known, n=1)
-        raise TypeError(f'{backbone}: unexpected argument {name}' + (f'; did you mean {nearest[0]}?' if nearest else ''))
 
 
 def check_choice(backbone: str, setting: str, value: object, choices: Sequence) -> None:

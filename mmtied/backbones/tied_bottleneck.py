@@ -42,6 +42,7 @@ class TiedSplits(BaseModule):
                  norm_cfg: dict) -> None:
         super().__init__()
         layer = TBC if groups == 1 else TGC
+        self.splits = len(split_blocks)
         self.convs = nn.ModuleList(
             layer(width, width, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False,
                   num_blocks=num_blocks) for num_blocks in split_blocks)
@@ -50,8 +51,8 @@ class TiedSplits(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each split and join the results."""
-        parts = x.chunk(len(self.convs), dim=1)  # indexed, because torch.fx cannot iterate over a proxy
-        joined = torch.cat([conv(parts[index]) for index, conv in enumerate(self.convs)], dim=1)
+        parts = x.chunk(self.splits, dim=1)  # indexed, because torch.fx cannot iterate over a proxy
+        joined = torch.cat([self.convs[index](parts[index]) for index in range(self.splits)], dim=1)
         return self.activate(self.norm(joined))
 
 

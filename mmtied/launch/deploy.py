@@ -3,6 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,8 @@ class Deployment(NamedTuple):
 
 
 def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file_format: str = 'torchscript',
-                   shape: Sequence[int] = (224, 224), batch: int = 1, backbone_only: bool = False) -> Deployment:
+                   shape: Sequence[int] = (224, 224), batch: int = 1, backbone_only: bool = False,
+                   dynamic_size: bool = False) -> Deployment:
     """Build a model, deploy its parts that run on images alone, compare outputs, and write the file.
 
     Args:
@@ -52,8 +54,9 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
         target: File to write atomically; an existing file is replaced.
         file_format: One of `FORMATS`; 'state' is the state_dict of the deployed parts.
         shape: Height and width of the images that the file is made and checked with.
-        batch: Number of these images. The file accepts any number.
+        batch: Number of these images. The file accepts any number, and is checked with one more too.
         backbone_only: Leave out the neck and a classifier's head.
+        dynamic_size: Let an ONNX file accept images of any size, and check it with another one. The other formats always do.
 
     Raises:
         ValueError: Files or settings do not fit, or outputs differ by more than `TOLERANCE`; nothing is written.
@@ -75,8 +78,13 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
     with torch.no_grad(), atomic_path(target) as temporary:
         expected = _flatten(parts(image))
         deployed = deploy(parts)
-        run = _WRITERS[file_format](deployed, image, temporary)
-        difference, largest = _compare(_flatten(run(image)), expected)
+        names = _output_names(list(dict(parts.named_children())), len(expected))
+        writer = _WRITERS.get(file_format) or partial(_write_onnx, names=names, dynamic_size=dynamic_size)
+        run = writer(deployed, image, temporary)
+        other = torch.cat([image, image[:1]])
+        if dynamic_size:
+            other = torch.cat([other, other.flip(3)], dim=3)
+        difference, largest = _compare(_flatten([run(image), run(other)]), [*expected, *_flatten(parts(other))])
         if not difference <= TOLERANCE * max(1., largest):  # also where the difference is NaN
             raise ValueError(f'{target} is not written: outputs differ by up to {difference:.2g} at values up to {largest:.3g}, '
                              f'expected at most {TOLERANCE:g} of them; are the weights of a trained model?')
@@ -104,9 +112,9 @@ def _write_torchscript(model: nn.Module, image: Tensor, path: Path) -> Callable[
     return torch.jit.load(str(path))
 
 
-def _write_onnx(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tensor], object]:
+def _write_onnx(model: nn.Module, image: Tensor, path: Path, names: list[str], dynamic_size: bool) -> Callable[[Tensor], object]:
     image = image if len(image) > 1 else image.repeat(2, 1, 1, 1)  # torch would specialise a batch of one
-    export_onnx(model, image, path)
+    export_onnx(model, image, path, names, dynamic_size)
     import onnxruntime
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     return lambda images: [torch.from_numpy(level) for level in session.run(None, {'image': images.numpy()})]
@@ -117,7 +125,12 @@ def _write_state(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tenso
     return model
 
 
-_WRITERS = {'torchscript': _write_torchscript, 'onnx': _write_onnx, 'state': _write_state}
+_WRITERS = {'torchscript': _write_torchscript, 'state': _write_state}
+
+
+def _output_names(parts: list[str], count: int) -> list[str]:
+    """Return 'scores' for a classifier, else a name for each level of the last part: 'neck_0', 'neck_1', ..."""
+    return ['scores'] if parts[-1] == 'head' else [f'{parts[-1]}_{level}' for level in range(count)]
 
 
 def _flatten(outputs: object) -> list[Tensor]:

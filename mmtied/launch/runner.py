@@ -9,8 +9,9 @@ from mmengine.evaluator import BaseMetric, DumpResults
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, RUNNERS, Registry
 from mmengine.runner import Runner
 
+from mmtied.analysis.complexity import describe_tying
 from mmtied.atomic import check_can_write
-from mmtied.compat import require
+from mmtied.compat import require, unwrap_model
 from mmtied.evaluation.hook import OcclusionEvalHook
 
 from .classes import check_category_names, check_classes
@@ -51,11 +52,15 @@ def check_data_files(cfg: Config, *splits: str) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build a Runner from a complete config."""
+    """Build a Runner from a complete config, and log how many convolutions of its model are tied."""
     if cfg.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
         _prepare_cpu_processes(cfg)
     with type_hints():
-        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    tying = describe_tying(runner.model) if isinstance(getattr(runner, 'model', None), torch.nn.Module) else ''
+    if tying:
+        runner.logger.info(f'{type(unwrap_model(runner.model)).__name__}: {tying}')
+    return runner
 
 
 def prepare_training(runner: Runner) -> None:

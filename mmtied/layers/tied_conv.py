@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtied.arguments import suggest_arguments
+
 from .algorithms import ALGORITHMS, Geometry, check_algorithm, choose_algorithm, repeat_blocks
 from .blocks import check_blocks, check_input, check_positive
 
@@ -23,13 +25,17 @@ class _TiedConv2d(nn.Conv2d):
     algorithm: str = 'auto'
 
     def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
-                 padding_mode, algorithm, way, device, dtype) -> None:
+                 padding_mode, indivisible, algorithm, way, device, dtype) -> None:
         name = type(self).__name__
+        if indivisible not in ('raise', 'untie'):
+            raise ValueError(f"{name}: indivisible={indivisible!r}, expected 'raise' or 'untie'")
         if way is not None:
             check_algorithm(name, way)
             raise TypeError(f'{name}: way={way!r} is now called algorithm; use algorithm={way!r}')
         check_algorithm(name, algorithm)
         check_positive(name, num_blocks=num_blocks, groups=groups)
+        if indivisible == 'untie' and (in_channels % (num_blocks * groups) or out_channels % (num_blocks * groups)):
+            num_blocks = 1
         check_blocks(name, 'in_channels', in_channels, num_blocks, groups)
         check_blocks(name, 'out_channels', out_channels, num_blocks, groups)
         super().__init__(in_channels // num_blocks, out_channels // num_blocks, kernel_size, stride, padding, dilation, groups,
@@ -89,6 +95,7 @@ class _TiedConv2d(nn.Conv2d):
         return f'{super().extra_repr()}, num_blocks={self.num_blocks}'
 
 
+@suggest_arguments
 class TBC(_TiedConv2d, nn.Conv2d):
     """Tied block convolution (Eq. 3): the same filters map each of B blocks of input channels to one block of output channels.
 
@@ -108,9 +115,10 @@ class TBC(_TiedConv2d, nn.Conv2d):
         bias: Whether to add a (tied) bias.
         num_blocks: B.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        groups: Must be 1, which mmcv passes to every convolution that it builds; for groups use `TGC`.
-        indivisible: 'raise' an error where num_blocks does not divide the channels, or 'untie' the layer there, which suits a
-            conv_cfg for a whole network, whose first convolution sees the 3 channels of an image.
+        groups: 1, or with ``indivisible='untie'`` any number; to tie blocks within each group use `TGC`.
+        indivisible: 'raise' an error where num_blocks does not divide the channels or there are groups, or 'untie' the layer
+            there (B = 1). That suits a conv_cfg for a whole network, whose first convolution sees the 3 channels of an image and
+            which may have depthwise convolutions.
         algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', 'conv3d', or 'auto', which leaves it to the rule.
         way: Former name of `algorithm`; raises a TypeError.
         device: Where to create the parameters.
@@ -148,17 +156,16 @@ class TBC(_TiedConv2d, nn.Conv2d):
                  way: None = None,
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
-        if indivisible not in ('raise', 'untie'):
-            raise ValueError(f"TBC: indivisible={indivisible!r}, expected 'raise' or 'untie'")
-        check_positive('TBC', num_blocks=num_blocks)
-        if indivisible == 'untie' and (in_channels % num_blocks or out_channels % num_blocks):
+        if groups != 1 and indivisible == 'untie':
             num_blocks = 1
-        if groups != 1:
-            raise ValueError(f'TBC: groups={groups}, expected 1; for groups of tied blocks use TGC (conv_cfg type TGC)')
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, num_blocks, padding_mode,
-                         algorithm, way, device, dtype)
+        elif groups != 1:
+            raise ValueError(f'TBC: groups={groups}, expected 1; to tie blocks within each group use TGC (conv_cfg type TGC), to '
+                             "leave grouped convolutions as they are add indivisible='untie'")
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
+                         padding_mode, indivisible, algorithm, way, device, dtype)
 
 
+@suggest_arguments
 class TGC(_TiedConv2d, nn.Conv2d):
     """Tied block group convolution (Eq. 4): G groups, each of which is a tied block convolution of B blocks.
 
@@ -181,6 +188,8 @@ class TGC(_TiedConv2d, nn.Conv2d):
         way: Former name of `algorithm`; raises a TypeError.
         device: Where to create the parameters.
         dtype: Type of the parameters.
+        indivisible: 'raise' an error where num_blocks * groups does not divide the channels, or 'untie' the layer there (B = 1),
+            as in depthwise convolutions.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W), any memory format; N may be 0.
@@ -210,6 +219,7 @@ class TGC(_TiedConv2d, nn.Conv2d):
                  algorithm: str = 'auto',
                  way: None = None,
                  device: torch.device | None = None,
-                 dtype: torch.dtype | None = None) -> None:
+                 dtype: torch.dtype | None = None,
+                 indivisible: str = 'raise') -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_blocks,
-                         padding_mode, algorithm, way, device, dtype)
+                         padding_mode, indivisible, algorithm, way, device, dtype)

@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtied.arguments import suggest_arguments
+
 from .blocks import check_blocks, check_positive
 
 
+@suggest_arguments
 class TFC(nn.Linear):
     """Tied block fully connected layer: the same weight maps each of B blocks of input features to one block of output features.
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mmcv.cnn.bricks import ContextBlock
 from mmengine.registry import MODELS
 
+from mmtied.arguments import suggest_arguments
 from mmtied.layers import TBC
 from mmtied.layers.blocks import check_blocks, check_positive
 
@@ -18,6 +19,7 @@ FUSION_TYPES = ('channel_add', 'channel_mul')
 
 
 @MODELS.register_module()
+@suggest_arguments
 class TiedGCB(ContextBlock):
     """mmcv's ContextBlock with the two 1x1 convolutions of each fusion tied.
 

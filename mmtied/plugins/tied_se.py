@@ -12,11 +12,13 @@ from mmengine.model import kaiming_init
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmtied.arguments import suggest_arguments
 from mmtied.layers import TFC
 from mmtied.layers.blocks import check_blocks, check_positive
 
 
 @MODELS.register_module()
+@suggest_arguments
 class TiedSE(nn.Module):
     """Scale each channel by a gate, which two tied block fully connected layers compute from the means of the channels.
 

@@ -80,7 +80,8 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
         The model; for a single layer, its replacement.
 
     Raises:
-        ValueError: The argument is not a model or has no DGConv, or a gate is nan. Nothing is changed then.
+        ValueError: The argument is not a model or has no DGConv, a gate is nan, or a layer is pruned. Nothing is changed
+            then.
 
     Example:
         >>> layer = DGConv(8, 8, 3, padding=1)
@@ -95,6 +96,9 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
     if not any(isinstance(module, DGConv) for module in model.modules()):
         raise ValueError(f'freeze_groups: {type(model).__name__} has no DGConv; its groups may be frozen already')
     for name, layer in gated_layers(model).items():
+        if not {'weight', 'gates'} <= set(layer._parameters):
+            raise ValueError(f'freeze_groups: {name or "the layer"} is pruned or reparametrized; make its weight permanent first '
+                             '(prune.remove, remove_weight_norm or remove_parametrizations)')
         if layer.gates.isnan().any():
             raise ValueError(f'freeze_groups: {name or "the layer"} has gates {layer.gates.tolist()}; nan means that training '
                              'diverged, use an earlier checkpoint')

@@ -43,7 +43,8 @@ def plain_layer(layer: nn.Module) -> nn.Module | None:
         Conv2d(64, 64, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), groups=2)
     """
     make = _PLAIN.get(type(layer))
-    return None if make is None or any(is_altered(part) for part in layer.modules()) else make(layer)
+    parts = [*layer.modules(), *([layer.filters] if isinstance(layer, (SharedConv2d, SharedBasisConv)) else [])]
+    return None if make is None or any(map(is_altered, parts)) else make(layer)
 
 
 def make_conv(weight: Tensor, bias: Tensor | None, like: nn.Module, groups: int = 1) -> nn.Conv2d:
@@ -101,7 +102,7 @@ def _interleaved(layer: IGC) -> nn.Module:
     num_primary, num_secondary = layer.partitions
     primary = make_conv(layer.primary.weight, None, layer.primary, layer.primary.groups)
     if num_primary == 1 or num_primary * (num_secondary - 1) <= _CHEAP_ZEROS:  # as the layer itself decides
-        return nn.Sequential(primary, _plain_pointwise(layer._permuted_secondary_weight(), layer.composed_bias()))
+        return nn.Sequential(primary, _plain_pointwise(layer.secondary.permuted_weight(), layer.composed_bias()))
     there = torch.arange(layer.out_channels, device=layer.primary.weight.device).view(num_primary, num_secondary).T.flatten()
     secondary = _plain_pointwise(layer.secondary.weight, layer.secondary.bias, num_secondary)
     return nn.Sequential(primary, Select(there), secondary, Select(there.argsort()))

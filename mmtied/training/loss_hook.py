@@ -48,7 +48,15 @@ class LossHook(Hook):
         """
 
     def before_train(self, runner: Runner) -> None:
-        """Wrap the model's ``parse_losses``."""
+        """Wrap the model's ``parse_losses``.
+
+        Raises:
+            ValueError: The model is not mmengine's, is sharded by FSDP, or is one that the hook does not support.
+        """
+        kinds = {kind.__name__ for module in runner.model.modules() for kind in type(module).__mro__}
+        if 'FullyShardedDataParallel' in kinds:
+            raise ValueError(f'{type(self).__name__}: the model is sharded by FSDP, so no process has all the parameters that '
+                             'the loss depends on; use DistributedDataParallel')
         model = unwrap_model(runner.model)
         if not hasattr(model, 'parse_losses'):
             raise ValueError(f'{type(self).__name__}: {type(model).__name__} has no parse_losses; use a model of mmengine '

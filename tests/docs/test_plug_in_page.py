@@ -27,6 +27,7 @@ TIED = {
     'rtmdet_l_tiedr50_300e.py': {TiedResNet: 1},
     'tiedr50_in1k.py': {TiedResNet: 1},
     'faster_rcnn_r50_tied_fpn_1x.py': {TiedResNet: 0, TBC: 8},
+    'rtmdet_s_tied_backbone_300e.py': {TiedResNet: 0, TBC: 30},
     'mask_rcnn_r50_tied_attention_1x.py': {TiedResNet: 0, TiedGCB: 4 + 6 + 3},
     'faster_rcnn_tiedr50_tied_se_1x.py': {TiedResNet: 1, TiedSE: 3 + 4 + 6 + 3},
 }

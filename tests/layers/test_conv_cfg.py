@@ -3,10 +3,11 @@
 import pytest
 import torch
 from mmcv.cnn import ConvModule, build_conv_layer
-from mmdet.models.backbones import ResNet
+from mmdet.models.backbones import MobileNetV2, ResNet
 from mmdet.models.necks import FPN
 
 import mmtied  # noqa: F401
+from mmtied.analysis.complexity import describe_tying
 from mmtied.layers import TBC, TGC
 
 
@@ -44,6 +45,35 @@ def test_mmdet_resnet_with_tied_convolutions():
             assert tied.get_submodule(name).weight.numel() * 4 == conv.weight.numel()
     levels = tied(torch.randn(2, 3, 64, 64))
     assert [tuple(level.shape[1:]) for level in levels] == [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
+
+
+@pytest.mark.parametrize(('cfg', 'groups', 'blocks'), [
+    ({'type': 'TBC', 'num_blocks': 2, 'indivisible': 'untie'}, 4, 1),
+    ({'type': 'TGC', 'num_blocks': 2, 'indivisible': 'untie'}, 4, 2),
+    ({'type': 'TGC', 'num_blocks': 2, 'indivisible': 'untie'}, 16, 1),
+])
+def test_grouped_convolutions_stay_or_are_tied(cfg, groups, blocks):
+    """With one block the layer is the grouped convolution that mmcv would have built."""
+    layer = build_conv_layer(cfg, 16, 16, 3, padding=1, groups=groups).double()
+    assert (layer.num_blocks, layer.groups) == (blocks, groups)
+    plain = torch.nn.Conv2d(16, 16, 3, padding=1, groups=groups * blocks, dtype=torch.double)
+    plain.load_state_dict({'weight': layer.expanded_weight(), 'bias': layer.expanded_bias()})
+    x = torch.rand(2, 16, 5, 5, dtype=torch.double)
+    torch.testing.assert_close(layer(x), plain(x))
+
+
+def test_networks_with_grouped_convolutions():
+    cfg = {'type': 'TBC', 'num_blocks': 2, 'indivisible': 'untie'}
+    network = MobileNetV2(widen_factor=0.25, conv_cfg=cfg)
+    convs = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    tied = [conv for conv in convs if conv.num_blocks == 2]
+    assert {conv.kernel_size for conv in tied} == {(1, 1)}
+    assert sum(conv.groups > 1 for conv in convs) == 17  # a depthwise convolution in each block
+    assert all(conv.groups == 1 for conv in tied)
+    assert describe_tying(network) == (f'{len(tied)} of {len(convs)} convolutions are tied; TBC or TGC of one block: '
+                                       f'{len(convs) - len(tied)}, other types: 0')
+    assert describe_tying(MobileNetV2(widen_factor=0.25)) == ''
+    network(torch.rand(2, 3, 32, 32))
 
 
 @pytest.mark.parametrize('module', ['mmtied.layers'])

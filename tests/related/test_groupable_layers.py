@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmtied.layers import DGConv
 from mmtied.related.groupable.layers import GroupMatrix
+from mmtied.related.groupable.training import connections
 from tests.helpers.torch_versions import needs_inductor
 
 PATTERNS = {size: list(itertools.product((0, 1), repeat=size.bit_length() - 1)) for size in (8, 16)}
@@ -163,10 +164,24 @@ def test_gates_start_small_and_at_random():
     assert layer.bfloat16().open_gates == binary
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_groups_survive_a_change_of_type(dtype):
+    """In float16 a gate of -1e-8 becomes -0."""
+    layer = DGConv(1024, 1024, 1)
+    groups, relationship = layer.group_number, layer.relationship()
+    layer.to(dtype)
+    assert layer.group_number == groups > 1
+    assert torch.equal(layer.relationship().float(), relationship)
+    assert connections([layer]).item() == relationship.sum()
+    layer.float()
+    assert layer.group_number == groups
+
+
 def test_zero_gate_is_open():
     layer = DGConv(2, 2, 1)
-    layer.gates.data.zero_()
-    assert layer.open_gates == [True]
+    for value in (0., torch.inf, 1e-40):
+        layer.gates.data.fill_(value)
+        assert layer.open_gates == [True]
     assert layer.relationship().min() == 1
 
 

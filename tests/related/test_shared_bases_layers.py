@@ -185,7 +185,7 @@ def test_gradient_is_summed_over_layers():
     network = make_network()
     separate = copy.deepcopy(network['layers'])
     for layer, original in zip(separate, network['layers'], strict=True):
-        object.__setattr__(layer, 'filters', copy.deepcopy(original.filters))
+        layer.refer_to({'filters': copy.deepcopy(original.filters)}, 'filters')
     x = torch.rand(2, 6, 7, 7)
     network['layers'](x).square().sum().backward()
     separate(x).square().sum().backward()
@@ -274,6 +274,9 @@ BASIS = FilterBasis(6, 4, 3)
     (lambda: SharedBasisConv(6, 8, 3, filters=nn.Conv2d(6, 4, 3)), 'filters is of type Conv2d; use a FilterBasis'),
     (lambda: SharedConv2d(6, 4, 3, filters=None), 'filters is of type NoneType; use a FilterBasis or another Conv2d'),
     (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3, groups=2)), 'filters have 3 input channels .* the layer has 6'),
+    (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3)), r'filters are Conv2d\(6, 4, .* neither bias nor padding_mode'),
+    (lambda: SharedConv2d(6, 4, 3, padding=1, filters=nn.Conv2d(6, 4, 3, bias=False)),
+     r'which the layer calls as it is, but the layer has stride=\(1, 1\), padding=\(1, 1\), dilation=\(1, 1\)'),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, norm='BN'), r"norm='BN' is not a module; .* nn.BatchNorm2d\(4\)"),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique=1, norm=nn.BatchNorm2d(4)), 'norm has 4 channels; it needs 5'),
     *((lambda size=size: FilterBasis(6, 4, size), 'FilterBasis: kernel_size=.* expected a positive integer, or two for height')

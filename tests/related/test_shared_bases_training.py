@@ -5,11 +5,14 @@ import functools
 
 import pytest
 import torch
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
+from mmtied.backbones import SharedResNet
 from mmtied.layers import FilterBasis, SharedBasisConv
 from mmtied.related.shared_bases.blocks import SharedStage
 from mmtied.related.shared_bases.training import basis_deviations
@@ -153,6 +156,41 @@ def test_openmmlab_models(kind):
     after = model.train_step(batch, optimizer)
     torch.testing.assert_close(after['loss'], before['loss'] + after['loss_orthogonality'])
     assert after['loss_orthogonality'] > 0
+
+
+@pytest.mark.usefixtures('one_process')
+def test_unused_stages_under_find_unused_parameters():
+    """DistributedDataParallel marks them as ready before the backward pass, so that the term must not depend on them."""
+
+    class FirstStage(DistanceModel):
+
+        def __init__(self) -> None:
+            super().__init__()
+            backbone = SharedResNet(50, base_channels=8, num_stages=3, out_indices=(0, ))
+            self.layers = nn.Sequential(backbone)
+
+        def forward(self, inputs: Tensor, target: Tensor, mode: str = 'loss') -> dict[str, Tensor]:
+            return {'loss_distance': (self.layers(inputs)[0].mean() - target.mean()).square()}
+
+    model = FirstStage()
+    assert list(basis_deviations(model)) == ['layers.0.layer1.bases.middle']
+    attach(OrthogonalityHook(), model)
+    wrapped = MMDistributedDataParallel(model, find_unused_parameters=True, broadcast_buffers=False)
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+    before = model.layers[0].layer1.bases['middle'].weight.detach().clone()
+    for _ in range(2):
+        wrapped.train_step({'inputs': torch.rand(2, 3, 32, 32), 'target': torch.rand(2)}, optimizer)
+    assert not torch.equal(model.layers[0].layer1.bases['middle'].weight, before)
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::FutureWarning')
+@pytest.mark.usefixtures('one_process')
+def test_rejects_sharded_parameters():
+    class Runner:
+        model = FullyShardedDataParallel(Toy(), device_id=torch.device('cpu'))
+
+    with pytest.raises(ValueError, match='OrthogonalityHook: the model is sharded by FSDP'):
+        OrthogonalityHook().before_train(Runner)
 
 
 def test_training_makes_bases_orthonormal():

@@ -102,16 +102,20 @@ def test_state_dict_fits_deployed_backbone(run, trained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
-def test_onnx_accepts_other_batches(run, trained, tmp_path):
+def test_onnx_accepts_other_batches_and_sizes(run, trained, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     config, checkpoint, model = trained
     out = tmp_path / 'deployed.onnx'
-    code, _, err = run(config, checkpoint, out, '--format', 'onnx', '--shape', 64, 64,
+    code, _, err = run(config, checkpoint, out, '--format', 'onnx', '--shape', 64, 64, '--dynamic-size',
                        '--cfg-options', 'model.backbone.frozen_stages=-1')
     assert code == 0, err
     session = onnxruntime.InferenceSession(str(out), providers=['CPUExecutionProvider'])
-    image = torch.randn(3, 3, 64, 64)
+    named, = session.get_inputs()
+    assert (named.name, named.shape) == ('image', ['batch', 3, 'height', 'width'])
+    assert [(level.name, level.shape[:2]) for level in session.get_outputs()] == [
+        ('neck_0', ['batch', 16]), ('neck_1', ['batch', 16])]
+    image = torch.randn(3, 3, 96, 160)
     with torch.no_grad():
         for mine, theirs in zip(session.run(None, {'image': image.numpy()}), model.extract_feat(image), strict=True):
             torch.testing.assert_close(torch.from_numpy(mine), theirs, atol=1e-4, rtol=1e-4)

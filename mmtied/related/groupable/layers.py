@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from mmtied.arguments import suggest_arguments
 from mmtied.layers.blocks import check_input, check_positive, check_size
 
 #: Gates start at plus or minus this value, at random (Section 4).
@@ -19,6 +20,7 @@ INITIAL_GATE = 1e-8
 _Size = int | tuple[int, int]
 
 
+@suggest_arguments
 class DGConv(nn.Conv2d):
     """A convolution that learns its groups (Eq. 3 to 7).
 
@@ -44,7 +46,7 @@ class DGConv(nn.Conv2d):
         dtype: Type of the parameters.
 
     Attributes:
-        gates: Real gates, shape (K,), open from 0 on; None without gates.
+        gates: Real gates, shape (K,), open from 0 on (-0 is closed); None without gates.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
@@ -173,8 +175,8 @@ class GroupMatrix(Function):
 
 
 def is_open(gates: Tensor) -> Tensor:
-    """Return the binary gates: open is a gate of at least 0 (Eq. 6)."""
-    return gates >= 0
+    """Return the binary gates by their sign (Eq. 6): 0 is open, and -0, which -1e-8 becomes in float16, is closed."""
+    return (gates > 0) | (gates.reciprocal() == torch.inf)  # signbit, in operators that ONNX has
 
 
 def gate_bits(gates: Tensor) -> Tensor:

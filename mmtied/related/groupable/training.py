@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
+from mmtied.arguments import suggest_arguments
 from mmtied.atomic import atomic_path
 from mmtied.compat import unwrap_model
 from mmtied.training.loss_hook import LossHook, is_number
@@ -23,6 +24,7 @@ from .layers import DGConv, gated_layers, is_open
 
 
 @HOOKS.register_module()
+@suggest_arguments
 class GroupResourceHook(LossHook):
     """Multiply the loss by ``(o / zeta) ** alpha`` while zeta exceeds o.
 
@@ -174,6 +176,7 @@ class GroupHistory:
 
 
 @HOOKS.register_module()
+@suggest_arguments
 class GroupHistoryHook(Hook):
     """Log the number of groups of every `DGConv` during training, and draw Figures 5 and 6 of the paper.
 

@@ -30,7 +30,7 @@ class IGCBlock(BasicBlock):
         shortcut_groups: Groups of the 1x1 projection where the shape changes; None is a `PadShortcut`.
         stride: Stride of the first convolution.
         dilation: Dilation of both convolutions.
-        style: Only 'pytorch', because there is no 1x1 convolution that could take the stride.
+        style: Ignored; `IGCNet` takes only 'pytorch', because there is no 1x1 convolution that could take the stride.
         avg_down: Whether an average pooling takes the shortcut's stride.
         plugins: Plugins of this block, at 'after_conv1' and 'after_conv2'.
         with_cp: Recomputation in the backward pass, see `StagedResNet`.
@@ -57,9 +57,6 @@ class IGCBlock(BasicBlock):
                  conv_cfg: dict | None = None,
                  norm_cfg: dict) -> None:
         super().__init__(with_cp)
-        if style != 'pytorch':
-            raise ValueError(f"IGCBlock: style={style!r} needs a 1x1 entry, which blocks of two 3x3 convolutions lack; use "
-                             "style='pytorch'")
         self.identity = identity
         cfgs = {'conv_cfg': conv_cfg, 'norm_cfg': norm_cfg}
         self.entry = ConvModule(in_channels, planes, 3, stride, dilation, dilation, **cfgs)
@@ -141,6 +138,9 @@ class IGCNet(StagedResNet):
             if base_channels % shortcut_groups:
                 raise ValueError(f'{name}: base_channels={base_channels} is not divisible by shortcut_groups={shortcut_groups}; '
                                  f'use one of {", ".join(map(str, divisors(base_channels)))}')
+        if staged.get('style', 'pytorch') != 'pytorch':
+            raise ValueError(f"{name}: style={staged['style']!r}, expected 'pytorch'; two 3x3 convolutions lack the 1x1 "
+                             "entry that 'caffe' gives the stride to")
         self.identity = identity
         self.shortcut_groups = shortcut_groups
         if not identity:  # zeros in the last normalization would leave nothing

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtied.arguments import suggest_arguments
 from mmtied.layers.blocks import check_input, check_positive, check_size, divisors
 
 from .partitions import Partitions, leanest_partitions
@@ -20,6 +21,7 @@ _Size = int | tuple[int, int]
 _CHEAP_ZEROS, _CHEAP_ZEROS_OF_TWO_BYTES = 128, 64
 
 
+@suggest_arguments
 class IGC(nn.Module):
     """Interleaved group convolution (Eq. 5): x' = P W_s P' W_p x.
 
@@ -103,7 +105,7 @@ class IGC(nn.Module):
         options = {'device': device, 'dtype': dtype}
         self.primary = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, self.num_primary, False,
                                  padding_mode, **options)
-        self.secondary = nn.Conv2d(out_channels, out_channels, 1, groups=self.num_secondary, bias=bias, **options)
+        self.secondary = Secondary(out_channels, out_channels, 1, groups=self.num_secondary, bias=bias, **options)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.groups = groups
@@ -126,27 +128,64 @@ class IGC(nn.Module):
         A Conv2d with it, and with `composed_bias`, is equivalent to the layer.
         """
         primary = self.primary.weight.unflatten(0, self.partitions)
-        composed = torch.einsum('mol,lmikj->omlikj', self._secondary_matrices(), primary)
+        composed = torch.einsum('mol,lmikj->omlikj', self.secondary.matrices(), primary)
         return composed.flatten(2, 3).flatten(0, 1)
 
     def composed_bias(self) -> Tensor | None:
         """Return the bias in the order of the outputs, shape (C_out,), or None."""
-        return None if self.secondary.bias is None else self.secondary.bias.view(*reversed(self.partitions)).T.flatten()
+        return self.secondary.permuted_bias()
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
         check_input('IGC', x, self.in_channels)
         if x.dim() == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
-        x = self.primary(x)
+        return self.secondary(self.primary(x))
+
+    def extra_repr(self) -> str:
+        """Describe the partitions."""
+        return f'num_primary={self.num_primary}, num_secondary={self.num_secondary}'
+
+
+class Secondary(nn.Conv2d):
+    """The secondary convolution with the permutations before and after it, P W_s P' (Eq. 3 and 4).
+
+    A 1x1 convolution of M groups with C channels as input and output, whose weight and bias are by secondary partition; input and
+    output are by primary partition.
+
+    Shape:
+        - Input: (N, C, H, W), any memory format.
+        - Output: (N, C, H, W).
+    """
+
+    @property
+    def num_primary(self) -> int:
+        """Number of primary partitions, L."""
+        return self.out_channels // self.groups
+
+    def matrices(self) -> Tensor:
+        """Return W_s of each secondary partition, shape (M, L, L)."""
+        return self.weight.view(self.groups, self.num_primary, self.num_primary)
+
+    def permuted_weight(self) -> Tensor:
+        """Return P W_s P' as a dense 1x1 convolution, shape (C, C, 1, 1)."""
+        blocks = torch.diag_embed(self.matrices().permute(1, 2, 0))  # (L, L, M, M)
+        return blocks.transpose(1, 2).reshape(self.out_channels, self.out_channels, 1, 1)
+
+    def permuted_bias(self) -> Tensor | None:
+        """Return the bias in the order of the outputs, shape (C,), or None."""
+        return None if self.bias is None else self.bias.view(self.groups, self.num_primary).T.flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Permute, convolve, and permute back."""
         if torch.onnx.is_in_onnx_export():
-            return self._interleave(self.secondary(self._interleave(x, self.num_primary)), self.num_secondary)
+            return self._interleave(super().forward(self._interleave(x, self.num_primary)), self.groups)
         if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
             return self._multiply(x)
         cheap = _CHEAP_ZEROS_OF_TWO_BYTES if x.element_size() == 2 else _CHEAP_ZEROS
-        if self.num_primary * (self.num_secondary - 1) <= cheap:
-            return F.conv2d(x, self._permuted_secondary_weight(), self.composed_bias())
-        return F.channel_shuffle(self.secondary(F.channel_shuffle(x, self.num_primary)), self.num_secondary)
+        if self.num_primary * (self.groups - 1) <= cheap:
+            return F.conv2d(x, self.permuted_weight(), self.permuted_bias())
+        return F.channel_shuffle(super().forward(F.channel_shuffle(x, self.num_primary)), self.groups)
 
     def _interleave(self, x: Tensor, groups: int) -> Tensor:
         """Shuffle as F.channel_shuffle, which torch's older ONNX exporter does not support; keep the batch size dynamic."""
@@ -156,24 +195,11 @@ class IGC(nn.Module):
 
     def _multiply(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        x = x.reshape(-1, *self.partitions, height * width).permute(2, 1, 0, 3)  # (M, L, N, H W)
-        x = torch.bmm(self._secondary_matrices(), x.flatten(2)).unflatten(2, (-1, height * width))
-        if self.secondary.bias is not None:
-            x = x + self.secondary.bias.view(self.num_secondary, self.num_primary, 1, 1).to(x.dtype)
+        x = x.reshape(-1, self.num_primary, self.groups, height * width).permute(2, 1, 0, 3)  # (M, L, N, H W)
+        x = torch.bmm(self.matrices(), x.flatten(2)).unflatten(2, (-1, height * width))
+        if self.bias is not None:
+            x = x + self.bias.view(self.groups, self.num_primary, 1, 1).to(x.dtype)
         return x.permute(2, 1, 0, 3).reshape(-1, self.out_channels, height, width)
-
-    def _secondary_matrices(self) -> Tensor:
-        """Return W_s of each secondary partition, shape (M, L, L)."""
-        return self.secondary.weight.view(self.num_secondary, self.num_primary, self.num_primary)
-
-    def _permuted_secondary_weight(self) -> Tensor:
-        """Return P W_s P' as a dense 1x1 convolution, shape (C_out, C_out, 1, 1)."""
-        blocks = torch.diag_embed(self._secondary_matrices().permute(1, 2, 0))  # (L, L, M, M)
-        return blocks.transpose(1, 2).reshape(self.out_channels, self.out_channels, 1, 1)
-
-    def extra_repr(self) -> str:
-        """Describe the partitions."""
-        return f'num_primary={self.num_primary}, num_secondary={self.num_secondary}'
 
 
 def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | None, num_secondary: int | None,
@@ -205,6 +231,7 @@ def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | N
                      'first of a network')
 
 
+@suggest_arguments
 class SumFusion(nn.Conv2d):
     """Summation fusion (Eq. 21): L convolutions of the same input, summed; an IGC whose secondary weights are all 1 (Eq. 22).
 

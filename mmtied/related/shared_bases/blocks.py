@@ -14,7 +14,7 @@ class SharedStage(nn.Module):
     """A sequence of blocks, and the filters that they share.
 
     Blocks have the same keys as in a Sequential (``0``, ``1``, ...). The shared filters are registered only here, under
-    ``bases``.
+    ``bases``, where the blocks' layers look them up.
 
     Args:
         blocks: Modules, each from (N, C, H, W) to the input of the next.
@@ -32,6 +32,10 @@ class SharedStage(nn.Module):
         for index, block in enumerate(blocks):
             self.add_module(str(index), block)
         self.bases = nn.ModuleDict(bases)
+        keys = {filters: key for key, filters in bases.items()}
+        for layer in self.modules():
+            if isinstance(layer, (SharedConv2d, SharedBasisConv)) and layer.filters in keys:
+                layer.refer_to(self.bases, keys[layer.filters])
 
     def __iter__(self) -> Iterator[nn.Module]:
         return (child for child in self.children() if child is not self.bases)

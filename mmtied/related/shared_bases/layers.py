@@ -4,14 +4,18 @@ A `FilterBasis` holds filters once. A `SharedBasisConv` combines them, and a few
 `SharedConv2d` uses them directly, in blocks whose other convolutions act as the coefficients. Both only refer to the basis. Their
 common parent (a stage of a network) registers it, so it appears once in ``parameters()`` and in the state_dict, under the
 parent's key, and copying, pickling or converting the parent keeps it shared.
+
+Every weight is used inside the forward of the module that owns it, where pruning, weight normalization, hooks and FSDP act.
 """
 
+from collections.abc import Mapping
 from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtied.arguments import suggest_arguments
 from mmtied.layers.blocks import check_input, check_not_negative, check_padding, check_positive, check_size
 
 _Size = int | tuple[int, int]
@@ -19,11 +23,12 @@ _Size = int | tuple[int, int]
 _JOINED_WEIGHTS = 16
 
 
+@suggest_arguments
 class FilterBasis(nn.Conv2d):
     """The R elements of a filter basis, W_basis: a convolution's weight without bias, shape (R, C_in, k, k).
 
-    It is a Conv2d so that initializers by layer name reach it. Layers that share it use its weight with their own stride, padding
-    and dilation.
+    It is a Conv2d so that initializers by layer name reach it. Layers that share it call it with their own stride, padding and
+    dilation.
 
     Args:
         in_channels: C_in, S in the paper.
@@ -51,6 +56,15 @@ class FilterBasis(nn.Conv2d):
         check_size('FilterBasis', kernel_size=kernel_size)
         super().__init__(in_channels, num_elements, kernel_size, bias=False, device=device, dtype=dtype)
 
+    def forward(self, x: Tensor, stride: _Size, padding: _Size | str, dilation: _Size, more: Tensor | None) -> Tensor:
+        """Convolve with the elements, and with `more` of them, shape (U, C_in, k, k), if given.
+
+        Returns:
+            (N, R + U, H', W'), or without the batch as the input.
+        """
+        weight = self.weight if more is None else torch.cat([self.weight, more])
+        return F.conv2d(x, weight, None, stride, padding, dilation)
+
     def deviation(self) -> Tensor:
         """Compute the distance from an orthonormal basis, ``||W'W - I||^2`` (Eq. 7), with W of shape (k * k * C_in, R).
 
@@ -68,6 +82,21 @@ class FilterBasis(nn.Conv2d):
         rows = self.weight.flatten(1)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         return (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).square().sum()
+
+
+class _UniqueElements(nn.Conv2d):
+    """The elements that one layer adds to a shared basis."""
+
+    def forward(self, x: Tensor, shared: FilterBasis, stride: _Size, padding: _Size | str, dilation: _Size) -> Tensor:
+        """Convolve with the shared elements and these: (N, C_in, H, W) to (N, R, H', W'); the batch may be missing.
+
+        Both are joined to one weight, except on small maps, where two convolutions are faster than copying the weights.
+        """
+        elements = shared.out_channels + self.out_channels
+        if elements * prod(self.kernel_size) <= _JOINED_WEIGHTS * prod(x.shape[-2:]):
+            return shared(x, stride, padding, dilation, self.weight)
+        own = F.conv2d(x, self.weight, None, stride, padding, dilation)
+        return torch.cat([shared(x, stride, padding, dilation, None), own], dim=-3)
 
 
 class _SharingConv(nn.Module):
@@ -105,11 +134,17 @@ class _SharingConv(nn.Module):
         self.padding = padding if isinstance(padding, str) else _pair(padding)
         self.dilation = _pair(dilation)
         self.groups = groups
-        object.__setattr__(self, 'filters', filters)  # bypasses nn.Module's registration
+        self.refer_to({'filters': filters}, 'filters')
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        check_input(type(self).__name__, x, self.in_channels)
-        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation)
+    @property
+    def filters(self) -> nn.Conv2d:
+        """The shared filters."""
+        return self._holder[self._key]
+
+    def refer_to(self, holder: Mapping[str, nn.Module], key: str) -> None:
+        """Take the filters from ``holder[key]`` at each call, so that a wrapper put there, such as FSDP, is called too."""
+        object.__setattr__(self, '_holder', holder)  # bypasses nn.Module's registration
+        self._key = key
 
     def extra_repr(self) -> str:
         """Describe the convolution as Conv2d does, and the shape of the shared filters."""
@@ -117,6 +152,7 @@ class _SharingConv(nn.Module):
                 f'padding={self.padding!r}, dilation={self.dilation}, filters={tuple(self.filters.weight.shape)}')
 
 
+@suggest_arguments
 class SharedConv2d(_SharingConv):
     """A convolution without bias that uses the filters of another module.
 
@@ -129,14 +165,16 @@ class SharedConv2d(_SharingConv):
         dilation: As in Conv2d.
         groups: Only 1; mmcv passes it to every convolution.
         bias: Only False; mmcv passes it too.
-        filters: Module that holds the weight: a `FilterBasis` or any Conv2d. Register it in the parent of the layers.
+        filters: Module that holds the weight: a `FilterBasis`, or a Conv2d without bias and with the stride, padding and dilation
+            of the layer. Register it in the parent of the layers.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: The filters are not a convolution or have another shape, or bias, groups or a size is not supported.
+        ValueError: The filters are not a convolution, have another shape, or compute something else than the layer, or bias,
+            groups or a size is not supported.
 
     Example:
         >>> basis = FilterBasis(16, 16, kernel_size=3)
@@ -164,18 +202,27 @@ class SharedConv2d(_SharingConv):
                              'combine them to another number of channels use SharedBasisConv')
         if bias:
             raise ValueError('SharedConv2d: bias=True, expected False; use a normalization after the layer')
+        self._shares_basis = isinstance(filters, FilterBasis)
+        if self._shares_basis:
+            return
+        theirs, mine = ({name: getattr(conv, name) for name in ('stride', 'padding', 'dilation')} for conv in (filters, self))
+        if theirs != mine or filters.bias is not None or filters.padding_mode != 'zeros':
+            raise ValueError(f'SharedConv2d: filters are {filters}, which the layer calls as it is, but the layer has '
+                             f'{", ".join(f"{name}={value}" for name, value in mine.items())} and neither bias nor padding_mode; '
+                             'make both agree, or use a FilterBasis')
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
-        return self._convolve(x, self.filters.weight)
+        check_input('SharedConv2d', x, self.in_channels)
+        return self.filters(x, self.stride, self.padding, self.dilation, None) if self._shares_basis else self.filters(x)
 
 
+@suggest_arguments
 class SharedBasisConv(_SharingConv):
     """A convolution with filters combined from a basis: W_t = sum_r alpha_t^r W_basis^r (Eq. 1).
 
     The layer computes Eq. 2: a convolution with the R basis elements, then a 1x1 convolution with the coefficients. The basis is
-    the union of the shared elements and `num_unique` elements of the layer itself (Eq. 8). Both are joined to one weight, except
-    on small maps, where two convolutions are faster than copying the weights.
+    the union of the shared elements and `num_unique` elements of the layer itself (Eq. 8).
 
     Args:
         in_channels: C_in, S in the paper, as in the basis.
@@ -227,7 +274,7 @@ class SharedBasisConv(_SharingConv):
         _check_norm(norm, filters.out_channels + num_unique)
         options = {'device': filters.weight.device, 'dtype': filters.weight.dtype}
         self.norm = norm  # first, because fuse_conv_bn would fold it into a convolution registered before it
-        self.unique = nn.Conv2d(in_channels, num_unique, kernel_size, bias=False, **options) if num_unique else None
+        self.unique = _UniqueElements(in_channels, num_unique, kernel_size, bias=False, **options) if num_unique else None
         self.coefficients = nn.Conv2d(filters.out_channels + num_unique, out_channels, 1, bias=bias, **options)
 
     def basis_weight(self) -> Tensor:
@@ -248,11 +295,9 @@ class SharedBasisConv(_SharingConv):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
-        elements = self.coefficients.in_channels * self.kernel_size[0] * self.kernel_size[1]
-        if self.unique is None or elements <= _JOINED_WEIGHTS * prod(x.shape[-2:]):
-            x = self._convolve(x, self.basis_weight())
-        else:
-            x = torch.cat([self._convolve(x, part.weight) for part in (self.filters, self.unique)], dim=-3)
+        check_input('SharedBasisConv', x, self.in_channels)
+        geometry = self.stride, self.padding, self.dilation
+        x = self.filters(x, *geometry, None) if self.unique is None else self.unique(x, self.filters, *geometry)
         return self.coefficients(x if self.norm is None else self.norm(x))
 
 

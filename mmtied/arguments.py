@@ -1,0 +1,54 @@
+"""Misspelt arguments: a TypeError that names the class in the config and the nearest right name."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import wraps
+from inspect import Parameter, signature
+
+
+def reject_unknown(owner: str, unknown: Mapping[str, object], *builders: Callable) -> None:
+    """Raise a TypeError for arguments that a class does not take, with the nearest name that it does take.
+
+    Args:
+        owner: Name of the class, which starts the message.
+        unknown: The arguments that were not recognized, by name.
+        builders: Constructors and functions whose arguments are the known ones.
+
+    Example:
+        >>> from mmtied.layers import TBC
+        >>> reject_unknown('TBC', {'num_block': 2}, TBC.__init__)
+        Traceback (most recent call last):
+        TypeError: TBC: unexpected argument num_block; did you mean num_blocks?
+    """
+    known = [name for builder in builders for name in named_arguments(builder)]
+    for name in unknown:
+        nearest = get_close_matches(name, known, n=1)
+        raise TypeError(f'{owner}: unexpected argument {name}' + (f'; did you mean {nearest[0]}?' if nearest else ''))
+
+
+def suggest_arguments(cls: type) -> type:
+    """Decorate a class so that its constructor calls `reject_unknown`.
+
+    Example:
+        >>> @suggest_arguments
+        ... class Layer:
+        ...     def __init__(self, in_channels): ...
+        >>> Layer(in_channel=3)
+        Traceback (most recent call last):
+        TypeError: Layer: unexpected argument in_channel; did you mean in_channels?
+    """
+    init, known = cls.__init__, set(named_arguments(cls.__init__))
+
+    @wraps(init)
+    def __init__(self: object, *args: object, **settings: object) -> None:  # noqa: N807
+        reject_unknown(type(self).__name__, {name: value for name, value in settings.items() if name not in known}, init)
+        init(self, *args, **settings)
+
+    cls.__init__ = __init__
+    return cls
+
+
+def named_arguments(builder: Callable) -> list[str]:
+    """Return the names of the arguments of a constructor or function, without self and ``**rest``."""
+    return [name for name, parameter in signature(builder).parameters.items()
+            if parameter.kind is not Parameter.VAR_KEYWORD and name != 'self']
