@@ -181,7 +181,7 @@ def test_other_attention():
 
 
 @pytest.mark.parametrize(('family', 'settings', 'message'), [
-    *((family, {'depth': 34}, f'{family}: depth=34, expected one of 50, 101, 152') for family in FAMILIES),
+    *((family, {'depth': 34}, f'{family}: depth=34 has blocks of two 3x3 convolutions') for family in FAMILIES),
     *((family, {'plugins': [{'cfg': {'type': 'TiedSE'}, 'position': 'after_conv4'}]},
        f"{family}: plugin position 'after_conv4', expected one of after_conv1, after_conv2, after_conv3") for family in FAMILIES),
     ('TiedSENet', {'se_blocks': 3}, 'TiedSE: in_channels=256 is not divisible by num_blocks=3; use one of'),

@@ -202,7 +202,7 @@ def test_expanded_weight_is_a_grouped_convolution():
     (lambda: TBC(8, 8, 1, algorithm='fastest'), "TBC: algorithm='fastest', expected one of 'auto', 'fold', 'grouped', 'matmul'"),
     (lambda: TGC(8, 8, 1, algorithm=None), 'TGC: algorithm=None, expected one of'),
     (lambda: TBC(0, 8, 1), 'TBC: in_channels=0, expected a positive integer'),
-    (lambda: TBC(8, 8, 1, groups=2), 'TBC: groups=2, expected 1; for groups of tied blocks use TGC'),
+    (lambda: TBC(8, 8, 1, groups=2), 'TBC: groups=2, expected 1; to tie blocks within each group use TGC'),
     (lambda: TBC(8, 8, 1)(torch.zeros(1, 16, 4, 4)), r'TBC: expected input of shape \(N, 8, H, W\).*got \(1, 16, 4, 4\)'),
     (lambda: TBC(8, 8, 1)(torch.zeros(4, 4)), r'TBC: expected input of shape .* got \(4, 4\)'),
 ])
