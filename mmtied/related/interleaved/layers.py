@@ -179,19 +179,13 @@ class Secondary(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Permute, convolve, and permute back."""
         if torch.onnx.is_in_onnx_export():
-            return self._interleave(super().forward(self._interleave(x, self.num_primary)), self.groups)
+            return _shuffle(super().forward(_shuffle(x, self.num_primary)), self.groups)
         if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
             return self._multiply(x)
         cheap = _CHEAP_ZEROS_OF_TWO_BYTES if x.element_size() == 2 else _CHEAP_ZEROS
         if self.num_primary * (self.groups - 1) <= cheap:
             return F.conv2d(x, self.permuted_weight(), self.permuted_bias())
-        return F.channel_shuffle(super().forward(F.channel_shuffle(x, self.num_primary)), self.groups)
-
-    def _interleave(self, x: Tensor, groups: int) -> Tensor:
-        """Shuffle as F.channel_shuffle, which torch's older ONNX exporter does not support; keep the batch size dynamic."""
-        height, width = x.shape[2:]
-        x = x.reshape(-1, groups, self.out_channels // groups, height, width).transpose(1, 2)
-        return x.reshape(-1, self.out_channels, height, width)
+        return _shuffle(super().forward(_shuffle(x, self.num_primary)), self.groups)
 
     def _multiply(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -200,6 +194,13 @@ class Secondary(nn.Conv2d):
         if self.bias is not None:
             x = x + self.bias.view(self.groups, self.num_primary, 1, 1).to(x.dtype)
         return x.permute(2, 1, 0, 3).reshape(-1, self.out_channels, height, width)
+
+
+def _shuffle(x: Tensor, groups: int) -> Tensor:
+    """Return F.channel_shuffle in channels_last; torch 2.1 cannot differentiate that, nor the older ONNX exporter write it."""
+    channels, height, width = x.shape[1:]
+    x = x.permute(0, 2, 3, 1).reshape(-1, height, width, groups, channels // groups).transpose(3, 4)
+    return x.reshape(-1, height, width, channels).permute(0, 3, 1, 2)  # -1: the batch size stays open in an exported graph
 
 
 def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | None, num_secondary: int | None,
