@@ -132,7 +132,7 @@ def test_messages_name_runs_and_what_they_have():
     other, _, _ = small_run(edges=(0, .5, 1), unit='instance')
     with pytest.raises(ValueError, match=r'in common: a has covered \(edges 0 0.3 0.6 1\); b has covered, by instance \(edges'):
         compare_runs([one, other], ['a', 'b'])
-    with pytest.raises(ValueError, match="^unknown IoU type 'segmm'; known: bbox, segm"):
+    with pytest.raises(ValueError, match=r"^unknown IoU type 'segmm'; did you mean 'segm'\? Known: bbox, segm"):
         compare_runs([one, one], ['a', 'b'], iou_types=['segmm'])
     both = replace(one, records={**one.records, 'segm': one.records['bbox']})
     with pytest.warns(UserWarning, match='^segm is not compared, as only a has it$'):
