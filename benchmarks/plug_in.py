@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
@@ -158,6 +159,7 @@ def build(case: Case) -> tuple[nn.Module, dict]:
         cfg.model.data_preprocessor = cfg.data_preprocessor
     cfg.model.get('data_preprocessor', {}).pop('batch_augments', None)  # they resize to hundreds of pixels
     model = MODELS.build(cfg.model)
+    MessageHub.get_current_instance().update_info('epoch', 0)  # TOOD asks for it
     return model.train(), _detection_batch(cfg) if cfg.default_scope == 'mmdet' else _classification_batch()
 
 
@@ -186,7 +188,8 @@ def _detection_batch(cfg: Config) -> dict:
     from mmdet.testing import demo_mm_inputs
     strides = 8 if 'HybridTaskCascade' in cfg.model.type or 'SCNet' in cfg.model.type else 1
     boxes_only = 'RTMDetSepBNHead' in str(cfg.model)  # RTMDet's resizing fails on masks that its head does not read
-    return demo_mm_inputs(2, [(3, SIZE, SIZE)] * 2, num_items=[3, 5], with_mask=not boxes_only,
+    size = 3 * SIZE if cfg.model.type == 'DDOD' else SIZE  # its deformable convolutions need 3 x 3 cells in the last feature map
+    return demo_mm_inputs(2, [(3, size, size)] * 2, num_items=[3, 5], with_mask=not boxes_only,
                           with_semantic=strides == 8 or 'Panoptic' in cfg.model.type, sem_seg_output_strides=strides)
 
 
