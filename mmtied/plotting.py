@@ -1,12 +1,16 @@
 """Helpers that every figure of the package shares; matplotlib is imported when a figure is made."""
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmtied.compat import require
+from mmtied.fonts import set_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +53,8 @@ def plain_label(text: object, length: int = 44) -> str:
 
 def to_rgb(figure: 'Figure') -> np.ndarray:
     """Return a figure's pixels, shape (height, width, 3) uint8."""
-    figure.canvas.draw()
+    with _ready(figure):
+        figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -58,7 +63,7 @@ def svg_bytes(figure: 'Figure') -> bytes:
     import matplotlib
 
     file = io.BytesIO()
-    with matplotlib.rc_context({'svg.hashsalt': 'mmtied', 'svg.fonttype': 'path'}):
+    with _ready(figure), matplotlib.rc_context({'svg.hashsalt': 'mmtied', 'svg.fonttype': 'path'}):
         figure.savefig(file, format='svg', metadata={'Date': None})
     return file.getvalue()
 
@@ -71,8 +76,17 @@ def save_figure(figure: 'Figure', path: str | Path) -> None:
     import matplotlib
 
     date = {'.pdf': {'CreationDate': None}, '.svg': {'Date': None}}.get(Path(path).suffix)
-    with matplotlib.rc_context({'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'mmtied'}):
+    with _ready(figure), matplotlib.rc_context({'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'mmtied'}):
         figure.savefig(path, metadata=date)
+
+
+@contextmanager
+def _ready(figure: 'Figure') -> Iterator[None]:
+    """Choose the fonts of a figure, which says what no font has, and keep matplotlib from saying it once for each character."""
+    set_fonts(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='Glyph .* missing from')
+        yield
 
 
 def check_format(format: str) -> str:

@@ -32,9 +32,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Annotate, write, print."""
     args = parse_args(argv)
-    from mmtied.cli import user_errors
+    from mmtied.cli import user_errors, warnings_as_lines
 
-    with user_errors():
+    with user_errors(), warnings_as_lines():
         source, out = Path(args.annotations), Path(args.out)
         if out.exists() and not out.is_dir():
             raise ValueError(f'--out {out}: a folder is needed, this is a file')

@@ -32,10 +32,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose, draw, write."""
     args = parse_args(argv)
-    from mmtied.cli import user_errors
+    from mmtied.cli import user_errors, warnings_as_lines
     from mmtied.compat import require
 
-    with user_errors():
+    with user_errors(), warnings_as_lines():
         require('PIL', 'Drawing')
         if args.num < 1:
             raise ValueError(f'--num {args.num}: at least 1 is needed')

@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the reports, write the page."""
     args = parse_args(argv)
     from mmtied.atomic import check_can_write
-    from mmtied.cli import user_errors
+    from mmtied.cli import user_errors, warnings_as_lines
     from mmtied.compat import require
 
-    with user_errors():
+    with user_errors(), warnings_as_lines():
         require(['matplotlib', 'jinja2'], 'The report page')
         if not args.out.lower().endswith(('.html', '.htm')):
             raise ValueError(f'{args.out}: the page is HTML; name a file that ends in .html')

@@ -35,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compute, print, write."""
     args = parse_args(argv)
     from mmtied.atomic import check_can_write
-    from mmtied.cli import user_errors
+    from mmtied.cli import user_errors, warnings_as_lines
     from mmtied.compat import require
 
-    with user_errors():
+    with user_errors(), warnings_as_lines():
         if args.out:
             require('matplotlib', 'The plot that --out writes')
             check_can_write(args.out, '--out', folder=True)

@@ -13,7 +13,7 @@ from ..atomic import atomic_folder
 from ..evaluation.boxes import clip_boxes
 from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
-from ..evaluation.inputs.images import check_folder, check_names, read_image
+from ..evaluation.inputs.images import check_folder, check_names, image_file, read_image
 from ..evaluation.occlusion import image_ratios
 from ..evaluation.reporting.pictures import box_corners, draw_boxes
 
@@ -67,7 +67,8 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
         examples = [_Example(ground_truth, image, ratios[image], Path(images), same_category) for image in chosen.tolist()]
         names = []
         for example in examples:
-            names.append(f'r{example.ratio:.2f}_{example.image_id}.jpg')
+            shown_id = str(example.image_id).replace('/', '_').replace('\\', '_')
+            names.append(f'r{example.ratio:.2f}_{shown_id}.jpg')
             example.draw(_HEIGHT, 15).save(temporary / names[-1], quality=88)
         _sheet(examples).save(temporary / 'sheet.jpg', quality=85, optimize=True)
     return [Path(folder, name) for name in ('sheet.jpg', *names)]
@@ -78,7 +79,7 @@ def _choose(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: in
     check_folder(images)
     check_names(ground_truth, held)
     order = np.random.default_rng(seed).permutation(held)
-    there = np.array([(images / ground_truth.file_names[image]).is_file() for image in order.tolist()])
+    there = np.array([image_file(images, ground_truth.file_names[image]).is_file() for image in order.tolist()])
     if skip_missing:
         order, there = order[there], there[there]
         if not len(order):
@@ -97,7 +98,7 @@ class _Example:
     def __init__(self, ground_truth: GroundTruth, image: int, ratio: float, images: Path, same_category: bool) -> None:
         here = np.flatnonzero((ground_truth.image == image) & ~ground_truth.crowd)
         self.boxes_xywh, self.ratio = ground_truth.boxes_xywh[here], float(ratio)
-        self.image_id, self.size = int(ground_truth.image_ids[image]), tuple(ground_truth.image_sizes[image].tolist())
+        self.image_id, self.size = ground_truth.image_ids[image], tuple(ground_truth.image_sizes[image].tolist())
         categories = ground_truth.category[here]
         self.groups = categories if same_category else None
         colors = category_colors(len(ground_truth.category_ids))
@@ -105,14 +106,16 @@ class _Example:
         names = [str(ground_truth.category_names[category_id]) for category_id in ground_truth.category_ids.tolist()]
         self.names = [(f'{names[category]} {number}', colors[category])
                       for category, number in Counter(categories.tolist()).most_common()]
-        self.picture = read_image(images / ground_truth.file_names[image])
+        self.picture = read_image(image_file(images, ground_truth.file_names[image]))
 
     def draw(self, height: int, font_size: int) -> 'Image.Image':
         """Draw the image with two lines below: r, id and number of instances; then the most frequent categories."""
-        from PIL import Image, ImageDraw, ImageFont
+        from PIL import Image, ImageDraw
+
+        from ..fonts import picture_font
 
         drawn = draw_overlaps(self.picture, self.boxes_xywh, self.colors, self.size, height, self.groups)
-        font, line = ImageFont.load_default(font_size), round(1.35 * font_size)
+        font, line = picture_font(font_size, (name for name, _ in self.names)), round(1.35 * font_size)
         picture = Image.new('RGB', (drawn.width, drawn.height + 2 * line + 4), 'white')
         picture.paste(drawn, (0, 0))
         draw = ImageDraw.Draw(picture)

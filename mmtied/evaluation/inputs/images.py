@@ -19,12 +19,30 @@ def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Pa
     """
     check_folder(folder)
     check_names(ground_truth, range(len(ground_truth.image_ids)))
-    paths = [Path(folder, name) for name in ground_truth.file_names]
+    paths = [image_file(folder, name) for name in ground_truth.file_names]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f'{folder} lacks {len(missing)} of the {len(paths)} images of {ground_truth.source}, such as '
                          f'{missing[0].relative_to(folder)}')
     return paths
+
+
+def image_file(folder: str | os.PathLike, name: str) -> Path:
+    r"""Return the path of an image in a folder.
+
+    An absolute name, of the machine where the annotations were made, counts only where that file exists; otherwise the folder
+    is searched for the end of the name. Backslashes separate folders too.
+    """
+    parts = [part for part in name.replace('\\', '/').split('/') if part and not part.endswith(':')]
+    path = Path(folder, *parts)
+    if path.is_file():
+        return path
+    if Path(name).is_absolute():
+        if Path(name).is_file():
+            return Path(name)
+        return next((end for end in (Path(folder, *parts[first:]) for first in range(len(parts))) if end.is_file()),
+                    Path(folder, parts[-1] if parts else ''))
+    return path
 
 
 def check_folder(folder: str | os.PathLike) -> None:
@@ -55,13 +73,17 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
 
 
 def read_image(path: str | os.PathLike | None) -> 'Image.Image':
-    """Read an image file as RGB; a ValueError names one that is missing or cannot be read."""
-    from PIL import Image
+    """Read an image file as RGB, turned as its EXIF orientation says, which is how mmcv loads it for the model.
+
+    Raises:
+        ValueError: The file is missing or cannot be read.
+    """
+    from PIL import Image, ImageOps
 
     if path is None:
         raise ValueError('the data set does not say where one of the images is')
     try:
         with Image.open(path) as image:
-            return image.convert('RGB')
+            return ImageOps.exif_transpose(image).convert('RGB')
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f'{path}: cannot be read as an image ({" ".join(str(error).split())})') from None

@@ -15,6 +15,8 @@ from mmtied.native import Codes, areas, code_lengths, library
 #: Characters of code that are processed at a time; with NumPy the intermediate arrays then fit a processor's cache.
 CHUNK = 1 << 17
 COMPILED_CHUNK = 1 << 22
+#: How far a polygon may reach, in pixels, beyond ten times its image's longer side. pycocotools' memory grows with it.
+FARTHEST = 10_000
 #: Five bits for each character, signed where it is the last of a length.
 _GROUPS = bytes((((byte - 48) & 31 ^ 16) - 16) % 256 if byte < 80 else (byte - 48) & 31 for byte in range(256))
 #: Groups of the longest length that is read: 35 bits.
@@ -35,11 +37,27 @@ def to_rle(segmentation: list | dict, height: int, width: int, where: str) -> di
             raise ValueError(f'{where}: its mask has size {size}, its image [{height}, {width}] (height, width)')
         if isinstance(counts, str | bytes):
             return segmentation
+    if isinstance(segmentation, list):
+        _check_polygons(segmentation, height, width, where)
     try:
         rle = mask_api.frPyObjects(segmentation, height, width)
         return mask_api.merge(rle) if isinstance(segmentation, list) else rle
     except Exception:  # pycocotools raises bare Exception, TypeError or IndexError
         raise ValueError(f'{where}: its segmentation is neither polygons nor a run-length code') from None
+
+
+def _check_polygons(polygons: list, height: int, width: int, where: str) -> None:
+    """Raise a ValueError for coordinates that are not finite or so far away that pycocotools would crash or fill the memory."""
+    limit = FARTHEST + 10 * max(height, width)
+    try:
+        usual = all(-limit <= min(polygon) and max(polygon) <= limit and sum(polygon) == sum(polygon) for polygon in polygons)
+    except (TypeError, ValueError):  # no polygons: left to pycocotools
+        return
+    if usual:
+        return
+    value = next(value for polygon in polygons for value in polygon if not -limit <= value <= limit)
+    raise ValueError(f'{where}: its segmentation has the coordinate {value}, which is not inside or near its image of {width} x '
+                     f'{height} pixels')
 
 
 def rle_areas(rles: Sequence[dict], where: Callable[[int], str] = 'mask {}'.format) -> np.ndarray:

@@ -233,7 +233,9 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], truth: Shapes, pre
         truth: Ground truth.
         predictions: Predictions, the most confident first.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
+
+    from ...fonts import picture_font
 
     scale = LONGEST_SIDE / max(size)
     width, height = (max(1, round(side * scale)) for side in (size[1], size[0]))
@@ -243,7 +245,7 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], truth: Shapes, pre
         for rle in shapes.rles or ():
             mask = Image.fromarray(90 * mask_api.decode(rle).astype(np.uint8)).resize(small.size, Image.Resampling.BILINEAR)
             small = Image.composite(Image.new('RGB', small.size, color), small, mask)
-    draw, font = ImageDraw.Draw(small), ImageFont.load_default(13)
+    draw, font = ImageDraw.Draw(small), picture_font(13, (*truth.labels, *predictions.labels))
     for shapes, color in layers:
         draw_boxes(draw, box_corners(shapes.boxes_xywh, scale, small.size), [color] * len(shapes.boxes_xywh))
     taken = []

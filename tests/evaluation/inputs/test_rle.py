@@ -164,3 +164,19 @@ def test_invalid_code_error_names_entry(counts):
     truth.check_masks(np.array([0]))
     with pytest.raises(ValueError, match='^annotations: annotation 6: its (run-length code|segmentation)'):
         truth.check_masks(np.array([0, 1]))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 1e9, -1e300, 10**400])
+@pytest.mark.parametrize('place', [0, 5])
+def test_coordinates_that_no_image_has(value, place):
+    polygon = [10, 10, 20, 10, 20, 20, 10, 20]
+    polygon[place] = value
+    with pytest.raises(ValueError, match='annotation 1: .* the coordinate .* image of 70 x 60 pixels') as error:
+        to_rle([[1, 1, 5, 1, 5, 5], polygon], HEIGHT, WIDTH, 'annotation 1')
+    assert '\n' not in str(error.value)
+
+
+def test_coordinates_beyond_the_border_are_clipped_as_pycocotools_does():
+    polygon = [[-500, 10, 700, 10, 700, 20, -500, 20]]
+    mask = mask_api.decode(to_rle(polygon, HEIGHT, WIDTH, 'here'))
+    assert mask.sum() == 10 * WIDTH
