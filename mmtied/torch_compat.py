@@ -89,8 +89,9 @@ def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, 
     else:
         shapes = axes if hasattr(torch.compiler, 'is_exporting') else dict.fromkeys(axes, dim.DYNAMIC)  # names: 2.7
         settings = {'dynamo': True, 'external_data': False, 'dynamic_shapes': (shapes, )}
-    torch.onnx.export(model, (image, ), str(path), input_names=['image'], output_names=list(output_names), verbose=False,
-                      **settings)
+    with torch.no_grad():
+        torch.onnx.export(model, (image, ), str(path), input_names=['image'], output_names=list(output_names), verbose=False,
+                          **settings)
 
 
 def load_weights_only(path: str | os.PathLike, skipped: Collection[str] = ()) -> object:

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from mmengine.analysis import FlopAnalyzer
+from mmengine.registry import MODELS
 from torch import nn
 
-from mmtied.analysis import complexity
 from mmtied.analysis.complexity import ImageNetClassifier, count_parameters, measure
-from mmtied.layers import TBC, TFC, TGC
+from mmtied.analysis.published import load_papers
+from mmtied.layers import TBC, TFC, TGC, tied_conv_algorithm
 
 
 @pytest.mark.parametrize(('layer', 'parameters', 'multiply_adds'), [
@@ -40,7 +42,13 @@ def test_classifier_and_mode():
     assert int(model.backbone[1].num_batches_tracked) == 1, 'measuring must not train the statistics'
 
 
-def test_disagreeing_counters_raise(monkeypatch):
-    monkeypatch.setattr(complexity, '_OPERATORS', ('linear', ))
-    with pytest.raises(RuntimeError, match='Conv2d: mmengine counts 0 multiply-adds and torch 192'):
-        measure(nn.Conv2d(3, 4, 1), size=4)
+@pytest.mark.parametrize('paper', load_papers(), ids=lambda paper: paper.title)
+def test_mmengine_counts_the_same(paper):
+    """Its counter reads the traced graph, and knows nothing of torch's."""
+    row = min(paper.networks, key=lambda row: row.size)
+    model = ImageNetClassifier(MODELS.build(dict(row.backbone)), row.channels, row.classes).eval()
+    image = torch.zeros(1, 3, row.size, row.size)
+    with tied_conv_algorithm('grouped'):
+        counts = FlopAnalyzer(model, (image, )).unsupported_ops_warnings(False).tracer_warnings('none').by_operator()
+    products = sum(counts[name] for name in ('conv', 'linear', 'addmm', 'matmul', 'bmm', 'baddbmm', 'einsum'))
+    assert measure(model, row.size).multiply_adds == products

@@ -15,6 +15,7 @@ from mmtied.plugins import TiedGCB, TiedSE
 from mmtied.related.shared_bases.blocks import SharedStage
 from mmtied.surgery import deploy, freeze_groups
 from tests.helpers.families import FAMILIES, tiny
+from tests.helpers.torch_versions import needs_fsdp_on_cpu
 
 
 class ByLastDimension(nn.Module):
@@ -152,6 +153,7 @@ def test_freezing_pruned_groups_is_refused():
 @pytest.mark.filterwarnings('ignore::UserWarning', 'ignore::FutureWarning')
 @pytest.mark.usefixtures('one_process')
 @each_network
+@needs_fsdp_on_cpu
 def test_fsdp_wraps_each_module(name):
     """Wrap each module with parameters of its own; outputs and an optimizer step are those of the plain network."""
     plain, x = make(name)

@@ -15,6 +15,7 @@ from torch.utils import checkpoint
 
 from mmtied.backbones import TiedResNet
 from tests.helpers.families import FAMILIES, needs_selective_checkpoint, recomputing, tiny
+from tests.helpers.torch_versions import needs_dynamo
 
 
 def pair(family: str, with_cp: bool | str, **settings) -> tuple[nn.Module, nn.Module]:
@@ -64,6 +65,7 @@ def test_autocast(with_cp):
         assert_same(step(plain, x), step(saving, x))
 
 
+@needs_dynamo
 @recomputing
 @pytest.mark.filterwarnings('ignore')
 def test_compiled(with_cp):

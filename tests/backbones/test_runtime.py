@@ -6,6 +6,7 @@ from torch import nn
 
 import mmtied.backbones as backbones
 from tests.helpers.families import FAMILIES, tiny
+from tests.helpers.torch_versions import needs_dynamo
 
 NETWORKS = [*FAMILIES, 'TiedEfficientNet']
 networks = pytest.mark.parametrize('network', NETWORKS)
@@ -46,6 +47,7 @@ def test_trace_runs_for_other_batches_and_sizes(network):
 @networks
 @pytest.mark.filterwarnings('ignore')
 @torch.no_grad()
+@needs_dynamo
 def test_compiles_as_one_graph(network):
     model = make(network, num_stages=2, out_indices=(0, 1))
     torch._dynamo.reset()

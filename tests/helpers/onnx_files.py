@@ -19,7 +19,8 @@ def export_onnx(model: nn.Module, example: Tensor, path: Path, exporter: str = '
         settings = {'dynamic_axes': {'image': {0: 'batch'}}, 'output_names': ['level']}
         settings |= {'dynamo': False} if HAS_DYNAMO_EXPORTER else {}
     try:
-        torch.onnx.export(model, (example, ), str(path), input_names=['image'], **settings)
+        with torch.no_grad():
+            torch.onnx.export(model, (example, ), str(path), input_names=['image'], **settings)
     except Exception as error:
         pytest.fail(f'torch {torch.__version__} with its {exporter} exporter cannot export {type(model).__name__}: {error}')
 

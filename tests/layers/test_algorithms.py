@@ -11,7 +11,7 @@ from mmtied.layers import TBC, TGC, tied_conv_algorithm
 from mmtied.layers.algorithms import ALGORITHMS, CHOICES, Geometry, can_compute
 from tests.helpers.dense_twins import dense_conv
 from tests.helpers.onnx_files import EXPORTERS, export_onnx, run_onnx
-from tests.helpers.torch_versions import needs_inductor
+from tests.helpers.torch_versions import needs_dynamo, needs_inductor
 
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
@@ -192,6 +192,7 @@ def test_gradients_per_image_with_torch_func(choice, kernel_size):
             torch.testing.assert_close(found[name][index], gradient)
 
 
+@needs_dynamo
 @pytest.mark.parametrize('choice', CHOICES)
 @pytest.mark.parametrize('memory_format', FORMATS)
 def test_every_choice_compiles_as_one_graph(choice, memory_format):

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmtied.layers import TBC, TGC
 from tests.helpers.dense_twins import dense_conv
-from tests.helpers.torch_versions import needs_inductor
+from tests.helpers.torch_versions import needs_float16_autocast, needs_inductor
 
 SETTINGS = [
     {'kernel_size': 1},
@@ -135,7 +135,7 @@ def test_noncontiguous_input():
 
 
 @pytest.mark.parametrize('memory_format', FORMATS)
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=needs_float16_autocast)])
 def test_autocast(dtype, memory_format, device):
     layer = TBC(16, 16, 3, padding=1, num_blocks=2, device=device)
     x = torch.randn(2, 16, 8, 8, device=device).to(memory_format=FORMATS[memory_format]).requires_grad_()

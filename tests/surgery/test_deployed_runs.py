@@ -9,7 +9,7 @@ import torch
 from mmtied.surgery import deploy
 from tests.helpers.deployed import build
 from tests.helpers.onnx_files import EXPORTERS, export_onnx, run_onnx
-from tests.helpers.torch_versions import needs_inductor
+from tests.helpers.torch_versions import needs_dynamo, needs_inductor
 
 ONE = {'num_stages': 1, 'out_indices': (0, )}
 SHORT_NETWORKS = {
@@ -45,6 +45,7 @@ def test_torchscript_accepts_other_batches_and_sizes(network):
 @pytest.mark.parametrize('network', ['TiedResNeXt', 'TiedResNeSt', 'GResNeXt'])
 @pytest.mark.filterwarnings('ignore')
 @torch.no_grad()
+@needs_dynamo
 def test_compiles_as_one_graph(network):
     model = make(network)
     torch._dynamo.reset()

@@ -108,7 +108,8 @@ class DGConv(nn.Conv2d):
         """Return U, shape (C_out, C_in), of zeros and ones in the weight's type; its gradient reaches the gates (Eq. 4 to 7)."""
         if self.gates is None:
             return torch.ones_like(self.weight[:, :, 0, 0])
-        connected = GroupMatrix.apply(self.gates) if self.gates.requires_grad else group_matrix(self.gates)
+        learning = self.gates.requires_grad and torch.is_grad_enabled()
+        connected = GroupMatrix.apply(self.gates) if learning else group_matrix(self.gates)
         size = len(connected)
         if self.in_channels == self.out_channels == size:
             return connected
@@ -176,7 +177,7 @@ class GroupMatrix(Function):
 
 def is_open(gates: Tensor) -> Tensor:
     """Return the binary gates by their sign (Eq. 6): 0 is open, and -0, which -1e-8 becomes in float16, is closed."""
-    return (gates > 0) | (gates.reciprocal() == torch.inf)  # signbit, in operators that ONNX has
+    return gates.reciprocal() > 0  # not signbit, which ONNX lacks
 
 
 def gate_bits(gates: Tensor) -> Tensor:
