@@ -4,6 +4,7 @@ COCO's AP reads, at 101 recall points, the best precision at that recall or a hi
 precision, so it is enough to know, for each of them, how many false positives have a higher score.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from .buckets import Grouping
-from .protocol import AREA_RANGES, IOU_THRESHOLDS, RECALL_POINTS
+from .protocol import AREA_RANGES, RECALL_POINTS, evaluated_thresholds
 
+#: Stands in `Records.target` where a file of an older version does not say what was found.
+UNKNOWN = -2
 _EPS = float(np.spacing(1))
 
 
@@ -28,6 +31,10 @@ class Records(NamedTuple):
     score: Tensor  # (D,) float64
     matched: Tensor  # bit t: matched at IoU threshold t, (D, A) int16
     ignored: Tensor  # bit t: ignored at IoU threshold t, (D, A) int16
+    #: Position in `Positives` of the ground truth found at IoU 0.5 (area range 'all'); for a duplicate, of the one that it found
+    #: again; -1 for none, or `UNKNOWN`, (D,) int64
+    target: Tensor
+    iou: Tensor  # IoU with that ground truth, 0 without one, (D,) float32
 
     def select(self, index: Tensor) -> 'Records':
         """Return the records at some positions, in that order."""
@@ -71,11 +78,11 @@ def no_records(num_columns: int = len(AREA_RANGES)) -> Records:
     """Return a table without detections."""
     index = torch.empty(0, dtype=torch.int64)
     bits = torch.empty(0, num_columns, dtype=torch.int16)
-    return Records(index, index, index, index.double(), bits, bits)
+    return Records(index, index, index, index.double(), bits, bits, index, index.float())
 
 
 def accumulate(records: Records, positives: Positives, grouping: Grouping, num_categories: int, limit: int,
-               recall: bool = False) -> Tensor:
+               recall: bool = False, areas: Sequence[int] = tuple(range(len(AREA_RANGES)))) -> Tensor:
     """Compute AP, or recall, for groups of images or instances that may overlap.
 
     Args:
@@ -85,9 +92,10 @@ def accumulate(records: Records, positives: Positives, grouping: Grouping, num_c
         num_categories: K.
         limit: Detections used for each image and category.
         recall: Compute the recall of all these detections instead of AP, the mean precision over the recall points.
+        areas: Which of `AREA_RANGES` to evaluate, by position; A of them.
 
     Returns:
-        Shape (B, 4, T, K) float64: by group, area range, IoU threshold and category; NaN where a group has no ground truth
+        Shape (B, A, T, K) float64: by group, area range, IoU threshold and category; NaN where a group has no ground truth
         that counts.
     """
     parts: dict[int, Tensor] = {}
@@ -95,27 +103,28 @@ def accumulate(records: Records, positives: Positives, grouping: Grouping, num_c
         members = grouping.members[:, groups]
         group_of_image = torch.where(members.any(1), members.int().argmax(1), -1)
         found = _accumulate_disjoint(records.of_columns(column), positives.of_columns(column), group_of_image, len(groups),
-                                     num_categories, limit, recall)
+                                     num_categories, limit, recall, areas)
         parts.update(zip(groups, found, strict=True))
     return torch.stack([parts[group] for group in sorted(parts)])
 
 
 def _accumulate_disjoint(records: Records, positives: Positives, group_of_image: Tensor, num_groups: int, num_categories: int,
-                         limit: int, recall: bool) -> Tensor:
+                         limit: int, recall: bool, areas: Sequence[int]) -> Tensor:
     """Accumulate disjoint groups of images; the group of each image is -1 for none, shape (I,) int64."""
     group = group_of_image[records.image]
     kept = ((group >= 0) & (records.rank < limit)).nonzero()[:, 0]
     kept = kept[torch.argsort(group[kept], stable=True)]
     segment = group[kept] * num_categories + records.category[kept]
-    matched, ignored = records.matched[kept].T.contiguous(), records.ignored[kept].T.contiguous()
+    areas = list(areas)
+    matched, ignored = records.matched[:, areas][kept].T.contiguous(), records.ignored[:, areas][kept].T.contiguous()
 
-    num_columns, num_segments = positives.counted.shape[1], num_groups * num_categories
+    num_columns, num_segments = len(areas), num_groups * num_categories
     group = group_of_image[positives.image]
     inside = group >= 0
     totals = torch.zeros(num_segments, num_columns, dtype=torch.int64, device=group.device)
-    totals.index_add_(0, (group * num_categories + positives.category)[inside], positives.counted[inside].long())
+    totals.index_add_(0, (group * num_categories + positives.category)[inside], positives.counted[:, areas][inside].long())
 
-    num_thresholds = len(IOU_THRESHOLDS)
+    num_thresholds = len(evaluated_thresholds())
     result = torch.empty(num_columns, num_thresholds, num_segments, dtype=torch.float64, device=group.device)
     for column in range(num_columns):
         for threshold in range(num_thresholds):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .accumulate import Positives, Records
 from .buckets import Grouping, whole_set
-from .protocol import PROPOSAL_NUMS, bootstrapped_statistics
+from .measures import MeasureInput, compute_measure
+from .protocol import PROPOSAL_NUMS, Statistic, bootstrapped_statistics
 from .weighted_ap import weighted_average_precision, weighted_recall
 
 METHOD = 'percentile bootstrap over images'
@@ -86,16 +87,23 @@ def bootstrap_statistics(records: Records, positives: Positives, images: Tensor,
     """
     statistics = bootstrapped_statistics()
     thresholds = defaultdict(set)  # of each kind of pass over the records
-    for statistic in statistics:
+    for statistic in (statistic for statistic in statistics if not statistic.measure):
         thresholds[statistic.recall, statistic.limit(proposal_nums)].update(statistic.thresholds)
     found = {}
     for (recall, limit), needed in thresholds.items():
         evaluate = weighted_recall if recall else weighted_average_precision
         values = evaluate(records, positives, images, weights, num_categories, sorted(needed), limit, column)
         found[recall, limit] = dict(zip(sorted(needed), values.unbind(1), strict=True))
-    columns = [torch.stack([found[statistic.recall, statistic.limit(proposal_nums)][threshold]
-                            for threshold in statistic.thresholds], dim=1).mean(1) for statistic in statistics]
-    return torch.stack(columns, dim=1)
+    num_images = 1 + max([int(part.max()) for part in (images, records.image, positives.image) if len(part)], default=-1)
+
+    def column_of(statistic: Statistic) -> Tensor:
+        limit = statistic.limit(proposal_nums)
+        if statistic.measure:
+            return compute_measure(MeasureInput(records, positives, num_images, num_categories, column, limit), statistic,
+                                   images, weights)
+        return torch.stack([found[statistic.recall, limit][threshold] for threshold in statistic.thresholds], dim=1).mean(1)
+
+    return torch.stack([column_of(statistic) for statistic in statistics], dim=1)
 
 
 def percentile_interval(values: Tensor, level: float = .95) -> tuple[float, float] | None:

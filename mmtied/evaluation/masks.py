@@ -12,7 +12,7 @@ from mmtied.native import Codes, intersections, library
 
 from .inputs.ground_truth import GroundTruth
 from .inputs.rle import COMPILED_CHUNK, iter_chunks, rle_areas, rle_codes, rle_pixels
-from .matching import MIN_IOU, Pairs, cell_pairs
+from .matching import Pairs, cell_pairs, min_iou
 
 #: Bytes of packed masks that are kept; val2017's 36 781 annotations need about 100 MB.
 MAX_BYTES = 256 << 20
@@ -70,7 +70,7 @@ class TargetMasks:
 
 
 def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_cells: Tensor,
-              target_rle: Callable[[int], dict], crowd: Tensor, min_iou: float = MIN_IOU, area: Tensor | None = None) -> Pairs:
+              target_rle: Callable[[int], dict], crowd: Tensor, least: float | None = None, area: Tensor | None = None) -> Pairs:
     """Return the pairs whose masks overlap enough, for any number of images, from run-length codes on the CPU.
 
     The pixels of two masks bound their IoU from above, so most pairs are left out before any of their runs is read. The IoU is
@@ -82,9 +82,10 @@ def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_ce
         target_cells: Shape (G,) int64, sorted.
         target_rle: Gives the run-length code of the target at a position.
         crowd: Shape (G,) bool.
-        min_iou: The smallest IoU of a pair, above 0.
+        least: The smallest IoU of a pair, above 0; by default `matching.min_iou`.
         area: Pixels of each detection's mask, shape (D,); counted here where it is not given.
     """
+    least = min_iou() if least is None else least
     device, cells, target_cells = detection_cells.device, detection_cells.cpu(), target_cells.cpu()
     is_crowd = crowd.cpu().numpy()
     area = rle_areas(detection_rles) if area is None else area.cpu().numpy().astype(np.int64)
@@ -97,7 +98,7 @@ def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_ce
     for detection, target in cell_pairs(cells, target_cells):
         detection, target = detection.numpy(), target.numpy()
         most = np.minimum(area[detection], target_area[target])
-        kept = _iou(most, area[detection], target_area[target], is_crowd[target]) >= min_iou
+        kept = _iou(most, area[detection], target_area[target], is_crowd[target]) >= least
         columns.append((detection[kept], target[kept]))
     detection, target = map(np.concatenate, zip(*columns, strict=True))
     if library() is None:
@@ -105,12 +106,12 @@ def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_ce
     else:
         shared = _shared_pixels(detection_rles, target_rles, detection, target)
         iou = _iou(shared, area[detection], target_area[target], is_crowd[target])
-    kept = iou >= min_iou
+    kept = iou >= least
     return Pairs(*(torch.from_numpy(column[kept]).to(device) for column in (detection, target, iou)))
 
 
 def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_labels: Sequence[int],
-                   crowd: Sequence[bool], min_iou: float = MIN_IOU) -> tuple[Tensor, Tensor]:
+                   crowd: Sequence[bool], least: float | None = None) -> tuple[Tensor, Tensor]:
     """Compute the areas of one image's boolean masks and their IoU with every ground truth, on the device of the masks.
 
     On the CPU only pairs of one category whose sizes allow a match are compared. On a GPU that choice would have to wait for
@@ -122,15 +123,16 @@ def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_
         crops: The masks of the G ground truths.
         target_labels: Label of each ground truth.
         crowd: Whether each is a crowd, for which IoU is the share of the mask inside it.
-        min_iou: The smallest IoU that is of use.
+        least: The smallest IoU that is of use, by default `matching.min_iou`.
 
     Returns:
         Pixels of each mask, shape (N,) int64; IoU, shape (N, G) float64, of which only entries of equal labels and of at
-        least `min_iou` can be relied on: others may read 0.
+        least `least` can be relied on: others may read 0.
     """
     device = masks.device
     if device.type == 'cpu':
-        area, shared = _count_on_cpu(masks.numpy(), labels.cpu().numpy(), crops, target_labels, crowd, min_iou)
+        least = min_iou() if least is None else least
+        area, shared = _count_on_cpu(masks.numpy(), labels.cpu().numpy(), crops, target_labels, crowd, least)
     else:
         area, shared = count_all(masks, crops)
     pixels, crowd = torch.tensor([[crop.pixels for crop in crops], crowd], dtype=torch.int64).to(device, non_blocking=True)
@@ -148,13 +150,13 @@ def count_all(masks: Tensor, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
 
 
 def _count_on_cpu(masks: np.ndarray, labels: np.ndarray, crops: Sequence[Crop], target_labels: Sequence[int],
-                  crowd: Sequence[bool], min_iou: float) -> tuple[Tensor, Tensor]:
+                  crowd: Sequence[bool], least: float) -> tuple[Tensor, Tensor]:
     """Count as `count_all`, with 0 shared pixels where no match is possible."""
     area = np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
     shared = np.zeros((len(masks), len(crops)), dtype=np.int64)
     for target, (mask, top, left, pixels) in enumerate(crops):
         smaller, larger = np.minimum(area, pixels), area if crowd[target] else np.maximum(area, pixels)
-        possible = (labels == target_labels[target]) & (smaller >= min_iou * larger)
+        possible = (labels == target_labels[target]) & (smaller >= least * larger)
         window = np.s_[top:top + mask.shape[0], left:left + mask.shape[1]]
         for detection in np.flatnonzero(possible).tolist():
             shared[detection, target] = np.count_nonzero(masks[detection][window] & mask)

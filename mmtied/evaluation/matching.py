@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from .accumulate import Records
-from .protocol import AREA_RANGES, IOU_THRESHOLDS
+from .protocol import AREA_RANGES, IOU_THRESHOLDS, evaluated_thresholds
 from .targets import IgnorePatterns, Targets, in_area_ranges
 
 #: Pairs whose boxes are compared at a time; bounds the memory of a large batch.
 CHUNK = 1 << 18
 #: COCOeval lowers every threshold to at most this.
 _LARGEST_THRESHOLD = 1 - 1e-10
-#: The smallest IoU that can match at any of the thresholds.
-MIN_IOU = min(float(IOU_THRESHOLDS.min()), _LARGEST_THRESHOLD)
+#: The IoU at which a detection and an object are paired for good: position 0 of the thresholds.
+_IOU_50 = float(IOU_THRESHOLDS[0])
 
 
 class Pairs(NamedTuple):
@@ -45,6 +45,13 @@ class Matches(NamedTuple):
 
     matched: Tensor  # thresholds at which the detection found a ground truth, (D, A) int16
     ignored: Tensor  # thresholds at which it counts neither as true nor as false, (D, A) int16
+    target: Tensor  # ground truth at IoU 0.5, see `Records.target`, (D,) int64
+    iou: Tensor  # IoU with it, (D,) float32
+
+
+def min_iou() -> float:
+    """Return the smallest IoU that can match at any of the thresholds."""
+    return min(float(evaluated_thresholds().min()), _LARGEST_THRESHOLD)
 
 
 def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
@@ -71,7 +78,7 @@ def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, 
 
 
 def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Tensor, target_boxes: Tensor, crowd: Tensor,
-              min_iou: float = MIN_IOU) -> Pairs:
+              least: float | None = None) -> Pairs:
     """Return the pairs whose boxes overlap enough.
 
     Args:
@@ -80,12 +87,12 @@ def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Te
         target_cells: Shape (G,) int64, sorted.
         target_boxes: Shape (G, 4) float64, xywh in pixels.
         crowd: Shape (G,) bool.
-        min_iou: The smallest IoU of a pair.
+        least: The smallest IoU of a pair, by default `min_iou`.
     """
-    found = []
+    found, least = [], min_iou() if least is None else least
     for detection, target in cell_pairs(detection_cells, target_cells):
         iou = box_iou(detection_boxes[detection], target_boxes[target], crowd[target])
-        keep = iou >= min_iou
+        keep = iou >= least
         found.append(Pairs(detection[keep], target[keep], iou[keep]))
     return Pairs.concatenate(found, detection_cells.device)
 
@@ -135,14 +142,15 @@ def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area:
     Shape:
         cells and rank (D,) int64, score and area (in pixels) (D,) float64.
     """
-    thresholds = torch.from_numpy(IOU_THRESHOLDS).to(cells.device)
+    thresholds = torch.from_numpy(evaluated_thresholds()).to(cells.device)
     outside = (~in_area_ranges(area)).repeat(1, targets.ignored.shape[1] // len(AREA_RANGES))
-    matched, ignored = match(pairs, cells, outside, targets.patterns, thresholds)
+    matches = match(pairs, cells, outside, targets.patterns, thresholds, targets.crowd)
     image = torch.div(cells, targets.num_categories, rounding_mode='floor')
-    return Records(image, cells % targets.num_categories, rank, score, matched, ignored)
+    return Records(image, cells % targets.num_categories, rank, score, *matches)
 
 
-def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns, thresholds: Tensor) -> Matches:
+def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns, thresholds: Tensor,
+          crowd: Tensor) -> Matches:
     """Match detections to ground truths.
 
     Args:
@@ -150,7 +158,8 @@ def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns
         cells: Cell of each detection, sorted, within a cell by rank, shape (D,) int64.
         outside: Whether a detection is outside each area range, and so ignored if unmatched, shape (D, A) bool.
         patterns: Which ground truths are ignored in each column, see `targets.find_patterns`.
-        thresholds: IoU thresholds, shape (T,) float64, T at most 15.
+        thresholds: IoU thresholds, the first of them 0.5, shape (T,) float64, T at most 15.
+        crowd: Which ground truths are crowds, shape (G,) bool.
 
     Raises:
         ValueError: There are more thresholds than bits.
@@ -159,24 +168,33 @@ def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns
         raise ValueError(f'{len(thresholds)} IoU thresholds given; at most 15 fit the bits of a record')
     bits = 1 << torch.arange(len(thresholds), device=cells.device, dtype=torch.int16)
     matched, to_ignored = torch.zeros((2, *outside.shape), dtype=torch.int16, device=cells.device)
+    target = torch.full_like(cells, -1)
+    iou = torch.zeros(len(cells), dtype=torch.float32, device=cells.device)
     if len(pairs.iou):
         thresholds = thresholds.clamp(max=_LARGEST_THRESHOLD)
-        detection, found, found_ignored = _greedy(pairs, cells, patterns, thresholds, bits)
+        detection, found, found_ignored, partner = _greedy(pairs, cells, patterns, thresholds, bits, crowd)
         matched[detection] = found
         to_ignored[detection] = found_ignored
+        known = partner >= 0
+        target[detection[known]] = pairs.target[partner[known]]
+        iou[detection[known]] = pairs.iou[partner[known]].float()
     unmatched_outside = outside * bits.sum(dtype=torch.int16) & ~matched
-    return Matches(matched, to_ignored | unmatched_outside)
+    return Matches(matched, to_ignored | unmatched_outside, target, iou)
 
 
-def _greedy(pairs: Pairs, cells: Tensor, patterns: IgnorePatterns, thresholds: Tensor,
-            bits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the detections with pairs, and their matched and matched-to-ignored bits, (n, A) each.
+def _greedy(pairs: Pairs, cells: Tensor, patterns: IgnorePatterns, thresholds: Tensor, bits: Tensor,
+            crowd: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the detections with pairs, their matched and matched-to-ignored bits, (n, A) each, and a pair of each, (n,).
+
+    The pair is the one that matched at the first threshold in the first column, or, where that object was already taken, the
+    one with the largest IoU from 0.5 on; -1 for none.
 
     Step k takes the k-th detection of every cell, so the targets of one step differ and all cells are handled at once.
     Detections, pairs and ground truths have a copy for every pattern of their cell, and copies do not meet.
     """
     device = cells.device
-    detection, owner, num_pairs = torch.unique_consecutive(pairs.detection, return_inverse=True, return_counts=True)
+    detection, single_owner, num_pairs = torch.unique_consecutive(pairs.detection, return_inverse=True, return_counts=True)
+    owner = single_owner
     cell = patterns.cell[pairs.target[num_pairs.cumsum(0) - num_pairs]]
     copies = patterns.counts[cell]
     first_copy = copies.cumsum(0) - copies
@@ -194,8 +212,10 @@ def _greedy(pairs: Pairs, cells: Tensor, patterns: IgnorePatterns, thresholds: T
 
     # One number says which of two candidates is better: counting before ignored, then IoU, then the later target.
     num = len(pairs.iou)
-    rank = torch.empty_like(pairs.target)
-    rank[torch.argsort(pairs.iou, stable=True)] = torch.arange(num, device=device)
+    pair_of_rank = torch.argsort(pairs.iou, stable=True)
+    rank = torch.empty_like(pairs.target).scatter_(0, pair_of_rank, torch.arange(num, device=device))
+    again = torch.where((pairs.iou >= _IOU_50) & ~crowd[pairs.target], rank, -1)  # for those that find a taken object
+    again = torch.full_like(detection, -1).scatter_reduce_(0, single_owner, again, 'amax')
     pair, owner, target = pair[pair_order], place[owner[pair_order]], target[pair_order]
     priority = (rank[pair] + num * ~patterns.ignored[target]).int()[:, None]
     reaches = pairs.iou[pair, None] >= thresholds
@@ -203,6 +223,7 @@ def _greedy(pairs: Pairs, cells: Tensor, patterns: IgnorePatterns, thresholds: T
 
     taken = torch.zeros((len(patterns.crowd), len(thresholds)), dtype=torch.bool, device=device)
     matched, to_ignored = torch.empty((2, len(step)), dtype=torch.int16, device=device)
+    chosen = torch.empty(len(step), dtype=torch.int32, device=device)
     first, first_pair = 0, 0
     for count, pair_count in zip(detection_counts, pair_counts, strict=True):
         here = slice(first_pair, first_pair + pair_count)
@@ -214,6 +235,9 @@ def _greedy(pairs: Pairs, cells: Tensor, patterns: IgnorePatterns, thresholds: T
         taken[target[here]] |= free & (value == best[local])
         matched[first:first + count] = ((best >= 0) * bits).sum(1, dtype=torch.int16)
         to_ignored[first:first + count] = (((best >= 0) & (best < num)) * bits).sum(1, dtype=torch.int16)
+        chosen[first:first + count] = best[:, 0]
         first, first_pair = first + count, first_pair + pair_count
     of_column = place[first_copy[:, None] + patterns.of_column[cell]]
-    return detection, matched[of_column], to_ignored[of_column]
+    chosen = chosen[of_column[:, 0]].long()
+    chosen = torch.where(chosen >= 0, chosen % num, again)
+    return detection, matched[of_column], to_ignored[of_column], torch.where(chosen >= 0, pair_of_rank[chosen], -1)

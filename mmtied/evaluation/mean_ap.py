@@ -117,7 +117,9 @@ class OcclusionMeanAveragePrecision:
 
 
 def _key(statistic: Statistic) -> str:
-    """Return torchmetrics' name of a statistic: ``map``, ``map_50``, ``map_small``, ``mar_100``."""
+    """Return torchmetrics' name of a statistic: ``map``, ``map_50``, ``map_small``, ``mar_100``; its own for a measure."""
+    if statistic.measure:
+        return statistic.name
     parts = ['mar' if statistic.recall else 'map']
     parts += [] if statistic.iou is None else [f'{100 * statistic.iou:.0f}']
     parts += [] if statistic.area == 'all' else [statistic.area]

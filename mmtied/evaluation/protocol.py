@@ -34,7 +34,7 @@ class Statistic:
 
     Args:
         name: Key in reports and title of table columns.
-        iou: IoU threshold, one of `IOU_THRESHOLDS`; None for the mean over all of them.
+        iou: IoU threshold, above 0 and at most 1; None for the mean over COCO's ten. At most five other thresholds fit a record.
         area: Area range, a key of `AREA_RANGES`.
         max_dets: Detections that count for each image and category; None for the largest of ``proposal_nums``.
         recall: Average recall (AR) instead of average precision (AP).
@@ -42,9 +42,13 @@ class Statistic:
         shared: Is also averaged over the categories that every bucket has (``<name>_shared``).
         logged_by_bucket: Is among the scalars that loggers get for each bucket.
         title: The statistic in words; by default made from the other fields.
+        measure: What else to compute instead of AP or AR, a key of `measures.MEASURES`; at IoU 0.5 or, for ``'miss_rate'``, `iou`.
+        precision: The precision that fixes the score threshold of a measure that has one.
+        lower_is_better: A lower number is better, as with errors.
+        detail: Shown in a table of its own, after the main one.
 
     Raises:
-        ValueError: The threshold or the area range is not evaluated, or is not kept for resampling.
+        ValueError: The threshold, area range or precision cannot be used, or is not kept for resampling.
 
     Example:
         >>> Statistic('AP90', iou=.9).title
@@ -60,11 +64,15 @@ class Statistic:
     shared: bool = False
     logged_by_bucket: bool = False
     title: str = ''
+    measure: str = ''
+    precision: float | None = None
+    lower_is_better: bool = False
+    detail: bool = False
 
     def __post_init__(self) -> None:
-        if self.iou is not None and not np.isclose(IOU_THRESHOLDS, self.iou).any():
-            raise ValueError(f'statistic {self.name}: iou={self.iou} is not evaluated; use one of 0.5, 0.55 ... 0.95, or None '
-                             'for their mean')
+        for name, value in (('iou', self.iou), ('precision', self.precision)):
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f'statistic {self.name}: {name}={value!r} is outside (0, 1]; use a number such as 0.5')
         if self.area not in AREA_RANGES:
             raise ValueError(f'statistic {self.name}: area={self.area!r} is unknown; use one of {", ".join(AREA_RANGES)}')
         if self.bootstrapped and self.area != 'all':
@@ -78,8 +86,10 @@ class Statistic:
 
     @property
     def thresholds(self) -> list[int]:
-        """Positions of its thresholds in `IOU_THRESHOLDS`."""
-        return [number for number, iou in enumerate(IOU_THRESHOLDS) if self.iou is None or np.isclose(iou, self.iou)]
+        """Positions of its thresholds in `evaluated_thresholds`."""
+        if self.iou is None:
+            return list(range(len(IOU_THRESHOLDS)))
+        return np.flatnonzero(np.isclose(evaluated_thresholds(), self.iou)).tolist()
 
     @property
     def area_index(self) -> int:
@@ -99,6 +109,8 @@ class Statistic:
     @property
     def scalar(self) -> str:
         """Its name among the scalars of a metric, as in mmdet's CocoMetric: ``mAP``, ``mAP_50``, ``mAP_s``, ``AR@100``."""
+        if self.measure:
+            return self.name
         if self.recall:
             size = '' if self.area == 'all' else f'_{self.area[0]}'
             return f'AR{size}@{self.max_dets}' if self.max_dets else f'AR{size}'
@@ -131,7 +143,20 @@ STATISTICS: dict[str, Statistic] = {statistic.name: statistic for statistic in (
     Statistic('AP_S', area='small'),
     Statistic('AP_M', area='medium'),
     Statistic('AP_L', area='large'),
+    Statistic('AR1', max_dets=1, recall=True, detail=True),
+    Statistic('AR10', max_dets=10, recall=True, detail=True),
+    Statistic('AR100', max_dets=100, recall=True, detail=True),
+    Statistic('MR-2', iou=.5, measure='miss_rate', lower_is_better=True, detail=True,
+              title='log-average miss rate (MR^-2) at IoU 0.50, over nine points from 0.01 to 1 false positives an image'),
+    Statistic('recall@P80', precision=.8, measure='recall_at_precision', detail=True,
+              title='objects found, by the detections whose score gives all images together a precision of 80 %'),
+    Statistic('loc_error', measure='localization_error', lower_is_better=True, detail=True,
+              title='mean of 1 - IoU of the objects found at IoU 0.50'),
+    Statistic('duplicates', precision=.5, measure='duplicates', lower_is_better=True, detail=True,
+              title='detections that find a found object again, for 100 such objects, by the detections whose score gives all '
+              'images together a precision of 50 %'),
 )}
+_MOST_THRESHOLDS = 15  # that fit the bits of a record
 
 
 def register_statistic(statistic: Statistic) -> Statistic:
@@ -141,15 +166,36 @@ def register_statistic(statistic: Statistic) -> Statistic:
         ValueError: Another statistic has its name.
 
     Example:
-        >>> register_statistic(Statistic('AR100', max_dets=100, recall=True)).scalar
-        'AR@100'
-        >>> STATISTICS.pop('AR100').title
-        'AR at IoU 0.50:0.95, at most 100 detections'
+        >>> register_statistic(Statistic('AR300', max_dets=300, recall=True)).scalar
+        'AR@300'
+        >>> STATISTICS.pop('AR300').title
+        'AR at IoU 0.50:0.95, at most 300 detections'
     """
     if STATISTICS.get(statistic.name, statistic) != statistic:
         raise ValueError(f'statistic {statistic.name} is already defined as {STATISTICS[statistic.name]}; use another name')
+    num_others = len(evaluated_thresholds([*STATISTICS.values(), statistic])) - len(IOU_THRESHOLDS)
+    if num_others > _MOST_THRESHOLDS - len(IOU_THRESHOLDS):
+        raise ValueError(f"statistic {statistic.name}: iou={statistic.iou} is one IoU threshold too many; at most "
+                         f"{_MOST_THRESHOLDS - len(IOU_THRESHOLDS)} beside COCO's ten are evaluated")
     STATISTICS[statistic.name] = statistic
     return statistic
+
+
+def evaluated_thresholds(statistics: Iterable[Statistic] | None = None) -> np.ndarray:
+    """Return the IoU thresholds at which detections are matched: COCO's ten, then others that statistics ask for.
+
+    Args:
+        statistics: By default those of `STATISTICS`.
+
+    Example:
+        >>> evaluated_thresholds([Statistic('AP30', iou=.3)])[-2:].tolist()
+        [0.95, 0.3]
+    """
+    thresholds = IOU_THRESHOLDS.tolist()
+    for statistic in STATISTICS.values() if statistics is None else statistics:
+        if statistic.iou is not None and not np.isclose(thresholds, statistic.iou).any():
+            thresholds.append(float(statistic.iou))
+    return np.array(thresholds)
 
 
 def bootstrapped_statistics() -> list[Statistic]:

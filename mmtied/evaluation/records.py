@@ -20,15 +20,16 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from ..version import __version__
-from .accumulate import Positives, Records
+from .accumulate import UNKNOWN, Positives, Records
 from .buckets import Grouping
 from .inputs.ground_truth import GroundTruth
-from .protocol import IOU_THRESHOLDS, IOU_TYPES, UNITS, check_proposal_nums
+from .protocol import IOU_THRESHOLDS, IOU_TYPES, STATISTICS, UNITS, check_proposal_nums, evaluated_thresholds
 
 #: The file's name beside report.json.
 FILE_NAME = 'records.npz'
 _FORMAT = 1
-_RECORD_TYPES = dict(image=np.int32, category=np.int32, rank=np.int32, score=np.float64, matched=np.int16, ignored=np.int16)
+_RECORD_TYPES = dict(image=np.int32, category=np.int32, rank=np.int32, score=np.float64, matched=np.int16, ignored=np.int16,
+                     target=np.int32, iou=np.float32)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
     used = torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), *(part.columns for part in run.evaluations)]))
     header = dict(format=_FORMAT, version=run.version, name=run.name, fingerprint=run.fingerprint,
                   mask_fingerprint=run.mask_fingerprint, proposal_nums=run.proposal_nums,
-                  category_names=run.category_names, iou_types=list(run.records),
+                  category_names=run.category_names, iou_types=list(run.records), thresholds=evaluated_thresholds().tolist(),
                   evaluations=[part.description for part in run.evaluations])
     arrays = dict(header=np.array(json.dumps(header)), image_ids=run.image_ids)
     for name, column in run.positives._asdict().items():
@@ -196,6 +197,7 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
     num_positives = len(checked_array(arrays, 'positives.image', 'i', (None, ), num_images))
     checked_array(arrays, 'positives.category', 'i', (num_positives, ), num_categories)
     checked_array(arrays, 'positives.counted', 'b', (num_positives, num_columns))
+    thresholds = _checked_thresholds(header)
     evaluations = []
     for number, description in enumerate(header['evaluations']):
         num_buckets = len(description['buckets'])
@@ -204,7 +206,8 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
         columns = checked_array(arrays, f'columns.{number}', 'i', (num_buckets, ), num_columns)
         evaluations.append(SavedGroups(description, torch.from_numpy(members), torch.from_numpy(columns)))
     return SavedRun(source=source,
-                    records={iou_type: _checked_records(arrays, iou_type, *sizes) for iou_type in header['iou_types']},
+                    records={iou_type: _checked_records(arrays, iou_type, thresholds, num_positives, *sizes)
+                             for iou_type in header['iou_types']},
                     positives=Positives(*(torch.from_numpy(arrays[f'positives.{name}']) for name in Positives._fields)),
                     image_ids=image_ids,
                     category_names=tuple(header['category_names']),
@@ -216,15 +219,37 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
                     version=header['version'])
 
 
-def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, num_images: int, num_categories: int,
-                     num_columns: int) -> Records:
+def _checked_thresholds(header: Mapping) -> list[float]:
+    """Return the IoU thresholds of the file's match bits, which start with COCO's and hold all that `STATISTICS` need."""
+    thresholds = header.get('thresholds', IOU_THRESHOLDS.tolist())
+    if not isinstance(thresholds, list) or not all(map(_is_finite, thresholds)) or not len(IOU_THRESHOLDS) <= len(thresholds) <= 15:
+        raise ValueError(f"thresholds: COCO's ten and at most five others are needed, got {thresholds}")
+    for statistic in STATISTICS.values():
+        if statistic.iou is not None and not np.isclose(thresholds, statistic.iou).any():
+            raise ValueError(f'it holds no matches at IoU {statistic.iou:g}, which {statistic.name} needs; evaluate again')
+    return thresholds
+
+
+def _at_current_thresholds(bits: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Move match bits of a file's thresholds to where `evaluated_thresholds` has them."""
+    current = evaluated_thresholds()
+    if len(current) == len(thresholds) and np.allclose(current, thresholds):
+        return bits
+    moved = np.zeros_like(bits)
+    for place, threshold in enumerate(current):
+        moved |= ((bits >> int(np.isclose(thresholds, threshold).argmax())) & 1) << place
+    return moved
+
+
+def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds: Sequence[float], num_positives: int,
+                     num_images: int, num_categories: int, num_columns: int) -> Records:
     """Return records of known images and categories, in the order of `accumulate.join_records`."""
     names = {name: f'{iou_type}.{name}' for name in Records._fields}
     number = len(checked_array(arrays, names['image'], 'i', (None, ), num_images))
     checked_array(arrays, names['category'], 'i', (number, ), num_categories)
     checked_array(arrays, names['rank'], 'i', (number, ), max(number, 1))
     for name in ('matched', 'ignored'):
-        checked_array(arrays, names[name], 'i', (number, num_columns), 1 << len(IOU_THRESHOLDS))
+        checked_array(arrays, names[name], 'i', (number, num_columns), 1 << len(thresholds))
     if not np.isfinite(checked_array(arrays, names['score'], 'f', (number, ))).all():
         raise ValueError(f'{names["score"]}: scores must be finite numbers')
     image, category, rank, score = (arrays[names[name]] for name in ('image', 'category', 'rank', 'score'))
@@ -237,6 +262,16 @@ def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, num_images
     order = np.argsort(cells, kind='stable')
     if (rank[order] != np.arange(number) - np.searchsorted(cells[order], cells[order])).any():
         raise ValueError(f'{names["rank"]}: ranks must count from 0 in each image and category')
+    arrays = dict(arrays)
+    for name in ('matched', 'ignored'):
+        arrays[names[name]] = _at_current_thresholds(arrays[names[name]], thresholds)
+    if names['target'] not in arrays:  # written before they were kept
+        arrays[names['target']], arrays[names['iou']] = np.full(number, UNKNOWN), np.zeros(number)
+    else:
+        shifted = {**arrays, names['target']: arrays[names['target']] - UNKNOWN}
+        checked_array(shifted, names['target'], 'i', (number, ), num_positives - UNKNOWN)
+        if not (np.abs(checked_array(arrays, names['iou'], 'f', (number, )) - .5) <= .5).all():
+            raise ValueError(f'{names["iou"]}: numbers from 0 to 1 are needed')
     return Records(*(torch.from_numpy(arrays[names[name]].astype(_wide(name))) for name in Records._fields))
 
 

@@ -12,7 +12,7 @@ from .accumulate import Records, no_records
 from .inputs.ground_truth import GroundTruth, numeric_id
 from .inputs.rle import rle_areas, to_rle
 from .masks import TargetMasks, dense_mask_iou
-from .matching import MIN_IOU, Pairs, box_pairs, cell_pairs, make_records, rank_detections
+from .matching import Pairs, box_pairs, cell_pairs, make_records, min_iou, rank_detections
 from .targets import Targets, make_targets
 
 #: Detections below this score are not drawn, and count neither as found nor as false in pictures.
@@ -299,10 +299,10 @@ def _mask_pairs(candidates: Sequence[Candidates], counts: Tensor, cells: Tensor,
     in_image = torch.arange(int(counts.sum())) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     row = torch.repeat_interleave(table - first, counts) + in_image * torch.repeat_interleave(width, counts)
     row = row.to(device)[order]
-    found = []
+    found, least = [], min_iou()
     for detection, target in cell_pairs(cells, targets.cells):
         value = iou[row[detection] + target]
-        keep = value >= MIN_IOU
+        keep = value >= least
         found.append(Pairs(detection[keep], target[keep], value[keep]))
     return Pairs.concatenate(found, device)
 

@@ -1,6 +1,5 @@
 """The report: the statistics of the whole set and of every bucket of each evaluation, as plain values."""
 
-import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,7 +8,8 @@ from torch import Tensor
 
 from .accumulate import Positives, Records, accumulate
 from .buckets import Bucket, Evaluation, EvaluationPlan, Grouping, whole_set
-from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, bootstrapped_statistics, shared_statistics
+from .measures import MeasureInput, compute_measure
+from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, Statistic, bootstrapped_statistics, shared_statistics
 from .targets import Targets
 
 
@@ -167,15 +167,30 @@ def _edges(bucket: Bucket) -> dict:
 
 
 def _by_category(records: Records, targets: Targets, grouping: Grouping, proposal_nums: Sequence[int]) -> dict[str, Tensor]:
-    """Compute every statistic before the mean over its thresholds and the categories, each (B, thresholds, K)."""
+    """Compute every statistic before the mean over its thresholds and the categories, each (B, thresholds, K); measures (B, 1, 1)."""
     positives = targets.positives()
+    kinds = {(statistic.limit(proposal_nums), statistic.recall) for statistic in STATISTICS.values() if not statistic.measure}
+    found = {}
+    for limit, recall in kinds:
+        of_kind = [statistic for statistic in STATISTICS.values()
+                   if not statistic.measure and (statistic.limit(proposal_nums), statistic.recall) == (limit, recall)]
+        areas = sorted({statistic.area_index for statistic in of_kind})
+        values = accumulate(records, positives, grouping, targets.num_categories, limit, recall, areas)
+        found |= {statistic.name: values[:, areas.index(statistic.area_index), statistic.thresholds] for statistic in of_kind}
+    for statistic in (statistic for statistic in STATISTICS.values() if statistic.measure):
+        found[statistic.name] = _measured(records, targets, positives, grouping, statistic, proposal_nums)[:, None, None]
+    return {name: found[name] for name in STATISTICS}
 
-    @functools.cache
-    def accumulated(limit: int, recall: bool) -> Tensor:
-        return accumulate(records, positives, grouping, targets.num_categories, limit, recall)
 
-    return {name: accumulated(statistic.limit(proposal_nums), statistic.recall)[:, statistic.area_index, statistic.thresholds]
-            for name, statistic in STATISTICS.items()}
+def _measured(records: Records, targets: Targets, positives: Positives, grouping: Grouping, statistic: Statistic,
+              proposal_nums: Sequence[int]) -> Tensor:
+    """Compute a measure of each group, (B,)."""
+    values = []
+    for members, column in zip(grouping.members.T, grouping.columns.tolist(), strict=True):
+        data = MeasureInput(records, positives, len(members), targets.num_categories, column, statistic.limit(proposal_nums))
+        images = members.nonzero()[:, 0]
+        values.append(compute_measure(data, statistic, images, torch.ones(1, len(images))))
+    return torch.cat(values)
 
 
 def _average(values: Mapping[str, Tensor], shared: Tensor) -> list[dict]:

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,8 +26,7 @@ def more_statistics(monkeypatch):
     """AP90 and COCO's six recalls, in a table that is put back afterwards."""
     original = dict(STATISTICS)
     register_statistic(Statistic('AP90', iou=.9, bootstrapped=True, shared=True, logged_by_bucket=True))
-    for limit in (1, 10, 100):
-        register_statistic(Statistic(f'AR{limit}', max_dets=limit, recall=True, bootstrapped=limit == 100))
+    STATISTICS['AR100'] = replace(STATISTICS['AR100'], bootstrapped=True)
     for area in ('small', 'medium', 'large'):
         register_statistic(Statistic(f'AR_{area[0].upper()}', area=area, recall=True))
     yield
@@ -121,7 +121,8 @@ def test_limits():
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(iou=.97), 'statistic X: iou=0.97 is not evaluated'),
+    (dict(iou=1.5), r'statistic X: iou=1.5 is outside \(0, 1\]; use a number such as 0.5'),
+    (dict(precision=80), r'statistic X: precision=80 is outside'),
     (dict(area='tiny'), "statistic X: area='tiny' is unknown; use one of all, small, medium, large"),
     (dict(area='small', bootstrapped=True), "statistic X: bootstrapped=True needs area='all'"),
 ])

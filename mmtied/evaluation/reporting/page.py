@@ -13,7 +13,7 @@ from ...version import __version__
 from ..occlusion import OCCLUSION_RATIOS
 from ..protocol import STATISTICS, shared_statistics
 from ..summary import describe_evaluation, format_number, format_percent, named_rows, reported_iou_types
-from .plots import ap_range, plot_mix, plot_runs, plot_shared, write_figure
+from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_figure
 from .tables import Run, bucket_phrase, format_interval, reported_statistics, shared_evaluations
 
 if TYPE_CHECKING:
@@ -217,6 +217,7 @@ def _section(runs: Sequence[Run], number: int) -> dict:
             controls += [_control_table(run, iou_type, len(runs) > 1) for run in runs]
     return dict(title=describe_evaluation(report), anchor=f'evaluation-{number}', ratio=describe_ratio(report),
                 buckets=describe_buckets(report), intervals=describe_intervals(runs), curves=_curves(runs), results=results,
+                details=_details(runs),
                 comparison=[_comparison_table(runs, iou_type) for iou_type in iou_types] if len(runs) > 1 else [],
                 control_figures=_control_figures(runs), controls=controls, shared=report.get('shared_categories'))
 
@@ -267,8 +268,22 @@ def _svg_uri(figure: 'Figure') -> str:
     return f'data:image/svg+xml;base64,{base64.b64encode(svg_bytes(figure)).decode()}'
 
 
-def _results_table(run: Run, iou_type: str, several: bool) -> Table:
-    names = reported_statistics(run.report, iou_type)
+def _details(runs: Sequence[Run]) -> dict | None:
+    """Collect the statistics that are details: their titles, curves of the measures and tables; None where a run has none."""
+    iou_types = reported_iou_types(runs[0].report)
+    names = {iou_type: [name for name in reported_statistics(runs[0].report, iou_type, detail=True)
+                        if all(name in run.report[iou_type]['all'] for run in runs)] for iou_type in iou_types}
+    figures = [PageFigure(_svg_uri(plot_measure(runs, iou_type, name)), f'{iou_type} {name} over the occlusion ratio r; the numbers '
+                          'are in the table below.', f'{iou_type} {name}: {STATISTICS[name].title}.'
+                          f'{" Lower is better." if STATISTICS[name].lower_is_better else ""}')
+               for iou_type in iou_types for name in names[iou_type] if STATISTICS[name].measure]
+    tables = [_results_table(run, iou_type, len(runs) > 1, detail=True) for iou_type in iou_types if names[iou_type] for run in runs]
+    titles = [_describe_statistic(name) for name in names[iou_types[0]]]
+    return dict(titles=titles, figures=figures, tables=tables) if tables else None
+
+
+def _results_table(run: Run, iou_type: str, several: bool, detail: bool = False) -> Table:
+    names = reported_statistics(run.report, iou_type, detail)
     rows = [(name, [(str(row['images']), ''), (str(row['instances']), ''), *(_cell(row, key) for key in names)])
             for name, row in named_rows(run.report, iou_type)]
     return Table(f'{iou_type}, {run.name}' if several else iou_type, ['images', 'instances', *names], rows)

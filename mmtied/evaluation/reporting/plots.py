@@ -47,7 +47,7 @@ def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
         name: The run's name, for the title.
     """
     buckets, overall = report[iou_type]['buckets'], report[iou_type]['all']
-    names = [statistic.name for statistic in bootstrapped_statistics() if statistic.name in overall]
+    names = [statistic.name for statistic in bootstrapped_statistics() if not statistic.detail and statistic.name in overall]
     names.sort(key=lambda statistic: list(_LOOKS).index(statistic) if statistic in _LOOKS else len(_LOOKS))
     figure, top, bottom = _figure_with_counts(7.2, 5.2)
     for number, statistic in enumerate(names):
@@ -118,6 +118,23 @@ def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP', eval
     _style(axes)
     label_buckets(axes, entry, iou_type)
     _legend(axes, columns)
+    return figure
+
+
+def plot_measure(runs: Sequence[Run], iou_type: str, statistic: str) -> 'Figure':
+    """Plot one statistic of several runs over r in a small figure, without bucket sizes; arguments as for `plot_runs`."""
+    figure = new_figure(4, 2.6 + .17 * len(runs))
+    axes = figure.subplots()
+    for number, run in enumerate(runs):
+        table = run.report[iou_type]
+        overall, offset = table['all'].get(statistic), .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
+        draw_curve(axes, table['buckets'], statistic, run_curve(number), _with_overall(plain_label(run.name, 30), overall), offset,
+                   overall)
+    axes.set_ylabel(f'{iou_type} {statistic} (%)', fontsize=9)
+    axes.set_ylim(bottom=0)
+    _style(axes)
+    label_buckets(axes, runs[0].report, iou_type)
+    _legend(axes, 1)
     return figure
 
 

@@ -34,7 +34,8 @@ def format_interval(bounds: list[float] | None) -> str:
 def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
     """Yield for each evaluation and IoU type a table of all images and each bucket, statistics in percent.
 
-    A statistic that the report lacks is a dash, or left out where no row has it.
+    A second table has the statistics that are details. A statistic that the report lacks is a dash, or left out where no row
+    has it.
 
     Args:
         report: From `summary.summarize`.
@@ -45,7 +46,8 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
         for iou_type in reported_iou_types(evaluation):
             found = list(named_rows(evaluation, iou_type))
             columns = {name: [row[name] for _, row in found] for name in (COUNTS[:2] if brief else COUNTS)}
-            for name in reported_statistics(report, iou_type):
+            main, details = reported_statistics(report, iou_type), reported_statistics(report, iou_type, detail=True)
+            for name in main:
                 if not brief or STATISTICS[name].bootstrapped or STATISTICS[name].logged_by_bucket:
                     columns[name] = [format_percent(row.get(name)) for _, row in found]
             if not brief and any('AP_ci' in row for _, row in found):
@@ -53,8 +55,11 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
             if not brief and any(row.get('AP_shared') is not None for _, row in found):
                 columns['AP_shared'] = [format_percent(row.get('AP_shared')) for _, row in found]
             rows = [[name, *map(str, cells)] for (name, _), *cells in zip(found, *columns.values(), strict=True)]
-            title = f'{iou_type}: AP in % by occlusion ratio r ({describe_evaluation(evaluation)})'
-            yield PlainTable(title, ['r', *columns], rows)
+            by_r = f'in % by occlusion ratio r ({describe_evaluation(evaluation)})'
+            yield PlainTable(f'{iou_type}: AP {by_r}', ['r', *columns], rows)
+            if details and not brief:
+                rows = [[name, *(format_percent(row.get(key)) for key in details)] for name, row in found]
+                yield PlainTable(f'{iou_type}: more {by_r}', ['r', *details], rows)
 
 
 def latex_tables(tables: Iterable[PlainTable], note: str = '') -> str:
@@ -68,9 +73,9 @@ def format_tables(report: Mapping, brief: bool = False) -> str:
     return '\n\n'.join(text_table(*table) for table in report_tables(report, brief))
 
 
-def reported_statistics(report: Mapping, iou_type: str) -> list[str]:
-    """Return the names of the statistics that a report has, in the order of `protocol.STATISTICS`."""
-    return [name for name in STATISTICS if name in report[iou_type]['all']]
+def reported_statistics(report: Mapping, iou_type: str, detail: bool = False) -> list[str]:
+    """Return the names of a report's statistics, in the order of `protocol.STATISTICS`: the main ones, or the details."""
+    return [name for name, statistic in STATISTICS.items() if statistic.detail == detail and name in report[iou_type]['all']]
 
 
 def comparison_tables(comparison: Mapping, statistics: Sequence[str] | None = None) -> Iterator[PlainTable]:

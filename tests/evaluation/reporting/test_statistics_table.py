@@ -15,9 +15,9 @@ EDGES = (0, .3, 1)
 
 @pytest.fixture
 def results():
-    """Evaluate two runs with AP90, which is bootstrapped, and AR100."""
+    """Evaluate two runs with AP90, which is bootstrapped, and AR50."""
     data, detections = many(num_images=12, per_image=6)
-    added = [Statistic('AP90', iou=.9, bootstrapped=True, logged_by_bucket=True), Statistic('AR100', max_dets=100, recall=True)]
+    added = [Statistic('AP90', iou=.9, bootstrapped=True, logged_by_bucket=True), Statistic('AR50', max_dets=50, recall=True)]
     for statistic in added:
         register_statistic(statistic)
     try:
@@ -32,23 +32,23 @@ def test_new_statistic_reaches_every_output(results, tmp_path):
     first, second = results
     row = first.report['bbox']['all']
     assert 0 < row['AP90'] <= row['AP50']
-    assert 0 < row['AR100'] <= 1
+    assert 0 < row['AR50'] <= 1
     assert f'{100 * row["AP90"]:.1f}' in format_tables(first.report)
     header = next(line for line in format_tables(first.report).splitlines() if line.startswith('r '))
-    assert [name for name in ('AP90', 'AR100') if name in header] == ['AP90', 'AR100']
+    assert [name for name in ('AP90', 'AR50') if name in header] == ['AP90', 'AR50']
     first.save(tmp_path)
     with (tmp_path / 'buckets.csv').open() as file:
         written = next(csv.DictReader(file))
     assert float(written['AP90']) == row['AP90']
-    assert float(written['AR100']) == row['AR100']
+    assert float(written['AR50']) == row['AR50']
     assert float(written['AP90_ci_low']) == row['AP90_ci'][0]
     page = render_page([Run('first', first.report), Run('second', second.report)])
     assert 'bbox AP90 at IoU 0.90, over r. Dashed' in page
     assert 'AP50 at IoU 0.50; AP75 at IoU 0.75; ' in page and 'AP: AP' not in page
-    assert 'AR100 at IoU 0.50:0.95, at most 100 detections' in page
+    assert 'AR50 at IoU 0.50:0.95, at most 50 detections' in page
     values = scalars(first.report, ['bbox'], [Evaluation(edges=EDGES)])
     assert values['bbox_mAP_90'] == row['AP90']
-    assert values['bbox_AR@100'] == row['AR100']
+    assert values['bbox_AR@50'] == row['AR50']
     assert 'bbox_mAP_90_r0' in values
     comparison = compare(first, second, bootstrap=Bootstrap(20))
     assert 'bbox AP90 in % by occlusion ratio r (covered): second - first' in format_comparison(comparison.report)
@@ -60,7 +60,7 @@ def test_new_statistic_reaches_every_output(results, tmp_path):
 def test_reports_without_new_statistic(results, tmp_path):
     first, _ = results
     for rows in (first.report['bbox']['all'], *first.report['bbox']['buckets']):
-        for key in ('AP90', 'AP90_ci', 'AR100'):
+        for key in ('AP90', 'AP90_ci', 'AR50'):
             del rows[key]
     assert 'AP90' not in format_tables(first.report)
     assert 'AP90' not in render_page([Run('first', first.report)])

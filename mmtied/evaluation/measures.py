@@ -1,0 +1,205 @@
+"""Statistics beside AP and AR, from the same match records: miss rate, recall at a precision, localization error, duplicates.
+
+A measure is a function of the records of one IoU type and of weights of images. With one weighting of ones it is the number of a
+bucket; with many, the replicates of a bootstrap. Register another with `register_measure`, and name it in a `Statistic`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .accumulate import UNKNOWN, Positives, Records
+from .protocol import Statistic
+
+#: False positives an image at which the miss rate is read; the nine points of Dollar et al. as mmdet and CrowdDet round them.
+FALSE_POSITIVES_AN_IMAGE = (.0100, .0178, .0316, .0562, .1000, .1778, .3162, .5623, 1.000)
+#: Elements of a (weightings, detections) array that are handled at a time.
+_CHUNK = 2**23
+
+
+class MeasureInput(NamedTuple):
+    """What a measure is computed from; D detections, G ground truths, I images."""
+
+    records: Records  # sorted as `accumulate.join_records` sorts
+    positives: Positives  # the ground truths that count
+    num_images: int  # I
+    num_categories: int  # K
+    column: int  # of the match bits: 0, or that of a bucket of instances
+    limit: int  # detections used for each image and category
+
+
+#: Takes the input, the statistic, the positions of n images and their weights (R, n); returns (R,) float64, NaN where undefined.
+Measure = Callable[[MeasureInput, Statistic, Tensor, Tensor], Tensor]
+#: Sums of each image whose quotient is a measure: numerator and denominator, both (I,); None where nothing can be said.
+Parts = Callable[[MeasureInput, Statistic], tuple[Tensor, Tensor] | None]
+
+#: Every measure by the name that `Statistic.measure` has.
+MEASURES: dict[str, Measure] = {}
+
+
+def register_measure(name: str) -> Callable[[Measure], Measure]:
+    """Register the decorated function as a measure, for ``Statistic(..., measure=name)``."""
+    def register(measure: Measure) -> Measure:
+        MEASURES[name] = measure
+        return measure
+
+    return register
+
+
+def register_ratio(name: str) -> Callable[[Parts], Parts]:
+    """Register the quotient of two sums over images, whose parts the decorated function returns, as a measure."""
+    def register(parts: Parts) -> Parts:
+        def measure(data: MeasureInput, statistic: Statistic, images: Tensor, weights: Tensor) -> Tensor:
+            found = parts(data, statistic)
+            if found is None:
+                return torch.full((len(weights), ), torch.nan, dtype=torch.float64, device=weights.device)
+            above, below = (weights.double() @ part.double()[images] for part in found)
+            return torch.where(below > 0, above / below, torch.nan)
+
+        MEASURES[name] = measure
+        return parts
+
+    return register
+
+
+@torch.no_grad()
+def compute_measure(data: MeasureInput, statistic: Statistic, images: Tensor, weights: Tensor) -> Tensor:
+    """Compute a statistic that has a measure under weightings of images.
+
+    Args:
+        data: The records.
+        statistic: Names the measure.
+        images: Positions of the images, all different, (n,) int64.
+        weights: How often each image counts, (R, n).
+
+    Returns:
+        Shape (R,) float64; NaN where there is nothing to measure, or the records do not have what it takes.
+
+    Raises:
+        ValueError: The measure is unknown.
+    """
+    if statistic.measure not in MEASURES:
+        raise ValueError(f'statistic {statistic.name}: measure={statistic.measure!r} is unknown; use one of {", ".join(MEASURES)}')
+    device = data.records.image.device
+    return MEASURES[statistic.measure](data, statistic, images.to(device), weights.to(device))
+
+
+@register_measure('miss_rate')
+def miss_rate(data: MeasureInput, statistic: Statistic, images: Tensor, weights: Tensor) -> Tensor:
+    """Compute the log-average miss rate of each category, and average over those with ground truth.
+
+    As mmdet's `CrowdHumanMetric`: at each point the miss rate is read where the false positives reach it, in the order of scores,
+    or at the last detection where they never do. The result is the geometric mean over the points; 1 without detections.
+    """
+    records, device = data.records, data.records.image.device
+    row = _rows(data, images)
+    kept = ((row[records.image] >= 0) & (records.rank < data.limit)).nonzero()[:, 0]
+    bit = 1 << statistic.thresholds[0]
+    matched, ignored = records.matched[kept, data.column], records.ignored[kept, data.column]
+    counts = (ignored & bit) == 0
+    kept, true = kept[counts], ((matched & bit) != 0)[counts]
+    category = records.category[kept]
+    starts = torch.searchsorted(category, torch.arange(data.num_categories + 1, device=device)).tolist()
+    truths = torch.zeros(data.num_categories, len(images), dtype=torch.float64, device=device)
+    counted = data.positives.counted[:, data.column] & (row[data.positives.image] >= 0)
+    truths.index_put_((data.positives.category[counted], row[data.positives.image[counted]]),
+                      torch.ones((), dtype=torch.float64, device=device), accumulate=True)
+    points = torch.tensor(FALSE_POSITIVES_AN_IMAGE, dtype=torch.float64, device=device)
+    result = []
+    for part in weights.double().split(max(1, _CHUNK // max(1, len(kept)))):
+        totals, num_images = part @ truths.T, part.sum(1, keepdim=True)
+        rates = torch.ones_like(totals)
+        for number in (totals > 0).any(0).nonzero()[:, 0].tolist():
+            here = slice(starts[number], starts[number + 1])
+            weight = part[:, row[records.image[kept[here]]]]
+            rates[:, number] = _log_average(weight, true[here], totals[:, number:number + 1], num_images, points)
+        result.append(torch.where(totals > 0, rates, torch.nan).nanmean(1))
+    return torch.cat(result)
+
+
+def _log_average(weight: Tensor, true: Tensor, total: Tensor, num_images: Tensor, points: Tensor) -> Tensor:
+    """Return the log-average miss rate of one category, (R,), from the weights (R, D) of detections in order of scores."""
+    if not len(true):
+        return torch.ones(len(weight), dtype=torch.float64, device=weight.device)
+    false_positives = (weight * ~true).cumsum(1) / num_images
+    missed = 1 - (weight * true).cumsum(1) / total
+    place = torch.searchsorted(false_positives, points.expand(len(weight), -1).contiguous()).clamp(max=len(true) - 1)
+    return missed.gather(1, place).clamp(min=0).log().mean(1).exp()
+
+
+@register_ratio('recall_at_precision')
+def recall_at_precision(data: MeasureInput, statistic: Statistic) -> tuple[Tensor, Tensor] | None:
+    """Count found objects over objects, by the detections above the score at which all images have the statistic's precision.
+
+    The score is the same for every bucket, and an object is found or not whatever else is in its bucket, so the expected value
+    does not depend on the size of a bucket.
+    """
+    outcomes = _outcomes(data, operating_score(data, statistic.precision))
+    return outcomes and (_per_image(data, outcomes.found), _per_image(data, data.positives.counted[:, data.column]))
+
+
+@register_ratio('localization_error')
+def localization_error(data: MeasureInput, statistic: Statistic) -> tuple[Tensor, Tensor] | None:
+    """Sum 1 - IoU of the found objects, over their number."""
+    outcomes = _outcomes(data)
+    return outcomes and (_per_image(data, outcomes.found, 1 - outcomes.iou), _per_image(data, outcomes.found))
+
+
+@register_ratio('duplicates')
+def duplicates(data: MeasureInput, statistic: Statistic) -> tuple[Tensor, Tensor] | None:
+    """Count detections that find an object again over found objects, by a score as for `recall_at_precision`."""
+    outcomes = _outcomes(data, operating_score(data, statistic.precision))
+    return outcomes and (_per_image(data, outcomes.found, outcomes.again), _per_image(data, outcomes.found))
+
+
+def operating_score(data: MeasureInput, precision: float) -> float | None:
+    """Return the lowest score such that the detections with it or a higher one have the precision at IoU 0.5 on all images.
+
+    Detections of all categories and images are counted together, by the match bits of all areas and objects. None where no score
+    has the precision.
+    """
+    records = data.records
+    kept = (records.rank < data.limit) & ((records.ignored[:, 0] & 1) == 0)
+    score, order = records.score[kept].sort(descending=True)
+    true = ((records.matched[kept, 0] & 1) != 0)[order].cumsum(0)
+    reached = true >= precision * torch.arange(1, len(true) + 1, device=true.device)
+    reached[:-1] &= score[:-1] != score[1:]  # equal scores are all in or all out
+    last = reached.nonzero()[:, 0]
+    return score[last[-1]].item() if len(last) else None
+
+
+class _Outcomes(NamedTuple):
+    """What became of each ground truth at IoU 0.5, each (G,)."""
+
+    found: Tensor  # whether it counts in the column and was found, bool
+    iou: Tensor  # with the detection that found it, float64; NaN for the others
+    again: Tensor  # how many more detections found it, int64
+
+
+def _outcomes(data: MeasureInput, lowest: float | None = -torch.inf) -> _Outcomes | None:
+    """Return what the detections with scores from `lowest` found; None without such a score, or with records that do not say."""
+    records, num = data.records, len(data.positives.image)
+    if lowest is None or bool((records.target == UNKNOWN).any()):
+        return None
+    used = (records.rank < data.limit) & (records.target >= 0) & (records.score >= lowest)
+    true = used & ((records.matched[:, 0] & 1) != 0)
+    iou = torch.full((num,), torch.nan, dtype=torch.float64, device=records.image.device)
+    iou[records.target[true]] = records.iou[true].double()
+    again = torch.bincount(records.target[used & ~true], minlength=num)
+    return _Outcomes(~iou.isnan() & data.positives.counted[:, data.column], iou, again)
+
+
+def _per_image(data: MeasureInput, counted: Tensor, value: Tensor | None = None) -> Tensor:
+    """Sum a value of the counted ground truths, or their number, over each image, (I,) float64."""
+    value = torch.ones(int(counted.sum()), dtype=torch.float64, device=counted.device) if value is None else value[counted].double()
+    total = torch.zeros(data.num_images, dtype=torch.float64, device=counted.device)
+    return total.index_add_(0, data.positives.image[counted], value)
+
+
+def _rows(data: MeasureInput, images: Tensor) -> Tensor:
+    """Return the row of each image's weights, (I,) int64; -1 for an image that has none."""
+    row = torch.full((data.num_images,), -1, dtype=torch.int64, device=data.records.image.device)
+    row[images] = torch.arange(len(images), device=row.device)
+    return row
