@@ -39,6 +39,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
     parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,
                         help="detections used for each image and category (default: COCO's 1 10 100; mmdet: 100 300 1000)")
+    parser.add_argument('--iou', nargs='+', type=float, default=(), metavar='THRESHOLD', help='report AP at these IoU thresholds '
+                        'too, at most five beside 0.5, 0.55 ... 0.95')
     parser.add_argument('--out', help='folder for report.json, buckets.csv, buckets.tex, records.npz, plots and report.html')
     parser.add_argument('--name', help="the detector's name in plots, on the page and in comparisons (default: the first results "
                         "file's)")
@@ -67,15 +69,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.replicates < 0:
             raise ValueError(f'--replicates {args.replicates}: a whole number from 0 is needed; 0 means no intervals')
 
-        from mmtied.evaluation import Bootstrap, Evaluation, evaluate, read_ground_truth
+        from mmtied.evaluation import Bootstrap, Evaluation, Statistic, evaluate, read_ground_truth, register_statistic
         from mmtied.evaluation.inputs.images import image_paths
-        from mmtied.evaluation.protocol import check_proposal_nums
+        from mmtied.evaluation.protocol import STATISTICS, check_proposal_nums
         from mmtied.evaluation.reporting.tables import format_tables
         from mmtied.evaluation.summary import without_empty_buckets
 
         evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
         bootstrap = Bootstrap(args.replicates, args.seed) if args.replicates else None
         check_proposal_nums(args.proposal_nums)
+        for name, iou in ((f'AP{100 * iou:g}', iou) for iou in args.iou):
+            if name not in STATISTICS:
+                register_statistic(Statistic(name, iou=iou, bootstrapped=True, detail=True))
         ground_truth = read_ground_truth(args.annotations)
         if args.images:
             image_paths(ground_truth, args.images)  # fails before the work, not after it

@@ -81,7 +81,8 @@ def compute_measure(data: MeasureInput, statistic: Statistic, images: Tensor, we
         ValueError: The measure is unknown.
     """
     if statistic.measure not in MEASURES:
-        raise ValueError(f'statistic {statistic.name}: measure={statistic.measure!r} is unknown; use one of {", ".join(MEASURES)}')
+        raise ValueError(f'statistic {statistic.name}: measure={statistic.measure!r} is unknown; '
+                         f'use one of {", ".join(MEASURES)}')
     device = data.records.image.device
     return MEASURES[statistic.measure](data, statistic, images.to(device), weights.to(device))
 
@@ -193,9 +194,9 @@ def _outcomes(data: MeasureInput, lowest: float | None = -torch.inf) -> _Outcome
 
 def _per_image(data: MeasureInput, counted: Tensor, value: Tensor | None = None) -> Tensor:
     """Sum a value of the counted ground truths, or their number, over each image, (I,) float64."""
-    value = torch.ones(int(counted.sum()), dtype=torch.float64, device=counted.device) if value is None else value[counted].double()
+    value = torch.ones_like(counted) if value is None else value
     total = torch.zeros(data.num_images, dtype=torch.float64, device=counted.device)
-    return total.index_add_(0, data.positives.image[counted], value)
+    return total.index_add_(0, data.positives.image[counted], value[counted].double())
 
 
 def _rows(data: MeasureInput, images: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Statistic:
         shared: Is also averaged over the categories that every bucket has (``<name>_shared``).
         logged_by_bucket: Is among the scalars that loggers get for each bucket.
         title: The statistic in words; by default made from the other fields.
-        measure: What else to compute instead of AP or AR, a key of `measures.MEASURES`; at IoU 0.5 or, for ``'miss_rate'``, `iou`.
+        measure: What to compute instead of AP or AR, a key of `measures.MEASURES`.
         precision: The precision that fixes the score threshold of a measure that has one.
         lower_is_better: A lower number is better, as with errors.
         detail: Shown in a table of its own, after the main one.

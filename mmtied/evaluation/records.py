@@ -222,7 +222,7 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
 def _checked_thresholds(header: Mapping) -> list[float]:
     """Return the IoU thresholds of the file's match bits, which start with COCO's and hold all that `STATISTICS` need."""
     thresholds = header.get('thresholds', IOU_THRESHOLDS.tolist())
-    if not isinstance(thresholds, list) or not all(map(_is_finite, thresholds)) or not len(IOU_THRESHOLDS) <= len(thresholds) <= 15:
+    if not (isinstance(thresholds, list) and all(map(_is_finite, thresholds)) and len(IOU_THRESHOLDS) <= len(thresholds) <= 15):
         raise ValueError(f"thresholds: COCO's ten and at most five others are needed, got {thresholds}")
     for statistic in STATISTICS.values():
         if statistic.iou is not None and not np.isclose(thresholds, statistic.iou).any():

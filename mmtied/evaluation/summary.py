@@ -167,7 +167,7 @@ def _edges(bucket: Bucket) -> dict:
 
 
 def _by_category(records: Records, targets: Targets, grouping: Grouping, proposal_nums: Sequence[int]) -> dict[str, Tensor]:
-    """Compute every statistic before the mean over its thresholds and the categories, each (B, thresholds, K); measures (B, 1, 1)."""
+    """Compute every statistic before the mean over its thresholds and categories, each (B, thresholds, K); measures (B, 1, 1)."""
     positives = targets.positives()
     kinds = {(statistic.limit(proposal_nums), statistic.recall) for statistic in STATISTICS.values() if not statistic.measure}
     found = {}

@@ -23,7 +23,7 @@ def matched_by(iou, crowd=None, ignored=None, thresholds=HALF):
     crowd = torch.tensor(crowd or [False] * iou.shape[1])
     ignored = torch.tensor(ignored or [False] * iou.shape[1]) | crowd
     found = match(Pairs(detection, target, iou[detection, target]), torch.zeros(len(iou), dtype=torch.int64),
-                  torch.zeros(len(iou), 1, dtype=torch.bool), one_cell(ignored[:, None], crowd), thresholds)
+                  torch.zeros(len(iou), 1, dtype=torch.bool), one_cell(ignored[:, None], crowd), thresholds, crowd)
     return found.matched[:, 0].tolist(), found.ignored[:, 0].tolist()
 
 
@@ -57,7 +57,8 @@ def test_one_bit_per_threshold():
 
 def test_unmatched_detection_outside_area_range_is_ignored():
     found = match(Pairs.concatenate([], torch.device('cpu')), torch.zeros(1, dtype=torch.int64), torch.tensor([[True, False]]),
-                  one_cell(torch.zeros(0, 2, dtype=torch.bool), torch.zeros(0, dtype=torch.bool)), HALF)
+                  one_cell(torch.zeros(0, 2, dtype=torch.bool), torch.zeros(0, dtype=torch.bool)), HALF,
+                  torch.zeros(0, dtype=torch.bool))
     assert found.ignored.tolist() == [[1, 0]]
 
 

@@ -38,7 +38,9 @@ def as_lists(data, results, with_masks=False):
 
 def expected_values(report, iou_type, prefix=''):
     table = report[iou_type]
-    keys = dict(AP='map', AP50='map_50', AP75='map_75', AP_S='map_small', AP_M='map_medium', AP_L='map_large')
+    keys = dict(AP='map', AP50='map_50', AP75='map_75', AP_S='map_small', AP_M='map_medium', AP_L='map_large',
+                AR1='mar_1', AR10='mar_10', AR100='mar_100')
+    keys |= {name: name for name in ('MR-2', 'recall@P80', 'loc_error', 'duplicates')}
     values = {prefix + key: -1 if table['all'][name] is None else table['all'][name] for name, key in keys.items()}
     for bucket, row in zip(EVALUATION.buckets, table['buckets'], strict=True):
         for name in ('AP', 'AP75'):

@@ -201,7 +201,8 @@ def test_matched_images_keep_small_records(ann_file, monkeypatch):
     done = [result for result in metric.results if isinstance(result, MatchedImages)]
     tables = [table for result in done for table in result.records.values()]
     num_bytes = sum(column.element_size() * column[0].numel() for column in tables[0])
-    assert num_bytes == 3 * 4 + 8 + 2 * 4 * 2  # positions and rank, score, two sets of bits in four area ranges
+    # Positions and rank, score, two sets of bits in four area ranges, and the object with its IoU.
+    assert num_bytes == 3 * 4 + 8 + 2 * 4 * 2 + 4 + 4
     assert sum(len(table.image) for table in tables) > 0
 
 

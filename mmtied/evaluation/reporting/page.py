@@ -273,11 +273,13 @@ def _details(runs: Sequence[Run]) -> dict | None:
     iou_types = reported_iou_types(runs[0].report)
     names = {iou_type: [name for name in reported_statistics(runs[0].report, iou_type, detail=True)
                         if all(name in run.report[iou_type]['all'] for run in runs)] for iou_type in iou_types}
-    figures = [PageFigure(_svg_uri(plot_measure(runs, iou_type, name)), f'{iou_type} {name} over the occlusion ratio r; the numbers '
-                          'are in the table below.', f'{iou_type} {name}: {STATISTICS[name].title}.'
-                          f'{" Lower is better." if STATISTICS[name].lower_is_better else ""}')
-               for iou_type in iou_types for name in names[iou_type] if STATISTICS[name].measure]
-    tables = [_results_table(run, iou_type, len(runs) > 1, detail=True) for iou_type in iou_types if names[iou_type] for run in runs]
+    figures = []
+    for iou_type, name in ((iou_type, name) for iou_type in iou_types for name in names[iou_type] if STATISTICS[name].measure):
+        caption = f'{iou_type} {name}.{" Lower is better." if STATISTICS[name].lower_is_better else ""}'
+        alt = f'{iou_type} {name} over the occlusion ratio r; the numbers are in the table below.'
+        figures.append(PageFigure(_svg_uri(plot_measure(runs, iou_type, name)), alt, caption))
+    tables = [_results_table(run, iou_type, len(runs) > 1, detail=True)
+              for iou_type in iou_types if names[iou_type] for run in runs]
     titles = [_describe_statistic(name) for name in names[iou_types[0]]]
     return dict(titles=titles, figures=figures, tables=tables) if tables else None
 

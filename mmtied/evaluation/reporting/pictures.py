@@ -168,7 +168,7 @@ def count_errors(records: Records, positives: Positives, num_images: int, score_
     Example:
         >>> one = torch.tensor([0])
         >>> bits = torch.tensor([[1]], dtype=torch.int16)
-        >>> records = Records(one, one, one, torch.tensor([0.9]), bits, 0 * bits)
+        >>> records = Records(one, one, one, torch.tensor([0.9]), bits, 0 * bits, one, one + 1.)
         >>> positives = Positives(torch.tensor([0, 0]), torch.tensor([0, 0]), torch.ones(2, 1, dtype=torch.bool))
         >>> [counts.tolist() for counts in count_errors(records, positives, 2)]
         [[1, 0], [1, 0], [0, 0]]

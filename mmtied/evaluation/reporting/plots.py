@@ -128,8 +128,8 @@ def plot_measure(runs: Sequence[Run], iou_type: str, statistic: str) -> 'Figure'
     for number, run in enumerate(runs):
         table = run.report[iou_type]
         overall, offset = table['all'].get(statistic), .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
-        draw_curve(axes, table['buckets'], statistic, run_curve(number), _with_overall(plain_label(run.name, 30), overall), offset,
-                   overall)
+        label = _with_overall(plain_label(run.name, 30), overall)
+        draw_curve(axes, table['buckets'], statistic, run_curve(number), label, offset, overall)
     axes.set_ylabel(f'{iou_type} {statistic} (%)', fontsize=9)
     axes.set_ylim(bottom=0)
     _style(axes)

@@ -91,7 +91,7 @@ def test_ranking_order():
 def test_score_threshold_is_inclusive():
     score = torch.tensor([SCORE_THRESHOLD, np.nextafter(SCORE_THRESHOLD, 0)], dtype=torch.float64)
     zero, bits = torch.tensor([0, 0]), torch.zeros(2, 1, dtype=torch.int16)
-    records = Records(zero, zero, torch.arange(2), score, bits, bits)
+    records = Records(zero, zero, torch.arange(2), score, bits, bits, zero - 1, score.float())
     positives = Positives(zero[:0], zero[:0], torch.ones(0, 1, dtype=torch.bool))
     assert count_errors(records, positives, 1).false.tolist() == [1]
     assert shown_table(zero, zero, score, torch.tensor([[0., 0., 1., 1.]] * 2))[:, 2].tolist() == [SCORE_THRESHOLD]
