@@ -274,7 +274,7 @@ def _details(runs: Sequence[Run]) -> dict | None:
     names = {iou_type: [name for name in reported_statistics(runs[0].report, iou_type, detail=True)
                         if all(name in run.report[iou_type]['all'] for run in runs)] for iou_type in iou_types}
     figures = []
-    for iou_type, name in ((iou_type, name) for iou_type in iou_types for name in names[iou_type] if STATISTICS[name].measure):
+    for iou_type, name in [(one, name) for one in iou_types for name in names[one] if STATISTICS[name].measure]:
         caption = f'{iou_type} {name}.{" Lower is better." if STATISTICS[name].lower_is_better else ""}'
         alt = f'{iou_type} {name} over the occlusion ratio r; the numbers are in the table below.'
         figures.append(PageFigure(_svg_uri(plot_measure(runs, iou_type, name)), alt, caption))
