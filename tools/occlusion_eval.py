@@ -30,7 +30,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help="evaluate these categories only; a .pkl file's labels count them, in the annotation file's order")
     parser.add_argument('--box-format', choices=('xywh', 'xyxy'), help="format of the results' boxes (default: COCO's xywh in "
                         'JSON, xyxy in .pkl)')
-    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
+    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered); or '
+                        'what annotations state: visible_box, visible_mask, field:NAME, field:1-NAME')
+    parser.add_argument('--preset', help="a data set's levels of occlusion: citypersons, crowdhuman, olac or ochuman; instead of "
+                        '--definition, --edges and --unit')
+    parser.add_argument('--labels', nargs=2, metavar=('NAME', 'FILE'), help='JSON file with a value for each image id or file '
+                        'name, as the field NAME of the images (--labels occlusion_level FILE for --preset olac)')
+    parser.add_argument('--levels', nargs='+', help="names of a field's levels, the least occluded first")
     parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--unit', choices=UNITS, default='image', help='unit that is bucketed: images or instances (image)')
@@ -70,18 +76,27 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f'--replicates {args.replicates}: a whole number from 0 is needed; 0 means no intervals')
 
         from mmtied.evaluation import Bootstrap, Evaluation, Statistic, evaluate, read_ground_truth, register_statistic
+        from mmtied.evaluation.inputs.coco_json import read_json
         from mmtied.evaluation.inputs.images import image_paths
+        from mmtied.evaluation.presets import preset
         from mmtied.evaluation.protocol import STATISTICS, check_proposal_nums
         from mmtied.evaluation.reporting.tables import format_tables
+        from mmtied.evaluation.stated import with_image_field
         from mmtied.evaluation.summary import without_empty_buckets
 
-        evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
+        evaluation = preset(args.preset) if args.preset else Evaluation(
+            args.definition, args.edges, args.unit, args.cumulative, args.same_category, args.levels)
         bootstrap = Bootstrap(args.replicates, args.seed) if args.replicates else None
         check_proposal_nums(args.proposal_nums)
         for name, iou in ((f'AP{100 * iou:g}', iou) for iou in args.iou):
             if name not in STATISTICS:
                 register_statistic(Statistic(name, iou=iou, bootstrapped=True, detail=True))
         ground_truth = read_ground_truth(args.annotations)
+        if args.labels:
+            labels = read_json(args.labels[1])
+            if not isinstance(labels, dict):
+                raise ValueError(f'{args.labels[1]}: a value for each image id is expected, such as {{"139": "low"}}')
+            ground_truth = with_image_field(ground_truth, args.labels[0], labels)
         if args.images:
             image_paths(ground_truth, args.images)  # fails before the work, not after it
         result = evaluate(ground_truth, args.results, evaluation, iou_types=args.iou_type, classes=args.classes,

@@ -14,6 +14,7 @@ _MODULES = {
     'result': ('ComparisonResult', 'EvaluationResult'),
     'buckets': ('Bucket', 'Evaluation', 'make_buckets'),
     'intervals': ('Bootstrap', ),
+    'presets': ('preset', ),
     'protocol': ('STATISTICS', 'Statistic', 'register_statistic'),
     'occlusion': ('OCCLUSION_RATIOS', 'image_ratios', 'instance_ratios', 'occlusion_ratio', 'register_occlusion_ratio'),
     'inputs.ground_truth': ('read_ground_truth', ),

@@ -12,7 +12,6 @@ from ..atomic import atomic_path
 from .buckets import Bucket, Evaluation, bucket_members
 from .inputs.coco_json import read_json
 from .inputs.ground_truth import read_ground_truth
-from .occlusion import image_ratios, instance_ratios
 
 
 class Annotated(NamedTuple):
@@ -64,9 +63,9 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None) -> Annotate
     data = getattr(annotations, 'dataset', annotations)
     data = data if isinstance(data, Mapping) else read_json(data)
     ground_truth = read_ground_truth(annotations)
-    options, buckets = (evaluation.definition, evaluation.same_category), evaluation.buckets
-    of_image = dict(zip(ground_truth.image_ids.tolist(), image_ratios(ground_truth, *options).tolist(), strict=True))
-    of_entry = instance_ratios(ground_truth, *options).tolist()  # in the order of the annotations
+    buckets = evaluation.buckets
+    of_image = dict(zip(ground_truth.image_ids.tolist(), evaluation.ratios(ground_truth, 'image').tolist(), strict=True))
+    of_entry = evaluation.ratios(ground_truth, 'instance').tolist()  # in the order of the annotations
     images = _with_ratios(data['images'], [of_image[entry['id']] for entry in data['images']], buckets, evaluation.cumulative)
     entries = _with_ratios(data['annotations'], of_entry, buckets, evaluation.cumulative)
     settings = {'definition': evaluation.definition, 'same_category': evaluation.same_category, 'edges': list(evaluation.edges),

@@ -5,13 +5,13 @@ outside the bucket is ignored, not negative, as COCO treats one outside an area 
 of "area ranges" with its own columns of match bits, and any number of evaluations shares one matching.
 """
 
-import functools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from .inputs.ground_truth import GroundTruth
 from .occlusion import get_occlusion_ratio, image_ratios, instance_ratios
 from .protocol import AREA_RANGES, DEFAULT_EDGES, UNITS
+from .stated import field_of, stated_ratios
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Bucket:
         upper: Upper edge; equal to `lower` (both 0) for the bucket without occlusion, infinite for a cumulative one.
         holds_lower: Whether the lower edge belongs to it.
         holds_upper: Whether the upper edge belongs to it.
+        is_level: Whether it is a level with a name of its own.
     """
 
     name: str
@@ -39,10 +41,13 @@ class Bucket:
     upper: float
     holds_lower: bool = True
     holds_upper: bool = False
+    is_level: bool = False
 
     @property
     def key(self) -> str:
-        """Its name in scalars: ``'r0'``, ``'r0.1-0.2'`` or, cumulative, ``'r0.1-up'``."""
+        """Its name in scalars: ``'r0'``, ``'r0.1-0.2'`` or, cumulative, ``'r0.1-up'``; of a level its own."""
+        if self.is_level:
+            return re.sub(r'\W+', '_', self.name)
         if self.lower == self.upper:
             return f'r{self.lower:g}'
         return f'r{self.lower:g}-up' if math.isinf(self.upper) else f'r{self.lower:g}-{self.upper:g}'
@@ -128,6 +133,10 @@ class Evaluation:
         unit: Whether images (by the ratio of an image) or instances (by the ratio of an instance) go into buckets.
         cumulative: Use buckets r >= t instead of disjoint ones.
         same_category: Count only instances of the same category as occluders.
+        levels: Levels instead of ranges between `edges`: names or values of a field, as ``('low', 'mid', 'high')``; or ranges
+            by name, which may overlap, as ``{'Bare': (0, 0.1), 'Heavy': (0.35, 1)}`` (from the lower end up to, and for the
+            largest with, the upper end); or `Bucket` objects. List the least occluded first.
+        min_height: Height in pixels that an instance's box needs to be in a bucket; for ``unit='instance'``.
 
     Raises:
         ValueError: An unknown definition or unit, edges that are unusable or beyond the definition's range, or an option that
@@ -143,6 +152,8 @@ class Evaluation:
     unit: str = 'image'
     cumulative: bool = False
     same_category: bool = False
+    levels: Any = None
+    min_height: float = 0
 
     def __post_init__(self) -> None:
         largest = get_occlusion_ratio(self.definition).largest
@@ -156,22 +167,44 @@ class Evaluation:
             raise ValueError(f'bucket edges: r by the definition {self.definition!r} is at most {largest:g}, got an edge of '
                              f"{last!r}; let the edges end at {largest:g}, or choose 'pairwise', which may pass 1")
         object.__setattr__(self, 'edges', tuple(self.edges))
+        object.__setattr__(self, 'levels', _checked_levels(self.levels, self.definition))
+        if self.levels and self.cumulative:
+            raise ValueError('levels: they are not cumulative; state ranges that overlap, such as {"some": (0.1, 1)}')
+        if self.min_height and self.unit != 'instance':
+            raise ValueError(f"min_height={self.min_height:g}: heights are those of instances; use unit='instance'")
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
-        """The buckets, by lower edge."""
-        return make_buckets(self.edges, self.cumulative)
+        """The buckets, by lower edge, or the levels."""
+        if not self.levels:
+            return make_buckets(self.edges, self.cumulative)
+        return tuple(level if isinstance(level, Bucket) else Bucket(str(level), number, number, True, True, True)
+                     for number, level in enumerate(self.levels))
+
+    def ratios(self, ground_truth: GroundTruth, unit: str | None = None) -> np.ndarray:
+        """Return what the buckets sort: ratios of images, (I,), or annotations, (N,), float64; for named levels their numbers.
+
+        Args:
+            ground_truth: The annotations.
+            unit: ``'image'`` or ``'instance'``, by default that of the evaluation.
+        """
+        unit = unit or self.unit
+        if self.levels and not isinstance(self.levels[0], Bucket):
+            return stated_ratios(ground_truth, self.definition, unit, self.levels)
+        function = image_ratios if unit == 'image' else instance_ratios
+        return function(ground_truth, self.definition, self.same_category)
 
     @property
     def name(self) -> str:
         """The name of the definition in reports."""
-        return self.definition + (', same category' if self.same_category else '')
+        return (self.definition + (', same category' if self.same_category else '')
+                + (f', height >= {self.min_height:g}' if self.min_height else ''))
 
     @property
     def slug(self) -> str:
         """A prefix for scalars that says everything but the edges."""
         said = {'instance': self.unit == 'instance', 'cumulative': self.cumulative, 'same_category': self.same_category}
-        return '_'.join([self.definition, *(word for word, holds in said.items() if holds)])
+        return '_'.join([self.definition.replace(':', '_'), *(word for word, holds in said.items() if holds)])
 
 
 class Grouping(NamedTuple):
@@ -215,14 +248,15 @@ def make_plan(ground_truth: GroundTruth, evaluations: Sequence[Evaluation]) -> E
         evaluations: At least one.
     """
     block, num_images = len(AREA_RANGES), len(ground_truth.image_ids)
-    ratios_of = {'image': functools.cache(functools.partial(image_ratios, ground_truth)),
-                 'instance': functools.cache(functools.partial(instance_ratios, ground_truth))}
     groupings, ratios, outside = [], [], [np.empty((len(ground_truth.image), 0), dtype=bool)]
     num_columns = block
     for evaluation in evaluations:
         buckets = evaluation.buckets
-        ratios.append(ratios_of[evaluation.unit](evaluation.definition, evaluation.same_category))
+        same = [number for number, other in enumerate(evaluations[:len(ratios)]) if _same_ratios(evaluation, other)]
+        ratios.append(ratios[same[0]] if same else evaluation.ratios(ground_truth))
         inside = bucket_members(ratios[-1], buckets)
+        if evaluation.min_height:
+            inside &= (ground_truth.boxes_xywh[:, 3] >= evaluation.min_height)[:, None]
         if evaluation.unit == 'image':
             members, columns = torch.from_numpy(inside), torch.zeros(len(buckets), dtype=torch.int64)
         else:
@@ -248,6 +282,32 @@ def make_evaluations(extra_evaluations: Sequence[Mapping], **options) -> tuple[E
         if not isinstance(entry, Mapping) or set(entry) - set(known):
             raise ValueError(f'extra_evaluations: a list of dicts with options among {", ".join(known)} is needed, got {entry!r}')
     return (Evaluation(**options), *(Evaluation(**entry) for entry in extra_evaluations))
+
+
+def _same_ratios(first: Evaluation, second: Evaluation) -> bool:
+    return all(getattr(first, name) == getattr(second, name) for name in ('definition', 'unit', 'same_category', 'levels'))
+
+
+def _checked_levels(levels: Any, definition: str) -> tuple | None:
+    """Return levels as a tuple of names, numbers or buckets; raise a ValueError for others."""
+    if levels is None:
+        return None
+    if isinstance(levels, Mapping):
+        ends = list(levels.values())
+        if not ends or not all(isinstance(pair, list | tuple) and len(pair) == 2 and pair[0] < pair[1] for pair in ends):
+            raise ValueError(f'levels: ranges (lower, upper) by name are needed, such as {{"Bare": (0, 0.1)}}; got {levels!r}')
+        last = max(upper for _, upper in ends)
+        return tuple(Bucket(str(name), float(lower), float(upper), True, upper == last, True)
+                     for name, (lower, upper) in levels.items())
+    levels = () if isinstance(levels, str) or not isinstance(levels, Sequence) else tuple(levels)
+    buckets = [isinstance(level, Bucket) for level in levels]
+    if not levels or len(set(levels)) < len(levels) or (any(buckets) and not all(buckets)):
+        raise ValueError('levels: names or values, each once, ranges by name, or buckets are needed, such as ("low", "high"); '
+                         f'got {levels!r}')
+    if not any(buckets) and field_of(definition) is None:
+        raise ValueError(f'levels: names need a field that holds them, such as definition="field:occlusion_level"; '
+                         f'got {definition!r}')
+    return levels
 
 
 def _checked_edges(edges: Sequence[float]) -> list[float]:

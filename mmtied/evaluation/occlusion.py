@@ -15,6 +15,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from .boxes import box_areas, clip_boxes, edge_cells, shared_areas
+from .stated import field_of, stated_ratios
 
 if TYPE_CHECKING:
     from .inputs.ground_truth import GroundTruth
@@ -28,7 +29,7 @@ class OcclusionRatio:
     """A definition of the occlusion ratio; see `register_occlusion_ratio`."""
 
     name: str
-    instance: Measure
+    instance: Measure | None  # None for what annotations state, see `stated`
     image: Measure | None
     phrase: str
     own_phrase: str
@@ -36,8 +37,13 @@ class OcclusionRatio:
     needs_masks: bool
 
 
-#: Every definition by name.
+#: Every definition that is computed, by name.
 OCCLUSION_RATIOS: dict[str, OcclusionRatio] = {}
+#: Definitions by what annotations state as visible, by name.
+STATED_RATIOS = {f'visible_{shape}': OcclusionRatio(
+    f'visible_{shape}', None, None, f'the hidden share of its instances’ full {shape}es, by the visible {shape}es that the '
+    'annotations state'.replace('maskes', 'masks'), f'the hidden share of its full {shape}, by the visible {shape} that the '
+    'annotation states', 1., needs_masks=False) for shape in ('box', 'mask')}
 
 
 def register_occlusion_ratio(name: str,
@@ -89,8 +95,15 @@ def get_occlusion_ratio(definition: str) -> OcclusionRatio:
     Raises:
         ValueError: There is no such definition; the message lists all.
     """
+    if definition in STATED_RATIOS:
+        return STATED_RATIOS[definition]
+    field = field_of(definition) if isinstance(definition, str) else None
+    if field:
+        text = f'the field {definition.partition(":")[2]} of the annotations'
+        return OcclusionRatio(definition, None, None, text, text, math.inf, needs_masks=False)
     if definition not in OCCLUSION_RATIOS:
-        raise ValueError(f'unknown occlusion definition {definition!r}; known: {", ".join(OCCLUSION_RATIOS)}')
+        raise ValueError(f'unknown occlusion definition {definition!r}; known: '
+                         f'{", ".join((*OCCLUSION_RATIOS, *STATED_RATIOS))}, and field:NAME for a number that annotations state')
     return OCCLUSION_RATIOS[definition]
 
 
@@ -109,6 +122,7 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
     - `instance_mean`: mean over i of area(B_i inter union_{j != i} B_j) / area(B_i), in [0, 1]
     - `box_mask`: as `covered`, with the other instances' masks instead of their boxes, in [0, 1]
     - `mask`: as `covered`, masks throughout. COCO's masks hardly overlap, so r collapses to 0 there.
+    - `max_iou`: the largest IoU of two boxes, in [0, 1]
 
     Args:
         boxes_xywh: Boxes of the non-crowd instances, shape (N, 4), in pixels.
@@ -129,6 +143,8 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
         0.5
     """
     ratio = get_occlusion_ratio(definition)
+    if ratio.instance is None:
+        raise ValueError(f'occlusion_ratio: {definition!r} is what annotations state; use one of {", ".join(OCCLUSION_RATIOS)}')
     boxes, masks = _checked(ratio, boxes_xywh, image_size, masks)
     return _image_ratio(ratio, boxes, categories, masks)
 
@@ -147,6 +163,8 @@ def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_
     Raises:
         ValueError: The definition needs masks, and an annotation has none or a broken one.
     """
+    if get_occlusion_ratio(definition).instance is None:
+        return stated_ratios(ground_truth, definition, 'image')
     ratios = np.full(len(ground_truth.image_ids), np.nan)
     for image, _, instances in _images(ground_truth, definition, same_category):
         ratios[image] = _image_ratio(*instances)
@@ -165,6 +183,8 @@ def instance_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', sa
     Returns:
         Shape (N,) float64 in the order of the annotations; NaN for crowds and annotations without area in the image.
     """
+    if get_occlusion_ratio(definition).instance is None:
+        return stated_ratios(ground_truth, definition, 'instance')
     ratios = np.full(len(ground_truth.image), np.nan)
     for _, members, instances in _images(ground_truth, definition, same_category):
         ratios[members] = _instance_ratios(*instances)
@@ -217,6 +237,22 @@ def _sum_of_shares(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, 
                           image=_sum_of_shares)
 def _covered_on_average(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     return _covered(boxes)
+
+
+def _most_overlap(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
+    overlap, area = _max_iou(boxes, masks)
+    return overlap.max(initial=0), float(area.max(initial=0))
+
+
+@register_occlusion_ratio('max_iou', 'the largest IoU of two of its boxes',
+                          'the largest IoU of its box with another instance’s (as OCHuman measures it)', image=_most_overlap)
+def _max_iou(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    shared = shared_areas(boxes)
+    areas = shared.diagonal().copy()
+    union = areas[:, None] + areas - shared
+    iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    np.fill_diagonal(iou, 0)
+    return iou.max(axis=1, initial=0), (areas > 0).astype(float)
 
 
 @register_occlusion_ratio('box_mask', 'the share of the area of its instances’ boxes that the masks of other instances cover',

@@ -21,7 +21,7 @@ from .comparison import compared_statistics, comparison_rows, without_empty_diff
 from .inputs.ground_truth import GroundTruth
 from .inputs.results import Detections
 from .intervals import Bootstrap, add_intervals
-from .occlusion import get_occlusion_ratio, image_ratios
+from .occlusion import get_occlusion_ratio
 from .records import SavedGroups, SavedRun, fingerprint, mask_fingerprint
 from .summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
 from .targets import Targets
@@ -101,7 +101,7 @@ class EvaluationResult(_Tables):
         main = self.plan.evaluations[0]
         if main.unit == 'image':
             return self.plan.ratios[0]
-        return image_ratios(self.ground_truth, main.definition, main.same_category)
+        return main.ratios(self.ground_truth, 'image')
 
     def saved_run(self) -> SavedRun:
         """Return what ``records.npz`` keeps, on the CPU, from which runs are compared."""

@@ -10,6 +10,7 @@ from .accumulate import Positives, Records, accumulate
 from .buckets import Bucket, Evaluation, EvaluationPlan, Grouping, whole_set
 from .measures import MeasureInput, compute_measure
 from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, Statistic, bootstrapped_statistics, shared_statistics
+from .stated import PREFIX, field_of
 from .targets import Targets
 
 
@@ -98,6 +99,18 @@ def describe_evaluation(report: Mapping) -> str:
     parts = (report['definition'], 'by instance' if report.get('unit') == 'instance' else '',
              'cumulative' if report.get('cumulative') else '')
     return ', '.join(filter(None, parts))
+
+
+def describe_ratio_name(report: Mapping) -> str:
+    """Name what was bucketed, as an axis or a title says it.
+
+    Example:
+        >>> [describe_ratio_name({'definition': name}) for name in ('covered', 'field:vis_ratio')]
+        ['occlusion ratio r (covered)', 'vis_ratio']
+    """
+    field = field_of(report['definition'])
+    return f'occlusion ratio r ({describe_evaluation(report)})' if field is None else (
+        describe_evaluation(report).removeprefix(PREFIX))
 
 
 def named_rows(report: Mapping, iou_type: str) -> Iterator[tuple[str, dict]]:

@@ -127,7 +127,7 @@ def test_repr_and_html_escape_names(result):
     assert lines[3].split()[:2] == ['all', '16'] and f'{100 * result.report["bbox"]["all"]["AP"]:.1f}' in lines[3]
     page = replace(result, name='<script>alert(1)</script>')._repr_html_()
     assert '<script>' not in page and '&lt;script&gt;alert(1)&lt;/script&gt;' in page
-    assert page.count('<tr>') == 6
+    assert page.count('<tr>') == 12
 
 
 def test_plot_and_save(tmp_path, result):

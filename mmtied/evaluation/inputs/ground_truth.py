@@ -14,6 +14,9 @@ from .coco_json import box_column, check_entries, check_unique, integer_column, 
 from .rle import rle_areas, to_rle
 
 _MISSING = object()
+#: Keys of annotations and images that COCO defines; others are kept as fields.
+_ENTRY_KEYS = frozenset(('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'))
+_IMAGE_KEYS = frozenset(('id', 'height', 'width', 'file_name', 'license', 'coco_url', 'flickr_url', 'date_captured'))
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class GroundTruth:
         crowd: Marks crowd regions, shape (N,) bool.
         annotation_ids: Shape (N,) int64.
         file_names: File name of each image, in the order of `image_ids`; empty where the file has none.
+        fields: Other keys of the annotations, each with a value or None for every annotation.
+        image_fields: Other keys of the images, in the order of `image_ids`.
     """
 
     source: str
@@ -49,6 +54,8 @@ class GroundTruth:
     _segmentations: list = field(repr=False)
     _rles: dict = field(default_factory=dict, repr=False)
     file_names: tuple[str, ...] = field(default=(), repr=False)
+    fields: dict[str, list] = field(default_factory=dict, repr=False)
+    image_fields: dict[str, list] = field(default_factory=dict, repr=False)
 
     def rle(self, annotation: int) -> dict:
         """Return the run-length code of the annotation at an index; it is made on first use and kept.
@@ -140,7 +147,15 @@ def read_ground_truth(annotations: Any) -> GroundTruth:
         crowd=_crowd_column(entries, at_entries),
         annotation_ids=annotation_ids,
         _segmentations=[entry.get('segmentation', _MISSING) for entry in entries],
-        file_names=tuple(str(images[number].get('file_name', '')) for number in order.tolist()))
+        file_names=tuple(str(images[number].get('file_name', '')) for number in order.tolist()),
+        fields=_other_fields(entries, _ENTRY_KEYS),
+        image_fields=_other_fields([images[number] for number in order.tolist()], _IMAGE_KEYS))
+
+
+def _other_fields(entries: Sequence[dict], known: frozenset[str]) -> dict[str, list]:
+    """Return the values of every key that is not among the known ones, None where an entry has none."""
+    names = set().union(*map(dict.keys, entries)) - known
+    return {key: [entry.get(key) for entry in entries] for key in sorted(map(str, names))}
 
 
 def _crowd_column(entries: Sequence[dict], where: str) -> np.ndarray:

@@ -10,8 +10,9 @@ from ...atomic import atomic_path
 from ...compat import require
 from ...plotting import svg_bytes
 from ...version import __version__
-from ..occlusion import OCCLUSION_RATIOS
+from ..occlusion import OCCLUSION_RATIOS, STATED_RATIOS
 from ..protocol import STATISTICS, shared_statistics
+from ..stated import field_of
 from ..summary import describe_evaluation, format_number, format_percent, named_rows, reported_iou_types
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_figure
 from .tables import Run, bucket_phrase, format_interval, reported_statistics, shared_evaluations
@@ -124,11 +125,15 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None) -> s
 
 def describe_ratio(report: dict) -> str:
     """Describe in one sentence what r is."""
-    name, _, restriction = report['definition'].partition(',')
+    name, _, restriction = report['definition'].partition(', ')
     unit = report.get('unit', 'image')
-    ratio = OCCLUSION_RATIOS.get(name)
+    ratio = OCCLUSION_RATIOS.get(name) or STATED_RATIOS.get(name)
     text = f'as defined by “{name}”' if ratio is None else ratio.own_phrase if unit == 'instance' else ratio.phrase
-    kind = ' Only instances of the same category count as covering.' if 'same category' in restriction else ''
+    if field_of(name) is not None:
+        return f'The {unit}s are sorted by what the annotations state: {name.partition(":")[2]}.'
+    kind = f' Instances whose box is less than {restriction.rpartition(" ")[2]} pixels high are in no bucket.' if (
+        'height' in restriction) else ''
+    kind += ' Only instances of the same category count as covering.' if 'same category' in restriction else ''
     return f'The occlusion ratio r of an {unit} ({name}) is {text}.{kind}'
 
 

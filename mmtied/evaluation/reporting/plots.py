@@ -10,6 +10,7 @@ import numpy as np
 from ...atomic import atomic_path
 from ...plotting import check_format, hide_spines, new_figure, plain_label, save_figure
 from ..protocol import bootstrapped_statistics
+from ..stated import field_of
 from ..summary import describe_evaluation, format_percent, reported_iou_types
 from .tables import Run, require_same_buckets
 
@@ -255,8 +256,10 @@ def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
     slanted = sum(map(len, names)) > 9.5 * axes.figure.get_figwidth()
     axes.set_xticks(np.arange(len(names)), names, fontsize=8, rotation=40 if slanted else 0, ha='right' if slanted else 'center',
                     rotation_mode='anchor')
-    axes.set_xlabel(f'occlusion ratio r of the {plain_label(report.get("unit", "image"))} ({plain_label(report["definition"])})',
-                    fontsize=9)
+    field = field_of(report['definition'])
+    text = (f'occlusion ratio r of the {plain_label(report.get("unit", "image"))} ({plain_label(report["definition"])})'
+            if field is None else f'{plain_label(report["definition"].partition(":")[2])} of the {report.get("unit", "image")}')
+    axes.set_xlabel(text, fontsize=9)
     axes.set_xlim(-.6, len(names) - .4)
 
 

@@ -7,7 +7,7 @@ from ...tables import latex_table, text_table
 from ..buckets import Evaluation
 from ..comparison import compared_statistics
 from ..protocol import STATISTICS
-from ..summary import all_evaluations, describe_evaluation, format_percent, named_rows, reported_iou_types
+from ..summary import all_evaluations, describe_evaluation, describe_ratio_name, format_percent, named_rows, reported_iou_types
 
 #: Counts that every row of a report has.
 COUNTS = ('images', 'instances', 'categories')
@@ -55,7 +55,7 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
             if not brief and any(row.get('AP_shared') is not None for _, row in found):
                 columns['AP_shared'] = [format_percent(row.get('AP_shared')) for _, row in found]
             rows = [[name, *map(str, cells)] for (name, _), *cells in zip(found, *columns.values(), strict=True)]
-            by_r = f'in % by occlusion ratio r ({describe_evaluation(evaluation)})'
+            by_r = f'in % by {describe_ratio_name(evaluation)}'
             yield PlainTable(f'{iou_type}: AP {by_r}', ['r', *columns], rows)
             if details and not brief:
                 rows = [[name, *(format_percent(row.get(key)) for key in details)] for name, row in found]
@@ -203,6 +203,6 @@ def bucket_phrase(name: str) -> str:
         >>> [bucket_phrase(name) for name in ('r=0', '[0.8,0.9)', 'r>=0.8')]
         ['r = 0', 'r in [0.8,0.9)', 'r ≥ 0.8']
     """
-    if name.startswith('r'):
+    if name.startswith(('r=', 'r>=')):
         return name.replace('>=', ' ≥ ').replace('r=', 'r = ')
-    return f'r in {name}'
+    return f'r in {name}' if name.startswith(('(', '[')) else f'level {name}'

@@ -1,0 +1,149 @@
+"""Occlusion that annotations state: a field, the visible beside the full box or mask, or levels with names.
+
+`field:NAME` is a numeric key of images or annotations, and `field:1-NAME` what it leaves to 1, as for a visible share.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pycocotools import mask as mask_api
+
+if TYPE_CHECKING:
+    from .inputs.ground_truth import GroundTruth
+
+#: How the definition of a field starts.
+PREFIX = 'field:'
+#: Keys of the visible and of the full extent, in the order in which they are looked for; None is the annotation's own.
+VISIBLE_BOXES = (('vbox', 'fbox'), ('vis_bbox', None), ('visible_bbox', None), ('bbox_vis', None), ('i_bbox', 'a_bbox'))
+VISIBLE_MASKS = (('i_segm', 'a_segm'), ('visible_mask', None), ('visible_segm', None))
+
+
+def field_of(definition: str) -> str | None:
+    """Return the key that a definition names, None for one that is computed.
+
+    Example:
+        >>> field_of('field:1-vis_ratio'), field_of('covered')
+        ('vis_ratio', None)
+    """
+    return definition.removeprefix(PREFIX).removeprefix('1-') if definition.startswith(PREFIX) else None
+
+
+def with_image_field(ground_truth: 'GroundTruth', name: str, values: Mapping) -> 'GroundTruth':
+    """Return annotations whose images have one more field, for labels that are in a file of their own.
+
+    Args:
+        ground_truth: The annotations.
+        name: Name of the field.
+        values: By image id, as a number or its digits, or by file name; images without a value are in no bucket.
+
+    Raises:
+        ValueError: No image has a value.
+    """
+    by_id = {int(key): value for key, value in values.items() if isinstance(key, int) or str(key).isdecimal()}
+    names = ground_truth.file_names or ('', ) * len(ground_truth.image_ids)
+    column = [by_id.get(image_id, values.get(file))
+              for image_id, file in zip(ground_truth.image_ids.tolist(), names, strict=True)]
+    if all(value is None for value in column):
+        raise ValueError(f'{name}: no value has the id or the file name of an image of {ground_truth.source}; '
+                         f'got such as {next(iter(values), None)!r}')
+    return replace(ground_truth, image_fields={**ground_truth.image_fields, name: column})
+
+
+def stated_ratios(ground_truth: 'GroundTruth', definition: str, unit: str, levels: Sequence | None = None) -> np.ndarray:
+    """Return the stated occlusion of images, shape (I,), or annotations, shape (N,), float64; NaN where there is none.
+
+    An image that has no field of its own has the mean of its annotations' without crowds, and an annotation that has none its
+    image's. An image's hidden share is that of the summed areas.
+
+    Args:
+        ground_truth: The annotations.
+        definition: ``field:NAME``, ``field:1-NAME``, ``visible_box`` or ``visible_mask``.
+        unit: ``'image'`` or ``'instance'``.
+        levels: Names or values of levels; the field's positions in it are returned.
+
+    Raises:
+        ValueError: The annotations do not state it, or a value is not a number or a level.
+    """
+    name = field_of(definition)
+    if name is None:
+        hidden, full = _hidden(ground_truth, definition)
+        if unit == 'image':
+            hidden, full = (_sum_by_image(ground_truth, part) for part in (hidden, full))
+        return np.round(np.divide(hidden, full, out=np.full(len(full), np.nan), where=full > 0), 9)
+    own, other = ground_truth.image_fields, ground_truth.fields
+    own, other = (own, other) if unit == 'image' else (other, own)
+    if name not in own and name not in other:
+        known = sorted({*own, *other})
+        raise ValueError(f'definition {definition!r}: {ground_truth.source} has no field {name!r}; '
+                         f'its images and annotations have {", ".join(known) or "none but those of COCO"}')
+    column = _numbers(own[name] if name in own else other[name], f'{ground_truth.source}: {name}', levels)
+    column = np.round(1 - column, 9) if definition.startswith(f'{PREFIX}1-') else column
+    if name in own:
+        return np.where(ground_truth.crowd, np.nan, column) if unit == 'instance' else column
+    if unit == 'instance':
+        return np.where(ground_truth.crowd, np.nan, column[ground_truth.image])
+    known = ~np.isnan(column)
+    total, number = (_sum_by_image(ground_truth, part) for part in (np.where(known, column, 0), known.astype(float)))
+    return np.divide(total, number, out=np.full(len(number), np.nan), where=number > 0)
+
+
+def _numbers(values: Sequence[Any], where: str, levels: Sequence | None) -> np.ndarray:
+    """Return values as numbers, or as positions in `levels`; None is NaN."""
+    positions = {level: number for number, level in enumerate(levels)} if levels else None
+    result = np.full(len(values), np.nan)
+    for number, value in enumerate(values):
+        if value is None:
+            continue
+        usable = value in positions if positions and isinstance(value, str | Real) else isinstance(value, Real) and not positions
+        if not usable:
+            expected = f'one of {", ".join(map(str, levels))}' if levels else "a number, or levels=[...] for names"
+            raise ValueError(f'{where}: {value!r} cannot be used; expected {expected}')
+        result[number] = positions[value] if positions else value
+    return result
+
+
+def _hidden(ground_truth: 'GroundTruth', definition: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hidden and the full area of each annotation, 0 for crowds and those that do not state it."""
+    fields, boxes = ground_truth.fields, definition == 'visible_box'
+    pairs = VISIBLE_BOXES if boxes else VISIBLE_MASKS
+    found = next((pair for pair in pairs if all(key is None or key in fields for key in pair)), None)
+    if found is None:
+        wanted = '; or '.join(' and '.join(key or ('bbox' if boxes else 'segmentation') for key in pair) for pair in pairs)
+        raise ValueError(f'definition {definition!r}: annotations of {ground_truth.source} state no visible and full extent; '
+                         f'expected {wanted}')
+    hidden, full = np.zeros((2, len(ground_truth.image)))
+    area = _box_area if boxes else _mask_area
+    for number in np.flatnonzero(~ground_truth.crowd).tolist():
+        visible, whole = (fields[key][number] if key else _own(ground_truth, number, boxes) for key in found)
+        if visible is not None and whole is not None:
+            full[number] = area(ground_truth, number, whole)
+            hidden[number] = max(full[number] - area(ground_truth, number, visible), 0)
+    return hidden, full
+
+
+def _own(ground_truth: 'GroundTruth', number: int, boxes: bool) -> Any:
+    return ground_truth.boxes_xywh[number] if boxes else ground_truth.rle(number)
+
+
+def _box_area(ground_truth: 'GroundTruth', number: int, box: Sequence[float]) -> float:
+    if len(box) != 4:
+        raise ValueError(f'{ground_truth.source}: annotation {ground_truth.annotation_ids[number]}: a box x, y, width, height is '
+                         f'expected, got {box!r}')
+    return max(float(box[2]), 0) * max(float(box[3]), 0)
+
+
+def _mask_area(ground_truth: 'GroundTruth', number: int, mask: Any) -> float:
+    from .inputs.rle import to_rle  # with PyTorch, which the names of definitions do without
+
+    height, width = ground_truth.image_sizes[ground_truth.image[number]].tolist()
+    where = f'{ground_truth.source}: annotation {ground_truth.annotation_ids[number]}'
+    return float(mask_api.area(to_rle(mask, height, width, where)))
+
+
+def _sum_by_image(ground_truth: 'GroundTruth', values: np.ndarray) -> np.ndarray:
+    """Sum a value of the annotations without crowds over each image."""
+    single = ~ground_truth.crowd
+    return np.bincount(ground_truth.image[single], values[single], minlength=len(ground_truth.image_ids))
