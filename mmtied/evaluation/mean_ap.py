@@ -9,30 +9,58 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 from torch import distributed as torch_dist
 
-from .buckets import Evaluation
+from .accumulate import accumulate
+from .buckets import Evaluation, whole_set
+from .inputs.adapters import from_supervision
 from .inputs.dumps import to_cpu
 from .pipeline import evaluate
-from .protocol import PROPOSAL_NUMS, STATISTICS, Statistic, check_iou_types
+from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, STATISTICS, Statistic, check_iou_types
 from .result import EvaluationResult
+
+try:
+    from torchmetrics import Metric
+except ImportError:
+    Metric = None
 
 #: Keys that are read, in addition to ``masks``.
 _KEYS = dict(preds=('boxes', 'scores', 'labels'), target=('boxes', 'labels', 'iscrowd', 'area', 'image_size'))
+_BOX_FORMATS = ('xyxy', 'xywh', 'cxcywh')
+#: States: lists with a tensor for each image, which torchmetrics moves, copies and joins.
+_STATES = ('predictions', 'truths', 'sizes', 'predicted_masks', 'true_masks')
 
 
-class OcclusionMeanAveragePrecision:
+class _PlainMetric:
+    """The part of ``torchmetrics.Metric`` that is used here."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        for name in _STATES:
+            setattr(self, name, [])
+
+
+class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
     """AP of all images and of every bucket by occlusion, from predictions and targets as torchvision's detectors use them.
 
-    `update` keeps the boxes on the CPU, where it copies those of all its images together, and masks as run-length codes.
-    `compute` evaluates all images that were given so far; where `torch.distributed` runs, those of all processes. Images have no
-    ids here, so an image that a padded sampler repeats counts twice; `OcclusionCocoMetric` tells images apart.
+    A ``torchmetrics.Metric`` where torchmetrics is installed, with all that brings: collections, `forward`, `clone`, logging in
+    Lightning. `update` keeps the boxes on the CPU, where it copies those of all its images together, and masks as run-length
+    codes. `compute` evaluates all images that were given so far; where `torch.distributed` runs, those of all processes. Images
+    have no ids here, so an image that a padded sampler repeats counts twice; `OcclusionCocoMetric` tells images apart.
 
     Args:
         iou_type: ``'bbox'``, ``'segm'`` or both.
         evaluation: How to sort images or instances into buckets, by default images by `covered` in tenths.
-        proposal_nums: Limits of detections for each image and category.
+        proposal_nums: Limits of detections for each image and category (torchmetrics' ``max_detection_thresholds``).
+        box_format: Format of the boxes, ``'xyxy'``, ``'xywh'`` or ``'cxcywh'``.
+        class_metrics: Also return ``map_per_class``, ``mar_100_per_class`` and ``classes``.
+        **options: Of ``torchmetrics.Metric``, such as ``sync_on_compute``; none without torchmetrics.
 
     Attributes:
         result: Result of the last `compute`, with its `plot()`, `table()` and `save(folder)`.
+
+    Raises:
+        ValueError: Unknown IoU type or box format.
 
     Example:
         >>> metric = OcclusionMeanAveragePrecision(evaluation=Evaluation(edges=(0, 0.5, 1)))
@@ -43,23 +71,35 @@ class OcclusionMeanAveragePrecision:
         (1.0, 1.0, False)
     """
 
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
     def __init__(self, iou_type: str | Sequence[str] = 'bbox', evaluation: Evaluation | None = None,
-                 proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> None:
+                 proposal_nums: Sequence[int] = PROPOSAL_NUMS, box_format: str = 'xyxy', class_metrics: bool = False,
+                 **options: Any) -> None:
+        self.result: EvaluationResult | None = None
+        super().__init__(**options)
+        if Metric is not None:
+            for name in _STATES:
+                self.add_state(name, default=[], dist_reduce_fx=None)
+        if box_format not in _BOX_FORMATS:
+            raise ValueError(f'OcclusionMeanAveragePrecision: box_format={box_format!r}; use one of {", ".join(_BOX_FORMATS)}')
         self.iou_types = check_iou_types(iou_type)
         self.evaluation = evaluation or Evaluation()
         self.proposal_nums = tuple(proposal_nums)
-        self.result: EvaluationResult | None = None
-        self._images: list[tuple[dict, dict]] = []
+        self.box_format = box_format
+        self.class_metrics = class_metrics
 
-    def update(self, preds: Sequence[Mapping[str, Any]], target: Sequence[Mapping[str, Any]]) -> None:
+    def update(self, preds: Sequence[Any], target: Sequence[Any]) -> None:
         """Take the predictions and the targets of some images.
 
         Args:
-            preds: For each image ``boxes`` (n, 4) xyxy, ``scores`` (n,), ``labels`` (n,) and, for segm, ``masks`` (n, height,
-                width), boolean or integers.
-            target: For each image ``boxes`` (m, 4) xyxy, ``labels`` (m,) and, for segm and for definitions that need them,
+            preds: For each image ``boxes`` (n, 4), ``scores`` (n,), ``labels`` (n,) and, for segm, ``masks`` (n, height,
+                width), boolean or integers; or a ``supervision.Detections``.
+            target: For each image ``boxes`` (m, 4), ``labels`` (m,) and, for segm and for definitions that need them,
                 ``masks``; perhaps ``iscrowd`` (m,), ``area`` (m,), and ``image_size`` (height, width), to which boxes are
-                clipped where r is computed. Other keys are ignored.
+                clipped where r is computed. Other keys are ignored. Or a ``supervision.Detections``.
 
         Raises:
             ValueError: The lists differ in length, an entry lacks a key, or masks are probabilities or of another shape.
@@ -67,53 +107,94 @@ class OcclusionMeanAveragePrecision:
         if len(preds) != len(target):
             raise ValueError(f'OcclusionMeanAveragePrecision: {len(preds)} predictions for {len(target)} targets; one target for '
                              'each image is needed')
+        preds = [from_supervision(entry) if hasattr(entry, 'xyxy') else entry for entry in preds]
+        target = [from_supervision(entry, is_truth=True) if hasattr(entry, 'xyxy') else entry for entry in target]
         mask_keys = ('masks', ) if 'segm' in self.iou_types else ()
         for predicted, truth in zip(preds, target, strict=True):
             for what, entry, keys in (('preds', predicted, ('scores', )), ('target', truth, ())):
                 missing = [key for key in ('boxes', 'labels', *keys, *mask_keys) if key not in entry]
                 if missing:
                     raise ValueError(f'OcclusionMeanAveragePrecision: {what} has no {missing[0]!r}; it has {", ".join(entry)}')
-        self._images += zip(_on_cpu(preds, 'preds'), _on_cpu(target, 'target'), strict=True)
+        for predicted, truth in zip(_on_cpu(preds, 'preds'), _on_cpu(target, 'target'), strict=True):
+            self._keep(predicted, truth)
 
     def compute(self) -> dict[str, Tensor]:
         """Evaluate everything since the last `reset`.
 
         Returns:
-            By name a number, -1 where undefined: ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``,
-            ``map_large`` and the other `STATISTICS`, and for each bucket with ground truth ``map_r0.1-0.2`` and
-            ``map_75_r0.1-0.2``. With two IoU types each name starts with its type, as in ``bbox_map``.
+            By name a number, float64, -1 where undefined: ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``,
+            ``map_large``, ``mar_1`` and so on, the other `STATISTICS` by their own names, and for each bucket with ground truth
+            ``map_r0.1-0.2`` and ``map_75_r0.1-0.2``. With two IoU types each name starts with its type, as in ``bbox_map``.
 
         Raises:
             ValueError: There was no `update`, or its values cannot be used.
         """
-        images = self._images
-        if torch_dist.is_available() and torch_dist.is_initialized():
-            gathered = [None] * torch_dist.get_world_size()
-            torch_dist.all_gather_object(gathered, images)
-            images = [image for part in gathered for image in part]
-        if not images:
+        if Metric is None and torch_dist.is_available() and torch_dist.is_initialized():
+            states = _gathered(self)
+        else:  # torchmetrics has called `_sync_dist`
+            states = {name: getattr(self, name) for name in _STATES}
+        if not states['sizes']:
             raise ValueError('OcclusionMeanAveragePrecision: no image was given; call update before compute')
-        detections = [dict(predicted, image_id=number + 1, category_ids=predicted['labels'])
-                      for number, (predicted, _) in enumerate(images)]
-        for entry in detections:
-            del entry['labels']
-            entry.pop('mask_size', None)
-        self.result = evaluate(_annotations(images), detections, self.evaluation, iou_types=self.iou_types,
+        annotations, detections = _as_coco(states)
+        self.result = evaluate(annotations, detections, self.evaluation, iou_types=self.iou_types,
                                proposal_nums=self.proposal_nums)
         values = {}
         for iou_type in self.iou_types:
             table, prefix = self.result.report[iou_type], f'{iou_type}_' if len(self.iou_types) > 1 else ''
             for statistic in STATISTICS.values():
-                value = table['all'][statistic.name]
-                values[prefix + _key(statistic)] = torch.tensor(-1. if value is None else value)
+                values[prefix + _key(statistic)] = _number(table['all'][statistic.name])
                 for bucket, row in zip(self.evaluation.buckets, table['buckets'], strict=True):
                     if statistic.logged_by_bucket and row[statistic.name] is not None:
-                        values[f'{prefix}{_key(statistic)}_{bucket.key}'] = torch.tensor(row[statistic.name])
+                        values[f'{prefix}{_key(statistic)}_{bucket.key}'] = _number(row[statistic.name])
+            if self.class_metrics:
+                values |= {prefix + name: value for name, value in self._class_values(iou_type).items()}
+        if self.class_metrics:
+            values['classes'] = torch.from_numpy(self.result.ground_truth.category_ids)
         return values
 
     def reset(self) -> None:
         """Forget all images and the result."""
-        self._images, self.result = [], None
+        super().reset()
+        self.result = None
+
+    def _keep(self, predicted: dict, truth: dict) -> None:
+        """Append one image to the states."""
+        boxes = _corners(truth['boxes'], self.box_format)
+        size = truth.get('image_size', truth.get('mask_size', np.ceil(boxes[:, 2:].max(axis=0, initial=1))[::-1]))
+        columns = [boxes, *(np.reshape(column, (-1, 1)) for column in (
+            truth['labels'], truth.get('iscrowd', np.zeros(len(boxes))), truth.get('area', np.full(len(boxes), np.nan))))]
+        self.truths.append(_table(columns))
+        found = _corners(predicted['boxes'], self.box_format)
+        self.predictions.append(_table([found, predicted['scores'][:, None], predicted['labels'][:, None]]))
+        self.sizes.append(torch.tensor([int(side) for side in size]))
+        for name, entry in (('predicted_masks', predicted), ('true_masks', truth)):
+            codes = b' '.join(rle['counts'] for rle in entry.get('masks', ()))  # no code holds a space
+            height_width = np.array(entry.get('mask_size', (0, 0)), dtype=np.int64).tobytes()
+            getattr(self, name).append(torch.frombuffer(bytearray(height_width + codes), dtype=torch.uint8))
+
+    def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
+        """Join the states of all processes, which differ in number and shape."""
+        for name, state in _gathered(self, process_group).items():
+            setattr(self, name, state)
+
+    def _class_values(self, iou_type: str) -> dict[str, Tensor]:
+        """Return AP and AR of each category, -1 without ground truth."""
+        result, limit = self.result, max(self.proposal_nums)
+        positives, everything = result.targets.positives(), whole_set(len(result.ground_truth.image_ids))
+        values = {}
+        for name, recall, used in (('map_per_class', False, STATISTICS['AP'].limit(self.proposal_nums)),
+                                   (f'mar_{limit}_per_class', True, limit)):
+            found = accumulate(result.records[iou_type], positives, everything, len(result.categories), used, recall, [0])
+            values[name] = found[0, 0, :len(IOU_THRESHOLDS)].mean(0).nan_to_num(-1)
+        return values
+
+
+def _gathered(metric: OcclusionMeanAveragePrecision, group: Any = None) -> dict[str, list[Tensor]]:
+    """Return the states of all processes, in the order of their ranks."""
+    states = {name: [tensor.cpu() for tensor in getattr(metric, name)] for name in _STATES}
+    gathered = [None] * torch_dist.get_world_size(group)
+    torch_dist.all_gather_object(gathered, states, group=group)
+    return {name: [tensor for part in gathered for tensor in part[name]] for name in _STATES}
 
 
 def _key(statistic: Statistic) -> str:
@@ -125,6 +206,24 @@ def _key(statistic: Statistic) -> str:
     parts += [] if statistic.area == 'all' else [statistic.area]
     parts += [str(statistic.max_dets)] if statistic.recall and statistic.max_dets else []
     return '_'.join(parts)
+
+
+def _number(value: float | None) -> Tensor:
+    return torch.tensor(-1. if value is None else value, dtype=torch.float64)
+
+
+def _table(columns: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate([column.astype(np.float64) for column in columns], axis=1))
+
+
+def _corners(boxes: np.ndarray, box_format: str) -> np.ndarray:
+    """Return boxes as xyxy, (n, 4) float64."""
+    boxes = boxes.astype(np.float64).reshape(-1, 4)
+    first, second = boxes[:, :2], boxes[:, 2:]
+    if box_format == 'xyxy':
+        return boxes
+    low = first if box_format == 'xywh' else first - second / 2
+    return np.concatenate([low, low + second], axis=1)
 
 
 def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
@@ -150,22 +249,33 @@ def _with_masks(entry: Mapping[str, Any], kept: dict, what: str) -> dict:
     return kept
 
 
-def _annotations(images: Sequence[tuple[dict, dict]]) -> dict:
-    """Return the targets of all images in COCO's layout."""
-    entries, sizes, labels = [], [], set()
-    for number, (predicted, truth) in enumerate(images, 1):
-        labels |= {*predicted['labels'].tolist(), *truth['labels'].tolist()}
-        boxes = truth['boxes'].astype(np.float64).reshape(-1, 4)
-        extent = np.ceil(boxes[:, 2:].max(axis=0, initial=1)).astype(int)[::-1]
-        height, width = (int(side) for side in truth.get('image_size', truth.get('mask_size', extent)))
-        sizes.append(dict(id=number, height=height, width=width))
-        for place, (box, label) in enumerate(zip(boxes, truth['labels'].tolist(), strict=True)):
+def _masks(state: Tensor, number: int) -> list[dict] | None:
+    """Return the run-length codes of an image's state, None where it had no masks."""
+    content = state.cpu().numpy().tobytes()
+    size = np.frombuffer(content[:16], dtype=np.int64).tolist()
+    if not any(size):
+        return None
+    codes = content[16:].split(b' ') if number else []
+    return [{'size': size, 'counts': code} for code in codes]
+
+
+def _as_coco(states: Mapping[str, Sequence[Tensor]]) -> tuple[dict, list[dict]]:
+    """Return all images' targets in COCO's layout, and their predictions by image."""
+    images, entries, detections, labels = [], [], [], set()
+    columns = zip(*([tensor.cpu().numpy() for tensor in states[name]] for name in _STATES[:3]), strict=True)
+    for number, (predicted, truth, size) in enumerate(columns, 1):
+        images.append(dict(id=number, height=int(size[0]), width=int(size[1])))
+        masks = _masks(states['true_masks'][number - 1], len(truth))
+        for place, (box, (label, crowd, area)) in enumerate(zip(truth[:, :4], truth[:, 4:].tolist(), strict=True)):
             side = box[2:] - box[:2]
-            entry = dict(id=len(entries) + 1, image_id=number, category_id=label, bbox=[*box[:2].tolist(), *side.tolist()],
-                         area=float(truth['area'][place]) if 'area' in truth else float(side.prod()),
-                         iscrowd=int(truth['iscrowd'][place]) if 'iscrowd' in truth else 0)
-            if 'masks' in truth:
-                entry['segmentation'] = truth['masks'][place]
-                entry['area'] = entry['area'] if 'area' in truth else float(mask_api.area(truth['masks'][place]))
-            entries.append(entry)
-    return dict(images=sizes, annotations=entries, categories=[dict(id=label, name=str(label)) for label in sorted(labels)])
+            entry = dict(id=len(entries) + 1, image_id=number, category_id=int(label), bbox=[*box[:2].tolist(), *side.tolist()],
+                         area=float(side.prod()), iscrowd=int(crowd))
+            if masks is not None:
+                entry |= dict(segmentation=masks[place], area=float(mask_api.area(masks[place])))
+            entries.append(entry if np.isnan(area) else {**entry, 'area': area})
+        found = dict(image_id=number, boxes=predicted[:, :4], scores=predicted[:, 4], category_ids=predicted[:, 5].astype(int))
+        masks = _masks(states['predicted_masks'][number - 1], len(predicted))
+        detections.append(found if masks is None else {**found, 'masks': masks})
+        labels |= {*found['category_ids'].tolist(), *truth[:, 4].astype(int).tolist()}
+    categories = [dict(id=label, name=str(label)) for label in sorted(labels)]
+    return dict(images=images, annotations=entries, categories=categories), detections

@@ -1,5 +1,7 @@
 """The torchmetrics-style metric against `evaluate` on the same data in COCO's layout."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from torch import distributed as torch_dist
 from torch import multiprocessing
 
 from mmtied.evaluation import Evaluation, OcclusionMeanAveragePrecision, evaluate
+from mmtied.evaluation.protocol import IOU_THRESHOLDS, RECALL_POINTS
+from tests.helpers.coco_oracle import coco_evaluation, statistics
 from tests.helpers.simulated import many, simulated
 
 EVALUATION = Evaluation(edges=(0, .3, .6, 1))
@@ -39,7 +43,7 @@ def as_lists(data, results, with_masks=False):
 def expected_values(report, iou_type, prefix=''):
     table = report[iou_type]
     keys = dict(AP='map', AP50='map_50', AP75='map_75', AP_S='map_small', AP_M='map_medium', AP_L='map_large',
-                AR1='mar_1', AR10='mar_10', AR100='mar_100')
+                AR1='mar_1', AR10='mar_10', AR100='mar_100', AR_S='mar_small', AR_M='mar_medium', AR_L='mar_large')
     keys |= {name: name for name in ('MR-2', 'recall@P80', 'loc_error', 'duplicates')}
     values = {prefix + key: -1 if table['all'][name] is None else table['all'][name] for name, key in keys.items()}
     for bucket, row in zip(EVALUATION.buckets, table['buckets'], strict=True):
@@ -57,8 +61,8 @@ def test_values_match_evaluate():
         metric.update(preds[start:start + 5], target[start:start + 5])
     values = metric.compute()
     report = evaluate(data, results, EVALUATION).report
-    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected_values(report, 'bbox'), abs=1e-6)
-    assert metric.result.report['bbox']['all']['AP'] == pytest.approx(report['bbox']['all']['AP'], abs=1e-9)
+    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected_values(report, 'bbox'), abs=1e-12)
+    assert metric.result.report['bbox']['all']['AP'] == pytest.approx(report['bbox']['all']['AP'], abs=1e-12)
     metric.reset()
     with pytest.raises(ValueError, match='call update before compute'):
         metric.compute()
@@ -81,7 +85,7 @@ def test_masks_and_default_targets():
     values = metric.compute()
     report = evaluate(data, results, EVALUATION, iou_types=('bbox', 'segm')).report
     expected = expected_values(report, 'bbox', 'bbox_') | expected_values(report, 'segm', 'segm_')
-    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected, abs=1e-6)
+    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(('preds', 'target', 'message'), [
@@ -109,7 +113,7 @@ def test_two_processes_match_one(tmp_path):
         multiprocessing.spawn(evaluate_part, (tmp_path / 'store', results), nprocs=2)
         report = evaluate(*many(num_images=12, per_image=8), EVALUATION).report
         for rank in range(2):
-            assert results[rank] == pytest.approx(expected_values(report, 'bbox'), abs=1e-6)
+            assert results[rank] == pytest.approx(expected_values(report, 'bbox'), abs=1e-12)
 
 
 @pytest.mark.parametrize('masks', [torch.full((1, 8, 8), .9), torch.ones(1, 1, 8, 8, dtype=torch.bool),
@@ -132,4 +136,90 @@ def test_integer_masks_and_extra_keys(dtype):
                file_name='a.jpg', meta=object())
     metric = OcclusionMeanAveragePrecision('segm', EVALUATION)
     metric.update([one], [one])
-    assert metric.compute()['map'] == 1
+    assert metric.compute()['map'].item() == pytest.approx(1, abs=1e-12)
+
+
+def torchmetrics_values(preds, target, **options):
+    detection = pytest.importorskip('torchmetrics.detection')
+    # By default it rounds the thresholds to single precision, and differs from pycocotools.
+    metric = detection.MeanAveragePrecision(backend='pycocotools', iou_thresholds=IOU_THRESHOLDS.tolist(),
+                                            rec_thresholds=RECALL_POINTS.tolist(), **options)
+    metric.update(preds, [{key: value for key, value in entry.items() if key != 'image_size'} for entry in target])
+    return metric.compute()
+
+
+def test_keys_and_values_are_torchmetrics():
+    preds, target = as_lists(*many(num_images=8, per_image=8))
+    theirs = torchmetrics_values(preds, target, class_metrics=True)
+    metric = OcclusionMeanAveragePrecision(evaluation=EVALUATION, class_metrics=True)
+    metric.update(preds, target)
+    ours = metric.compute()
+    assert set(theirs) <= set(ours)
+    for name, value in theirs.items():
+        assert ours[name].tolist() == pytest.approx(value.tolist(), abs=1e-6), name  # theirs are in single precision
+
+
+def test_values_equal_pycocotools():
+    data, results = many(num_images=8, per_image=8)
+    metric = OcclusionMeanAveragePrecision()
+    metric.update(*as_lists(data, results))
+    values = metric.compute()
+    evaluation = coco_evaluation(data, results, 'bbox')
+    statistics(evaluation)
+    names = ('map', 'map_50', 'map_75', 'map_small', 'map_medium', 'map_large', 'mar_1', 'mar_10', 'mar_100', 'mar_small',
+             'mar_medium', 'mar_large')
+    assert [values[name].item() for name in names] == pytest.approx(evaluation.stats.tolist(), abs=1e-12)
+    assert values['map'].dtype == torch.float64
+
+
+@pytest.mark.parametrize('box_format', ['xywh', 'cxcywh'])
+def test_box_formats(box_format):
+    preds, target = as_lists(*many(num_images=3, per_image=5))
+    metrics = [OcclusionMeanAveragePrecision(box_format=name) for name in ('xyxy', box_format)]
+    metrics[0].update(preds, target)
+    for entry in (*preds, *target):
+        low, high = entry['boxes'][:, :2], entry['boxes'][:, 2:]
+        entry['boxes'] = torch.cat([low if box_format == 'xywh' else (low + high) / 2, high - low], dim=1)
+    metrics[1].update(preds, target)
+    first, second = (metric.compute() for metric in metrics)
+    assert {key: value.item() for key, value in second.items()} == pytest.approx(
+        {key: value.item() for key, value in first.items()}, abs=1e-9)
+
+
+def test_metric_of_torchmetrics():
+    torchmetrics = pytest.importorskip('torchmetrics')
+    preds, target = as_lists(*many(num_images=6, per_image=6))
+    metric = OcclusionMeanAveragePrecision(evaluation=EVALUATION)
+    assert isinstance(metric, torchmetrics.Metric)
+    collection = torchmetrics.MetricCollection([metric.clone()])
+    of_batch = metric(preds[:2], target[:2])
+    alone = OcclusionMeanAveragePrecision(evaluation=EVALUATION)
+    alone.update(preds[:2], target[:2])
+    assert of_batch['map'] == alone.compute()['map']
+    metric.update(preds[2:], target[2:])
+    collection.update(preds, target)
+    assert collection.compute()['map'] == metric.compute()['map']
+    metric.reset()
+    with pytest.raises(ValueError, match='call update before compute'):
+        metric.compute()
+
+
+@pytest.mark.parametrize('library', [None, 'supervision'])
+def test_supervision_detections(library):
+    make = pytest.importorskip(library).Detections if library else SimpleNamespace
+    preds, target = as_lists(*many(num_images=3, per_image=5))
+    for entry in target:
+        del entry['area'], entry['iscrowd'], entry['image_size']
+    expected, metric = OcclusionMeanAveragePrecision(), OcclusionMeanAveragePrecision()
+    expected.update(preds, target)
+    metric.update([make(xyxy=entry['boxes'].numpy(), confidence=entry['scores'].numpy(), class_id=entry['labels'].numpy())
+                   for entry in preds],
+                  [make(xyxy=entry['boxes'].numpy(), class_id=entry['labels'].numpy()) for entry in target])
+    assert metric.compute()['map'] == expected.compute()['map']
+    with pytest.raises(ValueError, match='supervision.Detections: confidence is None for 1 boxes; one for each is needed'):
+        metric.update([make(xyxy=np.zeros((1, 4)), class_id=np.zeros(1, dtype=int), confidence=None)], target[:1])
+
+
+def test_unknown_box_format():
+    with pytest.raises(ValueError, match="box_format='xyhw'; use one of xyxy, xywh, cxcywh"):
+        OcclusionMeanAveragePrecision(box_format='xyhw')

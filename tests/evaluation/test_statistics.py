@@ -27,8 +27,6 @@ def more_statistics(monkeypatch):
     original = dict(STATISTICS)
     register_statistic(Statistic('AP90', iou=.9, bootstrapped=True, shared=True, logged_by_bucket=True))
     STATISTICS['AR100'] = replace(STATISTICS['AR100'], bootstrapped=True)
-    for area in ('small', 'medium', 'large'):
-        register_statistic(Statistic(f'AR_{area[0].upper()}', area=area, recall=True))
     yield
     STATISTICS.clear()
     STATISTICS.update(original)
