@@ -10,8 +10,8 @@ import numpy as np
 
 from ..atomic import atomic_path
 from .buckets import Bucket, Evaluation, bucket_members
-from .inputs.coco_json import read_json
 from .inputs.ground_truth import read_ground_truth
+from .inputs.layouts import read_annotations
 
 
 class Annotated(NamedTuple):
@@ -60,13 +60,13 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None) -> Annotate
         {'[0.5,0.6)': [7]}
     """
     evaluation = evaluation or Evaluation()
-    data = getattr(annotations, 'dataset', annotations)
-    data = data if isinstance(data, Mapping) else read_json(data)
+    data, *_ = read_annotations(annotations)
     ground_truth = read_ground_truth(annotations)
     buckets = evaluation.buckets
-    of_image = dict(zip(ground_truth.image_ids.tolist(), evaluation.ratios(ground_truth, 'image').tolist(), strict=True))
+    of_image = evaluation.ratios(ground_truth, 'image').tolist()
+    images, _ = ground_truth.images.find_all([entry['id'] for entry in data['images']])
     of_entry = evaluation.ratios(ground_truth, 'instance').tolist()  # in the order of the annotations
-    images = _with_ratios(data['images'], [of_image[entry['id']] for entry in data['images']], buckets, evaluation.cumulative)
+    images = _with_ratios(data['images'], [of_image[image] for image in images.tolist()], buckets, evaluation.cumulative)
     entries = _with_ratios(data['annotations'], of_entry, buckets, evaluation.cumulative)
     settings = {'definition': evaluation.definition, 'same_category': evaluation.same_category, 'edges': list(evaluation.edges),
                 'cumulative': evaluation.cumulative}

@@ -16,7 +16,8 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from ..compat import unwrap_model
 from .buckets import Evaluation, make_evaluations
-from .inputs.ground_truth import dataset_annotations, unwrapped
+from .inputs.categories import label_category_ids
+from .inputs.datasets import coco_file, dataset_annotations, dataset_label_names, unwrapped
 from .intervals import Bootstrap
 from .metric import OcclusionCocoMetric
 from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
@@ -51,11 +52,17 @@ class OcclusionEvalHook(Hook):
         same_category: Count only instances of the same category as occluders.
         metric: ``'bbox'``, ``'segm'`` or both. By default those of the config's CocoMetric; without one, bbox, and segm too if
             the model has a mask head.
-        ann_file: COCO instances file, dict or ``COCO``; by default that of the evaluated dataset, or the boxes of a dataset that
-            has none.
+        ann_file: Annotations of any layout that docs/formats.md lists, a dict or ``COCO``; by default those of the evaluated
+            dataset. Labels are matched by name: label i is that class which the dataset has as its label i.
         unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
         cumulative: Use buckets r >= t instead of disjoint ones.
         extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
+        ignore_key: Keys of annotations that mark what is ignored, see `ground_truth.Reading`.
+        ignore_categories: Categories whose annotations are regions where all detections are ignored.
+        skip_invalid: Leave out annotations that cannot be used, and say how many.
+        label_names: Name of each label that the model predicts; by default those of the dataset's classes.
+        use_cats: False for AP without regard to categories.
+        only_images_with_results: Evaluate only the images that were processed.
         num_replicates: Bootstrap replicates for the intervals; 0 for none.
         seed: Seed of their draws.
         name: The run's name in plots, on the page and in comparisons; by default that of the work directory.
@@ -77,6 +84,12 @@ class OcclusionEvalHook(Hook):
                  unit: str = 'image',
                  cumulative: bool = False,
                  extra_evaluations: Sequence[dict] = (),
+                 ignore_key: str | Sequence[str] = (),
+                 ignore_categories: Sequence[str | int] = (),
+                 skip_invalid: bool = False,
+                 label_names: Sequence[str] | None = None,
+                 use_cats: bool = True,
+                 only_images_with_results: bool = False,
                  num_replicates: int = 1000,
                  seed: int = 0,
                  name: str | None = None,
@@ -89,8 +102,12 @@ class OcclusionEvalHook(Hook):
         evaluations = make_evaluations(extra_evaluations, **options)
         if metric is not None:
             check_iou_types(metric)
-        self.options = dict(options, extra_evaluations=extra_evaluations)
-        self.has_options = evaluations != (Evaluation(), ) or metric is not None or ann_file is not None
+        reading = dict(ignore_key=ignore_key, ignore_categories=ignore_categories, skip_invalid=skip_invalid, use_cats=use_cats,
+                       label_names=label_names, only_images_with_results=only_images_with_results)
+        self.options = dict(options, **reading, extra_evaluations=extra_evaluations)
+        self.has_options = (evaluations != (Evaluation(), ) or metric is not None or ann_file is not None
+                            or any(value not in ((), None, False) for name, value in reading.items() if name != 'use_cats')
+                            or not use_cats)
         self.metric = metric
         self.ann_file = ann_file
         self.name = name
@@ -128,7 +145,7 @@ class OcclusionEvalHook(Hook):
                 runner.logger.warning('OcclusionEvalHook: the evaluator only formats results, so there is nothing to evaluate')
             elif _occlusion_metric(evaluator) is None:
                 self._attach(runner, loop.dataloader.dataset, evaluator)
-            elif self.has_options:
+            elif not self._name_labels(loop.dataloader.dataset, _occlusion_metric(evaluator)) and self.has_options:
                 runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the arguments '
                                       'of the hook are not used')
         if is_training(runner) and isinstance(getattr(runner._val_loop, 'evaluator', None), Evaluator):
@@ -143,13 +160,29 @@ class OcclusionEvalHook(Hook):
         self._write(runner, runner.test_loop, complete=True)
 
     def _attach(self, runner: Runner, dataset: Dataset, evaluator: Evaluator) -> None:
+        options = dict(self.options)
+        options['label_names'] = options['label_names'] or label_names_of(dataset)
         metric = OcclusionCocoMetric(ann_file=self.ann_file or annotations_of(dataset),
                                      metric=self.metric or default_iou_types(evaluator, runner.model),
                                      backend_args=getattr(dataset, 'backend_args', None),
                                      prefix=PREFIX,
-                                     **self.options)
+                                     **options)
         metric.dataset_meta = evaluator.dataset_meta
+        try:
+            if self.options['label_names'] is None and options['label_names']:
+                label_category_ids(metric.ground_truth, options['label_names'])  # every class of the dataset must be there
+            metric.matcher  # noqa: B018, the property matches the labels with the annotations
+        except ValueError as error:
+            raise ValueError(f'OcclusionEvalHook: {error}') from None
         evaluator.metrics.append(metric)
+
+    @staticmethod
+    def _name_labels(dataset: Dataset, metric: OcclusionCocoMetric) -> None:
+        """Tell a metric of the config what the dataset's labels are, where it was not told."""
+        names = label_names_of(dataset) if metric.label_names is None else None
+        if names:
+            label_category_ids(metric.ground_truth, names)
+            metric.label_names = names
 
     @master_only
     def _write(self, runner: Runner, loop: BaseLoop, complete: bool) -> None:
@@ -213,13 +246,17 @@ def annotations_of(dataset: Dataset) -> str | dict:
     """
     try:
         inner = innermost(dataset)
-        ann_file = getattr(inner, 'ann_file', None)
-        if isinstance(ann_file, str) and ann_file.endswith('.json') and Path(ann_file).name:
-            return ann_file
-        return dataset_annotations(inner)
+        return coco_file(inner) or dataset_annotations(inner)
     except ValueError as error:
         raise ValueError(f"OcclusionEvalHook: {error}; give a file for the evaluated images: "
                          "dict(type='OcclusionEvalHook', ann_file=...)") from None
+
+
+def label_names_of(dataset: Dataset) -> list[str] | None:
+    """Return the names of a dataset's labels; None where they are not known."""
+    inner = unwrapped(dataset)
+    inner = unwrapped(inner.datasets[0]) if isinstance(inner, ConcatDataset) else inner
+    return dataset_label_names(inner)
 
 
 def innermost(dataset: Dataset) -> Dataset:

@@ -136,14 +136,17 @@ def cell_pairs(detection_cells: Tensor, target_cells: Tensor, chunk: int = CHUNK
         start = end
 
 
-def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area: Tensor, targets: Targets) -> Records:
+def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area: Tensor, targets: Targets,
+                 lenient: Tensor | None = None) -> Records:
     """Match detections, sorted by cell and rank, to the targets that `pairs` points into, and keep what accumulation needs.
 
     Shape:
-        cells and rank (D,) int64, score and area (in pixels) (D,) float64.
+        cells and rank (D,) int64, score and area (in pixels) (D,) float64; lenient, which detections are ignored without a match,
+        (D,) bool.
     """
     thresholds = torch.from_numpy(evaluated_thresholds()).to(cells.device)
     outside = (~in_area_ranges(area)).repeat(1, targets.ignored.shape[1] // len(AREA_RANGES))
+    outside = outside if lenient is None else outside | lenient[:, None]
     matches = match(pairs, cells, outside, targets.patterns, thresholds, targets.crowd)
     image = torch.div(cells, targets.num_categories, rounding_mode='floor')
     return Records(image, cells % targets.num_categories, rank, score, *matches)

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list, get_comm_device, get_dist_info, is_main_process
 from mmengine.evaluator import BaseMetric
@@ -15,8 +17,12 @@ from torch import distributed as torch_dist
 
 from .accumulate import Records, join_records
 from .buckets import make_evaluations, make_plan
-from .inputs.ground_truth import label_category_ids, read_ground_truth
-from .inputs.results import describe_inverted
+from .doubts import describe_doubts
+from .federated import MAX_DETECTIONS
+from .inputs.categories import label_category_ids, merge_names, named_category_ids
+from .inputs.ground_truth import read_ground_truth
+from .inputs.results import Detections, describe_inverted
+from .pipeline import without_categories
 from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
 from .result import EvaluationResult
@@ -57,6 +63,13 @@ class OcclusionCocoMetric(BaseMetric):
         cumulative: Use buckets r >= t instead of disjoint ones.
         extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
         proposal_nums: Limits of detections for each image and category.
+        ignore_key: Keys of annotations that mark what is ignored, see `ground_truth.Reading`.
+        ignore_categories: Categories whose annotations are regions where all detections are ignored.
+        skip_invalid: Leave out annotations that cannot be used, and say how many.
+        label_names: Name of each label that the model predicts; by default those of the data set's classes. Detections of
+            labels that the annotations do not have are left out.
+        use_cats: False for AP without regard to categories.
+        only_images_with_results: Evaluate only the images that were processed.
         backend_args: For reading `ann_file`, see mmengine.fileio.
         collect_device: Device on which the main process collects the records, ``'cpu'`` or ``'gpu'``. nccl sends them through the
             GPU either way; the statistics are computed on the device of the predictions.
@@ -80,6 +93,12 @@ class OcclusionCocoMetric(BaseMetric):
                  cumulative: bool = False,
                  extra_evaluations: Sequence[dict] = (),
                  proposal_nums: Sequence[int] = PROPOSAL_NUMS,
+                 ignore_key: str | Sequence[str] = (),
+                 ignore_categories: Sequence[str | int] = (),
+                 skip_invalid: bool = False,
+                 label_names: Sequence[str] | None = None,
+                 use_cats: bool = True,
+                 only_images_with_results: bool = False,
                  backend_args: dict | None = None,
                  collect_device: str = 'cpu',
                  prefix: str | None = None,
@@ -104,19 +123,27 @@ class OcclusionCocoMetric(BaseMetric):
         self.metrics = check_iou_types(metric)
         self.evaluations = make_evaluations(extra_evaluations, definition=definition, edges=edges, unit=unit,
                                             cumulative=cumulative, same_category=same_category)
-        self.limit = check_proposal_nums(proposal_nums)[-1]
-        self.proposal_nums = tuple(proposal_nums)
+        self.proposal_nums = check_proposal_nums(proposal_nums) and tuple(proposal_nums)
+        reading = dict(ignore_key=ignore_key, ignore_categories=ignore_categories, skip_invalid=skip_invalid)
         if isinstance(ann_file, dict):
-            self.ground_truth = read_ground_truth(ann_file)
+            self.ground_truth = read_ground_truth(ann_file, **reading)
         else:
             with get_local_path(ann_file, backend_args=backend_args) as local_path:
-                self.ground_truth = read_ground_truth(local_path)
+                self.ground_truth = read_ground_truth(local_path, **reading)
+        self.ground_truth = merge_names(self.ground_truth)
+        if skip_invalid and 'segm' in self.metrics:
+            self.ground_truth = self.ground_truth.with_masks()
+        if self.ground_truth.federated:
+            self.proposal_nums = (MAX_DETECTIONS, )
+        self.limit = max(self.proposal_nums)
+        self.label_names, self.use_cats, self.only_images_with_results = label_names, use_cats, only_images_with_results
         self.plan = make_plan(self.ground_truth, self.evaluations)
         self.buckets, self.ratios = self.evaluations[0].buckets, self.plan.ratios[0]
         self.evaluated: EvaluationResult | None = None
         self.shown: Tensor | None = None
         self.bucket_scalars: set[str] = set()
         self._matcher: ImageMatcher | None = None
+        self._all_images: tuple | None = None
         self._device = torch.device('cpu')
 
     @property
@@ -128,12 +155,42 @@ class OcclusionCocoMetric(BaseMetric):
     def matcher(self) -> ImageMatcher:
         """The matcher for the classes of `dataset_meta`, made on first use."""
         if self._matcher is None:
-            classes = (self.dataset_meta or {}).get('classes')
-            if classes is None:
-                raise ValueError("OcclusionCocoMetric needs the dataset's classes: dataset_meta has no 'classes'")
-            category_ids = label_category_ids(self.ground_truth, classes)
-            self._matcher = ImageMatcher(self.ground_truth, category_ids, self.limit, self.plan.outside)
+            category_ids = self._category_ids()
+            truth, plan = self.ground_truth, self.plan
+            if not self.use_cats:
+                categories = truth.select_categories([number for number in category_ids if number >= 0])
+                truth, plan = without_categories(truth, categories, plan)
+            self._matcher = ImageMatcher(truth, category_ids, self.limit, plan.outside, self.use_cats)
+            self._matched_plan = plan
         return self._matcher
+
+    def _category_ids(self) -> list[int]:
+        """Return the category id of each label, -1 for none, by the names of the labels."""
+        if self.label_names is not None:
+            return named_category_ids(self.ground_truth, self.label_names)
+        classes = (self.dataset_meta or {}).get('classes')
+        if classes is None:
+            raise ValueError("OcclusionCocoMetric needs the dataset's classes: dataset_meta has no 'classes'")
+        classes = [classes] if isinstance(classes, str) else list(classes)
+        ids = label_category_ids(self.ground_truth, classes)
+        if ids != named_category_ids(self.ground_truth, classes):
+            MMLogger.get_current_instance().warning(
+                f'{type(self).__name__}: {self.ground_truth.source} lists the categories in another order than the classes of the data '
+                "set; labels are taken to follow the file, as in mmdet's CocoMetric. With the OcclusionEvalHook they follow the data "
+                'set; label_names=[...] says what they are')
+        return ids
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """Meta information of the evaluated dataset; its classes are checked when it is set, before anything runs."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        self._dataset_meta = dataset_meta
+        if (dataset_meta or {}).get('classes') and self.label_names is None:
+            label_category_ids(self.ground_truth, [dataset_meta['classes']] if isinstance(dataset_meta['classes'], str) else
+                               list(dataset_meta['classes']))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take a batch; every `BATCH` images, match them.
@@ -186,6 +243,8 @@ class OcclusionCocoMetric(BaseMetric):
         if is_main_process():
             parts = [MatchedImages.from_tensors(tensors, self.metrics) for tensors in gathered]
             values = {f'{self.prefix}/{name}': value for name, value in self.compute_metrics(parts).items()}
+            if self._all_images:  # for the next evaluation
+                (self.ground_truth, self.plan), self._all_images, self._matcher = self._all_images, None, None
         values = [values]
         broadcast_object_list(values)
         self.results.clear()
@@ -194,11 +253,18 @@ class OcclusionCocoMetric(BaseMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
         joined = self._once(results)
+        if self.only_images_with_results:
+            joined = self._restrict(joined)
         report, records, targets = self._summarize(joined)
-        self.evaluated = EvaluationResult(report, records, targets, self.plan, self.ground_truth, self.matcher.categories,
-                                          self.proposal_nums)
+        self.evaluated = EvaluationResult(report, records, targets, self._matched_plan, self.matcher.ground_truth,
+                                          self.matcher.categories, self.proposal_nums)
         self.shown = joined.shown.cpu()
         logger = MMLogger.get_current_instance()
+        doubts = self._doubts(joined)
+        for line in doubts:
+            logger.warning(f'{type(self).__name__}: {line}')
+        if self.matcher.ground_truth.notes or doubts:
+            report['notes'] = [*self.matcher.ground_truth.notes, *doubts]
         logger.info('\n' + format_tables(self.report, brief=True))
         inverted = torch.unique(joined.inverted).cpu().numpy()
         if len(inverted):
@@ -210,9 +276,38 @@ class OcclusionCocoMetric(BaseMetric):
 
     def _summarize(self, joined: MatchedImages) -> tuple[dict, dict[str, Records], Targets]:
         """Return the report of matched images, with the records and targets that it is made from."""
-        targets = self.matcher.targets.to(self._device)
+        targets = self.matcher.targets.to(self._device)  # the first use of the matcher also sets the plan
         records = {iou_type: join_records([table.wide()], self._device) for iou_type, table in joined.records.items()}
-        return summarize(self.plan, records, targets, self.proposal_nums), records, targets
+        return summarize(self._matched_plan, records, targets, self.proposal_nums), records, targets
+
+    def _doubts(self, joined: MatchedImages) -> list[str]:
+        """Return lines on what is surely not meant."""
+        num, lines = len(self.matcher.ground_truth.image_ids), []
+        if len(joined.images) < num:
+            lines.append(f'{len(joined.images)} of the {num} images of the annotations were processed, and objects in the others count '
+                         'as missed; only_images_with_results=True evaluates the processed ones')
+        if 'bbox' in self.metrics and len(self.shown):
+            image, category, score, *_ = self.shown.T.numpy()
+            boxes = self.shown[:, 3:7].numpy()
+            found = Detections(image.astype(np.int64), category.astype(np.int64), score, boxes[:, 2] * boxes[:, 3], boxes)
+            lines += describe_doubts(replace(self.evaluated, detections={'bbox': found}))
+        return lines
+
+    def _restrict(self, joined: MatchedImages) -> MatchedImages:
+        """Restrict annotations, plan and matches to the processed images; return the matches."""
+        have = np.zeros(len(self.ground_truth.image_ids), dtype=bool)
+        have[joined.images.cpu().numpy()] = True
+        if have.all():
+            return joined
+        new_place = torch.from_numpy(np.cumsum(have) - 1).to(joined.images.device)
+        self._all_images = self._all_images or (self.ground_truth, self.plan)
+        self.ground_truth = self.ground_truth.select_images(have)
+        self.plan, self._matcher = make_plan(self.ground_truth, self.evaluations), None
+        shown = joined.shown.clone()
+        shown[:, 0] = new_place[shown[:, 0].long()].to(shown)
+        records = {name: table._replace(image=new_place[table.image.long()].to(table.image)) for name, table in
+                   joined.records.items()}
+        return MatchedImages(new_place[joined.images], shown, new_place[joined.inverted], records)
 
     def _once(self, results: list) -> MatchedImages:
         """Return all results matched and joined, every image once."""

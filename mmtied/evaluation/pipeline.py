@@ -4,6 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import torch
 from torch import Tensor
 
 from .accumulate import Records, join_records
-from .buckets import Evaluation, make_plan
+from .buckets import Evaluation, EvaluationPlan, make_plan
 from .comparison import compare_runs
+from .doubts import describe_doubts
+from .federated import MAX_DETECTIONS, FederatedRules
 from .inputs import load_detections
-from .inputs.ground_truth import GroundTruth, label_category_ids, read_ground_truth
+from .inputs.arrays import GroundTruth
+from .inputs.categories import label_category_ids, merge_names
+from .inputs.ground_truth import read_ground_truth
 from .inputs.results import Detections, describe_unusual
 from .intervals import Bootstrap
 from .masks import rle_pairs
@@ -37,28 +42,40 @@ def evaluate(annotations: Any,
              proposal_nums: Sequence[int] = PROPOSAL_NUMS,
              bootstrap: Bootstrap | bool | None = None,
              device: torch.device | str | None = None,
-             name: str | None = None) -> EvaluationResult:
+             name: str | None = None,
+             label_names: Sequence[str] | None = None,
+             category_offset: int = 0,
+             use_cats: bool = True,
+             only_images_with_results: bool = False,
+             skip_invalid: bool = False) -> EvaluationResult:
     """Evaluate a detector by occlusion: COCO's AP of all images and of every bucket of the occlusion ratio.
 
     On any set of images the numbers equal pycocotools'.
 
     Args:
-        annotations: A COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
-        detections: A results file (COCO's JSON, or mmdet's ``.pkl``) or a list of such files, a list of COCO results, what
-            ``COCO.loadRes`` returned, or a list with a dict for each image: image_id, boxes (xyxy), scores, labels or
-            category_ids, and masks; tensors or arrays. Image ids may be file names. See `inputs.load_detections`.
+        annotations: A file or folder of any layout that docs/formats.md lists, a dict of COCO's layout, a pycocotools ``COCO``,
+            or what `read_ground_truth` returned, which has options for what is ignored.
+        detections: A results file or a list of such files, a list of COCO results, what ``COCO.loadRes`` returned, a list with
+            a dict for each image (image_id, boxes as xyxy, scores, labels or category_ids, and masks; tensors or arrays), or a
+            dict from image ids to such dicts. Image ids may be file names. See `inputs.load_detections`.
         evaluations: How to sort images or instances into buckets, by default images by `covered` in tenths. Of several, the
             first is the main one of the report.
         iou_types: ``'bbox'``, ``'segm'`` or both; by default what the detections hold.
-        classes: Names of the categories to evaluate, all by default. Annotations of the others still occlude.
-        box_format: Format of the boxes in `detections`, ``'xywh'`` or ``'xyxy'``; by default xywh in COCO's results, xyxy
-            elsewhere.
+        classes: Names of the categories to evaluate, all by default. Annotations of the others still occlude; results of
+            others are left out.
+        box_format: Format of the boxes in `detections`: xywh, xyxy or cxcywh, with a final n for shares of the image; by
+            default xywh in COCO's results, xyxy elsewhere.
         proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
         bootstrap: Add confidence intervals by this bootstrap, or by the default one where True.
         device: Where to match and accumulate, by default the CPU. Tensors on a GPU are copied to the CPU, where detections are
             read; to leave boxes on their GPU, use `inputs.results.tensor_detections` and `evaluate_detections`.
         name: The detector's name on plots and pages, and in comparisons of what is saved; by default that of the first file,
             without ``.bbox`` or ``.segm``.
+        label_names: Name of each label of the model, where it knows other classes than the annotations.
+        category_offset: Added to the ids of categories in `detections`, or to labels.
+        use_cats: False for AP without regard to categories, as COCOeval's ``useCats = 0``.
+        only_images_with_results: Evaluate only the images that `detections` has something for.
+        skip_invalid: Leave out annotations and detections that cannot be used, and say how many.
 
     Returns:
         The result: `report`, `rows()`, `table()`, `plot()`, `latex()`, `save(folder)`.
@@ -67,8 +84,9 @@ def evaluate(annotations: Any,
         ValueError: Unusable annotations, detections or options; the message is one line and names the entry.
 
     Warns:
-        UserWarning: There are no detections, detections are repeated, corners of boxes are swapped, boxes look as if they
-            had the other format, or image ids were looked up by file name.
+        UserWarning: What is surely not meant, a line each: no detections, repeated detections or annotations, boxes that look
+            as if they had another format, results for a part of the images, categories that do not fit, and others. They are
+            in the report too, under ``notes``.
 
     Example:
         >>> annotations = {'images': [{'id': 1, 'height': 9, 'width': 9}], 'categories': [{'id': 1, 'name': 'cat'}],
@@ -90,16 +108,29 @@ def evaluate(annotations: Any,
                              f'got {evaluation!r}')
     iou_types = None if iou_types is None else check_iou_types(iou_types)
     bootstrap = _checked_bootstrap(bootstrap)
-    ground_truth = read_ground_truth(annotations)
-    found = load_detections(detections, ground_truth, iou_types, classes, box_format)
+    ground_truth = read_ground_truth(annotations, skip_invalid=skip_invalid)
+    if classes or label_names:
+        ground_truth = merge_names(ground_truth)
+    notes: list[str] = []
+    found = load_detections(detections, ground_truth, iou_types, classes, box_format, skip_invalid=skip_invalid,
+                            label_names=label_names, category_offset=category_offset, notes=notes)
+    said = []
     for iou_type, of_type in found.items():
-        for line in describe_unusual(of_type, ground_truth) if len(of_type.score) else ['there are no detections']:
-            warnings.warn(f'{iou_type}: {line}', stacklevel=2)
+        said += [f'{iou_type}: {line}' for line in (describe_unusual(of_type, ground_truth, check_proposal_nums(proposal_nums)[-1])
+                                                    if len(of_type.score) else ['there are no detections'])]
+    ground_truth, found, line = _with_results(ground_truth, found, only_images_with_results)
+    said += [line] if line else []
+    if skip_invalid and 'segm' in found:
+        ground_truth = ground_truth.with_masks()
     category_ids = None if classes is None else label_category_ids(ground_truth, classes)
     first = detections[0] if isinstance(detections, list | tuple) and detections else detections
     stem = Path(first).stem if isinstance(first, str | os.PathLike) else 'detector'
     shown_name = name or re.sub(r'(?<=.)\.(bbox|segm)$', '', stem)
-    result = evaluate_detections(ground_truth, found, evaluations, proposal_nums, category_ids, device, shown_name)
+    result = evaluate_detections(ground_truth, found, evaluations, proposal_nums, category_ids, device, shown_name, use_cats)
+    said += describe_doubts(result, classes is not None)
+    for line in dict.fromkeys(said):
+        warnings.warn(line, stacklevel=2)
+    result.report['notes'] = list(dict.fromkeys((*result.report.get('notes', ()), *notes, *said)))
     if name:
         result.report['name'] = name
     if isinstance(annotations, str | os.PathLike):
@@ -141,7 +172,8 @@ def evaluate_detections(ground_truth: GroundTruth,
                         proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                         category_ids: Sequence[int] | None = None,
                         device: torch.device | str | None = None,
-                        name: str = 'detector') -> EvaluationResult:
+                        name: str = 'detector',
+                        use_cats: bool = True) -> EvaluationResult:
     """Evaluate detections that are arrays or tensors already.
 
     Args:
@@ -153,14 +185,21 @@ def evaluate_detections(ground_truth: GroundTruth,
         category_ids: Categories to evaluate, all by default.
         device: Where to match and accumulate, by default where the detections are.
         name: See `evaluate`.
+        use_cats: See `evaluate`.
 
     Raises:
         ValueError: Unknown IoU type or category, or unusable limits.
     """
     check_iou_types(tuple(detections))
+    proposal_nums = (MAX_DETECTIONS, ) if ground_truth.federated else proposal_nums
     largest = check_proposal_nums(proposal_nums)[-1]
     categories = ground_truth.select_categories(category_ids)
-    plan = make_plan(ground_truth, evaluations)
+    plan, notes = make_plan(ground_truth, evaluations), list(ground_truth.notes)
+    if not use_cats:
+        notes.append('categories are not regarded (use_cats=False): a detection may match an object of any category')
+        detections = {iou_type: _without_categories(of_type, categories) for iou_type, of_type in detections.items()}
+        ground_truth, plan = without_categories(ground_truth, categories, plan)
+        categories = np.arange(1)
     columns = [of_type.image for of_type in detections.values()]
     found_on = next((column.device for column in columns if isinstance(column, Tensor)), 'cpu')
     targets = make_targets(ground_truth, categories, plan.outside).to(found_on if device is None else device)
@@ -169,6 +208,8 @@ def evaluate_detections(ground_truth: GroundTruth,
         for iou_type, of_type in detections.items()
     }
     report = summarize(plan, records, targets, proposal_nums)
+    if notes:
+        report['notes'] = notes
     return EvaluationResult(report, records, targets, plan, ground_truth, categories, tuple(proposal_nums), name, detections)
 
 
@@ -188,6 +229,11 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
         detections.image, detections.category, detections.score, detections.area))
     place = torch.from_numpy(category_lookup(ground_truth, categories)).to(device)[category]
     evaluated = (place >= 0).nonzero()[:, 0]
+    rules = None
+    if ground_truth.federated:
+        rules = FederatedRules(ground_truth, torch.from_numpy(category_lookup(ground_truth, categories)))
+        cells = image * len(categories) + place
+        evaluated = evaluated[rules.select(cells[evaluated], image[evaluated], score[evaluated])]
     cells = (image * len(categories) + place)[evaluated]
     order, rank = rank_detections(cells, score[evaluated], limit)
     cells, chosen = cells[order], evaluated[order]
@@ -199,7 +245,44 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
         ground_truth.check_masks(targets.annotation)
         pairs = rle_pairs(cells, [detections.rles[number] for number in chosen.tolist()], targets.cells,
                           lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, area=area)
-    return make_records(pairs, cells, rank, score, area, targets)
+    return make_records(pairs, cells, rank, score, area, targets, rules.ignores(cells) if rules else None)
+
+
+def without_categories(ground_truth: GroundTruth, categories: np.ndarray, plan: EvaluationPlan) -> tuple[GroundTruth, EvaluationPlan]:
+    """Return annotations of some categories as one category, in the order in which COCOeval takes them, and their plan."""
+    chosen = np.flatnonzero(np.isin(ground_truth.category, categories))
+    chosen = chosen[np.lexsort((ground_truth.category[chosen], ground_truth.image[chosen]))]
+    ratios = tuple(values if evaluation.unit == 'image' else values[chosen]
+                   for evaluation, values in zip(plan.evaluations, plan.ratios, strict=True))
+    return ground_truth.select(chosen).class_agnostic(), plan._replace(outside=plan.outside[chosen], ratios=ratios)
+
+
+def _without_categories(detections: Detections, categories: np.ndarray) -> Detections:
+    """Return the detections of some categories as those of one, category by category."""
+    place = np.asarray(detections.category.cpu() if isinstance(detections.category, Tensor) else detections.category)
+    chosen = np.flatnonzero(np.isin(place, categories))
+    chosen = detections.select(chosen[np.argsort(place[chosen], kind='stable')])
+    return replace(chosen, category=chosen.category * 0)
+
+
+def _with_results(ground_truth: GroundTruth, found: dict[str, Detections],
+                  only: bool) -> tuple[GroundTruth, dict[str, Detections], str | None]:
+    """Return the images that have detections, if only those count, and a line where others with objects have none."""
+    have = np.zeros(len(ground_truth.image_ids), dtype=bool)
+    for of_type in found.values():
+        have[np.asarray(of_type.image)] = True
+    filled = np.zeros(len(have), dtype=bool)
+    filled[ground_truth.image[~ground_truth.crowd]] = True
+    lacking = int((filled & ~have).sum())
+    if only and have.any():
+        new_place = np.cumsum(have) - 1
+        found = {iou_type: replace(of_type, image=new_place[of_type.image]) for iou_type, of_type in found.items()}
+        line = f'only the {have.sum()} of {len(have)} images with results are evaluated (only_images_with_results)'
+        return ground_truth.select_images(have), found, line
+    if have.any() and lacking * 20 > filled.sum():
+        return ground_truth, found, (f'results are for a part of the images: {lacking} of {filled.sum()} images with objects have '
+                                     'none, and their objects count as missed; --only-images-with-results evaluates the others')
+    return ground_truth, found, None
 
 
 def _checked_bootstrap(bootstrap: Bootstrap | bool | None) -> Bootstrap | None:

@@ -9,11 +9,13 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 
 from .accumulate import Records, no_records
-from .inputs.ground_truth import GroundTruth, numeric_id
+from .federated import FederatedRules
+from .inputs.arrays import GroundTruth
+from .inputs.image_ids import AMBIGUOUS
 from .inputs.rle import rle_areas, to_rle
 from .masks import TargetMasks, dense_mask_iou
 from .matching import Pairs, box_pairs, cell_pairs, make_records, min_iou, rank_detections
-from .targets import Targets, make_targets
+from .targets import Targets, category_lookup, make_targets
 
 #: Detections below this score are not drawn, and count neither as found nor as false in pictures.
 SCORE_THRESHOLD = .3
@@ -59,24 +61,35 @@ class ImageMatcher:
 
     Args:
         ground_truth: The annotations.
-        category_ids: Category id of each label, in the order of the labels.
+        category_ids: Category id of each label, in the order of the labels; -1 for labels whose detections are left out.
         limit: Detections kept for each image and category.
         outside: Which annotations are outside each instance bucket, see `targets.make_targets`.
+        use_cats: False to match without regard to categories; `ground_truth` is then that of `GroundTruth.class_agnostic`.
     """
 
     def __init__(self, ground_truth: GroundTruth, category_ids: Sequence[int], limit: int,
-                 outside: np.ndarray | None = None) -> None:
+                 outside: np.ndarray | None = None, use_cats: bool = True) -> None:
         self.ground_truth = ground_truth
-        self.categories = ground_truth.select_categories(category_ids)
+        ids = np.asarray(category_ids, dtype=np.int64)
+        self._label_order = torch.from_numpy(np.argsort(ids, kind='stable')).argsort()
+        if not use_cats:
+            ids = np.where(ids >= 0, ground_truth.category_ids[0], -1)
+        self.use_cats = use_cats
+        self.categories = ground_truth.select_categories(ids[ids >= 0])
         self.targets = make_targets(ground_truth, self.categories, outside)
         self.limit = limit
-        self._place_of_label = torch.from_numpy(
-            np.searchsorted(ground_truth.category_ids[self.categories], np.asarray(category_ids, dtype=np.int64)))
-        label_of_place = torch.argsort(self._place_of_label)
-        self._target_labels = label_of_place[self.targets.cells % self.targets.num_categories].tolist()
+        evaluated = ground_truth.category_ids[self.categories]
+        self._place_of_label = torch.from_numpy(np.where(ids >= 0, np.searchsorted(evaluated, ids), -1))
+        known = (self._place_of_label >= 0).nonzero()[:, 0]
+        label_of_place = torch.zeros(max(len(evaluated), 1), dtype=torch.int64)
+        label_of_place[self._place_of_label[known]] = known
+        self._target_labels = label_of_place[self.targets.cells % self.targets.num_categories].tolist() if use_cats else [
+            0] * len(self.targets.cells)
+        self._rules = None
+        if ground_truth.federated:
+            self._rules = FederatedRules(ground_truth, torch.from_numpy(category_lookup(ground_truth, self.categories)))
         self._crowd = self.targets.crowd.tolist()
         self._masks = TargetMasks(ground_truth)
-        self._position = {image_id: position for position, image_id in enumerate(ground_truth.image_ids.tolist())}
         self._on_device: dict[torch.device, tuple[Targets, Tensor]] = {}
 
     def position(self, image_id: int | str) -> int:
@@ -85,9 +98,11 @@ class ImageMatcher:
         Raises:
             ValueError: The annotation file does not have it.
         """
-        position = self._position.get(numeric_id(image_id))
-        if position is None:
-            raise ValueError(f'predictions for image id {image_id!r}, which is not in {self.ground_truth.source}')
+        position, _ = self.ground_truth.images.find(image_id)
+        if position < 0:
+            lookup = self.ground_truth.images
+            raise ValueError(f'predictions for image id {image_id!r}, which is not in {self.ground_truth.source}; it has ids such as '
+                             f'{lookup.image_ids[0]!s}' + (' (several images have it as file name)' if position == AMBIGUOUS else ''))
         return position
 
     def take_boxes(self, image_id: int | str, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Candidates:
@@ -128,7 +143,8 @@ class ImageMatcher:
                                  f'the image {size} (height, width)')
             _check_shapes(image_id, labels, scores, masks=(masks, *masks.shape[1:]))
             crops = [self._masks.crop(annotation) for annotation in annotations]
-            area, iou = dense_mask_iou(masks, labels, crops, self._target_labels[here], crowd)
+            area, iou = dense_mask_iou(masks, labels if self.use_cats else torch.zeros_like(labels), crops,
+                                       self._target_labels[here], crowd)
         else:
             _check_shapes(image_id, labels, scores, masks=(torch.empty(len(masks)), ))
             rles = [to_rle(rle, *size, f'image id {image_id}') for rle in masks]
@@ -149,9 +165,17 @@ class ImageMatcher:
         batch = _Batch.of(candidates)
         self._check_values(batch)
         targets, place_of_label = self._moved(batch.scores.device)
-        cells = batch.image * targets.num_categories + place_of_label[batch.labels.long()]
+        place = place_of_label[batch.labels.long()]
+        cells = batch.image * targets.num_categories + place
         scores = batch.scores.double()
-        order, rank = rank_detections(cells, scores, self.limit)
+        chosen = (place >= 0).nonzero()[:, 0]
+        if self._rules:
+            chosen = chosen[self._rules.select(cells[chosen], batch.image[chosen], scores[chosen])]
+        if not self.use_cats:  # as COCOeval takes them, category by category
+            label_order = self._label_order.to(chosen.device)
+            chosen = chosen[torch.argsort(label_order[batch.labels.long()[chosen]], stable=True)]
+        order, rank = rank_detections(cells[chosen], scores[chosen], self.limit)
+        order = chosen[order]
         cells, scores = cells[order], scores[order]
         if batch.boxes_xyxy is not None:
             boxes = batch.boxes_xyxy.double()[order]  # CocoMetric subtracts in float64 too
@@ -161,14 +185,15 @@ class ImageMatcher:
         else:
             pairs = _mask_pairs(candidates, batch.counts, cells, order, targets)
             area = batch.area[order]
-        return make_records(pairs, cells, rank, scores, area, targets)
+        return make_records(pairs, cells, rank, scores, area, targets, self._rules.ignores(cells) if self._rules else None)
 
     def shown(self, candidates: Sequence[Candidates]) -> Tensor:
         """Return the detections to draw of candidates with boxes, see `shown_table`."""
         batch = _Batch.of(candidates)
-        place_of_label = self._moved(batch.scores.device)[1]
-        category = torch.from_numpy(self.categories).to(batch.scores.device)[place_of_label[batch.labels.long()]]
-        return shown_table(batch.image, category, batch.scores, batch.boxes_xyxy)
+        place = self._moved(batch.scores.device)[1][batch.labels.long()]
+        known = (place >= 0).nonzero()[:, 0]
+        category = torch.from_numpy(self.categories).to(batch.scores.device)[place[known]]
+        return shown_table(batch.image[known], category, batch.scores[known], batch.boxes_xyxy[known])
 
     def inverted(self, candidates: Sequence[Candidates]) -> Tensor:
         """Return the images of candidates with boxes where some box has x2 < x1 or y2 < y1: positions, sorted, int64."""

@@ -8,32 +8,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-#: How boxes may be given: left, top, width, height, or left, top, right, bottom.
-BOX_FORMATS = ('xywh', 'xyxy')
+from .content import other_kind, read_bytes
+from .faults import Faults, one_line
+
+#: How boxes may be given. Those with a final n are shares of the image's width and height.
+BOX_FORMATS = {'xywh': 'x, y, width, height', 'xyxy': 'x1, y1, x2, y2', 'cxcywh': 'center x, center y, width, height',
+               'xywhn': 'x, y, width, height', 'xyxyn': 'x1, y1, x2, y2', 'cxcywhn': 'center x, center y, width, height'}
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file, with orjson where it is installed.
+    """Read a JSON file, perhaps compressed by gzip, with orjson where it is installed.
 
     Raises:
-        ValueError: The file is missing, not a file, empty, truncated or not JSON.
+        ValueError: The file is missing, not a file, empty, truncated or not JSON; the message says what it is instead.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f'{path}: is a folder, expected a file')
-    if not path.is_file():
-        raise ValueError(f'{path}: no such file')
-    content = path.read_bytes()
+    content = read_bytes(path)
     try:
         with no_collection():
             return _parse_json(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: the file is {"not complete JSON" if content else "empty"} ({error})') from None
+        kind = other_kind(content)
+        state = f'the file is {kind}, not JSON' if kind else f'the file is {"not complete JSON" if content else "empty"} ({error})'
+        raise ValueError(f'{path}: {state}') from None
 
 
 def _parse_json(content: bytes) -> Any:
@@ -58,52 +58,103 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def check_entries(entries: Any, keys: Sequence[str], where: str) -> None:
-    """Raise a ValueError unless `entries` is a list of dicts which all have `keys`."""
+def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults | None = None) -> list[dict]:
+    """Return entries that are dicts which all have `keys`.
+
+    Args:
+        entries: A list.
+        keys: What each entry must have.
+        where: Name of the list for messages.
+        faults: Collects what is wrong; a complete entry then stands in place of each faulty one. None raises at once.
+
+    Raises:
+        ValueError: `entries` is no list; an entry is faulty and `faults` is None; or no entry is complete.
+    """
     if not isinstance(entries, list):
         raise ValueError(f'{where}: a list was expected, got {type(entries).__name__}')
     try:
         if set(map(type, entries)) <= {dict}:
             deque(map(itemgetter(*keys), entries), maxlen=0)  # half the time of the loop below, which names the entry
-            return
+            return entries
     except KeyError:
         pass
+    faults = faults or Faults(where, len(entries))
+    missing: dict[int, str] = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise ValueError(f'{where}[{number}]: an object was expected, got {type(entry).__name__}')
-        for key in keys:
-            if key not in entry:
-                raise ValueError(f'{where}[{number}] has no {key!r}')
+            missing[number] = f': an object was expected, got {type(entry).__name__}'
+        elif not all(key in entry for key in keys):
+            missing[number] = f' has no {next(key for key in keys if key not in entry)!r}'
+    bad = np.zeros(len(entries), dtype=bool)
+    bad[list(missing)] = True
+    faults.add(bad, missing.__getitem__)
+    if not faults.skip or bad.all():
+        Faults.settle(_refusing(faults) if bad.all() else faults)
+    whole = entries[int(np.argmin(bad))]
+    return [whole if faulty else entry for entry, faulty in zip(entries, bad.tolist(), strict=True)]
 
 
-def integer_column(entries: Sequence[dict], key: str, where: str) -> np.ndarray:
-    """Return the integers under `key`, shape (N,) int64."""
-    return _column(entries, key, 'iu', where, 'an integer').astype(np.int64)
+def _refusing(faults: Faults) -> Faults:
+    faults.skip = False
+    return faults
 
 
-def number_column(entries: Sequence[dict], key: str, where: str) -> np.ndarray:
+def integer_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None) -> np.ndarray:
+    """Return the integers under `key`, shape (N,) int64; floats count where they are whole numbers."""
+    column = _column(entries, key, 'iuf', where, 'an integer', (), faults)
+    if column.dtype.kind == 'f' and len(column):
+        whole = column == np.round(column)
+        if not whole.all():
+            own = faults or Faults(where, len(entries))
+            own.add(~whole, lambda number: f': {key!r} must be an integer, got {entries[number][key]!r}')
+            if faults is None:
+                own.settle()
+    return column.astype(np.int64)
+
+
+def number_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None) -> np.ndarray:
     """Return the finite numbers under `key`, shape (N,) float64."""
-    return _column(entries, key, 'iuf', where, 'a finite number').astype(np.float64)
+    return _column(entries, key, 'iuf', where, 'a finite number', (), faults).astype(np.float64)
 
 
-def box_column(entries: Sequence[dict], where: str, box_format: str = 'xywh') -> np.ndarray:
+def box_column(entries: Sequence[dict], where: str, box_format: str = 'xywh', sizes: np.ndarray | None = None,
+               faults: Faults | None = None) -> np.ndarray:
     """Return the boxes under ``bbox``, shape (N, 4) xywh float64, finite and without negative sides.
 
     Args:
         entries: Objects with a ``bbox``.
         where: Name for messages.
-        box_format: Format of the boxes, ``'xywh'`` or ``'xyxy'``.
+        box_format: Format of the boxes, one of `BOX_FORMATS`.
+        sizes: Height and width of each one's image in pixels, shape (N, 2), which the formats with a final ``n`` need.
+        faults: Collects what is wrong; None raises at once.
     """
     boxes = _plain_boxes(entries)
     if boxes is None:
-        names = '[x, y, width, height]' if box_format == 'xywh' else '[x1, y1, x2, y2]'
-        boxes = _column(entries, 'bbox', 'iuf', where, f'four finite numbers {names}', (4,)).astype(np.float64)
-    if box_format == 'xyxy':
-        boxes[:, 2:] -= boxes[:, :2]
+        expected = f'four finite numbers [{BOX_FORMATS[box_format]}]'
+        boxes = _column(entries, 'bbox', 'iuf', where, expected, (4,), faults).astype(np.float64)
+    boxes = to_xywh(boxes, box_format, sizes)
     negative = (boxes[:, 2:] < 0).any(axis=1)
     if negative.any():
-        number = int(negative.argmax())
-        raise ValueError(f"{where}[{number}]: 'bbox' must have sides of at least 0, got {entries[number]['bbox']}")
+        own = faults or Faults(where, len(entries))
+        own.add(negative, lambda number: f": 'bbox' must have sides of at least 0, got {entries[number]['bbox']}")
+        if faults is None:
+            own.settle()
+    return boxes
+
+
+def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray | None = None) -> np.ndarray:
+    """Return boxes as left, top, width, height in pixels; arguments as for `box_column`. May change `boxes`.
+
+    Example:
+        >>> to_xywh(np.array([[.5, .5, .2, .4]]), 'cxcywhn', np.array([[100, 200]])).tolist()
+        [[80.0, 30.0, 40.0, 40.0]]
+    """
+    if box_format.endswith('n'):
+        boxes = boxes * np.tile(sizes[:, ::-1], 2)
+    if box_format.startswith('xyxy'):
+        boxes[:, 2:] -= boxes[:, :2]
+    elif box_format.startswith('cxcywh'):
+        boxes[:, :2] -= boxes[:, 2:] / 2
     return boxes
 
 
@@ -121,24 +172,29 @@ def _plain_boxes(entries: Sequence[dict]) -> np.ndarray | None:
     return array if np.isfinite(array).all() else None
 
 
-def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected: str, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """Return the values under `key` as one array (N, *shape) of one of NumPy's dtype kinds, or name the first bad one."""
+def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected: str, shape: tuple[int, ...] = (),
+            faults: Faults | None = None) -> np.ndarray:
+    """Return the values under `key` as one array (N, *shape) of one of NumPy's dtype kinds, with 0 for each that is faulty."""
 
     def as_array(values: Any, wanted: tuple[int, ...]) -> np.ndarray | None:
         try:
             array = np.array(values)
-        except ValueError:  # ragged
+        except (ValueError, OverflowError, TypeError):  # ragged, or too large
             return None
         return array if array.shape == wanted and array.dtype.kind in kinds and np.isfinite(array).all() else None
 
     if not entries:
         return np.empty((0, *shape))
-    column = as_array([entry[key] for entry in entries], (len(entries), *shape))
-    if column is None:
-        bad = (number for number, entry in enumerate(entries) if as_array(entry[key], shape) is None)
-        number = next(bad, 0)
-        raise ValueError(f'{where}[{number}]: {key!r} must be {expected}, got {entries[number][key]!r}')
-    return column
+    values = [entry[key] for entry in entries]
+    column = as_array(values, (len(entries), *shape))
+    if column is not None:
+        return column
+    own, single = faults or Faults(where, len(entries)), [as_array(value, shape) for value in values]
+    own.add(np.array([array is None for array in single]),
+            lambda number: f': {key!r} must be {expected}, got {one_line(repr(values[number]))}')
+    if faults is None:
+        own.settle()
+    return np.stack([np.zeros(shape) if array is None else array for array in single])
 
 
 def check_unique(ids: np.ndarray, where: str) -> None:
@@ -148,11 +204,9 @@ def check_unique(ids: np.ndarray, where: str) -> None:
         raise ValueError(f'{where}: id {values[counts > 1][0]} is repeated; ids must be unique')
 
 
-def positions(ids: np.ndarray, known: np.ndarray, key: str, where: str) -> np.ndarray:
-    """Return the index of each id among the sorted `known` ids; a ValueError names one that is not there."""
-    index = np.searchsorted(known, ids)
-    found = known[np.minimum(index, len(known) - 1)] == ids if len(known) else np.zeros(len(ids), dtype=bool)
-    if not found.all():
-        number = int(np.argmin(found))
-        raise ValueError(f'{where}[{number}]: {key} {ids[number]} is not in the annotation file')
-    return index
+def positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the index of each id among the sorted `known` ids, -1 where it is not there, shape (N,) int64."""
+    if not len(known):
+        return np.full(len(ids), -1)
+    index = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return np.where(known[index] == ids, index, -1)

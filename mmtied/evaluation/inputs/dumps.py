@@ -6,26 +6,23 @@ The file is a pickled list with a dict for each image: ``img_id`` and ``pred_ins
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as mask_api
 
-from .coco_json import check_entries, check_unique, integer_column, positions
-from .ground_truth import GroundTruth, label_category_ids
+from .arrays import GroundTruth
+from .categories import label_category_ids, named_category_ids
+from .coco_json import check_entries, positions, to_xywh
+from .faults import Faults
+from .image_ids import plain_id
 from .results import Detections
 from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
 #: Keys that `image_predictions` reads, in addition to the id of the image.
 _KEYS = ('boxes', 'scores', 'labels', 'category_ids', 'masks')
-
-
-def is_dump(path: str | os.PathLike) -> bool:
-    """Return True for a file that is a dump by its name: .pkl or .pickle."""
-    return Path(path).suffix in ('.pkl', '.pickle')
 
 
 def read_dump(path: str | os.PathLike) -> list[dict]:
@@ -35,10 +32,16 @@ def read_dump(path: str | os.PathLike) -> list[dict]:
         ValueError: The file is missing, empty or truncated, needs anything but tensors, arrays and containers, or has
             another layout.
     """
-    entries = read_tensor_pickle(path)
+    return check_dump(read_tensor_pickle(path), str(path))
+
+
+def check_dump(entries: Any, source: str) -> list[dict]:
+    """Return the images of a dump; a ValueError says what is wrong with one."""
     try:
-        check_entries(entries, ('img_id', 'pred_instances'), str(path))
-        check_entries([entry['pred_instances'] for entry in entries], ('bboxes', 'scores', 'labels'), f'{path}: pred_instances')
+        if isinstance(entries, list) and entries and isinstance(entries[0], list | tuple):
+            raise ValueError(f'{source}: it looks like results of mmdet 2, lists of boxes by class without the images\' ids')
+        check_entries(entries, ('img_id', 'pred_instances'), source)
+        check_entries([entry['pred_instances'] for entry in entries], ('bboxes', 'scores', 'labels'), f'{source}: pred_instances')
     except ValueError as error:
         raise ValueError(f"{error}; expected a file written by mmdet's tools/test.py --out or DumpDetResults") from None
     return entries
@@ -77,9 +80,13 @@ def dumped_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
     return tuple(iou_type for iou_type, key in (('bbox', _box_key(instances)), ('segm', 'masks')) if key in instances)
 
 
-def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str,
-                    classes: Sequence[str] | None = None, source: str = 'dump', box_format: str = 'xyxy') -> Detections:
+def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str, classes: Sequence[str] | None = None,
+                    source: str = 'dump', box_format: str = 'xyxy', skip_invalid: bool = False,
+                    label_names: Sequence[str] | None = None, category_offset: int = 0,
+                    notes: list[str] | None = None) -> Detections:
     """Convert a dump to the arrays of one IoU type, in its order.
+
+    An image that a distributed sampler repeated counts once.
 
     Args:
         entries: From `read_dump` or `image_predictions`.
@@ -87,44 +94,103 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         iou_type: ``'bbox'`` or ``'segm'``; masks take ``mask_scores`` where there are any, as mmdet's CocoMetric does.
         classes: See `label_category_ids`.
         source: Name for messages.
-        box_format: ``'xyxy'`` or ``'xywh'``.
+        box_format: One of `coco_json.BOX_FORMATS`.
+        skip_invalid: Leave out detections whose numbers are not finite, and images that are not in the annotations.
+        label_names: Name of each label, where the model knows other classes than the annotation file, see
+            `named_category_ids`; detections of classes that it lacks are left out.
+        category_offset: Added to labels or ids of categories.
+        notes: Gets a line for what was left out.
 
     Raises:
-        ValueError: An image id is unknown or repeated, a label has no category, columns have unequal lengths, boxes or scores
-            are not finite, or masks are missing, not run-length codes, or of another size than their image.
+        ValueError: An image id is unknown, or repeated with other predictions, a label has no category, columns have unequal
+            lengths, boxes or scores are not finite, or masks are missing, not run-length codes, or of another size.
     """
-    ids = integer_column(entries, 'image_id' if entries and 'image_id' in entries[0] else 'img_id', source)
-    check_unique(ids, source)
-    image_of_entry = positions(ids, ground_truth.image_ids, 'image id', source)
+    notes = [] if notes is None else notes
+    key = 'image_id' if entries and 'image_id' in entries[0] else 'img_id'
+    entries, image_of_entry = _known_images(entries, key, ground_truth, source, skip_invalid, notes)
     parts = [entry['pred_instances'] for entry in entries]
-    names = [f'{source}: image id {image_id}' for image_id in ids.tolist()]
+    names = [f'{source}: image id {entry[key]}' for entry in entries]
     first = parts[0] if parts else {}
     label_key = 'category_ids' if 'category_ids' in first else 'labels'
-    labels = _column(parts, label_key, (), names, integers=True).astype(np.int64)
+    labels = _column(parts, label_key, (), names, integers=True).astype(np.int64) + category_offset
     counts = [len(part[label_key]) for part in parts]
-    scores = _column(parts, 'mask_scores' if iou_type == 'segm' and 'mask_scores' in first else 'scores', (), names, counts)
+    scores = _column(parts, 'mask_scores' if iou_type == 'segm' and 'mask_scores' in first else 'scores', (), names, counts,
+                     finite=not skip_invalid)
     image = np.repeat(np.arange(len(parts)), counts)
     if label_key == 'category_ids':
-        category_ids = labels
+        category = positions(labels, ground_truth.category_ids)
+        if (category < 0).any() and classes is None:
+            number = int(np.argmin(category))
+            raise ValueError(f'{names[image[number]]}: category id {labels[number]} is not in the annotation file; '
+                             f'{(category < 0).sum()} of {len(labels)} detections have such ids; --classes NAME ... leaves them out')
     else:
-        of_label = np.array(label_category_ids(ground_truth, classes))
+        of_label = np.array(named_category_ids(ground_truth, label_names) if label_names else
+                            label_category_ids(ground_truth, classes))
         outside = (labels < 0) | (labels >= len(of_label))
         if outside.any():
             number = int(outside.argmax())
             raise ValueError(f'{names[image[number]]}: label {labels[number]} is not from 0 to {len(of_label) - 1}, the '
-                             f"{len(of_label)} categories of {'--classes' if classes else ground_truth.source}")
-        category_ids = of_label[labels]
-    common = dict(image=image_of_entry[image], score=scores,
-                  category=positions(category_ids, ground_truth.category_ids, 'category id', source))
+                             f"{len(of_label)} categories of {'--classes' if classes else ground_truth.source}; where the model knows "
+                             'other classes, --label-names (label_names=...) lists them in the order of its labels')
+        category = positions(of_label[labels], ground_truth.category_ids)
+    if ground_truth.merged is not None:
+        category = np.where(category < 0, -1, ground_truth.merged[category])
+    others = category < 0
+    if others.any():
+        notes.append(f'{others.sum()} of {len(labels)} detections are of classes that the annotations do not have, and are left out')
+    common = dict(image=image_of_entry[image], score=scores, category=np.maximum(category, 0))
+    faults = Faults(source, len(labels), skip_invalid)
     if iou_type == 'bbox':
-        boxes = _column(parts, _box_key(first), (4,), names, counts)
-        if box_format == 'xyxy':
-            boxes[:, 2:] -= boxes[:, :2]  # CocoMetric subtracts in float64 too
-        return Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
-    sizes = ground_truth.image_sizes[image_of_entry].tolist()
-    rles = [to_rle(_rle(mask, name), *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
-            for mask in _masks(part, count, name)]
-    return Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
+        boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not skip_invalid)
+        faults.add(~np.isfinite(boxes).all(axis=1), lambda number: f': image id {entries[image[number]][key]}: boxes must be finite')
+        boxes = to_xywh(boxes, box_format, ground_truth.image_sizes[common['image']])  # CocoMetric subtracts in float64 too
+        found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
+    else:
+        sizes = ground_truth.image_sizes[image_of_entry].tolist()
+        rles = [to_rle(_rle(mask, name), *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
+                for mask in _masks(part, count, name)]
+        found = Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
+    faults.add(~np.isfinite(scores), lambda number: f': image id {entries[image[number]][key]}: scores must be finite')
+    line = faults.settle()
+    if line:
+        notes.append(line)
+    left_out = others | faults.bad
+    return found.select(~left_out) if left_out.any() else found
+
+
+def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, source: str, skip_invalid: bool,
+                  notes: list[str]) -> tuple[list[dict], np.ndarray]:
+    """Return the images once each, and their positions in the ground truth."""
+    faults = Faults(source, len(entries), skip_invalid)
+    check_entries(list(entries), (key, ), source)
+    bad_kind = np.array([plain_id(entry[key]) is None for entry in entries], dtype=bool)
+    faults.add(bad_kind, lambda number: f': {key!r} must be an integer, or a file name, got {entries[number][key]!r}')
+    image, by_name = ground_truth.images.find_all([0 if bad else entry[key] for entry, bad in
+                                                   zip(entries, bad_kind.tolist(), strict=True)])
+    faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number][key], int(image[number]),
+                                                                            'the annotation file'))
+    if by_name:
+        notes.append(f'image ids such as {entries[0][key]!r} were looked up among the file names of {ground_truth.source}')
+    line = faults.settle()
+    if line:
+        notes.append(line)
+    kept: dict[int, int] = {}
+    repeated = 0
+    for number, place in enumerate(image.tolist()):
+        if faults.bad[number]:
+            continue
+        if place not in kept:
+            kept[place] = number
+            continue
+        repeated += 1
+        one, other = (entries[which]['pred_instances'] for which in (kept[place], number))
+        if len(one['scores']) != len(other['scores']) or not np.array_equal(*map(np.asarray, to_cpu([one['scores'], other['scores']]))):
+            raise ValueError(f'{source}: image id {entries[number][key]} is repeated with other predictions; predictions of each image '
+                             'are expected once')
+    if repeated:
+        notes.append(f'{repeated} images are repeated, as by a distributed sampler; each counts once')
+    chosen = list(kept.values())
+    return [entries[number] for number in chosen], np.array(list(kept), dtype=np.int64)
 
 
 def to_cpu(values: Sequence[Any]) -> list[Any]:
@@ -148,7 +214,7 @@ def _box_key(instances: dict) -> str:
 
 
 def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequence[str], counts: Sequence[int] | None = None,
-            integers: bool = False) -> np.ndarray:
+            integers: bool = False, finite: bool = True) -> np.ndarray:
     """Join the numbers under `key` of all images, shape (D, *shape) float64."""
     arrays = [np.empty((0, *shape))]
     kinds = 'iu' if integers else 'iuf'
@@ -161,7 +227,7 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
             came = f'shape {tuple(values.shape)} of {values.dtype}' if hasattr(values, 'shape') else type(values).__name__
             raise ValueError(f'{name}: {key!r} must be an array or tensor of {"integers" if integers else "numbers"} of shape '
                              f'({wanted}), got {came}')
-        if not np.isfinite(values).all():
+        if finite and not np.isfinite(values).all():
             raise ValueError(f'{name}: {key!r} must be finite numbers; the model may have diverged')
         arrays.append(values.astype(np.float64))
     return np.concatenate(arrays)

@@ -1,155 +1,312 @@
-"""COCO instance annotations as compact, checked arrays: from a file, a dict, a pycocotools COCO or an mmdet dataset."""
+"""Read instance annotations: from a file of any layout, a dict, a pycocotools COCO or an mmdet dataset."""
 
-import difflib
-import operator
+import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePath
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .coco_json import box_column, check_entries, check_unique, integer_column, number_column, positions, read_json
+from .arrays import MISSING, Federated, GroundTruth
+from .coco_json import BOX_FORMATS, box_column, check_entries, check_unique, integer_column, number_column, positions
+from .faults import Faults
+from .image_ids import ImageLookup, id_array
+from .layouts import read_annotations
+from .plausibility import describe_annotations
 from .rle import rle_areas, to_rle
 
-_MISSING = object()
-#: Keys of annotations and images that COCO defines; others are kept as fields.
+__all__ = ['GroundTruth', 'Reading', 'read_ground_truth']
+
+#: Keys of annotations that COCO defines; others are kept in `GroundTruth.fields`.
 _ENTRY_KEYS = frozenset(('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'))
-_IMAGE_KEYS = frozenset(('id', 'height', 'width', 'file_name', 'license', 'coco_url', 'flickr_url', 'date_captured'))
+#: The same of images.
+_IMAGE_KEYS = frozenset(('id', 'height', 'width', 'file_name', 'license', 'coco_url', 'flickr_url', 'date_captured',
+                         'neg_category_ids', 'not_exhaustive_category_ids'))
 
 
 @dataclass(frozen=True)
-class GroundTruth:
-    """The annotations of a data set.
-
-    Attributes:
-        source: Name for messages, usually the file.
-        image_ids: Sorted image ids, shape (I,) int64.
-        image_sizes: Height and width of each image in pixels, shape (I, 2) int64.
-        category_ids: Sorted category ids, shape (K,) int64.
-        category_names: Name of each category id, in the order of the file.
-        image: Index of each annotation's image in `image_ids`, shape (N,) int64. Annotations keep the file's order.
-        category: Index of each annotation's category in `category_ids`, shape (N,) int64.
-        boxes_xywh: Boxes in pixels, shape (N, 4) float64.
-        area: Areas as the file states them, in pixels, shape (N,) float64; those of the masks, for COCO.
-        crowd: Marks crowd regions, shape (N,) bool.
-        annotation_ids: Shape (N,) int64.
-        file_names: File name of each image, in the order of `image_ids`; empty where the file has none.
-        fields: Other keys of the annotations, each with a value or None for every annotation.
-        image_fields: Other keys of the images, in the order of `image_ids`.
-    """
-
-    source: str
-    image_ids: np.ndarray
-    image_sizes: np.ndarray
-    category_ids: np.ndarray
-    category_names: dict[int, str]
-    image: np.ndarray
-    category: np.ndarray
-    boxes_xywh: np.ndarray
-    area: np.ndarray
-    crowd: np.ndarray
-    annotation_ids: np.ndarray
-    _segmentations: list = field(repr=False)
-    _rles: dict = field(default_factory=dict, repr=False)
-    file_names: tuple[str, ...] = field(default=(), repr=False)
-    fields: dict[str, list] = field(default_factory=dict, repr=False)
-    image_fields: dict[str, list] = field(default_factory=dict, repr=False)
-
-    def rle(self, annotation: int) -> dict:
-        """Return the run-length code of the annotation at an index; it is made on first use and kept.
-
-        Raises:
-            ValueError: The annotation has no segmentation, a broken one, or one of another size than its image.
-        """
-        if annotation not in self._rles:
-            where = f'{self.source}: annotation {self.annotation_ids[annotation]}'
-            segmentation = self._segmentations[annotation]
-            if segmentation is _MISSING:
-                raise ValueError(f"{where} has no 'segmentation', which masks need; evaluate bbox only")
-            height, width = self.image_sizes[self.image[annotation]].tolist()
-            self._rles[annotation] = to_rle(segmentation, height, width, where)
-            self._segmentations[annotation] = None
-        return self._rles[annotation]
-
-    def check_masks(self, annotations: np.ndarray) -> None:
-        """Make the run-length codes of the annotations at some indices and check that they are complete.
-
-        Raises:
-            ValueError: As `rle`; also for a code that is cut off or does not add up to the pixels of its image.
-        """
-        annotations = annotations.tolist()
-        rle_areas([self.rle(annotation) for annotation in annotations],
-                  lambda number: f'{self.source}: annotation {self.annotation_ids[annotations[number]]}')
-
-    def select_categories(self, category_ids: Sequence[int] | None = None) -> np.ndarray:
-        """Return the sorted indices of some category ids in `category_ids`; of all ids by default."""
-        if category_ids is None:
-            return np.arange(len(self.category_ids))
-        ids = np.unique(np.asarray(category_ids, dtype=np.int64))
-        return positions(ids, self.category_ids, 'category id', f'{self.source}: category_ids')
-
-
-def read_ground_truth(annotations: Any) -> GroundTruth:
-    """Read COCO instance annotations.
-
-    A missing ``iscrowd`` counts as 0 and an ``ignore`` key has no effect, as in COCOeval.
+class Reading:
+    """How annotations are read.
 
     Args:
-        annotations: A file, a dict of the same layout, or a pycocotools ``COCO``. A `GroundTruth` is returned as it is.
+        ignore_key: Keys of annotations that mark what is ignored where they are true, such as ``'ignore'``.
+        ignore_categories: Names or ids of categories whose annotations are regions where detections of every category are
+            ignored, as VisDrone's category 0.
+        skip_invalid: Leave out annotations that cannot be used, and say how many, instead of refusing the file.
+        box_format: Format of the boxes, one of `coco_json.BOX_FORMATS`.
+        drop_duplicates: Keep one of annotations with the same image, category and box.
+        swap_sizes: Exchange the width and the height of every image.
+        image_folder: Where images are whose size the annotations do not state.
+        protocol: ``'coco'``, ``'lvis'``, or ``'auto'`` for LVIS's where images have ``neg_category_ids``.
+    """
+
+    ignore_key: str | Sequence[str] = ()
+    ignore_categories: Sequence[str | int] = ()
+    skip_invalid: bool = False
+    box_format: str = 'xywh'
+    drop_duplicates: bool = False
+    swap_sizes: bool = False
+    image_folder: str | os.PathLike | None = None
+    protocol: str = 'auto'
+
+    def __post_init__(self) -> None:
+        for name in ('ignore_key', 'ignore_categories'):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value, ) if isinstance(value, str | int) else tuple(value or ()))
+        if self.box_format not in BOX_FORMATS:
+            raise ValueError(f'box_format: one of {", ".join(BOX_FORMATS)} is needed, got {self.box_format!r}')
+        if self.protocol not in ('auto', 'coco', 'lvis'):
+            raise ValueError(f'protocol: auto, coco or lvis is needed, got {self.protocol!r}')
+
+
+def read_ground_truth(annotations: Any, **reading: Any) -> GroundTruth:
+    """Read instance annotations.
+
+    Missing or null, ``iscrowd`` counts as 0, and ``area`` as the pixels of the mask, or of the box without a mask.
+
+    Args:
+        annotations: A file or folder of a layout that docs/formats.md lists, a dict of COCO's layout, or a pycocotools
+            ``COCO``. A `GroundTruth` is returned as it is.
+        **reading: Arguments of `Reading`: ignore_key, ignore_categories, skip_invalid, box_format, drop_duplicates,
+            swap_sizes, image_folder, protocol.
 
     Raises:
-        ValueError: The file is missing, empty or truncated; there are no images; ids are broken, repeated or unknown; a box or
-            an area is missing, negative or infinite. The message is one line and names the entry.
+        ValueError: The file is missing, empty, truncated or of another layout; there are no images; ids are broken, repeated or
+            unknown; a box or an area is negative or infinite. The message is one line, names the entry and counts such entries.
+
+    Warns:
+        UserWarning: Something is surely not meant: annotations are repeated, boxes look as if they had another format, or width
+            and height are exchanged. Also where areas or sizes had to be derived.
     """
     if isinstance(annotations, GroundTruth):
         return annotations
-    annotations = getattr(annotations, 'dataset', annotations)
-    source, data = ('annotations', annotations) if isinstance(annotations, dict) else (str(annotations), read_json(annotations))
-    if not isinstance(data, dict) or any(key not in data for key in ('images', 'annotations', 'categories')):
-        raise ValueError(f"{source}: not a COCO instances file, which has 'images', 'annotations' and 'categories'")
-    images, entries, categories = data['images'], data['annotations'], data['categories']
-    at_images, at_entries, at_categories = (f'{source}: {key}' for key in ('images', 'annotations', 'categories'))
-    check_entries(images, ('id', 'height', 'width'), at_images)
-    check_entries(entries, ('id', 'image_id', 'category_id', 'bbox', 'area'), at_entries)
-    check_entries(categories, ('id', 'name'), at_categories)
-    if not images:
-        raise ValueError(f'{source}: the file lists no images')
-    if not categories:
-        raise ValueError(f'{at_categories}: there are none, and detections are evaluated by category')
+    reading = Reading(**reading)
+    data, source, notes = read_annotations(annotations, reading.image_folder)
+    truth, said = _Builder(data, source, reading, list(notes)).build()
+    for line in said:
+        warnings.warn(f'{source}: {line}', stacklevel=2)
+    return truth
 
-    image_ids = integer_column(images, 'id', at_images)
-    category_ids = integer_column(categories, 'id', at_categories)
-    annotation_ids = integer_column(entries, 'id', at_entries)
-    for ids, where in ((image_ids, at_images), (category_ids, at_categories), (annotation_ids, at_entries)):
-        check_unique(ids, where)
-    order = np.argsort(image_ids)
-    sizes = np.stack([integer_column(images, side, at_images) for side in ('height', 'width')], axis=1)
-    if (sizes < 1).any():
-        number = int((sizes < 1).any(axis=1).argmax())
-        raise ValueError(f"{at_images}[{number}]: 'height' and 'width' must be at least 1, got {sizes[number].tolist()}")
-    area = number_column(entries, 'area', at_entries)
-    if (area < 0).any():
-        number = int((area < 0).argmax())
-        raise ValueError(f"{at_entries}[{number}]: 'area' must be at least 0, got {area[number]}")
-    image_of_entry, category_of_entry = (integer_column(entries, key, at_entries) for key in ('image_id', 'category_id'))
-    return GroundTruth(
-        source=source,
-        image_ids=image_ids[order],
-        image_sizes=sizes[order],
-        category_ids=np.sort(category_ids),
-        category_names={entry['id']: entry['name'] for entry in categories},
-        image=positions(image_of_entry, image_ids[order], 'image id', at_entries),
-        category=positions(category_of_entry, np.sort(category_ids), 'category id', at_entries),
-        boxes_xywh=box_column(entries, at_entries),
-        area=area,
-        crowd=_crowd_column(entries, at_entries),
-        annotation_ids=annotation_ids,
-        _segmentations=[entry.get('segmentation', _MISSING) for entry in entries],
-        file_names=tuple(str(images[number].get('file_name', '')) for number in order.tolist()),
-        fields=_other_fields(entries, _ENTRY_KEYS),
-        image_fields=_other_fields([images[number] for number in order.tolist()], _IMAGE_KEYS))
+
+class _Builder:
+    """Turns a dict of COCO's layout into a `GroundTruth`."""
+
+    def __init__(self, data: dict, source: str, reading: Reading, notes: list[str]) -> None:
+        self.source, self.reading, self.notes, self.said = source, reading, notes, []
+        self.images, self.entries, self.categories = (data[key] for key in ('images', 'annotations', 'categories'))
+        self.at_images, self.at_entries, self.at_categories = (f'{source}: {key}' for key in ('images', 'annotations',
+                                                                                              'categories'))
+
+    def build(self) -> tuple[GroundTruth, list[str]]:
+        """Return the ground truth, and lines to warn with."""
+        image_ids, sizes, names = self._read_images()
+        category_ids, category_names = self._read_categories()
+        lookup = ImageLookup(image_ids, names)
+        faults = Faults(self.at_entries, len(self.entries) if isinstance(self.entries, list) else 0, self.reading.skip_invalid)
+        entries = check_entries(self.entries, ('image_id', 'category_id', 'bbox'), self.at_entries, faults)
+        image, by_name = lookup.find_all([entry['image_id'] for entry in entries])
+        faults.add(image < 0, lambda number: ': ' + lookup.describe(entries[number]['image_id'], int(image[number]),
+                                                                    'the list of images'))
+        image = np.maximum(image, 0)
+        if by_name:
+            self.said.append('image ids of annotations were looked up among the file names')
+        crowd = self._flags(entries, 'iscrowd', faults)
+        category = self._read_category(entries, category_ids, crowd, faults)
+        boxes = box_column(entries, self.at_entries, self.reading.box_format, sizes[image], faults)
+        segmentations = [_segmentation(entry) for entry in entries]
+        area = self._read_area(entries, boxes, segmentations, sizes[image], faults)
+        annotation_ids = self._annotation_ids(entries, faults)
+        line = faults.settle()
+        if line:
+            self._say(line)
+        crowd = self._apply_ignore_keys(entries, crowd)
+        truth = GroundTruth(
+            source=self.source, image_ids=image_ids, image_sizes=sizes, category_ids=category_ids, category_names=category_names,
+            image=image, category=category, boxes_xywh=boxes, area=area, crowd=crowd, annotation_ids=annotation_ids,
+            _segmentations=segmentations, file_names=names,
+            fields=_other_fields(entries, _ENTRY_KEYS), image_fields=_other_fields(self.images, _IMAGE_KEYS))
+        if faults.bad.any():
+            truth = truth.select(~faults.bad)
+        truth = self._drop_duplicates(truth)
+        self.said += describe_annotations(truth.boxes_xywh, truth.image_sizes[truth.image], truth.image_sizes)
+        truth = replace(self._spread(truth), federated=self._read_federated(truth))
+        if truth.crowd.any():
+            self.notes.append(f'{truth.crowd.sum()} annotations are crowds or other ignored regions: detections inside count neither '
+                              'way, and they occlude nothing')
+        return replace(truth, notes=tuple(dict.fromkeys((*self.notes, *self.said)))), self.said
+
+    def _say(self, line: str) -> None:
+        self.said.append(line.removeprefix(f'{self.source}: '))
+
+    def _read_images(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+        """Return ids, sizes and file names, sorted by id."""
+        images = check_entries(self.images, ('id', ), self.at_images)
+        if not images:
+            raise ValueError(f'{self.source}: the file lists no images')
+        ids = id_array([image['id'] for image in images], 'id', self.at_images)
+        check_unique(ids, self.at_images)
+        if any(image.get('height') is None or image.get('width') is None for image in images):
+            if self.reading.image_folder is None:
+                side, number = next((side, number) for number, image in enumerate(images) for side in ('height', 'width')
+                                    if image.get(side) is None)
+                raise ValueError(f'{self.at_images}[{number}] has no {side!r}; --images FOLDER (image_folder=...) takes sizes '
+                                 'from the image files')
+            from .images import with_sizes
+            images = with_sizes(images, self.reading.image_folder)
+            self.said.append('sizes that the file does not state are those of the image files')
+        sizes = np.stack([integer_column(images, side, self.at_images) for side in ('height', 'width')], axis=1)
+        if (sizes < 1).any():
+            number = int((sizes < 1).any(axis=1).argmax())
+            raise ValueError(f"{self.at_images}[{number}]: 'height' and 'width' must be at least 1, got {sizes[number].tolist()}")
+        order = np.argsort(ids, kind='stable')
+        sizes = sizes[:, ::-1] if self.reading.swap_sizes else sizes
+        names = tuple(str(images[number].get('file_name') or '') for number in order.tolist())
+        self.images = [images[number] for number in order.tolist()]
+        return ids[order], sizes[order], names
+
+    def _read_categories(self) -> tuple[np.ndarray, dict[int, str]]:
+        categories = check_entries(self.categories, ('id', 'name'), self.at_categories)
+        if not categories:
+            raise ValueError(f'{self.at_categories}: there are none, and detections are evaluated by category')
+        ids = id_array([category['id'] for category in categories], 'id', self.at_categories)
+        if ids.dtype != np.int64:
+            raise ValueError(f"{self.at_categories}: 'id' must be an integer, got {ids[0]!s}")
+        check_unique(ids, self.at_categories)
+        return np.sort(ids), {number: category['name'] for number, category in zip(ids.tolist(), categories, strict=True)}
+
+    def _read_category(self, entries: list[dict], category_ids: np.ndarray, crowd: np.ndarray, faults: Faults) -> np.ndarray:
+        """Return indices of categories, -1 for ignored regions that are of no category."""
+        values = [entry['category_id'] for entry in entries]
+        open_regions = np.array([value is None for value in values], dtype=bool) & crowd
+        if open_regions.any() or any(isinstance(value, str) for value in values):
+            as_numbers = [dict(category_id=int(category_ids[0]) if value is None and region else
+                               int(value) if isinstance(value, str) and value.isdecimal() else value)
+                          for value, region in zip(values, open_regions.tolist(), strict=True)]
+        else:
+            as_numbers = entries
+        category = positions(integer_column(as_numbers, 'category_id', self.at_entries, faults), category_ids)
+        faults.add(category < 0, lambda number: f': category id {values[number]!r} is not in the list of categories')
+        return np.where(open_regions, -1, np.maximum(category, 0))
+
+    def _read_area(self, entries: list[dict], boxes: np.ndarray, segmentations: list, sizes: np.ndarray,
+                   faults: Faults) -> np.ndarray:
+        stated = [entry.get('area') for entry in entries]
+        missing = np.array([value is None for value in stated], dtype=bool)
+        area = np.zeros(len(entries))
+        if not missing.any():
+            area = number_column(entries, 'area', self.at_entries, faults)
+        else:
+            there = [dict(area=0 if value is None else value) for value in stated]
+            area = number_column(there, 'area', self.at_entries, faults)
+            from_masks = 0
+            for number in np.flatnonzero(missing & ~faults.bad).tolist():
+                area[number] = boxes[number, 2] * boxes[number, 3]
+                if segmentations[number] is not MISSING:
+                    try:
+                        rle = to_rle(segmentations[number], *sizes[number].tolist(), '')
+                        area[number] = rle_areas([rle])[0]
+                        from_masks += 1
+                    except ValueError:  # a broken mask is said where masks are needed
+                        pass
+            count = int(missing.sum())
+            origin = 'their masks' if from_masks == count else 'their boxes' if not from_masks else 'their masks, or boxes without'
+            self.said.append(f"{count} of {len(entries)} annotations state no 'area', so it is that of {origin}")
+        faults.add(area < 0, lambda number: f": 'area' must be at least 0, got {area[number]}")
+        return area
+
+    def _annotation_ids(self, entries: list[dict], faults: Faults) -> np.ndarray:
+        if not any('id' in entry for entry in entries):
+            return np.arange(1, len(entries) + 1)
+        check_entries(entries, ('id', ), self.at_entries, faults)
+        ids = integer_column([entry if 'id' in entry else {'id': 0} for entry in entries], 'id', self.at_entries, faults)
+        check_unique(ids[~faults.bad], self.at_entries)
+        return ids
+
+    def _flags(self, entries: list[dict], key: str, faults: Faults) -> np.ndarray:
+        """Return flags, shape (N,) bool; missing and null are False."""
+        flags = [entry.get(key) or 0 for entry in entries]
+        if set(map(type, flags)) <= {int, bool} and set(flags) <= {0, 1}:
+            return np.array(flags, dtype=bool)
+        good = np.array([isinstance(flag, int | float) and flag in (0, 1) for flag in flags], dtype=bool)
+        faults.add(~good, lambda number: f': {key!r} must be 0 or 1, got {flags[number]!r}')
+        return np.array([flag in (0, 1) and bool(flag) if isinstance(flag, int | float) else False for flag in flags], dtype=bool)
+
+    def _apply_ignore_keys(self, entries: list[dict], crowd: np.ndarray) -> np.ndarray:
+        for key in self.reading.ignore_key:
+            marked = np.array([_is_true(entry.get(key)) for entry in entries], dtype=bool)
+            if not marked.any():
+                self.said.append(f'--ignore-key {key}: no annotation has it, or it is never true')
+            self.notes.append(f'{marked.sum()} annotations are ignored because of their {key!r} (--ignore-key)')
+            crowd = crowd | marked
+        if 'ignore' not in self.reading.ignore_key:
+            left = sum(_is_true(entry.get('ignore')) for entry in entries if 'ignore' in entry)
+            if left:
+                self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; --ignore-key "
+                                 'ignore makes them regions that count neither way and occlude nothing')
+        return crowd
+
+    def _drop_duplicates(self, truth: GroundTruth) -> GroundTruth:
+        rows = np.column_stack([truth.image, truth.category, truth.crowd, truth.boxes_xywh])
+        repeated = repeated_rows(rows)
+        repeated = repeated[~truth.crowd[repeated]]
+        if not len(repeated):
+            return truth
+        line = (f'{len(repeated)} of {len(rows)} annotations repeat another one (same image, category and box), such as annotation '
+                f'{truth.annotation_ids[repeated[0]]}')
+        if not self.reading.drop_duplicates:
+            self.said.append(f'{line}; each counts as an object and covers the other, so r is too high; --drop-duplicates '
+                             '(drop_duplicates=True) keeps one of each')
+            return truth
+        self.said.append(f'{line}, and are left out (drop_duplicates)')
+        keep = np.ones(len(rows), dtype=bool)
+        keep[repeated] = False
+        return truth.select(keep)
+
+    def _spread(self, truth: GroundTruth) -> GroundTruth:
+        """Give regions of ignored categories, or of no category, to every category."""
+        names, ids = {str(name): number for number, name in truth.category_names.items()}, truth.category_ids.tolist()
+        chosen = []
+        for wanted in self.reading.ignore_categories:
+            number = names.get(str(wanted), int(wanted) if str(wanted).lstrip('-').isdecimal() else None)
+            if number not in ids:
+                raise ValueError(f'{self.source}: --ignore-categories {wanted}: there is no such category; it has '
+                                 f'{", ".join(f"{name} ({number})" for number, name in truth.category_names.items())}')
+            chosen.append(ids.index(number))
+        regions = (truth.category < 0) | np.isin(truth.category, chosen)
+        if not regions.any():
+            return truth
+        others = np.setdiff1d(np.arange(len(ids)), chosen)
+        self.notes.append(f'{regions.sum()} regions are of ignored categories, or of none: detections of every category inside count '
+                          'neither way, and the regions occlude nothing (--ignore-categories)')
+        repeats = np.where(regions, len(others), 1)
+        source = np.repeat(np.arange(len(regions)), repeats)
+        spread = truth.select(source)
+        of_region = np.flatnonzero(regions[source])
+        spread.category[of_region] = np.tile(others, len(of_region) // len(others))
+        spread.crowd[of_region] = True
+        return spread
+
+    def _read_federated(self, truth: GroundTruth) -> Federated | None:
+        """Return what images say of LVIS's categories; None by COCO's protocol."""
+        stated = [image for image in self.images if 'neg_category_ids' in image or 'not_exhaustive_category_ids' in image]
+        if self.reading.protocol == 'coco' or (self.reading.protocol == 'auto' and not stated):
+            if stated:
+                self.said.append("images have neg_category_ids, as in LVIS, which COCO's protocol does not use (--protocol coco)")
+            return None
+        width, cells = len(truth.category_ids), {'neg_category_ids': [], 'not_exhaustive_category_ids': []}
+        for place, image in enumerate(self.images):
+            for key, found in cells.items():
+                listed = image.get(key) or []
+                known = positions(np.asarray(listed, dtype=np.int64).reshape(-1), truth.category_ids)
+                if (known < 0).any():
+                    raise ValueError(f'{self.at_images}: image id {image["id"]}: {key} has {listed[int(np.argmin(known))]}, which '
+                                     'is no category')
+                found.append(place * width + known)
+        negative, not_exhaustive = (np.unique(np.concatenate(found)).astype(np.int64) for found in cells.values())
+        self.notes.append("LVIS's protocol: detections count in the categories that are judged in their image, at most 300 of an "
+                          'image; without a match they are ignored where annotation is not exhaustive (--protocol coco for COCO)')
+        return Federated(np.union1d(negative, truth.image * width + truth.category), not_exhaustive)
 
 
 def _other_fields(entries: Sequence[dict], known: frozenset[str]) -> dict[str, list]:
@@ -158,150 +315,22 @@ def _other_fields(entries: Sequence[dict], known: frozenset[str]) -> dict[str, l
     return {key: [entry.get(key) for entry in entries] for key in sorted(map(str, names))}
 
 
-def _crowd_column(entries: Sequence[dict], where: str) -> np.ndarray:
-    """Return the crowd flags, shape (N,) bool; a ValueError names one that is neither 0 nor 1."""
-    flags = [entry.get('iscrowd', 0) for entry in entries]
-    for number, flag in enumerate(flags):
-        if flag not in (0, 1):
-            raise ValueError(f"{where}[{number}]: 'iscrowd' must be 0 or 1, got {flag!r}")
-    return np.array(flags, dtype=bool)
+def repeated_rows(rows: np.ndarray) -> np.ndarray:
+    """Return the sorted indices of rows that equal an earlier one, from an array (N, C)."""
+    if len(rows) < 2:
+        return np.zeros(0, dtype=np.int64)
+    order = np.lexsort(rows.T[::-1])
+    same = (rows[order][1:] == rows[order][:-1]).all(axis=1)
+    return np.sort(order[1:][same])
 
 
-def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None = None) -> list[int]:
-    """Return the category id of each label: the categories in the order of the annotation file, as mmdet numbers them.
-
-    Args:
-        ground_truth: The annotations.
-        classes: Names of the model's classes, where it has fewer than the file. Their order is ignored; mmdet too uses the
-            file's.
-
-    Raises:
-        ValueError: A name is not in the annotation file, or is repeated.
-
-    Example:
-        >>> annotations = read_ground_truth({
-        ...     'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
-        ...     'categories': [{'id': 18, 'name': 'dog'}, {'id': 1, 'name': 'person'}, {'id': 17, 'name': 'cat'}]})
-        >>> label_category_ids(annotations)
-        [18, 1, 17]
-        >>> label_category_ids(annotations, ['cat', 'dog'])
-        [18, 17]
-    """
-    names = ground_truth.category_names
-    if classes is None:
-        return list(names)
-    known = set(names.values())
-    missing = [name for name in classes if name not in known]
-    if missing:
-        close = difflib.get_close_matches(str(missing[0]), [str(name) for name in known - set(classes)], 1)
-        raise ValueError(f'classes: {ground_truth.source} has no category named {missing[0]!r}; '
-                         f'{f"did you mean {close[0]!r}? It" if close else "it"} has {", ".join(map(str, names.values()))}')
-    repeated = [name for number, name in enumerate(classes) if name in classes[:number]]
-    if repeated:
-        raise ValueError(f'classes: {repeated[0]!r} is repeated')
-    return [category_id for category_id, name in names.items() if name in classes]
+def _segmentation(entry: dict) -> Any:
+    """Return the segmentation; empty ones of every kind, and lists of empty polygons, are missing."""
+    value = entry.get('segmentation')
+    if value is None or (isinstance(value, list | dict) and not value) or (isinstance(value, list) and not any(value)):
+        return MISSING
+    return value
 
 
-def with_image_ids(entries: Sequence[dict], ground_truth: GroundTruth, source: str) -> Sequence[dict]:
-    """Return entries whose image ids are strings with the annotation file's ids.
-
-    A string is an image's file name, with or without folders and suffix, where only one image has it; or else a number in
-    digits, as in Pascal VOC. Entries with integers, by their first one, are returned as they are.
-
-    Args:
-        entries: Dicts with ``image_id`` or ``img_id``.
-        ground_truth: The annotations.
-        source: Name for messages.
-
-    Raises:
-        ValueError: A string is neither.
-
-    Warns:
-        UserWarning: File names were looked up.
-    """
-    key = next((key for key in ('image_id', 'img_id') if entries and key in entries[0]), None)
-    if key is None or not isinstance(entries[0][key], str):
-        return entries
-    ids = {}
-    for image_id, name in zip(ground_truth.image_ids.tolist(), ground_truth.file_names, strict=False):
-        for form in {name, PurePath(name).name, PurePath(name).stem} - {''}:
-            ids[form] = None if form in ids else image_id  # None: several images
-    found, by_name = [], False
-    for number, entry in enumerate(entries):
-        name = entry[key]
-        image_id = ids.get(name) if isinstance(name, str) else name
-        by_name |= isinstance(name, str) and image_id is not None
-        if image_id is None:
-            if not (name.isascii() and name.isdecimal()):
-                reason = 'several images have' if name in ids else 'no image has'
-                example = next((name for name in ground_truth.file_names if name), 'none')
-                raise ValueError(f'{source}[{number}]: {key} {name!r} is a string, and {reason} it as file name; expected an id '
-                                 f"of {ground_truth.source}, or a file's name such as {example}")
-            image_id = int(name)
-        found.append({**entry, key: image_id})
-    if by_name:
-        warnings.warn(f'{source}: image ids such as {entries[0][key]!r} were looked up among the file names of '
-                      f'{ground_truth.source}', stacklevel=2)
-    return found
-
-
-def dataset_annotations(dataset: Any) -> dict:
-    """Build a COCO annotation dict from the boxes of an mmdet dataset that has no COCO file, such as Pascal VOC.
-
-    Instances that the dataset ignores (VOC's difficult ones, by default) become crowd regions: detections inside them count
-    neither way, and they occlude nothing. Areas are those of the boxes. There are no masks.
-
-    Args:
-        dataset: In test mode, so that it keeps its annotations. `get_data_info` gives ``img_id``, ``height``, ``width`` and
-            ``instances``, each with ``bbox`` (xyxy), ``bbox_label`` and ``ignore_flag``; `metainfo` gives ``classes``.
-
-    Raises:
-        ValueError: The dataset lacks one of these, or an image id is not a number.
-    """
-    name = type(dataset).__name__
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if not classes or not hasattr(dataset, 'get_data_info'):
-        raise ValueError(f'{name} has no COCO annotation file and names no classes')
-    images, annotations = [], []
-    for number in range(len(dataset)):
-        info = dataset.get_data_info(number)
-        missing = [key for key in ('img_id', 'height', 'width', 'instances') if key not in info]
-        if missing:
-            raise ValueError(f'{name} has no COCO annotation file, and its images have no {", ".join(missing)}')
-        image_id = numeric_id(info['img_id'])
-        images.append({'id': image_id, 'height': info['height'], 'width': info['width']})
-        for instance in info['instances']:
-            left, top, right, bottom = map(float, instance['bbox'])
-            width, height = max(right - left, 0.), max(bottom - top, 0.)
-            annotations.append({'id': len(annotations) + 1, 'image_id': image_id, 'category_id': instance['bbox_label'] + 1,
-                                'bbox': [left, top, width, height], 'area': width * height,
-                                'iscrowd': int(bool(instance.get('ignore_flag', 0)))})
-    categories = [{'id': number, 'name': label} for number, label in enumerate(classes, 1)]
-    return {'images': images, 'annotations': annotations, 'categories': categories}
-
-
-def unwrapped(dataset: Any) -> Any:
-    """Return a dataset without the wrappers around it, such as mmengine's RepeatDataset."""
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
-    return dataset
-
-
-def numeric_id(image_id: int | str) -> int:
-    """Return an image id as a number; VOC's ``'000005'`` is 5.
-
-    Raises:
-        ValueError: The id is neither an integer nor a string of the digits 0 to 9.
-
-    Example:
-        >>> numeric_id('000005'), numeric_id(17)
-        (5, 17)
-    """
-    try:
-        if isinstance(image_id, str):
-            if not (image_id.isascii() and image_id.isdecimal()):
-                raise ValueError
-            return int(image_id)
-        return operator.index(image_id)
-    except (TypeError, ValueError):
-        raise ValueError(f'image id {image_id!r}: a number is needed, or a string of digits') from None
+def _is_true(value: Any) -> bool:
+    return value.strip().lower() in ('1', 'true', 'yes') if isinstance(value, str) else bool(value)

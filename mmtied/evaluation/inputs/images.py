@@ -5,7 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ground_truth import GroundTruth, numeric_id, unwrapped
+import numpy as np
+
+from .arrays import GroundTruth
+from .datasets import unwrapped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,8 +71,40 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
     """
     dataset = unwrapped(dataset)
     infos = (dataset.get_data_info(number) for number in range(len(dataset)))
-    paths = {numeric_id(info['img_id']): info.get('img_path') for info in infos if 'img_id' in info}
-    return [paths.get(image_id) for image_id in map(int, image_ids)]
+    paths = {}
+    for info in infos:
+        if 'img_id' in info:
+            paths[str(info['img_id'])] = info.get('img_path')
+    digits = {int(key): path for key, path in paths.items() if key.isascii() and key.isdecimal()}
+    return [paths.get(str(image_id), digits.get(image_id)) for image_id in np.asarray(image_ids).tolist()]
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Return height and width of an image file as it is shown, from its header; a ValueError names one that cannot be read."""
+    from ...compat import require
+
+    require('PIL', 'Sizes of images')
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) > 4
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{path}: cannot be read as an image ({" ".join(str(error).split())})') from None
+    return (width, height) if turned else (height, width)
+
+
+def with_sizes(images: Sequence[dict], folder: str | os.PathLike) -> list[dict]:
+    """Return entries of images with ``height`` and ``width`` from the files in a folder, where they lack them."""
+    check_folder(folder)
+    sized = []
+    for image in images:
+        if image.get('height') is None or image.get('width') is None:
+            height, width = image_size(image_file(folder, str(image.get('file_name') or image['id'])))
+            image = {**image, 'height': height, 'width': width}
+        sized.append(image)
+    return sized
 
 
 def read_image(path: str | os.PathLike | None) -> 'Image.Image':

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pycocotools import mask as mask_api
 from torch import Tensor
 
+from .arrays import GroundTruth
 from .coco_json import BOX_FORMATS, box_column, check_entries, integer_column, number_column, positions, read_json
-from .ground_truth import GroundTruth
+from .faults import Faults
+from .plausibility import describe_results
 from .rle import rle_areas, to_rle
 
 _KEYS = {'bbox': 'bbox', 'segm': 'segmentation'}
@@ -37,6 +40,12 @@ class Detections:
     boxes_xywh: np.ndarray | Tensor | None = None
     rles: list[dict] | None = None
 
+    def select(self, chosen: np.ndarray) -> 'Detections':
+        """Return some of them, by a mask or by indices."""
+        numbers = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        columns = {name: column[numbers] for name, column in vars(self).items() if name != 'rles' and column is not None}
+        return replace(self, **columns, rles=None if self.rles is None else [self.rles[number] for number in numbers.tolist()])
+
     def arrays(self) -> 'Detections':
         """Return them as arrays, from whichever device."""
         return replace(self, **{name: column.cpu().numpy() for name, column in vars(self).items() if isinstance(column, Tensor)})
@@ -44,11 +53,12 @@ class Detections:
 
 def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
     """Return the IoU types that a results list can be evaluated for, by its first entry; none for an empty list."""
-    return tuple(iou_type for iou_type, key in _KEYS.items() if entries and _is_given(entries[0].get(key)))
+    first = next((entry for entry in entries if isinstance(entry, dict)), {})
+    return tuple(iou_type for iou_type, key in _KEYS.items() if _is_given(first.get(key)))
 
 
 def read_results(results: Any) -> list[dict]:
-    """Read a COCO results list from a file, or take one as it is; check that its entries have ids and a score.
+    """Read a COCO results list from a file, or take one as it is.
 
     Args:
         results: A file, a list, a dict that holds one under ``annotations``, ``results``, ``predictions`` or ``detections``, or
@@ -65,43 +75,106 @@ def read_results(results: Any) -> list[dict]:
             raise ValueError(f'{source}: a list was expected, or a dict with one under {", ".join(_WRAPPERS)}; got a dict with '
                              f'{", ".join(map(str, entries)) or "nothing"}')
         source, entries = f'{source}: {held[0]}', entries[held[0]]
-    check_entries(entries, ('image_id', 'category_id', 'score'), source)
     return entries
 
 
-def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str,
-                    source: str = 'results', box_format: str = 'xywh') -> Detections:
+def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str, source: str = 'results',
+                    box_format: str = 'xywh', skip_invalid: bool = False, drop_others: bool = False,
+                    category_offset: int = 0, notes: list[str] | None = None) -> Detections:
     """Convert a results list to the arrays of one IoU type.
 
     Areas of masks are pixel counts, also where an entry has a bbox.
 
     Args:
-        entries: From `read_results`.
+        entries: Each with ``image_id`` (an id, or the name of a file), ``category_id`` (an id, or the name of a category),
+            ``score``, and ``bbox`` or ``segmentation``.
         ground_truth: The annotations that the ids refer to.
         iou_type: ``'bbox'`` or ``'segm'``.
         source: Name for messages.
         box_format: One of `BOX_FORMATS`.
+        skip_invalid: Leave out entries that cannot be used.
+        drop_others: Leave out entries of categories that the annotations do not have.
+        category_offset: Added to the ids of categories.
+        notes: Gets a line for what was left out, and for image ids that were looked up by name.
 
     Raises:
         ValueError: An entry has an unknown id, a score that is not finite, a box with negative or infinite sides, a mask of
-            another size than its image, a broken run-length code, or lacks what the IoU type needs.
+            another size than its image, a broken run-length code, or lacks what the IoU type needs. The message counts them.
     """
-    key = _KEYS[iou_type]
-    values = [entry.get(key) for entry in entries]
-    if not all(map(_is_given, values)):
-        number = next(number for number, value in enumerate(values) if not _is_given(value))
-        raise ValueError(f'{source}[{number}] has no {key!r}, which {iou_type} needs')
-    common = dict(
-        image=positions(integer_column(entries, 'image_id', source), ground_truth.image_ids, 'image id', source),
-        category=positions(integer_column(entries, 'category_id', source), ground_truth.category_ids, 'category id', source),
-        score=number_column(entries, 'score', source))
+    key, notes = _KEYS[iou_type], [] if notes is None else notes
+    faults = Faults(source, len(entries), skip_invalid)
+    entries = check_entries(list(entries), ('image_id', 'category_id', 'score'), source, faults)
+    given = list(map(_is_given, (entry.get(key) for entry in entries)))
+    if not all(given):
+        lacking = ~np.array(given)
+        faults.add(lacking, lambda number: f' has no {key!r}, which {iou_type} needs')
+        if lacking.all():
+            faults.skip = False
+        if not faults.skip:
+            faults.settle()
+        whole = entries[given.index(True)]
+        entries = [entry if has else whole for entry, has in zip(entries, given, strict=True)]
+    image, by_name = ground_truth.images.find_all([entry['image_id'] for entry in entries])
+    faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number]['image_id'], int(image[number]),
+                                                                            'the annotation file'))
+    if by_name:
+        notes.append(f'image ids such as {entries[0]["image_id"]!r} were looked up among the file names of {ground_truth.source}')
+    image = np.maximum(image, 0)
+    category = _category_column(entries, ground_truth, source, category_offset, faults)
+    others = category < 0
+    if drop_others:
+        faults.bad[others] &= False
+        if others.any():
+            notes.append(f'{others.sum()} of {len(entries)} detections are of categories that the annotations do not have, and are '
+                         'left out')
+    else:
+        faults.add(others, lambda number: (f': category id {entries[number]["category_id"]!r} is not in the annotation file; '
+                                           '--classes NAME ... evaluates some categories and leaves out results of others'))
+    common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', source, faults))
     if iou_type == 'bbox':
-        boxes = box_column(entries, source, box_format)
-        return Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
-    heights, widths = (column.tolist() for column in ground_truth.image_sizes[common['image']].T)
-    rles = [to_rle(entry['segmentation'], height, width, f'{source}[{number}]')
-            for number, (entry, height, width) in enumerate(zip(entries, heights, widths, strict=True))]
-    return Detections(**common, area=rle_areas(rles, f'{source}[{{}}]'.format).astype(np.float64), rles=rles)
+        boxes = box_column(entries, source, box_format, ground_truth.image_sizes[image], faults)
+        found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
+    else:
+        rles = _rle_column(entries, ground_truth.image_sizes[image], source, faults)
+        found = Detections(**common, area=rle_areas(rles, f'{source}[{{}}]'.format).astype(np.float64), rles=rles)
+    line = faults.settle()
+    if line:
+        notes.append(line.removeprefix(f'{source}: '))
+    left_out = faults.bad | others
+    return found.select(~left_out) if left_out.any() else found
+
+
+def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, source: str, offset: int, faults: Faults) -> np.ndarray:
+    """Return the index of each entry's category, -1 where there is none; ids may be names."""
+    values = [entry['category_id'] for entry in entries]
+    kinds = set(map(type, values))
+    if str in kinds:
+        ids = {str(name): number for number, name in reversed(ground_truth.category_names.items())}
+        known = set(ids.values())
+        unknown = next(number for number in range(len(known) + 1) if number not in known)
+        entries = [dict(category_id=value if not isinstance(value, str) else
+                        ids.get(value, int(value) if value.isdecimal() else unknown)) for value in values]
+    category = positions(integer_column(entries, 'category_id', source, faults) + offset, ground_truth.category_ids)
+    return category if ground_truth.merged is None else np.where(category < 0, -1, ground_truth.merged[category])
+
+
+def _rle_column(entries: Sequence[dict], sizes: np.ndarray, source: str, faults: Faults) -> list[dict]:
+    rles, broken = [], {}
+    for number, (entry, size) in enumerate(zip(entries, sizes.tolist(), strict=True)):
+        try:
+            rles.append(to_rle(entry['segmentation'], *size, f'{source}[{number}]'))
+            if faults.skip:
+                rle_areas(rles[-1:], lambda _, number=number: f'{source}[{number}]')
+        except ValueError as error:
+            broken[number] = str(error).removeprefix(f'{source}[{number}]')
+            if len(rles) > number:
+                rles.pop()
+            rles.append({'size': size, 'counts': mask_api.encode(np.zeros(size, np.uint8, 'F'))['counts']})
+    if broken:
+        bad = np.zeros(len(entries), dtype=bool)
+        bad[list(broken)] = True
+        faults.add(bad, broken.__getitem__)
+    return rles
 
 
 def _is_given(value: Any) -> bool:
@@ -167,12 +240,15 @@ def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids
 
 def _tensor_positions(ids: Tensor, known_ids: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return the index of each id among the sorted known ones, and a mask of those that are not there."""
+    if known_ids.dtype != np.int64:
+        raise ValueError(f'image ids of the annotation file are not integers below 2**63, as tensors need; give detections as files '
+                         f'or lists, got ids such as {known_ids[0]}')
     known = torch.as_tensor(known_ids, device=ids.device)
     index = torch.searchsorted(known, ids.long()).clamp(max=max(len(known) - 1, 0))
     return index, known[index] != ids if len(known) else torch.ones_like(ids, dtype=torch.bool)
 
 
-def describe_unusual(detections: Detections, ground_truth: GroundTruth) -> list[str]:
+def describe_unusual(detections: Detections, ground_truth: GroundTruth, limit: int = 100) -> list[str]:
     """Describe what COCO's rules allow in results although it is rarely meant, in a line for each kind.
 
     None of it changes a number, so that the numbers stay those of pycocotools.
@@ -180,6 +256,7 @@ def describe_unusual(detections: Detections, ground_truth: GroundTruth) -> list[
     Args:
         detections: Those of one IoU type, as arrays.
         ground_truth: The annotations that their indices point into.
+        limit: Detections that count for each image and category.
     """
     image_ids, lines = ground_truth.image_ids, []
     repeated = repeated_detections(detections)
@@ -187,42 +264,19 @@ def describe_unusual(detections: Detections, ground_truth: GroundTruth) -> list[
         lines.append(f'{len(repeated)} of {len(detections.score)} detections repeat another one (same image, category, score and '
                      f'shape), such as in image id {image_ids[detections.image[repeated[0]]]}; each counts, so if the results '
                      'were joined twice, AP is too low')
+    cells, counts = np.unique(detections.image * len(ground_truth.category_ids) + detections.category, return_counts=True)
+    if (counts > limit).any() and not ground_truth.federated:
+        images = np.unique(cells[counts > limit] // len(ground_truth.category_ids))
+        lines.append(f'{len(images)} images, such as image id {image_ids[images[0]]}, have more than {limit} detections of a category, '
+                     f'and those of the lowest scores do not count, as in COCOeval; --proposal-nums 1 10 {counts.max()} counts all')
     if detections.boxes_xywh is not None:
         inverted = (detections.boxes_xywh[:, 2:] < 0).any(axis=1)
-        other_format = describe_other_format(detections.boxes_xywh, ground_truth.image_sizes[detections.image])
+        other_format = describe_results(detections.boxes_xywh, ground_truth.image_sizes[detections.image])
         if other_format:
             lines.append(other_format)
         elif inverted.any():
             lines.append(describe_inverted(image_ids[np.unique(detections.image[inverted])].tolist()))
     return lines
-
-
-def describe_other_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> str | None:
-    """Describe boxes that look as if they were read in the wrong one of `BOX_FORMATS`; return None where they do not.
-
-    Args:
-        boxes_xywh: As they were read, shape (D, 4).
-        image_sizes: Height and width of each one's image, shape (D, 2).
-
-    Example:
-        >>> describe_other_format(np.array([[50., 50., 90., 80.]]), np.array([[100, 100]]))
-        "1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is what they are, say \
-box_format='xyxy' (--box-format xyxy)"
-    """
-    size = image_sizes[:, ::-1] + 1  # rounding may push a box over the edge by a pixel
-    start, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
-    readings = {
-        'xyxy': (((start + sides) > size), (sides >= start) & (sides <= size), 'leave their image as x, y, width, height',
-                 'x1, y1, x2, y2'),
-        'xywh': (sides < 0, (start + (start + sides) <= size) & (start + sides > 0), 'have x2 < x1 or y2 < y1 as x1, y1, x2, y2',
-                 'x, y, width, height'),
-    }
-    for other, (wrong, fits, complaint, reading) in readings.items():
-        num_wrong, num_fits = int(wrong.any(axis=1).sum()), int(fits.all(axis=1).sum())
-        if num_wrong * 2 > len(boxes_xywh) and num_fits * 10 > 9 * len(boxes_xywh):
-            return (f'{num_wrong} of {len(boxes_xywh)} boxes {complaint}, and {num_fits} fit as {reading}; if that is what they '
-                    f'are, say box_format={other!r} (--box-format {other})')
-    return None
 
 
 def check_box_format(box_format: str | None) -> None:

@@ -1,12 +1,12 @@
 """Datasets without a COCO file: Pascal VOC through mmdet's own reader."""
 
-import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mmtied.evaluation.inputs.ground_truth import dataset_annotations, numeric_id, read_ground_truth
+from mmtied.evaluation.inputs.datasets import dataset_annotations
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.occlusion import image_ratios
 
 XML = '<annotation><size><width>64</width><height>48</height></size>{}</annotation>'
@@ -77,14 +77,3 @@ class Bare:
 def test_rejects_other_datasets(dataset, message):
     with pytest.raises(ValueError, match=message):
         dataset_annotations(dataset)
-
-
-@pytest.mark.parametrize('image_id', ['a1', '1_2', '', ' 1', '٣', '1.0', 1.5, 2., np.float64(3), None])
-def test_non_numeric_id(image_id):
-    with pytest.raises(ValueError, match=f'image id {re.escape(repr(image_id))}: a number is needed'):
-        numeric_id(image_id)
-
-
-@pytest.mark.parametrize(('image_id', 'number'), [('000005', 5), (17, 17), (np.int64(3), 3), (-1, -1)])
-def test_numeric_id(image_id, number):
-    assert numeric_id(image_id) == number

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from mmtied.evaluation.inputs.dumps import dump_detections, read_dump
-from mmtied.evaluation.inputs.ground_truth import label_category_ids, read_ground_truth
+from mmtied.evaluation.inputs.categories import label_category_ids
+from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
 from mmtied.evaluation.protocol import STATISTICS
 from tests.helpers.coco_oracle import report_of
@@ -272,8 +273,8 @@ def test_rejects_other_layouts(tmp_path, content, message):
 
 @pytest.mark.parametrize(('entries', 'iou_type', 'classes', 'message'), [
     ([image(5)], 'bbox', None, r'dump\[0\]: image id 5 is not in the annotation file'),
-    ([image(), image()], 'bbox', None, 'dump: id 4 is repeated'),
-    ([image('4')], 'bbox', None, "'img_id' must be an integer, got '4'"),
+    ([image(), image(scores=torch.tensor([.1, .2]))], 'bbox', None, 'dump: image id 4 is repeated with other predictions'),
+    ([image(4.5)], 'bbox', None, r"dump\[0\]: 'img_id' must be an integer, or a file name, got 4.5"),
     ([image(labels=torch.tensor([0, 3]))], 'bbox', None, 'image id 4: label 3 is not from 0 to 2, the 3 categories of annotat'),
     ([image(labels=torch.tensor([-1, 0]))], 'bbox', None, 'label -1 is not from 0 to 2'),
     ([image()], 'bbox', ['cat', 'dog'], 'label 2 is not from 0 to 1, the 2 categories of --classes'),

@@ -49,12 +49,12 @@ def broken(change):
     (lambda d: d['annotations'].append(5), r'annotations\[2\]: an object was expected, got int'),
     (lambda d: d['annotations'][1].update(image_id=5), r'annotations\[1\]: image id 5 is not in'),
     (lambda d: d['annotations'][1].update(category_id=5), r'annotations\[1\]: category id 5 is not in'),
-    (lambda d: d['annotations'][1].update(image_id='9'), "'image_id' must be an integer, got '9'"),
+    (lambda d: d['annotations'][1].update(image_id='nine'), r"annotations\[1\]: image id 'nine' is not in the list of images"),
+    (lambda d: d['annotations'][1].update(image_id=None), r"annotations\[1\]: image id None is not in the list of images"),
     (lambda d: d['annotations'][1].update(id=7), 'annotations: id 7 is repeated'),
     (lambda d: d['images'][1].update(id=9), 'images: id 9 is repeated'),
     (lambda d: d['categories'][1].update(id=8), 'categories: id 8 is repeated'),
     (lambda d: d['annotations'][1].pop('bbox'), r"annotations\[1\] has no 'bbox'"),
-    (lambda d: d['annotations'][1].pop('area'), r"annotations\[1\] has no 'area'"),
     (lambda d: d['images'][1].pop('width'), r"images\[1\] has no 'width'"),
     (lambda d: d['annotations'][1].update(bbox=[0, 0, -1, 4]), r'annotations\[1\].*sides of at least 0'),
     (lambda d: d['annotations'][1].update(bbox=[0, 0, 1]), r'annotations\[1\].*four finite numbers'),
@@ -96,7 +96,7 @@ def test_masks_from_polygons_and_rles():
 
 @pytest.mark.parametrize(('change', 'message'), [
     (lambda a: a.pop('segmentation'), "annotation 2 has no 'segmentation'"),
-    (lambda a: a.update(segmentation=[]), 'neither polygons nor a run-length code'),
+    (lambda a: a.update(segmentation=[]), "annotation 2 has no 'segmentation'"),
     (lambda a: a.update(segmentation=[['a']]), 'neither polygons nor a run-length code'),
     (lambda a: a.update(segmentation={'size': [10, 10]}), 'neither polygons nor a run-length code'),
     (lambda a: a.update(segmentation={'size': [10, 11], 'counts': [110]}), r'size \[10, 11\], its image \[10, 10\]'),

@@ -118,14 +118,14 @@ def test_ground_truth_from_pycocotools(tmp_path):
 @pytest.mark.parametrize('name', ['results.json', 'results.pkl'])
 def test_folder_in_place_of_a_file(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(ValueError, match=f'{name}: is a folder, expected a file$'):
+    with pytest.raises(ValueError, match=f'{name}: is a folder, expected a file'):
         load_detections(tmp_path / name, TRUTH)
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
     (dict(boxes=np.zeros((1, 5))), r"'boxes' must be an array or tensor of numbers of shape \(1, 4\), got shape \(1, 5\)"),
-    (dict(image_id='four'), r"detections\[0\]: image_id 'four' is a string, and no image has it as file name"),
-    (dict(image_id=4.5), "'image_id' must be an integer, got 4.5"),
+    (dict(image_id='four'), r"detections\[0\]: image id 'four' is not in the annotation file; expected an id such as 4"),
+    (dict(image_id=4.5), "'image_id' must be an integer, or a file name, got 4.5"),
 ])
 def test_messages_have_the_keys_of_images(changes, message):
     with pytest.raises(ValueError, match=message):
@@ -180,7 +180,7 @@ def test_box_formats(tmp_path):
     for entry in images:
         entry['boxes'][:, 2:] -= entry['boxes'][:, :2]
     assert_equal(load_detections(images, TRUTH, box_format='xywh'), expected)
-    with pytest.raises(ValueError, match="box_format: 'xywh' or 'xyxy' is needed, got 'yxyx'"):
+    with pytest.raises(ValueError, match="box_format: 'xywh' or 'xyxy' or 'cxcywh' or .* is needed, got 'yxyx'"):
         load_detections(RESULTS, TRUTH, box_format='yxyx')
     with pytest.raises(ValueError, match=r"detections\[0\]: 'bbox' must have sides of at least 0, got \[9, 0, 3, 4\]"):
         load_detections([dict(RESULTS[0], bbox=[9, 0, 3, 4])], TRUTH, ['bbox'], box_format='xyxy')
@@ -210,8 +210,8 @@ def test_image_ids_in_digits():
 
 def test_file_names_that_several_images_have():
     truth = read_ground_truth(dict(DATA, images=[dict(image, file_name=f'{image["id"]}/a.jpg') for image in DATA['images']]))
-    with pytest.raises(ValueError, match="image_id 'a' is a string, and several images have it as file name; expected an id of "
-                                         "annotations, or a file's name such as 4/a.jpg"):
+    with pytest.raises(ValueError, match="image id 'a' is the file name of several images of the annotation file; expected an id; "
+                                         "5 of 5 entries cannot be used, such as .0., .1., .2.; --skip-invalid"):
         load_detections([dict(row, image_id='a') for row in RESULTS], truth)
     with pytest.warns(UserWarning, match='looked up'):
         load_detections([dict(row, image_id=f'{row["image_id"]}/a.jpg') for row in RESULTS], truth)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from mmtied.evaluation.inputs import load_detections
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.results import held_iou_types, join_detections, make_detections, read_results
+from mmtied.evaluation.inputs.results import held_iou_types, join_detections, make_detections
 
 TRUTH = read_ground_truth(dict(images=[dict(id=9, height=20, width=30)], categories=[dict(id=8, name='b')], annotations=[]))
 BOX = dict(image_id=9, category_id=8, score=.5, bbox=[1, 2, 3, 4])
@@ -69,4 +70,4 @@ def test_invalid_files(tmp_path, content, message):
     if content is not None:
         path.write_text(content)
     with pytest.raises(ValueError, match=f'results.json.*{message}'):
-        read_results(path)
+        load_detections(path, TRUTH)

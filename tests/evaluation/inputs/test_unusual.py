@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.plausibility import describe_results
 from mmtied.evaluation.inputs.results import (
-    describe_other_format,
     describe_unusual,
     join_detections,
     make_detections,
@@ -68,13 +68,13 @@ def boxes_in(size, num=200, seed=0):
 def test_recognizes_boxes_in_the_other_format():
     sizes = np.tile([480, 640], (200, 1))  # height and width
     xywh, xyxy = boxes_in((640, 480))
-    assert describe_other_format(xywh, sizes) is None
-    line = describe_other_format(xyxy, sizes)
+    assert describe_results(xywh, sizes) is None
+    line = describe_results(xyxy, sizes)
     assert line.endswith("200 fit as x1, y1, x2, y2; if that is what they are, say box_format='xyxy' "
                          '(--box-format xyxy)')
     assert 'of 200 boxes leave their image as x, y, width, height' in line
     read_as_xyxy = np.concatenate([xywh[:, :2], xywh[:, 2:] - xywh[:, :2]], axis=1)
-    assert describe_other_format(read_as_xyxy, sizes).endswith("fit as x, y, width, height; if that is what they are, say "
+    assert describe_results(read_as_xyxy, sizes).endswith("fit as x, y, width, height; if that is what they are, say "
                                                                "box_format='xywh' (--box-format xywh)")
 
 
@@ -82,6 +82,6 @@ def test_boxes_over_the_edge_are_no_other_format():
     """A detector that does not clip its boxes, and one whose boxes are larger than the image."""
     sizes = np.tile([480, 640], (200, 1))
     xywh, _ = boxes_in((640, 480))
-    assert describe_other_format(xywh + [20, 20, 30, 30], sizes) is None
-    assert describe_other_format(xywh * 4, sizes) is None
-    assert describe_other_format(xywh[:0], sizes[:0]) is None
+    assert describe_results(xywh + [20, 20, 30, 30], sizes) is None
+    assert describe_results(xywh * 4, sizes) is None
+    assert describe_results(xywh[:0], sizes[:0]) is None

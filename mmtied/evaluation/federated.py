@@ -1,0 +1,47 @@
+"""LVIS's protocol: detections count where their category was looked for, and not against a detector where it was not exhausted."""
+
+import torch
+from torch import Tensor
+
+from .inputs.arrays import GroundTruth
+
+#: Detections of an image that count, of all categories together.
+MAX_DETECTIONS = 300
+
+
+class FederatedRules:
+    """What the annotations of LVIS say of each image and category.
+
+    Args:
+        ground_truth: The annotations, with `GroundTruth.federated`.
+        place: Place of each of the file's categories among the K evaluated ones, -1 where it is not, shape (all,) int64.
+    """
+
+    def __init__(self, ground_truth: GroundTruth, place: Tensor) -> None:
+        width, self.num_categories = len(ground_truth.category_ids), int(place.max()) + 1 if len(place) else 0
+
+        def cells(all_cells: Tensor) -> Tensor:
+            here = place[all_cells % width]
+            image = torch.div(all_cells, width, rounding_mode='floor')
+            return torch.unique((image * self.num_categories + here)[here >= 0])
+
+        self.judged, self.not_exhaustive = (cells(torch.from_numpy(part)) for part in ground_truth.federated)
+
+    def select(self, cells: Tensor, image: Tensor, scores: Tensor) -> Tensor:
+        """Return the sorted positions of detections that count.
+
+        Args:
+            cells: ``image * K + category`` of each, shape (D,) int64.
+            image: Shape (D,) int64.
+            scores: Shape (D,).
+        """
+        order = torch.argsort(scores, stable=True, descending=True)
+        order = order[torch.argsort(image[order], stable=True)]
+        of_image = image[order]
+        rank = torch.arange(len(order), device=order.device) - torch.searchsorted(of_image, of_image)
+        kept = order[rank < MAX_DETECTIONS].sort().values
+        return kept[torch.isin(cells[kept], self.judged.to(cells.device))]
+
+    def ignores(self, cells: Tensor) -> Tensor:
+        """Return which detections, without a match, are ignored, shape (D,) bool."""
+        return torch.isin(cells, self.not_exhaustive.to(cells.device))

@@ -1,0 +1,99 @@
+"""Categories of labels: mmdet's numbering, names that stand twice, and models that know other classes than the data."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .arrays import GroundTruth
+
+
+def merge_names(ground_truth: GroundTruth) -> GroundTruth:
+    """Return the same with categories of one name as one: that which has most annotations.
+
+    Roboflow writes the data set's root as a category, perhaps with the name of its only class. Where ids decide, as in COCO's
+    results, nothing is merged.
+    """
+    ids, names = ground_truth.category_ids.tolist(), ground_truth.category_names
+    counts = np.bincount(ground_truth.category, minlength=len(ids))
+    kept: dict[str, int] = {}
+    for place, number in enumerate(ids):
+        best = kept.get(names[number])
+        if best is None or counts[place] > counts[best]:
+            kept[names[number]] = place
+    merged = np.array([kept[names[number]] for number in ids])
+    moved = merged != np.arange(len(ids))
+    if not moved.any() or ground_truth.federated:
+        return ground_truth
+    twice = sorted({str(names[ids[place]]) for place in np.flatnonzero(moved).tolist()})
+    note = (f'{", ".join(map(repr, twice))}: several categories have this name; annotations of all of them count as one category, '
+            f'id {ids[kept[next(name for name in kept if str(name) == twice[0])]]}')
+    return replace(ground_truth, category=merged[ground_truth.category], merged=merged, notes=(*ground_truth.notes, note))
+
+
+def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None = None) -> list[int]:
+    """Return the category id of each label: the categories in the order of the annotation file, as mmdet numbers them.
+
+    Of categories with one name only that with most annotations counts, see `merge_names`.
+
+    Args:
+        ground_truth: The annotations.
+        classes: Names of the model's classes, where it has fewer than the file. Their order is ignored; mmdet too uses the
+            file's.
+
+    Raises:
+        ValueError: A name is not in the annotation file, or is repeated.
+
+    Example:
+        >>> from .ground_truth import read_ground_truth
+        >>> annotations = read_ground_truth({
+        ...     'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
+        ...     'categories': [{'id': 18, 'name': 'dog'}, {'id': 1, 'name': 'person'}, {'id': 17, 'name': 'cat'}]})
+        >>> label_category_ids(annotations)
+        [18, 1, 17]
+        >>> label_category_ids(annotations, ['cat', 'dog'])
+        [18, 17]
+    """
+    ids = _id_of_name(ground_truth)
+    if classes is None:
+        return list(ids.values())
+    _check_names(ground_truth, classes, ids)
+    return [category_id for name, category_id in ids.items() if name in classes]
+
+
+def named_category_ids(ground_truth: GroundTruth, label_names: Sequence[str]) -> list[int]:
+    """Return the category id of each label of a model by its name, -1 where the annotation file has no such category.
+
+    Args:
+        ground_truth: The annotations.
+        label_names: Name of each label, in the order of the labels.
+
+    Raises:
+        ValueError: No name is in the annotation file, or one is repeated.
+    """
+    ids = _id_of_name(ground_truth)
+    found = [ids.get(name, -1) for name in label_names]
+    if len(set(label_names)) < len(label_names) or max(found, default=-1) < 0:
+        _check_names(ground_truth, label_names, ids)
+    return found
+
+
+def _id_of_name(ground_truth: GroundTruth) -> dict[str, int]:
+    merged = merge_names(ground_truth) if ground_truth.merged is None else ground_truth
+    ids = ground_truth.category_ids.tolist()
+    kept = {number: number for number in ids} if merged.merged is None else {
+        number: ids[place] for number, place in zip(ids, merged.merged.tolist(), strict=True)}
+    return {name: kept[number] for number, name in ground_truth.category_names.items()}
+
+
+def _check_names(ground_truth: GroundTruth, classes: Sequence[str], ids: dict[str, int]) -> None:
+    missing = [name for name in classes if name not in ids]
+    if missing:
+        close = difflib.get_close_matches(str(missing[0]), [str(name) for name in set(ids) - set(classes)], 1)
+        shown = ', '.join(map(str, list(ids)[:40])) + (f' and {len(ids) - 40} more' if len(ids) > 40 else '')
+        raise ValueError(f'classes: {ground_truth.source} has no category named {missing[0]!r}; '
+                         f'{f"did you mean {close[0]!r}? It" if close else "it"} has {shown}')
+    repeated = [name for number, name in enumerate(classes) if name in classes[:number]]
+    if repeated:
+        raise ValueError(f'classes: {repeated[0]!r} is repeated')

@@ -1,0 +1,59 @@
+"""Bytes of a file, and what kind of file they are, by content rather than by name."""
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+#: First bytes of files that are no text, and their names.
+_MAGIC = {
+    b'PK\x03\x04': 'a torch checkpoint or another zip file',
+    b'\x80\x02': 'a pickle, such as an old torch checkpoint or a dump',
+    b'\x80\x03': 'a pickle', b'\x80\x04': 'a pickle', b'\x80\x05': 'a pickle',
+    b'\x93NUMPY': 'a NumPy array',
+    b'\x89PNG': 'a PNG image', b'\xff\xd8\xff': 'a JPEG image',
+    b'\x89HDF': 'an HDF5 file', b'PAR1': 'a Parquet file', b'%PDF': 'a PDF', b'7z\xbc\xaf': 'a 7-zip file',
+    b'SQLite': 'an SQLite database', b'BZh': 'a file compressed by bzip2', b'\xfd7zXZ': 'a file compressed by xz',
+    b'version https://git-lfs': 'a pointer of Git LFS (run git lfs pull)',
+}
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Return the content of a file, unpacked where gzip packed it.
+
+    Raises:
+        ValueError: It is missing, a folder, or cannot be unpacked.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f'{path}: is a folder, expected a file')
+    if not path.is_file():
+        raise ValueError(f'{path}: no such file')
+    content = path.read_bytes()
+    if not content.startswith(b'\x1f\x8b'):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f'{path}: cannot be unpacked by gzip ({error}); is the file complete?') from None
+
+
+def other_kind(content: bytes) -> str | None:
+    """Say what a file that is not one JSON value is, None where that is not known."""
+    kind = next((kind for start, kind in _MAGIC.items() if content.startswith(start)), None)
+    if kind:
+        return kind
+    start = content[:4096].removeprefix(b'\xef\xbb\xbf').lstrip()
+    if start.startswith(b'<?xml') or (start.startswith(b'<') and b'>' in start):
+        return 'XML'
+    if is_json_lines(content):
+        return 'JSON lines'
+    if b'ImageID,' in start[:200]:
+        return "a CSV table of Open Images"
+    return None
+
+
+def is_json_lines(content: bytes) -> bool:
+    """Return whether each of the first two lines is a whole JSON object."""
+    lines = content.removeprefix(b'\xef\xbb\xbf').lstrip().split(b'\n', 2)[:2]
+    return len(lines) == 2 and all(line.strip().startswith(b'{') and line.strip().endswith(b'}') for line in lines)

@@ -1,0 +1,132 @@
+"""Exports of annotation tools that are not in COCO's layout: datumaro's JSON, Label Studio's JSON, CVAT's XML."""
+
+from typing import Any
+from xml.etree import ElementTree
+
+from .faults import one_line
+
+
+def is_datumaro(data: Any) -> bool:
+    """Return whether this is datumaro's own JSON."""
+    return isinstance(data, dict) and isinstance(data.get('items'), list) and isinstance(data.get('categories'), dict)
+
+
+def read_datumaro(data: dict, source: str) -> tuple[dict, list[str]]:
+    """Convert datumaro's own JSON; return COCO's dict, and notes. Only boxes and polygons are read."""
+    labels = (data['categories'].get('label') or {}).get('labels') or []
+    builder = _Builder([label['name'] for label in labels])
+    for number, item in enumerate(data['items']):
+        image = item.get('image') or {}
+        height, width = image.get('size') or (None, None)
+        builder.image(item.get('id', number), image.get('path') or f'{item.get("id")}', height, width)
+        for entry in item.get('annotations') or []:
+            points, crowd = entry.get('points') or [], (entry.get('attributes') or {}).get('is_crowd', False)
+            if entry.get('type') == 'bbox':
+                builder.box(entry.get('label_id'), entry['bbox'], crowd)
+            elif entry.get('type') == 'polygon':
+                builder.polygon(entry.get('label_id'), points, crowd)
+            else:
+                builder.skipped += 1
+    return builder.done(source)
+
+
+def is_label_studio(data: Any) -> bool:
+    """Return whether this is Label Studio's JSON export."""
+    first = data[0] if isinstance(data, list) and data else None
+    return isinstance(first, dict) and 'data' in first and ('annotations' in first or 'completions' in first)
+
+
+def read_label_studio(data: list, source: str) -> tuple[dict, list[str]]:
+    """Convert Label Studio's JSON: the first annotation of each task that was not cancelled; return COCO's dict, and notes."""
+    names = sorted({name for task in data for _, labels in _label_studio_shapes(task) for name in labels})
+    builder = _Builder(names)
+    for number, task in enumerate(data):
+        path = next((value for value in task['data'].values() if isinstance(value, str)), '')
+        shapes = _label_studio_shapes(task)
+        size = shapes[0][0] if shapes else {}
+        if not shapes:
+            builder.empty += 1
+            continue
+        width, height = size['original_width'], size['original_height']
+        builder.image(task.get('id', number + 1), path, height, width)
+        for entry, labels in shapes:
+            value = entry['value']
+            scale = (width / 100, height / 100)
+            if value.get('rotation') or not labels:
+                builder.skipped += 1
+            elif 'points' in value:
+                builder.polygon(names.index(labels[0]), [c * s for point in value['points'] for c, s in zip(point, scale, strict=True)])
+            elif 'width' in value:
+                builder.box(names.index(labels[0]), [value['x'] * scale[0], value['y'] * scale[1], value['width'] * scale[0],
+                                                     value['height'] * scale[1]])
+            else:
+                builder.skipped += 1
+    return builder.done(source)
+
+
+def _label_studio_shapes(task: dict) -> list[tuple[dict, list[str]]]:
+    drawn = [entry for entry in task.get('annotations') or task.get('completions') or [] if not entry.get('was_cancelled')]
+    shapes = []
+    for entry in drawn[0].get('result') or [] if drawn else []:
+        value = entry.get('value') or {}
+        labels = value.get('rectanglelabels') or value.get('polygonlabels') or []
+        if labels and 'original_width' in entry:
+            shapes.append((entry, labels))
+    return shapes
+
+
+def is_cvat(content: bytes) -> bool:
+    """Return whether this is CVAT's XML for images."""
+    return b'<annotations>' in content[:2000] and b'<image ' in content
+
+
+def read_cvat(content: bytes, source: str) -> tuple[dict, list[str]]:
+    """Convert "CVAT for images 1.1"; return COCO's dict, and notes. Only boxes and polygons are read."""
+    try:
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError as error:
+        raise ValueError(f'{source}: not complete XML ({error})') from None
+    listed = [label.findtext('name') for label in root.iter('label')]
+    names = list(dict.fromkeys([*filter(None, listed), *(shape.get('label') for shape in root.iterfind('image/*'))]))
+    builder = _Builder(names)
+    for image in root.iterfind('image'):
+        builder.image(int(image.get('id')), image.get('name'), int(image.get('height')), int(image.get('width')))
+        for shape in image:
+            label = names.index(shape.get('label')) if shape.get('label') in names else None
+            extra = {'occluded': int(shape.get('occluded', 0))}
+            if shape.tag == 'box' and not float(shape.get('rotation', 0)):
+                left, top, right, bottom = (float(shape.get(side)) for side in ('xtl', 'ytl', 'xbr', 'ybr'))
+                builder.box(label, [left, top, right - left, bottom - top], False, extra)
+            elif shape.tag == 'polygon':
+                builder.polygon(label, [float(c) for point in shape.get('points').split(';') for c in point.split(',')], False, extra)
+            else:
+                builder.skipped += 1
+    return builder.done(source)
+
+
+class _Builder:
+    """Collects images and shapes as COCO's dict; ids of categories count from 1."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names, self.images, self.annotations, self.skipped, self.empty = names, [], [], 0, 0
+
+    def image(self, image_id: Any, path: str, height: Any, width: Any) -> None:
+        image = {'id': image_id, 'file_name': path}
+        self.images.append(image if height is None else image | {'height': height, 'width': width})
+
+    def box(self, label: int | None, box: list[float], crowd: bool = False, extra: dict | None = None, **shape: Any) -> None:
+        if label is None or not 0 <= label < len(self.names):
+            raise ValueError(f'label {one_line(label)} is not among the {len(self.names)} labels')
+        self.annotations.append({**(extra or {}), 'id': len(self.annotations) + 1, 'image_id': self.images[-1]['id'],
+                                 'category_id': label + 1, 'bbox': list(box), 'iscrowd': int(bool(crowd)), **shape})
+
+    def polygon(self, label: int | None, points: list[float], crowd: bool = False, extra: dict | None = None) -> None:
+        xs, ys = points[::2], points[1::2]
+        self.box(label, [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)], crowd, extra, segmentation=[points])
+
+    def done(self, source: str) -> tuple[dict, list[str]]:
+        notes = [f'{self.skipped} shapes are neither boxes nor polygons (or are rotated) and are left out'] if self.skipped else []
+        if self.empty:
+            notes.append(f'{self.empty} tasks without an annotation, and so without a size, are left out')
+        categories = [{'id': number, 'name': name} for number, name in enumerate(self.names, 1)]
+        return {'images': self.images, 'annotations': self.annotations, 'categories': categories}, notes

@@ -1,0 +1,66 @@
+"""Entries that cannot be used: counted and named in one line, or left out where that is asked for."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+
+#: Entries that a message names.
+_NAMED = 3
+
+
+class Faults:
+    """Faulty entries of one list.
+
+    Args:
+        where: Name of the list for messages, such as ``'instances.json: annotations'``.
+        num: N, its number of entries.
+        skip: Leave faulty entries out instead of refusing the list.
+    """
+
+    def __init__(self, where: str, num: int, skip: bool = False) -> None:
+        self.where, self.skip = where, skip
+        self.bad = np.zeros(num, dtype=bool)
+        self._messages: dict[int, str] = {}
+
+    def add(self, bad: np.ndarray, describe: Callable[[int], str]) -> None:
+        """Mark entries as faulty.
+
+        Args:
+            bad: Shape (N,) bool.
+            describe: Gives what is wrong with the entry at an index, to follow ``where[index]``.
+        """
+        new = np.flatnonzero(bad & ~self.bad)
+        for number in new[:_NAMED].tolist():
+            self._messages[number] = describe(number)
+        self.bad |= bad
+
+    def settle(self) -> str | None:
+        """Say what is left out; None where nothing is faulty.
+
+        Raises:
+            ValueError: There are faulty entries, and they are not to be left out.
+        """
+        num = int(self.bad.sum())
+        if not num:
+            return None
+        first, *others = sorted(self._messages)[:_NAMED]
+        message = f'{self.where}[{first}]{self._messages[first]}'
+        if self.skip:
+            return f'{num} of {len(self.bad)} entries of {self.where} cannot be used and are left out (skip_invalid), the first: {message}'
+        advice = '--skip-invalid (skip_invalid=True) leaves {} out'
+        if num == 1:
+            raise ValueError(f'{message}; {advice.format("this entry")}' if len(self.bad) > 1 else message)
+        also = f'[{first}]' + ''.join(f', [{number}]' for number in others)
+        raise ValueError(f'{message}; {num} of {len(self.bad)} entries cannot be used, such as {also}; {advice.format("them")}')
+
+
+def one_line(text: object, longest: int = 160) -> str:
+    """Return a text in one line, shortened in the middle.
+
+    Example:
+        >>> one_line('a\\n  b')
+        'a b'
+    """
+    line = re.sub(r'\s+', ' ', str(text)).strip()
+    return line if len(line) <= longest else f'{line[:longest // 2]} ... {line[-longest // 2:]}'

@@ -1,0 +1,147 @@
+"""Image ids of any kind: integers up to 64 bits, file names and stems, and the images that they mean."""
+
+import operator
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+#: Positions of ids that no image has, and that several have.
+UNKNOWN, AMBIGUOUS = -1, -2
+
+
+def id_array(ids: Sequence[Any], key: str, where: str) -> np.ndarray:
+    """Return ids as one array: int64, uint64 for numbers from 2**63 up, or text.
+
+    Integers beyond 64 bits become their digits, and integers among text too. Strings of digits, as Pascal VOC has, count as
+    numbers where all ids are such strings and stay different.
+
+    Raises:
+        ValueError: An id is neither a whole number nor a string.
+
+    Example:
+        >>> id_array([3, 2**63], 'id', 'images').dtype, id_array(['000012', '000003'], 'id', 'images').tolist()
+        (dtype('uint64'), [12, 3])
+        >>> id_array(['12', '012', 'a'], 'id', 'images').tolist()
+        ['12', '012', 'a']
+    """
+    plain = [plain_id(value) for value in ids]
+    if None in plain:
+        number = plain.index(None)
+        raise ValueError(f'{where}[{number}]: {key!r} must be an integer or a string, got {ids[number]!r}')
+    if all(isinstance(value, str) for value in plain) and all(map(_is_digits, plain)):
+        numbers = list(map(int, plain))
+        plain = numbers if len(set(numbers)) == len(set(plain)) else plain
+    if all(isinstance(value, int) for value in plain):
+        low, high = min(plain, default=0), max(plain, default=0)
+        if low >= -2**63 and high < 2**63:
+            return np.array(plain, dtype=np.int64)
+        if low >= 0 and high < 2**64:
+            return np.array(plain, dtype=np.uint64)
+    return np.array(list(map(str, plain)), dtype=np.str_)
+
+
+def plain_id(value: Any) -> int | str | None:
+    """Return an id as an int or a str; None for what is neither. Floats that are whole numbers, and tensors of one, are."""
+    kind = type(value)
+    if kind is int or kind is str:
+        return value
+    if isinstance(value, bool | np.bool_):
+        return None
+    try:
+        if hasattr(value, 'ndim') and hasattr(value, 'item'):  # an array or a tensor
+            value = value.item()
+        return int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        return str(value) if isinstance(value, str) else None
+
+
+class ImageLookup:
+    """Finds images by id, or by file name or stem where only one image has it.
+
+    Args:
+        image_ids: Shape (I,), from `id_array`.
+        file_names: Of each image, empty where unknown.
+    """
+
+    def __init__(self, image_ids: np.ndarray, file_names: Sequence[str]) -> None:
+        self.image_ids, self.file_names = image_ids, file_names
+
+    @cached_property
+    def _positions(self) -> dict[int | str, int]:
+        return {image_id: position for position, image_id in enumerate(self.image_ids.tolist())}
+
+    @cached_property
+    def _names(self) -> dict[str, int]:
+        names: dict[str, int] = {}
+        for position, name in enumerate(self.file_names):
+            for form in {name, PurePath(name).name, PurePath(name).stem} - {''}:
+                names[form] = AMBIGUOUS if form in names else position
+        return names
+
+    @cached_property
+    def _numeric_stems(self) -> dict[int, int]:
+        stems: dict[int, int] = {}
+        for form, position in self._names.items():
+            if _is_digits(form):
+                stems[int(form)] = AMBIGUOUS if stems.get(int(form), position) != position else position
+        return stems
+
+    def find(self, image_id: Any) -> tuple[int, bool]:
+        """Return the position of one id, `UNKNOWN` or `AMBIGUOUS`, and whether it was found as a file name."""
+        value = plain_id(image_id)
+        if value is None:
+            return UNKNOWN, False
+        if self.image_ids.dtype.kind == 'U':
+            position = self._positions.get(str(value))
+            if position is not None:
+                return position, False
+        elif isinstance(value, int):
+            return self._positions.get(value, UNKNOWN), False
+        by_name = self._names.get(value, UNKNOWN) if isinstance(value, str) else UNKNOWN
+        if by_name != UNKNOWN:
+            return by_name, True
+        if isinstance(value, str) and _is_digits(value):
+            return self._positions.get(int(value), UNKNOWN), False
+        return UNKNOWN, False
+
+    def find_all(self, ids: Sequence[Any]) -> tuple[np.ndarray, bool]:
+        """Return the position of each id, shape (D,) int64, and whether some were found as file names.
+
+        Integers of which most are no ids, and more are stems such as ``000000000139``, are taken as stems; ultralytics
+        writes results like that.
+        """
+        if self.image_ids.dtype == np.int64 and len(ids) and set(map(type, ids)) == {int}:
+            try:
+                column = np.array(ids, dtype=np.int64)
+            except OverflowError:
+                column = None
+            if column is not None:
+                index = np.minimum(np.searchsorted(self.image_ids, column), len(self.image_ids) - 1)
+                found = np.where(self.image_ids[index] == column, index, UNKNOWN)
+                return (found, False) if (found >= 0).all() else self._by_stem(ids, found)
+        table = {value: self.find(value) for value in set(map(_key, ids))}
+        found = np.array([table[_key(value)][0] for value in ids], dtype=np.int64)
+        return found, any(by_name for _, by_name in table.values())
+
+    def _by_stem(self, ids: Sequence[int], found: np.ndarray) -> tuple[np.ndarray, bool]:
+        stems = np.array([self._numeric_stems.get(value, UNKNOWN) for value in ids], dtype=np.int64)
+        return (stems, True) if (stems >= 0).sum() > (found >= 0).sum() else (found, False)
+
+    def describe(self, image_id: Any, position: int, source: str) -> str:
+        """Say why an id has no image."""
+        if position == AMBIGUOUS:
+            return f'image id {image_id!r} is the file name of several images of {source}; expected an id'
+        example = next((name for name in self.file_names if name), '')
+        hint = f'; expected an id such as {self.image_ids[0]!s}' + (f', or a file name such as {example}' if example else '')
+        return f'image id {image_id!r} is not in {source}' + (hint if len(self.image_ids) else '')
+
+
+def _key(value: Any) -> int | str | None:
+    return value if type(value) in (int, str) else plain_id(value)
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdecimal()

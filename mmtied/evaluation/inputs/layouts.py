@@ -1,0 +1,134 @@
+"""Which layout annotations have, by their content, and the reader of each; every reader returns a dict of COCO's layout."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import crowdhuman, exports, openmmlab, voc, yolo
+from .coco_json import read_json
+from .content import is_json_lines, other_kind, read_bytes
+from .faults import one_line
+
+#: What an instances file has.
+_KEYS = ('images', 'annotations', 'categories')
+#: Layouts that are known by their keys, and what to do with them.
+_NAMED = {
+    ('shapes', 'imagePath'): "one image of LabelMe; convert the folder to COCO's layout (labelme2coco)",
+    ('_via_img_metadata', ): "a project of VIA (VGG Image Annotator); export it in COCO's layout",
+    ('classes', 'labels'): "FiftyOne's own layout; export with dataset_type=fiftyone.types.COCODetectionDataset",
+    ('state_dict', ): 'a checkpoint',
+    ('bbox', 'buckets'): 'a report of mmtied',
+    ('data', 'classes'): 'predictions of another layout',
+}
+
+
+def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = None) -> tuple[dict, str, list[str]]:
+    """Read annotations of any layout.
+
+    Args:
+        annotations: A file or folder, a dict of COCO's or OpenMMLab's layout, or a pycocotools ``COCO``.
+        image_folder: Where images are whose size the annotations do not state.
+
+    Returns:
+        A dict of COCO's layout, the name of the source for messages, and notes on what was read how.
+
+    Raises:
+        ValueError: The file is missing or broken, or its layout is not read; the message names the layout.
+    """
+    annotations = getattr(annotations, 'dataset', annotations)
+    if isinstance(annotations, Mapping):
+        data, notes = _from_json(annotations, 'annotations', image_folder)
+        return data, 'annotations', notes
+    if not isinstance(annotations, str | os.PathLike):
+        raise ValueError('annotations: a file, a folder, a dict of COCO\'s layout or a pycocotools COCO is needed, got '
+                         f'{type(annotations).__name__}')
+    path, source = Path(annotations), str(annotations)
+    if path.is_dir() or voc.xml_files(path):
+        data, notes = _from_folder(path, image_folder)
+        return data, source, notes
+    content = read_bytes(path)
+    if exports.is_cvat(content):
+        data, notes = exports.read_cvat(content, source)
+    elif is_json_lines(content) or (crowdhuman.is_odgt(lines := _one_line_odgt(content))):
+        lines = json_lines(content, source)
+        if not crowdhuman.is_odgt(lines):
+            raise ValueError(f"{source}: JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; the first has "
+                             f'{_keys(lines[0])}. Annotations are read as COCO\'s JSON and the layouts of docs/formats.md')
+        data, notes = crowdhuman.read_odgt(lines, source, image_folder)
+    else:
+        value = read_json(path)
+        data, notes = _from_json(value, source, image_folder)
+    return data, source, notes
+
+
+def json_lines(content: bytes, source: str) -> list[Any]:
+    """Return the values of JSON lines; a ValueError names a line that is none."""
+    values = []
+    for number, line in enumerate(content.removeprefix(b'\xef\xbb\xbf').splitlines(), 1):
+        if line.strip():
+            try:
+                values.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f'{source}: line {number} is not complete JSON ({error})') from None
+    return values
+
+
+def _one_line_odgt(content: bytes) -> list[Any]:
+    """Return the only line of an .odgt of one image, which looks like any JSON file."""
+    if b'"gtboxes"' not in content[:100_000]:
+        return []
+    try:
+        return [json.loads(content)]
+    except ValueError:
+        return []
+
+
+def _from_folder(path: Path, image_folder: Any) -> tuple[dict, list[str]]:
+    if voc.xml_files(path):
+        return voc.read_voc(path)
+    if yolo.is_yolo(path):
+        return yolo.read_yolo(path, image_folder)
+    raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in labels); a '
+                     'file such as instances.json is expected, or such a folder')
+
+
+def _from_json(data: Any, source: str, image_folder: Any = None) -> tuple[dict, list[str]]:
+    if isinstance(data, Mapping) and all(key in data for key in _KEYS):
+        info = data.get('info')
+        return data, list(info.get('notes') or ()) if isinstance(info, Mapping) and isinstance(info.get('notes'), list) else []
+    if openmmlab.is_middle_format(data):
+        return openmmlab.read_middle_format(data, source)
+    if exports.is_datumaro(data):
+        return exports.read_datumaro(data, source)
+    if exports.is_label_studio(data):
+        return exports.read_label_studio(data, source)
+    raise ValueError(f"{source}: not a COCO instances file, which has 'images', 'annotations' and 'categories'; {_named(data)}")
+
+
+def _named(data: Any) -> str:
+    """Say what a JSON value is, as far as that is known, and what to do."""
+    if isinstance(data, Mapping):
+        for keys, name in _NAMED.items():
+            if all(key in data for key in keys):
+                return f'it is {name}'
+        missing = [key for key in _KEYS if key not in data]
+        return f'it has {_keys(data)}' + (f' and lacks {", ".join(missing)}' if len(missing) < len(_KEYS) else '')
+    first = data[0] if isinstance(data, list) and data else None
+    if isinstance(first, Mapping):
+        if 'score' in first or 'scores' in first:
+            return 'it is a list of results; annotations come first, results second'
+        if 'bbox' in first:
+            return "it is the list of 'annotations' alone; images and categories are needed too"
+        return f'it is a list of objects with {_keys(first)}'
+    return f'it is {"an empty list" if data == [] else "a " + type(data).__name__}'
+
+
+def _keys(value: Any) -> str:
+    return one_line(', '.join(map(repr, list(value)[:8])) or 'nothing') if isinstance(value, Mapping) else one_line(value, 60)
+
+
+def named_kind(path: Path) -> str:
+    """Say what a file is whose layout is not read, for messages."""
+    return other_kind(read_bytes(path)) or 'a file of unknown layout'

@@ -1,0 +1,105 @@
+"""Signs that boxes are not what they are read as, in a line each with the option that settles it; they change no number."""
+
+import numpy as np
+
+from .coco_json import BOX_FORMATS, to_xywh
+
+#: From this many boxes on, a small share that leaves the image is a sign.
+_ENOUGH = 20
+
+
+def describe_annotations(boxes_xywh: np.ndarray, image_sizes: np.ndarray, all_sizes: np.ndarray) -> list[str]:
+    """Describe boxes of annotations that are surely not meant.
+
+    Args:
+        boxes_xywh: As they were read, shape (N, 4).
+        image_sizes: Height and width of each one's image, shape (N, 2).
+        all_sizes: Height and width of every image, shape (I, 2).
+    """
+    other = find_format(boxes_xywh, image_sizes, .99)
+    if other:
+        return [f'boxes of annotations look like {BOX_FORMATS[other]}{_of_image(other)}, and are read as x, y, width, height: '
+                f'{_count(leaves(boxes_xywh, image_sizes), boxes_xywh)}; if that is what they are, say --annotation-format {other} '
+                f"(box_format='{other}')"]
+    out = leaves(boxes_xywh, image_sizes)
+    if out.sum() * 20 <= len(out):
+        return []
+    swapped = leaves(boxes_xywh, image_sizes[:, ::-1])
+    if swapped.sum() * 100 < len(out) and (all_sizes[:, 0] != all_sizes[:, 1]).any():
+        return [f'width and height of the images look exchanged: {_count(out, boxes_xywh)}, and {int(swapped.sum())} would with '
+                'the sides exchanged; --swap-sizes (swap_sizes=True) exchanges them']
+    return [f'{_count(out, boxes_xywh)}; r is computed from what is inside']
+
+
+def describe_results(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> str | None:
+    """Describe boxes of results that look as if they were read in the wrong format; None where they do not.
+
+    Args:
+        boxes_xywh: As they were read, shape (D, 4).
+        image_sizes: Height and width of each one's image, shape (D, 2).
+
+    Example:
+        >>> describe_results(np.array([[50., 50., 90., 80.]]), np.array([[100, 100]]))
+        "1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is what they are, say \
+box_format='xyxy' (--box-format xyxy)"
+    """
+    other = find_format(boxes_xywh, image_sizes, .9)
+    if other:
+        fits = int(_fits(boxes_xywh, image_sizes, other).sum())
+        reading = BOX_FORMATS[other] + _of_image(other)
+        if other.endswith('n'):
+            complaint = f'all {len(boxes_xywh)} boxes lie in the first pixels of their image'
+        else:
+            complaint = _count(leaves(boxes_xywh, image_sizes), boxes_xywh)
+        return (f'{complaint} as x, y, width, height, and {fits} fit as {reading}; if that is what they are, say '
+                f'box_format={other!r} (--box-format {other})')
+    inverted = (boxes_xywh[:, 2:] < 0).any(axis=1)
+    size = image_sizes[:, ::-1] + 1
+    start, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
+    fits = ((start + (start + sides) <= size) & (start + sides > 0)).all(axis=1)
+    if inverted.sum() * 2 > len(inverted) and fits.sum() * 10 > 9 * len(fits):
+        return (f'{inverted.sum()} of {len(inverted)} boxes have x2 < x1 or y2 < y1 as x1, y1, x2, y2, and {fits.sum()} fit as '
+                "x, y, width, height; if that is what they are, say box_format='xywh' (--box-format xywh)")
+    return None
+
+
+def find_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray, share: float) -> str | None:
+    """Return another format that boxes fit better than x, y, width, height, or None.
+
+    Args:
+        boxes_xywh: Read as xywh, shape (N, 4).
+        image_sizes: Height and width of each one's image, shape (N, 2).
+        share: How many of the boxes must fit the other format.
+    """
+    num = len(boxes_xywh)
+    if not num:
+        return None
+    if np.abs(boxes_xywh).max() <= 1.5 and image_sizes.min() > 8 and (boxes_xywh[:, 2:] > 0).any():
+        scaled = boxes_xywh * np.tile(image_sizes[:, ::-1], 2)
+        return (find_format(scaled, image_sizes, share) or 'xywh') + 'n'
+    num_out = leaves(boxes_xywh, image_sizes).sum()
+    for other in ('xyxy', 'cxcywh'):
+        often = num_out * 2 > num if other == 'xyxy' and share < .99 else num_out * 20 > num
+        if (often and (num >= _ENOUGH or num_out * 2 > num)) and _fits(boxes_xywh, image_sizes, other).sum() >= share * num:
+            return other
+    return None
+
+
+def leaves(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
+    """Return which boxes leave their image by more than a pixel to the right or below, shape (N,) bool."""
+    return (boxes_xywh[:, :2] + boxes_xywh[:, 2:] > image_sizes[:, ::-1] + 1).any(axis=1)
+
+
+def _fits(boxes: np.ndarray, image_sizes: np.ndarray, box_format: str) -> np.ndarray:
+    """Return which boxes lie inside their image when they are read in a format, with sides of at least 0."""
+    boxes = to_xywh(boxes.copy(), box_format, image_sizes)
+    inside = (boxes[:, :2] >= -1).all(axis=1) & (boxes[:, 2:] >= 0).all(axis=1)
+    return inside & ~leaves(boxes, image_sizes)
+
+
+def _count(out: np.ndarray, boxes: np.ndarray) -> str:
+    return f'{int(out.sum())} of {len(boxes)} boxes leave their image'
+
+
+def _of_image(box_format: str) -> str:
+    return ' in shares of the image' if box_format.endswith('n') else ''

@@ -1,0 +1,185 @@
+"""Detections of every layout as one of two: a COCO results list, or predictions by image in the layout of mmdet's dump."""
+
+import difflib
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import voc, yolo
+from .arrays import GroundTruth
+from .categories import label_category_ids, named_category_ids
+from .coco_json import read_json
+from .content import is_json_lines, other_kind, read_bytes
+from .dumps import check_dump, image_predictions, read_dump
+from .faults import one_line
+from .layouts import json_lines
+from .results import read_results
+
+#: Keys of a dict of one image, see `dumps.image_predictions`.
+IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks')
+#: Columns of flat tensors, with a row for each detection.
+_FLAT_KEYS = ('image_ids', 'boxes', 'scores')
+
+
+def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names: Sequence[str] | None = None,
+                classes: Sequence[str] | None = None) -> list[dict]:
+    """Read a file or folder of detections; no code in it runs.
+
+    Args:
+        path: JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of YOLO's text files, or
+            Pascal VOC's ``comp4_det_test_<class>.txt``.
+        ground_truth: The annotations, for the sizes and names of images and classes.
+        label_names: See `dumps.dump_detections`.
+        classes: See `categories.label_category_ids`.
+
+    Raises:
+        ValueError: The file is missing, broken, or of another layout, which the message names.
+    """
+    path = Path(path)
+    if voc.is_voc_results(path):
+        return voc.read_voc_results(path)
+    if path.is_dir():
+        if not yolo.is_yolo(path):
+            raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO or Pascal VOC')
+        return _yolo(path, ground_truth, label_names, classes)
+    if path.suffix in ('.pkl', '.pickle'):
+        return read_dump(path)
+    content = read_bytes(path)
+    if content.startswith((b'PK\x03\x04', b'\x80')):
+        return from_python(_torch_file(path, content), str(path))
+    if is_json_lines(content):
+        return from_python(json_lines(content, str(path)), str(path))
+    if not content.lstrip(b'\xef\xbb\xbf \t\r\n').startswith((b'[', b'{')):
+        kind = other_kind(content)
+        if kind:
+            raise ValueError(f'{path}: it is {kind}; expected results as JSON, a .pkl of mmdet, or a torch file of tensors (see '
+                             'docs/formats.md)')
+    return from_python(read_json(path), str(path))
+
+
+def from_python(value: Any, source: str) -> list[dict]:
+    """Return a results list, or predictions by image in the layout of a dump, from lists, dicts, arrays and tensors.
+
+    Args:
+        value: A COCO results list, bare or under ``annotations``, ``results``, ``predictions`` or ``detections``; a list with a
+            dict for each image (`dumps.image_predictions`; mmdet's; detectron2's with ``instances``); a dict from image ids to
+            such dicts, as torchvision's and Hugging Face's examples collect them, or to lists of ``score``, ``label``, ``box``;
+            or a dict of flat tensors ``image_ids``, ``boxes``, ``scores``, ``labels``.
+        source: Name for messages.
+
+    Raises:
+        ValueError: Another layout, or an unknown key of an image.
+    """
+    if isinstance(value, Mapping):
+        if all(key in value for key in _FLAT_KEYS):
+            return _from_flat(value, source)
+        if 'state_dict' in value or 'model' in value or 'optimizer' in value:
+            raise ValueError(f"{source}: it is a checkpoint (it has {', '.join(map(str, list(value)[:5]))}), expected results; "
+                             '`mmtied test CONFIG CHECKPOINT --out results.pkl` makes them')
+        entries = list(value.values())
+        if entries and all(isinstance(entry, Mapping) and ('boxes' in entry or 'scores' in entry) for entry in entries):
+            return from_python([{**entry, 'image_id': image_id} for image_id, entry in value.items()], source)
+        if any(entries) and all(isinstance(entry, list) and all(isinstance(one, Mapping) and 'box' in one for one in entry)
+                           for entry in entries):
+            return [_from_pipeline(image_id, one, source) for image_id, of_image in value.items() for one in of_image]
+        if all(key in value for key in ('images', 'annotations', 'categories')) and not any(
+                'score' in entry for entry in value['annotations'][:1]):
+            raise ValueError(f'{source}: annotations without scores; results of a detector are expected (annotations come first, '
+                             'results second)')
+        return read_results(dict(value)) if source == 'results' else _named_results(dict(value), source)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
+    first = value[0] if value and isinstance(value[0], Mapping) else {}
+    if 'instances' in first and 'image_id' in first:
+        return [{**one, 'image_id': entry['image_id']} for entry in value for one in entry['instances']]
+    if 'pred_instances' in first:
+        return check_dump(list(value), source) if 'img_id' in first else list(value)
+    if 'scores' in first or 'boxes' in first:
+        _check_keys(value, source)
+        return image_predictions(list(value))
+    if value and isinstance(value[0], list | tuple):
+        return check_dump(list(value), source)
+    return list(value)
+
+
+def _named_results(value: dict, source: str) -> list[dict]:
+    try:
+        return read_results(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace('results', source, 1)) from None
+
+
+def _from_flat(value: Mapping, source: str) -> list[dict]:
+    columns = {name: np.asarray(column.cpu() if isinstance(column, torch.Tensor) else column) for name, column in value.items()
+               if name in (*_FLAT_KEYS, 'labels', 'category_ids')}
+    num = len(columns['scores'])
+    wrong = [name for name, column in columns.items() if len(column) != num]
+    if wrong:
+        raise ValueError(f'{source}: {wrong[0]} has {len(columns[wrong[0]])} rows, scores {num}')
+    entries = []
+    for image_id in dict.fromkeys(columns['image_ids'].tolist()):
+        here = columns['image_ids'] == image_id
+        entries.append({'image_id': image_id, **{name: column[here] for name, column in columns.items() if name != 'image_ids'}})
+    return image_predictions(entries)
+
+
+def _from_pipeline(image_id: Any, entry: Mapping, source: str) -> dict:
+    """Return an entry of Hugging Face's object detection pipeline as a result."""
+    box = entry['box']
+    try:
+        left, top, right, bottom = (float(box[side]) for side in ('xmin', 'ymin', 'xmax', 'ymax'))
+    except (KeyError, TypeError):
+        raise ValueError(f"{source}: image id {image_id}: 'box' must have xmin, ymin, xmax, ymax, got {one_line(box)}") from None
+    return {'image_id': image_id, 'category_id': entry.get('label'), 'score': entry.get('score'),
+            'bbox': [left, top, right - left, bottom - top]}
+
+
+def _torch_file(path: Path, content: bytes) -> Any:
+    if content.startswith(b'\x80'):
+        return read_dump(path) if path.suffix in ('.pkl', '.pickle') else _load(path)
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f'{path}: the file is not a complete zip file, as torch.save writes')
+    return _load(path)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f'{path}: not a torch file of tensors and plain containers ({one_line(error)})') from None
+
+
+def _yolo(path: Path, ground_truth: GroundTruth, label_names: Sequence[str] | None, classes: Sequence[str] | None) -> list[dict]:
+    lookup, sizes = ground_truth.images, {}
+    for file in yolo.label_files(path):
+        place = lookup.find(file.stem)[0]
+        if place >= 0:
+            sizes[file.stem] = tuple(ground_truth.image_sizes[place].tolist())
+    ids = named_category_ids(ground_truth, label_names) if label_names else label_category_ids(ground_truth, classes)
+    entries = yolo.read_yolo_results(path, sizes)
+    for entry in entries:
+        label = entry.pop('label')
+        if entry['category_id'] is None:
+            if label >= len(ids):
+                raise ValueError(f'{path}: class {label} is not from 0 to {len(ids) - 1}, the categories of {ground_truth.source}; a '
+                                 'data.yaml beside the labels, or --label-names, names the classes')
+            entry['category_id'] = ids[label]
+    return entries
+
+
+def _check_keys(predictions: Sequence, source: str) -> None:
+    """Raise a ValueError for a key that is not read, as it may be misspelt, and for images without ids."""
+    for number, entry in enumerate(predictions):
+        unknown = next((key for key in entry if key not in IMAGE_KEYS), None) if isinstance(entry, Mapping) else None
+        if unknown is not None:
+            close = difflib.get_close_matches(str(unknown), IMAGE_KEYS, 1)
+            hint = f'did you mean {close[0]!r}?' if close else f'known: {", ".join(IMAGE_KEYS)}'
+            raise ValueError(f'{source}[{number}]: unknown key {unknown!r}; {hint}')
+    if predictions and isinstance(predictions[0], Mapping) and 'image_id' not in predictions[0]:
+        raise ValueError(f"{source}[0] has no 'image_id'; add it to each dict, or give a dict {{image_id: prediction}}")

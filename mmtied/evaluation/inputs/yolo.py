@@ -1,0 +1,161 @@
+"""YOLO's text files: a line for each object with its class and a box or a polygon in shares of the image.
+
+As annotations ``class cx cy w h`` or ``class x1 y1 x2 y2 ...``; as results the same with a score at the end.
+"""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+#: Suffixes of images.
+_IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.JPG', '.JPEG', '.PNG')
+#: Text files that are no labels.
+_OTHERS = ('classes.txt', 'obj.names', 'train.txt', 'val.txt', 'test.txt', 'readme.txt')
+
+
+def label_files(path: Path) -> list[Path]:
+    """Return the label files that a folder holds, itself or below ``labels``."""
+    if not path.is_dir():
+        return []
+    folder = path / 'labels' if (path / 'labels').is_dir() else path
+    return sorted(file for file in folder.rglob('*.txt') if file.name.lower() not in _OTHERS and 'README' not in file.name)
+
+
+def is_yolo(path: Path) -> bool:
+    """Return whether a folder holds label files: the first line of one starts with an integer and has 5 numbers or more."""
+    for file in label_files(path)[:50]:
+        line = file.read_text(encoding='utf-8', errors='replace').split('\n', 1)[0].split()
+        if line:
+            return len(line) >= 5 and line[0].isdecimal() and all(map(_is_number, line[1:]))
+    return False
+
+
+def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
+    """Convert a folder of YOLO's annotations; return COCO's dict, and notes.
+
+    Image ids are the stems. Sizes come from the image files: in `image_folder`, or ``images`` beside ``labels``, or the same
+    folder. Names come from data.yaml or classes.txt.
+
+    Raises:
+        ValueError: A line is no object, a label has no image, or there is no folder of images.
+    """
+    from .images import image_size
+
+    files, names = label_files(path), class_names(path)
+    pictures = _pictures(path, image_folder)
+    images, annotations, largest = [], [], -1
+    stems = {file.stem: file for file in files}
+    missing = [stem for stem in stems if stem not in pictures]
+    if missing:
+        raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are shares '
+                         'of the image, so its size is needed: --images FOLDER (image_folder=...)')
+    for stem, picture in sorted(pictures.items()):
+        height, width = image_size(picture)
+        images.append({'id': stem, 'file_name': picture.name, 'height': height, 'width': width})
+        for label, values in _objects(stems[stem], (4, )) if stem in stems else ():
+            largest = max(largest, label)
+            annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'category_id': label, 'iscrowd': 0,
+                                **_shape(values, width, height)})
+    categories = [{'id': number, 'name': names.get(number, str(number))} for number in range(max(largest, *names, 0) + 1)]
+    notes = [] if names else ['there is no data.yaml or classes.txt, so categories are named by their numbers']
+    return {'images': images, 'annotations': annotations, 'categories': categories}, notes
+
+
+def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]]) -> list[dict]:
+    """Return the detections of a folder of YOLO's text files as a results list; ``category_id`` is ``label``, or a name.
+
+    Args:
+        path: The folder; with a data.yaml or classes.txt, labels have names.
+        sizes: Height and width of the image of each stem.
+
+    Raises:
+        ValueError: A line is no object with a score, or a file has no image.
+    """
+    entries, names = [], class_names(path)
+    for file in label_files(path):
+        if file.stem not in sizes:
+            raise ValueError(f'{file}: no image has the stem {file.stem!r}')
+        height, width = sizes[file.stem]
+        for label, values in _objects(file, (5, ), scored=True):
+            entries.append({'image_id': file.stem, 'category_id': names.get(label), 'label': label, 'score': values[-1],
+                            **_shape(values[:-1], width, height)})
+    return entries
+
+
+def class_names(path: Path) -> dict[int, str]:
+    """Return the names of classes from data.yaml or classes.txt in a folder or those above; empty without one."""
+    for folder in (path, *path.resolve().parents[:2]):
+        for name in ('data.yaml', 'dataset.yaml', 'data.yml'):
+            if (folder / name).is_file():
+                return _yaml_names(folder / name)
+        for name in ('classes.txt', 'obj.names'):
+            if (folder / name).is_file():
+                lines = (folder / name).read_text(encoding='utf-8').splitlines()
+                return dict(enumerate(line.strip() for line in lines if line.strip()))
+    return {}
+
+
+def _yaml_names(file: Path) -> dict[int, str]:
+    """Return the names in a YAML file: a list or a dict, in brackets or in lines."""
+    text = file.read_text(encoding='utf-8')
+    try:
+        import yaml
+        found = (yaml.safe_load(text) or {}).get('names')
+    except ImportError:
+        line = next((line for line in text.splitlines() if line.startswith('names:')), 'names: []')
+        try:
+            found = ast.literal_eval(line.removeprefix('names:').strip())
+        except (ValueError, SyntaxError):
+            raise ValueError(f'{file}: reading its names needs PyYAML: pip install pyyaml') from None
+    except yaml.YAMLError as error:
+        raise ValueError(f'{file}: not YAML ({" ".join(str(error).split())})') from None
+    found = dict(enumerate(found)) if isinstance(found, list) else found or {}
+    return {int(number): str(name) for number, name in found.items()}
+
+
+def _objects(file: Path, lengths: tuple[int, ...], scored: bool = False) -> list[tuple[int, list[float]]]:
+    """Return the class and the numbers of each line; polygons have an even number of coordinates."""
+    found = []
+    for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
+        parts = line.split()
+        if not parts:
+            continue
+        try:
+            label, values = int(float(parts[0])), list(map(float, parts[1:]))
+        except ValueError:
+            label, values = -1, []
+        if label < 0 or not (len(values) in lengths or (len(values) > 6 and len(values) % 2 == int(scored))):
+            expected = 'class cx cy w h' + (' score (save_conf=True writes it)' if scored else '')
+            raise ValueError(f'{file}: line {number}: expected {expected}, got {line[:80]!r}')
+        found.append((label, values))
+    return found
+
+
+def _shape(values: list[float], width: int, height: int) -> dict:
+    """Return a box, or a polygon and the box around it, in pixels."""
+    if len(values) == 4:
+        x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
+        return {'bbox': [x - w / 2, y - h / 2, w, h]}
+    xs, ys = [value * width for value in values[::2]], [value * height for value in values[1::2]]
+    box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return {'bbox': box, 'segmentation': [[value for point in zip(xs, ys, strict=True) for value in point]]}
+
+
+def _pictures(path: Path, image_folder: Any) -> dict[str, Path]:
+    """Return the image file of each stem."""
+    labels = path / 'labels' if (path / 'labels').is_dir() else path
+    beside = [Path(*('images' if part == 'labels' else part for part in labels.parts)), path / 'images', labels.parent / 'images', labels]
+    for folder in [Path(image_folder)] if image_folder else beside:
+        found = {file.stem: file for file in sorted(folder.rglob('*')) if file.suffix in _IMAGES} if folder.is_dir() else {}
+        if found:
+            return found
+    raise ValueError(f'{path}: boxes are shares of the image, so its size is needed, and there is no folder of images; --images '
+                     'FOLDER (image_folder=...)')
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
