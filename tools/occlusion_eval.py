@@ -18,18 +18,41 @@ from pathlib import Path
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
     from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
-    from mmtied.evaluation.protocol import DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, UNITS
+    from mmtied.evaluation.protocol import BOX_FORMATS, DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, UNITS
     from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('annotations', help='COCO instances file')
+    parser.add_argument('annotations', help='COCO instances file, or annotations of another layout of docs/formats.md')
     parser.add_argument('results', nargs='+', help='results of one detector, boxes, masks, or parts of either: COCO results, '
                         "or .pkl files that `mmtied test --out` (mmdet's DumpDetResults) wrote")
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what the files hold')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
                         help="evaluate these categories only; a .pkl file's labels count them, in the annotation file's order")
-    parser.add_argument('--box-format', choices=('xywh', 'xyxy'), help="format of the results' boxes (default: COCO's xywh in "
+    parser.add_argument('--box-format', choices=list(BOX_FORMATS), help="format of the results' boxes (default: COCO's xywh in "
                         'JSON, xyxy in .pkl)')
+    parser.add_argument('--annotation-format', choices=list(BOX_FORMATS), default='xywh', help="format of the annotations' "
+                                                                                               "boxes (xywh); "
+                        'a final n means shares of the image')
+    parser.add_argument('--label-names', nargs='+', metavar='NAME', help="names of the model's labels in their order, where it "
+                                                                         "knows other "
+                        'classes than the annotations')
+    parser.add_argument('--category-offset', type=int, default=0, help="number that is added to the results' category ids (0)")
+    parser.add_argument('--class-agnostic', action='store_true', help='AP without regard to categories (useCats=0 of COCOeval)')
+    parser.add_argument('--ignore-key', nargs='+', default=(), metavar='KEY', help='annotations where this key is true are '
+                                                                                   'ignored regions: '
+                        'detections inside count neither way, and they occlude nothing')
+    parser.add_argument('--ignore-categories', nargs='+', default=(), metavar='NAME', help='annotations of these categories are '
+                                                                                           'regions '
+                        'where detections of every category are ignored')
+    parser.add_argument('--skip-invalid', action='store_true', help='leave out annotations and results that cannot be used, and '
+                                                                    'count them')
+    parser.add_argument('--drop-duplicates', action='store_true', help='keep one of annotations with the same image, category '
+                                                                       'and box')
+    parser.add_argument('--swap-sizes', action='store_true', help='exchange width and height of every image')
+    parser.add_argument('--only-images-with-results', action='store_true', help='evaluate only images that have results')
+    parser.add_argument('--protocol', choices=('auto', 'coco', 'lvis'), default='auto', help="evaluation protocol (auto: LVIS's "
+                                                                                             "where "
+                        'images list negative categories)')
     parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered); or '
                         'what annotations state: visible_box, visible_mask, field:NAME, field:1-NAME')
     parser.add_argument('--preset', help="a data set's levels of occlusion: citypersons, crowdhuman, olac or ochuman; instead of "
@@ -68,8 +91,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(), warnings_as_lines():
         if args.out:
             require(['matplotlib', 'jinja2', *(['PIL'] if args.images else [])], 'The report that --out writes')
-        if args.images and not args.out:
-            raise ValueError('--images draws into the page that --out asks for; give --out FOLDER too')
         if args.out:
             check_can_write(args.out, '--out', folder=True)
         if args.replicates < 0:
@@ -91,16 +112,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, iou in ((f'AP{100 * iou:g}', iou) for iou in args.iou):
             if name not in STATISTICS:
                 register_statistic(Statistic(name, iou=iou, bootstrapped=True, detail=True))
-        ground_truth = read_ground_truth(args.annotations)
+        ground_truth = read_ground_truth(
+            args.annotations, ignore_key=args.ignore_key, ignore_categories=args.ignore_categories,
+            skip_invalid=args.skip_invalid, box_format=args.annotation_format, drop_duplicates=args.drop_duplicates, swap_sizes=args.swap_sizes,
+            image_folder=args.images, protocol=args.protocol)
         if args.labels:
             labels = read_json(args.labels[1])
             if not isinstance(labels, dict):
                 raise ValueError(f'{args.labels[1]}: a value for each image id is expected, such as {{"139": "low"}}')
             ground_truth = with_image_field(ground_truth, args.labels[0], labels)
-        if args.images:
+        if args.images and args.out:
             image_paths(ground_truth, args.images)  # fails before the work, not after it
         result = evaluate(ground_truth, args.results, evaluation, iou_types=args.iou_type, classes=args.classes,
-                          box_format=args.box_format, proposal_nums=args.proposal_nums, bootstrap=bootstrap, name=args.name)
+                          box_format=args.box_format, proposal_nums=args.proposal_nums, bootstrap=bootstrap, name=args.name,
+                          label_names=args.label_names, category_offset=args.category_offset, use_cats=not args.class_agnostic,
+                          only_images_with_results=args.only_images_with_results, skip_invalid=args.skip_invalid)
         result.report['data'] = Path(args.annotations).name
         written = result.save(args.out, args.images, args.worst, args.format, args.hide_empty) if args.out else []
         shown = without_empty_buckets(result.report) if args.hide_empty else result.report

@@ -1,4 +1,4 @@
-"""LVIS's protocol: detections count where their category was looked for, and not against a detector where it was not exhausted."""
+"""LVIS's protocol: detections count where their category was looked for, in the file's words on each image."""
 
 import torch
 from torch import Tensor

@@ -175,8 +175,10 @@ class OcclusionCocoMetric(BaseMetric):
         ids = label_category_ids(self.ground_truth, classes)
         if ids != named_category_ids(self.ground_truth, classes):
             MMLogger.get_current_instance().warning(
-                f'{type(self).__name__}: {self.ground_truth.source} lists the categories in another order than the classes of the data '
-                "set; labels are taken to follow the file, as in mmdet's CocoMetric. With the OcclusionEvalHook they follow the data "
+                f'{type(self).__name__}: {self.ground_truth.source} lists the categories in another order than the classes of '
+                f'the data '
+                "set; labels are taken to follow the file, as in mmdet's CocoMetric. With the OcclusionEvalHook they follow the "
+                "data "
                 'set; label_names=[...] says what they are')
         return ids
 
@@ -284,7 +286,8 @@ class OcclusionCocoMetric(BaseMetric):
         """Return lines on what is surely not meant."""
         num, lines = len(self.matcher.ground_truth.image_ids), []
         if len(joined.images) < num:
-            lines.append(f'{len(joined.images)} of the {num} images of the annotations were processed, and objects in the others count '
+            lines.append(f'{len(joined.images)} of the {num} images of the annotations were processed, and objects in the '
+                         f'others count '
                          'as missed; only_images_with_results=True evaluates the processed ones')
         if 'bbox' in self.metrics and len(self.shown):
             image, category, score, *_ = self.shown.T.numpy()

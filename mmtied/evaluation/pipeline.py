@@ -116,7 +116,8 @@ def evaluate(annotations: Any,
                             label_names=label_names, category_offset=category_offset, notes=notes)
     said = []
     for iou_type, of_type in found.items():
-        said += [f'{iou_type}: {line}' for line in (describe_unusual(of_type, ground_truth, check_proposal_nums(proposal_nums)[-1])
+        said += [f'{iou_type}: {line}' for line in (describe_unusual(of_type, ground_truth,
+                                                                     check_proposal_nums(proposal_nums)[-1])
                                                     if len(of_type.score) else ['there are no detections'])]
     ground_truth, found, line = _with_results(ground_truth, found, only_images_with_results)
     said += [line] if line else []
@@ -248,7 +249,8 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
     return make_records(pairs, cells, rank, score, area, targets, rules.ignores(cells) if rules else None)
 
 
-def without_categories(ground_truth: GroundTruth, categories: np.ndarray, plan: EvaluationPlan) -> tuple[GroundTruth, EvaluationPlan]:
+def without_categories(ground_truth: GroundTruth, categories: np.ndarray, plan: EvaluationPlan) -> tuple[GroundTruth,
+                                                                                                         EvaluationPlan]:
     """Return annotations of some categories as one category, in the order in which COCOeval takes them, and their plan."""
     chosen = np.flatnonzero(np.isin(ground_truth.category, categories))
     chosen = chosen[np.lexsort((ground_truth.category[chosen], ground_truth.image[chosen]))]
@@ -280,7 +282,8 @@ def _with_results(ground_truth: GroundTruth, found: dict[str, Detections],
         line = f'only the {have.sum()} of {len(have)} images with results are evaluated (only_images_with_results)'
         return ground_truth.select_images(have), found, line
     if have.any() and lacking * 20 > filled.sum():
-        return ground_truth, found, (f'results are for a part of the images: {lacking} of {filled.sum()} images with objects have '
+        return ground_truth, found, (f'results are for a part of the images: {lacking} of {filled.sum()} images with objects '
+                                     f'have '
                                      'none, and their objects count as missed; --only-images-with-results evaluates the others')
     return ground_truth, found, None
 

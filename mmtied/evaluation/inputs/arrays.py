@@ -142,7 +142,8 @@ class GroundTruth:
             federated = Federated(*(new_place[part // width] * width + part % width for part in cells))
         kept = np.flatnonzero(images).tolist()
         fields = {key: [values[number] for number in kept] for key, values in self.image_fields.items()}
-        return replace(part, image_fields=fields, image_ids=self.image_ids[images], image_sizes=self.image_sizes[images], image=new_place[part.image],
+        return replace(part, image_fields=fields, image_ids=self.image_ids[images], image_sizes=self.image_sizes[images],
+                       image=new_place[part.image],
                        file_names=tuple(np.array(self.file_names, dtype=object)[images]), federated=federated)
 
     def class_agnostic(self) -> 'GroundTruth':

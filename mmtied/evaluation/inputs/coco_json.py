@@ -12,12 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..protocol import BOX_FORMATS
 from .content import other_kind, read_bytes
 from .faults import Faults, one_line
-
-#: How boxes may be given. Those with a final n are shares of the image's width and height.
-BOX_FORMATS = {'xywh': 'x, y, width, height', 'xyxy': 'x1, y1, x2, y2', 'cxcywh': 'center x, center y, width, height',
-               'xywhn': 'x, y, width, height', 'xyxyn': 'x1, y1, x2, y2', 'cxcywhn': 'center x, center y, width, height'}
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -32,8 +29,8 @@ def read_json(path: str | os.PathLike) -> Any:
             return _parse_json(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         kind = other_kind(content)
-        state = f'the file is {kind}, not JSON' if kind else f'the file is {"not complete JSON" if content else "empty"} ({error})'
-        raise ValueError(f'{path}: {state}') from None
+        state = f'{kind}, not JSON' if kind else f'{"not complete JSON" if content else "empty"} ({error})'
+        raise ValueError(f'{path}: the file is {state}') from None
 
 
 def _parse_json(content: bytes) -> Any:
@@ -78,7 +75,7 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
             return entries
     except KeyError:
         pass
-    faults = faults or Faults(where, len(entries))
+    given, faults = faults is not None, faults or Faults(where, len(entries))
     missing: dict[int, str] = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -88,15 +85,11 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
     bad = np.zeros(len(entries), dtype=bool)
     bad[list(missing)] = True
     faults.add(bad, missing.__getitem__)
-    if not faults.skip or bad.all():
-        Faults.settle(_refusing(faults) if bad.all() else faults)
+    if bad.all() or not given:  # with nothing to put in place of the faulty ones
+        faults.skip = False
+        faults.settle()
     whole = entries[int(np.argmin(bad))]
     return [whole if faulty else entry for entry, faulty in zip(entries, bad.tolist(), strict=True)]
-
-
-def _refusing(faults: Faults) -> Faults:
-    faults.skip = False
-    return faults
 
 
 def integer_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None) -> np.ndarray:

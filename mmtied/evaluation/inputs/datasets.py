@@ -39,7 +39,7 @@ def dataset_annotations(dataset: Any) -> dict:
 
 
 def coco_file(dataset: Any) -> str | None:
-    """Return the path of a dataset's annotation file where it is a COCO file, by its content; or by its name where it is remote."""
+    """Return the path of a dataset's annotation file where it is a COCO file, by its content, or if remote by its name."""
     path = getattr(dataset, 'ann_file', None)
     if not isinstance(path, str) or not Path(path).name:
         return None

@@ -122,7 +122,8 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         if (category < 0).any() and classes is None:
             number = int(np.argmin(category))
             raise ValueError(f'{names[image[number]]}: category id {labels[number]} is not in the annotation file; '
-                             f'{(category < 0).sum()} of {len(labels)} detections have such ids; --classes NAME ... leaves them out')
+                             f'{(category < 0).sum()} of {len(labels)} detections have such ids; --classes NAME ... leaves them '
+                             f'out')
     else:
         of_label = np.array(named_category_ids(ground_truth, label_names) if label_names else
                             label_category_ids(ground_truth, classes))
@@ -130,19 +131,22 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         if outside.any():
             number = int(outside.argmax())
             raise ValueError(f'{names[image[number]]}: label {labels[number]} is not from 0 to {len(of_label) - 1}, the '
-                             f"{len(of_label)} categories of {'--classes' if classes else ground_truth.source}; where the model knows "
+                             f"{len(of_label)} categories of {'--classes' if classes else ground_truth.source}; where the model "
+                             f"knows "
                              'other classes, --label-names (label_names=...) lists them in the order of its labels')
         category = positions(of_label[labels], ground_truth.category_ids)
     if ground_truth.merged is not None:
         category = np.where(category < 0, -1, ground_truth.merged[category])
     others = category < 0
     if others.any():
-        notes.append(f'{others.sum()} of {len(labels)} detections are of classes that the annotations do not have, and are left out')
+        notes.append(f'{others.sum()} of {len(labels)} detections are of classes that the annotations do not have, and are left '
+                     f'out')
     common = dict(image=image_of_entry[image], score=scores, category=np.maximum(category, 0))
     faults = Faults(source, len(labels), skip_invalid)
     if iou_type == 'bbox':
         boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not skip_invalid)
-        faults.add(~np.isfinite(boxes).all(axis=1), lambda number: f': image id {entries[image[number]][key]}: boxes must be finite')
+        faults.add(~np.isfinite(boxes).all(axis=1), lambda number: f': image id {entries[image[number]][key]}: boxes must be '
+                                                                   f'finite')
         boxes = to_xywh(boxes, box_format, ground_truth.image_sizes[common['image']])  # CocoMetric subtracts in float64 too
         found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     else:
@@ -184,8 +188,10 @@ def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, 
             continue
         repeated += 1
         one, other = (entries[which]['pred_instances'] for which in (kept[place], number))
-        if len(one['scores']) != len(other['scores']) or not np.array_equal(*map(np.asarray, to_cpu([one['scores'], other['scores']]))):
-            raise ValueError(f'{source}: image id {entries[number][key]} is repeated with other predictions; predictions of each image '
+        if len(one['scores']) != len(other['scores']) or not np.array_equal(*map(np.asarray, to_cpu([one['scores'],
+                                                                                                     other['scores']]))):
+            raise ValueError(f'{source}: image id {entries[number][key]} is repeated with other predictions; predictions of '
+                             f'each image '
                              'are expected once')
     if repeated:
         notes.append(f'{repeated} images are repeated, as by a distributed sampler; each counts once')

@@ -55,7 +55,8 @@ def read_label_studio(data: list, source: str) -> tuple[dict, list[str]]:
             if value.get('rotation') or not labels:
                 builder.skipped += 1
             elif 'points' in value:
-                builder.polygon(names.index(labels[0]), [c * s for point in value['points'] for c, s in zip(point, scale, strict=True)])
+                builder.polygon(names.index(labels[0]), [c * s for point in value['points'] for c, s in zip(point, scale,
+                                                                                                            strict=True)])
             elif 'width' in value:
                 builder.box(names.index(labels[0]), [value['x'] * scale[0], value['y'] * scale[1], value['width'] * scale[0],
                                                      value['height'] * scale[1]])
@@ -98,7 +99,8 @@ def read_cvat(content: bytes, source: str) -> tuple[dict, list[str]]:
                 left, top, right, bottom = (float(shape.get(side)) for side in ('xtl', 'ytl', 'xbr', 'ybr'))
                 builder.box(label, [left, top, right - left, bottom - top], False, extra)
             elif shape.tag == 'polygon':
-                builder.polygon(label, [float(c) for point in shape.get('points').split(';') for c in point.split(',')], False, extra)
+                builder.polygon(label, [float(c) for point in shape.get('points').split(';') for c in point.split(',')], False,
+                                extra)
             else:
                 builder.skipped += 1
     return builder.done(source)
@@ -125,7 +127,7 @@ class _Builder:
         self.box(label, [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)], crowd, extra, segmentation=[points])
 
     def done(self, source: str) -> tuple[dict, list[str]]:
-        notes = [f'{self.skipped} shapes are neither boxes nor polygons (or are rotated) and are left out'] if self.skipped else []
+        notes = [f'{self.skipped} shapes are neither boxes nor polygons, or rotated, and left out'] if self.skipped else []
         if self.empty:
             notes.append(f'{self.empty} tasks without an annotation, and so without a size, are left out')
         categories = [{'id': number, 'name': name} for number, name in enumerate(self.names, 1)]

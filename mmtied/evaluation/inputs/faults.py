@@ -47,7 +47,8 @@ class Faults:
         first, *others = sorted(self._messages)[:_NAMED]
         message = f'{self.where}[{first}]{self._messages[first]}'
         if self.skip:
-            return f'{num} of {len(self.bad)} entries of {self.where} cannot be used and are left out (skip_invalid), the first: {message}'
+            return (f'{num} of {len(self.bad)} entries of {self.where} cannot be used and are left out (skip_invalid), the '
+                    f'first: {message}')
         advice = '--skip-invalid (skip_invalid=True) leaves {} out'
         if num == 1:
             raise ValueError(f'{message}; {advice.format("this entry")}' if len(self.bad) > 1 else message)
@@ -56,10 +57,10 @@ class Faults:
 
 
 def one_line(text: object, longest: int = 160) -> str:
-    """Return a text in one line, shortened in the middle.
+    r"""Return a text in one line, shortened in the middle.
 
     Example:
-        >>> one_line('a\\n  b')
+        >>> one_line("a\n  b")
         'a b'
     """
     line = re.sub(r'\s+', ' ', str(text)).strip()

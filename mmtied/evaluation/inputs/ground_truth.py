@@ -132,7 +132,8 @@ class _Builder:
         self.said += describe_annotations(truth.boxes_xywh, truth.image_sizes[truth.image], truth.image_sizes)
         truth = replace(self._spread(truth), federated=self._read_federated(truth))
         if truth.crowd.any():
-            self.notes.append(f'{truth.crowd.sum()} annotations are crowds or other ignored regions: detections inside count neither '
+            self.notes.append(f'{truth.crowd.sum()} annotations are crowds or other ignored regions: detections inside count '
+                              f'neither '
                               'way, and they occlude nothing')
         return replace(truth, notes=tuple(dict.fromkeys((*self.notes, *self.said)))), self.said
 
@@ -210,8 +211,8 @@ class _Builder:
                     except ValueError:  # a broken mask is said where masks are needed
                         pass
             count = int(missing.sum())
-            origin = 'their masks' if from_masks == count else 'their boxes' if not from_masks else 'their masks, or boxes without'
-            self.said.append(f"{count} of {len(entries)} annotations state no 'area', so it is that of {origin}")
+            origin = 'masks' if from_masks == count else 'boxes' if not from_masks else 'masks, or boxes without'
+            self.said.append(f"{count} of {len(entries)} annotations state no 'area', so it is that of their {origin}")
         faults.add(area < 0, lambda number: f": 'area' must be at least 0, got {area[number]}")
         return area
 
@@ -242,7 +243,8 @@ class _Builder:
         if 'ignore' not in self.reading.ignore_key:
             left = sum(_is_true(entry.get('ignore')) for entry in entries if 'ignore' in entry)
             if left:
-                self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; --ignore-key "
+                self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; "
+                                 f"--ignore-key "
                                  'ignore makes them regions that count neither way and occlude nothing')
         return crowd
 
@@ -252,7 +254,8 @@ class _Builder:
         repeated = repeated[~truth.crowd[repeated]]
         if not len(repeated):
             return truth
-        line = (f'{len(repeated)} of {len(rows)} annotations repeat another one (same image, category and box), such as annotation '
+        line = (f'{len(repeated)} of {len(rows)} annotations repeat another one (same image, category and box), such as '
+                f'annotation '
                 f'{truth.annotation_ids[repeated[0]]}')
         if not self.reading.drop_duplicates:
             self.said.append(f'{line}; each counts as an object and covers the other, so r is too high; --drop-duplicates '
@@ -277,7 +280,8 @@ class _Builder:
         if not regions.any():
             return truth
         others = np.setdiff1d(np.arange(len(ids)), chosen)
-        self.notes.append(f'{regions.sum()} regions are of ignored categories, or of none: detections of every category inside count '
+        self.notes.append(f'{regions.sum()} regions are of ignored categories, or of none: detections of every category inside '
+                          f'count '
                           'neither way, and the regions occlude nothing (--ignore-categories)')
         repeats = np.where(regions, len(others), 1)
         source = np.repeat(np.arange(len(regions)), repeats)
@@ -300,7 +304,8 @@ class _Builder:
                 listed = image.get(key) or []
                 known = positions(np.asarray(listed, dtype=np.int64).reshape(-1), truth.category_ids)
                 if (known < 0).any():
-                    raise ValueError(f'{self.at_images}: image id {image["id"]}: {key} has {listed[int(np.argmin(known))]}, which '
+                    raise ValueError(f'{self.at_images}: image id {image["id"]}: {key} has {listed[int(np.argmin(known))]}, '
+                                     f'which '
                                      'is no category')
                 found.append(place * width + known)
         negative, not_exhaustive = (np.unique(np.concatenate(found)).astype(np.int64) for found in cells.values())

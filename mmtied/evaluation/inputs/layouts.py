@@ -54,7 +54,8 @@ def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = 
     elif is_json_lines(content) or (crowdhuman.is_odgt(lines := _one_line_odgt(content))):
         lines = json_lines(content, source)
         if not crowdhuman.is_odgt(lines):
-            raise ValueError(f"{source}: JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; the first has "
+            raise ValueError(f"{source}: JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; the "
+                             f"first has "
                              f'{_keys(lines[0])}. Annotations are read as COCO\'s JSON and the layouts of docs/formats.md')
         data, notes = crowdhuman.read_odgt(lines, source, image_folder)
     else:
@@ -90,7 +91,8 @@ def _from_folder(path: Path, image_folder: Any) -> tuple[dict, list[str]]:
         return voc.read_voc(path)
     if yolo.is_yolo(path):
         return yolo.read_yolo(path, image_folder)
-    raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in labels); a '
+    raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in '
+                     f'labels); a '
                      'file such as instances.json is expected, or such a folder')
 
 

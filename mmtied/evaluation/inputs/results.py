@@ -110,7 +110,6 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         faults.add(lacking, lambda number: f' has no {key!r}, which {iou_type} needs')
         if lacking.all():
             faults.skip = False
-        if not faults.skip:
             faults.settle()
         whole = entries[given.index(True)]
         entries = [entry if has else whole for entry, has in zip(entries, given, strict=True)]
@@ -125,7 +124,8 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     if drop_others:
         faults.bad[others] &= False
         if others.any():
-            notes.append(f'{others.sum()} of {len(entries)} detections are of categories that the annotations do not have, and are '
+            notes.append(f'{others.sum()} of {len(entries)} detections are of categories that the annotations do not have, and '
+                         f'are '
                          'left out')
     else:
         faults.add(others, lambda number: (f': category id {entries[number]["category_id"]!r} is not in the annotation file; '
@@ -241,7 +241,8 @@ def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids
 def _tensor_positions(ids: Tensor, known_ids: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return the index of each id among the sorted known ones, and a mask of those that are not there."""
     if known_ids.dtype != np.int64:
-        raise ValueError(f'image ids of the annotation file are not integers below 2**63, as tensors need; give detections as files '
+        raise ValueError(f'image ids of the annotation file are not integers below 2**63, as tensors need; give detections as '
+                         f'files '
                          f'or lists, got ids such as {known_ids[0]}')
     known = torch.as_tensor(known_ids, device=ids.device)
     index = torch.searchsorted(known, ids.long()).clamp(max=max(len(known) - 1, 0))
@@ -267,8 +268,10 @@ def describe_unusual(detections: Detections, ground_truth: GroundTruth, limit: i
     cells, counts = np.unique(detections.image * len(ground_truth.category_ids) + detections.category, return_counts=True)
     if (counts > limit).any() and not ground_truth.federated:
         images = np.unique(cells[counts > limit] // len(ground_truth.category_ids))
-        lines.append(f'{len(images)} images, such as image id {image_ids[images[0]]}, have more than {limit} detections of a category, '
-                     f'and those of the lowest scores do not count, as in COCOeval; --proposal-nums 1 10 {counts.max()} counts all')
+        lines.append(f'{len(images)} images, such as image id {image_ids[images[0]]}, have more than {limit} detections of a '
+                     f'category, '
+                     f'and those of the lowest scores do not count, as in COCOeval; --proposal-nums 1 10 {counts.max()} counts '
+                     f'all')
     if detections.boxes_xywh is not None:
         inverted = (detections.boxes_xywh[:, 2:] < 0).any(axis=1)
         other_format = describe_results(detections.boxes_xywh, ground_truth.image_sizes[detections.image])

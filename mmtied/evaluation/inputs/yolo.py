@@ -47,7 +47,8 @@ def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
     stems = {file.stem: file for file in files}
     missing = [stem for stem in stems if stem not in pictures]
     if missing:
-        raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are shares '
+        raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are '
+                         f'shares '
                          'of the image, so its size is needed: --images FOLDER (image_folder=...)')
     for stem, picture in sorted(pictures.items()):
         height, width = image_size(picture)
@@ -144,7 +145,8 @@ def _shape(values: list[float], width: int, height: int) -> dict:
 def _pictures(path: Path, image_folder: Any) -> dict[str, Path]:
     """Return the image file of each stem."""
     labels = path / 'labels' if (path / 'labels').is_dir() else path
-    beside = [Path(*('images' if part == 'labels' else part for part in labels.parts)), path / 'images', labels.parent / 'images', labels]
+    beside = [Path(*('images' if part == 'labels' else part for part in labels.parts)), path / 'images',
+              labels.parent / 'images', labels]
     for folder in [Path(image_folder)] if image_folder else beside:
         found = {file.stem: file for file in sorted(folder.rglob('*')) if file.suffix in _IMAGES} if folder.is_dir() else {}
         if found:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmtied.evaluation.inputs.dumps import dump_detections, read_dump
 from mmtied.evaluation.inputs.categories import label_category_ids
+from mmtied.evaluation.inputs.dumps import dump_detections, read_dump
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
 from mmtied.evaluation.protocol import STATISTICS

@@ -1,0 +1,227 @@
+"""The hook on mmdet's own datasets: its AP equals pycocotools' on the same boxes."""
+
+import contextlib
+import csv
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+pytest.importorskip('mmdet')
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+from mmtied.evaluation.hook import OcclusionEvalHook
+from mmtied.evaluation.inputs.datasets import dataset_annotations
+from tests.helpers.coco_oracle import coco_statistics
+from tests.helpers.data import data_path
+
+SIZE = (120, 160)  # height, width
+
+
+class _Runner:
+    """The parts of a Runner that the hook reads when it adds its metric."""
+
+    model = torch.nn.Module()
+
+
+def evaluated(dataset, found, **options):
+    """Return the metric that the hook adds for a dataset, after the predictions, a dict by image id."""
+    evaluator = Evaluator([])
+    evaluator.dataset_meta = dataset.metainfo
+    OcclusionEvalHook(metric='bbox', **options)._attach(_Runner, dataset, evaluator)
+    metric, = evaluator.metrics
+    metric.process({}, [dict(img_id=image_id, pred_instances=dict(bboxes=boxes, scores=scores, labels=labels))
+                        for image_id, (boxes, scores, labels) in found.items()])
+    with contextlib.redirect_stdout(io.StringIO()):
+        metric.evaluate(len(found))
+    return metric
+
+
+def jittered(dataset, seed=0):
+    """Return predictions near the annotations of a dataset, some of other classes, by image id."""
+    rng, found = np.random.default_rng(seed), {}
+    num_classes = len(dataset.metainfo['classes'])
+    for number in range(len(dataset)):
+        info = dataset.get_data_info(number)
+        boxes = [np.array(instance['bbox']) + rng.normal(0, 3, 4) for instance in info['instances']] * 2
+        labels = [max(instance['bbox_label'], 0) for instance in info['instances']] * 2
+        labels = [label if rng.random() < .9 else int(rng.integers(num_classes)) for label in labels]
+        boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+        found[info['img_id']] = torch.from_numpy(boxes), torch.from_numpy(rng.random(len(boxes))), torch.tensor(labels).long()
+    return found
+
+
+def numbered(data, found, category_ids):
+    """Return annotations and results with images numbered, as pycocotools needs, in the order of the sorted ids."""
+    numbers = {image['id']: number for number, image in enumerate(sorted(data['images'], key=lambda image: image['id']), 1)}
+    regions = [entry for entry in data['annotations'] if entry['category_id'] is None]
+    entries = [entry for entry in data['annotations'] if entry['category_id'] is not None]
+    entries += [dict(entry, category_id=category['id']) for entry in regions for category in data['categories']]
+    data = dict(data, images=[dict(image, id=numbers[image['id']]) for image in data['images']], annotations=[
+        dict(entry, id=number, image_id=numbers[entry['image_id']]) for number, entry in enumerate(entries, 1)])
+    for entry in data['annotations']:
+        entry.pop('segmentation', None)
+    results = [dict(image_id=numbers[image_id], category_id=category_ids[int(label)], score=float(score),
+                    bbox=[*box[:2].tolist(), *(box[2:] - box[:2]).tolist()])
+               for image_id, (boxes, scores, labels) in found.items() for box, score, label in zip(boxes, scores, labels,
+                                                                                                   strict=True)]
+    return data, results
+
+
+def assert_equals_pycocotools(metric, data, found, category_ids):
+    ours, theirs = metric.report['bbox']['all'], coco_statistics(*numbered(data, found, category_ids), 'bbox')
+    assert 0 < theirs['AP'] < 1
+    for name, value in theirs.items():
+        assert (ours[name] is None) == (value is None) and (value is None or abs(ours[name] - value) <= 1e-12), name
+
+
+def images_in(folder, names):
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.new('RGB', SIZE[::-1]).save(folder / f'{name}.jpg')
+
+
+def random_box(rng):
+    left, top = rng.uniform(0, 90), rng.uniform(0, 60)
+    return [left, top, rng.uniform(20, 60), rng.uniform(20, 55)]
+
+
+def test_crowdhuman(tmp_path):
+    from mmdet.datasets import CrowdHumanDataset
+    rng, ids = np.random.default_rng(0), ['273271,c9db000d5146c15', '273278,fb14e000b9b6ea3a', '1000,a']
+    images_in(tmp_path / 'Images', ids)
+
+    def extra(number):
+        return dict(ignore=1) if number > 3 else {}
+
+    lines = [dict(ID=image_id, gtboxes=[dict(tag='mask' if number == 5 else 'person', fbox=(box := random_box(rng)), vbox=box,
+                                             hbox=box, extra=extra(number)) for number in range(6)]) for image_id in ids]
+    (tmp_path / 'annotation_val.odgt').write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    dataset = CrowdHumanDataset(data_root=str(tmp_path), ann_file='annotation_val.odgt', data_prefix=dict(img='Images/'),
+                                test_mode=True, pipeline=[])
+    found = jittered(dataset)
+    metric = evaluated(dataset, found)
+    assert metric.ground_truth.image_ids.tolist() == sorted(ids)
+    assert metric.ground_truth.crowd.sum() == 6 and len(metric.ground_truth.fields['vbox']) == 18
+    assert_equals_pycocotools(metric, dataset_annotations(dataset), found, [1])
+    np.testing.assert_array_equal(np.isnan(metric.ratios), False)
+
+
+def test_blood_cells_of_pascal_voc():
+    from mmdet.datasets import XMLDataset
+    dataset = XMLDataset(data_root=str(data_path('bccd')), ann_file='ImageSets/Main/val.txt', data_prefix=dict(sub_data_root=''),
+                         metainfo=dict(classes=('RBC', 'WBC', 'Platelets')), test_mode=True, pipeline=[])
+    found = jittered(dataset)
+    metric = evaluated(dataset, found)
+    assert metric.ground_truth.image_ids[0].startswith('BloodImage_') and len(metric.ground_truth.image_ids) == 87
+    assert_equals_pycocotools(metric, dataset_annotations(dataset), found, [1, 2, 3])
+
+
+def test_open_images(tmp_path):
+    from mmdet.datasets import OpenImagesDataset
+    rng, ids, labels = np.random.default_rng(0), ['0001eeaf4aed83f9', '000595fe6fee6369'], ['/m/01', '/m/02']
+    images_in(tmp_path / 'img', ids)
+    with (tmp_path / 'box.csv').open('w', newline='') as file:
+        rows = csv.writer(file)
+        rows.writerow(['ImageID', 'Source', 'LabelName', 'Confidence', 'XMin', 'XMax', 'YMin', 'YMax', 'IsOccluded',
+                       'IsTruncated',
+                       'IsGroupOf', 'IsDepiction', 'IsInside'])
+        for image_id in ids:
+            for number in range(6):
+                x, y, w, h = random_box(rng)
+                rows.writerow([image_id, 'x', labels[number % 2], 1, x / SIZE[1], (x + w) / SIZE[1], y / SIZE[0],
+                               (y + h) / SIZE[0],
+                               0, 0, int(number == 3), 0, 0])
+    (tmp_path / 'classes.csv').write_text('/m/01,Tortoise\n/m/02,Container\n')
+    (tmp_path / 'hierarchy.json').write_text(json.dumps(dict(LabelName='/m/0', Subcategory=[])))
+    (tmp_path / 'meta.pkl').write_bytes(pickle.dumps([dict(filename=f'{image_id}.jpg', ori_shape=(*SIZE, 3))
+                                                      for image_id in ids]))
+    dataset = OpenImagesDataset(
+        label_file=str(tmp_path / 'classes.csv'), hierarchy_file=str(tmp_path / 'hierarchy.json'),
+        meta_file=str(tmp_path / 'meta.pkl'), image_level_ann_file=None, ann_file=str(tmp_path / 'box.csv'),
+        data_prefix=dict(img=str(tmp_path / 'img')), test_mode=True, pipeline=[])
+    found = jittered(dataset)
+    metric = evaluated(dataset, found)
+    assert metric.ground_truth.crowd.sum() == 2
+    assert_equals_pycocotools(metric, dataset_annotations(dataset), found, [1, 2])
+
+
+def coco_file(tmp_path, names, file_name='{}.jpg', ignored=None):
+    rng = np.random.default_rng(0)
+    data = dict(images=[dict(id=number, file_name=file_name.format(number), height=SIZE[0], width=SIZE[1]) for number in (3, 8,
+                                                                                                                          9)],
+                categories=[dict(id=number, name=name) for number, name in names.items()], annotations=[])
+    for image in data['images']:
+        for number in [*list(names)[:4]] * 2:
+            box = random_box(rng)
+            data['annotations'].append(dict(id=len(data['annotations']) + 1, image_id=image['id'], category_id=number, bbox=box,
+                                            area=box[2] * box[3], iscrowd=int(number == ignored)))
+    (tmp_path / 'a.json').write_text(json.dumps(data))
+    return data, str(tmp_path / 'a.json')
+
+
+@pytest.mark.parametrize('name', ['CityscapesDataset', 'Objects365V1Dataset', 'Objects365V2Dataset'])
+def test_datasets_with_coco_files(tmp_path, name):
+    """The file's categories stand in another order than the classes of the dataset; mmdet numbers labels by the file."""
+    import mmdet.datasets
+    kind = getattr(mmdet.datasets, name)
+    classes = kind.METAINFO['classes']
+    data, path = coco_file(tmp_path, {number: classes[number - 1] for number in range(len(classes), 0, -1)}, 'v1/patch1/{}.jpg')
+    dataset = kind(ann_file=path, data_prefix=dict(img=''), test_mode=True, pipeline=[])
+    found = jittered(dataset)
+    assert_equals_pycocotools(evaluated(dataset, found), data, found, dataset.cat_ids)
+
+
+def test_visdrone_as_coco(tmp_path):
+    from mmdet.datasets import CocoDataset
+    names = {0: 'ignored regions', 1: 'pedestrian', 2: 'people', 3: 'bicycle'}
+    data, path = coco_file(tmp_path, names)
+    dataset = CocoDataset(ann_file=path, metainfo=dict(classes=('pedestrian', 'people', 'bicycle')), data_prefix=dict(img=''),
+                          test_mode=True, pipeline=[])
+    found = jittered(dataset)
+    metric = evaluated(dataset, found, ignore_categories=['ignored regions'])
+    regions = [dict(entry, category_id=None, iscrowd=1) if entry['category_id'] == 0 else entry for entry in data['annotations']]
+    data = dict(data, annotations=regions, categories=data['categories'][1:])
+    assert_equals_pycocotools(metric, data, found, [1, 2, 3])
+    assert any('regions are of ignored categories' in note for note in metric.report['notes'])
+
+
+def test_labels_are_matched_by_name(tmp_path):
+    """Another annotation file that lists the categories in another order, and one that lacks a class."""
+    from mmdet.datasets import CocoDataset
+    data, path = coco_file(tmp_path, {1: 'a', 2: 'b', 3: 'c'})
+    dataset = CocoDataset(ann_file=path, metainfo=dict(classes=('a', 'b', 'c')), data_prefix=dict(img=''), test_mode=True,
+                          pipeline=[])
+    found = jittered(dataset)
+    expected = evaluated(dataset, found).report['bbox']['all']['AP']
+    turned = dict(data, categories=data['categories'][::-1])
+    assert evaluated(dataset, found, ann_file=turned).report['bbox']['all']['AP'] == expected > 0
+    lacking = dict(data, categories=[dict(id=1, name='a'), dict(id=2, name='B'), dict(id=3, name='c')])
+    with pytest.raises(ValueError, match="OcclusionEvalHook: classes: annotations has no category named 'b'"):
+        evaluated(dataset, found, ann_file=lacking)
+
+
+def test_a_name_that_stands_twice(tmp_path):
+    """Roboflow's root category has the name of the only class."""
+    from mmdet.datasets import CocoDataset
+    data, path = coco_file(tmp_path, {1: 'fish'})
+    plain = CocoDataset(ann_file=path, metainfo=dict(classes=('fish', )), data_prefix=dict(img=''), test_mode=True, pipeline=[])
+    found = jittered(plain)
+    expected = evaluated(plain, found).report['bbox']['all']['AP']
+    data['categories'] = [dict(id=0, name='fish', supercategory='none'), dict(id=1, name='fish', supercategory='fish')]
+    (tmp_path / 'b.json').write_text(json.dumps(data))
+    dataset = CocoDataset(ann_file=str(tmp_path / 'b.json'), metainfo=dict(classes=('fish', )), data_prefix=dict(img=''),
+                          test_mode=True, pipeline=[])
+    assert evaluated(dataset, found).report['bbox']['all']['AP'] == expected > 0
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
