@@ -14,11 +14,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+#: Formats of boxes; `inputs.coco_json.BOX_FORMATS`, which --help does not wait for.
+BOX_FORMATS = ('xywh', 'xyxy', 'cxcywh', 'xywhn', 'xyxyn', 'cxcywhn')
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
     from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
-    from mmtied.evaluation.protocol import BOX_FORMATS, DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, UNITS
+    from mmtied.evaluation.protocol import DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, UNITS
     from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,9 +31,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what the files hold')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
                         help="evaluate these categories only; a .pkl file's labels count them, in the annotation file's order")
-    parser.add_argument('--box-format', choices=list(BOX_FORMATS), help="format of the results' boxes (default: COCO's xywh in "
+    parser.add_argument('--box-format', choices=BOX_FORMATS, help="format of the results' boxes (default: COCO's xywh in "
                         'JSON, xyxy in .pkl)')
-    parser.add_argument('--annotation-format', choices=list(BOX_FORMATS), default='xywh', help="format of the annotations' "
+    parser.add_argument('--annotation-format', choices=BOX_FORMATS, default='xywh', help="format of the annotations' "
                                                                                                "boxes (xywh); "
                         'a final n means shares of the image')
     parser.add_argument('--label-names', nargs='+', metavar='NAME', help="names of the model's labels in their order, where it "
@@ -76,7 +79,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--format', choices=FORMATS, default='png', help='format of the plots (png)')
     parser.add_argument('--hide-empty', action='store_true', help='show no buckets without instances; report.json and '
                         'buckets.csv have them all')
-    parser.add_argument('--images', help='folder of the images, to show those where the detector did worst')
+    parser.add_argument('--images', help='folder of the images, to show those where the detector did worst, and for sizes that '
+                        'the annotations do not state')
     parser.add_argument('--worst', type=int, default=3, help='how many images of each bucket to show (3)')
     return parser.parse_args(argv)
 
@@ -114,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 register_statistic(Statistic(name, iou=iou, bootstrapped=True, detail=True))
         ground_truth = read_ground_truth(
             args.annotations, ignore_key=args.ignore_key, ignore_categories=args.ignore_categories,
-            skip_invalid=args.skip_invalid, box_format=args.annotation_format, drop_duplicates=args.drop_duplicates, swap_sizes=args.swap_sizes,
-            image_folder=args.images, protocol=args.protocol)
+            skip_invalid=args.skip_invalid, box_format=args.annotation_format, drop_duplicates=args.drop_duplicates,
+            swap_sizes=args.swap_sizes, image_folder=args.images, protocol=args.protocol)
         if args.labels:
             labels = read_json(args.labels[1])
             if not isinstance(labels, dict):

@@ -121,11 +121,6 @@ def test_page_shows_worst_images(run, tmp_path):
     assert 'wrote out/report.html' in out
 
 
-def test_images_require_a_page(run):
-    code, _, err = run('instances.json', 'results.json', '--images', '.', results=[MASK])
-    assert (code, err.count('give --out FOLDER too')) == (2, 1)
-
-
 def dump(**changes):
     """Return a dump of one image with one detection that equals its annotation."""
     instances = dict(bboxes=np.array([[0., 0., 4., 4.]]), scores=np.array([.5]), labels=np.array([0]), **changes)

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..protocol import BOX_FORMATS
 from .content import other_kind, read_bytes
 from .faults import Faults, one_line
+
+#: How boxes may be given. Those with a final n are shares of the image's width and height.
+BOX_FORMATS = {'xywh': 'x, y, width, height', 'xyxy': 'x1, y1, x2, y2', 'cxcywh': 'center x, center y, width, height',
+               'xywhn': 'x, y, width, height', 'xyxyn': 'x1, y1, x2, y2', 'cxcywhn': 'center x, center y, width, height'}
 
 
 def read_json(path: str | os.PathLike) -> Any:
