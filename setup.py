@@ -18,15 +18,16 @@ MIM = ('configs', 'tools', 'model-index.yml')
 REPOSITORY = os.environ.get('MMTIED_REPOSITORY', '').rstrip('/')
 #: Ranges that resolve on Python 3.10 to 3.12. The exact releases that the tests run with are in requirements/.
 EXTRAS = {
-    'onedl': ['onedl-mmcv>=2.3.6', 'onedl-mmengine>=0.10.12', 'onedl-mmdetection>=3.5.1', 'onedl-mmpretrain>=1.3.6'],
-    'openmmlab': ['mmengine>=0.10.7', 'mmcv>=2.1,<2.2', 'mmdet>=3.3', 'mmpretrain>=1.2', 'setuptools<82'],
-    'report': ['matplotlib>=3.7', 'jinja2>=3.1', 'pillow>=9.4', 'rich>=13'],
-    'shapes': ['opencv-python-headless>=4.6'],
+    'onedl': ['torch<2.14', 'onedl-mmcv>=2.3.6', 'onedl-mmengine>=0.10.12', 'onedl-mmdetection>=3.5.1',
+              'onedl-mmpretrain>=1.3.6'],
+    'openmmlab': ['mmengine>=0.10.7', 'mmcv>=2.1,<2.2', 'mmdet>=3.3', 'mmpretrain>=1.2', 'numpy<2', 'setuptools<82'],
+    'report': ['matplotlib>=3.7', 'jinja2>=3.1', 'pillow>=9.4'],
+    'shapes': ['opencv-python-headless>=4.6', 'rich>=13'],
     'onnx': ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2'],
     'test': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'hotcoco>=0.1', 'pandas>=2', 'torchmetrics>=1.4',
              'onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2', 'ruff>=0.14'],
     'docs': ['sphinx>=7', 'myst-parser>=3', 'furo>=2024.1'],
-    'benchmark': ['faster-coco-eval>=1.6', 'hotcoco>=0.1', 'ultrafast-pycocotools', 'rich>=13'],
+    'benchmark': ['faster-coco-eval>=1.6', 'hotcoco>=0.1', 'ultrafast-pycocotools'],
 }
 
 

@@ -51,7 +51,7 @@ printf '| part | result | seconds |\n|---|---|---:|\n' > "$out/summary.md"
 : > "$out/log.txt"
 export PYTHONPATH=$PWD:$site:$mmcv${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore PIP_NO_INDEX=1
 reserved=0 failures=0 compiler=''
-trap '[ -z "$compiler" ] || kill "$compiler" 2> /dev/null; rm -rf "$work"' EXIT
+trap '[ -z "$compiler" ] || kill -- -"$compiler" 2> /dev/null; rm -rf "$work"' EXIT
 
 note() {  # note NAME RESULT SECONDS: add a line to the summary
     echo "| $1 | $2 | $3 |" >> "$out/summary.md"
@@ -107,7 +107,9 @@ total=${TOTAL:-$((530 * patience))}
 
 if [ -n "$wheels" ]; then
     tar -xzf "$wheels"/onedl_mmcv-*.tar.gz -C "$mmcv" --strip-components 1 --no-same-owner
+    set -m  # the compiler in a process group of its own, so that all of it can be stopped
     compile_mmcv & compiler=$!
+    set +m
     part 90 install "${pip[@]}" install --quiet --no-deps --no-compile --upgrade --target "$site" "$wheels"/*.whl
 fi
 
@@ -145,7 +147,7 @@ if [ -n "$compiler" ]; then
     if [ -e "$work/mmcv.done" ]; then read -r seconds result < "$work/mmcv.done"; else seconds=$SECONDS result='timed out'; fi
     note 'mmcv with its operators (background)' "$result" "$seconds"
     { printf '\n==== mmcv\n'; tail -n 15 "$work/mmcv.log" | cut -c 1-600; } >> "$out/log.txt"
-    if [ "$result" != ok ]; then kill "$compiler" 2> /dev/null; fi
+    if [ "$result" != ok ]; then kill -- -"$compiler" 2> /dev/null; fi
     compiler=''
 fi
 if "$python" -c 'import torch, mmcv._ext' 2> /dev/null; then

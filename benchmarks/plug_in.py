@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,7 +140,8 @@ def try_case(case: Case, limit: int = 240) -> dict[str, str]:
             row['predict'] = 'yes'
     except Exception as error:  # the table shows whatever goes wrong
         message = re.sub(r' at "/.*', '', ' '.join(str(error).split()))  # a C++ source file
-        row['reason'] = f'{type(error).__name__}: {message}'[:300]
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        row['reason'] = f'{type(error).__name__}: {message or f"in {Path(last.filename).name}, line {last.lineno}"}'[:300]
     gc.collect()
     return row
 

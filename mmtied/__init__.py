@@ -10,6 +10,7 @@ the sub-commands that need it (`mmtied.launch`), so that the others start at onc
 
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from .compat import is_installed
@@ -19,7 +20,9 @@ from .version import __version__
 def _is_command() -> bool:
     """Return True in the console script, and during the import by ``python -m mmtied``."""
     program = (sys.argv or [''])[0]
-    return program == '-m' or Path(program).stem == 'mmtied'
+    if program == '-m':  # so it is for every package that is imported until the module to run is found
+        return any(option.endswith('m') and module == 'mmtied' for option, module in pairwise(sys.orig_argv))
+    return Path(program).stem == 'mmtied'
 
 
 if os.environ.get('MMTIED_REGISTER') != '0' and not _is_command() and is_installed('mmengine', 'mmcv'):

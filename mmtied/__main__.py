@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
-from .cli import user_errors
+from .cli import repository_path, user_errors
 
 #: Script in tools/ and help of each command.
 COMMANDS = {
@@ -61,9 +60,8 @@ def find_tool(command: str):
         hint = f'did you mean {nearest[0]}?' if nearest else f'expected one of {", ".join(COMMANDS)}'
         raise ValueError(f'mmtied: no command {command!r}; {hint}')
     script = f'tools/{COMMANDS[command][0]}.py'
-    package = Path(__file__).parent
-    path = next((path for path in (package.parent / script, package / '.mim' / script) if path.is_file()), None)
-    if path is None:
+    path = repository_path(script)
+    if not path.is_file():
         raise ValueError(f'mmtied: the installation lacks {script}; install mmtied again')
     spec = spec_from_file_location(f'mmtied_tools_{path.stem}', path)
     module = module_from_spec(spec)

@@ -85,7 +85,7 @@ def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) ->
     if not folder and path.is_dir():
         raise ValueError(f'{flag} {path}: is a folder, a file is needed')
     place = path.absolute() if folder else path.absolute().parent
-    while not place.exists():
+    while not place.exists() and place != place.parent:  # a missing drive of Windows is its own parent
         place = place.parent
     if not place.is_dir():
         raise ValueError(f'{flag} {path}: cannot be written, as {place} is not a folder')

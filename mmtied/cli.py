@@ -59,6 +59,17 @@ def warnings_as_lines() -> Iterator[None]:
         yield
 
 
+def repository_path(name: str) -> Path:
+    """Return a file or folder of the repository: in the clone that the package is imported from, or in a wheel's copy.
+
+    Args:
+        name: Path below the repository's root, in ``configs`` or ``tools``.
+    """
+    package = Path(__file__).parent
+    is_clone = (package.parent / 'setup.py').is_file() and (package.parent / name).exists()
+    return (package.parent if is_clone else package / '.mim') / name
+
+
 def _is_own(error: BaseException | None) -> bool:
     """Return True if a line of this package raised the error, or the error that mmengine wrapped into it."""
     while error is not None:

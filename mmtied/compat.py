@@ -6,14 +6,22 @@ The maintained forks (onedl-*) and OpenMMLab's own packages install under the sa
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-#: Tested version of the fork and last version of OpenMMLab's own package.
-_INSTALL = {
+#: Tested release of the fork, and last release of OpenMMLab's own package.
+RELEASES = {
     'mmengine': ('onedl-mmengine==0.10.12', 'mmengine==0.10.7'),
     'mmcv': ('onedl-mmcv==2.3.6', 'mmcv==2.1.0'),
     'mmdet': ('onedl-mmdetection==3.5.1', 'mmdet==3.3.0'),
     'mmpretrain': ('onedl-mmpretrain==1.3.6', 'mmpretrain==1.2.0'),
+}
+#: Distributions that install each.
+DISTRIBUTIONS = {
+    'mmengine': ['onedl-mmengine', 'mmengine', 'mmengine-lite'],
+    'mmcv': ['onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'],
+    'mmdet': ['onedl-mmdetection', 'mmdet'],
+    'mmpretrain': ['onedl-mmpretrain', 'mmpretrain'],
 }
 #: Extra of setup.py that installs a package.
 _EXTRAS = {'matplotlib': 'report', 'jinja2': 'report', 'PIL': 'report', 'cv2': 'shapes', 'onnxscript': 'onnx',
@@ -47,12 +55,35 @@ def require(packages: str | Sequence[str], purpose: str) -> None:
     if not missing:
         return
     extras = sorted({_EXTRAS[name] for name in missing if name in _EXTRAS})
-    advice = [_INSTALL[name][0] if name in _INSTALL else name for name in missing if name not in _EXTRAS]
+    advice = [release(name) if name in RELEASES else name for name in missing if name not in _EXTRAS]
     advice += [f"'mmtied[{','.join(extras)}]'"] if extras else []
-    originals = [_INSTALL[name][1] for name in missing if name in _INSTALL]
-    advice += [f'(or {" ".join(originals)}){MAKE_ADVICE}'] if originals else []
+    make = MAKE_ADVICE if any(name in RELEASES for name in missing) else ''
     raise ImportError(f'{purpose} needs {_join(missing)}, which {"is" if len(missing) == 1 else "are"} not installed: '
-                      f'pip install {" ".join(advice)}')
+                      f'pip install {" ".join(advice)}{make}')
+
+
+def release(package: str) -> str:
+    """Return the release of mmengine, mmcv, mmdet or mmpretrain that fits the family that is installed, or else the fork's."""
+    forked, original = RELEASES[package]
+    return original if not installed_distribution('onedl-') and installed_distribution('mm') else forked
+
+
+def installed_distribution(prefix: str, *packages: str) -> str:
+    """Return the first installed distribution of OpenMMLab's packages whose name starts with a prefix, or ''.
+
+    Args:
+        prefix: ``'onedl-'`` for the forks, ``'mm'`` for OpenMMLab's own, or ``''`` for either.
+        *packages: Import names to look for; all by default.
+    """
+    for package in packages or DISTRIBUTIONS:
+        for distribution in DISTRIBUTIONS[package]:
+            if distribution.startswith(prefix):
+                try:
+                    version(distribution)
+                except PackageNotFoundError:
+                    continue
+                return distribution
+    return ''
 
 
 def _join(names: Sequence[str]) -> str:

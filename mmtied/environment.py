@@ -5,15 +5,13 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from .compat import DISTRIBUTIONS
 from .version import __version__
 
 #: Packages to name, and the distributions that install them.
 _PACKAGES = {
     'torchvision': ['torchvision'],
-    'mmengine': ['onedl-mmengine', 'mmengine', 'mmengine-lite'],
-    'mmcv': ['onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'],
-    'mmdet': ['onedl-mmdetection', 'mmdet'],
-    'mmpretrain': ['onedl-mmpretrain', 'mmpretrain'],
+    **DISTRIBUTIONS,
     'numpy': ['numpy'],
     'pycocotools': ['pycocotools'],
     'orjson': ['orjson'],
@@ -45,8 +43,8 @@ def _version(distribution: str) -> str | None:
 def _torch() -> str:
     try:
         import torch
-    except ImportError as error:
-        return f'torch: {error}'
+    except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load
+        return f'torch: {" ".join(str(error).split())}'
     cuda = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return f'torch: {torch.__version__}, {cuda}, {", ".join(devices) or "no GPU"}, {torch.get_num_threads()} threads'
@@ -56,8 +54,8 @@ def _native() -> str:
     try:
         from .native import library
         return 'loaded' if library() else 'not compiled, or turned off'
-    except ImportError as error:
-        return f'not loaded ({error})'
+    except (ImportError, OSError) as error:
+        return f'not loaded ({" ".join(str(error).split())})'
 
 
 def _mmcv_operators() -> str:

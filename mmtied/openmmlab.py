@@ -4,10 +4,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from .compat import MAKE_ADVICE, require
-
-#: The last release that mmdet 3.3.0 accepts, compiled.
-_COMPILE = 'MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv==2.1.0'
+from .compat import MAKE_ADVICE, installed_distribution, release, require
 
 
 def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
@@ -27,10 +24,18 @@ def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
         limit = _read(_folder(package) / '__init__.py', r"mmcv_maximum_version = '([^']+)'")
         if limit and version and _numbers(version) >= _numbers(limit):
             raise ImportError(f'{purpose} needs an mmcv below {limit}, as {package} does, and {version} is installed: '
-                              f'{_COMPILE}{MAKE_ADVICE}')
+                              f'{_how_to_compile()}{MAKE_ADVICE}')
     if operators and not any(_folder('mmcv').glob('_ext.*')):
-        raise ImportError(f"{purpose} needs mmcv's compiled operators, and the installed mmcv {version or ''} has none (it is "
-                          f'mmcv-lite, or was built without them): pip uninstall mmcv-lite mmcv, then {_COMPILE}{MAKE_ADVICE}')
+        installed = f'{installed_distribution("", "mmcv") or "mmcv"} {version or ""}'.strip()
+        raise ImportError(f"{purpose} needs mmcv's compiled operators, and the installed {installed} has none: "
+                          f'{_how_to_compile()}{MAKE_ADVICE}')
+
+
+def _how_to_compile() -> str:
+    """Return the commands that replace the installed mmcv by one with operators that the installed mmdet accepts."""
+    installed = installed_distribution('', 'mmcv')
+    return (f'{f"pip uninstall {installed}, then " if installed else ""}with MMCV_WITH_OPS=1 in the environment, '
+            f'pip install --no-build-isolation {release("mmcv")}')
 
 
 def _folder(package: str) -> Path:

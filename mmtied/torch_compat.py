@@ -69,6 +69,11 @@ def selective_checkpoint_contexts(keeps: Callable[[object], bool]) -> tuple[Abst
     return checkpoint.create_selective_checkpoint_contexts(choose)
 
 
+def onnx_needs_onnxscript() -> bool:
+    """Return True where `export_onnx` uses the exporter of PyTorch 2.6 and newer, which is based on `torch.export`."""
+    return hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC')
+
+
 def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, output_names: Sequence[str] = ('output', ),
                 dynamic_size: bool = False) -> None:
     """Write a model to a self-contained ONNX file with one input, 'image', whose first dimension, 'batch', accepts any size.
@@ -83,11 +88,10 @@ def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, 
         dynamic_size: Let the dimensions 'height' and 'width' accept any size too.
     """
     axes = {0: 'batch', 2: 'height', 3: 'width'} if dynamic_size else {0: 'batch'}
-    dim = getattr(torch.export, 'Dim', None)
-    if not hasattr(dim, 'DYNAMIC'):
+    if not onnx_needs_onnxscript():
         settings = {'dynamic_axes': {'image': axes, **dict.fromkeys(output_names, {0: 'batch'})}}
     else:
-        shapes = axes if hasattr(torch.compiler, 'is_exporting') else dict.fromkeys(axes, dim.DYNAMIC)  # names: 2.7
+        shapes = axes if hasattr(torch.compiler, 'is_exporting') else dict.fromkeys(axes, torch.export.Dim.DYNAMIC)  # names: 2.7
         settings = {'dynamo': True, 'external_data': False, 'dynamic_shapes': (shapes, )}
     with torch.no_grad():
         torch.onnx.export(model, (image, ), str(path), input_names=['image'], output_names=list(output_names), verbose=False,

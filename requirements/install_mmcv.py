@@ -1,8 +1,9 @@
-"""Install mmcv with its compiled operators into the environment of the running Python: ``install_mmcv.py FOLDER``.
+"""Install mmcv with its compiled operators into the environment of the running Python: ``install_mmcv.py [FOLDER]``.
 
-FOLDER holds the pinned release in ``mmcv.txt``, of onedl or of OpenMMLab, and ``constraints.txt``. A prebuilt wheel is used if
-the folder $MMCV_WHEELS has one that fits; otherwise mmcv is compiled. pip alone is not enough: with build isolation it silently
-installs mmcv without operators, and its cache would reuse a wheel that was compiled for another torch or without CUDA.
+FOLDER, by default ``requirements/onedl``, holds the pinned release in ``mmcv.txt``, of onedl or of OpenMMLab, and
+``constraints.txt``. A prebuilt wheel is used if the folder $MMCV_WHEELS has one that fits; otherwise mmcv is compiled. pip alone
+is not enough: with build isolation it silently installs mmcv without operators, and its cache would reuse a wheel that was
+compiled for another torch or without CUDA.
 The sources stay in the environment until the wheel is complete, so an interrupted compilation resumes.
 
 Nearly all of a compilation goes into parsing torch's headers again for each of 77 files. With GCC, ``precompiled_header.py``
@@ -242,6 +243,6 @@ def fail(text: str) -> None:
 
 if __name__ == '__main__':
     try:
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / 'onedl')
     except KeyboardInterrupt:
         sys.exit('interrupted: the same command goes on from here')

@@ -20,6 +20,7 @@ def main(command: list[str]) -> None:
         with Path(f'{header}.lock').open('w', encoding='utf-8') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             precompile(header, command)
+        command = [*command, '-include', str(header)]  # GCC uses it only before any other header
     os.execvp(command[0], command)
 
 

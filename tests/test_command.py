@@ -120,7 +120,7 @@ def test_required_packages_alone_evaluate_to_a_table(tmp_path):
     assert done.stdout.count('exit code None\n') == 2  # the two tables
     assert done.stdout.count('exit code 2\n') == len(commands) - 2
     report, extra = 'needs matplotlib, which is not installed', "pip install 'mmtied[report]'"  # torch requires jinja2
-    advice = 'pip install onedl-mmengine==0.10.12 onedl-mmcv==2.3.6 (or mmengine==0.10.7 mmcv==2.1.0)'
+    advice = f'pip install {compat.release("mmengine")} {compat.release("mmcv")}'
     runs = f'error: Running a config needs mmengine and mmcv, which are not installed: {advice}, or run make setup'
     expected = [f'error: The report that --out writes {report}: {extra}',
                 f'error: The plot that --out writes needs matplotlib, which is not installed: {extra}',
@@ -135,11 +135,23 @@ def test_required_packages_alone_evaluate_to_a_table(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
 
 
-def test_missing_packages_are_named_at_once_with_their_extras(monkeypatch):
+def only_installed(monkeypatch, distribution):
+    def version(name):
+        if name != distribution:
+            raise compat.PackageNotFoundError(name)
+        return '1.0'
+
+    monkeypatch.setattr(compat, 'version', version)
+
+
+@pytest.mark.parametrize(('installed', 'advised'), [
+    ('', 'onedl-mmdetection==3.5.1'), ('onedl-mmcv', 'onedl-mmdetection==3.5.1'), ('mmcv-lite', 'mmdet==3.3.0')])
+def test_missing_packages_are_named_at_once_with_their_extras(monkeypatch, installed, advised):
+    only_installed(monkeypatch, installed)
     monkeypatch.setattr(compat, 'find_spec', lambda name: None if name in ('jinja2', 'cv2', 'mmdet') else name)
     with pytest.raises(ImportError) as caught:
         compat.require(['torch', 'jinja2', 'cv2', 'mmdet'], 'The demo')
     assert str(caught.value) == (
-        "The demo needs jinja2, cv2 and mmdet, which are not installed: pip install onedl-mmdetection==3.5.1 'mmtied[report,"
-        "shapes]' (or mmdet==3.3.0), or run make setup in the repository, which installs everything")
+        f"The demo needs jinja2, cv2 and mmdet, which are not installed: pip install {advised} 'mmtied[report,"
+        "shapes]', or run make setup in the repository, which installs everything")
     compat.require('torch', 'nothing')

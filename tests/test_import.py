@@ -28,6 +28,18 @@ def test_scope_works_without_custom_imports(scope):
     assert run(code + 'print(found)') == str([False, *(name for name in names for _ in range(2))])
 
 
+@pytest.mark.parametrize(('module', 'registers'), [('mine.train', True), ('mmtied', False)])
+def test_only_the_command_leaves_registration_out(module, registers, tmp_path):
+    """While python -m looks for its module, sys.argv[0] is -m for every package that is imported."""
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/__init__.py').write_text('import mmtied')
+    (tmp_path / 'mine/train.py').write_text("import sys; print('mmtied.registry' in sys.modules)")
+    done = subprocess.run([sys.executable, '-X', 'importtime', '-m', module], capture_output=True, text=True, check=True,
+                          cwd=tmp_path)
+    assert ('mmtied.registry' in done.stderr) == registers
+    assert (done.stdout.strip() == 'True') == registers
+
+
 def test_custom_imports_make_the_bare_name_work():
     assert run("from mmengine.config import Config\n"
                "from mmengine.registry import init_default_scope\n"
@@ -43,8 +55,8 @@ def test_missing_package_error_names_package(run_without_openmmlab):
         'from mmtied.compat import require\n'
         'try: require("mmdet", "TiedResNet")\n'
         'except ImportError as error: print(error)')
-    assert printed.strip() == ('TiedResNet needs mmdet, which is not installed: pip install onedl-mmdetection==3.5.1 '
-                               '(or mmdet==3.3.0), or run make setup in the repository, which installs everything')
+    assert printed.strip() == ('TiedResNet needs mmdet, which is not installed: pip install onedl-mmdetection==3.5.1, '
+                               'or run make setup in the repository, which installs everything')
 
 
 def test_registration_can_be_switched_off(monkeypatch):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write the occlusion ratio of every image and annotation into a copy of a COCO file, and the image ids of each bucket.
 
-    python tools/annotate_occlusion.py instances_val2017.json --out annotated/
+    mmtied annotate instances_val2017.json --out annotated/
 
 Writes a file of the same name with the keys occlusion_ratio and occlusion_bucket in each image and annotation, and buckets.json:
 by name of a bucket the ids of its images, or with --unit instance of its annotations.
@@ -32,12 +32,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Annotate, write, print."""
     args = parse_args(argv)
+    from mmtied.atomic import check_can_write
     from mmtied.cli import user_errors, warnings_as_lines
 
     with user_errors(), warnings_as_lines():
         source, out = Path(args.annotations), Path(args.out)
-        if out.exists() and not out.is_dir():
-            raise ValueError(f'--out {out}: a folder is needed, this is a file')
+        check_can_write(out, '--out', folder=True)
         if out.resolve() == source.resolve().parent:
             raise ValueError(f'--out {out}: the folder of the annotations, whose file would be replaced; name another folder')
         from mmtied.evaluation import Evaluation, annotate

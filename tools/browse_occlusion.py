@@ -32,11 +32,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose, draw, write."""
     args = parse_args(argv)
+    from mmtied.atomic import check_can_write
     from mmtied.cli import user_errors, warnings_as_lines
     from mmtied.compat import require
 
     with user_errors(), warnings_as_lines():
         require('PIL', 'Drawing')
+        check_can_write(args.out, '--out', folder=True)
         if args.num < 1:
             raise ValueError(f'--num {args.num}: at least 1 is needed')
         if args.seed < 0:

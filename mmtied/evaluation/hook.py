@@ -14,6 +14,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
+from mmtied.arguments import suggest_arguments
+
 from ..compat import unwrap_model
 from .buckets import Evaluation, make_evaluations
 from .inputs.categories import label_category_ids
@@ -32,6 +34,7 @@ AS_DEFAULT_HOOK = "default_hooks = dict(occlusion=dict(type='mmtied.OcclusionEva
 
 
 @HOOKS.register_module()
+@suggest_arguments
 class OcclusionEvalHook(Hook):
     """Evaluation by occlusion in validation and testing, written into ``<work_dir>/occlusion/``.
 
@@ -69,8 +72,9 @@ class OcclusionEvalHook(Hook):
         hide_empty: Leave buckets without instances out of plots, page and LaTeX table.
         further: The old name of `extra_evaluations`; refused with a hint.
 
-    All but the last four are arguments of a metric that the hook adds. They do not change one that the config has,
-    and the log then says so. Where the evaluator only formats results (``format_only=True``) nothing is added.
+    `num_replicates`, `seed`, `name` and `hide_empty` concern the report. The others configure the metric that the hook adds; they
+    do not change one that the config has, and the log then says so. Where the evaluator only formats results
+    (``format_only=True``) nothing is added.
     """
 
     priority = 'NORMAL'

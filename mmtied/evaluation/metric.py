@@ -15,6 +15,8 @@ from mmengine.registry import METRICS
 from torch import Tensor
 from torch import distributed as torch_dist
 
+from mmtied.arguments import reject_unknown
+
 from .accumulate import Records, join_records
 from .buckets import make_evaluations, make_plan
 from .doubts import describe_doubts
@@ -108,8 +110,7 @@ class OcclusionCocoMetric(BaseMetric):
             if name == 'further':
                 raise ValueError('OcclusionCocoMetric: further is now called extra_evaluations; rename it in the config')
             if name not in _COCO_OPTIONS:
-                raise TypeError(f'OcclusionCocoMetric: unknown option {name!r}; it has those of its docstring, and accepts '
-                                f'{", ".join(_COCO_OPTIONS)} unset')
+                reject_unknown('OcclusionCocoMetric', {name: value}, OcclusionCocoMetric.__init__)
             if value and name != 'use_mp_eval':  # there is nothing to spread over processes
                 raise ValueError(f'OcclusionCocoMetric has no {name}={value!r}; keep a CocoMetric for that and add '
                                  "default_hooks=dict(occlusion=dict(type='mmtied.OcclusionEvalHook'))")

@@ -31,10 +31,12 @@ def check_monitors(monitored: Iterable[tuple[str, str]], metrics: Sequence[Any])
         empty = next((bucket.name for metric in ours if metric.prefix == prefix for part in metric.evaluations
                       for bucket in part.buckets if scalar.endswith(f'_{bucket.key}')), None)
         others = [name for name in names if name.rpartition('/')[2] == scalar]
-        close = others or difflib.get_close_matches(key, names, 1)
+        close = others or difflib.get_close_matches(key, names, 3)
         wrong = f'no instance is in the bucket {empty}' if empty else 'the validation gives no such number'
-        advice = f'did you mean {close[0]}? It gives' if close and not empty else 'it gives'
-        raise ValueError(f'{setting}={key!r}: {wrong}; {advice} {", ".join(names)}')
+        advice = f'did you mean {close[0]}? ' if close and not empty else ''
+        shown = list(dict.fromkeys([*close, *names]))[:6]
+        rest = f' and {len(names) - len(shown)} more' if len(names) > len(shown) else ''
+        raise ValueError(f'{setting}={key!r}: {wrong}; {advice}It gives {", ".join(shown)}{rest}')
 
 
 def monitored_scalars(hooks: Iterable[Any], schedulers: Any) -> Iterator[tuple[str, str]]:
@@ -70,7 +72,7 @@ def lost_hooks(config_file: str | None) -> list[str]:
     configs that are no Python file with a `_base_`, or that are gone.
     """
     try:
-        return _lost(Path(config_file)) if config_file else []
+        return _lost(Path(config_file).resolve()) if config_file else []
     except Exception:  # a config is Python code, and this is only advice
         return []
 

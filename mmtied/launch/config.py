@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
-from mmtied.cli import warn
+from mmtied.cli import repository_path, warn
 from mmtied.compat import require
 from mmtied.openmmlab import check_mmcv
 
@@ -147,12 +147,16 @@ def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
     """
     if latest_checkpoint(work_dir) is None:
         return f'no checkpoint was saved in {work_dir}, so there is nothing to resume'
-    words = [word for word in command if not word.startswith('--resume=')]
+    if '--launcher' in command:
+        return f'to go on from {latest_checkpoint(work_dir)}, run the same command with --resume'
+    program, *words = command
+    words = [word for word in words if not word.startswith('--resume=')]
     if '--resume' in words:
         place = words.index('--resume')
         has_value = place + 1 < len(words) and not words[place + 1].startswith('-')
         del words[place:place + 1 + has_value]
-    return f'to go on from {latest_checkpoint(work_dir)}: python {shlex.join(words)} --resume'
+    program = program if program.startswith('mmtied ') else f'python {shlex.quote(program)}'
+    return f'to go on from {latest_checkpoint(work_dir)}: {program} {shlex.join(words)} --resume'
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
@@ -199,8 +203,7 @@ def _base(name: str) -> str:
     package, _, path = name.partition('::')
     if package != 'mmtied':
         return name
-    installed, clone = Path(__file__).parents[1] / '.mim' / 'configs', Path(__file__).parents[2] / 'configs'
-    return str((installed if installed.is_dir() else clone) / path)
+    return str(repository_path('configs') / path)
 
 
 def _read(name: str, read: Callable[[], Config]) -> Config:
@@ -211,6 +214,9 @@ def _read(name: str, read: Callable[[], Config]) -> Config:
         missing = error.filename or str(error)
         raise ValueError(f'config {name} cannot be read: no such file, or a _base_ that does not exist: {missing}') from error
     except Exception as error:
+        absent = re.search(r'(\w+) is not installed, please install', str(error))
+        if isinstance(error, ModuleNotFoundError) and absent:  # mmengine's, for a _base_ of package::path
+            require(absent[1], f'the config {name}')
         reason = f'{type(error).__name__}: {error}'
         if '_get_package_and_cfg_path' in reason:
             reason = ("a package's config is named package::folder/file.py, such as mmdet::detr/detr_r50_8xb2-150e_coco.py; "

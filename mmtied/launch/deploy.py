@@ -16,7 +16,7 @@ from mmtied.atomic import atomic_path
 from mmtied.compat import require
 from mmtied.layers.blocks import check_positive
 from mmtied.surgery import deploy
-from mmtied.torch_compat import export_onnx
+from mmtied.torch_compat import export_onnx, onnx_needs_onnxscript
 
 from .checkpoints import check_checkpoint, check_model, check_target, read_state_dict
 
@@ -67,7 +67,8 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
     check_target(target, checkpoint, 'the checkpoint', 'deployed.pt')
     check_checkpoint(checkpoint)
     if file_format == 'onnx':
-        require(['onnxscript', 'onnxruntime'], '--format onnx, which writes a file and runs it once,')
+        packages = ['onnxscript', 'onnxruntime'] if onnx_needs_onnxscript() else ['onnxruntime']
+        require(packages, '--format onnx, which writes a file and runs it once,')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(cfg.model)
     check_model(model, checkpoint)

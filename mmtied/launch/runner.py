@@ -18,8 +18,8 @@ from .classes import check_category_names, check_classes
 from .spelling import describe_unknown_type, type_hints
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
-                'python tools/make_occluded_shapes.py data/occluded_shapes, then configs/demo/mask_rcnn_tiedr50_demo.py')
-_SHAPES_ADVICE = 'Make it: python tools/make_occluded_shapes.py data/occluded_shapes'
+                'mmtied shapes data/occluded_shapes, then mmtied::demo/mask_rcnn_tiedr50_demo.py')
+_SHAPES_ADVICE = 'Make it: mmtied shapes data/occluded_shapes'
 
 
 def check_data_files(cfg: Config, *splits: str) -> None:

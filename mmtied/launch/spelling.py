@@ -33,7 +33,7 @@ def check_options(cfg: Config, keys: Iterable[str]) -> None:
             close = difflib.get_close_matches(name, {*cfg.keys(), *SETTINGS}, 1, .75)
             if close:
                 raise ValueError(f'--cfg-options {key}: the config has no {name}; did you mean {key.replace(name, close[0], 1)}?')
-            warn(f'--cfg-options {key}: the config has no {name}, so that probably nothing reads it')
+            warn(f'--cfg-options {key}: the config has no {name}, so it is probably unused')
 
 
 def warn_of_misspelt_settings(cfg: Config) -> None:

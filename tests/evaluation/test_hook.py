@@ -293,15 +293,19 @@ def test_default_hook_runs_like_a_custom_hook(tmp_path, ann_file, listed):
     assert scalars['occlusion/bbox_mAP_r0'] == pytest.approx(1)
 
 
-def test_replaced_base_hooks_are_named(tmp_path):
+def test_replaced_base_hooks_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     listed = "custom_hooks = [dict(type='mmtied.OcclusionEvalHook')]"
     (tmp_path / 'mine.py').write_text(f"_base_ = '{RTMDET}'\n{listed}")
     (tmp_path / 'child.py').write_text("_base_ = ['./mine.py']\ntrain_cfg = dict(max_epochs=1)")
     (tmp_path / 'kept.py').write_text(f"_base_ = '{RTMDET}'\n{listed} + _base_.custom_hooks")
     (tmp_path / 'other.py').write_text(f"_base_ = '{RTMDET}'\ncustom_hooks = [dict(type='EarlyStoppingHook')]")
     (tmp_path / 'new.py').write_text(listed)
+    (tmp_path / 'base.py').write_text("custom_hooks = [dict(type='EMAHook')]")
+    (tmp_path / 'local.py').write_text(f"_base_ = './base.py'\n{listed}")
     (tmp_path / 'plain.py').write_text(f"_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n{listed}")
     lost = ['EMAHook', 'PipelineSwitchHook']
+    assert lost_hooks('local.py') == ['EMAHook']  # by a relative path, as on the command line
     assert [lost_hooks(str(tmp_path / f'{name}.py')) for name in ('mine', 'child', 'kept', 'other', 'new', 'plain',
                                                                           'gone')] == [lost, lost, *[[]] * 5]
 
@@ -332,7 +336,7 @@ def test_one_of_several_hooks_is_used(tmp_path, ann_file):
 @pytest.mark.parametrize(('evaluator', 'key', 'message'), [
     ('CocoMetric', 'coco/bbox_mAP_r0', r"save_best='coco/bbox_mAP_r0': the validation gives no such number; did you mean "
                                        'occlusion/bbox_mAP_r0[?] It gives occlusion/bbox_mAP, '),
-    ('CocoMetric', 'occlusion/bbox_mAP_r0.1-0.2', 'no instance is in the bucket .0.1,0.2.; it gives occlusion/bbox_mAP, '),
+    ('CocoMetric', 'occlusion/bbox_mAP_r0.1-0.2', 'no instance is in the bucket .0.1,0.2.; It gives occlusion/bbox_mAP, '),
     ('CocoMetric', 'occlusion/bbox_mPA', 'did you mean occlusion/bbox_mAP[?]'),
     ('CocoMetric', 'oclusion/bbox_mAP', 'did you mean occlusion/bbox_mAP[?]'),
     ('OcclusionCocoMetric', 'occlusion/bbox_mAP_r0', 'did you mean coco/bbox_mAP_r0[?]'),

@@ -127,7 +127,7 @@ def test_run_length_codes_and_arrays_match_tensors(ann_file):
     (dict(format_only=True), 'keep a CocoMetric'),
     (dict(outfile_prefix='a/b'), 'keep a CocoMetric'),
     (dict(further=[dict(unit='instance')]), 'further is now called extra_evaluations'),
-    (dict(edge=(0, 1)), "unknown option 'edge'"),
+    (dict(edge=(0, 1)), "unexpected argument edge; did you mean edges"),
 ])
 def test_invalid_options(ann_file, options, message):
     with pytest.raises((ValueError, TypeError), match=message):

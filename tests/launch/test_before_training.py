@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmtied import atomic, cli, openmmlab
+from mmtied import atomic, cli, compat, openmmlab
 from mmtied.launch import classes, config, console, spelling
 
 
@@ -101,6 +101,14 @@ def test_resume_without_checkpoint_is_said(tmp_path, capsys):
         config.use_resume(cfg, 'auto')
 
 
+def test_missing_drive_is_refused(monkeypatch):
+    """On Windows a missing drive is its own parent."""
+    monkeypatch.setattr(Path, 'exists', lambda path: False)
+    with pytest.raises(ValueError, match='^--out /gone/new: cannot be written, as / is not a folder'):
+        monkeypatch.setattr(Path, 'is_dir', lambda path: False)
+        atomic.check_can_write('/gone/new', '--out', folder=True)
+
+
 def test_interrupt_says_how_to_go_on(tmp_path, capsys):
     command = ['tools/train.py', 'my config.py', '--resume', 'old.pth', '--amp']
     assert config.how_to_resume(str(tmp_path), command) == f'no checkpoint was saved in {tmp_path}, so there is nothing to resume'
@@ -111,6 +119,15 @@ def test_interrupt_says_how_to_go_on(tmp_path, capsys):
     assert stop.value.code == 130
     assert capsys.readouterr().err == ("\nstopped by Ctrl-C; to go on from epoch_2.pth: python tools/train.py 'my config.py' "
                                        '--amp --resume\n')
+    assert config.how_to_resume(str(tmp_path), ['mmtied train', 'a.py']).endswith('epoch_2.pth: mmtied train a.py --resume')
+    assert config.how_to_resume(str(tmp_path), [*command, '--launcher', 'pytorch']).endswith('run the same command with --resume')
+
+
+def test_missing_package_of_a_base_config(tmp_path, monkeypatch):
+    (tmp_path / 'mine.py').write_text("_base_ = 'mmrotate::base.py'")
+    monkeypatch.setitem(compat.RELEASES, 'mmrotate', ('onedl-mmrotate==1', 'mmrotate==1'))
+    with pytest.raises(ImportError, match='^the config .*mine.py needs mmrotate, which is not installed: pip install '):
+        config.load_config(str(tmp_path / 'mine.py'))
 
 
 @pytest.mark.parametrize(('path', 'folder', 'message'), [
@@ -153,17 +170,27 @@ def packages(tmp_path, monkeypatch):
 MMDET = {'__init__.py': "mmcv_minimum_version = '2.0.0rc4'\nmmcv_maximum_version = '2.2.0'\n"}
 
 
+COMPILE = ('pip uninstall mmcv-lite, then with MMCV_WITH_OPS=1 in the environment, pip install --no-build-isolation '
+           'mmcv==2.1.0')
+
+
 @pytest.mark.parametrize(('mmcv', 'mmdet', 'message'), [
-    ({'version.py': "__version__ = '2.1.0'"}, MMDET, "The demo needs mmcv's compiled operators, and the installed mmcv 2.1.0 has "
-     'none .it is mmcv-lite, or was built without them.: pip uninstall mmcv-lite mmcv, then MMCV_WITH_OPS=1 pip install'),
+    ({'version.py': "__version__ = '2.1.0'"}, MMDET, "The demo needs mmcv's compiled operators, and the installed mmcv-lite "
+     f'2.1.0 has none: {COMPILE}'),
     ({'version.py': "__version__ = '2.2.0'", '_ext.so': ''}, MMDET, 'The demo needs an mmcv below 2.2.0, as mmdet does, and '
-     '2.2.0 is installed: MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv==2.1.0, or run make setup'),
+     f'2.2.0 is installed: {COMPILE}, or run make setup'),
     ({'version.py': "__version__ = '2.1.0'", '_ext.so': ''}, None, 'The demo needs mmdet, which is not installed: pip install'),
     (None, MMDET, 'The demo needs mmcv, which is not installed: pip install'),
     ({'version.py': "__version__ = '2.1.0'", '_ext.so': ''}, MMDET, None),
     ({'version.py': "__version__ = '2.3.6'", '_ext.so': ''}, {}, None),
 ])
-def test_unsuitable_mmcv(packages, mmcv, mmdet, message):
+def test_unsuitable_mmcv(packages, monkeypatch, mmcv, mmdet, message):
+    def version(name):
+        if name != 'mmcv-lite':
+            raise compat.PackageNotFoundError(name)
+        return '2.1.0'
+
+    monkeypatch.setattr(compat, 'version', version)
     packages(**{name: files for name, files in dict(mmengine={}, mmcv=mmcv, mmdet=mmdet).items() if files is not None})
     if message is None:
         openmmlab.check_mmcv('The demo', 'mmdet')

@@ -104,7 +104,6 @@ def test_state_dict_fits_deployed_backbone(run, trained, tmp_path):
 @pytest.mark.filterwarnings('ignore')
 def test_onnx_accepts_other_batches_and_sizes(run, trained, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
-    pytest.importorskip('onnxscript')
     config, checkpoint, model = trained
     out = tmp_path / 'deployed.onnx'
     code, _, err = run(config, checkpoint, out, '--format', 'onnx', '--shape', 64, 64, '--dynamic-size',
