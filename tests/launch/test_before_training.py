@@ -37,8 +37,7 @@ def test_options_that_nothing_reads(capsys):
     spelling.check_options(cfg, ['my_setting', 'model.depth', 'load_from', 'randomness.seed', 'find_unused_parameters'])
     assert capsys.readouterr().err == ''
     spelling.check_options(cfg, ['zebra.depth'])
-    assert capsys.readouterr().err == ('warning: --cfg-options zebra.depth: the config has no zebra, so that probably nothing '
-                                       'reads it\n')
+    assert capsys.readouterr().err == ('warning: --cfg-options zebra.depth: the config has no zebra, so it is probably unused\n')
     with pytest.raises(ValueError, match='--cfg-options my_seting: the config has no my_seting; did you mean my_setting[?]'):
         spelling.check_options(cfg, ['my_seting'])
 
@@ -124,7 +123,7 @@ def test_interrupt_says_how_to_go_on(tmp_path, capsys):
 
 
 def test_missing_package_of_a_base_config(tmp_path, monkeypatch):
-    (tmp_path / 'mine.py').write_text("_base_ = 'mmrotate::base.py'")
+    (tmp_path / 'mine.py').write_text("_base_ = 'mmrotate::r3det/r3det.py'")
     monkeypatch.setitem(compat.RELEASES, 'mmrotate', ('onedl-mmrotate==1', 'mmrotate==1'))
     with pytest.raises(ImportError, match='^the config .*mine.py needs mmrotate, which is not installed: pip install '):
         config.load_config(str(tmp_path / 'mine.py'))
