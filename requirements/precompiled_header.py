@@ -19,8 +19,9 @@ def main(command: list[str]) -> None:
     if header is not None:
         with Path(f'{header}.lock').open('w', encoding='utf-8') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            precompile(header, command)
-        command = [*command, '-include', str(header)]  # GCC uses it only before any other header
+            target = precompile(header, command)
+        if target.is_file():
+            command = [*command, '-include', str(header)]  # GCC uses it only before any other header
     os.execvp(command[0], command)
 
 
@@ -30,11 +31,11 @@ def find_header(command: list[str]) -> Path | None:
     return next((Path(folder, HEADER) for folder in folders if Path(folder, HEADER).is_file()), None)
 
 
-def precompile(header: Path, command: list[str]) -> None:
-    """Precompile `header` with the options of `command`, unless that was done or tried before."""
+def precompile(header: Path, command: list[str]) -> Path:
+    """Precompile `header` with the options of `command`, unless that was done or tried before; return the file or folder."""
     target = header.with_name(f'{header.name}.gch')
     if target.exists():
-        return
+        return target
     partial = target.with_suffix('.partial')
     run = subprocess.run([*header_options(command), '-x', 'c++-header', str(header), '-o', str(partial)],
                          capture_output=True, text=True)
@@ -43,6 +44,7 @@ def precompile(header: Path, command: list[str]) -> None:
         target.mkdir()  # GCC looks for precompiled headers in a folder of this name too, and finds none
     else:
         partial.rename(target)
+    return target
 
 
 def header_options(command: list[str]) -> list[str]:

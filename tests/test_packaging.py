@@ -156,7 +156,7 @@ def test_tested_releases_are_within_the_ranges(name, metadata):
 
 
 def test_install_advice_names_the_tested_versions():
-    advice = [pin for pins_of_package in compat._INSTALL.values() for pin in pins_of_package]
+    advice = [pin for pins_of_package in compat.RELEASES.values() for pin in pins_of_package]
     for pin in pins(*(f'{name}/{part}' for name in SETS for part in ('mmcv', 'packages'))):
         assert pin in advice
 

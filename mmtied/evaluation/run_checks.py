@@ -31,12 +31,11 @@ def check_monitors(monitored: Iterable[tuple[str, str]], metrics: Sequence[Any])
         empty = next((bucket.name for metric in ours if metric.prefix == prefix for part in metric.evaluations
                       for bucket in part.buckets if scalar.endswith(f'_{bucket.key}')), None)
         others = [name for name in names if name.rpartition('/')[2] == scalar]
-        close = others or difflib.get_close_matches(key, names, 3)
+        close = others or difflib.get_close_matches(key, names, 1)
         wrong = f'no instance is in the bucket {empty}' if empty else 'the validation gives no such number'
         advice = f'did you mean {close[0]}? ' if close and not empty else ''
-        shown = list(dict.fromkeys([*close, *names]))[:6]
-        rest = f' and {len(names) - len(shown)} more' if len(names) > len(shown) else ''
-        raise ValueError(f'{setting}={key!r}: {wrong}; {advice}It gives {", ".join(shown)}{rest}')
+        rest = f' and {len(names) - 5} more' if len(names) > 5 else ''
+        raise ValueError(f'{setting}={key!r}: {wrong}; {advice}It gives {", ".join(names[:5])}{rest}')
 
 
 def monitored_scalars(hooks: Iterable[Any], schedulers: Any) -> Iterator[tuple[str, str]]:

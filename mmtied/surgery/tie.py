@@ -1,0 +1,158 @@
+"""Turn dense or grouped convolutions into tied ones, with the nearest tied weights.
+
+A trained dense network loses accuracy by this until it is fine-tuned or distilled: most of a dense layer's weights connect
+different blocks, and are dropped. It is a start for training, better than random weights where the error is small.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+import torch
+from torch import Tensor, nn
+
+from mmtied.layers import TBC, TGC
+from mmtied.layers.algorithms import repeat_blocks
+from mmtied.layers.blocks import check_positive
+from mmtied.tables import text_table
+
+from .deploy import _copy as copy_model
+
+
+@dataclass(frozen=True)
+class TiedLayer:
+    """What tying did to a layer.
+
+    Attributes:
+        name: Name of the layer in the model.
+        num_blocks: B, its number of blocks; it takes B times fewer multiply-adds.
+        weights: Number of weights before, with the bias.
+        tied_weights: Number of weights now.
+        relative_error: Norm of the change of the equivalent dense layer's weights by the norm of the weights. For inputs of white
+            noise, the root mean square change of the output by that of the output, apart from the image's border.
+    """
+
+    name: str
+    num_blocks: int
+    weights: int
+    tied_weights: int
+    relative_error: float
+
+
+@torch.no_grad()
+def tie(model: nn.Module, num_blocks: int = 2, layers: Sequence[str] = ('*', ),
+        error_budget: float | None = None) -> tuple[nn.Module, list[TiedLayer]]:
+    """Return a copy of a model with tied convolutions, each with the least-squares nearest weights, and what that did to each.
+
+    A convolution becomes a `TBC`, a grouped one a `TGC`, if num_blocks divides the channels of its groups; the others, such as
+    depthwise ones and the first one of an image, stay. Only layers of the types torch.nn.Conv2d and mmcv's Conv2d are tied.
+
+    Args:
+        model: Any module. It is left as it is.
+        num_blocks: B.
+        layers: Names of layers to tie, with wildcards as in file names: ``['backbone.layer4.*']``.
+        error_budget: Tie the layers that save the most weights first, as long as the root mean square of the relative errors of
+            all candidates, with 0 for those that stay, is at most this.
+
+    Raises:
+        ValueError: A number of blocks below 1, a negative budget, or a pattern that fits no layer that can be tied.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False))
+        >>> tied, changes = tie(model, num_blocks=2)
+        >>> tied[1].weight.shape, changes[0].weights, changes[0].tied_weights
+        (torch.Size([4, 4, 3, 3]), 576, 144)
+    """
+    check_positive('tie', num_blocks=num_blocks)
+    if error_budget is not None and not error_budget >= 0:
+        raise ValueError(f'tie: error_budget={error_budget}, expected 0 or more')
+    model = copy_model(model)
+    fitting = {name: module for name, module in model.named_modules() if _can_be_tied(module, num_blocks)}
+    unused = [pattern for pattern in layers if not any(fnmatch(name, pattern) for name in fitting)]
+    if unused:
+        raise ValueError(f'tie: no layer that {num_blocks} blocks can tie is named {unused[0]!r}; there are '
+                         f'{", ".join(list(fitting)[:5]) or "none"}')
+    made = {name: _tied(module, num_blocks) for name, module in fitting.items()
+            if any(fnmatch(name, pattern) for pattern in layers)}
+    changes = [_change(name, fitting[name], tied) for name, tied in made.items()]
+    if error_budget is not None:
+        changes = _within_budget(changes, error_budget)
+    for change in changes:
+        parent, _, attribute = change.name.rpartition('.')
+        if not change.name:
+            return made[''], changes
+        setattr(model.get_submodule(parent), attribute, made[change.name])
+    return model, changes
+
+
+def format_changes(changes: Sequence[TiedLayer]) -> str:
+    """Return a table of tied layers under a line of their sums.
+
+    Example:
+        >>> print(format_changes([TiedLayer('conv', 2, 576, 144, .5)]))
+        1 layers tied: 576 weights become 144, root mean square error 0.500
+        layer  blocks  weights  tied weights  relative error
+        -----  ------  -------  ------------  --------------
+        conv        2      576           144           0.500
+    """
+    rows = [[change.name, change.num_blocks, change.weights, change.tied_weights, f'{change.relative_error:.3f}']
+            for change in changes]
+    before, after = sum(change.weights for change in changes), sum(change.tied_weights for change in changes)
+    error = (sum(change.relative_error**2 for change in changes) / max(1, len(changes)))**.5
+    return text_table(f'{len(changes)} layers tied: {before} weights become {after}, root mean square error {error:.3f}',
+                      ['layer', 'blocks', 'weights', 'tied weights', 'relative error'], rows)
+
+
+def _can_be_tied(module: nn.Module, num_blocks: int) -> bool:
+    kind = type(module)
+    if kind is not nn.Conv2d and (kind.__name__, kind.__module__) != ('Conv2d', 'mmcv.cnn.bricks.wrappers'):
+        return False
+    return not any(channels % (num_blocks * module.groups) for channels in (module.in_channels, module.out_channels))
+
+
+def _tied(conv: nn.Conv2d, num_blocks: int) -> TBC | TGC:
+    """Return a tied layer with the weights nearest to those of a convolution."""
+    settings = {'stride': conv.stride, 'padding': conv.padding, 'dilation': conv.dilation, 'bias': conv.bias is not None,
+                'num_blocks': num_blocks, 'padding_mode': conv.padding_mode, 'device': conv.weight.device,
+                'dtype': conv.weight.dtype}
+    kind, groups = (TBC, {}) if conv.groups == 1 else (TGC, {'groups': conv.groups})
+    tied = kind(conv.in_channels, conv.out_channels, conv.kernel_size, **settings, **groups)
+    blocks = _split(conv.weight, conv.groups, num_blocks)
+    diagonal = blocks.diagonal(dim1=1, dim2=3)  # (G, C_out / GB, C_in / GB, k, k, B)
+    tied.weight.copy_(diagonal.mean(-1).flatten(0, 1))
+    if conv.bias is not None:
+        tied.bias.copy_(conv.bias.view(conv.groups, num_blocks, -1).mean(1).flatten())
+    tied.train(conv.training)
+    for name, parameter in tied.named_parameters():
+        parameter.requires_grad_(getattr(conv, name).requires_grad)
+    return tied
+
+
+def _split(weight: Tensor, groups: int, num_blocks: int) -> Tensor:
+    """Split a weight (C_out, C_in / G, k, k) into blocks of output and input channels: (G, B, C_out / GB, B, C_in / GB, k, k)."""
+    out_channels, in_channels, *kernel = weight.shape
+    return weight.view(groups, num_blocks, out_channels // groups // num_blocks, num_blocks, in_channels // num_blocks, *kernel)
+
+
+def _change(name: str, conv: nn.Conv2d, tied: TBC | TGC) -> TiedLayer:
+    change = _split(conv.weight, conv.groups, tied.num_blocks).clone()
+    expanded = tied.expanded_weight().view(conv.groups, tied.num_blocks, -1, *change.shape[4:])
+    for block in range(tied.num_blocks):
+        change[:, block, :, block] -= expanded[:, block]
+    squares = [(change.double().square().sum(), conv.weight.double().square().sum())]
+    if conv.bias is not None:
+        squares.append(((conv.bias - repeat_blocks(tied.bias, tied.geometry)).double().square().sum(),
+                        conv.bias.double().square().sum()))
+    moved, norm = (float(sum(parts)) for parts in zip(*squares, strict=True))
+    counts = [sum(parameter.numel() for parameter in layer.parameters()) for layer in (conv, tied)]
+    return TiedLayer(name, tied.num_blocks, *counts, (moved / norm)**.5 if norm else 0.)
+
+
+def _within_budget(changes: Sequence[TiedLayer], budget: float) -> list[TiedLayer]:
+    """Return the changes that save the most weights while the root mean square of the errors stays within a budget."""
+    kept, total = set(), 0.
+    for change in sorted(changes, key=lambda change: change.tied_weights - change.weights):
+        if ((total + change.relative_error**2) / len(changes))**.5 <= budget:
+            kept.add(change.name)
+            total += change.relative_error**2
+    return [change for change in changes if change.name in kept]
