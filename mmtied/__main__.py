@@ -21,6 +21,7 @@ COMMANDS = {
     'test': ('test', 'evaluate a checkpoint'),
     'deploy': ('deploy', 'write a trained model as TorchScript or ONNX'),
     'convert': ('convert_backbone', "turn a classifier's checkpoint into weights for a detector's backbone"),
+    'tie': ('tie', 'tie the convolutions of a trained model'),
     'demo': ('demo', 'train and evaluate on generated shapes, in minutes'),
 }
 

@@ -1,0 +1,46 @@
+#!/usr/bin/env python
+"""Tie the convolutions of a trained model: each gets the tied weights nearest to its own.
+
+    mmtied tie CONFIG CHECKPOINT.pth tied.pth --num-blocks 2
+
+Prints what that does to each layer. The model loses accuracy until it is trained further.
+"""
+
+import argparse
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
+    parser.add_argument('checkpoint', help='checkpoint of the trained model')
+    parser.add_argument('out', help='checkpoint to write; one that exists is replaced')
+    parser.add_argument('--num-blocks', type=int, default=2, help='blocks of each layer (default: %(default)s)')
+    parser.add_argument('--layers', nargs='+', default=['backbone.*'], metavar='NAME',
+                        help='names of layers, with wildcards (default: backbone.*)')
+    parser.add_argument('--error-budget', type=float, metavar='E',
+                        help='tie the layers that save most while the root mean square of the relative errors is at most E')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='override settings of the config')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Tie, write, and print what changed."""
+    args = parse_args()
+    from mmtied.cli import user_errors
+    with user_errors():
+        from mmtied.launch.config import load_config
+        from mmtied.launch.tie import tied_conv_cfg, write_tied
+        from mmtied.surgery.tie import format_changes
+        cfg = load_config(args.config, args.cfg_options)
+        changes, loads = write_tied(cfg, args.checkpoint, args.out, args.num_blocks, args.layers, args.error_budget)
+        print(format_changes(changes))
+        if loads:
+            print(f'{args.out}: load_from of this config with model.backbone.conv_cfg={tied_conv_cfg(args.num_blocks)}')
+        else:
+            print(f'{args.out}: weights of mmtied.surgery.tie(model, {args.num_blocks}, layers), where layers are those above; '
+                  'no conv_cfg of the backbone alone ties the same ones')
+
+
+if __name__ == '__main__':
+    main()
