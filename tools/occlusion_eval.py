@@ -6,7 +6,7 @@
 
 Prints a table for each IoU type and, with --out, writes report.json, buckets.csv, records.npz (for
 `mmtied compare`), ap_over_r_<iou type>.png and report.html.
-With --images the page also shows the images where the detector did worst in each bucket.
+With --images the page also shows images of each bucket, with what was found, missed, found twice and invented.
 """
 
 import argparse
@@ -79,8 +79,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--format', choices=FORMATS, default='png', help='format of the plots (png)')
     parser.add_argument('--hide-empty', action='store_true', help='show no buckets without instances; report.json and '
                         'buckets.csv have them all')
-    parser.add_argument('--images', help='folder of the images, to show those where the detector did worst, and for sizes that '
-                        'the annotations do not state')
+    parser.add_argument('--images', help='folder of the images, to show what was found, missed, found twice and invented, and '
+                        'for sizes that the annotations do not state')
+    parser.add_argument('--choice', choices=('worst', 'typical', 'random'), default='worst',
+                        help='which images to show: those with the lowest F1, closest to the median, or drawn by --seed (worst)')
     parser.add_argument('--worst', type=int, default=3, help='how many images of each bucket to show (3)')
     return parser.parse_args(argv)
 
@@ -132,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                           label_names=args.label_names, category_offset=args.category_offset, use_cats=not args.class_agnostic,
                           only_images_with_results=args.only_images_with_results, skip_invalid=args.skip_invalid)
         result.report['data'] = Path(args.annotations).name
-        written = result.save(args.out, args.images, args.worst, args.format, args.hide_empty) if args.out else []
+        written = result.save(args.out, args.images, args.worst, args.format, args.hide_empty,
+                              args.choice, args.seed) if args.out else []
         shown = without_empty_buckets(result.report) if args.hide_empty else result.report
         print(format_tables(shown))  # last, so that a closed pipe costs no file
         for path in written:

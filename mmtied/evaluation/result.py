@@ -153,7 +153,7 @@ class EvaluationResult(_Tables):
         return latex_tables(table._replace(title=f'{self.name}, {table.title}') for table in tables)
 
     def save(self, folder: str | os.PathLike, images: str | os.PathLike | None = None, num_worst: int = 3, format: str = 'png',
-             hide_empty: bool = False) -> list[Path]:
+             hide_empty: bool = False, choice: str = 'worst', seed: int = 0) -> list[Path]:
         """Write ``records.npz``, plots, ``report.html``, ``buckets.tex``, ``buckets.csv`` and ``report.json`` into a folder.
 
         The files have intervals where `report` and `rows` have them: after ``evaluate(..., bootstrap=True)`` or
@@ -161,29 +161,31 @@ class EvaluationResult(_Tables):
 
         Args:
             folder: Where to write; made where it is missing.
-            images: Folder of the images, to show on the page those where the detector did worst.
+            images: Folder of the images, to show some on the page with what was found, missed, found twice and invented.
             num_worst: How many images of each bucket to show.
             format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, where text stays text.
             hide_empty: Leave buckets without instances out of plots, page and LaTeX table.
+            choice: Which images of each bucket: ``'worst'``, ``'typical'`` or ``'random'``.
+            seed: Of the random choice.
 
         Returns:
             The paths of the files.
 
         Raises:
-            ValueError: `folder` is a file, the format is unknown, an image is not in `images`, or the detections of this run are
-                not known.
+            ValueError: `folder` is a file, the format or the choice is unknown, an image is not in `images`, or the detections
+                of this run are not known.
         """
         from .reporting.files import write_outputs
 
         _check_folder(folder)
         check_format(format)
-        examples = None if images is None else self._worst_images(images, num_worst)
+        examples = None if images is None else self._pictures(images, num_worst, choice, seed)
         return list(write_outputs(self, folder, examples, format, hide_empty))
 
     def _shown(self, hide_empty: bool) -> dict:
         return without_empty_buckets(self.report) if hide_empty else self.report
 
-    def _worst_images(self, images: str | os.PathLike, num_worst: int) -> Any:
+    def _pictures(self, images: str | os.PathLike, num_worst: int, choice: str, seed: int) -> Any:
         from .inputs.images import image_paths
         from .reporting.pictures import draw_worst, shown_of
 
@@ -192,7 +194,8 @@ class EvaluationResult(_Tables):
         iou_type = 'segm' if 'segm' in self.detections else 'bbox'
         detections = self.detections[iou_type].arrays()
         paths = image_paths(self.ground_truth, images)
-        return draw_worst(self, iou_type, lambda image: shown_of(detections, image), paths.__getitem__, num_worst)
+        return draw_worst(self, iou_type, lambda image: shown_of(detections, image), paths.__getitem__, num_worst,
+                          choice, seed)
 
     def _tables(self) -> Iterator['PlainTable']:
         from .reporting.tables import report_tables

@@ -1,4 +1,4 @@
-"""Pictures of the images where a run did worst in each bucket, with ground truth and predictions."""
+"""Pictures of images of each bucket: what a run found, missed, found twice and invented."""
 
 import base64
 import io
@@ -17,6 +17,7 @@ from ..inputs.ground_truth import GroundTruth
 from ..inputs.images import read_image
 from ..inputs.results import Detections
 from ..stream import MOST_SHOWN, SCORE_THRESHOLD
+from .failures import LOOKS, Look, Outcomes, choose_images, describe_choice, image_outcomes
 from .tables import bucket_phrase
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from ..result import EvaluationResult
 
-#: Blue and orange: distinguishable in grayscale and with color blindness.
-TRUTH_COLOR, PREDICTION_COLOR = '#2A7BFF', '#FF8C1A'
 #: Longest side of a drawn image in pixels.
 LONGEST_SIDE = 480
 _LABEL_LENGTH = 22
@@ -82,17 +81,18 @@ class ImageErrors(NamedTuple):
 
 
 class WorstImages(NamedTuple):
-    """The section of the page about the worst images: for each bucket its ``name`` and ``images``, and how they were chosen."""
+    """The section of the page with pictures: for each bucket its ``name`` and ``images``, and how they were chosen."""
 
     buckets: list[dict]
     explanation: str
-    truth_color: str = TRUTH_COLOR
-    prediction_color: str = PREDICTION_COLOR
+    choice: str = 'worst'
+    looks: dict[str, Look] = LOOKS
 
 
 def draw_worst(result: 'EvaluationResult', iou_type: str, shown: Callable[[int], Shown],
-               path_of_image: Callable[[int], str | os.PathLike | None], count: int = 3) -> WorstImages:
-    """Draw the worst images of each bucket of a run's main evaluation.
+               path_of_image: Callable[[int], str | os.PathLike | None], count: int = 3, choice: str = 'worst',
+               seed: int = 0) -> WorstImages:
+    """Draw some images of each bucket of a run's main evaluation, by default the worst.
 
     Args:
         result: The evaluated run.
@@ -100,56 +100,48 @@ def draw_worst(result: 'EvaluationResult', iou_type: str, shown: Callable[[int],
         shown: Gives the detections to draw of the image at an index.
         path_of_image: Gives the file of the image at an index.
         count: Maximum number of images of each bucket.
+        choice: Which images, see `failures.choose_images`.
+        seed: Of a random choice.
 
     Raises:
-        ValueError: An image file is missing or cannot be read.
+        ValueError: An image file is missing or cannot be read, or the choice is unknown.
     """
     main, grouping, ratios = result.plan.evaluations[0], result.plan.groupings[0], result.picture_ratios
-    records, positives = result.records[iou_type], result.targets.positives()
-    groups = [(bucket_phrase(bucket.name), members, count_errors(records, positives, len(ratios), column=column))
-              for bucket, members, column in zip(main.buckets, grouping.members.T, grouping.columns.tolist(), strict=True)]
-    return worst_examples(result.ground_truth, groups, ratios, shown, path_of_image, iou_type, count, result.categories)
-
-
-def worst_examples(ground_truth: GroundTruth, groups: Sequence[tuple[str, Tensor, ImageErrors]], ratios: np.ndarray,
-                   shown: Callable[[int], Shown], path_of_image: Callable[[int], str | os.PathLike | None], iou_type: str,
-                   count: int = 3, categories: np.ndarray | None = None) -> WorstImages:
-    """Choose and draw the worst images of some buckets.
-
-    Args:
-        ground_truth: The annotations.
-        groups: For each bucket its name, its images, shape (I,) bool, and the errors of all images.
-        ratios: Occlusion ratio of every image, shape (I,).
-        shown: See `draw_worst`.
-        path_of_image: See `draw_worst`.
-        iou_type: See `draw_worst`.
-        count: See `draw_worst`.
-        categories: Indices of the evaluated categories in `ground_truth.category_ids`; all by default.
-
-    Raises:
-        ValueError: An image file is missing or cannot be read.
-    """
+    records, positives, ground_truth = result.records[iou_type], result.targets.positives(), result.ground_truth
     names = [str(ground_truth.category_names[category_id]) for category_id in ground_truth.category_ids.tolist()]
     buckets = []
-    for name, members, errors in groups:
-        images = []
-        for image in worst_images(errors, members, count):
-            path = path_of_image(image)
-            predictions = shown(image)
-            labels = [f'{names[category]} {score:.2f}'
-                      for category, score in zip(predictions.category.tolist(), predictions.score, strict=True)]
-            picture = draw_example(read_image(path), tuple(ground_truth.image_sizes[image].tolist()),
-                                   _truth(ground_truth, image, names, iou_type == 'segm', categories),
-                                   Shapes(predictions.boxes_xywh, labels, predictions.rles))
+    for bucket, members, column in zip(main.buckets, grouping.members.T, grouping.columns.tolist(), strict=True):
+        errors, images = count_errors(records, positives, len(ratios), column=column), []
+        for image in choose_images(errors, members, count, choice, seed):
+            path, predictions = path_of_image(image), shown(image)
+            outcomes = image_outcomes(result, iou_type, image, predictions, column, SCORE_THRESHOLD)
+            layers = outcome_layers(ground_truth, names, predictions, outcomes, iou_type == 'segm')
+            picture = draw_example(read_image(path), tuple(ground_truth.image_sizes[image].tolist()), layers)
             counts = {key: int(numbers[image]) for key, numbers in errors._asdict().items()}
             images.append(dict(counts, name=Path(path).name, uri=jpeg_uri(picture), width=picture.width, height=picture.height,
-                               ratio=float(ratios[image]), f1=float(errors.f1[image]),
-                               instances=counts['found'] + counts['missed']))
-        buckets.append({'name': name, 'images': images})
+                               ratio=float(ratios[image]), f1=float(errors.f1[image]), twice=outcomes.twice,
+                               invented=counts['false'] - outcomes.twice, instances=counts['found'] + counts['missed']))
+        buckets.append({'name': bucket_phrase(bucket.name), 'images': images})
     return WorstImages(buckets, (
-        'The images with the lowest F1 in each bucket: F1 is 2 found / (2 found + missed + false), counted by '
-        f'{iou_type} at IoU 0.5 among detections with a score of {SCORE_THRESHOLD} or more; ties go to the image with more '
-        f'instances. At most {MOST_SHOWN} predictions are drawn, none below that score; crowd regions are not drawn.'))
+        f'{describe_choice(choice, seed)}. F1 is 2 found / (2 found + missed + false), counted by {iou_type} at IoU 0.5 among '
+        f'detections with a score of {SCORE_THRESHOLD} or more; false ones found an object again or found none. At most '
+        f'{MOST_SHOWN} predictions are drawn, none below that score; crowd regions are not drawn.'), choice)
+
+
+def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions: Shown, outcomes: Outcomes,
+                   with_masks: bool) -> list[tuple[Shapes, Look]]:
+    """Return what to draw of an image: missed objects, then detections by outcome, found ones last so that they stay readable."""
+    missed = outcomes.missed[np.argsort(-ground_truth.area[outcomes.missed], kind='stable')]
+    look = LOOKS['missed']
+    layers = [(Shapes(ground_truth.boxes_xywh[missed],
+                      [look.sign + names[number] for number in ground_truth.category[missed].tolist()],
+                      [ground_truth.rle(number) for number in missed.tolist()] if with_masks else None), look)]
+    for name in ('invented', 'found twice', 'found'):
+        here, look = [number for number, outcome in enumerate(outcomes.detections) if outcome == name], LOOKS[name]
+        labels = [f'{look.sign}{names[predictions.category[number]]} {predictions.score[number]:.2f}' for number in here]
+        rles = None if predictions.rles is None else [predictions.rles[number] for number in here]
+        layers.append((Shapes(predictions.boxes_xywh[here], labels, rles), look))
+    return layers
 
 
 def count_errors(records: Records, positives: Positives, num_images: int, score_threshold: float = SCORE_THRESHOLD,
@@ -182,30 +174,6 @@ def count_errors(records: Records, positives: Positives, num_images: int, score_
     return ImageErrors(found, instances - found, false)
 
 
-def worst_images(errors: ImageErrors, members: Tensor, count: int = 3) -> list[int]:
-    """Choose the images with the lowest F1; ties go to the image with more instances, then to the first in the file.
-
-    Args:
-        errors: Of all images.
-        members: The images to choose from, shape (I,) bool.
-        count: Maximum number of images.
-
-    Returns:
-        Indices of images that have an error, the worst first.
-
-    Example:
-        >>> errors = ImageErrors(*torch.tensor([[3, 0, 0, 5], [0, 1, 4, 0], [1, 0, 0, 0]]))
-        >>> worst_images(errors, torch.tensor([True, True, True, True]))
-        [2, 1, 0]
-    """
-    f1 = errors.f1
-    candidates = (members.to(f1.device) & (f1 < 1)).nonzero()[:, 0]
-    instances = (errors.found + errors.missed)[candidates]
-    order = torch.argsort(instances, stable=True, descending=True)
-    order = order[torch.argsort(f1[candidates][order], stable=True)]
-    return candidates[order[:count]].tolist()
-
-
 def shown_in(table: Tensor, image: int) -> Shown:
     """Return the detections of the image at an index from what `stream.shown_table` kept, joined over images."""
     rows = table[table[:, 0] == image].cpu().numpy()
@@ -221,37 +189,37 @@ def shown_of(detections: Detections, image: int) -> Shown:
     return Shown(boxes, detections.category[here], detections.score[here], rles)
 
 
-def draw_example(image: 'Image.Image', size: tuple[int, int], truth: Shapes, predictions: Shapes) -> 'Image.Image':
-    """Draw ground truth and predictions in two colors on a small copy of an image.
+def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[tuple[Shapes, Look]]) -> 'Image.Image':
+    """Draw shapes on a small copy of an image, each layer in its look.
 
-    Labels of predictions stand at the upper left of their boxes, those of ground truth at the lower left; a label that would
-    cover another one is left out.
+    Labels stand at the upper left of their boxes, those of dashed boxes at the lower left; one that would cover another is left
+    out.
 
     Args:
         image: RGB.
         size: Height and width that the shapes refer to.
-        truth: Ground truth.
-        predictions: Predictions, the most confident first.
+        layers: Shapes and their look, those on top last.
     """
-    from PIL import Image, ImageDraw
-
-    from ...fonts import picture_font
+    from PIL import Image, ImageDraw, ImageFont
 
     scale = LONGEST_SIDE / max(size)
     width, height = (max(1, round(side * scale)) for side in (size[1], size[0]))
     small = image.convert('RGB').resize((width, height), Image.Resampling.LANCZOS)
-    layers = ((truth, TRUTH_COLOR), (predictions, PREDICTION_COLOR))
-    for shapes, color in layers:
+    for shapes, look in layers:
         for rle in shapes.rles or ():
             mask = Image.fromarray(90 * mask_api.decode(rle).astype(np.uint8)).resize(small.size, Image.Resampling.BILINEAR)
-            small = Image.composite(Image.new('RGB', small.size, color), small, mask)
-    draw, font = ImageDraw.Draw(small), picture_font(13, (*truth.labels, *predictions.labels))
-    for shapes, color in layers:
-        draw_boxes(draw, box_corners(shapes.boxes_xywh, scale, small.size), [color] * len(shapes.boxes_xywh))
+            small = Image.composite(Image.new('RGB', small.size, look.color), small, mask)
+    draw, font = ImageDraw.Draw(small), ImageFont.load_default(13)
+    for shapes, look in layers:
+        corners = box_corners(shapes.boxes_xywh, scale, small.size)
+        if look.dash:
+            _draw_dashed(draw, corners, look)
+        else:
+            draw_boxes(draw, corners, [look.color] * len(corners))
     taken = []
-    for shapes, color in reversed(layers):
+    for shapes, look in reversed(layers):
         for box, label in zip(box_corners(shapes.boxes_xywh, scale, small.size), shapes.labels, strict=True):
-            _draw_label(draw, font, box, label, color, taken, (width, height))
+            _draw_label(draw, font, box, label, look, taken, (width, height))
     return small
 
 
@@ -283,19 +251,21 @@ def jpeg_uri(picture: 'Image.Image', quality: int = 80) -> str:
     return f'data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'
 
 
-def _truth(ground_truth: GroundTruth, image: int, names: Sequence[str], with_masks: bool,
-           categories: np.ndarray | None) -> Shapes:
-    """Return the evaluated instances of an image without crowds, large ones first."""
-    here = (ground_truth.image == image) & ~ground_truth.crowd
-    if categories is not None:
-        here &= np.isin(ground_truth.category, categories)
-    here = np.flatnonzero(here)
-    here = here[np.argsort(-ground_truth.area[here], kind='stable')]
-    return Shapes(ground_truth.boxes_xywh[here], [names[number] for number in ground_truth.category[here].tolist()],
-                  [ground_truth.rle(number) for number in here.tolist()] if with_masks else None)
+def _draw_dashed(draw: 'ImageDraw.ImageDraw', corners: Sequence[Sequence[int]], look: Look) -> None:
+    """Outline boxes xyxy in dashes on a dark line."""
+    for left, top, right, bottom in corners:
+        draw.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline='#101010', width=4)
+        for start in range(0, right - left, 2 * look.dash):
+            end = min(left + start + look.dash, right)
+            for y in (top, bottom - 1):
+                draw.rectangle([left + start, y, end, y + 1], fill=look.color)
+        for start in range(0, bottom - top, 2 * look.dash):
+            end = min(top + start + look.dash, bottom)
+            for x in (left, right - 1):
+                draw.rectangle([x, top + start, x + 1, end], fill=look.color)
 
 
-def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box: list[int], label: str, color: str,
+def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box: list[int], label: str, look: Look,
                 taken: list[tuple[int, int, int, int]], size: tuple[int, int]) -> None:
     """Write a label in a corner of a box unless another label is there, and note its place."""
     text = ' '.join(label.split())
@@ -303,11 +273,11 @@ def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = int(right - left) + 4, int(bottom - top) + 4
     x = max(0, min(box[0], size[0] - wide))
-    y = box[1] if color == PREDICTION_COLOR else box[3] - high + 1
+    y = box[3] - high + 1 if look.dash else box[1]
     y = max(0, min(y, size[1] - high))
     place = (x, y, x + wide, y + high)
     if any(place[0] < other[2] and other[0] < place[2] and place[1] < other[3] and other[1] < place[3] for other in taken):
         return
     taken.append(place)
-    draw.rectangle(place, fill=color)
-    draw.text((x + 2 - left, y + 2 - top), text, fill='white' if color == TRUTH_COLOR else 'black', font=font)
+    draw.rectangle(place, fill=look.color)
+    draw.text((x + 2 - left, y + 2 - top), text, fill=look.ink, font=font)

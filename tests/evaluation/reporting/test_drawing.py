@@ -9,10 +9,9 @@ from pycocotools import mask as mask_api
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.images import dataset_image_paths, image_paths, read_image
 from mmtied.evaluation.inputs.results import make_detections
+from mmtied.evaluation.reporting.failures import LOOKS
 from mmtied.evaluation.reporting.pictures import (
     LONGEST_SIDE,
-    PREDICTION_COLOR,
-    TRUTH_COLOR,
     Shapes,
     draw_example,
     jpeg_uri,
@@ -32,25 +31,32 @@ def rle(size, x, y, w, h):
     return mask_api.encode(np.asfortranarray(mask))
 
 
-NOTHING = Shapes(np.zeros((0, 4)), [])
+FOUND, MISSED, INVENTED = (LOOKS[name] for name in ('found', 'missed', 'invented'))
 
 
 @pytest.mark.parametrize('pixels', [(240, 160), (1200, 800)])  # files of another size than the annotations are scaled
 def test_draws_boxes_at_their_coordinates(pixels):
     truth = Shapes(np.array([[24., 16., 96., 64.]]), ['cat'])
     predictions = Shapes(np.array([[120., 80., 60., 40.]]), ['dog 0.90'])
-    picture = np.asarray(draw_example(Image.new('RGB', pixels, 'gray'), (160, 240), truth, predictions))
+    picture = np.asarray(draw_example(Image.new('RGB', pixels, 'gray'), (160, 240), [(truth, FOUND), (predictions, INVENTED)]))
     assert picture.shape == (320, LONGEST_SIDE, 3)
-    assert tuple(picture[32, 140]) == tuple(picture[100, 48]) == rgb(TRUTH_COLOR)
-    assert tuple(picture[239, 300]) == tuple(picture[200, 360]) == rgb(PREDICTION_COLOR)
+    assert tuple(picture[32, 140]) == tuple(picture[100, 48]) == rgb(FOUND.color)
+    assert tuple(picture[239, 300]) == tuple(picture[200, 360]) == rgb(INVENTED.color)
     assert tuple(picture[100, 140]) == tuple(picture[300, 20]) == (128, 128, 128)
+
+
+def test_missed_boxes_are_dashed():
+    missed = Shapes(np.array([[24., 16., 96., 64.]]), ['cat'])
+    picture = np.asarray(draw_example(Image.new('RGB', (240, 160), 'gray'), (160, 240), [(missed, MISSED)]))
+    top = {tuple(pixel) for pixel in picture[32, 48:240].tolist()}
+    assert top == {rgb(MISSED.color), rgb('#101010')}
 
 
 def test_masks_tint_only_their_pixels():
     truth = Shapes(np.zeros((0, 4)), [], [rle((160, 240), 24, 16, 96, 64)])
-    picture = np.asarray(draw_example(Image.new('RGB', (240, 160), 'gray'), (160, 240), truth, NOTHING))
+    picture = np.asarray(draw_example(Image.new('RGB', (240, 160), 'gray'), (160, 240), [(truth, FOUND)]))
     assert tuple(picture[300, 400]) == (128, 128, 128)
-    blend = 128 + (np.array(rgb(TRUTH_COLOR)) - 128) * 90 / 255
+    blend = 128 + (np.array(rgb(FOUND.color)) - 128) * 90 / 255
     np.testing.assert_allclose(picture[100, 140], blend, atol=1)
 
 
@@ -58,12 +64,13 @@ def test_label_placement_and_degenerate_boxes():
     image = Image.new('RGB', (240, 160), 'gray')
     same = Shapes(np.tile([60., 60., 90., 50.], (5, 1)), ['first', *['second'] * 4])
     once = Shapes(same.boxes_xywh, ['first', '', '', '', ''])
-    assert np.array_equal(draw_example(image, (160, 240), NOTHING, same), draw_example(image, (160, 240), NOTHING, once))
+    first, second = (draw_example(image, (160, 240), [(shapes, FOUND)]) for shapes in (same, once))
+    assert np.array_equal(first, second)
     odd = Shapes(np.array([[-50., -50., 20., 20.], [239., 159., 40., 40.], [10., 10., 0., 0.]]), ['', 'a\nb', 'x' * 500])
-    picture = draw_example(image, (160, 240), odd, odd)
+    picture = draw_example(image, (160, 240), [(odd, MISSED), (odd, FOUND)])
     assert picture.size == (LONGEST_SIDE, 320)
     assert jpeg_uri(picture).startswith('data:image/jpeg;base64,')
-    draw_example(Image.new('L', (500, 1)), (1, 500), odd, odd)
+    draw_example(Image.new('L', (500, 1)), (1, 500), [(odd, MISSED), (odd, FOUND)])
 
 
 def test_keeps_best_detections_per_image():

@@ -2,20 +2,17 @@
 
 import base64
 import io
-from functools import partial
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-import torch
 from PIL import Image
 
-from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation import Evaluation, evaluate
 from mmtied.evaluation.inputs.images import image_paths
 from mmtied.evaluation.reporting.page import render_page, write_page
-from mmtied.evaluation.reporting.pictures import ImageErrors, shown_in, worst_examples
+from mmtied.evaluation.reporting.pictures import draw_worst, shown_of
 from mmtied.evaluation.reporting.tables import Run, format_tables
-from mmtied.evaluation.stream import shown_table
 from tests.helpers.report_cases import make_old_report, make_report
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
@@ -229,12 +226,10 @@ def drawn(folder, category='thing', file_name='a.png'):
     box = dict(category_id=3, iscrowd=0, bbox=[8, 8, 16, 16], area=256, segmentation=[[8, 8, 24, 8, 24, 24, 8, 24]])
     data = dict(images=[dict(id=5, height=48, width=64, file_name=file_name)], categories=[dict(id=3, name=category)],
                 annotations=[dict(box, id=1, image_id=5), dict(box, id=2, image_id=5, bbox=[16, 8, 16, 16])])
-    ground_truth = read_ground_truth(data)
-    zero = torch.tensor([0])
-    shown = partial(shown_in, shown_table(zero, zero, torch.tensor([.9]), torch.tensor([[40., 20., 60., 40.]])))
-    groups = [('r = 0', torch.tensor([False]), ImageErrors(*torch.tensor([[0], [2], [1]]))),
-              ('r in [0.5,1]', torch.tensor([True]), ImageErrors(*torch.tensor([[0], [2], [1]])))]
-    return worst_examples(ground_truth, groups, [.5], shown, image_paths(ground_truth, folder).__getitem__, 'segm')
+    false = dict(image_id=5, category_id=3, score=.9, segmentation=dict(size=[48, 64], counts=[1500, 20, 1552]))
+    result = evaluate(data, [false], Evaluation(edges=(0, .5, 1)))
+    paths = image_paths(result.ground_truth, folder)
+    return draw_worst(result, 'segm', lambda image: shown_of(result.detections['segm'].arrays(), image), paths.__getitem__)
 
 
 def test_shows_worst_images_with_counts(tmp_path):
@@ -242,7 +237,7 @@ def test_shows_worst_images_with_counts(tmp_path):
     jpegs = [image for image in check_self_contained(page) if image['src'].startswith('data:image/jpeg')]
     assert len(jpegs) == 1
     assert (jpegs[0]['width'], jpegs[0]['height']) == ('480', '360')
-    assert 'a.png: r = 0.50, F1 0.00; 0 of 2 found, 2 missed, 1 false' in page.text
+    assert 'a.png: r = 0.50, F1 0.00; 0 of 2 found, 2 missed, 0 found twice, 1 invented' in page.text
     assert 'counted by segm at IoU 0.5' in page.text
 
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from mmtied.evaluation import evaluate
 from mmtied.evaluation.accumulate import Positives, Records
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.pipeline import match_detections
-from mmtied.evaluation.reporting.pictures import ImageErrors, count_errors, worst_images
+from mmtied.evaluation.reporting.failures import choose_images, image_outcomes
+from mmtied.evaluation.reporting.pictures import ImageErrors, count_errors, shown_of
 from mmtied.evaluation.stream import SCORE_THRESHOLD, shown_table
 from mmtied.evaluation.targets import make_targets
 
@@ -75,17 +77,17 @@ def test_counts_and_ranking_match_brute_force(seed):
     for image, (found, missed, false) in enumerate(expected):
         if members[image] and missed + false:
             ranking.append((2 * found / (2 * found + missed + false), -(found + missed), image))
-    assert worst_images(errors, members, 4) == [image for _, _, image in sorted(ranking)[:4]]
+    assert choose_images(errors, members, 4) == [image for _, _, image in sorted(ranking)[:4]]
 
 
 def test_ranking_order():
     found, missed, false = torch.tensor([[1, 0, 0, 4, 0, 0, 0], [1, 2, 9, 0, 2, 0, 0], [0, 0, 0, 0, 5, 3, 0]])
     errors = ImageErrors(found, missed, false)
     everything = torch.ones(7, dtype=torch.bool)
-    assert worst_images(errors, everything, 10) == [2, 1, 4, 5, 0]  # 3 has no error, 6 nothing at all
-    assert worst_images(errors, everything, 2) == [2, 1]
-    assert worst_images(errors, torch.tensor([True, False, False, True, False, False, True])) == [0]
-    assert worst_images(errors, torch.zeros(7, dtype=torch.bool)) == []
+    assert choose_images(errors, everything, 10) == [2, 1, 4, 5, 0]  # 3 has no error, 6 nothing at all
+    assert choose_images(errors, everything, 2) == [2, 1]
+    assert choose_images(errors, torch.tensor([True, False, False, True, False, False, True])) == [0]
+    assert choose_images(errors, torch.zeros(7, dtype=torch.bool)) == []
 
 
 def test_score_threshold_is_inclusive():
@@ -107,3 +109,50 @@ def test_crowds_are_ignored():
     results = [dict(image_id=1, category_id=1, bbox=box, score=.9), dict(image_id=1, category_id=1, bbox=box, score=.8)]
     records = match_detections(make_detections(results, ground_truth, 'bbox'), ground_truth, targets, categories, 100)
     assert [column.tolist() for column in count_errors(records, targets.positives(), 1)] == [[0], [0], [0]]
+
+
+def test_typical_and_random_choice():
+    found, missed, false = torch.tensor([[1, 4, 3, 2, 0, 0], [0, 0, 1, 2, 4, 0], [0, 0, 0, 0, 0, 0]])
+    errors, members = ImageErrors(found, missed, false), torch.tensor([True, True, True, True, True, True])
+    assert choose_images(errors, members, 2, 'typical') == [2, 1]  # F1 1, 1, 0.86, 0.67, 0: the median is 0.86; nothing in 5
+    drawn = [tuple(choose_images(errors, members, 3, 'random', seed)) for seed in range(20)]
+    assert drawn == [tuple(choose_images(errors, members, 3, 'random', seed)) for seed in range(20)]
+    assert {image for images in drawn for image in images} == {0, 1, 2, 3, 4}
+    assert choose_images(errors, torch.zeros(6, dtype=torch.bool), 3, 'typical') == []
+    with pytest.raises(ValueError, match="images: choice='best'; use one of worst, typical, random"):
+        choose_images(errors, members, 3, 'best')
+
+
+def brute_outcomes(data, results, threshold):
+    """Return for each image the outcome of each detection, highest score first, and the ids of missed objects."""
+    outcomes = []
+    for image in data['images']:
+        here = [entry for entry in data['annotations'] if entry['image_id'] == image['id']]
+        free, names = list(here), []
+        found = [entry for entry in results if entry['image_id'] == image['id'] and entry['score'] >= threshold]
+        for entry in sorted(found, key=lambda entry: -entry['score']):
+            def overlapping(others, entry=entry):
+                ious = [(box_iou(entry['bbox'], other['bbox']), other) for other in others
+                        if other['category_id'] == entry['category_id']]
+                return max(ious, key=lambda pair: pair[0], default=(0, None))
+            best, twice = overlapping(free), overlapping(here)
+            if best[0] >= .5:
+                free.remove(best[1])
+            names.append('found' if best[0] >= .5 else 'found twice' if twice[0] >= .5 else 'invented')
+        outcomes.append((names, [entry['id'] for entry in free]))
+    return outcomes
+
+
+def test_outcomes_match_brute_force():
+    kinds = set()
+    for seed in range(6):
+        data, results = random_case(seed)
+        result = evaluate(data, results)
+        for image, (names, missed) in enumerate(brute_outcomes(data, results, SCORE_THRESHOLD)):
+            shown = shown_of(result.detections['bbox'].arrays(), image)
+            outcomes = image_outcomes(result, 'bbox', image, shown, 0, SCORE_THRESHOLD)
+            assert outcomes.detections == names
+            assert sorted(result.ground_truth.annotation_ids[outcomes.missed]) == missed
+            assert outcomes.twice == names.count('found twice')
+            kinds |= set(names)
+    assert kinds == {'found', 'found twice', 'invented'}
