@@ -78,6 +78,7 @@ PLUGS = ['mmtied.evaluation.hook', 'mmtied.evaluation.metric']
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
+sys.modules['torchmetrics'] = None  # not needed either, and loads matplotlib
 import {package} as package
 missing = []
 for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
