@@ -53,7 +53,7 @@ class SavedRun:
     source: str  # where it was read from, for messages
     records: dict[str, Records]  # match records by IoU type, sorted as `join_records` sorts
     positives: Positives  # the ground truths that count
-    image_ids: np.ndarray  # sorted, (I,) int64
+    image_ids: np.ndarray  # sorted, (I,) integers or text
     category_names: tuple[str, ...]  # names of the K evaluated categories
     evaluations: tuple[SavedGroups, ...]  # the buckets, those of the main evaluation first
     proposal_nums: tuple[int, ...]  # limits of detections, see `Statistic.limit`
@@ -166,7 +166,7 @@ def checked_array(arrays: Mapping[str, np.ndarray], name: str, kind: str, shape:
     Args:
         arrays: By name.
         name: Which array.
-        kind: The `kind` that its dtype must have.
+        kind: The `kind` that its dtype must have; one of several letters.
         shape: The shape that it must have, None for any length.
         below: Where given, its numbers must be at least 0 and below this.
 
@@ -177,7 +177,7 @@ def checked_array(arrays: Mapping[str, np.ndarray], name: str, kind: str, shape:
     """
     array = arrays[name]
     fits = len(shape) == array.ndim and all(of in (None, length) for of, length in zip(shape, array.shape, strict=True))
-    if array.dtype.kind != kind or not fits:
+    if array.dtype.kind not in kind or not fits:
         raise ValueError(f'{name}: has type {array.dtype} and shape {array.shape}, which does not fit the rest')
     if below is not None and array.size and not 0 <= array.min() <= array.max() < below:
         raise ValueError(f'{name}: numbers from 0 to {below - 1} are needed, got some from {array.min()} to {array.max()}')
@@ -189,7 +189,7 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
     if header['format'] != _FORMAT:
         raise ValueError(f'format {header["format"]}, this version reads {_FORMAT}')
     _check_header(header)
-    image_ids = checked_array(arrays, 'image_ids', 'i', (None, ))
+    image_ids = checked_array(arrays, 'image_ids', 'iuU', (None, ))
     if not (image_ids[1:] > image_ids[:-1]).all():
         raise ValueError('image_ids: not sorted, or repeated')
     sizes = num_images, num_categories, num_columns = (len(image_ids), len(header['category_names']),

@@ -1,0 +1,119 @@
+"""Other protocols than COCO's by category: without categories as COCOeval, and LVIS's as the lvis package; ids of any kind."""
+
+import contextlib
+import copy
+import io
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmtied.evaluation import Evaluation, compare, evaluate, read_ground_truth
+from mmtied.evaluation.stream import ImageMatcher
+from tests.helpers.coco_oracle import STATISTICS
+
+
+def random_case(seed, num_images=8, num_categories=4, many=0):
+    rng = np.random.default_rng(seed)
+    data = dict(images=[dict(id=number, height=120, width=160) for number in range(1, num_images + 1)], annotations=[],
+                categories=[dict(id=number, name=f'c{number}', frequency='f') for number in range(1, num_categories + 1)])
+    results = []
+    for image in data['images']:
+        for _ in range(int(rng.integers(0, 6))):
+            box = [float(value) for value in (*rng.integers(0, 60, 2), *rng.integers(10, 60, 2))]
+            category = int(rng.integers(1, num_categories + 1))
+            data['annotations'].append(dict(id=len(data['annotations']) + 1, image_id=image['id'], category_id=category, bbox=box,
+                                            area=box[2] * box[3], iscrowd=0, segmentation=[[0, 0, 9, 0, 9, 9]]))
+            for _ in range(int(rng.integers(0, 4)) + many):
+                moved = [float(value) for value in np.array(box) + rng.integers(-4, 5, 4)]
+                other = int(rng.integers(1, num_categories + 1))
+                results.append(dict(image_id=image['id'], category_id=other if rng.random() < .4 else category,
+                                    bbox=[*moved[:2], max(moved[2], 1), max(moved[3], 1)], score=float(rng.integers(9) / 9)))
+    return data, results
+
+
+def assert_same(report, expected):
+    for name, value in expected.items():
+        ours = report['bbox']['all'][name]
+        assert (ours is None) == (value == -1) and (ours is None or abs(ours - value) <= 1e-12), (name, ours, value)
+
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('classes', [None, ['c1', 'c3']])
+def test_without_categories_as_coco_eval(seed, classes):
+    data, results = random_case(seed, many=30 if seed == 3 else 0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(data)
+        truth.createIndex()
+        oracle = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), 'bbox')
+        oracle.params.useCats = 0
+        if classes:
+            oracle.params.catIds = [1, 3]
+        oracle.evaluate()
+        oracle.accumulate()
+        oracle.summarize()
+    expected = dict(zip(STATISTICS, oracle.stats.tolist(), strict=False))
+    result = evaluate(data, results, Evaluation(unit='instance'), classes=classes, use_cats=False)
+    assert_same(result.report, expected)
+    assert any('categories are not regarded' in note for note in result.report['notes'])
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_lvis_as_its_package(seed, monkeypatch):
+    lvis = pytest.importorskip('lvis')
+    monkeypatch.setattr(np, 'float', float, raising=False)  # which lvis 0.5.3 takes from old NumPy
+    rng = np.random.default_rng(seed)
+    data, results = random_case(seed, num_categories=6, many=120 if seed == 3 else 3)
+    for image in data['images']:
+        present = {entry['category_id'] for entry in data['annotations'] if entry['image_id'] == image['id']}
+        absent = [number for number in range(1, 7) if number not in present]
+        image['neg_category_ids'] = [number for number in absent if rng.random() < .5]
+        image['not_exhaustive_category_ids'] = [number for number in present if rng.random() < .4]
+    results = [dict(entry, score=float(score)) for entry, score in zip(results, rng.permutation(len(results)) / len(results),
+                                                                       strict=True)]
+    truth = lvis.LVIS.__new__(lvis.LVIS)
+    truth.logger, truth.dataset = __import__('logging').getLogger('lvis'), copy.deepcopy(data)
+    truth._create_index()
+    oracle = lvis.LVISEval(truth, lvis.LVISResults(truth, copy.deepcopy(results), max_dets=300), 'bbox')
+    oracle.run()
+    found = oracle.get_results()
+    names = dict(zip(STATISTICS, ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'), strict=True))
+    result = evaluate(data, results)
+    assert_same(result.report, {ours: float(found[theirs]) for ours, theirs in names.items()})
+    assert any("LVIS's protocol" in note for note in result.report['notes'])
+    assert 0 < result.report['bbox']['all']['AP'] < 1
+
+
+IDS = {'text': lambda number: f'2732{number},c9db000d5146c15', 'beyond 2**63': lambda number: 2**63 + number,
+       'beyond 2**64': lambda number: 2**70 + number, 'float': float, 'digits': lambda number: f'{number:012}'}
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.parametrize('kind', IDS)
+def test_image_ids_of_any_kind(tmp_path, kind):
+    data, results = random_case(0)
+    renamed = dict(data, images=[dict(image, id=IDS[kind](image['id'])) for image in data['images']],
+                   annotations=[dict(entry, image_id=IDS[kind](entry['image_id'])) for entry in data['annotations']])
+    found = [dict(entry, image_id=IDS[kind](entry['image_id'])) for entry in results]
+    expected, result = evaluate(data, results), evaluate(renamed, found)
+    assert result.report['bbox'] == expected.report['bbox']
+    result.save(tmp_path / 'a')
+    compared = compare(tmp_path / 'a', result, names=['a', 'b'])
+    assert compared.rows()
+    matcher = ImageMatcher(read_ground_truth(renamed), [1, 2, 3, 4], 100)
+    assert matcher.position(IDS[kind](3)) == 2
+    with pytest.raises(ValueError, match='which is not in'):
+        matcher.position('nothing')
+
+
+def test_stems_that_are_numbers():
+    """ultralytics writes the number in a file's name, and annotations may count the images."""
+    data, results = random_case(1)
+    for image in data['images']:
+        image['file_name'] = f'val/{900000 + image["id"]:012}.jpg'
+    found = [dict(entry, image_id=900000 + entry['image_id']) for entry in results]
+    with pytest.warns(UserWarning, match='were looked up among the file names'):
+        result = evaluate(data, found)
+    assert result.report['bbox'] == evaluate(data, results).report['bbox']
