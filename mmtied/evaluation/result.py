@@ -129,6 +129,12 @@ class EvaluationResult(_Tables):
         """Return a row for all images and for each bucket of every evaluation and IoU type, as in ``buckets.csv``."""
         return report_rows(self.report)
 
+    def category_rows(self) -> list[dict]:
+        """Return AP of each category in every bucket, those that fall most with occlusion first, as in ``categories.csv``."""
+        from .reporting.categories import category_rows
+
+        return category_rows(self.report)
+
     def plot(self, iou_type: str | None = None, path: str | os.PathLike | None = None, hide_empty: bool = False) -> 'Figure':
         """Plot AP over the occlusion ratio.
 

@@ -14,7 +14,8 @@ from .stated import PREFIX, field_of
 from .targets import Targets
 
 
-def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int]) -> dict:
+def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int],
+              category_names: Sequence[str] | None = None) -> dict:
     """Compute the report of a plan's evaluations.
 
     Args:
@@ -22,6 +23,8 @@ def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Tar
         records: Match records by IoU type, sorted as `join_records` sorts.
         targets: The ground truth that they were matched with.
         proposal_nums: Limits of detections, see `Statistic.limit`.
+        category_names: Names of the K categories; with several, the report has ``per_category``: their ``names``, the ``groups``
+            ('all', then the buckets), and by group and category ``instances`` and, under each IoU type, AP.
 
     Returns:
         ``{'definition', 'unit', 'cumulative', 'intervals', 'shared_categories', '<iou type>': {'all': ROW, 'buckets':
@@ -35,7 +38,7 @@ def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Tar
     everything = whole_set(len(targets.starts) - 1).to(device)
     whole = {iou_type: _by_category(table, targets, everything, proposal_nums) for iou_type, table in records.items()}
     reports = [
-        _report(evaluation, grouping.to(device), everything, whole, records, targets, proposal_nums)
+        _report(evaluation, grouping.to(device), everything, whole, records, targets, proposal_nums, category_names)
         for evaluation, grouping in zip(plan.evaluations, plan.groupings, strict=True)
     ]
     return {**reports[0], 'further': reports[1:]}
@@ -156,7 +159,8 @@ def report_rows(report: Mapping) -> list[dict]:
 
 
 def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, whole: Mapping[str, dict[str, Tensor]],
-            records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int]) -> dict:
+            records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int],
+            category_names: Sequence[str] | None) -> dict:
     """Compute the report of one evaluation."""
     (counts_all, ), _ = group_counts(targets, everything)
     counts, present = group_counts(targets, grouping)
@@ -164,15 +168,32 @@ def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, wh
     shared = present[filled].all(0) & filled.any()  # categories of every group that has any ground truth
     report = {'definition': evaluation.name, 'unit': evaluation.unit, 'cumulative': evaluation.cumulative,
               'intervals': None, 'shared_categories': int(shared.sum())}
+    if category_names is not None and len(category_names) > 1:
+        instances = [*_category_counts(targets, everything), *_category_counts(targets, grouping)]
+        report['per_category'] = {'names': list(category_names), 'groups': ['all', *(one.name for one in evaluation.buckets)],
+                                  'instances': instances}
     for iou_type, table in records.items():
         statistics_all, = _average(whole[iou_type], shared)
-        statistics = _average(_by_category(table, targets, grouping, proposal_nums), shared)
+        by_category = _by_category(table, targets, grouping, proposal_nums)
+        statistics = _average(by_category, shared)
+        if 'per_category' in report:
+            values = torch.cat([whole[iou_type]['AP'], by_category['AP']]).mean(1)
+            report['per_category'][iou_type] = [[None if math.isnan(value) else value for value in row]
+                                                for row in values.tolist()]
         report[iou_type] = {
             'all': {**counts_all, **statistics_all},
             'buckets': [{**_edges(bucket), **count, **numbers}
                         for bucket, count, numbers in zip(evaluation.buckets, counts, statistics, strict=True)],
         }
     return report
+
+
+def _category_counts(targets: Targets, grouping: Grouping) -> list[list[int]]:
+    """Count the instances of each category in each group."""
+    positives = targets.positives()
+    return [torch.bincount(positives.category[positives.counted[:, column] & members[positives.image]],
+                           minlength=targets.num_categories).tolist()
+            for members, column in zip(grouping.members.T, grouping.columns.tolist(), strict=True)]
 
 
 def _edges(bucket: Bucket) -> dict:

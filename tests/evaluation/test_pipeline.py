@@ -103,7 +103,8 @@ def test_report_has_the_documented_schema():
     report = evaluate(data, results, 'bbox', same_category=True)
     keys = ['images', 'instances', 'categories', 'instances_small', 'instances_medium', 'instances_large',
             'instances_per_image', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L', 'AP_shared', 'AP50_shared', 'AP75_shared']
-    assert list(report) == ['definition', 'unit', 'cumulative', 'intervals', 'shared_categories', 'bbox', 'further']
+    assert list(report) == ['definition', 'unit', 'cumulative', 'intervals', 'shared_categories', 'per_category', 'bbox',
+                            'further']
     assert report['unit'] == 'image'
     assert report['shared_categories'] == 1
     assert report['definition'] == 'covered, same category'

@@ -155,6 +155,10 @@ class GroundTruth:
         return replace(self, category=np.zeros_like(self.category), category_ids=self.category_ids[:1],
                        category_names={first: 'all categories'})
 
+    def names_of(self, categories: np.ndarray) -> list[str]:
+        """Return the names of the categories at some positions in `category_ids`."""
+        return [str(self.category_names[category_id]) for category_id in self.category_ids[categories].tolist()]
+
     def select_categories(self, category_ids: Sequence[int] | None = None) -> np.ndarray:
         """Return the sorted indices of some category ids in `category_ids`; of all ids by default."""
         if category_ids is None:

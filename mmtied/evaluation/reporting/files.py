@@ -12,7 +12,8 @@ from ...compat import require
 from ..comparison import compared_statistics, comparison_rows, without_empty_differences
 from ..inputs.coco_json import read_json
 from ..records import name_runs, write_records
-from ..summary import report_rows, reported_iou_types, without_empty_buckets
+from ..summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
+from .categories import category_rows
 from .tables import COUNTS, Run, comparison_latex
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
     yield from write_plots(shown, folder, result.name, format).values()
     yield write_page(Path(folder) / 'report.html', [Run(result.name, shown)], examples)
     yield _write_text(Path(folder) / 'buckets.tex', result.latex(hide_empty))
+    for number, evaluation in enumerate(all_evaluations(result.report)):
+        rows = category_rows({**evaluation, 'further': []})
+        if rows:
+            path = Path(folder) / ('categories.csv' if number == 0 else f'categories_{number}.csv')
+            _write_csv(path, rows[0], rows)
+            yield path
     yield from write_report(result.report, folder)
 
 

@@ -14,6 +14,7 @@ from ..occlusion import OCCLUSION_RATIOS, STATED_RATIOS
 from ..protocol import STATISTICS, shared_statistics
 from ..stated import field_of
 from ..summary import describe_evaluation, format_number, format_percent, named_rows, reported_iou_types
+from .categories import FEWEST, MOST, plot_categories
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_figure
 from .tables import Run, bucket_phrase, format_interval, reported_statistics, shared_evaluations
 
@@ -222,7 +223,7 @@ def _section(runs: Sequence[Run], number: int) -> dict:
             controls += [_control_table(run, iou_type, len(runs) > 1) for run in runs]
     return dict(title=describe_evaluation(report), anchor=f'evaluation-{number}', ratio=describe_ratio(report),
                 buckets=describe_buckets(report), intervals=describe_intervals(runs), curves=_curves(runs), results=results,
-                details=_details(runs),
+                details=_details(runs), categories=_categories(runs),
                 comparison=[_comparison_table(runs, iou_type) for iou_type in iou_types] if len(runs) > 1 else [],
                 control_figures=_control_figures(runs), controls=controls, shared=report.get('shared_categories'))
 
@@ -287,6 +288,24 @@ def _details(runs: Sequence[Run]) -> dict | None:
               for iou_type in iou_types if names[iou_type] for run in runs]
     titles = [_describe_statistic(name) for name in names[iou_types[0]]]
     return dict(titles=titles, figures=figures, tables=tables) if tables else None
+
+
+def _categories(runs: Sequence[Run]) -> list[PageFigure]:
+    """Draw AP by category and bucket, where the reports have it."""
+    figures = []
+    for run in runs:
+        for iou_type in reported_iou_types(run.report) if 'per_category' in run.report else ():
+            caption = (f'{run.name}, {iou_type}: AP of each category, those that fall most on top. Beside a name: AP in the '
+                       'second half of the buckets minus AP in the first, weighted by instances. Blank: fewer than '
+                       f'{FEWEST} instances.{f" The {MOST} categories with the most instances." if _has_more(run) else ""} A few '
+                       'instances have a higher AP by chance, so a single cell says little.')
+            alt = f'Heat map of {iou_type} AP by category and bucket; categories.csv has the numbers.'
+            figures.append(PageFigure(_svg_uri(plot_categories(run.report, iou_type)), alt, caption))
+    return figures
+
+
+def _has_more(run: Run) -> bool:
+    return len(run.report['per_category']['names']) > MOST
 
 
 def _results_table(run: Run, iou_type: str, several: bool, detail: bool = False) -> Table:
