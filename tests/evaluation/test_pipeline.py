@@ -94,7 +94,8 @@ def test_no_detections_give_zero():
     report = evaluate(data, [], 'bbox')
     assert report['bbox']['all'] == dict(
         images=1, instances=1, categories=1, instances_small=1, instances_medium=0, instances_large=0,
-        instances_per_image=1, AP=0, AP50=0, AP75=0, AP_S=0, AP_M=None, AP_L=None, AP_shared=0, AP50_shared=0, AP75_shared=0)
+        instances_per_image=1, AP=0, AP50=0, AP75=0, AP_S=0, AP_M=None, AP_L=None, AP_shared=0, AP50_shared=0, AP75_shared=0,
+        AR1=0, AR10=0, AR100=0, AR_S=0, AR_M=None, AR_L=None, loc_error=None, duplicates=None) | {'MR-2': 1, 'recall@P80': None}
     assert [bucket['AP'] for bucket in report['bbox']['buckets']] == [0] + [None] * 10
 
 
@@ -102,9 +103,9 @@ def test_report_has_the_documented_schema():
     data, results = one_image([(1, [10., 10., 20., 20.])], [(.5, [10., 10., 20., 20.])])
     report = evaluate(data, results, 'bbox', same_category=True)
     keys = ['images', 'instances', 'categories', 'instances_small', 'instances_medium', 'instances_large',
-            'instances_per_image', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L', 'AP_shared', 'AP50_shared', 'AP75_shared']
-    assert list(report) == ['definition', 'unit', 'cumulative', 'intervals', 'shared_categories', 'per_category', 'bbox',
-                            'further']
+            'instances_per_image', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L', 'AR1', 'AR10', 'AR100', 'AR_S', 'AR_M', 'AR_L',
+            'MR-2', 'recall@P80', 'loc_error', 'duplicates', 'AP_shared', 'AP50_shared', 'AP75_shared']
+    assert list(report) == ['definition', 'unit', 'cumulative', 'intervals', 'shared_categories', 'bbox', 'further']
     assert report['unit'] == 'image'
     assert report['shared_categories'] == 1
     assert report['definition'] == 'covered, same category'

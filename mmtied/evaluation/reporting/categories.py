@@ -69,12 +69,13 @@ def plot_categories(report: Mapping, iou_type: str) -> 'Figure':
     values = np.array([[row['AP'], *(row[f'AP {group}'] for group in groups)] for row in rows], dtype=float) * 100
     counts = np.array([[row['instances'], *(row[f'instances {group}'] for group in groups)] for row in rows])
     values[counts < FEWEST] = np.nan
+    highest = max(10., float(np.nanmax(values, initial=0)))
     figure = new_figure(7.2, 1.3 + .19 * len(rows))
     axes = figure.subplots()
-    image = axes.imshow(values, cmap='cividis', vmin=0, vmax=100, aspect='auto')
+    image = axes.imshow(values, cmap='cividis', vmin=0, vmax=highest, aspect='auto')
     for (y, x), value in np.ndenumerate(values):
         if np.isfinite(value):
-            axes.text(x, y, f'{value:.0f}', ha='center', va='center', fontsize=7, color='white' if value < 55 else 'black')
+            axes.text(x, y, f'{value:.0f}', ha='center', va='center', fontsize=7, color='white' if value < .55 * highest else 'black')
     axes.axvline(.5, color='white', linewidth=3)
     changes = ['' if row['change'] is None else f'  {100 * row["change"]:+.0f}' for row in rows]
     names = [plain_label(row['category'], 22) + change for row, change in zip(rows, changes, strict=True)]
