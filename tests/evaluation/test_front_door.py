@@ -134,7 +134,8 @@ def test_plot_and_save(tmp_path, result):
     from matplotlib.figure import Figure
     assert isinstance(result.plot(), Figure)
     names = {path.name for path in result.save(tmp_path / 'out')}
-    assert names == {'records.npz', 'ap_over_r_bbox.png', 'report.html', 'buckets.tex', 'buckets.csv', 'report.json'}
+    assert names == {'records.npz', 'ap_over_r_bbox.png', 'report.html', 'buckets.tex', 'buckets.csv', 'categories.csv',
+                     'report.json'}
     assert json.loads((tmp_path / 'out/report.json').read_text()) == result.report
 
 

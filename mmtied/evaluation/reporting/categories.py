@@ -75,7 +75,8 @@ def plot_categories(report: Mapping, iou_type: str) -> 'Figure':
     image = axes.imshow(values, cmap='cividis', vmin=0, vmax=highest, aspect='auto')
     for (y, x), value in np.ndenumerate(values):
         if np.isfinite(value):
-            axes.text(x, y, f'{value:.0f}', ha='center', va='center', fontsize=7, color='white' if value < .55 * highest else 'black')
+            color = 'white' if value < .55 * highest else 'black'
+            axes.text(x, y, f'{value:.0f}', ha='center', va='center', fontsize=7, color=color)
     axes.axvline(.5, color='white', linewidth=3)
     changes = ['' if row['change'] is None else f'  {100 * row["change"]:+.0f}' for row in rows]
     names = [plain_label(row['category'], 22) + change for row, change in zip(rows, changes, strict=True)]
