@@ -15,8 +15,9 @@ from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
 from mmtied.evaluation import evaluate
+from mmtied.evaluation.gather import as_masks
 from mmtied.evaluation.masks import Crop
-from mmtied.evaluation.metric import OcclusionCocoMetric, as_masks
+from mmtied.evaluation.metric import OcclusionCocoMetric
 from mmtied.evaluation.stream import MatchedImages
 from tests.helpers.buckets import assign_buckets
 from tests.helpers.coco_oracle import assert_same, coco_statistics

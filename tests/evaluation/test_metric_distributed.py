@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from mmengine import dist
 
-from mmtied.evaluation.metric import OcclusionCocoMetric, gather_tensors
+from mmtied.evaluation.gather import gather_tensors
+from mmtied.evaluation.metric import OcclusionCocoMetric
 from tests.helpers.coco_oracle import shape
 
 HEIGHT, WIDTH, IMAGES = 60, 80, 7

@@ -20,13 +20,13 @@ BOX_FORMATS = {'xywh': 'x, y, width, height', 'xyxy': 'x1, y1, x2, y2', 'cxcywh'
                'xywhn': 'x, y, width, height', 'xyxyn': 'x1, y1, x2, y2', 'cxcywhn': 'center x, center y, width, height'}
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file, perhaps compressed by gzip, with orjson where it is installed.
+def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
+    """Read a JSON file, perhaps compressed by gzip, with orjson where it is installed; `content` is what it holds, if known.
 
     Raises:
         ValueError: The file is missing, not a file, empty, truncated or not JSON; the message says what it is instead.
     """
-    content = read_bytes(path)
+    content = read_bytes(path) if content is None else content
     try:
         with no_collection():
             return _parse_json(content)

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from .arrays import MISSING, Federated, GroundTruth
-from .coco_json import BOX_FORMATS, box_column, check_entries, check_unique, integer_column, number_column, positions
+from .coco_json import (
+    BOX_FORMATS,
+    box_column,
+    check_entries,
+    check_unique,
+    integer_column,
+    no_collection,
+    number_column,
+    positions,
+)
 from .faults import Faults
 from .image_ids import ImageLookup, id_array
 from .layouts import read_annotations
@@ -82,8 +91,9 @@ def read_ground_truth(annotations: Any, **reading: Any) -> GroundTruth:
     if isinstance(annotations, GroundTruth):
         return annotations
     reading = Reading(**reading)
-    data, source, notes = read_annotations(annotations, reading.image_folder)
-    truth, said = _Builder(data, source, reading, list(notes)).build()
+    with no_collection():
+        data, source, notes = read_annotations(annotations, reading.image_folder)
+        truth, said = _Builder(data, source, reading, list(notes)).build()
     for line in said:
         warnings.warn(f'{source}: {line}', stacklevel=2)
     return truth
@@ -316,7 +326,7 @@ class _Builder:
 
 def _other_fields(entries: Sequence[dict], known: frozenset[str]) -> dict[str, list]:
     """Return the values of every key that is not among the known ones, None where an entry has none."""
-    names = set().union(*map(dict.keys, entries)) - known
+    names = set().union(*set(map(tuple, entries))) - known
     return {key: [entry.get(key) for entry in entries] for key in sorted(map(str, names))}
 
 

@@ -59,7 +59,7 @@ def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = 
                              f'{_keys(lines[0])}. Annotations are read as COCO\'s JSON and the layouts of docs/formats.md')
         data, notes = crowdhuman.read_odgt(lines, source, image_folder)
     else:
-        value = read_json(path)
+        value = read_json(path, content)
         data, notes = _from_json(value, source, image_folder)
     return data, source, notes
 

@@ -103,8 +103,10 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     """
     key, notes = _KEYS[iou_type], [] if notes is None else notes
     faults = Faults(source, len(entries), skip_invalid)
-    entries = check_entries(list(entries), ('image_id', 'category_id', 'score'), source, faults)
-    given = list(map(_is_given, (entry.get(key) for entry in entries)))
+    entries = check_entries(entries, ('image_id', 'category_id', 'score'), source, faults)
+    values = [entry.get(key) for entry in entries]
+    plain = set(map(type, values)) <= {list, dict} and all(values)  # a third of the time of the line below
+    given = [] if plain else list(map(_is_given, values))
     if not all(given):
         lacking = ~np.array(given)
         faults.add(lacking, lambda number: f' has no {key!r}, which {iou_type} needs')

@@ -55,12 +55,12 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
         return from_python(_torch_file(path, content), str(path))
     if is_json_lines(content):
         return from_python(json_lines(content, str(path)), str(path))
-    if not content.lstrip(b'\xef\xbb\xbf \t\r\n').startswith((b'[', b'{')):
+    if not content[:4096].lstrip(b'\xef\xbb\xbf \t\r\n').startswith((b'[', b'{')):
         kind = other_kind(content)
         if kind:
             raise ValueError(f'{path}: it is {kind}; expected results as JSON, a .pkl of mmdet, or a torch file of tensors (see '
                              'docs/formats.md)')
-    return from_python(read_json(path), str(path))
+    return from_python(read_json(path, content), str(path))
 
 
 def from_python(value: Any, source: str) -> list[dict]:
@@ -105,7 +105,7 @@ def from_python(value: Any, source: str) -> list[dict]:
         return image_predictions(list(value))
     if value and isinstance(value[0], list | tuple):
         return check_dump(list(value), source)
-    return list(value)
+    return value if isinstance(value, list) else list(value)
 
 
 def _named_results(value: dict, source: str) -> list[dict]:
