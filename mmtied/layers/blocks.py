@@ -1,19 +1,24 @@
 """Checks of layer arguments, with errors that say what would work."""
 
+from numbers import Integral
+
 from torch import Tensor
+
+#: Those of Conv2d.
+PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
 
 
 def check_positive(layer: str, **counts: int) -> None:
     """Raise a ValueError for the first count that is not a positive integer."""
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
             raise ValueError(f'{layer}: {name}={count!r}, expected a positive integer')
 
 
 def check_not_negative(layer: str, **counts: int) -> None:
     """Raise a ValueError for the first count that is neither 0 nor a positive integer."""
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
             raise ValueError(f'{layer}: {name}={count!r}, expected 0 or a positive integer')
 
 
@@ -28,27 +33,43 @@ def check_size(layer: str, least: int = 1, **sizes: int | tuple[int, int]) -> No
     """
     for name, size in sizes.items():
         values = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size, )
-        if any(isinstance(value, bool) or not isinstance(value, int) or value < least for value in values):
+        if any(isinstance(value, bool) or not isinstance(value, Integral) or value < least for value in values):
             kind = 'a positive integer' if least else '0 or a positive integer'
             raise ValueError(f'{layer}: {name}={size!r}, expected {kind}, or two for height and width')
 
 
-def check_padding(layer: str, padding: int | tuple[int, int] | str, stride: tuple[int, int]) -> None:
-    """Raise a ValueError for a padding that Conv2d does not accept; it accepts 'same' only with a stride of 1."""
-    if isinstance(padding, str):
-        if padding not in ('same', 'valid'):
-            raise ValueError(f"{layer}: padding={padding!r}, expected 'same', 'valid', or numbers")
-        if padding == 'same' and stride != (1, 1):
-            raise ValueError(f"{layer}: padding='same' with stride={stride}, expected stride=1; give the padding as numbers")
-    else:
+def check_geometry(layer: str, kernel_size: object, stride: object = 1, padding: object = 0, dilation: object = 1,
+                   padding_mode: str = 'zeros') -> None:
+    """Raise a ValueError for the first setting of a convolution that Conv2d does not accept, or only fails on in its forward.
+
+    Example:
+        >>> check_geometry('TBC', 3, stride=2, padding='same')
+        Traceback (most recent call last):
+        ValueError: TBC: padding='same' with stride=2, expected stride=1; give the padding as numbers
+    """
+    check_size(layer, kernel_size=kernel_size, stride=stride, dilation=dilation)
+    if not isinstance(padding, str):
         check_size(layer, least=0, padding=padding)
+    elif padding not in ('same', 'valid'):
+        raise ValueError(f"{layer}: padding={padding!r}, expected 'same', 'valid', or numbers")
+    elif padding == 'same' and stride not in (1, (1, 1), [1, 1]):
+        raise ValueError(f"{layer}: padding='same' with stride={stride}, expected stride=1; give the padding as numbers")
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f'{layer}: padding_mode={padding_mode!r}, expected one of {", ".join(PADDING_MODES)}')
 
 
 def check_input(layer: str, x: Tensor, in_channels: int) -> None:
     """Raise a ValueError for an input of a convolution that is neither (N, in_channels, H, W) nor (in_channels, H, W)."""
+    check_tensor(layer, x)
     if x.dim() not in (3, 4) or x.size(-3) != in_channels:
         raise ValueError(f'{layer}: expected input of shape (N, {in_channels}, H, W) or ({in_channels}, H, W), '
                          f'got {tuple(x.shape)}')
+
+
+def check_tensor(layer: str, x: object) -> None:
+    """Raise a TypeError for an input that is no tensor, such as an array or a list of feature maps."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f'{layer}: expected a tensor, got {type(x).__name__}')
 
 
 def check_sequence(layer: str, name: str, values: object) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmtied.arguments import suggest_arguments
 
 from .algorithms import ALGORITHMS, Geometry, check_algorithm, choose_algorithm, repeat_blocks
-from .blocks import check_blocks, check_input, check_positive
+from .blocks import check_blocks, check_geometry, check_input, check_positive
 
 
 class _TiedConv2d(nn.Conv2d):
@@ -34,6 +34,7 @@ class _TiedConv2d(nn.Conv2d):
             raise TypeError(f'{name}: way={way!r} is now called algorithm; use algorithm={way!r}')
         check_algorithm(name, algorithm)
         check_positive(name, num_blocks=num_blocks, groups=groups)
+        check_geometry(name, kernel_size, stride, padding, dilation, padding_mode)
         if indivisible == 'untie' and (in_channels % (num_blocks * groups) or out_channels % (num_blocks * groups)):
             num_blocks = 1
         check_blocks(name, 'in_channels', in_channels, num_blocks, groups)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
 
-from .blocks import check_blocks, check_positive
+from .blocks import check_blocks, check_positive, check_tensor
 
 
 @suggest_arguments
@@ -59,6 +59,7 @@ class TFC(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
+        check_tensor('TFC', x)
         if x.dim() == 0 or x.size(-1) != self.in_features:
             raise ValueError(f'TFC: expected input of shape (..., {self.in_features}), got {tuple(x.shape)}')
         blocks = x.reshape(-1, self.in_features // self.num_blocks)

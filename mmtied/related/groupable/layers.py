@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mmtied.arguments import suggest_arguments
-from mmtied.layers.blocks import check_input, check_positive, check_size
+from mmtied.layers.blocks import check_geometry, check_input, check_positive
 
 #: Gates start at plus or minus this value, at random (Section 4).
 INITIAL_GATE = 1e-8
@@ -79,7 +79,7 @@ class DGConv(nn.Conv2d):
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         check_positive('DGConv', in_channels=in_channels, out_channels=out_channels)
-        check_size('DGConv', kernel_size=kernel_size)
+        check_geometry('DGConv', kernel_size, stride, padding, dilation, padding_mode)
         if groups != 1:
             raise ValueError(f'DGConv: groups={groups}, expected 1; the layer learns its groups')
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, padding_mode, device, dtype)
@@ -177,7 +177,7 @@ class GroupMatrix(Function):
 
 def is_open(gates: Tensor) -> Tensor:
     """Return the binary gates by their sign (Eq. 6): 0 is open, and -0, which -1e-8 becomes in float16, is closed."""
-    return gates.reciprocal() > 0  # not signbit, which ONNX lacks
+    return (gates > 0) | (gates.reciprocal() == torch.inf)  # signbit, in operators that ONNX has
 
 
 def gate_bits(gates: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
-from mmtied.layers.blocks import check_input, check_positive, check_size, divisors
+from mmtied.layers.blocks import check_geometry, check_input, check_positive, divisors
 
 from .partitions import Partitions, leanest_partitions
 
@@ -95,7 +95,7 @@ class IGC(nn.Module):
                  dtype: torch.dtype | None = None) -> None:
         super().__init__()
         check_positive('IGC', in_channels=in_channels, out_channels=out_channels)
-        check_size('IGC', kernel_size=kernel_size)
+        check_geometry('IGC', kernel_size, stride, padding, dilation, padding_mode)
         if groups != 1:
             raise ValueError(f'IGC: groups={groups}, expected 1; num_primary sets the number of groups')
         if indivisible not in ('raise', 'leanest'):
@@ -277,7 +277,7 @@ class SumFusion(nn.Conv2d):
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         check_positive('SumFusion', in_channels=in_channels, out_channels=out_channels, num_branches=num_branches)
-        check_size('SumFusion', kernel_size=kernel_size)
+        check_geometry('SumFusion', kernel_size, stride, padding, dilation)
         if groups != 1:
             raise ValueError(f'SumFusion: groups={groups}, expected 1')
         options = {'device': device, 'dtype': dtype}

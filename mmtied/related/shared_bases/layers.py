@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
-from mmtied.layers.blocks import check_input, check_not_negative, check_padding, check_positive, check_size
+from mmtied.layers.blocks import check_geometry, check_input, check_not_negative, check_positive
 
 _Size = int | tuple[int, int]
 #: Weights of an input channel per pixel above which two convolutions are faster than joining their weights.
@@ -53,7 +53,7 @@ class FilterBasis(nn.Conv2d):
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         check_positive('FilterBasis', in_channels=in_channels, num_elements=num_elements)
-        check_size('FilterBasis', kernel_size=kernel_size)
+        check_geometry('FilterBasis', kernel_size)
         super().__init__(in_channels, num_elements, kernel_size, bias=False, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, stride: _Size, padding: _Size | str, dilation: _Size, more: Tensor | None) -> Tensor:
@@ -118,8 +118,7 @@ class _SharingConv(nn.Module):
         check_positive(name, in_channels=in_channels, out_channels=out_channels)
         if groups != 1:
             raise ValueError(f'{name}: groups={groups}, expected 1; bases of grouped filters are not supported')
-        check_size(name, kernel_size=kernel_size, stride=stride, dilation=dilation)
-        check_padding(name, padding, _pair(stride))
+        check_geometry(name, kernel_size, stride, padding, dilation)
         kind, described = self._filters_type
         if not isinstance(filters, kind):
             raise ValueError(f'{name}: filters is of type {type(filters).__name__}; use {described}, which the layers share')
