@@ -14,6 +14,8 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from mmtied.atomic import atomic_path
+from mmtied.evaluation.inputs.ground_truth import GroundTruth
+from mmtied.evaluation.inputs.results import Detections
 
 #: Share of detections that copy an instance, in images with instances.
 _COPIES = .7
@@ -110,6 +112,40 @@ def simulate(annotations: dict, num_detections: int, seed: int = 0, with_masks: 
                                np.array(boxes, dtype=np.float32).astype(np.float64).reshape(-1, 4),
                                np.frombuffer(b''.join(codes), dtype=np.uint8), np.cumsum([len(code) for code in codes]),
                                np.array(sizes).reshape(-1, 2))
+
+
+def simulate_boxes(ground_truth: GroundTruth, difficulty: np.ndarray | float = 1., copies: int = 3, clutter: int = 8,
+                   seed: int = 0) -> Detections:
+    """Simulate boxes as `simulate` does, for all instances at once, with a difficulty of its own for each.
+
+    Args:
+        ground_truth: The annotations; crowds are not found.
+        difficulty: Multiplies the jitter of each instance's detections, shape (N,) or a number; the score falls with it.
+        copies: Detections of each instance.
+        clutter: Boxes at random places in each image.
+        seed: The same seed gives the same detections.
+    """
+    rng = np.random.default_rng(seed)
+    instance = np.repeat(np.flatnonzero(~ground_truth.crowd), copies)
+    num, num_categories = len(instance), len(ground_truth.category_ids)
+    spread = rng.choice([.03, .1, .3], (num, 1)) * np.broadcast_to(difficulty, ground_truth.crowd.shape)[instance, None]
+    shift = rng.normal(size=(num, 4)) * spread
+    boxes = ground_truth.boxes_xywh[instance]
+    boxes = np.concatenate([boxes[:, :2] + shift[:, :2] * boxes[:, 2:], boxes[:, 2:] * np.exp(shift[:, 2:])], axis=1)
+    category = np.where(rng.random(num) < .85, ground_truth.category[instance], rng.integers(num_categories, size=num))
+    score = 1 / (1 + np.exp(4 * np.abs(shift).sum(1) - 1 + rng.normal(size=num)))
+
+    image = np.repeat(np.arange(len(ground_truth.image_ids)), clutter)
+    sizes = ground_truth.image_sizes[image, ::-1].astype(float)
+    sides = np.exp(rng.uniform(np.log(8), np.log(.8 * sizes.min(1)), (2, len(image)))).T
+    places = rng.random((len(image), 2)) * sizes - sides / 2
+    other = ground_truth.category[rng.integers(len(ground_truth.category), size=len(image))]
+    image, category = np.concatenate([ground_truth.image[instance], image]), np.concatenate([category, other])
+    score = np.concatenate([score, rng.random(len(places))**3])
+    boxes = np.concatenate([boxes, np.concatenate([places, sides], axis=1)])
+    order = np.argsort(image, kind='stable')
+    boxes = boxes[order]
+    return Detections(image[order], category[order], score[order], boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
 
 
 def write_results(entries: list[dict], path: Path) -> None:

@@ -1,59 +1,73 @@
-"""Compare runs on one data set: differences of AP by occlusion, with paired bootstrap intervals."""
+"""Compare runs on one data set: differences of AP by occlusion, with paired intervals over images and seeds."""
 
+import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .buckets import Grouping, whole_set
-from .intervals import Bootstrap, percentile_interval, replicates
+from .intervals import Bootstrap, point_estimates, replicates, standard_error, student_quantile
 from .protocol import IOU_TYPES, bootstrapped_statistics, check_iou_types
 from .records import SavedGroups, SavedRun
 from .summary import count_images, describe_evaluation, reported_iou_types
 
-METHOD = 'paired percentile bootstrap over images'
+METHOD = 'paired random halves of the images, Student t'
 
 
-def compare_runs(runs: Sequence[SavedRun], labels: Sequence[str], bootstrap: Bootstrap | None = None,
+def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence[str], bootstrap: Bootstrap | None = None,
                  iou_types: Sequence[str] | None = None) -> dict:
-    """Compare each run with the first, for all images and every bucket of the evaluations that all have.
+    """Compare each side with the first, for all images and every bucket of the evaluations that all have.
+
+    A side is a run, or several of one recipe that differ in their seed. Their mean is compared, and the interval then covers the
+    choice of images and of seeds; with a single run it says nothing about another seed.
 
     Args:
-        runs: Two or more.
+        runs: Two sides or more.
         labels: A name for each, all different.
         bootstrap: How to resample.
         iou_types: IoU types to compare, by default those that all runs have.
 
     Returns:
-        ``{'runs', 'intervals', 'evaluations': [{'definition', 'unit', 'cumulative', '<iou type>': {'all': {...}, 'buckets':
-        [{'name', 'lower', 'upper', ...}]}}]}``, ``...`` being images and, for each bootstrapped statistic (AP, AP50, AP75),
-        ``values`` of all runs and ``differences`` of every run but the first: difference, low, high, share_above_zero; None
-        where there is no ground truth.
+        ``{'runs', 'seeds', 'intervals', 'evaluations': [{'definition', 'unit', 'cumulative', '<iou type>': {'all': {...},
+        'buckets': [{'name', 'lower', 'upper', ...}]}}]}``. ``seeds`` is the number of runs on each side. ``...`` is images and, for
+        each statistic that gets intervals (AP, AP50, AP75), ``values`` of all sides, their ``value_intervals``, and
+        ``differences`` of every side but the first: difference, low, high, share_above_zero and share_below_zero (of the
+        replicates, ties counted half each). None where there is no ground truth, and no interval below
+        `intervals.MIN_IMAGES` images.
 
     Raises:
-        ValueError: Fewer than two runs, or runs that cannot be compared.
+        ValueError: Fewer than two sides, or runs that cannot be compared.
 
     Warns:
         UserWarning: An IoU type is left out, as only some of the runs have it.
     """
     bootstrap = bootstrap or Bootstrap()
-    if len(set(labels)) != len(runs):
-        raise ValueError(f'{len(runs)} runs need as many different names, got {", ".join(labels)}')
-    chosen, iou_types = iou_types, check_comparable(runs, iou_types, labels)
+    sides = [[side] if isinstance(side, SavedRun) else list(side) for side in runs]
+    if len(set(labels)) != len(sides):
+        raise ValueError(f'{len(sides)} runs need as many different names, got {", ".join(labels)}')
+    if len(sides) < 2 or not all(sides):
+        raise ValueError(f'two runs or more are needed to compare, got {sum(map(bool, sides))}')
+    runs = [run for side in sides for run in side]
+    names = [label if len(side) == 1 else f'{label} ({number + 1})' for label, side in zip(labels, sides, strict=True)
+             for number in range(len(side))]
+    chosen, iou_types = iou_types, check_comparable(runs, iou_types, names)
     for iou_type in IOU_TYPES if chosen is None else ():
-        having = [label for label, run in zip(labels, runs, strict=True) if iou_type in run.records]
+        having = [label for label, run in zip(names, runs, strict=True) if iou_type in run.records]
         if having and iou_type not in iou_types:
             warnings.warn(f'{iou_type} is not compared, as only {", ".join(having)} has it', stacklevel=3)
     groups = [part for part in runs[0].evaluations if all(_find(run, part) is not None for run in runs)]
     evaluations = [{key: value for key, value in part.description.items() if key != 'buckets'} for part in groups]
     for iou_type in iou_types:
-        everything = _rows(runs, iou_type, [whole_set(len(runs[0].image_ids))] * len(runs), bootstrap)
+        everything = _rows(sides, iou_type, lambda run: whole_set(len(run.image_ids)), bootstrap)
         for entry, part in zip(evaluations, groups, strict=True):
-            rows = _rows(runs, iou_type, [_find(run, part).grouping for run in runs], bootstrap)
+            rows = _rows(sides, iou_type, lambda run, part=part: _find(run, part).grouping, bootstrap)
             buckets = [{**bucket, **row} for bucket, row in zip(part.description['buckets'], rows, strict=True)]
             entry[iou_type] = {'all': everything[0], 'buckets': buckets}
-    return {'runs': list(labels), 'intervals': bootstrap.describe(METHOD), 'evaluations': evaluations}
+    return {'runs': list(labels), 'seeds': [len(side) for side in sides], 'intervals': bootstrap.describe(METHOD),
+            'evaluations': evaluations}
 
 
 def comparison_rows(comparison: Mapping) -> Iterator[dict]:
@@ -97,11 +111,9 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
     """Return the IoU types to compare, in the usual order.
 
     Raises:
-        ValueError: Fewer than two runs, other annotations, masks, categories or limits, no common buckets or IoU type, or
+        ValueError: Other annotations, masks, categories or limits, no common buckets or IoU type, or
             buckets that hold other images or instances.
     """
-    if len(runs) < 2:
-        raise ValueError(f'two runs or more are needed to compare, got {len(runs)}')
     iou_types = None if iou_types is None else check_iou_types(iou_types)
     labels = labels or [run.source for run in runs]
     first = runs[0]
@@ -154,28 +166,109 @@ def _same_members(run: SavedRun, groups: SavedGroups, other: SavedRun, others: S
     return all(torch.equal(left, right) for left, right in zip(mine, theirs, strict=True))
 
 
-def _rows(runs: Sequence[SavedRun], iou_type: str, groups: Sequence[Grouping], bootstrap: Bootstrap) -> list[dict]:
+def _rows(sides: Sequence[Sequence[SavedRun]], iou_type: str, grouping: Callable[[SavedRun], Grouping],
+          bootstrap: Bootstrap) -> list[dict]:
     """Return for each group its images, and values and differences by statistic; every run reads columns of its own."""
-    values = torch.stack([
-        replicates(run.records[iou_type], run.positives, own, len(run.category_names), bootstrap, run.proposal_nums)
-        for run, own in zip(runs, groups, strict=True)])
-    rows = []
-    for number, (members, column) in enumerate(zip(groups[0].members.T, groups[0].columns.tolist(), strict=True)):
-        row = {'images': count_images(members, runs[0].positives, column)}
+    def of_side(compute: Callable, side: Sequence[SavedRun], *options: Bootstrap) -> Tensor:
+        return torch.stack([compute(run.records[iou_type], run.positives, grouping(run), len(run.category_names), *options,
+                                    run.proposal_nums) for run in side])
+
+    values = [of_side(point_estimates, side) for side in sides]  # (runs, B, S) of each side
+    halves = [of_side(replicates, side, bootstrap) for side in sides]  # (runs, R, B, S) of each side
+    first, rows = sides[0][0], []
+    for number, (members, column) in enumerate(zip(grouping(first).members.T, grouping(first).columns.tolist(), strict=True)):
+        num_images = count_images(members, first.positives, column)
+        row = {'images': num_images}
         for place, statistic in enumerate(bootstrapped_statistics()):
-            first, *others = values[:, :, number, place]
-            differences = [_difference(other - first, bootstrap.level) for other in others]
-            row[statistic.name] = {'values': [_plain(run[0]) for run in (first, *others)], 'differences': differences}
+            found = [Estimate(value[:, number, place], half[:, :, number, place], num_images)
+                     for value, half in zip(values, halves, strict=True)]
+            row[statistic.name] = {
+                'values': [_plain(estimate.value) for estimate in found],
+                'value_intervals': [estimate.interval(bootstrap.level) for estimate in found],
+                'differences': [describe_difference(estimate, found[0], bootstrap) for estimate in found[1:]]}
         rows.append(row)
     return rows
 
 
-def _difference(values: Tensor, level: float) -> dict:
-    """Describe one difference from its value in the data (first) and in every replicate."""
-    defined = values[1:][~values[1:].isnan()]
-    low, high = percentile_interval(defined, level) or (None, None)
-    share = (defined > 0).double().mean().item() if len(defined) else None
-    return dict(difference=_plain(values[0]), low=low, high=high, share_above_zero=share)
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of a training recipe: its mean over K runs with different seeds on the same n images.
+
+    Attributes:
+        values: Of each run on all images, shape (K,) float64.
+        halves: Of each run on the same random halves, shape (K, R) float64.
+        num_images: n.
+    """
+
+    values: Tensor
+    halves: Tensor
+    num_images: int
+
+    @property
+    def value(self) -> Tensor:
+        """The mean over runs, a scalar."""
+        return self.values.mean()
+
+    @property
+    def seed_variances(self) -> list[tuple[float, int]]:
+        """Variance of the mean over runs and its degrees of freedom; nothing for a single run."""
+        number = len(self.values)
+        return [(self.values.var().item() / number, number - 1)] if number > 1 else []
+
+    def interval(self, level: float) -> list[float] | None:
+        """Return the interval over images and seeds; None for too few images."""
+        reach = _reach(self.halves.mean(0), self.num_images, self.seed_variances, level)
+        return None if reach is None else [max(0., self.value.item() - reach), self.value.item() + reach]
+
+    def resampled_seeds(self, generator: torch.Generator) -> Tensor:
+        """Return for each half the mean over as many runs, drawn with replacement, as deviation from the mean of all, (R,).
+
+        The deviations are stretched by sqrt(K / (K - 1)), without which resampled means vary too little.
+        """
+        number, num_halves = self.halves.shape
+        mean = self.halves.mean(0)
+        if number == 1:
+            return torch.zeros_like(mean)
+        drawn = torch.randint(number, (number, num_halves), generator=generator).to(mean.device)
+        return math.sqrt(number / (number - 1)) * (self.halves.gather(0, drawn).mean(0) - mean)
+
+
+def describe_difference(estimate: Estimate, baseline: Estimate, bootstrap: Bootstrap) -> dict:
+    """Describe the paired difference of two estimates on the same images.
+
+    Returns:
+        difference, low, high, and share_above_zero and share_below_zero: of the replicates, each a half of the images and a draw
+        of the seeds, moved and stretched onto the difference and its standard error; a tie counts half above and half below.
+    """
+    difference = estimate.value - baseline.value
+    halves = estimate.halves.mean(0) - baseline.halves.mean(0)
+    num_images = estimate.num_images
+    reach = None if bool(difference.isnan()) else _reach(halves, num_images, estimate.seed_variances + baseline.seed_variances,
+                                                         bootstrap.level)
+    if reach is None:
+        return dict(difference=_plain(difference), low=None, high=None, share_above_zero=None, share_below_zero=None)
+    generator = torch.Generator().manual_seed(bootstrap.seed)
+    stretch = math.sqrt((num_images - num_images // 2) / (num_images // 2))
+    moved = stretch * (halves - halves.nanmean())
+    moved = moved + estimate.resampled_seeds(generator) - baseline.resampled_seeds(generator)
+    moved = difference + moved[~moved.isnan()]
+    tied = (moved == 0).double().mean().item() / 2
+    return dict(difference=_plain(difference), low=difference.item() - reach, high=difference.item() + reach,
+                share_above_zero=(moved > 0).double().mean().item() + tied,
+                share_below_zero=(moved < 0).double().mean().item() + tied)
+
+
+def _reach(halves: Tensor, num_images: int, seed_variances: Sequence[tuple[float, int]], level: float) -> float | None:
+    """Return half the width of an interval over images and seeds, with degrees of freedom by Welch and Satterthwaite."""
+    error = standard_error(halves, num_images)
+    if error is None:
+        return None
+    parts = [(error**2, num_images - 1), *seed_variances]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return 0.
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    return student_quantile((1 + level) / 2, freedom) * math.sqrt(variance)
 
 
 def _plain(value: Tensor) -> float | None:

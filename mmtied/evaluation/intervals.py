@@ -1,14 +1,20 @@
-"""Confidence intervals by the percentile bootstrap: the sampling error of a statistic over images.
+"""Confidence intervals from random halves of the images, for one statistic and, paired, for the difference of two runs.
 
-A replicate draws as many images as there are, with replacement, and evaluates them (Efron & Tibshirani, An Introduction to the
-Bootstrap, 1993, chapters 13 and 16). The images are what was sampled, so objects of one image stay together. With the same
-draws for two runs the difference of their statistics is *paired*: what both find hard cancels.
+A statistic of a random half of n images, drawn without replacement, varies as one of n images varies between data sets: half the
+images have twice the variance, and the half that is left out takes away half of that (Shao & Wu, "A general theory for jackknife
+variance estimation", Annals of Statistics 1989: the delete-d jackknife with d = n/2). The interval is the value of all images plus
+and minus a quantile of Student's t times the standard deviation over halves. The halves themselves are biased, as AP of fewer
+images is higher, so their mean and quantiles are not used. A bootstrap replicate repeats images, which biases AP and narrows its
+spread: docs/statistics.md has the measurements.
 """
 
+import functools
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,9 +22,14 @@ from .accumulate import Positives, Records
 from .buckets import Grouping, whole_set
 from .measures import MeasureInput, compute_measure
 from .protocol import PROPOSAL_NUMS, Statistic, bootstrapped_statistics
+from .summary import count_images
 from .weighted_ap import weighted_average_precision, weighted_recall
 
-METHOD = 'percentile bootstrap over images'
+METHOD = 'random halves of the images, Student t'
+#: Below this number of images there is no interval: it would not hold what it says.
+MIN_IMAGES = 20
+#: Coverage of 95 % intervals that benchmarks/coverage.py measured: lowest and highest cell of docs/benchmarks/coverage.csv.
+COVERAGE = {'from 100 images': (.93, .97), 'from 20 images': (.90, .98)}
 
 
 @dataclass(frozen=True)
@@ -26,9 +37,10 @@ class Bootstrap:
     """Settings of the resampling.
 
     Args:
-        num_replicates: At least 1.
+        num_replicates: Random halves of the images, at least 2.
         seed: From 0 up to 2**63 - 1.
-        level: Share of the replicates inside an interval, above 0 and below 1.
+        level: Share of data sets whose interval holds the expected value, above 0 and below 1.
+        null_sets: Random image sets behind each null band, at least 0; 0 for no null bands.
 
     Raises:
         ValueError: A number is out of its range.
@@ -37,9 +49,10 @@ class Bootstrap:
     num_replicates: int = 1000
     seed: int = 0
     level: float = .95
+    null_sets: int = 250
 
     def __post_init__(self) -> None:
-        for name, lowest in (('num_replicates', 1), ('seed', 0)):
+        for name, lowest in (('num_replicates', 2), ('seed', 0), ('null_sets', 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value < 2**63:
                 raise ValueError(f'{name}: a whole number from {lowest} is needed, got {value!r}')
@@ -47,43 +60,45 @@ class Bootstrap:
 
     def describe(self, method: str = METHOD) -> dict:
         """Return the plain values that reports state."""
-        return dict(level=self.level, replicates=self.num_replicates, seed=self.seed, method=method)
+        coverage = {where: list(ends) for where, ends in COVERAGE.items()}
+        return dict(level=self.level, replicates=self.num_replicates, seed=self.seed, method=method, min_images=MIN_IMAGES,
+                    **({'coverage': coverage} if self.level == .95 else {}))
 
 
-def image_weights(num_images: int, num_replicates: int, seed: int, device: torch.device | str = 'cpu') -> Tensor:
-    """Draw how often each of R replicates holds each of I images; the same on every device.
+def half_samples(num_images: int, num_replicates: int, seed: int, device: torch.device | str = 'cpu') -> Tensor:
+    """Draw R random halves of I images; the same on every device.
 
     Returns:
-        Shape (R, I) int16, every row with the sum I.
+        Which images each half holds, shape (R, I) int16 of 0 and 1; the larger half where I is odd.
 
     Example:
-        >>> image_weights(5, 2, seed=0)
-        tensor([[1, 0, 0, 2, 2],
-                [0, 0, 2, 2, 1]], dtype=torch.int16)
+        >>> half_samples(5, 2, seed=0).sum(1).tolist()
+        [3, 3]
     """
     generator = torch.Generator().manual_seed(seed)
     weights = torch.zeros(num_replicates, num_images, dtype=torch.int16)
-    for row in weights if num_images else []:
-        drawn = torch.randint(num_images, (num_images,), generator=generator)
-        row.copy_(torch.bincount(drawn, minlength=num_images))
+    for row in weights:
+        row[torch.randperm(num_images, generator=generator)[:(num_images + 1) // 2]] = 1
     return weights.to(device)
 
 
 def bootstrap_statistics(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
-                         column: int = 0, proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
-    """Compute the bootstrapped statistics of every replicate.
+                         column: int = 0, proposal_nums: Sequence[int] = PROPOSAL_NUMS,
+                         precise: bool = True) -> Tensor:
+    """Compute the statistics that get intervals under every weighting of the images.
 
     Args:
         records: Sorted as `join_records` sorts.
         positives: The ground truths that count.
-        images: Positions of the images to resample, shape (I,) int64.
-        weights: From `image_weights`, shape (R, I).
+        images: Positions of the images, shape (I,) int64.
+        weights: How often each image counts, whole numbers, shape (R, I).
         num_categories: K.
         column: Column of the records: 0, or that of an instance bucket.
         proposal_nums: Limits of detections, see `Statistic.limit`.
+        precise: See `weighted_average_precision`.
 
     Returns:
-        Shape (R, S) float64, in the order of `protocol.bootstrapped_statistics`; NaN in a replicate without ground truth.
+        Shape (R, S) float64, in the order of `protocol.bootstrapped_statistics`; NaN under a weighting without ground truth.
     """
     statistics = bootstrapped_statistics()
     thresholds = defaultdict(set)  # of each kind of pass over the records
@@ -91,8 +106,8 @@ def bootstrap_statistics(records: Records, positives: Positives, images: Tensor,
         thresholds[statistic.recall, statistic.limit(proposal_nums)].update(statistic.thresholds)
     found = {}
     for (recall, limit), needed in thresholds.items():
-        evaluate = weighted_recall if recall else weighted_average_precision
-        values = evaluate(records, positives, images, weights, num_categories, sorted(needed), limit, column)
+        options = (records, positives, images, weights, num_categories, sorted(needed), limit, column)
+        values = weighted_recall(*options) if recall else weighted_average_precision(*options, precise=precise)
         found[recall, limit] = dict(zip(sorted(needed), values.unbind(1), strict=True))
     num_images = 1 + max([int(part.max()) for part in (images, records.image, positives.image) if len(part)], default=-1)
 
@@ -106,44 +121,92 @@ def bootstrap_statistics(records: Records, positives: Positives, images: Tensor,
     return torch.stack([column_of(statistic) for statistic in statistics], dim=1)
 
 
-def percentile_interval(values: Tensor, level: float = .95) -> tuple[float, float] | None:
-    """Return the interval that leaves the same share of the values on either side, None where no value is defined.
-
-    Args:
-        values: One number of each replicate, shape (R,); NaN where it is undefined.
-        level: Share of the values inside, above 0 and below 1.
-
-    Example:
-        >>> percentile_interval(torch.arange(101, dtype=torch.float64), level=.5)
-        (25.0, 75.0)
-    """
-    _check_level(level)
-    values = values[~values.isnan()]
-    if not len(values):
-        return None
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype, device=values.device)
-    low, high = torch.quantile(values, ends).tolist()
-    return low, high
-
-
 def replicates(records: Records, positives: Positives, groups: Grouping, num_categories: int, bootstrap: Bootstrap,
                proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
-    """Compute the bootstrapped statistics of the data as they are and of every replicate, for every group.
+    """Compute the statistics of random halves of every group's images.
 
-    Each group is resampled from its own images. The draws depend on the seed and the number of images alone, so two runs on
-    one data set get the same, and row by row their difference is paired. Arguments as for `add_intervals`, of one IoU type.
+    The draws depend on the seed and the number of images alone, so two runs on one data set get the same, and row by row their
+    difference is paired. Arguments as for `add_intervals`, of one IoU type.
 
     Returns:
-        Shape (1 + R, B, S) float64, the first row without resampling; NaN where there is no ground truth.
+        Shape (R, B, S) float64; NaN where there is no ground truth.
     """
     device = records.image.device
     result = []
     for members, column in zip(groups.members.T.to(device), groups.columns.tolist(), strict=True):
         images = members.nonzero()[:, 0]
-        weights = image_weights(len(images), bootstrap.num_replicates, bootstrap.seed, device)
-        weights = torch.cat([torch.ones_like(weights[:1]), weights])
-        result.append(bootstrap_statistics(records, positives, images, weights, num_categories, column, proposal_nums))
+        weights = half_samples(len(images), bootstrap.num_replicates, bootstrap.seed, device)
+        result.append(bootstrap_statistics(records, positives, images, weights, num_categories, column, proposal_nums,
+                                           precise=False))
     return torch.stack(result, dim=1)
+
+
+def point_estimates(records: Records, positives: Positives, groups: Grouping, num_categories: int,
+                    proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
+    """Compute the statistics of all images of every group, shape (B, S) float64; arguments as for `replicates`."""
+    result = []
+    for members, column in zip(groups.members.T, groups.columns.tolist(), strict=True):
+        images = members.nonzero()[:, 0]
+        result.append(bootstrap_statistics(records, positives, images, torch.ones(1, len(images), dtype=torch.int16),
+                                           num_categories, column, proposal_nums)[0])
+    return torch.stack(result)
+
+
+def standard_error(halves: Tensor, num_images: int) -> float | None:
+    """Return the standard error of a statistic of n images from its values in random halves, None where it has none.
+
+    Args:
+        halves: Shape (R,); NaN where the statistic is undefined.
+        num_images: n.
+    """
+    halves = halves[~halves.isnan()]
+    left_out = num_images // 2
+    if num_images < MIN_IMAGES or len(halves) < 2:
+        return None
+    return math.sqrt((num_images - left_out) / left_out) * halves.std().item()
+
+
+def interval(value: float | None, halves: Tensor, num_images: int, level: float = .95,
+             bounds: tuple[float, float] = (0., 1.)) -> tuple[float, float] | None:
+    """Return a confidence interval around a value, None below `MIN_IMAGES` images or without a value.
+
+    Args:
+        value: The statistic of all images.
+        halves: The statistic of random halves of them, shape (R,); NaN where it is undefined.
+        num_images: How many images there are.
+        level: Share of data sets whose interval holds the expected value.
+        bounds: What the statistic cannot pass.
+
+    Example:
+        >>> halves = .5 + .01 * torch.linspace(-1, 1, 101, dtype=torch.float64)
+        >>> [round(end, 3) for end in interval(.4, halves, num_images=100)]
+        [0.388, 0.412]
+    """
+    _check_level(level)
+    error = None if value is None else standard_error(halves, num_images)
+    if error is None:
+        return None
+    reach = student_quantile((1 + level) / 2, num_images - 1) * error
+    return max(bounds[0], value - reach), min(bounds[1], value + reach)
+
+
+@functools.cache
+def student_quantile(share: float, freedom: float) -> float:
+    """Return a quantile of Student's t distribution.
+
+    Args:
+        share: The share below it, at least 0.5 and below 1.
+        freedom: Degrees of freedom, above 0.
+
+    Example:
+        >>> round(student_quantile(.975, 10), 3)
+        2.228
+    """
+    # With t = sqrt(f) tan(angle) the density is cos(angle)**(f - 1), summed here over cells that narrow with the peak.
+    edges = np.linspace(0, min(np.pi / 2, 40 / math.sqrt(freedom)), 20_001)
+    middle = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(np.exp((freedom - 1) * np.log(np.cos(middle))))
+    return math.sqrt(freedom) * math.tan(np.interp((2 * share - 1) * below[-1], below, edges[1:]))
 
 
 def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Grouping],
@@ -161,8 +224,8 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
         proposal_nums: Limits of detections, see `Statistic.limit`.
 
     Returns:
-        The report with ``intervals``, which says how they were made, and in every row ``AP_ci`` and so on for each bootstrapped
-        statistic: lower and upper end, None where no replicate has ground truth.
+        The report with ``intervals``, which says how they were made, and in every row ``AP_ci`` and so on for each statistic that
+        gets one: lower and upper end, None below `MIN_IMAGES` images and where there is no ground truth.
 
     Raises:
         ValueError: The groups are not those of the report.
@@ -173,29 +236,31 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
         raise ValueError(f'the report holds {len(reports)} evaluations, {len(groups)} groupings were given')
     done = [{**part, 'intervals': bootstrap.describe()} for part in reports]
     for iou_type, table in records.items():
-        def ends(chosen: Grouping, table: Records = table) -> list[dict]:
-            return _intervals(replicates(table, positives, chosen, num_categories, bootstrap, proposal_nums), bootstrap.level)
+        def with_ends(rows: Sequence[Mapping], chosen: Grouping, table: Records = table) -> list[dict]:
+            halves = replicates(table, positives, chosen, num_categories, bootstrap, proposal_nums)
+            return [{**row, **_intervals(row, of_group, count_images(members, positives, column), bootstrap.level)}
+                    for row, of_group, members, column in zip(
+                        rows, halves.unbind(1), chosen.members.T.to(table.image.device), chosen.columns.tolist(), strict=True)]
 
-        everything = ends(whole_set(len(groups[0].members)))[0]
+        everything, = with_ends([report[iou_type]['all']], whole_set(len(groups[0].members)))
+        ends = {key: value for key, value in everything.items() if key not in report[iou_type]['all']}
         for part, chosen in zip(done, groups, strict=True):
             rows = part[iou_type]
             if len(rows['buckets']) != len(chosen.columns):
                 raise ValueError(f'the report has {len(rows["buckets"])} buckets, the grouping {len(chosen.columns)} groups')
-            buckets = [{**row, **more} for row, more in zip(rows['buckets'], ends(chosen), strict=True)]
-            part[iou_type] = {**rows, 'all': {**rows['all'], **everything}, 'buckets': buckets}
+            part[iou_type] = {**rows, 'all': {**rows['all'], **ends}, 'buckets': with_ends(rows['buckets'], chosen)}
     return {**done[0], **({'further': done[1:]} if 'further' in report else {})}
 
 
-def _intervals(values: Tensor, level: float) -> list[dict]:
-    """Return the intervals of each group by their keys in a report, from what `replicates` returns."""
-    result = []
-    for group in values[1:].unbind(1):
-        found = [percentile_interval(column, level) for column in group.unbind(1)]
-        result.append({statistic.ci_key: list(ends) if ends else None
-                       for statistic, ends in zip(bootstrapped_statistics(), found, strict=True)})
-    return result
+def _intervals(row: Mapping, halves: Tensor, num_images: int, level: float) -> dict:
+    """Return the intervals of a group by their keys in a report, from its halves, shape (R, S)."""
+    found = {}
+    for statistic, column in zip(bootstrapped_statistics(), halves.unbind(1), strict=True):
+        ends = interval(row[statistic.name], column, num_images, level)
+        found[statistic.ci_key] = list(ends) if ends else None
+    return found
 
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
-        raise ValueError(f'level: a share of the replicates above 0 and below 1 is needed, such as 0.95; got {level}')
+        raise ValueError(f'level: a share above 0 and below 1 is needed, such as 0.95; got {level}')

@@ -59,7 +59,7 @@ class UsedDetections(NamedTuple):
 
 @torch.no_grad()
 def weighted_average_precision(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
-                               thresholds: Sequence[int], limit: int, column: int = 0) -> Tensor:
+                               thresholds: Sequence[int], limit: int, column: int = 0, precise: bool = True) -> Tensor:
     """Compute AP under every weighting, as COCOeval does for a data set that holds each image as often as its weight says.
 
     Copies of an image stand side by side in the order of image ids. Detections of equal score in one image and category take
@@ -74,13 +74,14 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
         thresholds: Which bits of the records to evaluate; T of them.
         limit: Detections used for each image and category.
         column: Which column of the records.
+        precise: Compute in double precision, as COCOeval. Single precision is three times as fast and off by some 1e-6.
 
     Returns:
         Mean precision over the recall points and over the categories with ground truth, shape (R, T) float64; NaN where
         there is no ground truth.
     """
     with _operations_in_one_thread() as threads:
-        return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads)
+        return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads, precise)
 
 
 @torch.no_grad()
@@ -106,7 +107,7 @@ def weighted_recall(records: Records, positives: Positives, images: Tensor, weig
 
 
 def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
-                 thresholds: Sequence[int], limit: int, column: int, threads: int) -> Tensor:
+                 thresholds: Sequence[int], limit: int, column: int, threads: int, precise: bool) -> Tensor:
     table, score = _used_detections(records, positives, images, limit, column)
     device = table.row.device
     weights = weights.to(device)
@@ -129,11 +130,12 @@ def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights
         image_rows = weights[part].T.to(dtype)
         copy_rows = image_rows[split, None] > torch.arange(copies, device=device)[:, None]
         rows = torch.cat([image_rows, copy_rows.flatten(0, 1).to(dtype), image_rows.new_zeros(1, len(part))])
-        totals = embedding_bag(truths, rows, truth_starts, mode='sum', include_last_offset=True).double()
+        totals = embedding_bag(truths, rows, truth_starts, mode='sum', include_last_offset=True)
+        totals = totals.double() if precise else totals.float()
         present = (totals > 0).sum(0)
         totals.clamp_(min=1)
         for number, blocks in chunks:
-            result[part, number] += _sum_of_ap(blocks, rows, totals)
+            result[part, number] += block_ap(blocks, rows, totals).sum(0)
         result[part] /= present[:, None]
 
     _for_each(evaluate, torch.arange(len(weights), device=device).split(num_weightings), threads)
@@ -227,13 +229,13 @@ def make_blocks(table: UsedDetections, bit: int, num_categories: int, zero_row: 
                             category[begin:end])
 
 
-def _sum_of_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor) -> Tensor:
-    """Sum AP over categories, shape (R,) float64.
+def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor) -> Tensor:
+    """Compute what each block adds to the AP of its category, shape (N, R), of the type of `totals`.
 
     Args:
         blocks: The true positives.
         rows: Weights, shape (rows, R).
-        totals: Weighted ground truths of each category, at least 1, shape (K, R) float64.
+        totals: Weighted ground truths of each category, at least 1, shape (K, R), of the type to compute in.
     """
     shape = (len(blocks.category), ROWS, rows.shape[1])
     hits = rows.index_select(0, blocks.hit).view(shape)
@@ -242,30 +244,38 @@ def _sum_of_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor) -> Tensor:
     count = _scan_earlier_blocks(detections.sum(1), blocks.category, torch.add).clamp_(min=_TINY)
     totals = totals[blocks.category]
     is_first = blocks.category.diff(prepend=blocks.category.new_full((1,), -1)) != 0
-    reached = _points_reached(true_count.double() / totals).masked_fill_(is_first[:, None], 0)
-
-    precision, gained = totals.new_empty(2, ROWS, *totals.shape)  # `gained`: recall points reached here first
-    exact_true, exact_count = torch.empty_like(totals), torch.empty_like(totals)
+    precision, reached = totals.new_empty(ROWS, *totals.shape), totals.new_empty(ROWS + 1, *totals.shape)
+    reach = _points_reached if totals.dtype == torch.float64 else _points_reached_roughly
+    reach(true_count, totals, reached[0])
+    reached[0].masked_fill_(is_first[:, None], 0)
     for row in range(ROWS):
-        exact_true.copy_(true_count.add_(hits[:, row]))
-        exact_count.copy_(count.add_(detections[:, row]))
-        torch.div(exact_true, exact_count, out=precision[row])
-        now_reached = _points_reached(exact_true.div_(totals))
-        torch.sub(now_reached, reached, out=gained[row])
-        reached = now_reached
+        true_count.add_(hits[:, row])
+        count.add_(detections[:, row])
+        if true_count.dtype == totals.dtype:
+            torch.div(true_count, count, out=precision[row])
+        else:
+            torch.div(true_count.to(totals.dtype), count.to(totals.dtype), out=precision[row])
+        reach(true_count, totals, reached[row + 1])
 
     best = _scan_earlier_blocks(precision.amax(0).flip(0), blocks.category.flip(0), torch.maximum).flip(0)
+    gained = reached[1:].sub_(reached[:-1].clone())  # recall points reached here first
     total = torch.zeros_like(best)
     for row in reversed(range(ROWS)):
         torch.maximum(best, precision[row], out=best)
         total.addcmul_(best, gained[row])
-    return total.sum(0) / len(RECALL_POINTS)
+    return total / len(RECALL_POINTS)
 
 
-def _points_reached(recall: Tensor) -> Tensor:
-    """Count the `RECALL_POINTS` that are at most the recall, float64, compared as COCOeval compares."""
-    point = (recall * _LAST_POINT).add_(1e-6).floor_()  # the last point that may be reached: only rounding decides
-    return (point * (1 / _LAST_POINT)).le_(recall).add_(point)
+def _points_reached(true_count: Tensor, totals: Tensor, out: Tensor) -> None:
+    """Count the `RECALL_POINTS` that are at most the recall, in double precision, compared as COCOeval compares."""
+    recall = true_count.to(totals.dtype) / totals
+    torch.mul(recall, _LAST_POINT, out=out).add_(1e-6).floor_()  # the last point that may be reached: only rounding decides
+    out.add_((out * (1 / _LAST_POINT)).le_(recall))
+
+
+def _points_reached_roughly(true_count: Tensor, totals: Tensor, out: Tensor) -> None:
+    """Count them in single precision: a recall that equals a point reaches it."""
+    torch.div(true_count, totals, out=out).mul_(_LAST_POINT).add_(1 + 1e-4).floor_()
 
 
 def _scan_earlier_blocks(values: Tensor, category: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

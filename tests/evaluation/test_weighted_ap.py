@@ -125,9 +125,12 @@ def test_copies_of_tied_detections_alternate():
 def test_recall_points_round_as_in_coco():
     """Every recall that k of n can be, for n to 400: also where a point and the recall differ in rounding only."""
     total = torch.arange(1, 401, dtype=torch.float64)[:, None]
-    recall = (torch.arange(401)[None] / total)[torch.arange(401)[None] <= total]
-    expected = torch.searchsorted(torch.from_numpy(RECALL_POINTS), recall, right=True).double()
-    assert torch.equal(weighted_ap._points_reached(recall), expected)
+    counts = torch.arange(401, dtype=torch.float64).expand(400, 401)
+    found = torch.empty_like(counts)
+    weighted_ap._points_reached(counts, total, found)
+    expected = torch.searchsorted(torch.from_numpy(RECALL_POINTS), counts / total, right=True).double()
+    possible = counts <= total
+    assert torch.equal(found[possible], expected[possible])
 
 
 def test_counts_beyond_single_precision():
