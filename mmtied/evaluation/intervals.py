@@ -205,8 +205,8 @@ def student_quantile(share: float, freedom: float) -> float:
     # With t = sqrt(f) tan(angle) the density is cos(angle)**(f - 1), summed here over cells that narrow with the peak.
     edges = np.linspace(0, min(np.pi / 2, 40 / math.sqrt(freedom)), 20_001)
     middle = (edges[1:] + edges[:-1]) / 2
-    below = np.cumsum(np.exp((freedom - 1) * np.log(np.cos(middle))))
-    return math.sqrt(freedom) * math.tan(np.interp((2 * share - 1) * below[-1], below, edges[1:]))
+    below = np.concatenate([[0], np.cumsum(np.exp((freedom - 1) * np.log(np.cos(middle))))])
+    return math.sqrt(freedom) * math.tan(np.interp((2 * share - 1) * below[-1], below, edges))
 
 
 def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Grouping],

@@ -3,10 +3,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
 from mmtied.evaluation import Evaluation, compare, evaluate
-from mmtied.evaluation.comparison import compare_runs
-from mmtied.evaluation.intervals import Bootstrap, bootstrap_statistics, image_weights
+from mmtied.evaluation.comparison import Estimate, compare_runs
+from mmtied.evaluation.intervals import Bootstrap, bootstrap_statistics, half_samples
 from tests.helpers.on_device import Departures
 from tests.helpers.runs import small_run
 from tests.helpers.simulated import many
@@ -18,17 +20,18 @@ def rows_of(comparison):
 
 
 def test_run_against_itself_has_zero_differences():
-    run, report, _ = small_run()
+    run, report, _ = small_run(num_images=64)
     for row, reported in zip(rows_of(compare_runs([run, run], ['a', 'b'], Bootstrap(50))),
                              [report['bbox']['all'], *report['bbox']['buckets']], strict=True):
         assert row['images'] == reported['images']
         for name in ('AP', 'AP50', 'AP75'):
-            if reported[name] is None:
-                assert row[name] == dict(values=[None, None],
-                                         differences=[dict(difference=None, low=None, high=None, share_above_zero=None)])
+            difference, = row[name]['differences']
+            if reported['images'] < 20:
+                assert difference == dict(difference=None if reported[name] is None else 0, low=None, high=None,
+                                          share_above_zero=None, share_below_zero=None)
             else:
                 assert row[name]['values'] == [pytest.approx(reported[name], abs=1e-12)] * 2
-                assert row[name]['differences'] == [dict(difference=0, low=0, high=0, share_above_zero=0)]
+                assert difference == dict(difference=0, low=0, high=0, share_above_zero=.5, share_below_zero=.5)
 
 
 def test_image_counts_of_instance_buckets_match_report():
@@ -39,23 +42,58 @@ def test_image_counts_of_instance_buckets_match_report():
 
 
 def test_differences_are_paired():
-    (good, _, groups), (bad, _, _) = small_run(), small_run(noise=1.5)
+    (good, _, groups), (bad, _, _) = small_run(num_images=64), small_run(noise=1.5, num_images=64)
     comparison = compare_runs([bad, good], ['bad', 'good'], Bootstrap(60, seed=3, level=.9))
+    checked = 0
     for number, row in enumerate(comparison['evaluations'][0]['bbox']['buckets']):
         images = groups.members[:, number].nonzero()[:, 0]
-        if not len(images):
+        if len(images) < 20:
             continue
-        weights = image_weights(len(images), 60, seed=3)
+        halves = half_samples(len(images), 60, seed=3)
         one, two = (np.array([bootstrap_statistics(run.records['bbox'], run.positives, images, draw[None], 3)[0, 1].item()
-                              for draw in weights]) for run in (bad, good))
+                              for draw in halves]) for run in (bad, good))
         found = row['AP50']['differences'][0]
-        np.testing.assert_allclose([found['low'], found['high']], np.quantile(two - one, [.05, .95]), rtol=0, atol=1e-12)
-        assert found['share_above_zero'] == np.mean(two - one > 0)
-        assert found['difference'] == row['AP50']['values'][1] - row['AP50']['values'][0]
+        kept = halves[0].sum().item()
+        stretch = np.sqrt(kept / (len(images) - kept))
+        reach = stats.t.ppf(.95, len(images) - 1) * stretch * (two - one).std(ddof=1)
+        gain = row['AP50']['values'][1] - row['AP50']['values'][0]
+        np.testing.assert_allclose([found['low'], found['high']], [gain - reach, gain + reach], rtol=0, atol=2e-3)
+        moved = gain + stretch * (two - one - (two - one).mean())
+        assert found['share_above_zero'] == pytest.approx(np.mean(moved > 0), abs=.02)
+        assert found['share_above_zero'] + found['share_below_zero'] == 1
+        assert found['difference'] == gain
+        checked += 1
+    assert checked
+
+
+def test_seeds_widen_the_interval_as_their_spread_says():
+    """Textbook case: the variance over images plus that of the mean over seeds, with Welch and Satterthwaite's freedom."""
+    runs = [small_run(noise=noise, num_images=64)[0] for noise in (0, 1, .8, 1.4)]
+    bootstrap = Bootstrap(60)
+    comparison = compare_runs([runs[:1], runs[1:]], ['a', 'b'], bootstrap)
+    assert comparison['seeds'] == [1, 3]
+    row = rows_of(comparison)[0]
+    single = [rows_of(compare_runs([runs[0], run], ['a', 'b'], bootstrap))[0] for run in runs[1:]]
+    gains = [one['AP']['differences'][0]['difference'] for one in single]
+    found = row['AP']['differences'][0]
+    assert found['difference'] == pytest.approx(np.mean(gains), abs=1e-12)
+    weights = half_samples(64, 60, seed=0)
+    halves = [bootstrap_statistics(run.records['bbox'], run.positives, torch.arange(64), weights, 3)[:, 0].numpy() for run in runs]
+    parts = [(np.mean(halves[1:], axis=0) - halves[0]).var(ddof=1), np.var(gains, ddof=1) / 3]
+    freedom = sum(parts)**2 / (parts[0]**2 / 63 + parts[1]**2 / 2)
+    reach = stats.t.ppf(.975, freedom) * np.sqrt(sum(parts))
+    assert (found['low'], found['high']) == pytest.approx((np.mean(gains) - reach, np.mean(gains) + reach), abs=2e-3)
+
+
+def test_resampled_seeds_spread_as_their_mean_does():
+    values = torch.tensor([.3, .34, .37], dtype=torch.float64)
+    estimate = Estimate(values, values[:, None].expand(3, 50_000), 100)
+    deviations = estimate.resampled_seeds(torch.Generator().manual_seed(0))
+    assert deviations.std().item() == pytest.approx((values.var() / 3).sqrt().item(), rel=.02)
 
 
 def test_better_run_wins_every_replicate():
-    (good, _, _), (bad, _, _) = small_run(), small_run(noise=3)
+    (good, _, _), (bad, _, _) = small_run(num_images=40), small_run(noise=3, num_images=40)
     forward, backward = (compare_runs(runs, ['a', 'b'], Bootstrap(100)) for runs in ([bad, good], [good, bad]))
     up, down = (rows_of(comparison)[0]['AP']['differences'][0] for comparison in (forward, backward))
     assert up['share_above_zero'] == 1

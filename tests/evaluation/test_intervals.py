@@ -1,4 +1,4 @@
-"""Bootstrap draws, intervals and what they add to a report."""
+"""Random halves, intervals and what they add to a report."""
 
 import json
 from types import SimpleNamespace
@@ -6,14 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from mmtied.evaluation.intervals import (
     Bootstrap,
     add_intervals,
     bootstrap_statistics,
-    image_weights,
-    percentile_interval,
+    half_samples,
+    interval,
+    point_estimates,
     replicates,
+    student_quantile,
 )
 from tests.helpers.runs import small_run
 
@@ -23,48 +26,57 @@ def with_intervals(run, report, groups, **options):
 
 
 def test_add_intervals_changes_nothing_else():
-    run, report, groups = small_run()
+    run, report, groups = small_run(num_images=64)
     before = json.loads(json.dumps(report))
     done = with_intervals(run, report, groups, num_replicates=300)
     assert report == before
-    assert done['intervals'] == dict(level=.95, replicates=300, seed=0, method='percentile bootstrap over images')
-    for old, new in zip([report['bbox']['all'], *report['bbox']['buckets']], [done['bbox']['all'], *done['bbox']['buckets']],
-                        strict=True):
+    assert done['intervals']['method'] == 'random halves of the images, Student t'
+    assert {name: done['intervals'][name] for name in ('level', 'replicates', 'seed', 'min_images')} == dict(
+        level=.95, replicates=300, seed=0, min_images=20)
+    rows = [[part['bbox']['all'], *part['bbox']['buckets']] for part in (report, done)]
+    assert any(row['images'] < 20 for row in rows[0])
+    assert sum(row['images'] >= 20 for row in rows[0]) > 1
+    for old, new in zip(*rows, strict=True):
         assert {key: new[key] for key in old} == old
         assert list(new)[len(old):] == ['AP_ci', 'AP50_ci', 'AP75_ci']
         for name in ('AP', 'AP50', 'AP75'):
-            if old[name] is None:
+            if old[name] is None or old['images'] < 20:
                 assert new[f'{name}_ci'] is None
             else:
                 low, high = new[f'{name}_ci']
-                assert low <= high
-                assert low - .05 < old[name] < high + .05
+                assert 0 <= low < old[name] < high <= 1
     assert json.loads(json.dumps(done, allow_nan=False)) == done
 
 
 def test_intervals_match_a_plain_loop():
-    run, report, groups = small_run()
+    run, report, groups = small_run(num_images=64)
     done = with_intervals(run, report, groups, num_replicates=40, seed=7, level=.8)
+    checked = 0
     for number, row in enumerate(done['bbox']['buckets']):
         images = groups.members[:, number].nonzero()[:, 0]
-        if not len(images):
+        if row['images'] < 20:
             continue
-        weights = image_weights(len(images), 40, seed=7)
-        values = [bootstrap_statistics(run.records['bbox'], run.positives, images, one[None], 3)[0] for one in weights]
-        expected = np.quantile(torch.stack(values).numpy(), [.1, .9], axis=0).T
-        np.testing.assert_allclose([row['AP_ci'], row['AP50_ci'], row['AP75_ci']], expected, rtol=0, atol=1e-12)
+        values = torch.stack([bootstrap_statistics(run.records['bbox'], run.positives, images[half.bool()],
+                                                   half[half.bool()][None], 3)[0] for half in half_samples(len(images), 40, 7)])
+        kept = -(-len(images) // 2)
+        errors = values.std(0) * np.sqrt(kept / (len(images) - kept))
+        reach = errors.numpy() * stats.t.ppf(.9, len(images) - 1)
+        expected = [[row[name] - width, row[name] + width] for name, width in zip(('AP', 'AP50', 'AP75'), reach, strict=True)]
+        np.testing.assert_allclose([row['AP_ci'], row['AP50_ci'], row['AP75_ci']], np.clip(expected, 0, 1), rtol=0, atol=2e-3)
+        checked += 1
+    assert checked
 
 
 def test_same_seed_same_intervals():
-    run, report, groups = small_run()
+    run, report, groups = small_run(num_images=30)
     one, two, three = (with_intervals(run, report, groups, num_replicates=30, seed=seed) for seed in (4, 4, 5))
     assert one == two
     assert one['bbox']['all']['AP_ci'] != three['bbox']['all']['AP_ci']
 
 
-def test_first_replicate_is_the_point_estimate():
+def test_point_estimates_are_those_of_the_report():
     run, report, groups = small_run()
-    values = replicates(run.records['bbox'], run.positives, groups, 3, Bootstrap(5))[0]
+    values = point_estimates(run.records['bbox'], run.positives, groups, 3)
     for row, bucket in zip(values.tolist(), report['bbox']['buckets'], strict=True):
         expected = [float('nan') if bucket[name] is None else bucket[name] for name in ('AP', 'AP50', 'AP75')]
         np.testing.assert_allclose(row, expected, rtol=0, atol=1e-12)
@@ -78,9 +90,18 @@ def test_overlapping_groups_and_instance_groups():
     apart = SimpleNamespace(members=members, columns=torch.tensor([1, 2]))
     values = replicates(table, run.positives, apart, 3, Bootstrap(6))
     for number, column in enumerate((1, 2)):
-        weights = torch.cat([torch.ones(1, 16, dtype=torch.int16), image_weights(16, 6, seed=0)])
-        expected = bootstrap_statistics(table, run.positives, torch.arange(16), weights, 3, column)
+        expected = bootstrap_statistics(table, run.positives, torch.arange(16), half_samples(16, 6, seed=0), 3, column,
+                                        precise=False)
         assert torch.equal(values[:, number].nan_to_num(-1), expected.nan_to_num(-1))
+
+
+def test_single_precision_is_close():
+    run, _, _ = small_run(num_images=40)
+    weights = half_samples(40, 50, seed=1)
+    exact, fast = (bootstrap_statistics(run.records['bbox'], run.positives, torch.arange(40), weights, 3, precise=precise)
+                   for precise in (True, False))
+    torch.testing.assert_close(fast, exact, rtol=0, atol=2e-3)
+    assert not torch.equal(fast, exact)
 
 
 def test_extra_evaluations_get_intervals():
@@ -93,8 +114,8 @@ def test_extra_evaluations_get_intervals():
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(num_replicates=0), 'num_replicates: a whole number from 1 is needed, got 0'),
-    (dict(num_replicates=1.5), 'whole number from 1 is needed, got 1.5'),
+    (dict(num_replicates=1), 'num_replicates: a whole number from 2 is needed, got 1'),
+    (dict(num_replicates=1.5), 'whole number from 2 is needed, got 1.5'),
     (dict(seed=-1), 'seed: a whole number from 0 is needed, got -1'),
     (dict(level=95), 'such as 0.95; got 95'),
 ])
@@ -103,35 +124,44 @@ def test_invalid_bootstrap(options, message):
         Bootstrap(**options)
 
 
-def test_replicate_draws_num_images():
-    weights = image_weights(37, 200, seed=3)
-    assert weights.shape == (200, 37)
-    assert bool((weights.sum(1) == 37).all())
-    assert abs(weights.float().var().item() - (1 - 1 / 37)) < .1  # each count is binomial(37, 1/37)
+@pytest.mark.parametrize('num_images', [36, 37])
+def test_halves_hold_each_image_as_often(num_images):
+    weights = half_samples(num_images, 4000, seed=3)
+    assert bool((weights.sum(1) == (num_images + 1) // 2).all())
+    np.testing.assert_allclose(weights.float().mean(0), (num_images + 1) // 2 / num_images, atol=.04)
 
 
 def test_draws_depend_on_the_seed():
-    assert torch.equal(image_weights(20, 9, seed=1), image_weights(20, 9, seed=1))
-    assert not torch.equal(image_weights(20, 9, seed=1), image_weights(20, 9, seed=2))
-    assert torch.equal(image_weights(20, 9, seed=1)[:5], image_weights(20, 5, seed=1))
+    assert torch.equal(half_samples(20, 9, seed=1), half_samples(20, 9, seed=1))
+    assert not torch.equal(half_samples(20, 9, seed=1), half_samples(20, 9, seed=2))
+    assert torch.equal(half_samples(20, 9, seed=1)[:5], half_samples(20, 5, seed=1))
 
 
-def test_percentile_interval_covers_its_level():
-    values = torch.randn(1001, dtype=torch.float64)
-    low, high = percentile_interval(values, .9)
-    assert ((values >= low) & (values <= high)).double().mean().item() == pytest.approx(.9, abs=.002)
-    wider = percentile_interval(values, .99)
-    assert wider[0] < low < high < wider[1]
-    assert percentile_interval(values + 3, .9) == pytest.approx((low + 3, high + 3))
+@pytest.mark.parametrize('num_images', [40, 41])
+def test_interval_of_a_mean_is_students(num_images):
+    """For a mean of numbers, random halves give the interval of every textbook."""
+    numbers = torch.rand(num_images, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = half_samples(num_images, 20000, seed=0).double()
+    found = interval(numbers.mean().item(), weights @ numbers / weights.sum(1), num_images)
+    expected = stats.t.interval(.95, num_images - 1, numbers.mean().item(), stats.sem(numbers.numpy()))
+    assert found == pytest.approx(expected, abs=2e-3)
 
 
-def test_percentile_interval_skips_nan():
-    values = torch.tensor([float('nan'), 2., float('nan'), 2.], dtype=torch.float64)
-    assert percentile_interval(values) == (2, 2)
-    assert percentile_interval(values[:1]) is None
+def test_no_interval_of_few_images_or_without_values():
+    halves = torch.rand(50, dtype=torch.float64)
+    assert interval(.5, halves, 19) is None
+    assert interval(None, halves, 100) is None
+    assert interval(.5, torch.full((50,), torch.nan), 100) is None
+    assert interval(.99, halves, 100)[1] == 1
+
+
+@pytest.mark.parametrize('freedom', [1, 1.7, 2, 3, 30, 999, 4e5])
+def test_student_quantile(freedom):
+    for share in (.5, .9, .975, .999):
+        assert student_quantile(share, freedom) == pytest.approx(stats.t.ppf(share, freedom), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize('level', [0, 1, 95])
-def test_percentile_interval_rejects_level(level):
+def test_interval_rejects_level(level):
     with pytest.raises(ValueError, match=f'such as 0.95; got {level}'):
-        percentile_interval(torch.zeros(3), level)
+        interval(.5, torch.zeros(3), 100, level)

@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmtied.evaluation import Bootstrap, Evaluation, Statistic, compare, evaluate, register_statistic
-from mmtied.evaluation.intervals import bootstrap_statistics, image_weights
+from mmtied.evaluation.intervals import bootstrap_statistics
 from mmtied.evaluation.protocol import STATISTICS, bootstrapped_statistics
 from tests.helpers.coco_oracle import assert_same, cases, coco_evaluation, copied, match_all, restrict
 from tests.helpers.simulated import many
+from tests.helpers.weights import image_weights
 
 RECALLS = ('AR1', 'AR10', 'AR100', 'AR_S', 'AR_M', 'AR_L')
 EDGES = (0, .3, 1)

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from mmtied.evaluation import weighted_ap
 from mmtied.evaluation.accumulate import accumulate
 from mmtied.evaluation.buckets import whole_set
-from mmtied.evaluation.intervals import bootstrap_statistics, image_weights
+from mmtied.evaluation.intervals import bootstrap_statistics
 from mmtied.evaluation.protocol import RECALL_POINTS, bootstrapped_statistics
 from tests.helpers.coco_oracle import cases, coco_statistics, copied, match_all
 from tests.helpers.data import COCO128, data_path
 from tests.helpers.simulated import many, simulated
+from tests.helpers.weights import image_weights
 
 few_cases = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 

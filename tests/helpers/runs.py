@@ -11,9 +11,9 @@ from tests.helpers.simulated import many
 EDGES = (0, .3, .6, 1)
 
 
-def small_run(noise=0., data=None, edges=EDGES, proposal_nums=(1, 10, 100), unit='image'):
+def small_run(noise=0., data=None, edges=EDGES, proposal_nums=(1, 10, 100), unit='image', num_images=16):
     """Return a run whose boxes are shifted by noise, its report and its groups."""
-    made, results = many(num_images=16, per_image=10)
+    made, results = many(num_images=num_images, per_image=10)
     data = data or made
     rng = np.random.default_rng(1)
     results = [dict(entry, bbox=[*(value + noise * float(rng.normal()) for value in entry['bbox'][:2]), *entry['bbox'][2:]])
