@@ -1,0 +1,213 @@
+"""Null bands: what a bucket's statistic would be if occlusion did not matter.
+
+AP depends on how many images and instances it is computed from, and on their sizes and categories, all of which change with r. So
+each bucket is compared with random sets instead of with all images:
+
+- *plain*: random sets of as many images. The difference, the excess, says whether the bucket has more or less than its number of
+  images gives by chance.
+- *matched*: random sets of as many images that also look like the bucket's in instances, sizes and categories. Images are drawn
+  in proportion to the odds that a logistic regression on these counts gives them of being in the bucket (the conditional
+  randomization test of Candes et al., "Panning for gold", JRSS B 2018; sets of fixed size by Pareto sampling, Rosen 1997). The
+  difference is what these counts do not explain.
+- For buckets of instances, random sets of as many instances of each category.
+
+The bucket is one of the sets that could have been drawn, which makes the permutation p-value exact for the plain band.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from .accumulate import Positives, Records
+from .buckets import Evaluation, Grouping
+from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics
+from .protocol import AREA_RANGES, IOU_THRESHOLDS, PROPOSAL_NUMS, bootstrapped_statistics
+from .summary import count_images
+
+#: Kinds of null bands of image buckets: the infix of their keys, and what a report says of them.
+KINDS = {'': 'random sets of as many images',
+         'matched_': 'random sets of as many images, drawn by their likeness in instances, sizes and categories'}
+INSTANCE_KIND = 'random sets of as many instances of each category'
+#: Upper edges of the numbers of instances an image that the matching tells apart.
+_COUNTS = (1, 2, 3, 4, 6, 9, 14)
+#: Categories that are matched: those in most images.
+_CATEGORIES = 100
+_RIDGE = 1.
+
+
+def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Grouping],
+                   evaluations: Sequence[Evaluation], num_categories: int, bootstrap: Bootstrap | None = None,
+                   proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> dict:
+    """Return a report with null bands; the one given stays as it is.
+
+    Args:
+        report: From `summary.summarize` or `intervals.add_intervals`.
+        records: Match records by IoU type, with all columns.
+        positives: The ground truths that count, with all columns.
+        groups: The groups behind the report's buckets, then those behind each of its ``further`` reports.
+        evaluations: The evaluation of each.
+        num_categories: K.
+        bootstrap: Seed, level, and the number of random sets.
+        proposal_nums: Limits of detections, see `Statistic.limit`.
+
+    Returns:
+        The report with ``null_bands``, which says how they were made, and in the row of every bucket with enough images, for each
+        statistic that has intervals: ``AP_null``, ``AP_null_ci``, ``AP_excess`` (AP minus AP_null), ``AP_excess_ci`` where AP has an
+        interval, and ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and
+        ``matched_own``: the share of the bucket's own images in the matched sets. None below `intervals.MIN_IMAGES` images.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    done = []
+    for part, grouping, evaluation in zip([report, *report.get('further', [])], groups, evaluations, strict=True):
+        part = {**part, 'null_bands': _describe(evaluation, bootstrap)}
+        sets, own = image_sets(positives, grouping, num_categories, bootstrap) if evaluation.unit == 'image' else ({}, [])
+        for iou_type, table in records.items():
+            if evaluation.unit == 'image':
+                nulls = _image_nulls(sets, table, positives, num_categories, proposal_nums)
+            else:
+                nulls = {'': instance_nulls(table, positives, grouping, num_categories, bootstrap, proposal_nums)}
+            rows = []
+            for number, (row, column) in enumerate(zip(part[iou_type]['buckets'], grouping.columns.tolist(), strict=True)):
+                enough = count_images(grouping.members[:, number].to(positives.image.device), positives, column) >= MIN_IMAGES
+                extra = {'matched_own': own[number] if enough else None} if own else {}
+                for kind, values in nulls.items():
+                    for place, statistic in enumerate(bootstrapped_statistics()):
+                        extra |= _compare(row, statistic.name, kind, values[number][:, place] if enough else None, bootstrap.level)
+                rows.append({**row, **extra})
+            part[iou_type] = {**part[iou_type], 'buckets': rows}
+        done.append(part)
+    return {**done[0], **({'further': done[1:]} if 'further' in report else {})}
+
+
+def image_sets(positives: Positives, grouping: Grouping, num_categories: int,
+               bootstrap: Bootstrap) -> tuple[dict[str, list[Tensor]], list[float]]:
+    """Draw random image sets for each bucket.
+
+    Returns:
+        By kind, for each bucket its sets, (N, I) int16 of 0 and 1; and the share of each bucket's own images in its matched sets.
+    """
+    device, num_images = positives.image.device, len(grouping.members)
+    members = grouping.members.to(device)
+    pool = members.any(1)
+    pool[positives.image[positives.counted[:, 0]]] = True
+    pool = pool.nonzero()[:, 0]
+    features = matching_features(positives, num_images, num_categories)[pool]
+    generator = torch.Generator().manual_seed(bootstrap.seed)
+    sets: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+    own = []
+    for inside in members[pool].T:
+        chance = fit_propensity(features, inside)
+        for kind, of in (('', torch.zeros_like(chance)), ('matched_', torch.logit(chance, eps=1e-9))):
+            drawn = torch.zeros(bootstrap.null_sets, num_images, dtype=torch.int16, device=device)
+            drawn[:, pool] = draw_sets(of, int(inside.sum()), bootstrap.null_sets, generator)
+            sets[kind].append(drawn)
+        own.append(chance[inside].mean().item() if bool(inside.any()) else 0.)
+    return sets, own
+
+
+def matching_features(positives: Positives, num_images: int, num_categories: int) -> Tensor:
+    """Return what the matched sets have in common with a bucket, for each image, shape (I, F) float64.
+
+    They are the number of instances, in steps and as logarithm, those of each size, and the number of each frequent category.
+    """
+    counted = positives.counted[:, :len(AREA_RANGES)].double()
+    numbers = torch.zeros(num_images, counted.shape[1], dtype=torch.float64, device=counted.device)
+    numbers.index_add_(0, positives.image, counted)
+    steps = torch.bucketize(numbers[:, 0], torch.tensor(_COUNTS, dtype=torch.float64, device=counted.device))
+    steps = torch.nn.functional.one_hot(steps, len(_COUNTS) + 1).double()
+    categories = torch.zeros(num_images, num_categories, dtype=torch.float64, device=counted.device)
+    categories.index_put_((positives.image, positives.category), counted[:, 0], accumulate=True)
+    frequent = torch.argsort((categories > 0).sum(0), stable=True, descending=True)[:_CATEGORIES]
+    categories = categories[:, frequent]
+    return torch.cat([steps, numbers.log1p(), (numbers[:, 1:] > 0).double(), categories.log1p(), (categories > 0).double()], dim=1)
+
+
+def fit_propensity(features: Tensor, inside: Tensor, steps: int = 25) -> Tensor:
+    """Fit the chance of each image to be in a bucket by logistic regression, with a ridge on all but the constant.
+
+    Args:
+        features: Shape (I, F) float64.
+        inside: Which images are in the bucket, (I,) bool.
+        steps: Newton steps at most.
+
+    Returns:
+        Shape (I,) float64; the sum is the number of images inside.
+    """
+    scale = features.std(0).clamp(min=1e-6)
+    inputs = torch.cat([torch.ones_like(features[:, :1]), (features - features.mean(0)) / scale], dim=1)
+    wanted, penalty = inside.double(), torch.full_like(inputs[0], _RIDGE)
+    penalty[0] = 1e-9
+    weights = torch.zeros_like(penalty)
+    weights[0] = torch.logit(wanted.mean(), eps=1e-6)
+    for _ in range(steps):
+        chance = torch.sigmoid(inputs @ weights)
+        gradient = inputs.T @ (wanted - chance) - penalty * weights
+        curvature = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + torch.diag(penalty)
+        step = torch.linalg.solve(curvature, gradient)
+        weights += step / max(1., step.abs().max().item() / 3)
+        if step.abs().max() < 1e-6:
+            break
+    return torch.sigmoid(inputs @ weights)
+
+
+def draw_sets(log_odds: Tensor, size: int, num_sets: int, generator: torch.Generator) -> Tensor:
+    """Draw sets of a fixed size, each image with odds of its own (Pareto sampling).
+
+    Args:
+        log_odds: Shape (I,) float64; where all are equal, every set is equally likely.
+        size: Images of a set.
+        num_sets: N.
+        generator: On the CPU.
+
+    Returns:
+        Shape (N, I) int16 of 0 and 1.
+    """
+    drawn = torch.zeros(num_sets, len(log_odds), dtype=torch.int16, device=log_odds.device)
+    for row in drawn:
+        place = torch.rand(len(log_odds), dtype=torch.float64, generator=generator).to(log_odds.device)
+        row[torch.topk(torch.logit(place, eps=1e-15) - log_odds, size, largest=False).indices] = 1
+    return drawn
+
+
+def instance_nulls(records: Records, positives: Positives, grouping: Grouping, num_categories: int, bootstrap: Bootstrap,
+                   proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> list[Tensor]:
+    """Compute the statistics of random sets of instances, as many of each category as a bucket has.
+
+    Instances outside a set are ignored. Which of a category's instances a detection found does not matter for a random set, so
+    only their numbers are drawn; matching is that of all instances.
+
+    Returns:
+        For each bucket (N, S) float64.
+    """
+    raise NotImplementedError
+
+
+def _image_nulls(sets: Mapping[str, list[Tensor]], records: Records, positives: Positives, num_categories: int,
+                 proposal_nums: Sequence[int]) -> dict[str, list[Tensor]]:
+    """Return by kind the statistics of each bucket's sets, (N, S) each; all sets are evaluated together."""
+    joined = torch.cat([one for of_kind in sets.values() for one in of_kind])
+    values = bootstrap_statistics(records, positives, torch.arange(joined.shape[1], device=joined.device), joined, num_categories,
+                                  proposal_nums=proposal_nums, precise=False)
+    parts = iter(values.split([len(one) for of_kind in sets.values() for one in of_kind]))
+    return {kind: [next(parts) for _ in of_kind] for kind, of_kind in sets.items()}
+
+
+def _compare(row: Mapping, name: str, kind: str, values: Tensor | None, level: float) -> dict:
+    """Return a statistic's null band, excess and p-value by their keys in a report."""
+    keys = [f'{name}_{kind}{key}' for key in ('null', 'null_ci', 'excess', 'excess_ci', 'excess_p')]
+    values = None if values is None else values[~values.isnan()]
+    if values is None or not len(values) or row[name] is None:
+        return dict.fromkeys(keys)
+    mean, ends = values.mean().item(), torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype, device=values.device)
+    above, below = ((values >= row[name] - 1e-6).sum().item(), (values <= row[name] + 1e-6).sum().item())
+    p_value = min(1., 2 * (1 + min(above, below)) / (1 + len(values)))
+    bounds = row.get(f'{name}_ci')
+    excess_bounds = [end - mean for end in bounds] if bounds else None
+    return dict(zip(keys, (mean, torch.quantile(values, ends).tolist(), row[name] - mean, excess_bounds, p_value), strict=True))
+
+
+def _describe(evaluation: Evaluation, bootstrap: Bootstrap) -> dict:
+    kinds = {'plain': KINDS[''], 'matched': KINDS['matched_']} if evaluation.unit == 'image' else {'plain': INSTANCE_KIND}
+    return dict(sets=bootstrap.null_sets, seed=bootstrap.seed, **kinds)
