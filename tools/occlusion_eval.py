@@ -67,7 +67,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--unit', choices=UNITS, default='image', help='unit that is bucketed: images or instances (image)')
     parser.add_argument('--cumulative', action='store_true', help='buckets r >= t instead of disjoint ones')
-    parser.add_argument('--replicates', type=int, default=1000, help='bootstrap replicates for the intervals (1000); 0: none')
+    parser.add_argument('--replicates', type=int, default=1000, help='random halves of the images behind the intervals (1000); 0: no '
+                        'intervals and null bands')
+    parser.add_argument('--null-sets', type=int, default=250, help='random image sets behind each null band (250); 0: none')
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
     parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,
                         help="detections used for each image and category (default: COCO's 1 10 100; mmdet: 100 300 1000)")
@@ -113,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         evaluation = preset(args.preset) if args.preset else Evaluation(
             args.definition, args.edges, args.unit, args.cumulative, args.same_category, args.levels)
-        bootstrap = Bootstrap(args.replicates, args.seed) if args.replicates else None
+        bootstrap = Bootstrap(args.replicates, args.seed, null_sets=args.null_sets) if args.replicates else None
         check_proposal_nums(args.proposal_nums)
         for name, iou in ((f'AP{100 * iou:g}', iou) for iou in args.iou):
             if name not in STATISTICS:

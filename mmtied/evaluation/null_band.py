@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from .accumulate import Positives, Records
 from .buckets import Evaluation, Grouping
-from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics
-from .protocol import AREA_RANGES, IOU_THRESHOLDS, PROPOSAL_NUMS, bootstrapped_statistics
+from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics, half_samples, interval
+from .protocol import AREA_RANGES, PROPOSAL_NUMS, Statistic, bootstrapped_statistics
 from .summary import count_images
+from .weighted_ap import UsedDetections, block_ap, for_each, make_blocks, operations_in_one_thread, weighted_average_precision
 
 #: Kinds of null bands of image buckets: the infix of their keys, and what a report says of them.
 KINDS = {'': 'random sets of as many images',
@@ -53,10 +53,11 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
         proposal_nums: Limits of detections, see `Statistic.limit`.
 
     Returns:
-        The report with ``null_bands``, which says how they were made, and in the row of every bucket with enough images, for each
-        statistic that has intervals: ``AP_null``, ``AP_null_ci``, ``AP_excess`` (AP minus AP_null), ``AP_excess_ci`` where AP has an
-        interval, and ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and
-        ``matched_own``: the share of the bucket's own images in the matched sets. None below `intervals.MIN_IMAGES` images.
+        The report with ``null_bands``, which says how they were made, and in the row of every bucket, for each statistic that has
+        intervals: ``AP_null``, ``AP_null_ci``, ``AP_excess`` (AP minus AP_null), ``AP_excess_ci`` where AP has an interval, and
+        ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and ``matched_own``: the share
+        of the bucket's own images in the matched sets; instance buckets have ``AP_balanced`` and ``AP_balanced_ci``. None below
+        `intervals.MIN_IMAGES` images.
     """
     bootstrap = bootstrap or Bootstrap()
     done = []
@@ -68,10 +69,11 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
                 nulls = _image_nulls(sets, table, positives, num_categories, proposal_nums)
             else:
                 nulls = {'': instance_nulls(table, positives, grouping, num_categories, bootstrap, proposal_nums)}
+                balanced = balanced_rows(table, positives, grouping, num_categories, bootstrap, proposal_nums)
             rows = []
             for number, (row, column) in enumerate(zip(part[iou_type]['buckets'], grouping.columns.tolist(), strict=True)):
                 enough = count_images(grouping.members[:, number].to(positives.image.device), positives, column) >= MIN_IMAGES
-                extra = {'matched_own': own[number] if enough else None} if own else {}
+                extra = {'matched_own': own[number] if enough else None} if own else balanced[number]
                 for kind, values in nulls.items():
                     for place, statistic in enumerate(bootstrapped_statistics()):
                         extra |= _compare(row, statistic.name, kind, values[number][:, place] if enough else None, bootstrap.level)
@@ -115,7 +117,7 @@ def matching_features(positives: Positives, num_images: int, num_categories: int
     counted = positives.counted[:, :len(AREA_RANGES)].double()
     numbers = torch.zeros(num_images, counted.shape[1], dtype=torch.float64, device=counted.device)
     numbers.index_add_(0, positives.image, counted)
-    steps = torch.bucketize(numbers[:, 0], torch.tensor(_COUNTS, dtype=torch.float64, device=counted.device))
+    steps = torch.bucketize(numbers[:, 0].contiguous(), torch.tensor(_COUNTS, dtype=torch.float64, device=counted.device))
     steps = torch.nn.functional.one_hot(steps, len(_COUNTS) + 1).double()
     categories = torch.zeros(num_images, num_categories, dtype=torch.float64, device=counted.device)
     categories.index_put_((positives.image, positives.category), counted[:, 0], accumulate=True)
@@ -179,9 +181,106 @@ def instance_nulls(records: Records, positives: Positives, grouping: Grouping, n
     only their numbers are drawn; matching is that of all instances.
 
     Returns:
-        For each bucket (N, S) float64.
+        For each bucket (N, S) float64; NaN for statistics that are not average precisions.
     """
-    raise NotImplementedError
+    device = records.image.device
+    generator = torch.Generator().manual_seed(bootstrap.seed)
+    category = torch.sort(positives.category[positives.counted[:, 0]]).values
+    first = torch.searchsorted(category, torch.arange(num_categories, device=device))
+    # The place of each truth in a random order of its category, for each of the N sets: the first ones are in the set.
+    place = torch.empty(bootstrap.null_sets, len(category), dtype=torch.int64, device=device)
+    for row in place:
+        shuffled = torch.randperm(len(category), generator=generator).to(device)
+        shuffled = shuffled[torch.argsort(category[shuffled], stable=True)]
+        row[shuffled] = torch.arange(len(category), device=device) - first[category]
+    wanted = torch.stack([torch.bincount(positives.category[positives.counted[:, column]], minlength=num_categories)
+                          for column in grouping.columns.tolist()])
+    statistics = bootstrapped_statistics()
+    result = torch.full((len(wanted), bootstrap.null_sets, len(statistics)), torch.nan, dtype=torch.float64, device=device)
+    for limit in {statistic.limit(proposal_nums) for statistic in statistics}:
+        chosen = [place for place, statistic in enumerate(statistics)
+                  if statistic.limit(proposal_nums) == limit and _is_precision(statistic)]
+        thresholds = sorted({threshold for number in chosen for threshold in statistics[number].thresholds})
+        values = _ap_of_instance_sets(records, category, first, place, wanted, thresholds, limit)
+        for number in chosen:
+            at = [thresholds.index(threshold) for threshold in statistics[number].thresholds]
+            result[:, :, number] = values[:, :, at].mean(2)
+    return list(result)
+
+
+def _ap_of_instance_sets(records: Records, category: Tensor, first: Tensor, place: Tensor, wanted: Tensor,
+                         thresholds: Sequence[int], limit: int) -> Tensor:
+    """Compute the AP of N random sets of instances for each of B buckets.
+
+    Args:
+        records: The detections.
+        category: Category of each truth, sorted, (G,) int64.
+        first: First truth of each category, (K,) int64.
+        place: Place of each truth in each set's order of its category, (N, G) int64.
+        wanted: Instances of each category in each bucket, (B, K) int64.
+        thresholds: T of them.
+        limit: Detections used for each image and category.
+
+    Returns:
+        Shape (B, N, T) float64.
+    """
+    used = (records.rank < limit).nonzero()[:, 0]
+    matched, ignored = records.matched[used, 0], records.ignored[used, 0]
+    of = records.category[used]
+    hit = ((matched & ~ignored) != 0).nonzero()[:, 0]
+    number = torch.arange(len(hit), device=hit.device) - torch.searchsorted(of[hit], of[hit])
+    truths = torch.bincount(category, minlength=wanted.shape[1])
+    hit = hit[truths[of[hit]] > 0]
+    slot = first[of[hit]] + number[:len(hit)] % truths[of[hit]].clamp(min=1)
+    own_row = torch.full_like(of, len(hit))  # the row of ones
+    own_row[hit] = torch.arange(len(hit), device=hit.device)
+    chunks = []
+    for number, threshold in enumerate(thresholds):
+        bit = 1 << threshold
+        table = UsedDetections(torch.where((matched & bit) != 0, own_row, len(hit)), of, matched, ignored)
+        chunks += [(number, blocks) for blocks in make_blocks(table, bit, wanted.shape[1], len(hit) + 1, 512)]
+    result = torch.zeros(len(wanted), len(place), len(thresholds), dtype=torch.float64, device=of.device)
+
+    def evaluate(part: Tensor) -> None:
+        places = place[part][:, slot].T
+        for bucket, counts in enumerate(wanted):
+            rows = torch.cat([places < counts[of[hit], None], places.new_ones(1, len(part)), places.new_zeros(1, len(part))]).float()
+            totals = counts.clamp(min=1).float()[:, None].expand(-1, len(part))
+            for number, blocks in chunks:
+                result[bucket, part, number] += block_ap(blocks, rows, totals).sum(0)
+            result[bucket, part] /= (counts > 0).sum()
+
+    with operations_in_one_thread() as threads:
+        for_each(evaluate, torch.arange(len(place), device=of.device).split(64), threads)
+    return result
+
+
+def _is_precision(statistic: Statistic) -> bool:
+    return not statistic.recall and not getattr(statistic, 'measure', '')
+
+
+def balanced_rows(records: Records, positives: Positives, grouping: Grouping, num_categories: int, bootstrap: Bootstrap,
+                  proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> list[dict]:
+    """Return for each instance bucket the balanced average precisions and their intervals, by their keys in a report.
+
+    A false positive belongs to no bucket, so plain AP charges it to each in full, and falls with the number of instances. Here
+    it counts as much as the bucket's share of the instances of its category.
+    """
+    images = torch.arange(len(grouping.members), device=records.image.device)
+    halves = half_samples(len(images), max(bootstrap.null_sets, 2), bootstrap.seed, images.device)
+    rows = []
+    for column in grouping.columns.tolist():
+        row, num_images = {}, count_images(grouping.members[:, 0], positives, column)
+        for statistic in filter(_is_precision, bootstrapped_statistics()):
+            options = (num_categories, statistic.thresholds, statistic.limit(proposal_nums), column)
+            value, spread = (weighted_average_precision(records, positives, images, weights, *options, precise=precise,
+                                                        balanced=True).mean(1)
+                             for weights, precise in ((torch.ones_like(halves[:1]), True), (halves, False)))
+            value = None if bool(value.isnan()) else value.item()
+            ends = interval(value, spread, num_images, bootstrap.level)
+            row |= {f'{statistic.name}_balanced': value, f'{statistic.name}_balanced_ci': list(ends) if ends else None}
+        rows.append(row)
+    return rows
 
 
 def _image_nulls(sets: Mapping[str, list[Tensor]], records: Records, positives: Positives, num_categories: int,
@@ -201,7 +300,7 @@ def _compare(row: Mapping, name: str, kind: str, values: Tensor | None, level: f
     if values is None or not len(values) or row[name] is None:
         return dict.fromkeys(keys)
     mean, ends = values.mean().item(), torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype, device=values.device)
-    above, below = ((values >= row[name] - 1e-6).sum().item(), (values <= row[name] + 1e-6).sum().item())
+    above, below = ((values >= row[name] - 1e-6).sum().item(), (values <= row[name] + 1e-6).sum().item())  # with ties
     p_value = min(1., 2 * (1 + min(above, below)) / (1 + len(values)))
     bounds = row.get(f'{name}_ci')
     excess_bounds = [end - mean for end in bounds] if bounds else None

@@ -21,6 +21,7 @@ from .comparison import compared_statistics, comparison_rows, without_empty_diff
 from .inputs.ground_truth import GroundTruth
 from .inputs.results import Detections
 from .intervals import Bootstrap, add_intervals
+from .null_band import add_null_bands
 from .occlusion import get_occlusion_ratio
 from .records import SavedGroups, SavedRun, fingerprint, mask_fingerprint
 from .summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
@@ -90,9 +91,12 @@ class EvaluationResult(_Tables):
     detections: Mapping[str, Detections] | None = None
 
     def with_intervals(self, bootstrap: Bootstrap | None = None) -> 'EvaluationResult':
-        """Return the same with confidence intervals in the report, see `intervals.add_intervals`."""
-        report = add_intervals(self.report, self.records, self.targets.positives(), self.plan.groupings,
-                               self.targets.num_categories, bootstrap, self.proposal_nums)
+        """Return the same with intervals and null bands in the report, see `add_intervals` and `add_null_bands`."""
+        bootstrap, positives = bootstrap or Bootstrap(), self.targets.positives()
+        options = (self.targets.num_categories, bootstrap, self.proposal_nums)
+        report = add_intervals(self.report, self.records, positives, self.plan.groupings, *options)
+        if bootstrap.null_sets:
+            report = add_null_bands(report, self.records, positives, self.plan.groupings, self.plan.evaluations, *options)
         return replace(self, report=report)
 
     @property

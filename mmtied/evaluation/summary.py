@@ -137,8 +137,8 @@ def without_empty_buckets(report: Mapping) -> dict:
 def report_rows(report: Mapping) -> list[dict]:
     """Return a report as one flat table: a row for all images and for each bucket of every evaluation and IoU type.
 
-    The columns are the same in every row: what was evaluated, the counts, the statistics, those over shared categories, and
-    two columns ``<name>_ci_low`` and ``<name>_ci_high`` for each interval; None where the report has no such value.
+    The columns are the same in every row: what was evaluated, the counts, the statistics, those over shared categories, two
+    columns ``<name>_ci_low`` and ``<name>_ci_high`` for each interval, and the null bands; None where the report has no such value.
     """
     counts = ('images', 'instances', 'categories')
     mix = (*(f'instances_{size}' for size in list(AREA_RANGES)[1:]), 'instances_per_image')
@@ -151,11 +151,24 @@ def report_rows(report: Mapping) -> list[dict]:
                 flat = {'definition': evaluation['definition'], 'iou_type': iou_type}
                 flat |= {key: row.get(key) for key in ('name', 'lower', 'upper', *counts, *STATISTICS, *mix, *shared)}
                 for statistic in bootstrapped_statistics():
-                    low, high = row.get(statistic.ci_key) or (None, None)
-                    flat |= {f'{statistic.ci_key}_low': low, f'{statistic.ci_key}_high': high}
+                    flat |= _bounds(row, statistic.ci_key)
+                for statistic in bootstrapped_statistics():
+                    for null in (f'{statistic.name}_', f'{statistic.name}_matched_'):
+                        flat |= {f'{null}null': row.get(f'{null}null'), **_bounds(row, f'{null}null_ci'),
+                                 f'{null}excess': row.get(f'{null}excess'), **_bounds(row, f'{null}excess_ci'),
+                                 f'{null}excess_p': row.get(f'{null}excess_p')}
+                    balanced = f'{statistic.name}_balanced'
+                    flat |= {balanced: row.get(balanced), **_bounds(row, f'{balanced}_ci')}
+                flat['matched_own'] = row.get('matched_own')
                 rows.append({**flat, 'unit': evaluation.get('unit', 'image'),
                              'cumulative': int(evaluation.get('cumulative', False))})
     return rows
+
+
+def _bounds(row: Mapping, key: str) -> dict:
+    """Return the ends of an interval as two columns."""
+    low, high = row.get(key) or (None, None)
+    return {f'{key}_low': low, f'{key}_high': high}
 
 
 def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, whole: Mapping[str, dict[str, Tensor]],

@@ -59,7 +59,8 @@ class UsedDetections(NamedTuple):
 
 @torch.no_grad()
 def weighted_average_precision(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
-                               thresholds: Sequence[int], limit: int, column: int = 0, precise: bool = True) -> Tensor:
+                               thresholds: Sequence[int], limit: int, column: int = 0, precise: bool = True,
+                               balanced: bool = False) -> Tensor:
     """Compute AP under every weighting, as COCOeval does for a data set that holds each image as often as its weight says.
 
     Copies of an image stand side by side in the order of image ids. Detections of equal score in one image and category take
@@ -75,13 +76,15 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
         limit: Detections used for each image and category.
         column: Which column of the records.
         precise: Compute in double precision, as COCOeval. Single precision is three times as fast and off by some 1e-6.
+        balanced: Let a false positive count as much as the column's share of the instances of its category. Then the expected
+            value does not depend on how many instances a bucket of instances holds.
 
     Returns:
         Mean precision over the recall points and over the categories with ground truth, shape (R, T) float64; NaN where
         there is no ground truth.
     """
-    with _operations_in_one_thread() as threads:
-        return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads, precise)
+    with operations_in_one_thread() as threads:
+        return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads, precise, balanced)
 
 
 @torch.no_grad()
@@ -107,7 +110,8 @@ def weighted_recall(records: Records, positives: Positives, images: Tensor, weig
 
 
 def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
-                 thresholds: Sequence[int], limit: int, column: int, threads: int, precise: bool) -> Tensor:
+                 thresholds: Sequence[int], limit: int, column: int, threads: int, precise: bool,
+                 balanced: bool) -> Tensor:
     table, score = _used_detections(records, positives, images, limit, column)
     device = table.row.device
     weights = weights.to(device)
@@ -119,6 +123,7 @@ def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights
     chunks = [(number, blocks) for number, threshold in enumerate(thresholds)
               for blocks in make_blocks(table, 1 << threshold, num_categories, zero_row, sizes.blocks)]
     truths, truth_starts = _truths(records, positives, images, num_categories, column)
+    all_truths = _truths(records, positives, images, num_categories, 0) if balanced else None
 
     # Counts are exact in single precision up to 2**24.
     dtype = torch.float32 if max(copies, 1) * max(num_used, len(truths)) < 2**24 else torch.float64
@@ -133,12 +138,16 @@ def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights
         totals = embedding_bag(truths, rows, truth_starts, mode='sum', include_last_offset=True)
         totals = totals.double() if precise else totals.float()
         present = (totals > 0).sum(0)
+        share = None
+        if all_truths is not None:
+            everyone = embedding_bag(all_truths[0], rows, all_truths[1], mode='sum', include_last_offset=True)
+            share = totals / everyone.clamp(min=1).to(totals.dtype)
         totals.clamp_(min=1)
         for number, blocks in chunks:
-            result[part, number] += block_ap(blocks, rows, totals).sum(0)
+            result[part, number] += block_ap(blocks, rows, totals, share).sum(0)
         result[part] /= present[:, None]
 
-    _for_each(evaluate, torch.arange(len(weights), device=device).split(num_weightings), threads)
+    for_each(evaluate, torch.arange(len(weights), device=device).split(num_weightings), threads)
     return result
 
 
@@ -229,13 +238,14 @@ def make_blocks(table: UsedDetections, bit: int, num_categories: int, zero_row: 
                             category[begin:end])
 
 
-def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor) -> Tensor:
+def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor, false_share: Tensor | None = None) -> Tensor:
     """Compute what each block adds to the AP of its category, shape (N, R), of the type of `totals`.
 
     Args:
         blocks: The true positives.
         rows: Weights, shape (rows, R).
         totals: Weighted ground truths of each category, at least 1, shape (K, R), of the type to compute in.
+        false_share: What a false positive of each category counts, (K, R) of that type; 1 by default.
     """
     shape = (len(blocks.category), ROWS, rows.shape[1])
     hits = rows.index_select(0, blocks.hit).view(shape)
@@ -243,6 +253,7 @@ def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor) -> Tensor:
     true_count = _scan_earlier_blocks(hits.sum(1), blocks.category, torch.add)
     count = _scan_earlier_blocks(detections.sum(1), blocks.category, torch.add).clamp_(min=_TINY)
     totals = totals[blocks.category]
+    share = None if false_share is None else false_share[blocks.category].to(count.dtype)
     is_first = blocks.category.diff(prepend=blocks.category.new_full((1,), -1)) != 0
     precision, reached = totals.new_empty(ROWS, *totals.shape), totals.new_empty(ROWS + 1, *totals.shape)
     reach = _points_reached if totals.dtype == torch.float64 else _points_reached_roughly
@@ -251,10 +262,11 @@ def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor) -> Tensor:
     for row in range(ROWS):
         true_count.add_(hits[:, row])
         count.add_(detections[:, row])
+        weighed = count if share is None else torch.lerp(true_count, count, share).clamp_(min=_TINY)
         if true_count.dtype == totals.dtype:
-            torch.div(true_count, count, out=precision[row])
+            torch.div(true_count, weighed, out=precision[row])
         else:
-            torch.div(true_count.to(totals.dtype), count.to(totals.dtype), out=precision[row])
+            torch.div(true_count.to(totals.dtype), weighed.to(totals.dtype), out=precision[row])
         reach(true_count, totals, reached[row + 1])
 
     best = _scan_earlier_blocks(precision.amax(0).flip(0), blocks.category.flip(0), torch.maximum).flip(0)
@@ -293,7 +305,7 @@ def _scan_earlier_blocks(values: Tensor, category: Tensor, combine: Callable[[Te
     return values
 
 
-def _for_each(work: Callable[[Tensor], None], parts: Sequence[Tensor], threads: int) -> None:
+def for_each(work: Callable[[Tensor], None], parts: Sequence[Tensor], threads: int) -> None:
     """Do every part; on the CPU in that many threads."""
     if threads == 1 or len(parts) < 2 or parts[0].is_cuda:
         for part in parts:
@@ -304,7 +316,7 @@ def _for_each(work: Callable[[Tensor], None], parts: Sequence[Tensor], threads: 
 
 
 @contextmanager
-def _operations_in_one_thread() -> Iterator[int]:
+def operations_in_one_thread() -> Iterator[int]:
     """Yield the number of threads that torch may use, and let each operation use one.
 
     An operation shared by threads waits for the slowest of them; on busy cores, hundreds of thousands of small ones take minutes.
