@@ -1,7 +1,7 @@
 """Figures of an evaluation: statistics in percent over the occlusion ratio, and bucket sizes and categories."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +29,8 @@ class Curve(NamedTuple):
 
 #: Looks of the curves of a single run; further statistics follow `run_curve`.
 _LOOKS = {'AP50': Curve('#56B4E9', 's'), 'AP': Curve('#0072B2', 'o'), 'AP75': Curve('#D55E00', '^')}
+#: The legend's texts for null bands.
+NULL_LABELS = {'plain': 'as many random images', 'matched': 'the same, matched'}
 _COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
 _MARKERS = ('o', '^', 's', 'D', 'v', 'P', 'X')
 _LINES = ('-', (0, (5, 1.5)), (0, (1, 1)), '-.')
@@ -40,7 +42,7 @@ def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
     """Plot AP, AP50 and AP75 of each bucket, with the number of images and instances below.
 
     Lines only guide the eye and break where a bucket has no ground truth. Bands are the intervals, where the report has
-    them; dashed lines are the numbers of all images.
+    them; dashed lines are the numbers of all images. Gray: random sets of as many images, see `null_band`.
 
     Args:
         report: From `summary.summarize`.
@@ -53,6 +55,7 @@ def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
     figure, top, bottom = _figure_with_counts(7.2, 5.2)
     for number, statistic in enumerate(names):
         curve, value = _LOOKS.get(statistic) or run_curve(number), overall[statistic]
+        draw_null(top, buckets, statistic)
         draw_curve(top, buckets, statistic, curve, _with_overall(statistic, value), .07 * (number - 1), value)
     _finish(figure, top, bottom, report, iou_type, f'{iou_type} AP (%)', ap_range([report], iou_type, names))
     of_run = f'{plain_label(name, 36)}: ' if name else ''
@@ -82,6 +85,11 @@ def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
     figure, top, bottom = _figure_with_counts(5.4, 4.2 + .17 * -(-len(runs) // columns))
     for number, (run, overall, label) in enumerate(zip(runs, overalls, labels, strict=True)):
         offset = .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
+        if len(runs) == 1:
+            draw_null(top, run.report[iou_type]['buckets'], statistic, labels=NULL_LABELS)
+            draw_null(top, run.report[iou_type]['buckets'], f'{statistic}_matched', labels=NULL_LABELS)
+        else:
+            draw_null(top, run.report[iou_type]['buckets'], statistic)
         draw_curve(top, run.report[iou_type]['buckets'], statistic, run_curve(number), label, offset, overall)
     limits = limits or ap_range([run.report for run in runs], iou_type, [statistic])
     _finish(figure, top, bottom, runs[0].report, iou_type, f'{iou_type} {statistic} (%)', limits)
@@ -234,6 +242,23 @@ def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve,
               linewidth=1.5, label=label, zorder=3, markerfacecolor=None if filled else 'white')
 
 
+def draw_null(axes: 'Axes', rows: Sequence[dict], key: str, labels: Mapping[str, str] | None = None) -> None:
+    """Draw the null band of a statistic in gray, where the report has one; the matched one hatched.
+
+    Args:
+        axes: Where to draw.
+        rows: The buckets' rows of a report.
+        key: A statistic, or ``<statistic>_matched``.
+        labels: Texts for the legend, by whether the band is matched: the keys ``plain`` and ``matched``.
+    """
+    bounds = _bounds(rows, f'{key}_null')
+    if not np.isfinite(bounds).any():
+        return
+    kind = 'matched' if key.endswith('_matched') else 'plain'
+    look = dict(facecolor='none', edgecolor='.45', hatch='////', linewidth=.4) if kind == 'matched' else dict(color='.82', linewidth=0)
+    axes.fill_between(np.arange(len(rows)), *bounds.T, zorder=1, label=(labels or {}).get(kind), **look)
+
+
 def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) -> tuple[float, float]:
     """Return a range of the vertical axis in percent that holds all values and intervals; it starts at 0 unless all are high.
 
@@ -243,7 +268,8 @@ def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) 
         (50.0, 65.0)
     """
     rows = [row for report in reports for row in (report[iou_type]['all'], *report[iou_type]['buckets'])]
-    values = np.concatenate([column for name in statistics for column in (_values(rows, name), _bounds(rows, name).ravel())])
+    values = np.concatenate([column for name in statistics
+                             for column in (_values(rows, name), _bounds(rows, name).ravel(), _bounds(rows, f'{name}_null').ravel())])
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if values.size else (0., 10.)
     bottom = 10 * np.floor(low / 10 - .5) if low > .5 * high else 0.

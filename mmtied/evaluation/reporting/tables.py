@@ -13,6 +13,10 @@ from ..summary import all_evaluations, describe_evaluation, describe_ratio_name,
 COUNTS = ('images', 'instances', 'categories')
 
 
+#: AP minus that of random sets, by key: titles of table columns.
+EXCESSES = {'AP_excess': 'AP_excess', 'AP_matched_excess': 'matched'}
+
+
 class PlainTable(NamedTuple):
     """A table as text: arguments of `tables.text_table` and `tables.latex_table`."""
 
@@ -29,6 +33,17 @@ def format_interval(bounds: list[float] | None) -> str:
         '41.0..45.7'
     """
     return '-' if bounds is None else '..'.join(map(format_percent, bounds))
+
+
+def format_excess(row: Mapping, key: str) -> str:
+    """Format what a bucket has more than random sets in points, with a star where p is below 0.01; a dash where nothing is known.
+
+    Example:
+        >>> format_excess({'AP_excess': -0.0843, 'AP_excess_p': 0.008}, 'AP_excess')
+        '-8.4*'
+    """
+    value = row.get(key)
+    return '-' if value is None else format_percent(value, signed=True) + ('*' if row[f'{key}_p'] < .01 else '')
 
 
 def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
@@ -52,6 +67,13 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
                     columns[name] = [format_percent(row.get(name)) for _, row in found]
             if not brief and any('AP_ci' in row for _, row in found):
                 columns['AP interval'] = [format_interval(row.get('AP_ci')) for _, row in found]
+            if not brief and any('AP_null' in row for _, row in found):
+                columns['AP_null'] = [format_interval(row.get('AP_null_ci')) for _, row in found]
+                for key, title in EXCESSES.items():
+                    if any(key in row for _, row in found):
+                        columns[title] = [format_excess(row, key) for _, row in found]
+            if not brief and any('AP_balanced' in row for _, row in found):
+                columns['AP_balanced'] = [format_percent(row.get('AP_balanced')) for _, row in found]
             if not brief and any(row.get('AP_shared') is not None for _, row in found):
                 columns['AP_shared'] = [format_percent(row.get('AP_shared')) for _, row in found]
             rows = [[name, *map(str, cells)] for (name, _), *cells in zip(found, *columns.values(), strict=True)]
@@ -94,7 +116,7 @@ def comparison_tables(comparison: Mapping, statistics: Sequence[str] | None = No
                     title = f'{iou_type} {statistic} in % by occlusion ratio r ({describe_evaluation(entry)}): {label} - {first}'
                     rows = [[name, str(row['images']), *_difference_cells(row[statistic], number)]
                             for name, row in named_rows(entry, iou_type)]
-                    yield PlainTable(title, ['r', 'images', first, label, 'difference', level, 'above 0'], rows)
+                    yield PlainTable(title, ['r', 'images', first, label, 'difference', level, 'above 0', 'below 0'], rows)
 
 
 def format_comparison(comparison: Mapping, statistics: Sequence[str] | None = None) -> str:
@@ -111,16 +133,26 @@ def comparison_latex(comparison: Mapping, statistics: Sequence[str] | None = Non
 def describe_paired_intervals(comparison: Mapping) -> str:
     """Say in a line how the differences' intervals were made."""
     how = comparison['intervals']
-    return f'{how["method"]}, {how["replicates"]} replicates, seed {how["seed"]}; above 0: share of the replicates'
+    seeds, few = comparison.get('seeds', [1]), how.get('min_images')
+    if max(seeds) == 1:
+        covers = 'one run a side, so that the training seed is not covered'
+    else:
+        covers = ', '.join(f'{label}: {number} seed{"s" * (number > 1)}{" (not covered)" * (number == 1)}'
+                           for label, number in zip(comparison['runs'], seeds, strict=True))
+    return (f'{how["method"]}, {how["replicates"]} replicates, seed {how["seed"]}; {covers}; above 0, below 0: share of the '
+            f'replicates, ties as half; a dash: fewer than {few} images')
 
 
 def _difference_cells(row: Mapping, number: int) -> list[str]:
     difference = row['differences'][number]
-    if difference['difference'] is None or difference['low'] is None:
-        return ['-'] * 5
-    gain, low, high = (format_percent(difference[key], signed=True) for key in ('difference', 'low', 'high'))
-    return [format_percent(row['values'][0]), format_percent(row['values'][number + 1]), gain, f'[{low}, {high}]',
-            f'{difference["share_above_zero"]:.1%}']
+    if difference['difference'] is None:
+        return ['-'] * 6
+    cells = [format_percent(row['values'][0]), format_percent(row['values'][number + 1]),
+             format_percent(difference['difference'], signed=True)]
+    if difference['low'] is None:
+        return [*cells, *['-'] * 3]
+    low, high = (format_percent(difference[key], signed=True) for key in ('low', 'high'))
+    return [*cells, f'[{low}, {high}]', *(f'{difference[f"share_{side}_zero"]:.1%}' for side in ('above', 'below'))]
 
 
 def scalars(report: dict, iou_types: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, float]:
