@@ -256,7 +256,7 @@ def _intervals(row: Mapping, halves: Tensor, num_images: int, level: float) -> d
     """Return the intervals of a group by their keys in a report, from its halves, shape (R, S)."""
     found = {}
     for statistic, column in zip(bootstrapped_statistics(), halves.unbind(1), strict=True):
-        ends = interval(row[statistic.name], column, num_images, level)
+        ends = interval(row[statistic.name], column, num_images, level, (0., math.inf) if statistic.measure else (0., 1.))
         found[statistic.ci_key] = list(ends) if ends else None
     return found
 

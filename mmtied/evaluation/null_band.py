@@ -256,7 +256,7 @@ def _ap_of_instance_sets(records: Records, category: Tensor, first: Tensor, plac
 
 
 def _is_precision(statistic: Statistic) -> bool:
-    return not statistic.recall and not getattr(statistic, 'measure', '')
+    return not statistic.recall and not statistic.measure
 
 
 def balanced_rows(records: Records, positives: Positives, grouping: Grouping, num_categories: int, bootstrap: Bootstrap,

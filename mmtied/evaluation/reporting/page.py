@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,16 +15,15 @@ from ..protocol import STATISTICS, shared_statistics
 from ..stated import field_of
 from ..summary import describe_evaluation, format_number, format_percent, named_rows, reported_iou_types
 from .categories import FEWEST, MOST, plot_categories
+from .headlines import first_sentences, headlines, high_bucket
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_figure
-from .tables import Run, bucket_phrase, format_interval, reported_statistics, shared_evaluations
+from .tables import Run, bucket_phrase, format_excess, reported_statistics, shared_evaluations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .pictures import WorstImages
 
-#: The highest ratio that the paper reports.
-PAPER_RATIO = .8
 _MIX = {'categories': 'categories', 'instances_per_image': 'instances\nper image', 'instances_small': 'small',
         'instances_medium': 'medium', 'instances_large': 'large', 'AP': 'AP'}
 
@@ -45,39 +44,15 @@ class Table(NamedTuple):
     rows: list[tuple[str, list[tuple[str, str]]]]
 
 
-class Headline(NamedTuple):
-    """The most important numbers of one run and IoU type, as text; changes carry their sign.
-
-    Attributes:
-        run: Name of the run.
-        iou_type: The IoU type.
-        overall: AP of all images.
-        overall_ci: Its interval, or an empty text.
-        high: AP at high occlusion.
-        high_ci: Its interval, or an empty text.
-        change: AP at high occlusion minus AP of the first bucket.
-        gain: AP at high occlusion minus that of the first run; empty for the first run.
-        gain75: The same for AP75.
-    """
-
-    run: str
-    iou_type: str
-    overall: str
-    overall_ci: str
-    high: str
-    high_ci: str
-    change: str
-    gain: str
-    gain75: str
-
-
-def write_page(path: str | os.PathLike, runs: Sequence[Run], examples: 'WorstImages | None' = None) -> Path:
+def write_page(path: str | os.PathLike, runs: Sequence[Run], examples: 'WorstImages | None' = None,
+               comparison: Mapping | None = None) -> Path:
     """Write the page, completely or not at all.
 
     Args:
         path: The HTML file.
         runs: One run, or several that were evaluated in the same way on the same data.
         examples: Images where the first run did worst, from `pictures.draw_worst`.
+        comparison: From `comparison.compare_runs` of the same runs, for their gains over the first.
 
     Returns:
         The path.
@@ -86,7 +61,7 @@ def write_page(path: str | os.PathLike, runs: Sequence[Run], examples: 'WorstIma
         ValueError: There is no run, or the runs cannot be shown together.
         ImportError: matplotlib or jinja2 is not installed.
     """
-    page = render_page(runs, examples)
+    page = render_page(runs, examples, comparison)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding='utf-8')
     return Path(path)
@@ -103,7 +78,7 @@ def write_curves(path: str | os.PathLike, runs: Sequence[Run], format: str) -> l
     return written
 
 
-def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None) -> str:
+def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None, comparison: Mapping | None = None) -> str:
     """Return the page as text; see `write_page`."""
     require(['matplotlib', 'jinja2'], 'The report page')
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -118,7 +93,9 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None) -> s
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template('page.html.jinja').render(
         runs=runs, data=main.get('data'), everything=main[iou_types[0]]['all'], ratio=describe_ratio(main),
-        headlines=headlines(runs), high=None if place is None else phrases[place], lowest=next(iter(phrases), ''),
+        headlines=headlines(runs, comparison), high=None if place is None else phrases[place],
+        sentences=[first_sentences(run, iou_type) for iou_type in iou_types for run in runs],
+        counts=None if place is None else main[iou_types[0]]['buckets'][place],
         unit=main.get('unit', 'image'), statistics=statistics,
         sections=[_section(evaluation, number) for number, evaluation in enumerate(evaluations)], examples=examples,
         num_pictures=sum(len(bucket['images']) for bucket in examples.buckets) if examples else 0, version=__version__)
@@ -154,75 +131,47 @@ def describe_intervals(runs: Sequence[Run]) -> str:
     if not any(run.report.get('intervals') for run in runs):
         return 'This report has no intervals.'
     how = made[0] if len(set(made)) == 1 else '; '.join(f'{run.name}: {text}' for run, text in zip(runs, made, strict=True))
-    return (f'Bands, and the small numbers below a value: {how}. AP of resampled images is biased upwards, most in small '
-            'buckets, so that an interval may lie above its own AP.')
+    few = next(run.report['intervals'].get('min_images') for run in runs if run.report.get('intervals'))
+    return (f'Colored bands, and the small numbers below a value: {how}.'
+            + (f' Below {few} images there is none, as it would not hold what it says.' if few else ''))
+
+
+def describe_nulls(report: dict) -> str:
+    """Describe the null bands, or return an empty text where there are none."""
+    nulls = report.get('null_bands')
+    if not nulls:
+        return ''
+    text = (f'Gray bands: where AP lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or instances differs '
+            'from that of many. The excess is AP minus their mean; p is the share of random sets that are as far out (two-sided).')
+    if 'matched' in nulls:
+        text += (f' Hatched: {nulls["matched"]}. What is left of the excess then is not explained by these counts. Where most of the '
+                 'matched images are the bucket’s own (last column), little can be told.')
+    return text
 
 
 def _describe_bootstrap(report: dict) -> str:
     intervals = report.get('intervals')
     if not intervals:
         return 'no intervals'
+    measured = '; '.join(f'{100 * low:.0f} to {100 * high:.0f} % {where}' for where, (low, high) in
+                         intervals.get('coverage', {}).items())
     return (f'{100 * intervals["level"]:g} % intervals ({intervals["method"]}, {intervals["replicates"]} replicates, '
-            f'seed {intervals["seed"]})')
-
-
-def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
-    """Return the index of the bucket that stands for high occlusion.
-
-    It holds r = 0.8, the paper's highest, or else is the last one with a number in all runs; None where only the first bucket
-    or none has a number.
-    """
-    tables = [run.report[iou_type]['buckets'] for run in runs]
-    defined = [number for number, rows in enumerate(zip(*tables, strict=True))
-               if number and all(row['AP'] is not None for row in rows)]
-    at_paper = [number for number in defined if _contains(tables[0][number], PAPER_RATIO)]
-    return (at_paper or defined or [None])[-1]
-
-
-def _contains(bucket: dict, ratio: float) -> bool:
-    """Return True for a ratio inside a bucket; a cumulative one has no upper edge."""
-    return bucket['lower'] <= ratio + 1e-9 and (bucket['upper'] is None or ratio + 1e-9 < bucket['upper'])
-
-
-def headlines(runs: Sequence[Run]) -> list[Headline]:
-    """Return the headline of each IoU type and run."""
-    result = []
-    for iou_type in reported_iou_types(runs[0].report):
-        place = high_bucket(runs, iou_type)
-        for run in runs:
-            overall, buckets = run.report[iou_type]['all'], run.report[iou_type]['buckets']
-            high = {'AP': None} if place is None else buckets[place]
-            base = buckets[0] if buckets else high
-            gains = ['', '']
-            if place is not None and run is not runs[0]:
-                first = runs[0].report[iou_type]['buckets'][place]
-                gains = [_format_difference(high, first, key) for key in ('AP', 'AP75')]
-            result.append(Headline(run.name, iou_type, format_percent(overall['AP']), _format_ci(overall),
-                                   format_percent(high['AP']), _format_ci(high), _format_difference(high, base, 'AP'), *gains))
-    return result
-
-
-def _format_ci(row: dict) -> str:
-    return format_interval(row['AP_ci']).replace('..', ' to ') if row.get('AP_ci') else ''
-
-
-def _format_difference(row: dict, other: dict, key: str) -> str:
-    if row.get(key) is None or other.get(key) is None:
-        return '-'
-    return format_percent(row[key] - other[key], signed=True).replace('-', '−')
+            f'seed {intervals["seed"]}{f"; measured coverage {measured}" if measured else ""})')
 
 
 def _section(runs: Sequence[Run], number: int) -> dict:
     """Collect what the template shows of one evaluation."""
     report = runs[0].report
     iou_types = reported_iou_types(report)
-    results, controls = [], []
+    results, controls, nulls = [], [], []
     for iou_type in iou_types:
         results += [_results_table(run, iou_type, len(runs) > 1) for run in runs]
+        nulls += [_null_table(run, iou_type, len(runs) > 1) for run in runs if run.report.get('null_bands')]
         if any(key in report[iou_type]['all'] for key in ('AP_shared', 'instances_small')):
             controls += [_control_table(run, iou_type, len(runs) > 1) for run in runs]
     return dict(title=describe_evaluation(report), anchor=f'evaluation-{number}', ratio=describe_ratio(report),
-                buckets=describe_buckets(report), intervals=describe_intervals(runs), curves=_curves(runs), results=results,
+                buckets=describe_buckets(report), intervals=describe_intervals(runs), nulls=nulls,
+                null_text=describe_nulls(report), curves=_curves(runs), results=results,
                 details=_details(runs), categories=_categories(runs),
                 comparison=[_comparison_table(runs, iou_type) for iou_type in iou_types] if len(runs) > 1 else [],
                 control_figures=_control_figures(runs), controls=controls, shared=report.get('shared_categories'))
@@ -313,6 +262,25 @@ def _results_table(run: Run, iou_type: str, several: bool, detail: bool = False)
     rows = [(name, [(str(row['images']), ''), (str(row['instances']), ''), *(_cell(row, key) for key in names)])
             for name, row in named_rows(run.report, iou_type)]
     return Table(f'{iou_type}, {run.name}' if several else iou_type, ['images', 'instances', *names], rows)
+
+
+def _null_table(run: Run, iou_type: str, several: bool) -> Table:
+    """Compare AP with that of random sets; the last column is the share of a bucket's own images in the matched ones."""
+    buckets = run.report[iou_type]['buckets']
+    keys = {'AP': 'AP', 'AP_null': 'random\nsets', 'AP_excess': 'excess', 'AP_matched_null': 'matched\nsets',
+            'AP_matched_excess': 'matched\nexcess', 'AP_balanced': 'AP_balanced', 'matched_own': 'own\nimages, %'}
+    keys = {key: title for key, title in keys.items() if any(key in row for row in buckets)}
+    rows = [(row['name'], [(str(row['images']), ''), (str(row['instances']), ''), *(_null_cell(row, key) for key in keys)])
+            for row in buckets]
+    return Table(f'{iou_type}, {run.name}' if several else iou_type, ['images', 'instances', *keys.values()], rows)
+
+
+def _null_cell(row: dict, key: str) -> tuple[str, str]:
+    if not key.endswith('_excess'):
+        return _cell(row, key)
+    if row.get(key) is None:
+        return '-', ''
+    return format_excess(row, key), f'p {"<" if row[f"{key}_p"] < .01 else "="} {max(row[f"{key}_p"], .01):.2f}'
 
 
 def _comparison_table(runs: Sequence[Run], iou_type: str) -> Table:

@@ -1,0 +1,162 @@
+"""The most important numbers of a report, and the sentence that says what its curve shows and does not show."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..intervals import MIN_IMAGES
+from ..summary import format_percent, reported_iou_types
+from .tables import Run, bucket_phrase, format_interval
+
+#: The highest ratio that the paper reports.
+PAPER_RATIO = .8
+#: A difference from random sets with a p-value below this is called one.
+SIGNIFICANT = .01
+
+
+class Headline(NamedTuple):
+    """The most important numbers of one run and IoU type, as text; changes carry their sign, and intervals may be empty.
+
+    Attributes:
+        run: Name of the run.
+        iou_type: The IoU type.
+        overall: AP of all images.
+        overall_ci: Its interval.
+        high: AP at high occlusion; of instance buckets, balanced AP.
+        high_ci: Its interval.
+        excess: AP at high occlusion minus that of random sets of the same size.
+        excess_ci: Its interval and p-value.
+        matched: The same for matched sets; empty for instance buckets.
+        matched_ci: Its interval and p-value.
+        gain: AP at high occlusion minus that of the first run, where both were compared; empty for the first run.
+        gain_ci: The paired interval.
+    """
+
+    run: str
+    iou_type: str
+    overall: str
+    overall_ci: str
+    high: str
+    high_ci: str
+    excess: str
+    excess_ci: str
+    matched: str
+    matched_ci: str
+    gain: str
+    gain_ci: str
+
+
+def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
+    """Return the index of the bucket that stands for high occlusion, among those with enough images for an interval.
+
+    It holds r = 0.8, the paper's highest, or else is the last one with a number in all runs; None where only the first bucket
+    or none has a number.
+    """
+    tables = [run.report[iou_type]['buckets'] for run in runs]
+    defined = [number for number, rows in enumerate(zip(*tables, strict=True))
+               if number and all(row['AP'] is not None and row['images'] >= MIN_IMAGES for row in rows)]
+    at_paper = [number for number in defined if _contains(tables[0][number], PAPER_RATIO)]
+    return (at_paper or defined or [None])[-1]
+
+
+def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[Headline]:
+    """Return the headline of each IoU type and run.
+
+    Args:
+        runs: Of the page.
+        comparison: From `comparison.compare_runs` of the same runs in the same order, for their gains.
+    """
+    result = []
+    for iou_type in reported_iou_types(runs[0].report):
+        place = high_bucket(runs, iou_type)
+        for number, run in enumerate(runs):
+            overall = run.report[iou_type]['all']
+            high = {} if place is None else run.report[iou_type]['buckets'][place]
+            lead = 'AP_balanced' if high.get('AP_balanced') is not None else 'AP'
+            gain, gain_ci = _gain(comparison, iou_type, place, number)
+            result.append(Headline(
+                run.name, iou_type, format_percent(overall['AP']), _interval(overall.get('AP_ci')), format_percent(high.get(lead)),
+                _interval(high.get(f'{lead}_ci')), *_excess(high, 'AP_excess'), *_excess(high, 'AP_matched_excess'), gain, gain_ci))
+    return result
+
+
+def first_sentences(run: Run, iou_type: str) -> str:
+    """Say what the curve of a run shows and does not show, in words made from its numbers."""
+    report = run.report
+    unit, place = report.get('unit', 'image'), high_bucket([run], iou_type)
+    if place is None:
+        return f'No bucket with r above 0 has {MIN_IMAGES} images or more: this data cannot say how {run.name} does under occlusion.'
+    row = report[iou_type]['buckets'][place]
+    counts = f'{row["images"]} images, {row["instances"]} instances'
+    start = f'{iou_type}, {unit}s with {bucket_phrase(row["name"])} ({counts}): '
+    if row.get('AP_excess') is None:
+        return (f'{start}AP is {format_percent(row["AP"])} %. Without random sets to compare with, this says nothing about '
+                'occlusion: AP also depends on the number of images, their instances, sizes and categories.')
+    if unit == 'instance':
+        return start + _instance_sentences(row, report[iou_type]['all'])
+    first = _versus(row, 'AP_excess', f'random sets of {row["images"]} images', 'AP_null')
+    if row.get('AP_matched_excess') is None:
+        return f'{start}AP is {format_percent(row["AP"])} %, {first}.'
+    second = _versus(row, 'AP_matched_excess', 'sets that match in instances, sizes and categories', 'AP_matched_null')
+    plain, matched = (row[f'{key}_p'] < SIGNIFICANT for key in ('AP_excess', 'AP_matched_excess'))
+    lower = {key: row[key] < 0 for key in ('AP_excess', 'AP_matched_excess')}
+    if matched:
+        verdict = (f'So occlusion {"costs this detector AP" if lower["AP_matched_excess"] else "does not lower its AP"} beyond what '
+                   'its crowds, sizes and categories explain')
+    elif plain:
+        verdict = (f'So AP here is {"lower" if lower["AP_excess"] else "higher"} than chance gives, but crowds, sizes and '
+                   'categories may explain it: these images do not show that occlusion is the cause')
+    else:
+        verdict = 'So these images do not show that the detector suffers from occlusion, nor that it does not'
+    return f'{start}AP is {format_percent(row["AP"])} %, {first}; {second}. {verdict}.'
+
+
+def _instance_sentences(row: Mapping, overall: Mapping) -> str:
+    text = _versus(row, 'AP_excess', f'random sets of {row["instances"]} instances of the same categories', 'AP_null')
+    if row['AP_excess_p'] >= SIGNIFICANT:
+        verdict = 'So these instances do not show an effect of occlusion'
+    else:
+        verdict = f'So occluded instances are found {"worse" if row["AP_excess"] < 0 else "better"} than others of their categories'
+    return (f'AP is {format_percent(row["AP"])} %, {text}. {verdict}. AP of instance buckets falls with their number of instances, '
+            'as every false positive counts in each: compare a bucket with its random sets, not with another bucket or with all '
+            f'({format_percent(overall["AP"])} %). AP_balanced, where a false positive counts as the bucket’s share of instances, '
+            f'may be compared: {format_percent(row["AP_balanced"])} % here.')
+
+
+def _versus(row: Mapping, key: str, what: str, null: str) -> str:
+    """Compare a bucket with random sets: ``8.4 points below random sets of 109 images (23.3 %; difference ...)``."""
+    side = 'below' if row[key] < 0 else 'above'
+    return (f'{format_percent(abs(row[key]))} points {side} {what} ({format_percent(row[null])} %; {_excess(row, key)[1]})')
+
+
+def _excess(row: Mapping, key: str) -> tuple[str, str]:
+    """Format an excess, and its interval with the p-value; empty where there is none."""
+    if row.get(key) is None:
+        return '', ''
+    ends = row.get(f'{key}_ci')
+    chance = row[f'{key}_p']
+    p_value = f'p {"<" if chance < SIGNIFICANT else "="} {SIGNIFICANT if chance < SIGNIFICANT else round(chance, 2):g}'
+    interval = f'{_signed(ends[0])} to {_signed(ends[1])}, ' if ends else ''
+    return _signed(row[key]), f'{interval}{p_value}'
+
+
+def _gain(comparison: Mapping | None, iou_type: str, place: int | None, number: int) -> tuple[str, str]:
+    """Format the paired difference of a run from the first, and its interval; empty where they were not compared."""
+    if comparison is None or place is None or not number or iou_type not in comparison['evaluations'][0]:
+        return '', ''
+    found = comparison['evaluations'][0][iou_type]['buckets'][place]['AP']['differences'][number - 1]
+    if found['low'] is None:
+        return '', ''
+    return _signed(found['difference']), f'{_signed(found["low"])} to {_signed(found["high"])}'
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return format_interval(bounds).replace('..', ' to ') if bounds else ''
+
+
+def _signed(value: float) -> str:
+    return format_percent(value, signed=True).replace('-', '−')
+
+
+def _contains(bucket: Mapping, ratio: float) -> bool:
+    """Return True for a ratio inside a bucket; a cumulative one has no upper edge."""
+    return bucket['lower'] <= ratio + 1e-9 and (bucket['upper'] is None or ratio + 1e-9 < bucket['upper'])
