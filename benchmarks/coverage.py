@@ -1,15 +1,16 @@
 """Measure how often 95 % intervals of AP hold what they should: the expected AP of a data set of that size.
 
 Data sets of n images are drawn, without replacement, from a population of 40 000: the annotated images of a file eight times
-over, each time with detections of its own. A cell of the table is a detector, a set of images that share a mix of r, and n. Four
-detectors find the same images: `good`, `mid` and `poor` differ in their jitter, `mid again` is another draw of `mid`. So pairs have
+over, each time with detections of its own. A cell of the table is a detector, a set of images that share a mix of r, and n.
+Four detectors find the same images: `good`, `mid` and `poor` differ in their jitter, `mid again` is another draw of `mid`. So
+pairs have
 a known difference (`good` minus `mid`) or none (`mid again` minus `mid`, where an interval should exclude 0 in 5 % of all cases).
 
     python benchmarks/coverage.py ANNOTATIONS --csv docs/benchmarks/coverage.csv
     python benchmarks/coverage.py ANNOTATIONS --candidates --csv docs/benchmarks/coverage_candidates.csv
 
 A run goes on where the CSV file ends. ``--candidates`` compares ways to make intervals on `mid`. Among them is the bootstrap of
-hotcoco's comparison, which turns each draw into a set of images and takes percentiles; it is computed here by mmtied's weights, as
+hotcoco's comparison, which turns each draw into a set of images and takes percentiles; it is computed by mmtied's weights, as
 hotcoco needs 0.5 s for each replicate.
 """
 
@@ -171,7 +172,8 @@ def measure(populations: dict[str, Population], units: Tensor, size: int, subset
                        'standard error / deviation': ratio}
 
 
-def _weights(shape: tuple[int, int], replicates: int, generator: torch.Generator, candidates: bool) -> Iterator[tuple[str, Tensor]]:
+def _weights(shape: tuple[int, int], replicates: int, generator: torch.Generator,
+             candidates: bool) -> Iterator[tuple[str, Tensor]]:
     """Yield names and weightings, (R, B, n), of the ways to resample."""
     num_sets, size = shape
     order = torch.rand(replicates, num_sets, size, generator=generator).argsort(2).argsort(2)

@@ -67,8 +67,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
     parser.add_argument('--unit', choices=UNITS, default='image', help='unit that is bucketed: images or instances (image)')
     parser.add_argument('--cumulative', action='store_true', help='buckets r >= t instead of disjoint ones')
-    parser.add_argument('--replicates', type=int, default=1000, help='random halves of the images behind the intervals (1000); 0: no '
-                        'intervals and null bands')
+    parser.add_argument('--replicates', type=int, default=1000, help='random halves of the images behind the intervals (1000); '
+                        '0: no intervals and null bands')
     parser.add_argument('--null-sets', type=int, default=250, help='random image sets behind each null band (250); 0: none')
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
     parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,

@@ -32,8 +32,8 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
 
     Returns:
         ``{'runs', 'seeds', 'intervals', 'evaluations': [{'definition', 'unit', 'cumulative', '<iou type>': {'all': {...},
-        'buckets': [{'name', 'lower', 'upper', ...}]}}]}``. ``seeds`` is the number of runs on each side. ``...`` is images and, for
-        each statistic that gets intervals (AP, AP50, AP75), ``values`` of all sides, their ``value_intervals``, and
+        'buckets': [{'name', 'lower', 'upper', ...}]}}]}``. ``seeds`` is the number of runs on each side. ``...`` is images and,
+        for each statistic that gets intervals (AP, AP50, AP75), ``values`` of all sides, their ``value_intervals``, and
         ``differences`` of every side but the first: difference, low, high, share_above_zero and share_below_zero (of the
         replicates, ties counted half each). None where there is no ground truth, and no interval below
         `intervals.MIN_IMAGES` images.

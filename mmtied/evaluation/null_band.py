@@ -55,7 +55,8 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
     Returns:
         The report with ``null_bands``, which says how they were made, and in the row of every bucket, for each statistic that has
         intervals: ``AP_null``, ``AP_null_ci``, ``AP_excess`` (AP minus AP_null), ``AP_excess_ci`` where AP has an interval, and
-        ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and ``matched_own``: the share
+        ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and ``matched_own``:
+        the share
         of the bucket's own images in the matched sets; instance buckets have ``AP_balanced`` and ``AP_balanced_ci``. None below
         `intervals.MIN_IMAGES` images.
     """
@@ -76,7 +77,8 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
                 extra = {'matched_own': own[number] if enough else None} if own else balanced[number]
                 for kind, values in nulls.items():
                     for place, statistic in enumerate(bootstrapped_statistics()):
-                        extra |= _compare(row, statistic.name, kind, values[number][:, place] if enough else None, bootstrap.level)
+                        extra |= _compare(row, statistic.name, kind, values[number][:, place] if enough else None,
+                                          bootstrap.level)
                 rows.append({**row, **extra})
             part[iou_type] = {**part[iou_type], 'buckets': rows}
         done.append(part)
@@ -123,7 +125,8 @@ def matching_features(positives: Positives, num_images: int, num_categories: int
     categories.index_put_((positives.image, positives.category), counted[:, 0], accumulate=True)
     frequent = torch.argsort((categories > 0).sum(0), stable=True, descending=True)[:_CATEGORIES]
     categories = categories[:, frequent]
-    return torch.cat([steps, numbers.log1p(), (numbers[:, 1:] > 0).double(), categories.log1p(), (categories > 0).double()], dim=1)
+    sizes = (numbers[:, 1:] > 0).double()
+    return torch.cat([steps, numbers.log1p(), sizes, categories.log1p(), (categories > 0).double()], dim=1)
 
 
 def fit_propensity(features: Tensor, inside: Tensor, steps: int = 25) -> Tensor:
@@ -244,7 +247,8 @@ def _ap_of_instance_sets(records: Records, category: Tensor, first: Tensor, plac
     def evaluate(part: Tensor) -> None:
         places = place[part][:, slot].T
         for bucket, counts in enumerate(wanted):
-            rows = torch.cat([places < counts[of[hit], None], places.new_ones(1, len(part)), places.new_zeros(1, len(part))]).float()
+            inside = places < counts[of[hit], None]
+            rows = torch.cat([inside, inside.new_ones(1, len(part)), inside.new_zeros(1, len(part))]).float()
             totals = counts.clamp(min=1).float()[:, None].expand(-1, len(part))
             for number, blocks in chunks:
                 result[bucket, part, number] += block_ap(blocks, rows, totals).sum(0)

@@ -138,7 +138,8 @@ def report_rows(report: Mapping) -> list[dict]:
     """Return a report as one flat table: a row for all images and for each bucket of every evaluation and IoU type.
 
     The columns are the same in every row: what was evaluated, the counts, the statistics, those over shared categories, two
-    columns ``<name>_ci_low`` and ``<name>_ci_high`` for each interval, and the null bands; None where the report has no such value.
+    columns ``<name>_ci_low`` and ``<name>_ci_high`` for each interval, and the null bands; None where the report has no such
+    value.
     """
     counts = ('images', 'instances', 'categories')
     mix = (*(f'instances_{size}' for size in list(AREA_RANGES)[1:]), 'instances_per_image')

@@ -84,7 +84,8 @@ def weighted_average_precision(records: Records, positives: Positives, images: T
         there is no ground truth.
     """
     with operations_in_one_thread() as threads:
-        return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads, precise, balanced)
+        return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads, precise,
+                            balanced)
 
 
 @torch.no_grad()

@@ -78,7 +78,8 @@ def test_seeds_widen_the_interval_as_their_spread_says():
     found = row['AP']['differences'][0]
     assert found['difference'] == pytest.approx(np.mean(gains), abs=1e-12)
     weights = half_samples(64, 60, seed=0)
-    halves = [bootstrap_statistics(run.records['bbox'], run.positives, torch.arange(64), weights, 3)[:, 0].numpy() for run in runs]
+    halves = [bootstrap_statistics(run.records['bbox'], run.positives, torch.arange(64), weights, 3)[:, 0].numpy()
+              for run in runs]
     parts = [(np.mean(halves[1:], axis=0) - halves[0]).var(ddof=1), np.var(gains, ddof=1) / 3]
     freedom = sum(parts)**2 / (parts[0]**2 / 63 + parts[1]**2 / 2)
     reach = stats.t.ppf(.975, freedom) * np.sqrt(sum(parts))

@@ -19,14 +19,15 @@ def make_row(rng, images, instances, intervals=True):
 
 
 def make_report(seed=0, edges=(0, .4, .8, 1), iou_types=('bbox', 'segm'), intervals=True, unit='image', empty=(), further=()):
-    """Return a report over buckets of 40, 30, 20, ... images; those in `empty` have none."""
+    """Return a report over buckets of 60, 50, 40, ... images; those in `empty` have none."""
     rng = np.random.default_rng(seed)
     report = dict(definition='covered', unit=unit, cumulative=False, shared_categories=3, further=list(further), intervals=dict(
-        level=.95, replicates=1000, seed=0, method='percentile bootstrap over images') if intervals else None)
+        level=.95, replicates=1000, seed=0, min_images=20,
+        method='random halves of the images, Student t') if intervals else None)
     for iou_type in iou_types:
         buckets = []
         for number, bucket in enumerate(make_buckets(edges)):
-            images = 0 if number in empty else max(1, 40 - 10 * number)
+            images = 0 if number in empty else max(1, 60 - 10 * number)
             row = make_row(rng, images, 7 * images, intervals)
             buckets.append(dict(name=bucket.name, lower=bucket.lower, upper=bucket.upper, **row))
         report[iou_type] = dict(all=make_row(rng, 128, 929, intervals), buckets=buckets)

@@ -25,7 +25,7 @@ def tool():
 def work_dirs(tmp_path_factory):
     folder = tmp_path_factory.mktemp('work_dirs')
     for name, noise in dict(base=2, tied=0, third=1).items():
-        write_records(small_run(noise=noise)[0], folder / name / 'occlusion')
+        write_records(small_run(noise=noise, num_images=40)[0], folder / name / 'occlusion')
     write_records(small_run(edges=(0, 1))[0], folder / 'edges')
     return folder
 
@@ -53,14 +53,15 @@ def test_prints_tables_and_writes_files(run, work_dirs):
     names = ['comparison.csv', 'comparison.json', 'comparison.tex', *plots]
     assert sorted(path.name for path in (work_dirs / 'out').iterdir()) == names
     comparison = json.loads((work_dirs / 'out/comparison.json').read_text())
-    assert comparison['intervals'] == dict(level=.9, replicates=50, seed=3, method='paired percentile bootstrap over images')
+    assert comparison['intervals'] == dict(level=.9, replicates=50, seed=3, min_images=20,
+                                           method='paired random halves of the images, Student t')
     with (work_dirs / 'out/comparison.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 5 * 3 * 2  # all images and four buckets; three statistics; two runs against the first
     row = next(row for row in rows if (row['name'], row['statistic'], row['run']) == ('all', 'AP', 'third'))
     expected = comparison['evaluations'][0]['bbox']['all']['AP']['differences'][1]
     assert {key: float(row[key]) for key in expected} == expected
-    assert (row['baseline'], row['definition'], row['images']) == ('base', 'covered', '16')
+    assert (row['baseline'], row['definition'], row['images']) == ('base', 'covered', '40')
 
 
 def test_statistics_and_format(run, work_dirs):
@@ -83,7 +84,7 @@ def test_run_labels():
     (['base/occlusion'], 'two runs or more'),
     (['base/occlusion', 'nowhere'], 'nowhere: no such file'),
     (['base/occlusion', 'edges'], 'no buckets in common'),
-    (['base/occlusion', 'tied/occlusion', '--replicates', '0'], 'num_replicates: a whole number from 1'),
+    (['base/occlusion', 'tied/occlusion', '--replicates', '0'], 'num_replicates: a whole number from 2'),
     (['base/occlusion', 'tied/occlusion', '--level', '95'], 'such as 0.95; got 95'),
     (['base/occlusion', 'tied/occlusion', '--iou-type', 'segm'], 'has no segm; it has bbox'),
     (['base/occlusion', 'tied/occlusion', '--labels', 'a'], 'need as many different names'),

@@ -74,8 +74,9 @@ def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[He
             lead = 'AP_balanced' if high.get('AP_balanced') is not None else 'AP'
             gain, gain_ci = _gain(comparison, iou_type, place, number)
             result.append(Headline(
-                run.name, iou_type, format_percent(overall['AP']), _interval(overall.get('AP_ci')), format_percent(high.get(lead)),
-                _interval(high.get(f'{lead}_ci')), *_excess(high, 'AP_excess'), *_excess(high, 'AP_matched_excess'), gain, gain_ci))
+                run.name, iou_type, format_percent(overall['AP']), _interval(overall.get('AP_ci')),
+                format_percent(high.get(lead)), _interval(high.get(f'{lead}_ci')), *_excess(high, 'AP_excess'),
+                *_excess(high, 'AP_matched_excess'), gain, gain_ci))
     return result
 
 
@@ -84,7 +85,7 @@ def first_sentences(run: Run, iou_type: str) -> str:
     report = run.report
     unit, place = report.get('unit', 'image'), high_bucket([run], iou_type)
     if place is None:
-        return f'No bucket with r above 0 has {MIN_IMAGES} images or more: this data cannot say how {run.name} does under occlusion.'
+        return f'No bucket with r above 0 has {MIN_IMAGES} images: this data cannot say how {run.name} does under occlusion.'
     row = report[iou_type]['buckets'][place]
     counts = f'{row["images"]} images, {row["instances"]} instances'
     start = f'{iou_type}, {unit}s with {bucket_phrase(row["name"])} ({counts}): '
@@ -100,7 +101,8 @@ def first_sentences(run: Run, iou_type: str) -> str:
     plain, matched = (row[f'{key}_p'] < SIGNIFICANT for key in ('AP_excess', 'AP_matched_excess'))
     lower = {key: row[key] < 0 for key in ('AP_excess', 'AP_matched_excess')}
     if matched:
-        verdict = (f'So occlusion {"costs this detector AP" if lower["AP_matched_excess"] else "does not lower its AP"} beyond what '
+        effect = 'costs this detector AP' if lower['AP_matched_excess'] else 'does not lower its AP'
+        verdict = (f'So occlusion {effect} beyond what '
                    'its crowds, sizes and categories explain')
     elif plain:
         verdict = (f'So AP here is {"lower" if lower["AP_excess"] else "higher"} than chance gives, but crowds, sizes and '
@@ -115,11 +117,12 @@ def _instance_sentences(row: Mapping, overall: Mapping) -> str:
     if row['AP_excess_p'] >= SIGNIFICANT:
         verdict = 'So these instances do not show an effect of occlusion'
     else:
-        verdict = f'So occluded instances are found {"worse" if row["AP_excess"] < 0 else "better"} than others of their categories'
-    return (f'AP is {format_percent(row["AP"])} %, {text}. {verdict}. AP of instance buckets falls with their number of instances, '
-            'as every false positive counts in each: compare a bucket with its random sets, not with another bucket or with all '
-            f'({format_percent(overall["AP"])} %). AP_balanced, where a false positive counts as the bucket’s share of instances, '
-            f'may be compared: {format_percent(row["AP_balanced"])} % here.')
+        side = 'worse' if row['AP_excess'] < 0 else 'better'
+        verdict = f'So occluded instances are found {side} than others of their categories'
+    return (f'AP is {format_percent(row["AP"])} %, {text}. {verdict}. AP of instance buckets falls with their number of '
+            'instances, as every false positive counts in each: compare a bucket with its random sets, not with another bucket or '
+            f'all ({format_percent(overall["AP"])} %). AP_balanced, where a false positive counts as the bucket’s share of '
+            f'instances, may be compared: {format_percent(row["AP_balanced"])} % here.')
 
 
 def _versus(row: Mapping, key: str, what: str, null: str) -> str:

@@ -141,11 +141,12 @@ def describe_nulls(report: dict) -> str:
     nulls = report.get('null_bands')
     if not nulls:
         return ''
-    text = (f'Gray bands: where AP lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or instances differs '
-            'from that of many. The excess is AP minus their mean; p is the share of random sets that are as far out (two-sided).')
+    text = (f'Gray bands: where AP lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or instances '
+            'differs from that of many. The excess is AP minus their mean; p is the share of random sets that are as far out, '
+            'on both sides.')
     if 'matched' in nulls:
-        text += (f' Hatched: {nulls["matched"]}. What is left of the excess then is not explained by these counts. Where most of the '
-                 'matched images are the bucket’s own (last column), little can be told.')
+        text += (f' Hatched: {nulls["matched"]}. What is left of the excess then is not explained by these counts. Where most '
+                 'of the matched images are the bucket’s own (last column), little can be told.')
     return text
 
 

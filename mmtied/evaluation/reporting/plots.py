@@ -255,7 +255,9 @@ def draw_null(axes: 'Axes', rows: Sequence[dict], key: str, labels: Mapping[str,
     if not np.isfinite(bounds).any():
         return
     kind = 'matched' if key.endswith('_matched') else 'plain'
-    look = dict(facecolor='none', edgecolor='.45', hatch='////', linewidth=.4) if kind == 'matched' else dict(color='.82', linewidth=0)
+    look = dict(color='.82', linewidth=0)
+    if kind == 'matched':
+        look = dict(facecolor='none', edgecolor='.45', hatch='////', linewidth=.4)
     axes.fill_between(np.arange(len(rows)), *bounds.T, zorder=1, label=(labels or {}).get(kind), **look)
 
 
@@ -269,7 +271,7 @@ def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) 
     """
     rows = [row for report in reports for row in (report[iou_type]['all'], *report[iou_type]['buckets'])]
     values = np.concatenate([column for name in statistics
-                             for column in (_values(rows, name), _bounds(rows, name).ravel(), _bounds(rows, f'{name}_null').ravel())])
+                             for column in (_values(rows, name), *_bounds(rows, name).T, *_bounds(rows, f'{name}_null').T)])
     values = values[np.isfinite(values)]
     low, high = (values.min(), values.max()) if values.size else (0., 10.)
     bottom = 10 * np.floor(low / 10 - .5) if low > .5 * high else 0.

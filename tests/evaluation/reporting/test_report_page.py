@@ -119,23 +119,49 @@ def test_page_of_one_run(options):
 def test_describes_bootstrap_per_run():
     reports = [make_report(seed, iou_types=('bbox',)) for seed in range(3)]
     names = ('one', 'two', 'three')
-    made = '95 % intervals (percentile bootstrap over images, {} replicates, seed {})'.format
+    made = '95 % intervals (random halves of the images, Student t, {} replicates, seed {})'.format
     text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
     assert text.count(made(1000, 0)) == 1
-    assert f'below a value: {made(1000, 0)}. AP of' in text
+    assert f'below a value: {made(1000, 0)}. Below 20 images there is none' in text
     reports[1]['intervals'] = dict(reports[1]['intervals'], replicates=200, seed=7)
     reports[2]['intervals'] = None
     text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
-    assert f'below a value: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. AP of' in text
+    assert f'below a value: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. Below 20 images' in text
 
 
 def test_headline_uses_the_papers_highest_bucket():
     report = make_report(iou_types=('bbox',))
-    first, *_, last = report['bbox']['buckets']
+    *_, last = report['bbox']['buckets']
     text = ' '.join(Page(render_page([Run('tied', report)])).text.split())
     assert f'bbox AP in %, images with r in [0.8,1] {100 * last["AP"]:.1f}' in text
-    change = f'{100 * (last["AP"] - first["AP"]):+.1f}'.replace('-', '−')
-    assert f'bbox AP, change in points {change} from r = 0 to r in [0.8,1]' in text
+    assert '30 images, 210 instances' in text
+    assert 'Without random sets to compare with, this says nothing about occlusion' in text
+    last['images'] = 19  # too few
+    text = ' '.join(Page(render_page([Run('tied', report)])).text.split())
+    assert f'bbox AP in %, images with r in [0.4,0.8) {100 * report["bbox"]["buckets"][-2]["AP"]:.1f}' in text
+
+
+@pytest.mark.parametrize(('plain', 'matched', 'verdict'), [
+    ((-.08, .004), (-.05, .004), 'costs this detector AP beyond what its crowds, sizes and categories explain'),
+    ((-.08, .004), (-.01, .4), 'is lower than chance gives, but crowds, sizes and categories may explain it'),
+    ((-.02, .2), (.01, .4), 'do not show that the detector suffers from occlusion, nor that it does not'),
+    ((.09, .004), (.07, .004), 'does not lower its AP beyond what'),
+])
+def test_first_sentence_says_what_the_numbers_do(plain, matched, verdict):
+    report = make_report(iou_types=('bbox',))
+    report['null_bands'] = dict(sets=250, seed=0, plain='random sets', matched='matched sets')
+    for row in report['bbox']['buckets']:
+        for kind, (excess, chance) in (('', plain), ('matched_', matched)):
+            null = row['AP'] - excess
+            row |= {f'AP_{kind}null': null, f'AP_{kind}null_ci': [null - .02, null + .02], f'AP_{kind}excess': excess,
+                    f'AP_{kind}excess_ci': [excess - .03, excess + .02], f'AP_{kind}excess_p': chance}
+    page = Page(render_page([Run('tied', report)]))
+    text = ' '.join(page.text.split())
+    side = 'below' if plain[0] < 0 else 'above'
+    assert f'{100 * abs(plain[0]):.1f} points {side} random sets of 30 images' in text
+    assert verdict in text
+    last = page.tables['bbox'] if 'excess' in page.tables['bbox'][0] else None
+    assert last is None or last[-1][0] == '[0.8,1]'
 
 
 def test_page_of_old_reports():
@@ -177,12 +203,14 @@ def test_page_of_several_runs():
         assert [float(cell.split()[0]) for cell in row[1:]] == pytest.approx(expected, abs=.05001)
     for run in runs:
         assert page.tables[f'bbox, {run.name}'] == expected_rows(run.report['bbox'])
-    gains = page.tables['High occlusion: images with r in [0.8,1]; in %']
-    last = [run.report['bbox']['buckets'][-1] for run in runs]
-    assert gains[1][5:] == ['', '']
-    for row, bucket in zip(gains[2:], last[1:], strict=True):
-        expected = [f'{100 * (bucket[key] - last[0][key]):+.1f}'.replace('-', '−') for key in ('AP', 'AP75')]
-        assert row[5:] == expected
+    gains = page.tables['High occlusion: images with r in [0.8,1] (30 images, 210 instances); in %']
+    assert [row[-1] for row in gains[1:]] == ['-'] * 3  # nothing paired is known
+    differences = [dict(difference=.02, low=-.01, high=.05), dict(difference=-.03, low=-.04, high=-.02)]
+    buckets = [{'AP': {'differences': differences}}] * len(runs[0].report['bbox']['buckets'])
+    page = Page(render_page(runs, comparison={'evaluations': [{'bbox': {'buckets': buckets}}]}))
+    gains = page.tables['High occlusion: images with r in [0.8,1] (30 images, 210 instances); in %']
+    assert [row[-1].split()[0] for row in gains[1:]] == ['-', '+2.0−1.0' if '+2.0−1.0' in gains[2][-1] else '+2.0',
+                                                         '−3.0−4.0' if '−3.0−4.0' in gains[3][-1] else '−3.0']
 
 
 def test_extra_evaluations_have_sections():
