@@ -4,8 +4,8 @@ A statistic of a random half of n images, drawn without replacement, varies as o
 images have twice the variance, and the half that is left out takes away half of that (Shao & Wu, "A general theory for jackknife
 variance estimation", Annals of Statistics 1989: the delete-d jackknife with d = n/2). The interval is the value of all images
 plus and minus a quantile of Student's t times the standard deviation over halves. The halves themselves are biased, as AP of
-fewer images is higher, so their mean and quantiles are not used. A bootstrap replicate repeats images, which biases AP and narrows its
-spread: docs/statistics.md has the measurements.
+fewer images is higher, so their mean and quantiles are not used. A bootstrap replicate repeats images, which biases AP and
+narrows its spread: docs/statistics.md has the measurements.
 """
 
 import functools

@@ -30,7 +30,7 @@ EDGES = (0, .3, .6, 1)
 
 @pytest.fixture(scope='module')
 def case():
-    return many(num_images=16, per_image=10)
+    return many(num_images=48, per_image=10)
 
 
 @pytest.fixture(scope='module')

@@ -26,7 +26,7 @@ def work_dirs(tmp_path_factory):
     folder = tmp_path_factory.mktemp('work_dirs')
     for name, noise in dict(base=2, tied=0, third=1).items():
         write_records(small_run(noise=noise, num_images=40)[0], folder / name / 'occlusion')
-    write_records(small_run(edges=(0, 1))[0], folder / 'edges')
+    write_records(small_run(edges=(0, 1), num_images=40)[0], folder / 'edges')
     return folder
 
 

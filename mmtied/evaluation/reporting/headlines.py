@@ -120,8 +120,8 @@ def _instance_sentences(row: Mapping, overall: Mapping) -> str:
         side = 'worse' if row['AP_excess'] < 0 else 'better'
         verdict = f'So occluded instances are found {side} than others of their categories'
     return (f'AP is {format_percent(row["AP"])} %, {text}. {verdict}. AP of instance buckets falls with their number of '
-            'instances, as every false positive counts in each: compare a bucket with its random sets, not with another bucket or '
-            f'all ({format_percent(overall["AP"])} %). AP_balanced, where a false positive counts as the bucket’s share of '
+            'instances, as every false positive counts in each: compare a bucket with its random sets, not with another bucket '
+            f'or all ({format_percent(overall["AP"])} %). AP_balanced, where a false positive counts as the bucket’s share of '
             f'instances, may be compared: {format_percent(row["AP_balanced"])} % here.')
 
 
