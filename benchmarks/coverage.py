@@ -37,6 +37,9 @@ from mmtied.evaluation.occlusion import image_ratios
 from mmtied.evaluation.pipeline import evaluate_detections
 from mmtied.evaluation.weighted_ap import UsedDetections, block_ap, make_blocks
 
+if __name__ == 'coverage':  # numba looks for the package of that name, and finds this folder where it is on the path
+    raise ImportError('benchmarks/coverage.py is a script, not the package coverage')
+
 DETECTORS = {'good': (.35, 1), 'mid': (1., 2), 'mid again': (1., 3), 'poor': (2.2, 4)}  # jitter, seed
 PAIRS = (('good', 'mid'), ('mid again', 'mid'))
 MIXES = {'all r': (0., 1.), 'r < 0.1': (0., .1), 'r >= 0.5': (.5, 1.)}
