@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Is one run better than another, and at which occlusion? Differences of AP with paired bootstrap intervals.
+"""Is one run better than another, and at which occlusion? Differences of AP with paired intervals.
 
     mmtied compare work_dirs/r50/occlusion work_dirs/tied_r50/occlusion --out comparison/
+    mmtied compare --a r50/seed0 r50/seed1 r50/seed2 --b tied/seed0 tied/seed1 tied/seed2 --labels R50 TiedR50
 
 Each run is a folder with the records.npz that an evaluation by mmtied writes beside report.json, or such a file. With more than
-two, each is compared with the first. Prints a table in percent for each IoU type and statistic and, with --out, writes
+two, each is compared with the first. --a and --b take several runs a side that differ in their seed: their means are compared,
+and the intervals cover images and seeds. Prints a table in percent for each IoU type and statistic and, with --out, writes
 comparison.json and comparison.csv (fractions), comparison.tex (for LaTeX's booktabs), and plots of the differences over r.
 """
 
@@ -19,19 +21,31 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+', help='folders with records.npz, or such files; the first is the baseline')
+    parser.add_argument('runs', nargs='*', help='folders with records.npz, or such files; the first is the baseline')
+    parser.add_argument('--a', nargs='+', metavar='RUN', help='runs of the baseline that differ in their seed, instead of '
+                        'positional runs')
+    parser.add_argument('--b', nargs='+', metavar='RUN', help='runs of the other recipe with different seeds')
     parser.add_argument('--labels', '--names', nargs='+', help='a name for each run (default: as saved with --name, or from the '
                         'paths)')
     parser.add_argument('--statistics', nargs='+', metavar='NAME', help='statistics to print and draw (default: AP AP50 AP75)')
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what all runs have')
-    parser.add_argument('--replicates', type=int, default=1000, help='bootstrap replicates (1000)')
+    parser.add_argument('--replicates', type=int, default=1000, help='random halves of the images (1000)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the draws (0)')
-    parser.add_argument('--level', type=float, default=.95, help='share of the replicates inside an interval (0.95)')
+    parser.add_argument('--level', type=float, default=.95, help='share of data sets whose interval holds the expected '
+                        'difference (0.95)')
     parser.add_argument('--out', help='folder for comparison.json, comparison.csv, comparison.tex and plots')
     parser.add_argument('--format', choices=FORMATS, default='png', help='format of the plots (png)')
     parser.add_argument('--hide-empty', action='store_true', help='show no buckets without a value; the JSON and CSV files have '
                         'them all')
     return parser.parse_args(argv)
+
+
+def read_sides(args: argparse.Namespace) -> tuple[list, list[str]]:
+    """Read the runs of both sides; return them and a name for each side."""
+    from mmtied.evaluation import read_records
+
+    sides = [list(map(read_records, paths)) for paths in (args.a, args.b)]
+    return sides, ['a', 'b']
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,14 +56,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmtied.compat import require
 
     with user_errors(), warnings_as_lines():
+        if bool(args.a) != bool(args.b) or (args.a and args.runs):
+            raise ValueError('give runs, of which the first is the baseline, or both --a RUN ... and --b RUN ...')
         if args.out:
             require('matplotlib', 'The plots that --out writes')
             check_can_write(args.out, '--out', folder=True)
         from mmtied.evaluation import Bootstrap, compare, read_records
         from mmtied.evaluation.records import name_runs
 
-        runs = [read_records(path) for path in args.runs]
-        names = args.labels or name_runs(args.runs, [run.name for run in runs])
+        runs, names = read_sides(args) if args.a else (list(map(read_records, args.runs)), None)
+        names = args.labels or names or name_runs(args.runs, [run.name for run in runs])
         comparison = compare(*runs, names=names, iou_types=args.iou_type,
                              bootstrap=Bootstrap(args.replicates, args.seed, args.level))
         print(comparison.text(args.statistics, args.hide_empty))

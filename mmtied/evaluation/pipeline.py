@@ -139,14 +139,15 @@ def evaluate(annotations: Any,
     return result.with_intervals(bootstrap) if bootstrap else result
 
 
-def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike,
+def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike | Sequence,
             names: Sequence[str] | None = None,
             bootstrap: Bootstrap | bool | None = None,
             iou_types: Sequence[str] | None = None) -> ComparisonResult:
-    """Compare runs on the same data with the first of them, by paired bootstrap over images.
+    """Compare runs on the same data with the first of them, with paired intervals over images and, for lists of runs, seeds.
 
     Args:
-        runs: Two or more results, folders that a result was saved into, or their ``records.npz``.
+        runs: Two or more results, folders that a result was saved into, or their ``records.npz``; or lists of them, whose runs
+            differ in their seed: their means are compared.
         names: A name for each, all different; by default the results' own, those that were given when the runs were saved, or
             those of the folders.
         bootstrap: How to resample.
@@ -158,13 +159,15 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike,
     Raises:
         ValueError: Fewer than two runs, runs on other data or with other buckets, or records that cannot be read.
     """
-    for run in runs:
+    sides = [list(side) if isinstance(side, list | tuple) else [side] for side in runs]
+    for run in (run for side in sides for run in side):
         if not isinstance(run, EvaluationResult | SavedRun | str | os.PathLike):
             raise ValueError('compare: results of evaluate, folders they were saved into, or records.npz files are expected, '
                              f'as in compare(first, second); got {type(run).__name__}')
-    runs = [read_records(run) if isinstance(run, str | os.PathLike) else run for run in runs]
-    saved = [run.saved_run() if isinstance(run, EvaluationResult) else run for run in runs]
-    return ComparisonResult(compare_runs(saved, names or _names(runs), _checked_bootstrap(bootstrap), iou_types))
+    sides = [[read_records(run) if isinstance(run, str | os.PathLike) else run for run in side] for side in sides]
+    saved = [[run.saved_run() if isinstance(run, EvaluationResult) else run for run in side] for side in sides]
+    names = names or _names([side[0] for side in sides])
+    return ComparisonResult(compare_runs(saved, names, _checked_bootstrap(bootstrap), iou_types))
 
 
 def evaluate_detections(ground_truth: GroundTruth,
