@@ -159,7 +159,7 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike | Sequence,
     Raises:
         ValueError: Fewer than two runs, runs on other data or with other buckets, or records that cannot be read.
     """
-    sides = [list(side) if isinstance(side, list | tuple) else [side] for side in runs]
+    sides = [list(side) if isinstance(side, list | tuple) and len(runs) > 1 else [side] for side in runs]
     for run in (run for side in sides for run in side):
         if not isinstance(run, EvaluationResult | SavedRun | str | os.PathLike):
             raise ValueError('compare: results of evaluate, folders they were saved into, or records.npz files are expected, '

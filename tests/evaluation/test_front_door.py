@@ -124,7 +124,7 @@ def test_repr_and_html_escape_names(result):
     lines = repr(result).splitlines()
     assert lines[0] == 'tied, bbox: AP in % by occlusion ratio r (covered)'
     assert lines[1].split()[:7] == ['r', 'images', 'instances', 'categories', 'AP', 'AP50', 'AP75']
-    assert lines[3].split()[:2] == ['all', '16'] and f'{100 * result.report["bbox"]["all"]["AP"]:.1f}' in lines[3]
+    assert lines[3].split()[:2] == ['all', '48'] and f'{100 * result.report["bbox"]["all"]["AP"]:.1f}' in lines[3]
     page = replace(result, name='<script>alert(1)</script>')._repr_html_()
     assert '<script>' not in page and '&lt;script&gt;alert(1)&lt;/script&gt;' in page
     assert page.count('<tr>') == 12
