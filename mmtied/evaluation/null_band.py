@@ -140,7 +140,7 @@ def fit_propensity(features: Tensor, inside: Tensor, steps: int = 25) -> Tensor:
     Returns:
         Shape (I,) float64; the sum is the number of images inside.
     """
-    scale = features.std(0).clamp(min=1e-6)
+    scale = features.std(0, correction=0).clamp(min=1e-6)
     inputs = torch.cat([torch.ones_like(features[:, :1]), (features - features.mean(0)) / scale], dim=1)
     wanted, penalty = inside.double(), torch.full_like(inputs[0], _RIDGE)
     penalty[0] = 1e-9

@@ -92,7 +92,7 @@ def evaluate(annotations: Any,
         >>> annotations = {'images': [{'id': 1, 'height': 9, 'width': 9}], 'categories': [{'id': 1, 'name': 'cat'}],
         ...                'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 4, 4], 'area': 16}]}
         >>> detections = [{'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 4, 4], 'score': .9}]
-        >>> evaluate(annotations, detections, Evaluation(edges=(0, 1)))
+        >>> print(str(evaluate(annotations, detections, Evaluation(edges=(0, 1)))).partition('\\n\\n')[0])
         detector, bbox: AP in % by occlusion ratio r (covered)
         r      images  instances  categories     AP   AP50   AP75   AP_S  AP_M  AP_L  AP_shared
         -----  ------  ---------  ----------  -----  -----  -----  -----  ----  ----  ---------

@@ -98,7 +98,8 @@ def test_one_pass_equals_separate_evaluations(case):
                dict(unit='instance', cumulative=True, same_category=True, edges=EDGES)]
     together = evaluate(*case, 'bbox', **options[0], extra_evaluations=options[1:])
     alone = [evaluate(*case, 'bbox', **each) for each in options]
-    assert [{**together, 'further': []}, *({**report, 'further': []} for report in together['further'])] == alone
+    notes = {key: together[key] for key in ('notes', ) if key in together}  # of the files, so once for all evaluations
+    assert [{**together, 'further': []}, *({**report, 'further': [], **notes} for report in together['further'])] == alone
 
 
 @settings(some_cases, max_examples=25)

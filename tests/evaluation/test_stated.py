@@ -107,7 +107,7 @@ def test_named_levels_equal_pycocotools_on_their_images():
 
 
 def test_saved_levels_are_compared(tmp_path):
-    data, results = many(num_images=12, per_image=6)
+    data, results = many(num_images=48, per_image=6)
     for number, image in enumerate(data['images']):
         image['occlusion_level'] = ('low', 'high')[number % 2]
     result = evaluate(data, results, Evaluation('field:occlusion_level', levels=('low', 'high')))

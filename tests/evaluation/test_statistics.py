@@ -82,7 +82,7 @@ def test_bootstrapped_recall_equals_pycocotools_on_copies(case, seed):
 
 
 def test_registered_statistic_is_written_everywhere(tmp_path):
-    data, results = many(num_images=16, per_image=10)
+    data, results = many(num_images=24, per_image=10)
     result = evaluate(data, results, Evaluation(edges=EDGES), bootstrap=Bootstrap(20))
     result.save(tmp_path)
     row = json.loads((tmp_path / 'report.json').read_text())['bbox']['buckets'][1]
