@@ -48,7 +48,7 @@ def evaluate(annotations: Any,
              use_cats: bool = True,
              only_images_with_results: bool = False,
              skip_invalid: bool = False) -> EvaluationResult:
-    """Evaluate a detector by occlusion: COCO's AP of all images and of every bucket of the occlusion ratio.
+    r"""Evaluate a detector by occlusion: COCO's AP of all images and of every bucket of the occlusion ratio.
 
     On any set of images the numbers equal pycocotools'.
 
@@ -92,7 +92,7 @@ def evaluate(annotations: Any,
         >>> annotations = {'images': [{'id': 1, 'height': 9, 'width': 9}], 'categories': [{'id': 1, 'name': 'cat'}],
         ...                'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 4, 4], 'area': 16}]}
         >>> detections = [{'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 4, 4], 'score': .9}]
-        >>> print(str(evaluate(annotations, detections, Evaluation(edges=(0, 1)))).partition('\\n\\n')[0])
+        >>> print(str(evaluate(annotations, detections, Evaluation(edges=(0, 1)))).partition('\n\n')[0])
         detector, bbox: AP in % by occlusion ratio r (covered)
         r      images  instances  categories     AP   AP50   AP75   AP_S  AP_M  AP_L  AP_shared
         -----  ------  ---------  ----------  -----  -----  -----  -----  ----  ----  ---------
