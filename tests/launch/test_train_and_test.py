@@ -76,7 +76,7 @@ def one_line(err: str) -> str:
     (['configs/mask_rcnn_tiedr50_2x.py'],
      'error: train data: data/coco/annotations/instances_train2017.json not found; val data: '
      'data/coco/annotations/instances_val2017.json not found. Put COCO 2017 there (train2017/, val2017/, '
-     'annotations/ from cocodataset.org), or try the demo data instead: python tools/make_occluded_shapes.py'),
+     'annotations/ from cocodataset.org), or try the demo data instead: mmtied shapes data/occluded_shapes, '),
     (['configs/nowhere.py'], 'error: config configs/nowhere.py not found'),
     (['README.md'], 'is not a config file, expected a .py file'),
     (['mmdet::nowhere/nothing.py'], 'error: config mmdet::nowhere/nothing.py cannot be read: '),
@@ -102,8 +102,8 @@ def one_line(err: str) -> str:
      'error: --backbone-checkpoint is for detectors'),
     ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root=gone/occluded_shapes'],
      'error: train data: gone/occluded_shapes/annotations/instances_train2017.json not found; val data: '
-     'data/occluded_shapes/annotations/instances_val2017.json not found. Make it: python '
-     'tools/make_occluded_shapes.py data/occluded_shapes'),
+     'data/occluded_shapes/annotations/instances_val2017.json not found. Make it: mmtied shapes '
+     'data/occluded_shapes'),
     ([DEMO, '--cfg-options', 'val_dataloader.dataset.data_root=gone', 'train_dataloader.dataset.data_root=.',
       'train_dataloader.dataset.ann_file=setup.py', 'train_dataloader.dataset.data_prefix.img=tools',
       'val_evaluator.ann_file=gone.json'],
