@@ -265,7 +265,7 @@ BASIS = FilterBasis(6, 4, 3)
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique=-1), 'num_unique=-1, expected 0 or a positive integer'),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique='1'), "num_unique='1', expected 0 or a positive integer"),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, padding='bogus'), "padding='bogus', expected 'same', 'valid', or numbers"),
-    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, padding='same', stride=2), r"padding='same' with stride=\(2, 2\), expected"),
+    (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, padding='same', stride=2), r"padding='same' with stride=2, expected"),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, padding=-1), 'padding=-1, expected 0 or a positive integer, or two'),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, stride=0), 'SharedBasisConv: stride=0, expected a positive integer, or two'),
     (lambda: SharedBasisConv(6, 8, '3', filters=BASIS), "SharedBasisConv: kernel_size='3', expected a positive integer, or two"),
