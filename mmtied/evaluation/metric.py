@@ -289,8 +289,7 @@ class OcclusionCocoMetric(BaseMetric):
         num, lines = len(self.matcher.ground_truth.image_ids), []
         if len(joined.images) < num:
             lines.append(f'{len(joined.images)} of the {num} images of the annotations were processed, and objects in the '
-                         f'others count '
-                         'as missed; only_images_with_results=True evaluates the processed ones')
+                         'others count as missed; only_images_with_results=True evaluates the processed ones')
         if 'bbox' in self.metrics and len(self.shown):
             image, category, score, *_ = self.shown.T.numpy()
             boxes = self.shown[:, 3:7].numpy()

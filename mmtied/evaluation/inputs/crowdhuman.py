@@ -50,8 +50,7 @@ def read_odgt(lines: list[Any], source: str, image_folder: Any = None) -> tuple[
     notes = [f'{ignored} boxes are ignored (extra.ignore, or a tag other than person)'] if ignored else []
     if not stated and image_folder is None:
         notes.append('the file states no sizes of images, so r counts what lies beyond their right and lower border; --images '
-                     'FOLDER '
-                     '(image_folder=...) takes sizes from the image files')
+                     'FOLDER (image_folder=...) takes sizes from the image files')
     if not stated and image_folder is not None and not Path(image_folder).is_dir():
         raise ValueError(f'{image_folder}: no such folder of images')
     return {'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'person'}]}, notes

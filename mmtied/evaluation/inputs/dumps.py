@@ -191,8 +191,7 @@ def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, 
         if len(one['scores']) != len(other['scores']) or not np.array_equal(*map(np.asarray, to_cpu([one['scores'],
                                                                                                      other['scores']]))):
             raise ValueError(f'{source}: image id {entries[number][key]} is repeated with other predictions; predictions of '
-                             f'each image '
-                             'are expected once')
+                             'each image are expected once')
     if repeated:
         notes.append(f'{repeated} images are repeated, as by a distributed sampler; each counts once')
     chosen = list(kept.values())

@@ -143,8 +143,7 @@ class _Builder:
         truth = replace(self._spread(truth), federated=self._read_federated(truth))
         if truth.crowd.any():
             self.notes.append(f'{truth.crowd.sum()} annotations are crowds or other ignored regions: detections inside count '
-                              f'neither '
-                              'way, and they occlude nothing')
+                              'neither way, and they occlude nothing')
         return replace(truth, notes=tuple(dict.fromkeys((*self.notes, *self.said)))), self.said
 
     def _say(self, line: str) -> None:
@@ -265,8 +264,7 @@ class _Builder:
         if not len(repeated):
             return truth
         line = (f'{len(repeated)} of {len(rows)} annotations repeat another one (same image, category and box), such as '
-                f'annotation '
-                f'{truth.annotation_ids[repeated[0]]}')
+                f'annotation {truth.annotation_ids[repeated[0]]}')
         if not self.reading.drop_duplicates:
             self.said.append(f'{line}; each counts as an object and covers the other, so r is too high; --drop-duplicates '
                              '(drop_duplicates=True) keeps one of each')
@@ -291,8 +289,7 @@ class _Builder:
             return truth
         others = np.setdiff1d(np.arange(len(ids)), chosen)
         self.notes.append(f'{regions.sum()} regions are of ignored categories, or of none: detections of every category inside '
-                          f'count '
-                          'neither way, and the regions occlude nothing (--ignore-categories)')
+                          'count neither way, and the regions occlude nothing (--ignore-categories)')
         repeats = np.where(regions, len(others), 1)
         source = np.repeat(np.arange(len(regions)), repeats)
         spread = truth.select(source)
@@ -315,8 +312,7 @@ class _Builder:
                 known = positions(np.asarray(listed, dtype=np.int64).reshape(-1), truth.category_ids)
                 if (known < 0).any():
                     raise ValueError(f'{self.at_images}: image id {image["id"]}: {key} has {listed[int(np.argmin(known))]}, '
-                                     f'which '
-                                     'is no category')
+                                     'which is no category')
                 found.append(place * width + known)
         negative, not_exhaustive = (np.unique(np.concatenate(found)).astype(np.int64) for found in cells.values())
         self.notes.append("LVIS's protocol: detections count in the categories that are judged in their image, at most 300 of an "

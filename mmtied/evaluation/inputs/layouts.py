@@ -92,8 +92,7 @@ def _from_folder(path: Path, image_folder: Any) -> tuple[dict, list[str]]:
     if yolo.is_yolo(path):
         return yolo.read_yolo(path, image_folder)
     raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in '
-                     f'labels); a '
-                     'file such as instances.json is expected, or such a folder')
+                     'labels); a file such as instances.json is expected, or such a folder')
 
 
 def _from_json(data: Any, source: str, image_folder: Any = None) -> tuple[dict, list[str]]:

@@ -127,8 +127,7 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         faults.bad[others] &= False
         if others.any():
             notes.append(f'{others.sum()} of {len(entries)} detections are of categories that the annotations do not have, and '
-                         f'are '
-                         'left out')
+                         'are left out')
     else:
         faults.add(others, lambda number: (f': category id {entries[number]["category_id"]!r} is not in the annotation file; '
                                            '--classes NAME ... evaluates some categories and leaves out results of others'))
@@ -244,8 +243,7 @@ def _tensor_positions(ids: Tensor, known_ids: np.ndarray) -> tuple[Tensor, Tenso
     """Return the index of each id among the sorted known ones, and a mask of those that are not there."""
     if known_ids.dtype != np.int64:
         raise ValueError(f'image ids of the annotation file are not integers below 2**63, as tensors need; give detections as '
-                         f'files '
-                         f'or lists, got ids such as {known_ids[0]}')
+                         f'files or lists, got ids such as {known_ids[0]}')
     known = torch.as_tensor(known_ids, device=ids.device)
     index = torch.searchsorted(known, ids.long()).clamp(max=max(len(known) - 1, 0))
     return index, known[index] != ids if len(known) else torch.ones_like(ids, dtype=torch.bool)

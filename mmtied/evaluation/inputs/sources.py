@@ -168,8 +168,7 @@ def _yolo(path: Path, ground_truth: GroundTruth, label_names: Sequence[str] | No
         if entry['category_id'] is None:
             if label >= len(ids):
                 raise ValueError(f'{path}: class {label} is not from 0 to {len(ids) - 1}, the categories of '
-                                 f'{ground_truth.source}; a '
-                                 'data.yaml beside the labels, or --label-names, names the classes')
+                                 f'{ground_truth.source}; a data.yaml beside the labels, or --label-names, names the classes')
             entry['category_id'] = ids[label]
     return entries
 

@@ -48,8 +48,7 @@ def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
     missing = [stem for stem in stems if stem not in pictures]
     if missing:
         raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are '
-                         f'shares '
-                         'of the image, so its size is needed: --images FOLDER (image_folder=...)')
+                         'shares of the image, so its size is needed: --images FOLDER (image_folder=...)')
     for stem, picture in sorted(pictures.items()):
         height, width = image_size(picture)
         images.append({'id': stem, 'file_name': picture.name, 'height': height, 'width': width})
