@@ -75,15 +75,16 @@ def installed_distribution(prefix: str, *packages: str) -> str:
         prefix: ``'onedl-'`` for the forks, ``'mm'`` for OpenMMLab's own, or ``''`` for either.
         *packages: Import names to look for; all by default.
     """
-    for package in packages or DISTRIBUTIONS:
-        for distribution in DISTRIBUTIONS[package]:
-            if distribution.startswith(prefix):
-                try:
-                    version(distribution)
-                except PackageNotFoundError:
-                    continue
-                return distribution
-    return ''
+    names = [name for package in packages or DISTRIBUTIONS for name in DISTRIBUTIONS[package] if name.startswith(prefix)]
+    return next((name for name in names if installed_version(name)), '')
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, None where it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def _join(names: Sequence[str]) -> str:

@@ -1,11 +1,10 @@
 """Describe an installation, as a bug report needs it."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from .compat import DISTRIBUTIONS
+from .compat import DISTRIBUTIONS, installed_version
 from .version import __version__
 
 #: Packages to name, and the distributions that install them.
@@ -27,17 +26,10 @@ def describe_environment() -> str:
     lines = [f'mmtied {__version__} in {Path(__file__).parent}, native library {_native()}',
              f'Python {platform.python_version()}, {platform.platform()}', _torch()]
     for name, distributions in _PACKAGES.items():
-        found = [f'{distribution} {number}' for distribution in distributions if (number := _version(distribution))]
+        found = [f'{distribution} {number}' for distribution in distributions if (number := installed_version(distribution))]
         operators = f', operators {_mmcv_operators()}' if name == 'mmcv' and found else ''
         lines.append(f'{name}: {" and ".join(found) or "not installed"}{operators}')
     return '\n'.join(lines)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _torch() -> str:

@@ -11,6 +11,7 @@ import torch
 
 from mmtied import compat
 from mmtied.__main__ import COMMANDS, main
+from tests.helpers.packages import only_installed
 
 ROOT = Path(__file__).parents[1]
 BOX = [0., 0., 4., 4.]
@@ -133,15 +134,6 @@ def test_required_packages_alone_evaluate_to_a_table(tmp_path):
     for line, start in zip(lines, expected, strict=True):
         assert line.startswith(start)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
-
-
-def only_installed(monkeypatch, distribution):
-    def version(name):
-        if name != distribution:
-            raise compat.PackageNotFoundError(name)
-        return '1.0'
-
-    monkeypatch.setattr(compat, 'version', version)
 
 
 @pytest.mark.parametrize(('installed', 'advised'), [

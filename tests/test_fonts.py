@@ -60,3 +60,15 @@ def test_fonts_of_pictures():
     assert picture_font(13, ['cat', 'dog']).getname() == picture_font(13, []).getname()
     assert (drawn(OTHER) != drawn('\u24b7')).any()
     assert (drawn('\u0436') != drawn('\u0437')).any()  # Cyrillic, which the default font of Pillow lacks
+
+
+def test_labels_of_failure_pictures():
+    """Pillow's default font draws both letters as its placeholder."""
+    from mmtied.evaluation.reporting.failures import LOOKS
+    from mmtied.evaluation.reporting.pictures import Shapes, draw_example
+
+    def drawn(name):
+        shapes = Shapes(np.array([[40., 40., 60., 40.]]), [name], None)
+        return np.asarray(draw_example(Image.new('RGB', (240, 160)), (160, 240), [(shapes, LOOKS['found'])]))
+
+    assert (drawn('\u0436') != drawn('\u0437')).any()

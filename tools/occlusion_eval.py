@@ -14,14 +14,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Formats of boxes; `inputs.coco_json.BOX_FORMATS`, which --help does not wait for.
-BOX_FORMATS = ('xywh', 'xyxy', 'cxcywh', 'xywhn', 'xyxyn', 'cxcywhn')
-
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
     from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
-    from mmtied.evaluation.protocol import DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, UNITS
+    from mmtied.evaluation.protocol import BOX_FORMATS, DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, PROTOCOLS, UNITS
     from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -33,29 +30,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help="evaluate these categories only; a .pkl file's labels count them, in the annotation file's order")
     parser.add_argument('--box-format', choices=BOX_FORMATS, help="format of the results' boxes (default: COCO's xywh in "
                         'JSON, xyxy in .pkl)')
-    parser.add_argument('--annotation-format', choices=BOX_FORMATS, default='xywh', help="format of the annotations' "
-                                                                                               "boxes (xywh); "
-                        'a final n means shares of the image')
-    parser.add_argument('--label-names', nargs='+', metavar='NAME', help="names of the model's labels in their order, where it "
-                                                                         "knows other "
-                        'classes than the annotations')
+    parser.add_argument('--annotation-format', choices=BOX_FORMATS, default='xywh',
+                        help="format of the annotations' boxes (xywh); a final n means shares of the image")
+    parser.add_argument('--label-names', nargs='+', metavar='NAME',
+                        help="names of the model's labels in their order, where it knows other classes than the annotations")
     parser.add_argument('--category-offset', type=int, default=0, help="number that is added to the results' category ids (0)")
     parser.add_argument('--class-agnostic', action='store_true', help='AP without regard to categories (useCats=0 of COCOeval)')
-    parser.add_argument('--ignore-key', nargs='+', default=(), metavar='KEY', help='annotations where this key is true are '
-                                                                                   'ignored regions: '
-                        'detections inside count neither way, and they occlude nothing')
-    parser.add_argument('--ignore-categories', nargs='+', default=(), metavar='NAME', help='annotations of these categories are '
-                                                                                           'regions '
-                        'where detections of every category are ignored')
-    parser.add_argument('--skip-invalid', action='store_true', help='leave out annotations and results that cannot be used, and '
-                                                                    'count them')
-    parser.add_argument('--drop-duplicates', action='store_true', help='keep one of annotations with the same image, category '
-                                                                       'and box')
+    parser.add_argument('--ignore-key', nargs='+', default=(), metavar='KEY',
+                        help='annotations where this key is true are ignored regions: detections inside count neither way, and '
+                        'they occlude nothing')
+    parser.add_argument('--ignore-categories', nargs='+', default=(), metavar='NAME',
+                        help='annotations of these categories are regions where detections of every category are ignored')
+    parser.add_argument('--skip-invalid', action='store_true',
+                        help='leave out annotations and results that cannot be used, and count them')
+    parser.add_argument('--drop-duplicates', action='store_true',
+                        help='keep one of annotations with the same image, category and box')
     parser.add_argument('--swap-sizes', action='store_true', help='exchange width and height of every image')
     parser.add_argument('--only-images-with-results', action='store_true', help='evaluate only images that have results')
-    parser.add_argument('--protocol', choices=('auto', 'coco', 'lvis'), default='auto', help="evaluation protocol (auto: LVIS's "
-                                                                                             "where "
-                        'images list negative categories)')
+    parser.add_argument('--protocol', choices=PROTOCOLS, default='auto',
+                        help="evaluation protocol (auto: LVIS's where images list negative categories)")
     parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered); or '
                         'what annotations state: visible_box, visible_mask, field:NAME, field:1-NAME')
     parser.add_argument('--preset', help="a data set's levels of occlusion: citypersons, crowdhuman, olac or ochuman; instead of "

@@ -1,24 +1,27 @@
-"""LVIS's protocol: detections count where their category was looked for, in the file's words on each image."""
+"""LVIS's protocol: a detection counts only where annotators looked for its category, as the file states for each image."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .inputs.arrays import GroundTruth
+from .targets import category_lookup
 
 #: Detections of an image that count, of all categories together.
 MAX_DETECTIONS = 300
 
 
 class FederatedRules:
-    """What the annotations of LVIS say of each image and category.
+    """Which detections count, by the categories that LVIS lists for each image.
 
     Args:
         ground_truth: The annotations, with `GroundTruth.federated`.
-        place: Place of each of the file's categories among the K evaluated ones, -1 where it is not, shape (all,) int64.
+        categories: The K evaluated ones, as for `targets.make_targets`.
     """
 
-    def __init__(self, ground_truth: GroundTruth, place: Tensor) -> None:
-        width, self.num_categories = len(ground_truth.category_ids), int(place.max()) + 1 if len(place) else 0
+    def __init__(self, ground_truth: GroundTruth, categories: np.ndarray) -> None:
+        place = torch.from_numpy(category_lookup(ground_truth, categories))
+        width, self.num_categories = len(ground_truth.category_ids), len(categories)
 
         def cells(all_cells: Tensor) -> Tensor:
             here = place[all_cells % width]

@@ -232,13 +232,11 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
     image, category, score, area = (torch.as_tensor(column).to(device) for column in (
         detections.image, detections.category, detections.score, detections.area))
     place = torch.from_numpy(category_lookup(ground_truth, categories)).to(device)[category]
-    evaluated = (place >= 0).nonzero()[:, 0]
-    rules = None
-    if ground_truth.federated:
-        rules = FederatedRules(ground_truth, torch.from_numpy(category_lookup(ground_truth, categories)))
-        cells = image * len(categories) + place
+    evaluated, cells = (place >= 0).nonzero()[:, 0], image * len(categories) + place
+    rules = FederatedRules(ground_truth, categories) if ground_truth.federated else None
+    if rules:
         evaluated = evaluated[rules.select(cells[evaluated], image[evaluated], score[evaluated])]
-    cells = (image * len(categories) + place)[evaluated]
+    cells = cells[evaluated]
     order, rank = rank_detections(cells, score[evaluated], limit)
     cells, chosen = cells[order], evaluated[order]
     score, area = score[chosen], area[chosen]

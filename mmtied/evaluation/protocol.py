@@ -22,6 +22,11 @@ RECALL_POINTS = np.linspace(0, 1, 101)
 AREA_RANGES = {'all': (0., 1e10), 'small': (0., 32.**2), 'medium': (32.**2, 96.**2), 'large': (96.**2, 1e10)}
 #: Detections kept for each image and category.
 PROPOSAL_NUMS = (1, 10, 100)
+#: How boxes may be given. Those with a final n are shares of the image's width and height.
+BOX_FORMATS = {'xywh': 'x, y, width, height', 'xyxy': 'x1, y1, x2, y2', 'cxcywh': 'center x, center y, width, height',
+               'xywhn': 'x, y, width, height', 'xyxyn': 'x1, y1, x2, y2', 'cxcywhn': 'center x, center y, width, height'}
+#: Protocols of annotations: 'auto' is LVIS's where images list categories that they do not have, else COCO's.
+PROTOCOLS = ('auto', 'coco', 'lvis')
 #: Units that are sorted into buckets.
 UNITS = ('image', 'instance')
 #: Bucket edges 0, 0.1 ... 1, written as tenths so that 0.3 is 0.3.

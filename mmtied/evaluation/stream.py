@@ -15,7 +15,7 @@ from .inputs.image_ids import AMBIGUOUS
 from .inputs.rle import rle_areas, to_rle
 from .masks import TargetMasks, dense_mask_iou
 from .matching import Pairs, box_pairs, cell_pairs, make_records, min_iou, rank_detections
-from .targets import Targets, category_lookup, make_targets
+from .targets import Targets, make_targets
 
 #: Detections below this score are not drawn, and count neither as found nor as false in pictures.
 SCORE_THRESHOLD = .3
@@ -85,9 +85,7 @@ class ImageMatcher:
         label_of_place[self._place_of_label[known]] = known
         self._target_labels = label_of_place[self.targets.cells % self.targets.num_categories].tolist() if use_cats else [
             0] * len(self.targets.cells)
-        self._rules = None
-        if ground_truth.federated:
-            self._rules = FederatedRules(ground_truth, torch.from_numpy(category_lookup(ground_truth, self.categories)))
+        self._rules = FederatedRules(ground_truth, self.categories) if ground_truth.federated else None
         self._crowd = self.targets.crowd.tolist()
         self._masks = TargetMasks(ground_truth)
         self._on_device: dict[torch.device, tuple[Targets, Tensor]] = {}

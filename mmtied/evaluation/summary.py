@@ -232,13 +232,15 @@ def _by_category(records: Records, targets: Targets, grouping: Grouping, proposa
 
 def _measured(records: Records, targets: Targets, positives: Positives, grouping: Grouping, statistic: Statistic,
               proposal_nums: Sequence[int]) -> Tensor:
-    """Compute a measure of each group, (B,)."""
-    values = []
-    for members, column in zip(grouping.members.T, grouping.columns.tolist(), strict=True):
-        data = MeasureInput(records, positives, len(members), targets.num_categories, column, statistic.limit(proposal_nums))
-        images = members.nonzero()[:, 0]
-        values.append(compute_measure(data, statistic, images, torch.ones(1, len(images))))
-    return torch.cat(values)
+    """Compute a measure of each group, (B,); groups that share match bits differ in the weights of images alone."""
+    values = torch.empty(len(grouping.columns), dtype=torch.float64, device=records.image.device)
+    num_images = len(grouping.members)
+    for column in grouping.columns.unique().tolist():
+        data = MeasureInput(records, positives, num_images, targets.num_categories, column, statistic.limit(proposal_nums))
+        groups = (grouping.columns == column).nonzero()[:, 0]
+        weights = grouping.members[:, groups].T.double()
+        values[groups.to(values.device)] = compute_measure(data, statistic, torch.arange(num_images), weights)
+    return values
 
 
 def _average(values: Mapping[str, Tensor], shared: Tensor) -> list[dict]:

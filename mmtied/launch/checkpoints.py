@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmtied.atomic import atomic_path, check_can_write
@@ -199,6 +199,25 @@ def convert_backbone(source: str | os.PathLike, target: str | os.PathLike) -> tu
     with atomic_path(target) as temporary:
         torch.save({'state_dict': kept}, temporary)
     return kept, [key for key in weights if not key.startswith(_BACKBONE)]
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config in the scope of its package, with random weights."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        return MODELS.build(cfg.model)
+
+
+def build_trained(cfg: Config, checkpoint: str) -> nn.Module:
+    """Build the model of a config with the weights of a checkpoint.
+
+    Raises:
+        ValueError: The checkpoint is missing, unreadable or of another model.
+    """
+    check_checkpoint(checkpoint)
+    model = build_model(cfg)
+    check_model(model, checkpoint)
+    model.load_state_dict(read_state_dict(checkpoint), strict=False)
+    return model
 
 
 def check_target(target: str | os.PathLike, source: str | os.PathLike, source_name: str, example: str) -> None:

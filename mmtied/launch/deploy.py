@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmtied.atomic import atomic_path
@@ -18,7 +17,7 @@ from mmtied.layers.blocks import check_positive
 from mmtied.surgery import deploy
 from mmtied.torch_compat import export_onnx, onnx_needs_onnxscript
 
-from .checkpoints import check_checkpoint, check_model, check_target, read_state_dict
+from .checkpoints import build_trained, check_target
 
 FORMATS = ('torchscript', 'onnx', 'state')
 #: Largest allowed difference of outputs, relative to the largest output where that is above one.
@@ -65,15 +64,10 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
     if file_format not in FORMATS:
         raise ValueError(f'deploy: format {file_format!r}, expected one of {", ".join(FORMATS)}')
     check_target(target, checkpoint, 'the checkpoint', 'deployed.pt')
-    check_checkpoint(checkpoint)
     if file_format == 'onnx':
         packages = ['onnxscript', 'onnxruntime'] if onnx_needs_onnxscript() else ['onnxruntime']
         require(packages, '--format onnx, which writes a file and runs it once,')
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        model = MODELS.build(cfg.model)
-    check_model(model, checkpoint)
-    model.load_state_dict(read_state_dict(checkpoint), strict=False)
-    parts = runnable_parts(model, cfg.get('default_scope') == 'mmpretrain', backbone_only).eval()
+    parts = runnable_parts(build_trained(cfg, checkpoint), cfg.get('default_scope') == 'mmpretrain', backbone_only).eval()
     channels = cfg.model.backbone.get('in_channels', 3)
     image = torch.randn(batch, channels, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), atomic_path(target) as temporary:

@@ -6,13 +6,11 @@ from copy import deepcopy
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
-from torch import nn
 
 from mmtied.atomic import atomic_path
 from mmtied.surgery import TiedLayer, tie
 
-from .checkpoints import check_checkpoint, check_model, check_target, read_state_dict
+from .checkpoints import build_model, build_trained, check_target
 
 
 def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_blocks: int = 2,
@@ -35,11 +33,7 @@ def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_bloc
         ValueError: Files or settings do not fit, or there is nothing to tie; nothing is written.
     """
     check_target(target, checkpoint, 'the checkpoint', 'tied.pth')
-    check_checkpoint(checkpoint)
-    model = _build(cfg)
-    check_model(model, checkpoint)
-    model.load_state_dict(read_state_dict(checkpoint), strict=False)
-    tied, changes = tie(model, num_blocks, layers, error_budget)
+    tied, changes = tie(build_trained(cfg, checkpoint), num_blocks, layers, error_budget)
     if not changes:
         raise ValueError(f'{target} is not written: no layer can be tied within an error budget of {error_budget}')
     weights = tied.state_dict()
@@ -54,17 +48,12 @@ def tied_conv_cfg(num_blocks: int) -> dict[str, object]:
     return {'type': 'TBC', 'num_blocks': num_blocks, 'indivisible': 'untie'}
 
 
-def _build(cfg: Config) -> nn.Module:
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        return MODELS.build(cfg.model)
-
-
 def _loads(cfg: Config, num_blocks: int, weights: dict[str, torch.Tensor]) -> bool:
     """Return whether a config's model has these weights if its backbone gets the conv_cfg."""
     cfg = deepcopy(cfg)
     cfg.model.backbone.conv_cfg = tied_conv_cfg(num_blocks)
     try:
-        built = _build(cfg).state_dict()
+        built = build_model(cfg).state_dict()
     except (TypeError, ValueError, AssertionError):  # a backbone without conv_cfg
         return False
     return {key: value.shape for key, value in built.items()} == {key: value.shape for key, value in weights.items()}

@@ -64,7 +64,7 @@ def deploy(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f'deploy: expected a torch.nn.Module, got {type(model).__name__}')
-    holder = nn.Sequential(_copy(model))  # so that the model itself can be replaced like any of its parts
+    holder = nn.Sequential(copy_model(model))  # so that the model itself can be replaced like any of its parts
     holder.eval()
     holder.requires_grad_(False)
     channels_last = any(_is_channels_last(parameter) for parameter in holder.parameters())
@@ -103,7 +103,7 @@ def left_over(model: nn.Module) -> list[str]:
             or 'mmtied' in packages(module)]
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def copy_model(model: nn.Module) -> nn.Module:
     """Copy a model, also one whose weights are computed from others (pruning, weight norm), which deepcopy refuses."""
     computed = [value for module in model.modules() for value in vars(module).values()
                 if isinstance(value, torch.Tensor) and not value.is_leaf]

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mmtied.layers import TBC, TGC
-from mmtied.layers.algorithms import repeat_blocks
 from mmtied.layers.blocks import check_positive
 from mmtied.tables import text_table
 
-from .deploy import _copy as copy_model
+from .deploy import copy_model
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _change(name: str, conv: nn.Conv2d, tied: TBC | TGC) -> TiedLayer:
         change[:, block, :, block] -= expanded[:, block]
     squares = [(change.double().square().sum(), conv.weight.double().square().sum())]
     if conv.bias is not None:
-        squares.append(((conv.bias - repeat_blocks(tied.bias, tied.geometry)).double().square().sum(),
+        squares.append(((conv.bias - tied.expanded_bias()).double().square().sum(),
                         conv.bias.double().square().sum()))
     moved, norm = (float(sum(parts)) for parts in zip(*squares, strict=True))
     counts = [sum(parameter.numel() for parameter in layer.parameters()) for layer in (conv, tied)]

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmtied import atomic, cli, compat, openmmlab
 from mmtied.launch import classes, config, console, spelling
+from tests.helpers.packages import only_installed
 
 
 def test_misspelt_settings_of_a_config_are_warned_of(tmp_path, capsys):
@@ -184,12 +185,7 @@ COMPILE = ('pip uninstall mmcv-lite, then with MMCV_WITH_OPS=1 in the environmen
     ({'version.py': "__version__ = '2.3.6'", '_ext.so': ''}, {}, None),
 ])
 def test_unsuitable_mmcv(packages, monkeypatch, mmcv, mmdet, message):
-    def version(name):
-        if name != 'mmcv-lite':
-            raise compat.PackageNotFoundError(name)
-        return '2.1.0'
-
-    monkeypatch.setattr(compat, 'version', version)
+    only_installed(monkeypatch, 'mmcv-lite')
     packages(**{name: files for name, files in dict(mmengine={}, mmcv=mmcv, mmdet=mmdet).items() if files is not None})
     if message is None:
         openmmlab.check_mmcv('The demo', 'mmdet')

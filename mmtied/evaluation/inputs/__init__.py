@@ -30,7 +30,7 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
         iou_types: Any of ``'bbox'`` and ``'segm'``; by default what the detections hold.
         classes: Names of the model's classes, where labels count only some of the annotation file's categories. Results of
             categories that the annotations do not have are left out then.
-        box_format: One of `coco_json.BOX_FORMATS`; by default ``'xywh'`` in COCO's results, and ``'xyxy'`` in those by image.
+        box_format: One of `protocol.BOX_FORMATS`; by default ``'xywh'`` in COCO's results, and ``'xyxy'`` in those by image.
         skip_invalid: Leave out detections that cannot be used, and say how many.
         label_names: Name of each label of the model, where it knows other classes than the annotations, in the labels' order.
         category_offset: Added to the ids of categories, or to labels.

@@ -17,7 +17,7 @@ MISSING = object()
 
 
 class Federated(NamedTuple):
-    """What a federated data set says of its images, in cells ``image * K + category``, sorted int64."""
+    """Categories that LVIS lists for each image, as sorted cells ``image * K + category``, int64."""
 
     judged: np.ndarray  # present, or known to be absent; detections elsewhere do not count
     not_exhaustive: np.ndarray  # not all objects are annotated; a detection without a match is ignored

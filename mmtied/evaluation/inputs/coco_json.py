@@ -4,7 +4,7 @@ import gc
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from operator import itemgetter
@@ -12,12 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..protocol import BOX_FORMATS
 from .content import other_kind, read_bytes
 from .faults import Faults, one_line
-
-#: How boxes may be given. Those with a final n are shares of the image's width and height.
-BOX_FORMATS = {'xywh': 'x, y, width, height', 'xyxy': 'x1, y1, x2, y2', 'cxcywh': 'center x, center y, width, height',
-               'xywhn': 'x, y, width, height', 'xyxyn': 'x1, y1, x2, y2', 'cxcywhn': 'center x, center y, width, height'}
 
 
 def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
@@ -101,10 +98,7 @@ def integer_column(entries: Sequence[dict], key: str, where: str, faults: Faults
     if column.dtype.kind == 'f' and len(column):
         whole = column == np.round(column)
         if not whole.all():
-            own = faults or Faults(where, len(entries))
-            own.add(~whole, lambda number: f': {key!r} must be an integer, got {entries[number][key]!r}')
-            if faults is None:
-                own.settle()
+            _add(faults, where, ~whole, lambda number: f': {key!r} must be an integer, got {entries[number][key]!r}')
     return column.astype(np.int64)
 
 
@@ -131,10 +125,7 @@ def box_column(entries: Sequence[dict], where: str, box_format: str = 'xywh', si
     boxes = to_xywh(boxes, box_format, sizes)
     negative = (boxes[:, 2:] < 0).any(axis=1)
     if negative.any():
-        own = faults or Faults(where, len(entries))
-        own.add(negative, lambda number: f": 'bbox' must have sides of at least 0, got {entries[number]['bbox']}")
-        if faults is None:
-            own.settle()
+        _add(faults, where, negative, lambda number: f": 'bbox' must have sides of at least 0, got {entries[number]['bbox']}")
     return boxes
 
 
@@ -152,6 +143,17 @@ def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray | None = None)
     elif box_format.startswith('cxcywh'):
         boxes[:, :2] -= boxes[:, 2:] / 2
     return boxes
+
+
+def polygon_box(points: Sequence[float]) -> list[float]:
+    """Return the box left, top, width, height around the corners x1, y1, x2, y2, ... of a polygon.
+
+    Example:
+        >>> polygon_box([1, 2, 5, 2, 3, 8])
+        [1, 2, 4, 6]
+    """
+    xs, ys = points[::2], points[1::2]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
 def _plain_boxes(entries: Sequence[dict]) -> np.ndarray | None:
@@ -185,12 +187,18 @@ def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected:
     column = as_array(values, (len(entries), *shape))
     if column is not None:
         return column
-    own, single = faults or Faults(where, len(entries)), [as_array(value, shape) for value in values]
-    own.add(np.array([array is None for array in single]),
-            lambda number: f': {key!r} must be {expected}, got {one_line(repr(values[number]))}')
+    single = [as_array(value, shape) for value in values]
+    _add(faults, where, np.array([array is None for array in single]),
+         lambda number: f': {key!r} must be {expected}, got {one_line(repr(values[number]))}')
+    return np.stack([np.zeros(shape) if array is None else array for array in single])
+
+
+def _add(faults: Faults | None, where: str, bad: np.ndarray, describe: Callable[[int], str]) -> None:
+    """Add faulty entries to the collected ones, or raise at once where nothing collects them."""
+    own = faults or Faults(where, len(bad))
+    own.add(bad, describe)
     if faults is None:
         own.settle()
-    return np.stack([np.zeros(shape) if array is None else array for array in single])
 
 
 def check_unique(ids: np.ndarray, where: str) -> None:

@@ -94,7 +94,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         iou_type: ``'bbox'`` or ``'segm'``; masks take ``mask_scores`` where there are any, as mmdet's CocoMetric does.
         classes: See `label_category_ids`.
         source: Name for messages.
-        box_format: One of `coco_json.BOX_FORMATS`.
+        box_format: One of `protocol.BOX_FORMATS`.
         skip_invalid: Leave out detections whose numbers are not finite, and images that are not in the annotations.
         label_names: Name of each label, where the model knows other classes than the annotation file, see
             `named_category_ids`; detections of classes that it lacks are left out.

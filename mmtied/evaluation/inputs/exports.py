@@ -3,6 +3,7 @@
 from typing import Any
 from xml.etree import ElementTree
 
+from .coco_json import polygon_box
 from .faults import one_line
 
 
@@ -123,8 +124,7 @@ class _Builder:
                                  'category_id': label + 1, 'bbox': list(box), 'iscrowd': int(bool(crowd)), **shape})
 
     def polygon(self, label: int | None, points: list[float], crowd: bool = False, extra: dict | None = None) -> None:
-        xs, ys = points[::2], points[1::2]
-        self.box(label, [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)], crowd, extra, segmentation=[points])
+        self.box(label, polygon_box(points), crowd, extra, segmentation=[points])
 
     def done(self, source: str) -> tuple[dict, list[str]]:
         notes = [f'{self.skipped} shapes are neither boxes nor polygons, or rotated, and left out'] if self.skipped else []

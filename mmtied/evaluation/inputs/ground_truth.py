@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..protocol import BOX_FORMATS, PROTOCOLS
 from .arrays import MISSING, Federated, GroundTruth
 from .coco_json import (
-    BOX_FORMATS,
     box_column,
     check_entries,
     check_unique,
@@ -36,14 +36,14 @@ _IMAGE_KEYS = frozenset(('id', 'height', 'width', 'file_name', 'license', 'coco_
 
 @dataclass(frozen=True)
 class Reading:
-    """How annotations are read.
+    """Options for reading annotations.
 
     Args:
         ignore_key: Keys of annotations that mark what is ignored where they are true, such as ``'ignore'``.
         ignore_categories: Names or ids of categories whose annotations are regions where detections of every category are
             ignored, as VisDrone's category 0.
         skip_invalid: Leave out annotations that cannot be used, and say how many, instead of refusing the file.
-        box_format: Format of the boxes, one of `coco_json.BOX_FORMATS`.
+        box_format: Format of the boxes, one of `protocol.BOX_FORMATS`.
         drop_duplicates: Keep one of annotations with the same image, category and box.
         swap_sizes: Exchange the width and the height of every image.
         image_folder: Where images are whose size the annotations do not state.
@@ -65,7 +65,7 @@ class Reading:
             object.__setattr__(self, name, (value, ) if isinstance(value, str | int) else tuple(value or ()))
         if self.box_format not in BOX_FORMATS:
             raise ValueError(f'box_format: one of {", ".join(BOX_FORMATS)} is needed, got {self.box_format!r}')
-        if self.protocol not in ('auto', 'coco', 'lvis'):
+        if self.protocol not in PROTOCOLS:
             raise ValueError(f'protocol: auto, coco or lvis is needed, got {self.protocol!r}')
 
 

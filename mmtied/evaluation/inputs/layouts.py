@@ -8,7 +8,7 @@ from typing import Any
 
 from . import crowdhuman, exports, openmmlab, voc, yolo
 from .coco_json import read_json
-from .content import is_json_lines, other_kind, read_bytes
+from .content import is_json_lines, read_bytes
 from .faults import one_line
 
 #: What an instances file has.
@@ -128,8 +128,3 @@ def _named(data: Any) -> str:
 
 def _keys(value: Any) -> str:
     return one_line(', '.join(map(repr, list(value)[:8])) or 'nothing') if isinstance(value, Mapping) else one_line(value, 60)
-
-
-def named_kind(path: Path) -> str:
-    """Say what a file is whose layout is not read, for messages."""
-    return other_kind(read_bytes(path)) or 'a file of unknown layout'

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .coco_json import BOX_FORMATS, to_xywh
+from ..protocol import BOX_FORMATS
+from .coco_json import to_xywh
 
 #: From this many boxes on, a small share that leaves the image is a sign.
 _ENOUGH = 20

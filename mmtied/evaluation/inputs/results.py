@@ -9,8 +9,9 @@ import torch
 from pycocotools import mask as mask_api
 from torch import Tensor
 
+from ..protocol import BOX_FORMATS
 from .arrays import GroundTruth
-from .coco_json import BOX_FORMATS, box_column, check_entries, integer_column, number_column, positions, read_json
+from .coco_json import box_column, check_entries, integer_column, number_column, positions, read_json
 from .faults import Faults
 from .plausibility import describe_results
 from .rle import rle_areas, to_rle
@@ -57,18 +58,19 @@ def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
     return tuple(iou_type for iou_type, key in _KEYS.items() if _is_given(first.get(key)))
 
 
-def read_results(results: Any) -> list[dict]:
+def read_results(results: Any, source: str = 'results') -> list[dict]:
     """Read a COCO results list from a file, or take one as it is.
 
     Args:
         results: A file, a list, a dict that holds one under ``annotations``, ``results``, ``predictions`` or ``detections``, or
             the pycocotools ``COCO`` that `loadRes` returns.
+        source: Name for messages; a file has its own.
 
     Raises:
         ValueError: The file is missing, empty or truncated, or has another layout.
     """
     results = getattr(results, 'dataset', results)
-    source, entries = ('results', results) if isinstance(results, list | dict) else (str(results), read_json(results))
+    source, entries = (source, results) if isinstance(results, list | dict) else (str(results), read_json(results))
     if isinstance(entries, dict):
         held = [key for key in _WRAPPERS if isinstance(entries.get(key), list)]
         if len(held) != 1:

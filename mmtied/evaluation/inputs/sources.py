@@ -92,7 +92,7 @@ def from_python(value: Any, source: str) -> list[dict]:
                 'score' in entry for entry in value['annotations'][:1]):
             raise ValueError(f'{source}: annotations without scores; results of a detector are expected (annotations come first, '
                              'results second)')
-        return read_results(dict(value)) if source == 'results' else _named_results(dict(value), source)
+        return read_results(dict(value), source)
     if not isinstance(value, list | tuple):
         raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
     first = value[0] if value and isinstance(value[0], Mapping) else {}
@@ -106,13 +106,6 @@ def from_python(value: Any, source: str) -> list[dict]:
     if value and isinstance(value[0], list | tuple):
         return check_dump(list(value), source)
     return value if isinstance(value, list) else list(value)
-
-
-def _named_results(value: dict, source: str) -> list[dict]:
-    try:
-        return read_results(value)
-    except ValueError as error:
-        raise ValueError(str(error).replace('results', source, 1)) from None
 
 
 def _from_flat(value: Mapping, source: str) -> list[dict]:
@@ -141,14 +134,8 @@ def _from_pipeline(image_id: Any, entry: Mapping, source: str) -> dict:
 
 
 def _torch_file(path: Path, content: bytes) -> Any:
-    if content.startswith(b'\x80'):
-        return read_dump(path) if path.suffix in ('.pkl', '.pickle') else _load(path)
-    if not zipfile.is_zipfile(path):
+    if content.startswith(b'PK') and not zipfile.is_zipfile(path):
         raise ValueError(f'{path}: the file is not a complete zip file, as torch.save writes')
-    return _load(path)
-
-
-def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

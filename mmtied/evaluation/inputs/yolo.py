@@ -7,6 +7,8 @@ import ast
 from pathlib import Path
 from typing import Any
 
+from .coco_json import polygon_box
+
 #: Suffixes of images.
 _IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.JPG', '.JPEG', '.PNG')
 #: Text files that are no labels.
@@ -136,9 +138,8 @@ def _shape(values: list[float], width: int, height: int) -> dict:
     if len(values) == 4:
         x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
         return {'bbox': [x - w / 2, y - h / 2, w, h]}
-    xs, ys = [value * width for value in values[::2]], [value * height for value in values[1::2]]
-    box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-    return {'bbox': box, 'segmentation': [[value for point in zip(xs, ys, strict=True) for value in point]]}
+    points = [value * (width, height)[place % 2] for place, value in enumerate(values)]
+    return {'bbox': polygon_box(points), 'segmentation': [points]}
 
 
 def _pictures(path: Path, image_folder: Any) -> dict[str, Path]:

@@ -200,7 +200,9 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[t
         size: Height and width that the shapes refer to.
         layers: Shapes and their look, those on top last.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
+
+    from ...fonts import picture_font
 
     scale = LONGEST_SIDE / max(size)
     width, height = (max(1, round(side * scale)) for side in (size[1], size[0]))
@@ -209,7 +211,7 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[t
         for rle in shapes.rles or ():
             mask = Image.fromarray(90 * mask_api.decode(rle).astype(np.uint8)).resize(small.size, Image.Resampling.BILINEAR)
             small = Image.composite(Image.new('RGB', small.size, look.color), small, mask)
-    draw, font = ImageDraw.Draw(small), ImageFont.load_default(13)
+    draw, font = ImageDraw.Draw(small), picture_font(13, (label for shapes, _ in layers for label in shapes.labels))
     for shapes, look in layers:
         corners = box_corners(shapes.boxes_xywh, scale, small.size)
         if look.dash:
