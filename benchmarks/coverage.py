@@ -45,7 +45,7 @@ PAIRS = (('good', 'mid'), ('mid again', 'mid'))
 MIXES = {'all r': (0., 1.), 'r < 0.1': (0., .1), 'r >= 0.5': (.5, 1.)}
 SIZES = (50, 100, 200, 400, 1000, 20, 30, 10)
 STATISTICS = ('AP', 'AP50', 'AP75')
-TURNS = 8  # each image so many times in the population
+TURNS = 8  # copies of each image in the population
 FIELDS = ('images', 'mix', 'detector', 'statistic', 'method', 'subsets', 'coverage', 'contains its AP', 'expected', 'deviation',
           'standard error / deviation')
 

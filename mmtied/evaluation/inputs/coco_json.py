@@ -21,7 +21,7 @@ def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
     """Read a JSON file, perhaps compressed by gzip, with orjson where it is installed; `content` is what it holds, if known.
 
     Raises:
-        ValueError: The file is missing, not a file, empty, truncated or not JSON; the message says what it is instead.
+        ValueError: The path is missing or a folder, or the file is empty, truncated or not JSON; the message names its kind.
     """
     content = read_bytes(path) if content is None else content
     try:
