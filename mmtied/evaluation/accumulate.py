@@ -125,16 +125,25 @@ def _accumulate_disjoint(records: Records, positives: Positives, group_of_image:
     totals.index_add_(0, (group * num_categories + positives.category)[inside], positives.counted[:, areas][inside].long())
 
     num_thresholds = len(evaluated_thresholds())
+    everywhere = (1 << num_thresholds) - 1
+    first_row = torch.searchsorted(segment, torch.arange(num_segments + 1, device=group.device))
     result = torch.empty(num_columns, num_thresholds, num_segments, dtype=torch.float64, device=group.device)
     for column in range(num_columns):
+        # Most detections find nothing, or are ignored, at every threshold: of those it is enough to count the first kind.
+        idle = (matched[column] | ignored[column]) == 0
+        rows = (~idle & (ignored[column] != everywhere)).nonzero()[:, 0]
+        idle_before = count_before(idle)
+        detections = _Detections(segment[rows], idle_before[rows], idle_before[first_row[:-1]])
+        bits, ignored_bits = matched[column, rows], ignored[column, rows]
         for threshold in range(num_thresholds):
             bit = 1 << threshold
-            true = (matched[column] & ~ignored[column] & bit) != 0
+            true = (bits & ~ignored_bits & bit) != 0
             if recall:
-                result[column, threshold] = torch.bincount(segment[true], minlength=num_segments) / totals[:, column].double()
+                found = torch.bincount(detections.segment[true], minlength=num_segments)
+                result[column, threshold] = found / totals[:, column].double()
             else:
-                false = ((matched[column] | ignored[column]) & bit) == 0
-                result[column, threshold] = _segment_ap(true, false, segment, totals[:, column])
+                false = ((bits | ignored_bits) & bit) == 0
+                result[column, threshold] = _segment_ap(true, false, detections, totals[:, column])
     result[:, :, :] = torch.where(totals.T[:, None] > 0, result, torch.nan)
     return result.view(num_columns, num_thresholds, num_groups, num_categories).permute(2, 0, 1, 3)
 
@@ -154,25 +163,39 @@ def _passes(grouping: Grouping) -> list[tuple[int, list[int]]]:
     return passes
 
 
-def _segment_ap(true: Tensor, false: Tensor, segment: Tensor, totals: Tensor) -> Tensor:
-    """Compute the AP of each segment of detections in descending order of score.
+class _Detections(NamedTuple):
+    """Detections in descending order of score within each segment, without those that are false at every threshold.
+
+    Attributes:
+        segment: Ascending, shape (D,) int64.
+        idle_before: How many of those left out come before each, in all segments, shape (D,) int64.
+        idle_before_segment: How many of them come before each segment, shape (S,) int64.
+    """
+
+    segment: Tensor
+    idle_before: Tensor
+    idle_before_segment: Tensor
+
+
+def _segment_ap(true: Tensor, false: Tensor, detections: _Detections, totals: Tensor) -> Tensor:
+    """Compute the AP of each segment.
 
     Args:
         true: True positives, shape (D,) bool.
         false: False positives, shape (D,) bool.
-        segment: Ascending, shape (D,) int64.
+        detections: The D detections.
         totals: Ground truths of each segment, shape (S,) int64.
     """
     num_segments, device = len(totals), true.device
     points = torch.from_numpy(RECALL_POINTS).to(device)
-    false_before = torch.zeros(len(false) + 1, dtype=torch.int64, device=device)
-    torch.cumsum(false, 0, out=false_before[1:])
-    starts = torch.searchsorted(segment, torch.arange(num_segments, device=device))
+    false_before = count_before(false)
+    starts = torch.searchsorted(detections.segment, torch.arange(num_segments, device=device))
 
     hit = true.nonzero()[:, 0]
-    of = segment[hit]
+    of = detections.segment[hit]
     true_count = torch.arange(1, len(hit) + 1, device=device) - torch.searchsorted(of, of)
     false_count = false_before[hit] - false_before[starts[of]]
+    false_count += detections.idle_before[hit] - detections.idle_before_segment[of]
     precision = true_count / (false_count.double() + true_count + _EPS)
     recall = true_count / totals[of].double()
 
@@ -181,3 +204,15 @@ def _segment_ap(true: Tensor, false: Tensor, segment: Tensor, totals: Tensor) ->
     best = torch.zeros(num_segments * len(points), dtype=torch.float64, device=device)
     best.scatter_reduce_(0, of * len(points) + point, precision, 'amax')
     return best.view(num_segments, -1).flip(1).cummax(1).values.mean(1)
+
+
+def count_before(chosen: Tensor) -> Tensor:
+    """Count the chosen entries before each position, and in all, shape (D + 1,) int64.
+
+    Example:
+        >>> count_before(torch.tensor([True, False, True])).tolist()
+        [0, 1, 1, 2]
+    """
+    counts = torch.zeros(len(chosen) + 1, dtype=torch.int64, device=chosen.device)
+    torch.cumsum(chosen, 0, out=counts[1:])
+    return counts
