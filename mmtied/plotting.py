@@ -86,9 +86,6 @@ def _ready(figure: 'Figure') -> Iterator[None]:
     set_fonts(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Glyph .* missing from')
-        if figure.get_layout_engine() is not None:  # else matplotlib draws everything twice, the first time to place it
-            figure.get_layout_engine().execute(figure)
-            figure.set_layout_engine('none')
         yield
 
 
