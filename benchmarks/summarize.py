@@ -226,6 +226,17 @@ def _save(figure: object, path: Path) -> None:
 
 
 #: Table and measuring command of each section; the section's name is the CSV file's.
+def coverage(rows: Rows) -> str:
+    """Tabulate the lowest, mean and highest coverage of 95 % intervals, of single runs and of paired differences."""
+    def cell(images: str, paired: bool) -> str:
+        found = [100 * float(row['coverage']) for row in rows if row['images'] == images and (' - ' in row['detector']) == paired]
+        return f'{min(found):.1f} / {statistics.mean(found):.1f} / {max(found):.1f}'
+
+    sizes = sorted({row['images'] for row in rows}, key=int)
+    return markdown_table(['images', 'single runs, %', 'paired differences, %'],
+                          [[size, cell(size, paired=False), cell(size, paired=True)] for size in sizes])
+
+
 TABLES: dict[str, tuple[Callable[[Rows], str], str]] = {
     'backbones_cpu': (backbones, 'backbones.py'),
     'compiled_cpu': (compiled, 'backbones.py --networks TiedResNet-50 TiedResNet-50-S --steps inference --deploy --compile'),
@@ -233,6 +244,7 @@ TABLES: dict[str, tuple[Callable[[Rows], str], str]] = {
     'detectors_cpu': (detectors, 'detectors.py'),
     'evaluation_cpu': (evaluation, 'evaluation.py instances_val2017.json --replicates 1000'),
     'val_loop_cpu': (val_loop, 'evaluation.py instances_val2017.json --val-images 100'),
+    'coverage': (coverage, 'coverage.py'),
     'figure3_cpu': (figure3, 'layers.py figure3'),
     'network_layers_cpu': (network_layers, 'layers.py networks'),
     'related_layers_cpu': (related_layers, 'related_layers.py --threads 1'),
