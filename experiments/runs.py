@@ -1,0 +1,105 @@
+"""A training run of an experiment, and where its results are kept."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from mmtied.atomic import atomic_folder
+
+HERE = Path(__file__).parent
+#: Results that are committed: small files, a folder for each run.
+RESULTS = HERE / 'results'
+#: Written last, so that a folder which has it is whole.
+SUMMARY = 'run.json'
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with one seed.
+
+    Attributes:
+        experiment: Name of the experiment.
+        preset: 'cpu' or 'gpu'.
+        model: What is trained, a key of the experiment's models.
+        seed: Seed of weights, order and augmentation.
+    """
+
+    experiment: str
+    preset: str
+    model: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Path below the experiment's folder."""
+        return f'{self.model}/seed{self.seed}'
+
+    @property
+    def results(self) -> Path:
+        """Folder of the kept results."""
+        return RESULTS / self.preset / self.experiment / self.name
+
+    def work_dir(self, root: Path) -> Path:
+        """Folder of checkpoints and logs, from which a run that was killed goes on."""
+        return root / self.preset / self.experiment / self.name
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the results are there and whole."""
+        return (self.results / SUMMARY).is_file()
+
+    def read_summary(self) -> dict:
+        """Return what `keep` wrote.
+
+        Raises:
+            ValueError: The run is not done, or its summary is damaged.
+        """
+        path = self.results / SUMMARY
+        try:
+            return json.loads(path.read_text(encoding='utf-8'))
+        except (OSError, ValueError) as error:
+            raise ValueError(f'{path}: no results of a finished run ({error}); delete the folder and run '
+                             f'python experiments/run.py {self.experiment} --preset {self.preset} again') from None
+
+    def keep(self, files: Mapping[str, Path], summary: Mapping) -> None:
+        """Copy files under their names to `results`, with a summary and the machine, whole or not at all."""
+        with atomic_folder(self.results, overwrite=True) as folder:
+            for name, path in files.items():
+                shutil.copyfile(path, folder / name)
+            (folder / SUMMARY).write_text(json.dumps({**summary, **describe_machine()}, indent=1) + '\n', encoding='utf-8')
+
+
+def describe_machine() -> dict:
+    """Return processor or GPU, threads, and the versions that a result depends on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
+    return {'device': device, 'threads': torch.get_num_threads(), 'python': platform.python_version(),
+            'torch': torch.__version__, 'mmtied': version('mmtied'), 'date': time.strftime('%Y-%m-%d')}
+
+
+def processor_name() -> str:
+    """Return the processor's name as the system knows it."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+        return next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def use_one_thread() -> None:
+    """Compute with one thread, so that a run gives the same numbers again whatever else the computer does."""
+    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
+
+
+def timed(work: Callable[[], object]) -> tuple[object, dict]:
+    """Do some work; return its result, and the seconds that it took by the clock and of the processor."""
+    clock, processor = time.time(), time.process_time()
+    result = work()
+    return result, {'seconds': round(time.time() - clock), 'processor_seconds': round(time.process_time() - processor)}
