@@ -1,9 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/evidence.md and its figures from the results in experiments/results.
-
-    python experiments/page.py            # what is new is compared first, then the page is written
-    python experiments/page.py --preset gpu
-"""
+"""Write docs/evidence.md and its figures from the results in experiments/results; what is new is compared first."""
 
 import argparse
 import json
@@ -90,9 +86,9 @@ width, splits of TiedResNet-50-S have 9 channels, so that they are tied by 3 whe
     parts += [values_table(iou_type, comparison, sides) for iou_type in IOU_TYPES]
     parts += [differences_table(iou_type, comparison, sides) for iou_type in IOU_TYPES]
     parts.append(f"""Values are means over seeds, ± their standard deviation. Differences are paired on images, and their 95 % intervals
-cover images and seeds together ([method](statistics.md#seeds)). *Duplicates* are detections that find a found object again, for 100
-objects, at the score where precision is 50 %; fewer are better. *Change of the difference* is the difference at r ≥ 0.8 minus
-that at r < 0.2: the claim is that it is above zero for AP.
+cover images and seeds together ([method](statistics.md#seeds)). *Duplicates* are detections that find a found object
+again, for 100 objects, at the score where precision is 50 %; fewer are better. *Change of the difference* is the
+difference at r ≥ 0.8 minus that at r < 0.2: the claim is that it is above zero for AP.
 
 ## What this does not show
 
