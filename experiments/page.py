@@ -85,7 +85,8 @@ width, splits of TiedResNet-50-S have 9 channels, so that they are tied by 3 whe
 """]
     parts += [values_table(iou_type, comparison, sides) for iou_type in IOU_TYPES]
     parts += [differences_table(iou_type, comparison, sides) for iou_type in IOU_TYPES]
-    parts.append(f"""Values are means over seeds, ± their standard deviation. Differences are paired on images, and their 95 % intervals
+    parts.append(f"""\
+Values are means over seeds, ± their standard deviation. Differences are paired on images, and their 95 % intervals
 cover images and seeds together ([method](statistics.md#seeds)). *Duplicates* are detections that find a found object
 again, for 100 objects, at the score where precision is 50 %; fewer are better. *Change of the difference* is the
 difference at r ≥ 0.8 minus that at r < 0.2: the claim is that it is above zero for AP.
