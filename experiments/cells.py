@@ -65,10 +65,10 @@ def make_config(model: str, preset: str, root: Path) -> Config:
             dict(type='Resize', scale=settings.size, keep_ratio=True)]
     dataset = dict(type='XMLDataset', data_root='', data_prefix=dict(sub_data_root=f'{folder}/'),
                    metainfo=dict(classes=CLASSES), backend_args=None)
-    cfg.train_dataloader.update(
-        batch_size=settings.batch_size,
-        dataset=dict(dataset, ann_file=str(folder / 'ImageSets/Main/train.txt'), filter_cfg=dict(filter_empty_gt=True),
-                     pipeline=[*load, dict(type='RandomFlip', prob=.5), dict(type='PackDetInputs')]))
+    cfg.train_dataloader.batch_size = settings.batch_size
+    cfg.train_dataloader.dataset = dict(
+        dataset, ann_file=str(folder / 'ImageSets/Main/train.txt'), filter_cfg=dict(filter_empty_gt=True),
+        pipeline=[*load, dict(type='RandomFlip', prob=.5), dict(type='PackDetInputs')])
     evaluated = dict(dataset, ann_file=str(root / 'experiments/bccd_evaluated.txt'), test_mode=True,
                      pipeline=[*load, dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
                                                                            'scale_factor'))])

@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
-EXPERIMENTS = ('occlusion', 'cells')
+EXPERIMENTS = ('occlusion', 'cells', 'classification')
 
 
 def parse_args() -> argparse.Namespace:

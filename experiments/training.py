@@ -1,0 +1,69 @@
+"""Train one run with mmengine, and note what it took."""
+
+import csv
+import json
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmtied.atomic import atomic_path
+from mmtied.launch import checkpoints, config, runner
+
+from .runs import Run, timed
+
+
+def train(run: Run, cfg: Config, work_root: Path) -> tuple[Runner, dict]:
+    """Train from a config, or go on where the run stopped; return mmengine's Runner and what `Run.keep` should know.
+
+    Everything random comes from the run's seed, and the images are loaded by the process that trains.
+    """
+    work_dir = run.work_dir(work_root)
+    cfg.work_dir = str(work_dir)
+    cfg.randomness = dict(seed=run.seed, deterministic=True)
+    cfg.env_cfg.mp_cfg = dict(mp_start_method='fork', opencv_num_threads=1)
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
+    resumed = config.latest_checkpoint(str(work_dir))
+    if resumed:
+        config.use_resume(cfg, 'auto')
+    runner.check_data_files(cfg, 'train', 'val')
+    running = runner.build_runner(cfg)
+    runner.prepare_training(running)
+    with checkpoints.safe_loading():
+        _, cost = timed(running.train)
+    cfg.dump(str(work_dir / 'config.py'))
+    write_losses(work_dir)
+    return running, {'model': run.model, 'seed': run.seed, 'steps': running.max_iters,
+                     'batch_size': cfg.train_dataloader.batch_size, 'parameters': count(running.model),
+                     'backbone_parameters': count(running.model.backbone), 'resumed': bool(resumed), **cost}
+
+
+def kept_files(run: Run, work_root: Path) -> dict[str, Path]:
+    """Return the files that `train` left for every kind of model, by the names that they are kept under."""
+    return {name: run.work_dir(work_root) / name for name in ('config.py', 'losses.csv')}
+
+
+def count(module: torch.nn.Module) -> int:
+    """Count parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def write_losses(work_dir: Path) -> Path:
+    """Write the losses that mmengine logged, in the order of the steps, as ``losses.csv``, and return its path."""
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    rows = {}
+    for log in logs:  # a run that was resumed has several
+        for line in log.read_text(encoding='utf-8').splitlines():
+            entry = json.loads(line)
+            if 'loss' in entry:
+                rows[entry['step']] = entry
+    names = [name for name in next(iter(rows.values()), {}) if 'loss' in name]
+    path = work_dir / 'losses.csv'
+    with atomic_path(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file)
+        writer.writerow(['step', *names])
+        writer.writerows([step, *(f'{rows[step].get(name, float("nan")):.4g}' for name in names)] for step in sorted(rows))
+    return path
