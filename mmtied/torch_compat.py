@@ -48,6 +48,16 @@ def set_submodule(module: nn.Module, target: str, submodule: nn.Module) -> None:
     setattr(module.get_submodule(parent_name), name, submodule)
 
 
+def remove_reducer_hooks(wrapper: nn.parallel.DistributedDataParallel) -> None:
+    """Let the gradients of a wrapped model go unreduced, so that another wrapper can take its place.
+
+    Where PyTorch has no call for that, the wrapper does it when it is deleted.
+    """
+    remove = getattr(wrapper.reducer, '_remove_autograd_hooks', None)
+    if remove is not None:
+        remove()
+
+
 def has_selective_checkpoint() -> bool:
     """Return whether PyTorch is 2.4 or newer, which `selective_checkpoint_contexts` needs."""
     return hasattr(checkpoint, 'create_selective_checkpoint_contexts')

@@ -2,9 +2,10 @@
 
 from mmtied.compat import forward_names
 
+from .distillation import DistillationHook
 from .loss_hook import LossHook
 
-__all__ = ['GroupHistory', 'GroupHistoryHook', 'GroupResourceHook', 'LossHook', 'OrthogonalityHook']  # noqa: F822
+__all__ = ['DistillationHook', 'GroupHistory', 'GroupHistoryHook', 'GroupResourceHook', 'LossHook', 'OrthogonalityHook']  # noqa: F822
 
 __getattr__, __dir__ = forward_names(__name__, {
     'GroupHistory': 'groupable.training',

@@ -1,0 +1,237 @@
+"""Frozen networks whose feature maps a student imitates: of torchvision by name, or of a config with a checkpoint."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+
+from mmtied.backbones.checkpoint import find_misfits, name_some
+from mmtied.compat import require
+
+#: Start of the name of a network of torchvision, as in mmengine's ``init_cfg``.
+TORCHVISION = 'torchvision://'
+
+
+class Normalization(NamedTuple):
+    """How images become a network's input: ``(values in 0 to 255 - mean) / std`` for each channel, in RGB or BGR."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rgb: bool
+
+    @classmethod
+    def of_config(cls, cfg: Config) -> 'Normalization | None':
+        """Return that of a config of mmdet or mmpretrain, None where it has none."""
+        settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+        if not settings.get('mean') or not settings.get('std'):
+            return None
+        return cls(tuple(settings['mean']), tuple(settings['std']), bool(settings.get('bgr_to_rgb') or settings.get('to_rgb')))
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> 'Normalization | None':
+        """Return that of a model's data_preprocessor, None where it has none; images are loaded as BGR."""
+        part = getattr(model, 'data_preprocessor', None)
+        mean, std = getattr(part, 'mean', None), getattr(part, 'std', None)
+        if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
+            return None
+        rgb = getattr(part, '_channel_conversion', False) or getattr(part, 'to_rgb', False)
+        return cls(tuple(mean.flatten().tolist()), tuple(std.flatten().tolist()), bool(rgb))
+
+    def matches(self, other: 'Normalization') -> bool:
+        """Return whether two are the same, to 1e-4."""
+        return self.rgb == other.rgb and torch.allclose(torch.tensor(self.mean + self.std), torch.tensor(other.mean + other.std),
+                                                        rtol=1e-4)
+
+
+class Teacher:
+    """A frozen network that returns the outputs of some of its stages.
+
+    It is no `torch.nn.Module`, so that a model that holds one neither trains nor saves it; copies of the model share it.
+
+    Args:
+        network: Any network of one image tensor. It stays in evaluation mode, and its weights get no gradients.
+        stages: Names of submodules with outputs of shape (N, C, H, W).
+        normalization: Of its input, None where it is not known.
+        name: For messages.
+
+    Example:
+        >>> teacher = Teacher(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'])
+        >>> teacher(torch.rand(2, 3, 5, 5))['0'].shape
+        torch.Size([2, 8, 3, 3])
+    """
+
+    def __init__(self, network: nn.Module, stages: Sequence[str], normalization: Normalization | None = None,
+                 name: str = '') -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.stages = tuple(stages)
+        self.normalization = normalization
+        self.student_normalization: Normalization | None = None
+        self.name = name or type(network).__name__
+        self.widths = stage_widths(network, stages, f'the teacher {self.name}')
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the output of each stage.
+
+        Args:
+            images: The student's input, (N, 3, H, W); normalized anew where `student_normalization` is known and differs.
+        """
+        self.network.to(images.device)
+        with recorded(self.network, self.stages) as outputs:
+            self.network(self.renormalize(images))
+        return outputs
+
+    def renormalize(self, images: Tensor) -> Tensor:
+        """Return a student's input as the input of the teacher."""
+        mine, theirs = self.normalization, self.student_normalization
+        if mine is None or theirs is None or mine.matches(theirs):
+            return images
+        step = 1 if mine.rgb == theirs.rgb else -1
+        mean, std, their_mean, their_std = (torch.tensor(values, device=images.device)[:, None, None] for values in (
+            mine.mean, mine.std, theirs.mean[::step], theirs.std[::step]))
+        images = images.flip(1) if step == -1 else images
+        return images * (their_std / std) + (their_mean - mean) / std
+
+    def __deepcopy__(self, memo: dict) -> 'Teacher':
+        return self
+
+
+def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[str]) -> Teacher:
+    """Build a network with trained weights.
+
+    Args:
+        teacher: ``'torchvision://resnet50'``, a config (a file or ``package::path``) whose ``model.backbone`` is taken, or a
+            backbone's own settings.
+        weights: Checkpoint, a file or URL; for torchvision also the name of its weights (``'IMAGENET1K_V2'``). Without it, the
+            config's ``init_cfg``, or torchvision's first weights for ImageNet.
+        stages: Names of its stages.
+
+    Raises:
+        ValueError: There is no such network, stage or checkpoint, or the weights do not fit or would be random.
+    """
+    if isinstance(teacher, str) and teacher.startswith(TORCHVISION):
+        name = teacher.removeprefix(TORCHVISION)
+        network, normalization = _of_torchvision(name, weights)
+        return Teacher(network, stages, normalization, name)
+    normalization, scope = None, getattr(DefaultScope.get_current_instance(), 'scope_name', None)
+    if isinstance(teacher, str):
+        from mmtied.launch.config import load_config
+        cfg = load_config(teacher)
+        backbone, normalization, scope = cfg.model.get('backbone'), Normalization.of_config(cfg), cfg.get('default_scope', scope)
+        if backbone is None:
+            raise ValueError(f'teacher: the config {teacher} has no model.backbone')
+    else:
+        backbone = teacher
+    if weights is None and (backbone.get('init_cfg') or {}).get('type') != 'Pretrained':
+        raise ValueError(f'teacher: {backbone.get("type")} would have random weights; name its checkpoint with weights=FILE')
+    with DefaultScope.overwrite_default_scope(scope):
+        network = MODELS.build({**backbone, **({} if weights is None else {'init_cfg': None})})
+        if weights is None:
+            network.init_weights()
+        else:
+            _load(network, _read(weights), weights)
+    return Teacher(network, stages, normalization)
+
+
+def stage_widths(network: nn.Module, stages: Sequence[str], owner: str) -> dict[str, int]:
+    """Return the number of channels of the output of each stage, for an image of 64 x 64.
+
+    Args:
+        network: A network of one image tensor; its state does not change.
+        stages: Names of submodules.
+        owner: Start of messages.
+
+    Raises:
+        ValueError: The network has no such stage, does not run it, or its output is not of shape (N, C, H, W).
+
+    Example:
+        >>> stage_widths(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'], 'the network')
+        {'0': 8}
+    """
+    names = [name for name, _ in network.named_modules()]
+    for stage in stages:
+        if stage not in names:
+            close = difflib.get_close_matches(stage, names, 1)
+            hint = f'did you mean {close[0]}?' if close else f'there are {", ".join(name for name, _ in network.named_children())}'
+            raise ValueError(f'{owner} has no stage {stage!r}; {hint}')
+    like, modes = next(network.parameters()), {module: module.training for module in network.modules()}
+    try:
+        with recorded(network.eval(), stages) as outputs, torch.no_grad():
+            network(torch.zeros(1, 3, 64, 64, device=like.device, dtype=like.dtype))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    for stage in stages:
+        output = outputs.get(stage)
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            found = 'is not run' if output is None else 'does not return a feature map (N, C, H, W)'
+            raise ValueError(f'{owner}: stage {stage} {found}')
+    return {stage: outputs[stage].shape[1] for stage in stages}
+
+
+@contextmanager
+def recorded(network: nn.Module, stages: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of stages of a network that runs in the block."""
+    outputs = {}
+    handles = [network.get_submodule(stage).register_forward_hook(partial(_keep, outputs, stage)) for stage in stages]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keep(outputs: dict[str, Tensor], stage: str, module: nn.Module, args: tuple, output: Tensor) -> None:
+    outputs[stage] = output
+
+
+def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, Normalization]:
+    require('torchvision', f'The teacher {TORCHVISION}{name}')
+    from torchvision import models
+    if name not in models.list_models():
+        close = difflib.get_close_matches(name, models.list_models(), 1)
+        raise ValueError(f'teacher: torchvision has no {name!r}' + (f'; did you mean {close[0]}?' if close else ''))
+    network, choices = models.get_model(name, weights=None), models.get_model_weights(name).__members__
+    made = next(iter(choices.values())).transforms()
+    mean, std = (tuple(255 * value for value in getattr(made, key)) for key in ('mean', 'std'))
+    weights = weights or next(iter(choices))
+    if weights in choices:
+        try:
+            state = choices[weights].get_state_dict(check_hash=True)
+        except OSError as error:
+            raise ValueError(f'teacher: {choices[weights].url} cannot be downloaded ({error}); name a local file with '
+                             'weights=FILE') from error
+    elif '://' in weights or Path(weights).exists():
+        state = _read(weights)
+    else:
+        raise ValueError(f'teacher: weights={weights!r} is neither a file nor one of {", ".join(choices)}')
+    _load(network, state, weights)
+    return network, Normalization(mean, std, rgb=True)
+
+
+def _read(weights: str) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint; of a detector or classifier, those of its backbone."""
+    from mmtied.launch.checkpoints import read_state_dict, safe_loading
+    if '://' in weights:
+        with safe_loading():
+            content = CheckpointLoader.load_checkpoint(weights, 'cpu')
+        state = content.get('state_dict', content)
+    else:
+        state = read_state_dict(weights, "the teacher's weights")
+    of_backbone = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
+    return of_backbone or state
+
+
+def _load(network: nn.Module, state: Mapping[str, Tensor], weights: str) -> None:
+    misfits = find_misfits(network, state)
+    if misfits:
+        raise ValueError(f"the teacher's weights {weights} do not fit {type(network).__name__} ({name_some(misfits)})")
+    network.load_state_dict(state, strict=False)
