@@ -13,6 +13,7 @@ from mmtied.analysis.complexity import describe_tying
 from mmtied.atomic import check_can_write
 from mmtied.compat import require, unwrap_model
 from mmtied.evaluation.hook import OcclusionEvalHook
+from mmtied.training import DistillationHook
 
 from .classes import check_category_names, check_classes
 from .spelling import describe_unknown_type, type_hints
@@ -81,9 +82,9 @@ def prepare_training(runner: Runner) -> None:
 
 
 def _prepare_hooks(runner: Runner) -> None:
-    """Let the evaluation by occlusion look at the run before the log of the run begins."""
+    """Let the evaluation by occlusion and the distillation look at the run before the log of the run begins."""
     for hook in runner.hooks:
-        if isinstance(hook, OcclusionEvalHook):
+        if isinstance(hook, OcclusionEvalHook | DistillationHook):
             hook.before_run(runner)
 
 

@@ -144,8 +144,9 @@ class Distillation(nn.Module):
             model: Has this as submodule, and returns a dict for ``mode='loss'``.
             student: The backbone in it.
         """
+        parts = {stage: student.get_submodule(stage) for stage in self.stages}
         self._handles = [student.register_forward_pre_hook(self._start),
-                         *(student.get_submodule(stage).register_forward_hook(partial(self._keep, stage)) for stage in self.stages),
+                         *(part.register_forward_hook(partial(self._keep, stage)) for stage, part in parts.items()),
                          model.register_forward_hook(self._add_loss, with_kwargs=True)]
 
     def detach(self) -> None:
@@ -222,8 +223,8 @@ class DistillationHook(Hook):
                  stages: Sequence[str] | dict[str, str] = ('layer1', 'layer2', 'layer3', 'layer4'), loss: str = 'cosine',
                  loss_weight: float = 1., schedule: str = 'constant', end: float = 1., student: str = 'backbone') -> None:
         if not teacher or not isinstance(teacher, str | dict):
-            raise ValueError(f"DistillationHook: teacher={teacher!r}, expected 'torchvision://resnet50', a config, or a backbone's "
-                             'settings')
+            raise ValueError(f"DistillationHook: teacher={teacher!r}, expected 'torchvision://resnet50', a config, or the "
+                             'settings of a backbone')
         for name, value, choices in (('loss', loss, tuple(DISTANCES)), ('schedule', schedule, ('constant', 'linear', 'cosine'))):
             if value not in choices:
                 raise ValueError(f'DistillationHook: {name}={value!r}, expected one of {", ".join(choices)}')
@@ -310,7 +311,7 @@ class DistillationHook(Hook):
         saved, own = checkpoint.get(_NAME, {}), term.adapters()
         shapes = [{stage: tuple(weight.shape) for stage, weight in weights.items()} for weights in (saved, own)]
         if shapes[0] != shapes[1]:
-            raise ValueError(f'DistillationHook: the checkpoint has adapters {shapes[0]}, and this run {shapes[1]}; resume with the '
+            raise ValueError(f'DistillationHook: the checkpoint has adapters {shapes[0]}, this run {shapes[1]}; resume with the '
                              'teacher and stages that it was trained with, or start from its weights with load_from')
         with torch.no_grad():
             for stage, weight in own.items():

@@ -70,7 +70,8 @@ class Teacher:
 
     def __init__(self, network: nn.Module, stages: Sequence[str], normalization: Normalization | None = None,
                  name: str = '') -> None:
-        self.network = network.eval().requires_grad_(False)
+        network.eval()  # which returns None in mmdet
+        self.network = network.requires_grad_(False)
         self.stages = tuple(stages)
         self.normalization = normalization
         self.student_normalization: Normalization | None = None
@@ -133,7 +134,7 @@ def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[
     if weights is None and (backbone.get('init_cfg') or {}).get('type') != 'Pretrained':
         raise ValueError(f'teacher: {backbone.get("type")} would have random weights; name its checkpoint with weights=FILE')
     with DefaultScope.overwrite_default_scope(scope):
-        network = MODELS.build({**backbone, **({} if weights is None else {'init_cfg': None})})
+        network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg' or weights is None})
         if weights is None:
             network.init_weights()
         else:
@@ -160,11 +161,12 @@ def stage_widths(network: nn.Module, stages: Sequence[str], owner: str) -> dict[
     for stage in stages:
         if stage not in names:
             close = difflib.get_close_matches(stage, names, 1)
-            hint = f'did you mean {close[0]}?' if close else f'there are {", ".join(name for name, _ in network.named_children())}'
+            hint = f'did you mean {close[0]}?' if close else f'it has {", ".join(dict(network.named_children()))}'
             raise ValueError(f'{owner} has no stage {stage!r}; {hint}')
     like, modes = next(network.parameters()), {module: module.training for module in network.modules()}
     try:
-        with recorded(network.eval(), stages) as outputs, torch.no_grad():
+        network.eval()
+        with recorded(network, stages) as outputs, torch.no_grad():
             network(torch.zeros(1, 3, 64, 64, device=like.device, dtype=like.dtype))
     finally:
         for module, mode in modes.items():

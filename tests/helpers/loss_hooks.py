@@ -39,15 +39,17 @@ class DistanceModel(BaseModel):
         return {'loss_distance': (self.layers(inputs) - target).square().mean()}
 
 
-def make_runner(model: nn.Module, dataset: RandomImages, folder: Path, hook: dict, *, epochs: int = 2, accumulate: int = 1,
-                resume: bool = False, **optim) -> Runner:
+def make_runner(model: nn.Module, dataset: RandomImages, folder: Path, *hooks: dict, epochs: int = 2, accumulate: int = 1,
+                batch: int = 2, resume: bool = False, seed: int | None = None, launcher: str = 'none',
+                cfg: dict | None = None, **optim) -> Runner:
     return Runner(
-        model, str(folder), resume=resume, default_scope='mmengine', experiment_name=str(id(folder)),
-        train_dataloader={'dataset': dataset, 'batch_size': 2, 'num_workers': 0, 'collate_fn': {'type': 'default_collate'},
+        model, str(folder), resume=resume, launcher=launcher, cfg=cfg, randomness={'seed': seed},
+        default_scope='mmengine', experiment_name=str(id(folder)),
+        train_dataloader={'dataset': dataset, 'batch_size': batch, 'num_workers': 0, 'collate_fn': {'type': 'default_collate'},
                           'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
         train_cfg={'by_epoch': True, 'max_epochs': epochs},
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.05, 'momentum': 0.9}, 'accumulative_counts': accumulate, **optim},
-        default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}}, custom_hooks=[hook])
+        default_hooks={'logger': {'type': 'LoggerHook', 'interval': 1}}, custom_hooks=list(hooks))
 
 
 def train_plainly(model: DistanceModel, dataset: RandomImages, change_loss: Callable[[Tensor], Tensor], epochs: int,
