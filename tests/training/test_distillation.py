@@ -281,13 +281,13 @@ def test_features_approach_the_teacher(kind):
     data = model.data_preprocessor(batch, True)
     optimizer = torch.optim.Adam(model.backbone.parameters(), lr=2e-3)
     terms = []
-    for _ in range(5):
+    for _ in range(4):
         total, log = model.parse_losses(model(**data, mode='loss'))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         terms.append(log['loss_distill'].item())
-    assert len(log) > 2  # the task's
+    assert total > log['loss_distill']  # the task counts too
     assert terms[-1] < .9 * terms[0]
     model.eval()
     model(data['inputs'], mode='tensor')
