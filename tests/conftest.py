@@ -1,5 +1,6 @@
 """Options and fixtures that the whole suite shares."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -46,6 +47,18 @@ def one_process() -> Iterator[None]:
     torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def amp_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let mmengine's AmpOptimWrapper, which insists on an accelerator, use torch's autocast and gradient scaler for CPUs."""
+    if torch.cuda.is_available():
+        pytest.skip('mmengine would train on the GPU')
+    if not hasattr(torch.amp, 'GradScaler'):
+        pytest.skip('PyTorch before 2.3 scales gradients on GPUs only')
+    from mmengine.optim.optimizer import amp_optimizer_wrapper
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler', functools.partial(torch.amp.GradScaler, 'cpu'))
 
 
 _BLOCK_OPENMMLAB = """

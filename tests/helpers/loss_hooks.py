@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def make_runner(model: nn.Module, dataset: RandomImages, folder: Path, *hooks: d
                 cfg: dict | None = None, **optim) -> Runner:
     return Runner(
         model, str(folder), resume=resume, launcher=launcher, cfg=cfg, randomness={'seed': seed},
-        default_scope='mmengine', experiment_name=str(id(folder)),
+        default_scope='mmengine', experiment_name=uuid4().hex,
         train_dataloader={'dataset': dataset, 'batch_size': batch, 'num_workers': 0, 'collate_fn': {'type': 'default_collate'},
                           'sampler': {'type': 'DefaultSampler', 'shuffle': False}},
         train_cfg={'by_epoch': True, 'max_epochs': epochs},

@@ -1,13 +1,11 @@
 """The orthogonality term: against plain PyTorch, in runs with accumulation, resuming, AMP and two processes."""
 
 import copy
-import functools
 
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
-from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -88,14 +86,6 @@ def test_resuming(tmp_path):
     assert_same_weights(resumed, straight)
 
 
-@pytest.fixture
-def amp_on_the_cpu(monkeypatch):
-    """mmengine's AmpOptimWrapper insists on an accelerator; torch's autocast and gradient scaler do not."""
-    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
-    monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler', functools.partial(torch.amp.GradScaler, 'cpu'))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason='mmengine would train on the GPU')
 def test_mixed_precision(tmp_path, amp_on_the_cpu):
     """In bfloat16, with scaled gradients: the run is near the plain one, and the term as exact as without AMP."""
     model = Toy()
