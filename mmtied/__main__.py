@@ -22,6 +22,7 @@ COMMANDS = {
     'deploy': ('deploy', 'write a trained model as TorchScript or ONNX'),
     'convert': ('convert_backbone', "turn a classifier's checkpoint into weights for a detector's backbone"),
     'tie': ('tie', 'tie the convolutions of a trained model'),
+    'distill': ('distill', 'train a backbone on unlabelled images to imitate a trained one'),
     'demo': ('demo', 'train and evaluate on generated shapes, in minutes'),
 }
 

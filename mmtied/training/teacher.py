@@ -124,6 +124,8 @@ def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[
         return Teacher(network, stages, normalization, name)
     normalization, scope = None, getattr(DefaultScope.get_current_instance(), 'scope_name', None)
     if isinstance(teacher, str):
+        if '::' not in teacher and not Path(teacher).suffix:
+            raise ValueError(f'teacher: {teacher} is not a config; a network of torchvision is named {TORCHVISION}{teacher}')
         from mmtied.launch.config import load_config
         cfg = load_config(teacher)
         backbone, normalization, scope = cfg.model.get('backbone'), Normalization.of_config(cfg), cfg.get('default_scope', scope)

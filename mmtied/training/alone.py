@@ -1,0 +1,78 @@
+"""A backbone trained alone, on images without labels: the loss comes from hooks."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmtied.cli import warn
+from mmtied.compat import require
+
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
+
+
+@MODELS.register_module()
+class BackboneAlone(BaseModel):
+    """Run a backbone, without a loss of its own.
+
+    Args:
+        backbone: Its settings.
+        data_preprocessor: Settings of mmengine's ImgDataPreprocessor.
+    """
+
+    def __init__(self, backbone: dict, data_preprocessor: dict) -> None:
+        super().__init__(data_preprocessor)
+        self.backbone = MODELS.build(backbone)
+
+    def forward(self, inputs: Tensor, data_samples: object = None, mode: str = 'loss') -> dict | object:
+        """Return no losses for ``mode='loss'``, and the backbone's output otherwise."""
+        output = self.backbone(inputs)
+        return {} if mode == 'loss' else output
+
+
+@DATASETS.register_module()
+class ImagesAlone(Dataset):
+    """The images in a folder and those below it, each as a random crop, mirrored at random.
+
+    An image that cannot be read is replaced by the next one, with a warning.
+
+    Args:
+        folder: The folder.
+        size: Height and width of the crops.
+        scale: Range of the area of a crop as a share of the image's.
+
+    Raises:
+        ValueError: The folder is missing or has no images.
+    """
+
+    def __init__(self, folder: str | os.PathLike, size: int = 224, scale: tuple[float, float] = (.25, 1.)) -> None:
+        require(['torchvision', 'PIL'], 'Training on a folder of images')
+        from torchvision import transforms
+        if not Path(folder).is_dir():
+            raise ValueError(f'images: {folder} is not a folder')
+        self.paths = sorted(str(Path(root, name)) for root, _, names in os.walk(folder, followlinks=True) for name in names
+                            if name.lower().endswith(_SUFFIXES))
+        if not self.paths:
+            raise ValueError(f'images: {folder} has no images ({", ".join(_SUFFIXES)}), nor has any folder in it')
+        self.augment = transforms.Compose([transforms.RandomResizedCrop(size, scale), transforms.RandomHorizontalFlip()])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return the image as ``inputs``, uint8 of shape (3, size, size), in BGR as mmcv loads images."""
+        from PIL import Image
+        for path in (self.paths + self.paths)[index:index + 10]:
+            try:
+                with Image.open(path) as image:
+                    pixels = np.asarray(self.augment(image.convert('RGB')))
+            except OSError as error:
+                warn(f'{path} cannot be read and is left out ({error})')
+            else:
+                return {'inputs': torch.from_numpy(pixels[:, :, ::-1].copy()).permute(2, 0, 1)}
+        raise ValueError(f'images: {self.paths[index]} and those after it cannot be read')

@@ -1,0 +1,81 @@
+#!/usr/bin/env python
+"""Train a backbone on unlabelled images to return the feature maps of a trained one.
+
+    mmtied distill torchvision://resnet50 configs/retinanet_tiedr50_1x.py --images data/coco/train2017
+
+Writes weights for mmtied train CONFIG --backbone-checkpoint FILE. Needs no labels; any folder of images will do.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('teacher', help='torchvision://NAME, or a config whose backbone is taken: a file, or package::path')
+    parser.add_argument('student', help='config whose backbone is trained: a file, or package::path')
+    parser.add_argument('--images', required=True, metavar='DIR', help='folder of images, also in folders below it')
+    parser.add_argument('--weights', metavar='FILE', help="the teacher's checkpoint, or the name of torchvision's weights")
+    parser.add_argument('--stages', nargs='+', metavar='NAME',
+                        help='stages of both, or STUDENT=TEACHER for each (default: layer1 to layer4)')
+    parser.add_argument('--loss', default='mse', choices=['cosine', 'mse'],
+                        help='distance of feature maps (default: %(default)s)')
+    parser.add_argument('--work-dir', help="where checkpoints and logs go; default work_dirs/distill_<student's name>")
+    parser.add_argument('--out', metavar='FILE', help="the backbone's weights; default backbone.pth in the work-dir")
+    parser.add_argument('--iters', type=int, default=20000, help='steps (default: %(default)s)')
+    parser.add_argument('--batch-size', type=int, default=32, help='images of a step, in each process (default: %(default)s)')
+    parser.add_argument('--size', type=int, default=224, help='height and width of the crops (default: %(default)s)')
+    parser.add_argument('--lr', type=float, default=1e-3, help='learning rate of AdamW (default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=2, help='processes that load images; 0 for none (default: %(default)s)')
+    parser.add_argument('--save-every', type=int, default=1000, help='steps between checkpoints (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='seed (default: %(default)s)')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the work-dir')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
+                        help="override settings of the student's config, for example model.backbone.depth=101")
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, and write the weights."""
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    from mmtied.cli import user_errors
+    with user_errors():
+        from mmtied.atomic import check_can_write
+        from mmtied.launch import checkpoints, config, distill, runner
+        from mmtied.launch.console import log_after_checks
+        hook = {'teacher': args.teacher, 'weights': args.weights, 'loss': args.loss}
+        if args.stages:
+            hook['stages'] = distill.parse_stages(args.stages)
+        cfg = distill.distillation_config(
+            config.load_config(args.student, args.cfg_options), hook, args.images, iters=args.iters, batch_size=args.batch_size,
+            size=args.size, lr=args.lr, workers=args.workers, save_every=args.save_every, seed=args.seed)
+        cfg.launcher = args.launcher
+        cfg.work_dir = args.work_dir or str(Path('work_dirs', f'distill_{Path(args.student.split("::")[-1]).stem}'))
+        out = args.out or str(Path(cfg.work_dir, 'backbone.pth'))
+        check_can_write(cfg.work_dir, '--work-dir', folder=True)
+        check_can_write(out, '--out')
+        if args.amp:
+            config.use_amp(cfg)
+        if args.resume:
+            config.use_resume(cfg, 'auto')
+        checkpoints.check_initial_weights(cfg)
+        with log_after_checks():
+            running = runner.build_runner(cfg)
+            runner.prepare_training(running)
+    with user_errors(only_own=True, after_interrupt=lambda: config.how_to_resume(cfg.work_dir, sys.argv)), \
+            checkpoints.safe_loading():
+        running.train()
+        distill.write_backbone(running, out)
+        runner.leave_processes()
+    print(f'{out}: weights for mmtied train CONFIG --backbone-checkpoint {out}')
+
+
+if __name__ == '__main__':
+    main()
