@@ -20,6 +20,8 @@ def parse_args() -> argparse.Namespace:
                         help='names of layers, with wildcards (default: backbone.*)')
     parser.add_argument('--error-budget', type=float, metavar='E',
                         help='tie the layers that save most while the root mean square of the relative errors is at most E')
+    parser.add_argument('--permute', action='store_true',
+                        help='first reorder channels inside the network so that the blocks of each layer are more alike')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='override settings of the config')
     return parser.parse_args()
 
@@ -33,7 +35,8 @@ def main() -> None:
         from mmtied.launch.tie import tied_conv_cfg, write_tied
         from mmtied.surgery.tie import format_changes
         cfg = load_config(args.config, args.cfg_options)
-        changes, loads = write_tied(cfg, args.checkpoint, args.out, args.num_blocks, args.layers, args.error_budget)
+        changes, loads = write_tied(cfg, args.checkpoint, args.out, args.num_blocks, args.layers, args.error_budget,
+                                    args.permute)
         print(format_changes(changes))
         if loads:
             print(f'{args.out}: load_from of this config with model.backbone.conv_cfg={tied_conv_cfg(args.num_blocks)}')

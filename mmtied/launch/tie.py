@@ -14,7 +14,8 @@ from .checkpoints import build_model, build_trained, check_target
 
 
 def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_blocks: int = 2,
-               layers: Sequence[str] = ('backbone.*', ), error_budget: float | None = None) -> tuple[list[TiedLayer], bool]:
+               layers: Sequence[str] = ('backbone.*', ), error_budget: float | None = None,
+               permute: bool = False) -> tuple[list[TiedLayer], bool]:
     """Tie the layers of a trained model, and write its weights as a checkpoint.
 
     Args:
@@ -24,6 +25,7 @@ def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_bloc
         num_blocks: See `mmtied.surgery.tie`.
         layers: Names of layers to tie, with wildcards.
         error_budget: See `mmtied.surgery.tie`.
+        permute: See `mmtied.surgery.tie`.
 
     Returns:
         What tying did to each layer, and whether the config loads the file once its backbone has the conv_cfg of
@@ -33,7 +35,7 @@ def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_bloc
         ValueError: Files or settings do not fit, or there is nothing to tie; nothing is written.
     """
     check_target(target, checkpoint, 'the checkpoint', 'tied.pth')
-    tied, changes = tie(build_trained(cfg, checkpoint), num_blocks, layers, error_budget)
+    tied, changes = tie(build_trained(cfg, checkpoint), num_blocks, layers, error_budget, permute)
     if not changes:
         raise ValueError(f'{target} is not written: no layer can be tied within an error budget of {error_budget}')
     weights = tied.state_dict()

@@ -5,7 +5,7 @@ different blocks, and are dropped. It is a start for training, better than rando
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
 import torch
@@ -16,6 +16,7 @@ from mmtied.layers.blocks import check_positive
 from mmtied.tables import text_table
 
 from .deploy import copy_model
+from .permute import is_plain_conv, permute_alike
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class TiedLayer:
         tied_weights: Number of weights now.
         relative_error: Norm of the change of the equivalent dense layer's weights by the norm of the weights. For inputs of white
             noise, the root mean square change of the output by that of the output, apart from the image's border.
+        error_in_order: The same without a permutation of channels, None where none was asked for.
     """
 
     name: str
@@ -36,11 +38,12 @@ class TiedLayer:
     weights: int
     tied_weights: int
     relative_error: float
+    error_in_order: float | None = None
 
 
 @torch.no_grad()
 def tie(model: nn.Module, num_blocks: int = 2, layers: Sequence[str] = ('*', ),
-        error_budget: float | None = None) -> tuple[nn.Module, list[TiedLayer]]:
+        error_budget: float | None = None, permute: bool = False) -> tuple[nn.Module, list[TiedLayer]]:
     """Return a copy of a model with tied convolutions, each with the least-squares nearest weights, and what that did to each.
 
     A convolution becomes a `TBC`, a grouped one a `TGC`, if num_blocks divides the channels of its groups; the others, such as
@@ -52,6 +55,8 @@ def tie(model: nn.Module, num_blocks: int = 2, layers: Sequence[str] = ('*', ),
         layers: Names of layers to tie, with wildcards as in file names: ``['backbone.layer4.*']``.
         error_budget: Tie the layers that save the most weights first, as long as the root mean square of the relative errors of
             all candidates, with 0 for those that stay, is at most this.
+        permute: First reorder channels so that blocks are more alike, wherever only convolutions, BatchNorm and activations touch
+            them, as inside residual branches. That alone changes no output.
 
     Raises:
         ValueError: A number of blocks below 1, a negative budget, or a pattern that fits no layer that can be tied.
@@ -71,9 +76,14 @@ def tie(model: nn.Module, num_blocks: int = 2, layers: Sequence[str] = ('*', ),
     if unused:
         raise ValueError(f'tie: no layer that {num_blocks} blocks can tie is named {unused[0]!r}; there are '
                          f'{", ".join(list(fitting)[:5]) or "none"}')
-    made = {name: _tied(module, num_blocks) for name, module in fitting.items()
-            if any(fnmatch(name, pattern) for pattern in layers)}
-    changes = [_change(name, fitting[name], tied) for name, tied in made.items()]
+    chosen = {name: module for name, module in fitting.items() if any(fnmatch(name, pattern) for pattern in layers)}
+    made, changes = _tie_all(chosen, num_blocks)
+    if permute:
+        in_order = changes
+        permute_alike(model, num_blocks, chosen.values())
+        made, changes = _tie_all(chosen, num_blocks)
+        changes = [replace(change, error_in_order=before.relative_error)
+                   for change, before in zip(changes, in_order, strict=True)]
     if error_budget is not None:
         changes = _within_budget(changes, error_budget)
     for change in changes:
@@ -94,19 +104,23 @@ def format_changes(changes: Sequence[TiedLayer]) -> str:
         -----  ------  -------  ------------  --------------
         conv        2      576           144           0.500
     """
-    rows = [[change.name, change.num_blocks, change.weights, change.tied_weights, f'{change.relative_error:.3f}']
-            for change in changes]
+    permuted = any(change.error_in_order is not None for change in changes)
+    rows = [[change.name, change.num_blocks, change.weights, change.tied_weights, f'{change.relative_error:.3f}',
+             *([f'{change.error_in_order:.3f}'] if permuted else [])] for change in changes]
     before, after = sum(change.weights for change in changes), sum(change.tied_weights for change in changes)
     error = (sum(change.relative_error**2 for change in changes) / max(1, len(changes)))**.5
     return text_table(f'{len(changes)} layers tied: {before} weights become {after}, root mean square error {error:.3f}',
-                      ['layer', 'blocks', 'weights', 'tied weights', 'relative error'], rows)
+                      ['layer', 'blocks', 'weights', 'tied weights', 'relative error', *['unpermuted'] * permuted], rows)
 
 
 def _can_be_tied(module: nn.Module, num_blocks: int) -> bool:
-    kind = type(module)
-    if kind is not nn.Conv2d and (kind.__name__, kind.__module__) != ('Conv2d', 'mmcv.cnn.bricks.wrappers'):
-        return False
-    return not any(channels % (num_blocks * module.groups) for channels in (module.in_channels, module.out_channels))
+    return is_plain_conv(module) and not any(channels % (num_blocks * module.groups)
+                                             for channels in (module.in_channels, module.out_channels))
+
+
+def _tie_all(layers: dict[str, nn.Conv2d], num_blocks: int) -> tuple[dict[str, TBC | TGC], list[TiedLayer]]:
+    made = {name: _tied(layer, num_blocks) for name, layer in layers.items()}
+    return made, [_change(name, layers[name], tied) for name, tied in made.items()]
 
 
 def _tied(conv: nn.Conv2d, num_blocks: int) -> TBC | TGC:

@@ -1,0 +1,197 @@
+"""Put channels between two convolutions into an order that makes the blocks of a tied layer alike.
+
+The order of the channels inside a residual branch does not change what a network computes, as long as everything that touches
+them follows: the rows of the convolution before, BatchNorm and depthwise layers between, the columns of the convolutions after.
+It does change how near a layer is to a tied one.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .trace import has_one_graph, is_altered, trace
+
+_ELEMENTWISE = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish,
+                nn.Sigmoid, nn.Tanh)
+_FUNCTIONS = (F.relu, torch.relu, 'relu', 'relu_')
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+class Space(NamedTuple):
+    """Channels that only these layers touch.
+
+    Attributes:
+        before: The convolution that makes them.
+        between: Layers that treat each channel alone.
+        after: The convolutions that take them.
+    """
+
+    before: nn.Conv2d
+    between: list[nn.Module]
+    after: list[nn.Conv2d]
+
+    def reorder(self, order: Tensor) -> None:
+        """Let channel i be the former channel ``order[i]``."""
+        for layer in (self.before, *self.between):
+            for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+                if tensor.dim():  # not the number of batches
+                    tensor.copy_(tensor[order])
+        for layer in self.after:
+            layer.weight.copy_(layer.weight[:, order])
+
+
+@torch.no_grad()
+def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Module], sweeps: int = 3) -> int:
+    """Reorder channels inside a model, in place, so that the blocks of layers to be tied are more alike; outputs stay.
+
+    Each space of channels that only known layers touch is reordered in turn, by a greedy choice of the channels that go to the
+    same place of different blocks; an order that would not help is not used.
+
+    Args:
+        model: Any module; parts that cannot be traced stay.
+        num_blocks: B.
+        layers: The convolutions that are to be tied.
+        sweeps: Number of times that each space is visited, as neighbors depend on each other.
+
+    Returns:
+        The number of spaces found with a layer to be tied.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> x = torch.rand(1, 4, 5, 5)
+        >>> before = model(x)
+        >>> permute_alike(model, 2, [model[0], model[2]])
+        1
+        >>> torch.allclose(model(x), before, atol=1e-6)
+        True
+    """
+    chosen = {id(layer) for layer in layers}
+    spaces = [space for space in find_spaces(model) if space.before.out_channels % num_blocks == 0
+              and chosen & {id(layer) for layer in (space.before, *space.after)}]
+    for _ in range(sweeps):
+        for space in spaces:
+            vectors = torch.cat([_by_block(layer, num_blocks, layer is space.before).double()
+                                 for layer in (space.before, *space.after) if id(layer) in chosen], 2)
+            order = _greedy_order(vectors)
+            if _kept(vectors[order]) > _kept(vectors) * (1 + 1e-9):
+                space.reorder(order)
+    return len(spaces)
+
+
+def find_spaces(model: nn.Module) -> Iterator[Space]:
+    """Yield the channels of a model that can be reordered.
+
+    Example:
+        >>> [(space.before.out_channels, len(space.between)) for space in find_spaces(
+        ...     nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)))]
+        [(8, 1)]
+    """
+    owners = Counter(id(weight) for module in model.modules() for weight in module._parameters.values() if weight is not None)
+    for module, graph in _graphs(model):
+        called = {node: module.get_submodule(node.target) for node in graph.nodes if node.op == 'call_module'}
+        calls = Counter(map(id, called.values()))
+        single = {node: layer for node, layer in called.items() if calls[id(layer)] == 1
+                  and all(owners[id(weight)] == 1 for weight in layer.parameters())}
+        for node, layer in single.items():
+            if _is_dense(layer):
+                space = Space(layer, [], [])
+                if _follow(node, single, space) and space.after:
+                    yield space
+
+
+def _graphs(module: nn.Module, is_root: bool = True) -> Iterator[tuple[nn.Module, fx.Graph]]:
+    """Yield the outermost parts of a model that have one graph; a container in a part without one may be used in pieces."""
+    whole = is_root or not isinstance(module, _CONTAINERS)
+    graph = trace(module) if whole and has_one_graph(module) and next(module.children(), None) is not None else None
+    if graph is not None:
+        yield module, graph
+    elif not is_altered(module):
+        for child in module.children():
+            yield from _graphs(child, is_root=False)
+
+
+def _follow(node: fx.Node, single: dict[fx.Node, nn.Module], space: Space) -> bool:
+    """Add the layers that take a node's output to a space; return False where something else takes it."""
+    for user in node.users:
+        layer = single.get(user)
+        if user.all_input_nodes != [node]:
+            return False
+        if layer is not None and _is_dense(layer):
+            space.after.append(layer)
+        elif layer is not None and _is_per_channel(layer) or user.op in ('call_function', 'call_method') and \
+                user.target in _FUNCTIONS:
+            if layer is not None and not isinstance(layer, _ELEMENTWISE):
+                space.between.append(layer)
+            if not _follow(user, single, space):
+                return False
+        else:
+            return False
+    return True
+
+
+def _is_dense(layer: nn.Module) -> bool:
+    return is_plain_conv(layer) and layer.groups == 1 and not is_altered(layer)
+
+
+def is_plain_conv(layer: nn.Module) -> bool:
+    """Return whether a layer is torch's Conv2d or mmcv's, and not a subclass that may do more."""
+    kind = type(layer)
+    return kind is nn.Conv2d or (kind.__name__, kind.__module__) == ('Conv2d', 'mmcv.cnn.bricks.wrappers')
+
+
+def _is_per_channel(layer: nn.Module) -> bool:
+    depthwise = is_plain_conv(layer) and layer.groups == layer.in_channels == layer.out_channels
+    return not is_altered(layer) and (isinstance(layer, (_BatchNorm, *_ELEMENTWISE)) or depthwise)
+
+
+def _by_block(layer: nn.Conv2d, num_blocks: int, rows: bool) -> Tensor:
+    """Split the weights of each channel by the block of the other side: (C, B, weights)."""
+    weight = layer.weight if rows else layer.weight.transpose(0, 1)
+    return weight.unflatten(1, (num_blocks, -1)).flatten(2)
+
+
+def _kept(vectors: Tensor) -> float:
+    """Compute the squared norm that tying keeps, times B, if the channels (C, B, weights) are cut into B blocks in order."""
+    count = vectors.shape[1]
+    blocks = vectors.unflatten(0, (count, -1))  # (B, C / B, B, weights)
+    return float(sum(blocks[block, :, block] for block in range(count)).square().sum())
+
+
+def _greedy_order(vectors: Tensor) -> Tensor:
+    """Return the order of C channels (C, B, weights) that greedily puts those that add up to the most into the same place."""
+    channels, count, _ = vectors.shape
+    places = channels // count
+    squares = vectors.square().sum(2)
+    if count == 1:
+        return torch.arange(channels, device=vectors.device)
+    gains = squares[:, 0, None] + squares[:, 1] + 2 * vectors[:, 0] @ vectors[:, 1].T
+    gains.fill_diagonal_(-torch.inf)
+    order = torch.empty(count, places, dtype=torch.long, device=vectors.device)
+    free = torch.ones(channels, dtype=torch.bool, device=vectors.device)
+    for place in range(places):
+        pair = _position(gains)
+        order[:2, place] = pair
+        gains[pair] = gains[:, pair] = -torch.inf
+        free[pair] = False
+    sums = vectors[order[0], 0] + vectors[order[1], 1]
+    for block in range(2, count):
+        gains = squares[:, block, None] + 2 * vectors[:, block] @ sums.T
+        gains[~free] = -torch.inf
+        for _ in range(places):
+            channel, place = _position(gains)
+            order[block, place] = channel
+            gains[channel] = gains[:, place] = -torch.inf
+            free[channel] = False
+        sums = sums + vectors[order[block], block]
+    return order.flatten()
+
+
+def _position(gains: Tensor) -> Tensor:
+    """Return row and column of the largest value."""
+    largest = gains.argmax()
+    return torch.stack([largest // gains.shape[1], largest % gains.shape[1]])
