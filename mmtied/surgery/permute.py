@@ -1,8 +1,7 @@
 """Put channels between two convolutions into an order that makes the blocks of a tied layer alike.
 
-The order of the channels inside a residual branch does not change what a network computes, as long as everything that touches
-them follows: the rows of the convolution before, BatchNorm and depthwise layers between, the columns of the convolutions after.
-It does change how near a layer is to a tied one.
+Inside a residual branch that order changes no output if everything that touches the channels follows, but it changes how near a
+layer is to a tied one.
 """
 
 from collections import Counter
@@ -23,13 +22,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class Space(NamedTuple):
-    """Channels that only these layers touch.
-
-    Attributes:
-        before: The convolution that makes them.
-        between: Layers that treat each channel alone.
-        after: The convolutions that take them.
-    """
+    """Channels that only these layers touch: the convolution that makes them, layers that treat each alone, and those after."""
 
     before: nn.Conv2d
     between: list[nn.Module]
@@ -49,17 +42,16 @@ class Space(NamedTuple):
 def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Module], sweeps: int = 3) -> int:
     """Reorder channels inside a model, in place, so that the blocks of layers to be tied are more alike; outputs stay.
 
-    Each space of channels that only known layers touch is reordered in turn, by a greedy choice of the channels that go to the
-    same place of different blocks; an order that would not help is not used.
+    Each space of channels is reordered in turn, `sweeps` times, unless the greedy choice would not help.
 
     Args:
         model: Any module; parts that cannot be traced stay.
         num_blocks: B.
         layers: The convolutions that are to be tied.
-        sweeps: Number of times that each space is visited, as neighbors depend on each other.
+        sweeps: Number of times.
 
     Returns:
-        The number of spaces found with a layer to be tied.
+        The number of spaces beside a layer to be tied.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3))
@@ -75,8 +67,9 @@ def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Modul
               and chosen & {id(layer) for layer in (space.before, *space.after)}]
     for _ in range(sweeps):
         for space in spaces:
-            vectors = torch.cat([_by_block(layer, num_blocks, layer is space.before).double()
-                                 for layer in (space.before, *space.after) if id(layer) in chosen], 2)
+            weights = [layer.weight if layer is space.before else layer.weight.transpose(0, 1)
+                       for layer in (space.before, *space.after) if id(layer) in chosen]
+            vectors = torch.cat([weight.double().unflatten(1, (num_blocks, -1)).flatten(2) for weight in weights], 2)
             order = _greedy_order(vectors)
             if _kept(vectors[order]) > _kept(vectors) * (1 + 1e-9):
                 space.reorder(order)
@@ -84,18 +77,12 @@ def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Modul
 
 
 def find_spaces(model: nn.Module) -> Iterator[Space]:
-    """Yield the channels of a model that can be reordered.
-
-    Example:
-        >>> [(space.before.out_channels, len(space.between)) for space in find_spaces(
-        ...     nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)))]
-        [(8, 1)]
-    """
+    """Yield the channels of a model that can be reordered."""
     owners = Counter(id(weight) for module in model.modules() for weight in module._parameters.values() if weight is not None)
     for module, graph in _graphs(model):
         called = {node: module.get_submodule(node.target) for node in graph.nodes if node.op == 'call_module'}
         calls = Counter(map(id, called.values()))
-        single = {node: layer for node, layer in called.items() if calls[id(layer)] == 1
+        single = {node: layer for node, layer in called.items() if isinstance(layer, _ELEMENTWISE) or calls[id(layer)] == 1
                   and all(owners[id(weight)] == 1 for weight in layer.parameters())}
         for node, layer in single.items():
             if _is_dense(layer):
@@ -123,10 +110,11 @@ def _follow(node: fx.Node, single: dict[fx.Node, nn.Module], space: Space) -> bo
             return False
         if layer is not None and _is_dense(layer):
             space.after.append(layer)
-        elif layer is not None and _is_per_channel(layer) or user.op in ('call_function', 'call_method') and \
-                user.target in _FUNCTIONS:
-            if layer is not None and not isinstance(layer, _ELEMENTWISE):
-                space.between.append(layer)
+        elif user.target in _FUNCTIONS or isinstance(layer, _ELEMENTWISE) and not is_altered(layer):
+            if not _follow(user, single, space):
+                return False
+        elif layer is not None and _is_per_channel(layer):
+            space.between.append(layer)
             if not _follow(user, single, space):
                 return False
         else:
@@ -146,13 +134,7 @@ def is_plain_conv(layer: nn.Module) -> bool:
 
 def _is_per_channel(layer: nn.Module) -> bool:
     depthwise = is_plain_conv(layer) and layer.groups == layer.in_channels == layer.out_channels
-    return not is_altered(layer) and (isinstance(layer, (_BatchNorm, *_ELEMENTWISE)) or depthwise)
-
-
-def _by_block(layer: nn.Conv2d, num_blocks: int, rows: bool) -> Tensor:
-    """Split the weights of each channel by the block of the other side: (C, B, weights)."""
-    weight = layer.weight if rows else layer.weight.transpose(0, 1)
-    return weight.unflatten(1, (num_blocks, -1)).flatten(2)
+    return not is_altered(layer) and (isinstance(layer, _BatchNorm) or depthwise)
 
 
 def _kept(vectors: Tensor) -> float:
@@ -165,10 +147,9 @@ def _kept(vectors: Tensor) -> float:
 def _greedy_order(vectors: Tensor) -> Tensor:
     """Return the order of C channels (C, B, weights) that greedily puts those that add up to the most into the same place."""
     channels, count, _ = vectors.shape
-    places = channels // count
-    squares = vectors.square().sum(2)
     if count == 1:
         return torch.arange(channels, device=vectors.device)
+    places, squares = channels // count, vectors.square().sum(2)
     gains = squares[:, 0, None] + squares[:, 1] + 2 * vectors[:, 0] @ vectors[:, 1].T
     gains.fill_diagonal_(-torch.inf)
     order = torch.empty(count, places, dtype=torch.long, device=vectors.device)
