@@ -85,7 +85,8 @@ def _prepare_hooks(runner: Runner) -> None:
     """Let the evaluation by occlusion and the distillation look at the run before the log of the run begins."""
     for hook in runner.hooks:
         if isinstance(hook, OcclusionEvalHook | DistillationHook):
-            hook.before_run(runner)
+            with type_hints():
+                hook.before_run(runner)
 
 
 def _build_loops(runner: Runner) -> None:

@@ -85,7 +85,8 @@ class Teacher:
         Args:
             images: The student's input, (N, 3, H, W); normalized anew where `student_normalization` is known and differs.
         """
-        self.network.to(images.device)
+        if next(self.network.parameters()).device != images.device:
+            self.network.to(images.device)
         with recorded(self.network, self.stages) as outputs:
             self.network(self.renormalize(images))
         return outputs
