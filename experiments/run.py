@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
-EXPERIMENTS = ('occlusion', 'cells', 'classification')
+EXPERIMENTS = ('occlusion', 'cells', 'classification', 'warm_start')
 
 
 def parse_args() -> argparse.Namespace:
