@@ -2,8 +2,10 @@
 """One page from the reports of one run or of several, side by side as in Figure 7 of the paper.
 
     mmtied report compared.html work_dirs/r50/occlusion work_dirs/tied/occlusion --names R50 TiedR50
+    mmtied report compared.html --a r50/seed0 r50/seed1 r50/seed2 --b tied/seed0 tied/seed1 tied/seed2 --names R50 TiedR50
 
-Each folder holds the report.json that OcclusionEvalHook or `mmtied eval` wrote. Differences are to the first run.
+Each folder holds the report.json that OcclusionEvalHook or `mmtied eval` wrote, and the records.npz that paired differences to
+the first run need. --a and --b take several runs a side that differ in their seed: the page shows their means.
 """
 
 import argparse
@@ -17,8 +19,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', help='HTML file to write')
-    parser.add_argument('folders', nargs='+', metavar='FOLDER', help='folder with a report.json, or such a file')
-    parser.add_argument('--names', nargs='+', help='a name for each run (default: as saved with --name, or from the folders)')
+    parser.add_argument('folders', nargs='*', metavar='FOLDER', help='folder with a report.json, or such a file')
+    parser.add_argument('--a', nargs='+', metavar='RUN', help='runs of the baseline that differ in their seed, instead of '
+                        'folders')
+    parser.add_argument('--b', nargs='+', metavar='RUN', help='runs of the other recipe with different seeds')
+    parser.add_argument('--names', nargs='+', help='a name for each run or side (default: as saved with --name, or from the '
+                        'folders)')
     parser.add_argument('--format', choices=FORMATS, help="also write the page's curves as files beside it, such as "
                         'compared_bbox_AP.pdf')
     parser.add_argument('--hide-empty', action='store_true', help='show no buckets without instances')
@@ -36,15 +42,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         require(['matplotlib', 'jinja2'], 'The report page')
         if not args.out.lower().endswith(('.html', '.htm')):
             raise ValueError(f'{args.out}: the page is HTML; name a file that ends in .html')
+        if bool(args.a) != bool(args.b) or bool(args.a) == bool(args.folders):
+            raise ValueError('give folders, of which the first is the baseline, or both --a RUN ... and --b RUN ...')
         check_can_write(args.out, 'the page')
-        from mmtied.evaluation.reporting.files import read_runs
+        from mmtied.evaluation.reporting.files import read_sides
         from mmtied.evaluation.reporting.page import write_curves, write_page
         from mmtied.evaluation.summary import without_empty_buckets
 
-        runs = read_runs(args.folders, args.names)
+        runs, comparison = read_sides([args.a, args.b] if args.a else [[folder] for folder in args.folders], args.names)
         if args.hide_empty:
             runs = [run._replace(report=without_empty_buckets(run.report)) for run in runs]
-        for path in (write_page(args.out, runs), *(write_curves(args.out, runs, args.format) if args.format else ())):
+        curves = write_curves(args.out, runs, args.format) if args.format else ()
+        for path in (write_page(args.out, runs, comparison=comparison), *curves):
             print(f'wrote {path}')
 
 

@@ -74,6 +74,21 @@ def test_statistics_and_format(run, work_dirs):
     assert (code, err) == (2, "error: text: statistics that were compared are AP, AP50, AP75, got 'AP_S'\n")
 
 
+def test_several_seeds_a_side(run, work_dirs):
+    code, out, err = run('--a', 'base/occlusion', 'third/occlusion', '--b', 'tied/occlusion', '--labels', 'plain', 'tied',
+                         '--replicates', '50', '--out', 'seeds')
+    assert code == 0, err
+    assert 'bbox AP in % by occlusion ratio r (covered): tied - plain' in out
+    assert run('base/occlusion', 'third/occlusion', 'tied/occlusion', '--replicates', '50', '--out', 'singles')[0] == 0
+    seeds, singles = (json.loads((work_dirs / name / 'comparison.json').read_text())['evaluations'][0]['bbox']['all']['AP']
+                      for name in ('seeds', 'singles'))
+    base, third, tied = singles['values']
+    assert seeds['values'] == pytest.approx([(base + third) / 2, tied], abs=1e-12)
+    assert seeds['differences'][0]['difference'] == pytest.approx(tied - (base + third) / 2, abs=1e-12)
+    widths = [row['high'] - row['low'] for row in (seeds['differences'][0], singles['differences'][1])]
+    assert widths[0] > 0 and widths[0] != widths[1]
+
+
 def test_run_labels():
     assert name_runs(['w/base/occlusion', 'w/tied/occlusion']) == ['base', 'tied']
     assert name_runs(['a/x', 'b/y']) == ['x', 'y']
@@ -83,6 +98,8 @@ def test_run_labels():
 @pytest.mark.parametrize(('args', 'message'), [
     (['base/occlusion'], 'two runs or more'),
     (['base/occlusion', 'nowhere'], 'nowhere: no such file'),
+    (['--a', 'base/occlusion'], 'both --a RUN ... and --b RUN ...'),
+    (['base/occlusion', '--a', 'base/occlusion', '--b', 'tied/occlusion'], 'both --a RUN ... and --b RUN ...'),
     (['base/occlusion', 'edges'], 'no buckets in common'),
     (['base/occlusion', 'tied/occlusion', '--replicates', '0'], 'num_replicates: a whole number from 2'),
     (['base/occlusion', 'tied/occlusion', '--level', '95'], 'such as 0.95; got 95'),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmtied.evaluation.records import name_runs
-from mmtied.evaluation.reporting.files import read_runs, write_report
+from mmtied.evaluation.records import name_runs, write_records
+from mmtied.evaluation.reporting.files import read_runs, read_sides, write_report
 from tests.helpers.report_cases import make_old_report, make_report
+from tests.helpers.runs import small_run
 
 TOOL = Path(__file__).parents[2] / 'tools/occlusion_report.py'
 
@@ -40,6 +41,23 @@ def run(tool, tmp_path, monkeypatch, capsys):
 def test_writes_page_of_all_runs(run, tmp_path):
     assert run('new/page.html', 'r50/occlusion', 'tied/occlusion/report.json') == (0, 'wrote new/page.html\n', '')
     assert '<title>AP by occlusion: r50, tied</title>' in (tmp_path / 'new/page.html').read_text()
+
+
+def test_means_of_several_seeds_with_paired_gains(run, tmp_path):
+    for name, noise in dict(plain0=2., plain1=2.5, tied0=0., tied1=.5).items():
+        saved, report, _ = small_run(noise=noise, num_images=40)
+        write_records(saved, tmp_path / name)
+        write_report(report, tmp_path / name)
+    assert run('page.html', '--a', 'plain0', 'plain1', '--b', 'tied0', 'tied1', '--names', 'plain', 'tied', '--hide-empty')[::2] \
+        == (0, '')
+    page = (tmp_path / 'page.html').read_text()
+    assert '<title>AP by occlusion: plain, tied</title>' in page
+    runs, comparison = read_sides([[tmp_path / 'plain0', tmp_path / 'plain1'], [tmp_path / 'tied0', tmp_path / 'tied1']])
+    singles = read_runs([tmp_path / 'tied0', tmp_path / 'tied1'])
+    assert [one.name for one in runs] == ['a', 'b']
+    row = runs[1].report['bbox']['all']
+    assert row['AP'] == pytest.approx(sum(one.report['bbox']['all']['AP'] for one in singles) / 2)
+    assert row['AP_ci'] == comparison['evaluations'][0]['bbox']['all']['AP']['value_intervals'][1]
 
 
 def test_curves_as_files_and_hidden_buckets(run, tmp_path):

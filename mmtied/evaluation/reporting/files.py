@@ -1,5 +1,6 @@
 """Write the files of an evaluation into a folder, and read reports back."""
 
+import copy
 import csv
 import json
 import os
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from ...atomic import atomic_path
 from ...compat import require
-from ..comparison import compared_statistics, comparison_rows, without_empty_differences
+from ..comparison import compare_runs, compared_statistics, comparison_rows, without_empty_differences
 from ..inputs.coco_json import read_json
-from ..records import name_runs, write_records
-from ..summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
+from ..protocol import STATISTICS
+from ..records import FILE_NAME, name_runs, read_records, write_records
+from ..summary import all_evaluations, named_rows, report_rows, reported_iou_types, without_empty_buckets
 from .categories import category_rows
 from .tables import COUNTS, Run, comparison_latex
 
@@ -98,6 +100,72 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = 
     if len(set(names)) != len(names):
         raise ValueError(f'the runs need distinct names, got {", ".join(names)}')
     return [Run(name, report) for name, report in zip(names, reports or map(read_report, files), strict=True)]
+
+
+def read_sides(sides: Sequence[Sequence[str | os.PathLike]], names: Sequence[str] | None = None) -> tuple[list[Run], dict | None]:
+    """Read runs that are shown together, and compare them where all have their match records.
+
+    Args:
+        sides: For each curve a folder with a report.json (or such a file), or several of one recipe that differ in their seed,
+            whose mean is shown.
+        names: A name for each side; by default as for `read_runs`, and 'a', 'b' for means.
+
+    Returns:
+        The runs, and the comparison with the first, see `comparison.compare_runs`; None for one side or without all records.npz.
+
+    Raises:
+        ValueError: As `read_runs`, and runs that cannot be compared.
+    """
+    if names is None and any(len(side) > 1 for side in sides):
+        names = [chr(ord('a') + number) for number in range(len(sides))]
+    firsts = read_runs([side[0] for side in sides], names)
+    runs = [first if len(side) == 1 else Run(first.name, average_reports([run.report for run in read_runs(side)]))
+            for first, side in zip(firsts, sides, strict=True)]
+    folders = [[Path(path) if Path(path).is_dir() else Path(path).parent for path in side] for side in sides]
+    if len(sides) < 2 or not all((folder / FILE_NAME).is_file() for side in folders for folder in side):
+        return runs, None
+    comparison = compare_runs([list(map(read_records, side)) for side in folders], [run.name for run in runs])
+    for number, (side, run) in enumerate(zip(sides, runs, strict=True)):
+        if len(side) > 1:
+            _add_intervals(run.report, comparison, number)
+    return runs, comparison
+
+
+def average_reports(reports: Sequence[Mapping]) -> dict:
+    """Return the report of several seeds: means of the statistics, without what concerns a single run.
+
+    That is its intervals, null bands and numbers by category. A statistic that some runs do not have is None.
+
+    Raises:
+        ValueError: The reports are not of the same evaluation of the same images.
+    """
+    mean = copy.deepcopy(dict(reports[0]))
+    kept = {statistic.name for statistic in STATISTICS.values()} | {statistic.shared_key for statistic in STATISTICS.values()}
+    for parts in zip(*map(all_evaluations, [mean, *reports]), strict=True):
+        parts[0]['intervals'] = None
+        for key in ('name', 'per_category'):
+            parts[0].pop(key, None)
+        for iou_type in reported_iou_types(parts[0]):
+            for (name, row), *others in zip(*(named_rows(part, iou_type) for part in parts), strict=True):
+                if any((name, row['instances']) != (other, same['instances']) for other, same in others):
+                    raise ValueError(f'reports of different data or buckets have no mean: {name} has other instances in some')
+                for key in [key for key in row if key in kept or key.startswith(tuple(kept))]:
+                    values = [same.get(key) for _, same in others]
+                    if key not in kept:
+                        del row[key]  # an interval or null band
+                    else:
+                        row[key] = None if None in values else sum(values) / len(values)
+    return mean
+
+
+def _add_intervals(report: Mapping, comparison: Mapping, number: int) -> None:
+    """Give a mean over seeds the intervals that a comparison found for it, over images and seeds."""
+    for part, found in zip(all_evaluations(report), comparison['evaluations'], strict=False):
+        for iou_type in reported_iou_types(found):
+            rows = [found[iou_type]['all'], *found[iou_type]['buckets']]
+            for (_, row), compared in zip(named_rows(part, iou_type), rows, strict=True):
+                row |= {f'{statistic}_ci': value['value_intervals'][number] for statistic, value in compared.items()
+                        if statistic in STATISTICS}
 
 
 def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Sequence[str] | None = None, format: str = 'png',

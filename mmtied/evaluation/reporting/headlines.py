@@ -72,7 +72,7 @@ def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[He
             overall = run.report[iou_type]['all']
             high = {} if place is None else run.report[iou_type]['buckets'][place]
             lead = 'AP_balanced' if high.get('AP_balanced') is not None else 'AP'
-            gain, gain_ci = _gain(comparison, iou_type, place, number)
+            gain, gain_ci = _gain(comparison, iou_type, high.get('name'), number)
             result.append(Headline(
                 run.name, iou_type, format_percent(overall['AP']), _interval(overall.get('AP_ci')),
                 format_percent(high.get(lead)), _interval(high.get(f'{lead}_ci')), *_excess(high, 'AP_excess'),
@@ -142,11 +142,12 @@ def _excess(row: Mapping, key: str) -> tuple[str, str]:
     return _signed(row[key]), f'{interval}{p_value}'
 
 
-def _gain(comparison: Mapping | None, iou_type: str, place: int | None, number: int) -> tuple[str, str]:
+def _gain(comparison: Mapping | None, iou_type: str, bucket: str | None, number: int) -> tuple[str, str]:
     """Format the paired difference of a run from the first, and its interval; empty where they were not compared."""
-    if comparison is None or place is None or not number or iou_type not in comparison['evaluations'][0]:
+    if comparison is None or bucket is None or not number or iou_type not in comparison['evaluations'][0]:
         return '', ''
-    found = comparison['evaluations'][0][iou_type]['buckets'][place]['AP']['differences'][number - 1]
+    row = next(row for row in comparison['evaluations'][0][iou_type]['buckets'] if row['name'] == bucket)
+    found = row['AP']['differences'][number - 1]
     if found['low'] is None:
         return '', ''
     return _signed(found['difference']), f'{_signed(found["low"])} to {_signed(found["high"])}'

@@ -206,7 +206,7 @@ def test_page_of_several_runs():
     gains = page.tables['High occlusion: images with r in [0.8,1] (30 images, 210 instances); in %']
     assert [row[-1] for row in gains[1:]] == ['-'] * 3  # nothing paired is known
     differences = [dict(difference=.02, low=-.01, high=.05), dict(difference=-.03, low=-.04, high=-.02)]
-    buckets = [{'AP': {'differences': differences}}] * len(runs[0].report['bbox']['buckets'])
+    buckets = [{'name': bucket['name'], 'AP': {'differences': differences}} for bucket in runs[0].report['bbox']['buckets']]
     page = Page(render_page(runs, comparison={'evaluations': [{'bbox': {'buckets': buckets}}]}))
     gains = page.tables['High occlusion: images with r in [0.8,1] (30 images, 210 instances); in %']
     assert [row[-1].split()[0] for row in gains[1:]] == ['-', '+2.0−1.0' if '+2.0−1.0' in gains[2][-1] else '+2.0',
