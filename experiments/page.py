@@ -73,9 +73,9 @@ without an interval. This page tests that claim at a small scale: half as wide, 
 ## Controlled occlusion
 
 Images of [occluded shapes](occluded_shapes.md) have the same number, categories and visible sizes of objects at every r, so that
-only occlusion changes. Mask R-CNN learns them from scratch: {first['steps']} steps of {first['batch_size']} images of
-{settings.size} x {settings.size} with AdamW, equal for all, {describe_seeds(sides)}, evaluated on {settings.val_images} images.
-Two backbones separate what tying may do from what it brings along: the *grouped twin* is TiedResNet-50 with grouped convolutions,
+only occlusion changes. Mask R-CNN learns them from scratch in {first['steps']} steps of {first['batch_size']} images of
+{settings.size} x {settings.size} pixels, by the same recipe for all backbones, with {describe_seeds(sides)}. It is evaluated on
+{settings.val_images} other images. Two backbones separate what tying may do from what it brings along: the *grouped twin* is TiedResNet-50 with grouped convolutions,
 which share no filter, in place of the tied ones; the *narrow ResNet-50* has as many parameters as TiedResNet-50-S. At half the
 width, splits of TiedResNet-50-S have 9 channels, so that they are tied by 3 where the full network ties by 2.
 
@@ -111,8 +111,8 @@ difference at r ≥ 0.8 minus that at r < 0.2: the claim is that it is above zer
 
 def describe_seeds(sides: dict[str, list[Run]]) -> str:
     """Say how many seeds each model has."""
-    numbers = sorted({len(side) for side in sides.values()})
-    return f'{numbers[0]} seeds each' if len(numbers) == 1 else f'{numbers[0]} to {numbers[-1]} seeds each'
+    fewest, *_, most = sorted(len(side) for side in [*sides.values(), *sides.values()])
+    return f'{fewest} to {most} seeds each' if fewest != most else 'one seed each' if most == 1 else f'{most} seeds each'
 
 
 def verdict(comparison: dict, sides: dict[str, list[Run]]) -> str:
@@ -127,6 +127,8 @@ def verdict(comparison: dict, sides: dict[str, list[Run]]) -> str:
                    else 'No change of the gain with occlusion can be told from chance')
         sentences.append(f'{TITLES[model]} against ResNet-50, box AP: {signed(low)} at r < 0.2, {signed(high)} at r ≥ 0.8. '
                          f'{finding}: {signed(row)}.')
+    if any(len(side) < 2 for side in sides.values()):
+        sentences.append('Where a model has one seed, the interval covers the choice of images alone, not the seed.')
     return '**Is the gain at r ≥ 0.8 larger than at r < 0.2?** ' + ' '.join(sentences)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 
 import cv2
@@ -88,6 +89,18 @@ def test_a_run_keeps_small_files_and_is_not_repeated(start, experiment, tmp_path
     capsys.readouterr()
     start(experiment, '--list')
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if 'done' in line] == [f'{model}/seed0']
+
+
+def test_a_seed_gives_the_same_losses_again(start, tmp_path):
+    write_cifar(tmp_path / 'data')
+    losses = []
+    for _ in range(2):
+        start('classification', '--here', '--only', 'igc/seed0')
+        folder = tmp_path / 'results/cpu/classification/igc/seed0'
+        losses.append((folder / 'losses.csv').read_bytes())
+        shutil.rmtree(tmp_path / 'results')
+        shutil.rmtree(tmp_path / 'work')
+    assert losses[0] == losses[1] and losses[0].count(b'\n') > 1
 
 
 @pytest.mark.parametrize(('words', 'said'), [
