@@ -75,9 +75,10 @@ without an interval. This page tests that claim at a small scale: half as wide, 
 Images of [occluded shapes](occluded_shapes.md) have the same number, categories and visible sizes of objects at every r, so that
 only occlusion changes. Mask R-CNN learns them from scratch in {first['steps']} steps of {first['batch_size']} images of
 {settings.size} x {settings.size} pixels, by the same recipe for all backbones, with {describe_seeds(sides)}. It is evaluated on
-{settings.val_images} other images. Two backbones separate what tying may do from what it brings along: the *grouped twin* is TiedResNet-50 with grouped convolutions,
-which share no filter, in place of the tied ones; the *narrow ResNet-50* has as many parameters as TiedResNet-50-S. At half the
-width, splits of TiedResNet-50-S have 9 channels, so that they are tied by 3 where the full network ties by 2.
+{settings.val_images} other images. Two backbones separate what tying may do from what it brings along: the *grouped twin* is
+TiedResNet-50 with grouped convolutions, which share no filter, in place of the tied ones; the *narrow ResNet-50* has as many
+parameters as TiedResNet-50-S. At half the width, splits of TiedResNet-50-S have 9 channels, so that they are tied by 3 where the
+full network ties by 2.
 
 {verdict(comparison, sides)}
 
