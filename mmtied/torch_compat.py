@@ -5,12 +5,9 @@ Everything else calls these instead, so that a newer API is looked up in one pla
 
 import codecs
 import os
-import pickle
-import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
@@ -108,65 +105,33 @@ def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, 
                           **settings)
 
 
-def load_weights_only(path: str | os.PathLike, skipped: Collection[str] = ()) -> object:
-    """Load a checkpoint of tensors and plain values onto the CPU, memory-mapped where the format allows.
-
-    Args:
-        path: File that torch.save wrote.
-        skipped: Full names of classes and functions that the file may use; inert objects replace theirs.
-
-    Raises:
-        pickle.UnpicklingError: The file needs another class, named after 'GLOBAL' in the message, or is not a checkpoint.
-    """
-    settings = {'map_location': 'cpu', 'mmap': zipfile.is_zipfile(path)}
-    inert = [_inert(name) for name in skipped]
-    if hasattr(torch.serialization, 'safe_globals'):
-        with torch.serialization.safe_globals(inert):
-            return torch.load(path, weights_only=True, **settings)
-    # Before 2.5, weights_only=True takes no further names. The same check as an unpickler:
-    known = {_full_name(kind): kind for kind in (*inert, *_TENSOR_PARTS)}
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> type:
-            full_name = f'{"builtins" if module == "__builtin__" else module}.{name}'
-            if full_name not in known:
-                raise pickle.UnpicklingError(f'Unsupported class: GLOBAL {full_name}')
-            return known[full_name]
-
-    reader = SimpleNamespace(__name__='pickle', Unpickler=Unpickler, load=lambda file, **names: Unpickler(file, **names).load())
-    return torch.load(path, pickle_module=reader, **settings)
+def has_named_safe_globals() -> bool:
+    """Return whether `torch.load` with ``weights_only=True`` takes further classes by the names that files use (2.6)."""
+    release = tuple(int(part) for part in torch.__version__.split('.')[:2])
+    return hasattr(torch.serialization, 'safe_globals') and release >= (2, 6)
 
 
-def safe_globals(allowed: Sequence[tuple[Callable, str]]) -> AbstractContextManager:
-    """Let `torch.load` read some classes and functions in the block, where it reads only tensors and plain values by default.
-
-    Before PyTorch 2.6 its default reads everything, and nothing needs to be allowed.
+@contextmanager
+def only_safe_globals(allowed: Sequence[tuple[Callable, str]]) -> Iterator[None]:
+    """Let `torch.load` read these classes and functions beyond its own in the block, and no others that somebody allowed.
 
     Args:
         allowed: Each with its full name in the file.
     """
-    release = tuple(int(part) for part in torch.__version__.split('.')[:2])
-    return torch.serialization.safe_globals(list(allowed)) if release >= (2, 6) else nullcontext()
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        torch.serialization.add_safe_globals(list(allowed))
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
-class _Inert:
-    """Stand for an object that is read and dropped."""
-
-    def __init__(self, *args: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-def _inert(full_name: str) -> type:
-    module, _, name = full_name.rpartition('.')
-    return type(name, (_Inert, ), {'__module__': module, '__qualname__': name})
-
-
-def _full_name(value: type | Callable) -> str:
+def full_name(value: type | Callable) -> str:
+    """Return the name that a pickle uses for a class or function."""
     return f'{value.__module__}.{value.__qualname__}'
 
 
 #: Callables in the pickle of a state_dict, in addition to the storages that torch.load handles itself.
-_TENSOR_PARTS = (OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, torch.Size, codecs.encode)
+TENSOR_PARTS = (OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, torch.Size, codecs.encode)

@@ -9,6 +9,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('classifier', help='checkpoint that `mmtied train` wrote for a config in configs/imagenet')
     parser.add_argument('out', help="file for the backbone's weights; one that exists is replaced")
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
     return parser.parse_args()
 
 
@@ -16,7 +18,8 @@ def main() -> None:
     """Convert, and print what was kept and dropped."""
     args = parse_args()
     from mmtied.cli import user_errors
-    with user_errors():
+    from mmtied.unpickling import safe_loading
+    with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.launch.checkpoints import convert_backbone
         kept, dropped = convert_backbone(args.classifier, args.out)
         weights = [value for key, value in kept.items() if not key.endswith('num_batches_tracked')]

@@ -23,6 +23,8 @@ def parse_args() -> argparse.Namespace:
                         help='let an ONNX file accept images of any height and width; those of the other formats always do')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help='override settings of the config, for example model.backbone.frozen_stages=-1')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
     return parser.parse_args()
 
 
@@ -30,7 +32,8 @@ def main() -> None:
     """Deploy, compare, write, and print what changed."""
     args = parse_args()
     from mmtied.cli import user_errors
-    with user_errors():
+    from mmtied.unpickling import safe_loading
+    with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.launch.config import load_config
         from mmtied.launch.deploy import write_deployed
         cfg = load_config(args.config, args.cfg_options)

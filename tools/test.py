@@ -18,6 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help="test time augmentation, as the config's tta_model says")
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help="override settings of the config, for example model.test_cfg.score_thr=0.1 'data.list=[a,b]'")
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -28,7 +30,8 @@ def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import user_errors
-    with user_errors():
+    from mmtied.unpickling import safe_loading
+    with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
         from mmtied.launch.console import log_after_checks
@@ -51,7 +54,7 @@ def main() -> None:
             runner.prepare_testing(running)
         if dump is not None:
             running.test_evaluator.metrics.append(dump)
-    with user_errors(only_own=True), checkpoints.safe_loading():
+    with user_errors(only_own=True), safe_loading(args.trust_checkpoint):
         running.test()
         runner.leave_processes()
 

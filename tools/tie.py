@@ -23,6 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--permute', action='store_true',
                         help='first reorder channels inside the network so that the blocks of each layer are more alike')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='override settings of the config')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
     return parser.parse_args()
 
 
@@ -30,7 +32,8 @@ def main() -> None:
     """Tie, write, and print what changed."""
     args = parse_args()
     from mmtied.cli import user_errors
-    with user_errors():
+    from mmtied.unpickling import safe_loading
+    with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.launch.config import load_config
         from mmtied.launch.tie import tied_conv_cfg, write_tied
         from mmtied.surgery.tie import format_changes

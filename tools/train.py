@@ -20,6 +20,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help="override settings of the config, for example train_cfg.max_epochs=1 'data.list=[a,b]'")
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -30,7 +32,8 @@ def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import user_errors
-    with user_errors():
+    from mmtied.unpickling import safe_loading
+    with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
         from mmtied.launch.console import log_after_checks
@@ -56,7 +59,7 @@ def main() -> None:
                 checkpoints.check_backbone(running.model, args.backbone_checkpoint)
             runner.prepare_training(running)
     with user_errors(only_own=True, after_interrupt=lambda: config.how_to_resume(cfg.work_dir, sys.argv)), \
-            checkpoints.safe_loading():
+            safe_loading(args.trust_checkpoint):
         running.train()
         runner.leave_processes()
 

@@ -1,82 +1,28 @@
 """Read checkpoints, check that they fit a model, and convert a classifier's into a backbone's.
 
-`read_state_dict` is the only reader. It runs nothing that a file may hold, and a file that needs more than tensors, plain values
-and mmengine's training history is refused before mmengine would load it.
+Files are read as `mmtied.unpickling` allows: one that needs more than tensors, plain values and mmengine's training history is
+refused.
 """
 
 import inspect
 import os
-import pickle
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmtied.atomic import atomic_path, check_can_write
 from mmtied.backbones.checkpoint import find_misfits, name_some
 from mmtied.compat import unwrap_model
-from mmtied.torch_compat import load_weights_only, safe_globals
+from mmtied.unpickling import load_checkpoint
 
 #: Prefix of the backbone's weights in mmpretrain's classifiers and mmdet's detectors.
 _BACKBONE = 'backbone.'
 #: Prefix that DistributedDataParallel adds to the names of a model's weights.
 _WRAPPER = 'module.'
-#: Names that mmengine pickles to save the history of losses and metrics. The reader skips these objects.
-_HISTORY = ('mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 'numpy.dtype', 'numpy.ndarray',
-            'numpy.core.multiarray._reconstruct', 'numpy.core.multiarray.scalar',
-            'numpy._core.multiarray._reconstruct', 'numpy._core.multiarray.scalar')
-
-
-_REFUSED = re.compile(r'GLOBAL (\w+(?:\.\w+)*)')
-
-
-@contextmanager
-def safe_loading() -> Iterator[None]:
-    """Let mmengine load and resume from the checkpoints that it writes, in the block and without reading anything else.
-
-    Since PyTorch 2.6 `torch.load` reads tensors and plain values unless told otherwise. mmengine up to 0.10.7 does not tell it
-    otherwise, and its checkpoints also hold the history of losses, with NumPy arrays and numbers.
-
-    Raises:
-        ValueError: A checkpoint that is loaded in the block needs another class.
-    """
-    try:
-        with safe_globals(_history_globals()):
-            yield
-    except pickle.UnpicklingError as error:
-        refused = _REFUSED.search(str(error))
-        if not refused:
-            raise
-        raise ValueError(f'the checkpoint is {_describe_refused(refused[1])}') from None
-
-
-def _history_globals() -> list[tuple[Callable, str]]:
-    """Return what mmengine's history needs when it is unpickled, each with its name in a file."""
-    multiarray = getattr(np, '_core', None) or np.core
-    allowed = {
-        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-        'builtins.getattr': _history_method,
-        'numpy.dtype': np.dtype,
-        'numpy.ndarray': np.ndarray,
-        **{f'numpy.{core}.multiarray.{name}': getattr(multiarray.multiarray, name)
-           for core in ('core', '_core') for name in ('_reconstruct', 'scalar')},
-        **{f'numpy.dtypes.{kind.__name__}': kind for kind in (type(np.dtype(code)) for code in '?bhilqBHILQefd')},
-    }
-    return [(value, name) for name, value in allowed.items()]
-
-
-def _history_method(history: HistoryBuffer, name: str) -> object:
-    """Return a statistic's method, the only use of `getattr` in a history."""
-    if not (isinstance(history, HistoryBuffer) or history is HistoryBuffer) or name.startswith('_'):
-        raise pickle.UnpicklingError('Unsupported global: GLOBAL builtins.getattr')
-    return getattr(history, name)
 
 
 def read_state_dict(path: str | os.PathLike, flag: str = 'checkpoint') -> dict[str, torch.Tensor]:
@@ -238,22 +184,13 @@ def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:
         hint = '; download it, as only local files are read' if '://' in str(path) else ''
         raise ValueError(f'{flag} {path}: no such file{hint}')
     try:
-        content = load_weights_only(path, _HISTORY)
-    except Exception as error:
-        refused = _REFUSED.search(str(error))
-        if refused:
-            raise ValueError(f'{flag} {path}: {_describe_refused(refused[1])}') from None
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else 'expected a file that torch.save wrote'
-        raise ValueError(f'{flag} {path}: not a readable checkpoint; {reason}') from error
+        content = load_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f'{flag} {error}') from error.__cause__
     weights = content.get('state_dict', content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(f'{flag} {path}: holds no weights; expected a state_dict, or a dict with one under "state_dict"')
     return weights
-
-
-def _describe_refused(name: str) -> str:
-    return (f'refused, as it needs {name}, which could run arbitrary code; expected tensors and plain values, so save its '
-            'state_dict alone')
 
 
 def _of_backbone(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

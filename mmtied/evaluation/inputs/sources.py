@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from mmtied.unpickling import TORCH_START, load_tensors
 
 from . import voc, yolo
 from .arrays import GroundTruth
@@ -20,6 +21,7 @@ from .dumps import check_dump, image_predictions, read_dump
 from .faults import one_line
 from .layouts import json_lines
 from .results import read_results
+from .tensor_pickle import read_tensor_pickle
 
 #: Keys of a dict of one image, see `dumps.image_predictions`.
 IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks')
@@ -48,11 +50,13 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
         if not yolo.is_yolo(path):
             raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO or Pascal VOC')
         return _yolo(path, ground_truth, label_names, classes)
-    if path.suffix in ('.pkl', '.pickle'):
+    if path.suffix.lower() in ('.pkl', '.pickle'):
         return read_dump(path)
     content = read_bytes(path)
-    if content.startswith((b'PK\x03\x04', b'\x80')):
+    if content.startswith((b'PK\x03\x04', TORCH_START)):
         return from_python(_torch_file(path, content), str(path))
+    if content.startswith(b'\x80'):
+        return from_python(read_tensor_pickle(path), str(path))
     if is_json_lines(content):
         return from_python(json_lines(content, str(path)), str(path))
     if not content[:4096].lstrip(b'\xef\xbb\xbf \t\r\n').startswith((b'[', b'{')):
@@ -136,10 +140,7 @@ def _from_pipeline(image_id: Any, entry: Mapping, source: str) -> dict:
 def _torch_file(path: Path, content: bytes) -> Any:
     if content.startswith(b'PK') and not zipfile.is_zipfile(path):
         raise ValueError(f'{path}: the file is not a complete zip file, as torch.save writes')
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f'{path}: not a torch file of tensors and plain containers ({one_line(error)})') from None
+    return load_tensors(path)
 
 
 def _yolo(path: Path, ground_truth: GroundTruth, label_names: Sequence[str] | None, classes: Sequence[str] | None) -> list[dict]:

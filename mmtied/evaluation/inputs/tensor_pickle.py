@@ -8,13 +8,16 @@ attributes are fixed; parts are replaced by tensors and arrays when the whole pi
 import io
 import math
 import os
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from mmtied.unpickling import MOST_REPEATED, RefusedError, load_tensors, unpickle
+
+from .faults import one_line
 
 
 def read_tensor_pickle(path: str | os.PathLike) -> Any:
@@ -27,7 +30,7 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
             the message names.
 
     Example:
-        >>> import tempfile, torch
+        >>> import pickle, tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, 'numbers.pkl')
         ...     _ = path.write_bytes(pickle.dumps([{'scores': torch.tensor([0.5, 1.])}]))
@@ -40,29 +43,13 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
     if not path.is_file():
         raise ValueError(f'{path}: no such file')
     try:
-        with path.open('rb') as file:
-            content = _Unpickler(file).load()
-        return _settle(content, set(), {})
+        return _settle(unpickle(path, parts(path.stat().st_size)), set(), {})
     except RefusedError as error:
         raise ValueError(f'{path}: refused, as the pickle needs {error}, and reading that could run arbitrary code; only '
                          'tensors, NumPy arrays of numbers and plain containers are read') from None
     except Exception as error:  # what a broken pickle raises depends on the byte where it breaks
         state = 'empty' if path.stat().st_size == 0 else 'not a complete pickle'
-        raise ValueError(f'{path}: the file is {state} ({type(error).__name__}: {" ".join(str(error).split())})') from None
-
-
-class _Unpickler(pickle.Unpickler):
-    """Looks every class and function up in a list instead of importing it."""
-
-    def __init__(self, file: Any) -> None:
-        super().__init__(file)
-        self._parts = parts()
-
-    def find_class(self, module_name: str, global_name: str) -> 'Part':
-        """Return the part of that name, or refuse the pickle."""
-        if (module_name, global_name) not in self._parts:
-            raise RefusedError(f'{module_name}.{global_name}')
-        return self._parts[module_name, global_name]
+        raise ValueError(f'{path}: the file is {state} ({type(error).__name__}: {one_line(error)})') from None
 
 
 def _settle(value: Any, seen: set[int], tuples: dict[int, tuple]) -> Any:
@@ -91,14 +78,6 @@ def _settle(value: Any, seen: set[int], tuples: dict[int, tuple]) -> Any:
     return value
 
 
-#: Elements that a tensor may have beyond those of its storage, which repeats them (`torch.Tensor.expand`).
-MOST_REPEATED = 1 << 20
-
-
-class RefusedError(Exception):
-    """Raised with the name of what is not allowed."""
-
-
 class Part:
     """Stand-in for an object while its pickle is read; the base class takes no state, holds nothing and is not hashable."""
 
@@ -119,13 +98,19 @@ class Part:
 class _Function(Part):
     """A callable without attributes that a pickle could set."""
 
-    __slots__ = ('_call',)
+    __slots__ = ('_call', '_spend')
 
-    def __init__(self, call: Callable) -> None:
-        self._call = call
+    def __init__(self, call: Callable, spend: Callable[[int], None]) -> None:
+        self._call, self._spend = call, spend
 
     def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
+        self._spend(sum(len(value) for value in args if hasattr(value, '__len__')))
+        made = self._call(*args)
+        if isinstance(made, _Tensor):
+            self._spend(made.tensor.numel())
+        elif isinstance(made, _Array):
+            made.spend = self._spend
+        return made
 
 
 class _DType(Part):
@@ -147,10 +132,11 @@ class _DType(Part):
 class _Array(Part):
     """An array whose content comes as its state."""
 
-    __slots__ = ('array',)
+    __slots__ = ('array', 'spend')
 
     def __setstate__(self, state: tuple) -> None:
         shape, dtype, fortran, data = state[-4:]
+        self.spend(len(data))
         self.array = _array(data, dtype, shape, 'F' if fortran else 'C')
 
     def held(self) -> np.ndarray:
@@ -205,9 +191,9 @@ def _buffer_array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str
 def _tensor_storage(data: bytes) -> _Storage:
     """Replace torch.storage._load_from_bytes, which would unpickle anything."""
     try:
-        storage = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise RefusedError(f"a tensor whose bytes are not only a tensor's ({str(error).splitlines()[0]})") from None
+        storage = load_tensors(io.BytesIO(data))
+    except ValueError as error:
+        raise RefusedError(f"a tensor whose bytes are not only a tensor's ({one_line(error)})") from None
     if not isinstance(storage, torch.storage.TypedStorage):
         raise RefusedError(f"a tensor whose bytes are not a tensor's but a {type(storage).__name__}")
     return _Storage(storage)
@@ -240,8 +226,24 @@ def _bytearray(content: str | bytes = b'', *encoding: str) -> bytearray:
     return bytearray(content if isinstance(content, bytes) else _latin1(content, *encoding))
 
 
-def parts() -> dict[tuple[str, str], Part]:
-    """Return what a pickle may name, by module and name; old and new versions of the libraries write different names."""
+#: Bytes and elements that a pickle may make for each of its own bytes, which it can use again and again, and for any file.
+_AMPLIFIED, _ALLOWANCE = 64, 1 << 26
+
+
+def parts(size: int) -> dict[tuple[str, str], Part]:
+    """Return what a pickle may name, by module and name; old and new versions of the libraries write different names.
+
+    Args:
+        size: Bytes of the file, which limit what is made from them.
+    """
+    spent, limit = 0, _AMPLIFIED * size + _ALLOWANCE
+
+    def spend(number: int) -> None:
+        nonlocal spent
+        spent += number
+        if spent > limit:
+            raise ValueError(f'more than {limit} bytes from a file of {size}')
+
     calls: dict[tuple[str, str], Callable] = {
         ('collections', 'OrderedDict'): lambda: {},
         ('_codecs', 'encode'): _latin1,
@@ -256,4 +258,4 @@ def parts() -> dict[tuple[str, str], Part]:
     for module in ('builtins', '__builtin__'):
         calls |= {(module, 'set'): set, (module, 'frozenset'): frozenset, (module, 'complex'): complex,
                   (module, 'bytes'): lambda: b'', (module, 'bytearray'): _bytearray}
-    return {name: _Function(call) for name, call in calls.items()}
+    return {name: _Function(call, spend) for name, call in calls.items()}

@@ -1,0 +1,243 @@
+"""Read what pickle and torch.save wrote without running code that a file may hold; the only module that unpickles.
+
+Unpickling calls whatever a file names. Here a file may name only what is listed: torch's tensors, plain values, and for
+checkpoints the history of losses that mmengine saves. `safe_loading` makes mmengine load through the same door.
+"""
+
+import mmap
+import os
+import pickle
+import pickletools
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from .torch_compat import TENSOR_PARTS, full_name, has_named_safe_globals, only_safe_globals
+
+#: First bytes of files that torch.save wrote before zip files.
+TORCH_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+#: Flag of the tools that read checkpoints.
+TRUST_FLAG = '--trust-checkpoint'
+#: Elements that a tensor may have beyond those of its storage, which repeats them (`torch.Tensor.expand`).
+MOST_REPEATED = 1 << 20
+_CHECKPOINT = f'expected tensors and plain values, so save its state_dict alone, or use {TRUST_FLAG} if you trust its source'
+
+_TRUSTED: ContextVar[bool] = ContextVar('trusted', default=False)
+_TORCH_LOAD = torch.load
+_REFUSED = re.compile(r'GLOBAL (\w+(?:\.\w+)*)')
+#: Expressions of pickle's opcodes with arguments of fixed width; the widths of the others' counts, and their lines of text.
+_FIXED = [re.escape(op.code.encode('latin1')) + b'.' * (op.arg.n if op.arg else 0) for op in pickletools.opcodes
+          if op.code not in 'r.' and (op.arg is None or op.arg.n >= 0)]
+_COUNTED = {op.code.encode('latin1'): {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
+                                       pickletools.TAKEN_FROM_ARGUMENT4U: 4, pickletools.TAKEN_FROM_ARGUMENT8U: 8}[op.arg.n]
+            for op in pickletools.opcodes if op.arg and op.arg.n < pickletools.UP_TO_NEWLINE}
+_LINES = {op.code.encode('latin1'): 2 if 'pair' in op.arg.name else 1 for op in pickletools.opcodes
+          if op.arg and op.arg.n == pickletools.UP_TO_NEWLINE}
+#: Bytes of an unpacked zip file beyond four times its size; torch.save does not compress.
+_ZIP_MARGIN = 1 << 20
+
+
+class RefusedError(ValueError):
+    """Raised for a file that names what is not allowed."""
+
+
+def unpickle(path: str | os.PathLike, names: Mapping[tuple[str, str], Any]) -> Any:
+    """Unpickle a file that may name only these modules' classes and functions.
+
+    Raises:
+        RefusedError: It names another; the message is its name.
+        Exception: The file is broken, or would fill the memory.
+    """
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module_name: str, global_name: str) -> Any:
+            if (module_name, global_name) not in names:
+                raise RefusedError(f'{module_name}.{global_name}')
+            return names[module_name, global_name]
+
+    with Path(path).open('rb') as file:
+        if os.fstat(file.fileno()).st_size:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                check_memo(content)
+        return Unpickler(file).load()
+
+
+def check_memo(content: bytes | mmap.mmap) -> None:
+    r"""Raise a ValueError where a pickle stores an object at a place that only a longer one can need.
+
+    pickle makes room for all places below: nine bytes can take gigabytes.
+
+    Example:
+        >>> check_memo(b']r\x00\x00\x00\x10.')
+        Traceback (most recent call last):
+        ValueError: it stores object number 268435456, and is 7 bytes long
+    """
+    size = len(content)
+    third, fourth = (min(255, size >> 16), 0) if size < 1 << 24 else (255, min(255, size >> 24))
+    near = b'r..[\\x00-\\x%02x][\\x00-\\x%02x]' % (third, fourth)
+    if not re.search(b'r(?!..[\\x00-\\x%02x][\\x00-\\x%02x])|p[0-9]{7}' % (third, fourth), content, re.DOTALL):
+        return
+    fixed = re.compile(b'(?:' + b'|'.join([near, *_FIXED]) + b'){0,1000}', re.DOTALL)
+    place = 0
+    while place < size:
+        place = fixed.match(content, place).end()
+        code = content[place:place + 1]
+        if code in _COUNTED:
+            width = _COUNTED[code]
+            place += 1 + width + int.from_bytes(content[place + 1:place + 1 + width], 'little')
+        elif code in _LINES:
+            ends = place
+            for _ in range(_LINES[code]):
+                ends = content.find(b'\n', ends) + 1
+                if not ends:
+                    return  # cut off, as pickle says
+            if code == b'p' and int(content[place + 1:ends][:20] or b'0') > size:
+                raise ValueError(f'it stores object number {content[place + 1:ends - 1][:20].decode()}, and is {size} bytes long')
+            place = ends
+        elif code == b'r' and place + 5 <= size:
+            number = int.from_bytes(content[place + 1:place + 5], 'little')
+            raise ValueError(f'it stores object number {number}, and is {size} bytes long')
+        elif not fixed.match(content, place).end() > place:
+            return  # the end, or what pickle refuses
+
+
+def load_checkpoint(file: str | os.PathLike | IO[bytes], **settings: Any) -> Any:
+    """Load a checkpoint: tensors, plain values, and mmengine's history. In `safe_loading` of trusted files, load anything.
+
+    Args:
+        file: A path, or an open file.
+        **settings: Other arguments of `torch.load`; tensors come on the CPU by default.
+
+    Raises:
+        RefusedError: It needs something else.
+        ValueError: It is no checkpoint, or holds more than its size can.
+    """
+    return _load(file, {'map_location': 'cpu', **settings}, history_parts(), _CHECKPOINT, _TRUSTED.get())
+
+
+def load_tensors(file: str | os.PathLike | IO[bytes]) -> Any:
+    """Load tensors and plain values onto the CPU; errors as for `load_checkpoint`, and nothing is ever trusted."""
+    return _load(file, {'map_location': 'cpu'}, [], 'only tensors and plain containers are read', kind='torch file')
+
+
+@contextmanager
+def safe_loading(trusted: bool = False) -> Iterator[None]:
+    """Let `torch.load`, whoever calls it, read checkpoints as `load_checkpoint` does, in the block.
+
+    mmengine asks for all of pickle, at once or where a file needs it.
+
+    Args:
+        trusted: Read anything, and so run what a file says.
+    """
+    def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool | None = None,
+             **settings: Any) -> Any:
+        return _load(f, {'map_location': map_location, **settings}, history_parts(), _CHECKPOINT, _TRUSTED.get())
+
+    before, token = torch.load, _TRUSTED.set(trusted)
+    torch.load = load
+    try:
+        yield
+    finally:
+        torch.load = before
+        _TRUSTED.reset(token)
+
+
+def history_parts() -> list[tuple[Any, str]]:
+    """Return what mmengine's history of losses and metrics needs, each with its name in a file."""
+    from mmengine.logging import HistoryBuffer
+
+    def history_method(history: HistoryBuffer, name: str) -> Callable:
+        """Return a statistic's method, the only use of `getattr` in a history."""
+        if not (isinstance(history, HistoryBuffer) or history is HistoryBuffer) or str(name).startswith('_'):
+            raise pickle.UnpicklingError('Unsupported global: GLOBAL builtins.getattr')
+        return getattr(history, name)
+
+    multiarray = (getattr(np, '_core', None) or np.core).multiarray
+    allowed = {
+        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+        'builtins.getattr': history_method,
+        'builtins.slice': slice,
+        'numpy.dtype': np.dtype,
+        'numpy.ndarray': np.ndarray,
+        **{f'numpy.{core}.multiarray.{name}': getattr(multiarray, name)
+           for core in ('core', '_core') for name in ('_reconstruct', 'scalar')},
+        **{f'numpy.dtypes.{kind.__name__}': kind for kind in (type(np.dtype(code)) for code in '?bhilqBHILQefd')},
+    }
+    return [(value, name) for name, value in allowed.items()]
+
+
+def _load(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]], advice: str, trusted: bool = False,
+          kind: str = 'checkpoint') -> Any:
+    """Load with the pickle that fits this torch."""
+    is_path = isinstance(file, str | os.PathLike)
+    shown = str(file) if is_path else 'the data'
+    if is_path:
+        _check_file(Path(file), kind)
+        if settings['map_location'] == 'cpu':
+            settings.setdefault('mmap', zipfile.is_zipfile(file))
+    try:
+        if trusted:
+            return _TORCH_LOAD(file, weights_only=False, **settings)
+        if has_named_safe_globals():
+            with only_safe_globals(allowed):
+                content = _TORCH_LOAD(file, weights_only=True, **settings)
+        else:
+            content = _TORCH_LOAD(file, pickle_module=_restricted_pickle(allowed), **settings)
+        _check_sizes(content, set())
+        return content
+    except Exception as error:
+        refused = _REFUSED.search(str(error))
+        if refused:
+            raise RefusedError(f'{shown}: refused, as it needs {refused[1]}, which could run arbitrary code; {advice}') from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) if isinstance(
+            error, _TooLargeError) else 'expected a file that torch.save wrote'
+        raise ValueError(f'{shown}: not a readable {kind}; {reason}') from error
+
+
+def _restricted_pickle(allowed: Sequence[tuple[Any, str]]) -> SimpleNamespace:
+    """Return a replacement of the module pickle for a torch whose ``weights_only=True`` takes no further names."""
+    known = {**{full_name(kind): kind for kind in TENSOR_PARTS}, **{name: value for value, name in allowed}}
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            full = f'{"builtins" if module == "__builtin__" else module}.{name}'
+            if full not in known:
+                raise pickle.UnpicklingError(f'Unsupported class: GLOBAL {full}')
+            return known[full]
+
+    return SimpleNamespace(__name__='pickle', Unpickler=Unpickler, load=lambda file, **names: Unpickler(file, **names).load())
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+def _check_file(path: Path, kind: str) -> None:
+    """Raise a ValueError for a file that is missing, or that unpacks to much more than it is."""
+    if not path.is_file():
+        return  # torch says so
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(entry.file_size for entry in file.infolist())
+        if unpacked > 4 * path.stat().st_size + _ZIP_MARGIN:
+            raise ValueError(f'{path}: not a readable {kind}; it would unpack to {unpacked} bytes, and torch.save does not '
+                             'compress')
+
+
+def _check_sizes(value: Any, seen: set[int]) -> None:
+    """Raise an error for a tensor that repeats its elements so often that using it would fill the memory."""
+    if isinstance(value, torch.Tensor):
+        if value.layout == torch.strided and value.device.type != 'meta' and (
+                value.numel() > value.untyped_storage().nbytes() // value.element_size() + MOST_REPEATED):
+            raise _TooLargeError(f'a tensor of shape {tuple(value.shape)} repeats what the file holds')
+    elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+        seen.add(id(value))
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_sizes(item, seen)
