@@ -1,10 +1,20 @@
 """Write files and folders atomically: whole, or not at all."""
 
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing is locked, and a killed process leaves its temporary files
+    fcntl = None
+
+#: Start of the names of temporary folders.
+_PREFIX = '.mmtied-'
 
 
 @contextmanager
@@ -23,15 +33,57 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}.', suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    _sweep(path.parent, re.compile(re.escape(f'.{path.stem}.') + r'[a-z0-9_]{8}' + re.escape(path.suffix)))
+    with _naming(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}.', suffix=path.suffix)
+        temporary = Path(name)
+        try:
+            _lock(handle)
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+@contextmanager
+def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterator[Path]:
+    """Yield a temporary folder whose files move into `folder` together when the block ends without an error.
+
+    On an error nothing in `folder` changes. The file `last` is taken away before the others come, and comes after them: where
+    it is there, all of them are, and of its run, whenever a process was killed. Two processes that end together move their
+    files one after the other.
+
+    Args:
+        folder: Where to write; made where it is missing. Files that the block does not write stay.
+        last: Name of a file that the block writes.
+        replaces: Pattern of the names of older files that are removed where the block does not write them.
+
+    Raises:
+        IsADirectoryError: A folder has the name of a file.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder, re.compile(re.escape(_PREFIX) + r'[a-z0-9_]{8}'))
+    with _naming(folder):
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
+        try:
+            with _locked(temporary):
+                yield temporary
+                written = sorted(temporary.iterdir(), key=lambda file: file.name == last)
+                for file in written:
+                    if (folder / file.name).is_dir():
+                        raise IsADirectoryError(f'{folder / file.name} is a folder; remove it, or name another folder to write')
+                with _locked(folder):
+                    (folder / last).unlink(missing_ok=True)
+                    for old in folder.iterdir():
+                        if re.fullmatch(replaces, old.name) and old.is_file():
+                            old.unlink()
+                    for file in written:
+                        file.replace(folder / file.name)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
@@ -91,6 +143,57 @@ def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) ->
         raise ValueError(f'{flag} {path}: cannot be written, as {place} is not a folder')
     if not os.access(place, os.W_OK | os.X_OK):
         raise ValueError(f'{flag} {path}: cannot be written, as there is no permission to write into {place}')
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in errors that do not, as those of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process, waiting for others that have it."""
+    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if handle is not None:
+            _lock(handle)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(handle: int, wait: bool = True) -> bool:
+    """Return whether an open file or folder could be locked; where the file system has no locks, it could."""
+    if fcntl is None:
+        return wait
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return wait
+    return True
+
+
+def _sweep(folder: Path, name: re.Pattern) -> None:
+    """Remove temporary files and folders that killed processes left: those that nobody has locked."""
+    for path in [path for path in folder.iterdir() if name.fullmatch(path.name)] if fcntl else ():
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except OSError:  # gone, or somebody else's
+            continue
+        try:
+            if _lock(handle, wait=False):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:

@@ -1,8 +1,13 @@
-"""Tables as text for terminals and logs, and as LaTeX for papers."""
+"""Tables as text for terminals and logs, as LaTeX for papers, and as CSV files."""
 
+import csv
+import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from .atomic import atomic_path
 
 
 def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> str:
@@ -30,6 +35,26 @@ def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> s
         right = [pad + cell for pad, cell in zip(pads, cells, strict=True)][1:]
         shown.append('  '.join([cells[0] + pads[0], *right]).rstrip())
     return '\n'.join(shown)
+
+
+def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Mapping]) -> Path:
+    """Write a CSV file, completely or not at all, and return its path; text that a spreadsheet would calculate starts with '.
+
+    Example:
+        >>> plain_cell('=1+1'), plain_cell('cat'), plain_cell(-1)
+        ("'=1+1", 'cat', -1)
+    """
+    with atomic_path(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
+        table = csv.DictWriter(file, list(header))
+        table.writeheader()
+        table.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
+    return Path(path)
+
+
+def plain_cell(value: object) -> object:
+    """Return a cell of a CSV file; text that starts like a formula gets an apostrophe, which spreadsheets take for text."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(('=', '+', '-', '@')) or (
+        isinstance(value, str) and value.startswith(('\t', '\r', '\n'))) else value
 
 
 def latex_table(caption: str, header: Sequence[str], rows: Sequence[Sequence]) -> str:

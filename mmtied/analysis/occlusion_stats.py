@@ -1,6 +1,5 @@
 """Occlusion of a data set by bucket, category and size, and its correlation with crowding."""
 
-import csv
 import json
 import os
 from collections.abc import Sequence
@@ -9,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atomic import atomic_path
+from ..atomic import atomic_files
 from ..evaluation.buckets import Bucket, Evaluation, bucket_members
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.occlusion import get_occlusion_ratio, image_ratios, instance_ratios
 from ..evaluation.protocol import AREA_RANGES
 from ..plotting import check_format, hide_spines, new_figure, plain_label, save_figure
-from ..tables import text_table
+from ..tables import text_table, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,16 +154,15 @@ def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20, format: s
         top: See `plot_stats`.
         format: Format of the plot, ``stats.<format>``: png, pdf or svg.
     """
-    paths = [Path(folder) / f'stats.{suffix}' for suffix in ('json', 'csv', check_format(format))]
-    with atomic_path(paths[0]) as as_json, atomic_path(paths[1]) as as_csv, atomic_path(paths[2]) as as_plot:
-        as_json.write_text(json.dumps(stats, indent=2, allow_nan=False) + '\n', encoding='utf-8')
-        with as_csv.open('w', newline='', encoding='utf-8') as file:
-            rows = csv.DictWriter(file, _CSV_HEADER)
-            rows.writeheader()
-            common = dict(definition=stats['definition'], unit=stats['unit'])
-            rows.writerows({**common, 'section': section, **row} for section, key in _SECTIONS.items() for row in stats[key])
-        save_figure(plot_stats(stats, top), as_plot)
-    return paths
+    names = [f'stats.{suffix}' for suffix in ('json', 'csv', check_format(format))]
+    with atomic_files(folder, 'stats.json', r'stats\.(csv|png|pdf|svg)') as temporary:
+        text = json.dumps(stats, indent=2, allow_nan=False) + '\n'
+        (temporary / names[0]).write_text(text, encoding='utf-8')
+        common = dict(definition=stats['definition'], unit=stats['unit'])
+        write_csv(temporary / names[1], _CSV_HEADER,
+                  ({**common, 'section': section, **row} for section, key in _SECTIONS.items() for row in stats[key]))
+        save_figure(plot_stats(stats, top), temporary / names[2])
+    return [Path(folder) / name for name in names]
 
 
 def plot_stats(stats: dict, top: int = 20) -> 'Figure':

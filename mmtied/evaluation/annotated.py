@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..atomic import atomic_path
+from ..atomic import atomic_files
 from .buckets import Bucket, Evaluation, bucket_members
 from .inputs.ground_truth import read_ground_truth
 from .inputs.layouts import read_annotations
@@ -28,11 +29,10 @@ class Annotated(NamedTuple):
         """
         if name == 'buckets.json':
             raise ValueError("annotate: the annotations cannot be named 'buckets.json', the name of the ids; use another name")
-        paths = [Path(folder) / name, Path(folder) / 'buckets.json']
-        with atomic_path(paths[0]) as first, atomic_path(paths[1]) as second:
-            for path, value in ((first, self.annotations), (second, self.buckets)):
-                path.write_text(json.dumps(value, allow_nan=False) + '\n', encoding='utf-8')
-        return paths
+        with atomic_files(folder, 'buckets.json', re.escape(name)) as temporary:
+            for file, value in ((name, self.annotations), ('buckets.json', self.buckets)):
+                (temporary / file).write_text(json.dumps(value, allow_nan=False) + '\n', encoding='utf-8')
+        return [Path(folder) / name, Path(folder) / 'buckets.json']
 
 
 def annotate(annotations: Any, evaluation: Evaluation | None = None) -> Annotated:

@@ -205,7 +205,7 @@ class OcclusionEvalHook(Hook):
                             report={**evaluated.report, **given, 'data': Path(evaluated.ground_truth.source).name})
         if complete and 'bbox' in metric.metrics:
             examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)
-        paths = list(write_outputs(evaluated, folder, examples, hide_empty=self.hide_empty))
+        paths = write_outputs(evaluated, folder, examples, hide_empty=self.hide_empty)
         runner.logger.info(f'AP by occlusion: {", ".join(path.name for path in paths)} in {folder}')
         for path in paths:
             if path.suffix == '.png':

@@ -22,8 +22,10 @@ from ..atomic import atomic_path
 from ..version import __version__
 from .accumulate import UNKNOWN, Positives, Records
 from .buckets import Grouping
+from .inputs.faults import one_line
 from .inputs.ground_truth import GroundTruth
 from .protocol import IOU_THRESHOLDS, IOU_TYPES, STATISTICS, UNITS, check_proposal_nums, evaluated_thresholds
+from .run_id import check_one_run
 
 #: The file's name beside report.json.
 FILE_NAME = 'records.npz'
@@ -61,6 +63,7 @@ class SavedRun:
     mask_fingerprint: str = ''  # of their masks, where the run used them; otherwise empty
     name: str = ''  # the name that the run was given, if any
     version: str = __version__  # the mmtied that wrote it
+    run: str = ''  # see `run_id`; empty before a run is saved
 
 
 def name_runs(paths: Sequence[str | os.PathLike], given: Sequence[str] = ()) -> list[str]:
@@ -95,7 +98,7 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
     Only the columns of match bits that some evaluation reads for all areas are kept.
     """
     used = torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), *(part.columns for part in run.evaluations)]))
-    header = dict(format=_FORMAT, version=run.version, name=run.name, fingerprint=run.fingerprint,
+    header = dict(format=_FORMAT, version=run.version, name=run.name, run=run.run, fingerprint=run.fingerprint,
                   mask_fingerprint=run.mask_fingerprint, proposal_nums=run.proposal_nums,
                   category_names=run.category_names, iou_types=list(run.records), thresholds=evaluated_thresholds().tolist(),
                   evaluations=[part.description for part in run.evaluations])
@@ -122,7 +125,8 @@ def read_records(path: str | os.PathLike) -> SavedRun:
         path: The file, or the folder that holds it.
 
     Raises:
-        ValueError: The file is missing, truncated, not of this kind, or its arrays do not fit together.
+        ValueError: The file is missing, truncated, not of this kind, its arrays do not fit together, or files beside it are of
+            another run.
     """
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
@@ -131,10 +135,13 @@ def read_records(path: str | os.PathLike) -> SavedRun:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return _checked_run(str(path), json.loads(str(arrays['header'])), arrays)
+        run = _checked_run(str(path), json.loads(str(arrays['header'])), arrays)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError, zipfile.BadZipFile,
             zlib.error, RuntimeError, MemoryError, OverflowError) as error:
-        raise ValueError(f'{path}: not the match records of a run, or damaged ({" ".join(str(error).split())})') from None
+        raise ValueError(f'{path}: not the match records of a run, or damaged ({one_line(error)})') from None
+    if path.name == FILE_NAME:
+        check_one_run(path, run.run)
+    return run
 
 
 def fingerprint(ground_truth: GroundTruth) -> str:
@@ -216,6 +223,7 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
                     fingerprint=header['fingerprint'],
                     mask_fingerprint=header['mask_fingerprint'],
                     name=header.get('name', ''),
+                    run=header.get('run', ''),
                     version=header['version'])
 
 
@@ -278,7 +286,7 @@ def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds
 def _check_header(header: Mapping) -> None:
     """Raise a ValueError unless the header has plain values of the right kinds."""
     names, iou_types, evaluations = header['category_names'], header['iou_types'], header['evaluations']
-    texts = [header['version'], header['fingerprint'], header['mask_fingerprint'], header.get('name', '')]
+    texts = [header['version'], header['fingerprint'], header['mask_fingerprint'], header.get('name', ''), header.get('run', '')]
     if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, *texts]):
         raise ValueError('its name, categories, version and fingerprints must be text')
     if not isinstance(iou_types, list) or not iou_types or len(set(iou_types)) < len(iou_types) or set(iou_types) - {*IOU_TYPES}:

@@ -127,6 +127,7 @@ class EvaluationResult(_Tables):
                         proposal_nums=self.proposal_nums,
                         fingerprint=fingerprint(ground_truth),
                         name=self.report.get('name', ''),
+                        run=self.report.get('run', ''),
                         mask_fingerprint=mask_fingerprint(ground_truth) if has_masks else '')
 
     def rows(self) -> list[dict]:
@@ -190,7 +191,7 @@ class EvaluationResult(_Tables):
         _check_folder(folder)
         check_format(format)
         examples = None if images is None else self._pictures(images, num_worst, choice, seed)
-        return list(write_outputs(self, folder, examples, format, hide_empty))
+        return write_outputs(self, folder, examples, format, hide_empty)
 
     def _shown(self, hide_empty: bool) -> dict:
         return without_empty_buckets(self.report) if hide_empty else self.report

@@ -1,19 +1,21 @@
 """Write the files of an evaluation into a folder, and read reports back."""
 
 import copy
-import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...atomic import atomic_path
+from ...atomic import atomic_files, atomic_path
 from ...compat import require
+from ...tables import write_csv
 from ..comparison import compare_runs, compared_statistics, comparison_rows, without_empty_differences
 from ..inputs.coco_json import read_json
 from ..protocol import STATISTICS
 from ..records import FILE_NAME, name_runs, read_records, write_records
+from ..run_id import check_one_run, run_id
 from ..summary import all_evaluations, named_rows, report_rows, reported_iou_types, without_empty_buckets
 from .categories import category_rows
 from .tables import COUNTS, Run, comparison_latex
@@ -23,12 +25,17 @@ if TYPE_CHECKING:
     from .pictures import WorstImages
 
 
-def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, examples: 'WorstImages | None' = None,
-                  format: str = 'png', hide_empty: bool = False) -> Iterator[Path]:
-    """Write the files of an evaluation, each completely or not at all.
+#: Files that an evaluation wrote, and another one replaces.
+_OUTPUTS = r'(records\.npz|report\.html|buckets\.(csv|tex)|categories(_\d+)?\.csv|ap_over_r_(bbox|segm)\.(png|pdf|svg))'
 
-    They are records.npz, ap_over_r_<iou type>.<format>, report.html, buckets.tex, buckets.csv and report.json. report.json comes
-    last, so a failed write never leaves a new report with old files.
+
+def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, examples: 'WorstImages | None' = None,
+                  format: str = 'png', hide_empty: bool = False) -> list[Path]:
+    """Write the files of an evaluation, all or none, in place of those of another; return their paths.
+
+    They are records.npz, ap_over_r_<iou type>.<format>, report.html, buckets.tex, buckets.csv, categories.csv and report.json.
+    A process that is killed leaves the old report, the new one, or none, and never files of two runs beside a report; the id of
+    the run is in report.json, records.npz and buckets.csv, and readers compare it.
 
     Args:
         result: The evaluated run.
@@ -36,34 +43,35 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
         examples: Images where it did worst, for the page.
         format: Format of the plots: png, pdf or svg.
         hide_empty: Leave buckets without instances out of plots, page and LaTeX table; the other files have all.
-
-    Yields:
-        Each path when it is written.
     """
     require(['matplotlib', 'jinja2'], 'The report')
     from .page import write_page
     from .plots import write_plots
 
-    shown = without_empty_buckets(result.report) if hide_empty else result.report
-    yield write_records(result.saved_run(), folder)
-    yield from write_plots(shown, folder, result.name, format).values()
-    yield write_page(Path(folder) / 'report.html', [Run(result.name, shown)], examples)
-    yield _write_text(Path(folder) / 'buckets.tex', result.latex(hide_empty))
-    for number, evaluation in enumerate(all_evaluations(result.report)):
-        rows = category_rows({**evaluation, 'further': []})
-        if rows:
-            path = Path(folder) / ('categories.csv' if number == 0 else f'categories_{number}.csv')
-            _write_csv(path, rows[0], rows)
-            yield path
-    yield from write_report(result.report, folder)
+    saved = result.saved_run()
+    saved = replace(saved, run=run_id(result.report, saved.records.values()))
+    report = {**result.report, 'run': saved.run}
+    shown = without_empty_buckets(report) if hide_empty else report
+    with atomic_files(folder, 'report.json', _OUTPUTS) as temporary:
+        write_records(saved, temporary)
+        write_plots(shown, temporary, result.name, format)
+        write_page(temporary / 'report.html', [Run(result.name, shown)], examples)
+        _write_text(temporary / 'buckets.tex', result.latex(hide_empty))
+        for number, evaluation in enumerate(all_evaluations(report)):
+            rows = category_rows({**evaluation, 'further': []})
+            if rows:
+                write_csv(temporary / ('categories.csv' if number == 0 else f'categories_{number}.csv'), rows[0], rows)
+        write_report(report, temporary)
+        names = sorted((file.name for file in temporary.iterdir()), key=lambda name: (name == 'report.json', name))
+    return [Path(folder) / name for name in names]
 
 
 def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
     """Write report.json and, before it, buckets.csv into a folder, each completely or not at all; return their paths."""
     paths = [Path(folder) / 'report.json', Path(folder) / 'buckets.csv']
     text = _json(report)
-    rows = report_rows(report)
-    _write_csv(paths[1], rows[0], rows)
+    rows = [{**row, 'run': report.get('run', '')} for row in report_rows(report)]
+    write_csv(paths[1], rows[0], rows)
     _write_text(paths[0], text)
     return paths
 
@@ -72,11 +80,17 @@ def read_report(path: str | os.PathLike) -> dict:
     """Read a report.json; also one written before intervals, controls and extra evaluations existed.
 
     Raises:
-        ValueError: The file is missing, truncated, or not such a report.
+        ValueError: The file is missing, truncated, or not such a report, or files beside it are of another run.
     """
+    path = Path(path)
+    if not path.exists() and (path.parent / FILE_NAME).exists():
+        raise ValueError(f'{path}: no such file, and {FILE_NAME} is there: the evaluation was stopped while it wrote; run it '
+                         'again')
     report = read_json(path)
     if not _is_report(report) or not all(map(_is_report, report.get('further', []))):
         raise ValueError(f"{path}: not an occlusion report, which has 'definition' and 'all' and 'buckets' for bbox or segm")
+    if path.name == 'report.json':
+        check_one_run(path, report.get('run', ''))
     return report
 
 
@@ -170,7 +184,7 @@ def _add_intervals(report: Mapping, comparison: Mapping, number: int) -> None:
 
 def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Sequence[str] | None = None, format: str = 'png',
                      hide_empty: bool = False) -> list[Path]:
-    """Write the files of a comparison, each completely or not at all; return their paths.
+    """Write the files of a comparison, all or none; return their paths.
 
     They are comparison.json, comparison.csv, comparison.tex and difference_over_r_<iou type>_<statistic>.<format>.
 
@@ -183,15 +197,17 @@ def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Se
     """
     from .plots import plot_comparison, write_figure
 
-    paths = [Path(folder) / 'comparison.json', Path(folder) / 'comparison.csv', Path(folder) / 'comparison.tex']
     shown, rows = without_empty_differences(comparison) if hide_empty else comparison, list(comparison_rows(comparison))
-    _write_text(paths[0], _json(comparison))
-    _write_csv(paths[1], rows[0], rows)
-    _write_text(paths[2], comparison_latex(shown, statistics))
-    for iou_type in reported_iou_types(comparison['evaluations'][0]):
-        for statistic in statistics or compared_statistics(comparison):
-            figure = plot_comparison(shown, iou_type, statistic)
-            paths.append(write_figure(figure, folder, f'difference_over_r_{iou_type}_{statistic}', format))
+    with atomic_files(folder, 'comparison.json', r'comparison\.(csv|tex)|difference_over_r_\w+\.(png|pdf|svg)') as temporary:
+        _write_text(temporary / 'comparison.json', _json(comparison))
+        write_csv(temporary / 'comparison.csv', rows[0], rows)
+        _write_text(temporary / 'comparison.tex', comparison_latex(shown, statistics))
+        paths = [Path(folder) / f'comparison.{suffix}' for suffix in ('json', 'csv', 'tex')]
+        for iou_type in reported_iou_types(comparison['evaluations'][0]):
+            for statistic in statistics or compared_statistics(comparison):
+                figure = plot_comparison(shown, iou_type, statistic)
+                name = write_figure(figure, temporary, f'difference_over_r_{iou_type}_{statistic}', format).name
+                paths.append(Path(folder) / name)
     return paths
 
 
@@ -203,13 +219,6 @@ def _write_text(path: Path, text: str) -> Path:
 
 def _json(value: dict) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + '\n'
-
-
-def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Mapping]) -> None:
-    with atomic_path(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
-        table = csv.DictWriter(file, header)
-        table.writeheader()
-        table.writerows(rows)
 
 
 def _is_report(report: object) -> bool:
