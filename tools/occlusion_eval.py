@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--hide-empty', action='store_true', help='show no buckets without instances; report.json and '
                         'buckets.csv have them all')
     parser.add_argument('--images', help='folder of the images, to show what was found, missed, found twice and invented, and '
-                        'for sizes that the annotations do not state')
+                        'for sizes that the annotations do not state; with absolute file names: /')
     parser.add_argument('--choice', choices=('worst', 'typical', 'random'), default='worst',
                         help='which images to show: those with the lowest F1, closest to the median, or drawn by --seed (worst)')
     parser.add_argument('--worst', type=int, default=3, help='how many images of each bucket to show (3)')

@@ -13,7 +13,7 @@ from ..atomic import atomic_folder
 from ..evaluation.boxes import clip_boxes
 from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
-from ..evaluation.inputs.images import check_folder, check_names, image_file, read_image
+from ..evaluation.inputs.images import check_folder, check_names, image_file, is_file, read_image
 from ..evaluation.occlusion import image_ratios
 from ..evaluation.reporting.pictures import box_corners, draw_boxes
 
@@ -79,7 +79,7 @@ def _choose(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: in
     check_folder(images)
     check_names(ground_truth, held)
     order = np.random.default_rng(seed).permutation(held)
-    there = np.array([image_file(images, ground_truth.file_names[image]).is_file() for image in order.tolist()])
+    there = np.array([is_file(image_file(images, ground_truth.file_names[image])) for image in order.tolist()])
     if skip_missing:
         order, there = order[there], there[there]
         if not len(order):

@@ -1,7 +1,7 @@
 """Find the image files of a data set, and read one to draw on."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,43 +9,70 @@ import numpy as np
 
 from .arrays import GroundTruth
 from .datasets import unwrapped
+from .faults import one_line
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+#: Formats of images that are opened; others, such as EPS, start other programs.
+_FORMATS = ('JPEG', 'PNG', 'MPO', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
 
 
 def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:
     """Return the file of every image in a folder, by the annotation file's names.
 
     Raises:
-        ValueError: The folder lacks one, or the annotation file names none.
+        ValueError: The folder lacks one, or the annotation file names none, or one outside the folder.
     """
     check_folder(folder)
     check_names(ground_truth, range(len(ground_truth.image_ids)))
     paths = [image_file(folder, name) for name in ground_truth.file_names]
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not is_file(path)]
     if missing:
         raise ValueError(f'{folder} lacks {len(missing)} of the {len(paths)} images of {ground_truth.source}, such as '
-                         f'{missing[0].relative_to(folder)}')
+                         f'{one_line(os.path.relpath(missing[0], folder))}')
     return paths
 
 
 def image_file(folder: str | os.PathLike, name: str) -> Path:
-    r"""Return the path of an image in a folder.
+    r"""Return the path of an image in a folder, which may be missing; backslashes separate folders too.
 
-    An absolute name, of the machine where the annotations were made, counts only where that file exists; otherwise the folder
-    is searched for the end of the name. Backslashes separate folders too.
+    An absolute name, of the machine where the annotations were made, counts where it lies in the folder (all do in ``/``);
+    otherwise the folder is searched for the end of the name.
+
+    Raises:
+        ValueError: The name leads out of the folder.
     """
     parts = [part for part in name.replace('\\', '/').split('/') if part and not part.endswith(':')]
-    path = Path(folder, *parts)
-    if path.is_file():
+    path = _inside(folder, parts)
+    if path is None:
+        raise ValueError(f"{folder}: the image file name {one_line(name)!r} leads out of the folder; names inside it are "
+                         'expected (absolute ones are found from /, as in --images /)')
+    if is_file(path):
         return path
     if Path(name).is_absolute():
-        if Path(name).is_file():
-            return Path(name)
-        return next((end for end in (Path(folder, *parts[first:]) for first in range(len(parts))) if end.is_file()),
-                    Path(folder, parts[-1] if parts else ''))
+        given = Path(os.path.normpath(name))
+        if given.is_relative_to(Path(folder).absolute()) and is_file(given):
+            return given
+        ends = (_inside(folder, parts[first:]) for first in range(len(parts)))
+        return next((end for end in ends if end is not None and is_file(end)), Path(folder, parts[-1] if parts else ''))
     return path
+
+
+def _inside(folder: str | os.PathLike, parts: Sequence[str]) -> Path | None:
+    """Return a path below a folder, without ``..``, or None where it is not below."""
+    top = os.path.normpath(folder)
+    path = Path(os.path.normpath(Path(top, *parts)))
+    return path if path.is_relative_to(top) else None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file; False also for names that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:  # too long
+        return False
 
 
 def check_folder(folder: str | os.PathLike) -> None:
@@ -71,10 +98,14 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
     """
     dataset = unwrapped(dataset)
     infos = (dataset.get_data_info(number) for number in range(len(dataset)))
-    paths = {}
+    prefix, paths = getattr(dataset, 'data_prefix', None), {}
+    folder = prefix.get('img') if isinstance(prefix, Mapping) else None
     for info in infos:
         if 'img_id' in info:
-            paths[str(info['img_id'])] = info.get('img_path')
+            path = info.get('img_path')
+            if path and folder and '..' in str(path).removeprefix(str(folder)):  # out of the folder
+                path = None
+            paths[str(info['img_id'])] = path
     digits = {int(key): path for key, path in paths.items() if key.isascii() and key.isdecimal()}
     return [paths.get(str(image_id), digits.get(image_id)) for image_id in np.asarray(image_ids).tolist()]
 
@@ -87,11 +118,11 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) > 4
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{path}: cannot be read as an image ({" ".join(str(error).split())})') from None
+        raise ValueError(f'{path}: cannot be read as an image ({one_line(error)})') from None
     return (width, height) if turned else (height, width)
 
 
@@ -118,7 +149,7 @@ def read_image(path: str | os.PathLike | None) -> 'Image.Image':
     if path is None:
         raise ValueError('the data set does not say where one of the images is')
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             return ImageOps.exif_transpose(image).convert('RGB')
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{path}: cannot be read as an image ({" ".join(str(error).split())})') from None
+        raise ValueError(f'{path}: cannot be read as an image ({one_line(error)})') from None
