@@ -38,13 +38,17 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}.', suffix=path.suffix)
         temporary = Path(name)
         try:
-            _lock(handle)
+            if fcntl is None:
+                os.close(handle)  # Windows moves no open file
+            else:
+                _lock(handle)
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-            os.close(handle)
+            if fcntl is not None:
+                os.close(handle)
 
 
 @contextmanager
@@ -77,11 +81,15 @@ def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterato
                         raise IsADirectoryError(f'{folder / file.name} is a folder; remove it, or name another folder to write')
                 with _locked(folder):
                     (folder / last).unlink(missing_ok=True)
-                    for old in folder.iterdir():
-                        if re.fullmatch(replaces, old.name) and old.is_file():
+                    for old in list(folder.iterdir()):
+                        if re.fullmatch(replaces, old.name) and old.is_file() and not (temporary / old.name).exists():
                             old.unlink()
                     for file in written:
                         file.replace(folder / file.name)
+        except OSError as error:
+            if isinstance(error.filename, str):
+                error.filename = error.filename.replace(str(temporary), str(folder))
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -118,6 +126,29 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
             if old.exists() and not path.exists():
                 old.rename(path)
             raise
+
+
+def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:
+    """Raise a ValueError unless a path is a regular file that this process may read.
+
+    Args:
+        path: The file.
+        name: How the message names it; by default by its path.
+
+    Example:
+        >>> check_can_read('/dev/null')
+        Traceback (most recent call last):
+        ValueError: /dev/null: is a pipe or a device, expected a file
+    """
+    name = str(path) if name is None else name
+    if os.path.isdir(path):  # noqa: PTH112, unlike Path.is_dir it is False for names that are too long
+        raise ValueError(f'{name}: is a folder, expected a file')
+    if not os.path.exists(path):  # noqa: PTH110
+        raise ValueError(f'{name}: no such file')
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise ValueError(f'{name}: is a pipe or a device, expected a file')
+    if not os.access(path, os.R_OK):
+        raise ValueError(f'{name}: cannot be read, as there is no permission')
 
 
 def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) -> None:

@@ -113,13 +113,14 @@ def load_checkpoint(file: str | os.PathLike | IO[bytes], **settings: Any) -> Any
 
     Args:
         file: A path, or an open file.
-        **settings: Other arguments of `torch.load`; tensors come on the CPU by default.
+        **settings: Other arguments of `torch.load`; by default tensors come on the CPU, mapped into memory.
 
     Raises:
         RefusedError: It needs something else.
         ValueError: It is no checkpoint, or holds more than its size can.
     """
-    return _load(file, {'map_location': 'cpu', **settings}, history_parts(), _CHECKPOINT, _TRUSTED.get())
+    mapped = {'mmap': True} if isinstance(file, str | os.PathLike) and zipfile.is_zipfile(file) else {}
+    return _load(file, {'map_location': 'cpu', **mapped, **settings}, history_parts(), _CHECKPOINT, _TRUSTED.get())
 
 
 def load_tensors(file: str | os.PathLike | IO[bytes]) -> Any:
@@ -180,8 +181,6 @@ def _load(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]], advice:
     shown = str(file) if is_path else 'the data'
     if is_path:
         _check_file(Path(file), kind)
-        if settings['map_location'] == 'cpu':
-            settings.setdefault('mmap', zipfile.is_zipfile(file))
     try:
         if trusted:
             return _TORCH_LOAD(file, weights_only=False, **settings)

@@ -45,7 +45,7 @@ def check_one_run(path: str | os.PathLike, run: str) -> None:
         try:
             theirs = run_of(other)
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError,
-                NotImplementedError, csv.Error) as error:
+                NotImplementedError, OverflowError, MemoryError, csv.Error) as error:
             theirs = f'damaged: {one_line(error)}'
         if theirs != run:
             raise ValueError(f'{path.parent}: {path.name} and {name} are not of the same run ({run or "no id"} and '
@@ -59,7 +59,7 @@ def _run_of_records(path: Path) -> str:
 
 def _run_of_table(path: Path) -> str:
     with path.open(newline='', encoding='utf-8') as file:
-        return next(csv.DictReader(file)).get('run', '')
+        return next(csv.DictReader(file), {}).get('run') or ''
 
 
 #: Files that carry the id of their run, and how it is read.

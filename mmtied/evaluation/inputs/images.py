@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 #: Formats of images that are opened; others, such as EPS, start other programs.
-_FORMATS = ('JPEG', 'PNG', 'MPO', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
 
 
 def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:

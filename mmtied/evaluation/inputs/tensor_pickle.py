@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmtied.atomic import check_can_read
 from mmtied.unpickling import MOST_REPEATED, RefusedError, load_tensors, unpickle
 
 from .faults import one_line
@@ -38,10 +39,7 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
         [{'scores': tensor([0.5000, 1.0000])}]
     """
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f'{path}: is a folder, expected a file')
-    if not path.is_file():
-        raise ValueError(f'{path}: no such file')
+    check_can_read(path)
     try:
         return _settle(unpickle(path, parts(path.stat().st_size)), set(), {})
     except RefusedError as error:
