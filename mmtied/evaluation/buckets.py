@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .inputs.ground_truth import GroundTruth
-from .occlusion import get_occlusion_ratio, image_ratios, instance_ratios
+from .occlusion import DECIMALS, get_occlusion_ratio, image_ratios, instance_ratios
 from .protocol import AREA_RANGES, DEFAULT_EDGES, UNITS
 from .stated import field_of, stated_ratios
 
@@ -53,9 +53,20 @@ class Bucket:
         return f'r{self.lower:g}-up' if math.isinf(self.upper) else f'r{self.lower:g}-{self.upper:g}'
 
     def holds(self, ratios: np.ndarray) -> np.ndarray:
-        """Return which ratios lie in it, bool of the same shape; NaN is in no bucket."""
-        above = ratios >= self.lower if self.holds_lower else ratios > self.lower
-        return above & (ratios <= self.upper if self.holds_upper else ratios < self.upper)
+        """Return which ratios lie in it, bool of the same shape; NaN is in no bucket.
+
+        Ratios and edges are rounded to 12 decimals before they are compared.
+        """
+        ratios, lower, upper = (_rounded(value) for value in (ratios, self.lower, self.upper))
+        above = ratios >= lower if self.holds_lower else ratios > lower
+        return above & (ratios <= upper if self.holds_upper else ratios < upper)
+
+
+def _rounded(values: np.ndarray | float) -> np.ndarray:
+    """Round ratios to `DECIMALS`; numbers of fields that are too large for that stay."""
+    values = np.asarray(values, dtype=np.float64)
+    small = np.abs(values) < 1e3
+    return np.where(small, np.round(np.where(small, values, 0), DECIMALS), values)
 
 
 def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = False) -> tuple[Bucket, ...]:

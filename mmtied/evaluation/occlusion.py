@@ -2,6 +2,7 @@
 
 Equation 5 of Wang & Yu, "Tied Block Convolution" (AAAI 2021) says only "total overlap area / total instance area"; the
 definitions here are ours. The default, `covered`, is the share of the instances' box area that other boxes cover.
+Ratios are rounded to `DECIMALS`, so that the order of sums moves none across the edge of a bucket.
 
 `OCCLUSION_RATIOS` holds every definition. `register_occlusion_ratio` adds one, for `evaluate`, the metric and the hook.
 """
@@ -9,16 +10,19 @@ definitions here are ours. The default, `covered`, is the share of the instances
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pycocotools import mask as mask_api
 
 from .boxes import box_areas, clip_boxes, edge_cells, shared_areas
 from .stated import field_of, stated_ratios
 
 if TYPE_CHECKING:
     from .inputs.ground_truth import GroundTruth
+
+#: Decimals of a ratio.
+DECIMALS = 12
 
 #: Takes boxes (N, 4) xyxy clipped to the image, and masks (N, height, width) bool or None; returns overlap and area.
 Measure = Callable[[np.ndarray, np.ndarray | None], tuple]
@@ -35,6 +39,7 @@ class OcclusionRatio:
     own_phrase: str
     largest: float
     needs_masks: bool
+    takes_codes: bool = False  # masks as run-length codes
 
 
 #: Every definition that is computed, by name.
@@ -51,7 +56,8 @@ def register_occlusion_ratio(name: str,
                              own_phrase: str = 'the share of its box that boxes of other instances cover',
                              image: Measure | None = None,
                              largest: float = 1.,
-                             needs_masks: bool = False) -> Callable[[Measure], Measure]:
+                             needs_masks: bool = False,
+                             takes_codes: bool = False) -> Callable[[Measure], Measure]:
     """Register the decorated function as an occlusion ratio.
 
     The function takes the boxes of instances that may occlude each other, shape (N, 4), xyxy in pixels and clipped to the
@@ -66,6 +72,7 @@ def register_occlusion_ratio(name: str,
             default they are the sums of the overlaps and of the areas.
         largest: The highest value that the ratio can take.
         needs_masks: Pass masks to the function; without it, masks are None.
+        takes_codes: Pass masks as an array of N run-length codes of pycocotools, which large images need.
 
     Raises:
         ValueError: Another function has the name. The same function, as in a notebook cell that runs again, is replaced.
@@ -83,7 +90,7 @@ def register_occlusion_ratio(name: str,
         known = OCCLUSION_RATIOS.get(name)
         if known and _origin(known.instance) != _origin(instance):
             raise ValueError(f'occlusion ratio {name!r} is already registered; use another name')
-        OCCLUSION_RATIOS[name] = OcclusionRatio(name, instance, image, phrase, own_phrase, largest, needs_masks)
+        OCCLUSION_RATIOS[name] = OcclusionRatio(name, instance, image, phrase, own_phrase, largest, needs_masks, takes_codes)
         return instance
 
     return register
@@ -256,25 +263,22 @@ def _max_iou(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, n
 
 
 @register_occlusion_ratio('box_mask', 'the share of the area of its instances’ boxes that the masks of other instances cover',
-                          'the share of its box that the masks of other instances cover', needs_masks=True)
-def _boxes_under_masks(boxes: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    depth, areas = masks.sum(axis=0, dtype=np.int32), box_areas(boxes)
-    covered = np.zeros(len(boxes))
-    for number, ((left, top, right, bottom), mask) in enumerate(zip(boxes, masks, strict=True)):
-        # Pixels at the border of a box count by the share that lies inside.
-        xs, ys = np.arange(int(left), math.ceil(right)), np.arange(int(top), math.ceil(bottom))
-        inside = np.s_[int(top):math.ceil(bottom), int(left):math.ceil(right)]
-        share_x = np.minimum(right, xs + 1) - np.maximum(left, xs)
-        share_y = np.minimum(bottom, ys + 1) - np.maximum(top, ys)
-        covered[number] = share_y @ (depth[inside] > mask[inside]) @ share_x
-    return np.minimum(covered, areas), areas
+                          'the share of its box that the masks of other instances cover', needs_masks=True, takes_codes=True)
+def _boxes_under_masks(boxes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _mask_module().boxes_under_masks(boxes, codes)
 
 
 @register_occlusion_ratio('mask', 'the share of the area of its instances’ masks that the masks of other instances cover',
-                          'the share of its mask that the masks of other instances cover', needs_masks=True)
-def _masks_under_masks(boxes: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    shared = masks.sum(axis=0, dtype=np.int32) >= 2
-    return (masks & shared).sum(axis=(1, 2)), masks.sum(axis=(1, 2))
+                          'the share of its mask that the masks of other instances cover', needs_masks=True, takes_codes=True)
+def _masks_under_masks(boxes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _mask_module().masks_under_masks(boxes, codes)
+
+
+def _mask_module() -> ModuleType:
+    """Import the module of masks, which needs PyTorch; the names of definitions do without."""
+    from . import mask_overlap
+
+    return mask_overlap
 
 
 def _checked(ratio: OcclusionRatio, boxes_xywh: np.ndarray, image_size: tuple[int, int],
@@ -287,6 +291,7 @@ def _checked(ratio: OcclusionRatio, boxes_xywh: np.ndarray, image_size: tuple[in
             raise ValueError(f'definition {ratio.name!r} needs one mask for each of the {num} boxes, '
                              f'got {"none" if masks is None else len(masks)}')
         masks = np.asarray(masks, dtype=bool).reshape(num, *image_size)
+        masks = _mask_module().encoded(masks) if ratio.takes_codes else masks
     return clip_boxes(boxes_xywh, image_size), masks if ratio.needs_masks else None
 
 
@@ -338,7 +343,7 @@ def _image_ratio(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarra
         function, shape = (ratio.image, ()) if ratio.image else (ratio.instance, (len(members),))
         part, area = _measure(ratio, function, shape, *arguments)
         overlap, total = overlap + part.sum(), total + area.sum()
-    return float(overlap / total) if total > 0 else float('nan')
+    return round(float(overlap / total), DECIMALS) if total > 0 else float('nan')
 
 
 def _instance_ratios(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray | None,
@@ -347,7 +352,7 @@ def _instance_ratios(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.nd
     for members in _groups(len(boxes), categories):
         overlap[members], area[members] = _measure(ratio, ratio.instance, (len(members),), boxes[members],
                                                    None if masks is None else masks[members])
-    return np.divide(overlap, area, out=np.full(len(boxes), np.nan), where=area > 0)
+    return np.round(np.divide(overlap, area, out=np.full(len(boxes), np.nan), where=area > 0), DECIMALS)
 
 
 def _images(ground_truth: 'GroundTruth', definition: str, same_category: bool) -> Iterator[tuple[int, np.ndarray, tuple]]:
@@ -363,5 +368,7 @@ def _images(ground_truth: 'GroundTruth', definition: str, same_category: bool) -
     for image, start, end in zip(images.tolist(), starts.tolist(), ends, strict=False):  # no image: one end more
         members, masks = single[start:end], None
         if ratio.needs_masks:
-            masks = mask_api.decode([ground_truth.rle(member) for member in members.tolist()]).transpose(2, 0, 1).astype(bool)
+            codes = [ground_truth.rle(member) for member in members.tolist()]
+            masks = _mask_module().array_of(codes) if ratio.takes_codes else _mask_module().decoded(codes, (
+                f'{ground_truth.source}: image id {ground_truth.image_ids[image]}: definition {definition!r}'))
         yield image, members, (ratio, boxes[start:end], ground_truth.category[members] if same_category else None, masks)

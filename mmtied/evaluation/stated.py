@@ -9,7 +9,6 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pycocotools import mask as mask_api
 
 if TYPE_CHECKING:
     from .inputs.ground_truth import GroundTruth
@@ -42,13 +41,16 @@ def with_image_field(ground_truth: 'GroundTruth', name: str, values: Mapping) ->
     Raises:
         ValueError: No image has a value.
     """
-    by_id = {int(key): value for key, value in values.items() if isinstance(key, int) or str(key).isdecimal()}
+    from .inputs.faults import shown
+    from .inputs.image_ids import is_digits
+
+    by_id = {int(key): value for key, value in values.items() if isinstance(key, int) or is_digits(str(key))}
     names = ground_truth.file_names or ('', ) * len(ground_truth.image_ids)
     column = [by_id.get(image_id, values.get(file))
               for image_id, file in zip(ground_truth.image_ids.tolist(), names, strict=True)]
     if all(value is None for value in column):
         raise ValueError(f'{name}: no value has the id or the file name of an image of {ground_truth.source}; '
-                         f'got such as {next(iter(values), None)!r}')
+                         f'got such as {shown(next(iter(values), None))}')
     return replace(ground_truth, image_fields={**ground_truth.image_fields, name: column})
 
 
@@ -99,8 +101,10 @@ def _numbers(values: Sequence[Any], where: str, levels: Sequence | None) -> np.n
             continue
         usable = value in positions if positions and isinstance(value, str | Real) else isinstance(value, Real) and not positions
         if not usable:
+            from .inputs.faults import shown
+
             expected = f'one of {", ".join(map(str, levels))}' if levels else "a number, or levels=[...] for names"
-            raise ValueError(f'{where}: {value!r} cannot be used; expected {expected}')
+            raise ValueError(f'{where}: {shown(value)} cannot be used; expected {expected}')
         result[number] = positions[value] if positions else value
     return result
 
@@ -130,17 +134,19 @@ def _own(ground_truth: 'GroundTruth', number: int, boxes: bool) -> Any:
 
 def _box_area(ground_truth: 'GroundTruth', number: int, box: Sequence[float]) -> float:
     if len(box) != 4:
+        from .inputs.faults import shown
+
         raise ValueError(f'{ground_truth.source}: annotation {ground_truth.annotation_ids[number]}: a box x, y, width, height is '
-                         f'expected, got {box!r}')
+                         f'expected, got {shown(box)}')
     return max(float(box[2]), 0) * max(float(box[3]), 0)
 
 
 def _mask_area(ground_truth: 'GroundTruth', number: int, mask: Any) -> float:
-    from .inputs.rle import to_rle  # with PyTorch, which the names of definitions do without
+    from .inputs.rle import rle_areas, to_rle  # with PyTorch, which the names of definitions do without
 
     height, width = ground_truth.image_sizes[ground_truth.image[number]].tolist()
     where = f'{ground_truth.source}: annotation {ground_truth.annotation_ids[number]}'
-    return float(mask_api.area(to_rle(mask, height, width, where)))
+    return float(rle_areas([to_rle(mask, height, width, where)], lambda _: where)[0])
 
 
 def _sum_by_image(ground_truth: 'GroundTruth', values: np.ndarray) -> np.ndarray:

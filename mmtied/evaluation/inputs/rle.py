@@ -6,17 +6,22 @@ is set where another group follows, and bit 4 of the last group is the sign (`rl
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 
 import numpy as np
 from pycocotools import mask as mask_api
 
 from mmtied.native import Codes, areas, code_lengths, library
 
+from .faults import shown
+
 #: Characters of code that are processed at a time; with NumPy the intermediate arrays then fit a processor's cache.
 CHUNK = 1 << 17
 COMPILED_CHUNK = 1 << 22
 #: How far a polygon may reach, in pixels, beyond ten times its image's longer side. pycocotools' memory grows with it.
 FARTHEST = 10_000
+#: Pixels from which codes are merged run by run.
+_LARGE = 1 << 26
 #: Five bits for each character, signed where it is the last of a length.
 _GROUPS = bytes((((byte - 48) & 31 ^ 16) - 16) % 256 if byte < 80 else (byte - 48) & 31 for byte in range(256))
 #: Groups of the longest length that is read: 35 bits.
@@ -31,33 +36,76 @@ def to_rle(segmentation: list | dict, height: int, width: int, where: str) -> di
     Raises:
         ValueError: The segmentation is broken or of another size; the message starts with `where`.
     """
+    if height * width >= 2**32:
+        raise ValueError(f'{where}: its image has {height} x {width} pixels, and masks are read up to 4294967295 pixels; '
+                         'evaluate bbox only (--iou-type bbox)')
     if isinstance(segmentation, dict):
         size, counts = segmentation.get('size'), segmentation.get('counts')
-        if not isinstance(size, list | tuple) or list(size) != [height, width]:
-            raise ValueError(f'{where}: its mask has size {size}, its image [{height}, {width}] (height, width)')
+        if not isinstance(size, list | tuple) or list(size) != [height, width] or bool in map(type, size):
+            raise ValueError(f'{where}: its mask has size {shown(size)}, its image [{height}, {width}] (height, width)')
         if isinstance(counts, str | bytes):
-            return segmentation
+            return segmentation if type(size[0]) is type(size[1]) is int else {'size': [height, width], 'counts': counts}
+        whole = isinstance(counts, list) and set(map(type, counts)) <= {int}
+        if isinstance(counts, list) and not (whole and min(counts, default=0) >= 0 and sum(counts) == height * width):
+            raise ValueError(f'{where}: its run-length code is broken; whole numbers from 0 that add up to {height} x {width} '
+                             f'pixels are needed, got {shown(counts)}')
     if isinstance(segmentation, list):
         _check_polygons(segmentation, height, width, where)
     try:
         rle = mask_api.frPyObjects(segmentation, height, width)
-        return mask_api.merge(rle) if isinstance(segmentation, list) else rle
+        return _merged(rle) if isinstance(segmentation, list) else {'size': [height, width], 'counts': rle['counts']}
     except Exception:  # pycocotools raises bare Exception, TypeError or IndexError
         raise ValueError(f'{where}: its segmentation is neither polygons nor a run-length code') from None
 
 
+def _merged(rles: list[dict]) -> dict:
+    """Return the code of all that some masks of one image cover."""
+    height, width = rles[0]['size']
+    if len(rles) < 2 or height * width < _LARGE:
+        return mask_api.merge(rles)
+    ends = [np.cumsum(run_lengths(rle['counts'])) for rle in rles]  # mask_api.merge makes room for as many runs as pixels
+    points = np.unique(np.concatenate([[0], *ends]))
+    covered = np.any([np.searchsorted(own, points[:-1], side='right') % 2 == 1 for own in ends], axis=0)
+    starts = np.flatnonzero(np.diff(covered, prepend=False))  # of runs, the first of them foreground
+    counts = np.diff(points[starts], prepend=0, append=height * width)
+    return mask_api.frPyObjects({'size': [height, width], 'counts': counts.tolist()}, height, width)
+
+
+def run_lengths(code: str | bytes) -> np.ndarray:
+    """Return the lengths of alternating runs of background and foreground in a complete compressed code, int64.
+
+    Example:
+        >>> run_lengths(mask_api.encode(np.asfortranarray(np.eye(3, dtype=np.uint8)))['counts']).tolist()
+        [0, 1, 3, 1, 3, 1]
+    """
+    characters = np.frombuffer(code.encode() if isinstance(code, str) else code, dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(characters < 32)
+    first = np.append(0, last[:-1] + 1)
+    place = np.arange(len(characters)) - np.repeat(first, last - first + 1)
+    values = np.add.reduceat((characters & 31) << 5 * place, first)
+    values -= np.where(characters[last] & 16, 1 << 5 * (last - first + 1), 0)
+    for start in (1, 2):  # from the fourth on, a length is stored as the difference to the one two before it
+        values[start::2] = np.cumsum(values[start::2])
+    return values
+
+
 def _check_polygons(polygons: list, height: int, width: int, where: str) -> None:
-    """Raise a ValueError for coordinates that are not finite or so far away that pycocotools would crash or fill the memory."""
+    """Raise a ValueError for polygons that pycocotools would cut, misread, crash at or fill the memory with."""
     limit = FARTHEST + 10 * max(height, width)
-    try:
-        usual = all(-limit <= min(polygon) and max(polygon) <= limit and sum(polygon) == sum(polygon) for polygon in polygons)
-    except (TypeError, ValueError):  # no polygons: left to pycocotools
-        return
-    if usual:
-        return
-    value = next(value for polygon in polygons for value in polygon if not -limit <= value <= limit)
-    raise ValueError(f'{where}: its segmentation has the coordinate {value}, which is not inside or near its image of {width} x '
-                     f'{height} pixels')
+    for polygon in polygons:
+        if not isinstance(polygon, list | tuple | np.ndarray):
+            raise ValueError(f'{where}: its segmentation is neither polygons nor a run-length code, got {shown(polygons)}')
+        if not set(map(type, polygon)) <= {int, float}:
+            other = next((value for value in polygon if isinstance(value, bool) or not isinstance(value, Real)), None)
+            if other is not None or None in polygon:
+                raise ValueError(f'{where}: its segmentation has the coordinate {shown(other)}, which is no number')
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(f'{where}: its segmentation has a polygon of {len(polygon)} numbers; x and y of at least three '
+                             'corners are needed')
+        if not (-limit <= min(polygon) and max(polygon) <= limit and sum(polygon) == sum(polygon)):
+            value = next(value for value in polygon if not -limit <= value <= limit)
+            raise ValueError(f'{where}: its segmentation has the coordinate {shown(value)}, which is not inside or near its '
+                             f'image of {width} x {height} pixels')
 
 
 def rle_areas(rles: Sequence[dict], where: Callable[[int], str] = 'mask {}'.format) -> np.ndarray:
