@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ TRACEBACK_VARIABLE = 'MMTIED_TRACEBACK'
 _PACKAGE = str(Path(__file__).parent)
 #: Exceptions that libraries raise for wrong settings.
 _SETTING_ERRORS = (ValueError, ImportError, OSError, KeyError, TypeError, AttributeError, AssertionError)
+#: Longest line of an error or a warning; values of files are not printed whole.
+LONGEST = 300
+#: Seconds that the other processes of a distributed run wait before they report an error.
+SECONDS = 5
 #: Exceptions that mmtied raises for user errors; any other from its own code is a bug.
 _USER_ERRORS = (ValueError, ImportError, OSError)
 
@@ -30,25 +35,58 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
     """
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `mmtied eval ... | head`
+        if only_own:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print('\nstopped by Ctrl-C' + (f'; {after_interrupt()}' if after_interrupt else ''), file=sys.stderr)
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get(TRACEBACK_VARIABLE) or not (isinstance(error, RecursionError) or is_out_of_memory(error)):
+            raise
+        _let_main_process_speak()
+        reason = 'nested too deeply' if isinstance(error, RecursionError) else 'out of memory'
+        print(_short(f'error: {reason}{f" ({text})" if (text := " ".join(str(error).split())) else ""} '
+                     f'({TRACEBACK_VARIABLE}=1 shows where)'), file=sys.stderr)
+        sys.exit(2)
     except _SETTING_ERRORS as error:
         own = _is_own(error)
         if os.environ.get(TRACEBACK_VARIABLE) or (only_own and not own):
             raise
-        print(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), file=sys.stderr)
+        _let_main_process_speak()
+        print(_short(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)')), file=sys.stderr)
         sys.exit(2)
+
+
+def _let_main_process_speak() -> None:
+    """Wait in the other processes of a distributed run: what all notice is said once, as the launcher then ends them."""
+    if os.environ.get('RANK', '0') != '0' and os.environ.get('WORLD_SIZE', '1') != '1':
+        time.sleep(SECONDS)
 
 
 def is_user_error(error: BaseException) -> bool:
     """Return whether `user_errors` turns an error into one line."""
-    return isinstance(error, _SETTING_ERRORS) and not os.environ.get(TRACEBACK_VARIABLE)
+    return (isinstance(error, _SETTING_ERRORS) or is_out_of_memory(error)) and not os.environ.get(TRACEBACK_VARIABLE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory of the machine or of a GPU is full."""
+    return isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError' or (
+        isinstance(error, RuntimeError) and 'allocate' in str(error) and 'memory' in str(error))
 
 
 def warn(message: str) -> None:
     """Print a one-line warning about a possible mistake on stderr."""
-    print(f'warning: {message}', file=sys.stderr)
+    print(_short(f'warning: {message}'), file=sys.stderr)
+
+
+def _short(line: str) -> str:
+    """Return a line without its middle where it is too long, and with characters that a terminal takes."""
+    line = line.encode(sys.stderr.encoding or 'utf-8', 'backslashreplace').decode(sys.stderr.encoding or 'utf-8')
+    return line if len(line) <= LONGEST else f'{line[:LONGEST * 2 // 3 - 5]} ... {line[-(LONGEST // 3):]}'
 
 
 @contextmanager

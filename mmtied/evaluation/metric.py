@@ -22,6 +22,7 @@ from .doubts import describe_doubts
 from .federated import MAX_DETECTIONS
 from .gather import as_masks, gather_tensors
 from .inputs.categories import label_category_ids, merge_names, named_category_ids
+from .inputs.faults import one_line
 from .inputs.ground_truth import read_ground_truth
 from .inputs.results import Detections, describe_inverted
 from .pipeline import without_categories
@@ -242,16 +243,22 @@ class OcclusionCocoMetric(BaseMetric):
         mine = self._once(self.results)
         device = 'cpu' if self.collect_device == 'cpu' else get_comm_device()
         gathered = gather_tensors(mine.tensors(), device)
-        values = None
+        sent, failure = [None, None], None
         if is_main_process():
-            parts = [MatchedImages.from_tensors(tensors, self.metrics) for tensors in gathered]
-            values = {f'{self.prefix}/{name}': value for name, value in self.compute_metrics(parts).items()}
-            if self._all_images:  # for the next evaluation
-                (self.ground_truth, self.plan), self._all_images, self._matcher = self._all_images, None, None
-        values = [values]
-        broadcast_object_list(values)
+            try:
+                parts = [MatchedImages.from_tensors(tensors, self.metrics) for tensors in gathered]
+                sent[0] = {f'{self.prefix}/{name}': value for name, value in self.compute_metrics(parts).items()}
+                if self._all_images:  # for the next evaluation
+                    (self.ground_truth, self.plan), self._all_images, self._matcher = self._all_images, None, None
+            except Exception as error:  # the other processes wait, and shall hear of it
+                failure, sent[1] = error, f'{type(error).__name__}: {one_line(error)}'
+        broadcast_object_list(sent)
         self.results.clear()
-        return values[0]
+        if failure is not None:
+            raise failure
+        if sent[1]:
+            raise ValueError(f'{type(self).__name__}: the evaluation failed in the main process ({sent[1]})')
+        return sent[0]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""

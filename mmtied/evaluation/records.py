@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..atomic import atomic_path
+from ..atomic import atomic_path, check_can_read
 from ..version import __version__
 from .accumulate import UNKNOWN, Positives, Records
 from .buckets import Grouping
@@ -130,8 +130,9 @@ def read_records(path: str | os.PathLike) -> SavedRun:
     """
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f'{path}: no such file; an evaluation by mmtied writes {FILE_NAME} beside report.json')
+    check_can_read(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -324,7 +325,8 @@ def _array(column: Tensor) -> np.ndarray:
 
 def _compact(column: np.ndarray) -> np.ndarray:
     """Return scores in single precision where that loses nothing, as with most detectors."""
-    single = column.astype(np.float32) if column.dtype == np.float64 else column
+    with np.errstate(over='ignore'):
+        single = column.astype(np.float32) if column.dtype == np.float64 else column
     return single if np.array_equal(single, column) else column
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .coco_json import no_collection
 from .dumps import dump_detections, dumped_iou_types
+from .faults import naming
 from .ground_truth import GroundTruth, read_ground_truth
 from .results import Detections, check_box_format, held_iou_types, join_detections, make_detections, read_results
 from .sources import from_python, read_source
@@ -77,12 +78,19 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
           box_format: str | None, said: list[str], options: dict) -> dict[str, Detections]:
     """Read, convert and join the detections; the objects that were read are gone when this returns."""
     if detections and all(isinstance(one, str | os.PathLike) for one in detections):
-        sources = {str(path): read_source(path, ground_truth, **names) for path in detections}
+        sources = {}
+        for path in detections:
+            with naming(str(path)):
+                sources[str(path)] = read_source(path, ground_truth, **names)
     else:
-        sources = {'detections': from_python(list(detections), 'detections')}
+        with naming('detections'):
+            sources = {'detections': from_python(list(detections), 'detections')}
     by_image = {name: bool(entries) and isinstance(entries[0], dict) and 'pred_instances' in entries[0]
                 for name, entries in sources.items()}
-    held = {name: (dumped_iou_types if by_image[name] else held_iou_types)(entries) for name, entries in sources.items()}
+    held = {}
+    for name, entries in sources.items():
+        with naming(name):
+            held[name] = (dumped_iou_types if by_image[name] else held_iou_types)(entries)
     present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in held.values())]
     drop_others = bool(names['classes'] or names['label_names'])
     found = {}
@@ -93,12 +101,13 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
         parts = []
         for name in chosen:
             notes: list[str] = []
-            if by_image[name]:
-                part = dump_detections(sources[name], ground_truth, iou_type, source=name, box_format=box_format or 'xyxy',
-                                       notes=notes, **names, **options)
-            else:
-                part = make_detections(sources[name], ground_truth, iou_type, name, box_format or 'xywh', drop_others=drop_others,
-                                       notes=notes, **options)
+            with naming(name):
+                if by_image[name]:
+                    part = dump_detections(sources[name], ground_truth, iou_type, source=name, box_format=box_format or 'xyxy',
+                                           notes=notes, **names, **options)
+                else:
+                    part = make_detections(sources[name], ground_truth, iou_type, name, box_format or 'xywh',
+                                           drop_others=drop_others, notes=notes, **options)
             parts.append(part)
             said += [f'{name}: {note}' for note in notes]
         found[iou_type] = join_detections(parts)

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..protocol import BOX_FORMATS
 from .content import other_kind, read_bytes
-from .faults import Faults, one_line
+from .faults import Faults, shown
 
 
 def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
@@ -27,7 +28,11 @@ def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
     try:
         with no_collection():
             return _parse_json(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f'{path}: the file is nested too deeply to be read') from None
+    except ValueError as error:
+        if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):  # Python's limit for the digits of an integer
+            raise ValueError(f'{path}: the file has an integer of more than {sys.get_int_max_str_digits()} digits') from None
         kind = other_kind(content)
         state = f'{kind}, not JSON' if kind else f'{"not complete JSON" if content else "empty"} ({error})'
         raise ValueError(f'{path}: the file is {state}') from None
@@ -41,6 +46,10 @@ def _parse_json(content: bytes) -> Any:
         return orjson.loads(content)
     except (ImportError, ValueError):
         return json.loads(content)
+
+
+#: Largest number of a box; areas and sums of larger ones pass what floating point holds.
+FARTHEST_BOX = 1e15
 
 
 @contextmanager
@@ -95,16 +104,18 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
 def integer_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None) -> np.ndarray:
     """Return the integers under `key`, shape (N,) int64; floats count where they are whole numbers."""
     column = _column(entries, key, 'iuf', where, 'an integer', (), faults)
-    if column.dtype.kind == 'f' and len(column):
-        whole = column == np.round(column)
+    if column.dtype != np.int64 and len(column):
+        whole = (column == np.round(column)) & (np.abs(column.astype(np.float64)) < 2.**63)
         if not whole.all():
-            _add(faults, where, ~whole, lambda number: f': {key!r} must be an integer, got {entries[number][key]!r}')
+            _add(faults, where, ~whole, lambda number: f': {key!r} must be an integer, got {shown(entries[number][key])}'
+                 + (' (below 2**63)' if column[number] == np.round(column[number]) else ''))
+            column = np.where(whole, column, 0)
     return column.astype(np.int64)
 
 
 def number_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None) -> np.ndarray:
     """Return the finite numbers under `key`, shape (N,) float64."""
-    return _column(entries, key, 'iuf', where, 'a finite number', (), faults).astype(np.float64)
+    return _column(entries, key, 'iuf', where, 'a finite number', (), faults).astype(np.float64) + 0.  # -0. becomes 0.
 
 
 def box_column(entries: Sequence[dict], where: str, box_format: str = 'xywh', sizes: np.ndarray | None = None,
@@ -122,10 +133,16 @@ def box_column(entries: Sequence[dict], where: str, box_format: str = 'xywh', si
     if boxes is None:
         expected = f'four finite numbers [{BOX_FORMATS[box_format]}]'
         boxes = _column(entries, 'bbox', 'iuf', where, expected, (4,), faults).astype(np.float64)
-    boxes = to_xywh(boxes, box_format, sizes)
+    far = (np.abs(boxes) > FARTHEST_BOX).any(axis=1)
+    if far.any():
+        _add(faults, where, far, lambda number: f": 'bbox' must have numbers of at most {FARTHEST_BOX:g} in size, got "
+                                                f'{shown(entries[number]["bbox"])}')
+        boxes[far] = 0
+    boxes = to_xywh(boxes, box_format, sizes) + 0.
     negative = (boxes[:, 2:] < 0).any(axis=1)
     if negative.any():
-        _add(faults, where, negative, lambda number: f": 'bbox' must have sides of at least 0, got {entries[number]['bbox']}")
+        _add(faults, where, negative, lambda number: ": 'bbox' must have sides of at least 0, got "
+                                                     f'{shown(entries[number]["bbox"])}')
     return boxes
 
 
@@ -184,13 +201,20 @@ def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected:
     if not entries:
         return np.empty((0, *shape))
     values = [entry[key] for entry in entries]
-    column = as_array(values, (len(entries), *shape))
+    column = None if _has_bools(values, len(shape)) else as_array(values, (len(entries), *shape))
     if column is not None:
         return column
-    single = [as_array(value, shape) for value in values]
+    single = [None if _has_bools([value], len(shape)) else as_array(value, shape) for value in values]
     _add(faults, where, np.array([array is None for array in single]),
-         lambda number: f': {key!r} must be {expected}, got {one_line(repr(values[number]))}')
+         lambda number: f': {key!r} must be {expected}, got {shown(values[number])}')
     return np.stack([np.zeros(shape) if array is None else array for array in single])
+
+
+def _has_bools(values: Sequence, depth: int) -> bool:
+    """Return whether there are truth values among values, or in those, which NumPy would count as 0 and 1."""
+    if depth:
+        return any(_has_bools(value, depth - 1) for value in values if isinstance(value, list | tuple))
+    return not {bool, np.bool_}.isdisjoint(map(type, values))
 
 
 def _add(faults: Faults | None, where: str, bad: np.ndarray, describe: Callable[[int], str]) -> None:

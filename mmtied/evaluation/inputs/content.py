@@ -1,9 +1,15 @@
 """Bytes of a file, and what kind of file they are, by content rather than by name."""
 
 import gzip
+import io
 import os
 import zlib
 from pathlib import Path
+
+from mmtied.atomic import check_can_read
+
+#: Bytes that a compressed file may unpack to, and times its own size.
+_SMALL, _MOST_PACKED = 1 << 28, 100
 
 #: First bytes of files that are no text, and their names.
 _MAGIC = {
@@ -25,17 +31,19 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         ValueError: It is missing, a folder, or cannot be unpacked.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f'{path}: is a folder, expected a file')
-    if not path.is_file():
-        raise ValueError(f'{path}: no such file')
+    check_can_read(path)
     content = path.read_bytes()
     if not content.startswith(b'\x1f\x8b'):
         return content
+    limit = max(_SMALL, _MOST_PACKED * len(content))
     try:
-        return gzip.decompress(content)
+        with gzip.open(io.BytesIO(content)) as file:
+            unpacked = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f'{path}: cannot be unpacked by gzip ({error}); is the file complete?') from None
+    if len(unpacked) > limit:
+        raise ValueError(f'{path}: refused, as its {len(content)} bytes unpack to more than {limit}; unpack it first')
+    return unpacked
 
 
 def other_kind(content: bytes) -> str | None:

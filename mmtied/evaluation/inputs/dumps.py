@@ -14,8 +14,8 @@ from pycocotools import mask as mask_api
 
 from .arrays import GroundTruth
 from .categories import label_category_ids, named_category_ids
-from .coco_json import check_entries, positions, to_xywh
-from .faults import Faults
+from .coco_json import FARTHEST_BOX, check_entries, positions, to_xywh
+from .faults import Faults, shown
 from .image_ids import plain_id
 from .results import Detections
 from .rle import rle_areas, to_rle
@@ -112,7 +112,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     names = [f'{source}: image id {entry[key]}' for entry in entries]
     first = parts[0] if parts else {}
     label_key = 'category_ids' if 'category_ids' in first else 'labels'
-    labels = _column(parts, label_key, (), names, integers=True).astype(np.int64) + category_offset
+    labels = _column(parts, label_key, (), names, integers=True) + category_offset
     counts = [len(part[label_key]) for part in parts]
     scores = _column(parts, 'mask_scores' if iou_type == 'segm' and 'mask_scores' in first else 'scores', (), names, counts,
                      finite=not skip_invalid)
@@ -145,8 +145,10 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     faults = Faults(source, len(labels), skip_invalid)
     if iou_type == 'bbox':
         boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not skip_invalid)
-        faults.add(~np.isfinite(boxes).all(axis=1), lambda number: f': image id {entries[image[number]][key]}: boxes must be '
-                                                                   f'finite')
+        unusable = ~(np.abs(boxes) <= FARTHEST_BOX).all(axis=1)
+        faults.add(unusable, lambda number: f': image id {shown(entries[image[number]][key])}: boxes must be finite, of at most '
+                                            f'{FARTHEST_BOX:g} in size')
+        boxes[unusable] = 0
         boxes = to_xywh(boxes, box_format, ground_truth.image_sizes[common['image']])  # CocoMetric subtracts in float64 too
         found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     else:
@@ -168,13 +170,13 @@ def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, 
     faults = Faults(source, len(entries), skip_invalid)
     check_entries(list(entries), (key, ), source)
     bad_kind = np.array([plain_id(entry[key]) is None for entry in entries], dtype=bool)
-    faults.add(bad_kind, lambda number: f': {key!r} must be an integer, or a file name, got {entries[number][key]!r}')
+    faults.add(bad_kind, lambda number: f': {key!r} must be an integer, or a file name, got {shown(entries[number][key])}')
     image, by_name = ground_truth.images.find_all([0 if bad else entry[key] for entry, bad in
                                                    zip(entries, bad_kind.tolist(), strict=True)])
     faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number][key], int(image[number]),
                                                                             'the annotation file'))
     if by_name:
-        notes.append(f'image ids such as {entries[0][key]!r} were looked up among the file names of {ground_truth.source}')
+        notes.append(f'image ids such as {shown(entries[0][key])} were looked up among the file names of {ground_truth.source}')
     line = faults.settle()
     if line:
         notes.append(line)
@@ -220,8 +222,9 @@ def _box_key(instances: dict) -> str:
 
 def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequence[str], counts: Sequence[int] | None = None,
             integers: bool = False, finite: bool = True) -> np.ndarray:
-    """Join the numbers under `key` of all images, shape (D, *shape) float64."""
-    arrays = [np.empty((0, *shape))]
+    """Join the numbers under `key` of all images, shape (D, *shape) float64, or int64 for integers."""
+    dtype = np.int64 if integers else np.float64
+    arrays = [np.empty((0, *shape), dtype)]
     kinds = 'iu' if integers else 'iuf'
     for number, (values, name) in enumerate(zip(to_cpu([part.get(key) for part in parts]), names, strict=True)):
         if isinstance(values, torch.Tensor):
@@ -234,7 +237,9 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
                              f'({wanted}), got {came}')
         if finite and not np.isfinite(values).all():
             raise ValueError(f'{name}: {key!r} must be finite numbers; the model may have diverged')
-        arrays.append(values.astype(np.float64))
+        if integers and values.dtype == np.uint64 and (values >= 2**63).any():
+            raise ValueError(f'{name}: {key!r} must be below 2**63, got {values.max()}')
+        arrays.append(values.astype(dtype) + dtype())  # -0. becomes 0.
     return np.concatenate(arrays)
 
 

@@ -1,7 +1,10 @@
 """Entries that cannot be used: counted and named in one line, or left out where that is asked for."""
 
 import re
-from collections.abc import Callable
+import reprlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +57,41 @@ class Faults:
             raise ValueError(f'{message}; {advice.format("this entry")}' if len(self.bad) > 1 else message)
         also = f'[{first}]' + ''.join(f', [{number}]' for number in others)
         raise ValueError(f'{message}; {num} of {len(self.bad)} entries cannot be used, such as {also}; {advice.format("them")}')
+
+
+class _Short(reprlib.Repr):
+    """Shows the first parts of a value, whatever its size and depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 3, 6, 6, 4
+        self.maxstring, self.maxother, self.maxlong = 80, 80, 60
+
+    def repr_int(self, value: int, level: int) -> str:
+        return super().repr_int(value, level) if value.bit_length() < 4000 else f'an integer of {value.bit_length()} bits'
+
+
+_SHORT = _Short()
+
+
+def shown(value: Any, longest: int = 100) -> str:
+    r"""Return a value of a file for messages: its repr in one line, shortened.
+
+    Example:
+        >>> shown('a'), shown([1] * 100), shown(10 ** 5000)
+        ("'a'", '[1, 1, 1, 1, 1, 1, ...]', 'an integer of 16610 bits')
+    """
+    return one_line(_SHORT.repr(value), longest)
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Turn what a value of an unexpected kind raises into a ValueError that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, ZeroDivisionError) as error:
+        reason = 'it is nested too deeply' if isinstance(error, RecursionError) else f'{type(error).__name__}: {one_line(error)}'
+        raise ValueError(f'{source}: cannot be read, as a value is of an unexpected kind ({reason})') from error
 
 
 def one_line(text: object, longest: int = 160) -> str:

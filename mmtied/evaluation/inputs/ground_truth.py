@@ -19,8 +19,8 @@ from .coco_json import (
     number_column,
     positions,
 )
-from .faults import Faults
-from .image_ids import ImageLookup, id_array
+from .faults import Faults, naming, one_line, shown
+from .image_ids import ImageLookup, id_array, is_digits, plain_id
 from .layouts import read_annotations
 from .plausibility import describe_annotations
 from .rle import rle_areas, to_rle
@@ -32,6 +32,10 @@ _ENTRY_KEYS = frozenset(('id', 'image_id', 'category_id', 'bbox', 'area', 'iscro
 #: The same of images.
 _IMAGE_KEYS = frozenset(('id', 'height', 'width', 'file_name', 'license', 'coco_url', 'flickr_url', 'date_captured',
                          'neg_category_ids', 'not_exhaustive_category_ids'))
+
+
+#: Largest side of an image in pixels.
+_LARGEST_SIDE = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def read_ground_truth(annotations: Any, **reading: Any) -> GroundTruth:
     if isinstance(annotations, GroundTruth):
         return annotations
     reading = Reading(**reading)
-    with no_collection():
+    name = str(annotations) if isinstance(annotations, str | os.PathLike) else 'annotations'
+    with no_collection(), naming(name):
         data, source, notes = read_annotations(annotations, reading.image_folder)
         truth, said = _Builder(data, source, reading, list(notes)).build()
     for line in said:
@@ -166,9 +171,11 @@ class _Builder:
             images = with_sizes(images, self.reading.image_folder)
             self.said.append('sizes that the file does not state are those of the image files')
         sizes = np.stack([integer_column(images, side, self.at_images) for side in ('height', 'width')], axis=1)
-        if (sizes < 1).any():
-            number = int((sizes < 1).any(axis=1).argmax())
-            raise ValueError(f"{self.at_images}[{number}]: 'height' and 'width' must be at least 1, got {sizes[number].tolist()}")
+        wrong = ((sizes < 1) | (sizes > _LARGEST_SIDE)).any(axis=1)
+        if wrong.any():
+            number = int(wrong.argmax())
+            raise ValueError(f"{self.at_images}[{number}]: 'height' and 'width' must be from 1 to {_LARGEST_SIDE}, got "
+                             f'{sizes[number].tolist()}')
         order = np.argsort(ids, kind='stable')
         sizes = sizes[:, ::-1] if self.reading.swap_sizes else sizes
         names = tuple(str(images[number].get('file_name') or '') for number in order.tolist())
@@ -181,9 +188,12 @@ class _Builder:
             raise ValueError(f'{self.at_categories}: there are none, and detections are evaluated by category')
         ids = id_array([category['id'] for category in categories], 'id', self.at_categories)
         if ids.dtype != np.int64:
-            raise ValueError(f"{self.at_categories}: 'id' must be an integer, got {ids[0]!s}")
+            plain = [plain_id(category['id']) for category in categories]
+            number = next((number for number, value in enumerate(plain) if not isinstance(value, int) or abs(value) >= 2**63), 0)
+            raise ValueError(f"{self.at_categories}[{number}]: 'id' must be an integer below 2**63, got "
+                             f'{shown(categories[number]["id"])}')
         check_unique(ids, self.at_categories)
-        return np.sort(ids), {number: category['name'] for number, category in zip(ids.tolist(), categories, strict=True)}
+        return np.sort(ids), {number: _text(category['name']) for number, category in zip(ids.tolist(), categories, strict=True)}
 
     def _read_category(self, entries: list[dict], category_ids: np.ndarray, crowd: np.ndarray, faults: Faults) -> np.ndarray:
         """Return indices of categories, -1 for ignored regions that are of no category."""
@@ -191,12 +201,12 @@ class _Builder:
         open_regions = np.array([value is None for value in values], dtype=bool) & crowd
         if open_regions.any() or any(isinstance(value, str) for value in values):
             as_numbers = [dict(category_id=int(category_ids[0]) if value is None and region else
-                               int(value) if isinstance(value, str) and value.isdecimal() else value)
+                               int(value) if isinstance(value, str) and is_digits(value) else value)
                           for value, region in zip(values, open_regions.tolist(), strict=True)]
         else:
             as_numbers = entries
         category = positions(integer_column(as_numbers, 'category_id', self.at_entries, faults), category_ids)
-        faults.add(category < 0, lambda number: f': category id {values[number]!r} is not in the list of categories')
+        faults.add(category < 0, lambda number: f': category id {shown(values[number])} is not in the list of categories')
         return np.where(open_regions, -1, np.maximum(category, 0))
 
     def _read_area(self, entries: list[dict], boxes: np.ndarray, segmentations: list, sizes: np.ndarray,
@@ -239,7 +249,7 @@ class _Builder:
         if set(map(type, flags)) <= {int, bool} and set(flags) <= {0, 1}:
             return np.array(flags, dtype=bool)
         good = np.array([isinstance(flag, int | float) and flag in (0, 1) for flag in flags], dtype=bool)
-        faults.add(~good, lambda number: f': {key!r} must be 0 or 1, got {flags[number]!r}')
+        faults.add(~good, lambda number: f': {key!r} must be 0 or 1, got {shown(flags[number])}')
         return np.array([flag in (0, 1) and bool(flag) if isinstance(flag, int | float) else False for flag in flags], dtype=bool)
 
     def _apply_ignore_keys(self, entries: list[dict], crowd: np.ndarray) -> np.ndarray:
@@ -279,10 +289,10 @@ class _Builder:
         names, ids = {str(name): number for number, name in truth.category_names.items()}, truth.category_ids.tolist()
         chosen = []
         for wanted in self.reading.ignore_categories:
-            number = names.get(str(wanted), int(wanted) if str(wanted).lstrip('-').isdecimal() else None)
+            number = names.get(str(wanted), int(wanted) if is_digits(str(wanted).removeprefix('-')) else None)
             if number not in ids:
                 raise ValueError(f'{self.source}: --ignore-categories {wanted}: there is no such category; it has '
-                                 f'{", ".join(f"{name} ({number})" for number, name in truth.category_names.items())}')
+                                 f'{one_line(", ".join(f"{name} ({number})" for number, name in truth.category_names.items()))}')
             chosen.append(ids.index(number))
         regions = (truth.category < 0) | np.isin(truth.category, chosen)
         if not regions.any():
@@ -309,7 +319,10 @@ class _Builder:
         for place, image in enumerate(self.images):
             for key, found in cells.items():
                 listed = image.get(key) or []
-                known = positions(np.asarray(listed, dtype=np.int64).reshape(-1), truth.category_ids)
+                if not isinstance(listed, list) or not all(type(one) is int and abs(one) < 2**63 for one in listed):
+                    raise ValueError(f'{self.at_images}: image id {image["id"]}: {key} must be a list of category ids, got '
+                                     f'{shown(listed)}')
+                known = positions(np.asarray(listed, dtype=np.int64), truth.category_ids)
                 if (known < 0).any():
                     raise ValueError(f'{self.at_images}: image id {image["id"]}: {key} has {listed[int(np.argmin(known))]}, '
                                      'which is no category')
@@ -318,6 +331,11 @@ class _Builder:
         self.notes.append("LVIS's protocol: detections count in the categories that are judged in their image, at most 300 of an "
                           'image; without a match they are ignored where annotation is not exhaustive (--protocol coco for COCO)')
         return Federated(np.union1d(negative, truth.image * width + truth.category), not_exhaustive)
+
+
+def _text(name: Any) -> str:
+    """Return a name as text that every file takes."""
+    return (name if isinstance(name, str) else shown(name)).encode('utf-8', 'replace').decode()
 
 
 def _other_fields(entries: Sequence[dict], known: frozenset[str]) -> dict[str, list]:

@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from .faults import one_line, shown
+
 #: Positions of ids that no image has, and that several have.
 UNKNOWN, AMBIGUOUS = -1, -2
+#: Lengths from which a number is no id: Python takes long to write it, or refuses.
+_MOST_BITS, _MOST_DIGITS = 1000, 300
 
 
 def id_array(ids: Sequence[Any], key: str, where: str) -> np.ndarray:
@@ -30,8 +34,8 @@ def id_array(ids: Sequence[Any], key: str, where: str) -> np.ndarray:
     plain = [plain_id(value) for value in ids]
     if None in plain:
         number = plain.index(None)
-        raise ValueError(f'{where}[{number}]: {key!r} must be an integer or a string, got {ids[number]!r}')
-    if all(isinstance(value, str) for value in plain) and all(map(_is_digits, plain)):
+        raise ValueError(f'{where}[{number}]: {key!r} must be an integer or a string, got {shown(ids[number])}')
+    if all(isinstance(value, str) for value in plain) and all(map(is_digits, plain)):
         numbers = list(map(int, plain))
         plain = numbers if len(set(numbers)) == len(set(plain)) else plain
     if all(isinstance(value, int) for value in plain):
@@ -46,14 +50,17 @@ def id_array(ids: Sequence[Any], key: str, where: str) -> np.ndarray:
 def plain_id(value: Any) -> int | str | None:
     """Return an id as an int or a str; None for what is neither. Floats that are whole numbers, and tensors of one, are."""
     kind = type(value)
-    if kind is int or kind is str:
+    if kind is str or (kind is int and value.bit_length() < _MOST_BITS):
         return value
     if isinstance(value, bool | np.bool_):
         return None
     try:
         if hasattr(value, 'ndim') and hasattr(value, 'item'):  # an array or a tensor
             value = value.item()
-        return int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+        if isinstance(value, float) and value.is_integer() and abs(value) > 2**53:  # orjson reads longer integers as these
+            return None
+        number = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+        return number if number.bit_length() < _MOST_BITS else None
     except (TypeError, ValueError, RuntimeError):
         return str(value) if isinstance(value, str) else None
 
@@ -85,7 +92,7 @@ class ImageLookup:
     def _numeric_stems(self) -> dict[int, int]:
         stems: dict[int, int] = {}
         for form, position in self._names.items():
-            if _is_digits(form):
+            if is_digits(form):
                 stems[int(form)] = AMBIGUOUS if stems.get(int(form), position) != position else position
         return stems
 
@@ -103,7 +110,7 @@ class ImageLookup:
         by_name = self._names.get(value, UNKNOWN) if isinstance(value, str) else UNKNOWN
         if by_name != UNKNOWN:
             return by_name, True
-        if isinstance(value, str) and _is_digits(value):
+        if isinstance(value, str) and is_digits(value):
             return self._positions.get(int(value), UNKNOWN), False
         return UNKNOWN, False
 
@@ -133,15 +140,17 @@ class ImageLookup:
     def describe(self, image_id: Any, position: int, source: str) -> str:
         """Say why an id has no image."""
         if position == AMBIGUOUS:
-            return f'image id {image_id!r} is the file name of several images of {source}; expected an id'
-        example = next((name for name in self.file_names if name), '')
-        hint = f'; expected an id such as {self.image_ids[0]!s}' + (f', or a file name such as {example}' if example else '')
-        return f'image id {image_id!r} is not in {source}' + (hint if len(self.image_ids) else '')
+            return f'image id {shown(image_id)} is the file name of several images of {source}; expected an id'
+        example = one_line(next((name for name in self.file_names if name), ''), 60)
+        hint = (f'; expected an id such as {one_line(self.image_ids[0], 60)}'
+                + (f', or a file name such as {example}' if example else ''))
+        return f'image id {shown(image_id)} is not in {source}' + (hint if len(self.image_ids) else '')
 
 
 def _key(value: Any) -> int | str | None:
     return value if type(value) in (int, str) else plain_id(value)
 
 
-def _is_digits(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+def is_digits(text: str) -> bool:
+    """Return whether a text is a whole number of a usual length."""
+    return len(text) <= _MOST_DIGITS and text.isascii() and text.isdecimal()

@@ -71,8 +71,8 @@ def json_lines(content: bytes, source: str) -> list[Any]:
         if line.strip():
             try:
                 values.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f'{source}: line {number} is not complete JSON ({error})') from None
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f'{source}: line {number} is not complete JSON ({one_line(error)})') from None
     return values
 
 
@@ -82,7 +82,7 @@ def _one_line_odgt(content: bytes) -> list[Any]:
         return []
     try:
         return [json.loads(content)]
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from .faults import shown
+from .yolo import MOST_CLASSES
+
 
 def is_middle_format(data: Any) -> bool:
     """Return whether this is the content of a file in OpenMMLab's own layout."""
@@ -19,6 +22,8 @@ def read_middle_format(data: dict, source: str) -> tuple[dict, list[str]]:
         classes = [classes]
     if not classes:
         labels = [instance.get('bbox_label', -1) for image in data['data_list'] for instance in image.get('instances') or []]
+        if max(labels, default=0) >= MOST_CLASSES:
+            raise ValueError(f'{source}: labels must be below {MOST_CLASSES}, got {shown(max(labels))}')
         classes = [str(label) for label in range(max(labels, default=0) + 1)]
     return coco_from_images(data['data_list'], classes, f'{source}: data_list')
 
@@ -54,7 +59,7 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str)
         for instance in info['instances']:
             box = instance.get('bbox')
             if box is None or len(box) != 4:
-                raise ValueError(f"{where}[{number}]: an instance has the 'bbox' {box!r}, expected [x1, y1, x2, y2]")
+                raise ValueError(f"{where}[{number}]: an instance has the 'bbox' {shown(box)}, expected [x1, y1, x2, y2]")
             left, top, right, bottom = map(float, box)
             label = int(instance.get('bbox_label', 0))
             if label >= len(classes):

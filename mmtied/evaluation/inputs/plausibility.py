@@ -65,20 +65,21 @@ box_format='xyxy' (--box-format xyxy)"
     return None
 
 
-def find_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray, share: float) -> str | None:
+def find_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray, share: float, scaled: bool = False) -> str | None:
     """Return another format that boxes fit better than x, y, width, height, or None.
 
     Args:
         boxes_xywh: Read as xywh, shape (N, 4).
         image_sizes: Height and width of each one's image, shape (N, 2).
         share: How many of the boxes must fit the other format.
+        scaled: They were shares of the image, and are pixels now.
     """
     num = len(boxes_xywh)
     if not num:
         return None
-    if np.abs(boxes_xywh).max() <= 1.5 and image_sizes.min() > 8 and (boxes_xywh[:, 2:] > 0).any():
-        scaled = boxes_xywh * np.tile(image_sizes[:, ::-1], 2)
-        return (find_format(scaled, image_sizes, share) or 'xywh') + 'n'
+    if not scaled and np.abs(boxes_xywh).max() <= 1.5 and image_sizes.min() > 8 and (boxes_xywh[:, 2:] > 0).any():
+        pixels = boxes_xywh * np.tile(image_sizes[:, ::-1], 2)
+        return (find_format(pixels, image_sizes, share, scaled=True) or 'xywh') + 'n'
     num_out = leaves(boxes_xywh, image_sizes).sum()
     for other in ('xyxy', 'cxcywh'):
         often = num_out * 2 > num if other == 'xyxy' and share < .99 else num_out * 20 > num

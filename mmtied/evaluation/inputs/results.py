@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..protocol import BOX_FORMATS
 from .arrays import GroundTruth
-from .coco_json import box_column, check_entries, integer_column, number_column, positions, read_json
-from .faults import Faults
+from .coco_json import FARTHEST_BOX, box_column, check_entries, integer_column, number_column, positions, read_json
+from .faults import Faults, one_line, shown
+from .image_ids import is_digits
 from .plausibility import describe_results
 from .rle import rle_areas, to_rle
 
@@ -75,7 +76,7 @@ def read_results(results: Any, source: str = 'results') -> list[dict]:
         held = [key for key in _WRAPPERS if isinstance(entries.get(key), list)]
         if len(held) != 1:
             raise ValueError(f'{source}: a list was expected, or a dict with one under {", ".join(_WRAPPERS)}; got a dict with '
-                             f'{", ".join(map(str, entries)) or "nothing"}')
+                             f'{one_line(", ".join(map(str, entries))) or "nothing"}')
         source, entries = f'{source}: {held[0]}', entries[held[0]]
     return entries
 
@@ -121,7 +122,8 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number]['image_id'], int(image[number]),
                                                                             'the annotation file'))
     if by_name:
-        notes.append(f'image ids such as {entries[0]["image_id"]!r} were looked up among the file names of {ground_truth.source}')
+        notes.append(f'image ids such as {shown(entries[0]["image_id"])} were looked up among the file names of '
+                     f'{ground_truth.source}')
     image = np.maximum(image, 0)
     category = _category_column(entries, ground_truth, source, category_offset, faults)
     others = category < 0
@@ -131,8 +133,8 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
             notes.append(f'{others.sum()} of {len(entries)} detections are of categories that the annotations do not have, and '
                          'are left out')
     else:
-        faults.add(others, lambda number: (f': category id {entries[number]["category_id"]!r} is not in the annotation file; '
-                                           '--classes NAME ... evaluates some categories and leaves out results of others'))
+        faults.add(others, lambda number: (f': category id {shown(entries[number]["category_id"])} is not in the annotation '
+                                           'file; --classes NAME ... evaluates some categories and leaves out results of others'))
     common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', source, faults))
     if iou_type == 'bbox':
         boxes = box_column(entries, source, box_format, ground_truth.image_sizes[image], faults)
@@ -156,7 +158,7 @@ def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, source:
         known = set(ids.values())
         unknown = next(number for number in range(len(known) + 1) if number not in known)
         entries = [dict(category_id=value if not isinstance(value, str) else
-                        ids.get(value, int(value) if value.isdecimal() else unknown)) for value in values]
+                        ids.get(value, int(value) if is_digits(value) else unknown)) for value in values]
     category = positions(integer_column(entries, 'category_id', source, faults) + offset, ground_truth.category_ids)
     return category if ground_truth.merged is None else np.where(category < 0, -1, ground_truth.merged[category])
 
@@ -231,7 +233,7 @@ def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids
         'the category id is not in the annotation file': unknown_category,
         'the score must be a finite number': ~torch.isfinite(scores),
         'the box must be four finite numbers [x, y, width, height] with sides of at least 0':
-            ~torch.isfinite(boxes).all(1) | (boxes[:, 2:] < 0).any(1),
+            ~(boxes.abs() <= FARTHEST_BOX).all(1) | (boxes[:, 2:] < 0).any(1),
     }
     where = torch.stack(list(unusable.values()))
     if bool(where.any()):  # the only synchronization with the device

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from .faults import shown
+
 #: The name of a results file: what stands before the class.
 _RESULTS = re.compile(r'^(?:comp\d+_)?det_[^_]+_(?P<name>.+)$')
 
@@ -115,4 +117,4 @@ def _number(element: Any, key: str, file: Path) -> float:
     try:
         return float(text)
     except (TypeError, ValueError):
-        raise ValueError(f'{file}: <{element.tag}> must have a number in <{key}>, got {text!r}') from None
+        raise ValueError(f'{file}: <{element.tag}> must have a number in <{key}>, got {shown(text)}') from None

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .coco_json import polygon_box
+from .faults import one_line, shown
 
+#: Largest number of classes that labels may count.
+MOST_CLASSES = 100_000
 #: Suffixes of images.
 _IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.JPG', '.JPEG', '.PNG')
 #: Text files that are no labels.
@@ -102,7 +105,8 @@ def _yaml_names(file: Path) -> dict[int, str]:
     text = file.read_text(encoding='utf-8')
     try:
         import yaml
-        found = (yaml.safe_load(text) or {}).get('names')
+        value = yaml.safe_load(text)
+        found = value.get('names') if isinstance(value, dict) else None
     except ImportError:
         line = next((line for line in text.splitlines() if line.startswith('names:')), 'names: []')
         try:
@@ -110,9 +114,11 @@ def _yaml_names(file: Path) -> dict[int, str]:
         except (ValueError, SyntaxError):
             raise ValueError(f'{file}: reading its names needs PyYAML: pip install pyyaml') from None
     except yaml.YAMLError as error:
-        raise ValueError(f'{file}: not YAML ({" ".join(str(error).split())})') from None
+        raise ValueError(f'{file}: not YAML ({one_line(error)})') from None
     found = dict(enumerate(found)) if isinstance(found, list) else found or {}
-    return {int(number): str(name) for number, name in found.items()}
+    if not isinstance(found, dict) or not all(type(number) is int and 0 <= number < MOST_CLASSES for number in found):
+        raise ValueError(f'{file}: names must be a list, or a dict by number, got {shown(found)}')
+    return {number: name if isinstance(name, str) else shown(name) for number, name in found.items()}
 
 
 def _objects(file: Path, lengths: tuple[int, ...], scored: bool = False) -> list[tuple[int, list[float]]]:
@@ -124,9 +130,9 @@ def _objects(file: Path, lengths: tuple[int, ...], scored: bool = False) -> list
             continue
         try:
             label, values = int(float(parts[0])), list(map(float, parts[1:]))
-        except ValueError:
+        except (ValueError, OverflowError):
             label, values = -1, []
-        if label < 0 or not (len(values) in lengths or (len(values) > 6 and len(values) % 2 == int(scored))):
+        if not 0 <= label < MOST_CLASSES or not (len(values) in lengths or (len(values) > 6 and len(values) % 2 == int(scored))):
             expected = 'class cx cy w h' + (' score (save_conf=True writes it)' if scored else '')
             raise ValueError(f'{file}: line {number}: expected {expected}, got {line[:80]!r}')
         found.append((label, values))
