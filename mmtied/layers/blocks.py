@@ -1,8 +1,9 @@
 """Checks of layer arguments, with errors that say what would work."""
 
+from collections.abc import Mapping
 from numbers import Integral
 
-from torch import Tensor
+from torch import Tensor, nn
 
 #: Those of Conv2d.
 PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
@@ -103,6 +104,29 @@ def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: 
         advice = 'a product that is one of' if min(groups, num_blocks) > 1 else 'one of'
         raise ValueError(f'{layer}: {name}={channels} is not divisible by {product}; use {advice} '
                          f'{", ".join(map(str, divisors(channels)))}')
+
+
+def save_blocks(num_blocks: int, state_dict: dict, prefix: str) -> None:
+    """Note a layer's number of blocks beside its version, among what a state_dict says of each module."""
+    metadata = getattr(state_dict, '_metadata', None)
+    if metadata is not None and prefix[:-1] in metadata:
+        metadata[prefix[:-1]]['num_blocks'] = num_blocks
+
+
+def check_saved_blocks(layer: str, module: nn.Module, state_dict: Mapping, prefix: str, metadata: Mapping) -> None:
+    """Raise a ValueError for weights of another number of blocks whose thin shapes fit by chance.
+
+    Args:
+        layer: Name of the layer's type.
+        module: The layer, with `num_blocks` and `weight`.
+        state_dict: What is loaded.
+        prefix: Prefix of the layer's keys.
+        metadata: What the state_dict says of the layer; older ones do not say the blocks.
+    """
+    saved, weight = metadata.get('num_blocks', module.num_blocks), state_dict.get(f'{prefix}weight')
+    if saved != module.num_blocks and weight is not None and weight.shape == module.weight.shape:
+        raise ValueError(f'{layer} {prefix[:-1]}: the weights are of a layer with num_blocks={saved}, this one has '
+                         f'{module.num_blocks}'.replace(' :', ':'))
 
 
 def divisors(number: int) -> list[int]:

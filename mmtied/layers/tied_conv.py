@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmtied.arguments import suggest_arguments
 
 from .algorithms import ALGORITHMS, Geometry, check_algorithm, choose_algorithm, repeat_blocks
-from .blocks import check_blocks, check_geometry, check_input, check_positive
+from .blocks import check_blocks, check_geometry, check_input, check_positive, check_saved_blocks, save_blocks
 
 
 class _TiedConv2d(nn.Conv2d):
@@ -90,6 +90,36 @@ class _TiedConv2d(nn.Conv2d):
             return x, self.geometry
         x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
         return x, self.geometry._replace(padding=(0, 0))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in ('weight', 'bias') and isinstance(value, Tensor) and 'num_blocks' in self.__dict__:
+            own = getattr(self, name)
+            if value.dim() and value.size(0) != self.out_channels // self.num_blocks and self.num_blocks > 1:
+                raise ValueError(f'{type(self).__name__}: {name} of shape {tuple(value.shape)}, expected '
+                                 f'{None if own is None else tuple(own.shape)}; to fold a normalization into tied layers use '
+                                 'mmtied.surgery.deploy instead of fuse_conv_bn')
+        super().__setattr__(name, value)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        save_blocks(self.num_blocks, destination, prefix)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: object) -> None:
+        check_saved_blocks(type(self).__name__, self, state_dict, prefix, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return the equivalent grouped convolution, which `torch.jit.script` compiles."""
+        if self.training:
+            raise ValueError(f'{type(self).__name__}: torch.jit.script unties layers, so it takes them for inference only '
+                             '(model.eval() first); for training use torch.compile, to export torch.jit.trace or torch.export')
+        layer = nn.Conv2d(self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation,
+                          self.groups * self.num_blocks, self.bias is not None, self.padding_mode, self.weight.device,
+                          self.weight.dtype).eval()
+        layer.weight = nn.Parameter(self.expanded_weight().detach(), requires_grad=False)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.expanded_bias().detach(), requires_grad=False)
+        return layer
 
     def extra_repr(self) -> str:
         """Append num_blocks to Conv2d's description."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
 
-from .blocks import check_blocks, check_positive, check_tensor
+from .blocks import check_blocks, check_positive, check_saved_blocks, check_tensor, save_blocks
 
 
 @suggest_arguments
@@ -66,6 +66,21 @@ class TFC(nn.Linear):
         out = F.linear(blocks, self.weight, self.bias).reshape(-1, self.out_features)
         # For (N, in_features) no shape mentions N, which an exporter would otherwise fix to that of its example.
         return out if x.dim() == 2 else out.reshape(*x.shape[:-1], self.out_features)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        save_blocks(self.num_blocks, destination, prefix)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: object) -> None:
+        check_saved_blocks('TFC', self, state_dict, prefix, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return plain modules with this layer's parameters, which `torch.jit.script` compiles."""
+        layer = nn.Linear(1, 1, device=self.weight.device, dtype=self.weight.dtype)
+        layer.weight, layer.bias = self.weight, self.bias
+        layer.out_features, layer.in_features = self.weight.shape
+        return nn.Sequential(nn.Unflatten(-1, (self.num_blocks, self.weight.size(1))), layer, nn.Flatten(-2))
 
     def extra_repr(self) -> str:
         """Append num_blocks to Linear's description."""

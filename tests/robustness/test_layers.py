@@ -1,0 +1,64 @@
+"""Layers refuse what they cannot do in their own words, and weights of other layers that fit by chance."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mmtied.layers import TBC, TFC, TGC
+
+
+@pytest.mark.parametrize('settings', [
+    dict(kernel_size=0), dict(kernel_size=-1), dict(kernel_size='3'), dict(kernel_size=(3, 3, 3)), dict(kernel_size=3, stride=0),
+    dict(kernel_size=3, dilation=0), dict(kernel_size=3, padding=-1), dict(kernel_size=2.5), dict(kernel_size=None)])
+@pytest.mark.parametrize('layer', [TBC, TGC])
+def test_settings(layer, settings):
+    with pytest.raises(ValueError, match=f'^{layer.__name__}: (kernel_size|stride|dilation|padding)=.*expected'):
+        layer(8, 8, **settings)
+
+
+@pytest.mark.parametrize('layer', [TBC(8, 8, 1), TGC(8, 8, 1), TFC(8, 8)])
+@pytest.mark.parametrize('value', [[1.], 'x', None, torch.zeros(2, 3).numpy()])
+def test_inputs(layer, value):
+    with pytest.raises(TypeError, match=f'^{type(layer).__name__}: expected a tensor, got'):
+        layer(value)
+
+
+@pytest.mark.parametrize('layer', [TBC(8, 12, 3, padding=1, num_blocks=4), TGC(8, 12, 1, groups=2, num_blocks=2, bias=False),
+                                   TBC(8, 8, 3, padding=1, padding_mode='reflect', num_blocks=2), TBC(8, 8, 1, num_blocks=1)])
+def test_script(layer):
+    x = torch.randn(2, 8, 6, 5)
+    with pytest.raises(ValueError, match=f'{type(layer).__name__}: torch.jit.script unties layers, .*torch.jit.trace'):
+        torch.jit.script(nn.Sequential(layer.train()))
+    scripted = torch.jit.script(nn.Sequential(layer.eval(), nn.ReLU()))
+    torch.testing.assert_close(scripted(x), layer(x).relu())
+
+
+def test_script_of_linear():
+    layer, x = TFC(8, 12, num_blocks=4), torch.randn(2, 3, 8)
+    torch.testing.assert_close(torch.jit.script(nn.Sequential(layer))(x), layer(x))
+
+
+def test_fused_normalization_is_refused():
+    """mmcv and torch multiply the thin weight by a factor for each channel; with one thin filter that broadcasts."""
+    layer, norm = TBC(8, 4, 1, num_blocks=4).eval(), nn.BatchNorm2d(4).eval()
+    with pytest.raises(ValueError, match='TBC: weight of shape .*use mmtied.surgery.deploy instead of fuse_conv_bn'):
+        torch.nn.utils.fuse_conv_bn_eval(copy.deepcopy(layer), norm)
+    fuse = pytest.importorskip('mmcv.cnn').fuse_conv_bn
+    with pytest.raises(ValueError, match='TBC: weight of shape .*use mmtied.surgery.deploy instead of fuse_conv_bn'):
+        fuse(nn.Sequential(layer, norm))
+
+
+@pytest.mark.parametrize(('saved', 'loaded'), [
+    (TBC(8, 8, 1, num_blocks=2), TBC(16, 16, 1, num_blocks=4)), (TFC(8, 8, num_blocks=2), TFC(16, 16, num_blocks=4)),
+    (TGC(8, 8, 1, groups=2, num_blocks=2), TGC(16, 16, 1, groups=2, num_blocks=4))])
+def test_weights_of_other_blocks(tmp_path, saved, loaded):
+    """The thin shapes agree; the state_dict says the blocks, also after torch.save."""
+    assert saved.weight.shape == loaded.weight.shape
+    torch.save(nn.Sequential(saved).state_dict(), tmp_path / 'weights.pth')
+    weights = torch.load(tmp_path / 'weights.pth', weights_only=True)
+    nn.Sequential(copy.deepcopy(saved)).load_state_dict(weights)
+    with pytest.raises(ValueError, match='0: the weights are of a layer with num_blocks=2, this one has 4'):
+        nn.Sequential(loaded).load_state_dict(weights)
+    nn.Sequential(loaded).load_state_dict(dict(weights))  # an old file does not say it
