@@ -22,7 +22,7 @@ from .related.interleaved import IGC, SumFusion
 from .related.interleaved import backbones as interleaved_backbones  # noqa: F401
 from .related.shared_bases import backbones as shared_backbones  # noqa: F401
 from .related.shared_bases import training as shared_training  # noqa: F401
-from .training import alone, distillation  # noqa: F401
+from .training import alone, distillation, resume  # noqa: F401
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmtied')
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmtied')

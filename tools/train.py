@@ -37,6 +37,7 @@ def main() -> None:
         from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
         from mmtied.launch.console import log_after_checks
+        from mmtied.training.resume import safe_saving
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.work_dir
@@ -47,8 +48,8 @@ def main() -> None:
             config.use_amp(cfg)
         if args.auto_scale_lr:
             config.use_auto_scale_lr(cfg)
-        if args.resume:
-            config.use_resume(cfg, args.resume)
+        if args.resume or (cfg.get('resume') and not cfg.get('load_from')):
+            config.use_resume(cfg, args.resume or 'auto')
         if args.backbone_checkpoint:
             checkpoints.use_backbone_checkpoint(cfg, args.backbone_checkpoint)
         checkpoints.check_initial_weights(cfg)
@@ -59,7 +60,7 @@ def main() -> None:
                 checkpoints.check_backbone(running.model, args.backbone_checkpoint)
             runner.prepare_training(running)
     with user_errors(only_own=True, after_interrupt=lambda: config.how_to_resume(cfg.work_dir, sys.argv)), \
-            safe_loading(args.trust_checkpoint):
+            safe_loading(args.trust_checkpoint), safe_saving():
         running.train()
         runner.leave_processes()
 

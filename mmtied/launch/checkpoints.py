@@ -6,6 +6,7 @@ refused.
 
 import inspect
 import os
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmtied.atomic import atomic_path, check_can_write
+from mmtied.atomic import atomic_path, check_can_read, check_can_write
 from mmtied.backbones.checkpoint import find_misfits, name_some
 from mmtied.compat import unwrap_model
 from mmtied.unpickling import load_checkpoint
@@ -37,7 +38,11 @@ def read_state_dict(path: str | os.PathLike, flag: str = 'checkpoint') -> dict[s
     Raises:
         ValueError: The file is missing or unreadable, holds no weights, or needs a class that is not allowed.
     """
-    return {key.removeprefix(_WRAPPER): value for key, value in _read(path, flag).items()}
+    weights = _read(path, flag)
+    renamed = OrderedDict((key.removeprefix(_WRAPPER), value) for key, value in weights.items())
+    metadata = getattr(weights, '_metadata', {})
+    renamed._metadata = OrderedDict((key.removeprefix(_WRAPPER), value) for key, value in metadata.items())
+    return renamed
 
 
 def check_checkpoint(path: str, flag: str = 'checkpoint') -> None:
@@ -178,15 +183,13 @@ def check_target(target: str | os.PathLike, source: str | os.PathLike, source_na
 
 def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:
     """Return the weights in a checkpoint under the names that the file gives them."""
-    if Path(path).is_dir():
-        raise ValueError(f'{flag} {path}: is a folder, expected a file')
-    if not Path(path).is_file():
-        hint = '; download it, as only local files are read' if '://' in str(path) else ''
-        raise ValueError(f'{flag} {path}: no such file{hint}')
+    if '://' in str(path) and not Path(path).exists():
+        raise ValueError(f'{flag} {path}: no such file; download it, as only local files are read')
+    check_can_read(path, f'{flag} {path}')
     try:
         content = load_checkpoint(path)
     except ValueError as error:
-        raise ValueError(f'{flag} {error}') from error.__cause__
+        raise type(error)(f'{flag} {error}') from error.__cause__
     weights = content.get('state_dict', content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(f'{flag} {path}: holds no weights; expected a state_dict, or a dict with one under "state_dict"')

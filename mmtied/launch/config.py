@@ -13,6 +13,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmtied.cli import repository_path, warn
 from mmtied.compat import require
 from mmtied.openmmlab import check_mmcv
+from mmtied.training.resume import saved_checkpoints
+from mmtied.unpickling import RefusedError
 
 from .checkpoints import check_checkpoint
 from .spelling import check_options, warn_of_misspelt_settings
@@ -121,7 +123,7 @@ def use_resume(cfg: Config, resume: str) -> None:
     flag.
 
     Raises:
-        ValueError: The checkpoint is missing or unreadable.
+        ValueError: The checkpoint is missing or unreadable, and so is every other in the work_dir.
     """
     if resume == 'auto':
         resume = latest_checkpoint(cfg.work_dir)
@@ -133,9 +135,31 @@ def use_resume(cfg: Config, resume: str) -> None:
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
-    """Return the path of the checkpoint that mmengine saved last into a folder, or None."""
+    """Return the path of the last checkpoint in a folder that can be read, or None where none was saved.
+
+    Where that is not the one that mmengine saved last, a warning says so.
+
+    Raises:
+        ValueError: No checkpoint of the folder can be read, or its ``last_checkpoint`` is empty and there is no other.
+    """
+    found, faults = saved_checkpoints(work_dir), []
+    for path in found:
+        try:
+            check_checkpoint(str(path), '--resume')
+        except RefusedError:
+            raise
+        except ValueError as error:
+            faults.append(error)
+            continue
+        if faults:
+            warn(f'{faults[0]}; training goes on from {path}')
+        return str(path)
+    if faults:
+        raise faults[0]
     note = Path(work_dir) / 'last_checkpoint'
-    return note.read_text(encoding='utf-8').strip() if note.is_file() else None
+    if note.exists():
+        raise ValueError(f'--resume: {note} is empty, and no checkpoint is beside it; remove it to start from the beginning')
+    return None
 
 
 def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
@@ -145,10 +169,11 @@ def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
         work_dir: Its folder.
         command: The tool and its arguments, as in `sys.argv`.
     """
-    if latest_checkpoint(work_dir) is None:
+    saved = next(iter(saved_checkpoints(work_dir)), None)
+    if saved is None:
         return f'no checkpoint was saved in {work_dir}, so there is nothing to resume'
     if '--launcher' in command:
-        return f'to go on from {latest_checkpoint(work_dir)}, run the same command with --resume'
+        return f'to go on from {saved}, run the same command with --resume'
     program, *words = command
     words = [word for word in words if not word.startswith('--resume=')]
     if '--resume' in words:
@@ -156,7 +181,7 @@ def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
         has_value = place + 1 < len(words) and not words[place + 1].startswith('-')
         del words[place:place + 1 + has_value]
     program = program if program.startswith('mmtied ') else f'python {shlex.quote(program)}'
-    return f'to go on from {latest_checkpoint(work_dir)}: {program} {shlex.join(words)} --resume'
+    return f'to go on from {saved}: {program} {shlex.join(words)} --resume'
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:

@@ -4,8 +4,10 @@ from mmtied.compat import forward_names
 
 from .distillation import DistillationHook
 from .loss_hook import LossHook
+from .resume import ExactResumeHook
 
-__all__ = ['DistillationHook', 'GroupHistory', 'GroupHistoryHook', 'GroupResourceHook', 'LossHook', 'OrthogonalityHook']  # noqa: F822
+__all__ = ['DistillationHook', 'ExactResumeHook', 'GroupHistory', 'GroupHistoryHook', 'GroupResourceHook', 'LossHook',  # noqa: F822
+           'OrthogonalityHook']
 
 __getattr__, __dir__ = forward_names(__name__, {
     'GroupHistory': 'groupable.training',

@@ -1,0 +1,113 @@
+"""Training that can be stopped: the last whole checkpoint, files written whole, and a resumed run equal to a straight one."""
+
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mmtied.atomic import atomic_path
+
+#: Names that mmengine gives checkpoints, with the number of the epoch or iteration.
+_NAMES = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Make a run that is resumed at the end of an epoch, or at any iteration of a run by iterations, equal to a straight one.
+
+    mmengine restores weights, optimizer, schedules and logs, but no random states, and not the seed of the sampler where the
+    config has none. This hook seeds Python, NumPy, torch and the workers from the run's seed and the number of the epoch (and of
+    the iteration, in runs by iterations), so that nothing needs to be restored. Workers are started anew in each epoch, also
+    persistent ones, whose state cannot be restored; each epoch has other random augmentations.
+
+    In a config: ``default_hooks = dict(resume=dict(type='mmtied.ExactResumeHook'))``. Equal to the bit where the operations are
+    deterministic: on a CPU with one number of threads, on a GPU with ``randomness=dict(deterministic=True)``.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Give the sampler the seed of the run, which may come from the checkpoint."""
+        sampler = getattr(runner.train_dataloader, 'sampler', None)
+        if getattr(sampler, 'seed', None) is not None:
+            sampler.seed = runner.seed
+        _seed_all(runner.seed, runner.epoch)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed this process and new workers."""
+        _seed_all(runner.seed, runner.epoch)
+        loader = runner.train_dataloader
+        seeding = getattr(loader, 'worker_init_fn', None)
+        if isinstance(seeding, partial) and 'seed' in seeding.keywords:
+            loader.worker_init_fn = partial(seeding, seed=_mixed(runner.seed, runner.epoch))
+        if getattr(loader, '_iterator', None) is not None:
+            loader._iterator = None  # persistent workers end
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Seed this process, in a run by iterations."""
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            _seed_all(runner.seed, runner.iter)
+
+
+def _mixed(seed: int, number: int) -> int:
+    """Return a seed below 2**31 from the run's and a number."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) >> 1
+
+
+def _seed_all(seed: int, number: int) -> None:
+    mixed = _mixed(seed, number) + get_rank()
+    random.seed(mixed)
+    np.random.seed(mixed)
+    torch.manual_seed(mixed)
+
+
+@contextmanager
+def safe_saving() -> Iterator[None]:
+    """Let mmengine write each local file whole or not at all, and remove an older checkpoint after a newer one, in the block.
+
+    mmengine removes first, so that a run with ``max_keep_ckpts=1`` that is killed while it writes has none left.
+    """
+    put, remove, waiting = LocalBackend.put, LocalBackend.remove, []
+
+    def put_whole(backend: LocalBackend, obj: bytes | memoryview, filepath: str | Path) -> None:
+        try:
+            with atomic_path(filepath) as temporary:
+                put(backend, obj, temporary)
+        except OSError as error:
+            raise ValueError(f'{filepath}: cannot be written ({error.strerror or error}); the checkpoint before it stays'
+                             ) from error
+        while waiting:
+            remove(backend, waiting.pop())
+
+    def remove_later(backend: LocalBackend, filepath: str | Path) -> None:
+        waiting.append(filepath)
+
+    LocalBackend.put, LocalBackend.remove = put_whole, remove_later
+    try:
+        yield
+    finally:
+        LocalBackend.put, LocalBackend.remove = put, remove
+
+
+def saved_checkpoints(work_dir: str | Path) -> list[Path]:
+    """Return the checkpoints of a folder, the one to resume from first: that of ``last_checkpoint``, then by number.
+
+    The files may be missing or broken.
+    """
+    folder = Path(work_dir)
+    note = folder / 'last_checkpoint'
+    named = note.read_text(encoding='utf-8', errors='replace').strip() if note.is_file() else ''
+    numbered = sorted((path for path in folder.glob('*.pth') if _NAMES.fullmatch(path.name)),
+                      key=lambda path: (int(_NAMES.fullmatch(path.name)[1]), path.stat().st_mtime), reverse=True)
+    first = Path(named) if named and '\0' not in named else None
+    return [*([first] if first else []), *(path for path in numbered if first is None or path.resolve() != first.resolve())]
