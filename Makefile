@@ -4,11 +4,13 @@
 #   PYTHON=python3.11     Python for .venv (3.11 or 3.12; tested with 3.11; `make test-openmmlab` needs 3.10)
 #   MMCV_WHEELS=folder    use a prebuilt mmcv wheel from this folder instead of compiling
 #   WORKERS=2             number of test processes
+#   MINUTES=60            how long `make fuzz` runs
 #   TESTS=tests/layers    tests to run (default: all, and the package's doctests)
 
 PYTHON ?=
 WORKERS ?= 2
 TESTS ?= tests mmtied
+MINUTES ?= 20
 export MMCV_WHEELS
 
 SHELL := /bin/bash
@@ -21,7 +23,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install --constraint $(SET)/cons
 READY := $(STAMPS)/mmtied
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-openmmlab setup lint docs clean
+.PHONY: help demo test test-openmmlab fuzz setup lint docs clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +36,9 @@ test: lint  ## Lint and run all tests, including docstring examples
 
 test-openmmlab:  ## Run all tests with OpenMMLab's own releases on torch 2.1 and Python 3.10, in .venv-openmmlab
 	@$(MAKE) --no-print-directory test SET=requirements/openmmlab VENV=.venv-openmmlab PYTHON=$(or $(PYTHON),python3.10)
+
+fuzz: $(READY)  ## Run every tool on changed and broken files for MINUTES (20), and check its outcome
+	@$(PY) tests/robustness/fuzz.py --minutes $(MINUTES)
 
 lint: $(READY)  ## Check the code's style
 	@$(PY) -m ruff check .

@@ -129,19 +129,19 @@ def load_tensors(file: str | os.PathLike | IO[bytes]) -> Any:
 
 
 @contextmanager
-def safe_loading(trusted: bool = False) -> Iterator[None]:
+def safe_loading(trusted: bool | None = None) -> Iterator[None]:
     """Let `torch.load`, whoever calls it, read checkpoints as `load_checkpoint` does, in the block.
 
     mmengine asks for all of pickle, at once or where a file needs it.
 
     Args:
-        trusted: Read anything, and so run what a file says.
+        trusted: Read anything, and so run what a file says; None for what a block around this one says, or not.
     """
     def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool | None = None,
              **settings: Any) -> Any:
         return _load(f, {'map_location': map_location, **settings}, history_parts(), _CHECKPOINT, _TRUSTED.get())
 
-    before, token = torch.load, _TRUSTED.set(trusted)
+    before, token = torch.load, _TRUSTED.set(_TRUSTED.get() if trusted is None else trusted)
     torch.load = load
     try:
         yield

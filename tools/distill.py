@@ -36,6 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the work-dir')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help="override settings of the student's config, for example model.backbone.depth=101")
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -46,10 +48,12 @@ def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import user_errors
-    with user_errors():
+    from mmtied.unpickling import safe_loading
+    with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, distill, runner
         from mmtied.launch.console import log_after_checks
+        from mmtied.training.resume import safe_saving
         hook = {'teacher': args.teacher, 'weights': args.weights, 'loss': args.loss}
         if args.stages:
             hook['stages'] = distill.parse_stages(args.stages)
@@ -70,7 +74,7 @@ def main() -> None:
             running = runner.build_runner(cfg)
             runner.prepare_training(running)
     with user_errors(only_own=True, after_interrupt=lambda: config.how_to_resume(cfg.work_dir, sys.argv)), \
-            checkpoints.safe_loading():
+            safe_loading(args.trust_checkpoint), safe_saving():
         running.train()
         distill.write_backbone(running, out)
         runner.leave_processes()

@@ -18,7 +18,7 @@ from torch import nn
 from mmtied.atomic import atomic_path, check_can_read, check_can_write
 from mmtied.backbones.checkpoint import find_misfits, name_some
 from mmtied.compat import unwrap_model
-from mmtied.unpickling import load_checkpoint
+from mmtied.unpickling import load_checkpoint, safe_loading  # noqa: F401, the second for other modules
 
 #: Prefix of the backbone's weights in mmpretrain's classifiers and mmdet's detectors.
 _BACKBONE = 'backbone.'
