@@ -9,6 +9,7 @@ import os
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -184,11 +185,9 @@ def _load(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]], advice:
     try:
         if trusted:
             return _TORCH_LOAD(file, weights_only=False, **settings)
-        if has_named_safe_globals():
-            with only_safe_globals(allowed):
-                content = _TORCH_LOAD(file, weights_only=True, **settings)
-        else:
-            content = _TORCH_LOAD(file, pickle_module=_restricted_pickle(allowed), **settings)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='Detected pickle protocol')
+            content = _load_safely(file, settings, allowed)
         _check_sizes(content, set())
         return content
     except Exception as error:
@@ -198,6 +197,13 @@ def _load(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]], advice:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) if isinstance(
             error, _TooLargeError) else 'expected a file that torch.save wrote'
         raise ValueError(f'{shown}: not a readable {kind}; {reason}') from error
+
+
+def _load_safely(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]]) -> Any:
+    if has_named_safe_globals():
+        with only_safe_globals(allowed):
+            return _TORCH_LOAD(file, weights_only=True, **settings)
+    return _TORCH_LOAD(file, pickle_module=_restricted_pickle(allowed), **settings)
 
 
 def _restricted_pickle(allowed: Sequence[tuple[Any, str]]) -> SimpleNamespace:
