@@ -9,7 +9,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmtied.atomic import atomic_path
-from mmtied.launch import checkpoints, config, runner
+from mmtied.launch import config, runner
+from mmtied.unpickling import safe_loading
 
 from .runs import Run, timed
 
@@ -32,7 +33,7 @@ def train(run: Run, cfg: Config, work_root: Path) -> tuple[Runner, dict]:
     runner.check_data_files(cfg, 'train', 'val')
     running = runner.build_runner(cfg)
     runner.prepare_training(running)
-    with checkpoints.safe_loading():
+    with safe_loading():
         _, cost = timed(running.train)
     cfg.dump(str(work_dir / 'config.py'))
     write_losses(work_dir)
