@@ -45,16 +45,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if bool(args.a) != bool(args.b) or bool(args.a) == bool(args.folders):
             raise ValueError('give folders, of which the first is the baseline, or both --a RUN ... and --b RUN ...')
         check_can_write(args.out, 'the page')
+        from mmtied.evaluation.inputs.faults import naming
         from mmtied.evaluation.reporting.files import read_sides
         from mmtied.evaluation.reporting.page import write_curves, write_page
         from mmtied.evaluation.summary import without_empty_buckets
 
-        runs, comparison = read_sides([args.a, args.b] if args.a else [[folder] for folder in args.folders], args.names)
-        if args.hide_empty:
-            runs = [run._replace(report=without_empty_buckets(run.report)) for run in runs]
-        curves = write_curves(args.out, runs, args.format) if args.format else ()
-        for path in (write_page(args.out, runs, comparison=comparison), *curves):
-            print(f'wrote {path}')
+        sides = [args.a, args.b] if args.a else [[folder] for folder in args.folders]
+        with naming(', '.join(folder for side in sides for folder in side)):  # a report is checked where its values are shown
+            runs, comparison = read_sides(sides, args.names)
+            if args.hide_empty:
+                runs = [run._replace(report=without_empty_buckets(run.report)) for run in runs]
+            curves = write_curves(args.out, runs, args.format) if args.format else ()
+            for path in (write_page(args.out, runs, comparison=comparison), *curves):
+                print(f'wrote {path}')
 
 
 if __name__ == '__main__':

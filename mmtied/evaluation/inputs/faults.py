@@ -59,6 +59,11 @@ class Faults:
         raise ValueError(f'{message}; {num} of {len(self.bad)} entries cannot be used, such as {also}; {advice.format("them")}')
 
 
+#: What a value of an unexpected kind raises: in Python, and in a template of a page.
+_UNEXPECTED = ('KeyError', 'TypeError', 'AttributeError', 'IndexError', 'OverflowError', 'RecursionError', 'ZeroDivisionError',
+               'UndefinedError')
+
+
 class _Short(reprlib.Repr):
     """Shows the first parts of a value, whatever its size and depth."""
 
@@ -89,7 +94,9 @@ def naming(source: str) -> Iterator[None]:
     """Turn what a value of an unexpected kind raises into a ValueError that names the file."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, ZeroDivisionError) as error:
+    except Exception as error:
+        if type(error).__name__ not in _UNEXPECTED:
+            raise
         reason = 'it is nested too deeply' if isinstance(error, RecursionError) else f'{type(error).__name__}: {one_line(error)}'
         raise ValueError(f'{source}: cannot be read, as a value is of an unexpected kind ({reason})') from error
 
