@@ -123,15 +123,16 @@ def verdict(comparison: dict, sides: dict[str, list[Run]]) -> str:
     for model in ('tied', 'tied_s'):
         if model not in sides:
             continue
-        row = comparison['bbox'][CONTRAST]['AP'][model]
-        high, low = (comparison['bbox'][band]['AP'][model] for band in ('r >= 0.8', 'r < 0.2'))
-        finding = ('The gain grows with occlusion' if row['low'] > 0 else 'The gain shrinks with occlusion' if row['high'] < 0
-                   else 'No change of the gain with occlusion can be told from chance')
-        sentences.append(f'{TITLES[model]} against ResNet-50, box AP: {signed(low)} at r < 0.2, {signed(high)} at r ≥ 0.8. '
-                         f'{finding}: {signed(row)}.')
+        low, high, change = (comparison['bbox'][band]['AP'][model] for band in ('r < 0.2', 'r >= 0.8', CONTRAST))
+        trend = ('rises with occlusion' if change['low'] > 0 else 'falls with occlusion' if change['high'] < 0
+                 else 'does not change with occlusion by more than chance')
+        there = ('a gain' if high['low'] > 0 else 'a loss' if high['high'] < 0
+                 else 'neither a gain nor a loss that can be told from chance')
+        sentences.append(f'- {TITLES[model]} minus ResNet-50, box AP: {signed(low)} at r < 0.2, {signed(high)} at r ≥ 0.8. The '
+                         f'difference {trend} ({signed(change)}); at r ≥ 0.8 it is {there}.')
     if any(len(side) < 2 for side in sides.values()):
-        sentences.append('Where a model has one seed, the interval covers the choice of images alone, not the seed.')
-    return '**Is the gain at r ≥ 0.8 larger than at r < 0.2?** ' + ' '.join(sentences)
+        sentences.append('\nWhere a model has one seed, its part of the interval covers the choice of images, not the seed.')
+    return '\n'.join(['**Is there a gain at r ≥ 0.8, and is it larger than at r < 0.2?**', '', *sentences])
 
 
 def signed(row: dict) -> str:
