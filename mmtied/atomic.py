@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 try:
@@ -33,15 +33,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path.parent, re.compile(re.escape(f'.{path.stem}.') + r'[a-z0-9_]{8}' + re.escape(path.suffix)))
+    is_temporary = path.parent.name.startswith(_PREFIX)  # locked by this process, which would wait for itself
     with _naming(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}.', suffix=path.suffix)
-        temporary = Path(name)
-        try:
+        with nullcontext() if is_temporary else _locked(path.parent):  # so that nobody sweeps the file before it is locked
+            if not is_temporary:
+                _sweep(path.parent, re.compile(re.escape(f'.{path.stem}.') + r'[a-z0-9_]{8}' + re.escape(path.suffix)))
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}.', suffix=path.suffix)
+            temporary = Path(name)
             if fcntl is None:
                 os.close(handle)  # Windows moves no open file
             else:
                 _lock(handle)
+        try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
@@ -69,23 +72,24 @@ def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterato
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder, re.compile(re.escape(_PREFIX) + r'[a-z0-9_]{8}'))
-    with _naming(folder):
-        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
+    with _naming(folder), ExitStack() as in_use:
+        with _locked(folder):  # so that nobody sweeps the new folder before it is locked
+            _sweep(folder, re.compile(re.escape(_PREFIX) + r'[a-z0-9_]{8}'))
+            temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
+            in_use.enter_context(_locked(temporary))
         try:
-            with _locked(temporary):
-                yield temporary
-                written = sorted(temporary.iterdir(), key=lambda file: file.name == last)
+            yield temporary
+            written = sorted(temporary.iterdir(), key=lambda file: file.name == last)
+            for file in written:
+                if (folder / file.name).is_dir():
+                    raise IsADirectoryError(f'{folder / file.name} is a folder; remove it, or name another folder to write')
+            with _locked(folder):
+                (folder / last).unlink(missing_ok=True)
+                for old in list(folder.iterdir()):
+                    if re.fullmatch(replaces, old.name) and old.is_file() and not (temporary / old.name).exists():
+                        old.unlink()
                 for file in written:
-                    if (folder / file.name).is_dir():
-                        raise IsADirectoryError(f'{folder / file.name} is a folder; remove it, or name another folder to write')
-                with _locked(folder):
-                    (folder / last).unlink(missing_ok=True)
-                    for old in list(folder.iterdir()):
-                        if re.fullmatch(replaces, old.name) and old.is_file() and not (temporary / old.name).exists():
-                            old.unlink()
-                    for file in written:
-                        file.replace(folder / file.name)
+                    file.replace(folder / file.name)
         except OSError as error:
             if isinstance(error.filename, str):
                 error.filename = error.filename.replace(str(temporary), str(folder))

@@ -23,7 +23,8 @@ _USER_ERRORS = (ValueError, ImportError, OSError)
 
 
 @contextmanager
-def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | None = None) -> Iterator[None]:
+def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | None = None,
+                longest: int = LONGEST) -> Iterator[None]:
     """Turn a user error into one line on stderr and exit code 2, and Ctrl-C into one line and exit code 130.
 
     Set the environment variable ``MMTIED_TRACEBACK=1`` to see the traceback instead.
@@ -32,6 +33,7 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
         only_own: Catch only errors that mmtied raised. Once training runs, an error from elsewhere is a bug or a hardware
             fault, and needs its traceback.
         after_interrupt: Returns how to go on after Ctrl-C.
+        longest: Characters of the line at most; a longer one loses its middle.
     """
     try:
         yield
@@ -50,14 +52,15 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
         _let_main_process_speak()
         reason = 'nested too deeply' if isinstance(error, RecursionError) else 'out of memory'
         print(_short(f'error: {reason}{f" ({text})" if (text := " ".join(str(error).split())) else ""} '
-                     f'({TRACEBACK_VARIABLE}=1 shows where)'), file=sys.stderr)
+                     f'({TRACEBACK_VARIABLE}=1 shows where)', longest), file=sys.stderr)
         sys.exit(2)
     except _SETTING_ERRORS as error:
         own = _is_own(error)
         if os.environ.get(TRACEBACK_VARIABLE) or (only_own and not own):
             raise
         _let_main_process_speak()
-        print(_short(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)')), file=sys.stderr)
+        print(_short(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), longest),
+              file=sys.stderr)
         sys.exit(2)
 
 
@@ -83,10 +86,10 @@ def warn(message: str) -> None:
     print(_short(f'warning: {message}'), file=sys.stderr)
 
 
-def _short(line: str) -> str:
+def _short(line: str, longest: int = LONGEST) -> str:
     """Return a line without its middle where it is too long, and with characters that a terminal takes."""
     line = line.encode(sys.stderr.encoding or 'utf-8', 'backslashreplace').decode(sys.stderr.encoding or 'utf-8')
-    return line if len(line) <= LONGEST else f'{line[:LONGEST * 2 // 3 - 5]} ... {line[-(LONGEST // 3):]}'
+    return line if len(line) <= longest else f'{line[:longest * 2 // 3 - 5]} ... {line[-(longest // 3):]}'
 
 
 @contextmanager

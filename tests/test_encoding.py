@@ -10,6 +10,8 @@ SOURCES = [path for folder in ('mmtied', 'tools', 'benchmarks', 'docs', 'require
            if '.mim' not in path.parts] + [ROOT / 'setup.py']
 #: Position of the mode in the arguments of functions and methods that open files.
 MODES = {'read_text': None, 'write_text': None, 'open': 0, 'fdopen': 1}
+#: Functions that open no text.
+OTHERS = ('Image.open', 'tarfile.open', 'webbrowser.open', 'os.open', 'gzip.open')
 
 
 def text_without_encoding(source: str) -> list[int]:
@@ -17,7 +19,7 @@ def text_without_encoding(source: str) -> list[int]:
     found = []
     for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
         name = getattr(call.func, 'attr', None) or getattr(call.func, 'id', None)
-        if name not in MODES or ast.unparse(call.func) in ('Image.open', 'tarfile.open', 'webbrowser.open'):
+        if name not in MODES or ast.unparse(call.func) in OTHERS:
             continue
         position = 1 if ast.unparse(call.func) == 'open' else MODES[name]
         modes = [keyword.value for keyword in call.keywords if keyword.arg == 'mode']

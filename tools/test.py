@@ -31,7 +31,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import user_errors
     from mmtied.unpickling import safe_loading
-    with user_errors(), safe_loading(args.trust_checkpoint):
+    with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # with advice for each data set
         from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
         from mmtied.launch.console import log_after_checks
