@@ -33,3 +33,9 @@ def test_differences_are_those_of_the_means(iou_type):
             for row in others:
                 assert row['difference'] == pytest.approx(row['value'] - baseline['value'], abs=1e-12)
                 assert row['low'] < row['difference'] < row['high']
+
+
+def test_readme_has_the_numbers_of_the_page():
+    readme = (page.ROOT / 'README.md').read_text()
+    for model in ('tied', 'tied_s'):
+        assert page.signed(COMPARISON['bbox']['r >= 0.8']['AP'][model]) in readme
