@@ -12,12 +12,14 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from mmtied.atomic import atomic_path
+from mmtied.compat import installed_version
+from mmtied.environment import processor_name
+from mmtied.tables import markdown_table
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
@@ -103,7 +105,7 @@ def report(args: argparse.Namespace, title: str, rows: Iterable[Mapping[str, obj
             if len(done) == 1:
                 _write_run(args, title, machine)
             write_csv(args.csv, done)
-    print(f'{title}\n\n{markdown_table(list(done[0]), [list(map(str, row.values())) for row in done])}\n\n{machine} {args.note}')
+    print(f'{title}\n\n{markdown_table(list(done[0]), [list(row.values()) for row in done])}\n\n{machine} {args.note}')
 
 
 def _write_run(args: argparse.Namespace, title: str, machine: str) -> None:
@@ -131,38 +133,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table, numbers aligned right.
-
-    Example:
-        >>> print(markdown_table(['tool', 's'], [['ours', '1.5']]))
-        | tool | s |
-        |---|---:|
-        | ours | 1.5 |
-    """
-    lines = ['| ' + ' | '.join(cells) + ' |' for cells in (header, *rows)]
-    return '\n'.join([lines[0], '|---|' + '---:|' * (len(header) - 1), *lines[1:]])
-
-
 def describe_machine(packages: Sequence[str], device: str = 'cpu') -> str:
     """Describe processor, GPU, threads, load and package versions in one line."""
-    cpu = platform.processor() or platform.machine()
-    if Path('/proc/cpuinfo').exists():
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-        cpu = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), cpu)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    parts = [f'{cores} cores of {cpu}', f'{torch.get_num_threads()} threads']
+    parts = [f'{cores} cores of {processor_name()}', f'{torch.get_num_threads()} threads']
     if torch.device(device).type == 'cuda':
         tf32 = 'on' if torch.backends.cudnn.allow_tf32 else 'off'
         mode = 'on' if torch.backends.cudnn.benchmark else 'off'
         parts += [torch.cuda.get_device_name(device), f'cuDNN {torch.backends.cudnn.version()} (benchmark {mode}, TF32 {tf32})']
     parts += [f'load average {os.getloadavg()[0]:.1f}'] if hasattr(os, 'getloadavg') else []
     parts += [f'Python {platform.python_version()}']
-    return ', '.join(parts + [f'{package} {found}' for package in packages if (found := _version(package))]) + '.'
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return ', '.join(parts + [f'{package} {found}' for package in packages if (found := installed_version(package))]) + '.'

@@ -1,14 +1,15 @@
 """Compare the models of an experiment over seeds and images, from the kept match records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 
-from mmtied.evaluation.buckets import Grouping
-from mmtied.evaluation.comparison import Estimate, describe_difference
-from mmtied.evaluation.intervals import Bootstrap, point_estimates, replicates
-from mmtied.evaluation.protocol import STATISTICS, bootstrapped_statistics
+from mmtied.evaluation.buckets import Grouping, whole_set
+from mmtied.evaluation.comparison import Estimate, describe_difference, estimate_groups
+from mmtied.evaluation.intervals import Bootstrap
+from mmtied.evaluation.protocol import STATISTICS
 from mmtied.evaluation.records import SavedRun, read_records
 
 from .runs import Run
@@ -17,8 +18,17 @@ from .runs import Run
 BANDS = {'all': None, 'r < 0.2': ('r=0', '(0,0.1)', '[0.1,0.2)'), 'r >= 0.8': ('[0.8,0.9)', '[0.9,1]')}
 #: How much larger a value is at r >= 0.8 than at r < 0.2.
 CONTRAST = 'r >= 0.8 minus r < 0.2'
-#: Duplicates get intervals here, as the question is also about them.
-STATISTICS['duplicates'] = replace(STATISTICS['duplicates'], bootstrapped=True)
+
+
+@contextmanager
+def _duplicates_with_intervals() -> Iterator[None]:
+    """Give duplicates intervals too, as the question is also about them."""
+    original = STATISTICS['duplicates']
+    STATISTICS['duplicates'] = replace(original, bootstrapped=True)
+    try:
+        yield
+    finally:
+        STATISTICS['duplicates'] = original
 
 
 def compare_models(sides: Mapping[str, Sequence[Run]], iou_types: Sequence[str], bootstrap: Bootstrap) -> dict:
@@ -34,7 +44,8 @@ def compare_models(sides: Mapping[str, Sequence[Run]], iou_types: Sequence[str],
         key of `BANDS` or `CONTRAST`. The baseline has no difference.
     """
     read = {model: [read_records(run.results) for run in runs] for model, runs in sides.items()}
-    return {iou_type: _compare(read, iou_type, bootstrap) for iou_type in iou_types}
+    with _duplicates_with_intervals():
+        return {iou_type: _compare(read, iou_type, bootstrap) for iou_type in iou_types}
 
 
 def _compare(sides: Mapping[str, Sequence[SavedRun]], iou_type: str, bootstrap: Bootstrap) -> dict:
@@ -53,22 +64,14 @@ def _compare(sides: Mapping[str, Sequence[SavedRun]], iou_type: str, bootstrap: 
 def estimate(side: Sequence[SavedRun], iou_type: str, names: Sequence[str] | None, bootstrap: Bootstrap) -> dict[str, Estimate]:
     """Return each statistic of the images in some buckets, for the runs of one model."""
     def grouping(run: SavedRun) -> Grouping:
-        main = run.evaluations[0]
         if names is None:
-            chosen = torch.ones(len(run.image_ids), 1, dtype=torch.bool)
-        else:
-            buckets = [number for number, bucket in enumerate(main.description['buckets']) if bucket['name'] in names]
-            chosen = main.members[:, buckets].any(1, keepdim=True)
-        return Grouping(chosen, torch.zeros(1, dtype=torch.int64))
+            return whole_set(len(run.image_ids))
+        main = run.evaluations[0]
+        buckets = [number for number, bucket in enumerate(main.description['buckets']) if bucket['name'] in names]
+        return Grouping(main.members[:, buckets].any(1, keepdim=True), torch.zeros(1, dtype=torch.int64))
 
-    def of_side(compute, *options) -> torch.Tensor:
-        return torch.stack([compute(run.records[iou_type], run.positives, grouping(run), len(run.category_names), *options,
-                                    run.proposal_nums)[..., 0, :] for run in side])
-
-    values, halves = of_side(point_estimates), of_side(replicates, bootstrap)
-    num_images = int(grouping(side[0]).members.sum())
-    return {statistic.name: Estimate(values[:, place], halves[:, :, place], num_images)
-            for place, statistic in enumerate(bootstrapped_statistics())}
+    found, = estimate_groups(side, iou_type, grouping, bootstrap)
+    return found
 
 
 def contrast(high: Estimate, low: Estimate) -> Estimate:

@@ -6,6 +6,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmtied.analysis.complexity import count_parameters
 from mmtied.backbones import TiedResNet
 from mmtied.layers import TBC
 
@@ -43,8 +44,8 @@ def backbones(base_channels: int) -> dict[str, dict]:
     """
     tied = dict(_FROM_SCRATCH, base_channels=base_channels)
     thin = dict(tied, type='mmtied.TiedResNet', base_width=18, split_blocks=THIN_SPLIT_BLOCKS[base_channels])
-    wanted = count_parameters(thin)
-    narrow = min(range(8, base_channels), key=lambda width: abs(count_parameters(_resnet(width)) - wanted))
+    wanted = size_of(thin)
+    narrow = min(range(8, base_channels), key=lambda width: abs(size_of(_resnet(width)) - wanted))
     return {
         'r50': _resnet(base_channels),
         'tied': dict(tied, type='mmtied.TiedResNet'),
@@ -54,10 +55,10 @@ def backbones(base_channels: int) -> dict[str, dict]:
     }
 
 
-def count_parameters(backbone: dict) -> int:
+def size_of(backbone: dict) -> int:
     """Build a backbone without memory for its weights, and count them."""
     with torch.device('meta'):
-        return sum(parameter.numel() for parameter in MODELS.build(dict(backbone)).parameters())
+        return count_parameters(MODELS.build(dict(backbone)))
 
 
 def _resnet(base_channels: int) -> dict:

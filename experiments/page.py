@@ -5,7 +5,6 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,9 +12,10 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import occlusion  # noqa: E402
 from experiments.analysis import BANDS, CONTRAST, compare_models  # noqa: E402
-from experiments.runs import RESULTS, Run  # noqa: E402
+from experiments.runs import RESULTS, Run, planned_runs  # noqa: E402
 from mmtied.atomic import atomic_path  # noqa: E402
 from mmtied.evaluation import Bootstrap, compare, read_records  # noqa: E402
+from mmtied.tables import markdown_table  # noqa: E402
 
 PAGE = ROOT / 'docs/evidence.md'
 IMAGES = ROOT / 'docs/images'
@@ -41,9 +41,9 @@ def main() -> None:
 
 def finished(preset: str) -> dict[str, list[Run]]:
     """Return the finished runs of each model of the occlusion experiment; models without one are left out."""
-    runs = {model: [Run('occlusion', preset, model, seed) for seed in range(occlusion.PRESETS[preset].seeds)]
-            for model in occlusion.MODELS}
-    return {model: [run for run in side if run.is_done] for model, side in runs.items() if any(run.is_done for run in side)}
+    runs = planned_runs('occlusion', preset, occlusion.MODELS, occlusion.PRESETS[preset].seeds)
+    sides = {model: [run for run in runs if run.model == model and run.is_done] for model in occlusion.MODELS}
+    return {model: side for model, side in sides.items() if side}
 
 
 def compared(preset: str, sides: dict[str, list[Run]]) -> dict:
@@ -151,7 +151,7 @@ def values_table(iou_type: str, comparison: dict, sides: dict[str, list[Run]]) -
     header = ['backbone', 'parameters', *(f'{measure}, {BANDS_IN_WORDS[band]}' for measure, band in columns)]
     rows = [[TITLES[model], f'{side[0].read_summary()["backbone_parameters"] / 1e6:.2f}M',
              *(cell(band, measure, model) for measure, band in columns)] for model, side in sides.items()]
-    return f'In %, {IOU_TYPES[iou_type]}:\n\n{markdown(header, rows)}\n'
+    return f'In %, {IOU_TYPES[iou_type]}:\n\n{markdown_table(header, rows)}\n'
 
 
 def differences_table(iou_type: str, comparison: dict, sides: dict[str, list[Run]]) -> str:
@@ -159,7 +159,7 @@ def differences_table(iou_type: str, comparison: dict, sides: dict[str, list[Run
     header = ['minus ResNet-50', '', *BANDS_IN_WORDS.values()]
     rows = [[TITLES[model], measure, *(signed(comparison[iou_type][band][measure][model]) for band in BANDS_IN_WORDS)]
             for model in list(sides)[1:] for measure in MEASURES]
-    return f'Differences in points, {IOU_TYPES[iou_type]}:\n\n{markdown(header, rows)}\n'
+    return f'Differences in points, {IOU_TYPES[iou_type]}:\n\n{markdown_table(header, rows)}\n'
 
 
 def cost(sides: dict[str, list[Run]]) -> str:
@@ -171,13 +171,7 @@ def cost(sides: dict[str, list[Run]]) -> str:
         took = ' to '.join(dict.fromkeys(f'{end(minutes):.0f}' for end in (min, max))) if minutes else ''
         devices = ', '.join(sorted({summary['device'] for summary in summaries}))
         rows.append([TITLES[model], len(side), took, f'{devices}, {summaries[0]["threads"]} thread'])
-    return markdown(['backbone', 'runs', 'processor minutes', 'machine'], rows)
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
+    return markdown_table(['backbone', 'runs', 'processor minutes', 'machine'], rows)
 
 
 def draw_over_r(sides: dict[str, list[Run]]):

@@ -62,14 +62,14 @@ def main() -> None:
 
 
 def choose_runs(args: argparse.Namespace, module) -> list:
-    """Return the runs that ``--only`` names, seed by seed, so that a comparison is complete early.
+    """Return the runs that ``--only`` names.
 
     Raises:
         ValueError: A pattern fits no run.
     """
-    from experiments.runs import Run
+    from experiments.runs import planned_runs
     seeds = module.PRESETS[args.preset].seeds
-    runs = [Run(args.experiment, args.preset, model, seed) for seed in range(seeds) for model in module.MODELS]
+    runs = planned_runs(args.experiment, args.preset, module.MODELS, seeds)
     for pattern in args.only:
         if not any(fnmatch(run.name, pattern) for run in runs):
             raise ValueError(f'--only {pattern}: no such run; there are {", ".join(module.MODELS)}, each with seed0 to '

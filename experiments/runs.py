@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from mmtied.atomic import atomic_folder
+from mmtied.environment import processor_name
 
 HERE = Path(__file__).parent
 #: Results that are committed: small files, a folder for each run.
@@ -53,7 +54,7 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Whether the results are there and whole."""
+        """Whether all results have been written."""
         return (self.results / SUMMARY).is_file()
 
     def read_summary(self) -> dict:
@@ -77,6 +78,11 @@ class Run:
             (folder / SUMMARY).write_text(json.dumps({**summary, **describe_machine()}, indent=1) + '\n', encoding='utf-8')
 
 
+def planned_runs(experiment: str, preset: str, models: Sequence[str], seeds: int) -> list[Run]:
+    """Return every run of an experiment, seed by seed, so that a comparison is complete early."""
+    return [Run(experiment, preset, model, seed) for seed in range(seeds) for model in models]
+
+
 def describe_machine() -> dict:
     """Return processor or GPU, threads, and the versions that a result depends on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
@@ -84,22 +90,6 @@ def describe_machine() -> dict:
             'torch': torch.__version__, 'mmtied': version('mmtied'), 'date': time.strftime('%Y-%m-%d')}
 
 
-def processor_name() -> str:
-    """Return the processor's name as the system knows it."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-        return next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def use_one_thread() -> None:
     """Compute with one thread, so that a run gives the same numbers again whatever else the computer does."""
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
-
-
-def timed(work: Callable[[], object]) -> tuple[object, dict]:
-    """Do some work; return its result, and the seconds that it took by the clock and of the processor."""
-    clock, processor = time.time(), time.process_time()
-    result = work()
-    return result, {'seconds': round(time.time() - clock), 'processor_seconds': round(time.process_time() - processor)}

@@ -2,17 +2,19 @@
 
 import csv
 import json
+import time
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmtied.analysis.complexity import count_parameters
 from mmtied.atomic import atomic_path
 from mmtied.launch import config, runner
+from mmtied.training.resume import safe_saving, saved_checkpoints
 from mmtied.unpickling import safe_loading
 
-from .runs import Run, timed
+from .runs import Run
 
 
 def train(run: Run, cfg: Config, work_root: Path) -> tuple[Runner, dict]:
@@ -22,34 +24,34 @@ def train(run: Run, cfg: Config, work_root: Path) -> tuple[Runner, dict]:
     """
     work_dir = run.work_dir(work_root)
     cfg.work_dir = str(work_dir)
+    # mmengine keeps visualizers by name, and would write the losses of a process's second run into the folder of the first.
+    cfg.experiment_name = str(work_dir)
+    cfg.get('visualizer', {}).pop('name', None)
     cfg.randomness = dict(seed=run.seed, deterministic=True)
     cfg.env_cfg.mp_cfg = dict(mp_start_method='fork', opencv_num_threads=1)
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
-    resumed = config.latest_checkpoint(str(work_dir))
+    resumed = bool(saved_checkpoints(work_dir))
     if resumed:
         config.use_resume(cfg, 'auto')
     runner.check_data_files(cfg, 'train', 'val')
     running = runner.build_runner(cfg)
     runner.prepare_training(running)
-    with safe_loading():
-        _, cost = timed(running.train)
+    clock, processor = time.time(), time.process_time()
+    with safe_loading(), safe_saving():
+        running.train()
+    cost = {'seconds': round(time.time() - clock), 'processor_seconds': round(time.process_time() - processor)}
     cfg.dump(str(work_dir / 'config.py'))
     write_losses(work_dir)
     return running, {'model': run.model, 'seed': run.seed, 'steps': running.max_iters,
-                     'batch_size': cfg.train_dataloader.batch_size, 'parameters': count(running.model),
-                     'backbone_parameters': count(running.model.backbone), 'resumed': bool(resumed), **cost}
+                     'batch_size': cfg.train_dataloader.batch_size, 'parameters': count_parameters(running.model),
+                     'backbone_parameters': count_parameters(running.model.backbone), 'resumed': resumed, **cost}
 
 
 def kept_files(run: Run, work_root: Path) -> dict[str, Path]:
     """Return the files that `train` left for every kind of model, by the names that they are kept under."""
     return {name: run.work_dir(work_root) / name for name in ('config.py', 'losses.csv')}
-
-
-def count(module: torch.nn.Module) -> int:
-    """Count parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def write_losses(work_dir: Path) -> Path:

@@ -35,7 +35,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     is_temporary = path.parent.name.startswith(_PREFIX)  # locked by this process, which would wait for itself
     with _naming(path):
-        with nullcontext() if is_temporary else _locked(path.parent):  # so that nobody sweeps the file before it is locked
+        with nullcontext() if is_temporary else _locked(path.parent):  # or another process could sweep it before it is locked
             if not is_temporary:
                 _sweep(path.parent, re.compile(re.escape(f'.{path.stem}.') + r'[a-z0-9_]{8}' + re.escape(path.suffix)))
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}.', suffix=path.suffix)
@@ -73,7 +73,7 @@ def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterato
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _naming(folder), ExitStack() as in_use:
-        with _locked(folder):  # so that nobody sweeps the new folder before it is locked
+        with _locked(folder):  # or another process could sweep the new one before it is locked
             _sweep(folder, re.compile(re.escape(_PREFIX) + r'[a-z0-9_]{8}'))
             temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
             in_use.enter_context(_locked(temporary))
@@ -218,11 +218,11 @@ def _lock(handle: int, wait: bool = True) -> bool:
 
 
 def _sweep(folder: Path, name: re.Pattern) -> None:
-    """Remove temporary files and folders that killed processes left: those that nobody has locked."""
+    """Remove temporary files and folders of killed processes; a running one holds a lock on its own."""
     for path in [path for path in folder.iterdir() if name.fullmatch(path.name)] if fcntl else ():
         try:
             handle = os.open(path, os.O_RDONLY)
-        except OSError:  # gone, or somebody else's
+        except OSError:  # already gone, or not ours to open
             continue
         try:
             if _lock(handle, wait=False):

@@ -32,6 +32,14 @@ def describe_environment() -> str:
     return '\n'.join(lines)
 
 
+def processor_name() -> str:
+    """Return the processor's name as the system knows it."""
+    cpu_info = Path('/proc/cpuinfo')
+    lines = cpu_info.read_text(encoding='utf-8').splitlines() if cpu_info.exists() else []
+    names = (line.split(':')[1].strip() for line in lines if line.startswith('model name'))
+    return next(names, platform.processor() or platform.machine())
+
+
 def _torch() -> str:
     try:
         import torch

@@ -1,4 +1,4 @@
-"""Tables as text for terminals and logs, as LaTeX for papers, and as CSV files."""
+"""Tables as text for terminals and logs, in Markdown for pages, as LaTeX for papers, and as CSV files."""
 
 import csv
 import os
@@ -35,6 +35,24 @@ def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> s
         right = [pad + cell for pad, cell in zip(pads, cells, strict=True)][1:]
         shown.append('  '.join([cells[0] + pads[0], *right]).rstrip())
     return '\n'.join(shown)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence], numbers: bool = True) -> str:
+    """Format a Markdown table.
+
+    Args:
+        header: Titles of the columns.
+        rows: Cells of each row.
+        numbers: Align all columns but the first at the right.
+
+    Example:
+        >>> print(markdown_table(['tool', 's'], [['ours', 1.5]]))
+        | tool | s |
+        | --- | ---: |
+        | ours | 1.5 |
+    """
+    rule = ['---', *['---:' if numbers else '---'] * (len(header) - 1)]
+    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in (header, rule, *rows))
 
 
 def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Mapping]) -> Path:

@@ -225,10 +225,8 @@ class _TooLargeError(Exception):
 
 
 def _check_file(path: Path, kind: str) -> None:
-    """Raise a ValueError for a file that is missing, or that unpacks to much more than it is."""
-    if not path.is_file():
-        return  # torch says so
-    if zipfile.is_zipfile(path):
+    """Raise a ValueError for a zip file that would unpack to much more than it is."""
+    if zipfile.is_zipfile(path):  # torch reports a missing file
         with zipfile.ZipFile(path) as file:
             unpacked = sum(entry.file_size for entry in file.infolist())
         if unpacked > 4 * path.stat().st_size + _ZIP_MARGIN:

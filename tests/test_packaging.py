@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from email.parser import BytesParser
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import modelindex
@@ -219,3 +220,10 @@ def test_model_index_has_no_unmeasured_results():
         assert model.weights is None
         for result in model.results or []:
             assert all('printed in the paper - not trained here' in metric for metric in result.metrics)
+
+
+@pytest.mark.parametrize('extra', ['core', 'report', 'shapes'])
+def test_set_up_installs_what_the_package_asks_for(extra, metadata):
+    """The set-up installs mmtied without dependencies, so that the pins name each of them."""
+    for name, ranges in required(metadata)[extra].items():
+        assert installed_version(name) in ranges, name

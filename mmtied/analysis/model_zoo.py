@@ -13,6 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmtied.tables import markdown_table
 from mmtied.version import __version__
 
 from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
@@ -176,8 +177,7 @@ def _compare(printed: float | None, computed: float, unit: str) -> tuple[str, st
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [header, ('---', ) * len(header), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+    return markdown_table(header, rows, numbers=False) + '\n'
 
 
 class _Notes:

@@ -168,26 +168,39 @@ def _same_members(run: SavedRun, groups: SavedGroups, other: SavedRun, others: S
 
 def _rows(sides: Sequence[Sequence[SavedRun]], iou_type: str, grouping: Callable[[SavedRun], Grouping],
           bootstrap: Bootstrap) -> list[dict]:
-    """Return for each group its images, and values and differences by statistic; every run reads columns of its own."""
-    def of_side(compute: Callable, side: Sequence[SavedRun], *options: Bootstrap) -> Tensor:
+    """Return for each group its images, and values and differences by statistic."""
+    rows = []
+    for groups in zip(*(estimate_groups(side, iou_type, grouping, bootstrap) for side in sides), strict=True):
+        row = {'images': next(iter(groups[0].values())).num_images}
+        for name in groups[0]:
+            found = [estimates[name] for estimates in groups]
+            row[name] = {'values': [_plain(estimate.value) for estimate in found],
+                         'value_intervals': [estimate.interval(bootstrap.level) for estimate in found],
+                         'differences': [describe_difference(estimate, found[0], bootstrap) for estimate in found[1:]]}
+        rows.append(row)
+    return rows
+
+
+def estimate_groups(side: Sequence[SavedRun], iou_type: str, grouping: Callable[[SavedRun], Grouping],
+                    bootstrap: Bootstrap) -> list[dict[str, 'Estimate']]:
+    """Estimate the statistics that get intervals, by name, for each group of images.
+
+    Args:
+        side: Runs of one recipe on the same images.
+        iou_type: Of the records to use.
+        grouping: Returns the groups, the same images in every run; each run reads columns of its own.
+        bootstrap: How to resample.
+    """
+    def of_runs(compute: Callable, *options: Bootstrap) -> Tensor:
         return torch.stack([compute(run.records[iou_type], run.positives, grouping(run), len(run.category_names), *options,
                                     run.proposal_nums) for run in side])
 
-    values = [of_side(point_estimates, side) for side in sides]  # (runs, B, S) of each side
-    halves = [of_side(replicates, side, bootstrap) for side in sides]  # (runs, R, B, S) of each side
-    first, rows = sides[0][0], []
-    for number, (members, column) in enumerate(zip(grouping(first).members.T, grouping(first).columns.tolist(), strict=True)):
-        num_images = count_images(members, first.positives, column)
-        row = {'images': num_images}
-        for place, statistic in enumerate(bootstrapped_statistics()):
-            found = [Estimate(value[:, number, place], half[:, :, number, place], num_images)
-                     for value, half in zip(values, halves, strict=True)]
-            row[statistic.name] = {
-                'values': [_plain(estimate.value) for estimate in found],
-                'value_intervals': [estimate.interval(bootstrap.level) for estimate in found],
-                'differences': [describe_difference(estimate, found[0], bootstrap) for estimate in found[1:]]}
-        rows.append(row)
-    return rows
+    values, halves = of_runs(point_estimates), of_runs(replicates, bootstrap)  # (runs, B, S) and (runs, R, B, S)
+    groups = grouping(side[0])
+    return [{statistic.name: Estimate(values[:, number, place], halves[:, :, number, place],
+                                      count_images(members, side[0].positives, column))
+             for place, statistic in enumerate(bootstrapped_statistics())}
+            for number, (members, column) in enumerate(zip(groups.members.T, groups.columns.tolist(), strict=True))]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from .boxes import box_areas
-from .inputs.rle import run_lengths
+from .inputs.rle import inside, segments
 
 #: Pixels of an image's masks that are decoded together, a byte each.
 _MOST_PIXELS = 1 << 32
@@ -19,11 +19,11 @@ def masks_under_masks(boxes: np.ndarray, rles: Sequence[dict]) -> tuple[np.ndarr
         boxes: Not used.
         rles: Compressed run-length codes of one image, checked by `inputs.rle.rle_areas`.
     """
-    points, ends, depth = _segments(rles)
+    points, ends, depth = segments(rles)
     lengths, covered, areas = np.diff(points), np.zeros(len(rles)), np.zeros(len(rles))
     for number, own in enumerate(ends):
-        inside = _inside(own, points)
-        covered[number], areas[number] = lengths[inside & (depth >= 2)].sum(), lengths[inside].sum()
+        held = inside(own, points)
+        covered[number], areas[number] = lengths[held & (depth >= 2)].sum(), lengths[held].sum()
     return covered, areas
 
 
@@ -36,10 +36,10 @@ def boxes_under_masks(boxes: np.ndarray, rles: Sequence[dict]) -> tuple[np.ndarr
         boxes: Shape (N, 4), xyxy, clipped to the image.
         rles: As for `masks_under_masks`.
     """
-    points, ends, depth = _segments(rles)
+    points, ends, depth = segments(rles)
     covered = np.zeros(len(boxes))
     for number, (box, own) in enumerate(zip(boxes, ends, strict=True)):
-        by_others = depth - _inside(own, points) >= 1
+        by_others = depth - inside(own, points) >= 1
         covered[number] = np.diff(_area_before(points, box, rles[number]['size'][0]))[by_others].sum()
     areas = box_areas(boxes)
     return np.clip(covered, 0, areas), areas
@@ -69,25 +69,6 @@ def decoded(codes: Sequence[dict], where: str) -> np.ndarray:
         raise ValueError(f'{where} takes the masks of {len(codes)} instances as {height} x {width} pixels, which needs '
                          f'{pixels / 2**30:.1f} GiB; register it with takes_codes=True')
     return mask_api.decode(list(codes)).transpose(2, 0, 1).astype(bool)
-
-
-def _segments(rles: Sequence[dict]) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """Cut the pixels, counted down the columns, wherever a mask starts or ends.
-
-    Returns:
-        The S + 1 ends of segments; the ends of each mask's runs; and how many masks cover each segment, shape (S,).
-    """
-    ends = [np.cumsum(run_lengths(rle['counts'])) for rle in rles]
-    points = np.unique(np.concatenate([[0], *ends]))
-    depth = np.zeros(len(points) - 1, dtype=np.int64)
-    for own in ends:
-        depth += _inside(own, points)
-    return points, ends, depth
-
-
-def _inside(ends: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return which segments between points lie in the foreground of a mask whose runs have these ends."""
-    return np.searchsorted(ends, points[:-1], side='right') % 2 == 1
 
 
 def _area_before(points: np.ndarray, box: np.ndarray, height: int) -> np.ndarray:

@@ -7,7 +7,7 @@ refused.
 import inspect
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch import nn
 from mmtied.atomic import atomic_path, check_can_read, check_can_write
 from mmtied.backbones.checkpoint import find_misfits, name_some
 from mmtied.compat import unwrap_model
-from mmtied.unpickling import load_checkpoint, safe_loading  # noqa: F401, the second for other modules
+from mmtied.unpickling import load_checkpoint
 
 #: Prefix of the backbone's weights in mmpretrain's classifiers and mmdet's detectors.
 _BACKBONE = 'backbone.'
@@ -83,7 +83,7 @@ def check_backbone(model: nn.Module, checkpoint: str) -> None:
     if '://' in checkpoint:
         return
     weights = read_state_dict(checkpoint, '--backbone-checkpoint')
-    weights = _of_backbone(weights) or weights
+    weights = of_backbone(weights) or weights
     backbone = unwrap_model(model).backbone
     _raise_misfits(f'--backbone-checkpoint {checkpoint}', backbone, find_misfits(backbone, weights, ['plugins']))
 
@@ -139,7 +139,7 @@ def convert_backbone(source: str | os.PathLike, target: str | os.PathLike) -> tu
     """
     check_target(target, source, 'the classifier', 'backbone.pth')
     weights = read_state_dict(source)
-    kept = {key: value.clone() for key, value in _of_backbone(weights).items()}
+    kept = {key: value.clone() for key, value in of_backbone(weights).items()}
     if not kept:
         raise ValueError(f"checkpoint {source}: no weights named {_BACKBONE}* (the first is {next(iter(weights))}); expected a "
                          "classifier trained with mmpretrain; a backbone's own weights need no conversion")
@@ -196,7 +196,8 @@ def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _of_backbone(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def of_backbone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of the backbone in a detector's or classifier's, under their names in the backbone."""
     return {key.removeprefix(_BACKBONE): value for key, value in weights.items() if key.startswith(_BACKBONE)}
 
 

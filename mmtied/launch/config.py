@@ -130,7 +130,8 @@ def use_resume(cfg: Config, resume: str) -> None:
         if resume is None:
             warn(f'--resume: {cfg.work_dir} has no checkpoint to resume from, so training starts from the beginning')
             return
-    check_checkpoint(resume, '--resume')
+    else:
+        check_checkpoint(resume, '--resume')
     cfg.resume, cfg.load_from = True, resume
 
 

@@ -93,11 +93,10 @@ class _TiedConv2d(nn.Conv2d):
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in ('weight', 'bias') and isinstance(value, Tensor) and 'num_blocks' in self.__dict__:
-            own = getattr(self, name, None)  # pruning and weight norms take it away for a while
-            if value.dim() and value.size(0) != self.out_channels // self.num_blocks and self.num_blocks > 1:
-                raise ValueError(f'{type(self).__name__}: {name} of shape {tuple(value.shape)}, expected '
-                                 f'{None if own is None else tuple(own.shape)}; to fold a normalization into tied layers use '
-                                 'mmtied.surgery.deploy instead of fuse_conv_bn')
+            thin = self.out_channels // self.num_blocks
+            if value.dim() and value.size(0) != thin and self.num_blocks > 1:
+                raise ValueError(f'{type(self).__name__}: {name} of shape {tuple(value.shape)}, expected {thin} filters; to '
+                                 'fold a normalization into tied layers use mmtied.surgery.deploy instead of fuse_conv_bn')
         super().__setattr__(name, value)
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:

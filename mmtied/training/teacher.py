@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmtied.backbones.checkpoint import find_misfits, name_some
 from mmtied.compat import require
+from mmtied.unpickling import safe_loading
 
 #: Start of the name of a network of torchvision, as in mmengine's ``init_cfg``.
 TORCHVISION = 'torchvision://'
@@ -224,15 +225,14 @@ def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, Normaliz
 
 def _read(weights: str) -> dict[str, Tensor]:
     """Return the weights in a checkpoint; of a detector or classifier, those of its backbone."""
-    from mmtied.launch.checkpoints import read_state_dict, safe_loading
+    from mmtied.launch.checkpoints import of_backbone, read_state_dict
     if '://' in weights:
         with safe_loading():
             content = CheckpointLoader.load_checkpoint(weights, 'cpu')
         state = content.get('state_dict', content)
     else:
         state = read_state_dict(weights, "the teacher's weights")
-    of_backbone = {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
-    return of_backbone or state
+    return of_backbone(state) or state
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor], weights: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from experiments import cells, classification, occlusion, run, runs
-from experiments.backbones import GroupedTwin, backbones, count_parameters
+from experiments.backbones import GroupedTwin, backbones, size_of
 from mmtied.backbones import TiedResNet
 from mmtied.evaluation import read_records
 from mmtied.layers import TBC
@@ -132,6 +132,6 @@ def test_the_grouped_twin_with_equal_filters_is_the_tied_network():
 
 
 def test_the_narrow_network_is_as_large_as_the_thin_tied_one():
-    sizes = {name: count_parameters(backbone) for name, backbone in backbones(64).items()}
+    sizes = {name: size_of(backbone) for name, backbone in backbones(64).items()}
     assert sizes['r50'] == 23_508_032 and sizes['tied_s'] == 13_921_358 - 2_049_000
     assert abs(sizes['r50_narrow'] / sizes['tied_s'] - 1) < .03

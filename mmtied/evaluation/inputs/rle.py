@@ -63,10 +63,8 @@ def _merged(rles: list[dict]) -> dict:
     height, width = rles[0]['size']
     if len(rles) < 2 or height * width < _LARGE:
         return mask_api.merge(rles)
-    ends = [np.cumsum(run_lengths(rle['counts'])) for rle in rles]  # mask_api.merge makes room for as many runs as pixels
-    points = np.unique(np.concatenate([[0], *ends]))
-    covered = np.any([np.searchsorted(own, points[:-1], side='right') % 2 == 1 for own in ends], axis=0)
-    starts = np.flatnonzero(np.diff(covered, prepend=False))  # of runs, the first of them foreground
+    points, _, depth = segments(rles)  # mask_api.merge makes room for as many runs as pixels
+    starts = np.flatnonzero(np.diff(depth > 0, prepend=False))  # of runs, the first of them foreground
     counts = np.diff(points[starts], prepend=0, append=height * width)
     return mask_api.frPyObjects({'size': [height, width], 'counts': counts.tolist()}, height, width)
 
@@ -87,6 +85,25 @@ def run_lengths(code: str | bytes) -> np.ndarray:
     for start in (1, 2):  # from the fourth on, a length is stored as the difference to the one two before it
         values[start::2] = np.cumsum(values[start::2])
     return values
+
+
+def segments(rles: Sequence[dict]) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Cut the pixels, counted down the columns, wherever a mask starts or ends.
+
+    Returns:
+        The S + 1 ends of segments; the ends of each mask's runs; and how many masks cover each segment, shape (S,).
+    """
+    ends = [np.cumsum(run_lengths(rle['counts'])) for rle in rles]
+    points = np.unique(np.concatenate([[0], *ends]))
+    depth = np.zeros(len(points) - 1, dtype=np.int64)
+    for own in ends:
+        depth += inside(own, points)
+    return points, ends, depth
+
+
+def inside(ends: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return which segments between points lie in the foreground of a mask whose runs have these ends."""
+    return np.searchsorted(ends, points[:-1], side='right') % 2 == 1
 
 
 def _check_polygons(polygons: list, height: int, width: int, where: str) -> None:
