@@ -5,8 +5,10 @@ process of its own, and the tools take turns. Three sources are timed:
 
 - ``memory``: from arrays (run-length codes for masks) to the table;
 - ``json``: from a results file to the table;
-- ``command``: the whole process, for mmtied `tools/occlusion_eval.py --replicates 0` with all of its output files, for the others
-  the shortest script. ``--replicates 1000`` adds mmtied's command with bootstrap intervals.
+- ``command``: the whole process from files to the printed table, for mmtied `tools/occlusion_eval.py --replicates 0`, for the
+  others the shortest script;
+- ``command, files``: the same and all of mmtied's files (records, tables, plots and page), which no other tool writes.
+  ``--replicates 1000`` adds it with bootstrap intervals.
 
 The other tools are given the images of each bucket; mmtied computes them within the time. CPU seconds add up all threads and
 vary less on a busy machine. Peak memory is what comes on top of imports, annotations and input. With ``--device cuda`` boxes in
@@ -38,6 +40,7 @@ from mmtied.evaluation.occlusion import image_ratios
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ('torch', 'numpy', *CONTENDERS)
+SOURCES = ('memory', 'json', 'command', 'command, files')
 
 
 def main() -> None:
@@ -61,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('annotations', type=Path, help='COCO instances file with masks')
     parser.add_argument('--contenders', nargs='*', choices=CONTENDERS, default=list(CONTENDERS), help='tools to run')
     parser.add_argument('--iou-types', nargs='+', choices=('bbox', 'segm'), default=['bbox', 'segm'])
-    parser.add_argument('--sources', nargs='+', choices=('memory', 'json', 'command'), default=['memory', 'json', 'command'])
+    parser.add_argument('--sources', nargs='+', choices=SOURCES, default=SOURCES)
     parser.add_argument('--replicates', type=int, default=0, help='also time the command with this many bootstrap replicates')
     parser.add_argument('--images', type=int, help='use only the first images of the file')
     parser.add_argument('--detections', type=int, default=500_000)
@@ -113,13 +116,15 @@ def compare_tools(args: argparse.Namespace, folder: Path) -> list[dict[str, obje
                                for run in found]
                     if earlier and max(earlier) > args.once_above:
                         continue
-                    run = run_command(args, folder, name, iou_type) if source == 'command' else start(
+                    if source == 'command, files' and name != 'mmtied':
+                        continue
+                    run = run_command(args, folder, name, iou_type, source) if source.startswith('command') else start(
                         'contenders.py', folder, name, iou_type, source, folder, device=args.device)
                     runs.setdefault((name, iou_type, source), []).append(run)
                     print(f'{turn + 1}/{args.repeats} {name} {iou_type} {source}: {run["seconds"]:.2f} s', file=sys.stderr)
             if args.replicates and 'mmtied' in args.contenders:
-                run = run_command(args, folder, 'mmtied', iou_type, args.replicates)
-                runs.setdefault(('mmtied', iou_type, f'command, {args.replicates} replicates'), []).append(run)
+                run = run_command(args, folder, 'mmtied', iou_type, 'command, files', args.replicates)
+                runs.setdefault(('mmtied', iou_type, f'command, files, {args.replicates} replicates'), []).append(run)
     rows = []
     for (name, iou_type, source), found in runs.items():
         oracle = next(other for other in ('pycocotools', 'hotcoco', *args.contenders) if (other, iou_type) in {
@@ -146,7 +151,7 @@ def compare_val_loop(args: argparse.Namespace, folder: Path) -> list[dict[str, o
             for name, seconds in total.items()]
 
 
-def run_command(args: argparse.Namespace, folder: Path, name: str, iou_type: str, replicates: int = 0) -> dict:
+def run_command(args: argparse.Namespace, folder: Path, name: str, iou_type: str, source: str, replicates: int = 0) -> dict:
     """Time the whole process of an evaluation from files, as a user starts it.
 
     Raises:
@@ -155,7 +160,8 @@ def run_command(args: argparse.Namespace, folder: Path, name: str, iou_type: str
     command = [sys.executable, str(HERE / 'contenders.py'), name, iou_type, 'command', str(folder), str(folder / 'result.json')]
     if name == 'mmtied':
         command = [sys.executable, str(HERE.parent / 'tools' / 'occlusion_eval.py'), str(folder / 'annotations.json'),
-                   str(folder / f'{iou_type}.json'), '--out', str(folder / 'occlusion'), '--replicates', str(replicates)]
+                   str(folder / f'{iou_type}.json'), '--replicates', str(replicates)]
+        command += ['--out', str(folder / 'occlusion')] if source == 'command, files' else []
     before, start_time = os.times(), time.perf_counter()
     run = subprocess.run(command, capture_output=True, text=True)
     seconds, after = time.perf_counter() - start_time, os.times()

@@ -1,18 +1,12 @@
 """Which categories suffer from occlusion: AP of each category in each bucket, as rows, table and heat map."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-import numpy as np
+from ...compat import require
+from ..summary import all_evaluations, describe_evaluation, format_percent, reported_iou_types
 
-from ...plotting import new_figure, plain_label
-from ..stated import field_of
-from ..summary import all_evaluations, describe_evaluation, reported_iou_types
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-#: Instances below which a category's AP in a bucket is not drawn, and in a half not compared.
+#: Instances below which a category's AP in a bucket is not shown, and in a half not compared.
 FEWEST = 10
 #: Categories of a heat map at most.
 MOST = 40
@@ -52,45 +46,47 @@ def _mean(values: list, counts: list) -> float | None:
     return sum(value * count for value, count in pairs) / total if total >= FEWEST else None
 
 
-def plot_categories(report: Mapping, iou_type: str) -> 'Figure':
-    """Draw AP of categories (rows, those that fall most with occlusion on top) by bucket (columns) as a heat map.
+class HeatMap(NamedTuple):
+    """A table with colored cells: for each category its name, its change in points, and text, background and ink of each cell."""
 
-    Of more than `MOST` categories, those with the most instances are drawn; cells with fewer than `FEWEST` instances are blank.
+    caption: str
+    header: list[str]
+    rows: list[tuple[str, str, list[tuple[str, str, str]]]]
+
+
+def heat_map(report: Mapping, iou_type: str) -> HeatMap:
+    """Return AP of categories (rows, those that fall most with occlusion on top) by bucket (columns), colored by AP.
+
+    Of more than `MOST` categories, those with the most instances are shown; cells with fewer than `FEWEST` instances are blank.
 
     Args:
         report: With ``per_category``.
         iou_type: One of its IoU types.
+
+    Raises:
+        ImportError: matplotlib is not installed.
     """
-    found = report['per_category']
+    require('matplotlib', 'The heat map')
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    groups = report['per_category']['groups'][1:]
     rows = [row for row in category_rows({**report, 'further': []}) if row['iou_type'] == iou_type]
     kept = {row['category'] for row in sorted(rows, key=lambda row: -row['instances'])[:MOST]}
     rows = [row for row in rows if row['category'] in kept]
-    groups = found['groups'][1:]
-    values = np.array([[row['AP'], *(row[f'AP {group}'] for group in groups)] for row in rows], dtype=float) * 100
-    counts = np.array([[row['instances'], *(row[f'instances {group}'] for group in groups)] for row in rows])
-    values[counts < FEWEST] = np.nan
-    highest = max(10., float(np.nanmax(values, initial=0)))
-    figure = new_figure(7.2, 1.3 + .19 * len(rows))
-    axes = figure.subplots()
-    image = axes.imshow(values, cmap='cividis', vmin=0, vmax=highest, aspect='auto')
-    for (y, x), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            color = 'white' if value < .55 * highest else 'black'
-            axes.text(x, y, f'{value:.0f}', ha='center', va='center', fontsize=7, color=color)
-    axes.axvline(.5, color='white', linewidth=3)
-    changes = ['' if row['change'] is None else f'  {100 * row["change"]:+.0f}' for row in rows]
-    names = [plain_label(row['category'], 22) + change for row, change in zip(rows, changes, strict=True)]
-    axes.set_yticks(range(len(rows)), names, fontsize=7)
-    labels = ['all', *(plain_label(group.replace('>=', '≥')) for group in groups)]
-    slanted = sum(map(len, labels)) > 60
-    axes.set_xticks(range(len(labels)), labels, fontsize=7.5, rotation=40 if slanted else 0, ha='right' if slanted else 'center',
-                    rotation_mode='anchor')
-    field = field_of(report['definition'])
-    label = f'occlusion ratio r ({plain_label(report["definition"])})' if field is None else plain_label(field)
-    axes.set_xlabel(label, fontsize=8)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, shrink=min(1, 12 / max(len(rows), 1)), pad=.02)
-    bar.set_label(f'{iou_type} AP (%)', fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    return figure
+    cells = [[_shown(row['AP'], row['instances']), *(_shown(row[f'AP {group}'], row[f'instances {group}']) for group in groups)]
+             for row in rows]
+    highest = max([.1, *(value for line in cells for value in line if value is not None)])
+
+    def colored(value: float | None) -> tuple[str, str, str]:
+        if value is None:
+            return '', 'none', 'inherit'
+        return f'{100 * value:.0f}', to_hex(colormaps['cividis'](value / highest)), '#fff' if value < .55 * highest else '#000'
+
+    return HeatMap(f'{iou_type} AP in %', ['change', 'all', *groups],
+                   [(row['category'], format_percent(row['change'], signed=True) if row['change'] is not None else '',
+                     [colored(value) for value in line]) for row, line in zip(rows, cells, strict=True)])
+
+
+def _shown(value: float | None, instances: int) -> float | None:
+    return value if instances >= FEWEST else None

@@ -14,7 +14,7 @@ from ..occlusion import OCCLUSION_RATIOS, STATED_RATIOS
 from ..protocol import STATISTICS, shared_statistics
 from ..stated import field_of
 from ..summary import describe_evaluation, format_number, format_percent, named_rows, reported_iou_types
-from .categories import FEWEST, MOST, plot_categories
+from .categories import FEWEST, MOST, HeatMap, heat_map
 from .headlines import first_sentences, headlines, high_bucket
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_figure
 from .tables import Run, bucket_phrase, format_excess, reported_statistics, shared_evaluations
@@ -240,18 +240,17 @@ def _details(runs: Sequence[Run]) -> dict | None:
     return dict(titles=titles, figures=figures, tables=tables) if tables else None
 
 
-def _categories(runs: Sequence[Run]) -> list[PageFigure]:
-    """Draw AP by category and bucket, where the reports have it."""
-    figures = []
+def _categories(runs: Sequence[Run]) -> list[tuple[str, HeatMap]]:
+    """Return a caption and AP by category and bucket of each run and IoU type, where the reports have it."""
+    maps = []
     for run in runs:
         for iou_type in reported_iou_types(run.report) if 'per_category' in run.report else ():
-            caption = (f'{run.name}, {iou_type}: AP of each category, those that fall most on top. Beside a name: AP in the '
-                       'second half of the buckets minus AP in the first, weighted by instances. Blank: fewer than '
-                       f'{FEWEST} instances.{f" The {MOST} categories with the most instances." if _has_more(run) else ""} A few '
-                       'instances have a higher AP by chance, so a single cell says little.')
-            alt = f'Heat map of {iou_type} AP by category and bucket; categories.csv has the numbers.'
-            figures.append(PageFigure(_svg_uri(plot_categories(run.report, iou_type)), alt, caption))
-    return figures
+            text = (f'{run.name}, {iou_type}: AP of each category, those that fall most on top. Change: AP in the second half of '
+                    'the buckets minus AP in the first, weighted by instances. Blank: fewer than '
+                    f'{FEWEST} instances.{f" The {MOST} categories with the most instances." if _has_more(run) else ""} A few '
+                    'instances have a higher AP by chance, so a single cell says little.')
+            maps.append((text, heat_map(run.report, iou_type)))
+    return maps
 
 
 def _has_more(run: Run) -> bool:

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from mmtied.evaluation import Evaluation, evaluate
-from mmtied.evaluation.reporting.categories import category_rows, plot_categories
+from mmtied.evaluation.reporting.categories import category_rows, heat_map
 from tests.helpers.simulated import many
 
 EVALUATION = Evaluation(edges=(0, .3, .6, 1))
@@ -25,7 +25,7 @@ def test_equals_evaluations_of_one_category(tmp_path):
     result.save(tmp_path)
     with (tmp_path / 'categories.csv').open() as file:
         assert [row['category'] for row in csv.DictReader(file)] == list(rows)
-    assert 'Heat map of bbox AP by category' in (tmp_path / 'report.html').read_text()
+    assert '<th scope="col">category</th>' in (tmp_path / 'report.html').read_text()
 
 
 def test_those_that_fall_most_come_first():
@@ -35,8 +35,11 @@ def test_those_that_fall_most_come_first():
     rows = category_rows(report)
     assert [row['category'] for row in rows] == ['falls', 'rises', 'rare']
     assert [row['change'] for row in rows] == [pytest.approx(-.6), pytest.approx(.4), None]
-    axes = plot_categories(report, 'bbox').axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ['falls  -60', 'rises  +40', 'rare']
+    table = heat_map(report, 'bbox')
+    assert [(name, change) for name, change, _ in table.rows] == [('falls', '-60.0'), ('rises', '+40.0'), ('rare', '')]
+    assert [[text for text, *_ in cells] for *_, cells in table.rows] == [['50', '90', '30'], ['50', '20', '60'], ['', '', '']]
+    colors = {text: background for *_, cells in table.rows for text, background, _ in cells}
+    assert colors['90'] == '#fee838' and colors[''] == 'none'  # the highest value has the last color of cividis
 
 
 def test_a_single_category_has_no_heat_map():
