@@ -288,8 +288,10 @@ class OcclusionCocoMetric(BaseMetric):
         """Return the report of matched images, with the records and targets that it is made from."""
         targets = self.matcher.targets.to(self._device)  # the first use of the matcher also sets the plan
         records = {iou_type: join_records([table.wide()], self._device) for iou_type, table in joined.records.items()}
-        names = self.matcher.ground_truth.names_of(self.matcher.categories)
-        return summarize(self._matched_plan, records, targets, self.proposal_nums, names), records, targets
+        truth, categories = self.matcher.ground_truth, self.matcher.categories
+        report = summarize(self._matched_plan, records, targets, self.proposal_nums, truth.names_of(categories),
+                           truth.frequencies_of(categories))
+        return report, records, targets
 
     def _doubts(self, joined: MatchedImages) -> list[str]:
         """Return lines on what is surely not meant."""

@@ -211,7 +211,8 @@ def evaluate_detections(ground_truth: GroundTruth,
         iou_type: join_records([match_detections(of_type, ground_truth, targets, categories, largest)])
         for iou_type, of_type in detections.items()
     }
-    report = summarize(plan, records, targets, proposal_nums, ground_truth.names_of(categories))
+    report = summarize(plan, records, targets, proposal_nums, ground_truth.names_of(categories),
+                       ground_truth.frequencies_of(categories))
     if notes:
         report['notes'] = notes
     return EvaluationResult(report, records, targets, plan, ground_truth, categories, tuple(proposal_nums), name, detections)

@@ -13,9 +13,12 @@ from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, Statistic, bootstrappe
 from .stated import PREFIX, field_of
 from .targets import Targets
 
+#: The statistic of each of LVIS's frequencies of categories: AP over the rare, the common and the frequent ones.
+FREQUENCIES = {'r': 'APr', 'c': 'APc', 'f': 'APf'}
+
 
 def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int],
-              category_names: Sequence[str] | None = None) -> dict:
+              category_names: Sequence[str] | None = None, frequencies: Sequence[str] = ()) -> dict:
     """Compute the report of a plan's evaluations.
 
     Args:
@@ -25,6 +28,7 @@ def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Tar
         proposal_nums: Limits of detections, see `Statistic.limit`.
         category_names: Names of the K categories; with several, the report has ``per_category``: their ``names``, the ``groups``
             ('all', then the buckets), and by group and category ``instances`` and, under each IoU type, AP.
+        frequencies: LVIS's frequency of each category; rows then have APr, APc and APf, over the categories of each.
 
     Returns:
         ``{'definition', 'unit', 'cumulative', 'intervals', 'shared_categories', '<iou type>': {'all': ROW, 'buckets':
@@ -38,7 +42,7 @@ def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Tar
     everything = whole_set(len(targets.starts) - 1).to(device)
     whole = {iou_type: _by_category(table, targets, everything, proposal_nums) for iou_type, table in records.items()}
     reports = [
-        _report(evaluation, grouping.to(device), everything, whole, records, targets, proposal_nums, category_names)
+        _report(evaluation, grouping.to(device), everything, whole, records, targets, proposal_nums, category_names, frequencies)
         for evaluation, grouping in zip(plan.evaluations, plan.groupings, strict=True)
     ]
     return {**reports[0], 'further': reports[1:]}
@@ -123,6 +127,11 @@ def named_rows(report: Mapping, iou_type: str) -> Iterator[tuple[str, dict]]:
         yield bucket['name'], bucket
 
 
+def frequency_statistics(row: Mapping) -> list[str]:
+    """Return the names of LVIS's APr, APc and APf, where a row has them."""
+    return [name for name in FREQUENCIES.values() if name in row]
+
+
 def without_empty_buckets(report: Mapping) -> dict:
     """Return a report without the buckets that hold no instance, in every evaluation that has others."""
     shown = dict(report)
@@ -150,7 +159,8 @@ def report_rows(report: Mapping) -> list[dict]:
             for name, row in named_rows(evaluation, iou_type):
                 row = {**row, 'name': name}
                 flat = {'definition': evaluation['definition'], 'iou_type': iou_type}
-                flat |= {key: row.get(key) for key in ('name', 'lower', 'upper', *counts, *STATISTICS, *mix, *shared)}
+                flat |= {key: row.get(key) for key in ('name', 'lower', 'upper', *counts, *STATISTICS, *frequency_statistics(row),
+                                                       *mix, *shared)}
                 for statistic in bootstrapped_statistics():
                     flat |= _bounds(row, statistic.ci_key)
                 for statistic in bootstrapped_statistics():
@@ -174,7 +184,7 @@ def _bounds(row: Mapping, key: str) -> dict:
 
 def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, whole: Mapping[str, dict[str, Tensor]],
             records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int],
-            category_names: Sequence[str] | None) -> dict:
+            category_names: Sequence[str] | None, frequencies: Sequence[str]) -> dict:
     """Compute the report of one evaluation."""
     (counts_all, ), _ = group_counts(targets, everything)
     counts, present = group_counts(targets, grouping)
@@ -187,9 +197,9 @@ def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, wh
         report['per_category'] = {'names': list(category_names), 'groups': ['all', *(one.name for one in evaluation.buckets)],
                                   'instances': instances}
     for iou_type, table in records.items():
-        statistics_all, = _average(whole[iou_type], shared)
+        statistics_all, = _average(whole[iou_type], shared, frequencies)
         by_category = _by_category(table, targets, grouping, proposal_nums)
-        statistics = _average(by_category, shared)
+        statistics = _average(by_category, shared, frequencies)
         if 'per_category' in report:
             values = torch.cat([whole[iou_type]['AP'], by_category['AP']]).mean(1)
             report['per_category'][iou_type] = [[None if math.isnan(value) else value for value in row]
@@ -243,9 +253,11 @@ def _measured(records: Records, targets: Targets, positives: Positives, grouping
     return values
 
 
-def _average(values: Mapping[str, Tensor], shared: Tensor) -> list[dict]:
-    """Return the statistics of each group, over all categories and over the shared ones."""
+def _average(values: Mapping[str, Tensor], shared: Tensor, frequencies: Sequence[str]) -> list[dict]:
+    """Return the statistics of each group, over all categories, over the shared ones, and over those of each frequency."""
     means = {name: _mean(value) for name, value in values.items()}
+    for letter, name in FREQUENCIES.items() if frequencies else ():
+        means[name] = _mean(values['AP'][:, :, [place for place, frequency in enumerate(frequencies) if frequency == letter]])
     means |= {statistic.shared_key: _mean(values[statistic.name][:, :, shared]) for statistic in shared_statistics()}
     return [dict(zip(means, row, strict=True)) for row in zip(*means.values(), strict=True)]
 

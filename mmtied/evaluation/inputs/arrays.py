@@ -33,6 +33,7 @@ class GroundTruth:
         image_sizes: Height and width of each image in pixels, shape (I, 2) int64.
         category_ids: Sorted category ids, shape (K,) int64.
         category_names: Name of each category id, in the order of the file.
+        frequencies: LVIS's ``frequency`` of each category id, ``'r'``, ``'c'`` or ``'f'``; empty for other data sets.
         image: Index of each annotation's image in `image_ids`, shape (N,) int64. Annotations keep the file's order.
         category: Index of each annotation's category in `category_ids`, shape (N,) int64.
         boxes_xywh: Boxes in pixels, shape (N, 4) float64.
@@ -67,6 +68,7 @@ class GroundTruth:
     image_fields: dict[str, list] = field(default_factory=dict, repr=False)
     federated: Federated | None = field(default=None, repr=False)
     merged: np.ndarray | None = field(default=None, repr=False)
+    frequencies: dict[int, str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def images(self) -> ImageLookup:
@@ -153,11 +155,16 @@ class GroundTruth:
                              "categories out; use protocol='coco' (--protocol coco)")
         first = int(self.category_ids[0])
         return replace(self, category=np.zeros_like(self.category), category_ids=self.category_ids[:1],
-                       category_names={first: 'all categories'})
+                       category_names={first: 'all categories'}, frequencies={})
 
     def names_of(self, categories: np.ndarray) -> list[str]:
         """Return the names of the categories at some positions in `category_ids`."""
         return [str(self.category_names[category_id]) for category_id in self.category_ids[categories].tolist()]
+
+    def frequencies_of(self, categories: np.ndarray) -> list[str]:
+        """Return LVIS's frequencies of the categories at some positions in `category_ids`; empty for other data sets."""
+        ids = self.category_ids[categories].tolist()
+        return [self.frequencies[category_id] for category_id in ids] if self.frequencies else []
 
     def select_categories(self, category_ids: Sequence[int] | None = None) -> np.ndarray:
         """Return the sorted indices of some category ids in `category_ids`; of all ids by default."""

@@ -1,4 +1,4 @@
-"""Categories of labels: mmdet's numbering, names that stand twice, and models that know other classes than the data."""
+"""Categories: mmdet's numbering of labels, names that stand twice, models that know other classes than the data, LVIS's lists."""
 
 import difflib
 from collections.abc import Sequence
@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from .arrays import GroundTruth
+from .arrays import Federated, GroundTruth
+from .coco_json import positions
+from .faults import shown
 
 
 def merge_names(ground_truth: GroundTruth) -> GroundTruth:
@@ -77,6 +79,38 @@ def named_category_ids(ground_truth: GroundTruth, label_names: Sequence[str]) ->
     if len(set(label_names)) < len(label_names) or max(found, default=-1) < 0:
         _check_names(ground_truth, label_names, ids)
     return found
+
+
+def read_federated(images: Sequence[dict], ground_truth: GroundTruth, where: str) -> Federated:
+    """Return which categories LVIS's images list.
+
+    Args:
+        images: In the order of the ground truth.
+        ground_truth: The annotations.
+        where: Name of the list of images for messages.
+
+    Raises:
+        ValueError: A list is none of category ids.
+    """
+    width, cells = len(ground_truth.category_ids), {'neg_category_ids': [], 'not_exhaustive_category_ids': []}
+    for place, image in enumerate(images):
+        for key, found in cells.items():
+            listed = image.get(key) or []
+            if not isinstance(listed, list) or not all(type(one) is int and abs(one) < 2**63 for one in listed):
+                raise ValueError(f'{where}: image id {image["id"]}: {key} must be a list of category ids, got {shown(listed)}')
+            known = positions(np.asarray(listed, dtype=np.int64), ground_truth.category_ids)
+            if (known < 0).any():
+                raise ValueError(f'{where}: image id {image["id"]}: {key} has {listed[int(np.argmin(known))]}, which is no '
+                                 'category')
+            found.append(place * width + known)
+    negative, not_exhaustive = (np.unique(np.concatenate(found)).astype(np.int64) for found in cells.values())
+    return Federated(np.union1d(negative, ground_truth.image * width + ground_truth.category), not_exhaustive)
+
+
+def read_frequencies(categories: Sequence[dict]) -> dict[int, str]:
+    """Return LVIS's frequencies by category id; empty unless every category states one."""
+    found = {int(category['id']): category.get('frequency') for category in categories}
+    return found if set(found.values()) <= {'r', 'c', 'f'} else {}
 
 
 def _id_of_name(ground_truth: GroundTruth) -> dict[str, int]:

@@ -56,9 +56,7 @@ def other_kind(content: bytes) -> str | None:
         return 'XML'
     if is_json_lines(content):
         return 'JSON lines'
-    if b'ImageID,' in start[:200]:
-        return "a CSV table of Open Images"
-    return None
+    return "a CSV table of Open Images" if b'ImageID,' in start[:200] else None
 
 
 def is_json_lines(content: bytes) -> bool:

@@ -9,16 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..protocol import BOX_FORMATS, PROTOCOLS
-from .arrays import MISSING, Federated, GroundTruth
-from .coco_json import (
-    box_column,
-    check_entries,
-    check_unique,
-    integer_column,
-    no_collection,
-    number_column,
-    positions,
-)
+from .arrays import MISSING, GroundTruth
+from .categories import read_federated, read_frequencies
+from .coco_json import box_column, check_entries, check_unique, integer_column, no_collection, number_column, positions
 from .faults import Faults, naming, one_line, shown
 from .image_ids import ImageLookup, id_array, is_digits, plain_id
 from .layouts import read_annotations
@@ -145,7 +138,7 @@ class _Builder:
             truth = truth.select(~faults.bad)
         truth = self._drop_duplicates(truth)
         self.said += describe_annotations(truth.boxes_xywh, truth.image_sizes[truth.image], truth.image_sizes)
-        truth = replace(self._spread(truth), federated=self._read_federated(truth))
+        truth = self._read_federated(self._spread(truth))
         if truth.crowd.any():
             self.notes.append(f'{truth.crowd.sum()} annotations are crowds or other ignored regions: detections inside count '
                               'neither way, and they occlude nothing')
@@ -308,29 +301,17 @@ class _Builder:
         spread.crowd[of_region] = True
         return spread
 
-    def _read_federated(self, truth: GroundTruth) -> Federated | None:
-        """Return what images say of LVIS's categories; None by COCO's protocol."""
-        stated = [image for image in self.images if 'neg_category_ids' in image or 'not_exhaustive_category_ids' in image]
+    def _read_federated(self, truth: GroundTruth) -> GroundTruth:
+        """Add what LVIS states of categories, unless COCO's protocol is used."""
+        stated = any('neg_category_ids' in image or 'not_exhaustive_category_ids' in image for image in self.images)
         if self.reading.protocol == 'coco' or (self.reading.protocol == 'auto' and not stated):
             if stated:
                 self.said.append("images have neg_category_ids, as in LVIS, which COCO's protocol does not use (--protocol coco)")
-            return None
-        width, cells = len(truth.category_ids), {'neg_category_ids': [], 'not_exhaustive_category_ids': []}
-        for place, image in enumerate(self.images):
-            for key, found in cells.items():
-                listed = image.get(key) or []
-                if not isinstance(listed, list) or not all(type(one) is int and abs(one) < 2**63 for one in listed):
-                    raise ValueError(f'{self.at_images}: image id {image["id"]}: {key} must be a list of category ids, got '
-                                     f'{shown(listed)}')
-                known = positions(np.asarray(listed, dtype=np.int64), truth.category_ids)
-                if (known < 0).any():
-                    raise ValueError(f'{self.at_images}: image id {image["id"]}: {key} has {listed[int(np.argmin(known))]}, '
-                                     'which is no category')
-                found.append(place * width + known)
-        negative, not_exhaustive = (np.unique(np.concatenate(found)).astype(np.int64) for found in cells.values())
+            return truth
         self.notes.append("LVIS's protocol: detections count in the categories that are judged in their image, at most 300 of an "
                           'image; without a match they are ignored where annotation is not exhaustive (--protocol coco for COCO)')
-        return Federated(np.union1d(negative, truth.image * width + truth.category), not_exhaustive)
+        return replace(truth, federated=read_federated(self.images, truth, self.at_images),
+                       frequencies=read_frequencies(self.categories))
 
 
 def _text(name: Any) -> str:

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 #: Formats of images that are opened; others, such as EPS, start other programs.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
 
+#: Suffixes of images, in lower case.
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """Return the image files below a folder, by stem; none where there is no folder."""
+    return {file.stem: file for file in sorted(folder.rglob('*')) if file.suffix.lower() in _SUFFIXES} if folder.is_dir() else {}
+
 
 def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:
     """Return the file of every image in a folder, by the annotation file's names.

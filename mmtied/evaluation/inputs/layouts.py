@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import crowdhuman, exports, openmmlab, voc, yolo
+from . import crowdhuman, exports, open_images, openmmlab, visdrone, voc, yolo
 from .coco_json import read_json
 from .content import is_json_lines, read_bytes
 from .faults import one_line
@@ -51,6 +51,8 @@ def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = 
     content = read_bytes(path)
     if exports.is_cvat(content):
         data, notes = exports.read_cvat(content, source)
+    elif open_images.is_open_images(content):
+        data, notes = open_images.read_open_images(content, path, image_folder)
     elif is_json_lines(content) or (crowdhuman.is_odgt(lines := _one_line_odgt(content))):
         lines = json_lines(content, source)
         if not crowdhuman.is_odgt(lines):
@@ -91,8 +93,10 @@ def _from_folder(path: Path, image_folder: Any) -> tuple[dict, list[str]]:
         return voc.read_voc(path)
     if yolo.is_yolo(path):
         return yolo.read_yolo(path, image_folder)
-    raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in '
-                     'labels); a file such as instances.json is expected, or such a folder')
+    if visdrone.is_visdrone(path):
+        return visdrone.read_visdrone(path, image_folder)
+    raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in labels) '
+                     'or VisDrone (in annotations); a file such as instances.json is expected, or such a folder')
 
 
 def _from_json(data: Any, source: str, image_folder: Any = None) -> tuple[dict, list[str]]:

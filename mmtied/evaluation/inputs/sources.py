@@ -12,7 +12,7 @@ import torch
 
 from mmtied.unpickling import TORCH_START, load_tensors
 
-from . import voc, yolo
+from . import visdrone, voc, yolo
 from .arrays import GroundTruth
 from .categories import label_category_ids, named_category_ids
 from .coco_json import read_json
@@ -34,8 +34,8 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
     """Read a file or folder of detections; no code in it runs.
 
     Args:
-        path: JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of YOLO's text files, or
-            Pascal VOC's ``comp4_det_test_<class>.txt``.
+        path: JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of text files of YOLO
+            or VisDrone, or Pascal VOC's ``comp4_det_test_<class>.txt``.
         ground_truth: The annotations, for the sizes and names of images and classes.
         label_names: See `dumps.dump_detections`.
         classes: See `categories.label_category_ids`.
@@ -47,8 +47,10 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
     if voc.is_voc_results(path):
         return voc.read_voc_results(path)
     if path.is_dir():
+        if visdrone.is_visdrone(path):
+            return visdrone.read_visdrone_results(path)
         if not yolo.is_yolo(path):
-            raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO or Pascal VOC')
+            raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC')
         return _yolo(path, ground_truth, label_names, classes)
     if path.suffix.lower() in ('.pkl', '.pickle'):
         return read_dump(path)

@@ -12,8 +12,6 @@ from .faults import one_line, shown
 
 #: Largest number of classes that labels may count.
 MOST_CLASSES = 100_000
-#: Suffixes of images.
-_IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.JPG', '.JPEG', '.PNG')
 #: Text files that are no labels.
 _OTHERS = ('classes.txt', 'obj.names', 'train.txt', 'val.txt', 'test.txt', 'readme.txt')
 
@@ -150,11 +148,13 @@ def _shape(values: list[float], width: int, height: int) -> dict:
 
 def _pictures(path: Path, image_folder: Any) -> dict[str, Path]:
     """Return the image file of each stem."""
+    from .images import image_files
+
     labels = path / 'labels' if (path / 'labels').is_dir() else path
     beside = [Path(*('images' if part == 'labels' else part for part in labels.parts)), path / 'images',
               labels.parent / 'images', labels]
     for folder in [Path(image_folder)] if image_folder else beside:
-        found = {file.stem: file for file in sorted(folder.rglob('*')) if file.suffix in _IMAGES} if folder.is_dir() else {}
+        found = image_files(folder)
         if found:
             return found
     raise ValueError(f'{path}: boxes are shares of the image, so its size is needed, and there is no folder of images; --images '

@@ -13,7 +13,7 @@ from ...version import __version__
 from ..occlusion import OCCLUSION_RATIOS, STATED_RATIOS
 from ..protocol import STATISTICS, shared_statistics
 from ..stated import field_of
-from ..summary import describe_evaluation, format_number, format_percent, named_rows, reported_iou_types
+from ..summary import describe_evaluation, format_number, format_percent, frequency_statistics, named_rows, reported_iou_types
 from .categories import FEWEST, MOST, HeatMap, heat_map
 from .headlines import first_sentences, headlines, high_bucket
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_figure
@@ -258,7 +258,8 @@ def _has_more(run: Run) -> bool:
 
 
 def _results_table(run: Run, iou_type: str, several: bool, detail: bool = False) -> Table:
-    names = reported_statistics(run.report, iou_type, detail)
+    names = reported_statistics(run.report, iou_type, detail) + (
+        [] if detail else frequency_statistics(run.report[iou_type]['all']))
     rows = [(name, [(str(row['images']), ''), (str(row['instances']), ''), *(_cell(row, key) for key in names)])
             for name, row in named_rows(run.report, iou_type)]
     return Table(f'{iou_type}, {run.name}' if several else iou_type, ['images', 'instances', *names], rows)

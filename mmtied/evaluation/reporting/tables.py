@@ -7,7 +7,15 @@ from ...tables import latex_table, text_table
 from ..buckets import Evaluation
 from ..comparison import compared_statistics
 from ..protocol import STATISTICS
-from ..summary import all_evaluations, describe_evaluation, describe_ratio_name, format_percent, named_rows, reported_iou_types
+from ..summary import (
+    all_evaluations,
+    describe_evaluation,
+    describe_ratio_name,
+    format_percent,
+    frequency_statistics,
+    named_rows,
+    reported_iou_types,
+)
 
 #: Counts that every row of a report has.
 COUNTS = ('images', 'instances', 'categories')
@@ -65,6 +73,8 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
             for name in main:
                 if not brief or STATISTICS[name].bootstrapped or STATISTICS[name].logged_by_bucket:
                     columns[name] = [format_percent(row.get(name)) for _, row in found]
+            for name in () if brief else frequency_statistics(found[0][1]):
+                columns[name] = [format_percent(row[name]) for _, row in found]
             if not brief and any('AP_ci' in row for _, row in found):
                 columns['AP interval'] = [format_interval(row.get('AP_ci')) for _, row in found]
             if not brief and any('AP_null' in row for _, row in found):
@@ -171,6 +181,9 @@ def scalars(report: dict, iou_types: Sequence[str], evaluations: Sequence[Evalua
                 for name, statistic in STATISTICS.items():
                     value = part[iou_type]['all'][name]
                     values[f'{iou_type}_{statistic.scalar}'] = -1. if value is None else value
+                for name in frequency_statistics(part[iou_type]['all']):
+                    value = part[iou_type]['all'][name]
+                    values[f'{iou_type}_{name}'] = -1. if value is None else value
             for bucket, row in zip(evaluation.buckets, part[iou_type]['buckets'], strict=True):
                 for name, statistic in STATISTICS.items():
                     if statistic.logged_by_bucket and row[name] is not None:

@@ -290,7 +290,7 @@ def test_results(tmp_path, write):
     ('<annotations_of_something>', 'the file is XML, not JSON'),
     (b'PK\x03\x04abc', 'the file is a torch checkpoint or another zip file, not JSON'),
     (b'\x89PNG\r\n', 'the file is a PNG image, not JSON'),
-    ('ImageID,Source,LabelName\n', 'the file is a CSV table of Open Images, not JSON'),
+    ('ImageID,Source,LabelName,Confidence\n', 'the file is a CSV table of Open Images, not JSON'),
 ])
 def test_other_annotations_are_named(tmp_path, content, message):
     path = tmp_path / 'a.json'

@@ -1,0 +1,72 @@
+"""Open Images' tables of boxes: a CSV file with a line for each box, in shares of the image."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+#: Columns that a table of boxes has.
+_COLUMNS = ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax')
+#: Tables that name the labels, beside the table of boxes.
+_DESCRIPTIONS = ('class-descriptions-boxable.csv', 'class-descriptions.csv', 'oidv7-class-descriptions-boxable.csv')
+#: Columns that stay with each annotation.
+_FLAGS = ('IsOccluded', 'IsTruncated', 'IsGroupOf', 'IsDepiction', 'IsInside')
+
+
+def is_open_images(content: bytes) -> bool:
+    """Return whether a file is a table of Open Images' boxes, by its first line."""
+    columns = content[:1000].removeprefix(b'\xef\xbb\xbf').split(b'\n', 1)[0].strip().split(b',')
+    return all(column.encode() in columns for column in _COLUMNS)
+
+
+def read_open_images(content: bytes, path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
+    """Convert a table of boxes; return COCO's dict, and notes.
+
+    Groups (``IsGroupOf``) are ignored. Categories have the names of class-descriptions-boxable.csv, where it lies in the same
+    folder. The hierarchy of classes and labels of whole images are not used, as AP by COCO's rules knows neither.
+
+    Args:
+        content: The file's bytes.
+        path: The file.
+        image_folder: Where images are, as boxes are shares of their sizes.
+
+    Raises:
+        ValueError: There is no folder of images, it lacks one, or a line has no box.
+    """
+    from .images import image_files, image_size
+
+    if image_folder is None:
+        raise ValueError(f'{path}: boxes are shares of the image, so its size is needed: --images FOLDER (image_folder=...)')
+    pictures, names = image_files(Path(image_folder)), _class_names(path.parent)
+    images, annotations, categories = {}, [], {}
+    for number, row in enumerate(csv.DictReader(content.decode('utf-8-sig').splitlines()), 2):
+        stem = row['ImageID']
+        if stem not in images:
+            if stem not in pictures:
+                raise ValueError(f'{path}: line {number}: {image_folder} has no image {stem!r}')
+            height, width = image_size(pictures[stem])
+            images[stem] = {'id': stem, 'file_name': pictures[stem].name, 'height': height, 'width': width}
+        try:
+            left, right, top, bottom = (float(row[side]) for side in ('XMin', 'XMax', 'YMin', 'YMax'))
+        except (TypeError, ValueError):
+            raise ValueError(f'{path}: line {number}: XMin, XMax, YMin and YMax must be numbers') from None
+        image = images[stem]
+        box = [left * image['width'], top * image['height'], (right - left) * image['width'], (bottom - top) * image['height']]
+        annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'bbox': box, 'area': box[2] * box[3],
+                            'category_id': categories.setdefault(row['LabelName'], len(categories) + 1),
+                            'iscrowd': int(row.get('IsGroupOf') == '1'),
+                            **{flag: int(row[flag]) for flag in _FLAGS if row.get(flag) in ('-1', '0', '1')}})
+    groups = sum(entry['iscrowd'] for entry in annotations)
+    notes = ["the hierarchy of classes and labels of whole images are not used"]
+    if groups:
+        notes.append(f'{groups} boxes are ignored, as they stand for groups (IsGroupOf)')
+    return {'images': list(images.values()), 'annotations': annotations,
+            'categories': [{'id': number, 'name': names.get(label, label)} for label, number in categories.items()]}, notes
+
+
+def _class_names(folder: Path) -> dict[str, str]:
+    """Return the name of each label, empty where no table names them."""
+    file = next((folder / name for name in _DESCRIPTIONS if (folder / name).is_file()), None)
+    if file is None:
+        return {}
+    with file.open(encoding='utf-8', newline='') as table:
+        return {row[0]: row[1] for row in csv.reader(table) if len(row) > 1}
