@@ -125,6 +125,15 @@ def test_segm_is_evaluated_for_models_with_masks(tmp_path, ann_file):
     assert written(tmp_path) == sorted([*FILES, 'ap_over_r_segm.png'])
 
 
+@pytest.mark.parametrize('name', ['big.json', 'big.coco', 'big'])
+def test_annotations_are_told_by_content_not_by_name(tmp_path, ann_file, name):
+    """The masks of the same content are found under any name, so that r by masks is the same."""
+    (tmp_path / name).write_text(Path(ann_file).read_text())
+    make_runner(tmp_path, str(tmp_path / name), [], with_mask=True, hook=dict(definition='mask', edges=(0, .5, 1))).val()
+    report = read_report(tmp_path / 'work/occlusion/report.json')
+    assert report['definition'] == 'mask' and [bucket['images'] for bucket in report['segm']['buckets']] == [1, 0, 1]
+
+
 @pytest.mark.parametrize(('train', 'steps'), [(dict(by_epoch=True, max_epochs=2), [1, 2]),
                                               (dict(by_epoch=False, max_iters=4, val_interval=2), [2, 4])])
 def test_visualizer_steps(tmp_path, ann_file, train, steps):

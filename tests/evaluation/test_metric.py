@@ -65,6 +65,27 @@ def test_numbers_match_coco_metric(tmp_path, proposal_nums, seed):
             assert_same(bucket, coco_statistics(data, results, iou_type, image_ids=ids, **chosen), bucket['name'])
 
 
+def test_only_processed_images_are_evaluated_where_asked(tmp_path):
+    """As annotations of these images alone; otherwise the others' objects count as missed, and a note says so."""
+    rng = np.random.default_rng(3)
+    data = make_data(rng)
+    part = make_samples(data, rng)[:7]
+    ids = [sample['img_id'] for sample in part]
+    smaller = dict(data, images=[image for image in data['images'] if image['id'] in ids],
+                   annotations=[entry for entry in data['annotations'] if entry['image_id'] in ids])
+    metrics = []
+    for number, (of_file, options) in enumerate([(data, dict(only_images_with_results=True)), (smaller, {}), (data, {})]):
+        path = tmp_path / f'{number}.json'
+        path.write_text(json.dumps(of_file))
+        metrics.append(OcclusionCocoMetric(str(path), metric=['bbox', 'segm'], edges=(0, .4, 1), **options))
+        run(metrics[-1], part)
+    chosen, alone, all_images = metrics
+    for iou_type in ('bbox', 'segm'):
+        assert chosen.report[iou_type] == alone.report[iou_type]
+        assert 0 < all_images.report[iou_type]['all']['AP'] < chosen.report[iou_type]['all']['AP']
+    assert any('7 of the 12 images of the annotations were processed' in note for note in all_images.report['notes'])
+
+
 def test_scalar_names(ann_file):
     data = json.loads(Path(ann_file).read_text())
     samples = make_samples(data, np.random.default_rng(0), with_masks=False)

@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -34,21 +35,33 @@ def random_case(seed, num_images=8, num_categories=4, many=0):
     return data, results
 
 
-def assert_same(report, expected):
+def triangle(box):
+    x, y, w, h = box
+    return [x, y, x + w, y, x + w / 2, y + h]
+
+
+def assert_same(report, expected, iou_type='bbox'):
     for name, value in expected.items():
-        ours = report['bbox']['all'][name]
+        ours = report[iou_type]['all'][name]
         assert (ours is None) == (value == -1) and (ours is None or abs(ours - value) <= 1e-12), (name, ours, value)
 
 
 @pytest.mark.parametrize('seed', range(4))
 @pytest.mark.parametrize('classes', [None, ['c1', 'c3']])
-def test_without_categories_as_coco_eval(seed, classes):
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_without_categories_as_coco_eval(seed, classes, iou_type):
     data, results = random_case(seed, many=30 if seed == 3 else 0)
+    if iou_type == 'segm':
+        for entry in data['annotations']:
+            entry |= dict(segmentation=[triangle(entry['bbox'])], area=entry['area'] / 2)
+        for entry in results:
+            code, = mask.frPyObjects([triangle(entry.pop('bbox'))], 120, 160)
+            entry['segmentation'] = dict(code, counts=code['counts'].decode())
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = copy.deepcopy(data)
         truth.createIndex()
-        oracle = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), 'bbox')
+        oracle = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), iou_type)
         oracle.params.useCats = 0
         if classes:
             oracle.params.catIds = [1, 3]
@@ -57,7 +70,8 @@ def test_without_categories_as_coco_eval(seed, classes):
         oracle.summarize()
     expected = dict(zip(STATISTICS, oracle.stats.tolist(), strict=False))
     result = evaluate(data, results, Evaluation(unit='instance'), classes=classes, use_cats=False)
-    assert_same(result.report, expected)
+    assert_same(result.report, expected, iou_type)
+    assert 0 < expected['AP'] < 1
     assert any('categories are not regarded' in note for note in result.report['notes'])
 
 
@@ -86,6 +100,25 @@ def test_lvis_as_its_package(seed, monkeypatch):
                 | {name: float(found[name]) for name in ('APr', 'APc', 'APf')})
     assert any("LVIS's protocol" in note for note in result.report['notes'])
     assert 0 < result.report['bbox']['all']['AP'] < 1
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_model_with_other_classes_is_matched_by_names():
+    """Four classes in another order than the categories, two of which the annotations do not have."""
+    data, results = random_case(1)
+    names = ['tree', 'c3', 'c1', 'sky']
+    ids = {1: 2, 3: 1}
+    kept = [entry for entry in results if entry['category_id'] in ids]
+    by_image = [dict(image_id=image['id'], **{key: np.array([value(entry) for entry in results
+                                                             if entry['image_id'] == image['id']]).reshape(shape)
+                                              for key, value, shape in (
+        ('boxes', lambda entry: [*entry['bbox'][:2], *np.add(entry['bbox'][:2], entry['bbox'][2:])], (-1, 4)),
+        ('scores', lambda entry: entry['score'], -1),
+        ('labels', lambda entry: ids.get(entry['category_id'], 3), -1))}) for image in data['images']]
+    expected, found = evaluate(data, kept), evaluate(data, by_image, label_names=names)
+    assert found.report['bbox'] == expected.report['bbox'] and 0 < expected.report['bbox']['all']['AP'] < 1
+    with pytest.raises(ValueError, match=r"no category named 'tree'"):
+        evaluate(data, by_image, label_names=['tree', 'sky', 'sea', 'road'])
 
 
 IDS = {'text': lambda number: f'2732{number},c9db000d5146c15', 'beyond 2**63': lambda number: 2**63 + number,
