@@ -1,5 +1,9 @@
 #!/usr/bin/env python
-"""Convert a trained classifier into weights for a detector: mmtied train DETECTOR_CONFIG --backbone-checkpoint OUT."""
+"""Convert a trained classifier into weights for a detector: mmtied train DETECTOR_CONFIG --backbone-checkpoint OUT.
+
+It also reads the ImageNet checkpoints that the authors of shared filter bases released (ResNet34-S48U1, ResNet50-Shared and
+-Shared++, ResNet101-Shared, MobileNetV2-Shared and -Shared++; https://github.com/ssregibility/Net_RL2 links them).
+"""
 
 import argparse
 
@@ -7,8 +11,11 @@ import argparse
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('classifier', help='checkpoint that `mmtied train` wrote for a config in configs/imagenet')
+    parser.add_argument('classifier', help='checkpoint that `mmtied train` wrote for a config in configs/imagenet, or a released '
+                                           'one')
     parser.add_argument('out', help="file for the backbone's weights; one that exists is replaced")
+    parser.add_argument('--keep-head', action='store_true',
+                        help='write the whole classifier, to test with `mmtied test` and its config')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
     return parser.parse_args()
@@ -21,10 +28,14 @@ def main() -> None:
     from mmtied.unpickling import safe_loading
     with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.launch.checkpoints import convert_backbone
-        kept, dropped = convert_backbone(args.classifier, args.out)
+        kept, dropped, backbone = convert_backbone(args.classifier, args.out, args.keep_head)
         weights = [value for key, value in kept.items() if not key.endswith('num_batches_tracked')]
         millions = sum(value.numel() for value in weights) / 1e6
-        print(f'{args.out}: kept {len(weights)} tensors of the backbone, {millions:.2f}M values')
+        if backbone:
+            print(f'{args.classifier}: released weights, for backbone=dict('
+                  f'{", ".join(f"{key}={value!r}" for key, value in backbone.items())})')
+        part = 'classifier' if args.keep_head else 'backbone'
+        print(f'{args.out}: kept {len(weights)} tensors of the {part}, {millions:.2f}M values')
         print(f'dropped {len(dropped)} tensors of {args.classifier}: {", ".join(dropped) or "none"}')
 
 

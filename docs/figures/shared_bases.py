@@ -75,8 +75,8 @@ def panel(axes: Axes, title: str, first: list, others: list, bases: list[tuple[i
 def draw(path: Path) -> None:
     """Draw the figure and write it in the format of the suffix."""
     wide = SharedResNet(50, num_bases=2).layer1
-    entry, middle = (wide.bases[name].weight.numel() for name in ('entry', 'middle'))
-    exit_ = wide[1].exit.conv.weight.numel()
+    middle, exit_ = (wide.bases[name].weight.numel() for name in ('middle', 'exit'))
+    entry = wide[1].entry.conv.weight.numel()
     narrow = SharedResNet(34, num_bases=2, shared_elements=48).layer1
     basis = narrow.bases['entry']
     layer = narrow[1].entry.conv
@@ -85,9 +85,9 @@ def draw(path: Path) -> None:
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(10.4, 7.4), layout='constrained', height_ratios=(3, 4))
     panel(top, 'ResNet-50-Shared with two bases, first stage: the blocks after the first convolve with the same filters',
           [('1×1, 64 to 64', 'its own', OWN), ('3×3, 64 to 64', 'its own', OWN), ('1×1, 64 to 256', 'its own', OWN)],
-          [('1×1, 256 to 64', 'shared; own BatchNorm', SHARED), ('3×3, 64 to 64', 'shared; own BatchNorm', SHARED),
-           ('1×1, 64 to 256', f'its own: {exit_:,} weights', OWN)],
-          [(0, 'basis "entry"', f'{entry:,} weights'), (1, 'basis "middle"', f'{middle:,} weights')])
+          [('1×1, 256 to 64', f'its own: {entry:,} weights', OWN), ('3×3, 64 to 64', 'shared; own BatchNorm', SHARED),
+           ('1×1, 64 to 256', 'shared; own BatchNorm', SHARED)],
+          [(1, 'basis "middle"', f'{middle:,} weights'), (2, 'basis "exit"', f'{exit_:,} weights')])
     elements = f'{basis.out_channels} + {layer.unique.out_channels} elements'
     panel(bottom, 'ResNet-34-S48U1, first stage: the blocks after the first combine every 3×3 convolution from a basis',
           [('3×3, 64 to 64', 'its own', OWN), ('3×3, 64 to 64', 'its own', OWN)],

@@ -33,7 +33,7 @@ def check_fits(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str 
         return
     misfits = find_misfits(module, mine, optional)
     if misfits:
-        raise ValueError(_message(type(module).__name__, misfits, mine))
+        raise ValueError(_message(module, misfits, mine))
 
 
 def find_misfits(module: nn.Module, state_dict: Mapping[str, Tensor], optional: Collection[str] = ()) -> list[str]:
@@ -66,9 +66,17 @@ def name_some(misfits: list[str]) -> str:
     return '; '.join(misfits[:3]) + (f'; and {len(misfits) - 3} more' if len(misfits) > 3 else '')
 
 
-def _message(name: str, misfits: list[str], state_dict: Mapping[str, Tensor]) -> str:
-    if any(key.startswith('backbone.') for key in state_dict):
+def find_hint(module: nn.Module, keys: Collection[str]) -> str:
+    """Return what a part of a module (its ``checkpoint_hint``) says about a checkpoint that does not fit, or nothing."""
+    hints = (part.checkpoint_hint(keys) for part in module.modules() if hasattr(part, 'checkpoint_hint'))
+    return next(filter(None, hints), '')
+
+
+def _message(module: nn.Module, misfits: list[str], state_dict: Mapping[str, Tensor]) -> str:
+    name = type(module).__name__
+    advice = find_hint(module, state_dict)
+    if not advice and any(key.startswith('backbone.') for key in state_dict):
         advice = "it holds a whole model; add prefix='backbone.' to init_cfg"
-    else:
+    elif not advice:
         advice = f'give weights of a {name} with the same settings, or set strict_checkpoint=False to load what fits'
     return f'{name}: the checkpoint does not fit ({name_some(misfits)}); {advice}'

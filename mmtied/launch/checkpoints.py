@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -16,14 +17,17 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmtied.atomic import atomic_path, check_can_read, check_can_write
-from mmtied.backbones.checkpoint import find_misfits, name_some
+from mmtied.backbones.checkpoint import find_hint, find_misfits, name_some
 from mmtied.compat import unwrap_model
+from mmtied.related.shared_bases.released import convert_released, is_released
 from mmtied.unpickling import load_checkpoint
 
 #: Prefix of the backbone's weights in mmpretrain's classifiers and mmdet's detectors.
 _BACKBONE = 'backbone.'
 #: Prefix that DistributedDataParallel adds to the names of a model's weights.
 _WRAPPER = 'module.'
+#: Keys of a checkpoint under which the weights are: mmengine's, and that of the authors of shared filter bases.
+_STATE_DICTS = ('state_dict', 'net_state_dict')
 
 
 def read_state_dict(path: str | os.PathLike, flag: str = 'checkpoint') -> dict[str, torch.Tensor]:
@@ -72,7 +76,7 @@ def check_model(model: nn.Module, checkpoint: str) -> None:
                if key in own or not key.startswith('data_preprocessor.')}
     parts = {key.partition('.')[0] for key in own}
     unknown = [f'{key} is not in this network' for key in weights if key.partition('.')[0] not in parts]
-    _raise_misfits(f'checkpoint {checkpoint}', model, find_misfits(model, weights) + unknown)
+    _raise_misfits(f'checkpoint {checkpoint}', model, weights, find_misfits(model, weights) + unknown)
 
 
 def check_backbone(model: nn.Module, checkpoint: str) -> None:
@@ -85,7 +89,7 @@ def check_backbone(model: nn.Module, checkpoint: str) -> None:
     weights = read_state_dict(checkpoint, '--backbone-checkpoint')
     weights = of_backbone(weights) or weights
     backbone = unwrap_model(model).backbone
-    _raise_misfits(f'--backbone-checkpoint {checkpoint}', backbone, find_misfits(backbone, weights, ['plugins']))
+    _raise_misfits(f'--backbone-checkpoint {checkpoint}', backbone, weights, find_misfits(backbone, weights, ['plugins']))
 
 
 def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
@@ -107,6 +111,9 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
     backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': checkpoint}
     if '://' not in checkpoint:
         keys = _read(checkpoint, '--backbone-checkpoint')  # mmengine strips 'module.' only from weights without another prefix
+        if is_released(key.removeprefix(_WRAPPER) for key in keys):
+            raise ValueError(f'--backbone-checkpoint {checkpoint}: has the names of the network that its authors released; run '
+                             f'mmtied convert {checkpoint} FILE and give that file')
         for prefix in (_BACKBONE, _WRAPPER + _BACKBONE):
             if any(key.startswith(prefix) for key in keys):
                 backbone.init_cfg['prefix'] = prefix
@@ -121,35 +128,55 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
             backbone[setting] = value
 
 
-def convert_backbone(source: str | os.PathLike, target: str | os.PathLike) -> tuple[dict[str, torch.Tensor], list[str]]:
+class Converted(NamedTuple):
+    """What `convert_backbone` did.
+
+    Attributes:
+        kept: Tensors in the new file, by their names there.
+        dropped: Names of the classifier's other tensors.
+        backbone: Config of the backbone, where the source is a network with shared bases that its authors released; else None.
+    """
+
+    kept: dict[str, torch.Tensor]
+    dropped: list[str]
+    backbone: dict | None
+
+
+def convert_backbone(source: str | os.PathLike, target: str | os.PathLike, keep_head: bool = False) -> Converted:
     """Write the weights of a classifier's backbone, without head, optimizer state and history.
 
     The new file holds tensors only. It serves as ``init_cfg=dict(type='Pretrained', checkpoint=target)`` of the same backbone in
     a detector, and as ``tools/train.py --backbone-checkpoint``.
 
     Args:
-        source: Checkpoint of a classifier trained with mmpretrain.
+        source: Checkpoint of a classifier trained with mmpretrain, or one that the authors of shared filter bases released.
         target: File to write atomically; an existing file is replaced.
-
-    Returns:
-        The backbone's tensors by their names in the new file, and the names of the tensors that were dropped.
+        keep_head: Write the whole classifier, head included, as ``tools/test.py`` reads it.
 
     Raises:
         ValueError: The source is unreadable, has no backbone, or holds NaN or infinity; or the target is a folder or the source.
     """
     check_target(target, source, 'the classifier', 'backbone.pth')
-    weights = read_state_dict(source)
-    kept = {key: value.clone() for key, value in of_backbone(weights).items()}
+    weights, backbone = read_state_dict(source), None
+    if is_released(weights):
+        try:
+            backbone, weights = convert_released(weights)
+        except ValueError as error:
+            raise ValueError(f'checkpoint {source}: {error}') from None
+        network = MODELS.build(dict(backbone))
+        _raise_misfits(f'checkpoint {source}', network, weights, find_misfits(network, of_backbone(weights)))
+    kept = of_backbone(weights)
     if not kept:
         raise ValueError(f"checkpoint {source}: no weights named {_BACKBONE}* (the first is {next(iter(weights))}); expected a "
                          "classifier trained with mmpretrain; a backbone's own weights need no conversion")
+    kept = {key: value.clone() for key, value in (weights if keep_head else kept).items()}
     broken = [key for key, value in kept.items() if not torch.isfinite(value).all()]
     if broken:
         raise ValueError(f'checkpoint {source}: {len(broken)} of {len(kept)} tensors of the backbone hold NaN or infinity ('
                          f'{broken[0]} first); its training diverged, take an earlier checkpoint')
     with atomic_path(target) as temporary:
         torch.save({'state_dict': kept}, temporary)
-    return kept, [key for key in weights if not key.startswith(_BACKBONE)]
+    return Converted(kept, [key for key in weights if not (keep_head or key.startswith(_BACKBONE))], backbone)
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -190,7 +217,7 @@ def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:
         content = load_checkpoint(path)
     except ValueError as error:
         raise type(error)(f'{flag} {error}') from error.__cause__
-    weights = content.get('state_dict', content) if isinstance(content, dict) else None
+    weights = next((content[key] for key in _STATE_DICTS if key in content), content) if isinstance(content, dict) else None
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise ValueError(f'{flag} {path}: holds no weights; expected a state_dict, or a dict with one under "state_dict"')
     return weights
@@ -213,6 +240,8 @@ def _pretrained(settings: object, key: str) -> Iterator[tuple[str, str]]:
             yield from _pretrained(value, f'{key}.{index}')
 
 
-def _raise_misfits(name: str, module: nn.Module, misfits: list[str]) -> None:
+def _raise_misfits(name: str, module: nn.Module, weights: Mapping[str, torch.Tensor], misfits: list[str]) -> None:
     if misfits:
-        raise ValueError(f"{name}: the checkpoint does not fit the config's {type(module).__name__} ({name_some(misfits)})")
+        hint = find_hint(module, weights)
+        raise ValueError(f"{name}: the checkpoint does not fit the config's {type(module).__name__} ({name_some(misfits)})"
+                         + (f'; {hint}' if hint else ''))

@@ -1,18 +1,19 @@
-"""ResNets and MobileNetV2 whose blocks share filter bases.
+"""ResNets whose blocks share filter bases, structured as the networks that the authors released."""
 
-The paper does not say which blocks share what; the structures are fitted to the sizes that it prints.
-"""
+from collections.abc import Iterable
 
 from mmengine.registry import MODELS
 from torch import nn
 
 from mmtied.backbones.bottleneck import ResidualBlock
-from mmtied.backbones.from_mmpretrain import check_settings, network_class
-from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet
+from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet, check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
 from .blocks import SharedBasicBlock, SharedBottleneck, SharedStage
-from .layers import FilterBasis, SharedConv2d
+from .layers import FilterBasis
+from .mobilenet import shared_mobilenet_v2
+
+__all__ = ['SharedResNet', 'SharedResNetCIFAR', 'shared_mobilenet_v2']
 
 #: Blocks in each stage of the networks with basic blocks, by depth; those with three stages are for CIFAR.
 BASIC_STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3),
@@ -25,11 +26,11 @@ class SharedResNet(StagedResNet):
 
     The first block of each stage is ordinary; the others share. Normalizations and shortcuts are never shared.
 
-    With bottlenecks (50, 101, 152) the 3x3 convolutions of a stage share one basis, the first 1x1 convolutions another with
-    ``num_bases=2`` (the paper's double dagger), and the last 1x1 convolutions, which are the coefficients, share their weight
-    with ``num_bases=3`` (-Shared-All). With basic blocks (18, 34) every 3x3 convolution combines ``shared_elements`` elements of
-    a basis and ``unique_elements`` of its own; with ``num_bases=2`` the first convolutions of the blocks share one basis and the
-    second ones another.
+    With bottlenecks (50, 101, 152) the 3x3 convolutions of a stage share one basis, and with ``num_bases=2`` (the paper's double
+    dagger) the last 1x1 convolutions another, as in the released network; the paper's text reads as the first ones, which
+    ``second_basis='entry'`` shares. With ``num_bases=3`` (-Shared-All) all three are shared, and the last are coefficients. With
+    basic blocks (18, 34) every 3x3 convolution combines ``shared_elements`` elements of a basis and ``unique_elements`` of its
+    own; with ``num_bases=2`` the first convolutions of the blocks share one basis and the second ones another.
 
     In the state_dict, shared filters appear once, under their stage: ``layer2.bases.middle.weight`` with bottlenecks (``entry``,
     ``middle``, ``exit``), ``layer2.bases.entry.weight`` with basic blocks (``entry``, and ``exit`` with two bases).
@@ -37,6 +38,7 @@ class SharedResNet(StagedResNet):
     Args:
         depth: 18, 34, 50, 101 or 152.
         num_bases: Shared bases in each stage; 0 shares nothing, which is an ordinary ResNet.
+        second_basis: 1x1 convolutions that a bottleneck shares with ``num_bases=2``: 'exit', its last one, or 'entry', its first.
         shared_elements: Shared elements of a basis in the first stage when base_channels is 64, S; each stage doubles them. None
             is 32 with basic blocks; bottlenecks do not have this setting.
         unique_elements: Elements that each convolution adds, U, scaled likewise. None is 1 with basic blocks.
@@ -70,6 +72,7 @@ class SharedResNet(StagedResNet):
                  depth: int = 50,
                  *,
                  num_bases: int = 1,
+                 second_basis: str = 'exit',
                  shared_elements: int | None = None,
                  unique_elements: int | None = None,
                  **staged) -> None:
@@ -84,7 +87,12 @@ class SharedResNet(StagedResNet):
             basic = ', '.join(str(depth) for depth in sorted(self.stage_blocks) if depth in BASIC_STAGE_BLOCKS)
             raise ValueError(f'{name}: shared_elements={shared_elements}, unique_elements={unique_elements} with depth {depth}; '
                              f'they are for basic blocks (depth {basic}), a bottleneck shares whole convolutions')
+        check_choice(name, 'second_basis', second_basis, ('exit', 'entry'))
+        if second_basis == 'entry' and (self._basic or num_bases != 2):
+            raise ValueError(f"{name}: second_basis='entry' with depth {depth} and num_bases={num_bases}; it is for bottlenecks "
+                             '(depth 50, 101, 152) with num_bases=2')
         self.num_bases = num_bases
+        self.second_basis = second_basis
         self.shared_elements = 32 if shared_elements is None else shared_elements
         self.unique_elements = 1 if unique_elements is None else unique_elements
         check_positive(name, shared_elements=self.shared_elements)
@@ -115,13 +123,21 @@ class SharedResNet(StagedResNet):
             return {role: FilterBasis(planes, self._scaled('shared_elements', planes), 3) for role in roles}
         wide = planes * self.expansion
         bases = {}
-        if self.num_bases >= 2:
+        if self.num_bases == 3 or self.second_basis == 'entry':
             bases['entry'] = FilterBasis(wide, planes, 1)
         if self.num_bases >= 1:
             bases['middle'] = FilterBasis(planes, planes, 3)
         if self.num_bases == 3:
             bases['exit'] = nn.Conv2d(planes, wide, 1, bias=False)
+        elif self.num_bases == 2 and self.second_basis == 'exit':
+            bases['exit'] = FilterBasis(planes, wide, 1)
         return bases
+
+    def checkpoint_hint(self, keys: Iterable[str]) -> str:
+        """Return the setting with which a checkpoint of these keys would fit, or nothing."""
+        shared = {key.rpartition('.bases.')[2] for key in keys if '.bases.' in key}
+        fits = shared == {'entry.weight', 'middle.weight'} and self.num_bases == 2 and self.second_basis == 'exit'
+        return "it shares the first 1x1 convolutions, so build the network with second_basis='entry'" if fits else ''
 
     def _scaled(self, setting: str, planes: int) -> int:
         """Return S or U at a stage's width."""
@@ -159,54 +175,3 @@ class SharedResNetCIFAR(SharedResNet):
             self._pad_shortcut = True
             self._element_planes = 16
         super().__init__(depth, **shared)
-
-
-@MODELS.register_module(name='SharedMobileNetV2')
-def shared_mobilenet_v2(*, num_bases: int = 1, strict_checkpoint: bool = True, **settings) -> nn.Module:
-    """Build mmpretrain's MobileNetV2 with shared bases in each group of blocks; ``type='SharedMobileNetV2'`` in configs.
-
-    The blocks of a group after the first have the same shape. Their expansions (1x1) share one basis, and with two bases their
-    projections (1x1) another. The paper's text names the first two convolutions of a block, which would be the expansion and the
-    depthwise convolution, but the printed 2.98M fits the projection. Normalizations are never shared.
-
-    In the state_dict, shared filters appear once, under their group: ``layer4.bases.expand.weight``,
-    ``layer4.bases.project.weight``.
-
-    Args:
-        num_bases: 1 or 2; 0 shares nothing, which is MobileNetV2.
-        strict_checkpoint: Raise a ValueError for weights that do not fit, where mmengine would only warn.
-        **settings: Arguments of mmpretrain's MobileNetV2: widen_factor, out_indices, frozen_stages, norm_cfg, norm_eval, with_cp,
-            init_cfg ...
-
-    Returns:
-        The network, from (N, 3, H, W) to a tuple of feature maps, by default the last, (N, 1280, H / 32, W / 32).
-
-    Raises:
-        ValueError: num_bases is not 0, 1 or 2.
-        TypeError: An unknown setting.
-        ImportError: mmpretrain is not installed.
-    """
-    make = network_class('SharedMobileNetV2')
-    if isinstance(num_bases, bool) or not isinstance(num_bases, int) or num_bases not in (0, 1, 2):
-        raise ValueError(f'SharedMobileNetV2: num_bases={num_bases!r}, expected 0, 1 or 2')
-    check_settings(shared_mobilenet_v2, make, settings)
-    network = make(**settings)
-    for name in network.layers:
-        blocks = getattr(network, name)
-        if isinstance(blocks, nn.Sequential) and len(blocks) > 2 and num_bases:
-            setattr(network, name, _share(blocks, ('expand', 'project')[:num_bases]))
-    network.strict_checkpoint = strict_checkpoint
-    return network
-
-
-def _share(blocks: nn.Sequential, roles: tuple[str, ...]) -> SharedStage:
-    """Turn blocks into a stage in which all but the first share filters; the expansion is a block's first convolution."""
-    first, *others = blocks
-    bases = {}
-    for role in roles:
-        modules = [block.conv[0 if role == 'expand' else -1] for block in others]
-        conv = modules[0].conv
-        bases[role] = FilterBasis(conv.in_channels, conv.out_channels, conv.kernel_size)
-        for module in modules:
-            module.conv = SharedConv2d(conv.in_channels, conv.out_channels, conv.kernel_size, filters=bases[role])
-    return SharedStage([first, *others], bases)
