@@ -7,6 +7,7 @@ import pytest
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 
 import mmtied.backbones as backbones
+from mmtied.analysis.published import load_paper
 from mmtied.launch.config import load_config
 from tests.helpers.pages import named_configs, read_page, snippets
 
@@ -14,10 +15,12 @@ PAGE = read_page('shared_filter_bases.md')
 SNIPPETS = snippets(PAGE)
 CONFIGS = named_configs(PAGE)
 SIZES = re.findall(r'^\| [^|]+ \| `(\w+)\((.*?)\)` \| ([\d.]+)M \|$', PAGE, re.MULTILINE)
+RELEASED = re.findall(r'^\| [^|]+ \| ([\d.]+) \| `(imagenet/\w+)` \| `\w+\((.*?)\)` \|$', PAGE, re.MULTILINE)
 
 
 def test_every_block_is_tested():
-    assert (len(SNIPPETS), set(CONFIGS), len(SIZES)) == (4, {'retinanet_sharedr50.py', 'sharedr34_s48u1.py'}, 7)
+    assert (len(SNIPPETS), set(CONFIGS), len(SIZES), len(RELEASED)) == (
+        4, {'retinanet_sharedr50.py', 'sharedr34_s48u1.py'}, 7, 6)
 
 
 def test_layers_snippet():
@@ -53,3 +56,14 @@ def test_sizes(name, settings, millions):
     model = eval(f'build({settings})', {'build': getattr(backbones, name)})
     channels = 1280 if name == 'shared_mobilenet_v2' else 512 * model.expansion
     assert f'{(sum(p.numel() for p in model.parameters()) + 1000 * channels + 1000) / 1e6:.2f}' == millions
+
+
+@pytest.mark.parametrize(('error', 'config', 'settings'), RELEASED)
+def test_released_networks_are_the_configs(error, config, settings):
+    """The table's backbone is the config's, and its error the one that Table 1 prints."""
+    pytest.importorskip('mmpretrain')
+    backbone = load_config(f'configs/{config}.py').model.backbone
+    wanted = eval(f'build({settings})', {'build': lambda depth=None, **others: {**({'depth': depth} if depth else {}), **others}})
+    assert {key: backbone[key] for key in wanted} == wanted
+    row = next(row for row in load_paper('shared_filter_bases').networks if row.config == config)
+    assert f'{row.error:.2f}' == error

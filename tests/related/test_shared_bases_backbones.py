@@ -132,7 +132,7 @@ def test_gradients_are_summed_over_copies():
     for layer in ('layer1', 'layer2', 'layer3', 'layer4'):
         bases, blocks = getattr(model, layer).bases, list(getattr(theirs, layer))
         torch.testing.assert_close(bases['middle'].weight.grad, sum(block.conv2.weight.grad for block in blocks[1:]))
-        torch.testing.assert_close(bases['entry'].weight.grad, sum(block.conv1.weight.grad for block in blocks[1:]))
+        torch.testing.assert_close(bases['exit'].weight.grad, sum(block.conv3.weight.grad for block in blocks[1:]))
 
 
 @pytest.mark.parametrize('num_bases', [1, 2])
@@ -157,7 +157,7 @@ def test_equals_mobilenet_with_copied_filters(num_bases):
 
 
 @pytest.mark.parametrize(('depth', 'num_bases', 'names'), [
-    (50, 1, {'middle'}), (50, 2, {'entry', 'middle'}), (50, 3, {'entry', 'middle', 'exit'}), (18, 1, {'entry'}),
+    (50, 1, {'middle'}), (50, 2, {'middle', 'exit'}), (50, 3, {'entry', 'middle', 'exit'}), (18, 1, {'entry'}),
     (18, 2, {'entry', 'exit'})])
 def test_keys(depth, num_bases, names):
     """Shared filters have one key under their stage; nothing else is shared, and normalizations never are."""
@@ -170,6 +170,19 @@ def test_keys(depth, num_bases, names):
     blocks, extra = (16, 4) if depth == 50 else (8, 3)
     between = 2 * 4 if depth == 18 else 0
     assert len(norms) == 1 + per_block * blocks + extra + between
+
+
+def test_second_basis_of_the_text():
+    """The paper's text shares the first two convolutions of a block; a checkpoint of that network says what fits it."""
+    model = small(50, num_bases=2, second_basis='entry').double().eval()
+    assert set(model.layer3.bases) == {'entry', 'middle'}
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(model(x), ordinary(model, 50)(x))
+    with torch.device('meta'):
+        sizes = [parameters(SharedResNet(50, num_bases=2, second_basis=basis)) for basis in ('entry', 'exit')]
+    assert sizes[0] == sizes[1]
+    with pytest.raises(ValueError, match="it shares the first 1x1 convolutions, so build the network with second_basis='entry'"):
+        small(50, num_bases=2).load_state_dict(model.state_dict(), strict=False)
 
 
 def sharing(model: nn.Module) -> list[FilterBasis]:
@@ -334,6 +347,9 @@ def test_stage_runs_its_blocks_in_order():
     (lambda: SharedResNet(50, num_bases=True), 'num_bases=True with depth 50, expected 0 to 3'),
     (lambda: SharedResNet(18, unique_elements=-1), 'unique_elements=-1, expected 0 or a positive integer'),
     (lambda: shared_mobilenet_v2(num_bases=2.0), 'num_bases=2.0, expected 0, 1 or 2'),
+    (lambda: SharedResNet(50, num_bases=2, second_basis='middle'), "second_basis='middle', expected one of 'exit', 'entry'"),
+    (lambda: SharedResNet(50, second_basis='entry'), 'depth 50 and num_bases=1; it is for bottlenecks .* with num_bases=2'),
+    (lambda: shared_mobilenet_v2(released=True, act_cfg={'type': 'ReLU'}), 'with released=True, which sets the activations'),
     (lambda: SharedResNet(50, num_bases=4), 'num_bases=4 with depth 50, expected 0 to 3'),
     (lambda: SharedResNet(34, num_bases=3), 'num_bases=3 with depth 34, expected 0 to 2'),
     (lambda: SharedResNet(50, shared_elements=48), 'a bottleneck shares whole convolutions'),
