@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,10 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     key, notes = _KEYS[iou_type], [] if notes is None else notes
     faults = Faults(source, len(entries), skip_invalid)
     entries = check_entries(entries, ('image_id', 'category_id', 'score'), source, faults)
-    values = [entry.get(key) for entry in entries]
+    try:
+        values = list(map(itemgetter(key), entries))
+    except KeyError:
+        values = [entry.get(key) for entry in entries]
     plain = set(map(type, values)) <= {list, dict} and all(values)  # a third of the time of the line below
     given = [] if plain else list(map(_is_given, values))
     if not all(given):
