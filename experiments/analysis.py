@@ -1,15 +1,12 @@
 """Compare the models of an experiment over seeds and images, from the kept match records."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from mmtied.evaluation.buckets import Grouping, whole_set
 from mmtied.evaluation.comparison import Estimate, describe_difference, estimate_groups
 from mmtied.evaluation.intervals import Bootstrap
-from mmtied.evaluation.protocol import STATISTICS
 from mmtied.evaluation.records import SavedRun, read_records
 
 from .runs import Run
@@ -18,17 +15,6 @@ from .runs import Run
 BANDS = {'all': None, 'r < 0.2': ('r=0', '(0,0.1)', '[0.1,0.2)'), 'r >= 0.8': ('[0.8,0.9)', '[0.9,1]')}
 #: How much larger a value is at r >= 0.8 than at r < 0.2.
 CONTRAST = 'r >= 0.8 minus r < 0.2'
-
-
-@contextmanager
-def _duplicates_with_intervals() -> Iterator[None]:
-    """Give duplicates intervals too, as the question is also about them."""
-    original = STATISTICS['duplicates']
-    STATISTICS['duplicates'] = replace(original, bootstrapped=True)
-    try:
-        yield
-    finally:
-        STATISTICS['duplicates'] = original
 
 
 def compare_models(sides: Mapping[str, Sequence[Run]], iou_types: Sequence[str], bootstrap: Bootstrap) -> dict:
@@ -44,8 +30,7 @@ def compare_models(sides: Mapping[str, Sequence[Run]], iou_types: Sequence[str],
         key of `BANDS` or `CONTRAST`. The baseline has no difference.
     """
     read = {model: [read_records(run.results) for run in runs] for model, runs in sides.items()}
-    with _duplicates_with_intervals():
-        return {iou_type: _compare(read, iou_type, bootstrap) for iou_type in iou_types}
+    return {iou_type: _compare(read, iou_type, bootstrap) for iou_type in iou_types}
 
 
 def _compare(sides: Mapping[str, Sequence[SavedRun]], iou_type: str, bootstrap: Bootstrap) -> dict:

@@ -54,7 +54,7 @@ def compared(preset: str, sides: dict[str, list[Run]]) -> dict:
         kept = json.loads(path.read_text(encoding='utf-8'))
         if kept['runs'] == runs:
             return kept
-    found = {'runs': runs, **compare_models(sides, list(IOU_TYPES), Bootstrap())}
+    found = {'runs': runs, **compare_models(sides, list(IOU_TYPES), Bootstrap(statistics=MEASURES))}
     write(path, json.dumps(found, indent=1) + '\n')
     return found
 

@@ -27,7 +27,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--b', nargs='+', metavar='RUN', help='runs of the other recipe with different seeds')
     parser.add_argument('--labels', '--names', nargs='+', help='a name for each run (default: as saved with --name, or from the '
                         'paths)')
-    parser.add_argument('--statistics', nargs='+', metavar='NAME', help='statistics to print and draw (default: AP AP50 AP75)')
+    parser.add_argument('--statistics', nargs='+', metavar='NAME', help='statistics to compare, such as MR-2 (default: AP AP50 '
+                        'AP75)')
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what all runs have')
     parser.add_argument('--replicates', type=int, default=1000, help='random halves of the images (1000)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the draws (0)')
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs, names = read_sides(args) if args.a else (list(map(read_records, args.runs)), None)
         names = args.labels or names or name_runs(args.runs, [run.name for run in runs])
         comparison = compare(*runs, names=names, iou_types=args.iou_type,
-                             bootstrap=Bootstrap(args.replicates, args.seed, args.level))
+                             bootstrap=Bootstrap(args.replicates, args.seed, args.level, statistics=args.statistics))
         print(comparison.text(args.statistics, args.hide_empty))
         for path in comparison.save(args.out, args.statistics, args.format, args.hide_empty) if args.out else ():
             print(f'wrote {path}')

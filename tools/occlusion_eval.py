@@ -64,6 +64,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         '0: no intervals and null bands')
     parser.add_argument('--null-sets', type=int, default=250, help='random image sets behind each null band (250); 0: none')
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
+    parser.add_argument('--intervals', nargs='+', metavar='NAME', help='statistics that get intervals and null bands, such as '
+                        'MR-2 (default: AP AP50 AP75)')
     parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,
                         help="detections used for each image and category (default: COCO's 1 10 100; mmdet: 100 300 1000)")
     parser.add_argument('--iou', nargs='+', type=float, default=(), metavar='THRESHOLD', help='report AP at these IoU thresholds '
@@ -108,11 +110,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         evaluation = preset(args.preset) if args.preset else Evaluation(
             args.definition, args.edges, args.unit, args.cumulative, args.same_category, args.levels)
-        bootstrap = Bootstrap(args.replicates, args.seed, null_sets=args.null_sets) if args.replicates else None
         check_proposal_nums(args.proposal_nums)
         for name, iou in ((f'AP{100 * iou:g}', iou) for iou in args.iou):
             if name not in STATISTICS:
                 register_statistic(Statistic(name, iou=iou, bootstrapped=True, detail=True))
+        bootstrap = Bootstrap(args.replicates, args.seed, null_sets=args.null_sets,
+                              statistics=args.intervals) if args.replicates else None
         ground_truth = read_ground_truth(
             args.annotations, ignore_key=args.ignore_key, ignore_categories=args.ignore_categories,
             skip_invalid=args.skip_invalid, box_format=args.annotation_format, drop_duplicates=args.drop_duplicates,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .buckets import Grouping, whole_set
 from .intervals import Bootstrap, point_estimates, replicates, standard_error, student_quantile
-from .protocol import IOU_TYPES, bootstrapped_statistics, check_iou_types
+from .protocol import IOU_TYPES, check_iou_types
 from .records import SavedGroups, SavedRun
 from .summary import count_images, describe_evaluation, reported_iou_types
 
@@ -33,7 +33,7 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
     Returns:
         ``{'runs', 'seeds', 'intervals', 'evaluations': [{'definition', 'unit', 'cumulative', '<iou type>': {'all': {...},
         'buckets': [{'name', 'lower', 'upper', ...}]}}]}``. ``seeds`` is the number of runs on each side. ``...`` is images and,
-        for each statistic that gets intervals (AP, AP50, AP75), ``values`` of all sides, their ``value_intervals``, and
+        for each statistic of `bootstrap` (by default AP, AP50, AP75), ``values`` of all sides, their ``value_intervals``, and
         ``differences`` of every side but the first: difference, low, high, share_above_zero and share_below_zero (of the
         replicates, ties counted half each). None where there is no ground truth, and no interval below
         `intervals.MIN_IMAGES` images.
@@ -191,15 +191,15 @@ def estimate_groups(side: Sequence[SavedRun], iou_type: str, grouping: Callable[
         grouping: Returns the groups, the same images in every run; each run reads columns of its own.
         bootstrap: How to resample.
     """
-    def of_runs(compute: Callable, *options: Bootstrap) -> Tensor:
-        return torch.stack([compute(run.records[iou_type], run.positives, grouping(run), len(run.category_names), *options,
+    def of_runs(compute: Callable) -> Tensor:
+        return torch.stack([compute(run.records[iou_type], run.positives, grouping(run), len(run.category_names), bootstrap,
                                     run.proposal_nums) for run in side])
 
-    values, halves = of_runs(point_estimates), of_runs(replicates, bootstrap)  # (runs, B, S) and (runs, R, B, S)
+    values, halves = of_runs(point_estimates), of_runs(replicates)  # (runs, B, S) and (runs, R, B, S)
     groups = grouping(side[0])
     return [{statistic.name: Estimate(values[:, number, place], halves[:, :, number, place],
                                       count_images(members, side[0].positives, column))
-             for place, statistic in enumerate(bootstrapped_statistics())}
+             for place, statistic in enumerate(bootstrap.chosen())}
             for number, (members, column) in enumerate(zip(groups.members.T, groups.columns.tolist(), strict=True))]
 
 

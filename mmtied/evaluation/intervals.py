@@ -41,15 +41,22 @@ class Bootstrap:
         seed: From 0 up to 2**63 - 1.
         level: Share of data sets whose interval holds the expected value, above 0 and below 1.
         null_sets: Random image sets behind each null band, at least 0; 0 for no null bands.
+        statistics: Names of the statistics that get intervals and null bands, by default AP, AP50 and AP75 (those that are
+            `bootstrapped`).
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: A number is out of its range, or a statistic is unknown or gets no interval.
+
+    Example:
+        >>> [statistic.name for statistic in Bootstrap(statistics=['MR-2', 'AP']).chosen()]
+        ['AP', 'MR-2']
     """
 
     num_replicates: int = 1000
     seed: int = 0
     level: float = .95
     null_sets: int = 250
+    statistics: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for name, lowest in (('num_replicates', 2), ('seed', 0), ('null_sets', 0)):
@@ -57,6 +64,11 @@ class Bootstrap:
             if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value < 2**63:
                 raise ValueError(f'{name}: a whole number from {lowest} is needed, got {value!r}')
         _check_level(self.level)
+        self.chosen()
+
+    def chosen(self) -> list[Statistic]:
+        """Return the statistics that get intervals, in the order of `protocol.STATISTICS`."""
+        return bootstrapped_statistics(self.statistics)
 
     def describe(self, method: str = METHOD) -> dict:
         """Return the plain values that reports state."""
@@ -83,8 +95,8 @@ def half_samples(num_images: int, num_replicates: int, seed: int, device: torch.
 
 
 def bootstrap_statistics(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
-                         column: int = 0, proposal_nums: Sequence[int] = PROPOSAL_NUMS,
-                         precise: bool = True) -> Tensor:
+                         column: int = 0, proposal_nums: Sequence[int] = PROPOSAL_NUMS, precise: bool = True,
+                         statistics: Sequence[Statistic] | None = None) -> Tensor:
     """Compute the statistics that get intervals under every weighting of the images.
 
     Args:
@@ -96,11 +108,12 @@ def bootstrap_statistics(records: Records, positives: Positives, images: Tensor,
         column: Column of the records: 0, or that of an instance bucket.
         proposal_nums: Limits of detections, see `Statistic.limit`.
         precise: See `weighted_average_precision`.
+        statistics: Which to compute, by default those of `protocol.bootstrapped_statistics`.
 
     Returns:
-        Shape (R, S) float64, in the order of `protocol.bootstrapped_statistics`; NaN under a weighting without ground truth.
+        Shape (R, S) float64, in the order of the statistics; NaN under a weighting without ground truth.
     """
-    statistics = bootstrapped_statistics()
+    statistics = bootstrapped_statistics() if statistics is None else statistics
     thresholds = defaultdict(set)  # of each kind of pass over the records
     for statistic in (statistic for statistic in statistics if not statistic.measure):
         thresholds[statistic.recall, statistic.limit(proposal_nums)].update(statistic.thresholds)
@@ -137,18 +150,19 @@ def replicates(records: Records, positives: Positives, groups: Grouping, num_cat
         images = members.nonzero()[:, 0]
         weights = half_samples(len(images), bootstrap.num_replicates, bootstrap.seed, device)
         result.append(bootstrap_statistics(records, positives, images, weights, num_categories, column, proposal_nums,
-                                           precise=False))
+                                           precise=False, statistics=bootstrap.chosen()))
     return torch.stack(result, dim=1)
 
 
 def point_estimates(records: Records, positives: Positives, groups: Grouping, num_categories: int,
-                    proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
+                    bootstrap: Bootstrap | None = None, proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
     """Compute the statistics of all images of every group, shape (B, S) float64; arguments as for `replicates`."""
+    bootstrap = bootstrap or Bootstrap()
     result = []
     for members, column in zip(groups.members.T, groups.columns.tolist(), strict=True):
         images = members.nonzero()[:, 0]
         result.append(bootstrap_statistics(records, positives, images, torch.ones(1, len(images), dtype=torch.int16),
-                                           num_categories, column, proposal_nums)[0])
+                                           num_categories, column, proposal_nums, statistics=bootstrap.chosen())[0])
     return torch.stack(result)
 
 
@@ -238,7 +252,7 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
     for iou_type, table in records.items():
         def with_ends(rows: Sequence[Mapping], chosen: Grouping, table: Records = table) -> list[dict]:
             halves = replicates(table, positives, chosen, num_categories, bootstrap, proposal_nums)
-            return [{**row, **_intervals(row, of_group, count_images(members, positives, column), bootstrap.level)}
+            return [{**row, **_intervals(row, of_group, count_images(members, positives, column), bootstrap)}
                     for row, of_group, members, column in zip(
                         rows, halves.unbind(1), chosen.members.T.to(table.image.device), chosen.columns.tolist(), strict=True)]
 
@@ -252,11 +266,12 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
     return {**done[0], **({'further': done[1:]} if 'further' in report else {})}
 
 
-def _intervals(row: Mapping, halves: Tensor, num_images: int, level: float) -> dict:
+def _intervals(row: Mapping, halves: Tensor, num_images: int, bootstrap: Bootstrap) -> dict:
     """Return the intervals of a group by their keys in a report, from its halves, shape (R, S)."""
     found = {}
-    for statistic, column in zip(bootstrapped_statistics(), halves.unbind(1), strict=True):
-        ends = interval(row[statistic.name], column, num_images, level, (0., math.inf) if statistic.measure else (0., 1.))
+    for statistic, column in zip(bootstrap.chosen(), halves.unbind(1), strict=True):
+        highest = math.inf if statistic.measure else 1.
+        ends = interval(row[statistic.name], column, num_images, bootstrap.level, (0., highest))
         found[statistic.ci_key] = list(ends) if ends else None
     return found
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from .accumulate import Positives, Records
 from .buckets import Evaluation, Grouping
 from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics, half_samples, interval
-from .protocol import AREA_RANGES, PROPOSAL_NUMS, Statistic, bootstrapped_statistics
+from .protocol import AREA_RANGES, PROPOSAL_NUMS, Statistic
 from .summary import count_images
 from .weighted_ap import UsedDetections, block_ap, for_each, make_blocks, operations_in_one_thread, weighted_average_precision
 
@@ -66,7 +66,7 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
         sets, own = image_sets(positives, grouping, num_categories, bootstrap) if evaluation.unit == 'image' else ({}, [])
         for iou_type, table in records.items():
             if evaluation.unit == 'image':
-                nulls = _image_nulls(sets, table, positives, num_categories, proposal_nums)
+                nulls = _image_nulls(sets, table, positives, num_categories, bootstrap, proposal_nums)
             else:
                 nulls = {'': instance_nulls(table, positives, grouping, num_categories, bootstrap, proposal_nums)}
                 balanced = balanced_rows(table, positives, grouping, num_categories, bootstrap, proposal_nums)
@@ -75,7 +75,7 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
                 enough = count_images(grouping.members[:, number].to(positives.image.device), positives, column) >= MIN_IMAGES
                 extra = {'matched_own': own[number] if enough else None} if own else balanced[number]
                 for kind, values in nulls.items():
-                    for place, statistic in enumerate(bootstrapped_statistics()):
+                    for place, statistic in enumerate(bootstrap.chosen()):
                         extra |= _compare(row, statistic.name, kind, values[number][:, place] if enough else None,
                                           bootstrap.level)
                 rows.append({**row, **extra})
@@ -197,7 +197,7 @@ def instance_nulls(records: Records, positives: Positives, grouping: Grouping, n
         row[shuffled] = torch.arange(len(category), device=device) - first[category]
     wanted = torch.stack([torch.bincount(positives.category[positives.counted[:, column]], minlength=num_categories)
                           for column in grouping.columns.tolist()])
-    statistics = bootstrapped_statistics()
+    statistics = bootstrap.chosen()
     result = torch.full((len(wanted), bootstrap.null_sets, len(statistics)), torch.nan, dtype=torch.float64, device=device)
     for limit in {statistic.limit(proposal_nums) for statistic in statistics}:
         chosen = [place for place, statistic in enumerate(statistics)
@@ -274,7 +274,7 @@ def balanced_rows(records: Records, positives: Positives, grouping: Grouping, nu
     rows = []
     for column in grouping.columns.tolist():
         row, num_images = {}, count_images(grouping.members[:, 0], positives, column)
-        for statistic in filter(_is_precision, bootstrapped_statistics()):
+        for statistic in filter(_is_precision, bootstrap.chosen()):
             options = (num_categories, statistic.thresholds, statistic.limit(proposal_nums), column)
             value, spread = (weighted_average_precision(records, positives, images, weights, *options, precise=precise,
                                                         balanced=True).mean(1)
@@ -287,11 +287,11 @@ def balanced_rows(records: Records, positives: Positives, grouping: Grouping, nu
 
 
 def _image_nulls(sets: Mapping[str, list[Tensor]], records: Records, positives: Positives, num_categories: int,
-                 proposal_nums: Sequence[int]) -> dict[str, list[Tensor]]:
+                 bootstrap: Bootstrap, proposal_nums: Sequence[int]) -> dict[str, list[Tensor]]:
     """Return by kind the statistics of each bucket's sets, (N, S) each; all sets are evaluated together."""
     joined = torch.cat([one for of_kind in sets.values() for one in of_kind])
     values = bootstrap_statistics(records, positives, torch.arange(joined.shape[1], device=joined.device), joined, num_categories,
-                                  proposal_nums=proposal_nums, precise=False)
+                                  proposal_nums=proposal_nums, precise=False, statistics=bootstrap.chosen())
     parts = iter(values.split([len(one) for of_kind in sets.values() for one in of_kind]))
     return {kind: [next(parts) for _ in of_kind] for kind, of_kind in sets.items()}
 

@@ -206,9 +206,20 @@ def evaluated_thresholds(statistics: Iterable[Statistic] | None = None) -> np.nd
     return np.array(thresholds)
 
 
-def bootstrapped_statistics() -> list[Statistic]:
-    """Return the statistics that get confidence intervals."""
-    return [statistic for statistic in STATISTICS.values() if statistic.bootstrapped]
+def bootstrapped_statistics(names: Sequence[str] | None = None) -> list[Statistic]:
+    """Return the statistics that get confidence intervals: those of some names, by default the `bootstrapped` ones.
+
+    Raises:
+        ValueError: A name is unknown, or that of a statistic of one size of instances.
+    """
+    if names is None:
+        return [statistic for statistic in STATISTICS.values() if statistic.bootstrapped]
+    can = {name: statistic for name, statistic in STATISTICS.items() if statistic.area == 'all'}
+    for name in names:
+        if name not in can:
+            why = 'saved records hold no other area than all' if name in STATISTICS else 'there is no such statistic'
+            raise ValueError(f'intervals of {name}: {why}; known: {", ".join(can)}')
+    return [statistic for name, statistic in can.items() if name in names]
 
 
 def shared_statistics() -> list[Statistic]:

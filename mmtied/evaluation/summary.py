@@ -9,7 +9,7 @@ from torch import Tensor
 from .accumulate import Positives, Records, accumulate
 from .buckets import Bucket, Evaluation, EvaluationPlan, Grouping, whole_set
 from .measures import MeasureInput, compute_measure
-from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, Statistic, bootstrapped_statistics, shared_statistics
+from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, Statistic, shared_statistics
 from .stated import PREFIX, field_of
 from .targets import Targets
 
@@ -153,6 +153,9 @@ def report_rows(report: Mapping) -> list[dict]:
     counts = ('images', 'instances', 'categories')
     mix = (*(f'instances_{size}' for size in list(AREA_RANGES)[1:]), 'instances_per_image')
     shared = [statistic.shared_key for statistic in shared_statistics()]
+    everything = [report[iou_type]['all'] for iou_type in reported_iou_types(report)]
+    with_intervals = [statistic for statistic in STATISTICS.values()
+                      if statistic.bootstrapped or any(statistic.ci_key in row for row in everything)]
     rows = []
     for evaluation in all_evaluations(report):
         for iou_type in reported_iou_types(evaluation):
@@ -161,9 +164,9 @@ def report_rows(report: Mapping) -> list[dict]:
                 flat = {'definition': evaluation['definition'], 'iou_type': iou_type}
                 flat |= {key: row.get(key) for key in ('name', 'lower', 'upper', *counts, *STATISTICS, *frequency_statistics(row),
                                                        *mix, *shared)}
-                for statistic in bootstrapped_statistics():
+                for statistic in with_intervals:
                     flat |= _bounds(row, statistic.ci_key)
-                for statistic in bootstrapped_statistics():
+                for statistic in with_intervals:
                     for null in (f'{statistic.name}_', f'{statistic.name}_matched_'):
                         flat |= {f'{null}null': row.get(f'{null}null'), **_bounds(row, f'{null}null_ci'),
                                  f'{null}excess': row.get(f'{null}excess'), **_bounds(row, f'{null}excess_ci'),

@@ -8,6 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
+from mmtied.evaluation import Evaluation, evaluate
+from mmtied.evaluation.buckets import whole_set
 from mmtied.evaluation.intervals import (
     Bootstrap,
     add_intervals,
@@ -19,6 +21,7 @@ from mmtied.evaluation.intervals import (
     student_quantile,
 )
 from tests.helpers.runs import small_run
+from tests.helpers.simulated import many
 
 
 def with_intervals(run, report, groups, **options):
@@ -65,6 +68,38 @@ def test_intervals_match_a_plain_loop():
         np.testing.assert_allclose([row['AP_ci'], row['AP50_ci'], row['AP75_ci']], np.clip(expected, 0, 1), rtol=0, atol=2e-3)
         checked += 1
     assert checked
+
+
+CHOSEN = ('AP75', 'AR10', 'MR-2', 'recall@P80', 'loc_error', 'duplicates')
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_replicates_of_chosen_statistics_are_those_of_the_half_alone():
+    """Each replicate is what an evaluation of these images says; only the score of an operating point stays that of all."""
+    data, results = many(num_images=40, per_image=8)
+    result = evaluate(data, results, Evaluation(edges=(0, 1)))
+    run = result.saved_run()
+    bootstrap = Bootstrap(4, seed=3, statistics=CHOSEN)
+    assert [statistic.name for statistic in bootstrap.chosen()] == list(CHOSEN)
+    values = replicates(run.records['bbox'], run.positives, whole_set(40), 3, bootstrap)[:, 0]
+    for half, found in zip(half_samples(40, 4, seed=3), values, strict=True):
+        ids = set(run.image_ids[half.bool().numpy()].tolist())
+        part = dict(data, images=[image for image in data['images'] if image['id'] in ids],
+                    annotations=[entry for entry in data['annotations'] if entry['image_id'] in ids])
+        alone = evaluate(part, [entry for entry in results if entry['image_id'] in ids]).report['bbox']['all']
+        for name, value in zip(CHOSEN, found.tolist(), strict=True):
+            if name not in ('recall@P80', 'duplicates'):
+                assert value == pytest.approx(alone[name], abs=2e-3), name  # single precision
+    row = result.with_intervals(Bootstrap(50, statistics=CHOSEN, null_sets=10)).report['bbox']['all']
+    assert [key for key in row if key.endswith('_ci')] == [f'{name}_ci' for name in CHOSEN]
+    assert all(row[f'{name}_ci'][0] < row[name] < row[f'{name}_ci'][1] for name in CHOSEN)
+
+
+@pytest.mark.parametrize(('name', 'why'), [('AP_S', 'saved records hold no other area than all'),
+                                           ('AP57', 'there is no such statistic')])
+def test_statistics_without_intervals_are_named(name, why):
+    with pytest.raises(ValueError, match=f'intervals of {name}: {why}; known: AP, AP50, AP75, AR1, '):
+        Bootstrap(statistics=['AP', name])
 
 
 def test_same_seed_same_intervals():

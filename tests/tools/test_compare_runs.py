@@ -71,7 +71,10 @@ def test_statistics_and_format(run, work_dirs):
     assert 'bbox AP75 in %' in out and 'bbox AP in %' not in out
     assert [path.name for path in (work_dirs / 'pdf').glob('*.pdf')] == ['difference_over_r_bbox_AP75.pdf']
     code, _, err = run('base/occlusion', 'tied/occlusion', '--statistics', 'AP_S')
-    assert (code, err) == (2, "error: text: statistics that were compared are AP, AP50, AP75, got 'AP_S'\n")
+    assert code == 2 and err.startswith('error: intervals of AP_S: saved records hold no other area than all; known: AP, AP50, ')
+    code, out, err = run('base/occlusion', 'tied/occlusion', '--statistics', 'MR-2', 'duplicates', '--replicates', '5')
+    assert code == 0, err
+    assert 'bbox MR-2 in %' in out and 'bbox duplicates in %' in out and 'bbox AP in %' not in out
 
 
 def test_several_seeds_a_side(run, work_dirs):
