@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from mmtied.analysis.filter_similarity import weight_similarities
 from mmtied.cli import repository_path
 from mmtied.launch.config import load_config
-from mmtied.layers import TBC
 
 from . import training
 from .runs import Run
@@ -83,15 +83,10 @@ def train(run: Run, root: Path, work_root: Path) -> None:
 def filter_similarity(network: torch.nn.Module) -> float:
     """Return the mean absolute cosine of two filters that see the same channels, over all 3x3 convolutions but the stem.
 
-    Wang & Yu (Figures 1 and 9) take alike filters for redundant ones, and compare their guided backpropagation maps; this
-    compares the filters themselves.
+    Wang & Yu (Figures 1 and 9) take alike filters for redundant ones, and compare their guided backpropagation patterns, as
+    `mmtied similarity` does; this compares the filters themselves.
     """
-    found = []
-    for layer in list(network.modules()):
-        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3) and layer.in_channels > 3:
-            banks = 1 if isinstance(layer, TBC) else layer.groups
-            for bank in layer.weight.detach().flatten(1).chunk(banks):
-                unit = torch.nn.functional.normalize(bank)
-                pairs = torch.triu_indices(len(unit), len(unit), 1)
-                found.append((unit @ unit.T)[pairs[0], pairs[1]].abs().mean())
-    return torch.stack(found).mean().item()
+    banks = [bank for layer in network.modules()
+             if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3) and layer.in_channels > 3
+             for bank in weight_similarities(layer)]
+    return torch.stack([bank.abs().mean() for bank in banks]).mean().item()

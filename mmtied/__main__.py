@@ -23,6 +23,7 @@ COMMANDS = {
     'convert': ('convert_backbone', "turn a classifier's checkpoint into weights for a detector's backbone"),
     'tie': ('tie', 'tie the convolutions of a trained model'),
     'distill': ('distill', 'train a backbone on unlabelled images to imitate a trained one'),
+    'similarity': ('filter_similarity', 'how alike the filters of networks are'),
     'demo': ('demo', 'train and evaluate on generated shapes, in minutes'),
 }
 

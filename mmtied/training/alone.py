@@ -1,7 +1,6 @@
 """A backbone trained alone, on images without labels: the loss comes from hooks."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,8 +11,7 @@ from torch.utils.data import Dataset
 
 from mmtied.cli import warn
 from mmtied.compat import require
-
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
+from mmtied.evaluation.inputs.images import list_images
 
 
 @MODELS.register_module()
@@ -53,12 +51,7 @@ class ImagesAlone(Dataset):
     def __init__(self, folder: str | os.PathLike, size: int = 224, scale: tuple[float, float] = (.25, 1.)) -> None:
         require(['torchvision', 'PIL'], 'Training on a folder of images')
         from torchvision import transforms
-        if not Path(folder).is_dir():
-            raise ValueError(f'images: {folder} is not a folder')
-        self.paths = sorted(str(Path(root, name)) for root, _, names in os.walk(folder, followlinks=True) for name in names
-                            if name.lower().endswith(_SUFFIXES))
-        if not self.paths:
-            raise ValueError(f'images: {folder} has no images ({", ".join(_SUFFIXES)}), nor has any folder in it')
+        self.paths = list_images(folder)
         self.augment = transforms.Compose([transforms.RandomResizedCrop(size, scale), transforms.RandomHorizontalFlip()])
 
     def __len__(self) -> int:

@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 
 #: Formats of images that are opened; others, such as EPS, start other programs.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
+_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
+
+
+def list_images(folder: str | os.PathLike) -> list[Path]:
+    """Return the image files in a folder and in those below it, sorted.
+
+    Raises:
+        ValueError: The folder is missing or has no images.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f'images: {folder} is not a folder')
+    paths = sorted(Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names
+                   if name.lower().endswith(_SUFFIXES))
+    if not paths:
+        raise ValueError(f'images: {folder} has no images ({", ".join(_SUFFIXES)}), nor has any folder in it')
+    return paths
 
 #: Suffixes of images, in lower case.
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')

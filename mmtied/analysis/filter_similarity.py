@@ -1,0 +1,237 @@
+"""How alike the filters of a layer are: by what they respond to in images, and by their weights.
+
+Wang & Yu, "Tied Block Convolution", AAAI 2021, Figures 1 and 9: the pattern of a filter is the gradient of its response with
+respect to the image by guided backpropagation (Springenberg et al., "Striving for Simplicity", 2015), averaged over images;
+two filters are as alike as the cosine of their patterns.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from math import ceil
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
+
+from mmtied.layers import TBC
+
+#: Functions that networks call for their activations.
+_ACTIVATIONS = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu, F.relu_, F.relu6, F.hardtanh, F.hardtanh_,
+                F.leaky_relu, F.leaky_relu_, F.silu, F.hardswish, F.gelu, F.elu}
+#: What is averaged over images.
+AVERAGES = ('patterns', 'similarities')
+
+
+class Layer(NamedTuple):
+    """A layer of a network: one convolution, or parallel ones whose outputs are joined, as the splits of a tied bottleneck."""
+
+    name: str
+    modules: tuple[nn.Module, ...]
+
+
+class _Reached(Exception):  # noqa: N818
+    """Ends a forward pass behind the layer."""
+
+
+class _GuidedMode(TorchFunctionMode):
+    """Let only positive gradients enter the backward pass of activations."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        output = func(*args, **(kwargs or {}))
+        if func in _ACTIVATIONS and output.requires_grad:
+            output.register_hook(lambda gradient: gradient.clamp(min=0))
+        return output
+
+
+@contextmanager
+def guided_backprop() -> Iterator[None]:
+    """Make the gradients of what is computed in the block guided: a ReLU passes a gradient where it and its input are positive.
+
+    Example:
+        >>> x = torch.tensor([1., 2., -3.], requires_grad=True)
+        >>> with guided_backprop():
+        ...     (torch.relu(x) * torch.tensor([5., -5., 5.])).sum().backward()
+        >>> x.grad
+        tensor([5., 0., 0.])
+    """
+    with _GuidedMode():
+        yield
+
+
+def guided_patterns(model: nn.Module, layer: Layer, images: Tensor, channels: Sequence[int] | None = None) -> Tensor:
+    """Return the guided gradient, with respect to each image, of the sum of each channel's positive outputs.
+
+    Args:
+        model: A network, which is left in evaluation mode; of one with `extract_feat` (mmdet, mmpretrain) only that runs.
+        layer: The layer, each of whose modules returns (N, C, H, W).
+        images: Normalized images, shape (N, 3, H, W).
+        channels: Which of the layer's output channels, all by default.
+
+    Returns:
+        Shape (N, channels, 3, H, W).
+
+    Raises:
+        ValueError: The layer does not run, or returns something else.
+    """
+    images = images.detach().requires_grad_(True)
+    patterns = []
+    with torch.enable_grad(), guided_backprop():
+        outputs = _outputs(model.eval(), layer, images)
+        places = [(output, channel) for output in outputs for channel in range(output.shape[1])]
+        for number in range(len(places)) if channels is None else channels:
+            output, channel = places[number]
+            patterns += torch.autograd.grad(output[:, channel].clamp(min=0).sum(), images, retain_graph=True)
+    return torch.stack(patterns, dim=1)
+
+
+def count_channels(model: nn.Module, layer: Layer, images: Tensor) -> int:
+    """Return the number of a layer's output channels; arguments and errors as for `guided_patterns`."""
+    with torch.no_grad():
+        return sum(output.shape[1] for output in _outputs(model.eval(), layer, images[:1]))
+
+
+def guided_similarity(model: nn.Module, layer: Layer, batches: Iterable[Tensor], channels: Sequence[int] | None = None,
+                      average: str = 'patterns') -> Tensor:
+    """Return the cosine of the patterns of each two channels.
+
+    Args:
+        model: As for `guided_patterns`.
+        layer: The layer.
+        batches: Normalized images, each of shape (N, 3, H, W); of one size where patterns are averaged.
+        channels: Which output channels, all by default.
+        average: 'patterns' averages the patterns over all images before they are compared, as the paper does;
+            'similarities' compares them on each image and averages the cosines.
+
+    Returns:
+        Shape (channels, channels). A channel without a pattern, which no image activates, has NaN.
+    """
+    check_average(average)
+    total, count = 0., 0
+    for images in batches:
+        patterns = guided_patterns(model, layer, images, channels)
+        if average == 'patterns':
+            total = total + patterns.sum(dim=0)
+        else:
+            total = total + torch.stack([cosine_matrix(one.flatten(1)) for one in patterns]).sum(dim=0)
+        count += len(images)
+    return cosine_matrix(total.flatten(1)) if average == 'patterns' else total / count
+
+
+def check_average(average: str) -> None:
+    """Raise a ValueError unless `average` is one of `AVERAGES`."""
+    if average not in AVERAGES:
+        raise ValueError(f'filter similarity: average {average!r}, expected one of {", ".join(AVERAGES)}')
+
+
+def cosine_matrix(rows: Tensor) -> Tensor:
+    """Return the cosine of each two rows; NaN for a row of zeros.
+
+    Example:
+        >>> cosine_matrix(torch.tensor([[2., 0.], [3., 3.]]))[0, 1].item()
+        0.7071067690849304
+    """
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    return unit @ unit.T
+
+
+def pairs_of(matrix: Tensor) -> Tensor:
+    """Return the entries above the diagonal of a square matrix, one for each pair, without NaN.
+
+    Example:
+        >>> pairs_of(torch.tensor([[1., .2, .3], [.2, 1., float('nan')], [.3, float('nan'), 1.]])).tolist()
+        [0.20000000298023224, 0.30000001192092896]
+    """
+    first, second = torch.triu_indices(len(matrix), len(matrix), 1)
+    values = matrix[first, second]
+    return values[~values.isnan()]
+
+
+def weight_similarities(layer: nn.Conv2d) -> list[Tensor]:
+    """Return the cosines of the weights of each two filters that see the same channels, for each bank of such filters.
+
+    The filters of a `TBC` are one bank, as all of them see every block; those of a grouped convolution or of a `TGC` are one for
+    each group. A bank of one filter has no pairs.
+    """
+    banks = 1 if isinstance(layer, TBC) else layer.groups
+    return [pairs_of(cosine_matrix(bank)) for bank in layer.weight.detach().flatten(1).chunk(banks)]
+
+
+def find_layers(model: nn.Module, patterns: Sequence[str]) -> list[Layer]:
+    """Return the modules of a network whose names fit one of the patterns (with wildcards), in the network's order.
+
+    The splits of a tied bottleneck are one layer: see `Layer`.
+
+    Raises:
+        ValueError: A pattern fits no module.
+    """
+    modules = dict(model.named_modules())
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in modules):
+            near = [layer.name for layer in spatial_layers(model)]
+            raise ValueError(f'{type(model).__name__}: no layer is named {pattern!r}; its spatial convolutions are '
+                             f'{", ".join([*near[:3], "..."] if len(near) > 4 else near)}')
+    return _joined(model, [name for name in modules if any(fnmatchcase(name, pattern) for pattern in patterns)])
+
+
+def spatial_layers(model: nn.Module) -> list[Layer]:
+    """Return the convolutions of a network's backbone, or of a network without one, whose filters are larger than 1x1."""
+    own = 'backbone.' if isinstance(getattr(model, 'backbone', None), nn.Module) else ''
+    return _joined(model, [name for name, module in model.named_modules()
+                           if name.startswith(own) and _is_conv(module) and max(module.kernel_size) > 1])
+
+
+def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
+    """Return the spatial layers at some depths of a network: 1 is the last one, 0.5 the one half of them are before or at.
+
+    Raises:
+        ValueError: A depth is not in (0, 1], or there are no such layers.
+    """
+    wrong = [depth for depth in depths if not 0 < depth <= 1]
+    if wrong:
+        raise ValueError(f'filter similarity: depth {wrong[0]:g}, expected numbers above 0 and up to 1')
+    layers = spatial_layers(model)
+    if not layers:
+        raise ValueError(f'{type(model).__name__} has no convolution larger than 1x1; name its layers')
+    return [layers[ceil(round(depth * len(layers), 6)) - 1] for depth in depths]
+
+
+def _is_conv(module: nn.Module) -> bool:
+    return isinstance(getattr(module, 'kernel_size', None), tuple) and hasattr(module, 'out_channels')
+
+
+def _joined(model: nn.Module, names: Sequence[str]) -> list[Layer]:
+    """Return modules by name as layers, the splits of a tied bottleneck together."""
+    layers: dict[str, list[nn.Module]] = {}
+    for name in names:
+        parent = name.rpartition('.')[0]
+        owner = model.get_submodule(parent.rpartition('.')[0])
+        is_split = _is_conv(model.get_submodule(name)) and isinstance(getattr(owner, 'splits', None), int) and (
+            type(model.get_submodule(parent)) is nn.ModuleList)
+        layers.setdefault(parent if is_split else name, []).append(model.get_submodule(name))
+    return [Layer(name, tuple(modules)) for name, modules in layers.items()]
+
+
+def _outputs(model: nn.Module, layer: Layer, images: Tensor) -> list[Tensor]:
+    """Run a network as far as a layer, and return the outputs of the layer's modules."""
+    found: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, _: object, output: object) -> None:
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            raise ValueError(f'layer {layer.name}: expected a module that returns feature maps (N, C, H, W); this one '
+                             f'({type(module).__name__}) does not')
+        found.setdefault(module, output.clone())  # what follows may change it in place
+        if len(found) == len(layer.modules):
+            raise _Reached
+
+    hooks = [module.register_forward_hook(keep) for module in layer.modules]
+    try:
+        getattr(model, 'extract_feat', model)(images)
+    except _Reached:
+        return [found[module] for module in layer.modules]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    raise ValueError(f'layer {layer.name} does not run when features are extracted; layers of the backbone do')

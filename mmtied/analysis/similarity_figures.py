@@ -1,0 +1,188 @@
+"""Tables and figures of filter similarity: histograms of several networks over each other, and matrices of cosines."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..atomic import atomic_files
+from ..plotting import check_format, hide_spines, new_figure, plain_label, save_figure
+from ..tables import text_table, write_csv
+from .filter_similarity import Layer, count_channels, guided_similarity, pairs_of, weight_similarities
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's color-blind safe palette, for networks that are drawn over each other.
+_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
+_LINES = ('-', (0, (5, 1.5)), (0, (1, 1)), '-.')
+_HEADER = ('network', 'layer', 'similarity', 'filters', 'pairs', 'mean', 'share_above')
+_BINS = np.linspace(-1, 1, 101)
+
+
+class LayerSimilarity(NamedTuple):
+    """Similarity of the filters of one layer.
+
+    Attributes:
+        network: Name of the network.
+        layer: Name of the layer.
+        matrix: Cosine of the guided patterns of each two of the chosen filters, shape (C, C).
+        weights: Cosine of the weights of each two filters that see the same channels, shape (pairs,); empty for a layer that is
+            not a convolution.
+        filters: Number of filters whose weights are compared.
+    """
+
+    network: str
+    layer: str
+    matrix: np.ndarray
+    weights: np.ndarray
+    filters: int
+
+    @property
+    def guided(self) -> np.ndarray:
+        """Cosines of the guided patterns, one for each pair."""
+        return pairs_of(torch.from_numpy(self.matrix)).numpy()
+
+
+def check_counts(layers: Mapping[str, Sequence[Layer]]) -> None:
+    """Raise a ValueError unless there are as many layers of each network."""
+    counts = {name: len(of_network) for name, of_network in layers.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError('--layers: as many layers of each network are expected, to compare them in order; found '
+                         + ', '.join(f'{count} of {name}' for name, count in counts.items()))
+
+
+def measure_layers(name: str, model: nn.Module, layers: Sequence[Layer], batches: Callable[[], Iterable[Tensor]],
+                   most_filters: int = 64, seed: int = 0, average: str = 'patterns') -> list[LayerSimilarity]:
+    """Measure how alike the filters of some layers are.
+
+    Args:
+        name: Name of the network.
+        model: The network.
+        layers: Its layers.
+        batches: Returns the normalized images; called for each layer.
+        most_filters: Filters whose guided patterns are compared, chosen at random; each costs a backward pass an image.
+        seed: Of the choice.
+        average: See `filter_similarity.guided_similarity`.
+
+    Raises:
+        ValueError: A layer does not run, `most_filters` is below 2, or `average` is unknown.
+    """
+    if most_filters < 2:
+        raise ValueError(f'--filters {most_filters}: at least 2 are needed')
+    found = []
+    for layer in layers:
+        channels = count_channels(model, layer, next(iter(batches())))
+        chosen = sorted(np.random.default_rng(seed).permutation(channels)[:most_filters].tolist())
+        matrix = guided_similarity(model, layer, batches(), chosen, average)
+        convs = [module for module in layer.modules if isinstance(module, nn.Conv2d)]
+        weights = [bank for conv in convs for bank in weight_similarities(conv)]
+        found.append(LayerSimilarity(name, layer.name, matrix.cpu().numpy(),
+                                     torch.cat(weights).cpu().numpy() if weights else np.zeros(0, np.float32),
+                                     sum(len(conv.weight) for conv in convs)))
+    return found
+
+
+def similarity_rows(layers: Sequence[LayerSimilarity], threshold: float = .5) -> list[dict]:
+    """Return a row for each layer and kind of similarity: the mean cosine, and the share of pairs above a threshold."""
+    rows = []
+    for layer in layers:
+        for kind, values, filters in (('guided', layer.guided, len(layer.matrix)), ('weights', layer.weights, layer.filters)):
+            rows.append({'network': layer.network, 'layer': layer.layer, 'similarity': kind, 'filters': filters,
+                         'pairs': len(values), 'mean': float(values.mean()) if len(values) else None,
+                         'share_above': float((values > threshold).mean()) if len(values) else None})
+    return rows
+
+
+def format_similarity(layers: Sequence[LayerSimilarity], threshold: float = .5) -> str:
+    """Return `similarity_rows` as a table for a terminal."""
+    cells = [[row['network'], row['layer'], row['similarity'], row['filters'], row['pairs'],
+              *('-' if row[key] is None else f'{row[key]:.3f}' for key in ('mean', 'share_above'))]
+             for row in similarity_rows(layers, threshold)]
+    return text_table('cosine of each two filters of a layer', (*_HEADER[:-1], f'above {threshold:g}'), cells)
+
+
+def write_similarity(layers: Sequence[LayerSimilarity], folder: str | os.PathLike, threshold: float = .5,
+                     format: str = 'png') -> list[Path]:
+    """Write ``similarity.csv``, ``histograms.<format>`` and ``matrices.<format>``, all or none, and return their paths."""
+    names = ['similarity.csv', *(f'{stem}.{check_format(format)}' for stem in ('histograms', 'matrices'))]
+    with atomic_files(folder, names[0], r'(histograms|matrices)\.(png|pdf|svg)') as temporary:
+        write_csv(temporary / names[0], _HEADER, similarity_rows(layers, threshold))
+        save_figure(plot_histograms(layers, threshold), temporary / names[1])
+        save_figure(plot_matrices(layers), temporary / names[2])
+    return [Path(folder, name) for name in names]
+
+
+def plot_histograms(layers: Sequence[LayerSimilarity], threshold: float = .5) -> 'Figure':
+    """Plot densities of pairwise similarity: of guided patterns above, of weights below.
+
+    Of several networks, the layers of one column are at the same depth and the networks over each other, as in Figure 9; of one
+    network all layers are over each other, as in Figure 1b.
+
+    Args:
+        layers: As many of each network.
+        threshold: Drawn as a line.
+    """
+    names = list(dict.fromkeys(layer.network for layer in layers))
+    of_network = [[layer for layer in layers if layer.network == name] for name in names]
+    columns = list(zip(*of_network, strict=True)) if len(names) > 1 else of_network
+    figure = new_figure(max(4.6, 1.2 + 2.5 * len(columns)), 4.6)
+    axes = figure.subplots(2, len(columns), sharex=True, squeeze=False)
+    for number, column in enumerate(columns):
+        labels = [layer.network if len(names) > 1 else layer.layer for layer in column]
+        for row, key in enumerate(('guided', 'weights')):
+            for place, (layer, label) in enumerate(zip(column, labels, strict=True)):
+                _draw_density(axes[row, number], getattr(layer, key), plain_label(label, 30), place)
+            axes[row, number].axvline(threshold, color='.6', linewidth=.8, linestyle=':')
+        if len(names) > 1:
+            axes[0, number].set_title('\n'.join(plain_label(_short_name(layer.layer), 28) for layer in column), fontsize=6.5)
+    for axis, text in zip(axes[:, 0], ('guided patterns', 'weights'), strict=True):
+        axis.set_ylabel(f'density, {text}', fontsize=8)
+    figure.supxlabel('cosine of two filters', fontsize=8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside upper center', ncols=min(4, len(labels)), frameon=False, fontsize=7.5)
+    return figure
+
+
+def plot_matrices(layers: Sequence[LayerSimilarity]) -> 'Figure':
+    """Draw the cosines of the guided patterns of each two filters: a row a network, a column a layer (Figure 1a)."""
+    names = list(dict.fromkeys(layer.network for layer in layers))
+    rows = [[layer for layer in layers if layer.network == name] for name in names]
+    figure = new_figure(1.1 + 1.9 * max(map(len, rows)), .5 + 2.05 * len(rows))
+    axes = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        for axis, layer in zip(line, row, strict=False):
+            image = axis.imshow(layer.matrix, vmin=-1, vmax=1, cmap='RdBu_r', interpolation='nearest')
+            axis.set_title(plain_label(_short_name(layer.layer), 30), fontsize=6.5)
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            hide_spines(axis, 'top', 'right', 'bottom', 'left')
+        line[0].set_ylabel(plain_label(row[0].network, 30), fontsize=8)
+    bar = figure.colorbar(image, ax=axes, shrink=.7, label='cosine of guided patterns')
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def _draw_density(axis: 'Axes', values: np.ndarray, label: str, place: int) -> None:
+    """Draw a normalized histogram as a filled step line, and its mean as a mark on the axis."""
+    color, line = _COLORS[place % len(_COLORS)], _LINES[place // len(_COLORS) % len(_LINES)]
+    if len(values):
+        density, _ = np.histogram(values, _BINS, density=True)
+        axis.stairs(density, _BINS, fill=True, color=color, alpha=.18)
+        axis.plot([values.mean()], [0], marker='^', color=color, markersize=5, clip_on=False, zorder=4)
+    else:
+        density = np.zeros(len(_BINS) - 1)
+    axis.stairs(density, _BINS, color=color, linestyle=line, linewidth=1.1, label=label)
+    axis.set_xlim(-1, 1)
+    axis.set_yticks([])
+    axis.tick_params(labelsize=7)
+    hide_spines(axis)
+
+
+def _short_name(layer: str) -> str:
+    return layer.removeprefix('backbone.')

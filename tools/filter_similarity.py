@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""Measure how alike the filters of networks are, by what they respond to in images and by their weights.
+
+    mmtied similarity CONFIG CHECKPOINT.pth [CONFIG CHECKPOINT.pth ...] --images val2017/ --out similarity/
+
+Prints the mean cosine of each two filters of a layer and the share above a threshold, and writes a CSV file, histograms of all
+networks over each other, and the matrices of cosines. What filters respond to is their pattern by guided backpropagation.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('networks', nargs='+', metavar='CONFIG CHECKPOINT',
+                        help='config and checkpoint of each network; configs as package::folder/file.py too')
+    parser.add_argument('--images', nargs='+', required=True, metavar='PATH', help='image files, or folders of images')
+    parser.add_argument('--num', type=int, default=50, help='number of images, chosen at random (50)')
+    parser.add_argument('--size', type=int, default=224, help='height and width that central squares are resized to (224)')
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument('--layers', nargs='+', metavar='NAME',
+                       help='names of layers, with wildcards; as many in each network')
+    place.add_argument('--depths', nargs='+', type=float, default=(.25, .5, .75, 1.), metavar='D',
+                       help='or their depths: 1 is the last convolution larger than 1x1 (default: 0.25 0.5 0.75 1)')
+    parser.add_argument('--filters', type=int, default=64, help='filters of each layer, chosen at random (64)')
+    parser.add_argument('--average', default='patterns',
+                        help="what is averaged over images: 'patterns', as in the paper, or 'similarities' (patterns)")
+    parser.add_argument('--threshold', type=float, default=.5, help='cosines above it are counted (0.5)')
+    parser.add_argument('--names', nargs='+', help='name of each network in the figures')
+    parser.add_argument('--out', help='folder for similarity.csv, histograms.png and matrices.png')
+    parser.add_argument('--format', choices=('png', 'pdf', 'svg'), default='png', help='format of the figures (png)')
+    parser.add_argument('--seed', type=int, default=0, help='chooses images and filters (0)')
+    parser.add_argument('--device', help='such as cuda:1 (a GPU where there is one)')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
+                        help='override settings of every config')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    args = parse_args(argv)
+    from mmtied.atomic import check_can_write
+    from mmtied.cli import user_errors
+    from mmtied.compat import require
+    from mmtied.unpickling import safe_loading
+    with user_errors(), safe_loading(args.trust_checkpoint):
+        require(['mmengine', 'mmcv'], 'Running a config')
+        require('PIL', 'Reading images')
+        if args.out:
+            require('matplotlib', 'The figures that --out writes')
+            check_can_write(args.out, '--out', folder=True)
+        if args.size < 1:
+            raise ValueError(f'--size {args.size}: expected at least 1')
+        from mmtied.analysis.filter_similarity import check_average, find_layers, layers_at
+        from mmtied.analysis.similarity_figures import check_counts, format_similarity, measure_layers, write_similarity
+        from mmtied.launch.networks import chosen_images, image_batches, load_networks
+
+        check_average(args.average)
+        paths = chosen_images(args.images, args.num, args.seed)
+        networks = load_networks(args.networks, args.names, args.cfg_options, args.device)
+        layers = {network.name: find_layers(network.model, args.layers) if args.layers else layers_at(network.model, args.depths)
+                  for network in networks}
+        check_counts(layers)
+        measured = []
+        for network in networks:
+            print(f'{network.name}: {len(layers[network.name])} layers, {len(paths)} images')
+            measured += measure_layers(network.name, network.model, layers[network.name],
+                                       lambda model=network.model: image_batches(model, paths, args.size),
+                                       args.filters, args.seed, args.average)
+        print(format_similarity(measured, args.threshold))
+        for path in write_similarity(measured, args.out, args.threshold, args.format) if args.out else ():
+            print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    main()
