@@ -199,7 +199,7 @@ def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
 
 
 def _is_conv(module: nn.Module) -> bool:
-    return isinstance(getattr(module, 'kernel_size', None), tuple) and hasattr(module, 'out_channels')
+    return isinstance(getattr(module, 'kernel_size', None), tuple) and isinstance(getattr(module, 'weight', None), Tensor)
 
 
 def _joined(model: nn.Module, names: Sequence[str]) -> list[Layer]:
