@@ -24,8 +24,10 @@ EXTRAS = {
     'report': ['matplotlib>=3.7', 'jinja2>=3.1', 'pillow>=9.4'],
     'shapes': ['opencv-python-headless>=4.6', 'rich>=13'],
     'onnx': ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2'],
+    'cam': ['grad-cam>=1.5.4', 'matplotlib>=3.7', 'pillow>=9.4'],
     'test': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'hotcoco>=0.1', 'pandas>=2', 'torchmetrics>=1.4',
-             'onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2', 'ruff>=0.14'],
+             'onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2', 'ruff>=0.14',
+             'grad-cam>=1.5.4'],
     'docs': ['sphinx>=7', 'myst-parser>=3', 'furo>=2024.1'],
     'benchmark': ['faster-coco-eval>=1.6', 'hotcoco>=0.1', 'ultrafast-pycocotools'],
 }

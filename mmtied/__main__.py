@@ -24,6 +24,7 @@ COMMANDS = {
     'tie': ('tie', 'tie the convolutions of a trained model'),
     'distill': ('distill', 'train a backbone on unlabelled images to imitate a trained one'),
     'similarity': ('filter_similarity', 'how alike the filters of networks are'),
+    'cam': ('grad_cam', 'draw where networks look (Grad-CAM)'),
     'demo': ('demo', 'train and evaluate on generated shapes, in minutes'),
 }
 

@@ -25,7 +25,7 @@ DISTRIBUTIONS = {
 }
 #: Extra of setup.py that installs a package.
 _EXTRAS = {'matplotlib': 'report', 'jinja2': 'report', 'PIL': 'report', 'cv2': 'shapes', 'onnxscript': 'onnx',
-           'onnxruntime': 'onnx'}
+           'onnxruntime': 'onnx', 'pytorch_grad_cam': 'cam'}
 
 #: End of every advice about OpenMMLab's packages.
 MAKE_ADVICE = ', or run make setup in the repository, which installs everything'

@@ -13,9 +13,9 @@ from ..atomic import atomic_folder
 from ..evaluation.boxes import clip_boxes
 from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
-from ..evaluation.inputs.images import check_folder, check_names, image_file, is_file, read_image
-from ..evaluation.occlusion import image_ratios
+from ..evaluation.inputs.images import image_file, read_image
 from ..evaluation.reporting.pictures import box_corners, draw_boxes
+from .image_choice import choose_images
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,18 +53,10 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
     Raises:
         ValueError: No image is in the bucket, image files are missing or unreadable, or the annotations name none.
     """
-    if count < 1:
-        raise ValueError(f'count: at least 1 image is needed, got {count}')
-    ratios = image_ratios(ground_truth, definition, same_category)
-    held = np.flatnonzero(bucket.holds(ratios))
-    if not len(held):
-        known = ratios[~np.isnan(ratios)]
-        there = f'ratios go from {known.min():.3g} to {known.max():.3g}' if len(known) else 'no image has an instance'
-        raise ValueError(f'{ground_truth.source}: no image in the bucket {bucket.name} ({definition}); {there}')
-    chosen = _choose(ground_truth, Path(images), held, count, seed, skip_missing)
-    chosen = chosen[np.argsort(ratios[chosen], kind='stable')]
+    chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed, skip_missing)
     with atomic_folder(folder) as temporary:
-        examples = [_Example(ground_truth, image, ratios[image], Path(images), same_category) for image in chosen.tolist()]
+        examples = [_Example(ground_truth, image, ratio, Path(images), same_category)
+                    for image, ratio in zip(chosen.tolist(), ratios.tolist(), strict=True)]
         names = []
         for example in examples:
             shown_id = str(example.image_id).replace('/', '_').replace('\\', '_')
@@ -72,24 +64,6 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
             example.draw(_HEIGHT, 15).save(temporary / names[-1], quality=88)
         _sheet(examples).save(temporary / 'sheet.jpg', quality=85, optimize=True)
     return [Path(folder, name) for name in ('sheet.jpg', *names)]
-
-
-def _choose(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: int, seed: int, skip_missing: bool) -> np.ndarray:
-    """Return the indices of the images to draw."""
-    check_folder(images)
-    check_names(ground_truth, held)
-    order = np.random.default_rng(seed).permutation(held)
-    there = np.array([is_file(image_file(images, ground_truth.file_names[image])) for image in order.tolist()])
-    if skip_missing:
-        order, there = order[there], there[there]
-        if not len(order):
-            raise ValueError(f'{images} has none of the {len(held)} images of the bucket')
-    if not there[:count].all():
-        missing = [ground_truth.file_names[image] for image in order[:count][~there[:count]].tolist()]
-        shown = ', '.join(missing[:5]) + (' ...' if len(missing) > 5 else '')
-        raise ValueError(f'{images} lacks {len(missing)} of the {len(there[:count])} chosen images: {shown}; '
-                         '--skip-missing draws others in their place')
-    return order[:count]
 
 
 class _Example:

@@ -1,0 +1,172 @@
+"""Grad-CAM of several networks side by side, for images and instances that are given or chosen by their occlusion."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mmtied.analysis.grad_cam import NotFoundError, class_target, find_instance, grad_cam, instance_target
+from mmtied.analysis.image_choice import choose_images, most_occluded
+from mmtied.analysis.picture_grid import Panel
+from mmtied.cli import warn
+from mmtied.evaluation import GroundTruth
+from mmtied.evaluation.buckets import Bucket
+from mmtied.evaluation.inputs.images import image_file, read_image
+from mmtied.evaluation.reporting.pictures import box_corners, draw_boxes
+
+from .networks import Network
+from .predictions import Prepared, class_label, classify, detect, prepare
+
+#: Color of the chosen instance's outline.
+_OUTLINE = '#00E5FF'
+#: Longest side of the pictures, in pixels.
+_LONGEST = 480
+
+
+class Case(NamedTuple):
+    """An image, and what is looked for in it.
+
+    Attributes:
+        path: The image file.
+        category: Name of the class; None for what each classifier predicts.
+        box_xywh: Box of the instance in pixels, for detectors.
+        text: What the figure says of it.
+    """
+
+    path: Path
+    category: str | None = None
+    box_xywh: Sequence[float] | None = None
+    text: str = ''
+
+
+def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, bucket: Bucket, count: int,
+                   definition: str = 'covered', same_category: bool = False, seed: int = 0) -> list[Case]:
+    """Return images of a bucket, each with its most occluded instance; see `image_choice.choose_images`."""
+    chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed)
+    cases = []
+    for image, ratio in zip(chosen.tolist(), ratios.tolist(), strict=True):
+        instance = most_occluded(ground_truth, image, definition, same_category)
+        name = str(ground_truth.category_names[int(ground_truth.category_ids[ground_truth.category[instance]])])
+        cases.append(Case(image_file(images, ground_truth.file_names[image]), name, ground_truth.boxes_xywh[instance].tolist(),
+                          f'r = {ratio:.2f}: {name}'))
+    return cases
+
+
+def detected_cases(networks: Sequence[Network], paths: Sequence[Path], category: str | None = None) -> list[Case]:
+    """Return images, each with the most confident detection of the first detector; for classifiers alone just the images.
+
+    Args:
+        networks: The networks.
+        paths: Image files.
+        category: Consider this class only. Images where the detector finds nothing are left out, with a warning.
+
+    Raises:
+        ValueError: Nothing is found in any image, or the class is unknown.
+    """
+    detector = next((network for network in networks if network.is_detector), None)
+    if detector is None:
+        return [Case(path, category, text=category or '') for path in paths]
+    label, cases = None if category is None else class_label(detector, category), []
+    for path in paths:
+        with torch.no_grad():
+            found = detect(detector, prepare(detector, path))
+        found = found if label is None else found[found.labels == label]
+        if not len(found.scores):
+            warn(f'{detector.name} finds no {category or "object"} in {path}, which is left out')
+            continue
+        best = int(found.scores.argmax())
+        left, top, right, bottom = found.bboxes[best].tolist()
+        number = int(found.labels[best])
+        name = detector.classes[number] if number < len(detector.classes) else f'class {number}'
+        cases.append(Case(path, name, (left, top, right - left, bottom - top), name))
+    if not cases:
+        raise ValueError(f'{detector.name} finds no {category or "object"} in any of the {len(paths)} images')
+    return cases
+
+
+def draw_image(case: Case) -> Panel:
+    """Draw the image of a case with its instance outlined."""
+    return Panel(_outlined(np.asarray(read_image(case.path)), case.box_xywh), case.text)
+
+
+def draw_cam(network: Network, case: Case, layers: Sequence[str] | None = None) -> Panel:
+    """Draw where a network looks: for a detector over the image, for a classifier over what its test pipeline makes of it.
+
+    Args:
+        network: A detector or a classifier.
+        case: The image, and the class or instance.
+        layers: Names of layers whose maps are averaged; by default the last output of the backbone.
+
+    Raises:
+        ValueError: The network has no such layer or class.
+    """
+    modules = None if layers is None else [_layer(network, name) for name in layers]
+    prepared = prepare(network, case.path)
+    draw = _detector_cam if network.is_detector else _classifier_cam
+    return draw(network, case, prepared, modules)
+
+
+def _classifier_cam(network: Network, case: Case, prepared: Prepared, modules: list | None) -> Panel:
+    scores = classify(network, prepared)
+    known = case.category is not None and (case.box_xywh is None or case.category in network.classes)
+    label = class_label(network, case.category) if known else int(scores.argmax())
+    cam = grad_cam(network.model, lambda inputs: network.model(inputs, mode='tensor')[0], prepared.inputs, class_target(label),
+                   modules)
+    name = network.classes[label] if label < len(network.classes) else f'class {label}'
+    return Panel(_tinted(prepared.pixels, _without_padding(cam, prepared)), f'{name} {float(scores[label]):.2f}')
+
+
+def _detector_cam(network: Network, case: Case, prepared: Prepared, modules: list | None) -> Panel:
+    label = class_label(network, case.category)
+    left, top, width, height = case.box_xywh
+    box = (left, top, left + width, top + height)
+    pixels, scores = np.asarray(read_image(case.path)), []
+
+    def run(inputs: torch.Tensor) -> object:
+        found = detect(network, prepared._replace(inputs=inputs))
+        scores.append(float(found.scores[find_instance(found, box, label)]))
+        return found
+
+    try:
+        cam = grad_cam(network.model, run, prepared.inputs, instance_target(box, label), modules)
+    except NotFoundError:
+        return Panel(_outlined(pixels, case.box_xywh), 'not found')
+    return Panel(_outlined(_tinted(pixels, _without_padding(cam, prepared)), case.box_xywh), f'{case.category} {scores[0]:.2f}')
+
+
+def _layer(network: Network, name: str) -> torch.nn.Module:
+    try:
+        return network.model.get_submodule(name)
+    except AttributeError:
+        near = [f'backbone.{child}' for child, _ in network.model.backbone.named_children()]
+        raise ValueError(f'{network.name}: no layer is named {name!r}; the backbone has {", ".join(near[-6:])}') from None
+
+
+def _without_padding(cam: np.ndarray, prepared: Prepared) -> np.ndarray:
+    height, width = prepared.pixels.shape[:2]
+    return cam[:height, :width]
+
+
+def _tinted(pixels: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """Lay a map from 0 to 1 over a picture, from blue to red."""
+    import matplotlib
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    large = np.asarray(Image.fromarray(np.float32(cam)).resize((width, height), Image.Resampling.BILINEAR))
+    return np.uint8(np.round(.5 * pixels + 127.5 * matplotlib.colormaps['jet'](np.clip(large, 0, 1))[..., :3]))
+
+
+def _outlined(pixels: np.ndarray, box_xywh: Sequence[float] | None) -> np.ndarray:
+    """Shrink a picture to `_LONGEST` pixels, and outline a box."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(pixels)
+    scale = _LONGEST / max(picture.size)
+    picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.LANCZOS)
+    if box_xywh is not None:
+        draw_boxes(ImageDraw.Draw(picture), box_corners(np.array([box_xywh]), scale, picture.size), [_OUTLINE])
+    return np.asarray(picture)
