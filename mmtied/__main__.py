@@ -25,6 +25,7 @@ COMMANDS = {
     'distill': ('distill', 'train a backbone on unlabelled images to imitate a trained one'),
     'similarity': ('filter_similarity', 'how alike the filters of networks are'),
     'cam': ('grad_cam', 'draw where networks look (Grad-CAM)'),
+    'samples': ('samples', 'draw what several detectors find in the same images'),
     'demo': ('demo', 'train and evaluate on generated shapes, in minutes'),
 }
 

@@ -12,8 +12,8 @@ from mmtied.analysis.grad_cam import NotFoundError, class_target, find_instance,
 from mmtied.analysis.image_choice import choose_images, most_occluded
 from mmtied.analysis.picture_grid import Panel
 from mmtied.cli import warn
-from mmtied.evaluation import GroundTruth
 from mmtied.evaluation.buckets import Bucket
+from mmtied.evaluation.inputs import GroundTruth
 from mmtied.evaluation.inputs.images import image_file, read_image
 from mmtied.evaluation.reporting.pictures import box_corners, draw_boxes
 

@@ -57,10 +57,9 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
     names = list(names or (Path(config.split('::')[-1]).stem for config, _ in pairs))
     if len(names) != len(pairs):
         raise ValueError(f'--names: {len(names)} names for {len(pairs)} networks')
-    names = [f'{name} ({number})' if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     networks = []
-    for name, (config, checkpoint) in zip(names, pairs, strict=True):
+    for name, (config, checkpoint) in zip(distinct(names), pairs, strict=True):
         cfg = load_config(config, options)
         if cfg.get('data_preprocessor'):
             cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)  # as mmengine's Runner does
@@ -70,6 +69,16 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
                 module.with_cp = False  # recomputation and torch.autograd.grad exclude each other
         networks.append(Network(name, cfg, model, _classes(cfg, checkpoint)))
     return networks
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Number names that are there more than once.
+
+    Example:
+        >>> distinct(['a', 'b', 'a'])
+        ['a (1)', 'b', 'a (3)']
+    """
+    return [f'{name} ({number})' if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
 
 
 def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None, seed: int = 0) -> list[Path]:

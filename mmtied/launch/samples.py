@@ -1,0 +1,120 @@
+"""Detections of several models on the same images, in rows (Wang & Yu, Figure A.2)."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pycocotools import mask as mask_api
+
+from mmtied.analysis.image_choice import choose_images
+from mmtied.analysis.overlap_examples import category_colors
+from mmtied.analysis.picture_grid import Panel
+from mmtied.evaluation.buckets import Bucket
+from mmtied.evaluation.inputs import GroundTruth, load_detections
+from mmtied.evaluation.inputs.images import image_file, read_image
+from mmtied.evaluation.reporting.failures import Look
+from mmtied.evaluation.reporting.pictures import Shapes, draw_example
+
+from .networks import Network
+from .predictions import detect, prepare
+
+#: Gives the shapes, the most confident first, that one row shows on the image at an index.
+Source = Callable[[int], Shapes]
+
+
+def sample_rows(ground_truth: GroundTruth, images: str | os.PathLike, sources: dict[str, Source], bucket: Bucket, count: int,
+                definition: str = 'covered', same_category: bool = False, seed: int = 0,
+                skip_missing: bool = False) -> dict[str, list[Panel]]:
+    """Draw chosen images of a bucket in a row for each source; each instance has a color of its own.
+
+    Args:
+        ground_truth: The annotations, with file names.
+        images: Folder of the image files.
+        sources: What to draw, by the names of the rows.
+        bucket: Images that are drawn.
+        count: Number of images.
+        definition: Occlusion ratio.
+        same_category: Count only instances of the same category as occluders.
+        seed: Chooses the images.
+        skip_missing: Choose among the images whose files exist.
+
+    Raises:
+        ValueError: See `image_choice.choose_images`.
+    """
+    chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed, skip_missing)
+    rows: dict[str, list[Panel]] = {name: [] for name in sources}
+    for image, ratio in zip(chosen.tolist(), ratios.tolist(), strict=True):
+        picture = read_image(image_file(images, ground_truth.file_names[image]))
+        for place, (name, source) in enumerate(sources.items()):
+            shapes = source(image)
+            text = f'{"" if place else f"r = {ratio:.2f}, "}{len(shapes.labels)} instances'
+            rows[name].append(Panel(_draw(picture, tuple(ground_truth.image_sizes[image].tolist()), shapes), text))
+    return rows
+
+
+def annotated(ground_truth: GroundTruth, masks: bool) -> Source:
+    """Return a source of the annotations without crowds."""
+    def shapes(image: int) -> Shapes:
+        here = np.flatnonzero((ground_truth.image == image) & ~ground_truth.crowd)
+        labels = [_name(ground_truth, number) for number in ground_truth.category[here].tolist()]
+        rles = [ground_truth.rle(number) for number in here.tolist()] if masks else None
+        return Shapes(ground_truth.boxes_xywh[here], labels, rles)
+
+    return shapes
+
+
+def from_results(ground_truth: GroundTruth, results: str | os.PathLike, score_threshold: float) -> tuple[Source, bool]:
+    """Return a source of the detections in a results file, and whether they have masks; errors as `load_detections` has them."""
+    found = load_detections(results, ground_truth)
+    detections = found.get('segm') or found['bbox']
+
+    def shapes(image: int) -> Shapes:
+        here = np.flatnonzero((detections.image == image) & (detections.score >= score_threshold))
+        here = here[np.argsort(-detections.score[here], kind='stable')]
+        rles = None if detections.rles is None else [detections.rles[number] for number in here.tolist()]
+        boxes = detections.boxes_xywh[here] if rles is None else np.array([mask_api.toBbox(rle) for rle in rles]).reshape(-1, 4)
+        labels = [f'{_name(ground_truth, category)} {score:.2f}'
+                  for category, score in zip(detections.category[here].tolist(), detections.score[here].tolist(), strict=True)]
+        return Shapes(boxes, labels, rles)
+
+    return shapes, detections.rles is not None
+
+
+def from_network(ground_truth: GroundTruth, images: str | os.PathLike, network: Network, score_threshold: float) -> Source:
+    """Return a source of what a detector finds.
+
+    Raises:
+        ValueError: The network is no detector.
+    """
+    if not network.is_detector:
+        raise ValueError(f'{network.name} classifies images; samples are drawn of detectors')
+
+    def shapes(image: int) -> Shapes:
+        with torch.no_grad():
+            found = detect(network, prepare(network, image_file(images, ground_truth.file_names[image]))).cpu()
+        found = found[found.scores >= score_threshold]
+        found = found[found.scores.argsort(descending=True, stable=True)]
+        boxes = found.bboxes.double().numpy()
+        names = [network.classes[label] if label < len(network.classes) else f'class {label}' for label in found.labels.tolist()]
+        labels = [f'{name} {score:.2f}' for name, score in zip(names, found.scores.tolist(), strict=True)]
+        rles = [mask_api.encode(np.asfortranarray(mask, np.uint8)) for mask in found.masks.numpy()] if 'masks' in found else None
+        return Shapes(np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1), labels, rles)
+
+    return shapes
+
+
+def _name(ground_truth: GroundTruth, category: int) -> str:
+    return str(ground_truth.category_names[int(ground_truth.category_ids[category])])
+
+
+def _draw(picture: object, size: tuple[int, int], shapes: Shapes) -> np.ndarray:
+    """Draw each instance in a color of its own, the most confident on top."""
+    colors = category_colors(max(24, min(len(shapes.labels), 300)))
+    layers = []
+    for number in reversed(range(len(shapes.labels))):
+        look = Look('#{:02x}{:02x}{:02x}'.format(*colors[number % len(colors)]), 'black', 0, '')
+        rles = None if shapes.rles is None else [shapes.rles[number]]
+        layers.append((Shapes(shapes.boxes_xywh[number:number + 1], [shapes.labels[number]], rles), look))
+    return np.asarray(draw_example(picture, size, layers))
