@@ -1,5 +1,5 @@
 # ResNet-50-Shared instead of a detector's ResNet: `model = dict(backbone=_base_.shared_backbone)`, with its loss term:
-# `custom_hooks = [_base_.orthogonality]`.
+# `custom_hooks = [_base_.orthogonality]`, the authors' lambda of 10 on the mean (weight=... is a factor of Eq. 7's sum).
 # Nothing is frozen and BatchNorm is synchronised, because a config cannot download the ImageNet weights that the authors released:
 # get ResNet50-Shared, ResNet50-Shared++ (two bases) or ResNet101-Shared from the table in
 # https://github.com/ssregibility/Net_RL2#results-and-pretrained-models, then type

@@ -32,7 +32,8 @@ def test_layers_snippet():
 def test_hook_snippet():
     scope = {}
     exec(SNIPPETS[1], scope)
-    assert HOOKS.build(scope['default_hooks']['orthogonality']).weight == 0.1
+    hook = HOOKS.build(scope['default_hooks']['orthogonality'])
+    assert (hook.weight, hook.mean_weight) == (None, 10)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from mmtied.backbones import SharedResNet
+from mmtied.backbones import SharedResNet, SharedResNetCIFAR
 from mmtied.layers import FilterBasis, SharedBasisConv
 from mmtied.related.shared_bases.blocks import SharedStage
 from mmtied.related.shared_bases.training import basis_deviations
@@ -201,8 +201,77 @@ def test_training_makes_bases_orthonormal():
     assert distances[False] > 0.5 * start
 
 
+def authors_term(families: list[list[list[Tensor]]]) -> Tensor:
+    """10 times the mean of (BB' - I)**2 over the stages, for each family of bases, as loops over pairs of elements."""
+    total = torch.zeros(())
+    for family in families:
+        squares = []
+        for stage in family:
+            elements = [element.flatten() for basis in stage for element in basis]
+            squares += [(one @ other - float(one is other)) ** 2 for one in elements for other in elements]
+        total = total + torch.stack(squares).mean()
+    return 10 * total
+
+
+@pytest.mark.parametrize(('settings', 'families'), [
+    ({'depth': 50, 'num_bases': 1}, [['middle']]), ({'depth': 50, 'num_bases': 2}, [['middle'], ['exit']]),
+    ({'depth': 50, 'num_bases': 3}, [['entry'], ['middle']]), ({'depth': 18, 'unique_elements': 8, 'num_bases': 1}, [['entry']]),
+    ({'depth': 18, 'unique_elements': 8, 'num_bases': 2}, [['entry', 'exit']])])
+def test_mean_is_the_authors(settings, families):
+    """One mean over all stages for bases of a kind; two bases of one size are compared with each other."""
+    model = SharedResNet(base_channels=8, num_stages=2, out_indices=(1, ), **settings)
+    stages = [model.layer1.bases, model.layer2.bases]
+    expected = authors_term([[[bases[role].weight for role in roles] for bases in stages] for roles in families])
+    term = OrthogonalityHook().change_loss(model, torch.zeros(()))[0]
+    torch.testing.assert_close(term, expected)
+    assert torch.autograd.grad(term, stages[0][families[0][0]].weight)[0].any()
+    torch.testing.assert_close(OrthogonalityHook(mean_weight=5).change_loss(model, torch.ones(()))[0], 1 + term / 2)
+
+
+def test_unique_elements_as_on_cifar10():
+    """Shared elements with all elements of the stage, and each layer's own elements with each other."""
+    model = SharedResNetCIFAR(20, shared_elements=4, unique_elements=2)
+    squares = []
+    for layer in (model.layer1, model.layer2, model.layer3):
+        shared = list(layer.bases['entry'].weight.flatten(1))
+        own = [list(conv.conv.unique.weight.flatten(1)) for block in layer[1:] for conv in (block.entry, block.exit)]
+        everything = shared + [element for elements in own for element in elements]
+        squares += [(one @ other - float(one is other)) ** 2 for one in shared for other in everything]
+        squares += [(one @ other - float(one is other)) ** 2 for elements in own for one in elements for other in elements]
+    term = OrthogonalityHook(unique=True).change_loss(model, torch.zeros(()))[0]
+    torch.testing.assert_close(term, 10 * torch.stack(squares).mean())
+    assert term != OrthogonalityHook().change_loss(model, torch.zeros(()))[0]
+
+
+@pytest.mark.parametrize(('widths', 'weight'), [((32, 64, 128, 256), 1.15e-4), ((64, 128, 256, 512), 2.87e-5),
+                                                ((16, 32, 64), 1.86e-3)])
+def test_strength_of_the_mean(widths, weight):
+    """Ten times the mean as a factor of Eq. 7's sum for ResNet34-S32U1, ResNet50-Shared and ResNet56-S16U1."""
+    model = nn.ModuleList(nn.ModuleDict({'middle': FilterBasis(width, width, 1)}) for width in widths)
+    mean, total = (hook.change_loss(model, torch.zeros(()))[0] for hook in (OrthogonalityHook(), OrthogonalityHook(1.)))
+    assert (mean / total).item() == pytest.approx(weight, rel=0.01)
+
+
+@pytest.mark.parametrize(('settings', 'together'), [({'depth': 50, 'num_bases': 2}, False),
+                                                    ({'depth': 18, 'num_bases': 2, 'unique_elements': 4}, True)])
+def test_bases_start_orthonormal(settings, together):
+    """Each on its own in bottlenecks, both of a stage together in basic blocks; pretrained weights are kept."""
+    model = SharedResNet(base_channels=16, **settings)
+    model.init_weights()
+    for layer in (model.layer1, model.layer4):
+        matrices = [basis.weight.flatten(1) for basis in layer.bases.values()]
+        for matrix in [torch.cat(matrices)] if together else matrices:
+            small = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
+            torch.testing.assert_close(small, torch.eye(len(small)), atol=1e-5, rtol=0)
+
+
 def test_errors():
-    for weight in (0, float('nan'), float('inf'), '0.1', True, None):
+    for settings, message in (({'weight': 0.1, 'unique': True}, 'weight is for the sum'),
+                              ({'weight': 0.1, 'mean_weight': 10}, 'weight is for the sum'),
+                              ({'mean_weight': 0}, 'mean_weight=0, expected a positive number')):
+        with pytest.raises(ValueError, match=message):
+            OrthogonalityHook(**settings)
+    for weight in (0, float('nan'), float('inf'), '0.1', True):
         with pytest.raises(ValueError, match=f'weight={weight!r}, expected a positive number'):
             OrthogonalityHook(weight)
     with pytest.raises(ValueError, match='Linear has no shared filter bases; use a backbone .* mmtied.SharedResNet'):

@@ -1,7 +1,9 @@
 """Residual blocks with shared filter bases, and the stage that holds the bases (Figure 2). Normalizations are never shared."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+import torch
 from mmcv.cnn import ConvModule, build_norm_layer
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ class SharedStage(nn.Module):
     """A sequence of blocks, and the filters that they share.
 
     Blocks have the same keys as in a Sequential (``0``, ``1``, ...). The shared filters are registered only here, under
-    ``bases``, where the blocks' layers look them up.
+    ``bases``, where the blocks' layers look them up. ``init_weights`` makes the bases orthonormal.
 
     Args:
         blocks: Modules, each from (N, C, H, W) to the input of the next.
@@ -36,6 +38,18 @@ class SharedStage(nn.Module):
         for layer in self.modules():
             if isinstance(layer, (SharedConv2d, SharedBasisConv)) and layer.filters in keys:
                 layer.refer_to(self.bases, keys[layer.filters])
+
+    def init_weights(self) -> None:
+        """Make the bases orthonormal, those whose filters have the same size together; mmengine calls it after `init_cfg`."""
+        sizes = defaultdict(list)
+        for basis in self.bases.values():
+            if isinstance(basis, FilterBasis):
+                sizes[basis.weight.shape[1:]].append(basis.weight)
+        for weights in sizes.values():
+            joined = torch.cat([weight.detach() for weight in weights])
+            nn.init.orthogonal_(joined)
+            for weight, part in zip(weights, joined.split([len(weight) for weight in weights]), strict=True):
+                weight.data.copy_(part)
 
     def __iter__(self) -> Iterator[nn.Module]:
         return (child for child in self.children() if child is not self.bases)
