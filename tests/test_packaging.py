@@ -222,7 +222,7 @@ def test_model_index_has_no_unmeasured_results():
             assert all('printed in the paper - not trained here' in metric for metric in result.metrics)
 
 
-@pytest.mark.parametrize('extra', ['core', 'report', 'shapes'])
+@pytest.mark.parametrize('extra', ['core', 'report'])
 def test_set_up_installs_what_the_package_asks_for(extra, metadata):
     """The set-up installs mmtied without dependencies, so that the pins name each of them."""
     for name, ranges in required(metadata)[extra].items():
