@@ -18,6 +18,8 @@ _SETTING_ERRORS = (ValueError, ImportError, OSError, KeyError, TypeError, Attrib
 LONGEST = 300
 #: Seconds that the other processes of a distributed run wait before they report an error.
 SECONDS = 5
+#: Seconds that a process waits to be ended where another one is gone, which may take long to end.
+SECONDS_TO_END = 30
 #: Exceptions that mmtied raises for user errors; any other from its own code is a bug.
 _USER_ERRORS = (ValueError, ImportError, OSError)
 
@@ -47,6 +49,8 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
         print('\nstopped by Ctrl-C' + (f'; {after_interrupt()}' if after_interrupt else ''), file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
+        if _lost_other_process(error):
+            time.sleep(SECONDS_TO_END)  # the process that failed says why, and the launcher ends this one meanwhile
         if os.environ.get(TRACEBACK_VARIABLE) or not (isinstance(error, RecursionError) or is_out_of_memory(error)):
             raise
         _let_main_process_speak()
@@ -68,6 +72,12 @@ def _let_main_process_speak() -> None:
     """Wait in the other processes of a distributed run: what all notice is said once, as the launcher then ends them."""
     if os.environ.get('RANK', '0') != '0' and os.environ.get('WORLD_SIZE', '1') != '1':
         time.sleep(SECONDS)
+
+
+def _lost_other_process(error: BaseException) -> bool:
+    """Return whether an error says that another process of a distributed run is gone."""
+    return os.environ.get('WORLD_SIZE', '1') != '1' and any(text in str(error) for text in (
+        'Connection closed by peer', 'Connection reset by peer', 'remote worker', 'Broken pipe'))
 
 
 def is_user_error(error: BaseException) -> bool:

@@ -1,11 +1,18 @@
 """Distributed runs: a failure of the main process ends the others with its cause, and what all notice is said once."""
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from mmtied import cli
 from mmtied.evaluation import metric as metric_module
 from mmtied.evaluation.metric import OcclusionCocoMetric
 
+ROOT = Path(__file__).parents[2]
 DATA = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name='a')],
             annotations=[dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 4, 4], area=16, iscrowd=0)])
 
@@ -47,3 +54,50 @@ def test_other_processes_wait_before_they_report(monkeypatch, capsys, rank, size
     with pytest.raises(SystemExit), cli.user_errors():
         raise ValueError('wrong')
     assert bool(slept) == waits and capsys.readouterr().err == 'error: wrong (MMTIED_TRACEBACK=1 shows where)\n'
+
+
+@pytest.mark.parametrize(('message', 'waits'), [
+    ('[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:24977', True), ('CUDA error: no kernel', False)])
+def test_a_process_that_lost_another_waits_to_be_ended(monkeypatch, message, waits):
+    slept = []
+    monkeypatch.setattr(cli.time, 'sleep', slept.append)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(RuntimeError, match='closed by peer|no kernel'), cli.user_errors():
+        raise RuntimeError(message)
+    assert slept == [cli.SECONDS_TO_END] * waits
+
+
+WORKER = """
+import os, signal, time
+import torch
+from mmtied.cli import user_errors
+
+with user_errors():
+    torch.distributed.init_process_group('gloo')
+    if os.environ['RANK'] == '1':
+        {failure}
+    torch.distributed.barrier()
+"""
+
+
+@pytest.mark.parametrize(('failure', 'last', 'own'), [
+    ("raise ValueError('image 7 is broken')", 'process 1 failed with exit code 2',
+     ['error: image 7 is broken (MMTIED_TRACEBACK=1 shows where)']),
+    ('os.kill(os.getpid(), signal.SIGKILL)', 'process 1 was ended by signal 9', []),
+])
+def test_a_failing_process_ends_the_run_with_its_cause(tmp_path, failure, last, own):
+    """By the launcher of tools/dist_train.sh: the cause once, which process it was, and no traceback around it."""
+    (tmp_path / 'worker.py').write_text(WORKER.format(failure=failure))
+    environment = {**os.environ, 'MMTIED_REGISTER': '0', 'PYTHONPATH': str(ROOT), 'GLOO_SOCKET_IFNAME': 'lo'}
+    done = subprocess.run([sys.executable, '-m', 'mmtied.launch.workers', '--nproc_per_node=2', '--master_addr=127.0.0.1',
+                           f'--master_port={free_port()}', tmp_path / 'worker.py'], capture_output=True, text=True,
+                          timeout=180, env=environment)
+    said = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert said == [*own, f'error: {last}, and the others were ended; its own message is above'], done.stderr
+    assert 'Traceback' not in done.stderr and done.returncode == (1 if not own else 2)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
