@@ -197,6 +197,10 @@ STUDIO = [dict(id=1, data=dict(image='1.png'), annotations=[dict(result=[dict(
 DATUMARO = dict(categories=dict(label=dict(labels=[dict(name='a')])), items=[
     dict(id='1', image=dict(path='1.png', size=[130, 170]), annotations=[
         dict(type='bbox', label_id=0, bbox=[0, 0, 20, 20]), dict(type='polygon', label_id=0, points=[0, 0, 9, 0, 9, 9])])])
+PICTURE = b'P5 17 13 255 ' + bytes(17 * 13)
+VISDRONE = b'1,1,20,20,1,1,0,0\n2,2,9,9,0,0,0,0\n3,3,9,9,1,4,1,2\n'
+OPEN_IMAGES = (b'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n'
+               b'1,xclick,/m/a,1,0.1,0.9,0.2,0.8,0,0,0,0,0\n1,xclick,/m/b,1,0.1,0.4,0.2,0.8,1,0,1,0,0\n')
 CVAT = b'''<?xml version="1.0"?><annotations><meta><task><labels><label><name>a</name></label></labels></task></meta>
 <image id="0" name="1.png" width="170" height="130"><box label="a" xtl="0" ytl="0" xbr="20" ybr="20" occluded="1"/>
 <polygon label="a" points="0,0;9,0;9,9"/></image></annotations>'''
@@ -219,16 +223,23 @@ def edited(draw, content):
 @st.composite
 def layouts(draw):
     """Annotations of other layouts."""
-    kind = draw(st.sampled_from(['odgt', 'middle', 'studio', 'datumaro', 'cvat', 'voc', 'yolo']))
+    kind = draw(st.sampled_from(['odgt', 'middle', 'studio', 'datumaro', 'cvat', 'voc', 'yolo', 'visdrone', 'open_images']))
     files = {'found.json': as_json([dict(image_id=1, category_id=1, bbox=[0, 0, 20, 20], score=.5)])}
     name = {'odgt': 'truth.odgt', 'cvat': 'truth.xml'}.get(kind, 'truth.json')
     if kind == 'voc':
         name, files['voc/Annotations/1.xml'] = 'voc', draw(spoiled(draw(edited(VOC))))
     elif kind == 'yolo':
-        picture = (b'P5 17 13 255 ' + bytes(17 * 13))
         text = draw(edited(b'"0" "0.5" "0.5" "0.2" "0.3"')).replace(b'"', b'')
-        name, files['yolo/labels/1.txt'], files['yolo/images/1.png'] = 'yolo', draw(spoiled(text)), picture
+        name, files['yolo/labels/1.txt'], files['yolo/images/1.png'] = 'yolo', draw(spoiled(text)), PICTURE
         files['yolo/data.yaml'] = draw(spoiled(b'names: [a, b]'))
+    elif kind == 'visdrone':
+        text = draw(edited(VISDRONE.replace(b',', b'","'))).replace(b'"', b'')
+        name, files['drone/annotations/1.txt'], files['drone/images/1.png'] = 'drone', draw(spoiled(text)), PICTURE
+    elif kind == 'open_images':
+        text = draw(edited(OPEN_IMAGES.replace(b',', b'","'))).replace(b'"', b'')
+        name, files['boxes.csv'], files['pictures/1.png'] = 'boxes.csv', draw(spoiled(text)), PICTURE
+        arguments = ['{folder}/boxes.csv', '{folder}/found.json', '--images', '{folder}/pictures', *EVALUATED[:2]]
+        return example(kind, 'eval', arguments, files)
     elif kind == 'odgt':
         value = draw(changed(ODGT))
         lines = b'\n'.join(map(as_json, value)) if isinstance(value, list) else as_json(value)
@@ -246,6 +257,7 @@ def results(draw):
     """Results of other layouts."""
     name, content = draw(st.sampled_from([
         ('comp4_det_val_a.txt', b'1 0.5 1 1 20 20\n2 0.25 5 5 30 30\n'), ('yolo/labels/1.txt', b'0 0.5 0.5 0.2 0.3 0.9\n'),
+        ('drone/1.txt', b'1,1,20,20,0.9,1,-1,-1\n'),
         ('found.jsonl', b'{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}\n' * 2),
         ('flat.json', b'{"image_ids": [1, 1], "boxes": [[0, 0, 9, 9], [1, 1, 9, 9]], "scores": [0.5, 0.4], "labels": [0, 1]}'),
         ('by_image.json', b'{"1": {"boxes": [[0, 0, 9, 9]], "scores": [0.5], "labels": [0]}}'),
@@ -253,7 +265,8 @@ def results(draw):
     if name.endswith('.json'):
         content = as_json(draw(changed(json.loads(content))))
     elif name.endswith('.txt'):
-        content = draw(edited(b'"' + content.replace(b' ', b'" "') + b'"')).replace(b'"', b'')
+        mark = b',' if b',' in content else b' '
+        content = draw(edited(b'"' + content.replace(mark, b'"' + mark + b'"') + b'"')).replace(b'"', b'')
     return example('results', 'eval', ['{folder}/truth.json', f'{{folder}}/{name.split("/")[0]}', *EVALUATED[:2]],
                    {'truth.json': as_json(TRUTH), name: draw(spoiled(content))})
 
