@@ -288,7 +288,12 @@ def balanced_rows(records: Records, positives: Positives, grouping: Grouping, nu
 
 def _image_nulls(sets: Mapping[str, list[Tensor]], records: Records, positives: Positives, num_categories: int,
                  bootstrap: Bootstrap, proposal_nums: Sequence[int]) -> dict[str, list[Tensor]]:
-    """Return by kind the statistics of each bucket's sets, (N, S) each; all sets are evaluated together."""
+    """Return by kind the statistics of each bucket's sets, (N, S) each; none for a bucket of fewer images than `MIN_IMAGES`.
+
+    All sets are evaluated together.
+    """
+    sets = {kind: [one if len(one) and one[0].sum() >= MIN_IMAGES else one[:0] for one in of_kind]
+            for kind, of_kind in sets.items()}
     joined = torch.cat([one for of_kind in sets.values() for one in of_kind])
     values = bootstrap_statistics(records, positives, torch.arange(joined.shape[1], device=joined.device), joined, num_categories,
                                   proposal_nums=proposal_nums, precise=False, statistics=bootstrap.chosen())
