@@ -21,6 +21,7 @@ COMMANDS = {
     'test': ('test', 'evaluate a checkpoint'),
     'deploy': ('deploy', 'write a trained model as TorchScript or ONNX'),
     'convert': ('convert_backbone', "turn a classifier's checkpoint into weights for a detector's backbone"),
+    'bases': ('shared_bases', 'draw gradients of shared bases and the similarity of their coefficients'),
     'tie': ('tie', 'tie the convolutions of a trained model'),
     'distill': ('distill', 'train a backbone on unlabelled images to imitate a trained one'),
     'similarity': ('filter_similarity', 'how alike the filters of networks are'),

@@ -6,13 +6,16 @@ from .tied_efficientnet import tied_efficientnet
 from .tied_resnest import TiedResNeSt
 from .tied_resnet import TiedResNet, TiedResNeXt, TiedSENet, TiedSEResNet
 
-__all__ = ['GResNeXt', 'IGCNet', 'IGCNetCIFAR', 'SharedResNet', 'SharedResNetCIFAR', 'TiedResNeSt', 'TiedResNeXt',  # noqa: F822
-           'TiedResNet', 'TiedSENet', 'TiedSEResNet', 'shared_mobilenet_v2', 'tied_efficientnet']
+__all__ = ['GResNeXt', 'IGCNet', 'IGCNetCIFAR', 'SharedDenseNetCIFAR', 'SharedResNet', 'SharedResNetCIFAR',  # noqa: F822
+           'SharedResNeXtCIFAR', 'TiedResNeSt', 'TiedResNeXt', 'TiedResNet', 'TiedSENet', 'TiedSEResNet',
+           'shared_mobilenet_v2', 'tied_efficientnet']
 
 __getattr__, __dir__ = forward_names(__name__, {
     'GResNeXt': 'groupable.backbones',
     'IGCNet': 'interleaved.backbones',
     'IGCNetCIFAR': 'interleaved.backbones',
+    'SharedDenseNetCIFAR': 'shared_bases.densenet',
+    'SharedResNeXtCIFAR': 'shared_bases.resnext',
     'SharedResNet': 'shared_bases.backbones',
     'SharedResNetCIFAR': 'shared_bases.backbones',
     'shared_mobilenet_v2': 'shared_bases.backbones',

@@ -35,6 +35,24 @@ class Select(nn.Module):
         return x.index_select(-3, self.order)
 
 
+class SideBySide(nn.Module):
+    """Join the outputs of two convolutions of the same input.
+
+    Args:
+        first: Convolution whose channels come first.
+        second: The other one.
+    """
+
+    def __init__(self, first: nn.Conv2d, second: nn.Conv2d) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C_in, H, W) to (N, C_first + C_second, H', W')."""
+        return torch.cat([self.first(x), self.second(x)], -3)
+
+
 def plain_layer(layer: nn.Module) -> nn.Module | None:
     """Return a plain layer that computes the same as a layer of this package, None for other modules and `is_altered` ones.
 
@@ -78,8 +96,13 @@ def _sum_fusion(layer: SumFusion) -> nn.Conv2d:
     return make_conv(layer.weight.unflatten(0, (layer.num_branches, -1)).sum(0), layer.bias, layer)
 
 
-def _shared_conv(layer: SharedConv2d) -> nn.Conv2d:
-    return make_conv(layer.filters.weight, None, layer)
+def _shared_conv(layer: SharedConv2d) -> nn.Module:
+    shared = make_conv(layer.filters.weight, None, layer, layer.groups)
+    if layer.unique is None:
+        return shared
+    if layer.groups == layer.unique.groups == 1:
+        return make_conv(torch.cat([layer.filters.weight, layer.unique.weight]), None, layer)
+    return SideBySide(shared, make_conv(layer.unique.weight, None, layer, layer.unique.groups))
 
 
 def _shared_basis(layer: SharedBasisConv) -> nn.Module:

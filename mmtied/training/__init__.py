@@ -6,10 +6,11 @@ from .distillation import DistillationHook
 from .loss_hook import LossHook
 from .resume import ExactResumeHook
 
-__all__ = ['DistillationHook', 'ExactResumeHook', 'GroupHistory', 'GroupHistoryHook', 'GroupResourceHook', 'LossHook',  # noqa: F822
-           'OrthogonalityHook']
+__all__ = ['BasisGradientHook', 'DistillationHook', 'ExactResumeHook', 'GroupHistory', 'GroupHistoryHook',  # noqa: F822
+           'GroupResourceHook', 'LossHook', 'OrthogonalityHook']
 
 __getattr__, __dir__ = forward_names(__name__, {
+    'BasisGradientHook': 'shared_bases.gradients',
     'GroupHistory': 'groupable.training',
     'GroupHistoryHook': 'groupable.training',
     'GroupResourceHook': 'groupable.training',

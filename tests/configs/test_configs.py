@@ -27,6 +27,8 @@ MILLIONS = {
     'r50_gcb': 35.6, 'r50_tiedgcb2': 28.1, 'r50_tiedgcb4': 26.2,
     'sharedr50': 20.51, 'sharedr50_2bases': 18.26, 'sharedr50_all': 16.02, 'sharedr50_noorthoreg': 20.51, 'sharedr101': 29.47,
     'sharedr34_s48u1': 11.79, 'sharedmobilenetv2': 3.24, 'sharedmobilenetv2_2bases': 2.98, 'r34': 21.80, 'mobilenetv2': 3.50,
+    'densenet121_cifar100': 7.05, 'shareddensenet121_s16u1_cifar100': 5.07, 'x50_32x4d_cifar100': 23.18,
+    'sharedx50_s64u4_cifar100': 19.3, 'sharedr34_s32u1_noorthoreg_cifar100': 7.73, 'sharedr56_s16u1_noorthoreg_cifar10': 0.27,
     'r34_cifar100': 21.33, 'sharedr34_s32u1_cifar100': 7.73, 'r32_cifar10': 0.46, 'r56_cifar10': 0.85,
     'x50_32x4d': 25.03, 'x101_32x4d': 44.18,  # G-ResNeXt's weights are dense while it trains
     'gx50': 68.88, 'gx50_b96': 68.88, 'gx101': 126.89, 'gx101_b96': 126.89,
@@ -40,7 +42,7 @@ MILLIONS = {
 }
 #: Networks without a printed size.
 UNPRINTED = {'tiedr50_nomixer', 'tiedse50', 'tiedse50s', 'tiedx50', 'tiedx50s', 'tiedx101', 'tiedx101s', 'tiedresnest101',
-             'tiedr50_demo'}
+             'tiedr50_demo', 'sharedr34_s16u1_cifar100'}
 
 
 def network_of(name: str) -> str:

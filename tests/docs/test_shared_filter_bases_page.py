@@ -20,7 +20,7 @@ RELEASED = re.findall(r'^\| [^|]+ \| ([\d.]+) \| `(imagenet/\w+)` \| `\w+\((.*?)
 
 def test_every_block_is_tested():
     assert (len(SNIPPETS), set(CONFIGS), len(SIZES), len(RELEASED)) == (
-        4, {'retinanet_sharedr50.py', 'sharedr34_s48u1.py'}, 7, 6)
+        5, {'retinanet_sharedr50.py', 'sharedr34_s48u1.py'}, 7, 6)
 
 
 def test_layers_snippet():
@@ -34,6 +34,12 @@ def test_hook_snippet():
     exec(SNIPPETS[1], scope)
     hook = HOOKS.build(scope['default_hooks']['orthogonality'])
     assert (hook.weight, hook.mean_weight) == (None, 10)
+
+
+def test_gradient_hook_snippet():
+    scope = {}
+    exec(SNIPPETS[2], scope)
+    assert [type(HOOKS.build(hook)).__name__ for hook in scope['custom_hooks']] == ['OrthogonalityHook', 'BasisGradientHook']
 
 
 @pytest.mark.slow

@@ -273,7 +273,7 @@ BASIS = FilterBasis(6, 4, 3)
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS.weight), 'filters is of type Parameter; use a FilterBasis'),
     (lambda: SharedBasisConv(6, 8, 3, filters=nn.Conv2d(6, 4, 3)), 'filters is of type Conv2d; use a FilterBasis'),
     (lambda: SharedConv2d(6, 4, 3, filters=None), 'filters is of type NoneType; use a FilterBasis or another Conv2d'),
-    (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3, groups=2)), 'filters have 3 input channels .* the layer has 6'),
+    (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3, groups=2)), 'groups=1, but the filters have 2'),
     (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3)), r'filters are Conv2d\(6, 4, .* neither bias nor padding_mode'),
     (lambda: SharedConv2d(6, 4, 3, padding=1, filters=nn.Conv2d(6, 4, 3, bias=False)),
      r'which the layer calls as it is, but the layer has stride=\(1, 1\), padding=\(1, 1\), dilation=\(1, 1\)'),

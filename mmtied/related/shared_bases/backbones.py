@@ -42,6 +42,8 @@ class SharedResNet(StagedResNet):
         shared_elements: Shared elements of a basis in the first stage when base_channels is 64, S; each stage doubles them. None
             is 32 with basic blocks; bottlenecks do not have this setting.
         unique_elements: Elements that each convolution adds, U, scaled likewise. None is 1 with basic blocks.
+        basis_norm: Normalize between basis and coefficients. False is for basic blocks and shows what the normalization does to
+            gradients (Figure 3).
         **staged: Arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Shape:
@@ -75,6 +77,7 @@ class SharedResNet(StagedResNet):
                  second_basis: str = 'exit',
                  shared_elements: int | None = None,
                  unique_elements: int | None = None,
+                 basis_norm: bool = True,
                  **staged) -> None:
         name = type(self).__name__
         if not isinstance(depth, int) or depth not in self.stage_blocks:  # first, because other checks depend on it
@@ -91,6 +94,10 @@ class SharedResNet(StagedResNet):
         if second_basis == 'entry' and (self._basic or num_bases != 2):
             raise ValueError(f"{name}: second_basis='entry' with depth {depth} and num_bases={num_bases}; it is for bottlenecks "
                              '(depth 50, 101, 152) with num_bases=2')
+        if not basis_norm and not self._basic:
+            raise ValueError(f'{name}: basis_norm=False with depth {depth}; it is for basic blocks, as a bottleneck has no '
+                             'coefficients after its basis')
+        self.basis_norm = basis_norm
         self.num_bases = num_bases
         self.second_basis = second_basis
         self.shared_elements = 32 if shared_elements is None else shared_elements
@@ -113,7 +120,7 @@ class SharedResNet(StagedResNet):
         """Build one residual block."""
         if not self._basic:
             return SharedBottleneck(**settings)
-        return SharedBasicBlock(unique_elements=self._scaled('unique_elements', settings['planes']),
+        return SharedBasicBlock(unique_elements=self._scaled('unique_elements', settings['planes']), basis_norm=self.basis_norm,
                                 pad_shortcut=self._pad_shortcut, **settings)
 
     def _make_bases(self, planes: int) -> dict[str, nn.Conv2d]:

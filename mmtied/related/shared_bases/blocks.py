@@ -122,13 +122,15 @@ class SharedBottleneck(Bottleneck):
 class SharedBasicBlock(BasicBlock):
     """ResNet's basic block, two 3x3 convolutions, each of which can be combined from a shared basis (Figure 2 a).
 
-    A combined convolution is a `SharedBasisConv` with a normalization between basis and coefficients, and another one after them.
+    A combined convolution is a `SharedBasisConv` with a normalization between basis and coefficients (unless ``basis_norm`` is
+    False), and another one after them.
 
     Args:
         in_channels: Channels of the input.
         planes: Channels of both convolutions.
         bases: Shared bases for 'entry' and 'exit', the first and the second convolution; others are ordinary.
         unique_elements: Basis elements that each combined convolution adds, U.
+        basis_norm: Whether to normalize between basis and coefficients.
         stride: Stride of the block, in its first convolution.
         dilation: Dilation of both convolutions.
         style: Ignored; only bottlenecks have styles.
@@ -150,6 +152,7 @@ class SharedBasicBlock(BasicBlock):
                  planes: int,
                  bases: dict[str, FilterBasis],
                  unique_elements: int = 0,
+                 basis_norm: bool = True,
                  stride: int = 1,
                  dilation: int = 1,
                  style: str = 'pytorch',
@@ -164,7 +167,7 @@ class SharedBasicBlock(BasicBlock):
         def cfg_of(role: str) -> dict | None:
             if role not in bases:
                 return conv_cfg
-            _, norm = build_norm_layer(norm_cfg, bases[role].out_channels + unique_elements)
+            norm = build_norm_layer(norm_cfg, bases[role].out_channels + unique_elements)[1] if basis_norm else None
             return {'type': SharedBasisConv, 'filters': bases[role], 'num_unique': unique_elements, 'norm': norm}
 
         self.entry = ConvModule(in_channels, planes, 3, stride, dilation, dilation, conv_cfg=cfg_of('entry'), norm_cfg=norm_cfg)

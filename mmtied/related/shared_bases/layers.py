@@ -34,11 +34,13 @@ class FilterBasis(nn.Conv2d):
         in_channels: C_in, S in the paper.
         num_elements: R.
         kernel_size: Height and width of the filters.
+        groups: Groups of a group convolution; each element sees ``C_in / groups`` channels.
         device: Device of the parameters.
         dtype: Type of the parameters.
 
     Raises:
-        ValueError: Channels, elements or kernel size are not positive integers.
+        ValueError: Channels, elements, groups or kernel size are not positive integers, or the groups do not divide channels and
+            elements.
 
     Example:
         >>> basis = FilterBasis(64, 32, kernel_size=3)
@@ -51,19 +53,22 @@ class FilterBasis(nn.Conv2d):
                  num_elements: int,
                  kernel_size: _Size,
                  device: torch.device | None = None,
-                 dtype: torch.dtype | None = None) -> None:
-        check_positive('FilterBasis', in_channels=in_channels, num_elements=num_elements)
+                 dtype: torch.dtype | None = None,
+                 *,
+                 groups: int = 1) -> None:
+        check_positive('FilterBasis', in_channels=in_channels, num_elements=num_elements, groups=groups)
         check_geometry('FilterBasis', kernel_size)
-        super().__init__(in_channels, num_elements, kernel_size, bias=False, device=device, dtype=dtype)
+        _check_groups('FilterBasis', groups, in_channels=in_channels, num_elements=num_elements)
+        super().__init__(in_channels, num_elements, kernel_size, bias=False, groups=groups, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, stride: _Size, padding: _Size | str, dilation: _Size, more: Tensor | None) -> Tensor:
-        """Convolve with the elements, and with `more` of them, shape (U, C_in, k, k), if given.
+        """Convolve with the elements, and with `more` of them, shape (U, C_in, k, k), if given and not grouped.
 
         Returns:
             (N, R + U, H', W'), or without the batch as the input.
         """
         weight = self.weight if more is None else torch.cat([self.weight, more])
-        return F.conv2d(x, weight, None, stride, padding, dilation)
+        return F.conv2d(x, weight, None, stride, padding, dilation, self.groups)
 
     def deviation(self) -> Tensor:
         """Compute the distance from an orthonormal basis, ``||W'W - I||^2`` (Eq. 7), with W of shape (k * k * C_in, R).
@@ -90,12 +95,13 @@ class _UniqueElements(nn.Conv2d):
     def forward(self, x: Tensor, shared: FilterBasis, stride: _Size, padding: _Size | str, dilation: _Size) -> Tensor:
         """Convolve with the shared elements and these: (N, C_in, H, W) to (N, R, H', W'); the batch may be missing.
 
-        Both are joined to one weight, except on small maps, where two convolutions are faster than copying the weights.
+        Both are joined to one weight, except if one is grouped, and on small maps, where two convolutions are faster than copying
+        the weights.
         """
         elements = shared.out_channels + self.out_channels
-        if elements * prod(self.kernel_size) <= _JOINED_WEIGHTS * prod(x.shape[-2:]):
+        if self.groups == shared.groups == 1 and elements * prod(self.kernel_size) <= _JOINED_WEIGHTS * prod(x.shape[-2:]):
             return shared(x, stride, padding, dilation, self.weight)
-        own = F.conv2d(x, self.weight, None, stride, padding, dilation)
+        own = F.conv2d(x, self.weight, None, stride, padding, dilation, self.groups)
         return torch.cat([shared(x, stride, padding, dilation, None), own], dim=-3)
 
 
@@ -116,13 +122,14 @@ class _SharingConv(nn.Module):
         super().__init__()
         name = type(self).__name__
         check_positive(name, in_channels=in_channels, out_channels=out_channels)
-        if groups != 1:
-            raise ValueError(f'{name}: groups={groups}, expected 1; bases of grouped filters are not supported')
         check_geometry(name, kernel_size, stride, padding, dilation)
         kind, described = self._filters_type
         if not isinstance(filters, kind):
             raise ValueError(f'{name}: filters is of type {type(filters).__name__}; use {described}, which the layers share')
-        channels, *size = filters.weight.shape[1:]  # channels of one group, if grouped
+        if groups != filters.groups:
+            raise ValueError(f'{name}: groups={groups}, but the filters have {filters.groups}; layers that share filters '
+                             'must agree')
+        channels, *size = filters.in_channels, *filters.weight.shape[2:]
         if (channels, tuple(size)) != (in_channels, _pair(kernel_size)):
             raise ValueError(f'{name}: filters have {channels} input channels and size {tuple(size)}, but the layer has '
                              f'{in_channels} and {_pair(kernel_size)}; layers that share filters must agree in both')
@@ -153,27 +160,29 @@ class _SharingConv(nn.Module):
 
 @suggest_arguments
 class SharedConv2d(_SharingConv):
-    """A convolution without bias that uses the filters of another module.
+    """A convolution without bias that uses the filters of another module, and optionally a few of its own.
 
     Args:
         in_channels: C_in, as in the filters.
-        out_channels: C_out, the number of filters.
+        out_channels: C_out, the number of filters, shared and own.
         kernel_size: As in the filters.
         stride: As in Conv2d.
         padding: As in Conv2d.
         dilation: As in Conv2d.
-        groups: Only 1; mmcv passes it to every convolution.
+        groups: As in the filters.
         bias: Only False; mmcv passes it too.
         filters: Module that holds the weight: a `FilterBasis`, or a Conv2d without bias and with the stride, padding and dilation
             of the layer. Register it in the parent of the layers.
+        num_unique: Number of the layer's own filters, whose outputs come after the shared ones'; needs a FilterBasis.
+        unique_groups: Groups of the layer's own filters.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: The filters are not a convolution, have another shape, or compute something else than the layer, or bias,
-            groups or a size is not supported.
+        ValueError: The filters are not a convolution, have another shape or other groups, or compute something else than the
+            layer, or bias, num_unique, unique_groups or a size is not supported.
 
     Example:
         >>> basis = FilterBasis(16, 16, kernel_size=3)
@@ -194,14 +203,27 @@ class SharedConv2d(_SharingConv):
                  groups: int = 1,
                  bias: bool = False,
                  *,
-                 filters: nn.Conv2d) -> None:
+                 filters: nn.Conv2d,
+                 num_unique: int = 0,
+                 unique_groups: int = 1) -> None:
         super().__init__(filters, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        if filters.out_channels != out_channels:
-            raise ValueError(f'SharedConv2d: out_channels={out_channels}, but there are {filters.out_channels} filters; to '
-                             'combine them to another number of channels use SharedBasisConv')
+        check_not_negative('SharedConv2d', num_unique=num_unique)
+        number = filters.out_channels + num_unique
+        if number != out_channels:
+            raise ValueError(f'SharedConv2d: out_channels={out_channels}, but there are {number} filters; to combine them to '
+                             'another number of channels use SharedBasisConv')
         if bias:
             raise ValueError('SharedConv2d: bias=True, expected False; use a normalization after the layer')
         self._shares_basis = isinstance(filters, FilterBasis)
+        self.unique = None
+        if num_unique:
+            if not self._shares_basis:
+                raise ValueError(f'SharedConv2d: num_unique={num_unique} with filters of type {type(filters).__name__}; use a '
+                                 'FilterBasis')
+            check_positive('SharedConv2d', unique_groups=unique_groups)
+            _check_groups('SharedConv2d', unique_groups, in_channels=in_channels, num_unique=num_unique)
+            self.unique = _UniqueElements(in_channels, num_unique, kernel_size, bias=False, groups=unique_groups,
+                                          device=filters.weight.device, dtype=filters.weight.dtype)
         if self._shares_basis:
             return
         theirs, mine = ({name: getattr(conv, name) for name in ('stride', 'padding', 'dilation')} for conv in (filters, self))
@@ -213,6 +235,8 @@ class SharedConv2d(_SharingConv):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
         check_input('SharedConv2d', x, self.in_channels)
+        if self.unique is not None:
+            return self.unique(x, self.filters, self.stride, self.padding, self.dilation)
         return self.filters(x, self.stride, self.padding, self.dilation, None) if self._shares_basis else self.filters(x)
 
 
@@ -268,6 +292,8 @@ class SharedBasisConv(_SharingConv):
                  filters: FilterBasis,
                  num_unique: int = 0,
                  norm: nn.Module | None = None) -> None:
+        if groups != 1:
+            raise ValueError(f'SharedBasisConv: groups={groups}, expected 1; SharedConv2d takes grouped filters')
         super().__init__(filters, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         check_not_negative('SharedBasisConv', num_unique=num_unique)
         _check_norm(norm, filters.out_channels + num_unique)
@@ -298,6 +324,12 @@ class SharedBasisConv(_SharingConv):
         geometry = self.stride, self.padding, self.dilation
         x = self.filters(x, *geometry, None) if self.unique is None else self.unique(x, self.filters, *geometry)
         return self.coefficients(x if self.norm is None else self.norm(x))
+
+
+def _check_groups(name: str, groups: int, **channels: int) -> None:
+    for setting, number in channels.items():
+        if number % groups:
+            raise ValueError(f'{name}: {setting}={number} is not divisible by groups={groups}')
 
 
 def _check_norm(norm: nn.Module | None, elements: int) -> None:

@@ -1,0 +1,4 @@
+# DenseNet-121 on CIFAR-100: an unshared baseline of Table 2 in deeply shared filter bases, NeurIPS 2021, with ResNet-34's recipe.
+_base_ = './r34_cifar100.py'
+model = dict(
+    backbone=dict(_delete_=True, type='mmtied.SharedDenseNetCIFAR', depth=121, num_bases=0), head=dict(in_channels=1024))

@@ -1,0 +1,148 @@
+"""The figures of Section 4.4: gradients of shared bases (Figure 3) and the similarity of coefficients (Figure 4)."""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtied.plotting import hide_spines, new_figure, plain_label
+
+#: What `BasisGradientHook` writes, read by this module without mmengine.
+_FILE = 'basis_gradients.csv'
+_COLUMNS = ['iteration', 'basis', 'mean', 'max', 'norm']
+#: Stage and block of what can be coefficients, in the three kinds of network.
+_COEFFICIENTS = re.compile(r'\b(layer\d+)\.(\d+)\.(?:(?:entry|exit)\.conv\.coefficients|conv2\.coefficients|exit\.conv)\.weight$')
+_MEAN, _MAXIMUM = '#0f4c5c', '#7fb7be'
+
+
+def read_gradients(run: Path) -> dict[str, np.ndarray]:
+    """Read a run's gradients.
+
+    Args:
+        run: A work_dir, or the file itself.
+
+    Returns:
+        By basis, an array of (iteration, mean, maximum, norm) a record.
+
+    Raises:
+        ValueError: There is no such file, or it is another.
+    """
+    path = run / _FILE if run.is_dir() else run
+    if not path.is_file():
+        raise ValueError(f'{run}: no {_FILE}; train with custom_hooks = [dict(type="mmtied.BasisGradientHook")]')
+    with path.open(newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    records = defaultdict(list)
+    try:
+        for row in rows:
+            records[row['basis']].append([float(row[name]) for name in _COLUMNS if name != 'basis'])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f'{path}: expected the columns {", ".join(_COLUMNS)}, with numbers') from None
+    if not records:
+        raise ValueError(f'{path}: holds no records; the run ended before its first step')
+    return {name: np.array(values) for name, values in records.items()}
+
+
+def draw_gradients(runs: Mapping[str, Mapping[str, np.ndarray]], first: int = 0, last: int | None = None):
+    """Draw Figure 3: for each run the maximum and mean gradient of each basis, one bar a record over the other, and the norm.
+
+    Args:
+        runs: By name, the records of `read_gradients`.
+        first: First iteration of the bars.
+        last: Last iteration of the bars; None is the run's.
+
+    Returns:
+        A figure with a column for each run; all have the same scales.
+
+    Raises:
+        ValueError: A run has no record in these iterations.
+    """
+    figure = new_figure(max(4, 3.2 * len(runs)), 5.6)
+    axes = figure.subplots(2, len(runs), squeeze=False, sharey='row')
+    for column, (name, bases) in enumerate(runs.items()):
+        bars, lines = axes[:, column]
+        for place, (basis, records) in enumerate(bases.items()):
+            chosen = records[(records[:, 0] >= first) & (records[:, 0] <= (np.inf if last is None else last))]
+            if not len(chosen):
+                raise ValueError(f'{name}: no record from iteration {first} to {last}; it has {records[0, 0]:.0f} to '
+                                 f'{records[-1, 0]:.0f}')
+            alpha = max(0.02, min(0.5, 5 / len(chosen)))
+            bars.bar([place] * len(chosen), chosen[:, 2], 0.8, color=_MAXIMUM, alpha=alpha)
+            bars.bar([place] * len(chosen), chosen[:, 1], 0.8, color=_MEAN, alpha=alpha)
+            lines.plot(records[:, 0], records[:, 3], linewidth=1, label=plain_label(_short(basis)))
+        bars.set_xticks(range(len(bases)), [plain_label(_short(basis)) for basis in bases], fontsize=7)
+        bars.set_title(plain_label(name), fontsize=9)
+        bars.set_yscale('log')
+        lines.set_yscale('log')
+        lines.set_xlabel('iteration')
+        for each in (bars, lines):
+            hide_spines(each)
+    axes[0, 0].set_ylabel('gradient: maximum, mean')
+    axes[1, 0].set_ylabel('norm of the gradient')
+    axes[1, -1].legend(fontsize=7)
+    return figure
+
+
+def find_coefficients(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the coefficients of each stage that share a basis, as rows, in the order of the layers.
+
+    Coefficients are the 1x1 convolutions after a basis: in basic blocks the one of each combined convolution, in bottlenecks that
+    share their 3x3 convolution the last one.
+
+    Args:
+        weights: State_dict of a network with shared bases.
+
+    Returns:
+        By stage, such as 'layer2', a matrix of shape (outputs of all layers, elements).
+
+    Raises:
+        ValueError: There are none.
+    """
+    stages = defaultdict(list)
+    for key, value in weights.items():
+        match = _COEFFICIENTS.search(key)
+        if match is None:
+            continue
+        prefix = key[:match.start()]
+        combined = '.coefficients.' in key
+        if combined or (match[2] != '0' and f'{prefix}{match[1]}.bases.middle.weight' in weights):
+            stages[match[1]].append(value.flatten(1).float())
+    if not stages:
+        raise ValueError('the checkpoint has no coefficients of shared bases; expected a SharedResNet, SharedResNetCIFAR, '
+                         'SharedResNeXtCIFAR or SharedDenseNetCIFAR')
+    return {stage: torch.cat(values) for stage, values in sorted(stages.items())}
+
+
+def coefficient_similarity(coefficients: Tensor) -> np.ndarray:
+    """Return the absolute cosines of each two rows, of shape (rows, rows)."""
+    unit = torch.nn.functional.normalize(coefficients, dim=1)
+    return (unit @ unit.T).abs().numpy()
+
+
+def mean_similarity(similarity: np.ndarray) -> float:
+    """Return the mean over pairs of two different rows."""
+    count = len(similarity)
+    return float((similarity.sum() - np.trace(similarity)) / (count * (count - 1)))
+
+
+def draw_similarity(networks: Mapping[str, Mapping[str, np.ndarray]], stages: Sequence[str]):
+    """Draw Figure 4: a matrix of similarities for each network (rows) and stage (columns), brighter for more alike."""
+    figure = new_figure(3.2 * len(stages) + 0.8, 3.2 * len(networks))
+    axes = figure.subplots(len(networks), len(stages), squeeze=False)
+    for row, (name, matrices) in zip(axes, networks.items(), strict=True):
+        for place, stage in zip(row, stages, strict=True):
+            image = place.imshow(matrices[stage], cmap='inferno', vmin=0, vmax=1, interpolation='nearest')
+            place.set_title(f'{plain_label(name)}, {stage}: mean {mean_similarity(matrices[stage]):.3f}', fontsize=8)
+            place.tick_params(labelsize=6)
+    figure.colorbar(image, ax=axes, shrink=0.6, label='absolute cosine')
+    return figure
+
+
+def _short(basis: str) -> str:
+    """Shorten backbone.layer2.bases.entry to layer2 entry."""
+    return basis.removeprefix('backbone.').replace('.bases.', ' ')
