@@ -27,6 +27,7 @@ COMMANDS = {
     'similarity': ('filter_similarity', 'how alike the filters of networks are'),
     'cam': ('grad_cam', 'draw where networks look (Grad-CAM)'),
     'samples': ('samples', 'draw what several detectors find in the same images'),
+    'sizes': ('accuracy_over_size', 'plot AP over the size of the backbone, with results of your own'),
     'demo': ('demo', 'train and evaluate on generated shapes, in minutes'),
 }
 

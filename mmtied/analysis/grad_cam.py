@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision.ops import box_iou
 
 #: A detection fits a box from this IoU on.
@@ -100,6 +101,13 @@ def grad_cam(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor, tar
     return result
 
 
+class _Undetached(TorchFunctionMode):
+    """Keep gradients where a model detaches: mmdet's dense heads do so before they choose detections."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        return args[0] if func is Tensor.detach else func(*args, **(kwargs or {}))
+
+
 class _Runner(nn.Module):
     """A model whose forward takes an image and returns a list with what was found in it, as the library expects."""
 
@@ -108,7 +116,8 @@ class _Runner(nn.Module):
         self.model, self.run = model, run
 
     def forward(self, inputs: Tensor) -> list:
-        return [self.run(inputs)]
+        with _Undetached():
+            return [self.run(inputs)]
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from .networks import Network
 from .predictions import Prepared, class_label, classify, detect, prepare
 
 #: Color of the chosen instance's outline.
-_OUTLINE = '#00E5FF'
+_OUTLINE = '#00FFFF'
 #: Longest side of the pictures, in pixels.
 _LONGEST = 480
 
@@ -127,7 +127,7 @@ def _detector_cam(network: Network, case: Case, prepared: Prepared, modules: lis
 
     def run(inputs: torch.Tensor) -> object:
         found = detect(network, prepared._replace(inputs=inputs))
-        scores.append(float(found.scores[find_instance(found, box, label)]))
+        scores.append(found.scores[find_instance(found, box, label)].item())
         return found
 
     try:
@@ -168,5 +168,5 @@ def _outlined(pixels: np.ndarray, box_xywh: Sequence[float] | None) -> np.ndarra
     scale = _LONGEST / max(picture.size)
     picture = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.LANCZOS)
     if box_xywh is not None:
-        draw_boxes(ImageDraw.Draw(picture), box_corners(np.array([box_xywh]), scale, picture.size), [_OUTLINE])
+        draw_boxes(ImageDraw.Draw(picture), box_corners(np.array([box_xywh]), scale, picture.size), [_OUTLINE], 3)
     return np.asarray(picture)

@@ -114,7 +114,9 @@ def _draw(picture: object, size: tuple[int, int], shapes: Shapes) -> np.ndarray:
     colors = category_colors(max(24, min(len(shapes.labels), 300)))
     layers = []
     for number in reversed(range(len(shapes.labels))):
-        look = Look('#{:02x}{:02x}{:02x}'.format(*colors[number % len(colors)]), 'black', 0, '')
+        red, green, blue = colors[number % len(colors)]
+        ink = 'black' if .299 * red + .587 * green + .114 * blue > 120 else 'white'
+        look = Look(f'#{red:02x}{green:02x}{blue:02x}', ink, 0, '')
         rles = None if shapes.rles is None else [shapes.rles[number]]
         layers.append((Shapes(shapes.boxes_xywh[number:number + 1], [shapes.labels[number]], rles), look))
     return np.asarray(draw_example(picture, size, layers))

@@ -30,6 +30,7 @@ MILLIONS = {
     'densenet121_cifar100': 7.05, 'shareddensenet121_s16u1_cifar100': 5.07, 'x50_32x4d_cifar100': 23.18,
     'sharedx50_s64u4_cifar100': 19.3, 'sharedr34_s32u1_noorthoreg_cifar100': 7.73, 'sharedr56_s16u1_noorthoreg_cifar10': 0.27,
     'r34_cifar100': 21.33, 'sharedr34_s32u1_cifar100': 7.73, 'r32_cifar10': 0.46, 'r56_cifar10': 0.85,
+    'x101_64x4d': 83.46,
     'x50_32x4d': 25.03, 'x101_32x4d': 44.18,  # G-ResNeXt's weights are dense while it trains
     'gx50': 68.88, 'gx50_b96': 68.88, 'gx101': 126.89, 'gx101_b96': 126.89,
     'sharedr56_s16u1_cifar10': 0.27, 'sharedr56_s16u1_2bases_cifar10': 0.32, 'sharedr32_s16u1_2bases_cifar10': 0.25,
@@ -42,7 +43,7 @@ MILLIONS = {
 }
 #: Networks without a printed size.
 UNPRINTED = {'tiedr50_nomixer', 'tiedse50', 'tiedse50s', 'tiedx50', 'tiedx50s', 'tiedx101', 'tiedx101s', 'tiedresnest101',
-             'tiedr50_demo', 'sharedr34_s16u1_cifar100'}
+             'tiedr50_demo', 'sharedr34_s16u1_cifar100', 'hrnet_w18', 'hrnet_w32', 'hrnet_w40'}
 
 
 def network_of(name: str) -> str:

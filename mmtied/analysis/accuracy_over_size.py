@@ -1,0 +1,140 @@
+"""Average precision over the size of the backbone (Wang & Yu, Figure 6): printed figures, and results of one's own."""
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import yaml
+
+from ..plotting import hide_spines, new_figure, plain_label
+from .published import load_paper
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Detector, schedule and measure of the four plots.
+PANELS = (('RetinaNet', '2x', 'box_ap'), ('Cascade R-CNN', '20e', 'box_ap'), ('Mask R-CNN', '2x', 'box_ap'),
+          ('Mask R-CNN', '2x', 'mask_ap'))
+DETECTORS = tuple(dict.fromkeys(detector for detector, _, _ in PANELS))
+#: Where a point is from, and its marker.
+_MARKERS = {'printed': 'o', "MMDetection's model zoo": 'D', 'yours': '*'}
+_COLORS = {'TiedResNet': '#D55E00', 'ResNet': '#0072B2', 'ResNeXt': '#009E73', 'TiedResNeXt': '#E69F00', 'SENet': '#56B4E9',
+           'TiedSENet': '#CC79A7', 'HRNetV2p': '#000000'}
+_COLUMNS = ('detector', 'backbone', 'params', 'box_ap', 'mask_ap')
+
+
+class Point(NamedTuple):
+    """One detector.
+
+    Attributes:
+        detector: One of `DETECTORS`.
+        backbone: Name of its backbone; its family is what stands before the first hyphen or space.
+        params: Parameters of the backbone with the ImageNet classifier, in millions.
+        box_ap: Average precision of boxes in percent.
+        mask_ap: Average precision of masks.
+        source: One of `_MARKERS`.
+    """
+
+    detector: str
+    backbone: str
+    params: float
+    box_ap: float | None = None
+    mask_ap: float | None = None
+    source: str = 'yours'
+
+    @property
+    def family(self) -> str:
+        """The points of one family are joined by a line."""
+        return re.split(r'[- ]', self.backbone, maxsplit=1)[0]
+
+
+def printed_points() -> list[Point]:
+    """Return the points that the paper's Tables A.1 and A.2 print."""
+    paper = load_paper('tied_block_convolution')
+    params = {network.name: network.params for network in paper.networks if network.params}
+    schedules = {(detector, schedule) for detector, schedule, _ in PANELS}
+    return [Point(row.detector, row.backbone, params[row.backbone], row.box_ap, row.mask_ap, 'printed')
+            for row in paper.detectors if (row.detector, row.schedule) in schedules and row.dataset == 'COCO'
+            and 'A.' in row.tables]
+
+
+def zoo_points() -> list[Point]:
+    """Return the baselines of Figure 6 that the paper's tables lack, as MMDetection's model zoo prints them."""
+    text = (Path(__file__).with_name('papers') / 'figure_6_baselines.yml').read_text(encoding='utf-8')
+    return [Point(**row, source="MMDetection's model zoo") for row in yaml.safe_load(text)]
+
+
+def read_points(path: str | os.PathLike) -> list[Point]:
+    """Read results from a CSV file with the columns detector, backbone, params, box_ap and, where there are masks, mask_ap.
+
+    Raises:
+        ValueError: The file is missing, or a row cannot be used.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f'{path}: no such file')
+    with Path(path).open(newline='', encoding='utf-8-sig') as file:
+        table = csv.DictReader(file)
+        missing = [name for name in _COLUMNS[:4] if name not in (table.fieldnames or ())]
+        if missing:
+            raise ValueError(f'{path}: no column {missing[0]!r}; expected {", ".join(_COLUMNS)}')
+        return [_point(row, f'{path}, line {number}') for number, row in enumerate(table, 2)]
+
+
+def _point(row: dict[str, str], where: str) -> Point:
+    if row['detector'] not in DETECTORS:
+        raise ValueError(f'{where}: detector {row["detector"]!r}, expected one of {", ".join(DETECTORS)}')
+    try:
+        params, *values = (float(row[name]) if (row.get(name) or '').strip() else None for name in _COLUMNS[2:])
+    except ValueError as error:
+        raise ValueError(f'{where}: {error}') from None
+    if not params or not 0 < params < float('inf'):
+        raise ValueError(f'{where}: params {row["params"]!r}, expected millions of parameters')
+    for name, value in zip(_COLUMNS[3:], values, strict=True):
+        if value is not None and not 0 <= value <= 100:
+            raise ValueError(f'{where}: {name} {value:g}, expected percent from 0 to 100')
+    return Point(row['detector'], row['backbone'] or 'yours', params, *values)
+
+
+def plot_accuracy_over_size(points: Sequence[Point]) -> 'Figure':
+    """Plot AP over parameters: RetinaNet, Cascade R-CNN, and Mask R-CNN's boxes and masks."""
+    from matplotlib.lines import Line2D
+
+    figure = new_figure(9.6, 3.9)
+    families = list(dict.fromkeys([*_COLORS, *(point.family for point in points)]))
+    spare = ('#8C564B', '#7F7F7F', '#17BECF', '#9467BD')
+    colors = {family: _COLORS.get(family) or spare[number % len(spare)] for number, family in enumerate(families)}
+    for axes, (detector, schedule, measure) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        shown = [point for point in points if point.detector == detector and getattr(point, measure) is not None]
+        for family in families:
+            _draw_family(axes, [point for point in shown if point.family == family], measure, colors[family])
+        axes.set_title(f'{detector}, {schedule}', fontsize=9)
+        axes.set_ylabel(f'{measure.partition("_")[0]} AP (%)', fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.grid(color='.92', linewidth=.8)
+        axes.margins(x=.16, y=.1)
+        hide_spines(axes)
+    figure.supxlabel('parameters of the backbone with its classifier, millions', fontsize=8)
+    held = {point.family for point in points}
+    handles = [Line2D([], [], color=color, label=plain_label(family)) for family, color in colors.items() if family in held]
+    handles += [Line2D([], [], color='.4', linestyle='none', marker=marker, markersize=8 if marker == '*' else 5, label=source)
+                for source, marker in _MARKERS.items() if any(point.source == source for point in points)]
+    figure.legend(handles=handles, loc='outside upper center', ncols=6, frameon=False, fontsize=7.5)
+    return figure
+
+
+def _draw_family(axes: 'Axes', points: Sequence[Point], measure: str, color: str) -> None:
+    """Draw the points of a family, the smallest first, and name each."""
+    points = sorted(points, key=lambda point: point.params)
+    line = [point for point in points if point.source != 'yours']
+    axes.plot([point.params for point in line], [getattr(point, measure) for point in line], color=color, linewidth=1, alpha=.7)
+    for point in points:
+        value, marker = getattr(point, measure), _MARKERS[point.source]
+        axes.plot([point.params], [value], color=color, marker=marker, linestyle='none', markersize=10 if marker == '*' else 5,
+                  markerfacecolor='white' if marker == 'D' else color)
+        short = point.backbone.removeprefix(point.family).strip('- ') or point.family
+        axes.annotate(plain_label(point.backbone if point.source == 'yours' else short, 18), (point.params, value),
+                      xytext=(3, -8 if marker == 'D' else 4), textcoords='offset points', fontsize=5.8, color=color)

@@ -1,0 +1,57 @@
+#!/usr/bin/env python
+"""Plot AP on COCO over the size of the backbone: the figures that the paper prints, and results of your own.
+
+    mmtied sizes --out sizes.png --add mine.csv --run CONFIG work_dirs/run/occlusion/report.json
+
+A CSV file has the columns detector (RetinaNet, Cascade R-CNN or Mask R-CNN), backbone, params (millions), box_ap and mask_ap (%).
+"""
+
+import argparse
+from collections.abc import Sequence
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; imports nothing heavy, so that --help is quick."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', required=True, help='file to write: .png, .jpg, .pdf or .svg')
+    parser.add_argument('--add', nargs='+', default=[], metavar='CSV', help='files with results to add')
+    parser.add_argument('--run', nargs=2, action='append', default=[], metavar=('CONFIG', 'REPORT'),
+                        help='a detector to add: its config, whose backbone is counted, and its report.json')
+    parser.add_argument('--only-printed', action='store_true',
+                        help="leave out the baselines whose figures are from MMDetection's model zoo")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, count, plot, write."""
+    args = parse_args(argv)
+    from mmtied.atomic import atomic_path, check_can_write
+    from mmtied.cli import user_errors
+    from mmtied.compat import require
+    with user_errors():
+        require('matplotlib', 'Plotting')
+        from mmtied.analysis.accuracy_over_size import (
+            plot_accuracy_over_size,
+            printed_points,
+            read_points,
+            zoo_points,
+        )
+        from mmtied.analysis.picture_grid import check_suffix
+        from mmtied.plotting import save_figure
+
+        check_suffix(args.out)
+        check_can_write(args.out, '--out')
+        points = printed_points() + ([] if args.only_printed else zoo_points())
+        for path in args.add:
+            points += read_points(path)
+        if args.run:
+            require(['mmengine', 'mmcv', 'mmdet'], 'Counting the backbone of a config')
+            from mmtied.launch.sizes import run_point
+            points += [run_point(config, report) for config, report in args.run]
+        with atomic_path(args.out) as temporary:
+            save_figure(plot_accuracy_over_size(points), temporary)
+        print(f'wrote {args.out}: {len(points)} detectors')
+
+
+if __name__ == '__main__':
+    main()
