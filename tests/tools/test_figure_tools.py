@@ -111,7 +111,9 @@ def test_mistakes_are_one_line(run, files, tool, arguments, message):
 
 def test_sizes_draw_printed_figures_and_added_ones(run, files, tmp_path):
     (tmp_path / 'mine.csv').write_text('detector,backbone,params,box_ap,mask_ap\nRetinaNet,mine,20.5,39.1,\n')
-    report = {'definition': 'covered', 'bbox': {'all': {'AP': .25}, 'buckets': []}, 'name': 'tiny'}
+    row = {'images': 3, 'instances': 6, 'categories': 2, 'AP': .25}
+    report = {'definition': 'covered', 'name': 'tiny',
+              'bbox': {'all': row, 'buckets': [{**row, 'name': 'all', 'lower': 0, 'upper': 1}]}}
     (tmp_path / 'report.json').write_text(json.dumps(report))
     code, printed, err = run('accuracy_over_size', '--out', tmp_path / 'sizes.svg', '--add', tmp_path / 'mine.csv',
                              '--run', 'detector.py', tmp_path / 'report.json')
