@@ -178,8 +178,7 @@ def _draw_density(axis: 'Axes', values: np.ndarray, label: str, place: int) -> N
     else:
         density = np.zeros(len(_BINS) - 1)
     axis.stairs(density, _BINS, color=color, linestyle=line, linewidth=1.1, label=label)
-    axis.set_xlim(-1, 1)
-    axis.set_yticks([])
+    axis.set(xlim=(-1, 1), xticks=[-1, -.5, 0, .5, 1], yticks=[])
     axis.tick_params(labelsize=7)
     hide_spines(axis)
 
