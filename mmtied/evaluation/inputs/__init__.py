@@ -52,7 +52,7 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
     elif hasattr(detections, 'dataset'):
         detections = _without_polygons(read_results(detections))
     elif isinstance(detections, Mapping):
-        detections = _without_polygons(from_python(detections, 'detections'))
+        detections = _without_polygons(from_python(detections, 'detections', ground_truth))
     if not isinstance(detections, list | tuple):
         raise ValueError('detections: a file, a list of files or a list of dicts is needed, got '
                          f'{type(detections).__name__}')
@@ -74,6 +74,15 @@ def _without_polygons(entries: list[dict]) -> list[dict]:
     return entries
 
 
+def _without_effect(entries: list, name: str, label_names: Sequence[str] | None) -> list[str]:
+    """Say that names of labels have no effect where results state ids of the annotations' categories."""
+    first = entries[0] if label_names and entries and isinstance(entries[0], Mapping) else {}
+    if isinstance(first.get('category_id'), int):
+        return [f"{name}: --label-names (label_names=...) has no effect, as results with 'category_id' state ids of the "
+                "annotations' categories; --category-offset shifts ids"]
+    return []
+
+
 def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[str] | None, names: dict,
           box_format: str | None, said: list[str], options: dict) -> dict[str, Detections]:
     """Read, convert and join the detections; the objects that were read are gone when this returns."""
@@ -82,9 +91,11 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
         for path in detections:
             with naming(str(path)):
                 sources[str(path)] = read_source(path, ground_truth, **names)
+                said += _without_effect(sources[str(path)], str(path), names['label_names'])
     else:
         with naming('detections'):
             sources = {'detections': from_python(list(detections), 'detections')}
+            said += _without_effect(sources['detections'], 'detections', names['label_names'])
     by_image = {name: bool(entries) and isinstance(entries[0], dict) and 'pred_instances' in entries[0]
                 for name, entries in sources.items()}
     held = {}

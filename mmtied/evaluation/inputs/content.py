@@ -60,10 +60,14 @@ def other_kind(content: bytes) -> str | None:
 
 
 def is_json_lines(content: bytes) -> bool:
-    """Return whether each of the first two lines is a whole JSON object."""
+    """Return whether each of the first two lines that are not blank is a whole JSON object."""
     if not content[:64].removeprefix(b'\xef\xbb\xbf').lstrip().startswith(b'{'):
         return False  # without a copy of a large file
-    first = content.find(b'\n', 64 if content[:64].isspace() else content.find(b'{'))
-    end = content.find(b'\n', first + 1)
-    second = content[first + 1:end if end >= 0 else len(content)].strip() if first >= 0 else b''
-    return content[:first].rstrip().endswith(b'}') and second.startswith(b'{') and second.endswith(b'}')
+    start, lines = content.find(b'{'), []
+    while len(lines) < 2 and start < len(content):
+        end = content.find(b'\n', start)
+        end = len(content) if end < 0 else end
+        line = content[start:end].strip()
+        lines += [line] if line else []
+        start = end + 1
+    return len(lines) == 2 and all(line.startswith(b'{') and line.endswith(b'}') for line in lines)

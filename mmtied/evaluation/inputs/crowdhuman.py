@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .faults import one_line
+from .faults import as_flag, one_line
 
 
 def is_odgt(lines: list[Any]) -> bool:
@@ -34,7 +34,8 @@ def read_odgt(lines: list[Any], source: str, image_folder: Any = None) -> tuple[
                 raise ValueError(f"{source}: line {number + 1}: image {line['ID']}: expected 'fbox': [x, y, width, height], got "
                                  f'{one_line(box, 80)}')
             extra = box.get('extra') or {}
-            is_region = box.get('tag', 'person') not in names or bool(extra.get('ignore', 0))
+            is_region = as_flag(extra.get('ignore'), f"{source}: line {number + 1}: 'ignore'")
+            is_region |= box.get('tag', 'person') not in names
             ignored += is_region
             extent = [max(extent[0], full[0] + full[2]), max(extent[1], full[1] + full[3])]
             annotations.append({'id': len(annotations) + 1, 'image_id': line['ID'], 'category_id': 1, 'bbox': list(full),

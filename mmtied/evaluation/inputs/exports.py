@@ -1,5 +1,6 @@
 """Exports of annotation tools that are not in COCO's layout: datumaro's JSON, Label Studio's JSON, CVAT's XML."""
 
+import warnings
 from typing import Any
 from xml.etree import ElementTree
 
@@ -130,5 +131,7 @@ class _Builder:
         notes = [f'{self.skipped} shapes are neither boxes nor polygons, or rotated, and left out'] if self.skipped else []
         if self.empty:
             notes.append(f'{self.empty} tasks without an annotation, and so without a size, are left out')
+        for note in notes:
+            warnings.warn(f'{source}: {note}', stacklevel=2)
         categories = [{'id': number, 'name': name} for number, name in enumerate(self.names, 1)]
         return {'images': self.images, 'annotations': self.annotations, 'categories': categories}, notes

@@ -12,6 +12,26 @@ import numpy as np
 _NAMED = 3
 
 
+#: Texts and numbers that stand for yes and no in files; -1 is Open Images' "not known".
+_YES, _NO = ('1', '1.0', 'true', 'yes'), ('', '0', '0.0', '-1', '-1.0', 'false', 'no', 'none', 'unspecified')
+
+
+def as_flag(value: Any, where: str) -> bool:
+    """Return a yes or no that a file states as a number or in words.
+
+    Raises:
+        ValueError: It is neither; the message starts with `where`.
+
+    Example:
+        >>> [as_flag(value, 'a.xml: difficult') for value in ('True', 0, None, '1')]
+        [True, False, False, True]
+    """
+    text = '' if value is None else str(value).strip().lower()
+    if text not in (*_YES, *_NO):
+        raise ValueError(f'{where} must be 0 or 1, got {shown(value)}')
+    return text in _YES
+
+
 class Faults:
     """Faulty entries of one list.
 

@@ -117,7 +117,7 @@ class _Builder:
         faults.add(image < 0, lambda number: ': ' + lookup.describe(entries[number]['image_id'], int(image[number]),
                                                                     'the list of images'))
         image = np.maximum(image, 0)
-        if by_name:
+        if by_name and not isinstance(self.images[0]['id'], str):  # readers of folders take stems as ids
             self.said.append('image ids of annotations were looked up among the file names')
         crowd = self._flags(entries, 'iscrowd', faults)
         category = self._read_category(entries, category_ids, crowd, faults)
@@ -186,6 +186,10 @@ class _Builder:
             raise ValueError(f"{self.at_categories}[{number}]: 'id' must be an integer below 2**63, got "
                              f'{shown(categories[number]["id"])}')
         check_unique(ids, self.at_categories)
+        names = [_text(category['name']) for category in categories]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            self.said.append(f'several categories are named {twice!r}; where results state ids they count as different ones')
         return np.sort(ids), {number: _text(category['name']) for number, category in zip(ids.tolist(), categories, strict=True)}
 
     def _read_category(self, entries: list[dict], category_ids: np.ndarray, crowd: np.ndarray, faults: Faults) -> np.ndarray:
@@ -253,7 +257,8 @@ class _Builder:
             self.notes.append(f'{marked.sum()} annotations are ignored because of their {key!r} (--ignore-key)')
             crowd = crowd | marked
         if 'ignore' not in self.reading.ignore_key:
-            left = sum(_is_true(entry.get('ignore')) for entry in entries if 'ignore' in entry)
+            left = sum('ignore' in entry and _is_true(entry['ignore']) and not region
+                       for entry, region in zip(entries, crowd.tolist(), strict=True))
             if left:
                 self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; "
                                  f"--ignore-key "

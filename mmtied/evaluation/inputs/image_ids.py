@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import PurePath
+from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,9 @@ class ImageLookup:
                 return position, False
         elif isinstance(value, int):
             return self._positions.get(value, UNKNOWN), False
-        by_name = self._names.get(value, UNKNOWN) if isinstance(value, str) else UNKNOWN
+        by_name = UNKNOWN
+        for form in (value, PureWindowsPath(value).name) if isinstance(value, str) else ():  # that splits at / too
+            by_name = self._names.get(form, UNKNOWN) if by_name == UNKNOWN else by_name
         if by_name != UNKNOWN:
             return by_name, True
         if isinstance(value, str) and is_digits(value):

@@ -4,6 +4,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from .faults import as_flag
+
 #: Columns that a table of boxes has.
 _COLUMNS = ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax')
 #: Tables that name the labels, beside the table of boxes.
@@ -51,10 +53,10 @@ def read_open_images(content: bytes, path: Path, image_folder: Any = None) -> tu
             raise ValueError(f'{path}: line {number}: XMin, XMax, YMin and YMax must be numbers') from None
         image = images[stem]
         box = [left * image['width'], top * image['height'], (right - left) * image['width'], (bottom - top) * image['height']]
+        flags = {flag: as_flag(row[flag], f'{path}: line {number}: {flag}') for flag in _FLAGS if row.get(flag) is not None}
         annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'bbox': box, 'area': box[2] * box[3],
                             'category_id': categories.setdefault(row['LabelName'], len(categories) + 1),
-                            'iscrowd': int(row.get('IsGroupOf') == '1'),
-                            **{flag: int(row[flag]) for flag in _FLAGS if row.get(flag) in ('-1', '0', '1')}})
+                            'iscrowd': int(flags.get('IsGroupOf', False)), **{flag: int(flags[flag]) for flag in flags}})
     groups = sum(entry['iscrowd'] for entry in annotations)
     notes = ["the hierarchy of classes and labels of whole images are not used"]
     if groups:

@@ -56,20 +56,20 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
         return read_dump(path)
     content = read_bytes(path)
     if content.startswith((b'PK\x03\x04', TORCH_START)):
-        return from_python(_torch_file(path, content), str(path))
+        return from_python(_torch_file(path, content), str(path), ground_truth)
     if content.startswith(b'\x80'):
-        return from_python(read_tensor_pickle(path), str(path))
+        return from_python(read_tensor_pickle(path), str(path), ground_truth)
     if is_json_lines(content):
-        return from_python(json_lines(content, str(path)), str(path))
+        return from_python(json_lines(content, str(path)), str(path), ground_truth)
     if not content[:4096].lstrip(b'\xef\xbb\xbf \t\r\n').startswith((b'[', b'{')):
         kind = other_kind(content)
         if kind:
             raise ValueError(f'{path}: it is {kind}; expected results as JSON, a .pkl of mmdet, or a torch file of tensors (see '
                              'docs/formats.md)')
-    return from_python(read_json(path, content), str(path))
+    return from_python(read_json(path, content), str(path), ground_truth)
 
 
-def from_python(value: Any, source: str) -> list[dict]:
+def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None) -> list[dict]:
     """Return a results list, or predictions by image in the layout of a dump, from lists, dicts, arrays and tensors.
 
     Args:
@@ -78,6 +78,8 @@ def from_python(value: Any, source: str) -> list[dict]:
             such dicts, as torchvision's and Hugging Face's examples collect them, or to lists of ``score``, ``label``, ``box``;
             or a dict of flat tensors ``image_ids``, ``boxes``, ``scores``, ``labels``.
         source: Name for messages.
+        ground_truth: The annotations; where the results list images and categories of their own that differ from these, theirs
+            are found by the names of files and categories.
 
     Raises:
         ValueError: Another layout, or an unknown key of an image.
@@ -98,7 +100,8 @@ def from_python(value: Any, source: str) -> list[dict]:
                 'score' in entry for entry in value['annotations'][:1]):
             raise ValueError(f'{source}: annotations without scores; results of a detector are expected (annotations come first, '
                              'results second)')
-        return read_results(dict(value), source)
+        entries = read_results(dict(value), source)
+        return entries if ground_truth is None else _by_own_lists(value, entries, ground_truth)
     if not isinstance(value, list | tuple):
         raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
     first = value[0] if value and isinstance(value[0], Mapping) else {}
@@ -112,6 +115,23 @@ def from_python(value: Any, source: str) -> list[dict]:
     if value and isinstance(value[0], list | tuple):
         return check_dump(list(value), source)
     return value if isinstance(value, list) else list(value)
+
+
+def _by_own_lists(value: Mapping, entries: list[dict], ground_truth: GroundTruth) -> list[dict]:
+    """Return results with names in place of ids, where the images or categories that they list have other ids than ours."""
+    images, categories = ({one['id']: one.get(name) for one in value.get(key) or ()
+                           if isinstance(one, Mapping) and isinstance(one.get('id'), int | str)}
+                          for key, name in (('images', 'file_name'), ('categories', 'name')))
+    ours = dict(zip(ground_truth.image_ids.tolist(), ground_truth.file_names, strict=True))
+    other_images = all(images.values()) and any(Path(ours.get(number) or '').name != Path(str(name)).name
+                                                for number, name in images.items())
+    other_categories = any(ground_truth.category_names.get(number) != name for number, name in categories.items())
+    for key, names, differ in (('image_id', images, other_images and any(ours.values())),
+                               ('category_id', categories, other_categories)):
+        if differ:
+            entries = [{**entry, key: names[entry[key]]} if isinstance(entry, Mapping) and isinstance(entry.get(key), int | str)
+                       and names.get(entry[key]) is not None else entry for entry in entries]
+    return entries
 
 
 def _from_flat(value: Mapping, source: str) -> list[dict]:

@@ -14,13 +14,13 @@ def text_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     folder = path / 'annotations' if (path / 'annotations').is_dir() else path
-    return sorted(folder.glob('*.txt'))
+    return sorted(file for file in folder.glob('*') if file.suffix.lower() == '.txt' and not file.name.startswith('.'))
 
 
 def is_visdrone(path: Path) -> bool:
     """Return whether a folder holds VisDrone's files: the first line of one has eight numbers between commas."""
     for file in text_files(path)[:50]:
-        line = file.read_text(encoding='utf-8', errors='replace').split('\n', 1)[0]
+        line = file.read_text(encoding='utf-8-sig', errors='replace').split('\n', 1)[0]
         if line.strip():
             return _numbers(line) is not None
     return False
@@ -72,7 +72,7 @@ def read_visdrone_results(path: Path) -> list[dict]:
 
 def _lines(file: Path) -> list[list[float]]:
     found = []
-    for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
         if line.strip():
             numbers = _numbers(line)
             if numbers is None or numbers[5] not in range(len(NAMES)):

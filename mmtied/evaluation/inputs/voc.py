@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from .faults import shown
+from .faults import as_flag, shown
 
 #: The name of a results file: what stands before the class.
 _RESULTS = re.compile(r'^(?:comp\d+_)?det_[^_]+_(?P<name>.+)$')
@@ -19,12 +19,14 @@ def xml_files(path: Path) -> list[Path]:
     """
     if path.is_dir():
         folder = path / 'Annotations' if (path / 'Annotations').is_dir() else path
-        return sorted(folder.glob('*.xml'))
+        return sorted(file for file in folder.glob('*') if file.suffix.lower() == '.xml' and not file.name.startswith('.'))
     folders = [parent / 'Annotations' for parent in path.parents[:4] if (parent / 'Annotations').is_dir()]
     if path.suffix != '.txt' or not folders:
         return []
-    stems = [line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
-    files = [folders[0] / f'{stem}.xml' for stem in stems]
+    lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
+    files = [folders[0] / f'{line}.xml' for line in lines]
+    files = [file if file.is_file() else folders[0] / f'{line.split()[0]}.xml'  # lists of one class have a second column
+             for file, line in zip(files, lines, strict=True)]
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise ValueError(f'{path}: {len(missing)} of {len(files)} images have no XML file, such as {missing[0]}')
@@ -54,13 +56,16 @@ def read_voc(path: Path) -> tuple[dict, list[str]]:
             if box is None:
                 raise ValueError(f"{file}: an object has no 'bndbox'")
             left, top, right, bottom = (float(int(_number(box, side, file))) - 1 for side in ('xmin', 'ymin', 'xmax', 'ymax'))
-            is_difficult = (found.findtext('difficult') or '0').strip() not in ('0', '')
+            is_difficult = as_flag(found.findtext('difficult'), f'{file}: <difficult>')
+            if right < left or bottom < top:
+                raise ValueError(f'{file}: a box must have xmin <= xmax and ymin <= ymax, got '
+                                 f'{[number + 1 for number in (left, top, right, bottom)]}')
             name = (found.findtext('name') or '').strip()
             difficult += is_difficult
             names.add(name)
             annotations.append({'id': len(annotations) + 1, 'image_id': file.stem, 'category_id': name,
-                                'bbox': [left, top, max(right - left, 0), max(bottom - top, 0)],
-                                'area': max(right - left, 0) * max(bottom - top, 0), 'iscrowd': int(is_difficult),
+                                'bbox': [left, top, right - left, bottom - top],
+                                'area': (right - left) * (bottom - top), 'iscrowd': int(is_difficult),
                                 'difficult': int(is_difficult),
                                 **{key: found.findtext(key) for key in ('occluded', 'truncated') if found.find(key) is not None}})
     numbers = {name: number for number, name in enumerate(sorted(names), 1)}
@@ -89,7 +94,7 @@ def read_voc_results(path: Path) -> list[dict]:
     for file in sorted(path.glob('*det_*.txt')) if path.is_dir() else [path]:
         name = _RESULTS.match(file.stem)['name']
         for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
-            parts = line.split()
+            parts = line.rsplit(maxsplit=5)  # names of images may have spaces
             try:
                 image_id, (score, left, top, right, bottom) = parts[0], map(float, parts[1:])
             except (ValueError, IndexError):
@@ -107,6 +112,8 @@ def _parsed(file: Path) -> Any:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f'{file}: not complete XML ({error})') from None
+    except ValueError as error:  # an encoding such as gb2312
+        raise ValueError(f'{file}: cannot be read as XML ({error}); write it as UTF-8') from None
     if root.tag != 'annotation':
         raise ValueError(f'{file}: not an annotation of Pascal VOC, its root is <{root.tag}>')
     return root

@@ -21,13 +21,14 @@ def label_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     folder = path / 'labels' if (path / 'labels').is_dir() else path
-    return sorted(file for file in folder.rglob('*.txt') if file.name.lower() not in _OTHERS and 'README' not in file.name)
+    return sorted(file for file in folder.rglob('*') if file.suffix.lower() == '.txt' and not file.name.startswith('.')
+                  and file.name.lower() not in _OTHERS and 'README' not in file.name)
 
 
 def is_yolo(path: Path) -> bool:
     """Return whether a folder holds label files: the first line of one starts with an integer and has 5 numbers or more."""
     for file in label_files(path)[:50]:
-        line = file.read_text(encoding='utf-8', errors='replace').split('\n', 1)[0].split()
+        line = file.read_text(encoding='utf-8-sig', errors='replace').split('\n', 1)[0].split()
         if line:
             return len(line) >= 5 and line[0].isdecimal() and all(map(_is_number, line[1:]))
     return False
@@ -56,6 +57,9 @@ def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
         height, width = image_size(picture)
         images.append({'id': stem, 'file_name': picture.name, 'height': height, 'width': width})
         for label, values in _objects(stems[stem], (4, )) if stem in stems else ():
+            if names and label not in names:
+                raise ValueError(f'{stems[stem]}: class {label} is not among the {len(names)} that are named beside the labels '
+                                 f'({one_line(", ".join(names.values()))})')
             largest = max(largest, label)
             annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'category_id': label, 'iscrowd': 0,
                                 **_shape(values, width, height)})
@@ -87,7 +91,7 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]]) -> list[dic
 
 def class_names(path: Path) -> dict[int, str]:
     """Return the names of classes from data.yaml or classes.txt in a folder or those above; empty without one."""
-    for folder in (path, *path.resolve().parents[:2]):
+    for folder in (path, path / 'labels', *path.resolve().parents[:2]):
         for name in ('data.yaml', 'dataset.yaml', 'data.yml'):
             if (folder / name).is_file():
                 return _yaml_names(folder / name)
@@ -122,7 +126,7 @@ def _yaml_names(file: Path) -> dict[int, str]:
 def _objects(file: Path, lengths: tuple[int, ...], scored: bool = False) -> list[tuple[int, list[float]]]:
     """Return the class and the numbers of each line; polygons have an even number of coordinates."""
     found = []
-    for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
         parts = line.split()
         if not parts:
             continue

@@ -70,7 +70,7 @@ def heat_map(report: Mapping, iou_type: str) -> HeatMap:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    groups = report['per_category']['groups'][1:]
+    groups = [bucket['name'] for bucket in report[iou_type]['buckets']]
     rows = [row for row in category_rows({**report, 'further': []}) if row['iou_type'] == iou_type]
     kept = {row['category'] for row in sorted(rows, key=lambda row: -row['instances'])[:MOST]}
     rows = [row for row in rows if row['category'] in kept]

@@ -90,8 +90,13 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
             by_r = f'in % by {describe_ratio_name(evaluation)}'
             yield PlainTable(f'{iou_type}: AP {by_r}', ['r', *columns], rows)
             if details and not brief:
-                rows = [[name, *(format_percent(row.get(key)) for key in details)] for name, row in found]
-                yield PlainTable(f'{iou_type}: more {by_r}', ['r', *details], rows)
+                columns = {}
+                for key in details:
+                    columns[key] = [format_percent(row.get(key)) for _, row in found]
+                    if any(STATISTICS[key].ci_key in row for _, row in found):
+                        columns[f'{key} interval'] = [format_interval(row.get(STATISTICS[key].ci_key)) for _, row in found]
+                rows = [[name, *cells] for (name, _), *cells in zip(found, *columns.values(), strict=True)]
+                yield PlainTable(f'{iou_type}: more {by_r}', ['r', *columns], rows)
 
 
 def latex_tables(tables: Iterable[PlainTable], note: str = '') -> str:

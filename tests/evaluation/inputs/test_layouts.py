@@ -4,6 +4,7 @@
 import gzip
 import json
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -188,6 +189,83 @@ def test_difficult_objects_are_ignored(tmp_path):
     found = read_ground_truth(tmp_path)
     assert found.crowd.tolist() == [False, False, True]
     assert any('1 difficult objects are ignored' in note for note in found.notes)
+
+
+@pytest.mark.parametrize(('text', 'ignored'), [('False', 0), ('Unspecified', 0), ('', 0), ('True', 3), ('1', 3)])
+def test_difficult_in_words(tmp_path, text, ignored):
+    write_voc(tmp_path)
+    for path in (tmp_path / 'Annotations').iterdir():
+        path.write_text(path.read_text().replace('<difficult>0', f'<difficult>{text}'))
+    assert read_ground_truth(tmp_path).crowd.sum() == ignored
+
+
+@pytest.mark.parametrize(('old', 'new', 'message'), [
+    ('<difficult>0', '<difficult>perhaps', "<difficult> must be 0 or 1, got 'perhaps'"),
+    ('<xmin>', '<xmin>9', 'a box must have xmin <= xmax and ymin <= ymax, got .9'),
+    ('<annotation>', '<?xml version="1.0" encoding="gb2312"?><annotation>', 'cannot be read as XML .multi-byte.* UTF-8'),
+])
+def test_faults_of_voc_are_one_line(tmp_path, old, new, message):
+    write_voc(tmp_path)
+    path = tmp_path / 'Annotations/img_a.xml'
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=message) as error:
+        read_ground_truth(tmp_path)
+    assert '\n' not in str(error.value) and 'img_a.xml' in str(error.value)
+
+
+def test_names_with_spaces_in_lists_of_voc(tmp_path):
+    path = write_voc_split(tmp_path)
+    (tmp_path / 'Annotations/img_a.xml').rename(tmp_path / 'Annotations/img a.xml')
+    path.write_text('img a\nimg_b  1\n', encoding='utf-8-sig')
+    assert read_ground_truth(path).image_ids.tolist() == ['img a', 'img_b']
+
+
+def test_shapes_that_are_left_out_give_a_warning(tmp_path):
+    path = write_cvat(tmp_path)
+    path.write_text(path.read_text().replace('z_order="0"', 'z_order="0" rotation="30"', 1))
+    with pytest.warns(UserWarning, match='1 shapes are neither boxes nor polygons, or rotated, and left out'):
+        assert len(read_ground_truth(path).boxes_xywh) == len(BOXES) - 1
+
+
+def test_classes_beyond_the_names_are_refused(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / 'data.yaml').write_text('names: [cat]')
+    with pytest.raises(ValueError, match='class 1 is not among the 1 that are named beside the labels .cat'):
+        read_ground_truth(tmp_path)
+
+
+def test_ignored_persons_of_crowdhuman_give_no_warning(tmp_path):
+    path = tmp_path / 'a.odgt'
+    path.write_text('\n\n'.join(json.dumps(dict(ODGT[0], ID=number, height=HEIGHT, width=WIDTH)) for number in 'ab'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert read_ground_truth(path).crowd.sum() == 4
+
+
+def test_results_with_lists_of_their_own_are_matched_by_names(tmp_path):
+    """Other image ids and another order of the categories than those of the annotations."""
+    turned = dict(zip((1, 2), (2, 1), strict=True))
+    whole = dict(images=[dict(id=number + 50, file_name=f'/data/{stem}.jpg') for number, stem in enumerate(STEMS, 1)],
+                 categories=[dict(id=turned[number], name=name) for number, name in enumerate(NAMES, 1)],
+                 annotations=[dict(entry, image_id=entry['image_id'] + 50, category_id=turned[entry['category_id']])
+                              for entry in RESULTS])
+    truth = read_ground_truth(COCO)
+    plain = load_detections(RESULTS, truth)['bbox']
+    for given in (whole, write_json(tmp_path, whole)):
+        found = load_detections(given, truth)['bbox']
+        for name in ('image', 'category', 'score', 'boxes_xywh'):
+            np.testing.assert_allclose(getattr(found, name), getattr(plain, name))
+
+
+def test_label_names_without_effect_give_a_warning():
+    with pytest.warns(UserWarning, match='--label-names .* has no effect, as results with .category_id. state ids'):
+        load_detections(RESULTS, read_ground_truth(COCO), label_names=['dog', 'cat'])
+
+
+def test_results_named_by_a_path_of_another_machine():
+    renamed = [dict(entry, image_id=f'C:\\data\\{STEMS[entry["image_id"] - 1]}.jpg') for entry in RESULTS]
+    truth = read_ground_truth(COCO)
+    assert load_detections(renamed, truth)['bbox'].image.tolist() == load_detections(RESULTS, truth)['bbox'].image.tolist()
 
 
 def by_image(**more):

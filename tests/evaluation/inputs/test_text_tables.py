@@ -1,4 +1,4 @@
-"""VisDrone's text files and Open Images' tables, with their rules of what is ignored."""
+"""VisDrone's text files and Open Images' tables, with their rules of what is ignored; what tools write in odd ways."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_open_images(open_images):
     np.testing.assert_allclose(truth.boxes_xywh, [[10, 10, 20, 20], [50, 10, 40, 20], [0, 0, 100, 50]])
     assert truth.crowd.tolist() == [False, True, False]
     assert list(truth.category_names.values()) == ['Person', 'Bicycle']
-    assert truth.fields['IsOccluded'] == [1, 0, -1]
+    assert truth.fields['IsOccluded'] == [1, 0, 0]  # -1: not known
     assert any('1 boxes are ignored, as they stand for groups' in note for note in truth.notes)
 
 
@@ -88,3 +88,22 @@ def test_faults_of_open_images_are_one_line(open_images):
     open_images.write_text(TABLE.replace('bb,', 'dd,'))
     with pytest.raises(ValueError, match="line 4: .* has no image 'dd'"):
         read_ground_truth(open_images, image_folder=pictures)
+
+
+@pytest.mark.parametrize(('written', 'groups'), [('True', 1), ('1.0', 1), ('TRUE', 1), ('yes', 1), ('False', 0), ('-1', 0)])
+def test_flags_of_open_images_as_tools_write_them(open_images, written, groups):
+    open_images.write_text(TABLE.replace(',0,0,1,0,0', f',0,0,{written},0,0'))
+    truth = read_ground_truth(open_images, image_folder=open_images.parent / 'pictures')
+    assert truth.crowd.sum() == groups
+    open_images.write_text(TABLE.replace(',0,0,1,0,0', ',0,0,maybe,0,0'))
+    with pytest.raises(ValueError, match="line 3: IsGroupOf must be 0 or 1, got 'maybe'"):
+        read_ground_truth(open_images, image_folder=open_images.parent / 'pictures')
+
+
+def test_byte_order_marks_hidden_files_and_upper_case(visdrone):
+    plain = read_ground_truth(visdrone)
+    path = visdrone / 'annotations/000_d_1.txt'
+    path.write_text(VISDRONE, encoding='utf-8-sig')
+    path.rename(path.with_suffix('.TXT'))
+    (visdrone / 'annotations/._000_d_1.txt').write_bytes(b'\0Mac')
+    np.testing.assert_array_equal(read_ground_truth(visdrone).boxes_xywh, plain.boxes_xywh)

@@ -29,7 +29,7 @@ def test_equals_evaluations_of_one_category(tmp_path):
 
 
 def test_those_that_fall_most_come_first():
-    report = dict(definition='covered', bbox={}, per_category=dict(
+    report = dict(definition='covered', bbox=dict(buckets=[dict(name='r=0'), dict(name='(0,1]')]), per_category=dict(
         names=['falls', 'rises', 'rare'], groups=['all', 'r=0', '(0,1]'], instances=[[40, 40, 5], [20, 20, 3], [20, 20, 2]],
         bbox=[[.5, .5, .5], [.9, .2, .9], [.3, .6, .1]]))
     rows = category_rows(report)
