@@ -55,11 +55,31 @@ def test_starts_as_the_identity():
     assert torch.equal(block(x), x)
 
 
-@pytest.mark.parametrize(('num_blocks', 'millions'), [(1, 10.00), (2, 2.52), (4, 0.65)])
-def test_published_sizes(num_blocks, millions):
-    """Table 4: on c3 to c5 of a ResNet-50 with ratio 1/4. For B = 4 the paper prints 1.3M, which its own formula contradicts."""
+@pytest.mark.parametrize('num_blocks', [1, 2])
+def test_groups_are_group_convolutions(num_blocks):
+    """Two groups of channels, each with a block-diagonal weight of its own, in a ContextBlock of torch's grouped convolutions."""
+    mine = unlike_identity(TiedGCB(64, 1 / 4, num_blocks=num_blocks, groups=2)).double()
+    theirs = ContextBlock(64, 1 / 4).double()
+    weights = mine.state_dict()
+    for index, (inputs, outputs) in ((0, (64, 16)), (3, (16, 64))):
+        theirs.channel_add_conv[index] = nn.Conv2d(inputs, outputs, 1, groups=2 * num_blocks)
+        for name in ('weight', 'bias'):
+            key = f'channel_add_conv.{index}.{name}'
+            weights[key] = torch.cat([part for group in weights[key].chunk(2) for part in [group] * num_blocks])
+    theirs.double().load_state_dict(weights)
+    x = torch.randn(2, 64, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(mine(x), theirs(x))
+
+
+@pytest.mark.parametrize(('settings', 'millions'), [({'num_blocks': 1}, 10.00), ({'num_blocks': 2}, 2.52),
+                                                    ({'num_blocks': 4}, 0.65), ({'num_blocks': 1, 'groups': 2}, 5.02)])
+def test_published_sizes(settings, millions):
+    """Table 4: on c3 to c5 of a ResNet-50 with ratio 1/4. For B = 4 the paper prints 1.3M, which its own formula contradicts.
+
+    Group convolution has half the weights, as the text says.
+    """
     widths = [512] * 4 + [1024] * 6 + [2048] * 3
-    count = sum(p.numel() for width in widths for p in TiedGCB(width, 1 / 4, num_blocks=num_blocks).parameters())
+    count = sum(p.numel() for width in widths for p in TiedGCB(width, 1 / 4, **settings).parameters())
     assert round(count / 1e6, 2) == millions
 
 
@@ -68,6 +88,7 @@ def test_published_sizes(num_blocks, millions):
     ({'in_channels': 24, 'num_blocks': 4},
      'TiedGCB with ratio=0.25 of in_channels=24: bottleneck_channels=6 is not divisible by num_blocks=4; use one of'),
     ({'in_channels': 16, 'ratio': 1 / 32}, 'TiedGCB: ratio=0.03125 of in_channels=16 leaves no channels, expected at least'),
+    ({'in_channels': 64, 'num_blocks': 1, 'groups': 3}, 'TiedGCB: in_channels=64 is not divisible by groups=3; use one of'),
     ({'in_channels': 64, 'num_blocks': 0}, 'TiedGCB: num_blocks=0, expected a positive integer'),
     ({'in_channels': 64, 'pooling_type': 'max'}, "TiedGCB: pooling_type='max', expected one of att, avg"),
     ({'in_channels': 64, 'fusion_types': ('add', )}, "TiedGCB: fusion_types=('add',), expected one or both of channel_add"),
