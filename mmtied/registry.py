@@ -9,6 +9,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
 # These modules register their own classes when imported.
@@ -18,7 +19,7 @@ from .layers import TBC, TFC, TGC
 from .related.groupable import DGConv
 from .related.groupable import backbones as groupable_backbones  # noqa: F401
 from .related.groupable import training as groupable_training  # noqa: F401
-from .related.interleaved import IGC, SumFusion
+from .related.interleaved import IGC, SumFusion, augmentation, svhn  # noqa: F401
 from .related.interleaved import backbones as interleaved_backbones  # noqa: F401
 from .related.shared_bases import backbones as shared_backbones  # noqa: F401
 from .related.shared_bases import densenet as shared_densenet  # noqa: F401
@@ -29,6 +30,7 @@ from .training import alone, distillation, resume  # noqa: F401
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmtied')
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmtied')
+TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='mmtied')
 METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmtied')
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmtied')
 

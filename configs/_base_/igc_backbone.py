@@ -1,10 +1,13 @@
 # IGC-L100M2 + Ident. instead of a detector's ResNet-18: `model = dict(backbone=_base_.igc_backbone, neck=_base_.igc_neck)`.
-# Nothing is frozen and BatchNorm is synchronised, because no ImageNet weights of these networks have been published.
+# Nothing is frozen and BatchNorm is synchronised, because it starts from random weights: those that the authors published are
+# files of MXNet (docs/interleaved_group_convolution.md).
 # To start from a backbone trained with configs/imagenet, frozen as mmdet does: tools/train.py CONFIG --backbone-checkpoint FILE
 igc_backbone = dict(
     type='mmtied.IGCNet',
+    stem_channels=100,
     base_channels=200,
     conv_cfg=dict(type='IGC', num_secondary=2),
+    shortcut_groups='primary',
     frozen_stages=-1,
     norm_eval=False,
     init_cfg=None)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmtied.layers import IGC, TBC, TFC, TGC, SharedBasisConv, SharedConv2d, SumFusion
 from mmtied.layers.tied_conv import _TiedConv2d
-from mmtied.related.interleaved.layers import _CHEAP_ZEROS
+from mmtied.related.interleaved.secondary import CHEAP_ZEROS, Secondary
 
 from .fold import fold, is_foldable_norm
 from .freeze_groups import PermutedConv2d
@@ -123,12 +123,18 @@ def _shared_basis(layer: SharedBasisConv) -> nn.Module:
 
 def _interleaved(layer: IGC) -> nn.Module:
     num_primary, num_secondary = layer.partitions
-    primary = make_conv(layer.primary.weight, None, layer.primary, layer.primary.groups)
-    if num_primary == 1 or num_primary * (num_secondary - 1) <= _CHEAP_ZEROS:  # as the layer itself decides
-        return nn.Sequential(primary, _plain_pointwise(layer.secondary.permuted_weight(), layer.composed_bias()))
+    first = [make_conv(layer.primary.weight, None, layer.primary, layer.primary.groups)]
+    if not isinstance(layer.activate, nn.Identity):
+        first.append(nn.ReLU())
+    secondary = layer.secondary
+    if not isinstance(secondary, Secondary):
+        return nn.Sequential(*first, make_conv(secondary.weight, secondary.bias, secondary))
+    few_zeros = num_primary == 1 or num_primary * (num_secondary - 1) <= CHEAP_ZEROS  # as the layer itself decides
+    if few_zeros and secondary.kernel_size == (1, 1):
+        return nn.Sequential(*first, _plain_pointwise(secondary.permuted_weight(), layer.composed_bias()))
     there = torch.arange(layer.out_channels, device=layer.primary.weight.device).view(num_primary, num_secondary).T.flatten()
-    secondary = _plain_pointwise(layer.secondary.weight, layer.secondary.bias, num_secondary)
-    return nn.Sequential(primary, Select(there), secondary, Select(there.argsort()))
+    grouped = make_conv(secondary.weight, secondary.bias, secondary, num_secondary)
+    return nn.Sequential(*first, Select(there), grouped, Select(there.argsort()))
 
 
 def _permuted(layer: PermutedConv2d) -> nn.Module:

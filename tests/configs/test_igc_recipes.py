@@ -9,12 +9,13 @@ PAIRS = {
     'mask_rcnn_igc_l100m2_1x': 'mask_rcnn_r18_1x',
     'retinanet_igc_l100m2_1x': 'retinanet_r18_1x',
     **{f'imagenet/{network}_in1k': 'imagenet/r18_95e_in1k' for network in ('igc_l100m2', 'igc_l4m32', 'igc_l16m16')},
-    **{f'cifar/{network}_d20_cifar10': 'cifar/regconv_w16_d20_cifar10'
-       for network in ('igc_l4m8', 'igc_l24m2', 'igc_l32m26', 'sumfusion', 'regconv_w18')},
+    **{f'cifar/{network}_d20_cifar{classes}': f'cifar/regconv_w16_d20_cifar{classes}' for classes in (10, 100)
+       for network in ('igc_l4m8', 'igc_l24m2', 'igc_l32m26', 'igc_l16m32', 'igc_l450m2', 'sumfusion', 'regconv_w18')},
     'cifar/igc_l24m2_d8_cifar10': 'cifar/regconv_w16_d20_cifar10',
-    **{f'cifar/{network}_d50_ident_cifar10': 'cifar/regconv_w16_d50_ident_cifar10'
+    **{f'cifar/{network}_d50_ident_cifar{classes}': f'cifar/regconv_w16_d50_ident_cifar{classes}' for classes in (10, 100)
        for network in ('igc_l4m8', 'igc_l24m2', 'regconv_w18')},
-    **{f'cifar/{network}_d20_cifar100': 'cifar/regconv_w16_d20_cifar100' for network in ('igc_l24m2', 'igc_l32m26')},
+    **{f'cifar/igc_{network}_figure3_cifar100': 'cifar/regconv_w16_d20_cifar100' for network in ('l40m2', 'l85m2')},
+    'svhn/igc_l16m32_d20_svhn': 'svhn/igc_l32m26_d20_svhn',
 }
 IMAGENET = sorted({name for pair in PAIRS.items() for name in pair if name.startswith('imagenet/')}
                   | {'imagenet/r18_c69_95e_in1k'})
@@ -37,7 +38,7 @@ def test_pairs_differ_only_in_the_backbone(name, baseline):
     ours, theirs = load_recipe(name), load_recipe(baseline)
     backbone = ours.model.pop('backbone')
     theirs.model.pop('backbone')
-    assert backbone.type == ('mmtied.IGCNetCIFAR' if 'cifar/' in name else 'mmtied.IGCNet')
+    assert backbone.type == ('mmtied.IGCNetCIFAR' if name.startswith(('cifar/', 'svhn/')) else 'mmtied.IGCNet')
     if '/' in name:
         assert ours.model.head.pop('in_channels') != theirs.model.head.pop('in_channels')
     else:
@@ -68,6 +69,8 @@ def test_imagenet(name):
     assert (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones, cfg.param_scheduler.gamma) == (95, [30, 60, 90], 0.1)
     assert (cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size) == (256, 32)
     assert cfg.train_dataloader.dataset.type == 'ImageNet'
+    steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert steps == ['LoadImageFromFile', 'mmtied.RandomScaleAspect', 'RandomCrop', 'mmtied.HSLJitter', 'RandomFlip', 'PackInputs']
 
 
 @pytest.mark.parametrize('name', CIFAR)
@@ -79,5 +82,22 @@ def test_cifar(name):
     assert (cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size) == (64, 32)
     classes = int(name.rpartition('_cifar')[2])
     assert (cfg.train_dataloader.dataset.type, cfg.model.head.num_classes) == (f'CIFAR{classes}', classes)
+    backbone = cfg.model.backbone
+    if 'figure3' in name:  # 8 layers without down-sampling: 6 blocks between the first convolution and the classifier
+        assert (backbone.depth, backbone.num_stages, backbone.out_indices) == (20, 1, (0, ))
+        return
     depth = int(name.partition('_d')[2].partition('_')[0])
-    assert (cfg.model.backbone.depth, cfg.model.backbone.get('identity', False)) == (depth, '_ident' in name)
+    assert (backbone.depth, backbone.get('identity', False)) == (depth, '_ident' in name)
+    assert backbone.get('shortcut_groups') == ('primary' if '_ident' in name else None)
+
+
+@pytest.mark.parametrize('name', ['svhn/igc_l32m26_d20_svhn', 'svhn/igc_l16m32_d20_svhn'])
+def test_svhn(name):
+    """Sections 5.1 and 5.2: 40 epochs, batch size 64, 0.1 divided by 10 at 20, 30 and 35, no augmentation."""
+    cfg = load_recipe(name)
+    assert {key: cfg.optim_wrapper.optimizer[key] for key in OPTIMIZER} == OPTIMIZER
+    assert (cfg.train_cfg.max_epochs, cfg.param_scheduler.milestones, cfg.param_scheduler.gamma) == (40, [20, 30, 35], 0.1)
+    assert (cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size) == (64, 32)
+    for split, loader in (('train', cfg.train_dataloader), ('val', cfg.val_dataloader), ('test', cfg.test_dataloader)):
+        assert (loader.dataset.type, loader.dataset.split) == ('mmtied.SVHN', split)
+        assert [step.type for step in loader.dataset.pipeline] == ['PackInputs']

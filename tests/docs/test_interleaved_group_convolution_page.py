@@ -48,12 +48,16 @@ def test_configs_build(name, tmp_path, monkeypatch):
 def test_sizes(name, build, printed, convolutions, norms, layers, everything):
     with torch.device('meta'):
         model = eval(build.strip('`'), {name: getattr(backbones, name) for name in ('IGCNet', 'IGCNetCIFAR')})
-        channels = model.stem.conv.out_channels * 2**(len(model.stage_names) - 1)
+        channels = getattr(model, model.stage_names[-1])[-1].exit.conv.out_channels
         classes = 1000 if 'CIFAR' not in build else 100 if '832' in build else 10
         classifier = ImageNetClassifier(model, channels, classes)
     computed = [COUNTS[count](classifier) / 1e6 for count in ('backbone layers', 'backbone', 'layers', 'all')]
     cells = (convolutions, norms, layers, everything)
     assert [f'{value:.3f}' for value in computed] == [cell.strip('*') for cell in cells]
-    bold, = (value for value, cell in zip(computed, cells, strict=True) if cell.startswith('**'))
+    bold = [value for value, cell in zip(computed, cells, strict=True) if cell.startswith('**')]
+    if 'L16M16' in name:
+        assert not bold  # cannot be met
+        return
+    bold, = bold
     digits = len(printed.partition('.')[2])
-    assert f'{bold:.{digits}f}' == printed or bold == pytest.approx(float(printed), rel=5e-3)
+    assert f'{bold:.{digits}f}' == printed or bold == pytest.approx(float(printed), rel=3e-3)

@@ -12,12 +12,12 @@ from mmtied.launch.config import load_config
 ROOT = Path(__file__).resolve().parents[2]
 #: Keys that depend on a config's file name, and names that the base files define for others to use.
 OWN_KEYS = ('work_dir', 'occlusion_metric', 'occlusion_hook', 'tied_backbone', 'context_block', 'shared_backbone',
-            'orthogonality', 'igc_backbone', 'igc_neck', 'groupable_backbone', 'group_hooks')
+            'orthogonality', 'igc_backbone', 'igc_neck', 'groupable_backbone', 'group_hooks', 'svhn')
 
 
 def load_recipe(name: str, options: dict | list | None = None) -> Config:
     """Load configs/NAME.py, or a config of mmdet by its ``mmdet::`` path, without `OWN_KEYS`."""
-    if name.startswith(('imagenet/', 'cifar/')):
+    if name.startswith(('imagenet/', 'cifar/', 'svhn/')):
         pytest.importorskip('mmpretrain')
     cfg = load_config(name if '::' in name else str(ROOT / f'configs/{name}.py'), options)
     for key in OWN_KEYS:

@@ -98,6 +98,36 @@ def test_equals_the_composed_kernel_for_any_setting(num_primary, num_secondary, 
     torch.testing.assert_close(layer(x), dense_twin(layer)(x), atol=1e-11, rtol=1e-11)
 
 
+@pytest.mark.parametrize('memory_format', FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize('bias', [False, True])
+def test_variants_of_section_4(bias, memory_format):
+    """Spatial secondary filters, a dense secondary convolution and an activation, by plain convolutions and P of Eq. 2."""
+    x = torch.rand(2, 12, 7, 6, dtype=torch.float64).to(memory_format=memory_format)
+    p = permutation(6, 4)
+    for variant in ({'spatial': 'secondary'}, {'dense_secondary': True}, {'activation': True},
+                     {'spatial': 'secondary', 'dense_secondary': True}):
+        layer = IGC(12, 24, 3, 2, 1, bias=bias, num_primary=6, **variant).double()
+        where = {'stride': 2, 'padding': 1}
+        first, second = ({}, where) if 'spatial' in variant else (where, {})
+        expected = F.conv2d(x, layer.primary.weight, **first, groups=6)
+        if 'activation' in variant:
+            expected = expected.relu()
+        if 'dense_secondary' in variant:
+            expected = F.conv2d(expected, layer.secondary.weight, layer.secondary.bias, **second)
+        else:
+            sorted_by_secondary = torch.einsum('nchw,cd->ndhw', expected, p)
+            expected = F.conv2d(sorted_by_secondary, layer.secondary.weight, layer.secondary.bias, **second, groups=4)
+            expected = torch.einsum('nchw,dc->ndhw', expected, p)
+        torch.testing.assert_close(layer(x), expected)
+        assert (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (2, 2), (1, 1))
+        if 'activation' in variant:
+            with pytest.raises(ValueError, match='IGC: activation=True'):
+                layer.composed_weight()
+        else:
+            composed = F.conv2d(x, layer.composed_weight(), layer.composed_bias(), 2, 1)
+            torch.testing.assert_close(composed, expected)
+
+
 def test_every_output_sees_every_input_through_one_path():
     """With weights of 1 the composed kernel is all ones: exactly one path joins each input with each output."""
     for num_primary, num_secondary in PARTITIONS:
@@ -328,6 +358,7 @@ def test_imports_without_openmmlab(run_without_openmmlab):
     (lambda: SumFusion(8, 8, 3)(torch.zeros(1, 4, 5, 5)), r'SumFusion: expected input of shape \(N, 8, H, W\).*got \(1, 4'),
     (lambda: IGC(8, 8, 3, groups=2), 'IGC: groups=2, expected 1; num_primary sets the number of groups'),
     (lambda: IGC(8, 8, 3, indivisible='untie'), "IGC: indivisible='untie', expected 'raise' or 'leanest'"),
+    (lambda: IGC(8, 8, 3, spatial='both'), "IGC: spatial='both', expected 'primary' or 'secondary'"),
     (lambda: IGC(8, 8, 1)(torch.zeros(1, 16, 4, 4)), r'IGC: expected input of shape \(N, 8, H, W\).*got \(1, 16, 4, 4\)'),
     (lambda: SumFusion(8, 8, 3, num_branches=0), 'SumFusion: num_branches=0, expected a positive integer'),
     (lambda: SumFusion(8, 8, 3, groups=2), 'SumFusion: groups=2, expected 1'),

@@ -29,6 +29,8 @@ LAYERS = {
     'IGC, few zeros': IGC(16, 24, 3, padding=1, num_primary=8),
     'IGC, shuffled': IGC(16, 256, 3, stride=2, num_primary=16),
     'IGC, one partition': IGC(16, 24, 3, num_primary=1),
+    'IGC, 3x3 secondary': IGC(16, 24, 3, stride=2, padding=1, num_primary=8, spatial='secondary'),
+    'IGC, dense and activated': IGC(16, 24, 3, num_primary=8, dense_secondary=True, activation=True),
     'DGConv': closed(DGConv(16, 32, 3, padding=1), -1, 1, -1, -1),
     'DGConv, neighbours': closed(DGConv(16, 32, 3, padding=1), -1, -1, 1, 1),
     'DGConv, frozen': freeze_groups(closed(DGConv(16, 32, 3), 1, -1, 1, -1)),

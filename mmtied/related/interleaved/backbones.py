@@ -27,7 +27,8 @@ class IGCBlock(BasicBlock):
         in_channels: Channels of the input.
         planes: Channels of the output.
         identity: Whether the input is added to the output.
-        shortcut_groups: Groups of the 1x1 projection where the shape changes; None is a `PadShortcut`.
+        shortcut_groups: Groups of the 1x1 projection where the shape changes; 'primary' is the first convolution's number of
+            primary partitions, 1 if it is an ordinary one; None is a `PadShortcut`.
         stride: Stride of the first convolution.
         dilation: Dilation of both convolutions.
         style: Ignored; `IGCNet` takes only 'pytorch', because there is no 1x1 convolution that could take the stride.
@@ -47,7 +48,7 @@ class IGCBlock(BasicBlock):
                  in_channels: int,
                  planes: int,
                  identity: bool = True,
-                 shortcut_groups: int | None = None,
+                 shortcut_groups: int | str | None = None,
                  stride: int = 1,
                  dilation: int = 1,
                  style: str = 'pytorch',
@@ -62,6 +63,8 @@ class IGCBlock(BasicBlock):
         self.entry = ConvModule(in_channels, planes, 3, stride, dilation, dilation, **cfgs)
         self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, act_cfg=None, **cfgs)
         self.shortcut = nn.Identity()
+        if shortcut_groups == 'primary':
+            shortcut_groups = getattr(self.entry.conv, 'num_primary', 1)
         if identity and (stride != 1 or in_channels != planes):
             self.shortcut = _make_shortcut(in_channels, planes, stride, shortcut_groups, avg_down, norm_cfg)
         self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
@@ -87,19 +90,21 @@ class IGCNet(StagedResNet):
     ``base_channels`` is L M, the width of the first stage; each stage doubles it, and with it M if ``conv_cfg`` has
     ``num_primary``, or L if it has ``num_secondary``. The stem is an ordinary convolution.
 
-    - IGC-L100M2: the defaults.
-    - IGC-L4M32: ``base_channels=128, conv_cfg=dict(type='IGC', num_primary=4), shortcut_groups=4``.
-    - IGC-L16M16: ``base_channels=256, conv_cfg=dict(type='IGC', num_primary=16)``.
-    - ResNet-18: ``base_channels=64, conv_cfg=None, shortcut_groups=1``.
+    - IGC-L100M2: ``stem_channels=100, shortcut_groups='primary'``.
+    - IGC-L4M32: ``base_channels=128, conv_cfg=dict(type='IGC', num_primary=4), shortcut_groups='primary'``.
+    - IGC-L16M16: ``base_channels=256, conv_cfg=dict(type='IGC', num_primary=16), shortcut_groups='primary'``.
+    - ResNet-18: ``base_channels=64, conv_cfg=None, shortcut_groups='primary'``.
 
-    The paper does not describe its shortcuts where the shape changes; these are fitted to its sizes.
+    Stems and shortcuts are those of the graphs that the authors released; the paper does not describe them. The defaults have a
+    stem of base_channels and shortcuts without weights.
 
     Args:
         depth: 18 or 34.
         base_channels: Width of stem and first stage.
         conv_cfg: Convolutions of the blocks; None is an ordinary one.
         identity: Whether blocks add their input to their output ("+ Ident.").
-        shortcut_groups: Groups of the 1x1 projections where the shape changes; None subsamples the input and appends zeros.
+        shortcut_groups: Groups of the 1x1 projections where the shape changes; 'primary' is each block's number of primary
+            partitions (1 for ordinary convolutions); None subsamples the input and appends zeros.
         init_cfg: Initialization; None is Kaiming's by fan-in.
         **staged: Other arguments of `StagedResNet`, named as in mmdet's ResNet.
 
@@ -111,11 +116,11 @@ class IGCNet(StagedResNet):
         ValueError: A setting that cannot be built; the message says what would work.
 
     Example:
-        >>> model = IGCNet()  # IGC-L100M2 + Ident.
+        >>> model = IGCNet(stem_channels=100, shortcut_groups='primary')  # IGC-L100M2 + Ident.
         >>> [tuple(block.entry.conv.partitions) for block in (model.layer1[0], model.layer4[1])]
         [(100, 2), (800, 2)]
-        >>> sum(p.numel() for p in model.parameters() if p.dim() > 1) + 1600 * 1000 + 1000  # with a classifier: 8.62M
-        8621200
+        >>> sum(p.numel() for p in model.parameters() if p.dim() > 1) + 1600 * 1000 + 1000  # with a classifier: 8.61M
+        8607700
     """
 
     stage_blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -128,12 +133,14 @@ class IGCNet(StagedResNet):
                  base_channels: int = 200,
                  conv_cfg: dict | None = L100M2,
                  identity: bool = True,
-                 shortcut_groups: int | None = None,
+                 shortcut_groups: int | str | None = None,
                  init_cfg: dict | list[dict] | None = None,
                  **staged) -> None:
         name = type(self).__name__
         check_positive(name, base_channels=base_channels)
-        if shortcut_groups is not None:
+        if isinstance(shortcut_groups, str) and shortcut_groups != 'primary':
+            raise ValueError(f"{name}: shortcut_groups={shortcut_groups!r}, expected 'primary', a number of groups or None")
+        if shortcut_groups not in (None, 'primary'):
             check_positive(name, shortcut_groups=shortcut_groups)
             if base_channels % shortcut_groups:
                 raise ValueError(f'{name}: base_channels={base_channels} is not divisible by shortcut_groups={shortcut_groups}; '
@@ -167,12 +174,14 @@ class IGCNetCIFAR(IGCNet):
     - IGC-L32M26: ``base_channels=832, conv_cfg=dict(type='IGC', num_primary=32)``.
     - RegConv-W16: ``base_channels=16, conv_cfg=None``.
     - SumFusion: ``base_channels=8, conv_cfg=dict(type='SumFusion', num_branches=4)``.
+    - The 8 layers of Figure 3, without down-sampling: ``depth=20, num_stages=1, out_indices=(0, )``.
 
     Args:
         depth: 8, 14, 20 and so on in steps of 6, up to 110.
         base_channels: Width of the first stage.
         conv_cfg: Convolutions of the blocks; None is an ordinary one.
-        identity: Whether every two convolutions add their input to their output ("+ Ident.").
+        identity: Whether every two convolutions add their input to their output ("+ Ident."; the authors' networks have
+            ``shortcut_groups='primary'`` with it).
         **igc: Other arguments of `IGCNet`.
 
     Example:

@@ -1,24 +1,15 @@
-"""Interleaved group convolution (IGC), two sparse convolutions that make a dense one (Eq. 1 to 7), and summation fusion.
-
-The secondary convolution, with the permutations before and after it, is computed in one of three ways. In contiguous NCHW it is
-one batched matrix product, L x L by L x (N H W) for each of the M partitions. In channels_last, if a dense 1x1 convolution is
-cheap enough, the small weight is permuted and padded with zeros, and no channel moves. Otherwise channels are shuffled before and
-after a grouped convolution. ONNX export always shuffles, because the other ways would fix the batch size of the example.
-"""
+"""Interleaved group convolution (IGC), two sparse convolutions that make a dense one (Eq. 1 to 7), and summation fusion."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
 from mmtied.layers.blocks import check_geometry, check_input, check_positive, divisors
 
 from .partitions import Partitions, leanest_partitions
+from .secondary import Secondary
 
 _Size = int | tuple[int, int]
-#: Multiply-adds with zeros per output value up to which the dense 1x1 convolution beats shuffling in channels_last; fewer for
-#: two-byte values, which move in half the time (measured with benchmarks/related_layers.py).
-_CHEAP_ZEROS, _CHEAP_ZEROS_OF_TWO_BYTES = 128, 64
 
 
 @suggest_arguments
@@ -28,6 +19,9 @@ class IGC(nn.Module):
     The primary convolution is spatial and acts on L partitions of the channels, each of which gives M outputs. The secondary one
     is 1x1 and acts on M partitions of L channels; the m-th holds the m-th output of every primary partition. So every output
     depends on every input. There is no activation in between.
+
+    Section 4's variants are options: the spatial filters in the secondary convolution, an activation in between, and a dense
+    secondary convolution. The paper prefers the layer without them.
 
     The weights are those of two ordinary grouped convolutions, `primary` with L groups and `secondary` with M, in the order of
     the paper: rows of `secondary`, and its bias, are by secondary partition.
@@ -54,6 +48,10 @@ class IGC(nn.Module):
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
         indivisible: 'raise', or 'leanest' to fall back to `leanest_partitions` where L or M does not divide the channels: for a
             conv_cfg that reaches a whole network, whose first convolution has the 3 channels of an image.
+        spatial: 'primary', or 'secondary' to give kernel_size, stride, padding, dilation and padding_mode to the secondary
+            convolution; the primary one is then 1x1.
+        activation: Whether a ReLU follows the primary convolution.
+        dense_secondary: Whether the secondary convolution is an ordinary one of all channels, without permutations.
         device: Device of the parameters.
         dtype: Type of the parameters.
 
@@ -91,6 +89,9 @@ class IGC(nn.Module):
                  num_secondary: int | None = None,
                  padding_mode: str = 'zeros',
                  indivisible: str = 'raise',
+                 spatial: str = 'primary',
+                 activation: bool = False,
+                 dense_secondary: bool = False,
                  device: torch.device | None = None,
                  dtype: torch.dtype | None = None) -> None:
         super().__init__()
@@ -100,17 +101,24 @@ class IGC(nn.Module):
             raise ValueError(f'IGC: groups={groups}, expected 1; num_primary sets the number of groups')
         if indivisible not in ('raise', 'leanest'):
             raise ValueError(f"IGC: indivisible={indivisible!r}, expected 'raise' or 'leanest'")
+        if spatial not in ('primary', 'secondary'):
+            raise ValueError(f"IGC: spatial={spatial!r}, expected 'primary' or 'secondary'")
         area = kernel_size**2 if isinstance(kernel_size, int) else kernel_size[0] * kernel_size[1]
         self.partitions = _choose(in_channels, out_channels, area, num_primary, num_secondary, indivisible == 'leanest')
         options = {'device': device, 'dtype': dtype}
-        self.primary = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, self.num_primary, False,
-                                 padding_mode, **options)
-        self.secondary = Secondary(out_channels, out_channels, 1, groups=self.num_secondary, bias=bias, **options)
+        filters = {'kernel_size': kernel_size, 'stride': stride, 'padding': padding, 'dilation': dilation,
+                   'padding_mode': padding_mode}
+        first, second = (filters, {'kernel_size': 1}) if spatial == 'primary' else ({'kernel_size': 1}, filters)
+        self.primary = nn.Conv2d(in_channels, out_channels, groups=self.num_primary, bias=False, **first, **options)
+        self.activate = nn.ReLU() if activation else nn.Identity()
+        kind, groups_of_second = (nn.Conv2d, 1) if dense_secondary else (Secondary, self.num_secondary)
+        self.secondary = kind(out_channels, out_channels, groups=groups_of_second, bias=bias, **second, **options)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.groups = groups
-        for name in ('kernel_size', 'stride', 'padding', 'dilation', 'padding_mode'):
-            setattr(self, name, getattr(self.primary, name))
+        self.spatial = spatial
+        for name in filters:
+            setattr(self, name, getattr(getattr(self, spatial), name))
 
     @property
     def num_primary(self) -> int:
@@ -126,81 +134,33 @@ class IGC(nn.Module):
         """Return the dense kernel W = P W_s P' W_p (Eq. 6), shape (C_out, C_in, k, k); differentiable.
 
         A Conv2d with it, and with `composed_bias`, is equivalent to the layer.
+
+        Raises:
+            ValueError: The layer has an activation, so no one kernel is equivalent to it.
         """
-        primary = self.primary.weight.unflatten(0, self.partitions)
-        composed = torch.einsum('mol,lmikj->omlikj', self.secondary.matrices(), primary)
-        return composed.flatten(2, 3).flatten(0, 1)
+        if not isinstance(self.activate, nn.Identity):
+            raise ValueError('IGC: activation=True, so that no single convolution equals the layer')
+        primary = self.primary.weight.unflatten(0, self.partitions)  # (L, M, C_in / L, k, k), the secondary's (M, L, L, k, k)
+        if isinstance(self.secondary, Secondary):
+            composed = torch.einsum('molab,lmikj->omlikajb', self.secondary.filters(), primary).flatten(0, 1)
+        else:
+            composed = torch.einsum('clmab,lmikj->clikajb', self.secondary.weight.unflatten(1, self.partitions), primary)
+        return composed.flatten(5, 6).flatten(3, 4).flatten(1, 2)  # one of the two kernels is 1x1
 
     def composed_bias(self) -> Tensor | None:
         """Return the bias in the order of the outputs, shape (C_out,), or None."""
-        return self.secondary.permuted_bias()
+        return self.secondary.permuted_bias() if isinstance(self.secondary, Secondary) else self.secondary.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) or (C_in, H, W) and return (N, C_out, H', W') or (C_out, H', W')."""
         check_input('IGC', x, self.in_channels)
         if x.dim() == 3:
             return self.forward(x.unsqueeze(0)).squeeze(0)
-        return self.secondary(self.primary(x))
+        return self.secondary(self.activate(self.primary(x)))
 
     def extra_repr(self) -> str:
         """Describe the partitions."""
         return f'num_primary={self.num_primary}, num_secondary={self.num_secondary}'
-
-
-class Secondary(nn.Conv2d):
-    """The secondary convolution with the permutations before and after it, P W_s P' (Eq. 3 and 4).
-
-    A 1x1 convolution of M groups with C channels as input and output, whose weight and bias are by secondary partition; input and
-    output are by primary partition.
-
-    Shape:
-        - Input: (N, C, H, W), any memory format.
-        - Output: (N, C, H, W).
-    """
-
-    @property
-    def num_primary(self) -> int:
-        """Number of primary partitions, L."""
-        return self.out_channels // self.groups
-
-    def matrices(self) -> Tensor:
-        """Return W_s of each secondary partition, shape (M, L, L)."""
-        return self.weight.view(self.groups, self.num_primary, self.num_primary)
-
-    def permuted_weight(self) -> Tensor:
-        """Return P W_s P' as a dense 1x1 convolution, shape (C, C, 1, 1)."""
-        blocks = torch.diag_embed(self.matrices().permute(1, 2, 0))  # (L, L, M, M)
-        return blocks.transpose(1, 2).reshape(self.out_channels, self.out_channels, 1, 1)
-
-    def permuted_bias(self) -> Tensor | None:
-        """Return the bias in the order of the outputs, shape (C,), or None."""
-        return None if self.bias is None else self.bias.view(self.groups, self.num_primary).T.flatten()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Permute, convolve, and permute back."""
-        if torch.onnx.is_in_onnx_export():
-            return _shuffle(super().forward(_shuffle(x, self.num_primary)), self.groups)
-        if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
-            return self._multiply(x)
-        cheap = _CHEAP_ZEROS_OF_TWO_BYTES if x.element_size() == 2 else _CHEAP_ZEROS
-        if self.num_primary * (self.groups - 1) <= cheap:
-            return F.conv2d(x, self.permuted_weight(), self.permuted_bias())
-        return _shuffle(super().forward(_shuffle(x, self.num_primary)), self.groups)
-
-    def _multiply(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        x = x.reshape(-1, self.num_primary, self.groups, height * width).permute(2, 1, 0, 3)  # (M, L, N, H W)
-        x = torch.bmm(self.matrices(), x.flatten(2)).unflatten(2, (-1, height * width))
-        if self.bias is not None:
-            x = x + self.bias.view(self.groups, self.num_primary, 1, 1).to(x.dtype)
-        return x.permute(2, 1, 0, 3).reshape(-1, self.out_channels, height, width)
-
-
-def _shuffle(x: Tensor, groups: int) -> Tensor:
-    """Return F.channel_shuffle in channels_last; torch 2.1 cannot differentiate that, nor the older ONNX exporter write it."""
-    channels, height, width = x.shape[1:]
-    x = x.permute(0, 2, 3, 1).reshape(-1, height, width, groups, channels // groups).transpose(3, 4)
-    return x.reshape(-1, height, width, channels).permute(0, 3, 1, 2)  # -1: the batch size stays open in an exported graph
 
 
 def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | None, num_secondary: int | None,

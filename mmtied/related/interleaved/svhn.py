@@ -1,0 +1,94 @@
+"""SVHN, the house numbers of Section 5.1, for mmpretrain's classifiers, which have no such data set."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS
+from numpy.typing import NDArray
+
+from mmtied.compat import require
+
+SPLITS = ('train', 'all', 'val', 'test')
+#: Images of each digit that are held out for validation, by file.
+HELD_OUT = {'train': 400, 'extra': 200}
+
+
+@DATASETS.register_module()
+class SVHN(BaseDataset):
+    """Street View House Numbers, cropped digits of 32 x 32 pixels, RGB.
+
+    Reads ``train_32x32.mat``, ``extra_32x32.mat`` and ``test_32x32.mat`` of http://ufldl.stanford.edu/housenumbers, which
+    ``torchvision.datasets.SVHN`` downloads too. Splits:
+
+    - 'train': training and extra images without those of 'val', 598 388 images.
+    - 'all': all training and extra images, 604 388, on which the authors' code trains.
+    - 'val': 400 training and 200 extra images of each digit, drawn with a fixed seed, 6 000 images.
+    - 'test': 26 032 images.
+
+    Args:
+        data_root: Folder of the three files.
+        split: 'train', 'all', 'val' or 'test'.
+        seed: Random seed of 'val', and so of what 'train' lacks.
+        **dataset: Other arguments of mmengine's BaseDataset, such as pipeline and indices.
+
+    Raises:
+        ValueError: An unknown split, or a file that is missing or is not one of SVHN's.
+    """
+
+    METAINFO = {'classes': tuple('0123456789')}
+
+    def __init__(self, data_root: str | os.PathLike = '', split: str = 'train', seed: int = 0, **dataset) -> None:
+        if split not in SPLITS:
+            raise ValueError(f'SVHN: split={split!r}, expected one of {", ".join(SPLITS)}')
+        self.split = split
+        self.seed = seed
+        super().__init__(data_root=os.fspath(data_root), **dataset)
+
+    def load_data_list(self) -> list[dict]:
+        """Read the images of the split, and return their labels; `get_data_info` adds the image."""
+        files = ('test', ) if self.split == 'test' else ('train', 'extra')
+        images, labels = zip(*(self._read(name) for name in files), strict=True)
+        if self.split in ('train', 'val'):
+            rng = np.random.default_rng(self.seed)
+            kept = [(held == (self.split == 'val')) for held in (_hold_out(name, values, rng)
+                                                                 for name, values in zip(files, labels, strict=True))]
+            images, labels = ([values[mask] for values, mask in zip(parts, kept, strict=True)] for parts in (images, labels))
+        self._images = np.concatenate(images)
+        return [{'gt_label': int(label), 'position': position} for position, label in enumerate(np.concatenate(labels))]
+
+    def get_data_info(self, idx: int) -> dict:
+        """Return label and image, shape (32, 32, 3), uint8."""
+        info = super().get_data_info(idx)
+        info['img'] = self._images[info['position']]
+        return info
+
+    def _read(self, name: str) -> tuple[NDArray, NDArray]:
+        """Return images (N, 32, 32, 3) and digits (N,) of a file."""
+        require('scipy', 'Reading SVHN')
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+        path = Path(self.data_root or '.') / f'{name}_32x32.mat'
+        if not path.is_file():
+            raise ValueError(f'SVHN: {path} not found; download it from http://ufldl.stanford.edu/housenumbers/{path.name}')
+        try:
+            content = loadmat(path)
+            images, digits = content['X'], content['y'].flatten()
+        except (KeyError, ValueError, TypeError, OSError, NotImplementedError, MatReadError) as error:
+            raise ValueError(f'SVHN: {path} is not a file of cropped digits with X and y ({error}); download it again') from None
+        if images.shape != (32, 32, 3, len(digits)):
+            raise ValueError(f'SVHN: {path} has X of shape {images.shape} and {len(digits)} labels, expected (32, 32, 3, N)')
+        return images.transpose(3, 0, 1, 2), digits.astype(int) % 10  # the files call 0 "10"
+
+
+def _hold_out(name: str, digits: NDArray, rng: np.random.Generator) -> NDArray:
+    """Draw the images of a file that are held out, as a mask of shape (N,)."""
+    held = np.zeros(len(digits), bool)
+    for digit in range(10):
+        positions = np.flatnonzero(digits == digit)
+        if len(positions) < HELD_OUT[name]:
+            raise ValueError(f'SVHN: {name}_32x32.mat has {len(positions)} images of the digit {digit}, expected at least '
+                             f'{HELD_OUT[name]}')
+        held[rng.choice(positions, HELD_OUT[name], replace=False)] = True
+    return held
