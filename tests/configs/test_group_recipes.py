@@ -1,14 +1,21 @@
 """Configs of groupable convolution: the paper's schedule, and pairs that differ only in backbone and hooks."""
 
+import re
+
 import pytest
 
+from mmtied.analysis.published import load_paper
 from tests.helpers.detectors import load_recipe
 
 PAIRS = {
     **{f'{detector}_gx{depth}_1x': f'{detector}_x{depth}_32x4d_1x' for detector in ('mask_rcnn', 'retinanet')
        for depth in (50, 101)},
-    **{f'imagenet/gx{depth}{b}_in1k': f'imagenet/x{depth}_32x4d_in1k' for depth in (50, 101) for b in ('', '_b96')},
+    **{f'imagenet/gx50{b}_in1k': 'imagenet/x50_32x4d_in1k' for b in ('', '_b48', '_b64', '_b96', '_b128')},
+    **{f'imagenet/gx101{b}_in1k': 'imagenet/x101_32x4d_in1k' for b in ('', '_b2', '_b48', '_b64', '_b96', '_b128', '_b256')},
 }
+#: Networks with given groups: those of Table 4 beside G-ResNeXt-101, and ResNeXt* of Table 6.
+GIVEN = ['r200_1x64d', 'r101_1x100d', 'x101_64x4d', 'x101_2x64d', 'x50_learned_b32', 'x50_learned_b96', 'x101_learned_b32',
+         'x101_learned_b96']
 
 
 @pytest.mark.parametrize(('name', 'baseline'), PAIRS.items())
@@ -20,7 +27,7 @@ def test_pairs_differ_only_in_backbone_and_hooks(name, baseline):
     assert backbone.get('base_width', 128) == 2 * 64  # 32 groups of 4 channels
     assert backbone.get('groups') is None
     hooks, before = ours.pop('custom_hooks'), theirs.pop('custom_hooks', [])
-    b = 96 if 'b96' in name else 32
+    b = int(re.search(r'_b(\d+)', name)[1]) if '_b' in name else 32
     assert hooks == [*before, {'type': 'mmtied.GroupResourceHook', 'b': b}, {'type': 'mmtied.GroupHistoryHook'}]
     if '/' not in name:
         assert (backbone.frozen_stages, backbone.norm_eval, backbone.init_cfg) == (-1, False, None)
@@ -50,7 +57,23 @@ def test_detection(name):
     assert cfg.val_evaluator.type == 'mmtied.OcclusionCocoMetric'
 
 
-def test_other_rows_of_table_3():
+def test_other_bounds():
     """As the config's comment says."""
-    assert load_recipe('imagenet/gx50_in1k', options={'custom_hooks.0.b': 64}).custom_hooks[0] == {
-        'type': 'mmtied.GroupResourceHook', 'b': 64}
+    assert load_recipe('imagenet/gx50_in1k', options={'custom_hooks.0.b': 80}).custom_hooks[0] == {
+        'type': 'mmtied.GroupResourceHook', 'b': 80}
+
+
+@pytest.mark.parametrize('name', GIVEN)
+def test_given_groups(name):
+    """The recipe of ResNeXt-50-32x4d with another backbone, which is the one that the model zoo counts."""
+    ours, theirs = load_recipe(f'imagenet/{name}_in1k'), load_recipe('imagenet/x50_32x4d_in1k')
+    backbone = ours.model.pop('backbone')
+    theirs.model.pop('backbone')
+    assert ours.to_dict() == theirs.to_dict()
+    row, = (row for row in load_paper('groupable_convolution').networks if row.config == f'imagenet/{name}_in1k')
+    for key in ('depth', 'groups', 'base_width', 'width_per_group'):
+        assert _plain(backbone.get(key)) == row.backbone.get(key)
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value

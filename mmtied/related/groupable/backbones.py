@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmtied.backbones.bottleneck import Bottleneck, block_strides, build_shortcut, scale_width
-from mmtied.backbones.resnet_base import StagedResNet
+from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
 
 
@@ -70,12 +70,12 @@ class GResNeXt(StagedResNet):
     Training needs the constraint that keeps it small:
     ``default_hooks=dict(resource=dict(type='mmtied.GroupResourceHook', b=32))``.
 
-    With `groups` the 3x3 convolutions are ordinary grouped ones: one number for all is ResNeXt (32 is ResNeXt-32x4d), one for
-    each block is ResNeXt with learned numbers (ResNeXt* in Table 6). The weights that `mmtied.surgery.freeze_groups` makes of a
-    trained network fit it.
+    With `groups` the 3x3 convolutions are ordinary grouped ones: one number for all is ResNeXt (32 is ResNeXt-32x4d, and 1 with a
+    base_width of 64 is ResNet), one for each block is ResNeXt with learned numbers (ResNeXt* in Table 6). The weights that
+    `mmtied.surgery.freeze_groups` makes of a trained network fit it.
 
     Args:
-        depth: 50, 101 or 152.
+        depth: 50, 101, 152 or 200.
         base_width: Channels of the 3x3 convolutions in the first stage when base_channels is 64.
         groups: None learns them; a number, or one for each block.
         **staged: Arguments of `StagedResNet`, named as in mmdet's ResNet.
@@ -98,6 +98,8 @@ class GResNeXt(StagedResNet):
         >>> sum(p.numel() for p in resnext.parameters()) + 2048 * 1000 + 1000  # with an ImageNet head
         25028904
     """
+
+    stage_blocks = {**STAGE_BLOCKS, 200: (3, 24, 36, 3)}
 
     def __init__(self, depth: int = 50, *, base_width: int = 128, groups: int | Sequence[int] | None = None, **staged) -> None:
         name = type(self).__name__

@@ -1,0 +1,3 @@
+# G-ResNeXt-101 with b = 64: groupable convolution, ICCV 2019, Table 3.
+_base_ = './gx101_in1k.py'
+custom_hooks = [dict(type='mmtied.GroupResourceHook', b=64), dict(type='mmtied.GroupHistoryHook')]
