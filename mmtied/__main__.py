@@ -18,6 +18,7 @@ COMMANDS = {
     'browse': ('browse_occlusion', 'example images by occlusion, with their overlaps tinted'),
     'shapes': ('make_occluded_shapes', 'make a data set of occluded shapes'),
     'train': ('train', 'train a model from a config'),
+    'seeds': ('train_seeds', 'train a config with several seeds, and summarize the runs'),
     'test': ('test', 'evaluate a checkpoint'),
     'deploy': ('deploy', 'write a trained model as TorchScript or ONNX'),
     'convert': ('convert_backbone', "turn a classifier's checkpoint into weights for a detector's backbone"),

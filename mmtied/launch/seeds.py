@@ -1,0 +1,132 @@
+"""Several runs of a config with different seeds, and a summary over them: "mean and deviation over five runs"."""
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mmtied.atomic import atomic_path
+from mmtied.tables import text_table
+
+#: A finished run has this file.
+_FINISHED = 'finished'
+#: What mmengine logs beside metrics.
+_NO_METRICS = ('data_time', 'time', 'step', 'epoch', 'iter', 'memory')
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over several runs.
+
+    Attributes:
+        values: Its last value in each run, by seed.
+        mean: Their mean.
+        deviation: Their sample standard deviation (with N - 1); nan for one run.
+    """
+
+    values: dict[int, float]
+    mean: float
+    deviation: float
+
+
+def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iterable[int], options: Sequence[str] = ()) -> None:
+    """Train once for each seed, one run after another, each in ``<work_dir>/seed_<seed>``.
+
+    Runs that are finished are left alone, and one that was interrupted resumes from its last checkpoint.
+
+    Args:
+        command: Command that trains, to which the options are added.
+        work_dir: Folder of the runs.
+        seeds: Values of randomness.seed.
+        options: Other options of the command.
+
+    Raises:
+        ValueError: A run failed; the runs before it are kept.
+    """
+    for seed in seeds:
+        folder = run_folder(work_dir, seed)
+        if (folder / _FINISHED).is_file():
+            print(f'{folder} is finished')
+            continue
+        resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
+        code = subprocess.run([*command, '--work-dir', str(folder), *resume, *options,
+                               '--cfg-options', f'randomness.seed={seed}'], check=False).returncode
+        if code:
+            raise ValueError(f'train_seeds: the run of seed {seed} ended with exit code {code}; the same command '
+                             'goes on from here')
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _FINISHED).touch()
+
+
+def run_folder(work_dir: str | os.PathLike, seed: int) -> Path:
+    """Return the folder of the run with a seed."""
+    return Path(work_dir) / f'seed_{seed}'
+
+
+def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, Spread]:
+    """Compute mean and deviation of each metric over the finished runs in a folder of `train_seeds`.
+
+    Args:
+        work_dir: Folder of the runs.
+
+    Returns:
+        A `Spread` for each metric that all runs have, in the order of the log.
+
+    Raises:
+        ValueError: There are no finished runs, or no metric that all of them have.
+    """
+    runs = {int(path.parent.name.removeprefix('seed_')): last_metrics(path.parent)
+            for path in Path(work_dir).glob(f'seed_*/{_FINISHED}') if path.parent.name.removeprefix('seed_').isdigit()}
+    if not runs:
+        raise ValueError(f'train_seeds: no finished runs in {Path(work_dir)}; they are its folders seed_N with a file '
+                         f'"{_FINISHED}"')
+    runs = dict(sorted(runs.items()))
+    first, *others = runs.values()
+    spreads = {}
+    for name in first:
+        if all(name in other for other in others):
+            values = {seed: metrics[name] for seed, metrics in runs.items()}
+            deviation = statistics.stdev(values.values()) if len(values) > 1 else math.nan
+            spreads[name] = Spread(values, statistics.fmean(values.values()), deviation)
+    if not spreads:
+        raise ValueError(f'train_seeds: no metric in the logs of all {len(runs)} runs in {Path(work_dir)}; did they '
+                         'validate?')
+    return spreads
+
+
+def last_metrics(folder: Path) -> dict[str, float]:
+    """Return the metrics of the last validation in a run's folder, empty without one.
+
+    Args:
+        folder: A work_dir of mmengine, with ``<time>/vis_data/scalars.json`` for each start of the run.
+    """
+    metrics = {}
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in path.read_text(encoding='utf-8').splitlines():
+            entry = json.loads(line)
+            if 'lr' not in entry:  # not of a training step
+                found = {name: float(value) for name, value in entry.items()
+                         if name not in _NO_METRICS and isinstance(value, (int, float))}
+                metrics = found or metrics
+    return metrics
+
+
+def report_spreads(spreads: Mapping[str, Spread], path: str | os.PathLike) -> str:
+    """Return a table of means and deviations, and write them with the values of all seeds as JSON."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({name: asdict(spread) for name, spread in spreads.items()}, indent=2), encoding='utf-8')
+    number = len(next(iter(spreads.values())).values)
+    rows = [(name, f'{spread.mean:.4g}', f'{spread.deviation:.2g}') for name, spread in spreads.items()]
+    return text_table(f'last validation of {number} run{"s" if number > 1 else ""}', ('metric', 'mean', 'deviation'), rows)
+
+
+def training_command(tools: Path, config: str, gpus: int | None) -> list[str]:
+    """Return the command that trains a config: tools/train.py, or for several GPUs tools/dist_train.sh."""
+    if gpus is None:
+        return [sys.executable, str(tools / 'train.py'), config]
+    return ['bash', str(tools / 'dist_train.sh'), config, str(gpus)]
