@@ -1,0 +1,92 @@
+"""Where each table and figure of the papers is: the page docs/coverage.md, generated from ``papers/coverage.yml``."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from mmtied.tables import markdown_table
+
+from .published import load_paper
+
+_INTRODUCTION = """# Coverage of the papers
+
+Written by `python tools/coverage_table.py`; a test checks that every file exists, and that every config loads with its options.
+Each config is for `python tools/train.py`; options beside it are for its `--cfg-options`. The [model zoo](model_zoo.md) has the
+figures of the tables and the computed sizes. Nothing on this page has been trained here on the papers' data;
+[Evidence](evidence.md) lists what has been trained, at a small scale.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A table or figure of a paper, or another of its experiments.
+
+    Attributes:
+        item: Its name, such as 'Table 1'.
+        shows: What it shows.
+        configs: Configs that train it, without ``.py``, relative to ``configs``; ``{a,b}`` stands for alternatives. Words after a
+            config are its options.
+        tools: Scripts that draw or compute it, relative to the repository.
+        pages: Pages of ``docs`` that show or explain it, with an anchor or without.
+        left_out: What cannot be done, with the reason.
+    """
+
+    item: str
+    shows: str
+    configs: Sequence[str] = ()
+    tools: Sequence[str] = ()
+    pages: Sequence[str] = ()
+    left_out: str = 'nothing'
+
+    def expanded_configs(self) -> Iterator[tuple[str, str]]:
+        """Yield each config by its name, with its options."""
+        for entry in self.configs:
+            pattern, _, options = entry.partition(' ')
+            yield from ((name, options) for name in expand(pattern))
+
+
+@cache
+def load_coverage() -> dict[str, tuple[Item, ...]]:
+    """Read the items of each paper, by the paper's name in `published.PAPERS`."""
+    text = Path(__file__).with_name('papers').joinpath('coverage.yml').read_text(encoding='utf-8')
+    return {paper: tuple(Item(**row) for row in rows) for paper, rows in yaml.safe_load(text).items()}
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the strings of a pattern with alternatives in braces.
+
+    Example:
+        >>> expand('r{50,101}_{1x,2x}')
+        ['r50_1x', 'r50_2x', 'r101_1x', 'r101_2x']
+    """
+    parts = re.split(r'\{([^}]*)\}', pattern)
+    return [''.join(words) for words in itertools.product(*(part.split(',') if index % 2 else [part]
+                                                            for index, part in enumerate(parts)))]
+
+
+def render_page() -> str:
+    """Return the text of docs/coverage.md."""
+    sections = [_INTRODUCTION]
+    for name, items in load_coverage().items():
+        paper = load_paper(name)
+        rows = [(item.item, item.shows, _here(item) or '-', item.left_out) for item in items]
+        table = markdown_table(('item', 'shows', 'here', 'left out'), rows, numbers=False)
+        sections.append(f'## {paper.title}\n\n[{paper.paper}]({paper.url})\n\n{table}\n')
+    return '\n'.join(sections)
+
+
+def _here(item: Item) -> str:
+    """Return links to the configs, tools and pages of an item."""
+    shown = []
+    for entry in item.configs:
+        pattern, _, options = entry.partition(' ')
+        name = f'`{pattern}`' if '{' in pattern else f'[{pattern}](../configs/{pattern}.py)'
+        shown.append(f'{name} `{options}`' if options else name)
+    shown += [f'[{tool}](../{tool})' for tool in item.tools]
+    shown += [f'[{page.partition("#")[0].removesuffix(".md")}]({page})' for page in item.pages]
+    return ', '.join(shown)
