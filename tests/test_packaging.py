@@ -210,7 +210,8 @@ def test_model_index_is_valid_and_names_every_config_once():
     index = modelindex.load(str(ROOT / 'model-index.yml'))
     assert index.check(silent=True) == []
     named = [model.config for model in index.models]
-    files = [path for folder in ('configs', 'configs/imagenet', 'configs/cifar') for path in (ROOT / folder).glob('*.py')]
+    files = [path for folder in ('configs', 'configs/imagenet', 'configs/cifar', 'configs/svhn')
+             for path in (ROOT / folder).glob('*.py')]
     assert sorted(named) == sorted(str(path.relative_to(ROOT)) for path in files)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmtied.related.groupable.complexity import grouped_multiply_adds
 from mmtied.tables import markdown_table
 from mmtied.version import __version__
 
@@ -24,13 +26,15 @@ PRINTED = 'printed in the paper, not trained here'
 _INTRODUCTION = f"""# Model zoo
 
 Written by `python tools/model_table.py` from the networks themselves and from the figures printed in the papers; a test compares
-it with both. Every accuracy on this page is {PRINTED}, and there are no weights to download.
+it with both. Every accuracy on this page is {PRINTED}. The column "weights" says where trained
+weights of a row are public; none of them are ours.
 
 Parameters of a classifier include its last layer. Multiply-adds are those of convolutions and fully connected layers for one
-image (224 x 224, on CIFAR 32 x 32), on which mmengine's counter and torch's FlopCounterMode agree. Differences are in percent of
-the printed figure. Detectors report AP on COCO val2017 or Cityscapes val. Each config is for `python tools/train.py`.
+image (224 x 224, on CIFAR and SVHN 32 x 32), on which mmengine's counter and torch's FlopCounterMode agree. Differences are in
+percent of the printed figure. Detectors report AP on COCO val2017 or Cityscapes val. Each config is for `python tools/train.py`;
+options beside it are for its `--cfg-options`. A deviation is that of several runs, which `tools/train_seeds.py` trains.
 """
-_METAFILE_HEAD = f"""# Written by `python tools/model_table.py`. Accuracies are {PRINTED}, so there are no Weights.
+_METAFILE_HEAD = f"""# Written by `python tools/model_table.py`. Accuracies are {PRINTED}, and no weights are ours.
 # Parameters are in millions; backbone parameters are those of the backbone with the ImageNet classifier.
 """
 _ATTENTION_LAYERS = ('SELayer', 'TiedSE', 'ContextBlock', 'TiedGCB')
@@ -63,12 +67,15 @@ class Sizes(NamedTuple):
         as_printed: Parameters of each classifier, counted as its `Network.counts` says.
         attention: Parameters of the attention modules, by network and module.
         detectors: Parameters of each detector, by its config.
+        grouped: Multiply-adds of the grouped convolutions as a multiple of ResNeXt-32x4d's, by the name of each network that
+            prints them.
     """
 
     networks: Mapping[str, Complexity]
     as_printed: Mapping[str, int]
     attention: Mapping[tuple[str, str], int]
     detectors: Mapping[str, int]
+    grouped: Mapping[str, float] = {}
 
 
 def measure_paper(paper: Paper, configs: Path) -> Sizes:
@@ -78,11 +85,13 @@ def measure_paper(paper: Paper, configs: Path) -> Sizes:
         paper: One of `published.load_papers`.
         configs: Folder of configs. Detectors without a file there are left out.
     """
-    networks, as_printed, detectors = {}, {}, {}
+    networks, as_printed, detectors, grouped = {}, {}, {}, {}
     for row in paper.networks:
         classifier = ImageNetClassifier(MODELS.build(dict(row.backbone)), row.channels, row.classes)
         networks[row.name] = measure(classifier, row.size)
         as_printed[row.name] = COUNTS[row.counts](classifier)
+        if row.grouped_share:
+            grouped[row.name] = grouped_share(classifier.backbone, row.backbone['depth'])
     attention = {(row.network, row.module): _count_attention(MODELS.build(dict(row.backbone))) for row in paper.attention}
     for row in _with_config(paper.detectors, configs):
         if paper.counted == 'backbone':
@@ -90,7 +99,14 @@ def measure_paper(paper: Paper, configs: Path) -> Sizes:
             detectors[row.config] = networks[network].parameters + (attention[network, module] if module else 0)
         else:
             detectors[row.config] = _count_trained(config_file(configs, row.config))
-    return Sizes(networks, as_printed, attention, detectors)
+    return Sizes(networks, as_printed, attention, detectors, grouped)
+
+
+def grouped_share(backbone: nn.Module, depth: int) -> float:
+    """Return the multiply-adds of a backbone's 3x3 convolutions as a multiple of those of ResNeXt-32x4d of this depth."""
+    with torch.device('meta'):
+        baseline = MODELS.build({'type': 'mmtied.GResNeXt', 'depth': depth, 'groups': 32})
+    return grouped_multiply_adds(backbone) / grouped_multiply_adds(baseline)
 
 
 def _count_attention(backbone: nn.Module) -> int:
@@ -133,10 +149,14 @@ def _render_paper(paper: Paper, sizes: Sizes, configs: Path, notes: '_Notes') ->
     yield f'## {paper.title}\n\n[{paper.paper}]({paper.url})\n\n{paper.text}\n'
     yield _table(
         ('network', 'table', *size_columns, 'multiply-adds printed', 'computed', 'difference',
-         f'top-1{" error" if errors else ""} {PRINTED}', 'config'),
+         *(('GConv printed', 'computed') if sizes.grouped else ()), f'top-1{" error" if errors else ""} {PRINTED}', 'config',
+         'weights'),
         ((n.name + notes.mark(n.note), n.tables or '-', *_compare(n.params, sizes.as_printed[n.name] / 1e6, 'M'),
           *_compare(n.multiply_adds, sizes.networks[n.name].multiply_adds / 1e9, 'G'),
-          _number(n.error if errors else n.top1), _link(configs, n.config)) for n in paper.networks))
+          *((f'{n.grouped_share:.2f}x', f'{sizes.grouped[n.name]:.2f}x') if n.name in sizes.grouped else
+            ('-', '-') if sizes.grouped else ()),
+          _number(n.error if errors else n.top1) + (f' ± {n.deviation:.2f}' if n.deviation else ''),
+          _link(configs, n.config, n.options), n.weights or '-') for n in paper.networks))
     if paper.attention:
         yield f'### Attention modules\n\n{paper.attention_text}\n'
         yield _table(
@@ -145,17 +165,25 @@ def _render_paper(paper: Paper, sizes: Sizes, configs: Path, notes: '_Notes') ->
               *_compare(a.params, sizes.attention[a.network, a.module] / 1e6, 'M'), _link(configs, a.config))
              for a in paper.attention))
     if paper.detectors:
+        by_size = any(detector.box_sizes for detector in paper.detectors)
         yield f'### Detectors\n\n{paper.detector_text}\n'
         yield _table(
             ('detector', 'backbone', 'data', 'schedule', 'table', *size_columns, f'box AP {PRINTED}', f'mask AP {PRINTED}',
-             'config'),
+             *(('boxes S, M, L', 'masks S, M, L') if by_size else ()), 'config'),
             ((d.detector, d.backbone + notes.mark(d.note), d.dataset, d.schedule or '-', d.tables or '-',
               *_compare(d.params, sizes.detectors[d.config] / 1e6, 'M'), _number(d.box_ap), _number(d.mask_ap),
-              _link(configs, d.config)) for d in _with_config(paper.detectors, configs)))
+              *((_numbers(d.box_sizes), _numbers(d.mask_sizes)) if by_size else ()), _link(configs, d.config))
+             for d in _with_config(paper.detectors, configs)))
 
 
-def _link(configs: Path, name: str) -> str:
-    return f'[{Path(name).name}](../configs/{name}.py)' if config_file(configs, name).is_file() else '-'
+def _link(configs: Path, name: str, options: str = '') -> str:
+    if not config_file(configs, name).is_file():
+        return '-'
+    return f'[{Path(name).name}](../configs/{name}.py)' + (f' `{options}`' if options else '')
+
+
+def _numbers(values: Sequence[float] | None) -> str:
+    return ', '.join(map(_number, values)) if values else '-'
 
 
 def _number(value: float | None) -> str:
@@ -206,7 +234,7 @@ def render_metafile(papers: Sequence[tuple[Paper, Sizes]], configs: Path) -> str
         for name in filter(None, (paper.title, paper.baselines)):
             collections.append({'Name': name, 'Paper': {'URL': paper.url, 'Title': paper.paper},
                                 'README': '../docs/model_zoo.md', 'Code': {'URL': 'mmtied', 'Version': __version__}})
-        models += [_classifier(paper, row, sizes) for row in _with_config(paper.networks, configs)]
+        models += [_classifier(paper, row, sizes) for row in _with_config(paper.networks, configs) if not row.options]
         models += [_detector(paper, row, sizes) for row in _with_config(paper.detectors, configs)]
     return _METAFILE_HEAD + yaml.safe_dump({'Collections': collections, 'Models': models}, sort_keys=False, width=130)
 
@@ -217,23 +245,30 @@ def _classifier(paper: Paper, network: Network, sizes: Sizes) -> dict:
                 'Parameters (M)': round(size.parameters / 1e6, 2), 'Multiply-Adds (G)': round(size.multiply_adds / 1e9, 2)}
     if network.params:
         metadata['Parameters Printed In The Paper (M)'] = network.params
-    return _entry(paper, network.config, metadata, ('Image Classification', data, 'Top 1 Accuracy', network.top1),
-                  ('Image Classification', data, 'top-1 error', network.error))
+    figures = {'Top 1 Accuracy': network.top1, 'Top 5 Accuracy': network.top5, 'top-1 error': network.error,
+               'top-5 error': network.error_top5, 'top-1 training error': network.training_error,
+               'top-5 training error': network.training_error_top5}
+    return _entry(paper, network.config, metadata, data, {'Image Classification': figures})
 
 
 def _detector(paper: Paper, detector: Detector, sizes: Sizes) -> dict:
     epochs = _EPOCHS.get(detector.schedule) or _DATASET_EPOCHS[detector.dataset]
     metadata = {'Training Data': detector.dataset, 'Architecture': [detector.detector, detector.backbone, 'FPN'],
                 f'{paper.counted.title()} Parameters (M)': round(sizes.detectors[detector.config] / 1e6, 2), 'Epochs': epochs}
-    return _entry(paper, detector.config, metadata, ('Object Detection', detector.dataset, 'box AP', detector.box_ap),
-                  ('Instance Segmentation', detector.dataset, 'mask AP', detector.mask_ap))
+    tasks = {'Object Detection': ('box', detector.box_ap, detector.box_ap50, detector.box_sizes),
+             'Instance Segmentation': ('mask', detector.mask_ap, detector.mask_ap50, detector.mask_sizes)}
+    return _entry(paper, detector.config, metadata, detector.dataset, {
+        task: {f'{kind} AP': ap, f'{kind} AP50': ap50,
+               **{f'{kind} AP_{size}': value for size, value in zip('SML', sizes or (), strict=False)}}
+        for task, (kind, ap, ap50, sizes) in tasks.items()})
 
 
-def _entry(paper: Paper, config: str, metadata: dict, *results: tuple[str, str, str, float | None]) -> dict:
-    """Build the entry of a model; a result without a printed figure is left out."""
+def _entry(paper: Paper, config: str, metadata: dict, dataset: str, results: Mapping[str, Mapping[str, float | None]]) -> dict:
+    """Build the entry of a model from the metrics of each task; a metric without a printed figure is left out."""
     collection = paper.baselines if paper.baselines and 'tied' not in config else paper.title
     entry = {'Name': Path(config).name, 'In Collection': collection, 'Config': f'configs/{config}.py', 'Metadata': metadata}
     aside = PRINTED.replace(', ', ' - ')  # no comma inside the name of a metric
-    printed = [{'Task': task, 'Dataset': dataset, 'Metrics': {f'{metric} ({aside})': value}}
-               for task, dataset, metric, value in results if value is not None]
+    metrics = {task: {f'{metric} ({aside})': value for metric, value in values.items() if value is not None}
+               for task, values in results.items()}
+    printed = [{'Task': task, 'Dataset': dataset, 'Metrics': values} for task, values in metrics.items() if values]
     return {**entry, 'Results': printed} if printed else entry

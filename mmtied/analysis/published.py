@@ -5,6 +5,7 @@ paper does not print is None. Every file has one `Paper`; its lists `networks`, 
 classes below, and `shared` holds what several rows refer to.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,14 +25,22 @@ class Network:
         backbone: Config of the backbone.
         tables: Tables that print it, separated by commas; empty if none does.
         config: Its file in ``configs`` without ``.py``; empty if there is none.
+        options: The ``--cfg-options`` that make this row of its config; empty if the config is this row.
         params: Parameters.
         multiply_adds: Multiply-adds for one image.
+        grouped_share: Multiply-adds of the grouped convolutions as a multiple of ResNeXt-32x4d's of the same depth.
         top1: Top-1 accuracy.
+        top5: Top-5 accuracy.
         error: Top-1 error, in papers that print errors.
+        error_top5: Top-5 error.
+        deviation: Standard deviation of the error over several runs.
+        training_error: Top-1 error on the training images.
+        training_error_top5: Top-5 error on the training images.
         channels: Channels of the backbone's last output.
         classes: Number of classes; 1000 is ImageNet, 100 and 10 are CIFAR.
         size: Height and width of the image in pixels.
         counts: Part of the classifier whose parameters are printed, a key of `model_zoo.COUNTS`.
+        weights: Where trained weights of the row can be had, Markdown; empty if nowhere.
         note: Caveat about the figures.
     """
 
@@ -39,14 +48,22 @@ class Network:
     backbone: dict
     tables: str = ''
     config: str = ''
+    options: str = ''
     params: float | None = None
     multiply_adds: float | None = None
+    grouped_share: float | None = None
     top1: float | None = None
+    top5: float | None = None
     error: float | None = None
+    error_top5: float | None = None
+    deviation: float | None = None
+    training_error: float | None = None
+    training_error_top5: float | None = None
     channels: int = 2048
     classes: int = 1000
     size: int = 224
     counts: str = 'all'
+    weights: str = ''
     note: str = ''
 
 
@@ -76,6 +93,10 @@ class Detector:
         params: Parameters.
         box_ap: Average precision of boxes.
         mask_ap: Average precision of masks.
+        box_ap50: AP of boxes at IoU 0.5.
+        mask_ap50: AP of masks at IoU 0.5.
+        box_sizes: AP of boxes of small, medium and large objects.
+        mask_sizes: AP of masks of small, medium and large objects.
         dataset: Data that it is trained and evaluated on.
         note: Caveat about the figures.
     """
@@ -88,6 +109,10 @@ class Detector:
     params: float | None = None
     box_ap: float | None = None
     mask_ap: float | None = None
+    box_ap50: float | None = None
+    mask_ap50: float | None = None
+    box_sizes: Sequence[float] | None = None
+    mask_sizes: Sequence[float] | None = None
     dataset: str = 'COCO'
     note: str = ''
 

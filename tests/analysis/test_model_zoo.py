@@ -5,6 +5,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -13,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 import mmtied  # noqa: F401
 from mmtied.analysis.complexity import Complexity, ImageNetClassifier, count_parameters
-from mmtied.analysis.model_zoo import COUNTS, Sizes, measure_paper, render_metafile, render_page
+from mmtied.analysis.model_zoo import COUNTS, Sizes, grouped_share, measure_paper, render_metafile, render_page
 from mmtied.analysis.published import Paper, load_paper, load_papers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,8 +71,8 @@ def check_shared_sizes(sizes: Sizes) -> None:
 
 
 def test_every_config_is_in_a_table():
-    files = {str(path.relative_to(CONFIGS).with_suffix('')) for folder in (CONFIGS, CONFIGS / 'imagenet', CONFIGS / 'cifar')
-             for path in folder.glob('*.py')}
+    folders = ('.', 'imagenet', 'cifar', 'svhn')
+    files = {str(path.relative_to(CONFIGS).with_suffix('')) for folder in folders for path in (CONFIGS / folder).glob('*.py')}
     named = {row.config for paper in load_papers() for row in (*paper.networks, *paper.detectors)}
     assert files <= named
     assert {row.config for row in TIED.attention} <= named
@@ -116,13 +117,14 @@ def test_part_counts():
 
 @pytest.mark.parametrize('row', [row for row in INTERLEAVED.networks if row.params], ids=lambda row: row.name)
 def test_interleaved_sizes_match_paper(row):
-    """Tables 3 and 7 agree to the printed digit, Table 6 within 0.5 % except for a row that contradicts itself."""
+    """Tables 3 and 7 agree to the printed digit, and so does L100M2 in Table 6; its others within 0.2 %, but for two."""
     classifier = classifier_of(row)
     millions = COUNTS[row.counts](classifier) / 1e6
-    if row.name == 'ResNet (C = 69)':
-        assert millions == pytest.approx(12.979, abs=5e-4)
+    other = {'ResNet (C = 69)': 12.979, 'IGC-L16M16 + Ident.': 11.441, 'IGC-L100M2 + Ident.': 8.608}.get(row.name)
+    if other is not None:  # the first contradicts itself, the second cannot be met
+        assert f'{millions:.3f}' == f'{other:.3f}'
     elif row.tables == '6':
-        assert millions == pytest.approx(row.params, rel=5e-3)
+        assert millions == pytest.approx(row.params, rel=2e-3)
     else:
         digits = 1 if row.tables == '7' else 3 if row.params < 0.1 else 2
         assert f'{millions:.{digits}f}' == f'{row.params:.{digits}f}'
@@ -130,20 +132,16 @@ def test_interleaved_sizes_match_paper(row):
 
 @pytest.mark.slow
 def test_interleaved_multiply_adds_match_paper():
-    """Table 3 agrees to its three digits, and Table 6 except for one row; two counters agree."""
+    """Table 3 agrees to its three digits, and Table 6 to its two or within 3 %."""
     printed = tuple(row for row in INTERLEAVED.networks if row.multiply_adds and '98' not in row.name)
     sizes = measure_paper(replace(INTERLEAVED, networks=printed, detectors=()), CONFIGS)
     for row in printed:
         computed = sizes.networks[row.name].multiply_adds / 1e9
-        tolerance = 5e-3 if row.tables != '6' else 0.12 if 'L100M2' in row.name else 0.025
-        assert computed == pytest.approx(row.multiply_adds, rel=tolerance), row.name
-    assert sizes.networks['IGC-L100M2 + Ident.'].parameters == 8645600
-    assert sizes.as_printed['IGC-L100M2 + Ident.'] == 8621200
+        assert computed == pytest.approx(row.multiply_adds, rel=5e-3 if row.tables != '6' else 0.03), row.name
+    assert sizes.networks['IGC-L100M2 + Ident.'].multiply_adds == 1264780800
+    assert sizes.as_printed['IGC-L100M2 + Ident.'] == 8607700
 
 
-#: Multiply-adds of the 3x3 convolutions as a share of those of ResNeXt-32x4d (Table 3).
-GROUPABLE_SHARES = {'G-ResNeXt-50, b = 32': 0.83, 'G-ResNeXt-50, b = 96': 0.27, 'G-ResNeXt-101, b = 32': 0.70,
-                    'G-ResNeXt-101, b = 96': 0.22}
 LEARNED = [row for row in GROUPABLE.networks if row.name.startswith('G-')]
 
 
@@ -157,7 +155,10 @@ def test_groups_meet_the_resource_bound(row):
     assert sum(c * c // groups for c, groups in layers) <= sum(c * c for c, _ in layers) / b
     multiply_adds = [c * c * (7168 / c)**2 for c, _ in layers]  # 56 x 56 at 128 channels
     share = sum(m / groups for m, (_, groups) in zip(multiply_adds, layers, strict=True)) / (sum(multiply_adds) / 32)
-    assert share == pytest.approx(GROUPABLE_SHARES[row.name], abs=0.05)
+    if row.grouped_share:
+        assert share == pytest.approx(row.grouped_share, abs=0.05)
+        with torch.device('meta'):
+            assert grouped_share(build(row.backbone), row.backbone['depth']) == pytest.approx(share)
 
 
 def test_groupable_sizes_match_paper_range():
@@ -181,9 +182,9 @@ def test_dense_sizes_in_the_notes(depth):
 def test_page_without_configs_has_no_links(tmp_path):
     page = render_page([(TIED, sizes_of(TIED, 21_950_000, 4_260_000_000))], tmp_path)
     assert '../configs' not in page
-    assert '| TiedResNet-50 | 1, 5, 6 | 22.0M | 21.95M | -0.2 % | 4.4G | 4.26G | -3.2 % | 77.6 | - |' in page
-    assert '| TiedSENet-50 (3) | - | - | 21.95M | - | - | 4.26G | - | - | - |' in page
-    assert '| ResNet-50 | TiedGCB B = 4 (12) | 4 | 1.3M | 0.65M | -50.0 % | - |' in page
+    assert '| TiedResNet-50 | 1, 5, 6 | 22.0M | 21.95M | -0.2 % | 4.4G | 4.26G | -3.2 % | 77.6 | - | - |' in page
+    assert '| TiedSENet-50 (3) | - | - | 21.95M | - | - | 4.26G | - | - | - | - |' in page
+    assert '| ResNet-50 | TiedGCB B = 4 (13) | 4 | 1.3M | 0.65M | -50.0 % | - |' in page
     assert 'Models: []' in render_metafile([(TIED, sizes_of(TIED))], tmp_path)
 
 
@@ -212,9 +213,12 @@ def test_page_prints_all_digits():
     lines = render_page([(INTERLEAVED, sizes)], CONFIGS).splitlines()
     line, = (line for line in lines if line.startswith('| IGC-L4M32 + Ident. ('))
     assert '| 11.205M | 11.207M | 0.0 % | 1.9G | 1.94G | +2.3 % |' in line
-    assert line.endswith('| 30.77 | [igc_l4m32_in1k](../configs/imagenet/igc_l4m32_in1k.py) |')
+    assert line.endswith('| 30.77 | [igc_l4m32_in1k](../configs/imagenet/igc_l4m32_in1k.py) | '
+                         '[MXNet](https://github.com/hellozting/InterleavedGroupConvolutions) |')
     line, = (line for line in lines if line.startswith('| RegConv-W16, depth 8 ('))
     assert '| 0.075M | 0.075M | -0.3 % | 0.0122G | 0.0122G | +0.4 % |' in line
+    assert line.endswith('| 10.54 ± 0.16 | [regconv_w16_d20_cifar10](../configs/cifar/regconv_w16_d20_cifar10.py) '
+                         '`model.backbone.depth=8` | - |')
     line, = (line for line in lines if line.startswith('| SumFusion, depth 20 ('))
     assert '| - | 0.27M | - | - | 0.0102G | - |' in line
 

@@ -16,6 +16,13 @@ def in_table(rows, table: str) -> list:
     return [row for row in rows if table in row.tables.split(', ')]
 
 
+def test_top_5():
+    """Of Tables 1, 3, 5 and 6, spot checks of rows that are in more than one table or re-trained."""
+    assert {name: BY_NAME[name].top5 for name in ('ResNet-50', 'TiedResNet-50', 'TiedSENet-101', 'EfficientNet-B0')} == {
+        'ResNet-50': 92.9, 'TiedResNet-50': 93.6, 'TiedSENet-101': 94.8, 'EfficientNet-B0': 93.3}
+    assert [BY_NAME[f'TiedResNet-50 {setting}'].top5 for setting in ('2s48w', '6s24w', '8s18w')] == [93.53, 93.66, 93.54]
+
+
 def test_table_1():
     ours = {(n.name, n.params, n.multiply_adds, n.top1) for n in in_table(TIED.networks, '1')}
     assert ours == {tuple(row) for row in PRINTED['table 1']}
@@ -41,8 +48,15 @@ def test_table_3():
 
 def test_table_4():
     modules = {f'ResNet-50 + {a.module}': a.params for a in in_table(TIED.attention, '4')}
-    ours = {(d.backbone, modules[d.backbone], d.box_ap, d.mask_ap) for d in in_table(TIED.detectors, '4')}
-    assert ours == {(f'ResNet-50 + {module}', *figures) for module, *figures in PRINTED['table 4']}
+    rows = in_table(TIED.detectors, '4')
+    baseline, = (d for d in rows if d.backbone == 'ResNet-50')
+    assert [baseline.box_ap, baseline.box_ap50, baseline.mask_ap, baseline.mask_ap50] == PRINTED['table 4, baseline']
+    rows.remove(baseline)
+    for schedule in ('1x', '2x'):
+        ours = {(d.backbone, modules[d.backbone], d.box_ap, d.mask_ap) for d in rows if d.schedule == schedule}
+        assert ours == {(f'ResNet-50 + {module}', *figures) for module, *figures in PRINTED['table 4']}
+        ours = {(d.backbone, d.box_ap50, d.mask_ap50) for d in rows if d.schedule == schedule}
+        assert ours == {(f'ResNet-50 + {module}', *figures) for module, *figures in PRINTED['table 4, AP50']}
 
 
 @pytest.mark.parametrize('table', ['5', '6'])
@@ -65,6 +79,12 @@ def test_table_a1():
 def test_table_a2():
     ours = {(d.detector, d.backbone, d.schedule, d.box_ap, d.mask_ap) for d in in_table(TIED.detectors, 'A.2')}
     assert ours == {tuple(row) for row in PRINTED['table A.2']}
+
+
+@pytest.mark.parametrize('table', ['A.1', 'A.2'])
+def test_sizes_of_objects(table):
+    ours = [[d.detector, d.backbone, d.schedule, d.box_sizes, d.mask_sizes] for d in in_table(TIED.detectors, table)]
+    assert sorted(ours, key=str) == sorted(PRINTED[f'table {table}, sizes'], key=str)
 
 
 @pytest.mark.parametrize('paper', load_papers(), ids=lambda paper: paper.title)
@@ -123,6 +143,44 @@ def test_interleaved_group_convolution():
     for row in printed['table6_imagenet']:
         network = networks[row['model'].replace('+', ' + ')]
         assert (network.params, network.multiply_adds) == (row['params'], row['gflops'])
+
+
+RELATED = json.loads((DATA / 'related_rows.json').read_text())
+
+
+@pytest.mark.parametrize('table', ['4', '5'])
+def test_errors_and_deviations_on_cifar(table):
+    networks = {network.name: network for network in load_paper('interleaved_group_convolution').networks}
+    for data, rows in RELATED[f'interleaved, table {table}'].items():
+        for name, depths in rows.items():
+            for depth, (accuracy, deviation) in depths.items():
+                ours = networks[f'{name}, depth {depth}' + (' (CIFAR-100)' if data == 'CIFAR-100' else '')]
+                assert (ours.error, ours.deviation) == (pytest.approx(100 - accuracy), deviation)
+                assert table in ours.tables and ours.classes == int(data.rpartition('-')[2])
+
+
+def test_training_errors():
+    networks = {network.name: network for network in load_paper('interleaved_group_convolution').networks}
+    for name, figures in RELATED['interleaved, table 6, training and test errors'].items():
+        ours = networks[name]
+        assert [ours.training_error, ours.training_error_top5, ours.error, ours.error_top5] == figures
+
+
+@pytest.mark.parametrize('table', ['3', '4', '6'])
+def test_groupable_tables(table):
+    """Baselines have the figures of Table 2, which differ from Table 3's in top-1."""
+    rows = [network for network in load_paper('groupable_convolution').networks if table in network.tables.split(', ')]
+    names = {'ResNet200(depth) 1x64d': 'ResNet-200 (1x64d)', 'ResNet101(wider[8]) 1x100d': 'ResNet-101 (1x100d)'}
+    by_name = {network.name: network for network in rows}
+    for name, setting, *share, top1, top5 in RELATED[f'groupable, table {table}']:
+        bound = setting.removeprefix('learnedby').replace('=', ' = ')
+        name = name.replace('(card.)', '').replace('ResNeXt', 'ResNeXt-')
+        ours = by_name.pop(names.get(f'{name} {setting}') or (f'{name}, {bound}' if 'b =' in bound else f'{name}-{setting}'))
+        assert ours.error_top5 == pytest.approx(100 - top5)
+        assert share in ([], [ours.grouped_share])
+        if setting != '32x4d':
+            assert ours.error == pytest.approx(100 - top1)
+    assert not by_name
 
 
 def test_groupable_convolution():

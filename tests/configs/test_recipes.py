@@ -11,7 +11,7 @@ from tests.helpers.detectors import ROOT, load_recipe
 
 #: Configs of the related systems, which test_shared_recipes.py, test_igc_recipes.py and test_group_recipes.py test.
 OTHERS = ('*shared*', '*_b8_1x', '*_150e_in1k', '*_300e_in1k', '*igc*', '*_r18_1x', '*_95e_in1k', '*gx50*', '*gx101*',
-          '*x*_32x4d_*')
+          '*x*_32x4d_*', '*_64x4d_*', '*_2x64d_*', '*_1x100d_*', '*_1x64d_*', 'x*_learned_*')
 
 
 def stems(folder: str) -> list[str]:
@@ -19,14 +19,15 @@ def stems(folder: str) -> list[str]:
 
 
 COCO = [stem for stem in stems('configs') if stem.endswith(('_1x', '_2x', '_20e'))]
-IMAGENET = stems('configs/imagenet')
+IMAGENET = [stem for stem in stems('configs/imagenet') if 'efficientnet' not in stem]
 #: Epochs and milestones by suffix of the config's name.
 SCHEDULES = {'1x': (12, [8, 11]), '2x': (24, [16, 22]), '20e': (20, [16, 19])}
 
 #: Every network of Tables 2, 4, A.1 and A.2, and of Figure A.2.
 EXPERIMENTS = {
     'mask_rcnn_{}_2x': ['r50', 'tiedr50s', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101', 'se101', 'tiedse101s', 'tiedse101',
-                        'x101_32x8d', 'tiedx101_4s72w', 'tiedx101', 'r50_gcb', 'r50_tiedgcb2', 'r50_tiedgcb4'],
+                        'x101_32x8d', 'tiedx101_4s72w', 'tiedx101', 'r50_gcb', 'r50_gcb_groups2', 'r50_tiedgcb2', 'r50_tiedgcb4'],
+    'mask_rcnn_{}_1x': ['r50', 'r50_gcb', 'r50_gcb_groups2', 'r50_tiedgcb2', 'r50_tiedgcb4'],
     'cascade_mask_rcnn_{}_20e': ['r50', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101'],
     'cascade_rcnn_{}_1x': ['r101', 'tiedr101s', 'tiedr101'],
     'cascade_rcnn_{}_20e': ['r101', 'tiedr101s', 'tiedr101'],
@@ -41,12 +42,14 @@ PAIRS = [(pattern.format(network), pattern.format(network.replace('tied', '').re
          for pattern, networks in EXPERIMENTS.items() for network in networks if network.startswith('tiedr')]
 PAIRS += [('mask_rcnn_tiedse101_2x', 'mask_rcnn_se101_2x'), ('mask_rcnn_tiedse101s_2x', 'mask_rcnn_se101_2x'),
           ('mask_rcnn_tiedx101_4s72w_2x', 'mask_rcnn_x101_32x8d_2x'),
-          ('mask_rcnn_tiedx101_2x', 'mask_rcnn_x101_32x8d_2x'), ('mask_rcnn_r50_gcb_2x', 'mask_rcnn_r50_2x'),
-          ('mask_rcnn_r50_tiedgcb2_2x', 'mask_rcnn_r50_gcb_2x'), ('mask_rcnn_r50_tiedgcb4_2x', 'mask_rcnn_r50_gcb_2x')]
+          ('mask_rcnn_tiedx101_2x', 'mask_rcnn_x101_32x8d_2x')]
+PAIRS += [(f'mask_rcnn_r50_{block}_{schedule}', f'mask_rcnn_r50_{schedule}') for schedule in ('1x', '2x')
+          for block in ('gcb', 'gcb_groups2', 'tiedgcb2', 'tiedgcb4')]
 
 #: Each untied baseline and the config that mmdet ships for it.
 SHIPPED = {
     **{f'mask_rcnn_r{depth}_2x': f'mask_rcnn/mask-rcnn_r{depth}_fpn_2x_coco' for depth in (50, 101)},
+    'mask_rcnn_r50_1x': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco',
     **{f'cascade_mask_rcnn_r{depth}_20e': f'cascade_rcnn/cascade-mask-rcnn_r{depth}_fpn_20e_coco' for depth in (50, 101)},
     **{f'cascade_rcnn_r101_{schedule}': f'cascade_rcnn/cascade-rcnn_r101_fpn_{schedule}_coco' for schedule in ('1x', '20e')},
     **{f'retinanet_r{depth}_{schedule}': f'retinanet/retinanet_r{depth}_fpn_{schedule}_coco'
@@ -203,6 +206,25 @@ def test_imagenet(name):
     assert (schedule.type, schedule.by_epoch, schedule.milestones, schedule.gamma) == ('MultiStepLR', True, [30, 60, 90], 0.1)
     assert cfg.train_dataloader.dataset.type == 'ImageNet'
     crop = cfg.train_dataloader.dataset.pipeline[1]
-    assert (crop.type, crop.scale) == ('EfficientNetRandomCrop' if 'efficientnet' in name else 'RandomResizedCrop', 224)
+    assert (crop.type, crop.scale) == ('RandomResizedCrop', 224)
     assert (cfg.model.type, cfg.model.head.num_classes, cfg.default_scope) == ('ImageClassifier', 1000, 'mmpretrain')
     assert cfg.model.head.loss.type == 'CrossEntropyLoss'
+
+
+@pytest.mark.parametrize('name', ['efficientnet_b0', 'efficientnet_b0_tiedse2', 'efficientnet_b0_tiedse4'])
+def test_efficientnet(name):
+    """Its own paper's recipe: the learning rate after n epochs is 0.016 * 0.97**((n - 5) / 2.4) for each 256 images."""
+    from mmengine.optim import ExponentialLR
+    cfg = load_recipe(f'imagenet/{name}_in1k')
+    optimizer = {key: value for key, value in cfg.optim_wrapper.optimizer.items() if key != '_scope_'}
+    assert optimizer == {'type': 'RMSprop', 'lr': 0.016, 'alpha': 0.9, 'momentum': 0.9, 'eps': 0.001, 'weight_decay': 1e-5}
+    assert (cfg.train_cfg.max_epochs, cfg.auto_scale_lr.base_batch_size) == (350, 256)
+    steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert steps == ['LoadImageFromFile', 'EfficientNetRandomCrop', 'RandomFlip', 'AutoAugment', 'PackInputs']
+    assert cfg.model.backbone.drop_path_rate == 0.2
+    weights = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.016)
+    schedule = ExponentialLR(weights, gamma=cfg.param_scheduler[1].gamma, by_epoch=True)
+    for _ in range(24):
+        weights.step()
+        schedule.step()
+    assert weights.param_groups[0]['lr'] == pytest.approx(0.016 * 0.97**10)
