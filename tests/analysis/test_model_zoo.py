@@ -211,15 +211,15 @@ def test_page_prints_all_digits():
                                        ('SumFusion, depth 20', 266_000, 10_160_000)):
         sizes.networks[name], sizes.as_printed[name] = Complexity(count, multiply_adds), count
     lines = render_page([(INTERLEAVED, sizes)], CONFIGS).splitlines()
-    line, = (line for line in lines if line.startswith('| IGC-L4M32 + Ident. ('))
+    line, *_ = (line for line in lines if line.startswith('| IGC-L4M32 + Ident. ('))
     assert '| 11.205M | 11.207M | 0.0 % | 1.9G | 1.94G | +2.3 % |' in line
     assert line.endswith('| 30.77 | [igc_l4m32_in1k](../configs/imagenet/igc_l4m32_in1k.py) | '
                          '[MXNet](https://github.com/hellozting/InterleavedGroupConvolutions) |')
-    line, = (line for line in lines if line.startswith('| RegConv-W16, depth 8 ('))
+    line, *_ = (line for line in lines if line.startswith('| RegConv-W16, depth 8 ('))
     assert '| 0.075M | 0.075M | -0.3 % | 0.0122G | 0.0122G | +0.4 % |' in line
     assert line.endswith('| 10.54 ± 0.16 | [regconv_w16_d20_cifar10](../configs/cifar/regconv_w16_d20_cifar10.py) '
                          '`model.backbone.depth=8` | - |')
-    line, = (line for line in lines if line.startswith('| SumFusion, depth 20 ('))
+    line, *_ = (line for line in lines if line.startswith('| SumFusion, depth 20 ('))
     assert '| - | 0.27M | - | - | 0.0102G | - |' in line
 
 
