@@ -11,7 +11,8 @@ from tests.helpers.detectors import ROOT, load_recipe
 
 #: Configs of the related systems, which test_shared_recipes.py, test_igc_recipes.py and test_group_recipes.py test.
 OTHERS = ('*shared*', '*_b8_1x', '*_150e_in1k', '*_300e_in1k', '*igc*', '*_r18_1x', '*_95e_in1k', '*gx50*', '*gx101*',
-          '*x*_32x4d_*', '*_64x4d_*', '*_2x64d_*', '*_1x100d_*', '*_1x64d_*', 'x*_learned_*')
+          '*x*_32x4d_*', '*_64x4d_in1k', '*_2x64d_in1k', '*_1x100d_in1k', '*_1x64d_in1k',
+          'x*_learned_*')
 
 
 def stems(folder: str) -> list[str]:
