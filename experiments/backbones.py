@@ -30,6 +30,14 @@ class GroupedTwin(TiedResNet):
                     setattr(module, name, untie(child))
 
 
+@MODELS.register_module()
+class GroupedConv2d(nn.Conv2d):
+    """A grouped convolution for ``conv_cfg``, whose `groups` mmcv's ConvModule sets itself."""
+
+    def __init__(self, *args, num_groups: int, groups: int = 1, **settings) -> None:
+        super().__init__(*args, groups=num_groups * groups, **settings)
+
+
 def untie(layer: TBC) -> nn.Conv2d:
     """Return a grouped convolution of the same shape with filters of its own for each block."""
     return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,

@@ -10,7 +10,7 @@ from mmtied.analysis.filter_similarity import weight_similarities
 from mmtied.cli import repository_path
 from mmtied.launch.config import load_config
 
-from . import training
+from . import backbones, training  # noqa: F401, backbones registers the grouped convolution
 from .runs import Run
 
 CONFIG = 'configs/cifar/regconv_w16_d20_cifar10.py'
@@ -18,7 +18,7 @@ _NET = dict(type='mmtied.IGCNetCIFAR', depth=20, identity=True)
 #: Grouped and tied convolutions of 22 channels need 5 % fewer multiply-adds than plain ones of 16.
 MODELS = {
     'plain': dict(_NET, base_channels=16, conv_cfg=None),
-    'grouped': dict(_NET, base_channels=22, conv_cfg=dict(type='Conv2d', groups=2)),
+    'grouped': dict(_NET, base_channels=22, conv_cfg=dict(type='GroupedConv2d', num_groups=2)),
     'tied': dict(_NET, base_channels=22, conv_cfg=dict(type='TBC', num_blocks=2)),
     'igc': dict(_NET, base_channels=48, conv_cfg=dict(type='IGC', num_primary=24)),
     'shared': dict(type='mmtied.SharedResNetCIFAR', depth=20),

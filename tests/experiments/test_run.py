@@ -131,6 +131,16 @@ def test_the_grouped_twin_with_equal_filters_is_the_tied_network():
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('model', classification.MODELS)
+def test_classifiers_build_and_take_an_image(model):
+    from mmpretrain.registry import MODELS
+    backbone = MODELS.build(classification.MODELS[model])
+    feature, = backbone(torch.rand(2, 3, 32, 32))
+    assert feature.shape[:2] == (2, 4 * classification.MODELS[model].get('base_channels', 16))
+    if model == 'grouped':
+        assert sum(module.groups == 2 for module in backbone.modules() if isinstance(module, torch.nn.Conv2d)) == 18
+
+
 def test_the_narrow_network_is_as_large_as_the_thin_tied_one():
     sizes = {name: size_of(backbone) for name, backbone in backbones(64).items()}
     assert sizes['r50'] == 23_508_032 and sizes['tied_s'] == 13_921_358 - 2_049_000
