@@ -28,6 +28,10 @@ SCHEDULES = {'1x': (12, [8, 11]), '2x': (24, [16, 22]), '20e': (20, [16, 19])}
 EXPERIMENTS = {
     'mask_rcnn_{}_2x': ['r50', 'tiedr50s', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101', 'se101', 'tiedse101s', 'tiedse101',
                         'x101_32x8d', 'tiedx101_4s72w', 'tiedx101', 'r50_gcb', 'r50_gcb_groups2', 'r50_tiedgcb2', 'r50_tiedgcb4'],
+    **{f'{{}}_{schedule}': [f'{detector}_{network}' for detector, network in rows] for schedule, rows in {  # Figure 6's baselines
+        '2x': [*(('mask_rcnn', network) for network in ('hrnet_w18', 'hrnet_w32', 'hrnet_w40', 'x101_64x4d')),
+               ('retinanet', 'x101_64x4d')],
+        '20e': [('cascade_rcnn', network) for network in ('hrnet_w32', 'x101_64x4d')]}.items()},
     'mask_rcnn_{}_1x': ['r50', 'r50_gcb', 'r50_gcb_groups2', 'r50_tiedgcb2', 'r50_tiedgcb4'],
     'cascade_mask_rcnn_{}_20e': ['r50', 'tiedr50', 'r101', 'tiedr101s', 'tiedr101'],
     'cascade_rcnn_{}_1x': ['r101', 'tiedr101s', 'tiedr101'],
