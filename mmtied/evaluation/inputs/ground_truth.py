@@ -260,9 +260,8 @@ class _Builder:
             left = sum('ignore' in entry and _is_true(entry['ignore']) and not region
                        for entry, region in zip(entries, crowd.tolist(), strict=True))
             if left:
-                self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; "
-                                 f"--ignore-key "
-                                 'ignore makes them regions that count neither way and occlude nothing')
+                self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; --ignore-"
+                                 'key ignore makes them regions that count neither way and occlude nothing')
         return crowd
 
     def _drop_duplicates(self, truth: GroundTruth) -> GroundTruth:
