@@ -184,7 +184,7 @@ def test_page_without_configs_has_no_links(tmp_path):
     assert '../configs' not in page
     assert '| TiedResNet-50 | 1, 5, 6 | 22.0M | 21.95M | -0.2 % | 4.4G | 4.26G | -3.2 % | 77.6 | - | - |' in page
     assert '| TiedSENet-50 (3) | - | - | 21.95M | - | - | 4.26G | - | - | - | - |' in page
-    assert '| ResNet-50 | TiedGCB B = 4 (13) | 4 | 1.3M | 0.65M | -50.0 % | - |' in page
+    assert '| ResNet-50 | TiedGCB B = 4 (14) | 4 | 1.3M | 0.65M | -50.0 % | - |' in page
     assert 'Models: []' in render_metafile([(TIED, sizes_of(TIED))], tmp_path)
 
 
