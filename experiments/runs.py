@@ -54,7 +54,7 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Whether all results have been written."""
+        """True once all results are written."""
         return (self.results / SUMMARY).is_file()
 
     def read_summary(self) -> dict:

@@ -1,7 +1,6 @@
 """Train one run with mmengine, and note what it took."""
 
 import csv
-import json
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mmengine.runner import Runner
 from mmtied.analysis.complexity import count_parameters
 from mmtied.atomic import atomic_path
 from mmtied.launch import config, runner
+from mmtied.launch.seeds import logged_entries
 from mmtied.training.resume import safe_saving, saved_checkpoints
 from mmtied.unpickling import safe_loading
 
@@ -56,13 +56,7 @@ def kept_files(run: Run, work_root: Path) -> dict[str, Path]:
 
 def write_losses(work_dir: Path) -> Path:
     """Write the losses that mmengine logged, in the order of the steps, as ``losses.csv``, and return its path."""
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    rows = {}
-    for log in logs:  # a run that was resumed has several
-        for line in log.read_text(encoding='utf-8').splitlines():
-            entry = json.loads(line)
-            if 'loss' in entry:
-                rows[entry['step']] = entry
+    rows = {entry['step']: entry for entry in logged_entries(work_dir) if 'loss' in entry}
     names = [name for name in next(iter(rows.values()), {}) if 'loss' in name]
     path = work_dir / 'losses.csv'
     with atomic_path(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Formats that figures are written in.
 FORMATS = ('png', 'pdf', 'svg')
+#: Okabe and Ito's colors, which color-blind readers can tell apart, for curves that are drawn over each other.
+PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
 
 
 def new_figure(width: float, height: float) -> 'Figure':

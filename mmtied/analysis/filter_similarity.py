@@ -1,4 +1,4 @@
-"""How alike the filters of a layer are: by what they respond to in images, and by their weights.
+"""Similarity of the filters of a layer: of what they respond to in images, and of their weights.
 
 Wang & Yu, "Tied Block Convolution", AAAI 2021, Figures 1 and 9: the pattern of a filter is the gradient of its response with
 respect to the image by guided backpropagation (Springenberg et al., "Striving for Simplicity", 2015), averaged over images;

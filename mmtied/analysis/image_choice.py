@@ -1,5 +1,6 @@
 """Choose images of a data set by how occluded they are, and an occluded instance in each."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +47,23 @@ def choose_images(ground_truth: GroundTruth, images: Path, bucket: Bucket, count
     return chosen, ratios[chosen]
 
 
-def most_occluded(ground_truth: GroundTruth, image: int, definition: str = 'covered', same_category: bool = False) -> int | None:
-    """Return the index of an image's most occluded annotation, small ones only where there is no other; None if there is none."""
-    ratios = instance_ratios(ground_truth, definition, same_category)
-    here = np.flatnonzero((ground_truth.image == image) & ~np.isnan(ratios))
-    large = here[(ground_truth.boxes_xywh[here, 2:] >= _SMALLEST_SIDE).all(axis=1)]
-    here = large if len(large) else here
-    return int(here[np.argmax(ratios[here])]) if len(here) else None
+def most_occluded(ground_truth: GroundTruth, images: Sequence[int], definition: str = 'covered',
+                  same_category: bool = False) -> list[int]:
+    """Return the index of the most occluded annotation of each image, small ones only where there is no other.
+
+    Args:
+        ground_truth: The annotations.
+        images: Indices of images that have an instance with a ratio.
+        definition: One of `occlusion.OCCLUSION_RATIOS`.
+        same_category: Count only instances of the same category as occluders.
+    """
+    ratios, chosen = instance_ratios(ground_truth, definition, same_category), []
+    for image in images:
+        here = np.flatnonzero((ground_truth.image == image) & ~np.isnan(ratios))
+        large = here[(ground_truth.boxes_xywh[here, 2:] >= _SMALLEST_SIDE).all(axis=1)]
+        here = large if len(large) else here
+        chosen.append(int(here[np.argmax(ratios[here])]))
+    return chosen
 
 
 def _with_files(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: int, seed: int,

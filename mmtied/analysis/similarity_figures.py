@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..atomic import atomic_files
-from ..plotting import check_format, hide_spines, new_figure, plain_label, save_figure
+from ..plotting import PALETTE, check_format, hide_spines, new_figure, plain_label, save_figure
 from ..tables import text_table, write_csv
 from .filter_similarity import Layer, count_channels, guided_similarity, pairs_of, weight_similarities
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's color-blind safe palette, for networks that are drawn over each other.
-_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
 _LINES = ('-', (0, (5, 1.5)), (0, (1, 1)), '-.')
 _HEADER = ('network', 'layer', 'similarity', 'filters', 'pairs', 'mean', 'share_above')
 _BINS = np.linspace(-1, 1, 101)
@@ -170,7 +168,7 @@ def plot_matrices(layers: Sequence[LayerSimilarity]) -> 'Figure':
 
 def _draw_density(axis: 'Axes', values: np.ndarray, label: str, place: int) -> None:
     """Draw a normalized histogram as a filled step line, and its mean as a mark on the axis."""
-    color, line = _COLORS[place % len(_COLORS)], _LINES[place // len(_COLORS) % len(_LINES)]
+    color, line = PALETTE[place % len(PALETTE)], _LINES[place // len(PALETTE) % len(_LINES)]
     if len(values):
         density, _ = np.histogram(values, _BINS, density=True)
         axis.stairs(density, _BINS, fill=True, color=color, alpha=.18)

@@ -46,10 +46,9 @@ def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, bucket:
                    definition: str = 'covered', same_category: bool = False, seed: int = 0) -> list[Case]:
     """Return images of a bucket, each with its most occluded instance; see `image_choice.choose_images`."""
     chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed)
-    cases = []
-    for image, ratio in zip(chosen.tolist(), ratios.tolist(), strict=True):
-        instance = most_occluded(ground_truth, image, definition, same_category)
-        name = str(ground_truth.category_names[int(ground_truth.category_ids[ground_truth.category[instance]])])
+    cases, instances = [], most_occluded(ground_truth, chosen.tolist(), definition, same_category)
+    names = ground_truth.names_of(ground_truth.category[instances])
+    for image, ratio, instance, name in zip(chosen.tolist(), ratios.tolist(), instances, names, strict=True):
         cases.append(Case(image_file(images, ground_truth.file_names[image]), name, ground_truth.boxes_xywh[instance].tolist(),
                           f'r = {ratio:.2f}: {name}'))
     return cases
@@ -79,8 +78,7 @@ def detected_cases(networks: Sequence[Network], paths: Sequence[Path], category:
             continue
         best = int(found.scores.argmax())
         left, top, right, bottom = found.bboxes[best].tolist()
-        number = int(found.labels[best])
-        name = detector.classes[number] if number < len(detector.classes) else f'class {number}'
+        name = detector.class_name(int(found.labels[best]))
         cases.append(Case(path, name, (left, top, right - left, bottom - top), name))
     if not cases:
         raise ValueError(f'{detector.name} finds no {category or "object"} in any of the {len(paths)} images')
@@ -115,8 +113,8 @@ def _classifier_cam(network: Network, case: Case, prepared: Prepared, modules: l
     label = class_label(network, case.category) if known else int(scores.argmax())
     cam = grad_cam(network.model, lambda inputs: network.model(inputs, mode='tensor')[0], prepared.inputs, class_target(label),
                    modules)
-    name = network.classes[label] if label < len(network.classes) else f'class {label}'
-    return Panel(_tinted(prepared.pixels, _without_padding(cam, prepared)), f'{name} {float(scores[label]):.2f}')
+    return Panel(_tinted(prepared.pixels, _without_padding(cam, prepared)),
+                 f'{network.class_name(label)} {float(scores[label]):.2f}')
 
 
 def _detector_cam(network: Network, case: Case, prepared: Prepared, modules: list | None) -> Panel:

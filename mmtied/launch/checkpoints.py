@@ -129,7 +129,7 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
 
 
 class Converted(NamedTuple):
-    """What `convert_backbone` did.
+    """A conversion by `convert_backbone`.
 
     Attributes:
         kept: Tensors in the new file, by their names there.

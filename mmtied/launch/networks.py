@@ -34,8 +34,12 @@ class Network(NamedTuple):
 
     @property
     def is_detector(self) -> bool:
-        """Whether the model finds objects; otherwise it classifies images."""
+        """True for a model that finds objects, False for one that classifies images."""
         return self.cfg.get('default_scope') != 'mmpretrain'
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a label, ``class 7`` where it is not known."""
+        return self.classes[label] if label < len(self.classes) else f'class {label}'
 
 
 def load_networks(words: Sequence[str], names: Sequence[str] | None = None, options: Sequence[str] | None = None,

@@ -58,7 +58,7 @@ def annotated(ground_truth: GroundTruth, masks: bool) -> Source:
     """Return a source of the annotations without crowds."""
     def shapes(image: int) -> Shapes:
         here = np.flatnonzero((ground_truth.image == image) & ~ground_truth.crowd)
-        labels = [_name(ground_truth, number) for number in ground_truth.category[here].tolist()]
+        labels = ground_truth.names_of(ground_truth.category[here])
         rles = [ground_truth.rle(number) for number in here.tolist()] if masks else None
         return Shapes(ground_truth.boxes_xywh[here], labels, rles)
 
@@ -75,8 +75,8 @@ def from_results(ground_truth: GroundTruth, results: str | os.PathLike, score_th
         here = here[np.argsort(-detections.score[here], kind='stable')]
         rles = None if detections.rles is None else [detections.rles[number] for number in here.tolist()]
         boxes = detections.boxes_xywh[here] if rles is None else np.array([mask_api.toBbox(rle) for rle in rles]).reshape(-1, 4)
-        labels = [f'{_name(ground_truth, category)} {score:.2f}'
-                  for category, score in zip(detections.category[here].tolist(), detections.score[here].tolist(), strict=True)]
+        names = ground_truth.names_of(detections.category[here])
+        labels = [f'{name} {score:.2f}' for name, score in zip(names, detections.score[here].tolist(), strict=True)]
         return Shapes(boxes, labels, rles)
 
     return shapes, detections.rles is not None
@@ -97,16 +97,12 @@ def from_network(ground_truth: GroundTruth, images: str | os.PathLike, network: 
         found = found[found.scores >= score_threshold]
         found = found[found.scores.argsort(descending=True, stable=True)]
         boxes = found.bboxes.double().numpy()
-        names = [network.classes[label] if label < len(network.classes) else f'class {label}' for label in found.labels.tolist()]
-        labels = [f'{name} {score:.2f}' for name, score in zip(names, found.scores.tolist(), strict=True)]
+        labels = [f'{network.class_name(label)} {score:.2f}'
+                  for label, score in zip(found.labels.tolist(), found.scores.tolist(), strict=True)]
         rles = [mask_api.encode(np.asfortranarray(mask, np.uint8)) for mask in found.masks.numpy()] if 'masks' in found else None
         return Shapes(np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1), labels, rles)
 
     return shapes
-
-
-def _name(ground_truth: GroundTruth, category: int) -> str:
-    return str(ground_truth.category_names[int(ground_truth.category_ids[category])])
 
 
 def _draw(picture: object, size: tuple[int, int], shapes: Shapes) -> np.ndarray:

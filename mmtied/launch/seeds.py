@@ -6,7 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,14 +106,18 @@ def last_metrics(folder: Path) -> dict[str, float]:
         folder: A work_dir of mmengine, with ``<time>/vis_data/scalars.json`` for each start of the run.
     """
     metrics = {}
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in path.read_text(encoding='utf-8').splitlines():
-            entry = json.loads(line)
-            if 'lr' not in entry:  # not of a training step
-                found = {name: float(value) for name, value in entry.items()
-                         if name not in _NO_METRICS and isinstance(value, (int, float))}
-                metrics = found or metrics
+    for entry in logged_entries(folder):
+        if 'lr' not in entry:  # not of a training step
+            found = {name: float(value) for name, value in entry.items()
+                     if name not in _NO_METRICS and isinstance(value, (int, float))}
+            metrics = found or metrics
     return metrics
+
+
+def logged_entries(folder: Path) -> Iterator[dict]:
+    """Yield what mmengine logged as scalars in a work_dir, in the order of the starts of the run, of which each has a file."""
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        yield from map(json.loads, path.read_text(encoding='utf-8').splitlines())
 
 
 def report_spreads(spreads: Mapping[str, Spread], path: str | os.PathLike) -> str:

@@ -1,4 +1,4 @@
-"""The networks that the authors of shared filter bases released, from their checkpoints' keys, in torch.nn.functional alone."""
+"""The released networks with shared bases, built from the keys of their checkpoints with torch.nn.functional alone."""
 
 import json
 from pathlib import Path

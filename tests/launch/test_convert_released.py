@@ -1,4 +1,4 @@
-"""The networks that the authors released: equal outputs after conversion, for all six, and what a broken checkpoint says."""
+"""Conversion of the six released networks with shared bases: equal outputs, and errors of broken checkpoints."""
 
 import re
 

@@ -42,8 +42,8 @@ def run(monkeypatch, capfd, files):
 
 def test_most_occluded_instance_is_large_where_there_is_one(files):
     ground_truth = read_ground_truth(str(files / 'data.json'))
-    assert ground_truth.annotation_ids[most_occluded(ground_truth, 1)] in (10, 11)
-    assert ground_truth.annotation_ids[most_occluded(ground_truth, 0)] == 0
+    assert ground_truth.annotation_ids[most_occluded(ground_truth, [1])[0]] in (10, 11)
+    assert ground_truth.annotation_ids[most_occluded(ground_truth, [0])[0]] == 0
 
 
 def test_cam_of_a_detector_and_a_classifier(run, files, tmp_path):

@@ -91,15 +91,14 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
         for path in detections:
             with naming(str(path)):
                 sources[str(path)] = read_source(path, ground_truth, **names)
-                said += _without_effect(sources[str(path)], str(path), names['label_names'])
     else:
         with naming('detections'):
             sources = {'detections': from_python(list(detections), 'detections')}
-            said += _without_effect(sources['detections'], 'detections', names['label_names'])
     by_image = {name: bool(entries) and isinstance(entries[0], dict) and 'pred_instances' in entries[0]
                 for name, entries in sources.items()}
     held = {}
     for name, entries in sources.items():
+        said += _without_effect(entries, name, names['label_names'])
         with naming(name):
             held[name] = (dumped_iou_types if by_image[name] else held_iou_types)(entries)
     present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in held.values())]

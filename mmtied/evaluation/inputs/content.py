@@ -4,6 +4,8 @@ import gzip
 import io
 import os
 import zlib
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from mmtied.atomic import check_can_read
@@ -44,6 +46,21 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     if len(unpacked) > limit:
         raise ValueError(f'{path}: refused, as its {len(content)} bytes unpack to more than {limit}; unpack it first')
     return unpacked
+
+
+def files_with_suffix(folder: Path, suffix: str, below: bool = False) -> list[Path]:
+    """Return the files of a folder, or all below it, with a suffix in lower or upper case, sorted; hidden ones are left out."""
+    return sorted(file for file in (folder.rglob('*') if below else folder.glob('*'))
+                  if file.suffix.lower() == suffix and not file.name.startswith('.'))
+
+
+def first_line(files: Iterable[Path]) -> str:
+    """Return the first line of the first of 50 text files whose first line is not blank; empty without one."""
+    for file in islice(files, 50):
+        line = file.read_text(encoding='utf-8-sig', errors='replace').split('\n', 1)[0]
+        if line.strip():
+            return line
+    return ''
 
 
 def other_kind(content: bytes) -> str | None:

@@ -34,7 +34,7 @@ def read_open_images(content: bytes, path: Path, image_folder: Any = None) -> tu
     Raises:
         ValueError: There is no folder of images, it lacks one, or a line has no box.
     """
-    from .images import image_files, image_size
+    from .images import image_entry, image_files
 
     if image_folder is None:
         raise ValueError(f'{path}: boxes are shares of the image, so its size is needed: --images FOLDER (image_folder=...)')
@@ -45,8 +45,7 @@ def read_open_images(content: bytes, path: Path, image_folder: Any = None) -> tu
         if stem not in images:
             if stem not in pictures:
                 raise ValueError(f'{path}: line {number}: {image_folder} has no image {stem!r}')
-            height, width = image_size(pictures[stem])
-            images[stem] = {'id': stem, 'file_name': pictures[stem].name, 'height': height, 'width': width}
+            images[stem] = image_entry(pictures[stem])
         try:
             left, right, top, bottom = (float(row[side]) for side in ('XMin', 'XMax', 'YMin', 'YMax'))
         except (TypeError, ValueError):

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from .content import files_with_suffix, first_line
+
 #: Categories by number. The first and the last are regions where detections of every category count neither way.
 NAMES = ('ignored regions', 'pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle', 'awning-tricycle', 'bus',
          'motor', 'others')
@@ -14,16 +16,12 @@ def text_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     folder = path / 'annotations' if (path / 'annotations').is_dir() else path
-    return sorted(file for file in folder.glob('*') if file.suffix.lower() == '.txt' and not file.name.startswith('.'))
+    return files_with_suffix(folder, '.txt')
 
 
 def is_visdrone(path: Path) -> bool:
     """Return whether a folder holds VisDrone's files: the first line of one has eight numbers between commas."""
-    for file in text_files(path)[:50]:
-        line = file.read_text(encoding='utf-8-sig', errors='replace').split('\n', 1)[0]
-        if line.strip():
-            return _numbers(line) is not None
-    return False
+    return _numbers(first_line(text_files(path))) is not None
 
 
 def read_visdrone(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
@@ -36,7 +34,7 @@ def read_visdrone(path: Path, image_folder: Any = None) -> tuple[dict, list[str]
     Raises:
         ValueError: A line is no object, or a file has no image.
     """
-    from .images import image_files, image_size
+    from .images import image_entry, image_files
 
     files = text_files(path)
     folder = Path(image_folder) if image_folder else files[0].parent.parent / 'images'
@@ -47,8 +45,7 @@ def read_visdrone(path: Path, image_folder: Any = None) -> tuple[dict, list[str]
                          f'{missing[0].name}; sizes of images come from these: --images FOLDER (image_folder=...)')
     images, annotations, ignored = [], [], 0
     for file in files:
-        height, width = image_size(pictures[file.stem])
-        images.append({'id': file.stem, 'file_name': pictures[file.stem].name, 'height': height, 'width': width})
+        images.append(image_entry(pictures[file.stem]))
         for *box, score, category, truncation, occlusion in _lines(file):
             is_region = NAMES[int(category)] in (NAMES[0], NAMES[-1])
             ignored += is_region or not score

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from .content import files_with_suffix
 from .faults import as_flag, shown
 
 #: The name of a results file: what stands before the class.
@@ -19,7 +20,7 @@ def xml_files(path: Path) -> list[Path]:
     """
     if path.is_dir():
         folder = path / 'Annotations' if (path / 'Annotations').is_dir() else path
-        return sorted(file for file in folder.glob('*') if file.suffix.lower() == '.xml' and not file.name.startswith('.'))
+        return files_with_suffix(folder, '.xml')
     folders = [parent / 'Annotations' for parent in path.parents[:4] if (parent / 'Annotations').is_dir()]
     if path.suffix != '.txt' or not folders:
         return []

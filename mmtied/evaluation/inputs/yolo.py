@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .coco_json import polygon_box
+from .content import files_with_suffix, first_line
 from .faults import one_line, shown
 
 #: Largest number of classes that labels may count.
@@ -21,17 +22,14 @@ def label_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     folder = path / 'labels' if (path / 'labels').is_dir() else path
-    return sorted(file for file in folder.rglob('*') if file.suffix.lower() == '.txt' and not file.name.startswith('.')
-                  and file.name.lower() not in _OTHERS and 'README' not in file.name)
+    return [file for file in files_with_suffix(folder, '.txt', below=True)
+            if file.name.lower() not in _OTHERS and 'README' not in file.name]
 
 
 def is_yolo(path: Path) -> bool:
     """Return whether a folder holds label files: the first line of one starts with an integer and has 5 numbers or more."""
-    for file in label_files(path)[:50]:
-        line = file.read_text(encoding='utf-8-sig', errors='replace').split('\n', 1)[0].split()
-        if line:
-            return len(line) >= 5 and line[0].isdecimal() and all(map(_is_number, line[1:]))
-    return False
+    line = first_line(label_files(path)).split()
+    return len(line) >= 5 and line[0].isdecimal() and all(map(_is_number, line[1:]))
 
 
 def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
@@ -43,7 +41,7 @@ def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
     Raises:
         ValueError: A line is no object, a label has no image, or there is no folder of images.
     """
-    from .images import image_size
+    from .images import image_entry
 
     files, names = label_files(path), class_names(path)
     pictures = _pictures(path, image_folder)
@@ -54,8 +52,8 @@ def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
         raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are '
                          'shares of the image, so its size is needed: --images FOLDER (image_folder=...)')
     for stem, picture in sorted(pictures.items()):
-        height, width = image_size(picture)
-        images.append({'id': stem, 'file_name': picture.name, 'height': height, 'width': width})
+        images.append(image_entry(picture))
+        height, width = images[-1]['height'], images[-1]['width']
         for label, values in _objects(stems[stem], (4, )) if stem in stems else ():
             if names and label not in names:
                 raise ValueError(f'{stems[stem]}: class {label} is not among the {len(names)} that are named beside the labels '

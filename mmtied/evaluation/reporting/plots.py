@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...atomic import atomic_path
-from ...plotting import check_format, hide_spines, new_figure, plain_label, save_figure
+from ...plotting import PALETTE, check_format, hide_spines, new_figure, plain_label, save_figure
 from ..protocol import bootstrapped_statistics
 from ..stated import field_of
 from ..summary import describe_evaluation, format_percent, reported_iou_types
@@ -31,7 +31,6 @@ class Curve(NamedTuple):
 _LOOKS = {'AP50': Curve('#56B4E9', 's'), 'AP': Curve('#0072B2', 'o'), 'AP75': Curve('#D55E00', '^')}
 #: The legend's texts for null bands.
 NULL_LABELS = {'plain': 'as many random images', 'matched': 'the same, matched'}
-_COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
 _MARKERS = ('o', '^', 's', 'D', 'v', 'P', 'X')
 _LINES = ('-', (0, (5, 1.5)), (0, (1, 1)), '-.')
 #: Sizes from dark to light, in one hue so that they read in gray; and the color of the number on each.
@@ -211,8 +210,8 @@ def write_figure(figure: 'Figure', folder: str | os.PathLike, stem: str, format:
 
 def run_curve(number: int) -> Curve:
     """Return the look of the run at an index; distinct for 28 runs."""
-    line = _LINES[number // len(_COLORS) % len(_LINES)]
-    return Curve(_COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)], line)
+    line = _LINES[number // len(PALETTE) % len(_LINES)]
+    return Curve(PALETTE[number % len(PALETTE)], _MARKERS[number % len(_MARKERS)], line)
 
 
 def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve, label: str, offset: float = 0.,

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mmtied.plotting import hide_spines, new_figure, plain_label
 
-#: What `BasisGradientHook` writes, read by this module without mmengine.
-_FILE = 'basis_gradients.csv'
-_COLUMNS = ['iteration', 'basis', 'mean', 'max', 'norm']
+#: File of a work_dir that `BasisGradientHook` writes, and its columns.
+GRADIENTS_FILE = 'basis_gradients.csv'
+COLUMNS = ('iteration', 'basis', 'mean', 'max', 'norm')
 #: Stage and block of what can be coefficients, in the three kinds of network.
 _COEFFICIENTS = re.compile(r'\b(layer\d+)\.(\d+)\.(?:(?:entry|exit)\.conv\.coefficients|conv2\.coefficients|exit\.conv)\.weight$')
 _MEAN, _MAXIMUM = '#0f4c5c', '#7fb7be'
@@ -32,17 +32,17 @@ def read_gradients(run: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: There is no such file, or it is another.
     """
-    path = run / _FILE if run.is_dir() else run
+    path = run / GRADIENTS_FILE if run.is_dir() else run
     if not path.is_file():
-        raise ValueError(f'{run}: no {_FILE}; train with custom_hooks = [dict(type="mmtied.BasisGradientHook")]')
+        raise ValueError(f'{run}: no {GRADIENTS_FILE}; train with custom_hooks = [dict(type="mmtied.BasisGradientHook")]')
     with path.open(newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     records = defaultdict(list)
     try:
         for row in rows:
-            records[row['basis']].append([float(row[name]) for name in _COLUMNS if name != 'basis'])
+            records[row['basis']].append([float(row[name]) for name in COLUMNS if name != 'basis'])
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f'{path}: expected the columns {", ".join(_COLUMNS)}, with numbers') from None
+        raise ValueError(f'{path}: expected the columns {", ".join(COLUMNS)}, with numbers') from None
     if not records:
         raise ValueError(f'{path}: holds no records; the run ended before its first step')
     return {name: np.array(values) for name, values in records.items()}

@@ -7,16 +7,13 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmtied.arguments import suggest_arguments
 from mmtied.compat import unwrap_model
 
-from .layers import FilterBasis
-
-#: File of a work_dir, and its columns.
-GRADIENTS_FILE = 'basis_gradients.csv'
-COLUMNS = ('iteration', 'basis', 'mean', 'max', 'norm')
+from .figures import COLUMNS, GRADIENTS_FILE
+from .training import trained_bases
 
 
 @HOOKS.register_module()
@@ -58,8 +55,8 @@ class BasisGradientHook(Hook):
 
         def record(*_: object) -> None:
             if steps[0] % self.interval == 0 and is_main_process():
-                rows = [(runner.iter, name, *describe_gradient(weight.grad)) for name, weight in bases.items()
-                        if weight.grad is not None]
+                rows = [(runner.iter, name, *describe_gradient(basis.weight.grad)) for name, basis in bases.items()
+                        if basis.weight.grad is not None]
                 with path.open('a', newline='', encoding='utf-8') as file:
                     csv.writer(file).writerows(rows)
             steps[0] += 1
@@ -69,12 +66,6 @@ class BasisGradientHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Stop watching."""
         self._handle.remove()
-
-
-def trained_bases(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights of the trained shared bases of a model by the names of their modules."""
-    return {name: module.weight for name, module in model.named_modules()
-            if isinstance(module, FilterBasis) and module.weight.requires_grad}
 
 
 def describe_gradient(gradient: Tensor) -> tuple[float, float, float]:

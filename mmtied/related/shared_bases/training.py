@@ -79,6 +79,12 @@ class OrthogonalityHook(LossHook):
         return loss + term, {'loss_orthogonality': term}
 
 
+def trained_bases(model: nn.Module) -> dict[str, FilterBasis]:
+    """Return the shared bases of a model that are not frozen, by their names."""
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, FilterBasis) and module.weight.requires_grad}
+
+
 def basis_deviations(model: nn.Module) -> dict[str, Tensor]:
     """Compute ``||W'W - I||^2`` of each trainable shared basis in use, by its name in the model; scalars with gradients.
 
@@ -142,9 +148,7 @@ def _squared_deviation(one: Tensor, other: Tensor) -> Tensor:
 def _bases_in_use(model: nn.Module) -> Iterator[tuple[str, FilterBasis]]:
     """Yield the trainable shared bases on which a loss can depend, with their names."""
     unused = set(_modules_after_outputs(model))
-    for name, module in model.named_modules():
-        if isinstance(module, FilterBasis) and module.weight.requires_grad and module not in unused:
-            yield name, module
+    yield from ((name, basis) for name, basis in trained_bases(model).items() if basis not in unused)
 
 
 def _modules_after_outputs(model: nn.Module) -> Iterator[nn.Module]:
