@@ -161,7 +161,8 @@ def history_parts() -> list[tuple[Any, str]]:
             raise pickle.UnpicklingError('Unsupported global: GLOBAL builtins.getattr')
         return getattr(history, name)
 
-    multiarray = (getattr(np, '_core', None) or np.core).multiarray
+    # NumPy 1.26 has a `_core` too, which is empty until something imports from it.
+    multiarray = (np.core if np.lib.NumpyVersion(np.__version__) < '2.0.0' else np._core).multiarray
     allowed = {
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
         'builtins.getattr': history_method,
@@ -182,6 +183,7 @@ def _load(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]], advice:
     shown = str(file) if is_path else 'the data'
     if is_path:
         _check_file(Path(file), kind)
+        file = os.fspath(file)  # PyTorch 2.1 maps no Path
     try:
         if trusted:
             return _TORCH_LOAD(file, weights_only=False, **settings)

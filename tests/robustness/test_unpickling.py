@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.visualization import Visualizer
 
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
-from mmtied.unpickling import check_memo, load_checkpoint, load_tensors, safe_loading
+from mmtied.unpickling import check_memo, history_parts, load_checkpoint, load_tensors, safe_loading
 from tests.helpers.tools import ROOT, run_in_process
 
 CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
@@ -212,3 +213,13 @@ def test_tensors_that_repeat_elements_without_end(tmp_path):
     torch.save({'a': torch.zeros(1).expand(1 << 40)}, tmp_path / 'wide.pth')
     with pytest.raises(ValueError, match=r'a tensor of shape \(1099511627776,\) repeats what the file holds'):
         load_tensors(tmp_path / 'wide.pth')
+
+
+def test_an_empty_core_of_numpy_1_is_left_alone(monkeypatch):
+    """NumPy 1.26 has both; scikit-learn, for example, imports the new one, which then lacks `multiarray`."""
+    parts = SimpleNamespace(_reconstruct=len, scalar=max)
+    monkeypatch.setattr(np, '__version__', '1.26.4')
+    monkeypatch.setattr(np, '_core', SimpleNamespace(), raising=False)
+    monkeypatch.setitem(vars(np), 'core', SimpleNamespace(multiarray=parts))
+    allowed = {name: value for value, name in history_parts()}
+    assert allowed['numpy.core.multiarray.scalar'] is allowed['numpy._core.multiarray.scalar'] is max
