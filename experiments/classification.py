@@ -1,18 +1,31 @@
 """Classification: CIFAR-10 by networks of one form whose convolutions share weights in different ways."""
 
 from dataclasses import dataclass
+from math import pi, sqrt
 from pathlib import Path
+from statistics import mean
 
-import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
+from torch import Tensor, nn
 
-from mmtied.analysis.filter_similarity import weight_similarities
+from mmtied.analysis.complexity import measure
+from mmtied.analysis.filter_similarity import (
+    count_channels,
+    guided_similarity,
+    layers_at,
+    pairs_of,
+    weight_similarities,
+)
 from mmtied.cli import repository_path
 from mmtied.launch.config import load_config
 
 from . import backbones, training  # noqa: F401, backbones registers the grouped convolution
 from .runs import Run
 
+#: Where in a network's 3x3 convolutions the patterns of filters are compared.
+DEPTHS = (.25, .5, .75, 1)
 CONFIG = 'configs/cifar/regconv_w16_d20_cifar10.py'
 _NET = dict(type='mmtied.IGCNetCIFAR', depth=20, identity=True)
 #: Grouped and tied convolutions of 22 channels need 5 % fewer multiply-adds than plain ones of 16.
@@ -75,18 +88,48 @@ def make_config(model: str, preset: str, root: Path) -> Config:
 def train(run: Run, root: Path, work_root: Path) -> None:
     """Train one run, or go on where it stopped, and keep its accuracy and how alike its filters are."""
     running, summary = training.train(run, make_config(run.model, run.preset, root), work_root)
+    model = running.model.eval()
     run.keep(training.kept_files(run, work_root),
-             {**summary, 'accuracy': running.message_hub.get_scalar('val/accuracy/top1').current(),
-              'filter_similarity': filter_similarity(running.model.backbone)})
+             {**summary, 'multiply_adds': measure(model.backbone, size=32).multiply_adds,
+              'accuracy': running.message_hub.get_scalar('val/accuracy/top1').current(),
+              'weights': weight_similarity(model.backbone), 'patterns': pattern_similarity(model, some_images(running))})
 
 
-def filter_similarity(network: torch.nn.Module) -> float:
-    """Return the mean absolute cosine of two filters that see the same channels, over all 3x3 convolutions but the stem.
+def weight_similarity(network: nn.Module) -> dict[str, float]:
+    """Return how alike two filters are that see the same channels, over all 3x3 convolutions but the stem.
 
-    Wang & Yu (Figures 1 and 9) take alike filters for redundant ones, and compare their guided backpropagation patterns, as
-    `mmtied similarity` does; this compares the filters themselves.
+    Returns:
+        'mean', the mean absolute cosine of their weights, and 'by_chance', that of filters drawn at random, which is larger the
+        fewer weights a filter has: sqrt(2 / (pi n)) for n of them.
     """
-    banks = [bank for layer in network.modules()
-             if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3) and layer.in_channels > 3
-             for bank in weight_similarities(layer)]
-    return torch.stack([bank.abs().mean() for bank in banks]).mean().item()
+    layers = [layer for layer in network.modules()
+              if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.in_channels > 3]
+    banks = [(bank, layer.weight[0].numel()) for layer in layers for bank in weight_similarities(layer) if len(bank)]
+    return {'mean': mean(bank.abs().mean().item() for bank, _ in banks),
+            'by_chance': mean(sqrt(2 / (pi * size)) for _, size in banks)}
+
+
+def pattern_similarity(model: nn.Module, images: Tensor, filters: int = 32) -> dict[str, float]:
+    """Return how alike the guided backpropagation patterns of two filters are, as in Figures 1 and 9 of Wang & Yu.
+
+    Args:
+        model: A classifier in evaluation mode.
+        images: Normalized, shape (N, 3, H, W).
+        filters: How many of each layer are compared, the first ones.
+
+    Returns:
+        'mean', the mean cosine, and 'above_half', the share above 0.5; both averaged over the layers at `DEPTHS`.
+    """
+    found = []
+    for layer in layers_at(model, DEPTHS):
+        channels = range(min(filters, count_channels(model, layer, images)))
+        found.append(pairs_of(guided_similarity(model, layer, [images], channels)))
+    return {'mean': mean(layer.mean().item() for layer in found),
+            'above_half': mean((layer > .5).float().mean().item() for layer in found)}
+
+
+def some_images(running: Runner, number: int = 32) -> Tensor:
+    """Return some images of the validation set as the model gets them, from all of its classes, which stand in order."""
+    dataset = running.val_dataloader.dataset
+    chosen = [dataset[index * len(dataset) // number] for index in range(min(number, len(dataset)))]
+    return running.model.data_preprocessor(pseudo_collate(chosen))['inputs']

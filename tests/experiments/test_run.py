@@ -77,7 +77,7 @@ def test_a_run_keeps_small_files_and_is_not_repeated(start, experiment, tmp_path
     summary = json.loads((folder / 'run.json').read_text())
     assert summary['steps'] in (1, 2) and summary['threads'] == 1 and not summary['resumed']
     if experiment == 'classification':
-        assert 0 <= summary['accuracy'] <= 100 and 0 < summary['filter_similarity'] < 1
+        assert 0 <= summary['accuracy'] <= 100 and 0 < summary['weights']['mean'] < 1 and -1 < summary['patterns']['mean'] < 1
     else:
         assert 'bbox' in read_records(folder).records
     with (folder / 'losses.csv').open() as file:
@@ -129,6 +129,15 @@ def test_the_grouped_twin_with_equal_filters_is_the_tied_network():
     image = torch.rand(1, 3, 64, 64)
     for mine, theirs in zip(tied(image), twin(image), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_filters_drawn_at_random_are_as_alike_as_chance_makes_them():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(16, 200, 3), TBC(200, 200, 3, num_blocks=2))
+    for layer in net:
+        torch.nn.init.normal_(layer.weight)
+    found = classification.weight_similarity(net)
+    assert found['mean'] == pytest.approx(found['by_chance'], rel=.02)
 
 
 @pytest.mark.parametrize('model', classification.MODELS)
