@@ -6,11 +6,12 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments import occlusion  # noqa: E402
+from experiments import classification, occlusion  # noqa: E402
 from experiments.analysis import BANDS, CONTRAST, compare_models  # noqa: E402
 from experiments.runs import RESULTS, Run, planned_runs  # noqa: E402
 from mmtied.atomic import atomic_path  # noqa: E402
@@ -22,6 +23,8 @@ IMAGES = ROOT / 'docs/images'
 #: Names of the models for readers.
 TITLES = {'r50': 'ResNet-50', 'tied': 'TiedResNet-50', 'tied_s': 'TiedResNet-50-S', 'grouped': 'grouped twin',
           'r50_narrow': 'narrow ResNet-50'}
+CLASSIFIERS = {'plain': 'plain, 16 wide', 'grouped': 'grouped by 2, 22 wide', 'tied': 'tied by 2, 22 wide',
+               'igc': 'interleaved (IGC), 48 wide', 'shared': 'shared filter bases'}
 BANDS_IN_WORDS = {'all': 'all images', 'r < 0.2': 'r < 0.2', 'r >= 0.8': 'r ≥ 0.8', CONTRAST: 'change of the difference'}
 MEASURES = ('AP', 'AP75', 'duplicates')
 IOU_TYPES = {'bbox': 'boxes', 'segm': 'masks'}
@@ -32,17 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--preset', choices=list(occlusion.PRESETS), default='cpu')
     preset = parser.parse_args().preset
-    sides = finished(preset)
+    sides = finished(occlusion, preset)
     comparison = compared(preset, sides)
     draw_over_r(sides).savefig(IMAGES / 'evidence_occlusion.png')
     write(PAGE, make_page(preset, sides, comparison))
     print(f'wrote {PAGE.relative_to(ROOT)}')
 
 
-def finished(preset: str) -> dict[str, list[Run]]:
-    """Return the finished runs of each model of the occlusion experiment; models without one are left out."""
-    runs = planned_runs('occlusion', preset, occlusion.MODELS, occlusion.PRESETS[preset].seeds)
-    sides = {model: [run for run in runs if run.model == model and run.is_done] for model in occlusion.MODELS}
+def finished(experiment: ModuleType, preset: str) -> dict[str, list[Run]]:
+    """Return the finished runs of each model of an experiment; models without one are left out."""
+    name = experiment.__name__.rpartition('.')[2]
+    runs = planned_runs(name, preset, experiment.MODELS, experiment.PRESETS[preset].seeds)
+    sides = {model: [run for run in runs if run.model == model and run.is_done] for model in experiment.MODELS}
     return {model: side for model, side in sides.items() if side}
 
 
@@ -86,12 +90,16 @@ full network ties by 2.
 """]
     parts += [values_table(iou_type, comparison, sides) for iou_type in IOU_TYPES]
     parts += [differences_table(iou_type, comparison, sides) for iou_type in IOU_TYPES]
-    parts.append(f"""\
+    parts.append("""\
 Values are means over seeds, ± their standard deviation. Differences are paired on images, and their 95 % intervals
 cover images and seeds together ([method](statistics.md#seeds)). *Duplicates* are detections that find a found object
 again, for 100 objects, at the score where precision is 50 %; fewer are better. *Change of the difference* is the
 difference at r ≥ 0.8 minus that at r < 0.2: the claim is that it is above zero for AP.
-
+""")
+    classifiers = finished(classification, preset)
+    if classifiers:
+        parts.append(classification_section(preset, classifiers))
+    parts.append(f"""\
 ## What this does not show
 
 - The networks are half as wide as the paper's and trained from scratch for {first['steps']} steps; the paper's are pretrained on
@@ -102,7 +110,7 @@ difference at r ≥ 0.8 minus that at r < 0.2: the claim is that it is above zer
 
 ## Cost
 
-{cost(sides)}
+{markdown_table(['network', 'runs', 'processor minutes', 'machine'], [*cost(sides, TITLES), *cost(classifiers, CLASSIFIERS)])}
 
 `python experiments/run.py occlusion --jobs 2` trains what is missing here, `--preset gpu` a larger version with
 {occlusion.PRESETS['gpu'].seeds} seeds at full width. With one thread a run repeats itself: the first 75
@@ -143,9 +151,7 @@ def signed(row: dict) -> str:
 def values_table(iou_type: str, comparison: dict, sides: dict[str, list[Run]]) -> str:
     """Return the table of values of one IoU type."""
     def cell(band: str, measure: str, model: str) -> str:
-        seeds = [100 * value for value in comparison[iou_type][band][measure][model]['seeds']]
-        spread = f' ± {statistics.stdev(seeds):.1f}' if len(seeds) > 1 else ''
-        return f'{statistics.mean(seeds):.1f}{spread}'
+        return spread([100 * value for value in comparison[iou_type][band][measure][model]['seeds']])
 
     columns = [(measure, band) for measure in MEASURES for band in BANDS if measure != 'AP75' or band != 'all']
     header = ['backbone', 'parameters', *(f'{measure}, {BANDS_IN_WORDS[band]}' for measure, band in columns)]
@@ -162,16 +168,66 @@ def differences_table(iou_type: str, comparison: dict, sides: dict[str, list[Run
     return f'Differences in points, {IOU_TYPES[iou_type]}:\n\n{markdown_table(header, rows)}\n'
 
 
-def cost(sides: dict[str, list[Run]]) -> str:
-    """Return the table of what the trainings cost."""
+def cost(sides: dict[str, list[Run]], titles: dict[str, str]) -> list[list]:
+    """Return the rows of the table of what the trainings cost."""
     rows = []
     for model, side in sides.items():
         summaries = [run.read_summary() for run in side]
         minutes = [summary['processor_seconds'] / 60 for summary in summaries if not summary['resumed']]
         took = ' to '.join(dict.fromkeys(f'{end(minutes):.0f}' for end in (min, max))) if minutes else ''
         devices = ', '.join(sorted({summary['device'] for summary in summaries}))
-        rows.append([TITLES[model], len(side), took, f'{devices}, {summaries[0]["threads"]} thread'])
-    return markdown_table(['backbone', 'runs', 'processor minutes', 'machine'], rows)
+        rows.append([titles[model], len(side), took, f'{devices}, {summaries[0]["threads"]} thread'])
+    return rows
+
+
+def classification_section(preset: str, sides: dict[str, list[Run]]) -> str:
+    """Return the section of CIFAR-10: accuracy, and how alike the filters of the trained networks are."""
+    summaries = {model: [run.read_summary() for run in side] for model, side in sides.items()}
+    rows = []
+    for model, runs in summaries.items():
+        first = runs[0]
+        rows.append([CLASSIFIERS[model], f'{first["backbone_parameters"] / 1e3:.0f}k', f'{first["multiply_adds"] / 1e6:.1f}M',
+                     spread([run['accuracy'] for run in runs]), spread([run['weights']['mean'] for run in runs], 3),
+                     f'{first["weights"]["by_chance"]:.3f}', spread([run['patterns']['mean'] for run in runs], 2),
+                     spread([100 * run['patterns']['above_half'] for run in runs])])
+    header = ['3x3 convolutions', 'parameters', 'multiply-adds', 'accuracy in %', 'cosine of weights', 'by chance',
+              'cosine of patterns', 'pairs above 0.5, in %']
+    settings = classification.PRESETS[preset]
+    return f"""\
+## Classification, and how alike filters are
+
+CIFAR-10 in {settings.epochs} epochs with batches of {settings.batch_size}, {describe_seeds(sides)}; all networks have 20 layers
+and IGC's recipe with a cosine schedule. The plain, grouped and tied networks are as wide as about the same multiply-adds allow.
+Wang & Yu take filters that respond alike for redundant ones (Figures 1 and 9), and report that tied ones are less alike.
+
+{verdict_on_filters(summaries)}
+
+{markdown_table(header, rows)}
+
+Values are means over seeds, ± their standard deviation. *Cosine of weights*: mean absolute cosine of each two filters that see
+the same channels, and the same of filters drawn at random, which is larger the fewer weights a filter has. *Cosine of patterns*:
+mean cosine of what each two of a layer's first 32 filters respond to in 32 test images, by guided backpropagation, over the
+layers at a quarter, half, three quarters and the end of the network.
+"""
+
+
+def verdict_on_filters(summaries: dict[str, list[dict]]) -> str:
+    """Answer in words made from the numbers whether the filters of the tied network are less alike than the plain one's."""
+    if not {'plain', 'tied'} <= set(summaries):
+        return ''
+    plain, tied = ([run['patterns']['mean'] for run in summaries[model]] for model in ('plain', 'tied'))
+    order = ('less alike than' if max(tied) < min(plain) else 'more alike than' if min(tied) > max(plain)
+             else 'as alike, as far as these seeds can tell, as')
+    accuracies = [statistics.mean(run['accuracy'] for run in summaries[model]) for model in ('tied', 'plain')]
+    return (f'**Do tied filters correlate less?** Those of the tied network respond {order} those of the plain one: cosine '
+            f'{statistics.mean(tied):.2f} against {statistics.mean(plain):.2f}. It is right on {accuracies[0]:.1f} % of the test '
+            f'images, the plain one on {accuracies[1]:.1f} %.')
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    """Write the mean of some seeds and their standard deviation."""
+    deviation = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.{digits}f}{deviation}'
 
 
 def draw_over_r(sides: dict[str, list[Run]]):

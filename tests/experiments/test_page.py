@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from experiments import page
+from experiments import page, runs
 from experiments.runs import RESULTS
 
-SIDES = page.finished('cpu')
+SIDES = page.finished(page.occlusion, 'cpu')
 COMPARISON = json.loads((RESULTS / 'cpu/occlusion/comparison.json').read_text())
 
 
@@ -39,3 +39,17 @@ def test_readme_has_the_numbers_of_the_page():
     readme = (page.ROOT / 'README.md').read_text()
     for model in ('tied', 'tied_s'):
         assert page.signed(COMPARISON['bbox']['r >= 0.8']['AP'][model]) in readme
+
+
+@pytest.mark.parametrize(('tied', 'said'), [(.2, 'less alike than'), (.8, 'more alike than'), (.5, 'as far as these seeds can tell')])
+def test_the_section_on_filters_says_what_its_numbers_say(tmp_path, monkeypatch, tied, said):
+    monkeypatch.setattr(runs, 'RESULTS', tmp_path)
+    for model, mean in (('plain', .5), ('tied', tied)):
+        for seed in range(2):
+            runs.Run('classification', 'cpu', model, seed).keep({}, {
+                'model': model, 'backbone_parameters': 269_072, 'multiply_adds': 40.5e6, 'accuracy': 60 + seed, 'resumed': False,
+                'processor_seconds': 600, 'weights': {'mean': .1, 'by_chance': .07},
+                'patterns': {'mean': mean + .01 * seed, 'above_half': .25}})
+    text = page.classification_section('cpu', page.finished(page.classification, 'cpu'))
+    assert said in text
+    assert f'| 269k | 40.5M | 60.5 ± 0.7 | 0.100 ± 0.000 | 0.070 | {tied + .005:.2f} ± 0.01 | 25.0 ± 0.0 |' in text
