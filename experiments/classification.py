@@ -47,7 +47,7 @@ class Preset:
     batch_size: int
 
 
-PRESETS = {'cpu': Preset(seeds=2, epochs=3, batch_size=128), 'gpu': Preset(seeds=5, epochs=200, batch_size=128)}
+PRESETS = {'cpu': Preset(seeds=2, epochs=1, batch_size=64), 'gpu': Preset(seeds=5, epochs=200, batch_size=128)}
 
 
 def prepare(preset: str, root: Path) -> None:
