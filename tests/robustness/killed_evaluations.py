@@ -6,6 +6,7 @@ none.
 
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,6 +16,9 @@ from pathlib import Path
 
 from mmtied.evaluation import evaluate, read_records
 from mmtied.evaluation.reporting.files import read_report
+
+#: Seconds that a move of a file takes where a process is to be killed between two of them.
+MOVE = .02
 
 
 def results(quality: float):
@@ -28,18 +32,27 @@ def results(quality: float):
                     detections[:int(quality * len(detections))])
 
 
-def kill_while_writing(result, folder: Path, after: float) -> bool:
-    """Save a result in another process that is killed after some seconds; return whether it was done before."""
+def kill_while_writing(result, folder: Path, after: float, from_first_move: bool = False) -> bool:
+    """Save a result in another process that is killed after some seconds; return whether it was done before.
+
+    With `from_first_move` they count from when the old report is taken away, and each file takes `MOVE` seconds to move.
+    """
     child = os.fork()
     if child == 0:
         try:
+            if from_first_move:
+                replace = Path.replace
+                Path.replace = lambda path, target: (time.sleep(MOVE), replace(path, target))[1]
             result.save(folder)
         finally:
             os._exit(0)
-    end = time.monotonic() + after
-    while time.monotonic() < end:
+    start, report = time.monotonic(), folder / 'report.json'
+    waiting = from_first_move
+    while waiting or time.monotonic() < start + after:
         if os.waitpid(child, os.WNOHANG)[0]:
             return True
+        if waiting and not report.exists():
+            waiting, start = False, time.monotonic()
         time.sleep(.001)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -67,22 +80,27 @@ def kill_often(number: int, seed: int = 0) -> Counter:
     runs = {result.report['bbox']['all']['AP']: name for result, name in zip(pair, ('old', 'new'), strict=True)}
     assert len(runs) == 2
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name, 'out')
+        folder, kept = Path(name, 'out'), Path(name, 'kept')
         pair[0].save(folder)
+        shutil.copytree(folder, kept)
         start = time.monotonic()
-        assert kill_while_writing(pair[1], folder, 60)
+        assert kill_while_writing(pair[1], folder, 600)
         longest = time.monotonic() - start
         pair[0].save(folder)
         while states.total() - states['done'] < number:
-            moment = longest * draw.random() if states.total() % 2 else longest * draw.uniform(.7, 1)  # files move at the end
-            if kill_while_writing(pair[1], folder, moment):
+            in_moves = states.total() % 2 == 1
+            if kill_while_writing(pair[1], folder, draw.random() * (7 * MOVE if in_moves else longest), in_moves):
                 states['done'] += 1
                 assert found(folder, runs) == 'new'
             else:
                 states[found(folder, runs)] += 1
-            pair[0].save(folder)
-            assert found(folder, runs) == 'old'
-            assert not [path for path in folder.iterdir() if path.name.startswith('.')], 'temporary files stay'
+            if states.total() % 10 == 0 or states.total() == number:
+                pair[0].save(folder)
+                assert found(folder, runs) == 'old'
+                assert not [path for path in folder.iterdir() if path.name.startswith('.')], 'temporary files stay'
+            else:  # as a save, but quicker
+                shutil.rmtree(folder)
+                shutil.copytree(kept, folder)
     return states
 
 
