@@ -24,7 +24,7 @@ from mmtied.launch.checkpoints import build_model
 from mmtied.launch.config import load_config
 
 TARGET = Path(__file__).resolve().parents[1] / 'images/filter_similarity.png'
-STEPS, BATCH = 250, 48
+STEPS, BATCH = 150, 32
 BACKBONES = {
     'VGG16': (dict(type='VGG', depth=16, norm_cfg=dict(type='BN'), out_indices=(4,)), 512),
     'ResNet-50': (dict(type='ResNet', depth=50), 2048),
