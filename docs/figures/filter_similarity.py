@@ -63,7 +63,7 @@ def train(name: str, root: Path, folder: Path) -> tuple[Path, Path]:
     paths = [(path, label) for label, of in enumerate(classes) for path in sorted((root / 'train' / of).iterdir())]
     random.Random(0).shuffle(paths)
     optimizer = torch.optim.SGD(model.parameters(), lr=.02, momentum=.9, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, .05, STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, .02, STEPS)
     for step in range(STEPS):
         batch = paths[step * BATCH:(step + 1) * BATCH]
         images = read([path for path, _ in batch])
