@@ -86,7 +86,7 @@ full network ties by 2.
 
 {verdict(comparison, sides)}
 
-![AP over r of five backbones, and the paired differences to ResNet-50](images/evidence_occlusion.png)
+![AP over r of each backbone, and the paired differences to ResNet-50](images/evidence_occlusion.png)
 """]
     parts += [values_table(iou_type, comparison, sides) for iou_type in IOU_TYPES]
     parts += [differences_table(iou_type, comparison, sides) for iou_type in IOU_TYPES]
@@ -122,7 +122,7 @@ steps of ResNet-50's seed 0, trained again, logged the same losses.
 def describe_seeds(sides: dict[str, list[Run]]) -> str:
     """Say how many seeds each model has."""
     fewest, *_, most = sorted(len(side) for side in [*sides.values(), *sides.values()])
-    return f'{fewest} to {most} seeds each' if fewest != most else 'one seed each' if most == 1 else f'{most} seeds each'
+    return f'{fewest} {"or" if most == fewest + 1 else "to"} {most} seeds each' if fewest != most else 'one seed each' if most == 1 else f'{most} seeds each'
 
 
 def verdict(comparison: dict, sides: dict[str, list[Run]]) -> str:
