@@ -122,7 +122,9 @@ steps of ResNet-50's seed 0, trained again, logged the same losses.
 def describe_seeds(sides: dict[str, list[Run]]) -> str:
     """Say how many seeds each model has."""
     fewest, *_, most = sorted(len(side) for side in [*sides.values(), *sides.values()])
-    return f'{fewest} {"or" if most == fewest + 1 else "to"} {most} seeds each' if fewest != most else 'one seed each' if most == 1 else f'{most} seeds each'
+    if fewest == most:
+        return 'one seed each' if most == 1 else f'{most} seeds each'
+    return f'{fewest} {"or" if most == fewest + 1 else "to"} {most} seeds each'
 
 
 def verdict(comparison: dict, sides: dict[str, list[Run]]) -> str:

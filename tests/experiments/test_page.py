@@ -41,7 +41,8 @@ def test_readme_has_the_numbers_of_the_page():
         assert page.signed(COMPARISON['bbox']['r >= 0.8']['AP'][model]) in readme
 
 
-@pytest.mark.parametrize(('tied', 'said'), [(.2, 'less alike than'), (.8, 'more alike than'), (.5, 'as far as these seeds can tell')])
+@pytest.mark.parametrize(('tied', 'said'), [(.2, 'less alike than'), (.8, 'more alike than'),
+                                            (.5, 'as far as these seeds can tell')])
 def test_the_section_on_filters_says_what_its_numbers_say(tmp_path, monkeypatch, tied, said):
     monkeypatch.setattr(runs, 'RESULTS', tmp_path)
     for model, mean in (('plain', .5), ('tied', tied)):
