@@ -1,4 +1,4 @@
-"""Every config loads, builds, trains a step with its optimizer and loss terms, and predicts."""
+"""Every config loads, builds and fits together; each network and each detector trains a step and predicts."""
 
 from pathlib import Path
 
@@ -149,24 +149,30 @@ def quick_init(monkeypatch):
     monkeypatch.setattr('mmengine.model.BaseModule._dump_init_info', lambda self: None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', [name for name in CONFIGS if name not in REPEATED])
-def test_trains_and_predicts(name, quick_init):
-    if '/' in name.removeprefix('configs/') or '_se101_' in name:
-        pytest.importorskip('mmpretrain')
-    cfg = load_config(name)
-    scope = cfg.default_scope
-    with DefaultScope.overwrite_default_scope(scope):
-        model = build(cfg)
-        batch = two_images(model, scope, 64 if '/imagenet/' in name or scope == 'mmdet' else 32)
-        model.train()
-        log = train_a_step(model, cfg, batch)
-        assert ('loss_orthogonality' in log) == ('shared' in name and 'noorthoreg' not in name)
-        assert ('resource_factor' in log) == ('gx' in name)
-        model.eval()
-        with torch.no_grad():
-            results = model(**model.data_preprocessor(batch, False), mode='predict')
-        check_predictions(model, scope, results)
+def detector_of(name: str) -> str:
+    """Return the detector in a config's name, cascade_mask_rcnn in cascade_mask_rcnn_r50_20e; '' for a classifier."""
+    return Path(name).stem.partition(network_of(name))[0]
+
+
+def choose_trained() -> list[str]:
+    """Choose configs that have each network and each detector at least once, the cheap ones first; all classifiers."""
+    names, networks, detectors = [], set(), set()
+    for name in sorted(CONFIGS, key=lambda name: ('mask' in name, 'cascade' in name, name)):
+        if name in REPEATED:
+            continue
+        network, detector = network_of(name), detector_of(name)
+        if not detector or network not in networks or detector not in detectors:
+            names.append(name)
+            detectors.add(detector)
+            networks |= {network} if detector else set()
+    return names
+
+
+TRAINED = choose_trained()
+
+
+def check_size(model: nn.Module, name: str, scope: str) -> None:
+    """Compare a network with the millions of parameters in the table above."""
     network = network_of(name)
     assert (network in MILLIONS) != (network in UNPRINTED)
     if network in MILLIONS:
@@ -176,3 +182,39 @@ def test_trains_and_predicts(name, quick_init):
             count = sum(p.numel() for p in model.backbone.parameters()) + model.neck.in_channels[-1] * 1000 + 1000
         digits = len(str(MILLIONS[network]).partition('.')[2])
         assert count / 1e6 == pytest.approx(MILLIONS[network], abs=0.51 * 10**-digits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', TRAINED)
+def test_trains_and_predicts(name, quick_init):
+    if '/' in name.removeprefix('configs/') or '_se101_' in name:
+        pytest.importorskip('mmpretrain')
+    cfg = load_config(name)
+    scope = cfg.default_scope
+    with DefaultScope.overwrite_default_scope(scope):
+        model = build(cfg)
+        batch = two_images(model, scope, 64 if '/imagenet/' in name else 32)
+        model.train()
+        log = train_a_step(model, cfg, batch)
+        assert ('loss_orthogonality' in log) == ('shared' in name and 'noorthoreg' not in name)
+        assert ('resource_factor' in log) == ('gx' in name)
+        model.eval()
+        with torch.no_grad():
+            results = model(**model.data_preprocessor(batch, False), mode='predict')
+        check_predictions(model, scope, results)
+    check_size(model, name, scope)
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name not in REPEATED and name not in TRAINED])
+def test_network_fits_a_detector(name):
+    """Shapes of the network's outputs fit the neck and the heads; others train this network and this detector."""
+    cfg = load_config(name)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+        model = MODELS.build(cfg.model)
+        levels = model.extract_feat(torch.zeros(1, 3, 64, 96))
+        outputs = model.rpn_head(levels) if hasattr(model, 'rpn_head') else model.bbox_head(levels)
+    assert [level.shape[-2:] for level in levels] == [out.shape[-2:] for out in outputs[0]]
+    for hook in cfg.get('custom_hooks') or []:
+        if issubclass(HOOKS.get(hook.type), LossHook):
+            HOOKS.build(hook).check_model(model)
+    check_size(model, name, cfg.default_scope)

@@ -45,5 +45,5 @@ def two_images(model: nn.Module, scope: str, size: int = 64) -> dict[str, list]:
     from mmdet.testing import demo_mm_inputs
     head = model.bbox_head if hasattr(model, 'bbox_head') else model.roi_head.bbox_head
     classes = (head[-1] if isinstance(head, nn.ModuleList) else head).num_classes
-    return demo_mm_inputs(2, [(3, 64, 96), (3, 96, 64)], num_classes=classes, num_items=[3, 2],
+    return demo_mm_inputs(2, [(3, 32, 64), (3, 64, 32)], num_classes=classes, num_items=[3, 2],
                           with_mask=model.with_mask)
