@@ -12,7 +12,7 @@ import torch
 from mmengine.config import utils as config_utils
 
 # mmengine parses a package's hundred metafiles anew for every config that inherits one of its configs.
-config_utils._get_cfg_metainfo = functools.cache(config_utils._get_cfg_metainfo)
+config_utils.load = functools.cache(config_utils.load)
 
 # Examples may be slow on a busy machine.
 hypothesis.settings.register_profile('mmtied', deadline=None)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmtied.analysis.complexity import ImageNetClassifier, measure
 from mmtied.backbones import TiedResNeSt, TiedResNet, TiedResNeXt, TiedSENet, TiedSEResNet, tied_efficientnet
 from mmtied.plugins import TiedSE
-from tests.helpers.families import FAMILIES, tiny
+from tests.helpers.families import FAMILIES, build_short
 
 # Millions of parameters and giga multiply-adds at 224x224 of convolutions and fully connected layers, with an ImageNet head.
 SIZES = [
@@ -53,7 +53,7 @@ def test_published_sizes(build, settings, millions, gigas):
 def test_mmengine_counts_the_same(family):
     """Its counter reads the traced graph, and knows nothing of torch's."""
     image = torch.zeros(1, 3, 64, 64)
-    model = tiny(family).eval()
+    model = build_short(family, **FAMILIES[family]).eval()
     classifier = ImageNetClassifier(model, model(image)[-1].shape[1]).eval()
     analyzer = FlopAnalyzer(classifier, (image, ))
     counts = analyzer.unsupported_ops_warnings(False).tracer_warnings('none').by_operator()

@@ -1,52 +1,33 @@
 """Every backbone as an ONNX file: onnxruntime returns what PyTorch returns."""
 
-from unittest.mock import patch
-
 import pytest
 import torch
 from torch import nn
 
-import mmtied.backbones as backbones
+from tests.helpers.families import FAMILIES, build_short
 from tests.helpers.onnx_files import EXPORTERS, export_onnx, run_onnx
 
-# Each family with few channels, further settings of a block, and one network of full width.
-THIN = {'base_channels': 8, 'base_width': 32, 'split_blocks': (1, 2, 2, 4)}
-SHORT = {**THIN, 'num_stages': 2, 'out_indices': (0, 1)}
+# Each family with few channels and blocks, further settings of a block, and one network of full width.
+THIN = FAMILIES['TiedResNet']
 PLUGINS = [{'cfg': {'type': 'TiedSE', 'num_blocks': 4, 'ratio': 2}, 'position': 'after_conv1'},
            {'cfg': {'type': 'TiedGCB', 'num_blocks': 2}, 'position': 'after_conv3'}]
 NETWORKS = {
-    'TiedResNet': ('TiedResNet', THIN),
-    'TiedSENet': ('TiedSENet', THIN),
-    'TiedSEResNet': ('TiedSEResNet', {'base_channels': 8}),
-    'TiedResNeXt': ('TiedResNeXt', {'base_channels': 16, 'split_groups': 4, 'split_blocks': (1, 2, 2, 4)}),
-    'TiedResNeSt': ('TiedResNeSt', {'base_channels': 8}),
+    **{family: (family, settings) for family, settings in FAMILIES.items()},
     'TiedEfficientNet': ('tied_efficientnet', {'out_indices': (2, 4, 6)}),
-    'concat, deep stem': ('TiedResNet', {**SHORT, 'mixer_fusion': 'concat', 'deep_stem': True, 'avg_down': True}),
-    'no mixer': ('TiedResNet', {**SHORT, 'mixer_fusion': 'none'}),
-    'plugins': ('TiedResNet', {**SHORT, 'plugins': PLUGINS}),
+    'concat, deep stem': ('TiedResNet', {**THIN, 'mixer_fusion': 'concat', 'deep_stem': True, 'avg_down': True}),
+    'no mixer': ('TiedResNet', {**THIN, 'mixer_fusion': 'none'}),
+    'plugins': ('TiedResNet', {**THIN, 'plugins': PLUGINS}),
     'TiedResNet-50-S': ('TiedResNet', {'base_width': 18}),
     'SharedResNet': ('SharedResNet', {'base_channels': 8, 'num_bases': 2}),
-    'SharedResNetCIFAR': ('SharedResNetCIFAR', {'depth': 20, 'num_bases': 2, 'shared_elements': 16, 'out_indices': (0, 1, 2)}),
+    'SharedResNetCIFAR': ('SharedResNetCIFAR', {'depth': 20, 'num_bases': 2, 'shared_elements': 16}),
     'SharedMobileNetV2': ('shared_mobilenet_v2', {'widen_factor': 0.25, 'num_bases': 2, 'out_indices': (1, 3, 6)}),
     'IGCNet': ('IGCNet', {'base_channels': 16}),
-    'IGCNetCIFAR': ('IGCNetCIFAR', {'depth': 14, 'out_indices': (0, 1, 2)}),
+    'IGCNetCIFAR': ('IGCNetCIFAR', {'depth': 14}),
     'GResNeXt': ('GResNeXt', {'base_channels': 8}),
 }
 
 # With torch's default exporter, mmcv's ContextBlock fixes a batch of one, so the example must hold two images.
 FIX_ONE = ('plugins', )
-
-
-def build(network: str) -> nn.Module:
-    """Build a backbone; of the thin tied ones a short form, with one or two blocks in a stage."""
-    family, settings = NETWORKS[network]
-    if family in ('tied_efficientnet', 'shared_mobilenet_v2'):
-        pytest.importorskip('mmpretrain')
-    cls = getattr(backbones, family)
-    if not family.startswith('Tied'):
-        return cls(**settings)
-    with patch.object(cls, 'stage_blocks', {50: (2, 1, 1, 1)}):
-        return cls(**settings)
 
 
 def calibrated(network: str) -> nn.Module:
@@ -55,7 +36,8 @@ def calibrated(network: str) -> nn.Module:
     Every output is then of order one, and rounding errors stay far below the tolerance. With the residuals of a random network,
     PyTorch itself differs from its own result in double precision by more than 1e-3.
     """
-    model = build(network)
+    builder, settings = NETWORKS[network]
+    model = build_short(builder, **settings)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None

@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-import mmtied.backbones as backbones
-from tests.helpers.families import FAMILIES, tiny
+from tests.helpers.families import FAMILIES, build_short
 from tests.helpers.torch_versions import needs_dynamo
 
 NETWORKS = [*FAMILIES, 'TiedEfficientNet']
 networks = pytest.mark.parametrize('network', NETWORKS)
 
 
-def make(network: str, **settings) -> nn.Module:
-    """Build a thin network with running statistics and small residuals, as after training, so that rounding errors stay small."""
+def make(network: str) -> nn.Module:
+    """Build a thin, short network with statistics and small residuals, as after training, so that rounding errors stay small."""
     if network == 'TiedEfficientNet':
-        pytest.importorskip('mmpretrain')
-    model = tiny(network, **settings) if network in FAMILIES else backbones.tied_efficientnet(out_indices=(2, 4, 6))
+        model = build_short('tied_efficientnet', out_indices=(2, 4, 6))
+    else:
+        model = build_short(network, **FAMILIES[network])
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
@@ -49,7 +49,7 @@ def test_trace_runs_for_other_batches_and_sizes(network):
 @torch.no_grad()
 @needs_dynamo
 def test_compiles_as_one_graph(network):
-    model = make(network, num_stages=2, out_indices=(0, 1))
+    model = make(network)
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend='eager')
     for batch in (2, 3):
