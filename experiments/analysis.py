@@ -1,6 +1,8 @@
 """Compare the models of an experiment over seeds and images, from the kept match records."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -11,48 +13,72 @@ from mmtied.evaluation.records import SavedRun, read_records
 
 from .runs import Run
 
-#: The ends that the question is about, by the names of their buckets; None for all images.
-BANDS = {'all': None, 'r < 0.2': ('r=0', '(0,0.1)', '[0.1,0.2)'), 'r >= 0.8': ('[0.8,0.9)', '[0.9,1]')}
-#: How much larger a value is at r >= 0.8 than at r < 0.2.
-CONTRAST = 'r >= 0.8 minus r < 0.2'
+#: How much larger a value is at the high end of r than at the low one.
+CHANGE = 'change'
 
 
-def compare_models(sides: Mapping[str, Sequence[Run]], iou_types: Sequence[str], bootstrap: Bootstrap) -> dict:
+@dataclass(frozen=True)
+class Question:
+    """What an experiment compares: both ends of r.
+
+    Attributes:
+        iou_types: 'bbox', 'segm' or both.
+        low: Upper end of the images with little occlusion, an edge of the buckets.
+        high: Lower end of those with much.
+        evaluation: Which of a run's evaluations has the buckets of images.
+    """
+
+    iou_types: tuple[str, ...]
+    low: float
+    high: float
+    evaluation: int = 0
+
+    @property
+    def bands(self) -> dict[str, tuple[float, float]]:
+        """Ranges of r by their names; all images, of every r, first."""
+        return {'all': (0, math.inf), f'r < {self.low:g}': (0, self.low), f'r >= {self.high:g}': (self.high, math.inf)}
+
+
+def compare_models(sides: Mapping[str, Sequence[Run]], question: Question, bootstrap: Bootstrap) -> dict:
     """Compare every model with the first, for all images, both ends of r, and how the difference changes between the ends.
 
     Args:
         sides: Runs of each model, which differ in their seed; the first model is the baseline.
-        iou_types: 'bbox', 'segm' or both.
+        question: What is compared.
         bootstrap: How to resample images.
 
     Returns:
         ``{iou type: {band: {statistic: {model: {'value', 'interval', 'difference', 'low', 'high', ...}}}}}``, where a band is a
-        key of `BANDS` or `CONTRAST`. The baseline has no difference.
+        key of `Question.bands` or `CHANGE`. The baseline has no difference.
     """
     read = {model: [read_records(run.results) for run in runs] for model, runs in sides.items()}
-    return {iou_type: _compare(read, iou_type, bootstrap) for iou_type in iou_types}
+    return {iou_type: _compare(read, iou_type, question, bootstrap) for iou_type in question.iou_types}
 
 
-def _compare(sides: Mapping[str, Sequence[SavedRun]], iou_type: str, bootstrap: Bootstrap) -> dict:
-    found = {model: {band: estimate(side, iou_type, names, bootstrap) for band, names in BANDS.items()}
+def _compare(sides: Mapping[str, Sequence[SavedRun]], iou_type: str, question: Question, bootstrap: Bootstrap) -> dict:
+    found = {model: {band: estimate(side, iou_type, question, band, bootstrap) for band in question.bands}
              for model, side in sides.items()}
     baseline, *_ = sides
+    everything, low, high = question.bands
     for bands in found.values():
-        bands[CONTRAST] = {name: contrast(bands['r >= 0.8'][name], bands['r < 0.2'][name]) for name in bands['all']}
+        bands[CHANGE] = {name: contrast(bands[high][name], bands[low][name]) for name in bands[everything]}
     return {band: {statistic: {model: _describe(bands[band][statistic],
                                                 None if model == baseline else found[baseline][band][statistic], bootstrap)
                                for model, bands in found.items()}
                    for statistic in found[baseline][band]}
-            for band in [*BANDS, CONTRAST]}
+            for band in [*question.bands, CHANGE]}
 
 
-def estimate(side: Sequence[SavedRun], iou_type: str, names: Sequence[str] | None, bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """Return each statistic of the images in some buckets, for the runs of one model."""
+def estimate(side: Sequence[SavedRun], iou_type: str, question: Question, band: str, bootstrap: Bootstrap) -> dict[str, Estimate]:
+    """Return each statistic of the images of a band, for the runs of one model."""
+    least, below = question.bands[band]
+
     def grouping(run: SavedRun) -> Grouping:
-        if names is None:
+        if (least, below) == (0, math.inf):  # images without a ratio too
             return whole_set(len(run.image_ids))
-        main = run.evaluations[0]
-        buckets = [number for number, bucket in enumerate(main.description['buckets']) if bucket['name'] in names]
+        main = run.evaluations[question.evaluation]
+        buckets = [number for number, bucket in enumerate(main.description['buckets'])
+                   if least <= bucket['lower'] and bucket['upper'] <= below]
         return Grouping(main.members[:, buckets].any(1, keepdim=True), torch.zeros(1, dtype=torch.int64))
 
     found, = estimate_groups(side, iou_type, grouping, bootstrap)

@@ -8,11 +8,13 @@ from mmtied.datasets import make_occluded_shapes
 from mmtied.launch.config import load_config
 
 from . import detection
+from .analysis import Question
 from .backbones import backbones
 from .runs import Run
 
 CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
 MODELS = ('r50', 'tied', 'tied_s', 'grouped', 'r50_narrow')
+QUESTION = Question(('bbox', 'segm'), low=.2, high=.8)
 
 
 @dataclass(frozen=True)
