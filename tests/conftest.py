@@ -46,6 +46,13 @@ def reset_default_scope() -> Iterator[None]:
 
 
 @pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a page's figures blank; drawing them takes most of a small evaluation's time. Tests of reporting draw them."""
+    blank = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+    monkeypatch.setattr('mmtied.evaluation.reporting.page.svg_bytes', lambda figure: blank)
+
+
+@pytest.fixture
 def one_process() -> Iterator[None]:
     """Make this process a process group of its own."""
     torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)

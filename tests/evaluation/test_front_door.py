@@ -25,6 +25,7 @@ from mmtied.evaluation.reporting.files import read_runs
 from tests.helpers.coco_oracle import assert_same, coco_statistics
 from tests.helpers.simulated import many, simulated
 
+pytestmark = pytest.mark.usefixtures('blank_figures')
 EDGES = (0, .3, .6, 1)
 
 

@@ -21,6 +21,7 @@ from mmtied.evaluation.records import read_records
 from mmtied.evaluation.reporting.files import read_report
 from mmtied.evaluation.run_checks import lost_hooks
 
+pytestmark = pytest.mark.usefixtures('blank_figures')
 SIZE = 64
 FILES = ['ap_over_r_bbox.png', 'buckets.csv', 'buckets.tex', 'records.npz', 'report.html', 'report.json']
 

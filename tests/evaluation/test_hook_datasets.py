@@ -20,6 +20,7 @@ from mmtied.evaluation.inputs.datasets import dataset_annotations
 from tests.helpers.coco_oracle import coco_statistics
 from tests.helpers.data import data_path
 
+pytestmark = pytest.mark.usefixtures('blank_figures')
 SIZE = (120, 160)  # height, width
 
 

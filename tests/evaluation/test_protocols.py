@@ -14,6 +14,8 @@ from mmtied.evaluation import Evaluation, compare, evaluate, read_ground_truth
 from mmtied.evaluation.stream import ImageMatcher
 from tests.helpers.coco_oracle import STATISTICS
 
+pytestmark = pytest.mark.usefixtures('blank_figures')
+
 
 def random_case(seed, num_images=8, num_categories=4, many=0):
     rng = np.random.default_rng(seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures('blank_figures')
 TOOL = Path(__file__).parents[2] / 'tools/occlusion_eval.py'
 BOX, CODE = [0., 0., 4., 4.], {'size': [10, 10], 'counts': [0, 4, 6, 4, 6, 4, 6, 4, 66]}
 DATA = dict(images=[dict(id=1, height=10, width=10)], categories=[dict(id=1, name='a')],
