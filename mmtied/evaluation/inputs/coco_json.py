@@ -101,6 +101,14 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
     return [whole if faulty else entry for entry, faulty in zip(entries, bad.tolist(), strict=True)]
 
 
+def values_of(entries: Sequence[dict], key: str) -> list[Any]:
+    """Return the value that each entry has under `key`, None where it has none."""
+    try:
+        return list(map(itemgetter(key), entries))  # half the time of the line below
+    except KeyError:
+        return [entry.get(key) for entry in entries]
+
+
 def integer_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None) -> np.ndarray:
     """Return the integers under `key`, shape (N,) int64; floats count where they are whole numbers."""
     column = _column(entries, key, 'iuf', where, 'an integer', (), faults)
@@ -133,14 +141,14 @@ def box_column(entries: Sequence[dict], where: str, box_format: str = 'xywh', si
     if boxes is None:
         expected = f'four finite numbers [{BOX_FORMATS[box_format]}]'
         boxes = _column(entries, 'bbox', 'iuf', where, expected, (4,), faults).astype(np.float64)
-    far = (np.abs(boxes) > FARTHEST_BOX).any(axis=1)
-    if far.any():
+    if len(boxes) and np.abs(boxes).max() > FARTHEST_BOX:
+        far = (np.abs(boxes) > FARTHEST_BOX).any(axis=1)
         _add(faults, where, far, lambda number: f": 'bbox' must have numbers of at most {FARTHEST_BOX:g} in size, got "
                                                 f'{shown(entries[number]["bbox"])}')
         boxes[far] = 0
     boxes = to_xywh(boxes, box_format, sizes) + 0.
-    negative = (boxes[:, 2:] < 0).any(axis=1)
-    if negative.any():
+    if len(boxes) and boxes[:, 2:].min() < 0:
+        negative = (boxes[:, 2:] < 0).any(axis=1)
         _add(faults, where, negative, lambda number: ": 'bbox' must have sides of at least 0, got "
                                                      f'{shown(entries[number]["bbox"])}')
     return boxes
@@ -175,7 +183,7 @@ def polygon_box(points: Sequence[float]) -> list[float]:
 
 def _plain_boxes(entries: Sequence[dict]) -> np.ndarray | None:
     """Convert boxes that are lists of four Python numbers, 3 times as fast as `np.array`; None where one is not, or infinite."""
-    boxes = [entry['bbox'] for entry in entries]
+    boxes = values_of(entries, 'bbox')
     if set(map(type, boxes)) != {list} or set(map(len, boxes)) != {4}:
         return None
     if not set(map(type, chain.from_iterable(boxes))) <= {int, float}:
@@ -200,7 +208,7 @@ def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected:
 
     if not entries:
         return np.empty((0, *shape))
-    values = [entry[key] for entry in entries]
+    values = values_of(entries, key)
     column = None if _has_bools(values, len(shape)) else as_array(values, (len(entries), *shape))
     if column is not None:
         return column

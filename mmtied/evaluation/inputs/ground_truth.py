@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import numpy as np
 from ..protocol import BOX_FORMATS, PROTOCOLS
 from .arrays import MISSING, GroundTruth
 from .categories import read_federated, read_frequencies
-from .coco_json import box_column, check_entries, check_unique, integer_column, no_collection, number_column, positions
+from .coco_json import (box_column, check_entries, check_unique, integer_column, no_collection, number_column, positions,
+                        values_of)
 from .faults import Faults, naming, one_line, shown
 from .image_ids import ImageLookup, id_array, is_digits, plain_id
 from .layouts import read_annotations
-from .plausibility import describe_annotations
+from .plausibility import describe_annotations, repeated_rows
 from .rle import rle_areas, to_rle
 
 __all__ = ['GroundTruth', 'Reading', 'read_ground_truth']
@@ -113,7 +115,7 @@ class _Builder:
         lookup = ImageLookup(image_ids, names)
         faults = Faults(self.at_entries, len(self.entries) if isinstance(self.entries, list) else 0, self.reading.skip_invalid)
         entries = check_entries(self.entries, ('image_id', 'category_id', 'bbox'), self.at_entries, faults)
-        image, by_name = lookup.find_all([entry['image_id'] for entry in entries])
+        image, by_name = lookup.find_all(values_of(entries, 'image_id'))
         faults.add(image < 0, lambda number: ': ' + lookup.describe(entries[number]['image_id'], int(image[number]),
                                                                     'the list of images'))
         image = np.maximum(image, 0)
@@ -122,18 +124,21 @@ class _Builder:
         crowd = self._flags(entries, 'iscrowd', faults)
         category = self._read_category(entries, category_ids, crowd, faults)
         boxes = box_column(entries, self.at_entries, self.reading.box_format, sizes[image], faults)
-        segmentations = [_segmentation(entry) for entry in entries]
+        segmentations = values_of(entries, 'segmentation')
+        if set(map(type, segmentations)) != {list} or not all(segmentations) or not all(map(itemgetter(0), segmentations)):
+            segmentations = list(map(_segmentation, segmentations))
         area = self._read_area(entries, boxes, segmentations, sizes[image], faults)
         annotation_ids = self._annotation_ids(entries, faults)
         line = faults.settle()
         if line:
             self._say(line)
-        crowd = self._apply_ignore_keys(entries, crowd)
+        fields = _other_fields(entries, _ENTRY_KEYS)
+        crowd = self._apply_ignore_keys(entries, fields, crowd)
         truth = GroundTruth(
             source=self.source, image_ids=image_ids, image_sizes=sizes, category_ids=category_ids, category_names=category_names,
             image=image, category=category, boxes_xywh=boxes, area=area, crowd=crowd, annotation_ids=annotation_ids,
             _segmentations=segmentations, file_names=names,
-            fields=_other_fields(entries, _ENTRY_KEYS), image_fields=_other_fields(self.images, _IMAGE_KEYS))
+            fields=fields, image_fields=_other_fields(self.images, _IMAGE_KEYS))
         if faults.bad.any():
             truth = truth.select(~faults.bad)
         truth = self._drop_duplicates(truth)
@@ -194,9 +199,11 @@ class _Builder:
 
     def _read_category(self, entries: list[dict], category_ids: np.ndarray, crowd: np.ndarray, faults: Faults) -> np.ndarray:
         """Return indices of categories, -1 for ignored regions that are of no category."""
-        values = [entry['category_id'] for entry in entries]
-        open_regions = np.array([value is None for value in values], dtype=bool) & crowd
-        if open_regions.any() or any(isinstance(value, str) for value in values):
+        values = values_of(entries, 'category_id')
+        kinds, open_regions = set(map(type, values)), np.zeros(len(values), dtype=bool)
+        if type(None) in kinds:
+            open_regions = np.array([value is None for value in values], dtype=bool) & crowd
+        if open_regions.any() or str in kinds:
             as_numbers = [dict(category_id=int(category_ids[0]) if value is None and region else
                                int(value) if isinstance(value, str) and is_digits(value) else value)
                           for value, region in zip(values, open_regions.tolist(), strict=True)]
@@ -208,12 +215,11 @@ class _Builder:
 
     def _read_area(self, entries: list[dict], boxes: np.ndarray, segmentations: list, sizes: np.ndarray,
                    faults: Faults) -> np.ndarray:
-        stated = [entry.get('area') for entry in entries]
-        missing = np.array([value is None for value in stated], dtype=bool)
-        area = np.zeros(len(entries))
-        if not missing.any():
+        stated = values_of(entries, 'area')
+        if type(None) not in set(map(type, stated)):
             area = number_column(entries, 'area', self.at_entries, faults)
         else:
+            missing = np.array([value is None for value in stated], dtype=bool)
             there = [dict(area=0 if value is None else value) for value in stated]
             area = number_column(there, 'area', self.at_entries, faults)
             from_masks = 0
@@ -235,30 +241,29 @@ class _Builder:
     def _annotation_ids(self, entries: list[dict], faults: Faults) -> np.ndarray:
         if not any('id' in entry for entry in entries):
             return np.arange(1, len(entries) + 1)
-        check_entries(entries, ('id', ), self.at_entries, faults)
-        ids = integer_column([entry if 'id' in entry else {'id': 0} for entry in entries], 'id', self.at_entries, faults)
+        ids = integer_column(check_entries(entries, ('id', ), self.at_entries, faults), 'id', self.at_entries, faults)
         check_unique(ids[~faults.bad], self.at_entries)
         return ids
 
     def _flags(self, entries: list[dict], key: str, faults: Faults) -> np.ndarray:
         """Return flags, shape (N,) bool; missing and null are False."""
-        flags = [entry.get(key) or 0 for entry in entries]
+        flags = values_of(entries, key)
         if set(map(type, flags)) <= {int, bool} and set(flags) <= {0, 1}:
             return np.array(flags, dtype=bool)
+        flags = [flag or 0 for flag in flags]
         good = np.array([isinstance(flag, int | float) and flag in (0, 1) for flag in flags], dtype=bool)
         faults.add(~good, lambda number: f': {key!r} must be 0 or 1, got {shown(flags[number])}')
         return np.array([flag in (0, 1) and bool(flag) if isinstance(flag, int | float) else False for flag in flags], dtype=bool)
 
-    def _apply_ignore_keys(self, entries: list[dict], crowd: np.ndarray) -> np.ndarray:
+    def _apply_ignore_keys(self, entries: list[dict], fields: dict[str, list], crowd: np.ndarray) -> np.ndarray:
         for key in self.reading.ignore_key:
             marked = np.array([_is_true(entry.get(key)) for entry in entries], dtype=bool)
             if not marked.any():
                 self.said.append(f'--ignore-key {key}: no annotation has it, or it is never true')
             self.notes.append(f'{marked.sum()} annotations are ignored because of their {key!r} (--ignore-key)')
             crowd = crowd | marked
-        if 'ignore' not in self.reading.ignore_key:
-            left = sum('ignore' in entry and _is_true(entry['ignore']) and not region
-                       for entry, region in zip(entries, crowd.tolist(), strict=True))
+        if 'ignore' in fields and 'ignore' not in self.reading.ignore_key:
+            left = sum(_is_true(value) and not region for value, region in zip(fields['ignore'], crowd.tolist(), strict=True))
             if left:
                 self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; --ignore-"
                                  'key ignore makes them regions that count neither way and occlude nothing')
@@ -325,22 +330,12 @@ def _text(name: Any) -> str:
 
 def _other_fields(entries: Sequence[dict], known: frozenset[str]) -> dict[str, list]:
     """Return the values of every key that is not among the known ones, None where an entry has none."""
-    names = set().union(*set(map(tuple, entries))) - known
-    return {key: [entry.get(key) for entry in entries] for key in sorted(map(str, names))}
+    names = set().union(*entries) - known
+    return {key: values_of(entries, key) for key in sorted(map(str, names))}
 
 
-def repeated_rows(rows: np.ndarray) -> np.ndarray:
-    """Return the sorted indices of rows that equal an earlier one, from an array (N, C)."""
-    if len(rows) < 2:
-        return np.zeros(0, dtype=np.int64)
-    order = np.lexsort(rows.T[::-1])
-    same = (rows[order][1:] == rows[order][:-1]).all(axis=1)
-    return np.sort(order[1:][same])
-
-
-def _segmentation(entry: dict) -> Any:
-    """Return the segmentation; empty ones of every kind, and lists of empty polygons, are missing."""
-    value = entry.get('segmentation')
+def _segmentation(value: Any) -> Any:
+    """Return a segmentation; empty ones of every kind, and lists of empty polygons, are missing."""
     if value is None or (isinstance(value, list | dict) and not value) or (isinstance(value, list) and not any(value)):
         return MISSING
     return value

@@ -90,7 +90,20 @@ def find_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray, share: float, s
 
 def leaves(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
     """Return which boxes leave their image by more than a pixel to the right or below, shape (N,) bool."""
-    return (boxes_xywh[:, :2] + boxes_xywh[:, 2:] > image_sizes[:, ::-1] + 1).any(axis=1)
+    right, bottom = boxes_xywh[:, 0] + boxes_xywh[:, 2], boxes_xywh[:, 1] + boxes_xywh[:, 3]
+    return (right > image_sizes[:, 1] + 1) | (bottom > image_sizes[:, 0] + 1)
+
+
+def repeated_rows(rows: np.ndarray) -> np.ndarray:
+    """Return the sorted indices of rows that equal an earlier one, from an array (N, C)."""
+    sums = sum(column * np.sqrt(number) for number, column in enumerate(rows.T, 2))  # sorting these is quicker than all columns
+    in_order = np.sort(sums)
+    candidates = np.flatnonzero(np.isin(sums, in_order[1:][in_order[1:] == in_order[:-1]]))
+    if not len(candidates):
+        return candidates
+    order = candidates[np.lexsort(rows[candidates].T[::-1])]
+    same = (rows[order][1:] == rows[order][:-1]).all(axis=1)
+    return np.sort(order[1:][same])
 
 
 def _fits(boxes: np.ndarray, image_sizes: np.ndarray, box_format: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from ..protocol import BOX_FORMATS
 from .arrays import GroundTruth
-from .coco_json import FARTHEST_BOX, box_column, check_entries, integer_column, number_column, positions, read_json
+from .coco_json import FARTHEST_BOX, box_column, check_entries, integer_column, number_column, positions, read_json, values_of
 from .faults import Faults, one_line, shown
 from .image_ids import is_digits
 from .plausibility import describe_results
@@ -108,10 +107,7 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     key, notes = _KEYS[iou_type], [] if notes is None else notes
     faults = Faults(source, len(entries), skip_invalid)
     entries = check_entries(entries, ('image_id', 'category_id', 'score'), source, faults)
-    try:
-        values = list(map(itemgetter(key), entries))
-    except KeyError:
-        values = [entry.get(key) for entry in entries]
+    values = values_of(entries, key)
     plain = set(map(type, values)) <= {list, dict} and all(values)  # a third of the time of the line below
     given = [] if plain else list(map(_is_given, values))
     if not all(given):
@@ -122,7 +118,7 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
             faults.settle()
         whole = entries[given.index(True)]
         entries = [entry if has else whole for entry, has in zip(entries, given, strict=True)]
-    image, by_name = ground_truth.images.find_all([entry['image_id'] for entry in entries])
+    image, by_name = ground_truth.images.find_all(values_of(entries, 'image_id'))
     faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number]['image_id'], int(image[number]),
                                                                             'the annotation file'))
     if by_name:
@@ -155,7 +151,7 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
 
 def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, source: str, offset: int, faults: Faults) -> np.ndarray:
     """Return the index of each entry's category, -1 where there is none; ids may be names."""
-    values = [entry['category_id'] for entry in entries]
+    values = values_of(entries, 'category_id')
     kinds = set(map(type, values))
     if str in kinds:
         ids = {str(name): number for number, name in reversed(ground_truth.category_names.items())}
