@@ -4,6 +4,7 @@ Unpickling calls whatever a file names. Here a file may name only what is listed
 checkpoints the history of losses that mmengine saves. `safe_loading` makes mmengine load through the same door.
 """
 
+import io
 import mmap
 import os
 import pickle
@@ -50,8 +51,8 @@ class RefusedError(ValueError):
     """Raised for a file that names what is not allowed."""
 
 
-def unpickle(path: str | os.PathLike, names: Mapping[tuple[str, str], Any]) -> Any:
-    """Unpickle a file that may name only these modules' classes and functions.
+def unpickle(path: str | os.PathLike, names: Mapping[tuple[str, str], Any], content: bytes | None = None) -> Any:
+    """Unpickle a file that may name only these modules' classes and functions; `content` is what it holds, if known.
 
     Raises:
         RefusedError: It names another; the message is its name.
@@ -63,6 +64,9 @@ def unpickle(path: str | os.PathLike, names: Mapping[tuple[str, str], Any]) -> A
                 raise RefusedError(f'{module_name}.{global_name}')
             return names[module_name, global_name]
 
+    if content is not None:
+        check_memo(content)
+        return Unpickler(io.BytesIO(content)).load()
     with Path(path).open('rb') as file:
         if os.fstat(file.fileno()).st_size:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -113,7 +113,8 @@ def evaluate(annotations: Any,
         ground_truth = merge_names(ground_truth)
     notes: list[str] = []
     found = load_detections(detections, ground_truth, iou_types, classes, box_format, skip_invalid=skip_invalid,
-                            label_names=label_names, category_offset=category_offset, notes=notes)
+                            label_names=label_names, category_offset=category_offset,
+                            any_category=not use_cats and classes is None, notes=notes)
     said = []
     for iou_type, of_type in found.items():
         said += [f'{iou_type}: {line}' for line in (describe_unusual(of_type, ground_truth,

@@ -7,7 +7,7 @@ from typing import Any
 
 from .coco_json import no_collection
 from .dumps import dump_detections, dumped_iou_types
-from .faults import naming
+from .faults import Broken, naming
 from .ground_truth import GroundTruth, read_ground_truth
 from .results import Detections, check_box_format, held_iou_types, join_detections, make_detections, read_results
 from .sources import from_python, read_source
@@ -17,7 +17,7 @@ __all__ = ['Detections', 'GroundTruth', 'load_detections', 'read_ground_truth']
 
 def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Sequence[str] | None = None,
                     classes: Sequence[str] | None = None, box_format: str | None = None, *, skip_invalid: bool = False,
-                    label_names: Sequence[str] | None = None, category_offset: int = 0,
+                    label_names: Sequence[str] | None = None, category_offset: int = 0, any_category: bool = False,
                     notes: list[str] | None = None) -> dict[str, Detections]:
     """Read the detections of one detector.
 
@@ -35,6 +35,7 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
         skip_invalid: Leave out detections that cannot be used, and say how many.
         label_names: Name of each label of the model, where it knows other classes than the annotations, in the labels' order.
         category_offset: Added to the ids of categories, or to labels.
+        any_category: Count detections of unknown categories as of the first one, for AP without regard to categories.
         notes: Gets the lines of the warnings.
 
     Returns:
@@ -59,7 +60,7 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
     said: list[str] = []
     with no_collection():  # results are up to millions of objects
         found = _load(detections, ground_truth, iou_types, dict(classes=classes, label_names=label_names), box_format, said,
-                      dict(skip_invalid=skip_invalid, category_offset=category_offset))
+                      dict(skip_invalid=skip_invalid, category_offset=category_offset, any_category=any_category))
     for line in dict.fromkeys(said):
         warnings.warn(line, stacklevel=2)
         if notes is not None:
@@ -89,11 +90,14 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
     if detections and all(isinstance(one, str | os.PathLike) for one in detections):
         sources = {}
         for path in detections:
+            broken = Broken(str(path), options['skip_invalid'])
             with naming(str(path)):
-                sources[str(path)] = read_source(path, ground_truth, **names)
+                sources[str(path)] = read_source(path, ground_truth, **names, broken=broken)
+            line = broken.settle()
+            said += [line] if line else []
     else:
         with naming('detections'):
-            sources = {'detections': from_python(list(detections), 'detections')}
+            sources = {'detections': from_python(list(detections), 'detections', ground_truth)}
     by_image = {name: bool(entries) and isinstance(entries[0], dict) and 'pred_instances' in entries[0]
                 for name, entries in sources.items()}
     held = {}

@@ -9,6 +9,7 @@ import numpy as np
 from .arrays import Federated, GroundTruth
 from .coco_json import positions
 from .faults import shown
+from .image_ids import plain_id
 
 
 def merge_names(ground_truth: GroundTruth) -> GroundTruth:
@@ -79,6 +80,28 @@ def named_category_ids(ground_truth: GroundTruth, label_names: Sequence[str]) ->
     if len(set(label_names)) < len(label_names) or max(found, default=-1) < 0:
         _check_names(ground_truth, label_names, ids)
     return found
+
+
+def offset_hint(category_ids: Sequence, ground_truth: GroundTruth) -> str:
+    """Return which option makes unknown category ids of results known, to follow a message; empty where none does.
+
+    Example:
+        >>> from .ground_truth import read_ground_truth
+        >>> truth = read_ground_truth({'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
+        ...                            'categories': [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}]})
+        >>> offset_hint([0, 1, 1], truth)
+        ', whose ids are from 1 to 2, those of results from 0 to 1; --category-offset 1 (category_offset=1) shifts these'
+    """
+    ids = {number for number in map(plain_id, category_ids) if isinstance(number, int)}
+    known = ground_truth.category_ids.tolist()
+    shift = next((shift for shift in (1, -1) if ids and {number + shift for number in ids} <= set(known)), None)
+    return '' if shift is None else (f', whose ids are from {known[0]} to {known[-1]}, those of results from {min(ids)} to '
+                                     f'{max(ids)}; --category-offset {shift} (category_offset={shift}) shifts these')
+
+
+def unknown_count(others: np.ndarray) -> str:
+    """Say that detections of unknown categories, a mask (D,), count where categories are not regarded."""
+    return f'{others.sum()} of {len(others)} detections are of categories that the annotations do not have, and count too'
 
 
 def read_federated(images: Sequence[dict], ground_truth: GroundTruth, where: str) -> Federated:

@@ -10,9 +10,13 @@ from pathlib import Path
 
 from mmtied.atomic import check_can_read
 
+from .faults import one_line
+
 #: Bytes that a compressed file may unpack to, and times its own size.
 _SMALL, _MOST_PACKED = 1 << 28, 100
 
+#: First bytes of what gzip packed.
+PACKED = b'\x1f\x8b'
 #: First bytes of files that are no text, and their names.
 _MAGIC = {
     b'PK\x03\x04': 'a torch checkpoint or another zip file',
@@ -26,6 +30,13 @@ _MAGIC = {
 }
 
 
+#: What XML files have that are not read, or not alone, and what to do.
+_XML = {
+    b'<track ': "CVAT's XML of a video, with tracks; export it as 'CVAT for images 1.1' or 'COCO 1.0'",
+    b'<bndbox>': 'the XML file of one image of Pascal VOC; give the folder of all',
+}
+
+
 def read_bytes(path: str | os.PathLike) -> bytes:
     """Return the content of a file, unpacked where gzip packed it.
 
@@ -35,7 +46,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     path = Path(path)
     check_can_read(path)
     content = path.read_bytes()
-    if not content.startswith(b'\x1f\x8b'):
+    if not content.startswith(PACKED):
         return content
     limit = max(_SMALL, _MOST_PACKED * len(content))
     try:
@@ -70,10 +81,38 @@ def other_kind(content: bytes) -> str | None:
         return kind
     start = content[:4096].removeprefix(b'\xef\xbb\xbf').lstrip()
     if start.startswith(b'<?xml') or (start.startswith(b'<') and b'>' in start):
-        return 'XML'
+        return next((kind for part, kind in _XML.items() if part in content), 'XML')
     if is_json_lines(content):
         return 'JSON lines'
-    return "a CSV table of Open Images" if b'ImageID,' in start[:200] else None
+    if b'ImageID,' in start[:200]:
+        return 'a CSV table of Open Images'
+    return _text_kind(start.decode('utf-8', 'replace').splitlines())
+
+
+def _text_kind(lines: list[str]) -> str | None:
+    """Say what a text file is by its first lines; None where that is not known."""
+    first = lines[0] if lines else ''
+    words, cells = first.split(), first.rstrip(',').split(',')
+    keys = {line.partition(':')[0] for line in lines if ':' in line}
+    if 'names' in keys and keys & {'train', 'val', 'path', 'nc'}:
+        return 'a data.yaml of ultralytics, which says where images and labels are; give the folder that has labels and images'
+    if len(cells) == 8 and all(map(is_number, cells)):
+        return 'the text file of one image of VisDrone; give the folder of all'
+    if len(words) >= 5 and words[0].isdecimal() and all(map(is_number, words)):
+        return 'the text file of one image of YOLO; give the folder of all'
+    if len(cells) >= 4 and all(line.count(',') == first.count(',') for line in lines[1:3]):
+        return (f"a CSV table with the columns {one_line(first, 80)}; of tables only Open Images' are read, with ImageID, "
+                "LabelName, XMin, XMax, YMin and YMax; convert it to COCO's layout")
+    return None
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_json_lines(content: bytes) -> bool:

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .faults import as_flag, one_line
+from .faults import Broken, as_flag, one_line
 
 
 def is_odgt(lines: list[Any]) -> bool:
@@ -12,36 +12,38 @@ def is_odgt(lines: list[Any]) -> bool:
     return bool(lines) and isinstance(lines[0], dict) and 'ID' in lines[0] and 'gtboxes' in lines[0]
 
 
-def read_odgt(lines: list[Any], source: str, image_folder: Any = None) -> tuple[dict, list[str]]:
+def read_odgt(lines: list[Any], source: str, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
     """Convert .odgt; return COCO's dict, and notes.
 
     The box is the full one, ``fbox``; ``vbox``, ``hbox``, ``fbox``, ``tag`` and ``ignore`` stay with each annotation. Boxes with
     ``ignore`` and those of another tag than person (``mask``: crowds, reflections) are ignored regions.
 
     Raises:
-        ValueError: An image lacks its boxes, or a box has another layout.
+        ValueError: There is no such folder of images.
     """
     images, annotations, ignored = [], [], 0
-    stated = all(isinstance(line, dict) and 'height' in line and 'width' in line for line in lines)
+    stated = all('height' in line and 'width' in line for line in lines if isinstance(line, dict))
     names = dict.fromkeys(['person'])
     for number, line in enumerate(lines):
         if not isinstance(line, dict) or not isinstance(line.get('gtboxes'), list) or 'ID' not in line:
-            raise ValueError(f"{source}: line {number + 1}: expected an object with 'ID' and 'gtboxes', got {one_line(line, 80)}")
+            broken.add(f"{source}: line {number + 1}: expected an object with 'ID' and 'gtboxes', got {one_line(line, 80)}")
+            continue
         extent = [1., 1.]
         for box in line['gtboxes']:
-            full = box.get('fbox') if isinstance(box, dict) else None
-            if not isinstance(full, list) or len(full) != 4:
-                raise ValueError(f"{source}: line {number + 1}: image {line['ID']}: expected 'fbox': [x, y, width, height], got "
-                                 f'{one_line(box, 80)}')
-            extra = box.get('extra') or {}
-            is_region = as_flag(extra.get('ignore'), f"{source}: line {number + 1}: 'ignore'")
-            is_region |= box.get('tag', 'person') not in names
-            ignored += is_region
-            extent = [max(extent[0], full[0] + full[2]), max(extent[1], full[1] + full[3])]
-            annotations.append({'id': len(annotations) + 1, 'image_id': line['ID'], 'category_id': 1, 'bbox': list(full),
-                                'area': full[2] * full[3], 'iscrowd': int(is_region), 'ignore': int(is_region),
-                                **{key: box[key] for key in ('fbox', 'vbox', 'hbox', 'tag') if key in box},
-                                **{key: extra[key] for key in ('occ', 'unsure', 'box_id') if key in extra}})
+            where = f"{source}: line {number + 1}: image {line['ID']}"
+            with broken.at(where):
+                full = box.get('fbox') if isinstance(box, dict) else None
+                if not isinstance(full, list) or len(full) != 4:
+                    raise ValueError(f"{where}: expected 'fbox': [x, y, width, height], got {one_line(box, 80)}")
+                extra = box.get('extra') or {}
+                is_region = as_flag(extra.get('ignore'), f"{where}: 'ignore'")
+                is_region |= box.get('tag', 'person') not in names
+                ignored += is_region
+                extent = [max(extent[0], full[0] + full[2]), max(extent[1], full[1] + full[3])]
+                annotations.append({'id': len(annotations) + 1, 'image_id': line['ID'], 'category_id': 1, 'bbox': list(full),
+                                    'area': full[2] * full[3], 'iscrowd': int(is_region), 'ignore': int(is_region),
+                                    **{key: box[key] for key in ('fbox', 'vbox', 'hbox', 'tag') if key in box},
+                                    **{key: extra[key] for key in ('occ', 'unsure', 'box_id') if key in extra}})
         image = {'id': line['ID'], 'file_name': f'{line["ID"]}.jpg'}
         if stated:
             image |= {'height': line['height'], 'width': line['width']}

@@ -13,7 +13,7 @@ import torch
 from pycocotools import mask as mask_api
 
 from .arrays import GroundTruth
-from .categories import label_category_ids, named_category_ids
+from .categories import label_category_ids, named_category_ids, offset_hint, unknown_count
 from .coco_json import FARTHEST_BOX, check_entries, positions, to_xywh
 from .faults import Faults, shown
 from .image_ids import plain_id
@@ -22,7 +22,7 @@ from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
 #: Keys that `image_predictions` reads, in addition to the id of the image.
-_KEYS = ('boxes', 'scores', 'labels', 'category_ids', 'masks')
+_KEYS = ('boxes', 'scores', 'labels', 'category_ids', 'masks', 'text_labels')
 
 
 def read_dump(path: str | os.PathLike) -> list[dict]:
@@ -67,7 +67,7 @@ def image_predictions(predictions: list[dict]) -> list[dict]:
             raise ValueError(f"detections[{number}]: either 'labels' or 'category_ids' is needed")
         instances = {key: entry[key] for key in _KEYS if key in entry}
         for name, values in instances.items():
-            if isinstance(values, list) and name != 'masks':
+            if isinstance(values, list) and name not in ('masks', 'text_labels'):
                 empty = np.empty((0, 4) if name == 'boxes' else 0)  # a list cannot tell the 4 columns of no boxes
                 instances[name] = np.asarray(values) if values else empty
         entries.append({'image_id': entry['image_id'], 'pred_instances': instances})
@@ -82,7 +82,7 @@ def dumped_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
 
 def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str, classes: Sequence[str] | None = None,
                     source: str = 'dump', box_format: str = 'xyxy', skip_invalid: bool = False,
-                    label_names: Sequence[str] | None = None, category_offset: int = 0,
+                    label_names: Sequence[str] | None = None, category_offset: int = 0, any_category: bool = False,
                     notes: list[str] | None = None) -> Detections:
     """Convert a dump to the arrays of one IoU type, in its order.
 
@@ -99,6 +99,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         label_names: Name of each label, where the model knows other classes than the annotation file, see
             `named_category_ids`; detections of classes that it lacks are left out.
         category_offset: Added to labels or ids of categories.
+        any_category: Count detections of unknown labels or categories as of the first category.
         notes: Gets a line for what was left out.
 
     Raises:
@@ -117,32 +118,36 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     scores = _column(parts, 'mask_scores' if iou_type == 'segm' and 'mask_scores' in first else 'scores', (), names, counts,
                      finite=not skip_invalid)
     image = np.repeat(np.arange(len(parts)), counts)
+    faults = Faults(source, len(labels), skip_invalid)
     if label_key == 'category_ids':
         category = positions(labels, ground_truth.category_ids)
-        if (category < 0).any() and classes is None:
-            number = int(np.argmin(category))
-            raise ValueError(f'{names[image[number]]}: category id {labels[number]} is not in the annotation file; '
-                             f'{(category < 0).sum()} of {len(labels)} detections have such ids; --classes NAME ... leaves them '
-                             f'out')
+        if classes is None and not any_category and (category < 0).any():
+            texts = [text for part in parts for text in part.get('text_labels') or ()]
+            hint = '' if texts else offset_hint(labels - category_offset, ground_truth)
+            faults.add(category < 0, lambda number: (
+                f': image id {shown(entries[image[number]][key])}: '
+                f'{f"text label {shown(texts[number])}" if texts else f"category id {labels[number]}"} is not in the annotation '
+                f'file{hint}; --classes NAME ... leaves such detections out'))
     else:
         of_label = np.array(named_category_ids(ground_truth, label_names) if label_names else
                             label_category_ids(ground_truth, classes))
         outside = (labels < 0) | (labels >= len(of_label))
-        if outside.any():
-            number = int(outside.argmax())
-            raise ValueError(f'{names[image[number]]}: label {labels[number]} is not from 0 to {len(of_label) - 1}, the '
-                             f"{len(of_label)} categories of {'--classes' if classes else ground_truth.source}; where the model "
-                             f"knows "
-                             'other classes, --label-names (label_names=...) lists them in the order of its labels')
-        category = positions(of_label[labels], ground_truth.category_ids)
+        if not any_category:
+            faults.add(outside, lambda number: (
+                f': image id {shown(entries[image[number]][key])}: label {labels[number]} is not from 0 to {len(of_label) - 1}, '
+                f"the {len(of_label)} categories of {'--classes' if classes else ground_truth.source}; where the model knows "
+                'other classes, --label-names (label_names=...) lists them in the order of its labels'))
+        category = np.where(outside, -1, positions(of_label[np.where(outside, 0, labels)], ground_truth.category_ids))
     if ground_truth.merged is not None:
         category = np.where(category < 0, -1, ground_truth.merged[category])
-    others = category < 0
-    if others.any():
+    others = (category < 0) & ~faults.bad
+    if others.any() and any_category:
+        notes.append(unknown_count(others))
+        others[:] = False
+    elif others.any():
         notes.append(f'{others.sum()} of {len(labels)} detections are of classes that the annotations do not have, and are left '
-                     f'out')
+                     'out')
     common = dict(image=image_of_entry[image], score=scores, category=np.maximum(category, 0))
-    faults = Faults(source, len(labels), skip_invalid)
     if iou_type == 'bbox':
         boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not skip_invalid)
         unusable = ~(np.abs(boxes) <= FARTHEST_BOX).all(axis=1)

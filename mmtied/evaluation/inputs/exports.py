@@ -5,7 +5,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from .coco_json import polygon_box
-from .faults import one_line
+from .faults import Broken, one_line
 
 
 def is_datumaro(data: Any) -> bool:
@@ -13,23 +13,29 @@ def is_datumaro(data: Any) -> bool:
     return isinstance(data, dict) and isinstance(data.get('items'), list) and isinstance(data.get('categories'), dict)
 
 
-def read_datumaro(data: dict, source: str) -> tuple[dict, list[str]]:
+def read_datumaro(data: dict, broken: Broken) -> tuple[dict, list[str]]:
     """Convert datumaro's own JSON; return COCO's dict, and notes. Only boxes and polygons are read."""
     labels = (data['categories'].get('label') or {}).get('labels') or []
     builder = _Builder([label['name'] for label in labels])
     for number, item in enumerate(data['items']):
-        image = item.get('image') or {}
-        height, width = image.get('size') or (None, None)
-        builder.image(item.get('id', number), image.get('path') or f'{item.get("id")}', height, width)
-        for entry in item.get('annotations') or []:
-            points, crowd = entry.get('points') or [], (entry.get('attributes') or {}).get('is_crowd', False)
-            if entry.get('type') == 'bbox':
-                builder.box(entry.get('label_id'), entry['bbox'], crowd)
-            elif entry.get('type') == 'polygon':
-                builder.polygon(entry.get('label_id'), points, crowd)
-            else:
-                builder.skipped += 1
-    return builder.done(source)
+        with broken.at(f'{broken.source}: items[{number}]'):
+            image = item.get('image') or {}
+            height, width = image.get('size') or (None, None)
+            builder.image(item.get('id', number), image.get('path') or f'{item.get("id")}', height, width)
+            for entry in item.get('annotations') or []:
+                with broken.at(f'{broken.source}: items[{number}]'):
+                    _add_datumaro(builder, entry)
+    return builder.done(broken.source)
+
+
+def _add_datumaro(builder: '_Builder', entry: dict) -> None:
+    crowd = (entry.get('attributes') or {}).get('is_crowd', False)
+    if entry.get('type') == 'bbox':
+        builder.box(entry.get('label_id'), entry['bbox'], crowd)
+    elif entry.get('type') == 'polygon':
+        builder.polygon(entry.get('label_id'), entry.get('points') or [], crowd)
+    else:
+        builder.skipped += 1
 
 
 def is_label_studio(data: Any) -> bool:
@@ -38,33 +44,38 @@ def is_label_studio(data: Any) -> bool:
     return isinstance(first, dict) and 'data' in first and ('annotations' in first or 'completions' in first)
 
 
-def read_label_studio(data: list, source: str) -> tuple[dict, list[str]]:
+def read_label_studio(data: list, broken: Broken) -> tuple[dict, list[str]]:
     """Convert Label Studio's JSON: the first annotation of each task that was not cancelled; return COCO's dict, and notes."""
-    names = sorted({name for task in data for _, labels in _label_studio_shapes(task) for name in labels})
-    builder = _Builder(names)
+    shapes_of: dict[int, list] = {}
     for number, task in enumerate(data):
-        path = next((value for value in task['data'].values() if isinstance(value, str)), '')
-        shapes = _label_studio_shapes(task)
-        size = shapes[0][0] if shapes else {}
+        with broken.at(f'{broken.source}[{number}]'):
+            shapes_of[number] = _label_studio_shapes(task)
+    names = sorted({name for shapes in shapes_of.values() for _, labels in shapes for name in labels})
+    builder = _Builder(names)
+    for number, shapes in shapes_of.items():
         if not shapes:
             builder.empty += 1
             continue
-        width, height = size['original_width'], size['original_height']
-        builder.image(task.get('id', number + 1), path, height, width)
-        for entry, labels in shapes:
-            value = entry['value']
-            scale = (width / 100, height / 100)
-            if value.get('rotation') or not labels:
-                builder.skipped += 1
-            elif 'points' in value:
-                builder.polygon(names.index(labels[0]), [c * s for point in value['points'] for c, s in zip(point, scale,
-                                                                                                            strict=True)])
-            elif 'width' in value:
-                builder.box(names.index(labels[0]), [value['x'] * scale[0], value['y'] * scale[1], value['width'] * scale[0],
-                                                     value['height'] * scale[1]])
-            else:
-                builder.skipped += 1
-    return builder.done(source)
+        with broken.at(f'{broken.source}[{number}]'):
+            task, first = data[number], shapes[0][0]
+            path = next((value for value in task['data'].values() if isinstance(value, str)), '')
+            builder.image(task.get('id', number + 1), path, first['original_height'], first['original_width'])
+            for entry, labels in shapes:
+                with broken.at(f'{broken.source}[{number}]'):
+                    _add_label_studio(builder, names.index(labels[0]), entry['value'], first)
+    return builder.done(broken.source)
+
+
+def _add_label_studio(builder: '_Builder', label: int, value: dict, size: dict) -> None:
+    x, y = size['original_width'] / 100, size['original_height'] / 100
+    if value.get('rotation'):
+        builder.skipped += 1
+    elif 'points' in value:
+        builder.polygon(label, [side * scale for point in value['points'] for side, scale in zip(point, (x, y), strict=True)])
+    elif 'width' in value:
+        builder.box(label, [value['x'] * x, value['y'] * y, value['width'] * x, value['height'] * y])
+    else:
+        builder.skipped += 1
 
 
 def _label_studio_shapes(task: dict) -> list[tuple[dict, list[str]]]:
@@ -83,29 +94,36 @@ def is_cvat(content: bytes) -> bool:
     return b'<annotations>' in content[:2000] and b'<image ' in content
 
 
-def read_cvat(content: bytes, source: str) -> tuple[dict, list[str]]:
+def read_cvat(content: bytes, broken: Broken) -> tuple[dict, list[str]]:
     """Convert "CVAT for images 1.1"; return COCO's dict, and notes. Only boxes and polygons are read."""
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
-        raise ValueError(f'{source}: not complete XML ({error})') from None
+        raise ValueError(f'{broken.source}: not complete XML ({error})') from None
     listed = [label.findtext('name') for label in root.iter('label')]
     names = list(dict.fromkeys([*filter(None, listed), *(shape.get('label') for shape in root.iterfind('image/*'))]))
     builder = _Builder(names)
     for image in root.iterfind('image'):
-        builder.image(int(image.get('id')), image.get('name'), int(image.get('height')), int(image.get('width')))
-        for shape in image:
-            label = names.index(shape.get('label')) if shape.get('label') in names else None
-            extra = {'occluded': int(shape.get('occluded', 0))}
-            if shape.tag == 'box' and not float(shape.get('rotation', 0)):
-                left, top, right, bottom = (float(shape.get(side)) for side in ('xtl', 'ytl', 'xbr', 'ybr'))
-                builder.box(label, [left, top, right - left, bottom - top], False, extra)
-            elif shape.tag == 'polygon':
-                builder.polygon(label, [float(c) for point in shape.get('points').split(';') for c in point.split(',')], False,
-                                extra)
-            else:
-                builder.skipped += 1
-    return builder.done(source)
+        where = f'{broken.source}: image {image.get("name")}'
+        with broken.at(where):
+            builder.image(int(image.get('id')), image.get('name'), int(image.get('height')), int(image.get('width')))
+            for shape in image:
+                with broken.at(where):
+                    _add_cvat(builder, shape)
+    return builder.done(broken.source)
+
+
+def _add_cvat(builder: '_Builder', shape: ElementTree.Element) -> None:
+    label = builder.names.index(shape.get('label')) if shape.get('label') in builder.names else None
+    extra = {'occluded': int(shape.get('occluded', 0))}
+    if shape.tag == 'box' and not float(shape.get('rotation', 0)):
+        left, top, right, bottom = (float(shape.get(side)) for side in ('xtl', 'ytl', 'xbr', 'ybr'))
+        builder.box(label, [left, top, right - left, bottom - top], False, extra)
+    elif shape.tag == 'polygon':
+        points = [float(side) for point in shape.get('points').split(';') for side in point.split(',')]
+        builder.polygon(label, points, False, extra)
+    else:
+        builder.skipped += 1
 
 
 class _Builder:

@@ -79,6 +79,78 @@ class Faults:
         raise ValueError(f'{message}; {num} of {len(self.bad)} entries cannot be used, such as {also}; {advice.format("them")}')
 
 
+class Broken:
+    """Records of a file or folder that cannot be read: counted and refused together, or left out.
+
+    Args:
+        source: Name of the file or folder for messages.
+        skip: Leave such records out instead of refusing the file.
+
+    Example:
+        >>> broken = Broken('a.txt', skip=True)
+        >>> for number, text in enumerate(('1', 'b', '3'), 1):
+        ...     with broken.at(f'a.txt: line {number}'):
+        ...         value = int(text)
+        >>> broken.settle()
+        "1 records of a.txt cannot be used and are left out (skip_invalid), the first: a.txt: line 2: invalid literal for int() \
+with base 10: 'b'"
+    """
+
+    def __init__(self, source: str, skip: bool = False) -> None:
+        self.source, self.skip, self.num = source, skip, 0
+        self._messages: list[str] = []
+
+    def at(self, where: str) -> '_Record':
+        """Return the context in which to read one record; what it raises marks the record as broken."""
+        return _Record(self, where)
+
+    def add(self, message: str) -> None:
+        """Count a broken record."""
+        self.num += 1
+        if len(self._messages) < _NAMED:
+            self._messages.append(message)
+
+    def settle(self) -> str | None:
+        """Say what is left out; None where nothing is broken.
+
+        Raises:
+            ValueError: There are broken records, and they are not to be left out.
+        """
+        if not self.num:
+            return None
+        if self.skip:
+            return (f'{self.num} records of {self.source} cannot be used and are left out (skip_invalid), the first: '
+                    f'{self._messages[0]}')
+        advice = '--skip-invalid (skip_invalid=True) leaves {} out'
+        if self.num == 1:
+            raise ValueError(f'{self._messages[0]}; {advice.format("it")}')
+        raise ValueError(f'{"; ".join(self._messages)}; {self.num} records cannot be used; {advice.format("them")}')
+
+
+class _Record:
+    """Context of one record of `Broken`."""
+
+    __slots__ = ('broken', 'where')
+
+    def __init__(self, broken: Broken, where: str) -> None:
+        self.broken, self.where = broken, where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> bool:
+        if error is None:
+            return False
+        if kind.__name__ in _UNEXPECTED:
+            self.broken.add(f'{self.where}: a value is missing or of an unexpected kind ({kind.__name__}: {one_line(error)})')
+            return True
+        if not isinstance(error, ValueError):
+            return False
+        message = str(error)
+        self.broken.add(message if message.startswith(self.broken.source) else f'{self.where}: {message}')
+        return True
+
+
 #: What a value of an unexpected kind raises: in Python, and in a template of a page.
 _UNEXPECTED = ('KeyError', 'TypeError', 'AttributeError', 'IndexError', 'OverflowError', 'RecursionError', 'ZeroDivisionError',
                'UndefinedError')

@@ -12,8 +12,7 @@ import numpy as np
 from ..protocol import BOX_FORMATS, PROTOCOLS
 from .arrays import MISSING, GroundTruth
 from .categories import read_federated, read_frequencies
-from .coco_json import (box_column, check_entries, check_unique, integer_column, no_collection, number_column, positions,
-                        values_of)
+from .coco_json import box_column, check_entries, check_unique, integer_column, no_collection, number_column, positions, values_of
 from .faults import Faults, naming, one_line, shown
 from .image_ids import ImageLookup, id_array, is_digits, plain_id
 from .layouts import read_annotations
@@ -92,7 +91,7 @@ def read_ground_truth(annotations: Any, **reading: Any) -> GroundTruth:
     reading = Reading(**reading)
     name = str(annotations) if isinstance(annotations, str | os.PathLike) else 'annotations'
     with no_collection(), naming(name):
-        data, source, notes = read_annotations(annotations, reading.image_folder)
+        data, source, notes = read_annotations(annotations, reading.image_folder, reading.skip_invalid)
         truth, said = _Builder(data, source, reading, list(notes)).build()
     for line in said:
         warnings.warn(f'{source}: {line}', stacklevel=2)

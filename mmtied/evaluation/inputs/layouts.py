@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from . import crowdhuman, exports, open_images, openmmlab, visdrone, voc, yolo
 from .coco_json import read_json
 from .content import is_json_lines, read_bytes
-from .faults import one_line
+from .faults import Broken, one_line
 
 #: What an instances file has.
 _KEYS = ('images', 'annotations', 'categories')
@@ -24,12 +25,14 @@ _NAMED = {
 }
 
 
-def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = None) -> tuple[dict, str, list[str]]:
+def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = None,
+                     skip_invalid: bool = False) -> tuple[dict, str, list[str]]:
     """Read annotations of any layout.
 
     Args:
         annotations: A file or folder, a dict of COCO's or OpenMMLab's layout, or a pycocotools ``COCO``.
         image_folder: Where images are whose size the annotations do not state.
+        skip_invalid: Leave out lines, files and other records that cannot be read, which a note counts.
 
     Returns:
         A dict of COCO's layout, the name of the source for messages, and notes on what was read how.
@@ -38,43 +41,50 @@ def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = 
         ValueError: The file is missing or broken, or its layout is not read; the message names the layout.
     """
     annotations = getattr(annotations, 'dataset', annotations)
+    source = 'annotations' if isinstance(annotations, Mapping) else str(annotations)
+    broken = Broken(source, skip_invalid)
     if isinstance(annotations, Mapping):
-        data, notes = _from_json(annotations, 'annotations', image_folder)
-        return data, 'annotations', notes
-    if not isinstance(annotations, str | os.PathLike):
+        data, notes = _from_json(annotations, source, broken)
+    elif isinstance(annotations, str | os.PathLike):
+        data, notes = _from_path(Path(annotations), image_folder, broken)
+    else:
         raise ValueError('annotations: a file, a folder, a dict of COCO\'s layout or a pycocotools COCO is needed, got '
                          f'{type(annotations).__name__}')
-    path, source = Path(annotations), str(annotations)
+    line = broken.settle()
+    if line:
+        warnings.warn(line, stacklevel=3)
+        notes = [*notes, line]
+    return data, source, notes
+
+
+def _from_path(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
+    source = broken.source
     if path.is_dir() or voc.xml_files(path):
-        data, notes = _from_folder(path, image_folder)
-        return data, source, notes
+        return _from_folder(path, image_folder, broken)
     content = read_bytes(path)
     if exports.is_cvat(content):
-        data, notes = exports.read_cvat(content, source)
-    elif open_images.is_open_images(content):
-        data, notes = open_images.read_open_images(content, path, image_folder)
-    elif is_json_lines(content) or (crowdhuman.is_odgt(lines := _one_line_odgt(content))):
-        lines = json_lines(content, source)
+        return exports.read_cvat(content, broken)
+    if open_images.is_open_images(content):
+        return open_images.read_open_images(content, path, image_folder, broken)
+    if is_json_lines(content) or (crowdhuman.is_odgt(lines := _one_line_odgt(content))):
+        lines = json_lines(content, source, broken)
         if not crowdhuman.is_odgt(lines):
             raise ValueError(f"{source}: JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; the "
                              f"first has "
                              f'{_keys(lines[0])}. Annotations are read as COCO\'s JSON and the layouts of docs/formats.md')
-        data, notes = crowdhuman.read_odgt(lines, source, image_folder)
-    else:
-        value = read_json(path, content)
-        data, notes = _from_json(value, source, image_folder)
-    return data, source, notes
+        return crowdhuman.read_odgt(lines, source, image_folder, broken)
+    return _from_json(read_json(path, content), source, broken)
 
 
-def json_lines(content: bytes, source: str) -> list[Any]:
-    """Return the values of JSON lines; a ValueError names a line that is none."""
+def json_lines(content: bytes, source: str, broken: Broken) -> list[Any]:
+    """Return the values of JSON lines, without those that are none."""
     values = []
     for number, line in enumerate(content.removeprefix(b'\xef\xbb\xbf').splitlines(), 1):
         if line.strip():
             try:
                 values.append(json.loads(line))
             except (ValueError, RecursionError) as error:
-                raise ValueError(f'{source}: line {number} is not complete JSON ({one_line(error)})') from None
+                broken.add(f'{source}: line {number} is not complete JSON ({one_line(error)})')
     return values
 
 
@@ -88,27 +98,27 @@ def _one_line_odgt(content: bytes) -> list[Any]:
         return []
 
 
-def _from_folder(path: Path, image_folder: Any) -> tuple[dict, list[str]]:
+def _from_folder(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
     if voc.xml_files(path):
-        return voc.read_voc(path)
+        return voc.read_voc(path, broken)
     if yolo.is_yolo(path):
-        return yolo.read_yolo(path, image_folder)
+        return yolo.read_yolo(path, image_folder, broken)
     if visdrone.is_visdrone(path):
-        return visdrone.read_visdrone(path, image_folder)
+        return visdrone.read_visdrone(path, image_folder, broken)
     raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in labels) '
                      'or VisDrone (in annotations); a file such as instances.json is expected, or such a folder')
 
 
-def _from_json(data: Any, source: str, image_folder: Any = None) -> tuple[dict, list[str]]:
+def _from_json(data: Any, source: str, broken: Broken) -> tuple[dict, list[str]]:
     if isinstance(data, Mapping) and all(key in data for key in _KEYS):
         info = data.get('info')
         return data, list(info.get('notes') or ()) if isinstance(info, Mapping) and isinstance(info.get('notes'), list) else []
     if openmmlab.is_middle_format(data):
-        return openmmlab.read_middle_format(data, source)
+        return openmmlab.read_middle_format(data, source, broken)
     if exports.is_datumaro(data):
-        return exports.read_datumaro(data, source)
+        return exports.read_datumaro(data, broken)
     if exports.is_label_studio(data):
-        return exports.read_label_studio(data, source)
+        return exports.read_label_studio(data, broken)
     raise ValueError(f"{source}: not a COCO instances file, which has 'images', 'annotations' and 'categories'; {_named(data)}")
 
 

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from .faults import as_flag
+from .faults import Broken, as_flag
 
 #: Columns that a table of boxes has.
 _COLUMNS = ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax')
@@ -20,19 +20,21 @@ def is_open_images(content: bytes) -> bool:
     return all(column.encode() in columns for column in _COLUMNS)
 
 
-def read_open_images(content: bytes, path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
+def read_open_images(content: bytes, path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
     """Convert a table of boxes; return COCO's dict, and notes.
 
     Groups (``IsGroupOf``) are ignored. Categories have the names of class-descriptions-boxable.csv, where it lies in the same
-    folder. The hierarchy of classes and labels of whole images are not used, as AP by COCO's rules knows neither.
+    folder. The hierarchy of classes and labels of whole images are not used, as AP by COCO's rules knows neither. Images
+    without boxes count where a table of Open Images' lists them, such as validation-images-with-rotation.csv, in the same folder.
 
     Args:
         content: The file's bytes.
         path: The file.
         image_folder: Where images are, as boxes are shares of their sizes.
+        broken: Gets lines that are no boxes, or of no image in the folder.
 
     Raises:
-        ValueError: There is no folder of images, it lacks one, or a line has no box.
+        ValueError: There is no folder of images.
     """
     from .images import image_entry, image_files
 
@@ -41,27 +43,49 @@ def read_open_images(content: bytes, path: Path, image_folder: Any = None) -> tu
     pictures, names = image_files(Path(image_folder)), _class_names(path.parent)
     images, annotations, categories = {}, [], {}
     for number, row in enumerate(csv.DictReader(content.decode('utf-8-sig').splitlines()), 2):
-        stem = row['ImageID']
-        if stem not in images:
-            if stem not in pictures:
-                raise ValueError(f'{path}: line {number}: {image_folder} has no image {stem!r}')
+        with broken.at(f'{path}: line {number}'):
+            stem = row['ImageID']
+            if stem not in images:
+                if stem not in pictures:
+                    raise ValueError(f'{path}: line {number}: {image_folder} has no image {stem!r}')
+                images[stem] = image_entry(pictures[stem])
+            try:
+                left, right, top, bottom = (float(row[side]) for side in ('XMin', 'XMax', 'YMin', 'YMax'))
+            except (TypeError, ValueError):
+                raise ValueError(f'{path}: line {number}: XMin, XMax, YMin and YMax must be numbers') from None
+            width, height = images[stem]['width'], images[stem]['height']
+            box = [left * width, top * height, (right - left) * width, (bottom - top) * height]
+            flags = {flag: as_flag(row[flag], f'{path}: line {number}: {flag}') for flag in _FLAGS if row.get(flag) is not None}
+            annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'bbox': box, 'area': box[2] * box[3],
+                                'category_id': categories.setdefault(row['LabelName'], len(categories) + 1),
+                                'iscrowd': int(flags.get('IsGroupOf', False)), **{flag: int(flags[flag]) for flag in flags}})
+    listed, num_boxed = _listed_images(path.parent), len(images)
+    for stem in sorted(set(pictures) - set(images)):
+        if stem in listed:
             images[stem] = image_entry(pictures[stem])
-        try:
-            left, right, top, bottom = (float(row[side]) for side in ('XMin', 'XMax', 'YMin', 'YMax'))
-        except (TypeError, ValueError):
-            raise ValueError(f'{path}: line {number}: XMin, XMax, YMin and YMax must be numbers') from None
-        image = images[stem]
-        box = [left * image['width'], top * image['height'], (right - left) * image['width'], (bottom - top) * image['height']]
-        flags = {flag: as_flag(row[flag], f'{path}: line {number}: {flag}') for flag in _FLAGS if row.get(flag) is not None}
-        annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'bbox': box, 'area': box[2] * box[3],
-                            'category_id': categories.setdefault(row['LabelName'], len(categories) + 1),
-                            'iscrowd': int(flags.get('IsGroupOf', False)), **{flag: int(flags[flag]) for flag in flags}})
+    without = len(pictures) - len(images)
     groups = sum(entry['iscrowd'] for entry in annotations)
     notes = ["the hierarchy of classes and labels of whole images are not used"]
+    if len(images) > num_boxed:
+        notes.append(f'{len(images) - num_boxed} images have no boxes, and are evaluated as they are listed beside the table')
+    if without:
+        notes.append(f'{without} images in {image_folder} have no boxes and are not evaluated; a list of images beside the '
+                     'table, such as validation-images-with-rotation.csv, adds them')
     if groups:
         notes.append(f'{groups} boxes are ignored, as they stand for groups (IsGroupOf)')
     return {'images': list(images.values()), 'annotations': annotations,
             'categories': [{'id': number, 'name': names.get(label, label)} for label, number in categories.items()]}, notes
+
+
+def _listed_images(folder: Path) -> set[str]:
+    """Return the images that Open Images' lists of images in a folder name; empty without one."""
+    found = set()
+    for file in sorted(folder.glob('*image*.csv')):
+        with file.open(encoding='utf-8-sig', newline='') as table:
+            rows = csv.DictReader(table)
+            if {'ImageID', 'Subset'} <= set(rows.fieldnames or ()):
+                found |= {row['ImageID'] for row in rows}
+    return found
 
 
 def _class_names(folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..protocol import BOX_FORMATS
 from .arrays import GroundTruth
+from .categories import offset_hint, unknown_count
 from .coco_json import FARTHEST_BOX, box_column, check_entries, integer_column, number_column, positions, read_json, values_of
 from .faults import Faults, one_line, shown
 from .image_ids import is_digits
@@ -83,7 +84,7 @@ def read_results(results: Any, source: str = 'results') -> list[dict]:
 
 def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str, source: str = 'results',
                     box_format: str = 'xywh', skip_invalid: bool = False, drop_others: bool = False,
-                    category_offset: int = 0, notes: list[str] | None = None) -> Detections:
+                    category_offset: int = 0, any_category: bool = False, notes: list[str] | None = None) -> Detections:
     """Convert a results list to the arrays of one IoU type.
 
     Areas of masks are pixel counts, also where an entry has a bbox.
@@ -98,6 +99,7 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         skip_invalid: Leave out entries that cannot be used.
         drop_others: Leave out entries of categories that the annotations do not have.
         category_offset: Added to the ids of categories.
+        any_category: Count entries of unknown categories as of the first one.
         notes: Gets a line for what was left out, and for image ids that were looked up by name.
 
     Raises:
@@ -127,14 +129,19 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     image = np.maximum(image, 0)
     category = _category_column(entries, ground_truth, source, category_offset, faults)
     others = category < 0
+    if any_category and others.any():
+        notes.append(unknown_count(others))
+        others[:] = False
     if drop_others:
         faults.bad[others] &= False
         if others.any():
             notes.append(f'{others.sum()} of {len(entries)} detections are of categories that the annotations do not have, and '
                          'are left out')
     else:
+        hint = offset_hint([entry['category_id'] for entry in entries], ground_truth) if others.any() else ''
         faults.add(others, lambda number: (f': category id {shown(entries[number]["category_id"])} is not in the annotation '
-                                           'file; --classes NAME ... evaluates some categories and leaves out results of others'))
+                                           f'file{hint}; --classes NAME ... evaluates some categories and leaves out results '
+                                           'of others'))
     common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', source, faults))
     if iou_type == 'bbox':
         boxes = box_column(entries, source, box_format, ground_truth.image_sizes[image], faults)

@@ -1,6 +1,7 @@
 """Detections of every layout as one of two: a COCO results list, or predictions by image in the layout of mmdet's dump."""
 
 import difflib
+import io
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,19 +19,19 @@ from .categories import label_category_ids, named_category_ids
 from .coco_json import read_json
 from .content import is_json_lines, other_kind, read_bytes
 from .dumps import check_dump, image_predictions, read_dump
-from .faults import one_line
+from .faults import Broken, one_line
 from .layouts import json_lines
 from .results import read_results
 from .tensor_pickle import read_tensor_pickle
 
 #: Keys of a dict of one image, see `dumps.image_predictions`.
-IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks')
+IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks', 'text_labels')
 #: Columns of flat tensors, with a row for each detection.
 _FLAT_KEYS = ('image_ids', 'boxes', 'scores')
 
 
 def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names: Sequence[str] | None = None,
-                classes: Sequence[str] | None = None) -> list[dict]:
+                classes: Sequence[str] | None = None, broken: Broken | None = None) -> list[dict]:
     """Read a file or folder of detections; no code in it runs.
 
     Args:
@@ -39,20 +40,25 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
         ground_truth: The annotations, for the sizes and names of images and classes.
         label_names: See `dumps.dump_detections`.
         classes: See `categories.label_category_ids`.
+        broken: Gets lines and files that cannot be read; None refuses them here.
 
     Raises:
         ValueError: The file is missing, broken, or of another layout, which the message names.
     """
+    if broken is None:
+        entries = read_source(path, ground_truth, label_names, classes, broken := Broken(str(path)))
+        broken.settle()
+        return entries
     path = Path(path)
     if voc.is_voc_results(path):
-        return voc.read_voc_results(path)
+        return voc.read_voc_results(path, broken)
     if path.is_dir():
         if visdrone.is_visdrone(path):
-            return visdrone.read_visdrone_results(path)
+            return visdrone.read_visdrone_results(path, broken)
         if not yolo.is_yolo(path):
             raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC')
-        return _yolo(path, ground_truth, label_names, classes)
-    if path.suffix.lower() in ('.pkl', '.pickle'):
+        return _yolo(path, ground_truth, label_names, classes, broken)
+    if path.name.lower().removesuffix('.gz').endswith(('.pkl', '.pickle')):
         return read_dump(path)
     content = read_bytes(path)
     if content.startswith((b'PK\x03\x04', TORCH_START)):
@@ -60,7 +66,7 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
     if content.startswith(b'\x80'):
         return from_python(read_tensor_pickle(path), str(path), ground_truth)
     if is_json_lines(content):
-        return from_python(json_lines(content, str(path)), str(path), ground_truth)
+        return from_python(json_lines(content, str(path), broken), str(path), ground_truth)
     if not content[:4096].lstrip(b'\xef\xbb\xbf \t\r\n').startswith((b'[', b'{')):
         kind = other_kind(content)
         if kind:
@@ -92,7 +98,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
                              '`mmtied test CONFIG CHECKPOINT --out results.pkl` makes them')
         entries = list(value.values())
         if entries and all(isinstance(entry, Mapping) and ('boxes' in entry or 'scores' in entry) for entry in entries):
-            return from_python([{**entry, 'image_id': image_id} for image_id, entry in value.items()], source)
+            return from_python([{**entry, 'image_id': image_id} for image_id, entry in value.items()], source, ground_truth)
         if any(entries) and all(isinstance(entry, list) and all(isinstance(one, Mapping) and 'box' in one for one in entry)
                            for entry in entries):
             return [_from_pipeline(image_id, one, source) for image_id, of_image in value.items() for one in of_image]
@@ -111,7 +117,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         return check_dump(list(value), source) if 'img_id' in first else list(value)
     if 'scores' in first or 'boxes' in first:
         _check_keys(value, source)
-        return image_predictions(list(value))
+        return image_predictions(_with_named_labels(value, ground_truth))
     if value and isinstance(value[0], list | tuple):
         return check_dump(list(value), source)
     return value if isinstance(value, list) else list(value)
@@ -132,6 +138,28 @@ def _by_own_lists(value: Mapping, entries: list[dict], ground_truth: GroundTruth
             entries = [{**entry, key: names[entry[key]]} if isinstance(entry, Mapping) and isinstance(entry.get(key), int | str)
                        and names.get(entry[key]) is not None else entry for entry in entries]
     return entries
+
+
+def _with_named_labels(predictions: Sequence[Any], ground_truth: GroundTruth | None) -> list[Any]:
+    """Return predictions by image with ids of categories where labels are texts, as Hugging Face's open-vocabulary models give.
+
+    Texts that name no category get an id that no category has.
+    """
+    texts = [_text_labels(entry) for entry in predictions]
+    if ground_truth is None or not any(texts):
+        return [{key: value for key, value in entry.items() if key != 'text_labels'} if isinstance(entry, Mapping) else entry
+                for entry in predictions]
+    ids = {str(name): number for number, name in reversed(ground_truth.category_names.items())}
+    nowhere = int(ground_truth.category_ids[0]) - 2**32
+    return [{**{key: value for key, value in entry.items() if key != 'labels'}, 'text_labels': of_image,
+             'category_ids': [ids.get(text, nowhere) for text in of_image]}
+            for entry, of_image in zip(predictions, texts, strict=True)]
+
+
+def _text_labels(entry: Any) -> list[str]:
+    """Return the labels of an image that are texts; empty without them."""
+    given = (entry.get('text_labels') or entry.get('labels')) if isinstance(entry, Mapping) else None
+    return list(given) if isinstance(given, list | tuple) and given and isinstance(given[0], str) else []
 
 
 def _from_flat(value: Mapping, source: str) -> list[dict]:
@@ -160,27 +188,32 @@ def _from_pipeline(image_id: Any, entry: Mapping, source: str) -> dict:
 
 
 def _torch_file(path: Path, content: bytes) -> Any:
-    if content.startswith(b'PK') and not zipfile.is_zipfile(path):
+    file = io.BytesIO(content)
+    if content.startswith(b'PK') and not zipfile.is_zipfile(file):
         raise ValueError(f'{path}: the file is not a complete zip file, as torch.save writes')
-    return load_tensors(path)
+    packed = len(content) != path.stat().st_size
+    return load_tensors(file if packed else path)
 
 
-def _yolo(path: Path, ground_truth: GroundTruth, label_names: Sequence[str] | None, classes: Sequence[str] | None) -> list[dict]:
+def _yolo(path: Path, ground_truth: GroundTruth, label_names: Sequence[str] | None, classes: Sequence[str] | None,
+          broken: Broken) -> list[dict]:
     lookup, sizes = ground_truth.images, {}
     for file in yolo.label_files(path):
         place = lookup.find(file.stem)[0]
         if place >= 0:
             sizes[file.stem] = tuple(ground_truth.image_sizes[place].tolist())
     ids = named_category_ids(ground_truth, label_names) if label_names else label_category_ids(ground_truth, classes)
-    entries = yolo.read_yolo_results(path, sizes)
-    for entry in entries:
+    usable = []
+    for entry in yolo.read_yolo_results(path, sizes, broken):
         label = entry.pop('label')
         if entry['category_id'] is None:
             if label >= len(ids):
-                raise ValueError(f'{path}: class {label} is not from 0 to {len(ids) - 1}, the categories of '
-                                 f'{ground_truth.source}; a data.yaml beside the labels, or --label-names, names the classes')
+                broken.add(f'{path}: class {label} is not from 0 to {len(ids) - 1}, the categories of {ground_truth.source}; a '
+                           'data.yaml beside the labels, or --label-names, names the classes')
+                continue
             entry['category_id'] = ids[label]
-    return entries
+        usable.append(entry)
+    return usable
 
 
 def _check_keys(predictions: Sequence, source: str) -> None:

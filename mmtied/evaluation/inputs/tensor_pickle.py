@@ -18,11 +18,12 @@ import torch
 from mmtied.atomic import check_can_read
 from mmtied.unpickling import MOST_REPEATED, RefusedError, load_tensors, unpickle
 
+from .content import PACKED, read_bytes
 from .faults import one_line
 
 
 def read_tensor_pickle(path: str | os.PathLike) -> Any:
-    """Read a pickle of tensors, arrays of numbers, numbers, strings, lists, tuples, sets and dicts; tensors come on the CPU.
+    """Read a pickle of tensors, arrays of numbers, numbers, strings and containers, perhaps packed by gzip; tensors on the CPU.
 
     An OrderedDict becomes a dict; tensors lose gradients and hooks.
 
@@ -40,13 +41,16 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
     """
     path = Path(path)
     check_can_read(path)
+    with path.open('rb') as file:
+        content = read_bytes(path) if file.read(2) == PACKED else None
+    size = path.stat().st_size if content is None else len(content)
     try:
-        return _settle(unpickle(path, parts(path.stat().st_size)), set(), {})
+        return _settle(unpickle(path, parts(size), content), set(), {})
     except RefusedError as error:
         raise ValueError(f'{path}: refused, as the pickle needs {error}, and reading that could run arbitrary code; only '
                          'tensors, NumPy arrays of numbers and plain containers are read') from None
     except Exception as error:  # what a broken pickle raises depends on the byte where it breaks
-        state = 'empty' if path.stat().st_size == 0 else 'not a complete pickle'
+        state = 'empty' if size == 0 else 'not a complete pickle'
         raise ValueError(f'{path}: the file is {state} ({type(error).__name__}: {one_line(error)})') from None
 
 

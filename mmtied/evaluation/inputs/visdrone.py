@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from .content import files_with_suffix, first_line
+from .faults import Broken
 
 #: Categories by number. The first and the last are regions where detections of every category count neither way.
 NAMES = ('ignored regions', 'pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle', 'awning-tricycle', 'bus',
@@ -24,15 +25,16 @@ def is_visdrone(path: Path) -> bool:
     return _numbers(first_line(text_files(path))) is not None
 
 
-def read_visdrone(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
+def read_visdrone(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
     """Convert a folder of VisDrone's annotations; return COCO's dict, and notes.
 
     Image ids are the stems. Sizes come from the image files: in `image_folder`, or ``images`` beside ``annotations``. Ignored
     regions and others (categories 0 and 11) are ignored for every category, objects of score 0 for their own.
-    ``truncation`` and ``occlusion`` stay with each annotation.
+    ``truncation`` and ``occlusion`` stay with each annotation. Lines that are no objects, and files without an image, are added
+    to `broken`.
 
     Raises:
-        ValueError: A line is no object, or a file has no image.
+        ValueError: No file has an image.
     """
     from .images import image_entry, image_files
 
@@ -40,13 +42,16 @@ def read_visdrone(path: Path, image_folder: Any = None) -> tuple[dict, list[str]
     folder = Path(image_folder) if image_folder else files[0].parent.parent / 'images'
     pictures = image_files(folder)
     missing = [file for file in files if file.stem not in pictures]
-    if missing:
+    if len(missing) == len(files) or (missing and not broken.skip):
         raise ValueError(f'{path}: {len(missing)} of {len(files)} text files have no image in {folder}, such as '
                          f'{missing[0].name}; sizes of images come from these: --images FOLDER (image_folder=...)')
     images, annotations, ignored = [], [], 0
     for file in files:
+        if file.stem not in pictures:
+            broken.add(f'{file}: no image in {folder}')
+            continue
         images.append(image_entry(pictures[file.stem]))
-        for *box, score, category, truncation, occlusion in _lines(file):
+        for *box, score, category, truncation, occlusion in _lines(file, broken):
             is_region = NAMES[int(category)] in (NAMES[0], NAMES[-1])
             ignored += is_region or not score
             annotations.append({'id': len(annotations) + 1, 'image_id': file.stem, 'bbox': box, 'area': box[2] * box[3],
@@ -57,25 +62,22 @@ def read_visdrone(path: Path, image_folder: Any = None) -> tuple[dict, list[str]
             'categories': [{'id': number, 'name': name} for number, name in enumerate(NAMES[1:-1], 1)]}, notes
 
 
-def read_visdrone_results(path: Path) -> list[dict]:
-    """Return the detections of a folder of VisDrone's text files as a results list, with names of categories.
-
-    Raises:
-        ValueError: A line is no detection.
-    """
+def read_visdrone_results(path: Path, broken: Broken) -> list[dict]:
+    """Return the detections of a folder of VisDrone's text files as a results list; lines that are none go to `broken`."""
     return [{'image_id': file.stem, 'category_id': NAMES[int(category)], 'bbox': box, 'score': score}
-            for file in text_files(path) for *box, score, category, _, _ in _lines(file)]
+            for file in text_files(path) for *box, score, category, _, _ in _lines(file, broken)]
 
 
-def _lines(file: Path) -> list[list[float]]:
+def _lines(file: Path, broken: Broken) -> list[list[float]]:
     found = []
     for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
         if line.strip():
             numbers = _numbers(line)
             if numbers is None or numbers[5] not in range(len(NAMES)):
-                raise ValueError(f'{file}: line {number}: expected left,top,width,height,score,category,truncation,occlusion '
-                                 f'with a category from 0 to {len(NAMES) - 1}, got {line[:80]!r}')
-            found.append(numbers)
+                broken.add(f'{file}: line {number}: expected left,top,width,height,score,category,truncation,occlusion with a '
+                           f'category from 0 to {len(NAMES) - 1}, got {line[:80]!r}')
+            else:
+                found.append(numbers)
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from .content import files_with_suffix
-from .faults import as_flag, shown
+from .faults import Broken, as_flag, shown
 
 #: The name of a results file: what stands before the class.
 _RESULTS = re.compile(r'^(?:comp\d+_)?det_[^_]+_(?P<name>.+)$')
@@ -34,41 +34,30 @@ def xml_files(path: Path) -> list[Path]:
     return files
 
 
-def read_voc(path: Path) -> tuple[dict, list[str]]:
+def read_voc(path: Path, broken: Broken) -> tuple[dict, list[str]]:
     """Convert Pascal VOC; return COCO's dict, and notes.
 
     As in mmdet's XMLDataset, 1 is subtracted from all coordinates, and the width is xmax - xmin. Ids are the stems of the
     files. Difficult objects are ignored and do not occlude, as by VOC's rules they count neither way.
 
-    Raises:
-        ValueError: A file is no VOC annotation.
+    Objects and files that are no VOC annotations are added to `broken`.
     """
     images, annotations, difficult, names = [], [], 0, set()
     for file in xml_files(path):
-        root = _parsed(file)
-        image = {'id': file.stem, 'file_name': root.findtext('filename') or f'{file.stem}.jpg'}
-        if root.find('size') is not None:
-            image |= {side: _number(root.find('size'), side, file) for side in ('width', 'height')}
-        if not image.get('width') or not image.get('height'):  # some tools write 0
-            image = {key: value for key, value in image.items() if key not in ('width', 'height')}
-        images.append(image)
-        for found in root.findall('object'):
-            box = found.find('bndbox')
-            if box is None:
-                raise ValueError(f"{file}: an object has no 'bndbox'")
-            left, top, right, bottom = (float(int(_number(box, side, file))) - 1 for side in ('xmin', 'ymin', 'xmax', 'ymax'))
-            is_difficult = as_flag(found.findtext('difficult'), f'{file}: <difficult>')
-            if right < left or bottom < top:
-                raise ValueError(f'{file}: a box must have xmin <= xmax and ymin <= ymax, got '
-                                 f'{[number + 1 for number in (left, top, right, bottom)]}')
-            name = (found.findtext('name') or '').strip()
-            difficult += is_difficult
-            names.add(name)
-            annotations.append({'id': len(annotations) + 1, 'image_id': file.stem, 'category_id': name,
-                                'bbox': [left, top, right - left, bottom - top],
-                                'area': (right - left) * (bottom - top), 'iscrowd': int(is_difficult),
-                                'difficult': int(is_difficult),
-                                **{key: found.findtext(key) for key in ('occluded', 'truncated') if found.find(key) is not None}})
+        with broken.at(str(file)):
+            root = _parsed(file)
+            image = {'id': file.stem, 'file_name': root.findtext('filename') or f'{file.stem}.jpg'}
+            if root.find('size') is not None:
+                image |= {side: _number(root.find('size'), side, file) for side in ('width', 'height')}
+            if not image.get('width') or not image.get('height'):  # some tools write 0
+                image = {key: value for key, value in image.items() if key not in ('width', 'height')}
+            images.append(image)
+            for found in root.findall('object'):
+                with broken.at(str(file)):
+                    entry = _object(found, file)
+                    difficult += entry['difficult']
+                    names.add(entry['category_id'])
+                    annotations.append({'id': len(annotations) + 1, 'image_id': file.stem, **entry})
     numbers = {name: number for number, name in enumerate(sorted(names), 1)}
     for entry in annotations:
         entry['category_id'] = numbers[entry['category_id']]
@@ -78,6 +67,21 @@ def read_voc(path: Path) -> tuple[dict, list[str]]:
             'categories': [{'id': number, 'name': name} for name, number in numbers.items()]}, notes
 
 
+def _object(found: Any, file: Path) -> dict:
+    """Return an object as an annotation with the name of its category."""
+    box = found.find('bndbox')
+    if box is None:
+        raise ValueError(f"{file}: an object has no 'bndbox'")
+    left, top, right, bottom = (float(int(_number(box, side, file))) - 1 for side in ('xmin', 'ymin', 'xmax', 'ymax'))
+    difficult = int(as_flag(found.findtext('difficult'), f'{file}: <difficult>'))
+    if right < left or bottom < top:
+        raise ValueError(f'{file}: a box must have xmin <= xmax and ymin <= ymax, got '
+                         f'{[number + 1 for number in (left, top, right, bottom)]}')
+    return {'category_id': (found.findtext('name') or '').strip(), 'bbox': [left, top, right - left, bottom - top],
+            'area': (right - left) * (bottom - top), 'iscrowd': difficult, 'difficult': difficult,
+            **{key: found.findtext(key) for key in ('occluded', 'truncated') if found.find(key) is not None}}
+
+
 def is_voc_results(path: Path) -> bool:
     """Return whether a path is a folder of VOC's results, or one of its files."""
     if path.is_dir():
@@ -85,11 +89,10 @@ def is_voc_results(path: Path) -> bool:
     return path.suffix == '.txt' and _RESULTS.match(path.stem) is not None
 
 
-def read_voc_results(path: Path) -> list[dict]:
+def read_voc_results(path: Path, broken: Broken) -> list[dict]:
     """Return the detections of VOC's results files as a results list with names of categories; boxes xywh from 0.
 
-    Raises:
-        ValueError: A line does not hold an image, a score and four numbers.
+    Lines that do not hold an image, a score and four numbers are added to `broken`.
     """
     entries = []
     for file in sorted(path.glob('*det_*.txt')) if path.is_dir() else [path]:
@@ -101,8 +104,8 @@ def read_voc_results(path: Path) -> list[dict]:
             except (ValueError, IndexError):
                 if not parts:
                     continue
-                raise ValueError(f'{file}: line {number}: expected an image, a score and xmin ymin xmax ymax, got {line[:80]!r}'
-                                 ) from None
+                broken.add(f'{file}: line {number}: expected an image, a score and xmin ymin xmax ymax, got {line[:80]!r}')
+                continue
             entries.append({'image_id': image_id, 'category_id': name, 'score': score,
                             'bbox': [left - 1, top - 1, right - left, bottom - top]})
     return entries

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .coco_json import polygon_box
-from .content import files_with_suffix, first_line
-from .faults import one_line, shown
+from .content import files_with_suffix, first_line, is_number
+from .faults import Broken, one_line, shown
 
 #: Largest number of classes that labels may count.
 MOST_CLASSES = 100_000
@@ -29,17 +29,17 @@ def label_files(path: Path) -> list[Path]:
 def is_yolo(path: Path) -> bool:
     """Return whether a folder holds label files: the first line of one starts with an integer and has 5 numbers or more."""
     line = first_line(label_files(path)).split()
-    return len(line) >= 5 and line[0].isdecimal() and all(map(_is_number, line[1:]))
+    return len(line) >= 5 and line[0].isdecimal() and all(map(is_number, line[1:]))
 
 
-def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
+def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
     """Convert a folder of YOLO's annotations; return COCO's dict, and notes.
 
     Image ids are the stems. Sizes come from the image files: in `image_folder`, or ``images`` beside ``labels``, or the same
-    folder. Names come from data.yaml or classes.txt.
+    folder. Names come from data.yaml or classes.txt. Lines that are no objects, and files without an image, go to `broken`.
 
     Raises:
-        ValueError: A line is no object, a label has no image, or there is no folder of images.
+        ValueError: No file has an image, or there is no folder of images.
     """
     from .images import image_entry
 
@@ -48,16 +48,19 @@ def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
     images, annotations, largest = [], [], -1
     stems = {file.stem: file for file in files}
     missing = [stem for stem in stems if stem not in pictures]
-    if missing:
+    if missing and (len(missing) == len(stems) or not broken.skip):
         raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are '
                          'shares of the image, so its size is needed: --images FOLDER (image_folder=...)')
+    for stem in missing:
+        broken.add(f'{stems[stem]}: no image has the stem {stem!r}')
     for stem, picture in sorted(pictures.items()):
         images.append(image_entry(picture))
         height, width = images[-1]['height'], images[-1]['width']
-        for label, values in _objects(stems[stem], (4, )) if stem in stems else ():
+        for label, values in _objects(stems[stem], (4, ), broken) if stem in stems else ():
             if names and label not in names:
-                raise ValueError(f'{stems[stem]}: class {label} is not among the {len(names)} that are named beside the labels '
-                                 f'({one_line(", ".join(names.values()))})')
+                broken.add(f'{stems[stem]}: class {label} is not among the {len(names)} that are named beside the labels '
+                           f'({one_line(", ".join(names.values()))})')
+                continue
             largest = max(largest, label)
             annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'category_id': label, 'iscrowd': 0,
                                 **_shape(values, width, height)})
@@ -66,22 +69,21 @@ def read_yolo(path: Path, image_folder: Any = None) -> tuple[dict, list[str]]:
     return {'images': images, 'annotations': annotations, 'categories': categories}, notes
 
 
-def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]]) -> list[dict]:
+def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Broken) -> list[dict]:
     """Return the detections of a folder of YOLO's text files as a results list; ``category_id`` is ``label``, or a name.
 
     Args:
         path: The folder; with a data.yaml or classes.txt, labels have names.
         sizes: Height and width of the image of each stem.
-
-    Raises:
-        ValueError: A line is no object with a score, or a file has no image.
+        broken: Gets lines that are no object with a score, and files without an image.
     """
     entries, names = [], class_names(path)
     for file in label_files(path):
         if file.stem not in sizes:
-            raise ValueError(f'{file}: no image has the stem {file.stem!r}')
+            broken.add(f'{file}: no image has the stem {file.stem!r}')
+            continue
         height, width = sizes[file.stem]
-        for label, values in _objects(file, (5, ), scored=True):
+        for label, values in _objects(file, (5, ), broken, scored=True):
             entries.append({'image_id': file.stem, 'category_id': names.get(label), 'label': label, 'score': values[-1],
                             **_shape(values[:-1], width, height)})
     return entries
@@ -121,7 +123,7 @@ def _yaml_names(file: Path) -> dict[int, str]:
     return {number: name if isinstance(name, str) else shown(name) for number, name in found.items()}
 
 
-def _objects(file: Path, lengths: tuple[int, ...], scored: bool = False) -> list[tuple[int, list[float]]]:
+def _objects(file: Path, lengths: tuple[int, ...], broken: Broken, scored: bool = False) -> list[tuple[int, list[float]]]:
     """Return the class and the numbers of each line; polygons have an even number of coordinates."""
     found = []
     for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
@@ -134,7 +136,8 @@ def _objects(file: Path, lengths: tuple[int, ...], scored: bool = False) -> list
             label, values = -1, []
         if not 0 <= label < MOST_CLASSES or not (len(values) in lengths or (len(values) > 6 and len(values) % 2 == int(scored))):
             expected = 'class cx cy w h' + (' score (save_conf=True writes it)' if scored else '')
-            raise ValueError(f'{file}: line {number}: expected {expected}, got {line[:80]!r}')
+            broken.add(f'{file}: line {number}: expected {expected}, got {line[:80]!r}')
+            continue
         found.append((label, values))
     return found
 
@@ -161,11 +164,3 @@ def _pictures(path: Path, image_folder: Any) -> dict[str, Path]:
             return found
     raise ValueError(f'{path}: boxes are shares of the image, so its size is needed, and there is no folder of images; --images '
                      'FOLDER (image_folder=...)')
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
