@@ -10,9 +10,9 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmtied.evaluation import Evaluation, compare, evaluate, read_ground_truth
+from mmtied.evaluation import Bootstrap, Evaluation, compare, evaluate, read_ground_truth
 from mmtied.evaluation.stream import ImageMatcher
-from tests.helpers.coco_oracle import STATISTICS
+from tests.helpers.coco_oracle import STATISTICS, coco_evaluation, statistics
 
 pytestmark = pytest.mark.usefixtures('blank_figures')
 
@@ -77,6 +77,33 @@ def test_without_categories_as_coco_eval(seed, classes, iou_type):
     assert any('categories are not regarded' in note for note in result.report['notes'])
 
 
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.parametrize('form', ['ids', 'names', 'labels'])
+def test_without_categories_unknown_ones_count(form):
+    """Proposals of a class that the annotations do not have, against COCOeval where they have the first category."""
+    data, results = random_case(5)
+    results = [dict(entry, score=float(score)) for entry, score in zip(results, np.linspace(.1, .9, len(results)), strict=True)]
+    known = [dict(entry, category_id=1) if entry['category_id'] == 2 else entry for entry in results]
+    unknown = {'ids': 77, 'names': 'object', 'labels': 6}[form]
+    given = [dict(entry, category_id=unknown) if entry['category_id'] == 2 else entry for entry in results]
+    if form == 'labels':
+        given = [dict(image_id=image['id'], **{key: np.array([value(entry) for entry in given if entry['image_id'] == image['id']]
+                                                             ).reshape(shape) for key, value, shape in (
+            ('boxes', lambda entry: [*entry['bbox'][:2], *np.add(entry['bbox'][:2], entry['bbox'][2:])], (-1, 4)),
+            ('scores', lambda entry: entry['score'], -1),
+            ('labels', lambda entry: entry['category_id'] - 1, -1))}) for image in data['images']]
+    evaluation = coco_evaluation(data, known, 'bbox')
+    evaluation.params.useCats = 0
+    evaluation.evaluate()
+    result = evaluate(data, given, use_cats=False)
+    assert_same(result.report, {name: -1 if value is None else value for name, value in statistics(evaluation).items()})
+    num = sum(entry['category_id'] == 2 for entry in results)
+    assert any(f'{num} of {len(results)} detections are of categories that the annotations do not have, and count' in note
+               for note in result.report['notes'])
+    with pytest.raises(ValueError, match='not in the annotation file|is not from 0 to 3'):
+        evaluate(data, given)
+
+
 @pytest.mark.parametrize('seed', range(4))
 def test_lvis_as_its_package(seed, monkeypatch):
     lvis = pytest.importorskip('lvis')
@@ -137,7 +164,7 @@ def test_image_ids_of_any_kind(tmp_path, kind):
     expected, result = evaluate(data, results), evaluate(renamed, found)
     assert result.report['bbox'] == expected.report['bbox']
     result.save(tmp_path / 'a')
-    compared = compare(tmp_path / 'a', result, names=['a', 'b'])
+    compared = compare(tmp_path / 'a', result, names=['a', 'b'], bootstrap=Bootstrap(20))
     assert compared.rows()
     matcher = ImageMatcher(read_ground_truth(renamed), [1, 2, 3, 4], 100)
     assert matcher.position(IDS[kind](3)) == 2

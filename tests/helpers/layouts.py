@@ -174,6 +174,12 @@ def write_dump(folder):
     return folder / 'r.pkl'
 
 
+def write_packed_dump(folder):
+    path = write_dump(folder)
+    path.with_name('r.pkl.gz').write_bytes(gzip.compress(path.read_bytes()))
+    return path.with_name('r.pkl.gz')
+
+
 def write_voc_results(folder):
     for name in NAMES:
         lines = [f'{STEMS[entry["image_id"] - 1]} {entry["score"]!r} ' + ' '.join(str(value + 1)
@@ -201,3 +207,9 @@ def pipeline_of_hugging_face(folder):
     return {number: [dict(score=entry['score'], label=NAMES[entry['category_id'] - 1],
                           box=dict(zip(('xmin', 'ymin', 'xmax', 'ymax'), corners(entry['bbox']), strict=True)))
                      for entry in RESULTS if entry['image_id'] == number] for number in (1, 2)}
+
+
+def text_labels(folder):
+    """Dicts of `post_process_grounded_object_detection`, whose labels are texts."""
+    return [{**entry, 'labels': None, 'text_labels': [NAMES[label] for label in entry['labels'].tolist()]}
+            for entry in by_image()]

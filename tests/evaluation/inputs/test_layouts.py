@@ -18,9 +18,11 @@ from tests.helpers.layouts import (
     RESULTS,
     STEMS,
     WIDTH,
+    corners,
     hugging_face,
     pictures,
     pipeline_of_hugging_face,
+    text_labels,
     write_bare,
     write_coco,
     write_cvat,
@@ -33,6 +35,7 @@ from tests.helpers.layouts import (
     write_label_studio,
     write_lines,
     write_middle,
+    write_packed_dump,
     write_torch,
     write_ultralytics,
     write_voc,
@@ -177,8 +180,9 @@ def test_results_named_by_a_path_of_another_machine():
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
 @pytest.mark.parametrize('write', [
-    write_lines, write_ultralytics, write_detectron2, write_torch, write_flat, write_dump, write_voc_results, write_yolo_results,
-    hugging_face, pipeline_of_hugging_face, lambda folder: {'annotations': RESULTS}, lambda folder: write_json(folder, RESULTS)])
+    write_lines, write_ultralytics, write_detectron2, write_torch, write_flat, write_dump, write_packed_dump, write_voc_results,
+    write_yolo_results, hugging_face, text_labels, pipeline_of_hugging_face, lambda folder: {'annotations': RESULTS},
+    lambda folder: write_json(folder, RESULTS)])
 def test_results(tmp_path, write):
     truth = read_ground_truth(COCO)
     found, plain = (load_detections(given, truth)['bbox'] for given in (write(tmp_path), RESULTS))
@@ -201,6 +205,14 @@ def test_results(tmp_path, write):
     (b'PK\x03\x04abc', 'the file is a torch checkpoint or another zip file, not JSON'),
     (b'\x89PNG\r\n', 'the file is a PNG image, not JSON'),
     ('ImageID,Source,LabelName,Confidence\n', 'the file is a CSV table of Open Images, not JSON'),
+    ('path: ../data\ntrain: images/train\nnames:\n  0: cat\n', 'is a data.yaml of ultralytics.*give the folder'),
+    ('<?xml version="1.0"?><annotations><track id="0" label="car"></track></annotations>', "CVAT's XML of a video, with tracks; "
+                                                                                        "export it as"),
+    ('<annotation><object><bndbox></bndbox></object></annotation>', 'the XML file of one image of Pascal VOC; give the folder'),
+    ('684,8,273,116,0,0,0,0\n', 'the text file of one image of VisDrone; give the folder of all'),
+    ('0 0.5 0.5 0.1 0.2\n', 'the text file of one image of YOLO; give the folder of all'),
+    ('filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,9,9,cat,1,1,2,2\n',
+     "a CSV table with the columns filename,width.*; of tables only Open Images' are read.*convert it to COCO's layout"),
 ])
 def test_other_annotations_are_named(tmp_path, content, message):
     path = tmp_path / 'a.json'
@@ -213,6 +225,8 @@ def test_other_annotations_are_named(tmp_path, content, message):
 @pytest.mark.parametrize(('content', 'message'), [
     (b'PK\x03\x04abc', 'not a complete zip file'),
     ('<?xml version="1.0"?>', 'it is XML; expected results as JSON'),
+    ('0 0.5 0.5 0.1 0.2 0.9\n', 'it is the text file of one image of YOLO; give the folder of all; expected results as JSON'),
+    ('image,label,score,x1,y1,x2,y2\na.jpg,cat,0.5,1,1,2,2\n', 'it is a CSV table with the columns image,label'),
     (json.dumps(COCO), 'annotations without scores; results of a detector are expected'),
     (json.dumps(dict(state_dict={})), 'it is a checkpoint'),
 ])
@@ -244,3 +258,28 @@ def test_faults_are_counted_and_left_out():
         result = evaluate(COCO, broken, skip_invalid=True)
     assert result.report['bbox']['all']['AP'] == evaluate(COCO, RESULTS).report['bbox']['all']['AP']
     assert any('3 of 6 entries' in note for note in result.report['notes'])
+
+
+def test_text_labels_that_name_no_category_are_named():
+    truth, found = read_ground_truth(COCO), text_labels(None)
+    found[0]['text_labels'][1] = 'a cat'
+    with pytest.raises(ValueError, match="detections.1.: image id 1: text label 'a cat' is not in the annotation file; --classes"):
+        load_detections(found, truth)
+    with pytest.warns(UserWarning, match='1 of 3 detections are of classes that the annotations do not have'):
+        assert len(load_detections(found, truth, classes=['cat', 'dog'])['bbox'].score) == 2
+
+
+@pytest.mark.parametrize('by_image', [False, True])
+@pytest.mark.parametrize('shift', [-1, 1])
+def test_shifted_ids_give_the_option(by_image, shift):
+    """Ids that count from 0 where the annotations' count from 1, and the reverse."""
+    shifted = [dict(entry, category_id=entry['category_id'] + shift) for entry in RESULTS]
+    if by_image:
+        shifted = [dict(image_id=entry['image_id'], boxes=[corners(entry['bbox'])], scores=[entry['score']],
+                        category_ids=[entry['category_id']]) for entry in shifted]
+        joined = {key: [*shifted[0][key], *shifted[1][key]] for key in ('boxes', 'scores', 'category_ids')}
+        shifted = [shifted[0] | joined, shifted[2]]
+    with pytest.raises(ValueError, match=f'category id [03] is not in the annotation file, whose ids are from 1 to 2, those of '
+                                         f'results from .*; --category-offset {-shift} '):
+        evaluate(COCO, shifted)
+    assert evaluate(COCO, shifted, category_offset=-shift).report['bbox'] == evaluate(COCO, RESULTS).report['bbox']
