@@ -257,10 +257,13 @@ def annotations_of(dataset: Dataset) -> str | dict:
 
 
 def label_names_of(dataset: Dataset) -> list[str] | None:
-    """Return the names of a dataset's labels; None where they are not known."""
+    """Return the names of a dataset's labels, None where they are not known; a ValueError names a class that its file lacks."""
     inner = unwrapped(dataset)
     inner = unwrapped(inner.datasets[0]) if isinstance(inner, ConcatDataset) else inner
-    return dataset_label_names(inner)
+    try:
+        return dataset_label_names(inner)
+    except ValueError as error:
+        raise ValueError(f'OcclusionEvalHook: {error}') from None
 
 
 def innermost(dataset: Dataset) -> Dataset:

@@ -1,5 +1,6 @@
 """Annotations and classes of mmdet datasets."""
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,11 @@ def coco_file(dataset: Any) -> str | None:
 def dataset_label_names(dataset: Any) -> list[str] | None:
     """Return the name of each label that a dataset gives its annotations, and a model trained on it predicts.
 
-    mmdet's COCO datasets number the categories in the order of their file, whatever the order of ``classes``.
+    mmdet's COCO datasets number the categories in the order of their file, whatever the order of ``classes``, and without those
+    that the file lacks.
+
+    Raises:
+        ValueError: A class has no category in the dataset's own file, so that labels of a model and of the file would differ.
     """
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     classes = [classes] if isinstance(classes, str) else list(classes or ())
@@ -67,6 +72,13 @@ def dataset_label_names(dataset: Any) -> list[str] | None:
         return classes or None
     data = read_json(path)
     names = {entry['id']: entry['name'] for entry in data.get('categories') or ()}
+    missing = [name for name in classes if name not in names.values()]
+    if missing:
+        close = difflib.get_close_matches(str(missing[0]), [str(name) for name in names.values()], 1)
+        hint = f'; did you mean {close[0]!r}?' if close else ''
+        raise ValueError(f'classes: {path} has no category named {missing[0]!r}, so mmdet numbers labels as if the class were '
+                         f"not there{hint}; the dataset's metainfo=dict(classes=...) must name categories of the file, or "
+                         'label_names=[...] list the labels of the model')
     listed = [names.get(number) for number in ids]
     return list(dict.fromkeys(listed)) if None not in listed else classes or None
 
