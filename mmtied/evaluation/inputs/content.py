@@ -101,7 +101,7 @@ def _text_kind(lines: list[str]) -> str | None:
     if len(words) >= 5 and words[0].isdecimal() and all(map(is_number, words)):
         return 'the text file of one image of YOLO; give the folder of all'
     if len(cells) >= 4 and not first.startswith(('[', '{')) and all(line.count(',') == first.count(',') for line in lines[1:3]):
-        return (f"a CSV table with the columns {one_line(first, 80)}; of tables only Open Images' are read, with ImageID, "
+        return (f"a CSV table that begins with {one_line(first, 80)}; of tables only Open Images' are read, with ImageID, "
                 "LabelName, XMin, XMax, YMin and YMax; convert it to COCO's layout")
     return None
 

@@ -99,8 +99,8 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         entries = list(value.values())
         if entries and all(isinstance(entry, Mapping) and ('boxes' in entry or 'scores' in entry) for entry in entries):
             return from_python([{**entry, 'image_id': image_id} for image_id, entry in value.items()], source, ground_truth)
-        if any(entries) and all(isinstance(entry, list) and all(isinstance(one, Mapping) and 'box' in one for one in entry)
-                           for entry in entries):
+        if all(isinstance(entry, list) and all(isinstance(one, Mapping) and 'box' in one for one in entry)
+               for entry in entries) and any(entries):
             return [_from_pipeline(image_id, one, source) for image_id, of_image in value.items() for one in of_image]
         if all(key in value for key in ('images', 'annotations', 'categories')) and not any(
                 'score' in entry for entry in value['annotations'][:1]):

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from mmtied.evaluation import evaluate
 from mmtied.evaluation.inputs import load_detections, read_ground_truth
@@ -212,7 +213,7 @@ def test_results(tmp_path, write):
     ('684,8,273,116,0,0,0,0\n', 'the text file of one image of VisDrone; give the folder of all'),
     ('0 0.5 0.5 0.1 0.2\n', 'the text file of one image of YOLO; give the folder of all'),
     ('filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,9,9,cat,1,1,2,2\n',
-     "a CSV table with the columns filename,width.*; of tables only Open Images' are read.*convert it to COCO's layout"),
+     "a CSV table that begins with filename,width.*; of tables only Open Images' are read.*convert it to COCO's layout"),
 ])
 def test_other_annotations_are_named(tmp_path, content, message):
     path = tmp_path / 'a.json'
@@ -226,7 +227,7 @@ def test_other_annotations_are_named(tmp_path, content, message):
     (b'PK\x03\x04abc', 'not a complete zip file'),
     ('<?xml version="1.0"?>', 'it is XML; expected results as JSON'),
     ('0 0.5 0.5 0.1 0.2 0.9\n', 'it is the text file of one image of YOLO; give the folder of all; expected results as JSON'),
-    ('image,label,score,x1,y1,x2,y2\na.jpg,cat,0.5,1,1,2,2\n', 'it is a CSV table with the columns image,label'),
+    ('image,label,score,x1,y1,x2,y2\na.jpg,cat,0.5,1,1,2,2\n', 'it is a CSV table that begins with image,label'),
     (json.dumps(COCO), 'annotations without scores; results of a detector are expected'),
     (json.dumps(dict(state_dict={})), 'it is a checkpoint'),
 ])
@@ -236,6 +237,12 @@ def test_other_results_are_named(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as error:
         load_detections(path, read_ground_truth(COCO))
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('rows', [np.zeros((3, 6)), torch.zeros(3, 6)])
+def test_bare_rows_by_image_are_refused_in_a_line(rows):
+    with pytest.raises(ValueError, match='a list was expected, or a dict with one under annotations, .*got a dict with 1'):
+        load_detections({1: rows}, read_ground_truth(COCO))
 
 
 def test_faults_are_counted_and_left_out():
