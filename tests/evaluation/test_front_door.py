@@ -278,7 +278,7 @@ def test_unusual_detections_are_warned_about_once(case, recwarn):
 @pytest.mark.parametrize(('key', 'message'), [
     ('mask', "unknown key 'mask'; did you mean 'masks'[?]"),
     ('score', "unknown key 'score'; did you mean 'scores'[?]"),
-    ('keypoints', "unknown key 'keypoints'; known: image_id, boxes, scores, labels, category_ids, masks"),
+    ('keypoints', "unknown key 'keypoints'; known: image_id, boxes, scores, labels, category_ids, masks, text_labels"),
 ])
 def test_unknown_key_of_an_image_is_an_error(case, key, message):
     images = by_image(*case, 'arrays')
