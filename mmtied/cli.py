@@ -77,7 +77,7 @@ def _let_main_process_speak() -> None:
 def _lost_other_process(error: BaseException) -> bool:
     """Return whether an error says that another process of a distributed run is gone."""
     return os.environ.get('WORLD_SIZE', '1') != '1' and any(text in str(error) for text in (
-        'Connection closed by peer', 'Connection reset by peer', 'remote worker', 'Broken pipe'))
+        'Connection closed by peer', 'Connection reset by peer', 'remote worker', 'Broken pipe', 'Connection was likely closed'))
 
 
 def is_user_error(error: BaseException) -> bool:

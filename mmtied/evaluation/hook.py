@@ -21,6 +21,7 @@ from .buckets import Evaluation, make_evaluations
 from .inputs.categories import label_category_ids
 from .inputs.datasets import coco_file, dataset_annotations, dataset_label_names, unwrapped
 from .intervals import Bootstrap
+from .meeting import meet
 from .metric import OcclusionCocoMetric
 from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
 from .reporting.pictures import shown_in
@@ -158,10 +159,12 @@ class OcclusionEvalHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the report of the validation; in a training run without intervals and pictures."""
         self._write(runner, runner.val_loop, complete=not is_training(runner))
+        meet('OcclusionEvalHook: waiting for the report')
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Write the report of the test."""
         self._write(runner, runner.test_loop, complete=True)
+        meet('OcclusionEvalHook: waiting for the report')
 
     def _attach(self, runner: Runner, dataset: Dataset, evaluator: Evaluator) -> None:
         options = dict(self.options)

@@ -25,6 +25,7 @@ from .inputs.categories import label_category_ids, merge_names, named_category_i
 from .inputs.faults import one_line
 from .inputs.ground_truth import read_ground_truth
 from .inputs.results import Detections, describe_inverted
+from .meeting import meet, publish_work
 from .pipeline import without_categories
 from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
@@ -147,6 +148,7 @@ class OcclusionCocoMetric(BaseMetric):
         self._matcher: ImageMatcher | None = None
         self._all_images: tuple | None = None
         self._device = torch.device('cpu')
+        publish_work()
 
     @property
     def report(self) -> dict | None:
@@ -242,6 +244,7 @@ class OcclusionCocoMetric(BaseMetric):
             MMLogger.get_current_instance().warning(f'{type(self).__name__} got empty `self.results`: no image was processed')
         mine = self._once(self.results)
         device = 'cpu' if self.collect_device == 'cpu' else get_comm_device()
+        meet(f'{type(self).__name__}: joining the results')
         gathered = gather_tensors(mine.tensors(), device)
         sent, failure = [None, None], None
         if is_main_process():
@@ -252,6 +255,7 @@ class OcclusionCocoMetric(BaseMetric):
                     (self.ground_truth, self.plan), self._all_images, self._matcher = self._all_images, None, None
             except Exception as error:  # the other processes wait, and shall hear of it
                 failure, sent[1] = error, f'{type(error).__name__}: {one_line(error)}'
+        meet(f'{type(self).__name__}: waiting for the numbers')
         broadcast_object_list(sent)
         self.results.clear()
         if failure is not None:

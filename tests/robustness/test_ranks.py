@@ -4,12 +4,16 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmtied import cli
 from mmtied.evaluation import metric as metric_module
+from mmtied.evaluation.meeting import wait_for_others
 from mmtied.evaluation.metric import OcclusionCocoMetric
 
 ROOT = Path(__file__).parents[2]
@@ -87,14 +91,91 @@ with user_errors():
 ])
 def test_a_failing_process_ends_the_run_with_its_cause(tmp_path, failure, last, own):
     """By the launcher of tools/dist_train.sh: the cause once, which process it was, and no traceback around it."""
-    (tmp_path / 'worker.py').write_text(WORKER.format(failure=failure))
-    environment = {**os.environ, 'MMTIED_REGISTER': '0', 'PYTHONPATH': str(ROOT), 'GLOO_SOCKET_IFNAME': 'lo'}
-    done = subprocess.run([sys.executable, '-m', 'mmtied.launch.workers', '--nproc_per_node=2', '--master_addr=127.0.0.1',
-                           f'--master_port={free_port()}', tmp_path / 'worker.py'], capture_output=True, text=True,
-                          timeout=180, env=environment)
+    done = launch(tmp_path, WORKER.format(failure=failure))
     said = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
     assert said == [*own, f'error: {last}, and the others were ended; its own message is above'], done.stderr
     assert 'Traceback' not in done.stderr and done.returncode == (1 if not own else 2)
+
+
+def meet_in_threads(world_size, before):
+    """Let a thread for each process do what `before` says and then meet; return what each raised, None for nothing."""
+    store, outcomes = torch.distributed.HashStore(), {}
+
+    def run(rank):
+        if before.get(rank, lambda _: True)(store):
+            try:
+                outcomes[rank] = wait_for_others(store, rank, world_size, 'joining', patience=.5)
+            except ValueError as error:
+                outcomes[rank] = str(error)
+
+    threads = [threading.Thread(target=run, args=(rank, )) for rank in range(world_size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    return outcomes
+
+
+def works(rank):
+    """Be late by four times the patience, with CPU time that grows."""
+    def work(store):
+        for _ in range(20):
+            store.add(f'mmtied/meeting/worked/{rank}', 50)
+            time.sleep(.1)
+        return True
+    return work
+
+
+@pytest.mark.parametrize('late', [0, 2])
+def test_a_process_that_works_is_waited_for(late):
+    assert meet_in_threads(3, {late: works(late)}) == {0: None, 1: None, 2: None}
+
+
+@pytest.mark.parametrize('hangs', [0, 2])
+def test_a_process_that_hangs_is_named(hangs):
+    outcomes = meet_in_threads(3, {hangs: lambda _: False})
+    assert len(outcomes) == 2
+    assert all(f'joining: process {hangs} of 3 hangs, as it is not there and has done nothing for 0.5 seconds' in text
+               for text in outcomes.values()), outcomes
+
+
+HANGING = """
+import os, time
+import torch
+from mmtied.cli import user_errors
+from mmtied.evaluation import OcclusionCocoMetric
+
+data = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name='a')],
+            annotations=[dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 4, 4], area=16, iscrowd=0)])
+with user_errors():
+    torch.distributed.init_process_group('gloo')
+    metric = OcclusionCocoMetric(ann_file=data)
+    metric.dataset_meta = dict(classes=('a', ))
+    end = time.process_time() + 6
+    if os.environ['RANK'] == '1':
+        {late}
+    metric.evaluate(1)
+"""
+
+
+@pytest.mark.parametrize(('late', 'code'), [('time.sleep(1000)', 2), ('while time.process_time() < end: pass', 0)])
+def test_a_hanging_process_ends_the_run_and_a_slow_one_does_not(tmp_path, late, code):
+    done = launch(tmp_path, HANGING.format(late=late), MMTIED_PATIENCE='4')
+    said = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert done.returncode == code, done.stderr
+    assert said == ([] if code == 0 else [
+        'error: OcclusionCocoMetric: joining the results: process 1 of 2 hangs, as it is not there and has done nothing for 4 '
+        'seconds; MMTIED_PATIENCE=600 waits longer',
+        'error: process 0 failed with exit code 2, and the others were ended; its own message is above'])
+
+
+def launch(tmp_path, code, **environment):
+    (tmp_path / 'worker.py').write_text(code)
+    environment = {**os.environ, 'MMTIED_REGISTER': '0', 'PYTHONPATH': str(ROOT), 'GLOO_SOCKET_IFNAME': 'lo', **environment}
+    return subprocess.run([sys.executable, '-m', 'mmtied.launch.workers', '--nproc_per_node=2', '--master_addr=127.0.0.1',
+                           f'--master_port={free_port()}', tmp_path / 'worker.py'], capture_output=True, text=True,
+                          timeout=240, env=environment)
 
 
 def free_port():

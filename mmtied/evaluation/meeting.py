@@ -1,0 +1,104 @@
+"""Wait for the other processes of a distributed run, and name the one that hangs instead of waiting for the group's timeout.
+
+A thread of each process publishes in the group's store how much CPU time the process has used. One that is late and works, such
+as the main process while it computes a large evaluation, is waited for; one that is late and has done nothing for a minute hangs.
+"""
+
+import os
+import threading
+import time
+
+from mmengine.dist import get_dist_info
+from torch import distributed as torch_dist
+
+#: Environment variable with the seconds after which a process that does nothing counts as hanging.
+PATIENCE_VARIABLE = 'MMTIED_PATIENCE'
+_DEFAULT_PATIENCE = 60.
+#: A process works if it uses this share of a core; its threads that only wait use less.
+_LEAST_SHARE = .01
+_KEY = 'mmtied/meeting'
+
+
+def meet(where: str) -> None:
+    """Wait until all processes have come here; all must call it in the same order.
+
+    Args:
+        where: What the processes do, for the message.
+
+    Raises:
+        ValueError: A process has not come and has done nothing for a minute, or as long as ``MMTIED_PATIENCE`` says. Every
+            process that waits raises it.
+    """
+    rank, world_size = get_dist_info()
+    if world_size > 1:
+        publish_work()
+        wait_for_others(_store(), rank, world_size, where, float(os.environ.get(PATIENCE_VARIABLE, _DEFAULT_PATIENCE)))
+
+
+def wait_for_others(store: 'torch_dist.Store', rank: int, world_size: int, where: str, patience: float) -> None:
+    """Do what `meet` does: the main process watches the others, and they watch the main process.
+
+    Only `store.add` is used, which never waits; adding 0 reads a number.
+    """
+    number, key = store.add(f'{_KEY}/arrived/{rank}', 1), 'released' if rank else 'arrived'
+    watched, seen, pause = list(range(1, world_size)) if rank == 0 else [0], {}, .001
+    while True:
+        now = time.monotonic()
+        watched = [other for other in watched if store.add(f'{_KEY}/{key}/{other}', 0) < number]
+        if not watched:
+            break
+        if rank == 0:  # it waits, and does not hang
+            store.add(f'{_KEY}/worked/0', _units(pause))
+        for other in watched:
+            worked = store.add(f'{_KEY}/worked/{other}', 0)
+            if other not in seen or worked - seen[other][0] >= _units(patience * _LEAST_SHARE):
+                seen[other] = worked, now
+        idle = [other for other in watched if now - seen[other][1] > patience]
+        culprit = store.add(f'{_KEY}/culprit', idle[0] + 1 if idle and rank == 0 else 0) - 1
+        if culprit >= 0 or idle:
+            raise ValueError(f'{where}: process {culprit if culprit >= 0 else idle[0]} of {world_size} hangs, as it is not there '
+                             f'and has done nothing for {patience:g} seconds; {PATIENCE_VARIABLE}=600 waits longer')
+        time.sleep(pause)
+        pause = min(2 * pause, .5)
+    if rank == 0:
+        store.add(f'{_KEY}/released/0', 1)
+
+
+def publish_work() -> None:
+    """Start the thread that publishes this process's CPU time, unless it runs or there is only one process."""
+    global _publisher
+    rank, world_size = get_dist_info()
+    if world_size > 1 and not (_publisher and _publisher.is_alive() and _publisher.store is _store()):
+        _publisher = _Publisher(_store(), rank)
+        _publisher.start()
+
+
+class _Publisher(threading.Thread):
+    """Publishes the CPU time of this process every second until its store is gone."""
+
+    def __init__(self, store: 'torch_dist.Store', rank: int) -> None:
+        super().__init__(daemon=True)
+        self.store, self.rank = store, rank
+
+    def run(self) -> None:
+        published = 0
+        while torch_dist.is_initialized() and _store() is self.store:
+            worked = _units(time.process_time())
+            try:
+                self.store.add(f'{_KEY}/worked/{self.rank}', worked - published)
+            except RuntimeError:  # the process that keeps the store has ended
+                return
+            published = worked
+            time.sleep(1)
+
+
+_publisher: _Publisher | None = None
+
+
+def _units(seconds: float) -> int:
+    """Return seconds in the units that are published."""
+    return round(1000 * seconds)
+
+
+def _store() -> 'torch_dist.Store':
+    return torch_dist.distributed_c10d._get_default_store()
