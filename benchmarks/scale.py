@@ -1,7 +1,7 @@
 """Time and memory of `mmtied eval` over the number of detections: whole processes, from files to the printed tables.
 
 Simulated detections (seeded) on the first images of an annotation file are repeated with new image ids and scores, so that the
-images grow with the detections, 100 for each image. ``LVIS-like`` has 20 000 generated images of 12 objects and 150 detections each,
+images grow with the detections, 100 for each image. ``LVIS-like`` has 20 000 generated images of 150 detections each,
 1203 categories, and each image's list of categories that were looked for and not found.
 
 CPU seconds add up all threads and vary less than seconds on a busy machine. Peak memory is the process's largest resident set.
@@ -69,8 +69,8 @@ def measure(args: argparse.Namespace, folder: Path, name: str, data: dict, found
         size = write_repeated(found, iou_type, times, data, folder / 'found.json')
         seconds, cpu_seconds, peak = run(folder, replicates)
         row = {'data': name, 'images': times * len(data['images']), 'detections': number, 'IoU type': iou_type,
-               'replicates': replicates, 'file MB': size // 10**6, 'seconds': f'{seconds:.1f}', 'CPU seconds': f'{cpu_seconds:.1f}',
-               'peak GB': f'{peak / 1e9:.2f}'}
+               'replicates': replicates, 'file MB': size // 10**6, 'seconds': f'{seconds:.1f}',
+               'CPU seconds': f'{cpu_seconds:.1f}', 'peak GB': f'{peak / 1e9:.2f}'}
         print(row, file=sys.stderr, flush=True)
         yield row
 

@@ -16,6 +16,7 @@ from mmengine.registry import Registry
 from . import backbones, plugins  # noqa: F401
 from .evaluation import hook, metric  # noqa: F401
 from .layers import TBC, TFC, TGC
+from .layers.fusion import refuse_fusion
 from .related.groupable import DGConv
 from .related.groupable import backbones as groupable_backbones  # noqa: F401
 from .related.groupable import training as groupable_training  # noqa: F401
@@ -37,3 +38,5 @@ HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmtied')
 # Layers are pure torch and cannot register themselves; ConvModule and build_conv_layer find them by these names.
 for layer in (TBC, TGC, TFC, IGC, SumFusion, DGConv):
     ROOT_MODELS.register_module(module=layer)
+
+refuse_fusion('mmcv.cnn.utils.fuse_conv_bn', '_fuse_conv_bn')

@@ -59,7 +59,7 @@ def wait_for_others(store: 'torch_dist.Store', rank: int, world_size: int, where
             raise ValueError(f'{where}: process {culprit if culprit >= 0 else idle[0]} of {world_size} hangs, as it is not there '
                              f'and has done nothing for {patience:g} seconds; {PATIENCE_VARIABLE}=600 waits longer')
         time.sleep(pause)
-        pause = min(2 * pause, .5)
+        pause = min(2 * pause, .5, patience / 20)
     if rank == 0:
         store.add(f'{_KEY}/released/0', 1)
 

@@ -104,7 +104,7 @@ def test_onnx_block_exports_a_dynamic_batch(tmp_path, monkeypatch):
 
 def test_fuse_conv_bn_fails_on_tied_layers():
     from mmcv.cnn.utils import fuse_conv_bn
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match='TBC: weight of shape .* use mmtied.surgery.deploy instead of fuse_conv_bn'):
         fuse_conv_bn(TiedResNet(50, base_channels=8, split_blocks=(1, 2, 2, 4)))
 
 

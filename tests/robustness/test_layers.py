@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmtied.layers import TBC, TFC, TGC
+from mmtied.layers import TBC, TFC, TGC, DGConv, SumFusion
 
 
 @pytest.mark.parametrize('settings', [
@@ -40,14 +40,37 @@ def test_script_of_linear():
     torch.testing.assert_close(torch.jit.script(nn.Sequential(layer))(x), layer(x))
 
 
-def test_fused_normalization_is_refused():
-    """mmcv and torch multiply the thin weight by a factor for each channel; with one thin filter that broadcasts."""
-    layer, norm = TBC(8, 4, 1, num_blocks=4).eval(), nn.BatchNorm2d(4).eval()
+def fused_by_torch(layer, norm):
+    fuse = torch.nn.utils.fuse_linear_bn_eval if isinstance(layer, nn.Linear) else torch.nn.utils.fuse_conv_bn_eval
+    return fuse(layer, norm)
+
+
+def fused_by_mmcv(layer, norm):
+    return pytest.importorskip('mmcv.cnn').fuse_conv_bn(nn.Sequential(copy.deepcopy(layer), norm))
+
+
+@pytest.mark.parametrize('fuse', [fused_by_torch, fused_by_mmcv])
+@pytest.mark.parametrize('layer', [
+    TBC(8, 4, 1, num_blocks=4), TBC(8, 8, 3, num_blocks=2), TGC(8, 8, 1, groups=2, num_blocks=2, bias=False), SumFusion(8, 4, 1),
+    TFC(8, 8, num_blocks=2), TBC(8, 8, 1, num_blocks=1), DGConv(8, 8, 3, padding=1)], ids=lambda layer: type(layer).__name__)
+def test_a_fused_normalization_computes_the_same_or_is_refused(layer, fuse):
+    """mmcv and torch multiply the weight by a factor for each channel; with one thin filter that would broadcast."""
+    layer, is_linear = layer.eval(), isinstance(layer, nn.Linear)
+    x = torch.randn(3, 8) if is_linear else torch.randn(2, 8, 5, 5)
+    norm = (nn.BatchNorm1d if is_linear else nn.BatchNorm2d)(layer(x).size(1)).eval()
+    for value in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        value.uniform_(.5, 2)
+    if len(layer.weight) == layer(x).size(1) or (is_linear and fuse is fused_by_mmcv):  # mmcv leaves linear layers
+        torch.testing.assert_close(fuse(layer, norm)(x), norm(layer(x)))
+    else:
+        with pytest.raises(ValueError, match=f'^{type(layer).__name__}: weight of shape .*use mmtied.surgery.deploy instead of'):
+            fuse(layer, norm)
+
+
+def test_a_fused_normalization_that_is_set_by_hand_is_refused():
+    layer = TBC(8, 4, 1, num_blocks=4)
     with pytest.raises(ValueError, match='TBC: weight of shape .*use mmtied.surgery.deploy instead of fuse_conv_bn'):
-        torch.nn.utils.fuse_conv_bn_eval(copy.deepcopy(layer), norm)
-    fuse = pytest.importorskip('mmcv.cnn').fuse_conv_bn
-    with pytest.raises(ValueError, match='TBC: weight of shape .*use mmtied.surgery.deploy instead of fuse_conv_bn'):
-        fuse(nn.Sequential(layer, norm))
+        layer.weight = nn.Parameter(layer.weight * torch.ones(4, 1, 1, 1))
 
 
 @pytest.mark.parametrize(('saved', 'loaded'), [

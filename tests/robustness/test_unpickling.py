@@ -137,6 +137,33 @@ def test_other_tools_run_nothing_of_a_checkpoint(tool, shapes, tmp_path, marker,
     assert marker.exists()
 
 
+@pytest.mark.parametrize(('name', 'arguments'), [
+    ('filter_similarity.py', (CONFIG, '{evil}', '--images', '{images}', '--num', '1')),
+    ('grad_cam.py', (CONFIG, '{evil}', '--images', '{images}', '--category', 'circle', '--out', '{out}.png')),
+    ('samples.py', ('{truth}', '{images}', '--networks', CONFIG, '{evil}', '--bucket', '0', '1', '--out', '{out}.png')),
+    ('samples.py', ('{truth}', '{images}', '--results', '{results}', '--bucket', '0', '1', '--out', '{out}.png')),
+    ('shared_bases.py', ('coefficients', '{evil}', '--out', '{out}.png')),
+    ('distill.py', (CONFIG, CONFIG, '--weights', '{evil}', '--images', '{images}', '--work-dir', '{out}')),
+    ('distill.py', ('torchvision://resnet18', CONFIG, '--weights', '{evil}', '--images', '{images}', '--work-dir', '{out}')),
+    ('distill.py', (CONFIG, CONFIG, '--resume', '--images', '{images}', '--work-dir', '{work}'))])
+def test_tools_for_figures_and_distillation_run_nothing_of_a_file(tool, shapes, tmp_path, marker, name, arguments):
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'evil.pth'))
+    (tmp_path / 'results.pkl').write_bytes(pickle.dumps([program_by_getattr(marker)]))
+    places = dict(evil=evil_checkpoint(tmp_path / 'evil.pth', program_by_getattr, marker), out=tmp_path / 'out',
+                  images=shapes / 'val2017', truth=shapes / 'annotations/instances_val2017.json', work=tmp_path / 'work',
+                  results=tmp_path / 'results.pkl')
+    code, _, err = tool(name, *(text.format(**places) for text in arguments))
+    assert not marker.exists()
+    assert code == 2 and ('evil.pth' in err or 'results.pkl' in err) and 'refused, as ' in err.splitlines()[-1], err
+
+
+def test_every_tool_that_reads_checkpoints_is_tried():
+    """Tools that ask whether a checkpoint is trusted read one; the others read none."""
+    tried = Path(__file__).read_text()
+    assert all(f"'{path.name}'" in tried for path in (ROOT / 'tools').glob('*.py') if '--trust-checkpoint' in path.read_text())
+
+
 @PROGRAMS
 @pytest.mark.parametrize('name', ['results.pkl', 'results.PKL', 'results.pickle', 'results.pth', 'results.json', 'old.pth'])
 def test_evaluation_runs_nothing_of_its_results(tool, shapes, tmp_path, marker, program, name):

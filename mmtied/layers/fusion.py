@@ -1,0 +1,35 @@
+"""Refuse, in one line, to fold a normalization into a layer whose weight has another number of filters than it has outputs.
+
+torch's `fuse_conv_bn_eval` and mmcv's `fuse_conv_bn` multiply the weight by a factor for each output channel, and fail on tied
+layers with a message about the sizes of tensors. `mmtied.surgery.deploy` folds normalizations into such layers.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable
+
+from torch import nn
+
+
+def refuse_fusion(module: str, *names: str) -> None:
+    """Let functions of a module, which fold a normalization into a layer, refuse tied ones; a second call changes nothing."""
+    place = importlib.import_module(module)
+    for name in names:
+        function = getattr(place, name)
+        if not hasattr(function, '_refuses'):
+            setattr(place, name, _refusing(function))
+
+
+def _refusing(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def checked(layer: nn.Module, *args: object, **settings: object) -> nn.Module:
+        outputs = getattr(layer, 'out_channels', getattr(layer, 'out_features', None))
+        filters = getattr(getattr(layer, 'weight', None), 'shape', ())[:1]
+        if filters and isinstance(layer, nn.Conv2d | nn.Linear) and filters[0] != outputs:
+            raise ValueError(f'{type(layer).__name__}: weight of shape {tuple(layer.weight.shape)} has {filters[0]} filters for '
+                             f'{outputs} outputs; to fold a normalization into it use mmtied.surgery.deploy instead of '
+                             'fuse_conv_bn')
+        return function(layer, *args, **settings)
+
+    checked._refuses = True
+    return checked
