@@ -4,7 +4,8 @@ Simulated detections (seeded) on the first images of an annotation file are repe
 images grow with the detections, 100 for each image. ``LVIS-like`` has 20 000 generated images of 150 detections each,
 1203 categories, and each image's list of categories that were looked for and not found.
 
-CPU seconds add up all threads and vary less than seconds on a busy machine. Peak memory is the process's largest resident set.
+Each process has one thread, as CPU seconds vary less than seconds on a busy machine and idle threads add to them. Peak memory is
+its largest resident set, of which about 0.5 GB are Python and its packages.
 
     python benchmarks/scale.py instances_val2017.json --csv docs/benchmarks/scale_cpu.csv
 """
@@ -45,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
     with user_errors(), tempfile.TemporaryDirectory() as folder:
         apply_options(args)
-        report(args, 'Whole processes of `mmtied eval`, from JSON files to tables, without and with intervals.',
+        report(args, 'Whole processes of `mmtied eval` with one thread, from JSON files to tables, without and with intervals.',
                rows(args, Path(folder)), ('torch', 'numpy'))
 
 
@@ -84,7 +85,7 @@ def run(folder: Path, replicates: int) -> tuple[float, float, int]:
     command = [sys.executable, str(TOOL), str(folder / 'truth.json'), str(folder / 'found.json'), '--replicates', str(replicates)]
     start = time.perf_counter()
     with (folder / 'log').open('w+') as log:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'})
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
         if process.returncode:

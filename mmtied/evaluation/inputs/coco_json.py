@@ -16,15 +16,18 @@ import numpy as np
 from ..protocol import BOX_FORMATS
 from .content import other_kind, read_bytes
 from .faults import Faults, shown
+from .memory import check_fits, json_memory
 
 
 def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
     """Read a JSON file, perhaps compressed by gzip, with orjson where it is installed; `content` is what it holds, if known.
 
     Raises:
-        ValueError: The path is missing or a folder, or the file is empty, truncated or not JSON; the message names its kind.
+        ValueError: The path is missing or a folder, memory cannot hold the file, or it is empty, truncated or not JSON; then the
+            message names its kind.
     """
     content = read_bytes(path) if content is None else content
+    check_fits(json_memory(content), path)
     try:
         with no_collection():
             return _parse_json(content)

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmtied.atomic import check_can_read
 
 from .faults import one_line
+from .memory import check_fits
 
 #: Bytes that a compressed file may unpack to, and times its own size.
 _SMALL, _MOST_PACKED = 1 << 28, 100
@@ -41,10 +42,11 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     """Return the content of a file, unpacked where gzip packed it.
 
     Raises:
-        ValueError: It is missing, a folder, or cannot be unpacked.
+        ValueError: It is missing, a folder, or cannot be unpacked, or memory cannot hold it.
     """
     path = Path(path)
     check_can_read(path)
+    check_fits(path.stat().st_size, path)
     content = path.read_bytes()
     if not content.startswith(PACKED):
         return content
