@@ -75,6 +75,17 @@ def evaluation(rows: Rows) -> str:
     return pivot(rows, 'tool', lambda row: f'{row["IoU type"]}, {row["source"]}', 'seconds')
 
 
+def whole(rows: Rows) -> str:
+    """Tabulate all columns."""
+    return markdown_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def scale(rows: Rows) -> str:
+    """Tabulate CPU seconds and peak memory by the number of detections."""
+    columns = ('data', 'images', 'detections', 'IoU type', 'replicates', 'file MB', 'CPU seconds', 'peak GB')
+    return markdown_table(columns, [[row[column] for column in columns] for row in rows])
+
+
 def val_loop(rows: Rows) -> str:
     """Tabulate the seconds of each metric."""
     columns = ('metric', 'process, s', 'compute, s', 'seconds', 'times mmtied')
@@ -244,6 +255,8 @@ TABLES: dict[str, tuple[Callable[[Rows], str], str]] = {
     'detectors_cpu': (detectors, 'detectors.py'),
     'evaluation_cpu': (evaluation, 'evaluation.py instances_val2017.json --replicates 1000'),
     'val_loop_cpu': (val_loop, 'evaluation.py instances_val2017.json --val-images 100'),
+    'scale_cpu': (scale, 'scale.py instances_val2017.json'),
+    'resume_drift': (whole, 'resume_drift.py --threads 1'),
     'coverage': (coverage, 'coverage.py'),
     'figure3_cpu': (figure3, 'layers.py figure3'),
     'network_layers_cpu': (network_layers, 'layers.py networks'),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: Formats of images that are opened; others, such as EPS, start other programs.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
+#: Their suffixes, in lower case.
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
 
 
@@ -34,8 +35,6 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
         raise ValueError(f'images: {folder} has no images ({", ".join(_SUFFIXES)}), nor has any folder in it')
     return paths
 
-#: Suffixes of images, in lower case.
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 
 
 def image_files(folder: Path) -> dict[str, Path]:
@@ -122,6 +121,8 @@ def check_names(ground_truth: GroundTruth, images: Iterable[int]) -> None:
 def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | None]:
     """Return the file of every image as an mmdet dataset names it, None for those that it does not hold.
 
+    Files outside its folder of images, where it has one, count as those that it does not hold.
+
     Args:
         dataset: Its `get_data_info` gives ``img_id`` and ``img_path``; wrappers are removed.
         image_ids: The ids to look up.
@@ -133,8 +134,9 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
     for info in infos:
         if 'img_id' in info:
             path = info.get('img_path')
-            if path and folder and '..' in str(path).removeprefix(str(folder)):  # out of the folder
-                path = None
+            if path and folder and '://' not in str(path) and not Path(os.path.normpath(path)).is_relative_to(
+                    os.path.normpath(folder)):
+                path = None  # of a file name that leads out of the folder
             paths[str(info['img_id'])] = path
     digits = {int(key): path for key, path in paths.items() if key.isascii() and key.isdecimal()}
     return [paths.get(str(image_id), digits.get(image_id)) for image_id in np.asarray(image_ids).tolist()]
