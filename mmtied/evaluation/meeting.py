@@ -55,8 +55,8 @@ def wait_for_others(store: 'torch_dist.Store', rank: int, world_size: int, where
         idle = [other for other in watched if now - seen[other][1] > patience]
         culprit = store.add(f'{_KEY}/culprit', idle[0] + 1 if idle and rank == 0 else 0) - 1
         if culprit >= 0 or idle:
-            raise ValueError(f'{where}: process {culprit if culprit >= 0 else idle[0]} of {world_size} hangs, as it is not there '
-                             f'and has done nothing for {patience:g} seconds; {PATIENCE_VARIABLE}=600 waits longer')
+            raise ValueError(f'{where}: process {culprit if culprit >= 0 else idle[0]} of {world_size} hangs or has ended, '
+                             f'as it has done nothing for {patience:g} seconds; {PATIENCE_VARIABLE}=600 waits longer')
         time.sleep(pause)
         pause = min(2 * pause, .5, patience / 20)
     if rank == 0:

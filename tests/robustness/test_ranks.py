@@ -136,7 +136,7 @@ def test_a_process_that_works_is_waited_for(late):
 def test_a_process_that_hangs_is_named(hangs):
     outcomes = meet_in_threads(3, {hangs: lambda _: False})
     assert len(outcomes) == 2
-    assert all(f'joining: process {hangs} of 3 hangs, as it is not there and has done nothing for 0.5 seconds' in text
+    assert all(f'joining: process {hangs} of 3 hangs or has ended, as it has done nothing for 0.5 seconds' in text
                for text in outcomes.values()), outcomes
 
 
@@ -165,7 +165,7 @@ def test_a_hanging_process_ends_the_run_and_a_slow_one_does_not(tmp_path, late, 
     said = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
     assert done.returncode == code, done.stderr
     assert said == ([] if code == 0 else [
-        'error: OcclusionCocoMetric: joining the results: process 1 of 2 hangs, as it is not there and has done nothing for 4 '
+        'error: OcclusionCocoMetric: joining the results: process 1 of 2 hangs or has ended, as it has done nothing for 4 '
         'seconds; MMTIED_PATIENCE=600 waits longer',
         'error: process 0 failed with exit code 2, and the others were ended; its own message is above'])
 
