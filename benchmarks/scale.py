@@ -84,7 +84,7 @@ def run(folder: Path, replicates: int) -> tuple[float, float, int]:
     """
     command = [sys.executable, str(TOOL), str(folder / 'truth.json'), str(folder / 'found.json'), '--replicates', str(replicates)]
     start = time.perf_counter()
-    with (folder / 'log').open('w+') as log:
+    with (folder / 'log').open('w+', encoding='utf-8') as log:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'})
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
