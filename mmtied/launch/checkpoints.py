@@ -5,6 +5,7 @@ refused.
 """
 
 import inspect
+import io
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -174,9 +175,20 @@ def convert_backbone(source: str | os.PathLike, target: str | os.PathLike, keep_
     if broken:
         raise ValueError(f'checkpoint {source}: {len(broken)} of {len(kept)} tensors of the backbone hold NaN or infinity ('
                          f'{broken[0]} first); its training diverged, take an earlier checkpoint')
-    with atomic_path(target) as temporary:
-        torch.save({'state_dict': kept}, temporary)
+    write_checkpoint({'state_dict': kept}, target)
     return Converted(kept, [key for key in weights if not (keep_head or key.startswith(_BACKBONE))], backbone)
+
+
+def write_checkpoint(content: dict, target: str | os.PathLike) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk; torch.save itself raises a RuntimeError about positions.
+    """
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(packed.getbuffer())
 
 
 def build_model(cfg: Config) -> nn.Module:

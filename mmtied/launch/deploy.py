@@ -17,7 +17,7 @@ from mmtied.layers.blocks import check_positive
 from mmtied.surgery import deploy
 from mmtied.torch_compat import export_onnx, onnx_needs_onnxscript
 
-from .checkpoints import build_trained, check_target
+from .checkpoints import build_trained, check_target, write_checkpoint
 
 FORMATS = ('torchscript', 'onnx', 'state')
 #: Largest allowed difference of outputs, relative to the largest output where that is above one.
@@ -116,7 +116,7 @@ def _write_onnx(model: nn.Module, image: Tensor, path: Path, names: list[str], d
 
 
 def _write_state(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tensor], object]:
-    torch.save({'state_dict': model.state_dict()}, path)
+    write_checkpoint({'state_dict': model.state_dict()}, path)
     return model
 
 

@@ -8,10 +8,11 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from mmtied.atomic import atomic_path
 from mmtied.compat import unwrap_model
 from mmtied.training import alone  # noqa: F401  (registers the model and the data set)
 from mmtied.training.teacher import Normalization
+
+from .checkpoints import write_checkpoint
 
 #: torchvision's and mmdet's, for a student whose config has none.
 _IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), rgb=True)
@@ -99,5 +100,4 @@ def write_backbone(runner: Runner, target: str | os.PathLike) -> None:
         raise ValueError(f'{target} is not written: {len(broken)} of {len(weights)} tensors hold NaN or infinity ({broken[0]} '
                          'first); train with a smaller --lr')
     if is_main_process():
-        with atomic_path(target) as temporary:
-            torch.save({'state_dict': {key: value.cpu() for key, value in weights.items()}}, temporary)
+        write_checkpoint({'state_dict': {key: value.cpu() for key, value in weights.items()}}, target)

@@ -7,10 +7,9 @@ from copy import deepcopy
 import torch
 from mmengine.config import Config
 
-from mmtied.atomic import atomic_path
 from mmtied.surgery import TiedLayer, tie
 
-from .checkpoints import build_model, build_trained, check_target
+from .checkpoints import build_model, build_trained, check_target, write_checkpoint
 
 
 def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_blocks: int = 2,
@@ -39,9 +38,8 @@ def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_bloc
     if not changes:
         raise ValueError(f'{target} is not written: no layer can be tied within an error budget of {error_budget}')
     weights = tied.state_dict()
-    with atomic_path(target) as temporary:
-        torch.save({'state_dict': weights, 'meta': {'num_blocks': num_blocks, 'tied': [change.name for change in changes]}},
-                   temporary)
+    write_checkpoint({'state_dict': weights,
+                      'meta': {'num_blocks': num_blocks, 'tied': [change.name for change in changes]}}, target)
     return changes, _loads(cfg, num_blocks, weights)
 
 
