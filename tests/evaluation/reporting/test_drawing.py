@@ -1,5 +1,7 @@
 """Draw single images, and select the detections to show on them."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -139,3 +141,18 @@ def test_image_paths_of_wrapped_dataset():
     assert dataset_image_paths(Wrapped(), np.array([3, 5, 7])) == ['three.jpg', None, 'seven.jpg']
     with pytest.raises(ValueError, match='does not say where'):
         read_image(None)
+
+
+@pytest.mark.parametrize(('name', 'found'), [('a/one.jpg', True), ('../one.jpg', False), ('a/../../one.jpg', False),
+                                             ('/etc/one.jpg', False), ('..a/one.jpg', True)])
+def test_dataset_images_stay_in_their_folder(name, found):
+    class Images:
+        data_prefix = dict(img='data/train/')
+
+        def __len__(self):
+            return 1
+
+        def get_data_info(self, number):
+            return dict(img_id=1, img_path=os.path.join(self.data_prefix['img'], name))  # noqa: PTH118, as mmdet joins them
+
+    assert dataset_image_paths(Images(), np.array([1])) == [f'data/train/{name}' if found else None]
