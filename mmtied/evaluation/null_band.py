@@ -9,27 +9,28 @@ each bucket is compared with random sets instead of with all images:
   in proportion to the odds that a logistic regression on these counts gives them of being in the bucket (the conditional
   randomization test of Candes et al., "Panning for gold", JRSS B 2018; sets of fixed size by Pareto sampling, Rosen 1997). The
   difference is what these counts do not explain.
-- For buckets of instances, random sets of as many instances of each category.
+- For buckets of instances, random sets of as many instances of each category and size (small, medium, large), drawn from those
+  that are in some bucket.
 
 The bucket is one of the sets that could have been drawn, which makes the permutation p-value exact for the plain band.
 """
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .accumulate import Positives, Records
-from .buckets import Evaluation, Grouping
-from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics, half_samples, interval
-from .protocol import AREA_RANGES, PROPOSAL_NUMS, Statistic
+from .buckets import Evaluation, EvaluationPlan, Grouping
+from .instance_null import INSTANCE_KIND, balanced_rows, instance_nulls
+from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics
+from .protocol import AREA_RANGES, PROPOSAL_NUMS
 from .summary import count_images
-from .weighted_ap import UsedDetections, block_ap, for_each, make_blocks, operations_in_one_thread, weighted_average_precision
 
 #: Kinds of null bands of image buckets: the infix of their keys, and what a report says of them.
 KINDS = {'': 'random sets of as many images',
          'matched_': 'random sets of as many images, drawn by their likeness in instances, sizes and categories'}
-INSTANCE_KIND = 'random sets of as many instances of each category'
 #: Upper edges of the numbers of instances an image that the matching tells apart.
 _COUNTS = (1, 2, 3, 4, 6, 9, 14)
 #: Categories that are matched: those in most images.
@@ -37,8 +38,8 @@ _CATEGORIES = 100
 _RIDGE = 1.
 
 
-def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Grouping],
-                   evaluations: Sequence[Evaluation], num_categories: int, bootstrap: Bootstrap | None = None,
+def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: Positives, plan: EvaluationPlan,
+                   num_categories: int, bootstrap: Bootstrap | None = None,
                    proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> dict:
     """Return a report with null bands; the one given stays as it is.
 
@@ -46,8 +47,7 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
         report: From `summary.summarize` or `intervals.add_intervals`.
         records: Match records by IoU type, with all columns.
         positives: The ground truths that count, with all columns.
-        groups: The groups behind the report's buckets, then those behind each of its ``further`` reports.
-        evaluations: The evaluation of each.
+        plan: The evaluations of the report and of its ``further`` reports, and their groups.
         num_categories: K.
         bootstrap: Seed, level, and the number of random sets.
         proposal_nums: Limits of detections, see `Statistic.limit`.
@@ -57,13 +57,15 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
         intervals: ``AP_null``, ``AP_null_ci``, ``AP_excess`` (AP minus AP_null), ``AP_excess_ci`` where AP has an interval, and
         ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and ``matched_own``:
         the share of the bucket's own images in the matched sets; instance buckets have ``AP_balanced`` and ``AP_balanced_ci``.
-        None below `intervals.MIN_IMAGES` images.
+        None below `intervals.MIN_IMAGES` images, and for an instance bucket of all instances that are in some bucket.
     """
     bootstrap = bootstrap or Bootstrap()
     done = []
-    for part, grouping, evaluation in zip([report, *report.get('further', [])], groups, evaluations, strict=True):
+    for part, evaluation, grouping, ratios in zip([report, *report.get('further', [])], *plan[:3], strict=True):
         part = {**part, 'null_bands': _describe(evaluation, bootstrap)}
-        sets, own = image_sets(positives, grouping, num_categories, bootstrap) if evaluation.unit == 'image' else ({}, [])
+        sets, own = {}, []
+        if evaluation.unit == 'image':
+            sets, own = image_sets(positives, grouping, ratios, num_categories, bootstrap)
         for iou_type, table in records.items():
             if evaluation.unit == 'image':
                 nulls = _image_nulls(sets, table, positives, num_categories, bootstrap, proposal_nums)
@@ -73,6 +75,9 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
             rows = []
             for number, (row, column) in enumerate(zip(part[iou_type]['buckets'], grouping.columns.tolist(), strict=True)):
                 enough = count_images(grouping.members[:, number].to(positives.image.device), positives, column) >= MIN_IMAGES
+                if evaluation.unit == 'instance':  # a bucket of all that are sorted has nothing to compare with
+                    pool = positives.counted[:, grouping.columns.to(positives.image.device)].any(1)
+                    enough &= not torch.equal(pool, positives.counted[:, column])
                 extra = {'matched_own': own[number] if enough else None} if own else balanced[number]
                 for kind, values in nulls.items():
                     for place, statistic in enumerate(bootstrap.chosen()):
@@ -84,9 +89,9 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
     return {**done[0], **({'further': done[1:]} if 'further' in report else {})}
 
 
-def image_sets(positives: Positives, grouping: Grouping, num_categories: int,
+def image_sets(positives: Positives, grouping: Grouping, ratios: np.ndarray, num_categories: int,
                bootstrap: Bootstrap) -> tuple[dict[str, list[Tensor]], list[float]]:
-    """Draw random image sets for each bucket.
+    """Draw random image sets for each bucket, from the images that have an instance and a ratio.
 
     Returns:
         By kind, for each bucket its sets, (N, I) int16 of 0 and 1; and the share of each bucket's own images in its matched sets.
@@ -95,7 +100,7 @@ def image_sets(positives: Positives, grouping: Grouping, num_categories: int,
     members = grouping.members.to(device)
     pool = members.any(1)
     pool[positives.image[positives.counted[:, 0]]] = True
-    pool = pool.nonzero()[:, 0]
+    pool = (pool & torch.from_numpy(~np.isnan(ratios)).to(device)).nonzero()[:, 0]
     features = matching_features(positives, num_images, num_categories)[pool]
     generator = torch.Generator().manual_seed(bootstrap.seed)
     sets: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
@@ -173,117 +178,6 @@ def draw_sets(log_odds: Tensor, size: int, num_sets: int, generator: torch.Gener
         place = torch.rand(len(log_odds), dtype=torch.float64, generator=generator).to(log_odds.device)
         row[torch.topk(torch.logit(place, eps=1e-15) - log_odds, size, largest=False).indices] = 1
     return drawn
-
-
-def instance_nulls(records: Records, positives: Positives, grouping: Grouping, num_categories: int, bootstrap: Bootstrap,
-                   proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> list[Tensor]:
-    """Compute the statistics of random sets of instances, as many of each category as a bucket has.
-
-    Instances outside a set are ignored. Which of a category's instances a detection found does not matter for a random set, so
-    only their numbers are drawn; matching is that of all instances.
-
-    Returns:
-        For each bucket (N, S) float64; NaN for statistics that are not average precisions.
-    """
-    device = records.image.device
-    generator = torch.Generator().manual_seed(bootstrap.seed)
-    category = torch.sort(positives.category[positives.counted[:, 0]]).values
-    first = torch.searchsorted(category, torch.arange(num_categories, device=device))
-    # The place of each truth in a random order of its category, for each of the N sets: the first ones are in the set.
-    place = torch.empty(bootstrap.null_sets, len(category), dtype=torch.int64, device=device)
-    for row in place:
-        shuffled = torch.randperm(len(category), generator=generator).to(device)
-        shuffled = shuffled[torch.argsort(category[shuffled], stable=True)]
-        row[shuffled] = torch.arange(len(category), device=device) - first[category]
-    wanted = torch.stack([torch.bincount(positives.category[positives.counted[:, column]], minlength=num_categories)
-                          for column in grouping.columns.tolist()])
-    statistics = bootstrap.chosen()
-    result = torch.full((len(wanted), bootstrap.null_sets, len(statistics)), torch.nan, dtype=torch.float64, device=device)
-    for limit in {statistic.limit(proposal_nums) for statistic in statistics}:
-        chosen = [place for place, statistic in enumerate(statistics)
-                  if statistic.limit(proposal_nums) == limit and _is_precision(statistic)]
-        thresholds = sorted({threshold for number in chosen for threshold in statistics[number].thresholds})
-        values = _ap_of_instance_sets(records, category, first, place, wanted, thresholds, limit)
-        for number in chosen:
-            at = [thresholds.index(threshold) for threshold in statistics[number].thresholds]
-            result[:, :, number] = values[:, :, at].mean(2)
-    return list(result)
-
-
-def _ap_of_instance_sets(records: Records, category: Tensor, first: Tensor, place: Tensor, wanted: Tensor,
-                         thresholds: Sequence[int], limit: int) -> Tensor:
-    """Compute the AP of N random sets of instances for each of B buckets.
-
-    Args:
-        records: The detections.
-        category: Category of each truth, sorted, (G,) int64.
-        first: First truth of each category, (K,) int64.
-        place: Place of each truth in each set's order of its category, (N, G) int64.
-        wanted: Instances of each category in each bucket, (B, K) int64.
-        thresholds: T of them.
-        limit: Detections used for each image and category.
-
-    Returns:
-        Shape (B, N, T) float64.
-    """
-    used = (records.rank < limit).nonzero()[:, 0]
-    matched, ignored = records.matched[used, 0], records.ignored[used, 0]
-    of = records.category[used]
-    hit = ((matched & ~ignored) != 0).nonzero()[:, 0]
-    number = torch.arange(len(hit), device=hit.device) - torch.searchsorted(of[hit], of[hit])
-    truths = torch.bincount(category, minlength=wanted.shape[1])
-    hit = hit[truths[of[hit]] > 0]
-    slot = first[of[hit]] + number[:len(hit)] % truths[of[hit]].clamp(min=1)
-    own_row = torch.full_like(of, len(hit))  # the row of ones
-    own_row[hit] = torch.arange(len(hit), device=hit.device)
-    chunks = []
-    for number, threshold in enumerate(thresholds):
-        bit = 1 << threshold
-        table = UsedDetections(torch.where((matched & bit) != 0, own_row, len(hit)), of, matched, ignored)
-        chunks += [(number, blocks) for blocks in make_blocks(table, bit, wanted.shape[1], len(hit) + 1, 512)]
-    result = torch.zeros(len(wanted), len(place), len(thresholds), dtype=torch.float64, device=of.device)
-
-    def evaluate(part: Tensor) -> None:
-        places = place[part][:, slot].T
-        for bucket, counts in enumerate(wanted):
-            inside = places < counts[of[hit], None]
-            rows = torch.cat([inside, inside.new_ones(1, len(part)), inside.new_zeros(1, len(part))]).float()
-            totals = counts.clamp(min=1).float()[:, None].expand(-1, len(part))
-            for number, blocks in chunks:
-                result[bucket, part, number] += block_ap(blocks, rows, totals).sum(0)
-            result[bucket, part] /= (counts > 0).sum()
-
-    with operations_in_one_thread() as threads:
-        for_each(evaluate, torch.arange(len(place), device=of.device).split(64), threads)
-    return result
-
-
-def _is_precision(statistic: Statistic) -> bool:
-    return not statistic.recall and not statistic.measure
-
-
-def balanced_rows(records: Records, positives: Positives, grouping: Grouping, num_categories: int, bootstrap: Bootstrap,
-                  proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> list[dict]:
-    """Return for each instance bucket the balanced average precisions and their intervals, by their keys in a report.
-
-    A false positive belongs to no bucket, so plain AP charges it to each in full, and falls with the number of instances. Here
-    it counts as much as the bucket's share of the instances of its category.
-    """
-    images = torch.arange(len(grouping.members), device=records.image.device)
-    halves = half_samples(len(images), max(bootstrap.null_sets, 2), bootstrap.seed, images.device)
-    rows = []
-    for column in grouping.columns.tolist():
-        row, num_images = {}, count_images(grouping.members[:, 0], positives, column)
-        for statistic in filter(_is_precision, bootstrap.chosen()):
-            options = (num_categories, statistic.thresholds, statistic.limit(proposal_nums), column)
-            value, spread = (weighted_average_precision(records, positives, images, weights, *options, precise=precise,
-                                                        balanced=True).mean(1)
-                             for weights, precise in ((torch.ones_like(halves[:1]), True), (halves, False)))
-            value = None if bool(value.isnan()) else value.item()
-            ends = interval(value, spread, num_images, bootstrap.level)
-            row |= {f'{statistic.name}_balanced': value, f'{statistic.name}_balanced_ci': list(ends) if ends else None}
-        rows.append(row)
-    return rows
 
 
 def _image_nulls(sets: Mapping[str, list[Tensor]], records: Records, positives: Positives, num_categories: int,

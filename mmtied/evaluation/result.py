@@ -96,7 +96,7 @@ class EvaluationResult(_Tables):
         options = (self.targets.num_categories, bootstrap, self.proposal_nums)
         report = add_intervals(self.report, self.records, positives, self.plan.groupings, *options)
         if bootstrap.null_sets:
-            report = add_null_bands(report, self.records, positives, self.plan.groupings, self.plan.evaluations, *options)
+            report = add_null_bands(report, self.records, positives, self.plan, *options)
         return replace(self, report=report)
 
     @property

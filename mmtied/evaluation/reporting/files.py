@@ -1,9 +1,8 @@
 """Write the files of an evaluation into a folder, and read reports back."""
 
-import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +12,11 @@ from ...compat import require
 from ...tables import write_csv
 from ..comparison import compare_runs, compared_statistics, comparison_rows, without_empty_differences
 from ..inputs.coco_json import read_json
-from ..protocol import STATISTICS
 from ..records import FILE_NAME, name_runs, read_records, write_records
 from ..run_id import check_one_run, run_id
-from ..summary import all_evaluations, named_rows, report_rows, reported_iou_types, without_empty_buckets
+from ..summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
 from .categories import category_rows
+from .seeds import add_seed_intervals, average_reports
 from .tables import COUNTS, Run, comparison_latex
 
 if TYPE_CHECKING:
@@ -141,45 +140,8 @@ def read_sides(sides: Sequence[Sequence[str | os.PathLike]], names: Sequence[str
     comparison = compare_runs([list(map(read_records, side)) for side in folders], [run.name for run in runs])
     for number, (side, run) in enumerate(zip(sides, runs, strict=True)):
         if len(side) > 1:
-            _add_intervals(run.report, comparison, number)
+            add_seed_intervals(run.report, comparison, number)
     return runs, comparison
-
-
-def average_reports(reports: Sequence[Mapping]) -> dict:
-    """Return the report of several seeds: means of the statistics, without what concerns a single run.
-
-    That is its intervals, null bands and numbers by category. A statistic that some runs do not have is None.
-
-    Raises:
-        ValueError: The reports are not of the same evaluation of the same images.
-    """
-    mean = copy.deepcopy(dict(reports[0]))
-    kept = {statistic.name for statistic in STATISTICS.values()} | {statistic.shared_key for statistic in STATISTICS.values()}
-    for parts in zip(*map(all_evaluations, [mean, *reports]), strict=True):
-        parts[0]['intervals'] = None
-        for key in ('name', 'per_category'):
-            parts[0].pop(key, None)
-        for iou_type in reported_iou_types(parts[0]):
-            for (name, row), *others in zip(*(named_rows(part, iou_type) for part in parts), strict=True):
-                if any((name, row['instances']) != (other, same['instances']) for other, same in others):
-                    raise ValueError(f'reports of different data or buckets have no mean: {name} has other instances in some')
-                for key in [key for key in row if key in kept or key.startswith(tuple(kept))]:
-                    values = [same.get(key) for _, same in others]
-                    if key not in kept:
-                        del row[key]  # an interval or null band
-                    else:
-                        row[key] = None if None in values else sum(values) / len(values)
-    return mean
-
-
-def _add_intervals(report: Mapping, comparison: Mapping, number: int) -> None:
-    """Give a mean over seeds the intervals that a comparison found for it, over images and seeds."""
-    for part, found in zip(all_evaluations(report), comparison['evaluations'], strict=False):
-        for iou_type in reported_iou_types(found):
-            rows = [found[iou_type]['all'], *found[iou_type]['buckets']]
-            for (_, row), compared in zip(named_rows(part, iou_type), rows, strict=True):
-                row |= {f'{statistic}_ci': value['value_intervals'][number] for statistic, value in compared.items()
-                        if statistic in STATISTICS}
 
 
 def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Sequence[str] | None = None, format: str = 'png',

@@ -113,12 +113,12 @@ def first_sentences(run: Run, iou_type: str) -> str:
 
 
 def _instance_sentences(row: Mapping, overall: Mapping) -> str:
-    text = _versus(row, 'AP_excess', f'random sets of {row["instances"]} instances of the same categories', 'AP_null')
+    text = _versus(row, 'AP_excess', f'random sets of {row["instances"]} instances of the same categories and sizes', 'AP_null')
     if row['AP_excess_p'] >= SIGNIFICANT:
         verdict = 'So these instances do not show an effect of occlusion'
     else:
         side = 'worse' if row['AP_excess'] < 0 else 'better'
-        verdict = f'So occluded instances are found {side} than others of their categories'
+        verdict = f'So occluded instances are found {side} than others of their categories and sizes'
     return (f'AP is {format_percent(row["AP"])} %, {text}. {verdict}. AP of instance buckets falls with their number of '
             'instances, as every false positive counts in each: compare a bucket with its random sets, not with another bucket '
             f'or all ({format_percent(overall["AP"])} %). AP_balanced, where a false positive counts as the bucket’s share of '

@@ -136,9 +136,9 @@ def describe_intervals(runs: Sequence[Run]) -> str:
             + (f' Below {few} images there is none, as it would not hold what it says.' if few else ''))
 
 
-def describe_nulls(report: dict) -> str:
+def describe_nulls(runs: Sequence[Run]) -> str:
     """Describe the null bands, or return an empty text where there are none."""
-    nulls = report.get('null_bands')
+    nulls = next((run.report['null_bands'] for run in runs if run.report.get('null_bands')), None)
     if not nulls:
         return ''
     text = (f'Gray bands: where AP lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or instances '
@@ -147,6 +147,8 @@ def describe_nulls(report: dict) -> str:
     if 'matched' in nulls:
         text += (f' Hatched: {nulls["matched"]}. What is left of the excess then is not explained by these counts. Where most '
                  'of the matched images are the bucket’s own (last column), little can be told.')
+    if any('seeds' in run.report for run in runs):
+        text += ' Of a mean over seeds, bands and excess are means, and p is the largest of its runs.'
     return text
 
 
@@ -172,7 +174,7 @@ def _section(runs: Sequence[Run], number: int) -> dict:
             controls += [_control_table(run, iou_type, len(runs) > 1) for run in runs]
     return dict(title=describe_evaluation(report), anchor=f'evaluation-{number}', ratio=describe_ratio(report),
                 buckets=describe_buckets(report), intervals=describe_intervals(runs), nulls=nulls,
-                null_text=describe_nulls(report), curves=_curves(runs), results=results,
+                null_text=describe_nulls(runs), curves=_curves(runs), results=results,
                 details=_details(runs), categories=_categories(runs),
                 comparison=[_comparison_table(runs, iou_type) for iou_type in iou_types] if len(runs) > 1 else [],
                 control_figures=_control_figures(runs), controls=controls, shared=report.get('shared_categories'))

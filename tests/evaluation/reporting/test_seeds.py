@@ -1,0 +1,63 @@
+"""The page of several seeds: means with their intervals and null bands, and nothing of a single run."""
+
+import copy
+
+import pytest
+
+from mmtied.evaluation import Bootstrap, Evaluation, compare, evaluate
+from mmtied.evaluation.reporting.page import render_page
+from mmtied.evaluation.reporting.seeds import add_seed_intervals, average_reports
+from mmtied.evaluation.reporting.tables import Run
+from tests.helpers.simulated import many, simulated
+
+
+@pytest.fixture(scope='module')
+def results():
+    """Four runs, of which the third has an extra evaluation between the two of the others."""
+    data, _ = many(num_images=60, per_image=5)
+    main, extra = Evaluation(edges=(0, .1, 1)), Evaluation(edges=(0, .1, 1), cumulative=True)
+    more = Evaluation('pairwise', edges=(0, 1))
+    return [evaluate(data, simulated(data, 'bbox', seed=seed), [main, more, extra] if seed == 2 else [main, extra],
+                     bootstrap=Bootstrap(20, null_sets=19)) for seed in range(4)]
+
+
+def means_of(sides):
+    comparison = compare(*sides, names=['a', 'b'], bootstrap=Bootstrap(20)).report
+    runs = [Run(name, average_reports([one.report for one in side])) for name, side in zip('ab', sides, strict=True)]
+    for number, run in enumerate(runs):
+        add_seed_intervals(run.report, comparison, number)
+    return runs, comparison
+
+
+def test_means_have_intervals_and_null_bands(results):
+    runs, comparison = means_of([results[:2], results[2:]])
+    page = render_page(runs, comparison=comparison)
+    assert 'This report has no intervals' not in page and 'says nothing about occlusion' not in page
+    assert 'random halves of the images and 2 seeds' in page and 'measured coverage' not in page
+    assert 'p is the largest of its runs' in page
+    last, (one, two) = runs[0].report['bbox']['buckets'][-1], (one.report['bbox']['buckets'][-1] for one in results[:2])
+    for key in ('AP', 'AP_null', 'AP_excess', 'AP_matched_null', 'matched_own'):
+        assert last[key] == pytest.approx((one[key] + two[key]) / 2, abs=1e-12)
+    assert last['AP_ci'] == comparison['evaluations'][0]['bbox']['buckets'][-1]['AP']['value_intervals'][0]
+    assert last['AP_excess_ci'] == pytest.approx([end - last['AP_null'] for end in last['AP_ci']])
+    same_side = one['AP_excess'] * two['AP_excess'] > 0
+    assert last['AP_excess_p'] == (max(one['AP_excess_p'], two['AP_excess_p']) if same_side else 1)
+
+
+def test_evaluations_are_paired_by_what_they_are(results):
+    """The third run has an extra evaluation of its own."""
+    runs, comparison = means_of([[results[2], results[3]], results[:2]])
+    further, = runs[0].report['further']
+    assert further['cumulative']
+    expected = comparison['evaluations'][1]['bbox']['buckets'][0]['AP']['value_intervals'][0]
+    assert further['bbox']['buckets'][0]['AP_ci'] == expected
+
+
+def test_runs_without_null_bands_leave_them_out(results):
+    bare = copy.deepcopy(results[1].report)
+    del bare['null_bands']
+    mean = average_reports([results[0].report, bare])
+    assert 'null_bands' not in mean
+    assert not [key for key in mean['bbox']['buckets'][0] if 'null' in key or 'excess' in key or 'own' in key]
+    with pytest.raises(ValueError, match='no evaluation in common'):
+        average_reports([results[0].report, {**bare, 'definition': 'other', 'further': []}])
