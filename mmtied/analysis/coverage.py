@@ -17,7 +17,7 @@ _INTRODUCTION = """# Coverage of the papers
 
 Written by `python tools/coverage_table.py`; a test checks that every file exists, and that every config loads with its options.
 Each config is for `python tools/train.py`; options beside it are for its `--cfg-options`. The [model zoo](model_zoo.md) has the
-figures of the tables and the computed sizes. Nothing on this page has been trained here on the papers' data;
+figures of the tables and the computed sizes. Nothing on this page has been trained here as the papers train it;
 [Evidence](evidence.md) lists what has been trained, at a small scale.
 """
 

@@ -27,7 +27,8 @@ _INTRODUCTION = f"""# Model zoo
 
 Written by `python tools/model_table.py` from the networks themselves and from the figures printed in the papers; a test compares
 it with both. Every accuracy on this page is {PRINTED}. The column "weights" says where trained
-weights of a row are public; none of them are ours.
+weights of a row are public; none of them are ours. Of detectors, MMDetection publishes weights of most untied ones, for its
+own configs.
 
 Parameters of a classifier include its last layer. Multiply-adds are those of convolutions and fully connected layers for one
 image (224 x 224, on CIFAR and SVHN 32 x 32), on which mmengine's counter and torch's FlopCounterMode agree. Differences are in

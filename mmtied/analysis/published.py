@@ -95,6 +95,8 @@ class Detector:
         mask_ap: Average precision of masks.
         box_ap50: AP of boxes at IoU 0.5.
         mask_ap50: AP of masks at IoU 0.5.
+        box_ap75: AP of boxes at IoU 0.75.
+        mask_ap75: AP of masks at IoU 0.75.
         box_sizes: AP of boxes of small, medium and large objects.
         mask_sizes: AP of masks of small, medium and large objects.
         dataset: Data that it is trained and evaluated on.
@@ -111,6 +113,8 @@ class Detector:
     mask_ap: float | None = None
     box_ap50: float | None = None
     mask_ap50: float | None = None
+    box_ap75: float | None = None
+    mask_ap75: float | None = None
     box_sizes: Sequence[float] | None = None
     mask_sizes: Sequence[float] | None = None
     dataset: str = 'COCO'

@@ -55,7 +55,8 @@ def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iter
             continue
         resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
         code = subprocess.run([*command, '--work-dir', str(folder), *resume, *options,
-                               '--cfg-options', f'randomness.seed={seed}'], check=False).returncode
+                               '--cfg-options', f'randomness.seed={seed}'], check=False,
+                              env={'PYTHON': sys.executable, **os.environ}).returncode
         if code:
             raise ValueError(f'train_seeds: the run of seed {seed} ended with exit code {code}; the same command '
                              'goes on from here')

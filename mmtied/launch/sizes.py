@@ -11,7 +11,7 @@ from mmtied.evaluation.reporting.files import read_report
 
 from .config import load_config
 
-#: Names of mmdet's classes; a two-stage detector without masks counts as the one with them.
+#: Names of mmdet's classes that Figure 6 has a plot of.
 _DETECTORS = {'RetinaNet': 'RetinaNet', 'MaskRCNN': 'Mask R-CNN', 'CascadeRCNN': 'Cascade R-CNN'}
 _CLASSES = 1000
 

@@ -192,3 +192,17 @@ def test_groupable_convolution():
         assert round(ours.params) == row['params']
         if 'top1' in row:
             assert ours.error == pytest.approx(100 - row['top1'])
+
+
+def test_shared_bases_print_top_5_and_ap_by_size():
+    """Rows of Tables 1, 4 and 5, typed from the paper's text."""
+    shared = load_paper('shared_filter_bases')
+    top5 = {network.name: network.error_top5 for network in in_table(shared.networks, '1')}
+    assert (top5['ResNet-34'], top5['ResNet-50-Shared-All'], top5['MobileNetV2-Shared, two bases']) == (8.58, 7.41, 9.85)
+    assert None not in top5.values()
+    rows = {row.config: row for row in shared.detectors}
+    mask = rows['mask_rcnn_sharedr50_1x']
+    assert (mask.box_ap50, mask.box_ap75, mask.box_sizes) == (58.4, 41.4, [22.4, 41.2, 49.2])
+    assert (mask.mask_ap50, mask.mask_ap75, mask.mask_sizes) == (55.4, 36.9, [18.9, 37.7, 46.5])
+    assert rows['retinanet_sharedr101_1x'].box_sizes == [21.2, 41.5, 49.5]
+    assert all(row.box_ap75 and row.box_sizes for row in shared.detectors)

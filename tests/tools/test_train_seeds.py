@@ -18,7 +18,8 @@ def training(monkeypatch):
     """Replace the subprocess; return the commands that were run. The run in `fails` ends with exit code 3."""
     commands, fails = [], set()
 
-    def run(command, check):
+    def run(command, check, env):
+        assert env['PYTHON'] == sys.executable
         folder, seed = command[command.index('--work-dir') + 1], int(command[-1].removeprefix('randomness.seed='))
         commands.append(command)
         log = ROOT / folder / f'2026112{len(commands)}_000000/vis_data/scalars.json'
