@@ -12,6 +12,8 @@ from .runs import Run
 #: Names of the models for readers.
 TITLES = {'r50': 'ResNet-50', 'tied': 'TiedResNet-50', 'tied_s': 'TiedResNet-50-S', 'grouped': 'grouped twin',
           'r50_narrow': 'narrow ResNet-50'}
+#: Seeds from which a verdict is no longer called preliminary.
+MANY_SEEDS = 3
 MEASURES = ('AP', 'AP75', 'duplicates')
 IOU_TYPES = {'bbox': 'boxes', 'segm': 'masks'}
 
@@ -69,8 +71,11 @@ class Detectors:
             sentences.append(
                 f'- {TITLES[model]} minus ResNet-50, box AP: {signed(low)} at {self.words[self.low]}, {signed(high)} at '
                 f'{self.words[self.high]}. The difference {trend} ({signed(change)}); at {self.words[self.high]} it is {there}.')
-        if any(len(side) < 2 for side in self.sides.values()):
-            sentences.append('\nWhere a model has one seed, its part of the interval covers the choice of images, not the seed.')
+        fewest = min(len(side) for side in self.sides.values())
+        if fewest < MANY_SEEDS:
+            sentences.append(f'\nFewer than {MANY_SEEDS} seeds may agree by accident, so this is preliminary.' + (
+                ' Where a model has one seed, its part of the interval covers the choice of images, not the seed.'
+                if fewest == 1 else ''))
         return '\n'.join([f'**Is there a gain at {self.words[self.high]}, and is it larger than at {self.words[self.low]}?**', '',
                           *sentences])
 
