@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtied.layers import TBC, TGC, tied_conv_algorithm
@@ -81,9 +82,18 @@ def measure(model: nn.Module, size: int = 224) -> Complexity:
         Complexity(parameters=216, multiply_adds=21600)
     """
     shapes = deepcopy(model).to('meta').eval()
+    _drop_normalization(shapes)
     with torch.no_grad(), _by_definition(shapes), FlopCounterMode(display=False) as counter:
         shapes(torch.zeros(1, 3, size, size, device='meta'))
     return Complexity(count_parameters(model), counter.get_total_flops() // 2)
+
+
+def _drop_normalization(model: nn.Module) -> None:
+    """Replace normalization layers, which do not count and which the meta device computes slowly, by identities."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, _NormBase):
+                setattr(module, name, nn.Identity())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 import yaml
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -88,12 +88,12 @@ def measure_paper(paper: Paper, configs: Path) -> Sizes:
     """
     networks, as_printed, detectors, grouped = {}, {}, {}, {}
     for row in paper.networks:
-        classifier = ImageNetClassifier(MODELS.build(dict(row.backbone)), row.channels, row.classes)
+        classifier = ImageNetClassifier(_shapes(row.backbone), row.channels, row.classes).to('meta')
         networks[row.name] = measure(classifier, row.size)
         as_printed[row.name] = COUNTS[row.counts](classifier)
         if row.grouped_share:
             grouped[row.name] = grouped_share(classifier.backbone, row.backbone['depth'])
-    attention = {(row.network, row.module): _count_attention(MODELS.build(dict(row.backbone))) for row in paper.attention}
+    attention = {(row.network, row.module): _count_attention(_shapes(row.backbone)) for row in paper.attention}
     for row in _with_config(paper.detectors, configs):
         if paper.counted == 'backbone':
             network, _, module = row.backbone.partition(' + ')
@@ -103,10 +103,18 @@ def measure_paper(paper: Paper, configs: Path) -> Sizes:
     return Sizes(networks, as_printed, attention, detectors, grouped)
 
 
+def _shapes(config: Mapping) -> nn.Module:
+    """Build a network on the meta device, where it has shapes but no weights to draw."""
+    try:
+        with torch.device('meta'):
+            return MODELS.build(ConfigDict(config))
+    except RuntimeError:  # mmpretrain's EfficientNet reads numbers from tensors
+        return MODELS.build(ConfigDict(config))
+
+
 def grouped_share(backbone: nn.Module, depth: int) -> float:
     """Return the multiply-adds of a backbone's 3x3 convolutions as a multiple of those of ResNeXt-32x4d of this depth."""
-    with torch.device('meta'):
-        baseline = MODELS.build({'type': 'mmtied.GResNeXt', 'depth': depth, 'groups': 32})
+    baseline = _shapes({'type': 'mmtied.GResNeXt', 'depth': depth, 'groups': 32})
     return grouped_multiply_adds(backbone) / grouped_multiply_adds(baseline)
 
 
@@ -119,7 +127,7 @@ def _count_trained(config: Path) -> int:
     cfg = Config.fromfile(config)
     cfg.model.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return count_parameters(MODELS.build(cfg.model), trained_only=True)
+        return count_parameters(_shapes(cfg.model), trained_only=True)
 
 
 def config_file(configs: Path, name: str) -> Path:
