@@ -51,7 +51,7 @@ MILLIONS = {
 }
 #: Networks without a printed size.
 UNPRINTED = {'tiedr50_nomixer', 'tiedse50', 'tiedse50s', 'tiedx50', 'tiedx50s', 'tiedx101', 'tiedx101s', 'tiedresnest101',
-             'tiedr50_demo', 'sharedr34_s16u1_cifar100', 'hrnet_w18', 'hrnet_w32', 'hrnet_w40'}
+             'tiedr50_demo', 'sharedr34_s16u1_cifar100', 'sharedr34_s16u1_noorthoreg_cifar100', 'hrnet_w18', 'hrnet_w32', 'hrnet_w40'}
 
 
 def network_of(name: str) -> str:

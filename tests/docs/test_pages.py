@@ -1,12 +1,15 @@
 """All pages: links lead somewhere, commands name tools and options that exist, generated pages are current."""
 
+import itertools
 import re
 import runpy
 import shlex
+from pathlib import Path
 
 import pytest
 
 from mmtied.__main__ import COMMANDS
+from mmtied.launch.config import load_config, parse_options
 from tests.helpers.pages import ROOT, read_page
 
 PAGES = sorted([*(path.relative_to(ROOT) for path in (ROOT / 'docs').glob('*.md')), *(
@@ -47,6 +50,27 @@ def test_commands_of_mmtied_exist(page):
         command, *arguments = shlex.split(line, comments=True)[1:]
         source = (ROOT / f'tools/{COMMANDS[command][0]}.py').read_text(encoding='utf-8')
         assert all(f"'{option}'" in source for option in arguments if option.startswith('--')), f'{page}: {line}'
+
+
+def printed_options(path: Path) -> list[list[str]]:
+    """Return what a page or a config's comments print after each --cfg-options, as far as it has KEY=VALUE words."""
+    found = []
+    for rest in re.findall(r'--cfg-options ([^`\n]+)', path.read_text(encoding='utf-8')):
+        words = itertools.takewhile(lambda word: '=' in word, shlex.split(rest, comments=True))
+        found.append([word.rstrip('.') for word in words])
+    return found
+
+
+@pytest.mark.parametrize('path', [path for path in [
+    *(ROOT / page for page in PAGES), *sorted((ROOT / 'configs').rglob('*.py'))] if printed_options(path)],
+    ids=lambda path: str(path.relative_to(ROOT)))
+def test_printed_options_are_accepted(path, capsys):
+    for words in printed_options(path):
+        assert words and parse_options(words)
+        if path.suffix == '.py':
+            pytest.importorskip('mmpretrain')
+            load_config(str(path), words)
+            assert 'the config has no' not in capsys.readouterr().err
 
 
 def test_every_page_is_in_a_table_of_contents():
