@@ -18,9 +18,14 @@ from torch.overrides import TorchFunctionMode
 
 from mmtied.layers import TBC
 
-#: Functions that networks call for their activations.
+#: Functions that networks call for their activations. Sigmoids and their like are gates, through which all gradients pass.
 _ACTIVATIONS = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu, F.relu_, F.relu6, F.hardtanh, F.hardtanh_,
-                F.leaky_relu, F.leaky_relu_, F.silu, F.hardswish, F.gelu, F.elu}
+                F.leaky_relu, F.leaky_relu_, F.silu, F.hardswish, F.gelu, F.elu, F.elu_, F.celu, torch.celu_, F.selu, torch.selu_,
+                F.mish, F.prelu, Tensor.prelu, F.rrelu, torch.rrelu_, F.softplus, F.threshold, torch.threshold_}
+#: Activations that compute with other functions, by the names of their classes in mmcv, mmdet, mmpretrain and timm.
+_ACTIVATION_CLASSES = {'Swish', 'SwishMe', 'SiLU', 'Mish', 'MishMe', 'HSwish', 'HardSwish', 'HardSwishMe', 'HardMish',
+                       'HardMishMe', 'GELU', 'GELUTanh', 'QuickGELU', 'PReLU', 'Clamp', 'FusedBiasLeakyReLU'}
+_GATES = (nn.Sigmoid, nn.Hardsigmoid, nn.Tanh, nn.Softmax)
 #: What is averaged over images.
 AVERAGES = ('patterns', 'similarities')
 
@@ -47,8 +52,11 @@ class _GuidedMode(TorchFunctionMode):
 
 
 @contextmanager
-def guided_backprop() -> Iterator[None]:
+def guided_backprop(activations: Iterable[nn.Module] = ()) -> Iterator[None]:
     """Make the gradients of what is computed in the block guided: a ReLU passes a gradient where it and its input are positive.
+
+    Args:
+        activations: Modules that are activations too, beside those of PyTorch, mmcv and timm.
 
     Example:
         >>> x = torch.tensor([1., 2., -3.], requires_grad=True)
@@ -57,8 +65,19 @@ def guided_backprop() -> Iterator[None]:
         >>> x.grad
         tensor([5., 0., 0.])
     """
-    with _GuidedMode():
-        yield
+    others = set(activations)
+
+    def guide(module: nn.Module, _: object, output: object) -> None:
+        known = module in others or type(module).__name__ in _ACTIVATION_CLASSES
+        if known and isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(lambda gradient: gradient.clamp(min=0))
+
+    hook = nn.modules.module.register_module_forward_hook(guide)
+    try:
+        with _GuidedMode():
+            yield
+    finally:
+        hook.remove()
 
 
 def guided_patterns(model: nn.Module, layer: Layer, images: Tensor, channels: Sequence[int] | None = None) -> Tensor:
@@ -78,12 +97,12 @@ def guided_patterns(model: nn.Module, layer: Layer, images: Tensor, channels: Se
     """
     images = images.detach().requires_grad_(True)
     patterns = []
-    with torch.enable_grad(), guided_backprop():
+    with torch.enable_grad(), guided_backprop(_conv_activations(model)):
         outputs = _outputs(model.eval(), layer, images)
         places = [(output, channel) for output in outputs for channel in range(output.shape[1])]
         for number in range(len(places)) if channels is None else channels:
             output, channel = places[number]
-            patterns += torch.autograd.grad(output[:, channel].clamp(min=0).sum(), images, retain_graph=True)
+            patterns += torch.autograd.grad(output[:, channel].relu().sum(), images, retain_graph=True)
     return torch.stack(patterns, dim=1)
 
 
@@ -103,20 +122,21 @@ def guided_similarity(model: nn.Module, layer: Layer, batches: Iterable[Tensor],
         batches: Normalized images, each of shape (N, 3, H, W); of one size where patterns are averaged.
         channels: Which output channels, all by default.
         average: 'patterns' averages the patterns over all images before they are compared, as the paper does;
-            'similarities' compares them on each image and averages the cosines.
+            'similarities' compares them on each image and averages the cosines over the images that activate both channels.
 
     Returns:
-        Shape (channels, channels). A channel without a pattern, which no image activates, has NaN.
+        Shape (channels, channels). A channel without a pattern, which no image activates, has NaN; so have, with 'similarities',
+        two channels that no image activates both.
     """
     check_average(average)
-    total, count = 0., 0
+    total, count = 0., 0.
     for images in batches:
         patterns = guided_patterns(model, layer, images, channels)
         if average == 'patterns':
             total = total + patterns.sum(dim=0)
         else:
-            total = total + torch.stack([cosine_matrix(one.flatten(1)) for one in patterns]).sum(dim=0)
-        count += len(images)
+            cosines = torch.stack([cosine_matrix(one.flatten(1)) for one in patterns])
+            total, count = total + cosines.nansum(dim=0), count + cosines.isfinite().sum(dim=0)
     return cosine_matrix(total.flatten(1)) if average == 'patterns' else total / count
 
 
@@ -153,10 +173,19 @@ def weight_similarities(layer: nn.Conv2d) -> list[Tensor]:
     """Return the cosines of the weights of each two filters that see the same channels, for each bank of such filters.
 
     The filters of a `TBC` are one bank, as all of them see every block; those of a grouped convolution or of a `TGC` are one for
-    each group. A bank of one filter has no pairs.
+    each group, and so are those of a `DGConv` with its current groups. A bank of one filter has no pairs.
+
+    Raises:
+        ValueError: The layer is a transposed convolution.
     """
-    banks = 1 if isinstance(layer, TBC) else layer.groups
-    return [pairs_of(cosine_matrix(bank)) for bank in layer.weight.detach().flatten(1).chunk(banks)]
+    if layer.transposed:
+        raise ValueError(f'filter similarity: {type(layer).__name__} is a transposed convolution, whose weights are not compared')
+    if hasattr(layer, 'masked_weight'):  # a DGConv
+        weight, seen = layer.masked_weight(), layer.relationship()
+        banks = [weight[(seen == channels).all(dim=1)] for channels in seen.unique(dim=0)]
+    else:
+        banks = _used_weight(layer).chunk(1 if isinstance(layer, TBC) else layer.groups)
+    return [pairs_of(cosine_matrix(bank.detach().flatten(1))) for bank in banks]
 
 
 def find_layers(model: nn.Module, patterns: Sequence[str]) -> list[Layer]:
@@ -179,8 +208,10 @@ def find_layers(model: nn.Module, patterns: Sequence[str]) -> list[Layer]:
 def spatial_layers(model: nn.Module) -> list[Layer]:
     """Return the convolutions of a network's backbone, or of a network without one, whose filters are larger than 1x1."""
     own = 'backbone.' if isinstance(getattr(model, 'backbone', None), nn.Module) else ''
-    return _joined(model, [name for name, module in model.named_modules()
-                           if name.startswith(own) and _is_conv(module) and max(module.kernel_size) > 1])
+    shared = {part for module in model.modules() if _shares(module)
+              for part in (module.filters, *module.children())}  # which run inside the layers that share them
+    return _joined(model, [name for name, module in model.named_modules() if name.startswith(own) and module not in shared
+                           and (_is_conv(module) or _shares(module)) and max(module.kernel_size) > 1])
 
 
 def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
@@ -200,6 +231,27 @@ def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
 
 def _is_conv(module: nn.Module) -> bool:
     return isinstance(getattr(module, 'kernel_size', None), tuple) and isinstance(getattr(module, 'weight', None), Tensor)
+
+
+def _shares(module: nn.Module) -> bool:
+    """Return whether a layer convolves with the filters of another module, as those of `mmtied.related.shared_bases` do."""
+    return isinstance(getattr(module, 'filters', None), nn.Conv2d)
+
+
+def _used_weight(layer: nn.Conv2d) -> Tensor:
+    """Return the weight that a convolution uses: mmcv's standardize theirs, and `freeze_groups` makes some that permute it."""
+    if type(layer).__name__ == 'ConvWS2d':
+        return layer.weight - layer.weight.mean(dim=(1, 2, 3), keepdim=True)  # their scale does not change cosines
+    if type(layer).__name__ == 'ConvAWS2d':
+        return layer._get_weight(layer.weight)
+    return layer.weight[layer.output_order] if hasattr(layer, 'output_order') else layer.weight
+
+
+def _conv_activations(model: nn.Module) -> list[nn.Module]:
+    """Return the activations of mmcv's ConvModules, of any class."""
+    found = [getattr(module, 'activate', None) for module in model.modules()]
+    return [module for module in found if isinstance(module, nn.Module) and not isinstance(module, _GATES)
+            and type(module).__name__ != 'HSigmoid']
 
 
 def _joined(model: nn.Module, names: Sequence[str]) -> list[Layer]:

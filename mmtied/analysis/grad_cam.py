@@ -25,8 +25,13 @@ class NotFoundError(ValueError):
 
 
 def class_target(label: int) -> Callable[[Tensor], Tensor]:
-    """Return a target for `grad_cam`: the logit of a class."""
-    return lambda logits: logits[label]
+    """Return a target for `grad_cam`: the logit of a class, or a ValueError where the model has fewer."""
+    def target(logits: Tensor) -> Tensor:
+        if not 0 <= label < len(logits):
+            raise ValueError(f'Grad-CAM: label {label} of a model with {len(logits)} classes, expected 0 to {len(logits) - 1}')
+        return logits[label]
+
+    return target
 
 
 def instance_target(box_xyxy: Sequence[float], label: int) -> Callable[[Any], Tensor]:
@@ -72,28 +77,34 @@ def grad_cam(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor, tar
         run: Runs it on the inputs, and returns what `target` takes.
         inputs: One image, shape (1, 3, H, W).
         target: Returns the score.
-        layers: Layers whose maps are averaged, by default the last output of ``model.backbone``.
+        layers: Layers whose maps are averaged, by default the last output of ``model.backbone``. Each runs once for an image and
+            returns feature maps (N, C, H, W).
 
     Returns:
         Shape (H, W) float32 from 0 to 1.
 
     Raises:
         NotFoundError: There is no score.
-        ValueError: The score does not depend on a layer, or a layer does not return feature maps (N, C, H, W).
+        ValueError: A layer runs more than once (as a head that several levels share), returns something else, or does not lead to
+            the score.
     """
     from pytorch_grad_cam import GradCAM
 
-    runner = _Runner(model, run)
-    with _backbone_output(model, layers) as chosen, torch.enable_grad():
-        cam = GradCAM(runner, chosen)
+    scored = []
+
+    def keep(found: Any) -> Tensor:
+        scored.append(target(found))
+        return scored[0]
+
+    with _watched(model, layers) as watched, torch.enable_grad():
+        cam = GradCAM(_Runner(model, run), watched)
         try:
             inputs = inputs.detach().requires_grad_(True)  # so that layers behind frozen ones have gradients
-            result = cam(inputs, [target])[0]
-        except (TypeError, AttributeError, IndexError) as error:  # the library's, for outputs that are no tensors
-            held = cam.activations_and_grads
-            if len(held.gradients) < len(chosen):
-                raise ValueError('Grad-CAM: the score does not depend on the output of every layer, or a layer does not return '
-                                 'feature maps (N, C, H, W); choose another layer') from error
+            result = cam(inputs, [keep])[0]
+        except (TypeError, AttributeError, ValueError) as error:  # the library's, where a gradient is missing
+            if scored and len(cam.activations_and_grads.gradients) < len(watched):
+                raise ValueError('Grad-CAM: the score does not depend on the output of every layer; choose another layer'
+                                 ) from error
             raise
         finally:
             cam.activations_and_grads.release()
@@ -121,18 +132,33 @@ class _Runner(nn.Module):
 
 
 @contextmanager
-def _backbone_output(model: nn.Module, layers: Sequence[nn.Module] | None) -> Iterator[list[nn.Module]]:
-    """Yield the layers, or a new one that the last output of the backbone passes in the block."""
-    if layers is not None:
-        yield list(layers)
-        return
-    last = nn.Identity()
+def _watched(model: nn.Module, layers: Sequence[nn.Module] | None) -> Iterator[list[nn.Module]]:
+    """Yield a new module for each layer, which the layer's output passes in the block, and what follows gets a copy of."""
+    names = {module: name for name, module in model.named_modules()}
+    ran, hooks = set(), []
 
-    def pass_last(_: nn.Module, __: object, outputs: Any) -> Any:
-        return last(outputs) if isinstance(outputs, Tensor) else type(outputs)((*outputs[:-1], last(outputs[-1])))
+    def watch(layer: nn.Module) -> nn.Module:
+        passed = nn.Identity()
 
-    hook = model.backbone.register_forward_hook(pass_last)
+        def pass_output(_: nn.Module, __: object, output: Any) -> Any:
+            last_of_backbone = layers is None and not isinstance(output, Tensor)
+            maps = output[-1] if last_of_backbone else output
+            name = names.get(layer, type(layer).__name__)
+            if layer in ran:
+                raise ValueError(f'Grad-CAM: layer {name} runs more than once for an image; choose one that runs once, such as '
+                                 "a backbone's stage")
+            ran.add(layer)
+            if not isinstance(maps, Tensor) or maps.dim() != 4 or len(maps) != 1:
+                got = f'shape {tuple(maps.shape)}' if isinstance(maps, Tensor) else type(maps).__name__
+                raise ValueError(f'Grad-CAM: layer {name} returns {got}, expected feature maps (1, C, H, W); choose another one')
+            copied = passed(maps).clone()  # what follows may change it in place
+            return type(output)((*output[:-1], copied)) if last_of_backbone else copied
+
+        hooks.append(layer.register_forward_hook(pass_output))
+        return passed
+
     try:
-        yield [last]
+        yield [watch(layer) for layer in dict.fromkeys([model.backbone] if layers is None else layers)]
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()

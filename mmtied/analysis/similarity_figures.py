@@ -78,7 +78,7 @@ def measure_layers(name: str, model: nn.Module, layers: Sequence[Layer], batches
         channels = count_channels(model, layer, next(iter(batches())))
         chosen = sorted(np.random.default_rng(seed).permutation(channels)[:most_filters].tolist())
         matrix = guided_similarity(model, layer, batches(), chosen, average)
-        convs = [module for module in layer.modules if isinstance(module, nn.Conv2d)]
+        convs = [module for module in layer.modules if isinstance(module, nn.Conv2d) and not module.transposed]
         weights = [bank for conv in convs for bank in weight_similarities(conv)]
         found.append(LayerSimilarity(name, layer.name, matrix.cpu().numpy(),
                                      torch.cat(weights).cpu().numpy() if weights else np.zeros(0, np.float32),

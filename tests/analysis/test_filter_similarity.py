@@ -1,5 +1,7 @@
 """Filter similarity: guided backpropagation against one written by hand, cosines against NumPy, and the choice of layers."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,53 @@ def test_guidance_ends_with_the_block_and_reaches_functional_calls():
         assert (guided.tolist(), plain.tolist()) == ([1, 0, 0], [1, -1, 0])
 
 
+ACTIVATIONS = ('ReLU', 'ReLU6', 'Hardtanh', 'LeakyReLU', 'SiLU', 'Hardswish', 'GELU', 'ELU', 'CELU', 'SELU', 'Mish', 'PReLU',
+               'RReLU', 'Softplus', 'Threshold')
+#: What other activations of PyTorch are: gates, normalizations, attention, and shrinkage, which no network uses as activation.
+OTHERS = {'Sigmoid', 'Hardsigmoid', 'Tanh', 'LogSigmoid', 'Softsign', 'GLU', 'MultiheadAttention', 'Softmin', 'Softmax',
+          'Softmax2d', 'LogSoftmax', 'Hardshrink', 'Softshrink', 'Tanhshrink'}
+
+
+@pytest.mark.parametrize('name', [*ACTIVATIONS, 'mmcv Swish', 'mmcv HSwish', 'mmcv Clamp'])
+def test_every_activation_is_guided(name):
+    """Its gradient is its slope where the gradient that comes in is positive, and 0 elsewhere."""
+    if name.startswith('mmcv'):
+        activation = pytest.importorskip('mmcv.cnn').build_activation_layer({'type': name.split()[1]})
+    else:
+        activation = getattr(nn, name)(*((.1, .2) if name == 'Threshold' else ()))
+    x = torch.tensor([[2., .5, -.2, 2., .5, -.2]], requires_grad=True)
+    signs = torch.tensor([[1., 1., 1., -1., -1., -1.]])
+    slope, = torch.autograd.grad(activation.eval()(x).sum(), x)
+    assert slope.any()
+    with guided_backprop():
+        got, = torch.autograd.grad((activation(x * 1) * signs).sum(), x)
+    torch.testing.assert_close(got, slope * (signs > 0))
+    plain, = torch.autograd.grad((activation(x * 1) * signs).sum(), x)  # nothing stays hooked
+    torch.testing.assert_close(plain, slope * signs)
+
+
+def test_activations_of_pytorch_are_all_considered():
+    assert {*ACTIVATIONS, *OTHERS} >= set(nn.modules.activation.__all__)
+
+
+def test_activations_of_any_class_in_a_convmodule_are_guided():
+    cnn = pytest.importorskip('mmcv.cnn')
+
+    class Square(nn.Module):
+        def forward(self, x):
+            return x * x.abs()
+
+    layers = [cnn.ConvModule(3, 4, 3), cnn.ConvModule(4, 2, 1, act_cfg=dict(type='Sigmoid'))]
+    layers[0].activate = Square()
+    model, image = nn.Sequential(*layers).eval(), torch.randn(1, 3, 8, 8)
+    got = guided_patterns(model, layer_of(model, '1.conv'), image)[0, 0]
+    x = layers[0].conv(image)
+    gradient = nn.grad.conv2d_input(x.shape, layers[1].conv.weight, (layers[1].conv(x * x.abs()) > 0).float()
+                                    * torch.tensor([1., 0.]).view(1, 2, 1, 1))
+    gradient = gradient.clamp(min=0) * 2 * x.abs()
+    torch.testing.assert_close(got, nn.grad.conv2d_input(image.shape, layers[0].conv.weight, gradient)[0])
+
+
 def test_splits_are_one_layer_in_the_order_of_their_channels():
     pytest.importorskip('mmcv')
     from mmtied.backbones import TiedResNet
@@ -107,6 +156,17 @@ def test_similarity_matches_numpy(average):
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
 
 
+def test_filters_silent_on_one_image_are_compared_on_the_others():
+    model = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.ReLU())
+    model[0].weight.data.copy_(torch.tensor([[1., 0, 0], [1, 1, 0], [0, 0, 1]])[:, :, None, None])
+    # The second image leaves the first two filters silent, the third image the last one.
+    images = torch.tensor([[1., 1, 1], [-1, -1, 1], [1, 1, -1]])[:, :, None, None].expand(-1, -1, 4, 4)
+    got = guided_similarity(model, layer_of(model, '0'), [images[:1], images[1:]], average='similarities')
+    np.testing.assert_allclose(got, [[1, .5**.5, 0], [.5**.5, 1, 0], [0, 0, 1]], atol=1e-6)
+    got = guided_similarity(model, layer_of(model, '0'), [images[1:]], average='similarities')
+    np.testing.assert_allclose(got, [[1, .5**.5, np.nan], [.5**.5, 1, np.nan], [np.nan, np.nan, 1]], atol=1e-6)
+
+
 def test_silent_filters_have_no_pairs():
     matrix = cosine_matrix(torch.tensor([[1., 0.], [0., 0.], [1., 1.], [0., 2.]]))
     np.testing.assert_allclose(pairs_of(matrix), [.5**.5, 0, .5**.5], atol=1e-6)
@@ -124,6 +184,54 @@ def test_weights_are_compared_where_they_see_the_same_channels(layer, banks):
         rows = weight[bank * size:(bank + 1) * size].reshape(size, -1)
         expected = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for i, a in enumerate(rows) for b in rows[i + 1:]]
         np.testing.assert_allclose(got[bank], expected, atol=1e-6)
+
+
+def test_weights_of_learned_groups_are_compared_within_a_group():
+    """Against loops over pairs with the same connections, and the grouped convolution that freezing the groups makes."""
+    from mmtied.layers import DGConv
+    from mmtied.surgery import freeze_groups
+    model = nn.Sequential(DGConv(8, 16, 3))
+    for gates in ([1., 1., 1.], [1., -1., 1.], [-1., 1., -1.], [-1., -1., -1.]):
+        model[0].gates.data.copy_(torch.tensor(gates))
+        got = weight_similarities(model[0])
+        frozen = weight_similarities(freeze_groups(deepcopy(model))[0])
+        assert len(got) == len(frozen) == 2 ** gates.count(-1.)
+        connected = model[0].relationship().bool().tolist()
+        rows = [row[seen].flatten() for row, seen in zip(model[0].weight.detach().double(), connected, strict=True)]
+        expected = sorted((a @ b / a.norm() / b.norm()).item() for i, a in enumerate(rows) for j, b in enumerate(rows[:i])
+                          if connected[i] == connected[j])
+        for banks in (got, frozen):
+            np.testing.assert_allclose(np.sort(torch.cat(banks)), expected, atol=1e-6)
+
+
+def test_standardized_weights_are_compared_as_used():
+    cnn = pytest.importorskip('mmcv.cnn')
+    for kind in ('ConvWS', 'ConvAWS'):
+        layer = cnn.build_conv_layer(dict(type=kind), 3, 2, 3, bias=False)
+        layer.weight.data += 1
+        impulses = torch.zeros(27, 3, 3, 3).view(27, 27).fill_diagonal_(1).view(27, 3, 3, 3)
+        one, other = layer(impulses).detach().flatten(1).T.double()
+        assert weight_similarities(layer)[0].item() == pytest.approx((one @ other / one.norm() / other.norm()).item(), abs=1e-5)
+    with pytest.raises(ValueError, match='ConvTranspose2d is a transposed convolution'):
+        weight_similarities(nn.ConvTranspose2d(3, 4, 2))
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_layers_that_share_filters_are_where_they_run(depth):
+    pytest.importorskip('mmcv')
+    from mmtied.backbones import SharedResNet
+    settings = dict(depth=depth, base_channels=8, **(dict(unique_elements=8) if depth == 18 else {}))
+    model = SharedResNet(**settings).eval()
+    names = [layer.name for layer in spatial_layers(model)]
+    plain = [layer.name for layer in spatial_layers(SharedResNet(num_bases=0, **settings))]
+    assert [name.removesuffix('.conv') for name in names] == [name.removesuffix('.conv') for name in plain]
+    ran = []
+    for name in names:
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
+    model(torch.randn(1, 3, 32, 32))
+    assert ran == names
+    last, = layers_at(model, [1])
+    assert count_channels(model, last, torch.randn(1, 3, 32, 32)) == 64
 
 
 def test_depths():

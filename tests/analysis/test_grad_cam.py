@@ -66,12 +66,61 @@ def test_frozen_networks_have_maps():
     np.testing.assert_array_equal(got, expected)
 
 
-def test_scores_that_depend_on_no_layer_are_an_error():
+def test_layers_without_a_map_are_an_error():
     model, image = Classifier().eval(), torch.randn(1, 3, 16, 16)
-    other = nn.Conv2d(3, 3, 1)
-    for layer in (other, model.backbone):
-        with pytest.raises(ValueError, match='Grad-CAM: the score does not depend on the output of every layer'):
-            grad_cam(model, lambda inputs: model(inputs)[0], image, class_target(0), [layer])
+    model.unused = nn.Conv2d(3, 7, 1)
+    pooled = nn.Flatten()
+
+    def run(inputs):
+        model.unused(inputs)
+        return model.fc(pooled(model.backbone(inputs)[-1].mean(dim=(2, 3))))[0]
+    for layers, message in (([nn.Conv2d(3, 3, 1)], 'the score does not depend on the output of every layer'),
+                            ([model.unused, model.backbone.second], 'the score does not depend on the output of every layer'),
+                            ([model.backbone], 'layer backbone returns tuple, expected feature maps'),
+                            ([model.fc], r'layer fc returns shape \(1, 3\), expected feature maps')):
+        with pytest.raises(ValueError, match=f'Grad-CAM: {message}'):
+            grad_cam(model, run, image, class_target(0), layers)
+        assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_layers_that_run_for_several_levels_are_an_error():
+    """The first level's output would meet the gradient of another."""
+    model, image = Classifier().eval(), torch.randn(1, 3, 16, 16)
+    model.shared = nn.Conv2d(5, 5, 1)
+
+    def run(inputs):
+        last = model.backbone(inputs)[-1]
+        levels = [model.shared(last), model.shared(last[..., ::2, ::2])]
+        return model.fc(levels[0].mean(dim=(2, 3)))[0]
+    with pytest.raises(ValueError, match='Grad-CAM: layer shared runs more than once for an image'):
+        grad_cam(model, run, image, class_target(0), [model.shared])
+
+
+def test_layers_that_run_on_regions_are_an_error():
+    model, image = Classifier().eval(), torch.randn(1, 3, 16, 16)
+    model.regions = nn.Conv2d(5, 5, 1)
+
+    def run(inputs):
+        return model.fc(model.regions(model.backbone(inputs)[-1].repeat(6, 1, 1, 1)).mean(dim=(2, 3)))[0]
+    with pytest.raises(ValueError, match=r'layer regions returns shape \(6, 5, 4, 4\), expected feature maps \(1, C, H, W\)'):
+        grad_cam(model, run, image, class_target(0), [model.regions])
+
+
+def test_layers_before_operations_in_place():
+    model, image = Classifier().eval(), torch.randn(1, 3, 16, 16)
+
+    def run(inputs, relu):
+        return model.fc(relu(model.backbone.second(model.backbone.first(inputs))).mean(dim=(2, 3)))[0]
+    maps = [grad_cam(model, lambda inputs, relu=relu: run(inputs, relu), image, class_target(0), [model.backbone.second])
+            for relu in (torch.relu, torch.relu_)]
+    np.testing.assert_array_equal(*maps)
+
+
+def test_labels_out_of_range_are_named():
+    model = Classifier().eval()
+    for label in (3, -1):
+        with pytest.raises(ValueError, match=f'Grad-CAM: label {label} of a model with 3 classes, expected 0 to 2'):
+            grad_cam(model, lambda inputs: model(inputs)[0], torch.randn(1, 3, 16, 16), class_target(label))
 
 
 def found(boxes, labels, scores):
