@@ -1,10 +1,11 @@
 # EfficientNet-B0: the untied baseline of Table 3. mmpretrain's own config is for inference alone; this one trains with the recipe
 # of EfficientNet's paper (Tan & Le, ICML 2019), whose 77.1 Table 3 prints: RMSprop, learning rate 0.016 for each 256 images, which
-# decays by 0.97 every 2.4 epochs (here a little every epoch), 350 epochs with 5 of warm-up, AutoAugment, stochastic depth, label
-# smoothing, and an average of the weights. Its dropout of 0.2 before the classifier is missing, since mmpretrain's head has none.
+# decays by 0.97 every 2.4 epochs (here a little every epoch), BatchNorm's momentum, AutoAugment and stochastic depth; and of its
+# code: 350 epochs with 5 of warm-up, label smoothing, an average of the weights. Its dropout of 0.2 before the classifier is missing,
+# since mmpretrain's head has none, and PyTorch's RMSprop adds eps to the root, where TensorFlow's adds it below the root.
 _base_ = 'mmpretrain::efficientnet/efficientnet-b0_8xb32_in1k.py'
 model = dict(
-    backbone=dict(drop_path_rate=0.2),
+    backbone=dict(drop_path_rate=0.2, norm_cfg=dict(type='BN', eps=1e-3, momentum=0.01)),
     head=dict(loss=dict(_delete_=True, type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')))
 train_dataloader = dict(
     dataset=dict(pipeline=[
