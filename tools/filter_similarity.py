@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for network in networks:
             print(f'{network.name}: {len(layers[network.name])} layers, {len(paths)} images')
             measured += measure_layers(network.name, network.model, layers[network.name],
-                                       lambda model=network.model: image_batches(model, paths, args.size),
+                                       lambda network=network: image_batches(network, paths, args.size),
                                        args.filters, args.seed, args.average)
         print(format_similarity(measured, args.threshold))
         for path in write_similarity(measured, args.out, args.threshold, args.format) if args.out else ():

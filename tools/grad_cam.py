@@ -25,6 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help='with --annotations: images with LOW <= r < HIGH (default: 0.8 0.9)')
     parser.add_argument('--definition', default='covered', help='occlusion ratio (covered)')
     parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
+    parser.add_argument('--skip-missing', action='store_true', help='with --annotations: skip images whose files are missing')
     parser.add_argument('--num', type=int, default=4, help='number of images (4)')
     parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
     parser.add_argument('--category', help='name of the class to look for, without --annotations')
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f'--images: with --annotations the folder of its images is expected, got {len(args.images)} paths')
         if args.annotations:
             cases = occluded_cases(read_ground_truth(args.annotations), args.images[0], bucket_between(*args.bucket), args.num,
-                                   args.definition, args.same_category, args.seed)
+                                   args.definition, args.same_category, args.seed, args.skip_missing)
             networks = load_networks(args.networks, args.names, args.cfg_options, args.device)
         else:
             paths = chosen_images(args.images, args.num, args.seed)

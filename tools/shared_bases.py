@@ -80,10 +80,12 @@ def draw_coefficients(args: argparse.Namespace, names: Sequence[str]):
                 coefficients = figures.find_coefficients(convert_released(weights)[1] if is_released(weights) else weights)
             except ValueError as error:
                 raise ValueError(f'checkpoint {given}: {error}') from None
-            stages = [f'layer{number}' for number in args.stages] if args.stages else list(coefficients)
-            for stage in stages:
-                if stage not in coefficients:
+            stages = []
+            for stage in [f'layer{number}' for number in args.stages] if args.stages else coefficients:
+                chosen = [key for key in coefficients if stage in (key, key.split()[0])]
+                if not chosen:
                     raise ValueError(f'--stages: {given} has coefficients in {", ".join(coefficients)}, not in {stage}')
+                stages += chosen
             networks[name] = {stage: figures.coefficient_similarity(coefficients[stage]) for stage in stages}
             for stage, matrix in networks[name].items():
                 print(f'{name} {stage}: {len(matrix)} coefficients, mean similarity {figures.mean_similarity(matrix):.4f}')

@@ -31,21 +31,24 @@ class Case(NamedTuple):
 
     Attributes:
         path: The image file.
-        category: Name of the class; None for what each classifier predicts.
+        category: Name of the class; None for what each classifier predicts, or where the detector's classes have no names.
         box_xywh: Box of the instance in pixels, for detectors.
         text: What the figure says of it.
+        label: Label of a detected instance, for detectors whose classes have no names.
     """
 
     path: Path
     category: str | None = None
     box_xywh: Sequence[float] | None = None
     text: str = ''
+    label: int | None = None
 
 
 def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, bucket: Bucket, count: int,
-                   definition: str = 'covered', same_category: bool = False, seed: int = 0) -> list[Case]:
+                   definition: str = 'covered', same_category: bool = False, seed: int = 0,
+                   skip_missing: bool = False) -> list[Case]:
     """Return images of a bucket, each with its most occluded instance; see `image_choice.choose_images`."""
-    chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed)
+    chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed, skip_missing)
     cases, instances = [], most_occluded(ground_truth, chosen.tolist(), definition, same_category)
     names = ground_truth.names_of(ground_truth.category[instances])
     for image, ratio, instance, name in zip(chosen.tolist(), ratios.tolist(), instances, names, strict=True):
@@ -78,8 +81,9 @@ def detected_cases(networks: Sequence[Network], paths: Sequence[Path], category:
             continue
         best = int(found.scores.argmax())
         left, top, right, bottom = found.bboxes[best].tolist()
-        name = detector.class_name(int(found.labels[best]))
-        cases.append(Case(path, name, (left, top, right - left, bottom - top), name))
+        found_label = int(found.labels[best])
+        name = detector.class_name(found_label)
+        cases.append(Case(path, name if detector.classes else None, (left, top, right - left, bottom - top), name, found_label))
     if not cases:
         raise ValueError(f'{detector.name} finds no {category or "object"} in any of the {len(paths)} images')
     return cases
@@ -118,7 +122,8 @@ def _classifier_cam(network: Network, case: Case, prepared: Prepared, modules: l
 
 
 def _detector_cam(network: Network, case: Case, prepared: Prepared, modules: list | None) -> Panel:
-    label = class_label(network, case.category)
+    by_name = case.label is None or (case.category is not None and network.classes)
+    label = class_label(network, case.category) if by_name else case.label
     left, top, width, height = case.box_xywh
     box = (left, top, left + width, top + height)
     pixels, scores = np.asarray(read_image(case.path)), []
@@ -132,7 +137,8 @@ def _detector_cam(network: Network, case: Case, prepared: Prepared, modules: lis
         cam = grad_cam(network.model, run, prepared.inputs, instance_target(box, label), modules)
     except NotFoundError:
         return Panel(_outlined(pixels, case.box_xywh), 'not found')
-    return Panel(_outlined(_tinted(pixels, _without_padding(cam, prepared)), case.box_xywh), f'{case.category} {scores[0]:.2f}')
+    return Panel(_outlined(_tinted(pixels, _without_padding(cam, prepared)), case.box_xywh),
+                 f'{network.class_name(label)} {scores[0]:.2f}')
 
 
 def _layer(network: Network, name: str) -> torch.nn.Module:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
 from mmtied.evaluation.inputs.images import list_images, read_image
@@ -36,6 +37,17 @@ class Network(NamedTuple):
     def is_detector(self) -> bool:
         """True for a model that finds objects, False for one that classifies images."""
         return self.cfg.get('default_scope') != 'mmpretrain'
+
+    @property
+    def test_pipeline(self) -> list:
+        """Steps of the config's test pipeline that make a model's input of an image; empty where the config has none."""
+        steps = _test_dataset(self.cfg).get('pipeline') or []
+        return [step for step in steps if 'Annotations' not in str(step['type'])]
+
+    @property
+    def loads_images(self) -> bool:
+        """False for a pipeline of a data set that hands it images, in RGB, as CIFAR and SVHN; loaders read files, as BGR."""
+        return not self.test_pipeline or any('Load' in str(step['type']) for step in self.test_pipeline)
 
     def class_name(self, label: int) -> str:
         """Return the name of a label, ``class 7`` where it is not known."""
@@ -71,7 +83,7 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
         for module in model.modules():
             if hasattr(module, 'with_cp'):
                 module.with_cp = False  # recomputation and torch.autograd.grad exclude each other
-        networks.append(Network(name, cfg, model, _classes(cfg, checkpoint)))
+        networks.append(Network(name, cfg, model, _classes(cfg, checkpoint, model)))
     return networks
 
 
@@ -101,11 +113,11 @@ def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None
     return [paths[number] for number in sorted(np.random.default_rng(seed).permutation(len(paths))[:count].tolist())]
 
 
-def image_batches(model: nn.Module, paths: Sequence[str | os.PathLike], size: int, batch_size: int = 4) -> Iterator[Tensor]:
-    """Yield images as a model takes them: their central squares, resized, and normalized by its data preprocessor.
+def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: int, batch_size: int = 4) -> Iterator[Tensor]:
+    """Yield images as a network takes them: their central squares, resized, and normalized by its data preprocessor.
 
     Args:
-        model: A model of mmdet or mmpretrain.
+        network: A detector or a classifier.
         paths: Image files.
         size: Height and width of the squares.
         batch_size: Images in each batch.
@@ -115,14 +127,40 @@ def image_batches(model: nn.Module, paths: Sequence[str | os.PathLike], size: in
     for start in range(0, len(paths), batch_size):
         squares = [np.asarray(ImageOps.fit(read_image(path), (size, size), Image.Resampling.BICUBIC))
                    for path in paths[start:start + batch_size]]
-        inputs = [torch.from_numpy(square[:, :, ::-1].copy()).permute(2, 0, 1) for square in squares]  # BGR, as mmcv loads
-        yield model.data_preprocessor({'inputs': inputs}, False)['inputs']
+        squares = [square[:, :, ::-1] if network.loads_images else square for square in squares]  # BGR, as mmcv loads
+        inputs = [torch.from_numpy(square.copy()).permute(2, 0, 1) for square in squares]
+        yield network.model.data_preprocessor({'inputs': inputs}, False)['inputs']
 
 
-def _classes(cfg: Config, checkpoint: str) -> tuple[str, ...]:
-    """Return the class names that mmengine saved in a checkpoint, or those in a config."""
+def _test_dataset(cfg: Config) -> dict:
+    """Return the settings of a config's test data set, without wrappers; empty where it has none."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while dataset.get('dataset') or dataset.get('datasets'):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    return dataset
+
+
+def _classes(cfg: Config, checkpoint: str, model: nn.Module) -> tuple[str, ...]:
+    """Return the class names in a checkpoint, those in a config, or the data set's where the model has as many."""
     content = load_checkpoint(checkpoint)
     meta = content.get('meta') if isinstance(content, dict) else None
-    saved = (meta if isinstance(meta, dict) else {}).get('dataset_meta') or {}
-    stated = cfg.get('metainfo') or cfg.get('test_dataloader', {}).get('dataset', {}).get('metainfo') or {}
-    return tuple(map(str, saved.get('classes') or stated.get('classes') or ()))
+    meta = _lower_case(meta if isinstance(meta, dict) else {})
+    dataset = _test_dataset(cfg)
+    for names in (_lower_case(meta.get('dataset_meta') or {}).get('classes'), meta.get('classes'),  # of mmengine, of mmcv 1
+                  (cfg.get('metainfo') or {}).get('classes'), (dataset.get('metainfo') or {}).get('classes')):
+        if names:
+            return (names, ) if isinstance(names, str) else tuple(map(str, names))
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        kind = registry.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
+    names = getattr(kind, 'METAINFO', {}).get('classes') or ()
+    return tuple(names) if len(names) == _num_classes(model) else ()
+
+
+def _lower_case(values: dict) -> dict:
+    return {str(key).lower(): value for key, value in values.items()}
+
+
+def _num_classes(model: nn.Module) -> int | None:
+    """Return the number of classes that a model tells apart, or None where it does not say."""
+    head = getattr(getattr(model, 'roi_head', model), 'bbox_head', getattr(model, 'head', None))
+    return getattr(head[-1] if isinstance(head, nn.ModuleList) else head, 'num_classes', None)

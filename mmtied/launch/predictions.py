@@ -9,6 +9,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
+from mmtied.evaluation.inputs.images import read_image
+
 from .networks import Network
 
 
@@ -32,16 +34,18 @@ def prepare(network: Network, path: str | os.PathLike) -> Prepared:
     Raises:
         ValueError: The config has no test pipeline.
     """
-    dataset = (network.cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    if not dataset.get('pipeline'):
+    if not network.test_pipeline:
         raise ValueError(f'{network.name}: the config has no test_dataloader.dataset.pipeline, which says how to read images')
-    steps = [step for step in dataset['pipeline'] if 'Annotations' not in step['type']]
+    read: dict[str, Any] = {'img_path': str(path), 'img_id': 0}
+    if not network.loads_images:
+        image = np.array(read_image(path))
+        read.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
     with DefaultScope.overwrite_default_scope(network.cfg.get('default_scope')):
-        made: dict[str, Any] = Compose(steps)({'img_path': str(path), 'img_id': 0})
+        made = Compose(network.test_pipeline)(read)
         data = network.model.data_preprocessor({'inputs': [made['inputs']], 'data_samples': [made['data_samples']]}, False)
-    return Prepared(data['inputs'], data['data_samples'], made['inputs'].numpy()[::-1].transpose(1, 2, 0).copy())
+    pixels = made['inputs'].numpy()
+    pixels = pixels[::-1] if network.loads_images else pixels
+    return Prepared(data['inputs'], data['data_samples'], pixels.transpose(1, 2, 0).copy())
 
 
 def detect(network: Network, prepared: Prepared) -> Any:

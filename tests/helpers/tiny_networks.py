@@ -27,6 +27,10 @@ test_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(type='CustomDat
     dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=64), dict(type='CenterCrop', crop_size=64),
     dict(type='PackInputs')]))
 '''
+#: As CIFAR's and SVHN's: the data set holds the images, in RGB.
+CIFAR = CLASSIFIER.replace('to_rgb=True', 'to_rgb=False').partition('test_dataloader')[0] + '''
+test_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(type='CIFAR10', pipeline=[dict(type='PackInputs')]))
+'''
 
 
 def write_network(folder: Path, config: str, name: str = 'network', classes: tuple[str, ...] = ()) -> tuple[str, str]:

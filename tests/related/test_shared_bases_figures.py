@@ -12,8 +12,10 @@ from mmtied.backbones import SharedResNet, SharedResNetCIFAR
 from mmtied.layers import FilterBasis, SharedBasisConv
 from mmtied.related.shared_bases.blocks import SharedStage
 from mmtied.related.shared_bases.figures import coefficient_similarity, find_coefficients, mean_similarity, read_gradients
+from mmtied.related.shared_bases.released import convert_released
 from mmtied.training import BasisGradientHook
 from tests.helpers.loss_hooks import DistanceModel, RandomImages, make_runner
+from tests.helpers.released_bases import random_weights
 from tests.helpers.tools import run_in_process
 
 DATA = RandomImages((4, 5, 5), (4, 5, 5))
@@ -77,6 +79,33 @@ def test_coefficients(model, stage, rows):
     assert mean_similarity(similarity) == pytest.approx(np.mean(others), rel=1e-4)
 
 
+def test_coefficients_of_two_bases_are_apart():
+    """ResNet-34-S48U1's first convolutions combine one basis and its second ones another."""
+    model = SharedResNetCIFAR(20, num_bases=2, shared_elements=4)
+    found = find_coefficients(model.state_dict())
+    assert list(found) == [f'layer{stage} {role}' for stage in (1, 2, 3) for role in ('entry', 'exit')]
+    for role in ('entry', 'exit'):
+        expected = [getattr(block, role).conv.coefficients.weight.flatten(1) for block in list(model.layer2)[1:]]
+        assert torch.equal(found[f'layer2 {role}'], torch.cat(expected))
+
+
+@pytest.mark.parametrize('released', ['ResNet34_S48U1', 'ResNet50_Shared', 'ResNet50_Shared_two_bases', 'ResNet101_Shared',
+                                      'MobileNetV2_Shared', 'MobileNetV2_Shared_two_bases'])
+def test_coefficients_of_the_released_networks(released):
+    """Rows in each stage: outputs of the blocks after the first; or the reason why there are none."""
+    weights = convert_released(random_weights(released))[1]
+    rows = {'ResNet34_S48U1': {f'layer{i} {role}': 64 * 2**(i - 1) * (blocks - 1) for i, blocks in enumerate((3, 4, 6, 3), 1)
+                               for role in ('entry', 'exit')},
+            'ResNet50_Shared': {f'layer{i}': 256 * 2**(i - 1) * (blocks - 1) for i, blocks in enumerate((3, 4, 6, 3), 1)},
+            'ResNet101_Shared': {f'layer{i}': 256 * 2**(i - 1) * (blocks - 1) for i, blocks in enumerate((3, 4, 23, 3), 1)}}
+    if released in rows:
+        assert {name: len(matrix) for name, matrix in find_coefficients(weights).items()} == rows[released]
+        return
+    reason = 'the blocks share the 1x1 convolutions after the basis too' if 'ResNet' in released else 'a depthwise convolution'
+    with pytest.raises(ValueError, match=reason):
+        find_coefficients(weights)
+
+
 def test_tool(tmp_path, monkeypatch, capfd):
     """Both figures are written, and mistakes are one line."""
     with (tmp_path / 'basis_gradients.csv').open('w', newline='') as file:
@@ -94,6 +123,11 @@ def test_tool(tmp_path, monkeypatch, capfd):
         assert printed in text
         assert out.stat().st_size > 1000
         out.unlink()
+    torch.save(SharedResNetCIFAR(20, num_bases=2, shared_elements=4).state_dict(), tmp_path / 'two.pth')
+    code, text, err = run('coefficients', tmp_path / 'two.pth', '--stages', 2, '--out', out)
+    assert code == 0, err
+    assert [line.partition(':')[0] for line in text.splitlines()[:2]] == ['two layer2 entry', 'two layer2 exit']
+    out.unlink()
     torch.save({'stem.conv.weight': torch.zeros(1)}, tmp_path / 'other.pth')
     for arguments, message in (
             (('gradients', tmp_path / 'nothing'), 'no basis_gradients.csv; train with'),

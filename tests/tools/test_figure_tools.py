@@ -10,7 +10,7 @@ from mmtied.analysis.accuracy_over_size import plot_accuracy_over_size, printed_
 from mmtied.analysis.image_choice import most_occluded
 from mmtied.evaluation import read_ground_truth
 from tests.helpers.published import DATA
-from tests.helpers.tiny_networks import CLASSIFIER, DETECTOR, write_images, write_network
+from tests.helpers.tiny_networks import CIFAR, CLASSIFIER, DETECTOR, write_images, write_network
 from tests.helpers.tools import run_in_process
 
 BOXES = {0: [[5, 5, 40, 40]], 1: [[5, 5, 40, 40], [25, 5, 40, 40], [70, 50, 8, 8]], 2: [[5, 5, 50, 50], [6, 6, 50, 50]]}
@@ -58,6 +58,51 @@ def test_cam_of_a_detector_and_a_classifier(run, files, tmp_path):
     assert all(text.split()[0] in ('cat', 'horse', 'cow') for text in lines['C'].split(', '))
     with Image.open(tmp_path / 'cam.png') as picture:
         assert len(np.unique(np.asarray(picture.convert('RGB')).reshape(-1, 3), axis=0)) > 500
+
+
+def test_cam_of_a_classifier_of_cifar(run, tmp_path):
+    pytest.importorskip('pytorch_grad_cam')
+    pytest.importorskip('mmpretrain')
+    network = write_network(tmp_path, CIFAR, classes=('cat', 'horse', 'cow'))
+    code, printed, err = run('grad_cam', *network, '--images', 'images/1.png', '--out', tmp_path / 'cam.png')
+    assert code == 0, err
+    assert printed.split()[1] in ('cat', 'horse', 'cow')
+
+
+def test_cam_without_names_of_classes(run, files, tmp_path):
+    """The first detector's label is looked for in all others whose classes have no names."""
+    pytest.importorskip('pytorch_grad_cam')
+    config = (files / 'detector.py').read_text().replace("metainfo=dict(classes=('cat', 'dog')), ", '')
+    (tmp_path / 'nameless.py').write_text(config)
+    nameless = tmp_path / 'nameless.py', 'detector.pth'
+    code, printed, err = run('grad_cam', *nameless, 'detector.py', 'detector.pth', '--images', 'images/1.png',
+                             '--out', tmp_path / 'cam.png', '--names', 'A', 'B')
+    assert code == 0, err
+    lines = dict(line.split(': ', 1) for line in printed.splitlines() if line.startswith(('A: ', 'B: ')))
+    words = {'class 0': 'cat', 'class 1': 'dog'}
+    name, score = lines['A'].rsplit(' ', 1)
+    assert lines['B'] == f'{words[name]} {score}'
+
+
+def test_cam_skips_images_without_files(run, files, tmp_path):
+    pytest.importorskip('pytorch_grad_cam')
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images/2.png').write_bytes((files / 'images/2.png').read_bytes())
+    arguments = ['grad_cam', 'detector.py', 'detector.pth', '--images', tmp_path / 'images', '--annotations', 'data.json',
+                 '--bucket', '.1', '1', '--out', tmp_path / 'cam.png']
+    code, _, err = run(*arguments)
+    assert code == 2 and '--skip-missing draws others in their place' in err
+    code, printed, err = run(*arguments, '--skip-missing')
+    assert code == 0, err
+    assert len([line for line in printed.splitlines() if line.startswith('detector: ')][0].split(', ')) == 1
+
+
+def test_cam_refuses_a_head_that_runs_for_every_level(run, tmp_path):
+    pytest.importorskip('pytorch_grad_cam')
+    code, _, err = run('grad_cam', 'detector.py', 'detector.pth', '--images', 'images/1.png', '--layers', 'bbox_head.retina_cls',
+                       '--out', tmp_path / 'cam.png')
+    assert code == 2
+    assert err.splitlines()[-1].startswith('error: Grad-CAM: layer bbox_head.retina_cls runs more than once for an image')
 
 
 def test_cam_of_occluded_instances(run, tmp_path):

@@ -15,8 +15,9 @@ from mmtied.plotting import hide_spines, new_figure, plain_label
 #: File of a work_dir that `BasisGradientHook` writes, and its columns.
 GRADIENTS_FILE = 'basis_gradients.csv'
 COLUMNS = ('iteration', 'basis', 'mean', 'max', 'norm')
-#: Stage and block of what can be coefficients, in the three kinds of network.
-_COEFFICIENTS = re.compile(r'\b(layer\d+)\.(\d+)\.(?:(?:entry|exit)\.conv\.coefficients|conv2\.coefficients|exit\.conv)\.weight$')
+#: Stage and role of a combined convolution's coefficients, and stage of a bottleneck's last convolution after the first block.
+_COMBINED = re.compile(r'\b(layer\d+)\.\d+\.(?:(entry|exit)\.conv|conv2)\.coefficients\.weight$')
+_LAST = re.compile(r'\b(layer\d+)\.[1-9]\d*\.exit\.conv\.weight$')
 _MEAN, _MAXIMUM = '#0f4c5c', '#7fb7be'
 
 
@@ -89,7 +90,7 @@ def draw_gradients(runs: Mapping[str, Mapping[str, np.ndarray]], first: int = 0,
 
 
 def find_coefficients(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the coefficients of each stage that share a basis, as rows, in the order of the layers.
+    """Return the coefficients of each shared basis, as rows, in the order of the layers.
 
     Coefficients are the 1x1 convolutions after a basis: in basic blocks the one of each combined convolution, in bottlenecks that
     share their 3x3 convolution the last one.
@@ -98,24 +99,34 @@ def find_coefficients(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights: State_dict of a network with shared bases.
 
     Returns:
-        By stage, such as 'layer2', a matrix of shape (outputs of all layers, elements).
+        By stage, such as 'layer2', or where a stage has two bases by stage and role, 'layer2 entry' and 'layer2 exit', a matrix
+        of shape (outputs of all layers, elements).
 
     Raises:
         ValueError: There are none.
     """
-    stages = defaultdict(list)
+    found = defaultdict(list)
     for key, value in weights.items():
-        match = _COEFFICIENTS.search(key)
-        if match is None:
-            continue
-        prefix = key[:match.start()]
-        combined = '.coefficients.' in key
-        if combined or (match[2] != '0' and f'{prefix}{match[1]}.bases.middle.weight' in weights):
-            stages[match[1]].append(value.flatten(1).float())
-    if not stages:
-        raise ValueError('the checkpoint has no coefficients of shared bases; expected a SharedResNet, SharedResNetCIFAR, '
-                         'SharedResNeXtCIFAR or SharedDenseNetCIFAR')
-    return {stage: torch.cat(values) for stage, values in sorted(stages.items())}
+        combined, last = _COMBINED.search(key), _LAST.search(key)
+        match = combined or last
+        bases = match and f'{key[:match.start()]}{match[1]}.bases'
+        if combined:
+            found[f'{match[1]} {match[2]}' if f'{bases}.exit.weight' in weights else match[1]].append(value.flatten(1).float())
+        elif last and f'{bases}.middle.weight' in weights:
+            found[match[1]].append(value.flatten(1).float())
+    if not found:
+        raise ValueError(f'the checkpoint has no coefficients of shared bases{_why_none(weights)}; expected a SharedResNet, '
+                         'SharedResNetCIFAR, SharedResNeXtCIFAR or SharedDenseNetCIFAR')
+    return {name: torch.cat(values) for name, values in sorted(found.items())}
+
+
+def _why_none(weights: Mapping[str, Tensor]) -> str:
+    """Return why a network with shared bases has no coefficients to compare."""
+    if any(key.endswith('.bases.expand.weight') for key in weights):
+        return ': MobileNetV2 has a depthwise convolution between the basis and the next 1x1 convolution'
+    if any(key.endswith('.bases.exit.weight') for key in weights):
+        return ': the blocks share the 1x1 convolutions after the basis too'
+    return ''
 
 
 def coefficient_similarity(coefficients: Tensor) -> np.ndarray:
