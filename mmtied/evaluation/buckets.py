@@ -279,12 +279,19 @@ def make_plan(ground_truth: GroundTruth, evaluations: Sequence[Evaluation]) -> E
     return EvaluationPlan(tuple(evaluations), tuple(groupings), tuple(ratios), np.concatenate(outside, axis=1))
 
 
-def make_evaluations(extra_evaluations: Sequence[Mapping], **options) -> tuple[Evaluation, ...]:
-    """Return the main evaluation, from its options, and the extra ones, from theirs.
+def make_evaluations(extra_evaluations: Sequence[Mapping], preset: str | None = None, **options) -> tuple[Evaluation, ...]:
+    """Return the main evaluation, from its options or a preset's name, and the extra ones, from their options.
 
     Raises:
-        ValueError: As `Evaluation`, and an option that it does not have.
+        ValueError: As `Evaluation` and `presets.preset`, an option that there is not, or a preset beside other options.
     """
+    main = Evaluation(**options)
+    if preset is not None:
+        from . import presets
+
+        if main != Evaluation():
+            raise ValueError(f'preset={preset!r} settles definition, unit, edges and levels; leave those out, or the preset')
+        main = presets.preset(preset)
     known = list(Evaluation.__dataclass_fields__)
     if not isinstance(extra_evaluations, list | tuple):
         raise ValueError('extra_evaluations: a list of dicts is needed, such as [dict(unit="instance")]; '
@@ -292,7 +299,7 @@ def make_evaluations(extra_evaluations: Sequence[Mapping], **options) -> tuple[E
     for entry in extra_evaluations:
         if not isinstance(entry, Mapping) or set(entry) - set(known):
             raise ValueError(f'extra_evaluations: a list of dicts with options among {", ".join(known)} is needed, got {entry!r}')
-    return (Evaluation(**options), *(Evaluation(**entry) for entry in extra_evaluations))
+    return (main, *(Evaluation(**entry) for entry in extra_evaluations))
 
 
 def _same_ratios(first: Evaluation, second: Evaluation) -> bool:

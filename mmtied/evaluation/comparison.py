@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .buckets import Grouping, whole_set
 from .intervals import Bootstrap, point_estimates, replicates, standard_error, student_quantile
-from .protocol import IOU_TYPES, check_iou_types
+from .protocol import IOU_TYPES, STATISTICS, check_iou_types
 from .records import SavedGroups, SavedRun
 from .summary import count_images, describe_evaluation, reported_iou_types
 
@@ -175,7 +175,8 @@ def _rows(sides: Sequence[Sequence[SavedRun]], iou_type: str, grouping: Callable
         for name in groups[0]:
             found = [estimates[name] for estimates in groups]
             row[name] = {'values': [_plain(estimate.value) for estimate in found],
-                         'value_intervals': [estimate.interval(bootstrap.level) for estimate in found],
+                         'value_intervals': [estimate.interval(bootstrap.level, STATISTICS[name].highest)
+                                             for estimate in found],
                          'differences': [describe_difference(estimate, found[0], bootstrap) for estimate in found[1:]]}
         rows.append(row)
     return rows
@@ -228,10 +229,10 @@ class Estimate:
         number = len(self.values)
         return [(self.values.var().item() / number, number - 1)] if number > 1 else []
 
-    def interval(self, level: float) -> list[float] | None:
-        """Return the interval over images and seeds; None for too few images."""
+    def interval(self, level: float, highest: float = 1.) -> list[float] | None:
+        """Return the interval over images and seeds, cut at 0 and the highest value; None for too few images."""
         reach = _reach(self.halves.mean(0), self.num_images, self.seed_variances, level)
-        return None if reach is None else [max(0., self.value.item() - reach), self.value.item() + reach]
+        return None if reach is None else [max(0., self.value.item() - reach), min(highest, self.value.item() + reach)]
 
     def resampled_seeds(self, generator: torch.Generator) -> Tensor:
         """Return for each half the mean over as many runs, drawn with replacement, as deviation from the mean of all, (R,).

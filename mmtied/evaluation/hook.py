@@ -17,6 +17,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from mmtied.arguments import suggest_arguments
 
 from ..compat import unwrap_model
+from ..plotting import check_format
 from .buckets import Evaluation, make_evaluations
 from .inputs.categories import label_category_ids
 from .inputs.datasets import coco_file, dataset_annotations, dataset_label_names, unwrapped
@@ -24,6 +25,7 @@ from .intervals import Bootstrap
 from .meeting import meet
 from .metric import OcclusionCocoMetric
 from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
+from .reporting.failures import check_choice
 from .reporting.pictures import shown_in
 from .result import EvaluationResult
 from .run_checks import check_monitors, lost_hooks, monitored_scalars
@@ -60,6 +62,9 @@ class OcclusionEvalHook(Hook):
             dataset. Labels are matched by name: label i is that class which the dataset has as its label i.
         unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
         cumulative: Use buckets r >= t instead of disjoint ones.
+        levels: Levels instead of ranges between `edges`, see `buckets.Evaluation`.
+        min_height: Height in pixels that an instance needs to be in a bucket.
+        preset: Name of a data set's evaluation, see `presets.PRESETS`, instead of the options above.
         extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
         ignore_key: Keys of annotations that mark what is ignored, see `ground_truth.Reading`.
         ignore_categories: Categories whose annotations are regions where all detections are ignored.
@@ -68,12 +73,16 @@ class OcclusionEvalHook(Hook):
         use_cats: False for AP without regard to categories.
         only_images_with_results: Evaluate only the images that were processed.
         num_replicates: Bootstrap replicates for the intervals; 0 for none.
-        seed: Seed of their draws.
+        seed: Seed of their draws, and of a random choice of pictures.
+        null_sets: Random sets behind each null band; 0 for none.
+        statistics: Statistics that get intervals, see `intervals.Bootstrap`.
         name: The run's name in plots, on the page and in comparisons; by default that of the work directory.
         hide_empty: Leave buckets without instances out of plots, page and LaTeX table.
+        format: Format of the plots: ``'png'``, ``'pdf'`` or ``'svg'``. Only png is handed to the visualizer.
+        choice: Which images of each bucket the page shows: ``'worst'``, ``'typical'`` or ``'random'``.
         further: The old name of `extra_evaluations`; refused with a hint.
 
-    `num_replicates`, `seed`, `name` and `hide_empty` concern the report. The others configure the metric that the hook adds; they
+    `num_replicates` and what follows it concern the report. The others configure the metric that the hook adds; they
     do not change one that the config has, and the log then says so. Where the evaluator only formats results
     (``format_only=True``) nothing is added.
     """
@@ -88,6 +97,9 @@ class OcclusionEvalHook(Hook):
                  ann_file: str | dict | None = None,
                  unit: str = 'image',
                  cumulative: bool = False,
+                 levels: Sequence | dict | None = None,
+                 min_height: float = 0,
+                 preset: str | None = None,
                  extra_evaluations: Sequence[dict] = (),
                  ignore_key: str | Sequence[str] = (),
                  ignore_categories: Sequence[str | int] = (),
@@ -97,14 +109,21 @@ class OcclusionEvalHook(Hook):
                  only_images_with_results: bool = False,
                  num_replicates: int = 1000,
                  seed: int = 0,
+                 null_sets: int = 250,
+                 statistics: Sequence[str] | None = None,
                  name: str | None = None,
                  hide_empty: bool = False,
+                 format: str = 'png',
+                 choice: str = 'worst',
                  further: Sequence[dict] | None = None) -> None:
         if further is not None:
             raise ValueError('OcclusionEvalHook: further is now called extra_evaluations; rename it in the config')
-        self.bootstrap = Bootstrap(num_replicates, seed) if num_replicates else None
-        options = dict(definition=definition, edges=edges, unit=unit, cumulative=cumulative, same_category=same_category)
+        bootstrap = Bootstrap(num_replicates or 2, seed, null_sets=null_sets, statistics=statistics)
+        self.bootstrap = bootstrap if num_replicates else None
+        options = dict(definition=definition, edges=edges, unit=unit, cumulative=cumulative, same_category=same_category,
+                       levels=levels, min_height=min_height, preset=preset)
         evaluations = make_evaluations(extra_evaluations, **options)
+        self.format, self.choice, self.seed = check_format(format), check_choice(choice), seed
         if metric is not None:
             check_iou_types(metric)
         reading = dict(ignore_key=ignore_key, ignore_categories=ignore_categories, skip_invalid=skip_invalid, use_cats=use_cats,
@@ -206,9 +225,9 @@ class OcclusionEvalHook(Hook):
         given = {'name': self.name} if self.name else {}
         evaluated = replace(evaluated, name=self.name or folder.resolve().parent.name,
                             report={**evaluated.report, **given, 'data': Path(evaluated.ground_truth.source).name})
-        if complete and 'bbox' in metric.metrics:
+        if complete:
             examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)
-        paths = write_outputs(evaluated, folder, examples, hide_empty=self.hide_empty)
+        paths = write_outputs(evaluated, folder, examples, self.format, self.hide_empty)
         runner.logger.info(f'AP by occlusion: {", ".join(path.name for path in paths)} in {folder}')
         for path in paths:
             if path.suffix == '.png':
@@ -222,7 +241,10 @@ class OcclusionEvalHook(Hook):
         try:
             paths = dataset_image_paths(dataset, evaluated.ground_truth.image_ids)
             iou_type = 'segm' if 'segm' in metric.metrics else 'bbox'
-            return draw_worst(evaluated, iou_type, partial(shown_in, metric.shown), paths.__getitem__)
+            if not len(metric.shown) and 'bbox' not in metric.metrics:
+                raise ValueError('the model predicts no boxes to draw')
+            return draw_worst(evaluated, iou_type, partial(shown_in, metric.shown), paths.__getitem__,
+                              choice=self.choice, seed=self.seed)
         except (ValueError, OSError) as error:
             runner.logger.warning(f'OcclusionEvalHook: report.html has no pictures ({error})')
             return None

@@ -270,8 +270,7 @@ def _intervals(row: Mapping, halves: Tensor, num_images: int, bootstrap: Bootstr
     """Return the intervals of a group by their keys in a report, from its halves, shape (R, S)."""
     found = {}
     for statistic, column in zip(bootstrap.chosen(), halves.unbind(1), strict=True):
-        highest = math.inf if statistic.measure else 1.
-        ends = interval(row[statistic.name], column, num_images, bootstrap.level, (0., highest))
+        ends = interval(row[statistic.name], column, num_images, bootstrap.level, (0., statistic.highest))
         found[statistic.ci_key] = list(ends) if ends else None
     return found
 

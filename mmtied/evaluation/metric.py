@@ -30,7 +30,7 @@ from .pipeline import without_categories
 from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
 from .result import EvaluationResult
-from .stream import ImageMatcher, MatchedImages, join_once, match_images
+from .stream import TO_DRAW, ImageMatcher, MatchedImages, join_once, match_images
 from .summary import summarize
 from .targets import Targets
 
@@ -52,7 +52,7 @@ class OcclusionCocoMetric(BaseMetric):
     ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations: ``covered_instance_bbox_mAP_r0.1-0.2``. An undefined overall
     number is -1. After an evaluation, on the main process, `evaluated` and its `report` hold all numbers (see
     `summary.summarize`), `bucket_scalars` the names of the scalars of buckets, and `shown` the highest-scoring boxes of each
-    image for pictures (see `stream.shown_table`), if bbox is evaluated.
+    image for pictures (see `stream.shown_table`).
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other statistics use 1000, as in CocoMetric; the default is COCO's own, 100 throughout.
@@ -65,6 +65,9 @@ class OcclusionCocoMetric(BaseMetric):
         same_category: Count only instances of the same category as occluders.
         unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
         cumulative: Use buckets r >= t instead of disjoint ones.
+        levels: Levels instead of ranges between `edges`, see `buckets.Evaluation`.
+        min_height: Height in pixels that an instance needs to be in a bucket.
+        preset: Name of a data set's evaluation, see `presets.PRESETS`, instead of the options above.
         extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
         proposal_nums: Limits of detections for each image and category.
         ignore_key: Keys of annotations that mark what is ignored, see `ground_truth.Reading`.
@@ -95,6 +98,9 @@ class OcclusionCocoMetric(BaseMetric):
                  same_category: bool = False,
                  unit: str = 'image',
                  cumulative: bool = False,
+                 levels: Sequence | dict | None = None,
+                 min_height: float = 0,
+                 preset: str | None = None,
                  extra_evaluations: Sequence[dict] = (),
                  proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                  ignore_key: str | Sequence[str] = (),
@@ -124,8 +130,9 @@ class OcclusionCocoMetric(BaseMetric):
             raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict of its layout, or '
                              f'a pycocotools COCO; got {ann_file!r}')
         self.metrics = check_iou_types(metric)
-        self.evaluations = make_evaluations(extra_evaluations, definition=definition, edges=edges, unit=unit,
-                                            cumulative=cumulative, same_category=same_category)
+        self.evaluations = make_evaluations(extra_evaluations, preset, definition=definition, edges=edges, unit=unit,
+                                            cumulative=cumulative, same_category=same_category, levels=levels,
+                                            min_height=min_height)
         self.proposal_nums = check_proposal_nums(proposal_nums) and tuple(proposal_nums)
         reading = dict(ignore_key=ignore_key, ignore_categories=ignore_categories, skip_invalid=skip_invalid)
         if isinstance(ann_file, dict):
@@ -217,8 +224,9 @@ class OcclusionCocoMetric(BaseMetric):
             self.matcher.position(image_id)
             scores, labels = predictions['scores'].detach(), predictions['labels']
             self._device = scores.device
-            if 'bbox' in self.metrics:
-                candidates['bbox'] = self.matcher.take_boxes(image_id, labels, scores, predictions['bboxes'].detach())
+            if 'bbox' in self.metrics or 'bboxes' in predictions:
+                boxes = self.matcher.take_boxes(image_id, labels, scores, predictions['bboxes'].detach())
+                candidates['bbox' if 'bbox' in self.metrics else TO_DRAW] = boxes
             if 'segm' in self.metrics:
                 if 'masks' not in predictions:
                     raise ValueError(f"image id {image_id}: the predictions have no masks, which metric 'segm' needs; "

@@ -5,6 +5,7 @@ scalars, tables, files, page, comparison) reads `STATISTICS` when it runs, so on
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -100,6 +101,11 @@ class Statistic:
     def area_index(self) -> int:
         """Position of its area range in `AREA_RANGES`."""
         return list(AREA_RANGES).index(self.area)
+
+    @property
+    def highest(self) -> float:
+        """The highest value that it can have: 1 but for duplicates, of which an object may have many."""
+        return math.inf if self.measure == 'duplicates' else 1.
 
     @property
     def ci_key(self) -> str:

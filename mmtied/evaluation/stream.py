@@ -25,6 +25,10 @@ MOST_SHOWN = 30
 _SHOWN_COLUMNS = 7
 
 
+#: Key of boxes that are drawn and not evaluated.
+TO_DRAW = 'drawn'
+
+
 class Candidates(NamedTuple):
     """An image's predictions of one IoU type, until they are matched; N predictions, G ground truths."""
 
@@ -243,17 +247,19 @@ class MatchedImages(NamedTuple):
 
 
 def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
-    """Match images together, by each IoU type; keep the first of repeated images."""
+    """Match images together, by each IoU type (boxes under `TO_DRAW` are only drawn); keep the first of repeated images."""
     by_image: dict[int, Mapping[str, Candidates]] = {}
     for entry in candidates:
         by_image.setdefault(next(iter(entry.values())).image, entry)
     records = {iou_type: matcher.match([entry[iou_type] for entry in by_image.values()]).narrow()
-               for iou_type in candidates[0]}
+               for iou_type in candidates[0] if iou_type != TO_DRAW}
     device = next(iter(records.values())).image.device
     shown, inverted = no_table().to(device), torch.empty(0, dtype=torch.int64, device=device)
+    with_boxes = [entry.get('bbox', entry.get(TO_DRAW)) for entry in by_image.values()]
+    if None not in with_boxes:
+        shown = matcher.shown(with_boxes)
     if 'bbox' in records:
-        with_boxes = [entry['bbox'] for entry in by_image.values()]
-        shown, inverted = matcher.shown(with_boxes), matcher.inverted(with_boxes)
+        inverted = matcher.inverted(with_boxes)
     return MatchedImages(torch.tensor(list(by_image), dtype=torch.int64, device=device), shown, inverted, records)
 
 
@@ -299,7 +305,8 @@ def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Ten
         >>> shown_table(torch.tensor([7, 7]), torch.tensor([0, 1]), scores, boxes).tolist()
         [[7.0, 1.0, 0.8999999761581421, 1.0, 2.0, 4.0, 3.0]]
     """
-    certain = (scores >= SCORE_THRESHOLD).nonzero()[:, 0]
+    drawable = torch.isfinite(boxes_xyxy).all(1) & (boxes_xyxy != 0).any(1)  # models of masks alone have zeros
+    certain = ((scores >= SCORE_THRESHOLD) & drawable).nonzero()[:, 0]
     scores = scores[certain].double()
     order, _ = rank_detections(image[certain], scores, MOST_SHOWN)
     scores, certain = scores[order], certain[order]

@@ -1,6 +1,7 @@
 """The report: the statistics of the whole set and of every bucket of each evaluation, as plain values."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -118,6 +119,21 @@ def describe_ratio_name(report: Mapping) -> str:
     field = field_of(report['definition'])
     return f'occlusion ratio r ({describe_evaluation(report)})' if field is None else (
         describe_evaluation(report).removeprefix(PREFIX))
+
+
+def is_by_occlusion(report: Mapping) -> bool:
+    """Return whether buckets with a larger value are known to be more occluded; False for ranges of a plain field.
+
+    A field may say how much is visible, or something else. ``field:1-NAME`` and levels state the order.
+
+    Example:
+        >>> rows = {'bbox': {'buckets': [{'name': '[0.5,1]'}]}}
+        >>> [is_by_occlusion({'definition': name, **rows}) for name in ('covered', 'field:vis_ratio', 'field:1-vis_ratio')]
+        [True, False, True]
+    """
+    definition, table = report['definition'], report[reported_iou_types(report)[0]]
+    is_plain = field_of(definition) is not None and not definition.startswith(f'{PREFIX}1-')
+    return not is_plain or not any(re.match(r'r>?=|[\[(].*[\])]$', bucket['name']) for bucket in table['buckets'])
 
 
 def named_rows(report: Mapping, iou_type: str) -> Iterator[tuple[str, dict]]:

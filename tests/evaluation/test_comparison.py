@@ -9,6 +9,7 @@ from scipy import stats
 from mmtied.evaluation import Evaluation, compare, evaluate
 from mmtied.evaluation.comparison import Estimate, compare_runs
 from mmtied.evaluation.intervals import Bootstrap, bootstrap_statistics, half_samples
+from mmtied.evaluation.protocol import STATISTICS
 from tests.helpers.on_device import Departures
 from tests.helpers.runs import small_run
 from tests.helpers.simulated import many
@@ -197,3 +198,20 @@ def test_saved_run_moves_every_tensor_to_the_cpu():
     with Departures() as departures:
         result.saved_run()
     assert {column.numel() for column in (*result.records['bbox'], *result.targets.positives())} <= set(departures.sizes)
+
+
+def test_intervals_end_where_a_statistic_does():
+    """AP, recall and miss rate cannot pass 1; duplicates for an object can."""
+    data, results = many(num_images=25, per_image=4)
+    perfect = [dict(image_id=entry['image_id'], category_id=entry['category_id'], bbox=entry['bbox'], score=.9)
+               for entry in data['annotations'] if entry['id'] % 40 and not entry['iscrowd']]
+    bootstrap = Bootstrap(50, null_sets=0, statistics=['AP', 'AR100', 'MR-2', 'recall@P80', 'loc_error', 'duplicates'])
+    runs = [evaluate(data, found, Evaluation(edges=(0, 1)), bootstrap=bootstrap) for found in (perfect, results)]
+    assert runs[0].report['bbox']['all']['recall@P80_ci'][1] == 1
+    compared = compare(*runs, names=['one', 'two'], bootstrap=bootstrap).report['evaluations'][0]['bbox']['all']
+    assert compared['AP']['value_intervals'][0][1] == compared['recall@P80']['value_intervals'][0][1] == 1
+    for name in ('AP', 'AR100', 'MR-2', 'recall@P80', 'loc_error'):
+        assert all(0 <= low <= high <= 1 for low, high in compared[name]['value_intervals'])
+    assert STATISTICS['duplicates'].highest > 1
+    text = compare(*runs, names=['one', 'two'], bootstrap=bootstrap).text()
+    assert 'bbox MR-2 in %, lower is better, by' in text and 'bbox AP in % by' in text

@@ -247,7 +247,8 @@ class WrongMasks(FixedDetector):
         return samples
 
 
-@pytest.mark.parametrize(('iou_types', 'chosen'), [(['bbox'], []), (['bbox', 'segm'], ['1.png'])])
+@pytest.mark.parametrize(('iou_types', 'chosen'), [(['bbox'], []), (['bbox', 'segm'], ['1.png']),
+                                                    (['segm'], ['1.png'])])
 def test_worst_images_are_chosen_by_masks_where_they_are_evaluated(tmp_path, ann_file, monkeypatch, iou_types, chosen):
     for number in (1, 2, 3):
         Image.new('RGB', (SIZE, SIZE)).save(tmp_path / f'{number}.png')
@@ -261,6 +262,29 @@ def test_worst_images_are_chosen_by_masks_where_they_are_evaluated(tmp_path, ann
     assert '<h1>AP by occlusion: A &amp; B</h1>' in page
     assert read_report(tmp_path / 'work/occlusion/report.json')['name'] == 'A & B'
     assert read_records(tmp_path / 'work/occlusion').name == 'A & B'
+
+
+def test_options_of_the_report(tmp_path, ann_file):
+    make_runner(tmp_path, ann_file, [], hook=dict(unit='instance', levels={'bare': (0, .3), 'hidden': (.3, 1)}, min_height=10,
+                                                  format='svg', statistics=['MR-2'], null_sets=3, num_replicates=2)).val()
+    report = read_report(tmp_path / 'work/occlusion/report.json')
+    assert [bucket['name'] for bucket in report['bbox']['buckets']] == ['bare', 'hidden']
+    assert report['definition'] == 'covered, height >= 10'
+    assert report['null_bands']['sets'] == 3
+    assert 'MR-2_ci' in report['bbox']['all'] and 'AP_ci' not in report['bbox']['all']
+    assert 'ap_over_r_bbox.svg' in written(tmp_path)
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(preset='citypersons', unit='instance'), "preset='citypersons' settles definition, unit"),
+    (dict(preset='kitti'), "unknown preset 'kitti'; use one of citypersons"),
+    (dict(format='bmp'), 'format: one of png'), (dict(choice='best'), "choice='best'; use one of"),
+    (dict(statistics=['AP_S']), 'intervals of AP_S'),
+])
+def test_report_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        OcclusionEvalHook(**options)
+    assert OcclusionEvalHook(preset='citypersons').has_options
 
 
 def test_each_plot_is_drawn_once(tmp_path, ann_file, monkeypatch):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mmtied.evaluation import Bootstrap, Evaluation, annotate, compare, evaluate, preset, read_ground_truth
+from mmtied.evaluation.reporting.headlines import first_sentences
+from mmtied.evaluation.reporting.tables import Run
 from mmtied.evaluation.stated import stated_ratios, with_image_field
 from tests.helpers.coco_oracle import assert_same, coco_evaluation, restrict, statistics
 from tests.helpers.data import data_path
@@ -157,3 +159,25 @@ def test_unknown_preset():
 def test_labels_of_no_image_are_refused():
     with pytest.raises(ValueError, match="no value has the id or the file name of an image of annotations; got such as '77'"):
         with_image_field(read_ground_truth(street()[0]), 'level', {'77': 'low'})
+
+
+def test_a_field_of_unknown_direction_gets_no_verdict():
+    """A visible share falls with occlusion; as one minus it, or as levels, the same buckets get a verdict."""
+    data, _ = many(num_images=60, per_image=4)
+    rng = np.random.default_rng(0)
+    results = []
+    for entry in data['annotations']:
+        entry['vis_ratio'] = float(rng.uniform(.01, 1))
+        if rng.random() < entry['vis_ratio'] ** 2:
+            results.append(dict(image_id=entry['image_id'], category_id=entry['category_id'], bbox=entry['bbox'], score=.9))
+    sentences = {}
+    for evaluation in (Evaluation('field:vis_ratio', (0, .5, 1), 'instance'),
+                       Evaluation('field:1-vis_ratio', (0, .5, 1), 'instance'),
+                       Evaluation('field:vis_ratio', unit='instance', levels={'hidden': (0, .5), 'seen': (.5, 1)})):
+        report = evaluate(data, results, evaluation, bootstrap=Bootstrap(2)).report
+        sentences[evaluation.definition, bool(evaluation.levels)] = first_sentences(Run('x', report), 'bbox')
+    plain, hidden, levels = sentences.values()
+    assert 'instances with vis_ratio in [0.5,1]' in plain and 'Whether vis_ratio grows with occlusion is not stated' in plain
+    assert 'field:1-vis_ratio' in plain and 'are found' not in plain
+    assert 'instances with 1-vis_ratio in [0.5,1]' in hidden and 'occluded instances are found worse' in hidden
+    assert 'level seen' in levels and 'are found better' in levels

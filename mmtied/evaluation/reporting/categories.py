@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...compat import require
-from ..summary import all_evaluations, describe_evaluation, format_percent, reported_iou_types
+from ..summary import all_evaluations, describe_evaluation, format_percent, is_by_occlusion, reported_iou_types
 
 #: Instances below which a category's AP in a bucket is not shown, and in a half not compared.
 FEWEST = 10
@@ -15,6 +15,8 @@ MOST = 40
 def category_rows(report: Mapping) -> list[dict]:
     """Return a row for each evaluation, IoU type and category, those that fall most with occlusion first.
 
+    Where the buckets are ranges of a plain field, which may not be of occlusion, those that change most come first.
+
     ``AP <bucket>`` and ``instances <bucket>`` are those of a bucket. ``low`` and ``high`` average AP over the first and second
     half of the buckets, weighted by the category's instances, and ``change`` is high minus low; None where a half has fewer than
     `FEWEST` instances.
@@ -24,7 +26,8 @@ def category_rows(report: Mapping) -> list[dict]:
         found = part.get('per_category')
         for iou_type in reported_iou_types(part) if found else ():
             of_type = [_row(part, iou_type, found, number, name) for number, name in enumerate(found['names'])]
-            rows += sorted(of_type, key=lambda row: (row['change'] is None, row['change'] or 0, -row['instances']))
+            sign = (lambda change: change) if is_by_occlusion(part) else (lambda change: -abs(change))
+            rows += sorted(of_type, key=lambda row: (row['change'] is None, sign(row['change'] or 0), -row['instances']))
     return rows
 
 

@@ -91,8 +91,7 @@ def choose_images(errors: 'ImageErrors', members: Tensor, count: int = 3, choice
     Raises:
         ValueError: The choice is unknown.
     """
-    if choice not in CHOICES:
-        raise ValueError(f'images: choice={choice!r}; use one of {", ".join(CHOICES)}')
+    check_choice(choice)
     f1 = errors.f1
     candidates = (members.to(f1.device) & ((f1 < 1) if choice == 'worst' else ~f1.isnan())).nonzero()[:, 0]
     if choice == 'random':
@@ -103,6 +102,13 @@ def choose_images(errors: 'ImageErrors', members: Tensor, count: int = 3, choice
     order = torch.argsort((errors.found + errors.missed)[candidates], stable=True, descending=True)
     order = order[torch.argsort(far[order], stable=True)]
     return candidates[order[:count]].tolist()
+
+
+def check_choice(choice: str) -> str:
+    """Return a choice of images; raise a ValueError for an unknown one."""
+    if choice not in CHOICES:
+        raise ValueError(f'images: choice={choice!r}; use one of {", ".join(CHOICES)}')
+    return choice
 
 
 def describe_choice(choice: str, seed: int) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..intervals import MIN_IMAGES
-from ..summary import format_percent, reported_iou_types
+from ..stated import field_of
+from ..summary import format_percent, is_by_occlusion, reported_iou_types
 from .tables import Run, bucket_phrase, format_interval
 
 #: The highest ratio that the paper reports.
@@ -85,22 +86,29 @@ def first_sentences(run: Run, iou_type: str) -> str:
     report = run.report
     unit, place = report.get('unit', 'image'), high_bucket([run], iou_type)
     if place is None:
-        return f'No bucket with r above 0 has {MIN_IMAGES} images: this data cannot say how {run.name} does under occlusion.'
+        return (f'No bucket but the first has {MIN_IMAGES} images and a value of AP: this data cannot say how {run.name} does '
+                'under occlusion.')
     row = report[iou_type]['buckets'][place]
     counts = f'{row["images"]} images, {row["instances"]} instances'
-    start = f'{iou_type}, {unit}s with {bucket_phrase(row["name"])} ({counts}): '
+    start = f'{iou_type}, {unit}s with {bucket_phrase(row["name"], report["definition"])} ({counts}): '
     if row.get('AP_excess') is None:
         return (f'{start}AP is {format_percent(row["AP"])} %. Without random sets to compare with, this says nothing about '
                 'occlusion: AP also depends on the number of images, their instances, sizes and categories.')
+    field = field_of(report['definition'])
+    unknown = '' if is_by_occlusion(report) else (
+        f'Whether {field} grows with occlusion is not stated, so this is no verdict on occlusion: field:1-{field} is for a '
+        'visible share, and levels state an order')
     if unit == 'instance':
-        return start + _instance_sentences(row, report[iou_type]['all'])
+        return start + _instance_sentences(row, report[iou_type]['all'], unknown)
     first = _versus(row, 'AP_excess', f'random sets of {row["images"]} images', 'AP_null')
     if row.get('AP_matched_excess') is None:
         return f'{start}AP is {format_percent(row["AP"])} %, {first}.'
     second = _versus(row, 'AP_matched_excess', 'sets that match in instances, sizes and categories', 'AP_matched_null')
     plain, matched = (row[f'{key}_p'] < SIGNIFICANT for key in ('AP_excess', 'AP_matched_excess'))
     lower = {key: row[key] < 0 for key in ('AP_excess', 'AP_matched_excess')}
-    if matched:
+    if unknown:
+        verdict = unknown
+    elif matched:
         effect = 'costs this detector AP' if lower['AP_matched_excess'] else 'does not lower its AP'
         verdict = (f'So occlusion {effect} beyond what '
                    'its crowds, sizes and categories explain')
@@ -112,9 +120,11 @@ def first_sentences(run: Run, iou_type: str) -> str:
     return f'{start}AP is {format_percent(row["AP"])} %, {first}; {second}. {verdict}.'
 
 
-def _instance_sentences(row: Mapping, overall: Mapping) -> str:
+def _instance_sentences(row: Mapping, overall: Mapping, unknown: str) -> str:
     text = _versus(row, 'AP_excess', f'random sets of {row["instances"]} instances of the same categories and sizes', 'AP_null')
-    if row['AP_excess_p'] >= SIGNIFICANT:
+    if unknown:
+        verdict = unknown
+    elif row['AP_excess_p'] >= SIGNIFICANT:
         verdict = 'So these instances do not show an effect of occlusion'
     else:
         side = 'worse' if row['AP_excess'] < 0 else 'better'

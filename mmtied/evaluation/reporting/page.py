@@ -13,7 +13,15 @@ from ...version import __version__
 from ..occlusion import OCCLUSION_RATIOS, STATED_RATIOS
 from ..protocol import STATISTICS, shared_statistics
 from ..stated import field_of
-from ..summary import describe_evaluation, format_number, format_percent, frequency_statistics, named_rows, reported_iou_types
+from ..summary import (
+    describe_evaluation,
+    format_number,
+    format_percent,
+    frequency_statistics,
+    is_by_occlusion,
+    named_rows,
+    reported_iou_types,
+)
 from .categories import FEWEST, MOST, HeatMap, heat_map
 from .headlines import first_sentences, headlines, high_bucket
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_figure
@@ -88,7 +96,7 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None, comp
     iou_types = reported_iou_types(main)
     statistics = [_describe_statistic(name) for name in reported_statistics(main, iou_types[0])]
     place = high_bucket(runs, iou_types[0])
-    phrases = [bucket_phrase(bucket['name']) for bucket in main[iou_types[0]]['buckets']]
+    phrases = [bucket_phrase(bucket['name'], main['definition']) for bucket in main[iou_types[0]]['buckets']]
     environment = Environment(loader=PackageLoader(__package__, ''), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     return environment.get_template('page.html.jinja').render(
@@ -96,7 +104,8 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None, comp
         headlines=headlines(runs, comparison), high=None if place is None else phrases[place],
         sentences=[first_sentences(run, iou_type) for iou_type in iou_types for run in runs],
         counts=None if place is None else main[iou_types[0]]['buckets'][place],
-        unit=main.get('unit', 'image'), statistics=statistics,
+        unit=main.get('unit', 'image'), statistics=statistics, by_occlusion=is_by_occlusion(main),
+        is_ours=main['definition'].partition(', ')[0] in OCCLUSION_RATIOS,
         sections=[_section(evaluation, number) for number, evaluation in enumerate(evaluations)], examples=examples,
         num_pictures=sum(len(bucket['images']) for bucket in examples.buckets) if examples else 0, version=__version__)
 
@@ -247,8 +256,9 @@ def _categories(runs: Sequence[Run]) -> list[tuple[str, HeatMap]]:
     maps = []
     for run in runs:
         for iou_type in reported_iou_types(run.report) if 'per_category' in run.report else ():
-            text = (f'{run.name}, {iou_type}: AP of each category, those that fall most on top. Change: AP in the second half of '
-                    'the buckets minus AP in the first, weighted by instances. Blank: fewer than '
+            how = 'fall' if is_by_occlusion(run.report) else 'change'
+            text = (f'{run.name}, {iou_type}: AP of each category, those that {how} most on top. Change: AP in the second half '
+                    'of the buckets minus AP in the first, weighted by instances. Blank: fewer than '
                     f'{FEWEST} instances.{f" The {MOST} categories with the most instances." if _has_more(run) else ""} A few '
                     'instances have a higher AP by chance, so a single cell says little.')
             maps.append((text, heat_map(run.report, iou_type)))

@@ -7,6 +7,7 @@ from ...tables import latex_table, text_table
 from ..buckets import Evaluation
 from ..comparison import compared_statistics
 from ..protocol import STATISTICS
+from ..stated import PREFIX, field_of
 from ..summary import (
     all_evaluations,
     describe_evaluation,
@@ -128,7 +129,8 @@ def comparison_tables(comparison: Mapping, statistics: Sequence[str] | None = No
         for iou_type in reported_iou_types(entry):
             for number, label in enumerate(others):
                 for statistic in statistics or compared_statistics(comparison):
-                    title = f'{iou_type} {statistic} in % by occlusion ratio r ({describe_evaluation(entry)}): {label} - {first}'
+                    lower = ', lower is better,' * STATISTICS[statistic].lower_is_better if statistic in STATISTICS else ''
+                    title = f'{iou_type} {statistic} in %{lower} by {describe_ratio_name(entry)}: {label} - {first}'
                     rows = [[name, str(row['images']), *_difference_cells(row[statistic], number)]
                             for name, row in named_rows(entry, iou_type)]
                     yield PlainTable(title, ['r', 'images', first, label, 'difference', level, 'above 0', 'below 0'], rows)
@@ -246,13 +248,20 @@ def _outline(report: dict) -> dict:
             'images and instances': [(row['images'], row['instances']) for row in (table['all'], *table['buckets'])]}
 
 
-def bucket_phrase(name: str) -> str:
+def bucket_phrase(name: str, definition: str = '') -> str:
     """Name a bucket in a sentence.
+
+    Args:
+        name: Of the bucket.
+        definition: Of the ratio; a field is called by its name.
 
     Example:
         >>> [bucket_phrase(name) for name in ('r=0', '[0.8,0.9)', 'r>=0.8')]
         ['r = 0', 'r in [0.8,0.9)', 'r ≥ 0.8']
+        >>> bucket_phrase('[0.8,0.9)', 'field:vis_ratio')
+        'vis_ratio in [0.8,0.9)'
     """
+    what = 'r' if field_of(definition) is None else definition.removeprefix(PREFIX).partition(', ')[0]
     if name.startswith(('r=', 'r>=')):
-        return name.replace('>=', ' ≥ ').replace('r=', 'r = ')
-    return f'r in {name}' if name.startswith(('(', '[')) else f'level {name}'
+        return what + name[1:].replace('>=', ' ≥ ').replace('=', ' = ')
+    return f'{what} in {name}' if name.startswith(('(', '[')) else f'level {name}'

@@ -42,6 +42,12 @@ def test_those_that_fall_most_come_first():
     assert colors['90'] == '#fee838' and colors[''] == 'none'  # the highest value has the last color of cividis
 
 
+    report['definition'] = 'field:vis_ratio'  # which may fall with occlusion: those that change most
+    report['bbox']['buckets'] = [dict(name='(0,0.5)'), dict(name='[0.5,1]')]
+    report['per_category']['bbox'] = [[.5, .5, .5], [.5, .2, .9], [.3, .6, .1]]
+    assert [row['category'] for row in category_rows(report)] == ['rises', 'falls', 'rare']
+
+
 def test_a_single_category_has_no_heat_map():
     data, results = many(num_images=4, per_image=5, num_categories=3)
     assert 'per_category' not in evaluate(data, results, EVALUATION, classes=['0']).report
