@@ -150,11 +150,13 @@ def describe_nulls(runs: Sequence[Run]) -> str:
     nulls = next((run.report['null_bands'] for run in runs if run.report.get('null_bands')), None)
     if not nulls:
         return ''
-    text = (f'Gray bands: where AP lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or instances '
+    dotted = 'Dotted, in the color of each run'
+    looks = ('Gray', 'Hatched') if len(runs) == 1 else ('In the tables', dotted) if 'matched' in nulls else (dotted, '')
+    text = (f'{looks[0]}: where AP lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or instances '
             'differs from that of many. The excess is AP minus their mean; p is the share of random sets that are as far out, '
             'on both sides.')
     if 'matched' in nulls:
-        text += (f' Hatched: {nulls["matched"]}. What is left of the excess then is not explained by these counts. Where most '
+        text += (f' {looks[1]}: {nulls["matched"]}. What is left of the excess then is not explained by these counts. Where most '
                  'of the matched images are the bucket’s own (last column), little can be told.')
     if any('seeds' in run.report for run in runs):
         text += ' Of a mean over seeds, bands and excess are means, and p is the largest of its runs.'

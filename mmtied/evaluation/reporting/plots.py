@@ -1,7 +1,7 @@
 """Figures of an evaluation: statistics in percent over the occlusion ratio, and bucket sizes and categories."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,8 +29,6 @@ class Curve(NamedTuple):
 
 #: Looks of the curves of a single run; further statistics follow `run_curve`.
 _LOOKS = {'AP50': Curve('#56B4E9', 's'), 'AP': Curve('#0072B2', 'o'), 'AP75': Curve('#D55E00', '^')}
-#: The legend's texts for null bands.
-NULL_LABELS = {'plain': 'as many random images', 'matched': 'the same, matched'}
 _MARKERS = ('o', '^', 's', 'D', 'v', 'P', 'X')
 _LINES = ('-', (0, (5, 1.5)), (0, (1, 1)), '-.')
 #: Sizes from dark to light, in one hue so that they read in gray; and the color of the number on each.
@@ -41,7 +39,7 @@ def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
     """Plot AP, AP50 and AP75 of each bucket, with the number of images and instances below.
 
     Lines only guide the eye and break where a bucket has no ground truth. Bands are the intervals, where the report has
-    them; dashed lines are the numbers of all images. Gray: random sets of as many images, see `null_band`.
+    them; dashed lines are the numbers of all images. Gray and hatched: AP of random sets, see `null_band`.
 
     Args:
         report: From `summary.summarize`.
@@ -52,14 +50,14 @@ def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
     names = [statistic.name for statistic in bootstrapped_statistics() if not statistic.detail and statistic.name in overall]
     names.sort(key=lambda statistic: list(_LOOKS).index(statistic) if statistic in _LOOKS else len(_LOOKS))
     figure, top, bottom = _figure_with_counts(7.2, 5.2)
+    nulls = draw_nulls(top, [Run(name, report)], iou_type, 'AP', 'AP of ')
     for number, statistic in enumerate(names):
         curve, value = _LOOKS.get(statistic) or run_curve(number), overall[statistic]
-        draw_null(top, buckets, statistic)
         draw_curve(top, buckets, statistic, curve, _with_overall(statistic, value), .07 * (number - 1), value)
     _finish(figure, top, bottom, report, iou_type, f'{iou_type} AP (%)', ap_range([report], iou_type, names))
     of_run = f'{plain_label(name, 36)}: ' if name else ''
     top.set_title(f'{of_run}{iou_type} AP by occlusion ratio r ({plain_label(describe_evaluation(report), 44)})', fontsize=10,
-                  loc='left', pad=24)
+                  loc='left', pad=24 + 14 * bool(nulls))
     _legend(top, 3, fontsize=8.5)
     return figure
 
@@ -82,13 +80,9 @@ def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
     labels = [_with_overall(plain_label(run.name), overall) for run, overall in zip(runs, overalls, strict=True)]
     columns = 2 if max(map(len, labels)) <= 30 else 1
     figure, top, bottom = _figure_with_counts(5.4, 4.2 + .17 * -(-len(runs) // columns))
+    draw_nulls(top, runs, iou_type, statistic)
     for number, (run, overall, label) in enumerate(zip(runs, overalls, labels, strict=True)):
         offset = .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
-        if len(runs) == 1:
-            draw_null(top, run.report[iou_type]['buckets'], statistic, labels=NULL_LABELS)
-            draw_null(top, run.report[iou_type]['buckets'], f'{statistic}_matched', labels=NULL_LABELS)
-        else:
-            draw_null(top, run.report[iou_type]['buckets'], statistic)
         draw_curve(top, run.report[iou_type]['buckets'], statistic, run_curve(number), label, offset, overall)
     limits = limits or ap_range([run.report for run in runs], iou_type, [statistic])
     _finish(figure, top, bottom, runs[0].report, iou_type, f'{iou_type} {statistic} (%)', limits)
@@ -134,13 +128,14 @@ def plot_measure(runs: Sequence[Run], iou_type: str, statistic: str) -> 'Figure'
     """Plot one statistic of several runs over r in a small figure, without bucket sizes; arguments as for `plot_runs`."""
     figure = new_figure(4, 2.6 + .17 * len(runs))
     axes = figure.subplots()
+    figure.set_figheight(figure.get_figheight() + .17 * draw_nulls(axes, runs, iou_type, statistic))
     for number, run in enumerate(runs):
         table = run.report[iou_type]
         overall, offset = table['all'].get(statistic), .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
         label = _with_overall(plain_label(run.name, 30), overall)
         draw_curve(axes, table['buckets'], statistic, run_curve(number), label, offset, overall)
     axes.set_ylabel(f'{iou_type} {statistic} (%)', fontsize=9)
-    highest = np.nanmax([1., *(value for run in runs for value in _values(run.report[iou_type]['buckets'], statistic))])
+    highest = max([1., *_drawn_values([run.report for run in runs], iou_type, [statistic])])
     axes.set_ylim(0, 1.1 * highest)
     _style(axes)
     label_buckets(axes, runs[0].report, iou_type)
@@ -242,23 +237,28 @@ def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve,
               linewidth=1.5, label=label, zorder=3, markerfacecolor=None if filled else 'white')
 
 
-def draw_null(axes: 'Axes', rows: Sequence[dict], key: str, labels: Mapping[str, str] | None = None) -> None:
-    """Draw the null band of a statistic in gray, where the report has one; the matched one hatched.
+def draw_nulls(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str, prefix: str = '') -> int:
+    """Draw the null bands of a statistic where the reports have them; return how many texts the legend gets.
 
-    Args:
-        axes: Where to draw.
-        rows: The buckets' rows of a report.
-        key: A statistic, or ``<statistic>_matched``.
-        labels: Texts for the legend, by whether the band is matched: the keys ``plain`` and ``matched``.
+    Of one run, the plain band is gray and the matched one hatched. Of several, the edges of the matched band (the plain one where
+    there is no other) are dotted, in the color of the run. `prefix` is the start of the legend's texts.
     """
-    bounds = _bounds(rows, f'{key}_null')
-    if not np.isfinite(bounds).any():
-        return
-    kind = 'matched' if key.endswith('_matched') else 'plain'
-    look = dict(color='.82', linewidth=0)
-    if kind == 'matched':
-        look = dict(facecolor='none', edgecolor='.45', hatch='////', linewidth=.4)
-    axes.fill_between(np.arange(len(rows)), *bounds.T, zorder=1, label=(labels or {}).get(kind), **look)
+    labels = {}
+    for number, run in enumerate(runs):
+        rows, unit = run.report[iou_type]['buckets'], run.report.get('unit', 'image')
+        kinds = {f'as many random {unit}s': f'{statistic}_null', f'matched random {unit}s': f'{statistic}_matched_null'}
+        bands = [(label, bounds) for label, key in kinds.items() if np.isfinite(bounds := _bounds(rows, key)).any()]
+        for label, bounds in bands if len(runs) == 1 else bands[-1:]:
+            if len(runs) > 1:
+                drawn = axes.plot(bounds, color=run_curve(number).color, linestyle=(0, (1, 1.5)), linewidth=1, zorder=1.2)[0]
+                label = f'dotted: {label}'
+            else:
+                look = dict(facecolor='none', edgecolor='.45', hatch='////', linewidth=.4) if 'matched' in label else dict(
+                    color='.82', linewidth=0)
+                drawn = axes.fill_between(np.arange(len(rows)), *bounds.T, zorder=1, **look)
+            if label not in labels:
+                labels[label] = drawn.set_label(prefix + label)
+    return len(labels)
 
 
 def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) -> tuple[float, float]:
@@ -269,10 +269,7 @@ def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) 
         >>> ap_range([{'bbox': {'all': row, 'buckets': [row]}}], 'bbox', ['AP'])
         (50.0, 65.0)
     """
-    rows = [row for report in reports for row in (report[iou_type]['all'], *report[iou_type]['buckets'])]
-    values = np.concatenate([column for name in statistics
-                             for column in (_values(rows, name), *_bounds(rows, name).T, *_bounds(rows, f'{name}_null').T)])
-    values = values[np.isfinite(values)]
+    values = _drawn_values(reports, iou_type, statistics)
     low, high = (values.min(), values.max()) if values.size else (0., 10.)
     bottom = 10 * np.floor(low / 10 - .5) if low > .5 * high else 0.
     top = 5 * np.ceil((high + .05 * (high - bottom)) / 5)
@@ -337,6 +334,14 @@ def _with_overall(label: str, value: float | None, signed: bool = False) -> str:
 def _values(rows: Sequence[dict], statistic: str) -> np.ndarray:
     """Return the statistic of each row in percent, shape (B,), NaN where there is none."""
     return 100 * np.array([np.nan if row.get(statistic) is None else row[statistic] for row in rows], dtype=float)
+
+
+def _drawn_values(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) -> np.ndarray:
+    """Return all values, and ends of intervals and null bands, in percent, without NaN."""
+    rows = [row for report in reports for row in (report[iou_type]['all'], *report[iou_type]['buckets'])]
+    values = np.concatenate([column for name in statistics for column in (
+        _values(rows, name), *(ends for kind in ('', '_null', '_matched_null') for ends in _bounds(rows, name + kind).T))])
+    return values[np.isfinite(values)]
 
 
 def _bounds(rows: Sequence[dict], statistic: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmtied.evaluation.reporting.plots import ap_range, plot_ap_over_r, plot_mix, plot_runs, plot_shared, run_curve
+from mmtied.evaluation.reporting.plots import ap_range, plot_ap_over_r, plot_measure, plot_mix, plot_runs, plot_shared, run_curve
 from mmtied.evaluation.reporting.tables import Run
 from mmtied.plotting import to_rgb
 from tests.helpers.report_cases import make_old_report, make_report
@@ -86,3 +86,42 @@ def test_size_mix_and_shared_ap():
     for values, key in ((full, 'AP'), (shared, 'AP_shared')):
         expected = [np.nan if bucket[key] is None else 100 * bucket[key] for bucket in report['bbox']['buckets']]
         np.testing.assert_array_equal(values, expected)
+
+
+def with_nulls(seed=0, **options):
+    """Return a report with null bands of AP and of the miss rate."""
+    report = make_report(seed, iou_types=('bbox',), **options)
+    for row in report['bbox']['buckets']:
+        row['MR-2'] = row['AP'] / 2
+        for name in ('AP', 'AP50', 'AP75', 'MR-2'):
+            for number, kind in enumerate(('null', 'matched_null')):
+                row[f'{name}_{kind}'], row[f'{name}_{kind}_ci'] = .8, [.7 + number / 20, .9 + number / 20]
+    report['bbox']['all']['MR-2'] = .3
+    return report
+
+
+def legend_of(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_null_bands_of_one_run_are_told_apart():
+    for figure, prefix in ((plot_ap_over_r(with_nulls(), 'bbox'), 'AP of '), (plot_runs([Run('a', with_nulls())], 'bbox'), ''),
+                           (plot_measure([Run('a', with_nulls())], 'bbox', 'MR-2'), '')):
+        axes = figure.axes[0]
+        assert legend_of(axes)[:2] == [f'{prefix}as many random images', f'{prefix}matched random images']
+        bands = [collection for collection in axes.collections if str(collection.get_label()).endswith('random images')]
+        assert [band.get_hatch() for band in bands] == [None, '////']
+        assert bands[1].get_paths()[0].vertices[:, 1].max() == pytest.approx(95)
+        assert axes.get_ylim()[1] > 95
+        to_rgb(figure)
+
+
+def test_null_bands_of_several_runs_have_their_colors():
+    runs = [Run('a', with_nulls()), Run('b', with_nulls(1))]
+    for figure in (plot_runs(runs, 'bbox'), plot_measure(runs, 'bbox', 'MR-2')):
+        axes = figure.axes[0]
+        assert legend_of(axes).count('dotted: matched random images') == 1
+        dotted = [line.get_color() for line in axes.lines if line.get_ydata()[0] == pytest.approx(75)]
+        assert dotted == [run_curve(0).color, run_curve(1).color]
+    instances = [Run('a', with_nulls(unit='instance'))]
+    assert legend_of(plot_runs(instances, 'bbox').axes[0])[0] == 'as many random instances'
