@@ -14,7 +14,7 @@ from .buckets import Evaluation, whole_set
 from .inputs.adapters import from_supervision
 from .inputs.dumps import to_cpu
 from .pipeline import evaluate
-from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, STATISTICS, Statistic, check_iou_types
+from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, RECALL_POINTS, STATISTICS, Statistic, check_iou_types
 from .result import EvaluationResult
 
 try:
@@ -25,6 +25,7 @@ except ImportError:
 #: Keys that are read, in addition to ``masks``.
 _KEYS = dict(preds=('boxes', 'scores', 'labels'), target=('boxes', 'labels', 'iscrowd', 'area', 'image_size'))
 _BOX_FORMATS = ('xyxy', 'xywh', 'cxcywh')
+_BACKENDS = ('pycocotools', 'faster_coco_eval')
 #: States: lists with a tensor for each image, which torchmetrics moves, copies and joins.
 _STATES = ('predictions', 'truths', 'sizes', 'predicted_masks', 'true_masks')
 
@@ -51,16 +52,22 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
     Args:
         iou_type: ``'bbox'``, ``'segm'`` or both.
         evaluation: How to sort images or instances into buckets, by default images by `covered` in tenths.
-        proposal_nums: Limits of detections for each image and category (torchmetrics' ``max_detection_thresholds``).
+        proposal_nums: Limits of detections for each image and category.
         box_format: Format of the boxes, ``'xyxy'``, ``'xywh'`` or ``'cxcywh'``.
-        class_metrics: Also return ``map_per_class``, ``mar_100_per_class`` and ``classes``.
+        class_metrics: Fill ``map_per_class`` and ``mar_100_per_class``, which are -1 otherwise.
+        max_detection_thresholds: torchmetrics' name of `proposal_nums`.
+        average: ``'macro'`` for the mean over categories, ``'micro'`` for all objects as of one category.
+        iou_thresholds: COCO's ten, as by default; `register_statistic` adds others.
+        rec_thresholds: COCO's 101, as by default.
+        extended_summary: False; `result` has the records.
+        backend: A backend of torchmetrics'; numbers are pycocotools' with any.
         **options: Of ``torchmetrics.Metric``, such as ``sync_on_compute``; none without torchmetrics.
 
     Attributes:
         result: Result of the last `compute`, with its `plot()`, `table()` and `save(folder)`.
 
     Raises:
-        ValueError: Unknown IoU type or box format.
+        ValueError: Unknown IoU type, box format or average, or an option of torchmetrics' that this class cannot follow.
 
     Example:
         >>> metric = OcclusionMeanAveragePrecision(evaluation=Evaluation(edges=(0, 0.5, 1)))
@@ -76,8 +83,10 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
     full_state_update = False
 
     def __init__(self, iou_type: str | Sequence[str] = 'bbox', evaluation: Evaluation | None = None,
-                 proposal_nums: Sequence[int] = PROPOSAL_NUMS, box_format: str = 'xyxy', class_metrics: bool = False,
-                 **options: Any) -> None:
+                 proposal_nums: Sequence[int] = PROPOSAL_NUMS, box_format: str = 'xyxy', class_metrics: bool = False, *,
+                 max_detection_thresholds: Sequence[int] | None = None, average: str = 'macro',
+                 iou_thresholds: Sequence[float] | None = None, rec_thresholds: Sequence[float] | None = None,
+                 extended_summary: bool = False, backend: str = 'pycocotools', **options: Any) -> None:
         self.result: EvaluationResult | None = None
         super().__init__(**options)
         if Metric is not None:
@@ -85,9 +94,11 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
                 self.add_state(name, default=[], dist_reduce_fx=None)
         if box_format not in _BOX_FORMATS:
             raise ValueError(f'OcclusionMeanAveragePrecision: box_format={box_format!r}; use one of {", ".join(_BOX_FORMATS)}')
+        _check_options(iou_thresholds, rec_thresholds, extended_summary, backend, average, class_metrics)
         self.iou_types = check_iou_types(iou_type)
         self.evaluation = evaluation or Evaluation()
-        self.proposal_nums = tuple(proposal_nums)
+        self.proposal_nums = tuple(max_detection_thresholds or proposal_nums)
+        self.average = average
         self.box_format = box_format
         self.class_metrics = class_metrics
 
@@ -96,7 +107,8 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
 
         Args:
             preds: For each image ``boxes`` (n, 4), ``scores`` (n,), ``labels`` (n,) and, for segm, ``masks`` (n, height,
-                width), boolean or integers; or a ``supervision.Detections``.
+                width), boolean or integers; or a ``supervision.Detections``. For segm alone boxes are not needed, here and in
+                `target`: they are those of the masks.
             target: For each image ``boxes`` (m, 4), ``labels`` (m,) and, for segm and for definitions that need them,
                 ``masks``; perhaps ``iscrowd`` (m,), ``area`` (m,), and ``image_size`` (height, width), to which boxes are
                 clipped where r is computed. Other keys are ignored. Or a ``supervision.Detections``.
@@ -109,10 +121,10 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
                              'each image is needed')
         preds = [from_supervision(entry) if hasattr(entry, 'xyxy') else entry for entry in preds]
         target = [from_supervision(entry, is_truth=True) if hasattr(entry, 'xyxy') else entry for entry in target]
-        mask_keys = ('masks', ) if 'segm' in self.iou_types else ()
+        shapes = [name for name, iou_type in (('boxes', 'bbox'), ('masks', 'segm')) if iou_type in self.iou_types]
         for predicted, truth in zip(preds, target, strict=True):
             for what, entry, keys in (('preds', predicted, ('scores', )), ('target', truth, ())):
-                missing = [key for key in ('boxes', 'labels', *keys, *mask_keys) if key not in entry]
+                missing = [key for key in (*shapes, 'labels', *keys) if key not in entry]
                 if missing:
                     raise ValueError(f'OcclusionMeanAveragePrecision: {what} has no {missing[0]!r}; it has {", ".join(entry)}')
         for predicted, truth in zip(_on_cpu(preds, 'preds'), _on_cpu(target, 'target'), strict=True):
@@ -125,6 +137,7 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
             By name a number, float64, -1 where undefined: ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``,
             ``map_large``, ``mar_1`` and so on, the other `STATISTICS` by their own names, and for each bucket with ground truth
             ``map_r0.1-0.2`` and ``map_75_r0.1-0.2``. With two IoU types each name starts with its type, as in ``bbox_map``.
+            And ``classes``, the labels, int32.
 
         Raises:
             ValueError: There was no `update`, or its values cannot be used.
@@ -137,7 +150,7 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
             raise ValueError('OcclusionMeanAveragePrecision: no image was given; call update before compute')
         annotations, detections = _as_coco(states)
         self.result = evaluate(annotations, detections, self.evaluation, iou_types=self.iou_types,
-                               proposal_nums=self.proposal_nums)
+                               proposal_nums=self.proposal_nums, use_cats=self.average == 'macro')
         values = {}
         for iou_type in self.iou_types:
             table, prefix = self.result.report[iou_type], f'{iou_type}_' if len(self.iou_types) > 1 else ''
@@ -146,11 +159,9 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
                 for bucket, row in zip(self.evaluation.buckets, table['buckets'], strict=True):
                     if statistic.logged_by_bucket and row[statistic.name] is not None:
                         values[f'{prefix}{_key(statistic)}_{bucket.key}'] = _number(row[statistic.name])
-            if self.class_metrics:
-                values |= {prefix + name: value for name, value in self._class_values(iou_type).items()}
-        if self.class_metrics:
-            values['classes'] = torch.from_numpy(self.result.ground_truth.category_ids)
-        return values
+            values |= {prefix + name: value for name, value in self._more_values(iou_type).items()}
+        labels = [category['id'] for category in annotations['categories']]
+        return {**values, 'classes': torch.tensor(labels, dtype=torch.int32)}
 
     def reset(self) -> None:
         """Forget all images and the result."""
@@ -159,12 +170,12 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
 
     def _keep(self, predicted: dict, truth: dict) -> None:
         """Append one image to the states."""
-        boxes = _corners(truth['boxes'], self.box_format)
+        boxes = _corners(truth, self.box_format)
         size = truth.get('image_size', truth.get('mask_size', np.ceil(boxes[:, 2:].max(axis=0, initial=1))[::-1]))
         columns = [boxes, *(np.reshape(column, (-1, 1)) for column in (
             truth['labels'], truth.get('iscrowd', np.zeros(len(boxes))), truth.get('area', np.full(len(boxes), np.nan))))]
         self.truths.append(_table(columns))
-        found = _corners(predicted['boxes'], self.box_format)
+        found = _corners(predicted, self.box_format)
         self.predictions.append(_table([found, predicted['scores'][:, None], predicted['labels'][:, None]]))
         self.sizes.append(torch.tensor([int(side) for side in size]))
         for name, entry in (('predicted_masks', predicted), ('true_masks', truth)):
@@ -177,16 +188,39 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         for name, state in _gathered(self, process_group).items():
             setattr(self, name, state)
 
-    def _class_values(self, iou_type: str) -> dict[str, Tensor]:
-        """Return AP and AR of each category, -1 without ground truth."""
-        result, limit = self.result, max(self.proposal_nums)
+    def _more_values(self, iou_type: str) -> dict[str, Tensor]:
+        """Return AR at each limit, and AP and AR of each category, -1 without ground truth."""
+        result, largest = self.result, max(self.proposal_nums)
         positives, everything = result.targets.positives(), whole_set(len(result.ground_truth.image_ids))
-        values = {}
-        for name, recall, used in (('map_per_class', False, STATISTICS['AP'].limit(self.proposal_nums)),
-                                   (f'mar_{limit}_per_class', True, limit)):
-            found = accumulate(result.records[iou_type], positives, everything, len(result.categories), used, recall, [0])
-            values[name] = found[0, 0, :len(IOU_THRESHOLDS)].mean(0).nan_to_num(-1)
+
+        def of_classes(limit: int, recall: bool) -> Tensor:
+            found = accumulate(result.records[iou_type], positives, everything, len(result.categories), limit, recall, [0])
+            return found[0, 0, :len(IOU_THRESHOLDS)].mean(0)
+
+        known = {statistic.max_dets for statistic in STATISTICS.values() if statistic.recall and statistic.area == 'all'}
+        values = {f'mar_{limit}': of_classes(limit, True).nanmean().nan_to_num(-1)
+                  for limit in self.proposal_nums if limit not in known}
+        for name, limit, recall in (('map_per_class', STATISTICS['AP'].limit(self.proposal_nums), False),
+                                    (f'mar_{largest}_per_class', largest, True)):
+            values[name] = of_classes(limit, recall).nan_to_num(-1) if self.class_metrics else _number(None)
         return values
+
+
+def _check_options(iou_thresholds: Sequence[float] | None, rec_thresholds: Sequence[float] | None, extended_summary: bool,
+                   backend: str, average: str, class_metrics: bool) -> None:
+    """Raise a ValueError for options of torchmetrics' that have no counterpart here."""
+    start = 'OcclusionMeanAveragePrecision: '
+    for name, values, ours in (('iou_thresholds', iou_thresholds, IOU_THRESHOLDS),
+                               ('rec_thresholds', rec_thresholds, RECALL_POINTS)):
+        if values is not None and (len(values) != len(ours) or not np.allclose(values, ours)):
+            raise ValueError(f"{start}{name} must be COCO's, which are the default; "
+                             "register_statistic(Statistic('AP60', iou=0.6)) adds an IoU threshold")
+    if extended_summary:
+        raise ValueError(f'{start}extended_summary=True is not there; metric.result.records has the match of each detection')
+    if backend not in _BACKENDS:
+        raise ValueError(f'{start}backend={backend!r}; use one of {", ".join(_BACKENDS)}, which give the same numbers')
+    if average not in ('macro', 'micro') or (average == 'micro' and class_metrics):
+        raise ValueError(f"{start}average={average!r}; use 'macro', or 'micro' without class_metrics")
 
 
 def _gathered(metric: OcclusionMeanAveragePrecision, group: Any = None) -> dict[str, list[Tensor]]:
@@ -216,9 +250,11 @@ def _table(columns: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate([column.astype(np.float64) for column in columns], axis=1))
 
 
-def _corners(boxes: np.ndarray, box_format: str) -> np.ndarray:
-    """Return boxes as xyxy, (n, 4) float64."""
-    boxes = boxes.astype(np.float64).reshape(-1, 4)
+def _corners(entry: Mapping, box_format: str) -> np.ndarray:
+    """Return an image's boxes, or those of its masks, as xyxy, (n, 4) float64."""
+    if 'boxes' not in entry:
+        entry, box_format = {'boxes': np.array([mask_api.toBbox(rle) for rle in entry['masks']])}, 'xywh'
+    boxes = entry['boxes'].astype(np.float64).reshape(-1, 4)
     first, second = boxes[:, :2], boxes[:, 2:]
     if box_format == 'xyxy':
         return boxes
@@ -272,7 +308,7 @@ def _as_coco(states: Mapping[str, Sequence[Tensor]]) -> tuple[dict, list[dict]]:
                          area=float(side.prod()), iscrowd=int(crowd))
             if masks is not None:
                 entry |= dict(segmentation=masks[place], area=float(mask_api.area(masks[place])))
-            entries.append(entry if np.isnan(area) else {**entry, 'area': area})
+            entries.append({**entry, 'area': area} if area > 0 else entry)  # torchmetrics computes an area of 0 too
         found = dict(image_id=number, boxes=predicted[:, :4], scores=predicted[:, 4], category_ids=predicted[:, 5].astype(int))
         masks = _masks(states['predicted_masks'][number - 1], len(predicted))
         detections.append(found if masks is None else {**found, 'masks': masks})

@@ -44,13 +44,19 @@ def expected_values(report, iou_type, prefix=''):
     table = report[iou_type]
     keys = dict(AP='map', AP50='map_50', AP75='map_75', AP_S='map_small', AP_M='map_medium', AP_L='map_large',
                 AR1='mar_1', AR10='mar_10', AR100='mar_100', AR_S='mar_small', AR_M='mar_medium', AR_L='mar_large')
+    per_class = {f'{prefix}map_per_class': -1, f'{prefix}mar_100_per_class': -1}
     keys |= {name: name for name in ('MR-2', 'recall@P80', 'loc_error', 'duplicates')}
     values = {prefix + key: -1 if table['all'][name] is None else table['all'][name] for name, key in keys.items()}
     for bucket, row in zip(EVALUATION.buckets, table['buckets'], strict=True):
         for name in ('AP', 'AP75'):
             if row[name] is not None:
                 values[f'{prefix}{keys[name]}_{bucket.key}'] = row[name]
-    return values
+    return values | per_class
+
+
+def numbers(values):
+    """Return the values as numbers, without the labels."""
+    return {name: value.item() for name, value in values.items() if name != 'classes'}
 
 
 def test_values_match_evaluate():
@@ -61,7 +67,7 @@ def test_values_match_evaluate():
         metric.update(preds[start:start + 5], target[start:start + 5])
     values = metric.compute()
     report = evaluate(data, results, EVALUATION).report
-    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected_values(report, 'bbox'), abs=1e-12)
+    assert numbers(values) == pytest.approx(expected_values(report, 'bbox'), abs=1e-12)
     assert metric.result.report['bbox']['all']['AP'] == pytest.approx(report['bbox']['all']['AP'], abs=1e-12)
     metric.reset()
     with pytest.raises(ValueError, match='call update before compute'):
@@ -85,7 +91,7 @@ def test_masks_and_default_targets():
     values = metric.compute()
     report = evaluate(data, results, EVALUATION, iou_types=('bbox', 'segm')).report
     expected = expected_values(report, 'bbox', 'bbox_') | expected_values(report, 'segm', 'segm_')
-    assert {name: value.item() for name, value in values.items()} == pytest.approx(expected, abs=1e-12)
+    assert numbers(values) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(('preds', 'target', 'message'), [
@@ -103,7 +109,7 @@ def evaluate_part(rank, path, results):
     metric = OcclusionMeanAveragePrecision(evaluation=EVALUATION)
     mine = slice(6 * rank, 6 * rank + 6)  # in this order, as ties between images are broken by it
     metric.update(preds[mine], target[mine])
-    results[rank] = {name: value.item() for name, value in metric.compute().items()}
+    results[rank] = numbers(metric.compute())
     torch_dist.destroy_process_group()
 
 
@@ -148,15 +154,53 @@ def torchmetrics_values(preds, target, **options):
     return metric.compute()
 
 
-def test_keys_and_values_are_torchmetrics():
+@pytest.mark.parametrize('options', [{}, dict(class_metrics=True), dict(max_detection_thresholds=[1, 10, 300]),
+                                     dict(average='micro')])
+def test_keys_and_values_are_torchmetrics(options):
     preds, target = as_lists(*many(num_images=8, per_image=8))
-    theirs = torchmetrics_values(preds, target, class_metrics=True)
-    metric = OcclusionMeanAveragePrecision(evaluation=EVALUATION, class_metrics=True)
+    for entry in target:
+        entry['area'][::2] = 0  # which is computed
+    theirs = torchmetrics_values(preds, target, **options)
+    metric = OcclusionMeanAveragePrecision(evaluation=EVALUATION, **options)
     metric.update(preds, target)
     ours = metric.compute()
     assert set(theirs) <= set(ours)
+    assert ours['classes'].dtype == theirs['classes'].dtype
     for name, value in theirs.items():
-        assert ours[name].tolist() == pytest.approx(value.tolist(), abs=1e-6), name  # theirs are in single precision
+        if (name, value.tolist()) != ('map', -1):  # pycocotools has no AP where 100 is not among the limits
+            assert ours[name].tolist() == pytest.approx(value.tolist(), abs=1e-6), name  # theirs are in single precision
+
+
+def test_masks_alone():
+    """For segm torchmetrics needs no boxes."""
+    masks = torch.zeros(3, 40, 40, dtype=torch.bool)
+    masks[0, 2:20, 2:20] = masks[1, 10:30, 10:30] = masks[2, 5:39, 25:39] = True
+    target = [dict(masks=masks, labels=torch.tensor([1, 1, 2]))]
+    preds = [dict(masks=masks.roll(2, dims=2), labels=torch.tensor([1, 1, 2]), scores=torch.tensor([.9, .8, .7]))]
+    theirs = torchmetrics_values(preds, target, iou_type='segm')
+    metric = OcclusionMeanAveragePrecision('segm', EVALUATION)
+    metric.update(preds, target)
+    ours = metric.compute()
+    for name, value in theirs.items():
+        assert ours[name].tolist() == pytest.approx(value.tolist(), abs=1e-6), name
+    assert metric.result.ground_truth.boxes_xywh.tolist() == [[2, 2, 18, 18], [10, 10, 20, 20], [25, 5, 14, 34]]
+    with pytest.raises(ValueError, match="preds has no 'boxes'; it has masks"):
+        OcclusionMeanAveragePrecision(('bbox', 'segm')).update(preds, target)
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(iou_thresholds=[.5]), "iou_thresholds must be COCO's, which are the default; register_statistic"),
+    (dict(rec_thresholds=[0, .5, 1]), "rec_thresholds must be COCO's"),
+    (dict(extended_summary=True), 'extended_summary=True is not there; metric.result.records'),
+    (dict(backend='other'), "backend='other'; use one of pycocotools, faster_coco_eval"),
+    (dict(average='weighted'), "average='weighted'; use 'macro', or 'micro'"),
+    (dict(average='micro', class_metrics=True), "average='micro'; use 'macro', or 'micro' without class_metrics"),
+])
+def test_options_of_torchmetrics(options, message):
+    with pytest.raises(ValueError, match=message):
+        OcclusionMeanAveragePrecision(**options)
+    accepted = dict(iou_thresholds=IOU_THRESHOLDS.tolist(), rec_thresholds=RECALL_POINTS.tolist(), backend='faster_coco_eval')
+    assert OcclusionMeanAveragePrecision(**accepted).proposal_nums == (1, 10, 100)
 
 
 def test_values_equal_pycocotools():
@@ -182,8 +226,7 @@ def test_box_formats(box_format):
         entry['boxes'] = torch.cat([low if box_format == 'xywh' else (low + high) / 2, high - low], dim=1)
     metrics[1].update(preds, target)
     first, second = (metric.compute() for metric in metrics)
-    assert {key: value.item() for key, value in second.items()} == pytest.approx(
-        {key: value.item() for key, value in first.items()}, abs=1e-9)
+    assert numbers(second) == pytest.approx(numbers(first), abs=1e-9)
 
 
 def test_metric_of_torchmetrics():
