@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .accumulate import Positives, Records
 from .buckets import Grouping
-from .intervals import Bootstrap, half_samples, interval
-from .protocol import AREA_RANGES, PROPOSAL_NUMS, Statistic
+from .intervals import Bootstrap, bootstrap_statistics, half_samples, interval
+from .protocol import AREA_RANGES, PROPOSAL_NUMS, STATISTICS, Statistic
 from .summary import count_images
 from .weighted_ap import UsedDetections, block_ap, for_each, make_blocks, operations_in_one_thread, weighted_average_precision
 
@@ -133,10 +133,11 @@ def _is_precision(statistic: Statistic) -> bool:
 
 def balanced_rows(records: Records, positives: Positives, grouping: Grouping, num_categories: int, bootstrap: Bootstrap,
                   proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> list[dict]:
-    """Return for each instance bucket the balanced average precisions and their intervals, by their keys in a report.
+    """Return for each instance bucket what may be compared with other buckets, by keys in a report.
 
-    A false positive belongs to no bucket, so plain AP charges it to each in full, and falls with the number of instances. Here
-    it counts as much as the bucket's share of the instances of its category.
+    It is the interval of recall@P80, and the balanced average precisions and their intervals. A false positive belongs to no
+    bucket, so plain AP charges it to each in full, and falls with the number of instances. In balanced ones it counts as much
+    as the bucket's share of the instances of its category.
     """
     images = torch.arange(len(grouping.members), device=records.image.device)
     halves = half_samples(len(images), max(bootstrap.null_sets, 2), bootstrap.seed, images.device)
@@ -151,5 +152,9 @@ def balanced_rows(records: Records, positives: Positives, grouping: Grouping, nu
             value = None if bool(value.isnan()) else value.item()
             ends = interval(value, spread, num_images, bootstrap.level)
             row |= {f'{statistic.name}_balanced': value, f'{statistic.name}_balanced_ci': list(ends) if ends else None}
-        rows.append(row)
+        recall = [STATISTICS['recall@P80']]
+        values = bootstrap_statistics(records, positives, images, torch.cat([torch.ones_like(halves[:1]), halves]),
+                                      num_categories, column, proposal_nums, statistics=recall)[:, 0]
+        ends = interval(None if bool(values[0].isnan()) else values[0].item(), values[1:], num_images, bootstrap.level)
+        rows.append({**row, recall[0].ci_key: list(ends) if ends else None})
     return rows

@@ -56,7 +56,8 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
         The report with ``null_bands``, which says how they were made, and in the row of every bucket, for each statistic that has
         intervals: ``AP_null``, ``AP_null_ci``, ``AP_excess`` (AP minus AP_null), ``AP_excess_ci`` where AP has an interval, and
         ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and ``matched_own``:
-        the share of the bucket's own images in the matched sets; instance buckets have ``AP_balanced`` and ``AP_balanced_ci``.
+        the share of the bucket's own images in the matched sets; instance buckets have ``recall@P80_ci``, ``AP_balanced``
+        and ``AP_balanced_ci``.
         None below `intervals.MIN_IMAGES` images, and for an instance bucket of all instances that are in some bucket.
     """
     bootstrap = bootstrap or Bootstrap()

@@ -5,7 +5,7 @@ import pytest
 
 from mmtied.evaluation import Bootstrap, Evaluation, evaluate
 from mmtied.evaluation.presets import preset
-from mmtied.evaluation.reporting.headlines import first_sentences
+from mmtied.evaluation.reporting.headlines import first_sentences, headlines
 from mmtied.evaluation.reporting.tables import Run
 
 
@@ -46,7 +46,13 @@ def test_persons_in_no_bucket_are_not_drawn():
     for name in ('Bare', 'Partial', 'Heavy'):
         assert rows[name]['AP_null_ci'][0] <= rows[name]['AP'] <= rows[name]['AP_null_ci'][1]
         assert rows[name]['AP_excess_p'] > .05
-    assert 'do not show an effect of occlusion' in first_sentences(Run('x', result.report), 'bbox')
+    run = Run('x', result.report)
+    assert 'do not show an effect of occlusion' in first_sentences(run, 'bbox')
+    line, = headlines([run])
+    row, overall = rows['Heavy'], result.report['bbox']['all']
+    assert (line.statistic, line.high_statistic) == ('AP', 'recall@P80')
+    assert line.high == f'{100 * row["recall@P80"]:.1f}' and line.high_ci.endswith(f'all: {100 * overall["recall@P80"]:.1f}')
+    assert row['recall@P80_ci'][0] < row['recall@P80'] < row['recall@P80_ci'][1] <= 1
 
 
 @pytest.mark.parametrize('harder', [False, True])

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..intervals import MIN_IMAGES
+from ..protocol import STATISTICS
 from ..stated import field_of
 from ..summary import format_percent, is_by_occlusion, reported_iou_types
 from .tables import Run, bucket_phrase, format_interval
 
 #: The highest ratio that the paper reports.
 PAPER_RATIO = .8
+#: Leads for instance buckets: AP falls with their number of instances, this does not.
+RECALL = 'recall@P80'
 #: A difference from random sets with a p-value below this is called one.
 SIGNIFICANT = .01
 
@@ -20,20 +23,24 @@ class Headline(NamedTuple):
     Attributes:
         run: Name of the run.
         iou_type: The IoU type.
-        overall: AP of all images.
+        statistic: What leads: AP, or what intervals were requested for instead.
+        high_statistic: The same; of instance buckets, recall@P80, which does not depend on their size.
+        overall: The statistic of all images.
         overall_ci: Its interval.
-        high: AP at high occlusion; of instance buckets, balanced AP.
-        high_ci: Its interval.
-        excess: AP at high occlusion minus that of random sets of the same size.
+        high: The statistic at high occlusion.
+        high_ci: Its interval, and for recall that of all.
+        excess: The statistic at high occlusion minus that of random sets of the same size.
         excess_ci: Its interval and p-value.
         matched: The same for matched sets; empty for instance buckets.
         matched_ci: Its interval and p-value.
-        gain: AP at high occlusion minus that of the first run, where both were compared; empty for the first run.
+        gain: The statistic at high occlusion minus that of the first run, where both were compared; empty for the first run.
         gain_ci: The paired interval.
     """
 
     run: str
     iou_type: str
+    statistic: str
+    high_statistic: str
     overall: str
     overall_ci: str
     high: str
@@ -59,6 +66,13 @@ def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
     return (at_paper or defined or [None])[-1]
 
 
+def lead_statistic(report: Mapping, iou_type: str) -> str:
+    """Return the statistic that headlines are about: AP, unless others have intervals and AP has none."""
+    overall = report[iou_type]['all']
+    found = [name for name, statistic in STATISTICS.items() if overall.get(statistic.ci_key)]
+    return 'AP' if 'AP' in found or not found else found[0]
+
+
 def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[Headline]:
     """Return the headline of each IoU type and run.
 
@@ -72,12 +86,14 @@ def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[He
         for number, run in enumerate(runs):
             overall = run.report[iou_type]['all']
             high = {} if place is None else run.report[iou_type]['buckets'][place]
-            lead = 'AP_balanced' if high.get('AP_balanced') is not None else 'AP'
-            gain, gain_ci = _gain(comparison, iou_type, high.get('name'), number)
+            name = lead_statistic(runs[0].report, iou_type)
+            is_instance = run.report.get('unit') == 'instance' and high.get(RECALL) is not None
+            lead, of_all = (RECALL, f'all: {format_percent(overall[RECALL])}') if is_instance and name == 'AP' else (name, '')
+            gain, gain_ci = _gain(comparison, iou_type, high.get('name'), number, name)
             result.append(Headline(
-                run.name, iou_type, format_percent(overall['AP']), _interval(overall.get('AP_ci')),
-                format_percent(high.get(lead)), _interval(high.get(f'{lead}_ci')), *_excess(high, 'AP_excess'),
-                *_excess(high, 'AP_matched_excess'), gain, gain_ci))
+                run.name, iou_type, name, lead, format_percent(overall.get(name)), _interval(overall.get(f'{name}_ci')),
+                format_percent(high.get(lead)), '; '.join(filter(None, (_interval(high.get(f'{lead}_ci')), of_all))),
+                *_excess(high, f'{name}_excess'), *_excess(high, f'{name}_matched_excess'), gain, gain_ci))
     return result
 
 
@@ -91,33 +107,38 @@ def first_sentences(run: Run, iou_type: str) -> str:
     row = report[iou_type]['buckets'][place]
     counts = f'{row["images"]} images, {row["instances"]} instances'
     start = f'{iou_type}, {unit}s with {bucket_phrase(row["name"], report["definition"])} ({counts}): '
-    if row.get('AP_excess') is None:
-        return (f'{start}AP is {format_percent(row["AP"])} %. Without random sets to compare with, this says nothing about '
-                'occlusion: AP also depends on the number of images, their instances, sizes and categories.')
+    name = lead_statistic(report, iou_type)
+    value = f'{name} is {format_percent(row[name])} %'
+    if row.get(f'{name}_excess') is None:
+        return (f'{start}{value}. Without random sets to compare with, this says nothing about '
+                f'occlusion: {name} also depends on the number of images, their instances, sizes and categories.')
     field = field_of(report['definition'])
     unknown = '' if is_by_occlusion(report) else (
         f'Whether {field} grows with occlusion is not stated, so this is no verdict on occlusion: field:1-{field} is for a '
         'visible share, and levels state an order')
-    if unit == 'instance':
+    if unit == 'instance' and name == 'AP':
         return start + _instance_sentences(row, report[iou_type]['all'], unknown)
-    first = _versus(row, 'AP_excess', f'random sets of {row["images"]} images', 'AP_null')
-    if row.get('AP_matched_excess') is None:
-        return f'{start}AP is {format_percent(row["AP"])} %, {first}.'
-    second = _versus(row, 'AP_matched_excess', 'sets that match in instances, sizes and categories', 'AP_matched_null')
-    plain, matched = (row[f'{key}_p'] < SIGNIFICANT for key in ('AP_excess', 'AP_matched_excess'))
-    lower = {key: row[key] < 0 for key in ('AP_excess', 'AP_matched_excess')}
+    keys = f'{name}_excess', f'{name}_matched_excess'
+    first = _versus(row, keys[0], f'random sets of {row["images"]} images', f'{name}_null')
+    if row.get(keys[1]) is None:
+        return f'{start}{value}, {first}.'
+    second = _versus(row, keys[1], 'sets that match in instances, sizes and categories', f'{name}_matched_null')
+    plain, matched = (row[f'{key}_p'] < SIGNIFICANT for key in keys)
+    errors = name in STATISTICS and STATISTICS[name].lower_is_better
     if unknown:
         verdict = unknown
     elif matched:
-        effect = 'costs this detector AP' if lower['AP_matched_excess'] else 'does not lower its AP'
+        is_worse = (row[keys[1]] > 0) == errors
+        effect = (f'raises its {name}' if errors else f'costs this detector {name}') if is_worse else (
+            f'does not {"raise" if errors else "lower"} its {name}')
         verdict = (f'So occlusion {effect} beyond what '
                    'its crowds, sizes and categories explain')
     elif plain:
-        verdict = (f'So AP here is {"lower" if lower["AP_excess"] else "higher"} than chance gives, but crowds, sizes and '
+        verdict = (f'So {name} here is {"lower" if row[keys[0]] < 0 else "higher"} than chance gives, but crowds, sizes and '
                    'categories may explain it: these images do not show that occlusion is the cause')
     else:
         verdict = 'So these images do not show that the detector suffers from occlusion, nor that it does not'
-    return f'{start}AP is {format_percent(row["AP"])} %, {first}; {second}. {verdict}.'
+    return f'{start}{value}, {first}; {second}. {verdict}.'
 
 
 def _instance_sentences(row: Mapping, overall: Mapping, unknown: str) -> str:
@@ -131,8 +152,8 @@ def _instance_sentences(row: Mapping, overall: Mapping, unknown: str) -> str:
         verdict = f'So occluded instances are found {side} than others of their categories and sizes'
     return (f'AP is {format_percent(row["AP"])} %, {text}. {verdict}. AP of instance buckets falls with their number of '
             'instances, as every false positive counts in each: compare a bucket with its random sets, not with another bucket '
-            f'or all ({format_percent(overall["AP"])} %). AP_balanced, where a false positive counts as the bucket’s share of '
-            f'instances, may be compared: {format_percent(row["AP_balanced"])} % here.')
+            f'or all ({format_percent(overall["AP"])} %). {RECALL} may be compared, as its score is that of all instances: '
+            f'{format_percent(row.get(RECALL))} % here, {format_percent(overall.get(RECALL))} % of all.')
 
 
 def _versus(row: Mapping, key: str, what: str, null: str) -> str:
@@ -152,12 +173,13 @@ def _excess(row: Mapping, key: str) -> tuple[str, str]:
     return _signed(row[key]), f'{interval}{p_value}'
 
 
-def _gain(comparison: Mapping | None, iou_type: str, bucket: str | None, number: int) -> tuple[str, str]:
+def _gain(comparison: Mapping | None, iou_type: str, bucket: str | None, number: int,
+          name: str) -> tuple[str, str]:
     """Format the paired difference of a run from the first, and its interval; empty where they were not compared."""
     if comparison is None or bucket is None or not number or iou_type not in comparison['evaluations'][0]:
         return '', ''
     row = next(row for row in comparison['evaluations'][0][iou_type]['buckets'] if row['name'] == bucket)
-    found = row['AP']['differences'][number - 1]
+    found = row[name]['differences'][number - 1] if name in row else {'low': None}
     if found['low'] is None:
         return '', ''
     return _signed(found['difference']), f'{_signed(found["low"])} to {_signed(found["high"])}'

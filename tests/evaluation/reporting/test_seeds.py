@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from mmtied.evaluation import Bootstrap, Evaluation, compare, evaluate
+from mmtied.evaluation.reporting.headlines import first_sentences, headlines
 from mmtied.evaluation.reporting.page import render_page
 from mmtied.evaluation.reporting.seeds import add_seed_intervals, average_reports
 from mmtied.evaluation.reporting.tables import Run
@@ -61,3 +62,19 @@ def test_runs_without_null_bands_leave_them_out(results):
     assert not [key for key in mean['bbox']['buckets'][0] if 'null' in key or 'excess' in key or 'own' in key]
     with pytest.raises(ValueError, match='no evaluation in common'):
         average_reports([results[0].report, {**bare, 'definition': 'other', 'further': []}])
+
+
+def test_headlines_are_about_the_statistic_with_intervals():
+    """Occluded objects are missed: the miss rate is above that of random sets, which is worse."""
+    data, _ = many(num_images=60, per_image=5)
+    report = evaluate(data, simulated(data, 'bbox'), Evaluation(edges=(0, .1, 1)),
+                      bootstrap=Bootstrap(10, null_sets=9, statistics=['MR-2'])).report
+    row = report['bbox']['buckets'][-1]
+    row |= {'MR-2_matched_excess': .1, 'MR-2_matched_excess_p': .004, 'MR-2_matched_excess_ci': [.05, .15]}
+    text = first_sentences(Run('x', report), 'bbox')
+    assert f'MR-2 is {100 * row["MR-2"]:.1f} %' in text
+    assert 'So occlusion raises its MR-2 beyond what its crowds' in text
+    line, = headlines([Run('x', report)])
+    assert (line.statistic, line.overall, line.matched) == ('MR-2', f'{100 * report["bbox"]["all"]["MR-2"]:.1f}', '+10.0')
+    row['MR-2_matched_excess'] = -.1
+    assert 'So occlusion does not raise its MR-2' in first_sentences(Run('x', report), 'bbox')
