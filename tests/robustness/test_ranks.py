@@ -152,20 +152,22 @@ with user_errors():
     torch.distributed.init_process_group('gloo')
     metric = OcclusionCocoMetric(ann_file=data)
     metric.dataset_meta = dict(classes=('a', ))
+    end = time.process_time() + 6
     if os.environ['RANK'] == '1':
-        time.sleep(1000)
+        {late}
     metric.evaluate(1)
 """
 
 
-def test_a_hanging_process_ends_the_run(tmp_path):
-    done = launch(tmp_path, HANGING, MMTIED_PATIENCE='4')
+@pytest.mark.parametrize(('late', 'code'), [('time.sleep(1000)', 2), ('while time.process_time() < end: pass', 0)])
+def test_a_hanging_process_ends_the_run_and_a_slow_one_does_not(tmp_path, late, code):
+    done = launch(tmp_path, HANGING.format(late=late), MMTIED_PATIENCE='4')
     said = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
-    assert done.returncode == 2, done.stderr
-    assert said == [
+    assert done.returncode == code, done.stderr
+    assert said == ([] if code == 0 else [
         'error: OcclusionCocoMetric: joining the results: process 1 of 2 hangs or has ended, as it has done nothing for 4 '
         'seconds; MMTIED_PATIENCE=600 waits longer',
-        'error: process 0 failed with exit code 2, and the others were ended; its own message is above']
+        'error: process 0 failed with exit code 2, and the others were ended; its own message is above'])
 
 
 def launch(tmp_path, code, **environment):

@@ -1,5 +1,6 @@
-"""A full disk is one line in the tools that write, and leaves nothing."""
+"""What holds in every tool: names of images stay in their folder, files come whole or not at all, and errors are lines."""
 
+import ast
 import json
 import resource
 import signal
@@ -11,14 +12,17 @@ from PIL import Image
 from mmtied.evaluation import evaluate
 from tests.helpers.tools import ROOT, run_in_process
 
+TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 #: Commands that write, with what they write; {0} is a folder of inputs, {1} one for outputs.
 WRITERS = {
     'occlusion_eval': '{0}/truth.json {0}/found.json --replicates 10 --out {1} --images {0}/images',
     'occlusion_stats': '{0}/truth.json --out {1}', 'annotate_occlusion': '{0}/truth.json --out {1}',
     'browse_occlusion': '{0}/truth.json {0}/images --bucket 0 1 --out {1}/new', 'compare_runs': '{0}/a {0}/b --out {1}',
     'occlusion_report': '{1}/page.html {0}/a', 'convert_backbone': '{0}/classifier.pth {1}/backbone.pth',
-    'accuracy_over_size': '--out {1}/sizes.png',
+    'accuracy_over_size': '--out {1}/sizes.png', 'make_occluded_shapes': '{1}/new --images 2 --val-images 1 --workers 1',
     'samples': '{0}/truth.json {0}/images --results {0}/found.json --bucket 0 1 --num 1 --out {1}/samples.png'}
+#: Commands that open images by the names of the annotations.
+READERS = {name: WRITERS[name] for name in ('occlusion_eval', 'browse_occlusion', 'samples')}
 
 
 @pytest.fixture(scope='module')
@@ -72,3 +76,45 @@ def test_a_full_disk_is_a_line_and_leaves_nothing(run, tool):
     assert code == 2 and len(errors) == 1 and lines[-1] == errors[0] and len(errors[0]) <= 300, lines
     assert 'File too large' in errors[0] and not [line for line in lines if line.startswith('Traceback')]
     assert files == []
+
+
+@pytest.mark.parametrize(('error', 'code', 'line'), [(MemoryError(), 2, 'error: out of memory'),
+                                                     (KeyboardInterrupt(), 130, 'stopped by Ctrl-C')])
+@pytest.mark.parametrize('tool', WRITERS)
+def test_stopped_at_the_last_moment(run, monkeypatch, tool, error, code, line):
+    """When the files that are written would take their places."""
+    def stop(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        for name in ('replace', 'rename'):
+            patch.setattr(f'pathlib.Path.{name}', stop)
+        found, lines, files = run(tool, WRITERS[tool])
+    assert found == code and lines[-1].startswith(line) and files == [], lines
+
+
+@pytest.mark.parametrize('name', ['../secret.png', '/secret.png', 'a/../../secret.png', '..\\secret.png'])
+@pytest.mark.parametrize('tool', READERS)
+def test_names_of_images_stay_in_their_folder(run, inputs, tmp_path, tool, name):
+    folder = tmp_path / 'inputs'
+    (folder / 'images').mkdir(parents=True)
+    Image.new('RGB', (90, 60), 'red').save(folder / 'secret.png')
+    data = json.loads((inputs / 'truth.json').read_text())
+    for image in data['images']:
+        image['file_name'] = name.replace('/secret', f'{folder}/secret') if name.startswith('/') else name
+    (folder / 'truth.json').write_text(json.dumps(data))
+    (folder / 'found.json').write_bytes((inputs / 'found.json').read_bytes())
+    code, lines, files = run(tool, READERS[tool], folder)
+    assert code == 2 and files == [], lines
+    assert any(words in lines[-1] for words in ('leads out of the folder', 'lacks', 'missing', 'no such file', 'cannot be read'))
+
+
+@pytest.mark.parametrize('path', TOOLS, ids=[path.stem for path in TOOLS])
+def test_every_tool_reports_errors_as_lines(path):
+    """All that `main` does after the command line is read happens in `user_errors`, in the tools for users."""
+    main = next(node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef) and node.name == 'main')
+    if 'docs/' in path.read_text() and path.stem.endswith('_table'):
+        return  # they write the pages of this repository
+    calls = [node for node in main.body if isinstance(node, ast.With)]
+    assert calls and all('user_errors' in ast.unparse(node.items[0]) for node in calls), ast.unparse(main)[:300]
+    assert not [node for node in main.body if isinstance(node, ast.For | ast.While | ast.If)]
