@@ -113,7 +113,7 @@ def by_hook(way: str, data: dict, found: list, evaluation: Evaluation, iou_type:
         evaluator, images = Evaluator([]), samples(data, found)
         evaluator.dataset_meta = dict(classes=class_names(data))
         runner = SimpleNamespace(hooks=[hook], logger=MMLogger.get_current_instance(), work_dir=folder, iter=0, epoch=0,
-                                 model=None, visualizer=mock.Mock())
+                                 _train_loop=None, model=None, visualizer=mock.Mock())
         hook._attach(runner, SimpleNamespace(metainfo=evaluator.dataset_meta), evaluator)
         for image in images:
             evaluator.process([image])
