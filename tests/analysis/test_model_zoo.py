@@ -194,7 +194,7 @@ def test_page_and_metafile_of_shared_filter_bases():
     assert '## Shared Filter Bases\n' in page
     assert ('| ResNet-50-Shared | 1 | 20.51M | 20.51M | 0.0 % | 4.11G | 4.09G | -0.5 % | 23.64 | '
             '[sharedr50_in1k](../configs/imagenet/sharedr50_in1k.py) |') in page
-    assert ('| Faster R-CNN | ResNet-50-Shared | COCO | 1x | 4 | 36.7M | 20.51M | -44.1 % | 37.2 | - | '
+    assert ('| Faster R-CNN | ResNet-50-Shared | COCO | 1x | 4 | 36.7M | 20.51M | -44.1 % | 37.2 | - | 21.6, 40.8, 47.9 | - | '
             '[faster_rcnn_sharedr50_1x]') in page
     metafile = yaml.safe_load(render_metafile(papers, CONFIGS))
     assert [collection['Name'] for collection in metafile['Collections']] == ['Shared Filter Bases']
