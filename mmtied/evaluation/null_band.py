@@ -64,9 +64,11 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
     done = []
     for part, evaluation, grouping, ratios in zip([report, *report.get('further', [])], *plan[:3], strict=True):
         part = {**part, 'null_bands': _describe(evaluation, bootstrap)}
-        sets, own = {}, []
+        sets, own, sorted_ones = {}, [], None
         if evaluation.unit == 'image':
             sets, own = image_sets(positives, grouping, ratios, num_categories, bootstrap)
+        else:
+            sorted_ones = positives.counted[:, grouping.columns.to(positives.image.device)].any(1)
         for iou_type, table in records.items():
             if evaluation.unit == 'image':
                 nulls = _image_nulls(sets, table, positives, num_categories, bootstrap, proposal_nums)
@@ -76,9 +78,8 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
             rows = []
             for number, (row, column) in enumerate(zip(part[iou_type]['buckets'], grouping.columns.tolist(), strict=True)):
                 enough = count_images(grouping.members[:, number].to(positives.image.device), positives, column) >= MIN_IMAGES
-                if evaluation.unit == 'instance':  # a bucket of all that are sorted has nothing to compare with
-                    pool = positives.counted[:, grouping.columns.to(positives.image.device)].any(1)
-                    enough &= not torch.equal(pool, positives.counted[:, column])
+                if sorted_ones is not None:  # a bucket of all that are sorted has nothing to compare with
+                    enough &= not torch.equal(sorted_ones, positives.counted[:, column])
                 extra = {'matched_own': own[number] if enough else None} if own else balanced[number]
                 for kind, values in nulls.items():
                     for place, statistic in enumerate(bootstrap.chosen()):
