@@ -228,6 +228,16 @@ def bootstrapped_statistics(names: Sequence[str] | None = None) -> list[Statisti
     return [statistic for name, statistic in can.items() if name in names]
 
 
+def lower_is_better(name: str) -> bool:
+    """Return whether a lower number of a statistic is better; False for one that is not registered, as in an old file.
+
+    Example:
+        >>> lower_is_better('MR-2'), lower_is_better('AP')
+        (True, False)
+    """
+    return name in STATISTICS and STATISTICS[name].lower_is_better
+
+
 def shared_statistics() -> list[Statistic]:
     """Return the statistics that are also averaged over shared categories."""
     return [statistic for statistic in STATISTICS.values() if statistic.shared]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..intervals import MIN_IMAGES
-from ..protocol import STATISTICS
+from ..protocol import STATISTICS, lower_is_better
 from ..stated import field_of
 from ..summary import format_percent, is_by_occlusion, reported_iou_types
 from .tables import Run, bucket_phrase, format_interval
@@ -124,7 +124,7 @@ def first_sentences(run: Run, iou_type: str) -> str:
         return f'{start}{value}, {first}.'
     second = _versus(row, keys[1], 'sets that match in instances, sizes and categories', f'{name}_matched_null')
     plain, matched = (row[f'{key}_p'] < SIGNIFICANT for key in keys)
-    errors = name in STATISTICS and STATISTICS[name].lower_is_better
+    errors = lower_is_better(name)
     if unknown:
         verdict = unknown
     elif matched:

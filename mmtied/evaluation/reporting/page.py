@@ -11,7 +11,7 @@ from ...compat import require
 from ...plotting import svg_bytes
 from ...version import __version__
 from ..occlusion import OCCLUSION_RATIOS, STATED_RATIOS
-from ..protocol import STATISTICS, shared_statistics
+from ..protocol import STATISTICS, lower_is_better, shared_statistics
 from ..stated import field_of
 from ..summary import (
     describe_evaluation,
@@ -244,7 +244,7 @@ def _details(runs: Sequence[Run]) -> dict | None:
                         if all(name in run.report[iou_type]['all'] for run in runs)] for iou_type in iou_types}
     figures = []
     for iou_type, name in [(one, name) for one in iou_types for name in names[one] if STATISTICS[name].measure]:
-        caption = f'{iou_type} {name}.{" Lower is better." if STATISTICS[name].lower_is_better else ""}'
+        caption = f'{iou_type} {name}.{" Lower is better." if lower_is_better(name) else ""}'
         alt = f'{iou_type} {name} over the occlusion ratio r; the numbers are in the table below.'
         figures.append(PageFigure(_svg_uri(plot_measure(runs, iou_type, name)), alt, caption))
     tables = [_results_table(run, iou_type, len(runs) > 1, detail=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...atomic import atomic_path
 from ...plotting import PALETTE, check_format, hide_spines, new_figure, plain_label, save_figure
-from ..protocol import STATISTICS, bootstrapped_statistics
+from ..protocol import bootstrapped_statistics, lower_is_better
 from ..stated import field_of
 from ..summary import describe_evaluation, format_percent, reported_iou_types
 from .tables import Run, require_same_buckets
@@ -114,7 +114,7 @@ def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP', eval
         rows = [{statistic: one['difference'], f'{statistic}_ci': None if one['low'] is None else (one['low'], one['high'])}
                 for one in differences]
         draw_curve(axes, rows, statistic, run_curve(number), label, .12 * (number - (len(others) - 1) / 2), overall)
-    lower = ' (lower is better)' if statistic in STATISTICS and STATISTICS[statistic].lower_is_better else ''
+    lower = ' (lower is better)' if lower_is_better(statistic) else ''
     axes.set_ylabel(f'{iou_type} {statistic} minus that of {plain_label(first, 24)}, points{lower}', fontsize=9)
     axes.set_title(f'Difference of {iou_type} {statistic} by occlusion ratio r ({plain_label(describe_evaluation(entry), 44)})',
                    fontsize=10, loc='left', pad=10 + 14 * lines)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ...tables import latex_table, text_table
 from ..buckets import Evaluation
 from ..comparison import compared_statistics
-from ..protocol import STATISTICS
+from ..protocol import STATISTICS, lower_is_better
 from ..stated import PREFIX, field_of
 from ..summary import (
     all_evaluations,
@@ -129,7 +129,7 @@ def comparison_tables(comparison: Mapping, statistics: Sequence[str] | None = No
         for iou_type in reported_iou_types(entry):
             for number, label in enumerate(others):
                 for statistic in statistics or compared_statistics(comparison):
-                    lower = ', lower is better,' * STATISTICS[statistic].lower_is_better if statistic in STATISTICS else ''
+                    lower = ', lower is better,' if lower_is_better(statistic) else ''
                     title = f'{iou_type} {statistic} in %{lower} by {describe_ratio_name(entry)}: {label} - {first}'
                     rows = [[name, str(row['images']), *_difference_cells(row[statistic], number)]
                             for name, row in named_rows(entry, iou_type)]
