@@ -1,4 +1,4 @@
-"""How far a resumed training is from a straight one, without and with `ExactResumeHook`.
+"""Measure how far a resumed training ends from an uninterrupted one, without and with `ExactResumeHook`.
 
 ``python benchmarks/resume_drift.py --csv docs/benchmarks/resume_drift.csv`` measures it: a thin TiedResNet-50 classifies
 generated images, which two workers move at random and cover with noise.

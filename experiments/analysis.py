@@ -19,7 +19,7 @@ CHANGE = 'change'
 
 @dataclass(frozen=True)
 class Question:
-    """What an experiment compares: both ends of r.
+    """The comparison that an experiment makes between images with little and with much occlusion.
 
     Attributes:
         iou_types: 'bbox', 'segm' or both.

@@ -118,7 +118,7 @@ class OcclusionEvalHook(Hook):
                  further: Sequence[dict] | None = None) -> None:
         if further is not None:
             raise ValueError('OcclusionEvalHook: further is now called extra_evaluations; rename it in the config')
-        bootstrap = Bootstrap(num_replicates or 2, seed, null_sets=null_sets, statistics=statistics)
+        bootstrap = Bootstrap(num_replicates or 2, seed, null_sets=null_sets, statistics=statistics)  # checks them in any case
         self.bootstrap = bootstrap if num_replicates else None
         options = dict(definition=definition, edges=edges, unit=unit, cumulative=cumulative, same_category=same_category,
                        levels=levels, min_height=min_height, preset=preset)

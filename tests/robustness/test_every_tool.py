@@ -1,4 +1,4 @@
-"""What holds in every tool: names of images stay in their folder, files come whole or not at all, and errors are lines."""
+"""Every tool keeps image names inside their folder, writes files whole or not at all, and reports errors in one line."""
 
 import ast
 import json

@@ -36,7 +36,6 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     return paths
 
 
-
 def image_files(folder: Path) -> dict[str, Path]:
     """Return the image files below a folder, by stem; none where there is no folder."""
     return {file.stem: file for file in sorted(folder.rglob('*')) if file.suffix.lower() in _SUFFIXES} if folder.is_dir() else {}
