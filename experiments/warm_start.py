@@ -11,8 +11,8 @@ from .analysis import Question
 from .backbones import backbones
 from .runs import Run
 
-#: TiedResNet-50-S from random weights and distilled, and a ResNet-50 whose convolutions are tied, from random weights and from the
-#: nearest tied ones of the teacher.
+#: TiedResNet-50-S from random weights and distilled, and a ResNet-50 whose convolutions are tied, from random weights and from
+#: the nearest tied ones of the teacher.
 MODELS = ('tied_s', 'tied_s_distilled', 'tbc', 'tbc_from_teacher')
 QUESTION = Question(('bbox', 'segm'), low=.2, high=.8)
 PRESETS = occlusion.PRESETS

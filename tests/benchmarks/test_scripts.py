@@ -1,6 +1,7 @@
 """The speed benchmarks end to end at tiny sizes, and a user's mistakes."""
 
 import importlib
+import json
 import subprocess
 import sys
 from argparse import Namespace
@@ -230,3 +231,21 @@ def test_makes_every_table_and_plot(name, tmp_path):
     if name in PLOTS:
         PLOTS[name](rows, tmp_path / 'plot.png')
         assert 0 < (tmp_path / 'plot.png').stat().st_size < 100_000
+
+
+def test_null_bands_deal_ratios_and_spread_p_values(tmp_path, capsys, monkeypatch):
+    import null_bands
+    from simulated_detections import make_annotations
+    data = make_annotations(60, num_categories=4)
+    dealt = null_bands.deal_ratios(data, seed=0)
+    own = null_bands.image_ratios(null_bands.read_ground_truth(data))
+    ratios = [image[null_bands.DEALT] for image in dealt['images']]
+    assert sorted(ratios) == sorted(own.tolist()) != ratios != own.tolist()
+    (tmp_path / 'a.json').write_text(json.dumps(data))
+    monkeypatch.setattr(sys, 'argv', ['null_bands.py', str(tmp_path / 'a.json'), '--csv', str(tmp_path / 'a.csv'), '--parts', '1',
+                                      '--images', '60'])
+    null_bands.main()
+    table = capsys.readouterr().out
+    assert [line.split()[:4] for line in table.splitlines()[-2:]] == [['worse', 'with', 'r', band] for band in null_bands.BANDS]
+    lowest, highest = null_bands.ranks([2 / 251, 1.]).tolist()
+    assert 0 < lowest < 2 / 251 and 249 / 251 < highest < 1

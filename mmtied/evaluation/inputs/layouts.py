@@ -78,9 +78,9 @@ def _from_path(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, lis
         lines = json_lines(content, source, broken)
         if not crowdhuman.is_odgt(lines):
             known = _name(lines[0], _NAMED_LISTS) if lines else None
-            raise ValueError(f'{source}: it is {known}' if known else f"{source}: JSON lines, but not of CrowdHuman's .odgt, whose "
-                             f"lines have 'ID' and 'gtboxes'; the first has {_keys(lines[0])}. Annotations are read as COCO's "
-                             'JSON and the layouts of docs/formats.md')
+            raise ValueError(f'{source}: ' + (
+                f'it is {known}' if known else f"JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; "
+                f"the first has {_keys(lines[0])}. Annotations are read as COCO's JSON and the layouts of docs/formats.md"))
         return crowdhuman.read_odgt(lines, source, image_folder, broken)
     return _from_json(read_json(path, content), source, broken)
 
