@@ -86,4 +86,4 @@ def make_config(model: str, preset: str, root: Path) -> Config:
 
 def train(run: Run, root: Path, work_root: Path) -> None:
     """Train one run."""
-    detection.train(run, make_config(run.model, run.preset, root), work_root)
+    detection.train(run, make_config(run.model, run.preset, root), root, work_root)

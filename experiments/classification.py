@@ -87,7 +87,7 @@ def make_config(model: str, preset: str, root: Path) -> Config:
 
 def train(run: Run, root: Path, work_root: Path) -> None:
     """Train one run, or go on where it stopped, and keep its accuracy and how alike its filters are."""
-    running, summary = training.train(run, make_config(run.model, run.preset, root), work_root)
+    running, summary = training.train(run, make_config(run.model, run.preset, root), root, work_root)
     model = running.model.eval()
     run.keep(training.kept_files(run, work_root),
              {**summary, 'multiply_adds': measure(model.backbone, size=32).multiply_adds,

@@ -70,4 +70,4 @@ def make_config(model: str, preset: str, root: Path):
 
 def train(run: Run, root: Path, work_root: Path) -> None:
     """Train one run."""
-    detection.train(run, make_config(run.model, run.preset, root), work_root)
+    detection.train(run, make_config(run.model, run.preset, root), root, work_root)

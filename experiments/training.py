@@ -2,9 +2,13 @@
 
 import csv
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmtied.analysis.complexity import count_parameters
@@ -16,8 +20,33 @@ from mmtied.unpickling import safe_loading
 
 from .runs import Run
 
+#: What a run's message hub has under this name: a list of (step, metrics), saved and resumed with its checkpoints.
+VALIDATIONS = 'validations'
 
-def train(run: Run, cfg: Config, work_root: Path) -> tuple[Runner, dict]:
+
+@HOOKS.register_module()
+class ValidateWithinEpochs(Hook):
+    """Validate every `interval` steps but the last, without a change to what is trained.
+
+    mmengine's loop over epochs validates between epochs only.
+    """
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+
+    def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
+        """Validate, and note the metrics."""
+        step = runner.iter + 1
+        if step % self.interval or step == runner.max_iters:
+            return
+        with torch.random.fork_rng():  # a DataLoader draws a seed
+            metrics = runner.val_loop.run()
+        runner.model.train()
+        noted = [*runner.message_hub.get_info(VALIDATIONS, []), (step, {name: float(value) for name, value in metrics.items()})]
+        runner.message_hub.update_info(VALIDATIONS, noted)
+
+
+def train(run: Run, cfg: Config, root: Path, work_root: Path) -> tuple[Runner, dict]:
     """Train from a config, or go on where the run stopped; return mmengine's Runner and what `Run.keep` should know.
 
     Everything random comes from the run's seed, and the images are loaded by the process that trains.
@@ -42,11 +71,20 @@ def train(run: Run, cfg: Config, work_root: Path) -> tuple[Runner, dict]:
     with safe_loading(), safe_saving():
         running.train()
     cost = {'seconds': round(time.time() - clock), 'processor_seconds': round(time.process_time() - processor)}
-    cfg.dump(str(work_dir / 'config.py'))
+    write_config(cfg, work_dir, {root: 'data', work_root: 'work_dirs/experiments'})
     write_losses(work_dir)
     return running, {'model': run.model, 'seed': run.seed, 'steps': running.max_iters,
                      'batch_size': cfg.train_dataloader.batch_size, 'parameters': count_parameters(running.model),
                      'backbone_parameters': count_parameters(running.model.backbone), 'resumed': resumed, **cost}
+
+
+def write_config(cfg: Config, work_dir: Path, folders: Mapping[Path, str]) -> None:
+    """Write a config as ``config.py``, with other names for some folders: those of one computer are of no use on another."""
+    text = cfg.pretty_text
+    for folder, name in folders.items():
+        text = text.replace(str(folder), name)
+    with atomic_path(work_dir / 'config.py') as temporary:
+        temporary.write_text(text, encoding='utf-8')
 
 
 def kept_files(run: Run, work_root: Path) -> dict[str, Path]:

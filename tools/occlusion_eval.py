@@ -65,7 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--null-sets', type=int, default=250, help='random image sets behind each null band (250); 0: none')
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
     parser.add_argument('--intervals', nargs='+', metavar='NAME', help='statistics that get intervals and null bands, such as '
-                        'MR-2 (default: AP AP50 AP75)')
+                        'MR-2 (default: AP AP50 AP75; MR-2 for --preset citypersons)')
     parser.add_argument('--proposal-nums', nargs='+', type=int, default=PROPOSAL_NUMS,
                         help="detections used for each image and category (default: COCO's 1 10 100; mmdet: 100 300 1000)")
     parser.add_argument('--iou', nargs='+', type=float, default=(), metavar='THRESHOLD', help='report AP at these IoU thresholds '
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.evaluation import Bootstrap, Evaluation, Statistic, evaluate, read_ground_truth, register_statistic
         from mmtied.evaluation.inputs.coco_json import read_json
         from mmtied.evaluation.inputs.images import image_paths
-        from mmtied.evaluation.presets import preset
+        from mmtied.evaluation.presets import STATISTICS_OF_PRESETS, preset
         from mmtied.evaluation.protocol import STATISTICS, check_proposal_nums
         from mmtied.evaluation.reporting.tables import format_tables
         from mmtied.evaluation.stated import with_image_field
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if name not in STATISTICS:
                 register_statistic(Statistic(name, iou=iou, bootstrapped=True, detail=True))
         bootstrap = Bootstrap(args.replicates, args.seed, null_sets=args.null_sets,
-                              statistics=args.intervals) if args.replicates else None
+                              statistics=args.intervals or STATISTICS_OF_PRESETS.get(args.preset)) if args.replicates else None
         ground_truth = read_ground_truth(
             args.annotations, ignore_key=args.ignore_key, ignore_categories=args.ignore_categories,
             skip_invalid=args.skip_invalid, box_format=args.annotation_format, drop_duplicates=args.drop_duplicates,

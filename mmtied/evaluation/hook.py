@@ -24,6 +24,7 @@ from .inputs.datasets import coco_file, dataset_annotations, dataset_label_names
 from .intervals import Bootstrap
 from .meeting import meet
 from .metric import OcclusionCocoMetric
+from .presets import STATISTICS_OF_PRESETS
 from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
 from .reporting.failures import check_choice
 from .reporting.pictures import shown_in
@@ -75,7 +76,7 @@ class OcclusionEvalHook(Hook):
         num_replicates: Bootstrap replicates for the intervals; 0 for none.
         seed: Seed of their draws, and of a random choice of pictures.
         null_sets: Random sets behind each null band; 0 for none.
-        statistics: Statistics that get intervals, see `intervals.Bootstrap`.
+        statistics: Statistics that get intervals, see `intervals.Bootstrap`; by default MR-2 for the preset citypersons.
         name: The run's name in plots, on the page and in comparisons; by default that of the work directory.
         hide_empty: Leave buckets without instances out of plots, page and LaTeX table.
         format: Format of the plots: ``'png'``, ``'pdf'`` or ``'svg'``. Only png is handed to the visualizer.
@@ -118,7 +119,8 @@ class OcclusionEvalHook(Hook):
                  further: Sequence[dict] | None = None) -> None:
         if further is not None:
             raise ValueError('OcclusionEvalHook: further is now called extra_evaluations; rename it in the config')
-        bootstrap = Bootstrap(num_replicates or 2, seed, null_sets=null_sets, statistics=statistics)  # checks them in any case
+        bootstrap = Bootstrap(num_replicates or 2, seed, null_sets=null_sets,  # checks them in any case
+                              statistics=statistics or STATISTICS_OF_PRESETS.get(preset))
         self.bootstrap = bootstrap if num_replicates else None
         options = dict(definition=definition, edges=edges, unit=unit, cumulative=cumulative, same_category=same_category,
                        levels=levels, min_height=min_height, preset=preset)

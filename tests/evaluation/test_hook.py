@@ -287,6 +287,13 @@ def test_report_options_are_checked(options, message):
     assert OcclusionEvalHook(preset='citypersons').has_options
 
 
+@pytest.mark.parametrize(('options', 'names'), [
+    (dict(preset='citypersons'), ['MR-2']), (dict(preset='citypersons', statistics=['AP']), ['AP']),
+    (dict(preset='crowdhuman'), ['AP', 'AP50', 'AP75'])])
+def test_citypersons_is_about_the_miss_rate(options, names):
+    assert [statistic.name for statistic in OcclusionEvalHook(**options).bootstrap.chosen()] == names
+
+
 def test_each_plot_is_drawn_once(tmp_path, ann_file, monkeypatch):
     import mmtied.evaluation.reporting.plots as plots
     drawn, plot = [], plots.plot_ap_over_r

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import cells, classification, occlusion, run, runs
+from experiments import cells, classification, occlusion, run, runs, warm_start
 from experiments.backbones import GroupedTwin, backbones, size_of
 from mmtied.backbones import TiedResNet
 from mmtied.evaluation import read_records
@@ -49,6 +49,7 @@ EXPERIMENTS = {
     'occlusion': (occlusion, occlusion.Preset(1, 32, 64, train_images=4, val_images=2, epochs=1, batch_size=2), None, 'tied_s'),
     'cells': (cells, cells.Preset(1, 32, (64, 64), epochs=1, batch_size=2), write_cells, 'grouped'),
     'classification': (classification, classification.Preset(1, epochs=1, batch_size=5), write_cifar, 'tied'),
+    'warm_start': (warm_start, occlusion.Preset(1, 32, 64, train_images=8, val_images=2, epochs=1, batch_size=2), None, 'tied_s'),
 }
 
 
@@ -67,7 +68,7 @@ def start(tmp_path, monkeypatch):
     return start
 
 
-@pytest.mark.parametrize('experiment', EXPERIMENTS)
+@pytest.mark.parametrize('experiment', ['occlusion', 'cells', 'classification'])
 def test_a_run_keeps_small_files_and_is_not_repeated(start, experiment, tmp_path, capsys):
     _, _, write_data, model = EXPERIMENTS[experiment]
     if write_data:
@@ -101,6 +102,40 @@ def test_a_seed_gives_the_same_losses_again(start, tmp_path):
         shutil.rmtree(tmp_path / 'results')
         shutil.rmtree(tmp_path / 'work')
     assert losses[0] == losses[1] and losses[0].count(b'\n') > 1
+
+
+def test_students_differ_in_their_start_alone(start, tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, 'occlusion', (occlusion, EXPERIMENTS['warm_start'][1]))
+    monkeypatch.setattr(warm_start, 'EVALUATIONS', 2)
+    start('occlusion', '--here', '--only', 'r50/seed0', 'tied_s/seed0')
+    start('warm_start', '--here', '--only', 'tied_s*', 'tbc_from_teacher/*')
+
+    def result(experiment: str, model: str) -> tuple[list[list[str]], dict]:
+        folder = tmp_path / f'results/cpu/{experiment}/{model}/seed0'
+        with (folder / 'losses.csv').open() as file:
+            return list(csv.reader(file)), json.loads((folder / 'run.json').read_text())
+
+    losses, summary = result('warm_start', 'tied_s')
+    assert losses == result('occlusion', 'tied_s')[0]  # although it validates in between
+    assert [step for step, _ in summary['validations']] == [2] and summary['steps'] == 4
+    assert 'coco/bbox_mAP' in summary['validations'][0][1]
+    header, *steps = result('warm_start', 'tied_s_distilled')[0]
+    assert 'loss_distill' in header and len(steps) == len(losses) - 1
+    tied = torch.load(tmp_path / 'work/cpu/warm_start/tied_teacher.pth', weights_only=True)['state_dict']
+    teacher = torch.load(warm_start.trained_teacher('cpu', tmp_path / 'work'), weights_only=False)['state_dict']
+    name = 'backbone.layer1.0.conv2.weight'
+    half = len(teacher[name]) // 2
+    torch.testing.assert_close(tied[name], (teacher[name][:half, :half] + teacher[name][half:, half:]) / 2)
+    with (tmp_path / 'results/cpu/warm_start/tbc_from_teacher/seed0/config.py').open() as file:
+        assert str(tmp_path) not in file.read()
+
+
+def test_a_student_needs_its_teacher(start, capsys):
+    with pytest.raises(SystemExit) as stop:
+        start('warm_start', '--here', '--only', 'tied_s_distilled/seed0')
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert 'epoch_1.pth is missing, the teacher' in error and 'occlusion --preset cpu --only r50/seed0' in error
 
 
 @pytest.mark.parametrize(('words', 'said'), [

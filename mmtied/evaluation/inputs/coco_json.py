@@ -15,7 +15,7 @@ import numpy as np
 
 from ..protocol import BOX_FORMATS
 from .content import other_kind, read_bytes
-from .faults import Faults, shown
+from .faults import Faults, one_line, shown
 from .memory import check_fits, json_memory
 
 
@@ -93,7 +93,8 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
         if not isinstance(entry, dict):
             missing[number] = f': an object was expected, got {type(entry).__name__}'
         elif not all(key in entry for key in keys):
-            missing[number] = f' has no {next(key for key in keys if key not in entry)!r}'
+            missing[number] = (f' has no {next(key for key in keys if key not in entry)!r}; it has '
+                               f'{one_line(", ".join(map(str, entry)), 80) or "nothing"}')
     bad = np.zeros(len(entries), dtype=bool)
     bad[list(missing)] = True
     faults.add(bad, missing.__getitem__)

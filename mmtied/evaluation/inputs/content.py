@@ -102,7 +102,8 @@ def _text_kind(lines: list[str]) -> str | None:
         return 'the text file of one image of VisDrone; give the folder of all'
     if len(words) >= 5 and words[0].isdecimal() and all(map(is_number, words)):
         return 'the text file of one image of YOLO; give the folder of all'
-    if len(cells) >= 4 and not first.startswith(('[', '{')) and all(line.count(',') == first.count(',') for line in lines[1:3]):
+    table = any(first.count(comma) >= 3 and all(line.count(comma) == first.count(comma) for line in lines[1:3]) for comma in ',;\t')
+    if table and not first.startswith(('[', '{')):
         return (f"a CSV table that begins with {one_line(first, 80)}; of tables only Open Images' are read, with ImageID, "
                 "LabelName, XMin, XMax, YMin and YMax; convert it to COCO's layout")
     return None

@@ -92,7 +92,7 @@ class Broken:
         ...     with broken.at(f'a.txt: line {number}'):
         ...         value = int(text)
         >>> broken.settle()
-        "1 records of a.txt cannot be used and are left out (skip_invalid), the first: a.txt: line 2: invalid literal for int() \
+        "1 record of a.txt cannot be used and is left out (skip_invalid), the first: a.txt: line 2: invalid literal for int() \
 with base 10: 'b'"
     """
 
@@ -119,7 +119,8 @@ with base 10: 'b'"
         if not self.num:
             return None
         if self.skip:
-            return (f'{self.num} records of {self.source} cannot be used and are left out (skip_invalid), the first: '
+            records, are = ('record', 'is') if self.num == 1 else ('records', 'are')
+            return (f'{self.num} {records} of {self.source} cannot be used and {are} left out (skip_invalid), the first: '
                     f'{self._messages[0]}')
         advice = '--skip-invalid (skip_invalid=True) leaves {} out'
         if self.num == 1:

@@ -22,6 +22,14 @@ _NAMED = {
     ('state_dict', ): 'a checkpoint',
     ('bbox', 'buckets'): 'a report of mmtied',
     ('data', 'classes'): 'predictions of another layout',
+    ('objects', 'size'): 'one image of Supervisely; export the project as COCO',
+    ('data_row', 'projects'): "Labelbox's export; convert it to COCO's layout (labelbox has a converter)",
+}
+#: The same for a list, by the keys of its first entry, or for the lines of JSON lines.
+_NAMED_LISTS = {
+    ('image', 'annotations'): "CreateML's layout; export as COCO",
+    ('name', 'labels'): "BDD100K's (Scalabel's) layout; convert it with bdd100k.label.to_coco or scalabel.label.to_coco",
+    ('data_row', 'projects'): _NAMED['data_row', 'projects'],
 }
 
 
@@ -69,9 +77,10 @@ def _from_path(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, lis
     if is_json_lines(content) or (crowdhuman.is_odgt(lines := _one_line_odgt(content))):
         lines = json_lines(content, source, broken)
         if not crowdhuman.is_odgt(lines):
-            raise ValueError(f"{source}: JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; the "
-                             f"first has "
-                             f'{_keys(lines[0])}. Annotations are read as COCO\'s JSON and the layouts of docs/formats.md')
+            known = _name(lines[0], _NAMED_LISTS) if lines else None
+            raise ValueError(f'{source}: it is {known}' if known else f"{source}: JSON lines, but not of CrowdHuman's .odgt, whose "
+                             f"lines have 'ID' and 'gtboxes'; the first has {_keys(lines[0])}. Annotations are read as COCO's "
+                             'JSON and the layouts of docs/formats.md')
         return crowdhuman.read_odgt(lines, source, image_folder, broken)
     return _from_json(read_json(path, content), source, broken)
 
@@ -125,19 +134,27 @@ def _from_json(data: Any, source: str, broken: Broken) -> tuple[dict, list[str]]
 def _named(data: Any) -> str:
     """Say what a JSON value is, as far as that is known, and what to do."""
     if isinstance(data, Mapping):
-        for keys, name in _NAMED.items():
-            if all(key in data for key in keys):
-                return f'it is {name}'
+        known = _name(data, _NAMED)
+        if known:
+            return f'it is {known}'
         missing = [key for key in _KEYS if key not in data]
         return f'it has {_keys(data)}' + (f' and lacks {", ".join(missing)}' if len(missing) < len(_KEYS) else '')
     first = data[0] if isinstance(data, list) and data else None
     if isinstance(first, Mapping):
+        known = _name(first, _NAMED_LISTS)
+        if known:
+            return f'it is {known}'
         if 'score' in first or 'scores' in first:
             return 'it is a list of results; annotations come first, results second'
         if 'bbox' in first:
             return "it is the list of 'annotations' alone; images and categories are needed too"
         return f'it is a list of objects with {_keys(first)}'
     return f'it is {"an empty list" if data == [] else "a " + type(data).__name__}'
+
+
+def _name(value: Any, names: Mapping[tuple[str, ...], str]) -> str | None:
+    """Return the name of the layout whose keys a value has."""
+    return next((name for keys, name in names.items() if isinstance(value, Mapping) and all(key in value for key in keys)), None)
 
 
 def _keys(value: Any) -> str:

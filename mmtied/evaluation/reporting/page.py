@@ -159,7 +159,8 @@ def describe_nulls(runs: Sequence[Run]) -> str:
         text += (f' {looks[1]}: {nulls["matched"]}. What is left of the excess then is not explained by these counts. Where most '
                  'of the matched images are the bucket’s own (last column), little can be told.')
     if any('seeds' in run.report for run in runs):
-        text += ' Of a mean over seeds, bands and excess are means, and p is the largest of its runs.'
+        text += (' Of a mean over seeds, bands and excess are means, and p is the largest of its runs, or 1 where they lie on '
+                 'different sides of their bands.')
     return text
 
 

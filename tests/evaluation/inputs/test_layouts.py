@@ -200,6 +200,12 @@ def test_results(tmp_path, write):
     (json.dumps(COCO['annotations']), "it is the list of 'annotations' alone"),
     (json.dumps(dict(shapes=[], imagePath='a.jpg')), 'one image of LabelMe'),
     (json.dumps(dict(classes=['a'], labels={})), "FiftyOne's own layout; export with"),
+    (json.dumps([dict(image='a.jpg', annotations=[])]), "it is CreateML's layout; export as COCO"),
+    (json.dumps([dict(name='a.jpg', labels=[])]), r"it is BDD100K's \(Scalabel's\) layout; convert it with"),
+    (json.dumps(dict(description='', size=dict(height=9, width=9), objects=[])), 'it is one image of Supervisely'),
+    (2 * (json.dumps(dict(data_row={}, projects={})) + '\n'), "it is Labelbox's export; convert it"),
+    ('filename;width;height;class\na.jpg;9;9;cat\n', 'a CSV table that begins with filename;width;height;class'),
+    ('filename\twidth\theight\tclass\na.jpg\t9\t9\tcat\n', 'a CSV table that begins with filename'),
     (json.dumps(dict(images=[], categories=[])), "it has 'images', 'categories' and lacks annotations"),
     ('{"a": 1}\n{"a": 2}\n', "JSON lines, but not of CrowdHuman's"),
     ('<annotations_of_something>', 'the file is XML, not JSON'),
@@ -230,6 +236,8 @@ def test_other_annotations_are_named(tmp_path, content, message):
     ('image,label,score,x1,y1,x2,y2\na.jpg,cat,0.5,1,1,2,2\n', 'it is a CSV table that begins with image,label'),
     (json.dumps(COCO), 'annotations without scores; results of a detector are expected'),
     (json.dumps(dict(state_dict={})), 'it is a checkpoint'),
+    (json.dumps([dict(image_id=1, category_id=1, bbox=[0, 0, 1, 1], confidence=.5)]),
+     "has no 'score'; it has image_id, category_id, bbox, confidence"),
 ])
 def test_other_results_are_named(tmp_path, content, message):
     path = tmp_path / 'r.json'
