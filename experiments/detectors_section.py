@@ -12,6 +12,8 @@ from .runs import Run
 #: Names of the models for readers.
 TITLES = {'r50': 'ResNet-50', 'tied': 'TiedResNet-50', 'tied_s': 'TiedResNet-50-S', 'grouped': 'grouped twin',
           'r50_narrow': 'narrow ResNet-50'}
+#: What a tied network is compared with beside ResNet-50, so that only the tying, or not the size, differs.
+CONTROLS = {'tied': 'grouped', 'tied_s': 'r50_narrow'}
 #: Seeds from which a verdict is no longer called preliminary.
 MANY_SEEDS = 3
 MEASURES = ('AP', 'AP75', 'duplicates')
@@ -24,7 +26,7 @@ class Detectors:
     Args:
         experiment: Its module.
         sides: The finished runs of each model.
-        comparison: From `analysis.compare_models`.
+        comparison: From `analysis.compare_models`, with the comparisons to the `CONTROLS` under ``controls``.
     """
 
     def __init__(self, experiment: ModuleType, sides: dict[str, list[Run]], comparison: dict) -> None:
@@ -51,33 +53,47 @@ class Detectors:
         return f'In %, {IOU_TYPES[iou_type]}:\n\n{markdown_table(header, rows)}\n'
 
     def differences_table(self, iou_type: str) -> str:
-        """Return the table of paired differences to the first model of one IoU type."""
-        header = ['minus ResNet-50', '', *self.words.values()]
-        rows = [[TITLES[model], measure, *(signed(self.comparison[iou_type][band][measure][model]) for band in self.words)]
-                for model in list(self.sides)[1:] for measure in MEASURES]
+        """Return the table of paired differences of one IoU type, to the first model and to the controls."""
+        pairs = [(model, 'r50', self.comparison) for model in list(self.sides)[1:]]
+        pairs += [(model, CONTROLS[model], found) for model, found in self.comparison['controls'].items()]
+        rows = [[TITLES[model], TITLES[baseline], measure,
+                 *(signed(found[iou_type][band][measure][model]) for band in self.words)]
+                for model, baseline, found in pairs for measure in MEASURES]
+        header = ['backbone', 'minus', '', *self.words.values()]
         return f'Differences in points, {IOU_TYPES[iou_type]}:\n\n{markdown_table(header, rows)}\n'
 
     def verdict(self) -> str:
         """Answer the question of the experiment in words made from its numbers."""
-        sentences = []
-        for model in ('tied', 'tied_s'):
-            if model not in self.sides:
-                continue
-            low, high, change = (self.comparison['bbox'][band]['AP'][model] for band in (self.low, self.high, CHANGE))
-            trend = ('rises with occlusion' if change['low'] > 0 else 'falls with occlusion' if change['high'] < 0
-                     else 'does not change with occlusion by more than chance')
-            there = ('a gain' if high['low'] > 0 else 'a loss' if high['high'] < 0
-                     else 'neither a gain nor a loss that can be told from chance')
-            sentences.append(
-                f'- {TITLES[model]} minus ResNet-50, box AP: {signed(low)} at {self.words[self.low]}, {signed(high)} at '
-                f'{self.words[self.high]}. The difference {trend} ({signed(change)}); at {self.words[self.high]} it is {there}.')
+        lines = [self.describe(model, 'r50', self.comparison) for model in ('tied', 'tied_s') if model in self.sides]
+        lines += [self.describe(model, CONTROLS[model], found) for model, found in self.comparison['controls'].items()]
         fewest = min(len(side) for side in self.sides.values())
         if fewest < MANY_SEEDS:
-            sentences.append(f'\nFewer than {MANY_SEEDS} seeds may agree by accident, so this is preliminary.' + (
+            lines.append(f'\nFewer than {MANY_SEEDS} seeds may agree by accident, so this is preliminary.' + (
                 ' Where a model has one seed, its part of the interval covers the choice of images, not the seed.'
                 if fewest == 1 else ''))
         return '\n'.join([f'**Is there a gain at {self.words[self.high]}, and is it larger than at {self.words[self.low]}?**', '',
-                          *sentences])
+                          *lines, *self.describe_size()])
+
+    def describe(self, model: str, baseline: str, comparison: dict) -> str:
+        """Say in a line how a model differs from another one at both ends of r, in box AP."""
+        low, high, change = (comparison['bbox'][band]['AP'][model] for band in (self.low, self.high, CHANGE))
+        trend = ('rises with occlusion' if change['low'] > 0 else 'falls with occlusion' if change['high'] < 0
+                 else 'does not change with occlusion by more than chance')
+        there = ('a gain' if high['low'] > 0 else 'a loss' if high['high'] < 0
+                 else 'neither a gain nor a loss that can be told from chance')
+        return (f'- {TITLES[model]} minus {TITLES[baseline]}, box AP: {signed(low)} at {self.words[self.low]}, {signed(high)} at '
+                f'{self.words[self.high]}. The difference {trend} ({signed(change)}); at {self.words[self.high]} it is {there}.')
+
+    def describe_size(self) -> list[str]:
+        """Say whether a difference to ResNet-50 that rises with occlusion is one of a smaller network; nothing if none rises."""
+        if not {'tied_s', 'r50_narrow'} <= set(self.sides):
+            return []
+        tied, narrow = (self.comparison['bbox'][CHANGE]['AP'][model] for model in ('tied_s', 'r50_narrow'))
+        between = self.comparison['controls']['tied_s']['bbox'][CHANGE]['AP']['tied_s']
+        if tied['low'] <= 0 or narrow['low'] <= 0 or between['low'] > 0:
+            return []
+        return ['', f'The narrow ResNet-50 falls behind ResNet-50 in the same way, least where r is large ({signed(narrow)}). So '
+                    'this rise comes with fewer parameters, not with tying.']
 
     def draw_over_r(self):
         """Draw the mean AP of each model over r, and its paired difference to the first with intervals."""

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from experiments import cells, classification, occlusion, warm_start, warm_start_section  # noqa: E402
 from experiments.analysis import compare_models  # noqa: E402
 from experiments.classifiers_section import CLASSIFIERS, classification_section  # noqa: E402
-from experiments.detectors_section import MEASURES, TITLES, Detectors, describe_seeds  # noqa: E402
+from experiments.detectors_section import CONTROLS, MEASURES, TITLES, Detectors, describe_seeds  # noqa: E402
 from experiments.runs import RESULTS, Run, planned_runs  # noqa: E402
 from mmtied.atomic import atomic_path  # noqa: E402
 from mmtied.evaluation import Bootstrap  # noqa: E402
@@ -57,8 +57,11 @@ def compared(experiment: ModuleType, preset: str) -> Detectors | None:
     sides = finished(experiment, preset)
     if not sides:
         return None
-    found = kept_comparison(experiment, preset, sides, lambda: compare_models(sides, experiment.QUESTION,
-                                                                              Bootstrap(statistics=MEASURES)))
+    question, bootstrap = experiment.QUESTION, Bootstrap(statistics=MEASURES)
+    found = kept_comparison(experiment, preset, sides, lambda: {
+        **compare_models(sides, question, bootstrap),
+        'controls': {model: compare_models({control: sides[control], model: sides[model]}, question, bootstrap)
+                     for model, control in CONTROLS.items() if {model, control} <= set(sides)}})
     return Detectors(experiment, sides, found)
 
 

@@ -1,7 +1,7 @@
 annotate = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
 auto_scale_lr = dict(base_batch_size=16, enable=False)
 backend_args = None
-data_root = '/tmp/exp_data/experiments/shapes_cpu'
+data_root = 'data/experiments/shapes_cpu'
 dataset_type = 'CocoDataset'
 default_hooks = dict(
     checkpoint=dict(interval=1, max_keep_ckpts=1, type='CheckpointHook'),
@@ -16,7 +16,7 @@ env_cfg = dict(
     cudnn_benchmark=False,
     dist_cfg=dict(backend='nccl'),
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=1))
-experiment_name = '/tmp/exp_work/cpu/occlusion/r50_narrow/seed0'
+experiment_name = 'work_dirs/experiments/cpu/occlusion/r50_narrow/seed0'
 load = dict(type='LoadImageFromFile')
 load_from = None
 log_level = 'INFO'
@@ -248,7 +248,7 @@ test_dataloader = dict(
         ann_file='annotations/instances_val2017.json',
         backend_args=None,
         data_prefix=dict(img='val2017/'),
-        data_root='/tmp/exp_data/experiments/shapes_cpu',
+        data_root='data/experiments/shapes_cpu',
         metainfo=dict(
             classes=(
                 'circle',
@@ -283,8 +283,7 @@ test_dataloader = dict(
     sampler=dict(_scope_='mmdet', shuffle=False, type='DefaultSampler'))
 test_evaluator = dict(
     _scope_='mmdet',
-    ann_file=
-    '/tmp/exp_data/experiments/shapes_cpu/annotations/instances_val2017.json',
+    ann_file= 'data/experiments/shapes_cpu/annotations/instances_val2017.json',
     backend_args=None,
     format_only=False,
     metric=[
@@ -321,7 +320,7 @@ train_dataloader = dict(
         ann_file='annotations/instances_train2017.json',
         backend_args=None,
         data_prefix=dict(img='train2017/'),
-        data_root='/tmp/exp_data/experiments/shapes_cpu',
+        data_root='data/experiments/shapes_cpu',
         filter_cfg=dict(filter_empty_gt=True, min_size=8),
         metainfo=dict(
             classes=(
@@ -364,7 +363,7 @@ val_dataloader = dict(
         ann_file='annotations/instances_val2017.json',
         backend_args=None,
         data_prefix=dict(img='val2017/'),
-        data_root='/tmp/exp_data/experiments/shapes_cpu',
+        data_root='data/experiments/shapes_cpu',
         metainfo=dict(
             classes=(
                 'circle',
@@ -399,8 +398,7 @@ val_dataloader = dict(
     sampler=dict(_scope_='mmdet', shuffle=False, type='DefaultSampler'))
 val_evaluator = dict(
     _scope_='mmdet',
-    ann_file=
-    '/tmp/exp_data/experiments/shapes_cpu/annotations/instances_val2017.json',
+    ann_file= 'data/experiments/shapes_cpu/annotations/instances_val2017.json',
     backend_args=None,
     format_only=False,
     metric=[
@@ -417,4 +415,4 @@ visualizer = dict(
     vis_backends=[
         dict(type='LocalVisBackend'),
     ])
-work_dir = '/tmp/exp_work/cpu/occlusion/r50_narrow/seed0'
+work_dir = 'work_dirs/experiments/cpu/occlusion/r50_narrow/seed0'
