@@ -5,7 +5,7 @@ import statistics
 
 from mmtied.tables import markdown_table
 
-from . import warm_start
+from . import tie_only, warm_start
 from .detectors_section import describe_seeds, signed, spread
 from .runs import Run
 
@@ -49,6 +49,7 @@ Differences in points, warm minus random, after {steps} steps:
 
 {differences_table(comparison)}
 
+{tied_only_table(preset)}
 The teacher learned from the same images for as many steps, so a warm start costs its training too, and nothing here says what
 a teacher from ImageNet would add.
 """
@@ -90,6 +91,21 @@ def differences_table(comparison: dict) -> str:
             for measure in MEASURES]
     bands = ['all images', 'r < 0.2', 'r ≥ 0.8', 'change of the difference']
     return markdown_table(['student', 'start', '', *bands], rows)
+
+
+def tied_only_table(preset: str) -> str:
+    """Return the table of the teacher with nearest tied weights and no further training, empty without results."""
+    found = tie_only.read_results(preset)
+    if not found:
+        return ''
+    report = json.loads((warm_start.teacher(preset).results / 'report.json').read_text(encoding='utf-8'))
+    rows = [['none', '0', '', '', f'{100 * report["bbox"]["all"]["AP"]:.1f}']]
+    rows += [['no limit' if row['budget'] is None else f'{row["budget"]:g}', row['layers'], f'{row["weights"] / 1e6:.2f}M',
+              f'{row["tied_weights"] / 1e6:.2f}M', f'{100 * row["AP"]:.1f}'] for row in found]
+    table = markdown_table(['error up to', 'layers tied', 'their weights', 'tied weights', 'box AP in %'], rows)
+    return ('How much the teacher loses by its nearest tied weights alone, without further training. Layers that save most are tied '
+            "first, as long as the root mean square of all layers' relative errors stays below a limit; the last row ties all but "
+            f'the first:\n\n{table}\n')
 
 
 def draw_courses(sides: dict[str, list[Run]]):
