@@ -103,9 +103,12 @@ def tied_only_table(preset: str) -> str:
     rows += [['no limit' if row['budget'] is None else f'{row["budget"]:g}', row['layers'], f'{row["weights"] / 1e6:.2f}M',
               f'{row["tied_weights"] / 1e6:.2f}M', f'{100 * row["AP"]:.1f}'] for row in found]
     table = markdown_table(['error up to', 'layers tied', 'their weights', 'tied weights', 'box AP in %'], rows)
-    return ('How much the teacher loses by its nearest tied weights alone, without further training. Layers that save most are tied '
-            "first, as long as the root mean square of all layers' relative errors stays below a limit; the last row ties all but "
-            f'the first:\n\n{table}\n')
+    return f"""\
+How much the teacher loses by its nearest tied weights alone, without further training. Layers that save most are tied first, as
+long as the root mean square of all layers' relative errors stays below a limit; the last row ties all but the first:
+
+{table}
+"""
 
 
 def draw_courses(sides: dict[str, list[Run]]):
