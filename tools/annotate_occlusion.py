@@ -15,17 +15,15 @@ from pathlib import Path
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
-    from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
-    from mmtied.evaluation.protocol import DEFAULT_EDGES, UNITS
+    from mmtied.evaluation.options import add_bucket_options, add_ratio_options, add_reading_options
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
     parser.add_argument('--out', required=True, help='folder to write into; not that of the annotations')
-    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
-    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
-    parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
-    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t for every edge instead of disjoint ones')
-    parser.add_argument('--unit', choices=UNITS, default='image', help='whose ids buckets.json lists (image)')
+    add_ratio_options(parser)
+    add_bucket_options(parser, 'whose ids buckets.json lists')
+    add_reading_options(parser)
+    parser.add_argument('--images', help='folder of the images, for sizes that the annotations do not state')
     return parser.parse_args(argv)
 
 
@@ -40,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_can_write(out, '--out', folder=True)
         if out.resolve() == source.resolve().parent:
             raise ValueError(f'--out {out}: the folder of the annotations, whose file would be replaced; name another folder')
-        from mmtied.evaluation import Evaluation, annotate
+        from mmtied.evaluation import annotate
+        from mmtied.evaluation.options import evaluation_of, reading_options
 
-        evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
-        found = annotate(args.annotations, evaluation)
+        found = annotate(args.annotations, evaluation_of(args), image_folder=args.images, **reading_options(args))
         for path in found.save(out, source.name):
             print(f'wrote {path}')
 

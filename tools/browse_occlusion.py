@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
-    from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
+    from mmtied.evaluation.options import add_ratio_options, add_reading_options
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
@@ -22,8 +22,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--bucket', nargs=2, type=float, default=(.8, .9), metavar=('LOW', 'HIGH'),
                         help='images with LOW <= r < HIGH (default: 0.8 0.9); 0 0 for those without occlusion')
     parser.add_argument('--num', type=int, default=12, help='number of images to draw (12)')
-    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
-    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
+    add_ratio_options(parser)
+    add_reading_options(parser)
     parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
     parser.add_argument('--skip-missing', action='store_true', help='skip images whose files are missing')
     return parser.parse_args(argv)
@@ -47,11 +47,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.buckets import bucket_between
         from mmtied.evaluation.occlusion import get_occlusion_ratio
+        from mmtied.evaluation.options import reading_options
 
         get_occlusion_ratio(args.definition)
         bucket = bucket_between(*args.bucket)
-        for path in write_examples(read_ground_truth(args.annotations), args.images, args.out, bucket, args.num, args.definition,
-                                   args.same_category, args.seed, args.skip_missing):
+        ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))
+        for path in write_examples(ground_truth, args.images, args.out, bucket, args.num, args.definition, args.same_category,
+                                   args.seed, args.skip_missing):
             print(f'wrote {path}')
 
 

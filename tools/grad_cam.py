@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
+    from mmtied.evaluation.options import add_ratio_options, add_reading_options
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('networks', nargs='+', metavar='CONFIG CHECKPOINT',
                         help='config and checkpoint of each network; configs as package::folder/file.py too')
@@ -23,8 +25,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--annotations', help='COCO instances file, by which images and instances are chosen')
     parser.add_argument('--bucket', nargs=2, type=float, default=(.8, .9), metavar=('LOW', 'HIGH'),
                         help='with --annotations: images with LOW <= r < HIGH (default: 0.8 0.9)')
-    parser.add_argument('--definition', default='covered', help='occlusion ratio (covered)')
-    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
+    add_ratio_options(parser)
+    add_reading_options(parser)
     parser.add_argument('--skip-missing', action='store_true', help='with --annotations: skip images whose files are missing')
     parser.add_argument('--num', type=int, default=4, help='number of images (4)')
     parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
@@ -53,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.analysis.picture_grid import check_suffix, write_grid
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.buckets import bucket_between
+        from mmtied.evaluation.options import reading_options
         from mmtied.launch.cam import detected_cases, draw_cam, draw_image, occluded_cases
         from mmtied.launch.networks import chosen_images, load_networks
 
@@ -61,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.annotations and len(args.images) > 1:
             raise ValueError(f'--images: with --annotations the folder of its images is expected, got {len(args.images)} paths')
         if args.annotations:
-            cases = occluded_cases(read_ground_truth(args.annotations), args.images[0], bucket_between(*args.bucket), args.num,
-                                   args.definition, args.same_category, args.seed, args.skip_missing)
+            ground_truth = read_ground_truth(args.annotations, image_folder=args.images[0], **reading_options(args))
+            cases = occluded_cases(ground_truth, args.images[0], bucket_between(*args.bucket), args.num, args.definition,
+                                   args.same_category, args.seed, args.skip_missing)
             networks = load_networks(args.networks, args.names, args.cfg_options, args.device)
         else:
             paths = chosen_images(args.images, args.num, args.seed)

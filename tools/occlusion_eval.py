@@ -17,8 +17,8 @@ from pathlib import Path
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
-    from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
-    from mmtied.evaluation.protocol import BOX_FORMATS, DEFAULT_EDGES, IOU_TYPES, PROPOSAL_NUMS, PROTOCOLS, UNITS
+    from mmtied.evaluation.options import add_bucket_options, add_ratio_options, add_reading_options
+    from mmtied.evaluation.protocol import BOX_FORMATS, IOU_TYPES, PROPOSAL_NUMS, PROTOCOLS
     from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -30,36 +30,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help="evaluate these categories only; a .pkl file's labels count them, in the annotation file's order")
     parser.add_argument('--box-format', choices=BOX_FORMATS, help="format of the results' boxes (default: COCO's xywh in "
                         'JSON, xyxy in .pkl)')
-    parser.add_argument('--annotation-format', choices=BOX_FORMATS, default='xywh',
-                        help="format of the annotations' boxes (xywh); a final n means shares of the image")
     parser.add_argument('--label-names', nargs='+', metavar='NAME',
                         help="names of the model's labels in their order, where it knows other classes than the annotations")
     parser.add_argument('--category-offset', type=int, default=0, help="number that is added to the results' category ids (0)")
     parser.add_argument('--class-agnostic', action='store_true', help='AP without regard to categories (useCats=0 of COCOeval)')
-    parser.add_argument('--ignore-key', nargs='+', default=(), metavar='KEY',
-                        help='annotations where this key is true are ignored regions: detections inside count neither way, and '
-                        'they occlude nothing')
-    parser.add_argument('--ignore-categories', nargs='+', default=(), metavar='NAME',
-                        help='annotations of these categories are regions where detections of every category are ignored')
-    parser.add_argument('--skip-invalid', action='store_true',
-                        help='leave out annotations and results that cannot be used, and count them')
-    parser.add_argument('--drop-duplicates', action='store_true',
-                        help='keep one of annotations with the same image, category and box')
-    parser.add_argument('--swap-sizes', action='store_true', help='exchange width and height of every image')
+    add_reading_options(parser)
     parser.add_argument('--only-images-with-results', action='store_true', help='evaluate only images that have results')
     parser.add_argument('--protocol', choices=PROTOCOLS, default='auto',
                         help="evaluation protocol (auto: LVIS's where images list negative categories)")
-    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered); or '
-                        'what annotations state: visible_box, visible_mask, field:NAME, field:1-NAME')
+    add_ratio_options(parser, '; or what annotations state: visible_box, visible_mask, field:NAME, field:1-NAME')
     parser.add_argument('--preset', help="a data set's levels of occlusion: citypersons, crowdhuman, olac or ochuman; instead of "
                         '--definition, --edges and --unit')
     parser.add_argument('--labels', nargs=2, metavar=('NAME', 'FILE'), help='JSON file with a value for each image id or file '
                         'name, as the field NAME of the images (--labels occlusion_level FILE for --preset olac)')
     parser.add_argument('--levels', nargs='+', help="names of a field's levels, the least occluded first")
-    parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
-    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
-    parser.add_argument('--unit', choices=UNITS, default='image', help='unit that is bucketed: images or instances (image)')
-    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t instead of disjoint ones')
+    add_bucket_options(parser)
     parser.add_argument('--replicates', type=int, default=1000, help='random halves of the images behind the intervals (1000); '
                         '0: no intervals and null bands')
     parser.add_argument('--null-sets', type=int, default=250, help='random image sets behind each null band (250); 0: none')
@@ -99,27 +84,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.replicates < 0:
             raise ValueError(f'--replicates {args.replicates}: a whole number from 0 is needed; 0 means no intervals')
 
-        from mmtied.evaluation import Bootstrap, Evaluation, Statistic, evaluate, read_ground_truth, register_statistic
+        from mmtied.evaluation import Bootstrap, Statistic, evaluate, read_ground_truth, register_statistic
         from mmtied.evaluation.inputs.coco_json import read_json
         from mmtied.evaluation.inputs.images import image_paths
+        from mmtied.evaluation.options import evaluation_of, reading_options
         from mmtied.evaluation.presets import STATISTICS_OF_PRESETS, preset
         from mmtied.evaluation.protocol import STATISTICS, check_proposal_nums
         from mmtied.evaluation.reporting.tables import format_tables
         from mmtied.evaluation.stated import with_image_field
         from mmtied.evaluation.summary import without_empty_buckets
 
-        evaluation = preset(args.preset) if args.preset else Evaluation(
-            args.definition, args.edges, args.unit, args.cumulative, args.same_category, args.levels)
+        evaluation = preset(args.preset) if args.preset else evaluation_of(args)
         check_proposal_nums(args.proposal_nums)
         for name, iou in ((f'AP{100 * iou:g}', iou) for iou in args.iou):
             if name not in STATISTICS:
                 register_statistic(Statistic(name, iou=iou, bootstrapped=True, detail=True))
         bootstrap = Bootstrap(args.replicates, args.seed, null_sets=args.null_sets,
                               statistics=args.intervals or STATISTICS_OF_PRESETS.get(args.preset)) if args.replicates else None
-        ground_truth = read_ground_truth(
-            args.annotations, ignore_key=args.ignore_key, ignore_categories=args.ignore_categories,
-            skip_invalid=args.skip_invalid, box_format=args.annotation_format, drop_duplicates=args.drop_duplicates,
-            swap_sizes=args.swap_sizes, image_folder=args.images, protocol=args.protocol)
+        ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))
         if args.labels:
             labels = read_json(args.labels[1])
             if not isinstance(labels, dict):

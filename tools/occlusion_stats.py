@@ -13,17 +13,15 @@ from collections.abc import Sequence
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
-    from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
-    from mmtied.evaluation.protocol import DEFAULT_EDGES, UNITS
+    from mmtied.evaluation.options import add_bucket_options, add_ratio_options, add_reading_options
     from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
-    parser.add_argument('--definition', default='covered', help=f'occlusion ratio: {", ".join(OCCLUSION_RATIOS)} (covered)')
-    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
-    parser.add_argument('--edges', nargs='+', type=float, default=DEFAULT_EDGES, help='bucket edges (default: 0 0.1 ... 1)')
-    parser.add_argument('--cumulative', action='store_true', help='buckets r >= t for every edge instead of disjoint ones')
-    parser.add_argument('--unit', default='image', help=f'unit that is bucketed: {" or ".join(UNITS)} (image)')
+    add_ratio_options(parser)
+    add_bucket_options(parser)
+    add_reading_options(parser)
+    parser.add_argument('--images', help='folder of the images, for sizes that the annotations do not state')
     parser.add_argument('--high', type=float, default=.5, help='ratios from here up count as high (0.5)')
     parser.add_argument('--top', type=int, default=20, help='how many categories to print and plot (20); files hold all')
     parser.add_argument('--out', help='folder for stats.json, stats.csv and stats.png')
@@ -45,10 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.top < 1:
             raise ValueError(f'--top {args.top}: at least 1 is needed')
         from mmtied.analysis.occlusion_stats import format_stats, occlusion_stats, write_stats
-        from mmtied.evaluation import Evaluation, read_ground_truth
+        from mmtied.evaluation import read_ground_truth
+        from mmtied.evaluation.options import evaluation_of, reading_options
 
-        evaluation = Evaluation(args.definition, args.edges, args.unit, args.cumulative, args.same_category)
-        stats = occlusion_stats(read_ground_truth(args.annotations), evaluation, args.high)
+        evaluation = evaluation_of(args)
+        ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))
+        stats = occlusion_stats(ground_truth, evaluation, args.high)
         print(format_stats(stats, args.top))
         for path in write_stats(stats, args.out, args.top, args.format) if args.out else ():
             print(f'wrote {path}')

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
+    from mmtied.evaluation.options import add_ratio_options, add_reading_options
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
     parser.add_argument('images', help='folder of its images')
@@ -24,8 +26,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--score', type=float, default=.05, help='detections with lower scores are not drawn (0.05)')
     parser.add_argument('--bucket', nargs=2, type=float, default=(.8, .9), metavar=('LOW', 'HIGH'),
                         help='images with LOW <= r < HIGH (default: 0.8 0.9)')
-    parser.add_argument('--definition', default='covered', help='occlusion ratio (covered)')
-    parser.add_argument('--same-category', action='store_true', help='only instances of one category occlude each other')
+    add_ratio_options(parser)
+    add_reading_options(parser)
     parser.add_argument('--num', type=int, default=4, help='number of images (4)')
     parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
     parser.add_argument('--skip-missing', action='store_true', help='skip images whose files are missing')
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.analysis.picture_grid import check_suffix, write_grid
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.buckets import bucket_between
+        from mmtied.evaluation.options import reading_options
         from mmtied.launch.networks import distinct, load_networks
         from mmtied.launch.samples import annotated, from_network, from_results, sample_rows
 
@@ -64,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = distinct(args.names or stems)
         if len(names) != count:
             raise ValueError(f'--names: {len(names)} names for {count} detectors')
-        ground_truth = read_ground_truth(args.annotations)
+        ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))
         rows, with_masks = {}, False
         for name, path in zip(names, args.results, strict=False):
             rows[name], has_masks = from_results(ground_truth, path, args.score)

@@ -35,16 +35,18 @@ class Annotated(NamedTuple):
         return [Path(folder) / name, Path(folder) / 'buckets.json']
 
 
-def annotate(annotations: Any, evaluation: Evaluation | None = None) -> Annotated:
+def annotate(annotations: Any, evaluation: Evaluation | None = None, **reading: Any) -> Annotated:
     """Write the occlusion ratio r of each image and each annotation into a copy of COCO annotations.
 
     Each image gets ``occlusion_ratio``, the r of the image, and each annotation its own; None where r is not defined, as in an
-    image without instances or for a crowd. ``occlusion_bucket`` is the name of the bucket that holds r, or None; cumulative
-    buckets overlap and are left out. ``info['occlusion']`` says which definition was used. All else stays as it is.
+    image without instances, for a crowd, or for an annotation that is left out. ``occlusion_bucket`` is the name of the bucket
+    that holds r, or None; cumulative buckets overlap and are left out. ``info['occlusion']`` says which definition was used. All
+    else stays as it is.
 
     Args:
         annotations: A COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
         evaluation: Definition and buckets, by default `covered` in tenths; its unit says whose ids the buckets list.
+        **reading: Arguments of `read_ground_truth`.
 
     Raises:
         ValueError: Unusable annotations; the message is one line and names the entry.
@@ -60,22 +62,23 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None) -> Annotate
         {'[0.5,0.6)': [7]}
     """
     evaluation = evaluation or Evaluation()
-    data, *_ = read_annotations(annotations)
-    ground_truth = read_ground_truth(annotations)
+    data, *_ = read_annotations(annotations, reading.get('image_folder'))
+    ground_truth = read_ground_truth(annotations, **reading)
     buckets = evaluation.buckets
     of_image = evaluation.ratios(ground_truth, 'image').tolist()
     images, _ = ground_truth.images.find_all([entry['id'] for entry in data['images']])
-    of_entry = evaluation.ratios(ground_truth, 'instance').tolist()  # in the order of the annotations
+    of_entry = dict(zip(ground_truth.annotation_ids.tolist(), evaluation.ratios(ground_truth, 'instance').tolist(), strict=True))
     images = _with_ratios(data['images'], [of_image[image] for image in images.tolist()], buckets, evaluation.cumulative)
-    entries = _with_ratios(data['annotations'], of_entry, buckets, evaluation.cumulative)
+    ids = [entry.get('id', number) for number, entry in enumerate(data['annotations'], 1)]
+    entries = _with_ratios(data['annotations'], [of_entry.get(number, np.nan) for number in ids], buckets, evaluation.cumulative)
     settings = {'definition': evaluation.definition, 'same_category': evaluation.same_category, 'edges': list(evaluation.edges),
                 'cumulative': evaluation.cumulative}
     info = data.get('info')
     copy = {**data, 'info': {**(info if isinstance(info, Mapping) else {}), 'occlusion': settings},
             'images': images, 'annotations': entries}
-    listed = images if evaluation.unit == 'image' else entries
+    listed, ids = (images, [image['id'] for image in images]) if evaluation.unit == 'image' else (entries, ids)
     held = bucket_members(_ratios(listed), buckets)
-    return Annotated(copy, {bucket.name: [listed[number]['id'] for number in np.flatnonzero(members).tolist()]
+    return Annotated(copy, {bucket.name: [ids[number] for number in np.flatnonzero(members).tolist()]
                             for bucket, members in zip(buckets, held.T, strict=True)})
 
 

@@ -65,6 +65,29 @@ def test_everything_else_stays(data):
     assert {**found, 'info': data['info']} == data
 
 
+def test_annotations_without_ids_and_regions_that_all_categories_ignore(data):
+    plain = annotate(data).annotations['annotations']
+    data['categories'] = [dict(id=number, name=name) for number, name in enumerate('abc', 1)]
+    for entry in data['annotations']:
+        del entry['id']
+    data['annotations'].insert(5, dict(image_id=9, category_id=3, bbox=[0, 0, SIDE, SIDE], area=9))
+    found = annotate(data, Evaluation(unit='instance'), ignore_categories=['c'])
+    ratios = [entry['occlusion_ratio'] for entry in found.annotations['annotations']]
+    assert sorted(number for ids in found.buckets.values() for number in ids) == [
+        number for number, ratio in enumerate(ratios, 1) if ratio is not None]
+    assert ratios.pop(5) is None
+    assert ratios == [entry['occlusion_ratio'] for entry in plain]
+
+
+def test_annotations_that_are_left_out_have_no_ratio(data):
+    data['annotations'].append(dict(data['annotations'][0], id=99))
+    data['annotations'].append(dict(data['annotations'][0], id=100, bbox=[0, 0, -1, 2]))
+    with pytest.warns(UserWarning, match='left out'):
+        found = annotate(data, drop_duplicates=True, skip_invalid=True).annotations['annotations']
+    ratios = {entry['id']: entry['occlusion_ratio'] for entry in found}
+    assert ratios[1] is not None and ratios[99] is None and ratios[100] is None
+
+
 def test_buckets_of_instances_and_cumulative_ones(data):
     found = annotate(data, Evaluation(edges=(0, .5, 1), unit='instance', cumulative=True))
     ratios = {entry['id']: entry['occlusion_ratio'] for entry in found.annotations['annotations']}

@@ -58,6 +58,22 @@ def test_stats_options(run, tmp_path, args):
     assert {'--unit': 'of instances', '--cumulative': 'r>=0.5', '--definition': 'union, same category'}[args[0]] in out
 
 
+@pytest.mark.parametrize(('change', 'option', 'before', 'said'), [
+    (dict(bbox=[0, 0, -1, 4]), '--skip-invalid', '--skip-invalid', '1 images, 2 instances'),
+    (dict(ignore=1), ['--ignore-key', 'ignore'], '1 images, 3 instances', '1 images, 2 instances'),
+    ({}, '--drop-duplicates', '--drop-duplicates', '1 images, 2 instances'),
+])
+def test_what_a_message_advises_works(run, change, option, before, said):
+    data = dict(DATA, annotations=[*DATA['annotations'], {**DATA['annotations'][1], 'id': 3, **change}])
+    _, out, err = run('occlusion_stats', data=data)
+    assert before in out + err
+    code, out, err = run('occlusion_stats', *([option] if isinstance(option, str) else option), data=data)
+    assert code == 0 and said in out
+    code, out, err = run('browse_occlusion', 'images', '--out', 'browsed', '--bucket', '.5', '.6',
+                         *([option] if isinstance(option, str) else option), data=data)
+    assert code == 0, err
+
+
 def test_stats_of_empty_data_set(run, tmp_path):
     code, out, err = run('occlusion_stats', '--out', 'out', data=dict(DATA, annotations=[]))
     assert code == 0, err
