@@ -10,10 +10,11 @@ from .detectors_section import describe_seeds, signed, spread
 from .runs import Run
 
 #: Student and start of each model, for readers.
-TITLES = {'tied_s': ('TiedResNet-50-S', 'random weights'), 'tied_s_distilled': ('TiedResNet-50-S', 'distilled'),
+TITLES = {'tied_s': ('TiedResNet-50-S', 'random weights'), 'tied_s_before': ('TiedResNet-50-S', 'distilled before'),
+          'tied_s_distilled': ('TiedResNet-50-S', 'distilled meanwhile'),
           'tbc': ('ResNet-50, tied', 'random weights'), 'tbc_from_teacher': ('ResNet-50, tied', 'nearest tied weights')}
 #: Each warm start, and the same student from random weights.
-PAIRS = {'tied_s_distilled': 'tied_s', 'tbc_from_teacher': 'tbc'}
+PAIRS = {'tied_s_before': 'tied_s', 'tied_s_distilled': 'tied_s', 'tbc_from_teacher': 'tbc'}
 MEASURES = ('AP', 'AP75')
 
 
@@ -34,10 +35,11 @@ def warm_start_section(preset: str, sides: dict[str, list[Run]], comparison: dic
     return f"""\
 ## A warm start without ImageNet
 
-The ResNet-50 of seed 0 above is the teacher. TiedResNet-50-S imitates the feature maps of its stages in the first half of
-training ([distillation](distill.md)). A ResNet-50 with all of its convolutions tied by {warm_start.NUM_BLOCKS} starts from the
-tied weights nearest to the teacher's ([tie](tie.md)). Each is compared with the same student from random weights, on the same
-images in the same order, with {describe_seeds(sides)}.
+The ResNet-50 of seed 0 above is the teacher. TiedResNet-50-S imitates the feature maps of its stages, either alone in as many
+steps before the detector is trained, or in the first half of the detector's training ([distillation](distill.md)). A ResNet-50
+with all of its convolutions tied by {warm_start.NUM_BLOCKS} starts from the tied weights nearest to the teacher's
+([tie](tie.md)). Each is compared with the same student from random weights, on the same images in the same order, with
+{describe_seeds(sides)}.
 
 {verdict(steps, comparison)}
 
@@ -115,16 +117,18 @@ def draw_courses(sides: dict[str, list[Run]]):
     """Draw box AP over the steps: the mean over seeds of each model, and every seed."""
     from mmtied.plotting import hide_spines, new_figure
     figure = new_figure(9, 3.6)
-    panels = figure.subplots(1, len(compared_pairs(sides)), sharey=True, squeeze=False)[0]
-    for panel, (warm, pair) in zip(panels, compared_pairs(sides).items(), strict=True):
-        for number, (model, side) in enumerate(pair.items()):
-            courses = [course(run) for run in side]
+    starts = {cold: [cold, *(warm for warm in PAIRS if PAIRS[warm] == cold and warm in sides)]
+              for cold in PAIRS.values() if cold in sides}
+    panels = figure.subplots(1, len(starts), sharey=True, squeeze=False)[0]
+    for panel, models in zip(panels, starts.values(), strict=True):
+        for number, model in enumerate(models):
+            courses = [course(run) for run in sides[model]]
             steps = list(courses[0])
             for found in courses:
                 panel.plot(steps, [100 * found[step] for step in steps], color=f'C{number}', lw=.7, alpha=.5)
             panel.plot(steps, [100 * statistics.mean(found[step] for found in courses) for step in steps], color=f'C{number}',
-                       marker='os'[number], ms=4, lw=2, label=TITLES[model][1])
-        panel.set_title(TITLES[warm][0])
+                       marker='osD'[number], ms=4, lw=2, label=TITLES[model][1])
+        panel.set_title(TITLES[models[0]][0])
         panel.set_xlabel('step of training')
         panel.set_xticks(steps)
         panel.set_ylim(bottom=0)

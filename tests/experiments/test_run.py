@@ -121,6 +121,9 @@ def test_students_differ_in_their_start_alone(start, tmp_path, monkeypatch):
     assert 'coco/bbox_mAP' in summary['validations'][0][1]
     header, *steps = result('warm_start', 'tied_s_distilled')[0]
     assert 'loss_distill' in header and len(steps) == len(losses) - 1
+    header, *steps = result('warm_start', 'tied_s_before')[0]
+    assert header == losses[0] and steps != losses[1:]
+    assert (tmp_path / 'work/cpu/warm_start/tied_s_before/seed0/distillation/backbone.pth').is_file()
     tied = torch.load(tmp_path / 'work/cpu/warm_start/tied_teacher.pth', weights_only=True)['state_dict']
     teacher = torch.load(warm_start.trained_teacher('cpu', tmp_path / 'work'), weights_only=False)['state_dict']
     name = 'backbone.layer1.0.conv2.weight'
