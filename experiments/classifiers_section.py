@@ -26,10 +26,11 @@ def classification_section(preset: str, sides: dict[str, list[Run]]) -> str:
     header = ['3x3 convolutions', 'parameters', 'multiply-adds', 'accuracy in %', 'cosine of weights', 'by chance',
               'cosine of patterns', 'pairs above 0.5, in %']
     settings = classification.PRESETS[preset]
+    epochs = f'{settings.epochs} epoch' + ('s' if settings.epochs > 1 else '')
     return f"""\
 ## Classification, and how alike filters are
 
-CIFAR-10 in {settings.epochs} epochs with batches of {settings.batch_size}, {describe_seeds(sides)}; all networks have 20 layers
+CIFAR-10 in {epochs} with batches of {settings.batch_size}, {describe_seeds(sides)}; all networks have 20 layers
 and IGC's recipe with a cosine schedule. The plain, grouped and tied networks are as wide as about the same multiply-adds allow.
 Wang & Yu take filters that respond alike for redundant ones (Figures 1 and 9), and report that tied ones are less alike.
 
@@ -54,4 +55,5 @@ def verdict_on_filters(summaries: dict[str, list[dict]]) -> str:
     accuracies = [statistics.mean(run['accuracy'] for run in summaries[model]) for model in ('tied', 'plain')]
     return (f'**Do tied filters correlate less?** Those of the tied network respond {order} those of the plain one: cosine '
             f'{statistics.mean(tied):.2f} against {statistics.mean(plain):.2f}. It is right on {accuracies[0]:.1f} % of the test '
-            f'images, the plain one on {accuracies[1]:.1f} %.')
+            f'images, the plain one on {accuracies[1]:.1f} %.'
+            + (' With one seed this is preliminary.' if min(len(tied), len(plain)) == 1 else ''))

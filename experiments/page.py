@@ -28,10 +28,13 @@ def main() -> None:
     """Compare what is new, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--preset', choices=list(occlusion.PRESETS), default='cpu')
-    preset = parser.parse_args().preset
+    parser.add_argument('--redraw', action='store_true', help='draw figures of results that are not new too')
+    args = parser.parse_args()
+    preset = args.preset
     for experiment in (occlusion, cells):
+        is_new = args.redraw or not is_compared(experiment, preset)
         detectors = compared(experiment, preset)
-        if detectors:
+        if detectors and is_new:
             detectors.draw_over_r().savefig(IMAGES / f'evidence_{name_of(experiment)}.png')
     students, pairs = compared_students(preset)
     if pairs:
@@ -75,15 +78,28 @@ def compared_students(preset: str) -> tuple[dict[str, list[Run]], dict]:
     return sides, {warm: found[warm] for warm in pairs}
 
 
+def comparison_path(experiment: ModuleType, preset: str) -> Path:
+    """Return the file in which the comparison of an experiment's models is kept."""
+    return RESULTS / preset / name_of(experiment) / 'comparison.json'
+
+
+def is_compared(experiment: ModuleType, preset: str) -> bool:
+    """Return whether the kept comparison is of all finished runs."""
+    path, sides = comparison_path(experiment, preset), finished(experiment, preset)
+    return path.is_file() and json.loads(path.read_text(encoding='utf-8'))['runs'] == names_of(sides)
+
+
+def names_of(sides: dict[str, list[Run]]) -> list[str]:
+    """Return the names of all runs."""
+    return [run.name for side in sides.values() for run in side]
+
+
 def kept_comparison(experiment: ModuleType, preset: str, sides: dict[str, list[Run]], compare: Callable[[], dict]) -> dict:
     """Return what a function finds, kept in the experiment's ``comparison.json`` until there are more runs."""
-    path = RESULTS / preset / name_of(experiment) / 'comparison.json'
-    runs = [run.name for side in sides.values() for run in side]
-    found = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-    if found.get('runs') != runs:
-        found = {'runs': runs, **compare()}
-        write(path, json.dumps(found, indent=1) + '\n')
-    return found
+    path = comparison_path(experiment, preset)
+    if not is_compared(experiment, preset):
+        write(path, json.dumps({'runs': names_of(sides), **compare()}, indent=1) + '\n')
+    return json.loads(path.read_text(encoding='utf-8'))
 
 
 def make_page(preset: str) -> str:

@@ -116,9 +116,9 @@ long as the root mean square of all layers' relative errors stays below a limit;
 def draw_courses(sides: dict[str, list[Run]]):
     """Draw box AP over the steps: the mean over seeds of each model, and every seed."""
     from mmtied.plotting import hide_spines, new_figure
-    figure = new_figure(9, 3.6)
     starts = {cold: [cold, *(warm for warm in PAIRS if PAIRS[warm] == cold and warm in sides)]
               for cold in PAIRS.values() if cold in sides}
+    figure = new_figure(1.5 + 4.5 * len(starts), 3.6)
     panels = figure.subplots(1, len(starts), sharey=True, squeeze=False)[0]
     for panel, models in zip(panels, starts.values(), strict=True):
         for number, model in enumerate(models):

@@ -10,9 +10,12 @@ import hypothesis
 import pytest
 import torch
 from mmengine.config import utils as config_utils
+from yapf.yapflib import yapf_api
 
 # mmengine parses a package's hundred metafiles anew for every config that inherits one of its configs.
 config_utils.load = functools.cache(config_utils.load)
+# It also formats the text of a config five times for each Runner, which takes a second.
+yapf_api.FormatCode = lambda text, **settings: (text, True)
 
 # Examples may be slow on a busy machine.
 hypothesis.settings.register_profile('mmtied', deadline=None)
