@@ -54,8 +54,8 @@ def verdict_on_filters(summaries: dict[str, list[dict]]) -> str:
              else 'as alike, as far as these seeds can tell, as')
     alike = {model: statistics.mean(run['patterns']['mean'] for run in runs) for model, runs in summaries.items()}
     accuracies = [statistics.mean(run['accuracy'] for run in summaries[model]) for model in ('tied', 'plain')]
+    grouped = f' (the grouped network, which shares no filter: {alike["grouped"]:.2f})' if 'grouped' in alike else ''
     return (f'**Do tied filters correlate less?** Those of the tied network respond {order} those of the plain one: cosine '
-            f'{statistics.mean(tied):.2f} against {statistics.mean(plain):.2f}. It is right on {accuracies[0]:.1f} % of the test '
-            f'images, the plain one on {accuracies[1]:.1f} %.'
-            + (f' Filters of the grouped network, which share nothing, have {alike["grouped"]:.2f}.' if 'grouped' in alike else '')
+            f'{alike["tied"]:.2f} against {alike["plain"]:.2f}{grouped}. It is right on {accuracies[0]:.1f} % of the test images, '
+            f'the plain one on {accuracies[1]:.1f} %.'
             + (' With one seed this is preliminary.' if min(len(tied), len(plain)) == 1 else ''))
