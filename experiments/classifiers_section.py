@@ -56,6 +56,6 @@ def verdict_on_filters(summaries: dict[str, list[dict]]) -> str:
     accuracies = [statistics.mean(run['accuracy'] for run in summaries[model]) for model in ('tied', 'plain')]
     grouped = f' (the grouped network, which shares no filter: {alike["grouped"]:.2f})' if 'grouped' in alike else ''
     return (f'**Do tied filters correlate less?** Those of the tied network respond {order} those of the plain one: cosine '
-            f'{alike["tied"]:.2f} against {alike["plain"]:.2f}{grouped}. It is right on {accuracies[0]:.1f} % of the test images, '
-            f'the plain one on {accuracies[1]:.1f} %.'
+            f'{alike["tied"]:.2f} against {alike["plain"]:.2f}{grouped}. It is right on {accuracies[0]:.1f} % of the test '
+            f'images, the plain one on {accuracies[1]:.1f} %.'
             + (' With one seed this is preliminary.' if min(len(tied), len(plain)) == 1 else ''))
