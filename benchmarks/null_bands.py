@@ -106,7 +106,7 @@ def describe(rows: list[dict]) -> str:
 
 
 def ranks(values: list[float], seed: int = 0) -> np.ndarray:
-    """Spread permutation p-values, multiples of 2 / 251, evenly over their steps: they get continuous."""
+    """Spread permutation p-values evenly over their steps of 2 / 251, so that their distribution is continuous."""
     step = 2 / 251
     return np.array(values) - step * np.random.default_rng(seed).random(len(values))
 

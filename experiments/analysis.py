@@ -19,7 +19,7 @@ CHANGE = 'change'
 
 @dataclass(frozen=True)
 class Question:
-    """The comparison that an experiment makes between images with little and with much occlusion.
+    """What an experiment asks: how models differ on images with little occlusion, and on images with much.
 
     Attributes:
         iou_types: 'bbox', 'segm' or both.

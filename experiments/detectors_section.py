@@ -6,7 +6,7 @@ from types import ModuleType
 from mmtied.evaluation import compare, read_records
 from mmtied.tables import markdown_table
 
-from .analysis import CHANGE
+from .analysis import CHANGE, Question
 from .runs import Run
 
 #: Names of the models for readers.
@@ -32,8 +32,7 @@ class Detectors:
     def __init__(self, experiment: ModuleType, sides: dict[str, list[Run]], comparison: dict) -> None:
         self.question, self.sides, self.comparison = experiment.QUESTION, sides, comparison
         self.all, self.low, self.high = self.question.bands
-        self.words = {self.all: 'all images', **{band: band.replace('>=', '≥') for band in (self.low, self.high)},
-                      CHANGE: 'change of the difference'}
+        self.words = band_words(self.question)
 
     def tables(self) -> list[str]:
         """Return the tables of values and of differences, for each IoU type."""
@@ -125,6 +124,12 @@ class Detectors:
         panels[1, 0].set_ylabel('AP minus ResNet-50, points')
         panels[0, -1].legend(frameon=False, fontsize=9)
         return figure
+
+
+def band_words(question: Question) -> dict[str, str]:
+    """Return the names of an experiment's bands for readers, and that of how a difference changes between the ends of r."""
+    everything, *ends = question.bands
+    return {everything: 'all images', **{band: band.replace('>=', '≥') for band in ends}, CHANGE: 'change of the difference'}
 
 
 def describe_seeds(sides: dict[str, list[Run]]) -> str:

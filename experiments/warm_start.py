@@ -10,14 +10,13 @@ from mmtied.cli import repository_path
 from mmtied.launch.tie import tied_conv_cfg, write_tied
 
 from . import detection, occlusion
-from .analysis import Question
 from .backbones import backbones
 from .runs import Run
 
 #: TiedResNet-50-S from random weights, distilled before the detector is trained, and distilled meanwhile; and a ResNet-50 whose
 #: convolutions are tied, from random weights and from the nearest tied ones of the teacher.
 MODELS = ('tied_s', 'tied_s_before', 'tied_s_distilled', 'tbc', 'tbc_from_teacher')
-QUESTION = Question(('bbox', 'segm'), low=.2, high=.8)
+QUESTION = occlusion.QUESTION
 PRESETS = occlusion.PRESETS
 prepare = occlusion.prepare
 NUM_BLOCKS = 2

@@ -6,7 +6,7 @@ import statistics
 from mmtied.tables import markdown_table
 
 from . import tie_only, warm_start
-from .detectors_section import describe_seeds, signed, spread
+from .detectors_section import band_words, describe_seeds, signed, spread
 from .runs import Run
 
 #: Student and start of each model, for readers.
@@ -72,8 +72,12 @@ def course(run: Run) -> dict[int, float]:
     """Return the box AP of a run by the step at which it was evaluated."""
     summary = run.read_summary()
     found = {step: metrics['coco/bbox_mAP'] for step, metrics in summary['validations']}
-    report = json.loads((run.results / 'report.json').read_text(encoding='utf-8'))
-    return {**found, summary['steps']: report['bbox']['all']['AP']}
+    return {**found, summary['steps']: last_ap(run)}
+
+
+def last_ap(run: Run) -> float:
+    """Return the box AP of a run at its end."""
+    return json.loads((run.results / 'report.json').read_text(encoding='utf-8'))['bbox']['all']['AP']
 
 
 def values_table(sides: dict[str, list[Run]]) -> str:
@@ -91,8 +95,7 @@ def differences_table(comparison: dict) -> str:
     rows = [[TITLES[warm][0], TITLES[warm][1], f'{name} {measure}', *(signed(of_type[band][measure][warm]) for band in of_type)]
             for warm, found in comparison.items() for name, of_type in (('box', found['bbox']), ('mask', found['segm']))
             for measure in MEASURES]
-    bands = ['all images', 'r < 0.2', 'r ≥ 0.8', 'change of the difference']
-    return markdown_table(['student', 'start', '', *bands], rows)
+    return markdown_table(['student', 'start', '', *band_words(warm_start.QUESTION).values()], rows)
 
 
 def tied_only_table(preset: str) -> str:
@@ -100,8 +103,7 @@ def tied_only_table(preset: str) -> str:
     found = tie_only.read_results(preset)
     if not found:
         return ''
-    report = json.loads((warm_start.teacher(preset).results / 'report.json').read_text(encoding='utf-8'))
-    rows = [['none', '0', '', '', f'{100 * report["bbox"]["all"]["AP"]:.1f}']]
+    rows = [['none', '0', '', '', f'{100 * last_ap(warm_start.teacher(preset)):.1f}']]
     rows += [['no limit' if row['budget'] is None else f'{row["budget"]:g}', row['layers'], f'{row["weights"] / 1e6:.2f}M',
               f'{row["tied_weights"] / 1e6:.2f}M', f'{100 * row["AP"]:.1f}'] for row in found]
     table = markdown_table(['error up to', 'layers tied', 'their weights', 'tied weights', 'box AP in %'], rows)
