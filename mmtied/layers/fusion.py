@@ -2,6 +2,11 @@
 
 torch's `fuse_conv_bn_eval` and mmcv's `fuse_conv_bn` multiply the weight by a factor for each output channel, and fail on tied
 layers with a message about the sizes of tensors. `mmtied.surgery.deploy` folds normalizations into such layers.
+
+The functions themselves have to refuse: they multiply a plain weight before they hand anything back, so a layer could only notice
+if its weight were no ordinary parameter. A layer does refuse what they set (`TBC.__setattr__`), which catches a weight of one
+filter, whose factors would broadcast. `torch.ao.quantization.fuse_modules` needs none of this, as it knows layers by their exact
+types and names those that it cannot fuse.
 """
 
 import functools
@@ -23,6 +28,9 @@ def refuse_fusion(module: str, *names: str) -> None:
 def _refusing(function: Callable) -> Callable:
     @functools.wraps(function)
     def checked(layer: nn.Module, *args: object, **settings: object) -> nn.Module:
+        if not hasattr(layer, 'weight'):
+            raise ValueError(f'{type(layer).__name__}: has no weight of its own to fold a normalization into; use '
+                             'mmtied.surgery.deploy instead of fuse_conv_bn')
         outputs = getattr(layer, 'out_channels', getattr(layer, 'out_features', None))
         filters = getattr(getattr(layer, 'weight', None), 'shape', ())[:1]
         if filters and isinstance(layer, nn.Conv2d | nn.Linear) and filters[0] != outputs:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmtied.layers import TBC, TFC, TGC, DGConv, SumFusion
+from mmtied.layers import IGC, TBC, TFC, TGC, DGConv, FilterBasis, SharedBasisConv, SharedConv2d, SumFusion
 
 
 @pytest.mark.parametrize('settings', [
@@ -65,6 +65,44 @@ def test_a_fused_normalization_computes_the_same_or_is_refused(layer, fuse):
     else:
         with pytest.raises(ValueError, match=f'^{type(layer).__name__}: weight of shape .*use mmtied.surgery.deploy instead of'):
             fuse(layer, norm)
+
+
+FILTERS = FilterBasis(8, 6, 3)
+#: Layers whose weight is in parts, or in another module.
+IN_PARTS = [IGC(8, 8, 3, padding=1), SharedConv2d(8, 6, 3, padding=1, filters=FILTERS),
+            SharedBasisConv(8, 8, 3, padding=1, filters=FILTERS)]
+
+
+@pytest.mark.parametrize('layer', IN_PARTS, ids=lambda layer: type(layer).__name__)
+def test_a_normalization_after_a_layer_without_a_weight(layer):
+    """torch's function says what to use; mmcv's leaves the normalization where it is."""
+    layer, x = layer.eval(), torch.randn(2, 8, 5, 5)
+    norm = nn.BatchNorm2d(layer.out_channels).eval()
+    norm.running_mean.uniform_(.5, 2)
+    with pytest.raises(ValueError, match=f'^{type(layer).__name__}: has no weight of its own .*use mmtied.surgery.deploy'):
+        fused_by_torch(layer, norm)
+    expected = norm(layer(x))
+    torch.testing.assert_close(pytest.importorskip('mmcv.cnn').fuse_conv_bn(nn.Sequential(layer, norm))(x), expected)
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.ao.quantization:DeprecationWarning')
+@pytest.mark.parametrize('layer', [TBC(8, 8, 1), TGC(8, 8, 1), DGConv(8, 8, 3), SumFusion(8, 4, 1), *IN_PARTS],
+                         ids=lambda layer: type(layer).__name__)
+def test_modules_of_other_types_are_not_fused(layer):
+    """torch.ao.quantization.fuse_modules knows exact types: it names a layer that it cannot fuse, and changes nothing."""
+    from torch.ao.quantization import fuse_modules
+    network = nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU()).eval()
+    for names in (['0', '1'], ['0', '1', '2']):
+        with pytest.raises((AssertionError, NotImplementedError), match=type(layer).__name__) as caught:
+            fuse_modules(network, names)
+        assert '\n' not in str(caught.value).strip()
+
+
+@pytest.mark.parametrize('layer', [TBC(8, 8, 1), TGC(8, 8, 1), TFC(8, 8), DGConv(8, 8, 3), SumFusion(8, 4, 1), *IN_PARTS],
+                         ids=lambda layer: type(layer).__name__)
+def test_symbolic_trace_is_a_line(layer):
+    with pytest.raises(TypeError, match=f'^{type(layer).__name__}: torch.fx.symbolic_trace cannot .*torch.export'):
+        torch.fx.symbolic_trace(nn.Sequential(layer))
 
 
 def test_a_fused_normalization_that_is_set_by_hand_is_refused():
