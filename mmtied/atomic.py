@@ -34,12 +34,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     is_temporary = path.parent.name.startswith(_PREFIX)  # locked by this process, which would wait for itself
-    with _naming(path):
+    with ExitStack() as named:
+        named.enter_context(_naming(path))
         with nullcontext() if is_temporary else _locked(path.parent):  # or another process could sweep it before it is locked
             if not is_temporary:
                 _sweep(path.parent, re.compile(re.escape(f'.{path.stem}.') + r'[a-z0-9_]{8}' + re.escape(path.suffix)))
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}.', suffix=path.suffix)
             temporary = Path(name)
+            named.enter_context(_naming(path, temporary))
             if fcntl is None:
                 os.close(handle)  # Windows moves no open file
             else:
@@ -52,6 +54,13 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             if fcntl is not None:
                 os.close(handle)
+
+
+def write_text(path: str | os.PathLike, text: str) -> Path:
+    """Write a text in UTF-8, whole or not at all; return its path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding='utf-8')
+    return Path(path)
 
 
 @contextmanager
@@ -77,6 +86,7 @@ def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterato
             _sweep(folder, re.compile(re.escape(_PREFIX) + r'[a-z0-9_]{8}'))
             temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
             in_use.enter_context(_locked(temporary))
+        in_use.enter_context(_naming(folder, temporary))
         try:
             yield temporary
             written = sorted(temporary.iterdir(), key=lambda file: file.name == last)
@@ -90,10 +100,6 @@ def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterato
                         old.unlink()
                 for file in written:
                     file.replace(folder / file.name)
-        except OSError as error:
-            if isinstance(error.filename, str):
-                error.filename = error.filename.replace(str(temporary), str(folder))
-            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -117,7 +123,8 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise FileExistsError(f'{path} is not empty; name another folder, or empty this one')
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as temporary:
+    with _naming(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as temporary, \
+            _naming(path, Path(temporary, 'new')):
         folder = Path(temporary, 'new')
         folder.mkdir()
         yield folder
@@ -181,13 +188,15 @@ def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) ->
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the file in errors that do not, as those of a full disk."""
+def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Name the file in errors that do not, as those of a full disk, and in those that name its temporary one."""
     try:
         yield
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
+        elif temporary is not None and isinstance(error.filename, str):
+            error.filename = error.filename.replace(str(temporary), str(path))
         raise
 
 

@@ -1,5 +1,6 @@
 """Write the deployed form of a classifier, or of a detector's backbone and neck, to a file."""
 
+import io
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -103,7 +104,9 @@ def runnable_parts(model: nn.Module, classifier: bool, backbone_only: bool = Fal
 
 
 def _write_torchscript(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tensor], object]:
-    torch.jit.trace(model, image, check_trace=False).save(str(path))
+    packed = io.BytesIO()  # as torch's own writer of files ends the process where the disk is full
+    torch.jit.save(torch.jit.trace(model, image, check_trace=False), packed)
+    path.write_bytes(packed.getbuffer())
     return torch.jit.load(str(path))
 
 

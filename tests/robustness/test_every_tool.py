@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from mmtied.evaluation import evaluate
+from tests.helpers.tiny_networks import DETECTOR, write_network
 from tests.helpers.tools import ROOT, run_in_process
 
 TOOLS = sorted((ROOT / 'tools').glob('*.py'))
@@ -62,19 +63,42 @@ def run(inputs, tmp_path, monkeypatch, capfd):
     return run
 
 
-@pytest.mark.parametrize('tool', WRITERS)
-def test_a_full_disk_is_a_line_and_leaves_nothing(run, tool):
-    """As ``ulimit -f`` limits the size of a file, below that of what is written last."""
+def run_on_full_disk(run, size):
+    """Call a function while no file can be longer than `size` bytes, as under ``ulimit -f``; return what it returns."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400, before[1]))
-        code, lines, files = run(tool, WRITERS[tool])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        return run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize('tool', WRITERS)
+def test_a_full_disk_is_a_line_and_leaves_nothing(run, tool):
+    """Of files, as the limit is below the size of what is written last."""
+    code, lines, files = run_on_full_disk(lambda: run(tool, WRITERS[tool]), 400)
     errors = [line for line in lines if line.startswith('error: ')]
     assert code == 2 and len(errors) == 1 and lines[-1] == errors[0] and len(errors[0]) <= 300, lines
-    assert 'File too large' in errors[0] and not [line for line in lines if line.startswith('Traceback')]
+    assert '/out' in errors[0] and 'File too large' in errors[0] and not [line for line in lines if line.startswith('Traceback')]
+    assert files == []
+
+
+@pytest.fixture(scope='module')
+def network(tmp_path_factory):
+    pytest.importorskip('mmdet')
+    folder = tmp_path_factory.mktemp('network')
+    write_network(folder, DETECTOR, 'network')
+    return folder
+
+
+@pytest.mark.parametrize(('tool', 'options'), [
+    ('tie', ''), ('deploy', '--shape 64 64'), ('deploy', '--shape 64 64 --format state')])
+def test_a_full_disk_for_a_network(run, network, tool, options):
+    """torch's own writer of TorchScript files ended the process there."""
+    command = f'{{0}}/network.py {{0}}/network.pth {{1}}/new.pt {options}'
+    code, lines, files = run_on_full_disk(lambda: run(tool, command, network), 20_000)
+    assert code == 2 and lines[-1].startswith('error: ') and '/out/new.pt: File too large' in lines[-1], lines
     assert files == []
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtied.atomic import atomic_files, atomic_path
+from mmtied.atomic import atomic_files, atomic_folder, atomic_path, write_text
 from mmtied.evaluation import read_records
 from mmtied.evaluation.reporting.files import read_report, read_runs
 from tests.robustness.killed_evaluations import found, results
@@ -117,6 +117,27 @@ def test_full_disk_is_named_and_changes_nothing(pair, tmp_path, monkeypatch):
         pair[1].save(tmp_path)
     assert caught.value.filename.endswith('records.npz')
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def fill(path):
+    """Raise what writing to a full disk raises: without the name of a file."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(('context', 'write'), [
+    (lambda folder: atomic_path(folder / 'x'), fill),
+    (lambda folder: atomic_path(folder / 'x'), lambda path: write_text(path, 'a')),
+    (lambda folder: atomic_folder(folder / 'x'), fill),
+    (lambda folder: atomic_folder(folder / 'x'), lambda path: write_text(path / 'b', 'a')),
+    (lambda folder: atomic_files(folder / 'x', 'b', 'b'), fill),
+    (lambda folder: atomic_files(folder / 'x', 'b', 'b'), lambda path: write_text(path / 'b', 'a'))])
+def test_full_disk_is_named_by_what_the_user_named(tmp_path, monkeypatch, context, write):
+    """Not by a temporary name, nor left out."""
+    monkeypatch.setattr(Path, 'write_text', lambda path, *_, **__: fill(path))
+    with pytest.raises(OSError, match='No space left on device') as caught, context(tmp_path) as path:
+        write(path)
+    assert caught.value.filename in (str(tmp_path / 'x'), str(tmp_path / 'x/b'))
+    assert not [path for path in tmp_path.rglob('*') if path.is_file() or path.name.startswith('.')]
 
 
 def test_left_over_files_are_swept(tmp_path):
