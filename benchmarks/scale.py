@@ -5,13 +5,15 @@ images grow with the detections, 100 for each image. ``LVIS-like`` has 20 000 ge
 1203 categories, and each image's list of categories that were looked for and not found.
 
 Each process has one thread, as CPU seconds vary less than seconds on a busy machine and idle threads add to them. Peak memory is
-its largest resident set, of which about 0.5 GB are Python and its packages.
+its largest resident set, of which about 0.5 GB are Python and its packages. With `--cpu-minutes` the rows that would take longer
+are left out.
 
     python benchmarks/scale.py instances_val2017.json --csv docs/benchmarks/scale_cpu.csv
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -42,6 +44,8 @@ def main() -> None:
     parser.add_argument('--replicates', type=int, nargs='+', default=[0, 1000])
     parser.add_argument('--shrink', type=int, default=1, help='divide the numbers of images and detections, for a smoke test')
     parser.add_argument('--without-lvis', action='store_true')
+    parser.add_argument('--cpu-minutes', type=float, default=math.inf, metavar='N',
+                        help='leave out rows with which all would take more CPU minutes, the making of data included')
     add_options(parser, repeats=1)
     args = parser.parse_args()
     with user_errors(), tempfile.TemporaryDirectory() as folder:
@@ -53,27 +57,46 @@ def main() -> None:
 def rows(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
     """Yield the measurements."""
     val = _simulated(json.loads(args.annotations.read_text(encoding='utf-8')), args, VAL_BASE)
-    lvis = None if args.without_lvis else _simulated(lvis_like(LVIS_BASE[0] // args.shrink), args, LVIS_BASE)
-    for replicates in args.replicates:
-        for times in args.repeats_of_data:
-            yield from measure(args, folder, 'val2017-like', *val, times, replicates)
-        if lvis:
-            yield from measure(args, folder, 'LVIS-like', *lvis, LVIS_REPEATS, replicates)
+    sizes = [('val2017-like', *val, times) for times in args.repeats_of_data]
+    if not args.without_lvis:
+        sizes.append(('LVIS-like', *_simulated(lvis_like(LVIS_BASE[0] // args.shrink), args, LVIS_BASE), LVIS_REPEATS))
+    seconds_of = {}
+    for size in sorted(sizes, key=lambda size: size[-1] * len(size[2].score)):
+        yield from measure(args, folder, *size, seconds_of)
 
 
 def measure(args: argparse.Namespace, folder: Path, name: str, data: dict, found: SimulatedDetections, times: int,
-            replicates: int) -> Iterator[dict[str, object]]:
-    """Yield a row for each IoU type."""
-    (folder / 'truth.json').write_text(json.dumps(repeated(data, times)), encoding='utf-8')
+            seconds_of: dict[tuple[str, int], float]) -> Iterator[dict[str, object]]:
+    """Yield a row for each IoU type and number of replicates.
+
+    Args:
+        args: The command line.
+        folder: Where files are written.
+        name: Of the data.
+        data: Annotations to repeat.
+        found: Detections to repeat.
+        times: How often.
+        seconds_of: CPU seconds of a detection by IoU type and replicates, as last measured; changed.
+    """
     number = times * len(found.score)
+    (folder / 'truth.json').write_text(json.dumps(repeated(data, times)), encoding='utf-8')
     for iou_type in args.iou_types:
-        size = write_repeated(found, iou_type, times, data, folder / 'found.json')
-        seconds, cpu_seconds, peak = run(folder, replicates)
-        row = {'data': name, 'images': times * len(data['images']), 'detections': number, 'IoU type': iou_type,
-               'replicates': replicates, 'file MB': size // 10**6, 'seconds': f'{seconds:.1f}',
-               'CPU seconds': f'{cpu_seconds:.1f}', 'peak GB': f'{peak / 1e9:.2f}'}
-        print(row, file=sys.stderr, flush=True)
-        yield row
+        fitting = [replicates for replicates in args.replicates
+                   if _cpu_seconds() + number * seconds_of.get((iou_type, replicates), 0) <= 60 * args.cpu_minutes]
+        size = write_repeated(found, iou_type, times, data, folder / 'found.json') if fitting else 0
+        for replicates in fitting:
+            seconds, cpu_seconds, peak = run(folder, replicates)
+            seconds_of[iou_type, replicates] = cpu_seconds / number
+            row = {'data': name, 'images': times * len(data['images']), 'detections': number, 'IoU type': iou_type,
+                   'replicates': replicates, 'file MB': size // 10**6, 'seconds': f'{seconds:.1f}',
+                   'CPU seconds': f'{cpu_seconds:.1f}', 'peak GB': f'{peak / 1e9:.2f}'}
+            print(row, f'{_cpu_seconds():.0f} CPU seconds so far', file=sys.stderr, flush=True)
+            yield row
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU seconds of this process and the evaluations."""
+    return sum(os.times()[:4])
 
 
 def run(folder: Path, replicates: int) -> tuple[float, float, int]:

@@ -81,9 +81,19 @@ def whole(rows: Rows) -> str:
 
 
 def scale(rows: Rows) -> str:
-    """Tabulate CPU seconds and peak memory by the number of detections."""
+    """Tabulate CPU seconds and peak memory by the number of detections, and say how they grow."""
     columns = ('data', 'images', 'detections', 'IoU type', 'replicates', 'file MB', 'CPU seconds', 'peak GB')
-    return markdown_table(columns, [[row[column] for column in columns] for row in rows])
+    of_kind: dict[tuple[str, ...], Rows] = {}
+    for row in rows:
+        if row['CPU seconds']:
+            of_kind.setdefault((row['data'], row['IoU type'], row['replicates']), []).append(row)
+    growth = []
+    for (data, iou_type, replicates), (first, *_, last) in ((kind, of) for kind, of in of_kind.items() if len(of) > 1):
+        times = [float(last[column]) / float(first[column]) for column in ('detections', 'CPU seconds', 'peak GB')]
+        growth.append('- {}, {}, {} replicates: {:.3g} times the detections take {:.2g} times the CPU seconds and {:.2g} times '
+                      'the memory.'.format(data, iou_type, replicates, *times))
+    table = markdown_table(columns, [[row[column] for column in columns] for row in rows])
+    return '\n\n'.join([table, '\n'.join(growth)]).strip()
 
 
 def val_loop(rows: Rows) -> str:
@@ -236,7 +246,6 @@ def _save(figure: object, path: Path) -> None:
         Image.open(buffer).convert('RGB').quantize(64).save(temporary, format='PNG', optimize=True)
 
 
-#: Table and measuring command of each section; the section's name is the CSV file's.
 def coverage(rows: Rows) -> str:
     """Tabulate the lowest, mean and highest coverage of 95 % intervals, of single runs and of paired differences."""
     def cell(images: str, paired: bool) -> str:
@@ -248,6 +257,7 @@ def coverage(rows: Rows) -> str:
                           [[size, cell(size, paired=False), cell(size, paired=True)] for size in sizes])
 
 
+#: Table and measuring command of each section; the section's name is the CSV file's.
 TABLES: dict[str, tuple[Callable[[Rows], str], str]] = {
     'backbones_cpu': (backbones, 'backbones.py'),
     'compiled_cpu': (compiled, 'backbones.py --networks TiedResNet-50 TiedResNet-50-S --steps inference --deploy --compile'),
