@@ -1,13 +1,14 @@
 """Tables as text for terminals and logs, in Markdown for pages, as LaTeX for papers, and as CSV files."""
 
 import csv
+import io
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .atomic import atomic_path
+from .atomic import atomic_path, check_can_read
 
 
 def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> str:
@@ -67,6 +68,30 @@ def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Map
         table.writeheader()
         table.writerows({key: plain_cell(value) for key, value in row.items()} for row in rows)
     return Path(path)
+
+
+def read_csv(path: str | os.PathLike, content: bytes | None = None) -> tuple[list[str], list[dict[str, str | None]]]:
+    """Read a CSV file with a header, and return the header and the rows below it; cells that a short row lacks are None.
+
+    Args:
+        path: The file.
+        content: What it holds, if that is known.
+
+    Raises:
+        ValueError: There is no such file, or it is no text in UTF-8, or no table.
+    """
+    header, *rows = read_rows(path, content) or [[]]
+    return header, [dict(zip(header, [*row, *[None] * (len(header) - len(row))], strict=False)) for row in rows]
+
+
+def read_rows(path: str | os.PathLike, content: bytes | None = None) -> list[list[str]]:
+    """Read the rows of a CSV file that are not empty; arguments and errors as of `read_csv`."""
+    check_can_read(path)
+    try:
+        text = (Path(path).read_bytes() if content is None else content).decode('utf-8-sig')
+        return [row for row in csv.reader(io.StringIO(text, newline='')) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f'{path}: not a readable table ({error})') from None
 
 
 def plain_cell(value: object) -> object:

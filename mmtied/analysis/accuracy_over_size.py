@@ -1,6 +1,5 @@
 """Average precision over the size of the backbone (Wang & Yu, Figure 6): printed figures, and results of one's own."""
 
-import csv
 import os
 import re
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import yaml
 
 from ..plotting import hide_spines, new_figure, plain_label
+from ..tables import read_csv
 from .published import load_paper
 
 if TYPE_CHECKING:
@@ -74,14 +74,11 @@ def read_points(path: str | os.PathLike) -> list[Point]:
     Raises:
         ValueError: The file is missing, or a row cannot be used.
     """
-    if not Path(path).is_file():
-        raise ValueError(f'{path}: no such file')
-    with Path(path).open(newline='', encoding='utf-8-sig') as file:
-        table = csv.DictReader(file)
-        missing = [name for name in _COLUMNS[:4] if name not in (table.fieldnames or ())]
-        if missing:
-            raise ValueError(f'{path}: no column {missing[0]!r}; expected {", ".join(_COLUMNS)}')
-        return [_point(row, f'{path}, line {number}') for number, row in enumerate(table, 2)]
+    header, rows = read_csv(path)
+    missing = [name for name in _COLUMNS[:4] if name not in header]
+    if missing:
+        raise ValueError(f'{path}: no column {missing[0]!r}; expected {", ".join(_COLUMNS)}')
+    return [_point(row, f'{path}, line {number}') for number, row in enumerate(rows, 2)]
 
 
 def _point(row: dict[str, str], where: str) -> Point:

@@ -116,9 +116,22 @@ def last_metrics(folder: Path) -> dict[str, float]:
 
 
 def logged_entries(folder: Path) -> Iterator[dict]:
-    """Yield what mmengine logged as scalars in a work_dir, in the order of the starts of the run, of which each has a file."""
+    """Yield what mmengine logged as scalars in a work_dir, in the order of the starts of the run, of which each has a file.
+
+    Raises:
+        ValueError: A line is no JSON object. The last one of a file, which a killed run may have cut, is left out then.
+    """
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        yield from map(json.loads, path.read_text(encoding='utf-8').splitlines())
+        lines = path.read_bytes().splitlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
+                entry = None
+            if isinstance(entry, dict):
+                yield entry
+            elif number < len(lines):
+                raise ValueError(f'{path}: line {number} is no JSON object, as mmengine logs them')
 
 
 def report_spreads(spreads: Mapping[str, Spread], path: str | os.PathLike) -> str:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from mmtied.cli import warn
 from mmtied.compat import require
-from mmtied.evaluation.inputs.images import list_images
+from mmtied.evaluation.inputs.images import list_images, read_image
 
 
 @MODELS.register_module()
@@ -59,13 +59,11 @@ class ImagesAlone(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Return the image as ``inputs``, uint8 of shape (3, size, size), in BGR as mmcv loads images."""
-        from PIL import Image
         for path in (self.paths + self.paths)[index:index + 10]:
             try:
-                with Image.open(path) as image:
-                    pixels = np.asarray(self.augment(image.convert('RGB')))
-            except OSError as error:
-                warn(f'{path} cannot be read and is left out ({error})')
+                pixels = np.asarray(self.augment(read_image(path)))
+            except ValueError as error:
+                warn(f'{error}; it is left out')
             else:
                 return {'inputs': torch.from_numpy(pixels[:, :, ::-1].copy()).permute(2, 0, 1)}
         raise ValueError(f'images: {self.paths[index]} and those after it cannot be read')

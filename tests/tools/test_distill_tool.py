@@ -108,7 +108,7 @@ def test_images(files, capsys):
     images = ImagesAlone(files / 'images', 16, scale=(1., 1.))
     assert [Path(path).name for path in images.paths] == ['a.png', 'b.jpg', 'c.PNG', 'broken.png']
     assert all(images[index]['inputs'].shape == (3, 16, 16) for index in range(4))
-    assert 'broken.png cannot be read and is left out' in capsys.readouterr().err
+    assert 'broken.png: cannot be read as an image' in capsys.readouterr().err
     Image.fromarray(np.full((20, 20, 3), (10, 20, 30), dtype=np.uint8)).save(files / 'images/a.png')
     assert ImagesAlone(files / 'images', 16)[0]['inputs'].unique_consecutive().tolist() == [30, 20, 10]  # BGR, as mmcv's
 

@@ -1,8 +1,9 @@
 """Open Images' tables of boxes: a CSV file with a line for each box, in shares of the image."""
 
-import csv
 from pathlib import Path
 from typing import Any
+
+from mmtied.tables import read_csv, read_rows
 
 from .faults import Broken, as_flag
 
@@ -42,7 +43,7 @@ def read_open_images(content: bytes, path: Path, image_folder: Any, broken: Brok
         raise ValueError(f'{path}: boxes are shares of the image, so its size is needed: --images FOLDER (image_folder=...)')
     pictures, names = image_files(Path(image_folder)), _class_names(path.parent)
     images, annotations, categories = {}, [], {}
-    for number, row in enumerate(csv.DictReader(content.decode('utf-8-sig').splitlines()), 2):
+    for number, row in enumerate(read_csv(path, content)[1], 2):
         with broken.at(f'{path}: line {number}'):
             stem = row['ImageID']
             if stem not in images:
@@ -81,10 +82,9 @@ def _listed_images(folder: Path) -> set[str]:
     """Return the images that Open Images' lists of images in a folder name; empty without one."""
     found = set()
     for file in sorted(folder.glob('*image*.csv')):
-        with file.open(encoding='utf-8-sig', newline='') as table:
-            rows = csv.DictReader(table)
-            if {'ImageID', 'Subset'} <= set(rows.fieldnames or ()):
-                found |= {row['ImageID'] for row in rows}
+        header, rows = read_csv(file)
+        if {'ImageID', 'Subset'} <= set(header):
+            found |= {row['ImageID'] for row in rows}
     return found
 
 
@@ -93,5 +93,4 @@ def _class_names(folder: Path) -> dict[str, str]:
     file = next((folder / name for name in _DESCRIPTIONS if (folder / name).is_file()), None)
     if file is None:
         return {}
-    with file.open(encoding='utf-8', newline='') as table:
-        return {row[0]: row[1] for row in csv.reader(table) if len(row) > 1}
+    return {row[0]: row[1] for row in read_rows(file) if len(row) > 1}

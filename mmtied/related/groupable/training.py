@@ -171,8 +171,11 @@ class GroupHistory:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'GroupHistory':
-        """Read a file that `save` wrote."""
-        return cls(**json.loads(Path(path).read_text(encoding='utf-8')))
+        """Read a file that `save` wrote; a ValueError names one that is damaged."""
+        try:
+            return cls(**json.loads(Path(path).read_bytes()))
+        except (ValueError, TypeError, RecursionError):
+            raise ValueError(f'{path}: is no history of groups; move it away to start a new one') from None
 
 
 @HOOKS.register_module()

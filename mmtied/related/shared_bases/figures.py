@@ -1,6 +1,5 @@
 """The figures of Section 4.4: gradients of shared bases (Figure 3) and the similarity of coefficients (Figure 4)."""
 
-import csv
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmtied.plotting import hide_spines, new_figure, plain_label
+from mmtied.tables import read_csv
 
 #: File of a work_dir that `BasisGradientHook` writes, and its columns.
 GRADIENTS_FILE = 'basis_gradients.csv'
@@ -36,9 +36,8 @@ def read_gradients(run: Path) -> dict[str, np.ndarray]:
     path = run / GRADIENTS_FILE if run.is_dir() else run
     if not path.is_file():
         raise ValueError(f'{run}: no {GRADIENTS_FILE}; train with custom_hooks = [dict(type="mmtied.BasisGradientHook")]')
-    with path.open(newline='', encoding='utf-8') as file:
-        rows = list(csv.DictReader(file))
     records = defaultdict(list)
+    _, rows = read_csv(path)
     try:
         for row in rows:
             records[row['basis']].append([float(row[name]) for name in COLUMNS if name != 'basis'])
