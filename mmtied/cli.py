@@ -1,5 +1,6 @@
 """Report user errors in the same way in every tool: one line on stderr and exit code 2."""
 
+import gc
 import os
 import sys
 import time
@@ -108,6 +109,18 @@ def warnings_as_lines() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: warn(' '.join(str(message).split()))
         yield
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Pause garbage collection, which takes much of the time of importing PyTorch and of building millions of objects."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def repository_path(name: str) -> Path:

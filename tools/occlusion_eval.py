@@ -73,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print, write."""
     args = parse_args(argv)
     from mmtied.atomic import check_can_write
-    from mmtied.cli import user_errors, warnings_as_lines
+    from mmtied.cli import no_collection, user_errors, warnings_as_lines
     from mmtied.compat import require
 
-    with user_errors(), warnings_as_lines():
+    with user_errors(), warnings_as_lines(), no_collection():
         if args.out:
             require(['matplotlib', 'jinja2', *(['PIL'] if args.images else [])], 'The report that --out writes')
         if args.out:

@@ -11,13 +11,24 @@ def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int] | np.ndarray)
     return np.clip(xyxy, 0, np.concatenate([width_height, width_height], axis=-1))
 
 
-def edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which boxes span each cell between the edges of one axis, (N, cells) as 0/1, and the cells' lengths."""
-    edges = np.sort(np.concatenate([lows, highs]))
-    lengths = edges[1:] - edges[:-1]
-    starts, lengths = edges[:-1][lengths > 0], lengths[lengths > 0]
-    spans = (lows[:, None] <= starts) & (starts < highs[:, None])
-    return spans.astype(np.float64), lengths
+def areas_under_others(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the area of each of (N, 4) xyxy boxes that other boxes cover, and its own, shape (N,) each."""
+    areas = box_areas(boxes)
+    if len(boxes) == 1:
+        return np.zeros(1), areas
+    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
+    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+    shared = (in_y.T @ in_x) >= 2  # a cell of a box that lies under two boxes is covered by another
+    covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
+    return np.minimum(covered, areas), areas  # a sum of cells may round past the area, and r past the last bucket
+
+
+def area_under_two(boxes: np.ndarray) -> tuple[float, float]:
+    """Return the area under two or more of (N, 4) xyxy boxes, and that under one or more."""
+    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
+    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+    depth, cells = in_y.T @ in_x, np.outer(heights, widths)
+    return cells[depth >= 2].sum(), cells[depth >= 1].sum()
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
@@ -29,3 +40,12 @@ def shared_areas(boxes: np.ndarray) -> np.ndarray:
     """Return the area that each two of N xyxy boxes share, shape (N, N), with their own areas on the diagonal."""
     left_top = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     return np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None).prod(axis=2)
+
+
+def _edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which boxes span each cell between the edges of one axis, (N, cells) as 0/1, and the cells' lengths."""
+    edges = np.sort(np.concatenate([lows, highs]))
+    lengths = edges[1:] - edges[:-1]
+    starts, lengths = edges[:-1][lengths > 0], lengths[lengths > 0]
+    spans = (lows[:, None] <= starts) & (starts < highs[:, None])
+    return spans.astype(np.float64), lengths

@@ -33,14 +33,13 @@ def describe_doubts(result: EvaluationResult, classes_chosen: bool = False) -> l
     detected, true = ids[pairs[:, 0]], ids[pairs[:, 1]]
     shifts, counts = np.unique(true - detected, return_counts=True)
     line = (f'AP50 is {100 * accuracy:.1f} %, but boxes are good: at IoU 0.5 they find {found} of {total} objects of any '
-            f'category; ')
+            'category; ')
     best = int(counts.argmax())
     if shifts[best] != 0 and abs(int(shifts[best])) <= 2 and counts[best] * 2 > len(pairs):
         return [f'{line}categories are shifted by {shifts[best]:+d}: --category-offset {shifts[best]} '
-                f'(category_offset={shifts[best]}) '
-                'corrects that']
-    return [f"{line}categories do not fit the annotations': --label-names lists the model's classes in the order of its labels, "
-            '--class-agnostic (use_cats=False) evaluates without them']
+                f'(category_offset={shifts[best]}) corrects that']
+    return [f"{line}categories do not fit those of the annotations: --label-names lists the model's classes in the order of its "
+            'labels, --class-agnostic (use_cats=False) evaluates without them']
 
 
 def _agnostic_pairs(result: EvaluationResult, detections: Detections) -> tuple[int, int, np.ndarray]:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from .inputs.arrays import GroundTruth
+from .matching import rank_detections
 from .targets import category_lookup
 
 #: Detections of an image that count, of all categories together.
@@ -38,11 +39,7 @@ class FederatedRules:
             image: Shape (D,) int64.
             scores: Shape (D,).
         """
-        order = torch.argsort(scores, stable=True, descending=True)
-        order = order[torch.argsort(image[order], stable=True)]
-        of_image = image[order]
-        rank = torch.arange(len(order), device=order.device) - torch.searchsorted(of_image, of_image)
-        kept = order[rank < MAX_DETECTIONS].sort().values
+        kept = rank_detections(image, scores, MAX_DETECTIONS)[0].sort().values
         return kept[torch.isin(cells[kept], self.judged.to(cells.device))]
 
     def ignores(self, cells: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from .accumulate import Positives, Records
 from .buckets import Grouping, whole_set
 from .measures import MeasureInput, compute_measure
 from .protocol import PROPOSAL_NUMS, Statistic, bootstrapped_statistics
-from .summary import count_images
+from .summary import all_evaluations, count_images
 from .weighted_ap import weighted_average_precision, weighted_recall
 
 METHOD = 'random halves of the images, Student t'
@@ -245,7 +245,7 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
         ValueError: The groups are not those of the report.
     """
     bootstrap = bootstrap or Bootstrap()
-    reports = [report, *report.get('further', [])]
+    reports = all_evaluations(report)
     if len(groups) != len(reports):
         raise ValueError(f'the report holds {len(reports)} evaluations, {len(groups)} groupings were given')
     done = [{**part, 'intervals': bootstrap.describe()} for part in reports]

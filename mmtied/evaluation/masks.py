@@ -111,7 +111,7 @@ def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_ce
 
 
 def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_labels: Sequence[int],
-                   crowd: Sequence[bool], least: float | None = None) -> tuple[Tensor, Tensor]:
+                   crowd: Sequence[bool]) -> tuple[Tensor, Tensor]:
     """Compute the areas of one image's boolean masks and their IoU with every ground truth, on the device of the masks.
 
     On the CPU only pairs of one category whose sizes allow a match are compared. On a GPU that choice would have to wait for
@@ -123,16 +123,14 @@ def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_
         crops: The masks of the G ground truths.
         target_labels: Label of each ground truth.
         crowd: Whether each is a crowd, for which IoU is the share of the mask inside it.
-        least: The smallest IoU that is of use, by default `matching.min_iou`.
 
     Returns:
         Pixels of each mask, shape (N,) int64; IoU, shape (N, G) float64, of which only entries of equal labels and of at
-        least `least` can be relied on: others may read 0.
+        least `matching.min_iou` can be relied on: others may read 0.
     """
     device = masks.device
     if device.type == 'cpu':
-        least = min_iou() if least is None else least
-        area, shared = _count_on_cpu(masks.numpy(), labels.cpu().numpy(), crops, target_labels, crowd, least)
+        area, shared = _count_on_cpu(masks.numpy(), labels.cpu().numpy(), crops, target_labels, crowd, min_iou())
     else:
         area, shared = count_all(masks, crops)
     pixels, crowd = torch.tensor([[crop.pixels for crop in crops], crowd], dtype=torch.int64).to(device, non_blocking=True)

@@ -77,9 +77,9 @@ def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, 
     return order[keep], rank[keep]
 
 
-def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Tensor, target_boxes: Tensor, crowd: Tensor,
-              least: float | None = None) -> Pairs:
-    """Return the pairs whose boxes overlap enough.
+def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Tensor, target_boxes: Tensor,
+              crowd: Tensor) -> Pairs:
+    """Return the pairs whose boxes overlap enough, see `min_iou`.
 
     Args:
         detection_cells: Shape (D,) int64, sorted.
@@ -87,9 +87,8 @@ def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Te
         target_cells: Shape (G,) int64, sorted.
         target_boxes: Shape (G, 4) float64, xywh in pixels.
         crowd: Shape (G,) bool.
-        least: The smallest IoU of a pair, by default `min_iou`.
     """
-    found, least = [], min_iou() if least is None else least
+    found, least = [], min_iou()
     for detection, target in cell_pairs(detection_cells, target_cells):
         iou = box_iou(detection_boxes[detection], target_boxes[target], crowd[target])
         keep = iou >= least

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .accumulate import UNKNOWN, Positives, Records
 from .protocol import Statistic
+from .weighted_ap import row_of_image
 
 #: False positives an image at which the miss rate is read; the nine points of Dollar et al. as mmdet and CrowdDet round them.
 FALSE_POSITIVES_AN_IMAGE = (.0100, .0178, .0316, .0562, .1000, .1778, .3162, .5623, 1.000)
@@ -95,7 +96,7 @@ def miss_rate(data: MeasureInput, statistic: Statistic, images: Tensor, weights:
     or at the last detection where they never do. The result is the geometric mean over the points; 1 without detections.
     """
     records, device = data.records, data.records.image.device
-    row = _rows(data, images)
+    row = row_of_image(records, data.positives, images)
     kept = ((row[records.image] >= 0) & (records.rank < data.limit)).nonzero()[:, 0]
     bit = 1 << statistic.thresholds[0]
     matched, ignored = records.matched[kept, data.column], records.ignored[kept, data.column]
@@ -197,10 +198,3 @@ def _per_image(data: MeasureInput, counted: Tensor, value: Tensor | None = None)
     value = torch.ones_like(counted) if value is None else value
     total = torch.zeros(data.num_images, dtype=torch.float64, device=counted.device)
     return total.index_add_(0, data.positives.image[counted], value[counted].double())
-
-
-def _rows(data: MeasureInput, images: Tensor) -> Tensor:
-    """Return the row of each image's weights, (I,) int64; -1 for an image that has none."""
-    row = torch.full((data.num_images,), -1, dtype=torch.int64, device=data.records.image.device)
-    row[images] = torch.arange(len(images), device=row.device)
-    return row

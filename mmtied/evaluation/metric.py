@@ -179,18 +179,15 @@ class OcclusionCocoMetric(BaseMetric):
         """Return the category id of each label, -1 for none, by the names of the labels."""
         if self.label_names is not None:
             return named_category_ids(self.ground_truth, self.label_names)
-        classes = (self.dataset_meta or {}).get('classes')
+        classes = self._classes()
         if classes is None:
             raise ValueError("OcclusionCocoMetric needs the dataset's classes: dataset_meta has no 'classes'")
-        classes = [classes] if isinstance(classes, str) else list(classes)
         ids = label_category_ids(self.ground_truth, classes)
         if ids != named_category_ids(self.ground_truth, classes):
             MMLogger.get_current_instance().warning(
                 f'{type(self).__name__}: {self.ground_truth.source} lists the categories in another order than the classes of '
-                f'the data '
-                "set; labels are taken to follow the file, as in mmdet's CocoMetric. With the OcclusionEvalHook they follow the "
-                "data "
-                'set; label_names=[...] says what they are')
+                "the data set; labels are taken to follow the file, as in mmdet's CocoMetric. With the OcclusionEvalHook they "
+                'follow the data set; label_names=[...] says what they are')
         return ids
 
     @property
@@ -201,9 +198,12 @@ class OcclusionCocoMetric(BaseMetric):
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
         self._dataset_meta = dataset_meta
-        if (dataset_meta or {}).get('classes') and self.label_names is None:
-            label_category_ids(self.ground_truth, [dataset_meta['classes']] if isinstance(dataset_meta['classes'], str) else
-                               list(dataset_meta['classes']))
+        if self._classes() and self.label_names is None:
+            label_category_ids(self.ground_truth, self._classes())
+
+    def _classes(self) -> list[str] | None:
+        classes = (self.dataset_meta or {}).get('classes')
+        return [classes] if isinstance(classes, str) else classes and list(classes)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take a batch; every `BATCH` images, match them.

@@ -26,7 +26,7 @@ from .buckets import Evaluation, EvaluationPlan, Grouping
 from .instance_null import INSTANCE_KIND, balanced_rows, instance_nulls
 from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics
 from .protocol import AREA_RANGES, PROPOSAL_NUMS
-from .summary import count_images
+from .summary import all_evaluations, count_images
 
 #: Kinds of null bands of image buckets: the infix of their keys, and what a report says of them.
 KINDS = {'': 'random sets of as many images',
@@ -62,7 +62,7 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
     """
     bootstrap = bootstrap or Bootstrap()
     done = []
-    for part, evaluation, grouping, ratios in zip([report, *report.get('further', [])], *plan[:3], strict=True):
+    for part, evaluation, grouping, ratios in zip(all_evaluations(report), *plan[:3], strict=True):
         part = {**part, 'null_bands': _describe(evaluation, bootstrap)}
         sets, own, sorted_ones = {}, [], None
         if evaluation.unit == 'image':

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .boxes import box_areas, clip_boxes, edge_cells, shared_areas
+from .boxes import area_under_two, areas_under_others, clip_boxes, shared_areas
 from .stated import field_of, stated_ratios
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ class OcclusionRatio:
 #: Every definition that is computed, by name.
 OCCLUSION_RATIOS: dict[str, OcclusionRatio] = {}
 #: Definitions by what annotations state as visible, by name.
-STATED_RATIOS = {f'visible_{shape}': OcclusionRatio(
-    f'visible_{shape}', None, None, f'the hidden share of its instances’ full {shape}es, by the visible {shape}es that the '
-    'annotations state'.replace('maskes', 'masks'), f'the hidden share of its full {shape}, by the visible {shape} that the '
-    'annotation states', 1., needs_masks=False) for shape in ('box', 'mask')}
+STATED_RATIOS = {name: OcclusionRatio(
+    name, None, None, f'the hidden share of its instances’ full {shapes}, by the visible {shapes} that the annotations state',
+    f'the hidden share of its full {shape}, by the visible {shape} that the annotation states', 1., needs_masks=False)
+    for name, shape, shapes in (('visible_box', 'box', 'boxes'), ('visible_mask', 'mask', 'masks'))}
 
 
 def register_occlusion_ratio(name: str,
@@ -152,8 +152,16 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
     ratio = get_occlusion_ratio(definition)
     if ratio.instance is None:
         raise ValueError(f'occlusion_ratio: {definition!r} is what annotations state; use one of {", ".join(OCCLUSION_RATIOS)}')
-    boxes, masks = _checked(ratio, boxes_xywh, image_size, masks)
-    return _image_ratio(ratio, boxes, categories, masks)
+    boxes_xywh = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
+    if not ratio.needs_masks:
+        masks = None
+    elif masks is None or len(masks) != len(boxes_xywh):
+        raise ValueError(f'definition {definition!r} needs one mask for each of the {len(boxes_xywh)} boxes, '
+                         f'got {"none" if masks is None else len(masks)}')
+    else:
+        masks = np.asarray(masks, dtype=bool).reshape(len(boxes_xywh), *image_size)
+        masks = _mask_module().encoded(masks) if ratio.takes_codes else masks
+    return _image_ratio(ratio, clip_boxes(boxes_xywh, image_size), categories, masks)
 
 
 def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_category: bool = False) -> np.ndarray:
@@ -194,32 +202,18 @@ def instance_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', sa
         return stated_ratios(ground_truth, definition, 'instance')
     ratios = np.full(len(ground_truth.image), np.nan)
     for _, members, instances in _images(ground_truth, definition, same_category):
-        ratios[members] = _instance_ratios(*instances)
-    return ratios
+        for group, overlap, area in _measured(*instances):
+            ratios[members[group]] = np.divide(overlap, area, out=np.full(len(group), np.nan), where=area > 0)
+    return np.round(ratios, DECIMALS)
 
 
 @register_occlusion_ratio('covered', 'the share of the area of its instances’ boxes that boxes of other instances cover')
 def _covered(boxes: np.ndarray, masks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    if len(boxes) == 1:
-        return np.zeros(1), box_areas(boxes)
-    in_x, widths = edge_cells(boxes[:, 0], boxes[:, 2])
-    in_y, heights = edge_cells(boxes[:, 1], boxes[:, 3])
-    shared = (in_y.T @ in_x) >= 2  # a cell of a box that lies under two boxes is covered by another
-    covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
-    areas = box_areas(boxes)
-    return np.minimum(covered, areas), areas  # a sum of cells may round past the area, and r past the last bucket
+    return areas_under_others(boxes)
 
 
-def _area_under_two(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
-    in_x, widths = edge_cells(boxes[:, 0], boxes[:, 2])
-    in_y, heights = edge_cells(boxes[:, 1], boxes[:, 3])
-    depth, cells = in_y.T @ in_x, np.outer(heights, widths)
-    return cells[depth >= 2].sum(), cells[depth >= 1].sum()
-
-
-@register_occlusion_ratio('union', 'the area under two boxes or more over the area under one or more', image=_area_under_two)
-def _covered_by_union(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    return _covered(boxes)
+register_occlusion_ratio('union', 'the area under two boxes or more over the area under one or more',
+                         image=lambda boxes, masks: area_under_two(boxes))(_covered)
 
 
 def _each_pair_once(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
@@ -240,10 +234,8 @@ def _sum_of_shares(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, 
     return (covered[real] / areas[real]).sum(), real.sum()
 
 
-@register_occlusion_ratio('instance_mean', 'the mean, over its instances, of the share of each box that other boxes cover',
-                          image=_sum_of_shares)
-def _covered_on_average(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    return _covered(boxes)
+register_occlusion_ratio('instance_mean', 'the mean, over its instances, of the share of each box that other boxes cover',
+                         image=_sum_of_shares)(_covered)
 
 
 def _most_overlap(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
@@ -281,78 +273,57 @@ def _mask_module() -> ModuleType:
     return mask_overlap
 
 
-def _checked(ratio: OcclusionRatio, boxes_xywh: np.ndarray, image_size: tuple[int, int],
-             masks: Sequence[np.ndarray] | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the boxes clipped, as xyxy, and the masks where the definition needs them."""
-    boxes_xywh = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
-    num = len(boxes_xywh)
-    if ratio.needs_masks:
-        if masks is None or len(masks) != num:
-            raise ValueError(f'definition {ratio.name!r} needs one mask for each of the {num} boxes, '
-                             f'got {"none" if masks is None else len(masks)}')
-        masks = np.asarray(masks, dtype=bool).reshape(num, *image_size)
-        masks = _mask_module().encoded(masks) if ratio.takes_codes else masks
-    return clip_boxes(boxes_xywh, image_size), masks if ratio.needs_masks else None
-
-
-def _groups(num: int, categories: np.ndarray | None) -> list[np.ndarray]:
-    """Return the positions of the instances in each group that may occlude each other."""
-    if categories is None:
-        return [np.arange(num)]
-    if len(categories) != num:
-        raise ValueError(f'categories: {len(categories)} given for {num} boxes; one for each box is needed')
-    return [np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)]
-
-
 def _origin(function: Measure) -> tuple:
     return getattr(function, '__module__', None), getattr(function, '__qualname__', function)
 
 
-def _measure(ratio: OcclusionRatio, function: Measure, shape: tuple, boxes: np.ndarray,
-             masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Call a function of a definition and check the two arrays of `shape` that it returns."""
-    try:
-        returned = function(boxes, masks)
-    except (AttributeError, TypeError) as error:
-        if masks is not None:
-            raise
-        raise ValueError(f'occlusion ratio {ratio.name!r}: its function failed without masks ({error}); if it reads masks, '
-                         'register it with needs_masks=True') from error
+def _measured(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray | None, masks: np.ndarray | None,
+              of_image: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the positions of the instances of one image that may occlude each other, their overlaps and their areas.
+
+    Where the definition has a function of its own for images, and `of_image`, overlap and area are one number each.
+    """
+    if categories is not None and len(categories) != len(boxes):
+        raise ValueError(f'categories: {len(categories)} given for {len(boxes)} boxes; one for each box is needed')
+    groups = [np.arange(len(boxes))] if categories is None else [
+        np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)]
+    function = (ratio.image if of_image else None) or ratio.instance
+    for members in groups:
+        own_masks = None if masks is None else masks[members]
+        try:
+            returned = function(boxes[members], own_masks)
+        except (AttributeError, TypeError) as error:
+            if own_masks is not None:
+                raise
+            raise ValueError(f'occlusion ratio {ratio.name!r}: its function failed without masks ({error}); if it reads masks, '
+                             'register it with needs_masks=True') from error
+        yield members, *_checked_result(ratio, returned, len(members), (len(members),) if function is ratio.instance else ())
+
+
+def _checked_result(ratio: OcclusionRatio, returned: tuple, num: int, shape: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a definition's function returned for `num` instances as two arrays of `shape`, overlap and area."""
     try:
         overlap, area = (np.asarray(value, dtype=np.float64) for value in returned)
     except (TypeError, ValueError):
         came = f'{type(returned).__name__} {returned!r}'[:80]
     else:
         if overlap.shape == area.shape == shape:
-            # Sums in another order may differ in the last digits.
-            if np.isfinite([overlap, area]).all() and min(overlap.min(initial=0), area.min(initial=0)) >= 0 and (
-                    overlap <= np.where(area > 0, area, math.inf) * ratio.largest * (1 + 1e-9)).all():
+            most = np.where(area > 0, area, math.inf) * ratio.largest * (1 + 1e-9)  # sums in another order differ a little
+            if ((overlap >= 0) & (overlap < math.inf) & (area >= 0) & (area < math.inf) & (overlap <= most)).all():
                 return overlap, area
             came = f'overlap {overlap.tolist()} and area {area.tolist()}'[:120]
         else:
             came = f'shapes {overlap.shape} and {area.shape}'
     kind = f'arrays of shape {shape}' if shape else 'numbers'
-    raise ValueError(f'occlusion ratio {ratio.name!r}: its function returned {came} for {len(boxes)} instances; expected two '
+    raise ValueError(f'occlusion ratio {ratio.name!r}: its function returned {came} for {num} instances; expected two '
                      f'{kind}, overlap and area, finite and with 0 <= overlap / area <= {ratio.largest:g}')
 
 
 def _image_ratio(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray | None, masks: np.ndarray | None) -> float:
     overlap = total = 0.
-    for members in _groups(len(boxes), categories):
-        arguments = boxes[members], None if masks is None else masks[members]
-        function, shape = (ratio.image, ()) if ratio.image else (ratio.instance, (len(members),))
-        part, area = _measure(ratio, function, shape, *arguments)
+    for _, part, area in _measured(ratio, boxes, categories, masks, of_image=True):
         overlap, total = overlap + part.sum(), total + area.sum()
     return round(float(overlap / total), DECIMALS) if total > 0 else float('nan')
-
-
-def _instance_ratios(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray | None,
-                     masks: np.ndarray | None) -> np.ndarray:
-    overlap, area = np.zeros(len(boxes)), np.zeros(len(boxes))
-    for members in _groups(len(boxes), categories):
-        overlap[members], area[members] = _measure(ratio, ratio.instance, (len(members),), boxes[members],
-                                                   None if masks is None else masks[members])
-    return np.round(np.divide(overlap, area, out=np.full(len(boxes), np.nan), where=area > 0), DECIMALS)
 
 
 def _images(ground_truth: 'GroundTruth', definition: str, same_category: bool) -> Iterator[tuple[int, np.ndarray, tuple]]:

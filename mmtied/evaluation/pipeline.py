@@ -252,8 +252,8 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
     return make_records(pairs, cells, rank, score, area, targets, rules.ignores(cells) if rules else None)
 
 
-def without_categories(ground_truth: GroundTruth, categories: np.ndarray, plan: EvaluationPlan) -> tuple[GroundTruth,
-                                                                                                         EvaluationPlan]:
+def without_categories(ground_truth: GroundTruth, categories: np.ndarray,
+                       plan: EvaluationPlan) -> tuple[GroundTruth, EvaluationPlan]:
     """Return annotations of some categories as one category, in the order in which COCOeval takes them, and their plan."""
     chosen = np.flatnonzero(np.isin(ground_truth.category, categories))
     chosen = chosen[np.lexsort((ground_truth.category[chosen], ground_truth.image[chosen]))]
@@ -286,8 +286,8 @@ def _with_results(ground_truth: GroundTruth, found: dict[str, Detections],
         return ground_truth.select_images(have), found, line
     if have.any() and lacking * 20 > filled.sum():
         return ground_truth, found, (f'results are for a part of the images: {lacking} of {filled.sum()} images with objects '
-                                     f'have '
-                                     'none, and their objects count as missed; --only-images-with-results evaluates the others')
+                                     'have none, and their objects count as missed; --only-images-with-results evaluates the '
+                                     'others')
     return ground_truth, found, None
 
 

@@ -30,6 +30,7 @@ from .run_id import check_one_run
 #: The file's name beside report.json.
 FILE_NAME = 'records.npz'
 _FORMAT = 1
+#: Types of the columns of `Records` in the file, in their order.
 _RECORD_TYPES = dict(image=np.int32, category=np.int32, rank=np.int32, score=np.float64, matched=np.int16, ignored=np.int16,
                      target=np.int32, iou=np.float32)
 
@@ -281,7 +282,7 @@ def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds
         checked_array(shifted, names['target'], 'i', (number, ), num_positives - UNKNOWN)
         if not (np.abs(checked_array(arrays, names['iou'], 'f', (number, )) - .5) <= .5).all():
             raise ValueError(f'{names["iou"]}: numbers from 0 to 1 are needed')
-    return Records(*(torch.from_numpy(arrays[names[name]].astype(_wide(name))) for name in Records._fields))
+    return Records(*(torch.from_numpy(arrays[names[name]].astype(kind)) for name, kind in _RECORD_TYPES.items())).wide()
 
 
 def _check_header(header: Mapping) -> None:
@@ -328,8 +329,3 @@ def _compact(column: np.ndarray) -> np.ndarray:
     with np.errstate(over='ignore'):
         single = column.astype(np.float32) if column.dtype == np.float64 else column
     return single if np.array_equal(single, column) else column
-
-
-def _wide(name: str) -> type:
-    """Return the type that `Records` has in memory."""
-    return np.int64 if _RECORD_TYPES[name] is np.int32 else _RECORD_TYPES[name]

@@ -158,10 +158,9 @@ class EvaluationResult(_Tables):
 
     def latex(self, hide_empty: bool = False) -> str:
         """Return the tables as LaTeX for the package booktabs, in percent; `hide_empty` leaves out buckets without instances."""
-        from .reporting.tables import latex_tables, report_tables
+        from .reporting.tables import latex_tables
 
-        tables = report_tables(self._shown(hide_empty))
-        return latex_tables(table._replace(title=f'{self.name}, {table.title}') for table in tables)
+        return latex_tables(self._tables(hide_empty))
 
     def save(self, folder: str | os.PathLike, images: str | os.PathLike | None = None, num_worst: int = 3, format: str = 'png',
              hide_empty: bool = False, choice: str = 'worst', seed: int = 0) -> list[Path]:
@@ -208,10 +207,10 @@ class EvaluationResult(_Tables):
         return draw_worst(self, iou_type, lambda image: shown_of(detections, image), paths.__getitem__, num_worst,
                           choice, seed)
 
-    def _tables(self) -> Iterator['PlainTable']:
+    def _tables(self, hide_empty: bool = False) -> Iterator['PlainTable']:
         from .reporting.tables import report_tables
 
-        for table in report_tables(self.report):
+        for table in report_tables(self._shown(hide_empty)):
             yield table._replace(title=f'{self.name}, {table.title}')
 
 

@@ -103,10 +103,9 @@ class ImageMatcher:
         position, _ = self.ground_truth.images.find(image_id)
         if position < 0:
             lookup = self.ground_truth.images
+            several = ' (several images have it as file name)' if position == AMBIGUOUS else ''
             raise ValueError(f'predictions for image id {image_id!r}, which is not in {self.ground_truth.source}; it has ids '
-                             f'such as '
-                             f'{lookup.image_ids[0]!s}' + (' (several images have it as file name)' if position == AMBIGUOUS
-                                                           else ''))
+                             f'such as {lookup.image_ids[0]!s}{several}')
         return position
 
     def take_boxes(self, image_id: int | str, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Candidates:

@@ -155,7 +155,7 @@ def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights
 def _used_detections(records: Records, positives: Positives, images: Tensor, limit: int,
                      column: int) -> tuple[UsedDetections, Tensor]:
     """Return the detections of the images within the limit, and their scores."""
-    row = _row_of_image(records, positives, images)[records.image]
+    row = row_of_image(records, positives, images)[records.image]
     kept = ((row >= 0) & (records.rank < limit)).nonzero()[:, 0]
     used = UsedDetections(row[kept], records.category[kept], records.matched[kept, column], records.ignored[kept, column])
     return used, records.score[kept]
@@ -163,14 +163,14 @@ def _used_detections(records: Records, positives: Positives, images: Tensor, lim
 
 def _truths(records: Records, positives: Positives, images: Tensor, num_categories: int, column: int) -> tuple[Tensor, Tensor]:
     """Return the row of weights of each ground truth, sorted by category, and where each category starts, (K + 1,)."""
-    row = _row_of_image(records, positives, images)[positives.image]
+    row = row_of_image(records, positives, images)[positives.image]
     counted = (positives.counted[:, column] & (row >= 0)).nonzero()[:, 0]
     counted = counted[torch.argsort(positives.category[counted], stable=True)]
     categories = torch.arange(num_categories + 1, device=row.device)
     return row[counted], torch.searchsorted(positives.category[counted], categories)
 
 
-def _row_of_image(records: Records, positives: Positives, images: Tensor) -> Tensor:
+def row_of_image(records: Records, positives: Positives, images: Tensor) -> Tensor:
     """Return the row of each image's weights, by its position; -1 for an image that has none."""
     device = records.image.device
     images = images.to(device)

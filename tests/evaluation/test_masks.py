@@ -30,7 +30,7 @@ def test_dense_area_and_iou_match_pycocotools(seed, num_masks, num_targets):
     labels, target_labels = rng.integers(0, 2, num_masks), rng.integers(0, 2, num_targets)
     crowd = rng.random(num_targets) < .4
     crops, tensor = [Crop.of(rle) for rle in encode(targets)], torch.from_numpy(masks).bool()
-    area, iou = dense_mask_iou(tensor, torch.from_numpy(labels), crops, target_labels.tolist(), crowd.tolist(), .5)
+    area, iou = dense_mask_iou(tensor, torch.from_numpy(labels), crops, target_labels.tolist(), crowd.tolist())
     assert area.tolist() == masks.sum((1, 2)).tolist()
     assert iou.shape == (num_masks, num_targets)
     if num_masks and num_targets:

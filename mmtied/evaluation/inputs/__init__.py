@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .coco_json import no_collection
+from mmtied.cli import no_collection
+
 from .dumps import dump_detections, dumped_iou_types
 from .faults import Broken, naming
 from .ground_truth import GroundTruth, read_ground_truth

@@ -1,17 +1,17 @@
 """Read JSON files, and COCO's lists of objects as NumPy columns, with one-line errors that name the file and the entry."""
 
-import gc
 import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
+
+from mmtied.cli import no_collection
 
 from ..protocol import BOX_FORMATS
 from .content import other_kind, read_bytes
@@ -53,18 +53,6 @@ def _parse_json(content: bytes) -> Any:
 
 #: Largest number of a box; areas and sums of larger ones pass what floating point holds.
 FARTHEST_BOX = 1e15
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Pause garbage collection, which takes most of the time of building millions of objects."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults | None = None) -> list[dict]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from mmtied.cli import no_collection
+
 from ..protocol import BOX_FORMATS, PROTOCOLS
 from .arrays import MISSING, GroundTruth
 from .categories import read_federated, read_frequencies
-from .coco_json import box_column, check_entries, check_unique, integer_column, no_collection, number_column, positions, values_of
+from .coco_json import box_column, check_entries, check_unique, integer_column, number_column, positions, values_of
 from .faults import Faults, naming, one_line, shown
 from .image_ids import ImageLookup, id_array, is_digits, plain_id
 from .layouts import read_annotations

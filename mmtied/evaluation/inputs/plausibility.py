@@ -20,9 +20,8 @@ def describe_annotations(boxes_xywh: np.ndarray, image_sizes: np.ndarray, all_si
     other = find_format(boxes_xywh, image_sizes, .99)
     if other:
         return [f'boxes of annotations look like {BOX_FORMATS[other]}{_of_image(other)}, and are read as x, y, width, height: '
-                f'{_count(leaves(boxes_xywh, image_sizes), boxes_xywh)}; if that is what they are, say --annotation-format '
-                f'{other} '
-                f"(box_format='{other}')"]
+                f'{_count(leaves(boxes_xywh, image_sizes), boxes_xywh)}; if that is what they are, say '
+                f"--annotation-format {other} (box_format='{other}')"]
     out = leaves(boxes_xywh, image_sizes)
     if out.sum() * 20 <= len(out):
         return []

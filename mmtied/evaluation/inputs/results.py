@@ -280,9 +280,8 @@ def describe_unusual(detections: Detections, ground_truth: GroundTruth, limit: i
     if (counts > limit).any() and not ground_truth.federated:
         images = np.unique(cells[counts > limit] // len(ground_truth.category_ids))
         lines.append(f'{len(images)} images, such as image id {image_ids[images[0]]}, have more than {limit} detections of a '
-                     f'category, '
-                     f'and those of the lowest scores do not count, as in COCOeval; --proposal-nums 1 10 {counts.max()} counts '
-                     f'all')
+                     'category, and those of the lowest scores do not count, as in COCOeval; '
+                     f'--proposal-nums 1 10 {counts.max()} counts all')
     if detections.boxes_xywh is not None:
         inverted = (detections.boxes_xywh[:, 2:] < 0).any(axis=1)
         other_format = describe_results(detections.boxes_xywh, ground_truth.image_sizes[detections.image])

@@ -200,7 +200,7 @@ def code_sums(text: bytes, length: np.ndarray, longest: np.ndarray) -> tuple[np.
     ends = np.cumsum(length)
     last = np.flatnonzero(characters < 80)
     value_ends = np.searchsorted(last, ends)
-    value_starts = np.append(0, value_ends[:-1])
+    counts = np.diff(value_ends, prepend=0)
     valid = length > 0
     valid[valid] = characters[ends[valid] - 1] < 80
 
@@ -214,32 +214,22 @@ def code_sums(text: bytes, length: np.ndarray, longest: np.ndarray) -> tuple[np.
     wrong = np.concatenate([np.flatnonzero((characters < 48) | (characters > 111)), last[num_groups > _MAX_GROUPS]])
     valid[np.searchsorted(ends, wrong, side='right')] = False
 
-    # The first background is not part of the differences.
-    present = value_ends > value_starts
-    first_gap = np.zeros_like(length)
-    first_gap[present] = values[value_starts[present]]
-    values[value_starts[present]] = 0
-    chains = [np.cumsum(values[parity::2]) for parity in (0, 1)]
-    valid &= (first_gap >= 0) & (first_gap <= longest)
-    for parity, sums in enumerate(chains):
-        cuts = (value_starts - parity + 1) // 2
-        some = np.flatnonzero((value_ends - parity + 1) // 2 > cuts)
-        if len(some):
-            before = np.append(0, sums)[cuts[some]]
-            valid[some] &= np.minimum.reduceat(sums, cuts[some]) >= before
-            valid[some] &= np.maximum.reduceat(sums, cuts[some]) - before <= longest[some]
-    chains = [(np.append(0, sums), np.append(0, np.cumsum(sums))) for sums in chains]
-
-    def every_second(start: np.ndarray) -> np.ndarray:
-        """Sum the lengths at `start`, `start` + 2 ... of each code."""
-        found = np.empty_like(start)
-        for parity, (sums, double_sums) in enumerate(chains):
-            here = start % 2 == parity
-            low, high = (start[here] - parity) // 2, np.maximum(value_ends[here] - parity + 1, 0) // 2
-            high = np.maximum(high, low)
-            found[here] = double_sums[high] - double_sums[low] - (high - low) * sums[low]
-        return found
-
-    foreground = np.where(present, every_second(np.minimum(value_starts + 1, value_ends)), 0)
-    background = np.where(present, every_second(value_starts), 0) + first_gap
-    return foreground, foreground + background, valid
+    # The lengths of background and of foreground in a row each: sums along the rows undo the differences.
+    pairs = (counts + 1) // 2
+    pair_ends, some = np.cumsum(pairs), counts > 0
+    starts, places = (pair_ends - pairs)[some], 2 * (pair_ends - pairs) - (value_ends - counts)
+    table = np.zeros(2 * int(pairs.sum()), dtype=np.int64)
+    table[np.arange(len(values)) + np.repeat(places, counts)] = values
+    first_gap = table[2 * starts]  # no difference is taken to the first background
+    table[2 * starts] = 0
+    sums = np.zeros((2, len(length)), dtype=np.int64)
+    for kind, lengths in enumerate(table.reshape(-1, 2).T):
+        lengths = np.cumsum(lengths)
+        lengths -= np.repeat(np.append(0, lengths)[starts], pairs[some])
+        if kind:
+            lengths[pair_ends[counts % 2 == 1] - 1] = 0  # behind an odd number of lengths
+        else:
+            lengths[starts] = first_gap
+        valid[some] &= (np.minimum.reduceat(lengths, starts) >= 0) & (np.maximum.reduceat(lengths, starts) <= longest[some])
+        sums[kind, some] = np.add.reduceat(lengths, starts)
+    return sums[1], sums.sum(axis=0), valid

@@ -246,10 +246,10 @@ def draw_boxes(draw: 'ImageDraw.ImageDraw', corners: Sequence[Sequence[int]], co
         draw.rectangle(box, outline=color, width=width)
 
 
-def jpeg_uri(picture: 'Image.Image', quality: int = 80) -> str:
+def jpeg_uri(picture: 'Image.Image') -> str:
     """Return a picture as a data URI of a JPEG."""
     file = io.BytesIO()
-    picture.save(file, 'JPEG', quality=quality, optimize=True)
+    picture.save(file, 'JPEG', quality=80, optimize=True)
     return f'data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'
 
 

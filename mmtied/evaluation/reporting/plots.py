@@ -90,17 +90,16 @@ def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
     return figure
 
 
-def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP', evaluation: int = 0) -> 'Figure':
-    """Plot the paired difference of each run from the first over r, with its interval as a band.
+def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP') -> 'Figure':
+    """Plot the paired difference of each run from the first over r, by the main evaluation, with its interval as a band.
 
     Args:
         comparison: From `comparison.compare_runs`.
         iou_type: One of its IoU types.
         statistic: One of its statistics.
-        evaluation: Which of the evaluations that the runs share; 0 is the main one.
     """
     first, *others = comparison['runs']
-    entry = comparison['evaluations'][evaluation]
+    entry = comparison['evaluations'][0]
     buckets = entry[iou_type]['buckets']
     overalls = [one['difference'] for one in entry[iou_type]['all'][statistic]['differences']]
     labels = [_with_overall(plain_label(label), overall, signed=True) for label, overall in zip(others, overalls, strict=True)]

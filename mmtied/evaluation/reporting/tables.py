@@ -185,12 +185,10 @@ def scalars(report: dict, iou_types: Sequence[str], evaluations: Sequence[Evalua
         prefix = '' if part is report else evaluation.slug + (f'_{times}_' if times > 1 else '_')
         for iou_type in iou_types:
             if part is report:
-                for name, statistic in STATISTICS.items():
-                    value = part[iou_type]['all'][name]
-                    values[f'{iou_type}_{statistic.scalar}'] = -1. if value is None else value
-                for name in frequency_statistics(part[iou_type]['all']):
-                    value = part[iou_type]['all'][name]
-                    values[f'{iou_type}_{name}'] = -1. if value is None else value
+                overall = part[iou_type]['all']
+                names = {name: statistic.scalar for name, statistic in STATISTICS.items()}
+                for name in (*names, *frequency_statistics(overall)):
+                    values[f'{iou_type}_{names.get(name, name)}'] = -1. if overall[name] is None else overall[name]
             for bucket, row in zip(evaluation.buckets, part[iou_type]['buckets'], strict=True):
                 for name, statistic in STATISTICS.items():
                     if statistic.logged_by_bucket and row[name] is not None:
