@@ -37,7 +37,7 @@ def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
         if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):  # Python's limit for the digits of an integer
             raise ValueError(f'{path}: the file has an integer of more than {sys.get_int_max_str_digits()} digits') from None
         kind = other_kind(content)
-        state = f'{kind}, not JSON' if kind else f'{"not complete JSON" if content else "empty"} ({error})'
+        state = f'not JSON, but {kind}' if kind else f'{"not complete JSON" if content else "empty"} ({error})'
         raise ValueError(f'{path}: the file is {state}') from None
 
 
