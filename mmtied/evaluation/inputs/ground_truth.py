@@ -204,12 +204,10 @@ class _Builder:
         if type(None) in kinds:
             open_regions = np.array([value is None for value in values], dtype=bool) & crowd
         if open_regions.any() or str in kinds:
-            as_numbers = [dict(category_id=int(category_ids[0]) if value is None and region else
-                               int(value) if isinstance(value, str) and is_digits(value) else value)
-                          for value, region in zip(values, open_regions.tolist(), strict=True)]
-        else:
-            as_numbers = entries
-        category = positions(integer_column(as_numbers, 'category_id', self.at_entries, faults), category_ids)
+            values = [int(category_ids[0]) if value is None and region else
+                      int(value) if isinstance(value, str) and is_digits(value) else value
+                      for value, region in zip(values, open_regions.tolist(), strict=True)]
+        category = positions(integer_column(entries, 'category_id', self.at_entries, faults, values), category_ids)
         faults.add(category < 0, lambda number: f': category id {shown(values[number])} is not in the list of categories')
         return np.where(open_regions, -1, np.maximum(category, 0))
 
