@@ -3,8 +3,8 @@
 
     mmtied annotate instances_val2017.json --out annotated/
 
-Writes a file of the same name with the keys occlusion_ratio and occlusion_bucket in each image and annotation, and buckets.json:
-by name of a bucket the ids of its images, or with --unit instance of its annotations.
+Writes a .json file of the same name with the keys occlusion_ratio and occlusion_bucket in each image and annotation, and
+buckets.json: by name of a bucket the ids of its images, or with --unit instance of its annotations.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     from mmtied.evaluation.options import add_bucket_options, add_ratio_options, add_reading_options
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('annotations', help='COCO instances file')
+    parser.add_argument('annotations', help='COCO instances file, or annotations of another layout of docs/formats.md')
     parser.add_argument('--out', required=True, help='folder to write into; not that of the annotations')
     add_ratio_options(parser)
     add_bucket_options(parser, 'whose ids buckets.json lists')
@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.evaluation.options import evaluation_of, reading_options
 
         found = annotate(args.annotations, evaluation_of(args), image_folder=args.images, **reading_options(args))
-        for path in found.save(out, source.name):
+        name = source.resolve().name.removesuffix('.gz')
+        for path in found.save(out, name if name.endswith('.json') else f'{name}.json'):
             print(f'wrote {path}')
 
 

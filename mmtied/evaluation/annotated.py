@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +63,9 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None, **reading: 
         {'[0.5,0.6)': [7]}
     """
     evaluation = evaluation or Evaluation()
-    data, *_ = read_annotations(annotations, reading.get('image_folder'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the next call gives the same ones
+        data, *_ = read_annotations(annotations, reading.get('image_folder'), reading.get('skip_invalid', False))
     ground_truth = read_ground_truth(annotations, **reading)
     buckets = evaluation.buckets
     of_image = evaluation.ratios(ground_truth, 'image').tolist()

@@ -9,6 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from mmtied.evaluation import Evaluation, annotate, evaluate
+from tests.helpers.layouts import write_voc
 from tests.helpers.simulated import many
 from tests.helpers.tools import run_in_process
 
@@ -120,6 +121,17 @@ def test_tool_writes_a_file_that_pycocotools_reads(data, tmp_path, monkeypatch, 
         code, _, err = run_in_process('annotate_occlusion.py', (source, '--out', out), monkeypatch, capfd)
         assert (code, err.count('\n'), message in err) == (2, 1, True)
     assert json.loads(source.read_text()) == data
+
+
+def test_tool_takes_folders_and_leaves_out_what_is_broken(tmp_path, monkeypatch, capfd):
+    folder = tmp_path / 'VOC2007'
+    folder.mkdir()
+    write_voc(folder)
+    (folder / 'Annotations/img_c.xml').write_text('<annotation>')
+    args = ('annotate_occlusion.py', (folder, '--out', tmp_path / 'out', '--skip-invalid'), monkeypatch, capfd)
+    code, _, err = run_in_process(*args)
+    assert (code, err.count('\n'), '1 record of' in err) == (0, 1, True)
+    assert len(COCO(tmp_path / 'out/VOC2007.json').dataset['images']) == 2
 
 
 def test_files_are_written_together_or_not_at_all(data, tmp_path):

@@ -18,6 +18,11 @@ RESULTS = [dict(image_id=entry['image_id'], category_id=entry['category_id'], bb
            for number, entry in enumerate(COCO['annotations'])]
 
 
+def append(path, text):
+    with path.open('a') as file:
+        file.write(text)
+
+
 def corners(box):
     return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
 
@@ -148,7 +153,9 @@ def write_ultralytics(folder):
 
 
 def write_detectron2(folder):
-    entries = [dict(image_id=number, instances=[entry for entry in RESULTS if entry['image_id'] == number]) for number in (1, 2)]
+    """Its category_id counts the sorted ids of categories from 0."""
+    entries = [dict(image_id=number, instances=[dict(entry, category_id=entry['category_id'] - 1)
+                                                for entry in RESULTS if entry['image_id'] == number]) for number in (1, 2)]
     torch.save(entries, folder / 'instances_predictions.pth')
     return folder / 'instances_predictions.pth'
 
@@ -156,6 +163,12 @@ def write_detectron2(folder):
 def write_torch(folder):
     torch.save(by_image(), folder / 'r.pt')
     return folder / 'r.pt'
+
+
+def write_packed_torch(folder):
+    path = write_torch(folder)
+    path.with_name('r.pt.gz').write_bytes(gzip.compress(path.read_bytes()))
+    return path.with_name('r.pt.gz')
 
 
 def write_flat(folder):

@@ -37,7 +37,7 @@ def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
         if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):  # Python's limit for the digits of an integer
             raise ValueError(f'{path}: the file has an integer of more than {sys.get_int_max_str_digits()} digits') from None
         kind = other_kind(content)
-        state = f'{kind}, not JSON' if kind else f'{"not complete JSON" if content else "empty"} ({error})'
+        state = f'not JSON, but {kind}' if kind else f'{"not complete JSON" if content else "empty"} ({error})'
         raise ValueError(f'{path}: the file is {state}') from None
 
 
@@ -101,9 +101,10 @@ def values_of(entries: Sequence[dict], key: str) -> list[Any]:
         return [entry.get(key) for entry in entries]
 
 
-def integer_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None) -> np.ndarray:
-    """Return the integers under `key`, shape (N,) int64; floats count where they are whole numbers."""
-    column = _column(entries, key, 'iuf', where, 'an integer', (), faults)
+def integer_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None,
+                   values: list | None = None) -> np.ndarray:
+    """Return the integers under `key`, shape (N,) int64; floats count where they are whole numbers. `values`: them, if known."""
+    column = _column(entries, key, 'iuf', where, 'an integer', (), faults, values)
     if column.dtype != np.int64 and len(column):
         whole = (column == np.round(column)) & (np.abs(column.astype(np.float64)) < 2.**63)
         if not whole.all():
@@ -188,7 +189,7 @@ def _plain_boxes(entries: Sequence[dict]) -> np.ndarray | None:
 
 
 def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected: str, shape: tuple[int, ...] = (),
-            faults: Faults | None = None) -> np.ndarray:
+            faults: Faults | None = None, values: list | None = None) -> np.ndarray:
     """Return the values under `key` as one array (N, *shape) of one of NumPy's dtype kinds, with 0 for each that is faulty."""
 
     def as_array(values: Any, wanted: tuple[int, ...]) -> np.ndarray | None:
@@ -200,7 +201,7 @@ def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected:
 
     if not entries:
         return np.empty((0, *shape))
-    values = values_of(entries, key)
+    values = values_of(entries, key) if values is None else values
     column = None if _has_bools(values, len(shape)) else as_array(values, (len(entries), *shape))
     if column is not None:
         return column

@@ -16,6 +16,8 @@ from .memory import check_fits
 #: Bytes that a compressed file may unpack to, and times its own size.
 _SMALL, _MOST_PACKED = 1 << 28, 100
 
+#: Suffixes of images, in lower case.
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
 #: First bytes of what gzip packed.
 PACKED = b'\x1f\x8b'
 #: First bytes of files that are no text, and their names.
@@ -102,6 +104,8 @@ def _text_kind(lines: list[str]) -> str | None:
         return 'the text file of one image of VisDrone; give the folder of all'
     if len(words) >= 5 and words[0].isdecimal() and all(map(is_number, words)):
         return 'the text file of one image of YOLO; give the folder of all'
+    if all(line.strip().lower().endswith(IMAGE_SUFFIXES) for line in lines[:2]) and lines:
+        return 'a list of images; give the folder that has labels and images'
     table = any(first.count(comma) >= 3 and all(line.count(comma) == first.count(comma) for line in lines[1:3])
                 for comma in ',;\t')
     if table and not first.startswith(('[', '{')):

@@ -1,7 +1,6 @@
 """CrowdHuman's .odgt: a JSON object for each image, with full, visible and head boxes of persons."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from .faults import Broken, as_flag, one_line
@@ -17,9 +16,6 @@ def read_odgt(lines: list[Any], source: str, image_folder: Any, broken: Broken) 
 
     The box is the full one, ``fbox``; ``vbox``, ``hbox``, ``fbox``, ``tag`` and ``ignore`` stay with each annotation. Boxes with
     ``ignore`` and those of another tag than person (``mask``: crowds, reflections) are ignored regions.
-
-    Raises:
-        ValueError: There is no such folder of images.
     """
     images, annotations, ignored = [], [], 0
     stated = all('height' in line and 'width' in line for line in lines if isinstance(line, dict))
@@ -54,6 +50,4 @@ def read_odgt(lines: list[Any], source: str, image_folder: Any, broken: Broken) 
     if not stated and image_folder is None:
         notes.append('the file states no sizes of images, so r counts what lies beyond their right and lower border; --images '
                      'FOLDER (image_folder=...) takes sizes from the image files')
-    if not stated and image_folder is not None and not Path(image_folder).is_dir():
-        raise ValueError(f'{image_folder}: no such folder of images')
     return {'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'person'}]}, notes

@@ -1,11 +1,16 @@
 """Exports of annotation tools that are not in COCO's layout: datumaro's JSON, Label Studio's JSON, CVAT's XML."""
 
 import warnings
+from itertools import chain
 from typing import Any
 from xml.etree import ElementTree
 
+from pycocotools import mask as mask_api
+
 from .coco_json import polygon_box
+from .content import IMAGE_SUFFIXES
 from .faults import Broken, one_line
+from .rle import rle_areas, to_rle
 
 
 def is_datumaro(data: Any) -> bool:
@@ -14,7 +19,10 @@ def is_datumaro(data: Any) -> bool:
 
 
 def read_datumaro(data: dict, broken: Broken) -> tuple[dict, list[str]]:
-    """Convert datumaro's own JSON; return COCO's dict, and notes. Only boxes and polygons are read."""
+    """Convert datumaro's own JSON; return COCO's dict, and notes. Boxes, polygons and masks are read.
+
+    Polygons of one group are parts of one object.
+    """
     labels = (data['categories'].get('label') or {}).get('labels') or []
     builder = _Builder([label['name'] for label in labels])
     for number, item in enumerate(data['items']):
@@ -33,8 +41,12 @@ def _add_datumaro(builder: '_Builder', entry: dict) -> None:
     if entry.get('type') == 'bbox':
         builder.box(entry.get('label_id'), entry['bbox'], crowd)
     elif entry.get('type') == 'polygon':
-        builder.polygon(entry.get('label_id'), entry.get('points') or [], crowd)
-    else:
+        builder.polygon(entry.get('label_id'), entry.get('points') or [], crowd, group=entry.get('group'))
+    elif entry.get('type') == 'mask':
+        code = to_rle(entry['rle'], *entry['rle']['size'], 'mask')
+        rle_areas([code], lambda _: 'mask')  # toBbox trusts it
+        builder.box(entry.get('label_id'), mask_api.toBbox(code).tolist(), crowd, segmentation=entry['rle'])
+    elif entry.get('type') != 'label':  # of the whole image
         builder.skipped += 1
 
 
@@ -58,8 +70,8 @@ def read_label_studio(data: list, broken: Broken) -> tuple[dict, list[str]]:
             continue
         with broken.at(f'{broken.source}[{number}]'):
             task, first = data[number], shapes[0][0]
-            path = next((value for value in task['data'].values() if isinstance(value, str)), '')
-            builder.image(task.get('id', number + 1), path, first['original_height'], first['original_width'])
+            builder.image(task.get('id', number + 1), _label_studio_file(task['data']), first['original_height'],
+                          first['original_width'])
             for entry, labels in shapes:
                 with broken.at(f'{broken.source}[{number}]'):
                     _add_label_studio(builder, names.index(labels[0]), entry['value'], first)
@@ -76,6 +88,12 @@ def _add_label_studio(builder: '_Builder', label: int, value: dict, size: dict) 
         builder.box(label, [value['x'] * x, value['y'] * y, value['width'] * x, value['height'] * y])
     else:
         builder.skipped += 1
+
+
+def _label_studio_file(data: dict) -> str:
+    """Return the file of a task's image: of several texts, one that ends like an image's name."""
+    texts = [value.rpartition('?d=')[2] for value in data.values() if isinstance(value, str)]  # of local storage
+    return next((text for text in texts if text.lower().endswith(IMAGE_SUFFIXES)), next(iter(texts), ''))
 
 
 def _label_studio_shapes(task: dict) -> list[tuple[dict, list[str]]]:
@@ -131,6 +149,7 @@ class _Builder:
 
     def __init__(self, names: list[str]) -> None:
         self.names, self.images, self.annotations, self.skipped, self.empty = names, [], [], 0, 0
+        self._groups: dict[tuple, dict] = {}
 
     def image(self, image_id: Any, path: str, height: Any, width: Any) -> None:
         image = {'id': image_id, 'file_name': path}
@@ -142,8 +161,17 @@ class _Builder:
         self.annotations.append({**(extra or {}), 'id': len(self.annotations) + 1, 'image_id': self.images[-1]['id'],
                                  'category_id': label + 1, 'bbox': list(box), 'iscrowd': int(bool(crowd)), **shape})
 
-    def polygon(self, label: int | None, points: list[float], crowd: bool = False, extra: dict | None = None) -> None:
+    def polygon(self, label: int | None, points: list[float], crowd: bool = False, extra: dict | None = None,
+                group: int | None = None) -> None:
+        """Add a polygon; those of one image, label and group, which counts from 1, are parts of one object."""
+        key = len(self.images), label, group
+        if group and key in self._groups:
+            entry = self._groups[key]
+            entry['segmentation'].append(points)
+            entry['bbox'] = polygon_box(list(chain(*entry['segmentation'])))
+            return
         self.box(label, polygon_box(points), crowd, extra, segmentation=[points])
+        self._groups[key] = self.annotations[-1]
 
     def done(self, source: str) -> tuple[dict, list[str]]:
         notes = [f'{self.skipped} shapes are neither boxes nor polygons, or rotated, and left out'] if self.skipped else []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -177,7 +178,7 @@ class _Builder:
                              f'{sizes[number].tolist()}')
         order = np.argsort(ids, kind='stable')
         sizes = sizes[:, ::-1] if self.reading.swap_sizes else sizes
-        names = tuple(str(images[number].get('file_name') or '') for number in order.tolist())
+        names = tuple(_file_name(images[number]) for number in order.tolist())
         self.images = [images[number] for number in order.tolist()]
         return ids[order], sizes[order], names
 
@@ -205,12 +206,10 @@ class _Builder:
         if type(None) in kinds:
             open_regions = np.array([value is None for value in values], dtype=bool) & crowd
         if open_regions.any() or str in kinds:
-            as_numbers = [dict(category_id=int(category_ids[0]) if value is None and region else
-                               int(value) if isinstance(value, str) and is_digits(value) else value)
-                          for value, region in zip(values, open_regions.tolist(), strict=True)]
-        else:
-            as_numbers = entries
-        category = positions(integer_column(as_numbers, 'category_id', self.at_entries, faults), category_ids)
+            values = [int(category_ids[0]) if value is None and region else
+                      int(value) if isinstance(value, str) and is_digits(value) else value
+                      for value, region in zip(values, open_regions.tolist(), strict=True)]
+        category = positions(integer_column(entries, 'category_id', self.at_entries, faults, values), category_ids)
         faults.add(category < 0, lambda number: f': category id {shown(values[number])} is not in the list of categories')
         return np.where(open_regions, -1, np.maximum(category, 0))
 
@@ -322,6 +321,11 @@ class _Builder:
                           'image; without a match they are ignored where annotation is not exhaustive (--protocol coco for COCO)')
         return replace(truth, federated=read_federated(self.images, truth, self.at_images),
                        frequencies=read_frequencies(self.categories))
+
+
+def _file_name(image: dict) -> str:
+    """Return the name of an image's file; LVIS gives addresses such as http://images.cocodataset.org/val2017/000000397133.jpg."""
+    return str(image.get('file_name') or urlsplit(str(image.get('coco_url') or '')).path)
 
 
 def _text(name: Any) -> str:

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import PurePath, PureWindowsPath
+from pathlib import PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,8 @@ class ImageLookup:
     def _names(self) -> dict[str, int]:
         names: dict[str, int] = {}
         for position, name in enumerate(self.file_names):
-            for form in {name, PurePath(name).name, PurePath(name).stem} - {''}:
+            path = PureWindowsPath(name)  # splits at / too
+            for form in {name, path.name, path.stem} - {''}:
                 names[form] = AMBIGUOUS if form in names else position
         return names
 
@@ -108,7 +109,7 @@ class ImageLookup:
         elif isinstance(value, int):
             return self._positions.get(value, UNKNOWN), False
         by_name = UNKNOWN
-        for form in (value, PureWindowsPath(value).name) if isinstance(value, str) else ():  # that splits at / too
+        for form in (value, PureWindowsPath(value).name) if isinstance(value, str) else ():
             by_name = self._names.get(form, UNKNOWN) if by_name == UNKNOWN else by_name
         if by_name != UNKNOWN:
             return by_name, True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import GroundTruth
+from .content import IMAGE_SUFFIXES
 from .datasets import unwrapped
 from .faults import one_line
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 #: Formats of images that are opened; others, such as EPS, start other programs.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
-#: Their suffixes, in lower case.
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
@@ -30,15 +29,16 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     if not Path(folder).is_dir():
         raise ValueError(f'images: {folder} is not a folder')
     paths = sorted(Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names
-                   if name.lower().endswith(_SUFFIXES))
+                   if name.lower().endswith(IMAGE_SUFFIXES))
     if not paths:
-        raise ValueError(f'images: {folder} has no images ({", ".join(_SUFFIXES)}), nor has any folder in it')
+        raise ValueError(f'images: {folder} has no images ({", ".join(IMAGE_SUFFIXES)}), nor has any folder in it')
     return paths
 
 
 def image_files(folder: Path) -> dict[str, Path]:
     """Return the image files below a folder, by stem; none where there is no folder."""
-    return {file.stem: file for file in sorted(folder.rglob('*')) if file.suffix.lower() in _SUFFIXES} if folder.is_dir() else {}
+    files = sorted(folder.rglob('*')) if folder.is_dir() else ()
+    return {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
 
 
 def image_entry(path: Path) -> dict:

@@ -24,12 +24,14 @@ _NAMED = {
     ('data', 'classes'): 'predictions of another layout',
     ('objects', 'size'): 'one image of Supervisely; export the project as COCO',
     ('data_row', 'projects'): "Labelbox's export; convert it to COCO's layout (labelbox has a converter)",
+    ('videos', 'annotations'): 'of a video (YouTube-VIS, TAO), and images are evaluated',
 }
 #: The same for a list, by the keys of its first entry, or for the lines of JSON lines.
 _NAMED_LISTS = {
     ('image', 'annotations'): "CreateML's layout; export as COCO",
     ('name', 'labels'): "BDD100K's (Scalabel's) layout; convert it with bdd100k.label.to_coco or scalabel.label.to_coco",
     ('data_row', 'projects'): _NAMED['data_row', 'projects'],
+    ('annotator', 'annotation_id'): "Label Studio's JSON-MIN; export as JSON or COCO",
 }
 
 
@@ -50,6 +52,9 @@ def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = 
     """
     annotations = getattr(annotations, 'dataset', annotations)
     source = 'annotations' if isinstance(annotations, Mapping) else str(annotations)
+    if image_folder is not None:
+        from .images import check_folder
+        check_folder(image_folder)
     broken = Broken(source, skip_invalid)
     if isinstance(annotations, Mapping):
         data, notes = _from_json(annotations, source, broken)
@@ -114,12 +119,18 @@ def _from_folder(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, l
         return yolo.read_yolo(path, image_folder, broken)
     if visdrone.is_visdrone(path):
         return visdrone.read_visdrone(path, image_folder, broken)
+    held = sorted(file.name for file in path.iterdir())
     raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in labels) '
-                     'or VisDrone (in annotations); a file such as instances.json is expected, or such a folder')
+                     'or VisDrone (in annotations); a file such as instances.json is expected, or such a folder; this one has '
+                     f'{one_line(", ".join(held[:5])) or "no files"}')
 
 
 def _from_json(data: Any, source: str, broken: Broken) -> tuple[dict, list[str]]:
     if isinstance(data, Mapping) and all(key in data for key in _KEYS):
+        entries = data['annotations']
+        if isinstance(entries, list) and entries and isinstance(entries[0], Mapping) and 'segments_info' in entries[0]:
+            raise ValueError(f"{source}: it is COCO's panoptic layout; give the instances file, or convert it with panopticapi's "
+                             'panoptic2detection_coco_format.py')
         info = data.get('info')
         return data, list(info.get('notes') or ()) if isinstance(info, Mapping) and isinstance(info.get('notes'), list) else []
     if openmmlab.is_middle_format(data):

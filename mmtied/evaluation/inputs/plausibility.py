@@ -7,6 +7,8 @@ from .coco_json import to_xywh
 
 #: From this many boxes on, a small share that leaves the image is a sign.
 _ENOUGH = 20
+#: Results that reach beyond this many times the sides of their image are not those of a model that leaves boxes unclipped.
+_FAR = 1.1
 
 
 def describe_annotations(boxes_xywh: np.ndarray, image_sizes: np.ndarray, all_sizes: np.ndarray) -> list[str]:
@@ -20,8 +22,8 @@ def describe_annotations(boxes_xywh: np.ndarray, image_sizes: np.ndarray, all_si
     other = find_format(boxes_xywh, image_sizes, .99)
     if other:
         return [f'boxes of annotations look like {BOX_FORMATS[other]}{_of_image(other)}, and are read as x, y, width, height: '
-                f'{_count(leaves(boxes_xywh, image_sizes), boxes_xywh)}; if that is what they are, say '
-                f"--annotation-format {other} (box_format='{other}')"]
+                f'{_complaint(boxes_xywh, image_sizes, other)}; if that is what they are, say --annotation-format {other} '
+                f"(box_format='{other}')"]
     out = leaves(boxes_xywh, image_sizes)
     if out.sum() * 20 <= len(out):
         return []
@@ -48,12 +50,8 @@ box_format='xyxy' (--box-format xyxy)"
     if other:
         fits = int(_fits(boxes_xywh, image_sizes, other).sum())
         reading = BOX_FORMATS[other] + _of_image(other)
-        if other.endswith('n'):
-            complaint = f'all {len(boxes_xywh)} boxes lie in the first pixels of their image'
-        else:
-            complaint = _count(leaves(boxes_xywh, image_sizes), boxes_xywh)
-        return (f'{complaint} as x, y, width, height, and {fits} fit as {reading}; if that is what they are, say '
-                f'box_format={other!r} (--box-format {other})')
+        return (f'{_complaint(boxes_xywh, image_sizes, other)} as x, y, width, height, and {fits} fit as {reading}; if that is '
+                f'what they are, say box_format={other!r} (--box-format {other})')
     inverted = (boxes_xywh[:, 2:] < 0).any(axis=1)
     size = image_sizes[:, ::-1] + 1
     start, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
@@ -61,6 +59,10 @@ box_format='xyxy' (--box-format xyxy)"
     if inverted.sum() * 2 > len(inverted) and fits.sum() * 10 > 9 * len(fits):
         return (f'{inverted.sum()} of {len(inverted)} boxes have x2 < x1 or y2 < y1 as x1, y1, x2, y2, and {fits.sum()} fit as '
                 "x, y, width, height; if that is what they are, say box_format='xywh' (--box-format xywh)")
+    far = leaves(boxes_xywh, image_sizes * _FAR)
+    if len(far) >= _ENOUGH and far.sum() * 20 > len(far):
+        return (f'{far.sum()} of {len(far)} boxes reach beyond their image by more than a tenth of its side; coordinates of the '
+                'original images are expected, not of resized or padded ones')
     return None
 
 
@@ -110,6 +112,13 @@ def _fits(boxes: np.ndarray, image_sizes: np.ndarray, box_format: str) -> np.nda
     boxes = to_xywh(boxes.copy(), box_format, image_sizes)
     inside = (boxes[:, :2] >= -1).all(axis=1) & (boxes[:, 2:] >= 0).all(axis=1)
     return inside & ~leaves(boxes, image_sizes)
+
+
+def _complaint(boxes: np.ndarray, image_sizes: np.ndarray, other: str) -> str:
+    """Say what is wrong with boxes that look like another format."""
+    if other.endswith('n'):
+        return f'all {len(boxes)} boxes lie in the first pixels of their image'
+    return _count(leaves(boxes, image_sizes), boxes)
 
 
 def _count(out: np.ndarray, boxes: np.ndarray) -> str:

@@ -164,9 +164,9 @@ def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, source:
         ids = {str(name): number for number, name in reversed(ground_truth.category_names.items())}
         known = set(ids.values())
         unknown = next(number for number in range(len(known) + 1) if number not in known)
-        entries = [dict(category_id=value if not isinstance(value, str) else
-                        ids.get(value, int(value) if is_digits(value) else unknown)) for value in values]
-    category = positions(integer_column(entries, 'category_id', source, faults) + offset, ground_truth.category_ids)
+        values = [value if not isinstance(value, str) else ids.get(value, int(value) if is_digits(value) else unknown)
+                  for value in values]
+    category = positions(integer_column(entries, 'category_id', source, faults, values) + offset, ground_truth.category_ids)
     return category if ground_truth.merged is None else np.where(category < 0, -1, ground_truth.merged[category])
 
 

@@ -5,7 +5,7 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
     first = value[0] if value and isinstance(value[0], Mapping) else {}
     if 'instances' in first and 'image_id' in first:
-        return [{**one, 'image_id': entry['image_id']} for entry in value for one in entry['instances']]
+        return _from_detectron2(value, ground_truth)
     if 'pred_instances' in first:
         return check_dump(list(value), source) if 'img_id' in first else list(value)
     if 'scores' in first or 'boxes' in first:
@@ -120,7 +120,24 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         return image_predictions(_with_named_labels(value, ground_truth))
     if value and isinstance(value[0], list | tuple):
         return check_dump(list(value), source)
+    if 'file_name' in first and ground_truth is not None:  # ultralytics takes ids from names, '12' and '012.jpg' are 12
+        images = [{'id': entry.get('image_id'), 'file_name': entry.get('file_name')} for entry in value
+                  if isinstance(entry, Mapping)]
+        if all(ground_truth.images.find(name)[0] >= 0 for name in {str(image['file_name']) for image in images}):
+            return _by_own_lists({'images': images}, value, ground_truth)
     return value if isinstance(value, list) else list(value)
+
+
+def _from_detectron2(value: Sequence[Mapping], ground_truth: GroundTruth | None) -> list[dict]:
+    """Return detectron2's instances by image, whose ``category_id`` counts the sorted ids of categories from 0, as results.
+
+    Where one is no such label, all are taken as ids.
+    """
+    entries = [{**one, 'image_id': entry['image_id']} for entry in value for one in entry['instances']]
+    ids = [] if ground_truth is None else ground_truth.category_ids.tolist()
+    if all(entry.get('category_id') in range(len(ids)) for entry in entries):
+        return [{**entry, 'category_id': ids[entry['category_id']]} for entry in entries]
+    return entries
 
 
 def _by_own_lists(value: Mapping, entries: list[dict], ground_truth: GroundTruth) -> list[dict]:
@@ -129,8 +146,8 @@ def _by_own_lists(value: Mapping, entries: list[dict], ground_truth: GroundTruth
                            if isinstance(one, Mapping) and isinstance(one.get('id'), int | str)}
                           for key, name in (('images', 'file_name'), ('categories', 'name')))
     ours = dict(zip(ground_truth.image_ids.tolist(), ground_truth.file_names, strict=True))
-    other_images = all(images.values()) and any(Path(ours.get(number) or '').name != Path(str(name)).name
-                                                for number, name in images.items())
+    other_images = all(images.values()) and any(
+        PureWindowsPath(ours.get(number) or '').name != PureWindowsPath(str(name)).name for number, name in images.items())
     other_categories = any(ground_truth.category_names.get(number) != name for number, name in categories.items())
     for key, names, differ in (('image_id', images, other_images and any(ours.values())),
                                ('category_id', categories, other_categories)):
@@ -192,6 +209,7 @@ def _torch_file(path: Path, content: bytes) -> Any:
     if content.startswith(b'PK') and not zipfile.is_zipfile(file):
         raise ValueError(f'{path}: the file is not a complete zip file, as torch.save writes')
     packed = len(content) != path.stat().st_size
+    file.seek(0)  # is_zipfile moves it
     return load_tensors(file if packed else path)
 
 
@@ -207,11 +225,7 @@ def _yolo(path: Path, ground_truth: GroundTruth, label_names: Sequence[str] | No
     for entry in yolo.read_yolo_results(path, sizes, broken):
         label = entry.pop('label')
         if entry['category_id'] is None:
-            if label >= len(ids):
-                broken.add(f'{path}: class {label} is not from 0 to {len(ids) - 1}, the categories of {ground_truth.source}; a '
-                           'data.yaml beside the labels, or --label-names, names the classes')
-                continue
-            entry['category_id'] = ids[label]
+            entry['category_id'] = ids[label] if label < len(ids) else f'class {label}'
         usable.append(entry)
     return usable
 

@@ -4,6 +4,8 @@ As annotations ``class cx cy w h`` or ``class x1 y1 x2 y2 ...``; as results the 
 """
 
 import ast
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ from .faults import Broken, one_line, shown
 
 #: Largest number of classes that labels may count.
 MOST_CLASSES = 100_000
+#: Files that name the classes.
+_YAML = ('data.yaml', 'dataset.yaml', 'data.yml')
+#: Folders of parts of a data set.
+_PART = re.compile('train|val|test')
 #: Text files that are no labels.
 _OTHERS = ('classes.txt', 'obj.names', 'train.txt', 'val.txt', 'test.txt', 'readme.txt')
 
@@ -43,10 +49,9 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
     """
     from .images import image_entry
 
-    files, names = label_files(path), class_names(path)
+    stems, names, keypoints = _by_stem(path), class_names(path), _num_keypoint_values(path)
     pictures = _pictures(path, image_folder)
     images, annotations, largest = [], [], -1
-    stems = {file.stem: file for file in files}
     missing = [stem for stem in stems if stem not in pictures]
     if missing and (len(missing) == len(stems) or not broken.skip):
         raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are '
@@ -56,7 +61,7 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
     for stem, picture in sorted(pictures.items()):
         images.append(image_entry(picture))
         height, width = images[-1]['height'], images[-1]['width']
-        for label, values in _objects(stems[stem], (4, ), broken) if stem in stems else ():
+        for label, values in _objects(stems[stem], (4, ), broken, keypoints) if stem in stems else ():
             if names and label not in names:
                 broken.add(f'{stems[stem]}: class {label} is not among the {len(names)} that are named beside the labels '
                            f'({one_line(", ".join(names.values()))})')
@@ -65,6 +70,10 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
             annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'category_id': label, 'iscrowd': 0,
                                 **_shape(values, width, height)})
     categories = [{'id': number, 'name': names.get(number, str(number))} for number in range(max(largest, *names, 0) + 1)]
+    parts = sorted({part for file in stems.values() for part in file.parent.relative_to(path).parts if _PART.match(part)})
+    if len(parts) > 1:
+        warnings.warn(f'{path}: the labels of {", ".join(parts)} are all evaluated; give the folder of one to evaluate that',
+                      stacklevel=2)
     notes = [] if names else ['there is no data.yaml or classes.txt, so categories are named by their numbers']
     return {'images': images, 'annotations': annotations, 'categories': categories}, notes
 
@@ -77,29 +86,49 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
         sizes: Height and width of the image of each stem.
         broken: Gets lines that are no object with a score, and files without an image.
     """
-    entries, names = [], class_names(path)
-    for file in label_files(path):
-        if file.stem not in sizes:
-            broken.add(f'{file}: no image has the stem {file.stem!r}')
+    entries, names, keypoints = [], class_names(path), _num_keypoint_values(path)
+    for stem, file in _by_stem(path).items():
+        if stem not in sizes:
+            broken.add(f'{file}: no image has the stem {stem!r}')
             continue
-        height, width = sizes[file.stem]
-        for label, values in _objects(file, (5, ), broken, scored=True):
-            entries.append({'image_id': file.stem, 'category_id': names.get(label), 'label': label, 'score': values[-1],
+        height, width = sizes[stem]
+        for label, values in _objects(file, (5, ), broken, keypoints, scored=True):
+            entries.append({'image_id': stem, 'category_id': names.get(label), 'label': label, 'score': values[-1],
                             **_shape(values[:-1], width, height)})
     return entries
 
 
 def class_names(path: Path) -> dict[int, str]:
     """Return the names of classes from data.yaml or classes.txt in a folder or those above; empty without one."""
-    for folder in (path, path / 'labels', *path.resolve().parents[:2]):
-        for name in ('data.yaml', 'dataset.yaml', 'data.yml'):
-            if (folder / name).is_file():
-                return _yaml_names(folder / name)
-        for name in ('classes.txt', 'obj.names'):
-            if (folder / name).is_file():
-                lines = (folder / name).read_text(encoding='utf-8').splitlines()
-                return dict(enumerate(line.strip() for line in lines if line.strip()))
-    return {}
+    file = _beside(path, (*_YAML, 'classes.txt', 'obj.names'))
+    if file is None or file.name in _YAML:
+        return _yaml_names(file) if file else {}
+    lines = file.read_text(encoding='utf-8').splitlines()
+    return dict(enumerate(line.strip() for line in lines if line.strip()))
+
+
+def _beside(path: Path, names: tuple[str, ...]) -> Path | None:
+    """Return the first file of some names in a folder or those above."""
+    folders = (path, path / 'labels', *path.resolve().parents[:2])
+    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
+
+
+def _num_keypoint_values(path: Path) -> int:
+    """Return how many numbers of keypoints follow each box, by data.yaml's ``kpt_shape`` such as [17, 3]; 0 without it."""
+    file = _beside(path, _YAML)
+    shape = file and re.search(r'^kpt_shape:\s*\[\s*(\d{1,4})\s*,\s*(\d)\s*\]', file.read_text(encoding='utf-8'), re.MULTILINE)
+    return int(shape[1]) * int(shape[2]) if shape else 0
+
+
+def _by_stem(path: Path) -> dict[str, Path]:
+    """Return the label file of each stem; a ValueError names two of one stem, as parts of a data set may have."""
+    stems: dict[str, Path] = {}
+    for file in label_files(path):
+        other = stems.setdefault(file.stem, file)
+        if other is not file:
+            raise ValueError(f'{path}: {other.relative_to(path)} and {file.relative_to(path)} are labels of one stem, so images '
+                             'cannot be told apart; give the folder of one part')
+    return stems
 
 
 def _yaml_names(file: Path) -> dict[int, str]:
@@ -123,8 +152,9 @@ def _yaml_names(file: Path) -> dict[int, str]:
     return {number: name if isinstance(name, str) else shown(name) for number, name in found.items()}
 
 
-def _objects(file: Path, lengths: tuple[int, ...], broken: Broken, scored: bool = False) -> list[tuple[int, list[float]]]:
-    """Return the class and the numbers of each line; polygons have an even number of coordinates."""
+def _objects(file: Path, lengths: tuple[int, ...], broken: Broken, keypoints: int = 0,
+             scored: bool = False) -> list[tuple[int, list[float]]]:
+    """Return the class and the numbers of each line without those of keypoints; polygons have an even number of them."""
     found = []
     for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
         parts = line.split()
@@ -134,6 +164,8 @@ def _objects(file: Path, lengths: tuple[int, ...], broken: Broken, scored: bool 
             label, values = int(float(parts[0])), list(map(float, parts[1:]))
         except (ValueError, OverflowError):
             label, values = -1, []
+        if keypoints and len(values) >= 4 + keypoints:
+            del values[4:4 + keypoints]
         if not 0 <= label < MOST_CLASSES or not (len(values) in lengths or (len(values) > 6 and len(values) % 2 == int(scored))):
             expected = 'class cx cy w h' + (' score (save_conf=True writes it)' if scored else '')
             broken.add(f'{file}: line {number}: expected {expected}, got {line[:80]!r}')

@@ -1,5 +1,4 @@
-"""Annotations and results in every layout of docs/formats.md: a small file of each gives the arrays of the same data in "
-"COCO's."""
+"""A small file in every layout of docs/formats.md gives the arrays of the same data in COCO's."""
 
 import json
 import warnings
@@ -37,6 +36,7 @@ from tests.helpers.layouts import (
     write_lines,
     write_middle,
     write_packed_dump,
+    write_packed_torch,
     write_torch,
     write_ultralytics,
     write_voc,
@@ -181,8 +181,9 @@ def test_results_named_by_a_path_of_another_machine():
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
 @pytest.mark.parametrize('write', [
-    write_lines, write_ultralytics, write_detectron2, write_torch, write_flat, write_dump, write_packed_dump, write_voc_results,
-    write_yolo_results, hugging_face, text_labels, pipeline_of_hugging_face, lambda folder: {'annotations': RESULTS},
+    write_lines, write_ultralytics, write_detectron2, write_torch, write_packed_torch, write_flat, write_dump, write_packed_dump,
+    write_voc_results, write_yolo_results, hugging_face, text_labels, pipeline_of_hugging_face,
+    lambda folder: {'annotations': RESULTS},
     lambda folder: write_json(folder, RESULTS)])
 def test_results(tmp_path, write):
     truth = read_ground_truth(COCO)
@@ -206,13 +207,17 @@ def test_results(tmp_path, write):
     (2 * (json.dumps(dict(data_row={}, projects={})) + '\n'), "it is Labelbox's export; convert it"),
     ('filename;width;height;class\na.jpg;9;9;cat\n', 'a CSV table that begins with filename;width;height;class'),
     ('filename\twidth\theight\tclass\na.jpg\t9\t9\tcat\n', 'a CSV table that begins with filename'),
+    (json.dumps([dict(id=1, image='a.jpg', label=[], annotator=1, annotation_id=1)]), "it is Label Studio's JSON-MIN; export"),
+    (json.dumps(dict(COCO, annotations=[dict(segments_info=[], file_name='a.png', image_id=1)])), "it is COCO's panoptic layout"),
+    (json.dumps(dict(videos=[], categories=[], annotations=[])), 'it is of a video .YouTube-VIS'),
+    ('./images/val/a.jpg\n./images/val/b.jpg\n', 'not JSON, but a list of images; give the folder that has labels and images'),
     (json.dumps(dict(images=[], categories=[])), "it has 'images', 'categories' and lacks annotations"),
     ('{"a": 1}\n{"a": 2}\n', "JSON lines, but not of CrowdHuman's"),
-    ('<annotations_of_something>', 'the file is XML, not JSON'),
-    (b'PK\x03\x04abc', 'the file is a torch checkpoint or another zip file, not JSON'),
-    (b'\x89PNG\r\n', 'the file is a PNG image, not JSON'),
-    ('ImageID,Source,LabelName,Confidence\n', 'the file is a CSV table of Open Images, not JSON'),
-    ('path: ../data\ntrain: images/train\nnames:\n  0: cat\n', 'is a data.yaml of ultralytics.*give the folder'),
+    ('<annotations_of_something>', 'the file is not JSON, but XML'),
+    (b'PK\x03\x04abc', 'the file is not JSON, but a torch checkpoint or another zip file'),
+    (b'\x89PNG\r\n', 'the file is not JSON, but a PNG image'),
+    ('ImageID,Source,LabelName,Confidence\n', 'the file is not JSON, but a CSV table of Open Images'),
+    ('path: ../data\ntrain: images/train\nnames:\n  0: cat\n', 'not JSON, but a data.yaml of ultralytics.*give the folder'),
     ('<?xml version="1.0"?><annotations><track id="0" label="car"></track></annotations>', "CVAT's XML of a video, with tracks; "
                                                                                         "export it as"),
     ('<annotation><object><bndbox></bndbox></object></annotation>', 'the XML file of one image of Pascal VOC; give the folder'),

@@ -37,6 +37,12 @@ def test_formats_of_annotations(box_format, change):
     np.testing.assert_allclose(mended.boxes_xywh, read_ground_truth(COCO).boxes_xywh)
 
 
+def test_results_on_enlarged_images():
+    enlarged = [dict(entry, bbox=[2 * side for side in entry['bbox']]) for entry in RESULTS]
+    with pytest.warns(UserWarning, match=r'bbox: \d+ of 60 boxes reach beyond their image by more than a tenth of its side'):
+        evaluate(COCO, enlarged)
+
+
 @pytest.mark.filterwarnings('error::UserWarning')
 def test_clean_data_gives_none():
     assert 'notes' not in evaluate(COCO, RESULTS).report or not evaluate(COCO, RESULTS).report['notes']

@@ -16,6 +16,7 @@ from tests.helpers.layouts import (
     ODGT,
     RESULTS,
     WIDTH,
+    append,
     by_image,
     write_cvat,
     write_datumaro,
@@ -27,11 +28,6 @@ from tests.helpers.layouts import (
     write_yolo,
     write_yolo_results,
 )
-
-
-def append(path, text):
-    with path.open('a') as file:
-        file.write(text)
 
 
 def broken_voc(folder):

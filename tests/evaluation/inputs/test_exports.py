@@ -1,0 +1,133 @@
+"""What tools write in their own way: parts of an object, names of files, keypoints, labels that are called category ids."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as mask_api
+
+from mmtied.evaluation import evaluate
+from mmtied.evaluation.inputs import load_detections, read_ground_truth
+from mmtied.evaluation.inputs.images import image_paths
+from tests.helpers.layouts import (
+    BOXES,
+    COCO,
+    HEIGHT,
+    RESULTS,
+    STEMS,
+    WIDTH,
+    append,
+    by_image,
+    pictures,
+    write_datumaro,
+    write_json,
+    write_label_studio,
+    write_yolo,
+    write_yolo_results,
+)
+
+
+def test_groups_and_masks_of_datumaro(tmp_path):
+    """Polygons of one group are an object in parts, as datumaro writes those of COCO, and a mask has the box around it."""
+    path = write_datumaro(tmp_path)
+    data = json.loads(path.read_text())
+    code = mask_api.encode(np.asfortranarray(np.pad(np.ones((20, 30), np.uint8), ((10, 70), (20, 150)))))
+    parts = [[10, 20, 20, 20, 20, 50, 10, 50], [40, 20, 50, 20, 50, 50, 40, 50]]
+    data['items'][0]['annotations'] = [dict(type='polygon', label_id=0, points=points, group=group)
+                                       for points, group in ((parts[0], 3), (parts[1], 3), (parts[0], 0))]
+    data['items'][1]['annotations'] = [dict(type='label', label_id=0, group=3), dict(
+        type='mask', label_id=1, group=3, attributes=dict(is_crowd=True), rle=dict(size=[HEIGHT, WIDTH],
+                                                                                   counts=code['counts'].decode()))]
+    with pytest.warns(UserWarning, match="3 of 3 annotations state no 'area', so it is that of their masks") as said:
+        found = read_ground_truth(write_json(tmp_path, data))
+    assert len(said) == 1
+    assert found.boxes_xywh.tolist() == [[10, 20, 40, 30], [10, 20, 10, 30], [20, 10, 30, 20]]
+    assert found.area.tolist() == [600, 300, 600] and found.crowd.tolist() == [False, False, True]
+    data['items'][1]['annotations'][1]['rle']['counts'] = 'abc'
+    with pytest.raises(ValueError, match=r'items.1.: mask: its run-length code is broken or cut off'):
+        read_ground_truth(write_json(tmp_path, data))
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_names_of_files(tmp_path):
+    """Backslashes of Label Studio on Windows, addresses of LVIS, and tasks of Label Studio with other texts."""
+    named = json.loads(json.dumps(COCO))
+    for image in named['images']:
+        image['file_name'] = f'images\\{image["file_name"]}'
+    addresses = dict(COCO, images=[dict(id=image['id'], width=WIDTH, height=HEIGHT, coco_url=(
+        f'http://images.cocodataset.org/val2017/{image["file_name"]}')) for image in COCO['images']])
+    path = write_label_studio(tmp_path)
+    tasks = json.loads(path.read_text())
+    for task in tasks:
+        task['data'] = dict(caption='a cat', image=task['data']['image'].replace('/data/', '/data/local-files/?d='))
+    for annotations in (named, addresses, write_json(tmp_path, tasks)):
+        assert read_ground_truth(annotations).images.find_all([f'{stem}.jpg' for stem in STEMS])[0].tolist() == [0, 1]
+    pictures(tmp_path / 'val2017')
+    assert image_paths(read_ground_truth(addresses), tmp_path / 'val2017')[0] == tmp_path / 'val2017/img_a.jpg'
+    with pytest.raises(ValueError, match='nowhere: no such folder of images'):
+        read_ground_truth(COCO, image_folder=tmp_path / 'nowhere')
+
+
+@pytest.mark.parametrize('visible', [2, 3])
+def test_keypoints_of_yolo(tmp_path, visible):
+    """As ultralytics writes them: after the box, and before the score."""
+    write_yolo(tmp_path)
+    append(tmp_path / 'data.yaml', f'kpt_shape: [17, {visible}]\n')
+    (tmp_path / 'found').mkdir()
+    for path in (tmp_path / 'labels').iterdir():
+        lines = [line + ' 0.1' * 17 * visible for line in path.read_text().splitlines()]
+        path.write_text('\n'.join(lines))
+        (tmp_path / 'found' / path.name).write_text('\n'.join(f'{line} 0.9' for line in lines))
+    truth = read_ground_truth(tmp_path)
+    np.testing.assert_allclose(truth.boxes_xywh, [box for *_, box in BOXES])
+    np.testing.assert_allclose(load_detections(tmp_path / 'found', truth)['bbox'].boxes_xywh, truth.boxes_xywh)
+
+
+def test_parts_of_yolo(tmp_path):
+    write_yolo(tmp_path)
+    for stem, part in zip(STEMS, ('train', 'val'), strict=True):
+        (tmp_path / 'labels' / part).mkdir()
+        (tmp_path / f'labels/{stem}.txt').rename(tmp_path / f'labels/{part}/{stem}.txt')
+    with pytest.warns(UserWarning, match='the labels of train, val are all evaluated; give the folder of one'):
+        assert len(read_ground_truth(tmp_path).image) == len(BOXES)
+    (tmp_path / 'labels/val/img_a.txt').write_text('0 0.5 0.5 0.1 0.1\n')
+    with pytest.raises(ValueError, match='labels/train/img_a.txt and labels/val/img_a.txt are labels of one stem'):
+        read_ground_truth(tmp_path)
+
+
+def test_classes_of_yolo_that_the_annotations_lack(tmp_path):
+    truth, folder = read_ground_truth(COCO), write_yolo_results(tmp_path)
+    append(folder / 'img_a.txt', '9 0.5 0.5 0.1 0.1 0.9\n')
+    with pytest.raises(ValueError, match="category id 'class 9' is not in the annotation file; --classes"):
+        load_detections(folder, truth)
+    with pytest.warns(UserWarning, match='1 of 4 detections are of categories that the annotations do not have, and count too'):
+        assert len(load_detections(folder, truth, any_category=True)['bbox'].score) == 4
+
+
+def test_labels_that_count_from_1():
+    labels = [{**entry, 'labels': entry['labels'] + 1} for entry in by_image()]
+    with pytest.raises(ValueError, match='label 2 is not from 0 to 1, .*; --category-offset -1 .* that count from 1'):
+        evaluate(COCO, labels)
+    assert evaluate(COCO, labels, category_offset=-1).report['bbox']['all']['AP'] == 1
+
+
+def test_categories_of_detectron2_are_labels(tmp_path):
+    """Its .pth has labels in the order of the sorted ids, although they are called category_id; the ids of COCO have gaps."""
+    ids = {1: 18, 2: 3}
+    gaps = dict(COCO, categories=[dict(entry, id=ids[entry['id']]) for entry in COCO['categories']],
+                annotations=[dict(entry, category_id=ids[entry['category_id']]) for entry in COCO['annotations']])
+    entries = [dict(image_id=number, instances=[dict(entry, category_id={1: 1, 2: 0}[entry['category_id']])
+                                                for entry in RESULTS if entry['image_id'] == number]) for number in (1, 2)]
+    torch.save(entries, tmp_path / 'instances_predictions.pth')
+    assert evaluate(gaps, tmp_path / 'instances_predictions.pth').report['bbox']['all']['AP'] == 1
+
+
+def test_numbers_of_file_names_are_not_taken_as_ids(tmp_path):
+    """ultralytics takes 000002.jpg as image 2, which may be the id of another image; its entries state the name too."""
+    turned = dict(COCO, images=[dict(image, file_name=f'{3 - image["id"]:06d}.jpg') for image in COCO['images']])
+    found = [dict(entry, image_id=3 - entry['image_id'], file_name=f'{3 - entry["image_id"]:06d}.jpg') for entry in RESULTS]
+    with pytest.warns(UserWarning, match='were looked up among the file names'):
+        assert evaluate(turned, write_json(tmp_path, found)).report['bbox']['all']['AP'] == 1
+    other = [dict(entry, file_name='thumbnail.png') for entry in RESULTS]  # of no image, so that ids count
+    assert evaluate(COCO, other).report['bbox']['all']['AP'] == 1
