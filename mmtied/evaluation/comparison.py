@@ -50,6 +50,8 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
         raise ValueError(f'{len(sides)} runs need as many different names, got {", ".join(labels)}')
     if len(sides) < 2 or not all(sides):
         raise ValueError(f'two runs or more are needed to compare, got {sum(map(bool, sides))}')
+    for label, side in zip(labels, sides, strict=True):
+        _check_seeds(label, side)
     runs = [run for side in sides for run in side]
     names = [label if len(side) == 1 else f'{label} ({number + 1})' for label, side in zip(labels, sides, strict=True)
              for number in range(len(side))]
@@ -146,6 +148,17 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
     if not common:
         raise ValueError('the runs have no IoU type in common: ' + '; '.join(', '.join(run.records) for run in runs))
     return common
+
+
+def _check_seeds(label: str, side: Sequence[SavedRun]) -> None:
+    """Raise a ValueError where two runs of a side hold the same matches: a repeated run looks as if the seed did not matter."""
+    for number, run in enumerate(side):
+        for other in side[:number]:
+            if any(len(table.score) and all(torch.equal(getattr(table, column).cpu(), getattr(other.records[name], column).cpu())
+                                            for column in ('image', 'category', 'score', 'matched'))
+                   for name, table in run.records.items() if name in other.records):
+                raise ValueError(f'{label}: {other.source} and {run.source} hold the same results; give each run of a side once, '
+                                 'with a seed of its own')
 
 
 def _describe_buckets(groups: SavedGroups) -> str:

@@ -108,7 +108,7 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         Args:
             preds: For each image ``boxes`` (n, 4), ``scores`` (n,), ``labels`` (n,) and, for segm, ``masks`` (n, height,
                 width), boolean or integers; or a ``supervision.Detections``. For segm alone boxes are not needed, here and in
-                `target`: they are those of the masks.
+                `target`: they are those of the masks. An image without objects needs neither.
             target: For each image ``boxes`` (m, 4), ``labels`` (m,) and, for segm and for definitions that need them,
                 ``masks``; perhaps ``iscrowd`` (m,), ``area`` (m,), and ``image_size`` (height, width), to which boxes are
                 clipped where r is computed. Other keys are ignored. Or a ``supervision.Detections``.
@@ -124,9 +124,12 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         shapes = [name for name, iou_type in (('boxes', 'bbox'), ('masks', 'segm')) if iou_type in self.iou_types]
         for predicted, truth in zip(preds, target, strict=True):
             for what, entry, keys in (('preds', predicted, ('scores', )), ('target', truth, ())):
-                missing = [key for key in (*shapes, 'labels', *keys) if key not in entry]
+                wanted = (*shapes, 'labels', *keys) if len(entry.get('labels', 'unknown')) else ('labels', *keys)
+                missing = [key for key in wanted if key not in entry]
                 if missing:
                     raise ValueError(f'OcclusionMeanAveragePrecision: {what} has no {missing[0]!r}; it has {", ".join(entry)}')
+        if 'segm' not in self.iou_types:  # those of Mask R-CNN are probabilities
+            preds = [{key: value for key, value in entry.items() if key != 'masks'} for entry in preds]
         for predicted, truth in zip(_on_cpu(preds, 'preds'), _on_cpu(target, 'target'), strict=True):
             self._keep(predicted, truth)
 
@@ -148,7 +151,7 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
             states = {name: getattr(self, name) for name in _STATES}
         if not states['sizes']:
             raise ValueError('OcclusionMeanAveragePrecision: no image was given; call update before compute')
-        annotations, detections = _as_coco(states)
+        annotations, detections, labels = _as_coco(states)
         self.result = evaluate(annotations, detections, self.evaluation, iou_types=self.iou_types,
                                proposal_nums=self.proposal_nums, use_cats=self.average == 'macro')
         values = {}
@@ -160,7 +163,6 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
                     if statistic.logged_by_bucket and row[statistic.name] is not None:
                         values[f'{prefix}{_key(statistic)}_{bucket.key}'] = _number(row[statistic.name])
             values |= {prefix + name: value for name, value in self._more_values(iou_type).items()}
-        labels = [category['id'] for category in annotations['categories']]
         return {**values, 'classes': torch.tensor(labels, dtype=torch.int32)}
 
     def reset(self) -> None:
@@ -171,12 +173,13 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
     def _keep(self, predicted: dict, truth: dict) -> None:
         """Append one image to the states."""
         boxes = _corners(truth, self.box_format)
-        size = truth.get('image_size', truth.get('mask_size', np.ceil(boxes[:, 2:].max(axis=0, initial=1))[::-1]))
+        found = _corners(predicted, self.box_format)
         columns = [boxes, *(np.reshape(column, (-1, 1)) for column in (
             truth['labels'], truth.get('iscrowd', np.zeros(len(boxes))), truth.get('area', np.full(len(boxes), np.nan))))]
         self.truths.append(_table(columns))
-        found = _corners(predicted, self.box_format)
         self.predictions.append(_table([found, predicted['scores'][:, None], predicted['labels'][:, None]]))
+        stated = truth.get('image_size', truth.get('mask_size', predicted.get('mask_size')))
+        size = _extent(np.concatenate([boxes, found])) if stated is None else stated
         self.sizes.append(torch.tensor([int(side) for side in size]))
         for name, entry in (('predicted_masks', predicted), ('true_masks', truth)):
             codes = b' '.join(rle['counts'] for rle in entry.get('masks', ()))  # no code holds a space
@@ -253,13 +256,18 @@ def _table(columns: Sequence[np.ndarray]) -> Tensor:
 def _corners(entry: Mapping, box_format: str) -> np.ndarray:
     """Return an image's boxes, or those of its masks, as xyxy, (n, 4) float64."""
     if 'boxes' not in entry:
-        entry, box_format = {'boxes': np.array([mask_api.toBbox(rle) for rle in entry['masks']])}, 'xywh'
+        entry, box_format = {'boxes': np.array([mask_api.toBbox(rle) for rle in entry.get('masks', ())])}, 'xywh'
     boxes = entry['boxes'].astype(np.float64).reshape(-1, 4)
     first, second = boxes[:, :2], boxes[:, 2:]
     if box_format == 'xyxy':
         return boxes
     low = first if box_format == 'xywh' else first - second / 2
     return np.concatenate([low, low + second], axis=1)
+
+
+def _extent(boxes: np.ndarray) -> np.ndarray:
+    """Return the height and width of the smallest image that holds the boxes, for one whose size is not stated."""
+    return np.ceil(np.nan_to_num(boxes[:, 2:]).max(axis=0, initial=1)).clip(max=2**31 - 1)[::-1]
 
 
 def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
@@ -275,7 +283,8 @@ def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
 def _with_masks(entry: Mapping[str, Any], kept: dict, what: str) -> dict:
     """Add an image's masks to its arrays."""
     if entry.get('masks') is not None:
-        masks = torch.as_tensor(entry['masks']).detach().cpu().numpy()
+        masks = entry['masks']
+        masks = masks.detach().cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
         if masks.dtype.kind not in 'bui' or masks.ndim != 3 or len(masks) != len(kept['labels']):
             raise ValueError(f'OcclusionMeanAveragePrecision: masks of {what} must be boolean or integers of shape '
                              f'({len(kept["labels"])}, height, width), got {masks.dtype} of shape {masks.shape}; for '
@@ -295,8 +304,8 @@ def _masks(state: Tensor, number: int) -> list[dict] | None:
     return [{'size': size, 'counts': code} for code in codes]
 
 
-def _as_coco(states: Mapping[str, Sequence[Tensor]]) -> tuple[dict, list[dict]]:
-    """Return all images' targets in COCO's layout, and their predictions by image."""
+def _as_coco(states: Mapping[str, Sequence[Tensor]]) -> tuple[dict, list[dict], list[int]]:
+    """Return all images' targets in COCO's layout, their predictions by image, and the labels of both."""
     images, entries, detections, labels = [], [], [], set()
     columns = zip(*([tensor.cpu().numpy() for tensor in states[name]] for name in _STATES[:3]), strict=True)
     for number, (predicted, truth, size) in enumerate(columns, 1):
@@ -313,5 +322,5 @@ def _as_coco(states: Mapping[str, Sequence[Tensor]]) -> tuple[dict, list[dict]]:
         masks = _masks(states['predicted_masks'][number - 1], len(predicted))
         detections.append(found if masks is None else {**found, 'masks': masks})
         labels |= {*found['category_ids'].tolist(), *truth[:, 4].astype(int).tolist()}
-    categories = [dict(id=label, name=str(label)) for label in sorted(labels)]
-    return dict(images=images, annotations=entries, categories=categories), detections
+    categories = [dict(id=label, name=str(label)) for label in sorted(labels) or [0]]  # one is needed, if nothing has a label
+    return dict(images=images, annotations=entries, categories=categories), detections, sorted(labels)

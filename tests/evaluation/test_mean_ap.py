@@ -1,5 +1,6 @@
 """The torchmetrics-style metric against `evaluate` on the same data in COCO's layout."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -261,6 +262,75 @@ def test_supervision_detections(library):
     assert metric.compute()['map'] == expected.compute()['map']
     with pytest.raises(ValueError, match='supervision.Detections: confidence is None for 1 boxes; one for each is needed'):
         metric.update([make(xyxy=np.zeros((1, 4)), class_id=np.zeros(1, dtype=int), confidence=None)], target[:1])
+
+
+def empty_image():
+    return dict(boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.int64))
+
+
+def test_nothing_at_all_is_undefined():
+    """As in torchmetrics, where an untrained detector meets images without objects."""
+    theirs = torchmetrics_values([empty_image()], [empty_image()])
+    metric = OcclusionMeanAveragePrecision()
+    metric.update([empty_image()], [empty_image()])
+    with pytest.warns(UserWarning, match='there are no detections'):
+        ours = metric.compute()
+    assert {name: ours[name].tolist() for name in theirs} == {name: value.tolist() for name, value in theirs.items()}
+
+
+@pytest.mark.parametrize('iou_type', ['segm', ('bbox', 'segm')])
+@pytest.mark.parametrize('empty', ['preds', 'target'])
+@pytest.mark.parametrize('place', [0, 1])
+@pytest.mark.parametrize('library', [None, 'supervision'])
+def test_images_without_objects_need_no_masks(iou_type, empty, place, library):
+    """supervision's empty Detections have none."""
+    masks = torch.zeros(2, 40, 40, dtype=torch.bool)
+    masks[0, 2:20, 2:20] = masks[1, 10:30, 10:30] = True
+    boxes = torch.tensor([[2., 2., 20., 20.], [10., 10., 30., 30.]])
+    one = dict(boxes=boxes, scores=torch.tensor([.9, .8]), labels=torch.tensor([1, 1]), masks=masks)
+    entries = dict(preds=[one, one], target=[one, one])
+    nothing = empty_image()
+    if library:
+        nothing = pytest.importorskip(library).Detections.empty()
+    entries[empty] = [*entries[empty][:place], nothing, *entries[empty][place + 1:]]
+    metric, expected = OcclusionMeanAveragePrecision(iou_type), OcclusionMeanAveragePrecision(iou_type)
+    with_masks = dict(empty_image(), masks=torch.zeros(0, 40, 40, dtype=torch.bool))
+    metric.update(**entries)
+    expected.update(**{**entries, empty: [with_masks if entry is nothing else entry for entry in entries[empty]]})
+    assert numbers(metric.compute()) == numbers(expected.compute())
+
+
+def test_masks_of_predictions_are_not_read_for_boxes():
+    """Those of torchvision's Mask R-CNN are probabilities."""
+    preds, target = as_lists(*many(num_images=3, per_image=5))
+    metric, expected = OcclusionMeanAveragePrecision(), OcclusionMeanAveragePrecision()
+    expected.update(preds, target)
+    metric.update([dict(entry, masks=torch.rand(len(entry['boxes']), 1, 8, 8)) for entry in preds], target)
+    assert numbers(metric.compute()) == numbers(expected.compute())
+
+
+def test_boxes_outside_an_image_of_unknown_size_are_no_other_format():
+    """The targets alone do not say how large an image is."""
+    corners = torch.arange(30.)
+    boxes = torch.stack([corners + 200, corners + 300, corners + 260, corners + 380], dim=1)
+    preds = [dict(boxes=boxes, scores=corners / 30, labels=torch.ones(30, dtype=torch.int64))]
+    metric = OcclusionMeanAveragePrecision()
+    metric.update(preds, [dict(boxes=torch.tensor([[10., 10., 300., 350.]]), labels=torch.tensor([1]))])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        metric.compute()
+
+
+def test_compact_masks_of_supervision():
+    compact = pytest.importorskip('supervision.detection.compact_mask')
+    detections = pytest.importorskip('supervision').Detections
+    masks, boxes = np.zeros((1, 40, 40), dtype=bool), np.array([[2., 2., 20., 20.]])
+    masks[0, 2:20, 2:20] = True
+    packed = compact.CompactMask.from_dense(masks, boxes, image_shape=(40, 40))
+    metric = OcclusionMeanAveragePrecision('segm')
+    metric.update([detections(xyxy=boxes, class_id=np.array([1]), confidence=np.ones(1), mask=packed)],
+                  [detections(xyxy=boxes, class_id=np.array([1]), mask=masks)])
+    assert metric.compute()['map'].item() == pytest.approx(1, abs=1e-12)
 
 
 def test_unknown_box_format():

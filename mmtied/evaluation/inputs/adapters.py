@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 
 def from_supervision(detections: Any, image_id: int | str | None = None, is_truth: bool = False) -> dict[str, Any]:
     """Return a ``supervision.Detections`` as a dict of one image; any object with its attributes will do.
@@ -29,5 +31,5 @@ def from_supervision(detections: Any, image_id: int | str | None = None, is_trut
                              'one for each is needed')
         result[key] = [] if value is None else value
     if getattr(detections, 'mask', None) is not None:
-        result['masks'] = detections.mask
+        result['masks'] = np.asarray(detections.mask)  # a CompactMask becomes an array
     return result

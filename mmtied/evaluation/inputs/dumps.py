@@ -75,8 +75,9 @@ def image_predictions(predictions: list[dict]) -> list[dict]:
 
 
 def dumped_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
-    """Return the IoU types that a dump can be evaluated for, by its first image; none for an empty one."""
-    instances = entries[0]['pred_instances'] if entries else {}
+    """Return the IoU types that a dump can be evaluated for, by its first image with detections; none for an empty dump."""
+    of_images = [entry['pred_instances'] for entry in entries]
+    instances = next((one for one in of_images if len(one.get('scores', ()))), of_images[0] if entries else {})
     return tuple(iou_type for iou_type, key in (('bbox', _box_key(instances)), ('segm', 'masks')) if key in instances)
 
 
@@ -253,6 +254,8 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
 def _masks(part: dict, count: int, name: str) -> list[Any]:
     """Return the masks of one image as a list of run-length codes; boolean masks are encoded."""
     masks = part.get('masks')
+    if masks is None and not count:
+        return []
     if masks is None:
         raise ValueError(f"{name}: the predictions have no 'masks', which segm needs")
     dense = masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else masks
