@@ -6,7 +6,7 @@
 ResNet-20-S16U1 learns to classify six shapes in drawings of 32 x 32 pixels, with the orthogonality
 regularization (Eq. 7's sum with 0.1, which is stronger than the default) and without, from the same weights, on the same images,
 with the learning rate of the paper's CIFAR runs. Bases start as Kaiming's initialization makes them, far from orthonormal. It
-takes a few minutes on one core.
+takes two minutes on one core.
 """
 
 import logging
