@@ -56,7 +56,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
                 os.close(handle)
 
 
-def write_text(path: str | os.PathLike, text: str) -> Path:
+def save_text(path: str | os.PathLike, text: str) -> Path:
     """Write a text in UTF-8, whole or not at all; return its path."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding='utf-8')

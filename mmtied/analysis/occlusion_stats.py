@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atomic import atomic_files, write_text
+from ..atomic import atomic_files, save_text
 from ..evaluation.buckets import Bucket, Evaluation, bucket_members
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.occlusion import get_occlusion_ratio, image_ratios, instance_ratios
@@ -156,7 +156,7 @@ def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20, format: s
     """
     names = [f'stats.{suffix}' for suffix in ('json', 'csv', check_format(format))]
     with atomic_files(folder, 'stats.json', r'stats\.(csv|png|pdf|svg)') as temporary:
-        write_text(temporary / names[0], json.dumps(stats, indent=2, allow_nan=False) + '\n')
+        save_text(temporary / names[0], json.dumps(stats, indent=2, allow_nan=False) + '\n')
         common = dict(definition=stats['definition'], unit=stats['unit'])
         write_csv(temporary / names[1], _CSV_HEADER,
                   ({**common, 'section': section, **row} for section, key in _SECTIONS.items() for row in stats[key]))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..atomic import atomic_files, write_text
+from ..atomic import atomic_files, save_text
 from .buckets import Bucket, Evaluation, bucket_members
 from .inputs.ground_truth import read_ground_truth
 from .inputs.layouts import read_annotations
@@ -32,7 +32,7 @@ class Annotated(NamedTuple):
             raise ValueError("annotate: the annotations cannot be named 'buckets.json', the name of the ids; use another name")
         with atomic_files(folder, 'buckets.json', re.escape(name)) as temporary:
             for file, value in ((name, self.annotations), ('buckets.json', self.buckets)):
-                write_text(temporary / file, json.dumps(value, allow_nan=False) + '\n')
+                save_text(temporary / file, json.dumps(value, allow_nan=False) + '\n')
         return [Path(folder) / name, Path(folder) / 'buckets.json']
 
 

@@ -267,7 +267,7 @@ def _corners(entry: Mapping, box_format: str) -> np.ndarray:
 
 def _extent(boxes: np.ndarray) -> np.ndarray:
     """Return the height and width of the smallest image that holds the boxes, for one whose size is not stated."""
-    return np.ceil(np.nan_to_num(boxes[:, 2:]).max(axis=0, initial=1)).clip(max=2**31 - 1)[::-1]
+    return np.minimum(np.ceil(np.nan_to_num(boxes[:, 2:]).max(axis=0, initial=1)), 2**31 - 1)[::-1]
 
 
 def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...atomic import atomic_files, write_text
+from ...atomic import atomic_files, save_text
 from ...compat import require
 from ...tables import write_csv
 from ..comparison import compare_runs, compared_statistics, comparison_rows, without_empty_differences
@@ -55,7 +55,7 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
         write_records(saved, temporary)
         write_plots(shown, temporary, result.name, format)
         write_page(temporary / 'report.html', [Run(result.name, shown)], examples)
-        write_text(temporary / 'buckets.tex', result.latex(hide_empty))
+        save_text(temporary / 'buckets.tex', result.latex(hide_empty))
         for number, evaluation in enumerate(all_evaluations(report)):
             rows = category_rows({**evaluation, 'further': []})
             if rows:
@@ -71,7 +71,7 @@ def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
     text = _json(report)
     rows = [{**row, 'run': report.get('run', '')} for row in report_rows(report)]
     write_csv(paths[1], rows[0], rows)
-    write_text(paths[0], text)
+    save_text(paths[0], text)
     return paths
 
 
@@ -161,9 +161,9 @@ def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Se
 
     shown, rows = without_empty_differences(comparison) if hide_empty else comparison, list(comparison_rows(comparison))
     with atomic_files(folder, 'comparison.json', r'comparison\.(csv|tex)|difference_over_r_\w+\.(png|pdf|svg)') as temporary:
-        write_text(temporary / 'comparison.json', _json(comparison))
+        save_text(temporary / 'comparison.json', _json(comparison))
         write_csv(temporary / 'comparison.csv', rows[0], rows)
-        write_text(temporary / 'comparison.tex', comparison_latex(shown, statistics))
+        save_text(temporary / 'comparison.tex', comparison_latex(shown, statistics))
         paths = [Path(folder) / f'comparison.{suffix}' for suffix in ('json', 'csv', 'tex')]
         for iou_type in reported_iou_types(comparison['evaluations'][0]):
             for statistic in statistics or compared_statistics(comparison):
