@@ -4,6 +4,7 @@ import statistics
 from types import ModuleType
 
 from mmtied.evaluation import compare, read_records
+from mmtied.evaluation.intervals import MIN_IMAGES
 from mmtied.tables import markdown_table
 
 from .analysis import CHANGE, Question
@@ -95,7 +96,7 @@ class Detectors:
                     'this rise comes with fewer parameters, not with tying.']
 
     def draw_over_r(self):
-        """Draw the mean AP of each model over r, and its paired difference to the first with intervals."""
+        """Draw the mean AP of each model over r, and its paired difference to the first, in the buckets that have intervals."""
         from mmtied.plotting import hide_spines, new_figure
         sides, types = self.sides, self.question.iou_types
         comparison = compare(*([read_records(run.results) for run in side] for side in sides.values()),
@@ -103,7 +104,7 @@ class Detectors:
         figure = new_figure(5 * len(types), 6.4)
         panels = figure.subplots(2, len(types), sharex=True, sharey='row', height_ratios=[1.2, 1], squeeze=False)
         for column, iou_type in enumerate(types):
-            buckets = [bucket for bucket in comparison[iou_type]['buckets'] if bucket['images']]
+            buckets = [bucket for bucket in comparison[iou_type]['buckets'] if bucket['images'] >= MIN_IMAGES]
             top, bottom = panels[:, column]
             for number, title in enumerate(TITLES[model] for model in sides):
                 color, marker = f'C{number}', 'osD^v'[number]

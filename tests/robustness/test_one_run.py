@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtied.atomic import atomic_files, atomic_folder, atomic_path, write_text
+from mmtied.atomic import atomic_files, atomic_folder, atomic_path, save_text
 from mmtied.evaluation import read_records
 from mmtied.evaluation.reporting.files import read_report, read_runs
 from tests.robustness.killed_evaluations import found, results
@@ -126,11 +126,11 @@ def fill(path):
 
 @pytest.mark.parametrize(('context', 'write'), [
     (lambda folder: atomic_path(folder / 'x'), fill),
-    (lambda folder: atomic_path(folder / 'x'), lambda path: write_text(path, 'a')),
+    (lambda folder: atomic_path(folder / 'x'), lambda path: save_text(path, 'a')),
     (lambda folder: atomic_folder(folder / 'x'), fill),
-    (lambda folder: atomic_folder(folder / 'x'), lambda path: write_text(path / 'b', 'a')),
+    (lambda folder: atomic_folder(folder / 'x'), lambda path: save_text(path / 'b', 'a')),
     (lambda folder: atomic_files(folder / 'x', 'b', 'b'), fill),
-    (lambda folder: atomic_files(folder / 'x', 'b', 'b'), lambda path: write_text(path / 'b', 'a'))])
+    (lambda folder: atomic_files(folder / 'x', 'b', 'b'), lambda path: save_text(path / 'b', 'a'))])
 def test_full_disk_is_named_by_what_the_user_named(tmp_path, monkeypatch, context, write):
     """Not by a temporary name, nor left out."""
     monkeypatch.setattr(Path, 'write_text', lambda path, *_, **__: fill(path))
