@@ -53,8 +53,8 @@ Differences in points, warm minus random, after {steps} steps:
 
 {tied_only_table(preset)}
 The teacher learned from the same images for as many steps, so a warm start costs its training too; the student that is distilled
-before sees them for twice as many steps in all, which is a part of its lead. Nothing here says what a teacher from ImageNet would
-add.
+before sees them for twice as many steps in all, which may be a part of its lead (its processor minutes below are without the
+distillation). Nothing here says what a teacher from ImageNet would add.
 """
 
 
