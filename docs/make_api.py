@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmtied.atomic import atomic_path  # noqa: E402
+from mmtied.atomic import save_text  # noqa: E402
 
 PAGE = Path(__file__).resolve().parent / 'api.md'
 PACKAGES = ('mmtied.layers', 'mmtied.plugins', 'mmtied.backbones', 'mmtied.evaluation', 'mmtied.surgery', 'mmtied.training',
@@ -152,5 +152,4 @@ def _plain(default: object) -> object:
 
 
 if __name__ == '__main__':
-    with atomic_path(PAGE) as temporary:
-        temporary.write_text(make_page(), encoding='utf-8')
+    save_text(PAGE, make_page())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmtied.atomic import atomic_path
+from mmtied.atomic import save_text
 from mmtied.cli import repository_path
 from mmtied.launch.config import load_config
 
@@ -50,8 +50,7 @@ def prepare(preset: str, root: Path) -> None:
         if not path.is_file():
             raise ValueError(f'{path} is missing; experiments/data.md says where BCCD is and into which folder it goes')
         names += path.read_text(encoding='utf-8').split() if split != 'train' else []
-    with atomic_path(root / 'experiments/bccd_evaluated.txt') as temporary:
-        temporary.write_text('\n'.join(sorted(names)) + '\n', encoding='utf-8')
+    save_text(root / 'experiments/bccd_evaluated.txt', '\n'.join(sorted(names)) + '\n')
 
 
 def make_config(model: str, preset: str, root: Path) -> Config:

@@ -16,7 +16,7 @@ from experiments.analysis import compare_models  # noqa: E402
 from experiments.classifiers_section import CLASSIFIERS, classification_section  # noqa: E402
 from experiments.detectors_section import CONTROLS, MEASURES, TITLES, Detectors, describe_seeds  # noqa: E402
 from experiments.runs import RESULTS, Run, planned_runs  # noqa: E402
-from mmtied.atomic import atomic_path  # noqa: E402
+from mmtied.atomic import save_text  # noqa: E402
 from mmtied.evaluation import Bootstrap  # noqa: E402
 from mmtied.tables import markdown_table  # noqa: E402
 
@@ -40,7 +40,7 @@ def main() -> None:
     students, pairs = compared_students(preset)
     if pairs:
         warm_start_section.draw_courses(students).savefig(IMAGES / 'evidence_warm_start.png')
-    write(PAGE, make_page(preset))
+    save_text(PAGE, make_page(preset))
     print(f'wrote {PAGE.relative_to(ROOT)}')
 
 
@@ -99,7 +99,7 @@ def kept_comparison(experiment: ModuleType, preset: str, sides: dict[str, list[R
     """Return what a function finds, kept in the experiment's ``comparison.json`` until there are more runs."""
     path = comparison_path(experiment, preset)
     if not is_compared(experiment, preset):
-        write(path, json.dumps({'runs': names_of(sides), **compare()}, indent=1) + '\n')
+        save_text(path, json.dumps({'runs': names_of(sides), **compare()}, indent=1) + '\n')
     return json.loads(path.read_text(encoding='utf-8'))
 
 
@@ -205,12 +205,6 @@ def cost(sides: dict[str, list[Run]], titles: dict[str, str], data: str) -> list
         devices = ', '.join(sorted({summary['device'] for summary in summaries}))
         rows.append([titles[model], data, len(side), took, f'{devices}, {summaries[0]["threads"]} thread'])
     return rows
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ def main() -> None:
     args = parser.parse_args()
     from experiments import occlusion, warm_start
     from experiments.runs import use_one_thread
-    from mmtied.atomic import atomic_path
+    from mmtied.atomic import save_text
     from mmtied.cli import user_errors
     with user_errors():
         use_one_thread()
@@ -37,8 +37,7 @@ def main() -> None:
             done.append(evaluate_tied(occlusion.make_config('r50', args.preset, args.data), weights, budget, args.work_dir))
             print(done[-1], flush=True)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(done, indent=1) + '\n', encoding='utf-8')
+            save_text(path, json.dumps(done, indent=1) + '\n')
 
 
 def results_path(preset: str) -> Path:

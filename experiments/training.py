@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmtied.analysis.complexity import count_parameters
-from mmtied.atomic import atomic_path
+from mmtied.atomic import atomic_path, save_text
 from mmtied.launch import config, runner
 from mmtied.launch.seeds import logged_entries
 from mmtied.training.resume import safe_saving, saved_checkpoints
@@ -83,8 +83,7 @@ def write_config(cfg: Config, work_dir: Path, folders: Mapping[Path, str]) -> No
     text = cfg.pretty_text
     for folder, name in folders.items():
         text = text.replace(str(folder), name)
-    with atomic_path(work_dir / 'config.py') as temporary:
-        temporary.write_text(text, encoding='utf-8')
+    save_text(work_dir / 'config.py', text)
 
 
 def kept_files(run: Run, work_root: Path) -> dict[str, Path]:

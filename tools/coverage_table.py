@@ -18,15 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--check', action='store_true', help='compare the page instead of writing it')
     check = parser.parse_args(argv).check
     from mmtied.analysis.coverage import render_page
-    from mmtied.atomic import atomic_path
+    from mmtied.atomic import save_text
     text = render_page()
     stale = not PAGE.is_file() or PAGE.read_text(encoding='utf-8') != text
     if check:
         print('docs/coverage.md is stale; run python tools/coverage_table.py' if stale else 'docs/coverage.md is up to date')
         return int(stale)
     if stale:
-        with atomic_path(PAGE) as temporary:
-            temporary.write_text(text, encoding='utf-8')
+        save_text(PAGE, text)
         print('wrote docs/coverage.md')
     return 0
 

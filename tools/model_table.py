@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--check', action='store_true', help='compare the files instead of writing them')
     check = parser.parse_args(argv).check
-    from mmtied.atomic import atomic_path
+    from mmtied.atomic import save_text
     from mmtied.cli import user_errors
     from mmtied.compat import require
     with user_errors():
@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if check:
                 print(f'{name} is stale; run python tools/model_table.py', file=sys.stderr)
             else:
-                with atomic_path(path) as temporary:
-                    temporary.write_text(texts[path], encoding='utf-8')
+                save_text(path, texts[path])
                 print(f'wrote {name}')
         if check and not stale:
             print(f'{" and ".join(str(path.relative_to(ROOT)) for path in texts)} are up to date')

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mmtied.atomic import atomic_path
+from mmtied.atomic import save_text
 from mmtied.tables import text_table
 
 #: A finished run has this file.
@@ -136,8 +136,7 @@ def logged_entries(folder: Path) -> Iterator[dict]:
 
 def report_spreads(spreads: Mapping[str, Spread], path: str | os.PathLike) -> str:
     """Return a table of means and deviations, and write them with the values of all seeds as JSON."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({name: asdict(spread) for name, spread in spreads.items()}, indent=2), encoding='utf-8')
+    save_text(path, json.dumps({name: asdict(spread) for name, spread in spreads.items()}, indent=2))
     number = len(next(iter(spreads.values())).values)
     rows = [(name, f'{spread.mean:.4g}', f'{spread.deviation:.2g}') for name, spread in spreads.items()]
     return text_table(f'last validation of {number} run{"s" if number > 1 else ""}', ('metric', 'mean', 'deviation'), rows)

@@ -70,11 +70,12 @@ def check_input(layer: str, x: Tensor, in_channels: int) -> None:
 
 def check_tensor(layer: str, x: object) -> None:
     """Raise a TypeError for an input that is no tensor, such as an array or a list of feature maps."""
+    if isinstance(x, Tensor):
+        return
     if isinstance(x, Proxy):
         raise TypeError(f'{layer}: torch.fx.symbolic_trace cannot look into it, as what it computes depends on the input; use '
                         'torch.export or torch.jit.trace, or a Tracer whose is_leaf_module names it')
-    if not isinstance(x, Tensor):
-        raise TypeError(f'{layer}: expected a tensor, got {type(x).__name__}')
+    raise TypeError(f'{layer}: expected a tensor, got {type(x).__name__}')
 
 
 def check_sequence(layer: str, name: str, values: object) -> None:

@@ -32,7 +32,7 @@ def _refusing(function: Callable) -> Callable:
             raise ValueError(f'{type(layer).__name__}: has no weight of its own to fold a normalization into; use '
                              'mmtied.surgery.deploy instead of fuse_conv_bn')
         outputs = getattr(layer, 'out_channels', getattr(layer, 'out_features', None))
-        filters = getattr(getattr(layer, 'weight', None), 'shape', ())[:1]
+        filters = getattr(layer.weight, 'shape', ())[:1]
         if filters and isinstance(layer, nn.Conv2d | nn.Linear) and filters[0] != outputs:
             raise ValueError(f'{type(layer).__name__}: weight of shape {tuple(layer.weight.shape)} has {filters[0]} filters for '
                              f'{outputs} outputs; to fold a normalization into it use mmtied.surgery.deploy instead of '

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...atomic import atomic_path
+from ...atomic import save_text
 from ...compat import require
 from ...plotting import svg_bytes
 from ...version import __version__
@@ -70,8 +70,7 @@ def write_page(path: str | os.PathLike, runs: Sequence[Run], examples: 'WorstIma
         ImportError: matplotlib or jinja2 is not installed.
     """
     page = render_page(runs, examples, comparison)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding='utf-8')
+    save_text(path, page)
     return Path(path)
 
 

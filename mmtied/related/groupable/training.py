@@ -16,7 +16,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
 from mmtied.arguments import suggest_arguments
-from mmtied.atomic import atomic_path
+from mmtied.atomic import atomic_path, save_text
 from mmtied.compat import unwrap_model
 from mmtied.training.loss_hook import LossHook, is_number
 
@@ -166,8 +166,7 @@ class GroupHistory:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a JSON file atomically."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self)), encoding='utf-8')
+        save_text(path, json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'GroupHistory':

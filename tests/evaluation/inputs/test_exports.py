@@ -1,4 +1,4 @@
-"""What tools write in their own way: parts of an object, names of files, keypoints, labels that are called category ids."""
+"""Quirks of other tools' files: objects in several parts, file names, keypoints, and labels stored as category ids."""
 
 import json
 
