@@ -4,6 +4,7 @@ A thread of each process publishes in the group's store how much CPU time the pr
 as the main process while it computes a large evaluation, is waited for; one that is late and has done nothing for a minute hangs.
 """
 
+import atexit
 import os
 import threading
 import time
@@ -15,6 +16,8 @@ PATIENCE_VARIABLE = 'MMTIED_PATIENCE'
 _DEFAULT_PATIENCE = 60.
 #: A process works if it uses this share of a core; its threads that only wait use less.
 _LEAST_SHARE = .01
+#: Seconds between two publications, and those that the end of the process waits for one.
+_INTERVAL, _LAST_WAIT = 1., 5.
 _KEY = 'mmtied/meeting'
 
 
@@ -70,25 +73,34 @@ def publish_work() -> None:
     if world_size > 1 and not (_publisher and _publisher.is_alive() and _publisher.store is _store()):
         _publisher = _Publisher(_store(), rank)
         _publisher.start()
+        atexit.register(_publisher.stop)
 
 
 class _Publisher(threading.Thread):
-    """Publishes the CPU time of this process every second until its store is gone."""
+    """Publishes the CPU time of this process every second until its store is gone, or the process ends.
+
+    It is stopped before the interpreter ends, which would end the thread inside the store's C++ code and so abort the process.
+    """
 
     def __init__(self, store: 'torch_dist.Store', rank: int) -> None:
         super().__init__(daemon=True)
-        self.store, self.rank = store, rank
+        self.store, self.rank, self._ends = store, rank, threading.Event()
+
+    def stop(self) -> None:
+        """Let the thread end, and wait for it."""
+        self._ends.set()
+        self.join(_LAST_WAIT)
 
     def run(self) -> None:
         published = 0
-        while torch_dist.is_initialized() and _store() is self.store:
+        while not self._ends.is_set() and torch_dist.is_initialized() and _store() is self.store:
             worked = _units(time.process_time())
             try:
                 self.store.add(f'{_KEY}/worked/{self.rank}', worked - published)
             except RuntimeError:  # the process that keeps the store has ended
                 return
             published = worked
-            time.sleep(1)
+            self._ends.wait(_INTERVAL)
 
 
 _publisher: _Publisher | None = None

@@ -100,9 +100,11 @@ def one_line(err: str) -> str:
     ([DEMO, '--backbone-checkpoint', 'README.md'], 'error: --backbone-checkpoint README.md: not a readable checkpoint'),
     (['mmpretrain::resnet/resnet50_8xb32_in1k.py', '--backbone-checkpoint', 'x.pth'],
      'error: --backbone-checkpoint is for detectors'),
-    ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root=gone/occluded_shapes'],
+    ([DEMO, '--cfg-options', 'train_dataloader.dataset.data_root=gone/occluded_shapes',  # and not data, which `make demo` makes
+      'val_dataloader.dataset.data_root=lost/occluded_shapes',
+      'val_evaluator.ann_file=lost/occluded_shapes/annotations/instances_val2017.json'],
      'error: train data: gone/occluded_shapes/annotations/instances_train2017.json not found; val data: '
-     'data/occluded_shapes/annotations/instances_val2017.json not found. Make it: mmtied shapes '
+     'lost/occluded_shapes/annotations/instances_val2017.json not found. Make it: mmtied shapes '
      'data/occluded_shapes'),
     ([DEMO, '--cfg-options', 'val_dataloader.dataset.data_root=gone', 'train_dataloader.dataset.data_root=.',
       'train_dataloader.dataset.ann_file=setup.py', 'train_dataloader.dataset.data_prefix.img=tools',

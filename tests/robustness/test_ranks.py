@@ -170,6 +170,22 @@ def test_a_hanging_process_ends_the_run_and_a_slow_one_does_not(tmp_path, late, 
         'error: process 0 failed with exit code 2, and the others were ended; its own message is above'])
 
 
+ENDING = """
+import torch
+from mmtied.evaluation import meeting
+
+meeting._INTERVAL = 0.
+torch.distributed.init_process_group('gloo')
+meeting.meet('here')
+"""
+
+
+def test_processes_end_while_they_publish(tmp_path):
+    """The interpreter ended the thread within the store's code, and the process aborted."""
+    done = launch(tmp_path, ENDING)
+    assert done.returncode == 0, done.stderr
+
+
 def launch(tmp_path, code, **environment):
     (tmp_path / 'worker.py').write_text(code)
     environment = {**os.environ, 'MMTIED_REGISTER': '0', 'PYTHONPATH': str(ROOT), 'GLOO_SOCKET_IFNAME': 'lo', **environment}
