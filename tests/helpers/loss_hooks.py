@@ -93,6 +93,8 @@ def train_step_of_rank(rank: int, world_size: int, folder: Path, make_model: Cal
     log = wrapped.train_step({key: value[rank::world_size] for key, value in samples.items()}, OptimWrapper(optimizer))
     entries = {name: log[name].detach() for name in hook.log_names}
     torch.save((kept, entries), folder / f'{world_size}_{rank}.pt')
+    if world_size > 1:
+        torch.distributed.destroy_process_group()
 
 
 def check_two_processes(folder: Path, *arguments) -> dict[str, Tensor]:

@@ -81,6 +81,7 @@ with user_errors():
     if os.environ['RANK'] == '1':
         {failure}
     torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 """
 
 
@@ -156,6 +157,7 @@ with user_errors():
     if os.environ['RANK'] == '1':
         {late}
     metric.evaluate(1)
+    torch.distributed.destroy_process_group()  # as tools/test.py; gloo's threads could abort an end without it
 """
 
 

@@ -239,6 +239,7 @@ def train_two_ranks(rank: int, folder: Path, hook: dict) -> None:
         (folder / str(find_unused)).mkdir(exist_ok=True)
         train_rank(rank, 2, folder, folder / str(find_unused), hook, launcher='pytorch', cfg={'model_wrapper_cfg': {
             'type': 'MMDistributedDataParallel', 'device_ids': None, 'find_unused_parameters': find_unused}})
+    torch.distributed.destroy_process_group()
 
 
 def train_rank(rank: int, world_size: int, start: Path, folder: Path, hook: dict, **settings) -> None:
