@@ -1,5 +1,6 @@
 """The five backbones that the detection experiments compare, and the one that the package does not have."""
 
+from bisect import bisect_left
 from functools import cache
 
 import torch
@@ -52,8 +53,9 @@ def backbones(base_channels: int) -> dict[str, dict]:
     """
     tied = dict(_FROM_SCRATCH, base_channels=base_channels)
     thin = dict(tied, type='mmtied.TiedResNet', base_width=18, split_blocks=THIN_SPLIT_BLOCKS[base_channels])
-    wanted = size_of(thin)
-    narrow = min(range(8, base_channels), key=lambda width: abs(size_of(_resnet(width)) - wanted))
+    wanted, widths = size_of(thin), range(8, base_channels)
+    above = bisect_left(widths, wanted, key=lambda width: size_of(_resnet(width)))
+    narrow = min(widths[above - 1:above + 1], key=lambda width: abs(size_of(_resnet(width)) - wanted))
     return {
         'r50': _resnet(base_channels),
         'tied': dict(tied, type='mmtied.TiedResNet'),

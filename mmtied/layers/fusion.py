@@ -17,11 +17,14 @@ from torch import nn
 
 
 def refuse_fusion(module: str, *names: str) -> None:
-    """Let functions of a module, which fold a normalization into a layer, refuse tied ones; a second call changes nothing."""
+    """Let functions of a module, which fold a normalization into a layer, refuse tied ones; a second call changes nothing.
+
+    Functions that the module lacks are left out: torch 2.1 has ``torch.nn.utils.fusion.fuse_linear_bn_eval`` by this name alone.
+    """
     place = importlib.import_module(module)
     for name in names:
-        function = getattr(place, name)
-        if not hasattr(function, '_refuses'):
+        function = getattr(place, name, None)
+        if function is not None and not hasattr(function, '_refuses'):
             setattr(place, name, _refusing(function))
 
 

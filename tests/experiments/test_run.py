@@ -16,6 +16,8 @@ from mmtied.backbones import TiedResNet
 from mmtied.evaluation import read_records
 from mmtied.layers import TBC
 
+pytestmark = pytest.mark.usefixtures('blank_figures')
+
 CELL = ('<object><name>RBC</name><difficult>0</difficult>'
         '<bndbox><xmin>8</xmin><ymin>8</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>')
 

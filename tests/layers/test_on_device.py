@@ -10,6 +10,7 @@ from torch import nn
 from mmtied.layers import IGC, TBC, TFC, TGC, DGConv, FilterBasis, SharedBasisConv, SumFusion
 from mmtied.layers.algorithms import ALGORITHMS
 from tests.helpers.dense_twins import dense_conv
+from tests.helpers.torch_versions import HAS_FLOAT16_ON_CPU
 
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 #: Largest relative error, as the norm of the difference by the norm of the result.
@@ -34,6 +35,14 @@ LAYERS = {
     'DGConv': lambda: DGConv(CHANNELS, CHANNELS, 3, padding=1),
     'SharedBasisConv': shared_basis,
 }
+
+
+@pytest.fixture(autouse=True)
+def skip_float16(request: pytest.FixtureRequest, device: torch.device) -> None:
+    """Skip float16 where an older torch has no convolutions for it."""
+    wanted = getattr(request.node, 'callspec', None) and request.node.callspec.params.get('dtype')
+    if wanted == torch.float16 and device.type == 'cpu' and not HAS_FLOAT16_ON_CPU:
+        pytest.skip(f'torch {torch.__version__} < 2.3: float16 on CPUs')
 
 
 @pytest.fixture(autouse=True)
