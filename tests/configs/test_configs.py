@@ -35,7 +35,7 @@ MILLIONS = {
     **dict.fromkeys(('gx50', 'gx50_b48', 'gx50_b64', 'gx50_b96', 'gx50_b128'), 68.88),
     **dict.fromkeys(('gx101', 'gx101_b2', 'gx101_b48', 'gx101_b64', 'gx101_b96', 'gx101_b128', 'gx101_b256'), 126.89),
     'x50_learned_b32': 24.81, 'x50_learned_b96': 23.97, 'x101_learned_b32': 43.34, 'x101_learned_b96': 42.18,
-    'r200_1x64d': 64.67, 'r101_1x100d': 85.61, 'x101_64x4d': 83.46, 'x101_2x64d': 84.20,
+    'r200_1x64d': 64.67, 'r101_1x100d': 85.61, 'x101_2x64d': 84.20,
     'sharedr56_s16u1_cifar10': 0.27, 'sharedr56_s16u1_2bases_cifar10': 0.32, 'sharedr32_s16u1_2bases_cifar10': 0.25,
     'r18': 11.69, 'r18_c69': 13.54, 'igc_l4m32': 12.25, 'igc_l16m16': 13.53, 'igc_l100m2': 8.64,
     'regconv_w16_d20_cifar10': 0.270, 'regconv_w16_d20_cifar100': 0.276, 'regconv_w18_d20_cifar10': 0.341,
@@ -51,7 +51,8 @@ MILLIONS = {
 }
 #: Networks without a printed size.
 UNPRINTED = {'tiedr50_nomixer', 'tiedse50', 'tiedse50s', 'tiedx50', 'tiedx50s', 'tiedx101', 'tiedx101s', 'tiedresnest101',
-             'tiedr50_demo', 'sharedr34_s16u1_cifar100', 'sharedr34_s16u1_noorthoreg_cifar100', 'hrnet_w18', 'hrnet_w32', 'hrnet_w40'}
+             'tiedr50_demo', 'sharedr34_s16u1_cifar100', 'sharedr34_s16u1_noorthoreg_cifar100',
+             'hrnet_w18', 'hrnet_w32', 'hrnet_w40'}
 
 
 def network_of(name: str) -> str:
