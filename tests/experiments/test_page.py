@@ -45,6 +45,23 @@ def test_readme_has_the_numbers_of_the_page():
     assert signed(COMPARISON['controls']['tied_s']['bbox']['r >= 0.8']['AP']['tied_s']) in readme
 
 
+@pytest.mark.parametrize(('model', 'said'), [(None, 'no results of the preset gpu; train them with'),
+                                             ('tied', 'occlusion, preset gpu: no finished run of r50')])
+def test_a_page_without_results_is_one_line(tmp_path, monkeypatch, capsys, model, said):
+    for module in (runs, page):
+        monkeypatch.setattr(module, 'RESULTS', tmp_path)
+    if model:
+        runs.Run('occlusion', 'gpu', model, 0).keep({}, {})
+    monkeypatch.setattr('sys.argv', ['page.py', '--preset', 'gpu'])
+    before = page.PAGE.read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        page.main()
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count('\n') == 1
+    assert page.PAGE.read_bytes() == before
+
+
 @pytest.mark.parametrize(('tied', 'said'), [(.2, 'less alike than'), (.8, 'more alike than'),
                                             (.5, 'as far as these seeds can tell')])
 def test_the_section_on_filters_says_what_its_numbers_say(tmp_path, monkeypatch, tied, said):
