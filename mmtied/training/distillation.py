@@ -232,11 +232,12 @@ class DistillationHook(Hook):
             raise ValueError(f'DistillationHook: loss_weight={loss_weight!r}, expected a positive number')
         if not is_number(end) or not 0 < end <= 1:
             raise ValueError(f'DistillationHook: end={end!r}, expected a share of training above 0 and up to 1')
-        names = [stages] if isinstance(stages, str) else stages
-        stages = dict(stages) if isinstance(stages, dict) else {name: name for name in names}
-        if not stages:
-            raise ValueError("DistillationHook: no stages; expected names such as ['layer3', 'layer4']")
-        self.teacher, self.weights, self.stages, self.loss = teacher, weights, stages, loss
+        names = [stages] if isinstance(stages, str) else stages or ()
+        pairs = dict(stages) if isinstance(stages, dict) else {name: name for name in names}
+        if not pairs or not all(isinstance(name, str) for pair in pairs.items() for name in pair):
+            raise ValueError(f"DistillationHook: stages={stages!r}, expected names such as ['layer3', 'layer4'], or a dict from "
+                             "the student's to the teacher's")
+        self.teacher, self.weights, self.stages, self.loss = teacher, weights, pairs, loss
         self.loss_weight, self.schedule, self.end, self.student = loss_weight, schedule, end, student
 
     def weight_at(self, progress: float) -> float:
