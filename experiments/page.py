@@ -181,7 +181,7 @@ intervals, those of 20 images or more.
 
 `python experiments/run.py occlusion --jobs 2` trains what is missing here, `--preset gpu` a larger version with
 {occlusion.PRESETS['gpu'].seeds} seeds at full width. With one thread a run repeats itself: ResNet-50's
-seed 0, trained again on another machine of the same kind from images made anew, logged the same losses and reached the same AP
+seed 0, trained again on another machine of the same kind from regenerated images, logged the same losses and reached the same AP
 to the last digit.
 """)
     return '\n'.join(parts)

@@ -3,7 +3,7 @@
 `DistillationHook` is one entry in a config's hooks. As the run begins it gives the model a submodule, `Distillation`, that adds
 ``loss_distill`` to the model's dict of losses inside its forward; mixed precision, gradient accumulation and
 DistributedDataParallel then treat the term as they do every other. Adapters exist only where a student's stage is narrower or
-wider than the teacher's. They join a parameter group of the optimizer, and a distributed model is wrapped anew to know them.
+wider than the teacher's. They join a parameter group of the optimizer, and a distributed model is wrapped again to know them.
 """
 
 import gc
@@ -195,7 +195,7 @@ class DistillationHook(Hook):
     without the hook.
 
     The teacher sees the student's images, after its augmentation. Where the normalization of both is known and differs (means,
-    standard deviations, RGB or BGR), the images are normalized anew for the teacher.
+    standard deviations, RGB or BGR), the images are renormalized for the teacher.
 
     Args:
         teacher: ``'torchvision://resnet50'``, or a config (a file or ``'mmdet::...'``) whose ``model.backbone`` is taken, or the
@@ -327,7 +327,7 @@ class DistillationHook(Hook):
             images = "images as the student's, since no normalization of the " + ('teacher' if mine is None else 'student')
             images += ' is known'
         else:
-            images = "images as the student's" if mine.matches(theirs) else f'images normalized anew, from {theirs} to {mine}'
+            images = "images as the student's" if mine.matches(theirs) else f'images renormalized, from {theirs} to {mine}'
         return f'{self.loss} distance to {teacher.name} at {stages}; {images}'
 
 
