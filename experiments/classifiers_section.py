@@ -31,15 +31,15 @@ def classification_section(preset: str, sides: dict[str, list[Run]]) -> str:
 ## Classification, and how alike filters are
 
 CIFAR-10 in {epochs} with batches of {settings.batch_size}, {describe_seeds(sides)}; all networks have 20 layers
-and IGC's recipe with a cosine schedule. The plain, grouped and tied networks are as wide as about the same multiply-adds allow.
-Wang & Yu take filters that respond alike for redundant ones (Figures 1 and 9), and report that tied ones are less alike.
+and IGC's recipe with a cosine schedule. The plain, grouped and tied networks have widths of about equal multiply-adds.
+Wang & Yu treat filters that respond alike as redundant (Figures 1 and 9), and report that tied filters are less alike.
 
 {verdict_on_filters(summaries)}
 
 {markdown_table(header, rows)}
 
 Values are means over seeds, ± their standard deviation. *Cosine of weights*: mean absolute cosine of each two filters that see
-the same channels, and the same of filters drawn at random, which is larger the fewer weights a filter has. *Cosine of patterns*:
+the same channels. *By chance*: that of random filters, which is larger the fewer weights a filter has. *Cosine of patterns*:
 mean cosine of what each two of a layer's first 32 filters respond to in 32 test images, by guided backpropagation, over the
 layers at a quarter, half, three quarters and the end of the network.
 """
@@ -55,7 +55,7 @@ def verdict_on_filters(summaries: dict[str, list[dict]]) -> str:
     alike = {model: statistics.mean(run['patterns']['mean'] for run in runs) for model, runs in summaries.items()}
     accuracies = [statistics.mean(run['accuracy'] for run in summaries[model]) for model in ('tied', 'plain')]
     grouped = f' (the grouped network, which shares no filter: {alike["grouped"]:.2f})' if 'grouped' in alike else ''
-    return (f'**Do tied filters correlate less?** Those of the tied network respond {order} those of the plain one: cosine '
-            f'{alike["tied"]:.2f} against {alike["plain"]:.2f}{grouped}. It is right on {accuracies[0]:.1f} % of the test '
-            f'images, the plain one on {accuracies[1]:.1f} %.'
+    return (f'**Do tied filters correlate less?** They respond {order} those of the plain one: cosine '
+            f'{alike["tied"]:.2f} against {alike["plain"]:.2f}{grouped}. The tied network classifies {accuracies[0]:.1f} % '
+            f'of the test images correctly, the plain one {accuracies[1]:.1f} %.'
             + (' With one seed this is preliminary.' if min(len(tied), len(plain)) == 1 else ''))

@@ -93,7 +93,7 @@ class Detectors:
         if tied['low'] <= 0 or narrow['low'] <= 0 or between['low'] > 0:
             return []
         return ['', f'The narrow ResNet-50 falls behind ResNet-50 in the same way, least where r is large ({signed(narrow)}). So '
-                    'this rise comes with fewer parameters, not with tying.']
+                    'fewer parameters suffice for this rise; what tying adds to it cannot be told from chance.']
 
     def draw_over_r(self):
         """Draw the mean AP of each model over r, and its paired difference to the first, in the buckets that have intervals."""

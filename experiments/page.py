@@ -17,11 +17,16 @@ from experiments.classifiers_section import CLASSIFIERS, classification_section 
 from experiments.detectors_section import CONTROLS, MEASURES, TITLES, Detectors, describe_seeds  # noqa: E402
 from experiments.runs import RESULTS, Run, planned_runs  # noqa: E402
 from mmtied.atomic import save_text  # noqa: E402
+from mmtied.cli import user_errors  # noqa: E402
 from mmtied.evaluation import Bootstrap  # noqa: E402
 from mmtied.tables import markdown_table  # noqa: E402
 
 PAGE = ROOT / 'docs/evidence.md'
 IMAGES = ROOT / 'docs/images'
+#: base_channels of the paper's networks.
+WIDTH = 64
+HALF_WIDTH = """ At half the width, splits of TiedResNet-50-S have 9 channels, so that they are tied by 3 where the full
+network ties by 2."""
 
 
 def main() -> None:
@@ -30,18 +35,23 @@ def main() -> None:
     parser.add_argument('--preset', choices=list(occlusion.PRESETS), default='cpu')
     parser.add_argument('--redraw', action='store_true', help='draw figures of results that are not new too')
     args = parser.parse_args()
-    preset = args.preset
+    with user_errors():
+        draw_figures(args.preset, args.redraw)
+        save_text(PAGE, make_page(args.preset))
+        print(f'wrote {PAGE.relative_to(ROOT)}')
+
+
+def draw_figures(preset: str, redraw: bool) -> None:
+    """Draw the figures of what is new, or all."""
     for experiment in (occlusion, cells):
         figure = IMAGES / f'evidence_{name_of(experiment)}.png'
-        is_new = args.redraw or not figure.is_file() or not is_compared(experiment, preset)
+        is_new = redraw or not figure.is_file() or not is_compared(experiment, preset)
         detectors = compared(experiment, preset)
         if detectors and is_new:
             detectors.draw_over_r().savefig(figure)
     students, pairs = compared_students(preset)
     if pairs:
         warm_start_section.draw_courses(students).savefig(IMAGES / 'evidence_warm_start.png')
-    save_text(PAGE, make_page(preset))
-    print(f'wrote {PAGE.relative_to(ROOT)}')
 
 
 def name_of(experiment: ModuleType) -> str:
@@ -61,6 +71,9 @@ def compared(experiment: ModuleType, preset: str) -> Detectors | None:
     sides = finished(experiment, preset)
     if not sides:
         return None
+    if 'r50' not in sides:
+        raise ValueError(f'{name_of(experiment)}, preset {preset}: no finished run of r50, with which the others are compared; '
+                         f'train it with python experiments/run.py {name_of(experiment)} --preset {preset} --only r50/*')
     question, bootstrap = experiment.QUESTION, Bootstrap(statistics=MEASURES)
     found = kept_comparison(experiment, preset, sides, lambda: {
         **compare_models(sides, question, bootstrap),
@@ -104,9 +117,17 @@ def kept_comparison(experiment: ModuleType, preset: str, sides: dict[str, list[R
 
 
 def make_page(preset: str) -> str:
-    """Return the page as Markdown."""
+    """Return the page as Markdown.
+
+    Raises:
+        ValueError: There are no results with the preset.
+    """
     settings = occlusion.PRESETS[preset]
+    is_half = settings.base_channels == WIDTH // 2
     shapes, blood, classifiers = compared(occlusion, preset), compared(cells, preset), finished(classification, preset)
+    if not shapes:
+        raise ValueError(f'no results of the preset {preset}; train them with python experiments/run.py occlusion --preset '
+                         f'{preset}')
     sides = shapes.sides
     first = sides['r50'][0].read_summary()
     parts = [f"""# Evidence
@@ -114,18 +135,17 @@ def make_page(preset: str) -> str:
 Written by `python experiments/page.py` from the results of each run, which are kept in `experiments/results`.
 
 The paper reports +5.9 AP and +8.3 AP75 over ResNet-50 where 80 % of the instance area overlaps, from one training on COCO and
-without an interval. This page tests that claim at a small scale: half as wide, from scratch, on generated shapes and on
-photographs of blood cells.
+without an interval. This page tests that claim at a small scale: {'half as wide, ' if is_half else ''}from scratch, on
+generated shapes and on photographs of blood cells.
 
 ## Controlled occlusion
 
 Images of [occluded shapes](occluded_shapes.md) have the same number, categories and visible sizes of objects at every r, so that
 only occlusion changes. Mask R-CNN learns them from scratch in {first['steps']} steps of {first['batch_size']} images of
 {settings.size} x {settings.size} pixels, by the same recipe for all backbones, with {describe_seeds(sides)}. It is evaluated on
-{settings.val_images} other images. Two backbones separate what tying may do from what it brings along: the *grouped twin* is
-TiedResNet-50 with grouped convolutions, which share no filter, in place of the tied ones; the *narrow ResNet-50* has as many
-parameters as TiedResNet-50-S. At half the width, splits of TiedResNet-50-S have 9 channels, so that they are tied by 3 where the
-full network ties by 2.
+{settings.val_images} other images. Two controls separate tying from its side effects: the *grouped twin* is TiedResNet-50 with
+grouped convolutions, which share no filter, in place of the tied ones; the *narrow ResNet-50* has as many parameters as
+TiedResNet-50-S.{HALF_WIDTH if is_half else ''}
 
 {shapes.verdict()}
 
@@ -149,8 +169,8 @@ intervals, those of 20 images or more.
     parts.append(f"""\
 ## What this does not show
 
-- The networks are half as wide as the paper's and trained from scratch for {first['steps']} steps; the paper's are pretrained on
-  ImageNet and trained on COCO for 24 epochs. A gain that needs features of ImageNet cannot appear here.
+- The networks are {"half as wide as the paper's and " if is_half else ''}trained from scratch for {first['steps']} steps; the
+  paper's are pretrained on ImageNet and trained on COCO for 24 epochs. A gain that needs features of ImageNet cannot appear here.
 - The shapes have texture and shadows, and six categories. They are not photographs.
 - The paper prints no layer table; the structure of the tied networks is [fitted to its sizes](tied_resnet.md).
 - Many intervals are read here: one in twenty misses by chance.
@@ -161,7 +181,7 @@ intervals, those of 20 images or more.
 
 `python experiments/run.py occlusion --jobs 2` trains what is missing here, `--preset gpu` a larger version with
 {occlusion.PRESETS['gpu'].seeds} seeds at full width. With one thread a run repeats itself: ResNet-50's
-seed 0, trained again on another machine of the same kind from images made anew, logged the same losses and reached the same AP
+seed 0, trained again on another machine of the same kind from regenerated images, logged the same losses and reached the same AP
 to the last digit.
 """)
     return '\n'.join(parts)
@@ -172,13 +192,15 @@ def cells_section(preset: str, detectors: Detectors) -> str:
     settings = cells.PRESETS[preset]
     steps = next(iter(detectors.sides.values()))[0].read_summary()['steps']
     tables = '\n'.join(detectors.tables())
+    images, low, high = (detectors.comparison['bbox'][band]['AP']['r50']['images'] for band in detectors.question.bands)
     return f"""\
 ## Real images: blood cells
 
 Faster R-CNN learns [BCCD](https://github.com/Shenggan/BCCD_Dataset) from scratch, {steps} steps of
 {settings.batch_size} images of {settings.size[0]} x {settings.size[1]} pixels, with the same backbones,
-{describe_seeds(detectors.sides)}. It is evaluated on the 159 images of the validation and the test split. In no image more than
-half of the cells' area is covered, so the ends are r < 0.1 (64 images) and r ≥ 0.2 (30 images).
+{describe_seeds(detectors.sides)}. It is evaluated on the {images} images of the validation and the test split. No image has more
+than half of its cells' area covered, so the ends are {detectors.words[detectors.low]} ({low} images) and
+{detectors.words[detectors.high]} ({high} images).
 
 {detectors.verdict()}
 

@@ -109,7 +109,7 @@ def tied_only_table(preset: str) -> str:
               f'{row["tied_weights"] / 1e6:.2f}M', f'{100 * row["AP"]:.1f}'] for row in found]
     table = markdown_table(['error up to', 'layers tied', 'their weights', 'tied weights', 'box AP in %'], rows)
     return f"""\
-How much the teacher loses by its nearest tied weights alone, without further training. Layers that save most are tied first, as
+What the teacher loses when its layers become the nearest tied ones, without further training. Those that save most come first, as
 long as the root mean square of all layers' relative errors stays below a limit; the last row ties all but the first:
 
 {table}

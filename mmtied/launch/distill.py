@@ -26,7 +26,7 @@ def distillation_config(student: Config, hook: dict, images: str | os.PathLike, 
 
     Args:
         student: A config of mmdet or mmpretrain; its ``model.backbone`` and the normalization of its images are used.
-        hook: Settings of `DistillationHook` besides its type.
+        hook: Settings of `DistillationHook` other than its type.
         images: A folder with images, also in folders below it.
         iters: Number of steps.
         batch_size: Images of a step, in each process.

@@ -14,6 +14,7 @@ from mmtied.atomic import check_can_write
 from mmtied.compat import require, unwrap_model
 from mmtied.evaluation.hook import OcclusionEvalHook
 from mmtied.training import DistillationHook
+from mmtied.training.resume import ValidateAtEndHook
 
 from .classes import check_category_names, check_classes
 from .spelling import describe_unknown_type, type_hints
@@ -67,7 +68,8 @@ def build_runner(cfg: Config) -> Runner:
 def prepare_training(runner: Runner) -> None:
     """Build the loops with their data, and the optimizer, and check that everything fits, in the order of `runner.train()`.
 
-    Wrong settings then raise before training starts, where errors are reported in one line.
+    Wrong settings then raise before training starts, where errors are reported in one line. A run that is resumed after its last
+    step will validate.
     """
     if isinstance(runner, Runner):  # another runner_type may lack these
         optim_wrapper = runner.optim_wrapper
@@ -79,6 +81,7 @@ def prepare_training(runner: Runner) -> None:
             runner.optim_wrapper = runner.build_optim_wrapper(optim_wrapper)
         check_classes(runner)
         _prepare_hooks(runner)
+        runner.register_hook(ValidateAtEndHook())
 
 
 def _prepare_hooks(runner: Runner) -> None:

@@ -86,7 +86,7 @@ def from_network(ground_truth: GroundTruth, images: str | os.PathLike, network: 
     """Return a source of what a detector finds.
 
     Raises:
-        ValueError: The network is no detector.
+        ValueError: The network is not a detector.
     """
     if not network.is_detector:
         raise ValueError(f'{network.name} classifies images; samples are drawn of detectors')

@@ -119,7 +119,7 @@ def logged_entries(folder: Path) -> Iterator[dict]:
     """Yield what mmengine logged as scalars in a work_dir, in the order of the starts of the run, of which each has a file.
 
     Raises:
-        ValueError: A line is no JSON object. The last one of a file, which a killed run may have cut, is left out then.
+        ValueError: A line is not a JSON object. The last one of a file, which a killed run may have cut, is left out then.
     """
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
         lines = path.read_bytes().splitlines()
@@ -131,7 +131,7 @@ def logged_entries(folder: Path) -> Iterator[dict]:
             if isinstance(entry, dict):
                 yield entry
             elif number < len(lines):
-                raise ValueError(f'{path}: line {number} is no JSON object, as mmengine logs them')
+                raise ValueError(f'{path}: line {number} is not a JSON object, as mmengine logs them')
 
 
 def report_spreads(spreads: Mapping[str, Spread], path: str | os.PathLike) -> str:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from mmtied.layers import TBC, TGC
 from mmtied.layers.blocks import check_positive
 from mmtied.tables import text_table
+from mmtied.torch_compat import set_submodule
 
 from .deploy import copy_model
 from .permute import is_plain_conv, permute_alike
+from .trace import is_altered
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,18 @@ class TiedLayer:
 
 
 @torch.no_grad()
-def tie(model: nn.Module, num_blocks: int = 2, layers: Sequence[str] = ('*', ),
+def tie(model: nn.Module, num_blocks: int = 2, layers: str | Sequence[str] = '*',
         error_budget: float | None = None, permute: bool = False) -> tuple[nn.Module, list[TiedLayer]]:
     """Return a copy of a model with tied convolutions, each with the least-squares nearest weights, and what that did to each.
 
     A convolution becomes a `TBC`, a grouped one a `TGC`, if num_blocks divides the channels of its groups; the others, such as
-    depthwise ones and the first one of an image, stay. Only layers of the types torch.nn.Conv2d and mmcv's Conv2d are tied.
+    depthwise ones and the first one of an image, stay. Only layers of the types torch.nn.Conv2d and mmcv's Conv2d are tied, and
+    none with hooks or computed weights (pruning, weight norm). A layer with several names stays one.
 
     Args:
         model: Any module. It is left as it is.
         num_blocks: B.
-        layers: Names of layers to tie, with wildcards as in file names: ``['backbone.layer4.*']``.
+        layers: Names of layers to tie, one or several, with wildcards as in file names: ``'backbone.layer4.*'``.
         error_budget: Tie the layers that save the most weights first, as long as the root mean square of the relative errors of
             all candidates, with 0 for those that stay, is at most this.
         permute: First reorder channels so that blocks are more alike, wherever only convolutions, BatchNorm and activations touch
@@ -72,11 +75,12 @@ def tie(model: nn.Module, num_blocks: int = 2, layers: Sequence[str] = ('*', ),
         raise ValueError(f'tie: error_budget={error_budget}, expected 0 or more')
     model = copy_model(model)
     fitting = {name: module for name, module in model.named_modules() if _can_be_tied(module, num_blocks)}
-    unused = [pattern for pattern in layers if not any(fnmatch(name, pattern) for name in fitting)]
+    patterns = [layers] if isinstance(layers, str) else layers
+    unused = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in fitting)]
     if unused:
         raise ValueError(f'tie: no layer that {num_blocks} blocks can tie is named {unused[0]!r}; there are '
                          f'{", ".join(list(fitting)[:5]) or "none"}')
-    chosen = {name: module for name, module in fitting.items() if any(fnmatch(name, pattern) for pattern in layers)}
+    chosen = {name: module for name, module in fitting.items() if any(fnmatch(name, pattern) for pattern in patterns)}
     made, changes = _tie_all(chosen, num_blocks)
     if permute:
         in_order = changes
@@ -86,11 +90,12 @@ def tie(model: nn.Module, num_blocks: int = 2, layers: Sequence[str] = ('*', ),
                    for change, before in zip(changes, in_order, strict=True)]
     if error_budget is not None:
         changes = _within_budget(changes, error_budget)
-    for change in changes:
-        parent, _, attribute = change.name.rpartition('.')
-        if not change.name:
-            return made[''], changes
-        setattr(model.get_submodule(parent), attribute, made[change.name])
+    if '' in made:
+        return (made[''] if changes else model), changes
+    new = {chosen[change.name]: made[change.name] for change in changes}
+    for name, module in list(model.named_modules(remove_duplicate=False)):  # a layer can have several names
+        if module in new:
+            set_submodule(model, name, new[module])
     return model, changes
 
 
@@ -114,8 +119,8 @@ def format_changes(changes: Sequence[TiedLayer]) -> str:
 
 
 def _can_be_tied(module: nn.Module, num_blocks: int) -> bool:
-    return is_plain_conv(module) and not any(channels % (num_blocks * module.groups)
-                                             for channels in (module.in_channels, module.out_channels))
+    return is_plain_conv(module) and not is_altered(module) and not any(
+        channels % (num_blocks * module.groups) for channels in (module.in_channels, module.out_channels))
 
 
 def _tie_all(layers: dict[str, nn.Conv2d], num_blocks: int) -> tuple[dict[str, TBC | TGC], list[TiedLayer]]:

@@ -3,7 +3,7 @@
 `DistillationHook` is one entry in a config's hooks. As the run begins it gives the model a submodule, `Distillation`, that adds
 ``loss_distill`` to the model's dict of losses inside its forward; mixed precision, gradient accumulation and
 DistributedDataParallel then treat the term as they do every other. Adapters exist only where a student's stage is narrower or
-wider than the teacher's. They join a parameter group of the optimizer, and a distributed model is wrapped anew to know them.
+wider than the teacher's. They join a parameter group of the optimizer, and a distributed model is wrapped again to know them.
 """
 
 import gc
@@ -195,7 +195,7 @@ class DistillationHook(Hook):
     without the hook.
 
     The teacher sees the student's images, after its augmentation. Where the normalization of both is known and differs (means,
-    standard deviations, RGB or BGR), the images are normalized anew for the teacher.
+    standard deviations, RGB or BGR), the images are renormalized for the teacher.
 
     Args:
         teacher: ``'torchvision://resnet50'``, or a config (a file or ``'mmdet::...'``) whose ``model.backbone`` is taken, or the
@@ -232,11 +232,12 @@ class DistillationHook(Hook):
             raise ValueError(f'DistillationHook: loss_weight={loss_weight!r}, expected a positive number')
         if not is_number(end) or not 0 < end <= 1:
             raise ValueError(f'DistillationHook: end={end!r}, expected a share of training above 0 and up to 1')
-        names = [stages] if isinstance(stages, str) else stages
-        stages = dict(stages) if isinstance(stages, dict) else {name: name for name in names}
-        if not stages:
-            raise ValueError("DistillationHook: no stages; expected names such as ['layer3', 'layer4']")
-        self.teacher, self.weights, self.stages, self.loss = teacher, weights, stages, loss
+        names = [stages] if isinstance(stages, str) else stages or ()
+        pairs = dict(stages) if isinstance(stages, dict) else {name: name for name in names}
+        if not pairs or not all(isinstance(name, str) for pair in pairs.items() for name in pair):
+            raise ValueError(f"DistillationHook: stages={stages!r}, expected names such as ['layer3', 'layer4'], or a dict from "
+                             "the student's to the teacher's")
+        self.teacher, self.weights, self.stages, self.loss = teacher, weights, pairs, loss
         self.loss_weight, self.schedule, self.end, self.student = loss_weight, schedule, end, student
 
     def weight_at(self, progress: float) -> float:
@@ -326,7 +327,7 @@ class DistillationHook(Hook):
             images = "images as the student's, since no normalization of the " + ('teacher' if mine is None else 'student')
             images += ' is known'
         else:
-            images = "images as the student's" if mine.matches(theirs) else f'images normalized anew, from {theirs} to {mine}'
+            images = "images as the student's" if mine.matches(theirs) else f'images renormalized, from {theirs} to {mine}'
         return f'{self.loss} distance to {teacher.name} at {stages}; {images}'
 
 

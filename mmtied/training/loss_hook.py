@@ -103,7 +103,7 @@ def detach(hook: LossHook, model: nn.Module) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Return whether a setting is a finite int or float, and no bool."""
+    """Return whether a setting is a finite int or float, and not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 

@@ -59,6 +59,20 @@ class ExactResumeHook(Hook):
             _seed_all(runner.seed, runner.iter)
 
 
+class ValidateAtEndHook(Hook):
+    """Validate a run that is resumed after its last step, since it may have been killed in its last validation.
+
+    mmengine saves a checkpoint before it validates, and its loop ends at once where no step is left.
+    """
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner: Runner) -> None:
+        """Validate where no step is left."""
+        if runner.iter >= runner.max_iters and runner.val_loop is not None:
+            runner.val_loop.run()
+
+
 def _mixed(seed: int, number: int) -> int:
     """Return a seed below 2**31 from the run's and a number."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) >> 1

@@ -55,7 +55,7 @@ class Normalization(NamedTuple):
 class Teacher:
     """A frozen network that returns the outputs of some of its stages.
 
-    It is no `torch.nn.Module`, so that a model that holds one neither trains nor saves it; copies of the model share it.
+    Not a `torch.nn.Module`, so a model that holds one neither trains nor saves it; copies of the model share it.
 
     Args:
         network: Any network of one image tensor. It stays in evaluation mode, and its weights get no gradients.
@@ -84,7 +84,7 @@ class Teacher:
         """Return the output of each stage.
 
         Args:
-            images: The student's input, (N, 3, H, W); normalized anew where `student_normalization` is known and differs.
+            images: The student's input, (N, 3, H, W); renormalized where `student_normalization` is known and differs.
         """
         if next(self.network.parameters()).device != images.device:
             self.network.to(images.device)

@@ -70,7 +70,8 @@ def test_imagenet(name):
     assert (cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size) == (256, 32)
     assert cfg.train_dataloader.dataset.type == 'ImageNet'
     steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
-    assert steps == ['LoadImageFromFile', 'mmtied.RandomScaleAspect', 'RandomCrop', 'mmtied.HSLJitter', 'RandomFlip', 'PackInputs']
+    assert steps == ['LoadImageFromFile', 'mmtied.RandomScaleAspect', 'RandomCrop', 'mmtied.HSLJitter', 'RandomFlip',
+                     'PackInputs']
 
 
 @pytest.mark.parametrize('name', CIFAR)

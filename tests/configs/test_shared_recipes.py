@@ -19,7 +19,8 @@ CIFAR = {
     'sharedr34_s32u1_noorthoreg_cifar100': 'r34_cifar100', 'sharedr34_s16u1_cifar100': 'r34_cifar100',
     'sharedr34_s16u1_noorthoreg_cifar100': 'r34_cifar100',
     'shareddensenet121_s16u1_cifar100': 'densenet121_cifar100', 'sharedx50_s64u4_cifar100': 'x50_32x4d_cifar100',
-    'sharedr56_s16u1_noorthoreg_cifar10': 'r56_cifar10', 'sharedr56_s16u1_2bases_cifar10': 'r56_cifar10', 'sharedr32_s16u1_2bases_cifar10': 'r32_cifar10',
+    'sharedr56_s16u1_noorthoreg_cifar10': 'r56_cifar10', 'sharedr56_s16u1_2bases_cifar10': 'r56_cifar10',
+    'sharedr32_s16u1_2bases_cifar10': 'r32_cifar10',
 }
 PAIRS = {
     **{name: f'{name.partition("_shared")[0]}_r{"101" if "r101" in name else "50"}_b8_1x'

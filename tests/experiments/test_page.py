@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import page, runs
+from experiments import page, runs, tie_only, warm_start, warm_start_section
 from experiments.analysis import CHANGE
 from experiments.detectors_section import signed
 from experiments.runs import RESULTS
@@ -43,6 +43,36 @@ def test_readme_has_the_numbers_of_the_page():
     for model in ('tied', 'tied_s'):
         assert signed(COMPARISON['bbox']['r >= 0.8']['AP'][model]) in readme
     assert signed(COMPARISON['controls']['tied_s']['bbox']['r >= 0.8']['AP']['tied_s']) in readme
+
+
+def test_the_page_on_tying_has_the_numbers_of_the_page():
+    text = ' '.join((page.ROOT / 'docs/tie.md').read_text().split())
+    before = warm_start_section.last_ap(warm_start.teacher('cpu'))
+    by_budget = {row['budget']: row for row in tie_only.read_results('cpu')}
+    weights = by_budget[None]['weights']
+    some, most = by_budget[.4], by_budget[.6]
+    assert f'tying the {some["layers"]} largest layers (two thirds of the weights)' in text
+    assert some['weights'] / weights == pytest.approx(2 / 3, abs=.01)
+    assert f'({100 * some["AP"]:.1f} after {100 * before:.1f} %)' in text
+    assert most['weights'] / weights == pytest.approx(.9, abs=.02)
+    assert f'tying {most["layers"]} of them (nine tenths) cost {100 * (before - most["AP"]):.1f} points' in text
+
+
+@pytest.mark.parametrize(('model', 'said'), [(None, 'no results of the preset gpu; train them with'),
+                                             ('tied', 'occlusion, preset gpu: no finished run of r50')])
+def test_a_page_without_results_is_one_line(tmp_path, monkeypatch, capsys, model, said):
+    for module in (runs, page):
+        monkeypatch.setattr(module, 'RESULTS', tmp_path)
+    if model:
+        runs.Run('occlusion', 'gpu', model, 0).keep({}, {})
+    monkeypatch.setattr('sys.argv', ['page.py', '--preset', 'gpu'])
+    before = page.PAGE.read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        page.main()
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count('\n') == 1
+    assert page.PAGE.read_bytes() == before
 
 
 @pytest.mark.parametrize(('tied', 'said'), [(.2, 'less alike than'), (.8, 'more alike than'),

@@ -194,3 +194,14 @@ def test_the_narrow_network_is_as_large_as_the_thin_tied_one():
     sizes = {name: size_of(backbone) for name, backbone in backbones(64).items()}
     assert sizes['r50'] == 23_508_032 and sizes['tied_s'] == 13_921_358 - 2_049_000
     assert abs(sizes['r50_narrow'] / sizes['tied_s'] - 1) < .03
+
+
+def test_a_run_that_was_killed_while_it_validated_validates(start, tmp_path):
+    start('occlusion', '--here', '--only', 'r50_narrow/seed0')
+    folder = tmp_path / 'results/cpu/occlusion/r50_narrow/seed0'
+    report = json.loads((folder / 'report.json').read_text())
+    shutil.rmtree(tmp_path / 'results')
+    shutil.rmtree(tmp_path / 'work/cpu/occlusion/r50_narrow/seed0/occlusion')
+    start('occlusion', '--here', '--only', 'r50_narrow/seed0')
+    again = json.loads((folder / 'report.json').read_text())
+    assert again['bbox'] == report['bbox'] and json.loads((folder / 'run.json').read_text())['resumed']

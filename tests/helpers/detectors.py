@@ -25,12 +25,15 @@ def load_recipe(name: str, options: dict | list | None = None) -> Config:
     return cfg
 
 
-def use_few_proposals(model: dict) -> None:
-    """Let a two-stage detector's heads work on a few regions instead of hundreds."""
+def use_small_heads(model: dict) -> None:
+    """Let a two-stage detector's heads be narrow, and work on a few regions instead of hundreds."""
     if 'roi_head' in model:
+        heads = model['roi_head']['bbox_head']
+        for head in heads if isinstance(heads, list) else [heads]:
+            head['fc_out_channels'] = 64  # of 1024: most weights of a detector are between these
         stages = model['train_cfg']['rcnn'] if isinstance(model['train_cfg']['rcnn'], list) else [model['train_cfg']['rcnn']]
         for stage in stages:
-            stage['sampler']['num'] = 16
+            stage['sampler']['num'] = 8
         model['train_cfg']['rpn_proposal']['max_per_img'] = model['test_cfg']['rpn']['max_per_img'] = 20
         model['test_cfg']['rcnn']['max_per_img'] = 5
 

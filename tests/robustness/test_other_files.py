@@ -48,7 +48,7 @@ def test_logged_metrics(tmp_path, line):
     log.write_bytes(b'{"AP": 0.5, "step": 1}\n' + line.encode(errors='surrogatepass'))
     assert last_metrics(tmp_path) == {'AP': .5}
     log.write_bytes(line.encode(errors='surrogatepass') + b'\n{"AP": 0.5, "step": 1}\n')
-    with pytest.raises(ValueError, match='scalars.json: line 1 is no JSON object'):
+    with pytest.raises(ValueError, match='scalars.json: line 1 is not a JSON object'):
         last_metrics(tmp_path)
 
 

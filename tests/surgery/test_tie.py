@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from mmtied.layers import TBC, TGC
 from mmtied.surgery import deploy, tie
+from tests.helpers.onnx_files import export_onnx, run_onnx
 
 SETTINGS = [dict(groups=1, bias=True, stride=2, padding=1), dict(groups=2, bias=False, dilation=2, padding=2),
             dict(groups=1, bias=False, padding=1, padding_mode='reflect')]
@@ -24,7 +26,7 @@ def dense_weight(layer):
 @pytest.mark.parametrize('num_blocks', [1, 2, 4])
 @torch.no_grad()
 def test_weights_are_the_least_squares_solution(settings, num_blocks):
-    conv = nn.Conv2d(16, 32, 3, **settings).double()
+    conv = nn.Conv2d(8, 8, 3, **settings).double()
     tied, (change, ) = tie(conv, num_blocks)
     assert type(tied) is (TBC if conv.groups == 1 else TGC)
     columns = []  # the dense weight is linear in the thin one: solve for it
@@ -43,7 +45,7 @@ def test_weights_are_the_least_squares_solution(settings, num_blocks):
     assert change.relative_error == pytest.approx(float(moved / norm)**.5, abs=1e-12)
     assert change.weights == sum(parameter.numel() for parameter in conv.parameters())
     assert change.tied_weights == sum(parameter.numel() for parameter in tied.parameters())
-    x = torch.randn(2, 16, 9, 9, dtype=torch.float64)
+    x = torch.randn(2, 8, 9, 9, dtype=torch.float64)
     if num_blocks == 1:
         torch.testing.assert_close(tied(x), conv(x))
 
@@ -71,7 +73,28 @@ def test_layers_that_do_not_fit_or_are_not_chosen_stay():
     assert [type(layer) for layer in (tied[0], tied[3], tied[4][0])] == [nn.Conv2d, nn.Conv2d, TBC]
     assert type(model[4][0]) is nn.Conv2d, 'the model is left as it is'
     assert tied[4][0].training
-    assert [change.name for change in tie(model, layers=['4.1'])[1]] == ['4.1']
+    for layers in ('4.1', ['4.1']):
+        assert [change.name for change in tie(model, layers=layers)[1]] == ['4.1']
+
+
+def test_a_layer_with_several_names_stays_one():
+    """As the convolutions that RTMDet's head shares between levels."""
+    conv = nn.Conv2d(8, 8, 3)
+    tied, changes = tie(nn.ModuleDict({'a': nn.Sequential(conv, nn.ReLU()), 'b': nn.Sequential(conv, nn.Sigmoid())}))
+    assert [change.name for change in changes] == ['a.0']
+    assert type(tied['a'][0]) is TBC
+    assert tied['b'][0] is tied['a'][0]
+
+
+def test_layers_with_hooks_or_computed_weights_stay():
+    model = nn.Sequential(*(nn.Conv2d(8, 8, 1) for _ in range(4)))
+    model[0].register_forward_hook(lambda module, args, output: 2 * output)
+    nn.utils.parametrizations.weight_norm(model[1])
+    prune.random_unstructured(model[2], 'weight', .5)
+    tied, changes = tie(model)
+    assert [change.name for change in changes] == ['3']
+    x = torch.randn(1, 8, 4, 4)
+    assert torch.equal(tied[:3](x), model[:3](x))
 
 
 def test_a_layer_that_is_tied_already_in_effect_has_no_error():
@@ -110,6 +133,15 @@ def test_tied_network_deploys_and_keeps_its_checkpoint(tmp_path):
     other, _ = tie(network())
     other.load_state_dict(torch.load(tmp_path / 'tied.pth', weights_only=True))
     assert torch.equal(other.eval()(x), tied(x))
+
+
+@pytest.mark.parametrize('prepare', [lambda model: model, deploy], ids=['tied', 'deployed'])
+@torch.no_grad()
+def test_onnx(prepare, tmp_path):
+    tied = tie(network().eval())[0]
+    x = torch.randn(2, 3, 12, 12)
+    export_onnx(prepare(tied), x[:1], tmp_path / 'tied.onnx')
+    torch.testing.assert_close(run_onnx(tmp_path / 'tied.onnx', x)[0], tied(x), atol=1e-5, rtol=1e-5)
 
 
 def test_frozen_weights_stay_frozen():

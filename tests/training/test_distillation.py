@@ -379,7 +379,9 @@ def test_shared_by_copies_and_absent_from_the_state():
     ({'schedule': 'step'}, "schedule='step', expected one of constant, linear, cosine"),
     ({'loss_weight': 0}, 'loss_weight=0, expected a positive number'),
     ({'end': 1.5}, 'end=1.5, expected a share of training'),
-    ({'stages': []}, 'no stages; expected names'),
+    ({'stages': []}, r"stages=\[\], expected names such as \['layer3', 'layer4'\]"),
+    ({'stages': None}, 'stages=None, expected names'),
+    ({'stages': {'layer4': 3}}, "stages={'layer4': 3}, expected names"),
     ({'teacher': ''}, "teacher='', expected 'torchvision://resnet50'"),
 ])
 def test_wrong_settings(settings, message):
