@@ -8,7 +8,9 @@ each bucket is compared with random sets instead of with all images:
 - *matched*: random sets of as many images that also look like the bucket's in instances, sizes and categories. Images are drawn
   in proportion to the odds that a logistic regression on these counts gives them of being in the bucket (the conditional
   randomization test of Candes et al., "Panning for gold", JRSS B 2018; sets of fixed size by Pareto sampling, Rosen 1997). The
-  difference is what these counts do not explain.
+  odds of an image are those of a fit without it, or the bucket would match itself. The sets still differ in these counts, from
+  the bucket and from each other, so a linear regression over the sets takes what the counts explain out of the band. The
+  difference is what they do not explain.
 - For buckets of instances, random sets of as many instances of each category and size (small, medium, large), drawn from those
   that are in some bucket.
 
@@ -16,6 +18,7 @@ The bucket is one of the sets that could have been drawn, which makes the permut
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +38,12 @@ KINDS = {'': 'random sets of as many images',
 _COUNTS = (1, 2, 3, 4, 6, 9, 14)
 #: Categories that are matched: those in most images.
 _CATEGORIES = 100
-_RIDGE = 1.
+#: Ridges of the logistic regression: on the number and the sizes of instances, and on the categories, which are many.
+_RIDGE, _CATEGORY_RIDGE = 1., 100.
+#: Parts of the images, each with the odds of a fit to the others.
+_FOLDS = 5
+#: Ridges that the linear regression over sets chooses from, as multiples of the mean variance along a principal axis.
+_SET_RIDGES = (.001, .01, .1, 1., 10., 100.)
 
 
 def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: Positives, plan: EvaluationPlan,
@@ -64,14 +72,14 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
     done = []
     for part, evaluation, grouping, ratios in zip(all_evaluations(report), *plan[:3], strict=True):
         part = {**part, 'null_bands': _describe(evaluation, bootstrap)}
-        sets, own, sorted_ones = {}, [], None
+        sets, sorted_ones = None, None
         if evaluation.unit == 'image':
-            sets, own = image_sets(positives, grouping, ratios, num_categories, bootstrap)
+            sets = image_sets(positives, grouping, ratios, num_categories, bootstrap)
         else:
             sorted_ones = positives.counted[:, grouping.columns.to(positives.image.device)].any(1)
         for iou_type, table in records.items():
             if evaluation.unit == 'image':
-                nulls = _image_nulls(sets, table, positives, num_categories, bootstrap, proposal_nums)
+                nulls = _image_nulls(sets.drawn, table, positives, num_categories, bootstrap, proposal_nums)
             else:
                 nulls = {'': instance_nulls(table, positives, grouping, num_categories, bootstrap, proposal_nums)}
                 balanced = balanced_rows(table, positives, grouping, num_categories, bootstrap, proposal_nums)
@@ -80,47 +88,69 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
                 enough = count_images(grouping.members[:, number].to(positives.image.device), positives, column) >= MIN_IMAGES
                 if sorted_ones is not None:  # a bucket of all that are sorted has nothing to compare with
                     enough &= not torch.equal(sorted_ones, positives.counted[:, column])
-                extra = {'matched_own': own[number] if enough else None} if own else balanced[number]
+                extra = {'matched_own': sets.own[number] if enough else None} if sets else balanced[number]
                 for kind, values in nulls.items():
                     for place, statistic in enumerate(bootstrap.chosen()):
-                        extra |= _compare(row, statistic.name, kind, values[number][:, place] if enough else None,
-                                          bootstrap.level)
+                        of_sets = values[number][:, place] if enough else None
+                        if kind == 'matched_' and enough:
+                            of_sets = explain_differences(of_sets, sets.differences[number])
+                        extra |= _compare(row, statistic.name, kind, of_sets, bootstrap.level)
                 rows.append({**row, **extra})
             part[iou_type] = {**part[iou_type], 'buckets': rows}
         done.append(part)
     return {**done[0], **({'further': done[1:]} if 'further' in report else {})}
 
 
-def image_sets(positives: Positives, grouping: Grouping, ratios: np.ndarray, num_categories: int,
-               bootstrap: Bootstrap) -> tuple[dict[str, list[Tensor]], list[float]]:
-    """Draw random image sets for each bucket, from the images that have an instance and a ratio.
+class ImageSets(NamedTuple):
+    """Random image sets for each bucket."""
+    #: By kind, for each bucket its sets, (N, I) int16 of 0 and 1.
+    drawn: dict[str, list[Tensor]]
+    #: For each bucket, how its matched sets differ from it in the mean of each feature, in standard deviations of images, (N, F).
+    differences: list[Tensor]
+    #: For each bucket, the share of its own images in its matched sets.
+    own: list[float]
 
-    Returns:
-        By kind, for each bucket its sets, (N, I) int16 of 0 and 1; and the share of each bucket's own images in its matched sets.
-    """
+
+def image_sets(positives: Positives, grouping: Grouping, ratios: np.ndarray, num_categories: int,
+               bootstrap: Bootstrap) -> ImageSets:
+    """Draw random image sets for each bucket, from the images that have an instance and a ratio."""
     device, num_images = positives.image.device, len(grouping.members)
     members = grouping.members.to(device)
     pool = members.any(1)
     pool[positives.image[positives.counted[:, 0]]] = True
     pool = (pool & torch.from_numpy(~np.isnan(ratios)).to(device)).nonzero()[:, 0]
-    features = matching_features(positives, num_images, num_categories)[pool]
+    features, ridge = matching_features(positives, num_images, num_categories, pool)
     generator = torch.Generator().manual_seed(bootstrap.seed)
-    sets: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
-    own = []
+    sets = ImageSets({kind: [] for kind in KINDS}, [], [])
     for inside in members[pool].T:
-        chance = fit_propensity(features, inside)
-        for kind, of in (('', torch.zeros_like(chance)), ('matched_', torch.logit(chance, eps=1e-9))):
+        size = int(inside.sum())
+        plain = torch.zeros_like(features[:, 0])
+        log_odds = cross_fitted_odds(features, inside, ridge, generator) if size else plain
+        chosen = {kind: draw_sets(of, size, bootstrap.null_sets, generator)
+                  for kind, of in (('', plain), ('matched_', log_odds))}
+        for kind, of_kind in chosen.items():
             drawn = torch.zeros(bootstrap.null_sets, num_images, dtype=torch.int16, device=device)
-            drawn[:, pool] = draw_sets(of, int(inside.sum()), bootstrap.null_sets, generator)
-            sets[kind].append(drawn)
-        own.append(chance[inside].mean().item() if bool(inside.any()) else 0.)
-    return sets, own
+            drawn[:, pool] = of_kind
+            sets.drawn[kind].append(drawn)
+        matched = chosen['matched_'].double()
+        sets.differences.append((matched - inside.double()) @ features / max(1, size))
+        sets.own.append(matched[:, inside].mean().item() if size else 0.)
+    return sets
 
 
-def matching_features(positives: Positives, num_images: int, num_categories: int) -> Tensor:
-    """Return what the matched sets have in common with a bucket, for each image, shape (I, F) float64.
+def matching_features(positives: Positives, num_images: int, num_categories: int, pool: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the matched sets have in common with a bucket, and the ridge on each.
 
     They are the number of instances, in steps and as logarithm, those of each size, and the number of each frequent category.
+
+    Args:
+        positives: The ground truths that count.
+        num_images: I.
+        num_categories: K.
+        pool: Indices of the P images that sets are drawn from.
+
+    Returns:
+        Features with mean 0 and standard deviation 1, shape (P, F) float64, and the ridge of each, (F,).
     """
     counted = positives.counted[:, :len(AREA_RANGES)].double()
     numbers = torch.zeros(num_images, counted.shape[1], dtype=torch.float64, device=counted.device)
@@ -130,26 +160,53 @@ def matching_features(positives: Positives, num_images: int, num_categories: int
     categories = torch.zeros(num_images, num_categories, dtype=torch.float64, device=counted.device)
     categories.index_put_((positives.image, positives.category), counted[:, 0], accumulate=True)
     frequent = torch.argsort((categories > 0).sum(0), stable=True, descending=True)[:_CATEGORIES]
-    categories = categories[:, frequent]
-    sizes = (numbers[:, 1:] > 0).double()
-    return torch.cat([steps, numbers.log1p(), sizes, categories.log1p(), (categories > 0).double()], dim=1)
+    numbers = torch.cat([steps, numbers.log1p(), (numbers[:, 1:] > 0).double()], dim=1)
+    features = torch.cat([numbers, categories[:, frequent].log1p()], dim=1)[pool]
+    ridge = features.new_full((features.shape[1], ), _CATEGORY_RIDGE)
+    ridge[:numbers.shape[1]] = _RIDGE
+    return (features - features.mean(0)) / features.std(0, correction=0).clamp(min=1e-6), ridge
 
 
-def fit_propensity(features: Tensor, inside: Tensor, steps: int = 25) -> Tensor:
-    """Fit the chance of each image to be in a bucket by logistic regression, with a ridge on all but the constant.
+def cross_fitted_odds(features: Tensor, inside: Tensor, ridge: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the log-odds of each image to be in a bucket, by logistic regressions on other images.
+
+    A fit to the image itself knows which bucket it is in, so the bucket's own images would be drawn too often.
 
     Args:
-        features: Shape (I, F) float64.
-        inside: Which images are in the bucket, (I,) bool.
+        features: Shape (P, F) float64, see `matching_features`.
+        inside: Which images are in the bucket, (P,) bool.
+        ridge: Of each feature, (F,).
+        generator: On the CPU; it deals the images to `_FOLDS` parts, those inside evenly.
+
+    Returns:
+        Shape (P,) float64.
+    """
+    fold = torch.empty(len(inside), dtype=torch.int64, device=inside.device)
+    for side in (inside, ~inside):
+        places = side.nonzero()[:, 0]
+        fold[places[torch.randperm(len(places), generator=generator).to(places.device)]] = (
+            torch.arange(len(places), device=places.device) % _FOLDS)
+    inputs = torch.cat([torch.ones_like(features[:, :1]), features], dim=1)
+    log_odds = torch.empty_like(inputs[:, 0])
+    for number in range(_FOLDS):
+        held = fold == number
+        log_odds[held] = inputs[held] @ fit_logistic(inputs[~held], inside[~held], ridge)
+    return log_odds.clamp(-20, 20)
+
+
+def fit_logistic(inputs: Tensor, inside: Tensor, ridge: Tensor, steps: int = 25) -> Tensor:
+    """Fit a logistic regression by Newton's method.
+
+    Args:
+        inputs: Shape (P, 1 + F) float64; the first column is the constant, which has no ridge.
+        inside: What is to be predicted, (P,) bool.
+        ridge: Of each other column, (F,).
         steps: Newton steps at most.
 
     Returns:
-        Shape (I,) float64; the sum is the number of images inside.
+        Weights, shape (1 + F,).
     """
-    scale = features.std(0, correction=0).clamp(min=1e-6)
-    inputs = torch.cat([torch.ones_like(features[:, :1]), (features - features.mean(0)) / scale], dim=1)
-    wanted, penalty = inside.double(), torch.full_like(inputs[0], _RIDGE)
-    penalty[0] = 1e-9
+    wanted, penalty = inside.double(), torch.cat([torch.full_like(ridge[:1], 1e-9), ridge])
     weights = torch.zeros_like(penalty)
     weights[0] = torch.logit(wanted.mean(), eps=1e-6)
     for _ in range(steps):
@@ -160,7 +217,36 @@ def fit_propensity(features: Tensor, inside: Tensor, steps: int = 25) -> Tensor:
         weights += step / max(1., step.abs().max().item() / 3)
         if step.abs().max() < 1e-6:
             break
-    return torch.sigmoid(inputs @ weights)
+    return weights
+
+
+def explain_differences(values: Tensor, differences: Tensor) -> Tensor:
+    """Return what the values of random sets would be if the sets did not differ in their features from the bucket.
+
+    A ridge regression of the values on the differences says what these explain. Its prediction at no difference is kept, and the
+    residual of each set, left out of the fit, around it. The ridge is the one with the smallest such residuals.
+
+    Args:
+        values: A statistic of each set, shape (N,); NaN stays out.
+        differences: Features of each set minus those of the bucket, (N, F) float64.
+
+    Returns:
+        Shape (N,) or less, without NaN.
+    """
+    differences, values = differences[~values.isnan()], values[~values.isnan()].double()
+    if len(values) < 3:
+        return values
+    left, scale, right = torch.linalg.svd(differences - differences.mean(0), full_matrices=False)
+    along = left.T @ (values - values.mean())
+    bucket = -(right @ differences.mean(0)) / scale.clamp(min=1e-9)
+    best = None
+    for ridge in _SET_RIDGES:
+        shrunk = scale**2 / (scale**2 + ridge * scale.square().mean() + 1e-18)
+        leverage = (left**2 * shrunk).sum(1) + 1 / len(values)
+        residuals = (values - values.mean() - left @ (shrunk * along)) / (1 - leverage)
+        if best is None or residuals.square().mean() < best[0]:
+            best = residuals.square().mean(), values.mean() + (bucket * shrunk * along).sum() + residuals
+    return best[1]
 
 
 def draw_sets(log_odds: Tensor, size: int, num_sets: int, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from mmtied.evaluation import Bootstrap, Evaluation
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.null_band import draw_sets, fit_propensity, instance_nulls
+from mmtied.evaluation.null_band import cross_fitted_odds, draw_sets, explain_differences, fit_logistic, instance_nulls
 from mmtied.evaluation.pipeline import evaluate_detections
 from tests.helpers.simulated import many, simulated
 
@@ -22,14 +22,54 @@ def test_sets_have_the_size_and_the_odds_asked_for():
     np.testing.assert_allclose(equal, 1 / 3, atol=.03)
 
 
-def test_propensity_is_logistic_regression():
+def test_fit_is_logistic_regression():
     """With one yes-or-no feature, the chances are the shares in the two groups."""
     feature = torch.arange(4000) < 1000
     inside = torch.rand(4000, generator=torch.Generator().manual_seed(0)) < torch.where(feature, .7, .2)
-    chance = fit_propensity(feature.double()[:, None], inside)
+    inputs = torch.stack([torch.ones(4000), feature.float()], dim=1).double()
+    chance = torch.sigmoid(inputs @ fit_logistic(inputs, inside, torch.ones(1, dtype=torch.float64)))
     assert chance.sum().item() == pytest.approx(inside.sum().item(), abs=1e-3)
     for group in (feature, ~feature):
         assert chance[group].mean().item() == pytest.approx(inside[group].double().mean().item(), abs=.005)
+
+
+def test_odds_do_not_know_what_is_inside():
+    """Of features that say nothing, a fit to all images makes much; those inside get no better odds from fits to others."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(400, 80, dtype=torch.float64, generator=generator)
+    inside, ridge = torch.arange(400) < 60, torch.ones(80, dtype=torch.float64)
+    fitted = features @ fit_logistic(torch.cat([torch.ones_like(features[:, :1]), features], dim=1), inside, ridge)[1:]
+    assert fitted[inside].mean() - fitted[~inside].mean() > 3
+    odds = cross_fitted_odds(features, inside, ridge, generator)
+    assert abs(odds[inside].mean() - odds[~inside].mean()) < 3 * odds.std() / inside.sum().sqrt()
+    told = cross_fitted_odds(torch.cat([features, inside.double()[:, None]], dim=1), inside, torch.ones(81).double(), generator)
+    assert told[inside].mean() - told[~inside].mean() > 2
+
+
+def test_differences_of_the_sets_are_taken_out_of_a_band():
+    generator = torch.Generator().manual_seed(0)
+    differences = torch.randn(300, 20, dtype=torch.float64, generator=generator) + .5
+    noise, weights = torch.randn(2, 300, dtype=torch.float64, generator=generator), torch.linspace(-1, 1, 20).double()
+    values = 7 + differences @ weights + .1 * noise[0]
+    explained = explain_differences(values, differences)
+    assert explained.mean().item() == pytest.approx(7, abs=.05)
+    assert explained.std().item() == pytest.approx(.1, rel=.15) and values.std() > 2
+    unrelated = explain_differences(noise[1], differences)  # residuals of a fit without leaving out would be 3 % less
+    assert unrelated.std().item() == pytest.approx(noise[1].std().item(), rel=.02)
+
+
+def test_what_is_explained_equals_refits_without_each_set(monkeypatch):
+    monkeypatch.setattr('mmtied.evaluation.null_band._SET_RIDGES', (1e-12, ))
+    generator = torch.Generator().manual_seed(0)
+    differences = torch.randn(40, 5, dtype=torch.float64, generator=generator)
+    values = differences @ torch.arange(5.).double() + torch.randn(40, dtype=torch.float64, generator=generator)
+    found = explain_differences(values, differences)
+    inputs = torch.cat([torch.ones(40, 1), differences], dim=1).double().numpy()
+    at_bucket = np.linalg.lstsq(inputs, values.numpy(), rcond=None)[0][0]
+    for left_out in range(40):
+        others = np.arange(40) != left_out
+        weights = np.linalg.lstsq(inputs[others], values.numpy()[others], rcond=None)[0]
+        assert found[left_out].item() == pytest.approx(at_bucket + values[left_out].item() - inputs[left_out] @ weights, abs=1e-8)
 
 
 def evaluated(unit, worse=False, edges=(0, .15, 1)):
