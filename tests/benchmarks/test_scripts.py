@@ -87,6 +87,7 @@ def test_detectors(tmp_path):
     ('backbones', '--csv page.md', '--csv page.md: name a .csv file'),
     ('backbones', '--csv runs.csv', '--csv runs.csv: name a .csv file other than runs.csv'),
     ('related_layers', '--layer nothing', '--layer nothing: no layer'),
+    ('reading', 'no-such-commit', 'no-such-commit cannot be checked out'),
 ])
 def test_user_errors(script, options, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [script, *options.split()])
@@ -249,3 +250,20 @@ def test_null_bands_deal_ratios_and_spread_p_values(tmp_path, capsys, monkeypatc
     assert [line.split()[:4] for line in table.splitlines()[-2:]] == [['worse', 'with', 'r', band] for band in null_bands.BANDS]
     lowest, highest = null_bands.ranks([2 / 251, 1.]).tolist()
     assert 0 < lowest < 2 / 251 and 249 / 251 < highest < 1
+
+
+def test_reading_compares_with_an_older_version(monkeypatch, capsys):
+    import reading
+    read = []
+
+    def seconds(root, truth, results):
+        read.append(root)
+        assert (root / 'mmtied').is_dir() and truth.is_file() and results.is_file()
+        return (3., 1.) if root == reading.ROOT else (2., 4.)
+
+    monkeypatch.setattr(reading, 'read', seconds)
+    monkeypatch.setattr(sys, 'argv', ['reading.py', 'HEAD', '--repeats', '2', '--shrink', '100'])
+    reading.main()
+    rows = [line.split(' | ')[-3:] for line in capsys.readouterr().out.splitlines() if line.startswith(('| ann', '| res'))]
+    assert rows == [['1.50', '1.50', '1.50 |'], ['0.25', '0.25', '0.25 |']]
+    assert read[0] == read[3] != read[1] == read[2] and not read[0].exists()
