@@ -17,6 +17,7 @@ from experiments.classifiers_section import CLASSIFIERS, classification_section 
 from experiments.detectors_section import CONTROLS, MEASURES, TITLES, Detectors, describe_seeds  # noqa: E402
 from experiments.runs import RESULTS, Run, planned_runs  # noqa: E402
 from mmtied.atomic import save_text  # noqa: E402
+from mmtied.cli import user_errors  # noqa: E402
 from mmtied.evaluation import Bootstrap  # noqa: E402
 from mmtied.tables import markdown_table  # noqa: E402
 
@@ -25,15 +26,21 @@ IMAGES = ROOT / 'docs/images'
 
 
 def main() -> None:
-    """Compare what is new, and write the page."""
+    """Parse the command line, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--preset', choices=list(occlusion.PRESETS), default='cpu')
     parser.add_argument('--redraw', action='store_true', help='draw figures of results that are not new too')
     args = parser.parse_args()
-    preset = args.preset
+    with user_errors():
+        write_page(args.preset, args.redraw)
+    print(f'wrote {PAGE.relative_to(ROOT)}')
+
+
+def write_page(preset: str, redraw: bool = False) -> None:
+    """Compare what is new, draw it, and write the page."""
     for experiment in (occlusion, cells):
         figure = IMAGES / f'evidence_{name_of(experiment)}.png'
-        is_new = args.redraw or not figure.is_file() or not is_compared(experiment, preset)
+        is_new = redraw or not figure.is_file() or not is_compared(experiment, preset)
         detectors = compared(experiment, preset)
         if detectors and is_new:
             detectors.draw_over_r().savefig(figure)
@@ -41,7 +48,6 @@ def main() -> None:
     if pairs:
         warm_start_section.draw_courses(students).savefig(IMAGES / 'evidence_warm_start.png')
     save_text(PAGE, make_page(preset))
-    print(f'wrote {PAGE.relative_to(ROOT)}')
 
 
 def name_of(experiment: ModuleType) -> str:

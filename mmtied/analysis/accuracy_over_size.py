@@ -84,10 +84,14 @@ def read_points(path: str | os.PathLike) -> list[Point]:
 def _point(row: dict[str, str], where: str) -> Point:
     if row['detector'] not in DETECTORS:
         raise ValueError(f'{where}: detector {row["detector"]!r}, expected one of {", ".join(DETECTORS)}')
-    try:
-        params, *values = (float(row[name]) if (row.get(name) or '').strip() else None for name in _COLUMNS[2:])
-    except ValueError as error:
-        raise ValueError(f'{where}: {error}') from None
+    numbers = []
+    for name in _COLUMNS[2:]:
+        text = (row.get(name) or '').strip()
+        try:
+            numbers.append(float(text) if text else None)
+        except ValueError:
+            raise ValueError(f'{where}: {name} {text!r}, expected a number') from None
+    params, *values = numbers
     if not params or not 0 < params < float('inf'):
         raise ValueError(f'{where}: params {row["params"]!r}, expected millions of parameters')
     for name, value in zip(_COLUMNS[3:], values, strict=True):
