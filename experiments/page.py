@@ -166,7 +166,8 @@ intervals, those of 20 images or more.
 {cost_table(sides, blood.sides if blood else {}, classifiers, students)}
 
 `python experiments/run.py occlusion --jobs 2` trains what is missing here, `--preset gpu` a larger version with
-{occlusion.PRESETS['gpu'].seeds} seeds at full width. With one thread a run repeats itself: ResNet-50's
+{occlusion.PRESETS['gpu'].seeds} seeds at full width; `experiments/data.md` says which data the other
+experiments need. With one thread a run repeats itself: ResNet-50's
 seed 0, trained again on another machine of the same kind from images made anew, logged the same losses and reached the same AP
 to the last digit.
 """)
