@@ -116,7 +116,7 @@ def plot_accuracy_over_size(points: Sequence[Point]) -> 'Figure':
         axes.set_ylabel(f'{measure.partition("_")[0]} AP (%)', fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(color='.92', linewidth=.8)
-        axes.margins(x=.16, y=.1)
+        axes.margins(x=.2, y=.1)
         hide_spines(axes)
     figure.supxlabel('parameters of the backbone with its classifier, millions', fontsize=8)
     held = {point.family for point in points}
@@ -136,6 +136,8 @@ def _draw_family(axes: 'Axes', points: Sequence[Point], measure: str, color: str
         value, marker = getattr(point, measure), _MARKERS[point.source]
         axes.plot([point.params], [value], color=color, marker=marker, linestyle='none', markersize=10 if marker == '*' else 5,
                   markerfacecolor='white' if marker == 'D' else color)
+        left = marker == 'o' and point.family in ('TiedResNet', 'TiedSENet')  # others lie to their right
         short = point.backbone.removeprefix(point.family).strip('- ') or point.family
         axes.annotate(plain_label(point.backbone if point.source == 'yours' else short, 18), (point.params, value),
-                      xytext=(3, -8 if marker == 'D' else 4), textcoords='offset points', fontsize=5.8, color=color)
+                      xytext=(-4 if left else 3, -8 if marker == 'D' else 3), textcoords='offset points',
+                      ha='right' if left else 'left', fontsize=5.8, color=color)
