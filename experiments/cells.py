@@ -42,7 +42,7 @@ def prepare(preset: str, root: Path) -> None:
     """Check that the data set is there, and list the images to evaluate: those of its val and its test split.
 
     Raises:
-        ValueError: A file of the data set is missing.
+        ValueError: A file or folder of the data set is missing.
     """
     names = []
     for split in ('train', 'val', 'test'):
@@ -50,6 +50,9 @@ def prepare(preset: str, root: Path) -> None:
         if not path.is_file():
             raise ValueError(f'{path} is missing; experiments/data.md says where BCCD is and into which folder it goes')
         names += path.read_text(encoding='utf-8').split() if split != 'train' else []
+    for folder in (root / 'bccd/Annotations', root / 'bccd/JPEGImages'):
+        if not folder.is_dir():
+            raise ValueError(f'{folder} is missing; experiments/data.md says where BCCD is and into which folder it goes')
     save_text(root / 'experiments/bccd_evaluated.txt', '\n'.join(sorted(names)) + '\n')
 
 

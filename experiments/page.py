@@ -30,19 +30,18 @@ network ties by 2."""
 
 
 def main() -> None:
-    """Compare what is new, and write the page."""
+    """Parse the command line, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--preset', choices=list(occlusion.PRESETS), default='cpu')
     parser.add_argument('--redraw', action='store_true', help='draw figures of results that are not new too')
     args = parser.parse_args()
     with user_errors():
-        draw_figures(args.preset, args.redraw)
-        save_text(PAGE, make_page(args.preset))
-        print(f'wrote {PAGE.relative_to(ROOT)}')
+        write_page(args.preset, args.redraw)
+    print(f'wrote {PAGE.relative_to(ROOT)}')
 
 
-def draw_figures(preset: str, redraw: bool) -> None:
-    """Draw the figures of what is new, or all."""
+def write_page(preset: str, redraw: bool = False) -> None:
+    """Compare what is new, draw it, and write the page."""
     for experiment in (occlusion, cells):
         figure = IMAGES / f'evidence_{name_of(experiment)}.png'
         is_new = redraw or not figure.is_file() or not is_compared(experiment, preset)
@@ -52,6 +51,7 @@ def draw_figures(preset: str, redraw: bool) -> None:
     students, pairs = compared_students(preset)
     if pairs:
         warm_start_section.draw_courses(students).savefig(IMAGES / 'evidence_warm_start.png')
+    save_text(PAGE, make_page(preset))
 
 
 def name_of(experiment: ModuleType) -> str:
@@ -180,7 +180,8 @@ intervals, those of 20 images or more.
 {cost_table(sides, blood.sides if blood else {}, classifiers, students)}
 
 `python experiments/run.py occlusion --jobs 2` trains what is missing here, `--preset gpu` a larger version with
-{occlusion.PRESETS['gpu'].seeds} seeds at full width. With one thread a run repeats itself: ResNet-50's
+{occlusion.PRESETS['gpu'].seeds} seeds at full width; `experiments/data.md` says which data the other
+experiments need. With one thread a run repeats itself: ResNet-50's
 seed 0, trained again on another machine of the same kind from regenerated images, logged the same losses and reached the same AP
 to the last digit.
 """)

@@ -48,10 +48,11 @@ def main() -> None:
         chosen = choose_runs(args, module)
         if args.list:
             for run in chosen:
-                print(f'{run.name:20} {"done" if run.is_done else ""}'.rstrip())
+                state = 'damaged' if run.is_damaged else 'done' if run.is_done else ''
+                print(f'{run.name:20} {state}'.rstrip())
             return
         module.prepare(args.preset, args.data)
-        missing = [run for run in chosen if not run.is_done]
+        missing = [run for run in chosen if not run.is_done or run.is_damaged]
         if args.here:
             from experiments.runs import use_one_thread
             use_one_thread()

@@ -57,6 +57,14 @@ class Run:
         """True once all results are written."""
         return (self.results / SUMMARY).is_file()
 
+    @property
+    def is_damaged(self) -> bool:
+        """True if the summary is there but cannot be read, so that the run is to be repeated."""
+        try:
+            return self.is_done and not self.read_summary()
+        except ValueError:
+            return True
+
     def read_summary(self) -> dict:
         """Return what `keep` wrote.
 
@@ -67,8 +75,8 @@ class Run:
         try:
             return json.loads(path.read_text(encoding='utf-8'))
         except (OSError, ValueError) as error:
-            raise ValueError(f'{path}: no results of a finished run ({error}); delete the folder and run '
-                             f'python experiments/run.py {self.experiment} --preset {self.preset} again') from None
+            raise ValueError(f'{path}: no results of a finished run ({error}); python experiments/run.py {self.experiment} '
+                             f'--preset {self.preset} --only {self.name} makes them') from None
 
     def keep(self, files: Mapping[str, Path], summary: Mapping) -> None:
         """Copy files under their names to `results`, with a summary and the machine, whole or not at all."""

@@ -135,12 +135,13 @@ def repository_path(name: str) -> Path:
 
 
 def _is_own(error: BaseException | None) -> bool:
-    """Return True if a line of this package raised the error, or the error that mmengine wrapped into it."""
+    """Return True if a line of this package or its scripts raised the error, or the error that mmengine wrapped into it."""
+    own = (_PACKAGE, *(str(repository_path(folder)) for folder in ('tools', 'experiments')))
     while error is not None:
         frame = error.__traceback__
         while frame is not None and frame.tb_next is not None:
             frame = frame.tb_next
-        if frame is not None and frame.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame is not None and frame.tb_frame.f_code.co_filename.startswith(own):
             return isinstance(error, _USER_ERRORS)
         error = error.__cause__ or error.__context__
     return False

@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.analysis.picture_grid import check_suffix, write_grid
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.buckets import bucket_between
+        from mmtied.evaluation.inputs.images import check_folder
         from mmtied.evaluation.options import reading_options
         from mmtied.launch.cam import detected_cases, draw_cam, draw_image, occluded_cases
         from mmtied.launch.networks import chosen_images, load_networks
@@ -63,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_can_write(args.out, '--out')
         if args.annotations and len(args.images) > 1:
             raise ValueError(f'--images: with --annotations the folder of its images is expected, got {len(args.images)} paths')
+        if args.annotations and args.category:
+            raise ValueError('--category: not with --annotations, which choose the instance of each image')
         if args.annotations:
+            check_folder(args.images[0])
             ground_truth = read_ground_truth(args.annotations, image_folder=args.images[0], **reading_options(args))
             cases = occluded_cases(ground_truth, args.images[0], bucket_between(*args.bucket), args.num, args.definition,
                                    args.same_category, args.seed, args.skip_missing)

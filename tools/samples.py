@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.analysis.picture_grid import check_suffix, write_grid
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.buckets import bucket_between
+        from mmtied.evaluation.inputs.images import check_folder
         from mmtied.evaluation.options import reading_options
         from mmtied.launch.networks import distinct, load_networks
         from mmtied.launch.samples import annotated, from_network, from_results, sample_rows
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = distinct(args.names or stems)
         if len(names) != count:
             raise ValueError(f'--names: {len(names)} names for {count} detectors')
+        check_folder(args.images)
         ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))
         rows, with_masks = {}, False
         for name, path in zip(names, args.results, strict=False):

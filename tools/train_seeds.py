@@ -27,6 +27,8 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
         parser.error('give either a config or --summarize DIR')
     if args.runs < 1 or args.first_seed < 0:
         parser.error(f'--runs {args.runs} --first-seed {args.first_seed}: expected at least 1 run and a seed of at least 0')
+    if args.gpus is not None and args.gpus < 1:
+        parser.error(f'--gpus {args.gpus}: expected at least 1')
     if args.summarize and others:
         parser.error(f'--summarize takes no other options, got {" ".join(others)}')
     return args, others

@@ -84,10 +84,14 @@ def read_points(path: str | os.PathLike) -> list[Point]:
 def _point(row: dict[str, str], where: str) -> Point:
     if row['detector'] not in DETECTORS:
         raise ValueError(f'{where}: detector {row["detector"]!r}, expected one of {", ".join(DETECTORS)}')
-    try:
-        params, *values = (float(row[name]) if (row.get(name) or '').strip() else None for name in _COLUMNS[2:])
-    except ValueError as error:
-        raise ValueError(f'{where}: {error}') from None
+    numbers = []
+    for name in _COLUMNS[2:]:
+        text = (row.get(name) or '').strip()
+        try:
+            numbers.append(float(text) if text else None)
+        except ValueError:
+            raise ValueError(f'{where}: {name} {text!r}, expected a number') from None
+    params, *values = numbers
     if not params or not 0 < params < float('inf'):
         raise ValueError(f'{where}: params {row["params"]!r}, expected millions of parameters')
     for name, value in zip(_COLUMNS[3:], values, strict=True):
@@ -112,7 +116,7 @@ def plot_accuracy_over_size(points: Sequence[Point]) -> 'Figure':
         axes.set_ylabel(f'{measure.partition("_")[0]} AP (%)', fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(color='.92', linewidth=.8)
-        axes.margins(x=.16, y=.1)
+        axes.margins(x=.2, y=.1)
         hide_spines(axes)
     figure.supxlabel('parameters of the backbone with its classifier, millions', fontsize=8)
     held = {point.family for point in points}
@@ -132,6 +136,8 @@ def _draw_family(axes: 'Axes', points: Sequence[Point], measure: str, color: str
         value, marker = getattr(point, measure), _MARKERS[point.source]
         axes.plot([point.params], [value], color=color, marker=marker, linestyle='none', markersize=10 if marker == '*' else 5,
                   markerfacecolor='white' if marker == 'D' else color)
+        left = marker == 'o' and point.family in ('TiedResNet', 'TiedSENet')  # others lie to their right
         short = point.backbone.removeprefix(point.family).strip('- ') or point.family
         axes.annotate(plain_label(point.backbone if point.source == 'yours' else short, 18), (point.params, value),
-                      xytext=(3, -8 if marker == 'D' else 4), textcoords='offset points', fontsize=5.8, color=color)
+                      xytext=(-4 if left else 3, -8 if marker == 'D' else 3), textcoords='offset points',
+                      ha='right' if left else 'left', fontsize=5.8, color=color)

@@ -146,6 +146,13 @@ def check_average(average: str) -> None:
         raise ValueError(f'filter similarity: average {average!r}, expected one of {", ".join(AVERAGES)}')
 
 
+def check_depths(depths: Sequence[float]) -> None:
+    """Raise a ValueError unless all depths are in (0, 1]."""
+    wrong = [depth for depth in depths if not 0 < depth <= 1]
+    if wrong:
+        raise ValueError(f'filter similarity: depth {wrong[0]:g}, expected numbers above 0 and up to 1')
+
+
 def cosine_matrix(rows: Tensor) -> Tensor:
     """Return the cosine of each two rows; NaN for a row of zeros.
 
@@ -220,9 +227,7 @@ def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
     Raises:
         ValueError: A depth is not in (0, 1], or there are no such layers.
     """
-    wrong = [depth for depth in depths if not 0 < depth <= 1]
-    if wrong:
-        raise ValueError(f'filter similarity: depth {wrong[0]:g}, expected numbers above 0 and up to 1')
+    check_depths(depths)
     layers = spatial_layers(model)
     if not layers:
         raise ValueError(f'{type(model).__name__} has no convolution larger than 1x1; name its layers')

@@ -40,7 +40,7 @@ def distillation_config(student: Config, hook: dict, images: str | os.PathLike, 
         ValueError: The config has no backbone, or a number is out of range.
     """
     for name, value, least in (('iters', iters, 1), ('batch-size', batch_size, 1), ('size', size, 32), ('workers', workers, 0),
-                               ('save-every', save_every, 1)):
+                               ('save-every', save_every, 1), ('seed', seed, 0)):
         if value < least:
             raise ValueError(f'--{name} {value}: expected at least {least}')
     if not 0 < lr < float('inf'):
@@ -81,11 +81,17 @@ def distillation_config(student: Config, hook: dict, images: str | os.PathLike, 
 def parse_stages(words: Sequence[str] | None) -> dict[str, str]:
     """Return the teacher's stage for each stage of the student.
 
+    Raises:
+        ValueError: A name is empty.
+
     Example:
         >>> parse_stages(['layer3', 'layer4=stages.3'])
         {'layer3': 'layer3', 'layer4': 'stages.3'}
     """
-    return {word.partition('=')[0]: word.rpartition('=')[2] for word in words or ()}
+    stages = {word.partition('=')[0]: word.rpartition('=')[2] for word in words or ()}
+    if not all(stages) or not all(stages.values()):
+        raise ValueError(f'--stages {" ".join(words)}: expected NAME or STUDENT=TEACHER for each')
+    return stages
 
 
 def write_backbone(runner: Runner, target: str | os.PathLike) -> None:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
-from mmtied.evaluation.inputs.images import list_images, read_image
+from mmtied.evaluation.inputs.images import image_size, list_images, read_image
 from mmtied.unpickling import load_checkpoint
 
 from .checkpoints import build_trained
@@ -65,7 +65,7 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
         device: By default a GPU where there is one.
 
     Raises:
-        ValueError: Words are no pairs, names do not fit them, or a config or checkpoint is not usable.
+        ValueError: Words are no pairs, names do not fit them, or a device, config or checkpoint is not usable.
     """
     if not words or len(words) % 2:
         raise ValueError(f'expected pairs of a config and a checkpoint, got {len(words)}: {" ".join(words)}')
@@ -73,7 +73,7 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
     names = list(names or (Path(config.split('::')[-1]).stem for config, _ in pairs))
     if len(names) != len(pairs):
         raise ValueError(f'--names: {len(names)} names for {len(pairs)} networks')
-    device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    device = usable_device(device)
     networks = []
     for name, (config, checkpoint) in zip(distinct(names), pairs, strict=True):
         cfg = load_config(config, options)
@@ -85,6 +85,21 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
                 module.with_cp = False  # recomputation and torch.autograd.grad exclude each other
         networks.append(Network(name, cfg, model, _classes(cfg, checkpoint, model)))
     return networks
+
+
+def usable_device(name: str | None = None) -> torch.device:
+    """Return a device that tensors can be put on; without a name a GPU where there is one.
+
+    Raises:
+        ValueError: PyTorch knows no such device, or the machine lacks it.
+    """
+    try:
+        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError):  # AssertionError: PyTorch without CUDA
+        gpus = [f'cuda:{number}' for number in range(torch.cuda.device_count())]
+        raise ValueError(f'--device {name}: not usable here; there are {", ".join(["cpu", *gpus])}') from None
+    return device
 
 
 def distinct(names: Sequence[str]) -> list[str]:
@@ -101,16 +116,21 @@ def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None
     """Return image files, given as such or by their folders; at most `count` of them, chosen at random.
 
     Raises:
-        ValueError: A file or folder is missing or holds no images, or `count` is not positive.
+        ValueError: A folder is missing or holds no images, a chosen file is no image, `count` is not positive or `seed`
+            negative.
     """
     if count is not None and count < 1:
         raise ValueError(f'--num {count}: at least 1 is needed')
+    if seed < 0:
+        raise ValueError(f'--seed {seed}: 0 or more is needed')
     paths = []
     for source in map(Path, sources):
         paths += [source] if source.is_file() else list_images(source)
-    if count is None or len(paths) <= count:
-        return paths
-    return [paths[number] for number in sorted(np.random.default_rng(seed).permutation(len(paths))[:count].tolist())]
+    if count is not None and len(paths) > count:
+        paths = [paths[number] for number in sorted(np.random.default_rng(seed).permutation(len(paths))[:count].tolist())]
+    for path in paths:
+        image_size(path)  # before networks run
+    return paths
 
 
 def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: int, batch_size: int = 4) -> Iterator[Tensor]:

@@ -47,6 +47,7 @@ def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iter
 
     Raises:
         ValueError: A run failed; the runs before it are kept.
+        SystemExit: The command found a wrong setting and has said which.
     """
     for seed in seeds:
         folder = run_folder(work_dir, seed)
@@ -57,6 +58,8 @@ def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iter
         code = subprocess.run([*command, '--work-dir', str(folder), *resume, *options,
                                '--cfg-options', f'randomness.seed={seed}'], check=False,
                               env={'PYTHON': sys.executable, **os.environ}).returncode
+        if code == 2:
+            sys.exit(code)
         if code:
             raise ValueError(f'train_seeds: the run of seed {seed} ended with exit code {code}; the same command '
                              'goes on from here')

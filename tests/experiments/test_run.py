@@ -135,6 +135,31 @@ def test_students_differ_in_their_start_alone(start, tmp_path, monkeypatch):
         assert str(tmp_path) not in file.read()
 
 
+def test_a_damaged_result_is_repeated(start, tmp_path, capsys):
+    folder = tmp_path / 'results/cpu/occlusion/r50/seed0'
+    folder.mkdir(parents=True)
+    (folder / 'run.json').write_text('{"steps"')
+    start('occlusion', '--list', '--only', 'r50/*')
+    assert capsys.readouterr().out.split() == ['r50/seed0', 'damaged']
+    with pytest.raises(ValueError, match='run.json: no results of a finished run .*--preset cpu --only r50/seed0 makes them'):
+        runs.Run('occlusion', 'cpu', 'r50', 0).read_summary()
+    trained = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(occlusion, 'prepare', lambda *_: None)
+        patch.setattr(occlusion, 'train', lambda given, *_: trained.append(given.name))
+        start('occlusion', '--here', '--only', 'r50/*')
+    assert trained == ['r50/seed0']
+
+
+def test_cells_need_images_and_annotations(start, tmp_path, capsys):
+    write_cells(tmp_path / 'data')
+    shutil.rmtree(tmp_path / 'data/bccd/JPEGImages')
+    with pytest.raises(SystemExit) as stop:
+        start('cells')
+    assert stop.value.code == 2
+    assert 'bccd/JPEGImages is missing; experiments/data.md says' in capsys.readouterr().err
+
+
 def test_a_student_needs_its_teacher(start, capsys):
     with pytest.raises(SystemExit) as stop:
         start('warm_start', '--here', '--only', 'tied_s_distilled/seed0')
@@ -154,7 +179,7 @@ def test_user_errors_are_one_line(start, capsys, words, said):
         start(*words)
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert said in error and error.count('\n') == 1
+    assert said in error and error.count('\n') == 1 and 'MMTIED_TRACEBACK' not in error
 
 
 def test_the_grouped_twin_with_equal_filters_is_the_tied_network():

@@ -81,6 +81,8 @@ def test_trains_resumes_and_writes_weights_for_a_detector(run, files):
     (['--images', 'missing'], 'images: missing is not a folder'),
     (['--images', 'work.d'], 'images: work.d has no images (.jpg'),
     (['--iters', 0], '--iters 0: expected at least 1'),
+    (['--seed', -1], '--seed -1: expected at least 0'),
+    (['--stages', 'layer3='], '--stages layer3=: expected NAME or STUDENT=TEACHER for each'),
     (['--lr', -1], '--lr -1.0: expected a positive number'),
     (['--stages', 'layer5'], "the teacher ResNet has no stage 'layer5'; did you mean layer4?"),
     (['--weights', 'missing.pth'], "the teacher's weights missing.pth: no such file"),

@@ -68,9 +68,17 @@ def test_goes_on_after_a_failure(training, tmp_path, monkeypatch, capfd):
     assert 'last validation of 3 runs' in out
 
 
+def test_a_wrong_setting_is_reported_once(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(subprocess, 'run', lambda command, check, env: subprocess.CompletedProcess(command, 2))
+    code, out, err = run_in_process('train_seeds.py', ('none.py', '--work-dir', tmp_path), monkeypatch, capfd)
+    assert (code, out, err) == (2, '', '')  # train.py said what is wrong
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     ((), 'give either a config or --summarize DIR'),
     (('config.py', '--runs', 0), 'expected at least 1 run'),
+    (('config.py', '--gpus', 0), '--gpus 0: expected at least 1'),
     (('--summarize', 'nowhere'), 'train_seeds: no finished runs in nowhere'),
     (('--summarize', 'nowhere', '--amp'), '--summarize takes no other options, got --amp')])
 def test_user_errors(arguments, message, tmp_path, monkeypatch, capfd):
