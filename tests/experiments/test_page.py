@@ -55,7 +55,7 @@ def test_the_page_on_tying_has_the_numbers_of_the_page():
     assert some['weights'] / weights == pytest.approx(2 / 3, abs=.01)
     assert f'({100 * some["AP"]:.1f} after {100 * before:.1f} %)' in text
     assert most['weights'] / weights == pytest.approx(.9, abs=.02)
-    assert f'tying {most["layers"]} of them (nine tenths) cost {100 * (before - most["AP"]):.1f} points' in text
+    assert f'tying {most["layers"]} of them (nine tenths) left {100 * most["AP"]:.1f} %' in text
 
 
 @pytest.mark.parametrize(('model', 'said'), [(None, 'no results of the preset gpu; train them with'),
