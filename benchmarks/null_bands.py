@@ -2,9 +2,9 @@
 
 A simulated detector finds the instances of some parts of an annotation file. How difficult one is depends on its category, its
 size and the number of instances in the image. It is evaluated in buckets of r, and in buckets of r dealt to the images at random.
-For a second detector difficulty grows with r too, by a factor of 2 from r = 0 to 1. Of each bucket the two-sided p-value of the
-excess of AP is kept, for both kinds of bands. A Kolmogorov-Smirnov test compares them with the uniform distribution: its p-value
-should not be small for either band where r is random, nor for the matched band where difficulty ignores r.
+For two other detectors difficulty grows with r too, by a factor of 2 or 4 from r = 0 to 1. Of each bucket the two-sided p-value
+of the excess of AP is kept, for both kinds of bands. A Kolmogorov-Smirnov test compares them with the uniform distribution: its
+p-value should not be small for either band where r is random, nor for the matched band where difficulty ignores r.
 
     python benchmarks/null_bands.py ANNOTATIONS --csv docs/benchmarks/null_bands.csv
 """
@@ -28,8 +28,9 @@ from mmtied.tables import text_table
 
 #: The field of an image that has another image's r.
 DEALT = 'dealt_r'
-#: Whether difficulty grows with r, and what the buckets are of, for each case.
-CASES = {'r at random': (False, f'field:{DEALT}'), 'r ignored': (False, 'covered'), 'worse with r': (True, 'covered')}
+#: By how much difficulty grows from r = 0 to 1, and what the buckets are of, for each case.
+CASES = {'r at random': (1, f'field:{DEALT}'), 'r ignored': (1, 'covered'), 'worse with r': (2, 'covered'),
+         'much worse': (4, 'covered')}
 BANDS = {'plain': 'AP_excess_p', 'matched': 'AP_matched_excess_p'}
 FIELDS = ('part', 'case', 'bucket', 'images', *BANDS)
 
@@ -51,8 +52,8 @@ def main() -> None:
         for part in range(args.parts):
             chosen = some_images(data, order[part * args.images:(part + 1) * args.images])
             truth = read_ground_truth(deal_ratios(chosen, part))
-            for case, (grows, definition) in CASES.items():
-                found = simulate_boxes(truth, difficulties(truth, grows), seed=part)
+            for case, (growth, definition) in CASES.items():
+                found = simulate_boxes(truth, difficulties(truth, growth), seed=part)
                 columns = (truth.image_ids[found.image], truth.category_ids[found.category], found.score, found.boxes_xywh)
                 results = [dict(image_id=image_id, category_id=category_id, score=score, bbox=box)
                            for image_id, category_id, score, box in zip(*(column.tolist() for column in columns), strict=True)]
@@ -83,13 +84,13 @@ def deal_ratios(data: dict, seed: int) -> dict:
     return {**data, 'images': images}
 
 
-def difficulties(truth: GroundTruth, grows: bool) -> np.ndarray:
+def difficulties(truth: GroundTruth, growth: float) -> np.ndarray:
     """Return how difficult each instance is: what the jitter of its boxes is multiplied by, shape (N,)."""
     of_category = np.random.default_rng(1).uniform(.6, 1.6, len(truth.category_ids))
     crowding = np.bincount(truth.image, minlength=len(truth.image_ids))[truth.image]
     sides = np.sqrt(truth.boxes_xywh[:, 2:].prod(1)).clip(8)
     difficulty = of_category[truth.category] * (sides / 64)**-.3 * crowding**.2
-    return difficulty * 2**np.nan_to_num(image_ratios(truth))[truth.image] if grows else difficulty
+    return difficulty * growth**np.nan_to_num(image_ratios(truth))[truth.image]
 
 
 def describe(rows: list[dict]) -> str:

@@ -244,6 +244,8 @@ def _details(runs: Sequence[Run]) -> dict | None:
                         if all(name in run.report[iou_type]['all'] for run in runs)] for iou_type in iou_types}
     figures = []
     for iou_type, name in [(one, name) for one in iou_types for name in names[one] if STATISTICS[name].measure]:
+        if all(bucket[name] is None for run in runs for bucket in run.report[iou_type]['buckets']):
+            continue
         caption = f'{iou_type} {name}.{" Lower is better." if lower_is_better(name) else ""}'
         alt = f'{iou_type} {name} over the occlusion ratio r; the numbers are in the table below.'
         figures.append(PageFigure(_svg_uri(plot_measure(runs, iou_type, name)), alt, caption))

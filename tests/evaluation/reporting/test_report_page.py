@@ -14,6 +14,7 @@ from mmtied.evaluation.reporting.page import render_page, write_page
 from mmtied.evaluation.reporting.pictures import draw_worst, shown_of
 from mmtied.evaluation.reporting.tables import Run, format_tables
 from tests.helpers.report_cases import make_old_report, make_report
+from tests.helpers.simulated import many
 
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 
@@ -295,3 +296,15 @@ def test_no_shared_categories_are_left_out():
         row.update({key: None for key in row if key.endswith('_shared')})
     assert 'shared categories' not in render_page([Run('tied', report)])
     assert 'AP_shared' not in format_tables(report)
+
+
+def test_a_measure_without_values_has_no_figure():
+    def figures(report):
+        return [tags['alt'] for tag, tags in Page(render_page([Run('a', report)])).tags if tag == 'img']
+
+    report = evaluate(*many(num_images=30)).report
+    before = figures(report)
+    assert 'bbox loc_error over the occlusion ratio r; the numbers are in the table below.' in before
+    for bucket in report['bbox']['buckets']:
+        bucket['loc_error'] = None
+    assert figures(report) == [alt for alt in before if 'loc_error' not in alt]
