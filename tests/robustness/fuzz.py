@@ -118,7 +118,7 @@ def try_example(example: dict) -> str | None:
         return fault_of(example['tool'], [text.replace('{folder}', name) for text in example['arguments']], folder, data)
 
 
-def work(seed: int, end: float, most: int, state: Path) -> None:
+def work(seed: int, end: float, most: int, state: Path, blank: bool = False) -> None:
     """Run examples until a time or a number; write each into `state` before it runs, and its fault after it."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
@@ -132,6 +132,9 @@ def work(seed: int, end: float, most: int, state: Path) -> None:
         raise TimeoutError(f'more than {SECONDS} seconds')
 
     signal.signal(signal.SIGALRM, expired)
+    if blank:
+        from mmtied.evaluation.reporting import page
+        page.svg_bytes = lambda figure: b'<svg xmlns="http://www.w3.org/2000/svg"/>'
     done, kinds = 0, Counter()
     while time.monotonic() < end and done < most:
         @seeded(seed + done)
@@ -157,15 +160,18 @@ def work(seed: int, end: float, most: int, state: Path) -> None:
     (state / 'ended').touch()
 
 
-def run(minutes: float, most: int, seed: int) -> tuple[int, Counter, list[dict]]:
-    """Run workers, a new one wherever one dies; return the number of examples, of each kind, and the faults."""
+def run(minutes: float, most: int, seed: int, blank: bool = False) -> tuple[int, Counter, list[dict]]:
+    """Run workers, a new one wherever one dies; return the number of examples, of each kind, and the faults.
+
+    With `blank` the figures of pages are not drawn, which takes more than half of the time.
+    """
     end, done, kinds, faults = time.monotonic() + 60 * minutes, 0, Counter(), []
     while time.monotonic() < end and done < most:
         with tempfile.TemporaryDirectory() as name:
             state = Path(name)
             left = end - time.monotonic()
             command = [sys.executable, __file__, '--work', str(state), '--seed', str(seed + done), '--minutes', str(left / 60),
-                       '--examples', str(most - done)]
+                       '--examples', str(most - done), *(['--blank'] if blank else [])]
             code = subprocess.run(command, cwd=ROOT, check=False, stderr=(state / 'log').open('w'),
                                   env={**os.environ, 'MMTIED_REGISTER': '0', 'PYTHONPATH': f'{ROOT}{os.pathsep}{sys.path[0]}',
                                        'OMP_NUM_THREADS': '1'}).returncode
@@ -190,12 +196,13 @@ def main() -> None:
     parser.add_argument('--minutes', type=float, default=60)
     parser.add_argument('--examples', type=int, default=10**9)
     parser.add_argument('--seed', type=int, default=time.time_ns() % 10**9)
+    parser.add_argument('--blank', action='store_true', help='do not draw the figures of pages')
     parser.add_argument('--work', type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        work(args.seed, time.monotonic() + 60 * args.minutes, args.examples, args.work)
+        work(args.seed, time.monotonic() + 60 * args.minutes, args.examples, args.work, args.blank)
         return
-    done, kinds, faults = run(args.minutes, args.examples, args.seed)
+    done, kinds, faults = run(args.minutes, args.examples, args.seed, args.blank)
     for number, fault in enumerate(faults):
         CORPUS.mkdir(exist_ok=True)
         path = CORPUS / f'{fault["kind"]}_{args.seed}_{number}.json'
