@@ -73,7 +73,12 @@ CASES = [
         mask2former/mask2former_r50_8xb2-lsj-50e_coco queryinst/queryinst_r50_fpn_1x_coco
         gn/mask-rcnn_r50_fpn_gn-all_2x_coco gcnet/mask-rcnn_r50-gcb-r16-c3-c5_fpn_1x_coco
         panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco
-        tridentnet/tridentnet_r50-caffe_1x_coco"""),
+        tridentnet/tridentnet_r50-caffe_1x_coco nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco
+        ghm/retinanet_r50_fpn_ghm-1x_coco fpg/faster-rcnn_r50_fpg_crop640-50e_coco dyhead/atss_r50_fpn_dyhead_1x_coco
+        groie/faste-rcnn_r50_fpn_groie_1x_coco boxinst/boxinst_r50_fpn_ms-90k_coco maskformer/maskformer_r50_ms-16xb1-75e_coco
+        crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman ddq/ddq-detr-4scale_r50_8xb2-12e_coco
+        nas_fcos/nas-fcos_r50-caffe_fpn_fcoshead-gn-head_4xb4-1x_coco
+        empirical_attention/faster-rcnn_r50-attn1111_fpn_1x_coco"""),
     *_cases(RESNET, 'mmdet', 'rtmdet/rtmdet_s_8xb32-300e_coco yolox/yolox_s_8xb8-300e_coco',
             model__neck__in_channels=[512, 1024, 2048], model__backbone__out_indices=(1, 2, 3)),
     *_cases(BACKBONE, 'mmdet', """
