@@ -55,8 +55,8 @@ Differences in points, warm minus random, after {steps} steps:
 The teacher learned from the same images for as many steps, so a warm start costs its training too; the student that is distilled
 before sees them for twice as many steps in all, which may be a part of its lead (its processor minutes below are without the
 distillation). The one that is distilled meanwhile gives half of its steps to two aims at once, and its teacher, with a box AP of
-{100 * last_ap(warm_start.teacher(preset)):.1f} %, is itself only {steps} steps old. Which of the two keeps it from being ahead was
-not tested. Nothing here says what a teacher from ImageNet would add.
+{100 * last_ap(warm_start.teacher(preset)):.1f} %, is itself only {steps} steps old. Which of the two keeps it from being ahead
+was not tested. Nothing here says what a teacher from ImageNet would add.
 """
 
 
