@@ -72,6 +72,18 @@ def test_what_is_explained_equals_refits_without_each_set(monkeypatch):
         assert found[left_out].item() == pytest.approx(at_bucket + values[left_out].item() - inputs[left_out] @ weights, abs=1e-8)
 
 
+def test_nothing_is_made_of_sets_that_do_not_differ_or_are_few():
+    constant, values = torch.full((30, 4), .3, dtype=torch.float64), torch.arange(30.).double()
+    values[3] = torch.nan
+    assert len(explain_differences(values, constant)) == 29
+    for differences in (constant, 0 * constant):
+        assert explain_differences(values, differences).mean().item() == pytest.approx(values.nanmean().item())
+    generator = torch.Generator().manual_seed(0)
+    for num_sets in (1, 2, 3, 10):  # of 90 features
+        noise, many_features = (torch.randn(num_sets, size, dtype=torch.float64, generator=generator) for size in (1, 90))
+        assert explain_differences(noise[:, 0], many_features).abs().max() < 20
+
+
 def evaluated(unit, worse=False, edges=(0, .15, 1)):
     data, _ = many(num_images=100, per_image=6)
     ground_truth = read_ground_truth(data)
