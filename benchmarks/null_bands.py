@@ -7,6 +7,7 @@ of the excess of AP is kept, for both kinds of bands. A Kolmogorov-Smirnov test 
 p-value should not be small for either band where r is random, nor for the matched band where difficulty ignores r.
 
     python benchmarks/null_bands.py ANNOTATIONS --csv docs/benchmarks/null_bands.csv
+    python benchmarks/null_bands.py ANNOTATIONS --csv dealt.csv --parts 1 --images 4900 --repeats 7 --cases 'r at random'
 """
 
 import argparse
@@ -42,6 +43,9 @@ def main() -> None:
     parser.add_argument('--csv', type=Path, required=True, help='table to write')
     parser.add_argument('--parts', type=int, default=8, help='parts of the images, drawn without replacement (8)')
     parser.add_argument('--images', type=int, default=600, help='images of each part (600)')
+    parser.add_argument('--repeats', type=int, default=1, help='times that r is dealt and detections are simulated anew (1)')
+    parser.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES), metavar='CASE',
+                        help=f'which of: {", ".join(CASES)} (all)')
     args = parser.parse_args()
     with user_errors():
         data = json.loads(args.annotations.read_text(encoding='utf-8'))
@@ -49,10 +53,11 @@ def main() -> None:
             raise ValueError(f'{args.annotations} has {len(data["images"])} images, fewer than {args.parts} x {args.images}')
         order = np.random.default_rng(0).permutation(len(data['images']))
         rows = []
-        for part in range(args.parts):
-            chosen = some_images(data, order[part * args.images:(part + 1) * args.images])
-            truth = read_ground_truth(deal_ratios(chosen, part))
-            for case, (growth, definition) in CASES.items():
+        for part in range(args.parts * args.repeats):
+            first = part % args.parts * args.images
+            truth = read_ground_truth(deal_ratios(some_images(data, order[first:first + args.images]), part))
+            for case in args.cases:
+                growth, definition = CASES[case]
                 found = simulate_boxes(truth, difficulties(truth, growth), seed=part)
                 columns = (truth.image_ids[found.image], truth.category_ids[found.category], found.score, found.boxes_xywh)
                 results = [dict(image_id=image_id, category_id=category_id, score=score, bbox=box)
@@ -61,7 +66,7 @@ def main() -> None:
                 rows += [dict(zip(FIELDS, (part, case, bucket['name'], bucket['images'],
                                            *(bucket[key] for key in BANDS.values())), strict=True))
                          for bucket in result.report['bbox']['buckets'] if bucket['AP_excess_p'] is not None]
-            print(f'part {part + 1} of {args.parts}', flush=True)
+            print(f'part {part + 1} of {args.parts * args.repeats}', flush=True)
         with atomic_path(args.csv) as path, path.open('w', encoding='utf-8', newline='') as file:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
@@ -96,7 +101,7 @@ def difficulties(truth: GroundTruth, growth: float) -> np.ndarray:
 def describe(rows: list[dict]) -> str:
     """Return a table of what the test says of each case and band."""
     table = []
-    for case in CASES:
+    for case in dict.fromkeys(row['case'] for row in rows):
         for band in BANDS:
             values = [row[band] for row in rows if row['case'] == case and row[band] is not None]
             ranked = ranks(values)

@@ -33,7 +33,8 @@ from .summary import all_evaluations, count_images
 
 #: Kinds of null bands of image buckets: the infix of their keys, and what a report says of them.
 KINDS = {'': 'random sets of as many images',
-         'matched_': 'random sets of as many images, drawn by their likeness in instances, sizes and categories'}
+         'matched_': 'random sets of as many images, drawn by their likeness in instances, sizes and categories, whose remaining '
+                     'differences in these are taken out by regression'}
 #: Upper edges of the numbers of instances an image that the matching tells apart.
 _COUNTS = (1, 2, 3, 4, 6, 9, 14)
 #: Categories that are matched: those in most images.
@@ -93,7 +94,7 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
                     for place, statistic in enumerate(bootstrap.chosen()):
                         of_sets = values[number][:, place] if enough else None
                         if kind == 'matched_' and enough:
-                            of_sets = explain_differences(of_sets, sets.differences[number])
+                            of_sets = explain_differences(of_sets, sets.differences[number]).clamp(0, statistic.highest)
                         extra |= _compare(row, statistic.name, kind, of_sets, bootstrap.level)
                 rows.append({**row, **extra})
             part[iou_type] = {**part[iou_type], 'buckets': rows}

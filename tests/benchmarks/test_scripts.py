@@ -244,8 +244,10 @@ def test_null_bands_deal_ratios_and_spread_p_values(tmp_path, capsys, monkeypatc
     assert sorted(ratios) == sorted(own.tolist()) != ratios != own.tolist()
     (tmp_path / 'a.json').write_text(json.dumps(data))
     monkeypatch.setattr(sys, 'argv', ['null_bands.py', str(tmp_path / 'a.json'), '--csv', str(tmp_path / 'a.csv'), '--parts', '1',
-                                      '--images', '60'])
+                                      '--images', '60', '--repeats', '2', '--cases', 'r at random', 'much worse'])
     null_bands.main()
+    rows = [line.split(',')[:2] for line in (tmp_path / 'a.csv').read_text().splitlines()[1:]]
+    assert {part for part, _ in rows} == {'0', '1'} and {case for _, case in rows} == {'r at random', 'much worse'}
     table = capsys.readouterr().out
     assert [line.split()[:3] for line in table.splitlines()[-2:]] == [['much', 'worse', band] for band in null_bands.BANDS]
     lowest, highest = null_bands.ranks([2 / 251, 1.]).tolist()

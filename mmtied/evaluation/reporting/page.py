@@ -155,8 +155,9 @@ def describe_nulls(runs: Sequence[Run]) -> str:
             'differs from that of many. The excess is AP minus their mean; p is the share of random sets that are as far out, '
             'on both sides.')
     if 'matched' in nulls:
-        text += (f' {looks[1]}: {nulls["matched"]}. What is left of the excess then is not explained by these counts. Where most '
-                 'of the matched images are the bucket’s own (last column), little can be told.')
+        text += (f' {looks[1]}: {nulls["matched"]}. What is left of the excess then is not explained by these counts; other '
+                 'causes that go with the buckets, such as truncation or blur, are not ruled out. Where most of the matched '
+                 'images are the bucket’s own (last column), little can be told.')
     if any('seeds' in run.report for run in runs):
         text += (' Of a mean over seeds, bands and excess are means, and p is the largest of its runs, or 1 where they lie on '
                  'different sides of their bands.')
