@@ -60,7 +60,7 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
                      f'({TRACEBACK_VARIABLE}=1 shows where)', longest), file=sys.stderr)
         sys.exit(2)
     except _SETTING_ERRORS as error:
-        own = _is_own(error)
+        own = is_own(error)
         if os.environ.get(TRACEBACK_VARIABLE) or (only_own and not own):
             raise
         _let_main_process_speak()
@@ -134,7 +134,7 @@ def repository_path(name: str) -> Path:
     return (package.parent if is_clone else package / '.mim') / name
 
 
-def _is_own(error: BaseException | None) -> bool:
+def is_own(error: BaseException | None) -> bool:
     """Return True if a line of this package raised the error, or the error that mmengine wrapped into it."""
     while error is not None:
         frame = error.__traceback__
