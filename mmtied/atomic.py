@@ -117,7 +117,7 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
     Raises:
         FileExistsError: `path` is a file, or a folder that is not empty and `overwrite` is not set.
     """
-    path = Path(path).resolve()
+    path = real_path(path)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f'{path} is a file; name a folder')
     if path.is_dir() and any(path.iterdir()) and not overwrite:
@@ -137,6 +137,11 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
             if old.exists() and not path.exists():
                 old.rename(path)
             raise
+
+
+def real_path(path: str | os.PathLike) -> Path:
+    """Return an absolute path without symbolic links, other than those that lead to themselves, for which Path.resolve raises."""
+    return Path(os.path.realpath(path))
 
 
 def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:

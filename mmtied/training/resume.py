@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmtied.atomic import atomic_path
+from mmtied.atomic import atomic_path, real_path
 
 #: Names that mmengine gives checkpoints, with the number of the epoch or iteration.
 _NAMES = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
@@ -124,4 +124,4 @@ def saved_checkpoints(work_dir: str | Path) -> list[Path]:
     numbered = sorted((path for path in folder.glob('*.pth') if _NAMES.fullmatch(path.name)),
                       key=lambda path: (int(_NAMES.fullmatch(path.name)[1]), path.stat().st_mtime), reverse=True)
     first = Path(named) if named and '\0' not in named else None
-    return [*([first] if first else []), *(path for path in numbered if first is None or path.resolve() != first.resolve())]
+    return [*([first] if first else []), *(path for path in numbered if first is None or real_path(path) != real_path(first))]
