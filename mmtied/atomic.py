@@ -1,5 +1,6 @@
 """Write files and folders atomically: whole, or not at all."""
 
+import errno
 import os
 import re
 import shutil
@@ -137,6 +138,11 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
             if old.exists() and not path.exists():
                 old.rename(path)
             raise
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether an error says that a disk is full, or that a quota or the limit of a file's size is reached."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def real_path(path: str | os.PathLike) -> Path:

@@ -10,7 +10,7 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, RUNNERS, Registry
 from mmengine.runner import Runner
 
 from mmtied.analysis.complexity import describe_tying
-from mmtied.atomic import check_can_write
+from mmtied.atomic import check_can_write, is_full_disk
 from mmtied.cli import TRACEBACK_VARIABLE, is_out_of_memory, is_own
 from mmtied.compat import require, unwrap_model
 from mmtied.evaluation.hook import OcclusionEvalHook
@@ -140,7 +140,7 @@ def _report_faults_of_loading(runner: Runner) -> None:
         try:
             load()
         except Exception as error:
-            if is_own(error) or is_out_of_memory(error):
+            if is_own(error) or is_out_of_memory(error) or is_full_disk(error):
                 raise
             raise ValueError(f'{runner._load_from}: cannot be {"resumed" if runner._resume else "loaded"} by this run '
                              f'({type(error).__name__}: {error}; {TRACEBACK_VARIABLE}=1 shows where)') from error

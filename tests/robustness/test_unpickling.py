@@ -15,40 +15,16 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
 from mmtied.unpickling import check_memo, history_parts, load_checkpoint, load_tensors, safe_loading
 from tests.helpers.loss_hooks import DistanceModel, RandomImages, make_runner
 from tests.helpers.tools import ROOT, run_in_process
+from tests.robustness.programs import plain_program, program_by_getattr
 
 CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
-
-
-class Call:
-    """Object whose unpickling calls something, perhaps the result of another call."""
-
-    def __init__(self, function, *args):
-        self.function, self.args = function, args
-
-    def __call__(self):
-        pass
-
-    def __reduce__(self):
-        return self.function, self.args
-
-
-def plain_program(marker):
-    """Return what creates the file `marker` when it is unpickled."""
-    return Call(os.mkdir, str(marker))
-
-
-def program_by_getattr(marker):
-    """Do the same with names that mmengine's history needs: getattr, and the class HistoryBuffer."""
-    scope = Call(getattr, Call(getattr, HistoryBuffer, 'mean'), '__globals__')
-    builtins = Call(Call(getattr, scope, '__getitem__'), '__builtins__')
-    return Call(Call(Call(getattr, builtins, '__getitem__'), 'exec'), f'import os; os.mkdir({str(marker)!r})')
 
 
 PROGRAMS = pytest.mark.parametrize('program', [plain_program, program_by_getattr])

@@ -17,7 +17,7 @@ from mmtied.__main__ import COMMANDS
 from mmtied.evaluation import evaluate
 from tests.helpers.tiny_networks import DETECTOR, write_network
 from tests.helpers.tools import ROOT, run_in_process
-from tests.robustness.test_unpickling import plain_program, program_by_getattr
+from tests.robustness.programs import plain_program, program_by_getattr
 
 #: Commands with a place {bad} for a wrong file, and the name that the file has.
 PLACES = {
