@@ -58,14 +58,14 @@ test_evaluator = dict(_delete_=True, type='mmtied.OcclusionCocoMetric', ann_file
     return folder
 
 
-@pytest.mark.parametrize('name', COMMANDS)
-def test_a_full_disk(inputs, tmp_path, monkeypatch, capfd, name):
-    """As under ``ulimit -f``. The results of `test` were half a file, and much was a traceback."""
+@pytest.fixture
+def run(inputs, tmp_path, monkeypatch, capfd):
+    """Return a function that runs one of the commands, in some way, where old files are.
+
+    It returns exit code, lines of stderr, the names of old files that changed, and those of temporary files.
+    """
     monkeypatch.chdir(ROOT)
-    MMLogger._instance_dict.clear()
-    Visualizer._instance_dict.clear()
     out, work = tmp_path / 'out', tmp_path / 'work'
-    command, file = COMMANDS[name]
     for seed in range(3):
         folder = out / f'seed_{seed}'
         (folder / '1/vis_data').mkdir(parents=True)
@@ -74,16 +74,44 @@ def test_a_full_disk(inputs, tmp_path, monkeypatch, capfd, name):
     olds = [out / old for old in ('x.pth', 'x.pt', 'x.png', 'x.pkl', 'seeds.json', 'similarity.csv', 'matrices.png')]
     for old in olds:
         old.write_text('before')
-    tool, *words = command.format(inputs, out, work).split()
-    with Path(os.devnull).open('w') as null, contextlib.redirect_stdout(null):  # captured in a file, which is limited too
-        code, _, err = run_on_full_disk(lambda: run_in_process(f'{tool}.py', words, monkeypatch, capfd),
-                                        30_000 if '--work-dir' in command else 10_000)
-    *before, last = [line for line in err.splitlines() if line]
-    assert code == 2 and last.startswith(f'error: {out}/{file}'.rstrip('/')) and len(last) <= 300, err
+
+    def run(name, way):
+        MMLogger._instance_dict.clear()
+        Visualizer._instance_dict.clear()
+        tool, *words = COMMANDS[name][0].format(inputs, out, work).split()
+        with Path(os.devnull).open('w') as null, contextlib.redirect_stdout(null):  # captured in a file, which is limited too
+            code, _, err = way(lambda: run_in_process(f'{tool}.py', words, monkeypatch, capfd))
+        return code, [line for line in err.splitlines() if line], [old.name for old in olds if old.read_text() != 'before'], [
+            path.name for path in out.rglob('*') if path.name.startswith('.')]
+
+    return run
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_a_full_disk(run, tmp_path, name):
+    """As under ``ulimit -f``. The results of `test` were half a file, and much was a traceback."""
+    command, file = COMMANDS[name]
+    size = 30_000 if '--work-dir' in command else 10_000
+    code, (*before, last), changed, temporary = run(name, lambda run: run_on_full_disk(run, size))
+    assert code == 2 and last.startswith(f'error: {tmp_path}/out/{file}'.rstrip('/')) and len(last) <= 300
     assert 'File too large' in last
     assert all(line.startswith('warning: ') for line in before), before
-    assert [old.name for old in olds if old.read_text() != 'before'] == []
-    assert not [path for path in out.rglob('*') if path.name.startswith('.')]
+    assert changed == temporary == []
+
+
+@pytest.mark.parametrize(('error', 'expected', 'said'), [
+    (MemoryError(), 2, 'error: out of memory'), (KeyboardInterrupt(), 130, 'stopped by Ctrl-C')])
+@pytest.mark.parametrize('name', COMMANDS)
+def test_stopped_at_the_last_moment(run, monkeypatch, name, error, expected, said):
+    """When the file that is written would take its place."""
+    def stop(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr('pathlib.Path.replace', stop)
+        code, lines, changed, temporary = run(name, lambda run: run())
+    assert code == expected and lines[-1].startswith(said) and len(lines) == 1, lines
+    assert changed == temporary == []
 
 
 def test_a_log_on_a_full_disk(tmp_path, monkeypatch, capsys):
