@@ -17,7 +17,7 @@ TRACEBACK_VARIABLE = 'MMTIED_TRACEBACK'
 
 _PACKAGE = str(Path(__file__).parent)
 #: Exceptions that libraries raise for wrong settings.
-_SETTING_ERRORS = (ValueError, ImportError, OSError, KeyError, TypeError, AttributeError, AssertionError)
+_SETTING_ERRORS = (ValueError, ImportError, OSError, KeyError, TypeError, AttributeError, AssertionError, OverflowError)
 #: Longest line of an error or a warning; values of files are not printed whole.
 LONGEST = 300
 #: Seconds that the other processes of a distributed run wait before they report an error.
