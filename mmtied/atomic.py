@@ -1,5 +1,6 @@
 """Write files and folders atomically: whole, or not at all."""
 
+import errno
 import os
 import re
 import shutil
@@ -117,7 +118,7 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
     Raises:
         FileExistsError: `path` is a file, or a folder that is not empty and `overwrite` is not set.
     """
-    path = Path(path).resolve()
+    path = real_path(path)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f'{path} is a file; name a folder')
     if path.is_dir() and any(path.iterdir()) and not overwrite:
@@ -137,6 +138,16 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
             if old.exists() and not path.exists():
                 old.rename(path)
             raise
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether an error says that a disk is full, or that a quota or the limit of a file's size is reached."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def real_path(path: str | os.PathLike) -> Path:
+    """Return an absolute path without symbolic links, other than those that lead to themselves, for which Path.resolve raises."""
+    return Path(os.path.realpath(path))
 
 
 def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:

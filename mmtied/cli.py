@@ -1,6 +1,7 @@
 """Report user errors in the same way in every tool: one line on stderr and exit code 2."""
 
 import gc
+import logging
 import os
 import sys
 import time
@@ -9,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .atomic import is_full_disk
+
 #: Environment variable that shows the traceback of an error.
 TRACEBACK_VARIABLE = 'MMTIED_TRACEBACK'
 
 _PACKAGE = str(Path(__file__).parent)
 #: Exceptions that libraries raise for wrong settings.
-_SETTING_ERRORS = (ValueError, ImportError, OSError, KeyError, TypeError, AttributeError, AssertionError)
+_SETTING_ERRORS = (ValueError, ImportError, OSError, KeyError, TypeError, AttributeError, AssertionError, OverflowError)
 #: Longest line of an error or a warning; values of files are not printed whole.
 LONGEST = 300
 #: Seconds that the other processes of a distributed run wait before they report an error.
@@ -33,8 +36,8 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
     Set the environment variable ``MMTIED_TRACEBACK=1`` to see the traceback instead.
 
     Args:
-        only_own: Catch only errors that mmtied raised. Once training runs, an error from elsewhere is a bug or a hardware
-            fault, and needs its traceback.
+        only_own: Catch only errors that mmtied raised, and full disks. Once training runs, an error from elsewhere is a bug or
+            a hardware fault, and needs its traceback.
         after_interrupt: Returns how to go on after Ctrl-C.
         longest: Characters of the line at most; a longer one loses its middle.
     """
@@ -60,8 +63,8 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
                      f'({TRACEBACK_VARIABLE}=1 shows where)', longest), file=sys.stderr)
         sys.exit(2)
     except _SETTING_ERRORS as error:
-        own = _is_own(error)
-        if os.environ.get(TRACEBACK_VARIABLE) or (only_own and not own):
+        own = is_own(error)
+        if os.environ.get(TRACEBACK_VARIABLE) or (only_own and not own and not is_full_disk(error)):
             raise
         _let_main_process_speak()
         print(_short(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), longest),
@@ -95,6 +98,30 @@ def is_out_of_memory(error: BaseException) -> bool:
 def warn(message: str) -> None:
     """Print a one-line warning about a possible mistake on stderr."""
     print(_short(f'warning: {message}'), file=sys.stderr)
+
+
+@contextmanager
+def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
+    """Name a folder in errors of a full disk that name no file; a log that cannot be written is a warning, not tracebacks."""
+    handle, warned = logging.Handler.handleError, []
+
+    def warn_once(handler: logging.Handler, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not is_full_disk(error):
+            handle(handler, record)
+        elif not warned:
+            warned.append(handler)
+            warn(f'{getattr(handler, "baseFilename", folder)}: {error.strerror}; lines of the log are lost')
+
+    logging.Handler.handleError = warn_once
+    try:
+        yield
+    except OSError as error:
+        if is_full_disk(error) and error.filename is None:
+            error.filename = str(folder)
+        raise
+    finally:
+        logging.Handler.handleError = handle
 
 
 def _short(line: str, longest: int = LONGEST) -> str:
@@ -134,7 +161,7 @@ def repository_path(name: str) -> Path:
     return (package.parent if is_clone else package / '.mim') / name
 
 
-def _is_own(error: BaseException | None) -> bool:
+def is_own(error: BaseException | None) -> bool:
     """Return True if a line of this package or its scripts raised the error, or the error that mmengine wrapped into it."""
     own = (_PACKAGE, *(str(repository_path(folder)) for folder in ('tools', 'experiments')))
     while error is not None:

@@ -137,14 +137,16 @@ def load_tensors(file: str | os.PathLike | IO[bytes]) -> Any:
 def safe_loading(trusted: bool | None = None) -> Iterator[None]:
     """Let `torch.load`, whoever calls it, read checkpoints as `load_checkpoint` does, in the block.
 
-    mmengine asks for all of pickle, at once or where a file needs it.
+    mmengine asks for all of pickle, at once or where a file needs it, and executes the texts of configs in checkpoints as it
+    resumes and infers; these are left out.
 
     Args:
         trusted: Read anything, and so run what a file says; None for what a block around this one says, or not.
     """
     def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool | None = None,
              **settings: Any) -> Any:
-        return _load(f, {'map_location': map_location, **settings}, history_parts(), _CHECKPOINT, _TRUSTED.get())
+        content = _load(f, {'map_location': map_location, **settings}, history_parts(), _CHECKPOINT, _TRUSTED.get())
+        return content if _TRUSTED.get() else _without_configs(content)
 
     before, token = torch.load, _TRUSTED.set(_TRUSTED.get() if trusted is None else trusted)
     torch.load = load
@@ -248,5 +250,16 @@ def _check_sizes(value: Any, seen: set[int]) -> None:
             raise _TooLargeError(f'a tensor of shape {tuple(value.shape)} repeats what the file holds')
     elif isinstance(value, dict | list | tuple) and id(value) not in seen:
         seen.add(id(value))
-        for item in value.values() if isinstance(value, dict) else value:
+        for item in dict.values(value) if isinstance(value, dict) else value:  # an OrderedDict's attributes come from the file
             _check_sizes(item, seen)
+
+
+def _without_configs(content: Any) -> Any:
+    """Remove the configs from what a checkpoint holds: mmengine executes them as Python."""
+    for *path, name in (('meta', 'config'), ('meta', 'cfg'), ('message_hub', 'runtime_info', 'cfg')):
+        part = content
+        for key in path:
+            part = dict.get(part, key) if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            type(part).pop(part, name, None)
+    return content

@@ -30,19 +30,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Annotate, write, print."""
     args = parse_args(argv)
-    from mmtied.atomic import check_can_write
+    from mmtied.atomic import check_can_write, real_path
     from mmtied.cli import user_errors, warnings_as_lines
 
     with user_errors(), warnings_as_lines():
         source, out = Path(args.annotations), Path(args.out)
         check_can_write(out, '--out', folder=True)
-        if out.resolve() == source.resolve().parent:
+        if real_path(out) == real_path(source).parent:
             raise ValueError(f'--out {out}: the folder of the annotations, whose file would be replaced; name another folder')
         from mmtied.evaluation import annotate
         from mmtied.evaluation.options import evaluation_of, reading_options
 
         found = annotate(args.annotations, evaluation_of(args), image_folder=args.images, **reading_options(args))
-        name = source.resolve().name.removesuffix('.gz')
+        name = real_path(source).name.removesuffix('.gz')
         for path in found.save(out, name if name.endswith('.json') else f'{name}.json'):
             print(f'wrote {path}')
 

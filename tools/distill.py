@@ -70,11 +70,11 @@ def main() -> None:
         if args.resume:
             config.use_resume(cfg, 'auto')
         checkpoints.check_initial_weights(cfg)
-        with log_after_checks():
+        with log_after_checks(cfg.work_dir):
             running = runner.build_runner(cfg)
             runner.prepare_training(running)
     with user_errors(only_own=True, after_interrupt=lambda: config.how_to_resume(cfg.work_dir, sys.argv)), \
-            safe_loading(args.trust_checkpoint), safe_saving():
+            safe_loading(args.trust_checkpoint), safe_saving(cfg.work_dir):
         running.train()
         distill.write_backbone(running, out)
         runner.leave_processes()

@@ -35,6 +35,7 @@ def main() -> None:
         from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
         from mmtied.launch.console import log_after_checks
+        from mmtied.training.resume import safe_saving
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         cfg.work_dir = args.work_dir or cfg.work_dir
@@ -47,14 +48,14 @@ def main() -> None:
             config.use_tta(cfg)
         dump = runner.dump_metric(cfg, args.out) if args.out else None
         runner.check_data_files(cfg, 'test')
-        with log_after_checks():
+        with log_after_checks(cfg.work_dir):
             running = runner.build_runner(cfg)
             if not args.tta:
                 checkpoints.check_model(running.model, args.checkpoint)
             runner.prepare_testing(running)
         if dump is not None:
             running.test_evaluator.metrics.append(dump)
-    with user_errors(only_own=True), safe_loading(args.trust_checkpoint):
+    with user_errors(only_own=True), safe_loading(args.trust_checkpoint), safe_saving(cfg.work_dir):
         running.test()
         runner.leave_processes()
 

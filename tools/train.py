@@ -54,13 +54,13 @@ def main() -> None:
             checkpoints.use_backbone_checkpoint(cfg, args.backbone_checkpoint)
         checkpoints.check_initial_weights(cfg)
         runner.check_data_files(cfg, 'train', 'val')
-        with log_after_checks():
+        with log_after_checks(cfg.work_dir):
             running = runner.build_runner(cfg)
             if args.backbone_checkpoint:
                 checkpoints.check_backbone(running.model, args.backbone_checkpoint)
             runner.prepare_training(running)
     with user_errors(only_own=True, after_interrupt=lambda: config.how_to_resume(cfg.work_dir, sys.argv)), \
-            safe_loading(args.trust_checkpoint), safe_saving():
+            safe_loading(args.trust_checkpoint), safe_saving(cfg.work_dir):
         running.train()
         runner.leave_processes()
 

@@ -16,6 +16,7 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from mmtied.arguments import suggest_arguments
 
+from ..atomic import real_path
 from ..compat import unwrap_model
 from ..plotting import check_format
 from .buckets import Evaluation, make_evaluations
@@ -225,7 +226,7 @@ class OcclusionEvalHook(Hook):
             evaluated = evaluated.with_intervals(self.bootstrap)
         folder = Path(runner.work_dir) / 'occlusion'
         given = {'name': self.name} if self.name else {}
-        evaluated = replace(evaluated, name=self.name or folder.resolve().parent.name,
+        evaluated = replace(evaluated, name=self.name or real_path(folder).parent.name,
                             report={**evaluated.report, **given, 'data': Path(evaluated.ground_truth.source).name})
         if complete:
             examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..atomic import atomic_path, check_can_read
+from ..atomic import atomic_path, check_can_read, real_path
 from ..version import __version__
 from .accumulate import UNKNOWN, Positives, Records
 from .buckets import Grouping
@@ -80,7 +80,7 @@ def name_runs(paths: Sequence[str | os.PathLike], given: Sequence[str] = ()) -> 
         >>> name_runs(['a/run/1', 'b/run/1', 'b/run/2'])
         ['a/run/1', 'b/run/1', 'b/run/2']
     """
-    folders = [path.parent if path.suffix in ('.npz', '.json') else path for path in (Path(path).resolve() for path in paths)]
+    folders = [path.parent if path.suffix in ('.npz', '.json') else path for path in (real_path(path) for path in paths)]
     parts = [(folder.parent if folder.name == 'occlusion' else folder).parts for folder in folders]
     while len(set(parts)) > 1 and all(len(path) > 1 for path in parts) and len({path[-1] for path in parts}) == 1:
         parts = [path[:-1] for path in parts]

@@ -45,7 +45,7 @@ def read_state_dict(path: str | os.PathLike, flag: str = 'checkpoint') -> dict[s
     """
     weights = _read(path, flag)
     renamed = OrderedDict((key.removeprefix(_WRAPPER), value) for key, value in weights.items())
-    metadata = getattr(weights, '_metadata', {})
+    metadata = _metadata(weights)
     renamed._metadata = OrderedDict((key.removeprefix(_WRAPPER), value) for key, value in metadata.items())
     return renamed
 
@@ -56,10 +56,23 @@ def check_checkpoint(path: str, flag: str = 'checkpoint') -> None:
         _read(path, flag)
 
 
+def check_resumable(path: str, flag: str = '--resume') -> None:
+    """Raise a ValueError unless a local checkpoint holds weights and says where the training was. URLs are left to mmengine."""
+    if '://' in path:
+        return
+    content = _content(path, flag)
+    find_weights(content, f'{flag} {path}')
+    meta, history = content.get('meta'), content.get('message_hub')
+    numbers = [meta.get(key) for key in ('epoch', 'iter')] if isinstance(meta, dict) else [None]
+    if not isinstance(history, dict) or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
+        raise ValueError(f'{flag} {path}: cannot be resumed, as it does not say where the training was (expected meta with epoch '
+                         'and iter, and message_hub); --cfg-options load_from=FILE starts a new training from its weights')
+
+
 def check_initial_weights(cfg: Config) -> None:
-    """Raise a ValueError unless `load_from` and the checkpoints in every `init_cfg` of a config hold weights."""
+    """Raise a ValueError unless `load_from` and the checkpoints in every `init_cfg` of a config hold what is needed."""
     if cfg.get('load_from'):
-        check_checkpoint(cfg.load_from, 'load_from')
+        (check_resumable if cfg.get('resume') else check_checkpoint)(cfg.load_from, 'load_from')
     for key, path in _pretrained(cfg.model, 'model'):
         check_checkpoint(path, key)
 
@@ -220,19 +233,53 @@ def check_target(target: str | os.PathLike, source: str | os.PathLike, source_na
     check_can_write(target, 'the file to write,')
 
 
-def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:
-    """Return the weights in a checkpoint under the names that the file gives them."""
+def find_weights(content: object, name: str) -> dict[str, torch.Tensor]:
+    """Return the weights in what a checkpoint holds, under the names that it gives them.
+
+    Args:
+        content: A state_dict, or a dict with one under "state_dict".
+        name: Of the checkpoint, for messages.
+
+    Raises:
+        ValueError: There are no weights, or something else is among them.
+    """
+    weights = next((content[key] for key in _STATE_DICTS if key in content), content) if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not weights or not all(
+            isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in dict.items(weights)):
+        raise ValueError(f'{name}: holds no weights; expected a state_dict, or a dict with one under "state_dict"')
+    for key, value in dict.items(weights):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested or value.is_complex():
+            raise ValueError(f'{name}: {key} is a tensor of another kind (sparse, quantized, nested, complex, or without '
+                             'values); expected dense real numbers')
+    _metadata(weights, name)
+    return weights
+
+
+def _metadata(weights: dict, name: str = 'the state_dict') -> dict[str, dict]:
+    """Return the versions of the modules that torch notes in a state_dict."""
+    attributes = getattr(weights, '__dict__', {})
+    metadata = attributes.get('_metadata', {})
+    if set(attributes) - {'_metadata'} or not isinstance(metadata, dict) or getattr(metadata, '__dict__', {}) or not all(
+            isinstance(key, str) and type(value) is dict and isinstance(value.get('version'), int | None)
+            for key, value in dict.items(metadata)):
+        raise ValueError(f'{name}: _metadata of its state_dict is not what torch saves; save a plain dict of tensors')
+    return metadata
+
+
+def _content(path: str | os.PathLike, flag: str) -> object:
+    """Return what a checkpoint holds."""
     if '://' in str(path) and not Path(path).exists():
         raise ValueError(f'{flag} {path}: no such file; download it, as only local files are read')
     check_can_read(path, f'{flag} {path}')
     try:
-        content = load_checkpoint(path)
+        return load_checkpoint(path)
     except ValueError as error:
         raise type(error)(f'{flag} {error}') from error.__cause__
-    weights = next((content[key] for key in _STATE_DICTS if key in content), content) if isinstance(content, dict) else None
-    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise ValueError(f'{flag} {path}: holds no weights; expected a state_dict, or a dict with one under "state_dict"')
-    return weights
+
+
+def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:
+    """Return the weights in a checkpoint under the names that the file gives them."""
+    return find_weights(_content(path, flag), f'{flag} {path}')
 
 
 def of_backbone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

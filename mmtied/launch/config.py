@@ -16,7 +16,7 @@ from mmtied.openmmlab import check_mmcv
 from mmtied.training.resume import saved_checkpoints
 from mmtied.unpickling import RefusedError
 
-from .checkpoints import check_checkpoint
+from .checkpoints import check_resumable
 from .spelling import check_options, warn_of_misspelt_settings
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -131,7 +131,7 @@ def use_resume(cfg: Config, resume: str) -> None:
             warn(f'--resume: {cfg.work_dir} has no checkpoint to resume from, so training starts from the beginning')
             return
     else:
-        check_checkpoint(resume, '--resume')
+        check_resumable(resume)
     cfg.resume, cfg.load_from = True, resume
 
 
@@ -146,7 +146,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
     found, faults = saved_checkpoints(work_dir), []
     for path in found:
         try:
-            check_checkpoint(str(path), '--resume')
+            check_resumable(str(path))
         except RefusedError:
             raise
         except ValueError as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from mmtied.cli import is_user_error
+from mmtied.cli import full_disk_named, is_user_error
 
 
 class _Held:
@@ -34,15 +34,19 @@ class _Held:
 
 
 @contextmanager
-def log_after_checks() -> Iterator[None]:
+def log_after_checks(work_dir: str = '.') -> Iterator[None]:
     """Hold what is printed on stdout until the block is left; a user error's line then stands alone.
 
     mmengine logs a config of hundreds of lines before it builds anything. The log file has it in any case.
+
+    Args:
+        work_dir: Folder of the run, which errors of a full disk name where they name no file.
     """
     stream, held = sys.stdout, _Held(sys.stdout)
     sys.stdout = held  # mmengine's logger keeps it
     try:
-        yield
+        with full_disk_named(work_dir):
+            yield
     except BaseException as error:
         if is_user_error(error):
             held.kept = []

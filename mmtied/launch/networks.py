@@ -164,9 +164,9 @@ def _classes(cfg: Config, checkpoint: str, model: nn.Module) -> tuple[str, ...]:
     """Return the class names in a checkpoint, those in a config, or the data set's where the model has as many."""
     content = load_checkpoint(checkpoint)
     meta = content.get('meta') if isinstance(content, dict) else None
-    meta = _lower_case(meta if isinstance(meta, dict) else {})
+    meta = _lower_case(meta)
     dataset = _test_dataset(cfg)
-    for names in (_lower_case(meta.get('dataset_meta') or {}).get('classes'), meta.get('classes'),  # of mmengine, of mmcv 1
+    for names in (_listed(_lower_case(meta.get('dataset_meta')).get('classes')), _listed(meta.get('classes')),  # mmengine, mmcv 1
                   (cfg.get('metainfo') or {}).get('classes'), (dataset.get('metainfo') or {}).get('classes')):
         if names:
             return (names, ) if isinstance(names, str) else tuple(map(str, names))
@@ -176,8 +176,15 @@ def _classes(cfg: Config, checkpoint: str, model: nn.Module) -> tuple[str, ...]:
     return tuple(names) if len(names) == _num_classes(model) else ()
 
 
-def _lower_case(values: dict) -> dict:
-    return {str(key).lower(): value for key, value in values.items()}
+def _lower_case(values: object) -> dict:
+    """Return a dict with its keys in lower case; an empty one for anything else."""
+    return {str(key).lower(): value for key, value in dict.items(values)} if isinstance(values, dict) else {}
+
+
+def _listed(names: object) -> object:
+    """Return names of classes; None for anything else that a checkpoint has in their place."""
+    listed = [names] if isinstance(names, str) else names
+    return names if isinstance(listed, list | tuple) and all(isinstance(name, str | int) for name in listed) else None
 
 
 def _num_classes(model: nn.Module) -> int | None:

@@ -32,13 +32,13 @@ def prepare(network: Network, path: str | os.PathLike) -> Prepared:
     """Read an image by the test pipeline of a network's config, without its annotations.
 
     Raises:
-        ValueError: The config has no test pipeline.
+        ValueError: The config has no test pipeline, or the file is no image; OpenCV raises its own error for an empty one.
     """
     if not network.test_pipeline:
         raise ValueError(f'{network.name}: the config has no test_dataloader.dataset.pipeline, which says how to read images')
     read: dict[str, Any] = {'img_path': str(path), 'img_id': 0}
+    image = np.array(read_image(path))
     if not network.loads_images:
-        image = np.array(read_image(path))
         read.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
     with DefaultScope.overwrite_default_scope(network.cfg.get('default_scope')):
         made = Compose(network.test_pipeline)(read)

@@ -10,7 +10,8 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, RUNNERS, Registry
 from mmengine.runner import Runner
 
 from mmtied.analysis.complexity import describe_tying
-from mmtied.atomic import check_can_write
+from mmtied.atomic import check_can_write, is_full_disk
+from mmtied.cli import TRACEBACK_VARIABLE, is_out_of_memory, is_own
 from mmtied.compat import require, unwrap_model
 from mmtied.evaluation.hook import OcclusionEvalHook
 from mmtied.training import DistillationHook
@@ -82,6 +83,7 @@ def prepare_training(runner: Runner) -> None:
         check_classes(runner)
         _prepare_hooks(runner)
         runner.register_hook(ValidateAtEndHook())
+        _report_faults_of_loading(runner)
 
 
 def _prepare_hooks(runner: Runner) -> None:
@@ -127,6 +129,23 @@ def prepare_testing(runner: Runner) -> None:
         with type_hints():
             runner.test_loop  # noqa: B018
         _prepare_hooks(runner)
+        _report_faults_of_loading(runner)
+
+
+def _report_faults_of_loading(runner: Runner) -> None:
+    """Let the run, once it has begun, say in one line that a checkpoint does not fit it."""
+    load = runner.load_or_resume
+
+    def load_or_say() -> None:
+        try:
+            load()
+        except Exception as error:
+            if is_own(error) or is_out_of_memory(error) or is_full_disk(error):
+                raise
+            raise ValueError(f'{runner._load_from}: cannot be {"resumed" if runner._resume else "loaded"} by this run '
+                             f'({type(error).__name__}: {error}; {TRACEBACK_VARIABLE}=1 shows where)') from error
+
+    runner.load_or_resume = load_or_say
 
 
 def dump_metric(cfg: Config, out: str) -> BaseMetric:

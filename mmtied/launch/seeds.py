@@ -108,12 +108,19 @@ def last_metrics(folder: Path) -> dict[str, float]:
 
     Args:
         folder: A work_dir of mmengine, with ``<time>/vis_data/scalars.json`` for each start of the run.
+
+    Raises:
+        ValueError: A line is not a JSON object, or a number is out of range.
     """
     metrics = {}
     for entry in logged_entries(folder):
         if 'lr' not in entry:  # not of a training step
-            found = {name: float(value) for name, value in entry.items()
+            found = {name: value for name, value in entry.items()
                      if name not in _NO_METRICS and isinstance(value, (int, float))}
+            try:
+                found = {name: float(value) for name, value in found.items()}
+            except OverflowError:
+                raise ValueError(f'{folder}: its log has an integer that is too large for a metric') from None
             metrics = found or metrics
     return metrics
 

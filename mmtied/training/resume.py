@@ -15,7 +15,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from mmtied.atomic import atomic_path
+from mmtied.atomic import atomic_path, real_path
+from mmtied.cli import full_disk_named
 
 #: Names that mmengine gives checkpoints, with the number of the epoch or iteration.
 _NAMES = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
@@ -86,31 +87,45 @@ def _seed_all(seed: int, number: int) -> None:
 
 
 @contextmanager
-def safe_saving() -> Iterator[None]:
+def safe_saving(work_dir: str | Path = '.') -> Iterator[None]:
     """Let mmengine write each local file whole or not at all, and remove an older checkpoint after a newer one, in the block.
 
     mmengine removes first, so that a run with ``max_keep_ckpts=1`` that is killed while it writes has none left.
+
+    Args:
+        work_dir: Folder of the run, which errors of a full disk name where they name no file.
     """
-    put, remove, waiting = LocalBackend.put, LocalBackend.remove, []
+    put, put_text, remove, waiting = LocalBackend.put, LocalBackend.put_text, LocalBackend.remove, []
 
     def put_whole(backend: LocalBackend, obj: bytes | memoryview, filepath: str | Path) -> None:
-        try:
-            with atomic_path(filepath) as temporary:
-                put(backend, obj, temporary)
-        except OSError as error:
-            raise ValueError(f'{filepath}: cannot be written ({error.strerror or error}); the checkpoint before it stays'
-                             ) from error
+        with _whole(filepath) as temporary:
+            put(backend, obj, temporary)
         while waiting:
             remove(backend, waiting.pop())
+
+    def put_text_whole(backend: LocalBackend, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        with _whole(filepath) as temporary:
+            put_text(backend, obj, temporary, encoding)
 
     def remove_later(backend: LocalBackend, filepath: str | Path) -> None:
         waiting.append(filepath)
 
-    LocalBackend.put, LocalBackend.remove = put_whole, remove_later
+    LocalBackend.put, LocalBackend.put_text, LocalBackend.remove = put_whole, put_text_whole, remove_later
     try:
-        yield
+        with full_disk_named(work_dir):
+            yield
     finally:
-        LocalBackend.put, LocalBackend.remove = put, remove
+        LocalBackend.put, LocalBackend.put_text, LocalBackend.remove = put, put_text, remove
+
+
+@contextmanager
+def _whole(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path for a file of mmengine; raise a ValueError where it cannot be written."""
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise ValueError(f'{path}: cannot be written ({error.strerror or error}); what was there stays') from error
 
 
 def saved_checkpoints(work_dir: str | Path) -> list[Path]:
@@ -124,4 +139,4 @@ def saved_checkpoints(work_dir: str | Path) -> list[Path]:
     numbered = sorted((path for path in folder.glob('*.pth') if _NAMES.fullmatch(path.name)),
                       key=lambda path: (int(_NAMES.fullmatch(path.name)[1]), path.stat().st_mtime), reverse=True)
     first = Path(named) if named and '\0' not in named else None
-    return [*([first] if first else []), *(path for path in numbered if first is None or path.resolve() != first.resolve())]
+    return [*([first] if first else []), *(path for path in numbered if first is None or real_path(path) != real_path(first))]

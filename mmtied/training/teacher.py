@@ -225,11 +225,11 @@ def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, Normaliz
 
 def _read(weights: str) -> dict[str, Tensor]:
     """Return the weights in a checkpoint; of a detector or classifier, those of its backbone."""
-    from mmtied.launch.checkpoints import of_backbone, read_state_dict
+    from mmtied.launch.checkpoints import find_weights, of_backbone, read_state_dict
     if '://' in weights:
         with safe_loading():
             content = CheckpointLoader.load_checkpoint(weights, 'cpu')
-        state = content.get('state_dict', content)
+        state = find_weights(content, f"the teacher's weights {weights}")
     else:
         state = read_state_dict(weights, "the teacher's weights")
     return of_backbone(state) or state

@@ -1,9 +1,13 @@
 """Run the scripts in tools/ in this process, which saves their imports."""
 
 import os
+import resource
 import runpy
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -23,3 +27,14 @@ def run_in_process(tool: str, arguments: tuple, monkeypatch: pytest.MonkeyPatch,
     except SystemExit as stop:
         code = stop.code or 0
     return code, *capfd.readouterr()
+
+
+def run_on_full_disk(run: Callable[[], Any], size: int) -> Any:
+    """Call a function while no file can be longer than `size` bytes, as under ``ulimit -f``; return what it returns."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        return run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

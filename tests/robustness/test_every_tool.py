@@ -2,16 +2,13 @@
 
 import ast
 import json
-import resource
-import signal
 
 import pytest
 import torch
 from PIL import Image
 
 from mmtied.evaluation import evaluate
-from tests.helpers.tiny_networks import DETECTOR, write_network
-from tests.helpers.tools import ROOT, run_in_process
+from tests.helpers.tools import ROOT, run_in_process, run_on_full_disk
 
 TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 #: Commands that write, with what they write; {0} is a folder of inputs, {1} one for outputs.
@@ -63,17 +60,6 @@ def run(inputs, tmp_path, monkeypatch, capfd):
     return run
 
 
-def run_on_full_disk(run, size):
-    """Call a function while no file can be longer than `size` bytes, as under ``ulimit -f``; return what it returns."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        return run()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize('tool', WRITERS)
 def test_a_full_disk_is_a_line_and_leaves_nothing(run, tool):
     """Of files, as the limit is below the size of what is written last."""
@@ -82,24 +68,6 @@ def test_a_full_disk_is_a_line_and_leaves_nothing(run, tool):
     assert code == 2 and len(errors) == 1 and lines[-1] == errors[0] and len(errors[0]) <= 300, lines
     assert 'File too large' in errors[0] and not [line for line in lines if line.startswith('Traceback')]
     assert '/out' in errors[0] or tool in ('occlusion_stats', 'compare_runs')  # whose captured stdout is limited too
-    assert files == []
-
-
-@pytest.fixture(scope='module')
-def network(tmp_path_factory):
-    pytest.importorskip('mmdet')
-    folder = tmp_path_factory.mktemp('network')
-    write_network(folder, DETECTOR, 'network')
-    return folder
-
-
-@pytest.mark.parametrize(('tool', 'options'), [
-    ('tie', ''), ('deploy', '--shape 64 64'), ('deploy', '--shape 64 64 --format state')])
-def test_a_full_disk_for_a_network(run, network, tool, options):
-    """torch's own writer of TorchScript files ended the process there."""
-    command = f'{{0}}/network.py {{0}}/network.pth {{1}}/new.pt {options}'
-    code, lines, files = run_on_full_disk(lambda: run(tool, command, network), 20_000)
-    assert code == 2 and lines[-1].startswith('error: ') and '/out/new.pt: File too large' in lines[-1], lines
     assert files == []
 
 

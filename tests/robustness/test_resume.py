@@ -15,7 +15,7 @@ from tests.helpers.loss_hooks import DistanceModel, RandomImages
 
 
 def checkpoint(path, **more):
-    torch.save({'state_dict': {'a': torch.ones(1)}, **more}, path)
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'meta': {'epoch': 1, 'iter': 2}, 'message_hub': {}, **more}, path)
 
 
 def test_last_whole_checkpoint_is_found(tmp_path, capsys):
@@ -34,6 +34,9 @@ def test_last_whole_checkpoint_is_found(tmp_path, capsys):
         assert config.latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_2.pth')
     (tmp_path / 'last_checkpoint').unlink()
     assert config.latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_2.pth')
+    checkpoint(tmp_path / 'epoch_10.pth', meta=None)
+    assert config.latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_2.pth')
+    assert 'epoch_10.pth: cannot be resumed, as it does not say where the training was' in capsys.readouterr().err
 
 
 def test_training_does_not_start_again_silently(tmp_path, capsys):

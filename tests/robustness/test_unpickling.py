@@ -6,45 +6,25 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer, MMLogger
+from mmengine.config import ConfigDict
+from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
 from mmtied.unpickling import check_memo, history_parts, load_checkpoint, load_tensors, safe_loading
+from tests.helpers.loss_hooks import DistanceModel, RandomImages, make_runner
 from tests.helpers.tools import ROOT, run_in_process
+from tests.robustness.programs import plain_program, program_by_getattr
 
 CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
-
-
-class Call:
-    """Object whose unpickling calls something, perhaps the result of another call."""
-
-    def __init__(self, function, *args):
-        self.function, self.args = function, args
-
-    def __call__(self):
-        pass
-
-    def __reduce__(self):
-        return self.function, self.args
-
-
-def plain_program(marker):
-    """Return what creates the file `marker` when it is unpickled."""
-    return Call(os.mkdir, str(marker))
-
-
-def program_by_getattr(marker):
-    """Do the same with names that mmengine's history needs: getattr, and the class HistoryBuffer."""
-    scope = Call(getattr, Call(getattr, HistoryBuffer, 'mean'), '__globals__')
-    builtins = Call(Call(getattr, scope, '__getitem__'), '__builtins__')
-    return Call(Call(Call(getattr, builtins, '__getitem__'), 'exec'), f'import os; os.mkdir({str(marker)!r})')
 
 
 PROGRAMS = pytest.mark.parametrize('program', [plain_program, program_by_getattr])
@@ -121,6 +101,51 @@ def test_training_runs_nothing_of_a_checkpoint(tool, shapes, tmp_path, marker, w
     assert not marker.exists()
     assert code == 2 and 'evil.pth: refused, as it needs ' in err.splitlines()[-1]
     assert '--trust-checkpoint' in err.splitlines()[-1]
+
+
+def with_config(text):
+    """Return a checkpoint of tensors and plain values alone, with the text of a config in every place where mmengine looks."""
+    return {'state_dict': OrderedDict(a=torch.ones(1)), 'meta': OrderedDict(epoch=1, iter=3, config=text, cfg=text, seed=3),
+            'message_hub': {'log_scalars': {}, 'resumed_keys': {}, 'runtime_info': {'cfg': text, 'iter': 3}}}
+
+
+@pytest.mark.parametrize('key', ['config', 'cfg'])
+def test_configs_in_checkpoints_are_not_executed(tmp_path, marker, key):
+    """mmengine executes the first as it resumes and the second as it infers; `weights_only=True` reads both."""
+    path, text = tmp_path / 'texts.pth', f'import os\nos.mkdir({str(marker)!r})\nmodel = dict(type="ToyModel")'
+    torch.save(with_config(text), path)
+
+    def use():
+        if key == 'cfg':
+            from mmengine.infer import BaseInferencer
+            inferencer = SimpleNamespace(_load_weights_to_model=lambda *_: None)
+            return BaseInferencer._init_model(inferencer, ConfigDict(), str(path))
+        runner = make_runner(DistanceModel(), RandomImages((1, ), (1, )), tmp_path / 'work')
+        runner.model.layers = torch.nn.Linear(1, 1)
+        return runner.resume(str(path))
+
+    with safe_loading(), pytest.raises(ValueError, match='Cannot find the config') if key == 'cfg' else nullcontext():
+        use()
+    assert not marker.exists()
+    with safe_loading(trusted=True), suppress(Exception):
+        use()
+    assert marker.is_dir()
+
+
+def test_replaced_methods_of_a_dict_keep_no_config(tmp_path):
+    """A file can give an OrderedDict attributes, which hide its methods from whoever calls them."""
+    content = with_config('raise SystemExit')
+    vars(content['meta']).update(pop=slice, get=slice)
+    torch.save(content, tmp_path / 'a.pth')
+    with safe_loading():
+        loaded = torch.load(tmp_path / 'a.pth')
+    assert vars(loaded['meta']) == {'pop': slice, 'get': slice} and list(loaded['meta']) == ['epoch', 'iter', 'seed']
+    assert loaded['message_hub']['runtime_info'] == {'iter': 3}
+    wide = OrderedDict(a=torch.zeros(1).expand(1 << 40))
+    vars(wide).update(values=OrderedDict)
+    torch.save(wide, tmp_path / 'b.pth')
+    with pytest.raises(ValueError, match='repeats what the file holds'):
+        load_checkpoint(tmp_path / 'b.pth')
 
 
 @PROGRAMS

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ...atomic import real_path
 from .coco_json import polygon_box
 from .content import files_with_suffix, first_line, is_number
 from .faults import Broken, one_line, shown
@@ -109,7 +110,7 @@ def class_names(path: Path) -> dict[int, str]:
 
 def _beside(path: Path, names: tuple[str, ...]) -> Path | None:
     """Return the first file of some names in a folder or those above."""
-    folders = (path, path / 'labels', *path.resolve().parents[:2])
+    folders = (path, path / 'labels', *real_path(path).parents[:2])
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
