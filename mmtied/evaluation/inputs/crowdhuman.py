@@ -18,12 +18,15 @@ def is_odgt_results(lines: Sequence[Any]) -> bool:
 
 
 def read_odgt_results(lines: Sequence[Any]) -> list[Any]:
-    """Return the ``dtboxes`` of each image, with ``box`` as [x, y, width, height] and ``score``, as a results list."""
-    if not all(is_odgt_results([line]) for line in lines):
-        number = next(number for number, line in enumerate(lines, 1) if not is_odgt_results([line]))
-        raise ValueError(f"line {number}: expected an object with 'ID' and 'dtboxes', got {one_line(lines[number - 1], 80)}")
-    return [{'image_id': line['ID'], 'category_id': 'person', 'bbox': box.get('box'), 'score': box.get('score')}
-            if isinstance(box, Mapping) else box for line in lines for box in line['dtboxes']]
+    """Return the ``dtboxes`` of each image, with ``box`` as [x, y, width, height] and ``score``, as a results list.
+
+    Lines and boxes of another layout stay in the list as they are, which is said where its entries are checked.
+    """
+    found = []
+    for line in lines:
+        found += [{'image_id': line['ID'], 'category_id': 'person', 'bbox': box.get('box'), 'score': box.get('score')}
+                  if isinstance(box, Mapping) else box for box in line['dtboxes']] if is_odgt_results([line]) else [line]
+    return found
 
 
 def read_odgt(lines: list[Any], source: str, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:

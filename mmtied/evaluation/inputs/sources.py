@@ -1,5 +1,6 @@
 """Detections of every layout as one of two: a COCO results list, or predictions by image in the layout of mmdet's dump."""
 
+import contextlib
 import difflib
 import io
 import os
@@ -19,7 +20,7 @@ from .categories import label_category_ids, named_category_ids
 from .coco_json import read_json
 from .content import files_with_suffix, is_json_lines, other_kind, read_bytes
 from .dumps import check_dump, image_predictions, read_dump
-from .faults import Broken, naming, one_line
+from .faults import Broken, one_line
 from .layouts import json_lines, known_layout
 from .results import WRAPPERS, read_results
 from .tensor_pickle import read_tensor_pickle
@@ -57,7 +58,7 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
             return visdrone.read_visdrone_results(path, broken)
         files = _inferencer_files(path)
         if files:
-            return image_predictions([_from_inferencer(read_json(file), file) for file in files])
+            return _read_inferencer(files, broken)
         if not yolo.is_yolo(path):
             raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC, '
                              "or of mmdet's inferencer (preds)")
@@ -124,8 +125,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
     first = value[0] if value and isinstance(value[0], Mapping) else {}
     if crowdhuman.is_odgt_results(value):
-        with naming(source):
-            return crowdhuman.read_odgt_results(value)
+        return crowdhuman.read_odgt_results(value)
     if 'instances' in first and 'image_id' in first:
         return _from_detectron2(value, ground_truth)
     if 'pred_instances' in first:
@@ -151,7 +151,19 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
 def _inferencer_files(path: Path) -> list[Path]:
     """Return the files of mmdet's inferencer that a folder holds, itself or in ``preds``; empty where they are others."""
     files = files_with_suffix(path / 'preds' if (path / 'preds').is_dir() else path, '.json')
-    return files if files and _is_inferencer(read_json(files[0])) else []
+    for file in files[:50]:
+        with contextlib.suppress(ValueError):  # one may be cut off
+            return files if _is_inferencer(read_json(file)) else []
+    return []
+
+
+def _read_inferencer(files: Sequence[Path], broken: Broken) -> list[dict]:
+    """Return the predictions of files; those that cannot be read are added to `broken`."""
+    found = []
+    for file in files:
+        with broken.at(str(file)):
+            found.append(_from_inferencer(read_json(file), file))
+    return image_predictions(found)
 
 
 def _is_inferencer(value: Any) -> bool:
