@@ -52,10 +52,10 @@ def describe_regions(names: Iterable[str], category: np.ndarray) -> list[str]:
         ["1 of 2 annotations are of category 'ignored regions', and count as objects and occlude; --ignore-categories \
 'ignored regions' makes them regions where detections are ignored"]
     """
-    counts = {str(name): int((category == number).sum()) for number, name in enumerate(names)}
+    counts = {str(name): int((category == number).sum()) for number, name in enumerate(names) if _REGIONS.fullmatch(str(name))}
     return [f'{count} of {len(category)} annotations are of category {shown(name)}, and count as objects and occlude; '
             f'--ignore-categories {shown(name)} makes them regions where detections are ignored'
-            for name, count in counts.items() if count and _REGIONS.fullmatch(name)]
+            for name, count in counts.items() if count]
 
 
 def describe_results(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> str | None:

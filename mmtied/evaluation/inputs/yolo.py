@@ -175,7 +175,7 @@ def _shape(values: list[float], width: int, height: int) -> dict:
     """Return a box, or a polygon and the box around it, in pixels."""
     if len(values) == 4:
         x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
-        return {'bbox': [x - w / 2, y - h / 2, w, h]}
+        return {'bbox': [x - w / 2, y - h / 2, w, h], 'area': w * h}
     points = [value * (width, height)[place % 2] for place, value in enumerate(values)]
     return {'bbox': polygon_box(points), 'segmentation': [points]}
 

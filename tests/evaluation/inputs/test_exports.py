@@ -1,6 +1,7 @@
 """Quirks of other tools' files: objects in several parts, file names, keypoints, and labels stored as category ids."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.helpers.layouts import (
     by_image,
     corners,
     pictures,
+    write_cvat,
     write_datumaro,
     write_json,
     write_label_studio,
@@ -179,3 +181,10 @@ def test_labels_that_are_ids_of_categories():
         evaluate(gaps, found)
     renamed = [{('category_ids' if key == 'labels' else key): value for key, value in entry.items()} for entry in found]
     assert evaluate(gaps, renamed).report['bbox']['all']['AP'] == 1
+
+
+@pytest.mark.parametrize('write', [write_yolo, write_cvat, write_datumaro, write_label_studio])
+def test_layouts_that_state_no_areas_give_no_warning(tmp_path, write):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert read_ground_truth(write(tmp_path)).area.tolist() == pytest.approx([1200, 1200, 2400])
