@@ -30,7 +30,7 @@ from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
 from .reporting.failures import check_choice
 from .reporting.pictures import shown_in
 from .result import EvaluationResult
-from .run_checks import check_monitors, lost_hooks, monitored_scalars
+from .run_checks import check_has_masks, check_joined, check_monitors, lost_hooks, monitored_scalars
 
 #: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
 PREFIX = 'occlusion'
@@ -149,8 +149,9 @@ class OcclusionEvalHook(Hook):
         call does nothing, except for loops that were not built before.
 
         Raises:
-            ValueError: The evaluated dataset has no usable annotations, or the run's `save_best`, early stopping or schedule
-                waits for a number that the metric does not give.
+            ValueError: The evaluated dataset has no usable annotations, or joins images of the same id; masks are evaluated of a
+                model without them; or the run's `save_best`, early stopping or schedule waits for a number that the metric does
+                not give.
         """
         hooks = [hook for hook in runner.hooks if isinstance(hook, OcclusionEvalHook)]
         with_options = [hook for hook in hooks if hook.has_options or hook.name or hook.hide_empty]
@@ -168,6 +169,7 @@ class OcclusionEvalHook(Hook):
             if not isinstance(evaluator, Evaluator) or evaluator in self._evaluators:
                 continue
             self._evaluators.append(evaluator)
+            check_joined(unwrapped(loop.dataloader.dataset))
             if any(getattr(metric, 'format_only', False) for metric in evaluator.metrics):
                 runner.logger.warning('OcclusionEvalHook: the evaluator only formats results, so there is nothing to evaluate')
             elif _occlusion_metric(evaluator) is None:
@@ -175,6 +177,8 @@ class OcclusionEvalHook(Hook):
             elif not self._name_labels(loop.dataloader.dataset, _occlusion_metric(evaluator)) and self.has_options:
                 runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the arguments '
                                       'of the hook are not used')
+            metric = _occlusion_metric(evaluator)
+            check_has_masks(unwrap_model(runner.model), metric.metrics if metric else ())
         if is_training(runner) and isinstance(getattr(runner._val_loop, 'evaluator', None), Evaluator):
             check_monitors(monitored_scalars(runner.hooks, runner.param_schedulers), runner._val_loop.evaluator.metrics)
 

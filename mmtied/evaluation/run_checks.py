@@ -1,4 +1,4 @@
-"""Checks of a training run before it starts: hooks that its config lost, and scalars that it waits for in vain."""
+"""Checks of a run before it starts: lost hooks, scalars that it waits for in vain, joined datasets, and missing masks."""
 
 import ast
 import difflib
@@ -9,6 +9,30 @@ from typing import Any
 
 #: End of the name of a bucket's scalar: ``_r0``, ``_r0.1-0.2``, ``_r0.8-up``.
 _BUCKET = re.compile(r'_r\d[\d.]*(-(up|[\d.]+))?$')
+
+
+def check_joined(dataset: Any) -> None:
+    """Raise a ValueError where a dataset joins several that give one id to different images, as the metric counts an id once.
+
+    Args:
+        dataset: Only one with `datasets` that have `get_data_info` is checked.
+    """
+    paths: dict[Any, Any] = {}
+    for part in getattr(dataset, 'datasets', None) or ():
+        for number in range(len(part)) if hasattr(part, 'get_data_info') else ():
+            info = part.get_data_info(number)
+            other = paths.setdefault(info.get('img_id'), info.get('img_path'))
+            if other != info.get('img_path'):
+                raise ValueError(f'OcclusionEvalHook: the joined datasets have different images of id {info.get("img_id")}: '
+                                 f'{other} and {info.get("img_path")}; evaluate one dataset at a time, or give their images ids '
+                                 'of their own')
+
+
+def check_has_masks(model: Any, iou_types: Sequence[str]) -> None:
+    """Raise a ValueError where masks are evaluated of a two-stage detector of mmdet without a mask head."""
+    if 'segm' in iou_types and getattr(model, 'with_roi_head', False) and not getattr(model, 'with_mask', True):
+        raise ValueError(f"OcclusionEvalHook: metric 'segm' needs masks, and {type(model).__name__} has no mask head; set "
+                         "metric='bbox'")
 
 
 def check_monitors(monitored: Iterable[tuple[str, str]], metrics: Sequence[Any]) -> None:

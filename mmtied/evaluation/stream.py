@@ -213,7 +213,8 @@ class ImageMatcher:
         num_labels = len(self._place_of_label)
         unusable = {
             'scores must be finite numbers; the model may have diverged': ~torch.isfinite(batch.scores),
-            f'labels must be from 0 to {num_labels - 1}': (batch.labels < 0) | (batch.labels >= num_labels),
+            f'labels must be from 0 to {num_labels - 1}, the classes of the data set; where the model knows others, '
+            'label_names=[...] lists its own': (batch.labels < 0) | (batch.labels >= num_labels),
         }
         if batch.boxes_xyxy is not None:
             unusable['boxes must be finite numbers; the model may have diverged'] = ~torch.isfinite(batch.boxes_xyxy).all(1)

@@ -43,7 +43,7 @@ class FixedDetector(BaseModel):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.with_mask = with_mask
 
-    def forward(self, img_id, sample_idx, mode='tensor'):
+    def forward(self, img_id, sample_idx, img_path=None, mode='tensor'):
         if mode == 'loss':
             return dict(loss=self.weight.sum())
         samples = []
@@ -413,3 +413,28 @@ def test_monitors_of_other_hooks_and_schedules(tmp_path, ann_file, where):
     name = 'ReduceOnPlateauLR' if where == 'schedule' else 'EarlyStoppingHook'
     with pytest.raises(ValueError, match=f"{name}: monitor='occlusion/bbox_mAP_r0.1-0.2': no instance"):
         runner.train()
+
+
+class Named(Images):
+    """Images with paths, as mmdet's datasets have."""
+
+    def load_data_list(self):
+        return [dict(img_id=number, img_path=f'{self.data_prefix["img_path"]}/{number}.jpg') for number in (1, 2, 3)]
+
+
+def test_joined_datasets_whose_ids_mean_different_images_are_refused(tmp_path, ann_file):
+    parts = [Named(ann_file, data_prefix=dict(img_path=folder)) for folder in 'ab']
+    with pytest.raises(ValueError, match='different images of id 1: a/1.jpg and b/1.jpg; evaluate one dataset at a time'):
+        make_runner(tmp_path, ann_file, dict(type='CocoMetric', ann_file=ann_file), hook=dict(ann_file=ann_file),
+                    dataset=ConcatDataset(parts)).val()
+    runner = make_runner(tmp_path / 'repeats', ann_file, dict(type='CocoMetric', ann_file=ann_file), hook=dict(ann_file=ann_file),
+                         dataset=ConcatDataset([parts[0], parts[0]]))
+    assert runner.val()['occlusion/bbox_mAP_r0'] == pytest.approx(1)
+
+
+def test_masks_of_a_detector_without_them_are_refused_before_training(tmp_path, ann_file, monkeypatch):
+    for name, value in (('with_roi_head', True), ('with_mask', False)):  # properties of mmdet's two-stage detectors
+        monkeypatch.setattr(FixedDetector, name, value, raising=False)
+    monkeypatch.setattr(FixedDetector, '__init__', lambda self, with_mask: BaseModel.__init__(self))
+    with pytest.raises(ValueError, match="metric 'segm' needs masks, and FixedDetector has no mask head; set metric='bbox'"):
+        make_runner(tmp_path, ann_file, [], hook=dict(ann_file=ann_file, metric='segm')).val()

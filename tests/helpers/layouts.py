@@ -4,8 +4,10 @@ import gzip
 import json
 import pickle
 
+import numpy as np
 import torch
 from PIL import Image
+from pycocotools import mask as mask_api
 
 #: Two images of 200 x 100 pixels, and boxes xywh of two classes.
 NAMES, STEMS, WIDTH, HEIGHT = ['cat', 'dog'], ['img_a', 'img_b'], 200, 100
@@ -62,8 +64,8 @@ def write_bare(folder):
     return write_json(folder, data)
 
 
-def write_json(folder, data):
-    (folder / 'a.json').write_text(json.dumps(data))
+def write_json(folder, data, encoding='utf-8'):
+    (folder / 'a.json').write_text(json.dumps(data), encoding=encoding)
     return folder / 'a.json'
 
 
@@ -191,6 +193,23 @@ def write_packed_dump(folder):
     path = write_dump(folder)
     path.with_name('r.pkl.gz').write_bytes(gzip.compress(path.read_bytes()))
     return path.with_name('r.pkl.gz')
+
+
+def write_inferencer(folder):
+    """What mmdet's DetInferencer writes of each image, of which only the file's name tells which one it is."""
+    (folder / 'preds').mkdir()
+    mask = mask_api.encode(np.ones((HEIGHT, WIDTH), dtype=np.uint8, order='F'))
+    mask['counts'] = mask['counts'].decode()
+    for entry, stem in zip(by_image(), STEMS, strict=True):
+        (folder / f'preds/{stem}.json').write_text(json.dumps(dict(
+            labels=entry['labels'].tolist(), scores=entry['scores'].tolist(), bboxes=entry['boxes'].tolist(),
+            masks=[mask] * len(entry['scores']))))
+    return folder
+
+
+def write_utf16(folder):
+    """Redirected by PowerShell."""
+    return write_json(folder, RESULTS, encoding='utf-16')
 
 
 def write_voc_results(folder):

@@ -38,6 +38,8 @@ def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
             raise ValueError(f'{path}: the file has an integer of more than {sys.get_int_max_str_digits()} digits') from None
         kind = other_kind(content)
         state = f'not JSON, but {kind}' if kind else f'{"not complete JSON" if content else "empty"} ({error})'
+        if isinstance(error, UnicodeDecodeError) and not kind:
+            state = f'not in UTF-8 ({one_line(error)}); save it in that encoding'
         raise ValueError(f'{path}: the file is {state}') from None
 
 

@@ -1,5 +1,6 @@
 """Bytes of a file, and what kind of file they are, by content rather than by name."""
 
+import codecs
 import gzip
 import io
 import os
@@ -41,7 +42,7 @@ _XML = {
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """Return the content of a file, unpacked where gzip packed it.
+    """Return the content of a file, unpacked where gzip packed it; text in UTF-16, as PowerShell writes, becomes UTF-8.
 
     Raises:
         ValueError: It is missing, a folder, or cannot be unpacked, or memory cannot hold it.
@@ -50,6 +51,8 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     check_can_read(path)
     check_fits(path.stat().st_size, path)
     content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _as_utf8(content)
     if not content.startswith(PACKED):
         return content
     limit = max(_SMALL, _MOST_PACKED * len(content))
@@ -61,6 +64,13 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     if len(unpacked) > limit:
         raise ValueError(f'{path}: refused, as its {len(content)} bytes unpack to more than {limit}; unpack it first')
     return unpacked
+
+
+def _as_utf8(content: bytes) -> bytes:
+    try:
+        return content.decode('utf-16').encode()
+    except UnicodeError:
+        return content
 
 
 def files_with_suffix(folder: Path, suffix: str, below: bool = False) -> list[Path]:
@@ -100,6 +110,11 @@ def _text_kind(lines: list[str]) -> str | None:
     keys = {line.partition(':')[0] for line in lines if ':' in line}
     if 'names' in keys and keys & {'train', 'val', 'path', 'nc'}:
         return 'a data.yaml of ultralytics, which says where images and labels are; give the folder that has labels and images'
+    numbers = [is_number(word) for word in words]
+    if len(words) in (15, 16) and numbers == [False] + [True] * (len(words) - 1):
+        return "a text file of KITTI; convert its folder to COCO's layout"
+    if first.startswith('imagesource:') or (numbers[:8] == [True] * 8 and numbers[8:] in ([False], [False, True])):
+        return "a text file of DOTA, whose boxes are rotated; convert its folder to COCO's layout, with upright boxes"
     if len(cells) == 8 and all(map(is_number, cells)):
         return 'the text file of one image of VisDrone; give the folder of all'
     if len(words) >= 5 and words[0].isdecimal() and all(map(is_number, words)):
@@ -111,6 +126,8 @@ def _text_kind(lines: list[str]) -> str | None:
     if table and not first.startswith(('[', '{')):
         return (f"a CSV table that begins with {one_line(first, 80)}; of tables only Open Images' are read, with ImageID, "
                 "LabelName, XMin, XMax, YMin and YMax; convert it to COCO's layout")
+    if first and not first.startswith(('[', '{')):
+        return f'text that begins with {one_line(first, 60)}' if first.isprintable() else 'binary data'
     return None
 
 

@@ -1,6 +1,7 @@
 """CrowdHuman's .odgt: a JSON object for each image, with full, visible and head boxes of persons."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .faults import Broken, as_flag, one_line
@@ -9,6 +10,23 @@ from .faults import Broken, as_flag, one_line
 def is_odgt(lines: list[Any]) -> bool:
     """Return whether the first JSON line is an image of CrowdHuman, or of a set in its layout."""
     return bool(lines) and isinstance(lines[0], dict) and 'ID' in lines[0] and 'gtboxes' in lines[0]
+
+
+def is_odgt_results(lines: Sequence[Any]) -> bool:
+    """Return whether the first JSON line holds the detections of an image as CrowdHuman's tools write them."""
+    return bool(lines) and isinstance(lines[0], Mapping) and 'ID' in lines[0] and isinstance(lines[0].get('dtboxes'), list)
+
+
+def read_odgt_results(lines: Sequence[Any]) -> list[Any]:
+    """Return the ``dtboxes`` of each image, with ``box`` as [x, y, width, height] and ``score``, as a results list.
+
+    Lines and boxes of another layout stay in the list as they are, which is said where its entries are checked.
+    """
+    found = []
+    for line in lines:
+        found += [{'image_id': line['ID'], 'category_id': 'person', 'bbox': box.get('box'), 'score': box.get('score')}
+                  if isinstance(box, Mapping) else box for box in line['dtboxes']] if is_odgt_results([line]) else [line]
+    return found
 
 
 def read_odgt(lines: list[Any], source: str, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:

@@ -138,7 +138,10 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
                 f': image id {shown(entries[image[number]][key])}: label {labels[number]} is not from 0 to {len(of_label) - 1}, '
                 f"the {len(of_label)} categories of {'--classes' if classes else ground_truth.source}; "
                 + ('--category-offset -1 (category_offset=-1) shifts labels that count from 1, as torchvision\'s'
-                   if labels.min() == 1 and labels.max() == len(of_label) else 'where the model knows other classes, '
+                   if labels.min() == 1 and labels.max() == len(of_label) else
+                   "if they are ids of categories, as torchvision's models of COCO give, name them 'category_ids'"
+                   if not label_names and np.isin(labels, ground_truth.category_ids).all() else
+                   'where the model knows other classes, '
                    '--label-names (label_names=...) lists them in the order of its labels')))
         category = np.where(outside, -1, positions(of_label[np.where(outside, 0, labels)], ground_truth.category_ids))
     if ground_truth.merged is not None:

@@ -158,6 +158,7 @@ class _Builder:
     def box(self, label: int | None, box: list[float], crowd: bool = False, extra: dict | None = None, **shape: Any) -> None:
         if label is None or not 0 <= label < len(self.names):
             raise ValueError(f'label {one_line(label)} is not among the {len(self.names)} labels')
+        shape = shape or {'area': box[2] * box[3]}  # these layouts state none
         self.annotations.append({**(extra or {}), 'id': len(self.annotations) + 1, 'image_id': self.images[-1]['id'],
                                  'category_id': label + 1, 'bbox': list(box), 'iscrowd': int(bool(crowd)), **shape})
 

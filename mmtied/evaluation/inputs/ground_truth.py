@@ -19,7 +19,7 @@ from .coco_json import box_column, check_entries, check_unique, integer_column, 
 from .faults import Faults, naming, one_line, shown
 from .image_ids import ImageLookup, id_array, is_digits, plain_id
 from .layouts import read_annotations
-from .plausibility import describe_annotations, repeated_rows
+from .plausibility import describe_annotations, describe_regions, repeated_rows
 from .rle import rle_areas, to_rle
 
 __all__ = ['GroundTruth', 'Reading', 'read_ground_truth']
@@ -29,7 +29,6 @@ _ENTRY_KEYS = frozenset(('id', 'image_id', 'category_id', 'bbox', 'area', 'iscro
 #: The same of images.
 _IMAGE_KEYS = frozenset(('id', 'height', 'width', 'file_name', 'license', 'coco_url', 'flickr_url', 'date_captured',
                          'neg_category_ids', 'not_exhaustive_category_ids'))
-
 
 #: Largest side of an image in pixels.
 _LARGEST_SIDE = 2**31 - 1
@@ -297,6 +296,7 @@ class _Builder:
                                  f'{one_line(", ".join(f"{name} ({number})" for number, name in truth.category_names.items()))}')
             chosen.append(ids.index(number))
         regions = (truth.category < 0) | np.isin(truth.category, chosen)
+        self.said += describe_regions(truth.names_of(np.arange(len(ids))), truth.category[~truth.crowd & ~regions])
         if not regions.any():
             return truth
         others = np.setdiff1d(np.arange(len(ids)), chosen)

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import crowdhuman, exports, open_images, openmmlab, visdrone, voc, yolo
 from .coco_json import read_json
-from .content import is_json_lines, read_bytes
+from .content import files_with_suffix, is_json_lines, other_kind, read_bytes
 from .faults import Broken, one_line
 
 #: What an instances file has.
@@ -20,18 +20,28 @@ _NAMED = {
     ('_via_img_metadata', ): "a project of VIA (VGG Image Annotator); export it in COCO's layout",
     ('classes', 'labels'): "FiftyOne's own layout; export with dataset_type=fiftyone.types.COCODetectionDataset",
     ('state_dict', ): 'a checkpoint',
-    ('bbox', 'buckets'): 'a report of mmtied',
+    ('definition', 'per_category'): 'a report of mmtied',
     ('data', 'classes'): 'predictions of another layout',
     ('objects', 'size'): 'one image of Supervisely; export the project as COCO',
     ('data_row', 'projects'): "Labelbox's export; convert it to COCO's layout (labelbox has a converter)",
     ('videos', 'annotations'): 'of a video (YouTube-VIS, TAO), and images are evaluated',
+    ('asset', 'regions'): "one image of VoTT; convert the folder to COCO's layout",
+    ('metadata', 'instances'): 'one image of SuperAnnotate; export the project as COCO',
+    ('item', 'annotations'): 'one image of V7 (Darwin JSON); export the data set as COCO',
+    ('imgHeight', 'objects'): "one image of Cityscapes; mmdet's tools/dataset_converters/cityscapes.py converts the folder",
 }
+#: The same for a dict by image, by the keys of its first value.
+_NAMED_VALUES = {('filename', 'regions'): _NAMED['_via_img_metadata', ]}
 #: The same for a list, by the keys of its first entry, or for the lines of JSON lines.
 _NAMED_LISTS = {
     ('image', 'annotations'): "CreateML's layout; export as COCO",
     ('name', 'labels'): "BDD100K's (Scalabel's) layout; convert it with bdd100k.label.to_coco or scalabel.label.to_coco",
     ('data_row', 'projects'): _NAMED['data_row', 'projects'],
     ('annotator', 'annotation_id'): "Label Studio's JSON-MIN; export as JSON or COCO",
+    ('file_name', 'objects'): "metadata of a Hugging Face image folder; convert it to COCO's layout",
+    ('class', 'confidence', 'box'): "ultralytics' Results.to_json, of one image and without its id; val with save_json=True "
+                                    'writes predictions.json',
+    ('frame_id', 'objects'): "darknet's list of images with objects; `darknet detector valid` with eval=coco writes COCO's",
 }
 
 
@@ -79,15 +89,19 @@ def _from_path(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, lis
         return exports.read_cvat(content, broken)
     if open_images.is_open_images(content):
         return open_images.read_open_images(content, path, image_folder, broken)
-    if is_json_lines(content) or (crowdhuman.is_odgt(lines := _one_line_odgt(content))):
+    if is_json_lines(content):
         lines = json_lines(content, source, broken)
         if not crowdhuman.is_odgt(lines):
-            known = _name(lines[0], _NAMED_LISTS) if lines else None
+            known = known_layout(lines)
             raise ValueError(f'{source}: ' + (
                 f'it is {known}' if known else f"JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; "
                 f"the first has {_keys(lines[0])}. Annotations are read as COCO's JSON and the layouts of docs/formats.md"))
         return crowdhuman.read_odgt(lines, source, image_folder, broken)
-    return _from_json(read_json(path, content), source, broken)
+    data = read_json(path, content)
+    lines = data if isinstance(data, list) else [data]  # of one image, .odgt looks like any JSON file
+    if crowdhuman.is_odgt(lines):
+        return crowdhuman.read_odgt(lines, source, image_folder, broken)
+    return _from_json(data, source, broken)
 
 
 def json_lines(content: bytes, source: str, broken: Broken) -> list[Any]:
@@ -102,16 +116,6 @@ def json_lines(content: bytes, source: str, broken: Broken) -> list[Any]:
     return values
 
 
-def _one_line_odgt(content: bytes) -> list[Any]:
-    """Return the only line of an .odgt of one image, which looks like any JSON file."""
-    if b'"gtboxes"' not in content[:100_000]:
-        return []
-    try:
-        return [json.loads(content)]
-    except (ValueError, RecursionError):
-        return []
-
-
 def _from_folder(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
     if voc.xml_files(path):
         return voc.read_voc(path, broken)
@@ -120,9 +124,19 @@ def _from_folder(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, l
     if visdrone.is_visdrone(path):
         return visdrone.read_visdrone(path, image_folder, broken)
     held = sorted(file.name for file in path.iterdir())
+    first = next((file for suffix in ('.json', '.txt') for file in files_with_suffix(path, suffix)), None)
+    kind = first and _kind(first)
     raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in labels) '
                      'or VisDrone (in annotations); a file such as instances.json is expected, or such a folder; this one has '
-                     f'{one_line(", ".join(held[:5])) or "no files"}')
+                     f'{one_line(", ".join(held[:5])) or "no files"}' + (f'; {first.name} is {kind}' if kind else ''))
+
+
+def _kind(file: Path) -> str | None:
+    """Name the layout of a file that is not read, as far as it is known."""
+    try:
+        return known_layout(read_json(file))
+    except ValueError:
+        return other_kind(read_bytes(file))
 
 
 def _from_json(data: Any, source: str, broken: Broken) -> tuple[dict, list[str]]:
@@ -144,23 +158,27 @@ def _from_json(data: Any, source: str, broken: Broken) -> tuple[dict, list[str]]
 
 def _named(data: Any) -> str:
     """Say what a JSON value is, as far as that is known, and what to do."""
+    known = known_layout(data)
+    if known:
+        return f'it is {known}'
     if isinstance(data, Mapping):
-        known = _name(data, _NAMED)
-        if known:
-            return f'it is {known}'
         missing = [key for key in _KEYS if key not in data]
         return f'it has {_keys(data)}' + (f' and lacks {", ".join(missing)}' if len(missing) < len(_KEYS) else '')
     first = data[0] if isinstance(data, list) and data else None
     if isinstance(first, Mapping):
-        known = _name(first, _NAMED_LISTS)
-        if known:
-            return f'it is {known}'
         if 'score' in first or 'scores' in first:
             return 'it is a list of results; annotations come first, results second'
         if 'bbox' in first:
             return "it is the list of 'annotations' alone; images and categories are needed too"
         return f'it is a list of objects with {_keys(first)}'
     return f'it is {"an empty list" if data == [] else "a " + type(data).__name__}'
+
+
+def known_layout(data: Any) -> str | None:
+    """Name a layout that is known but not read, by the keys of a JSON value or of its first entry, and what to do with it."""
+    if isinstance(data, Mapping):
+        return _name(data, _NAMED) or _name(next(iter(data.values()), None), _NAMED_VALUES)
+    return _name(data[0], _NAMED_LISTS) if isinstance(data, list) and data else None
 
 
 def _name(value: Any, names: Mapping[tuple[str, ...], str]) -> str | None:

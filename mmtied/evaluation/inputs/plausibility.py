@@ -1,10 +1,16 @@
 """Signs that boxes are not what they are read as, in a line each with the option that settles it; they change no number."""
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
 
 from ..protocol import BOX_FORMATS
 from .coco_json import to_xywh
+from .faults import shown
 
+#: Names of categories that are no objects in the sets that have them.
+_REGIONS = re.compile(r"ignored?([ _-]?regions?)?|don'?t[ _-]?care", re.IGNORECASE)
 #: From this many boxes on, a small share that leaves the image is a sign.
 _ENOUGH = 20
 #: Results that reach beyond this many times the sides of their image are not those of a model that leaves boxes unclipped.
@@ -32,6 +38,24 @@ def describe_annotations(boxes_xywh: np.ndarray, image_sizes: np.ndarray, all_si
         return [f'width and height of the images look exchanged: {_count(out, boxes_xywh)}, and {int(swapped.sum())} would with '
                 'the sides exchanged; --swap-sizes (swap_sizes=True) exchanges them']
     return [f'{_count(out, boxes_xywh)}; r is computed from what is inside']
+
+
+def describe_regions(names: Iterable[str], category: np.ndarray) -> list[str]:
+    """Describe objects of categories whose name says that they are none, such as VisDrone's.
+
+    Args:
+        names: Of the categories.
+        category: Index of each object's category among them.
+
+    Example:
+        >>> describe_regions(['ignored regions', 'car'], np.array([1, 0]))
+        ["1 of 2 annotations are of category 'ignored regions', and count as objects and occlude; --ignore-categories \
+'ignored regions' makes them regions where detections are ignored"]
+    """
+    counts = {str(name): int((category == number).sum()) for number, name in enumerate(names) if _REGIONS.fullmatch(str(name))}
+    return [f'{count} of {len(category)} annotations are of category {shown(name)}, and count as objects and occlude; '
+            f'--ignore-categories {shown(name)} makes them regions where detections are ignored'
+            for name, count in counts.items() if count]
 
 
 def describe_results(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> str | None:

@@ -20,7 +20,7 @@ from .rle import rle_areas, to_rle
 
 _KEYS = {'bbox': 'bbox', 'segm': 'segmentation'}
 #: Keys under which files hold a list of results.
-_WRAPPERS = ('annotations', 'results', 'predictions', 'detections')
+WRAPPERS = ('annotations', 'results', 'predictions', 'detections')
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ def read_results(results: Any, source: str = 'results') -> list[dict]:
     results = getattr(results, 'dataset', results)
     source, entries = (source, results) if isinstance(results, list | dict) else (str(results), read_json(results))
     if isinstance(entries, dict):
-        held = [key for key in _WRAPPERS if isinstance(entries.get(key), list)]
+        held = [key for key in WRAPPERS if isinstance(entries.get(key), list)]
         if len(held) != 1:
-            raise ValueError(f'{source}: a list was expected, or a dict with one under {", ".join(_WRAPPERS)}; got a dict with '
+            raise ValueError(f'{source}: a list was expected, or a dict with one under {", ".join(WRAPPERS)}; got a dict with '
                              f'{one_line(", ".join(map(str, entries))) or "nothing"}')
         source, entries = f'{source}: {held[0]}', entries[held[0]]
     return entries

@@ -1,5 +1,6 @@
 """Detections of every layout as one of two: a COCO results list, or predictions by image in the layout of mmdet's dump."""
 
+import contextlib
 import difflib
 import io
 import os
@@ -13,15 +14,15 @@ import torch
 
 from mmtied.unpickling import TORCH_START, load_tensors
 
-from . import visdrone, voc, yolo
+from . import crowdhuman, visdrone, voc, yolo
 from .arrays import GroundTruth
 from .categories import label_category_ids, named_category_ids
 from .coco_json import read_json
-from .content import is_json_lines, other_kind, read_bytes
+from .content import files_with_suffix, is_json_lines, other_kind, read_bytes
 from .dumps import check_dump, image_predictions, read_dump
 from .faults import Broken, one_line
-from .layouts import json_lines
-from .results import read_results
+from .layouts import json_lines, known_layout
+from .results import WRAPPERS, read_results
 from .tensor_pickle import read_tensor_pickle
 
 #: Keys of a dict of one image, see `dumps.image_predictions`.
@@ -36,7 +37,7 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
 
     Args:
         path: JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of text files of YOLO
-            or VisDrone, or Pascal VOC's ``comp4_det_test_<class>.txt``.
+            or VisDrone, Pascal VOC's ``comp4_det_test_<class>.txt``, or ``preds`` of mmdet's inferencer, the folder or a file.
         ground_truth: The annotations, for the sizes and names of images and classes.
         label_names: See `dumps.dump_detections`.
         classes: See `categories.label_category_ids`.
@@ -55,8 +56,12 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
     if path.is_dir():
         if visdrone.is_visdrone(path):
             return visdrone.read_visdrone_results(path, broken)
+        files = _inferencer_files(path)
+        if files:
+            return _read_inferencer(files, broken)
         if not yolo.is_yolo(path):
-            raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC')
+            raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC, '
+                             "or of mmdet's inferencer (preds)")
         return _yolo(path, ground_truth, label_names, classes, broken)
     if path.name.lower().removesuffix('.gz').endswith(('.pkl', '.pickle')):
         return read_dump(path)
@@ -72,7 +77,10 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
         if kind:
             raise ValueError(f'{path}: it is {kind}; expected results as JSON, a .pkl of mmdet, or a torch file of tensors (see '
                              'docs/formats.md)')
-    return from_python(read_json(path, content), str(path), ground_truth)
+    value = read_json(path, content)
+    if _is_inferencer(value):
+        return image_predictions([_from_inferencer(value, path)])
+    return from_python(value, str(path), ground_truth)
 
 
 def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None) -> list[dict]:
@@ -82,7 +90,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         value: A COCO results list, bare or under ``annotations``, ``results``, ``predictions`` or ``detections``; a list with a
             dict for each image (`dumps.image_predictions`; mmdet's; detectron2's with ``instances``); a dict from image ids to
             such dicts, as torchvision's and Hugging Face's examples collect them, or to lists of ``score``, ``label``, ``box``;
-            or a dict of flat tensors ``image_ids``, ``boxes``, ``scores``, ``labels``.
+            a dict of flat tensors ``image_ids``, ``boxes``, ``scores``, ``labels``; or one entry of such a list alone.
         source: Name for messages.
         ground_truth: The annotations; where the results list images and categories of their own that differ from these, theirs
             are found by the names of files and categories.
@@ -96,6 +104,8 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         if 'state_dict' in value or 'model' in value or 'optimizer' in value:
             raise ValueError(f"{source}: it is a checkpoint (it has {', '.join(map(str, list(value)[:5]))}), expected results; "
                              '`mmtied test CONFIG CHECKPOINT --out results.pkl` makes them')
+        if 'image_id' in value or 'ID' in value:  # JSON lines with one line
+            return from_python([value], source, ground_truth)
         entries = list(value.values())
         if entries and all(isinstance(entry, Mapping) and ('boxes' in entry or 'scores' in entry) for entry in entries):
             return from_python([{**entry, 'image_id': image_id} for image_id, entry in value.items()], source, ground_truth)
@@ -106,11 +116,16 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
                 'score' in entry for entry in value['annotations'][:1]):
             raise ValueError(f'{source}: annotations without scores; results of a detector are expected (annotations come first, '
                              'results second)')
+        known = known_layout(value)
+        if known and not any(key in value for key in WRAPPERS):
+            raise ValueError(f'{source}: expected results of a detector, but it is {known}')
         entries = read_results(dict(value), source)
         return entries if ground_truth is None else _by_own_lists(value, entries, ground_truth)
     if not isinstance(value, list | tuple):
         raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
     first = value[0] if value and isinstance(value[0], Mapping) else {}
+    if crowdhuman.is_odgt_results(value):
+        return crowdhuman.read_odgt_results(value)
     if 'instances' in first and 'image_id' in first:
         return _from_detectron2(value, ground_truth)
     if 'pred_instances' in first:
@@ -119,13 +134,48 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         _check_keys(value, source)
         return image_predictions(_with_named_labels(value, ground_truth))
     if value and isinstance(value[0], list | tuple):
+        if any(isinstance(of_image, list) and of_image and isinstance(of_image[0], Mapping) for of_image in value):
+            raise ValueError(f'{source}: lists of detections without the ids of their images; give a dict {{image_id: list}}')
         return check_dump(list(value), source)
     if 'file_name' in first and ground_truth is not None:  # ultralytics takes ids from names, '12' and '012.jpg' are 12
         images = [{'id': entry.get('image_id'), 'file_name': entry.get('file_name')} for entry in value
                   if isinstance(entry, Mapping)]
         if all(ground_truth.images.find(name)[0] >= 0 for name in {str(image['file_name']) for image in images}):
             return _by_own_lists({'images': images}, value, ground_truth)
+    known = None if 'image_id' in first else known_layout(value)
+    if known:
+        raise ValueError(f'{source}: expected results of a detector, but it is {known}')
     return value if isinstance(value, list) else list(value)
+
+
+def _inferencer_files(path: Path) -> list[Path]:
+    """Return the files of mmdet's inferencer that a folder holds, itself or in ``preds``; empty where they are others."""
+    files = files_with_suffix(path / 'preds' if (path / 'preds').is_dir() else path, '.json')
+    for file in files[:50]:
+        with contextlib.suppress(ValueError):  # one may be cut off
+            return files if _is_inferencer(read_json(file)) else []
+    return []
+
+
+def _read_inferencer(files: Sequence[Path], broken: Broken) -> list[dict]:
+    """Return the predictions of files; those that cannot be read are added to `broken`."""
+    found = []
+    for file in files:
+        with broken.at(str(file)):
+            found.append(_from_inferencer(read_json(file), file))
+    return image_predictions(found)
+
+
+def _is_inferencer(value: Any) -> bool:
+    """Return whether this is what mmdet's inferencer writes of an image, which it names by the file: ``preds/<stem>.json``."""
+    return isinstance(value, Mapping) and 'image_id' not in value and {'bboxes', 'scores', 'labels'} <= set(value)
+
+
+def _from_inferencer(value: Any, file: Path) -> dict:
+    if not _is_inferencer(value):
+        raise ValueError(f"{file}: expected bboxes, scores and labels, as mmdet's inferencer writes them")
+    return {'image_id': file.stem, 'boxes': value['bboxes'], **{key: value[key] for key in ('scores', 'labels', 'masks')
+                                                               if key in value}}
 
 
 def _from_detectron2(value: Sequence[Mapping], ground_truth: GroundTruth | None) -> list[dict]:

@@ -50,7 +50,7 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
     """
     from .images import image_entry
 
-    stems, names, keypoints = _by_stem(path), class_names(path), _num_keypoint_values(path)
+    stems, (names, keypoints) = _by_stem(path), _described(path)
     pictures = _pictures(path, image_folder)
     images, annotations, largest = [], [], -1
     missing = [stem for stem in stems if stem not in pictures]
@@ -87,7 +87,7 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
         sizes: Height and width of the image of each stem.
         broken: Gets lines that are no object with a score, and files without an image.
     """
-    entries, names, keypoints = [], class_names(path), _num_keypoint_values(path)
+    entries, (names, keypoints) = [], _described(path)
     for stem, file in _by_stem(path).items():
         if stem not in sizes:
             broken.add(f'{file}: no image has the stem {stem!r}')
@@ -99,26 +99,24 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
     return entries
 
 
-def class_names(path: Path) -> dict[int, str]:
-    """Return the names of classes from data.yaml or classes.txt in a folder or those above; empty without one."""
-    file = _beside(path, (*_YAML, 'classes.txt', 'obj.names'))
-    if file is None or file.name in _YAML:
-        return _yaml_names(file) if file else {}
-    lines = file.read_text(encoding='utf-8').splitlines()
-    return dict(enumerate(line.strip() for line in lines if line.strip()))
+def _described(path: Path) -> tuple[dict[int, str], int]:
+    """Return what files in a folder or those above say of its labels.
 
-
-def _beside(path: Path, names: tuple[str, ...]) -> Path | None:
-    """Return the first file of some names in a folder or those above."""
+    Returns:
+        The names of classes from data.yaml or classes.txt, empty without one; and how many numbers of keypoints follow each box,
+        by data.yaml's ``kpt_shape`` such as [17, 3], 0 without it.
+    """
     folders = (path, path / 'labels', *real_path(path).parents[:2])
-    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
-
-
-def _num_keypoint_values(path: Path) -> int:
-    """Return how many numbers of keypoints follow each box, by data.yaml's ``kpt_shape`` such as [17, 3]; 0 without it."""
-    file = _beside(path, _YAML)
-    shape = file and re.search(r'^kpt_shape:\s*\[\s*(\d{1,4})\s*,\s*(\d)\s*\]', file.read_text(encoding='utf-8'), re.MULTILINE)
-    return int(shape[1]) * int(shape[2]) if shape else 0
+    beside = [folder / name for folder in folders for name in (*_YAML, 'classes.txt', 'obj.names') if (folder / name).is_file()]
+    data = next((file for file in beside if file.name in _YAML), None)
+    text = '' if data is None else data.read_text(encoding='utf-8')
+    if beside and beside[0] is not data:
+        lines = beside[0].read_text(encoding='utf-8').splitlines()
+        names = dict(enumerate(line.strip() for line in lines if line.strip()))
+    else:
+        names = {} if data is None else _yaml_names(data, text)
+    shape = re.search(r'^kpt_shape:\s*\[\s*(\d{1,4})\s*,\s*(\d)\s*\]', text, re.MULTILINE)
+    return names, int(shape[1]) * int(shape[2]) if shape else 0
 
 
 def _by_stem(path: Path) -> dict[str, Path]:
@@ -132,9 +130,8 @@ def _by_stem(path: Path) -> dict[str, Path]:
     return stems
 
 
-def _yaml_names(file: Path) -> dict[int, str]:
-    """Return the names in a YAML file: a list or a dict, in brackets or in lines."""
-    text = file.read_text(encoding='utf-8')
+def _yaml_names(file: Path, text: str) -> dict[int, str]:
+    """Return the names in the text of a YAML file: a list or a dict, in brackets or in lines."""
     try:
         import yaml
         value = yaml.safe_load(text)
@@ -179,7 +176,7 @@ def _shape(values: list[float], width: int, height: int) -> dict:
     """Return a box, or a polygon and the box around it, in pixels."""
     if len(values) == 4:
         x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
-        return {'bbox': [x - w / 2, y - h / 2, w, h]}
+        return {'bbox': [x - w / 2, y - h / 2, w, h], 'area': w * h}
     points = [value * (width, height)[place % 2] for place, value in enumerate(values)]
     return {'bbox': polygon_box(points), 'segmentation': [points]}
 

@@ -1,6 +1,8 @@
 """Quirks of other tools' files: objects in several parts, file names, keypoints, and labels stored as category ids."""
 
 import json
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +16,15 @@ from tests.helpers.layouts import (
     BOXES,
     COCO,
     HEIGHT,
+    ODGT,
     RESULTS,
     STEMS,
     WIDTH,
     append,
     by_image,
+    corners,
     pictures,
+    write_cvat,
     write_datumaro,
     write_json,
     write_label_studio,
@@ -131,3 +136,55 @@ def test_numbers_of_file_names_are_not_taken_as_ids(tmp_path):
         assert evaluate(turned, write_json(tmp_path, found)).report['bbox']['all']['AP'] == 1
     other = [dict(entry, file_name='thumbnail.png') for entry in RESULTS]  # of no image, so that ids count
     assert evaluate(COCO, other).report['bbox']['all']['AP'] == 1
+
+
+@pytest.mark.parametrize('as_text', [json.dumps, lambda lines: '\n'.join(map(json.dumps, lines))])
+def test_crowdhuman_as_an_array_and_its_results(tmp_path, as_text):
+    lines = [dict(image, ID=image['ID'] + end, height=HEIGHT, width=WIDTH) for end in 'xy' for image in ODGT]
+    found = [dict(ID=line['ID'], dtboxes=[dict(box=line['gtboxes'][0]['fbox'], score=.5, tag=1)]) for line in lines]
+    for name, values in (('a.odgt', lines), ('r.odgt', found)):
+        (tmp_path / name).write_text(as_text(values))
+    truth = read_ground_truth(tmp_path / 'a.odgt')
+    assert truth.image_ids.tolist() == [line['ID'] for line in lines] and truth.crowd.tolist() == [False, True, True] * 2
+    found = load_detections(tmp_path / 'r.odgt', truth)['bbox']
+    assert found.image.tolist() == [0, 1] and found.boxes_xywh.tolist() == [[10, 10, 40, 80]] * 2
+    broken = [dict(ID=lines[0]['ID'], dtboxes=[dict(box=[1, 2, 3, 4], score=.5), dict(score=.5), 7]), dict(ID='b')]
+    (tmp_path / 'r.odgt').write_text(as_text(broken))
+    with pytest.raises(ValueError, match="has no 'bbox', which bbox needs; 3 of 4 entries cannot be used"):
+        load_detections(tmp_path / 'r.odgt', truth)
+    with pytest.warns(UserWarning, match='3 of 4 entries of .* cannot be used and are left out'):
+        assert load_detections(tmp_path / 'r.odgt', truth, skip_invalid=True)['bbox'].boxes_xywh.tolist() == [[1, 2, 3, 4]]
+
+
+def test_names_and_keypoints_of_yolo_are_read_once(tmp_path, monkeypatch):
+    write_yolo(tmp_path)
+    (tmp_path / 'data.yaml').write_text('names: [cat, dog]\nkpt_shape: [17, 3]\n')
+    read, plain = [], Path.read_text
+    monkeypatch.setattr(Path, 'read_text', lambda path, *args, **options: read.append(path.name) or plain(path, *args, **options))
+    assert list(read_ground_truth(tmp_path).category_names.values()) == ['cat', 'dog']
+    assert read.count('data.yaml') == 1
+
+
+@pytest.mark.parametrize('line', [RESULTS[0], dict(image_id=1, boxes=[corners(RESULTS[0]['bbox'])], scores=[.9], labels=[0])])
+def test_a_single_json_line(tmp_path, line):
+    (tmp_path / 'r.jsonl').write_text(json.dumps(line) + '\n')
+    assert load_detections(tmp_path / 'r.jsonl', read_ground_truth(COCO))['bbox'].boxes_xywh.tolist() == [RESULTS[0]['bbox']]
+
+
+def test_labels_that_are_ids_of_categories():
+    """As torchvision's models of COCO give; the ids have gaps."""
+    gaps = dict(COCO, categories=[dict(entry, id=90 if entry['id'] == 2 else 1) for entry in COCO['categories']],
+                annotations=[dict(entry, category_id=90 if entry['category_id'] == 2 else 1) for entry in COCO['annotations']])
+    found = [{**entry, 'labels': torch.where(entry['labels'] == 1, 90, 1)} for entry in by_image()]
+    with pytest.raises(ValueError, match="label 90 is not from 0 to 1, .*; if they are ids of categories, .* name them "
+                                         "'category_ids'"):
+        evaluate(gaps, found)
+    renamed = [{('category_ids' if key == 'labels' else key): value for key, value in entry.items()} for entry in found]
+    assert evaluate(gaps, renamed).report['bbox']['all']['AP'] == 1
+
+
+@pytest.mark.parametrize('write', [write_yolo, write_cvat, write_datumaro, write_label_studio])
+def test_layouts_that_state_no_areas_give_no_warning(tmp_path, write):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert read_ground_truth(write(tmp_path)).area.tolist() == pytest.approx([1200, 1200, 2400])

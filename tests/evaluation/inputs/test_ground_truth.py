@@ -73,7 +73,7 @@ def test_invalid_annotations(change, message):
     ('', 'the file is empty'),
     (json.dumps(GOOD)[:-40], 'not complete JSON'),
     ('[1, 2]', 'not a COCO instances file'),
-    (b'\xff\xfe\x00', 'not complete JSON'),
+    (b'\xff\xfe\x00', 'not JSON, but binary data'),
 ])
 def test_invalid_files(tmp_path, content, message):
     path = tmp_path / 'instances.json'

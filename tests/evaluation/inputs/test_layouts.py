@@ -31,6 +31,7 @@ from tests.helpers.layouts import (
     write_dump,
     write_flat,
     write_gzip,
+    write_inferencer,
     write_json,
     write_label_studio,
     write_lines,
@@ -39,6 +40,7 @@ from tests.helpers.layouts import (
     write_packed_torch,
     write_torch,
     write_ultralytics,
+    write_utf16,
     write_voc,
     write_voc_results,
     write_voc_split,
@@ -138,6 +140,12 @@ def test_shapes_that_are_left_out_give_a_warning(tmp_path):
         assert len(read_ground_truth(path).boxes_xywh) == len(BOXES) - 1
 
 
+def test_a_folder_in_another_layout_is_named(tmp_path):
+    (tmp_path / 'a.json').write_text(json.dumps(dict(shapes=[], imagePath='a.jpg')))
+    with pytest.raises(ValueError, match='this one has a.json; a.json is one image of LabelMe; convert the folder'):
+        read_ground_truth(tmp_path)
+
+
 def test_classes_beyond_the_names_are_refused(tmp_path):
     write_yolo(tmp_path)
     (tmp_path / 'data.yaml').write_text('names: [cat]')
@@ -182,7 +190,8 @@ def test_results_named_by_a_path_of_another_machine():
 @pytest.mark.filterwarnings('ignore::UserWarning')
 @pytest.mark.parametrize('write', [
     write_lines, write_ultralytics, write_detectron2, write_torch, write_packed_torch, write_flat, write_dump, write_packed_dump,
-    write_voc_results, write_yolo_results, hugging_face, text_labels, pipeline_of_hugging_face,
+    write_voc_results, write_yolo_results, hugging_face, text_labels, pipeline_of_hugging_face, write_inferencer, write_utf16,
+    lambda folder: sorted((write_inferencer(folder) / 'preds').iterdir()),
     lambda folder: {'annotations': RESULTS},
     lambda folder: write_json(folder, RESULTS)])
 def test_results(tmp_path, write):
@@ -205,6 +214,14 @@ def test_results(tmp_path, write):
     (json.dumps([dict(name='a.jpg', labels=[])]), r"it is BDD100K's \(Scalabel's\) layout; convert it with"),
     (json.dumps(dict(description='', size=dict(height=9, width=9), objects=[])), 'it is one image of Supervisely'),
     (2 * (json.dumps(dict(data_row={}, projects={})) + '\n'), "it is Labelbox's export; convert it"),
+    (2 * (json.dumps(dict(file_name='a.jpg', objects={})) + '\n'), 'it is metadata of a Hugging Face image folder; convert it'),
+    (json.dumps({'a.jpg1234': dict(filename='a.jpg', size=1234, regions=[])}), 'it is a project of VIA'),
+    (json.dumps(dict(definition='covered', unit='image', per_category={}, bbox={})), 'it is a report of mmtied'),
+    ('Car 0.00 0 -1.57 599.41 156.40 629.75 189.25 2.85 2.63 12.34 0.47 1.49 69.44 -1.56\n', 'but a text file of KITTI'),
+    ('2753 2408 2861 2385 2888 2468 2805 2502 plane 0\n', 'but a text file of DOTA, whose boxes are rotated'),
+    ('0--Parade/0_Parade_1_849.jpg\n1\n449 330 122 149 0 0 0 0 0 0\n', 'not JSON, but text that begins with 0--Parade/0_Parade'),
+    (bytes(range(64)), 'not JSON, but binary data'),
+    (json.dumps(dict(COCO, info='\xe9'), ensure_ascii=False).encode('latin-1'), 'not in UTF-8 .*; save it in that encoding'),
     ('filename;width;height;class\na.jpg;9;9;cat\n', 'a CSV table that begins with filename;width;height;class'),
     ('filename\twidth\theight\tclass\na.jpg\t9\t9\tcat\n', 'a CSV table that begins with filename'),
     (json.dumps([dict(id=1, image='a.jpg', label=[], annotator=1, annotation_id=1)]), "it is Label Studio's JSON-MIN; export"),
@@ -241,6 +258,10 @@ def test_other_annotations_are_named(tmp_path, content, message):
     ('image,label,score,x1,y1,x2,y2\na.jpg,cat,0.5,1,1,2,2\n', 'it is a CSV table that begins with image,label'),
     (json.dumps(COCO), 'annotations without scores; results of a detector are expected'),
     (json.dumps(dict(state_dict={})), 'it is a checkpoint'),
+    (json.dumps(dict(shapes=[], imagePath='a.jpg')), 'expected results of a detector, but it is one image of LabelMe'),
+    (json.dumps([{'name': 'cat', 'class': 0, 'confidence': .9, 'box': {}}]), "but it is ultralytics' Results.to_json, .*save"),
+    (json.dumps([dict(frame_id=1, filename='a.jpg', objects=[])]), "but it is darknet's list of images"),
+    (json.dumps([[dict(score=.5, label='cat', box={})]]), 'without the ids of their images; give a dict .image_id: list'),
     (json.dumps([dict(image_id=1, category_id=1, bbox=[0, 0, 1, 1], confidence=.5)]),
      "has no 'score'; it has image_id, category_id, bbox, confidence"),
 ])

@@ -1,6 +1,7 @@
 """Warnings where a number is surely not meant: one line each, with the option that settles it, which mends the number."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -80,3 +81,15 @@ def test_shifted_categories_parts_and_limits():
         assert evaluate(COCO, part, only_images_with_results=True).report['bbox']['all']['AP'] == pytest.approx(1)
     with pytest.warns(UserWarning, match='more than 1 detections of a category.*--proposal-nums 1 10 2'):
         evaluate(COCO, RESULTS, proposal_nums=(1, ))
+
+
+@pytest.mark.parametrize('name', ['ignored regions', 'ignored-regions', 'Ignore', 'DontCare'])
+def test_categories_that_are_no_objects(name):
+    region = dict(id=99, image_id=0, category_id=0, bbox=[0, 0, 640, 480], area=1, iscrowd=0)
+    data = dict(COCO, categories=[*COCO['categories'], dict(id=0, name=name)], annotations=[*COCO['annotations'], region])
+    with pytest.warns(UserWarning, match=f"1 of 61 annotations are of category '{name}'.*--ignore-categories '{name}'"):
+        read_ground_truth(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        read_ground_truth(data, ignore_categories=[name])
+        read_ground_truth(dict(data, annotations=[*COCO['annotations'], dict(region, iscrowd=1)]))

@@ -20,6 +20,7 @@ from tests.helpers.layouts import (
     by_image,
     write_cvat,
     write_datumaro,
+    write_inferencer,
     write_label_studio,
     write_lines,
     write_middle,
@@ -169,6 +170,18 @@ def broken_yolo_results(folder):
     return path
 
 
+def broken_inferencer(folder):
+    """A file that is cut off, and one of an image that the annotations do not have."""
+    write_inferencer(folder)
+    for path in (folder / 'preds').iterdir():
+        value = json.loads(path.read_text())
+        del value['masks']
+        path.write_text(json.dumps(value))
+    (folder / 'preds/img_0.json').write_text('{"labels": [0')
+    (folder / 'preds/img_z.json').write_text(json.dumps(dict(labels=[0], scores=[.9], bboxes=[[0, 0, 5, 5]])))
+    return folder
+
+
 def broken_dump(folder):
     """An unknown image, a score that is no number, a label without a category and an image without predictions."""
     entries = [dict(img_id=entry.pop('image_id'), pred_instances=dict(entry, bboxes=entry.pop('boxes'))) for entry in by_image()]
@@ -182,7 +195,7 @@ def broken_dump(folder):
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
-@pytest.mark.parametrize('write', [broken_lines, broken_voc_results, broken_yolo_results, broken_dump])
+@pytest.mark.parametrize('write', [broken_lines, broken_voc_results, broken_yolo_results, broken_inferencer, broken_dump])
 def test_results(tmp_path, write):
     path = write(tmp_path)
     with pytest.raises(ValueError, match='--skip-invalid') as error:
