@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -211,7 +212,8 @@ class Runner:
         return weight_bytes(self.network) + peak_bytes(run, str(self.images.device))
 
     def _sum(self) -> Tensor:
-        with torch.autocast(self.images.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        mixed = self.dtype != torch.float32
+        with torch.autocast(self.images.device.type, self.dtype) if mixed else nullcontext():
             outputs = self.network(self.images)
         return sum_of(outputs if isinstance(outputs, (tuple, list)) else (outputs, ))
 

@@ -12,6 +12,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -173,6 +174,7 @@ def history_parts() -> list[tuple[Any, str]]:
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
         'builtins.getattr': history_method,
         'builtins.slice': slice,
+        'collections.Counter': Counter,  # of a schedule's milestones; newer releases of torch read it by themselves
         'numpy.dtype': np.dtype,
         'numpy.ndarray': np.ndarray,
         **{f'numpy.{core}.multiarray.{name}': getattr(multiarray, name)

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from mmtied.compat import installed_distribution
+
 ROOT = Path(__file__).resolve().parents[1]
+#: The pinned packages of this environment.
+SET = ROOT / 'requirements' / ('onedl' if installed_distribution('onedl-') else 'openmmlab')
 spec = importlib.util.spec_from_file_location('install_mmcv', ROOT / 'requirements' / 'install_mmcv.py')
 install_mmcv = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(install_mmcv)
@@ -29,8 +33,8 @@ def toolkit(home, release, headers=True):
     return home
 
 
-def make_venv(venv, *wanted):
-    command = ['bash', 'requirements/make_venv.sh', str(venv), 'requirements/onedl/python.txt', *map(str, wanted)]
+def make_venv(venv, *wanted, versions='requirements/onedl/python.txt'):
+    command = ['bash', 'requirements/make_venv.sh', str(venv), str(versions), *map(str, wanted)]
     return subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
 
 
@@ -46,7 +50,7 @@ def test_old_python_is_rejected(tmp_path):
 def test_keeps_environment_of_other_python(tmp_path):
     (tmp_path / 'venv').mkdir()
     (tmp_path / 'venv' / 'pyvenv.cfg').write_text('version = 3.8.1\n')
-    run = make_venv(tmp_path / 'venv', sys.executable)
+    run = make_venv(tmp_path / 'venv', sys.executable, versions=SET / 'python.txt')
     assert run.returncode == 2
     assert 'rm -rf' in run.stderr
     assert (tmp_path / 'venv' / 'pyvenv.cfg').read_text() == 'version = 3.8.1\n'
@@ -107,10 +111,10 @@ def test_compilation_progress_is_shown_and_logged(tmp_path, capsys):
 
 def test_operators_require_pinned_version():
     pytest.importorskip('mmcv')
-    requirement = install_mmcv.read_requirement(ROOT / 'requirements' / 'onedl' / 'mmcv.txt')
+    requirement = install_mmcv.read_requirement(SET / 'mmcv.txt')
     compiled, _ = install_mmcv.run_operators(requirement)
     assert compiled.startswith('CPU')
-    compiled, problem = install_mmcv.run_operators('onedl-mmcv==0.0.1')
+    compiled, problem = install_mmcv.run_operators(f'{requirement.partition("==")[0]}==0.0.1')
     assert compiled is None
     assert 'AssertionError' in problem
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from tests.helpers.families import FAMILIES, build_short
 from tests.helpers.onnx_files import EXPORTERS, export_onnx, run_onnx
+from tests.helpers.torch_versions import HAS_INTEGER_AND_IN_ONNX
 
 # Each family with few channels and blocks, further settings of a block, and one network of full width.
 THIN = FAMILIES['TiedResNet']
@@ -57,6 +58,8 @@ def calibrated(network: str) -> nn.Module:
 @pytest.mark.parametrize('exporter', EXPORTERS)
 @pytest.mark.parametrize('network', NETWORKS)
 def test_onnxruntime_matches_for_another_batch(network, exporter, tmp_path):
+    if network == 'GResNeXt' and not HAS_INTEGER_AND_IN_ONNX:
+        pytest.skip(f'torch {torch.__version__} < 2.3: & of integers in ONNX')
     model = calibrated(network)
     export_onnx(model, torch.randn(2 if network in FIX_ONE else 1, 3, 64, 64), tmp_path / 'backbone.onnx', exporter)
     image = torch.randn(3, 3, 64, 64)

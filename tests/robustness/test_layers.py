@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import fusion
 
 from mmtied.layers import IGC, TBC, TFC, TGC, DGConv, FilterBasis, SharedBasisConv, SharedConv2d, SumFusion
 
@@ -41,7 +42,7 @@ def test_script_of_linear():
 
 
 def fused_by_torch(layer, norm):
-    fuse = torch.nn.utils.fuse_linear_bn_eval if isinstance(layer, nn.Linear) else torch.nn.utils.fuse_conv_bn_eval
+    fuse = fusion.fuse_linear_bn_eval if isinstance(layer, nn.Linear) else torch.nn.utils.fuse_conv_bn_eval
     return fuse(layer, norm)
 
 

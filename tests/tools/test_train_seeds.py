@@ -17,6 +17,7 @@ ACCURACY = {0: 92.5, 1: 93.0, 2: 92.75}
 def training(monkeypatch):
     """Replace the subprocess; return the commands that were run. The run in `fails` ends with exit code 3."""
     commands, fails = [], set()
+    monkeypatch.delenv('PYTHON', raising=False)  # which make exports
 
     def run(command, check, env):
         assert env['PYTHON'] == sys.executable
