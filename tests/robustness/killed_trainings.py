@@ -62,7 +62,7 @@ def ground_truth() -> dict:
                              for number, box in enumerate(boxes)], categories=[dict(id=1, name='a')])
 
 
-@DATASETS.register_module()
+@DATASETS.register_module(force=True)  # pytest also imports this file by itself, for its doctests
 class KilledImages(Dataset):
     """Images, with random noise as from augmentation."""
 
@@ -79,7 +79,7 @@ class KilledImages(Dataset):
         return dict(inputs=pixels + self.noise * torch.randn(3, 8, 8), data_samples=index)
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)
 class KilledDetector(BaseModel):
     """Detector of the annotated boxes, shifted by what it has learned; its checkpoints are of 8 MB."""
 

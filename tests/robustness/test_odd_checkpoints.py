@@ -92,7 +92,8 @@ def test_one_line_from_every_tool(network, tmp_path, run, reader):
             init=init))
         assert code == 2 and len(lines) == 1 and len(lines[0]) <= 300, (name, lines)
         assert odd.name in lines[0] and any(text in lines[0] for text in (
-            'holds no weights', 'is a tensor of another kind', '_metadata of its state_dict')), (name, lines)
+            'holds no weights', 'is a tensor of another kind', '_metadata of its state_dict',
+            'refused, as it needs torch.')), (name, lines)  # older releases of torch refuse tensors of other kinds
         assert not list((tmp_path / 'out').glob('*.p[nt]*')), name
 
 
