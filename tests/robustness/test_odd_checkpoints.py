@@ -34,12 +34,14 @@ ODD = {
     'numbers as names': {'state_dict': {1: torch.ones(1)}}, 'tuples as names': {('a', ): torch.ones(1)},
     'numbers as values': {'state_dict': {'a': 1.}}, 'none as a value': {'state_dict': {'a': None}},
     'nested': {'state_dict': {'backbone': {'a': torch.ones(1)}}}, 'nested under another': {'model': {'a': torch.ones(1)}},
-    **({'sparse': {'state_dict': {'a': torch.eye(2).to_sparse()}}} if RELEASE >= (2, 5) else {}),  # refused by its type before
     'complex': {'state_dict': {'a': torch.ones(1, dtype=torch.complex64)}},
-    'without values': {'state_dict': {'a': torch.ones(1, device='meta')}}, 'metadata list': with_attributes(_metadata=[1]),
+    'metadata list': with_attributes(_metadata=[1]),
     'metadata text': with_attributes(_metadata={'': 'abc'}),
     'metadata version': with_attributes(_metadata={'': {'version': 'a'}}),
     'replaced methods': with_attributes(values=OrderedDict)}
+if RELEASE >= (2, 5):  # refused by their types before
+    ODD |= {'sparse': {'state_dict': {'a': torch.eye(2).to_sparse()}},
+            'without values': {'state_dict': {'a': torch.ones(1, device='meta')}}}
 READERS = {
     'test.py': '{0}.py {odd} --work-dir {out}', 'deploy.py': '{0}.py {odd} {out}/new.pt', 'tie.py': '{0}.py {odd} {out}/new.pth',
     'convert_backbone.py': '{odd} {out}/new.pth', 'shared_bases.py': 'coefficients {odd} --out {out}/new.png',
