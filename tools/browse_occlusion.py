@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_can_write(args.out, '--out', folder=True)
         if args.num < 1:
             raise ValueError(f'--num {args.num}: at least 1 is needed')
-        if args.seed < 0:
-            raise ValueError(f'--seed {args.seed}: 0 or more is needed')
+        from mmtied.analysis.image_choice import check_seed
+        check_seed(args.seed)
         from mmtied.analysis.overlap_examples import write_examples
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.buckets import bucket_between

@@ -66,11 +66,16 @@ def most_occluded(ground_truth: GroundTruth, images: Sequence[int], definition: 
     return chosen
 
 
+def check_seed(seed: int) -> None:
+    """Raise a ValueError for a seed that NumPy does not take."""
+    if seed < 0:
+        raise ValueError(f'--seed {seed}: 0 or more is needed')
+
+
 def _with_files(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: int, seed: int,
                 skip_missing: bool) -> np.ndarray:
     """Return the indices of the images to draw."""
-    if seed < 0:
-        raise ValueError(f'--seed {seed}: 0 or more is needed')
+    check_seed(seed)
     check_folder(images)
     check_names(ground_truth, held)
     order = np.random.default_rng(seed).permutation(held)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
+from mmtied.analysis.image_choice import check_seed
 from mmtied.evaluation.inputs.images import image_size, list_images, read_image
 from mmtied.unpickling import load_checkpoint
 
@@ -121,8 +122,7 @@ def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None
     """
     if count is not None and count < 1:
         raise ValueError(f'--num {count}: at least 1 is needed')
-    if seed < 0:
-        raise ValueError(f'--seed {seed}: 0 or more is needed')
+    check_seed(seed)
     paths = []
     for source in map(Path, sources):
         paths += [source] if source.is_file() else list_images(source)

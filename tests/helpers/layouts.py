@@ -196,7 +196,7 @@ def write_packed_dump(folder):
 
 
 def write_inferencer(folder):
-    """What mmdet's DetInferencer writes of each image, of which only the file's name tells which one it is."""
+    """Write predictions as mmdet's DetInferencer does: only the name of a file says which image they are of."""
     (folder / 'preds').mkdir()
     mask = mask_api.encode(np.ones((HEIGHT, WIDTH), dtype=np.uint8, order='F'))
     mask['counts'] = mask['counts'].decode()

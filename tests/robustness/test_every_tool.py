@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmtied.evaluation import evaluate
+from tests.helpers.tool_inputs import write_tool_inputs
 from tests.helpers.tools import ROOT, run_in_process, run_on_full_disk
 
 TOOLS = sorted((ROOT / 'tools').glob('*.py'))
@@ -27,19 +27,7 @@ READERS = {name: WRITERS[name] for name in ('occlusion_eval', 'browse_occlusion'
 def inputs(tmp_path_factory):
     """Return a folder with annotations, results, images, two runs and a checkpoint."""
     folder = tmp_path_factory.mktemp('inputs')
-    boxes = [[5, 5, 40, 40], [25, 5, 40, 40]]
-    data = dict(images=[dict(id=number, file_name=f'{number}.png', height=60, width=90) for number in range(2)],
-                categories=[dict(id=1, name='a')], annotations=[
-                    dict(id=2 * image + number, image_id=image, category_id=1, bbox=box, area=1600, iscrowd=0)
-                    for image in range(2) for number, box in enumerate(boxes)])
-    found = [dict(image_id=entry['image_id'], category_id=1, bbox=entry['bbox'], score=.5) for entry in data['annotations']]
-    for name, value in (('truth', data), ('found', found)):
-        (folder / f'{name}.json').write_text(json.dumps(value))
-    (folder / 'images').mkdir()
-    for number in range(2):
-        Image.effect_noise((90, 60), 90).save(folder / f'images/{number}.png')
-    for name in 'ab':
-        evaluate(data, found).save(folder / name)
+    write_tool_inputs(folder)
     torch.save(dict(state_dict={'backbone.conv1.weight': torch.randn(64, 3, 7, 7)}), folder / 'classifier.pth')
     return folder
 

@@ -1,6 +1,5 @@
 """Every file argument of every command, given a program, a folder, a pipe, a device or noise: one line, and nothing runs."""
 
-import json
 import os
 import pickle
 import re
@@ -11,11 +10,10 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
-from PIL import Image
 
 from mmtied.__main__ import COMMANDS
-from mmtied.evaluation import evaluate
 from tests.helpers.tiny_networks import DETECTOR, write_network
+from tests.helpers.tool_inputs import write_tool_inputs
 from tests.helpers.tools import ROOT, run_in_process
 from tests.robustness.programs import plain_program, program_by_getattr
 
@@ -88,18 +86,7 @@ LOGS = re.compile(r'^\d{8}_\d{6}')
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp('in')
-    data = dict(images=[dict(id=number, file_name=f'{number}.png', height=60, width=90) for number in range(2)],
-                categories=[dict(id=1, name='a')], annotations=[
-                    dict(id=2 * image + number + 1, image_id=image, category_id=1, bbox=box, area=1600, iscrowd=0)
-                    for image in range(2) for number, box in enumerate([[5, 5, 40, 40], [25, 5, 40, 40]])])
-    found = [dict(image_id=entry['image_id'], category_id=1, bbox=entry['bbox'], score=.5) for entry in data['annotations']]
-    for name, value in (('truth', data), ('found', found)):
-        (folder / f'{name}.json').write_text(json.dumps(value))
-    (folder / 'images').mkdir()
-    for number in range(2):
-        Image.effect_noise((90, 60), 90).save(folder / f'images/{number}.png')
-    for name in 'ab':
-        evaluate(data, found).save(folder / name)
+    write_tool_inputs(folder)
     write_network(folder, DETECTOR)
     (folder / 'loop').symlink_to(folder / 'loop')
     return folder
