@@ -112,10 +112,13 @@ def _accumulate_disjoint(records: Records, positives: Positives, group_of_image:
                          limit: int, recall: bool, areas: Sequence[int]) -> Tensor:
     """Accumulate disjoint groups of images; the group of each image is -1 for none, shape (I,) int64."""
     group = group_of_image[records.image]
-    kept = ((group >= 0) & (records.rank < limit)).nonzero()[:, 0]
+    areas = list(areas)
+    kept = (group >= 0) & (records.rank < limit)
+    if recall:  # false positives do not matter
+        kept &= (records.matched[:, areas] != 0).any(1)
+    kept = kept.nonzero()[:, 0]
     kept = kept[torch.argsort(group[kept], stable=True)]
     segment = group[kept] * num_categories + records.category[kept]
-    areas = list(areas)
     matched, ignored = records.matched[:, areas][kept].T.contiguous(), records.ignored[:, areas][kept].T.contiguous()
 
     num_columns, num_segments = len(areas), num_groups * num_categories

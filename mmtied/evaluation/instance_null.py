@@ -11,7 +11,8 @@ from .buckets import Grouping
 from .intervals import Bootstrap, bootstrap_statistics, half_samples, interval
 from .protocol import AREA_RANGES, PROPOSAL_NUMS, STATISTICS, Statistic
 from .summary import count_images
-from .weighted_ap import UsedDetections, block_ap, for_each, make_blocks, operations_in_one_thread, weighted_average_precision
+from .threads import for_each, operations_in_one_thread
+from .weighted_ap import UsedDetections, block_ap, make_blocks, weighted_average_precision
 
 #: What a report says of the null band.
 INSTANCE_KIND = 'random sets of as many instances of each category and size'

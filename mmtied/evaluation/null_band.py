@@ -30,6 +30,7 @@ from .instance_null import INSTANCE_KIND, balanced_rows, instance_nulls
 from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics
 from .protocol import AREA_RANGES, PROPOSAL_NUMS
 from .summary import all_evaluations, count_images
+from .threads import operations_in_one_thread
 
 #: Kinds of null bands of image buckets: the infix of their keys, and what a report says of them.
 KINDS = {'': 'random sets of as many images',
@@ -112,6 +113,7 @@ class ImageSets(NamedTuple):
     own: list[float]
 
 
+@operations_in_one_thread()
 def image_sets(positives: Positives, grouping: Grouping, ratios: np.ndarray, num_categories: int,
                bootstrap: Bootstrap) -> ImageSets:
     """Draw random image sets for each bucket, from the images that have an instance and a ratio."""
@@ -221,6 +223,7 @@ def fit_logistic(inputs: Tensor, inside: Tensor, ridge: Tensor, steps: int = 25)
     return weights
 
 
+@operations_in_one_thread()
 def explain_differences(values: Tensor, differences: Tensor) -> Tensor:
     """Return what the values of random sets would be if the sets did not differ in their features from the bucket.
 

@@ -30,6 +30,7 @@ from .records import SavedRun, name_runs, read_records
 from .result import ComparisonResult, EvaluationResult
 from .summary import summarize
 from .targets import Targets, category_lookup, make_targets
+from .threads import operations_in_one_thread
 
 
 def evaluate(annotations: Any,
@@ -171,6 +172,7 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike | Sequence,
     return ComparisonResult(compare_runs(saved, names, _checked_bootstrap(bootstrap), iou_types))
 
 
+@operations_in_one_thread()
 def evaluate_detections(ground_truth: GroundTruth,
                         detections: Mapping[str, Detections],
                         evaluations: Sequence[Evaluation] = (Evaluation(), ),

@@ -13,11 +13,13 @@ from .measures import MeasureInput, compute_measure
 from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, Statistic, shared_statistics
 from .stated import PREFIX, field_of
 from .targets import Targets
+from .threads import operations_in_one_thread
 
 #: The statistic of each of LVIS's frequencies of categories: AP over the rare, the common and the frequent ones.
 FREQUENCIES = {'r': 'APr', 'c': 'APc', 'f': 'APf'}
 
 
+@operations_in_one_thread()
 def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int],
               category_names: Sequence[str] | None = None, frequencies: Sequence[str] = ()) -> dict:
     """Compute the report of a plan's evaluations.

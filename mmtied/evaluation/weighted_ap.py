@@ -8,8 +8,6 @@ scanned row by row over all blocks and weightings: every operation is a plain on
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,6 +17,7 @@ from torch.nn.functional import embedding_bag
 
 from .accumulate import Positives, Records
 from .protocol import RECALL_POINTS
+from .threads import for_each, operations_in_one_thread
 
 #: True positives in a block.
 ROWS = 16
@@ -304,27 +303,3 @@ def _scan_earlier_blocks(values: Tensor, category: Tensor, combine: Callable[[Te
     while step < longest - 1:
         values, step = combine(values, earlier(values, step)), 2 * step
     return values
-
-
-def for_each(work: Callable[[Tensor], None], parts: Sequence[Tensor], threads: int) -> None:
-    """Do every part; on the CPU in that many threads."""
-    if threads == 1 or len(parts) < 2 or parts[0].is_cuda:
-        for part in parts:
-            work(part)
-        return
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(work, parts))
-
-
-@contextmanager
-def operations_in_one_thread() -> Iterator[int]:
-    """Yield the number of threads that torch may use, and let each operation use one.
-
-    An operation shared by threads waits for the slowest of them; on busy cores, hundreds of thousands of small ones take minutes.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -166,3 +167,17 @@ def test_simulated_detections_on_val2017_equal_pycocotools(iou_type):
     for number, bucket in enumerate(report['buckets']):
         assert bucket['AP'] > .1
         assert_same(bucket, statistics(restrict(evaluation, ground_truth.image_ids[of_image == number])), bucket['name'])
+
+
+def test_evaluation_leaves_the_number_of_threads_as_it_was(monkeypatch):
+    truth = read_ground_truth({'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
+                               'categories': [{'id': 1, 'name': 'a'}]})
+    before, seen = torch.get_num_threads(), []
+    monkeypatch.setattr('mmtied.evaluation.pipeline.join_records', lambda parts: seen.append(torch.get_num_threads()) or 1 / 0)
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            report_of(truth, {'bbox': make_detections([], truth, 'bbox')})
+        assert (seen, torch.get_num_threads()) == ([1], 3)
+    finally:
+        torch.set_num_threads(before)
