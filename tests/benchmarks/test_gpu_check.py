@@ -63,6 +63,20 @@ def test_every_part_runs_and_leaves_its_rows(check, wheels, tmp_path):
     assert len(list((tmp_path / 'out').iterdir())) == 3
 
 
+@pytest.mark.slow
+def test_it_runs_whole_on_a_cpu(tmp_path):
+    """With tiny sizes and without the compiler, which alone takes minutes."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith('PYTEST_')}
+    done = subprocess.run(['bash', SCRIPT, '--smoke'], capture_output=True, text=True, env={
+        **environment, 'OUT': str(tmp_path), 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', 'TORCHDYNAMO_DISABLE': '1'})
+    summary = re.findall(r'^\| (.+) \| (.+) \| \d+ \|$', (tmp_path / 'summary.md').read_text(), re.MULTILINE)
+    log = (tmp_path / 'log.txt').read_text()
+    assert done.returncode == 0 and len(summary) == 12 and {result for _, result in summary} == {'ok'}, done.stdout + log[-3000:]
+    with tarfile.open(tmp_path / 'csv.tar.gz') as archive:
+        tables = [name for name in archive.getnames() if name.endswith('_cuda.csv')]
+        assert len(tables) == 7 and all(archive.extractfile(name).read().count(b'\n') > 1 for name in tables)
+
+
 def test_a_part_that_fails_does_not_stop_the_next(check, tmp_path):
     summary = check(behaviour='case "$*" in *layers.py*) echo broken; exit 3;; esac', code=1)
     assert summary['layers'] == 'failed with exit status 3'
