@@ -73,7 +73,7 @@ $(STAMPS)/torch: $(SET)/torch.txt $(SET)/constraints.txt $(STAMPS)/build
 	@touch $@
 
 $(STAMPS)/mmcv: $(SET)/mmcv.txt requirements/install_mmcv.py requirements/precompiled_header.py $(STAMPS)/torch
-	$(call stage,3,mmcv with its operators: seconds from a prebuilt wheel$(comma) or 4 to 5 minutes of compilation on 2 cores)
+	$(call stage,3,mmcv with its operators: seconds from a prebuilt wheel$(comma) or 2 to 5 minutes of compilation on 2 cores)
 	@$(PY) requirements/install_mmcv.py $(SET)
 	@touch $@
 

@@ -124,7 +124,7 @@ def compile_wheel(requirement: str, cuda_home: Path | None) -> None:
 
     require_compiler()
     jobs = os.environ.get('MAX_JOBS') or str(os.cpu_count())
-    say(f'compiling {requirement} with {jobs} jobs: about 4 minutes on 2 cores' +
+    say(f'compiling {requirement} with {jobs} jobs: 2 to 5 minutes on 2 cores' +
         (' for the CPU operators, several times that with the CUDA operators' if cuda_home else ''))
     say('you may interrupt it, the same command resumes; MMCV_WHEELS=folder uses a prebuilt wheel instead')
     settings = {**os.environ, 'MAX_JOBS': jobs, 'MMCV_WITH_OPS': '1', 'CFLAGS': f'{os.environ.get("CFLAGS", "")} -g0'.strip()}
