@@ -2,9 +2,10 @@
 
 Data sets of n images are drawn, without replacement, from a population of 40 000: the annotated images of a file eight times
 over, each time with detections of its own. A cell of the table is a detector, a set of images that share a mix of r, and n.
-Four detectors find the same images: `good`, `mid` and `poor` differ in their jitter, `mid again` is another draw of `mid`. So
-pairs have
-a known difference (`good` minus `mid`) or none (`mid again` minus `mid`, where an interval should exclude 0 in 5 % of all cases).
+Standard errors are multiplied by sqrt(1 - n / N), where N is the number of images of that mix: data sets drawn from few images
+differ less from each other than those drawn from many. Four detectors find the same images: `good`, `mid` and `poor` differ in
+their jitter, `mid again` is another draw of `mid`. So pairs have a known difference (`good` minus `mid`) or none (`mid again`
+minus `mid`, where an interval should exclude 0 in 5 % of all cases).
 
     python benchmarks/coverage.py ANNOTATIONS --csv docs/benchmarks/coverage.csv
     python benchmarks/coverage.py ANNOTATIONS --candidates --csv docs/benchmarks/coverage_candidates.csv
@@ -165,7 +166,7 @@ def measure(populations: dict[str, Population], units: Tensor, size: int, subset
         data = of.pop('data')[:, 0]
         expected = data.mean(0) if name != 'mid again - mid' else np.zeros(3)
         deviation = data.std(0, ddof=1)
-        for method, low, high, error in _intervals(data, of, size):
+        for method, low, high, error in _intervals(data, of, size, len(units)):
             inside = (low <= expected) & (expected <= high)
             for place, statistic in enumerate(STATISTICS):
                 ratio = '' if error is None else f'{np.sqrt((error[:, place]**2).mean()) / deviation[place]:.3f}'
@@ -194,26 +195,29 @@ def _weights(shape: tuple[int, int], replicates: int, generator: torch.Generator
         yield 'jackknife', (left_out != torch.arange(parts)[:, None, None]).float()
 
 
-def _intervals(data: np.ndarray, values: dict[str, np.ndarray],
-               size: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Yield method, lower and upper ends and standard errors, (S, 3) each, from values (S, R, 3)."""
+def _intervals(data: np.ndarray, values: dict[str, np.ndarray], size: int,
+               of: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Yield method, lower and upper ends and standard errors, (S, 3) each, from values (S, R, 3).
+
+    A data set has `size` of the `of` images of the population.
+    """
     reach = student_quantile(.975, size - 1)
-    for method, of in values.items():
+    for method, replicates in values.items():
         kept = {'halves': (size + 1) // 2, 'without a fifth': size - size // 5}.get(method)
         factor = 1. if kept is None else math.sqrt(kept / (size - kept))
         if method == 'jackknife':
-            factor = (of.shape[1] - 1) / math.sqrt(of.shape[1])
-        error = factor * of.std(1, ddof=1)
+            factor = (replicates.shape[1] - 1) / math.sqrt(replicates.shape[1])
+        error = math.sqrt(1 - size / of) * factor * replicates.std(1, ddof=1)
         normal = 'normal' if method == 'bootstrap' else method
         if method != 'set bootstrap':
             yield normal, data - reach * error, data + reach * error, error
         if method in ('bootstrap', 'set bootstrap', 'Bayesian'):
-            low, high = np.quantile(of, [.025, .975], axis=1)
+            low, high = np.quantile(replicates, [.025, .975], axis=1)
             yield {'bootstrap': 'percentile', 'set bootstrap': 'set percentile (hotcoco)',
                    'Bayesian': 'Bayesian percentile'}[method], low, high, None
         if method == 'bootstrap':
             yield 'basic', 2 * data - high, 2 * data - low, None
-            yield 'BCa', *_bca(data, of, values['jackknife']), None
+            yield 'BCa', *_bca(data, replicates, values['jackknife']), None
 
 
 def _bca(data: np.ndarray, replicates: np.ndarray, jackknife: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
