@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from mmtied.analysis.grad_cam import NotFoundError, class_target, find_instance, grad_cam, instance_target
-from mmtied.analysis.image_choice import choose_images, most_occluded
-from mmtied.analysis.picture_grid import Panel
+from mmtied.analysis.image_choice import Choice, choose_images, most_occluded
 from mmtied.cli import warn
-from mmtied.evaluation.buckets import Bucket
 from mmtied.evaluation.inputs import GroundTruth
 from mmtied.evaluation.inputs.images import image_file, read_image
+from mmtied.evaluation.occlusion import instance_ratios
 from mmtied.evaluation.reporting.pictures import box_corners, draw_boxes
+from mmtied.plotting import Panel
 
 from .networks import Network
 from .predictions import Prepared, class_label, classify, detect, prepare
@@ -44,14 +44,12 @@ class Case(NamedTuple):
     label: int | None = None
 
 
-def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, bucket: Bucket, count: int,
-                   definition: str = 'covered', same_category: bool = False, seed: int = 0,
-                   skip_missing: bool = False) -> list[Case]:
-    """Return images of a bucket, each with its most occluded instance; see `image_choice.choose_images`."""
-    chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed, skip_missing)
-    cases, instances = [], most_occluded(ground_truth, chosen.tolist(), definition, same_category)
-    names = ground_truth.names_of(ground_truth.category[instances])
-    for image, ratio, instance, name in zip(chosen.tolist(), ratios.tolist(), instances, names, strict=True):
+def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, choice: Choice) -> list[Case]:
+    """Return chosen images, each with its most occluded instance; see `image_choice.choose_images`."""
+    cases, ratios = [], instance_ratios(ground_truth, choice.definition, choice.same_category)
+    for image, ratio in choose_images(ground_truth, images, choice):
+        instance = most_occluded(ground_truth, image, ratios)
+        name, = ground_truth.names_of(ground_truth.category[[instance]])
         cases.append(Case(image_file(images, ground_truth.file_names[image]), name, ground_truth.boxes_xywh[instance].tolist(),
                           f'r = {ratio:.2f}: {name}'))
     return cases
