@@ -11,10 +11,11 @@ With --images the page also shows images of each bucket, with what was found, mi
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
     from mmtied.evaluation.options import add_bucket_options, add_ratio_options, add_reading_options
     from mmtied.evaluation.protocol import BOX_FORMATS, IOU_TYPES, PROPOSAL_NUMS, PROTOCOLS
@@ -65,12 +66,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--choice', choices=('worst', 'typical', 'random'), default='worst',
                         help='which images to show: those with the lowest F1, closest to the median, or drawn by --seed (worst)')
     parser.add_argument('--worst', type=int, default=3, help='how many images of each bucket to show (3)')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print, write."""
-    args = parse_args()
+    args = parse_args(argv)
     from mmtied.atomic import check_can_write
     from mmtied.cli import no_collection, user_errors, warnings_as_lines
     from mmtied.compat import require

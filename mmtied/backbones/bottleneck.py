@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_plugin_layer
@@ -13,6 +14,43 @@ from .recompute import recompute
 
 #: Plugin positions, named as in mmdet's ResNet.
 PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
+
+
+class BlockSettings(NamedTuple):
+    """What a `StagedResNet` says of each block, whatever its kind.
+
+    Attributes:
+        in_channels: Channels of the input.
+        planes: Base channels of the stage; the output of a bottleneck has four times as many.
+        norm_cfg: Normalization layer.
+        conv_cfg: Convolution layer of the standard convolutions.
+        stride: Stride of the block.
+        dilation: Dilation of its 3x3 convolutions.
+        style: 'pytorch' puts a bottleneck's stride into the middle, 'caffe' into the first 1x1 convolution.
+        avg_down: Whether an average pooling takes the shortcut's stride.
+        plugins: Plugins of this block, each dict(cfg=..., position=...).
+        with_cp: Recomputation in the backward pass, see `StagedResNet`.
+    """
+
+    in_channels: int
+    planes: int
+    norm_cfg: dict
+    conv_cfg: dict | None = None
+    stride: int = 1
+    dilation: int = 1
+    style: str = 'pytorch'
+    avg_down: bool = False
+    plugins: Sequence[dict] = ()
+    with_cp: bool | str = False
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Strides of a bottleneck's entry and middle."""
+        return (self.stride, 1) if self.style == 'caffe' else (1, self.stride)
+
+    def shortcut(self, out_channels: int, num_blocks: int = 1) -> nn.Module:
+        """Build the projection shortcut; see `build_shortcut`."""
+        return build_shortcut(self.in_channels, out_channels, self.stride, num_blocks, self.avg_down, self.norm_cfg)
 
 
 class ResidualBlock(BaseModule):
@@ -185,11 +223,6 @@ def check_registered(backbone: str, setting: str, cfg: dict) -> None:
         if isinstance(cfg['type'], str) and registry.get(cfg['type']) is None:
             raise ValueError(f'{backbone}: {setting} type {cfg["type"]!r} is not registered; correct the name, or name its '
                              "package in custom_imports")
-
-
-def block_strides(stride: int, style: str) -> tuple[int, int]:
-    """Return the strides of entry and middle: 'caffe' puts the block's stride into the entry, 'pytorch' into the middle."""
-    return (stride, 1) if style == 'caffe' else (1, stride)
 
 
 def scale_width(backbone: str, base_width: int, planes: int) -> int:
