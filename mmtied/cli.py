@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from .atomic import is_full_disk
 
@@ -84,11 +85,6 @@ def _lost_other_process(error: BaseException) -> bool:
         'Connection closed by peer', 'Connection reset by peer', 'remote worker', 'Broken pipe', 'Connection was likely closed'))
 
 
-def is_user_error(error: BaseException) -> bool:
-    """Return whether `user_errors` turns an error into one line."""
-    return (isinstance(error, _SETTING_ERRORS) or is_out_of_memory(error)) and not os.environ.get(TRACEBACK_VARIABLE)
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory of the machine or of a GPU is full."""
     return isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError' or (
@@ -122,6 +118,55 @@ def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
         raise
     finally:
         logging.Handler.handleError = handle
+
+
+class _Held:
+    """A stream that keeps what is written until it is released, and then passes it on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.kept: list[str] | None = []
+
+    def write(self, text: str) -> int:
+        if self.kept is None:
+            return self.stream.write(text)
+        self.kept.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.kept is None:
+            self.stream.flush()
+
+    def release(self) -> None:
+        kept, self.kept = self.kept, None
+        self.stream.write(''.join(kept or []))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def log_after_checks(work_dir: str = '.') -> Iterator[None]:
+    """Hold what is printed on stdout until the block is left; a user error's line then stands alone.
+
+    mmengine logs a config of hundreds of lines before it builds anything. The log file has it in any case.
+
+    Args:
+        work_dir: Folder of the run, which errors of a full disk name where they name no file.
+    """
+    stream, held = sys.stdout, _Held(sys.stdout)
+    sys.stdout = held  # mmengine's logger keeps it
+    try:
+        with full_disk_named(work_dir):
+            yield
+    except BaseException as error:
+        one_line = isinstance(error, _SETTING_ERRORS) or is_out_of_memory(error)
+        if one_line and not os.environ.get(TRACEBACK_VARIABLE):
+            held.kept = []
+        raise
+    finally:
+        sys.stdout = stream
+        held.release()
 
 
 def _short(line: str, longest: int = LONGEST) -> str:

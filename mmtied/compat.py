@@ -1,13 +1,18 @@
-"""Find packages and say how to install those that are missing; look through mmengine's wrappers.
+"""Find packages, say how to install those that are missing, and describe what is installed; look through mmengine's wrappers.
 
 The maintained forks (onedl-*) and OpenMMLab's own packages install under the same import names, so only the advice differs.
 """
 
+import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
+
+from .version import __version__
 
 #: Tested release of the fork, and last release of OpenMMLab's own package.
 RELEASES = {
@@ -26,7 +31,18 @@ DISTRIBUTIONS = {
 #: Extra of setup.py that installs a package.
 _EXTRAS = {'matplotlib': 'report', 'jinja2': 'report', 'PIL': 'report', 'cv2': 'shapes', 'onnxscript': 'onnx',
            'onnxruntime': 'onnx', 'pytorch_grad_cam': 'cam'}
-
+#: Packages that a bug report names, and the distributions that install them.
+_REPORTED = {
+    'torchvision': ['torchvision'],
+    **DISTRIBUTIONS,
+    'numpy': ['numpy'],
+    'pycocotools': ['pycocotools'],
+    'orjson': ['orjson'],
+    'matplotlib': ['matplotlib'],
+    'jinja2': ['jinja2'],
+    'cv2': ['opencv-python', 'opencv-python-headless', 'opencv-contrib-python'],
+    'onnxruntime': ['onnxruntime', 'onnxruntime-gpu'],
+}
 #: End of every advice about OpenMMLab's packages.
 MAKE_ADVICE = ', or run make setup in the repository, which installs everything'
 
@@ -85,6 +101,93 @@ def installed_version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
+
+
+def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
+    """Raise an ImportError unless mmcv is installed, with its operators, in a version that some packages accept.
+
+    Args:
+        purpose: What needs mmcv, as the start of the message.
+        *packages: Packages that must be installed and have a limit for mmcv's version, such as mmdet.
+        operators: Whether the compiled operators are needed, as mmdet's detectors do.
+
+    Raises:
+        ImportError: With what is missing, and what to type.
+    """
+    require(['mmengine', 'mmcv', *packages], purpose)
+    version = _read(_folder('mmcv') / 'version.py', r"__version__ = '([^']+)'")
+    for package in packages:
+        limit = _read(_folder(package) / '__init__.py', r"mmcv_maximum_version = '([^']+)'")
+        if limit and version and _numbers(version) >= _numbers(limit):
+            raise ImportError(f'{purpose} needs an mmcv below {limit}, as {package} does, and {version} is installed: '
+                              f'{_how_to_compile()}{MAKE_ADVICE}')
+    if operators and not _has_operators():
+        installed = f'{installed_distribution("", "mmcv") or "mmcv"} {version or ""}'.strip()
+        raise ImportError(f"{purpose} needs mmcv's compiled operators, and the installed {installed} has none: "
+                          f'{_how_to_compile()}{MAKE_ADVICE}')
+
+
+def _how_to_compile() -> str:
+    """Return the commands that replace the installed mmcv by one with operators that the installed mmdet accepts."""
+    installed = installed_distribution('', 'mmcv')
+    return (f'{f"pip uninstall {installed}, then " if installed else ""}with MMCV_WITH_OPS=1 in the environment, '
+            f'pip install --no-build-isolation {release("mmcv")}')
+
+
+def _has_operators() -> bool:
+    """Return True if the installed mmcv has its compiled operators."""
+    return any(_folder('mmcv').glob('_ext.*'))
+
+
+def _folder(package: str) -> Path:
+    return Path(find_spec(package).submodule_search_locations[0])
+
+
+def _read(path: Path, pattern: str) -> str | None:
+    found = re.search(pattern, path.read_text(encoding='utf-8')) if path.is_file() else None
+    return found[1] if found else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: (2, 2, 0) of '2.2.0rc1'."""
+    return tuple(int(part) for part in re.match(r'\d+(\.\d+)*', version)[0].split('.'))
+
+
+def describe_environment() -> str:
+    """Return a line for each package that a bug report needs, with PyTorch's devices and the compiled libraries."""
+    lines = [f'mmtied {__version__} in {Path(__file__).parent}, native library {_native()}',
+             f'Python {platform.python_version()}, {platform.platform()}', _torch()]
+    for name, distributions in _REPORTED.items():
+        found = [f'{distribution} {number}' for distribution in distributions if (number := installed_version(distribution))]
+        operators = f', operators {"compiled" if _has_operators() else "missing"}' if name == 'mmcv' and found else ''
+        lines.append(f'{name}: {" and ".join(found) or "not installed"}{operators}')
+    return '\n'.join(lines)
+
+
+def processor_name() -> str:
+    """Return the processor's name as the system knows it."""
+    cpu_info = Path('/proc/cpuinfo')
+    lines = cpu_info.read_text(encoding='utf-8').splitlines() if cpu_info.exists() else []
+    names = (line.split(':')[1].strip() for line in lines if line.startswith('model name'))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _torch() -> str:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load
+        return f'torch: {" ".join(str(error).split())}'
+    cuda = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'
+    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return f'torch: {torch.__version__}, {cuda}, {", ".join(devices) or "no GPU"}, {torch.get_num_threads()} threads'
+
+
+def _native() -> str:
+    try:
+        from .native import library
+        return 'loaded' if library() else 'not compiled, or turned off'
+    except (ImportError, OSError) as error:
+        return f'not loaded ({" ".join(str(error).split())})'
 
 
 def _join(names: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ def main() -> None:
             points += read_points(path)
         if args.run:
             require(['mmengine', 'mmcv', 'mmdet'], 'Counting the backbone of a config')
-            from mmtied.launch.sizes import run_point
+            from mmtied.launch.networks import run_point
             points += [run_point(config, report) for config, report in args.run]
         write_figure(plot_accuracy_over_size(points), args.out)
         print(f'wrote {args.out}: {len(points)} detectors')

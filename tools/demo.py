@@ -28,8 +28,7 @@ def parse_args() -> argparse.Namespace:
 
 def check_environment() -> None:
     """Raise an ImportError for anything that the demo needs and does not find."""
-    from mmtied.compat import require
-    from mmtied.openmmlab import check_mmcv
+    from mmtied.compat import check_mmcv, require
     require(['mmengine', 'mmcv', 'mmdet', 'cv2', 'matplotlib', 'jinja2'], 'The demo')
     check_mmcv('The demo', 'mmdet')
 

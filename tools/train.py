@@ -29,12 +29,11 @@ def main() -> None:
     """Build a Runner from the config and the command line, and train."""
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from mmtied.cli import user_errors
+    from mmtied.cli import log_after_checks, user_errors
     from mmtied.unpickling import safe_loading
     with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # with advice for each data set
         from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
-        from mmtied.launch.console import log_after_checks
         from mmtied.training.resume import safe_saving
         cfg = config.load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher

@@ -17,8 +17,7 @@ from mmtied.evaluation.occlusion import instance_ratios
 from mmtied.evaluation.reporting.pictures import box_corners, draw_boxes
 from mmtied.plotting import Panel
 
-from .networks import Network
-from .predictions import Prepared, class_label, classify, detect, prepare
+from .networks import Network, Prepared, class_label, classify, detect, prepare
 
 #: Color of the chosen instance's outline.
 _OUTLINE = '#00FFFF'

@@ -11,13 +11,12 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mmtied.cli import repository_path, warn
-from mmtied.compat import require
-from mmtied.openmmlab import check_mmcv
+from mmtied.compat import check_mmcv, require
 from mmtied.training.resume import saved_checkpoints
 from mmtied.unpickling import RefusedError
 
 from .checkpoints import check_resumable
-from .spelling import check_options, warn_of_misspelt_settings
+from .checks import check_options, leaf_datasets, warn_of_misspelt_settings
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 #: mmpretrain's own tools set these, and its base configs rely on it.
@@ -218,10 +217,8 @@ def use_tta(cfg: Config) -> None:
         raise ValueError(f'--tta needs {" and ".join(missing)} in the config; mmdet has an example in '
                          'mmdet::retinanet/retinanet_tta.py')
     cfg.model = ConfigDict(deepcopy(cfg.tta_model), module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    for _, dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
 
 
 def _base(name: str) -> str:

@@ -1,22 +1,31 @@
-"""Trained networks that a command line names, for figures that show several of them: their models, classes and inputs."""
+"""Trained networks that a command line names, for figures that show several of them: models, classes, inputs and outputs."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.dataset import Compose
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import Tensor, nn
 
+from mmtied.analysis.accuracy_over_size import Point
+from mmtied.analysis.complexity import count_parameters
 from mmtied.analysis.image_choice import check_seed
 from mmtied.evaluation.inputs.images import image_size, list_images, read_image
+from mmtied.evaluation.reporting.files import read_report
 from mmtied.unpickling import load_checkpoint
 
 from .checkpoints import build_trained
+from .checks import leaf_datasets
 from .config import load_config
+
+#: Names of mmdet's classes that Figure 6 has a plot of.
+_DETECTORS = {'RetinaNet': 'RetinaNet', 'MaskRCNN': 'Mask R-CNN', 'CascadeRCNN': 'Cascade R-CNN'}
+_CLASSES = 1000
 
 
 class Network(NamedTuple):
@@ -152,12 +161,97 @@ def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: in
         yield network.model.data_preprocessor({'inputs': inputs}, False)['inputs']
 
 
+class Prepared(NamedTuple):
+    """An image as a model takes it.
+
+    Attributes:
+        inputs: Normalized and padded, shape (1, 3, H, W).
+        samples: The data sample, in a list.
+        pixels: What the inputs show, without padding: RGB, shape (h, w, 3) uint8.
+    """
+
+    inputs: Tensor
+    samples: list
+    pixels: np.ndarray
+
+
+def prepare(network: Network, path: str | os.PathLike) -> Prepared:
+    """Read an image by the test pipeline of a network's config, without its annotations.
+
+    Raises:
+        ValueError: The config has no test pipeline, or the file is no image; OpenCV raises its own error for an empty one.
+    """
+    if not network.test_pipeline:
+        raise ValueError(f'{network.name}: the config has no test_dataloader.dataset.pipeline, which says how to read images')
+    read: dict[str, Any] = {'img_path': str(path), 'img_id': 0}
+    image = np.array(read_image(path))
+    if not network.loads_images:
+        read.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+    with DefaultScope.overwrite_default_scope(network.cfg.get('default_scope')):
+        made = Compose(network.test_pipeline)(read)
+        data = network.model.data_preprocessor({'inputs': [made['inputs']], 'data_samples': [made['data_samples']]}, False)
+    pixels = made['inputs'].numpy()
+    pixels = pixels[::-1] if network.loads_images else pixels
+    return Prepared(data['inputs'], data['data_samples'], pixels.transpose(1, 2, 0).copy())
+
+
+def detect(network: Network, prepared: Prepared) -> Any:
+    """Return the instances that a detector finds in an image, with boxes xyxy in its pixels; gradients are kept where enabled."""
+    with DefaultScope.overwrite_default_scope(network.cfg.get('default_scope')):
+        return network.model.predict(prepared.inputs, prepared.samples, rescale=True)[0].pred_instances
+
+
+def classify(network: Network, prepared: Prepared) -> Tensor:
+    """Return a classifier's probabilities, shape (classes,)."""
+    with torch.no_grad():
+        return network.model(prepared.inputs, mode='tensor')[0].softmax(dim=0)
+
+
+def class_label(network: Network, category: str) -> int:
+    """Return a network's label of a category.
+
+    Raises:
+        ValueError: The network has no class of that name, or its classes are unknown.
+    """
+    if category not in network.classes:
+        known = f'has {", ".join(network.classes[:10])}' if network.classes else (
+            'does not say its classes, neither in the checkpoint nor as metainfo of the config')
+        raise ValueError(f'{network.name}: no class {category!r}; the network {known}')
+    return network.classes.index(category)
+
+
+def run_point(config: str, report: str | os.PathLike) -> Point:
+    """Return a detector of one's own as a point.
+
+    Args:
+        config: Its config; the backbone is counted with an ImageNet classifier, as the paper counts.
+        report: Its report.json, or the folder that holds it.
+
+    Raises:
+        ValueError: The config is of another detector, or the report is not usable.
+    """
+    cfg = load_config(config)
+    has_masks = bool((cfg.model.get('roi_head') or {}).get('mask_head'))
+    detector = _DETECTORS.get(cfg.model.type.rpartition('.')[2])
+    if detector is None or (detector == 'Cascade R-CNN' and has_masks):
+        raise ValueError(f'{config}: {"Cascade Mask R-CNN" if detector else cfg.model.type} has no plot in Figure 6; expected '
+                         f'{", ".join(_DETECTORS.values())}')
+    path = Path(report)
+    content = read_report(path / 'report.json' if path.is_dir() else path)
+    values = {iou_type: (content.get(iou_type) or {}).get('all', {}).get('AP') for iou_type in ('bbox', 'segm')}
+    if values['bbox'] is None:
+        raise ValueError(f'{report}: no AP of boxes')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        backbone = MODELS.build(cfg.model.backbone)
+    neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
+    params = count_parameters(backbone) + (neck.in_channels[-1] + 1) * _CLASSES
+    name = content.get('name') or Path(config.rpartition('::')[2]).stem
+    return Point(detector, name, params / 1e6, *(None if value is None else 100 * value for value in values.values()))
+
+
 def _test_dataset(cfg: Config) -> dict:
     """Return the settings of a config's test data set, without wrappers; empty where it has none."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while dataset.get('dataset') or dataset.get('datasets'):
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
-    return dataset
+    return next((dataset for _, dataset in leaf_datasets((cfg.get('test_dataloader') or {}).get('dataset'))), {})
 
 
 def _classes(cfg: Config, checkpoint: str, model: nn.Module) -> tuple[str, ...]:

@@ -17,8 +17,7 @@ from mmtied.evaluation.hook import OcclusionEvalHook
 from mmtied.training import DistillationHook
 from mmtied.training.resume import ValidateAtEndHook
 
-from .classes import check_category_names, check_classes
-from .spelling import describe_unknown_type, type_hints
+from .checks import check_category_names, check_classes, describe_unknown_type, leaf_datasets, type_hints
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
                 'mmtied shapes data/occluded_shapes, then mmtied::demo/mask_rcnn_tiedr50_demo.py')
@@ -40,7 +39,7 @@ def check_data_files(cfg: Config, *splits: str) -> None:
     missing, options = [], []
     for split in splits:
         dataloader = cfg.get(f'{split}_dataloader') or {}
-        for key, dataset in _leaf_datasets(dataloader.get('dataset'), f'{split}_dataloader.dataset'):
+        for key, dataset in leaf_datasets(dataloader.get('dataset'), f'{split}_dataloader.dataset'):
             path = next((path for path in _local_paths(dataset) if not path.exists()), None)
             if path is not None:
                 missing.append((split, path))
@@ -100,7 +99,7 @@ def _build_loops(runner: Runner) -> None:
     except ValueError:  # perhaps as no annotation is left
         for split in ('train', 'val'):
             loader = runner.cfg.get(f'{split}_dataloader') or {}
-            for key, dataset in _leaf_datasets(loader.get('dataset'), f'{split}_dataloader.dataset'):
+            for key, dataset in leaf_datasets(loader.get('dataset'), f'{split}_dataloader.dataset'):
                 check_category_names(dataset, key)
         raise
 
@@ -192,19 +191,6 @@ def _advice(path: Path, options: list[str]) -> str:
     if 'coco' in str(path).lower():
         return _COCO_ADVICE
     return f'Put the data there, or say where it is with --cfg-options {" ".join(options)}'
-
-
-def _leaf_datasets(dataset: dict | None, key: str) -> Iterator[tuple[str, dict]]:
-    """Yield the data sets inside wrappers such as RepeatDataset and ConcatDataset, with their keys."""
-    if not dataset:
-        return
-    if 'dataset' in dataset:
-        yield from _leaf_datasets(dataset['dataset'], f'{key}.dataset')
-    elif 'datasets' in dataset:
-        for index, wrapped in enumerate(dataset['datasets']):
-            yield from _leaf_datasets(wrapped, f'{key}.datasets.{index}')
-    else:
-        yield key, dataset
 
 
 def _evaluator_files(evaluator: dict | list | None, key: str) -> Iterator[tuple[str, Path]]:

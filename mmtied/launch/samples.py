@@ -15,8 +15,7 @@ from mmtied.evaluation.reporting.failures import Look
 from mmtied.evaluation.reporting.pictures import Shapes, draw_example
 from mmtied.plotting import Panel
 
-from .networks import Network
-from .predictions import detect, prepare
+from .networks import Network, detect, prepare
 
 #: Gives the shapes, the most confident first, that one row shows on the image at an index.
 Source = Callable[[int], Shapes]

@@ -178,7 +178,7 @@ def test_sizes_draw_printed_figures_and_added_ones(run, files, tmp_path):
     assert code == 0, err
     text = (tmp_path / 'sizes.svg').read_text()
     assert '>mine<' in text and '>tiny<' in text
-    from mmtied.launch.sizes import run_point
+    from mmtied.launch.networks import run_point
     assert run_point('detector.py', tmp_path)[:4] == ('RetinaNet', 'tiny', pytest.approx(.83, abs=.02), 25.)
 
 
