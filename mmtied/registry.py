@@ -20,11 +20,11 @@ from .layers.fusion import refuse_fusion
 from .related.groupable import DGConv
 from .related.groupable import backbones as groupable_backbones  # noqa: F401
 from .related.groupable import training as groupable_training  # noqa: F401
-from .related.interleaved import IGC, SumFusion, augmentation, svhn  # noqa: F401
+from .related.interleaved import IGC, SumFusion
 from .related.interleaved import backbones as interleaved_backbones  # noqa: F401
+from .related.interleaved import data as interleaved_data  # noqa: F401
 from .related.shared_bases import backbones as shared_backbones  # noqa: F401
 from .related.shared_bases import densenet as shared_densenet  # noqa: F401
-from .related.shared_bases import gradients as shared_gradients  # noqa: F401
 from .related.shared_bases import resnext as shared_resnext  # noqa: F401
 from .related.shared_bases import training as shared_training  # noqa: F401
 from .training import alone, distillation, resume  # noqa: F401

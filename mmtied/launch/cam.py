@@ -57,10 +57,7 @@ def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, choice:
 def detected_cases(networks: Sequence[Network], paths: Sequence[Path], category: str | None = None) -> list[Case]:
     """Return images, each with the most confident detection of the first detector; for classifiers alone just the images.
 
-    Args:
-        networks: The networks.
-        paths: Image files.
-        category: Consider this class only. Images where the detector finds nothing are left out, with a warning.
+    With a category only this class counts. Images where the detector finds nothing are left out, with a warning.
 
     Raises:
         ValueError: Nothing is found in any image, or the class is unknown.
@@ -94,13 +91,7 @@ def draw_image(case: Case) -> Panel:
 def draw_cam(network: Network, case: Case, layers: Sequence[str] | None = None) -> Panel:
     """Draw where a network looks: for a detector over the image, for a classifier over what its test pipeline makes of it.
 
-    Args:
-        network: A detector or a classifier.
-        case: The image, and the class or instance.
-        layers: Names of layers whose maps are averaged; by default the last output of the backbone.
-
-    Raises:
-        ValueError: The network has no such layer or class.
+    The maps of the named layers are averaged; by default it is the backbone's last output.
     """
     modules = None if layers is None else [_layer(network, name) for name in layers]
     prepared = prepare(network, case.path)

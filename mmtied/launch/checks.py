@@ -29,12 +29,7 @@ _HEADS = ('bbox_head', 'mask_head')
 
 
 def check_options(cfg: Config, keys: Iterable[str]) -> None:
-    """Raise a ValueError where an option's first word looks like a misspelt setting; warn where nothing is known to read it.
-
-    Args:
-        cfg: The config before the options are merged.
-        keys: The options' keys, such as ``model.backbone.depth``.
-    """
+    """Raise a ValueError where an option's first word looks like a misspelt setting; warn where nothing is known to read it."""
     for key in keys:
         name = key.partition('.')[0]
         if name not in cfg and name not in SETTINGS:
@@ -71,12 +66,7 @@ def type_hints() -> Iterator[None]:
 
 
 def describe_unknown_type(name: str, registry_name: str) -> str:
-    """Describe a type that is not in a registry.
-
-    Args:
-        name: As the config has it, perhaps with a scope: ``SDG``, ``mmtied.TiedResnet``.
-        registry_name: Such as ``optimizer`` or ``model``.
-    """
+    """Describe a type that is not in a registry, such as ``mmtied.TiedResnet`` or ``SDG``, which the config may scope."""
     name = name.strip('\'"`')
     scope, _, bare = name.rpartition('.')
     names = dict(_registered(registry_name, scope))
@@ -115,9 +105,6 @@ def check_classes(runner: Runner) -> None:
     """Raise a ValueError where classes, annotations and heads do not fit each other.
 
     mmdet drops a class that the annotation file does not have, and numbers those after it anew.
-
-    Args:
-        runner: After `prepare_training`.
     """
     for split in ('train', 'val'):
         loop = getattr(runner, f'_{split}_loop')
@@ -132,12 +119,7 @@ def check_classes(runner: Runner) -> None:
 
 
 def check_category_names(dataset: Mapping, key: str) -> None:
-    """Raise a ValueError where one of a dataset's classes is not in its COCO annotation file.
-
-    Args:
-        dataset: Settings of a dataset, without wrappers; those without local COCO file and `metainfo` are not checked.
-        key: Its key in the config.
-    """
+    """Raise a ValueError where one of a dataset's classes is not in its local COCO file; `key` is that of its settings."""
     classes, path = (dataset.get('metainfo') or {}).get('classes') or (), dataset.get('ann_file')
     path = str(Path(dataset.get('data_root') or '') / path) if isinstance(path, str) else ''
     if not path.endswith('.json') or '://' in path or not Path(path).is_file():
@@ -153,12 +135,7 @@ def check_category_names(dataset: Mapping, key: str) -> None:
 
 
 def check_heads(model: nn.Module, num_classes: int) -> None:
-    """Raise a ValueError where a detector's head has fewer classes than the data's labels.
-
-    Args:
-        model: A detector of mmdet.
-        num_classes: Number of classes of the training data.
-    """
+    """Raise a ValueError where a head of mmdet's detector has fewer classes than the training data."""
     for name, module in model.named_modules():
         built = getattr(module, 'num_classes', None)
         agnostic = getattr(module, 'class_agnostic', False)

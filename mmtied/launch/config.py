@@ -41,7 +41,8 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
     """
     if '::' in name:
         require(name.partition('::')[0], f'the config {name}')
-        cfg = _read(name, lambda: Config.fromstring(f'_base_ = {_base(name)!r}', file_format='.py'))
+        base = str(repository_path('configs') / name.removeprefix('mmtied::')) if name.startswith('mmtied::') else name
+        cfg = _read(name, lambda: Config.fromstring(f'_base_ = {base!r}', file_format='.py'))  # mmengine does not find ours
     else:
         if not Path(name).is_file():
             raise ValueError(f'config {name} not found; give a .py file such as configs/mask_rcnn_tiedr50_2x.py, or '
@@ -93,11 +94,7 @@ def parse_options(words: Sequence[str]) -> dict[str, object]:
 
 
 def use_amp(cfg: Config) -> None:
-    """Train with automatic mixed precision and dynamic loss scaling.
-
-    Raises:
-        ValueError: There is no GPU.
-    """
+    """Train with automatic mixed precision and dynamic loss scaling, on a GPU."""
     if not torch.cuda.is_available():
         raise ValueError('--amp needs a GPU, and torch sees none; leave it out to train on the CPU')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -105,11 +102,7 @@ def use_amp(cfg: Config) -> None:
 
 
 def use_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the batch size.
-
-    Raises:
-        ValueError: The config does not say which batch size its learning rate is for.
-    """
+    """Scale the learning rate with the batch size, where the config says which one it is for."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise ValueError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config, which has none')
     cfg.auto_scale_lr.enable = True
@@ -163,12 +156,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
 
 
 def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
-    """Return how to go on with a training that was stopped.
-
-    Args:
-        work_dir: Its folder.
-        command: The tool and its arguments, as in `sys.argv`.
-    """
+    """Return how to go on with a training that was stopped; `command` is that of `sys.argv`."""
     saved = next(iter(saved_checkpoints(work_dir)), None)
     if saved is None:
         return f'no checkpoint was saved in {work_dir}, so there is nothing to resume'
@@ -185,17 +173,7 @@ def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Switch the visualization hook of a config on.
-
-    Args:
-        cfg: A config of mmdet or mmpretrain.
-        show: Show images in a window.
-        show_dir: Folder below ``work_dir/timestamp`` to write images to, or None.
-        wait_time: Seconds that each image stays on the screen.
-
-    Raises:
-        ValueError: The config has no visualization hook.
-    """
+    """Switch the visualization hook of a config on, for a window, a folder below ``work_dir/timestamp``, or both."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise ValueError('--show and --show-dir need a visualization hook in default_hooks, for example '
@@ -207,11 +185,7 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
 
 
 def use_tta(cfg: Config) -> None:
-    """Test with augmentation, by the `tta_model` and `tta_pipeline` of a config.
-
-    Raises:
-        ValueError: The config has none.
-    """
+    """Test with augmentation, by the `tta_model` and `tta_pipeline` of a config."""
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
         raise ValueError(f'--tta needs {" and ".join(missing)} in the config; mmdet has an example in '
@@ -219,14 +193,6 @@ def use_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(deepcopy(cfg.tta_model), module=cfg.model)
     for _, dataset in leaf_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = cfg.tta_pipeline
-
-
-def _base(name: str) -> str:
-    """Return the `_base_` of package::path. mmengine finds the configs of OpenMMLab's packages, but not mmtied's."""
-    package, _, path = name.partition('::')
-    if package != 'mmtied':
-        return name
-    return str(repository_path('configs') / path)
 
 
 def _read(name: str, read: Callable[[], Config]) -> Config:

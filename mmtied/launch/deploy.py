@@ -52,7 +52,7 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
     Args:
         cfg: A config with a model of mmdet or mmpretrain.
         checkpoint: Checkpoint of the trained model.
-        target: File to write atomically; an existing file is replaced.
+        target: File to write; an existing one is replaced.
         file_format: One of `FORMATS`; 'state' is the state_dict of the deployed parts.
         shape: Height and width of the images that the file is made and checked with.
         batch: Number of these images. The file accepts any number, and is checked with one more too.
@@ -92,11 +92,7 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
 
 
 def runnable_parts(model: nn.Module, classifier: bool, backbone_only: bool = False) -> nn.Sequential:
-    """Return the parts of a model that turn images into features, or into scores for a classifier.
-
-    Raises:
-        ValueError: The model has no backbone.
-    """
+    """Return the parts of a model that turn images into features, or into scores for a classifier."""
     names = ('backbone', ) if backbone_only else ('backbone', 'neck', 'head') if classifier else ('backbone', 'neck')
     parts = OrderedDict((name, getattr(model, name)) for name in names if isinstance(getattr(model, name, None), nn.Module))
     if 'backbone' not in parts:
@@ -145,16 +141,7 @@ def _compare(got: list[Tensor], expected: list[Tensor]) -> tuple[float, float]:
 def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_blocks: int = 2,
                layers: Sequence[str] = ('backbone.*', ), error_budget: float | None = None,
                permute: bool = False) -> tuple[list[TiedLayer], bool]:
-    """Tie the layers of a trained model, and write its weights as a checkpoint.
-
-    Args:
-        cfg: A config with a model of mmdet or mmpretrain.
-        checkpoint: Checkpoint of the trained model.
-        target: File to write atomically; an existing file is replaced.
-        num_blocks: See `mmtied.surgery.tie`.
-        layers: Names of layers to tie, with wildcards.
-        error_budget: See `mmtied.surgery.tie`.
-        permute: See `mmtied.surgery.tie`.
+    """Tie the layers of a trained model as `mmtied.surgery.tie` does, and write its weights as a checkpoint.
 
     Returns:
         What tying did to each layer, and whether the config loads the file once its backbone has the conv_cfg of

@@ -98,11 +98,7 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
 
 
 def usable_device(name: str | None = None) -> torch.device:
-    """Return a device that tensors can be put on; without a name a GPU where there is one.
-
-    Raises:
-        ValueError: PyTorch knows no such device, or the machine lacks it.
-    """
+    """Return a device that tensors can be put on; without a name a GPU where there is one."""
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.zeros(1, device=device).cpu()
@@ -143,14 +139,7 @@ def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None
 
 
 def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: int, batch_size: int = 4) -> Iterator[Tensor]:
-    """Yield images as a network takes them: their central squares, resized, and normalized by its data preprocessor.
-
-    Args:
-        network: A detector or a classifier.
-        paths: Image files.
-        size: Height and width of the squares.
-        batch_size: Images in each batch.
-    """
+    """Yield images as a network takes them: their central squares, resized, and normalized by its data preprocessor."""
     from PIL import Image, ImageOps
 
     for start in range(0, len(paths), batch_size):
@@ -208,11 +197,7 @@ def classify(network: Network, prepared: Prepared) -> Tensor:
 
 
 def class_label(network: Network, category: str) -> int:
-    """Return a network's label of a category.
-
-    Raises:
-        ValueError: The network has no class of that name, or its classes are unknown.
-    """
+    """Return a network's label of a category; raise a ValueError where it has none."""
     if category not in network.classes:
         known = f'has {", ".join(network.classes[:10])}' if network.classes else (
             'does not say its classes, neither in the checkpoint nor as metainfo of the config')
@@ -221,14 +206,9 @@ def class_label(network: Network, category: str) -> int:
 
 
 def run_point(config: str, report: str | os.PathLike) -> Point:
-    """Return a detector of one's own as a point.
+    """Return a detector of one's own as a point of Figure 6, from its config and its report.json, or the folder of that.
 
-    Args:
-        config: Its config; the backbone is counted with an ImageNet classifier, as the paper counts.
-        report: Its report.json, or the folder that holds it.
-
-    Raises:
-        ValueError: The config is of another detector, or the report is not usable.
+    The backbone is counted with an ImageNet classifier, as the paper counts.
     """
     cfg = load_config(config)
     has_masks = bool((cfg.model.get('roi_head') or {}).get('mask_head'))

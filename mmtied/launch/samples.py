@@ -29,10 +29,7 @@ def sample_rows(ground_truth: GroundTruth, images: str | os.PathLike, sources: d
         ground_truth: The annotations, with file names.
         images: Folder of the image files.
         sources: What to draw, by the names of the rows.
-        choice: Which images.
-
-    Raises:
-        ValueError: See `image_choice.choose_images`.
+        choice: Which images, see `image_choice.choose_images`.
     """
     rows: dict[str, list[Panel]] = {name: [] for name in sources}
     for image, ratio in choose_images(ground_truth, images, choice):
@@ -73,11 +70,7 @@ def from_results(ground_truth: GroundTruth, results: str | os.PathLike, score_th
 
 
 def from_network(ground_truth: GroundTruth, images: str | os.PathLike, network: Network, score_threshold: float) -> Source:
-    """Return a source of what a detector finds.
-
-    Raises:
-        ValueError: The network is not a detector.
-    """
+    """Return a source of what a detector finds."""
     if not network.is_detector:
         raise ValueError(f'{network.name} classifies images; samples are drawn of detectors')
 

@@ -39,18 +39,12 @@ def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iter
 
     Runs that are finished are left alone, and one that was interrupted resumes from its last checkpoint.
 
-    Args:
-        command: Command that trains, to which the options are added.
-        work_dir: Folder of the runs.
-        seeds: Values of randomness.seed.
-        options: Other options of the command.
-
     Raises:
         ValueError: A run failed; the runs before it are kept.
         SystemExit: The command found a wrong setting and has said which.
     """
     for seed in seeds:
-        folder = run_folder(work_dir, seed)
+        folder = Path(work_dir) / f'seed_{seed}'
         if (folder / _FINISHED).is_file():
             print(f'{folder} is finished')
             continue
@@ -67,19 +61,8 @@ def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iter
         (folder / _FINISHED).touch()
 
 
-def run_folder(work_dir: str | os.PathLike, seed: int) -> Path:
-    """Return the folder of the run with a seed."""
-    return Path(work_dir) / f'seed_{seed}'
-
-
 def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, Spread]:
-    """Compute mean and deviation of each metric over the finished runs in a folder of `train_seeds`.
-
-    Args:
-        work_dir: Folder of the runs.
-
-    Returns:
-        A `Spread` for each metric that all runs have, in the order of the log.
+    """Return the `Spread` of each metric that all finished runs in a folder of `train_seeds` have.
 
     Raises:
         ValueError: There are no finished runs, or no metric that all of them have.
@@ -104,14 +87,7 @@ def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, Spread]:
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
-    """Return the metrics of the last validation in a run's folder, empty without one.
-
-    Args:
-        folder: A work_dir of mmengine, with ``<time>/vis_data/scalars.json`` for each start of the run.
-
-    Raises:
-        ValueError: A line is not a JSON object, or a number is out of range.
-    """
+    """Return the metrics of the last validation in a run's work_dir, empty without one; errors as of `logged_entries`."""
     metrics = {}
     for entry in logged_entries(folder):
         if 'lr' not in entry:  # not of a training step
@@ -150,10 +126,3 @@ def report_spreads(spreads: Mapping[str, Spread], path: str | os.PathLike) -> st
     number = len(next(iter(spreads.values())).values)
     rows = [(name, f'{spread.mean:.4g}', f'{spread.deviation:.2g}') for name, spread in spreads.items()]
     return text_table(f'last validation of {number} run{"s" if number > 1 else ""}', ('metric', 'mean', 'deviation'), rows)
-
-
-def training_command(tools: Path, config: str, gpus: int | None) -> list[str]:
-    """Return the command that trains a config: tools/train.py, or for several GPUs tools/dist_train.sh."""
-    if gpus is None:
-        return [sys.executable, str(tools / 'train.py'), config]
-    return ['bash', str(tools / 'dist_train.sh'), config, str(gpus)]

@@ -10,7 +10,7 @@ __all__ = ['BasisGradientHook', 'DistillationHook', 'ExactResumeHook', 'GroupHis
            'GroupResourceHook', 'LossHook', 'OrthogonalityHook']
 
 __getattr__, __dir__ = forward_names(__name__, {
-    'BasisGradientHook': 'shared_bases.gradients',
+    'BasisGradientHook': 'shared_bases.training',
     'GroupHistory': 'groupable.training',
     'GroupHistoryHook': 'groupable.training',
     'GroupResourceHook': 'groupable.training',
