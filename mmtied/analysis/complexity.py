@@ -25,12 +25,7 @@ class Complexity(NamedTuple):
 
 
 class ImageNetClassifier(nn.Module):
-    """A backbone with average pooling and a fully connected layer, which papers count too.
-
-    Args:
-        backbone: Network that returns a tuple of feature maps; the last one is classified.
-        channels: Channels of the last feature map.
-        classes: Number of classes.
+    """A backbone with average pooling and a fully connected layer over its last feature map, which papers count too.
 
     Shape:
         - Input: (N, 3, H, W).
@@ -69,13 +64,9 @@ def describe_tying(model: nn.Module) -> str:
 
 
 def measure(model: nn.Module, size: int = 224) -> Complexity:
-    """Count parameters, and multiply-adds for one image in evaluation mode.
+    """Count parameters, and multiply-adds for one image of size x size pixels in evaluation mode.
 
     Nothing is computed: a copy of the network runs on torch's meta device, which has shapes alone.
-
-    Args:
-        model: A network from (1, 3, size, size).
-        size: Height and width of the image in pixels.
 
     Example:
         >>> measure(nn.Conv2d(3, 8, 3, padding=1, bias=False), size=10)

@@ -60,15 +60,11 @@ COUNTS = {
 
 
 class Sizes(NamedTuple):
-    """Counted sizes of a paper's models.
+    """Counted sizes of classifiers by name, of attention modules by network and module, of detectors by config.
 
     Attributes:
-        networks: Complexity of each classifier, by its name.
         as_printed: Parameters of each classifier, counted as its `Network.counts` says.
-        attention: Parameters of the attention modules, by network and module.
-        detectors: Parameters of each detector, by its config.
-        grouped: Multiply-adds of the grouped convolutions as a multiple of ResNeXt-32x4d's, by the name of each network that
-            prints them.
+        grouped: Multiply-adds of the grouped convolutions as a multiple of ResNeXt-32x4d's, of each network that prints them.
     """
 
     networks: Mapping[str, Complexity]
@@ -79,12 +75,7 @@ class Sizes(NamedTuple):
 
 
 def measure_paper(paper: Paper, configs: Path) -> Sizes:
-    """Build every model of a paper and count it; a minute or two on one core.
-
-    Args:
-        paper: One of `published.load_papers`.
-        configs: Folder of configs. Detectors without a file there are left out.
-    """
+    """Build every model of a paper and count it, but detectors without a config there; a minute or two on one core."""
     networks, as_printed, detectors, grouped = {}, {}, {}, {}
     for row in paper.networks:
         classifier = ImageNetClassifier(_shapes(row.backbone), row.channels, row.classes).to('meta')
@@ -139,12 +130,7 @@ def _with_config(rows: Iterable[Network] | Iterable[Detector], configs: Path) ->
 
 
 def render_page(papers: Sequence[tuple[Paper, Sizes]], configs: Path) -> str:
-    """Return the text of docs/model_zoo.md.
-
-    Args:
-        papers: Papers, each with its sizes from `measure_paper`.
-        configs: Folder of configs.
-    """
+    """Return the text of docs/model_zoo.md, from papers with their sizes and the folder of configs."""
     notes = _Notes()
     sections = [section for paper, sizes in papers for section in _render_paper(paper, sizes, configs, notes)]
     return '\n'.join((_INTRODUCTION, *sections, notes.text()))

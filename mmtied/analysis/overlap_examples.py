@@ -39,13 +39,10 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
         ground_truth: The annotations, with file names.
         images: Folder of the image files.
         folder: Folder to make; it may exist when it is empty.
-        choice: Which images.
+        choice: Which images, see `choose_images`.
 
     Returns:
         The sheet's path, then those of the pictures by increasing r.
-
-    Raises:
-        ValueError: See `choose_images`, or an image is unreadable.
     """
     chosen = choose_images(ground_truth, images, choice)
     with atomic_folder(folder) as temporary:
@@ -126,15 +123,10 @@ def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
 
 def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colors: Sequence[tuple[int, int, int]],
                   image_size: tuple[int, int], height: int, categories: np.ndarray | None = None) -> 'Image.Image':
-    """Draw a grayed copy of an image with overlaps tinted, deeper ones more strongly, and boxes outlined.
+    """Draw a grayed copy of an RGB image with overlaps tinted, deeper ones more strongly, and boxes outlined in their colors.
 
-    Args:
-        image: RGB.
-        boxes_xywh: In pixels of the annotated image, shape (N, 4).
-        colors: Outline of each box.
-        image_size: Height and width of the annotated image.
-        height: Height of the picture.
-        categories: See `overlap_depth`.
+    Boxes are in pixels of the annotated image, whose height and width `image_size` gives; `height` is that of the picture. With
+    categories only boxes of one category overlap.
     """
     from PIL import Image, ImageDraw
 
@@ -152,16 +144,9 @@ def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colors: Sequence
 
 def overlap_depth(boxes_xywh: np.ndarray, image_size: tuple[int, int], categories: np.ndarray | None = None,
                   scale: float = 1.) -> np.ndarray:
-    """Count the boxes that cover each pixel; with categories, the largest number of one category.
+    """Count the boxes that cover the centre of each pixel; with categories, the largest number of one category.
 
-    Args:
-        boxes_xywh: In pixels of the image, shape (N, 4).
-        image_size: Height and width of the image.
-        categories: Category of each box, shape (N,), where only boxes of one category count together.
-        scale: Scale of the map; 0.5 halves height and width.
-
-    Returns:
-        Shape (height * scale, width * scale) int64, rounded; a pixel is covered where its centre is.
+    The boxes, shape (N, 4), are in pixels of an image with this height and width; the map has these sides times `scale`.
 
     Example:
         >>> overlap_depth(np.array([[0., 0., 3., 1.], [1., 0., 3., 1.]]), (1, 5)).tolist()

@@ -89,16 +89,10 @@ class Shape:
 
 
 def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
-    """Draw a category's outline, filled.
-
-    Args:
-        category: One of `CATEGORIES`.
-        side: Longer side of the bounding box after rotation, in pixels, at least 1.
-        angle: Angle of rotation in radians.
+    """Draw the filled outline of a category, rotated by an angle in radians, so that its bounding box is `side` pixels long.
 
     Returns:
-        Covered share of each pixel of the bounding box, float32 in [0, 1], shape (height, width). The shape's mask is where this
-        is at least 0.5.
+        Covered share of each pixel of the bounding box, float32 in [0, 1], shape (height, width).
 
     Example:
         >>> coverage = draw_shape('square', 40, angle=np.pi / 4)
@@ -120,14 +114,7 @@ def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
 
 
 def draw_texture(rng: np.random.Generator, category: str, height: int, width: int, period: float) -> np.ndarray:
-    """Draw the texture of a category in two random colors and at a random angle.
-
-    Args:
-        rng: Random generator for the colors, the angle and the period.
-        category: One of `mmtied.datasets.CATEGORIES`.
-        height: Height of the result in pixels.
-        width: Width of the result in pixels.
-        period: Mean period of the texture in pixels; it varies by a factor of 0.8 to 1.25.
+    """Draw the texture of a category in two random colors, at a random angle, with about the given period in pixels.
 
     Returns:
         RGB values in [0, 1], float32, shape (height, width, 3).
@@ -144,11 +131,11 @@ def draw_texture(rng: np.random.Generator, category: str, height: int, width: in
 
 
 def paint(rng: np.random.Generator, shapes: Sequence[Shape], corners: np.ndarray, size: int) -> np.ndarray:
-    """Paint textured shapes with a dark rim, each casting a soft shadow on what lies behind it.
+    """Paint textured shapes with a dark rim, back to front, each casting a soft shadow on what lies behind it.
 
     Args:
         rng: Random generator for colors, textures, light and noise.
-        shapes: Shapes, back to front.
+        shapes: The shapes.
         corners: Left and top of each shape's bounding box in pixels, integers, shape (N, 2).
         size: Height and width of the image in pixels.
 
