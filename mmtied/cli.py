@@ -149,10 +149,8 @@ class _Held:
 def log_after_checks(work_dir: str = '.') -> Iterator[None]:
     """Hold what is printed on stdout until the block is left; a user error's line then stands alone.
 
-    mmengine logs a config of hundreds of lines before it builds anything. The log file has it in any case.
-
-    Args:
-        work_dir: Folder of the run, which errors of a full disk name where they name no file.
+    mmengine logs a config of hundreds of lines before it builds anything. The log file has it in any case. Errors of a full
+    disk that name no file name the work_dir.
     """
     stream, held = sys.stdout, _Held(sys.stdout)
     sys.stdout = held  # mmengine's logger keeps it
@@ -196,11 +194,7 @@ def no_collection() -> Iterator[None]:
 
 
 def repository_path(name: str) -> Path:
-    """Return a file or folder of the repository: in the clone that the package is imported from, or in a wheel's copy.
-
-    Args:
-        name: Path below the repository's root, in ``configs`` or ``tools``.
-    """
+    """Return a path in ``configs`` or ``tools``: of the clone that the package is imported from, or of a wheel's copy."""
     package = Path(__file__).parent
     is_clone = (package.parent / 'setup.py').is_file() and (package.parent / name).exists()
     return (package.parent if is_clone else package / '.mim') / name

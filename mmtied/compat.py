@@ -59,9 +59,6 @@ def require(packages: str | Sequence[str], purpose: str) -> None:
         packages: Import name, or several, such as mmengine, mmcv, mmdet or mmpretrain.
         purpose: What needs the packages, as the start of the message, for example ``'TiedResNet'``.
 
-    Raises:
-        ImportError: A package is not installed.
-
     Example:
         >>> require(['json', 'no_such_package'], 'The example')
         Traceback (most recent call last):
@@ -85,11 +82,9 @@ def release(package: str) -> str:
 
 
 def installed_distribution(prefix: str, *packages: str) -> str:
-    """Return the first installed distribution of OpenMMLab's packages whose name starts with a prefix, or ''.
+    """Return the first installed distribution of OpenMMLab's packages, or of some of them, or ''.
 
-    Args:
-        prefix: ``'onedl-'`` for the forks, ``'mm'`` for OpenMMLab's own, or ``''`` for either.
-        *packages: Import names to look for; all by default.
+    A prefix chooses between the forks (``'onedl-'``), OpenMMLab's own (``'mm'``), and either (``''``).
     """
     names = [name for package in packages or DISTRIBUTIONS for name in DISTRIBUTIONS[package] if name.startswith(prefix)]
     return next((name for name in names if installed_version(name)), '')
@@ -104,15 +99,12 @@ def installed_version(distribution: str) -> str | None:
 
 
 def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
-    """Raise an ImportError unless mmcv is installed, with its operators, in a version that some packages accept.
+    """Raise an ImportError, with what to type, unless mmcv is installed in a version that some packages accept.
 
     Args:
         purpose: What needs mmcv, as the start of the message.
         *packages: Packages that must be installed and have a limit for mmcv's version, such as mmdet.
         operators: Whether the compiled operators are needed, as mmdet's detectors do.
-
-    Raises:
-        ImportError: With what is missing, and what to type.
     """
     require(['mmengine', 'mmcv', *packages], purpose)
     version = _read(_folder('mmcv') / 'version.py', r"__version__ = '([^']+)'")
@@ -196,11 +188,7 @@ def _join(names: Sequence[str]) -> str:
 
 
 def unwrap_model(model):
-    """Return the model inside a wrapper for distributed training, or the model itself.
-
-    Args:
-        model: The `torch.nn.Module` of a Runner.
-    """
+    """Return the model inside a wrapper for distributed training, or the model itself."""
     from mmengine.model import is_model_wrapper
     return model.module if is_model_wrapper(model) else model
 
@@ -208,9 +196,7 @@ def unwrap_model(model):
 def forward_names(package: str, modules: dict[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package (PEP 562) that also offers names of `mmtied.related`.
 
-    Args:
-        package: Name of the package.
-        modules: Module that defines each name, relative to `mmtied.related`; imported when the name is first used.
+    A name is imported, from its module relative to `mmtied.related`, when it is first used.
 
     Example:
         >>> get, _ = forward_names('mmtied.layers', {'IGC': 'interleaved'})

@@ -74,13 +74,7 @@ class ResidualBlock(BaseModule):
         self.activate = nn.ReLU(inplace=True)
 
     def add_layers(self, attention: dict | None, plugins: Sequence[dict], **channels: int) -> None:
-        """Build the attention at the end of the residual branch, and the plugins.
-
-        Args:
-            attention: Config of the attention layer, like a plugin's cfg, or None.
-            plugins: Plugins of this block, each dict(cfg=..., position=...).
-            **channels: Channels at each position: after_conv1, after_conv2 and, in a bottleneck, after_conv3.
-        """
+        """Build the attention at the end of the residual branch, and the plugins, from the channels at each position."""
         self.attention = nn.Identity()
         if attention is not None:
             _, self.attention = build_plugin_layer(attention, in_channels=channels['after_conv3'])
@@ -142,12 +136,7 @@ class BasicBlock(ResidualBlock):
 
 
 class PadShortcut(nn.Module):
-    """A shortcut without parameters: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016).
-
-    Args:
-        new_channels: Number of channels of zeros.
-        stride: Step of the subsampling.
-    """
+    """A shortcut without parameters: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016)."""
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
@@ -160,12 +149,7 @@ class PadShortcut(nn.Module):
 
 
 class BlockPlugins(nn.Module):
-    """The plugin layers of one block, by position.
-
-    Args:
-        plugins: dict(cfg=dict(type=...), position=...) each, in the order in which they run at their position.
-        **channels: Channels at each position.
-    """
+    """The plugin layers of one block, which run at their position in the order of their settings."""
 
     def __init__(self, plugins: Sequence[dict], **channels: int) -> None:
         super().__init__()
@@ -187,14 +171,7 @@ class BlockPlugins(nn.Module):
 
 def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_stages: int,
                      positions: Sequence[str] = PLUGIN_POSITIONS) -> list[dict]:
-    """Return the plugins of one stage, each as dict(cfg=..., position=...).
-
-    Args:
-        backbone: Name of the backbone, for messages.
-        plugins: dict(cfg=dict(type=...), position=..., stages=(bool, ...)) each; without `stages` a plugin is in every stage.
-        stage: Index of the stage.
-        num_stages: Number of stages.
-        positions: Positions that the blocks have.
+    """Return the plugins of one stage, each as dict(cfg=..., position=...); without `stages` a plugin is in every stage.
 
     Raises:
         ValueError: A plugin without cfg or with an unknown type, an unknown position, or `stages` of the wrong length.
@@ -227,9 +204,6 @@ def check_registered(backbone: str, setting: str, cfg: dict) -> None:
 
 def scale_width(backbone: str, base_width: int, planes: int) -> int:
     """Return the width of a block's 3x3 convolutions, given as `base_width` for 64 planes.
-
-    Raises:
-        ValueError: The width is not an integer.
 
     Example:
         >>> scale_width('TiedResNet', base_width=18, planes=128)

@@ -25,14 +25,6 @@ class TiedSplits(BaseModule):
 
     One normalization spans the joined splits, which equals one for each split where it works by channel.
 
-    Args:
-        width: Channels of one split, w'.
-        split_blocks: B of each split.
-        groups: G of every split.
-        stride: Stride of the convolutions.
-        dilation: Dilation of the convolutions.
-        norm_cfg: Normalization layer.
-
     Shape:
         - Input: (N, s * width, H, W), where s is the number of splits.
         - Output: (N, s * width, H / stride, W / stride).
@@ -59,13 +51,7 @@ class TiedSplits(BaseModule):
 class SplitMixer(BaseModule):
     """Exchange information between the splits: fuse them, and append the output of two 1x1 convolutions to them.
 
-    Args:
-        width: Channels of one split, w'.
-        splits: Number of splits.
-        out_channels: Channels that the mixer appends.
-        fusion: 'sum' adds the splits, 'concat' takes them side by side.
-        conv_cfg: Convolution layer.
-        norm_cfg: Normalization layer.
+    The fusion 'sum' adds the splits, 'concat' takes them side by side.
 
     Shape:
         - Input: (N, splits * width, H, W).
@@ -88,12 +74,6 @@ class SplitMixer(BaseModule):
 
 class AddBackMixer(BaseModule):
     """Exchange information between the splits: sum them, convolve by 1x1, and add the result to each split.
-
-    Args:
-        width: Channels of one split, w'.
-        splits: Number of splits.
-        conv_cfg: Convolution layer.
-        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, splits * width, H, W).

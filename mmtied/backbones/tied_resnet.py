@@ -189,10 +189,6 @@ def choose_split_blocks(splits: int, base_width: int, split_blocks: Sequence[int
                         backbone: str = 'TiedResNet') -> tuple[int, ...]:
     """Return B of each split: as given, or the paper's schedule with each B lowered to a divisor of base_width / split_groups.
 
-    Raises:
-        ValueError: The number of values differs from splits, there is no schedule for that number of splits, or split_groups does
-            not divide base_width.
-
     Example:
         >>> choose_split_blocks(splits=8, base_width=18)
         (1, 1, 1, 1, 2, 2, 3, 6)

@@ -42,16 +42,8 @@ class Space(NamedTuple):
 def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Module], sweeps: int = 3) -> int:
     """Reorder channels inside a model, in place, so that the blocks of layers to be tied are more alike; outputs stay.
 
-    Each space of channels is reordered in turn, `sweeps` times, unless the greedy choice would not help.
-
-    Args:
-        model: Any module; parts that cannot be traced stay.
-        num_blocks: B.
-        layers: The convolutions that are to be tied.
-        sweeps: Number of times.
-
-    Returns:
-        The number of spaces beside a layer to be tied.
+    Each space of channels is reordered in turn, `sweeps` times, unless the greedy choice would not help. Parts that cannot be
+    traced stay. Returns the number of spaces beside a layer to be tied.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3))

@@ -81,11 +81,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the output of each stage.
-
-        Args:
-            images: The student's input, (N, 3, H, W); renormalized where `student_normalization` is known and differs.
-        """
+        """Return the output of each stage for the student's input, (N, 3, H, W)."""
         if next(self.network.parameters()).device != images.device:
             self.network.to(images.device)
         with recorded(self.network, self.stages) as outputs:
@@ -108,14 +104,7 @@ class Teacher:
 
 
 def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[str]) -> Teacher:
-    """Build a network with trained weights.
-
-    Args:
-        teacher: ``'torchvision://resnet50'``, a config (a file or ``package::path``) whose ``model.backbone`` is taken, or a
-            backbone's own settings.
-        weights: Checkpoint, a file or URL; for torchvision also the name of its weights (``'IMAGENET1K_V2'``). Without it, the
-            config's ``init_cfg``, or torchvision's first weights for ImageNet.
-        stages: Names of its stages.
+    """Build a network with trained weights; `DistillationHook` documents the arguments.
 
     Raises:
         ValueError: There is no such network, stage or checkpoint, or the weights do not fit or would be random.
@@ -147,15 +136,10 @@ def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[
 
 
 def stage_widths(network: nn.Module, stages: Sequence[str], owner: str) -> dict[str, int]:
-    """Return the number of channels of the output of each stage, for an image of 64 x 64.
-
-    Args:
-        network: A network of one image tensor; its state does not change.
-        stages: Names of submodules.
-        owner: Start of messages.
+    """Return the number of channels of the output of each stage, for an image of 64 x 64; the network's state does not change.
 
     Raises:
-        ValueError: The network has no such stage, does not run it, or its output is not of shape (N, C, H, W).
+        ValueError: The network, which `owner` names, has no such stage, does not run it, or its output is not (N, C, H, W).
 
     Example:
         >>> stage_widths(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'], 'the network')

@@ -85,13 +85,7 @@ def resource_bound(layers: list[DGConv], b: float) -> float:
 
 
 def connections(layers: list[DGConv]) -> Tensor:
-    """Count the channel pairs that each layer connects (zeta, Eq. 9); gradients reach the gates.
-
-    Args:
-        layers: L layers with gates.
-
-    Returns:
-        Shape (L,), float64.
+    """Count the channel pairs that each of L layers with gates connects (zeta, Eq. 9): (L,) float64; gradients reach the gates.
 
     Example:
         >>> layer = DGConv(8, 8, 1)

@@ -13,14 +13,10 @@ from .layers import FilterBasis, SharedBasisConv, SharedConv2d
 
 
 class SharedStage(nn.Module):
-    """A sequence of blocks, and the filters that they share.
+    """A sequence of blocks, and the filters that they share by name.
 
     Blocks have the same keys as in a Sequential (``0``, ``1``, ...). The shared filters are registered only here, under
     ``bases``, where the blocks' layers look them up. ``init_weights`` makes the bases orthonormal.
-
-    Args:
-        blocks: Modules, each from (N, C, H, W) to the input of the next.
-        bases: Shared filters by name; may be empty.
 
     Example:
         >>> basis = FilterBasis(4, 4, kernel_size=3)

@@ -122,12 +122,7 @@ class SharedDenseNetCIFAR(BaseModule):
 class DenseLayer(nn.Module):
     """A dense block's layer: norm, ReLU, 1x1, norm, ReLU, 3x3, whose output is put behind the input.
 
-    Args:
-        in_channels: Channels of the input.
-        growth_rate: Channels of the 3x3 convolution.
-        basis: Shared elements of the 3x3 convolution, or None for an ordinary one.
-        unique_elements: Elements that the layer adds to the basis.
-        norm_cfg: Normalization layer.
+    The 3x3 convolution combines a basis and some elements of its own; without a basis it is an ordinary one.
 
     Shape:
         - Input: (N, in_channels, H, W).

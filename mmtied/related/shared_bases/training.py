@@ -107,10 +107,7 @@ def mean_deviations(model: nn.Module, unique: bool = False) -> dict[str, Tensor]
     """Compute the means of the squared entries of ``W'W - I``, by the roles of the bases they are of; scalars with gradients.
 
     W holds the bases that lie in one module and whose filters have the same size; the mean is over all such W of the model.
-
-    Args:
-        model: A model with shared bases.
-        unique: Also compare the elements that each layer adds with the bases and with each other.
+    With unique, the elements that each layer adds are compared too, with the bases and with each other.
 
     Example:
         >>> from mmtied.backbones import SharedResNet
