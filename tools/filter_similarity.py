@@ -54,19 +54,10 @@ def main() -> None:
             raise ValueError(f'--size {args.size}: expected at least 1')
         if not -1 <= args.threshold <= 1:
             raise ValueError(f'--threshold {args.threshold}: expected a cosine, from -1 to 1')
-        from mmtied.analysis.filter_similarity import check_average, check_depths, find_layers, layers_at
-        from mmtied.analysis.similarity_figures import (
-            check_counts,
-            check_filters,
-            format_similarity,
-            measure_layers,
-            write_similarity,
-        )
+        from mmtied.analysis.filter_similarity import find_layers, layers_at
+        from mmtied.analysis.similarity_figures import check_counts, format_similarity, measure_layers, write_similarity
         from mmtied.launch.networks import chosen_images, image_batches, load_networks
 
-        check_average(args.average)
-        check_depths(args.depths)
-        check_filters(args.filters)
         paths = chosen_images(args.images, args.num, args.seed)
         networks = load_networks(args.networks, args.names, args.cfg_options, args.device)
         layers = {network.name: find_layers(network.model, args.layers) if args.layers else layers_at(network.model, args.depths)

@@ -30,13 +30,9 @@ def main() -> None:
     from mmtied.cli import log_after_checks, user_errors
     from mmtied.unpickling import safe_loading
     with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # with advice for each data set
-        from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
         from mmtied.training.resume import safe_saving
-        cfg = config.load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        cfg.work_dir = args.work_dir or cfg.work_dir
-        check_can_write(cfg.work_dir, '--work-dir', folder=True)
+        cfg = config.config_of_run(args)
         checkpoints.check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
         if args.show or args.show_dir:

@@ -121,7 +121,8 @@ def guided_similarity(model: nn.Module, layer: Layer, batches: Iterable[Tensor],
         average: 'patterns' averages the patterns over all images before they are compared, as the paper does;
             'similarities' compares them on each image and averages the cosines over the images that activate both channels.
     """
-    check_average(average)
+    if average not in AVERAGES:
+        raise ValueError(f'filter similarity: average {average!r}, expected one of {", ".join(AVERAGES)}')
     total, count = 0., 0.
     for images in batches:
         patterns = guided_patterns(model, layer, images, channels)
@@ -131,19 +132,6 @@ def guided_similarity(model: nn.Module, layer: Layer, batches: Iterable[Tensor],
             cosines = torch.stack([cosine_matrix(one.flatten(1)) for one in patterns])
             total, count = total + cosines.nansum(dim=0), count + cosines.isfinite().sum(dim=0)
     return cosine_matrix(total.flatten(1)) if average == 'patterns' else total / count
-
-
-def check_average(average: str) -> None:
-    """Raise a ValueError unless `average` is one of `AVERAGES`."""
-    if average not in AVERAGES:
-        raise ValueError(f'filter similarity: average {average!r}, expected one of {", ".join(AVERAGES)}')
-
-
-def check_depths(depths: Sequence[float]) -> None:
-    """Raise a ValueError unless all depths are in (0, 1]."""
-    wrong = [depth for depth in depths if not 0 < depth <= 1]
-    if wrong:
-        raise ValueError(f'filter similarity: depth {wrong[0]:g}, expected numbers above 0 and up to 1')
 
 
 def cosine_matrix(rows: Tensor) -> Tensor:
@@ -207,7 +195,9 @@ def spatial_layers(model: nn.Module) -> list[Layer]:
 
 def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
     """Return the spatial layers at some depths of a network: 1 is the last one, 0.5 the one half of them are before or at."""
-    check_depths(depths)
+    wrong = [depth for depth in depths if not 0 < depth <= 1]
+    if wrong:
+        raise ValueError(f'filter similarity: depth {wrong[0]:g}, expected numbers above 0 and up to 1')
     layers = spatial_layers(model)
     if not layers:
         raise ValueError(f'{type(model).__name__} has no convolution larger than 1x1; name its layers')

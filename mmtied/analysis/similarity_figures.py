@@ -53,12 +53,6 @@ def check_counts(layers: Mapping[str, Sequence[Layer]]) -> None:
                          + ', '.join(f'{count} of {name}' for name, count in counts.items()))
 
 
-def check_filters(most_filters: int) -> None:
-    """Raise a ValueError unless there are two filters to compare."""
-    if most_filters < 2:
-        raise ValueError(f'--filters {most_filters}: at least 2 are needed')
-
-
 def measure_layers(name: str, model: nn.Module, layers: Sequence[Layer], batches: Callable[[], Iterable[Tensor]],
                    most_filters: int = 64, seed: int = 0, average: str = 'patterns') -> list[LayerSimilarity]:
     """Measure how alike the filters of some layers are.
@@ -72,7 +66,8 @@ def measure_layers(name: str, model: nn.Module, layers: Sequence[Layer], batches
         seed: Of the choice.
         average: See `filter_similarity.guided_similarity`.
     """
-    check_filters(most_filters)
+    if most_filters < 2:
+        raise ValueError(f'--filters {most_filters}: at least 2 are needed')
     found = []
     for layer in layers:
         channels = count_channels(model, layer, next(iter(batches())))

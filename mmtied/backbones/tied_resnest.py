@@ -77,8 +77,7 @@ class TiedResNeSt(StagedResNet):
         first_entry_blocks: The same in the first block of each stage, which changes the width.
         conv_blocks: B of the 3x3 convolutions.
         pool_first: Apply the average pooling that takes the stride before the 3x3 convolution instead of after it.
-        deep_stem: As in `StagedResNet`.
-        avg_down: As in `StagedResNet`.
+        deep_stem, avg_down: As in `StagedResNet`.
         stem_channels: As in `StagedResNet`; None is 64 at depth 50 and 128 above, for 64 base channels.
         base_channels: As in `StagedResNet`.
         **staged: Everything else that `StagedResNet` takes.

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
+from mmtied.atomic import check_can_write
 from mmtied.cli import repository_path, warn
 from mmtied.compat import check_mmcv, require
 from mmtied.training.resume import saved_checkpoints
@@ -66,6 +67,15 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
             _complete_dataloader(cfg, key)
     if cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(name.split('::')[-1]).stem)
+    return cfg
+
+
+def config_of_run(args: argparse.Namespace) -> Config:
+    """Load the config of a distributed run from its command line, and check that its work_dir can be written."""
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.work_dir
+    check_can_write(cfg.work_dir, '--work-dir', folder=True)
     return cfg
 
 

@@ -171,16 +171,16 @@ def stage_widths(network: nn.Module, stages: Sequence[str], owner: str) -> dict[
 def recorded(network: nn.Module, stages: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of stages of a network that runs in the block."""
     outputs = {}
-    handles = [network.get_submodule(stage).register_forward_hook(partial(_keep, outputs, stage)) for stage in stages]
+
+    def keep(stage: str, module: nn.Module, args: tuple, output: Tensor) -> None:
+        outputs[stage] = output
+
+    handles = [network.get_submodule(stage).register_forward_hook(partial(keep, stage)) for stage in stages]
     try:
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _keep(outputs: dict[str, Tensor], stage: str, module: nn.Module, args: tuple, output: Tensor) -> None:
-    outputs[stage] = output
 
 
 def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, Normalization]:
