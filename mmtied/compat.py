@@ -193,16 +193,17 @@ def unwrap_model(model):
     return model.module if is_model_wrapper(model) else model
 
 
-def forward_names(package: str, modules: dict[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def forward_names(package: str, offered: dict[str, Sequence[str]]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package (PEP 562) that also offers names of `mmtied.related`.
 
-    A name is imported, from its module relative to `mmtied.related`, when it is first used.
+    The names of each module, relative to `mmtied.related`, are imported when they are first used.
 
     Example:
-        >>> get, _ = forward_names('mmtied.layers', {'IGC': 'interleaved'})
+        >>> get, _ = forward_names('mmtied.layers', {'interleaved': ['IGC']})
         >>> get('IGC').__module__
         'mmtied.related.interleaved.layers'
     """
+    modules = {name: module for module, names in offered.items() for name in names}
 
     def __getattr__(name: str) -> object:  # noqa: N807
         if name not in modules:

@@ -8,7 +8,6 @@ The first row shows the annotations. Each instance has a color of its own, in no
 """
 
 import argparse
-from pathlib import Path
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,19 +41,16 @@ def main() -> None:
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.inputs.images import check_folder
         from mmtied.evaluation.options import reading_options
-        from mmtied.launch.networks import distinct, load_networks
+        from mmtied.launch.networks import load_networks, names_in_figure
         from mmtied.launch.samples import annotated, from_network, from_results, sample_rows
         from mmtied.options import choice_of
         from mmtied.plotting import check_figure_path, draw_grid, write_figure
 
         check_figure_path(args.out)
-        count = len(args.results) + len(args.networks[::2])
-        if not count:
+        files = [*args.results, *args.networks[::2]]
+        if not files:
             raise ValueError('expected --results FILE ... or --networks CONFIG CHECKPOINT ..., got neither')
-        stems = [Path(name.split('::')[-1]).stem for name in (*args.results, *args.networks[::2])]
-        names = distinct(args.names or stems)
-        if len(names) != count:
-            raise ValueError(f'--names: {len(names)} names for {count} detectors')
+        names = names_in_figure(args.names, files, 'detectors')
         check_folder(args.images)
         ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))
         rows, with_masks = {}, False

@@ -83,7 +83,6 @@ class TiedResNeSt(StagedResNet):
         **staged: Everything else that `StagedResNet` takes.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
         ImportError: Neither mmdet nor mmpretrain is installed.
 
     Example:

@@ -10,7 +10,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -129,27 +128,17 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
             backbone[setting] = value
 
 
-class Converted(NamedTuple):
-    """A conversion by `convert_backbone`.
-
-    Attributes:
-        kept: Tensors in the new file, by their names there.
-        dropped: Names of the classifier's other tensors.
-        backbone: Config of the backbone, where the source is a network with shared bases that its authors released; else None.
-    """
-
-    kept: dict[str, torch.Tensor]
-    dropped: list[str]
-    backbone: dict | None
-
-
-def convert_backbone(source: str | os.PathLike, target: str | os.PathLike, keep_head: bool = False) -> Converted:
+def convert_backbone(source: str | os.PathLike, target: str | os.PathLike,
+                     keep_head: bool = False) -> tuple[dict[str, torch.Tensor], list[str], dict | None]:
     """Write the weights of a classifier's backbone, without head, optimizer state and history.
 
     Args:
         source: Checkpoint of a classifier trained with mmpretrain, or one that the authors of shared filter bases released.
         target: File to write; an existing one is replaced.
         keep_head: Write the whole classifier, head included, as ``tools/test.py`` reads it.
+
+    Returns:
+        The tensors in the new file, the names of the classifier's others, and of a released network the backbone's config.
 
     Raises:
         ValueError: The source is unreadable, has no backbone, or holds NaN or infinity; or the target is a folder or the source.
@@ -170,7 +159,7 @@ def convert_backbone(source: str | os.PathLike, target: str | os.PathLike, keep_
     kept = {key: value.clone() for key, value in (weights if keep_head else kept).items()}
     check_finite(kept, f'checkpoint {source}', 'its training diverged, take an earlier checkpoint')
     write_checkpoint({'state_dict': kept}, target)
-    return Converted(kept, [key for key in weights if not (keep_head or key.startswith(_BACKBONE))], backbone)
+    return kept, [key for key in weights if not (keep_head or key.startswith(_BACKBONE))], backbone
 
 
 def check_finite(weights: Mapping[str, torch.Tensor], name: str, advice: str) -> None:

@@ -80,12 +80,10 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
     if not words or len(words) % 2:
         raise ValueError(f'expected pairs of a config and a checkpoint, got {len(words)}: {" ".join(words)}')
     pairs = list(zip(words[::2], words[1::2], strict=True))
-    names = list(names or (Path(config.split('::')[-1]).stem for config, _ in pairs))
-    if len(names) != len(pairs):
-        raise ValueError(f'--names: {len(names)} names for {len(pairs)} networks')
+    names = names_in_figure(names, [config for config, _ in pairs], 'networks')
     device = usable_device(device)
     networks = []
-    for name, (config, checkpoint) in zip(distinct(names), pairs, strict=True):
+    for name, (config, checkpoint) in zip(names, pairs, strict=True):
         cfg = load_config(config, options)
         if cfg.get('data_preprocessor'):
             cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)  # as mmengine's Runner does
@@ -108,13 +106,16 @@ def usable_device(name: str | None = None) -> torch.device:
     return device
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """Number names that are there more than once.
+def names_in_figure(names: Sequence[str] | None, files: Sequence[str], kind: str) -> list[str]:
+    """Return a name for each file, by default its own; those that are there more than once are numbered.
 
     Example:
-        >>> distinct(['a', 'b', 'a'])
+        >>> names_in_figure(None, ['a.py', 'mmdet::b.py', 'c/a.py'], 'networks')
         ['a (1)', 'b', 'a (3)']
     """
+    names = names or [Path(file.split('::')[-1]).stem for file in files]
+    if len(names) != len(files):
+        raise ValueError(f'--names: {len(names)} names for {len(files)} {kind}')
     return [f'{name} ({number})' if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
 
 

@@ -11,8 +11,6 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
 from mmtied.arguments import suggest_arguments
@@ -95,31 +93,13 @@ def connections(layers: list[DGConv]) -> Tensor:
     """
     device = layers[0].gates.device
     gates = pad_sequence([layer.gates.to(device, torch.float64) for layer in layers], batch_first=True, padding_value=-1.)
-    return _Connections.apply(gates, _sizes(layers).to(device))
+    factors = 1 + is_open(gates).to(gates.dtype) + (gates - gates.detach())  # a straight-through gradient of the sign function
+    return _sizes(layers).to(device) * factors.prod(1)
 
 
 def _sizes(layers: list[DGConv]) -> Tensor:
     """Count the connections with every gate closed, shape (L,), float64."""
     return torch.tensor([layer.in_channels * layer.out_channels / 2**len(layer.gates) for layer in layers], dtype=torch.float64)
-
-
-class _Connections(Function):
-    """Eq. 9, ``size * prod(1 + g)``, with a straight-through gradient of the sign function."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, gates: Tensor, sizes: Tensor) -> Tensor:
-        """Map real gates (L, K) and sizes (L,) to (L,)."""
-        factors = 1 + is_open(gates).to(gates.dtype)
-        values = sizes * factors.prod(1)
-        ctx.save_for_backward(factors, values)
-        return values
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        """Return the derivatives, each the product without the factor of its gate."""
-        factors, values = ctx.saved_tensors
-        return (gradient * values)[:, None] / factors, None
 
 
 @dataclass
