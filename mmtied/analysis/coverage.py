@@ -24,12 +24,11 @@ figures of the tables and the computed sizes. Nothing on this page has been trai
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A table or figure of a paper, or another of its experiments.
+    """A table or figure of a paper, such as 'Table 1', or another of its experiments.
 
     Attributes:
-        item: Its name, such as 'Table 1'.
-        shows: What it shows.
-        configs: Configs that train it, without ``.py``, relative to ``configs``; ``{a,b}`` stands for alternatives. Words after a
+        configs: Configs that train it, without ``.py``, relative to ``configs``; ``{a,b}`` stands for alternatives. Words
+        after a
             config are its options.
         tools: Scripts that draw or compute it, relative to the repository.
         pages: Pages of ``docs`` that show or explain it, with an anchor or without.

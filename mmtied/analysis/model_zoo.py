@@ -89,7 +89,7 @@ def measure_paper(paper: Paper, configs: Path) -> Sizes:
             network, _, module = row.backbone.partition(' + ')
             detectors[row.config] = networks[network].parameters + (attention[network, module] if module else 0)
         else:
-            detectors[row.config] = _count_trained(config_file(configs, row.config))
+            detectors[row.config] = _count_trained(configs / f'{row.config}.py')
     return Sizes(networks, as_printed, attention, detectors, grouped)
 
 
@@ -120,13 +120,8 @@ def _count_trained(config: Path) -> int:
         return count_parameters(_shapes(cfg.model), trained_only=True)
 
 
-def config_file(configs: Path, name: str) -> Path:
-    """Return where a config is or would be, by its name without ``.py``."""
-    return configs / f'{name}.py'
-
-
 def _with_config(rows: Iterable[Network] | Iterable[Detector], configs: Path) -> list:
-    return [row for row in rows if config_file(configs, row.config).is_file()]
+    return [row for row in rows if (configs / f'{row.config}.py').is_file()]
 
 
 def render_page(papers: Sequence[tuple[Paper, Sizes]], configs: Path) -> str:
@@ -171,7 +166,7 @@ def _render_paper(paper: Paper, sizes: Sizes, configs: Path, notes: '_Notes') ->
 
 
 def _link(configs: Path, name: str, options: str = '') -> str:
-    if not config_file(configs, name).is_file():
+    if not (configs / f'{name}.py').is_file():
         return '-'
     return f'[{Path(name).name}](../configs/{name}.py)' + (f' `{options}`' if options else '')
 

@@ -41,33 +41,16 @@ def _fraction(values: np.ndarray) -> np.ndarray:
     return values - np.floor(values)
 
 
-def _dots(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.hypot(_fraction(u) - 0.5, _fraction(v) - 0.5) < 0.32
-
-
-def _checks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5)
-
-
-def _stripes(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(u) < 0.5
-
-
-def _zigzag(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(u + np.abs(_fraction(v) - 0.5)) < 0.5
-
-
-def _rays(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(np.arctan2(v, u) * (5 / np.pi)) < 0.5
-
-
-def _lattice(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.minimum(_fraction(u), _fraction(v)) < 0.28
-
-
 #: Texture of each category: a function of the coordinates u and v, in periods of the texture from the centre of the shape, that
 #: returns True where the second of its two colors goes.
-TEXTURES = {'circle': _dots, 'square': _checks, 'triangle': _stripes, 'star': _zigzag, 'ring': _rays, 'cross': _lattice}
+TEXTURES = {
+    'circle': lambda u, v: np.hypot(_fraction(u) - 0.5, _fraction(v) - 0.5) < 0.32,  # dots
+    'square': lambda u, v: (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5),  # checks
+    'triangle': lambda u, v: _fraction(u) < 0.5,  # stripes
+    'star': lambda u, v: _fraction(u + np.abs(_fraction(v) - 0.5)) < 0.5,  # zigzag
+    'ring': lambda u, v: _fraction(np.arctan2(v, u) * (5 / np.pi)) < 0.5,  # rays
+    'cross': lambda u, v: np.minimum(_fraction(u), _fraction(v)) < 0.28,  # lattice
+}
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,11 @@ _LONGEST = 480
 
 
 class Case(NamedTuple):
-    """An image, and what is looked for in it.
+    """An image, what is looked for in it, and what the figure says of it.
 
     Attributes:
-        path: The image file.
         category: Name of the class; None for what each classifier predicts, or where the detector's classes have no names.
         box_xywh: Box of the instance in pixels, for detectors.
-        text: What the figure says of it.
         label: Label of a detected instance, for detectors whose classes have no names.
     """
 

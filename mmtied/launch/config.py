@@ -36,9 +36,6 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
 
     Returns:
         A config that a Runner can be built from. Its `work_dir` defaults to ``work_dirs/<name of the config>``.
-
-    Raises:
-        ValueError: The file is missing or not a config, or an option does not fit.
     """
     if '::' in name:
         require(name.partition('::')[0], f'the config {name}')
@@ -82,9 +79,6 @@ def config_of_run(args: argparse.Namespace) -> Config:
 def parse_options(words: Sequence[str]) -> dict[str, object]:
     """Parse the KEY=VALUE words of ``--cfg-options``, with mmengine's syntax for values.
 
-    Raises:
-        ValueError: A word has no '=', a value is a dict, or brackets do not pair.
-
     Example:
         >>> parse_options(['train_cfg.max_epochs=1', 'model.neck.in_channels=[64,128]'])
         {'train_cfg.max_epochs': 1, 'model.neck.in_channels': [64, 128]}
@@ -122,10 +116,7 @@ def use_resume(cfg: Config, resume: str) -> None:
     """Resume from a checkpoint, or from the latest one in the work_dir if `resume` is 'auto'.
 
     Where there is none, a warning says that training starts from the beginning, so that a job can always be started with the
-    flag.
-
-    Raises:
-        ValueError: The checkpoint is missing or unreadable, and so is every other in the work_dir.
+    flag. A ValueError says that the checkpoint is missing or unreadable, and so is every other in the work_dir.
     """
     if resume == 'auto':
         resume = latest_checkpoint(cfg.work_dir)
@@ -140,10 +131,7 @@ def use_resume(cfg: Config, resume: str) -> None:
 def latest_checkpoint(work_dir: str) -> str | None:
     """Return the path of the last checkpoint in a folder that can be read, or None where none was saved.
 
-    Where that is not the one that mmengine saved last, a warning says so.
-
-    Raises:
-        ValueError: No checkpoint of the folder can be read, or its ``last_checkpoint`` is empty and there is no other.
+    Where that is not the one that mmengine saved last, a warning says so. A ValueError says that none can be read.
     """
     found, faults = saved_checkpoints(work_dir), []
     for path in found:

@@ -31,10 +31,8 @@ class Deployment(NamedTuple):
 
     Attributes:
         parts: Names of the model's parts in the file.
-        parameters: Number of parameters before and after.
-        modules: Number of modules before and after.
-        difference: Largest difference from the model's outputs.
-        largest_output: Largest output of the level where the difference is.
+        parameters: Number of parameters before and after; `modules` is that of modules.
+        difference: Largest difference from the model's outputs, at a level whose largest output is `largest_output`.
     """
 
     parts: list[str]

@@ -19,21 +19,11 @@ _IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), rg
 
 def distillation_config(student: Config, hook: dict, images: str | os.PathLike, *, iters: int = 20000, batch_size: int = 32,
                         size: int = 224, lr: float = 1e-3, workers: int = 2, save_every: int = 1000, seed: int = 0) -> Config:
-    """Return the config of a run that trains the backbone of another config alone.
+    """Return the config of a run that trains the backbone of another config of mmdet or mmpretrain alone, on a folder of images.
 
-    It is trained with AdamW, a short warm-up and a cosine decay; no stage of it is frozen.
-
-    Args:
-        student: A config of mmdet or mmpretrain; its ``model.backbone`` and the normalization of its images are used.
-        hook: Settings of `DistillationHook` other than its type.
-        images: A folder with images, also in folders below it.
-        iters: Number of steps.
-        batch_size: Images of a step, in each process.
-        size: Height and width of the crops.
-        lr: Learning rate.
-        workers: Processes that load images.
-        save_every: Steps between two checkpoints, of which the last is kept.
-        seed: Of weights, order and crops of the images.
+    Its ``model.backbone`` and the normalization of its images are used, and a hook with the settings of a `DistillationHook`.
+    It is trained with AdamW, a short warm-up and a cosine decay; no stage of it is frozen. The numbers are those of the
+    options of tools/distill.py: the size is that of the crops, and of the checkpoints only the last is kept.
 
     Raises:
         ValueError: The config has no backbone, or a number is out of range.

@@ -66,13 +66,10 @@ class Network(NamedTuple):
 
 def load_networks(words: Sequence[str], names: Sequence[str] | None = None, options: Sequence[str] | None = None,
                   device: str | None = None) -> list[Network]:
-    """Build the models of configs with the weights of checkpoints.
+    """Build the models of configs with the weights of checkpoints, given as CONFIG CHECKPOINT [CONFIG CHECKPOINT ...].
 
-    Args:
-        words: CONFIG CHECKPOINT [CONFIG CHECKPOINT ...].
-        names: A name for each; by default those of the configs.
-        options: KEY=VALUE words that override settings of every config.
-        device: By default a GPU where there is one.
+    The options, KEY=VALUE words, override settings of every config. The names are by default those of the configs, the device
+    is a GPU where there is one.
 
     Raises:
         ValueError: Words are no pairs, names do not fit them, or a device, config or checkpoint is not usable.
@@ -120,12 +117,7 @@ def names_in_figure(names: Sequence[str] | None, files: Sequence[str], kind: str
 
 
 def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None, seed: int = 0) -> list[Path]:
-    """Return image files, given as such or by their folders; at most `count` of them, chosen at random.
-
-    Raises:
-        ValueError: A folder is missing or holds no images, a chosen file is no image, `count` is not positive or `seed`
-            negative.
-    """
+    """Return image files, given as such or by their folders; at most `count` of them, chosen at random."""
     if count is not None and count < 1:
         raise ValueError(f'--num {count}: at least 1 is needed')
     check_seed(seed)
@@ -166,11 +158,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(network: Network, path: str | os.PathLike) -> Prepared:
-    """Read an image by the test pipeline of a network's config, without its annotations.
-
-    Raises:
-        ValueError: The config has no test pipeline, or the file is no image; OpenCV raises its own error for an empty one.
-    """
+    """Read an image by the test pipeline of a network's config, without its annotations; an empty one is an error of OpenCV's."""
     if not network.test_pipeline:
         raise ValueError(f'{network.name}: the config has no test_dataloader.dataset.pipeline, which says how to read images')
     read: dict[str, Any] = {'img_path': str(path), 'img_id': 0}

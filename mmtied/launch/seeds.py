@@ -21,13 +21,7 @@ _NO_METRICS = ('data_time', 'time', 'step', 'epoch', 'iter', 'memory')
 
 @dataclass(frozen=True)
 class Spread:
-    """A metric over several runs.
-
-    Attributes:
-        values: Its last value in each run, by seed.
-        mean: Their mean.
-        deviation: Their sample standard deviation (with N - 1); nan for one run.
-    """
+    """The last values of a metric in several runs, by seed, their mean, and their sample standard deviation; nan for one run."""
 
     values: dict[int, float]
     mean: float

@@ -53,15 +53,10 @@ class Normalization(NamedTuple):
 
 
 class Teacher:
-    """A frozen network that returns the outputs of some of its stages.
+    """A frozen network that returns the outputs, (N, C, H, W), of some of its stages.
 
-    Not a `torch.nn.Module`, so a model that holds one neither trains nor saves it; copies of the model share it.
-
-    Args:
-        network: Any network of one image tensor. It stays in evaluation mode, and its weights get no gradients.
-        stages: Names of submodules with outputs of shape (N, C, H, W).
-        normalization: Of its input, None where it is not known.
-        name: For messages.
+    Not a `torch.nn.Module`, so a model that holds one neither trains nor saves it; copies of the model share it. Where the
+    normalization of its input and `student_normalization` are known and differ, images are renormalized.
 
     Example:
         >>> teacher = Teacher(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'])
