@@ -58,25 +58,21 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
             time.sleep(SECONDS_TO_END)  # the process that failed says why, and the launcher ends this one meanwhile
         if os.environ.get(TRACEBACK_VARIABLE) or not (isinstance(error, RecursionError) or is_out_of_memory(error)):
             raise
-        _let_main_process_speak()
-        reason = 'nested too deeply' if isinstance(error, RecursionError) else 'out of memory'
-        print(_short(f'error: {reason}{f" ({text})" if (text := " ".join(str(error).split())) else ""} '
-                     f'({TRACEBACK_VARIABLE}=1 shows where)', longest), file=sys.stderr)
-        sys.exit(2)
+        reason, text = 'nested too deeply' if isinstance(error, RecursionError) else 'out of memory', ' '.join(str(error).split())
+        _end(f'error: {reason}{f" ({text})" if text else ""} ({TRACEBACK_VARIABLE}=1 shows where)', longest)
     except _SETTING_ERRORS as error:
         own = is_own(error)
         if os.environ.get(TRACEBACK_VARIABLE) or (only_own and not own and not is_full_disk(error)):
             raise
-        _let_main_process_speak()
-        print(_short(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), longest),
-              file=sys.stderr)
-        sys.exit(2)
+        _end(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), longest)
 
 
-def _let_main_process_speak() -> None:
-    """Wait in the other processes of a distributed run: what all notice is said once, as the launcher then ends them."""
+def _end(line: str, longest: int) -> None:
+    """Print a line and exit with code 2; the main process of a distributed run comes first, as the launcher then ends all."""
     if os.environ.get('RANK', '0') != '0' and os.environ.get('WORLD_SIZE', '1') != '1':
         time.sleep(SECONDS)
+    print(_short(line, longest), file=sys.stderr)
+    sys.exit(2)
 
 
 def _lost_other_process(error: BaseException) -> bool:

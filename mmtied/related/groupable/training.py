@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mmtied.arguments import suggest_arguments
-from mmtied.atomic import atomic_path, save_text
+from mmtied.atomic import save_text
 from mmtied.compat import unwrap_model
+from mmtied.layers.blocks import check_positive
 from mmtied.training.loss_hook import LossHook, is_number
 
 from .layers import DGConv, gated_layers, is_open
@@ -174,8 +175,7 @@ class GroupHistoryHook(Hook):
     priority = 'LOW'
 
     def __init__(self, interval: int = 100) -> None:
-        if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
-            raise ValueError(f'GroupHistoryHook: interval={interval!r}, expected a positive integer of iterations')
+        check_positive('GroupHistoryHook', interval=interval)
         self.interval = interval
         self.history: GroupHistory | None = None
         self._trained = 0  # completed iterations; runner.iter may lag by one while a checkpoint is saved
@@ -224,15 +224,14 @@ class GroupHistoryHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, show: bool = False) -> None:
-        from mmtied.plotting import to_rgb
+        from mmtied.plotting import to_rgb, write_figure
 
         from .plots import plot_group_numbers, plot_learning_dynamics
 
         self.history.save(_folder(runner) / 'history.json')
         figures = {'group_numbers': plot_group_numbers(self.history), 'learning_dynamics': plot_learning_dynamics(self.history)}
         for name, figure in figures.items():
-            with atomic_path(_folder(runner) / f'{name}.png') as temporary:
-                figure.savefig(temporary)
+            write_figure(figure, _folder(runner) / f'{name}.png')
             if show:
                 runner.visualizer.add_image(name, to_rgb(figure), step=runner.iter)
 

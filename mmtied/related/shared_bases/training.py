@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
 from mmtied.compat import unwrap_model
+from mmtied.layers.blocks import check_positive
 from mmtied.training.loss_hook import LossHook, is_number
 
 from .figures import COLUMNS, GRADIENTS_FILE
@@ -184,8 +185,7 @@ class BasisGradientHook(Hook):
     """
 
     def __init__(self, interval: int = 10) -> None:
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ValueError(f'BasisGradientHook: interval={interval!r}, expected a positive integer')
+        check_positive('BasisGradientHook', interval=interval)
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
