@@ -107,14 +107,14 @@ def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
         operators: Whether the compiled operators are needed, as mmdet's detectors do.
     """
     require(['mmengine', 'mmcv', *packages], purpose)
-    version = _read(_folder('mmcv') / 'version.py', r"__version__ = '([^']+)'")
+    number = _read(_folder('mmcv') / 'version.py', r"__version__ = '([^']+)'")
     for package in packages:
         limit = _read(_folder(package) / '__init__.py', r"mmcv_maximum_version = '([^']+)'")
-        if limit and version and _numbers(version) >= _numbers(limit):
-            raise ImportError(f'{purpose} needs an mmcv below {limit}, as {package} does, and {version} is installed: '
+        if limit and number and _numbers(number) >= _numbers(limit):
+            raise ImportError(f'{purpose} needs an mmcv below {limit}, as {package} does, and {number} is installed: '
                               f'{_how_to_compile()}{MAKE_ADVICE}')
     if operators and not _has_operators():
-        installed = f'{installed_distribution("", "mmcv") or "mmcv"} {version or ""}'.strip()
+        installed = f'{installed_distribution("", "mmcv") or "mmcv"} {number or ""}'.strip()
         raise ImportError(f"{purpose} needs mmcv's compiled operators, and the installed {installed} has none: "
                           f'{_how_to_compile()}{MAKE_ADVICE}')
 
@@ -128,7 +128,7 @@ def _how_to_compile() -> str:
 
 def _has_operators() -> bool:
     """Return True if the installed mmcv has its compiled operators."""
-    return any(_folder('mmcv').glob('_ext.*'))
+    return is_installed('mmcv') and any(_folder('mmcv').glob('_ext.*'))
 
 
 def _folder(package: str) -> Path:
