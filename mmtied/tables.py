@@ -93,11 +93,6 @@ def latex_table(caption: str, header: Sequence[str], rows: Sequence[Sequence]) -
 
     Caption, header and cells are text: characters that LaTeX would interpret are escaped.
 
-    Args:
-        caption: The text below it.
-        header: A name for each column.
-        rows: The cells of each row, converted by `str`.
-
     Example:
         >>> print(latex_table('AP in %', ('r', 'AP'), [('all', '25.3'), ('r>=0.8', '-')]))
         \begin{table}

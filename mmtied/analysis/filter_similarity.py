@@ -55,8 +55,7 @@ class _GuidedMode(TorchFunctionMode):
 def guided_backprop(activations: Iterable[nn.Module] = ()) -> Iterator[None]:
     """Make the gradients of what is computed in the block guided: a ReLU passes a gradient where it and its input are positive.
 
-    Args:
-        activations: Modules that are activations too, beside those of PyTorch, mmcv and timm.
+    Other modules can be named as activations too, beside those of PyTorch, mmcv and timm.
 
     Example:
         >>> x = torch.tensor([1., 2., -3.], requires_grad=True)

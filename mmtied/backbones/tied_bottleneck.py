@@ -100,16 +100,8 @@ def add_splits(x: Tensor, splits: int) -> Tensor:
 class TiedBottleneck(Bottleneck):
     """Entry (1x1 TBC), splits (3x3 TBC), mixer (two 1x1), and exit (standard 1x1), added to the shortcut.
 
-    Args:
-        width: Channels of one split, w'.
-        split_blocks: B of each split.
-        entry_blocks: B of the entry.
-        shortcut_blocks: B of the projection shortcut.
-        split_groups: G of every split.
-        mixer_fusion: One of `MIXER_FUSIONS`; 'none' omits the mixer.
-        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of planes.
-        attention: Config of an attention layer at the end of the residual branch, or None.
-        **settings: See `BlockSettings`; the standard convolutions are those of mixer and exit.
+    The splits have w' channels each. `TiedResNet` documents the other arguments, and `BlockSettings` those of every block; the
+    standard convolutions are those of mixer and exit.
 
     Shape:
         - Input: (N, in_channels, H, W).

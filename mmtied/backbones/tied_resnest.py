@@ -23,13 +23,7 @@ STEM_CHANNELS = {50: 64, 101: 128, 152: 128}
 class SplitAttentionBottleneck(Bottleneck):
     """Entry (1x1 TBC), split attention over tied 3x3 convolutions, average pooling for the stride, exit (standard 1x1).
 
-    Args:
-        entry_blocks: B of the entry.
-        conv_blocks: B of the 3x3 convolution.
-        radix: Number of splits of the attention.
-        reduction_factor: Reduction of the attention's fully connected layers.
-        pool_first: Pool before the 3x3 convolution instead of after it.
-        **settings: See `BlockSettings`; the standard convolution is the exit.
+    `TiedResNeSt` documents the arguments; the others are those of `BlockSettings`, whose standard convolution is the exit.
 
     Shape:
         - Input: (N, in_channels, H, W).

@@ -12,16 +12,9 @@ from mmtied.layers.blocks import check_positive, divisors
 
 
 class GroupableBottleneck(Bottleneck):
-    """ResNeXt's bottleneck with a 3x3 `DGConv`: 1x1, 3x3, 1x1 (Figure 4).
+    """ResNeXt's bottleneck, 1x1, 3x3, 1x1, whose 3x3 convolution has some groups or, for None, is a `DGConv` (Figure 4).
 
-    Args:
-        width: Channels of the 3x3 convolution.
-        groups: Its groups; None learns them.
-        **settings: See `BlockSettings`; a 3x3 convolution with given groups is a standard one.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, 4 * planes, H / stride, W / stride).
+    The other arguments are those of `BlockSettings`; a 3x3 convolution with given groups is a standard one.
     """
 
     def __init__(self, *, width: int, groups: int | None, **settings) -> None:

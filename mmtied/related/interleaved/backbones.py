@@ -21,11 +21,7 @@ IGC_INIT = [
 class IGCBlock(BasicBlock):
     """Two 3x3 convolutions, each with normalization, plus the input, a projection of it, or nothing.
 
-    Args:
-        identity: Whether the input is added to the output.
-        shortcut_groups: Groups of the 1x1 projection where the shape changes; 'primary' is the first convolution's number of
-            primary partitions, 1 if it is an ordinary one; None is a `PadShortcut`.
-        **settings: See `BlockSettings`; conv_cfg is that of both convolutions.
+    `IGCNet` documents the arguments; a projection without groups is a `PadShortcut`. The others are those of `BlockSettings`.
 
     Shape:
         - Input: (N, in_channels, H, W).

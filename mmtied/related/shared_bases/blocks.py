@@ -72,10 +72,6 @@ class SharedBottleneck(Bottleneck):
         elements: Channels of the output of the 3x3 convolution; None is `width`.
         groups: Groups of the 3x3 convolution.
         **settings: See `BlockSettings`.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
     def __init__(self, *, width: int, shared: dict[str, dict], elements: int | None = None, groups: int = 1, **settings) -> None:
@@ -111,10 +107,6 @@ class SharedBasicBlock(BasicBlock):
         basis_norm: Whether to normalize between basis and coefficients.
         pad_shortcut: Whether a shortcut that changes the channels is a `PadShortcut` instead of a projection.
         **settings: See `BlockSettings`; a stride is in the first convolution.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, planes, H / stride, W / stride).
     """
 
     def __init__(self, *, bases: dict[str, FilterBasis], unique_elements: int, basis_norm: bool, pad_shortcut: bool,
