@@ -85,13 +85,8 @@ def last_metrics(folder: Path) -> dict[str, float]:
     metrics = {}
     for entry in logged_entries(folder):
         if 'lr' not in entry:  # not of a training step
-            found = {name: value for name, value in entry.items()
-                     if name not in _NO_METRICS and isinstance(value, (int, float))}
-            try:
-                found = {name: float(value) for name, value in found.items()}
-            except OverflowError:
-                raise ValueError(f'{folder}: its log has an integer that is too large for a metric') from None
-            metrics = found or metrics
+            metrics = {name: float(value) for name, value in entry.items()
+                       if name not in _NO_METRICS and isinstance(value, (int, float))} or metrics
     return metrics
 
 
