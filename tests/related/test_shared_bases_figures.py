@@ -101,7 +101,7 @@ def test_coefficients_of_the_released_networks(released):
     if released in rows:
         assert {name: len(matrix) for name, matrix in find_coefficients(weights).items()} == rows[released]
         return
-    with pytest.raises(ValueError, match='no coefficients after shared bases'):
+    with pytest.raises(ValueError, match='no coefficients of shared bases'):
         find_coefficients(weights)
 
 

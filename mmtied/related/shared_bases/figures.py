@@ -89,7 +89,7 @@ def find_coefficients(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif last and f'{bases}.middle.weight' in weights:
             found[match[1]].append(value.flatten(1).float())
     if not found:
-        raise ValueError('the checkpoint has no coefficients after shared bases; expected a SharedResNet, SharedResNetCIFAR, '
+        raise ValueError('the checkpoint has no coefficients of shared bases; expected a SharedResNet, SharedResNetCIFAR, '
                          'SharedResNeXtCIFAR or SharedDenseNetCIFAR')
     return {name: torch.cat(values) for name, values in sorted(found.items())}
 
