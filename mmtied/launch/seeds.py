@@ -7,7 +7,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmtied.atomic import save_text
@@ -17,15 +16,6 @@ from mmtied.tables import text_table
 _FINISHED = 'finished'
 #: What mmengine logs beside metrics.
 _NO_METRICS = ('data_time', 'time', 'step', 'epoch', 'iter', 'memory')
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The last values of a metric in several runs, by seed, their mean, and their sample standard deviation; nan for one run."""
-
-    values: dict[int, float]
-    mean: float
-    deviation: float
 
 
 def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iterable[int], options: Sequence[str] = ()) -> None:
@@ -55,8 +45,10 @@ def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iter
         (folder / _FINISHED).touch()
 
 
-def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, Spread]:
-    """Return the `Spread` of each metric that all finished runs in a folder of `train_seeds` have.
+def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, dict]:
+    """Return ``values`` by seed, ``mean`` and ``deviation`` of each metric that all finished runs of `train_seeds` have.
+
+    The deviation is that of a sample (with N - 1), nan for one run.
 
     Raises:
         ValueError: There are no finished runs, or no metric that all of them have.
@@ -73,7 +65,7 @@ def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, Spread]:
         if all(name in other for other in others):
             values = {seed: metrics[name] for seed, metrics in runs.items()}
             deviation = statistics.stdev(values.values()) if len(values) > 1 else math.nan
-            spreads[name] = Spread(values, statistics.fmean(values.values()), deviation)
+            spreads[name] = {'values': values, 'mean': statistics.fmean(values.values()), 'deviation': deviation}
     if not spreads:
         raise ValueError(f'train_seeds: no metric in the logs of all {len(runs)} runs in {Path(work_dir)}; did they '
                          'validate?')
@@ -109,9 +101,9 @@ def logged_entries(folder: Path) -> Iterator[dict]:
                 raise ValueError(f'{path}: line {number} is not a JSON object, as mmengine logs them')
 
 
-def report_spreads(spreads: Mapping[str, Spread], path: str | os.PathLike) -> str:
+def report_spreads(spreads: Mapping[str, dict], path: str | os.PathLike) -> str:
     """Return a table of means and deviations, and write them with the values of all seeds as JSON."""
-    save_text(path, json.dumps({name: asdict(spread) for name, spread in spreads.items()}, indent=2))
-    number = len(next(iter(spreads.values())).values)
-    rows = [(name, f'{spread.mean:.4g}', f'{spread.deviation:.2g}') for name, spread in spreads.items()]
+    save_text(path, json.dumps(spreads, indent=2))
+    number = len(next(iter(spreads.values()))['values'])
+    rows = [(name, f'{spread["mean"]:.4g}', f'{spread["deviation"]:.2g}') for name, spread in spreads.items()]
     return text_table(f'last validation of {number} run{"s" if number > 1 else ""}', ('metric', 'mean', 'deviation'), rows)
