@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmtied.analysis.complexity import count_parameters
 from mmtied.atomic import atomic_path
 from mmtied.compat import require
 from mmtied.layers.blocks import check_positive
@@ -26,26 +26,10 @@ FORMATS = ('torchscript', 'onnx', 'state')
 TOLERANCE = 1e-4
 
 
-class Deployment(NamedTuple):
-    """Report of what was written.
-
-    Attributes:
-        parts: Names of the model's parts in the file.
-        parameters: Number of parameters before and after; `modules` is that of modules.
-        difference: Largest difference from the model's outputs, at a level whose largest output is `largest_output`.
-    """
-
-    parts: list[str]
-    parameters: tuple[int, int]
-    modules: tuple[int, int]
-    difference: float
-    largest_output: float
-
-
 def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file_format: str = 'torchscript',
                    shape: Sequence[int] = (224, 224), batch: int = 1, backbone_only: bool = False,
-                   dynamic_size: bool = False) -> Deployment:
-    """Build a model, deploy its parts that run on images alone, compare outputs, and write the file.
+                   dynamic_size: bool = False) -> list[str]:
+    """Build a model, deploy its parts that run on images alone, compare outputs, write the file, and return lines about it.
 
     Args:
         cfg: A config with a model of mmdet or mmpretrain.
@@ -83,10 +67,10 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
         if not difference <= TOLERANCE * max(1., largest):  # also where the difference is NaN
             raise ValueError(f'{target} is not written: outputs differ by up to {difference:.2g} at values up to {largest:.3g}, '
                              f'expected at most {TOLERANCE:g} of them; are the weights of a trained model?')
-    both = (parts, deployed)
-    return Deployment([name for name, _ in parts.named_children()],
-                      tuple(sum(parameter.numel() for parameter in each.parameters()) for each in both),
-                      tuple(len(list(each.modules())) for each in both), difference, largest)
+    return [f'{target}: {" and ".join(dict(parts.named_children()))} as {file_format}',
+            f'parameters: {count_parameters(parts):,} before, {count_parameters(deployed):,} after',
+            f'modules: {len(list(parts.modules())):,} before, {len(list(deployed.modules())):,} after',
+            f'largest difference of outputs: {difference:.2g} at values up to {largest:.3g}']
 
 
 def runnable_parts(model: nn.Module, classifier: bool, backbone_only: bool = False) -> nn.Sequential:
