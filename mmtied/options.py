@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .analysis.image_choice import Choice
 
-_CONFIG = 'config file, or package::folder/file.py for one that a package ships (mmdet::...)'
 
-
-def add_config(parser: argparse.ArgumentParser, name: str = 'config') -> None:
+def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the argument for a config."""
-    parser.add_argument(name, help=_CONFIG)
+    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
 
 
 def add_networks(parser: argparse.ArgumentParser) -> None:

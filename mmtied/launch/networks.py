@@ -131,13 +131,13 @@ def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None
     return paths
 
 
-def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: int, batch_size: int = 4) -> Iterator[Tensor]:
+def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: int) -> Iterator[Tensor]:
     """Yield images as a network takes them: their central squares, resized, and normalized by its data preprocessor."""
     from PIL import Image, ImageOps
 
-    for start in range(0, len(paths), batch_size):
+    for start in range(0, len(paths), 4):
         squares = [np.asarray(ImageOps.fit(read_image(path), (size, size), Image.Resampling.BICUBIC))
-                   for path in paths[start:start + batch_size]]
+                   for path in paths[start:start + 4]]
         squares = [square[:, :, ::-1] if network.loads_images else square for square in squares]  # BGR, as mmcv loads
         inputs = [torch.from_numpy(square.copy()).permute(2, 0, 1) for square in squares]
         yield network.model.data_preprocessor({'inputs': inputs}, False)['inputs']

@@ -66,8 +66,8 @@ def make_conv(weight: Tensor, bias: Tensor | None, like: nn.Module, groups: int 
     return conv
 
 
-def _plain_pointwise(weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
-    return make_conv(weight, bias, nn.Conv2d(1, 1, 1, device='meta'), groups)
+def _plain_pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    return make_conv(weight, bias, nn.Conv2d(1, 1, 1, device='meta'))
 
 
 def _tied_conv(layer: _TiedConv2d) -> nn.Conv2d:
