@@ -17,8 +17,7 @@ from pathlib import Path
 import torch
 
 from mmtied.atomic import atomic_path
-from mmtied.compat import installed_version
-from mmtied.environment import processor_name
+from mmtied.compat import installed_version, processor_name
 from mmtied.tables import markdown_table
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}

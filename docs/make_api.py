@@ -122,7 +122,7 @@ def markdown(doc: str) -> str:
             lines.append(line)
         elif section.startswith('Example'):
             lines.append(line[4:])
-        elif section in LISTS and re.match(r' {4}\*{0,2}\w[\w.]*( \(.*?\))?:', line):
+        elif section in LISTS and re.match(r' {4}\*{0,2}\w[\w.]*(, \w+)*( \(.*?\))?:', line):
             entry, _, text = line.strip().partition(':')
             lines.append(f'- `{entry}`:{text}')
         else:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from mmtied.atomic import atomic_folder
-from mmtied.environment import processor_name
+from mmtied.compat import processor_name
 
 HERE = Path(__file__).parent
 #: Results that are committed: small files, a folder for each run.

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('arguments', nargs=argparse.REMAINDER, metavar='...', help='its arguments')
     args = parser.parse_args(argv)
     if args.version:
-        from .environment import describe_environment
+        from .compat import describe_environment
         print(describe_environment())
     elif args.command is None:
         parser.print_help()

@@ -7,12 +7,7 @@ from inspect import Parameter, signature
 
 
 def reject_unknown(owner: str, unknown: Mapping[str, object], *builders: Callable) -> None:
-    """Raise a TypeError for arguments that a class does not take, with the nearest name that it does take.
-
-    Args:
-        owner: Name of the class, which starts the message.
-        unknown: The arguments that were not recognized, by name.
-        builders: Constructors and functions whose arguments are the known ones.
+    """Raise a TypeError for arguments that a class does not take, with the nearest name that one of its builders takes.
 
     Example:
         >>> from mmtied.layers import TBC

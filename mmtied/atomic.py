@@ -111,10 +111,6 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
 
     On an error the temporary folder is removed and `path` stays as it was. Missing parent folders are created.
 
-    Args:
-        path: Folder to create. It may exist if it is empty.
-        overwrite: Replace a folder that is not empty.
-
     Raises:
         FileExistsError: `path` is a file, or a folder that is not empty and `overwrite` is not set.
     """
@@ -151,11 +147,7 @@ def real_path(path: str | os.PathLike) -> Path:
 
 
 def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:
-    """Raise a ValueError unless a path is a regular file that this process may read.
-
-    Args:
-        path: The file.
-        name: How the message names it; by default by its path.
+    """Raise a ValueError, which names a path as given or by itself, unless it is a regular file that this process may read.
 
     Example:
         >>> check_can_read('/dev/null')
@@ -174,12 +166,7 @@ def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:
 
 
 def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) -> None:
-    """Raise a ValueError unless a file, or the files of a folder, can be written; nothing is made.
-
-    Args:
-        path: File or folder; it and folders above it may be missing.
-        flag: Name of the argument that gave the path, for the message.
-        folder: Whether `path` is a folder.
+    """Raise a ValueError unless a file, or the files of a folder, can be written; nothing is made, and folders may be missing.
 
     Example:
         >>> check_can_write('/dev/null/report.json', '--out')

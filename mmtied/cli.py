@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from .atomic import is_full_disk
 
@@ -57,36 +58,27 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
             time.sleep(SECONDS_TO_END)  # the process that failed says why, and the launcher ends this one meanwhile
         if os.environ.get(TRACEBACK_VARIABLE) or not (isinstance(error, RecursionError) or is_out_of_memory(error)):
             raise
-        _let_main_process_speak()
-        reason = 'nested too deeply' if isinstance(error, RecursionError) else 'out of memory'
-        print(_short(f'error: {reason}{f" ({text})" if (text := " ".join(str(error).split())) else ""} '
-                     f'({TRACEBACK_VARIABLE}=1 shows where)', longest), file=sys.stderr)
-        sys.exit(2)
+        reason, text = 'nested too deeply' if isinstance(error, RecursionError) else 'out of memory', ' '.join(str(error).split())
+        _end(f'error: {reason}{f" ({text})" if text else ""} ({TRACEBACK_VARIABLE}=1 shows where)', longest)
     except _SETTING_ERRORS as error:
         own = is_own(error)
         if os.environ.get(TRACEBACK_VARIABLE) or (only_own and not own and not is_full_disk(error)):
             raise
-        _let_main_process_speak()
-        print(_short(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), longest),
-              file=sys.stderr)
-        sys.exit(2)
+        _end(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), longest)
 
 
-def _let_main_process_speak() -> None:
-    """Wait in the other processes of a distributed run: what all notice is said once, as the launcher then ends them."""
+def _end(line: str, longest: int) -> None:
+    """Print a line and exit with code 2; the main process of a distributed run comes first, as the launcher then ends all."""
     if os.environ.get('RANK', '0') != '0' and os.environ.get('WORLD_SIZE', '1') != '1':
         time.sleep(SECONDS)
+    print(_short(line, longest), file=sys.stderr)
+    sys.exit(2)
 
 
 def _lost_other_process(error: BaseException) -> bool:
     """Return whether an error says that another process of a distributed run is gone."""
     return os.environ.get('WORLD_SIZE', '1') != '1' and any(text in str(error) for text in (
         'Connection closed by peer', 'Connection reset by peer', 'remote worker', 'Broken pipe', 'Connection was likely closed'))
-
-
-def is_user_error(error: BaseException) -> bool:
-    """Return whether `user_errors` turns an error into one line."""
-    return (isinstance(error, _SETTING_ERRORS) or is_out_of_memory(error)) and not os.environ.get(TRACEBACK_VARIABLE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -124,6 +116,53 @@ def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
         logging.Handler.handleError = handle
 
 
+class _Held:
+    """A stream that keeps what is written until it is released, and then passes it on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.kept: list[str] | None = []
+
+    def write(self, text: str) -> int:
+        if self.kept is None:
+            return self.stream.write(text)
+        self.kept.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.kept is None:
+            self.stream.flush()
+
+    def release(self) -> None:
+        kept, self.kept = self.kept, None
+        self.stream.write(''.join(kept or []))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def log_after_checks(work_dir: str = '.') -> Iterator[None]:
+    """Hold what is printed on stdout until the block is left; a user error's line then stands alone.
+
+    mmengine logs a config of hundreds of lines before it builds anything. The log file has it in any case. Errors of a full
+    disk that name no file name the work_dir.
+    """
+    stream, held = sys.stdout, _Held(sys.stdout)
+    sys.stdout = held  # mmengine's logger keeps it
+    try:
+        with full_disk_named(work_dir):
+            yield
+    except BaseException as error:
+        one_line = isinstance(error, _SETTING_ERRORS) or is_out_of_memory(error)
+        if one_line and not os.environ.get(TRACEBACK_VARIABLE):
+            held.kept = []
+        raise
+    finally:
+        sys.stdout = stream
+        held.release()
+
+
 def _short(line: str, longest: int = LONGEST) -> str:
     """Return a line without its middle where it is too long, and with characters that a terminal takes."""
     line = line.encode(sys.stderr.encoding or 'utf-8', 'backslashreplace').decode(sys.stderr.encoding or 'utf-8')
@@ -151,11 +190,7 @@ def no_collection() -> Iterator[None]:
 
 
 def repository_path(name: str) -> Path:
-    """Return a file or folder of the repository: in the clone that the package is imported from, or in a wheel's copy.
-
-    Args:
-        name: Path below the repository's root, in ``configs`` or ``tools``.
-    """
+    """Return a path in ``configs`` or ``tools``: of the clone that the package is imported from, or of a wheel's copy."""
     package = Path(__file__).parent
     is_clone = (package.parent / 'setup.py').is_file() and (package.parent / name).exists()
     return (package.parent if is_clone else package / '.mim') / name

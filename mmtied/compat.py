@@ -1,13 +1,18 @@
-"""Find packages and say how to install those that are missing; look through mmengine's wrappers.
+"""Find packages, say how to install those that are missing, and describe what is installed; look through mmengine's wrappers.
 
 The maintained forks (onedl-*) and OpenMMLab's own packages install under the same import names, so only the advice differs.
 """
 
+import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
+
+from .version import __version__
 
 #: Tested release of the fork, and last release of OpenMMLab's own package.
 RELEASES = {
@@ -26,7 +31,18 @@ DISTRIBUTIONS = {
 #: Extra of setup.py that installs a package.
 _EXTRAS = {'matplotlib': 'report', 'jinja2': 'report', 'PIL': 'report', 'cv2': 'shapes', 'onnxscript': 'onnx',
            'onnxruntime': 'onnx', 'pytorch_grad_cam': 'cam'}
-
+#: Packages that a bug report names, and the distributions that install them.
+_REPORTED = {
+    'torchvision': ['torchvision'],
+    **DISTRIBUTIONS,
+    'numpy': ['numpy'],
+    'pycocotools': ['pycocotools'],
+    'orjson': ['orjson'],
+    'matplotlib': ['matplotlib'],
+    'jinja2': ['jinja2'],
+    'cv2': ['opencv-python', 'opencv-python-headless', 'opencv-contrib-python'],
+    'onnxruntime': ['onnxruntime', 'onnxruntime-gpu'],
+}
 #: End of every advice about OpenMMLab's packages.
 MAKE_ADVICE = ', or run make setup in the repository, which installs everything'
 
@@ -42,9 +58,6 @@ def require(packages: str | Sequence[str], purpose: str) -> None:
     Args:
         packages: Import name, or several, such as mmengine, mmcv, mmdet or mmpretrain.
         purpose: What needs the packages, as the start of the message, for example ``'TiedResNet'``.
-
-    Raises:
-        ImportError: A package is not installed.
 
     Example:
         >>> require(['json', 'no_such_package'], 'The example')
@@ -69,11 +82,9 @@ def release(package: str) -> str:
 
 
 def installed_distribution(prefix: str, *packages: str) -> str:
-    """Return the first installed distribution of OpenMMLab's packages whose name starts with a prefix, or ''.
+    """Return the first installed distribution of OpenMMLab's packages, or of some of them, or ''.
 
-    Args:
-        prefix: ``'onedl-'`` for the forks, ``'mm'`` for OpenMMLab's own, or ``''`` for either.
-        *packages: Import names to look for; all by default.
+    A prefix chooses between the forks (``'onedl-'``), OpenMMLab's own (``'mm'``), and either (``''``).
     """
     names = [name for package in packages or DISTRIBUTIONS for name in DISTRIBUTIONS[package] if name.startswith(prefix)]
     return next((name for name in names if installed_version(name)), '')
@@ -87,33 +98,112 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
+def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
+    """Raise an ImportError, with what to type, unless mmcv is installed in a version that some packages accept.
+
+    Args:
+        purpose: What needs mmcv, as the start of the message.
+        *packages: Packages that must be installed and have a limit for mmcv's version, such as mmdet.
+        operators: Whether the compiled operators are needed, as mmdet's detectors do.
+    """
+    require(['mmengine', 'mmcv', *packages], purpose)
+    number = _read(_folder('mmcv') / 'version.py', r"__version__ = '([^']+)'")
+    for package in packages:
+        limit = _read(_folder(package) / '__init__.py', r"mmcv_maximum_version = '([^']+)'")
+        if limit and number and _numbers(number) >= _numbers(limit):
+            raise ImportError(f'{purpose} needs an mmcv below {limit}, as {package} does, and {number} is installed: '
+                              f'{_how_to_compile()}{MAKE_ADVICE}')
+    if operators and not _has_operators():
+        installed = f'{installed_distribution("", "mmcv") or "mmcv"} {number or ""}'.strip()
+        raise ImportError(f"{purpose} needs mmcv's compiled operators, and the installed {installed} has none: "
+                          f'{_how_to_compile()}{MAKE_ADVICE}')
+
+
+def _how_to_compile() -> str:
+    """Return the commands that replace the installed mmcv by one with operators that the installed mmdet accepts."""
+    installed = installed_distribution('', 'mmcv')
+    return (f'{f"pip uninstall {installed}, then " if installed else ""}with MMCV_WITH_OPS=1 in the environment, '
+            f'pip install --no-build-isolation {release("mmcv")}')
+
+
+def _has_operators() -> bool:
+    """Return True if the installed mmcv has its compiled operators."""
+    return is_installed('mmcv') and any(_folder('mmcv').glob('_ext.*'))
+
+
+def _folder(package: str) -> Path:
+    return Path(find_spec(package).submodule_search_locations[0])
+
+
+def _read(path: Path, pattern: str) -> str | None:
+    found = re.search(pattern, path.read_text(encoding='utf-8')) if path.is_file() else None
+    return found[1] if found else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: (2, 2, 0) of '2.2.0rc1'."""
+    return tuple(int(part) for part in re.match(r'\d+(\.\d+)*', version)[0].split('.'))
+
+
+def describe_environment() -> str:
+    """Return a line for each package that a bug report needs, with PyTorch's devices and the compiled libraries."""
+    lines = [f'mmtied {__version__} in {Path(__file__).parent}, native library {_native()}',
+             f'Python {platform.python_version()}, {platform.platform()}', _torch()]
+    for name, distributions in _REPORTED.items():
+        found = [f'{distribution} {number}' for distribution in distributions if (number := installed_version(distribution))]
+        operators = f', operators {"compiled" if _has_operators() else "missing"}' if name == 'mmcv' and found else ''
+        lines.append(f'{name}: {" and ".join(found) or "not installed"}{operators}')
+    return '\n'.join(lines)
+
+
+def processor_name() -> str:
+    """Return the processor's name as the system knows it."""
+    cpu_info = Path('/proc/cpuinfo')
+    lines = cpu_info.read_text(encoding='utf-8').splitlines() if cpu_info.exists() else []
+    names = (line.split(':')[1].strip() for line in lines if line.startswith('model name'))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _torch() -> str:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load
+        return f'torch: {" ".join(str(error).split())}'
+    cuda = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'
+    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return f'torch: {torch.__version__}, {cuda}, {", ".join(devices) or "no GPU"}, {torch.get_num_threads()} threads'
+
+
+def _native() -> str:
+    try:
+        from .native import library
+        return 'loaded' if library() else 'not compiled, or turned off'
+    except (ImportError, OSError) as error:
+        return f'not loaded ({" ".join(str(error).split())})'
+
+
 def _join(names: Sequence[str]) -> str:
     *others, last = names
     return f'{", ".join(others)} and {last}' if others else last
 
 
 def unwrap_model(model):
-    """Return the model inside a wrapper for distributed training, or the model itself.
-
-    Args:
-        model: The `torch.nn.Module` of a Runner.
-    """
+    """Return the model inside a wrapper for distributed training, or the model itself."""
     from mmengine.model import is_model_wrapper
     return model.module if is_model_wrapper(model) else model
 
 
-def forward_names(package: str, modules: dict[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def forward_names(package: str, offered: dict[str, Sequence[str]]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """Return ``__getattr__`` and ``__dir__`` of a package (PEP 562) that also offers names of `mmtied.related`.
 
-    Args:
-        package: Name of the package.
-        modules: Module that defines each name, relative to `mmtied.related`; imported when the name is first used.
+    The names of each module, relative to `mmtied.related`, are imported when they are first used.
 
     Example:
-        >>> get, _ = forward_names('mmtied.layers', {'IGC': 'interleaved'})
+        >>> get, _ = forward_names('mmtied.layers', {'interleaved': ['IGC']})
         >>> get('IGC').__module__
         'mmtied.related.interleaved.layers'
     """
+    modules = {name: module for module, names in offered.items() for name in names}
 
     def __getattr__(name: str) -> object:  # noqa: N807
         if name not in modules:

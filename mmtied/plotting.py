@@ -1,26 +1,33 @@
 """Helpers that every figure of the package shares; matplotlib is imported when a figure is made."""
 
+import functools
 import io
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mmtied.compat import require
-from mmtied.fonts import set_fonts
+from .atomic import atomic_path, check_can_write
+from .compat import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL import ImageFont
 
-
-#: Formats that figures are written in.
+#: Formats that figures are written in, and suffixes of files that `write_figure` writes.
 FORMATS = ('png', 'pdf', 'svg')
+SUFFIXES = ('.png', '.jpg', '.pdf', '.svg')
 #: Okabe and Ito's colors, which color-blind readers can tell apart, for curves that are drawn over each other.
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
+#: Fonts that have a placeholder for every character, or symbols at places of other characters.
+_NO_TEXT = ('Last Resort', 'STIXNonUnicode', 'cmex10', 'cmmi10', 'cmsy10')
+#: Height of a picture in a grid, and of a line of text below it, in inches.
+_HEIGHT, _LINE = 1.45, .16
 
 
 def new_figure(width: float, height: float) -> 'Figure':
@@ -82,6 +89,19 @@ def save_figure(figure: 'Figure', path: str | Path) -> None:
         figure.savefig(path, metadata=date)
 
 
+def check_figure_path(path: str | os.PathLike) -> None:
+    """Raise a ValueError unless `write_figure` can write a file, the argument ``--out`` of a tool."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f'{path}: expected a file that ends with {", ".join(SUFFIXES)}')
+    check_can_write(path, '--out')
+
+
+def write_figure(figure: 'Figure', path: str | os.PathLike) -> None:
+    """Write a figure as PNG, JPEG, PDF or SVG, by the suffix of `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        save_figure(figure, temporary)
+
+
 @contextmanager
 def _ready(figure: 'Figure') -> Iterator[None]:
     """Choose the fonts of a figure, which says what no font has, and keep matplotlib from saying it once for each character."""
@@ -96,3 +116,110 @@ def check_format(format: str) -> str:
     if format not in FORMATS:
         raise ValueError(f'format: one of {", ".join(FORMATS)} is expected, got {format!r}')
     return format
+
+
+class Panel(NamedTuple):
+    """One picture: RGB, shape (H, W, 3) uint8, and the text below it."""
+
+    pixels: np.ndarray
+    text: str = ''
+
+
+def draw_grid(rows: Mapping[str, Sequence[Panel]]) -> 'Figure':
+    """Draw pictures of one height in rows; the columns are as wide as the pictures of the first row.
+
+    Args:
+        rows: Pictures of each row by its name, as many in each.
+    """
+    first = next(iter(rows.values()))
+    widths = [panel.pixels.shape[1] / panel.pixels.shape[0] for panel in first]
+    lines = [max(panel.text.count('\n') + bool(panel.text) for panel in row) for row in rows.values()]
+    figure = new_figure(.3 + _HEIGHT * sum(widths) + .06 * len(widths), sum(_HEIGHT + _LINE * number + .06 for number in lines))
+    figure.get_layout_engine().set(w_pad=.02, h_pad=.02, wspace=.01, hspace=.01)
+    axes = figure.subplots(len(rows), len(first), squeeze=False, width_ratios=widths)
+    for line, (name, row) in zip(axes, rows.items(), strict=True):
+        for axis, panel in zip(line, row, strict=True):
+            axis.imshow(panel.pixels, interpolation='antialiased')
+            axis.set_xlabel('\n'.join(plain_label(text, 60) for text in panel.text.split('\n')), fontsize=7, labelpad=2)
+            axis.set(xticks=[], yticks=[])
+            hide_spines(axis, 'top', 'right', 'bottom', 'left')
+        line[0].set_ylabel(plain_label(name, 24), fontsize=8)
+    return figure
+
+
+def set_fonts(figure: 'Figure') -> None:
+    """Give each text of a figure the installed fonts that its characters need.
+
+    Warns:
+        UserWarning: No installed font has some of the characters.
+    """
+    import matplotlib
+    from matplotlib.text import Text
+
+    texts = figure.findobj(Text)
+    others = _font_files(''.join(text.get_text() for text in texts))
+    for text in texts if others else ():
+        text.set_fontfamily([*matplotlib.rcParams['font.family'], *others])
+
+
+def picture_font(size: int, texts: Iterable[str]) -> 'ImageFont.FreeTypeFont':
+    """Return a font for Pillow: the default one, or an installed one that has more characters of `texts`.
+
+    Warns:
+        UserWarning: No installed font has some of the characters.
+    """
+    from PIL import ImageFont
+
+    text = ''.join(texts)
+    if text.isascii():
+        return ImageFont.load_default(size)
+    try:
+        others = _font_files(text)
+    except ImportError:  # without matplotlib no other font is known
+        return ImageFont.load_default(size)
+    # Pillow writes a text in one font; DejaVu has more than the default one, which knows Latin letters only.
+    return ImageFont.truetype(next(iter(others.values()), None) or _usual_font(), size)
+
+
+def _font_files(text: str) -> dict[str, str]:
+    """Return names and files of installed fonts for the characters that the usual font lacks, the most useful first."""
+    lacking = {ord(character) for character in text if not character.isspace()} - _characters(_usual_font())
+    return _fonts_for(frozenset(lacking)) if lacking else {}
+
+
+@functools.cache
+def _fonts_for(lacking: frozenset[int]) -> dict[str, str]:
+    from matplotlib import font_manager
+
+    fonts, left = {}, set(lacking)
+    regular = [entry for entry in font_manager.fontManager.ttflist
+               if entry.style == 'normal' and not entry.name.startswith(_NO_TEXT)]
+    while left:
+        best = max(regular, key=lambda entry: (len(left & _characters(entry.fname)), -abs(int(entry.weight) - 400)
+                                               if isinstance(entry.weight, int) else -300, entry.name), default=None)
+        if best is None or not left & _characters(best.fname):
+            break
+        fonts[best.name] = best.fname
+        left -= _characters(best.fname)
+    if left:
+        shown = ''.join(chr(code) for code in sorted(left)[:8])
+        warnings.warn(f'no installed font has {len(left)} of the characters in names, such as {shown!r}; install one that does, '
+                      'such as Noto Sans CJK for Chinese, Japanese and Korean, and plots will show them', stacklevel=2)
+    return fonts
+
+
+@functools.cache
+def _characters(path: str) -> frozenset[int]:
+    """Return the characters that a font file has; none for a file that cannot be read."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+def _usual_font() -> str:
+    from matplotlib import font_manager
+
+    return font_manager.findfont(font_manager.FontProperties())

@@ -5,6 +5,8 @@ is imported (``custom_imports=dict(imports=['mmtied'])``). The child registries 
 when a config says ``type='mmtied.TiedResNet'``.
 """
 
+from importlib import import_module
+
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
@@ -12,22 +14,17 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
-# These modules register their own classes when imported.
-from . import backbones, plugins  # noqa: F401
-from .evaluation import hook, metric  # noqa: F401
-from .layers import TBC, TFC, TGC
+from .layers import IGC, TBC, TFC, TGC, DGConv, SumFusion
 from .layers.fusion import refuse_fusion
-from .related.groupable import DGConv
-from .related.groupable import backbones as groupable_backbones  # noqa: F401
-from .related.groupable import training as groupable_training  # noqa: F401
-from .related.interleaved import IGC, SumFusion, augmentation, svhn  # noqa: F401
-from .related.interleaved import backbones as interleaved_backbones  # noqa: F401
-from .related.shared_bases import backbones as shared_backbones  # noqa: F401
-from .related.shared_bases import densenet as shared_densenet  # noqa: F401
-from .related.shared_bases import gradients as shared_gradients  # noqa: F401
-from .related.shared_bases import resnext as shared_resnext  # noqa: F401
-from .related.shared_bases import training as shared_training  # noqa: F401
-from .training import alone, distillation, resume  # noqa: F401
+
+#: Modules that register their own classes when they are imported.
+_MODULES = ('backbones', 'plugins', 'evaluation.hook', 'evaluation.metric', 'related.groupable.backbones',
+            'related.groupable.training', 'related.interleaved.backbones', 'related.interleaved.data',
+            'related.shared_bases.backbones', 'related.shared_bases.densenet', 'related.shared_bases.resnext',
+            'related.shared_bases.training', 'training.alone', 'training.distillation', 'training.resume')
+
+for name in _MODULES:
+    import_module(f'mmtied.{name}')
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmtied')
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmtied')

@@ -14,10 +14,7 @@ from .atomic import atomic_path, check_can_read
 def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> str:
     """Format a table as plain text; the first column is left-aligned, the others right-aligned.
 
-    Args:
-        title: The line above it.
-        header: A name for each column.
-        rows: The cells of each row, converted by `str`; white space within one becomes a single space.
+    White space within a cell becomes a single space.
 
     Example:
         >>> print(text_table('found', ('r', 'images'), [('all', 7), ('r=0', 12)]))
@@ -39,12 +36,7 @@ def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> s
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence], numbers: bool = True) -> str:
-    """Format a Markdown table.
-
-    Args:
-        header: Titles of the columns.
-        rows: Cells of each row.
-        numbers: Align all columns but the first at the right.
+    """Format a Markdown table, with numbers at the right of all columns but the first.
 
     Example:
         >>> print(markdown_table(['tool', 's'], [['ours', 1.5]]))
@@ -73,10 +65,6 @@ def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Map
 def read_csv(path: str | os.PathLike, content: bytes | None = None) -> tuple[list[str], list[dict[str, str | None]]]:
     """Read a CSV file with a header, and return the header and the rows below it; cells that a short row lacks are None.
 
-    Args:
-        path: The file.
-        content: What it holds, if that is known.
-
     Raises:
         ValueError: There is no such file, or it is no text in UTF-8, or no table.
     """
@@ -104,11 +92,6 @@ def latex_table(caption: str, header: Sequence[str], rows: Sequence[Sequence]) -
     r"""Format a table as a LaTeX ``table`` for the package booktabs; a rule follows the first row, that of all images.
 
     Caption, header and cells are text: characters that LaTeX would interpret are escaped.
-
-    Args:
-        caption: The text below it.
-        header: A name for each column.
-        rows: The cells of each row, converted by `str`.
 
     Example:
         >>> print(latex_table('AP in %', ('r', 'AP'), [('all', '25.3'), ('r>=0.8', '-')]))

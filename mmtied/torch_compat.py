@@ -31,9 +31,6 @@ def is_exporting() -> bool:
 def set_submodule(module: nn.Module, target: str, submodule: nn.Module) -> None:
     """Replace the submodule called `target` ('layer1.0.conv').
 
-    Raises:
-        AttributeError: There is no submodule of that name.
-
     Example:
         >>> net = nn.Sequential(nn.Sequential(nn.ReLU()))
         >>> set_submodule(net, '0.0', nn.Identity())
@@ -61,12 +58,9 @@ def has_selective_checkpoint() -> bool:
 
 
 def selective_checkpoint_contexts(keeps: Callable[[object], bool]) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Return the contexts of `torch.utils.checkpoint` that keep the results of some operators and recompute the others.
+    """Return the contexts of `torch.utils.checkpoint` that keep what operators return for which `keeps` is true.
 
-    Args:
-        keeps: Returns whether to keep the results of an operator (`torch.ops.aten.convolution.default`, ...).
-
-    Needs PyTorch 2.4, see `has_selective_checkpoint`.
+    They recompute the others. Needs PyTorch 2.4, see `has_selective_checkpoint`.
     """
     policy = checkpoint.CheckpointPolicy
 
@@ -85,14 +79,8 @@ def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, 
                 dynamic_size: bool = False) -> None:
     """Write a model to a self-contained ONNX file with one input, 'image', whose first dimension, 'batch', accepts any size.
 
-    PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript.
-
-    Args:
-        model: A network of one image tensor.
-        image: Example of shape (N, C, H, W), with N of at least 2.
-        path: File to write.
-        output_names: Names of the outputs, in the order of the flattened output.
-        dynamic_size: Let the dimensions 'height' and 'width' accept any size too.
+    PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript. The example, (N, C, H, W), needs
+    an N of at least 2. With dynamic_size 'height' and 'width' accept any size too.
     """
     axes = {0: 'batch', 2: 'height', 3: 'width'} if dynamic_size else {0: 'batch'}
     if not onnx_needs_onnxscript():
@@ -113,11 +101,7 @@ def has_named_safe_globals() -> bool:
 
 @contextmanager
 def only_safe_globals(allowed: Sequence[tuple[Callable, str]]) -> Iterator[None]:
-    """Let `torch.load` read these classes and functions beyond its own in the block, and no others that somebody allowed.
-
-    Args:
-        allowed: Each with its full name in the file.
-    """
+    """Let `torch.load` read these classes and functions, each with its full name in the file, and no others beyond its own."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     try:

@@ -117,9 +117,7 @@ def check_memo(content: bytes | mmap.mmap) -> None:
 def load_checkpoint(file: str | os.PathLike | IO[bytes], **settings: Any) -> Any:
     """Load a checkpoint: tensors, plain values, and mmengine's history. In `safe_loading` of trusted files, load anything.
 
-    Args:
-        file: A path, or an open file.
-        **settings: Other arguments of `torch.load`; by default tensors come on the CPU, mapped into memory.
+    Tensors come on the CPU, mapped into memory, unless other settings of `torch.load` are given.
 
     Raises:
         RefusedError: It needs something else.
@@ -139,10 +137,7 @@ def safe_loading(trusted: bool | None = None) -> Iterator[None]:
     """Let `torch.load`, whoever calls it, read checkpoints as `load_checkpoint` does, in the block.
 
     mmengine asks for all of pickle, at once or where a file needs it, and executes the texts of configs in checkpoints as it
-    resumes and infers; these are left out.
-
-    Args:
-        trusted: Read anything, and so run what a file says; None for what a block around this one says, or not.
+    resumes and infers; these are left out. Files that are trusted, by a block around this one for None, may run what they say.
     """
     def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool | None = None,
              **settings: Any) -> Any:

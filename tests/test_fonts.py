@@ -8,9 +8,8 @@ import pytest
 pytest.importorskip('matplotlib')
 from PIL import Image, ImageDraw
 
-from mmtied import fonts
-from mmtied.fonts import picture_font
-from mmtied.plotting import new_figure, save_figure, svg_bytes, to_rgb
+from mmtied import plotting
+from mmtied.plotting import new_figure, picture_font, save_figure, svg_bytes, to_rgb
 
 #: A character that only other fonts than the usual one have; matplotlib brings one of them, STIXGeneral.
 OTHER = '\u24b6'
@@ -26,7 +25,7 @@ def figure_of(text):
 
 @pytest.fixture(autouse=True)
 def fresh():
-    fonts._fonts_for.cache_clear()
+    plotting._fonts_for.cache_clear()
 
 
 def test_characters_come_from_another_installed_font():

@@ -7,10 +7,9 @@ A CSV file has the columns detector (RetinaNet, Cascade R-CNN or Mask R-CNN), ba
 """
 
 import argparse
-from collections.abc import Sequence
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', required=True, help='file to write: .png, .jpg, .pdf or .svg')
@@ -19,13 +18,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help='a detector to add: its config, whose backbone is counted, and its report.json')
     parser.add_argument('--only-printed', action='store_true',
                         help="leave out the baselines whose figures are from MMDetection's model zoo")
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Read, count, plot, write."""
-    args = parse_args(argv)
-    from mmtied.atomic import atomic_path, check_can_write
+    args = parse_args()
     from mmtied.cli import user_errors
     from mmtied.compat import require
     with user_errors():
@@ -36,20 +34,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             read_points,
             zoo_points,
         )
-        from mmtied.analysis.picture_grid import check_suffix
-        from mmtied.plotting import save_figure
+        from mmtied.plotting import check_figure_path, write_figure
 
-        check_suffix(args.out)
-        check_can_write(args.out, '--out')
+        check_figure_path(args.out)
         points = printed_points() + ([] if args.only_printed else zoo_points())
         for path in args.add:
             points += read_points(path)
         if args.run:
             require(['mmengine', 'mmcv', 'mmdet'], 'Counting the backbone of a config')
-            from mmtied.launch.sizes import run_point
+            from mmtied.launch.networks import run_point
             points += [run_point(config, report) for config, report in args.run]
-        with atomic_path(args.out) as temporary:
-            save_figure(plot_accuracy_over_size(points), temporary)
+        write_figure(plot_accuracy_over_size(points), args.out)
         print(f'wrote {args.out}: {len(points)} detectors')
 
 

@@ -13,19 +13,13 @@ from collections.abc import Sequence
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
-    from mmtied.evaluation.options import add_ratio_options, add_reading_options
+    from mmtied.options import add_choice
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
     parser.add_argument('images', help='folder of its images')
     parser.add_argument('--out', required=True, help='folder to make, for sheet.jpg and a picture of each image')
-    parser.add_argument('--bucket', nargs=2, type=float, default=(.8, .9), metavar=('LOW', 'HIGH'),
-                        help='images with LOW <= r < HIGH (default: 0.8 0.9); 0 0 for those without occlusion')
-    parser.add_argument('--num', type=int, default=12, help='number of images to draw (12)')
-    add_ratio_options(parser)
-    add_reading_options(parser)
-    parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
-    parser.add_argument('--skip-missing', action='store_true', help='skip images whose files are missing')
+    add_choice(parser, 12)
     return parser.parse_args(argv)
 
 
@@ -39,21 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(), warnings_as_lines():
         require('PIL', 'Drawing')
         check_can_write(args.out, '--out', folder=True)
-        if args.num < 1:
-            raise ValueError(f'--num {args.num}: at least 1 is needed')
-        from mmtied.analysis.image_choice import check_seed
-        check_seed(args.seed)
         from mmtied.analysis.overlap_examples import write_examples
         from mmtied.evaluation import read_ground_truth
-        from mmtied.evaluation.buckets import bucket_between
-        from mmtied.evaluation.occlusion import get_occlusion_ratio
         from mmtied.evaluation.options import reading_options
+        from mmtied.options import choice_of
 
-        get_occlusion_ratio(args.definition)
-        bucket = bucket_between(*args.bucket)
         ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))
-        for path in write_examples(ground_truth, args.images, args.out, bucket, args.num, args.definition, args.same_category,
-                                   args.seed, args.skip_missing):
+        for path in write_examples(ground_truth, args.images, args.out, choice_of(args)):
             print(f'wrote {path}')
 
 

@@ -41,14 +41,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def read_sides(args: argparse.Namespace) -> tuple[list, list[str]]:
-    """Read the runs of both sides; return them and a name for each side."""
-    from mmtied.evaluation import read_records
-
-    sides = [list(map(read_records, paths)) for paths in (args.a, args.b)]
-    return sides, ['a', 'b']
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare, print, write."""
     args = parse_args(argv)
@@ -65,9 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.evaluation import Bootstrap, compare, read_records
         from mmtied.evaluation.records import name_runs
 
-        runs, names = read_sides(args) if args.a else (list(map(read_records, args.runs)), None)
-        names = args.labels or names or name_runs(args.runs, [run.name for run in runs])
-        comparison = compare(*runs, names=names, iou_types=args.iou_type,
+        if args.a:
+            runs, names = [list(map(read_records, side)) for side in (args.a, args.b)], ['a', 'b']
+        else:
+            runs = list(map(read_records, args.runs))
+            names = name_runs(args.runs, [run.name for run in runs])
+        comparison = compare(*runs, names=args.labels or names, iou_types=args.iou_type,
                              bootstrap=Bootstrap(args.replicates, args.seed, args.level, statistics=args.statistics))
         print(comparison.text(args.statistics, args.hide_empty))
         for path in comparison.save(args.out, args.statistics, args.format, args.hide_empty) if args.out else ():

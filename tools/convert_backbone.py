@@ -10,14 +10,15 @@ import argparse
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
+    from mmtied.options import add_trust
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('classifier', help='checkpoint that `mmtied train` wrote for a config in configs/imagenet, or a released '
                                            'one')
     parser.add_argument('out', help="file for the backbone's weights; one that exists is replaced")
     parser.add_argument('--keep-head', action='store_true',
                         help='write the whole classifier, to test with `mmtied test` and its config')
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
+    add_trust(parser)
     return parser.parse_args()
 
 

@@ -9,8 +9,10 @@ import argparse
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
+    from mmtied.options import add_cfg_options, add_config
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
+    add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint of the trained model')
     parser.add_argument('out', help='file to write; one that exists is replaced')
     parser.add_argument('--format', choices=['torchscript', 'onnx', 'state'], default='torchscript',
@@ -21,10 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--backbone-only', action='store_true', help="leave out neck and classifier's head")
     parser.add_argument('--dynamic-size', action='store_true',
                         help='let an ONNX file accept images of any height and width; those of the other formats always do')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help='override settings of the config, for example model.backbone.frozen_stages=-1')
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -37,12 +36,8 @@ def main() -> None:
         from mmtied.launch.config import load_config
         from mmtied.launch.deploy import write_deployed
         cfg = load_config(args.config, args.cfg_options)
-        done = write_deployed(cfg, args.checkpoint, args.out, args.format, args.shape, args.batch, args.backbone_only,
-                              args.dynamic_size)
-        print(f'{args.out}: {" and ".join(done.parts)} as {args.format}')
-        for name in ('parameters', 'modules'):
-            print('{}: {:,} before, {:,} after'.format(name, *getattr(done, name)))
-        print(f'largest difference of outputs: {done.difference:.2g} at values up to {done.largest_output:.3g}')
+        print(*write_deployed(cfg, args.checkpoint, args.out, args.format, args.shape, args.batch, args.backbone_only,
+                              args.dynamic_size), sep='\n')
 
 
 if __name__ == '__main__':

@@ -14,6 +14,8 @@ from pathlib import Path
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
+    from mmtied.options import add_cfg_options, add_launcher
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('teacher', help='torchvision://NAME, or a config whose backbone is taken: a file, or package::path')
     parser.add_argument('student', help='config whose backbone is trained: a file, or package::path')
@@ -34,12 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='seed (default: %(default)s)')
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the work-dir')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help="override settings of the student's config, for example model.backbone.depth=101")
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_cfg_options(parser)
+    add_launcher(parser)
     return parser.parse_args()
 
 
@@ -47,12 +45,11 @@ def main() -> None:
     """Train, and write the weights."""
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from mmtied.cli import user_errors
+    from mmtied.cli import log_after_checks, user_errors
     from mmtied.unpickling import safe_loading
     with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # with advice for each data set
         from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, distill, runner
-        from mmtied.launch.console import log_after_checks
         from mmtied.training.resume import safe_saving
         hook = {'teacher': args.teacher, 'weights': args.weights, 'loss': args.loss}
         if args.stages:

@@ -8,14 +8,15 @@ networks over each other, and the matrices of cosines. What filters respond to i
 """
 
 import argparse
-from collections.abc import Sequence
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Parse the command line."""
+    from mmtied.options import add_cfg_options, add_device, add_networks
+    from mmtied.plotting import FORMATS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('networks', nargs='+', metavar='CONFIG CHECKPOINT',
-                        help='config and checkpoint of each network; configs as package::folder/file.py too')
+    add_networks(parser)
     parser.add_argument('--images', nargs='+', required=True, metavar='PATH', help='image files, or folders of images')
     parser.add_argument('--num', type=int, default=50, help='number of images, chosen at random (50)')
     parser.add_argument('--size', type=int, default=224, help='height and width that central squares are resized to (224)')
@@ -28,21 +29,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--average', default='patterns',
                         help="what is averaged over images: 'patterns', as in the paper, or 'similarities' (patterns)")
     parser.add_argument('--threshold', type=float, default=.5, help='cosines above it are counted (0.5)')
-    parser.add_argument('--names', nargs='+', help='name of each network in the figures')
     parser.add_argument('--out', help='folder for similarity.csv, histograms.png and matrices.png')
-    parser.add_argument('--format', choices=('png', 'pdf', 'svg'), default='png', help='format of the figures (png)')
+    parser.add_argument('--format', choices=FORMATS, default='png', help='format of the figures (png)')
     parser.add_argument('--seed', type=int, default=0, help='chooses images and filters (0)')
-    parser.add_argument('--device', help='such as cuda:1 (a GPU where there is one)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help='override settings of every config')
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
-    return parser.parse_args(argv)
+    add_device(parser)
+    add_cfg_options(parser)
+    return parser.parse_args()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure, print, write."""
-    args = parse_args(argv)
+    args = parse_args()
     from mmtied.atomic import check_can_write
     from mmtied.cli import user_errors
     from mmtied.compat import require
@@ -57,19 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f'--size {args.size}: expected at least 1')
         if not -1 <= args.threshold <= 1:
             raise ValueError(f'--threshold {args.threshold}: expected a cosine, from -1 to 1')
-        from mmtied.analysis.filter_similarity import check_average, check_depths, find_layers, layers_at
-        from mmtied.analysis.similarity_figures import (
-            check_counts,
-            check_filters,
-            format_similarity,
-            measure_layers,
-            write_similarity,
-        )
+        from mmtied.analysis.filter_similarity import find_layers, layers_at
+        from mmtied.analysis.similarity_figures import check_counts, format_similarity, measure_layers, write_similarity
         from mmtied.launch.networks import chosen_images, image_batches, load_networks
 
-        check_average(args.average)
-        check_depths(args.depths)
-        check_filters(args.filters)
         paths = chosen_images(args.images, args.num, args.seed)
         networks = load_networks(args.networks, args.names, args.cfg_options, args.device)
         layers = {network.name: find_layers(network.model, args.layers) if args.layers else layers_at(network.model, args.depths)

@@ -8,12 +8,11 @@ The first row shows the annotations. Each instance has a color of its own, in no
 """
 
 import argparse
-from collections.abc import Sequence
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
-    from mmtied.evaluation.options import add_ratio_options, add_reading_options
+    from mmtied.options import add_cfg_options, add_choice, add_device
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
@@ -24,50 +23,34 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help='config and checkpoint of further detectors, which run on the images')
     parser.add_argument('--names', nargs='+', help='name of each detector: of results files, then of networks')
     parser.add_argument('--score', type=float, default=.05, help='detections with lower scores are not drawn (0.05)')
-    parser.add_argument('--bucket', nargs=2, type=float, default=(.8, .9), metavar=('LOW', 'HIGH'),
-                        help='images with LOW <= r < HIGH (default: 0.8 0.9)')
-    add_ratio_options(parser)
-    add_reading_options(parser)
-    parser.add_argument('--num', type=int, default=4, help='number of images (4)')
-    parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
-    parser.add_argument('--skip-missing', action='store_true', help='skip images whose files are missing')
-    parser.add_argument('--device', help='such as cuda:1 (a GPU where there is one)')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help='override settings of every config')
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
-    return parser.parse_args(argv)
+    add_choice(parser, 4)
+    add_device(parser)
+    add_cfg_options(parser)
+    return parser.parse_args()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Read, run, draw, write."""
-    args = parse_args(argv)
-    from pathlib import Path
-
-    from mmtied.atomic import check_can_write
+    args = parse_args()
     from mmtied.cli import user_errors, warnings_as_lines
     from mmtied.compat import require
     from mmtied.unpickling import safe_loading
     with user_errors(), warnings_as_lines(), safe_loading(args.trust_checkpoint):
         require(['mmengine', 'mmcv'], 'Running a config')
         require(['matplotlib', 'PIL'], 'Drawing')
-        from mmtied.analysis.picture_grid import check_suffix, write_grid
         from mmtied.evaluation import read_ground_truth
-        from mmtied.evaluation.buckets import bucket_between
         from mmtied.evaluation.inputs.images import check_folder
         from mmtied.evaluation.options import reading_options
-        from mmtied.launch.networks import distinct, load_networks
+        from mmtied.launch.networks import load_networks, names_in_figure
         from mmtied.launch.samples import annotated, from_network, from_results, sample_rows
+        from mmtied.options import choice_of
+        from mmtied.plotting import check_figure_path, draw_grid, write_figure
 
-        check_suffix(args.out)
-        check_can_write(args.out, '--out')
-        count = len(args.results) + len(args.networks[::2])
-        if not count:
+        check_figure_path(args.out)
+        files = [*args.results, *args.networks[::2]]
+        if not files:
             raise ValueError('expected --results FILE ... or --networks CONFIG CHECKPOINT ..., got neither')
-        stems = [Path(name.split('::')[-1]).stem for name in (*args.results, *args.networks[::2])]
-        names = distinct(args.names or stems)
-        if len(names) != count:
-            raise ValueError(f'--names: {len(names)} names for {count} detectors')
+        names = names_in_figure(args.names, files, 'detectors')
         check_folder(args.images)
         ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))
         rows, with_masks = {}, False
@@ -79,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rows[network.name] = from_network(ground_truth, args.images, network, args.score)
                 with_masks = with_masks or getattr(network.model, 'with_mask', False)
         rows = {'annotations': annotated(ground_truth, with_masks), **rows}
-        write_grid(sample_rows(ground_truth, args.images, rows, bucket_between(*args.bucket), args.num, args.definition,
-                               args.same_category, args.seed, args.skip_missing), args.out)
+        write_figure(draw_grid(sample_rows(ground_truth, args.images, rows, choice_of(args))), args.out)
         print(f'wrote {args.out}')
 
 

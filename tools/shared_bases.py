@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     """Parse the command line."""
+    from mmtied.options import add_trust
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
     gradients = commands.add_parser('gradients', help='maximum, mean and norm of the gradients of each basis')
@@ -23,36 +25,30 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     coefficients = commands.add_parser('coefficients', help='absolute cosines of all coefficients of a stage')
     coefficients.add_argument('inputs', nargs='+', metavar='CHECKPOINT', help='checkpoint of a network with shared bases')
     coefficients.add_argument('--stages', nargs='+', type=int, metavar='N', help='numbers of the stages (all)')
-    coefficients.add_argument('--trust-checkpoint', action='store_true', help='read checkpoints that hold more than tensors and '
-                                                                              'plain values, which runs code that is in them')
+    add_trust(coefficients)
     for command in (gradients, coefficients):
         command.add_argument('--names', nargs='+', metavar='NAME', help='name of each input in the figure')
-        command.add_argument('--out', required=True, metavar='FILE', help='figure to write: .png, .pdf or .svg')
-    return parser.parse_args(argv)
+        command.add_argument('--out', required=True, metavar='FILE', help='figure to write: .png, .jpg, .pdf or .svg')
+    return parser.parse_args()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Read, print a line for each input, draw."""
-    args = parse_args(argv)
-    from mmtied.atomic import atomic_path, check_can_write
+    args = parse_args()
     from mmtied.cli import user_errors
     from mmtied.compat import require
-    from mmtied.plotting import FORMATS
+    from mmtied.plotting import check_figure_path, write_figure
     with user_errors():
         require('matplotlib', 'Drawing')
-        out = Path(args.out)
-        if out.suffix.removeprefix('.') not in FORMATS:
-            raise ValueError(f'--out {out}: expected a name that ends in {", ".join(f".{name}" for name in FORMATS)}')
-        check_can_write(out, '--out')
+        check_figure_path(args.out)
         names = args.names or [Path(given).stem for given in args.inputs]
         if len(names) != len(args.inputs):
             raise ValueError(f'--names: {len(names)} names for {len(args.inputs)} inputs')
         if len(set(names)) != len(names):
             raise ValueError('two inputs have the same name; give --names')
-        figure = (draw_gradients if args.command == 'gradients' else draw_coefficients)(args, names)
-        with atomic_path(out) as temporary:
-            figure.savefig(temporary, format=out.suffix.removeprefix('.'))
-        print(f'wrote {out}')
+        draw = draw_gradients if args.command == 'gradients' else draw_coefficients
+        write_figure(draw(args, names), args.out)
+        print(f'wrote {args.out}')
 
 
 def draw_gradients(args: argparse.Namespace, names: Sequence[str]):

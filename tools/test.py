@@ -7,8 +7,10 @@ import os
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
+    from mmtied.options import add_cfg_options, add_config, add_launcher
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
+    add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help="where results go; default work_dirs/<config's name>")
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
@@ -16,12 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', metavar='DIR', help='write images with predictions into work_dir/timestamp/DIR')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show leaves each image on the screen')
     parser.add_argument('--tta', action='store_true', help="test time augmentation, as the config's tta_model says")
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help="override settings of the config, for example model.test_cfg.score_thr=0.1 'data.list=[a,b]'")
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_cfg_options(parser)
+    add_launcher(parser)
     return parser.parse_args()
 
 
@@ -29,17 +27,12 @@ def main() -> None:
     """Build a Runner from the config and the command line, and test."""
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from mmtied.cli import user_errors
+    from mmtied.cli import log_after_checks, user_errors
     from mmtied.unpickling import safe_loading
     with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # with advice for each data set
-        from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
-        from mmtied.launch.console import log_after_checks
         from mmtied.training.resume import safe_saving
-        cfg = config.load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        cfg.work_dir = args.work_dir or cfg.work_dir
-        check_can_write(cfg.work_dir, '--work-dir', folder=True)
+        cfg = config.config_of_run(args)
         checkpoints.check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
         if args.show or args.show_dir:

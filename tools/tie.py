@@ -11,8 +11,10 @@ import argparse
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
+    from mmtied.options import add_cfg_options, add_config
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
+    add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint of the trained model')
     parser.add_argument('out', help='checkpoint to write; one that exists is replaced')
     parser.add_argument('--num-blocks', type=int, default=2, help='blocks of each layer (default: %(default)s)')
@@ -22,9 +24,7 @@ def parse_args() -> argparse.Namespace:
                         help='tie the layers that save most while the root mean square of the relative errors is at most E')
     parser.add_argument('--permute', action='store_true',
                         help='first reorder channels inside the network so that the blocks of each layer are more alike')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     from mmtied.unpickling import safe_loading
     with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.launch.config import load_config
-        from mmtied.launch.tie import tied_conv_cfg, write_tied
+        from mmtied.launch.deploy import tied_conv_cfg, write_tied
         from mmtied.surgery.tie import format_changes
         cfg = load_config(args.config, args.cfg_options)
         changes, loads = write_tied(cfg, args.checkpoint, args.out, args.num_blocks, args.layers, args.error_budget,

@@ -8,8 +8,10 @@ import sys
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
+    from mmtied.options import add_cfg_options, add_config, add_launcher
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
+    add_config(parser)
     parser.add_argument('--work-dir', help="where results go; default work_dirs/<config's name>")
     parser.add_argument('--backbone-checkpoint', metavar='FILE',
                         help="trained weights for the detector's backbone; stage 1 and BatchNorm are then frozen as in mmdet")
@@ -18,12 +20,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', metavar='FILE',
                         help='resume from a checkpoint, or without a value from the latest one in the work_dir')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-                        help="override settings of the config, for example train_cfg.max_epochs=1 'data.list=[a,b]'")
-    parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_cfg_options(parser)
+    add_launcher(parser)
     return parser.parse_args()
 
 
@@ -31,17 +29,12 @@ def main() -> None:
     """Build a Runner from the config and the command line, and train."""
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from mmtied.cli import user_errors
+    from mmtied.cli import log_after_checks, user_errors
     from mmtied.unpickling import safe_loading
     with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # with advice for each data set
-        from mmtied.atomic import check_can_write
         from mmtied.launch import checkpoints, config, runner
-        from mmtied.launch.console import log_after_checks
         from mmtied.training.resume import safe_saving
-        cfg = config.load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        cfg.work_dir = args.work_dir or cfg.work_dir
-        check_can_write(cfg.work_dir, '--work-dir', folder=True)
+        cfg = config.config_of_run(args)
         if args.no_validate:
             cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         if args.amp:

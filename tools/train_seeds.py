@@ -9,6 +9,7 @@ interrupted one. The summary, of each run's last validation, goes to <work-dir>/
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -42,7 +43,9 @@ def main() -> None:
         from mmtied.launch import seeds
         work_dir = Path(args.summarize or args.work_dir or f'work_dirs/{Path(args.config).stem}')
         if args.config:
-            command = seeds.training_command(Path(__file__).resolve().parent, args.config, args.gpus)
+            tools = Path(__file__).resolve().parent
+            command = ([sys.executable, str(tools / 'train.py'), args.config] if args.gpus is None else
+                       ['bash', str(tools / 'dist_train.sh'), args.config, str(args.gpus)])
             seeds.train_seeds(command, work_dir, range(args.first_seed, args.first_seed + args.runs), others)
         print(seeds.report_spreads(seeds.summarize_seeds(work_dir), work_dir / 'seeds.json'))
 

@@ -34,8 +34,7 @@ class Point(NamedTuple):
         detector: One of `DETECTORS`.
         backbone: Name of its backbone; its family is what stands before the first hyphen or space.
         params: Parameters of the backbone with the ImageNet classifier, in millions.
-        box_ap: Average precision of boxes in percent.
-        mask_ap: Average precision of masks.
+        box_ap: Average precision of boxes in percent; `mask_ap` is that of masks.
         source: One of `_MARKERS`.
     """
 

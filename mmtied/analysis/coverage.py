@@ -1,8 +1,6 @@
 """Where each table and figure of the papers is: the page docs/coverage.md, generated from ``papers/coverage.yml``."""
 
-import itertools
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,12 +22,11 @@ figures of the tables and the computed sizes. Nothing on this page has been trai
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A table or figure of a paper, or another of its experiments.
+    """A table or figure of a paper, such as 'Table 1', or another of its experiments.
 
     Attributes:
-        item: Its name, such as 'Table 1'.
-        shows: What it shows.
-        configs: Configs that train it, without ``.py``, relative to ``configs``; ``{a,b}`` stands for alternatives. Words after a
+        configs: Configs that train it, without ``.py``, relative to ``configs``; ``{a,b}`` stands for alternatives. Words
+        after a
             config are its options.
         tools: Scripts that draw or compute it, relative to the repository.
         pages: Pages of ``docs`` that show or explain it, with an anchor or without.
@@ -43,30 +40,12 @@ class Item:
     pages: Sequence[str] = ()
     left_out: str = 'nothing'
 
-    def expanded_configs(self) -> Iterator[tuple[str, str]]:
-        """Yield each config by its name, with its options."""
-        for entry in self.configs:
-            pattern, _, options = entry.partition(' ')
-            yield from ((name, options) for name in expand(pattern))
-
 
 @cache
 def load_coverage() -> dict[str, tuple[Item, ...]]:
     """Read the items of each paper, by the paper's name in `published.PAPERS`."""
     text = Path(__file__).with_name('papers').joinpath('coverage.yml').read_text(encoding='utf-8')
     return {paper: tuple(Item(**row) for row in rows) for paper, rows in yaml.safe_load(text).items()}
-
-
-def expand(pattern: str) -> list[str]:
-    """Return the strings of a pattern with alternatives in braces.
-
-    Example:
-        >>> expand('r{50,101}_{1x,2x}')
-        ['r50_1x', 'r50_2x', 'r101_1x', 'r101_2x']
-    """
-    parts = re.split(r'\{([^}]*)\}', pattern)
-    return [''.join(words) for words in itertools.product(*(part.split(',') if index % 2 else [part]
-                                                            for index, part in enumerate(parts)))]
 
 
 def render_page() -> str:

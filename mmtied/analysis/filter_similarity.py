@@ -55,8 +55,7 @@ class _GuidedMode(TorchFunctionMode):
 def guided_backprop(activations: Iterable[nn.Module] = ()) -> Iterator[None]:
     """Make the gradients of what is computed in the block guided: a ReLU passes a gradient where it and its input are positive.
 
-    Args:
-        activations: Modules that are activations too, beside those of PyTorch, mmcv and timm.
+    Other modules can be named as activations too, beside those of PyTorch, mmcv and timm.
 
     Example:
         >>> x = torch.tensor([1., 2., -3.], requires_grad=True)
@@ -81,19 +80,13 @@ def guided_backprop(activations: Iterable[nn.Module] = ()) -> Iterator[None]:
 
 
 def guided_patterns(model: nn.Module, layer: Layer, images: Tensor, channels: Sequence[int] | None = None) -> Tensor:
-    """Return the guided gradient, with respect to each image, of the sum of each channel's positive outputs.
+    """Return the guided gradient of the sum of each channel's positive outputs, for each image: (N, channels, 3, H, W).
 
     Args:
         model: A network, which is left in evaluation mode; of one with `extract_feat` (mmdet, mmpretrain) only that runs.
-        layer: The layer, each of whose modules returns (N, C, H, W).
+        layer: The layer, each of whose modules returns (N, C, H, W); a ValueError says that it does not, or does not run.
         images: Normalized images, shape (N, 3, H, W).
         channels: Which of the layer's output channels, all by default.
-
-    Returns:
-        Shape (N, channels, 3, H, W).
-
-    Raises:
-        ValueError: The layer does not run, or returns something else.
     """
     images = images.detach().requires_grad_(True)
     patterns = []
@@ -114,21 +107,21 @@ def count_channels(model: nn.Module, layer: Layer, images: Tensor) -> int:
 
 def guided_similarity(model: nn.Module, layer: Layer, batches: Iterable[Tensor], channels: Sequence[int] | None = None,
                       average: str = 'patterns') -> Tensor:
-    """Return the cosine of the patterns of each two channels.
+    """Return the cosine of the patterns of each two channels, shape (channels, channels).
+
+    A channel without a pattern, which no image activates, has NaN; so have, with 'similarities', two that no image activates
+    both.
 
     Args:
-        model: As for `guided_patterns`.
+        model: The network.
         layer: The layer.
         batches: Normalized images, each of shape (N, 3, H, W); of one size where patterns are averaged.
         channels: Which output channels, all by default.
         average: 'patterns' averages the patterns over all images before they are compared, as the paper does;
             'similarities' compares them on each image and averages the cosines over the images that activate both channels.
-
-    Returns:
-        Shape (channels, channels). A channel without a pattern, which no image activates, has NaN; so have, with 'similarities',
-        two channels that no image activates both.
     """
-    check_average(average)
+    if average not in AVERAGES:
+        raise ValueError(f'filter similarity: average {average!r}, expected one of {", ".join(AVERAGES)}')
     total, count = 0., 0.
     for images in batches:
         patterns = guided_patterns(model, layer, images, channels)
@@ -138,19 +131,6 @@ def guided_similarity(model: nn.Module, layer: Layer, batches: Iterable[Tensor],
             cosines = torch.stack([cosine_matrix(one.flatten(1)) for one in patterns])
             total, count = total + cosines.nansum(dim=0), count + cosines.isfinite().sum(dim=0)
     return cosine_matrix(total.flatten(1)) if average == 'patterns' else total / count
-
-
-def check_average(average: str) -> None:
-    """Raise a ValueError unless `average` is one of `AVERAGES`."""
-    if average not in AVERAGES:
-        raise ValueError(f'filter similarity: average {average!r}, expected one of {", ".join(AVERAGES)}')
-
-
-def check_depths(depths: Sequence[float]) -> None:
-    """Raise a ValueError unless all depths are in (0, 1]."""
-    wrong = [depth for depth in depths if not 0 < depth <= 1]
-    if wrong:
-        raise ValueError(f'filter similarity: depth {wrong[0]:g}, expected numbers above 0 and up to 1')
 
 
 def cosine_matrix(rows: Tensor) -> Tensor:
@@ -179,11 +159,8 @@ def pairs_of(matrix: Tensor) -> Tensor:
 def weight_similarities(layer: nn.Conv2d) -> list[Tensor]:
     """Return the cosines of the weights of each two filters that see the same channels, for each bank of such filters.
 
-    The filters of a `TBC` are one bank, as all of them see every block; those of a grouped convolution or of a `TGC` are one for
-    each group, and so are those of a `DGConv` with its current groups. A bank of one filter has no pairs.
-
-    Raises:
-        ValueError: The layer is a transposed convolution.
+    The filters of a `TBC` are one bank, as all of them see every block; those of a grouped convolution or of a `TGC` are one
+    for each group, and so are those of a `DGConv` with its current groups. A bank of one filter has no pairs.
     """
     if layer.transposed:
         raise ValueError(f'filter similarity: {type(layer).__name__} is a transposed convolution, whose weights are not compared')
@@ -196,13 +173,7 @@ def weight_similarities(layer: nn.Conv2d) -> list[Tensor]:
 
 
 def find_layers(model: nn.Module, patterns: Sequence[str]) -> list[Layer]:
-    """Return the modules of a network whose names fit one of the patterns (with wildcards), in the network's order.
-
-    The splits of a tied bottleneck are one layer: see `Layer`.
-
-    Raises:
-        ValueError: A pattern fits no module.
-    """
+    """Return the layers of a network whose names fit a pattern with wildcards, in the network's order; see `Layer`."""
     modules = dict(model.named_modules())
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in modules):
@@ -222,12 +193,10 @@ def spatial_layers(model: nn.Module) -> list[Layer]:
 
 
 def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
-    """Return the spatial layers at some depths of a network: 1 is the last one, 0.5 the one half of them are before or at.
-
-    Raises:
-        ValueError: A depth is not in (0, 1], or there are no such layers.
-    """
-    check_depths(depths)
+    """Return the spatial layers at some depths of a network: 1 is the last one, 0.5 the one half of them are before or at."""
+    wrong = [depth for depth in depths if not 0 < depth <= 1]
+    if wrong:
+        raise ValueError(f'filter similarity: depth {wrong[0]:g}, expected numbers above 0 and up to 1')
     layers = spatial_layers(model)
     if not layers:
         raise ValueError(f'{type(model).__name__} has no convolution larger than 1x1; name its layers')

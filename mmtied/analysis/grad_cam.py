@@ -38,10 +38,6 @@ def instance_target(box_xyxy: Sequence[float], label: int) -> Callable[[Any], Te
     """Return a target for `grad_cam`: the logit of the score of the best detection of a class on a box.
 
     The logit has the gradient's direction and does not vanish where scores are near 0 or 1.
-
-    Args:
-        box_xyxy: In pixels of the image.
-        label: Label of the class.
     """
     def target(instances: Any) -> Tensor:
         return torch.logit(instances.scores[find_instance(instances, box_xyxy, label)], eps=_MARGIN)
@@ -52,13 +48,7 @@ def instance_target(box_xyxy: Sequence[float], label: int) -> Callable[[Any], Te
 def find_instance(instances: Any, box_xyxy: Sequence[float], label: int) -> int:
     """Return the index of the highest score among detections of a class whose IoU with a box is at least `MIN_IOU`.
 
-    Args:
-        instances: mmdet's ``pred_instances``: ``bboxes`` xyxy, ``labels`` and ``scores``.
-        box_xyxy: The box.
-        label: Label of the class.
-
-    Raises:
-        NotFoundError: There is none.
+    The detections are mmdet's ``pred_instances``. Raises a NotFoundError where there is none.
     """
     boxes = instances.bboxes.detach()
     fits = box_iou(boxes, boxes.new_tensor([list(box_xyxy)]))[:, 0] >= MIN_IOU
@@ -70,23 +60,15 @@ def find_instance(instances: Any, box_xyxy: Sequence[float], label: int) -> int:
 
 def grad_cam(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor, target: Callable[[Any], Tensor],
              layers: Sequence[nn.Module] | None = None) -> np.ndarray:
-    """Return where a model looks for a score.
+    """Return where a model looks for a score: shape (H, W) float32 from 0 to 1.
 
     Args:
         model: A model in evaluation mode.
         run: Runs it on the inputs, and returns what `target` takes.
         inputs: One image, shape (1, 3, H, W).
-        target: Returns the score.
-        layers: Layers whose maps are averaged, by default the last output of ``model.backbone``. Each runs once for an image and
-            returns feature maps (N, C, H, W).
-
-    Returns:
-        Shape (H, W) float32 from 0 to 1.
-
-    Raises:
-        NotFoundError: There is no score.
-        ValueError: A layer runs more than once (as a head that several levels share), returns something else, or does not lead to
-            the score.
+        target: Returns the score, or raises a NotFoundError.
+        layers: Layers whose maps are averaged, by default the last output of ``model.backbone``. A ValueError names one that
+            runs more than once for an image, returns no feature maps (N, C, H, W), or does not lead to the score.
     """
     from pytorch_grad_cam import GradCAM
 

@@ -1,69 +1,66 @@
 """Choose images of a data set by how occluded they are, and an occluded instance in each."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from typing import NamedTuple
 
 import numpy as np
 
 from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.inputs.images import check_folder, check_names, image_file, is_file
-from ..evaluation.occlusion import image_ratios, instance_ratios
+from ..evaluation.occlusion import image_ratios
 
 #: Smallest side of an instance that is shown, in pixels, where the image has one: smaller ones show little.
 _SMALLEST_SIDE = 32
 
 
-def choose_images(ground_truth: GroundTruth, images: Path, bucket: Bucket, count: int, definition: str = 'covered',
-                  same_category: bool = False, seed: int = 0, skip_missing: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Choose images of a bucket at random.
+class Choice(NamedTuple):
+    """How images are chosen: at random among those of a bucket.
 
-    Args:
-        ground_truth: The annotations, with file names.
-        images: Folder of the image files.
+    Attributes:
         bucket: The bucket.
         count: Maximum number of images.
         definition: One of `occlusion.OCCLUSION_RATIOS`.
         same_category: Count only instances of the same category as occluders.
         seed: The same seed chooses the same images.
         skip_missing: Choose among the images whose files exist, instead of raising.
+    """
 
-    Returns:
-        Indices of the images by increasing r, and r of each.
+    bucket: Bucket
+    count: int = 12
+    definition: str = 'covered'
+    same_category: bool = False
+    seed: int = 0
+    skip_missing: bool = False
+
+
+def choose_images(ground_truth: GroundTruth, images: str | os.PathLike, choice: Choice) -> list[tuple[int, float]]:
+    """Return the indices of images whose files are in a folder, with the ratio r of each, by increasing r.
 
     Raises:
         ValueError: No image is in the bucket, image files are missing, or the annotations name none.
     """
-    if count < 1:
-        raise ValueError(f'count: at least 1 image is needed, got {count}')
-    ratios = image_ratios(ground_truth, definition, same_category)
-    held = np.flatnonzero(bucket.holds(ratios))
+    if choice.count < 1:
+        raise ValueError(f'--num {choice.count}: at least 1 is needed')
+    check_seed(choice.seed)
+    check_folder(images)
+    ratios = image_ratios(ground_truth, choice.definition, choice.same_category)
+    held = np.flatnonzero(choice.bucket.holds(ratios))
     if not len(held):
         known = ratios[~np.isnan(ratios)]
         there = f'ratios go from {known.min():.3g} to {known.max():.3g}' if len(known) else 'no image has an instance'
-        raise ValueError(f'{ground_truth.source}: no image in the bucket {bucket.name} ({definition}); {there}')
-    chosen = _with_files(ground_truth, images, held, count, seed, skip_missing)
+        raise ValueError(f'{ground_truth.source}: no image in the bucket {choice.bucket.name} ({choice.definition}); {there}')
+    chosen = _with_files(ground_truth, images, held, choice)
     chosen = chosen[np.argsort(ratios[chosen], kind='stable')]
-    return chosen, ratios[chosen]
+    return list(zip(chosen.tolist(), ratios[chosen].tolist(), strict=True))
 
 
-def most_occluded(ground_truth: GroundTruth, images: Sequence[int], definition: str = 'covered',
-                  same_category: bool = False) -> list[int]:
-    """Return the index of the most occluded annotation of each image, small ones only where there is no other.
-
-    Args:
-        ground_truth: The annotations.
-        images: Indices of images that have an instance with a ratio.
-        definition: One of `occlusion.OCCLUSION_RATIOS`.
-        same_category: Count only instances of the same category as occluders.
-    """
-    ratios, chosen = instance_ratios(ground_truth, definition, same_category), []
-    for image in images:
-        here = np.flatnonzero((ground_truth.image == image) & ~np.isnan(ratios))
-        large = here[(ground_truth.boxes_xywh[here, 2:] >= _SMALLEST_SIDE).all(axis=1)]
-        here = large if len(large) else here
-        chosen.append(int(here[np.argmax(ratios[here])]))
-    return chosen
+def most_occluded(ground_truth: GroundTruth, image: int, ratios: np.ndarray) -> int:
+    """Return the index of an image's annotation with the largest ratio, a small one only where there is no other."""
+    here = np.flatnonzero((ground_truth.image == image) & ~np.isnan(ratios))
+    large = here[(ground_truth.boxes_xywh[here, 2:] >= _SMALLEST_SIDE).all(axis=1)]
+    here = large if len(large) else here
+    return int(here[np.argmax(ratios[here])])
 
 
 def check_seed(seed: int) -> None:
@@ -72,15 +69,12 @@ def check_seed(seed: int) -> None:
         raise ValueError(f'--seed {seed}: 0 or more is needed')
 
 
-def _with_files(ground_truth: GroundTruth, images: Path, held: np.ndarray, count: int, seed: int,
-                skip_missing: bool) -> np.ndarray:
-    """Return the indices of the images to draw."""
-    check_seed(seed)
-    check_folder(images)
+def _with_files(ground_truth: GroundTruth, images: str | os.PathLike, held: np.ndarray, choice: Choice) -> np.ndarray:
+    """Draw some of the images that a bucket holds."""
     check_names(ground_truth, held)
-    order = np.random.default_rng(seed).permutation(held)
+    order, count = np.random.default_rng(choice.seed).permutation(held), choice.count
     there = np.array([is_file(image_file(images, ground_truth.file_names[image])) for image in order.tolist()])
-    if skip_missing:
+    if choice.skip_missing:
         order, there = order[there], there[there]
         if not len(order):
             raise ValueError(f'{images} has none of the {len(held)} images of the bucket')

@@ -14,11 +14,10 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mmtied.related.groupable.complexity import grouped_multiply_adds
 from mmtied.tables import markdown_table
 from mmtied.version import __version__
 
-from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
+from .complexity import Complexity, ImageNetClassifier, count_parameters, grouped_multiply_adds, measure
 from .published import Detector, Network, Paper
 
 #: Caption of every accuracy.
@@ -61,15 +60,11 @@ COUNTS = {
 
 
 class Sizes(NamedTuple):
-    """Counted sizes of a paper's models.
+    """Counted sizes of classifiers by name, of attention modules by network and module, of detectors by config.
 
     Attributes:
-        networks: Complexity of each classifier, by its name.
         as_printed: Parameters of each classifier, counted as its `Network.counts` says.
-        attention: Parameters of the attention modules, by network and module.
-        detectors: Parameters of each detector, by its config.
-        grouped: Multiply-adds of the grouped convolutions as a multiple of ResNeXt-32x4d's, by the name of each network that
-            prints them.
+        grouped: Multiply-adds of the grouped convolutions as a multiple of ResNeXt-32x4d's, of each network that prints them.
     """
 
     networks: Mapping[str, Complexity]
@@ -80,12 +75,7 @@ class Sizes(NamedTuple):
 
 
 def measure_paper(paper: Paper, configs: Path) -> Sizes:
-    """Build every model of a paper and count it; a minute or two on one core.
-
-    Args:
-        paper: One of `published.load_papers`.
-        configs: Folder of configs. Detectors without a file there are left out.
-    """
+    """Build every model of a paper and count it, but detectors without a config there; a minute or two on one core."""
     networks, as_printed, detectors, grouped = {}, {}, {}, {}
     for row in paper.networks:
         classifier = ImageNetClassifier(_shapes(row.backbone), row.channels, row.classes).to('meta')
@@ -99,7 +89,7 @@ def measure_paper(paper: Paper, configs: Path) -> Sizes:
             network, _, module = row.backbone.partition(' + ')
             detectors[row.config] = networks[network].parameters + (attention[network, module] if module else 0)
         else:
-            detectors[row.config] = _count_trained(config_file(configs, row.config))
+            detectors[row.config] = _count_trained(configs / f'{row.config}.py')
     return Sizes(networks, as_printed, attention, detectors, grouped)
 
 
@@ -130,22 +120,12 @@ def _count_trained(config: Path) -> int:
         return count_parameters(_shapes(cfg.model), trained_only=True)
 
 
-def config_file(configs: Path, name: str) -> Path:
-    """Return where a config is or would be, by its name without ``.py``."""
-    return configs / f'{name}.py'
-
-
 def _with_config(rows: Iterable[Network] | Iterable[Detector], configs: Path) -> list:
-    return [row for row in rows if config_file(configs, row.config).is_file()]
+    return [row for row in rows if (configs / f'{row.config}.py').is_file()]
 
 
 def render_page(papers: Sequence[tuple[Paper, Sizes]], configs: Path) -> str:
-    """Return the text of docs/model_zoo.md.
-
-    Args:
-        papers: Papers, each with its sizes from `measure_paper`.
-        configs: Folder of configs.
-    """
+    """Return the text of docs/model_zoo.md, from papers with their sizes and the folder of configs."""
     notes = _Notes()
     sections = [section for paper, sizes in papers for section in _render_paper(paper, sizes, configs, notes)]
     return '\n'.join((_INTRODUCTION, *sections, notes.text()))
@@ -186,7 +166,7 @@ def _render_paper(paper: Paper, sizes: Sizes, configs: Path, notes: '_Notes') ->
 
 
 def _link(configs: Path, name: str, options: str = '') -> str:
-    if not config_file(configs, name).is_file():
+    if not (configs / f'{name}.py').is_file():
         return '-'
     return f'[{Path(name).name}](../configs/{name}.py)' + (f' `{options}`' if options else '')
 

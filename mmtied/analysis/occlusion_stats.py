@@ -117,12 +117,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def format_stats(stats: dict, top: int = 20) -> str:
-    """Format the statistics as plain text: tables by bucket, by size and by category, and a line about crowding.
-
-    Args:
-        stats: From `occlusion_stats`.
-        top: Number of categories to show, the most occluded first.
-    """
+    """Format the statistics as plain text: tables by bucket, by size and by the `top` categories, and a line about crowding."""
     from ..evaluation.summary import format_number
 
     unit, high, categories = stats['unit'], stats['high'], stats['by_category']
@@ -146,14 +141,7 @@ def format_stats(stats: dict, top: int = 20) -> str:
 
 
 def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20, format: str = 'png') -> list[Path]:
-    """Write stats.json, stats.csv (a row for each bucket, size and category) and a plot, all or none; return the paths.
-
-    Args:
-        stats: From `occlusion_stats`.
-        folder: Where to write.
-        top: See `plot_stats`.
-        format: Format of the plot, ``stats.<format>``: png, pdf or svg.
-    """
+    """Write stats.json, stats.csv (a row for each bucket, size and category) and a plot, all or none; return the paths."""
     names = [f'stats.{suffix}' for suffix in ('json', 'csv', check_format(format))]
     with atomic_files(folder, 'stats.json', r'stats\.(csv|png|pdf|svg)') as temporary:
         save_text(temporary / names[0], json.dumps(stats, indent=2, allow_nan=False) + '\n')
@@ -165,12 +153,7 @@ def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20, format: s
 
 
 def plot_stats(stats: dict, top: int = 20) -> 'Figure':
-    """Plot counts and crowding by bucket, and mean ratio and high share by size and by category.
-
-    Args:
-        stats: From `occlusion_stats`.
-        top: Number of categories to show, the most occluded first.
-    """
+    """Plot counts and crowding by bucket, and mean ratio and high share by size and by the `top` most occluded categories."""
     categories = [row for row in stats['by_category'] if row['mean'] is not None][:top]
     figure = new_figure(7.2, max(4.9, 1.4 + .19 * len(categories)))
     left, right = figure.subfigures(1, 2, width_ratios=[1.12, 1])

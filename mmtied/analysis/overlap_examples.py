@@ -11,11 +11,11 @@ import numpy as np
 
 from ..atomic import atomic_folder
 from ..evaluation.boxes import clip_boxes
-from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
 from ..evaluation.inputs.images import image_file, read_image
 from ..evaluation.reporting.pictures import box_corners, draw_boxes
-from .image_choice import choose_images
+from ..plotting import picture_font
+from .image_choice import Choice, choose_images
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,10 +29,9 @@ _HEIGHT, _ROW_HEIGHT, _SHEET_WIDTH, _GAP = 480, 280, 1280, 10
 _MAX_NAMES = 4
 
 
-def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder: str | os.PathLike, bucket: Bucket,
-                   count: int = 12, definition: str = 'covered', same_category: bool = False, seed: int = 0,
-                   skip_missing: bool = False) -> list[Path]:
-    """Draw randomly chosen images of a bucket into a new folder, which is written completely or not at all.
+def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder: str | os.PathLike,
+                   choice: Choice) -> list[Path]:
+    """Draw chosen images into a new folder, which is written completely or not at all.
 
     Overlaps of boxes are tinted, for every definition; crowd regions neither count nor are drawn.
 
@@ -40,23 +39,14 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
         ground_truth: The annotations, with file names.
         images: Folder of the image files.
         folder: Folder to make; it may exist when it is empty.
-        bucket: The bucket.
-        count: Maximum number of images.
-        definition: One of `occlusion.OCCLUSION_RATIOS`.
-        same_category: Count only instances of the same category as occluders.
-        seed: The same seed chooses the same images.
-        skip_missing: Choose among the images whose files exist, instead of raising.
+        choice: Which images, see `choose_images`.
 
     Returns:
         The sheet's path, then those of the pictures by increasing r.
-
-    Raises:
-        ValueError: No image is in the bucket, image files are missing or unreadable, or the annotations name none.
     """
-    chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed, skip_missing)
+    chosen = choose_images(ground_truth, images, choice)
     with atomic_folder(folder) as temporary:
-        examples = [_Example(ground_truth, image, ratio, Path(images), same_category)
-                    for image, ratio in zip(chosen.tolist(), ratios.tolist(), strict=True)]
+        examples = [_Example(ground_truth, image, ratio, images, choice.same_category) for image, ratio in chosen]
         names = []
         for example in examples:
             shown_id = str(example.image_id).replace('/', '_').replace('\\', '_')
@@ -69,7 +59,8 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
 class _Example:
     """One image of the bucket, and the text below it."""
 
-    def __init__(self, ground_truth: GroundTruth, image: int, ratio: float, images: Path, same_category: bool) -> None:
+    def __init__(self, ground_truth: GroundTruth, image: int, ratio: float, images: str | os.PathLike,
+                 same_category: bool) -> None:
         here = np.flatnonzero((ground_truth.image == image) & ~ground_truth.crowd)
         self.boxes_xywh, self.ratio = ground_truth.boxes_xywh[here], float(ratio)
         self.image_id, self.size = ground_truth.image_ids[image], tuple(ground_truth.image_sizes[image].tolist())
@@ -77,16 +68,13 @@ class _Example:
         self.groups = categories if same_category else None
         colors = category_colors(len(ground_truth.category_ids))
         self.colors = [colors[category] for category in categories.tolist()]
-        names = [str(ground_truth.category_names[category_id]) for category_id in ground_truth.category_ids.tolist()]
-        self.names = [(f'{names[category]} {number}', colors[category])
-                      for category, number in Counter(categories.tolist()).most_common()]
+        counts = Counter(zip(ground_truth.names_of(categories), self.colors, strict=True))
+        self.names = [(f'{name} {number}', color) for (name, color), number in counts.most_common()]
         self.picture = read_image(image_file(images, ground_truth.file_names[image]))
 
     def draw(self, height: int, font_size: int) -> 'Image.Image':
         """Draw the image with two lines below: r, id and number of instances; then the most frequent categories."""
         from PIL import Image, ImageDraw
-
-        from ..fonts import picture_font
 
         drawn = draw_overlaps(self.picture, self.boxes_xywh, self.colors, self.size, height, self.groups)
         font, line = picture_font(font_size, (name for name, _ in self.names)), round(1.35 * font_size)
@@ -135,15 +123,10 @@ def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
 
 def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colors: Sequence[tuple[int, int, int]],
                   image_size: tuple[int, int], height: int, categories: np.ndarray | None = None) -> 'Image.Image':
-    """Draw a grayed copy of an image with overlaps tinted, deeper ones more strongly, and boxes outlined.
+    """Draw a grayed copy of an RGB image with overlaps tinted, deeper ones more strongly, and boxes outlined in their colors.
 
-    Args:
-        image: RGB.
-        boxes_xywh: In pixels of the annotated image, shape (N, 4).
-        colors: Outline of each box.
-        image_size: Height and width of the annotated image.
-        height: Height of the picture.
-        categories: See `overlap_depth`.
+    Boxes are in pixels of the annotated image, whose height and width `image_size` gives; `height` is that of the picture. With
+    categories only boxes of one category overlap.
     """
     from PIL import Image, ImageDraw
 
@@ -161,16 +144,9 @@ def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colors: Sequence
 
 def overlap_depth(boxes_xywh: np.ndarray, image_size: tuple[int, int], categories: np.ndarray | None = None,
                   scale: float = 1.) -> np.ndarray:
-    """Count the boxes that cover each pixel; with categories, the largest number of one category.
+    """Count the boxes that cover the centre of each pixel; with categories, the largest number of one category.
 
-    Args:
-        boxes_xywh: In pixels of the image, shape (N, 4).
-        image_size: Height and width of the image.
-        categories: Category of each box, shape (N,), where only boxes of one category count together.
-        scale: Scale of the map; 0.5 halves height and width.
-
-    Returns:
-        Shape (height * scale, width * scale) int64, rounded; a pixel is covered where its centre is.
+    The boxes, shape (N, 4), are in pixels of an image with this height and width; the map has these sides times `scale`.
 
     Example:
         >>> overlap_depth(np.array([[0., 0., 3., 1.], [1., 0., 3., 1.]]), (1, 5)).tolist()

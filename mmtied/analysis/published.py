@@ -26,16 +26,8 @@ class Network:
         tables: Tables that print it, separated by commas; empty if none does.
         config: Its file in ``configs`` without ``.py``; empty if there is none.
         options: The ``--cfg-options`` that make this row of its config; empty if the config is this row.
-        params: Parameters.
-        multiply_adds: Multiply-adds for one image.
         grouped_share: Multiply-adds of the grouped convolutions as a multiple of ResNeXt-32x4d's of the same depth.
-        top1: Top-1 accuracy.
-        top5: Top-5 accuracy.
-        error: Top-1 error, in papers that print errors.
-        error_top5: Top-5 error.
         deviation: Standard deviation of the error over several runs.
-        training_error: Top-1 error on the training images.
-        training_error_top5: Top-5 error on the training images.
         channels: Channels of the backbone's last output.
         classes: Number of classes; 1000 is ImageNet, 100 and 10 are CIFAR.
         size: Height and width of the image in pixels.
@@ -82,7 +74,7 @@ class Attention:
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A detector.
+    """A detector; average precision is in percent.
 
     Attributes:
         config: Its file in ``configs`` without ``.py``.
@@ -90,15 +82,7 @@ class Detector:
         backbone: Name of its network; with attention modules ``'<network> + <module>'``.
         tables: Tables that print it, separated by commas; empty if none does.
         schedule: '1x' is 12 epochs on COCO, '2x' 24, '20e' 20; empty if it has no such name.
-        params: Parameters.
-        box_ap: Average precision of boxes.
-        mask_ap: Average precision of masks.
-        box_ap50: AP of boxes at IoU 0.5.
-        mask_ap50: AP of masks at IoU 0.5.
-        box_ap75: AP of boxes at IoU 0.75.
-        mask_ap75: AP of masks at IoU 0.75.
-        box_sizes: AP of boxes of small, medium and large objects.
-        mask_sizes: AP of masks of small, medium and large objects.
+        box_sizes: AP of boxes of small, medium and large objects; `mask_sizes` of masks.
         dataset: Data that it is trained and evaluated on.
         note: Caveat about the figures.
     """
@@ -127,14 +111,7 @@ class Paper:
 
     Attributes:
         title: Heading in the model zoo, and name of the collection in the metafile.
-        paper: Title of the paper.
-        url: Its address.
-        networks: Classifiers.
-        attention: Attention modules.
-        detectors: Detectors.
-        text: Introduction to the classifiers, Markdown.
-        attention_text: Introduction to the attention modules.
-        detector_text: Introduction to the detectors.
+        text: Introduction to the classifiers, Markdown; so are those to attention modules and detectors.
         baselines: Collection of the networks that are not the paper's own; empty if they share the paper's.
         epochs: Training epochs of the classifiers, where all have the same number.
         counted: Parameters of a detector that are counted: 'trained' ones, or the 'backbone' with the ImageNet classifier.

@@ -24,11 +24,9 @@ _BINS = np.linspace(-1, 1, 101)
 
 
 class LayerSimilarity(NamedTuple):
-    """Similarity of the filters of one layer.
+    """Similarity of the filters of one layer of a network.
 
     Attributes:
-        network: Name of the network.
-        layer: Name of the layer.
         matrix: Cosine of the guided patterns of each two of the chosen filters, shape (C, C).
         weights: Cosine of the weights of each two filters that see the same channels, shape (pairs,); empty for a layer that is
             not a convolution.
@@ -55,29 +53,16 @@ def check_counts(layers: Mapping[str, Sequence[Layer]]) -> None:
                          + ', '.join(f'{count} of {name}' for name, count in counts.items()))
 
 
-def check_filters(most_filters: int) -> None:
-    """Raise a ValueError unless there are two filters to compare."""
-    if most_filters < 2:
-        raise ValueError(f'--filters {most_filters}: at least 2 are needed')
-
-
 def measure_layers(name: str, model: nn.Module, layers: Sequence[Layer], batches: Callable[[], Iterable[Tensor]],
                    most_filters: int = 64, seed: int = 0, average: str = 'patterns') -> list[LayerSimilarity]:
-    """Measure how alike the filters of some layers are.
+    """Measure how alike the filters of some layers of a network are.
 
-    Args:
-        name: Name of the network.
-        model: The network.
-        layers: Its layers.
-        batches: Returns the normalized images; called for each layer.
-        most_filters: Filters whose guided patterns are compared, chosen at random; each costs a backward pass an image.
-        seed: Of the choice.
-        average: See `filter_similarity.guided_similarity`.
-
-    Raises:
-        ValueError: A layer does not run, `most_filters` is below 2, or `average` is unknown.
+    The guided patterns of at most `most_filters` are compared, chosen at random; each costs a backward pass an image.
+    `batches`, which is called for each layer, returns the normalized images; see `filter_similarity.guided_similarity` for
+    `average`.
     """
-    check_filters(most_filters)
+    if most_filters < 2:
+        raise ValueError(f'--filters {most_filters}: at least 2 are needed')
     found = []
     for layer in layers:
         channels = count_channels(model, layer, next(iter(batches())))
@@ -122,14 +107,10 @@ def write_similarity(layers: Sequence[LayerSimilarity], folder: str | os.PathLik
 
 
 def plot_histograms(layers: Sequence[LayerSimilarity], threshold: float = .5) -> 'Figure':
-    """Plot densities of pairwise similarity: of guided patterns above, of weights below.
+    """Plot densities of pairwise similarity, and a threshold as a line: of guided patterns above, of weights below.
 
     Of several networks, the layers of one column are at the same depth and the networks over each other, as in Figure 9; of one
     network all layers are over each other, as in Figure 1b.
-
-    Args:
-        layers: As many of each network.
-        threshold: Drawn as a line.
     """
     names = list(dict.fromkeys(layer.network for layer in layers))
     of_network = [[layer for layer in layers if layer.network == name] for name in names]

@@ -11,12 +11,9 @@ __all__ = ['GResNeXt', 'IGCNet', 'IGCNetCIFAR', 'SharedDenseNetCIFAR', 'SharedRe
            'shared_mobilenet_v2', 'tied_efficientnet']
 
 __getattr__, __dir__ = forward_names(__name__, {
-    'GResNeXt': 'groupable.backbones',
-    'IGCNet': 'interleaved.backbones',
-    'IGCNetCIFAR': 'interleaved.backbones',
-    'SharedDenseNetCIFAR': 'shared_bases.densenet',
-    'SharedResNeXtCIFAR': 'shared_bases.resnext',
-    'SharedResNet': 'shared_bases.backbones',
-    'SharedResNetCIFAR': 'shared_bases.backbones',
-    'shared_mobilenet_v2': 'shared_bases.backbones',
+    'groupable.backbones': ['GResNeXt'],
+    'interleaved.backbones': ['IGCNet', 'IGCNetCIFAR'],
+    'shared_bases.backbones': ['SharedResNet', 'SharedResNetCIFAR', 'shared_mobilenet_v2'],
+    'shared_bases.densenet': ['SharedDenseNetCIFAR'],
+    'shared_bases.resnext': ['SharedResNeXtCIFAR'],
 })

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_plugin_layer
@@ -13,6 +14,43 @@ from .recompute import recompute
 
 #: Plugin positions, named as in mmdet's ResNet.
 PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
+
+
+class BlockSettings(NamedTuple):
+    """What a `StagedResNet` says of each block, whatever its kind.
+
+    Attributes:
+        in_channels: Channels of the input.
+        planes: Base channels of the stage; the output of a bottleneck has four times as many.
+        norm_cfg: Normalization layer.
+        conv_cfg: Convolution layer of the standard convolutions.
+        stride: Stride of the block.
+        dilation: Dilation of its 3x3 convolutions.
+        style: 'pytorch' puts a bottleneck's stride into the middle, 'caffe' into the first 1x1 convolution.
+        avg_down: Whether an average pooling takes the shortcut's stride.
+        plugins: Plugins of this block, each dict(cfg=..., position=...).
+        with_cp: Recomputation in the backward pass, see `StagedResNet`.
+    """
+
+    in_channels: int
+    planes: int
+    norm_cfg: dict
+    conv_cfg: dict | None = None
+    stride: int = 1
+    dilation: int = 1
+    style: str = 'pytorch'
+    avg_down: bool = False
+    plugins: Sequence[dict] = ()
+    with_cp: bool | str = False
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Strides of a bottleneck's entry and middle."""
+        return (self.stride, 1) if self.style == 'caffe' else (1, self.stride)
+
+    def shortcut(self, out_channels: int, num_blocks: int = 1) -> nn.Module:
+        """Build the projection shortcut; see `build_shortcut`."""
+        return build_shortcut(self.in_channels, out_channels, self.stride, num_blocks, self.avg_down, self.norm_cfg)
 
 
 class ResidualBlock(BaseModule):
@@ -36,13 +74,7 @@ class ResidualBlock(BaseModule):
         self.activate = nn.ReLU(inplace=True)
 
     def add_layers(self, attention: dict | None, plugins: Sequence[dict], **channels: int) -> None:
-        """Build the attention at the end of the residual branch, and the plugins.
-
-        Args:
-            attention: Config of the attention layer, like a plugin's cfg, or None.
-            plugins: Plugins of this block, each dict(cfg=..., position=...).
-            **channels: Channels at each position: after_conv1, after_conv2 and, in a bottleneck, after_conv3.
-        """
+        """Build the attention at the end of the residual branch, and the plugins, from the channels at each position."""
         self.attention = nn.Identity()
         if attention is not None:
             _, self.attention = build_plugin_layer(attention, in_channels=channels['after_conv3'])
@@ -104,12 +136,7 @@ class BasicBlock(ResidualBlock):
 
 
 class PadShortcut(nn.Module):
-    """A shortcut without parameters: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016).
-
-    Args:
-        new_channels: Number of channels of zeros.
-        stride: Step of the subsampling.
-    """
+    """A shortcut without parameters: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016)."""
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
@@ -122,12 +149,7 @@ class PadShortcut(nn.Module):
 
 
 class BlockPlugins(nn.Module):
-    """The plugin layers of one block, by position.
-
-    Args:
-        plugins: dict(cfg=dict(type=...), position=...) each, in the order in which they run at their position.
-        **channels: Channels at each position.
-    """
+    """The plugin layers of one block, which run at their position in the order of their settings."""
 
     def __init__(self, plugins: Sequence[dict], **channels: int) -> None:
         super().__init__()
@@ -149,14 +171,7 @@ class BlockPlugins(nn.Module):
 
 def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_stages: int,
                      positions: Sequence[str] = PLUGIN_POSITIONS) -> list[dict]:
-    """Return the plugins of one stage, each as dict(cfg=..., position=...).
-
-    Args:
-        backbone: Name of the backbone, for messages.
-        plugins: dict(cfg=dict(type=...), position=..., stages=(bool, ...)) each; without `stages` a plugin is in every stage.
-        stage: Index of the stage.
-        num_stages: Number of stages.
-        positions: Positions that the blocks have.
+    """Return the plugins of one stage, each as dict(cfg=..., position=...); without `stages` a plugin is in every stage.
 
     Raises:
         ValueError: A plugin without cfg or with an unknown type, an unknown position, or `stages` of the wrong length.
@@ -187,16 +202,8 @@ def check_registered(backbone: str, setting: str, cfg: dict) -> None:
                              "package in custom_imports")
 
 
-def block_strides(stride: int, style: str) -> tuple[int, int]:
-    """Return the strides of entry and middle: 'caffe' puts the block's stride into the entry, 'pytorch' into the middle."""
-    return (stride, 1) if style == 'caffe' else (1, stride)
-
-
 def scale_width(backbone: str, base_width: int, planes: int) -> int:
     """Return the width of a block's 3x3 convolutions, given as `base_width` for 64 planes.
-
-    Raises:
-        ValueError: The width is not an integer.
 
     Example:
         >>> scale_width('TiedResNet', base_width=18, planes=128)

@@ -15,18 +15,10 @@ _COUNTERS = 'num_batches_tracked'
 
 
 def check_fits(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = '', optional: Collection[str] = ()) -> None:
-    """Raise a ValueError if weights do not fit a module.
+    """Raise a ValueError that names the first few weights of a state_dict that do not fit a module.
 
-    A state_dict without any weights for the module passes, unless the module itself is being loaded.
-
-    Args:
-        module: A backbone.
-        state_dict: The weights being loaded.
-        prefix: Prefix of the module's keys, '' if the module itself is being loaded.
-        optional: Names of submodules whose weights may be missing if they are trained, for example plugins.
-
-    Raises:
-        ValueError: Weights are missing or unknown, or have the wrong shape; names the first few.
+    A state_dict without any weights for the module passes, unless the module itself is being loaded, with the prefix ''.
+    Weights of optional submodules, such as plugins, may be missing if they are trained.
     """
     mine = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     if not mine and prefix:

@@ -19,12 +19,9 @@ _PRODUCTS = frozenset({torch.ops.aten.convolution.default, torch.ops.aten.mm.def
 def recompute(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor, keep_convolutions: bool) -> Tensor:
     """Return `function(x)`, and recompute it in the backward pass; gradients and running statistics stay the same.
 
-    Args:
-        module: Holds the layers that `function` calls.
-        function: Function of one tensor.
-        x: Input of the function.
-        keep_convolutions: Keep what convolutions and matrix products return, and recompute only what lies between them:
-            normalization, activation, concatenation. That is cheap and saves a third of a network's activations.
+    The module holds the layers that the function calls. With keep_convolutions, what convolutions and matrix products return is
+    kept, and only what lies between them is recomputed: normalization, activation, concatenation. That is cheap and saves a
+    third of a network's activations.
     """
     if is_compiling():  # the compiler recomputes cheap operators on its own, and cannot trace the contexts
         return function(x) if keep_convolutions else checkpointing.checkpoint(function, x, use_reentrant=False)

@@ -190,14 +190,7 @@ class StagedResNet(BaseModule):
         self._freeze_stages()
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """Build the layers before the pooling: a 7x7 convolution, or three 3x3, or a 3x3 one for small images.
-
-        Args:
-            in_channels: Channels of the image.
-            channels: Channels of the stem.
-            deep: Whether to build three convolutions.
-            **cfgs: conv_cfg and norm_cfg.
-        """
+        """Build the layers before the pooling: a 7x7 convolution, or three 3x3, or a 3x3 one for small images."""
         if self.small_images and deep:
             raise ValueError(f'{type(self).__name__}: deep_stem=True, expected False; the stem is one 3x3 convolution')
         if self.small_images:
@@ -244,10 +237,6 @@ class StagedResNet(BaseModule):
 
         The stem has depth 0 and the head the last. The depths between are those of mmpretrain's ResNet: the first and the last
         stage have one each, those between one for every two to four blocks. Filters that a stage shares have its first.
-
-        Args:
-            param_name: Name of a parameter of a model.
-            prefix: Prefix of the backbone's parameters in it, such as 'backbone.'.
         """
         blocks = [len(getattr(self, layer)) for layer in self.stage_names]
         steps = (2, 3) if len(blocks) < 2 or blocks[1] < 8 else (4, 4)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmtied.layers import TBC, TGC
 
-from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
+from .bottleneck import BlockSettings, Bottleneck, tied
 
 #: Mixer types: 'sum' and 'concat' join the splits before two 1x1 convolutions that feed the exit (Table 6); 'add_back' sums them
 #: before one 1x1 convolution whose output is added to every split.
@@ -24,14 +24,6 @@ class TiedSplits(BaseModule):
     """Split the channels into equal parts, and give each part a 3x3 TBC (or TGC) with a block number of its own.
 
     One normalization spans the joined splits, which equals one for each split where it works by channel.
-
-    Args:
-        width: Channels of one split, w'.
-        split_blocks: B of each split.
-        groups: G of every split.
-        stride: Stride of the convolutions.
-        dilation: Dilation of the convolutions.
-        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, s * width, H, W), where s is the number of splits.
@@ -59,13 +51,7 @@ class TiedSplits(BaseModule):
 class SplitMixer(BaseModule):
     """Exchange information between the splits: fuse them, and append the output of two 1x1 convolutions to them.
 
-    Args:
-        width: Channels of one split, w'.
-        splits: Number of splits.
-        out_channels: Channels that the mixer appends.
-        fusion: 'sum' adds the splits, 'concat' takes them side by side.
-        conv_cfg: Convolution layer.
-        norm_cfg: Normalization layer.
+    The fusion 'sum' adds the splits, 'concat' takes them side by side.
 
     Shape:
         - Input: (N, splits * width, H, W).
@@ -88,12 +74,6 @@ class SplitMixer(BaseModule):
 
 class AddBackMixer(BaseModule):
     """Exchange information between the splits: sum them, convolve by 1x1, and add the result to each split.
-
-    Args:
-        width: Channels of one split, w'.
-        splits: Number of splits.
-        conv_cfg: Convolution layer.
-        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, splits * width, H, W).
@@ -120,68 +100,35 @@ def add_splits(x: Tensor, splits: int) -> Tensor:
 class TiedBottleneck(Bottleneck):
     """Entry (1x1 TBC), splits (3x3 TBC), mixer (two 1x1), and exit (standard 1x1), added to the shortcut.
 
-    Args:
-        in_channels: Channels of the input.
-        planes: Base channels of the stage (64, 128, 256, 512 in a ResNet); the output has four times as many.
-        width: Channels of one split, w'.
-        split_blocks: B of each split.
-        entry_blocks: B of the entry.
-        shortcut_blocks: B of the projection shortcut.
-        split_groups: G of every split.
-        mixer_fusion: One of `MIXER_FUSIONS`; 'none' omits the mixer.
-        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of planes.
-        attention: Config of an attention layer at the end of the residual branch, or None.
-        stride: Stride of the block.
-        dilation: Dilation of the splits.
-        style: 'pytorch' puts the stride into the splits, 'caffe' into the entry.
-        avg_down: As in `StagedResNet`.
-        plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: As in `StagedResNet`.
-        conv_cfg: Convolution layer of the standard convolutions (mixer and exit).
-        norm_cfg: Normalization layer.
+    The splits have w' channels each. `TiedResNet` documents the other arguments, and `BlockSettings` those of every block; the
+    standard convolutions are those of mixer and exit.
 
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
-    def __init__(self,
-                 *,
-                 in_channels: int,
-                 planes: int,
-                 width: int,
-                 split_blocks: tuple[int, ...],
-                 entry_blocks: int,
-                 shortcut_blocks: int,
-                 split_groups: int = 1,
-                 mixer_fusion: str,
-                 mixer_out_ratio: float,
-                 attention: dict | None = None,
-                 stride: int = 1,
-                 dilation: int = 1,
-                 style: str = 'pytorch',
-                 avg_down: bool = False,
-                 plugins: list[dict] = (),
-                 with_cp: bool | str = False,
-                 conv_cfg: dict | None = None,
-                 norm_cfg: dict) -> None:
-        super().__init__(with_cp)
+    def __init__(self, *, width: int, split_blocks: tuple[int, ...], entry_blocks: int, shortcut_blocks: int, split_groups: int,
+                 mixer_fusion: str, mixer_out_ratio: float, attention: dict | None, **settings) -> None:
+        block = BlockSettings(**settings)
+        super().__init__(block.with_cp)
+        conv_cfg, norm_cfg = block.conv_cfg, block.norm_cfg
         splits = len(split_blocks)
         channels = width * splits
-        mixed = round(planes * mixer_out_ratio) if mixer_fusion in ('sum', 'concat') else 0
-        out_channels = planes * self.expansion
-        entry_stride, split_stride = block_strides(stride, style)
+        mixed = round(block.planes * mixer_out_ratio) if mixer_fusion in ('sum', 'concat') else 0
+        out_channels = block.planes * self.expansion
+        entry_stride, split_stride = block.strides
 
-        self.entry = ConvModule(in_channels, channels, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
-        self.splits = TiedSplits(width, split_blocks, split_groups, split_stride, dilation, norm_cfg)
+        self.entry = ConvModule(block.in_channels, channels, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
+        self.splits = TiedSplits(width, split_blocks, split_groups, split_stride, block.dilation, norm_cfg)
         self.mixer = nn.Identity()
         if mixed:
             self.mixer = SplitMixer(width, splits, mixed, mixer_fusion, conv_cfg, norm_cfg)
         elif mixer_fusion == 'add_back':
             self.mixer = AddBackMixer(width, splits, conv_cfg, norm_cfg)
         self.exit = ConvModule(channels + mixed, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
-        self.shortcut = build_shortcut(in_channels, out_channels, stride, shortcut_blocks, avg_down, norm_cfg)
-        self.add_layers(attention, plugins, after_conv1=channels, after_conv2=channels + mixed, after_conv3=out_channels)
+        self.shortcut = block.shortcut(out_channels, shortcut_blocks)
+        self.add_layers(attention, block.plugins, after_conv1=channels, after_conv2=channels + mixed, after_conv3=out_channels)
 
     def middle(self, x: Tensor) -> Tensor:
         """Compute the splits and mix them."""

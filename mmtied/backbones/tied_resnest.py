@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmtied.compat import is_installed, require
 from mmtied.layers.blocks import check_positive
 
-from .bottleneck import Bottleneck, block_strides, build_shortcut, tied
+from .bottleneck import BlockSettings, Bottleneck, tied
 from .resnet_base import StagedResNet
 
 #: Channels of the stem by depth, as in ResNeSt.
@@ -23,43 +23,29 @@ STEM_CHANNELS = {50: 64, 101: 128, 152: 128}
 class SplitAttentionBottleneck(Bottleneck):
     """Entry (1x1 TBC), split attention over tied 3x3 convolutions, average pooling for the stride, exit (standard 1x1).
 
-    Args:
-        in_channels: Channels of the input.
-        planes: Base channels of the stage; the output has four times as many.
-        entry_blocks: B of the entry.
-        conv_blocks: B of the 3x3 convolution.
-        radix: Number of splits of the attention.
-        reduction_factor: Reduction of the attention's fully connected layers.
-        pool_first: Pool before the 3x3 convolution instead of after it.
-        stride: Stride of the block.
-        dilation: Dilation of the 3x3 convolution.
-        style: 'pytorch' puts the stride into the pooling, 'caffe' into the entry.
-        avg_down: As in `StagedResNet`.
-        plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: As in `StagedResNet`.
-        conv_cfg: Convolution layer of the exit.
-        norm_cfg: Normalization layer.
+    `TiedResNeSt` documents the arguments; the others are those of `BlockSettings`, whose standard convolution is the exit.
 
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
-    def __init__(self, *, in_channels: int, planes: int, entry_blocks: int, conv_blocks: int, radix: int, reduction_factor: int,
-                 pool_first: bool, stride: int, dilation: int, style: str, avg_down: bool, plugins: list[dict],
-                 with_cp: bool | str, conv_cfg: dict | None, norm_cfg: dict) -> None:
-        super().__init__(with_cp)
+    def __init__(self, *, entry_blocks: int, conv_blocks: int, radix: int, reduction_factor: int, pool_first: bool,
+                 **settings) -> None:
+        block = BlockSettings(**settings)
+        super().__init__(block.with_cp)
+        planes, dilation, norm_cfg = block.planes, block.dilation, block.norm_cfg
         out_channels = planes * self.expansion
-        entry_stride, pool_stride = block_strides(stride, style)
+        entry_stride, pool_stride = block.strides
         self.pool_first = pool_first
-        self.entry = ConvModule(in_channels, planes, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
+        self.entry = ConvModule(block.in_channels, planes, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
         self.attend = _split_attention_layer()(planes, planes, 3, padding=dilation, dilation=dilation, radix=radix,
                                                reduction_factor=reduction_factor, norm_cfg=norm_cfg,
                                                conv_cfg={'type': 'TGC', 'num_blocks': conv_blocks})
         self.pool = nn.AvgPool2d(3, pool_stride, padding=1) if pool_stride > 1 else nn.Identity()
-        self.exit = ConvModule(planes, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
-        self.shortcut = build_shortcut(in_channels, out_channels, stride, 1, avg_down, norm_cfg)
-        self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes, after_conv3=out_channels)
+        self.exit = ConvModule(planes, out_channels, 1, conv_cfg=block.conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
+        self.shortcut = block.shortcut(out_channels)
+        self.add_layers(None, block.plugins, after_conv1=planes, after_conv2=planes, after_conv3=out_channels)
 
     def middle(self, x: Tensor) -> Tensor:
         """Compute split attention and pooling."""
@@ -85,14 +71,12 @@ class TiedResNeSt(StagedResNet):
         first_entry_blocks: The same in the first block of each stage, which changes the width.
         conv_blocks: B of the 3x3 convolutions.
         pool_first: Apply the average pooling that takes the stride before the 3x3 convolution instead of after it.
-        deep_stem: As in `StagedResNet`.
-        avg_down: As in `StagedResNet`.
+        deep_stem, avg_down: As in `StagedResNet`.
         stem_channels: As in `StagedResNet`; None is 64 at depth 50 and 128 above, for 64 base channels.
         base_channels: As in `StagedResNet`.
         **staged: Everything else that `StagedResNet` takes.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
         ImportError: Neither mmdet nor mmpretrain is installed.
 
     Example:

@@ -48,9 +48,6 @@ class TiedResNet(StagedResNet):
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
-
     Example:
         >>> import torch
         >>> model = TiedResNet(depth=50, base_width=18)  # TiedResNet-50-S
@@ -122,9 +119,6 @@ class TiedResNeXt(TiedResNet):
         mixer_fusion: As in `TiedResNet`.
         **tied: Everything else that `TiedResNet` takes.
 
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
-
     Example:
         >>> model = TiedResNeXt(depth=101, base_width=72)  # nearest to TiedResNeXt-101-S
         >>> round((sum(p.numel() for p in model.parameters()) + 2049000) / 1e6, 1)  # with an ImageNet head
@@ -188,10 +182,6 @@ class TiedSEResNet(TiedSENet):
 def choose_split_blocks(splits: int, base_width: int, split_blocks: Sequence[int] | None = None, split_groups: int = 1,
                         backbone: str = 'TiedResNet') -> tuple[int, ...]:
     """Return B of each split: as given, or the paper's schedule with each B lowered to a divisor of base_width / split_groups.
-
-    Raises:
-        ValueError: The number of values differs from splits, there is no schedule for that number of splits, or split_groups does
-            not divide base_width.
 
     Example:
         >>> choose_split_blocks(splits=8, base_width=18)

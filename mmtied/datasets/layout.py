@@ -31,7 +31,6 @@ class Layout:
     """N placed shapes, back to front, and their visible parts.
 
     Attributes:
-        shapes: The shapes.
         corners: Left and top of each shape's bounding box in pixels, integers, shape (N, 2).
         labels: Index of the shape that is visible at each pixel, -1 for the background, int8, shape (size, size).
         boxes_xywh: Boxes of the visible parts in pixels, integers, shape (N, 4); empty where a shape is hidden.
@@ -66,20 +65,10 @@ def place(shapes: tuple[Shape, ...], corners: np.ndarray, size: int) -> Layout:
 
 def find_layout(rng: np.random.Generator, size: int, num_shapes: int, accept: tuple[float, float],
                 min_visible: float) -> Layout:
-    """Draw random shapes and place them so that the occlusion ratio is in the accepted range.
+    """Draw random shapes, wholly inside a size x size image, so that the occlusion ratio is in the accepted range.
 
     Number and categories of the shapes are independent of the ratio, and visible areas nearly so, which leaves occlusion as the
-    only difference between images of different ratios.
-
-    Args:
-        rng: Random generator.
-        size: Height and width of the image in pixels.
-        num_shapes: Number of shapes, at least 1.
-        accept: Smallest and largest accepted occlusion ratio.
-        min_visible: Smallest visible share of a shape, in [0, 1].
-
-    Returns:
-        A layout with every shape wholly inside the image.
+    only difference between images of different ratios. At least the share `min_visible` of each shape shows.
 
     Raises:
         ValueError: No layout was found.

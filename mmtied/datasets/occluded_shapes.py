@@ -117,14 +117,10 @@ def make_occluded_shapes(out: str | os.PathLike,
 class RatioTargets:
     """Distribution of occlusion ratios: a share of images with r = 0 exactly, and the others spread over buckets of r > 0.
 
-    Args:
-        edges: Increasing bucket edges in [0, 1]. A bucket includes its lower edge (unless that is 0) but not its upper one.
-        weights: Weight of each bucket, at least 0, in any unit; None gives each bucket its width, the uniform distribution.
-        zero_share: Share of images with r = 0, in [0, 1].
-        tolerance: Largest difference of an image's ratio from its target, above 0. The ratio never leaves the target's bucket.
+    A bucket includes its lower edge (unless that is 0) but not its upper one. `make_occluded_shapes` documents the fields.
 
     Raises:
-        ValueError: An argument is out of range, or the number of weights is not the number of buckets.
+        ValueError: A field is out of range, or the number of weights is not the number of buckets.
 
     Example:
         >>> targets = RatioTargets(edges=(0, 0.5, 0.9), weights=(3, 1), zero_share=0.2)
@@ -193,11 +189,7 @@ def spread_position(index: int, offset: float) -> float:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings that the images of a data set share; `mmtied.datasets.make_occluded_shapes` documents them.
-
-    Raises:
-        ValueError: A setting is out of range.
-    """
+    """Settings that the images of a data set share; `mmtied.datasets.make_occluded_shapes` documents them."""
 
     seed: int
     size: int
@@ -219,9 +211,6 @@ class Recipe:
 
         Returns:
             The RGB image, uint8, shape (size, size, 3); its occlusion ratio; its COCO annotations, without ids.
-
-        Raises:
-            ValueError: No layout with the wanted ratio was found.
         """
         split_key = SPLITS.index(split)
         offset = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(split_key, ))).uniform()

@@ -41,33 +41,16 @@ def _fraction(values: np.ndarray) -> np.ndarray:
     return values - np.floor(values)
 
 
-def _dots(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.hypot(_fraction(u) - 0.5, _fraction(v) - 0.5) < 0.32
-
-
-def _checks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5)
-
-
-def _stripes(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(u) < 0.5
-
-
-def _zigzag(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(u + np.abs(_fraction(v) - 0.5)) < 0.5
-
-
-def _rays(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(np.arctan2(v, u) * (5 / np.pi)) < 0.5
-
-
-def _lattice(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.minimum(_fraction(u), _fraction(v)) < 0.28
-
-
 #: Texture of each category: a function of the coordinates u and v, in periods of the texture from the centre of the shape, that
 #: returns True where the second of its two colors goes.
-TEXTURES = {'circle': _dots, 'square': _checks, 'triangle': _stripes, 'star': _zigzag, 'ring': _rays, 'cross': _lattice}
+TEXTURES = {
+    'circle': lambda u, v: np.hypot(_fraction(u) - 0.5, _fraction(v) - 0.5) < 0.32,  # dots
+    'square': lambda u, v: (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5),  # checks
+    'triangle': lambda u, v: _fraction(u) < 0.5,  # stripes
+    'star': lambda u, v: _fraction(u + np.abs(_fraction(v) - 0.5)) < 0.5,  # zigzag
+    'ring': lambda u, v: _fraction(np.arctan2(v, u) * (5 / np.pi)) < 0.5,  # rays
+    'cross': lambda u, v: np.minimum(_fraction(u), _fraction(v)) < 0.28,  # lattice
+}
 
 
 @dataclass(frozen=True)
@@ -89,16 +72,10 @@ class Shape:
 
 
 def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
-    """Draw a category's outline, filled.
-
-    Args:
-        category: One of `CATEGORIES`.
-        side: Longer side of the bounding box after rotation, in pixels, at least 1.
-        angle: Angle of rotation in radians.
+    """Draw the filled outline of a category, rotated by an angle in radians, so that its bounding box is `side` pixels long.
 
     Returns:
-        Covered share of each pixel of the bounding box, float32 in [0, 1], shape (height, width). The shape's mask is where this
-        is at least 0.5.
+        Covered share of each pixel of the bounding box, float32 in [0, 1], shape (height, width).
 
     Example:
         >>> coverage = draw_shape('square', 40, angle=np.pi / 4)
@@ -120,14 +97,7 @@ def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
 
 
 def draw_texture(rng: np.random.Generator, category: str, height: int, width: int, period: float) -> np.ndarray:
-    """Draw the texture of a category in two random colors and at a random angle.
-
-    Args:
-        rng: Random generator for the colors, the angle and the period.
-        category: One of `mmtied.datasets.CATEGORIES`.
-        height: Height of the result in pixels.
-        width: Width of the result in pixels.
-        period: Mean period of the texture in pixels; it varies by a factor of 0.8 to 1.25.
+    """Draw the texture of a category in two random colors, at a random angle, with about the given period in pixels.
 
     Returns:
         RGB values in [0, 1], float32, shape (height, width, 3).
@@ -144,11 +114,11 @@ def draw_texture(rng: np.random.Generator, category: str, height: int, width: in
 
 
 def paint(rng: np.random.Generator, shapes: Sequence[Shape], corners: np.ndarray, size: int) -> np.ndarray:
-    """Paint textured shapes with a dark rim, each casting a soft shadow on what lies behind it.
+    """Paint textured shapes with a dark rim, back to front, each casting a soft shadow on what lies behind it.
 
     Args:
         rng: Random generator for colors, textures, light and noise.
-        shapes: Shapes, back to front.
+        shapes: The shapes.
         corners: Left and top of each shape's bounding box in pixels, integers, shape (N, 2).
         size: Height and width of the image in pixels.
 

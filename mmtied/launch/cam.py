@@ -9,16 +9,15 @@ import numpy as np
 import torch
 
 from mmtied.analysis.grad_cam import NotFoundError, class_target, find_instance, grad_cam, instance_target
-from mmtied.analysis.image_choice import choose_images, most_occluded
-from mmtied.analysis.picture_grid import Panel
+from mmtied.analysis.image_choice import Choice, choose_images, most_occluded
 from mmtied.cli import warn
-from mmtied.evaluation.buckets import Bucket
 from mmtied.evaluation.inputs import GroundTruth
 from mmtied.evaluation.inputs.images import image_file, read_image
+from mmtied.evaluation.occlusion import instance_ratios
 from mmtied.evaluation.reporting.pictures import box_corners, draw_boxes
+from mmtied.plotting import Panel
 
-from .networks import Network
-from .predictions import Prepared, class_label, classify, detect, prepare
+from .networks import Network, Prepared, class_label, classify, detect, prepare
 
 #: Color of the chosen instance's outline.
 _OUTLINE = '#00FFFF'
@@ -27,13 +26,11 @@ _LONGEST = 480
 
 
 class Case(NamedTuple):
-    """An image, and what is looked for in it.
+    """An image, what is looked for in it, and what the figure says of it.
 
     Attributes:
-        path: The image file.
         category: Name of the class; None for what each classifier predicts, or where the detector's classes have no names.
         box_xywh: Box of the instance in pixels, for detectors.
-        text: What the figure says of it.
         label: Label of a detected instance, for detectors whose classes have no names.
     """
 
@@ -44,14 +41,12 @@ class Case(NamedTuple):
     label: int | None = None
 
 
-def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, bucket: Bucket, count: int,
-                   definition: str = 'covered', same_category: bool = False, seed: int = 0,
-                   skip_missing: bool = False) -> list[Case]:
-    """Return images of a bucket, each with its most occluded instance; see `image_choice.choose_images`."""
-    chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed, skip_missing)
-    cases, instances = [], most_occluded(ground_truth, chosen.tolist(), definition, same_category)
-    names = ground_truth.names_of(ground_truth.category[instances])
-    for image, ratio, instance, name in zip(chosen.tolist(), ratios.tolist(), instances, names, strict=True):
+def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, choice: Choice) -> list[Case]:
+    """Return chosen images, each with its most occluded instance; see `image_choice.choose_images`."""
+    cases, ratios = [], instance_ratios(ground_truth, choice.definition, choice.same_category)
+    for image, ratio in choose_images(ground_truth, images, choice):
+        instance = most_occluded(ground_truth, image, ratios)
+        name, = ground_truth.names_of(ground_truth.category[[instance]])
         cases.append(Case(image_file(images, ground_truth.file_names[image]), name, ground_truth.boxes_xywh[instance].tolist(),
                           f'r = {ratio:.2f}: {name}'))
     return cases
@@ -60,10 +55,7 @@ def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, bucket:
 def detected_cases(networks: Sequence[Network], paths: Sequence[Path], category: str | None = None) -> list[Case]:
     """Return images, each with the most confident detection of the first detector; for classifiers alone just the images.
 
-    Args:
-        networks: The networks.
-        paths: Image files.
-        category: Consider this class only. Images where the detector finds nothing are left out, with a warning.
+    With a category only this class counts. Images where the detector finds nothing are left out, with a warning.
 
     Raises:
         ValueError: Nothing is found in any image, or the class is unknown.
@@ -97,13 +89,7 @@ def draw_image(case: Case) -> Panel:
 def draw_cam(network: Network, case: Case, layers: Sequence[str] | None = None) -> Panel:
     """Draw where a network looks: for a detector over the image, for a classifier over what its test pipeline makes of it.
 
-    Args:
-        network: A detector or a classifier.
-        case: The image, and the class or instance.
-        layers: Names of layers whose maps are averaged; by default the last output of the backbone.
-
-    Raises:
-        ValueError: The network has no such layer or class.
+    The maps of the named layers are averaged; by default it is the backbone's last output.
     """
     modules = None if layers is None else [_layer(network, name) for name in layers]
     prepared = prepare(network, case.path)

@@ -10,7 +10,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -32,21 +31,15 @@ _STATE_DICTS = ('state_dict', 'net_state_dict')
 
 
 def read_state_dict(path: str | os.PathLike, flag: str = 'checkpoint') -> dict[str, torch.Tensor]:
-    """Return the weights in a checkpoint, memory-mapped and without the prefix of distributed training.
+    """Return the weights in a local checkpoint, memory-mapped and without the prefix of distributed training.
 
-    A model trained with EMA has its averaged weights there: mmengine's EMAHook saves them as the state_dict.
-
-    Args:
-        path: A local checkpoint, with the weights under "state_dict" or as its whole content.
-        flag: Name of the argument that gave the path, for error messages.
-
-    Raises:
-        ValueError: The file is missing or unreadable, holds no weights, or needs a class that is not allowed.
+    A model trained with EMA has its averaged weights there: mmengine's EMAHook saves them as the state_dict. Errors, of a file
+    that is missing, unreadable or refused, or holds no weights, start with the name of the argument that gave the path.
     """
     weights = _read(path, flag)
-    renamed = OrderedDict((key.removeprefix(_WRAPPER), value) for key, value in weights.items())
-    metadata = _metadata(weights)
-    renamed._metadata = OrderedDict((key.removeprefix(_WRAPPER), value) for key, value in metadata.items())
+    renamed, renamed_metadata = (OrderedDict((key.removeprefix(_WRAPPER), value) for key, value in dict.items(values))
+                                 for values in (weights, _metadata(weights)))
+    renamed._metadata = renamed_metadata
     return renamed
 
 
@@ -107,16 +100,9 @@ def check_backbone(model: nn.Module, checkpoint: str) -> None:
 
 
 def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
-    """Start a detector's backbone from a checkpoint, with mmdet's settings for pretrained weights.
+    """Start a detector's backbone from a checkpoint, of the backbone alone, a classifier or a detector.
 
-    These freeze the stem and the first stage, and keep BatchNorm in evaluation mode.
-
-    Args:
-        cfg: A detector's config, changed in place.
-        checkpoint: Path or URL of a backbone's state_dict, or of a classifier's or detector's checkpoint.
-
-    Raises:
-        ValueError: The config is not a detector's, or a local checkpoint holds no weights.
+    mmdet's settings for pretrained weights freeze the stem and the first stage, and keep BatchNorm in evaluation mode.
     """
     backbone = cfg.model.get('backbone')
     if backbone is None or cfg.get('default_scope') == 'mmpretrain':
@@ -142,30 +128,17 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
             backbone[setting] = value
 
 
-class Converted(NamedTuple):
-    """A conversion by `convert_backbone`.
-
-    Attributes:
-        kept: Tensors in the new file, by their names there.
-        dropped: Names of the classifier's other tensors.
-        backbone: Config of the backbone, where the source is a network with shared bases that its authors released; else None.
-    """
-
-    kept: dict[str, torch.Tensor]
-    dropped: list[str]
-    backbone: dict | None
-
-
-def convert_backbone(source: str | os.PathLike, target: str | os.PathLike, keep_head: bool = False) -> Converted:
+def convert_backbone(source: str | os.PathLike, target: str | os.PathLike,
+                     keep_head: bool = False) -> tuple[dict[str, torch.Tensor], list[str], dict | None]:
     """Write the weights of a classifier's backbone, without head, optimizer state and history.
-
-    The new file holds tensors only. It serves as ``init_cfg=dict(type='Pretrained', checkpoint=target)`` of the same backbone in
-    a detector, and as ``tools/train.py --backbone-checkpoint``.
 
     Args:
         source: Checkpoint of a classifier trained with mmpretrain, or one that the authors of shared filter bases released.
-        target: File to write atomically; an existing file is replaced.
+        target: File to write; an existing one is replaced.
         keep_head: Write the whole classifier, head included, as ``tools/test.py`` reads it.
+
+    Returns:
+        The tensors in the new file, the names of the classifier's others, and of a released network the backbone's config.
 
     Raises:
         ValueError: The source is unreadable, has no backbone, or holds NaN or infinity; or the target is a folder or the source.
@@ -184,21 +157,22 @@ def convert_backbone(source: str | os.PathLike, target: str | os.PathLike, keep_
         raise ValueError(f"checkpoint {source}: no weights named {_BACKBONE}* (the first is {next(iter(weights))}); expected a "
                          "classifier trained with mmpretrain; a backbone's own weights need no conversion")
     kept = {key: value.clone() for key, value in (weights if keep_head else kept).items()}
-    broken = [key for key, value in kept.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ValueError(f'checkpoint {source}: {len(broken)} of {len(kept)} tensors of the backbone hold NaN or infinity ('
-                         f'{broken[0]} first); its training diverged, take an earlier checkpoint')
+    check_finite(kept, f'checkpoint {source}', 'its training diverged, take an earlier checkpoint')
     write_checkpoint({'state_dict': kept}, target)
-    return Converted(kept, [key for key in weights if not (keep_head or key.startswith(_BACKBONE))], backbone)
+    return kept, [key for key in weights if not (keep_head or key.startswith(_BACKBONE))], backbone
+
+
+def check_finite(weights: Mapping[str, torch.Tensor], name: str, advice: str) -> None:
+    """Raise a ValueError, with advice, for weights that hold NaN or infinity."""
+    broken = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(f'{name}: {len(broken)} of {len(weights)} tensors of the backbone hold NaN or infinity ({broken[0]} '
+                         f'first); {advice}')
 
 
 def write_checkpoint(content: dict, target: str | os.PathLike) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Raises:
-        OSError: It cannot be written, as on a full disk; torch.save itself raises a RuntimeError about positions.
-    """
-    packed = io.BytesIO()
+    """Write a checkpoint, whole or not at all."""
+    packed = io.BytesIO()  # on a full disk torch.save itself raises a RuntimeError about positions
     torch.save(content, packed)
     with atomic_path(target) as temporary:
         temporary.write_bytes(packed.getbuffer())
@@ -211,11 +185,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def build_trained(cfg: Config, checkpoint: str) -> nn.Module:
-    """Build the model of a config with the weights of a checkpoint.
-
-    Raises:
-        ValueError: The checkpoint is missing, unreadable or of another model.
-    """
+    """Build the model of a config with the weights of a checkpoint; raise a ValueError for one of another model."""
     check_checkpoint(checkpoint)
     model = build_model(cfg)
     check_model(model, checkpoint)
@@ -234,15 +204,7 @@ def check_target(target: str | os.PathLike, source: str | os.PathLike, source_na
 
 
 def find_weights(content: object, name: str) -> dict[str, torch.Tensor]:
-    """Return the weights in what a checkpoint holds, under the names that it gives them.
-
-    Args:
-        content: A state_dict, or a dict with one under "state_dict".
-        name: Of the checkpoint, for messages.
-
-    Raises:
-        ValueError: There are no weights, or something else is among them.
-    """
+    """Return the weights in what a checkpoint holds; raise a ValueError where there are none, or something else is among them."""
     weights = next((content[key] for key in _STATE_DICTS if key in content), content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not weights or not all(
             isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in dict.items(weights)):

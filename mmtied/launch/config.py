@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
+from mmtied.atomic import check_can_write
 from mmtied.cli import repository_path, warn
-from mmtied.compat import require
-from mmtied.openmmlab import check_mmcv
+from mmtied.compat import check_mmcv, require
 from mmtied.training.resume import saved_checkpoints
 from mmtied.unpickling import RefusedError
 
 from .checkpoints import check_resumable
-from .spelling import check_options, warn_of_misspelt_settings
+from .checks import check_options, leaf_datasets, warn_of_misspelt_settings
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 #: mmpretrain's own tools set these, and its base configs rely on it.
@@ -36,13 +36,11 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
 
     Returns:
         A config that a Runner can be built from. Its `work_dir` defaults to ``work_dirs/<name of the config>``.
-
-    Raises:
-        ValueError: The file is missing or not a config, or an option does not fit.
     """
     if '::' in name:
         require(name.partition('::')[0], f'the config {name}')
-        cfg = _read(name, lambda: Config.fromstring(f'_base_ = {_base(name)!r}', file_format='.py'))
+        base = str(repository_path('configs') / name.removeprefix('mmtied::')) if name.startswith('mmtied::') else name
+        cfg = _read(name, lambda: Config.fromstring(f'_base_ = {base!r}', file_format='.py'))  # mmengine does not find ours
     else:
         if not Path(name).is_file():
             raise ValueError(f'config {name} not found; give a .py file such as configs/mask_rcnn_tiedr50_2x.py, or '
@@ -69,11 +67,17 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
     return cfg
 
 
+def config_of_run(args: argparse.Namespace) -> Config:
+    """Load the config of a distributed run from its command line, and check that its work_dir can be written."""
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.work_dir
+    check_can_write(cfg.work_dir, '--work-dir', folder=True)
+    return cfg
+
+
 def parse_options(words: Sequence[str]) -> dict[str, object]:
     """Parse the KEY=VALUE words of ``--cfg-options``, with mmengine's syntax for values.
-
-    Raises:
-        ValueError: A word has no '=', a value is a dict, or brackets do not pair.
 
     Example:
         >>> parse_options(['train_cfg.max_epochs=1', 'model.neck.in_channels=[64,128]'])
@@ -94,11 +98,7 @@ def parse_options(words: Sequence[str]) -> dict[str, object]:
 
 
 def use_amp(cfg: Config) -> None:
-    """Train with automatic mixed precision and dynamic loss scaling.
-
-    Raises:
-        ValueError: There is no GPU.
-    """
+    """Train with automatic mixed precision and dynamic loss scaling, on a GPU."""
     if not torch.cuda.is_available():
         raise ValueError('--amp needs a GPU, and torch sees none; leave it out to train on the CPU')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -106,11 +106,7 @@ def use_amp(cfg: Config) -> None:
 
 
 def use_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the batch size.
-
-    Raises:
-        ValueError: The config does not say which batch size its learning rate is for.
-    """
+    """Scale the learning rate with the batch size, where the config says which one it is for."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise ValueError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config, which has none')
     cfg.auto_scale_lr.enable = True
@@ -120,10 +116,7 @@ def use_resume(cfg: Config, resume: str) -> None:
     """Resume from a checkpoint, or from the latest one in the work_dir if `resume` is 'auto'.
 
     Where there is none, a warning says that training starts from the beginning, so that a job can always be started with the
-    flag.
-
-    Raises:
-        ValueError: The checkpoint is missing or unreadable, and so is every other in the work_dir.
+    flag. A ValueError says that the checkpoint is missing or unreadable, and so is every other in the work_dir.
     """
     if resume == 'auto':
         resume = latest_checkpoint(cfg.work_dir)
@@ -138,10 +131,7 @@ def use_resume(cfg: Config, resume: str) -> None:
 def latest_checkpoint(work_dir: str) -> str | None:
     """Return the path of the last checkpoint in a folder that can be read, or None where none was saved.
 
-    Where that is not the one that mmengine saved last, a warning says so.
-
-    Raises:
-        ValueError: No checkpoint of the folder can be read, or its ``last_checkpoint`` is empty and there is no other.
+    Where that is not the one that mmengine saved last, a warning says so. A ValueError says that none can be read.
     """
     found, faults = saved_checkpoints(work_dir), []
     for path in found:
@@ -164,12 +154,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
 
 
 def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
-    """Return how to go on with a training that was stopped.
-
-    Args:
-        work_dir: Its folder.
-        command: The tool and its arguments, as in `sys.argv`.
-    """
+    """Return how to go on with a training that was stopped; `command` is that of `sys.argv`."""
     saved = next(iter(saved_checkpoints(work_dir)), None)
     if saved is None:
         return f'no checkpoint was saved in {work_dir}, so there is nothing to resume'
@@ -186,17 +171,7 @@ def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Switch the visualization hook of a config on.
-
-    Args:
-        cfg: A config of mmdet or mmpretrain.
-        show: Show images in a window.
-        show_dir: Folder below ``work_dir/timestamp`` to write images to, or None.
-        wait_time: Seconds that each image stays on the screen.
-
-    Raises:
-        ValueError: The config has no visualization hook.
-    """
+    """Switch the visualization hook of a config on, for a window, a folder below ``work_dir/timestamp``, or both."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise ValueError('--show and --show-dir need a visualization hook in default_hooks, for example '
@@ -208,28 +183,14 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
 
 
 def use_tta(cfg: Config) -> None:
-    """Test with augmentation, by the `tta_model` and `tta_pipeline` of a config.
-
-    Raises:
-        ValueError: The config has none.
-    """
+    """Test with augmentation, by the `tta_model` and `tta_pipeline` of a config."""
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
         raise ValueError(f'--tta needs {" and ".join(missing)} in the config; mmdet has an example in '
                          'mmdet::retinanet/retinanet_tta.py')
     cfg.model = ConfigDict(deepcopy(cfg.tta_model), module=cfg.model)
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
-
-
-def _base(name: str) -> str:
-    """Return the `_base_` of package::path. mmengine finds the configs of OpenMMLab's packages, but not mmtied's."""
-    package, _, path = name.partition('::')
-    if package != 'mmtied':
-        return name
-    return str(repository_path('configs') / path)
+    for _, dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
 
 
 def _read(name: str, read: Callable[[], Config]) -> Config:

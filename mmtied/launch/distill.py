@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 
-import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
@@ -12,7 +11,7 @@ from mmtied.compat import unwrap_model
 from mmtied.training import alone  # noqa: F401  (registers the model and the data set)
 from mmtied.training.teacher import Normalization
 
-from .checkpoints import write_checkpoint
+from .checkpoints import check_finite, write_checkpoint
 
 #: torchvision's and mmdet's, for a student whose config has none.
 _IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), rgb=True)
@@ -20,21 +19,11 @@ _IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), rg
 
 def distillation_config(student: Config, hook: dict, images: str | os.PathLike, *, iters: int = 20000, batch_size: int = 32,
                         size: int = 224, lr: float = 1e-3, workers: int = 2, save_every: int = 1000, seed: int = 0) -> Config:
-    """Return the config of a run that trains the backbone of another config alone.
+    """Return the config of a run that trains the backbone of another config of mmdet or mmpretrain alone, on a folder of images.
 
-    It is trained with AdamW, a short warm-up and a cosine decay; no stage of it is frozen.
-
-    Args:
-        student: A config of mmdet or mmpretrain; its ``model.backbone`` and the normalization of its images are used.
-        hook: Settings of `DistillationHook` other than its type.
-        images: A folder with images, also in folders below it.
-        iters: Number of steps.
-        batch_size: Images of a step, in each process.
-        size: Height and width of the crops.
-        lr: Learning rate.
-        workers: Processes that load images.
-        save_every: Steps between two checkpoints, of which the last is kept.
-        seed: Of weights, order and crops of the images.
+    Its ``model.backbone`` and the normalization of its images are used, and a hook with the settings of a `DistillationHook`.
+    It is trained with AdamW, a short warm-up and a cosine decay; no stage of it is frozen. The numbers are those of the
+    options of tools/distill.py: the size is that of the crops, and of the checkpoints only the last is kept.
 
     Raises:
         ValueError: The config has no backbone, or a number is out of range.
@@ -81,9 +70,6 @@ def distillation_config(student: Config, hook: dict, images: str | os.PathLike, 
 def parse_stages(words: Sequence[str] | None) -> dict[str, str]:
     """Return the teacher's stage for each stage of the student.
 
-    Raises:
-        ValueError: A name is empty.
-
     Example:
         >>> parse_stages(['layer3', 'layer4=stages.3'])
         {'layer3': 'layer3', 'layer4': 'stages.3'}
@@ -101,9 +87,6 @@ def write_backbone(runner: Runner, target: str | os.PathLike) -> None:
         ValueError: They hold NaN or infinity.
     """
     weights = unwrap_model(runner.model).backbone.state_dict()
-    broken = [key for key, value in weights.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ValueError(f'{target} is not written: {len(broken)} of {len(weights)} tensors hold NaN or infinity ({broken[0]} '
-                         'first); train with a smaller --lr')
+    check_finite(weights, f'{target} is not written', 'train with a smaller --lr')
     if is_main_process():
         write_checkpoint({'state_dict': {key: value.cpu() for key, value in weights.items()}}, target)

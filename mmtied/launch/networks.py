@@ -1,22 +1,31 @@
-"""Trained networks that a command line names, for figures that show several of them: their models, classes and inputs."""
+"""Trained networks that a command line names, for figures that show several of them: models, classes, inputs and outputs."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.dataset import Compose
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import Tensor, nn
 
+from mmtied.analysis.accuracy_over_size import Point
+from mmtied.analysis.complexity import count_parameters
 from mmtied.analysis.image_choice import check_seed
 from mmtied.evaluation.inputs.images import image_size, list_images, read_image
+from mmtied.evaluation.reporting.files import read_report
 from mmtied.unpickling import load_checkpoint
 
 from .checkpoints import build_trained
+from .checks import leaf_datasets
 from .config import load_config
+
+#: Names of mmdet's classes that Figure 6 has a plot of.
+_DETECTORS = {'RetinaNet': 'RetinaNet', 'MaskRCNN': 'Mask R-CNN', 'CascadeRCNN': 'Cascade R-CNN'}
+_CLASSES = 1000
 
 
 class Network(NamedTuple):
@@ -57,13 +66,10 @@ class Network(NamedTuple):
 
 def load_networks(words: Sequence[str], names: Sequence[str] | None = None, options: Sequence[str] | None = None,
                   device: str | None = None) -> list[Network]:
-    """Build the models of configs with the weights of checkpoints.
+    """Build the models of configs with the weights of checkpoints, given as CONFIG CHECKPOINT [CONFIG CHECKPOINT ...].
 
-    Args:
-        words: CONFIG CHECKPOINT [CONFIG CHECKPOINT ...].
-        names: A name for each; by default those of the configs.
-        options: KEY=VALUE words that override settings of every config.
-        device: By default a GPU where there is one.
+    The options, KEY=VALUE words, override settings of every config. The names are by default those of the configs, the device
+    is a GPU where there is one.
 
     Raises:
         ValueError: Words are no pairs, names do not fit them, or a device, config or checkpoint is not usable.
@@ -71,12 +77,10 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
     if not words or len(words) % 2:
         raise ValueError(f'expected pairs of a config and a checkpoint, got {len(words)}: {" ".join(words)}')
     pairs = list(zip(words[::2], words[1::2], strict=True))
-    names = list(names or (Path(config.split('::')[-1]).stem for config, _ in pairs))
-    if len(names) != len(pairs):
-        raise ValueError(f'--names: {len(names)} names for {len(pairs)} networks')
+    names = names_in_figure(names, [config for config, _ in pairs], 'networks')
     device = usable_device(device)
     networks = []
-    for name, (config, checkpoint) in zip(distinct(names), pairs, strict=True):
+    for name, (config, checkpoint) in zip(names, pairs, strict=True):
         cfg = load_config(config, options)
         if cfg.get('data_preprocessor'):
             cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)  # as mmengine's Runner does
@@ -89,11 +93,7 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
 
 
 def usable_device(name: str | None = None) -> torch.device:
-    """Return a device that tensors can be put on; without a name a GPU where there is one.
-
-    Raises:
-        ValueError: PyTorch knows no such device, or the machine lacks it.
-    """
+    """Return a device that tensors can be put on; without a name a GPU where there is one."""
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.zeros(1, device=device).cpu()
@@ -103,23 +103,21 @@ def usable_device(name: str | None = None) -> torch.device:
     return device
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """Number names that are there more than once.
+def names_in_figure(names: Sequence[str] | None, files: Sequence[str], kind: str) -> list[str]:
+    """Return a name for each file, by default its own; those that are there more than once are numbered.
 
     Example:
-        >>> distinct(['a', 'b', 'a'])
+        >>> names_in_figure(None, ['a.py', 'mmdet::b.py', 'c/a.py'], 'networks')
         ['a (1)', 'b', 'a (3)']
     """
+    names = names or [Path(file.split('::')[-1]).stem for file in files]
+    if len(names) != len(files):
+        raise ValueError(f'--names: {len(names)} names for {len(files)} {kind}')
     return [f'{name} ({number})' if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
 
 
 def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None, seed: int = 0) -> list[Path]:
-    """Return image files, given as such or by their folders; at most `count` of them, chosen at random.
-
-    Raises:
-        ValueError: A folder is missing or holds no images, a chosen file is no image, `count` is not positive or `seed`
-            negative.
-    """
+    """Return image files, given as such or by their folders; at most `count` of them, chosen at random."""
     if count is not None and count < 1:
         raise ValueError(f'--num {count}: at least 1 is needed')
     check_seed(seed)
@@ -133,31 +131,96 @@ def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None
     return paths
 
 
-def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: int, batch_size: int = 4) -> Iterator[Tensor]:
-    """Yield images as a network takes them: their central squares, resized, and normalized by its data preprocessor.
-
-    Args:
-        network: A detector or a classifier.
-        paths: Image files.
-        size: Height and width of the squares.
-        batch_size: Images in each batch.
-    """
+def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: int) -> Iterator[Tensor]:
+    """Yield images as a network takes them: their central squares, resized, and normalized by its data preprocessor."""
     from PIL import Image, ImageOps
 
-    for start in range(0, len(paths), batch_size):
+    for start in range(0, len(paths), 4):
         squares = [np.asarray(ImageOps.fit(read_image(path), (size, size), Image.Resampling.BICUBIC))
-                   for path in paths[start:start + batch_size]]
+                   for path in paths[start:start + 4]]
         squares = [square[:, :, ::-1] if network.loads_images else square for square in squares]  # BGR, as mmcv loads
         inputs = [torch.from_numpy(square.copy()).permute(2, 0, 1) for square in squares]
         yield network.model.data_preprocessor({'inputs': inputs}, False)['inputs']
 
 
+class Prepared(NamedTuple):
+    """An image as a model takes it.
+
+    Attributes:
+        inputs: Normalized and padded, shape (1, 3, H, W).
+        samples: The data sample, in a list.
+        pixels: What the inputs show, without padding: RGB, shape (h, w, 3) uint8.
+    """
+
+    inputs: Tensor
+    samples: list
+    pixels: np.ndarray
+
+
+def prepare(network: Network, path: str | os.PathLike) -> Prepared:
+    """Read an image by the test pipeline of a network's config, without its annotations; an empty one is an error of OpenCV's."""
+    if not network.test_pipeline:
+        raise ValueError(f'{network.name}: the config has no test_dataloader.dataset.pipeline, which says how to read images')
+    read: dict[str, Any] = {'img_path': str(path), 'img_id': 0}
+    image = np.array(read_image(path))
+    if not network.loads_images:
+        read.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+    with DefaultScope.overwrite_default_scope(network.cfg.get('default_scope')):
+        made = Compose(network.test_pipeline)(read)
+        data = network.model.data_preprocessor({'inputs': [made['inputs']], 'data_samples': [made['data_samples']]}, False)
+    pixels = made['inputs'].numpy()
+    pixels = pixels[::-1] if network.loads_images else pixels
+    return Prepared(data['inputs'], data['data_samples'], pixels.transpose(1, 2, 0).copy())
+
+
+def detect(network: Network, prepared: Prepared) -> Any:
+    """Return the instances that a detector finds in an image, with boxes xyxy in its pixels; gradients are kept where enabled."""
+    with DefaultScope.overwrite_default_scope(network.cfg.get('default_scope')):
+        return network.model.predict(prepared.inputs, prepared.samples, rescale=True)[0].pred_instances
+
+
+def classify(network: Network, prepared: Prepared) -> Tensor:
+    """Return a classifier's probabilities, shape (classes,)."""
+    with torch.no_grad():
+        return network.model(prepared.inputs, mode='tensor')[0].softmax(dim=0)
+
+
+def class_label(network: Network, category: str) -> int:
+    """Return a network's label of a category; raise a ValueError where it has none."""
+    if category not in network.classes:
+        known = f'has {", ".join(network.classes[:10])}' if network.classes else (
+            'does not say its classes, neither in the checkpoint nor as metainfo of the config')
+        raise ValueError(f'{network.name}: no class {category!r}; the network {known}')
+    return network.classes.index(category)
+
+
+def run_point(config: str, report: str | os.PathLike) -> Point:
+    """Return a detector of one's own as a point of Figure 6, from its config and its report.json, or the folder of that.
+
+    The backbone is counted with an ImageNet classifier, as the paper counts.
+    """
+    cfg = load_config(config)
+    has_masks = bool((cfg.model.get('roi_head') or {}).get('mask_head'))
+    detector = _DETECTORS.get(cfg.model.type.rpartition('.')[2])
+    if detector is None or (detector == 'Cascade R-CNN' and has_masks):
+        raise ValueError(f'{config}: {"Cascade Mask R-CNN" if detector else cfg.model.type} has no plot in Figure 6; expected '
+                         f'{", ".join(_DETECTORS.values())}')
+    path = Path(report)
+    content = read_report(path / 'report.json' if path.is_dir() else path)
+    values = {iou_type: (content.get(iou_type) or {}).get('all', {}).get('AP') for iou_type in ('bbox', 'segm')}
+    if values['bbox'] is None:
+        raise ValueError(f'{report}: no AP of boxes')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        backbone = MODELS.build(cfg.model.backbone)
+    neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
+    params = count_parameters(backbone) + (neck.in_channels[-1] + 1) * _CLASSES
+    name = content.get('name') or Path(config.rpartition('::')[2]).stem
+    return Point(detector, name, params / 1e6, *(None if value is None else 100 * value for value in values.values()))
+
+
 def _test_dataset(cfg: Config) -> dict:
     """Return the settings of a config's test data set, without wrappers; empty where it has none."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while dataset.get('dataset') or dataset.get('datasets'):
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
-    return dataset
+    return next((dataset for _, dataset in leaf_datasets((cfg.get('test_dataloader') or {}).get('dataset'))), {})
 
 
 def _classes(cfg: Config, checkpoint: str, model: nn.Module) -> tuple[str, ...]:

@@ -17,8 +17,7 @@ from mmtied.evaluation.hook import OcclusionEvalHook
 from mmtied.training import DistillationHook
 from mmtied.training.resume import ValidateAtEndHook
 
-from .classes import check_category_names, check_classes
-from .spelling import describe_unknown_type, type_hints
+from .checks import check_category_names, check_classes, describe_unknown_type, leaf_datasets, type_hints
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
                 'mmtied shapes data/occluded_shapes, then mmtied::demo/mask_rcnn_tiedr50_demo.py')
@@ -26,21 +25,13 @@ _SHAPES_ADVICE = 'Make it: mmtied shapes data/occluded_shapes'
 
 
 def check_data_files(cfg: Config, *splits: str) -> None:
-    """Check that the local annotation files and folders that a config names exist.
+    """Raise a ValueError, with advice, unless the local files and folders exist that a config's 'train', 'val' or 'test' names.
 
     Paths with ``://`` and data sets without paths are left to the data set.
-
-    Args:
-        cfg: A config.
-        *splits: Dataloaders and evaluators to check: 'train', 'val', 'test'.
-
-    Raises:
-        ValueError: Files are missing; names the first of each data set, and what to do.
     """
     missing, options = [], []
     for split in splits:
-        dataloader = cfg.get(f'{split}_dataloader') or {}
-        for key, dataset in _leaf_datasets(dataloader.get('dataset'), f'{split}_dataloader.dataset'):
+        for key, dataset in _datasets(cfg, split):
             path = next((path for path in _local_paths(dataset) if not path.exists()), None)
             if path is not None:
                 missing.append((split, path))
@@ -99,19 +90,13 @@ def _build_loops(runner: Runner) -> None:
         runner.train_loop, runner.val_loop  # noqa: B018, the properties build the loops
     except ValueError:  # perhaps as no annotation is left
         for split in ('train', 'val'):
-            loader = runner.cfg.get(f'{split}_dataloader') or {}
-            for key, dataset in _leaf_datasets(loader.get('dataset'), f'{split}_dataloader.dataset'):
+            for key, dataset in _datasets(runner.cfg, split):
                 check_category_names(dataset, key)
         raise
 
 
 def _check_types(settings: dict | list | None, registry: Registry) -> None:
-    """Raise a ValueError for a type that is not registered, where mmengine builds late or says something else.
-
-    Args:
-        settings: One dict with a type, or several in a list or a dict.
-        registry: Where the types should be.
-    """
+    """Raise a ValueError for a type in settings that is not registered, where mmengine builds late or says something else."""
     if isinstance(settings, list | tuple):
         for part in settings:
             _check_types(part, registry)
@@ -149,11 +134,7 @@ def _report_faults_of_loading(runner: Runner) -> None:
 
 
 def dump_metric(cfg: Config, out: str) -> BaseMetric:
-    """Build the metric that writes predictions to a pickle file.
-
-    Raises:
-        ValueError: The name of the file does not end in .pkl or .pickle, or it cannot be written.
-    """
+    """Build the metric that writes predictions to a pickle file."""
     if Path(out).suffix not in ('.pkl', '.pickle'):
         raise ValueError(f'--out {out}: expected a file name that ends in .pkl')
     check_can_write(out, '--out')
@@ -194,17 +175,8 @@ def _advice(path: Path, options: list[str]) -> str:
     return f'Put the data there, or say where it is with --cfg-options {" ".join(options)}'
 
 
-def _leaf_datasets(dataset: dict | None, key: str) -> Iterator[tuple[str, dict]]:
-    """Yield the data sets inside wrappers such as RepeatDataset and ConcatDataset, with their keys."""
-    if not dataset:
-        return
-    if 'dataset' in dataset:
-        yield from _leaf_datasets(dataset['dataset'], f'{key}.dataset')
-    elif 'datasets' in dataset:
-        for index, wrapped in enumerate(dataset['datasets']):
-            yield from _leaf_datasets(wrapped, f'{key}.datasets.{index}')
-    else:
-        yield key, dataset
+def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
+    return leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset'), f'{split}_dataloader.dataset')
 
 
 def _evaluator_files(evaluator: dict | list | None, key: str) -> Iterator[tuple[str, Path]]:

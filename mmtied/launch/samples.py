@@ -2,50 +2,37 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from pycocotools import mask as mask_api
 
-from mmtied.analysis.image_choice import choose_images
+from mmtied.analysis.image_choice import Choice, choose_images
 from mmtied.analysis.overlap_examples import category_colors
-from mmtied.analysis.picture_grid import Panel
-from mmtied.evaluation.buckets import Bucket
 from mmtied.evaluation.inputs import GroundTruth, load_detections
 from mmtied.evaluation.inputs.images import image_file, read_image
 from mmtied.evaluation.reporting.failures import Look
 from mmtied.evaluation.reporting.pictures import Shapes, draw_example
+from mmtied.plotting import Panel
 
-from .networks import Network
-from .predictions import detect, prepare
+from .networks import Network, detect, prepare
 
 #: Gives the shapes, the most confident first, that one row shows on the image at an index.
 Source = Callable[[int], Shapes]
 
 
-def sample_rows(ground_truth: GroundTruth, images: str | os.PathLike, sources: dict[str, Source], bucket: Bucket, count: int,
-                definition: str = 'covered', same_category: bool = False, seed: int = 0,
-                skip_missing: bool = False) -> dict[str, list[Panel]]:
-    """Draw chosen images of a bucket in a row for each source; each instance has a color of its own.
+def sample_rows(ground_truth: GroundTruth, images: str | os.PathLike, sources: dict[str, Source],
+                choice: Choice) -> dict[str, list[Panel]]:
+    """Draw chosen images in a row for each source; each instance has a color of its own.
 
     Args:
         ground_truth: The annotations, with file names.
         images: Folder of the image files.
         sources: What to draw, by the names of the rows.
-        bucket: Images that are drawn.
-        count: Number of images.
-        definition: Occlusion ratio.
-        same_category: Count only instances of the same category as occluders.
-        seed: Chooses the images.
-        skip_missing: Choose among the images whose files exist.
-
-    Raises:
-        ValueError: See `image_choice.choose_images`.
+        choice: Which images, see `image_choice.choose_images`.
     """
-    chosen, ratios = choose_images(ground_truth, Path(images), bucket, count, definition, same_category, seed, skip_missing)
     rows: dict[str, list[Panel]] = {name: [] for name in sources}
-    for image, ratio in zip(chosen.tolist(), ratios.tolist(), strict=True):
+    for image, ratio in choose_images(ground_truth, images, choice):
         picture = read_image(image_file(images, ground_truth.file_names[image]))
         for place, (name, source) in enumerate(sources.items()):
             shapes = source(image)
@@ -83,11 +70,7 @@ def from_results(ground_truth: GroundTruth, results: str | os.PathLike, score_th
 
 
 def from_network(ground_truth: GroundTruth, images: str | os.PathLike, network: Network, score_threshold: float) -> Source:
-    """Return a source of what a detector finds.
-
-    Raises:
-        ValueError: The network is not a detector.
-    """
+    """Return a source of what a detector finds."""
     if not network.is_detector:
         raise ValueError(f'{network.name} classifies images; samples are drawn of detectors')
 

@@ -7,7 +7,6 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmtied.atomic import save_text
@@ -19,38 +18,17 @@ _FINISHED = 'finished'
 _NO_METRICS = ('data_time', 'time', 'step', 'epoch', 'iter', 'memory')
 
 
-@dataclass(frozen=True)
-class Spread:
-    """A metric over several runs.
-
-    Attributes:
-        values: Its last value in each run, by seed.
-        mean: Their mean.
-        deviation: Their sample standard deviation (with N - 1); nan for one run.
-    """
-
-    values: dict[int, float]
-    mean: float
-    deviation: float
-
-
 def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iterable[int], options: Sequence[str] = ()) -> None:
     """Train once for each seed, one run after another, each in ``<work_dir>/seed_<seed>``.
 
     Runs that are finished are left alone, and one that was interrupted resumes from its last checkpoint.
-
-    Args:
-        command: Command that trains, to which the options are added.
-        work_dir: Folder of the runs.
-        seeds: Values of randomness.seed.
-        options: Other options of the command.
 
     Raises:
         ValueError: A run failed; the runs before it are kept.
         SystemExit: The command found a wrong setting and has said which.
     """
     for seed in seeds:
-        folder = run_folder(work_dir, seed)
+        folder = Path(work_dir) / f'seed_{seed}'
         if (folder / _FINISHED).is_file():
             print(f'{folder} is finished')
             continue
@@ -67,19 +45,10 @@ def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iter
         (folder / _FINISHED).touch()
 
 
-def run_folder(work_dir: str | os.PathLike, seed: int) -> Path:
-    """Return the folder of the run with a seed."""
-    return Path(work_dir) / f'seed_{seed}'
+def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, dict]:
+    """Return ``values`` by seed, ``mean`` and ``deviation`` of each metric that all finished runs of `train_seeds` have.
 
-
-def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, Spread]:
-    """Compute mean and deviation of each metric over the finished runs in a folder of `train_seeds`.
-
-    Args:
-        work_dir: Folder of the runs.
-
-    Returns:
-        A `Spread` for each metric that all runs have, in the order of the log.
+    The deviation is that of a sample (with N - 1), nan for one run.
 
     Raises:
         ValueError: There are no finished runs, or no metric that all of them have.
@@ -96,7 +65,7 @@ def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, Spread]:
         if all(name in other for other in others):
             values = {seed: metrics[name] for seed, metrics in runs.items()}
             deviation = statistics.stdev(values.values()) if len(values) > 1 else math.nan
-            spreads[name] = Spread(values, statistics.fmean(values.values()), deviation)
+            spreads[name] = {'values': values, 'mean': statistics.fmean(values.values()), 'deviation': deviation}
     if not spreads:
         raise ValueError(f'train_seeds: no metric in the logs of all {len(runs)} runs in {Path(work_dir)}; did they '
                          'validate?')
@@ -104,24 +73,12 @@ def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, Spread]:
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
-    """Return the metrics of the last validation in a run's folder, empty without one.
-
-    Args:
-        folder: A work_dir of mmengine, with ``<time>/vis_data/scalars.json`` for each start of the run.
-
-    Raises:
-        ValueError: A line is not a JSON object, or a number is out of range.
-    """
+    """Return the metrics of the last validation in a run's work_dir, empty without one; errors as of `logged_entries`."""
     metrics = {}
     for entry in logged_entries(folder):
         if 'lr' not in entry:  # not of a training step
-            found = {name: value for name, value in entry.items()
-                     if name not in _NO_METRICS and isinstance(value, (int, float))}
-            try:
-                found = {name: float(value) for name, value in found.items()}
-            except OverflowError:
-                raise ValueError(f'{folder}: its log has an integer that is too large for a metric') from None
-            metrics = found or metrics
+            metrics = {name: float(value) for name, value in entry.items()
+                       if name not in _NO_METRICS and isinstance(value, (int, float))} or metrics
     return metrics
 
 
@@ -144,16 +101,9 @@ def logged_entries(folder: Path) -> Iterator[dict]:
                 raise ValueError(f'{path}: line {number} is not a JSON object, as mmengine logs them')
 
 
-def report_spreads(spreads: Mapping[str, Spread], path: str | os.PathLike) -> str:
+def report_spreads(spreads: Mapping[str, dict], path: str | os.PathLike) -> str:
     """Return a table of means and deviations, and write them with the values of all seeds as JSON."""
-    save_text(path, json.dumps({name: asdict(spread) for name, spread in spreads.items()}, indent=2))
-    number = len(next(iter(spreads.values())).values)
-    rows = [(name, f'{spread.mean:.4g}', f'{spread.deviation:.2g}') for name, spread in spreads.items()]
+    save_text(path, json.dumps(spreads, indent=2))
+    number = len(next(iter(spreads.values()))['values'])
+    rows = [(name, f'{spread["mean"]:.4g}', f'{spread["deviation"]:.2g}') for name, spread in spreads.items()]
     return text_table(f'last validation of {number} run{"s" if number > 1 else ""}', ('metric', 'mean', 'deviation'), rows)
-
-
-def training_command(tools: Path, config: str, gpus: int | None) -> list[str]:
-    """Return the command that trains a config: tools/train.py, or for several GPUs tools/dist_train.sh."""
-    if gpus is None:
-        return [sys.executable, str(tools / 'train.py'), config]
-    return ['bash', str(tools / 'dist_train.sh'), config, str(gpus)]

@@ -17,13 +17,7 @@ for module in ('torch.nn.utils', 'torch.nn.utils.fusion'):
 tied_convolution_way = tied_conv_algorithm
 
 __getattr__, __dir__ = forward_names(__name__, {
-    'DGConv': 'groupable',
-    'FilterBasis': 'shared_bases',
-    'IGC': 'interleaved',
-    'Partitions': 'interleaved',
-    'SharedBasisConv': 'shared_bases',
-    'SharedConv2d': 'shared_bases',
-    'SumFusion': 'interleaved',
-    'leanest_partitions': 'interleaved',
-    'widest_partitions': 'interleaved',
+    'groupable': ['DGConv'],
+    'interleaved': ['IGC', 'Partitions', 'SumFusion', 'leanest_partitions', 'widest_partitions'],
+    'shared_bases': ['FilterBasis', 'SharedBasisConv', 'SharedConv2d'],
 })

@@ -132,16 +132,9 @@ def check_algorithm(layer: str, choice: str) -> None:
 
 
 def choose_algorithm(x: Tensor, weight: Tensor, geometry: Geometry, layer_choice: str = 'auto') -> tuple[str, str]:
-    """Return the name of the algorithm for this call, and the reason.
+    """Return the name of the algorithm for an input of shape (N, C_in, H, W) and the thin weight, and the reason.
 
-    Args:
-        x: Input of shape (N, C_in, H, W).
-        weight: The thin weight.
-        geometry: Hyperparameters of the layer.
-        layer_choice: The layer's own choice; 'auto' leaves it to `tied_conv_algorithm`.
-
-    Raises:
-        ValueError: An unknown algorithm, which a layer's attribute may have been set to.
+    The layer's own choice 'auto' leaves it to `tied_conv_algorithm`.
     """
     choice = layer_choice if layer_choice != 'auto' else _choice
     check_algorithm('tied convolution', choice)

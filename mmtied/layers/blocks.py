@@ -85,17 +85,7 @@ def check_sequence(layer: str, name: str, values: object) -> None:
 
 
 def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: int = 1) -> None:
-    """Raise a ValueError unless `channels` can be split into `groups * num_blocks` equal blocks.
-
-    Args:
-        layer: Name of the layer, which starts the message.
-        name: Name of the channels, for example ``'in_channels'``.
-        channels: Number of channels.
-        num_blocks: B.
-        groups: G.
-
-    Raises:
-        ValueError: The channels are not divisible; names the divisors.
+    """Raise a ValueError, which names the divisors, unless a layer's channels can be split into groups * num_blocks equal blocks.
 
     Example:
         >>> check_blocks('TBC', 'in_channels', 22, 4)
@@ -121,12 +111,7 @@ def save_blocks(num_blocks: int, state_dict: dict, prefix: str) -> None:
 def check_saved_blocks(layer: str, module: nn.Module, state_dict: Mapping, prefix: str, metadata: Mapping) -> None:
     """Raise a ValueError for weights of another number of blocks whose thin shapes fit by chance.
 
-    Args:
-        layer: Name of the layer's type.
-        module: The layer, with `num_blocks` and `weight`.
-        state_dict: What is loaded.
-        prefix: Prefix of the layer's keys.
-        metadata: What the state_dict says of the layer; older ones do not say the blocks.
+    The metadata are what the state_dict says of the layer; older ones do not say the blocks.
     """
     saved, weight = metadata.get('num_blocks', module.num_blocks), state_dict.get(f'{prefix}weight')
     if saved != module.num_blocks and weight is not None and weight.shape == module.weight.shape:

@@ -151,8 +151,7 @@ class TBC(_TiedConv2d, nn.Conv2d):
             which may have depthwise convolutions.
         algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', 'conv3d', or 'auto', which leaves it to the rule.
         way: Former name of `algorithm`; raises a TypeError.
-        device: Where to create the parameters.
-        dtype: Type of the parameters.
+        device, dtype: Of the parameters.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W), any memory format; N may be 0.
@@ -216,8 +215,7 @@ class TGC(_TiedConv2d, nn.Conv2d):
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
         algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', 'conv3d', or 'auto', which leaves it to the rule.
         way: Former name of `algorithm`; raises a TypeError.
-        device: Where to create the parameters.
-        dtype: Type of the parameters.
+        device, dtype: Of the parameters.
         indivisible: 'raise' an error where num_blocks * groups does not divide the channels, or 'untie' the layer there (B = 1),
             as in depthwise convolutions.
 

@@ -24,8 +24,7 @@ class TFC(nn.Linear):
         out_features: Divisible by num_blocks.
         bias: Whether to add a (tied) bias.
         num_blocks: B.
-        device: Where to create the parameters.
-        dtype: Type of the parameters.
+        device, dtype: Of the parameters.
 
     Shape:
         - Input: (..., in_features); leading dimensions may be 0.

@@ -65,11 +65,7 @@ def scale_and_shift(norm: _BatchNorm) -> Tensor:
 
 
 def fold(layer: nn.Module, norm: _BatchNorm | Tensor) -> nn.Module:
-    """Return a convolution that computes what a layer and the normalization after it compute.
-
-    Args:
-        layer: A convolution that `is_foldable` accepts.
-        norm: A normalization that `is_foldable_norm` accepts, or its `scale_and_shift`.
+    """Return a convolution that computes what a layer and the normalization after it, or its scale and shift, compute.
 
     Example:
         >>> conv, norm = nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8).eval()

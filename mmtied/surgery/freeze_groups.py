@@ -52,13 +52,7 @@ class PermutedConv2d(nn.Conv2d):
 
 
 class ChannelGroups(NamedTuple):
-    """The channels of a layer, group by group.
-
-    Attributes:
-        input_order: Input channels, shape (C_in,).
-        output_order: Output channels, shape (C_out,).
-        groups: Number of groups.
-    """
+    """The input and output channels of a layer, group by group, and the number of groups."""
 
     input_order: Tensor
     output_order: Tensor

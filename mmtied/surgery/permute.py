@@ -39,19 +39,11 @@ class Space(NamedTuple):
 
 
 @torch.no_grad()
-def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Module], sweeps: int = 3) -> int:
+def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Module]) -> int:
     """Reorder channels inside a model, in place, so that the blocks of layers to be tied are more alike; outputs stay.
 
-    Each space of channels is reordered in turn, `sweeps` times, unless the greedy choice would not help.
-
-    Args:
-        model: Any module; parts that cannot be traced stay.
-        num_blocks: B.
-        layers: The convolutions that are to be tied.
-        sweeps: Number of times.
-
-    Returns:
-        The number of spaces beside a layer to be tied.
+    Each space of channels is reordered in turn, three times, unless the greedy choice would not help. Parts that cannot be
+    traced stay. Returns the number of spaces beside a layer to be tied.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3))
@@ -65,7 +57,7 @@ def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Modul
     chosen = {id(layer) for layer in layers}
     spaces = [space for space in find_spaces(model) if space.before.out_channels % num_blocks == 0
               and chosen & {id(layer) for layer in (space.before, *space.after)}]
-    for _ in range(sweeps):
+    for _ in range(3):
         for space in spaces:
             weights = [layer.weight if layer is space.before else layer.weight.transpose(0, 1)
                        for layer in (space.before, *space.after) if id(layer) in chosen]

@@ -20,11 +20,7 @@ from .trace import is_altered
 
 
 class Select(nn.Module):
-    """Permute channels. `deploy` traces it, so that only torch's index_select is left.
-
-    Args:
-        order: Index of the input channel that each output channel takes.
-    """
+    """Give each output channel the input channel of an order. `deploy` traces it, which leaves an index_select."""
 
     def __init__(self, order: Tensor) -> None:
         super().__init__()
@@ -36,12 +32,7 @@ class Select(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """Join the outputs of two convolutions of the same input.
-
-    Args:
-        first: Convolution whose channels come first.
-        second: The other one.
-    """
+    """Join the outputs of two convolutions of the same input."""
 
     def __init__(self, first: nn.Conv2d, second: nn.Conv2d) -> None:
         super().__init__()
@@ -75,8 +66,8 @@ def make_conv(weight: Tensor, bias: Tensor | None, like: nn.Module, groups: int 
     return conv
 
 
-def _plain_pointwise(weight: Tensor, bias: Tensor | None, groups: int = 1) -> nn.Conv2d:
-    return make_conv(weight, bias, nn.Conv2d(1, 1, 1, device='meta'), groups)
+def _plain_pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    return make_conv(weight, bias, nn.Conv2d(1, 1, 1, device='meta'))
 
 
 def _tied_conv(layer: _TiedConv2d) -> nn.Conv2d:

@@ -18,11 +18,8 @@ _UNREADABLE = (fx.proxy.TraceError, TypeError, ValueError, AttributeError, Runti
 def trace(module: nn.Module, is_leaf: Callable[[nn.Module], bool] | None = None) -> fx.Graph | None:
     """Return the calls in a module's forward, or None where it cannot be traced, for example as it depends on a tensor's values.
 
-    A submodule that cannot be traced is one step of the graph, as are altered ones and the layers of torch.nn.
-
-    Args:
-        module: Any module. Optional arguments take their defaults.
-        is_leaf: Chooses further submodules to leave as one step.
+    A submodule that cannot be traced is one step of the graph, as are altered ones, the layers of torch.nn, and what `is_leaf`
+    chooses. Optional arguments take their defaults.
 
     Example:
         >>> graph = trace(nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())))

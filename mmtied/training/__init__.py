@@ -10,9 +10,6 @@ __all__ = ['BasisGradientHook', 'DistillationHook', 'ExactResumeHook', 'GroupHis
            'GroupResourceHook', 'LossHook', 'OrthogonalityHook']
 
 __getattr__, __dir__ = forward_names(__name__, {
-    'BasisGradientHook': 'shared_bases.gradients',
-    'GroupHistory': 'groupable.training',
-    'GroupHistoryHook': 'groupable.training',
-    'GroupResourceHook': 'groupable.training',
-    'OrthogonalityHook': 'shared_bases.training',
+    'groupable.training': ['GroupHistory', 'GroupHistoryHook', 'GroupResourceHook'],
+    'shared_bases.training': ['BasisGradientHook', 'OrthogonalityHook'],
 })

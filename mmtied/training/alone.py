@@ -16,12 +16,7 @@ from mmtied.evaluation.inputs.images import list_images, read_image
 
 @MODELS.register_module()
 class BackboneAlone(BaseModel):
-    """Run a backbone, without a loss of its own.
-
-    Args:
-        backbone: Its settings.
-        data_preprocessor: Settings of mmengine's ImgDataPreprocessor.
-    """
+    """Run a backbone, without a loss of its own, after an ImgDataPreprocessor of mmengine."""
 
     def __init__(self, backbone: dict, data_preprocessor: dict) -> None:
         super().__init__(data_preprocessor)
@@ -37,15 +32,8 @@ class BackboneAlone(BaseModel):
 class ImagesAlone(Dataset):
     """The images in a folder and those below it, each as a random crop, mirrored at random.
 
-    An image that cannot be read is replaced by the next one, with a warning.
-
-    Args:
-        folder: The folder.
-        size: Height and width of the crops.
-        scale: Range of the area of a crop as a share of the image's.
-
-    Raises:
-        ValueError: The folder is missing or has no images.
+    A crop has `size` x `size` pixels, of a share of the image's area in the range `scale`. An image that cannot be read is
+    replaced by the next one, with a warning.
     """
 
     def __init__(self, folder: str | os.PathLike, size: int = 224, scale: tuple[float, float] = (.25, 1.)) -> None:

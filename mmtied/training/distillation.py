@@ -33,14 +33,9 @@ _NAME = 'distillation'
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return one minus the cosine between the channels of two feature maps, averaged over images and positions.
+    """Return one minus the cosine between the channels of two feature maps (N, C, H, W), averaged over images and positions.
 
-    Args:
-        student: Shape (N, C, H, W).
-        teacher: The same shape.
-
-    Returns:
-        A scalar in [0, 2], which the scale of either does not change.
+    It is a scalar in [0, 2], which the scale of either does not change.
 
     Example:
         >>> x = torch.ones(1, 2, 3, 3)
@@ -51,14 +46,9 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def unexplained_variance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the squared distance of two feature maps by the variance of the second.
+    """Return the squared distance of two feature maps (N, C, H, W) by the variance of the second.
 
-    Args:
-        student: Shape (N, C, H, W).
-        teacher: The same shape.
-
-    Returns:
-        A scalar from 0 up: 1 for the mean of each channel over images and positions.
+    It is 1 for the mean of each channel over images and positions.
 
     Example:
         >>> x = torch.rand(2, 4, 3, 3)
@@ -82,10 +72,8 @@ class Distillation(nn.Module):
         student: A backbone in the model.
         teacher: Its stages are those of the values of `stages`.
         stages: The teacher's stage for each stage of the student.
-        distance: Takes two feature maps of one shape and returns a scalar.
-
-    Attributes:
-        loss_weight: Factor of the mean distance over the stages; with 0 the teacher does not run.
+        distance: Takes two feature maps of one shape and returns a scalar. Its mean over the stages, times the attribute
+            `loss_weight`, is the loss; with 0 the teacher does not run.
 
     Example:
         >>> student, network = nn.Sequential(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.Conv2d(3, 8, 3))
@@ -117,14 +105,11 @@ class Distillation(nn.Module):
                 if _parameter_name(stage) in self._parameters}
 
     def forward(self, images: Tensor, features: dict[str, Tensor]) -> Tensor:
-        """Compute the distance at each stage, in float32.
+        """Compute the distance at each stage, in float32: shape (stages,), in the order of `stages`.
 
         Args:
             images: The student's input, (N, 3, H, W).
             features: Output of each of its stages, (N, C, H, W). A teacher's map of another size is resized.
-
-        Returns:
-            Shape (stages,), in the order of `stages`.
         """
         targets, adapters, distances = self.teacher(images), self.adapters(), []
         for stage, output in features.items():
@@ -138,12 +123,7 @@ class Distillation(nn.Module):
         return torch.stack(distances)
 
     def attach(self, model: nn.Module, student: nn.Module) -> None:
-        """Let a model in training mode add ``loss_distill`` to its dict of losses.
-
-        Args:
-            model: Has this as submodule, and returns a dict for ``mode='loss'``.
-            student: The backbone in it.
-        """
+        """Let a model that holds this and the student add ``loss_distill`` to its dict of losses in training."""
         parts = {stage: student.get_submodule(stage) for stage in self.stages}
         self._handles = [student.register_forward_pre_hook(self._start),
                          *(part.register_forward_hook(partial(self._keep, stage)) for stage, part in parts.items()),

@@ -90,10 +90,8 @@ def _seed_all(seed: int, number: int) -> None:
 def safe_saving(work_dir: str | Path = '.') -> Iterator[None]:
     """Let mmengine write each local file whole or not at all, and remove an older checkpoint after a newer one, in the block.
 
-    mmengine removes first, so that a run with ``max_keep_ckpts=1`` that is killed while it writes has none left.
-
-    Args:
-        work_dir: Folder of the run, which errors of a full disk name where they name no file.
+    mmengine removes first, so that a run with ``max_keep_ckpts=1`` that is killed while it writes has none left. Errors of a
+    full disk that name no file name the work_dir.
     """
     put, put_text, remove, waiting = LocalBackend.put, LocalBackend.put_text, LocalBackend.remove, []
 

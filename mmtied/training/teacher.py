@@ -53,15 +53,10 @@ class Normalization(NamedTuple):
 
 
 class Teacher:
-    """A frozen network that returns the outputs of some of its stages.
+    """A frozen network that returns the outputs, (N, C, H, W), of some of its stages.
 
-    Not a `torch.nn.Module`, so a model that holds one neither trains nor saves it; copies of the model share it.
-
-    Args:
-        network: Any network of one image tensor. It stays in evaluation mode, and its weights get no gradients.
-        stages: Names of submodules with outputs of shape (N, C, H, W).
-        normalization: Of its input, None where it is not known.
-        name: For messages.
+    Not a `torch.nn.Module`, so a model that holds one neither trains nor saves it; copies of the model share it. Where the
+    normalization of its input and `student_normalization` are known and differ, images are renormalized.
 
     Example:
         >>> teacher = Teacher(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'])
@@ -81,11 +76,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the output of each stage.
-
-        Args:
-            images: The student's input, (N, 3, H, W); renormalized where `student_normalization` is known and differs.
-        """
+        """Return the output of each stage for the student's input, (N, 3, H, W)."""
         if next(self.network.parameters()).device != images.device:
             self.network.to(images.device)
         with recorded(self.network, self.stages) as outputs:
@@ -108,14 +99,7 @@ class Teacher:
 
 
 def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[str]) -> Teacher:
-    """Build a network with trained weights.
-
-    Args:
-        teacher: ``'torchvision://resnet50'``, a config (a file or ``package::path``) whose ``model.backbone`` is taken, or a
-            backbone's own settings.
-        weights: Checkpoint, a file or URL; for torchvision also the name of its weights (``'IMAGENET1K_V2'``). Without it, the
-            config's ``init_cfg``, or torchvision's first weights for ImageNet.
-        stages: Names of its stages.
+    """Build a network with trained weights; `DistillationHook` documents the arguments.
 
     Raises:
         ValueError: There is no such network, stage or checkpoint, or the weights do not fit or would be random.
@@ -147,15 +131,10 @@ def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[
 
 
 def stage_widths(network: nn.Module, stages: Sequence[str], owner: str) -> dict[str, int]:
-    """Return the number of channels of the output of each stage, for an image of 64 x 64.
-
-    Args:
-        network: A network of one image tensor; its state does not change.
-        stages: Names of submodules.
-        owner: Start of messages.
+    """Return the number of channels of the output of each stage, for an image of 64 x 64; the network's state does not change.
 
     Raises:
-        ValueError: The network has no such stage, does not run it, or its output is not of shape (N, C, H, W).
+        ValueError: The network, which `owner` names, has no such stage, does not run it, or its output is not (N, C, H, W).
 
     Example:
         >>> stage_widths(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'], 'the network')
@@ -187,16 +166,16 @@ def stage_widths(network: nn.Module, stages: Sequence[str], owner: str) -> dict[
 def recorded(network: nn.Module, stages: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of stages of a network that runs in the block."""
     outputs = {}
-    handles = [network.get_submodule(stage).register_forward_hook(partial(_keep, outputs, stage)) for stage in stages]
+
+    def keep(stage: str, module: nn.Module, args: tuple, output: Tensor) -> None:
+        outputs[stage] = output
+
+    handles = [network.get_submodule(stage).register_forward_hook(partial(keep, stage)) for stage in stages]
     try:
         yield outputs
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _keep(outputs: dict[str, Tensor], stage: str, module: nn.Module, args: tuple, output: Tensor) -> None:
-    outputs[stage] = output
 
 
 def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, Normalization]:

@@ -1,5 +1,7 @@
 """docs/coverage.md lists every table and figure of the papers, and what it names exists."""
 
+import itertools
+import re
 import runpy
 
 import pytest
@@ -13,8 +15,20 @@ TABLES = {'tied_block_convolution': ['1', '2', '3', '4', '5', '6', 'A.1', 'A.2']
           'interleaved_group_convolution': [*'1234567'], 'groupable_convolution': [*'123456']}
 FIGURES = {'tied_block_convolution': [*'123456789', 'A.1', 'A.2'], 'shared_filter_bases': [*'1234'],
            'interleaved_group_convolution': [*'123'], 'groupable_convolution': [*'123456']}
+
+
+def expanded_configs(item):
+    """Return each config of an item, whose name may have alternatives in braces, with its options."""
+    found = []
+    for entry in item.configs:
+        pattern, _, options = entry.partition(' ')
+        parts = [part.split(',') if number % 2 else [part] for number, part in enumerate(re.split(r'\{([^}]*)\}', pattern))]
+        found += [(''.join(words), options) for words in itertools.product(*parts)]
+    return found
+
+
 ITEMS = [item for items in load_coverage().values() for item in items]
-WITH_OPTIONS = sorted({(name, options) for item in ITEMS for name, options in item.expanded_configs() if options})
+WITH_OPTIONS = sorted({(name, options) for item in ITEMS for name, options in expanded_configs(item) if options})
 
 
 def test_page_is_up_to_date(capsys):
@@ -40,7 +54,7 @@ def test_no_cell_is_empty():
 def test_every_named_file_exists():
     """test_configs.py loads, trains and runs every config; test_pages.py checks the anchors of the links to pages."""
     for item in ITEMS:
-        files = [f'configs/{name}.py' for name, _ in item.expanded_configs()]
+        files = [f'configs/{name}.py' for name, _ in expanded_configs(item)]
         files += [*item.tools, *(f'docs/{page.partition("#")[0]}' for page in item.pages)]
         missing = [file for file in files if not (ROOT / file).is_file()]
         assert not missing, item.item

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from mmtied.analysis.image_choice import Choice
 from mmtied.analysis.overlap_examples import (
     OVERLAP_COLOR,
     category_colors,
@@ -74,7 +75,7 @@ def data(tmp_path):
 
 
 def test_draws_images_of_bucket(tmp_path, data):
-    written = write_examples(read_ground_truth(data), tmp_path / 'images', tmp_path / 'out', bucket_between(.5, .8))
+    written = write_examples(read_ground_truth(data), tmp_path / 'images', tmp_path / 'out', Choice(bucket_between(.5, .8)))
     assert [path.name for path in written] == ['sheet.jpg', 'r0.50_5.jpg', 'r0.60_6.jpg', 'r0.70_7.jpg']
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == sorted(path.name for path in written)
     with Image.open(written[1]) as picture:
@@ -85,7 +86,8 @@ def test_seed_selects_images(tmp_path, data):
     ground_truth = read_ground_truth(data)
     chosen = []
     for run, seed in enumerate((0, 0, 1, 2)):
-        written = write_examples(ground_truth, tmp_path / 'images', tmp_path / f'out{run}', bucket_between(.1, 1), 3, seed=seed)
+        written = write_examples(ground_truth, tmp_path / 'images', tmp_path / f'out{run}',
+                                 Choice(bucket_between(.1, 1), 3, seed=seed))
         chosen.append([path.name for path in written])
     assert chosen[0] == chosen[1]
     assert len({tuple(names) for names in chosen}) > 1
@@ -95,15 +97,15 @@ def test_missing_images(tmp_path, data):
     ground_truth = read_ground_truth(data)
     for number in (5, 7):
         (tmp_path / f'images/{number}.png').unlink()
-    options = ground_truth, tmp_path / 'images', tmp_path / 'out', bucket_between(.5, .8)
+    where, choice = (ground_truth, tmp_path / 'images', tmp_path / 'out'), Choice(bucket_between(.5, .8))
     with pytest.raises(ValueError, match=r'lacks 2 of the 3 chosen images: (5\.png, 7|7\.png, 5)\.png; '):
-        write_examples(*options)
+        write_examples(*where, choice)
     assert not (tmp_path / 'out').exists()
-    assert [path.name for path in write_examples(*options, skip_missing=True)] == ['sheet.jpg', 'r0.60_6.jpg']
+    assert [path.name for path in write_examples(*where, choice._replace(skip_missing=True))] == ['sheet.jpg', 'r0.60_6.jpg']
 
 
 def test_broken_image_leaves_no_files(tmp_path, data):
     (tmp_path / 'images/6.png').write_bytes(b'no image')
     with pytest.raises(ValueError, match=r'6\.png: cannot be read as an image'):
-        write_examples(read_ground_truth(data), tmp_path / 'images', tmp_path / 'out', bucket_between(.5, .8))
+        write_examples(read_ground_truth(data), tmp_path / 'images', tmp_path / 'out', Choice(bucket_between(.5, .8)))
     assert [path.name for path in tmp_path.iterdir()] == ['images']

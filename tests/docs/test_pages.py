@@ -14,6 +14,8 @@ from tests.helpers.pages import ROOT, read_page
 
 PAGES = sorted([*(path.relative_to(ROOT) for path in (ROOT / 'docs').glob('*.md')), *(
     (ROOT / name).relative_to(ROOT) for name in ('README.md', 'CONTRIBUTING.md'))])
+#: What adds options that several tools share.
+SHARED_OPTIONS = ''.join((ROOT / 'mmtied' / name).read_text(encoding='utf-8') for name in ('options.py', 'evaluation/options.py'))
 
 
 def anchors(text: str) -> set[str]:
@@ -38,7 +40,7 @@ def test_commands_name_scripts_and_options_that_exist(page):
     for line in re.findall(r'^(python (?:tools|benchmarks|docs)/\S+\.py.*)$', text, re.MULTILINE):
         script, *arguments = shlex.split(line, comments=True)[1:]
         assert (ROOT / script).is_file(), f'{page}: {line}'
-        source = (ROOT / script).read_text() + ''.join(path.read_text() for path in (ROOT / 'benchmarks').glob('reporting.py'))
+        source = (ROOT / script).read_text() + (ROOT / 'benchmarks/reporting.py').read_text() + SHARED_OPTIONS
         for option in (argument for argument in arguments if argument.startswith('--')):
             assert option.partition('=')[0] in source or script in ('tools/train.py', 'tools/test.py'), f'{page}: {line}'
 
@@ -48,7 +50,7 @@ def test_commands_of_mmtied_exist(page):
     blocks = '\n'.join(re.findall(r'^```\w*\n(.*?)^```', (ROOT / page).read_text(encoding='utf-8'), re.MULTILINE | re.DOTALL))
     for line in re.findall(r'^(mmtied [a-z].*)$', blocks, re.MULTILINE):
         command, *arguments = shlex.split(line, comments=True)[1:]
-        source = (ROOT / f'tools/{COMMANDS[command][0]}.py').read_text(encoding='utf-8')
+        source = (ROOT / f'tools/{COMMANDS[command][0]}.py').read_text(encoding='utf-8') + SHARED_OPTIONS
         assert all(f"'{option}'" in source for option in arguments if option.startswith('--')), f'{page}: {line}'
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmtied import atomic, cli, compat, openmmlab
-from mmtied.launch import classes, config, console, spelling
+from mmtied import atomic, cli, compat
+from mmtied.launch import checks, config
 from tests.helpers.packages import only_installed
 
 
@@ -29,18 +29,18 @@ def test_names_in_shipped_configs_are_not_taken_for_misspellings(capsys):
         Path(pytest.importorskip(package).__file__).parent / '.mim/configs').rglob('*.py')
         for name in re.findall(r'^(\w+) = ', path.read_text(), re.MULTILINE)}
     assert len(names) > 100
-    spelling.warn_of_misspelt_settings(Config({name: {} for name in names}))
+    checks.warn_of_misspelt_settings(Config({name: {} for name in names}))
     assert capsys.readouterr().err == ''
 
 
 def test_options_that_nothing_reads(capsys):
     cfg = Config({'model': {}, 'my_setting': 1})
-    spelling.check_options(cfg, ['my_setting', 'model.depth', 'load_from', 'randomness.seed', 'find_unused_parameters'])
+    checks.check_options(cfg, ['my_setting', 'model.depth', 'load_from', 'randomness.seed', 'find_unused_parameters'])
     assert capsys.readouterr().err == ''
-    spelling.check_options(cfg, ['zebra.depth'])
+    checks.check_options(cfg, ['zebra.depth'])
     assert capsys.readouterr().err == ('warning: --cfg-options zebra.depth: the config has no zebra, so it is probably unused\n')
     with pytest.raises(ValueError, match='--cfg-options my_seting: the config has no my_seting; did you mean my_setting[?]'):
-        spelling.check_options(cfg, ['my_seting'])
+        checks.check_options(cfg, ['my_seting'])
 
 
 @pytest.mark.parametrize(('name', 'registry', 'hint'), [
@@ -55,7 +55,7 @@ def test_options_that_nothing_reads(capsys):
 def test_unknown_types_are_corrected(name, registry, hint):
     from mmdet.utils import register_all_modules
     register_all_modules()  # makes mmdet the default scope
-    assert spelling.describe_unknown_type(name, registry) == f'{name} is not in the {registry} registry; {hint}'
+    assert checks.describe_unknown_type(name, registry) == f'{name} is not in the {registry} registry; {hint}'
 
 
 def test_heads_with_too_few_classes():
@@ -68,21 +68,21 @@ def test_heads_with_too_few_classes():
 
     model = torch.nn.ModuleDict(dict(rpn_head=Head(1), roi_head=torch.nn.ModuleDict(dict(
         bbox_head=torch.nn.ModuleList([Head(8), Head(6)]), mask_head=Head(1, class_agnostic=True)))))
-    classes.check_heads(model, 6)
+    checks.check_heads(model, 6)
     with pytest.raises(ValueError, match=r'have 8 classes and model.roi_head.bbox_head.1.num_classes is 6; set it to 8'):
-        classes.check_heads(model, 8)
+        checks.check_heads(model, 8)
 
 
 def test_log_is_dropped_for_a_user_error_only(capsys):
-    with pytest.raises(ValueError, match='wrong'), console.log_after_checks():
+    with pytest.raises(ValueError, match='wrong'), cli.log_after_checks():
         print('a config of 500 lines')
         raise ValueError('wrong')
     assert capsys.readouterr().out == ''
-    with pytest.raises(ZeroDivisionError), console.log_after_checks():
+    with pytest.raises(ZeroDivisionError), cli.log_after_checks():
         print('the log')
         1 / 0  # noqa: B018
     stream = None
-    with console.log_after_checks():
+    with cli.log_after_checks():
         print('more')
         stream = sys.stdout
         assert not stream.isatty()
@@ -162,7 +162,6 @@ def packages(tmp_path, monkeypatch):
             for file, text in {'__init__.py': '1 / 0', **files}.items():
                 (tmp_path / name / file).write_text(text)
         specs = {name: SimpleNamespace(submodule_search_locations=[str(tmp_path / name)]) for name in contents}
-        monkeypatch.setattr('mmtied.openmmlab.find_spec', specs.get)
         monkeypatch.setattr('mmtied.compat.find_spec', specs.get)
     return make
 
@@ -188,12 +187,12 @@ def test_unsuitable_mmcv(packages, monkeypatch, mmcv, mmdet, message):
     only_installed(monkeypatch, 'mmcv-lite')
     packages(**{name: files for name, files in dict(mmengine={}, mmcv=mmcv, mmdet=mmdet).items() if files is not None})
     if message is None:
-        openmmlab.check_mmcv('The demo', 'mmdet')
+        compat.check_mmcv('The demo', 'mmdet')
     else:
         with pytest.raises(ImportError, match=message):
-            openmmlab.check_mmcv('The demo', 'mmdet')
+            compat.check_mmcv('The demo', 'mmdet')
 
 
 def test_backbones_alone_need_no_operators(packages):
     packages(mmengine={}, mmcv={'version.py': "__version__ = '2.1.0'"}, mmpretrain={})
-    openmmlab.check_mmcv('the config', 'mmpretrain', operators=False)
+    compat.check_mmcv('the config', 'mmpretrain', operators=False)

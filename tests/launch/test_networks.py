@@ -8,8 +8,7 @@ from PIL import Image
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
-from mmtied.launch.networks import image_batches, load_networks  # noqa: E402
-from mmtied.launch.predictions import prepare  # noqa: E402
+from mmtied.launch.networks import image_batches, load_networks, prepare  # noqa: E402
 from tests.helpers.tiny_networks import CIFAR, CLASSIFIER, DETECTOR, write_network  # noqa: E402
 
 NAMELESS = DETECTOR.replace("metainfo=dict(classes=('cat', 'dog')), ", '')

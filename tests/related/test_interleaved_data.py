@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import mmtied  # noqa: F401
-from mmtied.related.interleaved.augmentation import HSLJitter, RandomScaleAspect
-from mmtied.related.interleaved.svhn import SVHN
+from mmtied.related.interleaved.data import SVHN, HSLJitter, RandomScaleAspect
 
 io = pytest.importorskip('scipy.io')
 #: Images of each digit in the files.

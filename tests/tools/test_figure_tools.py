@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmtied.analysis.accuracy_over_size import plot_accuracy_over_size, printed_points, read_points, zoo_points
 from mmtied.analysis.image_choice import most_occluded
-from mmtied.evaluation import read_ground_truth
+from mmtied.evaluation import instance_ratios, read_ground_truth
 from tests.helpers.published import DATA
 from tests.helpers.tiny_networks import CIFAR, CLASSIFIER, DETECTOR, write_images, write_network
 from tests.helpers.tools import run_in_process
@@ -42,8 +42,9 @@ def run(monkeypatch, capfd, files):
 
 def test_most_occluded_instance_is_large_where_there_is_one(files):
     ground_truth = read_ground_truth(str(files / 'data.json'))
-    assert ground_truth.annotation_ids[most_occluded(ground_truth, [1])[0]] in (10, 11)
-    assert ground_truth.annotation_ids[most_occluded(ground_truth, [0])[0]] == 0
+    ratios = instance_ratios(ground_truth)
+    assert ground_truth.annotation_ids[most_occluded(ground_truth, 1, ratios)] in (10, 11)
+    assert ground_truth.annotation_ids[most_occluded(ground_truth, 0, ratios)] == 0
 
 
 def test_cam_of_a_detector_and_a_classifier(run, files, tmp_path):
@@ -177,7 +178,7 @@ def test_sizes_draw_printed_figures_and_added_ones(run, files, tmp_path):
     assert code == 0, err
     text = (tmp_path / 'sizes.svg').read_text()
     assert '>mine<' in text and '>tiny<' in text
-    from mmtied.launch.sizes import run_point
+    from mmtied.launch.networks import run_point
     assert run_point('detector.py', tmp_path)[:4] == ('RetinaNet', 'tiny', pytest.approx(.83, abs=.02), 25.)
 
 

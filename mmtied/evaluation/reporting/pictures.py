@@ -202,7 +202,7 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[t
     """
     from PIL import Image, ImageDraw
 
-    from ...fonts import picture_font
+    from ...plotting import picture_font
 
     scale = LONGEST_SIDE / max(size)
     width, height = (max(1, round(side * scale)) for side in (size[1], size[0]))

@@ -6,57 +6,30 @@ from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from mmtied.backbones.bottleneck import Bottleneck, block_strides, build_shortcut, scale_width
+from mmtied.backbones.bottleneck import BlockSettings, Bottleneck, scale_width
 from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
 
 
 class GroupableBottleneck(Bottleneck):
-    """ResNeXt's bottleneck with a 3x3 `DGConv`: 1x1, 3x3, 1x1 (Figure 4).
+    """ResNeXt's bottleneck, 1x1, 3x3, 1x1, whose 3x3 convolution has some groups or, for None, is a `DGConv` (Figure 4).
 
-    Args:
-        in_channels: Channels of the input.
-        planes: Base channels of the stage; the output has four times as many.
-        width: Channels of the 3x3 convolution.
-        groups: Its groups; None learns them.
-        stride: Stride of the block.
-        dilation: Dilation of the 3x3 convolution.
-        style: 'pytorch' puts the stride into the 3x3 convolution, 'caffe' into the first 1x1.
-        avg_down: Whether an average pooling takes the shortcut's stride.
-        plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: Recomputation in the backward pass, see `StagedResNet`.
-        conv_cfg: Convolution layer of the 1x1 convolutions, and of a 3x3 convolution with given groups.
-        norm_cfg: Normalization layer.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, 4 * planes, H / stride, W / stride).
+    The other arguments are those of `BlockSettings`; a 3x3 convolution with given groups is a standard one.
     """
 
-    def __init__(self,
-                 *,
-                 in_channels: int,
-                 planes: int,
-                 width: int,
-                 groups: int | None = None,
-                 stride: int = 1,
-                 dilation: int = 1,
-                 style: str = 'pytorch',
-                 avg_down: bool = False,
-                 plugins: Sequence[dict] = (),
-                 with_cp: bool | str = False,
-                 conv_cfg: dict | None = None,
-                 norm_cfg: dict) -> None:
-        super().__init__(with_cp)
-        out_channels = planes * self.expansion
-        entry_stride, middle_stride = block_strides(stride, style)
-        grouping = {'conv_cfg': {'type': 'DGConv'}} if groups is None else {'conv_cfg': conv_cfg, 'groups': groups}
+    def __init__(self, *, width: int, groups: int | None, **settings) -> None:
+        block = BlockSettings(**settings)
+        super().__init__(block.with_cp)
+        out_channels = block.planes * self.expansion
+        entry_stride, middle_stride = block.strides
+        cfgs = {'conv_cfg': block.conv_cfg, 'norm_cfg': block.norm_cfg}
+        grouping = {'conv_cfg': {'type': 'DGConv'}} if groups is None else {'groups': groups}
 
-        self.entry = ConvModule(in_channels, width, 1, entry_stride, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        self.grouped = ConvModule(width, width, 3, middle_stride, dilation, dilation, norm_cfg=norm_cfg, **grouping)
-        self.exit = ConvModule(width, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
-        self.shortcut = build_shortcut(in_channels, out_channels, stride, 1, avg_down, norm_cfg)
-        self.add_layers(None, plugins, after_conv1=width, after_conv2=width, after_conv3=out_channels)
+        self.entry = ConvModule(block.in_channels, width, 1, entry_stride, **cfgs)
+        self.grouped = ConvModule(width, width, 3, middle_stride, block.dilation, block.dilation, **{**cfgs, **grouping})
+        self.exit = ConvModule(width, out_channels, 1, act_cfg=None, **cfgs)
+        self.shortcut = block.shortcut(out_channels)
+        self.add_layers(None, block.plugins, after_conv1=width, after_conv2=width, after_conv3=out_channels)
 
     def middle(self, x: Tensor) -> Tensor:
         """Run the 3x3 convolution."""
@@ -83,9 +56,6 @@ class GResNeXt(StagedResNet):
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
-
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
 
     Example:
         >>> import torch

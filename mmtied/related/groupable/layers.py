@@ -35,15 +35,10 @@ class DGConv(nn.Conv2d):
     Args:
         in_channels: C_in.
         out_channels: C_out.
-        kernel_size: As in Conv2d.
-        stride: As in Conv2d.
-        padding: As in Conv2d.
-        dilation: As in Conv2d.
+        kernel_size, stride, padding, dilation: As in Conv2d.
         groups: Only 1, since groups are learned; mmcv passes it to every convolution.
-        bias: As in Conv2d.
-        padding_mode: As in Conv2d.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
+        bias, padding_mode: As in Conv2d.
+        device, dtype: Of the parameters.
 
     Attributes:
         gates: Real gates, shape (K,), open from 0 on (-0 is closed); None without gates.

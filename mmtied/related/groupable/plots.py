@@ -18,15 +18,7 @@ _COLUMNS = 8
 
 
 def plot_group_numbers(history: 'GroupHistory', record: int = -1) -> 'Figure':
-    """Draw the number of groups of each layer, from the network's input to its output (Figure 5).
-
-    Args:
-        history: A history with at least one record.
-        record: Index of the record to draw; the last by default.
-
-    Returns:
-        A matplotlib figure.
-    """
+    """Draw the number of groups of each layer at a record, from the network's input to its output (Figure 5)."""
     numbers = history.group_numbers()[record]
     figure = new_figure(max(4., 1.2 + 0.36 * len(numbers)), 3.4)
     axes = figure.subplots()
@@ -45,12 +37,6 @@ def plot_learning_dynamics(history: 'GroupHistory') -> 'Figure':
 
     The line of a gate changes its color where the gate crosses 0: open from 0 on, closed below. Gates start at 1e-8, so their
     axis is linear.
-
-    Args:
-        history: A history with at least one record.
-
-    Returns:
-        A matplotlib figure.
     """
     names = list(history.channels)
     columns = min(_COLUMNS, len(names))

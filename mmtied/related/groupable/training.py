@@ -11,13 +11,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
 from mmtied.arguments import suggest_arguments
-from mmtied.atomic import atomic_path, save_text
+from mmtied.atomic import save_text
 from mmtied.compat import unwrap_model
+from mmtied.layers.blocks import check_positive
 from mmtied.training.loss_hook import LossHook, is_number
 
 from .layers import DGConv, gated_layers, is_open
@@ -85,13 +84,7 @@ def resource_bound(layers: list[DGConv], b: float) -> float:
 
 
 def connections(layers: list[DGConv]) -> Tensor:
-    """Count the channel pairs that each layer connects (zeta, Eq. 9); gradients reach the gates.
-
-    Args:
-        layers: L layers with gates.
-
-    Returns:
-        Shape (L,), float64.
+    """Count the channel pairs that each of L layers with gates connects (zeta, Eq. 9): (L,) float64; gradients reach the gates.
 
     Example:
         >>> layer = DGConv(8, 8, 1)
@@ -101,31 +94,13 @@ def connections(layers: list[DGConv]) -> Tensor:
     """
     device = layers[0].gates.device
     gates = pad_sequence([layer.gates.to(device, torch.float64) for layer in layers], batch_first=True, padding_value=-1.)
-    return _Connections.apply(gates, _sizes(layers).to(device))
+    factors = 1 + is_open(gates).to(gates.dtype) + (gates - gates.detach())  # a straight-through gradient of the sign function
+    return _sizes(layers).to(device) * factors.prod(1)
 
 
 def _sizes(layers: list[DGConv]) -> Tensor:
     """Count the connections with every gate closed, shape (L,), float64."""
     return torch.tensor([layer.in_channels * layer.out_channels / 2**len(layer.gates) for layer in layers], dtype=torch.float64)
-
-
-class _Connections(Function):
-    """Eq. 9, ``size * prod(1 + g)``, with a straight-through gradient of the sign function."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, gates: Tensor, sizes: Tensor) -> Tensor:
-        """Map real gates (L, K) and sizes (L,) to (L,)."""
-        factors = 1 + is_open(gates).to(gates.dtype)
-        values = sizes * factors.prod(1)
-        ctx.save_for_backward(factors, values)
-        return values
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        """Return the derivatives, each the product without the factor of its gate."""
-        factors, values = ctx.saved_tensors
-        return (gradient * values)[:, None] / factors, None
 
 
 @dataclass
@@ -200,8 +175,7 @@ class GroupHistoryHook(Hook):
     priority = 'LOW'
 
     def __init__(self, interval: int = 100) -> None:
-        if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
-            raise ValueError(f'GroupHistoryHook: interval={interval!r}, expected a positive integer of iterations')
+        check_positive('GroupHistoryHook', interval=interval)
         self.interval = interval
         self.history: GroupHistory | None = None
         self._trained = 0  # completed iterations; runner.iter may lag by one while a checkpoint is saved
@@ -250,15 +224,14 @@ class GroupHistoryHook(Hook):
 
     @master_only
     def _write(self, runner: Runner, show: bool = False) -> None:
-        from mmtied.plotting import to_rgb
+        from mmtied.plotting import to_rgb, write_figure
 
         from .plots import plot_group_numbers, plot_learning_dynamics
 
         self.history.save(_folder(runner) / 'history.json')
         figures = {'group_numbers': plot_group_numbers(self.history), 'learning_dynamics': plot_learning_dynamics(self.history)}
         for name, figure in figures.items():
-            with atomic_path(_folder(runner) / f'{name}.png') as temporary:
-                figure.savefig(temporary)
+            write_figure(figure, _folder(runner) / f'{name}.png')
             if show:
                 runner.visualizer.add_image(name, to_rgb(figure), step=runner.iter)
 

@@ -1,12 +1,10 @@
 """IGCNet: networks of interleaved group convolutions, with and without identity mappings (Tables 2, 3, 6 and 7)."""
 
-from collections.abc import Sequence
-
 from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmtied.backbones.bottleneck import BasicBlock, PadShortcut, after_pool
+from mmtied.backbones.bottleneck import BasicBlock, BlockSettings, PadShortcut, after_pool
 from mmtied.backbones.resnet_base import StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
 
@@ -23,64 +21,40 @@ IGC_INIT = [
 class IGCBlock(BasicBlock):
     """Two 3x3 convolutions, each with normalization, plus the input, a projection of it, or nothing.
 
-    Args:
-        in_channels: Channels of the input.
-        planes: Channels of the output.
-        identity: Whether the input is added to the output.
-        shortcut_groups: Groups of the 1x1 projection where the shape changes; 'primary' is the first convolution's number of
-            primary partitions, 1 if it is an ordinary one; None is a `PadShortcut`.
-        stride: Stride of the first convolution.
-        dilation: Dilation of both convolutions.
-        style: Ignored; `IGCNet` takes only 'pytorch', because there is no 1x1 convolution that could take the stride.
-        avg_down: Whether an average pooling takes the shortcut's stride.
-        plugins: Plugins of this block, at 'after_conv1' and 'after_conv2'.
-        with_cp: Recomputation in the backward pass, see `StagedResNet`.
-        conv_cfg: The two convolutions.
-        norm_cfg: Normalization layer.
+    `IGCNet` documents the arguments; a projection without groups is a `PadShortcut`. The others are those of `BlockSettings`.
 
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: (N, planes, H / stride, W / stride).
     """
 
-    def __init__(self,
-                 *,
-                 in_channels: int,
-                 planes: int,
-                 identity: bool = True,
-                 shortcut_groups: int | str | None = None,
-                 stride: int = 1,
-                 dilation: int = 1,
-                 style: str = 'pytorch',
-                 avg_down: bool = False,
-                 plugins: Sequence[dict] = (),
-                 with_cp: bool | str = False,
-                 conv_cfg: dict | None = None,
-                 norm_cfg: dict) -> None:
-        super().__init__(with_cp)
+    def __init__(self, *, identity: bool, shortcut_groups: int | str | None, **settings) -> None:
+        block = BlockSettings(**settings)
+        super().__init__(block.with_cp)
         self.identity = identity
-        cfgs = {'conv_cfg': conv_cfg, 'norm_cfg': norm_cfg}
-        self.entry = ConvModule(in_channels, planes, 3, stride, dilation, dilation, **cfgs)
+        planes, dilation = block.planes, block.dilation
+        cfgs = {'conv_cfg': block.conv_cfg, 'norm_cfg': block.norm_cfg}
+        self.entry = ConvModule(block.in_channels, planes, 3, block.stride, dilation, dilation, **cfgs)
         self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, act_cfg=None, **cfgs)
         self.shortcut = nn.Identity()
         if shortcut_groups == 'primary':
             shortcut_groups = getattr(self.entry.conv, 'num_primary', 1)
-        if identity and (stride != 1 or in_channels != planes):
-            self.shortcut = _make_shortcut(in_channels, planes, stride, shortcut_groups, avg_down, norm_cfg)
-        self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
+        if identity and (block.stride != 1 or block.in_channels != planes):
+            self.shortcut = _make_shortcut(block, shortcut_groups)
+        self.add_layers(None, block.plugins, after_conv1=planes, after_conv2=planes)
 
     def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
         """Add the shortcut, if the block has an identity mapping."""
         return super().add_shortcut(out, x) if self.identity else out
 
 
-def _make_shortcut(in_channels: int, planes: int, stride: int, groups: int | None, avg_down: bool, norm_cfg: dict) -> nn.Module:
+def _make_shortcut(block: BlockSettings, groups: int | None) -> nn.Module:
     def change_shape(left: int) -> nn.Module:
         if groups is None:
-            return PadShortcut(planes - in_channels, left)
-        return ConvModule(in_channels, planes, 1, left, groups=groups, norm_cfg=norm_cfg, act_cfg=None)
+            return PadShortcut(block.planes - block.in_channels, left)
+        return ConvModule(block.in_channels, block.planes, 1, left, groups=groups, norm_cfg=block.norm_cfg, act_cfg=None)
 
-    return after_pool(change_shape, stride, avg_down)
+    return after_pool(change_shape, block.stride, block.avg_down)
 
 
 @MODELS.register_module()
@@ -111,9 +85,6 @@ class IGCNet(StagedResNet):
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, base_channels * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
-
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
 
     Example:
         >>> model = IGCNet(stem_channels=100, shortcut_groups='primary')  # IGC-L100M2 + Ident.

@@ -52,8 +52,7 @@ class IGC(nn.Module):
             convolution; the primary one is then 1x1.
         activation: Whether a ReLU follows the primary convolution.
         dense_secondary: Whether the secondary convolution is an ordinary one of all channels, without permutations.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
+        device, dtype: Of the parameters.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W), any memory format; N may be 0.
@@ -204,14 +203,11 @@ class SumFusion(nn.Conv2d):
         in_channels: C_in.
         out_channels: C_out, of each branch and of the sum.
         kernel_size: Height and width of the filters.
-        stride: As in Conv2d.
-        padding: As in Conv2d.
-        dilation: As in Conv2d.
+        stride, padding, dilation: As in Conv2d.
         groups: Only 1; mmcv passes it to every convolution.
         bias: Whether to add a bias to the sum.
         num_branches: L.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
+        device, dtype: Of the parameters.
 
     Raises:
         ValueError: groups is not 1, num_branches is not positive, or an input has another number of channels.

@@ -10,7 +10,7 @@ from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet, check_choic
 from mmtied.layers.blocks import check_not_negative, check_positive
 
 from .blocks import SharedBasicBlock, SharedBottleneck, SharedStage
-from .layers import FilterBasis
+from .layers import FilterBasis, SharedConv2d
 from .mobilenet import shared_mobilenet_v2
 
 __all__ = ['SharedResNet', 'SharedResNetCIFAR', 'shared_mobilenet_v2']
@@ -50,9 +50,6 @@ class SharedResNet(StagedResNet):
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, e * 64 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices, e = 4 with bottlenecks
           and 1 with basic blocks.
-
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
 
     Example:
         >>> model = SharedResNet(depth=50)
@@ -119,7 +116,8 @@ class SharedResNet(StagedResNet):
     def make_block(self, **settings) -> ResidualBlock:
         """Build one residual block."""
         if not self._basic:
-            return SharedBottleneck(**settings)
+            shared = {role: {'type': SharedConv2d, 'filters': filters} for role, filters in settings.pop('bases').items()}
+            return SharedBottleneck(width=settings['planes'], shared=shared, **settings)
         return SharedBasicBlock(unique_elements=self._scaled('unique_elements', settings['planes']), basis_norm=self.basis_norm,
                                 pad_shortcut=self._pad_shortcut, **settings)
 

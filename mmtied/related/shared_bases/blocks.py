@@ -7,20 +7,16 @@ import torch
 from mmcv.cnn import ConvModule, build_norm_layer
 from torch import Tensor, nn
 
-from mmtied.backbones.bottleneck import BasicBlock, Bottleneck, PadShortcut, block_strides, build_shortcut
+from mmtied.backbones.bottleneck import BasicBlock, BlockSettings, Bottleneck, PadShortcut
 
 from .layers import FilterBasis, SharedBasisConv, SharedConv2d
 
 
 class SharedStage(nn.Module):
-    """A sequence of blocks, and the filters that they share.
+    """A sequence of blocks, and the filters that they share by name.
 
     Blocks have the same keys as in a Sequential (``0``, ``1``, ...). The shared filters are registered only here, under
     ``bases``, where the blocks' layers look them up. ``init_weights`` makes the bases orthonormal.
-
-    Args:
-        blocks: Modules, each from (N, C, H, W) to the input of the next.
-        bases: Shared filters by name; may be empty.
 
     Example:
         >>> basis = FilterBasis(4, 4, kernel_size=3)
@@ -68,51 +64,31 @@ class SharedStage(nn.Module):
 
 
 class SharedBottleneck(Bottleneck):
-    """ResNet's bottleneck, 1x1, 3x3, 1x1, where any of the three can use shared filters (Figure 2 b).
+    """ResNet's or ResNeXt's bottleneck, 1x1, 3x3, 1x1, where any of the three can use shared filters (Figure 2 b).
 
     Args:
-        in_channels: Channels of the input.
-        planes: Channels of the 3x3 convolution; the output has four times as many.
-        bases: Shared filters for 'entry', 'middle' and 'exit'; convolutions that are not named have their own.
-        stride: Stride of the block.
-        dilation: Dilation of the 3x3 convolution.
-        style: 'pytorch' puts the stride into the 3x3 convolution, 'caffe' into the first 1x1.
-        avg_down: Whether an average pooling takes the shortcut's stride.
-        plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: Recomputation in the backward pass, see `StagedResNet`.
-        conv_cfg: Convolution layer of the convolutions with filters of their own.
-        norm_cfg: Normalization layer.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, 4 * planes, H / stride, W / stride).
+        width: Channels of the input of the 3x3 convolution.
+        shared: Convolution layers with shared filters for 'entry', 'middle' and 'exit'; the others are standard ones.
+        elements: Channels of the output of the 3x3 convolution; None is `width`.
+        groups: Groups of the 3x3 convolution.
+        **settings: See `BlockSettings`.
     """
 
-    def __init__(self,
-                 *,
-                 in_channels: int,
-                 planes: int,
-                 bases: dict[str, nn.Conv2d],
-                 stride: int = 1,
-                 dilation: int = 1,
-                 style: str = 'pytorch',
-                 avg_down: bool = False,
-                 plugins: Sequence[dict] = (),
-                 with_cp: bool | str = False,
-                 conv_cfg: dict | None = None,
-                 norm_cfg: dict) -> None:
-        super().__init__(with_cp)
-        out_channels = planes * self.expansion
-        entry_stride, middle_stride = block_strides(stride, style)
-        cfgs = {role: {'type': SharedConv2d, 'filters': bases[role]} if role in bases else conv_cfg
-                for role in ('entry', 'middle', 'exit')}
+    def __init__(self, *, width: int, shared: dict[str, dict], elements: int | None = None, groups: int = 1, **settings) -> None:
+        block = BlockSettings(**settings)
+        super().__init__(block.with_cp)
+        elements = width if elements is None else elements
+        out_channels = block.planes * self.expansion
+        entry_stride, middle_stride = block.strides
 
-        self.entry = ConvModule(in_channels, planes, 1, entry_stride, conv_cfg=cfgs['entry'], norm_cfg=norm_cfg)
-        self.spatial = ConvModule(planes, planes, 3, middle_stride, dilation, dilation, conv_cfg=cfgs['middle'],
-                                  norm_cfg=norm_cfg)
-        self.exit = ConvModule(planes, out_channels, 1, conv_cfg=cfgs['exit'], norm_cfg=norm_cfg, act_cfg=None)
-        self.shortcut = build_shortcut(in_channels, out_channels, stride, 1, avg_down, norm_cfg)
-        self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes, after_conv3=out_channels)
+        def conv(role: str, *shape: int, **more: object) -> ConvModule:
+            return ConvModule(*shape, conv_cfg=shared.get(role, block.conv_cfg), norm_cfg=block.norm_cfg, **more)
+
+        self.entry = conv('entry', block.in_channels, width, 1, entry_stride)
+        self.spatial = conv('middle', width, elements, 3, middle_stride, block.dilation, block.dilation, groups)
+        self.exit = conv('exit', elements, out_channels, 1, act_cfg=None)
+        self.shortcut = block.shortcut(out_channels)
+        self.add_layers(None, block.plugins, after_conv1=width, after_conv2=elements, after_conv3=out_channels)
 
     def middle(self, x: Tensor) -> Tensor:
         """Run the 3x3 convolution."""
@@ -126,54 +102,30 @@ class SharedBasicBlock(BasicBlock):
     False), and another one after them.
 
     Args:
-        in_channels: Channels of the input.
-        planes: Channels of both convolutions.
         bases: Shared bases for 'entry' and 'exit', the first and the second convolution; others are ordinary.
         unique_elements: Basis elements that each combined convolution adds, U.
         basis_norm: Whether to normalize between basis and coefficients.
-        stride: Stride of the block, in its first convolution.
-        dilation: Dilation of both convolutions.
-        style: Ignored; only bottlenecks have styles.
-        avg_down: Whether an average pooling takes the shortcut's stride.
         pad_shortcut: Whether a shortcut that changes the channels is a `PadShortcut` instead of a projection.
-        plugins: Plugins of this block, at 'after_conv1' and 'after_conv2'.
-        with_cp: Recomputation in the backward pass, see `StagedResNet`.
-        conv_cfg: Convolution layer of the ordinary convolutions.
-        norm_cfg: Normalization layer.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, planes, H / stride, W / stride).
+        **settings: See `BlockSettings`; a stride is in the first convolution.
     """
 
-    def __init__(self,
-                 *,
-                 in_channels: int,
-                 planes: int,
-                 bases: dict[str, FilterBasis],
-                 unique_elements: int = 0,
-                 basis_norm: bool = True,
-                 stride: int = 1,
-                 dilation: int = 1,
-                 style: str = 'pytorch',
-                 avg_down: bool = False,
-                 pad_shortcut: bool = False,
-                 plugins: Sequence[dict] = (),
-                 with_cp: bool | str = False,
-                 conv_cfg: dict | None = None,
-                 norm_cfg: dict) -> None:
-        super().__init__(with_cp)
+    def __init__(self, *, bases: dict[str, FilterBasis], unique_elements: int, basis_norm: bool, pad_shortcut: bool,
+                 **settings) -> None:
+        block = BlockSettings(**settings)
+        super().__init__(block.with_cp)
+        planes, stride, dilation, norm_cfg = block.planes, block.stride, block.dilation, block.norm_cfg
 
         def cfg_of(role: str) -> dict | None:
             if role not in bases:
-                return conv_cfg
+                return block.conv_cfg
             norm = build_norm_layer(norm_cfg, bases[role].out_channels + unique_elements)[1] if basis_norm else None
             return {'type': SharedBasisConv, 'filters': bases[role], 'num_unique': unique_elements, 'norm': norm}
 
-        self.entry = ConvModule(in_channels, planes, 3, stride, dilation, dilation, conv_cfg=cfg_of('entry'), norm_cfg=norm_cfg)
+        self.entry = ConvModule(block.in_channels, planes, 3, stride, dilation, dilation, conv_cfg=cfg_of('entry'),
+                                norm_cfg=norm_cfg)
         self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, conv_cfg=cfg_of('exit'), norm_cfg=norm_cfg, act_cfg=None)
-        if pad_shortcut and (stride != 1 or in_channels != planes):
-            self.shortcut = PadShortcut(planes - in_channels, stride)
+        if pad_shortcut and (stride != 1 or block.in_channels != planes):
+            self.shortcut = PadShortcut(planes - block.in_channels, stride)
         else:
-            self.shortcut = build_shortcut(in_channels, planes, stride, 1, avg_down, norm_cfg)
-        self.add_layers(None, plugins, after_conv1=planes, after_conv2=planes)
+            self.shortcut = block.shortcut(planes)
+        self.add_layers(None, block.plugins, after_conv1=planes, after_conv2=planes)

@@ -50,9 +50,6 @@ class SharedDenseNetCIFAR(BaseModule):
         - Input: (N, 3, H, W).
         - Output: a tuple of one (N, C, H / 8, W / 8), C = 1024 with depth 121.
 
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
-
     Example:
         >>> model = SharedDenseNetCIFAR(shared_elements=16)  # S16U1
         >>> sum(p.numel() for p in model.parameters()) + 1024 * 100 + 100  # on CIFAR-100: 5.08M
@@ -122,12 +119,7 @@ class SharedDenseNetCIFAR(BaseModule):
 class DenseLayer(nn.Module):
     """A dense block's layer: norm, ReLU, 1x1, norm, ReLU, 3x3, whose output is put behind the input.
 
-    Args:
-        in_channels: Channels of the input.
-        growth_rate: Channels of the 3x3 convolution.
-        basis: Shared elements of the 3x3 convolution, or None for an ordinary one.
-        unique_elements: Elements that the layer adds to the basis.
-        norm_cfg: Normalization layer.
+    The 3x3 convolution combines a basis and some elements of its own; without a basis it is an ordinary one.
 
     Shape:
         - Input: (N, in_channels, H, W).

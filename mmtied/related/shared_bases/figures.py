@@ -22,17 +22,7 @@ _MEAN, _MAXIMUM = '#0f4c5c', '#7fb7be'
 
 
 def read_gradients(run: Path) -> dict[str, np.ndarray]:
-    """Read a run's gradients.
-
-    Args:
-        run: A work_dir, or the file itself.
-
-    Returns:
-        By basis, an array of (iteration, mean, maximum, norm) a record.
-
-    Raises:
-        ValueError: There is no such file, or it is another.
-    """
+    """Read the gradients of a run, its work_dir or the file itself: by basis, rows of (iteration, mean, maximum, norm)."""
     path = run / GRADIENTS_FILE if run.is_dir() else run
     if not path.is_file():
         raise ValueError(f'{run}: no {GRADIENTS_FILE}; train with custom_hooks = [dict(type="mmtied.BasisGradientHook")]')
@@ -51,16 +41,7 @@ def read_gradients(run: Path) -> dict[str, np.ndarray]:
 def draw_gradients(runs: Mapping[str, Mapping[str, np.ndarray]], first: int = 0, last: int | None = None):
     """Draw Figure 3: for each run the maximum and mean gradient of each basis, one bar a record over the other, and the norm.
 
-    Args:
-        runs: By name, the records of `read_gradients`.
-        first: First iteration of the bars.
-        last: Last iteration of the bars; None is the run's.
-
-    Returns:
-        A figure with a column for each run; all have the same scales.
-
-    Raises:
-        ValueError: A run has no record in these iterations.
+    Each run has a column, all with the same scales. The bars are of the iterations from `first` to `last`, or to the run's end.
     """
     figure = new_figure(max(4, 3.2 * len(runs)), 5.6)
     axes = figure.subplots(2, len(runs), squeeze=False, sharey='row')
@@ -89,17 +70,11 @@ def draw_gradients(runs: Mapping[str, Mapping[str, np.ndarray]], first: int = 0,
 
 
 def find_coefficients(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the coefficients of each shared basis, as rows, in the order of the layers.
+    """Return the coefficients of each shared basis in a state_dict as rows, in the order of the layers.
 
-    Coefficients are the 1x1 convolutions after a basis: in basic blocks the one of each combined convolution, in bottlenecks that
-    share their 3x3 convolution the last one.
-
-    Args:
-        weights: State_dict of a network with shared bases.
-
-    Returns:
-        By stage, such as 'layer2', or where a stage has two bases by stage and role, 'layer2 entry' and 'layer2 exit', a matrix
-        of shape (outputs of all layers, elements).
+    Coefficients are the 1x1 convolutions after a basis: in basic blocks the one of each combined convolution, in bottlenecks
+    that share their 3x3 convolution the last one. They are named by stage, such as 'layer2', or where a stage has two bases
+    by stage and role, 'layer2 entry' and 'layer2 exit'.
 
     Raises:
         ValueError: There are none.
@@ -114,18 +89,9 @@ def find_coefficients(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif last and f'{bases}.middle.weight' in weights:
             found[match[1]].append(value.flatten(1).float())
     if not found:
-        raise ValueError(f'the checkpoint has no coefficients of shared bases{_why_none(weights)}; expected a SharedResNet, '
-                         'SharedResNetCIFAR, SharedResNeXtCIFAR or SharedDenseNetCIFAR')
+        raise ValueError('the checkpoint has no coefficients of shared bases; expected a SharedResNet, SharedResNetCIFAR, '
+                         'SharedResNeXtCIFAR or SharedDenseNetCIFAR')
     return {name: torch.cat(values) for name, values in sorted(found.items())}
-
-
-def _why_none(weights: Mapping[str, Tensor]) -> str:
-    """Return why a network with shared bases has no coefficients to compare."""
-    if any(key.endswith('.bases.expand.weight') for key in weights):
-        return ': MobileNetV2 has a depthwise convolution between the basis and the next 1x1 convolution'
-    if any(key.endswith('.bases.exit.weight') for key in weights):
-        return ': the blocks share the 1x1 convolutions after the basis too'
-    return ''
 
 
 def coefficient_similarity(coefficients: Tensor) -> np.ndarray:

@@ -35,8 +35,7 @@ class FilterBasis(nn.Conv2d):
         num_elements: R.
         kernel_size: Height and width of the filters.
         groups: Groups of a group convolution; each element sees ``C_in / groups`` channels.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
+        device, dtype: Of the parameters.
 
     Raises:
         ValueError: Channels, elements, groups or kernel size are not positive integers, or the groups do not divide channels and
@@ -166,9 +165,7 @@ class SharedConv2d(_SharingConv):
         in_channels: C_in, as in the filters.
         out_channels: C_out, the number of filters, shared and own.
         kernel_size: As in the filters.
-        stride: As in Conv2d.
-        padding: As in Conv2d.
-        dilation: As in Conv2d.
+        stride, padding, dilation: As in Conv2d.
         groups: As in the filters.
         bias: Only False; mmcv passes it too.
         filters: Module that holds the weight: a `FilterBasis`, or a Conv2d without bias and with the stride, padding and dilation
@@ -251,9 +248,7 @@ class SharedBasisConv(_SharingConv):
         in_channels: C_in, S in the paper, as in the basis.
         out_channels: C_out, T in the paper.
         kernel_size: As in the basis.
-        stride: As in Conv2d.
-        padding: As in Conv2d.
-        dilation: As in Conv2d.
+        stride, padding, dilation: As in Conv2d.
         groups: Only 1; mmcv passes it to every convolution.
         bias: Whether the coefficients have a bias.
         filters: The shared elements. Register the basis in the parent of the layers.

@@ -63,14 +63,7 @@ def shared_mobilenet_v2(*, num_bases: int = 1, released: bool = False, strict_ch
 
 
 class ChannelAttention(nn.Module):
-    """Scale each channel by the sigmoid of a combination of its and its neighbors' means (ECA-Net, CVPR 2020).
-
-    Args:
-        kernel_size: Number of neighboring channels that are combined, odd.
-
-    Shape:
-        - Input and output: (N, C, H, W).
-    """
+    """Scale each channel by the sigmoid of a combination of the means of `kernel_size` neighbors (ECA-Net, CVPR 2020)."""
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()

@@ -25,10 +25,7 @@ def is_released(keys: Iterable[str]) -> bool:
 
 
 def convert_released(weights: Mapping[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
-    """Rename the weights of a released network as those of an mmpretrain classifier.
-
-    Args:
-        weights: State_dict of a released network, without the prefix 'module.'.
+    """Rename the weights of a released network, without the prefix 'module.', as those of an mmpretrain classifier.
 
     Returns:
         The config of the backbone that they fit, and the weights, named ``backbone.*`` and ``head.fc.*``.

@@ -1,16 +1,11 @@
 """ResNeXt for CIFAR whose blocks share filter bases, structured as in the authors' code."""
 
-from collections.abc import Sequence
-
-from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
-from torch import Tensor
 
-from mmtied.backbones.bottleneck import Bottleneck, block_strides, build_shortcut
 from mmtied.backbones.resnet_base import StagedResNet, check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
-from .blocks import SharedStage
+from .blocks import SharedBottleneck, SharedStage
 from .layers import FilterBasis, SharedConv2d
 
 
@@ -37,9 +32,6 @@ class SharedResNeXtCIFAR(StagedResNet):
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**i, W / 2**i) for each i in out_indices.
-
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
 
     Example:
         >>> model = SharedResNeXtCIFAR()  # S64U4
@@ -83,71 +75,15 @@ class SharedResNeXtCIFAR(StagedResNet):
         return SharedStage([self.make_block(**first), *(self.make_block(**settings, basis=basis, num_unique=unique)
                                                         for settings in others)], {'middle': basis} if basis is not None else {})
 
-    def make_block(self, **settings) -> 'SharedResNeXtBlock':
-        """Build one residual block."""
+    def make_block(self, *, basis: FilterBasis | None = None, num_unique: int = 0, **settings) -> SharedBottleneck:
+        """Build one residual block; without a basis it is ResNeXt's."""
         width = self._width(settings['planes'])
-        return SharedResNeXtBlock(width=width, groups=self.groups, unique_width=self.base_width, **settings)
+        if basis is None:
+            return SharedBottleneck(width=width, groups=self.groups, shared={}, **settings)
+        layer = {'type': SharedConv2d, 'filters': basis, 'num_unique': num_unique,
+                 'unique_groups': max(1, num_unique // self.base_width)}
+        return SharedBottleneck(width=width, groups=basis.groups, elements=basis.out_channels + num_unique,
+                                shared={'middle': layer}, **settings)
 
     def _width(self, planes: int) -> int:
         return planes * self.base_width // 64 * self.groups
-
-
-class SharedResNeXtBlock(Bottleneck):
-    """ResNeXt's bottleneck, whose 3x3 convolution can use shared filters and a few of its own.
-
-    Args:
-        in_channels: Channels of the input.
-        planes: A quarter of the output's channels.
-        width: Channels between the first two convolutions.
-        groups: Groups of an ordinary 3x3 convolution.
-        unique_width: Own filters of a group.
-        basis: Shared filters of the 3x3 convolution, or None for an ordinary one.
-        num_unique: Own filters beside shared ones.
-        stride: Stride of the block.
-        dilation: Dilation of the 3x3 convolution.
-        style: 'pytorch' puts the stride into the 3x3 convolution, 'caffe' into the first 1x1.
-        avg_down: Whether an average pooling takes the shortcut's stride.
-        plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: Recomputation in the backward pass, see `StagedResNet`.
-        conv_cfg: Convolution layer of the convolutions with filters of their own.
-        norm_cfg: Normalization layer.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, 4 * planes, H / stride, W / stride).
-    """
-
-    def __init__(self,
-                 *,
-                 in_channels: int,
-                 planes: int,
-                 width: int,
-                 groups: int,
-                 unique_width: int,
-                 basis: FilterBasis | None = None,
-                 num_unique: int = 0,
-                 stride: int = 1,
-                 dilation: int = 1,
-                 style: str = 'pytorch',
-                 avg_down: bool = False,
-                 plugins: Sequence[dict] = (),
-                 with_cp: bool | str = False,
-                 conv_cfg: dict | None = None,
-                 norm_cfg: dict) -> None:
-        super().__init__(with_cp)
-        out_channels = planes * self.expansion
-        entry_stride, middle_stride = block_strides(stride, style)
-        elements, cfg = width, conv_cfg
-        if basis is not None:
-            elements, groups = basis.out_channels + num_unique, basis.groups
-            cfg = {'type': SharedConv2d, 'filters': basis, 'num_unique': num_unique,
-                   'unique_groups': max(1, num_unique // unique_width)}
-        self.entry = ConvModule(in_channels, width, 1, entry_stride, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        self.spatial = ConvModule(width, elements, 3, middle_stride, dilation, dilation, groups, conv_cfg=cfg, norm_cfg=norm_cfg)
-        self.exit = ConvModule(elements, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
-        self.shortcut = build_shortcut(in_channels, out_channels, stride, 1, avg_down, norm_cfg)
-        self.add_layers(None, plugins, after_conv1=width, after_conv2=elements, after_conv3=out_channels)
-
-    def middle(self, x: Tensor) -> Tensor:
-        """Run the 3x3 convolution."""
-        return self.spatial(x)
