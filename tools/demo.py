@@ -7,14 +7,20 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
 #: Threads of torch, unless OMP_NUM_THREADS says otherwise. Threads wait for each other, so that on a busy computer of 2 cores two
 #: of them took 6 to 10 s a step, and one 1.5 s.
 THREADS = 1
 NUM_IMAGES, NUM_VAL_IMAGES, SEED = 500, 100, 0
-ANNOTATIONS = 'annotations/instances_val2017.json'
 LOG = 'demo.log'
 
 
@@ -35,7 +41,7 @@ def check_environment() -> None:
 
 def make_data(folder: Path) -> None:
     """Make the data set unless it exists."""
-    if (folder / ANNOTATIONS).exists():
+    if (folder / 'annotations/instances_val2017.json').exists():
         print(f'1/3 data: {folder}, which is there already, with {len(list(folder.glob("train2017/*")))} training images')
         return
     from mmtied.datasets import make_occluded_shapes
@@ -67,7 +73,7 @@ def train(args: argparse.Namespace):
     cfg = config.load_config(str(Path(__file__).parents[1] / CONFIG), {'data_root': str(args.data)})
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = str(args.data)
-    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(args.data / ANNOTATIONS)
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(args.data / 'annotations/instances_val2017.json')
     cfg.work_dir = str(args.work_dir)
     runner.check_data_files(cfg, 'train', 'val')
     print(f'2/3 training: {CONFIG}, from scratch, {cfg.train_cfg.max_epochs} epochs; the full log is {args.work_dir / LOG}')
@@ -108,20 +114,107 @@ def progress_hook(terminal):
     return Progress()
 
 
-def draw_examples(runner, data: Path, work_dir: Path) -> Path:
+class Instances(NamedTuple):
+    """Instances of one image, true or predicted.
+
+    Attributes:
+        masks: Shape (N, H, W) bool.
+        labels: Index of each instance's category, shape (N,).
+        scores: Shape (N,), or None for ground truth.
+    """
+
+    masks: 'np.ndarray'
+    labels: 'np.ndarray'
+    scores: 'np.ndarray | None' = None
+
+
+class Example(NamedTuple):
+    """One column of the gallery.
+
+    Attributes:
+        title: Text above the image, for example ``'r = 0.85'``.
+        image: RGB, shape (H, W, 3) uint8.
+        truth: Its ground truth.
+        predictions: Its predictions.
+    """
+
+    title: str
+    image: 'np.ndarray'
+    truth: Instances
+    predictions: Instances
+
+
+def draw_gallery(examples: Sequence[Example], categories: Sequence[str]) -> 'Figure':
+    """Draw a column for each example; colors stand for categories.
+
+    Args:
+        examples: At least one.
+        categories: Names of the categories, by label.
+    """
+    import matplotlib
+    from matplotlib.patches import Patch
+
+    from mmtied.plotting import new_figure, plain_label
+
+    colors = matplotlib.colormaps['tab10'].colors
+    figure = new_figure(1.62 * len(examples) + .4, 3.75)
+    rows = figure.subplots(2, len(examples), squeeze=False)
+    for column, example in zip(rows.T, examples, strict=True):
+        column[0].set_title(plain_label(example.title), fontsize=9)
+        for axes, instances in zip(column, (example.truth, example.predictions), strict=True):
+            _draw(axes, example.image, instances, colors)
+    for axes, name in zip(rows[:, 0], ('ground truth', 'prediction'), strict=True):
+        axes.set_ylabel(name, fontsize=9)
+    patches = [Patch(color=colors[label % len(colors)], label=plain_label(name)) for label, name in enumerate(categories)]
+    figure.legend(handles=patches, loc='outside lower center', ncols=len(categories), frameon=False, fontsize=8)
+    return figure
+
+
+def _draw(axes: 'Axes', image: 'np.ndarray', instances: Instances, colors: Sequence[tuple[float, float, float]]) -> None:
+    """Show the image dimmed, with each instance's mask tinted and outlined, the most certain ones on top."""
+    import numpy as np
+
+    from mmtied.plotting import hide_spines
+
+    axes.imshow(.45 * image / 255 + .55)
+    order = range(len(instances.labels)) if instances.scores is None else np.argsort(instances.scores)
+    for index in order:
+        mask, color = instances.masks[index], colors[instances.labels[index] % len(colors)]
+        axes.imshow(np.where(mask[..., None], (*color, .5), 0.))
+        if mask.any():
+            axes.contour(np.pad(mask, 1), levels=[.5], colors=[color], linewidths=1.1,
+                         extent=(-1.5, mask.shape[1] + .5, -1.5, mask.shape[0] + .5))
+    axes.set(xlim=(-.5, image.shape[1] - .5), ylim=(image.shape[0] - .5, -.5), xticks=[], yticks=[])
+    hide_spines(axes, 'top', 'right', 'bottom', 'left')
+
+
+def draw_examples(runner, work_dir: Path, count: int = 6) -> Path:
     """Draw validation images from low to high occlusion with their detections, and return the path of the picture."""
-    from mmtied.analysis.image_choice import Choice
-    from mmtied.evaluation import read_ground_truth
-    from mmtied.evaluation.buckets import bucket_between
-    from mmtied.launch.networks import Network
-    from mmtied.launch.samples import annotated, from_network, sample_rows
-    from mmtied.plotting import draw_grid, write_figure
-    images, ground_truth = data / 'val2017', read_ground_truth(data / ANNOTATIONS)
-    network = Network('prediction', runner.cfg, runner.model, tuple(runner.val_dataloader.dataset.metainfo['classes']))
-    rows = {'ground truth': annotated(ground_truth, masks=True),
-            network.name: from_network(ground_truth, images, network, .4)}
+    import cv2
+    import numpy as np
+    from mmengine.dataset import pseudo_collate
+    from pycocotools.coco import COCO
+
+    from mmtied.atomic import atomic_path
+    dataset = runner.val_loop.dataloader.dataset
+    with contextlib.redirect_stdout(None):
+        coco = COCO(dataset.ann_file)
+    ratios = [coco.imgs[dataset.get_data_info(index)['img_id']]['occlusion_ratio'] for index in range(len(dataset))]
+    examples = []
+    for wanted in np.linspace(0, .85, count):
+        index = int(np.argmin(np.abs(np.array(ratios) - wanted)))
+        sample = runner.model.test_step(pseudo_collate([dataset[index]]))[0]
+        annotations = coco.imgToAnns[sample.img_id]
+        truth = Instances(np.array([coco.annToMask(a).astype(bool) for a in annotations]),
+                          np.array([dataset.cat2label[a['category_id']] for a in annotations]))
+        found = sample.pred_instances.detach().cpu()
+        found = found[found.scores >= .4]
+        image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
+        examples.append(Example(f'r = {ratios[index]:.2f}', image, truth,
+                                Instances(found.masks.numpy(), found.labels.numpy(), found.scores.numpy())))
     path = work_dir / 'examples.png'
-    write_figure(draw_grid(sample_rows(ground_truth, images, rows, Choice(bucket_between(0, 1), 6))), path)
+    with atomic_path(path) as temporary:
+        draw_gallery(examples, dataset.metainfo['classes']).savefig(temporary)
     return path
 
 
@@ -138,7 +231,7 @@ def main() -> None:
         make_data(args.data)
         start_clean(args.work_dir)
         runner = train(args)
-        picture = draw_examples(runner, args.data, args.work_dir)
+        picture = draw_examples(runner, args.work_dir)
 
         from mmtied.evaluation.reporting.files import read_report
         from mmtied.evaluation.reporting.tables import format_tables
