@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import broadcast_object_list, get_comm_device, is_main_process
+from mmengine.dist import broadcast_object_list, gather_object, get_comm_device, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
@@ -20,7 +21,6 @@ from .accumulate import Records, join_records
 from .buckets import make_evaluations, make_plan
 from .doubts import describe_doubts
 from .federated import MAX_DETECTIONS
-from .gather import as_masks, gather_tensors
 from .inputs.categories import label_category_ids, merge_names, named_category_ids
 from .inputs.faults import one_line
 from .inputs.ground_truth import read_ground_truth
@@ -30,7 +30,7 @@ from .pipeline import without_categories
 from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
 from .result import EvaluationResult
-from .stream import TO_DRAW, ImageMatcher, MatchedImages, join_once, match_images
+from .stream import TO_DRAW, ImageMatcher, MatchedImages, as_masks, join_once, match_images
 from .summary import summarize
 from .targets import Targets
 
@@ -125,21 +125,15 @@ class OcclusionCocoMetric(BaseMetric):
         if ann_file is None:
             raise ValueError('OcclusionCocoMetric needs ann_file, a COCO instances file; the OcclusionEvalHook '
                              "takes it from the evaluated dataset's ann_file instead")
-        ann_file = getattr(ann_file, 'dataset', ann_file)
-        if not isinstance(ann_file, str | os.PathLike | dict):
-            raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict of its layout, or '
-                             f'a pycocotools COCO; got {ann_file!r}')
         self.metrics = check_iou_types(metric)
         self.evaluations = make_evaluations(extra_evaluations, preset, definition=definition, edges=edges, unit=unit,
                                             cumulative=cumulative, same_category=same_category, levels=levels,
                                             min_height=min_height)
         self.proposal_nums = check_proposal_nums(proposal_nums) and tuple(proposal_nums)
         reading = dict(ignore_key=ignore_key, ignore_categories=ignore_categories, skip_invalid=skip_invalid)
-        if isinstance(ann_file, dict):
-            self.ground_truth = read_ground_truth(ann_file, **reading)
-        else:
-            with get_local_path(ann_file, backend_args=backend_args) as local_path:
-                self.ground_truth = read_ground_truth(local_path, **reading)
+        is_path = isinstance(ann_file, str | os.PathLike)
+        with get_local_path(ann_file, backend_args=backend_args) if is_path else nullcontext(ann_file) as local:
+            self.ground_truth = read_ground_truth(local, **reading)
         self.ground_truth = merge_names(self.ground_truth)
         if skip_invalid and 'segm' in self.metrics:
             self.ground_truth = self.ground_truth.with_masks()
@@ -250,14 +244,12 @@ class OcclusionCocoMetric(BaseMetric):
         """
         if not self.results:
             MMLogger.get_current_instance().warning(f'{type(self).__name__} got empty `self.results`: no image was processed')
-        mine = self._once(self.results)
-        device = 'cpu' if self.collect_device == 'cpu' else get_comm_device()
+        matched = self._once(self.results)
         meet(f'{type(self).__name__}: joining the results')
-        gathered = gather_tensors(mine.tensors(), device)
+        parts = self._gathered(matched)
         sent, failure = [None, None], None
         if is_main_process():
             try:
-                parts = [MatchedImages.from_tensors(tensors, self.metrics) for tensors in gathered]
                 sent[0] = {f'{self.prefix}/{name}': value for name, value in self.compute_metrics(parts).items()}
                 if self._all_images:  # for the next evaluation
                     (self.ground_truth, self.plan), self._all_images, self._matcher = self._all_images, None, None
@@ -271,6 +263,14 @@ class OcclusionCocoMetric(BaseMetric):
         if sent[1]:
             raise ValueError(f'{type(self).__name__}: the evaluation failed in the main process ({sent[1]})')
         return sent[0]
+
+    def _gathered(self, matched: MatchedImages) -> list[MatchedImages]:
+        """Bring what every process has matched to the main one."""
+        if get_world_size() == 1:
+            return [matched]
+        device = 'cpu' if self.collect_device == 'cpu' else get_comm_device()
+        gathered = gather_object([tensor.cpu() for tensor in matched.tensors()])
+        return [MatchedImages.from_tensors([tensor.to(device) for tensor in tensors], self.metrics) for tensors in gathered or ()]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
