@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -77,7 +77,6 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
             return entries
     except KeyError:
         pass
-    given, faults = faults is not None, faults or Faults(where, len(entries))
     missing: dict[int, str] = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -85,14 +84,26 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
         elif not all(key in entry for key in keys):
             missing[number] = (f' has no {next(key for key in keys if key not in entry)!r}; it has '
                                f'{one_line(", ".join(map(str, entry)), 80) or "nothing"}')
-    bad = np.zeros(len(entries), dtype=bool)
-    bad[list(missing)] = True
-    faults.add(bad, missing.__getitem__)
-    if bad.all() or not given:  # with nothing to put in place of the faulty ones
+    found = faults or Faults(where, len(entries))
+    entries = replace_faulty(entries, missing, found)
+    if faults is None:
+        found.settle()
+    return entries
+
+
+def replace_faulty(entries: list, messages: Mapping[int, str], faults: Faults) -> list:
+    """Mark the entries at some indices as faulty, and return the list with a good entry in place of each.
+
+    Raises:
+        ValueError: No entry is good.
+    """
+    bad = np.isin(np.arange(len(entries)), list(messages))
+    faults.add(bad, messages.__getitem__)
+    if bad.all():
         faults.skip = False
         faults.settle()
-    whole = entries[int(np.argmin(bad))]
-    return [whole if faulty else entry for entry, faulty in zip(entries, bad.tolist(), strict=True)]
+    good = entries[int(np.argmin(bad))]
+    return [good if faulty else entry for entry, faulty in zip(entries, bad.tolist(), strict=True)]
 
 
 def values_of(entries: Sequence[dict], key: str) -> list[Any]:

@@ -12,7 +12,17 @@ from torch import Tensor
 from ..protocol import BOX_FORMATS
 from .arrays import GroundTruth
 from .categories import offset_hint, unknown_count
-from .coco_json import FARTHEST_BOX, box_column, check_entries, integer_column, number_column, positions, read_json, values_of
+from .coco_json import (
+    FARTHEST_BOX,
+    box_column,
+    check_entries,
+    integer_column,
+    number_column,
+    positions,
+    read_json,
+    replace_faulty,
+    values_of,
+)
 from .faults import Faults, one_line, shown
 from .image_ids import is_digits
 from .plausibility import describe_results
@@ -113,13 +123,8 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     plain = set(map(type, values)) <= {list, dict} and all(values)  # a third of the time of the line below
     given = [] if plain else list(map(_is_given, values))
     if not all(given):
-        lacking = ~np.array(given)
-        faults.add(lacking, lambda number: f' has no {key!r}, which {iou_type} needs')
-        if lacking.all():
-            faults.skip = False
-            faults.settle()
-        whole = entries[given.index(True)]
-        entries = [entry if has else whole for entry, has in zip(entries, given, strict=True)]
+        lacking = {number: f' has no {key!r}, which {iou_type} needs' for number, has in enumerate(given) if not has}
+        entries = replace_faulty(entries, lacking, faults)
     image, by_name = ground_truth.images.find_all(values_of(entries, 'image_id'))
     faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number]['image_id'], int(image[number]),
                                                                             'the annotation file'))
@@ -182,10 +187,7 @@ def _rle_column(entries: Sequence[dict], sizes: np.ndarray, source: str, faults:
             if len(rles) > number:
                 rles.pop()
             rles.append({'size': size, 'counts': mask_api.encode(np.zeros(size, np.uint8, 'F'))['counts']})
-    if broken:
-        bad = np.zeros(len(entries), dtype=bool)
-        bad[list(broken)] = True
-        faults.add(bad, broken.__getitem__)
+    faults.add(np.isin(np.arange(len(entries)), list(broken)), broken.__getitem__)
     return rles
 
 
