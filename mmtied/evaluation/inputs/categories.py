@@ -99,11 +99,6 @@ def offset_hint(category_ids: Sequence, ground_truth: GroundTruth) -> str:
                                      f'{max(ids)}; --category-offset {shift} (category_offset={shift}) shifts these')
 
 
-def unknown_count(others: np.ndarray) -> str:
-    """Say that detections of unknown categories, a mask (D,), count where categories are not regarded."""
-    return f'{others.sum()} of {len(others)} detections are of categories that the annotations do not have, and count too'
-
-
 def read_federated(images: Sequence[dict], ground_truth: GroundTruth, where: str) -> Federated:
     """Return which categories LVIS's images list.
 

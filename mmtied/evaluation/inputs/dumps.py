@@ -13,11 +13,10 @@ import torch
 from pycocotools import mask as mask_api
 
 from .arrays import GroundTruth
-from .categories import label_category_ids, named_category_ids, offset_hint, unknown_count
+from .categories import label_category_ids, named_category_ids, offset_hint
 from .coco_json import FARTHEST_BOX, check_entries, positions, to_xywh
 from .faults import Faults, shown
-from .image_ids import plain_id
-from .results import Detections
+from .results import Detections, image_positions, settled
 from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
@@ -146,13 +145,6 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         category = np.where(outside, -1, positions(of_label[np.where(outside, 0, labels)], ground_truth.category_ids))
     if ground_truth.merged is not None:
         category = np.where(category < 0, -1, ground_truth.merged[category])
-    others = (category < 0) & ~faults.bad
-    if others.any() and any_category:
-        notes.append(unknown_count(others))
-        others[:] = False
-    elif others.any():
-        notes.append(f'{others.sum()} of {len(labels)} detections are of classes that the annotations do not have, and are left '
-                     'out')
     common = dict(image=image_of_entry[image], score=scores, category=np.maximum(category, 0))
     if iou_type == 'bbox':
         boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not skip_invalid)
@@ -164,15 +156,11 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     else:
         sizes = ground_truth.image_sizes[image_of_entry].tolist()
-        rles = [to_rle(_rle(mask, name), *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
+        rles = [to_rle(mask, *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
                 for mask in _masks(part, count, name)]
         found = Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
     faults.add(~np.isfinite(scores), lambda number: f': image id {entries[image[number]][key]}: scores must be finite')
-    line = faults.settle()
-    if line:
-        notes.append(line)
-    left_out = others | faults.bad
-    return found.select(~left_out) if left_out.any() else found
+    return settled(found, category < 0, any_category, faults, notes)
 
 
 def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, source: str, skip_invalid: bool,
@@ -180,14 +168,7 @@ def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, 
     """Return the images once each, and their positions in the ground truth."""
     faults = Faults(source, len(entries), skip_invalid)
     check_entries(list(entries), (key, ), source)
-    bad_kind = np.array([plain_id(entry[key]) is None for entry in entries], dtype=bool)
-    faults.add(bad_kind, lambda number: f': {key!r} must be an integer, or a file name, got {shown(entries[number][key])}')
-    image, by_name = ground_truth.images.find_all([0 if bad else entry[key] for entry, bad in
-                                                   zip(entries, bad_kind.tolist(), strict=True)])
-    faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number][key], int(image[number]),
-                                                                            'the annotation file'))
-    if by_name:
-        notes.append(f'image ids such as {shown(entries[0][key])} were looked up among the file names of {ground_truth.source}')
+    image = image_positions([entry[key] for entry in entries], ground_truth, faults, notes)
     line = faults.settle()
     if line:
         notes.append(line)
@@ -272,9 +253,3 @@ def _masks(part: dict, count: int, name: str) -> list[Any]:
         came = f'{len(masks)} of them' if isinstance(masks, list | tuple) else type(masks).__name__
         raise ValueError(f"{name}: 'masks' must be a list of {count} run-length codes, as DumpDetResults writes them, got {came}")
     return list(masks)
-
-
-def _rle(mask: object, name: str) -> dict:
-    if not isinstance(mask, dict):
-        raise ValueError(f"{name}: 'masks' must be run-length codes, as DumpDetResults writes them, got {type(mask).__name__}")
-    return mask

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..protocol import BOX_FORMATS
 from .arrays import GroundTruth
-from .categories import offset_hint, unknown_count
+from .categories import offset_hint
 from .coco_json import (
     FARTHEST_BOX,
     box_column,
@@ -125,24 +125,10 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     if not all(given):
         lacking = {number: f' has no {key!r}, which {iou_type} needs' for number, has in enumerate(given) if not has}
         entries = replace_faulty(entries, lacking, faults)
-    image, by_name = ground_truth.images.find_all(values_of(entries, 'image_id'))
-    faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number]['image_id'], int(image[number]),
-                                                                            'the annotation file'))
-    if by_name:
-        notes.append(f'image ids such as {shown(entries[0]["image_id"])} were looked up among the file names of '
-                     f'{ground_truth.source}')
-    image = np.maximum(image, 0)
+    image = image_positions(values_of(entries, 'image_id'), ground_truth, faults, notes)
     category = _category_column(entries, ground_truth, source, category_offset, faults)
     others = category < 0
-    if any_category and others.any():
-        notes.append(unknown_count(others))
-        others[:] = False
-    if drop_others:
-        faults.bad[others] &= False
-        if others.any():
-            notes.append(f'{others.sum()} of {len(entries)} detections are of categories that the annotations do not have, and '
-                         'are left out')
-    else:
+    if not (any_category or drop_others):
         hint = offset_hint([entry['category_id'] for entry in entries], ground_truth) if others.any() else ''
         faults.add(others, lambda number: (f': category id {shown(entries[number]["category_id"])} is not in the annotation '
                                            f'file{hint}; --classes NAME ... evaluates some categories and leaves out results '
@@ -154,10 +140,37 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     else:
         rles = _rle_column(entries, ground_truth.image_sizes[image], source, faults)
         found = Detections(**common, area=rle_areas(rles, f'{source}[{{}}]'.format).astype(np.float64), rles=rles)
+    return settled(found, others, any_category, faults, notes)
+
+
+def image_positions(image_ids: Sequence[Any], ground_truth: GroundTruth, faults: Faults, notes: list[str]) -> np.ndarray:
+    """Return the index of each entry's image, shape (N,) int64; 0 and a fault where there is none, a note for file names."""
+    image, by_name = ground_truth.images.find_all(image_ids)
+    faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(image_ids[number], int(image[number]),
+                                                                            'the annotation file'))
+    if by_name:
+        notes.append(f'image ids such as {shown(image_ids[0])} were looked up among the file names of {ground_truth.source}')
+    return np.maximum(image, 0)
+
+
+def settled(found: Detections, others: np.ndarray, any_category: bool, faults: Faults, notes: list[str]) -> Detections:
+    """Return detections without faulty ones and without those of unknown categories, where these do not count.
+
+    Args:
+        found: All of them.
+        others: Those of unknown categories, shape (D,) bool.
+        any_category: Whether these count.
+        faults: Those that cannot be used; refused here unless they are to be left out.
+        notes: Gets a line for each kind.
+    """
+    others = others & ~faults.bad
+    if others.any():
+        notes.append(f'{others.sum()} of {len(others)} detections are of categories that the annotations do not have, and '
+                     + ('count too' if any_category else 'are left out'))
     line = faults.settle()
     if line:
-        notes.append(line.removeprefix(f'{source}: '))
-    left_out = faults.bad | others
+        notes.append(line.removeprefix(f'{faults.source}: '))
+    left_out = faults.bad if any_category else faults.bad | others
     return found.select(~left_out) if left_out.any() else found
 
 

@@ -306,7 +306,7 @@ def test_text_labels_that_name_no_category_are_named():
     found[0]['text_labels'][1] = 'a cat'
     with pytest.raises(ValueError, match=".1.: image id 1: text label 'a cat' is not in the annotation file; --classes"):
         load_detections(found, truth)
-    with pytest.warns(UserWarning, match='1 of 3 detections are of classes that the annotations do not have'):
+    with pytest.warns(UserWarning, match='1 of 3 detections are of categories that the annotations do not have'):
         assert len(load_detections(found, truth, classes=['cat', 'dog'])['bbox'].score) == 2
 
 
