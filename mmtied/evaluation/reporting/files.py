@@ -45,7 +45,7 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
     """
     require(['matplotlib', 'jinja2'], 'The report')
     from .page import write_page
-    from .plots import write_plots
+    from .plots import plot_ap_over_r, write_figure
 
     saved = result.saved_run()
     saved = replace(saved, run=run_id(result.report, saved.records.values()))
@@ -53,7 +53,8 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
     shown = without_empty_buckets(report) if hide_empty else report
     with atomic_files(folder, 'report.json', _OUTPUTS) as temporary:
         write_records(saved, temporary)
-        write_plots(shown, temporary, result.name, format)
+        for iou_type in reported_iou_types(shown):
+            write_figure(plot_ap_over_r(shown, iou_type, result.name), temporary / f'ap_over_r_{iou_type}.{format}')
         write_page(temporary / 'report.html', [Run(result.name, shown)], examples)
         save_text(temporary / 'buckets.tex', result.latex(hide_empty))
         for number, evaluation in enumerate(all_evaluations(report)):
@@ -168,7 +169,8 @@ def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Se
         for iou_type in reported_iou_types(comparison['evaluations'][0]):
             for statistic in statistics or compared_statistics(comparison):
                 figure = plot_comparison(shown, iou_type, statistic)
-                name = write_figure(figure, temporary, f'difference_over_r_{iou_type}_{statistic}', format).name
+                name = f'difference_over_r_{iou_type}_{statistic}.{format}'
+                write_figure(figure, temporary / name)
                 paths.append(Path(folder) / name)
     return paths
 
