@@ -21,7 +21,7 @@ from ..compat import unwrap_model
 from ..plotting import check_format
 from .buckets import Evaluation, make_evaluations
 from .inputs.categories import label_category_ids
-from .inputs.datasets import coco_file, dataset_annotations, dataset_label_names, unwrapped
+from .inputs.openmmlab import coco_file, dataset_annotations, dataset_label_names, unwrapped
 from .intervals import Bootstrap
 from .meeting import meet
 from .metric import OcclusionCocoMetric
@@ -281,7 +281,9 @@ def annotations_of(dataset: Dataset) -> str | dict:
         ValueError: Several datasets at once, or one without usable annotations.
     """
     try:
-        inner = innermost(dataset)
+        inner = unwrapped(dataset)
+        if isinstance(inner, ConcatDataset):
+            raise ValueError('the evaluated dataset joins several, so it has no single annotation file')
         return coco_file(inner) or dataset_annotations(inner)
     except ValueError as error:
         raise ValueError(f"OcclusionEvalHook: {error}; give a file for the evaluated images: "
@@ -296,14 +298,6 @@ def label_names_of(dataset: Dataset) -> list[str] | None:
         return dataset_label_names(inner)
     except ValueError as error:
         raise ValueError(f'OcclusionEvalHook: {error}') from None
-
-
-def innermost(dataset: Dataset) -> Dataset:
-    """Return a dataset without its wrappers; raise a ValueError where it joins several."""
-    dataset = unwrapped(dataset)
-    if isinstance(dataset, ConcatDataset):
-        raise ValueError('the evaluated dataset joins several, so it has no single annotation file')
-    return dataset
 
 
 def default_iou_types(evaluator: Evaluator, model: Any) -> list[str]:

@@ -24,6 +24,7 @@ from .federated import MAX_DETECTIONS
 from .inputs.categories import label_category_ids, merge_names, named_category_ids
 from .inputs.faults import one_line
 from .inputs.ground_truth import read_ground_truth
+from .inputs.openmmlab import class_names
 from .inputs.results import Detections, describe_inverted
 from .meeting import meet, publish_work
 from .pipeline import without_categories
@@ -173,8 +174,8 @@ class OcclusionCocoMetric(BaseMetric):
         """Return the category id of each label, -1 for none, by the names of the labels."""
         if self.label_names is not None:
             return named_category_ids(self.ground_truth, self.label_names)
-        classes = self._classes()
-        if classes is None:
+        classes = class_names(self.dataset_meta)
+        if not classes:
             raise ValueError("OcclusionCocoMetric needs the dataset's classes: dataset_meta has no 'classes'")
         ids = label_category_ids(self.ground_truth, classes)
         if ids != named_category_ids(self.ground_truth, classes):
@@ -192,12 +193,8 @@ class OcclusionCocoMetric(BaseMetric):
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
         self._dataset_meta = dataset_meta
-        if self._classes() and self.label_names is None:
-            label_category_ids(self.ground_truth, self._classes())
-
-    def _classes(self) -> list[str] | None:
-        classes = (self.dataset_meta or {}).get('classes')
-        return [classes] if isinstance(classes, str) else classes and list(classes)
+        if class_names(dataset_meta) and self.label_names is None:
+            label_category_ids(self.ground_truth, class_names(dataset_meta))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take a batch; every `BATCH` images, match them.

@@ -14,9 +14,8 @@ import numpy as np
 from mmtied.cli import no_collection
 
 from ..protocol import BOX_FORMATS
-from .content import other_kind, read_bytes
+from .content import check_fits, json_memory, other_kind, read_bytes
 from .faults import Faults, one_line, shown
-from .memory import check_fits, json_memory
 
 
 def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:

@@ -9,8 +9,8 @@ import numpy as np
 
 from .arrays import GroundTruth
 from .content import IMAGE_SUFFIXES
-from .datasets import unwrapped
 from .faults import one_line
+from .openmmlab import unwrapped
 
 if TYPE_CHECKING:
     from PIL import Image
