@@ -12,8 +12,7 @@ from ...compat import require
 from ...tables import write_csv
 from ..comparison import compare_runs, compared_statistics, comparison_rows, without_empty_differences
 from ..inputs.coco_json import read_json
-from ..records import FILE_NAME, name_runs, read_records, write_records
-from ..run_id import check_one_run, run_id
+from ..records import FILE_NAME, check_one_run, name_runs, read_records, run_id, write_records
 from ..summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
 from .categories import category_rows
 from .seeds import add_seed_intervals, average_reports
