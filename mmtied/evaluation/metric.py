@@ -25,7 +25,8 @@ from .inputs.categories import label_category_ids, merge_names, named_category_i
 from .inputs.faults import one_line
 from .inputs.ground_truth import read_ground_truth
 from .inputs.openmmlab import class_names
-from .inputs.results import Detections, describe_inverted
+from .inputs.plausibility import describe_inverted
+from .inputs.results import Detections
 from .meeting import meet, publish_work
 from .pipeline import without_categories
 from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums

@@ -21,7 +21,8 @@ from .inputs import load_detections
 from .inputs.arrays import GroundTruth
 from .inputs.categories import label_category_ids, merge_names
 from .inputs.ground_truth import read_ground_truth
-from .inputs.results import Detections, describe_unusual
+from .inputs.plausibility import describe_unusual
+from .inputs.results import Detections
 from .intervals import Bootstrap
 from .masks import rle_pairs
 from .matching import box_pairs, make_records, rank_detections

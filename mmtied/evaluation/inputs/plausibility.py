@@ -1,13 +1,15 @@
 """Signs that boxes are not what they are read as, in a line each with the option that settles it; they change no number."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ..protocol import BOX_FORMATS
+from .arrays import GroundTruth
 from .coco_json import to_xywh
 from .faults import shown
+from .results import Detections
 
 #: Names of categories that are no objects in the sets that have them.
 _REGIONS = re.compile(r"ignored?([ _-]?regions?)?|don'?t[ _-]?care", re.IGNORECASE)
@@ -88,6 +90,59 @@ box_format='xyxy' (--box-format xyxy)"
         return (f'{far.sum()} of {len(far)} boxes reach beyond their image by more than a tenth of its side; coordinates of the '
                 'original images are expected, not of resized or padded ones')
     return None
+
+
+def describe_unusual(detections: Detections, ground_truth: GroundTruth, limit: int = 100) -> list[str]:
+    """Describe what COCO's rules allow in results although it is rarely meant, in a line for each kind.
+
+    None of it changes a number, so that the numbers stay those of pycocotools.
+
+    Args:
+        detections: Those of one IoU type, as arrays.
+        ground_truth: The annotations that their indices point into.
+        limit: Detections that count for each image and category.
+    """
+    image_ids, lines = ground_truth.image_ids, []
+    repeated = repeated_detections(detections)
+    if len(repeated):
+        lines.append(f'{len(repeated)} of {len(detections.score)} detections repeat another one (same image, category, score and '
+                     f'shape), such as in image id {image_ids[detections.image[repeated[0]]]}; each counts, so if the results '
+                     'were joined twice, AP is too low')
+    cells, counts = np.unique(detections.image * len(ground_truth.category_ids) + detections.category, return_counts=True)
+    if (counts > limit).any() and not ground_truth.federated:
+        images = np.unique(cells[counts > limit] // len(ground_truth.category_ids))
+        lines.append(f'{len(images)} images, such as image id {image_ids[images[0]]}, have more than {limit} detections of a '
+                     'category, and those of the lowest scores do not count, as in COCOeval; '
+                     f'--proposal-nums 1 10 {counts.max()} counts all')
+    if detections.boxes_xywh is not None:
+        inverted = (detections.boxes_xywh[:, 2:] < 0).any(axis=1)
+        other_format = describe_results(detections.boxes_xywh, ground_truth.image_sizes[detections.image])
+        if other_format:
+            lines.append(other_format)
+        elif inverted.any():
+            lines.append(describe_inverted(image_ids[np.unique(detections.image[inverted])].tolist()))
+    return lines
+
+
+def describe_inverted(image_ids: Sequence[int]) -> str:
+    """Describe predicted boxes with x2 < x1 or y2 < y1 in some images, at least one."""
+    images = f'image id {image_ids[0]}' if len(image_ids) == 1 else f'{len(image_ids)} images, such as image id {image_ids[0]},'
+    return (f'predicted boxes of {images} have x2 < x1 or y2 < y1; as in pycocotools they match nothing, and count as false '
+            'only where both sides are negative')
+
+
+def repeated_detections(detections: Detections) -> np.ndarray:
+    """Return the sorted indices of detections that equal an earlier one, int64.
+
+    Example:
+        >>> once = dict(image=[0, 0], category=[1, 1], score=[.5, .5], area=[4., 9.], boxes_xywh=[[0, 0, 2, 2], [0, 0, 3, 3]])
+        >>> repeated_detections(Detections(**{name: np.array(values * 2) for name, values in once.items()})).tolist()
+        [2, 3]
+    """
+    shapes = detections.boxes_xywh
+    if shapes is None:
+        shapes = np.array([hash(rle['counts']) for rle in detections.rles], dtype=np.float64)
+    return repeated_rows(np.column_stack([detections.image, detections.category, detections.score, shapes]))
 
 
 def find_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray, share: float, scaled: bool = False) -> str | None:

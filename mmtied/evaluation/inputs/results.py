@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..protocol import BOX_FORMATS
 from .arrays import GroundTruth
-from .categories import offset_hint
+from .categories import label_category_ids, named_category_ids, offset_hint
 from .coco_json import (
     FARTHEST_BOX,
     box_column,
@@ -25,7 +25,6 @@ from .coco_json import (
 )
 from .faults import Faults, one_line, shown
 from .image_ids import is_digits
-from .plausibility import describe_results
 from .rle import rle_areas, to_rle
 
 _KEYS = {'bbox': 'bbox', 'segm': 'segmentation'}
@@ -64,6 +63,27 @@ class Detections:
         return replace(self, **{name: column.cpu().numpy() for name, column in vars(self).items() if isinstance(column, Tensor)})
 
 
+@dataclass(frozen=True)
+class ResultReading:
+    """Options for reading results, see `load_detections`."""
+
+    classes: Sequence[str] | None = None
+    box_format: str | None = None
+    skip_invalid: bool = False
+    label_names: Sequence[str] | None = None
+    category_offset: int = 0
+    any_category: bool = False
+
+    def __post_init__(self) -> None:
+        if self.box_format not in (None, *BOX_FORMATS):
+            raise ValueError(f'box_format: {" or ".join(map(repr, BOX_FORMATS))} is needed, got {self.box_format!r}')
+
+    def label_ids(self, ground_truth: GroundTruth) -> list[int]:
+        """Return the category id of each label of the model, -1 where the annotations have no such category."""
+        return (named_category_ids(ground_truth, self.label_names) if self.label_names else
+                label_category_ids(ground_truth, self.classes))
+
+
 def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
     """Return the IoU types that a results list can be evaluated for, by its first entry; none for an empty list."""
     first = next((entry for entry in entries if isinstance(entry, dict)), {})
@@ -93,11 +113,11 @@ def read_results(results: Any, source: str = 'results') -> list[dict]:
 
 
 def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str, source: str = 'results',
-                    box_format: str = 'xywh', skip_invalid: bool = False, drop_others: bool = False,
-                    category_offset: int = 0, any_category: bool = False, notes: list[str] | None = None) -> Detections:
+                    reading: ResultReading | None = None, notes: list[str] | None = None) -> Detections:
     """Convert a results list to the arrays of one IoU type.
 
-    Areas of masks are pixel counts, also where an entry has a bbox.
+    Areas of masks are pixel counts, also where an entry has a bbox. Where classes or labels are named, entries of categories
+    that the annotations do not have are left out.
 
     Args:
         entries: Each with ``image_id`` (an id, or the name of a file), ``category_id`` (an id, or the name of a category),
@@ -105,19 +125,15 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         ground_truth: The annotations that the ids refer to.
         iou_type: ``'bbox'`` or ``'segm'``.
         source: Name for messages.
-        box_format: One of `BOX_FORMATS`.
-        skip_invalid: Leave out entries that cannot be used.
-        drop_others: Leave out entries of categories that the annotations do not have.
-        category_offset: Added to the ids of categories.
-        any_category: Count entries of unknown categories as of the first one.
+        reading: How to read them.
         notes: Gets a line for what was left out, and for image ids that were looked up by name.
 
     Raises:
         ValueError: An entry has an unknown id, a score that is not finite, a box with negative or infinite sides, a mask of
             another size than its image, a broken run-length code, or lacks what the IoU type needs. The message counts them.
     """
-    key, notes = _KEYS[iou_type], [] if notes is None else notes
-    faults = Faults(source, len(entries), skip_invalid)
+    key, reading, notes = _KEYS[iou_type], reading or ResultReading(), [] if notes is None else notes
+    faults = Faults(source, len(entries), reading.skip_invalid)
     entries = check_entries(entries, ('image_id', 'category_id', 'score'), source, faults)
     values = values_of(entries, key)
     plain = set(map(type, values)) <= {list, dict} and all(values)  # a third of the time of the line below
@@ -126,21 +142,21 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         lacking = {number: f' has no {key!r}, which {iou_type} needs' for number, has in enumerate(given) if not has}
         entries = replace_faulty(entries, lacking, faults)
     image = image_positions(values_of(entries, 'image_id'), ground_truth, faults, notes)
-    category = _category_column(entries, ground_truth, source, category_offset, faults)
+    category = _category_column(entries, ground_truth, source, reading.category_offset, faults)
     others = category < 0
-    if not (any_category or drop_others):
+    if not (reading.any_category or reading.classes or reading.label_names):
         hint = offset_hint([entry['category_id'] for entry in entries], ground_truth) if others.any() else ''
         faults.add(others, lambda number: (f': category id {shown(entries[number]["category_id"])} is not in the annotation '
                                            f'file{hint}; --classes NAME ... evaluates some categories and leaves out results '
                                            'of others'))
     common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', source, faults))
     if iou_type == 'bbox':
-        boxes = box_column(entries, source, box_format, ground_truth.image_sizes[image], faults)
+        boxes = box_column(entries, source, reading.box_format or 'xywh', ground_truth.image_sizes[image], faults)
         found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     else:
         rles = _rle_column(entries, ground_truth.image_sizes[image], source, faults)
         found = Detections(**common, area=rle_areas(rles, f'{source}[{{}}]'.format).astype(np.float64), rles=rles)
-    return settled(found, others, any_category, faults, notes)
+    return settled(found, others, reading.any_category, faults, notes)
 
 
 def image_positions(image_ids: Sequence[Any], ground_truth: GroundTruth, faults: Faults, notes: list[str]) -> np.ndarray:
@@ -273,76 +289,3 @@ def _tensor_positions(ids: Tensor, known_ids: np.ndarray) -> tuple[Tensor, Tenso
     known = torch.as_tensor(known_ids, device=ids.device)
     index = torch.searchsorted(known, ids.long()).clamp(max=max(len(known) - 1, 0))
     return index, known[index] != ids if len(known) else torch.ones_like(ids, dtype=torch.bool)
-
-
-def describe_unusual(detections: Detections, ground_truth: GroundTruth, limit: int = 100) -> list[str]:
-    """Describe what COCO's rules allow in results although it is rarely meant, in a line for each kind.
-
-    None of it changes a number, so that the numbers stay those of pycocotools.
-
-    Args:
-        detections: Those of one IoU type, as arrays.
-        ground_truth: The annotations that their indices point into.
-        limit: Detections that count for each image and category.
-    """
-    image_ids, lines = ground_truth.image_ids, []
-    repeated = repeated_detections(detections)
-    if len(repeated):
-        lines.append(f'{len(repeated)} of {len(detections.score)} detections repeat another one (same image, category, score and '
-                     f'shape), such as in image id {image_ids[detections.image[repeated[0]]]}; each counts, so if the results '
-                     'were joined twice, AP is too low')
-    cells, counts = np.unique(detections.image * len(ground_truth.category_ids) + detections.category, return_counts=True)
-    if (counts > limit).any() and not ground_truth.federated:
-        images = np.unique(cells[counts > limit] // len(ground_truth.category_ids))
-        lines.append(f'{len(images)} images, such as image id {image_ids[images[0]]}, have more than {limit} detections of a '
-                     'category, and those of the lowest scores do not count, as in COCOeval; '
-                     f'--proposal-nums 1 10 {counts.max()} counts all')
-    if detections.boxes_xywh is not None:
-        inverted = (detections.boxes_xywh[:, 2:] < 0).any(axis=1)
-        other_format = describe_results(detections.boxes_xywh, ground_truth.image_sizes[detections.image])
-        if other_format:
-            lines.append(other_format)
-        elif inverted.any():
-            lines.append(describe_inverted(image_ids[np.unique(detections.image[inverted])].tolist()))
-    return lines
-
-
-def check_box_format(box_format: str | None) -> None:
-    """Raise a ValueError unless `box_format` is one of `BOX_FORMATS`, or None."""
-    if box_format not in (None, *BOX_FORMATS):
-        raise ValueError(f'box_format: {" or ".join(map(repr, BOX_FORMATS))} is needed, got {box_format!r}')
-
-
-def describe_inverted(image_ids: Sequence[int]) -> str:
-    """Describe predicted boxes with x2 < x1 or y2 < y1 in some images, at least one."""
-    images = f'image id {image_ids[0]}' if len(image_ids) == 1 else f'{len(image_ids)} images, such as image id {image_ids[0]},'
-    return (f'predicted boxes of {images} have x2 < x1 or y2 < y1; as in pycocotools they match nothing, and count as false '
-            'only where both sides are negative')
-
-
-def repeated_detections(detections: Detections) -> np.ndarray:
-    """Return the sorted indices of detections that equal an earlier one, int64.
-
-    Example:
-        >>> once = dict(image=[0, 0], category=[1, 1], score=[.5, .5], area=[4., 9.], boxes_xywh=[[0, 0, 2, 2], [0, 0, 3, 3]])
-        >>> repeated_detections(Detections(**{name: np.array(values * 2) for name, values in once.items()})).tolist()
-        [2, 3]
-    """
-    # Sorting by a few columns leaves few candidates, so that few shapes have to be compared.
-    candidates = np.arange(len(detections.score))
-    for columns in (('score', ), ('image', 'category', 'score')):
-        values = [getattr(detections, name)[candidates] for name in columns]
-        order = np.lexsort(values)
-        equal = np.all([column[order][1:] == column[order][:-1] for column in values], axis=0)
-        near = np.zeros(len(order), dtype=bool)
-        near[1:] |= equal
-        near[:-1] |= equal
-        candidates = np.sort(candidates[order[near]])
-    seen, repeated = set(), []
-    for number in candidates.tolist():
-        shape = detections.rles[number]['counts'] if detections.boxes_xywh is None else detections.boxes_xywh[number].tobytes()
-        key = detections.image[number], detections.category[number], detections.score[number], shape
-        if key in seen:
-            repeated.append(number)
-        seen.add(key)
-    return np.array(repeated, dtype=np.int64)

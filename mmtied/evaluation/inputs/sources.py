@@ -16,13 +16,12 @@ from mmtied.unpickling import TORCH_START, load_tensors
 
 from . import crowdhuman, visdrone, voc, yolo
 from .arrays import GroundTruth
-from .categories import label_category_ids, named_category_ids
 from .coco_json import read_json
 from .content import files_with_suffix, is_json_lines, other_kind, read_bytes
 from .dumps import check_dump, image_predictions, read_dump
 from .faults import Broken, one_line
 from .layouts import json_lines, known_layout
-from .results import WRAPPERS, read_results
+from .results import WRAPPERS, ResultReading, read_results
 from .tensor_pickle import read_tensor_pickle
 
 #: Keys of a dict of one image, see `dumps.image_predictions`.
@@ -31,25 +30,19 @@ IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks', 
 _FLAT_KEYS = ('image_ids', 'boxes', 'scores')
 
 
-def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names: Sequence[str] | None = None,
-                classes: Sequence[str] | None = None, broken: Broken | None = None) -> list[dict]:
+def read_source(path: str | os.PathLike, ground_truth: GroundTruth, reading: ResultReading, broken: Broken) -> list[dict]:
     """Read a file or folder of detections; no code in it runs.
 
     Args:
         path: JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of text files of YOLO
             or VisDrone, Pascal VOC's ``comp4_det_test_<class>.txt``, or ``preds`` of mmdet's inferencer, the folder or a file.
         ground_truth: The annotations, for the sizes and names of images and classes.
-        label_names: See `dumps.dump_detections`.
-        classes: See `categories.label_category_ids`.
-        broken: Gets lines and files that cannot be read; None refuses them here.
+        reading: How to read them.
+        broken: Gets lines and files that cannot be read.
 
     Raises:
         ValueError: The file is missing, broken, or of another layout, which the message names.
     """
-    if broken is None:
-        entries = read_source(path, ground_truth, label_names, classes, broken := Broken(str(path)))
-        broken.settle()
-        return entries
     path = Path(path)
     if voc.is_voc_results(path):
         return voc.read_voc_results(path, broken)
@@ -62,7 +55,7 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
         if not yolo.is_yolo(path):
             raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC, '
                              "or of mmdet's inferencer (preds)")
-        return _yolo(path, ground_truth, label_names, classes, broken)
+        return _yolo(path, ground_truth, reading, broken)
     if path.name.lower().removesuffix('.gz').endswith(('.pkl', '.pickle')):
         return read_dump(path)
     content = read_bytes(path)
@@ -263,21 +256,18 @@ def _torch_file(path: Path, content: bytes) -> Any:
     return load_tensors(file if packed else path)
 
 
-def _yolo(path: Path, ground_truth: GroundTruth, label_names: Sequence[str] | None, classes: Sequence[str] | None,
-          broken: Broken) -> list[dict]:
+def _yolo(path: Path, ground_truth: GroundTruth, reading: ResultReading, broken: Broken) -> list[dict]:
     lookup, sizes = ground_truth.images, {}
     for file in yolo.label_files(path):
         place = lookup.find(file.stem)[0]
         if place >= 0:
             sizes[file.stem] = tuple(ground_truth.image_sizes[place].tolist())
-    ids = named_category_ids(ground_truth, label_names) if label_names else label_category_ids(ground_truth, classes)
-    usable = []
-    for entry in yolo.read_yolo_results(path, sizes, broken):
+    ids, entries = reading.label_ids(ground_truth), yolo.read_yolo_results(path, sizes, broken)
+    for entry in entries:
         label = entry.pop('label')
         if entry['category_id'] is None:
             entry['category_id'] = ids[label] if label < len(ids) else f'class {label}'
-        usable.append(entry)
-    return usable
+    return entries
 
 
 def _check_keys(predictions: Sequence, source: str) -> None:

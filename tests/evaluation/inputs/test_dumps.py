@@ -16,6 +16,7 @@ import torch
 from mmtied.evaluation.inputs.categories import label_category_ids
 from mmtied.evaluation.inputs.dumps import dump_detections, read_dump
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import ResultReading
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
 from mmtied.evaluation.protocol import STATISTICS
 from tests.helpers.coco_oracle import report_of
@@ -58,7 +59,7 @@ def test_results_match_metric(tmp_path, seed):
     metric.evaluate(len(samples))
 
     ground_truth, entries = read_ground_truth(annotations), read_dump(tmp_path / 'predictions.pkl')
-    detections = {name: dump_detections(entries, ground_truth, name, CLASSES) for name in ('bbox', 'segm')}
+    detections = {name: dump_detections(entries, ground_truth, name, reading=ResultReading(CLASSES)) for name in ('bbox', 'segm')}
     report = report_of(ground_truth, detections, edges=(0, .4, 1), category_ids=label_category_ids(ground_truth, CLASSES))
     for iou_type in ('bbox', 'segm'):
         for ours, theirs in zip([report[iou_type]['all'], *report[iou_type]['buckets']],
@@ -113,7 +114,8 @@ def test_labels_follow_category_order(tmp_path):
     assert boxes.boxes_xywh[:2].tolist() == [[1, 2, 3, 6], [0, 0, 9, 9]]
     assert boxes.area[:2].tolist() == [18, 81]
     fewer = read_dump(written(tmp_path, [image(labels=torch.tensor([1, 0]))]))
-    assert ground_truth.category_ids[dump_detections(fewer, ground_truth, 'bbox', ['cat', 'person']).category].tolist() == [17, 1]
+    found = dump_detections(fewer, ground_truth, 'bbox', reading=ResultReading(['cat', 'person']))
+    assert ground_truth.category_ids[found.category].tolist() == [17, 1]
 
 
 def test_broken_mask_error_names_file_and_image():
@@ -294,5 +296,5 @@ def test_rejects_other_layouts(tmp_path, content, message):
 ])
 def test_rejects_dump_of_other_annotations(entries, iou_type, classes, message):
     with pytest.raises(ValueError, match=message) as error:
-        dump_detections(entries, read_ground_truth(DATA), iou_type, classes)
+        dump_detections(entries, read_ground_truth(DATA), iou_type, reading=ResultReading(classes))
     assert '\n' not in str(error.value)
