@@ -13,13 +13,8 @@ _LOW = .1
 _IMAGES = 500
 
 
-def describe_doubts(result: EvaluationResult, classes_chosen: bool = False) -> list[str]:
-    """Describe an AP near 0 where boxes are good; a line, or none.
-
-    Args:
-        result: Evaluated boxes, with their detections.
-        classes_chosen: Whether the categories to evaluate were named.
-    """
+def describe_doubts(result: EvaluationResult) -> list[str]:
+    """Describe an AP near 0 where boxes are good; a line, or none."""
     detections = (result.detections or {}).get('bbox')
     if detections is None or 'bbox' not in result.report or not len(detections.score):
         return []

@@ -270,11 +270,7 @@ def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candid
 def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_columns: int, num_images: int) -> MatchedImages:
     """Join parts into one, on the device of the last, with the records of each image from the first part that has it.
 
-    Args:
-        parts: Each has an image at most once.
-        iou_types: The IoU types of the parts.
-        num_columns: Columns of the records, for the empty tables of no parts.
-        num_images: I.
+    Each part has an image at most once; `num_columns` is for the empty tables of no parts.
     """
     device = parts[-1].images.device if parts else torch.device('cpu')
     nothing = {iou_type: no_records(num_columns).narrow() for iou_type in iou_types}
@@ -294,15 +290,8 @@ def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_colu
 def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Tensor:
     """Pick the detections of some images to draw, as a small table that processes can exchange.
 
-    Args:
-        image: Position of each detection's image in the ground truth's `image_ids`, shape (N,) int64.
-        category: Position of its category in the `category_ids`, shape (N,) int64.
-        scores: Shape (N,).
-        boxes_xyxy: In pixels of the annotated image, shape (N, 4).
-
-    Returns:
-        Image, category, score, x, y, width, height, at most `MOST_SHOWN` of each image, the most certain first; shape (M, 7)
-        float64.
+    The columns are image, category, score, x, y, width and height, float64; there are at most `MOST_SHOWN` rows of each image,
+    the most certain first.
 
     Example:
         >>> scores, boxes = torch.tensor([0.2, 0.9]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.]])

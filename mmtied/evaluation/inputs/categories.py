@@ -68,10 +68,6 @@ def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None 
 def named_category_ids(ground_truth: GroundTruth, label_names: Sequence[str]) -> list[int]:
     """Return the category id of each label of a model by its name, -1 where the annotation file has no such category.
 
-    Args:
-        ground_truth: The annotations.
-        label_names: Name of each label, in the order of the labels.
-
     Raises:
         ValueError: No name is in the annotation file, or one is repeated.
     """
@@ -100,12 +96,7 @@ def offset_hint(category_ids: Sequence, ground_truth: GroundTruth) -> str:
 
 
 def read_federated(images: Sequence[dict], ground_truth: GroundTruth, where: str) -> Federated:
-    """Return which categories LVIS's images list.
-
-    Args:
-        images: In the order of the ground truth.
-        ground_truth: The annotations.
-        where: Name of the list of images for messages.
+    """Return which categories LVIS's images, in the order of the ground truth, list.
 
     Raises:
         ValueError: A list is none of category ids.

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -113,53 +113,46 @@ def values_of(entries: Sequence[dict], key: str) -> list[Any]:
         return [entry.get(key) for entry in entries]
 
 
-def integer_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None,
-                   values: list | None = None) -> np.ndarray:
+def integer_column(entries: Sequence[dict], key: str, faults: Faults, values: list | None = None) -> np.ndarray:
     """Return the integers under `key`, shape (N,) int64; floats count where they are whole numbers. `values`: them, if known."""
-    column = _column(entries, key, 'iuf', where, 'an integer', (), faults, values)
+    column = _column(entries, key, 'an integer', faults, values=values)
     if column.dtype != np.int64 and len(column):
         whole = (column == np.round(column)) & (np.abs(column.astype(np.float64)) < 2.**63)
-        if not whole.all():
-            _add(faults, where, ~whole, lambda number: f': {key!r} must be an integer, got {shown(entries[number][key])}'
-                 + (' (below 2**63)' if column[number] == np.round(column[number]) else ''))
-            column = np.where(whole, column, 0)
+        faults.add(~whole, lambda number: f': {key!r} must be an integer, got {shown(entries[number][key])}'
+                   + (' (below 2**63)' if column[number] == np.round(column[number]) else ''))
+        column = np.where(whole, column, 0)
     return column.astype(np.int64)
 
 
-def number_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None) -> np.ndarray:
+def number_column(entries: Sequence[dict], key: str, faults: Faults) -> np.ndarray:
     """Return the finite numbers under `key`, shape (N,) float64."""
-    return _column(entries, key, 'iuf', where, 'a finite number', (), faults).astype(np.float64) + 0.  # -0. becomes 0.
+    return _column(entries, key, 'a finite number', faults).astype(np.float64) + 0.  # -0. becomes 0.
 
 
-def box_column(entries: Sequence[dict], where: str, box_format: str = 'xywh', sizes: np.ndarray | None = None,
-               faults: Faults | None = None) -> np.ndarray:
+def box_column(entries: Sequence[dict], box_format: str, sizes: np.ndarray, faults: Faults) -> np.ndarray:
     """Return the boxes under ``bbox``, shape (N, 4) xywh float64, finite and without negative sides.
 
     Args:
         entries: Objects with a ``bbox``.
-        where: Name for messages.
         box_format: Format of the boxes, one of `BOX_FORMATS`.
         sizes: Height and width of each one's image in pixels, shape (N, 2), which the formats with a final ``n`` need.
-        faults: Collects what is wrong; None raises at once.
+        faults: Collects what is wrong.
     """
     boxes = _plain_boxes(entries)
     if boxes is None:
         expected = f'four finite numbers [{BOX_FORMATS[box_format]}]'
-        boxes = _column(entries, 'bbox', 'iuf', where, expected, (4,), faults).astype(np.float64)
-    if len(boxes) and np.abs(boxes).max() > FARTHEST_BOX:
-        far = (np.abs(boxes) > FARTHEST_BOX).any(axis=1)
-        _add(faults, where, far, lambda number: f": 'bbox' must have numbers of at most {FARTHEST_BOX:g} in size, got "
-                                                f'{shown(entries[number]["bbox"])}')
-        boxes[far] = 0
+        boxes = _column(entries, 'bbox', expected, faults, (4,)).astype(np.float64)
+    far = (np.abs(boxes) > FARTHEST_BOX).any(axis=1)
+    faults.add(far, lambda number: f": 'bbox' must have numbers of at most {FARTHEST_BOX:g} in size, got "
+                                   f'{shown(entries[number]["bbox"])}')
+    boxes[far] = 0
     boxes = to_xywh(boxes, box_format, sizes) + 0.
-    if len(boxes) and boxes[:, 2:].min() < 0:
-        negative = (boxes[:, 2:] < 0).any(axis=1)
-        _add(faults, where, negative, lambda number: ": 'bbox' must have sides of at least 0, got "
-                                                     f'{shown(entries[number]["bbox"])}')
+    faults.add((boxes[:, 2:] < 0).any(axis=1), lambda number: ": 'bbox' must have sides of at least 0, got "
+                                                              f'{shown(entries[number]["bbox"])}')
     return boxes
 
 
-def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray | None = None) -> np.ndarray:
+def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray) -> np.ndarray:
     """Return boxes as left, top, width, height in pixels; arguments as for `box_column`. May change `boxes`.
 
     Example:
@@ -200,16 +193,16 @@ def _plain_boxes(entries: Sequence[dict]) -> np.ndarray | None:
     return array if np.isfinite(array).all() else None
 
 
-def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected: str, shape: tuple[int, ...] = (),
-            faults: Faults | None = None, values: list | None = None) -> np.ndarray:
-    """Return the values under `key` as one array (N, *shape) of one of NumPy's dtype kinds, with 0 for each that is faulty."""
+def _column(entries: Sequence[dict], key: str, expected: str, faults: Faults, shape: tuple[int, ...] = (),
+            values: list | None = None) -> np.ndarray:
+    """Return the numbers under `key` as one array (N, *shape), with 0 for each that is faulty."""
 
     def as_array(values: Any, wanted: tuple[int, ...]) -> np.ndarray | None:
         try:
             array = np.array(values)
         except (ValueError, OverflowError, TypeError):  # ragged, or too large
             return None
-        return array if array.shape == wanted and array.dtype.kind in kinds and np.isfinite(array).all() else None
+        return array if array.shape == wanted and array.dtype.kind in 'iuf' and np.isfinite(array).all() else None
 
     if not entries:
         return np.empty((0, *shape))
@@ -218,8 +211,8 @@ def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected:
     if column is not None:
         return column
     single = [None if _has_bools([value], len(shape)) else as_array(value, shape) for value in values]
-    _add(faults, where, np.array([array is None for array in single]),
-         lambda number: f': {key!r} must be {expected}, got {shown(values[number])}')
+    faults.add(np.array([array is None for array in single]),
+               lambda number: f': {key!r} must be {expected}, got {shown(values[number])}')
     return np.stack([np.zeros(shape) if array is None else array for array in single])
 
 
@@ -228,14 +221,6 @@ def _has_bools(values: Sequence, depth: int) -> bool:
     if depth:
         return any(_has_bools(value, depth - 1) for value in values if isinstance(value, list | tuple))
     return not {bool, np.bool_}.isdisjoint(map(type, values))
-
-
-def _add(faults: Faults | None, where: str, bad: np.ndarray, describe: Callable[[int], str]) -> None:
-    """Add faulty entries to the collected ones, or raise at once where nothing collects them."""
-    own = faults or Faults(where, len(bad))
-    own.add(bad, describe)
-    if faults is None:
-        own.settle()
 
 
 def check_unique(ids: np.ndarray, where: str) -> None:

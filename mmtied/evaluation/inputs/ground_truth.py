@@ -124,7 +124,7 @@ class _Builder:
             self.said.append('image ids of annotations were looked up among the file names')
         crowd = self._flags(entries, 'iscrowd', faults)
         category = self._read_category(entries, category_ids, crowd, faults)
-        boxes = box_column(entries, self.at_entries, self.reading.box_format, sizes[image], faults)
+        boxes = box_column(entries, self.reading.box_format, sizes[image], faults)
         segmentations = values_of(entries, 'segmentation')
         if set(map(type, segmentations)) != {list} or not all(segmentations) or not all(map(itemgetter(0), segmentations)):
             segmentations = list(map(_segmentation, segmentations))
@@ -169,12 +169,11 @@ class _Builder:
             from .images import with_sizes
             images = with_sizes(images, self.reading.image_folder)
             self.said.append('sizes that the file does not state are those of the image files')
-        sizes = np.stack([integer_column(images, side, self.at_images) for side in ('height', 'width')], axis=1)
-        wrong = ((sizes < 1) | (sizes > _LARGEST_SIDE)).any(axis=1)
-        if wrong.any():
-            number = int(wrong.argmax())
-            raise ValueError(f"{self.at_images}[{number}]: 'height' and 'width' must be from 1 to {_LARGEST_SIDE}, got "
-                             f'{sizes[number].tolist()}')
+        faults = Faults(self.at_images, len(images))
+        sizes = np.stack([integer_column(images, side, faults) for side in ('height', 'width')], axis=1)
+        faults.add(((sizes < 1) | (sizes > _LARGEST_SIDE)).any(axis=1), lambda number: (
+            f": 'height' and 'width' must be from 1 to {_LARGEST_SIDE}, got {sizes[number].tolist()}"))
+        faults.settle()
         order = np.argsort(ids, kind='stable')
         sizes = sizes[:, ::-1] if self.reading.swap_sizes else sizes
         names = tuple(_file_name(images[number]) for number in order.tolist())
@@ -208,19 +207,17 @@ class _Builder:
             values = [int(category_ids[0]) if value is None and region else
                       int(value) if isinstance(value, str) and is_digits(value) else value
                       for value, region in zip(values, open_regions.tolist(), strict=True)]
-        category = positions(integer_column(entries, 'category_id', self.at_entries, faults, values), category_ids)
+        category = positions(integer_column(entries, 'category_id', faults, values), category_ids)
         faults.add(category < 0, lambda number: f': category id {shown(values[number])} is not in the list of categories')
         return np.where(open_regions, -1, np.maximum(category, 0))
 
     def _read_area(self, entries: list[dict], boxes: np.ndarray, segmentations: list, sizes: np.ndarray,
                    faults: Faults) -> np.ndarray:
         stated = values_of(entries, 'area')
-        if type(None) not in set(map(type, stated)):
-            area = number_column(entries, 'area', self.at_entries, faults)
-        else:
-            missing = np.array([value is None for value in stated], dtype=bool)
-            there = [dict(area=0 if value is None else value) for value in stated]
-            area = number_column(there, 'area', self.at_entries, faults)
+        missing = np.array([value is None for value in stated], dtype=bool)
+        there = [dict(area=0 if value is None else value) for value in stated] if missing.any() else entries
+        area = number_column(there, 'area', faults)
+        if missing.any():
             from_masks = 0
             for number in np.flatnonzero(missing & ~faults.bad).tolist():
                 area[number] = boxes[number, 2] * boxes[number, 3]
@@ -240,7 +237,7 @@ class _Builder:
     def _annotation_ids(self, entries: list[dict], faults: Faults) -> np.ndarray:
         if not any('id' in entry for entry in entries):
             return np.arange(1, len(entries) + 1)
-        ids = integer_column(check_entries(entries, ('id', ), self.at_entries, faults), 'id', self.at_entries, faults)
+        ids = integer_column(check_entries(entries, ('id', ), self.at_entries, faults), 'id', faults)
         check_unique(ids[~faults.bad], self.at_entries)
         return ids
 

@@ -31,11 +31,11 @@ def read_middle_format(data: dict, source: str, broken: Broken) -> tuple[dict, l
 
 def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
                      broken: Broken | None = None) -> tuple[dict, list[str]]:
-    """Convert images with their instances to a dict of COCO's layout.
+    """Convert images with their instances to a dict of COCO's layout; return it, and notes on what is ignored.
 
     Instances with ``ignore_flag`` (VOC's difficult ones, CrowdHuman's ignored ones) and with ``is_group_of`` (Open Images)
     become crowd regions: detections inside them count neither way, and they occlude nothing. Those of a negative label are
-    regions for every class.
+    regions for every class. Areas are those of the boxes.
 
     Args:
         images: Each with ``height``, ``width``, ``instances`` and ``img_id``, or else ``img_path``. Instances have ``bbox``
@@ -43,12 +43,6 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
         classes: Name of each label.
         where: Name for messages.
         broken: Gets images and instances that cannot be used; None refuses them here.
-
-    Returns:
-        The dict, and notes on what is ignored. Areas are those of the boxes.
-
-    Raises:
-        ValueError: An image or an instance lacks one of these, or a label has no class.
     """
     listed, annotations, own = [], [], broken or Broken(where)
     counts = {'ignore_flag': 0, 'is_group_of': 0}
@@ -90,14 +84,10 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
 def dataset_annotations(dataset: Any) -> dict:
     """Build a COCO annotation dict from the boxes of an mmdet dataset that has no COCO file, such as Pascal VOC or CrowdHuman.
 
-    What is ignored, and why, is said by `coco_from_images`; the notes are under ``info``.
-
-    Args:
-        dataset: In test mode, so that it keeps its annotations. `get_data_info` gives ``img_id``, ``height``, ``width`` and
-            ``instances``, each with ``bbox`` (xyxy), ``bbox_label`` and ``ignore_flag``; `metainfo` gives ``classes``.
+    It must be in test mode, so that it keeps its annotations. What `coco_from_images` ignores is under ``info``, as notes.
 
     Raises:
-        ValueError: The dataset lacks one of these.
+        ValueError: The dataset lacks classes, sizes or boxes.
     """
     name, classes = type(dataset).__name__, class_names(getattr(dataset, 'metainfo', None))
     if not classes or not hasattr(dataset, 'get_data_info'):

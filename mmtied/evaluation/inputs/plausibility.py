@@ -43,16 +43,12 @@ def describe_annotations(boxes_xywh: np.ndarray, image_sizes: np.ndarray, all_si
 
 
 def describe_regions(names: Iterable[str], category: np.ndarray) -> list[str]:
-    """Describe objects of categories whose name says that they are none, such as VisDrone's.
-
-    Args:
-        names: Of the categories.
-        category: Index of each object's category among them.
+    """Describe objects, each of the category at an index, of categories whose name says that they are none, such as VisDrone's.
 
     Example:
         >>> describe_regions(['ignored regions', 'car'], np.array([1, 0]))
         ["1 of 2 annotations are of category 'ignored regions', and count as objects and occlude; --ignore-categories \
-'ignored regions' makes them regions where detections are ignored"]
+    'ignored regions' makes them regions where detections are ignored"]
     """
     counts = {str(name): int((category == number).sum()) for number, name in enumerate(names) if _REGIONS.fullmatch(str(name))}
     return [f'{count} of {len(category)} annotations are of category {shown(name)}, and count as objects and occlude; '
@@ -63,14 +59,10 @@ def describe_regions(names: Iterable[str], category: np.ndarray) -> list[str]:
 def describe_results(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> str | None:
     """Describe boxes of results that look as if they were read in the wrong format; None where they do not.
 
-    Args:
-        boxes_xywh: As they were read, shape (D, 4).
-        image_sizes: Height and width of each one's image, shape (D, 2).
-
     Example:
         >>> describe_results(np.array([[50., 50., 90., 80.]]), np.array([[100, 100]]))
         "1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is what they are, say \
-box_format='xyxy' (--box-format xyxy)"
+    box_format='xyxy' (--box-format xyxy)"
     """
     other = find_format(boxes_xywh, image_sizes, .9)
     if other:
@@ -95,12 +87,8 @@ box_format='xyxy' (--box-format xyxy)"
 def describe_unusual(detections: Detections, ground_truth: GroundTruth, limit: int = 100) -> list[str]:
     """Describe what COCO's rules allow in results although it is rarely meant, in a line for each kind.
 
-    None of it changes a number, so that the numbers stay those of pycocotools.
-
-    Args:
-        detections: Those of one IoU type, as arrays.
-        ground_truth: The annotations that their indices point into.
-        limit: Detections that count for each image and category.
+    None of it changes a number, so that the numbers stay those of pycocotools. Of each image and category `limit` detections
+    count.
     """
     image_ids, lines = ground_truth.image_ids, []
     repeated = repeated_detections(detections)
@@ -148,11 +136,7 @@ def repeated_detections(detections: Detections) -> np.ndarray:
 def find_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray, share: float, scaled: bool = False) -> str | None:
     """Return another format that boxes fit better than x, y, width, height, or None.
 
-    Args:
-        boxes_xywh: Read as xywh, shape (N, 4).
-        image_sizes: Height and width of each one's image, shape (N, 2).
-        share: How many of the boxes must fit the other format.
-        scaled: They were shares of the image, and are pixels now.
+    `share` is how many of the boxes must fit the other format; `scaled` boxes were shares of the image, and are pixels now.
     """
     num = len(boxes_xywh)
     if not num:

@@ -142,16 +142,16 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         lacking = {number: f' has no {key!r}, which {iou_type} needs' for number, has in enumerate(given) if not has}
         entries = replace_faulty(entries, lacking, faults)
     image = image_positions(values_of(entries, 'image_id'), ground_truth, faults, notes)
-    category = _category_column(entries, ground_truth, source, reading.category_offset, faults)
+    category = _category_column(entries, ground_truth, reading.category_offset, faults)
     others = category < 0
     if not (reading.any_category or reading.classes or reading.label_names):
         hint = offset_hint([entry['category_id'] for entry in entries], ground_truth) if others.any() else ''
         faults.add(others, lambda number: (f': category id {shown(entries[number]["category_id"])} is not in the annotation '
                                            f'file{hint}; --classes NAME ... evaluates some categories and leaves out results '
                                            'of others'))
-    common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', source, faults))
+    common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', faults))
     if iou_type == 'bbox':
-        boxes = box_column(entries, source, reading.box_format or 'xywh', ground_truth.image_sizes[image], faults)
+        boxes = box_column(entries, reading.box_format or 'xywh', ground_truth.image_sizes[image], faults)
         found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     else:
         rles = _rle_column(entries, ground_truth.image_sizes[image], source, faults)
@@ -170,14 +170,10 @@ def image_positions(image_ids: Sequence[Any], ground_truth: GroundTruth, faults:
 
 
 def settled(found: Detections, others: np.ndarray, any_category: bool, faults: Faults, notes: list[str]) -> Detections:
-    """Return detections without faulty ones and without those of unknown categories, where these do not count.
+    """Return detections without faulty ones and, unless `any_category` counts, without those of unknown categories.
 
-    Args:
-        found: All of them.
-        others: Those of unknown categories, shape (D,) bool.
-        any_category: Whether these count.
-        faults: Those that cannot be used; refused here unless they are to be left out.
-        notes: Gets a line for each kind.
+    `others` marks these, shape (D,) bool. Faulty ones are refused here unless they are to be left out; `notes` gets a line for
+    each kind.
     """
     others = others & ~faults.bad
     if others.any():
@@ -190,7 +186,7 @@ def settled(found: Detections, others: np.ndarray, any_category: bool, faults: F
     return found.select(~left_out) if left_out.any() else found
 
 
-def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, source: str, offset: int, faults: Faults) -> np.ndarray:
+def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, offset: int, faults: Faults) -> np.ndarray:
     """Return the index of each entry's category, -1 where there is none; ids may be names."""
     values = values_of(entries, 'category_id')
     kinds = set(map(type, values))
@@ -200,7 +196,7 @@ def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, source:
         unknown = next(number for number in range(len(known) + 1) if number not in known)
         values = [value if not isinstance(value, str) else ids.get(value, int(value) if is_digits(value) else unknown)
                   for value in values]
-    category = positions(integer_column(entries, 'category_id', source, faults, values) + offset, ground_truth.category_ids)
+    category = positions(integer_column(entries, 'category_id', faults, values) + offset, ground_truth.category_ids)
     return category if ground_truth.merged is None else np.where(category < 0, -1, ground_truth.merged[category])
 
 

@@ -184,7 +184,7 @@ def _areas_numpy(codes: list[bytes], num_pixels: np.ndarray) -> np.ndarray:
 
 
 def code_sums(text: bytes, length: np.ndarray, longest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sum the runs of M codes.
+    """Sum the runs of M codes: return foreground pixels, all pixels, and which codes are valid, shape (M,) each.
 
     The cumulative sums that undo the differences run across codes; the part that belongs to the codes before is subtracted.
 
@@ -192,9 +192,6 @@ def code_sums(text: bytes, length: np.ndarray, longest: np.ndarray) -> tuple[np.
         text: The codes, concatenated.
         length: Characters of each, shape (M,) int64.
         longest: Pixels of each mask, which no run may exceed, shape (M,) int64.
-
-    Returns:
-        Foreground pixels, all pixels, and which codes are valid, shape (M,) each.
     """
     characters, groups = np.frombuffer(text, dtype=np.uint8), np.frombuffer(text.translate(_GROUPS), dtype=np.int8)
     ends = np.cumsum(length)

@@ -76,7 +76,7 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, reading: Res
     return from_python(value, str(path), ground_truth)
 
 
-def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None) -> list[dict]:
+def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict]:
     """Return a results list, or predictions by image in the layout of a dump, from lists, dicts, arrays and tensors.
 
     Args:
@@ -112,8 +112,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         known = known_layout(value)
         if known and not any(key in value for key in WRAPPERS):
             raise ValueError(f'{source}: expected results of a detector, but it is {known}')
-        entries = read_results(dict(value), source)
-        return entries if ground_truth is None else _by_own_lists(value, entries, ground_truth)
+        return _by_own_lists(value, read_results(dict(value), source), ground_truth)
     if not isinstance(value, list | tuple):
         raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
     first = value[0] if value and isinstance(value[0], Mapping) else {}
@@ -130,7 +129,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         if any(isinstance(of_image, list) and of_image and isinstance(of_image[0], Mapping) for of_image in value):
             raise ValueError(f'{source}: lists of detections without the ids of their images; give a dict {{image_id: list}}')
         return check_dump(list(value), source)
-    if 'file_name' in first and ground_truth is not None:  # ultralytics takes ids from names, '12' and '012.jpg' are 12
+    if 'file_name' in first:  # ultralytics takes ids from names, '12' and '012.jpg' are 12
         images = [{'id': entry.get('image_id'), 'file_name': entry.get('file_name')} for entry in value
                   if isinstance(entry, Mapping)]
         if all(ground_truth.images.find(name)[0] >= 0 for name in {str(image['file_name']) for image in images}):
@@ -171,13 +170,13 @@ def _from_inferencer(value: Any, file: Path) -> dict:
                                                                if key in value}}
 
 
-def _from_detectron2(value: Sequence[Mapping], ground_truth: GroundTruth | None) -> list[dict]:
+def _from_detectron2(value: Sequence[Mapping], ground_truth: GroundTruth) -> list[dict]:
     """Return detectron2's instances by image, whose ``category_id`` counts the sorted ids of categories from 0, as results.
 
     Where one is no such label, all are taken as ids.
     """
     entries = [{**one, 'image_id': entry['image_id']} for entry in value for one in entry['instances']]
-    ids = [] if ground_truth is None else ground_truth.category_ids.tolist()
+    ids = ground_truth.category_ids.tolist()
     if all(entry.get('category_id') in range(len(ids)) for entry in entries):
         return [{**entry, 'category_id': ids[entry['category_id']]} for entry in entries]
     return entries
@@ -200,13 +199,13 @@ def _by_own_lists(value: Mapping, entries: list[dict], ground_truth: GroundTruth
     return entries
 
 
-def _with_named_labels(predictions: Sequence[Any], ground_truth: GroundTruth | None) -> list[Any]:
+def _with_named_labels(predictions: Sequence[Any], ground_truth: GroundTruth) -> list[Any]:
     """Return predictions by image with ids of categories where labels are texts, as Hugging Face's open-vocabulary models give.
 
     Texts that name no category get an id that no category has.
     """
     texts = [_text_labels(entry) for entry in predictions]
-    if ground_truth is None or not any(texts):
+    if not any(texts):
         return [{key: value for key, value in entry.items() if key != 'text_labels'} if isinstance(entry, Mapping) else entry
                 for entry in predictions]
     ids = {str(name): number for number, name in reversed(ground_truth.category_names.items())}

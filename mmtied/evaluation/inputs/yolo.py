@@ -79,12 +79,10 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
 
 
 def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Broken) -> list[dict]:
-    """Return the detections of a folder of YOLO's text files as a results list; ``category_id`` is ``label``, or a name.
+    """Return the detections of a folder of YOLO's text files as a results list; ``category_id`` is a name or None.
 
-    Args:
-        path: The folder; with a data.yaml or classes.txt, labels have names.
-        sizes: Height and width of the image of each stem.
-        broken: Gets lines that are no object with a score, and files without an image.
+    `sizes` has height and width of the image of each stem. Lines that are no object with a score, and files without an image, are
+    added to `broken`.
     """
     entries, (names, keypoints) = [], _described(path)
     for stem, file in _by_stem(path).items():
@@ -101,9 +99,8 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
 def _described(path: Path) -> tuple[dict[int, str], int]:
     """Return what files in a folder or those above say of its labels.
 
-    Returns:
-        The names of classes from data.yaml or classes.txt, empty without one; and how many numbers of keypoints follow each box,
-        by data.yaml's ``kpt_shape`` such as [17, 3], 0 without it.
+    These are the names of classes from data.yaml or classes.txt, empty without one; and how many numbers of keypoints follow each
+    box, by data.yaml's ``kpt_shape`` such as [17, 3], 0 without it.
     """
     folders = (path, path / 'labels', *real_path(path).parents[:2])
     beside = [folder / name for folder in folders for name in (*_YAML, 'classes.txt', 'obj.names') if (folder / name).is_file()]

@@ -44,13 +44,8 @@ def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown:
                    threshold: float) -> Outcomes:
     """Say what became of an image's objects and detections.
 
-    Args:
-        result: The evaluated run.
-        iou_type: IoU type of the records.
-        image: Position of the image.
-        shown: The detections to show, those with the highest scores first.
-        column: Column of the bucket's match bits; objects outside a bucket of instances count neither way.
-        threshold: Detections with lower scores do not count.
+    `shown` holds the detections to show, those with the highest scores first; `column` is that of the bucket's match bits, as
+    objects outside a bucket of instances count neither way. Detections with scores below the threshold do not count.
     """
     records, positives = result.records[iou_type], result.targets.positives()
     here = records.select(((records.image == image) & (records.score >= threshold)).nonzero()[:, 0])
@@ -75,21 +70,17 @@ def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown:
 
 
 def choose_images(errors: 'ImageErrors', members: Tensor, count: int = 3, choice: str = 'worst', seed: int = 0) -> list[int]:
-    """Choose images of a bucket.
+    """Choose images of a bucket, at most `count`; return their positions in that order.
+
+    ``'worst'`` are those of the lowest F1 (ties go to the image with more instances, then to the first in the file, and images
+    without an error are left out), ``'typical'`` those whose F1 is closest to the median.
 
     Args:
         errors: Of all images.
         members: The images to choose from, shape (I,) bool.
         count: Maximum number of images.
-        choice: ``'worst'`` for the lowest F1 (ties go to the image with more instances, then to the first in the file, and images
-            without an error are left out), ``'typical'`` for an F1 closest to the median, or ``'random'``.
+        choice: One of `CHOICES`.
         seed: Of the random choice.
-
-    Returns:
-        Positions of the images, in that order.
-
-    Raises:
-        ValueError: The choice is unknown.
     """
     check_choice(choice)
     f1 = errors.f1

@@ -33,14 +33,8 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
 
     They are records.npz, ap_over_r_<iou type>.<format>, report.html, buckets.tex, buckets.csv, categories.csv and report.json.
     A process that is killed leaves the old report, the new one, or none, and never files of two runs beside a report; the id of
-    the run is in report.json, records.npz and buckets.csv, and readers compare it.
-
-    Args:
-        result: The evaluated run.
-        folder: Where to write.
-        examples: Images where it did worst, for the page.
-        format: Format of the plots: png, pdf or svg.
-        hide_empty: Leave buckets without instances out of plots, page and LaTeX table; the other files have all.
+    the run is in report.json, records.npz and buckets.csv, and readers compare it. `hide_empty` leaves buckets without instances
+    out of plots, page and LaTeX table.
     """
     require(['matplotlib', 'jinja2'], 'The report')
     from .page import write_page
@@ -94,11 +88,9 @@ def read_report(path: str | os.PathLike) -> dict:
 
 
 def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = None) -> list[Run]:
-    """Read the reports of several runs.
+    """Read the reports of several runs, from folders that hold a report.json, or such files.
 
-    Args:
-        paths: Folders that hold a report.json, or such files.
-        names: A name for each, by default the one that the run was given, or that of its folder.
+    Without `names`, a run has the name that it was given, or that of its folder.
 
     Raises:
         ValueError: No path is given, a report cannot be read, or the names are too few or not distinct.
@@ -146,16 +138,9 @@ def read_sides(sides: Sequence[Sequence[str | os.PathLike]], names: Sequence[str
 
 def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Sequence[str] | None = None, format: str = 'png',
                      hide_empty: bool = False) -> list[Path]:
-    """Write the files of a comparison, all or none; return their paths.
+    """Write the files of a comparison, all or none; return their paths. Arguments as for `ComparisonResult.save`.
 
     They are comparison.json, comparison.csv, comparison.tex and difference_over_r_<iou type>_<statistic>.<format>.
-
-    Args:
-        comparison: From `comparison.compare_runs`.
-        folder: Where to write.
-        statistics: Statistics in the LaTeX tables and plots, by default all that were compared.
-        format: Format of the plots: png, pdf or svg.
-        hide_empty: Leave buckets without a value out of plots and LaTeX tables.
     """
     from .plots import plot_comparison, write_figure
 

@@ -64,12 +64,7 @@ def lead_statistic(report: Mapping, iou_type: str) -> str:
 
 
 def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[Headline]:
-    """Return the headline of each IoU type and run.
-
-    Args:
-        runs: Of the page.
-        comparison: From `comparison.compare_runs` of the same runs in the same order, for their gains.
-    """
+    """Return the headline of each IoU type and run; a comparison of the same runs in the same order gives their gains."""
     result = []
     for iou_type in reported_iou_types(runs[0].report):
         place = high_bucket(runs, iou_type)

@@ -102,9 +102,6 @@ def draw_worst(result: 'EvaluationResult', iou_type: str, shown: Callable[[int],
         count: Maximum number of images of each bucket.
         choice: Which images, see `failures.choose_images`.
         seed: Of a random choice.
-
-    Raises:
-        ValueError: An image file is missing or cannot be read, or the choice is unknown.
     """
     main, grouping, ratios = result.plan.evaluations[0], result.plan.groupings[0], result.picture_ratios
     records, positives, ground_truth = result.records[iou_type], result.targets.positives(), result.ground_truth
@@ -144,18 +141,10 @@ def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions:
     return layers
 
 
-def count_errors(records: Records, positives: Positives, num_images: int, score_threshold: float = SCORE_THRESHOLD,
-                 column: int = 0) -> ImageErrors:
-    """Count the found, missed and false objects of each image at IoU 0.5.
+def count_errors(records: Records, positives: Positives, num_images: int, column: int = 0) -> ImageErrors:
+    """Count the found, missed and false objects of each image at IoU 0.5, in a column of the match bits (0 for all areas).
 
     Matching is in score order, so leaving out low scores afterwards gives the same as matching without them.
-
-    Args:
-        records: The detections' match records.
-        positives: The ground truths that count.
-        num_images: I.
-        score_threshold: Lower scores are left out.
-        column: Area range, or column of a bucket of instances; 0 is all areas.
 
     Example:
         >>> one = torch.tensor([0])
@@ -165,7 +154,7 @@ def count_errors(records: Records, positives: Positives, num_images: int, score_
         >>> [counts.tolist() for counts in count_errors(records, positives, 2)]
         [[1, 0], [1, 0], [0, 0]]
     """
-    shown = records.score >= score_threshold
+    shown = records.score >= SCORE_THRESHOLD
     matched = (records.matched[:, column] & _IOU_50) != 0
     ignored = (records.ignored[:, column] & _IOU_50) != 0
     found = torch.bincount(records.image[shown & matched & ~ignored], minlength=num_images)
@@ -190,15 +179,10 @@ def shown_of(detections: Detections, image: int) -> Shown:
 
 
 def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[tuple[Shapes, Look]]) -> 'Image.Image':
-    """Draw shapes on a small copy of an image, each layer in its look.
+    """Draw layers of shapes, those on top last, on a small copy of an RGB image; `size` is the height and width they refer to.
 
     Labels stand at the upper left of their boxes, those of dashed boxes at the lower left; one that would cover another is left
     out.
-
-    Args:
-        image: RGB.
-        size: Height and width that the shapes refer to.
-        layers: Shapes and their look, those on top last.
     """
     from PIL import Image, ImageDraw
 

@@ -119,12 +119,7 @@ def reported_statistics(report: Mapping, iou_type: str, detail: bool = False) ->
 
 
 def comparison_tables(comparison: Mapping, statistics: Sequence[str] | None = None) -> Iterator[PlainTable]:
-    """Yield for each evaluation, IoU type, run but the first, and statistic a table of values and differences in percent.
-
-    Args:
-        comparison: From `comparison.compare_runs`.
-        statistics: Names of those to show, by default all that were compared.
-    """
+    """Yield for each evaluation, IoU type, run but the first, and statistic a table of values and differences in percent."""
     first, *others = comparison['runs']
     level = f'{comparison["intervals"]["level"] * 100:g} % interval'
     for entry in comparison['evaluations']:
