@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from .metric import OcclusionCocoMetric
 from .presets import STATISTICS_OF_PRESETS
 from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
 from .reporting.failures import check_choice
-from .reporting.pictures import shown_in
 from .result import EvaluationResult
 from .run_checks import check_has_masks, check_joined, check_monitors, lost_hooks, monitored_scalars
 
@@ -233,25 +231,23 @@ class OcclusionEvalHook(Hook):
         evaluated = replace(evaluated, name=self.name or real_path(folder).parent.name,
                             report={**evaluated.report, **given, 'data': Path(evaluated.ground_truth.source).name})
         if complete:
-            examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)
+            examples = self._examples(runner, evaluated, loop.dataloader.dataset)
         paths = write_outputs(evaluated, folder, examples, self.format, self.hide_empty)
         runner.logger.info(f'AP by occlusion: {", ".join(path.name for path in paths)} in {folder}')
         for path in paths:
             if path.suffix == '.png':
                 runner.visualizer.add_image(path.stem, np.asarray(read_image(path)), step=train_step(runner))
 
-    def _examples(self, runner: Runner, metric: OcclusionCocoMetric, evaluated: EvaluationResult, dataset: Dataset) -> Any:
+    def _examples(self, runner: Runner, evaluated: EvaluationResult, dataset: Dataset) -> Any:
         """Draw the images where the run did worst; return None, and log why, where their files cannot be read."""
         from .inputs.images import dataset_image_paths
         from .reporting.pictures import draw_worst
 
         try:
             paths = dataset_image_paths(dataset, evaluated.ground_truth.image_ids)
-            iou_type = 'segm' if 'segm' in metric.metrics else 'bbox'
-            if not len(metric.shown) and 'bbox' not in metric.metrics:
+            if not len(evaluated.detections['bbox'].score) and 'bbox' not in evaluated.records:
                 raise ValueError('the model predicts no boxes to draw')
-            return draw_worst(evaluated, iou_type, partial(shown_in, metric.shown), paths.__getitem__,
-                              choice=self.choice, seed=self.seed)
+            return draw_worst(evaluated, paths, choice=self.choice, seed=self.seed)
         except (ValueError, OSError) as error:
             runner.logger.warning(f'OcclusionEvalHook: report.html has no pictures ({error})')
             return None

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
-from torch import Tensor
 
 from mmtied.arguments import reject_unknown
 
@@ -26,13 +24,12 @@ from .inputs.faults import one_line
 from .inputs.ground_truth import read_ground_truth
 from .inputs.openmmlab import class_names
 from .inputs.plausibility import describe_inverted
-from .inputs.results import Detections
 from .meeting import meet, publish_work
 from .pipeline import without_categories
 from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
 from .result import EvaluationResult
-from .stream import TO_DRAW, ImageMatcher, MatchedImages, as_masks, join_once, match_images
+from .stream import TO_DRAW, ImageMatcher, MatchedImages, as_masks, join_once, match_images, shown_detections
 from .summary import summarize
 from .targets import Targets
 
@@ -53,8 +50,8 @@ class OcclusionCocoMetric(BaseMetric):
     The scalars have CocoMetric's names (``coco/bbox_mAP`` ...). Each bucket with ground truth adds ``bbox_mAP_r0.1-0.2`` and
     ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations: ``covered_instance_bbox_mAP_r0.1-0.2``. An undefined overall
     number is -1. After an evaluation, on the main process, `evaluated` and its `report` hold all numbers (see
-    `summary.summarize`), `bucket_scalars` the names of the scalars of buckets, and `shown` the highest-scoring boxes of each
-    image for pictures (see `stream.shown_table`).
+    `summary.summarize`) and the highest-scoring boxes of each image for pictures, and `bucket_scalars` the names of the scalars
+    of buckets.
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other statistics use 1000, as in CocoMetric; the default is COCO's own, 100 throughout.
@@ -146,7 +143,6 @@ class OcclusionCocoMetric(BaseMetric):
         self.plan = make_plan(self.ground_truth, self.evaluations)
         self.buckets, self.ratios = self.evaluations[0].buckets, self.plan.ratios[0]
         self.evaluated: EvaluationResult | None = None
-        self.shown: Tensor | None = None
         self.bucket_scalars: set[str] = set()
         self._matcher: ImageMatcher | None = None
         self._all_images: tuple | None = None
@@ -271,14 +267,14 @@ class OcclusionCocoMetric(BaseMetric):
         return [MatchedImages.from_tensors([tensor.to(device) for tensor in tensors], self.metrics) for tensors in gathered or ()]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
+        """Return the scalars of all images and every bucket, set `evaluated`, and log the tables."""
         joined = self._once(results)
         if self.only_images_with_results:
             joined = self._restrict(joined)
         report, records, targets = self._summarize(joined)
         self.evaluated = EvaluationResult(report, records, targets, self._matched_plan, self.matcher.ground_truth,
-                                          self.matcher.categories, self.proposal_nums)
-        self.shown = joined.shown.cpu()
+                                          self.matcher.categories, self.proposal_nums,
+                                          detections={'bbox': shown_detections(joined.shown)})
         logger = MMLogger.get_current_instance()
         doubts = self._doubts(joined)
         for line in doubts:
@@ -309,12 +305,7 @@ class OcclusionCocoMetric(BaseMetric):
         if len(joined.images) < num:
             lines.append(f'{len(joined.images)} of the {num} images of the annotations were processed, and objects in the '
                          'others count as missed; only_images_with_results=True evaluates the processed ones')
-        if 'bbox' in self.metrics and len(self.shown):
-            image, category, score, *_ = self.shown.T.numpy()
-            boxes = self.shown[:, 3:7].numpy()
-            found = Detections(image.astype(np.int64), category.astype(np.int64), score, boxes[:, 2] * boxes[:, 3], boxes)
-            lines += describe_doubts(replace(self.evaluated, detections={'bbox': found}))
-        return lines
+        return lines + describe_doubts(self.evaluated)
 
     def _restrict(self, joined: MatchedImages) -> MatchedImages:
         """Restrict annotations, plan and matches to the processed images; return the matches."""

@@ -76,7 +76,7 @@ class EvaluationResult(_Tables):
         categories: Positions of the evaluated categories, see `GroundTruth.select_categories`.
         proposal_nums: Limits of detections, see `Statistic.limit`.
         name: The detector's name on plots and pages.
-        detections: The detections by IoU type, for pictures; None where only their records were kept.
+        detections: The detections by IoU type, or those to draw, for pictures; None where only their records were kept.
     """
 
     report: dict
@@ -198,15 +198,11 @@ class EvaluationResult(_Tables):
 
     def _pictures(self, images: str | os.PathLike, num_worst: int, choice: str, seed: int) -> Any:
         from .inputs.images import image_paths
-        from .reporting.pictures import draw_worst, shown_of
+        from .reporting.pictures import draw_worst
 
         if not self.detections:
             raise ValueError('images: the detections of this result are not known; evaluate them again to draw pictures')
-        iou_type = 'segm' if 'segm' in self.detections else 'bbox'
-        detections = self.detections[iou_type].arrays()
-        paths = image_paths(self.ground_truth, images)
-        return draw_worst(self, iou_type, lambda image: shown_of(detections, image), paths.__getitem__, num_worst,
-                          choice, seed)
+        return draw_worst(self, image_paths(self.ground_truth, images), num_worst, choice, seed)
 
     def _tables(self, hide_empty: bool = False) -> Iterator['PlainTable']:
         from .reporting.tables import report_tables

@@ -12,6 +12,7 @@ from .accumulate import Records, no_records
 from .federated import FederatedRules
 from .inputs.arrays import GroundTruth
 from .inputs.image_ids import AMBIGUOUS
+from .inputs.results import Detections
 from .inputs.rle import rle_areas, to_rle
 from .masks import TargetMasks, dense_mask_iou
 from .matching import Pairs, box_pairs, cell_pairs, make_records, min_iou, rank_detections
@@ -306,6 +307,13 @@ def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Ten
     boxes = boxes_xyxy[certain].double()
     return torch.cat([image[certain, None].double(), category[certain, None].double(), scores[:, None], boxes[:, :2],
                       boxes[:, 2:] - boxes[:, :2]], dim=1)
+
+
+def shown_detections(table: Tensor) -> Detections:
+    """Return the rows of a table of detections to draw as arrays."""
+    rows = table.cpu().numpy()
+    boxes = rows[:, 3:]
+    return Detections(rows[:, 0].astype(np.int64), rows[:, 1].astype(np.int64), rows[:, 2], boxes[:, 2] * boxes[:, 3], boxes)
 
 
 def _mask_pairs(candidates: Sequence[Candidates], counts: Tensor, cells: Tensor, order: Tensor, targets: Targets) -> Pairs:

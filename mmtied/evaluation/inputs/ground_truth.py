@@ -122,7 +122,7 @@ class _Builder:
         image = np.maximum(image, 0)
         if by_name and not isinstance(self.images[0]['id'], str):  # readers of folders take stems as ids
             self.said.append('image ids of annotations were looked up among the file names')
-        crowd = self._flags(entries, 'iscrowd', faults)
+        crowd = self._read_crowd(entries, faults)
         category = self._read_category(entries, category_ids, crowd, faults)
         boxes = box_column(entries, self.reading.box_format, sizes[image], faults)
         segmentations = values_of(entries, 'segmentation')
@@ -132,7 +132,7 @@ class _Builder:
         annotation_ids = self._annotation_ids(entries, faults)
         line = faults.settle()
         if line:
-            self._say(line)
+            self.said.append(line.removeprefix(f'{self.source}: '))
         fields = _other_fields(entries, _ENTRY_KEYS)
         crowd = self._apply_ignore_keys(entries, fields, crowd)
         truth = GroundTruth(
@@ -149,9 +149,6 @@ class _Builder:
             self.notes.append(f'{truth.crowd.sum()} annotations are crowds or other ignored regions: detections inside count '
                               'neither way, and they occlude nothing')
         return replace(truth, notes=tuple(dict.fromkeys((*self.notes, *self.said)))), self.said
-
-    def _say(self, line: str) -> None:
-        self.said.append(line.removeprefix(f'{self.source}: '))
 
     def _read_images(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         """Return ids, sizes and file names, sorted by id."""
@@ -241,15 +238,11 @@ class _Builder:
         check_unique(ids[~faults.bad], self.at_entries)
         return ids
 
-    def _flags(self, entries: list[dict], key: str, faults: Faults) -> np.ndarray:
-        """Return flags, shape (N,) bool; missing and null are False."""
-        flags = values_of(entries, key)
-        if set(map(type, flags)) <= {int, bool} and set(flags) <= {0, 1}:
-            return np.array(flags, dtype=bool)
-        flags = [flag or 0 for flag in flags]
-        good = np.array([isinstance(flag, int | float) and flag in (0, 1) for flag in flags], dtype=bool)
-        faults.add(~good, lambda number: f': {key!r} must be 0 or 1, got {shown(flags[number])}')
-        return np.array([flag in (0, 1) and bool(flag) if isinstance(flag, int | float) else False for flag in flags], dtype=bool)
+    def _read_crowd(self, entries: list[dict], faults: Faults) -> np.ndarray:
+        flags = [flag or 0 for flag in values_of(entries, 'iscrowd')]
+        bad = [not isinstance(flag, int | float) or flag not in (0, 1) for flag in flags]
+        faults.add(np.array(bad, dtype=bool), lambda number: f": 'iscrowd' must be 0 or 1, got {shown(flags[number])}")
+        return np.array([flag == 1 for flag in flags], dtype=bool)
 
     def _apply_ignore_keys(self, entries: list[dict], fields: dict[str, list], crowd: np.ndarray) -> np.ndarray:
         for key in self.reading.ignore_key:

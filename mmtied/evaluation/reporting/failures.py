@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..stream import SCORE_THRESHOLD
+
 if TYPE_CHECKING:
     from ..result import EvaluationResult
-    from .pictures import ImageErrors, Shown
+    from .pictures import ImageErrors
 
 #: How images are chosen.
 CHOICES = ('worst', 'typical', 'random')
@@ -40,15 +42,14 @@ class Outcomes(NamedTuple):
     twice: int  # detections that found an object again, also those that are not shown
 
 
-def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown: 'Shown', column: int,
-                   threshold: float) -> Outcomes:
+def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown: np.ndarray, column: int) -> Outcomes:
     """Say what became of an image's objects and detections.
 
-    `shown` holds the detections to show, those with the highest scores first; `column` is that of the bucket's match bits, as
-    objects outside a bucket of instances count neither way. Detections with scores below the threshold do not count.
+    `shown` are the categories of the detections to show, those with the highest scores first; `column` is that of the bucket's
+    match bits, as objects outside a bucket of instances count neither way. Lower scores than `SCORE_THRESHOLD` do not count.
     """
     records, positives = result.records[iou_type], result.targets.positives()
-    here = records.select(((records.image == image) & (records.score >= threshold)).nonzero()[:, 0])
+    here = records.select(((records.image == image) & (records.score >= SCORE_THRESHOLD)).nonzero()[:, 0])
     counted = positives.counted[:, column]
     known = here.target >= 0
     in_bucket = known & counted[here.target.clamp(min=0)]
@@ -63,7 +64,7 @@ def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown:
     missed[here.target[found]] = False
     place_of = {category: place for place, category in enumerate(result.categories.tolist())}
     outcomes, ranks = [], {}
-    for category in shown.category.tolist():  # in order of scores, as ranks are
+    for category in shown.tolist():  # in order of scores, as ranks are
         rank = ranks[category] = ranks.get(category, -1) + 1
         outcomes.append(names.get((place_of.get(category, -1), rank), ''))
     return Outcomes(outcomes, result.targets.annotation[missed.nonzero()[:, 0].cpu().numpy()], int(twice.sum()))

@@ -150,7 +150,7 @@ def test_outcomes_match_brute_force():
         result = evaluate(data, results)
         for image, (names, missed) in enumerate(brute_outcomes(data, results, SCORE_THRESHOLD)):
             shown = shown_of(result.detections['bbox'].arrays(), image)
-            outcomes = image_outcomes(result, 'bbox', image, shown, 0, SCORE_THRESHOLD)
+            outcomes = image_outcomes(result, 'bbox', image, shown.category, 0)
             assert outcomes.detections == names
             assert sorted(result.ground_truth.annotation_ids[outcomes.missed]) == missed
             assert outcomes.twice == names.count('found twice')
