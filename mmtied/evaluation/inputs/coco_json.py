@@ -152,7 +152,7 @@ def box_column(entries: Sequence[dict], box_format: str, sizes: np.ndarray, faul
     return boxes
 
 
-def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray) -> np.ndarray:
+def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray | None = None) -> np.ndarray:
     """Return boxes as left, top, width, height in pixels; arguments as for `box_column`. May change `boxes`.
 
     Example:

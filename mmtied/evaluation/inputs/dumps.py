@@ -20,8 +20,8 @@ from .results import Detections, ResultReading, image_positions, settled
 from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
-#: Keys that `image_predictions` reads, in addition to the id of the image.
-_KEYS = ('boxes', 'scores', 'labels', 'category_ids', 'masks', 'text_labels')
+#: Keys of a dict of one image, see `image_predictions`.
+IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks', 'text_labels')
 
 
 def read_dump(path: str | os.PathLike) -> list[dict]:
@@ -64,7 +64,7 @@ def image_predictions(predictions: list[dict]) -> list[dict]:
     for number, entry in enumerate(predictions):
         if ('labels' in entry) == ('category_ids' in entry):
             raise ValueError(f"detections[{number}]: either 'labels' or 'category_ids' is needed")
-        instances = {key: entry[key] for key in _KEYS if key in entry}
+        instances = {key: entry[key] for key in IMAGE_KEYS[1:] if key in entry}
         for name, values in instances.items():
             if isinstance(values, list) and name not in ('masks', 'text_labels'):
                 empty = np.empty((0, 4) if name == 'boxes' else 0)  # a list cannot tell the 4 columns of no boxes
@@ -141,7 +141,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     else:
         sizes = ground_truth.image_sizes[image_of_entry].tolist()
         rles = [to_rle(mask, *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
-                for mask in _masks(part, count, name)]
+                for mask in encoded_masks(part.get('masks', ()), count, name)]
         found = Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
     faults.add(~np.isfinite(scores), lambda number: f': image id {entries[image[number]][key]}: scores must be finite')
     return settled(found, category < 0, reading.any_category, faults, notes)
@@ -219,13 +219,9 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
     return np.concatenate(arrays)
 
 
-def _masks(part: dict, count: int, name: str) -> list[Any]:
-    """Return the masks of one image as a list of run-length codes; boolean masks are encoded."""
-    masks = part.get('masks')
-    if masks is None and not count:
-        return []
-    if masks is None:
-        raise ValueError(f"{name}: the predictions have no 'masks', which segm needs")
+def encoded_masks(masks: Any, count: int, name: str) -> list[Any]:
+    """Return the masks of one image, an array or tensor (count, height, width) or run-length codes, as a list of these."""
+    masks = () if masks is None else masks
     dense = masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else masks
     if isinstance(dense, np.ndarray):
         if dense.dtype.kind not in 'bui' or dense.ndim != 3:
@@ -235,5 +231,5 @@ def _masks(part: dict, count: int, name: str) -> list[Any]:
         masks = mask_api.encode(np.asfortranarray(dense.transpose(1, 2, 0) != 0, dtype=np.uint8)) if len(dense) else []
     if not isinstance(masks, list | tuple) or len(masks) != count:
         came = f'{len(masks)} of them' if isinstance(masks, list | tuple) else type(masks).__name__
-        raise ValueError(f"{name}: 'masks' must be a list of {count} run-length codes, as DumpDetResults writes them, got {came}")
+        raise ValueError(f"{name}: 'masks' must be {count} masks, or a list of {count} run-length codes, got {came}")
     return list(masks)

@@ -18,14 +18,12 @@ from . import crowdhuman, visdrone, voc, yolo
 from .arrays import GroundTruth
 from .coco_json import read_json
 from .content import files_with_suffix, is_json_lines, other_kind, read_bytes
-from .dumps import check_dump, image_predictions, read_dump
+from .dumps import IMAGE_KEYS, check_dump, image_predictions, read_dump
 from .faults import Broken, one_line
 from .layouts import json_lines, known_layout
 from .results import WRAPPERS, ResultReading, read_results
 from .tensor_pickle import read_tensor_pickle
 
-#: Keys of a dict of one image, see `dumps.image_predictions`.
-IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks', 'text_labels')
 #: Columns of flat tensors, with a row for each detection.
 _FLAT_KEYS = ('image_ids', 'boxes', 'scores')
 

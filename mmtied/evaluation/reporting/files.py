@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...atomic import atomic_files, save_text
 from ...compat import require
@@ -80,7 +80,7 @@ def read_report(path: str | os.PathLike) -> dict:
         raise ValueError(f'{path}: no such file, and {FILE_NAME} is there: the evaluation was stopped while it wrote; run it '
                          'again')
     report = read_json(path)
-    if not _is_report(report) or not all(map(_is_report, report.get('further', []))):
+    if not _is_report(report):
         raise ValueError(f"{path}: not an occlusion report, which has 'definition' and 'all' and 'buckets' for bbox or segm")
     if path.name == 'report.json':
         check_one_run(path, report.get('run', ''))
@@ -163,17 +163,13 @@ def _json(value: dict) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + '\n'
 
 
-def _is_report(report: object) -> bool:
-    """Return True for what has the layout of a report."""
-    if not isinstance(report, dict) or not isinstance(report.get('definition'), str) or not reported_iou_types(report):
+def _is_report(report: Any) -> bool:
+    """Return True for what has the layout of a report; AP is the one statistic that every report has."""
+    try:
+        parts = [report, *report.get('further', ())]
+        tables = [part[iou_type] for part in parts for iou_type in reported_iou_types(part)]
+        return (all(isinstance(part['definition'], str) and reported_iou_types(part) for part in parts)
+                and all({*COUNTS, 'AP'} <= row.keys() for table in tables for row in (table['all'], *table['buckets']))
+                and all({'name', 'lower', 'upper'} <= bucket.keys() for table in tables for bucket in table['buckets']))
+    except (AttributeError, KeyError, TypeError):
         return False
-    return isinstance(report.get('further', []), list) and all(_is_table(report[name]) for name in reported_iou_types(report))
-
-
-def _is_table(table: object) -> bool:
-    """Return True for a row of all images and one of each bucket; AP is the one statistic that every report has."""
-    if not isinstance(table, dict) or set(table) != {'all', 'buckets'} or not isinstance(table['buckets'], list):
-        return False
-    rows = [table['all'], *table['buckets']]
-    return (all(isinstance(row, dict) and {*COUNTS, 'AP'} <= set(row) for row in rows)
-            and all({'name', 'lower', 'upper'} <= set(row) for row in table['buckets']))

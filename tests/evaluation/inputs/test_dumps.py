@@ -289,7 +289,7 @@ def test_rejects_other_layouts(tmp_path, content, message):
     ([image(bboxes=[[0, 0, 1, 1]] * 2)], 'bbox', None, "'bboxes' must be .* got list"),
     ([image(bboxes=torch.full((2, 4), torch.inf))], 'bbox', None, "'bboxes' must be finite"),
     ([image()], 'segm', None, "no 'masks', which segm needs"),
-    ([image(masks=[])], 'segm', None, "'masks' must be a list of 2 run-length codes.* got 0 of them"),
+    ([image(masks=[])], 'segm', None, "'masks' must be 2 masks, or a list of 2 run-length codes, got 0 of them"),
     ([image(masks=torch.zeros(2, 20, 30))], 'segm', None, "'masks' must be boolean .* got float32 .* pass masks > 0.5"),
     ([image(masks=[1, 2])], 'segm', None, 'image id 4: its segmentation is neither polygons nor a run-length code'),
     ([image(masks=[dict(size=[9, 9], counts=b'')] * 2)], 'segm', None, r'its mask has size \[9, 9\], its image \[20, 30\]'),
