@@ -83,7 +83,7 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
         elif not all(key in entry for key in keys):
             missing[number] = (f' has no {next(key for key in keys if key not in entry)!r}; it has '
                                f'{one_line(", ".join(map(str, entry)), 80) or "nothing"}')
-    found = faults or Faults(where, len(entries))
+    found = faults or Faults(where, len(entries), None)
     entries = replace_faulty(entries, missing, found)
     if faults is None:
         found.settle()
@@ -99,7 +99,7 @@ def replace_faulty(entries: list, messages: Mapping[int, str], faults: Faults) -
     bad = np.isin(np.arange(len(entries)), list(messages))
     faults.add(bad, messages.__getitem__)
     if bad.all():
-        faults.skip = False
+        faults.skip = None if faults.skip is None else False
         faults.settle()
     good = entries[int(np.argmin(bad))]
     return [good if faulty else entry for entry, faulty in zip(entries, bad.tolist(), strict=True)]

@@ -33,7 +33,7 @@ def as_flag(value: Any, where: str) -> bool:
 class _Unusable:
     """Counts what cannot be used of a source, with the messages of the first ones by their place."""
 
-    def __init__(self, source: str, skip: bool) -> None:
+    def __init__(self, source: str, skip: bool | None) -> None:
         self.source, self.skip, self.num = source, skip, 0
         self._messages: dict[int, str] = {}
 
@@ -53,8 +53,9 @@ class _Unusable:
             return (f'{self.num} {self._what()} of {self.source} cannot be used and {"is" if self.num == 1 else "are"} left out '
                     f'(skip_invalid), the first: {first[0]}')
         count = '' if self.num == 1 else f'; {self.num} {self._what()} cannot be used'
-        raise ValueError(f'{"; ".join(first)}{count}; --skip-invalid (skip_invalid=True) leaves '
-                         f'{"it" if self.num == 1 else "them"} out')
+        advice = '' if self.skip is None else (
+            f'; --skip-invalid (skip_invalid=True) leaves {"it" if self.num == 1 else "them"} out')
+        raise ValueError('; '.join(first) + count + advice)
 
 
 class Faults(_Unusable):
@@ -63,10 +64,10 @@ class Faults(_Unusable):
     Args:
         source: Name of the list for messages, such as ``'instances.json: annotations'``.
         num: N, its number of entries.
-        skip: Leave faulty entries out instead of refusing the list.
+        skip: Leave faulty entries out instead of refusing the list; None where they cannot be left out.
     """
 
-    def __init__(self, source: str, num: int, skip: bool = False) -> None:
+    def __init__(self, source: str, num: int, skip: bool | None = False) -> None:
         super().__init__(source, skip)
         self.bad = np.zeros(num, dtype=bool)
 

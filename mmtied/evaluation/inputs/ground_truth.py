@@ -17,7 +17,7 @@ from .arrays import MISSING, GroundTruth
 from .categories import read_federated, read_frequencies
 from .coco_json import box_column, check_entries, check_unique, integer_column, number_column, positions, values_of
 from .faults import Faults, naming, one_line, shown
-from .image_ids import ImageLookup, id_array, is_digits, plain_id
+from .image_ids import ImageLookup, id_array, is_digits
 from .layouts import read_annotations
 from .plausibility import describe_annotations, describe_regions, repeated_rows
 from .rle import rle_areas, to_rle
@@ -166,7 +166,7 @@ class _Builder:
             from .images import with_sizes
             images = with_sizes(images, self.reading.image_folder)
             self.said.append('sizes that the file does not state are those of the image files')
-        faults = Faults(self.at_images, len(images))
+        faults = Faults(self.at_images, len(images), None)
         sizes = np.stack([integer_column(images, side, faults) for side in ('height', 'width')], axis=1)
         faults.add(((sizes < 1) | (sizes > _LARGEST_SIDE)).any(axis=1), lambda number: (
             f": 'height' and 'width' must be from 1 to {_LARGEST_SIDE}, got {sizes[number].tolist()}"))
@@ -181,18 +181,15 @@ class _Builder:
         categories = check_entries(self.categories, ('id', 'name'), self.at_categories)
         if not categories:
             raise ValueError(f'{self.at_categories}: there are none, and detections are evaluated by category')
-        ids = id_array([category['id'] for category in categories], 'id', self.at_categories)
-        if ids.dtype != np.int64:
-            plain = [plain_id(category['id']) for category in categories]
-            number = next((number for number, value in enumerate(plain) if not isinstance(value, int) or abs(value) >= 2**63), 0)
-            raise ValueError(f"{self.at_categories}[{number}]: 'id' must be an integer below 2**63, got "
-                             f'{shown(categories[number]["id"])}')
+        faults = Faults(self.at_categories, len(categories), None)
+        ids = integer_column(categories, 'id', faults, list(map(_from_digits, values_of(categories, 'id'))))
+        faults.settle()
         check_unique(ids, self.at_categories)
         names = [_text(category['name']) for category in categories]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             self.said.append(f'several categories are named {twice!r}; where results state ids they count as different ones')
-        return np.sort(ids), {number: _text(category['name']) for number, category in zip(ids.tolist(), categories, strict=True)}
+        return np.sort(ids), dict(zip(ids.tolist(), names, strict=True))
 
     def _read_category(self, entries: list[dict], category_ids: np.ndarray, crowd: np.ndarray, faults: Faults) -> np.ndarray:
         """Return indices of categories, -1 for ignored regions that are of no category."""
@@ -201,8 +198,7 @@ class _Builder:
         if type(None) in kinds:
             open_regions = np.array([value is None for value in values], dtype=bool) & crowd
         if open_regions.any() or str in kinds:
-            values = [int(category_ids[0]) if value is None and region else
-                      int(value) if isinstance(value, str) and is_digits(value) else value
+            values = [int(category_ids[0]) if value is None and region else _from_digits(value)
                       for value, region in zip(values, open_regions.tolist(), strict=True)]
         category = positions(integer_column(entries, 'category_id', faults, values), category_ids)
         faults.add(category < 0, lambda number: f': category id {shown(values[number])} is not in the list of categories')
@@ -311,6 +307,10 @@ class _Builder:
                           'image; without a match they are ignored where annotation is not exhaustive (--protocol coco for COCO)')
         return replace(truth, federated=read_federated(self.images, truth, self.at_images),
                        frequencies=read_frequencies(self.categories))
+
+
+def _from_digits(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and is_digits(value) else value
 
 
 def _file_name(image: dict) -> str:
