@@ -172,9 +172,11 @@ class OcclusionEvalHook(Hook):
                 runner.logger.warning('OcclusionEvalHook: the evaluator only formats results, so there is nothing to evaluate')
             elif _occlusion_metric(evaluator) is None:
                 self._attach(runner, loop.dataloader.dataset, evaluator)
-            elif not self._name_labels(loop.dataloader.dataset, _occlusion_metric(evaluator)) and self.has_options:
-                runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the arguments '
-                                      'of the hook are not used')
+            else:
+                self._name_labels(loop.dataloader.dataset, _occlusion_metric(evaluator))
+                if self.has_options:
+                    runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the '
+                                          'arguments of the hook are not used')
             metric = _occlusion_metric(evaluator)
             check_has_masks(unwrap_model(runner.model), metric.metrics if metric else ())
         if is_training(runner) and isinstance(getattr(runner._val_loop, 'evaluator', None), Evaluator):

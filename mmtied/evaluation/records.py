@@ -61,7 +61,6 @@ class SavedRun:
     fingerprint: str  # of the annotations, see `fingerprint`
     mask_fingerprint: str = ''  # of their masks, where the run used them; otherwise empty
     name: str = ''  # the name that the run was given, if any
-    version: str = __version__  # the mmtied that wrote it
     run: str = ''  # see `run_id`; empty before a run is saved
 
 
@@ -97,7 +96,7 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
     Only the columns of match bits that some evaluation reads for all areas are kept.
     """
     used = torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), *(part.columns for part in run.evaluations)]))
-    header = dict(format=_FORMAT, version=run.version, name=run.name, run=run.run, fingerprint=run.fingerprint,
+    header = dict(format=_FORMAT, version=__version__, name=run.name, run=run.run, fingerprint=run.fingerprint,
                   mask_fingerprint=run.mask_fingerprint, proposal_nums=run.proposal_nums,
                   category_names=run.category_names, iou_types=list(run.records), thresholds=evaluated_thresholds().tolist(),
                   evaluations=[part.description for part in run.evaluations])
@@ -242,8 +241,7 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
                     fingerprint=header['fingerprint'],
                     mask_fingerprint=header['mask_fingerprint'],
                     name=header['name'],
-                    run=header.get('run', ''),
-                    version=header['version'])
+                    run=header.get('run', ''))
 
 
 def _checked_thresholds(header: Mapping) -> list[float]:
@@ -301,9 +299,9 @@ def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds
 def _check_header(header: Mapping) -> None:
     """Raise a ValueError unless the header has plain values of the right kinds."""
     names, iou_types, evaluations = header['category_names'], header['iou_types'], header['evaluations']
-    texts = [header['version'], header['fingerprint'], header['mask_fingerprint'], header['name'], header.get('run', '')]
+    texts = [header['fingerprint'], header['mask_fingerprint'], header['name'], header.get('run', '')]
     if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, *texts]):
-        raise ValueError('its name, categories, version and fingerprints must be text')
+        raise ValueError('its name, categories and fingerprints must be text')
     if not isinstance(iou_types, list) or not iou_types or len(set(iou_types)) < len(iou_types) or set(iou_types) - {*IOU_TYPES}:
         raise ValueError(f'IoU types among {", ".join(IOU_TYPES)} are needed, each once, got {iou_types}')
     check_proposal_nums(header['proposal_nums'])

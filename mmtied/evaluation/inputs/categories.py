@@ -29,9 +29,9 @@ def merge_names(ground_truth: GroundTruth) -> GroundTruth:
     moved = merged != np.arange(len(ids))
     if not moved.any() or ground_truth.federated:
         return ground_truth
-    twice = sorted({str(names[ids[place]]) for place in np.flatnonzero(moved).tolist()})
+    twice = sorted({names[ids[place]] for place in np.flatnonzero(moved).tolist()})
     note = (f'{", ".join(map(repr, twice))}: several categories have this name; annotations of all of them count as one '
-            f'category, id {ids[kept[next(name for name in kept if str(name) == twice[0])]]}')
+            f'category, id {ids[kept[twice[0]]]}')
     return replace(ground_truth, category=merged[ground_truth.category], merged=merged, notes=(*ground_truth.notes, note))
 
 

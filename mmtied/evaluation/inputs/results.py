@@ -226,10 +226,9 @@ def join_detections(parts: Sequence[Detections]) -> Detections:
     first, *others = parts
     if not others:
         return first
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ('image', 'category', 'score', 'area')}
-    boxes = None if first.boxes_xywh is None else np.concatenate([part.boxes_xywh for part in parts])
-    rles = None if first.rles is None else [rle for part in parts for rle in part.rles]
-    return Detections(**columns, boxes_xywh=boxes, rles=rles)
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name, column in vars(first).items()
+               if name != 'rles' and column is not None}
+    return Detections(**columns, rles=None if first.rles is None else [rle for part in parts for rle in part.rles])
 
 
 def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids: Tensor, scores: Tensor,
