@@ -52,9 +52,9 @@ def assert_refused(outcome, *words):
 
 POLYGONS = [([[0, 0, float('nan'), 0, 9, 9]], 'nan'), ([[0, 0, 1e7, 0, 9, 9]], '10000000.0'),
             ([[0, 0, -1e7, 0, 9, 9]], '-10000000.0'),
-            ([[*SQUARE, 3]], 'a polygon of 9 numbers'), ([[0, 0, 9, 9]], 'a polygon of 4 numbers'),
-            ([['0', '0', '9', '0', '9', '9']], "'0', which is no number"), ([[True, 0, 9, 0, 9, 9]], 'True, which is no number'),
-            ([[None] * 6], 'which is no number'), ([SQUARE, []], 'a polygon of 0 numbers'),
+            ([[*SQUARE, 3]], 'three corners are needed'), ([[0, 0, 9, 9]], 'the polygon [0, 0, 9, 9]'),
+            ([['0', '0', '9', '0', '9', '9']], "the polygon ['0', '0'"), ([[True, 0, 9, 0, 9, 9]], 'the polygon [True, 0'),
+            ([[None] * 6], 'the polygon [None, None'), ([SQUARE, []], 'the polygon []'),
             ([{'size': [9, 9]}], 'neither polygons')]
 
 
