@@ -141,7 +141,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     else:
         sizes = ground_truth.image_sizes[image_of_entry].tolist()
         rles = [to_rle(mask, *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
-                for mask in encoded_masks(part.get('masks', ()), count, name)]
+                for mask in encoded_masks(part.get('masks'), count, name)]
         found = Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
     faults.add(~np.isfinite(scores), lambda number: f': image id {entries[image[number]][key]}: scores must be finite')
     return settled(found, category < 0, reading.any_category, faults, notes)
@@ -221,6 +221,8 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
 
 def encoded_masks(masks: Any, count: int, name: str) -> list[Any]:
     """Return the masks of one image, an array or tensor (count, height, width) or run-length codes, as a list of these."""
+    if masks is None and count:
+        raise ValueError(f"{name}: the predictions have no 'masks', which segm needs")
     masks = () if masks is None else masks
     dense = masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else masks
     if isinstance(dense, np.ndarray):

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from ..result import EvaluationResult
     from .pictures import ImageErrors
 
-#: How images are chosen.
-CHOICES = ('worst', 'typical', 'random')
+#: How images are chosen, with the sentence that says so.
+CHOICES = {'worst': 'The images with the lowest F1 in each bucket; ties go to the image with more instances',
+           'typical': 'The images whose F1 is closest to the median of their bucket',
+           'random': 'Images drawn at random from each bucket (seed {seed})'}
 
 
 class Look(NamedTuple):
@@ -101,10 +103,3 @@ def check_choice(choice: str) -> str:
     if choice not in CHOICES:
         raise ValueError(f'images: choice={choice!r}; use one of {", ".join(CHOICES)}')
     return choice
-
-
-def describe_choice(choice: str, seed: int) -> str:
-    """Say how the images were chosen."""
-    return {'worst': 'The images with the lowest F1 in each bucket; ties go to the image with more instances',
-            'typical': 'The images whose F1 is closest to the median of their bucket',
-            'random': f'Images drawn at random from each bucket (seed {seed})'}[choice]

@@ -18,7 +18,7 @@ from ..inputs.ground_truth import GroundTruth
 from ..inputs.images import read_image
 from ..inputs.results import Detections
 from ..stream import MOST_SHOWN, SCORE_THRESHOLD
-from .failures import LOOKS, Look, Outcomes, choose_images, describe_choice, image_outcomes
+from .failures import CHOICES, LOOKS, Look, Outcomes, choose_images, image_outcomes
 from .tables import bucket_phrase
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | N
                                invented=counts['false'] - outcomes.twice, instances=counts['found'] + counts['missed']))
         buckets.append({'name': bucket_phrase(bucket.name), 'images': images})
     return WorstImages(buckets, (
-        f'{describe_choice(choice, seed)}. F1 is 2 found / (2 found + missed + false), counted by {iou_type} at IoU 0.5 among '
-        f'detections with a score of {SCORE_THRESHOLD} or more; false ones found an object again or found none. At most '
+        f'{CHOICES[choice].format(seed=seed)}. F1 is 2 found / (2 found + missed + false), counted by {iou_type} at IoU 0.5 '
+        f'among detections with a score of {SCORE_THRESHOLD} or more; false ones found an object again or found none. At most '
         f'{MOST_SHOWN} predictions are drawn, none below that score; crowd regions are not drawn.'), choice)
 
 
