@@ -49,7 +49,11 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, reading: Res
             return visdrone.read_visdrone_results(path, broken)
         files = _inferencer_files(path)
         if files:
-            return _read_inferencer(files, broken)
+            found = []
+            for file in files:
+                with broken.at(str(file)):
+                    found.append(_from_inferencer(read_json(file), file))
+            return image_predictions(found)
         if not yolo.is_yolo(path):
             raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC, '
                              "or of mmdet's inferencer (preds)")
@@ -145,15 +149,6 @@ def _inferencer_files(path: Path) -> list[Path]:
         with contextlib.suppress(ValueError):  # one may be cut off
             return files if _is_inferencer(read_json(file)) else []
     return []
-
-
-def _read_inferencer(files: Sequence[Path], broken: Broken) -> list[dict]:
-    """Return the predictions of files; those that cannot be read are added to `broken`."""
-    found = []
-    for file in files:
-        with broken.at(str(file)):
-            found.append(_from_inferencer(read_json(file), file))
-    return image_predictions(found)
 
 
 def _is_inferencer(value: Any) -> bool:
