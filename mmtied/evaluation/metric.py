@@ -12,6 +12,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
+from torch import Tensor
 
 from mmtied.arguments import reject_unknown
 
@@ -50,8 +51,8 @@ class OcclusionCocoMetric(BaseMetric):
     The scalars have CocoMetric's names (``coco/bbox_mAP`` ...). Each bucket with ground truth adds ``bbox_mAP_r0.1-0.2`` and
     ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations: ``covered_instance_bbox_mAP_r0.1-0.2``. An undefined overall
     number is -1. After an evaluation, on the main process, `evaluated` and its `report` hold all numbers (see
-    `summary.summarize`) and the highest-scoring boxes of each image for pictures, and `bucket_scalars` the names of the scalars
-    of buckets.
+    `summary.summarize`), `bucket_scalars` the names of the scalars of buckets, and `shown` the highest-scoring boxes of each
+    image for pictures (see `stream.shown_table`).
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other statistics use 1000, as in CocoMetric; the default is COCO's own, 100 throughout.
@@ -143,6 +144,7 @@ class OcclusionCocoMetric(BaseMetric):
         self.plan = make_plan(self.ground_truth, self.evaluations)
         self.buckets, self.ratios = self.evaluations[0].buckets, self.plan.ratios[0]
         self.evaluated: EvaluationResult | None = None
+        self.shown: Tensor | None = None
         self.bucket_scalars: set[str] = set()
         self._matcher: ImageMatcher | None = None
         self._all_images: tuple | None = None
@@ -267,14 +269,15 @@ class OcclusionCocoMetric(BaseMetric):
         return [MatchedImages.from_tensors([tensor.to(device) for tensor in tensors], self.metrics) for tensors in gathered or ()]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Return the scalars of all images and every bucket, set `evaluated`, and log the tables."""
+        """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
         joined = self._once(results)
         if self.only_images_with_results:
             joined = self._restrict(joined)
         report, records, targets = self._summarize(joined)
+        self.shown = joined.shown.cpu()
         self.evaluated = EvaluationResult(report, records, targets, self._matched_plan, self.matcher.ground_truth,
                                           self.matcher.categories, self.proposal_nums,
-                                          detections={'bbox': shown_detections(joined.shown)})
+                                          detections={'bbox': shown_detections(self.shown)})
         logger = MMLogger.get_current_instance()
         doubts = self._doubts(joined)
         for line in doubts:
