@@ -52,7 +52,7 @@ def assert_refused(outcome, *words):
 
 POLYGONS = [([[0, 0, float('nan'), 0, 9, 9]], 'nan'), ([[0, 0, 1e7, 0, 9, 9]], '10000000.0'),
             ([[0, 0, -1e7, 0, 9, 9]], '-10000000.0'),
-            ([[*SQUARE, 3]], 'three corners are needed'), ([[0, 0, 9, 9]], 'the polygon [0, 0, 9, 9]'),
+            ([[*SQUARE, 3]], 'the polygon [0, 0, 10, 0'), ([[0, 0, 9, 9]], 'the polygon [0, 0, 9, 9]'),
             ([['0', '0', '9', '0', '9', '9']], "the polygon ['0', '0'"), ([[True, 0, 9, 0, 9, 9]], 'the polygon [True, 0'),
             ([[None] * 6], 'the polygon [None, None'), ([SQUARE, []], 'the polygon []'),
             ([{'size': [9, 9]}], 'neither polygons')]
