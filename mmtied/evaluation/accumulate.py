@@ -14,8 +14,6 @@ from torch import Tensor
 from .buckets import Grouping
 from .protocol import AREA_RANGES, RECALL_POINTS, evaluated_thresholds
 
-#: Stands in `Records.target` where a file of an older version does not say what was found.
-UNKNOWN = -2
 _EPS = float(np.spacing(1))
 
 
@@ -32,7 +30,7 @@ class Records(NamedTuple):
     matched: Tensor  # bit t: matched at IoU threshold t, (D, A) int16
     ignored: Tensor  # bit t: ignored at IoU threshold t, (D, A) int16
     #: Position in `Positives` of the ground truth found at IoU 0.5 (area range 'all'); for a duplicate, of the one that it found
-    #: again; -1 for none, or `UNKNOWN`, (D,) int64
+    #: again; -1 for none, (D,) int64
     target: Tensor
     iou: Tensor  # IoU with that ground truth, 0 without one, (D,) float32
 

@@ -67,34 +67,31 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None, **reading: 
         warnings.simplefilter('ignore')  # the next call gives the same ones
         data, *_ = read_annotations(annotations, reading.get('image_folder'), reading.get('skip_invalid', False))
     ground_truth = read_ground_truth(annotations, **reading)
-    buckets = evaluation.buckets
-    of_image = evaluation.ratios(ground_truth, 'image').tolist()
-    images, _ = ground_truth.images.find_all([entry['id'] for entry in data['images']])
-    of_entry = dict(zip(ground_truth.annotation_ids.tolist(), evaluation.ratios(ground_truth, 'instance').tolist(), strict=True))
-    images = _with_ratios(data['images'], [of_image[image] for image in images.tolist()], buckets, evaluation.cumulative)
+    buckets = None if evaluation.cumulative else evaluation.buckets
+    positions, _ = ground_truth.images.find_all([entry['id'] for entry in data['images']])
+    image_ratios = evaluation.ratios(ground_truth, 'image')[positions]
+    ratio_of = dict(zip(ground_truth.annotation_ids.tolist(), evaluation.ratios(ground_truth, 'instance').tolist(), strict=True))
     ids = [entry.get('id', number) for number, entry in enumerate(data['annotations'], 1)]
-    entries = _with_ratios(data['annotations'], [of_entry.get(number, np.nan) for number in ids], buckets, evaluation.cumulative)
+    entry_ratios = np.array([ratio_of.get(number, np.nan) for number in ids])
+    images = _with_ratios(data['images'], image_ratios, buckets)
+    entries = _with_ratios(data['annotations'], entry_ratios, buckets)
     settings = {'definition': evaluation.definition, 'same_category': evaluation.same_category, 'edges': list(evaluation.edges),
                 'cumulative': evaluation.cumulative}
     info = data.get('info')
     copy = {**data, 'info': {**(info if isinstance(info, Mapping) else {}), 'occlusion': settings},
             'images': images, 'annotations': entries}
-    listed, ids = (images, [image['id'] for image in images]) if evaluation.unit == 'image' else (entries, ids)
-    held = bucket_members(_ratios(listed), buckets)
-    return Annotated(copy, {bucket.name: [ids[number] for number in np.flatnonzero(members).tolist()]
-                            for bucket, members in zip(buckets, held.T, strict=True)})
+    ratios = entry_ratios
+    if evaluation.unit == 'image':
+        ids, ratios = [image['id'] for image in images], image_ratios
+    return Annotated(copy, {bucket.name: [ids[number] for number in np.flatnonzero(members).tolist()] for bucket, members in zip(
+        evaluation.buckets, bucket_members(ratios, evaluation.buckets).T, strict=True)})
 
 
-def _with_ratios(entries: list[dict], ratios: list[float], buckets: tuple[Bucket, ...], cumulative: bool) -> list[dict]:
-    """Return copies of images or annotations with their ratio and, unless buckets overlap, the bucket's name."""
+def _with_ratios(entries: list[dict], ratios: np.ndarray, buckets: tuple[Bucket, ...] | None) -> list[dict]:
+    """Return copies of images or annotations with their ratio and the name of the bucket, None where there is none."""
     result = [{**entry, 'occlusion_ratio': None if np.isnan(ratio) else ratio}
-              for entry, ratio in zip(entries, ratios, strict=True)]
-    if not cumulative:
-        for entry, members in zip(result, bucket_members(_ratios(result), buckets), strict=True):
+              for entry, ratio in zip(entries, ratios.tolist(), strict=True)]
+    if buckets:
+        for entry, members in zip(result, bucket_members(ratios, buckets), strict=True):
             entry['occlusion_bucket'] = buckets[int(members.argmax())].name if members.any() else None
     return result
-
-
-def _ratios(entries: list[dict]) -> np.ndarray:
-    """Return the ratios of images or annotations, shape (N,) float64, NaN where there is none."""
-    return np.array([np.nan if entry['occlusion_ratio'] is None else entry['occlusion_ratio'] for entry in entries])

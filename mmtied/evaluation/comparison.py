@@ -108,8 +108,7 @@ def compared_statistics(comparison: Mapping) -> list[str]:
     return [name for name, value in entry[reported_iou_types(entry)[0]]['all'].items() if isinstance(value, dict)]
 
 
-def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None = None,
-                     labels: Sequence[str] | None = None) -> list[str]:
+def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None, labels: Sequence[str]) -> list[str]:
     """Return the IoU types to compare, in the usual order.
 
     Raises:
@@ -117,7 +116,6 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None =
             buckets that hold other images or instances.
     """
     iou_types = None if iou_types is None else check_iou_types(iou_types)
-    labels = labels or [run.source for run in runs]
     first = runs[0]
     for run in runs[1:]:
         pair = f'{first.source} and {run.source} cannot be compared'
@@ -197,13 +195,9 @@ def _rows(sides: Sequence[Sequence[SavedRun]], iou_type: str, grouping: Callable
 
 def estimate_groups(side: Sequence[SavedRun], iou_type: str, grouping: Callable[[SavedRun], Grouping],
                     bootstrap: Bootstrap) -> list[dict[str, 'Estimate']]:
-    """Estimate the statistics that get intervals, by name, for each group of images.
+    """Estimate the statistics that get intervals, by name, for each group of images, from runs of one recipe.
 
-    Args:
-        side: Runs of one recipe on the same images.
-        iou_type: Of the records to use.
-        grouping: Returns the groups, the same images in every run; each run reads columns of its own.
-        bootstrap: How to resample.
+    `grouping` returns a run's groups: the same images in every run, and columns of its own.
     """
     def of_runs(compute: Callable) -> Tensor:
         return torch.stack([compute(run.records[iou_type], run.positives, grouping(run), len(run.category_names), bootstrap,

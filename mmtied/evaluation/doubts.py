@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from .inputs.results import Detections
-from .matching import box_iou
+from .matching import box_pairs, rank_detections
 from .result import EvaluationResult
 
 #: AP50 below which the boxes are looked at.
@@ -13,13 +13,8 @@ _LOW = .1
 _IMAGES = 500
 
 
-def describe_doubts(result: EvaluationResult, classes_chosen: bool = False) -> list[str]:
-    """Describe an AP near 0 where boxes are good; a line, or none.
-
-    Args:
-        result: Evaluated boxes, with their detections.
-        classes_chosen: Whether the categories to evaluate were named.
-    """
+def describe_doubts(result: EvaluationResult) -> list[str]:
+    """Describe an AP near 0 where boxes are good; a line, or none."""
     detections = (result.detections or {}).get('bbox')
     if detections is None or 'bbox' not in result.report or not len(detections.score):
         return []
@@ -48,26 +43,16 @@ def _agnostic_pairs(result: EvaluationResult, detections: Detections) -> tuple[i
     Looks at the first images with objects, and at the highest-scoring detections of each, twice as many as it has objects.
     """
     truth = result.ground_truth
-    single = np.flatnonzero(~truth.crowd)
-    images = np.unique(truth.image[single])[:_IMAGES]
-    order = np.lexsort((-detections.score, detections.image))
-    sorted_images = detections.image[order]
-    found, total, pairs = 0, 0, [np.zeros((0, 2), dtype=np.int64)]
-    by_image = single[np.argsort(truth.image[single], kind='stable')]
-    starts = np.searchsorted(truth.image[by_image], images)
-    ends = np.searchsorted(truth.image[by_image], images, side='right')
-    for image, start, end in zip(images.tolist(), starts.tolist(), ends.tolist(), strict=True):
-        objects = by_image[start:end]
-        first, last = np.searchsorted(sorted_images, image), np.searchsorted(sorted_images, image, side='right')
-        own = order[first:min(last, first + 2 * len(objects))]
-        total += len(objects)
-        if not len(own):
-            continue
-        grid = np.repeat(np.arange(len(own)), len(objects)), np.tile(np.arange(len(objects)), len(own))
-        iou = box_iou(torch.from_numpy(detections.boxes_xywh[own][grid[0]]), torch.from_numpy(truth.boxes_xywh[objects][grid[1]]),
-                      torch.zeros(len(grid[0]), dtype=torch.bool)).numpy().reshape(len(own), len(objects))
-        best = iou.argmax(axis=0)
-        hit = iou[best, np.arange(len(objects))] >= .5
-        found += int(hit.sum())
-        pairs.append(np.column_stack([detections.category[own[best[hit]]], truth.category[objects[hit]]]))
-    return found, total, np.concatenate(pairs)
+    objects = np.flatnonzero(~truth.crowd)
+    objects = objects[np.argsort(truth.image[objects], kind='stable')]
+    objects = objects[np.isin(truth.image[objects], np.unique(truth.image[objects])[:_IMAGES])]
+    counts = torch.from_numpy(np.bincount(truth.image[objects], minlength=len(truth.image_ids)))
+    image, boxes = torch.from_numpy(detections.image), torch.from_numpy(detections.boxes_xywh)
+    order, rank = rank_detections(image, torch.from_numpy(detections.score), len(image))
+    chosen = order[rank < 2 * counts[image[order]]]
+    pairs = box_pairs(image[chosen], boxes[chosen], torch.from_numpy(truth.image[objects]),
+                      torch.from_numpy(truth.boxes_xywh[objects]), torch.zeros(len(objects), dtype=torch.bool))
+    good = (pairs.iou >= .5).nonzero()[:, 0]
+    best, _ = rank_detections(pairs.target[good], pairs.iou[good], 1)
+    found, of_objects = chosen[pairs.detection[good[best]]].numpy(), objects[pairs.target[good[best]].numpy()]
+    return len(best), len(objects), np.column_stack([detections.category[found], truth.category[of_objects]])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,13 @@ from ..compat import unwrap_model
 from ..plotting import check_format
 from .buckets import Evaluation, make_evaluations
 from .inputs.categories import label_category_ids
-from .inputs.datasets import coco_file, dataset_annotations, dataset_label_names, unwrapped
+from .inputs.openmmlab import coco_file, dataset_annotations, dataset_label_names, unwrapped
 from .intervals import Bootstrap
 from .meeting import meet
 from .metric import OcclusionCocoMetric
 from .presets import STATISTICS_OF_PRESETS
 from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
 from .reporting.failures import check_choice
-from .reporting.pictures import shown_in
 from .result import EvaluationResult
 from .run_checks import check_has_masks, check_joined, check_monitors, lost_hooks, monitored_scalars
 
@@ -174,9 +172,11 @@ class OcclusionEvalHook(Hook):
                 runner.logger.warning('OcclusionEvalHook: the evaluator only formats results, so there is nothing to evaluate')
             elif _occlusion_metric(evaluator) is None:
                 self._attach(runner, loop.dataloader.dataset, evaluator)
-            elif not self._name_labels(loop.dataloader.dataset, _occlusion_metric(evaluator)) and self.has_options:
-                runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the arguments '
-                                      'of the hook are not used')
+            else:
+                self._name_labels(loop.dataloader.dataset, _occlusion_metric(evaluator))
+                if self.has_options:
+                    runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the '
+                                          'arguments of the hook are not used')
             metric = _occlusion_metric(evaluator)
             check_has_masks(unwrap_model(runner.model), metric.metrics if metric else ())
         if is_training(runner) and isinstance(getattr(runner._val_loop, 'evaluator', None), Evaluator):
@@ -233,25 +233,23 @@ class OcclusionEvalHook(Hook):
         evaluated = replace(evaluated, name=self.name or real_path(folder).parent.name,
                             report={**evaluated.report, **given, 'data': Path(evaluated.ground_truth.source).name})
         if complete:
-            examples = self._examples(runner, metric, evaluated, loop.dataloader.dataset)
+            examples = self._examples(runner, evaluated, loop.dataloader.dataset)
         paths = write_outputs(evaluated, folder, examples, self.format, self.hide_empty)
         runner.logger.info(f'AP by occlusion: {", ".join(path.name for path in paths)} in {folder}')
         for path in paths:
             if path.suffix == '.png':
                 runner.visualizer.add_image(path.stem, np.asarray(read_image(path)), step=train_step(runner))
 
-    def _examples(self, runner: Runner, metric: OcclusionCocoMetric, evaluated: EvaluationResult, dataset: Dataset) -> Any:
+    def _examples(self, runner: Runner, evaluated: EvaluationResult, dataset: Dataset) -> Any:
         """Draw the images where the run did worst; return None, and log why, where their files cannot be read."""
         from .inputs.images import dataset_image_paths
         from .reporting.pictures import draw_worst
 
         try:
             paths = dataset_image_paths(dataset, evaluated.ground_truth.image_ids)
-            iou_type = 'segm' if 'segm' in metric.metrics else 'bbox'
-            if not len(metric.shown) and 'bbox' not in metric.metrics:
+            if not len(evaluated.detections['bbox'].score) and 'bbox' not in evaluated.records:
                 raise ValueError('the model predicts no boxes to draw')
-            return draw_worst(evaluated, iou_type, partial(shown_in, metric.shown), paths.__getitem__,
-                              choice=self.choice, seed=self.seed)
+            return draw_worst(evaluated, paths, choice=self.choice, seed=self.seed)
         except (ValueError, OSError) as error:
             runner.logger.warning(f'OcclusionEvalHook: report.html has no pictures ({error})')
             return None
@@ -281,7 +279,9 @@ def annotations_of(dataset: Dataset) -> str | dict:
         ValueError: Several datasets at once, or one without usable annotations.
     """
     try:
-        inner = innermost(dataset)
+        inner = unwrapped(dataset)
+        if isinstance(inner, ConcatDataset):
+            raise ValueError('the evaluated dataset joins several, so it has no single annotation file')
         return coco_file(inner) or dataset_annotations(inner)
     except ValueError as error:
         raise ValueError(f"OcclusionEvalHook: {error}; give a file for the evaluated images: "
@@ -296,14 +296,6 @@ def label_names_of(dataset: Dataset) -> list[str] | None:
         return dataset_label_names(inner)
     except ValueError as error:
         raise ValueError(f'OcclusionEvalHook: {error}') from None
-
-
-def innermost(dataset: Dataset) -> Dataset:
-    """Return a dataset without its wrappers; raise a ValueError where it joins several."""
-    dataset = unwrapped(dataset)
-    if isinstance(dataset, ConcatDataset):
-        raise ValueError('the evaluated dataset joins several, so it has no single annotation file')
-    return dataset
 
 
 def default_iou_types(evaluator: Evaluator, model: Any) -> list[str]:

@@ -12,7 +12,8 @@ from torch import distributed as torch_dist
 from .accumulate import accumulate
 from .buckets import Evaluation, whole_set
 from .inputs.adapters import from_supervision
-from .inputs.dumps import to_cpu
+from .inputs.coco_json import to_xywh
+from .inputs.dumps import encoded_masks, to_cpu
 from .pipeline import evaluate
 from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, RECALL_POINTS, STATISTICS, Statistic, check_iou_types
 from .result import EvaluationResult
@@ -152,7 +153,7 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         if not states['sizes']:
             raise ValueError('OcclusionMeanAveragePrecision: no image was given; call update before compute')
         annotations, detections, labels = _as_coco(states)
-        self.result = evaluate(annotations, detections, self.evaluation, iou_types=self.iou_types,
+        self.result = evaluate(annotations, detections, self.evaluation, iou_types=self.iou_types, box_format='xywh',
                                proposal_nums=self.proposal_nums, use_cats=self.average == 'macro')
         values = {}
         for iou_type in self.iou_types:
@@ -172,8 +173,7 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
 
     def _keep(self, predicted: dict, truth: dict) -> None:
         """Append one image to the states."""
-        boxes = _corners(truth, self.box_format)
-        found = _corners(predicted, self.box_format)
+        boxes, found = _boxes(truth, self.box_format), _boxes(predicted, self.box_format)
         columns = [boxes, *(np.reshape(column, (-1, 1)) for column in (
             truth['labels'], truth.get('iscrowd', np.zeros(len(boxes))), truth.get('area', np.full(len(boxes), np.nan))))]
         self.truths.append(_table(columns))
@@ -253,21 +253,17 @@ def _table(columns: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.concatenate([column.astype(np.float64) for column in columns], axis=1))
 
 
-def _corners(entry: Mapping, box_format: str) -> np.ndarray:
-    """Return an image's boxes, or those of its masks, as xyxy, (n, 4) float64."""
+def _boxes(entry: Mapping, box_format: str) -> np.ndarray:
+    """Return an image's boxes, or those of its masks, as xywh, (n, 4) float64."""
     if 'boxes' not in entry:
-        entry, box_format = {'boxes': np.array([mask_api.toBbox(rle) for rle in entry.get('masks', ())])}, 'xywh'
-    boxes = entry['boxes'].astype(np.float64).reshape(-1, 4)
-    first, second = boxes[:, :2], boxes[:, 2:]
-    if box_format == 'xyxy':
-        return boxes
-    low = first if box_format == 'xywh' else first - second / 2
-    return np.concatenate([low, low + second], axis=1)
+        return np.array([mask_api.toBbox(rle) for rle in entry.get('masks', ())]).reshape(-1, 4)
+    return to_xywh(entry['boxes'].astype(np.float64).reshape(-1, 4), box_format)
 
 
-def _extent(boxes: np.ndarray) -> np.ndarray:
+def _extent(boxes_xywh: np.ndarray) -> np.ndarray:
     """Return the height and width of the smallest image that holds the boxes, for one whose size is not stated."""
-    return np.minimum(np.ceil(np.nan_to_num(boxes[:, 2:]).max(axis=0, initial=1)), 2**31 - 1)[::-1]
+    ends = np.nan_to_num(boxes_xywh[:, :2] + boxes_xywh[:, 2:]).max(axis=0, initial=1)
+    return np.minimum(np.ceil(ends), 2**31 - 1)[::-1]
 
 
 def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
@@ -277,20 +273,11 @@ def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
     tensors = [torch.as_tensor(entries[number][key]) for number, key in columns]
     for (number, key), values in zip(columns, to_cpu(tensors), strict=True):
         kept[number][key] = values.numpy()
-    return [_with_masks(entry, arrays, what) for entry, arrays in zip(entries, kept, strict=True)]
-
-
-def _with_masks(entry: Mapping[str, Any], kept: dict, what: str) -> dict:
-    """Add an image's masks to its arrays."""
-    if entry.get('masks') is not None:
-        masks = entry['masks']
-        masks = masks.detach().cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
-        if masks.dtype.kind not in 'bui' or masks.ndim != 3 or len(masks) != len(kept['labels']):
-            raise ValueError(f'OcclusionMeanAveragePrecision: masks of {what} must be boolean or integers of shape '
-                             f'({len(kept["labels"])}, height, width), got {masks.dtype} of shape {masks.shape}; for '
-                             'probabilities pass masks > 0.5, for (n, 1, height, width) masks.squeeze(1)')
-        kept['masks'] = [mask_api.encode(np.asfortranarray(mask != 0, dtype=np.uint8)) for mask in masks]
-        kept['mask_size'] = masks.shape[1:]
+    for entry, arrays in zip(entries, kept, strict=True):
+        if entry.get('masks') is not None:
+            masks = entry['masks'] if isinstance(entry['masks'], Tensor) else np.asarray(entry['masks'])
+            arrays['masks'] = encoded_masks(masks, len(arrays['labels']), f'OcclusionMeanAveragePrecision: {what}')
+            arrays['mask_size'] = masks.shape[1:]
     return kept
 
 
@@ -312,9 +299,8 @@ def _as_coco(states: Mapping[str, Sequence[Tensor]]) -> tuple[dict, list[dict], 
         images.append(dict(id=number, height=int(size[0]), width=int(size[1])))
         masks = _masks(states['true_masks'][number - 1], len(truth))
         for place, (box, (label, crowd, area)) in enumerate(zip(truth[:, :4], truth[:, 4:].tolist(), strict=True)):
-            side = box[2:] - box[:2]
-            entry = dict(id=len(entries) + 1, image_id=number, category_id=int(label), bbox=[*box[:2].tolist(), *side.tolist()],
-                         area=float(side.prod()), iscrowd=int(crowd))
+            entry = dict(id=len(entries) + 1, image_id=number, category_id=int(label), bbox=box.tolist(),
+                         area=float(box[2:].prod()), iscrowd=int(crowd))
             if masks is not None:
                 entry |= dict(segmentation=masks[place], area=float(mask_api.area(masks[place])))
             entries.append({**entry, 'area': area} if area > 0 else entry)  # torchmetrics computes an area of 0 too

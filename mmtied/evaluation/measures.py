@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .accumulate import UNKNOWN, Positives, Records
+from .accumulate import Positives, Records
 from .protocol import Statistic
 from .weighted_ap import row_of_image
 
@@ -181,9 +181,9 @@ class _Outcomes(NamedTuple):
 
 
 def _outcomes(data: MeasureInput, lowest: float | None = -torch.inf) -> _Outcomes | None:
-    """Return what the detections with scores from `lowest` found; None without such a score, or with records that do not say."""
+    """Return what the detections with scores from `lowest` found; None without such a score."""
     records, num = data.records, len(data.positives.image)
-    if lowest is None or bool((records.target == UNKNOWN).any()):
+    if lowest is None:
         return None
     used = (records.rank < data.limit) & (records.target >= 0) & (records.score >= lowest)
     true = used & ((records.matched[:, 0] & 1) != 0)

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 
+from mmengine.dist import get_dist_info
 from torch import distributed as torch_dist
 
 #: Environment variable with the seconds after which a process that does nothing counts as hanging.
@@ -31,7 +32,7 @@ def meet(where: str) -> None:
         ValueError: A process has not come and has done nothing for a minute, or as long as ``MMTIED_PATIENCE`` says. Every
             process that waits raises it.
     """
-    rank, world_size = _rank()
+    rank, world_size = get_dist_info()
     if world_size > 1:
         publish_work()
         wait_for_others(_store(), rank, world_size, where, float(os.environ.get(PATIENCE_VARIABLE, _DEFAULT_PATIENCE)))
@@ -69,7 +70,7 @@ def wait_for_others(store: 'torch_dist.Store', rank: int, world_size: int, where
 def publish_work() -> None:
     """Start the thread that publishes this process's CPU time, unless it runs or there is only one process."""
     global _publisher
-    rank, world_size = _rank()
+    rank, world_size = get_dist_info()
     if world_size > 1 and not (_publisher and _publisher.is_alive() and _publisher.store is _store()):
         _publisher = _Publisher(_store(), rank)
         _publisher.start()
@@ -109,12 +110,6 @@ _publisher: _Publisher | None = None
 def _units(seconds: float) -> int:
     """Return seconds in the units that are published."""
     return round(1000 * seconds)
-
-
-def _rank() -> tuple[int, int]:
-    """Return this process's number and how many there are."""
-    is_distributed = torch_dist.is_available() and torch_dist.is_initialized()
-    return (torch_dist.get_rank(), torch_dist.get_world_size()) if is_distributed else (0, 1)
 
 
 def _store() -> 'torch_dist.Store':

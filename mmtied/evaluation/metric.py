@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import broadcast_object_list, get_comm_device, is_main_process
+from mmengine.dist import broadcast_object_list, gather_object, get_comm_device, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
@@ -20,17 +20,17 @@ from .accumulate import Records, join_records
 from .buckets import make_evaluations, make_plan
 from .doubts import describe_doubts
 from .federated import MAX_DETECTIONS
-from .gather import as_masks, gather_tensors
 from .inputs.categories import label_category_ids, merge_names, named_category_ids
 from .inputs.faults import one_line
 from .inputs.ground_truth import read_ground_truth
-from .inputs.results import Detections, describe_inverted
+from .inputs.openmmlab import class_names
+from .inputs.plausibility import describe_inverted
 from .meeting import meet, publish_work
 from .pipeline import without_categories
 from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
 from .result import EvaluationResult
-from .stream import TO_DRAW, ImageMatcher, MatchedImages, join_once, match_images
+from .stream import TO_DRAW, ImageMatcher, MatchedImages, as_masks, join_once, match_images, shown_detections
 from .summary import summarize
 from .targets import Targets
 
@@ -125,21 +125,15 @@ class OcclusionCocoMetric(BaseMetric):
         if ann_file is None:
             raise ValueError('OcclusionCocoMetric needs ann_file, a COCO instances file; the OcclusionEvalHook '
                              "takes it from the evaluated dataset's ann_file instead")
-        ann_file = getattr(ann_file, 'dataset', ann_file)
-        if not isinstance(ann_file, str | os.PathLike | dict):
-            raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict of its layout, or '
-                             f'a pycocotools COCO; got {ann_file!r}')
         self.metrics = check_iou_types(metric)
         self.evaluations = make_evaluations(extra_evaluations, preset, definition=definition, edges=edges, unit=unit,
                                             cumulative=cumulative, same_category=same_category, levels=levels,
                                             min_height=min_height)
         self.proposal_nums = check_proposal_nums(proposal_nums) and tuple(proposal_nums)
         reading = dict(ignore_key=ignore_key, ignore_categories=ignore_categories, skip_invalid=skip_invalid)
-        if isinstance(ann_file, dict):
-            self.ground_truth = read_ground_truth(ann_file, **reading)
-        else:
-            with get_local_path(ann_file, backend_args=backend_args) as local_path:
-                self.ground_truth = read_ground_truth(local_path, **reading)
+        is_path = isinstance(ann_file, str | os.PathLike)
+        with get_local_path(ann_file, backend_args=backend_args) if is_path else nullcontext(ann_file) as local:
+            self.ground_truth = read_ground_truth(local, **reading)
         self.ground_truth = merge_names(self.ground_truth)
         if skip_invalid and 'segm' in self.metrics:
             self.ground_truth = self.ground_truth.with_masks()
@@ -179,8 +173,8 @@ class OcclusionCocoMetric(BaseMetric):
         """Return the category id of each label, -1 for none, by the names of the labels."""
         if self.label_names is not None:
             return named_category_ids(self.ground_truth, self.label_names)
-        classes = self._classes()
-        if classes is None:
+        classes = class_names(self.dataset_meta)
+        if not classes:
             raise ValueError("OcclusionCocoMetric needs the dataset's classes: dataset_meta has no 'classes'")
         ids = label_category_ids(self.ground_truth, classes)
         if ids != named_category_ids(self.ground_truth, classes):
@@ -198,12 +192,8 @@ class OcclusionCocoMetric(BaseMetric):
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
         self._dataset_meta = dataset_meta
-        if self._classes() and self.label_names is None:
-            label_category_ids(self.ground_truth, self._classes())
-
-    def _classes(self) -> list[str] | None:
-        classes = (self.dataset_meta or {}).get('classes')
-        return [classes] if isinstance(classes, str) else classes and list(classes)
+        if class_names(dataset_meta) and self.label_names is None:
+            label_category_ids(self.ground_truth, class_names(dataset_meta))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take a batch; every `BATCH` images, match them.
@@ -250,14 +240,12 @@ class OcclusionCocoMetric(BaseMetric):
         """
         if not self.results:
             MMLogger.get_current_instance().warning(f'{type(self).__name__} got empty `self.results`: no image was processed')
-        mine = self._once(self.results)
-        device = 'cpu' if self.collect_device == 'cpu' else get_comm_device()
+        matched = self._once(self.results)
         meet(f'{type(self).__name__}: joining the results')
-        gathered = gather_tensors(mine.tensors(), device)
+        parts = self._gathered(matched)
         sent, failure = [None, None], None
         if is_main_process():
             try:
-                parts = [MatchedImages.from_tensors(tensors, self.metrics) for tensors in gathered]
                 sent[0] = {f'{self.prefix}/{name}': value for name, value in self.compute_metrics(parts).items()}
                 if self._all_images:  # for the next evaluation
                     (self.ground_truth, self.plan), self._all_images, self._matcher = self._all_images, None, None
@@ -272,15 +260,24 @@ class OcclusionCocoMetric(BaseMetric):
             raise ValueError(f'{type(self).__name__}: the evaluation failed in the main process ({sent[1]})')
         return sent[0]
 
+    def _gathered(self, matched: MatchedImages) -> list[MatchedImages]:
+        """Bring what every process has matched to the main one."""
+        if get_world_size() == 1:
+            return [matched]
+        device = 'cpu' if self.collect_device == 'cpu' else get_comm_device()
+        gathered = gather_object([tensor.cpu() for tensor in matched.tensors()])
+        return [MatchedImages.from_tensors([tensor.to(device) for tensor in tensors], self.metrics) for tensors in gathered or ()]
+
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
         joined = self._once(results)
         if self.only_images_with_results:
             joined = self._restrict(joined)
         report, records, targets = self._summarize(joined)
-        self.evaluated = EvaluationResult(report, records, targets, self._matched_plan, self.matcher.ground_truth,
-                                          self.matcher.categories, self.proposal_nums)
         self.shown = joined.shown.cpu()
+        self.evaluated = EvaluationResult(report, records, targets, self._matched_plan, self.matcher.ground_truth,
+                                          self.matcher.categories, self.proposal_nums,
+                                          detections={'bbox': shown_detections(self.shown)})
         logger = MMLogger.get_current_instance()
         doubts = self._doubts(joined)
         for line in doubts:
@@ -311,12 +308,7 @@ class OcclusionCocoMetric(BaseMetric):
         if len(joined.images) < num:
             lines.append(f'{len(joined.images)} of the {num} images of the annotations were processed, and objects in the '
                          'others count as missed; only_images_with_results=True evaluates the processed ones')
-        if 'bbox' in self.metrics and len(self.shown):
-            image, category, score, *_ = self.shown.T.numpy()
-            boxes = self.shown[:, 3:7].numpy()
-            found = Detections(image.astype(np.int64), category.astype(np.int64), score, boxes[:, 2] * boxes[:, 3], boxes)
-            lines += describe_doubts(replace(self.evaluated, detections={'bbox': found}))
-        return lines
+        return lines + describe_doubts(self.evaluated)
 
     def _restrict(self, joined: MatchedImages) -> MatchedImages:
         """Restrict annotations, plan and matches to the processed images; return the matches."""

@@ -21,7 +21,8 @@ from .inputs import load_detections
 from .inputs.arrays import GroundTruth
 from .inputs.categories import label_category_ids, merge_names
 from .inputs.ground_truth import read_ground_truth
-from .inputs.results import Detections, describe_unusual
+from .inputs.plausibility import describe_unusual
+from .inputs.results import Detections
 from .intervals import Bootstrap
 from .masks import rle_pairs
 from .matching import box_pairs, make_records, rank_detections
@@ -130,7 +131,7 @@ def evaluate(annotations: Any,
     stem = Path(first).stem if isinstance(first, str | os.PathLike) else 'detector'
     shown_name = name or re.sub(r'(?<=.)\.(bbox|segm)$', '', stem)
     result = evaluate_detections(ground_truth, found, evaluations, proposal_nums, category_ids, device, shown_name, use_cats)
-    said += describe_doubts(result, classes is not None)
+    said += describe_doubts(result)
     for line in dict.fromkeys(said):
         warnings.warn(line, stacklevel=2)
     result.report['notes'] = list(dict.fromkeys((*result.report.get('notes', ()), *notes, *said)))

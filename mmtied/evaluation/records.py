@@ -3,15 +3,13 @@
 Nothing in the file is trusted: reading checks every array and value, and a ValueError says what is wrong.
 """
 
+import csv
 import hashlib
 import json
 import math
 import os
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +18,12 @@ from torch import Tensor
 
 from ..atomic import atomic_path, check_can_read, real_path
 from ..version import __version__
-from .accumulate import UNKNOWN, Positives, Records
+from .accumulate import Positives, Records
 from .buckets import Grouping
+from .inputs.coco_json import read_json
 from .inputs.faults import one_line
 from .inputs.ground_truth import GroundTruth
 from .protocol import IOU_THRESHOLDS, IOU_TYPES, STATISTICS, UNITS, check_proposal_nums, evaluated_thresholds
-from .run_id import check_one_run
 
 #: The file's name beside report.json.
 FILE_NAME = 'records.npz'
@@ -63,7 +61,6 @@ class SavedRun:
     fingerprint: str  # of the annotations, see `fingerprint`
     mask_fingerprint: str = ''  # of their masks, where the run used them; otherwise empty
     name: str = ''  # the name that the run was given, if any
-    version: str = __version__  # the mmtied that wrote it
     run: str = ''  # see `run_id`; empty before a run is saved
 
 
@@ -99,20 +96,20 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
     Only the columns of match bits that some evaluation reads for all areas are kept.
     """
     used = torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), *(part.columns for part in run.evaluations)]))
-    header = dict(format=_FORMAT, version=run.version, name=run.name, run=run.run, fingerprint=run.fingerprint,
+    header = dict(format=_FORMAT, version=__version__, name=run.name, run=run.run, fingerprint=run.fingerprint,
                   mask_fingerprint=run.mask_fingerprint, proposal_nums=run.proposal_nums,
                   category_names=run.category_names, iou_types=list(run.records), thresholds=evaluated_thresholds().tolist(),
                   evaluations=[part.description for part in run.evaluations])
     arrays = dict(header=np.array(json.dumps(header)), image_ids=run.image_ids)
     for name, column in run.positives._asdict().items():
-        arrays[f'positives.{name}'] = _array(column[:, used.to(column.device)] if name == 'counted' else column)
+        arrays[f'positives.{name}'] = (column[:, used.to(column.device)] if name == 'counted' else column).cpu().numpy()
     for number, part in enumerate(run.evaluations):
-        arrays[f'members.{number}'] = np.packbits(_array(part.members), axis=0)
-        arrays[f'columns.{number}'] = _array(torch.searchsorted(used, part.columns))
+        arrays[f'members.{number}'] = np.packbits(part.members.cpu().numpy(), axis=0)
+        arrays[f'columns.{number}'] = torch.searchsorted(used, part.columns).cpu().numpy()
     for iou_type, table in run.records.items():
         for name, column in table._asdict().items():
             column = column[:, used.to(column.device)] if name in ('matched', 'ignored') else column
-            arrays[f'{iou_type}.{name}'] = _compact(_array(column).astype(_RECORD_TYPES[name]))
+            arrays[f'{iou_type}.{name}'] = _compact(column.cpu().numpy().astype(_RECORD_TYPES[name]))
     path = Path(folder) / FILE_NAME
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -138,12 +135,36 @@ def read_records(path: str | os.PathLike) -> SavedRun:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         run = _checked_run(str(path), json.loads(str(arrays['header'])), arrays)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, OSError, zipfile.BadZipFile,
-            zlib.error, RuntimeError, MemoryError, OverflowError) as error:
+    except Exception as error:  # what a broken file raises depends on where it breaks
         raise ValueError(f'{path}: not the match records of a run, or damaged ({one_line(error)})') from None
     if path.name == FILE_NAME:
         check_one_run(path, run.run)
     return run
+
+
+def run_id(report: Mapping, tables: Iterable[Records]) -> str:
+    """Return what tells the files of one run from those of another: a hash of its report and its records."""
+    digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode())
+    for table in tables:
+        for column in table:
+            digest.update(np.ascontiguousarray(column.cpu().numpy()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_one_run(path: str | os.PathLike, run: str) -> None:
+    """Raise a ValueError where files beside one of a run's, which has the id `run`, are of another run."""
+    path = Path(path)
+    for name, run_of in _RUN_OF.items():
+        other = path.parent / name
+        if name == path.name or not other.is_file():
+            continue
+        try:
+            theirs = run_of(other)
+        except Exception as error:  # what a broken file raises depends on where it breaks
+            theirs = f'damaged: {one_line(error)}'
+        if theirs != run:
+            raise ValueError(f'{path.parent}: {path.name} and {name} are not of the same run ({run or "no id"} and '
+                             f'{theirs or "no id"}); evaluate again, or move one of them away')
 
 
 def fingerprint(ground_truth: GroundTruth) -> str:
@@ -170,14 +191,9 @@ def mask_fingerprint(ground_truth: GroundTruth) -> str:
 
 def checked_array(arrays: Mapping[str, np.ndarray], name: str, kind: str, shape: Sequence[int | None],
                   below: int | None = None) -> np.ndarray:
-    """Return an array of the file.
+    """Return an array of the file: its dtype must be of one of some kinds, its shape must fit, in which None is any length.
 
-    Args:
-        arrays: By name.
-        name: Which array.
-        kind: The `kind` that its dtype must have; one of several letters.
-        shape: The shape that it must have, None for any length.
-        below: Where given, its numbers must be at least 0 and below this.
+    Where `below` is given, its numbers must be at least 0 and below that.
 
     Example:
         >>> checked_array({'rank': np.array([0, 7])}, 'rank', 'i', (None,), 5)
@@ -224,15 +240,14 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
                     proposal_nums=tuple(header['proposal_nums']),
                     fingerprint=header['fingerprint'],
                     mask_fingerprint=header['mask_fingerprint'],
-                    name=header.get('name', ''),
-                    run=header.get('run', ''),
-                    version=header['version'])
+                    name=header['name'],
+                    run=header.get('run', ''))
 
 
 def _checked_thresholds(header: Mapping) -> list[float]:
     """Return the IoU thresholds of the file's match bits, which start with COCO's and hold all that `STATISTICS` need."""
-    thresholds = header.get('thresholds', IOU_THRESHOLDS.tolist())
-    if not (isinstance(thresholds, list) and all(map(_is_finite, thresholds)) and len(IOU_THRESHOLDS) <= len(thresholds) <= 15):
+    thresholds = header['thresholds']
+    if not np.isfinite(thresholds).all() or not len(IOU_THRESHOLDS) <= len(thresholds) <= 15:
         raise ValueError(f"thresholds: COCO's ten and at most five others are needed, got {thresholds}")
     for statistic in STATISTICS.values():
         if statistic.iou is not None and not np.isclose(thresholds, statistic.iou).any():
@@ -275,53 +290,37 @@ def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds
     arrays = dict(arrays)
     for name in ('matched', 'ignored'):
         arrays[names[name]] = _at_current_thresholds(arrays[names[name]], thresholds)
-    if names['target'] not in arrays:  # written before they were kept
-        arrays[names['target']], arrays[names['iou']] = np.full(number, UNKNOWN), np.zeros(number)
-    else:
-        shifted = {**arrays, names['target']: arrays[names['target']] - UNKNOWN}
-        checked_array(shifted, names['target'], 'i', (number, ), num_positives - UNKNOWN)
-        if not (np.abs(checked_array(arrays, names['iou'], 'f', (number, )) - .5) <= .5).all():
-            raise ValueError(f'{names["iou"]}: numbers from 0 to 1 are needed')
+    checked_array({'target': arrays[names['target']] + 1}, 'target', 'i', (number, ), num_positives + 1)
+    if not (np.abs(checked_array(arrays, names['iou'], 'f', (number, )) - .5) <= .5).all():
+        raise ValueError(f'{names["iou"]}: numbers from 0 to 1 are needed')
     return Records(*(torch.from_numpy(arrays[names[name]].astype(kind)) for name, kind in _RECORD_TYPES.items())).wide()
 
 
 def _check_header(header: Mapping) -> None:
     """Raise a ValueError unless the header has plain values of the right kinds."""
     names, iou_types, evaluations = header['category_names'], header['iou_types'], header['evaluations']
-    texts = [header['version'], header['fingerprint'], header['mask_fingerprint'], header.get('name', ''), header.get('run', '')]
+    texts = [header['fingerprint'], header['mask_fingerprint'], header['name'], header.get('run', '')]
     if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, *texts]):
-        raise ValueError('its name, categories, version and fingerprints must be text')
+        raise ValueError('its name, categories and fingerprints must be text')
     if not isinstance(iou_types, list) or not iou_types or len(set(iou_types)) < len(iou_types) or set(iou_types) - {*IOU_TYPES}:
         raise ValueError(f'IoU types among {", ".join(IOU_TYPES)} are needed, each once, got {iou_types}')
     check_proposal_nums(header['proposal_nums'])
     if not isinstance(evaluations, list) or not evaluations:
         raise ValueError('no evaluation in it')
     for number, description in enumerate(evaluations):
-        if not _is_description(description):
+        kinds = dict(definition=str, unit=str, cumulative=bool, buckets=list)
+        bucket_kinds = dict(name=str, lower=int | float, upper=int | float | None)
+        if not _has_kinds(description, kinds) or description['unit'] not in UNITS or not all(
+                _has_kinds(bucket, bucket_kinds) for bucket in description['buckets']):
             raise ValueError(f"evaluation {number}: 'definition', 'unit', 'cumulative' and 'buckets' are needed, with the name "
                              'and the edges of each')
 
 
-def _is_description(description: object) -> bool:
-    """Return whether this can be the description of `SavedGroups`."""
-    return (isinstance(description, dict) and set(description) == {'definition', 'unit', 'cumulative', 'buckets'}
-            and isinstance(description['definition'], str) and description['unit'] in UNITS
-            and isinstance(description['cumulative'], bool) and isinstance(description['buckets'], list)
-            and all(map(_is_bucket, description['buckets'])))
-
-
-def _is_bucket(bucket: object) -> bool:
-    """Return whether this has a name and edges; the upper one is None for a cumulative bucket."""
-    return (isinstance(bucket, dict) and set(bucket) == {'name', 'lower', 'upper'} and isinstance(bucket['name'], str)
-            and _is_finite(bucket['lower']) and (bucket['upper'] is None or _is_finite(bucket['upper'])))
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _array(column: Tensor) -> np.ndarray:
-    return column.cpu().numpy()
+def _has_kinds(value: object, kinds: Mapping) -> bool:
+    """Return whether this is a dict with these keys and values of these kinds, its numbers finite."""
+    return isinstance(value, dict) and set(value) == set(kinds) and all(
+        isinstance(value[key], kind) and not (isinstance(value[key], float) and not math.isfinite(value[key]))
+        for key, kind in kinds.items())
 
 
 def _compact(column: np.ndarray) -> np.ndarray:
@@ -329,3 +328,18 @@ def _compact(column: np.ndarray) -> np.ndarray:
     with np.errstate(over='ignore'):
         single = column.astype(np.float32) if column.dtype == np.float64 else column
     return single if np.array_equal(single, column) else column
+
+
+def _run_of_records(path: Path) -> str:
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(str(file['header'])).get('run', '')
+
+
+def _run_of_table(path: Path) -> str:
+    with path.open(newline='', encoding='utf-8') as file:
+        return next(csv.DictReader(file), {}).get('run') or ''
+
+
+#: Files that carry the id of their run, and how it is read.
+_RUN_OF = {'report.json': lambda path: read_json(path).get('run', ''),
+           'records.npz': _run_of_records, 'buckets.csv': _run_of_table}

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..atomic import atomic_path
-from ..plotting import check_format, save_figure
+from ..plotting import check_format
 from ..tables import text_table
 from .accumulate import Positives, Records
 from .buckets import EvaluationPlan
@@ -77,7 +76,7 @@ class EvaluationResult(_Tables):
         categories: Positions of the evaluated categories, see `GroundTruth.select_categories`.
         proposal_nums: Limits of detections, see `Statistic.limit`.
         name: The detector's name on plots and pages.
-        detections: The detections by IoU type, for pictures; None where only their records were kept.
+        detections: The detections by IoU type, or those to draw, for pictures; None where only their records were kept.
     """
 
     report: dict
@@ -151,10 +150,12 @@ class EvaluationResult(_Tables):
         Raises:
             ValueError: The result does not have that IoU type, or the file's suffix is another.
         """
-        from .reporting.plots import plot_ap_over_r
+        from .reporting.plots import plot_ap_over_r, write_figure
 
-        iou_type = _chosen_iou_type(iou_type, self.report)
-        return _written(plot_ap_over_r(self._shown(hide_empty), iou_type, self.name), path)
+        figure = plot_ap_over_r(self._shown(hide_empty), _chosen_iou_type(iou_type, self.report), self.name)
+        if path is not None:
+            write_figure(figure, path)
+        return figure
 
     def latex(self, hide_empty: bool = False) -> str:
         """Return the tables as LaTeX for the package booktabs, in percent; `hide_empty` leaves out buckets without instances."""
@@ -197,15 +198,11 @@ class EvaluationResult(_Tables):
 
     def _pictures(self, images: str | os.PathLike, num_worst: int, choice: str, seed: int) -> Any:
         from .inputs.images import image_paths
-        from .reporting.pictures import draw_worst, shown_of
+        from .reporting.pictures import draw_worst
 
         if not self.detections:
             raise ValueError('images: the detections of this result are not known; evaluate them again to draw pictures')
-        iou_type = 'segm' if 'segm' in self.detections else 'bbox'
-        detections = self.detections[iou_type].arrays()
-        paths = image_paths(self.ground_truth, images)
-        return draw_worst(self, iou_type, lambda image: shown_of(detections, image), paths.__getitem__, num_worst,
-                          choice, seed)
+        return draw_worst(self, image_paths(self.ground_truth, images), num_worst, choice, seed)
 
     def _tables(self, hide_empty: bool = False) -> Iterator['PlainTable']:
         from .reporting.tables import report_tables
@@ -241,11 +238,14 @@ class ComparisonResult(_Tables):
         Raises:
             ValueError: The comparison does not have that IoU type or statistic, or the file's suffix is another.
         """
-        from .reporting.plots import plot_comparison
+        from .reporting.plots import plot_comparison, write_figure
 
         iou_type = _chosen_iou_type(iou_type, self.report['evaluations'][0])
         self._check_statistics('plot', [statistic])
-        return _written(plot_comparison(self._shown(hide_empty), iou_type, statistic), path)
+        figure = plot_comparison(self._shown(hide_empty), iou_type, statistic)
+        if path is not None:
+            write_figure(figure, path)
+        return figure
 
     def latex(self, statistics: Sequence[str] | None = None, hide_empty: bool = False) -> str:
         """Return the tables as LaTeX for the package booktabs, in percent.
@@ -312,15 +312,6 @@ def _chosen_iou_type(iou_type: str | None, report: Mapping) -> str:
     if iou_type is not None and iou_type not in known:
         raise ValueError(f'plot: expected one of {", ".join(known)}, the IoU types of this result, got {iou_type!r}')
     return iou_type or known[0]
-
-
-def _written(figure: 'Figure', path: str | os.PathLike | None) -> 'Figure':
-    """Return a figure, after writing it into a file where one is named."""
-    if path is not None:
-        check_format(Path(path).suffix.lower().removeprefix('.'))
-        with atomic_path(path) as temporary:
-            save_figure(figure, temporary)
-    return figure
 
 
 def _check_folder(folder: str | os.PathLike) -> None:

@@ -12,11 +12,7 @@ _BUCKET = re.compile(r'_r\d[\d.]*(-(up|[\d.]+))?$')
 
 
 def check_joined(dataset: Any) -> None:
-    """Raise a ValueError where a dataset joins several that give one id to different images, as the metric counts an id once.
-
-    Args:
-        dataset: Only one with `datasets` that have `get_data_info` is checked.
-    """
+    """Raise a ValueError where a dataset joins several that give one id to different images, as the metric counts an id once."""
     paths: dict[Any, Any] = {}
     for part in getattr(dataset, 'datasets', None) or ():
         for number in range(len(part)) if hasattr(part, 'get_data_info') else ():
@@ -36,13 +32,9 @@ def check_has_masks(model: Any, iou_types: Sequence[str]) -> None:
 
 
 def check_monitors(monitored: Iterable[tuple[str, str]], metrics: Sequence[Any]) -> None:
-    """Raise a ValueError where a run waits for a scalar that its validation does not give.
+    """Raise a ValueError where a run waits for a scalar, of `monitored_scalars`, that its validation does not give.
 
     Only scalars that an `OcclusionCocoMetric` among the metrics should give are checked, and prefixes that no metric has.
-
-    Args:
-        monitored: From `monitored_scalars`.
-        metrics: Those of the validation.
     """
     ours = [metric for metric in metrics if hasattr(metric, 'scalar_names')]
     names = [name for metric in ours for name in metric.scalar_names()] if ours else []

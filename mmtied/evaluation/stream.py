@@ -1,7 +1,7 @@
 """Matching image by image as predictions come, on any device, keeping only small records; and joining records of processes."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from .accumulate import Records, no_records
 from .federated import FederatedRules
 from .inputs.arrays import GroundTruth
 from .inputs.image_ids import AMBIGUOUS
+from .inputs.results import Detections
 from .inputs.rle import rle_areas, to_rle
 from .masks import TargetMasks, dense_mask_iou
 from .matching import Pairs, box_pairs, cell_pairs, make_records, min_iou, rank_detections
@@ -21,12 +22,10 @@ from .targets import Targets, make_targets
 SCORE_THRESHOLD = .3
 #: Detections kept of each image for drawing.
 MOST_SHOWN = 30
-#: Columns of the table of detections to draw: image, category, score, x, y, width, height.
-_SHOWN_COLUMNS = 7
-
-
 #: Key of boxes that are drawn and not evaluated.
 TO_DRAW = 'drawn'
+#: An empty table of detections to draw: image, category, score, x, y, width, height.
+_NO_TABLE = torch.empty(0, 7, dtype=torch.float64)
 
 
 class Candidates(NamedTuple):
@@ -109,13 +108,7 @@ class ImageMatcher:
         return position
 
     def take_boxes(self, image_id: int | str, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Candidates:
-        """Copy what matching by box IoU needs, without waiting for the device.
-
-        Args:
-            image_id: The image's id in the annotation file.
-            labels: Shape (N,), integers.
-            scores: Shape (N,).
-            boxes_xyxy: Shape (N, 4) in pixels of the annotated image.
+        """Copy what matching by box IoU needs, labels (N,), scores (N,) and boxes (N, 4), without waiting for the device.
 
         Raises:
             ValueError: Unknown image, or shapes that do not fit.
@@ -130,7 +123,7 @@ class ImageMatcher:
             image_id: The image's id in the annotation file.
             labels: Shape (N,), integers.
             scores: Shape (N,).
-            masks: Boolean masks of the annotated image's size, shape (N, height, width), or N run-length codes.
+            masks: Boolean masks, shape (N, height, width), or N run-length codes.
 
         Raises:
             ValueError: Unknown image, shapes that do not fit, or masks of another size than the image.
@@ -225,6 +218,18 @@ class ImageMatcher:
             raise ValueError(f'image id {image_id}: predicted {list(unusable)[kind]}')
 
 
+def as_masks(masks: Any) -> Tensor | list[dict]:
+    """Return a tensor or array as boolean masks on its device, and run-length codes as they are.
+
+    Floating-point numbers above 0.5 belong to the mask, as by mmdet's default `mask_thr_binary`; of integers, those that are
+    not 0.
+    """
+    if isinstance(masks, list | tuple) and (not masks or isinstance(masks[0], dict)):
+        return list(masks)
+    masks = torch.as_tensor(masks).detach()
+    return masks > .5 if masks.is_floating_point() else masks.bool()
+
+
 class MatchedImages(NamedTuple):
     """Match records of some images, which batches and processes exchange."""
 
@@ -254,7 +259,7 @@ def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candid
     records = {iou_type: matcher.match([entry[iou_type] for entry in by_image.values()]).narrow()
                for iou_type in candidates[0] if iou_type != TO_DRAW}
     device = next(iter(records.values())).image.device
-    shown, inverted = no_table().to(device), torch.empty(0, dtype=torch.int64, device=device)
+    shown, inverted = _NO_TABLE.to(device), torch.empty(0, dtype=torch.int64, device=device)
     with_boxes = [entry.get('bbox', entry.get(TO_DRAW)) for entry in by_image.values()]
     if None not in with_boxes:
         shown = matcher.shown(with_boxes)
@@ -266,16 +271,12 @@ def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candid
 def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_columns: int, num_images: int) -> MatchedImages:
     """Join parts into one, on the device of the last, with the records of each image from the first part that has it.
 
-    Args:
-        parts: Each has an image at most once.
-        iou_types: The IoU types of the parts.
-        num_columns: Columns of the records, for the empty tables of no parts.
-        num_images: I.
+    Each part has an image at most once; `num_columns` is for the empty tables of no parts.
     """
     device = parts[-1].images.device if parts else torch.device('cpu')
     nothing = {iou_type: no_records(num_columns).narrow() for iou_type in iou_types}
     no_images = torch.empty(0, dtype=torch.int64)
-    kept = [MatchedImages(no_images, no_table(), no_images, nothing)]
+    kept = [MatchedImages(no_images, _NO_TABLE, no_images, nothing)]
     is_new = torch.ones(num_images, dtype=torch.bool, device=device)
     for part in parts:
         part = MatchedImages.from_tensors([column.to(device) for column in part.tensors()], iou_types)
@@ -290,15 +291,8 @@ def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_colu
 def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Tensor:
     """Pick the detections of some images to draw, as a small table that processes can exchange.
 
-    Args:
-        image: Position of each detection's image in the ground truth's `image_ids`, shape (N,) int64.
-        category: Position of its category in the `category_ids`, shape (N,) int64.
-        scores: Shape (N,).
-        boxes_xyxy: In pixels of the annotated image, shape (N, 4).
-
-    Returns:
-        Image, category, score, x, y, width, height, at most `MOST_SHOWN` of each image, the most certain first; shape (M, 7)
-        float64.
+    The columns are image, category, score, x, y, width and height, float64; there are at most `MOST_SHOWN` rows of each image,
+    the most certain first.
 
     Example:
         >>> scores, boxes = torch.tensor([0.2, 0.9]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.]])
@@ -315,9 +309,11 @@ def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Ten
                       boxes[:, 2:] - boxes[:, :2]], dim=1)
 
 
-def no_table() -> Tensor:
-    """Return a table of detections to draw without any."""
-    return torch.empty(0, _SHOWN_COLUMNS, dtype=torch.float64)
+def shown_detections(table: Tensor) -> Detections:
+    """Return the rows of a table of detections to draw as arrays."""
+    rows = table.cpu().numpy()
+    boxes = rows[:, 3:]
+    return Detections(rows[:, 0].astype(np.int64), rows[:, 1].astype(np.int64), rows[:, 2], boxes[:, 2] * boxes[:, 3], boxes)
 
 
 def _mask_pairs(candidates: Sequence[Candidates], counts: Tensor, cells: Tensor, order: Tensor, targets: Targets) -> Pairs:

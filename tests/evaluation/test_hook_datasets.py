@@ -16,7 +16,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmtied.evaluation.hook import OcclusionEvalHook
-from mmtied.evaluation.inputs.datasets import dataset_annotations
+from mmtied.evaluation.inputs.openmmlab import dataset_annotations
 from tests.helpers.coco_oracle import coco_statistics
 from tests.helpers.data import data_path
 

@@ -51,7 +51,7 @@ def test_persons_in_no_bucket_are_not_drawn():
     line, = headlines([run])
     row, overall = rows['Heavy'], result.report['bbox']['all']
     assert (line.statistic, line.high_statistic) == ('AP', 'recall@P80')
-    assert line.high == f'{100 * row["recall@P80"]:.1f}' and line.high_ci.endswith(f'all: {100 * overall["recall@P80"]:.1f}')
+    assert line.high[0] == f'{100 * row["recall@P80"]:.1f}' and line.high[1].endswith(f'all: {100 * overall["recall@P80"]:.1f}')
     assert row['recall@P80_ci'][0] < row['recall@P80'] < row['recall@P80_ci'][1] <= 1
 
 

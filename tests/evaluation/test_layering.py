@@ -53,7 +53,7 @@ def test_no_import_cycles():
 
 
 def test_arithmetic_does_not_import_reporting():
-    plugs = {'metric', 'hook', 'gather'}
+    plugs = {'metric', 'hook'}
     lazy = {'result'}  # plots and files are imported when they are asked for
     for name in MODULES:
         package, _, module = name.rpartition('.')
@@ -74,7 +74,7 @@ def test_statistics_and_ratios_import_without_torch():
 
 
 #: Modules that plug into mmengine; everything else has to work without it.
-PLUGS = ['mmtied.evaluation.gather', 'mmtied.evaluation.hook', 'mmtied.evaluation.metric']
+PLUGS = ['mmtied.evaluation.hook', 'mmtied.evaluation.meeting', 'mmtied.evaluation.metric']
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmtied.evaluation import Evaluation, Statistic, evaluate, register_statistic
-from mmtied.evaluation.accumulate import UNKNOWN
 from mmtied.evaluation.measures import MeasureInput, compute_measure
 from mmtied.evaluation.protocol import STATISTICS, evaluated_thresholds
 from mmtied.evaluation.records import read_records, write_records
@@ -220,20 +219,6 @@ def test_saved_records_know_their_thresholds(more_statistics, tmp_path):
     register_statistic(Statistic('AP20', iou=.2))
     with pytest.raises(ValueError, match=r'no matches at IoU 0\.2, which AP20 needs; evaluate again'):
         read_records(tmp_path / 'both')
-
-
-def test_records_of_older_versions_have_ap_but_no_objects(tmp_path):
-    data, results = crowd(3)
-    path = write_records(evaluate(data, results).saved_run(), tmp_path)
-    with np.load(path) as file:
-        kept = {name: array for name, array in file.items() if name not in ('bbox.target', 'bbox.iou')}
-    np.savez(path, **kept)
-    run = read_records(path)
-    assert (run.records['bbox'].target == UNKNOWN).all()
-    measured = MeasureInput(run.records['bbox'], run.positives, 6, 1, 0, 100)
-    values = {name: compute_measure(measured, STATISTICS[name], torch.arange(6), torch.ones(1, 6)).item() for name in MEASURES}
-    assert np.isfinite(values.pop('MR-2'))
-    assert np.isnan(list(values.values())).all()
 
 
 def test_unknown_measures_are_refused():

@@ -15,10 +15,9 @@ from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
 from mmtied.evaluation import evaluate
-from mmtied.evaluation.gather import as_masks
 from mmtied.evaluation.masks import Crop
 from mmtied.evaluation.metric import OcclusionCocoMetric
-from mmtied.evaluation.stream import MatchedImages
+from mmtied.evaluation.stream import MatchedImages, as_masks
 from tests.helpers.buckets import assign_buckets
 from tests.helpers.coco_oracle import assert_same, coco_statistics
 from tests.helpers.samples import CLASSES, HEIGHT, WIDTH, make_data, make_samples
@@ -134,7 +133,7 @@ def test_run_length_codes_and_arrays_match_tensors(ann_file):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(ann_file=None), 'needs ann_file'),
     (dict(ann_file='nowhere.json'), 'nowhere.json: no such file'),
-    (dict(ann_file=5), 'ann_file must be the path of a COCO instances file, a dict of its layout, or a pycocotools COCO; got 5'),
+    (dict(ann_file=5), "annotations: a file, a folder, a dict of COCO's layout or a pycocotools COCO is needed, got int"),
     (dict(metric='proposal'), "unknown IoU type 'proposal'"),
     (dict(metric=None), 'unknown IoU type None; known: bbox, segm'),
     (dict(metric=[['bbox']]), r"unknown IoU type \['bbox'\]"),

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from mmengine import dist
 
-from mmtied.evaluation.gather import gather_tensors
 from mmtied.evaluation.metric import OcclusionCocoMetric
 from tests.helpers.coco_oracle import shape
 
@@ -91,22 +90,6 @@ def test_processes_match_one(folder, world_size, idle):
     assert several[0] == one
     assert all(values == one[0] for values, _ in several)
     assert 0 < one[1]['segm']['all']['AP'] < 1
-
-
-def send_shapes(rank, world_size, folder):
-    join_group(rank, world_size, folder)
-    tensors = [torch.arange(rank * 3), torch.full((2, rank, 2), rank, dtype=torch.int16)[0], torch.empty(0, 4).double()]
-    gathered = gather_tensors(tensors)
-    assert (gathered is None) == (rank > 0)
-    for source, (numbers, table, empty) in enumerate(gathered or []):
-        assert torch.equal(numbers, torch.arange(source * 3))
-        assert torch.equal(table, torch.full((source, 2), source, dtype=torch.int16))
-        assert empty.shape == (0, 4)
-        assert empty.dtype == torch.float64
-
-
-def test_gather_tensors(tmp_path):
-    run_processes(send_shapes, 3, tmp_path)
 
 
 def lose_one(rank, world_size, folder, lost):

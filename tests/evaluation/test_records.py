@@ -136,7 +136,7 @@ def changed_header(**changes):
     (changed_header(evaluations=[dict(unit='image', cumulative=False, buckets=[])]), "evaluation 0: 'definition', 'unit'"),
     (changed_header(evaluations=[dict(definition='covered', unit='image', cumulative=False, buckets=[
         dict(name='r=0', lower=float('nan'), upper=0)])]), "evaluation 0: 'definition', 'unit'"),
-    (changed_header(version=None), 'must be text'),
+    (changed_header(name=None), 'must be text'),
 ])
 def test_inconsistent_arrays(saved, changes, message):
     _, path = saved

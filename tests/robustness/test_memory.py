@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmtied.evaluation.inputs.coco_json import read_json
-from mmtied.evaluation.inputs.memory import free_memory, json_memory
+from mmtied.evaluation.inputs.content import free_memory, json_memory
 
 DETECTION = dict(image_id=1234567, category_id=12, bbox=[123.456, 12.345, 123.45, 67.89], score=.123456789)
 LAYOUTS = {'bbox': DETECTION,

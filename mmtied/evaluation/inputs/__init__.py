@@ -10,7 +10,7 @@ from mmtied.cli import no_collection
 from .dumps import dump_detections, dumped_iou_types
 from .faults import Broken, naming
 from .ground_truth import GroundTruth, read_ground_truth
-from .results import Detections, check_box_format, held_iou_types, join_detections, make_detections, read_results
+from .results import Detections, ResultReading, held_iou_types, join_detections, make_detections, read_results
 from .sources import from_python, read_source
 
 __all__ = ['Detections', 'GroundTruth', 'load_detections', 'read_ground_truth']
@@ -48,7 +48,7 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
     Warns:
         UserWarning: Detections are left out, or image ids were looked up by name.
     """
-    check_box_format(box_format)
+    reading = ResultReading(classes, box_format, skip_invalid, label_names, category_offset, any_category)
     if isinstance(detections, str | os.PathLike):
         detections = [detections]
     elif hasattr(detections, 'dataset'):
@@ -60,8 +60,7 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
                          f'{type(detections).__name__}')
     said: list[str] = []
     with no_collection():  # results are up to millions of objects
-        found = _load(detections, ground_truth, iou_types, dict(classes=classes, label_names=label_names), box_format, said,
-                      dict(skip_invalid=skip_invalid, category_offset=category_offset, any_category=any_category))
+        found = _load(detections, ground_truth, iou_types, reading, said)
     for line in dict.fromkeys(said):
         warnings.warn(line, stacklevel=2)
         if notes is not None:
@@ -85,15 +84,15 @@ def _without_effect(entries: list, name: str, label_names: Sequence[str] | None)
     return []
 
 
-def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[str] | None, names: dict,
-          box_format: str | None, said: list[str], options: dict) -> dict[str, Detections]:
+def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[str] | None, reading: ResultReading,
+          said: list[str]) -> dict[str, Detections]:
     """Read, convert and join the detections; the objects that were read are gone when this returns."""
     if detections and all(isinstance(one, str | os.PathLike) for one in detections):
         sources = {}
-        for path in detections:
-            broken = Broken(str(path), options['skip_invalid'])
-            with naming(str(path)):
-                sources[str(path)] = read_source(path, ground_truth, **names, broken=broken)
+        for name in map(str, detections):
+            broken = Broken(name, reading.skip_invalid)
+            with naming(name):
+                sources[name] = read_source(name, ground_truth, reading, broken)
             line = broken.settle()
             said += [line] if line else []
     else:
@@ -103,27 +102,20 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
                 for name, entries in sources.items()}
     held = {}
     for name, entries in sources.items():
-        said += _without_effect(entries, name, names['label_names'])
+        said += _without_effect(entries, name, reading.label_names)
         with naming(name):
             held[name] = (dumped_iou_types if by_image[name] else held_iou_types)(entries)
     present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in held.values())]
-    drop_others = bool(names['classes'] or names['label_names'])
     found = {}
     for iou_type in iou_types or present or ['bbox']:
         alone = [name for name in sources if held[name] == (iou_type,)]
         holding = [name for name in sources if iou_type in held[name]]
-        chosen = (alone if iou_type == 'bbox' else []) or holding or list(sources)
         parts = []
-        for name in chosen:
+        for name in (alone if iou_type == 'bbox' else []) or holding or sources:
             notes: list[str] = []
             with naming(name):
-                if by_image[name]:
-                    part = dump_detections(sources[name], ground_truth, iou_type, source=name, box_format=box_format or 'xyxy',
-                                           notes=notes, **names, **options)
-                else:
-                    part = make_detections(sources[name], ground_truth, iou_type, name, box_format or 'xywh',
-                                           drop_others=drop_others, notes=notes, **options)
-            parts.append(part)
+                convert = dump_detections if by_image[name] else make_detections
+                parts.append(convert(sources[name], ground_truth, iou_type, name, reading, notes))
             said += [f'{name}: {note}' for note in notes]
         found[iou_type] = join_detections(parts)
     return found

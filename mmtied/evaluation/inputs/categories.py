@@ -29,9 +29,9 @@ def merge_names(ground_truth: GroundTruth) -> GroundTruth:
     moved = merged != np.arange(len(ids))
     if not moved.any() or ground_truth.federated:
         return ground_truth
-    twice = sorted({str(names[ids[place]]) for place in np.flatnonzero(moved).tolist()})
+    twice = sorted({names[ids[place]] for place in np.flatnonzero(moved).tolist()})
     note = (f'{", ".join(map(repr, twice))}: several categories have this name; annotations of all of them count as one '
-            f'category, id {ids[kept[next(name for name in kept if str(name) == twice[0])]]}')
+            f'category, id {ids[kept[twice[0]]]}')
     return replace(ground_truth, category=merged[ground_truth.category], merged=merged, notes=(*ground_truth.notes, note))
 
 
@@ -68,10 +68,6 @@ def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None 
 def named_category_ids(ground_truth: GroundTruth, label_names: Sequence[str]) -> list[int]:
     """Return the category id of each label of a model by its name, -1 where the annotation file has no such category.
 
-    Args:
-        ground_truth: The annotations.
-        label_names: Name of each label, in the order of the labels.
-
     Raises:
         ValueError: No name is in the annotation file, or one is repeated.
     """
@@ -99,18 +95,8 @@ def offset_hint(category_ids: Sequence, ground_truth: GroundTruth) -> str:
                                      f'{max(ids)}; --category-offset {shift} (category_offset={shift}) shifts these')
 
 
-def unknown_count(others: np.ndarray) -> str:
-    """Say that detections of unknown categories, a mask (D,), count where categories are not regarded."""
-    return f'{others.sum()} of {len(others)} detections are of categories that the annotations do not have, and count too'
-
-
 def read_federated(images: Sequence[dict], ground_truth: GroundTruth, where: str) -> Federated:
-    """Return which categories LVIS's images list.
-
-    Args:
-        images: In the order of the ground truth.
-        ground_truth: The annotations.
-        where: Name of the list of images for messages.
+    """Return which categories LVIS's images, in the order of the ground truth, list.
 
     Raises:
         ValueError: A list is none of category ids.

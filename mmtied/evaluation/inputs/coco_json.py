@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -14,9 +14,8 @@ import numpy as np
 from mmtied.cli import no_collection
 
 from ..protocol import BOX_FORMATS
-from .content import other_kind, read_bytes
+from .content import check_fits, json_memory, other_kind, read_bytes
 from .faults import Faults, one_line, shown
-from .memory import check_fits, json_memory
 
 
 def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
@@ -77,7 +76,6 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
             return entries
     except KeyError:
         pass
-    given, faults = faults is not None, faults or Faults(where, len(entries))
     missing: dict[int, str] = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -85,14 +83,26 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
         elif not all(key in entry for key in keys):
             missing[number] = (f' has no {next(key for key in keys if key not in entry)!r}; it has '
                                f'{one_line(", ".join(map(str, entry)), 80) or "nothing"}')
-    bad = np.zeros(len(entries), dtype=bool)
-    bad[list(missing)] = True
-    faults.add(bad, missing.__getitem__)
-    if bad.all() or not given:  # with nothing to put in place of the faulty ones
-        faults.skip = False
+    found = faults or Faults(where, len(entries), None)
+    entries = replace_faulty(entries, missing, found)
+    if faults is None:
+        found.settle()
+    return entries
+
+
+def replace_faulty(entries: list, messages: Mapping[int, str], faults: Faults) -> list:
+    """Mark the entries at some indices as faulty, and return the list with a good entry in place of each.
+
+    Raises:
+        ValueError: No entry is good.
+    """
+    bad = np.isin(np.arange(len(entries)), list(messages))
+    faults.add(bad, messages.__getitem__)
+    if bad.all():
+        faults.skip = None if faults.skip is None else False
         faults.settle()
-    whole = entries[int(np.argmin(bad))]
-    return [whole if faulty else entry for entry, faulty in zip(entries, bad.tolist(), strict=True)]
+    good = entries[int(np.argmin(bad))]
+    return [good if faulty else entry for entry, faulty in zip(entries, bad.tolist(), strict=True)]
 
 
 def values_of(entries: Sequence[dict], key: str) -> list[Any]:
@@ -103,49 +113,42 @@ def values_of(entries: Sequence[dict], key: str) -> list[Any]:
         return [entry.get(key) for entry in entries]
 
 
-def integer_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None,
-                   values: list | None = None) -> np.ndarray:
+def integer_column(entries: Sequence[dict], key: str, faults: Faults, values: list | None = None) -> np.ndarray:
     """Return the integers under `key`, shape (N,) int64; floats count where they are whole numbers. `values`: them, if known."""
-    column = _column(entries, key, 'iuf', where, 'an integer', (), faults, values)
+    column = _column(entries, key, 'an integer', faults, values=values)
     if column.dtype != np.int64 and len(column):
         whole = (column == np.round(column)) & (np.abs(column.astype(np.float64)) < 2.**63)
-        if not whole.all():
-            _add(faults, where, ~whole, lambda number: f': {key!r} must be an integer, got {shown(entries[number][key])}'
-                 + (' (below 2**63)' if column[number] == np.round(column[number]) else ''))
-            column = np.where(whole, column, 0)
+        faults.add(~whole, lambda number: f': {key!r} must be an integer, got {shown(entries[number][key])}'
+                   + (' (below 2**63)' if column[number] == np.round(column[number]) else ''))
+        column = np.where(whole, column, 0)
     return column.astype(np.int64)
 
 
-def number_column(entries: Sequence[dict], key: str, where: str, faults: Faults | None = None) -> np.ndarray:
+def number_column(entries: Sequence[dict], key: str, faults: Faults) -> np.ndarray:
     """Return the finite numbers under `key`, shape (N,) float64."""
-    return _column(entries, key, 'iuf', where, 'a finite number', (), faults).astype(np.float64) + 0.  # -0. becomes 0.
+    return _column(entries, key, 'a finite number', faults).astype(np.float64) + 0.  # -0. becomes 0.
 
 
-def box_column(entries: Sequence[dict], where: str, box_format: str = 'xywh', sizes: np.ndarray | None = None,
-               faults: Faults | None = None) -> np.ndarray:
+def box_column(entries: Sequence[dict], box_format: str, sizes: np.ndarray, faults: Faults) -> np.ndarray:
     """Return the boxes under ``bbox``, shape (N, 4) xywh float64, finite and without negative sides.
 
     Args:
         entries: Objects with a ``bbox``.
-        where: Name for messages.
         box_format: Format of the boxes, one of `BOX_FORMATS`.
         sizes: Height and width of each one's image in pixels, shape (N, 2), which the formats with a final ``n`` need.
-        faults: Collects what is wrong; None raises at once.
+        faults: Collects what is wrong.
     """
     boxes = _plain_boxes(entries)
     if boxes is None:
         expected = f'four finite numbers [{BOX_FORMATS[box_format]}]'
-        boxes = _column(entries, 'bbox', 'iuf', where, expected, (4,), faults).astype(np.float64)
-    if len(boxes) and np.abs(boxes).max() > FARTHEST_BOX:
-        far = (np.abs(boxes) > FARTHEST_BOX).any(axis=1)
-        _add(faults, where, far, lambda number: f": 'bbox' must have numbers of at most {FARTHEST_BOX:g} in size, got "
-                                                f'{shown(entries[number]["bbox"])}')
-        boxes[far] = 0
+        boxes = _column(entries, 'bbox', expected, faults, (4,)).astype(np.float64)
+    far = (np.abs(boxes) > FARTHEST_BOX).any(axis=1)
+    faults.add(far, lambda number: f": 'bbox' must have numbers of at most {FARTHEST_BOX:g} in size, got "
+                                   f'{shown(entries[number]["bbox"])}')
+    boxes[far] = 0
     boxes = to_xywh(boxes, box_format, sizes) + 0.
-    if len(boxes) and boxes[:, 2:].min() < 0:
-        negative = (boxes[:, 2:] < 0).any(axis=1)
-        _add(faults, where, negative, lambda number: ": 'bbox' must have sides of at least 0, got "
-                                                     f'{shown(entries[number]["bbox"])}')
+    faults.add((boxes[:, 2:] < 0).any(axis=1), lambda number: ": 'bbox' must have sides of at least 0, got "
+                                                              f'{shown(entries[number]["bbox"])}')
     return boxes
 
 
@@ -190,16 +193,16 @@ def _plain_boxes(entries: Sequence[dict]) -> np.ndarray | None:
     return array if np.isfinite(array).all() else None
 
 
-def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected: str, shape: tuple[int, ...] = (),
-            faults: Faults | None = None, values: list | None = None) -> np.ndarray:
-    """Return the values under `key` as one array (N, *shape) of one of NumPy's dtype kinds, with 0 for each that is faulty."""
+def _column(entries: Sequence[dict], key: str, expected: str, faults: Faults, shape: tuple[int, ...] = (),
+            values: list | None = None) -> np.ndarray:
+    """Return the numbers under `key` as one array (N, *shape), with 0 for each that is faulty."""
 
     def as_array(values: Any, wanted: tuple[int, ...]) -> np.ndarray | None:
         try:
             array = np.array(values)
         except (ValueError, OverflowError, TypeError):  # ragged, or too large
             return None
-        return array if array.shape == wanted and array.dtype.kind in kinds and np.isfinite(array).all() else None
+        return array if array.shape == wanted and array.dtype.kind in 'iuf' and np.isfinite(array).all() else None
 
     if not entries:
         return np.empty((0, *shape))
@@ -208,8 +211,8 @@ def _column(entries: Sequence[dict], key: str, kinds: str, where: str, expected:
     if column is not None:
         return column
     single = [None if _has_bools([value], len(shape)) else as_array(value, shape) for value in values]
-    _add(faults, where, np.array([array is None for array in single]),
-         lambda number: f': {key!r} must be {expected}, got {shown(values[number])}')
+    faults.add(np.array([array is None for array in single]),
+               lambda number: f': {key!r} must be {expected}, got {shown(values[number])}')
     return np.stack([np.zeros(shape) if array is None else array for array in single])
 
 
@@ -218,14 +221,6 @@ def _has_bools(values: Sequence, depth: int) -> bool:
     if depth:
         return any(_has_bools(value, depth - 1) for value in values if isinstance(value, list | tuple))
     return not {bool, np.bool_}.isdisjoint(map(type, values))
-
-
-def _add(faults: Faults | None, where: str, bad: np.ndarray, describe: Callable[[int], str]) -> None:
-    """Add faulty entries to the collected ones, or raise at once where nothing collects them."""
-    own = faults or Faults(where, len(bad))
-    own.add(bad, describe)
-    if faults is None:
-        own.settle()
 
 
 def check_unique(ids: np.ndarray, where: str) -> None:

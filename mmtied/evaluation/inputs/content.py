@@ -1,4 +1,4 @@
-"""Bytes of a file, and what kind of file they are, by content rather than by name."""
+"""Bytes of a file, whether memory holds them, and what kind of file they are, by content rather than by name."""
 
 import codecs
 import gzip
@@ -12,8 +12,18 @@ from pathlib import Path
 from mmtied.atomic import check_can_read
 
 from .faults import one_line
-from .memory import check_fits
 
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
+
+#: Needs below this many bytes are not checked.
+_UNCHECKED = 1 << 26
+#: Bytes that Python takes for what these characters of a JSON text begin or end: an object, a list, a value.
+_BYTES_OF = {b'{': 220, b'[': 70, b',': 30}
+#: Slices of a text that are counted, and the bytes of each.
+_SLICES, _SLICE = 8, 1 << 15
 #: Bytes that a compressed file may unpack to, and times its own size.
 _SMALL, _MOST_PACKED = 1 << 28, 100
 
@@ -32,7 +42,6 @@ _MAGIC = {
     b'SQLite': 'an SQLite database', b'BZh': 'a file compressed by bzip2', b'\xfd7zXZ': 'a file compressed by xz',
     b'version https://git-lfs': 'a pointer of Git LFS (run git lfs pull)',
 }
-
 
 #: What XML files have that are not read, or not alone, and what to do.
 _XML = {
@@ -152,3 +161,55 @@ def is_json_lines(content: bytes) -> bool:
         lines += [line] if line else []
         start = end + 1
     return len(lines) == 2 and all(line.startswith(b'{') and line.endswith(b'}') for line in lines)
+
+
+def check_fits(needed: int, path: str | os.PathLike) -> None:
+    """Raise a ValueError where reading a file takes more bytes of memory than are free, before the machine ends the process."""
+    free = free_memory() if needed > _UNCHECKED else None
+    if free is not None and needed > free:
+        raise ValueError(f'{path}: needs about {needed / 1e9:.1f} GB of memory to be read, and {free / 1e9:.1f} GB are free; '
+                         'evaluate parts of the images, or use a machine with more memory')
+
+
+def json_memory(content: bytes) -> int:
+    """Estimate the bytes that the values of a JSON text take in Python, from slices of it.
+
+    Example:
+        >>> json_memory(b'[' + b'{"score": 0.5},' * 99 + b'{"score": 0.5}]') // 100
+        257
+    """
+    step = max(len(content) // _SLICES, _SLICE)
+    parts = [content[start:start + _SLICE] for start in range(0, len(content), step)]
+    counted = sum(parts[number].count(character) * size for number in range(len(parts)) for character, size in _BYTES_OF.items())
+    return int(counted * len(content) / max(sum(map(len, parts)), 1)) + len(content) // 2
+
+
+def free_memory() -> int | None:
+    """Return the bytes that this process may still take: of the machine, its container and ``ulimit -v``; None if not known."""
+    return min((found for found in (_of_machine(), _of_container(), _of_limit()) if found is not None), default=None)
+
+
+def _of_machine() -> int | None:
+    lines = _text('/proc/meminfo').splitlines()
+    sizes = {line.partition(':')[0]: int(line.split()[1]) << 10 for line in lines if len(line.split()) > 1}
+    return sizes['MemAvailable'] + sizes.get('SwapFree', 0) if 'MemAvailable' in sizes else None
+
+
+def _of_container() -> int | None:
+    most, used = (_text(f'/sys/fs/cgroup/memory.{name}').strip() for name in ('max', 'current'))
+    stat = dict(line.split()[:2] for line in _text('/sys/fs/cgroup/memory.stat').splitlines())
+    return int(most) - int(used) + int(stat.get('inactive_file', 0)) if most.isdecimal() and used.isdecimal() else None
+
+
+def _of_limit() -> int | None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
+    used = _text('/proc/self/statm').split()
+    return limit - int(used[0]) * os.sysconf('SC_PAGE_SIZE') if resource and limit != resource.RLIM_INFINITY and used else None
+
+
+def _text(path: str) -> str:
+    """Return the content of a file of the system; empty where there is none."""
+    try:
+        return Path(path).read_text(encoding='ascii', errors='replace')
+    except OSError:
+        return ''

@@ -13,16 +13,15 @@ import torch
 from pycocotools import mask as mask_api
 
 from .arrays import GroundTruth
-from .categories import label_category_ids, named_category_ids, offset_hint, unknown_count
+from .categories import offset_hint
 from .coco_json import FARTHEST_BOX, check_entries, positions, to_xywh
 from .faults import Faults, shown
-from .image_ids import plain_id
-from .results import Detections
+from .results import Detections, ResultReading, image_positions, settled
 from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
-#: Keys that `image_predictions` reads, in addition to the id of the image.
-_KEYS = ('boxes', 'scores', 'labels', 'category_ids', 'masks', 'text_labels')
+#: Keys of a dict of one image, see `image_predictions`.
+IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks', 'text_labels')
 
 
 def read_dump(path: str | os.PathLike) -> list[dict]:
@@ -65,7 +64,7 @@ def image_predictions(predictions: list[dict]) -> list[dict]:
     for number, entry in enumerate(predictions):
         if ('labels' in entry) == ('category_ids' in entry):
             raise ValueError(f"detections[{number}]: either 'labels' or 'category_ids' is needed")
-        instances = {key: entry[key] for key in _KEYS if key in entry}
+        instances = {key: entry[key] for key in IMAGE_KEYS[1:] if key in entry}
         for name, values in instances.items():
             if isinstance(values, list) and name not in ('masks', 'text_labels'):
                 empty = np.empty((0, 4) if name == 'boxes' else 0)  # a list cannot tell the 4 columns of no boxes
@@ -81,98 +80,71 @@ def dumped_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
     return tuple(iou_type for iou_type, key in (('bbox', _box_key(instances)), ('segm', 'masks')) if key in instances)
 
 
-def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str, classes: Sequence[str] | None = None,
-                    source: str = 'dump', box_format: str = 'xyxy', skip_invalid: bool = False,
-                    label_names: Sequence[str] | None = None, category_offset: int = 0, any_category: bool = False,
-                    notes: list[str] | None = None) -> Detections:
-    """Convert a dump to the arrays of one IoU type, in its order.
+def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str, source: str = 'dump',
+                    reading: ResultReading | None = None, notes: list[str] | None = None) -> Detections:
+    """Convert a dump to the arrays of one IoU type, in its order; arguments as for `make_detections`.
 
-    An image that a distributed sampler repeated counts once.
-
-    Args:
-        entries: From `read_dump` or `image_predictions`.
-        ground_truth: The annotations that the image ids refer to.
-        iou_type: ``'bbox'`` or ``'segm'``; masks take ``mask_scores`` where there are any, as mmdet's CocoMetric does.
-        classes: See `label_category_ids`.
-        source: Name for messages.
-        box_format: One of `protocol.BOX_FORMATS`.
-        skip_invalid: Leave out detections whose numbers are not finite, and images that are not in the annotations.
-        label_names: Name of each label, where the model knows other classes than the annotation file, see
-            `named_category_ids`; detections of classes that it lacks are left out.
-        category_offset: Added to labels or ids of categories.
-        any_category: Count detections of unknown labels or categories as of the first category.
-        notes: Gets a line for what was left out.
+    An image that a distributed sampler repeated counts once. Masks take ``mask_scores`` where there are any, as mmdet's
+    CocoMetric does.
 
     Raises:
         ValueError: An image id is unknown, or repeated with other predictions, a label has no category, columns have unequal
             lengths, boxes or scores are not finite, or masks are missing, not run-length codes, or of another size.
     """
-    notes = [] if notes is None else notes
+    reading, notes = reading or ResultReading(), [] if notes is None else notes
     key = 'image_id' if entries and 'image_id' in entries[0] else 'img_id'
-    entries, image_of_entry = _known_images(entries, key, ground_truth, source, skip_invalid, notes)
+    entries, image_of_entry = _known_images(entries, key, ground_truth, source, reading.skip_invalid, notes)
     parts = [entry['pred_instances'] for entry in entries]
     names = [f'{source}: image id {entry[key]}' for entry in entries]
     first = parts[0] if parts else {}
     label_key = 'category_ids' if 'category_ids' in first else 'labels'
-    labels = _column(parts, label_key, (), names, integers=True) + category_offset
+    labels = _column(parts, label_key, (), names, integers=True) + reading.category_offset
     counts = [len(part[label_key]) for part in parts]
     scores = _column(parts, 'mask_scores' if iou_type == 'segm' and 'mask_scores' in first else 'scores', (), names, counts,
-                     finite=not skip_invalid)
+                     finite=not reading.skip_invalid)
     image = np.repeat(np.arange(len(parts)), counts)
-    faults = Faults(source, len(labels), skip_invalid)
+    faults = Faults(source, len(labels), reading.skip_invalid)
     if label_key == 'category_ids':
         category = positions(labels, ground_truth.category_ids)
-        if classes is None and not any_category and (category < 0).any():
+        if reading.classes is None and not reading.any_category and (category < 0).any():
             texts = [text for part in parts for text in part.get('text_labels') or ()]
-            hint = '' if texts else offset_hint(labels - category_offset, ground_truth)
+            hint = '' if texts else offset_hint(labels - reading.category_offset, ground_truth)
             faults.add(category < 0, lambda number: (
                 f': image id {shown(entries[image[number]][key])}: '
                 f'{f"text label {shown(texts[number])}" if texts else f"category id {labels[number]}"} is not in the annotation '
                 f'file{hint}; --classes NAME ... leaves such detections out'))
     else:
-        of_label = np.array(named_category_ids(ground_truth, label_names) if label_names else
-                            label_category_ids(ground_truth, classes))
+        of_label = np.array(reading.label_ids(ground_truth))
         outside = (labels < 0) | (labels >= len(of_label))
-        if not any_category:
+        if not reading.any_category:
             faults.add(outside, lambda number: (
                 f': image id {shown(entries[image[number]][key])}: label {labels[number]} is not from 0 to {len(of_label) - 1}, '
-                f"the {len(of_label)} categories of {'--classes' if classes else ground_truth.source}; "
+                f"the {len(of_label)} categories of {'--classes' if reading.classes else ground_truth.source}; "
                 + ('--category-offset -1 (category_offset=-1) shifts labels that count from 1, as torchvision\'s'
                    if labels.min() == 1 and labels.max() == len(of_label) else
                    "if they are ids of categories, as torchvision's models of COCO give, name them 'category_ids'"
-                   if not label_names and np.isin(labels, ground_truth.category_ids).all() else
+                   if not reading.label_names and np.isin(labels, ground_truth.category_ids).all() else
                    'where the model knows other classes, '
                    '--label-names (label_names=...) lists them in the order of its labels')))
         category = np.where(outside, -1, positions(of_label[np.where(outside, 0, labels)], ground_truth.category_ids))
     if ground_truth.merged is not None:
         category = np.where(category < 0, -1, ground_truth.merged[category])
-    others = (category < 0) & ~faults.bad
-    if others.any() and any_category:
-        notes.append(unknown_count(others))
-        others[:] = False
-    elif others.any():
-        notes.append(f'{others.sum()} of {len(labels)} detections are of classes that the annotations do not have, and are left '
-                     'out')
     common = dict(image=image_of_entry[image], score=scores, category=np.maximum(category, 0))
     if iou_type == 'bbox':
-        boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not skip_invalid)
+        boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not reading.skip_invalid)
         unusable = ~(np.abs(boxes) <= FARTHEST_BOX).all(axis=1)
         faults.add(unusable, lambda number: f': image id {shown(entries[image[number]][key])}: boxes must be finite, of at most '
                                             f'{FARTHEST_BOX:g} in size')
         boxes[unusable] = 0
-        boxes = to_xywh(boxes, box_format, ground_truth.image_sizes[common['image']])  # CocoMetric subtracts in float64 too
+        boxes = to_xywh(boxes, reading.box_format or 'xyxy', ground_truth.image_sizes[common['image']])  # float64, as CocoMetric
         found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     else:
         sizes = ground_truth.image_sizes[image_of_entry].tolist()
-        rles = [to_rle(_rle(mask, name), *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
-                for mask in _masks(part, count, name)]
+        rles = [to_rle(mask, *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
+                for mask in encoded_masks(part.get('masks'), count, name)]
         found = Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
     faults.add(~np.isfinite(scores), lambda number: f': image id {entries[image[number]][key]}: scores must be finite')
-    line = faults.settle()
-    if line:
-        notes.append(line)
-    left_out = others | faults.bad
-    return found.select(~left_out) if left_out.any() else found
+    return settled(found, category < 0, reading.any_category, faults, notes)
 
 
 def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, source: str, skip_invalid: bool,
@@ -180,14 +152,7 @@ def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, 
     """Return the images once each, and their positions in the ground truth."""
     faults = Faults(source, len(entries), skip_invalid)
     check_entries(list(entries), (key, ), source)
-    bad_kind = np.array([plain_id(entry[key]) is None for entry in entries], dtype=bool)
-    faults.add(bad_kind, lambda number: f': {key!r} must be an integer, or a file name, got {shown(entries[number][key])}')
-    image, by_name = ground_truth.images.find_all([0 if bad else entry[key] for entry, bad in
-                                                   zip(entries, bad_kind.tolist(), strict=True)])
-    faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number][key], int(image[number]),
-                                                                            'the annotation file'))
-    if by_name:
-        notes.append(f'image ids such as {shown(entries[0][key])} were looked up among the file names of {ground_truth.source}')
+    image = image_positions([entry[key] for entry in entries], ground_truth, faults, notes)
     line = faults.settle()
     if line:
         notes.append(line)
@@ -254,13 +219,11 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
     return np.concatenate(arrays)
 
 
-def _masks(part: dict, count: int, name: str) -> list[Any]:
-    """Return the masks of one image as a list of run-length codes; boolean masks are encoded."""
-    masks = part.get('masks')
-    if masks is None and not count:
-        return []
-    if masks is None:
+def encoded_masks(masks: Any, count: int, name: str) -> list[Any]:
+    """Return the masks of one image, an array or tensor (count, height, width) or run-length codes, as a list of these."""
+    if masks is None and count:
         raise ValueError(f"{name}: the predictions have no 'masks', which segm needs")
+    masks = () if masks is None else masks
     dense = masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else masks
     if isinstance(dense, np.ndarray):
         if dense.dtype.kind not in 'bui' or dense.ndim != 3:
@@ -270,11 +233,5 @@ def _masks(part: dict, count: int, name: str) -> list[Any]:
         masks = mask_api.encode(np.asfortranarray(dense.transpose(1, 2, 0) != 0, dtype=np.uint8)) if len(dense) else []
     if not isinstance(masks, list | tuple) or len(masks) != count:
         came = f'{len(masks)} of them' if isinstance(masks, list | tuple) else type(masks).__name__
-        raise ValueError(f"{name}: 'masks' must be a list of {count} run-length codes, as DumpDetResults writes them, got {came}")
+        raise ValueError(f"{name}: 'masks' must be {count} masks, or a list of {count} run-length codes, got {came}")
     return list(masks)
-
-
-def _rle(mask: object, name: str) -> dict:
-    if not isinstance(mask, dict):
-        raise ValueError(f"{name}: 'masks' must be run-length codes, as DumpDetResults writes them, got {type(mask).__name__}")
-    return mask

@@ -10,8 +10,6 @@ import numpy as np
 
 #: Entries that a message names.
 _NAMED = 3
-
-
 #: Texts and numbers that stand for yes and no in files; -1 is Open Images' "not known".
 _YES, _NO = ('1', '1.0', 'true', 'yes'), ('', '0', '0.0', '-1', '-1.0', 'false', 'no', 'none', 'unspecified')
 
@@ -32,54 +30,64 @@ def as_flag(value: Any, where: str) -> bool:
     return text in _YES
 
 
-class Faults:
+class _Unusable:
+    """Counts what cannot be used of a source, with the messages of the first ones by their place."""
+
+    def __init__(self, source: str, skip: bool | None) -> None:
+        self.source, self.skip, self.num = source, skip, 0
+        self._messages: dict[int, str] = {}
+
+    def _what(self) -> str:
+        return 'record' if self.num == 1 else 'records'
+
+    def settle(self) -> str | None:
+        """Say what is left out; None for nothing.
+
+        Raises:
+            ValueError: Something cannot be used, and is not to be left out.
+        """
+        if not self.num:
+            return None
+        first = [self._messages[place] for place in sorted(self._messages)[:_NAMED]]
+        if self.skip:
+            return (f'{self.num} {self._what()} of {self.source} cannot be used and {"is" if self.num == 1 else "are"} left out '
+                    f'(skip_invalid), the first: {first[0]}')
+        count = '' if self.num == 1 else f'; {self.num} {self._what()} cannot be used'
+        advice = '' if self.skip is None else (
+            f'; --skip-invalid (skip_invalid=True) leaves {"it" if self.num == 1 else "them"} out')
+        raise ValueError('; '.join(first) + count + advice)
+
+
+class Faults(_Unusable):
     """Faulty entries of one list.
 
     Args:
-        where: Name of the list for messages, such as ``'instances.json: annotations'``.
+        source: Name of the list for messages, such as ``'instances.json: annotations'``.
         num: N, its number of entries.
-        skip: Leave faulty entries out instead of refusing the list.
+        skip: Leave faulty entries out instead of refusing the list; None where they cannot be left out.
     """
 
-    def __init__(self, where: str, num: int, skip: bool = False) -> None:
-        self.where, self.skip = where, skip
+    def __init__(self, source: str, num: int, skip: bool | None = False) -> None:
+        super().__init__(source, skip)
         self.bad = np.zeros(num, dtype=bool)
-        self._messages: dict[int, str] = {}
 
     def add(self, bad: np.ndarray, describe: Callable[[int], str]) -> None:
         """Mark entries as faulty.
 
         Args:
             bad: Shape (N,) bool.
-            describe: Gives what is wrong with the entry at an index, to follow ``where[index]``.
+            describe: Gives what is wrong with the entry at an index, to follow ``source[index]``.
         """
-        new = np.flatnonzero(bad & ~self.bad)
-        for number in new[:_NAMED].tolist():
-            self._messages[number] = describe(number)
+        for number in np.flatnonzero(bad & ~self.bad)[:_NAMED].tolist():
+            self._messages[number] = f'{self.source}[{number}]{describe(number)}'
         self.bad |= bad
+        self.num = int(self.bad.sum())
 
-    def settle(self) -> str | None:
-        """Say what is left out; None where nothing is faulty.
-
-        Raises:
-            ValueError: There are faulty entries, and they are not to be left out.
-        """
-        num = int(self.bad.sum())
-        if not num:
-            return None
-        first, *others = sorted(self._messages)[:_NAMED]
-        message = f'{self.where}[{first}]{self._messages[first]}'
-        if self.skip:
-            return (f'{num} of {len(self.bad)} entries of {self.where} cannot be used and are left out (skip_invalid), the '
-                    f'first: {message}')
-        advice = '--skip-invalid (skip_invalid=True) leaves {} out'
-        if num == 1:
-            raise ValueError(f'{message}; {advice.format("this entry")}' if len(self.bad) > 1 else message)
-        also = f'[{first}]' + ''.join(f', [{number}]' for number in others)
-        raise ValueError(f'{message}; {num} of {len(self.bad)} entries cannot be used, such as {also}; {advice.format("them")}')
+    def _what(self) -> str:
+        return f'of {len(self.bad)} entries'
 
 
-class Broken:
+class Broken(_Unusable):
     """Records of a file or folder that cannot be read: counted and refused together, or left out.
 
     Args:
@@ -97,59 +105,27 @@ with base 10: 'b'"
     """
 
     def __init__(self, source: str, skip: bool = False) -> None:
-        self.source, self.skip, self.num = source, skip, 0
-        self._messages: list[str] = []
+        super().__init__(source, skip)
 
-    def at(self, where: str) -> '_Record':
-        """Return the context in which to read one record; what it raises marks the record as broken."""
-        return _Record(self, where)
+    @contextmanager
+    def at(self, where: str) -> Iterator[None]:
+        """Read one record in this context; what it raises marks the record as broken."""
+        try:
+            yield
+        except Exception as error:
+            if type(error).__name__ in _UNEXPECTED:
+                self.add(f'{where}: a value is missing or of an unexpected kind ({type(error).__name__}: {one_line(error)})')
+            elif isinstance(error, ValueError):
+                message = str(error)
+                self.add(message if message.startswith(self.source) else f'{where}: {message}')
+            else:
+                raise
 
     def add(self, message: str) -> None:
         """Count a broken record."""
         self.num += 1
-        if len(self._messages) < _NAMED:
-            self._messages.append(message)
-
-    def settle(self) -> str | None:
-        """Say what is left out; None where nothing is broken.
-
-        Raises:
-            ValueError: There are broken records, and they are not to be left out.
-        """
-        if not self.num:
-            return None
-        if self.skip:
-            records, are = ('record', 'is') if self.num == 1 else ('records', 'are')
-            return (f'{self.num} {records} of {self.source} cannot be used and {are} left out (skip_invalid), the first: '
-                    f'{self._messages[0]}')
-        advice = '--skip-invalid (skip_invalid=True) leaves {} out'
-        if self.num == 1:
-            raise ValueError(f'{self._messages[0]}; {advice.format("it")}')
-        raise ValueError(f'{"; ".join(self._messages)}; {self.num} records cannot be used; {advice.format("them")}')
-
-
-class _Record:
-    """Context of one record of `Broken`."""
-
-    __slots__ = ('broken', 'where')
-
-    def __init__(self, broken: Broken, where: str) -> None:
-        self.broken, self.where = broken, where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> bool:
-        if error is None:
-            return False
-        if kind.__name__ in _UNEXPECTED:
-            self.broken.add(f'{self.where}: a value is missing or of an unexpected kind ({kind.__name__}: {one_line(error)})')
-            return True
-        if not isinstance(error, ValueError):
-            return False
-        message = str(error)
-        self.broken.add(message if message.startswith(self.broken.source) else f'{self.where}: {message}')
-        return True
+        if self.num <= _NAMED:
+            self._messages[self.num] = message
 
 
 #: What a value of an unexpected kind raises: in Python, and in a template of a page.

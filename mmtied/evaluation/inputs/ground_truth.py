@@ -17,7 +17,7 @@ from .arrays import MISSING, GroundTruth
 from .categories import read_federated, read_frequencies
 from .coco_json import box_column, check_entries, check_unique, integer_column, number_column, positions, values_of
 from .faults import Faults, naming, one_line, shown
-from .image_ids import ImageLookup, id_array, is_digits, plain_id
+from .image_ids import ImageLookup, id_array, is_digits
 from .layouts import read_annotations
 from .plausibility import describe_annotations, describe_regions, repeated_rows
 from .rle import rle_areas, to_rle
@@ -122,9 +122,9 @@ class _Builder:
         image = np.maximum(image, 0)
         if by_name and not isinstance(self.images[0]['id'], str):  # readers of folders take stems as ids
             self.said.append('image ids of annotations were looked up among the file names')
-        crowd = self._flags(entries, 'iscrowd', faults)
+        crowd = self._read_crowd(entries, faults)
         category = self._read_category(entries, category_ids, crowd, faults)
-        boxes = box_column(entries, self.at_entries, self.reading.box_format, sizes[image], faults)
+        boxes = box_column(entries, self.reading.box_format, sizes[image], faults)
         segmentations = values_of(entries, 'segmentation')
         if set(map(type, segmentations)) != {list} or not all(segmentations) or not all(map(itemgetter(0), segmentations)):
             segmentations = list(map(_segmentation, segmentations))
@@ -132,7 +132,7 @@ class _Builder:
         annotation_ids = self._annotation_ids(entries, faults)
         line = faults.settle()
         if line:
-            self._say(line)
+            self.said.append(line.removeprefix(f'{self.source}: '))
         fields = _other_fields(entries, _ENTRY_KEYS)
         crowd = self._apply_ignore_keys(entries, fields, crowd)
         truth = GroundTruth(
@@ -150,9 +150,6 @@ class _Builder:
                               'neither way, and they occlude nothing')
         return replace(truth, notes=tuple(dict.fromkeys((*self.notes, *self.said)))), self.said
 
-    def _say(self, line: str) -> None:
-        self.said.append(line.removeprefix(f'{self.source}: '))
-
     def _read_images(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         """Return ids, sizes and file names, sorted by id."""
         images = check_entries(self.images, ('id', ), self.at_images)
@@ -169,12 +166,11 @@ class _Builder:
             from .images import with_sizes
             images = with_sizes(images, self.reading.image_folder)
             self.said.append('sizes that the file does not state are those of the image files')
-        sizes = np.stack([integer_column(images, side, self.at_images) for side in ('height', 'width')], axis=1)
-        wrong = ((sizes < 1) | (sizes > _LARGEST_SIDE)).any(axis=1)
-        if wrong.any():
-            number = int(wrong.argmax())
-            raise ValueError(f"{self.at_images}[{number}]: 'height' and 'width' must be from 1 to {_LARGEST_SIDE}, got "
-                             f'{sizes[number].tolist()}')
+        faults = Faults(self.at_images, len(images), None)
+        sizes = np.stack([integer_column(images, side, faults) for side in ('height', 'width')], axis=1)
+        faults.add(((sizes < 1) | (sizes > _LARGEST_SIDE)).any(axis=1), lambda number: (
+            f": 'height' and 'width' must be from 1 to {_LARGEST_SIDE}, got {sizes[number].tolist()}"))
+        faults.settle()
         order = np.argsort(ids, kind='stable')
         sizes = sizes[:, ::-1] if self.reading.swap_sizes else sizes
         names = tuple(_file_name(images[number]) for number in order.tolist())
@@ -185,18 +181,15 @@ class _Builder:
         categories = check_entries(self.categories, ('id', 'name'), self.at_categories)
         if not categories:
             raise ValueError(f'{self.at_categories}: there are none, and detections are evaluated by category')
-        ids = id_array([category['id'] for category in categories], 'id', self.at_categories)
-        if ids.dtype != np.int64:
-            plain = [plain_id(category['id']) for category in categories]
-            number = next((number for number, value in enumerate(plain) if not isinstance(value, int) or abs(value) >= 2**63), 0)
-            raise ValueError(f"{self.at_categories}[{number}]: 'id' must be an integer below 2**63, got "
-                             f'{shown(categories[number]["id"])}')
+        faults = Faults(self.at_categories, len(categories), None)
+        ids = integer_column(categories, 'id', faults, list(map(_from_digits, values_of(categories, 'id'))))
+        faults.settle()
         check_unique(ids, self.at_categories)
         names = [_text(category['name']) for category in categories]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             self.said.append(f'several categories are named {twice!r}; where results state ids they count as different ones')
-        return np.sort(ids), {number: _text(category['name']) for number, category in zip(ids.tolist(), categories, strict=True)}
+        return np.sort(ids), dict(zip(ids.tolist(), names, strict=True))
 
     def _read_category(self, entries: list[dict], category_ids: np.ndarray, crowd: np.ndarray, faults: Faults) -> np.ndarray:
         """Return indices of categories, -1 for ignored regions that are of no category."""
@@ -205,22 +198,19 @@ class _Builder:
         if type(None) in kinds:
             open_regions = np.array([value is None for value in values], dtype=bool) & crowd
         if open_regions.any() or str in kinds:
-            values = [int(category_ids[0]) if value is None and region else
-                      int(value) if isinstance(value, str) and is_digits(value) else value
+            values = [int(category_ids[0]) if value is None and region else _from_digits(value)
                       for value, region in zip(values, open_regions.tolist(), strict=True)]
-        category = positions(integer_column(entries, 'category_id', self.at_entries, faults, values), category_ids)
+        category = positions(integer_column(entries, 'category_id', faults, values), category_ids)
         faults.add(category < 0, lambda number: f': category id {shown(values[number])} is not in the list of categories')
         return np.where(open_regions, -1, np.maximum(category, 0))
 
     def _read_area(self, entries: list[dict], boxes: np.ndarray, segmentations: list, sizes: np.ndarray,
                    faults: Faults) -> np.ndarray:
         stated = values_of(entries, 'area')
-        if type(None) not in set(map(type, stated)):
-            area = number_column(entries, 'area', self.at_entries, faults)
-        else:
-            missing = np.array([value is None for value in stated], dtype=bool)
-            there = [dict(area=0 if value is None else value) for value in stated]
-            area = number_column(there, 'area', self.at_entries, faults)
+        missing = np.array([value is None for value in stated], dtype=bool)
+        there = [dict(area=0 if value is None else value) for value in stated] if missing.any() else entries
+        area = number_column(there, 'area', faults)
+        if missing.any():
             from_masks = 0
             for number in np.flatnonzero(missing & ~faults.bad).tolist():
                 area[number] = boxes[number, 2] * boxes[number, 3]
@@ -240,19 +230,15 @@ class _Builder:
     def _annotation_ids(self, entries: list[dict], faults: Faults) -> np.ndarray:
         if not any('id' in entry for entry in entries):
             return np.arange(1, len(entries) + 1)
-        ids = integer_column(check_entries(entries, ('id', ), self.at_entries, faults), 'id', self.at_entries, faults)
+        ids = integer_column(check_entries(entries, ('id', ), self.at_entries, faults), 'id', faults)
         check_unique(ids[~faults.bad], self.at_entries)
         return ids
 
-    def _flags(self, entries: list[dict], key: str, faults: Faults) -> np.ndarray:
-        """Return flags, shape (N,) bool; missing and null are False."""
-        flags = values_of(entries, key)
-        if set(map(type, flags)) <= {int, bool} and set(flags) <= {0, 1}:
-            return np.array(flags, dtype=bool)
-        flags = [flag or 0 for flag in flags]
-        good = np.array([isinstance(flag, int | float) and flag in (0, 1) for flag in flags], dtype=bool)
-        faults.add(~good, lambda number: f': {key!r} must be 0 or 1, got {shown(flags[number])}')
-        return np.array([flag in (0, 1) and bool(flag) if isinstance(flag, int | float) else False for flag in flags], dtype=bool)
+    def _read_crowd(self, entries: list[dict], faults: Faults) -> np.ndarray:
+        flags = [flag or 0 for flag in values_of(entries, 'iscrowd')]
+        bad = [not isinstance(flag, int | float) or flag not in (0, 1) for flag in flags]
+        faults.add(np.array(bad, dtype=bool), lambda number: f": 'iscrowd' must be 0 or 1, got {shown(flags[number])}")
+        return np.array([flag == 1 for flag in flags], dtype=bool)
 
     def _apply_ignore_keys(self, entries: list[dict], fields: dict[str, list], crowd: np.ndarray) -> np.ndarray:
         for key in self.reading.ignore_key:
@@ -321,6 +307,10 @@ class _Builder:
                           'image; without a match they are ignored where annotation is not exhaustive (--protocol coco for COCO)')
         return replace(truth, federated=read_federated(self.images, truth, self.at_images),
                        frequencies=read_frequencies(self.categories))
+
+
+def _from_digits(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and is_digits(value) else value
 
 
 def _file_name(image: dict) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .coco_json import positions
 from .faults import one_line, shown
 
 #: Positions of ids that no image has, and that several have.
@@ -102,20 +103,13 @@ class ImageLookup:
         value = plain_id(image_id)
         if value is None:
             return UNKNOWN, False
-        if self.image_ids.dtype.kind == 'U':
-            position = self._positions.get(str(value))
-            if position is not None:
-                return position, False
-        elif isinstance(value, int):
-            return self._positions.get(value, UNKNOWN), False
-        by_name = UNKNOWN
-        for form in (value, PureWindowsPath(value).name) if isinstance(value, str) else ():
-            by_name = self._names.get(form, UNKNOWN) if by_name == UNKNOWN else by_name
-        if by_name != UNKNOWN:
-            return by_name, True
-        if isinstance(value, str) and is_digits(value):
-            return self._positions.get(int(value), UNKNOWN), False
-        return UNKNOWN, False
+        position = self._positions.get(str(value) if self.image_ids.dtype.kind == 'U' else value, UNKNOWN)
+        if position != UNKNOWN or not isinstance(value, str):
+            return position, False
+        for form in (value, PureWindowsPath(value).name):
+            if form in self._names:
+                return self._names[form], True
+        return self._positions.get(int(value), UNKNOWN) if is_digits(value) else UNKNOWN, False
 
     def find_all(self, ids: Sequence[Any]) -> tuple[np.ndarray, bool]:
         """Return the position of each id, shape (D,) int64, and whether some were found as file names.
@@ -123,22 +117,15 @@ class ImageLookup:
         Integers of which most are no ids, and more are stems such as ``000000000139``, are taken as stems; ultralytics
         writes results like that.
         """
-        if self.image_ids.dtype == np.int64 and len(ids) and set(map(type, ids)) == {int}:
-            try:
-                column = np.array(ids, dtype=np.int64)
-            except OverflowError:
-                column = None
-            if column is not None:
-                index = np.minimum(np.searchsorted(self.image_ids, column), len(self.image_ids) - 1)
-                found = np.where(self.image_ids[index] == column, index, UNKNOWN)
-                return (found, False) if (found >= 0).all() else self._by_stem(ids, found)
+        if self.image_ids.dtype == np.int64 and set(map(type, ids)) == {int} and max(map(abs, ids)) < 2**63:
+            found = positions(np.array(ids, dtype=np.int64), self.image_ids)
+            if (found >= 0).all():
+                return found, False
+            stems = np.array([self._numeric_stems.get(value, UNKNOWN) for value in ids], dtype=np.int64)
+            return (stems, True) if (stems >= 0).sum() > (found >= 0).sum() else (found, False)
         table = {value: self.find(value) for value in set(map(_key, ids))}
         found = np.array([table[_key(value)][0] for value in ids], dtype=np.int64)
         return found, any(by_name for _, by_name in table.values())
-
-    def _by_stem(self, ids: Sequence[int], found: np.ndarray) -> tuple[np.ndarray, bool]:
-        stems = np.array([self._numeric_stems.get(value, UNKNOWN) for value in ids], dtype=np.int64)
-        return (stems, True) if (stems >= 0).sum() > (found >= 0).sum() else (found, False)
 
     def describe(self, image_id: Any, position: int, source: str) -> str:
         """Say why an id has no image."""

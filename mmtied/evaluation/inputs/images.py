@@ -1,7 +1,8 @@
 """Find the image files of a data set, and read one to draw on."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from .arrays import GroundTruth
 from .content import IMAGE_SUFFIXES
-from .datasets import unwrapped
 from .faults import one_line
+from .openmmlab import unwrapped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -118,13 +119,9 @@ def check_names(ground_truth: GroundTruth, images: Iterable[int]) -> None:
 
 
 def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | None]:
-    """Return the file of every image as an mmdet dataset names it, None for those that it does not hold.
+    """Return the file of every image id as an mmdet dataset, perhaps wrapped, names it; None for those that it does not hold.
 
     Files outside its folder of images, where it has one, count as those that it does not hold.
-
-    Args:
-        dataset: Its `get_data_info` gives ``img_id`` and ``img_path``; wrappers are removed.
-        image_ids: The ids to look up.
     """
     dataset = unwrapped(dataset)
     infos = (dataset.get_data_info(number) for number in range(len(dataset)))
@@ -143,18 +140,9 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """Return height and width of an image file as it is shown, from its header; a ValueError names one that cannot be read."""
-    from ...compat import require
-
-    require('PIL', 'Sizes of images')
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) > 4
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{path}: cannot be read as an image ({one_line(error)})') from None
-    return (width, height) if turned else (height, width)
+    with _opened(path) as image:
+        width, height = image.size
+        return (width, height) if image.getexif().get(0x0112, 1) > 4 else (height, width)
 
 
 def with_sizes(images: Sequence[dict], folder: str | os.PathLike) -> list[dict]:
@@ -175,12 +163,23 @@ def read_image(path: str | os.PathLike | None) -> 'Image.Image':
     Raises:
         ValueError: The file is missing or cannot be read.
     """
-    from PIL import Image, ImageOps
-
     if path is None:
         raise ValueError('the data set does not say where one of the images is')
+    with _opened(path) as image:
+        from PIL import ImageOps
+
+        return ImageOps.exif_transpose(image).convert('RGB')
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator['Image.Image']:
+    from ...compat import require
+
+    require('PIL', 'Reading images')
+    from PIL import Image
+
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            return ImageOps.exif_transpose(image).convert('RGB')
+            yield image
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f'{path}: cannot be read as an image ({one_line(error)})') from None

@@ -30,10 +30,9 @@ _NAMED = {
     ('item', 'annotations'): 'one image of V7 (Darwin JSON); export the data set as COCO',
     ('imgHeight', 'objects'): "one image of Cityscapes; mmdet's tools/dataset_converters/cityscapes.py converts the folder",
 }
-#: The same for a dict by image, by the keys of its first value.
-_NAMED_VALUES = {('filename', 'regions'): _NAMED['_via_img_metadata', ]}
-#: The same for a list, by the keys of its first entry, or for the lines of JSON lines.
-_NAMED_LISTS = {
+#: The same by the keys of the first value of a dict by image, or of the first entry of a list or of JSON lines.
+_NAMED_ENTRIES = {
+    ('filename', 'regions'): _NAMED['_via_img_metadata', ],
     ('image', 'annotations'): "CreateML's layout; export as COCO",
     ('name', 'labels'): "BDD100K's (Scalabel's) layout; convert it with bdd100k.label.to_coco or scalabel.label.to_coco",
     ('data_row', 'projects'): _NAMED['data_row', 'projects'],
@@ -176,9 +175,8 @@ def _named(data: Any) -> str:
 
 def known_layout(data: Any) -> str | None:
     """Name a layout that is known but not read, by the keys of a JSON value or of its first entry, and what to do with it."""
-    if isinstance(data, Mapping):
-        return _name(data, _NAMED) or _name(next(iter(data.values()), None), _NAMED_VALUES)
-    return _name(data[0], _NAMED_LISTS) if isinstance(data, list) and data else None
+    first = next(iter(data.values()), None) if isinstance(data, Mapping) else data[0] if isinstance(data, list) and data else None
+    return _name(data, _NAMED) or _name(first, _NAMED_ENTRIES)
 
 
 def _name(value: Any, names: Mapping[tuple[str, ...], str]) -> str | None:

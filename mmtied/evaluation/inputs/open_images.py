@@ -22,17 +22,11 @@ def is_open_images(content: bytes) -> bool:
 
 
 def read_open_images(content: bytes, path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
-    """Convert a table of boxes; return COCO's dict, and notes.
+    """Convert a table of boxes; return COCO's dict, and notes. Lines that are no boxes, or of no image, are added to `broken`.
 
     Groups (``IsGroupOf``) are ignored. Categories have the names of class-descriptions-boxable.csv, where it lies in the same
     folder. The hierarchy of classes and labels of whole images are not used, as AP by COCO's rules knows neither. Images
     without boxes count where a table of Open Images' lists them, such as validation-images-with-rotation.csv, in the same folder.
-
-    Args:
-        content: The file's bytes.
-        path: The file.
-        image_folder: Where images are, as boxes are shares of their sizes.
-        broken: Gets lines that are no boxes, or of no image in the folder.
 
     Raises:
         ValueError: There is no folder of images.

@@ -1,11 +1,13 @@
-"""OpenMMLab's layout of images with instances, in its JSON files (``metainfo``, ``data_list``) and in datasets, as COCO's."""
+"""OpenMMLab's layout of images with instances as COCO's, in its JSON files (``metainfo``, ``data_list``) and in datasets."""
 
+import difflib
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from .coco_json import read_json
 from .faults import Broken, shown
 from .yolo import MOST_CLASSES
 
@@ -17,9 +19,7 @@ def is_middle_format(data: Any) -> bool:
 
 def read_middle_format(data: dict, source: str, broken: Broken) -> tuple[dict, list[str]]:
     """Convert OpenMMLab's layout; return COCO's dict, and notes."""
-    classes = (data.get('metainfo') or {}).get('classes')
-    if isinstance(classes, str):
-        classes = [classes]
+    classes = class_names(data.get('metainfo'))
     if not classes:
         labels = [instance.get('bbox_label', -1) for image in data['data_list'] if isinstance(image, dict)
                   for instance in image.get('instances') or []]
@@ -31,11 +31,11 @@ def read_middle_format(data: dict, source: str, broken: Broken) -> tuple[dict, l
 
 def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
                      broken: Broken | None = None) -> tuple[dict, list[str]]:
-    """Convert images with their instances to a dict of COCO's layout.
+    """Convert images with their instances to a dict of COCO's layout; return it, and notes on what is ignored.
 
     Instances with ``ignore_flag`` (VOC's difficult ones, CrowdHuman's ignored ones) and with ``is_group_of`` (Open Images)
     become crowd regions: detections inside them count neither way, and they occlude nothing. Those of a negative label are
-    regions for every class.
+    regions for every class. Areas are those of the boxes.
 
     Args:
         images: Each with ``height``, ``width``, ``instances`` and ``img_id``, or else ``img_path``. Instances have ``bbox``
@@ -43,12 +43,6 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
         classes: Name of each label.
         where: Name for messages.
         broken: Gets images and instances that cannot be used; None refuses them here.
-
-    Returns:
-        The dict, and notes on what is ignored. Areas are those of the boxes.
-
-    Raises:
-        ValueError: An image or an instance lacks one of these, or a label has no class.
     """
     listed, annotations, own = [], [], broken or Broken(where)
     counts = {'ignore_flag': 0, 'is_group_of': 0}
@@ -85,3 +79,74 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
     notes = [f'{count} annotations {named[key]}: they are ignored' for key, count in counts.items() if count]
     categories = [{'id': number, 'name': str(name)} for number, name in enumerate(classes, 1)]
     return {'images': listed, 'annotations': annotations, 'categories': categories}, notes
+
+
+def dataset_annotations(dataset: Any) -> dict:
+    """Build a COCO annotation dict from the boxes of an mmdet dataset that has no COCO file, such as Pascal VOC or CrowdHuman.
+
+    It must be in test mode, so that it keeps its annotations. What `coco_from_images` ignores is under ``info``, as notes.
+
+    Raises:
+        ValueError: The dataset lacks classes, sizes or boxes.
+    """
+    name, classes = type(dataset).__name__, class_names(getattr(dataset, 'metainfo', None))
+    if not classes or not hasattr(dataset, 'get_data_info'):
+        raise ValueError(f'{name} has no COCO annotation file and names no classes')
+    data, notes = coco_from_images(map(dataset.get_data_info, range(len(dataset))), classes, name)
+    return {**data, 'info': {'notes': notes}}
+
+
+def class_names(metainfo: dict | None) -> list[str]:
+    """Return the classes that metainfo of OpenMMLab names, of which one alone may be a text; empty without them."""
+    classes = (metainfo or {}).get('classes') or ()
+    return [classes] if isinstance(classes, str) else list(classes)
+
+
+def coco_file(dataset: Any) -> str | None:
+    """Return the path of a dataset's annotation file where it is a COCO file, by its content, or if remote by its name."""
+    path = getattr(dataset, 'ann_file', None)
+    if not isinstance(path, str) or not Path(path).name:
+        return None
+    if hasattr(dataset, 'cat_ids') or hasattr(dataset, 'COCOAPI'):
+        return path
+    if not Path(path).is_file():
+        return path if path.endswith('.json') else None
+    try:
+        data = read_json(path)
+    except ValueError:
+        return None
+    return path if isinstance(data, dict) and {'images', 'annotations'} <= set(data) else None
+
+
+def dataset_label_names(dataset: Any) -> list[str] | None:
+    """Return the name of each label that a dataset gives its annotations, and a model trained on it predicts.
+
+    mmdet's COCO datasets number the categories in the order of their file, whatever the order of ``classes``, and without those
+    that the file lacks.
+
+    Raises:
+        ValueError: A class has no category in the dataset's own file, so that labels of a model and of the file would differ.
+    """
+    classes = class_names(getattr(dataset, 'metainfo', None))
+    ids = getattr(dataset, 'cat_ids', None)
+    path = getattr(dataset, 'ann_file', None)
+    if not ids or not isinstance(path, str) or not Path(path).is_file():
+        return classes or None
+    data = read_json(path)
+    names = {entry['id']: entry['name'] for entry in data.get('categories') or ()}
+    missing = [name for name in classes if name not in names.values()]
+    if missing:
+        close = difflib.get_close_matches(str(missing[0]), [str(name) for name in names.values()], 1)
+        hint = f'; did you mean {close[0]!r}?' if close else ''
+        raise ValueError(f'classes: {path} has no category named {missing[0]!r}, so mmdet numbers labels as if the class were '
+                         f"not there{hint}; the dataset's metainfo=dict(classes=...) must name categories of the file, or "
+                         'label_names=[...] list the labels of the model')
+    listed = [names.get(number) for number in ids]
+    return list(dict.fromkeys(listed)) if None not in listed else classes or None
+
+
+def unwrapped(dataset: Any) -> Any:
+    """Return a dataset without the wrappers around it, such as mmengine's RepeatDataset."""
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    return dataset

@@ -1,13 +1,15 @@
 """Signs that boxes are not what they are read as, in a line each with the option that settles it; they change no number."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ..protocol import BOX_FORMATS
+from .arrays import GroundTruth
 from .coco_json import to_xywh
 from .faults import shown
+from .results import Detections
 
 #: Names of categories that are no objects in the sets that have them.
 _REGIONS = re.compile(r"ignored?([ _-]?regions?)?|don'?t[ _-]?care", re.IGNORECASE)
@@ -41,16 +43,12 @@ def describe_annotations(boxes_xywh: np.ndarray, image_sizes: np.ndarray, all_si
 
 
 def describe_regions(names: Iterable[str], category: np.ndarray) -> list[str]:
-    """Describe objects of categories whose name says that they are none, such as VisDrone's.
-
-    Args:
-        names: Of the categories.
-        category: Index of each object's category among them.
+    """Describe objects, each of the category at an index, of categories whose name says that they are none, such as VisDrone's.
 
     Example:
         >>> describe_regions(['ignored regions', 'car'], np.array([1, 0]))
         ["1 of 2 annotations are of category 'ignored regions', and count as objects and occlude; --ignore-categories \
-'ignored regions' makes them regions where detections are ignored"]
+    'ignored regions' makes them regions where detections are ignored"]
     """
     counts = {str(name): int((category == number).sum()) for number, name in enumerate(names) if _REGIONS.fullmatch(str(name))}
     return [f'{count} of {len(category)} annotations are of category {shown(name)}, and count as objects and occlude; '
@@ -61,14 +59,10 @@ def describe_regions(names: Iterable[str], category: np.ndarray) -> list[str]:
 def describe_results(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> str | None:
     """Describe boxes of results that look as if they were read in the wrong format; None where they do not.
 
-    Args:
-        boxes_xywh: As they were read, shape (D, 4).
-        image_sizes: Height and width of each one's image, shape (D, 2).
-
     Example:
         >>> describe_results(np.array([[50., 50., 90., 80.]]), np.array([[100, 100]]))
         "1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is what they are, say \
-box_format='xyxy' (--box-format xyxy)"
+    box_format='xyxy' (--box-format xyxy)"
     """
     other = find_format(boxes_xywh, image_sizes, .9)
     if other:
@@ -90,14 +84,59 @@ box_format='xyxy' (--box-format xyxy)"
     return None
 
 
+def describe_unusual(detections: Detections, ground_truth: GroundTruth, limit: int = 100) -> list[str]:
+    """Describe what COCO's rules allow in results although it is rarely meant, in a line for each kind.
+
+    None of it changes a number, so that the numbers stay those of pycocotools. Of each image and category `limit` detections
+    count.
+    """
+    image_ids, lines = ground_truth.image_ids, []
+    repeated = repeated_detections(detections)
+    if len(repeated):
+        lines.append(f'{len(repeated)} of {len(detections.score)} detections repeat another one (same image, category, score and '
+                     f'shape), such as in image id {image_ids[detections.image[repeated[0]]]}; each counts, so if the results '
+                     'were joined twice, AP is too low')
+    cells, counts = np.unique(detections.image * len(ground_truth.category_ids) + detections.category, return_counts=True)
+    if (counts > limit).any() and not ground_truth.federated:
+        images = np.unique(cells[counts > limit] // len(ground_truth.category_ids))
+        lines.append(f'{len(images)} images, such as image id {image_ids[images[0]]}, have more than {limit} detections of a '
+                     'category, and those of the lowest scores do not count, as in COCOeval; '
+                     f'--proposal-nums 1 10 {counts.max()} counts all')
+    if detections.boxes_xywh is not None:
+        inverted = (detections.boxes_xywh[:, 2:] < 0).any(axis=1)
+        other_format = describe_results(detections.boxes_xywh, ground_truth.image_sizes[detections.image])
+        if other_format:
+            lines.append(other_format)
+        elif inverted.any():
+            lines.append(describe_inverted(image_ids[np.unique(detections.image[inverted])].tolist()))
+    return lines
+
+
+def describe_inverted(image_ids: Sequence[int]) -> str:
+    """Describe predicted boxes with x2 < x1 or y2 < y1 in some images, at least one."""
+    images = f'image id {image_ids[0]}' if len(image_ids) == 1 else f'{len(image_ids)} images, such as image id {image_ids[0]},'
+    return (f'predicted boxes of {images} have x2 < x1 or y2 < y1; as in pycocotools they match nothing, and count as false '
+            'only where both sides are negative')
+
+
+def repeated_detections(detections: Detections) -> np.ndarray:
+    """Return the sorted indices of detections that equal an earlier one, int64.
+
+    Example:
+        >>> once = dict(image=[0, 0], category=[1, 1], score=[.5, .5], area=[4., 9.], boxes_xywh=[[0, 0, 2, 2], [0, 0, 3, 3]])
+        >>> repeated_detections(Detections(**{name: np.array(values * 2) for name, values in once.items()})).tolist()
+        [2, 3]
+    """
+    shapes = detections.boxes_xywh
+    if shapes is None:
+        shapes = np.array([hash(rle['counts']) for rle in detections.rles], dtype=np.float64)
+    return repeated_rows(np.column_stack([detections.image, detections.category, detections.score, shapes]))
+
+
 def find_format(boxes_xywh: np.ndarray, image_sizes: np.ndarray, share: float, scaled: bool = False) -> str | None:
     """Return another format that boxes fit better than x, y, width, height, or None.
 
-    Args:
-        boxes_xywh: Read as xywh, shape (N, 4).
-        image_sizes: Height and width of each one's image, shape (N, 2).
-        share: How many of the boxes must fit the other format.
-        scaled: They were shares of the image, and are pixels now.
+    `share` is how many of the boxes must fit the other format; `scaled` boxes were shares of the image, and are pixels now.
     """
     num = len(boxes_xywh)
     if not num:

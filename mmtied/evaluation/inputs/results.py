@@ -11,11 +11,20 @@ from torch import Tensor
 
 from ..protocol import BOX_FORMATS
 from .arrays import GroundTruth
-from .categories import offset_hint, unknown_count
-from .coco_json import FARTHEST_BOX, box_column, check_entries, integer_column, number_column, positions, read_json, values_of
+from .categories import label_category_ids, named_category_ids, offset_hint
+from .coco_json import (
+    FARTHEST_BOX,
+    box_column,
+    check_entries,
+    integer_column,
+    number_column,
+    positions,
+    read_json,
+    replace_faulty,
+    values_of,
+)
 from .faults import Faults, one_line, shown
 from .image_ids import is_digits
-from .plausibility import describe_results
 from .rle import rle_areas, to_rle
 
 _KEYS = {'bbox': 'bbox', 'segm': 'segmentation'}
@@ -54,6 +63,27 @@ class Detections:
         return replace(self, **{name: column.cpu().numpy() for name, column in vars(self).items() if isinstance(column, Tensor)})
 
 
+@dataclass(frozen=True)
+class ResultReading:
+    """Options for reading results, see `load_detections`."""
+
+    classes: Sequence[str] | None = None
+    box_format: str | None = None
+    skip_invalid: bool = False
+    label_names: Sequence[str] | None = None
+    category_offset: int = 0
+    any_category: bool = False
+
+    def __post_init__(self) -> None:
+        if self.box_format not in (None, *BOX_FORMATS):
+            raise ValueError(f'box_format: {" or ".join(map(repr, BOX_FORMATS))} is needed, got {self.box_format!r}')
+
+    def label_ids(self, ground_truth: GroundTruth) -> list[int]:
+        """Return the category id of each label of the model, -1 where the annotations have no such category."""
+        return (named_category_ids(ground_truth, self.label_names) if self.label_names else
+                label_category_ids(ground_truth, self.classes))
+
+
 def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
     """Return the IoU types that a results list can be evaluated for, by its first entry; none for an empty list."""
     first = next((entry for entry in entries if isinstance(entry, dict)), {})
@@ -83,11 +113,11 @@ def read_results(results: Any, source: str = 'results') -> list[dict]:
 
 
 def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type: str, source: str = 'results',
-                    box_format: str = 'xywh', skip_invalid: bool = False, drop_others: bool = False,
-                    category_offset: int = 0, any_category: bool = False, notes: list[str] | None = None) -> Detections:
+                    reading: ResultReading | None = None, notes: list[str] | None = None) -> Detections:
     """Convert a results list to the arrays of one IoU type.
 
-    Areas of masks are pixel counts, also where an entry has a bbox.
+    Areas of masks are pixel counts, also where an entry has a bbox. Where classes or labels are named, entries of categories
+    that the annotations do not have are left out.
 
     Args:
         entries: Each with ``image_id`` (an id, or the name of a file), ``category_id`` (an id, or the name of a category),
@@ -95,68 +125,68 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         ground_truth: The annotations that the ids refer to.
         iou_type: ``'bbox'`` or ``'segm'``.
         source: Name for messages.
-        box_format: One of `BOX_FORMATS`.
-        skip_invalid: Leave out entries that cannot be used.
-        drop_others: Leave out entries of categories that the annotations do not have.
-        category_offset: Added to the ids of categories.
-        any_category: Count entries of unknown categories as of the first one.
+        reading: How to read them.
         notes: Gets a line for what was left out, and for image ids that were looked up by name.
 
     Raises:
         ValueError: An entry has an unknown id, a score that is not finite, a box with negative or infinite sides, a mask of
             another size than its image, a broken run-length code, or lacks what the IoU type needs. The message counts them.
     """
-    key, notes = _KEYS[iou_type], [] if notes is None else notes
-    faults = Faults(source, len(entries), skip_invalid)
+    key, reading, notes = _KEYS[iou_type], reading or ResultReading(), [] if notes is None else notes
+    faults = Faults(source, len(entries), reading.skip_invalid)
     entries = check_entries(entries, ('image_id', 'category_id', 'score'), source, faults)
     values = values_of(entries, key)
     plain = set(map(type, values)) <= {list, dict} and all(values)  # a third of the time of the line below
     given = [] if plain else list(map(_is_given, values))
     if not all(given):
-        lacking = ~np.array(given)
-        faults.add(lacking, lambda number: f' has no {key!r}, which {iou_type} needs')
-        if lacking.all():
-            faults.skip = False
-            faults.settle()
-        whole = entries[given.index(True)]
-        entries = [entry if has else whole for entry, has in zip(entries, given, strict=True)]
-    image, by_name = ground_truth.images.find_all(values_of(entries, 'image_id'))
-    faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(entries[number]['image_id'], int(image[number]),
-                                                                            'the annotation file'))
-    if by_name:
-        notes.append(f'image ids such as {shown(entries[0]["image_id"])} were looked up among the file names of '
-                     f'{ground_truth.source}')
-    image = np.maximum(image, 0)
-    category = _category_column(entries, ground_truth, source, category_offset, faults)
+        lacking = {number: f' has no {key!r}, which {iou_type} needs' for number, has in enumerate(given) if not has}
+        entries = replace_faulty(entries, lacking, faults)
+    image = image_positions(values_of(entries, 'image_id'), ground_truth, faults, notes)
+    category = _category_column(entries, ground_truth, reading.category_offset, faults)
     others = category < 0
-    if any_category and others.any():
-        notes.append(unknown_count(others))
-        others[:] = False
-    if drop_others:
-        faults.bad[others] &= False
-        if others.any():
-            notes.append(f'{others.sum()} of {len(entries)} detections are of categories that the annotations do not have, and '
-                         'are left out')
-    else:
+    if not (reading.any_category or reading.classes or reading.label_names):
         hint = offset_hint([entry['category_id'] for entry in entries], ground_truth) if others.any() else ''
         faults.add(others, lambda number: (f': category id {shown(entries[number]["category_id"])} is not in the annotation '
                                            f'file{hint}; --classes NAME ... evaluates some categories and leaves out results '
                                            'of others'))
-    common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', source, faults))
+    common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', faults))
     if iou_type == 'bbox':
-        boxes = box_column(entries, source, box_format, ground_truth.image_sizes[image], faults)
+        boxes = box_column(entries, reading.box_format or 'xywh', ground_truth.image_sizes[image], faults)
         found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
     else:
         rles = _rle_column(entries, ground_truth.image_sizes[image], source, faults)
         found = Detections(**common, area=rle_areas(rles, f'{source}[{{}}]'.format).astype(np.float64), rles=rles)
+    return settled(found, others, reading.any_category, faults, notes)
+
+
+def image_positions(image_ids: Sequence[Any], ground_truth: GroundTruth, faults: Faults, notes: list[str]) -> np.ndarray:
+    """Return the index of each entry's image, shape (N,) int64; 0 and a fault where there is none, a note for file names."""
+    image, by_name = ground_truth.images.find_all(image_ids)
+    faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(image_ids[number], int(image[number]),
+                                                                            'the annotation file'))
+    if by_name:
+        notes.append(f'image ids such as {shown(image_ids[0])} were looked up among the file names of {ground_truth.source}')
+    return np.maximum(image, 0)
+
+
+def settled(found: Detections, others: np.ndarray, any_category: bool, faults: Faults, notes: list[str]) -> Detections:
+    """Return detections without faulty ones and, unless `any_category` counts, without those of unknown categories.
+
+    `others` marks these, shape (D,) bool. Faulty ones are refused here unless they are to be left out; `notes` gets a line for
+    each kind.
+    """
+    others = others & ~faults.bad
+    if others.any():
+        notes.append(f'{others.sum()} of {len(others)} detections are of categories that the annotations do not have, and '
+                     + ('count too' if any_category else 'are left out'))
     line = faults.settle()
     if line:
-        notes.append(line.removeprefix(f'{source}: '))
-    left_out = faults.bad | others
+        notes.append(line.removeprefix(f'{faults.source}: '))
+    left_out = faults.bad if any_category else faults.bad | others
     return found.select(~left_out) if left_out.any() else found
 
 
-def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, source: str, offset: int, faults: Faults) -> np.ndarray:
+def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, offset: int, faults: Faults) -> np.ndarray:
     """Return the index of each entry's category, -1 where there is none; ids may be names."""
     values = values_of(entries, 'category_id')
     kinds = set(map(type, values))
@@ -166,7 +196,7 @@ def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, source:
         unknown = next(number for number in range(len(known) + 1) if number not in known)
         values = [value if not isinstance(value, str) else ids.get(value, int(value) if is_digits(value) else unknown)
                   for value in values]
-    category = positions(integer_column(entries, 'category_id', source, faults, values) + offset, ground_truth.category_ids)
+    category = positions(integer_column(entries, 'category_id', faults, values) + offset, ground_truth.category_ids)
     return category if ground_truth.merged is None else np.where(category < 0, -1, ground_truth.merged[category])
 
 
@@ -182,10 +212,7 @@ def _rle_column(entries: Sequence[dict], sizes: np.ndarray, source: str, faults:
             if len(rles) > number:
                 rles.pop()
             rles.append({'size': size, 'counts': mask_api.encode(np.zeros(size, np.uint8, 'F'))['counts']})
-    if broken:
-        bad = np.zeros(len(entries), dtype=bool)
-        bad[list(broken)] = True
-        faults.add(bad, broken.__getitem__)
+    faults.add(np.isin(np.arange(len(entries)), list(broken)), broken.__getitem__)
     return rles
 
 
@@ -199,10 +226,9 @@ def join_detections(parts: Sequence[Detections]) -> Detections:
     first, *others = parts
     if not others:
         return first
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ('image', 'category', 'score', 'area')}
-    boxes = None if first.boxes_xywh is None else np.concatenate([part.boxes_xywh for part in parts])
-    rles = None if first.rles is None else [rle for part in parts for rle in part.rles]
-    return Detections(**columns, boxes_xywh=boxes, rles=rles)
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name, column in vars(first).items()
+               if name != 'rles' and column is not None}
+    return Detections(**columns, rles=None if first.rles is None else [rle for part in parts for rle in part.rles])
 
 
 def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids: Tensor, scores: Tensor,
@@ -258,76 +284,3 @@ def _tensor_positions(ids: Tensor, known_ids: np.ndarray) -> tuple[Tensor, Tenso
     known = torch.as_tensor(known_ids, device=ids.device)
     index = torch.searchsorted(known, ids.long()).clamp(max=max(len(known) - 1, 0))
     return index, known[index] != ids if len(known) else torch.ones_like(ids, dtype=torch.bool)
-
-
-def describe_unusual(detections: Detections, ground_truth: GroundTruth, limit: int = 100) -> list[str]:
-    """Describe what COCO's rules allow in results although it is rarely meant, in a line for each kind.
-
-    None of it changes a number, so that the numbers stay those of pycocotools.
-
-    Args:
-        detections: Those of one IoU type, as arrays.
-        ground_truth: The annotations that their indices point into.
-        limit: Detections that count for each image and category.
-    """
-    image_ids, lines = ground_truth.image_ids, []
-    repeated = repeated_detections(detections)
-    if len(repeated):
-        lines.append(f'{len(repeated)} of {len(detections.score)} detections repeat another one (same image, category, score and '
-                     f'shape), such as in image id {image_ids[detections.image[repeated[0]]]}; each counts, so if the results '
-                     'were joined twice, AP is too low')
-    cells, counts = np.unique(detections.image * len(ground_truth.category_ids) + detections.category, return_counts=True)
-    if (counts > limit).any() and not ground_truth.federated:
-        images = np.unique(cells[counts > limit] // len(ground_truth.category_ids))
-        lines.append(f'{len(images)} images, such as image id {image_ids[images[0]]}, have more than {limit} detections of a '
-                     'category, and those of the lowest scores do not count, as in COCOeval; '
-                     f'--proposal-nums 1 10 {counts.max()} counts all')
-    if detections.boxes_xywh is not None:
-        inverted = (detections.boxes_xywh[:, 2:] < 0).any(axis=1)
-        other_format = describe_results(detections.boxes_xywh, ground_truth.image_sizes[detections.image])
-        if other_format:
-            lines.append(other_format)
-        elif inverted.any():
-            lines.append(describe_inverted(image_ids[np.unique(detections.image[inverted])].tolist()))
-    return lines
-
-
-def check_box_format(box_format: str | None) -> None:
-    """Raise a ValueError unless `box_format` is one of `BOX_FORMATS`, or None."""
-    if box_format not in (None, *BOX_FORMATS):
-        raise ValueError(f'box_format: {" or ".join(map(repr, BOX_FORMATS))} is needed, got {box_format!r}')
-
-
-def describe_inverted(image_ids: Sequence[int]) -> str:
-    """Describe predicted boxes with x2 < x1 or y2 < y1 in some images, at least one."""
-    images = f'image id {image_ids[0]}' if len(image_ids) == 1 else f'{len(image_ids)} images, such as image id {image_ids[0]},'
-    return (f'predicted boxes of {images} have x2 < x1 or y2 < y1; as in pycocotools they match nothing, and count as false '
-            'only where both sides are negative')
-
-
-def repeated_detections(detections: Detections) -> np.ndarray:
-    """Return the sorted indices of detections that equal an earlier one, int64.
-
-    Example:
-        >>> once = dict(image=[0, 0], category=[1, 1], score=[.5, .5], area=[4., 9.], boxes_xywh=[[0, 0, 2, 2], [0, 0, 3, 3]])
-        >>> repeated_detections(Detections(**{name: np.array(values * 2) for name, values in once.items()})).tolist()
-        [2, 3]
-    """
-    # Sorting by a few columns leaves few candidates, so that few shapes have to be compared.
-    candidates = np.arange(len(detections.score))
-    for columns in (('score', ), ('image', 'category', 'score')):
-        values = [getattr(detections, name)[candidates] for name in columns]
-        order = np.lexsort(values)
-        equal = np.all([column[order][1:] == column[order][:-1] for column in values], axis=0)
-        near = np.zeros(len(order), dtype=bool)
-        near[1:] |= equal
-        near[:-1] |= equal
-        candidates = np.sort(candidates[order[near]])
-    seen, repeated = set(), []
-    for number in candidates.tolist():
-        shape = detections.rles[number]['counts'] if detections.boxes_xywh is None else detections.boxes_xywh[number].tobytes()
-        key = detections.image[number], detections.category[number], detections.score[number], shape
-        if key in seen:
-            repeated.append(number)
-        seen.add(key)
-    return np.array(repeated, dtype=np.int64)

@@ -112,17 +112,12 @@ def _check_polygons(polygons: list, height: int, width: int, where: str) -> None
     for polygon in polygons:
         if not isinstance(polygon, list | tuple | np.ndarray):
             raise ValueError(f'{where}: its segmentation is neither polygons nor a run-length code, got {shown(polygons)}')
-        if not set(map(type, polygon)) <= {int, float}:
-            other = next((value for value in polygon if isinstance(value, bool) or not isinstance(value, Real)), None)
-            if other is not None or None in polygon:
-                raise ValueError(f'{where}: its segmentation has the coordinate {shown(other)}, which is no number')
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(f'{where}: its segmentation has a polygon of {len(polygon)} numbers; x and y of at least three '
-                             'corners are needed')
-        if not (-limit <= min(polygon) and max(polygon) <= limit and sum(polygon) == sum(polygon)):
-            value = next(value for value in polygon if not -limit <= value <= limit)
-            raise ValueError(f'{where}: its segmentation has the coordinate {shown(value)}, which is not inside or near its '
-                             f'image of {width} x {height} pixels')
+        numbers = set(map(type, polygon)) <= {int, float} or all(
+            isinstance(value, Real) and not isinstance(value, bool) for value in polygon)
+        if not (numbers and len(polygon) >= 6 and len(polygon) % 2 == 0 and -limit <= min(polygon) and max(polygon) <= limit
+                and sum(polygon) == sum(polygon)):
+            raise ValueError(f'{where}: its segmentation has the polygon {shown(polygon)}; x and y of at least three corners are '
+                             f'needed, in or near its image of {width} x {height} pixels')
 
 
 def rle_areas(rles: Sequence[dict], where: Callable[[int], str] = 'mask {}'.format) -> np.ndarray:
@@ -184,7 +179,7 @@ def _areas_numpy(codes: list[bytes], num_pixels: np.ndarray) -> np.ndarray:
 
 
 def code_sums(text: bytes, length: np.ndarray, longest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sum the runs of M codes.
+    """Sum the runs of M codes: return foreground pixels, all pixels, and which codes are valid, shape (M,) each.
 
     The cumulative sums that undo the differences run across codes; the part that belongs to the codes before is subtracted.
 
@@ -192,9 +187,6 @@ def code_sums(text: bytes, length: np.ndarray, longest: np.ndarray) -> tuple[np.
         text: The codes, concatenated.
         length: Characters of each, shape (M,) int64.
         longest: Pixels of each mask, which no run may exceed, shape (M,) int64.
-
-    Returns:
-        Foreground pixels, all pixels, and which codes are valid, shape (M,) each.
     """
     characters, groups = np.frombuffer(text, dtype=np.uint8), np.frombuffer(text.translate(_GROUPS), dtype=np.int8)
     ends = np.cumsum(length)

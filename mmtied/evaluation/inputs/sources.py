@@ -16,40 +16,31 @@ from mmtied.unpickling import TORCH_START, load_tensors
 
 from . import crowdhuman, visdrone, voc, yolo
 from .arrays import GroundTruth
-from .categories import label_category_ids, named_category_ids
 from .coco_json import read_json
 from .content import files_with_suffix, is_json_lines, other_kind, read_bytes
-from .dumps import check_dump, image_predictions, read_dump
+from .dumps import IMAGE_KEYS, check_dump, image_predictions, read_dump
 from .faults import Broken, one_line
 from .layouts import json_lines, known_layout
-from .results import WRAPPERS, read_results
+from .results import WRAPPERS, ResultReading, read_results
 from .tensor_pickle import read_tensor_pickle
 
-#: Keys of a dict of one image, see `dumps.image_predictions`.
-IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks', 'text_labels')
 #: Columns of flat tensors, with a row for each detection.
 _FLAT_KEYS = ('image_ids', 'boxes', 'scores')
 
 
-def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names: Sequence[str] | None = None,
-                classes: Sequence[str] | None = None, broken: Broken | None = None) -> list[dict]:
+def read_source(path: str | os.PathLike, ground_truth: GroundTruth, reading: ResultReading, broken: Broken) -> list[dict]:
     """Read a file or folder of detections; no code in it runs.
 
     Args:
         path: JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of text files of YOLO
             or VisDrone, Pascal VOC's ``comp4_det_test_<class>.txt``, or ``preds`` of mmdet's inferencer, the folder or a file.
         ground_truth: The annotations, for the sizes and names of images and classes.
-        label_names: See `dumps.dump_detections`.
-        classes: See `categories.label_category_ids`.
-        broken: Gets lines and files that cannot be read; None refuses them here.
+        reading: How to read them.
+        broken: Gets lines and files that cannot be read.
 
     Raises:
         ValueError: The file is missing, broken, or of another layout, which the message names.
     """
-    if broken is None:
-        entries = read_source(path, ground_truth, label_names, classes, broken := Broken(str(path)))
-        broken.settle()
-        return entries
     path = Path(path)
     if voc.is_voc_results(path):
         return voc.read_voc_results(path, broken)
@@ -58,11 +49,15 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
             return visdrone.read_visdrone_results(path, broken)
         files = _inferencer_files(path)
         if files:
-            return _read_inferencer(files, broken)
+            found = []
+            for file in files:
+                with broken.at(str(file)):
+                    found.append(_from_inferencer(read_json(file), file))
+            return image_predictions(found)
         if not yolo.is_yolo(path):
             raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC, '
                              "or of mmdet's inferencer (preds)")
-        return _yolo(path, ground_truth, label_names, classes, broken)
+        return _yolo(path, ground_truth, reading, broken)
     if path.name.lower().removesuffix('.gz').endswith(('.pkl', '.pickle')):
         return read_dump(path)
     content = read_bytes(path)
@@ -83,7 +78,7 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, label_names:
     return from_python(value, str(path), ground_truth)
 
 
-def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None) -> list[dict]:
+def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict]:
     """Return a results list, or predictions by image in the layout of a dump, from lists, dicts, arrays and tensors.
 
     Args:
@@ -119,8 +114,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         known = known_layout(value)
         if known and not any(key in value for key in WRAPPERS):
             raise ValueError(f'{source}: expected results of a detector, but it is {known}')
-        entries = read_results(dict(value), source)
-        return entries if ground_truth is None else _by_own_lists(value, entries, ground_truth)
+        return _by_own_lists(value, read_results(dict(value), source), ground_truth)
     if not isinstance(value, list | tuple):
         raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
     first = value[0] if value and isinstance(value[0], Mapping) else {}
@@ -137,7 +131,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth | None = None
         if any(isinstance(of_image, list) and of_image and isinstance(of_image[0], Mapping) for of_image in value):
             raise ValueError(f'{source}: lists of detections without the ids of their images; give a dict {{image_id: list}}')
         return check_dump(list(value), source)
-    if 'file_name' in first and ground_truth is not None:  # ultralytics takes ids from names, '12' and '012.jpg' are 12
+    if 'file_name' in first:  # ultralytics takes ids from names, '12' and '012.jpg' are 12
         images = [{'id': entry.get('image_id'), 'file_name': entry.get('file_name')} for entry in value
                   if isinstance(entry, Mapping)]
         if all(ground_truth.images.find(name)[0] >= 0 for name in {str(image['file_name']) for image in images}):
@@ -157,15 +151,6 @@ def _inferencer_files(path: Path) -> list[Path]:
     return []
 
 
-def _read_inferencer(files: Sequence[Path], broken: Broken) -> list[dict]:
-    """Return the predictions of files; those that cannot be read are added to `broken`."""
-    found = []
-    for file in files:
-        with broken.at(str(file)):
-            found.append(_from_inferencer(read_json(file), file))
-    return image_predictions(found)
-
-
 def _is_inferencer(value: Any) -> bool:
     """Return whether this is what mmdet's inferencer writes of an image, which it names by the file: ``preds/<stem>.json``."""
     return isinstance(value, Mapping) and 'image_id' not in value and {'bboxes', 'scores', 'labels'} <= set(value)
@@ -178,13 +163,13 @@ def _from_inferencer(value: Any, file: Path) -> dict:
                                                                if key in value}}
 
 
-def _from_detectron2(value: Sequence[Mapping], ground_truth: GroundTruth | None) -> list[dict]:
+def _from_detectron2(value: Sequence[Mapping], ground_truth: GroundTruth) -> list[dict]:
     """Return detectron2's instances by image, whose ``category_id`` counts the sorted ids of categories from 0, as results.
 
     Where one is no such label, all are taken as ids.
     """
     entries = [{**one, 'image_id': entry['image_id']} for entry in value for one in entry['instances']]
-    ids = [] if ground_truth is None else ground_truth.category_ids.tolist()
+    ids = ground_truth.category_ids.tolist()
     if all(entry.get('category_id') in range(len(ids)) for entry in entries):
         return [{**entry, 'category_id': ids[entry['category_id']]} for entry in entries]
     return entries
@@ -207,13 +192,13 @@ def _by_own_lists(value: Mapping, entries: list[dict], ground_truth: GroundTruth
     return entries
 
 
-def _with_named_labels(predictions: Sequence[Any], ground_truth: GroundTruth | None) -> list[Any]:
+def _with_named_labels(predictions: Sequence[Any], ground_truth: GroundTruth) -> list[Any]:
     """Return predictions by image with ids of categories where labels are texts, as Hugging Face's open-vocabulary models give.
 
     Texts that name no category get an id that no category has.
     """
     texts = [_text_labels(entry) for entry in predictions]
-    if ground_truth is None or not any(texts):
+    if not any(texts):
         return [{key: value for key, value in entry.items() if key != 'text_labels'} if isinstance(entry, Mapping) else entry
                 for entry in predictions]
     ids = {str(name): number for number, name in reversed(ground_truth.category_names.items())}
@@ -263,21 +248,18 @@ def _torch_file(path: Path, content: bytes) -> Any:
     return load_tensors(file if packed else path)
 
 
-def _yolo(path: Path, ground_truth: GroundTruth, label_names: Sequence[str] | None, classes: Sequence[str] | None,
-          broken: Broken) -> list[dict]:
+def _yolo(path: Path, ground_truth: GroundTruth, reading: ResultReading, broken: Broken) -> list[dict]:
     lookup, sizes = ground_truth.images, {}
     for file in yolo.label_files(path):
         place = lookup.find(file.stem)[0]
         if place >= 0:
             sizes[file.stem] = tuple(ground_truth.image_sizes[place].tolist())
-    ids = named_category_ids(ground_truth, label_names) if label_names else label_category_ids(ground_truth, classes)
-    usable = []
-    for entry in yolo.read_yolo_results(path, sizes, broken):
+    ids, entries = reading.label_ids(ground_truth), yolo.read_yolo_results(path, sizes, broken)
+    for entry in entries:
         label = entry.pop('label')
         if entry['category_id'] is None:
             entry['category_id'] = ids[label] if label < len(ids) else f'class {label}'
-        usable.append(entry)
-    return usable
+    return entries
 
 
 def _check_keys(predictions: Sequence, source: str) -> None:

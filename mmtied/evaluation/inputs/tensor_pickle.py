@@ -55,12 +55,9 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
 
 
 def _settle(value: Any, seen: set[int], tuples: dict[int, tuple]) -> Any:
-    """Replace every part in a value by what it holds; lists and dicts are changed in place.
+    """Replace every part in a value by what it holds; lists and dicts are changed in place, once each.
 
-    Args:
-        value: The unpickled value.
-        seen: Ids of the lists and dicts visited so far.
-        tuples: By id, each tuple visited so far (kept alive, so that its id stays taken) and its replacement.
+    `tuples` keeps by id each tuple visited so far, so that its id stays taken, and its replacement.
     """
     if isinstance(value, Part):
         return value.held()

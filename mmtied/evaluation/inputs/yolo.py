@@ -3,7 +3,6 @@
 As annotations ``class cx cy w h`` or ``class x1 y1 x2 y2 ...``; as results the same with a score at the end.
 """
 
-import ast
 import re
 import warnings
 from pathlib import Path
@@ -62,7 +61,7 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
     for stem, picture in sorted(pictures.items()):
         images.append(image_entry(picture))
         height, width = images[-1]['height'], images[-1]['width']
-        for label, values in _objects(stems[stem], (4, ), broken, keypoints) if stem in stems else ():
+        for label, values in _objects(stems[stem], broken, keypoints) if stem in stems else ():
             if names and label not in names:
                 broken.add(f'{stems[stem]}: class {label} is not among the {len(names)} that are named beside the labels '
                            f'({one_line(", ".join(names.values()))})')
@@ -80,12 +79,10 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
 
 
 def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Broken) -> list[dict]:
-    """Return the detections of a folder of YOLO's text files as a results list; ``category_id`` is ``label``, or a name.
+    """Return the detections of a folder of YOLO's text files as a results list; ``category_id`` is a name or None.
 
-    Args:
-        path: The folder; with a data.yaml or classes.txt, labels have names.
-        sizes: Height and width of the image of each stem.
-        broken: Gets lines that are no object with a score, and files without an image.
+    `sizes` has height and width of the image of each stem. Lines that are no object with a score, and files without an image, are
+    added to `broken`.
     """
     entries, (names, keypoints) = [], _described(path)
     for stem, file in _by_stem(path).items():
@@ -93,7 +90,7 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
             broken.add(f'{file}: no image has the stem {stem!r}')
             continue
         height, width = sizes[stem]
-        for label, values in _objects(file, (5, ), broken, keypoints, scored=True):
+        for label, values in _objects(file, broken, keypoints, scored=True):
             entries.append({'image_id': stem, 'category_id': names.get(label), 'label': label, 'score': values[-1],
                             **_shape(values[:-1], width, height)})
     return entries
@@ -102,21 +99,34 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
 def _described(path: Path) -> tuple[dict[int, str], int]:
     """Return what files in a folder or those above say of its labels.
 
-    Returns:
-        The names of classes from data.yaml or classes.txt, empty without one; and how many numbers of keypoints follow each box,
-        by data.yaml's ``kpt_shape`` such as [17, 3], 0 without it.
+    These are the names of classes from data.yaml or classes.txt, empty without one; and how many numbers of keypoints follow each
+    box, by data.yaml's ``kpt_shape`` such as [17, 3], 0 without it.
     """
     folders = (path, path / 'labels', *real_path(path).parents[:2])
     beside = [folder / name for folder in folders for name in (*_YAML, 'classes.txt', 'obj.names') if (folder / name).is_file()]
     data = next((file for file in beside if file.name in _YAML), None)
-    text = '' if data is None else data.read_text(encoding='utf-8')
+    stated = {} if data is None else _read_yaml(data)
     if beside and beside[0] is not data:
         lines = beside[0].read_text(encoding='utf-8').splitlines()
-        names = dict(enumerate(line.strip() for line in lines if line.strip()))
-    else:
-        names = {} if data is None else _yaml_names(data, text)
-    shape = re.search(r'^kpt_shape:\s*\[\s*(\d{1,4})\s*,\s*(\d)\s*\]', text, re.MULTILINE)
-    return names, int(shape[1]) * int(shape[2]) if shape else 0
+        stated['names'] = [line.strip() for line in lines if line.strip()]
+    names, shape = stated.get('names') or {}, stated.get('kpt_shape')
+    names = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(names, dict) or not all(type(number) is int and 0 <= number < MOST_CLASSES for number in names):
+        raise ValueError(f'{data}: names must be a list, or a dict by number, got {shown(names)}')
+    has_shape = isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and 0 <= side < 10_000 for side in shape)
+    return ({number: name if isinstance(name, str) else shown(name) for number, name in names.items()},
+            shape[0] * shape[1] if has_shape else 0)
+
+
+def _read_yaml(file: Path) -> dict:
+    try:
+        import yaml
+        value = yaml.safe_load(file.read_text(encoding='utf-8'))
+    except ImportError:
+        raise ValueError(f'{file}: reading its names needs PyYAML: pip install pyyaml') from None
+    except yaml.YAMLError as error:
+        raise ValueError(f'{file}: not YAML ({one_line(error)})') from None
+    return value if isinstance(value, dict) else {}
 
 
 def _by_stem(path: Path) -> dict[str, Path]:
@@ -130,28 +140,7 @@ def _by_stem(path: Path) -> dict[str, Path]:
     return stems
 
 
-def _yaml_names(file: Path, text: str) -> dict[int, str]:
-    """Return the names in the text of a YAML file: a list or a dict, in brackets or in lines."""
-    try:
-        import yaml
-        value = yaml.safe_load(text)
-        found = value.get('names') if isinstance(value, dict) else None
-    except ImportError:
-        line = next((line for line in text.splitlines() if line.startswith('names:')), 'names: []')
-        try:
-            found = ast.literal_eval(line.removeprefix('names:').strip())
-        except (ValueError, SyntaxError):
-            raise ValueError(f'{file}: reading its names needs PyYAML: pip install pyyaml') from None
-    except yaml.YAMLError as error:
-        raise ValueError(f'{file}: not YAML ({one_line(error)})') from None
-    found = dict(enumerate(found)) if isinstance(found, list) else found or {}
-    if not isinstance(found, dict) or not all(type(number) is int and 0 <= number < MOST_CLASSES for number in found):
-        raise ValueError(f'{file}: names must be a list, or a dict by number, got {shown(found)}')
-    return {number: name if isinstance(name, str) else shown(name) for number, name in found.items()}
-
-
-def _objects(file: Path, lengths: tuple[int, ...], broken: Broken, keypoints: int = 0,
-             scored: bool = False) -> list[tuple[int, list[float]]]:
+def _objects(file: Path, broken: Broken, keypoints: int, scored: bool = False) -> list[tuple[int, list[float]]]:
     """Return the class and the numbers of each line without those of keypoints; polygons have an even number of them."""
     found = []
     for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
@@ -164,7 +153,7 @@ def _objects(file: Path, lengths: tuple[int, ...], broken: Broken, keypoints: in
             label, values = -1, []
         if keypoints and len(values) >= 4 + keypoints:
             del values[4:4 + keypoints]
-        if not 0 <= label < MOST_CLASSES or not (len(values) in lengths or (len(values) > 6 and len(values) % 2 == int(scored))):
+        if not 0 <= label < MOST_CLASSES or not (len(values) == 4 + scored or (len(values) > 6 and len(values) % 2 == scored)):
             expected = 'class cx cy w h' + (' score (save_conf=True writes it)' if scored else '')
             broken.add(f'{file}: line {number}: expected {expected}, got {line[:80]!r}')
             continue

@@ -61,13 +61,6 @@ def heat_map(report: Mapping, iou_type: str) -> HeatMap:
     """Return AP of categories (rows, those that fall most with occlusion on top) by bucket (columns), colored by AP.
 
     Of more than `MOST` categories, those with the most instances are shown; cells with fewer than `FEWEST` instances are blank.
-
-    Args:
-        report: With ``per_category``.
-        iou_type: One of its IoU types.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     require('matplotlib', 'The heat map')
     from matplotlib import colormaps

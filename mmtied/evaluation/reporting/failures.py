@@ -6,12 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..stream import SCORE_THRESHOLD
+
 if TYPE_CHECKING:
     from ..result import EvaluationResult
-    from .pictures import ImageErrors, Shown
+    from .pictures import ImageErrors
 
-#: How images are chosen.
-CHOICES = ('worst', 'typical', 'random')
+#: How images are chosen, with the sentence that says so.
+CHOICES = {'worst': 'The images with the lowest F1 in each bucket; ties go to the image with more instances',
+           'typical': 'The images whose F1 is closest to the median of their bucket',
+           'random': 'Images drawn at random from each bucket (seed {seed})'}
 
 
 class Look(NamedTuple):
@@ -40,20 +44,14 @@ class Outcomes(NamedTuple):
     twice: int  # detections that found an object again, also those that are not shown
 
 
-def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown: 'Shown', column: int,
-                   threshold: float) -> Outcomes:
+def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown: np.ndarray, column: int) -> Outcomes:
     """Say what became of an image's objects and detections.
 
-    Args:
-        result: The evaluated run.
-        iou_type: IoU type of the records.
-        image: Position of the image.
-        shown: The detections to show, those with the highest scores first.
-        column: Column of the bucket's match bits; objects outside a bucket of instances count neither way.
-        threshold: Detections with lower scores do not count.
+    `shown` are the categories of the detections to show, those with the highest scores first; `column` is that of the bucket's
+    match bits, as objects outside a bucket of instances count neither way. Lower scores than `SCORE_THRESHOLD` do not count.
     """
     records, positives = result.records[iou_type], result.targets.positives()
-    here = records.select(((records.image == image) & (records.score >= threshold)).nonzero()[:, 0])
+    here = records.select(((records.image == image) & (records.score >= SCORE_THRESHOLD)).nonzero()[:, 0])
     counted = positives.counted[:, column]
     known = here.target >= 0
     in_bucket = known & counted[here.target.clamp(min=0)]
@@ -68,28 +66,24 @@ def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown:
     missed[here.target[found]] = False
     place_of = {category: place for place, category in enumerate(result.categories.tolist())}
     outcomes, ranks = [], {}
-    for category in shown.category.tolist():  # in order of scores, as ranks are
+    for category in shown.tolist():  # in order of scores, as ranks are
         rank = ranks[category] = ranks.get(category, -1) + 1
         outcomes.append(names.get((place_of.get(category, -1), rank), ''))
     return Outcomes(outcomes, result.targets.annotation[missed.nonzero()[:, 0].cpu().numpy()], int(twice.sum()))
 
 
 def choose_images(errors: 'ImageErrors', members: Tensor, count: int = 3, choice: str = 'worst', seed: int = 0) -> list[int]:
-    """Choose images of a bucket.
+    """Choose images of a bucket, at most `count`; return their positions in that order.
+
+    ``'worst'`` are those of the lowest F1 (ties go to the image with more instances, then to the first in the file, and images
+    without an error are left out), ``'typical'`` those whose F1 is closest to the median.
 
     Args:
         errors: Of all images.
         members: The images to choose from, shape (I,) bool.
         count: Maximum number of images.
-        choice: ``'worst'`` for the lowest F1 (ties go to the image with more instances, then to the first in the file, and images
-            without an error are left out), ``'typical'`` for an F1 closest to the median, or ``'random'``.
+        choice: One of `CHOICES`.
         seed: Of the random choice.
-
-    Returns:
-        Positions of the images, in that order.
-
-    Raises:
-        ValueError: The choice is unknown.
     """
     check_choice(choice)
     f1 = errors.f1
@@ -109,10 +103,3 @@ def check_choice(choice: str) -> str:
     if choice not in CHOICES:
         raise ValueError(f'images: choice={choice!r}; use one of {", ".join(CHOICES)}')
     return choice
-
-
-def describe_choice(choice: str, seed: int) -> str:
-    """Say how the images were chosen."""
-    return {'worst': 'The images with the lowest F1 in each bucket; ties go to the image with more instances',
-            'typical': 'The images whose F1 is closest to the median of their bucket',
-            'random': f'Images drawn at random from each bucket (seed {seed})'}[choice]

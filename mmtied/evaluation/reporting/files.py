@@ -5,15 +5,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...atomic import atomic_files, save_text
 from ...compat import require
 from ...tables import write_csv
 from ..comparison import compare_runs, compared_statistics, comparison_rows, without_empty_differences
 from ..inputs.coco_json import read_json
-from ..records import FILE_NAME, name_runs, read_records, write_records
-from ..run_id import check_one_run, run_id
+from ..records import FILE_NAME, check_one_run, name_runs, read_records, run_id, write_records
 from ..summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
 from .categories import category_rows
 from .seeds import add_seed_intervals, average_reports
@@ -34,18 +33,12 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
 
     They are records.npz, ap_over_r_<iou type>.<format>, report.html, buckets.tex, buckets.csv, categories.csv and report.json.
     A process that is killed leaves the old report, the new one, or none, and never files of two runs beside a report; the id of
-    the run is in report.json, records.npz and buckets.csv, and readers compare it.
-
-    Args:
-        result: The evaluated run.
-        folder: Where to write.
-        examples: Images where it did worst, for the page.
-        format: Format of the plots: png, pdf or svg.
-        hide_empty: Leave buckets without instances out of plots, page and LaTeX table; the other files have all.
+    the run is in report.json, records.npz and buckets.csv, and readers compare it. `hide_empty` leaves buckets without instances
+    out of plots, page and LaTeX table.
     """
     require(['matplotlib', 'jinja2'], 'The report')
     from .page import write_page
-    from .plots import write_plots
+    from .plots import plot_ap_over_r, write_figure
 
     saved = result.saved_run()
     saved = replace(saved, run=run_id(result.report, saved.records.values()))
@@ -53,7 +46,8 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
     shown = without_empty_buckets(report) if hide_empty else report
     with atomic_files(folder, 'report.json', _OUTPUTS) as temporary:
         write_records(saved, temporary)
-        write_plots(shown, temporary, result.name, format)
+        for iou_type in reported_iou_types(shown):
+            write_figure(plot_ap_over_r(shown, iou_type, result.name), temporary / f'ap_over_r_{iou_type}.{format}')
         write_page(temporary / 'report.html', [Run(result.name, shown)], examples)
         save_text(temporary / 'buckets.tex', result.latex(hide_empty))
         for number, evaluation in enumerate(all_evaluations(report)):
@@ -86,7 +80,7 @@ def read_report(path: str | os.PathLike) -> dict:
         raise ValueError(f'{path}: no such file, and {FILE_NAME} is there: the evaluation was stopped while it wrote; run it '
                          'again')
     report = read_json(path)
-    if not _is_report(report) or not all(map(_is_report, report.get('further', []))):
+    if not _is_report(report):
         raise ValueError(f"{path}: not an occlusion report, which has 'definition' and 'all' and 'buckets' for bbox or segm")
     if path.name == 'report.json':
         check_one_run(path, report.get('run', ''))
@@ -94,11 +88,9 @@ def read_report(path: str | os.PathLike) -> dict:
 
 
 def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = None) -> list[Run]:
-    """Read the reports of several runs.
+    """Read the reports of several runs, from folders that hold a report.json, or such files.
 
-    Args:
-        paths: Folders that hold a report.json, or such files.
-        names: A name for each, by default the one that the run was given, or that of its folder.
+    Without `names`, a run has the name that it was given, or that of its folder.
 
     Raises:
         ValueError: No path is given, a report cannot be read, or the names are too few or not distinct.
@@ -146,16 +138,9 @@ def read_sides(sides: Sequence[Sequence[str | os.PathLike]], names: Sequence[str
 
 def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Sequence[str] | None = None, format: str = 'png',
                      hide_empty: bool = False) -> list[Path]:
-    """Write the files of a comparison, all or none; return their paths.
+    """Write the files of a comparison, all or none; return their paths. Arguments as for `ComparisonResult.save`.
 
     They are comparison.json, comparison.csv, comparison.tex and difference_over_r_<iou type>_<statistic>.<format>.
-
-    Args:
-        comparison: From `comparison.compare_runs`.
-        folder: Where to write.
-        statistics: Statistics in the LaTeX tables and plots, by default all that were compared.
-        format: Format of the plots: png, pdf or svg.
-        hide_empty: Leave buckets without a value out of plots and LaTeX tables.
     """
     from .plots import plot_comparison, write_figure
 
@@ -168,7 +153,8 @@ def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Se
         for iou_type in reported_iou_types(comparison['evaluations'][0]):
             for statistic in statistics or compared_statistics(comparison):
                 figure = plot_comparison(shown, iou_type, statistic)
-                name = write_figure(figure, temporary, f'difference_over_r_{iou_type}_{statistic}', format).name
+                name = f'difference_over_r_{iou_type}_{statistic}.{format}'
+                write_figure(figure, temporary / name)
                 paths.append(Path(folder) / name)
     return paths
 
@@ -177,17 +163,13 @@ def _json(value: dict) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + '\n'
 
 
-def _is_report(report: object) -> bool:
-    """Return True for what has the layout of a report."""
-    if not isinstance(report, dict) or not isinstance(report.get('definition'), str) or not reported_iou_types(report):
+def _is_report(report: Any) -> bool:
+    """Return True for what has the layout of a report; AP is the one statistic that every report has."""
+    try:
+        parts = [report, *report.get('further', ())]
+        tables = [part[iou_type] for part in parts for iou_type in reported_iou_types(part)]
+        return (all(isinstance(part['definition'], str) and reported_iou_types(part) for part in parts)
+                and all({*COUNTS, 'AP'} <= row.keys() for table in tables for row in (table['all'], *table['buckets']))
+                and all({'name', 'lower', 'upper'} <= bucket.keys() for table in tables for bucket in table['buckets']))
+    except (AttributeError, KeyError, TypeError):
         return False
-    return isinstance(report.get('further', []), list) and all(_is_table(report[name]) for name in reported_iou_types(report))
-
-
-def _is_table(table: object) -> bool:
-    """Return True for a row of all images and one of each bucket; AP is the one statistic that every report has."""
-    if not isinstance(table, dict) or set(table) != {'all', 'buckets'} or not isinstance(table['buckets'], list):
-        return False
-    rows = [table['all'], *table['buckets']]
-    return (all(isinstance(row, dict) and {*COUNTS, 'AP'} <= set(row) for row in rows)
-            and all({'name', 'lower', 'upper'} <= set(row) for row in table['buckets']))

@@ -18,39 +18,29 @@ SIGNIFICANT = .01
 
 
 class Headline(NamedTuple):
-    """The most important numbers of one run and IoU type, as text; changes carry their sign, and intervals may be empty.
+    """The most important numbers of one run and IoU type: each as text, and what is said of it in small; both may be empty.
 
     Attributes:
         run: Name of the run.
         iou_type: The IoU type.
         statistic: What leads: AP, or what intervals were requested for instead.
         high_statistic: The same; of instance buckets, recall@P80, which does not depend on their size.
-        overall: The statistic of all images.
-        overall_ci: Its interval.
-        high: The statistic at high occlusion.
-        high_ci: Its interval, and for recall that of all.
-        excess: The statistic at high occlusion minus that of random sets of the same size.
-        excess_ci: Its interval and p-value.
+        overall: The statistic of all images, and its interval.
+        high: The statistic at high occlusion, its interval, and for recall that of all.
+        excess: The statistic at high occlusion minus that of random sets of the same size, its interval and p-value.
         matched: The same for matched sets; empty for instance buckets.
-        matched_ci: Its interval and p-value.
-        gain: The statistic at high occlusion minus that of the first run, where both were compared; empty for the first run.
-        gain_ci: The paired interval.
+        gain: The statistic at high occlusion minus that of the first run, and the paired interval, where both were compared.
     """
 
     run: str
     iou_type: str
     statistic: str
     high_statistic: str
-    overall: str
-    overall_ci: str
-    high: str
-    high_ci: str
-    excess: str
-    excess_ci: str
-    matched: str
-    matched_ci: str
-    gain: str
-    gain_ci: str
+    overall: tuple[str, str]
+    high: tuple[str, str]
+    excess: tuple[str, str]
+    matched: tuple[str, str]
+    gain: tuple[str, str]
 
 
 def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
@@ -74,12 +64,7 @@ def lead_statistic(report: Mapping, iou_type: str) -> str:
 
 
 def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[Headline]:
-    """Return the headline of each IoU type and run.
-
-    Args:
-        runs: Of the page.
-        comparison: From `comparison.compare_runs` of the same runs in the same order, for their gains.
-    """
+    """Return the headline of each IoU type and run; a comparison of the same runs in the same order gives their gains."""
     result = []
     for iou_type in reported_iou_types(runs[0].report):
         place = high_bucket(runs, iou_type)
@@ -89,11 +74,13 @@ def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[He
             name = lead_statistic(runs[0].report, iou_type)
             is_instance = run.report.get('unit') == 'instance' and high.get(RECALL) is not None
             lead, of_all = (RECALL, f'all: {format_percent(overall[RECALL])}') if is_instance and name == 'AP' else (name, '')
-            gain, gain_ci = _gain(comparison, iou_type, high.get('name'), number, name)
             result.append(Headline(
-                run.name, iou_type, name, lead, format_percent(overall.get(name)), _interval(overall.get(f'{name}_ci')),
-                format_percent(high.get(lead)), '; '.join(filter(None, (_interval(high.get(f'{lead}_ci')), of_all))),
-                *_excess(high, f'{name}_excess'), *_excess(high, f'{name}_matched_excess'), gain, gain_ci))
+                run.name, iou_type, name, lead,
+                overall=(format_percent(overall.get(name)), _interval(overall.get(f'{name}_ci'))),
+                high=(format_percent(high.get(lead)), '; '.join(filter(None, (_interval(high.get(f'{lead}_ci')), of_all)))),
+                excess=_excess(high, f'{name}_excess'),
+                matched=_excess(high, f'{name}_matched_excess'),
+                gain=_gain(comparison, iou_type, high.get('name'), number, name)))
     return result
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +25,7 @@ from ..summary import (
 from .categories import FEWEST, MOST, HeatMap, heat_map
 from .headlines import first_sentences, headlines, high_bucket
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_figure
-from .tables import Run, bucket_phrase, format_excess, reported_statistics, shared_evaluations
+from .tables import COUNTS, Run, bucket_phrase, format_excess, reported_statistics, shared_evaluations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ class Table(NamedTuple):
 
 def write_page(path: str | os.PathLike, runs: Sequence[Run], examples: 'WorstImages | None' = None,
                comparison: Mapping | None = None) -> Path:
-    """Write the page, completely or not at all.
+    """Write the page, completely or not at all; return its path.
 
     Args:
         path: The HTML file.
@@ -62,16 +62,11 @@ def write_page(path: str | os.PathLike, runs: Sequence[Run], examples: 'WorstIma
         examples: Images where the first run did worst, from `pictures.draw_worst`.
         comparison: From `comparison.compare_runs` of the same runs, for their gains over the first.
 
-    Returns:
-        The path.
-
     Raises:
         ValueError: There is no run, or the runs cannot be shown together.
         ImportError: matplotlib or jinja2 is not installed.
     """
-    page = render_page(runs, examples, comparison)
-    save_text(path, page)
-    return Path(path)
+    return save_text(path, render_page(runs, examples, comparison))
 
 
 def write_curves(path: str | os.PathLike, runs: Sequence[Run], format: str) -> list[Path]:
@@ -80,8 +75,9 @@ def write_curves(path: str | os.PathLike, runs: Sequence[Run], format: str) -> l
     for iou_type in reported_iou_types(runs[0].report):
         names = _logged_statistics(runs, iou_type)
         limits = ap_range([run.report for run in runs], iou_type, names)
-        written += [write_figure(plot_runs(runs, iou_type, name, limits), path.parent, f'{path.stem}_{iou_type}_{name}', format)
-                    for name in names]
+        for name in names:
+            file = path.with_name(f'{path.stem}_{iou_type}_{name}.{format}')
+            written.append(write_figure(plot_runs(runs, iou_type, name, limits), file))
     return written
 
 
@@ -262,43 +258,36 @@ def _categories(runs: Sequence[Run]) -> list[tuple[str, HeatMap]]:
     for run in runs:
         for iou_type in reported_iou_types(run.report) if 'per_category' in run.report else ():
             how = 'fall' if is_by_occlusion(run.report) else 'change'
+            more = f' The {MOST} categories with the most instances.' if len(run.report['per_category']['names']) > MOST else ''
             text = (f'{run.name}, {iou_type}: AP of each category, those that {how} most on top. Change: AP in the second half '
                     'of the buckets minus AP in the first, weighted by instances. Blank: fewer than '
-                    f'{FEWEST} instances.{f" The {MOST} categories with the most instances." if _has_more(run) else ""} A few '
+                    f'{FEWEST} instances.{more} A few '
                     'instances have a higher AP by chance, so a single cell says little.')
             maps.append((text, heat_map(run.report, iou_type)))
     return maps
 
 
-def _has_more(run: Run) -> bool:
-    return len(run.report['per_category']['names']) > MOST
+def _table(run: Run, iou_type: str, several: bool, columns: Mapping[str, str], rows: Iterable[tuple[str, dict]]) -> Table:
+    """Show keys of rows under their titles."""
+    return Table(f'{iou_type}, {run.name}' if several else iou_type, list(columns.values()),
+                 [(name, [_cell(row, key) for key in columns]) for name, row in rows])
 
 
 def _results_table(run: Run, iou_type: str, several: bool, detail: bool = False) -> Table:
     names = reported_statistics(run.report, iou_type, detail) + (
         [] if detail else frequency_statistics(run.report[iou_type]['all']))
-    rows = [(name, [(str(row['images']), ''), (str(row['instances']), ''), *(_cell(row, key) for key in names)])
-            for name, row in named_rows(run.report, iou_type)]
-    return Table(f'{iou_type}, {run.name}' if several else iou_type, ['images', 'instances', *names], rows)
+    columns = {name: name for name in ('images', 'instances', *names)}
+    return _table(run, iou_type, several, columns, named_rows(run.report, iou_type))
 
 
 def _null_table(run: Run, iou_type: str, several: bool) -> Table:
     """Compare AP with that of random sets; the last column is the share of a bucket's own images in the matched ones."""
     buckets = run.report[iou_type]['buckets']
-    keys = {'AP': 'AP', 'AP_null': 'random\nsets', 'AP_excess': 'excess', 'AP_matched_null': 'matched\nsets',
-            'AP_matched_excess': 'matched\nexcess', 'AP_balanced': 'AP_balanced', 'matched_own': 'own\nimages, %'}
-    keys = {key: title for key, title in keys.items() if any(key in row for row in buckets)}
-    rows = [(row['name'], [(str(row['images']), ''), (str(row['instances']), ''), *(_null_cell(row, key) for key in keys)])
-            for row in buckets]
-    return Table(f'{iou_type}, {run.name}' if several else iou_type, ['images', 'instances', *keys.values()], rows)
-
-
-def _null_cell(row: dict, key: str) -> tuple[str, str]:
-    if not key.endswith('_excess'):
-        return _cell(row, key)
-    if row.get(key) is None:
-        return '-', ''
-    return format_excess(row, key), f'p {"<" if row[f"{key}_p"] < .01 else "="} {max(row[f"{key}_p"], .01):.2f}'
+    titles = {'images': 'images', 'instances': 'instances', 'AP': 'AP', 'AP_null': 'random\nsets', 'AP_excess': 'excess',
+              'AP_matched_null': 'matched\nsets', 'AP_matched_excess': 'matched\nexcess', 'AP_balanced': 'AP_balanced',
+              'matched_own': 'own\nimages, %'}
+    columns = {key: title for key, title in titles.items() if any(key in row for row in buckets)}
+    return _table(run, iou_type, several, columns, [(row['name'], row) for row in buckets])
 
 
 def _comparison_table(runs: Sequence[Run], iou_type: str) -> Table:
@@ -311,17 +300,22 @@ def _comparison_table(runs: Sequence[Run], iou_type: str) -> Table:
 
 
 def _control_table(run: Run, iou_type: str, several: bool) -> Table:
-    rows = list(named_rows(run.report, iou_type))
+    rows = [(name, {key: value for key, value in row.items() if not key.endswith('_ci')})
+            for name, row in named_rows(run.report, iou_type)]
     titles = _MIX | {f'{statistic.name}_shared': f'{statistic.name}, shared\ncategories' for statistic in shared_statistics()}
-    keys = [key for key in titles if any(key in row and (key in _MIX or row[key] is not None) for _, row in rows)]
-    cells = [(name, [(_cell(row, key)[0], '') for key in keys]) for name, row in rows]
-    return Table(f'{iou_type}, {run.name}' if several else iou_type, [titles[key] for key in keys], cells)
+    columns = {key: title for key, title in titles.items()
+               if any(key in row and (key in _MIX or row[key] is not None) for _, row in rows)}
+    return _table(run, iou_type, several, columns, rows)
 
 
 def _cell(row: dict, key: str) -> tuple[str, str]:
-    """Format a number and its interval."""
+    """Format a number and, in small, its interval or p-value."""
     value = row.get(key)
-    if key in ('categories', *(name for name in _MIX if name.startswith('instances_'))):
-        return format_number(value, 1) if isinstance(value, float) else '-' if value is None else str(value), ''
+    if value is None:
+        return '-', ''
+    if key in COUNTS or key.startswith('instances_'):
+        return format_number(value, 1) if isinstance(value, float) else str(value), ''
+    if key.endswith('_excess'):
+        return format_excess(row, key), f'p {"<" if row[f"{key}_p"] < .01 else "="} {max(row[f"{key}_p"], .01):.2f}'
     bounds = row.get(f'{key}_ci')
     return format_percent(value), '–'.join(map(format_percent, bounds)) if bounds else ''

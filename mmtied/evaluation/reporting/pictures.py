@@ -3,7 +3,8 @@
 import base64
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,7 @@ from ..inputs.ground_truth import GroundTruth
 from ..inputs.images import read_image
 from ..inputs.results import Detections
 from ..stream import MOST_SHOWN, SCORE_THRESHOLD
-from .failures import LOOKS, Look, Outcomes, choose_images, describe_choice, image_outcomes
+from .failures import CHOICES, LOOKS, Look, Outcomes, choose_images, image_outcomes
 from .tables import bucket_phrase
 
 if TYPE_CHECKING:
@@ -43,22 +44,6 @@ class Shapes(NamedTuple):
     boxes_xywh: np.ndarray
     labels: Sequence[str]
     rles: Sequence[dict] | None = None
-
-
-class Shown(NamedTuple):
-    """Detections of one image to draw, the most confident first.
-
-    Attributes:
-        boxes_xywh: In pixels, shape (N, 4) float64.
-        category: Index of each category in the ground truth's `category_ids`, shape (N,) int64.
-        score: Shape (N,) float64.
-        rles: Run-length codes of the masks, where there are any.
-    """
-
-    boxes_xywh: np.ndarray
-    category: np.ndarray
-    score: np.ndarray
-    rles: list[dict] | None = None
 
 
 class ImageErrors(NamedTuple):
@@ -89,32 +74,28 @@ class WorstImages(NamedTuple):
     looks: dict[str, Look] = LOOKS
 
 
-def draw_worst(result: 'EvaluationResult', iou_type: str, shown: Callable[[int], Shown],
-               path_of_image: Callable[[int], str | os.PathLike | None], count: int = 3, choice: str = 'worst',
+def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | None], count: int = 3, choice: str = 'worst',
                seed: int = 0) -> WorstImages:
-    """Draw some images of each bucket of a run's main evaluation, by default the worst.
+    """Draw some images of each bucket of a run's main evaluation, by default the worst; with masks where the run has them.
 
     Args:
-        result: The evaluated run.
-        iou_type: IoU type by which errors are counted; masks are drawn for segm.
-        shown: Gives the detections to draw of the image at an index.
-        path_of_image: Gives the file of the image at an index.
+        result: The evaluated run, with its detections.
+        paths: The file of each image.
         count: Maximum number of images of each bucket.
         choice: Which images, see `failures.choose_images`.
         seed: Of a random choice.
-
-    Raises:
-        ValueError: An image file is missing or cannot be read, or the choice is unknown.
     """
     main, grouping, ratios = result.plan.evaluations[0], result.plan.groupings[0], result.picture_ratios
+    iou_type = 'segm' if 'segm' in result.records else 'bbox'
+    detections = result.detections.get(iou_type, result.detections.get('bbox')).arrays()
     records, positives, ground_truth = result.records[iou_type], result.targets.positives(), result.ground_truth
     names = [str(ground_truth.category_names[category_id]) for category_id in ground_truth.category_ids.tolist()]
     buckets = []
     for bucket, members, column in zip(main.buckets, grouping.members.T, grouping.columns.tolist(), strict=True):
         errors, images = count_errors(records, positives, len(ratios), column=column), []
         for image in choose_images(errors, members, count, choice, seed):
-            path, predictions = path_of_image(image), shown(image)
-            outcomes = image_outcomes(result, iou_type, image, predictions, column, SCORE_THRESHOLD)
+            path, predictions = paths[image], shown_of(detections, image)
+            outcomes = image_outcomes(result, iou_type, image, predictions.category, column)
             layers = outcome_layers(ground_truth, names, predictions, outcomes, iou_type == 'segm')
             picture = draw_example(read_image(path), tuple(ground_truth.image_sizes[image].tolist()), layers)
             counts = {key: int(numbers[image]) for key, numbers in errors._asdict().items()}
@@ -123,12 +104,12 @@ def draw_worst(result: 'EvaluationResult', iou_type: str, shown: Callable[[int],
                                invented=counts['false'] - outcomes.twice, instances=counts['found'] + counts['missed']))
         buckets.append({'name': bucket_phrase(bucket.name), 'images': images})
     return WorstImages(buckets, (
-        f'{describe_choice(choice, seed)}. F1 is 2 found / (2 found + missed + false), counted by {iou_type} at IoU 0.5 among '
-        f'detections with a score of {SCORE_THRESHOLD} or more; false ones found an object again or found none. At most '
+        f'{CHOICES[choice].format(seed=seed)}. F1 is 2 found / (2 found + missed + false), counted by {iou_type} at IoU 0.5 '
+        f'among detections with a score of {SCORE_THRESHOLD} or more; false ones found an object again or found none. At most '
         f'{MOST_SHOWN} predictions are drawn, none below that score; crowd regions are not drawn.'), choice)
 
 
-def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions: Shown, outcomes: Outcomes,
+def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions: Detections, outcomes: Outcomes,
                    with_masks: bool) -> list[tuple[Shapes, Look]]:
     """Return what to draw of an image: missed objects, then detections by outcome, found ones last so that they stay readable."""
     missed = outcomes.missed[np.argsort(-ground_truth.area[outcomes.missed], kind='stable')]
@@ -144,18 +125,10 @@ def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions:
     return layers
 
 
-def count_errors(records: Records, positives: Positives, num_images: int, score_threshold: float = SCORE_THRESHOLD,
-                 column: int = 0) -> ImageErrors:
-    """Count the found, missed and false objects of each image at IoU 0.5.
+def count_errors(records: Records, positives: Positives, num_images: int, column: int = 0) -> ImageErrors:
+    """Count the found, missed and false objects of each image at IoU 0.5, in a column of the match bits (0 for all areas).
 
     Matching is in score order, so leaving out low scores afterwards gives the same as matching without them.
-
-    Args:
-        records: The detections' match records.
-        positives: The ground truths that count.
-        num_images: I.
-        score_threshold: Lower scores are left out.
-        column: Area range, or column of a bucket of instances; 0 is all areas.
 
     Example:
         >>> one = torch.tensor([0])
@@ -165,7 +138,7 @@ def count_errors(records: Records, positives: Positives, num_images: int, score_
         >>> [counts.tolist() for counts in count_errors(records, positives, 2)]
         [[1, 0], [1, 0], [0, 0]]
     """
-    shown = records.score >= score_threshold
+    shown = records.score >= SCORE_THRESHOLD
     matched = (records.matched[:, column] & _IOU_50) != 0
     ignored = (records.ignored[:, column] & _IOU_50) != 0
     found = torch.bincount(records.image[shown & matched & ~ignored], minlength=num_images)
@@ -174,31 +147,20 @@ def count_errors(records: Records, positives: Positives, num_images: int, score_
     return ImageErrors(found, instances - found, false)
 
 
-def shown_in(table: Tensor, image: int) -> Shown:
-    """Return the detections of the image at an index from what `stream.shown_table` kept, joined over images."""
-    rows = table[table[:, 0] == image].cpu().numpy()
-    return Shown(rows[:, 3:], rows[:, 1].astype(np.int64), rows[:, 2])
-
-
-def shown_of(detections: Detections, image: int) -> Shown:
-    """Return the detections of one image to draw, from the arrays of one IoU type."""
+def shown_of(detections: Detections, image: int) -> Detections:
+    """Return the detections of one image to draw, the most certain first, with boxes also where they have masks."""
     here = np.flatnonzero((detections.image == image) & (detections.score >= SCORE_THRESHOLD))
-    here = here[np.argsort(-detections.score[here], kind='stable')][:MOST_SHOWN]
-    rles = None if detections.rles is None else [detections.rles[number] for number in here.tolist()]
-    boxes = np.array([mask_api.toBbox(rle) for rle in rles]).reshape(-1, 4) if rles is not None else detections.boxes_xywh[here]
-    return Shown(boxes, detections.category[here], detections.score[here], rles)
+    found = detections.select(here[np.argsort(-detections.score[here], kind='stable')][:MOST_SHOWN])
+    if found.rles is None:
+        return found
+    return replace(found, boxes_xywh=np.array([mask_api.toBbox(rle) for rle in found.rles]).reshape(-1, 4))
 
 
 def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[tuple[Shapes, Look]]) -> 'Image.Image':
-    """Draw shapes on a small copy of an image, each layer in its look.
+    """Draw layers of shapes, those on top last, on a small copy of an RGB image; `size` is the height and width they refer to.
 
     Labels stand at the upper left of their boxes, those of dashed boxes at the lower left; one that would cover another is left
     out.
-
-    Args:
-        image: RGB.
-        size: Height and width that the shapes refer to.
-        layers: Shapes and their look, those on top last.
     """
     from PIL import Image, ImageDraw
 

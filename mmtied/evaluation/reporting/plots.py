@@ -11,7 +11,7 @@ from ...atomic import atomic_path
 from ...plotting import PALETTE, check_format, hide_spines, new_figure, plain_label, save_figure
 from ..protocol import bootstrapped_statistics, lower_is_better
 from ..stated import field_of
-from ..summary import describe_evaluation, format_percent, reported_iou_types
+from ..summary import describe_evaluation, format_percent
 from .tables import Run, require_same_buckets
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
 
     Lines only guide the eye and break where a bucket has no ground truth. Bands are the intervals, where the report has
     them; dashed lines are the numbers of all images. Gray and hatched: AP of random sets, see `null_band`.
-
-    Args:
-        report: From `summary.summarize`.
-        iou_type: One of its IoU types.
-        name: The run's name, for the title.
     """
     buckets, overall = report[iou_type]['buckets'], report[iou_type]['all']
     names = [statistic.name for statistic in bootstrapped_statistics() if not statistic.detail and statistic.name in overall]
@@ -66,24 +61,12 @@ def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
               limits: tuple[float, float] | None = None) -> 'Figure':
     """Plot one statistic of several runs over r, as in Figure 7 of the paper, with bands and the sizes of the buckets.
 
-    Args:
-        runs: One or more, evaluated in the same way on the same data.
-        iou_type: An IoU type of theirs.
-        statistic: A statistic of theirs.
-        limits: Range of the vertical axis, by default from `ap_range`.
-
-    Raises:
-        ValueError: The runs have different buckets.
+    The runs need the same buckets. `limits` of the vertical axis are by default those of `ap_range`.
     """
     require_same_buckets(runs)
-    overalls = [run.report[iou_type]['all'].get(statistic) for run in runs]
-    labels = [_with_overall(plain_label(run.name), overall) for run, overall in zip(runs, overalls, strict=True)]
-    columns = 2 if max(map(len, labels)) <= 30 else 1
+    columns = _legend_columns([_run_label(run, iou_type, statistic) for run in runs])
     figure, top, bottom = _figure_with_counts(5.4, 4.2 + .17 * -(-len(runs) // columns))
-    draw_nulls(top, runs, iou_type, statistic)
-    for number, (run, overall, label) in enumerate(zip(runs, overalls, labels, strict=True)):
-        offset = .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
-        draw_curve(top, run.report[iou_type]['buckets'], statistic, run_curve(number), label, offset, overall)
+    _draw_runs(top, runs, iou_type, statistic)
     limits = limits or ap_range([run.report for run in runs], iou_type, [statistic])
     _finish(figure, top, bottom, runs[0].report, iou_type, f'{iou_type} {statistic} (%)', limits)
     _legend(top, columns)
@@ -91,35 +74,25 @@ def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
 
 
 def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP') -> 'Figure':
-    """Plot the paired difference of each run from the first over r, by the main evaluation, with its interval as a band.
-
-    Args:
-        comparison: From `comparison.compare_runs`.
-        iou_type: One of its IoU types.
-        statistic: One of its statistics.
-    """
+    """Plot the paired difference of each run from the first over r, by the main evaluation, with its interval as a band."""
     first, *others = comparison['runs']
     entry = comparison['evaluations'][0]
-    buckets = entry[iou_type]['buckets']
     overalls = [one['difference'] for one in entry[iou_type]['all'][statistic]['differences']]
     labels = [_with_overall(plain_label(label), overall, signed=True) for label, overall in zip(others, overalls, strict=True)]
-    columns = 2 if max(map(len, labels)) <= 30 else 1
+    columns = _legend_columns(labels)
     lines = -(-len(others) // columns)
     figure = new_figure(5.4, 3.6 + .17 * lines)
     axes = figure.subplots()
     axes.axhline(0, color='.3', linewidth=.8)
     for number, (label, overall) in enumerate(zip(labels, overalls, strict=True)):
-        differences = [bucket[statistic]['differences'][number] for bucket in buckets]
+        differences = [bucket[statistic]['differences'][number] for bucket in entry[iou_type]['buckets']]
         rows = [{statistic: one['difference'], f'{statistic}_ci': None if one['low'] is None else (one['low'], one['high'])}
                 for one in differences]
         draw_curve(axes, rows, statistic, run_curve(number), label, .12 * (number - (len(others) - 1) / 2), overall)
     lower = ' (lower is better)' if lower_is_better(statistic) else ''
-    axes.set_ylabel(f'{iou_type} {statistic} minus that of {plain_label(first, 24)}, points{lower}', fontsize=9)
     axes.set_title(f'Difference of {iou_type} {statistic} by occlusion ratio r ({plain_label(describe_evaluation(entry), 44)})',
                    fontsize=10, loc='left', pad=10 + 14 * lines)
-    _style(axes)
-    label_buckets(axes, entry, iou_type)
-    _legend(axes, columns)
+    _finish_plain(axes, entry, iou_type, f'{iou_type} {statistic} minus that of {plain_label(first, 24)}, points{lower}', columns)
     return figure
 
 
@@ -127,18 +100,9 @@ def plot_measure(runs: Sequence[Run], iou_type: str, statistic: str) -> 'Figure'
     """Plot one statistic of several runs over r in a small figure, without bucket sizes; arguments as for `plot_runs`."""
     figure = new_figure(4, 2.6 + .17 * len(runs))
     axes = figure.subplots()
-    figure.set_figheight(figure.get_figheight() + .17 * draw_nulls(axes, runs, iou_type, statistic))
-    for number, run in enumerate(runs):
-        table = run.report[iou_type]
-        overall, offset = table['all'].get(statistic), .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
-        label = _with_overall(plain_label(run.name, 30), overall)
-        draw_curve(axes, table['buckets'], statistic, run_curve(number), label, offset, overall)
-    axes.set_ylabel(f'{iou_type} {statistic} (%)', fontsize=9)
-    highest = max([1., *_drawn_values([run.report for run in runs], iou_type, [statistic])])
-    axes.set_ylim(0, 1.1 * highest)
-    _style(axes)
-    label_buckets(axes, runs[0].report, iou_type)
-    _legend(axes, 1)
+    figure.set_figheight(figure.get_figheight() + .17 * _draw_runs(axes, runs, iou_type, statistic, 30))
+    axes.set_ylim(0, 1.1 * max([1., *_drawn_values([run.report for run in runs], iou_type, [statistic])]))
+    _finish_plain(axes, runs[0].report, iou_type, f'{iou_type} {statistic} (%)', 1)
     return figure
 
 
@@ -182,22 +146,14 @@ def plot_shared(runs: Sequence[Run], iou_type: str) -> 'Figure':
         draw_curve(axes, bare, 'AP', curve, f'{name}all categories')
         draw_curve(axes, bare, 'AP_shared', curve._replace(line=(0, (3, 1.5))), f'{name}shared categories', filled=False)
     axes.set_ylim(*ap_range([run.report for run in runs], iou_type, ['AP', 'AP_shared']))
-    axes.set_ylabel(f'{iou_type} AP (%)', fontsize=9)
-    _style(axes)
-    label_buckets(axes, runs[0].report, iou_type)
-    _legend(axes, columns)
+    _finish_plain(axes, runs[0].report, iou_type, f'{iou_type} AP (%)', columns)
     return figure
 
 
-def write_plots(report: dict, folder: str | os.PathLike, name: str = '', format: str = 'png') -> dict[str, Path]:
-    """Write ``ap_over_r_<iou type>.<format>`` for each IoU type, completely or not at all; return the paths by IoU type."""
-    return {iou_type: write_figure(plot_ap_over_r(report, iou_type, name), folder, f'ap_over_r_{iou_type}', format)
-            for iou_type in reported_iou_types(report)}
-
-
-def write_figure(figure: 'Figure', folder: str | os.PathLike, stem: str, format: str = 'png') -> Path:
-    """Write a figure into a folder as png, pdf or svg, completely or not at all; return its path."""
-    path = Path(folder) / f'{stem}.{check_format(format)}'
+def write_figure(figure: 'Figure', path: str | os.PathLike) -> Path:
+    """Write a figure as png, pdf or svg, by the suffix, completely or not at all; return the path."""
+    path = Path(path)
+    check_format(path.suffix.lower().removeprefix('.'))
     with atomic_path(path) as temporary:
         save_figure(figure, temporary)
     return path
@@ -211,19 +167,9 @@ def run_curve(number: int) -> Curve:
 
 def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve, label: str, offset: float = 0.,
                overall: float | None = None, filled: bool = True) -> None:
-    """Draw a statistic of the buckets with its band, and the number of all images as a dashed line.
+    """Draw a statistic of a report's buckets with its band in percent, and the number of all images as a dashed line.
 
-    Args:
-        axes: Where to draw.
-        rows: The buckets' rows of a report.
-        statistic: A key of theirs; the band is ``<statistic>_ci``.
-        curve: The look.
-        label: Text for the legend.
-        offset: Shift of the markers to the right, in buckets, so that several curves do not hide each other.
-        overall: The number of all images.
-        filled: Fill the markers.
-
-    Numbers are fractions, drawn in percent.
+    `offset` shifts the markers to the right, in buckets, so that several curves do not hide each other.
     """
     places = np.arange(len(rows)) + offset
     bounds = _bounds(rows, statistic)
@@ -234,6 +180,17 @@ def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve,
         axes.axhline(100 * overall, color=curve.color, linestyle=(0, (4, 3)), linewidth=.8, alpha=.7, zorder=1.5)
     axes.plot(places, _values(rows, statistic), color=curve.color, marker=curve.marker, linestyle=curve.line, markersize=5,
               linewidth=1.5, label=label, zorder=3, markerfacecolor=None if filled else 'white')
+
+
+def _draw_runs(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str, length: int = 44) -> int:
+    """Draw a statistic of runs and its null bands; return how many texts of these the legend gets."""
+    num_texts = draw_nulls(axes, runs, iou_type, statistic)
+    for number, run in enumerate(runs):
+        table = run.report[iou_type]
+        offset = .12 * (number - (len(runs) - 1) / 2) * min(1, 5 / len(runs))
+        draw_curve(axes, table['buckets'], statistic, run_curve(number), _run_label(run, iou_type, statistic, length),
+                   offset, table['all'].get(statistic))
+    return num_texts
 
 
 def draw_nulls(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str, prefix: str = '') -> int:
@@ -313,6 +270,14 @@ def _finish(figure: 'Figure', top: 'Axes', bottom: list['Axes'], report: dict, i
     figure.get_layout_engine().set(hspace=.01, h_pad=.03)
 
 
+def _finish_plain(axes: 'Axes', report: dict, iou_type: str, label: str, columns: int) -> None:
+    """Set up axes, grid and legend of a figure without bars."""
+    axes.set_ylabel(label, fontsize=9)
+    _style(axes)
+    label_buckets(axes, report, iou_type)
+    _legend(axes, columns)
+
+
 def _style(axes: 'Axes') -> None:
     axes.tick_params(labelsize=8)
     axes.grid(axis='y', color='.9', linewidth=.7)
@@ -323,6 +288,14 @@ def _legend(axes: 'Axes', columns: int, fontsize: float = 8) -> None:
     """Put the legend above the axes, flush left."""
     axes.legend(frameon=False, fontsize=fontsize, ncols=columns, loc='lower left', bbox_to_anchor=(-.01, 1), borderaxespad=.2,
                 columnspacing=1.2, handlelength=2.6)
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    return 2 if max(map(len, labels)) <= 30 else 1
+
+
+def _run_label(run: Run, iou_type: str, statistic: str, length: int = 44) -> str:
+    return _with_overall(plain_label(run.name, length), run.report[iou_type]['all'].get(statistic))
 
 
 def _with_overall(label: str, value: float | None, signed: bool = False) -> str:

@@ -22,10 +22,6 @@ from ..summary import (
 COUNTS = ('images', 'instances', 'categories')
 
 
-#: AP minus that of random sets, by key: titles of table columns.
-EXCESSES = {'AP_excess': 'AP_excess', 'AP_matched_excess': 'matched'}
-
-
 class PlainTable(NamedTuple):
     """A table as text: arguments of `tables.text_table` and `tables.latex_table`."""
 
@@ -64,40 +60,46 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
     Args:
         report: From `summary.summarize`.
         brief: Only images, instances and AP, AP50 and AP75 (those with intervals or logged by bucket). Otherwise all
-            statistics, and the interval of AP and AP over the shared categories where the report has values.
+            statistics, and what else is known of AP.
     """
     for evaluation in all_evaluations(report):
         for iou_type in reported_iou_types(evaluation):
             found = list(named_rows(evaluation, iou_type))
-            columns = {name: [row[name] for _, row in found] for name in (COUNTS[:2] if brief else COUNTS)}
+            rows = [row for _, row in found]
             main, details = reported_statistics(report, iou_type), reported_statistics(report, iou_type, detail=True)
-            for name in main:
-                if not brief or STATISTICS[name].bootstrapped or STATISTICS[name].logged_by_bucket:
-                    columns[name] = [format_percent(row.get(name)) for _, row in found]
-            for name in () if brief else frequency_statistics(found[0][1]):
-                columns[name] = [format_percent(row[name]) for _, row in found]
-            if not brief and any('AP_ci' in row for _, row in found):
-                columns['AP interval'] = [format_interval(row.get('AP_ci')) for _, row in found]
-            if not brief and any('AP_null' in row for _, row in found):
-                columns['AP_null'] = [format_interval(row.get('AP_null_ci')) for _, row in found]
-                for key, title in EXCESSES.items():
-                    if any(key in row for _, row in found):
-                        columns[title] = [format_excess(row, key) for _, row in found]
-            if not brief and any('AP_balanced' in row for _, row in found):
-                columns['AP_balanced'] = [format_percent(row.get('AP_balanced')) for _, row in found]
-            if not brief and any(row.get('AP_shared') is not None for _, row in found):
-                columns['AP_shared'] = [format_percent(row.get('AP_shared')) for _, row in found]
-            rows = [[name, *map(str, cells)] for (name, _), *cells in zip(found, *columns.values(), strict=True)]
-            by_r = f'in % by {describe_ratio_name(evaluation)}'
-            yield PlainTable(f'{iou_type}: AP {by_r}', ['r', *columns], rows)
-            if details and not brief:
-                columns = {}
-                for key in details:
-                    columns[key] = [format_percent(row.get(key)) for _, row in found]
-                    if any(STATISTICS[key].ci_key in row for _, row in found):
-                        columns[f'{key} interval'] = [format_interval(row.get(STATISTICS[key].ci_key)) for _, row in found]
-                rows = [[name, *cells] for (name, _), *cells in zip(found, *columns.values(), strict=True)]
-                yield PlainTable(f'{iou_type}: more {by_r}', ['r', *columns], rows)
+            if brief:
+                details = []
+                main = [name for name in main if STATISTICS[name].bootstrapped or STATISTICS[name].logged_by_bucket]
+            columns = {name: [str(row[name]) for row in rows] for name in (COUNTS[:2] if brief else COUNTS)}
+            columns |= {name: [format_percent(row.get(name)) for row in rows]
+                        for name in (*main, *(() if brief else frequency_statistics(rows[0])))}
+            for title, (key, shown) in ({} if brief else _OF_AP).items():
+                if any(row.get(key) is not None for row in rows):
+                    columns[title] = [shown(row, key) for row in rows]
+            tables = {'AP': columns}
+            if details:
+                columns = tables['more'] = {}
+                for name in details:
+                    columns[name] = [format_percent(row.get(name)) for row in rows]
+                    if any(STATISTICS[name].ci_key in row for row in rows):
+                        columns[f'{name} interval'] = [format_interval(row.get(STATISTICS[name].ci_key)) for row in rows]
+            for what, columns in tables.items():
+                yield PlainTable(f'{iou_type}: {what} in % by {describe_ratio_name(evaluation)}', ['r', *columns],
+                                 [[name, *cells] for (name, _), *cells in zip(found, *columns.values(), strict=True)])
+
+
+def _interval_of(row: Mapping, key: str) -> str:
+    return format_interval(row.get(key))
+
+
+def _percent_of(row: Mapping, key: str) -> str:
+    return format_percent(row.get(key))
+
+
+#: Further columns on AP of a full table: title, key, and how it is shown.
+_OF_AP = {'AP interval': ('AP_ci', _interval_of), 'AP_null': ('AP_null_ci', _interval_of),
+          'AP_excess': ('AP_excess', format_excess), 'matched': ('AP_matched_excess', format_excess),
+          'AP_balanced': ('AP_balanced', _percent_of), 'AP_shared': ('AP_shared', _percent_of)}
 
 
 def latex_tables(tables: Iterable[PlainTable], note: str = '') -> str:
@@ -117,12 +119,7 @@ def reported_statistics(report: Mapping, iou_type: str, detail: bool = False) ->
 
 
 def comparison_tables(comparison: Mapping, statistics: Sequence[str] | None = None) -> Iterator[PlainTable]:
-    """Yield for each evaluation, IoU type, run but the first, and statistic a table of values and differences in percent.
-
-    Args:
-        comparison: From `comparison.compare_runs`.
-        statistics: Names of those to show, by default all that were compared.
-    """
+    """Yield for each evaluation, IoU type, run but the first, and statistic a table of values and differences in percent."""
     first, *others = comparison['runs']
     level = f'{comparison["intervals"]["level"] * 100:g} % interval'
     for entry in comparison['evaluations']:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmtied.evaluation.inputs.coco_json import box_column, read_json
+from mmtied.evaluation.inputs.faults import Faults
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-2**63, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -59,7 +60,7 @@ def test_both_readers_report_broken_files(tmp_path, monkeypatch, content):
 @pytest.mark.parametrize('last', [[np.float64(1), 2, 3, 4], (1, 2, 3, 4), np.array([1., 2, 3, 4])])
 def test_boxes_of_any_number_type(last):
     boxes = [[1, 2, 3, 4], [.5, 1e-3, 2, 7], last]
-    found = box_column([{'bbox': box} for box in boxes], 'results')
+    found = box_column([{'bbox': box} for box in boxes], 'xywh', np.ones((3, 2)), Faults('results', 3))
     assert found.dtype == np.float64
     assert found.tolist() == [list(map(float, box)) for box in boxes]
 
@@ -68,5 +69,7 @@ def test_boxes_of_any_number_type(last):
                                  [1, 2, 3, '4'], [1, 2, 3, True],
                                  [1, 2, 3, 10**400], 5])
 def test_invalid_boxes(bad):
+    faults = Faults('results', 2)
+    box_column([{'bbox': [0, 0, 1, 1]}, {'bbox': bad}], 'xywh', np.ones((2, 2)), faults)
     with pytest.raises(ValueError, match=r"results\[1\]: 'bbox' must be four finite numbers"):
-        box_column([{'bbox': [0, 0, 1, 1]}, {'bbox': bad}], 'results')
+        faults.settle()

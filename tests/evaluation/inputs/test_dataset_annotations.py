@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mmtied.evaluation.inputs.datasets import dataset_annotations
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.openmmlab import dataset_annotations
 from mmtied.evaluation.occlusion import image_ratios
 
 XML = '<annotation><size><width>64</width><height>48</height></size>{}</annotation>'
@@ -72,7 +72,7 @@ class Bare:
 
 @pytest.mark.parametrize(('dataset', 'message'), [
     (SimpleNamespace(), 'SimpleNamespace has no COCO annotation file and names no classes'),
-    (Bare(), 'Bare has no COCO annotation file, and its images have no height, width, instances'),
+    (Bare(), r'Bare\[0\] has no height, width, instances'),
 ], ids=['plain object', 'bare dataset'])
 def test_rejects_other_datasets(dataset, message):
     with pytest.raises(ValueError, match=message):

@@ -16,6 +16,7 @@ import torch
 from mmtied.evaluation.inputs.categories import label_category_ids
 from mmtied.evaluation.inputs.dumps import dump_detections, read_dump
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
+from mmtied.evaluation.inputs.results import ResultReading
 from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle
 from mmtied.evaluation.protocol import STATISTICS
 from tests.helpers.coco_oracle import report_of
@@ -58,7 +59,7 @@ def test_results_match_metric(tmp_path, seed):
     metric.evaluate(len(samples))
 
     ground_truth, entries = read_ground_truth(annotations), read_dump(tmp_path / 'predictions.pkl')
-    detections = {name: dump_detections(entries, ground_truth, name, CLASSES) for name in ('bbox', 'segm')}
+    detections = {name: dump_detections(entries, ground_truth, name, reading=ResultReading(CLASSES)) for name in ('bbox', 'segm')}
     report = report_of(ground_truth, detections, edges=(0, .4, 1), category_ids=label_category_ids(ground_truth, CLASSES))
     for iou_type in ('bbox', 'segm'):
         for ours, theirs in zip([report[iou_type]['all'], *report[iou_type]['buckets']],
@@ -113,7 +114,8 @@ def test_labels_follow_category_order(tmp_path):
     assert boxes.boxes_xywh[:2].tolist() == [[1, 2, 3, 6], [0, 0, 9, 9]]
     assert boxes.area[:2].tolist() == [18, 81]
     fewer = read_dump(written(tmp_path, [image(labels=torch.tensor([1, 0]))]))
-    assert ground_truth.category_ids[dump_detections(fewer, ground_truth, 'bbox', ['cat', 'person']).category].tolist() == [17, 1]
+    found = dump_detections(fewer, ground_truth, 'bbox', reading=ResultReading(['cat', 'person']))
+    assert ground_truth.category_ids[found.category].tolist() == [17, 1]
 
 
 def test_broken_mask_error_names_file_and_image():
@@ -274,7 +276,7 @@ def test_rejects_other_layouts(tmp_path, content, message):
 @pytest.mark.parametrize(('entries', 'iou_type', 'classes', 'message'), [
     ([image(5)], 'bbox', None, r'dump\[0\]: image id 5 is not in the annotation file'),
     ([image(), image(scores=torch.tensor([.1, .2]))], 'bbox', None, 'dump: image id 4 is repeated with other predictions'),
-    ([image(4.5)], 'bbox', None, r"dump\[0\]: 'img_id' must be an integer, or a file name, got 4.5"),
+    ([image(4.5)], 'bbox', None, r'dump\[0\]: image id 4.5 is not in the annotation file'),
     ([image(labels=torch.tensor([0, 3]))], 'bbox', None, 'image id 4: label 3 is not from 0 to 2, the 3 categories of annotat'),
     ([image(labels=torch.tensor([-1, 0]))], 'bbox', None, 'label -1 is not from 0 to 2'),
     ([image()], 'bbox', ['cat', 'dog'], 'label 2 is not from 0 to 1, the 2 categories of --classes'),
@@ -287,12 +289,12 @@ def test_rejects_other_layouts(tmp_path, content, message):
     ([image(bboxes=[[0, 0, 1, 1]] * 2)], 'bbox', None, "'bboxes' must be .* got list"),
     ([image(bboxes=torch.full((2, 4), torch.inf))], 'bbox', None, "'bboxes' must be finite"),
     ([image()], 'segm', None, "no 'masks', which segm needs"),
-    ([image(masks=[])], 'segm', None, "'masks' must be a list of 2 run-length codes.* got 0 of them"),
+    ([image(masks=[])], 'segm', None, "'masks' must be 2 masks, or a list of 2 run-length codes, got 0 of them"),
     ([image(masks=torch.zeros(2, 20, 30))], 'segm', None, "'masks' must be boolean .* got float32 .* pass masks > 0.5"),
-    ([image(masks=[1, 2])], 'segm', None, "'masks' must be run-length codes.* got int"),
+    ([image(masks=[1, 2])], 'segm', None, 'image id 4: its segmentation is neither polygons nor a run-length code'),
     ([image(masks=[dict(size=[9, 9], counts=b'')] * 2)], 'segm', None, r'its mask has size \[9, 9\], its image \[20, 30\]'),
 ])
 def test_rejects_dump_of_other_annotations(entries, iou_type, classes, message):
     with pytest.raises(ValueError, match=message) as error:
-        dump_detections(entries, read_ground_truth(DATA), iou_type, classes)
+        dump_detections(entries, read_ground_truth(DATA), iou_type, reading=ResultReading(classes))
     assert '\n' not in str(error.value)

@@ -97,7 +97,7 @@ def test_masks_from_polygons_and_rles():
 @pytest.mark.parametrize(('change', 'message'), [
     (lambda a: a.pop('segmentation'), "annotation 2 has no 'segmentation'"),
     (lambda a: a.update(segmentation=[]), "annotation 2 has no 'segmentation'"),
-    (lambda a: a.update(segmentation=[['a']]), "has the coordinate 'a', which is no number"),
+    (lambda a: a.update(segmentation=[['a']]), r"has the polygon \['a'\]; x and y of at least three corners"),
     (lambda a: a.update(segmentation={'size': [10, 10]}), 'neither polygons nor a run-length code'),
     (lambda a: a.update(segmentation={'size': [10, 11], 'counts': [110]}), r'size \[10, 11\], its image \[10, 10\]'),
 ])

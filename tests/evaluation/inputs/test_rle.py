@@ -171,7 +171,7 @@ def test_invalid_code_error_names_entry(counts):
 def test_coordinates_that_no_image_has(value, place):
     polygon = [10, 10, 20, 10, 20, 20, 10, 20]
     polygon[place] = value
-    with pytest.raises(ValueError, match='annotation 1: .* the coordinate .* image of 70 x 60 pixels') as error:
+    with pytest.raises(ValueError, match='annotation 1: .* has the polygon .* image of 70 x 60 pixels') as error:
         to_rle([[1, 1, 5, 1, 5, 5], polygon], HEIGHT, WIDTH, 'annotation 1')
     assert '\n' not in str(error.value)
 

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.plausibility import describe_results
-from mmtied.evaluation.inputs.results import (
-    describe_unusual,
-    join_detections,
-    make_detections,
-    repeated_detections,
-)
+from mmtied.evaluation.inputs.plausibility import describe_results, describe_unusual, repeated_detections
+from mmtied.evaluation.inputs.results import join_detections, make_detections
 
 DATA = dict(images=[dict(id=number, height=20, width=20) for number in (3, 8)], annotations=[],
             categories=[dict(id=1, name='a'), dict(id=2, name='b')])

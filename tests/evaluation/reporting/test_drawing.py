@@ -17,10 +17,9 @@ from mmtied.evaluation.reporting.pictures import (
     Shapes,
     draw_example,
     jpeg_uri,
-    shown_in,
     shown_of,
 )
-from mmtied.evaluation.stream import no_table, shown_table
+from mmtied.evaluation.stream import shown_detections, shown_table
 
 
 def rgb(color):
@@ -85,13 +84,12 @@ def test_keeps_best_detections_per_image():
     for number, image in enumerate(images):
         order = np.argsort(-scores[number].double().numpy(), kind='stable')
         best = [place for place in order if scores[number][place] >= .3][:30]
-        shown = shown_in(table, image)
+        shown = shown_of(shown_detections(table), image)
         np.testing.assert_array_equal(shown.score, scores[number].double().numpy()[best])
         np.testing.assert_array_equal(shown.category, labels[number].numpy()[best])
         np.testing.assert_allclose(shown.boxes_xywh[:, 2:], (boxes[number, :, 2:] - boxes[number, :, :2]).numpy()[best])
-    assert len(table) == sum(len(shown_in(table, image).score) for image in images)
-    assert len(shown_in(table, 0).score) == 0
-    assert no_table().shape == table[:0].shape
+    assert len(table) == sum(len(shown_of(shown_detections(table), image).score) for image in images)
+    assert len(shown_of(shown_detections(table), 0).score) == 0
 
 
 DATA = dict(images=[dict(id=1, height=10, width=10, file_name='b.png'), dict(id=0, height=10, width=10, file_name='a.png')],

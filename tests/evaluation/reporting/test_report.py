@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmtied.evaluation.reporting.files import read_report, write_report
-from mmtied.evaluation.reporting.plots import plot_ap_over_r, write_plots
+from mmtied.evaluation.reporting.plots import plot_ap_over_r, write_figure
 from mmtied.evaluation.reporting.tables import format_tables
 from mmtied.plotting import to_rgb
 from tests.helpers.report_cases import make_report
@@ -76,9 +76,8 @@ def test_plot_shows_buckets_and_counts(report, tmp_path):
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
     assert picture.std() > 0
-    paths = write_plots(report, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['ap_over_r_bbox.png', 'ap_over_r_segm.png']
-    assert paths['segm'].read_bytes().startswith(b'\x89PNG')
+    assert write_figure(figure, tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
+    assert [path.name for path in tmp_path.iterdir()] == ['a.png']
 
 
 def test_table_and_csv_with_intervals_and_controls(tmp_path):

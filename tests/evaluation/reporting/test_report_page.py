@@ -11,7 +11,7 @@ from PIL import Image
 from mmtied.evaluation import Evaluation, evaluate
 from mmtied.evaluation.inputs.images import image_paths
 from mmtied.evaluation.reporting.page import render_page, write_page
-from mmtied.evaluation.reporting.pictures import draw_worst, shown_of
+from mmtied.evaluation.reporting.pictures import draw_worst
 from mmtied.evaluation.reporting.tables import Run, format_tables
 from tests.helpers.report_cases import make_old_report, make_report
 from tests.helpers.simulated import many
@@ -258,7 +258,7 @@ def drawn(folder, category='thing', file_name='a.png'):
     false = dict(image_id=5, category_id=3, score=.9, segmentation=dict(size=[48, 64], counts=[1500, 20, 1552]))
     result = evaluate(data, [false], Evaluation(edges=(0, .5, 1)))
     paths = image_paths(result.ground_truth, folder)
-    return draw_worst(result, 'segm', lambda image: shown_of(result.detections['segm'].arrays(), image), paths.__getitem__)
+    return draw_worst(result, paths)
 
 
 def test_shows_worst_images_with_counts(tmp_path):

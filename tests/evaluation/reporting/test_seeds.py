@@ -75,6 +75,6 @@ def test_headlines_are_about_the_statistic_with_intervals():
     assert f'MR-2 is {100 * row["MR-2"]:.1f} %' in text
     assert 'So occlusion raises its MR-2 beyond what its crowds' in text
     line, = headlines([Run('x', report)])
-    assert (line.statistic, line.overall, line.matched) == ('MR-2', f'{100 * report["bbox"]["all"]["MR-2"]:.1f}', '+10.0')
+    assert (line.statistic, line.overall[0], line.matched[0]) == ('MR-2', f'{100 * report["bbox"]["all"]["MR-2"]:.1f}', '+10.0')
     row['MR-2_matched_excess'] = -.1
     assert 'So occlusion does not raise its MR-2' in first_sentences(Run('x', report), 'bbox')

@@ -68,8 +68,8 @@ def test_counts_and_ranking_match_brute_force(seed):
     categories = ground_truth.select_categories()
     targets = make_targets(ground_truth, categories)
     records = match_detections(make_detections(results, ground_truth, 'bbox'), ground_truth, targets, categories, 100)
-    errors = count_errors(records, targets.positives(), 12, score_threshold=.4)
-    expected = brute_force(data, results, .4)
+    errors = count_errors(records, targets.positives(), 12)
+    expected = brute_force(data, results, SCORE_THRESHOLD)
     assert [tuple(int(column[image]) for column in errors) for image in range(12)] == expected
 
     members = torch.from_numpy(np.random.default_rng(seed).random(12) < .7)
@@ -150,7 +150,7 @@ def test_outcomes_match_brute_force():
         result = evaluate(data, results)
         for image, (names, missed) in enumerate(brute_outcomes(data, results, SCORE_THRESHOLD)):
             shown = shown_of(result.detections['bbox'].arrays(), image)
-            outcomes = image_outcomes(result, 'bbox', image, shown, 0, SCORE_THRESHOLD)
+            outcomes = image_outcomes(result, 'bbox', image, shown.category, 0)
             assert outcomes.detections == names
             assert sorted(result.ground_truth.annotation_ids[outcomes.missed]) == missed
             assert outcomes.twice == names.count('found twice')
