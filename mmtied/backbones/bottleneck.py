@@ -17,7 +17,7 @@ PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
 
 
 class BlockSettings(NamedTuple):
-    """What a `StagedResNet` says of each block, whatever its kind.
+    """Settings of a residual block that every kind shares. `StagedResNet` makes one for each block.
 
     Attributes:
         in_channels: Channels of the input.
@@ -49,15 +49,22 @@ class BlockSettings(NamedTuple):
         return (self.stride, 1) if self.style == 'caffe' else (1, self.stride)
 
     def shortcut(self, out_channels: int, num_blocks: int = 1) -> nn.Module:
-        """Build the projection shortcut; see `build_shortcut`."""
-        return build_shortcut(self.in_channels, out_channels, self.stride, num_blocks, self.avg_down, self.norm_cfg)
+        """Build the projection shortcut (a 1x1 TBC) of the first block of a stage, or an Identity where the shapes agree."""
+        if self.stride == 1 and self.in_channels == out_channels:
+            return nn.Identity()
+
+        def project(stride: int) -> nn.Module:
+            return ConvModule(self.in_channels, out_channels, 1, stride, conv_cfg=tied(num_blocks), norm_cfg=self.norm_cfg,
+                              act_cfg=None)
+
+        return after_pool(project, self.stride, self.avg_down)
 
 
 class ResidualBlock(BaseModule):
     """Base class of residual blocks: a residual branch with plugins, a shortcut, and a ReLU after their sum.
 
-    A subclass sets `entry` (the first layer), `exit` (the last one, without activation) and `shortcut` (see `build_shortcut`),
-    and then calls `add_layers`.
+    A subclass sets `entry` (the first layer), `exit` (the last one, without activation) and `shortcut` (see
+    `BlockSettings.shortcut`), and then calls `add_layers`.
 
     Args:
         with_cp: True recomputes the block in the backward pass; 'norm' recomputes everything but its convolutions.
@@ -74,7 +81,13 @@ class ResidualBlock(BaseModule):
         self.activate = nn.ReLU(inplace=True)
 
     def add_layers(self, attention: dict | None, plugins: Sequence[dict], **channels: int) -> None:
-        """Build the attention at the end of the residual branch, and the plugins, from the channels at each position."""
+        """Build the attention at the end of the residual branch, and the plugins.
+
+        Args:
+            attention: Config of the attention layer, like a plugin's cfg, or None.
+            plugins: Plugins of this block, each dict(cfg=..., position=...).
+            **channels: Channels at each position: after_conv1, after_conv2 and, in a bottleneck, after_conv3.
+        """
         self.attention = nn.Identity()
         if attention is not None:
             _, self.attention = build_plugin_layer(attention, in_channels=channels['after_conv3'])
@@ -218,16 +231,6 @@ def scale_width(backbone: str, base_width: int, planes: int) -> int:
 def tied(num_blocks: int) -> dict:
     """Return the conv_cfg of a tied convolution."""
     return {'type': 'TBC', 'num_blocks': num_blocks}
-
-
-def build_shortcut(in_channels: int, out_channels: int, stride: int, num_blocks: int, avg_down: bool,
-                   norm_cfg: dict) -> nn.Module:
-    """Build the projection shortcut (a 1x1 TBC) of the first block of a stage, or an Identity where the shapes agree."""
-    if stride == 1 and in_channels == out_channels:
-        return nn.Identity()
-    return after_pool(
-        lambda left: ConvModule(in_channels, out_channels, 1, left, conv_cfg=tied(num_blocks), norm_cfg=norm_cfg, act_cfg=None),
-        stride, avg_down)
 
 
 def after_pool(make: Callable[[int], nn.Module], stride: int, avg_down: bool) -> nn.Module:

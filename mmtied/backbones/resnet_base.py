@@ -19,7 +19,7 @@ from mmtied.arguments import reject_unknown
 from mmtied.layers.blocks import check_positive, check_sequence
 from mmtied.torch_compat import has_selective_checkpoint
 
-from .bottleneck import Bottleneck, check_registered, plugins_of_stage
+from .bottleneck import BlockSettings, Bottleneck, ResidualBlock, check_registered, plugins_of_stage
 from .checkpoint import check_fits
 
 #: Blocks in each stage, by depth.
@@ -167,18 +167,17 @@ class StagedResNet(BaseModule):
             planes = base_channels * 2**stage
             blocks = []
             for index in range(num_blocks):
-                blocks.append({
-                    'in_channels': channels,
-                    'planes': planes,
-                    'stride': strides[stage] if index == 0 else 1,
-                    'dilation': dilations[stage],
-                    'style': style,
-                    'avg_down': avg_down,
-                    'plugins': plugins_of_stage(name, plugins, stage, num_stages, self.plugin_positions),
-                    'with_cp': with_cp,
-                    'conv_cfg': conv_cfg,
-                    'norm_cfg': norm_cfg,
-                })
+                blocks.append(BlockSettings(
+                    in_channels=channels,
+                    planes=planes,
+                    stride=strides[stage] if index == 0 else 1,
+                    dilation=dilations[stage],
+                    style=style,
+                    avg_down=avg_down,
+                    plugins=plugins_of_stage(name, plugins, stage, num_stages, self.plugin_positions),
+                    with_cp=with_cp,
+                    conv_cfg=conv_cfg,
+                    norm_cfg=norm_cfg))
                 channels = planes * self.expansion
             try:
                 self.add_module(layer, self.make_stage(blocks))
@@ -202,13 +201,13 @@ class StagedResNet(BaseModule):
             ConvModule(channels // 2, channels // 2, 3, 1, 1, **cfgs),
             ConvModule(channels // 2, channels, 3, 1, 1, **cfgs))
 
-    def make_stage(self, blocks: list[dict]) -> nn.Module:
+    def make_stage(self, blocks: list[BlockSettings]) -> nn.Module:
         """Build a stage, which iterates over its blocks, from the settings of each block for `make_block`."""
-        return nn.Sequential(*(self.make_block(**settings) for settings in blocks))
+        return nn.Sequential(*(self.make_block(block) for block in blocks))
 
     @abstractmethod
-    def make_block(self, **settings) -> Bottleneck:
-        """Build one residual block from in_channels, planes, stride, dilation and the settings shared by all blocks."""
+    def make_block(self, block: BlockSettings) -> ResidualBlock:
+        """Build one residual block from the settings that every kind of block has."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of the stages in out_indices."""

@@ -25,6 +25,14 @@ class TiedSplits(BaseModule):
 
     One normalization spans the joined splits, which equals one for each split where it works by channel.
 
+    Args:
+        width: Channels of one split, w'.
+        split_blocks: B of each split.
+        groups: G of every split.
+        stride: Stride of the convolutions.
+        dilation: Dilation of the convolutions.
+        norm_cfg: Normalization layer.
+
     Shape:
         - Input: (N, s * width, H, W), where s is the number of splits.
         - Output: (N, s * width, H / stride, W / stride).
@@ -51,7 +59,13 @@ class TiedSplits(BaseModule):
 class SplitMixer(BaseModule):
     """Exchange information between the splits: fuse them, and append the output of two 1x1 convolutions to them.
 
-    The fusion 'sum' adds the splits, 'concat' takes them side by side.
+    Args:
+        width: Channels of one split, w'.
+        splits: Number of splits.
+        out_channels: Channels that the mixer appends.
+        fusion: 'sum' adds the splits, 'concat' takes them side by side.
+        conv_cfg: Convolution layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, splits * width, H, W).
@@ -100,17 +114,25 @@ def add_splits(x: Tensor, splits: int) -> Tensor:
 class TiedBottleneck(Bottleneck):
     """Entry (1x1 TBC), splits (3x3 TBC), mixer (two 1x1), and exit (standard 1x1), added to the shortcut.
 
-    The splits have w' channels each. `TiedResNet` documents the other arguments, and `BlockSettings` those of every block; the
-    standard convolutions are those of mixer and exit.
+    Args:
+        block: Settings that every kind of block has; its conv_cfg is for mixer and exit.
+        width: Channels of one split, w'.
+        split_blocks: B of each split.
+        entry_blocks: B of the entry.
+        shortcut_blocks: B of the projection shortcut.
+        split_groups: G of every split.
+        mixer_fusion: One of `MIXER_FUSIONS`; 'none' omits the mixer.
+        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of planes.
+        attention: Config of an attention layer at the end of the residual branch, or None.
 
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
-    def __init__(self, *, width: int, split_blocks: tuple[int, ...], entry_blocks: int, shortcut_blocks: int, split_groups: int,
-                 mixer_fusion: str, mixer_out_ratio: float, attention: dict | None, **settings) -> None:
-        block = BlockSettings(**settings)
+    def __init__(self, block: BlockSettings, *, width: int, split_blocks: tuple[int, ...], entry_blocks: int,
+                 shortcut_blocks: int, split_groups: int = 1, mixer_fusion: str, mixer_out_ratio: float,
+                 attention: dict | None = None) -> None:
         super().__init__(block.with_cp)
         conv_cfg, norm_cfg = block.conv_cfg, block.norm_cfg
         splits = len(split_blocks)

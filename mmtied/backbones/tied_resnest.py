@@ -23,16 +23,22 @@ STEM_CHANNELS = {50: 64, 101: 128, 152: 128}
 class SplitAttentionBottleneck(Bottleneck):
     """Entry (1x1 TBC), split attention over tied 3x3 convolutions, average pooling for the stride, exit (standard 1x1).
 
-    `TiedResNeSt` documents the arguments; the others are those of `BlockSettings`, whose standard convolution is the exit.
+    Args:
+        block: Settings that every kind of block has; its conv_cfg is for the exit, and the style 'pytorch' puts the stride into
+            the pooling.
+        entry_blocks: B of the entry.
+        conv_blocks: B of the 3x3 convolution.
+        radix: Number of splits of the attention.
+        reduction_factor: Reduction of the attention's fully connected layers.
+        pool_first: Pool before the 3x3 convolution instead of after it.
 
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
-    def __init__(self, *, entry_blocks: int, conv_blocks: int, radix: int, reduction_factor: int, pool_first: bool,
-                 **settings) -> None:
-        block = BlockSettings(**settings)
+    def __init__(self, block: BlockSettings, *, entry_blocks: int, conv_blocks: int, radix: int, reduction_factor: int,
+                 pool_first: bool) -> None:
         super().__init__(block.with_cp)
         planes, dilation, norm_cfg = block.planes, block.dilation, block.norm_cfg
         out_channels = planes * self.expansion
@@ -77,6 +83,7 @@ class TiedResNeSt(StagedResNet):
         **staged: Everything else that `StagedResNet` takes.
 
     Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
         ImportError: Neither mmdet nor mmpretrain is installed.
 
     Example:
@@ -101,17 +108,18 @@ class TiedResNeSt(StagedResNet):
                  **staged) -> None:
         check_positive('TiedResNeSt', radix=radix, reduction_factor=reduction_factor, entry_blocks=entry_blocks,
                        first_entry_blocks=first_entry_blocks, conv_blocks=conv_blocks)
-        self._block = {'radix': radix, 'reduction_factor': reduction_factor, 'conv_blocks': conv_blocks, 'pool_first': pool_first}
+        self._own_settings = {'radix': radix, 'reduction_factor': reduction_factor, 'conv_blocks': conv_blocks,
+                              'pool_first': pool_first}
         self._entry_blocks = entry_blocks
         self._first_entry_blocks = first_entry_blocks
         stem_channels = stem_channels or STEM_CHANNELS.get(depth, 64) * base_channels // 64
         super().__init__(depth, deep_stem=deep_stem, avg_down=avg_down, stem_channels=stem_channels, base_channels=base_channels,
                          **staged)
 
-    def make_block(self, *, in_channels: int, planes: int, **settings) -> Bottleneck:
+    def make_block(self, block: BlockSettings) -> SplitAttentionBottleneck:
         """Build one split-attention bottleneck."""
-        widens = in_channels != planes * SplitAttentionBottleneck.expansion
-        return SplitAttentionBottleneck(in_channels=in_channels, planes=planes, **self._block, **settings,
+        widens = block.in_channels != block.planes * self.expansion
+        return SplitAttentionBottleneck(block, **self._own_settings,
                                         entry_blocks=self._first_entry_blocks if widens else self._entry_blocks)
 
 

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from mmtied.layers.blocks import check_blocks, check_positive, check_sequence, divisors
 from mmtied.plugins import TiedSE
 
-from .bottleneck import check_registered, scale_width
+from .bottleneck import BlockSettings, check_registered, scale_width
 from .resnet_base import StagedResNet
 from .tied_bottleneck import MIXER_FUSIONS, TiedBottleneck
 
@@ -86,7 +86,7 @@ class TiedResNet(StagedResNet):
             raise ValueError(f"{name}: attention={attention!r} must be dict(type=..., ...), for example dict(type='TiedSE')")
         if attention is not None:
             check_registered(name, 'attention', attention)
-        self._block = {
+        self._own_settings = {
             'split_blocks': choose_split_blocks(splits, base_width, split_blocks, split_groups, name),
             'entry_blocks': entry_blocks,
             'shortcut_blocks': shortcut_blocks,
@@ -98,13 +98,14 @@ class TiedResNet(StagedResNet):
         self._base_width = base_width
         super().__init__(depth, memory_format=memory_format, **staged)
 
-    def make_block(self, *, planes: int, **settings) -> TiedBottleneck:
+    def make_block(self, block: BlockSettings) -> TiedBottleneck:
         """Build one tied bottleneck."""
+        planes, own = block.planes, self._own_settings
         width = scale_width(type(self).__name__, self._base_width, planes)
-        if self._block['mixer_fusion'] in ('sum', 'concat') and round(planes * self._block['mixer_out_ratio']) < 1:
-            raise ValueError(f"{type(self).__name__}: mixer_out_ratio={self._block['mixer_out_ratio']} of {planes} base channels "
+        if own['mixer_fusion'] in ('sum', 'concat') and round(planes * own['mixer_out_ratio']) < 1:
+            raise ValueError(f"{type(self).__name__}: mixer_out_ratio={own['mixer_out_ratio']} of {planes} base channels "
                              f"leaves no channels, expected at least {1 / planes:g}")
-        return TiedBottleneck(planes=planes, width=width, **self._block, **settings)
+        return TiedBottleneck(block, width=width, **own)
 
 
 @MODELS.register_module()

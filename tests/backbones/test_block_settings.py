@@ -7,6 +7,12 @@ from mmcv.cnn.bricks import ConvWS2d
 from torch import nn
 
 from mmtied.backbones import TiedResNet
+from mmtied.backbones.bottleneck import BlockSettings
+from mmtied.backbones.tied_bottleneck import TiedBottleneck
+from mmtied.related.groupable.backbones import GroupableBottleneck
+from mmtied.related.groupable.layers import DGConv
+from mmtied.related.interleaved.backbones import IGCBlock
+from mmtied.related.shared_bases.blocks import SharedBasicBlock, SharedBottleneck
 from tests.helpers.families import FAMILIES, tiny
 
 families = pytest.mark.parametrize('family', FAMILIES)
@@ -115,3 +121,18 @@ def test_zero_init_residual_is_the_default():
     model = TiedResNet(50, base_channels=8, split_blocks=(1, 2, 2, 4))
     model.init_weights()
     assert model.layer3[5].exit.norm.weight.abs().max() == 0
+
+
+@pytest.mark.parametrize(('block', 'settings', 'out_channels'), [
+    (TiedBottleneck, {'width': 4, 'split_blocks': (1, 2), 'entry_blocks': 2, 'shortcut_blocks': 1, 'mixer_fusion': 'sum',
+                      'mixer_out_ratio': .5}, 32),
+    (GroupableBottleneck, {'width': 8}, 32), (SharedBottleneck, {'width': 8, 'shared': {}}, 32),
+    (SharedBasicBlock, {'bases': {}}, 8), (IGCBlock, {}, 8)])
+def test_blocks_can_be_built_alone(block, settings, out_channels):
+    """What they do not share has defaults; an argument that does not exist is reported under the block's name."""
+    shared = BlockSettings(in_channels=8, planes=8, norm_cfg={'type': 'BN'}, stride=2)
+    made = block(shared, **settings)
+    assert made(torch.zeros(2, 8, 6, 6)).shape == (2, out_channels, 3, 3)
+    assert block is not GroupableBottleneck or isinstance(made.grouped.conv, DGConv)
+    with pytest.raises(TypeError, match=f"{block.__name__}.*'strid'"):
+        block(shared, **settings, strid=1)

@@ -14,20 +14,28 @@ from mmtied.layers.blocks import check_positive, divisors
 class GroupableBottleneck(Bottleneck):
     """ResNeXt's bottleneck, 1x1, 3x3, 1x1, whose 3x3 convolution has some groups or, for None, is a `DGConv` (Figure 4).
 
-    The other arguments are those of `BlockSettings`; a 3x3 convolution with given groups is a standard one.
+    Args:
+        block: Settings that every kind of block has; its conv_cfg is for the 1x1 convolutions, and for a 3x3 convolution with
+            given groups.
+        width: Channels of the 3x3 convolution.
+        groups: Its groups; None learns them.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
-    def __init__(self, *, width: int, groups: int | None, **settings) -> None:
-        block = BlockSettings(**settings)
+    def __init__(self, block: BlockSettings, *, width: int, groups: int | None = None) -> None:
         super().__init__(block.with_cp)
         out_channels = block.planes * self.expansion
         entry_stride, middle_stride = block.strides
-        cfgs = {'conv_cfg': block.conv_cfg, 'norm_cfg': block.norm_cfg}
-        grouping = {'conv_cfg': {'type': 'DGConv'}} if groups is None else {'groups': groups}
+        conv_cfg, norm_cfg, dilation = block.conv_cfg, block.norm_cfg, block.dilation
+        grouped_cfg = {'type': 'DGConv'} if groups is None else conv_cfg
 
-        self.entry = ConvModule(block.in_channels, width, 1, entry_stride, **cfgs)
-        self.grouped = ConvModule(width, width, 3, middle_stride, block.dilation, block.dilation, **{**cfgs, **grouping})
-        self.exit = ConvModule(width, out_channels, 1, act_cfg=None, **cfgs)
+        self.entry = ConvModule(block.in_channels, width, 1, entry_stride, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        self.grouped = ConvModule(width, width, 3, middle_stride, dilation, dilation, groups or 1, conv_cfg=grouped_cfg,
+                                  norm_cfg=norm_cfg)
+        self.exit = ConvModule(width, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
         self.shortcut = block.shortcut(out_channels)
         self.add_layers(None, block.plugins, after_conv1=width, after_conv2=width, after_conv3=out_channels)
 
@@ -92,14 +100,14 @@ class GResNeXt(StagedResNet):
         super().__init__(depth, **staged)
         del self._groups
 
-    def make_block(self, *, planes: int, **settings) -> GroupableBottleneck:
+    def make_block(self, block: BlockSettings) -> GroupableBottleneck:
         """Build one block, with the next of the numbers of groups."""
         name = type(self).__name__
-        width = scale_width(name, self._base_width, planes)
+        width = scale_width(name, self._base_width, block.planes)
         groups = None if self._groups is None else next(self._groups)
         if groups is not None:
             check_positive(name, groups=groups)
             if width % groups:
                 raise ValueError(f'{name}: a block of width {width} is not divisible by groups={groups}; use one of '
                                  f'{", ".join(map(str, divisors(width)))}')
-        return GroupableBottleneck(planes=planes, width=width, groups=groups, **settings)
+        return GroupableBottleneck(block, width=width, groups=groups)

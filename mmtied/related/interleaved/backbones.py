@@ -21,21 +21,25 @@ IGC_INIT = [
 class IGCBlock(BasicBlock):
     """Two 3x3 convolutions, each with normalization, plus the input, a projection of it, or nothing.
 
-    `IGCNet` documents the arguments; a projection without groups is a `PadShortcut`. The others are those of `BlockSettings`.
+    Args:
+        block: Settings that every kind of block has; its conv_cfg is for both convolutions, and its style is ignored, because
+            there is no 1x1 convolution that could take the stride.
+        identity: Whether the input is added to the output.
+        shortcut_groups: Groups of the 1x1 projection where the shape changes; 'primary' is the first convolution's number of
+            primary partitions, 1 if it is an ordinary one; None is a `PadShortcut`.
 
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: (N, planes, H / stride, W / stride).
     """
 
-    def __init__(self, *, identity: bool, shortcut_groups: int | str | None, **settings) -> None:
-        block = BlockSettings(**settings)
+    def __init__(self, block: BlockSettings, *, identity: bool = True, shortcut_groups: int | str | None = None) -> None:
         super().__init__(block.with_cp)
         self.identity = identity
-        planes, dilation = block.planes, block.dilation
-        cfgs = {'conv_cfg': block.conv_cfg, 'norm_cfg': block.norm_cfg}
-        self.entry = ConvModule(block.in_channels, planes, 3, block.stride, dilation, dilation, **cfgs)
-        self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, act_cfg=None, **cfgs)
+        planes, dilation, conv_cfg, norm_cfg = block.planes, block.dilation, block.conv_cfg, block.norm_cfg
+        self.entry = ConvModule(block.in_channels, planes, 3, block.stride, dilation, dilation, conv_cfg=conv_cfg,
+                                norm_cfg=norm_cfg)
+        self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
         self.shortcut = nn.Identity()
         if shortcut_groups == 'primary':
             shortcut_groups = getattr(self.entry.conv, 'num_primary', 1)
@@ -132,9 +136,9 @@ class IGCNet(StagedResNet):
         """Build the stem with ordinary convolutions."""
         return super().make_stem(in_channels, channels, deep, **{**cfgs, 'conv_cfg': None})
 
-    def make_block(self, **settings) -> IGCBlock:
+    def make_block(self, block: BlockSettings) -> IGCBlock:
         """Build one block."""
-        return IGCBlock(identity=self.identity, shortcut_groups=self.shortcut_groups, **settings)
+        return IGCBlock(block, identity=self.identity, shortcut_groups=self.shortcut_groups)
 
 
 @MODELS.register_module()

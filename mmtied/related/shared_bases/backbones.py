@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmtied.backbones.bottleneck import ResidualBlock
+from mmtied.backbones.bottleneck import BlockSettings, ResidualBlock
 from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet, check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
@@ -108,21 +108,21 @@ class SharedResNet(StagedResNet):
         self.expansion, self.plugin_positions = block.expansion, block.plugin_positions
         super().__init__(depth, **staged)
 
-    def make_stage(self, blocks: list[dict]) -> SharedStage:
+    def make_stage(self, blocks: list[BlockSettings]) -> SharedStage:
         """Build the first block with filters of its own, and the others with the stage's bases."""
         first, *others = blocks
-        bases = self._make_bases(first['planes']) if others else {}
+        bases = self._make_bases(first.planes) if others else {}
         by_role = {'entry': bases['entry'], 'exit': bases['entry'], **bases} if self._basic and bases else bases
-        return SharedStage([self.make_block(**first, bases={}),
-                            *(self.make_block(**settings, bases=by_role) for settings in others)], bases)
+        return SharedStage([self.make_block(first), *(self.make_block(block, by_role) for block in others)], bases)
 
-    def make_block(self, **settings) -> ResidualBlock:
-        """Build one residual block."""
-        if not self._basic:
-            shared = {role: {'type': SharedConv2d, 'filters': filters} for role, filters in settings.pop('bases').items()}
-            return SharedBottleneck(width=settings['planes'], shared=shared, **settings)
-        return SharedBasicBlock(unique_elements=self._scaled('unique_elements', settings['planes']), basis_norm=self.basis_norm,
-                                pad_shortcut=self._pad_shortcut, **settings)
+    def make_block(self, block: BlockSettings, bases: dict[str, nn.Conv2d] | None = None) -> ResidualBlock:
+        """Build one residual block, whose convolutions 'entry', 'middle' and 'exit' use the shared filters of that name."""
+        bases = bases or {}
+        if self._basic:
+            return SharedBasicBlock(block, bases=bases, unique_elements=self._scaled('unique_elements', block.planes),
+                                    basis_norm=self.basis_norm, pad_shortcut=self._pad_shortcut)
+        shared = {role: {'type': SharedConv2d, 'filters': filters} for role, filters in bases.items()}
+        return SharedBottleneck(block, width=block.planes, shared=shared)
 
     def _make_bases(self, planes: int) -> dict[str, nn.Conv2d]:
         """Build the shared filters of a stage; those of the exits (-Shared-All) are coefficients, not a basis."""

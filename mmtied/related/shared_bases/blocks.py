@@ -13,10 +13,14 @@ from .layers import FilterBasis, SharedBasisConv, SharedConv2d
 
 
 class SharedStage(nn.Module):
-    """A sequence of blocks, and the filters that they share by name.
+    """A sequence of blocks, and the filters that they share.
 
     Blocks have the same keys as in a Sequential (``0``, ``1``, ...). The shared filters are registered only here, under
     ``bases``, where the blocks' layers look them up. ``init_weights`` makes the bases orthonormal.
+
+    Args:
+        blocks: Modules, each from (N, C, H, W) to the input of the next.
+        bases: Shared filters by name; may be empty.
 
     Example:
         >>> basis = FilterBasis(4, 4, kernel_size=3)
@@ -67,26 +71,30 @@ class SharedBottleneck(Bottleneck):
     """ResNet's or ResNeXt's bottleneck, 1x1, 3x3, 1x1, where any of the three can use shared filters (Figure 2 b).
 
     Args:
+        block: Settings that every kind of block has; its conv_cfg is for the convolutions with filters of their own.
         width: Channels of the input of the 3x3 convolution.
-        shared: Convolution layers with shared filters for 'entry', 'middle' and 'exit'; the others are standard ones.
+        shared: conv_cfg of the convolutions with shared filters, by name: 'entry', 'middle' and 'exit'.
         elements: Channels of the output of the 3x3 convolution; None is `width`.
         groups: Groups of the 3x3 convolution.
-        **settings: See `BlockSettings`.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
-    def __init__(self, *, width: int, shared: dict[str, dict], elements: int | None = None, groups: int = 1, **settings) -> None:
-        block = BlockSettings(**settings)
+    def __init__(self, block: BlockSettings, *, width: int, shared: dict[str, dict], elements: int | None = None,
+                 groups: int = 1) -> None:
         super().__init__(block.with_cp)
         elements = width if elements is None else elements
         out_channels = block.planes * self.expansion
         entry_stride, middle_stride = block.strides
+        norm_cfg, dilation = block.norm_cfg, block.dilation
+        cfgs = {role: shared.get(role, block.conv_cfg) for role in ('entry', 'middle', 'exit')}
 
-        def conv(role: str, *shape: int, **more: object) -> ConvModule:
-            return ConvModule(*shape, conv_cfg=shared.get(role, block.conv_cfg), norm_cfg=block.norm_cfg, **more)
-
-        self.entry = conv('entry', block.in_channels, width, 1, entry_stride)
-        self.spatial = conv('middle', width, elements, 3, middle_stride, block.dilation, block.dilation, groups)
-        self.exit = conv('exit', elements, out_channels, 1, act_cfg=None)
+        self.entry = ConvModule(block.in_channels, width, 1, entry_stride, conv_cfg=cfgs['entry'], norm_cfg=norm_cfg)
+        self.spatial = ConvModule(width, elements, 3, middle_stride, dilation, dilation, groups, conv_cfg=cfgs['middle'],
+                                  norm_cfg=norm_cfg)
+        self.exit = ConvModule(elements, out_channels, 1, conv_cfg=cfgs['exit'], norm_cfg=norm_cfg, act_cfg=None)
         self.shortcut = block.shortcut(out_channels)
         self.add_layers(None, block.plugins, after_conv1=width, after_conv2=elements, after_conv3=out_channels)
 
@@ -102,16 +110,20 @@ class SharedBasicBlock(BasicBlock):
     False), and another one after them.
 
     Args:
+        block: Settings that every kind of block has; its conv_cfg is for ordinary convolutions, its stride for the first
+            convolution, and its style is ignored.
         bases: Shared bases for 'entry' and 'exit', the first and the second convolution; others are ordinary.
         unique_elements: Basis elements that each combined convolution adds, U.
         basis_norm: Whether to normalize between basis and coefficients.
         pad_shortcut: Whether a shortcut that changes the channels is a `PadShortcut` instead of a projection.
-        **settings: See `BlockSettings`; a stride is in the first convolution.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: (N, planes, H / stride, W / stride).
     """
 
-    def __init__(self, *, bases: dict[str, FilterBasis], unique_elements: int, basis_norm: bool, pad_shortcut: bool,
-                 **settings) -> None:
-        block = BlockSettings(**settings)
+    def __init__(self, block: BlockSettings, *, bases: dict[str, FilterBasis], unique_elements: int = 0, basis_norm: bool = True,
+                 pad_shortcut: bool = False) -> None:
         super().__init__(block.with_cp)
         planes, stride, dilation, norm_cfg = block.planes, block.stride, block.dilation, block.norm_cfg
 

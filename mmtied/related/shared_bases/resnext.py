@@ -2,6 +2,7 @@
 
 from mmengine.registry import MODELS
 
+from mmtied.backbones.bottleneck import BlockSettings
 from mmtied.backbones.resnet_base import StagedResNet, check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
@@ -66,27 +67,27 @@ class SharedResNeXtCIFAR(StagedResNet):
         self.shared_elements, self.unique_elements = shared_elements, unique_elements
         super().__init__(depth, **staged)
 
-    def make_stage(self, blocks: list[dict]) -> SharedStage:
+    def make_stage(self, blocks: list[BlockSettings]) -> SharedStage:
         """Build the first block with filters of its own, and the others with the stage's basis."""
         first, *others = blocks
         basis, unique = None, 0
         if self.num_bases and others:
-            scale = first['planes'] // self._base_channels
+            scale = first.planes // self._base_channels
             unique = self.unique_elements * scale
-            basis = FilterBasis(self._width(first['planes']), self.shared_elements * scale, 3,
+            basis = FilterBasis(self._width(first.planes), self.shared_elements * scale, 3,
                                 groups=self.shared_elements // self.base_width)
-        return SharedStage([self.make_block(**first), *(self.make_block(**settings, basis=basis, num_unique=unique)
-                                                        for settings in others)], {'middle': basis} if basis is not None else {})
+        made = [self.make_block(first), *(self.make_block(block, basis, unique) for block in others)]
+        return SharedStage(made, {} if basis is None else {'middle': basis})
 
-    def make_block(self, *, basis: FilterBasis | None = None, num_unique: int = 0, **settings) -> SharedBottleneck:
+    def make_block(self, block: BlockSettings, basis: FilterBasis | None = None, num_unique: int = 0) -> SharedBottleneck:
         """Build one residual block; without a basis it is ResNeXt's."""
-        width = self._width(settings['planes'])
+        width = self._width(block.planes)
         if basis is None:
-            return SharedBottleneck(width=width, groups=self.groups, shared={}, **settings)
+            return SharedBottleneck(block, width=width, groups=self.groups, shared={})
         layer = {'type': SharedConv2d, 'filters': basis, 'num_unique': num_unique,
                  'unique_groups': max(1, num_unique // self.base_width)}
-        return SharedBottleneck(width=width, groups=basis.groups, elements=basis.out_channels + num_unique,
-                                shared={'middle': layer}, **settings)
+        return SharedBottleneck(block, width=width, groups=basis.groups, elements=basis.out_channels + num_unique,
+                                shared={'middle': layer})
 
     def _width(self, planes: int) -> int:
         return planes * self.base_width // 64 * self.groups
