@@ -89,9 +89,17 @@ def find_coefficients(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif last and f'{bases}.middle.weight' in weights:
             found[match[1]].append(value.flatten(1).float())
     if not found:
-        raise ValueError('the checkpoint has no coefficients of shared bases; expected a SharedResNet, SharedResNetCIFAR, '
-                         'SharedResNeXtCIFAR or SharedDenseNetCIFAR')
+        raise ValueError(f'the checkpoint has no coefficients of shared bases: {_why_none(weights)}')
     return {name: torch.cat(values) for name, values in sorted(found.items())}
+
+
+def _why_none(weights: Mapping[str, Tensor]) -> str:
+    """Return why a network has no coefficients to compare."""
+    if any(key.endswith('.bases.expand.weight') for key in weights):
+        return 'MobileNetV2 has a depthwise convolution between the basis and the next 1x1 convolution'
+    if any(key.endswith('.bases.exit.weight') for key in weights):
+        return 'the blocks share the 1x1 convolutions after the basis too'
+    return 'expected a SharedResNet, SharedResNetCIFAR, SharedResNeXtCIFAR or SharedDenseNetCIFAR'
 
 
 def coefficient_similarity(coefficients: Tensor) -> np.ndarray:
