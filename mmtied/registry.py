@@ -23,8 +23,8 @@ _MODULES = ('backbones', 'plugins', 'evaluation.hook', 'evaluation.metric', 'rel
             'related.shared_bases.backbones', 'related.shared_bases.densenet', 'related.shared_bases.resnext',
             'related.shared_bases.training', 'training.alone', 'training.distillation', 'training.resume')
 
-for name in _MODULES:
-    import_module(f'mmtied.{name}')
+for _name in _MODULES:
+    import_module(f'mmtied.{_name}')
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='mmtied')
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='mmtied')
@@ -33,7 +33,7 @@ METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmtied')
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmtied')
 
 # Layers are pure torch and cannot register themselves; ConvModule and build_conv_layer find them by these names.
-for layer in (TBC, TGC, TFC, IGC, SumFusion, DGConv):
-    ROOT_MODELS.register_module(module=layer)
+for _layer in (TBC, TGC, TFC, IGC, SumFusion, DGConv):
+    ROOT_MODELS.register_module(module=_layer)
 
 refuse_fusion('mmcv.cnn.utils.fuse_conv_bn', '_fuse_conv_bn')

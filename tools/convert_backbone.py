@@ -29,15 +29,15 @@ def main() -> None:
     from mmtied.unpickling import safe_loading
     with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.launch.checkpoints import convert_backbone
-        kept, dropped, backbone = convert_backbone(args.classifier, args.out, args.keep_head)
-        weights = [value for key, value in kept.items() if not key.endswith('num_batches_tracked')]
+        done = convert_backbone(args.classifier, args.out, args.keep_head)
+        weights = [value for key, value in done.kept.items() if not key.endswith('num_batches_tracked')]
         millions = sum(value.numel() for value in weights) / 1e6
-        if backbone:
+        if done.backbone:
             print(f'{args.classifier}: released weights, for backbone=dict('
-                  f'{", ".join(f"{key}={value!r}" for key, value in backbone.items())})')
+                  f'{", ".join(f"{key}={value!r}" for key, value in done.backbone.items())})')
         part = 'classifier' if args.keep_head else 'backbone'
         print(f'{args.out}: kept {len(weights)} tensors of the {part}, {millions:.2f}M values')
-        print(f'dropped {len(dropped)} tensors of {args.classifier}: {", ".join(dropped) or "none"}')
+        print(f'dropped {len(done.dropped)} tensors of {args.classifier}: {", ".join(done.dropped) or "none"}')
 
 
 if __name__ == '__main__':

@@ -36,8 +36,12 @@ def main() -> None:
         from mmtied.launch.config import load_config
         from mmtied.launch.deploy import write_deployed
         cfg = load_config(args.config, args.cfg_options)
-        print(*write_deployed(cfg, args.checkpoint, args.out, args.format, args.shape, args.batch, args.backbone_only,
-                              args.dynamic_size), sep='\n')
+        done = write_deployed(cfg, args.checkpoint, args.out, args.format, args.shape, args.batch, args.backbone_only,
+                              args.dynamic_size)
+        print(f'{args.out}: {" and ".join(done.parts)} as {args.format}')
+        print('parameters: {:,} before, {:,} after'.format(*done.parameters))
+        print('modules: {:,} before, {:,} after'.format(*done.modules))
+        print(f'largest difference of outputs: {done.difference:.2g} at values up to {done.largest_output:.3g}')
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtied.layers import TBC, TGC, DGConv, tied_conv_algorithm
+from mmtied.layers import TBC, TGC, tied_conv_algorithm
 
 
 class Complexity(NamedTuple):
@@ -77,34 +77,6 @@ def measure(model: nn.Module, size: int = 224) -> Complexity:
     with torch.no_grad(), _by_definition(shapes), FlopCounterMode(display=False) as counter:
         shapes(torch.zeros(1, 3, size, size, device='meta'))
     return Complexity(count_parameters(model), counter.get_total_flops() // 2)
-
-
-def grouped_multiply_adds(model: nn.Module, size: int = 224) -> int:
-    """Count the multiply-adds of a backbone's 3x3 convolutions outside its stem, those of its ResNeXt blocks, for one image.
-
-    A `DGConv` counts with the groups that it has now, so a network can be counted during training and after it. Zhang et al.
-    print the share of those of ResNeXt-32x4d, ``GResNeXt(depth, groups=32)``, as "GConv FLOPs" (Table 3).
-
-    Example:
-        >>> from mmtied.backbones import GResNeXt
-        >>> with torch.device('meta'):
-        ...     all_64, all_32 = (grouped_multiply_adds(GResNeXt(50, groups=groups)) for groups in (64, 32))
-        >>> all_64 / all_32
-        0.5
-    """
-    convs = {name: conv for name, conv in model.named_modules()
-             if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and not name.startswith('stem')}
-    weights = {name: conv.weight.numel() // (conv.group_number if isinstance(conv, DGConv) else 1)
-               for name, conv in convs.items()}
-    shapes = deepcopy(model).to('meta')
-    shapes.eval()  # mmpretrain's networks return None here
-    counts = []
-    for name in convs:
-        shapes.get_submodule(name).register_forward_hook(
-            lambda conv, args, out, weight=weights[name]: counts.append(weight * out.shape[-2:].numel()))
-    with torch.no_grad():
-        shapes(torch.zeros(1, 3, size, size, device='meta'))
-    return sum(counts)
 
 
 def _drop_normalization(model: nn.Module) -> None:

@@ -150,11 +150,11 @@ class EvaluationResult(_Tables):
         Raises:
             ValueError: The result does not have that IoU type, or the file's suffix is another.
         """
-        from .reporting.plots import plot_ap_over_r, write_figure
+        from .reporting.plots import plot_ap_over_r, write_plot
 
         figure = plot_ap_over_r(self._shown(hide_empty), _chosen_iou_type(iou_type, self.report), self.name)
         if path is not None:
-            write_figure(figure, path)
+            write_plot(figure, path)
         return figure
 
     def latex(self, hide_empty: bool = False) -> str:
@@ -238,13 +238,13 @@ class ComparisonResult(_Tables):
         Raises:
             ValueError: The comparison does not have that IoU type or statistic, or the file's suffix is another.
         """
-        from .reporting.plots import plot_comparison, write_figure
+        from .reporting.plots import plot_comparison, write_plot
 
         iou_type = _chosen_iou_type(iou_type, self.report['evaluations'][0])
         self._check_statistics('plot', [statistic])
         figure = plot_comparison(self._shown(hide_empty), iou_type, statistic)
         if path is not None:
-            write_figure(figure, path)
+            write_plot(figure, path)
         return figure
 
     def latex(self, statistics: Sequence[str] | None = None, hide_empty: bool = False) -> str:

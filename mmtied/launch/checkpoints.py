@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -128,17 +129,30 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
             backbone[setting] = value
 
 
-def convert_backbone(source: str | os.PathLike, target: str | os.PathLike,
-                     keep_head: bool = False) -> tuple[dict[str, torch.Tensor], list[str], dict | None]:
+class Converted(NamedTuple):
+    """A conversion by `convert_backbone`.
+
+    Attributes:
+        kept: Tensors in the new file, by their names there.
+        dropped: Names of the classifier's other tensors.
+        backbone: Config of the backbone, where the source is a network with shared bases that its authors released; else None.
+    """
+
+    kept: dict[str, torch.Tensor]
+    dropped: list[str]
+    backbone: dict | None
+
+
+def convert_backbone(source: str | os.PathLike, target: str | os.PathLike, keep_head: bool = False) -> Converted:
     """Write the weights of a classifier's backbone, without head, optimizer state and history.
+
+    The new file holds tensors only. It serves as ``init_cfg=dict(type='Pretrained', checkpoint=target)`` of the same backbone in
+    a detector, and as ``tools/train.py --backbone-checkpoint``.
 
     Args:
         source: Checkpoint of a classifier trained with mmpretrain, or one that the authors of shared filter bases released.
         target: File to write; an existing one is replaced.
         keep_head: Write the whole classifier, head included, as ``tools/test.py`` reads it.
-
-    Returns:
-        The tensors in the new file, the names of the classifier's others, and of a released network the backbone's config.
 
     Raises:
         ValueError: The source is unreadable, has no backbone, or holds NaN or infinity; or the target is a folder or the source.
@@ -159,7 +173,7 @@ def convert_backbone(source: str | os.PathLike, target: str | os.PathLike,
     kept = {key: value.clone() for key, value in (weights if keep_head else kept).items()}
     check_finite(kept, f'checkpoint {source}', 'its training diverged, take an earlier checkpoint')
     write_checkpoint({'state_dict': kept}, target)
-    return kept, [key for key in weights if not (keep_head or key.startswith(_BACKBONE))], backbone
+    return Converted(kept, [key for key in weights if not (keep_head or key.startswith(_BACKBONE))], backbone)
 
 
 def check_finite(weights: Mapping[str, torch.Tensor], name: str, advice: str) -> None:

@@ -1,12 +1,12 @@
-"""Write a trained model in another form: deployed (a classifier, or a detector's backbone and neck), or tied."""
+"""Write the deployed form of a classifier, or of a detector's backbone and neck, to a file."""
 
 import io
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -16,20 +16,38 @@ from mmtied.analysis.complexity import count_parameters
 from mmtied.atomic import atomic_path
 from mmtied.compat import require
 from mmtied.layers.blocks import check_positive
-from mmtied.surgery import TiedLayer, deploy, tie
+from mmtied.surgery import deploy
 from mmtied.torch_compat import export_onnx, onnx_needs_onnxscript
 
-from .checkpoints import build_model, build_trained, check_target, write_checkpoint
+from .checkpoints import build_trained, check_target, write_checkpoint
 
 FORMATS = ('torchscript', 'onnx', 'state')
 #: Largest allowed difference of outputs, relative to the largest output where that is above one.
 TOLERANCE = 1e-4
 
 
+class Deployment(NamedTuple):
+    """Report of what was written.
+
+    Attributes:
+        parts: Names of the model's parts in the file.
+        parameters: Number of parameters before and after.
+        modules: Number of modules before and after.
+        difference: Largest difference from the model's outputs.
+        largest_output: Largest output of the level where the difference is.
+    """
+
+    parts: list[str]
+    parameters: tuple[int, int]
+    modules: tuple[int, int]
+    difference: float
+    largest_output: float
+
+
 def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file_format: str = 'torchscript',
                    shape: Sequence[int] = (224, 224), batch: int = 1, backbone_only: bool = False,
-                   dynamic_size: bool = False) -> list[str]:
-    """Build a model, deploy its parts that run on images alone, compare outputs, write the file, and return lines about it.
+                   dynamic_size: bool = False) -> Deployment:
+    """Build a model, deploy its parts that run on images alone, compare outputs, and write the file.
 
     Args:
         cfg: A config with a model of mmdet or mmpretrain.
@@ -67,10 +85,8 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
         if not difference <= TOLERANCE * max(1., largest):  # also where the difference is NaN
             raise ValueError(f'{target} is not written: outputs differ by up to {difference:.2g} at values up to {largest:.3g}, '
                              f'expected at most {TOLERANCE:g} of them; are the weights of a trained model?')
-    return [f'{target}: {" and ".join(dict(parts.named_children()))} as {file_format}',
-            f'parameters: {count_parameters(parts):,} before, {count_parameters(deployed):,} after',
-            f'modules: {len(list(parts.modules())):,} before, {len(list(deployed.modules())):,} after',
-            f'largest difference of outputs: {difference:.2g} at values up to {largest:.3g}']
+    return Deployment(list(dict(parts.named_children())), (count_parameters(parts), count_parameters(deployed)),
+                      (len(list(parts.modules())), len(list(deployed.modules()))), difference, largest)
 
 
 def runnable_parts(model: nn.Module, classifier: bool, backbone_only: bool = False) -> nn.Sequential:
@@ -118,41 +134,3 @@ def _compare(got: list[Tensor], expected: list[Tensor]) -> tuple[float, float]:
     """Return the largest difference and largest value of the output with the largest relative difference, or a NaN."""
     pairs = [(float((mine - theirs).abs().max()), float(theirs.abs().max())) for mine, theirs in zip(got, expected, strict=True)]
     return next((pair for pair in pairs if pair[0] != pair[0]), max(pairs, key=lambda pair: pair[0] / max(1., pair[1])))
-
-
-def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_blocks: int = 2,
-               layers: Sequence[str] = ('backbone.*', ), error_budget: float | None = None,
-               permute: bool = False) -> tuple[list[TiedLayer], bool]:
-    """Tie the layers of a trained model as `mmtied.surgery.tie` does, and write its weights as a checkpoint.
-
-    Returns:
-        What tying did to each layer, and whether the config loads the file once its backbone has the conv_cfg of
-        `tied_conv_cfg`.
-
-    Raises:
-        ValueError: Files or settings do not fit, or there is nothing to tie; nothing is written.
-    """
-    check_target(target, checkpoint, 'the checkpoint', 'tied.pth')
-    tied, changes = tie(build_trained(cfg, checkpoint), num_blocks, layers, error_budget, permute)
-    if not changes:
-        raise ValueError(f'{target} is not written: no layer can be tied within an error budget of {error_budget}')
-    weights = tied.state_dict()
-    write_checkpoint({'state_dict': weights,
-                      'meta': {'num_blocks': num_blocks, 'tied': [change.name for change in changes]}}, target)
-    return changes, _loads(cfg, num_blocks, weights)
-
-
-def tied_conv_cfg(num_blocks: int) -> dict[str, object]:
-    """Return the `conv_cfg` that ties every convolution of a backbone that can be tied."""
-    return {'type': 'TBC', 'num_blocks': num_blocks, 'indivisible': 'untie'}
-
-
-def _loads(cfg: Config, num_blocks: int, weights: dict[str, Tensor]) -> bool:
-    """Return whether a config's model has these weights if its backbone gets the conv_cfg."""
-    cfg = deepcopy(cfg)
-    cfg.model.backbone.conv_cfg = tied_conv_cfg(num_blocks)
-    try:
-        built = build_model(cfg).state_dict()
-    except (TypeError, ValueError, AssertionError):  # a backbone without conv_cfg
-        return False
-    return {key: value.shape for key, value in built.items()} == {key: value.shape for key, value in weights.items()}

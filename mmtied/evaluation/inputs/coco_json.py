@@ -14,7 +14,7 @@ import numpy as np
 from mmtied.cli import no_collection
 
 from ..protocol import BOX_FORMATS
-from .content import check_fits, json_memory, other_kind, read_bytes
+from .content import check_memory, json_memory, other_kind, read_bytes
 from .faults import Faults, one_line, shown
 
 
@@ -26,7 +26,7 @@ def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
             message names its kind.
     """
     content = read_bytes(path) if content is None else content
-    check_fits(json_memory(content), path)
+    check_memory(json_memory(content), path)
     try:
         with no_collection():
             return _parse_json(content)

@@ -58,7 +58,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     """
     path = Path(path)
     check_can_read(path)
-    check_fits(path.stat().st_size, path)
+    check_memory(path.stat().st_size, path)
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return _as_utf8(content)
@@ -163,7 +163,7 @@ def is_json_lines(content: bytes) -> bool:
     return len(lines) == 2 and all(line.startswith(b'{') and line.endswith(b'}') for line in lines)
 
 
-def check_fits(needed: int, path: str | os.PathLike) -> None:
+def check_memory(needed: int, path: str | os.PathLike) -> None:
     """Raise a ValueError where reading a file takes more bytes of memory than are free, before the machine ends the process."""
     free = free_memory() if needed > _UNCHECKED else None
     if free is not None and needed > free:

@@ -72,7 +72,7 @@ def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown:
     return Outcomes(outcomes, result.targets.annotation[missed.nonzero()[:, 0].cpu().numpy()], int(twice.sum()))
 
 
-def choose_images(errors: 'ImageErrors', members: Tensor, count: int = 3, choice: str = 'worst', seed: int = 0) -> list[int]:
+def choose_by_errors(errors: 'ImageErrors', members: Tensor, count: int = 3, choice: str = 'worst', seed: int = 0) -> list[int]:
     """Choose images of a bucket, at most `count`; return their positions in that order.
 
     ``'worst'`` are those of the lowest F1 (ties go to the image with more instances, then to the first in the file, and images

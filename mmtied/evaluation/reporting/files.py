@@ -38,7 +38,7 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
     """
     require(['matplotlib', 'jinja2'], 'The report')
     from .page import write_page
-    from .plots import plot_ap_over_r, write_figure
+    from .plots import plot_ap_over_r, write_plot
 
     saved = result.saved_run()
     saved = replace(saved, run=run_id(result.report, saved.records.values()))
@@ -47,7 +47,7 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
     with atomic_files(folder, 'report.json', _OUTPUTS) as temporary:
         write_records(saved, temporary)
         for iou_type in reported_iou_types(shown):
-            write_figure(plot_ap_over_r(shown, iou_type, result.name), temporary / f'ap_over_r_{iou_type}.{format}')
+            write_plot(plot_ap_over_r(shown, iou_type, result.name), temporary / f'ap_over_r_{iou_type}.{format}')
         write_page(temporary / 'report.html', [Run(result.name, shown)], examples)
         save_text(temporary / 'buckets.tex', result.latex(hide_empty))
         for number, evaluation in enumerate(all_evaluations(report)):
@@ -142,7 +142,7 @@ def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Se
 
     They are comparison.json, comparison.csv, comparison.tex and difference_over_r_<iou type>_<statistic>.<format>.
     """
-    from .plots import plot_comparison, write_figure
+    from .plots import plot_comparison, write_plot
 
     shown, rows = without_empty_differences(comparison) if hide_empty else comparison, list(comparison_rows(comparison))
     with atomic_files(folder, 'comparison.json', r'comparison\.(csv|tex)|difference_over_r_\w+\.(png|pdf|svg)') as temporary:
@@ -154,7 +154,7 @@ def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Se
             for statistic in statistics or compared_statistics(comparison):
                 figure = plot_comparison(shown, iou_type, statistic)
                 name = f'difference_over_r_{iou_type}_{statistic}.{format}'
-                write_figure(figure, temporary / name)
+                write_plot(figure, temporary / name)
                 paths.append(Path(folder) / name)
     return paths
 

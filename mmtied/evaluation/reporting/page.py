@@ -24,7 +24,7 @@ from ..summary import (
 )
 from .categories import FEWEST, MOST, HeatMap, heat_map
 from .headlines import first_sentences, headlines, high_bucket
-from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_figure
+from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_plot
 from .tables import COUNTS, Run, bucket_phrase, format_excess, reported_statistics, shared_evaluations
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def write_curves(path: str | os.PathLike, runs: Sequence[Run], format: str) -> l
         limits = ap_range([run.report for run in runs], iou_type, names)
         for name in names:
             file = path.with_name(f'{path.stem}_{iou_type}_{name}.{format}')
-            written.append(write_figure(plot_runs(runs, iou_type, name, limits), file))
+            written.append(write_plot(plot_runs(runs, iou_type, name, limits), file))
     return written
 
 

@@ -18,7 +18,7 @@ from ..inputs.ground_truth import GroundTruth
 from ..inputs.images import read_image
 from ..inputs.results import Detections
 from ..stream import MOST_SHOWN, SCORE_THRESHOLD
-from .failures import CHOICES, LOOKS, Look, Outcomes, choose_images, image_outcomes
+from .failures import CHOICES, LOOKS, Look, Outcomes, choose_by_errors, image_outcomes
 from .tables import bucket_phrase
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | N
         result: The evaluated run, with its detections.
         paths: The file of each image.
         count: Maximum number of images of each bucket.
-        choice: Which images, see `failures.choose_images`.
+        choice: Which images, see `failures.choose_by_errors`.
         seed: Of a random choice.
     """
     main, grouping, ratios = result.plan.evaluations[0], result.plan.groupings[0], result.picture_ratios
@@ -93,7 +93,7 @@ def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | N
     buckets = []
     for bucket, members, column in zip(main.buckets, grouping.members.T, grouping.columns.tolist(), strict=True):
         errors, images = count_errors(records, positives, len(ratios), column=column), []
-        for image in choose_images(errors, members, count, choice, seed):
+        for image in choose_by_errors(errors, members, count, choice, seed):
             path, predictions = paths[image], shown_of(detections, image)
             outcomes = image_outcomes(result, iou_type, image, predictions.category, column)
             layers = outcome_layers(ground_truth, names, predictions, outcomes, iou_type == 'segm')

@@ -150,7 +150,7 @@ def plot_shared(runs: Sequence[Run], iou_type: str) -> 'Figure':
     return figure
 
 
-def write_figure(figure: 'Figure', path: str | os.PathLike) -> Path:
+def write_plot(figure: 'Figure', path: str | os.PathLike) -> Path:
     """Write a figure as png, pdf or svg, by the suffix, completely or not at all; return the path."""
     path = Path(path)
     check_format(path.suffix.lower().removeprefix('.'))

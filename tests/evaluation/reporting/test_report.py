@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmtied.evaluation.reporting.files import read_report, write_report
-from mmtied.evaluation.reporting.plots import plot_ap_over_r, write_figure
+from mmtied.evaluation.reporting.plots import plot_ap_over_r, write_plot
 from mmtied.evaluation.reporting.tables import format_tables
 from mmtied.plotting import to_rgb
 from tests.helpers.report_cases import make_report
@@ -76,7 +76,7 @@ def test_plot_shows_buckets_and_counts(report, tmp_path):
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3
     assert picture.std() > 0
-    assert write_figure(figure, tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
+    assert write_plot(figure, tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
     assert [path.name for path in tmp_path.iterdir()] == ['a.png']
 
 

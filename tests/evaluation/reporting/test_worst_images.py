@@ -9,7 +9,7 @@ from mmtied.evaluation.accumulate import Positives, Records
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.pipeline import match_detections
-from mmtied.evaluation.reporting.failures import choose_images, image_outcomes
+from mmtied.evaluation.reporting.failures import choose_by_errors, image_outcomes
 from mmtied.evaluation.reporting.pictures import ImageErrors, count_errors, shown_of
 from mmtied.evaluation.stream import SCORE_THRESHOLD, shown_table
 from mmtied.evaluation.targets import make_targets
@@ -77,17 +77,17 @@ def test_counts_and_ranking_match_brute_force(seed):
     for image, (found, missed, false) in enumerate(expected):
         if members[image] and missed + false:
             ranking.append((2 * found / (2 * found + missed + false), -(found + missed), image))
-    assert choose_images(errors, members, 4) == [image for _, _, image in sorted(ranking)[:4]]
+    assert choose_by_errors(errors, members, 4) == [image for _, _, image in sorted(ranking)[:4]]
 
 
 def test_ranking_order():
     found, missed, false = torch.tensor([[1, 0, 0, 4, 0, 0, 0], [1, 2, 9, 0, 2, 0, 0], [0, 0, 0, 0, 5, 3, 0]])
     errors = ImageErrors(found, missed, false)
     everything = torch.ones(7, dtype=torch.bool)
-    assert choose_images(errors, everything, 10) == [2, 1, 4, 5, 0]  # 3 has no error, 6 nothing at all
-    assert choose_images(errors, everything, 2) == [2, 1]
-    assert choose_images(errors, torch.tensor([True, False, False, True, False, False, True])) == [0]
-    assert choose_images(errors, torch.zeros(7, dtype=torch.bool)) == []
+    assert choose_by_errors(errors, everything, 10) == [2, 1, 4, 5, 0]  # 3 has no error, 6 nothing at all
+    assert choose_by_errors(errors, everything, 2) == [2, 1]
+    assert choose_by_errors(errors, torch.tensor([True, False, False, True, False, False, True])) == [0]
+    assert choose_by_errors(errors, torch.zeros(7, dtype=torch.bool)) == []
 
 
 def test_score_threshold_is_inclusive():
@@ -114,13 +114,13 @@ def test_crowds_are_ignored():
 def test_typical_and_random_choice():
     found, missed, false = torch.tensor([[1, 4, 3, 2, 0, 0], [0, 0, 1, 2, 4, 0], [0, 0, 0, 0, 0, 0]])
     errors, members = ImageErrors(found, missed, false), torch.tensor([True, True, True, True, True, True])
-    assert choose_images(errors, members, 2, 'typical') == [2, 1]  # F1 1, 1, 0.86, 0.67, 0: the median is 0.86; nothing in 5
-    drawn = [tuple(choose_images(errors, members, 3, 'random', seed)) for seed in range(20)]
-    assert drawn == [tuple(choose_images(errors, members, 3, 'random', seed)) for seed in range(20)]
+    assert choose_by_errors(errors, members, 2, 'typical') == [2, 1]  # F1 1, 1, 0.86, 0.67, 0: the median is 0.86; nothing in 5
+    drawn = [tuple(choose_by_errors(errors, members, 3, 'random', seed)) for seed in range(20)]
+    assert drawn == [tuple(choose_by_errors(errors, members, 3, 'random', seed)) for seed in range(20)]
     assert {image for images in drawn for image in images} == {0, 1, 2, 3, 4}
-    assert choose_images(errors, torch.zeros(6, dtype=torch.bool), 3, 'typical') == []
+    assert choose_by_errors(errors, torch.zeros(6, dtype=torch.bool), 3, 'typical') == []
     with pytest.raises(ValueError, match="images: choice='best'; use one of worst, typical, random"):
-        choose_images(errors, members, 3, 'best')
+        choose_by_errors(errors, members, 3, 'best')
 
 
 def brute_outcomes(data, results, threshold):

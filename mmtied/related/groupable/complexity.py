@@ -1,0 +1,42 @@
+"""Multiply-adds of the grouped convolutions of a network ("GConv FLOPs", Table 3)."""
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from .layers import DGConv
+
+
+def grouped_multiply_adds(model: nn.Module, size: int = 224) -> int:
+    """Count the multiply-adds of a network's 3x3 convolutions, those of its ResNeXt blocks, for one image.
+
+    A `DGConv` counts with the groups that it has now, so a network can be counted during training and after it. The paper prints
+    the share of those of ResNeXt-32x4d, ``GResNeXt(depth, groups=32)``. The convolutions of a deep stem do not count.
+
+    Nothing is computed: a copy of the network runs on torch's meta device, which has shapes alone.
+
+    Args:
+        model: A backbone from (1, 3, size, size).
+        size: Height and width of the image in pixels.
+
+    Example:
+        >>> from mmtied.backbones import GResNeXt
+        >>> with torch.device('meta'):
+        ...     all_64, all_32 = (grouped_multiply_adds(GResNeXt(50, groups=groups)) for groups in (64, 32))
+        >>> all_64 / all_32
+        0.5
+    """
+    convs = {name: conv for name, conv in model.named_modules()
+             if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and not name.startswith('stem')}
+    weights = {name: conv.weight.numel() // (conv.group_number if isinstance(conv, DGConv) else 1)
+               for name, conv in convs.items()}
+    shapes = deepcopy(model).to('meta')
+    shapes.eval()  # mmpretrain's networks return None here
+    counts = []
+    for name in convs:
+        shapes.get_submodule(name).register_forward_hook(
+            lambda conv, args, out, weight=weights[name]: counts.append(weight * out.shape[-2:].numel()))
+    with torch.no_grad():
+        shapes(torch.zeros(1, 3, size, size, device='meta'))
+    return sum(counts)
