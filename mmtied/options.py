@@ -56,7 +56,16 @@ def add_choice(parser: argparse.ArgumentParser, count: int) -> None:
 
 
 def choice_of(args: argparse.Namespace) -> 'Choice':
-    """Return the choice that the options of `add_choice` state."""
+    """Return the choice that the options of `add_choice` state; raise a ValueError for one that holds no images."""
     from .analysis.image_choice import Choice
     from .evaluation.buckets import bucket_between
+    check_sampling(args.num, args.seed)
     return Choice(bucket_between(*args.bucket), args.num, args.definition, args.same_category, args.seed, args.skip_missing)
+
+
+def check_sampling(num: int, seed: int) -> None:
+    """Raise a ValueError for values of --num and --seed with which no images can be chosen."""
+    if num < 1:
+        raise ValueError(f'--num {num}: at least 1 is needed')
+    if seed < 0:
+        raise ValueError(f'--seed {seed}: 0 or more is needed')

@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.evaluation.options import reading_options
         from mmtied.options import choice_of
 
+        choice = choice_of(args)
         ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))
-        for path in write_examples(ground_truth, args.images, args.out, choice_of(args)):
+        for path in write_examples(ground_truth, args.images, args.out, choice):
             print(f'wrote {path}')
 
 

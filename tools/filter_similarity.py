@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     place.add_argument('--depths', nargs='+', type=float, default=(.25, .5, .75, 1.), metavar='D',
                        help='or their depths: 1 is the last convolution larger than 1x1 (default: 0.25 0.5 0.75 1)')
     parser.add_argument('--filters', type=int, default=64, help='filters of each layer, chosen at random (64)')
-    parser.add_argument('--average', default='patterns',
+    parser.add_argument('--average', choices=('patterns', 'similarities'), default='patterns',
                         help="what is averaged over images: 'patterns', as in the paper, or 'similarities' (patterns)")
     parser.add_argument('--threshold', type=float, default=.5, help='cosines above it are counted (0.5)')
     parser.add_argument('--out', help='folder for similarity.csv, histograms.png and matrices.png')
@@ -54,10 +54,13 @@ def main() -> None:
             raise ValueError(f'--size {args.size}: expected at least 1')
         if not -1 <= args.threshold <= 1:
             raise ValueError(f'--threshold {args.threshold}: expected a cosine, from -1 to 1')
-        from mmtied.analysis.filter_similarity import find_layers, layers_at
+        if args.filters < 2:
+            raise ValueError(f'--filters {args.filters}: at least 2 are needed')
+        from mmtied.analysis.filter_similarity import check_depths, find_layers, layers_at
         from mmtied.analysis.similarity_figures import check_counts, format_similarity, measure_layers, write_similarity
         from mmtied.launch.networks import chosen_images, image_batches, load_networks
 
+        check_depths(args.depths)
         paths = chosen_images(args.images, args.num, args.seed)
         networks = load_networks(args.networks, args.names, args.cfg_options, args.device)
         layers = {network.name: find_layers(network.model, args.layers) if args.layers else layers_at(network.model, args.depths)

@@ -46,6 +46,7 @@ def main() -> None:
         from mmtied.options import choice_of
         from mmtied.plotting import check_figure_path, draw_grid, write_figure
 
+        choice = choice_of(args)
         check_figure_path(args.out)
         if args.annotations and len(args.images) > 1:
             raise ValueError(f'--images: with --annotations the folder of its images is expected, got {len(args.images)} paths')
@@ -53,7 +54,7 @@ def main() -> None:
             raise ValueError('--category: not with --annotations, which choose the instance of each image')
         if args.annotations:
             ground_truth = read_ground_truth(args.annotations, image_folder=args.images[0], **reading_options(args))
-            cases = occluded_cases(ground_truth, args.images[0], choice_of(args))
+            cases = occluded_cases(ground_truth, args.images[0], choice)
             networks = load_networks(args.networks, args.names, args.cfg_options, args.device)
         else:
             paths = chosen_images(args.images, args.num, args.seed)

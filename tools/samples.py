@@ -46,6 +46,7 @@ def main() -> None:
         from mmtied.options import choice_of
         from mmtied.plotting import check_figure_path, draw_grid, write_figure
 
+        choice = choice_of(args)
         check_figure_path(args.out)
         files = [*args.results, *args.networks[::2]]
         if not files:
@@ -62,7 +63,7 @@ def main() -> None:
                 rows[network.name] = from_network(ground_truth, args.images, network, args.score)
                 with_masks = with_masks or getattr(network.model, 'with_mask', False)
         rows = {'annotations': annotated(ground_truth, with_masks), **rows}
-        write_figure(draw_grid(sample_rows(ground_truth, args.images, rows, choice_of(args))), args.out)
+        write_figure(draw_grid(sample_rows(ground_truth, args.images, rows, choice)), args.out)
         print(f'wrote {args.out}')
 
 

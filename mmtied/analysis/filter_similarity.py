@@ -80,13 +80,19 @@ def guided_backprop(activations: Iterable[nn.Module] = ()) -> Iterator[None]:
 
 
 def guided_patterns(model: nn.Module, layer: Layer, images: Tensor, channels: Sequence[int] | None = None) -> Tensor:
-    """Return the guided gradient of the sum of each channel's positive outputs, for each image: (N, channels, 3, H, W).
+    """Return a guided gradient for each image and channel: that of the sum of the channel's positive outputs.
 
     Args:
         model: A network, which is left in evaluation mode; of one with `extract_feat` (mmdet, mmpretrain) only that runs.
-        layer: The layer, each of whose modules returns (N, C, H, W); a ValueError says that it does not, or does not run.
+        layer: The layer; each of its modules returns (N, C, H, W).
         images: Normalized images, shape (N, 3, H, W).
         channels: Which of the layer's output channels, all by default.
+
+    Returns:
+        Shape (N, channels, 3, H, W).
+
+    Raises:
+        ValueError: The layer does not run, or returns something else.
     """
     images = images.detach().requires_grad_(True)
     patterns = []
@@ -192,11 +198,16 @@ def spatial_layers(model: nn.Module) -> list[Layer]:
                            and (_is_conv(module) or _shares(module)) and max(module.kernel_size) > 1])
 
 
-def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
-    """Return the spatial layers at some depths of a network: 1 is the last one, 0.5 the one half of them are before or at."""
+def check_depths(depths: Sequence[float]) -> None:
+    """Raise a ValueError unless all depths are in (0, 1]."""
     wrong = [depth for depth in depths if not 0 < depth <= 1]
     if wrong:
         raise ValueError(f'filter similarity: depth {wrong[0]:g}, expected numbers above 0 and up to 1')
+
+
+def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
+    """Return the spatial layers at some depths of a network: 1 is the last one, 0.5 the one half of them are before or at."""
+    check_depths(depths)
     layers = spatial_layers(model)
     if not layers:
         raise ValueError(f'{type(model).__name__} has no convolution larger than 1x1; name its layers')

@@ -38,11 +38,12 @@ def choose_images(ground_truth: GroundTruth, images: str | os.PathLike, choice: 
     """Return the indices of images whose files are in a folder, with the ratio r of each, by increasing r.
 
     Raises:
-        ValueError: No image is in the bucket, image files are missing, or the annotations name none.
+        ValueError: The count or the seed is too small, no image is in the bucket, image files are missing, or the annotations
+            name none.
     """
-    if choice.count < 1:
-        raise ValueError(f'--num {choice.count}: at least 1 is needed')
-    check_seed(choice.seed)
+    if choice.count < 1 or choice.seed < 0:
+        raise ValueError(f'choice of images: count={choice.count}, seed={choice.seed}; expected a count of at least 1 and a seed '
+                         'of at least 0')
     check_folder(images)
     ratios = image_ratios(ground_truth, choice.definition, choice.same_category)
     held = np.flatnonzero(choice.bucket.holds(ratios))
@@ -61,12 +62,6 @@ def most_occluded(ground_truth: GroundTruth, image: int, ratios: np.ndarray) -> 
     large = here[(ground_truth.boxes_xywh[here, 2:] >= _SMALLEST_SIDE).all(axis=1)]
     here = large if len(large) else here
     return int(here[np.argmax(ratios[here])])
-
-
-def check_seed(seed: int) -> None:
-    """Raise a ValueError for a seed that NumPy does not take."""
-    if seed < 0:
-        raise ValueError(f'--seed {seed}: 0 or more is needed')
 
 
 def _with_files(ground_truth: GroundTruth, images: str | os.PathLike, held: np.ndarray, choice: Choice) -> np.ndarray:

@@ -57,12 +57,20 @@ def measure_layers(name: str, model: nn.Module, layers: Sequence[Layer], batches
                    most_filters: int = 64, seed: int = 0, average: str = 'patterns') -> list[LayerSimilarity]:
     """Measure how alike the filters of some layers of a network are.
 
-    The guided patterns of at most `most_filters` are compared, chosen at random; each costs a backward pass an image.
-    `batches`, which is called for each layer, returns the normalized images; see `filter_similarity.guided_similarity` for
-    `average`.
+    Args:
+        name: Name of the network.
+        model: The network.
+        layers: Its layers.
+        batches: Returns the normalized images; called for each layer.
+        most_filters: Filters whose guided patterns are compared, chosen at random; each costs a backward pass an image.
+        seed: Of the choice.
+        average: See `filter_similarity.guided_similarity`.
+
+    Raises:
+        ValueError: A layer does not run, `most_filters` is below 2, or `average` is unknown.
     """
     if most_filters < 2:
-        raise ValueError(f'--filters {most_filters}: at least 2 are needed')
+        raise ValueError(f'filter similarity: most_filters={most_filters}, expected at least 2')
     found = []
     for layer in layers:
         channels = count_channels(model, layer, next(iter(batches())))

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from mmtied.analysis.accuracy_over_size import Point
 from mmtied.analysis.complexity import count_parameters
-from mmtied.analysis.image_choice import check_seed
 from mmtied.evaluation.inputs.images import image_size, list_images, read_image
 from mmtied.evaluation.reporting.files import read_report
+from mmtied.options import check_sampling
 from mmtied.unpickling import load_checkpoint
 
 from .checkpoints import build_trained
@@ -116,15 +116,13 @@ def names_in_figure(names: Sequence[str] | None, files: Sequence[str], kind: str
     return [f'{name} ({number})' if names.count(name) > 1 else name for number, name in enumerate(names, 1)]
 
 
-def chosen_images(sources: Sequence[str | os.PathLike], count: int | None = None, seed: int = 0) -> list[Path]:
+def chosen_images(sources: Sequence[str | os.PathLike], count: int, seed: int = 0) -> list[Path]:
     """Return image files, given as such or by their folders; at most `count` of them, chosen at random."""
-    if count is not None and count < 1:
-        raise ValueError(f'--num {count}: at least 1 is needed')
-    check_seed(seed)
+    check_sampling(count, seed)
     paths = []
     for source in map(Path, sources):
         paths += [source] if source.is_file() else list_images(source)
-    if count is not None and len(paths) > count:
+    if len(paths) > count:
         paths = [paths[number] for number in sorted(np.random.default_rng(seed).permutation(len(paths))[:count].tolist())]
     for path in paths:
         image_size(path)  # before networks run

@@ -73,12 +73,19 @@ def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, dict]:
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
-    """Return the metrics of the last validation in a run's work_dir, empty without one; errors as of `logged_entries`."""
+    """Return the metrics of the last validation in a run's work_dir, empty without one.
+
+    Raises:
+        ValueError: A line is not a JSON object, or a number is out of range.
+    """
     metrics = {}
     for entry in logged_entries(folder):
         if 'lr' not in entry:  # not of a training step
-            metrics = {name: float(value) for name, value in entry.items()
-                       if name not in _NO_METRICS and isinstance(value, (int, float))} or metrics
+            found = {name: value for name, value in entry.items() if name not in _NO_METRICS and isinstance(value, (int, float))}
+            try:
+                metrics = {name: float(value) for name, value in found.items()} or metrics
+            except OverflowError:
+                raise ValueError(f'{folder}: its log has an integer that is too large for a metric') from None
     return metrics
 
 

@@ -52,6 +52,14 @@ def test_logged_metrics(tmp_path, line):
         last_metrics(tmp_path)
 
 
+def test_logged_integers_out_of_range(tmp_path):
+    log = tmp_path / '20260101/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text(f'{{"AP": {"9" * 400}}}\n')
+    with pytest.raises(ValueError, match='its log has an integer that is too large for a metric'):
+        last_metrics(tmp_path)
+
+
 @pytest.mark.parametrize('text', ['', '[]', '{"x": 1}', '[' * 100_000])
 def test_history_of_groups(tmp_path, text):
     (tmp_path / 'history.json').write_text(text)

@@ -47,7 +47,6 @@ def test_a_detector_beside_a_classifier(run, detector, tmp_path):
     (['--depths', '1.5'], 'error: filter similarity: depth 1.5, expected numbers above 0 and up to 1'),
     (['--layers', 'backbone.conv9'], "error: RetinaNet: no layer is named 'backbone.conv9'; its spatial convolutions are "),
     (['--layers', 'bbox_head.retina_cls'], 'error: layer bbox_head.retina_cls does not run when features are extracted'),
-    (['--average', 'maps'], "error: filter similarity: average 'maps', expected one of patterns, similarities"),
     (['--names', 'a', 'b'], 'error: --names: 2 names for 1 networks'),
     (['--out', 'config.py'], 'error: --out config.py'),
     (['--device', 'gpu'], 'error: --device gpu: not usable here; there are cpu'),
@@ -64,6 +63,16 @@ def test_mistakes_are_one_line(run, detector, monkeypatch, options, message):
     assert code == 2
     assert [line for line in err.splitlines() if line.startswith('error: ')][0].startswith(message)
     assert err.count('error: ') == 1 and 'MMTIED_TRACEBACK' not in err
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (['--average', 'maps'], "argument --average: invalid choice: 'maps'"),
+    (['--filters', '1'], 'error: --filters 1: at least 2 are needed'),
+    (['--depths', '1.5'], 'error: filter similarity: depth 1.5, expected numbers above 0 and up to 1'),
+])
+def test_options_are_checked_before_files_are_read(run, options, message):
+    code, _, err = run('nowhere.py', 'nowhere.pth', '--images', 'nowhere', *options)
+    assert code == 2 and message in err.splitlines()[-1]
 
 
 def test_checkpoints_are_paired_and_read_safely(run, detector, tmp_path):

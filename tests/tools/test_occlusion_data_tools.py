@@ -86,6 +86,7 @@ def test_browse_writes_pictures(run, tmp_path):
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['r0.50_1.jpg', 'sheet.jpg']
 
 
+BROKEN = '{"images"'  # options that are wrong are refused before it is read
 UNNAMED = dict(DATA, images=[dict(id=1, height=10, width=10)])
 ABSENT = dict(DATA, images=[dict(DATA['images'][0], file_name='two.png')])
 
@@ -97,11 +98,11 @@ ABSENT = dict(DATA, images=[dict(DATA['images'][0], file_name='two.png')])
     ('occlusion_stats', ['--high', '0'], DATA, 'high: a ratio above 0'),
     ('occlusion_stats', ['--top', '0'], DATA, '--top 0'),
     ('occlusion_stats', ['--definition', 'mask'], DATA, "has no 'segmentation'"),
-    ('occlusion_stats', [], '{"images"', 'not complete JSON'),
+    ('occlusion_stats', [], BROKEN, 'not complete JSON'),
     ('browse_occlusion', ['images', '--definition', 'most'], DATA, "unknown occlusion definition 'most'"),
-    ('browse_occlusion', ['images', '--bucket', '.9', '.8'], DATA, 'lower < upper'),
+    ('browse_occlusion', ['images', '--bucket', '.9', '.8'], BROKEN, 'lower < upper'),
     ('browse_occlusion', ['images', '--bucket', 'nan', '.8'], DATA, 'lower < upper'),
-    ('browse_occlusion', ['images', '--num', '0'], DATA, '--num 0'),
+    ('browse_occlusion', ['images', '--num', '0'], BROKEN, '--num 0'),
     ('occlusion_stats', ['--high', '1.5'], DATA, 'high: a ratio above 0 and at most 1 is needed, got 1.5'),
     ('browse_occlusion', ['images', '--seed', '-1'], DATA, '--seed -1'),
     ('browse_occlusion', ['images'], DATA, 'no image in the bucket [0.8,0.9) (covered); ratios go from 0.5 to 0.5'),
