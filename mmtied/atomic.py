@@ -147,7 +147,11 @@ def real_path(path: str | os.PathLike) -> Path:
 
 
 def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:
-    """Raise a ValueError, which names a path as given or by itself, unless it is a regular file that this process may read.
+    """Raise a ValueError unless a path is a regular file that this process may read.
+
+    Args:
+        path: The file.
+        name: Name of the file in the message; by default its path.
 
     Example:
         >>> check_can_read('/dev/null')

@@ -58,9 +58,12 @@ def has_selective_checkpoint() -> bool:
 
 
 def selective_checkpoint_contexts(keeps: Callable[[object], bool]) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Return the contexts of `torch.utils.checkpoint` that keep what operators return for which `keeps` is true.
+    """Return contexts for `torch.utils.checkpoint` that keep the results of some operators and recompute those of the others.
 
-    They recompute the others. Needs PyTorch 2.4, see `has_selective_checkpoint`.
+    This needs PyTorch 2.4; see `has_selective_checkpoint`.
+
+    Args:
+        keeps: Returns whether to keep the results of an operator (`torch.ops.aten.convolution.default`, ...).
     """
     policy = checkpoint.CheckpointPolicy
 
@@ -79,8 +82,14 @@ def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, 
                 dynamic_size: bool = False) -> None:
     """Write a model to a self-contained ONNX file with one input, 'image', whose first dimension, 'batch', accepts any size.
 
-    PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript. The example, (N, C, H, W), needs
-    an N of at least 2. With dynamic_size 'height' and 'width' accept any size too.
+    PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript.
+
+    Args:
+        model: A network of one image tensor.
+        image: Example of shape (N, C, H, W), with N of at least 2.
+        path: File to write.
+        output_names: Names of the outputs, in the order of the flattened output.
+        dynamic_size: Let the dimensions 'height' and 'width' accept any size too.
     """
     axes = {0: 'batch', 2: 'height', 3: 'width'} if dynamic_size else {0: 'batch'}
     if not onnx_needs_onnxscript():

@@ -134,10 +134,14 @@ def load_tensors(file: str | os.PathLike | IO[bytes]) -> Any:
 
 @contextmanager
 def safe_loading(trusted: bool | None = None) -> Iterator[None]:
-    """Let `torch.load`, whoever calls it, read checkpoints as `load_checkpoint` does, in the block.
+    """Make every call of `torch.load` in the block read checkpoints as `load_checkpoint` does.
 
-    mmengine asks for all of pickle, at once or where a file needs it, and executes the texts of configs in checkpoints as it
-    resumes and infers; these are left out. Files that are trusted, by a block around this one for None, may run what they say.
+    mmengine loads checkpoints with all of pickle, and executes the text of the config that one holds when it resumes or infers.
+    In the block neither happens: pickle is restricted, and the text is removed.
+
+    Args:
+        trusted: True reads any file, which runs the code in it. None leaves that to an enclosing block; without one, nothing is
+            trusted.
     """
     def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool | None = None,
              **settings: Any) -> Any:

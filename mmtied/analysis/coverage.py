@@ -25,8 +25,7 @@ class Item:
     """A table or figure of a paper, such as 'Table 1', or another of its experiments.
 
     Attributes:
-        configs: Configs that train it, without ``.py``, relative to ``configs``; ``{a,b}`` stands for alternatives. Words
-        after a
+        configs: Configs that train it, without ``.py``, relative to ``configs``; ``{a,b}`` stands for alternatives. Words after a
             config are its options.
         tools: Scripts that draw or compute it, relative to the repository.
         pages: Pages of ``docs`` that show or explain it, with an anchor or without.

@@ -107,11 +107,18 @@ class Detector:
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """A paper and the models that it prints, or that are built on them.
+    """A paper and its models in the model zoo: those that it reports, and those here that are built on them.
 
     Attributes:
         title: Heading in the model zoo, and name of the collection in the metafile.
-        text: Introduction to the classifiers, Markdown; so are those to attention modules and detectors.
+        paper: Title of the paper.
+        url: Its address.
+        networks: Classifiers.
+        attention: Attention modules.
+        detectors: Detectors.
+        text: Introduction to the classifiers, in Markdown.
+        attention_text: Introduction to the attention modules.
+        detector_text: Introduction to the detectors.
         baselines: Collection of the networks that are not the paper's own; empty if they share the paper's.
         epochs: Training epochs of the classifiers, where all have the same number.
         counted: Parameters of a detector that are counted: 'trained' ones, or the 'backbone' with the ImageNet classifier.

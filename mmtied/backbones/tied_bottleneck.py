@@ -89,6 +89,12 @@ class SplitMixer(BaseModule):
 class AddBackMixer(BaseModule):
     """Exchange information between the splits: sum them, convolve by 1x1, and add the result to each split.
 
+    Args:
+        width: Channels of one split, w'.
+        splits: Number of splits.
+        conv_cfg: Convolution layer.
+        norm_cfg: Normalization layer.
+
     Shape:
         - Input: (N, splits * width, H, W).
         - Output: like the input.

@@ -22,7 +22,13 @@ TORCHVISION = 'torchvision://'
 
 
 class Normalization(NamedTuple):
-    """How images become a network's input: ``(values in 0 to 255 - mean) / std`` for each channel, in RGB or BGR."""
+    """Normalization of a network's input: ``(value - mean) / std`` in each channel, of images with values from 0 to 255.
+
+    Attributes:
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        rgb: Whether the channels are in the order RGB; False is BGR.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -30,7 +36,7 @@ class Normalization(NamedTuple):
 
     @classmethod
     def of_config(cls, cfg: Config) -> 'Normalization | None':
-        """Return that of a config of mmdet or mmpretrain, None where it has none."""
+        """Return the normalization of a config of mmdet or mmpretrain, or None where it has none."""
         settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
         if not settings.get('mean') or not settings.get('std'):
             return None
@@ -38,7 +44,7 @@ class Normalization(NamedTuple):
 
     @classmethod
     def of_model(cls, model: nn.Module) -> 'Normalization | None':
-        """Return that of a model's data_preprocessor, None where it has none; images are loaded as BGR."""
+        """Return the normalization of a model's data_preprocessor, or None where it has none; images are loaded as BGR."""
         part = getattr(model, 'data_preprocessor', None)
         mean, std = getattr(part, 'mean', None), getattr(part, 'std', None)
         if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
@@ -47,16 +53,21 @@ class Normalization(NamedTuple):
         return cls(tuple(mean.flatten().tolist()), tuple(std.flatten().tolist()), bool(rgb))
 
     def matches(self, other: 'Normalization') -> bool:
-        """Return whether two are the same, to 1e-4."""
+        """Return whether two normalizations are the same, to a relative 1e-4."""
         return self.rgb == other.rgb and torch.allclose(torch.tensor(self.mean + self.std), torch.tensor(other.mean + other.std),
                                                         rtol=1e-4)
 
 
 class Teacher:
-    """A frozen network that returns the outputs, (N, C, H, W), of some of its stages.
+    """A frozen network that returns the outputs of some of its stages.
 
-    Not a `torch.nn.Module`, so a model that holds one neither trains nor saves it; copies of the model share it. Where the
-    normalization of its input and `student_normalization` are known and differ, images are renormalized.
+    It is not a `torch.nn.Module`, so a model that holds one neither trains nor saves it; copies of the model share it.
+
+    Args:
+        network: Any network of one image tensor. It stays in evaluation mode, and its weights get no gradients.
+        stages: Names of submodules with outputs of shape (N, C, H, W).
+        normalization: Normalization of its input; None where it is not known.
+        name: Name of the network in messages; by default that of its class.
 
     Example:
         >>> teacher = Teacher(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'])
@@ -76,7 +87,11 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the output of each stage for the student's input, (N, 3, H, W)."""
+        """Return the output of each stage.
+
+        Args:
+            images: The student's input, (N, 3, H, W); renormalized where `student_normalization` is known and differs.
+        """
         if next(self.network.parameters()).device != images.device:
             self.network.to(images.device)
         with recorded(self.network, self.stages) as outputs:

@@ -157,10 +157,15 @@ def shown_of(detections: Detections, image: int) -> Detections:
 
 
 def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[tuple[Shapes, Look]]) -> 'Image.Image':
-    """Draw layers of shapes, those on top last, on a small copy of an RGB image; `size` is the height and width they refer to.
+    """Draw shapes on a small copy of an image, each layer in its look.
 
     Labels stand at the upper left of their boxes, those of dashed boxes at the lower left; one that would cover another is left
     out.
+
+    Args:
+        image: RGB.
+        size: Height and width that the shapes refer to.
+        layers: Shapes and their look, those on top last.
     """
     from PIL import Image, ImageDraw
 

@@ -28,9 +28,15 @@ HELD_OUT = {'train': 400, 'extra': 200}
 class RandomScaleAspect(BaseTransform):
     """Resize an image to a random scale and aspect ratio.
 
-    The shorter side becomes s, uniform in `scale`, two lengths in pixels; then width and height are multiplied by 2 a / (1 + a)
-    and 2 / (1 + a), with a uniform in [1 - aspect, 1 + aspect]. Neither side gets shorter than the smallest s, so a crop of
-    that size always fits. A setting that is out of range raises a ValueError.
+    The shorter side becomes s, uniform in `scale`; then width and height are multiplied by 2 a / (1 + a) and 2 / (1 + a), with a
+    uniform in [1 - aspect, 1 + aspect]. Neither side gets shorter than the smallest s, so a crop of that size always fits.
+
+    Args:
+        scale: Smallest and largest length of the shorter side in pixels.
+        aspect: Largest relative change of the ratio of width to height, in [0, 1).
+
+    Raises:
+        ValueError: `scale` is not two increasing positive integers, or `aspect` is out of range.
     """
 
     def __init__(self, scale: Sequence[int] = (256, 480), aspect: float = 0.25) -> None:
@@ -57,9 +63,15 @@ class RandomScaleAspect(BaseTransform):
 @TRANSFORMS.register_module()
 @suggest_arguments
 class HSLJitter(BaseTransform):
-    """Add a random offset to hue (of 180), saturation and lightness (of 255) of a BGR image, clipped to their ranges.
+    """Add a random offset to hue, saturation and lightness of a BGR image, clipped to their ranges.
 
-    The arguments are the largest offsets; a negative one raises a ValueError.
+    Args:
+        hue: Largest offset of the hue, of 180.
+        saturation: Largest offset of the saturation, of 255.
+        lightness: Largest offset of the lightness, of 255.
+
+    Raises:
+        ValueError: An offset is negative.
     """
 
     def __init__(self, hue: int = 36, saturation: int = 50, lightness: int = 50) -> None:
