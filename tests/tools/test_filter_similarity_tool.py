@@ -43,8 +43,6 @@ def test_a_detector_beside_a_classifier(run, detector, tmp_path):
 @pytest.mark.parametrize(('options', 'message'), [
     (['--images', 'nowhere'], 'error: images: nowhere is not a folder'),
     (['--num', '0'], 'error: --num 0: at least 1 is needed'),
-    (['--filters', '1'], 'error: --filters 1: at least 2 are needed'),
-    (['--depths', '1.5'], 'error: filter similarity: depth 1.5, expected numbers above 0 and up to 1'),
     (['--layers', 'backbone.conv9'], "error: RetinaNet: no layer is named 'backbone.conv9'; its spatial convolutions are "),
     (['--layers', 'bbox_head.retina_cls'], 'error: layer bbox_head.retina_cls does not run when features are extracted'),
     (['--names', 'a', 'b'], 'error: --names: 2 names for 1 networks'),

@@ -12,7 +12,7 @@ from mmtied.layers.blocks import check_positive, divisors
 
 
 class GroupableBottleneck(Bottleneck):
-    """ResNeXt's bottleneck, 1x1, 3x3, 1x1, whose 3x3 convolution has some groups or, for None, is a `DGConv` (Figure 4).
+    """ResNeXt's bottleneck, 1x1, 3x3, 1x1, whose 3x3 convolution is a `DGConv` or has given groups (Figure 4).
 
     Args:
         block: Settings that every kind of block has; its conv_cfg is for the 1x1 convolutions, and for a 3x3 convolution with
@@ -30,10 +30,12 @@ class GroupableBottleneck(Bottleneck):
         out_channels = block.planes * self.expansion
         entry_stride, middle_stride = block.strides
         conv_cfg, norm_cfg, dilation = block.conv_cfg, block.norm_cfg, block.dilation
-        grouped_cfg = {'type': 'DGConv'} if groups is None else conv_cfg
+        grouped_cfg = conv_cfg
+        if groups is None:
+            grouped_cfg, groups = {'type': 'DGConv'}, 1
 
         self.entry = ConvModule(block.in_channels, width, 1, entry_stride, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        self.grouped = ConvModule(width, width, 3, middle_stride, dilation, dilation, groups or 1, conv_cfg=grouped_cfg,
+        self.grouped = ConvModule(width, width, 3, middle_stride, dilation, dilation, groups, conv_cfg=grouped_cfg,
                                   norm_cfg=norm_cfg)
         self.exit = ConvModule(width, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
         self.shortcut = block.shortcut(out_channels)

@@ -134,7 +134,7 @@ class IGCNet(StagedResNet):
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
         """Build the stem with ordinary convolutions."""
-        return super().make_stem(in_channels, channels, deep, **{**cfgs, 'conv_cfg': None})
+        return super().make_stem(in_channels, channels, deep, conv_cfg=None, norm_cfg=cfgs['norm_cfg'])
 
     def make_block(self, block: BlockSettings) -> IGCBlock:
         """Build one block."""
