@@ -50,6 +50,12 @@ def assert_refused(outcome, *words):
     assert all(word in err for word in words), err
 
 
+def test_message_of_several_entries_keeps_their_places(tool):
+    assert_refused(tool(annotations(), result()[1:] + result(category_id=99)[1:] * 5),
+                   'found.json[1]: category id 99 is not in the annotation file',
+                   '6 entries cannot be used, such as [1], [2], [3]; --skip-invalid (skip_invalid=True) leaves them out')
+
+
 POLYGONS = [([[0, 0, float('nan'), 0, 9, 9]], 'nan'), ([[0, 0, 1e7, 0, 9, 9]], '10000000.0'),
             ([[0, 0, -1e7, 0, 9, 9]], '-10000000.0'),
             ([[*SQUARE, 3]], 'the polygon [0, 0, 10, 0'), ([[0, 0, 9, 9]], 'the polygon [0, 0, 9, 9]'),

@@ -129,6 +129,9 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         category = np.where(outside, -1, positions(of_label[np.where(outside, 0, labels)], ground_truth.category_ids))
     if ground_truth.merged is not None:
         category = np.where(category < 0, -1, ground_truth.merged[category])
+    others = (category < 0) & ~faults.bad
+    if not reading.any_category:
+        faults.exempt = others
     common = dict(image=image_of_entry[image], score=scores, category=np.maximum(category, 0))
     if iou_type == 'bbox':
         boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not reading.skip_invalid)
@@ -144,7 +147,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
                 for mask in encoded_masks(part.get('masks'), count, name)]
         found = Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
     faults.add(~np.isfinite(scores), lambda number: f': image id {entries[image[number]][key]}: scores must be finite')
-    return settled(found, category < 0, reading.any_category, faults, notes)
+    return settled(found, others, reading.any_category, faults, notes)
 
 
 def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, source: str, skip_invalid: bool,

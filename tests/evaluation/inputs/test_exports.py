@@ -150,7 +150,7 @@ def test_crowdhuman_as_an_array_and_its_results(tmp_path, as_text):
     assert found.image.tolist() == [0, 1] and found.boxes_xywh.tolist() == [[10, 10, 40, 80]] * 2
     broken = [dict(ID=lines[0]['ID'], dtboxes=[dict(box=[1, 2, 3, 4], score=.5), dict(score=.5), 7]), dict(ID='b')]
     (tmp_path / 'r.odgt').write_text(as_text(broken))
-    with pytest.raises(ValueError, match="has no 'bbox', which bbox needs; .* 3 of 4 entries cannot be used"):
+    with pytest.raises(ValueError, match="has no 'bbox', which bbox needs; 3 of 4 entries cannot be used"):
         load_detections(tmp_path / 'r.odgt', truth)
     with pytest.warns(UserWarning, match='3 of 4 entries of .* cannot be used and are left out'):
         assert load_detections(tmp_path / 'r.odgt', truth, skip_invalid=True)['bbox'].boxes_xywh.tolist() == [[1, 2, 3, 4]]

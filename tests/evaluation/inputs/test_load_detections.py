@@ -212,7 +212,7 @@ def test_file_names_that_several_images_have():
     truth = read_ground_truth(dict(DATA, images=[dict(image, file_name=f'{image["id"]}/a.jpg') for image in DATA['images']]))
     with pytest.raises(ValueError, match="image id 'a' is the file name of several images of the annotation file; expected an "
                                          "id; "
-                                         "5 of 5 entries cannot be used; --skip-invalid"):
+                                         "5 of 5 entries cannot be used, such as .0., .1., .2.; --skip-invalid"):
         load_detections([dict(row, image_id='a') for row in RESULTS], truth)
     with pytest.warns(UserWarning, match='looked up'):
         load_detections([dict(row, image_id=f'{row["image_id"]}/a.jpg') for row in RESULTS], truth)
