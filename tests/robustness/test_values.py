@@ -91,7 +91,7 @@ def test_run_lengths(tool, counts):
     (annotations(area=True), "annotations[1]: 'area' must be a finite number, got True"),
     (annotations(category_id=True), "annotations[1]: 'category_id' must be an integer, got True"),
     (annotations(category_id=2**63), "annotations[1]: 'category_id' must be an integer"),
-    (annotations(image_id=True), 'annotations[1]: image id True is not in the list'),
+    (annotations(image_id=True), 'annotations[1]: the image id must be an integer id or a file name, got True'),
     (annotations(image=dict(height=True)), "images[0]: 'height' must be an integer, got True"),
     (annotations(image=dict(height=2**31)), "images[0]: 'height' and 'width' must be from 1 to 2147483647"),
     (annotations(category=dict(id=2**63)), "categories[0]: 'id' must be an integer, got 9223372036854775808 (below 2**63)"),

@@ -101,7 +101,7 @@ class Broken(_Unusable):
 
     Args:
         source: Name of the file or folder for messages.
-        skip: Leave such records out instead of refusing the file.
+        skip: Leave such records out instead of refusing the file; None where they cannot be left out.
 
     Example:
         >>> broken = Broken('a.txt', skip=True)
@@ -113,7 +113,7 @@ class Broken(_Unusable):
 base 10: 'b'"
     """
 
-    def __init__(self, source: str, skip: bool = False) -> None:
+    def __init__(self, source: str, skip: bool | None = False) -> None:
         super().__init__(source, skip)
 
     @contextmanager

@@ -42,6 +42,8 @@ def test_concatenation_keeps_order():
 
 @pytest.mark.parametrize(('iou_type', 'change', 'message'), [
     ('bbox', dict(image_id=7), r'results\[1\]: image id 7 is not in the annotation file'),
+    ('bbox', dict(image_id=4.5), r'results\[1\]: the image id must be an integer id or a file name, got 4.5; '),
+    ('bbox', dict(image_id=[9]), r'results\[1\]: the image id must be an integer id or a file name, got \[9\]; '),
     ('bbox', dict(category_id=7), r'results\[1\]: category id 7 is not in the annotation file'),
     ('bbox', dict(score=float('nan')), r"results\[1\]: 'score' must be a finite number, got nan"),
     ('bbox', dict(score=float('inf')), r"results\[1\]: 'score' must be a finite number"),
