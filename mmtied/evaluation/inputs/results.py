@@ -139,9 +139,9 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     others = (category < 0) & ~faults.bad
     if not reading.any_category and (reading.classes or reading.label_names):
         faults.exempt = others
-    elif not reading.any_category:
+    elif not reading.any_category and others.any():
         ids = values_of(entries, 'category_id')
-        hint = offset_hint(ids, ground_truth) if others.any() else ''
+        hint = offset_hint(ids, ground_truth)
         faults.add(others, lambda number: (f': category id {shown(ids[number])} is not in the annotation file{hint}; --classes '
                                            'NAME ... evaluates some categories and leaves out results of others'))
     values = values_of(entries, key)
