@@ -13,7 +13,7 @@ from .accumulate import accumulate
 from .buckets import Evaluation, whole_set
 from .inputs.adapters import from_supervision
 from .inputs.coco_json import to_xywh
-from .inputs.dumps import encoded_masks, to_cpu
+from .inputs.dumps import encode_masks, to_cpu
 from .pipeline import evaluate
 from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, RECALL_POINTS, STATISTICS, Statistic, check_iou_types
 from .result import EvaluationResult
@@ -282,7 +282,7 @@ def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
     for entry, arrays in zip(entries, kept, strict=True):
         if entry.get('masks') is not None:
             masks = entry['masks'] if isinstance(entry['masks'], Tensor) else np.asarray(entry['masks'])
-            arrays['masks'] = encoded_masks(masks, len(arrays['labels']), f'OcclusionMeanAveragePrecision: {what}')
+            arrays['masks'] = encode_masks(masks, len(arrays['labels']), f'OcclusionMeanAveragePrecision: {what}')
             arrays['mask_size'] = masks.shape[1:]
     return kept
 
