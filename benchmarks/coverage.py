@@ -3,9 +3,10 @@
 Data sets of n images are drawn, without replacement, from a population of 40 000: the annotated images of a file eight times
 over, each time with detections of its own. A cell of the table is a detector, a set of images that share a mix of r, and n.
 Standard errors are multiplied by sqrt(1 - n / N), where N is the number of images of that mix: data sets drawn from few images
-differ less from each other than those drawn from many. Four detectors find the same images: `good`, `mid` and `poor` differ in
-their jitter, `mid again` is another draw of `mid`. So pairs have a known difference (`good` minus `mid`) or none (`mid again`
-minus `mid`, where an interval should exclude 0 in 5 % of all cases).
+differ less from each other than those drawn from many (percentiles are left as they are, and only used for all r). Four
+detectors find the same images: `good`, `mid` and `poor` differ in their jitter, `mid again` is another draw of `mid`. So pairs
+have a known difference (`good` minus `mid`) or none (`mid again` minus `mid`, where an interval should exclude 0 in 5 % of all
+cases).
 
     python benchmarks/coverage.py ANNOTATIONS --csv docs/benchmarks/coverage.csv
     python benchmarks/coverage.py ANNOTATIONS --candidates --csv docs/benchmarks/coverage_candidates.csv

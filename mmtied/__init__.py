@@ -4,8 +4,8 @@ Importing the package registers its layers, backbones, plugins, metric and hooks
 mmengine and mmcv the layers (`mmtied.layers`) and the evaluation's arithmetic still work; they need only torch.
 
 A program that evaluates detections needs none of the models. It can set the environment variable ``MMTIED_REGISTER=0`` before
-the import, which then registers nothing and imports neither torch, mmengine nor mmcv. The command `mmtied` leaves registration to
-the sub-commands that need it (`mmtied.launch`), so that the others start at once.
+the import, which then registers nothing and imports neither torch, mmengine nor mmcv. The command `mmtied` and the scripts of
+tools/ leave registration to the code that needs it (`mmtied.launch`), so that the others start at once.
 """
 
 import os
@@ -18,11 +18,13 @@ from .version import __version__
 
 
 def _is_command() -> bool:
-    """Return True in the console script, and during the import by ``python -m mmtied``."""
+    """Return True in the console script and those of tools/, and during the import by ``python -m mmtied``."""
     program = (sys.argv or [''])[0]
     if program == '-m':  # so it is for every package that is imported until the module to run is found
         return any(option.endswith('m') and module == 'mmtied' for option, module in pairwise(sys.orig_argv))
-    return Path(program).stem == 'mmtied'
+    package = Path(__file__).parent
+    folders = [os.path.realpath(folder) for folder in (Path(program).parent, package.parent / 'tools', package / '.mim/tools')]
+    return Path(program).stem == 'mmtied' or (program.endswith('.py') and folders[0] in folders[1:])
 
 
 if os.environ.get('MMTIED_REGISTER') != '0' and not _is_command() and is_installed('mmengine', 'mmcv'):

@@ -76,6 +76,15 @@ def test_help_of_every_command_imports_nothing_large():
         assert any(line.startswith(f'usage: mmtied {name} ') for line in lines), name
 
 
+@pytest.mark.parametrize('script', sorted(path.name for path in (ROOT / 'tools').glob('*.py')))
+def test_help_of_every_script_imports_nothing_large(script):
+    done = subprocess.run([sys.executable, '-X', 'importtime', f'tools/{script}', '--help'], capture_output=True, text=True,
+                          cwd=ROOT)
+    imported = {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0 and done.stdout.startswith(f'usage: {script}')
+    assert not {'torch', 'mmengine', 'mmcv', 'matplotlib'} & imported
+
+
 def test_module_reports_unknown_command_at_once():
     done = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'mmtied', 'compere'], capture_output=True, text=True,
                           cwd=ROOT)

@@ -8,7 +8,6 @@ buckets.json: by name of a bucket the ids of its images, or with --unit instance
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,5 +47,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

@@ -7,7 +7,6 @@ Areas under two boxes or more are tinted, deeper overlaps more strongly; outline
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 
 
@@ -45,5 +44,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

@@ -11,7 +11,6 @@ comparison.json and comparison.csv (fractions), comparison.tex (for LaTeX's book
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 
 
@@ -70,5 +69,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

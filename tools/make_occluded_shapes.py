@@ -3,7 +3,6 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 
@@ -48,7 +47,6 @@ def histogram(annotation_path: Path, edges: tuple[float, ...]) -> str:
 def main() -> None:
     """Make the data set, and print its histogram of occlusion ratios."""
     args = parse_args()
-    os.environ.setdefault('MMTIED_REGISTER', '0')  # no model is needed
     from mmtied.cli import user_errors
     with user_errors():
         from mmtied.datasets import RATIO_EDGES, make_occluded_shapes

@@ -10,7 +10,6 @@ With --images the page also shows images of each bucket, with what was found, mi
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         'buckets.csv have them all')
     parser.add_argument('--images', help='folder of the images, to show what was found, missed, found twice and invented, and '
                         'for sizes that the annotations do not state; with absolute file names: /')
-    parser.add_argument('--choice', choices=('worst', 'typical', 'random'), default='worst',
+    parser.add_argument('--choice', choices=('worst', 'typical', 'random'),
                         help='which images to show: those with the lowest F1, closest to the median, or drawn by --seed (worst)')
     parser.add_argument('--worst', type=int, default=3, help='how many images of each bucket to show (3)')
     return parser.parse_args(argv)
@@ -77,14 +76,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmtied.compat import require
 
     with user_errors(), warnings_as_lines(), no_collection():
+        if args.out == '':
+            raise ValueError("--out '': a folder is expected")
         if args.out:
             require(['matplotlib', 'jinja2', *(['PIL'] if args.images else [])], 'The report that --out writes')
         if args.out:
             check_can_write(args.out, '--out', folder=True)
+        if args.choice and not (args.images and args.out):
+            raise ValueError(f'--choice {args.choice}: pictures are drawn with --images and --out')
+        if args.worst < 1:
+            raise ValueError(f'--worst {args.worst}: a whole number from 1 is needed; without --images no pictures are drawn')
         if args.replicates < 0:
             raise ValueError(f'--replicates {args.replicates}: a whole number from 0 is needed; 0 means no intervals')
 
-        from mmtied.evaluation import Bootstrap, Statistic, evaluate, read_ground_truth, register_statistic
+        from mmtied.evaluation import Bootstrap, Evaluation, Statistic, evaluate, read_ground_truth, register_statistic
         from mmtied.evaluation.inputs.coco_json import read_json
         from mmtied.evaluation.inputs.images import image_paths
         from mmtied.evaluation.options import evaluation_of, reading_options
@@ -95,6 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.evaluation.summary import without_empty_buckets
 
         evaluation = preset(args.preset) if args.preset else evaluation_of(args)
+        if args.preset and evaluation_of(args) != Evaluation():
+            raise ValueError(f'--preset {args.preset} states --definition, --same-category, --levels, --edges, --cumulative and '
+                             '--unit; give either')
         check_proposal_nums(args.proposal_nums)
         for name, iou in ((f'AP{100 * iou:g}', iou) for iou in args.iou):
             if name not in STATISTICS:
@@ -115,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                           only_images_with_results=args.only_images_with_results, skip_invalid=args.skip_invalid)
         result.report['data'] = Path(args.annotations).name
         written = result.save(args.out, args.images, args.worst, args.format, args.hide_empty,
-                              args.choice, args.seed) if args.out else []
+                              args.choice or 'worst', args.seed) if args.out else []
         shown = without_empty_buckets(result.report) if args.hide_empty else result.report
         print(format_tables(shown))  # last, so that a closed pipe costs no file
         for path in written:
@@ -123,5 +131,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

@@ -9,7 +9,6 @@ the first run need. --a and --b take several runs a side that differ in their se
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 
 
@@ -61,5 +60,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

@@ -7,7 +7,6 @@ Prints tables and, with --out, writes stats.json, stats.csv and stats.png.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 
 
@@ -55,5 +54,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    os.environ.setdefault('MMTIED_REGISTER', '0')  # the models and their dependencies are not needed
     main()

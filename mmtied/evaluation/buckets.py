@@ -173,6 +173,8 @@ class Evaluation:
         for name in ('cumulative', 'same_category'):
             if getattr(self, name) not in (True, False):
                 raise ValueError(f'{name}: True or False is needed, got {getattr(self, name)!r}')
+        if not isinstance(self.min_height, Real):
+            raise ValueError(f'min_height: a number is needed, got {self.min_height!r}')
         last = _checked_edges(self.edges)[-1]
         if last > largest:
             raise ValueError(f'bucket edges: r by the definition {self.definition!r} is at most {largest:g}, got an edge of '
@@ -317,11 +319,11 @@ def _checked_levels(levels: Any, definition: str) -> tuple | None:
         last = max(upper for _, upper in ends)
         return tuple(Bucket(str(name), float(lower), float(upper), True, upper == last, True)
                      for name, (lower, upper) in levels.items())
-    levels = () if isinstance(levels, str) or not isinstance(levels, Sequence) else tuple(levels)
+    given, levels = levels, () if isinstance(levels, str) or not isinstance(levels, Sequence) else tuple(levels)
     buckets = [isinstance(level, Bucket) for level in levels]
     if not levels or len(set(levels)) < len(levels) or (any(buckets) and not all(buckets)):
         raise ValueError('levels: names or values, each once, ranges by name, or buckets are needed, such as ("low", "high"); '
-                         f'got {levels!r}')
+                         f'got {given!r}')
     if not any(buckets) and field_of(definition) is None:
         raise ValueError(f'levels: names need a field that holds them, such as definition="field:occlusion_level"; '
                          f'got {definition!r}')

@@ -58,6 +58,21 @@ def instance_nulls(records: Records, positives: Positives, grouping: Grouping, n
     return list(result)
 
 
+def have_several_sets(positives: Positives, columns: Tensor) -> list[bool]:
+    """Return which buckets' sets can differ: not those of all or none of the instances of each category and size."""
+    truths = _strata_of_truths(positives, columns.to(positives.image.device))
+    in_all = torch.bincount(truths[truths >= 0])
+    wanted = [torch.bincount(truths[positives.counted[:, column]], minlength=len(in_all)) for column in columns.tolist()]
+    return [bool(((number > 0) & (number < in_all)).any()) for number in wanted]
+
+
+def _strata_of_truths(positives: Positives, columns: Tensor) -> Tensor:
+    """Return the stratum of each ground truth, 3 * category + size, -1 for one in no bucket, (G,)."""
+    blocks = columns[:, None] + torch.arange(len(AREA_RANGES), device=columns.device)
+    counted, small, medium, _ = positives.counted[:, blocks].any(1).unbind(1)
+    return torch.where(counted, _SIZES * positives.category + torch.where(small, 0, torch.where(medium, 1, 2)), -1)
+
+
 def _strata(records: Records, positives: Positives, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sort the instances in buckets, and the detections that found one, by category and size.
 
@@ -71,10 +86,8 @@ def _strata(records: Records, positives: Positives, columns: Tensor) -> tuple[Te
         (D,); and the bits of the thresholds at which it found an instance in a bucket, (D,) int16.
     """
     blocks = columns[:, None] + torch.arange(len(AREA_RANGES), device=columns.device)
-    counted, small, medium, _ = positives.counted[:, blocks].any(1).unbind(1)
-    truths = _SIZES * positives.category + torch.where(small, 0, torch.where(medium, 1, 2))
     found = functools.reduce(torch.bitwise_or, [records.matched[:, block] & ~records.ignored[:, block] for block in blocks])
-    return torch.where(counted, truths, -1), _SIZES * records.category + found[:, 1:].max(1).indices, found[:, 0]
+    return _strata_of_truths(positives, columns), _SIZES * records.category + found[:, 1:].max(1).indices, found[:, 0]
 
 
 def _ap_of_instance_sets(records: Records, strata: Tensor, first: Tensor, place: Tensor, wanted: Tensor,

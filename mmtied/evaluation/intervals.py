@@ -29,6 +29,7 @@ METHOD = 'random halves of the images, Student t'
 #: Below this number of images there is no interval: it would not hold what it says.
 MIN_IMAGES = 20
 #: Coverage of 95 % intervals that benchmarks/coverage.py measured: lowest and highest cell of docs/benchmarks/coverage.csv.
+MEASURED = 'AP', 'AP50', 'AP75'
 COVERAGE = {'at 20 images': (.90, .97), 'at 50 images': (.92, .97), 'at 100 images': (.92, .98), 'at 400 images': (.93, .99)}
 
 
@@ -70,11 +71,12 @@ class Bootstrap:
         """Return the statistics that get intervals, in the order of `protocol.STATISTICS`."""
         return bootstrapped_statistics(self.statistics)
 
-    def describe(self, method: str = METHOD) -> dict:
-        """Return the plain values that reports state."""
+    def describe(self, method: str = METHOD, unit: str = 'image') -> dict:
+        """Return the plain values that reports state, with the coverage of what it was measured for."""
         coverage = {where: list(ends) for where, ends in COVERAGE.items()}
+        measured = self.level == .95 and unit == 'image' and {statistic.name for statistic in self.chosen()} <= {*MEASURED}
         return dict(level=self.level, replicates=self.num_replicates, seed=self.seed, method=method, min_images=MIN_IMAGES,
-                    **({'coverage': coverage} if self.level == .95 else {}))
+                    **({'coverage': coverage} if measured else {}))
 
 
 def half_samples(num_images: int, num_replicates: int, seed: int, device: torch.device | str = 'cpu') -> Tensor:
@@ -248,7 +250,7 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
     reports = all_evaluations(report)
     if len(groups) != len(reports):
         raise ValueError(f'the report holds {len(reports)} evaluations, {len(groups)} groupings were given')
-    done = [{**part, 'intervals': bootstrap.describe()} for part in reports]
+    done = [{**part, 'intervals': bootstrap.describe(unit=part.get('unit', 'image'))} for part in reports]
     for iou_type, table in records.items():
         def with_ends(rows: Sequence[Mapping], chosen: Grouping, table: Records = table) -> list[dict]:
             halves = replicates(table, positives, chosen, num_categories, bootstrap, proposal_nums)

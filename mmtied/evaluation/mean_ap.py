@@ -13,7 +13,7 @@ from .accumulate import accumulate
 from .buckets import Evaluation, whole_set
 from .inputs.adapters import from_supervision
 from .inputs.coco_json import to_xywh
-from .inputs.dumps import encoded_masks, to_cpu
+from .inputs.dumps import encode_masks, to_cpu
 from .pipeline import evaluate
 from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, RECALL_POINTS, STATISTICS, Statistic, check_iou_types
 from .result import EvaluationResult
@@ -97,6 +97,9 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
             raise ValueError(f'OcclusionMeanAveragePrecision: box_format={box_format!r}; use one of {", ".join(_BOX_FORMATS)}')
         _check_options(iou_thresholds, rec_thresholds, extended_summary, backend, average, class_metrics)
         self.iou_types = check_iou_types(iou_type)
+        if not isinstance(evaluation, Evaluation | None):
+            raise ValueError('OcclusionMeanAveragePrecision: evaluation must be one Evaluation(...), got '
+                             f'{type(evaluation).__name__}')
         self.evaluation = evaluation or Evaluation()
         self.proposal_nums = tuple(max_detection_thresholds or proposal_nums)
         self.average = average
@@ -117,6 +120,9 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         Raises:
             ValueError: The lists differ in length, an entry lacks a key, or masks are probabilities or of another shape.
         """
+        if not (isinstance(preds, list | tuple) and isinstance(target, list | tuple)):
+            raise ValueError('OcclusionMeanAveragePrecision: a list with an entry for each image is needed for preds and target, '
+                             f'got {type(preds).__name__} and {type(target).__name__}')
         if len(preds) != len(target):
             raise ValueError(f'OcclusionMeanAveragePrecision: {len(preds)} predictions for {len(target)} targets; one target for '
                              'each image is needed')
@@ -276,7 +282,7 @@ def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
     for entry, arrays in zip(entries, kept, strict=True):
         if entry.get('masks') is not None:
             masks = entry['masks'] if isinstance(entry['masks'], Tensor) else np.asarray(entry['masks'])
-            arrays['masks'] = encoded_masks(masks, len(arrays['labels']), f'OcclusionMeanAveragePrecision: {what}')
+            arrays['masks'] = encode_masks(masks, len(arrays['labels']), f'OcclusionMeanAveragePrecision: {what}')
             arrays['mask_size'] = masks.shape[1:]
     return kept
 

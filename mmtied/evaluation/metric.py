@@ -21,8 +21,8 @@ from .buckets import make_evaluations, make_plan
 from .doubts import describe_doubts
 from .federated import MAX_DETECTIONS
 from .inputs.categories import label_category_ids, merge_names, named_category_ids
-from .inputs.faults import one_line
-from .inputs.ground_truth import read_ground_truth
+from .inputs.faults import one_line, shown
+from .inputs.ground_truth import GroundTruth, read_ground_truth
 from .inputs.openmmlab import class_names
 from .inputs.plausibility import describe_inverted
 from .meeting import meet, publish_work
@@ -125,6 +125,9 @@ class OcclusionCocoMetric(BaseMetric):
         if ann_file is None:
             raise ValueError('OcclusionCocoMetric needs ann_file, a COCO instances file; the OcclusionEvalHook '
                              "takes it from the evaluated dataset's ann_file instead")
+        if not isinstance(getattr(ann_file, 'dataset', ann_file), str | os.PathLike | dict | GroundTruth):
+            raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict of its layout, or '
+                             f'a pycocotools COCO; got {shown(ann_file)}')
         self.metrics = check_iou_types(metric)
         self.evaluations = make_evaluations(extra_evaluations, preset, definition=definition, edges=edges, unit=unit,
                                             cumulative=cumulative, same_category=same_category, levels=levels,

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .accumulate import Positives, Records
 from .buckets import Evaluation, EvaluationPlan, Grouping
-from .instance_null import INSTANCE_KIND, balanced_rows, instance_nulls
+from .instance_null import INSTANCE_KIND, balanced_rows, have_several_sets, instance_nulls
 from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics
 from .protocol import AREA_RANGES, PROPOSAL_NUMS
 from .summary import all_evaluations, count_images
@@ -68,17 +68,17 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
         ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and ``matched_own``:
         the share of the bucket's own images in the matched sets; instance buckets have ``recall@P80_ci``, ``AP_balanced``
         and ``AP_balanced_ci``.
-        None below `intervals.MIN_IMAGES` images, and for an instance bucket of all instances that are in some bucket.
+        None below `intervals.MIN_IMAGES` images, and for an instance bucket that only one set fits.
     """
     bootstrap = bootstrap or Bootstrap()
     done = []
     for part, evaluation, grouping, ratios in zip(all_evaluations(report), *plan[:3], strict=True):
         part = {**part, 'null_bands': _describe(evaluation, bootstrap)}
-        sets, sorted_ones = None, None
+        sets, comparable = None, [True] * len(grouping.columns)
         if evaluation.unit == 'image':
             sets = image_sets(positives, grouping, ratios, num_categories, bootstrap)
         else:
-            sorted_ones = positives.counted[:, grouping.columns.to(positives.image.device)].any(1)
+            comparable = have_several_sets(positives, grouping.columns)
         for iou_type, table in records.items():
             if evaluation.unit == 'image':
                 nulls = _image_nulls(sets.drawn, table, positives, num_categories, bootstrap, proposal_nums)
@@ -87,9 +87,8 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
                 balanced = balanced_rows(table, positives, grouping, num_categories, bootstrap, proposal_nums)
             rows = []
             for number, (row, column) in enumerate(zip(part[iou_type]['buckets'], grouping.columns.tolist(), strict=True)):
-                enough = count_images(grouping.members[:, number].to(positives.image.device), positives, column) >= MIN_IMAGES
-                if sorted_ones is not None:  # a bucket of all that are sorted has nothing to compare with
-                    enough &= not torch.equal(sorted_ones, positives.counted[:, column])
+                enough = comparable[number] and count_images(grouping.members[:, number].to(positives.image.device), positives,
+                                                             column) >= MIN_IMAGES
                 extra = {'matched_own': sets.own[number] if enough else None} if sets else balanced[number]
                 for kind, values in nulls.items():
                     for place, statistic in enumerate(bootstrap.chosen()):

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from .accumulate import Records, join_records
-from .buckets import Evaluation, EvaluationPlan, make_plan
+from .buckets import Evaluation, EvaluationPlan, bucket_members, make_plan
 from .comparison import compare_runs
 from .doubts import describe_doubts
 from .federated import MAX_DETECTIONS, FederatedRules
 from .inputs import load_detections
 from .inputs.arrays import GroundTruth
 from .inputs.categories import label_category_ids, merge_names
+from .inputs.faults import one_line
 from .inputs.ground_truth import read_ground_truth
 from .inputs.plausibility import describe_unusual
 from .inputs.results import Detections
@@ -29,6 +30,7 @@ from .matching import box_pairs, make_records, rank_detections
 from .protocol import PROPOSAL_NUMS, check_iou_types, check_proposal_nums
 from .records import SavedRun, name_runs, read_records
 from .result import ComparisonResult, EvaluationResult
+from .stated import field_of
 from .summary import summarize
 from .targets import Targets, category_lookup, make_targets
 from .threads import operations_in_one_thread
@@ -108,6 +110,9 @@ def evaluate(annotations: Any,
         if not isinstance(evaluation, Evaluation):
             raise ValueError(f"evaluations: an Evaluation or a list of them is needed, such as [Evaluation(unit='instance')]; "
                              f'got {evaluation!r}')
+    if not isinstance(category_offset, int):
+        raise ValueError(f'category_offset: a whole number is needed, got {category_offset!r}')
+    classes = [classes] if isinstance(classes, str) else classes
     iou_types = None if iou_types is None else check_iou_types(iou_types)
     bootstrap = _checked_bootstrap(bootstrap)
     ground_truth = read_ground_truth(annotations, skip_invalid=skip_invalid)
@@ -163,6 +168,8 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike | Sequence,
         ValueError: Fewer than two runs, runs on other data or with other buckets, or records that cannot be read.
     """
     sides = [list(side) if isinstance(side, list | tuple) and len(runs) > 1 else [side] for side in runs]
+    if not all(sides):
+        raise ValueError('compare: a list without a run was given; each needs at least one')
     for run in (run for side in sides for run in side):
         if not isinstance(run, EvaluationResult | SavedRun | str | os.PathLike):
             raise ValueError('compare: results of evaluate, folders they were saved into, or records.npz files are expected, '
@@ -199,10 +206,15 @@ def evaluate_detections(ground_truth: GroundTruth,
         ValueError: Unknown IoU type or category, or unusable limits.
     """
     check_iou_types(tuple(detections))
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or not there
+        raise ValueError(f'device={device!r}: {one_line(error)}') from None
     proposal_nums = (MAX_DETECTIONS, ) if ground_truth.federated else proposal_nums
     largest = check_proposal_nums(proposal_nums)[-1]
     categories = ground_truth.select_categories(category_ids)
-    plan, notes = make_plan(ground_truth, evaluations), list(ground_truth.notes)
+    plan = make_plan(ground_truth, evaluations)
+    notes = [*ground_truth.notes, *_describe_unsorted(plan)]
     if not use_cats:
         notes.append('categories are not regarded (use_cats=False): a detection may match an object of any category')
         detections = {iou_type: _without_categories(of_type, categories) for iou_type, of_type in detections.items()}
@@ -263,6 +275,19 @@ def without_categories(ground_truth: GroundTruth, categories: np.ndarray,
     ratios = tuple(values if evaluation.unit == 'image' else values[chosen]
                    for evaluation, values in zip(plan.evaluations, plan.ratios, strict=True))
     return ground_truth.select(chosen).class_agnostic(), plan._replace(outside=plan.outside[chosen], ratios=ratios)
+
+
+def _describe_unsorted(plan: EvaluationPlan) -> list[str]:
+    """Say how many images or annotations have a stated value that is in no bucket."""
+    lines = []
+    for evaluation, values in zip(plan.evaluations, plan.ratios, strict=True):
+        outside = values[~(np.isnan(values) | bucket_members(values, evaluation.buckets).any(1))]
+        if len(outside) and field_of(evaluation.definition):
+            unit = 'images' if evaluation.unit == 'image' else 'annotations'
+            reason = 'they have annotations of several levels, which --unit instance sorts' if evaluation.levels else (
+                f'their {field_of(evaluation.definition)} is from {outside.min():g} to {outside.max():g}')
+            lines.append(f'{len(outside)} of {(~np.isnan(values)).sum()} {unit} with a value are in no bucket: {reason}')
+    return lines
 
 
 def _without_categories(detections: Detections, categories: np.ndarray) -> Detections:

@@ -220,6 +220,7 @@ def bootstrapped_statistics(names: Sequence[str] | None = None) -> list[Statisti
     """
     if names is None:
         return [statistic for statistic in STATISTICS.values() if statistic.bootstrapped]
+    names = [names] if isinstance(names, str) else names
     can = {name: statistic for name, statistic in STATISTICS.items() if statistic.area == 'all'}
     for name in names:
         if name not in can:

@@ -123,8 +123,8 @@ def read_records(path: str | os.PathLike) -> SavedRun:
         path: The file, or the folder that holds it.
 
     Raises:
-        ValueError: The file is missing, truncated, not of this kind, its arrays do not fit together, or files beside it are of
-            another run.
+        ValueError: The file is missing, truncated, not of this kind or of an older mmtied, its arrays do not fit together, or
+            files beside it are of another run.
     """
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
@@ -134,9 +134,13 @@ def read_records(path: str | os.PathLike) -> SavedRun:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        run = _checked_run(str(path), json.loads(str(arrays['header'])), arrays)
+        header = json.loads(str(arrays['header']))
+        older = header['format'] == _FORMAT and not {'name', 'thresholds'} <= set(header)
+        run = None if older else _checked_run(str(path), header, arrays)
     except Exception as error:  # what a broken file raises depends on where it breaks
         raise ValueError(f'{path}: not the match records of a run, or damaged ({one_line(error)})') from None
+    if older:
+        raise ValueError(f'{path}: written by an older version of mmtied; evaluate again')
     if path.name == FILE_NAME:
         check_one_run(path, run.run)
     return run
@@ -247,7 +251,8 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
 def _checked_thresholds(header: Mapping) -> list[float]:
     """Return the IoU thresholds of the file's match bits, which start with COCO's and hold all that `STATISTICS` need."""
     thresholds = header['thresholds']
-    if not np.isfinite(thresholds).all() or not len(IOU_THRESHOLDS) <= len(thresholds) <= 15:
+    kinds = set(map(type, thresholds)) if isinstance(thresholds, list) else {None}
+    if not kinds <= {int, float} or not np.isfinite(thresholds).all() or not len(IOU_THRESHOLDS) <= len(thresholds) <= 15:
         raise ValueError(f"thresholds: COCO's ten and at most five others are needed, got {thresholds}")
     for statistic in STATISTICS.values():
         if statistic.iou is not None and not np.isclose(thresholds, statistic.iou).any():
@@ -319,8 +324,8 @@ def _check_header(header: Mapping) -> None:
 def _has_kinds(value: object, kinds: Mapping) -> bool:
     """Return whether this is a dict with these keys and values of these kinds, its numbers finite."""
     return isinstance(value, dict) and set(value) == set(kinds) and all(
-        isinstance(value[key], kind) and not (isinstance(value[key], float) and not math.isfinite(value[key]))
-        for key, kind in kinds.items())
+        isinstance(value[key], kind) and isinstance(value[key], bool) == (kind is bool)
+        and not (isinstance(value[key], int | float) and not math.isfinite(value[key])) for key, kind in kinds.items())
 
 
 def _compact(column: np.ndarray) -> np.ndarray:

@@ -57,8 +57,9 @@ def with_image_field(ground_truth: 'GroundTruth', name: str, values: Mapping) ->
 def stated_ratios(ground_truth: 'GroundTruth', definition: str, unit: str, levels: Sequence | None = None) -> np.ndarray:
     """Return the stated occlusion of images, shape (I,), or annotations, shape (N,), float64; NaN where there is none.
 
-    An image that has no field of its own has the mean of its annotations' without crowds, and an annotation that has none its
-    image's. An image's hidden share is that of the summed areas.
+    An image that has no field of its own has the mean of its annotations' without crowds; of levels, the one that all of them
+    have, else the number of levels. An annotation that has none has its image's. An image's hidden share is that of the summed
+    areas.
 
     Args:
         ground_truth: The annotations.
@@ -89,23 +90,29 @@ def stated_ratios(ground_truth: 'GroundTruth', definition: str, unit: str, level
         return np.where(ground_truth.crowd, np.nan, column[ground_truth.image])
     known = ~np.isnan(column)
     total, number = (_sum_by_image(ground_truth, part) for part in (np.where(known, column, 0), known.astype(float)))
-    return np.divide(total, number, out=np.full(len(number), np.nan), where=number > 0)
+    mean = np.divide(total, number, out=np.full(len(number), np.nan), where=number > 0)
+    if levels:  # a mean of different levels is none of them
+        mixed = known & ~ground_truth.crowd & (column != mean[ground_truth.image])
+        mean[np.unique(ground_truth.image[mixed])] = len(levels)
+    return mean
 
 
 def _numbers(values: Sequence[Any], where: str, levels: Sequence | None) -> np.ndarray:
     """Return values as numbers, or as positions in `levels`; None is NaN."""
-    positions = {level: number for number, level in enumerate(levels)} if levels else None
+    positions = {level: number for number, level in enumerate(levels or ())}
     result = np.full(len(values), np.nan)
     for number, value in enumerate(values):
         if value is None:
             continue
-        usable = value in positions if positions and isinstance(value, str | Real) else isinstance(value, Real) and not positions
-        if not usable:
+        found = value if isinstance(value, Real) and not levels else None
+        if levels and isinstance(value, str | Real):
+            found = positions.get(value, positions.get(f'{value:g}' if isinstance(value, Real) else None))  # --levels 0 1 2
+        if found is None:
             from .inputs.faults import shown
 
             expected = f'one of {", ".join(map(str, levels))}' if levels else "a number, or levels=[...] for names"
             raise ValueError(f'{where}: {shown(value)} cannot be used; expected {expected}')
-        result[number] = positions[value] if positions else value
+        result[number] = found
     return result
 
 

@@ -17,6 +17,7 @@ from .inputs.rle import rle_areas, to_rle
 from .masks import TargetMasks, dense_mask_iou
 from .matching import Pairs, box_pairs, cell_pairs, make_records, min_iou, rank_detections
 from .targets import Targets, make_targets
+from .threads import operations_in_one_thread
 
 #: Detections below this score are not drawn, and count neither as found nor as false in pictures.
 SCORE_THRESHOLD = .3
@@ -251,6 +252,7 @@ class MatchedImages(NamedTuple):
                                       for number, iou_type in enumerate(iou_types)})
 
 
+@operations_in_one_thread()
 def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
     """Match images together, by each IoU type (boxes under `TO_DRAW` are only drawn); keep the first of repeated images."""
     by_image: dict[int, Mapping[str, Candidates]] = {}

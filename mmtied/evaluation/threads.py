@@ -23,7 +23,7 @@ def operations_in_one_thread() -> Iterator[int]:
     """Let each of torch's operations use one thread, and yield the number that it may use; also a decorator.
 
     An operation that threads share waits for the slowest of them. The evaluation consists of many small ones: on idle cores they
-    gain nothing, and on busy ones they take up to ten times as long.
+    gain nothing, and on busy ones they take up to ten times as long. Within another such block the number is 1.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -133,7 +133,7 @@ def test_run_length_codes_and_arrays_match_tensors(ann_file):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(ann_file=None), 'needs ann_file'),
     (dict(ann_file='nowhere.json'), 'nowhere.json: no such file'),
-    (dict(ann_file=5), "annotations: a file, a folder, a dict of COCO's layout or a pycocotools COCO is needed, got int"),
+    (dict(ann_file=5), 'OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict of its layout.* got 5'),
     (dict(metric='proposal'), "unknown IoU type 'proposal'"),
     (dict(metric=None), 'unknown IoU type None; known: bbox, segm'),
     (dict(metric=[['bbox']]), r"unknown IoU type \['bbox'\]"),

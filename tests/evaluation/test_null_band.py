@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmtied.evaluation import Bootstrap, Evaluation
+from mmtied.evaluation import Bootstrap, Evaluation, evaluate
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.null_band import cross_fitted_odds, draw_sets, explain_differences, fit_logistic, instance_nulls
@@ -125,6 +125,17 @@ def test_instance_sets_and_balanced_ap():
         assert row['AP_balanced_ci'][0] < row['AP_balanced'] < row['AP_balanced_ci'][1]
         assert row['AP_excess_p'] > .004
         assert 'AP_matched_null' not in row
+
+
+def test_a_bucket_that_only_one_set_fits_has_no_band():
+    """All instances of one category are in one bucket and all others in the second."""
+    data, results = many(num_images=60, per_image=6)
+    for entry in data['annotations']:
+        entry['first'] = float(entry['category_id'] == data['categories'][0]['id'])
+    evaluation = Evaluation('field:first', edges=(0, .5, 2), unit='instance')
+    result = evaluate(data, results, evaluation, bootstrap=Bootstrap(20, null_sets=20))
+    rows = [row for row in result.report['bbox']['buckets'] if row['instances']]
+    assert len(rows) == 2 and all(row['AP_ci'] and row['AP_null'] is row['AP_excess_p'] is None for row in rows)
 
 
 def test_bands_stay_within_what_a_statistic_can_be():

@@ -136,7 +136,13 @@ def changed_header(**changes):
     (changed_header(evaluations=[dict(unit='image', cumulative=False, buckets=[])]), "evaluation 0: 'definition', 'unit'"),
     (changed_header(evaluations=[dict(definition='covered', unit='image', cumulative=False, buckets=[
         dict(name='r=0', lower=float('nan'), upper=0)])]), "evaluation 0: 'definition', 'unit'"),
+    *((changed_header(evaluations=[dict(definition='covered', unit='image', cumulative=cumulative, buckets=[
+        dict(name='r=0', lower=lower, upper=upper)])]), "evaluation 0: 'definition', 'unit'")
+      for cumulative, lower, upper in ((False, True, 1), (False, 0, True), (False, None, 1), (1, 0, 1))),
     (changed_header(name=None), 'must be text'),
+    (changed_header(thresholds=[True] * 10), "thresholds: COCO's ten and at most five others are needed"),
+    (changed_header(thresholds=[[.5]] * 10), "thresholds: COCO's ten and at most five others are needed"),
+    (changed_header(thresholds=.5), "thresholds: COCO's ten and at most five others are needed"),
 ])
 def test_inconsistent_arrays(saved, changes, message):
     _, path = saved
@@ -170,3 +176,17 @@ def test_failed_write_keeps_previous_file(tmp_path, monkeypatch):
         write_records(run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
     assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize('lacking', [['name'], ['thresholds'], ['name', 'thresholds', 'version']])
+def test_file_of_an_older_version(saved, lacking):
+    """Before thresholds were stated, the object and the IoU of each match were not kept either."""
+    _, path = saved
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = {key: value for key, value in json.loads(str(arrays['header'])).items() if key not in lacking}
+    arrays = {name: column for name, column in arrays.items()
+              if name not in ('bbox.target', 'bbox.iou') or 'thresholds' not in lacking}
+    np.savez(path, **{**arrays, 'header': np.array(json.dumps(header))})
+    with pytest.raises(ValueError, match='records.npz: written by an older version of mmtied; evaluate again$'):
+        read_records(path)

@@ -181,3 +181,20 @@ def test_a_field_of_unknown_direction_gets_no_verdict():
     assert 'field:1-vis_ratio' in plain and 'are found' not in plain
     assert 'instances with 1-vis_ratio in [0.5,1]' in hidden and 'occluded instances are found worse' in hidden
     assert 'level seen' in levels and 'are found better' in levels
+
+
+@pytest.mark.parametrize('levels', [('0', '1', '2'), (0, 1, 2)])  # as a command line gives them, and as the field has them
+def test_an_image_with_several_levels_is_in_none(levels):
+    data, results = street(occluded=[0, 2, 1, 1])
+    report = evaluate(data, results, Evaluation('field:occluded', levels=levels)).report
+    assert [row['images'] for row in report['bbox']['buckets']] == [0, 1, 0]
+    assert report['notes'] == ['1 of 2 images with a value are in no bucket: they have annotations of several levels, which '
+                               '--unit instance sorts']
+    of_instances = Evaluation('field:occluded', levels=levels, unit='instance')
+    assert [row['instances'] for row in evaluate(data, results, of_instances).report['bbox']['buckets']] == [1, 2, 1]
+
+
+def test_values_outside_the_edges_are_counted():
+    data, results = street(height=[60, 60, 100, .5])
+    report = evaluate(data, results, Evaluation('field:height', unit='instance')).report
+    assert report['notes'] == ['3 of 4 annotations with a value are in no bucket: their height is from 60 to 100']

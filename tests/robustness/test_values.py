@@ -50,6 +50,12 @@ def assert_refused(outcome, *words):
     assert all(word in err for word in words), err
 
 
+def test_message_of_several_entries_keeps_their_places(tool):
+    assert_refused(tool(annotations(), result()[1:] + result(category_id=99)[1:] * 5),
+                   'found.json[1]: category id 99 is not in the annotation file',
+                   '6 entries cannot be used, such as [1], [2], [3]; --skip-invalid (skip_invalid=True) leaves them out')
+
+
 POLYGONS = [([[0, 0, float('nan'), 0, 9, 9]], 'nan'), ([[0, 0, 1e7, 0, 9, 9]], '10000000.0'),
             ([[0, 0, -1e7, 0, 9, 9]], '-10000000.0'),
             ([[*SQUARE, 3]], 'the polygon [0, 0, 10, 0'), ([[0, 0, 9, 9]], 'the polygon [0, 0, 9, 9]'),
@@ -85,7 +91,7 @@ def test_run_lengths(tool, counts):
     (annotations(area=True), "annotations[1]: 'area' must be a finite number, got True"),
     (annotations(category_id=True), "annotations[1]: 'category_id' must be an integer, got True"),
     (annotations(category_id=2**63), "annotations[1]: 'category_id' must be an integer"),
-    (annotations(image_id=True), 'annotations[1]: image id True is not in the list'),
+    (annotations(image_id=True), 'annotations[1]: the image id must be an integer id or a file name, got True'),
     (annotations(image=dict(height=True)), "images[0]: 'height' must be an integer, got True"),
     (annotations(image=dict(height=2**31)), "images[0]: 'height' and 'width' must be from 1 to 2147483647"),
     (annotations(category=dict(id=2**63)), "categories[0]: 'id' must be an integer, got 9223372036854775808 (below 2**63)"),

@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mmtied.cli import no_collection
 
 from .dumps import dump_detections, dumped_iou_types
@@ -110,12 +112,16 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
     for iou_type in iou_types or present or ['bbox']:
         alone = [name for name in sources if held[name] == (iou_type,)]
         holding = [name for name in sources if iou_type in held[name]]
-        parts = []
-        for name in (alone if iou_type == 'bbox' else []) or holding or sources:
+        parts, chosen = [], (alone if iou_type == 'bbox' else []) or holding or list(sources)
+        for name in chosen:
             notes: list[str] = []
             with naming(name):
                 convert = dump_detections if by_image[name] else make_detections
                 parts.append(convert(sources[name], ground_truth, iou_type, name, reading, notes))
             said += [f'{name}: {note}' for note in notes]
         found[iou_type] = join_detections(parts)
+        covered = [np.unique(np.stack([part.image, part.category]), axis=1) for part in parts]
+        if np.unique(np.concatenate(covered, axis=1), axis=1).shape[1] < sum(part.shape[1] for part in covered):
+            said.append(f'{" and ".join(chosen)} hold {iou_type} results of the same images and categories, and are joined as '
+                        'parts of one detector; evaluate two detectors one by one, and compare them')
     return found

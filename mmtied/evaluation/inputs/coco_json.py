@@ -97,9 +97,10 @@ def replace_faulty(entries: list, messages: Mapping[int, str], faults: Faults) -
         ValueError: No entry is good.
     """
     bad = np.isin(np.arange(len(entries)), list(messages))
+    if bad.all():
+        faults.skip, faults.exempt[:] = None if faults.skip is None else False, False
     faults.add(bad, messages.__getitem__)
     if bad.all():
-        faults.skip = None if faults.skip is None else False
         faults.settle()
     good = entries[int(np.argmin(bad))]
     return [good if faulty else entry for entry, faulty in zip(entries, bad.tolist(), strict=True)]

@@ -129,6 +129,9 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         category = np.where(outside, -1, positions(of_label[np.where(outside, 0, labels)], ground_truth.category_ids))
     if ground_truth.merged is not None:
         category = np.where(category < 0, -1, ground_truth.merged[category])
+    others = (category < 0) & ~faults.bad
+    if not reading.any_category:
+        faults.exempt = others
     common = dict(image=image_of_entry[image], score=scores, category=np.maximum(category, 0))
     if iou_type == 'bbox':
         boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not reading.skip_invalid)
@@ -141,10 +144,10 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     else:
         sizes = ground_truth.image_sizes[image_of_entry].tolist()
         rles = [to_rle(mask, *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
-                for mask in encoded_masks(part.get('masks'), count, name)]
+                for mask in _masks(part.get('masks'), count, name)]
         found = Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
     faults.add(~np.isfinite(scores), lambda number: f': image id {entries[image[number]][key]}: scores must be finite')
-    return settled(found, category < 0, reading.any_category, faults, notes)
+    return settled(found, others, reading.any_category, faults, notes)
 
 
 def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, source: str, skip_invalid: bool,
@@ -219,19 +222,28 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
     return np.concatenate(arrays)
 
 
-def encoded_masks(masks: Any, count: int, name: str) -> list[Any]:
+def _masks(masks: Any, count: int, name: str) -> list[dict]:
     """Return the masks of one image, an array or tensor (count, height, width) or run-length codes, as a list of these."""
     if masks is None and count:
         raise ValueError(f"{name}: the predictions have no 'masks', which segm needs")
     masks = () if masks is None else masks
-    dense = masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else masks
-    if isinstance(dense, np.ndarray):
-        if dense.dtype.kind not in 'bui' or dense.ndim != 3:
-            raise ValueError(f"{name}: 'masks' must be boolean or integers of shape ({count}, height, width), or run-length "
-                             f'codes, got {dense.dtype} of shape {dense.shape}; for probabilities pass masks > 0.5, for '
-                             '(n, 1, height, width) masks.squeeze(1)')
-        masks = mask_api.encode(np.asfortranarray(dense.transpose(1, 2, 0) != 0, dtype=np.uint8)) if len(dense) else []
+    if isinstance(masks, torch.Tensor | np.ndarray):
+        return encode_masks(masks, count, name, ', or run-length codes')
     if not isinstance(masks, list | tuple) or len(masks) != count:
         came = f'{len(masks)} of them' if isinstance(masks, list | tuple) else type(masks).__name__
         raise ValueError(f"{name}: 'masks' must be {count} masks, or a list of {count} run-length codes, got {came}")
+    for mask in masks:
+        if not isinstance(mask, dict) or not isinstance(mask.get('counts'), str | bytes | list):
+            raise ValueError(f"{name}: 'masks' must be run-length codes, dicts with 'size' and 'counts', or an array of shape "
+                             f'({count}, height, width), got {shown(mask)}')
     return list(masks)
+
+
+def encode_masks(masks: np.ndarray | torch.Tensor, count: int, name: str, other: str = '') -> list[dict]:
+    """Return the masks of one image, (count, height, width), as run-length codes; `other` says what else might be given."""
+    dense = masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else masks
+    if dense.dtype.kind not in 'bui' or dense.ndim != 3 or len(dense) != count:
+        raise ValueError(f"{name}: 'masks' must be boolean or integers of shape ({count}, height, width){other}, got "
+                         f'{dense.dtype} of shape {dense.shape}; for probabilities pass masks > 0.5, for (n, 1, height, width) '
+                         'masks.squeeze(1)')
+    return mask_api.encode(np.asfortranarray(dense.transpose(1, 2, 0) != 0, dtype=np.uint8)) if len(dense) else []

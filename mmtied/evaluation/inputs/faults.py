@@ -37,9 +37,6 @@ class _Unusable:
         self.source, self.skip, self.num = source, skip, 0
         self._messages: dict[int, str] = {}
 
-    def _what(self) -> str:
-        return 'record' if self.num == 1 else 'records'
-
     def settle(self) -> str | None:
         """Say what is left out; None for nothing.
 
@@ -48,14 +45,16 @@ class _Unusable:
         """
         if not self.num:
             return None
-        first = [self._messages[place] for place in sorted(self._messages)[:_NAMED]]
+        first = self._messages[min(self._messages)]
         if self.skip:
-            return (f'{self.num} {self._what()} of {self.source} cannot be used and {"is" if self.num == 1 else "are"} left out '
-                    f'(skip_invalid), the first: {first[0]}')
-        count = '' if self.num == 1 else f'; {self.num} {self._what()} cannot be used'
+            are, such_as = ('is', ':') if self.num == 1 else ('are', ', the first:')
+            return f'{self._count()} of {self.source} cannot be used and {are} left out (skip_invalid){such_as} {first}'
         advice = '' if self.skip is None else (
             f'; --skip-invalid (skip_invalid=True) leaves {"it" if self.num == 1 else "them"} out')
-        raise ValueError('; '.join(first) + count + advice)
+        raise ValueError((first if self.num == 1 else self._several()) + advice)
+
+    def _places(self) -> list[int]:
+        return sorted(self._messages)[:_NAMED]
 
 
 class Faults(_Unusable):
@@ -65,11 +64,15 @@ class Faults(_Unusable):
         source: Name of the list for messages, such as ``'instances.json: annotations'``.
         num: N, its number of entries.
         skip: Leave faulty entries out instead of refusing the list; None where they cannot be left out.
+
+    Attributes:
+        bad: Which entries are faulty, shape (N,) bool.
+        exempt: Entries whose faults do not count from now on, as they are left out anyway, shape (N,) bool.
     """
 
     def __init__(self, source: str, num: int, skip: bool | None = False) -> None:
         super().__init__(source, skip)
-        self.bad = np.zeros(num, dtype=bool)
+        self.bad, self.exempt = np.zeros((2, num), dtype=bool)
 
     def add(self, bad: np.ndarray, describe: Callable[[int], str]) -> None:
         """Mark entries as faulty.
@@ -78,13 +81,19 @@ class Faults(_Unusable):
             bad: Shape (N,) bool.
             describe: Gives what is wrong with the entry at an index, to follow ``source[index]``.
         """
-        for number in np.flatnonzero(bad & ~self.bad)[:_NAMED].tolist():
+        new = bad & ~self.bad & ~self.exempt
+        for number in np.flatnonzero(new)[:_NAMED].tolist():
             self._messages[number] = f'{self.source}[{number}]{describe(number)}'
-        self.bad |= bad
+        self.bad |= new
         self.num = int(self.bad.sum())
 
-    def _what(self) -> str:
-        return f'of {len(self.bad)} entries'
+    def _count(self) -> str:
+        return f'{self.num} of {len(self.bad)} entries'
+
+    def _several(self) -> str:
+        places = self._places()
+        return (f'{self._messages[places[0]]}; {self._count()} cannot be used, such as '
+                + ', '.join(f'[{place}]' for place in places))
 
 
 class Broken(_Unusable):
@@ -92,7 +101,7 @@ class Broken(_Unusable):
 
     Args:
         source: Name of the file or folder for messages.
-        skip: Leave such records out instead of refusing the file.
+        skip: Leave such records out instead of refusing the file; None where they cannot be left out.
 
     Example:
         >>> broken = Broken('a.txt', skip=True)
@@ -100,11 +109,11 @@ class Broken(_Unusable):
         ...     with broken.at(f'a.txt: line {number}'):
         ...         value = int(text)
         >>> broken.settle()
-        "1 record of a.txt cannot be used and is left out (skip_invalid), the first: a.txt: line 2: invalid literal for int() \
-with base 10: 'b'"
+        "1 record of a.txt cannot be used and is left out (skip_invalid): a.txt: line 2: invalid literal for int() with \
+base 10: 'b'"
     """
 
-    def __init__(self, source: str, skip: bool = False) -> None:
+    def __init__(self, source: str, skip: bool | None = False) -> None:
         super().__init__(source, skip)
 
     @contextmanager
@@ -126,6 +135,12 @@ with base 10: 'b'"
         self.num += 1
         if self.num <= _NAMED:
             self._messages[self.num] = message
+
+    def _count(self) -> str:
+        return '1 record' if self.num == 1 else f'{self.num} records'
+
+    def _several(self) -> str:
+        return '; '.join([*(self._messages[place] for place in self._places()), f'{self._count()} cannot be used'])
 
 
 #: What a value of an unexpected kind raises: in Python, and in a template of a page.

@@ -129,6 +129,9 @@ class ImageLookup:
 
     def describe(self, image_id: Any, position: int, source: str) -> str:
         """Say why an id has no image."""
+        too_large = type(image_id) is int or (type(image_id) is float and image_id.is_integer())
+        if plain_id(image_id) is None and not too_large:
+            return f'the image id must be an integer id or a file name, got {shown(image_id)}'
         if position == AMBIGUOUS:
             return f'image id {shown(image_id)} is the file name of several images of {source}; expected an id'
         example = one_line(next((name for name in self.file_names if name), ''), 60)

@@ -30,9 +30,10 @@ _NAMED = {
     ('item', 'annotations'): 'one image of V7 (Darwin JSON); export the data set as COCO',
     ('imgHeight', 'objects'): "one image of Cityscapes; mmdet's tools/dataset_converters/cityscapes.py converts the folder",
 }
-#: The same by the keys of the first value of a dict by image, or of the first entry of a list or of JSON lines.
+#: The same for a dict by image, by the keys of its first value.
+_NAMED_VALUES = {('filename', 'regions'): _NAMED['_via_img_metadata', ]}
+#: The same for a list or JSON lines, by the keys of the first entry.
 _NAMED_ENTRIES = {
-    ('filename', 'regions'): _NAMED['_via_img_metadata', ],
     ('image', 'annotations'): "CreateML's layout; export as COCO",
     ('name', 'labels'): "BDD100K's (Scalabel's) layout; convert it with bdd100k.label.to_coco or scalabel.label.to_coco",
     ('data_row', 'projects'): _NAMED['data_row', 'projects'],
@@ -175,8 +176,9 @@ def _named(data: Any) -> str:
 
 def known_layout(data: Any) -> str | None:
     """Name a layout that is known but not read, by the keys of a JSON value or of its first entry, and what to do with it."""
-    first = next(iter(data.values()), None) if isinstance(data, Mapping) else data[0] if isinstance(data, list) and data else None
-    return _name(data, _NAMED) or _name(first, _NAMED_ENTRIES)
+    if isinstance(data, Mapping):
+        return _name(data, _NAMED) or _name(next(iter(data.values()), None), _NAMED_VALUES)
+    return _name(data[0], _NAMED_ENTRIES) if isinstance(data, list) and data else None
 
 
 def _name(value: Any, names: Mapping[tuple[str, ...], str]) -> str | None:

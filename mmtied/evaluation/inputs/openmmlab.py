@@ -1,7 +1,7 @@
 """OpenMMLab's layout of images with instances as COCO's, in its JSON files (``metainfo``, ``data_list``) and in datasets."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -44,7 +44,7 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
         where: Name for messages.
         broken: Gets images and instances that cannot be used; None refuses them here.
     """
-    listed, annotations, own = [], [], broken or Broken(where)
+    listed, annotations, own = [], [], broken or Broken(where, None)
     counts = {'ignore_flag': 0, 'is_group_of': 0}
     for number, info in enumerate(images):
         missing = [key for key in ('height', 'width', 'instances') if not isinstance(info, dict) or key not in info]
@@ -87,12 +87,21 @@ def dataset_annotations(dataset: Any) -> dict:
     It must be in test mode, so that it keeps its annotations. What `coco_from_images` ignores is under ``info``, as notes.
 
     Raises:
-        ValueError: The dataset lacks classes, sizes or boxes.
+        ValueError: The dataset lacks classes, or its images ids, sizes or boxes.
     """
     name, classes = type(dataset).__name__, class_names(getattr(dataset, 'metainfo', None))
     if not classes or not hasattr(dataset, 'get_data_info'):
         raise ValueError(f'{name} has no COCO annotation file and names no classes')
-    data, notes = coco_from_images(map(dataset.get_data_info, range(len(dataset))), classes, name)
+
+    def infos() -> Iterator[dict]:
+        for number in range(len(dataset)):
+            info = dataset.get_data_info(number)
+            missing = [key for key in ('img_id', 'height', 'width', 'instances') if key not in info]
+            if missing:
+                raise ValueError(f'{name} has no COCO annotation file, and its images have no {", ".join(missing)}')
+            yield info
+
+    data, notes = coco_from_images(infos(), classes, name)
     return {**data, 'info': {'notes': notes}}
 
 

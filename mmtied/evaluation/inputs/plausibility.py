@@ -48,7 +48,7 @@ def describe_regions(names: Iterable[str], category: np.ndarray) -> list[str]:
     Example:
         >>> describe_regions(['ignored regions', 'car'], np.array([1, 0]))
         ["1 of 2 annotations are of category 'ignored regions', and count as objects and occlude; --ignore-categories \
-    'ignored regions' makes them regions where detections are ignored"]
+'ignored regions' makes them regions where detections are ignored"]
     """
     counts = {str(name): int((category == number).sum()) for number, name in enumerate(names) if _REGIONS.fullmatch(str(name))}
     return [f'{count} of {len(category)} annotations are of category {shown(name)}, and count as objects and occlude; '
@@ -62,7 +62,7 @@ def describe_results(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> str | N
     Example:
         >>> describe_results(np.array([[50., 50., 90., 80.]]), np.array([[100, 100]]))
         "1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is what they are, say \
-    box_format='xyxy' (--box-format xyxy)"
+box_format='xyxy' (--box-format xyxy)"
     """
     other = find_format(boxes_xywh, image_sizes, .9)
     if other:

@@ -135,6 +135,15 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     key, reading, notes = _KEYS[iou_type], reading or ResultReading(), [] if notes is None else notes
     faults = Faults(source, len(entries), reading.skip_invalid)
     entries = check_entries(entries, ('image_id', 'category_id', 'score'), source, faults)
+    category = _category_column(entries, ground_truth, reading.category_offset, faults)
+    others = (category < 0) & ~faults.bad
+    if not reading.any_category and (reading.classes or reading.label_names):
+        faults.exempt = others
+    elif not reading.any_category and others.any():
+        ids = values_of(entries, 'category_id')
+        hint = offset_hint(ids, ground_truth)
+        faults.add(others, lambda number: (f': category id {shown(ids[number])} is not in the annotation file{hint}; --classes '
+                                           'NAME ... evaluates some categories and leaves out results of others'))
     values = values_of(entries, key)
     plain = set(map(type, values)) <= {list, dict} and all(values)  # a third of the time of the line below
     given = [] if plain else list(map(_is_given, values))
@@ -142,13 +151,6 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         lacking = {number: f' has no {key!r}, which {iou_type} needs' for number, has in enumerate(given) if not has}
         entries = replace_faulty(entries, lacking, faults)
     image = image_positions(values_of(entries, 'image_id'), ground_truth, faults, notes)
-    category = _category_column(entries, ground_truth, reading.category_offset, faults)
-    others = category < 0
-    if not (reading.any_category or reading.classes or reading.label_names):
-        hint = offset_hint([entry['category_id'] for entry in entries], ground_truth) if others.any() else ''
-        faults.add(others, lambda number: (f': category id {shown(entries[number]["category_id"])} is not in the annotation '
-                                           f'file{hint}; --classes NAME ... evaluates some categories and leaves out results '
-                                           'of others'))
     common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', faults))
     if iou_type == 'bbox':
         boxes = box_column(entries, reading.box_format or 'xywh', ground_truth.image_sizes[image], faults)
@@ -205,7 +207,7 @@ def _rle_column(entries: Sequence[dict], sizes: np.ndarray, source: str, faults:
     for number, (entry, size) in enumerate(zip(entries, sizes.tolist(), strict=True)):
         try:
             rles.append(to_rle(entry['segmentation'], *size, f'{source}[{number}]'))
-            if faults.skip:
+            if faults.skip or faults.exempt[number]:
                 rle_areas(rles[-1:], lambda _, number=number: f'{source}[{number}]')
         except ValueError as error:
             broken[number] = str(error).removeprefix(f'{source}[{number}]')

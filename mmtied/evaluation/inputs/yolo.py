@@ -17,6 +17,8 @@ from .faults import Broken, one_line, shown
 MOST_CLASSES = 100_000
 #: Files that name the classes.
 _YAML = ('data.yaml', 'dataset.yaml', 'data.yml')
+#: Keys of these that are read.
+_STATED = re.compile(r'''\b(names|kpt_shape)["']?\s*:''')
 #: Folders of parts of a data set.
 _PART = re.compile('train|val|test')
 #: Text files that are no labels.
@@ -100,14 +102,23 @@ def _described(path: Path) -> tuple[dict[int, str], int]:
     """Return what files in a folder or those above say of its labels.
 
     These are the names of classes from data.yaml or classes.txt, empty without one; and how many numbers of keypoints follow each
-    box, by data.yaml's ``kpt_shape`` such as [17, 3], 0 without it.
+    box, by data.yaml's ``kpt_shape`` such as [17, 3], 0 without it. A data.yaml that cannot be read is an error where it alone
+    may have them.
     """
     folders = (path, path / 'labels', *real_path(path).parents[:2])
     beside = [folder / name for folder in folders for name in (*_YAML, 'classes.txt', 'obj.names') if (folder / name).is_file()]
     data = next((file for file in beside if file.name in _YAML), None)
-    stated = {} if data is None else _read_yaml(data)
-    if beside and beside[0] is not data:
-        lines = beside[0].read_text(encoding='utf-8').splitlines()
+    names_file = next((file for file in beside if file.name not in _YAML), None)
+    text = '' if data is None else data.read_text(encoding='utf-8', errors='replace')
+    keys, stated = set(_STATED.findall(text)), {}
+    if keys:
+        try:
+            stated = _read_yaml(data, text)
+        except ValueError:
+            if names_file is None or 'kpt_shape' in keys:
+                raise
+    if names_file is not None and (beside[0] is names_file or not stated.get('names')):
+        lines = names_file.read_text(encoding='utf-8').splitlines()
         stated['names'] = [line.strip() for line in lines if line.strip()]
     names, shape = stated.get('names') or {}, stated.get('kpt_shape')
     names = dict(enumerate(names)) if isinstance(names, list) else names
@@ -118,12 +129,12 @@ def _described(path: Path) -> tuple[dict[int, str], int]:
             shape[0] * shape[1] if has_shape else 0)
 
 
-def _read_yaml(file: Path) -> dict:
+def _read_yaml(file: Path, text: str) -> dict:
     try:
         import yaml
-        value = yaml.safe_load(file.read_text(encoding='utf-8'))
+        value = yaml.safe_load(text)
     except ImportError:
-        raise ValueError(f'{file}: reading its names needs PyYAML: pip install pyyaml') from None
+        raise ValueError(f'{file}: reading its names or kpt_shape needs PyYAML: pip install pyyaml') from None
     except yaml.YAMLError as error:
         raise ValueError(f'{file}: not YAML ({one_line(error)})') from None
     return value if isinstance(value, dict) else {}

@@ -84,8 +84,8 @@ def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[He
     return result
 
 
-def first_sentences(run: Run, iou_type: str) -> str:
-    """Say what the curve of a run shows and does not show, in words made from its numbers."""
+def first_sentences(run: Run, iou_type: str, named: bool = False) -> str:
+    """Say what the curve of a run shows and does not show, in words made from its numbers; `named` says whose it is."""
     report = run.report
     unit, place = report.get('unit', 'image'), high_bucket([run], iou_type)
     if place is None:
@@ -93,12 +93,15 @@ def first_sentences(run: Run, iou_type: str) -> str:
                 'under occlusion.')
     row = report[iou_type]['buckets'][place]
     counts = f'{row["images"]} images, {row["instances"]} instances'
-    start = f'{iou_type}, {unit}s with {bucket_phrase(row["name"], report["definition"])} ({counts}): '
+    whose = f'{run.name}, {iou_type}' if named else iou_type
+    start = f'{whose}, {unit}s with {bucket_phrase(row["name"], report["definition"])} ({counts}): '
     name = lead_statistic(report, iou_type)
     value = f'{name} is {format_percent(row[name])} %'
     if row.get(f'{name}_excess') is None:
-        return (f'{start}{value}. Without random sets to compare with, this says nothing about '
-                f'occlusion: {name} also depends on the number of images, their instances, sizes and categories.')
+        missing = f'Random sets of instances are made for AP alone, so {name}' if unit == 'instance' and name != 'AP' else (
+            'Without random sets to compare with, this')
+        return (f'{start}{value}. {missing} says nothing about occlusion here: {name} also depends on the number of images, '
+                'their instances, sizes and categories.')
     field = field_of(report['definition'])
     unknown = '' if is_by_occlusion(report) else (
         f'Whether {field} grows with occlusion is not stated, so this is no verdict on occlusion: field:1-{field} is for a '

@@ -97,7 +97,7 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None, comp
     return environment.get_template('page.html.jinja').render(
         runs=runs, data=main.get('data'), everything=main[iou_types[0]]['all'], ratio=describe_ratio(main),
         headlines=headlines(runs, comparison), high=None if place is None else phrases[place],
-        sentences=[first_sentences(run, iou_type) for iou_type in iou_types for run in runs],
+        sentences=[first_sentences(run, iou_type, len(runs) > 1) for iou_type in iou_types for run in runs],
         counts=None if place is None else main[iou_types[0]]['buckets'][place],
         unit=main.get('unit', 'image'), statistics=statistics, by_occlusion=is_by_occlusion(main),
         is_ours=main['definition'].partition(', ')[0] in OCCLUSION_RATIOS,

@@ -93,6 +93,8 @@ def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | N
     buckets = []
     for bucket, members, column in zip(main.buckets, grouping.members.T, grouping.columns.tolist(), strict=True):
         errors, images = count_errors(records, positives, len(ratios), column=column), []
+        if main.unit == 'instance':
+            members = (errors.found + errors.missed > 0).to(members.device)
         for image in choose_by_errors(errors, members, count, choice, seed):
             path, predictions = paths[image], shown_of(detections, image)
             outcomes = image_outcomes(result, iou_type, image, predictions.category, column)

@@ -58,22 +58,30 @@ def test_metric_and_hook_accept_it(voc):
     assert [row['images'] for row in metric.report['bbox']['buckets']] == [0, 0, 1]
 
 
-class Bare:
-    """Data set without image sizes or boxes."""
+class Listed:
+    """Data set of one image."""
 
     metainfo = dict(classes=('a', ))
+
+    def __init__(self, **info):
+        self.info = info
 
     def __len__(self):
         return 1
 
     def get_data_info(self, number):
-        return dict(img_id=number)
+        return self.info
 
 
 @pytest.mark.parametrize(('dataset', 'message'), [
     (SimpleNamespace(), 'SimpleNamespace has no COCO annotation file and names no classes'),
-    (Bare(), r'Bare\[0\] has no height, width, instances'),
-], ids=['plain object', 'bare dataset'])
+    (Listed(img_id=3), 'Listed has no COCO annotation file, and its images have no height, width, instances'),
+    (Listed(img_path='a.jpg', height=9, width=9, instances=[]), 'Listed has no COCO annotation file, .* have no img_id'),
+    (Listed(img_id=3, height=9, width=9, instances=[dict(bbox=[1, 2], bbox_label=0)]),
+     r"Listed\[0\]: an instance has the 'bbox' \[1, 2\], expected \[x1, y1, x2, y2\]"),
+    (Listed(img_id=3, height=9, width=9, instances=[dict(bbox=[1, 2, 3, 4], bbox_label=5)] * 2),
+     r'Listed\[0\]: label 5 is not from 0 to 0, the classes; .*; 2 records cannot be used'),
+], ids=['plain object', 'no sizes', 'no id', 'box', 'labels'])
 def test_rejects_other_datasets(dataset, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f'^{message}$'):  # without --skip-invalid, which data sets do not have
         dataset_annotations(dataset)

@@ -276,7 +276,7 @@ def test_rejects_other_layouts(tmp_path, content, message):
 @pytest.mark.parametrize(('entries', 'iou_type', 'classes', 'message'), [
     ([image(5)], 'bbox', None, r'dump\[0\]: image id 5 is not in the annotation file'),
     ([image(), image(scores=torch.tensor([.1, .2]))], 'bbox', None, 'dump: image id 4 is repeated with other predictions'),
-    ([image(4.5)], 'bbox', None, r'dump\[0\]: image id 4.5 is not in the annotation file'),
+    ([image(4.5)], 'bbox', None, r'dump\[0\]: the image id must be an integer id or a file name, got 4.5'),
     ([image(labels=torch.tensor([0, 3]))], 'bbox', None, 'image id 4: label 3 is not from 0 to 2, the 3 categories of annotat'),
     ([image(labels=torch.tensor([-1, 0]))], 'bbox', None, 'label -1 is not from 0 to 2'),
     ([image()], 'bbox', ['cat', 'dog'], 'label 2 is not from 0 to 1, the 2 categories of --classes'),
@@ -291,7 +291,9 @@ def test_rejects_other_layouts(tmp_path, content, message):
     ([image()], 'segm', None, "no 'masks', which segm needs"),
     ([image(masks=[])], 'segm', None, "'masks' must be 2 masks, or a list of 2 run-length codes, got 0 of them"),
     ([image(masks=torch.zeros(2, 20, 30))], 'segm', None, "'masks' must be boolean .* got float32 .* pass masks > 0.5"),
-    ([image(masks=[1, 2])], 'segm', None, 'image id 4: its segmentation is neither polygons nor a run-length code'),
+    ([image(masks=[1, 2])], 'segm', None, "image id 4: 'masks' must be run-length codes, dicts with .* got 1$"),
+    ([image(masks=[dict(size=[20, 30], counts=5)] * 2)], 'segm', None, "image id 4: 'masks' must be run-length codes, dicts"),
+    ([image(masks=np.ones((1, 20, 30), bool))], 'segm', None, r"'masks' must be boolean .* \(2, height, width\), or run-length"),
     ([image(masks=[dict(size=[9, 9], counts=b'')] * 2)], 'segm', None, r'its mask has size \[9, 9\], its image \[20, 30\]'),
 ])
 def test_rejects_dump_of_other_annotations(entries, iou_type, classes, message):

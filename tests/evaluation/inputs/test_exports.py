@@ -1,6 +1,7 @@
 """Quirks of other tools' files: objects in several parts, file names, keypoints, and labels stored as category ids."""
 
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def test_crowdhuman_as_an_array_and_its_results(tmp_path, as_text):
     assert found.image.tolist() == [0, 1] and found.boxes_xywh.tolist() == [[10, 10, 40, 80]] * 2
     broken = [dict(ID=lines[0]['ID'], dtboxes=[dict(box=[1, 2, 3, 4], score=.5), dict(score=.5), 7]), dict(ID='b')]
     (tmp_path / 'r.odgt').write_text(as_text(broken))
-    with pytest.raises(ValueError, match="has no 'bbox', which bbox needs; .* 3 of 4 entries cannot be used"):
+    with pytest.raises(ValueError, match="has no 'bbox', which bbox needs; 3 of 4 entries cannot be used"):
         load_detections(tmp_path / 'r.odgt', truth)
     with pytest.warns(UserWarning, match='3 of 4 entries of .* cannot be used and are left out'):
         assert load_detections(tmp_path / 'r.odgt', truth, skip_invalid=True)['bbox'].boxes_xywh.tolist() == [[1, 2, 3, 4]]
@@ -163,6 +164,45 @@ def test_names_and_keypoints_of_yolo_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, 'read_text', lambda path, *args, **options: read.append(path.name) or plain(path, *args, **options))
     assert list(read_ground_truth(tmp_path).category_names.values()) == ['cat', 'dog']
     assert read.count('data.yaml') == 1
+
+
+@pytest.mark.parametrize('has_yaml', [True, False])
+@pytest.mark.parametrize(('data', 'with_list', 'names'), [
+    ('path: [', True, ['cat', 'dog']),  # not YAML
+    ('names: {0: cat\nnc: 2', True, ['cat', 'dog']),
+    ('path: ../data\nnc: 2\n', True, ['cat', 'dog']),
+    ('path: ../data  # the names are in classes.txt\nnc: 2\n', False, ['0', '1']),
+])
+def test_names_of_yolo_that_need_no_yaml(tmp_path, monkeypatch, data, with_list, names, has_yaml):
+    write_yolo(tmp_path)
+    (tmp_path / 'data.yaml').write_text(data)
+    if with_list:
+        (tmp_path / 'labels/classes.txt').write_text('cat\ndog\n')
+    if not has_yaml:
+        monkeypatch.setitem(sys.modules, 'yaml', None)
+    assert list(read_ground_truth(tmp_path).category_names.values()) == names
+
+
+@pytest.mark.parametrize(('data', 'with_list'), [
+    ('names: [cat, dog]\n', False), ('names:\n  0: cat\n  1: dog\n', False), ('{"names": ["cat", "dog"]}', False),
+    ('kpt_shape: [17, 2]\n', True),  # without it, boxes with keypoints would pass as polygons
+])
+def test_what_yolo_states_in_yaml_alone_needs_pyyaml(tmp_path, monkeypatch, data, with_list):
+    write_yolo(tmp_path)
+    (tmp_path / 'data.yaml').write_text(data)
+    if with_list:
+        (tmp_path / 'labels/classes.txt').write_text('cat\ndog\n')
+    read_ground_truth(tmp_path)
+    monkeypatch.setitem(sys.modules, 'yaml', None)
+    with pytest.raises(ValueError, match='data.yaml: reading its names or kpt_shape needs PyYAML: pip install pyyaml$'):
+        read_ground_truth(tmp_path)
+
+
+def test_names_of_yolo_in_broken_yaml_alone(tmp_path):
+    write_yolo(tmp_path)
+    (tmp_path / 'data.yaml').write_text('names: [cat, dog\n')
+    with pytest.raises(ValueError, match='data.yaml: not YAML'):
+        read_ground_truth(tmp_path)
 
 
 @pytest.mark.parametrize('line', [RESULTS[0], dict(image_id=1, boxes=[corners(RESULTS[0]['bbox'])], scores=[.9], labels=[0])])

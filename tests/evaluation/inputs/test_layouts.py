@@ -216,6 +216,9 @@ def test_results(tmp_path, write):
     (2 * (json.dumps(dict(data_row={}, projects={})) + '\n'), "it is Labelbox's export; convert it"),
     (2 * (json.dumps(dict(file_name='a.jpg', objects={})) + '\n'), 'it is metadata of a Hugging Face image folder; convert it'),
     (json.dumps({'a.jpg1234': dict(filename='a.jpg', size=1234, regions=[])}), 'it is a project of VIA'),
+    (json.dumps({'1': dict(name='a.jpg', labels=[])}), "'categories'; it has '1'$"),
+    (json.dumps({'a': dict(image='a.jpg', annotations=[])}), "'categories'; it has 'a'$"),
+    (json.dumps([dict(filename='a.jpg', regions=[])]), "it is a list of objects with 'filename', 'regions'"),
     (json.dumps(dict(definition='covered', unit='image', per_category={}, bbox={})), 'it is a report of mmtied'),
     ('Car 0.00 0 -1.57 599.41 156.40 629.75 189.25 2.85 2.63 12.34 0.47 1.49 69.44 -1.56\n', 'but a text file of KITTI'),
     ('2753 2408 2861 2385 2888 2468 2805 2502 plane 0\n', 'but a text file of DOTA, whose boxes are rotated'),
@@ -284,9 +287,8 @@ def test_faults_are_counted_and_left_out():
     data['annotations'] += [dict(data['annotations'][0], id=9, bbox=[1, 2, float('nan'), 3]), dict(data['annotations'][0],
                                                                                                    id=10, image_id=7),
                             dict(id=11, image_id=1, category_id=1), dict(data['annotations'][1], id=12, bbox=[0, 0, -4, 4])]
-    with pytest.raises(ValueError, match=r'annotations\[3\].*\[4\].*\[5\].* 4 of 7 entries cannot be used; '
-                                         r'--skip-invalid'
-                       ) as error:
+    with pytest.raises(ValueError, match=r'annotations\[3\].* 4 of 7 entries cannot be used, such as \[3\], \[4\], '
+                                         r'\[5\]; --skip-invalid') as error:
         read_ground_truth(data)
     assert '\n' not in str(error.value)
     with pytest.warns(UserWarning, match='4 of 7 entries of annotations: annotations cannot be used and are left out'):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import fields
 
 import numpy as np
@@ -125,7 +126,8 @@ def test_folder_in_place_of_a_file(tmp_path, name):
 @pytest.mark.parametrize(('changes', 'message'), [
     (dict(boxes=np.zeros((1, 5))), r"'boxes' must be an array or tensor of numbers of shape \(1, 4\), got shape \(1, 5\)"),
     (dict(image_id='four'), r"detections\[0\]: image id 'four' is not in the annotation file; expected an id such as 4"),
-    (dict(image_id=4.5), r'detections\[0\]: image id 4.5 is not in the annotation file'),
+    *((dict(image_id=value), rf'detections\[0\]: the image id must be an integer id or a file name, got {re.escape(str(value))};')
+      for value in (4.5, None, [1], True)),
 ])
 def test_messages_have_the_keys_of_images(changes, message):
     with pytest.raises(ValueError, match=message):
@@ -212,7 +214,7 @@ def test_file_names_that_several_images_have():
     truth = read_ground_truth(dict(DATA, images=[dict(image, file_name=f'{image["id"]}/a.jpg') for image in DATA['images']]))
     with pytest.raises(ValueError, match="image id 'a' is the file name of several images of the annotation file; expected an "
                                          "id; "
-                                         "5 of 5 entries cannot be used; --skip-invalid"):
+                                         "5 of 5 entries cannot be used, such as .0., .1., .2.; --skip-invalid"):
         load_detections([dict(row, image_id='a') for row in RESULTS], truth)
     with pytest.warns(UserWarning, match='looked up'):
         load_detections([dict(row, image_id=f'{row["image_id"]}/a.jpg') for row in RESULTS], truth)

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from mmtied.evaluation.inputs import load_detections
+from mmtied.evaluation.inputs.dumps import dump_detections
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
-from mmtied.evaluation.inputs.results import held_iou_types, join_detections, make_detections
+from mmtied.evaluation.inputs.results import ResultReading, held_iou_types, join_detections, make_detections
 
 TRUTH = read_ground_truth(dict(images=[dict(id=9, height=20, width=30)], categories=[dict(id=8, name='b')], annotations=[]))
 BOX = dict(image_id=9, category_id=8, score=.5, bbox=[1, 2, 3, 4])
@@ -40,6 +42,8 @@ def test_concatenation_keeps_order():
 
 @pytest.mark.parametrize(('iou_type', 'change', 'message'), [
     ('bbox', dict(image_id=7), r'results\[1\]: image id 7 is not in the annotation file'),
+    ('bbox', dict(image_id=4.5), r'results\[1\]: the image id must be an integer id or a file name, got 4.5; '),
+    ('bbox', dict(image_id=[9]), r'results\[1\]: the image id must be an integer id or a file name, got \[9\]; '),
     ('bbox', dict(category_id=7), r'results\[1\]: category id 7 is not in the annotation file'),
     ('bbox', dict(score=float('nan')), r"results\[1\]: 'score' must be a finite number, got nan"),
     ('bbox', dict(score=float('inf')), r"results\[1\]: 'score' must be a finite number"),
@@ -71,3 +75,55 @@ def test_invalid_files(tmp_path, content, message):
         path.write_text(content)
     with pytest.raises(ValueError, match=f'results.json.*{message}'):
         load_detections(path, TRUTH)
+
+
+@pytest.mark.parametrize('reading', [dict(classes=['b']), dict(label_names=['b'])])
+@pytest.mark.parametrize(('iou_type', 'change'), [
+    ('bbox', dict(image_id=7)), ('bbox', dict(score=None)), ('bbox', dict(bbox=[0, 0, -1, 1])), ('bbox', dict(bbox=[])),
+    ('segm', dict(segmentation={'size': [20, 30], 'counts': 'a'})), ('segm', dict(segmentation={'size': [9, 9], 'counts': [81]})),
+])
+def test_faults_of_other_classes_do_not_count(reading, iou_type, change):
+    notes = []
+    found = make_detections([BOX | MASK, BOX | MASK | change | {'category_id': 7}], TRUTH, iou_type,
+                            reading=ResultReading(**reading), notes=notes)
+    assert found.score.tolist() == [.5]
+    assert notes == ['1 of 2 detections are of categories that the annotations do not have, and are left out']
+    with pytest.raises(ValueError, match=r'results\[1\]'):
+        make_detections([BOX | MASK, BOX | MASK | change], TRUTH, iou_type, reading=ResultReading(**reading))
+
+
+def test_other_classes_alone_are_refused_where_none_has_a_box():
+    with pytest.raises(ValueError, match="has no 'bbox', which bbox needs; 2 of 2 entries cannot be used"):
+        make_detections([MASK | {'category_id': 7}] * 2, TRUTH, 'bbox', reading=ResultReading(['b']))
+
+
+def test_dumped_faults_of_other_classes_do_not_count():
+    image = dict(img_id=9, pred_instances=dict(bboxes=np.array([[0, 0, 1, 1], [0, 0, np.inf, 1]]), scores=np.array([.5, .6]),
+                                               labels=np.array([1, 0])))
+    found = dump_detections([image], TRUTH, 'bbox', reading=ResultReading(label_names=['a', 'b'], skip_invalid=True))
+    assert found.score.tolist() == [.5]
+    notes = []
+    dump_detections([image], TRUTH, 'bbox', reading=ResultReading(label_names=['a', 'b'], skip_invalid=True), notes=notes)
+    assert notes == ['1 of 2 detections are of categories that the annotations do not have, and are left out']
+
+
+@pytest.mark.parametrize(('num', 'message'), [
+    (1, "results[1]: image id 7 is not in the annotation file; expected an id such as 9; --skip-invalid (skip_invalid=True) "
+        'leaves it out'),
+    (5, "results[1]: image id 7 is not in the annotation file; expected an id such as 9; 5 of 6 entries cannot be used, such as "
+        '[1], [2], [3]; --skip-invalid (skip_invalid=True) leaves them out'),
+])
+def test_faults_are_explained_once(num, message):
+    with pytest.raises(ValueError) as error:
+        make_detections([BOX, *[BOX | {'image_id': 7}] * num], TRUTH, 'bbox')
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(('num', 'note'), [
+    (1, '1 of 2 entries of results cannot be used and is left out (skip_invalid): results[1]: image id 7 is not'),
+    (2, '2 of 3 entries of results cannot be used and are left out (skip_invalid), the first: results[1]: image id 7 is not'),
+])
+def test_note_of_what_is_left_out(num, note):
+    notes = []
+    make_detections([BOX, *[BOX | {'image_id': 7}] * num], TRUTH, 'bbox', reading=ResultReading(skip_invalid=True), notes=notes)
+    assert notes[0].startswith(note)
