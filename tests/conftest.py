@@ -23,9 +23,8 @@ hypothesis.settings.load_profile('mmtied')
 
 # With pytest -n, each worker's threads would fight the others' for the same cores, and small operations suffer most.
 if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
-    threads = max(1, (os.cpu_count() or 1) // int(os.environ['PYTEST_XDIST_WORKER_COUNT']))
-    torch.set_num_threads(threads)
-    os.environ.setdefault('OMP_NUM_THREADS', str(threads))  # for the processes that tests start
+    share = max(1, (os.cpu_count() or 1) // int(os.environ['PYTEST_XDIST_WORKER_COUNT']))
+    torch.set_num_threads(int(os.environ.setdefault('OMP_NUM_THREADS', str(share))))  # also for processes that tests start
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
