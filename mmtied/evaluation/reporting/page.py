@@ -25,7 +25,7 @@ from ..summary import (
 from .categories import FEWEST, MOST, HeatMap, heat_map
 from .headlines import first_sentences, headlines, high_bucket
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_plot
-from .tables import COUNTS, Run, bucket_phrase, format_excess, reported_statistics, shared_evaluations
+from .tables import COUNTS, Run, bucket_phrase, format_excess, null_statistics, reported_statistics, shared_evaluations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,9 +147,9 @@ def describe_nulls(runs: Sequence[Run]) -> str:
         return ''
     dotted = 'Dotted, in the color of each run'
     looks = ('Gray', 'Hatched') if len(runs) == 1 else ('In the tables', dotted) if 'matched' in nulls else (dotted, '')
-    text = (f'{looks[0]}: where AP lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or instances '
-            'differs from that of many. The excess is AP minus their mean; p is the share of random sets that are as far out, '
-            'on both sides.')
+    text = (f'{looks[0]}: where a statistic lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or '
+            'instances differs from that of many. The excess is the statistic minus their mean; p is the share of random sets '
+            'that are as far out, on both sides.')
     if 'matched' in nulls:
         text += (f' {looks[1]}: {nulls["matched"]}. What is left of the excess then is not explained by these counts; other '
                  'causes that go with the buckets, such as truncation or blur, are not ruled out. Where most of the matched '
@@ -177,7 +177,8 @@ def _section(runs: Sequence[Run], number: int) -> dict:
     results, controls, nulls = [], [], []
     for iou_type in iou_types:
         results += [_results_table(run, iou_type, len(runs) > 1) for run in runs]
-        nulls += [_null_table(run, iou_type, len(runs) > 1) for run in runs if run.report.get('null_bands')]
+        nulls += [_null_table(run, iou_type, name, len(runs) > 1)
+                  for run in runs for name in null_statistics(run.report, iou_type)]
         if any(key in report[iou_type]['all'] for key in ('AP_shared', 'instances_small')):
             controls += [_control_table(run, iou_type, len(runs) > 1) for run in runs]
     return dict(title=describe_evaluation(report), anchor=f'evaluation-{number}', ratio=describe_ratio(report),
@@ -280,11 +281,12 @@ def _results_table(run: Run, iou_type: str, several: bool, detail: bool = False)
     return _table(run, iou_type, several, columns, named_rows(run.report, iou_type))
 
 
-def _null_table(run: Run, iou_type: str, several: bool) -> Table:
-    """Compare AP with that of random sets; the last column is the share of a bucket's own images in the matched ones."""
+def _null_table(run: Run, iou_type: str, name: str, several: bool) -> Table:
+    """Compare a statistic with that of random sets; the last column is the share of a bucket's own images in the matched ones."""
     buckets = run.report[iou_type]['buckets']
-    titles = {'images': 'images', 'instances': 'instances', 'AP': 'AP', 'AP_null': 'random\nsets', 'AP_excess': 'excess',
-              'AP_matched_null': 'matched\nsets', 'AP_matched_excess': 'matched\nexcess', 'AP_balanced': 'AP_balanced',
+    titles = {'images': 'images', 'instances': 'instances', name: name, f'{name}_null': 'random\nsets',
+              f'{name}_excess': 'excess', f'{name}_matched_null': 'matched\nsets',
+              f'{name}_matched_excess': 'matched\nexcess', f'{name}_balanced': f'{name}_balanced',
               'matched_own': 'own\nimages, %'}
     columns = {key: title for key, title in titles.items() if any(key in row for row in buckets)}
     return _table(run, iou_type, several, columns, [(row['name'], row) for row in buckets])

@@ -83,6 +83,9 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
                     columns[name] = [format_percent(row.get(name)) for row in rows]
                     if any(STATISTICS[name].ci_key in row for row in rows):
                         columns[f'{name} interval'] = [format_interval(row.get(STATISTICS[name].ci_key)) for row in rows]
+                    for key in (f'{name}_excess', f'{name}_matched_excess'):
+                        if any(row.get(key) is not None for row in rows):
+                            columns[key] = [format_excess(row, key) for row in rows]
             for what, columns in tables.items():
                 yield PlainTable(f'{iou_type}: {what} in % by {describe_ratio_name(evaluation)}', ['r', *columns],
                                  [[name, *cells] for (name, _), *cells in zip(found, *columns.values(), strict=True)])
@@ -116,6 +119,13 @@ def format_tables(report: Mapping, brief: bool = False) -> str:
 def reported_statistics(report: Mapping, iou_type: str, detail: bool = False) -> list[str]:
     """Return the names of a report's statistics, in the order of `protocol.STATISTICS`: the main ones, or the details."""
     return [name for name, statistic in STATISTICS.items() if statistic.detail == detail and name in report[iou_type]['all']]
+
+
+def null_statistics(report: Mapping, iou_type: str) -> list[str]:
+    """Return the statistics to compare with random sets: those that have them, of AP, AP50 and AP75 the first."""
+    buckets = report[iou_type]['buckets']
+    names = [name for name in STATISTICS if any(row.get(f'{name}_null') is not None for row in buckets)]
+    return [name for name in names if name not in ('AP50', 'AP75') or 'AP' not in names]
 
 
 def comparison_tables(comparison: Mapping, statistics: Sequence[str] | None = None) -> Iterator[PlainTable]:

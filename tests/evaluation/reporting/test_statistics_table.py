@@ -95,3 +95,13 @@ def test_comparison_of_chosen_statistics(results, tmp_path):
                   lambda: comparison.text(['AP51'])):
         with pytest.raises(ValueError, match="statistics that were compared are AP, AP50, AP75, AP90, got 'AP51'"):
             wrong()
+
+
+def test_requested_statistics_are_compared_with_random_sets():
+    result = evaluate(*many(num_images=60, per_image=6), Evaluation(edges=(0, .15, 1)),
+                      bootstrap=Bootstrap(20, null_sets=10, statistics=['MR-2']))
+    row = next(row for row in result.report['bbox']['buckets'] if row['MR-2_excess'] is not None)
+    assert 'MR-2_matched_excess' in next(line for line in format_tables(result.report).splitlines() if 'MR-2 interval' in line)
+    page = render_page([Run('run', result.report)])
+    compared = page[page.index('Compared with random sets'):page.index('Results in %')]
+    assert f'{100 * row["MR-2_excess"]:+.1f}' in compared and 'MR-2' in compared and 'AP75' not in compared
