@@ -1,5 +1,6 @@
 """Check the data of a config, and build mmengine's Runner and its parts, also on machines without a GPU."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,8 +147,13 @@ def dump_metric(cfg: Config, out: str) -> BaseMetric:
 
 
 def leave_processes() -> None:
-    """Close the process group of distributed training, if there is one, so that no process waits at exit."""
+    """Close the process group of distributed training, if there is one, so that no process waits at exit.
+
+    gloo's thread needs Python's lock to free the last collective, and the group's destructor waits for that thread with the lock
+    held. So the thread has its turn first.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        time.sleep(.2)
         torch.distributed.destroy_process_group()
 
 

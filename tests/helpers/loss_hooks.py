@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmtied.launch.config import load_config
+from mmtied.launch.runner import leave_processes
 from mmtied.training.loss_hook import LossHook, attach
 
 
@@ -93,8 +94,7 @@ def train_step_of_rank(rank: int, world_size: int, folder: Path, make_model: Cal
     log = wrapped.train_step({key: value[rank::world_size] for key, value in samples.items()}, OptimWrapper(optimizer))
     entries = {name: log[name].detach() for name in hook.log_names}
     torch.save((kept, entries), folder / f'{world_size}_{rank}.pt')
-    if world_size > 1:
-        torch.distributed.destroy_process_group()
+    leave_processes()
 
 
 def check_two_processes(folder: Path, *arguments) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmtied.launch.runner import leave_processes
 from mmtied.training.distillation import DISTANCES, Distillation, DistillationHook
 from mmtied.training.teacher import Normalization, Teacher, build_teacher, stage_widths
 from tests.helpers.loss_hooks import (
@@ -239,7 +240,7 @@ def train_two_ranks(rank: int, folder: Path, hook: dict) -> None:
         (folder / str(find_unused)).mkdir(exist_ok=True)
         train_rank(rank, 2, folder, folder / str(find_unused), hook, launcher='pytorch', cfg={'model_wrapper_cfg': {
             'type': 'MMDistributedDataParallel', 'device_ids': None, 'find_unused_parameters': find_unused}})
-    torch.distributed.destroy_process_group()
+    leave_processes()
 
 
 def train_rank(rank: int, world_size: int, start: Path, folder: Path, hook: dict, **settings) -> None:
