@@ -80,7 +80,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError("--out '': a folder is expected")
         if args.out:
             require(['matplotlib', 'jinja2', *(['PIL'] if args.images else [])], 'The report that --out writes')
-        if args.out:
             check_can_write(args.out, '--out', folder=True)
         if args.choice and not (args.images and args.out):
             raise ValueError(f'--choice {args.choice}: pictures are drawn with --images and --out')

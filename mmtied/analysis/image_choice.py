@@ -15,7 +15,7 @@ _SMALLEST_SIDE = 32
 
 
 class Choice(NamedTuple):
-    """How images are chosen: at random among those of a bucket.
+    """A random choice of images from a bucket.
 
     Attributes:
         bucket: The bucket.

@@ -281,8 +281,10 @@ def _describe_unsorted(plan: EvaluationPlan) -> list[str]:
     """Say how many images or annotations have a stated value that is in no bucket."""
     lines = []
     for evaluation, values in zip(plan.evaluations, plan.ratios, strict=True):
+        if field_of(evaluation.definition) is None:
+            continue
         outside = values[~(np.isnan(values) | bucket_members(values, evaluation.buckets).any(1))]
-        if len(outside) and field_of(evaluation.definition):
+        if len(outside):
             unit = 'images' if evaluation.unit == 'image' else 'annotations'
             reason = 'they have annotations of several levels, which --unit instance sorts' if evaluation.levels else (
                 f'their {field_of(evaluation.definition)} is from {outside.min():g} to {outside.max():g}')

@@ -1,4 +1,4 @@
-"""How the evaluation's operations share the cores of a CPU."""
+"""Threads of the evaluation on a CPU: one for each operation, several for independent parts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

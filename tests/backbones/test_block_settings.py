@@ -129,7 +129,7 @@ def test_zero_init_residual_is_the_default():
     (GroupableBottleneck, {'width': 8}, 32), (SharedBottleneck, {'width': 8, 'shared': {}}, 32),
     (SharedBasicBlock, {'bases': {}}, 8), (IGCBlock, {}, 8)])
 def test_blocks_can_be_built_alone(block, settings, out_channels):
-    """What they do not share has defaults; an argument that does not exist is reported under the block's name."""
+    """Arguments of one kind of block have defaults, and an unknown argument is reported under the block's name."""
     shared = BlockSettings(in_channels=8, planes=8, norm_cfg={'type': 'BN'}, stride=2)
     made = block(shared, **settings)
     assert made(torch.zeros(2, 8, 6, 6)).shape == (2, out_channels, 3, 3)

@@ -120,8 +120,13 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
                 parts.append(convert(sources[name], ground_truth, iou_type, name, reading, notes))
             said += [f'{name}: {note}' for note in notes]
         found[iou_type] = join_detections(parts)
-        covered = [np.unique(np.stack([part.image, part.category]), axis=1) for part in parts]
-        if np.unique(np.concatenate(covered, axis=1), axis=1).shape[1] < sum(part.shape[1] for part in covered):
+        if len(parts) > 1 and _overlap(parts, len(ground_truth.category_ids)):
             said.append(f'{" and ".join(chosen)} hold {iou_type} results of the same images and categories, and are joined as '
                         'parts of one detector; evaluate two detectors one by one, and compare them')
     return found
+
+
+def _overlap(parts: Sequence[Detections], num_categories: int) -> bool:
+    """Return whether parts hold detections of the same image and category."""
+    cells = [np.unique(part.image * num_categories + part.category) for part in parts]
+    return len(np.unique(np.concatenate(cells))) < sum(map(len, cells))
