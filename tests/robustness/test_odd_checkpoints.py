@@ -48,7 +48,7 @@ READERS = {
     'filter_similarity.py': '{0}.py {odd} --images {images} --num 1 --out {out}',
     'grad_cam.py': '{0}.py {odd} --images {images} --category cat --out {out}/new.png',
     'samples.py': '{truth} {images} --networks {0}.py {odd} --bucket 0 1 --out {out}/new.png',
-    'distill.py': '{0}.py {0}.py --weights {odd} --images {images} --work-dir {out} --iters 1',
+    'distill.py': '{0}.py {0}.py --weights {odd} --images {images} --work-dir {out} --iters 1 --workers 0',
     'train.py load_from': '{0}.py --work-dir {out} --cfg-options load_from={odd}',
     'train.py init_cfg': '{init} --work-dir {out}',
     'train.py resume': '{0}.py --work-dir {out} --resume {odd}',

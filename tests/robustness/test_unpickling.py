@@ -112,7 +112,7 @@ def with_config(text):
 @pytest.mark.parametrize('key', ['config', 'cfg'])
 def test_configs_in_checkpoints_are_not_executed(tmp_path, marker, key):
     """mmengine executes the first as it resumes and the second as it infers; `weights_only=True` reads both."""
-    path, text = tmp_path / 'texts.pth', f'import os\nos.mkdir({str(marker)!r})\nmodel = dict(type="ToyModel")'
+    path, text = tmp_path / 'texts.pth', f'__import__("os").mkdir({str(marker)!r})\nmodel = dict(type="ToyModel")'
     torch.save(with_config(text), path)
 
     def use():
