@@ -34,7 +34,7 @@ from mmtied.cli import user_errors
 from mmtied.evaluation import weighted_ap
 from mmtied.evaluation.accumulate import Positives, Records
 from mmtied.evaluation.inputs.ground_truth import GroundTruth, read_ground_truth
-from mmtied.evaluation.intervals import student_quantile
+from mmtied.evaluation.intervals import random_parts, standard_error, student_quantile
 from mmtied.evaluation.occlusion import image_ratios
 from mmtied.evaluation.pipeline import evaluate_detections
 from mmtied.evaluation.weighted_ap import UsedDetections, block_ap, make_blocks
@@ -45,8 +45,9 @@ if __name__ == 'coverage':  # numba looks for the package of that name, and find
 DETECTORS = {'good': (.35, 1), 'mid': (1., 2), 'mid again': (1., 3), 'poor': (2.2, 4)}  # jitter, seed
 PAIRS = (('good', 'mid'), ('mid again', 'mid'))
 MIXES = {'all r': (0., 1.), 'r < 0.1': (0., .1), 'r >= 0.5': (.5, 1.)}
-SIZES = (50, 100, 200, 400, 1000, 20, 30, 10)
+SIZES = (50, 100, 200, 400, 1000, 20, 30)
 STATISTICS = ('AP', 'AP50', 'AP75')
+USED = 'halves and quarters'
 TURNS = 8  # copies of each image in the population
 FIELDS = ('images', 'mix', 'detector', 'statistic', 'method', 'subsets', 'coverage', 'contains its AP', 'expected', 'deviation',
           'standard error / deviation')
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument('--csv', type=Path, required=True, help='table to write, or to go on with')
     parser.add_argument('--candidates', action='store_true', help='compare ways to make intervals')
     parser.add_argument('--subsets', type=int, default=400, help='data sets of a cell (400)')
-    parser.add_argument('--replicates', type=int, default=100, help='replicates behind each interval (100)')
+    parser.add_argument('--replicates', type=int, default=300, help='replicates behind each interval (300)')
     parser.add_argument('--sizes', type=int, nargs='+', default=SIZES, help='images of a data set')
     parser.add_argument('--mixes', nargs='+', choices=MIXES, default=list(MIXES))
     args = parser.parse_args()
@@ -181,9 +182,11 @@ def _weights(shape: tuple[int, int], replicates: int, generator: torch.Generator
              candidates: bool) -> Iterator[tuple[str, Tensor]]:
     """Yield names and weightings, (R, B, n), of the ways to resample."""
     num_sets, size = shape
-    order = torch.rand(replicates, num_sets, size, generator=generator).argsort(2).argsort(2)
-    yield 'halves', (order < (size + 1) // 2).float()
+    splits = [random_parts(size, replicates, int(torch.randint(2**62, (), generator=generator))) for _ in range(num_sets)]
+    yield USED, torch.stack(splits, dim=1).float()
     if candidates:
+        order = torch.rand(replicates, num_sets, size, generator=generator).argsort(2).argsort(2)
+        yield 'random halves', (order < (size + 1) // 2).float()
         yield 'without a fifth', (order < size - size // 5).float()
         drawn = torch.randint(size, (replicates, num_sets, size), generator=generator)
         counts = torch.zeros(replicates, num_sets, size).scatter_add_(2, drawn, torch.ones(drawn.shape))
@@ -204,7 +207,12 @@ def _intervals(data: np.ndarray, values: dict[str, np.ndarray], size: int,
     """
     reach = student_quantile(.975, size - 1)
     for method, replicates in values.items():
-        kept = {'halves': (size + 1) // 2, 'without a fifth': size - size // 5}.get(method)
+        if method == USED:
+            error = np.array([[standard_error(torch.from_numpy(column), size) for column in one.T] for one in replicates])
+            error *= math.sqrt(1 - size / of)
+            yield method, data - reach * error, data + reach * error, error
+            continue
+        kept = {'random halves': (size + 1) // 2, 'without a fifth': size - size // 5}.get(method)
         factor = 1. if kept is None else math.sqrt(kept / (size - kept))
         if method == 'jackknife':
             factor = (replicates.shape[1] - 1) / math.sqrt(replicates.shape[1])

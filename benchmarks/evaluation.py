@@ -6,7 +6,7 @@ process of its own, and the tools take turns. Three sources are timed:
 - ``memory``: from arrays (run-length codes for masks) to the table;
 - ``json``: from a results file to the table;
 - ``command``: the whole process from files to the printed table, for mmtied `tools/occlusion_eval.py --replicates 0`, for the
-  others the shortest script;
+  others the shortest script; with bytecode, as every installed package has it;
 - ``command, files``: the same and all of mmtied's files (records, tables, plots and page), which no other tool writes.
   ``--replicates 1000`` adds it with bootstrap intervals.
 
@@ -19,6 +19,7 @@ memory, and the val loop's boxes and masks, are tensors on the GPU; run-length c
 """
 
 import argparse
+import compileall
 import json
 import os
 import statistics
@@ -107,6 +108,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> str:
 
 def compare_tools(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
     """Run every tool, IoU type and source in turn."""
+    compileall.compile_dir(HERE.parent / 'mmtied', quiet=1)
     runs: dict[tuple[str, str, str], list[dict]] = {}
     for turn in range(args.repeats):
         for iou_type in args.iou_types:

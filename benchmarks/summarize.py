@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md, and its two plots, from the CSV files under docs/benchmarks/.
+"""Write the tables of docs/benchmarks.md, and its plots, from the CSV files under docs/benchmarks/.
 
 Each table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; the text around it is written by hand. A file that
 has not been measured leaves a line that says which command measures it. A test checks that the page is up to date.
@@ -257,6 +257,40 @@ def coverage(rows: Rows) -> str:
                           [[size, cell(size, paired=False), cell(size, paired=True)] for size in sizes])
 
 
+def candidates(rows: Rows) -> str:
+    """Tabulate the coverage of 95 % intervals of AP by way of making them and number of images."""
+    sizes, methods = _candidates(rows)
+    return markdown_table(['method', *(f'{size} images, %' for size in sizes)], [
+        [method, *(f'{values[size]:.1f}' for size in sizes)] for method, values in methods.items()])
+
+
+def draw_candidates(rows: Rows, path: Path) -> None:
+    """Plot the coverage over the number of images; gray is what intervals should reach."""
+    plt = _pyplot()
+    sizes, methods = _candidates(rows)
+    figure, axes = plt.subplots(figsize=(7.2, 4), layout='constrained')
+    axes.axhspan(93, 97, color='.88')
+    for number, (method, values) in enumerate(methods.items()):
+        axes.plot(range(len(sizes)), [values[size] for size in sizes], marker='os^DvPX*<>'[number], markersize=6 if number else 8,
+                  linewidth=1.4 if number else 2.6, label=f'{method}{"" if number else " (used)"}', color=f'C{number}',
+                  zorder=2 if number else 3)
+    axes.set_xticks(range(len(sizes)), sizes)
+    axes.set_xlabel('images of a data set')
+    axes.set_ylabel('95 % intervals that hold\nthe expected AP, %')
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1, .5))
+    _save(figure, path)
+
+
+def _candidates(rows: Rows) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Return the numbers of images, and of each method the coverage of AP in percent by these."""
+    methods: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row['statistic'] == 'AP':
+            methods.setdefault(row['method'], {})[row['images']] = 100 * float(row['coverage'])
+    return sorted({row['images'] for row in rows}, key=int), methods
+
+
 #: Table and measuring command of each section; the section's name is the CSV file's.
 TABLES: dict[str, tuple[Callable[[Rows], str], str]] = {
     'backbones_cpu': (backbones, 'backbones.py'),
@@ -267,15 +301,17 @@ TABLES: dict[str, tuple[Callable[[Rows], str], str]] = {
     'val_loop_cpu': (val_loop, 'evaluation.py instances_val2017.json --val-images 100'),
     'scale_cpu': (scale, 'scale.py instances_val2017.json'),
     'resume_drift': (whole, 'resume_drift.py --threads 1'),
-    'coverage': (coverage, 'coverage.py'),
+    'coverage': (coverage, 'coverage.py instances_val2017.json'),
+    'coverage_candidates': (candidates, "coverage.py instances_val2017.json --candidates --mixes 'all r'"),
     'figure3_cpu': (figure3, 'layers.py figure3'),
     'network_layers_cpu': (network_layers, 'layers.py networks'),
     'related_layers_cpu': (related_layers, 'related_layers.py --threads 1'),
 }
-PLOTS = {'figure3_cpu': draw_figure3, 'backbones_cpu': draw_backbones}
+PLOTS = {'figure3_cpu': draw_figure3, 'backbones_cpu': draw_backbones, 'coverage_candidates': draw_candidates}
 PLOT_TEXTS = {
     'figure3_cpu': 'Milliseconds over B for tied and grouped convolutions at a fixed number of multiply-adds',
     'backbones_cpu': "Images per second of tied backbones as multiples of their baselines'",
+    'coverage_candidates': 'Coverage of 95 % intervals of AP over the number of images, by way of making them',
 }
 
 if __name__ == '__main__':

@@ -44,8 +44,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         'name, as the field NAME of the images (--labels occlusion_level FILE for --preset olac)')
     parser.add_argument('--levels', nargs='+', help="names of a field's levels, the least occluded first")
     add_bucket_options(parser)
-    parser.add_argument('--replicates', type=int, default=1000, help='random halves of the images behind the intervals (1000); '
-                        '0: no intervals and null bands')
+    parser.add_argument('--replicates', type=int, default=1000, help='random halves and quarters of the images behind the '
+                        'intervals (1000); 0: no intervals and null bands')
     parser.add_argument('--null-sets', type=int, default=250, help='random image sets behind each null band (250); 0: none')
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
     parser.add_argument('--intervals', nargs='+', metavar='NAME', help='statistics that get intervals and null bands, such as '

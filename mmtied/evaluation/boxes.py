@@ -45,7 +45,6 @@ def shared_areas(boxes: np.ndarray) -> np.ndarray:
 def _edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which boxes span each cell between the edges of one axis, (N, cells) as 0/1, and the cells' lengths."""
     edges = np.sort(np.concatenate([lows, highs]))
-    lengths = edges[1:] - edges[:-1]
-    starts, lengths = edges[:-1][lengths > 0], lengths[lengths > 0]
+    starts = edges[:-1]
     spans = (lows[:, None] <= starts) & (starts < highs[:, None])
-    return spans.astype(np.float64), lengths
+    return spans.astype(np.float64), edges[1:] - starts

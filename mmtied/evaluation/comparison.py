@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from .buckets import Grouping, whole_set
-from .intervals import Bootstrap, point_estimates, replicates, standard_error, student_quantile
+from .intervals import Bootstrap, halves_of, point_estimates, replicates, standard_error, student_quantile
 from .protocol import IOU_TYPES, STATISTICS, check_iou_types
 from .records import SavedGroups, SavedRun
 from .summary import count_images, describe_evaluation, reported_iou_types
 
-METHOD = 'paired random halves of the images, Student t'
+METHOD = 'paired random halves and quarters of the images, Student t'
 
 
 def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence[str], bootstrap: Bootstrap | None = None,
@@ -125,7 +125,8 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None, 
             raise ValueError(f'{pair}: they were evaluated on different categories '
                              f'({len(first.category_names)} and {len(run.category_names)})')
         if first.fingerprint != run.fingerprint:
-            raise ValueError(f'{pair}: the image ids are the same, their sizes or annotations are not')
+            raise ValueError(f'{pair}: the image ids are the same, their sizes or annotations are not; if they should be, '
+                             'evaluate both again, as an earlier version may have read them otherwise')
         if first.mask_fingerprint and run.mask_fingerprint and first.mask_fingerprint != run.mask_fingerprint:
             raise ValueError(f'{pair}: the boxes of the annotations are the same, their masks are not')
         if first.proposal_nums != run.proposal_nums:
@@ -203,9 +204,9 @@ def estimate_groups(side: Sequence[SavedRun], iou_type: str, grouping: Callable[
         return torch.stack([compute(run.records[iou_type], run.positives, grouping(run), len(run.category_names), bootstrap,
                                     run.proposal_nums) for run in side])
 
-    values, halves = of_runs(point_estimates), of_runs(replicates)  # (runs, B, S) and (runs, R, B, S)
+    values, parts = of_runs(point_estimates), of_runs(replicates)  # (runs, B, S) and (runs, R, B, S)
     groups = grouping(side[0])
-    return [{statistic.name: Estimate(values[:, number, place], halves[:, :, number, place],
+    return [{statistic.name: Estimate(values[:, number, place], parts[:, :, number, place],
                                       count_images(members, side[0].positives, column))
              for place, statistic in enumerate(bootstrap.chosen())}
             for number, (members, column) in enumerate(zip(groups.members.T, groups.columns.tolist(), strict=True))]
@@ -217,12 +218,12 @@ class Estimate:
 
     Attributes:
         values: Of each run on all images, shape (K,) float64.
-        halves: Of each run on the same random halves, shape (K, R) float64.
+        parts: Of each run on the same parts of the images, in the order of `intervals.random_parts`, shape (K, R) float64.
         num_images: n.
     """
 
     values: Tensor
-    halves: Tensor
+    parts: Tensor
     num_images: int
 
     @property
@@ -238,7 +239,7 @@ class Estimate:
 
     def interval(self, level: float, highest: float = 1.) -> list[float] | None:
         """Return the interval over images and seeds, cut at 0 and the highest value; None for too few images."""
-        reach = _reach(self.halves.mean(0), self.num_images, self.seed_variances, level)
+        reach = _reach(self.parts.mean(0), self.num_images, self.seed_variances, level)
         return None if reach is None else [max(0., self.value.item() - reach), min(highest, self.value.item() + reach)]
 
     def resampled_seeds(self, generator: torch.Generator) -> Tensor:
@@ -246,31 +247,34 @@ class Estimate:
 
         The deviations are stretched by sqrt(K / (K - 1)), without which resampled means vary too little.
         """
-        number, num_halves = self.halves.shape
-        mean = self.halves.mean(0)
+        halves = halves_of(self.parts)
+        number, num_halves = halves.shape
+        mean = halves.mean(0)
         if number == 1:
             return torch.zeros_like(mean)
         drawn = torch.randint(number, (number, num_halves), generator=generator).to(mean.device)
-        return math.sqrt(number / (number - 1)) * (self.halves.gather(0, drawn).mean(0) - mean)
+        return math.sqrt(number / (number - 1)) * (halves.gather(0, drawn).mean(0) - mean)
 
 
 def describe_difference(estimate: Estimate, baseline: Estimate, bootstrap: Bootstrap) -> dict:
     """Describe the paired difference of two estimates on the same images.
 
     Returns:
-        difference, low, high, and share_above_zero and share_below_zero: of the replicates, each a half of the images and a draw
+        difference, low, high, and share_above_zero and share_below_zero: of the halves of the images, each with a draw
         of the seeds, moved and stretched onto the difference and its standard error; a tie counts half above and half below.
     """
     difference = estimate.value - baseline.value
-    halves = estimate.halves.mean(0) - baseline.halves.mean(0)
+    parts = estimate.parts.mean(0) - baseline.parts.mean(0)
     num_images = estimate.num_images
-    reach = None if bool(difference.isnan()) else _reach(halves, num_images, estimate.seed_variances + baseline.seed_variances,
+    reach = None if bool(difference.isnan()) else _reach(parts, num_images, estimate.seed_variances + baseline.seed_variances,
                                                          bootstrap.level)
     if reach is None:
         return dict(difference=_plain(difference), low=None, high=None, share_above_zero=None, share_below_zero=None)
     generator = torch.Generator().manual_seed(bootstrap.seed)
-    stretch = math.sqrt((num_images - num_images // 2) / (num_images // 2))
-    moved = stretch * (halves - halves.nanmean())
+    deviations = halves_of(parts)
+    deviations = deviations - deviations.nanmean()
+    spread = deviations.square().nanmean().sqrt().item()
+    moved = deviations * (standard_error(parts, num_images) / spread if spread else 1.)
     moved = moved + estimate.resampled_seeds(generator) - baseline.resampled_seeds(generator)
     moved = difference + moved[~moved.isnan()]
     tied = (moved == 0).double().mean().item() / 2
@@ -279,9 +283,9 @@ def describe_difference(estimate: Estimate, baseline: Estimate, bootstrap: Boots
                 share_below_zero=(moved < 0).double().mean().item() + tied)
 
 
-def _reach(halves: Tensor, num_images: int, seed_variances: Sequence[tuple[float, int]], level: float) -> float | None:
+def _reach(parts: Tensor, num_images: int, seed_variances: Sequence[tuple[float, int]], level: float) -> float | None:
     """Return half the width of an interval over images and seeds, with degrees of freedom by Welch and Satterthwaite."""
-    error = standard_error(halves, num_images)
+    error = standard_error(parts, num_images)
     if error is None:
         return None
     parts = [(error**2, num_images - 1), *seed_variances]

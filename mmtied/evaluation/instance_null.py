@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .accumulate import Positives, Records
 from .buckets import Grouping
-from .intervals import Bootstrap, bootstrap_statistics, half_samples, interval
+from .intervals import Bootstrap, bootstrap_statistics, interval, random_parts
 from .protocol import AREA_RANGES, PROPOSAL_NUMS, STATISTICS, Statistic
 from .summary import count_images
 from .threads import for_each, operations_in_one_thread
@@ -154,7 +154,7 @@ def balanced_rows(records: Records, positives: Positives, grouping: Grouping, nu
     as the bucket's share of the instances of its category.
     """
     images = torch.arange(len(grouping.members), device=records.image.device)
-    halves = half_samples(len(images), max(bootstrap.null_sets, 2), bootstrap.seed, images.device)
+    parts = random_parts(len(images), max(bootstrap.null_sets, 2), bootstrap.seed, images.device)
     rows = []
     for column in grouping.columns.tolist():
         row, num_images = {}, count_images(grouping.members[:, 0], positives, column)
@@ -162,12 +162,12 @@ def balanced_rows(records: Records, positives: Positives, grouping: Grouping, nu
             options = (num_categories, statistic.thresholds, statistic.limit(proposal_nums), column)
             value, spread = (weighted_average_precision(records, positives, images, weights, *options, precise=precise,
                                                         balanced=True).mean(1)
-                             for weights, precise in ((torch.ones_like(halves[:1]), True), (halves, False)))
+                             for weights, precise in ((torch.ones_like(parts[:1]), True), (parts, False)))
             value = None if bool(value.isnan()) else value.item()
             ends = interval(value, spread, num_images, bootstrap.level)
             row |= {f'{statistic.name}_balanced': value, f'{statistic.name}_balanced_ci': list(ends) if ends else None}
         recall = [STATISTICS['recall@P80']]
-        values = bootstrap_statistics(records, positives, images, torch.cat([torch.ones_like(halves[:1]), halves]),
+        values = bootstrap_statistics(records, positives, images, torch.cat([torch.ones_like(parts[:1]), parts]),
                                       num_categories, column, proposal_nums, statistics=recall)[:, 0]
         ends = interval(None if bool(values[0].isnan()) else values[0].item(), values[1:], num_images, bootstrap.level)
         rows.append({**row, recall[0].ci_key: list(ends) if ends else None})

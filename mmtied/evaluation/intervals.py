@@ -1,11 +1,13 @@
-"""Confidence intervals from random halves of the images, for one statistic and, paired, for the difference of two runs.
+"""Confidence intervals from halves and quarters of the images, for one statistic and, paired, for the difference of two runs.
 
-A statistic of a random half of n images, drawn without replacement, varies as one of n images varies between data sets: half the
-images have twice the variance, and the half that is left out takes away half of that (Shao & Wu, "A general theory for jackknife
-variance estimation", Annals of Statistics 1989: the delete-d jackknife with d = n/2). The interval is the value of all images
-plus and minus a quantile of Student's t times the standard deviation over halves. The halves themselves are biased, as AP of
-fewer images is higher, so their mean and quantiles are not used. A bootstrap replicate repeats images, which biases AP and
-narrows its spread: docs/statistics.md has the measurements.
+The images are split into quarters at random, many times. Two halves without a common image differ by a known multiple of what a
+mean varies between data sets of n images, and so do quarters: both say the same of a mean. They do not of AP, whose variance does
+not fall as 1 / n. If quarters say v4 and halves v2, all images are taken to say v2**2 / v4, the next number of the sequence: how
+fast the variance falls is learned from subsets of two sizes (Bertail, Politis & Romano, "On subsampling estimators with unknown
+rate of convergence", Journal of the American Statistical Association 1999). The interval is the value of all images plus and
+minus a quantile of Student's t times the root of that. The parts themselves are biased, as AP of fewer images is higher, so their
+mean and quantiles are not used. A bootstrap replicate repeats images, which biases AP and narrows its spread: docs/statistics.md
+has the measurements.
 """
 
 import functools
@@ -25,7 +27,9 @@ from .protocol import PROPOSAL_NUMS, Statistic, bootstrapped_statistics
 from .summary import all_evaluations, count_images
 from .weighted_ap import weighted_average_precision, weighted_recall
 
-METHOD = 'random halves of the images, Student t'
+METHOD = 'random halves and quarters of the images, Student t'
+#: Parts of each split that `random_parts` gives: four quarters and six halves.
+PARTS = 10
 #: Below this number of images there is no interval: it would not hold what it says.
 MIN_IMAGES = 20
 #: Coverage of 95 % intervals that benchmarks/coverage.py measured: lowest and highest cell of docs/benchmarks/coverage.csv.
@@ -38,7 +42,7 @@ class Bootstrap:
     """Settings of the resampling.
 
     Args:
-        num_replicates: Random halves of the images, at least 2.
+        num_replicates: Random halves and quarters of the images, at least 2, rounded up to tens.
         seed: From 0 up to 2**63 - 1.
         level: Share of data sets whose interval holds the expected value, above 0 and below 1.
         null_sets: Random image sets behind each null band, at least 0; 0 for no null bands.
@@ -75,25 +79,34 @@ class Bootstrap:
         """Return the plain values that reports state, with the coverage of what it was measured for."""
         coverage = {where: list(ends) for where, ends in COVERAGE.items()}
         measured = self.level == .95 and unit == 'image' and {statistic.name for statistic in self.chosen()} <= {*MEASURED}
+        names = [statistic.name for statistic in self.chosen()] if self.statistics is None else self.statistics
         return dict(level=self.level, replicates=self.num_replicates, seed=self.seed, method=method, min_images=MIN_IMAGES,
+                    statistics=[names] if isinstance(names, str) else list(names),
                     **({'coverage': coverage} if measured else {}))
 
 
-def half_samples(num_images: int, num_replicates: int, seed: int, device: torch.device | str = 'cpu') -> Tensor:
-    """Draw R random halves of I images; the same on every device.
+def random_parts(num_images: int, num_replicates: int, seed: int, device: torch.device | str = 'cpu') -> Tensor:
+    """Draw parts of I images from random splits into quarters, ten of each split; the same on every device.
 
     Returns:
-        Which images each half holds, shape (R, I) int16 of 0 and 1; the larger half where I is odd.
+        Which images each part holds, shape (R, I) int16 of 0 and 1, where R is `num_replicates` rounded up to tens: of each split
+        its quarters a, b, c, d, then the halves ab, cd, ac, bd, ad, bc.
 
     Example:
-        >>> half_samples(5, 2, seed=0).sum(1).tolist()
-        [3, 3]
+        >>> random_parts(6, 10, seed=0).sum(1).tolist()
+        [2, 2, 1, 1, 4, 2, 3, 3, 3, 3]
     """
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.zeros(num_replicates, num_images, dtype=torch.int16)
-    for row in weights:
-        row[torch.randperm(num_images, generator=generator)[:(num_images + 1) // 2]] = 1
-    return weights.to(device)
+    quarter = torch.stack([torch.randperm(num_images, generator=generator) % 4 for _ in range(-(-num_replicates // PARTS))])
+    quarters = quarter[:, None] == torch.arange(4)[:, None]
+    a, b, c, d = quarters.unbind(1)
+    halves = torch.stack([a | b, c | d, a | c, b | d, a | d, b | c], dim=1)
+    return torch.cat([quarters, halves], dim=1).flatten(0, 1).to(device, torch.int16)
+
+
+def halves_of(values: Tensor) -> Tensor:
+    """Return what halves gave, of values in the order of `random_parts`, shape (..., R)."""
+    return values.unflatten(-1, (-1, PARTS))[..., 4:].flatten(-2)
 
 
 def bootstrap_statistics(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
@@ -138,19 +151,19 @@ def bootstrap_statistics(records: Records, positives: Positives, images: Tensor,
 
 def replicates(records: Records, positives: Positives, groups: Grouping, num_categories: int, bootstrap: Bootstrap,
                proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
-    """Compute the statistics of random halves of every group's images.
+    """Compute the statistics of random halves and quarters of every group's images.
 
     The draws depend on the seed and the number of images alone, so two runs on one data set get the same, and row by row their
     difference is paired. Arguments as for `add_intervals`, of one IoU type.
 
     Returns:
-        Shape (R, B, S) float64; NaN where there is no ground truth.
+        Shape (R, B, S) float64, in the order of `random_parts`; NaN where there is no ground truth.
     """
     device = records.image.device
     result = []
     for members, column in zip(groups.members.T.to(device), groups.columns.tolist(), strict=True):
         images = members.nonzero()[:, 0]
-        weights = half_samples(len(images), bootstrap.num_replicates, bootstrap.seed, device)
+        weights = random_parts(len(images), bootstrap.num_replicates, bootstrap.seed, device)
         result.append(bootstrap_statistics(records, positives, images, weights, num_categories, column, proposal_nums,
                                            precise=False, statistics=bootstrap.chosen()))
     return torch.stack(result, dim=1)
@@ -168,38 +181,49 @@ def point_estimates(records: Records, positives: Positives, groups: Grouping, nu
     return torch.stack(result)
 
 
-def standard_error(halves: Tensor, num_images: int) -> float | None:
-    """Return the standard error of a statistic of n images from its values in random halves, None where it has none.
+def standard_error(values: Tensor, num_images: int) -> float | None:
+    """Return the standard error of a statistic of n images from its values in parts of them, None where it has none.
 
     Args:
-        halves: Shape (R,); NaN where the statistic is undefined.
+        values: Of `random_parts`, shape (R,); NaN where the statistic is undefined.
         num_images: n.
     """
-    halves = halves[~halves.isnan()]
-    left_out = num_images // 2
-    if num_images < MIN_IMAGES or len(halves) < 2:
+    if num_images < MIN_IMAGES:
         return None
-    return math.sqrt((num_images - left_out) / left_out) * halves.std().item()
+    splits = values.double().view(-1, PARTS)
+    splits = splits[~splits.isnan().any(1)]
+    if not len(splits):
+        return None
+    sizes = torch.tensor([(num_images + 3 - place) // 4 for place in range(4)], dtype=torch.float64, device=values.device)
+    quarters, halves = splits[:, :4], splits[:, 4:].unflatten(1, (3, 2))
+    half = torch.stack([sizes[0] + sizes[1], sizes[0] + sizes[2], sizes[0] + sizes[3]])
+    by_halves = (halves[..., 0] - halves[..., 1]).square() * half * (num_images - half) / num_images**2
+    by_halves = by_halves.mean().item()
+    mean = (quarters * sizes).sum(1, keepdim=True) / num_images
+    by_quarters = ((quarters - mean).square() * sizes).sum(1).mean().item() / (3 * num_images)
+    growth = by_halves / by_quarters if by_quarters else 1.
+    return math.sqrt(by_halves * min(max(growth, .5), 2.))
 
 
-def interval(value: float | None, halves: Tensor, num_images: int, level: float = .95,
+def interval(value: float | None, parts: Tensor, num_images: int, level: float = .95,
              bounds: tuple[float, float] = (0., 1.)) -> tuple[float, float] | None:
     """Return a confidence interval around a value, None below `MIN_IMAGES` images or without a value.
 
     Args:
         value: The statistic of all images.
-        halves: The statistic of random halves of them, shape (R,); NaN where it is undefined.
+        parts: The statistic of `random_parts` of them, shape (R,); NaN where it is undefined.
         num_images: How many images there are.
         level: Share of data sets whose interval holds the expected value.
         bounds: What the statistic cannot pass.
 
     Example:
-        >>> halves = .5 + .01 * torch.linspace(-1, 1, 101, dtype=torch.float64)
-        >>> [round(end, 3) for end in interval(.4, halves, num_images=100)]
-        [0.388, 0.412]
+        >>> numbers = torch.arange(100, dtype=torch.float64) / 100
+        >>> weights = random_parts(100, 20_000, seed=0).double()
+        >>> [round(end, 2) for end in interval(numbers.mean().item(), weights @ numbers / weights.sum(1), num_images=100)]
+        [0.44, 0.55]
     """
     _check_level(level)
-    error = None if value is None else standard_error(halves, num_images)
+    error = None if value is None else standard_error(parts, num_images)
     if error is None:
         return None
     reach = student_quantile((1 + level) / 2, num_images - 1) * error
@@ -253,10 +277,10 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
     done = [{**part, 'intervals': bootstrap.describe(unit=part.get('unit', 'image'))} for part in reports]
     for iou_type, table in records.items():
         def with_ends(rows: Sequence[Mapping], chosen: Grouping, table: Records = table) -> list[dict]:
-            halves = replicates(table, positives, chosen, num_categories, bootstrap, proposal_nums)
+            parts = replicates(table, positives, chosen, num_categories, bootstrap, proposal_nums)
             return [{**row, **_intervals(row, of_group, count_images(members, positives, column), bootstrap)}
                     for row, of_group, members, column in zip(
-                        rows, halves.unbind(1), chosen.members.T.to(table.image.device), chosen.columns.tolist(), strict=True)]
+                        rows, parts.unbind(1), chosen.members.T.to(table.image.device), chosen.columns.tolist(), strict=True)]
 
         everything, = with_ends([report[iou_type]['all']], whole_set(len(groups[0].members)))
         ends = {key: value for key, value in everything.items() if key not in report[iou_type]['all']}
@@ -268,10 +292,10 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
     return {**done[0], **({'further': done[1:]} if 'further' in report else {})}
 
 
-def _intervals(row: Mapping, halves: Tensor, num_images: int, bootstrap: Bootstrap) -> dict:
-    """Return the intervals of a group by their keys in a report, from its halves, shape (R, S)."""
+def _intervals(row: Mapping, parts: Tensor, num_images: int, bootstrap: Bootstrap) -> dict:
+    """Return the intervals of a group by their keys in a report, from the statistics of parts of it, shape (R, S)."""
     found = {}
-    for statistic, column in zip(bootstrap.chosen(), halves.unbind(1), strict=True):
+    for statistic, column in zip(bootstrap.chosen(), parts.unbind(1), strict=True):
         ends = interval(row[statistic.name], column, num_images, bootstrap.level, (0., statistic.highest))
         found[statistic.ci_key] = list(ends) if ends else None
     return found

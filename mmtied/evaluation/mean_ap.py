@@ -280,6 +280,12 @@ def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
     for (number, key), values in zip(columns, to_cpu(tensors), strict=True):
         kept[number][key] = values.numpy()
     for entry, arrays in zip(entries, kept, strict=True):
+        for key, values in arrays.items():
+            needed = 2 if key == 'image_size' else len(arrays['labels'])
+            if values.shape[:1] != (needed, ) and (key != 'boxes' or values.size):
+                raise ValueError(f'OcclusionMeanAveragePrecision: {what}: {key!r} must hold {needed} '
+                                 f'{"numbers, height and width" if key == "image_size" else "entries, one for each label"}; '
+                                 f'its shape is {values.shape}')
         if entry.get('masks') is not None:
             masks = entry['masks'] if isinstance(entry['masks'], Tensor) else np.asarray(entry['masks'])
             arrays['masks'] = encode_masks(masks, len(arrays['labels']), f'OcclusionMeanAveragePrecision: {what}')

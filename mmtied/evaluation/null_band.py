@@ -189,28 +189,31 @@ def cross_fitted_odds(features: Tensor, inside: Tensor, ridge: Tensor, generator
         fold[places[torch.randperm(len(places), generator=generator).to(places.device)]] = (
             torch.arange(len(places), device=places.device) % _FOLDS)
     inputs = torch.cat([torch.ones_like(features[:, :1]), features], dim=1)
-    log_odds = torch.empty_like(inputs[:, 0])
+    log_odds, weights = torch.empty_like(inputs[:, 0]), None
     for number in range(_FOLDS):
         held = fold == number
-        log_odds[held] = inputs[held] @ fit_logistic(inputs[~held], inside[~held], ridge)
+        weights = fit_logistic(inputs[~held], inside[~held], ridge, weights)
+        log_odds[held] = inputs[held] @ weights
     return log_odds.clamp(-20, 20)
 
 
-def fit_logistic(inputs: Tensor, inside: Tensor, ridge: Tensor, steps: int = 25) -> Tensor:
+def fit_logistic(inputs: Tensor, inside: Tensor, ridge: Tensor, start: Tensor | None = None, steps: int = 25) -> Tensor:
     """Fit a logistic regression by Newton's method.
 
     Args:
         inputs: Shape (P, 1 + F) float64; the first column is the constant, which has no ridge.
         inside: What is to be predicted, (P,) bool.
         ridge: Of each other column, (F,).
+        start: Weights to start from, such as those of a fit to similar images.
         steps: Newton steps at most.
 
     Returns:
         Weights, shape (1 + F,).
     """
     wanted, penalty = inside.double(), torch.cat([torch.full_like(ridge[:1], 1e-9), ridge])
-    weights = torch.zeros_like(penalty)
-    weights[0] = torch.logit(wanted.mean(), eps=1e-6)
+    weights = torch.zeros_like(penalty) if start is None else start.clone()
+    if start is None:
+        weights[0] = torch.logit(wanted.mean(), eps=1e-6)
     for _ in range(steps):
         chance = torch.sigmoid(inputs @ weights)
         gradient = inputs.T @ (wanted - chance) - penalty * weights

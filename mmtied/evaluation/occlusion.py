@@ -240,7 +240,7 @@ register_occlusion_ratio('instance_mean', 'the mean, over its instances, of the 
 
 def _most_overlap(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float, float]:
     overlap, area = _max_iou(boxes, masks)
-    return overlap.max(initial=0), float(area.max(initial=0))
+    return overlap.max(initial=0), area.max(initial=0)
 
 
 @register_occlusion_ratio('max_iou', 'the largest IoU of two of its boxes',
@@ -297,7 +297,9 @@ def _measured(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray |
                 raise
             raise ValueError(f'occlusion ratio {ratio.name!r}: its function failed without masks ({error}); if it reads masks, '
                              'register it with needs_masks=True') from error
-        yield members, *_checked_result(ratio, returned, len(members), (len(members),) if function is ratio.instance else ())
+        if getattr(function, '__module__', None) != __name__:  # of a user
+            returned = _checked_result(ratio, returned, len(members), (len(members),) if function is ratio.instance else ())
+        yield members, *returned
 
 
 def _checked_result(ratio: OcclusionRatio, returned: tuple, num: int, shape: tuple) -> tuple[np.ndarray, np.ndarray]:

@@ -176,7 +176,8 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike | Sequence,
                              f'as in compare(first, second); got {type(run).__name__}')
     sides = [[read_records(run) if isinstance(run, str | os.PathLike) else run for run in side] for side in sides]
     saved = [[run.saved_run() if isinstance(run, EvaluationResult) else run for run in side] for side in sides]
-    names = names or _names([side[0] for side in sides])
+    names = names or [name if len(side) == 1 else f'mean of {name} and {len(side) - 1} more'
+                      for name, side in zip(_names([side[0] for side in sides]), sides, strict=True)]
     return ComparisonResult(compare_runs(saved, names, _checked_bootstrap(bootstrap), iou_types))
 
 

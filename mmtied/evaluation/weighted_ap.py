@@ -256,8 +256,11 @@ def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor, false_share: Tenso
     share = None if false_share is None else false_share[blocks.category].to(count.dtype)
     is_first = blocks.category.diff(prepend=blocks.category.new_full((1,), -1)) != 0
     precision, reached = totals.new_empty(ROWS, *totals.shape), totals.new_empty(ROWS + 1, *totals.shape)
-    reach = _points_reached if totals.dtype == torch.float64 else _points_reached_roughly
-    reach(true_count, totals, reached[0])
+    if totals.dtype == torch.float64:
+        reach, scale = _points_reached, totals
+    else:
+        reach, scale = _points_reached_roughly, totals / _LAST_POINT
+    reach(true_count, scale, reached[0])
     reached[0].masked_fill_(is_first[:, None], 0)
     for row in range(ROWS):
         true_count.add_(hits[:, row])
@@ -267,10 +270,10 @@ def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor, false_share: Tenso
             torch.div(true_count, weighed, out=precision[row])
         else:
             torch.div(true_count.to(totals.dtype), weighed.to(totals.dtype), out=precision[row])
-        reach(true_count, totals, reached[row + 1])
+        reach(true_count, scale, reached[row + 1])
 
     best = _scan_earlier_blocks(precision.amax(0).flip(0), blocks.category.flip(0), torch.maximum).flip(0)
-    gained = reached[1:].sub_(reached[:-1].clone())  # recall points reached here first
+    gained = reached.diff(dim=0)  # recall points reached here first
     total = torch.zeros_like(best)
     for row in reversed(range(ROWS)):
         torch.maximum(best, precision[row], out=best)
@@ -285,15 +288,16 @@ def _points_reached(true_count: Tensor, totals: Tensor, out: Tensor) -> None:
     out.add_((out * (1 / _LAST_POINT)).le_(recall))
 
 
-def _points_reached_roughly(true_count: Tensor, totals: Tensor, out: Tensor) -> None:
-    """Count them in single precision: a recall that equals a point reaches it."""
-    torch.div(true_count, totals, out=out).mul_(_LAST_POINT).add_(1 + 1e-4).floor_()
+def _points_reached_roughly(true_count: Tensor, between_points: Tensor, out: Tensor) -> None:
+    """Count them in single precision, by the true positives between two points: a recall that equals a point reaches it."""
+    torch.div(true_count, between_points, out=out).add_(1 + 1e-4).floor_()
 
 
 def _scan_earlier_blocks(values: Tensor, category: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Combine, for each block, the values (N, R), at least 0, of all earlier blocks of its category; 0 for the first."""
     def earlier(array: Tensor, step: int) -> Tensor:
-        moved = torch.zeros_like(array)
+        moved = torch.empty_like(array)
+        moved[:step] = 0
         same = (category[step:] == category[:-step])[:, None]
         torch.mul(array[:-step], same, out=moved[step:])
         return moved

@@ -8,9 +8,10 @@ from scipy import stats
 
 from mmtied.evaluation import Evaluation, compare, evaluate
 from mmtied.evaluation.comparison import Estimate, compare_runs
-from mmtied.evaluation.intervals import Bootstrap, bootstrap_statistics, half_samples
+from mmtied.evaluation.intervals import Bootstrap, bootstrap_statistics, random_parts
 from mmtied.evaluation.protocol import STATISTICS
 from tests.helpers.on_device import Departures
+from tests.helpers.parts import error_of_parts
 from tests.helpers.runs import small_run
 from tests.helpers.simulated import many
 
@@ -50,16 +51,15 @@ def test_differences_are_paired():
         images = groups.members[:, number].nonzero()[:, 0]
         if len(images) < 20:
             continue
-        halves = half_samples(len(images), 60, seed=3)
+        parts = random_parts(len(images), 60, seed=3)
         one, two = (np.array([bootstrap_statistics(run.records['bbox'], run.positives, images, draw[None], 3)[0, 1].item()
-                              for draw in halves]) for run in (bad, good))
+                              for draw in parts]) for run in (bad, good))
         found = row['AP50']['differences'][0]
-        kept = halves[0].sum().item()
-        stretch = np.sqrt(kept / (len(images) - kept))
-        reach = stats.t.ppf(.95, len(images) - 1) * stretch * (two - one).std(ddof=1)
+        error = error_of_parts(two - one, len(images))
+        reach = stats.t.ppf(.95, len(images) - 1) * error
         gain = row['AP50']['values'][1] - row['AP50']['values'][0]
         np.testing.assert_allclose([found['low'], found['high']], [gain - reach, gain + reach], rtol=0, atol=2e-3)
-        moved = gain + stretch * (two - one - (two - one).mean())
+        moved = gain + error / (two - one).std() * (two - one - (two - one).mean())
         assert found['share_above_zero'] == pytest.approx(np.mean(moved > 0), abs=.02)
         assert found['share_above_zero'] + found['share_below_zero'] == 1
         assert found['difference'] == gain
@@ -78,10 +78,10 @@ def test_seeds_widen_the_interval_as_their_spread_says():
     gains = [one['AP']['differences'][0]['difference'] for one in single]
     found = row['AP']['differences'][0]
     assert found['difference'] == pytest.approx(np.mean(gains), abs=1e-12)
-    weights = half_samples(64, 60, seed=0)
+    weights = random_parts(64, 60, seed=0)
     halves = [bootstrap_statistics(run.records['bbox'], run.positives, torch.arange(64), weights, 3)[:, 0].numpy()
               for run in runs]
-    parts = [(np.mean(halves[1:], axis=0) - halves[0]).var(ddof=1), np.var(gains, ddof=1) / 3]
+    parts = [error_of_parts(np.mean(halves[1:], axis=0) - halves[0], 64)**2, np.var(gains, ddof=1) / 3]
     freedom = sum(parts)**2 / (parts[0]**2 / 63 + parts[1]**2 / 2)
     reach = stats.t.ppf(.975, freedom) * np.sqrt(sum(parts))
     assert (found['low'], found['high']) == pytest.approx((np.mean(gains) - reach, np.mean(gains) + reach), abs=2e-3)
@@ -204,7 +204,7 @@ def test_intervals_end_where_a_statistic_does():
     """AP, recall and miss rate cannot pass 1; duplicates for an object can."""
     data, results = many(num_images=25, per_image=4)
     perfect = [dict(image_id=entry['image_id'], category_id=entry['category_id'], bbox=entry['bbox'], score=.9)
-               for entry in data['annotations'] if entry['id'] % 40 and not entry['iscrowd']]
+               for entry in data['annotations'] if entry['id'] % 60 and not entry['iscrowd']]
     bootstrap = Bootstrap(50, null_sets=0, statistics=['AP', 'AR100', 'MR-2', 'recall@P80', 'loc_error', 'duplicates'])
     runs = [evaluate(data, found, Evaluation(edges=(0, 1)), bootstrap=bootstrap) for found in (perfect, results)]
     assert runs[0].report['bbox']['all']['recall@P80_ci'][1] == 1

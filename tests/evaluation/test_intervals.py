@@ -1,4 +1,4 @@
-"""Random halves, intervals and what they add to a report."""
+"""Random parts of the images, intervals and what they add to a report."""
 
 import json
 from types import SimpleNamespace
@@ -14,12 +14,13 @@ from mmtied.evaluation.intervals import (
     Bootstrap,
     add_intervals,
     bootstrap_statistics,
-    half_samples,
     interval,
     point_estimates,
+    random_parts,
     replicates,
     student_quantile,
 )
+from tests.helpers.parts import error_of_parts
 from tests.helpers.runs import small_run
 from tests.helpers.simulated import many
 
@@ -33,7 +34,7 @@ def test_add_intervals_changes_nothing_else():
     before = json.loads(json.dumps(report))
     done = with_intervals(run, report, groups, num_replicates=300)
     assert report == before
-    assert done['intervals']['method'] == 'random halves of the images, Student t'
+    assert done['intervals']['method'] == 'random halves and quarters of the images, Student t'
     assert {name: done['intervals'][name] for name in ('level', 'replicates', 'seed', 'min_images')} == dict(
         level=.95, replicates=300, seed=0, min_images=20)
     rows = [[part['bbox']['all'], *part['bbox']['buckets']] for part in (report, done)]
@@ -59,11 +60,10 @@ def test_intervals_match_a_plain_loop():
         images = groups.members[:, number].nonzero()[:, 0]
         if row['images'] < 20:
             continue
-        values = torch.stack([bootstrap_statistics(run.records['bbox'], run.positives, images[half.bool()],
-                                                   half[half.bool()][None], 3)[0] for half in half_samples(len(images), 40, 7)])
-        kept = -(-len(images) // 2)
-        errors = values.std(0) * np.sqrt(kept / (len(images) - kept))
-        reach = errors.numpy() * stats.t.ppf(.9, len(images) - 1)
+        values = torch.stack([bootstrap_statistics(run.records['bbox'], run.positives, images[part.bool()],
+                                                   part[part.bool()][None], 3)[0] for part in random_parts(len(images), 40, 7)])
+        errors = np.array([error_of_parts(column, len(images)) for column in values.T.numpy()])
+        reach = errors * stats.t.ppf(.9, len(images) - 1)
         expected = [[row[name] - width, row[name] + width] for name, width in zip(('AP', 'AP50', 'AP75'), reach, strict=True)]
         np.testing.assert_allclose([row['AP_ci'], row['AP50_ci'], row['AP75_ci']], np.clip(expected, 0, 1), rtol=0, atol=2e-3)
         checked += 1
@@ -82,7 +82,7 @@ def test_replicates_of_chosen_statistics_are_those_of_the_half_alone():
     bootstrap = Bootstrap(4, seed=3, statistics=CHOSEN)
     assert [statistic.name for statistic in bootstrap.chosen()] == list(CHOSEN)
     values = replicates(run.records['bbox'], run.positives, whole_set(40), 3, bootstrap)[:, 0]
-    for half, found in zip(half_samples(40, 4, seed=3), values, strict=True):
+    for half, found in zip(random_parts(40, 4, seed=3), values, strict=True):
         ids = set(run.image_ids[half.bool().numpy()].tolist())
         part = dict(data, images=[image for image in data['images'] if image['id'] in ids],
                     annotations=[entry for entry in data['annotations'] if entry['image_id'] in ids])
@@ -125,14 +125,14 @@ def test_overlapping_groups_and_instance_groups():
     apart = SimpleNamespace(members=members, columns=torch.tensor([1, 2]))
     values = replicates(table, run.positives, apart, 3, Bootstrap(6))
     for number, column in enumerate((1, 2)):
-        expected = bootstrap_statistics(table, run.positives, torch.arange(16), half_samples(16, 6, seed=0), 3, column,
+        expected = bootstrap_statistics(table, run.positives, torch.arange(16), random_parts(16, 6, seed=0), 3, column,
                                         precise=False)
         assert torch.equal(values[:, number].nan_to_num(-1), expected.nan_to_num(-1))
 
 
 def test_single_precision_is_close():
     run, _, _ = small_run(num_images=40)
-    weights = half_samples(40, 50, seed=1)
+    weights = random_parts(40, 50, seed=1)
     exact, fast = (bootstrap_statistics(run.records['bbox'], run.positives, torch.arange(40), weights, 3, precise=precise)
                    for precise in (True, False))
     torch.testing.assert_close(fast, exact, rtol=0, atol=2e-3)
@@ -160,23 +160,31 @@ def test_invalid_bootstrap(options, message):
 
 
 @pytest.mark.parametrize('num_images', [36, 37])
-def test_halves_hold_each_image_as_often(num_images):
-    weights = half_samples(num_images, 4000, seed=3)
-    assert bool((weights.sum(1) == (num_images + 1) // 2).all())
-    np.testing.assert_allclose(weights.float().mean(0), (num_images + 1) // 2 / num_images, atol=.04)
+def test_parts_hold_each_image_as_often(num_images):
+    splits = random_parts(num_images, 39_995, seed=3).view(4000, 10, num_images)
+    quarters, halves = splits[:, :4], splits[:, 4:]
+    assert bool((quarters.sum(1) == 1).all())  # each image is in one quarter
+    assert bool((halves.view(4000, 3, 2, num_images).sum(2) == 1).all())  # a half and the rest
+    assert all(len(half.unique(dim=0)) == 6 for half in halves[:50])
+    for half in halves.unbind(1):
+        ends = [int((quarter & half[0]).any()) for quarter in quarters[0]]
+        assert sum(ends) == 2 and bool((half == sum(quarters[:, place] * held for place, held in enumerate(ends))).all())
+    np.testing.assert_array_equal(quarters[0].sum(1), [len(range(place, num_images, 4)) for place in range(4)])
+    np.testing.assert_allclose(quarters[:, 0].float().mean(0), -(-num_images // 4) / num_images, atol=.04)
+    np.testing.assert_allclose(torch.cov(quarters[:, 1].float().T)[0, 1:], -.1875 / (num_images - 1), atol=.015)
 
 
 def test_draws_depend_on_the_seed():
-    assert torch.equal(half_samples(20, 9, seed=1), half_samples(20, 9, seed=1))
-    assert not torch.equal(half_samples(20, 9, seed=1), half_samples(20, 9, seed=2))
-    assert torch.equal(half_samples(20, 9, seed=1)[:5], half_samples(20, 5, seed=1))
+    assert torch.equal(random_parts(20, 9, seed=1), random_parts(20, 9, seed=1))
+    assert not torch.equal(random_parts(20, 9, seed=1), random_parts(20, 9, seed=2))
+    assert torch.equal(random_parts(20, 30, seed=1)[:20], random_parts(20, 11, seed=1))
 
 
 @pytest.mark.parametrize('num_images', [40, 41])
 def test_interval_of_a_mean_is_students(num_images):
-    """For a mean of numbers, random halves give the interval of every textbook."""
+    """For a mean of numbers, random parts give the interval of every textbook."""
     numbers = torch.rand(num_images, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    weights = half_samples(num_images, 20000, seed=0).double()
+    weights = random_parts(num_images, 20000, seed=0).double()
     found = interval(numbers.mean().item(), weights @ numbers / weights.sum(1), num_images)
     expected = stats.t.interval(.95, num_images - 1, numbers.mean().item(), stats.sem(numbers.numpy()))
     assert found == pytest.approx(expected, abs=2e-3)

@@ -1,5 +1,6 @@
 """The torchmetrics-style metric against `evaluate` on the same data in COCO's layout."""
 
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -103,6 +104,22 @@ def test_masks_and_default_targets():
 def test_invalid_update(preds, target, message):
     with pytest.raises(ValueError, match=message):
         OcclusionMeanAveragePrecision().update(preds, target)
+
+
+@pytest.mark.parametrize(('of', 'wrong', 'message'), [
+    ('target', dict(iscrowd=torch.zeros(3)), "target: 'iscrowd' must hold 2 entries, one for each label; its shape is (3,)"),
+    ('target', dict(area=[1.]), "target: 'area' must hold 2 entries, one for each label; its shape is (1,)"),
+    ('target', dict(boxes=torch.zeros(1, 4)), "target: 'boxes' must hold 2 entries, one for each label; its shape is (1, 4)"),
+    ('preds', dict(scores=torch.ones(3)), "preds: 'scores' must hold 2 entries, one for each label; its shape is (3,)"),
+    ('target', dict(image_size=(5, )), "target: 'image_size' must hold 2 numbers, height and width; its shape is (1,)"),
+])
+def test_lengths_that_do_not_fit(of, wrong, message):
+    """These ended in NumPy's words about concatenation, or an IndexError."""
+    entries = dict(preds=dict(boxes=torch.ones(2, 4), scores=torch.ones(2), labels=torch.zeros(2)),
+                   target=dict(boxes=torch.ones(2, 4), labels=torch.zeros(2)))
+    entries[of] |= wrong
+    with pytest.raises(ValueError, match=re.escape(message)):
+        OcclusionMeanAveragePrecision().update([entries['preds']], [entries['target']])
 
 
 def evaluate_part(rank, path, results):

@@ -54,7 +54,8 @@ def test_prints_tables_and_writes_files(run, work_dirs):
     assert sorted(path.name for path in (work_dirs / 'out').iterdir()) == names
     comparison = json.loads((work_dirs / 'out/comparison.json').read_text())
     assert comparison['intervals'] == dict(level=.9, replicates=50, seed=3, min_images=20,
-                                           method='paired random halves of the images, Student t')
+                                           method='paired random halves and quarters of the images, Student t',
+                                           statistics=['AP', 'AP50', 'AP75'])
     with (work_dirs / 'out/comparison.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 5 * 3 * 2  # all images and four buckets; three statistics; two runs against the first

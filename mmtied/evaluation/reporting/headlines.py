@@ -57,9 +57,9 @@ def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
 
 
 def lead_statistic(report: Mapping, iou_type: str) -> str:
-    """Return the statistic that headlines are about: AP, unless others have intervals and AP has none."""
-    overall = report[iou_type]['all']
-    found = [name for name, statistic in STATISTICS.items() if overall.get(statistic.ci_key)]
+    """Return the statistic that headlines are about: AP, unless intervals were requested for others, of these the first."""
+    requested = (report.get('intervals') or {}).get('statistics', STATISTICS)
+    found = [name for name in requested if name in STATISTICS and report[iou_type]['all'].get(STATISTICS[name].ci_key)]
     return 'AP' if 'AP' in found or not found else found[0]
 
 

@@ -23,7 +23,7 @@ from ..summary import (
     reported_iou_types,
 )
 from .categories import FEWEST, MOST, HeatMap, heat_map
-from .headlines import first_sentences, headlines, high_bucket
+from .headlines import first_sentences, headlines, high_bucket, lead_statistic
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_plot
 from .tables import COUNTS, Run, bucket_phrase, format_excess, null_statistics, reported_statistics, shared_evaluations
 
@@ -202,15 +202,19 @@ def _describe_statistic(name: str) -> str:
 
 
 def _curves(runs: Sequence[Run]) -> list[PageFigure]:
-    """Draw AP and AP75 over r of each IoU type, on one scale."""
+    """Draw the lead where it is not AP, then AP and AP75 on one scale, over r, of each IoU type."""
     figures, reports = [], [run.report for run in runs]
     for iou_type in reported_iou_types(reports[0]):
         names = _logged_statistics(runs, iou_type)
-        limits = ap_range(reports, iou_type, names)
-        for name in names:
+        limits = dict.fromkeys(names, ap_range(reports, iou_type, names))
+        lead = lead_statistic(reports[0], iou_type)
+        if lead not in limits and all(lead in report[iou_type]['all'] for report in reports):
+            limits = {lead: ap_range(reports, iou_type, [lead]), **limits}
+        for name, ends in limits.items():
             alt = f'{iou_type} {name} over the occlusion ratio r; the numbers are in the table below.'
-            caption = f'{iou_type} {_describe_statistic(name)}, over r. Dashed: all images.'
-            figures.append(PageFigure(_svg_uri(plot_runs(runs, iou_type, name, limits)), alt, caption))
+            better = ' Lower is better.' if lower_is_better(name) else ''
+            caption = f'{iou_type} {_describe_statistic(name)}, over r.{better} Dashed: all images.'
+            figures.append(PageFigure(_svg_uri(plot_runs(runs, iou_type, name, ends)), alt, caption))
     return figures
 
 
@@ -242,7 +246,8 @@ def _details(runs: Sequence[Run]) -> dict | None:
                         if all(name in run.report[iou_type]['all'] for run in runs)] for iou_type in iou_types}
     figures = []
     for iou_type, name in [(one, name) for one in iou_types for name in names[one] if STATISTICS[name].measure]:
-        if all(bucket[name] is None for run in runs for bucket in run.report[iou_type]['buckets']):
+        if name == lead_statistic(runs[0].report, iou_type) or all(
+                bucket[name] is None for run in runs for bucket in run.report[iou_type]['buckets']):
             continue
         caption = f'{iou_type} {name}.{" Lower is better." if lower_is_better(name) else ""}'
         alt = f'{iou_type} {name} over the occlusion ratio r; the numbers are in the table below.'

@@ -1,6 +1,7 @@
 """Figures of an evaluation: statistics in percent over the occlusion ratio, and bucket sizes and categories."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -241,7 +242,7 @@ def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
     field = field_of(report['definition'])
     text = (f'occlusion ratio r of the {plain_label(report.get("unit", "image"))} ({plain_label(report["definition"])})'
             if field is None else f'{plain_label(report["definition"].partition(":")[2])} of the {report.get("unit", "image")}')
-    axes.set_xlabel(text, fontsize=9)
+    axes.set_xlabel('\n'.join(textwrap.wrap(text, int(13 * axes.figure.get_figwidth()))), fontsize=9)
     axes.set_xlim(-.6, len(names) - .4)
 
 

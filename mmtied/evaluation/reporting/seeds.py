@@ -29,7 +29,7 @@ def average_reports(reports: Sequence[Mapping]) -> dict:
 
 def add_seed_intervals(report: dict, comparison: Mapping, number: int) -> None:
     """Give a mean over seeds, which is side `number` of a comparison, its intervals over images and seeds; in place."""
-    method = f'random halves of the images and {comparison["seeds"][number]} seeds, Student t'
+    method = f'random halves and quarters of the images and {comparison["seeds"][number]} seeds, Student t'
     made = {key: value for key, value in comparison['intervals'].items() if key != 'coverage'} | {'method': method}
     compared = {_identity(entry): entry for entry in comparison['evaluations']}
     for part in all_evaluations(report):

@@ -105,3 +105,15 @@ def test_requested_statistics_are_compared_with_random_sets():
     page = render_page([Run('run', result.report)])
     compared = page[page.index('Compared with random sets'):page.index('Results in %')]
     assert f'{100 * row["MR-2_excess"]:+.1f}' in compared and 'MR-2' in compared and 'AP75' not in compared
+
+
+@pytest.mark.parametrize('requested', [['MR-2', 'AR100'], ['AR100', 'MR-2'], ['duplicates', 'AP']])
+def test_page_leads_with_the_first_statistic_that_was_requested(requested):
+    result = evaluate(*many(num_images=60, per_image=6), Evaluation(edges=(0, .15, 1)),
+                      bootstrap=Bootstrap(20, null_sets=0, statistics=requested))
+    page = render_page([Run('run', result.report)])
+    lead = 'AP' if 'AP' in requested else requested[0]
+    assert page.count(f'alt="bbox {lead} over the occlusion ratio r') == 1  # in front, and not again among the details
+    figures = [f'alt="bbox {name} over' for name in dict.fromkeys([lead, 'AP', 'AP75'])]
+    assert sorted(figures, key=page.index) == figures
+    assert f'instances): {lead} is ' in page[:page.index(figures[0])]
