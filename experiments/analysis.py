@@ -87,7 +87,7 @@ def estimate(side: Sequence[SavedRun], iou_type: str, question: Question, band: 
 
 def contrast(high: Estimate, low: Estimate) -> Estimate:
     """Return the difference of a statistic between two sets of different images, run by run."""
-    return Estimate(high.values - low.values, high.halves - low.halves, min(high.num_images, low.num_images))
+    return Estimate(high.values - low.values, high.parts - low.parts, min(high.num_images, low.num_images))
 
 
 def _describe(estimate: Estimate, baseline: Estimate | None, bootstrap: Bootstrap) -> dict:

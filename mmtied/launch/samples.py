@@ -1,6 +1,7 @@
 """Detections of several models on the same images, in rows (Wang & Yu, Figure A.2)."""
 
 import os
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -56,6 +57,9 @@ def from_results(ground_truth: GroundTruth, results: str | os.PathLike, score_th
     """Return a source of the detections in a results file, and whether they have masks; errors as `load_detections` has them."""
     found = load_detections(results, ground_truth)
     detections = found.get('segm') or found['bbox']
+    if len(detections.score) and not (detections.score >= score_threshold).any():
+        warnings.warn(f'{results}: nothing to draw, as no score reaches {score_threshold:g}; the highest is '
+                      f'{detections.score.max():.2f}', stacklevel=2)
 
     def shapes(image: int) -> Shapes:
         here = np.flatnonzero((detections.image == image) & (detections.score >= score_threshold))

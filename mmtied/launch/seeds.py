@@ -108,9 +108,17 @@ def logged_entries(folder: Path) -> Iterator[dict]:
                 raise ValueError(f'{path}: line {number} is not a JSON object, as mmengine logs them')
 
 
+def _plain(value: float | Mapping) -> float | dict | None:
+    """Replace numbers that JSON does not know by None."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return value if math.isfinite(value) else None
+
+
 def report_spreads(spreads: Mapping[str, dict], path: str | os.PathLike) -> str:
-    """Return a table of means and deviations, and write them with the values of all seeds as JSON."""
-    save_text(path, json.dumps(spreads, indent=2))
+    """Return a table of means and deviations, and write them with the values of all seeds as JSON, null where undefined."""
+    plain = {name: {key: _plain(value) for key, value in spread.items()} for name, spread in spreads.items()}
+    save_text(path, json.dumps(plain, indent=2, allow_nan=False))
     number = len(next(iter(spreads.values()))['values'])
     rows = [(name, f'{spread["mean"]:.4g}', f'{spread["deviation"]:.2g}') for name, spread in spreads.items()]
     return text_table(f'last validation of {number} run{"s" if number > 1 else ""}', ('metric', 'mean', 'deviation'), rows)

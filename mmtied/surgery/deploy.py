@@ -24,7 +24,7 @@ from mmtied.layers import DGConv
 from .fold import as_folded_graph, fold_in_place
 from .freeze_groups import freeze_groups
 from .plain_layers import plain_layer
-from .trace import is_plain, packages
+from .trace import is_channels_last, is_plain, packages
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def deploy(model: nn.Module) -> nn.Module:
     holder = nn.Sequential(copy_model(model))  # so that the model itself can be replaced like any of its parts
     holder.eval()
     holder.requires_grad_(False)
-    channels_last = any(_is_channels_last(parameter) for parameter in holder.parameters())
+    channels_last = any(is_channels_last(parameter) for parameter in holder.parameters())
     for module in holder.modules():
         if getattr(module, 'with_cp', False):
             module.with_cp = False  # it asks inputs for their gradients, which cannot be traced
@@ -160,8 +160,3 @@ def _without_norm(module: nn.Module) -> nn.Module | None:
 
 def _is_ours(module: nn.Module) -> bool:
     return type(module).__module__.partition('.')[0] == 'mmtied'
-
-
-def _is_channels_last(parameter: nn.Parameter) -> bool:
-    return (parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
-            and not parameter.is_contiguous())

@@ -18,7 +18,7 @@ from mmtied.torch_compat import set_submodule
 
 from .deploy import copy_model
 from .permute import is_plain_conv, permute_alike
-from .trace import is_altered
+from .trace import is_altered, is_channels_last
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,8 @@ def _tied(conv: nn.Conv2d, num_blocks: int) -> TBC | TGC:
     tied.weight.copy_(diagonal.mean(-1).flatten(0, 1))
     if conv.bias is not None:
         tied.bias.copy_(conv.bias.view(conv.groups, num_blocks, -1).mean(1).flatten())
+    if is_channels_last(conv.weight):
+        tied.to(memory_format=torch.channels_last)
     tied.train(conv.training)
     for name, parameter in tied.named_parameters():
         parameter.requires_grad_(getattr(conv, name).requires_grad)

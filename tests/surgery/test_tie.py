@@ -176,3 +176,12 @@ def test_backbone_of_mmdet_becomes_that_of_conv_cfg():
         backbone.train(False)
     for level, expected in zip(built(x), tied(x), strict=True):
         torch.testing.assert_close(level, expected)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_tied_layers_keep_the_memory_format(memory_format):
+    tied, _ = tie(nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3, groups=2)).to(memory_format=memory_format))
+    assert [type(layer) for layer in tied] == [TBC, TGC]
+    for layer in tied:
+        assert layer.weight.is_contiguous(memory_format=memory_format)
+        assert not layer.weight.is_contiguous(memory_format=torch.channels_last) or memory_format is torch.channels_last

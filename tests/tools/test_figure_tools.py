@@ -115,6 +115,12 @@ def test_cam_of_occluded_instances(run, tmp_path):
     assert (tmp_path / 'cam.jpg').is_file()
 
 
+def test_samples_without_a_detection_to_draw_say_so(run, tmp_path):
+    code, _, err = run('samples', 'data.json', 'images', '--results', 'results.json', '--bucket', '.1', '1', '--score', '50',
+                       '--out', tmp_path / 'samples.png')
+    assert code == 0 and 'warning: results.json: nothing to draw, as no score reaches 50; the highest is 0.' in err
+
+
 def test_samples_of_a_network_and_a_results_file(run, tmp_path):
     code, _, err = run('samples', 'data.json', 'images', '--results', 'results.json', '--networks', 'detector.py', 'detector.pth',
                        '--bucket', '.1', '1', '--score', '.3', '--out', tmp_path / 'samples.png')

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from mmtied.launch.seeds import report_spreads, summarize_seeds
 from tests.helpers.tools import ROOT, run_in_process
 
 #: Accuracy of each seed's last validation.
@@ -52,6 +53,20 @@ def test_trains_each_seed_and_summarizes(training, tmp_path, monkeypatch, capfd)
     code, again, _ = run_in_process('train_seeds.py', ('--summarize', tmp_path), monkeypatch, capfd)
     assert (code, again) == (0, out)
     assert len(commands) == 3
+
+
+def test_what_is_undefined_is_null(tmp_path):
+    """JSON has no NaN, and most readers refuse it."""
+    folder = tmp_path / 'seed_0'
+    scalars = folder / '20260101' / 'vis_data' / 'scalars.json'
+    scalars.parent.mkdir(parents=True)
+    scalars.write_text('{"accuracy/top1": 92.5, "loss_of_val": NaN, "step": 1}\n')
+    (folder / 'finished').touch()
+    table = report_spreads(summarize_seeds(tmp_path), tmp_path / 'seeds.json')
+    assert 'last validation of 1 run' in table
+    saved = json.loads((tmp_path / 'seeds.json').read_text(), parse_constant=pytest.fail)
+    assert saved == {'accuracy/top1': {'values': {'0': 92.5}, 'mean': 92.5, 'deviation': None},
+                     'loss_of_val': {'values': {'0': None}, 'mean': None, 'deviation': None}}
 
 
 def test_goes_on_after_a_failure(training, tmp_path, monkeypatch, capfd):
