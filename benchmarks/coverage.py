@@ -11,9 +11,10 @@ cases).
     python benchmarks/coverage.py ANNOTATIONS --csv docs/benchmarks/coverage.csv
     python benchmarks/coverage.py ANNOTATIONS --candidates --csv docs/benchmarks/coverage_candidates.csv
 
-A run goes on where the CSV file ends. ``--candidates`` compares ways to make intervals on `mid`. Among them is the bootstrap of
-hotcoco's comparison, which turns each draw into a set of images and takes percentiles; it is computed by mmtied's weights, as
-hotcoco needs 0.5 s for each replicate.
+Intervals are made by `mmtied.evaluation.intervals.standard_error`, with Student's t of n - 1 degrees of freedom, which those of
+1000 replicates nearly have. A run goes on where the CSV file ends. ``--candidates`` compares ways to make intervals on `mid`.
+Among them is the bootstrap of hotcoco's comparison, which turns each draw into a set of images and takes percentiles; it is
+computed by mmtied's weights, as hotcoco needs 0.5 s for each replicate.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from mmtied.cli import user_errors
 from mmtied.evaluation import weighted_ap
 from mmtied.evaluation.accumulate import Positives, Records
 from mmtied.evaluation.inputs.ground_truth import GroundTruth, read_ground_truth
-from mmtied.evaluation.intervals import random_parts, standard_error, student_quantile
+from mmtied.evaluation.intervals import MIN_IMAGES, random_parts, standard_error, student_quantile
 from mmtied.evaluation.occlusion import image_ratios
 from mmtied.evaluation.pipeline import evaluate_detections
 from mmtied.evaluation.weighted_ap import UsedDetections, block_ap, make_blocks
@@ -116,10 +117,12 @@ def main() -> None:
     parser.add_argument('--candidates', action='store_true', help='compare ways to make intervals')
     parser.add_argument('--subsets', type=int, default=400, help='data sets of a cell (400)')
     parser.add_argument('--replicates', type=int, default=300, help='replicates behind each interval (300)')
-    parser.add_argument('--sizes', type=int, nargs='+', default=SIZES, help='images of a data set')
+    parser.add_argument('--sizes', type=int, nargs='+', default=SIZES, help=f'images of a data set, {MIN_IMAGES} or more')
     parser.add_argument('--mixes', nargs='+', choices=MIXES, default=list(MIXES))
     args = parser.parse_args()
     with user_errors():
+        if min(args.sizes) < MIN_IMAGES:
+            raise ValueError(f'--sizes {min(args.sizes)}: below {MIN_IMAGES} images there are no intervals')
         torch.set_num_threads(1)
         weighted_ap.ROWS = 8  # categories of small data sets have few true positives
         ground_truth = read_ground_truth(args.annotations)

@@ -8,7 +8,7 @@ process of its own, and the tools take turns. Three sources are timed:
 - ``command``: the whole process from files to the printed table, for mmtied `tools/occlusion_eval.py --replicates 0`, for the
   others the shortest script; with bytecode, as every installed package has it;
 - ``command, files``: the same and all of mmtied's files (records, tables, plots and page), which no other tool writes.
-  ``--replicates 1000`` adds it with bootstrap intervals.
+  ``--replicates 1000`` adds it with intervals.
 
 The other tools are given the images of each bucket; mmtied computes them within the time. CPU seconds add up all threads and
 vary less on a busy machine. Peak memory is what comes on top of imports, annotations and input. With ``--device cuda`` boxes in
@@ -66,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--contenders', nargs='*', choices=CONTENDERS, default=list(CONTENDERS), help='tools to run')
     parser.add_argument('--iou-types', nargs='+', choices=('bbox', 'segm'), default=['bbox', 'segm'])
     parser.add_argument('--sources', nargs='+', choices=SOURCES, default=SOURCES)
-    parser.add_argument('--replicates', type=int, default=0, help='also time the command with this many bootstrap replicates')
+    parser.add_argument('--replicates', type=int, default=0, help='also time the command with intervals of this many replicates')
     parser.add_argument('--images', type=int, help='use only the first images of the file')
     parser.add_argument('--detections', type=int, default=500_000)
     parser.add_argument('--once-above', type=float, default=60, metavar='SECONDS',

@@ -258,7 +258,7 @@ def coverage(rows: Rows) -> str:
 
 
 def candidates(rows: Rows) -> str:
-    """Tabulate the coverage of 95 % intervals of AP by way of making them and number of images."""
+    """Tabulate the coverage of 95 % intervals of AP by method and number of images."""
     sizes, methods = _candidates(rows)
     return markdown_table(['method', *(f'{size} images, %' for size in sizes)], [
         [method, *(f'{values[size]:.1f}' for size in sizes)] for method, values in methods.items()])
@@ -271,9 +271,10 @@ def draw_candidates(rows: Rows, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7.2, 4), layout='constrained')
     axes.axhspan(93, 97, color='.88')
     for number, (method, values) in enumerate(methods.items()):
-        axes.plot(range(len(sizes)), [values[size] for size in sizes], marker='os^DvPX*<>'[number], markersize=6 if number else 8,
-                  linewidth=1.4 if number else 2.6, label=f'{method}{"" if number else " (used)"}', color=f'C{number}',
-                  zorder=2 if number else 3)
+        used = method == 'halves and quarters'
+        axes.plot(range(len(sizes)), [values[size] for size in sizes], marker='os^DvPX*<>hp'[number], markersize=8 if used else 6,
+                  linewidth=2.6 if used else 1.4, label=f'{method}{" (used)" if used else ""}', zorder=3 if used else 2,
+                  color='black' if used else f'C{number % 10}')
     axes.set_xticks(range(len(sizes)), sizes)
     axes.set_xlabel('images of a data set')
     axes.set_ylabel('95 % intervals that hold\nthe expected AP, %')
@@ -311,7 +312,7 @@ PLOTS = {'figure3_cpu': draw_figure3, 'backbones_cpu': draw_backbones, 'coverage
 PLOT_TEXTS = {
     'figure3_cpu': 'Milliseconds over B for tied and grouped convolutions at a fixed number of multiply-adds',
     'backbones_cpu': "Images per second of tied backbones as multiples of their baselines'",
-    'coverage_candidates': 'Coverage of 95 % intervals of AP over the number of images, by way of making them',
+    'coverage_candidates': 'Coverage of 95 % intervals of AP over the number of images, by method',
 }
 
 if __name__ == '__main__':

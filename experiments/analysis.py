@@ -86,7 +86,10 @@ def estimate(side: Sequence[SavedRun], iou_type: str, question: Question, band: 
 
 
 def contrast(high: Estimate, low: Estimate) -> Estimate:
-    """Return the difference of a statistic between two sets of different images, run by run."""
+    """Return the difference of a statistic between two sets of different images, run by run.
+
+    Parts of both are taken together, so that their variances are extrapolated as one.
+    """
     return Estimate(high.values - low.values, high.parts - low.parts, min(high.num_images, low.num_images))
 
 

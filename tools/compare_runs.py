@@ -29,7 +29,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--statistics', nargs='+', metavar='NAME', help='statistics to compare, such as MR-2 (default: AP AP50 '
                         'AP75)')
     parser.add_argument('--iou-type', nargs='+', choices=IOU_TYPES, help='default: what all runs have')
-    parser.add_argument('--replicates', type=int, default=1000, help='random halves and quarters of the images (1000)')
+    parser.add_argument('--replicates', type=int, default=1000, help='random halves and quarters of the images, rounded up to '
+                        'tens (1000)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the draws (0)')
     parser.add_argument('--level', type=float, default=.95, help='share of data sets whose interval holds the expected '
                         'difference (0.95)')

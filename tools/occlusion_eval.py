@@ -45,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--levels', nargs='+', help="names of a field's levels, the least occluded first")
     add_bucket_options(parser)
     parser.add_argument('--replicates', type=int, default=1000, help='random halves and quarters of the images behind the '
-                        'intervals (1000); 0: no intervals and null bands')
+                        'intervals, rounded up to tens (1000); 0: no intervals and null bands')
     parser.add_argument('--null-sets', type=int, default=250, help='random image sets behind each null band (250); 0: none')
     parser.add_argument('--seed', type=int, default=0, help='seed of their draws (0)')
     parser.add_argument('--intervals', nargs='+', metavar='NAME', help='statistics that get intervals and null bands, such as '

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .buckets import Grouping, whole_set
-from .intervals import Bootstrap, halves_of, point_estimates, replicates, standard_error, student_quantile
+from .intervals import Bootstrap, degrees_of_freedom, halves_of, point_estimates, replicates, standard_error, student_quantile
 from .protocol import IOU_TYPES, STATISTICS, check_iou_types
 from .records import SavedGroups, SavedRun
 from .summary import count_images, describe_evaluation, reported_iou_types
@@ -35,7 +35,7 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
         'buckets': [{'name', 'lower', 'upper', ...}]}}]}``. ``seeds`` is the number of runs on each side. ``...`` is images and,
         for each statistic of `bootstrap` (by default AP, AP50, AP75), ``values`` of all sides, their ``value_intervals``, and
         ``differences`` of every side but the first: difference, low, high, share_above_zero and share_below_zero (of the
-        replicates, ties counted half each). None where there is no ground truth, and no interval below
+        halves, ties counted half each). None where there is no ground truth, and no interval below
         `intervals.MIN_IMAGES` images.
 
     Raises:
@@ -273,7 +273,7 @@ def describe_difference(estimate: Estimate, baseline: Estimate, bootstrap: Boots
     generator = torch.Generator().manual_seed(bootstrap.seed)
     deviations = halves_of(parts)
     deviations = deviations - deviations.nanmean()
-    spread = deviations.square().nanmean().sqrt().item()
+    spread = math.sqrt(deviations.square().nanmean().item())
     moved = deviations * (standard_error(parts, num_images) / spread if spread else 1.)
     moved = moved + estimate.resampled_seeds(generator) - baseline.resampled_seeds(generator)
     moved = difference + moved[~moved.isnan()]
@@ -288,12 +288,12 @@ def _reach(parts: Tensor, num_images: int, seed_variances: Sequence[tuple[float,
     error = standard_error(parts, num_images)
     if error is None:
         return None
-    parts = [(error**2, num_images - 1), *seed_variances]
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
+    variances = [(error**2, degrees_of_freedom(num_images, len(parts))), *seed_variances]
+    total = sum(variance for variance, _ in variances)
+    if total == 0:
         return 0.
-    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-    return student_quantile((1 + level) / 2, freedom) * math.sqrt(variance)
+    freedom = total**2 / sum(variance**2 / degrees for variance, degrees in variances)
+    return student_quantile((1 + level) / 2, freedom) * math.sqrt(total)
 
 
 def _plain(value: Tensor) -> float | None:

@@ -72,7 +72,7 @@ class OcclusionEvalHook(Hook):
         label_names: Name of each label that the model predicts; by default those of the dataset's classes.
         use_cats: False for AP without regard to categories.
         only_images_with_results: Evaluate only the images that were processed.
-        num_replicates: Bootstrap replicates for the intervals; 0 for none.
+        num_replicates: Halves and quarters of the images behind the intervals, rounded up to tens; 0 for none.
         seed: Seed of their draws, and of a random choice of pictures.
         null_sets: Random sets behind each null band; 0 for none.
         statistics: Statistics that get intervals, see `intervals.Bootstrap`; by default MR-2 for the preset citypersons.

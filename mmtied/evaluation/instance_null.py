@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .accumulate import Positives, Records
 from .buckets import Grouping
-from .intervals import Bootstrap, bootstrap_statistics, interval, random_parts
+from .intervals import Bootstrap, bootstrap_statistics, draw_parts, interval
 from .protocol import AREA_RANGES, PROPOSAL_NUMS, STATISTICS, Statistic
 from .summary import count_images
 from .threads import for_each, operations_in_one_thread
@@ -154,10 +154,10 @@ def balanced_rows(records: Records, positives: Positives, grouping: Grouping, nu
     as the bucket's share of the instances of its category.
     """
     images = torch.arange(len(grouping.members), device=records.image.device)
-    parts = random_parts(len(images), max(bootstrap.null_sets, 2), bootstrap.seed, images.device)
     rows = []
     for column in grouping.columns.tolist():
         row, num_images = {}, count_images(grouping.members[:, 0], positives, column)
+        parts = draw_parts(images, positives, column, max(bootstrap.null_sets, 2), bootstrap.seed)
         for statistic in filter(_is_precision, bootstrap.chosen()):
             options = (num_categories, statistic.thresholds, statistic.limit(proposal_nums), column)
             value, spread = (weighted_average_precision(records, positives, images, weights, *options, precise=precise,

@@ -1,13 +1,12 @@
 """Confidence intervals from halves and quarters of the images, for one statistic and, paired, for the difference of two runs.
 
-The images are split into quarters at random, many times. Two halves without a common image differ by a known multiple of what a
-mean varies between data sets of n images, and so do quarters: both say the same of a mean. They do not of AP, whose variance does
-not fall as 1 / n. If quarters say v4 and halves v2, all images are taken to say v2**2 / v4, the next number of the sequence: how
-fast the variance falls is learned from subsets of two sizes (Bertail, Politis & Romano, "On subsampling estimators with unknown
-rate of convergence", Journal of the American Statistical Association 1999). The interval is the value of all images plus and
-minus a quantile of Student's t times the root of that. The parts themselves are biased, as AP of fewer images is higher, so their
-mean and quantiles are not used. A bootstrap replicate repeats images, which biases AP and narrows its spread: docs/statistics.md
-has the measurements.
+The images are split into quarters at random, many times. Differences between quarters estimate the variance of a statistic of n
+images, v4, and so do differences between halves, v2. For a mean the two agree. For AP they differ, as its variance does not fall
+as 1 / n, so they are extrapolated geometrically: v1 = v2 * (v2 / v4). This learns from subsets of two sizes how fast the variance
+falls (Bertail, Politis & Romano, "On subsampling estimators with unknown rate of convergence", Journal of the American
+Statistical Association 1999). The interval is the value of all images plus and minus a quantile of Student's t times the root of
+v1. The parts themselves are biased, as AP of fewer images is higher, so their mean and quantiles are not used. A bootstrap
+replicate repeats images, which biases AP and narrows its spread: docs/statistics.md has the measurements.
 """
 
 import functools
@@ -30,6 +29,10 @@ from .weighted_ap import weighted_average_precision, weighted_recall
 METHOD = 'random halves and quarters of the images, Student t'
 #: Parts of each split that `random_parts` gives: four quarters and six halves.
 PARTS = 10
+#: What v2 / v4 can be; further out it is taken for noise.
+GROWTH = .5, 2.
+#: Replicates behind the measured coverage; with fewer it is lower.
+_ENOUGH = 300
 #: Below this number of images there is no interval: it would not hold what it says.
 MIN_IMAGES = 20
 #: Coverage of 95 % intervals that benchmarks/coverage.py measured: lowest and highest cell of docs/benchmarks/coverage.csv.
@@ -39,7 +42,7 @@ COVERAGE = {'at 20 images': (.90, .97), 'at 50 images': (.92, .97), 'at 100 imag
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Settings of the resampling.
+    """Settings of the resampling; the name is historical, no image is drawn twice.
 
     Args:
         num_replicates: Random halves and quarters of the images, at least 2, rounded up to tens.
@@ -78,10 +81,11 @@ class Bootstrap:
     def describe(self, method: str = METHOD, unit: str = 'image') -> dict:
         """Return the plain values that reports state, with the coverage of what it was measured for."""
         coverage = {where: list(ends) for where, ends in COVERAGE.items()}
-        measured = self.level == .95 and unit == 'image' and {statistic.name for statistic in self.chosen()} <= {*MEASURED}
+        measured = (self.level == .95 and unit == 'image' and self.num_replicates >= _ENOUGH
+                    and {statistic.name for statistic in self.chosen()} <= {*MEASURED})
         names = [statistic.name for statistic in self.chosen()] if self.statistics is None else self.statistics
-        return dict(level=self.level, replicates=self.num_replicates, seed=self.seed, method=method, min_images=MIN_IMAGES,
-                    statistics=[names] if isinstance(names, str) else list(names),
+        return dict(level=self.level, replicates=-(-self.num_replicates // PARTS) * PARTS, seed=self.seed, method=method,
+                    min_images=MIN_IMAGES, statistics=[names] if isinstance(names, str) else list(names),
                     **({'coverage': coverage} if measured else {}))
 
 
@@ -104,8 +108,30 @@ def random_parts(num_images: int, num_replicates: int, seed: int, device: torch.
     return torch.cat([quarters, halves], dim=1).flatten(0, 1).to(device, torch.int16)
 
 
+def draw_parts(images: Tensor, positives: Positives, column: int, num_replicates: int, seed: int) -> Tensor:
+    """Draw parts of a group's images; of a bucket of instances, every part holds its share of the images with such an instance.
+
+    Args:
+        images: Positions of the images, shape (I,) int64.
+        positives: The ground truths that count.
+        column: Column of the group, 0 for a group of images.
+        num_replicates: See `random_parts`.
+        seed: Of the draws.
+
+    Returns:
+        Shape (R, I) int16, as `random_parts` gives it.
+    """
+    if column == 0:
+        return random_parts(len(images), num_replicates, seed, images.device)
+    holding = torch.isin(images, positives.image[positives.counted[:, column]])
+    weights = torch.zeros(-(-num_replicates // PARTS) * PARTS, len(images), dtype=torch.int16, device=images.device)
+    for side in (holding, ~holding):
+        weights[:, side] = random_parts(int(side.sum()), num_replicates, seed, images.device)
+    return weights
+
+
 def halves_of(values: Tensor) -> Tensor:
-    """Return what halves gave, of values in the order of `random_parts`, shape (..., R)."""
+    """Select the values of halves from those in the order of `random_parts`, shape (..., R)."""
     return values.unflatten(-1, (-1, PARTS))[..., 4:].flatten(-2)
 
 
@@ -153,8 +179,8 @@ def replicates(records: Records, positives: Positives, groups: Grouping, num_cat
                proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
     """Compute the statistics of random halves and quarters of every group's images.
 
-    The draws depend on the seed and the number of images alone, so two runs on one data set get the same, and row by row their
-    difference is paired. Arguments as for `add_intervals`, of one IoU type.
+    The draws depend on the seed and the images alone, so two runs on one data set get the same, and row by row their difference
+    is paired. Arguments as for `add_intervals`, of one IoU type.
 
     Returns:
         Shape (R, B, S) float64, in the order of `random_parts`; NaN where there is no ground truth.
@@ -163,7 +189,7 @@ def replicates(records: Records, positives: Positives, groups: Grouping, num_cat
     result = []
     for members, column in zip(groups.members.T.to(device), groups.columns.tolist(), strict=True):
         images = members.nonzero()[:, 0]
-        weights = random_parts(len(images), bootstrap.num_replicates, bootstrap.seed, device)
+        weights = draw_parts(images, positives, column, bootstrap.num_replicates, bootstrap.seed)
         result.append(bootstrap_statistics(records, positives, images, weights, num_categories, column, proposal_nums,
                                            precise=False, statistics=bootstrap.chosen()))
     return torch.stack(result, dim=1)
@@ -185,14 +211,14 @@ def standard_error(values: Tensor, num_images: int) -> float | None:
     """Return the standard error of a statistic of n images from its values in parts of them, None where it has none.
 
     Args:
-        values: Of `random_parts`, shape (R,); NaN where the statistic is undefined.
+        values: Of `random_parts`, shape (R,); NaN where the statistic is undefined. Splits with such a part are left out; where
+            they are more than half, there is no standard error.
         num_images: n.
     """
-    if num_images < MIN_IMAGES:
-        return None
     splits = values.double().view(-1, PARTS)
+    num_splits = len(splits)
     splits = splits[~splits.isnan().any(1)]
-    if not len(splits):
+    if num_images < MIN_IMAGES or 2 * len(splits) < max(1, num_splits):
         return None
     sizes = torch.tensor([(num_images + 3 - place) // 4 for place in range(4)], dtype=torch.float64, device=values.device)
     quarters, halves = splits[:, :4], splits[:, 4:].unflatten(1, (3, 2))
@@ -201,8 +227,14 @@ def standard_error(values: Tensor, num_images: int) -> float | None:
     by_halves = by_halves.mean().item()
     mean = (quarters * sizes).sum(1, keepdim=True) / num_images
     by_quarters = ((quarters - mean).square() * sizes).sum(1).mean().item() / (3 * num_images)
-    growth = by_halves / by_quarters if by_quarters else 1.
-    return math.sqrt(by_halves * min(max(growth, .5), 2.))
+    least, most = GROWTH
+    growth = by_halves / by_quarters if by_quarters else most
+    return math.sqrt(by_halves * min(max(growth, least), most))
+
+
+def degrees_of_freedom(num_images: int, num_replicates: int) -> float:
+    """Return those of a standard error: of n images, and fewer where there are few splits, each of which has three."""
+    return 1 / (1 / (num_images - 1) + PARTS / (3 * num_replicates))
 
 
 def interval(value: float | None, parts: Tensor, num_images: int, level: float = .95,
@@ -226,7 +258,7 @@ def interval(value: float | None, parts: Tensor, num_images: int, level: float =
     error = None if value is None else standard_error(parts, num_images)
     if error is None:
         return None
-    reach = student_quantile((1 + level) / 2, num_images - 1) * error
+    reach = student_quantile((1 + level) / 2, degrees_of_freedom(num_images, len(parts))) * error
     return max(bounds[0], value - reach), min(bounds[1], value + reach)
 
 

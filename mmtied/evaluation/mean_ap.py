@@ -131,7 +131,8 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         shapes = [name for name, iou_type in (('boxes', 'bbox'), ('masks', 'segm')) if iou_type in self.iou_types]
         for predicted, truth in zip(preds, target, strict=True):
             for what, entry, keys in (('preds', predicted, ('scores', )), ('target', truth, ())):
-                wanted = (*shapes, 'labels', *keys) if len(entry.get('labels', 'unknown')) else ('labels', *keys)
+                is_empty = 'labels' in entry and np.shape(entry['labels']) == (0, )
+                wanted = ('labels', *keys) if is_empty else (*shapes, 'labels', *keys)
                 missing = [key for key in wanted if key not in entry]
                 if missing:
                     raise ValueError(f'OcclusionMeanAveragePrecision: {what} has no {missing[0]!r}; it has {", ".join(entry)}')
@@ -280,12 +281,12 @@ def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
     for (number, key), values in zip(columns, to_cpu(tensors), strict=True):
         kept[number][key] = values.numpy()
     for entry, arrays in zip(entries, kept, strict=True):
-        for key, values in arrays.items():
-            needed = 2 if key == 'image_size' else len(arrays['labels'])
-            if values.shape[:1] != (needed, ) and (key != 'boxes' or values.size):
-                raise ValueError(f'OcclusionMeanAveragePrecision: {what}: {key!r} must hold {needed} '
-                                 f'{"numbers, height and width" if key == "image_size" else "entries, one for each label"}; '
-                                 f'its shape is {values.shape}')
+        number = arrays['labels'].size
+        for key, values in sorted(arrays.items(), key=lambda item: item[0] != 'labels'):
+            needed = {'boxes': (number, 4), 'image_size': (2, )}.get(key, (number, ))
+            if values.shape != needed and (number or values.size):
+                raise ValueError(f'OcclusionMeanAveragePrecision: {what}: {key!r} has the shape {values.shape}; with {number} '
+                                 f'labels, {needed} is expected')
         if entry.get('masks') is not None:
             masks = entry['masks'] if isinstance(entry['masks'], Tensor) else np.asarray(entry['masks'])
             arrays['masks'] = encode_masks(masks, len(arrays['labels']), f'OcclusionMeanAveragePrecision: {what}')

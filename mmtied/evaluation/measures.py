@@ -1,7 +1,7 @@
 """Statistics beside AP and AR, from the same match records: miss rate, recall at a precision, localization error, duplicates.
 
 A measure is a function of the records of one IoU type and of weights of images. With one weighting of ones it is the number of a
-bucket; with many, the replicates of a bootstrap. Register another with `register_measure`, and name it in a `Statistic`.
+bucket; with many, the replicates behind intervals. Register another with `register_measure`, and name it in a `Statistic`.
 """
 
 from collections.abc import Callable

@@ -142,7 +142,7 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
         The ratio; NaN where no instance has any area inside the image.
 
     Raises:
-        ValueError: Unknown definition, wrong shapes, or masks missing where the definition needs them.
+        ValueError: Unknown definition, wrong shapes, boxes that are not finite, or masks missing where the definition needs them.
 
     Example:
         >>> boxes = np.array([[0., 0., 10., 10.], [5., 0., 10., 10.]])
@@ -153,6 +153,9 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
     if ratio.instance is None:
         raise ValueError(f'occlusion_ratio: {definition!r} is what annotations state; use one of {", ".join(OCCLUSION_RATIOS)}')
     boxes_xywh = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
+    broken = boxes_xywh[~np.isfinite(boxes_xywh).all(axis=1)]
+    if len(broken):
+        raise ValueError(f'occlusion_ratio: finite boxes are needed, got {broken[0].tolist()}')
     if not ratio.needs_masks:
         masks = None
     elif masks is None or len(masks) != len(boxes_xywh):
@@ -297,7 +300,7 @@ def _measured(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray |
                 raise
             raise ValueError(f'occlusion ratio {ratio.name!r}: its function failed without masks ({error}); if it reads masks, '
                              'register it with needs_masks=True') from error
-        if getattr(function, '__module__', None) != __name__:  # of a user
+        if getattr(function, '__module__', None) != __name__:  # registered by a user
             returned = _checked_result(ratio, returned, len(members), (len(members),) if function is ratio.instance else ())
         yield members, *returned
 

@@ -70,7 +70,7 @@ def evaluate(annotations: Any,
         box_format: Format of the boxes in `detections`: xywh, xyxy or cxcywh, with a final n for shares of the image; by
             default xywh in COCO's results, xyxy elsewhere.
         proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
-        bootstrap: Add confidence intervals by this bootstrap, or by the default one where True.
+        bootstrap: Add confidence intervals with these settings, or with the default ones where True.
         device: Where to match and accumulate, by default the CPU. Tensors on a GPU are copied to the CPU, where detections are
             read; to leave boxes on their GPU, use `inputs.results.tensor_detections` and `evaluate_detections`.
         name: The detector's name on plots and pages, and in comparisons of what is saved; by default that of the first file,

@@ -24,7 +24,7 @@ from mmtied.layers import DGConv
 from .fold import as_folded_graph, fold_in_place
 from .freeze_groups import freeze_groups
 from .plain_layers import plain_layer
-from .trace import is_channels_last, is_plain, packages
+from .trace import is_plain, packages
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -101,6 +101,12 @@ def left_over(model: nn.Module) -> list[str]:
     return [f'{name or "the model"} ({type(module).__name__})' for name, module in model.named_modules()
             if isinstance(module, _BatchNorm) or 'BatchNorm' in type(module).__name__  # by name: mmcv and mmdet have others
             or 'mmtied' in packages(module)]
+
+
+def is_channels_last(parameter: nn.Parameter) -> bool:
+    """Return whether a weight of four dimensions is channels_last and not contiguous."""
+    return (parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+            and not parameter.is_contiguous())
 
 
 def copy_model(model: nn.Module) -> nn.Module:

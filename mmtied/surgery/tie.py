@@ -16,9 +16,9 @@ from mmtied.layers.blocks import check_positive
 from mmtied.tables import text_table
 from mmtied.torch_compat import set_submodule
 
-from .deploy import copy_model
+from .deploy import copy_model, is_channels_last
 from .permute import is_plain_conv, permute_alike
-from .trace import is_altered, is_channels_last
+from .trace import is_altered
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import operator
 import sys
 from collections.abc import Callable
 
-import torch
 from torch import fx, nn
 
 #: Errors of tracing: torch.fx's own, and those of Python code that gets a placeholder instead of a tensor.
@@ -95,9 +94,3 @@ class _Tracer(fx.Tracer):
             while (node := next(iter(reversed(self.graph.nodes)))) is not last:
                 self.graph.erase_node(node)
             return self.create_proxy('call_module', self.path_of_module(m), args, kwargs)
-
-
-def is_channels_last(parameter: nn.Parameter) -> bool:
-    """Return whether a weight of four dimensions lies in channels_last and in no other format."""
-    return (parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
-            and not parameter.is_contiguous())

@@ -56,10 +56,11 @@ def test_differences_are_paired():
                               for draw in parts]) for run in (bad, good))
         found = row['AP50']['differences'][0]
         error = error_of_parts(two - one, len(images))
-        reach = stats.t.ppf(.95, len(images) - 1) * error
+        reach = stats.t.ppf(.95, 1 / (1 / (len(images) - 1) + 1 / 18)) * error  # six splits
         gain = row['AP50']['values'][1] - row['AP50']['values'][0]
         np.testing.assert_allclose([found['low'], found['high']], [gain - reach, gain + reach], rtol=0, atol=2e-3)
-        moved = gain + error / (two - one).std() * (two - one - (two - one).mean())
+        halves = (two - one).reshape(-1, 10)[:, 4:].ravel()
+        moved = gain + error / halves.std() * (halves - halves.mean())
         assert found['share_above_zero'] == pytest.approx(np.mean(moved > 0), abs=.02)
         assert found['share_above_zero'] + found['share_below_zero'] == 1
         assert found['difference'] == gain
@@ -79,11 +80,11 @@ def test_seeds_widen_the_interval_as_their_spread_says():
     found = row['AP']['differences'][0]
     assert found['difference'] == pytest.approx(np.mean(gains), abs=1e-12)
     weights = random_parts(64, 60, seed=0)
-    halves = [bootstrap_statistics(run.records['bbox'], run.positives, torch.arange(64), weights, 3)[:, 0].numpy()
+    parts = [bootstrap_statistics(run.records['bbox'], run.positives, torch.arange(64), weights, 3)[:, 0].numpy()
               for run in runs]
-    parts = [error_of_parts(np.mean(halves[1:], axis=0) - halves[0], 64)**2, np.var(gains, ddof=1) / 3]
-    freedom = sum(parts)**2 / (parts[0]**2 / 63 + parts[1]**2 / 2)
-    reach = stats.t.ppf(.975, freedom) * np.sqrt(sum(parts))
+    variances = [error_of_parts(np.mean(parts[1:], axis=0) - parts[0], 64)**2, np.var(gains, ddof=1) / 3]
+    freedom = sum(variances)**2 / (variances[0]**2 * (1 / 63 + 1 / 18) + variances[1]**2 / 2)
+    reach = stats.t.ppf(.975, freedom) * np.sqrt(sum(variances))
     assert (found['low'], found['high']) == pytest.approx((np.mean(gains) - reach, np.mean(gains) + reach), abs=2e-3)
 
 

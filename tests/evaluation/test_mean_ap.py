@@ -107,11 +107,16 @@ def test_invalid_update(preds, target, message):
 
 
 @pytest.mark.parametrize(('of', 'wrong', 'message'), [
-    ('target', dict(iscrowd=torch.zeros(3)), "target: 'iscrowd' must hold 2 entries, one for each label; its shape is (3,)"),
-    ('target', dict(area=[1.]), "target: 'area' must hold 2 entries, one for each label; its shape is (1,)"),
-    ('target', dict(boxes=torch.zeros(1, 4)), "target: 'boxes' must hold 2 entries, one for each label; its shape is (1, 4)"),
-    ('preds', dict(scores=torch.ones(3)), "preds: 'scores' must hold 2 entries, one for each label; its shape is (3,)"),
-    ('target', dict(image_size=(5, )), "target: 'image_size' must hold 2 numbers, height and width; its shape is (1,)"),
+    ('target', dict(iscrowd=torch.zeros(3)), "target: 'iscrowd' has the shape (3,); with 2 labels, (2,) is expected"),
+    ('target', dict(area=[1.]), "target: 'area' has the shape (1,); with 2 labels, (2,) is expected"),
+    ('target', dict(boxes=torch.zeros(1, 4)), "target: 'boxes' has the shape (1, 4); with 2 labels, (2, 4) is expected"),
+    ('preds', dict(boxes=torch.zeros(0, 4)), "preds: 'boxes' has the shape (0, 4); with 2 labels, (2, 4) is expected"),
+    ('preds', dict(boxes=torch.zeros(2, 5)), "preds: 'boxes' has the shape (2, 5); with 2 labels, (2, 4) is expected"),
+    ('preds', dict(scores=torch.ones(3)), "preds: 'scores' has the shape (3,); with 2 labels, (2,) is expected"),
+    ('preds', dict(scores=torch.ones(2, 1)), "preds: 'scores' has the shape (2, 1); with 2 labels, (2,) is expected"),
+    ('target', dict(labels=torch.ones(2, 3)), "target: 'labels' has the shape (2, 3); with 6 labels, (6,) is expected"),
+    ('target', dict(labels=torch.tensor(1)), "target: 'labels' has the shape (); with 1 labels, (1,) is expected"),
+    ('target', dict(image_size=(5, )), "target: 'image_size' has the shape (1,); with 2 labels, (2,) is expected"),
 ])
 def test_lengths_that_do_not_fit(of, wrong, message):
     """These ended in NumPy's words about concatenation, or an IndexError."""

@@ -3,6 +3,7 @@
 import numpy as np
 
 from mmtied.evaluation.buckets import make_buckets
+from mmtied.evaluation.intervals import METHOD
 
 
 def make_row(rng, images, instances, intervals=True):
@@ -23,7 +24,7 @@ def make_report(seed=0, edges=(0, .4, .8, 1), iou_types=('bbox', 'segm'), interv
     rng = np.random.default_rng(seed)
     report = dict(definition='covered', unit=unit, cumulative=False, shared_categories=3, further=list(further), intervals=dict(
         level=.95, replicates=1000, seed=0, min_images=20,
-        method='random halves of the images, Student t') if intervals else None)
+        method=METHOD) if intervals else None)
     for iou_type in iou_types:
         buckets = []
         for number, bucket in enumerate(make_buckets(edges)):

@@ -164,7 +164,7 @@ def describe_paired_intervals(comparison: Mapping) -> str:
         covers = ', '.join(f'{label}: {number} seed{"s" * (number > 1)}{" (not covered)" * (number == 1)}'
                            for label, number in zip(comparison['runs'], seeds, strict=True))
     return (f'{how["method"]}, {how["replicates"]} replicates, seed {how["seed"]}; {covers}; above 0, below 0: share of the '
-            f'replicates, ties as half; a dash: fewer than {few} images')
+            f'halves, ties as half; a dash: fewer than {few} images')
 
 
 def _difference_cells(row: Mapping, number: int) -> list[str]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmtied.evaluation import Evaluation, evaluate
 from mmtied.evaluation.inputs.images import image_paths
+from mmtied.evaluation.intervals import METHOD
 from mmtied.evaluation.reporting.page import render_page, write_page
 from mmtied.evaluation.reporting.pictures import draw_worst
 from mmtied.evaluation.reporting.tables import Run, format_tables
@@ -120,7 +121,7 @@ def test_page_of_one_run(options):
 def test_describes_bootstrap_per_run():
     reports = [make_report(seed, iou_types=('bbox',)) for seed in range(3)]
     names = ('one', 'two', 'three')
-    made = '95 % intervals (random halves of the images, Student t, {} replicates, seed {})'.format
+    made = f'95 % intervals ({METHOD}, {{}} replicates, seed {{}})'.format
     text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
     assert text.count(made(1000, 0)) == 1
     assert f'below a value: {made(1000, 0)}. Below 20 images there is none' in text
