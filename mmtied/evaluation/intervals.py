@@ -31,6 +31,8 @@ METHOD = 'random halves and quarters of the images, Student t'
 PARTS = 10
 #: What v2 / v4 can be; further out it is taken for noise.
 GROWTH = .5, 2.
+#: Most replicates, and random sets of a null band: memory grows with them, precision hardly does.
+_MOST = 100_000
 #: Replicates behind the measured coverage; with fewer it is lower.
 _ENOUGH = 300
 #: Below this number of images there is no interval: it would not hold what it says.
@@ -45,10 +47,10 @@ class Bootstrap:
     """Settings of the resampling; the name is historical, no image is drawn twice.
 
     Args:
-        num_replicates: Random halves and quarters of the images, at least 2, rounded up to tens.
+        num_replicates: Random halves and quarters of the images, 2 to 100 000, rounded up to tens.
         seed: From 0 up to 2**63 - 1.
         level: Share of data sets whose interval holds the expected value, above 0 and below 1.
-        null_sets: Random image sets behind each null band, at least 0; 0 for no null bands.
+        null_sets: Random image sets behind each null band, up to 100 000; 0 for no null bands.
         statistics: Names of the statistics that get intervals and null bands, by default AP, AP50 and AP75 (those that are
             `bootstrapped`).
 
@@ -67,10 +69,10 @@ class Bootstrap:
     statistics: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        for name, lowest in (('num_replicates', 2), ('seed', 0), ('null_sets', 0)):
+        for name, lowest, highest in (('num_replicates', 2, _MOST), ('seed', 0, 2**63 - 1), ('null_sets', 0, _MOST)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value < 2**63:
-                raise ValueError(f'{name}: a whole number from {lowest} is needed, got {value!r}')
+            if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+                raise ValueError(f'{name}: a whole number from {lowest} to {highest} is needed, got {value!r}')
         _check_level(self.level)
         self.chosen()
 
