@@ -85,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f'--choice {args.choice}: pictures are drawn with --images and --out')
         if args.worst < 1:
             raise ValueError(f'--worst {args.worst}: a whole number from 1 is needed; without --images no pictures are drawn')
+        if args.intervals and not args.replicates:
+            raise ValueError(f'--intervals {" ".join(args.intervals)}: with --replicates 0 there are no intervals; give either')
         if args.replicates < 0:
             raise ValueError(f'--replicates {args.replicates}: a whole number from 0 is needed; 0 means no intervals')
 

@@ -117,8 +117,9 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None, 
     """
     iou_types = None if iou_types is None else check_iou_types(iou_types)
     first = runs[0]
-    for run in runs[1:]:
-        pair = f'{first.source} and {run.source} cannot be compared'
+    for label, run in zip(labels[1:], runs[1:], strict=True):
+        one, other = (first.source, run.source) if first.source != run.source else (labels[0], label)
+        pair = f'{one} and {other} cannot be compared'
         if len(first.image_ids) != len(run.image_ids) or (first.image_ids != run.image_ids).any():
             raise ValueError(f'{pair}: they were evaluated on different images ({len(first.image_ids)} and {len(run.image_ids)})')
         if first.category_names != run.category_names:

@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
@@ -72,9 +73,11 @@ class Bootstrap:
         for name, lowest, highest in (('num_replicates', 2, _MOST), ('seed', 0, 2**63 - 1), ('null_sets', 0, _MOST)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-                raise ValueError(f'{name}: a whole number from {lowest} to {highest} is needed, got {value!r}')
+                option = '--replicates' if name == 'num_replicates' else f'--{name.replace("_", "-")}'
+                raise ValueError(f'{option} ({name}): a whole number from {lowest} to {highest} is needed, got {value!r}')
         _check_level(self.level)
-        self.chosen()
+        if not self.chosen():
+            raise ValueError('statistics: one name or more is needed, such as AP; got none')
 
     def chosen(self) -> list[Statistic]:
         """Return the statistics that get intervals, in the order of `protocol.STATISTICS`."""
@@ -336,5 +339,5 @@ def _intervals(row: Mapping, parts: Tensor, num_images: int, bootstrap: Bootstra
 
 
 def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f'level: a share above 0 and below 1 is needed, such as 0.95; got {level}')
+    if not isinstance(level, Real) or not 0 < level < 1:
+        raise ValueError(f'--level (level): a share above 0 and below 1 is needed, such as 0.95; got {level!r}')

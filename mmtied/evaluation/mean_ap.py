@@ -280,18 +280,25 @@ def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
     tensors = [torch.as_tensor(entries[number][key]) for number, key in columns]
     for (number, key), values in zip(columns, to_cpu(tensors), strict=True):
         kept[number][key] = values.numpy()
-    for entry, arrays in zip(entries, kept, strict=True):
-        number = arrays['labels'].size
-        for key, values in sorted(arrays.items(), key=lambda item: item[0] != 'labels'):
-            needed = {'boxes': (number, 4), 'image_size': (2, )}.get(key, (number, ))
-            if values.shape != needed and (number or values.size):
-                raise ValueError(f'OcclusionMeanAveragePrecision: {what}: {key!r} has the shape {values.shape}; with {number} '
-                                 f'labels, {needed} is expected')
+    for number, (entry, arrays) in enumerate(zip(entries, kept, strict=True)):
+        _check_shapes(arrays, f'OcclusionMeanAveragePrecision: {what}[{number}]')
         if entry.get('masks') is not None:
             masks = entry['masks'] if isinstance(entry['masks'], Tensor) else np.asarray(entry['masks'])
             arrays['masks'] = encode_masks(masks, len(arrays['labels']), f'OcclusionMeanAveragePrecision: {what}')
             arrays['mask_size'] = masks.shape[1:]
     return kept
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Raise a ValueError unless all arrays of an image are of as many objects, and its labels whole numbers."""
+    labels = arrays['labels']
+    if labels.ndim != 1 or (labels != np.floor(labels)).any():
+        raise ValueError(f'{where}: labels must be whole numbers, one for each object; got {labels.tolist()!s:.80}')
+    for key, values in arrays.items():
+        needed = {'boxes': (len(labels), 4), 'image_size': (2, )}.get(key, labels.shape)
+        if values.shape != needed and (len(labels) or values.size):
+            why = 'height and width are expected' if key == 'image_size' else f'with {len(labels)} labels, {needed} is expected'
+            raise ValueError(f'{where}: {key!r} has the shape {values.shape}; {why}')
 
 
 def _masks(state: Tensor, number: int) -> list[dict] | None:

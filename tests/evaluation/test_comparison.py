@@ -216,3 +216,15 @@ def test_intervals_end_where_a_statistic_does():
     assert STATISTICS['duplicates'].highest > 1
     text = compare(*runs, names=['one', 'two'], bootstrap=bootstrap).text()
     assert 'bbox MR-2 in %, lower is better, by' in text and 'bbox AP in % by' in text
+
+
+def test_runs_in_memory_are_named_in_messages_and_means():
+    data, results = many(num_images=25, per_image=4)
+    first, second, third = (evaluate(data, results[number:], Evaluation(edges=(0, 1)), name=f'run{number}')
+                            for number in range(3))
+    assert compare([first, second], [third], bootstrap=Bootstrap(10)).report['runs'] == ['mean of run0 and 1 more', 'run2']
+    ids = {image['id'] for image in data['images'][:20]}
+    few, found = ([entry for entry in entries if entry['image_id'] in ids] for entries in (data['annotations'], results))
+    other = evaluate(dict(data, images=data['images'][:20], annotations=few), found, name='few')
+    with pytest.raises(ValueError, match='^run0 and few cannot be compared: they were evaluated on different images'):
+        compare(first, other)

@@ -157,11 +157,13 @@ def test_extra_evaluations_get_intervals():
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(num_replicates=1), 'num_replicates: a whole number from 2 to 100000 is needed, got 1'),
-    (dict(num_replicates=3_000_000_000), 'num_replicates: a whole number from 2 to 100000 is needed, got 3000000000'),
+    (dict(num_replicates=1), r'--replicates \(num_replicates\): a whole number from 2 to 100000 is needed, got 1'),
+    (dict(num_replicates=3_000_000_000), 'a whole number from 2 to 100000 is needed, got 3000000000'),
     (dict(num_replicates=1.5), 'whole number from 2 to 100000 is needed, got 1.5'),
-    (dict(seed=-1), 'seed: a whole number from 0 to 9223372036854775807 is needed, got -1'),
+    (dict(seed=-1), 'a whole number from 0 to 9223372036854775807 is needed, got -1'),
     (dict(level=95), 'such as 0.95; got 95'),
+    (dict(level='x'), "such as 0.95; got 'x'"),
+    (dict(statistics=[]), 'statistics: one name or more is needed'),
 ])
 def test_invalid_bootstrap(options, message):
     with pytest.raises(ValueError, match=message):

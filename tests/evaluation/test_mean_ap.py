@@ -107,16 +107,17 @@ def test_invalid_update(preds, target, message):
 
 
 @pytest.mark.parametrize(('of', 'wrong', 'message'), [
-    ('target', dict(iscrowd=torch.zeros(3)), "target: 'iscrowd' has the shape (3,); with 2 labels, (2,) is expected"),
-    ('target', dict(area=[1.]), "target: 'area' has the shape (1,); with 2 labels, (2,) is expected"),
-    ('target', dict(boxes=torch.zeros(1, 4)), "target: 'boxes' has the shape (1, 4); with 2 labels, (2, 4) is expected"),
-    ('preds', dict(boxes=torch.zeros(0, 4)), "preds: 'boxes' has the shape (0, 4); with 2 labels, (2, 4) is expected"),
-    ('preds', dict(boxes=torch.zeros(2, 5)), "preds: 'boxes' has the shape (2, 5); with 2 labels, (2, 4) is expected"),
-    ('preds', dict(scores=torch.ones(3)), "preds: 'scores' has the shape (3,); with 2 labels, (2,) is expected"),
-    ('preds', dict(scores=torch.ones(2, 1)), "preds: 'scores' has the shape (2, 1); with 2 labels, (2,) is expected"),
-    ('target', dict(labels=torch.ones(2, 3)), "target: 'labels' has the shape (2, 3); with 6 labels, (6,) is expected"),
-    ('target', dict(labels=torch.tensor(1)), "target: 'labels' has the shape (); with 1 labels, (1,) is expected"),
-    ('target', dict(image_size=(5, )), "target: 'image_size' has the shape (1,); with 2 labels, (2,) is expected"),
+    ('target', dict(iscrowd=torch.zeros(3)), "target[0]: 'iscrowd' has the shape (3,); with 2 labels, (2,) is expected"),
+    ('target', dict(area=[1.]), "target[0]: 'area' has the shape (1,); with 2 labels, (2,) is expected"),
+    ('target', dict(boxes=torch.zeros(1, 4)), "target[0]: 'boxes' has the shape (1, 4); with 2 labels, (2, 4) is expected"),
+    ('preds', dict(boxes=torch.zeros(0, 4)), "preds[0]: 'boxes' has the shape (0, 4); with 2 labels, (2, 4) is expected"),
+    ('preds', dict(boxes=torch.zeros(2, 5)), "preds[0]: 'boxes' has the shape (2, 5); with 2 labels, (2, 4) is expected"),
+    ('preds', dict(scores=torch.ones(3)), "preds[0]: 'scores' has the shape (3,); with 2 labels, (2,) is expected"),
+    ('preds', dict(scores=torch.ones(2, 1)), "preds[0]: 'scores' has the shape (2, 1); with 2 labels, (2,) is expected"),
+    ('target', dict(labels=torch.ones(2, 3)), "target[0]: labels must be whole numbers, one for each object; got [[1.0, "),
+    ('target', dict(labels=torch.tensor(1)), "target[0]: labels must be whole numbers, one for each object; got 1"),
+    ('preds', dict(labels=torch.tensor([1.5, 1])), 'preds[0]: labels must be whole numbers, one for each object; got [1.5, 1.0]'),
+    ('target', dict(image_size=(5, )), "target[0]: 'image_size' has the shape (1,); height and width are expected"),
 ])
 def test_lengths_that_do_not_fit(of, wrong, message):
     """These ended in NumPy's words about concatenation, or an IndexError."""

@@ -106,7 +106,7 @@ def test_run_labels():
     (['base/occlusion', '--a', 'base/occlusion', '--b', 'tied/occlusion'], 'both --a RUN ... and --b RUN ...'),
     (['--a', 'base/occlusion', 'base/occlusion', '--b', 'tied/occlusion'], 'hold the same results; give each run of a side once'),
     (['base/occlusion', 'edges'], 'no buckets in common'),
-    (['base/occlusion', 'tied/occlusion', '--replicates', '0'], 'num_replicates: a whole number from 2'),
+    (['base/occlusion', 'tied/occlusion', '--replicates', '0'], '--replicates (num_replicates): a whole number from 2'),
     (['base/occlusion', 'tied/occlusion', '--level', '95'], 'such as 0.95; got 95'),
     (['base/occlusion', 'tied/occlusion', '--iou-type', 'segm'], 'has no segm; it has bbox'),
     (['base/occlusion', 'tied/occlusion', '--labels', 'a'], 'need as many different names'),

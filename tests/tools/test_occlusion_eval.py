@@ -73,6 +73,8 @@ def test_reads_boxes_from_box_only_file(run, tmp_path):
     (['--definition', 'most'], [], "unknown occlusion definition 'most'"),
     (['--edges', '0', '0.5', '0.4'], [], 'strictly increasing'),
     (['--proposal-nums', '0'], [], 'positive integers'),
+    (['--intervals', 'MR-2', '--replicates', '0'], [],
+     '--intervals MR-2: with --replicates 0 there are no intervals; give either'),
     (['--replicates', '-1'], [], '--replicates -1: a whole number from 0 is needed; 0 means no intervals'),
     (['--iou-type', 'segm'], [dict(image_id=1, category_id=1, score=.5, bbox=BOX)], "has no 'segmentation'"),
     ([], [dict(MASK, image_id=2)], 'image id 2 is not in the annotation file'),

@@ -57,10 +57,10 @@ def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
 
 
 def lead_statistic(report: Mapping, iou_type: str) -> str:
-    """Return the statistic that headlines are about: AP, unless intervals were requested for others, of these the first."""
+    """Return the statistic that headlines are about: the first that intervals were requested for, by default AP."""
     requested = (report.get('intervals') or {}).get('statistics', STATISTICS)
     found = [name for name in requested if name in STATISTICS and report[iou_type]['all'].get(STATISTICS[name].ci_key)]
-    return 'AP' if 'AP' in found or not found else found[0]
+    return found[0] if found else 'AP'
 
 
 def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[Headline]:
@@ -86,6 +86,16 @@ def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[He
 
 def first_sentences(run: Run, iou_type: str, named: bool = False) -> str:
     """Say what the curve of a run shows and does not show, in words made from its numbers; `named` says whose it is."""
+    report, place = run.report, high_bucket([run], iou_type)
+    small = sum(0 < row['images'] < MIN_IMAGES for row in report[iou_type]['buckets'][(place or 0) + 1:])
+    if place is None or not small or not is_by_occlusion(report):
+        return _verdict(run, iou_type, named)
+    more = 'bucket of more occlusion has' if small == 1 else 'buckets of more occlusion have'
+    return (f'{_verdict(run, iou_type, named)} {small} {more} fewer than {MIN_IMAGES} images and cannot be judged; wider ones '
+            'hold more (--edges 0 0.2 0.5 1).')
+
+
+def _verdict(run: Run, iou_type: str, named: bool) -> str:
     report = run.report
     unit, place = report.get('unit', 'image'), high_bucket([run], iou_type)
     if place is None:

@@ -149,7 +149,8 @@ def describe_nulls(runs: Sequence[Run]) -> str:
     looks = ('Gray', 'Hatched') if len(runs) == 1 else ('In the tables', dotted) if 'matched' in nulls else (dotted, '')
     text = (f'{looks[0]}: where a statistic lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or '
             'instances differs from that of many. The excess is the statistic minus their mean; p is the share of random sets '
-            'that are as far out, on both sides.')
+            'that are as far out, on both sides. A page holds many of them, so a verdict needs p below 0.01. The interval of an '
+            'excess is that of the statistic: it says how well the bucket is known, not whether chance explains it.')
     if 'matched' in nulls:
         text += (f' {looks[1]}: {nulls["matched"]}. What is left of the excess then is not explained by these counts; other '
                  'causes that go with the buckets, such as truncation or blur, are not ruled out. Where most of the matched '

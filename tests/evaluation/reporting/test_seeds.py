@@ -9,6 +9,7 @@ from mmtied.evaluation.reporting.headlines import first_sentences, headlines
 from mmtied.evaluation.reporting.page import render_page
 from mmtied.evaluation.reporting.seeds import add_seed_intervals, average_reports
 from mmtied.evaluation.reporting.tables import Run
+from tests.helpers.report_cases import make_report
 from tests.helpers.simulated import many, simulated
 
 
@@ -78,3 +79,17 @@ def test_headlines_are_about_the_statistic_with_intervals():
     assert (line.statistic, line.overall[0], line.matched[0]) == ('MR-2', f'{100 * report["bbox"]["all"]["MR-2"]:.1f}', '+10.0')
     row['MR-2_matched_excess'] = -.1
     assert 'So occlusion does not raise its MR-2' in first_sentences(Run('x', report), 'bbox')
+
+
+def test_buckets_of_few_images_are_said_beside_the_verdict():
+    """Of 100 images in tenths of r, the page told of (0,0.1) alone, as if that were high occlusion."""
+    report = make_report(edges=(0, .1, .2, .3, 1), iou_types=('bbox', ))
+    for row, images in zip(report['bbox']['buckets'], (30, 40, 12, 1, 0), strict=True):
+        row['images'] = images
+    text = first_sentences(Run('x', report), 'bbox')
+    assert text.endswith(' 2 buckets of more occlusion have fewer than 20 images and cannot be judged; wider ones hold more '
+                         '(--edges 0 0.2 0.5 1).')
+    report['bbox']['buckets'][2]['images'] = 25
+    assert ' 1 bucket of more occlusion has fewer' in first_sentences(Run('x', report), 'bbox')
+    report['bbox']['buckets'][3]['images'] = 0
+    assert 'of more occlusion' not in first_sentences(Run('x', report), 'bbox')
