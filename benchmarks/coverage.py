@@ -220,16 +220,16 @@ def _intervals(data: np.ndarray, values: dict[str, np.ndarray], size: int,
         if method == 'jackknife':
             factor = (replicates.shape[1] - 1) / math.sqrt(replicates.shape[1])
         error = math.sqrt(1 - size / of) * factor * replicates.std(1, ddof=1)
-        normal = 'normal' if method == 'bootstrap' else method
+        normal = 'bootstrap, normal' if method == 'bootstrap' else method
         if method != 'set bootstrap':
             yield normal, data - reach * error, data + reach * error, error
         if method in ('bootstrap', 'set bootstrap', 'Bayesian'):
             low, high = np.quantile(replicates, [.025, .975], axis=1)
-            yield {'bootstrap': 'percentile', 'set bootstrap': 'set percentile (hotcoco)',
+            yield {'bootstrap': 'bootstrap, percentile', 'set bootstrap': 'set percentile (hotcoco)',
                    'Bayesian': 'Bayesian percentile'}[method], low, high, None
         if method == 'bootstrap':
-            yield 'basic', 2 * data - high, 2 * data - low, None
-            yield 'BCa', *_bca(data, replicates, values['jackknife']), None
+            yield 'bootstrap, basic', 2 * data - high, 2 * data - low, None
+            yield 'bootstrap, BCa', *_bca(data, replicates, values['jackknife']), None
 
 
 def _bca(data: np.ndarray, replicates: np.ndarray, jackknife: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
