@@ -6,7 +6,7 @@ process of its own, and the tools take turns. Three sources are timed:
 - ``memory``: from arrays (run-length codes for masks) to the table;
 - ``json``: from a results file to the table;
 - ``command``: the whole process from files to the printed table, for mmtied `tools/occlusion_eval.py --replicates 0`, for the
-  others the shortest script; with bytecode, as every installed package has it;
+  others the shortest script; mmtied is compiled to bytecode first, as pip compiles what it installs;
 - ``command, files``: the same and all of mmtied's files (records, tables, plots and page), which no other tool writes.
   ``--replicates 1000`` adds it with intervals.
 

@@ -117,8 +117,7 @@ def _plain(value: float | Mapping) -> float | dict | None:
 
 def report_spreads(spreads: Mapping[str, dict], path: str | os.PathLike) -> str:
     """Return a table of means and deviations, and write them with the values of all seeds as JSON, null where undefined."""
-    plain = {name: {key: _plain(value) for key, value in spread.items()} for name, spread in spreads.items()}
-    save_text(path, json.dumps(plain, indent=2, allow_nan=False))
+    save_text(path, json.dumps(_plain(spreads), indent=2, allow_nan=False))
     number = len(next(iter(spreads.values()))['values'])
     rows = [(name, f'{spread["mean"]:.4g}', f'{spread["deviation"]:.2g}') for name, spread in spreads.items()]
     return text_table(f'last validation of {number} run{"s" if number > 1 else ""}', ('metric', 'mean', 'deviation'), rows)
