@@ -48,10 +48,11 @@ class Bootstrap:
     """Settings of the resampling; the name is historical, no image is drawn twice.
 
     Args:
-        num_replicates: Random halves and quarters of the images, 2 to 100 000, rounded up to tens.
+        num_replicates: Random halves and quarters of the images, 2 to 100 000, rounded up to tens. Few make the intervals wide, 30 by a
+            sixth and 10 by two thirds.
         seed: From 0 up to 2**63 - 1.
         level: Share of data sets whose interval holds the expected value, above 0 and below 1.
-        null_sets: Random image sets behind each null band, up to 100 000; 0 for no null bands.
+        null_sets: Random image sets behind each null band, 2 to 100 000, or 0 for no null bands.
         statistics: Names of the statistics that get intervals and null bands, by default AP, AP50 and AP75 (those that are
             `bootstrapped`).
 
@@ -75,6 +76,8 @@ class Bootstrap:
             if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
                 option = '--replicates' if name == 'num_replicates' else f'--{name.replace("_", "-")}'
                 raise ValueError(f'{option} ({name}): a whole number from {lowest} to {highest} is needed, got {value!r}')
+        if self.null_sets == 1:
+            raise ValueError('--null-sets (null_sets): the band of one set has no width; 0 for no bands, or more sets, such as 250')
         _check_level(self.level)
         if not self.chosen():
             raise ValueError('statistics: one name or more is needed, such as AP; got none')

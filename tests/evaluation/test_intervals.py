@@ -161,6 +161,7 @@ def test_extra_evaluations_get_intervals():
     (dict(num_replicates=3_000_000_000), 'a whole number from 2 to 100000 is needed, got 3000000000'),
     (dict(num_replicates=1.5), 'whole number from 2 to 100000 is needed, got 1.5'),
     (dict(seed=-1), 'a whole number from 0 to 9223372036854775807 is needed, got -1'),
+    (dict(null_sets=1), 'the band of one set has no width; 0 for no bands, or more sets, such as 250'),
     (dict(level=95), 'such as 0.95; got 95'),
     (dict(level='x'), "such as 0.95; got 'x'"),
     (dict(statistics=[]), 'statistics: one name or more is needed'),
