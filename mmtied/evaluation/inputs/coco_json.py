@@ -169,17 +169,6 @@ def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray | None = None)
     return boxes
 
 
-def polygon_box(points: Sequence[float]) -> list[float]:
-    """Return the box left, top, width, height around the corners x1, y1, x2, y2, ... of a polygon.
-
-    Example:
-        >>> polygon_box([1, 2, 5, 2, 3, 8])
-        [1, 2, 4, 6]
-    """
-    xs, ys = points[::2], points[1::2]
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-
-
 def _plain_boxes(entries: Sequence[dict]) -> np.ndarray | None:
     """Convert boxes that are lists of four Python numbers, 3 times as fast as `np.array`; None where one is not, or infinite."""
     boxes = values_of(entries, 'bbox')

@@ -5,7 +5,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -95,6 +95,13 @@ def first_line(files: Iterable[Path]) -> str:
         if line.strip():
             return line
     return ''
+
+
+def numbered_lines(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield where each line of a text file that is not blank stands, for messages, and the line."""
+    for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
+        if line.strip():
+            yield f'{file}: line {number}', line
 
 
 def other_kind(content: bytes) -> str | None:

@@ -118,7 +118,7 @@ base 10: 'b'"
 
     @contextmanager
     def at(self, where: str) -> Iterator[None]:
-        """Read one record in this context; what it raises marks the record as broken."""
+        """Read one record in this context; what it raises marks the record as broken, with its place before the message."""
         try:
             yield
         except Exception as error:
@@ -126,7 +126,7 @@ base 10: 'b'"
                 self.add(f'{where}: a value is missing or of an unexpected kind ({type(error).__name__}: {one_line(error)})')
             elif isinstance(error, ValueError):
                 message = str(error)
-                self.add(message if message.startswith(self.source) else f'{where}: {message}')
+                self.add(message if message.startswith(where) else f'{where}: {message}')
             else:
                 raise
 

@@ -42,12 +42,6 @@ def image_files(folder: Path) -> dict[str, Path]:
     return {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
 
 
-def image_entry(path: Path) -> dict:
-    """Return an image of COCO's layout whose id is the stem of its file, with the size that the file has."""
-    height, width = image_size(path)
-    return {'id': path.stem, 'file_name': path.name, 'height': height, 'width': width}
-
-
 def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:
     """Return the file of every image in a folder, by the annotation file's names.
 

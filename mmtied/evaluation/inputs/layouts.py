@@ -90,21 +90,21 @@ def _from_path(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, lis
     if open_images.is_open_images(content):
         return open_images.read_open_images(content, path, image_folder, broken)
     if is_json_lines(content):
-        lines = json_lines(content, source, broken)
+        lines = json_lines(content, broken)
         if not crowdhuman.is_odgt(lines):
             known = known_layout(lines)
             raise ValueError(f'{source}: ' + (
                 f'it is {known}' if known else f"JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; "
                 f"the first has {_keys(lines[0])}. Annotations are read as COCO's JSON and the layouts of docs/formats.md"))
-        return crowdhuman.read_odgt(lines, source, image_folder, broken)
+        return crowdhuman.read_odgt(lines, image_folder, broken)
     data = read_json(path, content)
     lines = data if isinstance(data, list) else [data]  # of one image, .odgt looks like any JSON file
     if crowdhuman.is_odgt(lines):
-        return crowdhuman.read_odgt(lines, source, image_folder, broken)
+        return crowdhuman.read_odgt(lines, image_folder, broken)
     return _from_json(data, source, broken)
 
 
-def json_lines(content: bytes, source: str, broken: Broken) -> list[Any]:
+def json_lines(content: bytes, broken: Broken) -> list[Any]:
     """Return the values of JSON lines, without those that are none."""
     values = []
     for number, line in enumerate(content.removeprefix(b'\xef\xbb\xbf').splitlines(), 1):
@@ -112,7 +112,7 @@ def json_lines(content: bytes, source: str, broken: Broken) -> list[Any]:
             try:
                 values.append(json.loads(line))
             except (ValueError, RecursionError) as error:
-                broken.add(f'{source}: line {number} is not complete JSON ({one_line(error)})')
+                broken.add(f'{broken.source}: line {number} is not complete JSON ({one_line(error)})')
     return values
 
 
@@ -148,7 +148,7 @@ def _from_json(data: Any, source: str, broken: Broken) -> tuple[dict, list[str]]
         info = data.get('info')
         return data, list(info.get('notes') or ()) if isinstance(info, Mapping) and isinstance(info.get('notes'), list) else []
     if openmmlab.is_middle_format(data):
-        return openmmlab.read_middle_format(data, source, broken)
+        return openmmlab.read_middle_format(data, broken)
     if exports.is_datumaro(data):
         return exports.read_datumaro(data, broken)
     if exports.is_label_studio(data):

@@ -5,7 +5,9 @@ from typing import Any
 
 from mmtied.tables import read_csv, read_rows
 
+from .coco_builder import CocoBuilder
 from .faults import Broken, as_flag
+from .images import image_files, image_size
 
 #: Columns that a table of boxes has.
 _COLUMNS = ('ImageID', 'LabelName', 'XMin', 'XMax', 'YMin', 'YMax')
@@ -31,60 +33,50 @@ def read_open_images(content: bytes, path: Path, image_folder: Any, broken: Brok
     Raises:
         ValueError: There is no folder of images.
     """
-    from .images import image_entry, image_files
-
     if image_folder is None:
         raise ValueError(f'{path}: boxes are shares of the image, so its size is needed: --images FOLDER (image_folder=...)')
-    pictures, names = image_files(Path(image_folder)), _class_names(path.parent)
-    images, annotations, categories = {}, [], {}
+    pictures, categories, builder, sizes = image_files(Path(image_folder)), {}, CocoBuilder(), {}
+
+    def add_image(stem: str) -> None:
+        height, width = sizes[stem] = image_size(pictures[stem])
+        builder.add_image(stem, pictures[stem].name, height=height, width=width)
+
     for number, row in enumerate(read_csv(path, content)[1], 2):
         with broken.at(f'{path}: line {number}'):
             stem = row['ImageID']
-            if stem not in images:
-                if stem not in pictures:
-                    raise ValueError(f'{path}: line {number}: {image_folder} has no image {stem!r}')
-                images[stem] = image_entry(pictures[stem])
+            if stem not in pictures:
+                raise ValueError(f'{image_folder} has no image {stem!r}')
+            if stem not in sizes:
+                add_image(stem)
             try:
                 left, right, top, bottom = (float(row[side]) for side in ('XMin', 'XMax', 'YMin', 'YMax'))
             except (TypeError, ValueError):
-                raise ValueError(f'{path}: line {number}: XMin, XMax, YMin and YMax must be numbers') from None
-            width, height = images[stem]['width'], images[stem]['height']
-            box = [left * width, top * height, (right - left) * width, (bottom - top) * height]
-            flags = {flag: as_flag(row[flag], f'{path}: line {number}: {flag}') for flag in _FLAGS if row.get(flag) is not None}
-            annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'bbox': box, 'area': box[2] * box[3],
-                                'category_id': categories.setdefault(row['LabelName'], len(categories) + 1),
-                                'iscrowd': int(flags.get('IsGroupOf', False)), **{flag: int(flags[flag]) for flag in flags}})
-    listed, num_boxed = _listed_images(path.parent), len(images)
-    for stem in sorted(set(pictures) - set(images)):
-        if stem in listed:
-            images[stem] = image_entry(pictures[stem])
-    without = len(pictures) - len(images)
-    groups = sum(entry['iscrowd'] for entry in annotations)
-    notes = ["the hierarchy of classes and labels of whole images are not used"]
-    if len(images) > num_boxed:
-        notes.append(f'{len(images) - num_boxed} images have no boxes, and are evaluated as they are listed beside the table')
-    if without:
-        notes.append(f'{without} images in {image_folder} have no boxes and are not evaluated; a list of images beside the '
-                     'table, such as validation-images-with-rotation.csv, adds them')
-    if groups:
-        notes.append(f'{groups} boxes are ignored, as they stand for groups (IsGroupOf)')
-    return {'images': list(images.values()), 'annotations': annotations,
-            'categories': [{'id': number, 'name': names.get(label, label)} for label, number in categories.items()]}, notes
+                raise ValueError('XMin, XMax, YMin and YMax must be numbers') from None
+            height, width = sizes[stem]
+            flags = {flag: int(as_flag(row[flag], flag)) for flag in _FLAGS if row.get(flag) is not None}
+            builder.add_box(stem, categories.setdefault(row['LabelName'], len(categories) + 1),
+                            [left * width, top * height, (right - left) * width, (bottom - top) * height],
+                            flags.get('IsGroupOf', 0), **flags)
+    builder.notes.append('the hierarchy of classes and labels of whole images are not used')
+    empty = sorted(set(pictures) - set(sizes))
+    listed = _listed_images(path.parent).intersection(empty)
+    for stem in sorted(listed):
+        add_image(stem)
+    builder.note(len(listed), 'images have no boxes, and are evaluated as they are listed beside the table')
+    builder.note(len(empty) - len(listed), f'images in {image_folder} have no boxes and are not evaluated; a list of images '
+                                           'beside the table, such as validation-images-with-rotation.csv, adds them')
+    builder.note(builder.num_ignored, 'boxes are ignored, as they stand for groups (IsGroupOf)')
+    names = _class_names(path.parent)
+    return builder.coco(names.get(label, label) for label in categories)
 
 
 def _listed_images(folder: Path) -> set[str]:
     """Return the images that Open Images' lists of images in a folder name; empty without one."""
-    found = set()
-    for file in sorted(folder.glob('*image*.csv')):
-        header, rows = read_csv(file)
-        if {'ImageID', 'Subset'} <= set(header):
-            found |= {row['ImageID'] for row in rows}
-    return found
+    tables = [read_csv(file) for file in sorted(folder.glob('*image*.csv'))]
+    return {row['ImageID'] for header, rows in tables if {'ImageID', 'Subset'} <= set(header) for row in rows}
 
 
 def _class_names(folder: Path) -> dict[str, str]:
     """Return the name of each label, empty where no table names them."""
     file = next((folder / name for name in _DESCRIPTIONS if (folder / name).is_file()), None)
-    if file is None:
-        return {}
-    return {row[0]: row[1] for row in read_rows(file) if len(row) > 1}
+    return {row[0]: row[1] for row in read_rows(file) if len(row) > 1} if file else {}

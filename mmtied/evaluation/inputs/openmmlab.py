@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from .coco_builder import MOST_CLASSES, CocoBuilder
 from .coco_json import read_json
 from .faults import Broken, shown
-from .yolo import MOST_CLASSES
+
+#: Marks of instances that are ignored, and what they say.
+_IGNORED = {'ignore_flag': 'have an ignore_flag (difficult or ignored objects)', 'is_group_of': 'are groups (IsGroupOf)'}
 
 
 def is_middle_format(data: Any) -> bool:
@@ -17,16 +20,16 @@ def is_middle_format(data: Any) -> bool:
     return isinstance(data, dict) and isinstance(data.get('data_list'), list)
 
 
-def read_middle_format(data: dict, source: str, broken: Broken) -> tuple[dict, list[str]]:
+def read_middle_format(data: dict, broken: Broken) -> tuple[dict, list[str]]:
     """Convert OpenMMLab's layout; return COCO's dict, and notes."""
     classes = class_names(data.get('metainfo'))
     if not classes:
-        labels = [instance.get('bbox_label', -1) for image in data['data_list'] if isinstance(image, dict)
-                  for instance in image.get('instances') or []]
-        if max(labels, default=0) >= MOST_CLASSES:
-            raise ValueError(f'{source}: labels must be below {MOST_CLASSES}, got {shown(max(labels))}')
-        classes = [str(label) for label in range(max(labels, default=0) + 1)]
-    return coco_from_images(data['data_list'], classes, f'{source}: data_list', broken)
+        largest = max((instance.get('bbox_label', -1) for image in data['data_list'] if isinstance(image, dict)
+                       for instance in image.get('instances') or []), default=0)
+        if largest >= MOST_CLASSES:
+            raise ValueError(f'{broken.source}: labels must be below {MOST_CLASSES}, got {shown(largest)}')
+        classes = map(str, range(largest + 1))
+    return coco_from_images(data['data_list'], list(classes), f'{broken.source}: data_list', broken)
 
 
 def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
@@ -44,8 +47,7 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
         where: Name for messages.
         broken: Gets images and instances that cannot be used; None refuses them here.
     """
-    listed, annotations, own = [], [], broken or Broken(where, None)
-    counts = {'ignore_flag': 0, 'is_group_of': 0}
+    builder, counts, own = CocoBuilder(), dict.fromkeys(_IGNORED, 0), broken or Broken(where, None)
     for number, info in enumerate(images):
         missing = [key for key in ('height', 'width', 'instances') if not isinstance(info, dict) or key not in info]
         if missing:
@@ -53,32 +55,30 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
             continue
         path = str(info.get('img_path') or info.get('file_name') or '')
         image_id = info.get('img_id', PurePath(path).stem or number)
-        listed.append({'id': image_id, 'height': info['height'], 'width': info['width'], 'file_name': path})
+        builder.add_image(image_id, path, height=info['height'], width=info['width'])
         for instance in info['instances']:
             with own.at(f'{where}[{number}]'):
                 box = instance.get('bbox')
                 if box is None or len(box) != 4:
-                    raise ValueError(f"{where}[{number}]: an instance has the 'bbox' {shown(box)}, expected [x1, y1, x2, y2]")
+                    raise ValueError(f"an instance has the 'bbox' {shown(box)}, expected [x1, y1, x2, y2]")
                 left, top, right, bottom = map(float, box)
                 label = int(instance.get('bbox_label', 0))
                 if label >= len(classes):
-                    raise ValueError(f'{where}[{number}]: label {label} is not from 0 to {len(classes) - 1}, the classes')
-                counted = [key for key in counts if instance.get(key)]
-                for key in counted:
+                    raise ValueError(f'label {label} is not from 0 to {len(classes) - 1}, the classes')
+                marks = [key for key in counts if instance.get(key)]
+                for key in marks:
                     counts[key] += 1
                 width, height = max(right - left, 0.), max(bottom - top, 0.)
-                extra = {key: value for key, value in instance.items() if key not in ('bbox', 'bbox_label', 'mask', 'bbox_id')
-                         and not isinstance(value, np.ndarray)}
-                annotations.append({**extra, 'id': len(annotations) + 1, 'image_id': image_id,
-                                    'category_id': label + 1 if label >= 0 else None, 'bbox': [left, top, width, height],
-                                    'area': width * height, 'iscrowd': int(bool(counted) or label < 0),
-                                    'segmentation': instance.get('mask')})
+                others = {key: value for key, value in instance.items() if key not in ('bbox', 'bbox_label', 'mask', 'bbox_id')
+                          and not isinstance(value, np.ndarray)}
+                others |= {'area': width * height, 'segmentation': instance.get('mask')}
+                builder.add_box(image_id, label + 1 if label >= 0 else None, [left, top, width, height],
+                                bool(marks) or label < 0, **others)
     if broken is None:
         own.settle()
-    named = {'ignore_flag': 'have an ignore_flag (difficult or ignored objects)', 'is_group_of': 'are groups (IsGroupOf)'}
-    notes = [f'{count} annotations {named[key]}: they are ignored' for key, count in counts.items() if count]
-    categories = [{'id': number, 'name': str(name)} for number, name in enumerate(classes, 1)]
-    return {'images': listed, 'annotations': annotations, 'categories': categories}, notes
+    for key, count in counts.items():
+        builder.note(count, f'annotations {_IGNORED[key]}: they are ignored')
+    return builder.coco(map(str, classes))
 
 
 def dataset_annotations(dataset: Any) -> dict:

@@ -66,7 +66,7 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, reading: Res
     if content.startswith(b'\x80'):
         return from_python(read_tensor_pickle(path), str(path), ground_truth)
     if is_json_lines(content):
-        return from_python(json_lines(content, str(path), broken), str(path), ground_truth)
+        return from_python(json_lines(content, broken), str(path), ground_truth)
     if not content[:4096].lstrip(b'\xef\xbb\xbf \t\r\n').startswith((b'[', b'{')):
         kind = other_kind(content)
         if kind:
@@ -118,7 +118,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict
     if not isinstance(value, list | tuple):
         raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
     first = value[0] if value and isinstance(value[0], Mapping) else {}
-    if crowdhuman.is_odgt_results(value):
+    if crowdhuman.is_odgt(value, 'dtboxes'):
         return crowdhuman.read_odgt_results(value)
     if 'instances' in first and 'image_id' in first:
         return _from_detectron2(value, ground_truth)

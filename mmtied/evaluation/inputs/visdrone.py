@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from .content import files_with_suffix, first_line
+from .coco_builder import CocoBuilder
+from .content import files_with_suffix, first_line, numbered_lines
 from .faults import Broken
+from .images import image_files, image_size
 
 #: Categories by number. The first and the last are regions where detections of every category count neither way.
 NAMES = ('ignored regions', 'pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle', 'awning-tricycle', 'bus',
@@ -14,8 +16,6 @@ _FIELDS = 8
 
 def text_files(path: Path) -> list[Path]:
     """Return the text files of a folder, or of ``annotations`` in it."""
-    if not path.is_dir():
-        return []
     folder = path / 'annotations' if (path / 'annotations').is_dir() else path
     return files_with_suffix(folder, '.txt')
 
@@ -36,48 +36,42 @@ def read_visdrone(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, 
     Raises:
         ValueError: No file has an image.
     """
-    from .images import image_entry, image_files
-
-    files = text_files(path)
+    files, builder = text_files(path), CocoBuilder()
     folder = Path(image_folder) if image_folder else files[0].parent.parent / 'images'
     pictures = image_files(folder)
     missing = [file for file in files if file.stem not in pictures]
     if len(missing) == len(files) or (missing and not broken.skip):
         raise ValueError(f'{path}: {len(missing)} of {len(files)} text files have no image in {folder}, such as '
                          f'{missing[0].name}; sizes of images come from these: --images FOLDER (image_folder=...)')
-    images, annotations, ignored = [], [], 0
     for file in files:
         if file.stem not in pictures:
             broken.add(f'{file}: no image in {folder}')
             continue
-        images.append(image_entry(pictures[file.stem]))
-        for *box, score, category, truncation, occlusion in _lines(file, broken):
-            is_region = NAMES[int(category)] in (NAMES[0], NAMES[-1])
-            ignored += is_region or not score
-            annotations.append({'id': len(annotations) + 1, 'image_id': file.stem, 'bbox': box, 'area': box[2] * box[3],
-                                'category_id': None if is_region else int(category), 'iscrowd': int(is_region or not score),
-                                'truncation': int(truncation), 'occlusion': int(occlusion)})
-    notes = [f'{ignored} boxes are ignored (ignored regions, others, or score 0)'] if ignored else []
-    return {'images': images, 'annotations': annotations,
-            'categories': [{'id': number, 'name': name} for number, name in enumerate(NAMES[1:-1], 1)]}, notes
+        height, width = image_size(pictures[file.stem])
+        builder.add_image(file.stem, pictures[file.stem].name, height=height, width=width)
+        for *box, score, category, truncation, occlusion in _objects(file, broken):
+            is_region = category in (0, len(NAMES) - 1)
+            builder.add_box(file.stem, None if is_region else int(category), box, is_region or not score,
+                            truncation=int(truncation), occlusion=int(occlusion))
+    builder.note(builder.num_ignored, 'boxes are ignored (ignored regions, others, or score 0)')
+    return builder.coco(NAMES[1:-1])
 
 
 def read_visdrone_results(path: Path, broken: Broken) -> list[dict]:
     """Return the detections of a folder of VisDrone's text files as a results list; lines that are none go to `broken`."""
     return [{'image_id': file.stem, 'category_id': NAMES[int(category)], 'bbox': box, 'score': score}
-            for file in text_files(path) for *box, score, category, _, _ in _lines(file, broken)]
+            for file in text_files(path) for *box, score, category, _, _ in _objects(file, broken)]
 
 
-def _lines(file: Path, broken: Broken) -> list[list[float]]:
+def _objects(file: Path, broken: Broken) -> list[list[float]]:
     found = []
-    for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
-        if line.strip():
-            numbers = _numbers(line)
-            if numbers is None or numbers[5] not in range(len(NAMES)):
-                broken.add(f'{file}: line {number}: expected left,top,width,height,score,category,truncation,occlusion with a '
-                           f'category from 0 to {len(NAMES) - 1}, got {line[:80]!r}')
-            else:
-                found.append(numbers)
+    for where, line in numbered_lines(file):
+        numbers = _numbers(line)
+        if numbers is None or numbers[5] not in range(len(NAMES)):
+            broken.add(f'{where}: expected left,top,width,height,score,category,truncation,occlusion with a category from 0 to '
+                       f'{len(NAMES) - 1}, got {line[:80]!r}')
+        else:
+            found.append(numbers)
     return found
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from .content import files_with_suffix
+from .coco_builder import CocoBuilder
+from .content import files_with_suffix, numbered_lines
 from .faults import Broken, as_flag, shown
 
 #: The name of a results file: what stands before the class.
@@ -24,10 +25,10 @@ def xml_files(path: Path) -> list[Path]:
     folders = [parent / 'Annotations' for parent in path.parents[:4] if (parent / 'Annotations').is_dir()]
     if path.suffix != '.txt' or not folders:
         return []
-    lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
-    files = [folders[0] / f'{line}.xml' for line in lines]
-    files = [file if file.is_file() else folders[0] / f'{line.split()[0]}.xml'  # lists of one class have a second column
-             for file, line in zip(files, lines, strict=True)]
+    files = []
+    for _, line in numbered_lines(path):
+        file = folders[0] / f'{line.strip()}.xml'
+        files.append(file if file.is_file() else folders[0] / f'{line.split()[0]}.xml')  # lists of one class have a second column
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise ValueError(f'{path}: {len(missing)} of {len(files)} images have no XML file, such as {missing[0]}')
@@ -42,44 +43,38 @@ def read_voc(path: Path, broken: Broken) -> tuple[dict, list[str]]:
 
     Objects and files that are no VOC annotations are added to `broken`.
     """
-    images, annotations, difficult, names = [], [], 0, set()
+    builder = CocoBuilder()
     for file in xml_files(path):
         with broken.at(str(file)):
             root = _parsed(file)
-            image = {'id': file.stem, 'file_name': root.findtext('filename') or f'{file.stem}.jpg'}
-            if root.find('size') is not None:
-                image |= {side: _number(root.find('size'), side, file) for side in ('width', 'height')}
-            if not image.get('width') or not image.get('height'):  # some tools write 0
-                image = {key: value for key, value in image.items() if key not in ('width', 'height')}
-            images.append(image)
+            size = root.find('size')
+            sides = {} if size is None else {side: _number(size, side) for side in ('width', 'height')}
+            known = sides if all(sides.values()) else {}  # some tools write 0
+            builder.add_image(file.stem, root.findtext('filename') or f'{file.stem}.jpg', **known)
             for found in root.findall('object'):
                 with broken.at(str(file)):
-                    entry = _object(found, file)
-                    difficult += entry['difficult']
-                    names.add(entry['category_id'])
-                    annotations.append({'id': len(annotations) + 1, 'image_id': file.stem, **entry})
-    numbers = {name: number for number, name in enumerate(sorted(names), 1)}
-    for entry in annotations:
-        entry['category_id'] = numbers[entry['category_id']]
-    notes = [f'{difficult} difficult objects are ignored: detections of them count neither way, and they occlude nothing'
-             ] if difficult else []
-    return {'images': images, 'annotations': annotations,
-            'categories': [{'id': number, 'name': name} for name, number in numbers.items()]}, notes
+                    _add_object(builder, file.stem, found)
+    names = sorted({entry['category_id'] for entry in builder.annotations})
+    for entry in builder.annotations:
+        entry['category_id'] = names.index(entry['category_id']) + 1
+    builder.note(builder.num_ignored, 'difficult objects are ignored: detections of them count neither way, and they occlude '
+                                      'nothing')
+    return builder.coco(names)
 
 
-def _object(found: Any, file: Path) -> dict:
-    """Return an object as an annotation with the name of its category."""
+def _add_object(builder: CocoBuilder, image_id: str, found: Any) -> None:
+    """Add an object with the name of its category."""
     box = found.find('bndbox')
     if box is None:
-        raise ValueError(f"{file}: an object has no 'bndbox'")
-    left, top, right, bottom = (float(int(_number(box, side, file))) - 1 for side in ('xmin', 'ymin', 'xmax', 'ymax'))
-    difficult = int(as_flag(found.findtext('difficult'), f'{file}: <difficult>'))
+        raise ValueError("an object has no 'bndbox'")
+    left, top, right, bottom = (float(int(_number(box, side))) - 1 for side in ('xmin', 'ymin', 'xmax', 'ymax'))
+    difficult = as_flag(found.findtext('difficult'), '<difficult>')
     if right < left or bottom < top:
-        raise ValueError(f'{file}: a box must have xmin <= xmax and ymin <= ymax, got '
+        raise ValueError('a box must have xmin <= xmax and ymin <= ymax, got '
                          f'{[number + 1 for number in (left, top, right, bottom)]}')
-    return {'category_id': (found.findtext('name') or '').strip(), 'bbox': [left, top, right - left, bottom - top],
-            'area': (right - left) * (bottom - top), 'iscrowd': difficult, 'difficult': difficult,
-            **{key: found.findtext(key) for key in ('occluded', 'truncated') if found.find(key) is not None}}
+    others = {key: found.findtext(key) for key in ('occluded', 'truncated') if found.find(key) is not None}
+    builder.add_box(image_id, (found.findtext('name') or '').strip(), [left, top, right - left, bottom - top], difficult,
+                    difficult=int(difficult), **others)
 
 
 def is_voc_results(path: Path) -> bool:
@@ -97,14 +92,12 @@ def read_voc_results(path: Path, broken: Broken) -> list[dict]:
     entries = []
     for file in sorted(path.glob('*det_*.txt')) if path.is_dir() else [path]:
         name = _RESULTS.match(file.stem)['name']
-        for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), 1):
-            parts = line.rsplit(maxsplit=5)  # names of images may have spaces
+        for where, line in numbered_lines(file):
+            image_id, *numbers = line.rsplit(maxsplit=5)  # names of images may have spaces
             try:
-                image_id, (score, left, top, right, bottom) = parts[0], map(float, parts[1:])
-            except (ValueError, IndexError):
-                if not parts:
-                    continue
-                broken.add(f'{file}: line {number}: expected an image, a score and xmin ymin xmax ymax, got {line[:80]!r}')
+                score, left, top, right, bottom = map(float, numbers)
+            except ValueError:
+                broken.add(f'{where}: expected an image, a score and xmin ymin xmax ymax, got {line[:80]!r}')
                 continue
             entries.append({'image_id': image_id, 'category_id': name, 'score': score,
                             'bbox': [left - 1, top - 1, right - left, bottom - top]})
@@ -115,17 +108,17 @@ def _parsed(file: Path) -> Any:
     try:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
-        raise ValueError(f'{file}: not complete XML ({error})') from None
+        raise ValueError(f'not complete XML ({error})') from None
     except ValueError as error:  # an encoding such as gb2312
-        raise ValueError(f'{file}: cannot be read as XML ({error}); write it as UTF-8') from None
+        raise ValueError(f'cannot be read as XML ({error}); write it as UTF-8') from None
     if root.tag != 'annotation':
-        raise ValueError(f'{file}: not an annotation of Pascal VOC, its root is <{root.tag}>')
+        raise ValueError(f'not an annotation of Pascal VOC, its root is <{root.tag}>')
     return root
 
 
-def _number(element: Any, key: str, file: Path) -> float:
+def _number(element: Any, key: str) -> float:
     text = element.findtext(key)
     try:
         return float(text)
     except (TypeError, ValueError):
-        raise ValueError(f'{file}: <{element.tag}> must have a number in <{key}>, got {shown(text)}') from None
+        raise ValueError(f'<{element.tag}> must have a number in <{key}>, got {shown(text)}') from None

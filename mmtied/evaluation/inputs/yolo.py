@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ...atomic import real_path
-from .coco_json import polygon_box
-from .content import files_with_suffix, first_line, is_number
+from .coco_builder import MOST_CLASSES, CocoBuilder, polygon_box
+from .content import files_with_suffix, first_line, is_number, numbered_lines
 from .faults import Broken, one_line, shown
+from .images import image_files, image_size
 
-#: Largest number of classes that labels may count.
-MOST_CLASSES = 100_000
 #: Files that name the classes.
 _YAML = ('data.yaml', 'dataset.yaml', 'data.yml')
 #: Keys of these that are read.
@@ -49,11 +48,8 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
     Raises:
         ValueError: No file has an image, or there is no folder of images.
     """
-    from .images import image_entry
-
-    stems, (names, keypoints) = _by_stem(path), _described(path)
+    stems, (names, keypoints), builder = _by_stem(path), _described(path), CocoBuilder()
     pictures = _pictures(path, image_folder)
-    images, annotations, largest = [], [], -1
     missing = [stem for stem in stems if stem not in pictures]
     if missing and (len(missing) == len(stems) or not broken.skip):
         raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are '
@@ -61,23 +57,23 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
     for stem in missing:
         broken.add(f'{stems[stem]}: no image has the stem {stem!r}')
     for stem, picture in sorted(pictures.items()):
-        images.append(image_entry(picture))
-        height, width = images[-1]['height'], images[-1]['width']
+        size = height, width = image_size(picture)
+        builder.add_image(stem, picture.name, height=height, width=width)
         for label, values in _objects(stems[stem], broken, keypoints) if stem in stems else ():
             if names and label not in names:
                 broken.add(f'{stems[stem]}: class {label} is not among the {len(names)} that are named beside the labels '
                            f'({one_line(", ".join(names.values()))})')
                 continue
-            largest = max(largest, label)
-            annotations.append({'id': len(annotations) + 1, 'image_id': stem, 'category_id': label, 'iscrowd': 0,
-                                **_shape(values, width, height)})
-    categories = [{'id': number, 'name': names.get(number, str(number))} for number in range(max(largest, *names, 0) + 1)]
+            box, shape = _shape(values, size)
+            builder.add_box(stem, label, box, **shape)
     parts = sorted({part for file in stems.values() for part in file.parent.relative_to(path).parts if _PART.match(part)})
     if len(parts) > 1:
         warnings.warn(f'{path}: the labels of {", ".join(parts)} are all evaluated; give the folder of one to evaluate that',
                       stacklevel=2)
-    notes = [] if names else ['there is no data.yaml or classes.txt, so categories are named by their numbers']
-    return {'images': images, 'annotations': annotations, 'categories': categories}, notes
+    if not names:
+        builder.notes.append('there is no data.yaml or classes.txt, so categories are named by their numbers')
+    largest = max((0, *names, *(entry['category_id'] for entry in builder.annotations)))
+    return builder.coco((names.get(number, str(number)) for number in range(largest + 1)), first_id=0)
 
 
 def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Broken) -> list[dict]:
@@ -91,10 +87,10 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
         if stem not in sizes:
             broken.add(f'{file}: no image has the stem {stem!r}')
             continue
-        height, width = sizes[stem]
         for label, values in _objects(file, broken, keypoints, scored=True):
-            entries.append({'image_id': stem, 'category_id': names.get(label), 'label': label, 'score': values[-1],
-                            **_shape(values[:-1], width, height)})
+            box, shape = _shape(values[:-1], sizes[stem])
+            entries.append({'image_id': stem, 'category_id': names.get(label), 'label': label, 'score': values[-1], 'bbox': box,
+                            **shape})
     return entries
 
 
@@ -154,10 +150,8 @@ def _by_stem(path: Path) -> dict[str, Path]:
 def _objects(file: Path, broken: Broken, keypoints: int, scored: bool = False) -> list[tuple[int, list[float]]]:
     """Return the class and the numbers of each line without those of keypoints; polygons have an even number of them."""
     found = []
-    for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
+    for where, line in numbered_lines(file):
         parts = line.split()
-        if not parts:
-            continue
         try:
             label, values = int(float(parts[0])), list(map(float, parts[1:]))
         except (ValueError, OverflowError):
@@ -166,25 +160,24 @@ def _objects(file: Path, broken: Broken, keypoints: int, scored: bool = False) -
             del values[4:4 + keypoints]
         if not 0 <= label < MOST_CLASSES or not (len(values) == 4 + scored or (len(values) > 6 and len(values) % 2 == scored)):
             expected = 'class cx cy w h' + (' score (save_conf=True writes it)' if scored else '')
-            broken.add(f'{file}: line {number}: expected {expected}, got {line[:80]!r}')
+            broken.add(f'{where}: expected {expected}, got {line[:80]!r}')
             continue
         found.append((label, values))
     return found
 
 
-def _shape(values: list[float], width: int, height: int) -> dict:
-    """Return a box, or a polygon and the box around it, in pixels."""
+def _shape(values: list[float], size: tuple[int, int]) -> tuple[list[float], dict]:
+    """Return a box in an image of a height and width, in pixels, and of a polygon the segmentation too."""
+    height, width = size
     if len(values) == 4:
         x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
-        return {'bbox': [x - w / 2, y - h / 2, w, h], 'area': w * h}
+        return [x - w / 2, y - h / 2, w, h], {}
     points = [value * (width, height)[place % 2] for place, value in enumerate(values)]
-    return {'bbox': polygon_box(points), 'segmentation': [points]}
+    return polygon_box(points), {'segmentation': [points]}
 
 
 def _pictures(path: Path, image_folder: Any) -> dict[str, Path]:
     """Return the image file of each stem."""
-    from .images import image_files
-
     labels = path / 'labels' if (path / 'labels').is_dir() else path
     beside = [Path(*('images' if part == 'labels' else part for part in labels.parts)), path / 'images',
               labels.parent / 'images', labels]
