@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .coco_json import positions
-from .image_ids import ImageLookup
+from .image_ids import ImageLookup, is_digits
 from .rle import rle_areas, to_rle
 
 #: Stands for a segmentation that an annotation lacks.
@@ -126,8 +126,8 @@ class GroundTruth:
     def select(self, annotations: np.ndarray) -> 'GroundTruth':
         """Return the same with some annotations only, by a mask or by indices in order."""
         chosen = np.flatnonzero(annotations) if annotations.dtype == bool else annotations
-        columns = {name: getattr(self, name)[chosen] for name in ('image', 'category', 'boxes_xywh', 'area', 'crowd',
-                                                                  'annotation_ids')}
+        columns = {name: getattr(self, name)[chosen]
+                   for name in ('image', 'category', 'boxes_xywh', 'area', 'crowd', 'annotation_ids')}
         listed = chosen.tolist()
         new_place = {old: new for new, old in enumerate(listed)}
         return replace(self, **columns, _segmentations=[self._segmentations[number] for number in listed],
@@ -140,13 +140,13 @@ class GroundTruth:
         part = self.select(images[self.image])
         federated, width = self.federated, len(self.category_ids)
         if federated:
-            cells = [cells[images[cells // width]] for cells in federated]
-            federated = Federated(*(new_place[part // width] * width + part % width for part in cells))
-        kept = np.flatnonzero(images).tolist()
-        fields = {key: [values[number] for number in kept] for key, values in self.image_fields.items()}
+            kept = [cells[images[cells // width]] for cells in federated]
+            federated = Federated(*(new_place[cells // width] * width + cells % width for cells in kept))
+        chosen = np.flatnonzero(images).tolist()
+        fields = {key: [values[number] for number in chosen] for key, values in self.image_fields.items()}
         return replace(part, image_fields=fields, image_ids=self.image_ids[images], image_sizes=self.image_sizes[images],
-                       image=new_place[part.image],
-                       file_names=tuple(np.array(self.file_names, dtype=object)[images]), federated=federated)
+                       image=new_place[part.image], federated=federated,
+                       file_names=tuple(np.array(self.file_names, dtype=object)[images]))
 
     def class_agnostic(self) -> 'GroundTruth':
         """Return the same with one category, the first, for all annotations."""
@@ -165,6 +165,18 @@ class GroundTruth:
         """Return LVIS's frequencies of the categories at some positions in `category_ids`; empty for other data sets."""
         ids = self.category_ids[categories].tolist()
         return [self.frequencies[category_id] for category_id in ids] if self.frequencies else []
+
+    def named_ids(self, values: Sequence) -> list:
+        """Return ids in place of texts: that of the category with the name, the number, or one that no category has."""
+        ids = {str(name): number for number, name in reversed(self.category_names.items())}
+        nowhere = int(self.category_ids[0]) - 2**32
+        return [value if not isinstance(value, str) else ids.get(value, int(value) if is_digits(value) else nowhere)
+                for value in values]
+
+    def find_categories(self, ids: np.ndarray) -> np.ndarray:
+        """Return the index of each category id, -1 where there is none; that of the one which stands for it, if merged."""
+        found = positions(ids, self.category_ids)
+        return found if self.merged is None else np.where(found < 0, -1, self.merged[found])
 
     def select_categories(self, category_ids: Sequence[int] | None = None) -> np.ndarray:
         """Return the sorted indices of some category ids in `category_ids`; of all ids by default."""

@@ -19,12 +19,8 @@ def merge_names(ground_truth: GroundTruth) -> GroundTruth:
     results, nothing is merged.
     """
     ids, names = ground_truth.category_ids.tolist(), ground_truth.category_names
-    counts = np.bincount(ground_truth.category, minlength=len(ids))
-    kept: dict[str, int] = {}
-    for place, number in enumerate(ids):
-        best = kept.get(names[number])
-        if best is None or counts[place] > counts[best]:
-            kept[names[number]] = place
+    counts = np.bincount(ground_truth.category, minlength=len(ids)).tolist()
+    kept = {names[ids[place]]: place for place in sorted(range(len(ids)), key=lambda place: (counts[place], -place))}
     merged = np.array([kept[names[number]] for number in ids])
     moved = merged != np.arange(len(ids))
     if not moved.any() or ground_truth.federated:
@@ -38,12 +34,8 @@ def merge_names(ground_truth: GroundTruth) -> GroundTruth:
 def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None = None) -> list[int]:
     """Return the category id of each label: the categories in the order of the annotation file, as mmdet numbers them.
 
-    Of categories with one name only that with most annotations counts, see `merge_names`.
-
-    Args:
-        ground_truth: The annotations.
-        classes: Names of the model's classes, where it has fewer than the file. Their order is ignored; mmdet too uses the
-            file's.
+    Of categories with one name only that with most annotations counts, see `merge_names`. `classes` names those of the model,
+    where it has fewer than the file. Their order is ignored; mmdet too uses the file's.
 
     Raises:
         ValueError: A name is not in the annotation file, or is repeated.
@@ -90,9 +82,11 @@ def offset_hint(category_ids: Sequence, ground_truth: GroundTruth) -> str:
     """
     ids = {number for number in map(plain_id, category_ids) if isinstance(number, int)}
     known = ground_truth.category_ids.tolist()
-    shift = next((shift for shift in (1, -1) if ids and {number + shift for number in ids} <= set(known)), None)
-    return '' if shift is None else (f', whose ids are from {known[0]} to {known[-1]}, those of results from {min(ids)} to '
-                                     f'{max(ids)}; --category-offset {shift} (category_offset={shift}) shifts these')
+    for shift in (1, -1):
+        if ids and {number + shift for number in ids} <= set(known):
+            return (f', whose ids are from {known[0]} to {known[-1]}, those of results from {min(ids)} to {max(ids)}; '
+                    f'--category-offset {shift} (category_offset={shift}) shifts these')
+    return ''
 
 
 def read_federated(images: Sequence[dict], ground_truth: GroundTruth, where: str) -> Federated:
@@ -101,19 +95,21 @@ def read_federated(images: Sequence[dict], ground_truth: GroundTruth, where: str
     Raises:
         ValueError: A list is none of category ids.
     """
-    width, cells = len(ground_truth.category_ids), {'neg_category_ids': [], 'not_exhaustive_category_ids': []}
-    for place, image in enumerate(images):
-        for key, found in cells.items():
-            listed = image.get(key) or []
+    def cells_of(key: str) -> np.ndarray:
+        found = [np.empty(0, dtype=np.int64)]
+        for place, image in enumerate(images):
+            listed, said = image.get(key) or [], f'{where}: image id {image["id"]}: {key}'
             if not isinstance(listed, list) or not all(type(one) is int and abs(one) < 2**63 for one in listed):
-                raise ValueError(f'{where}: image id {image["id"]}: {key} must be a list of category ids, got {shown(listed)}')
+                raise ValueError(f'{said} must be a list of category ids, got {shown(listed)}')
             known = positions(np.asarray(listed, dtype=np.int64), ground_truth.category_ids)
             if (known < 0).any():
-                raise ValueError(f'{where}: image id {image["id"]}: {key} has {listed[int(np.argmin(known))]}, which is no '
-                                 'category')
+                raise ValueError(f'{said} has {listed[int(np.argmin(known))]}, which is no category')
             found.append(place * width + known)
-    negative, not_exhaustive = (np.unique(np.concatenate(found)).astype(np.int64) for found in cells.values())
-    return Federated(np.union1d(negative, ground_truth.image * width + ground_truth.category), not_exhaustive)
+        return np.unique(np.concatenate(found))
+
+    width = len(ground_truth.category_ids)
+    present = ground_truth.image * width + ground_truth.category
+    return Federated(np.union1d(cells_of('neg_category_ids'), present), cells_of('not_exhaustive_category_ids'))
 
 
 def read_frequencies(categories: Sequence[dict]) -> dict[int, str]:
@@ -123,20 +119,19 @@ def read_frequencies(categories: Sequence[dict]) -> dict[int, str]:
 
 
 def _id_of_name(ground_truth: GroundTruth) -> dict[str, int]:
-    merged = merge_names(ground_truth) if ground_truth.merged is None else ground_truth
-    ids = ground_truth.category_ids.tolist()
-    kept = {number: number for number in ids} if merged.merged is None else {
-        number: ids[place] for number, place in zip(ids, merged.merged.tolist(), strict=True)}
+    """Return the id that stands for each name, in the order of the file."""
+    ids = ground_truth.category_ids
+    merged = merge_names(ground_truth).merged if ground_truth.merged is None else ground_truth.merged
+    kept = dict(zip(ids.tolist(), (ids if merged is None else ids[merged]).tolist(), strict=True))
     return {name: kept[number] for number, name in ground_truth.category_names.items()}
 
 
 def _check_names(ground_truth: GroundTruth, classes: Sequence[str], ids: dict[str, int]) -> None:
-    missing = [name for name in classes if name not in ids]
-    if missing:
-        close = difflib.get_close_matches(str(missing[0]), [str(name) for name in set(ids) - set(classes)], 1)
-        shown = ', '.join(map(str, list(ids)[:40])) + (f' and {len(ids) - 40} more' if len(ids) > 40 else '')
-        raise ValueError(f'classes: {ground_truth.source} has no category named {missing[0]!r}; '
-                         f'{f"did you mean {close[0]!r}? It" if close else "it"} has {shown}')
-    repeated = [name for number, name in enumerate(classes) if name in classes[:number]]
-    if repeated:
-        raise ValueError(f'classes: {repeated[0]!r} is repeated')
+    for number, name in enumerate(classes):
+        if name not in ids:
+            close = difflib.get_close_matches(str(name), [str(other) for other in set(ids) - set(classes)], 1)
+            listed = ', '.join(map(str, list(ids)[:40])) + (f' and {len(ids) - 40} more' if len(ids) > 40 else '')
+            raise ValueError(f'classes: {ground_truth.source} has no category named {name!r}; '
+                             f'{f"did you mean {close[0]!r}? It" if close else "it"} has {listed}')
+        if name in classes[:number]:
+            raise ValueError(f'classes: {name!r} is repeated')

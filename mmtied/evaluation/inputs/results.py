@@ -18,13 +18,11 @@ from .coco_json import (
     check_entries,
     integer_column,
     number_column,
-    positions,
     read_json,
     replace_faulty,
     values_of,
 )
 from .faults import Faults, one_line, shown
-from .image_ids import is_digits
 from .rle import rle_areas, to_rle
 
 _KEYS = {'bbox': 'bbox', 'segm': 'segmentation'}
@@ -93,10 +91,8 @@ def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
 def read_results(results: Any, source: str = 'results') -> list[dict]:
     """Read a COCO results list from a file, or take one as it is.
 
-    Args:
-        results: A file, a list, a dict that holds one under ``annotations``, ``results``, ``predictions`` or ``detections``, or
-            the pycocotools ``COCO`` that `loadRes` returns.
-        source: Name for messages; a file has its own.
+    `results` may also be a dict that holds a list under one of `WRAPPERS`, or the pycocotools ``COCO`` that `loadRes` returns.
+    `source` is its name for messages; a file has its own.
 
     Raises:
         ValueError: The file is missing, empty or truncated, or has another layout.
@@ -191,29 +187,24 @@ def settled(found: Detections, others: np.ndarray, any_category: bool, faults: F
 def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, offset: int, faults: Faults) -> np.ndarray:
     """Return the index of each entry's category, -1 where there is none; ids may be names."""
     values = values_of(entries, 'category_id')
-    kinds = set(map(type, values))
-    if str in kinds:
-        ids = {str(name): number for number, name in reversed(ground_truth.category_names.items())}
-        known = set(ids.values())
-        unknown = next(number for number in range(len(known) + 1) if number not in known)
-        values = [value if not isinstance(value, str) else ids.get(value, int(value) if is_digits(value) else unknown)
-                  for value in values]
-    category = positions(integer_column(entries, 'category_id', faults, values) + offset, ground_truth.category_ids)
-    return category if ground_truth.merged is None else np.where(category < 0, -1, ground_truth.merged[category])
+    if str in set(map(type, values)):
+        values = ground_truth.named_ids(values)
+    return ground_truth.find_categories(integer_column(entries, 'category_id', faults, values) + offset)
 
 
 def _rle_column(entries: Sequence[dict], sizes: np.ndarray, source: str, faults: Faults) -> list[dict]:
+    """Return the run-length codes, an empty one for each entry that is faulty."""
     rles, broken = [], {}
     for number, (entry, size) in enumerate(zip(entries, sizes.tolist(), strict=True)):
+        where = f'{source}[{number}]'
         try:
-            rles.append(to_rle(entry['segmentation'], *size, f'{source}[{number}]'))
+            rle = to_rle(entry['segmentation'], *size, where)
             if faults.skip or faults.exempt[number]:
-                rle_areas(rles[-1:], lambda _, number=number: f'{source}[{number}]')
+                rle_areas([rle], lambda _, where=where: where)
         except ValueError as error:
-            broken[number] = str(error).removeprefix(f'{source}[{number}]')
-            if len(rles) > number:
-                rles.pop()
-            rles.append({'size': size, 'counts': mask_api.encode(np.zeros(size, np.uint8, 'F'))['counts']})
+            broken[number] = str(error).removeprefix(where)
+            rle = {'size': size, 'counts': mask_api.encode(np.zeros(size, np.uint8, 'F'))['counts']}
+        rles.append(rle)
     faults.add(np.isin(np.arange(len(entries)), list(broken)), broken.__getitem__)
     return rles
 
@@ -235,14 +226,7 @@ def join_detections(parts: Sequence[Detections]) -> Detections:
 
 def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids: Tensor, scores: Tensor,
                       boxes_xywh: Tensor) -> Detections:
-    """Check a detector's boxes that are tensors already; they stay on their device.
-
-    Args:
-        ground_truth: The annotations that the ids refer to.
-        image_ids: Shape (D,) int64.
-        category_ids: Shape (D,) int64.
-        scores: Shape (D,).
-        boxes_xywh: Shape (D, 4), in pixels.
+    """Check a detector's boxes (D, 4) in pixels, and their ids and scores, that are tensors already; they stay on their device.
 
     Raises:
         ValueError: Shapes do not fit, an id is not in the annotation file, a score is not finite, or a box has negative or
@@ -255,11 +239,11 @@ def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids
         >>> tensor_detections(truth, torch.tensor([7]), torch.tensor([5]), torch.rand(1), torch.tensor([[0, 0, 2., 3.]])).category
         tensor([1])
     """
-    one_each = (len(scores),)
-    for name, values, shape in (('scores', scores, one_each), ('image_ids', image_ids, one_each),
-                                ('category_ids', category_ids, one_each), ('boxes_xywh', boxes_xywh, (*one_each, 4))):
-        if values.shape != shape:
-            raise ValueError(f'{name}: shape {shape} is needed for {len(scores)} scores, got {tuple(values.shape)}')
+    for name, values, sides in (('scores', scores, ()), ('image_ids', image_ids, ()), ('category_ids', category_ids, ()),
+                                ('boxes_xywh', boxes_xywh, (4, ))):
+        if values.shape != (len(scores), *sides):
+            raise ValueError(f'{name}: shape {(len(scores), *sides)} is needed for {len(scores)} scores, got '
+                             f'{tuple(values.shape)}')
     scores, boxes = scores.detach().double(), boxes_xywh.detach().double()
     image, unknown_image = _tensor_positions(image_ids, ground_truth.image_ids)
     category, unknown_category = _tensor_positions(category_ids, ground_truth.category_ids)

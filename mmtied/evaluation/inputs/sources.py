@@ -201,11 +201,8 @@ def _with_named_labels(predictions: Sequence[Any], ground_truth: GroundTruth) ->
     if not any(texts):
         return [{key: value for key, value in entry.items() if key != 'text_labels'} if isinstance(entry, Mapping) else entry
                 for entry in predictions]
-    ids = {str(name): number for number, name in reversed(ground_truth.category_names.items())}
-    nowhere = int(ground_truth.category_ids[0]) - 2**32
     return [{**{key: value for key, value in entry.items() if key != 'labels'}, 'text_labels': of_image,
-             'category_ids': [ids.get(text, nowhere) for text in of_image]}
-            for entry, of_image in zip(predictions, texts, strict=True)]
+             'category_ids': ground_truth.named_ids(of_image)} for entry, of_image in zip(predictions, texts, strict=True)]
 
 
 def _text_labels(entry: Any) -> list[str]:
