@@ -5,7 +5,7 @@ The file is a pickled list with a dict for each image: ``img_id`` and ``pred_ins
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from pycocotools import mask as mask_api
 
 from .arrays import GroundTruth
 from .categories import offset_hint
-from .coco_json import FARTHEST_BOX, check_entries, positions, to_xywh
+from .coco_json import FARTHEST_BOX, check_entries, to_xywh
 from .faults import Faults, shown
 from .results import Detections, ResultReading, image_positions, settled
 from .rle import rle_areas, to_rle
@@ -47,15 +47,11 @@ def check_dump(entries: Any, source: str) -> list[dict]:
 
 
 def image_predictions(predictions: list[dict]) -> list[dict]:
-    """Bring predictions by image into the layout of a dump.
+    """Bring predictions by image into the layout of a dump; a dump is returned as it is.
 
-    Args:
-        predictions: For each image ``image_id``, ``scores`` (n,), ``labels`` (n,) or ``category_ids`` (n,), and ``boxes`` (n, 4)
-            xyxy or ``masks`` or both, as tensors, arrays or lists; masks are boolean or integers of shape (n, height, width), or
-            run-length codes. Labels count the annotation file's categories from 0, in its order. A dump is returned as it is.
-
-    Raises:
-        ValueError: An entry has another layout.
+    Each has an ``image_id``, ``scores`` (n,), ``labels`` (n,) or ``category_ids`` (n,), and ``boxes`` (n, 4) xyxy or ``masks`` or
+    both, as tensors, arrays or lists; masks are boolean or integers of shape (n, height, width), or run-length codes. Labels
+    count the annotation file's categories from 0, in its order. A ValueError names an entry of another layout.
     """
     if all(isinstance(entry, dict) and 'pred_instances' in entry for entry in predictions):
         return predictions
@@ -98,46 +94,38 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
     names = [f'{source}: image id {entry[key]}' for entry in entries]
     first = parts[0] if parts else {}
     label_key = 'category_ids' if 'category_ids' in first else 'labels'
+    score_key = 'mask_scores' if iou_type == 'segm' and 'mask_scores' in first else 'scores'
     labels = _column(parts, label_key, (), names, integers=True) + reading.category_offset
-    counts = [len(part[label_key]) for part in parts]
-    scores = _column(parts, 'mask_scores' if iou_type == 'segm' and 'mask_scores' in first else 'scores', (), names, counts,
-                     finite=not reading.skip_invalid)
+    counts, finite = [len(part[label_key]) for part in parts], not reading.skip_invalid
+    scores = _column(parts, score_key, (), names, counts, finite=finite)
     image = np.repeat(np.arange(len(parts)), counts)
     faults = Faults(source, len(labels), reading.skip_invalid)
+
+    def refuse(bad: np.ndarray, describe: Callable[[int], str]) -> None:
+        faults.add(bad, lambda number: f': image id {shown(entries[image[number]][key])}: {describe(number)}')
+
     if label_key == 'category_ids':
-        category = positions(labels, ground_truth.category_ids)
+        category = ground_truth.find_categories(labels)
         if reading.classes is None and not reading.any_category and (category < 0).any():
             texts = [text for part in parts for text in part.get('text_labels') or ()]
             hint = '' if texts else offset_hint(labels - reading.category_offset, ground_truth)
-            faults.add(category < 0, lambda number: (
-                f': image id {shown(entries[image[number]][key])}: '
+            refuse(category < 0, lambda number: (
                 f'{f"text label {shown(texts[number])}" if texts else f"category id {labels[number]}"} is not in the annotation '
                 f'file{hint}; --classes NAME ... leaves such detections out'))
     else:
         of_label = np.array(reading.label_ids(ground_truth))
         outside = (labels < 0) | (labels >= len(of_label))
         if not reading.any_category:
-            faults.add(outside, lambda number: (
-                f': image id {shown(entries[image[number]][key])}: label {labels[number]} is not from 0 to {len(of_label) - 1}, '
-                f"the {len(of_label)} categories of {'--classes' if reading.classes else ground_truth.source}; "
-                + ('--category-offset -1 (category_offset=-1) shifts labels that count from 1, as torchvision\'s'
-                   if labels.min() == 1 and labels.max() == len(of_label) else
-                   "if they are ids of categories, as torchvision's models of COCO give, name them 'category_ids'"
-                   if not reading.label_names and np.isin(labels, ground_truth.category_ids).all() else
-                   'where the model knows other classes, '
-                   '--label-names (label_names=...) lists them in the order of its labels')))
-        category = np.where(outside, -1, positions(of_label[np.where(outside, 0, labels)], ground_truth.category_ids))
-    if ground_truth.merged is not None:
-        category = np.where(category < 0, -1, ground_truth.merged[category])
+            refuse(outside, lambda number: _unknown_label(labels[number], labels, len(of_label), ground_truth, reading))
+        category = np.where(outside, -1, ground_truth.find_categories(of_label[np.where(outside, 0, labels)]))
     others = (category < 0) & ~faults.bad
     if not reading.any_category:
         faults.exempt = others
     common = dict(image=image_of_entry[image], score=scores, category=np.maximum(category, 0))
     if iou_type == 'bbox':
-        boxes = _column(parts, _box_key(first), (4,), names, counts, finite=not reading.skip_invalid)
+        boxes = _column(parts, _box_key(first), (4,), names, counts, finite=finite)
         unusable = ~(np.abs(boxes) <= FARTHEST_BOX).all(axis=1)
-        faults.add(unusable, lambda number: f': image id {shown(entries[image[number]][key])}: boxes must be finite, of at most '
-                                            f'{FARTHEST_BOX:g} in size')
+        refuse(unusable, lambda _: f'boxes must be finite, of at most {FARTHEST_BOX:g} in size')
         boxes[unusable] = 0
         boxes = to_xywh(boxes, reading.box_format or 'xyxy', ground_truth.image_sizes[common['image']])  # float64, as CocoMetric
         found = Detections(**common, area=boxes[:, 2] * boxes[:, 3], boxes_xywh=boxes)
@@ -146,8 +134,19 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         rles = [to_rle(mask, *size, name) for part, count, size, name in zip(parts, counts, sizes, names, strict=True)
                 for mask in _masks(part.get('masks'), count, name)]
         found = Detections(**common, area=rle_areas(rles, lambda number: names[image[number]]), rles=rles)
-    faults.add(~np.isfinite(scores), lambda number: f': image id {entries[image[number]][key]}: scores must be finite')
+    refuse(~np.isfinite(scores), lambda _: 'scores must be finite')
     return settled(found, others, reading.any_category, faults, notes)
+
+
+def _unknown_label(label: int, labels: np.ndarray, num: int, ground_truth: GroundTruth, reading: ResultReading) -> str:
+    """Say that a label is none of so many, and which option settles it."""
+    advice = 'where the model knows other classes, --label-names (label_names=...) lists them in the order of its labels'
+    if labels.min() == 1 and labels.max() == num:
+        advice = "--category-offset -1 (category_offset=-1) shifts labels that count from 1, as torchvision's"
+    elif not reading.label_names and np.isin(labels, ground_truth.category_ids).all():
+        advice = "if they are ids of categories, as torchvision's models of COCO give, name them 'category_ids'"
+    return (f'label {label} is not from 0 to {num - 1}, the {num} categories of '
+            f'{"--classes" if reading.classes else ground_truth.source}; {advice}')
 
 
 def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, source: str, skip_invalid: bool,
@@ -157,26 +156,17 @@ def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, 
     check_entries(list(entries), (key, ), source)
     image = image_positions([entry[key] for entry in entries], ground_truth, faults, notes)
     line = faults.settle()
-    if line:
-        notes.append(line)
+    notes += [line] if line else []
     kept: dict[int, int] = {}
-    repeated = 0
-    for number, place in enumerate(image.tolist()):
-        if faults.bad[number]:
-            continue
-        if place not in kept:
-            kept[place] = number
-            continue
-        repeated += 1
-        one, other = (entries[which]['pred_instances'] for which in (kept[place], number))
-        if len(one['scores']) != len(other['scores']) or not np.array_equal(*map(np.asarray, to_cpu([one['scores'],
-                                                                                                     other['scores']]))):
+    usable = np.flatnonzero(~faults.bad).tolist()
+    for number in usable:
+        one, other = (entries[which]['pred_instances']['scores'] for which in (kept.setdefault(image[number], number), number))
+        if one is not other and (len(one) != len(other) or not np.array_equal(*map(np.asarray, to_cpu([one, other])))):
             raise ValueError(f'{source}: image id {entries[number][key]} is repeated with other predictions; predictions of '
                              'each image are expected once')
-    if repeated:
-        notes.append(f'{repeated} images are repeated, as by a distributed sampler; each counts once')
-    chosen = list(kept.values())
-    return [entries[number] for number in chosen], np.array(list(kept), dtype=np.int64)
+    if len(kept) < len(usable):
+        notes.append(f'{len(usable) - len(kept)} images are repeated, as by a distributed sampler; each counts once')
+    return [entries[number] for number in kept.values()], np.array(list(kept), dtype=np.int64)
 
 
 def to_cpu(values: Sequence[Any]) -> list[Any]:
@@ -226,9 +216,9 @@ def _masks(masks: Any, count: int, name: str) -> list[dict]:
     """Return the masks of one image, an array or tensor (count, height, width) or run-length codes, as a list of these."""
     if masks is None and count:
         raise ValueError(f"{name}: the predictions have no 'masks', which segm needs")
-    masks = () if masks is None else masks
     if isinstance(masks, torch.Tensor | np.ndarray):
         return encode_masks(masks, count, name, ', or run-length codes')
+    masks = () if masks is None else masks
     if not isinstance(masks, list | tuple) or len(masks) != count:
         came = f'{len(masks)} of them' if isinstance(masks, list | tuple) else type(masks).__name__
         raise ValueError(f"{name}: 'masks' must be {count} masks, or a list of {count} run-length codes, got {came}")
