@@ -77,15 +77,6 @@ def _without_polygons(entries: list[dict]) -> list[dict]:
     return entries
 
 
-def _without_effect(entries: list, name: str, label_names: Sequence[str] | None) -> list[str]:
-    """Say that names of labels have no effect where results state ids of the annotations' categories."""
-    first = entries[0] if label_names and entries and isinstance(entries[0], Mapping) else {}
-    if isinstance(first.get('category_id'), int):
-        return [f"{name}: --label-names (label_names=...) has no effect, as results with 'category_id' state ids of the "
-                "annotations' categories; --category-offset shifts ids"]
-    return []
-
-
 def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[str] | None, reading: ResultReading,
           said: list[str]) -> dict[str, Detections]:
     """Read, convert and join the detections; the objects that were read are gone when this returns."""
@@ -95,16 +86,17 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
             broken = Broken(name, reading.skip_invalid)
             with naming(name):
                 sources[name] = read_source(name, ground_truth, reading, broken)
-            line = broken.settle()
-            said += [line] if line else []
+            said += filter(None, [broken.settle()])
     else:
         with naming('detections'):
             sources = {'detections': from_python(list(detections), 'detections', ground_truth)}
-    by_image = {name: bool(entries) and isinstance(entries[0], dict) and 'pred_instances' in entries[0]
-                for name, entries in sources.items()}
-    held = {}
+    held, by_image = {}, {}
     for name, entries in sources.items():
-        said += _without_effect(entries, name, reading.label_names)
+        first = entries[0] if entries and isinstance(entries[0], Mapping) else {}
+        by_image[name] = 'pred_instances' in first
+        if reading.label_names and isinstance(first.get('category_id'), int):
+            said.append(f"{name}: --label-names (label_names=...) has no effect, as results with 'category_id' state ids of the "
+                        "annotations' categories; --category-offset shifts ids")
         with naming(name):
             held[name] = (dumped_iou_types if by_image[name] else held_iou_types)(entries)
     present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in held.values())]
@@ -114,9 +106,8 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
         holding = [name for name in sources if iou_type in held[name]]
         parts, chosen = [], (alone if iou_type == 'bbox' else []) or holding or list(sources)
         for name in chosen:
-            notes: list[str] = []
+            convert, notes = dump_detections if by_image[name] else make_detections, []
             with naming(name):
-                convert = dump_detections if by_image[name] else make_detections
                 parts.append(convert(sources[name], ground_truth, iou_type, name, reading, notes))
             said += [f'{name}: {note}' for note in notes]
         found[iou_type] = join_detections(parts)

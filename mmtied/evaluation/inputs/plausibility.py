@@ -22,24 +22,21 @@ _FAR = 1.1
 def describe_annotations(boxes_xywh: np.ndarray, image_sizes: np.ndarray, all_sizes: np.ndarray) -> list[str]:
     """Describe boxes of annotations that are surely not meant.
 
-    Args:
-        boxes_xywh: As they were read, shape (N, 4).
-        image_sizes: Height and width of each one's image, shape (N, 2).
-        all_sizes: Height and width of every image, shape (I, 2).
+    These are N boxes, the height and width of each one's image, (N, 2), and those of all images, (I, 2).
     """
     other = find_format(boxes_xywh, image_sizes, .99)
     if other:
-        return [f'boxes of annotations look like {BOX_FORMATS[other]}{_of_image(other)}, and are read as x, y, width, height: '
+        return [f'boxes of annotations look like {_reading(other)}, and are read as x, y, width, height: '
                 f'{_complaint(boxes_xywh, image_sizes, other)}; if that is what they are, say --annotation-format {other} '
                 f"(box_format='{other}')"]
-    out = leaves(boxes_xywh, image_sizes)
-    if out.sum() * 20 <= len(out):
+    out, swapped = (leaves(boxes_xywh, sizes).sum() for sizes in (image_sizes, image_sizes[:, ::-1]))
+    if out * 20 <= len(boxes_xywh):
         return []
-    swapped = leaves(boxes_xywh, image_sizes[:, ::-1])
-    if swapped.sum() * 100 < len(out) and (all_sizes[:, 0] != all_sizes[:, 1]).any():
-        return [f'width and height of the images look exchanged: {_count(out, boxes_xywh)}, and {int(swapped.sum())} would with '
-                'the sides exchanged; --swap-sizes (swap_sizes=True) exchanges them']
-    return [f'{_count(out, boxes_xywh)}; r is computed from what is inside']
+    complaint = f'{out} of {len(boxes_xywh)} boxes leave their image'
+    if swapped * 100 < len(boxes_xywh) and (all_sizes[:, 0] != all_sizes[:, 1]).any():
+        return [f'width and height of the images look exchanged: {complaint}, and {swapped} would with the sides exchanged; '
+                '--swap-sizes (swap_sizes=True) exchanges them']
+    return [f'{complaint}; r is computed from what is inside']
 
 
 def describe_regions(names: Iterable[str], category: np.ndarray) -> list[str]:
@@ -66,10 +63,9 @@ box_format='xyxy' (--box-format xyxy)"
     """
     other = find_format(boxes_xywh, image_sizes, .9)
     if other:
-        fits = int(_fits(boxes_xywh, image_sizes, other).sum())
-        reading = BOX_FORMATS[other] + _of_image(other)
-        return (f'{_complaint(boxes_xywh, image_sizes, other)} as x, y, width, height, and {fits} fit as {reading}; if that is '
-                f'what they are, say box_format={other!r} (--box-format {other})')
+        return (f'{_complaint(boxes_xywh, image_sizes, other)} as x, y, width, height, and '
+                f'{_fits(boxes_xywh, image_sizes, other).sum()} fit as {_reading(other)}; if that is what they are, say '
+                f'box_format={other!r} (--box-format {other})')
     inverted = (boxes_xywh[:, 2:] < 0).any(axis=1)
     size = image_sizes[:, ::-1] + 1
     start, sides = boxes_xywh[:, :2], boxes_xywh[:, 2:]
@@ -181,12 +177,8 @@ def _complaint(boxes: np.ndarray, image_sizes: np.ndarray, other: str) -> str:
     """Say what is wrong with boxes that look like another format."""
     if other.endswith('n'):
         return f'all {len(boxes)} boxes lie in the first pixels of their image'
-    return _count(leaves(boxes, image_sizes), boxes)
+    return f'{leaves(boxes, image_sizes).sum()} of {len(boxes)} boxes leave their image'
 
 
-def _count(out: np.ndarray, boxes: np.ndarray) -> str:
-    return f'{int(out.sum())} of {len(boxes)} boxes leave their image'
-
-
-def _of_image(box_format: str) -> str:
-    return ' in shares of the image' if box_format.endswith('n') else ''
+def _reading(box_format: str) -> str:
+    return BOX_FORMATS[box_format] + (' in shares of the image' if box_format.endswith('n') else '')

@@ -31,42 +31,28 @@ _FLAT_KEYS = ('image_ids', 'boxes', 'scores')
 def read_source(path: str | os.PathLike, ground_truth: GroundTruth, reading: ResultReading, broken: Broken) -> list[dict]:
     """Read a file or folder of detections; no code in it runs.
 
-    Args:
-        path: JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of text files of YOLO
-            or VisDrone, Pascal VOC's ``comp4_det_test_<class>.txt``, or ``preds`` of mmdet's inferencer, the folder or a file.
-        ground_truth: The annotations, for the sizes and names of images and classes.
-        reading: How to read them.
-        broken: Gets lines and files that cannot be read.
+    These are JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of text files of YOLO or
+    VisDrone, Pascal VOC's ``comp4_det_test_<class>.txt``, or ``preds`` of mmdet's inferencer, the folder or a file. The ground
+    truth has the sizes and names of images and classes; `broken` gets lines and files that cannot be read.
 
     Raises:
         ValueError: The file is missing, broken, or of another layout, which the message names.
     """
     path = Path(path)
+    source = str(path)
     if voc.is_voc_results(path):
         return voc.read_voc_results(path, broken)
     if path.is_dir():
-        if visdrone.is_visdrone(path):
-            return visdrone.read_visdrone_results(path, broken)
-        files = _inferencer_files(path)
-        if files:
-            found = []
-            for file in files:
-                with broken.at(str(file)):
-                    found.append(_from_inferencer(read_json(file), file))
-            return image_predictions(found)
-        if not yolo.is_yolo(path):
-            raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC, '
-                             "or of mmdet's inferencer (preds)")
-        return _yolo(path, ground_truth, reading, broken)
+        return _from_folder(path, ground_truth, reading, broken)
     if path.name.lower().removesuffix('.gz').endswith(('.pkl', '.pickle')):
         return read_dump(path)
     content = read_bytes(path)
     if content.startswith((b'PK\x03\x04', TORCH_START)):
-        return from_python(_torch_file(path, content), str(path), ground_truth)
+        return from_python(_torch_file(path, content), source, ground_truth)
     if content.startswith(b'\x80'):
-        return from_python(read_tensor_pickle(path), str(path), ground_truth)
+        return from_python(read_tensor_pickle(path), source, ground_truth)
     if is_json_lines(content):
-        return from_python(json_lines(content, broken), str(path), ground_truth)
+        return from_python(json_lines(content, broken), source, ground_truth)
     if not content[:4096].lstrip(b'\xef\xbb\xbf \t\r\n').startswith((b'[', b'{')):
         kind = other_kind(content)
         if kind:
@@ -75,20 +61,41 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, reading: Res
     value = read_json(path, content)
     if _is_inferencer(value):
         return image_predictions([_from_inferencer(value, path)])
-    return from_python(value, str(path), ground_truth)
+    return from_python(value, source, ground_truth)
+
+
+def _from_folder(path: Path, ground_truth: GroundTruth, reading: ResultReading, broken: Broken) -> list[dict]:
+    if visdrone.is_visdrone(path):
+        return visdrone.read_visdrone_results(path, broken)
+    files = _inferencer_files(path)
+    if files:
+        found = []
+        for file in files:
+            with broken.at(str(file)):
+                found.append(_from_inferencer(read_json(file), file))
+        return image_predictions(found)
+    if not yolo.is_yolo(path):
+        raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC, '
+                         "or of mmdet's inferencer (preds)")
+    places = {file.stem: ground_truth.images.find(file.stem)[0] for file in yolo.label_files(path)}
+    sizes = {stem: tuple(ground_truth.image_sizes[place].tolist()) for stem, place in places.items() if place >= 0}
+    ids, entries = reading.label_ids(ground_truth), yolo.read_yolo_results(path, sizes, broken)
+    for entry in entries:
+        label = entry.pop('label')
+        if entry['category_id'] is None:
+            entry['category_id'] = ids[label] if label < len(ids) else f'class {label}'
+    return entries
 
 
 def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict]:
     """Return a results list, or predictions by image in the layout of a dump, from lists, dicts, arrays and tensors.
 
-    Args:
-        value: A COCO results list, bare or under ``annotations``, ``results``, ``predictions`` or ``detections``; a list with a
-            dict for each image (`dumps.image_predictions`; mmdet's; detectron2's with ``instances``); a dict from image ids to
-            such dicts, as torchvision's and Hugging Face's examples collect them, or to lists of ``score``, ``label``, ``box``;
-            a dict of flat tensors ``image_ids``, ``boxes``, ``scores``, ``labels``; or one entry of such a list alone.
-        source: Name for messages.
-        ground_truth: The annotations; where the results list images and categories of their own that differ from these, theirs
-            are found by the names of files and categories.
+    These are a COCO results list, bare or under one of `results.WRAPPERS`; a list with a dict for each image
+    (`dumps.image_predictions`; mmdet's; detectron2's with ``instances``); a dict from image ids to such dicts, as torchvision's
+    and Hugging Face's examples collect them, or to lists of ``score``, ``label``, ``box``; a dict of flat tensors ``image_ids``,
+    ``boxes``, ``scores``, ``labels``; or one entry of such a list alone. Where the results list images and categories of their
+    own that differ from the ground truth's, these are found by the names of files and categories. `source` is the name for
+    messages.
 
     Raises:
         ValueError: Another layout, or an unknown key of an image.
@@ -104,16 +111,15 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict
         entries = list(value.values())
         if entries and all(isinstance(entry, Mapping) and ('boxes' in entry or 'scores' in entry) for entry in entries):
             return from_python([{**entry, 'image_id': image_id} for image_id, entry in value.items()], source, ground_truth)
-        if all(isinstance(entry, list) and all(isinstance(one, Mapping) and 'box' in one for one in entry)
-               for entry in entries) and any(entries):
+        if all(isinstance(of_image, list) and all(isinstance(one, Mapping) and 'box' in one for one in of_image)
+               for of_image in entries) and any(entries):
             return [_from_pipeline(image_id, one, source) for image_id, of_image in value.items() for one in of_image]
         if all(key in value for key in ('images', 'annotations', 'categories')) and not any(
                 'score' in entry for entry in value['annotations'][:1]):
             raise ValueError(f'{source}: annotations without scores; results of a detector are expected (annotations come first, '
                              'results second)')
-        known = known_layout(value)
-        if known and not any(key in value for key in WRAPPERS):
-            raise ValueError(f'{source}: expected results of a detector, but it is {known}')
+        if not any(key in value for key in WRAPPERS):
+            _refuse_known(value, source)
         return _by_own_lists(value, read_results(dict(value), source), ground_truth)
     if not isinstance(value, list | tuple):
         raise ValueError(f'{source}: a list was expected, got {type(value).__name__}')
@@ -136,10 +142,16 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict
                   if isinstance(entry, Mapping)]
         if all(ground_truth.images.find(name)[0] >= 0 for name in {str(image['file_name']) for image in images}):
             return _by_own_lists({'images': images}, value, ground_truth)
-    known = None if 'image_id' in first else known_layout(value)
+    if 'image_id' not in first:
+        _refuse_known(value, source)
+    return value if isinstance(value, list) else list(value)
+
+
+def _refuse_known(value: Any, source: str) -> None:
+    """Raise a ValueError for a layout that is known and not that of results."""
+    known = known_layout(value)
     if known:
         raise ValueError(f'{source}: expected results of a detector, but it is {known}')
-    return value if isinstance(value, list) else list(value)
 
 
 def _inferencer_files(path: Path) -> list[Path]:
@@ -214,15 +226,13 @@ def _text_labels(entry: Any) -> list[str]:
 def _from_flat(value: Mapping, source: str) -> list[dict]:
     columns = {name: np.asarray(column.cpu() if isinstance(column, torch.Tensor) else column) for name, column in value.items()
                if name in (*_FLAT_KEYS, 'labels', 'category_ids')}
-    num = len(columns['scores'])
-    wrong = [name for name, column in columns.items() if len(column) != num]
-    if wrong:
-        raise ValueError(f'{source}: {wrong[0]} has {len(columns[wrong[0]])} rows, scores {num}')
-    entries = []
-    for image_id in dict.fromkeys(columns['image_ids'].tolist()):
-        here = columns['image_ids'] == image_id
-        entries.append({'image_id': image_id, **{name: column[here] for name, column in columns.items() if name != 'image_ids'}})
-    return image_predictions(entries)
+    for name, column in columns.items():
+        if len(column) != len(columns['scores']):
+            raise ValueError(f'{source}: {name} has {len(column)} rows, scores {len(columns["scores"])}')
+    image_ids = columns.pop('image_ids')
+    return image_predictions([
+        {'image_id': image_id, **{name: column[image_ids == image_id] for name, column in columns.items()}}
+        for image_id in dict.fromkeys(image_ids.tolist())])
 
 
 def _from_pipeline(image_id: Any, entry: Mapping, source: str) -> dict:
@@ -243,20 +253,6 @@ def _torch_file(path: Path, content: bytes) -> Any:
     packed = len(content) != path.stat().st_size
     file.seek(0)  # is_zipfile moves it
     return load_tensors(file if packed else path)
-
-
-def _yolo(path: Path, ground_truth: GroundTruth, reading: ResultReading, broken: Broken) -> list[dict]:
-    lookup, sizes = ground_truth.images, {}
-    for file in yolo.label_files(path):
-        place = lookup.find(file.stem)[0]
-        if place >= 0:
-            sizes[file.stem] = tuple(ground_truth.image_sizes[place].tolist())
-    ids, entries = reading.label_ids(ground_truth), yolo.read_yolo_results(path, sizes, broken)
-    for entry in entries:
-        label = entry.pop('label')
-        if entry['category_id'] is None:
-            entry['category_id'] = ids[label] if label < len(ids) else f'class {label}'
-    return entries
 
 
 def _check_keys(predictions: Sequence, source: str) -> None:
