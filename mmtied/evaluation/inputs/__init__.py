@@ -1,4 +1,7 @@
-"""Inputs of an evaluation: annotations, detections in every format that is read, run-length codes and images."""
+"""Inputs of an evaluation: annotations, detections in every format that is read, run-length codes and images.
+
+What cannot be read or used raises a ValueError of one line, which names the file and the entry.
+"""
 
 import os
 import warnings

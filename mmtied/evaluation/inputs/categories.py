@@ -37,9 +37,6 @@ def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None 
     Of categories with one name only that with most annotations counts, see `merge_names`. `classes` names those of the model,
     where it has fewer than the file. Their order is ignored; mmdet too uses the file's.
 
-    Raises:
-        ValueError: A name is not in the annotation file, or is repeated.
-
     Example:
         >>> from .ground_truth import read_ground_truth
         >>> annotations = read_ground_truth({
@@ -58,11 +55,7 @@ def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None 
 
 
 def named_category_ids(ground_truth: GroundTruth, label_names: Sequence[str]) -> list[int]:
-    """Return the category id of each label of a model by its name, -1 where the annotation file has no such category.
-
-    Raises:
-        ValueError: No name is in the annotation file, or one is repeated.
-    """
+    """Return the category id of each label of a model by its name, -1 where the annotation file has no such category."""
     ids = _id_of_name(ground_truth)
     found = [ids.get(name, -1) for name in label_names]
     if len(set(label_names)) < len(label_names) or max(found, default=-1) < 0:
@@ -90,11 +83,7 @@ def offset_hint(category_ids: Sequence, ground_truth: GroundTruth) -> str:
 
 
 def read_federated(images: Sequence[dict], ground_truth: GroundTruth, where: str) -> Federated:
-    """Return which categories LVIS's images, in the order of the ground truth, list.
-
-    Raises:
-        ValueError: A list is none of category ids.
-    """
+    """Return which categories LVIS's images, in the order of the ground truth, list."""
     def cells_of(key: str) -> np.ndarray:
         found = [np.empty(0, dtype=np.int64)]
         for place, image in enumerate(images):

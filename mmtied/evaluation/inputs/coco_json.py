@@ -19,27 +19,22 @@ from .faults import Faults, one_line, shown
 
 
 def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
-    """Read a JSON file, perhaps compressed by gzip, with orjson where it is installed; `content` is what it holds, if known.
-
-    Raises:
-        ValueError: The path is missing or a folder, memory cannot hold the file, or it is empty, truncated or not JSON; then the
-            message names its kind.
-    """
+    """Read a JSON file, perhaps compressed by gzip, with orjson where it is installed; `content` is what it holds, if known."""
     content = read_bytes(path) if content is None else content
     check_memory(json_memory(content), path)
     try:
         with no_collection():
             return _parse_json(content)
     except RecursionError:
-        raise ValueError(f'{path}: the file is nested too deeply to be read') from None
-    except ValueError as error:
-        if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):  # Python's limit for the digits of an integer
-            raise ValueError(f'{path}: the file has an integer of more than {sys.get_int_max_str_digits()} digits') from None
+        state = 'nested too deeply to be read'
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         kind = other_kind(content)
-        state = f'not JSON, but {kind}' if kind else f'{"not complete JSON" if content else "empty"} ({error})'
-        if isinstance(error, UnicodeDecodeError) and not kind:
-            state = f'not in UTF-8 ({one_line(error)}); save it in that encoding'
-        raise ValueError(f'{path}: the file is {state}') from None
+        state = (f'not JSON, but {kind}' if kind else f'empty ({error})' if not content else
+                 f'not complete JSON ({error})' if isinstance(error, json.JSONDecodeError) else
+                 f'not in UTF-8 ({one_line(error)}); save it in that encoding')
+    except ValueError:
+        raise ValueError(f'{path}: the file has an integer of more than {sys.get_int_max_str_digits()} digits') from None
+    raise ValueError(f'{path}: the file is {state}')
 
 
 def _parse_json(content: bytes) -> Any:
@@ -57,16 +52,9 @@ FARTHEST_BOX = 1e15
 
 
 def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults | None = None) -> list[dict]:
-    """Return entries that are dicts which all have `keys`.
+    """Return entries of a list named by `where` that are dicts which all have `keys`.
 
-    Args:
-        entries: A list.
-        keys: What each entry must have.
-        where: Name of the list for messages.
-        faults: Collects what is wrong; a complete entry then stands in place of each faulty one. None raises at once.
-
-    Raises:
-        ValueError: `entries` is no list; an entry is faulty and `faults` is None; or no entry is complete.
+    `faults` collects what is wrong; a complete entry then stands in place of each faulty one. None raises at once.
     """
     if not isinstance(entries, list):
         raise ValueError(f'{where}: a list was expected, got {type(entries).__name__}')
@@ -91,11 +79,7 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
 
 
 def replace_faulty(entries: list, messages: Mapping[int, str], faults: Faults) -> list:
-    """Mark the entries at some indices as faulty, and return the list with a good entry in place of each.
-
-    Raises:
-        ValueError: No entry is good.
-    """
+    """Mark the entries at some indices as faulty, and return the list with a good entry, if there is one, in place of each."""
     bad = np.isin(np.arange(len(entries)), list(messages))
     if bad.all():
         faults.skip, faults.exempt[:] = None if faults.skip is None else False, False
@@ -133,13 +117,9 @@ def number_column(entries: Sequence[dict], key: str, faults: Faults) -> np.ndarr
 def box_column(entries: Sequence[dict], box_format: str, sizes: np.ndarray, faults: Faults) -> np.ndarray:
     """Return the boxes under ``bbox``, shape (N, 4) xywh float64, finite and without negative sides.
 
-    Args:
-        entries: Objects with a ``bbox``.
-        box_format: Format of the boxes, one of `BOX_FORMATS`.
-        sizes: Height and width of each one's image in pixels, shape (N, 2), which the formats with a final ``n`` need.
-        faults: Collects what is wrong.
+    `box_format` is one of `BOX_FORMATS`; those with a final ``n`` need height and width of each one's image in pixels, (N, 2).
     """
-    boxes = _plain_boxes(entries)
+    boxes = _plain_boxes(values_of(entries, 'bbox'))
     if boxes is None:
         expected = f'four finite numbers [{BOX_FORMATS[box_format]}]'
         boxes = _column(entries, 'bbox', expected, faults, (4,)).astype(np.float64)
@@ -169,12 +149,10 @@ def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray | None = None)
     return boxes
 
 
-def _plain_boxes(entries: Sequence[dict]) -> np.ndarray | None:
+def _plain_boxes(boxes: list) -> np.ndarray | None:
     """Convert boxes that are lists of four Python numbers, 3 times as fast as `np.array`; None where one is not, or infinite."""
-    boxes = values_of(entries, 'bbox')
-    if set(map(type, boxes)) != {list} or set(map(len, boxes)) != {4}:
-        return None
-    if not set(map(type, chain.from_iterable(boxes))) <= {int, float}:
+    if (set(map(type, boxes)) != {list} or set(map(len, boxes)) != {4}
+            or not set(map(type, chain.from_iterable(boxes))) <= {int, float}):
         return None
     try:
         array = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4)
@@ -186,31 +164,35 @@ def _plain_boxes(entries: Sequence[dict]) -> np.ndarray | None:
 def _column(entries: Sequence[dict], key: str, expected: str, faults: Faults, shape: tuple[int, ...] = (),
             values: list | None = None) -> np.ndarray:
     """Return the numbers under `key` as one array (N, *shape), with 0 for each that is faulty."""
-
-    def as_array(values: Any, wanted: tuple[int, ...]) -> np.ndarray | None:
-        try:
-            array = np.array(values)
-        except (ValueError, OverflowError, TypeError):  # ragged, or too large
-            return None
-        return array if array.shape == wanted and array.dtype.kind in 'iuf' and np.isfinite(array).all() else None
-
     if not entries:
         return np.empty((0, *shape))
     values = values_of(entries, key) if values is None else values
-    column = None if _has_bools(values, len(shape)) else as_array(values, (len(entries), *shape))
+    column = _as_array(values, (len(entries), *shape))
     if column is not None:
         return column
-    single = [None if _has_bools([value], len(shape)) else as_array(value, shape) for value in values]
+    single = [_as_array(value, shape) for value in values]
     faults.add(np.array([array is None for array in single]),
                lambda number: f': {key!r} must be {expected}, got {shown(values[number])}')
     return np.stack([np.zeros(shape) if array is None else array for array in single])
 
 
-def _has_bools(values: Sequence, depth: int) -> bool:
-    """Return whether there are truth values among values, or in those, which NumPy would count as 0 and 1."""
-    if depth:
-        return any(_has_bools(value, depth - 1) for value in values if isinstance(value, list | tuple))
-    return not {bool, np.bool_}.isdisjoint(map(type, values))
+def _as_array(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return finite numbers as an array; None for other shapes and values, such as booleans, which NumPy would count."""
+    try:
+        array = None if _has_bools(values, len(shape)) else np.array(values)
+    except (ValueError, OverflowError, TypeError):  # ragged, or too large
+        return None
+    return array if array is not None and array.shape == shape and array.dtype.kind in 'iuf' and np.isfinite(
+        array).all() else None
+
+
+def _has_bools(value: Any, depth: int) -> bool:
+    """Return whether a value is, or lists at a depth hold, truth values."""
+    if not depth:
+        return isinstance(value, bool | np.bool_)
+    if depth == 1:
+        return isinstance(value, list | tuple) and not {bool, np.bool_}.isdisjoint(map(type, value))
+    return isinstance(value, list | tuple) and any(_has_bools(item, depth - 1) for item in value)
 
 
 def check_unique(ids: np.ndarray, where: str) -> None:

@@ -5,8 +5,8 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mmtied.atomic import check_can_read
@@ -51,17 +51,14 @@ _XML = {
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """Return the content of a file, unpacked where gzip packed it; text in UTF-16, as PowerShell writes, becomes UTF-8.
-
-    Raises:
-        ValueError: It is missing, a folder, or cannot be unpacked, or memory cannot hold it.
-    """
+    """Return the content of a file, unpacked where gzip packed it; text in UTF-16, as PowerShell writes, becomes UTF-8."""
     path = Path(path)
     check_can_read(path)
     check_memory(path.stat().st_size, path)
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return _as_utf8(content)
+        with suppress(UnicodeError):
+            return content.decode('utf-16').encode()
     if not content.startswith(PACKED):
         return content
     limit = max(_SMALL, _MOST_PACKED * len(content))
@@ -75,26 +72,16 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     return unpacked
 
 
-def _as_utf8(content: bytes) -> bytes:
-    try:
-        return content.decode('utf-16').encode()
-    except UnicodeError:
-        return content
-
-
 def files_with_suffix(folder: Path, suffix: str, below: bool = False) -> list[Path]:
     """Return the files of a folder, or all below it, with a suffix in lower or upper case, sorted; hidden ones are left out."""
     return sorted(file for file in (folder.rglob('*') if below else folder.glob('*'))
                   if file.suffix.lower() == suffix and not file.name.startswith('.'))
 
 
-def first_line(files: Iterable[Path]) -> str:
+def first_line(files: Sequence[Path]) -> str:
     """Return the first line of the first of 50 text files whose first line is not blank; empty without one."""
-    for file in islice(files, 50):
-        line = file.read_text(encoding='utf-8-sig', errors='replace').split('\n', 1)[0]
-        if line.strip():
-            return line
-    return ''
+    lines = (file.read_text(encoding='utf-8-sig', errors='replace').split('\n', 1)[0] for file in files[:50])
+    return next(filter(str.strip, lines), '')
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -106,9 +93,9 @@ def numbered_lines(file: Path) -> Iterator[tuple[str, str]]:
 
 def other_kind(content: bytes) -> str | None:
     """Say what a file that is not one JSON value is, None where that is not known."""
-    kind = next((kind for start, kind in _MAGIC.items() if content.startswith(start)), None)
-    if kind:
-        return kind
+    for first_bytes, kind in _MAGIC.items():
+        if content.startswith(first_bytes):
+            return kind
     start = content[:4096].removeprefix(b'\xef\xbb\xbf').lstrip()
     if start.startswith(b'<?xml') or (start.startswith(b'<') and b'>' in start):
         return next((kind for part, kind in _XML.items() if part in content), 'XML')
@@ -116,35 +103,31 @@ def other_kind(content: bytes) -> str | None:
         return 'JSON lines'
     if b'ImageID,' in start[:200]:
         return 'a CSV table of Open Images'
-    return _text_kind(start.decode('utf-8', 'replace').splitlines())
+    return None if start.startswith((b'[', b'{')) else _text_kind(start.decode('utf-8', 'replace').splitlines())
 
 
 def _text_kind(lines: list[str]) -> str | None:
-    """Say what a text file is by its first lines; None where that is not known."""
+    """Say what a text file, which is no JSON, is by its first lines; None for an empty one."""
     first = lines[0] if lines else ''
     words, cells = first.split(), first.rstrip(',').split(',')
+    numbers = [is_number(word) for word in words]
     keys = {line.partition(':')[0] for line in lines if ':' in line}
     if 'names' in keys and keys & {'train', 'val', 'path', 'nc'}:
         return 'a data.yaml of ultralytics, which says where images and labels are; give the folder that has labels and images'
-    numbers = [is_number(word) for word in words]
     if len(words) in (15, 16) and numbers == [False] + [True] * (len(words) - 1):
         return "a text file of KITTI; convert its folder to COCO's layout"
     if first.startswith('imagesource:') or (numbers[:8] == [True] * 8 and numbers[8:] in ([False], [False, True])):
         return "a text file of DOTA, whose boxes are rotated; convert its folder to COCO's layout, with upright boxes"
     if len(cells) == 8 and all(map(is_number, cells)):
         return 'the text file of one image of VisDrone; give the folder of all'
-    if len(words) >= 5 and words[0].isdecimal() and all(map(is_number, words)):
+    if len(words) >= 5 and words[0].isdecimal() and all(numbers):
         return 'the text file of one image of YOLO; give the folder of all'
-    if all(line.strip().lower().endswith(IMAGE_SUFFIXES) for line in lines[:2]) and lines:
+    if lines and all(line.strip().lower().endswith(IMAGE_SUFFIXES) for line in lines[:2]):
         return 'a list of images; give the folder that has labels and images'
-    table = any(first.count(comma) >= 3 and all(line.count(comma) == first.count(comma) for line in lines[1:3])
-                for comma in ',;\t')
-    if table and not first.startswith(('[', '{')):
+    if any(first.count(comma) >= 3 and all(line.count(comma) == first.count(comma) for line in lines[1:3]) for comma in ',;\t'):
         return (f"a CSV table that begins with {one_line(first, 80)}; of tables only Open Images' are read, with ImageID, "
                 "LabelName, XMin, XMax, YMin and YMax; convert it to COCO's layout")
-    if first and not first.startswith(('[', '{')):
-        return f'text that begins with {one_line(first, 60)}' if first.isprintable() else 'binary data'
-    return None
+    return (f'text that begins with {one_line(first, 60)}' if first.isprintable() else 'binary data') if first else None
 
 
 def is_number(text: str) -> bool:
@@ -187,31 +170,28 @@ def json_memory(content: bytes) -> int:
     """
     step = max(len(content) // _SLICES, _SLICE)
     parts = [content[start:start + _SLICE] for start in range(0, len(content), step)]
-    counted = sum(parts[number].count(character) * size for number in range(len(parts)) for character, size in _BYTES_OF.items())
+    counted = sum(part.count(character) * size for part in parts for character, size in _BYTES_OF.items())
     return int(counted * len(content) / max(sum(map(len, parts)), 1)) + len(content) // 2
 
 
 def free_memory() -> int | None:
     """Return the bytes that this process may still take: of the machine, its container and ``ulimit -v``; None if not known."""
-    return min((found for found in (_of_machine(), _of_container(), _of_limit()) if found is not None), default=None)
-
-
-def _of_machine() -> int | None:
-    lines = _text('/proc/meminfo').splitlines()
-    sizes = {line.partition(':')[0]: int(line.split()[1]) << 10 for line in lines if len(line.split()) > 1}
-    return sizes['MemAvailable'] + sizes.get('SwapFree', 0) if 'MemAvailable' in sizes else None
-
-
-def _of_container() -> int | None:
+    found = []
+    machine = _fields('/proc/meminfo')
+    if 'MemAvailable:' in machine:
+        found.append((machine['MemAvailable:'] + machine.get('SwapFree:', 0)) << 10)
     most, used = (_text(f'/sys/fs/cgroup/memory.{name}').strip() for name in ('max', 'current'))
-    stat = dict(line.split()[:2] for line in _text('/sys/fs/cgroup/memory.stat').splitlines())
-    return int(most) - int(used) + int(stat.get('inactive_file', 0)) if most.isdecimal() and used.isdecimal() else None
+    if most.isdecimal() and used.isdecimal():
+        found.append(int(most) - int(used) + _fields('/sys/fs/cgroup/memory.stat').get('inactive_file', 0))
+    limit, pages = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1, _text('/proc/self/statm').split()
+    if resource and limit != resource.RLIM_INFINITY and pages:
+        found.append(limit - int(pages[0]) * os.sysconf('SC_PAGE_SIZE'))
+    return min(found, default=None)
 
 
-def _of_limit() -> int | None:
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
-    used = _text('/proc/self/statm').split()
-    return limit - int(used[0]) * os.sysconf('SC_PAGE_SIZE') if resource and limit != resource.RLIM_INFINITY and used else None
+def _fields(path: str) -> dict[str, int]:
+    """Return the numbers of a file of the system, by the name before each."""
+    return {words[0]: int(words[1]) for words in map(str.split, _text(path).splitlines()) if len(words) > 1}
 
 
 def _text(path: str) -> str:

@@ -25,12 +25,7 @@ IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks', 
 
 
 def read_dump(path: str | os.PathLike) -> list[dict]:
-    """Read the images of a dump and check that they have ids and boxes; no code in it runs, see `tensor_pickle`.
-
-    Raises:
-        ValueError: The file is missing, empty or truncated, needs anything but tensors, arrays and containers, or has
-            another layout.
-    """
+    """Read the images of a dump and check that they have ids and boxes; no code in it runs, see `tensor_pickle`."""
     return check_dump(read_tensor_pickle(path), str(path))
 
 
@@ -82,10 +77,6 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
 
     An image that a distributed sampler repeated counts once. Masks take ``mask_scores`` where there are any, as mmdet's
     CocoMetric does.
-
-    Raises:
-        ValueError: An image id is unknown, or repeated with other predictions, a label has no category, columns have unequal
-            lengths, boxes or scores are not finite, or masks are missing, not run-length codes, or of another size.
     """
     reading, notes = reading or ResultReading(), [] if notes is None else notes
     key = 'image_id' if entries and 'image_id' in entries[0] else 'img_id'

@@ -15,13 +15,10 @@ _YES, _NO = ('1', '1.0', 'true', 'yes'), ('', '0', '0.0', '-1', '-1.0', 'false',
 
 
 def as_flag(value: Any, where: str) -> bool:
-    """Return a yes or no that a file states as a number or in words.
-
-    Raises:
-        ValueError: It is neither; the message starts with `where`.
+    """Return a yes or no that a file states as a number or in words; `where` names it in messages.
 
     Example:
-        >>> [as_flag(value, 'a.xml: difficult') for value in ('True', 0, None, '1')]
+        >>> [as_flag(value, 'difficult') for value in ('True', 0, None, '1')]
         [True, False, False, True]
     """
     text = '' if value is None else str(value).strip().lower()
@@ -31,39 +28,34 @@ def as_flag(value: Any, where: str) -> bool:
 
 
 class _Unusable:
-    """Counts what cannot be used of a source, with the messages of the first ones by their place."""
+    """Counts what cannot be used of a source, with the messages of the first ones by their place.
 
-    def __init__(self, source: str, skip: bool | None) -> None:
+    Args:
+        source: Name of the list, file or folder for messages.
+        skip: Leave out what cannot be used instead of refusing the source; None where it cannot be left out.
+    """
+
+    def __init__(self, source: str, skip: bool | None = False) -> None:
         self.source, self.skip, self.num = source, skip, 0
         self._messages: dict[int, str] = {}
 
     def settle(self) -> str | None:
-        """Say what is left out; None for nothing.
-
-        Raises:
-            ValueError: Something cannot be used, and is not to be left out.
-        """
+        """Say what is left out, None for nothing; a ValueError says what cannot be, and how many."""
         if not self.num:
             return None
-        first = self._messages[min(self._messages)]
+        first, is_one = self._messages[min(self._messages)], self.num == 1
         if self.skip:
-            are, such_as = ('is', ':') if self.num == 1 else ('are', ', the first:')
-            return f'{self._count()} of {self.source} cannot be used and {are} left out (skip_invalid){such_as} {first}'
-        advice = '' if self.skip is None else (
-            f'; --skip-invalid (skip_invalid=True) leaves {"it" if self.num == 1 else "them"} out')
-        raise ValueError((first if self.num == 1 else self._several()) + advice)
+            ends = 'is left out (skip_invalid):' if is_one else 'are left out (skip_invalid), the first:'
+            return f'{self._count()} of {self.source} cannot be used and {ends} {first}'
+        advice = '' if self.skip is None else f'; --skip-invalid (skip_invalid=True) leaves {"it" if is_one else "them"} out'
+        raise ValueError((first if is_one else self._several()) + advice)
 
     def _places(self) -> list[int]:
         return sorted(self._messages)[:_NAMED]
 
 
 class Faults(_Unusable):
-    """Faulty entries of one list.
-
-    Args:
-        source: Name of the list for messages, such as ``'instances.json: annotations'``.
-        num: N, its number of entries.
-        skip: Leave faulty entries out instead of refusing the list; None where they cannot be left out.
+    """Faulty entries of a list of N.
 
     Attributes:
         bad: Which entries are faulty, shape (N,) bool.
@@ -75,12 +67,7 @@ class Faults(_Unusable):
         self.bad, self.exempt = np.zeros((2, num), dtype=bool)
 
     def add(self, bad: np.ndarray, describe: Callable[[int], str]) -> None:
-        """Mark entries as faulty.
-
-        Args:
-            bad: Shape (N,) bool.
-            describe: Gives what is wrong with the entry at an index, to follow ``source[index]``.
-        """
+        """Mark entries as faulty, shape (N,) bool; `describe` says what is wrong with one, to follow ``source[index]``."""
         new = bad & ~self.bad & ~self.exempt
         for number in np.flatnonzero(new)[:_NAMED].tolist():
             self._messages[number] = f'{self.source}[{number}]{describe(number)}'
@@ -91,17 +78,12 @@ class Faults(_Unusable):
         return f'{self.num} of {len(self.bad)} entries'
 
     def _several(self) -> str:
-        places = self._places()
-        return (f'{self._messages[places[0]]}; {self._count()} cannot be used, such as '
-                + ', '.join(f'[{place}]' for place in places))
+        first, *_ = places = self._places()
+        return f'{self._messages[first]}; {self._count()} cannot be used, such as {", ".join(f"[{place}]" for place in places)}'
 
 
 class Broken(_Unusable):
     """Records of a file or folder that cannot be read: counted and refused together, or left out.
-
-    Args:
-        source: Name of the file or folder for messages.
-        skip: Leave such records out instead of refusing the file; None where they cannot be left out.
 
     Example:
         >>> broken = Broken('a.txt', skip=True)
@@ -112,9 +94,6 @@ class Broken(_Unusable):
         "1 record of a.txt cannot be used and is left out (skip_invalid): a.txt: line 2: invalid literal for int() with \
 base 10: 'b'"
     """
-
-    def __init__(self, source: str, skip: bool | None = False) -> None:
-        super().__init__(source, skip)
 
     @contextmanager
     def at(self, where: str) -> Iterator[None]:

@@ -23,9 +23,6 @@ def id_array(ids: Sequence[Any], key: str, where: str) -> np.ndarray:
     Integers beyond 64 bits become their digits, and integers among text too. Strings of digits, as Pascal VOC has, count as
     numbers where all ids are such strings and stay different.
 
-    Raises:
-        ValueError: An id is neither a whole number nor a string.
-
     Example:
         >>> id_array([3, 2**63], 'id', 'images').dtype, id_array(['000012', '000003'], 'id', 'images').tolist()
         (dtype('uint64'), [12, 3])

@@ -22,11 +22,7 @@ _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
-    """Return the image files in a folder and in those below it, sorted.
-
-    Raises:
-        ValueError: The folder is missing or has no images.
-    """
+    """Return the image files in a folder and in those below it, sorted."""
     if not Path(folder).is_dir():
         raise ValueError(f'images: {folder} is not a folder')
     paths = sorted(Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names
@@ -43,11 +39,7 @@ def image_files(folder: Path) -> dict[str, Path]:
 
 
 def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:
-    """Return the file of every image in a folder, by the annotation file's names.
-
-    Raises:
-        ValueError: The folder lacks one, or the annotation file names none, or one outside the folder.
-    """
+    """Return the file of every image in a folder, by the annotation file's names."""
     check_folder(folder)
     check_names(ground_truth, range(len(ground_truth.image_ids)))
     paths = [image_file(folder, name) for name in ground_truth.file_names]
@@ -63,9 +55,6 @@ def image_file(folder: str | os.PathLike, name: str) -> Path:
 
     An absolute name, of the machine where the annotations were made, counts where it lies in the folder (all do in ``/``);
     otherwise the folder is searched for the end of the name.
-
-    Raises:
-        ValueError: The name leads out of the folder.
     """
     parts = [part for part in name.replace('\\', '/').split('/') if part and not part.endswith(':')]
     path = _inside(folder, parts)
@@ -152,11 +141,7 @@ def with_sizes(images: Sequence[dict], folder: str | os.PathLike) -> list[dict]:
 
 
 def read_image(path: str | os.PathLike | None) -> 'Image.Image':
-    """Read an image file as RGB, turned as its EXIF orientation says, which is how mmcv loads it for the model.
-
-    Raises:
-        ValueError: The file is missing or cannot be read.
-    """
+    """Read an image file as RGB, turned as its EXIF orientation says, which is how mmcv loads it for the model."""
     if path is None:
         raise ValueError('the data set does not say where one of the images is')
     with _opened(path) as image:

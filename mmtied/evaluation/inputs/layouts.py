@@ -56,9 +56,6 @@ def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = 
 
     Returns:
         A dict of COCO's layout, the name of the source for messages, and notes on what was read how.
-
-    Raises:
-        ValueError: The file is missing or broken, or its layout is not read; the message names the layout.
     """
     annotations = getattr(annotations, 'dataset', annotations)
     source = 'annotations' if isinstance(annotations, Mapping) else str(annotations)

@@ -29,9 +29,6 @@ def read_open_images(content: bytes, path: Path, image_folder: Any, broken: Brok
     Groups (``IsGroupOf``) are ignored. Categories have the names of class-descriptions-boxable.csv, where it lies in the same
     folder. The hierarchy of classes and labels of whole images are not used, as AP by COCO's rules knows neither. Images
     without boxes count where a table of Open Images' lists them, such as validation-images-with-rotation.csv, in the same folder.
-
-    Raises:
-        ValueError: There is no folder of images.
     """
     if image_folder is None:
         raise ValueError(f'{path}: boxes are shares of the image, so its size is needed: --images FOLDER (image_folder=...)')

@@ -85,9 +85,6 @@ def dataset_annotations(dataset: Any) -> dict:
     """Build a COCO annotation dict from the boxes of an mmdet dataset that has no COCO file, such as Pascal VOC or CrowdHuman.
 
     It must be in test mode, so that it keeps its annotations. What `coco_from_images` ignores is under ``info``, as notes.
-
-    Raises:
-        ValueError: The dataset lacks classes, or its images ids, sizes or boxes.
     """
     name, classes = type(dataset).__name__, class_names(getattr(dataset, 'metainfo', None))
     if not classes or not hasattr(dataset, 'get_data_info'):
@@ -132,9 +129,6 @@ def dataset_label_names(dataset: Any) -> list[str] | None:
 
     mmdet's COCO datasets number the categories in the order of their file, whatever the order of ``classes``, and without those
     that the file lacks.
-
-    Raises:
-        ValueError: A class has no category in the dataset's own file, so that labels of a model and of the file would differ.
     """
     classes = class_names(getattr(dataset, 'metainfo', None))
     ids = getattr(dataset, 'cat_ids', None)

@@ -93,9 +93,6 @@ def read_results(results: Any, source: str = 'results') -> list[dict]:
 
     `results` may also be a dict that holds a list under one of `WRAPPERS`, or the pycocotools ``COCO`` that `loadRes` returns.
     `source` is its name for messages; a file has its own.
-
-    Raises:
-        ValueError: The file is missing, empty or truncated, or has another layout.
     """
     results = getattr(results, 'dataset', results)
     source, entries = (source, results) if isinstance(results, list | dict) else (str(results), read_json(results))
@@ -227,10 +224,6 @@ def join_detections(parts: Sequence[Detections]) -> Detections:
 def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids: Tensor, scores: Tensor,
                       boxes_xywh: Tensor) -> Detections:
     """Check a detector's boxes (D, 4) in pixels, and their ids and scores, that are tensors already; they stay on their device.
-
-    Raises:
-        ValueError: Shapes do not fit, an id is not in the annotation file, a score is not finite, or a box has negative or
-            infinite sides.
 
     Example:
         >>> from .ground_truth import read_ground_truth

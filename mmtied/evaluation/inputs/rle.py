@@ -32,9 +32,6 @@ def to_rle(segmentation: list | dict, height: int, width: int, where: str) -> di
     """Convert polygons or a run-length code of either kind to the compressed code of a (height, width) image.
 
     `rle_areas` checks that codes are complete, for many at once.
-
-    Raises:
-        ValueError: The segmentation is broken or of another size; the message starts with `where`.
     """
     if height * width >= 2**32:
         raise ValueError(f'{where}: its image has {height} x {width} pixels, and masks are read up to 4294967295 pixels; '
@@ -126,10 +123,6 @@ def rle_areas(rles: Sequence[dict], where: Callable[[int], str] = 'mask {}'.form
     Args:
         rles: Dicts with ``size`` (height, width) and compressed ``counts``, str or bytes.
         where: Gives the name of the mask at an index, for messages.
-
-    Raises:
-        ValueError: A code has other characters, is cut off, has a negative length, or its runs do not add up to the pixels of
-            the mask.
 
     Example:
         >>> rle_areas([{'size': [2, 3], 'counts': b'132'}, {'size': [1, 4], 'counts': b'4'}])

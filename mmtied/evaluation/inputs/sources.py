@@ -34,9 +34,6 @@ def read_source(path: str | os.PathLike, ground_truth: GroundTruth, reading: Res
     These are JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of text files of YOLO or
     VisDrone, Pascal VOC's ``comp4_det_test_<class>.txt``, or ``preds`` of mmdet's inferencer, the folder or a file. The ground
     truth has the sizes and names of images and classes; `broken` gets lines and files that cannot be read.
-
-    Raises:
-        ValueError: The file is missing, broken, or of another layout, which the message names.
     """
     path = Path(path)
     source = str(path)
@@ -96,9 +93,6 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict
     ``boxes``, ``scores``, ``labels``; or one entry of such a list alone. Where the results list images and categories of their
     own that differ from the ground truth's, these are found by the names of files and categories. `source` is the name for
     messages.
-
-    Raises:
-        ValueError: Another layout, or an unknown key of an image.
     """
     if isinstance(value, Mapping):
         if all(key in value for key in _FLAT_KEYS):

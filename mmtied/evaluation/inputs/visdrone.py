@@ -32,9 +32,6 @@ def read_visdrone(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, 
     regions and others (categories 0 and 11) are ignored for every category, objects of score 0 for their own.
     ``truncation`` and ``occlusion`` stay with each annotation. Lines that are no objects, and files without an image, are added
     to `broken`.
-
-    Raises:
-        ValueError: No file has an image.
     """
     files, builder = text_files(path), CocoBuilder()
     folder = Path(image_folder) if image_folder else files[0].parent.parent / 'images'

@@ -14,11 +14,7 @@ _RESULTS = re.compile(r'^(?:comp\d+_)?det_[^_]+_(?P<name>.+)$')
 
 
 def xml_files(path: Path) -> list[Path]:
-    """Return the XML files that a path stands for: a folder of them, a VOC folder, or a list of stems in ImageSets/Main.
-
-    Raises:
-        ValueError: A stem of the list has no XML file.
-    """
+    """Return the XML files that a path stands for: a folder of them, a VOC folder, or a list of stems in ImageSets/Main."""
     if path.is_dir():
         folder = path / 'Annotations' if (path / 'Annotations').is_dir() else path
         return files_with_suffix(folder, '.xml')

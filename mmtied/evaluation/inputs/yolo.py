@@ -44,9 +44,6 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
 
     Image ids are the stems. Sizes come from the image files: in `image_folder`, or ``images`` beside ``labels``, or the same
     folder. Names come from data.yaml or classes.txt. Lines that are no objects, and files without an image, go to `broken`.
-
-    Raises:
-        ValueError: No file has an image, or there is no folder of images.
     """
     stems, (names, keypoints), builder = _by_stem(path), _described(path), CocoBuilder()
     pictures = _pictures(path, image_folder)
