@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
@@ -18,6 +19,7 @@ from .categories import read_federated, read_frequencies
 from .coco_json import box_column, check_entries, check_unique, integer_column, number_column, positions, values_of
 from .faults import Faults, naming, one_line, shown
 from .image_ids import ImageLookup, id_array, is_digits
+from .images import with_sizes
 from .layouts import read_annotations
 from .plausibility import describe_annotations, describe_regions, repeated_rows
 from .rle import rle_areas, to_rle
@@ -134,12 +136,11 @@ class _Builder:
         if line:
             self.said.append(line.removeprefix(f'{self.source}: '))
         fields = _other_fields(entries, _ENTRY_KEYS)
-        crowd = self._apply_ignore_keys(entries, fields, crowd)
         truth = GroundTruth(
             source=self.source, image_ids=image_ids, image_sizes=sizes, category_ids=category_ids, category_names=category_names,
-            image=image, category=category, boxes_xywh=boxes, area=area, crowd=crowd, annotation_ids=annotation_ids,
-            _segmentations=segmentations, file_names=names,
-            fields=fields, image_fields=_other_fields(self.images, _IMAGE_KEYS))
+            image=image, category=category, boxes_xywh=boxes, area=area,
+            crowd=self._apply_ignore_keys(entries, fields, crowd), annotation_ids=annotation_ids, _segmentations=segmentations,
+            file_names=names, fields=fields, image_fields=_other_fields(self.images, _IMAGE_KEYS))
         if faults.bad.any():
             truth = truth.select(~faults.bad)
         truth = self._drop_duplicates(truth)
@@ -157,13 +158,11 @@ class _Builder:
             raise ValueError(f'{self.source}: the file lists no images')
         ids = id_array([image['id'] for image in images], 'id', self.at_images)
         check_unique(ids, self.at_images)
-        if any(image.get('height') is None or image.get('width') is None for image in images):
+        unsized = next((f'{self.at_images}[{number}] has no {side!r}' for number, image in enumerate(images)
+                        for side in ('height', 'width') if image.get(side) is None), None)
+        if unsized:
             if self.reading.image_folder is None:
-                side, number = next((side, number) for number, image in enumerate(images) for side in ('height', 'width')
-                                    if image.get(side) is None)
-                raise ValueError(f'{self.at_images}[{number}] has no {side!r}; --images FOLDER (image_folder=...) takes sizes '
-                                 'from the image files')
-            from .images import with_sizes
+                raise ValueError(f'{unsized}; --images FOLDER (image_folder=...) takes sizes from the image files')
             images = with_sizes(images, self.reading.image_folder)
             self.said.append('sizes that the file does not state are those of the image files')
         faults = Faults(self.at_images, len(images), None)
@@ -173,9 +172,8 @@ class _Builder:
         faults.settle()
         order = np.argsort(ids, kind='stable')
         sizes = sizes[:, ::-1] if self.reading.swap_sizes else sizes
-        names = tuple(_file_name(images[number]) for number in order.tolist())
         self.images = [images[number] for number in order.tolist()]
-        return ids[order], sizes[order], names
+        return ids[order], sizes[order], tuple(map(_file_name, self.images))
 
     def _read_categories(self) -> tuple[np.ndarray, dict[int, str]]:
         categories = check_entries(self.categories, ('id', 'name'), self.at_categories)
@@ -194,12 +192,11 @@ class _Builder:
     def _read_category(self, entries: list[dict], category_ids: np.ndarray, crowd: np.ndarray, faults: Faults) -> np.ndarray:
         """Return indices of categories, -1 for ignored regions that are of no category."""
         values = values_of(entries, 'category_id')
-        kinds, open_regions = set(map(type, values)), np.zeros(len(values), dtype=bool)
-        if type(None) in kinds:
+        open_regions = np.zeros(len(values), dtype=bool)
+        if not {type(None), str}.isdisjoint(map(type, values)):
             open_regions = np.array([value is None for value in values], dtype=bool) & crowd
-        if open_regions.any() or str in kinds:
-            values = [int(category_ids[0]) if value is None and region else _from_digits(value)
-                      for value, region in zip(values, open_regions.tolist(), strict=True)]
+            values = [int(category_ids[0]) if is_open else _from_digits(value)
+                      for value, is_open in zip(values, open_regions.tolist(), strict=True)]
         category = positions(integer_column(entries, 'category_id', faults, values), category_ids)
         faults.add(category < 0, lambda number: f': category id {shown(values[number])} is not in the list of categories')
         return np.where(open_regions, -1, np.maximum(category, 0))
@@ -211,19 +208,15 @@ class _Builder:
         there = [dict(area=0 if value is None else value) for value in stated] if missing.any() else entries
         area = number_column(there, 'area', faults)
         if missing.any():
-            from_masks = 0
+            num_masks, num = 0, int(missing.sum())
             for number in np.flatnonzero(missing & ~faults.bad).tolist():
                 area[number] = boxes[number, 2] * boxes[number, 3]
                 if segmentations[number] is not MISSING:
-                    try:
-                        rle = to_rle(segmentations[number], *sizes[number].tolist(), '')
-                        area[number] = rle_areas([rle])[0]
-                        from_masks += 1
-                    except ValueError:  # a broken mask is said where masks are needed
-                        pass
-            count = int(missing.sum())
-            origin = 'masks' if from_masks == count else 'boxes' if not from_masks else 'masks, or boxes without'
-            self.said.append(f"{count} of {len(entries)} annotations state no 'area', so it is that of their {origin}")
+                    with suppress(ValueError):  # a broken mask is said where masks are needed
+                        area[number] = rle_areas([to_rle(segmentations[number], *sizes[number].tolist(), '')])[0]
+                        num_masks += 1
+            origin = 'masks' if num_masks == num else 'boxes' if not num_masks else 'masks, or boxes without'
+            self.said.append(f"{num} of {len(entries)} annotations state no 'area', so it is that of their {origin}")
         faults.add(area < 0, lambda number: f": 'area' must be at least 0, got {area[number]}")
         return area
 
@@ -242,16 +235,15 @@ class _Builder:
 
     def _apply_ignore_keys(self, entries: list[dict], fields: dict[str, list], crowd: np.ndarray) -> np.ndarray:
         for key in self.reading.ignore_key:
-            marked = np.array([_is_true(entry.get(key)) for entry in entries], dtype=bool)
-            if not marked.any():
+            here = _marks(values_of(entries, key))
+            if not here.any():
                 self.said.append(f'--ignore-key {key}: no annotation has it, or it is never true')
-            self.notes.append(f'{marked.sum()} annotations are ignored because of their {key!r} (--ignore-key)')
-            crowd = crowd | marked
-        if 'ignore' in fields and 'ignore' not in self.reading.ignore_key:
-            left = sum(_is_true(value) and not region for value, region in zip(fields['ignore'], crowd.tolist(), strict=True))
-            if left:
-                self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; --ignore-"
-                                 'key ignore makes them regions that count neither way and occlude nothing')
+            self.notes.append(f'{here.sum()} annotations are ignored because of their {key!r} (--ignore-key)')
+            crowd = crowd | here
+        left = (_marks(fields['ignore']) & ~crowd).sum() if 'ignore' in fields else 0
+        if left:
+            self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; --ignore-key "
+                             'ignore makes them regions that count neither way and occlude nothing')
         return crowd
 
     def _drop_duplicates(self, truth: GroundTruth) -> GroundTruth:
@@ -262,14 +254,12 @@ class _Builder:
             return truth
         line = (f'{len(repeated)} of {len(rows)} annotations repeat another one (same image, category and box), such as '
                 f'annotation {truth.annotation_ids[repeated[0]]}')
-        if not self.reading.drop_duplicates:
-            self.said.append(f'{line}; each counts as an object and covers the other, so r is too high; --drop-duplicates '
-                             '(drop_duplicates=True) keeps one of each')
-            return truth
-        self.said.append(f'{line}, and are left out (drop_duplicates)')
-        keep = np.ones(len(rows), dtype=bool)
-        keep[repeated] = False
-        return truth.select(keep)
+        if self.reading.drop_duplicates:
+            self.said.append(f'{line}, and are left out (drop_duplicates)')
+            return truth.select(np.delete(np.arange(len(rows)), repeated))
+        self.said.append(f'{line}; each counts as an object and covers the other, so r is too high; --drop-duplicates '
+                         '(drop_duplicates=True) keeps one of each')
+        return truth
 
     def _spread(self, truth: GroundTruth) -> GroundTruth:
         """Give regions of ignored categories, or of no category, to every category."""
@@ -336,5 +326,7 @@ def _segmentation(value: Any) -> Any:
     return value
 
 
-def _is_true(value: Any) -> bool:
-    return value.strip().lower() in ('1', 'true', 'yes') if isinstance(value, str) else bool(value)
+def _marks(values: list) -> np.ndarray:
+    """Return which values are true, or say so in words."""
+    return np.array([value.strip().lower() in ('1', 'true', 'yes') if isinstance(value, str) else bool(value)
+                     for value in values], dtype=bool)

@@ -47,29 +47,23 @@ def id_array(ids: Sequence[Any], key: str, where: str) -> np.ndarray:
 
 def plain_id(value: Any) -> int | str | None:
     """Return an id as an int or a str; None for what is neither. Floats that are whole numbers, and tensors of one, are."""
-    kind = type(value)
-    if kind is str or (kind is int and value.bit_length() < _MOST_BITS):
+    if type(value) is str or (type(value) is int and value.bit_length() < _MOST_BITS):
         return value
     if isinstance(value, bool | np.bool_):
         return None
     try:
         if hasattr(value, 'ndim') and hasattr(value, 'item'):  # an array or a tensor
             value = value.item()
-        if isinstance(value, float) and value.is_integer() and abs(value) > 2**53:  # orjson reads longer integers as these
-            return None
-        number = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+        if isinstance(value, float):  # orjson reads integers of more than 64 bits as these
+            return int(value) if value.is_integer() and abs(value) <= 2**53 else None
+        number = operator.index(value)
         return number if number.bit_length() < _MOST_BITS else None
     except (TypeError, ValueError, RuntimeError):
         return str(value) if isinstance(value, str) else None
 
 
 class ImageLookup:
-    """Finds images by id, or by file name or stem where only one image has it.
-
-    Args:
-        image_ids: Shape (I,), from `id_array`.
-        file_names: Of each image, empty where unknown.
-    """
+    """Finds images by their ids, from `id_array`, or by file name or stem where only one image has it."""
 
     def __init__(self, image_ids: np.ndarray, file_names: Sequence[str]) -> None:
         self.image_ids, self.file_names = image_ids, file_names
@@ -131,10 +125,11 @@ class ImageLookup:
             return f'the image id must be an integer id or a file name, got {shown(image_id)}'
         if position == AMBIGUOUS:
             return f'image id {shown(image_id)} is the file name of several images of {source}; expected an id'
-        example = one_line(next((name for name in self.file_names if name), ''), 60)
-        hint = (f'; expected an id such as {one_line(self.image_ids[0], 60)}'
-                + (f', or a file name such as {example}' if example else ''))
-        return f'image id {shown(image_id)} is not in {source}' + (hint if len(self.image_ids) else '')
+        if not len(self.image_ids):
+            return f'image id {shown(image_id)} is not in {source}'
+        name = one_line(next((name for name in self.file_names if name), ''), 60)
+        return (f'image id {shown(image_id)} is not in {source}; expected an id such as {one_line(self.image_ids[0], 60)}'
+                + (f', or a file name such as {name}' if name else ''))
 
 
 def _key(value: Any) -> int | str | None:

@@ -11,6 +11,7 @@ import numpy as np
 from .arrays import GroundTruth
 from .content import IMAGE_SUFFIXES
 from .faults import one_line
+from .image_ids import is_digits
 from .openmmlab import unwrapped
 
 if TYPE_CHECKING:
@@ -107,17 +108,15 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
     Files outside its folder of images, where it has one, count as those that it does not hold.
     """
     dataset = unwrapped(dataset)
-    infos = (dataset.get_data_info(number) for number in range(len(dataset)))
     prefix, paths = getattr(dataset, 'data_prefix', None), {}
     folder = prefix.get('img') if isinstance(prefix, Mapping) else None
-    for info in infos:
+    for info in map(dataset.get_data_info, range(len(dataset))):
         if 'img_id' in info:
             path = info.get('img_path')
-            if path and folder and '://' not in str(path) and not Path(os.path.normpath(path)).is_relative_to(
-                    os.path.normpath(folder)):
-                path = None  # of a file name that leads out of the folder
-            paths[str(info['img_id'])] = path
-    digits = {int(key): path for key, path in paths.items() if key.isascii() and key.isdecimal()}
+            is_local = path and folder and '://' not in str(path)
+            leads_out = is_local and not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
+            paths[str(info['img_id'])] = None if leads_out else path
+    digits = {int(key): path for key, path in paths.items() if is_digits(key)}
     return [paths.get(str(image_id), digits.get(image_id)) for image_id in np.asarray(image_ids).tolist()]
 
 

@@ -11,6 +11,7 @@ from . import crowdhuman, exports, open_images, openmmlab, visdrone, voc, yolo
 from .coco_json import read_json
 from .content import files_with_suffix, is_json_lines, other_kind, read_bytes
 from .faults import Broken, one_line
+from .images import check_folder
 
 #: What an instances file has.
 _KEYS = ('images', 'annotations', 'categories')
@@ -47,12 +48,9 @@ _NAMED_ENTRIES = {
 
 def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = None,
                      skip_invalid: bool = False) -> tuple[dict, str, list[str]]:
-    """Read annotations of any layout.
+    """Read annotations of any layout: a file or folder, a dict of COCO's or OpenMMLab's layout, or a pycocotools ``COCO``.
 
-    Args:
-        annotations: A file or folder, a dict of COCO's or OpenMMLab's layout, or a pycocotools ``COCO``.
-        image_folder: Where images are whose size the annotations do not state.
-        skip_invalid: Leave out lines, files and other records that cannot be read, which a note counts.
+    The folder has images whose size the annotations do not state. `skip_invalid` leaves out records that cannot be read.
 
     Returns:
         A dict of COCO's layout, the name of the source for messages, and notes on what was read how.
@@ -60,11 +58,10 @@ def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = 
     annotations = getattr(annotations, 'dataset', annotations)
     source = 'annotations' if isinstance(annotations, Mapping) else str(annotations)
     if image_folder is not None:
-        from .images import check_folder
         check_folder(image_folder)
     broken = Broken(source, skip_invalid)
     if isinstance(annotations, Mapping):
-        data, notes = _from_json(annotations, source, broken)
+        data, notes = _from_json(annotations, broken)
     elif isinstance(annotations, str | os.PathLike):
         data, notes = _from_path(Path(annotations), image_folder, broken)
     else:
@@ -78,7 +75,6 @@ def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = 
 
 
 def _from_path(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
-    source = broken.source
     if path.is_dir() or voc.xml_files(path):
         return _from_folder(path, image_folder, broken)
     content = read_bytes(path)
@@ -86,19 +82,17 @@ def _from_path(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, lis
         return exports.read_cvat(content, broken)
     if open_images.is_open_images(content):
         return open_images.read_open_images(content, path, image_folder, broken)
-    if is_json_lines(content):
-        lines = json_lines(content, broken)
-        if not crowdhuman.is_odgt(lines):
-            known = known_layout(lines)
-            raise ValueError(f'{source}: ' + (
-                f'it is {known}' if known else f"JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; "
-                f"the first has {_keys(lines[0])}. Annotations are read as COCO's JSON and the layouts of docs/formats.md"))
-        return crowdhuman.read_odgt(lines, image_folder, broken)
-    data = read_json(path, content)
+    are_lines = is_json_lines(content)
+    data = json_lines(content, broken) if are_lines else read_json(path, content)
     lines = data if isinstance(data, list) else [data]  # of one image, .odgt looks like any JSON file
     if crowdhuman.is_odgt(lines):
         return crowdhuman.read_odgt(lines, image_folder, broken)
-    return _from_json(data, source, broken)
+    if are_lines:
+        known = known_layout(lines)
+        raise ValueError(f'{broken.source}: ' + (
+            f'it is {known}' if known else f"JSON lines, but not of CrowdHuman's .odgt, whose lines have 'ID' and 'gtboxes'; "
+            f"the first has {_keys(lines[0])}. Annotations are read as COCO's JSON and the layouts of docs/formats.md"))
+    return _from_json(data, broken)
 
 
 def json_lines(content: bytes, broken: Broken) -> list[Any]:
@@ -136,39 +130,36 @@ def _kind(file: Path) -> str | None:
         return other_kind(read_bytes(file))
 
 
-def _from_json(data: Any, source: str, broken: Broken) -> tuple[dict, list[str]]:
-    if isinstance(data, Mapping) and all(key in data for key in _KEYS):
-        entries = data['annotations']
-        if isinstance(entries, list) and entries and isinstance(entries[0], Mapping) and 'segments_info' in entries[0]:
-            raise ValueError(f"{source}: it is COCO's panoptic layout; give the instances file, or convert it with panopticapi's "
-                             'panoptic2detection_coco_format.py')
-        info = data.get('info')
-        return data, list(info.get('notes') or ()) if isinstance(info, Mapping) and isinstance(info.get('notes'), list) else []
+def _from_json(data: Any, broken: Broken) -> tuple[dict, list[str]]:
+    missing = [key for key in _KEYS if not isinstance(data, Mapping) or key not in data]
+    if not missing:
+        first = data['annotations'][0] if isinstance(data['annotations'], list) and data['annotations'] else None
+        if isinstance(first, Mapping) and 'segments_info' in first:
+            raise ValueError(f"{broken.source}: it is COCO's panoptic layout; give the instances file, or convert it with "
+                             "panopticapi's panoptic2detection_coco_format.py")
+        notes = data['info'].get('notes') if isinstance(data.get('info'), Mapping) else None
+        return data, list(notes) if isinstance(notes, list) else []
     if openmmlab.is_middle_format(data):
         return openmmlab.read_middle_format(data, broken)
     if exports.is_datumaro(data):
         return exports.read_datumaro(data, broken)
     if exports.is_label_studio(data):
         return exports.read_label_studio(data, broken)
-    raise ValueError(f"{source}: not a COCO instances file, which has 'images', 'annotations' and 'categories'; {_named(data)}")
-
-
-def _named(data: Any) -> str:
-    """Say what a JSON value is, as far as that is known, and what to do."""
     known = known_layout(data)
-    if known:
-        return f'it is {known}'
-    if isinstance(data, Mapping):
-        missing = [key for key in _KEYS if key not in data]
-        return f'it has {_keys(data)}' + (f' and lacks {", ".join(missing)}' if len(missing) < len(_KEYS) else '')
     first = data[0] if isinstance(data, list) and data else None
-    if isinstance(first, Mapping):
-        if 'score' in first or 'scores' in first:
-            return 'it is a list of results; annotations come first, results second'
-        if 'bbox' in first:
-            return "it is the list of 'annotations' alone; images and categories are needed too"
-        return f'it is a list of objects with {_keys(first)}'
-    return f'it is {"an empty list" if data == [] else "a " + type(data).__name__}'
+    if known:
+        said = f'it is {known}'
+    elif isinstance(data, Mapping):
+        said = f'it has {_keys(data)}' + (f' and lacks {", ".join(missing)}' if len(missing) < len(_KEYS) else '')
+    elif not isinstance(first, Mapping):
+        said = 'it is an empty list' if data == [] else f'it is a {type(data).__name__}'
+    elif 'score' in first or 'scores' in first:
+        said = 'it is a list of results; annotations come first, results second'
+    elif 'bbox' in first:
+        said = "it is the list of 'annotations' alone; images and categories are needed too"
+    else:
+        said = f'it is a list of objects with {_keys(first)}'
+    raise ValueError(f"{broken.source}: not a COCO instances file, which has 'images', 'annotations' and 'categories'; {said}")
 
 
 def known_layout(data: Any) -> str | None:
