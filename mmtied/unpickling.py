@@ -52,27 +52,32 @@ class RefusedError(ValueError):
     """Raised for a file that names what is not allowed."""
 
 
-def unpickle(path: str | os.PathLike, names: Mapping[tuple[str, str], Any], content: bytes | None = None) -> Any:
-    """Unpickle a file that may name only these modules' classes and functions; `content` is what it holds, if known.
+def unpickle(path: str | os.PathLike, names: Mapping[str, Any], content: bytes | None = None) -> Any:
+    """Unpickle a file, or the content that it holds, which may name only these classes and functions, such as ``'numpy.dtype'``.
 
     Raises:
         RefusedError: It names another; the message is its name.
         Exception: The file is broken, or would fill the memory.
     """
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module_name: str, global_name: str) -> Any:
-            if (module_name, global_name) not in names:
-                raise RefusedError(f'{module_name}.{global_name}')
-            return names[module_name, global_name]
-
     if content is not None:
         check_memo(content)
-        return Unpickler(io.BytesIO(content)).load()
+        return _restricted(names)(io.BytesIO(content)).load()
     with Path(path).open('rb') as file:
         if os.fstat(file.fileno()).st_size:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 check_memo(content)
-        return Unpickler(file).load()
+        return _restricted(names)(file).load()
+
+
+def _restricted(names: Mapping[str, Any]) -> type[pickle.Unpickler]:
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            full = f'{"builtins" if module == "__builtin__" else module}.{name}'
+            if full not in names:
+                raise RefusedError(full)
+            return names[full]
+
+    return Unpickler
 
 
 def check_memo(content: bytes | mmap.mmap) -> None:
@@ -117,11 +122,8 @@ def check_memo(content: bytes | mmap.mmap) -> None:
 def load_checkpoint(file: str | os.PathLike | IO[bytes], **settings: Any) -> Any:
     """Load a checkpoint: tensors, plain values, and mmengine's history. In `safe_loading` of trusted files, load anything.
 
-    Tensors come on the CPU, mapped into memory, unless other settings of `torch.load` are given.
-
-    Raises:
-        RefusedError: It needs something else.
-        ValueError: It is no checkpoint, or holds more than its size can.
+    Tensors come on the CPU, mapped into memory, unless other settings of `torch.load` are given. A RefusedError names what else
+    the file needs; another ValueError says that it is no checkpoint, or holds more than its size can.
     """
     mapped = {'mmap': True} if isinstance(file, str | os.PathLike) and zipfile.is_zipfile(file) else {}
     return _load(file, {'map_location': 'cpu', **mapped, **settings}, history_parts(), _CHECKPOINT, _TRUSTED.get())
@@ -200,9 +202,9 @@ def _load(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]], advice:
         _check_sizes(content, set())
         return content
     except Exception as error:
-        refused = _REFUSED.search(str(error))
+        refused = [str(error)] if isinstance(error, RefusedError) else _REFUSED.findall(str(error))
         if refused:
-            raise RefusedError(f'{shown}: refused, as it needs {refused[1]}, which could run arbitrary code; {advice}') from None
+            raise RefusedError(f'{shown}: refused, as it needs {refused[0]}, which could run arbitrary code; {advice}') from None
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) if isinstance(
             error, _TooLargeError) else 'expected a file that torch.save wrote'
         raise ValueError(f'{shown}: not a readable {kind}; {reason}') from error
@@ -212,21 +214,10 @@ def _load_safely(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]]) 
     if has_named_safe_globals():
         with only_safe_globals(allowed):
             return _TORCH_LOAD(file, weights_only=True, **settings)
-    return _TORCH_LOAD(file, pickle_module=_restricted_pickle(allowed), **settings)
-
-
-def _restricted_pickle(allowed: Sequence[tuple[Any, str]]) -> SimpleNamespace:
-    """Return a replacement of the module pickle for a torch whose ``weights_only=True`` takes no further names."""
-    known = {**{full_name(kind): kind for kind in TENSOR_PARTS}, **{name: value for value, name in allowed}}
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            full = f'{"builtins" if module == "__builtin__" else module}.{name}'
-            if full not in known:
-                raise pickle.UnpicklingError(f'Unsupported class: GLOBAL {full}')
-            return known[full]
-
-    return SimpleNamespace(__name__='pickle', Unpickler=Unpickler, load=lambda file, **names: Unpickler(file, **names).load())
+    # The ``weights_only=True`` of this torch takes no further names.
+    unpickler = _restricted({**{full_name(kind): kind for kind in TENSOR_PARTS}, **{name: value for value, name in allowed}})
+    return _TORCH_LOAD(file, pickle_module=SimpleNamespace(
+        __name__='pickle', Unpickler=unpickler, load=lambda file, **names: unpickler(file, **names).load()), **settings)
 
 
 class _TooLargeError(Exception):

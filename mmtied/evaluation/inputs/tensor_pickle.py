@@ -143,7 +143,7 @@ class _Array(Part):
 
 
 class _Storage(Part):
-    """A tensor's memory."""
+    """A tensor's memory, which is no value by itself."""
 
     __slots__ = ('storage',)
 
@@ -229,11 +229,10 @@ def _bytearray(content: str | bytes = b'', *encoding: str) -> bytearray:
 _AMPLIFIED, _ALLOWANCE = 64, 1 << 26
 
 
-def parts(size: int) -> dict[tuple[str, str], Part]:
-    """Return what a pickle may name, by module and name; old and new versions of the libraries write different names.
+def parts(size: int) -> dict[str, Part]:
+    """Return what a pickle of so many bytes, which limit what is made from them, may name.
 
-    Args:
-        size: Bytes of the file, which limit what is made from them.
+    Old and new versions of the libraries write different names.
     """
     spent, limit = 0, _AMPLIFIED * size + _ALLOWANCE
 
@@ -243,18 +242,17 @@ def parts(size: int) -> dict[tuple[str, str], Part]:
         if spent > limit:
             raise ValueError(f'more than {limit} bytes from a file of {size}')
 
-    calls: dict[tuple[str, str], Callable] = {
-        ('collections', 'OrderedDict'): lambda: {},
-        ('_codecs', 'encode'): _latin1,
-        ('numpy', 'ndarray'): lambda *_: _Array(),
-        ('numpy', 'dtype'): _DType,
-        ('torch.storage', '_load_from_bytes'): _tensor_storage,
-        ('torch._utils', '_rebuild_tensor_v2'): _tensor}
+    calls: dict[str, Callable] = {
+        'collections.OrderedDict': lambda: {},
+        '_codecs.encode': _latin1,
+        'numpy.ndarray': lambda *_: _Array(),
+        'numpy.dtype': _DType,
+        'torch.storage._load_from_bytes': _tensor_storage,
+        'torch._utils._rebuild_tensor_v2': _tensor,
+        'builtins.set': set, 'builtins.frozenset': frozenset, 'builtins.complex': complex,
+        'builtins.bytes': lambda: b'', 'builtins.bytearray': _bytearray}
     for package in ('numpy.core', 'numpy._core'):
-        calls[f'{package}.multiarray', '_reconstruct'] = lambda *_: _Array()
-        calls[f'{package}.multiarray', 'scalar'] = lambda dtype, data: _array(data, dtype, ())[()]
-        calls[f'{package}.numeric', '_frombuffer'] = _buffer_array
-    for module in ('builtins', '__builtin__'):
-        calls |= {(module, 'set'): set, (module, 'frozenset'): frozenset, (module, 'complex'): complex,
-                  (module, 'bytes'): lambda: b'', (module, 'bytearray'): _bytearray}
+        calls[f'{package}.multiarray._reconstruct'] = calls['numpy.ndarray']
+        calls[f'{package}.multiarray.scalar'] = lambda dtype, data: _array(data, dtype, ())[()]
+        calls[f'{package}.numeric._frombuffer'] = _buffer_array
     return {name: _Function(call, spend) for name, call in calls.items()}
