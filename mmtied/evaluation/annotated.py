@@ -23,11 +23,7 @@ class Annotated(NamedTuple):
     buckets: dict[str, list]  # by name of the bucket the ids of its images, or of its annotations for ``unit='instance'``
 
     def save(self, folder: str | os.PathLike, name: str = 'annotations.json') -> list[Path]:
-        """Write both as JSON into a folder, `name` and ``buckets.json``, completely or not at all; return the paths.
-
-        Raises:
-            ValueError: `name` is ``buckets.json``.
-        """
+        """Write both as JSON into a folder, `name` and ``buckets.json``, completely or not at all; return the paths."""
         if name == 'buckets.json':
             raise ValueError("annotate: the annotations cannot be named 'buckets.json', the name of the ids; use another name")
         with atomic_files(folder, 'buckets.json', re.escape(name)) as temporary:
@@ -47,10 +43,7 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None, **reading: 
     Args:
         annotations: A COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
         evaluation: Definition and buckets, by default `covered` in tenths; its unit says whose ids the buckets list.
-        **reading: Arguments of `read_ground_truth`.
-
-    Raises:
-        ValueError: Unusable annotations; the message is one line and names the entry.
+        **reading: Arguments of `read_ground_truth`, whose errors are raised.
 
     Example:
         >>> boxes = [[0, 0, 4, 4], [2, 0, 4, 4]]
@@ -67,24 +60,21 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None, **reading: 
         warnings.simplefilter('ignore')  # the next call gives the same ones
         data, *_ = read_annotations(annotations, reading.get('image_folder'), reading.get('skip_invalid', False))
     ground_truth = read_ground_truth(annotations, **reading)
+    places, _ = ground_truth.images.find_all([entry['id'] for entry in data['images']])
+    of_entry = dict(zip(ground_truth.annotation_ids.tolist(), evaluation.ratios(ground_truth, 'instance').tolist(), strict=True))
+    ratios = {'image': evaluation.ratios(ground_truth, 'image')[places], 'instance': np.array(
+        [of_entry.get(entry.get('id', number), np.nan) for number, entry in enumerate(data['annotations'], 1)])}
     buckets = None if evaluation.cumulative else evaluation.buckets
-    positions, _ = ground_truth.images.find_all([entry['id'] for entry in data['images']])
-    image_ratios = evaluation.ratios(ground_truth, 'image')[positions]
-    ratio_of = dict(zip(ground_truth.annotation_ids.tolist(), evaluation.ratios(ground_truth, 'instance').tolist(), strict=True))
-    ids = [entry.get('id', number) for number, entry in enumerate(data['annotations'], 1)]
-    entry_ratios = np.array([ratio_of.get(number, np.nan) for number in ids])
-    images = _with_ratios(data['images'], image_ratios, buckets)
-    entries = _with_ratios(data['annotations'], entry_ratios, buckets)
+    images = _with_ratios(data['images'], ratios['image'], buckets)
+    entries = _with_ratios(data['annotations'], ratios['instance'], buckets)
+    info = data['info'] if isinstance(data.get('info'), Mapping) else {}
     settings = {'definition': evaluation.definition, 'same_category': evaluation.same_category, 'edges': list(evaluation.edges),
                 'cumulative': evaluation.cumulative}
-    info = data.get('info')
-    copy = {**data, 'info': {**(info if isinstance(info, Mapping) else {}), 'occlusion': settings},
-            'images': images, 'annotations': entries}
-    ratios = entry_ratios
-    if evaluation.unit == 'image':
-        ids, ratios = [image['id'] for image in images], image_ratios
-    return Annotated(copy, {bucket.name: [ids[number] for number in np.flatnonzero(members).tolist()] for bucket, members in zip(
-        evaluation.buckets, bucket_members(ratios, evaluation.buckets).T, strict=True)})
+    ids = [entry.get('id', number) for number, entry in enumerate(images if evaluation.unit == 'image' else entries, 1)]
+    members = bucket_members(ratios[evaluation.unit], evaluation.buckets).T
+    return Annotated({**data, 'info': {**info, 'occlusion': settings}, 'images': images, 'annotations': entries}, {
+        bucket.name: [ids[number] for number in np.flatnonzero(inside).tolist()]
+        for bucket, inside in zip(evaluation.buckets, members, strict=True)})
 
 
 def _with_ratios(entries: list[dict], ratios: np.ndarray, buckets: tuple[Bucket, ...] | None) -> list[dict]:

@@ -33,13 +33,8 @@ def field_of(definition: str) -> str | None:
 def with_image_field(ground_truth: 'GroundTruth', name: str, values: Mapping) -> 'GroundTruth':
     """Return annotations whose images have one more field, for labels that are in a file of their own.
 
-    Args:
-        ground_truth: The annotations.
-        name: Name of the field.
-        values: By image id, as a number or its digits, or by file name; images without a value are in no bucket.
-
-    Raises:
-        ValueError: No image has a value.
+    Values are by image id, as a number or its digits, or by file name; images without one are in no bucket. A ValueError says
+    that no image has one.
     """
     from .inputs.faults import shown
     from .inputs.image_ids import is_digits
@@ -84,10 +79,10 @@ def stated_ratios(ground_truth: 'GroundTruth', definition: str, unit: str, level
                          f'its images and annotations have {", ".join(known) or "none but those of COCO"}')
     column = _numbers(own[name] if name in own else other[name], f'{ground_truth.source}: {name}', levels)
     column = np.round(1 - column, 9) if definition.startswith(f'{PREFIX}1-') else column
-    if name in own:
-        return np.where(ground_truth.crowd, np.nan, column) if unit == 'instance' else column
     if unit == 'instance':
-        return np.where(ground_truth.crowd, np.nan, column[ground_truth.image])
+        return np.where(ground_truth.crowd, np.nan, column if name in own else column[ground_truth.image])
+    if name in own:
+        return column
     known = ~np.isnan(column)
     total, number = (_sum_by_image(ground_truth, part) for part in (np.where(known, column, 0), known.astype(float)))
     mean = np.divide(total, number, out=np.full(len(number), np.nan), where=number > 0)
@@ -99,21 +94,22 @@ def stated_ratios(ground_truth: 'GroundTruth', definition: str, unit: str, level
 
 def _numbers(values: Sequence[Any], where: str, levels: Sequence | None) -> np.ndarray:
     """Return values as numbers, or as positions in `levels`; None is NaN."""
-    positions = {level: number for number, level in enumerate(levels or ())}
-    result = np.full(len(values), np.nan)
-    for number, value in enumerate(values):
+    places = {level: number for number, level in enumerate(levels or ())}
+
+    def as_number(value: Any) -> float:
         if value is None:
-            continue
+            return np.nan
         found = value if isinstance(value, Real) and not levels else None
         if levels and isinstance(value, str | Real):
-            found = positions.get(value, positions.get(f'{value:g}' if isinstance(value, Real) else None))  # --levels 0 1 2
+            found = places.get(value, places.get(f'{value:g}' if isinstance(value, Real) else None))  # --levels 0 1 2
         if found is None:
             from .inputs.faults import shown
 
             expected = f'one of {", ".join(map(str, levels))}' if levels else "a number, or levels=[...] for names"
             raise ValueError(f'{where}: {shown(value)} cannot be used; expected {expected}')
-        result[number] = found
-    return result
+        return found
+
+    return np.array([as_number(value) for value in values], dtype=np.float64)
 
 
 def _hidden(ground_truth: 'GroundTruth', definition: str) -> tuple[np.ndarray, np.ndarray]:
@@ -125,18 +121,15 @@ def _hidden(ground_truth: 'GroundTruth', definition: str) -> tuple[np.ndarray, n
         wanted = '; or '.join(' and '.join(key or ('bbox' if boxes else 'segmentation') for key in pair) for pair in pairs)
         raise ValueError(f'definition {definition!r}: annotations of {ground_truth.source} state no visible and full extent; '
                          f'expected {wanted}')
-    hidden, full = np.zeros((2, len(ground_truth.image)))
+    own = ground_truth.boxes_xywh.__getitem__ if boxes else ground_truth.rle
     area = _box_area if boxes else _mask_area
+    hidden, full = np.zeros((2, len(ground_truth.image)))
     for number in np.flatnonzero(~ground_truth.crowd).tolist():
-        visible, whole = (fields[key][number] if key else _own(ground_truth, number, boxes) for key in found)
+        visible, whole = (fields[key][number] if key else own(number) for key in found)
         if visible is not None and whole is not None:
             full[number] = area(ground_truth, number, whole)
             hidden[number] = max(full[number] - area(ground_truth, number, visible), 0)
     return hidden, full
-
-
-def _own(ground_truth: 'GroundTruth', number: int, boxes: bool) -> Any:
-    return ground_truth.boxes_xywh[number] if boxes else ground_truth.rle(number)
 
 
 def _box_area(ground_truth: 'GroundTruth', number: int, box: Sequence[float]) -> float:
@@ -151,9 +144,9 @@ def _box_area(ground_truth: 'GroundTruth', number: int, box: Sequence[float]) ->
 def _mask_area(ground_truth: 'GroundTruth', number: int, mask: Any) -> float:
     from .inputs.rle import rle_areas, to_rle  # with PyTorch, which the names of definitions do without
 
-    height, width = ground_truth.image_sizes[ground_truth.image[number]].tolist()
     where = f'{ground_truth.source}: annotation {ground_truth.annotation_ids[number]}'
-    return float(rle_areas([to_rle(mask, height, width, where)], lambda _: where)[0])
+    rle = to_rle(mask, *ground_truth.image_sizes[ground_truth.image[number]].tolist(), where)
+    return float(rle_areas([rle], lambda _: where)[0])
 
 
 def _sum_by_image(ground_truth: 'GroundTruth', values: np.ndarray) -> np.ndarray:
