@@ -49,17 +49,16 @@ class Layout:
 def place(shapes: tuple[Shape, ...], corners: np.ndarray, size: int) -> Layout:
     """Place shapes in an image of (size, size) pixels, each in front of those before it."""
     labels = np.full((size, size), -1, dtype=np.int8)
-    for index, (shape, (left, top)) in enumerate(zip(shapes, corners, strict=True)):
-        height, width = shape.mask.shape
-        labels[top:top + height, left:left + width][shape.mask] = index
-    boxes = np.zeros((len(shapes), 4), dtype=np.int64)
-    visible = np.zeros(len(shapes))
-    for index, (shape, (left, top)) in enumerate(zip(shapes, corners, strict=True)):
-        height, width = shape.mask.shape
-        seen = (labels[top:top + height, left:left + width] == index).view(np.uint8)
+    windows = [labels[top:top + shape.mask.shape[0], left:left + shape.mask.shape[1]]
+               for shape, (left, top) in zip(shapes, corners, strict=True)]
+    for index, (shape, window) in enumerate(zip(shapes, windows, strict=True)):
+        window[shape.mask] = index
+    boxes, visible = np.zeros((len(shapes), 4), dtype=np.int64), np.zeros(len(shapes))
+    for index, (shape, window) in enumerate(zip(shapes, windows, strict=True)):
+        seen = (window == index).view(np.uint8)
         boxes[index] = cv2.boundingRect(seen)
-        boxes[index, :2] += (left, top)
         visible[index] = np.count_nonzero(seen) / np.count_nonzero(shape.mask)
+    boxes[:, :2] += corners
     return Layout(shapes, corners, labels, boxes, visible, occlusion_ratio(boxes, (size, size)))
 
 
@@ -116,8 +115,7 @@ def _attempt(rng: np.random.Generator, size: int, num: int, accept: tuple[float,
         corners = centres + (anchor - centres) * pull**eagerness - extents / 2
         return place(shapes, np.clip(np.rint(corners).astype(int), 0, size - extents), size)
 
-    best = _bisect(pulled, accept, min_visible)
-    return _repair(rng, best, accept, min_visible)
+    return _repair(rng, _bisect(pulled, accept, min_visible), accept, min_visible)
 
 
 def _badness(layout: Layout, accept: tuple[float, float], min_visible: float) -> float:

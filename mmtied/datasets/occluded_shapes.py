@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,20 +36,10 @@ _MOST_WORKERS = 61 if sys.platform == 'win32' else sys.maxsize
 _DIGITS = (0, 5, 2, 7, 4, 9, 1, 6, 3, 8)
 
 
-def make_occluded_shapes(out: str | os.PathLike,
-                         *,
-                         num_images: int,
-                         num_val_images: int | None = None,
-                         seed: int = 0,
-                         size: int = 160,
-                         objects: tuple[int, int] = (3, 8),
-                         ratio_edges: Sequence[float] = RATIO_EDGES,
-                         ratio_weights: Sequence[float] | None = None,
-                         zero_share: float = 0.1,
-                         tolerance: float = 0.005,
-                         min_visible: float = 0.25,
-                         workers: int | None = None,
-                         overwrite: bool = False,
+def make_occluded_shapes(out: str | os.PathLike, *, num_images: int, num_val_images: int | None = None, seed: int = 0,
+                         size: int = 160, objects: tuple[int, int] = (3, 8), ratio_edges: Sequence[float] = RATIO_EDGES,
+                         ratio_weights: Sequence[float] | None = None, zero_share: float = 0.1, tolerance: float = 0.005,
+                         min_visible: float = 0.25, workers: int | None = None, overwrite: bool = False,
                          progress: bool = False) -> dict[str, Path]:
     """Make a data set of occluded shapes in COCO's layout.
 
@@ -87,10 +77,8 @@ def make_occluded_shapes(out: str | os.PathLike,
         ...     [image['file_name'] for image in json.loads(paths['train2017'].read_text())['images']]
         ['000000000001.jpg', '000000000002.jpg', '000000000003.jpg']
     """
-    if num_val_images is None:
-        num_val_images = max(_check_integer('num_images', num_images, least=1) // 5, 10)
-    _check_integer('num_images', num_images, least=1)
-    _check_integer('num_val_images', num_val_images, least=1)
+    num_images = _check_integer('num_images', num_images, least=1)
+    num_val = max(num_images // 5, 10) if num_val_images is None else _check_integer('num_val_images', num_val_images, least=1)
     workers = _check_integer('workers', _processors() if workers is None else workers, least=1)
     recipe = Recipe(seed, size, tuple(objects), min_visible, RatioTargets(ratio_edges, ratio_weights, zero_share, tolerance))
     out = Path(out)
@@ -103,12 +91,12 @@ def make_occluded_shapes(out: str | os.PathLike,
     with atomic_folder(out, overwrite=overwrite) as folder:
         (folder / 'annotations').mkdir()
         with _mapper(workers) as run:
-            for split, num in zip(SPLITS, (num_images, num_val_images), strict=True):
+            for split, num in zip(SPLITS, (num_images, num_val), strict=True):
                 (folder / split).mkdir()
                 records = run(partial(_write_image, recipe, folder, split), range(num))
                 images, annotations = zip(*_shown(records, num, split, progress), strict=True)
                 info = {'description': _DESCRIPTION, 'version': '1.0', 'split': split, 'recipe': asdict(recipe)}
-                contents = json.dumps(_coco_contents(list(images), list(annotations), info))
+                contents = json.dumps(_coco_contents(images, annotations, info))
                 _annotation_path(folder, split).write_text(contents, encoding='utf-8')
     return {split: _annotation_path(out, split) for split in SPLITS}
 
@@ -207,10 +195,9 @@ class Recipe:
             raise ValueError(f'min_visible={self.min_visible}, expected a number of at least 0 and below 1')
 
     def make_image(self, split: str, index: int) -> tuple[np.ndarray, float, list[dict]]:
-        """Make one image, which depends only on this recipe, the split and the index.
+        """Return an RGB image, uint8, shape (size, size, 3); its occlusion ratio; its COCO annotations, without ids.
 
-        Returns:
-            The RGB image, uint8, shape (size, size, 3); its occlusion ratio; its COCO annotations, without ids.
+        They depend only on this recipe, the split and the index.
         """
         split_key = SPLITS.index(split)
         offset = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(split_key, ))).uniform()
@@ -229,21 +216,17 @@ def _check_integer(name: str, value: int, least: int) -> int:
 
 
 def _annotate(layout: Layout) -> list[dict]:
-    """Return COCO annotations of the visible parts, back to front, without ids.
-
-    Boxes are xywh in whole pixels and tight, areas are pixel counts, and segmentations are compressed run lengths, which are
-    exact. `visible` is the visible share of the whole shape.
-    """
+    """Return COCO annotations of the visible parts, back to front, without ids, with the visible share of each whole shape."""
     annotations = []
     for index, (shape, box, visible) in enumerate(zip(layout.shapes, layout.boxes_xywh, layout.visible, strict=True)):
         mask = layout.labels == index
-        run_lengths = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
         annotations.append({
             'category_id': CATEGORIES.index(shape.category) + 1,
-            'bbox': [float(value) for value in box],
+            'bbox': box.astype(float).tolist(),
             'area': float(np.count_nonzero(mask)),
             'iscrowd': 0,
-            'segmentation': {'size': list(run_lengths['size']), 'counts': run_lengths['counts'].decode()},
+            'segmentation': {'size': list(rle['size']), 'counts': rle['counts'].decode()},
             'visible': round(float(visible), 4),
         })
     return annotations
@@ -260,16 +243,16 @@ def _write_image(recipe: Recipe, folder: Path, split: str, index: int) -> tuple[
     return image, annotations
 
 
-def _coco_contents(images: list[dict], annotations: list[list[dict]], info: dict) -> dict:
+def _coco_contents(images: Sequence[dict], annotations: Sequence[list[dict]], info: dict) -> dict:
     """Return the contents of a COCO annotation file, with annotation ids from 1: COCOeval takes 0 for "no match"."""
-    with_image = [{'image_id': image['id'], **annotation} for image, of_image in zip(images, annotations, strict=True)
-                  for annotation in of_image]
+    entries = [{'image_id': image['id'], **entry} for image, of_image in zip(images, annotations, strict=True)
+               for entry in of_image]
     return {
         'info': info,
         'licenses': [{'id': 1, 'name': 'CC0 1.0', 'url': 'https://creativecommons.org/publicdomain/zero/1.0/'}],
         'categories': [{'id': number, 'name': name, 'supercategory': 'shape'} for number, name in enumerate(CATEGORIES, 1)],
         'images': images,
-        'annotations': [{'id': number, **annotation} for number, annotation in enumerate(with_image, 1)],
+        'annotations': [{'id': number, **entry} for number, entry in enumerate(entries, 1)],
     }
 
 
@@ -310,11 +293,10 @@ def _check_made_before(out: Path) -> None:
     """Raise a FileExistsError unless the folder is missing, empty, or holds a data set of `make_occluded_shapes`."""
     if not out.is_dir() or not any(out.iterdir()):
         return
-    try:
+    made_here = False
+    with suppress(OSError, ValueError, KeyError, TypeError):
         info = json.loads(_annotation_path(out, 'val2017').read_text(encoding='utf-8'))['info']
         made_here = info['description'] == _DESCRIPTION
-    except (OSError, ValueError, KeyError, TypeError):
-        made_here = False
     if not made_here or {path.name for path in out.iterdir()} - {*SPLITS, 'annotations'}:
         raise FileExistsError(f'{out} does not hold only a data set of occluded shapes and will not be replaced; name another '
                               'folder')

@@ -74,8 +74,7 @@ class Shape:
 def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
     """Draw the filled outline of a category, rotated by an angle in radians, so that its bounding box is `side` pixels long.
 
-    Returns:
-        Covered share of each pixel of the bounding box, float32 in [0, 1], shape (height, width).
+    Returns the covered share of each pixel of the bounding box, float32 in [0, 1], shape (height, width).
 
     Example:
         >>> coverage = draw_shape('square', 40, angle=np.pi / 4)
@@ -99,8 +98,7 @@ def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
 def draw_texture(rng: np.random.Generator, category: str, height: int, width: int, period: float) -> np.ndarray:
     """Draw the texture of a category in two random colors, at a random angle, with about the given period in pixels.
 
-    Returns:
-        RGB values in [0, 1], float32, shape (height, width, 3).
+    Returns RGB values in [0, 1], float32, shape (height, width, 3).
     """
     angle = rng.uniform(0, 2 * np.pi)
     period *= rng.uniform(0.8, 1.25)
@@ -116,14 +114,7 @@ def draw_texture(rng: np.random.Generator, category: str, height: int, width: in
 def paint(rng: np.random.Generator, shapes: Sequence[Shape], corners: np.ndarray, size: int) -> np.ndarray:
     """Paint textured shapes with a dark rim, back to front, each casting a soft shadow on what lies behind it.
 
-    Args:
-        rng: Random generator for colors, textures, light and noise.
-        shapes: The shapes.
-        corners: Left and top of each shape's bounding box in pixels, integers, shape (N, 2).
-        size: Height and width of the image in pixels.
-
-    Returns:
-        RGB image, uint8, shape (size, size, 3).
+    The corners are left and top of each shape's bounding box in pixels. Returns an RGB image, uint8, shape (size, size, 3).
     """
     canvas = draw_background(rng, size)
     light = rng.uniform(0, 2 * np.pi)
