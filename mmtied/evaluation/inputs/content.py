@@ -110,7 +110,7 @@ def _text_kind(lines: list[str]) -> str | None:
     """Say what a text file, which is no JSON, is by its first lines; None for an empty one."""
     first = lines[0] if lines else ''
     words, cells = first.split(), first.rstrip(',').split(',')
-    numbers = [is_number(word) for word in words]
+    numbers = [as_numbers([word]) is not None for word in words]
     keys = {line.partition(':')[0] for line in lines if ':' in line}
     if 'names' in keys and keys & {'train', 'val', 'path', 'nc'}:
         return 'a data.yaml of ultralytics, which says where images and labels are; give the folder that has labels and images'
@@ -118,7 +118,7 @@ def _text_kind(lines: list[str]) -> str | None:
         return "a text file of KITTI; convert its folder to COCO's layout"
     if first.startswith('imagesource:') or (numbers[:8] == [True] * 8 and numbers[8:] in ([False], [False, True])):
         return "a text file of DOTA, whose boxes are rotated; convert its folder to COCO's layout, with upright boxes"
-    if len(cells) == 8 and all(map(is_number, cells)):
+    if len(cells) == 8 and as_numbers(cells):
         return 'the text file of one image of VisDrone; give the folder of all'
     if len(words) >= 5 and words[0].isdecimal() and all(numbers):
         return 'the text file of one image of YOLO; give the folder of all'
@@ -130,13 +130,12 @@ def _text_kind(lines: list[str]) -> str | None:
     return (f'text that begins with {one_line(first, 60)}' if first.isprintable() else 'binary data') if first else None
 
 
-def is_number(text: str) -> bool:
-    """Return whether a text is a number."""
+def as_numbers(words: Sequence[str]) -> list[float] | None:
+    """Return texts as numbers; None where one is none."""
     try:
-        float(text)
+        return list(map(float, words))
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def is_json_lines(content: bytes) -> bool:
@@ -162,12 +161,7 @@ def check_memory(needed: int, path: str | os.PathLike) -> None:
 
 
 def json_memory(content: bytes) -> int:
-    """Estimate the bytes that the values of a JSON text take in Python, from slices of it.
-
-    Example:
-        >>> json_memory(b'[' + b'{"score": 0.5},' * 99 + b'{"score": 0.5}]') // 100
-        257
-    """
+    """Estimate the bytes that the values of a JSON text take in Python, from slices of it."""
     step = max(len(content) // _SLICES, _SLICE)
     parts = [content[start:start + _SLICE] for start in range(0, len(content), step)]
     counted = sum(part.count(character) * size for part in parts for character, size in _BYTES_OF.items())

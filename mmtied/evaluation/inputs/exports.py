@@ -43,11 +43,6 @@ class _Shapes(CocoBuilder):
         return self.coco(self.names)
 
 
-def is_datumaro(data: Any) -> bool:
-    """Return whether this is datumaro's own JSON."""
-    return isinstance(data, dict) and isinstance(data.get('items'), list) and isinstance(data.get('categories'), dict)
-
-
 def read_datumaro(data: dict, broken: Broken) -> tuple[dict, list[str]]:
     """Convert datumaro's own JSON; return COCO's dict, and notes. Boxes, polygons and masks are read.
 
@@ -80,12 +75,6 @@ def _add_datumaro(shapes: _Shapes, entry: dict) -> None:
         shapes.add_shape(label, mask_api.toBbox(code).tolist(), crowd, segmentation=entry['rle'])
     elif kind != 'label':  # of the whole image
         shapes.skipped += 1
-
-
-def is_label_studio(data: Any) -> bool:
-    """Return whether this is Label Studio's JSON export."""
-    first = data[0] if isinstance(data, list) and data else None
-    return isinstance(first, dict) and 'data' in first and ('annotations' in first or 'completions' in first)
 
 
 def read_label_studio(data: list, broken: Broken) -> tuple[dict, list[str]]:

@@ -62,15 +62,13 @@ def image_file(folder: str | os.PathLike, name: str) -> Path:
     if path is None:
         raise ValueError(f"{folder}: the image file name {one_line(name)!r} leads out of the folder; names inside it are "
                          'expected (absolute ones are found from /, as in --images /)')
-    if is_file(path):
+    if is_file(path) or not Path(name).is_absolute():
         return path
-    if Path(name).is_absolute():
-        given = Path(os.path.normpath(name))
-        if given.is_relative_to(Path(folder).absolute()) and is_file(given):
-            return given
-        ends = (_inside(folder, parts[first:]) for first in range(len(parts)))
-        return next((end for end in ends if end is not None and is_file(end)), Path(folder, parts[-1] if parts else ''))
-    return path
+    given = Path(os.path.normpath(name))
+    if given.is_relative_to(Path(folder).absolute()) and is_file(given):
+        return given
+    ends = (_inside(folder, parts[first:]) for first in range(len(parts)))
+    return next((end for end in ends if end is not None and is_file(end)), Path(folder, parts[-1] if parts else ''))
 
 
 def _inside(folder: str | os.PathLike, parts: Sequence[str]) -> Path | None:

@@ -15,7 +15,10 @@ from .images import check_folder
 
 #: What an instances file has.
 _KEYS = ('images', 'annotations', 'categories')
-#: Layouts that are known by their keys, and what to do with them.
+#: Readers of other layouts, by the keys of a JSON value, or of the first of a list.
+_READERS = {('data_list', ): openmmlab.read_middle_format, ('items', 'categories'): exports.read_datumaro}
+_READERS_OF_LISTS = {('data', key): exports.read_label_studio for key in ('annotations', 'completions')}
+#: Layouts that are known by their keys and not read, and what to do with them.
 _NAMED = {
     ('shapes', 'imagePath'): "one image of LabelMe; convert the folder to COCO's layout (labelme2coco)",
     ('_via_img_metadata', ): "a project of VIA (VGG Image Annotator); export it in COCO's layout",
@@ -139,14 +142,11 @@ def _from_json(data: Any, broken: Broken) -> tuple[dict, list[str]]:
                              "panopticapi's panoptic2detection_coco_format.py")
         notes = data['info'].get('notes') if isinstance(data.get('info'), Mapping) else None
         return data, list(notes) if isinstance(notes, list) else []
-    if openmmlab.is_middle_format(data):
-        return openmmlab.read_middle_format(data, broken)
-    if exports.is_datumaro(data):
-        return exports.read_datumaro(data, broken)
-    if exports.is_label_studio(data):
-        return exports.read_label_studio(data, broken)
-    known = known_layout(data)
     first = data[0] if isinstance(data, list) and data else None
+    read = _of_keys(data, _READERS) or _of_keys(first, _READERS_OF_LISTS)
+    if read:
+        return read(data, broken)
+    known = known_layout(data)
     if known:
         said = f'it is {known}'
     elif isinstance(data, Mapping):
@@ -165,13 +165,13 @@ def _from_json(data: Any, broken: Broken) -> tuple[dict, list[str]]:
 def known_layout(data: Any) -> str | None:
     """Name a layout that is known but not read, by the keys of a JSON value or of its first entry, and what to do with it."""
     if isinstance(data, Mapping):
-        return _name(data, _NAMED) or _name(next(iter(data.values()), None), _NAMED_VALUES)
-    return _name(data[0], _NAMED_ENTRIES) if isinstance(data, list) and data else None
+        return _of_keys(data, _NAMED) or _of_keys(next(iter(data.values()), None), _NAMED_VALUES)
+    return _of_keys(data[0], _NAMED_ENTRIES) if isinstance(data, list) and data else None
 
 
-def _name(value: Any, names: Mapping[tuple[str, ...], str]) -> str | None:
-    """Return the name of the layout whose keys a value has."""
-    return next((name for keys, name in names.items() if isinstance(value, Mapping) and all(key in value for key in keys)), None)
+def _of_keys(value: Any, table: Mapping[tuple[str, ...], Any]) -> Any:
+    """Return the first entry of a table whose keys a value all has; None without one."""
+    return next((entry for keys, entry in table.items() if isinstance(value, Mapping) and set(keys) <= set(value)), None)
 
 
 def _keys(value: Any) -> str:

@@ -15,13 +15,8 @@ from .faults import Broken, shown
 _IGNORED = {'ignore_flag': 'have an ignore_flag (difficult or ignored objects)', 'is_group_of': 'are groups (IsGroupOf)'}
 
 
-def is_middle_format(data: Any) -> bool:
-    """Return whether this is the content of a file in OpenMMLab's own layout."""
-    return isinstance(data, dict) and isinstance(data.get('data_list'), list)
-
-
 def read_middle_format(data: dict, broken: Broken) -> tuple[dict, list[str]]:
-    """Convert OpenMMLab's layout; return COCO's dict, and notes."""
+    """Convert the content of a file in OpenMMLab's layout; return COCO's dict, and notes."""
     classes = class_names(data.get('metainfo'))
     if not classes:
         largest = max((instance.get('bbox_label', -1) for image in data['data_list'] if isinstance(image, dict)
@@ -40,12 +35,9 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
     become crowd regions: detections inside them count neither way, and they occlude nothing. Those of a negative label are
     regions for every class. Areas are those of the boxes.
 
-    Args:
-        images: Each with ``height``, ``width``, ``instances`` and ``img_id``, or else ``img_path``. Instances have ``bbox``
-            (xyxy), ``bbox_label``, and perhaps ``ignore_flag``, ``mask`` and others, which are kept.
-        classes: Name of each label.
-        where: Name for messages.
-        broken: Gets images and instances that cannot be used; None refuses them here.
+    Each image has ``height``, ``width``, ``instances`` and ``img_id``, or else ``img_path``; instances have ``bbox`` (xyxy),
+    ``bbox_label``, and perhaps ``ignore_flag``, ``mask`` and others, which are kept. `classes` names the labels. `broken` gets
+    images and instances that cannot be used; None refuses them here.
     """
     builder, counts, own = CocoBuilder(), dict.fromkeys(_IGNORED, 0), broken or Broken(where, None)
     for number, info in enumerate(images):

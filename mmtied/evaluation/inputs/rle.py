@@ -87,8 +87,7 @@ def run_lengths(code: str | bytes) -> np.ndarray:
 def segments(rles: Sequence[dict]) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     """Cut the pixels, counted down the columns, wherever a mask starts or ends.
 
-    Returns:
-        The S + 1 ends of segments; the ends of each mask's runs; and how many masks cover each segment, shape (S,).
+    Returns the S + 1 ends of segments; the ends of each mask's runs; and how many masks cover each segment, shape (S,).
     """
     ends = [np.cumsum(run_lengths(rle['counts'])) for rle in rles]
     points = np.unique(np.concatenate([[0], *ends]))
@@ -120,19 +119,18 @@ def _check_polygons(polygons: list, height: int, width: int, where: str) -> None
 def rle_areas(rles: Sequence[dict], where: Callable[[int], str] = 'mask {}'.format) -> np.ndarray:
     """Count the pixels of each mask, shape (N,) int64, and check that the codes are complete.
 
-    Args:
-        rles: Dicts with ``size`` (height, width) and compressed ``counts``, str or bytes.
-        where: Gives the name of the mask at an index, for messages.
+    These are dicts with ``size`` (height, width) and compressed ``counts``, str or bytes; `where` gives the name of the mask at
+    an index, for messages.
 
     Example:
         >>> rle_areas([{'size': [2, 3], 'counts': b'132'}, {'size': [1, 4], 'counts': b'4'}])
         array([3, 0])
     """
     codes, num_pixels = rle_codes(rles), rle_pixels(rles)
-    measure, chunk = (_areas_numpy, CHUNK) if library() is None else (_areas_compiled, COMPILED_CHUNK)
+    compiled = library() is not None
     found = np.empty(len(rles), dtype=np.int64)
-    for part in iter_chunks(codes, chunk):
-        found[part] = measure(codes[part], num_pixels[part])
+    for part in iter_chunks(codes, COMPILED_CHUNK if compiled else CHUNK):
+        found[part] = areas(Codes.of(codes[part], num_pixels[part])) if compiled else _areas_numpy(codes[part], num_pixels[part])
         if (found[part] < 0).any():
             number = part.start + int((found[part] < 0).argmax())
             height, width = rles[number]['size']
@@ -162,10 +160,6 @@ def iter_chunks(codes: Sequence[bytes], limit: int) -> Iterator[slice]:
         start = end
 
 
-def _areas_compiled(codes: list[bytes], num_pixels: np.ndarray) -> np.ndarray:
-    return areas(Codes.of(codes, num_pixels))
-
-
 def _areas_numpy(codes: list[bytes], num_pixels: np.ndarray) -> np.ndarray:
     foreground, total, valid = code_sums(b''.join(codes), code_lengths(codes), num_pixels)
     return np.where(valid & (total == num_pixels), foreground, -1)
@@ -176,10 +170,8 @@ def code_sums(text: bytes, length: np.ndarray, longest: np.ndarray) -> tuple[np.
 
     The cumulative sums that undo the differences run across codes; the part that belongs to the codes before is subtracted.
 
-    Args:
-        text: The codes, concatenated.
-        length: Characters of each, shape (M,) int64.
-        longest: Pixels of each mask, which no run may exceed, shape (M,) int64.
+    `text` has the codes one after another, `length` the characters of each, and `longest` the pixels of each mask, which no run
+    may exceed.
     """
     characters, groups = np.frombuffer(text, dtype=np.uint8), np.frombuffer(text.translate(_GROUPS), dtype=np.int8)
     ends = np.cumsum(length)

@@ -203,18 +203,16 @@ def _with_named_labels(predictions: Sequence[Any], ground_truth: GroundTruth) ->
 
     Texts that name no category get an id that no category has.
     """
-    texts = [_text_labels(entry) for entry in predictions]
+    def texts_of(entry: Any) -> list[str]:
+        given = (entry.get('text_labels') or entry.get('labels')) if isinstance(entry, Mapping) else None
+        return list(given) if isinstance(given, list | tuple) and given and isinstance(given[0], str) else []
+
+    texts = list(map(texts_of, predictions))
     if not any(texts):
         return [{key: value for key, value in entry.items() if key != 'text_labels'} if isinstance(entry, Mapping) else entry
                 for entry in predictions]
     return [{**{key: value for key, value in entry.items() if key != 'labels'}, 'text_labels': of_image,
              'category_ids': ground_truth.named_ids(of_image)} for entry, of_image in zip(predictions, texts, strict=True)]
-
-
-def _text_labels(entry: Any) -> list[str]:
-    """Return the labels of an image that are texts; empty without them."""
-    given = (entry.get('text_labels') or entry.get('labels')) if isinstance(entry, Mapping) else None
-    return list(given) if isinstance(given, list | tuple) and given and isinstance(given[0], str) else []
 
 
 def _from_flat(value: Mapping, source: str) -> list[dict]:

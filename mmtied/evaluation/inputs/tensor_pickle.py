@@ -45,7 +45,7 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
         content = read_bytes(path) if file.read(2) == PACKED else None
     size = path.stat().st_size if content is None else len(content)
     try:
-        return _settle(unpickle(path, parts(size), content), set(), {})
+        return _settle(unpickle(path, parts(size), content), {})
     except RefusedError as error:
         raise ValueError(f'{path}: refused, as the pickle needs {error}, and reading that could run arbitrary code; only '
                          'tensors, NumPy arrays of numbers and plain containers are read') from None
@@ -54,27 +54,25 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
         raise ValueError(f'{path}: the file is {state} ({type(error).__name__}: {one_line(error)})') from None
 
 
-def _settle(value: Any, seen: set[int], tuples: dict[int, tuple]) -> Any:
+def _settle(value: Any, settled: dict[int, tuple]) -> Any:
     """Replace every part in a value by what it holds; lists and dicts are changed in place, once each.
 
-    `tuples` keeps by id each tuple visited so far, so that its id stays taken, and its replacement.
+    `settled` has by id each container visited so far, so that its id stays taken, and what replaces it.
     """
     if isinstance(value, Part):
         return value.held()
-    kind = type(value)
-    if kind is tuple:
-        if id(value) not in tuples:
-            tuples[id(value)] = value, tuple([_settle(item, seen, tuples) for item in value])
-        return tuples[id(value)][1]
-    if kind not in (list, dict) or id(value) in seen:
+    if id(value) in settled:
+        return settled[id(value)][1]
+    if isinstance(value, tuple):
+        settled[id(value)] = value, tuple([_settle(item, settled) for item in value])
+    elif isinstance(value, list | dict):
+        settled[id(value)] = value, value
+        for key, item in enumerate(value) if isinstance(value, list) else value.items():
+            if isinstance(item, list | dict | tuple | Part):
+                value[key] = _settle(item, settled)
+    else:
         return value
-    seen.add(id(value))
-    for key, item in enumerate(value) if kind is list else value.items():
-        if isinstance(item, list | dict):
-            _settle(item, seen, tuples)
-        elif isinstance(item, tuple | Part):
-            value[key] = _settle(item, seen, tuples)
-    return value
+    return settled[id(value)][1]
 
 
 class Part:
@@ -106,7 +104,7 @@ class _Function(Part):
         self._spend(sum(len(value) for value in args if hasattr(value, '__len__')))
         made = self._call(*args)
         if isinstance(made, _Tensor):
-            self._spend(made.tensor.numel())
+            self._spend(made.content.numel())
         elif isinstance(made, _Array):
             made.spend = self._spend
         return made
@@ -145,22 +143,19 @@ class _Array(Part):
 class _Storage(Part):
     """A tensor's memory, which is no value by itself."""
 
-    __slots__ = ('storage',)
+    __slots__ = ('content',)
 
-    def __init__(self, storage: torch.storage.TypedStorage) -> None:
-        self.storage = storage
+    def __init__(self, content: torch.storage.TypedStorage | torch.Tensor) -> None:
+        self.content = content
 
 
-class _Tensor(Part):
+class _Tensor(_Storage):
     """A tensor that the pickle cannot reach."""
 
-    __slots__ = ('tensor',)
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor = tensor
+    __slots__ = ()
 
     def held(self) -> torch.Tensor:
-        return self.tensor
+        return self.content
 
 
 def _sides(values: Sequence[int], name: str) -> tuple[int, ...]:
@@ -200,9 +195,9 @@ def _tensor_storage(data: bytes) -> _Storage:
 
 def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
     """Replace torch._utils._rebuild_tensor_v2, which would enlarge a storage that is too small."""
-    if not isinstance(storage, _Storage):
+    if type(storage) is not _Storage:
         raise RefusedError('a tensor without a storage')
-    given, elements = storage.storage, math.prod(_sides(size, 'size'))
+    given, elements = storage.content, math.prod(_sides(size, 'size'))
     tensor = torch.empty(0, dtype=given.dtype)
     there = given._untyped_storage.nbytes() // tensor.element_size()
     last = sum((count - 1) * step for count, step in zip(size, _sides(stride, 'stride'), strict=True))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from .coco_builder import CocoBuilder
-from .content import files_with_suffix, first_line, numbered_lines
+from .content import as_numbers, files_with_suffix, first_line, numbered_lines
 from .faults import Broken
 from .images import image_files, image_size
 
@@ -73,8 +73,5 @@ def _objects(file: Path, broken: Broken) -> list[list[float]]:
 
 
 def _numbers(line: str) -> list[float] | None:
-    try:
-        numbers = [float(part) for part in line.strip().rstrip(',').split(',')]
-    except ValueError:
-        return None
-    return numbers if len(numbers) == _FIELDS else None
+    numbers = as_numbers(line.strip().rstrip(',').split(','))
+    return numbers if numbers and len(numbers) == _FIELDS else None

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from .coco_builder import CocoBuilder
-from .content import files_with_suffix, numbered_lines
+from .content import as_numbers, files_with_suffix, numbered_lines
 from .faults import Broken, as_flag, shown
 
 #: The name of a results file: what stands before the class.
@@ -89,12 +89,12 @@ def read_voc_results(path: Path, broken: Broken) -> list[dict]:
     for file in sorted(path.glob('*det_*.txt')) if path.is_dir() else [path]:
         name = _RESULTS.match(file.stem)['name']
         for where, line in numbered_lines(file):
-            image_id, *numbers = line.rsplit(maxsplit=5)  # names of images may have spaces
-            try:
-                score, left, top, right, bottom = map(float, numbers)
-            except ValueError:
+            image_id, *words = line.rsplit(maxsplit=5)  # names of images may have spaces
+            numbers = as_numbers(words) or []
+            if len(numbers) != 5:
                 broken.add(f'{where}: expected an image, a score and xmin ymin xmax ymax, got {line[:80]!r}')
                 continue
+            score, left, top, right, bottom = numbers
             entries.append({'image_id': image_id, 'category_id': name, 'score': score,
                             'bbox': [left - 1, top - 1, right - left, bottom - top]})
     return entries

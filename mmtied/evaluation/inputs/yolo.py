@@ -10,7 +10,7 @@ from typing import Any
 
 from ...atomic import real_path
 from .coco_builder import MOST_CLASSES, CocoBuilder, polygon_box
-from .content import files_with_suffix, first_line, is_number, numbered_lines
+from .content import as_numbers, files_with_suffix, first_line, numbered_lines
 from .faults import Broken, one_line, shown
 from .images import image_files, image_size
 
@@ -36,7 +36,7 @@ def label_files(path: Path) -> list[Path]:
 def is_yolo(path: Path) -> bool:
     """Return whether a folder holds label files: the first line of one starts with an integer and has 5 numbers or more."""
     line = first_line(label_files(path)).split()
-    return len(line) >= 5 and line[0].isdecimal() and all(map(is_number, line[1:]))
+    return len(line) >= 5 and line[0].isdecimal() and as_numbers(line) is not None
 
 
 def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
@@ -92,11 +92,10 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
 
 
 def _described(path: Path) -> tuple[dict[int, str], int]:
-    """Return what files in a folder or those above say of its labels.
+    """Return what files in a folder or those above say: the names of classes, and how many numbers of keypoints follow each box.
 
-    These are the names of classes from data.yaml or classes.txt, empty without one; and how many numbers of keypoints follow each
-    box, by data.yaml's ``kpt_shape`` such as [17, 3], 0 without it. A data.yaml that cannot be read is an error where it alone
-    may have them.
+    Names are in data.yaml, classes.txt or obj.names, keypoints in data.yaml's ``kpt_shape`` such as [17, 3]. A data.yaml that
+    cannot be read is an error where it alone may have them.
     """
     folders = (path, path / 'labels', *real_path(path).parents[:2])
     beside = [folder / name for folder in folders for name in (*_YAML, 'classes.txt', 'obj.names') if (folder / name).is_file()]
@@ -148,18 +147,15 @@ def _objects(file: Path, broken: Broken, keypoints: int, scored: bool = False) -
     """Return the class and the numbers of each line without those of keypoints; polygons have an even number of them."""
     found = []
     for where, line in numbered_lines(file):
-        parts = line.split()
-        try:
-            label, values = int(float(parts[0])), list(map(float, parts[1:]))
-        except (ValueError, OverflowError):
-            label, values = -1, []
+        label, *values = as_numbers(line.split()) or [-1]
         if keypoints and len(values) >= 4 + keypoints:
             del values[4:4 + keypoints]
-        if not 0 <= label < MOST_CLASSES or not (len(values) == 4 + scored or (len(values) > 6 and len(values) % 2 == scored)):
+        fits = len(values) == 4 + scored or (len(values) > 6 and len(values) % 2 == scored)
+        if fits and 0 <= label < MOST_CLASSES:
+            found.append((int(label), values))
+        else:
             expected = 'class cx cy w h' + (' score (save_conf=True writes it)' if scored else '')
             broken.add(f'{where}: expected {expected}, got {line[:80]!r}')
-            continue
-        found.append((label, values))
     return found
 
 
