@@ -82,14 +82,9 @@ def make_targets(ground_truth: GroundTruth, categories: np.ndarray, outside: np.
     if outside is not None:
         of_bucket = ignored[:, None, :] | torch.from_numpy(outside[annotation])[:, :, None]
         ignored = torch.cat([ignored, of_bucket.flatten(1)], dim=1)
-    return Targets(num_categories=len(categories),
-                   annotation=annotation,
-                   starts=starts.tolist(),
-                   cells=cells,
-                   boxes_xywh=torch.from_numpy(ground_truth.boxes_xywh[annotation]),
-                   crowd=crowd,
-                   ignored=ignored,
-                   patterns=find_patterns(cells, ignored, crowd))
+    boxes = torch.from_numpy(ground_truth.boxes_xywh[annotation])
+    patterns = find_patterns(cells, ignored, crowd)
+    return Targets(len(categories), annotation, starts.tolist(), cells, boxes, crowd, ignored, patterns)
 
 
 def category_lookup(ground_truth: GroundTruth, categories: np.ndarray) -> np.ndarray:
@@ -126,10 +121,5 @@ def find_patterns(cells: Tensor, ignored: Tensor, crowd: Tensor) -> IgnorePatter
     of_column = (is_first.cumsum(1) - 1).gather(1, like)
 
     copies = counts[cell]
-    first_copy = copies.cumsum(0) - copies
-    source = torch.repeat_interleave(torch.arange(len(cells), device=device), copies)
-    pattern = torch.arange(len(source), device=device) - first_copy[source]
-    column_of_pattern = is_first.nonzero()[:, 1]
-    first_pattern = counts.cumsum(0) - counts
-    column = column_of_pattern[first_pattern[cell[source]] + pattern]
-    return IgnorePatterns(cell, counts, of_column, first_copy, ignored[source, column], crowd[source])
+    source, column = is_first[cell].nonzero(as_tuple=True)  # each ground truth once for every pattern of its cell
+    return IgnorePatterns(cell, counts, of_column, copies.cumsum(0) - copies, ignored[source, column], crowd[source])

@@ -27,8 +27,7 @@ def read_middle_format(data: dict, broken: Broken) -> tuple[dict, list[str]]:
     return coco_from_images(data['data_list'], list(classes), f'{broken.source}: data_list', broken)
 
 
-def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
-                     broken: Broken | None = None) -> tuple[dict, list[str]]:
+def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str, broken: Broken) -> tuple[dict, list[str]]:
     """Convert images with their instances to a dict of COCO's layout; return it, and notes on what is ignored.
 
     Instances with ``ignore_flag`` (VOC's difficult ones, CrowdHuman's ignored ones) and with ``is_group_of`` (Open Images)
@@ -36,20 +35,19 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
     regions for every class. Areas are those of the boxes.
 
     Each image has ``height``, ``width``, ``instances`` and ``img_id``, or else ``img_path``; instances have ``bbox`` (xyxy),
-    ``bbox_label``, and perhaps ``ignore_flag``, ``mask`` and others, which are kept. `classes` names the labels. `broken` gets
-    images and instances that cannot be used; None refuses them here.
+    ``bbox_label``, and perhaps ``ignore_flag``, ``mask`` and others, which are kept. `classes` names the labels.
     """
-    builder, counts, own = CocoBuilder(), dict.fromkeys(_IGNORED, 0), broken or Broken(where, None)
+    builder, counts = CocoBuilder(), dict.fromkeys(_IGNORED, 0)
     for number, info in enumerate(images):
         missing = [key for key in ('height', 'width', 'instances') if not isinstance(info, dict) or key not in info]
         if missing:
-            own.add(f'{where}[{number}] has no {", ".join(missing)}')
+            broken.add(f'{where}[{number}] has no {", ".join(missing)}')
             continue
         path = str(info.get('img_path') or info.get('file_name') or '')
         image_id = info.get('img_id', PurePath(path).stem or number)
         builder.add_image(image_id, path, height=info['height'], width=info['width'])
         for instance in info['instances']:
-            with own.at(f'{where}[{number}]'):
+            with broken.at(f'{where}[{number}]'):
                 box = instance.get('bbox')
                 if box is None or len(box) != 4:
                     raise ValueError(f"an instance has the 'bbox' {shown(box)}, expected [x1, y1, x2, y2]")
@@ -66,8 +64,6 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
                 others |= {'area': width * height, 'segmentation': instance.get('mask')}
                 builder.add_box(image_id, label + 1 if label >= 0 else None, [left, top, width, height],
                                 bool(marks) or label < 0, **others)
-    if broken is None:
-        own.settle()
     for key, count in counts.items():
         builder.note(count, f'annotations {_IGNORED[key]}: they are ignored')
     return builder.coco(map(str, classes))
@@ -90,7 +86,9 @@ def dataset_annotations(dataset: Any) -> dict:
                 raise ValueError(f'{name} has no COCO annotation file, and its images have no {", ".join(missing)}')
             yield info
 
-    data, notes = coco_from_images(infos(), classes, name)
+    broken = Broken(name, None)
+    data, notes = coco_from_images(infos(), classes, name, broken)
+    broken.settle()
     return {**data, 'info': {'notes': notes}}
 
 
