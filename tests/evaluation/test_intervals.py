@@ -1,6 +1,9 @@
 """Random parts of the images, intervals and what they add to a report."""
 
+import csv
 import json
+import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +14,7 @@ from scipy import stats
 from mmtied.evaluation import Evaluation, evaluate
 from mmtied.evaluation.buckets import whole_set
 from mmtied.evaluation.intervals import (
+    COVERAGE,
     Bootstrap,
     add_intervals,
     bootstrap_statistics,
@@ -161,7 +165,7 @@ def test_extra_evaluations_get_intervals():
     (dict(num_replicates=3_000_000_000), 'a whole number from 2 to 100000 is needed, got 3000000000'),
     (dict(num_replicates=1.5), 'whole number from 2 to 100000 is needed, got 1.5'),
     (dict(seed=-1), 'a whole number from 0 to 9223372036854775807 is needed, got -1'),
-    (dict(null_sets=1), 'the band of one set has no width; 0 for no bands, or more sets, such as 250'),
+    (dict(null_sets=1), 'one set has no band; 0 for no bands, or more sets, such as 250'),
     (dict(level=95), 'such as 0.95; got 95'),
     (dict(level='x'), "such as 0.95; got 'x'"),
     (dict(statistics=[]), 'statistics: one name or more is needed'),
@@ -236,3 +240,12 @@ def test_student_quantile(freedom):
 def test_interval_rejects_level(level):
     with pytest.raises(ValueError, match=f'such as 0.95; got {level}'):
         interval(.5, torch.zeros(3), 100, level)
+
+
+def test_the_stated_coverage_is_the_measured_one():
+    table = Path(__file__).parents[2] / 'docs' / 'benchmarks' / 'coverage.csv'
+    with table.open(encoding='utf-8', newline='') as file:
+        rows = list(csv.DictReader(file))
+    for where, ends in COVERAGE.items():
+        found = [100 * float(row['coverage']) for row in rows if f'at {row["images"]} images' == where]
+        assert (math.floor(min(found)) / 100, math.ceil(max(found)) / 100) == ends
