@@ -6,8 +6,8 @@ from functools import wraps
 from inspect import Parameter, signature
 
 
-def reject_unknown(owner: str, unknown: Mapping[str, object], *builders: Callable) -> None:
-    """Raise a TypeError for arguments that a class does not take, with the nearest name that one of its builders takes.
+def reject_unknown(owner: str, settings: Mapping[str, object], *builders: Callable) -> None:
+    """Raise a TypeError for settings that none of the builders of a class takes, with the nearest name that one takes.
 
     Example:
         >>> from mmtied.layers import TBC
@@ -16,9 +16,10 @@ def reject_unknown(owner: str, unknown: Mapping[str, object], *builders: Callabl
         TypeError: TBC: unexpected argument num_block; did you mean num_blocks?
     """
     known = [name for builder in builders for name in named_arguments(builder)]
-    for name in unknown:
-        nearest = get_close_matches(name, known, n=1)
-        raise TypeError(f'{owner}: unexpected argument {name}' + (f'; did you mean {nearest[0]}?' if nearest else ''))
+    for name in settings:
+        if name not in known:
+            nearest = get_close_matches(name, known, n=1)
+            raise TypeError(f'{owner}: unexpected argument {name}' + (f'; did you mean {nearest[0]}?' if nearest else ''))
 
 
 def suggest_arguments(cls: type) -> type:
@@ -32,11 +33,11 @@ def suggest_arguments(cls: type) -> type:
         Traceback (most recent call last):
         TypeError: Layer: unexpected argument in_channel; did you mean in_channels?
     """
-    init, known = cls.__init__, set(named_arguments(cls.__init__))
+    init = cls.__init__
 
     @wraps(init)
     def __init__(self: object, *args: object, **settings: object) -> None:  # noqa: N807
-        reject_unknown(type(self).__name__, {name: value for name, value in settings.items() if name not in known}, init)
+        reject_unknown(type(self).__name__, settings, init)
         init(self, *args, **settings)
 
     cls.__init__ = __init__

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -40,8 +41,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         with nullcontext() if is_temporary else _locked(path.parent):  # or another process could sweep it before it is locked
             if not is_temporary:
                 _sweep(path.parent, re.compile(re.escape(f'.{path.stem}.') + r'[a-z0-9_]{8}' + re.escape(path.suffix)))
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}.', suffix=path.suffix)
-            temporary = Path(name)
+            temporary = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}{path.suffix}')
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             named.enter_context(_naming(path, temporary))
             if fcntl is None:
                 os.close(handle)  # Windows moves no open file
@@ -49,7 +50,6 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
                 _lock(handle)
         try:
             yield temporary
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -70,15 +70,7 @@ def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterato
 
     On an error nothing in `folder` changes. The file `last` is taken away before the others come, and comes after them: where
     it is there, all of them are, and of its run, whenever a process was killed. Two processes that end together move their
-    files one after the other.
-
-    Args:
-        folder: Where to write; made where it is missing. Files that the block does not write stay.
-        last: Name of a file that the block writes.
-        replaces: Pattern of the names of older files that are removed where the block does not write them.
-
-    Raises:
-        IsADirectoryError: A folder has the name of a file.
+    files one after the other. Of the files that the block does not write, those whose names fit the pattern `replaces` go.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,10 +101,8 @@ def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterato
 def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, which takes the place of `path` when the block ends without an error.
 
-    On an error the temporary folder is removed and `path` stays as it was. Missing parent folders are created.
-
-    Raises:
-        FileExistsError: `path` is a file, or a folder that is not empty and `overwrite` is not set.
+    On an error the temporary folder is removed and `path` stays as it was. Missing parent folders are created, and a folder that
+    is not empty is replaced only with `overwrite`.
     """
     path = real_path(path)
     if path.exists() and not path.is_dir():
@@ -147,11 +137,7 @@ def real_path(path: str | os.PathLike) -> Path:
 
 
 def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:
-    """Raise a ValueError unless a path is a regular file that this process may read.
-
-    Args:
-        path: The file.
-        name: Name of the file in the message; by default its path.
+    """Raise a ValueError, which names it by its path or otherwise, unless a path is a regular file that this process may read.
 
     Example:
         >>> check_can_read('/dev/null')
@@ -240,10 +226,3 @@ def _sweep(folder: Path, name: re.Pattern) -> None:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    """Return the umask of the process, which can only be read by setting it."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

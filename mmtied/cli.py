@@ -1,6 +1,7 @@
 """Report user errors in the same way in every tool: one line on stderr and exit code 2."""
 
 import gc
+import io
 import logging
 import os
 import sys
@@ -117,28 +118,13 @@ def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
 
 
 class _Held:
-    """A stream that keeps what is written until it is released, and then passes it on."""
+    """A stream whose text waits in a buffer, until `target` is the stream itself."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.kept: list[str] | None = []
-
-    def write(self, text: str) -> int:
-        if self.kept is None:
-            return self.stream.write(text)
-        self.kept.append(text)
-        return len(text)
-
-    def flush(self) -> None:
-        if self.kept is None:
-            self.stream.flush()
-
-    def release(self) -> None:
-        kept, self.kept = self.kept, None
-        self.stream.write(''.join(kept or []))
+        self.stream, self.target = stream, io.StringIO()
 
     def __getattr__(self, name: str) -> object:
-        return getattr(self.stream, name)
+        return getattr(self.target if name in ('write', 'writelines', 'flush') else self.stream, name)
 
 
 @contextmanager
@@ -156,11 +142,11 @@ def log_after_checks(work_dir: str = '.') -> Iterator[None]:
     except BaseException as error:
         one_line = isinstance(error, _SETTING_ERRORS) or is_out_of_memory(error)
         if one_line and not os.environ.get(TRACEBACK_VARIABLE):
-            held.kept = []
+            held.target = io.StringIO()
         raise
     finally:
-        sys.stdout = stream
-        held.release()
+        waiting, held.target, sys.stdout = held.target.getvalue(), stream, stream
+        stream.write(waiting)
 
 
 def _short(line: str, longest: int = LONGEST) -> str:

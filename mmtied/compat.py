@@ -53,11 +53,7 @@ def is_installed(*packages: str) -> bool:
 
 
 def require(packages: str | Sequence[str], purpose: str) -> None:
-    """Raise an ImportError with an install command that names all missing packages at once.
-
-    Args:
-        packages: Import name, or several, such as mmengine, mmcv, mmdet or mmpretrain.
-        purpose: What needs the packages, as the start of the message, for example ``'TiedResNet'``.
+    """Raise an ImportError with an install command that names all missing packages, given by import names, at once.
 
     Example:
         >>> require(['json', 'no_such_package'], 'The example')
@@ -99,12 +95,9 @@ def installed_version(distribution: str) -> str | None:
 
 
 def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
-    """Raise an ImportError, with what to type, unless mmcv is installed in a version that some packages accept.
+    """Raise an ImportError, with what to type, unless mmcv is installed in a version that some packages, such as mmdet, accept.
 
-    Args:
-        purpose: What needs mmcv, as the start of the message.
-        *packages: Packages that must be installed and have a limit for mmcv's version, such as mmdet.
-        operators: Whether the compiled operators are needed, as mmdet's detectors do.
+    The compiled operators are what mmdet's detectors need.
     """
     require(['mmengine', 'mmcv', *packages], purpose)
     number = _read(_folder('mmcv') / 'version.py', r"__version__ = '([^']+)'")

@@ -63,11 +63,7 @@ def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Map
 
 
 def read_csv(path: str | os.PathLike, content: bytes | None = None) -> tuple[list[str], list[dict[str, str | None]]]:
-    """Read a CSV file with a header, and return the header and the rows below it; cells that a short row lacks are None.
-
-    Raises:
-        ValueError: There is no such file, or it is no text in UTF-8, or no table.
-    """
+    """Read a CSV file with a header, and return the header and the rows below it; cells that a short row lacks are None."""
     header, *rows = read_rows(path, content) or [[]]
     return header, [dict(zip(header, [*row, *[None] * (len(header) - len(row))], strict=False)) for row in rows]
 

@@ -28,20 +28,6 @@ def is_exporting() -> bool:
     return check is not None and check()
 
 
-def set_submodule(module: nn.Module, target: str, submodule: nn.Module) -> None:
-    """Replace the submodule called `target` ('layer1.0.conv').
-
-    Example:
-        >>> net = nn.Sequential(nn.Sequential(nn.ReLU()))
-        >>> set_submodule(net, '0.0', nn.Identity())
-        >>> net[0][0]
-        Identity()
-    """
-    parent_name, _, name = target.rpartition('.')
-    module.get_submodule(target)
-    setattr(module.get_submodule(parent_name), name, submodule)
-
-
 def remove_reducer_hooks(wrapper: nn.parallel.DistributedDataParallel) -> None:
     """Let the gradients of a wrapped model go unreduced, so that another wrapper can take its place.
 
@@ -58,12 +44,9 @@ def has_selective_checkpoint() -> bool:
 
 
 def selective_checkpoint_contexts(keeps: Callable[[object], bool]) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Return contexts for `torch.utils.checkpoint` that keep the results of some operators and recompute those of the others.
+    """Return contexts for `torch.utils.checkpoint` that keep the results of some operators, and recompute the others.
 
-    This needs PyTorch 2.4; see `has_selective_checkpoint`.
-
-    Args:
-        keeps: Returns whether to keep the results of an operator (`torch.ops.aten.convolution.default`, ...).
+    `keeps` takes an operator such as `torch.ops.aten.convolution.default`; see `has_selective_checkpoint`.
     """
     policy = checkpoint.CheckpointPolicy
 
@@ -82,14 +65,8 @@ def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, 
                 dynamic_size: bool = False) -> None:
     """Write a model to a self-contained ONNX file with one input, 'image', whose first dimension, 'batch', accepts any size.
 
-    PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript.
-
-    Args:
-        model: A network of one image tensor.
-        image: Example of shape (N, C, H, W), with N of at least 2.
-        path: File to write.
-        output_names: Names of the outputs, in the order of the flattened output.
-        dynamic_size: Let the dimensions 'height' and 'width' accept any size too.
+    PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript. The image is an example of shape
+    (N, C, H, W), with N of at least 2; with `dynamic_size` the dimensions 'height' and 'width' accept any size too.
     """
     axes = {0: 'batch', 2: 'height', 3: 'width'} if dynamic_size else {0: 'batch'}
     if not onnx_needs_onnxscript():

@@ -28,15 +28,7 @@ _COLUMNS = ('detector', 'backbone', 'params', 'box_ap', 'mask_ap')
 
 
 class Point(NamedTuple):
-    """One detector.
-
-    Attributes:
-        detector: One of `DETECTORS`.
-        backbone: Name of its backbone; its family is what stands before the first hyphen or space.
-        params: Parameters of the backbone with the ImageNet classifier, in millions.
-        box_ap: Average precision of boxes in percent; `mask_ap` is that of masks.
-        source: One of `_MARKERS`.
-    """
+    """One detector; parameters are those of the backbone with the ImageNet classifier, in millions, AP is in percent."""
 
     detector: str
     backbone: str
@@ -47,7 +39,7 @@ class Point(NamedTuple):
 
     @property
     def family(self) -> str:
-        """The points of one family are joined by a line."""
+        """Return what is before the first hyphen or space; the points of one family are joined by a line."""
         return re.split(r'[- ]', self.backbone, maxsplit=1)[0]
 
 
@@ -68,11 +60,7 @@ def zoo_points() -> list[Point]:
 
 
 def read_points(path: str | os.PathLike) -> list[Point]:
-    """Read results from a CSV file with the columns detector, backbone, params, box_ap and, where there are masks, mask_ap.
-
-    Raises:
-        ValueError: The file is missing, or a row cannot be used.
-    """
+    """Read results from a CSV file with the columns detector, backbone, params, box_ap and, where there are masks, mask_ap."""
     header, rows = read_csv(path)
     missing = [name for name in _COLUMNS[:4] if name not in header]
     if missing:

@@ -4,8 +4,6 @@ Multiply-adds are those of convolutions and matrix products, each counted once, 
 activation, pooling and additions do not count. torch's FlopCounterMode counts; the tests compare it with mmengine's counter.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -14,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtied.layers import TBC, TGC, tied_conv_algorithm
+from mmtied.layers import TBC, TGC
+from mmtied.surgery.modules import replace_modules
 
 
 class Complexity(NamedTuple):
@@ -25,12 +24,7 @@ class Complexity(NamedTuple):
 
 
 class ImageNetClassifier(nn.Module):
-    """A backbone with average pooling and a fully connected layer over its last feature map, which papers count too.
-
-    Shape:
-        - Input: (N, 3, H, W).
-        - Output: (N, classes).
-    """
+    """A backbone with average pooling and a fully connected layer over its last feature map, which papers count too."""
 
     def __init__(self, backbone: nn.Module, channels: int = 2048, classes: int = 1000) -> None:
         super().__init__()
@@ -38,7 +32,7 @@ class ImageNetClassifier(nn.Module):
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classify x."""
+        """Classify (N, 3, H, W): (N, classes)."""
         return self.fc(self.backbone(x)[-1].mean(dim=(2, 3)))
 
 
@@ -73,29 +67,10 @@ def measure(model: nn.Module, size: int = 224) -> Complexity:
         Complexity(parameters=216, multiply_adds=21600)
     """
     shapes = deepcopy(model).to('meta').eval()
-    _drop_normalization(shapes)
-    with torch.no_grad(), _by_definition(shapes), FlopCounterMode(display=False) as counter:
+    replace_modules(shapes, lambda layer: nn.Identity() if isinstance(layer, _NormBase) else None)  # slow there, and not counted
+    for layer in shapes.modules():
+        if isinstance(layer, (TBC, TGC)):
+            layer.algorithm = 'grouped'  # others may multiply by zeros or run several times
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shapes(torch.zeros(1, 3, size, size, device='meta'))
     return Complexity(count_parameters(model), counter.get_total_flops() // 2)
-
-
-def _drop_normalization(model: nn.Module) -> None:
-    """Replace normalization layers, which do not count and which the meta device computes slowly, by identities."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, _NormBase):
-                setattr(module, name, nn.Identity())
-
-
-@contextmanager
-def _by_definition(model: nn.Module) -> Iterator[None]:
-    """Compute tied convolutions as grouped ones; faster algorithms may multiply by zeros or run several times."""
-    own = {layer: layer.algorithm for layer in model.modules() if isinstance(layer, (TBC, TGC))}
-    for layer in own:
-        layer.algorithm = 'grouped'
-    try:
-        with tied_conv_algorithm('grouped'):
-            yield
-    finally:
-        for layer, algorithm in own.items():
-            layer.algorithm = algorithm

@@ -37,10 +37,6 @@ class Layer(NamedTuple):
     modules: tuple[nn.Module, ...]
 
 
-class _Reached(Exception):  # noqa: N818
-    """Ends a forward pass behind the layer."""
-
-
 class _GuidedMode(TorchFunctionMode):
     """Let only positive gradients enter the backward pass of activations."""
 
@@ -84,15 +80,12 @@ def guided_patterns(model: nn.Module, layer: Layer, images: Tensor, channels: Se
 
     Args:
         model: A network, which is left in evaluation mode; of one with `extract_feat` (mmdet, mmpretrain) only that runs.
-        layer: The layer; each of its modules returns (N, C, H, W).
+        layer: The layer; each of its modules has to run, and to return (N, C, H, W).
         images: Normalized images, shape (N, 3, H, W).
         channels: Which of the layer's output channels, all by default.
 
     Returns:
         Shape (N, channels, 3, H, W).
-
-    Raises:
-        ValueError: The layer does not run, or returns something else.
     """
     images = images.detach().requires_grad_(True)
     patterns = []
@@ -252,7 +245,7 @@ def _joined(model: nn.Module, names: Sequence[str]) -> list[Layer]:
 
 
 def _outputs(model: nn.Module, layer: Layer, images: Tensor) -> list[Tensor]:
-    """Run a network as far as a layer, and return the outputs of the layer's modules."""
+    """Return the outputs of a layer's modules, in the first of their calls, for some images."""
     found: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, _: object, output: object) -> None:
@@ -260,15 +253,13 @@ def _outputs(model: nn.Module, layer: Layer, images: Tensor) -> list[Tensor]:
             raise ValueError(f'layer {layer.name}: expected a module that returns feature maps (N, C, H, W); this one '
                              f'({type(module).__name__}) does not')
         found.setdefault(module, output.clone())  # what follows may change it in place
-        if len(found) == len(layer.modules):
-            raise _Reached
 
     hooks = [module.register_forward_hook(keep) for module in layer.modules]
     try:
         getattr(model, 'extract_feat', model)(images)
-    except _Reached:
-        return [found[module] for module in layer.modules]
     finally:
         for hook in hooks:
             hook.remove()
-    raise ValueError(f'layer {layer.name} does not run when features are extracted; layers of the backbone do')
+    if len(found) < len(layer.modules):
+        raise ValueError(f'layer {layer.name} does not run when features are extracted; layers of the backbone do')
+    return [found[module] for module in layer.modules]

@@ -15,16 +15,7 @@ _SMALLEST_SIDE = 32
 
 
 class Choice(NamedTuple):
-    """A random choice of images from a bucket.
-
-    Attributes:
-        bucket: The bucket.
-        count: Maximum number of images.
-        definition: One of `occlusion.OCCLUSION_RATIOS`.
-        same_category: Count only instances of the same category as occluders.
-        seed: The same seed chooses the same images.
-        skip_missing: Choose among the images whose files exist, instead of raising.
-    """
+    """A random choice of at most `count` images from a bucket; with `skip_missing` among those whose files exist."""
 
     bucket: Bucket
     count: int = 12
@@ -35,12 +26,7 @@ class Choice(NamedTuple):
 
 
 def choose_images(ground_truth: GroundTruth, images: str | os.PathLike, choice: Choice) -> list[tuple[int, float]]:
-    """Return the indices of images whose files are in a folder, with the ratio r of each, by increasing r.
-
-    Raises:
-        ValueError: The count or the seed is too small, no image is in the bucket, image files are missing, or the annotations
-            name none.
-    """
+    """Return the indices of images whose files are in a folder, with the ratio r of each, by increasing r."""
     if choice.count < 1 or choice.seed < 0:
         raise ValueError(f'choice of images: count={choice.count}, seed={choice.seed}; expected a count of at least 1 and a seed '
                          'of at least 0')

@@ -63,9 +63,7 @@ COUNTS = {
 class Sizes(NamedTuple):
     """Counted sizes of classifiers by name, of attention modules by network and module, of detectors by config.
 
-    Attributes:
-        as_printed: Parameters of each classifier, counted as its `Network.counts` says.
-        grouped: Multiply-adds of the grouped convolutions as a multiple of ResNeXt-32x4d's, of each network that prints them.
+    `as_printed` are parameters counted as `Network.counts` says, `grouped` the counterparts of `Network.grouped_share`.
     """
 
     networks: Mapping[str, Complexity]

@@ -33,16 +33,8 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
                    choice: Choice) -> list[Path]:
     """Draw chosen images into a new folder, which is written completely or not at all.
 
-    Overlaps of boxes are tinted, for every definition; crowd regions neither count nor are drawn.
-
-    Args:
-        ground_truth: The annotations, with file names.
-        images: Folder of the image files.
-        folder: Folder to make; it may exist when it is empty.
-        choice: Which images, see `choose_images`.
-
-    Returns:
-        The sheet's path, then those of the pictures by increasing r.
+    Overlaps of boxes are tinted, for every definition; crowd regions neither count nor are drawn. Returns the sheet's path, then
+    those of the pictures by increasing r.
     """
     chosen = choose_images(ground_truth, images, choice)
     with atomic_folder(folder) as temporary:

@@ -21,7 +21,6 @@ class Network:
     """A classifier of a paper, or one that it compares with.
 
     Attributes:
-        name: Name in the paper.
         backbone: Config of the backbone.
         tables: Tables that print it, separated by commas; empty if none does.
         config: Its file in ``configs`` without ``.py``; empty if there is none.
@@ -78,7 +77,6 @@ class Detector:
 
     Attributes:
         config: Its file in ``configs`` without ``.py``.
-        detector: Detection method.
         backbone: Name of its network; with attention modules ``'<network> + <module>'``.
         tables: Tables that print it, separated by commas; empty if none does.
         schedule: '1x' is 12 epochs on COCO, '2x' 24, '20e' 20; empty if it has no such name.
@@ -112,13 +110,8 @@ class Paper:
     Attributes:
         title: Heading in the model zoo, and name of the collection in the metafile.
         paper: Title of the paper.
-        url: Its address.
         networks: Classifiers.
-        attention: Attention modules.
-        detectors: Detectors.
-        text: Introduction to the classifiers, in Markdown.
-        attention_text: Introduction to the attention modules.
-        detector_text: Introduction to the detectors.
+        text: Introduction to the classifiers, in Markdown; `attention_text` and `detector_text` are those of the others.
         baselines: Collection of the networks that are not the paper's own; empty if they share the paper's.
         epochs: Training epochs of the classifiers, where all have the same number.
         counted: Parameters of a detector that are counted: 'trained' ones, or the 'backbone' with the ImageNet classifier.

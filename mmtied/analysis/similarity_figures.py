@@ -65,9 +65,6 @@ def measure_layers(name: str, model: nn.Module, layers: Sequence[Layer], batches
         most_filters: Filters whose guided patterns are compared, chosen at random; each costs a backward pass an image.
         seed: Of the choice.
         average: See `filter_similarity.guided_similarity`.
-
-    Raises:
-        ValueError: A layer does not run, `most_filters` is below 2, or `average` is unknown.
     """
     if most_filters < 2:
         raise ValueError(f'filter similarity: most_filters={most_filters}, expected at least 2')
@@ -132,7 +129,8 @@ def plot_histograms(layers: Sequence[LayerSimilarity], threshold: float = .5) ->
                 _draw_density(axes[row, number], getattr(layer, key), plain_label(label, 30), place)
             axes[row, number].axvline(threshold, color='.6', linewidth=.8, linestyle=':')
         if len(names) > 1:
-            axes[0, number].set_title('\n'.join(plain_label(_short_name(layer.layer), 28) for layer in column), fontsize=6.5)
+            names_here = [plain_label(layer.layer.removeprefix('backbone.'), 28) for layer in column]
+            axes[0, number].set_title('\n'.join(names_here), fontsize=6.5)
     for axis, text in zip(axes[:, 0], ('guided patterns', 'weights'), strict=True):
         axis.set_ylabel(f'density, {text}', fontsize=8)
     figure.supxlabel('cosine of two filters', fontsize=8)
@@ -150,7 +148,7 @@ def plot_matrices(layers: Sequence[LayerSimilarity]) -> 'Figure':
     for line, row in zip(axes, rows, strict=True):
         for axis, layer in zip(line, row, strict=False):
             image = axis.imshow(layer.matrix, vmin=-1, vmax=1, cmap='RdBu_r', interpolation='nearest')
-            axis.set_title(plain_label(_short_name(layer.layer), 30), fontsize=6.5)
+            axis.set_title(plain_label(layer.layer.removeprefix('backbone.'), 30), fontsize=6.5)
         for axis in line:
             axis.set(xticks=[], yticks=[])
             hide_spines(axis, 'top', 'right', 'bottom', 'left')
@@ -173,7 +171,3 @@ def _draw_density(axis: 'Axes', values: np.ndarray, label: str, place: int) -> N
     axis.set(xlim=(-1, 1), xticks=[-1, -.5, 0, .5, 1], yticks=[])
     axis.tick_params(labelsize=7)
     hide_spines(axis)
-
-
-def _short_name(layer: str) -> str:
-    return layer.removeprefix('backbone.')

@@ -17,19 +17,11 @@ PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
 
 
 class BlockSettings(NamedTuple):
-    """Settings of a residual block that every kind shares. `StagedResNet` makes one for each block.
+    """Settings of a residual block that every kind shares, with the meaning that they have in `StagedResNet`.
 
     Attributes:
-        in_channels: Channels of the input.
         planes: Base channels of the stage; the output of a bottleneck has four times as many.
-        norm_cfg: Normalization layer.
-        conv_cfg: Convolution layer of the standard convolutions.
-        stride: Stride of the block.
-        dilation: Dilation of its 3x3 convolutions.
-        style: 'pytorch' puts a bottleneck's stride into the middle, 'caffe' into the first 1x1 convolution.
-        avg_down: Whether an average pooling takes the shortcut's stride.
         plugins: Plugins of this block, each dict(cfg=..., position=...).
-        with_cp: Recomputation in the backward pass, see `StagedResNet`.
     """
 
     in_channels: int
@@ -66,8 +58,9 @@ class ResidualBlock(BaseModule):
     A subclass sets `entry` (the first layer), `exit` (the last one, without activation) and `shortcut` (see
     `BlockSettings.shortcut`), and then calls `add_layers`.
 
-    Args:
-        with_cp: True recomputes the block in the backward pass; 'norm' recomputes everything but its convolutions.
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: (N, expansion * planes, H / stride, W / stride).
     """
 
     #: Output channels as a multiple of the block's planes.
@@ -81,12 +74,9 @@ class ResidualBlock(BaseModule):
         self.activate = nn.ReLU(inplace=True)
 
     def add_layers(self, attention: dict | None, plugins: Sequence[dict], **channels: int) -> None:
-        """Build the attention at the end of the residual branch, and the plugins.
+        """Build the attention at the end of the residual branch, given like a plugin's cfg, and the plugins.
 
-        Args:
-            attention: Config of the attention layer, like a plugin's cfg, or None.
-            plugins: Plugins of this block, each dict(cfg=..., position=...).
-            **channels: Channels at each position: after_conv1, after_conv2 and, in a bottleneck, after_conv3.
+        The channels are those at each position: after_conv1, after_conv2 and, in a bottleneck, after_conv3.
         """
         self.attention = nn.Identity()
         if attention is not None:
@@ -184,11 +174,7 @@ class BlockPlugins(nn.Module):
 
 def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_stages: int,
                      positions: Sequence[str] = PLUGIN_POSITIONS) -> list[dict]:
-    """Return the plugins of one stage, each as dict(cfg=..., position=...); without `stages` a plugin is in every stage.
-
-    Raises:
-        ValueError: A plugin without cfg or with an unknown type, an unknown position, or `stages` of the wrong length.
-    """
+    """Return the plugins of one stage, each as dict(cfg=..., position=...); without `stages` a plugin is in every stage."""
     chosen = []
     for plugin in plugins:
         unknown = set(plugin) - {'cfg', 'position', 'stages'}

@@ -6,7 +6,6 @@ mmpretrain is imported, and the class made, when a network is built or unpickled
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
-from inspect import signature
 
 from torch import nn
 
@@ -50,9 +49,7 @@ def check_settings(builder: Callable, parent: type[nn.Module], settings: Mapping
     """Raise a TypeError for settings that a network of `network_class` does not take; the builder's are known too."""
     if 'pretrained' in settings:
         raise TypeError(f'{parent.__name__}: pretrained is not supported; {UNSUPPORTED["pretrained"]}')
-    known = signature(parent.__init__).parameters
-    reject_unknown(parent.__name__, {name: value for name, value in settings.items() if name not in known}, builder,
-                   parent.__init__)
+    reject_unknown(parent.__name__, settings, builder, parent.__init__)
 
 
 def __getattr__(name: str) -> object:

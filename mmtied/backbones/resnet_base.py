@@ -189,14 +189,7 @@ class StagedResNet(BaseModule):
         self._freeze_stages()
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """Build the layers before the pooling: a 7x7 convolution, or three 3x3, or a 3x3 one for small images.
-
-        Args:
-            in_channels: Channels of the image.
-            channels: Channels of the stem.
-            deep: Whether to build three convolutions.
-            **cfgs: conv_cfg and norm_cfg.
-        """
+        """Build the layers before the pooling: a 7x7 convolution, or three 3x3 (deep), or a 3x3 one for small images."""
         if self.small_images and deep:
             raise ValueError(f'{type(self).__name__}: deep_stem=True, expected False; the stem is one 3x3 convolution')
         if self.small_images:

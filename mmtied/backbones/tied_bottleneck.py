@@ -23,18 +23,11 @@ MIXER_FUSIONS = ('sum', 'concat', 'none', 'add_back')
 class TiedSplits(BaseModule):
     """Split the channels into equal parts, and give each part a 3x3 TBC (or TGC) with a block number of its own.
 
-    One normalization spans the joined splits, which equals one for each split where it works by channel.
-
-    Args:
-        width: Channels of one split, w'.
-        split_blocks: B of each split.
-        groups: G of every split.
-        stride: Stride of the convolutions.
-        dilation: Dilation of the convolutions.
-        norm_cfg: Normalization layer.
+    One normalization spans the joined splits, which equals one for each split where it works by channel. `width` is w', the
+    channels of one of s splits, `split_blocks` the B of each, and `groups` the G of all.
 
     Shape:
-        - Input: (N, s * width, H, W), where s is the number of splits.
+        - Input: (N, s * width, H, W).
         - Output: (N, s * width, H / stride, W / stride).
     """
 
@@ -59,13 +52,7 @@ class TiedSplits(BaseModule):
 class SplitMixer(BaseModule):
     """Exchange information between the splits: fuse them, and append the output of two 1x1 convolutions to them.
 
-    Args:
-        width: Channels of one split, w'.
-        splits: Number of splits.
-        out_channels: Channels that the mixer appends.
-        fusion: 'sum' adds the splits, 'concat' takes them side by side.
-        conv_cfg: Convolution layer.
-        norm_cfg: Normalization layer.
+    The fusion 'sum' adds the splits, 'concat' takes them side by side.
 
     Shape:
         - Input: (N, splits * width, H, W).
@@ -87,18 +74,7 @@ class SplitMixer(BaseModule):
 
 
 class AddBackMixer(BaseModule):
-    """Exchange information between the splits: sum them, convolve by 1x1, and add the result to each split.
-
-    Args:
-        width: Channels of one split, w'.
-        splits: Number of splits.
-        conv_cfg: Convolution layer.
-        norm_cfg: Normalization layer.
-
-    Shape:
-        - Input: (N, splits * width, H, W).
-        - Output: like the input.
-    """
+    """Exchange information between the splits: sum them, convolve by 1x1, and add the result to each split."""
 
     def __init__(self, width: int, splits: int, conv_cfg: dict | None, norm_cfg: dict) -> None:
         super().__init__()
@@ -130,10 +106,6 @@ class TiedBottleneck(Bottleneck):
         mixer_fusion: One of `MIXER_FUSIONS`; 'none' omits the mixer.
         mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of planes.
         attention: Config of an attention layer at the end of the residual branch, or None.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
     def __init__(self, block: BlockSettings, *, width: int, split_blocks: tuple[int, ...], entry_blocks: int,

@@ -23,18 +23,8 @@ STEM_CHANNELS = {50: 64, 101: 128, 152: 128}
 class SplitAttentionBottleneck(Bottleneck):
     """Entry (1x1 TBC), split attention over tied 3x3 convolutions, average pooling for the stride, exit (standard 1x1).
 
-    Args:
-        block: Settings that every kind of block has; its conv_cfg is for the exit, and the style 'pytorch' puts the stride into
-            the pooling.
-        entry_blocks: B of the entry.
-        conv_blocks: B of the 3x3 convolution.
-        radix: Number of splits of the attention.
-        reduction_factor: Reduction of the attention's fully connected layers.
-        pool_first: Pool before the 3x3 convolution instead of after it.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, 4 * planes, H / stride, W / stride).
+    The arguments are those of `TiedResNeSt`; the block's conv_cfg is for the exit, and its style 'pytorch' puts the stride into
+    the pooling.
     """
 
     def __init__(self, block: BlockSettings, *, entry_blocks: int, conv_blocks: int, radix: int, reduction_factor: int,
@@ -92,20 +82,9 @@ class TiedResNeSt(StagedResNet):
         16.27
     """
 
-    def __init__(self,
-                 depth: int = 50,
-                 *,
-                 radix: int = 2,
-                 reduction_factor: int = 4,
-                 entry_blocks: int = 2,
-                 first_entry_blocks: int = 1,
-                 conv_blocks: int = 2,
-                 pool_first: bool = False,
-                 deep_stem: bool = True,
-                 avg_down: bool = True,
-                 stem_channels: int | None = None,
-                 base_channels: int = 64,
-                 **staged) -> None:
+    def __init__(self, depth: int = 50, *, radix: int = 2, reduction_factor: int = 4, entry_blocks: int = 2,
+                 first_entry_blocks: int = 1, conv_blocks: int = 2, pool_first: bool = False, deep_stem: bool = True,
+                 avg_down: bool = True, stem_channels: int | None = None, base_channels: int = 64, **staged) -> None:
         check_positive('TiedResNeSt', radix=radix, reduction_factor=reduction_factor, entry_blocks=entry_blocks,
                        first_entry_blocks=first_entry_blocks, conv_blocks=conv_blocks)
         self._own_settings = {'radix': radix, 'reduction_factor': reduction_factor, 'conv_blocks': conv_blocks,

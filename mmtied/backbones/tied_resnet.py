@@ -48,9 +48,6 @@ class TiedResNet(StagedResNet):
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
-
     Example:
         >>> import torch
         >>> model = TiedResNet(depth=50, base_width=18)  # TiedResNet-50-S
@@ -60,19 +57,9 @@ class TiedResNet(StagedResNet):
         [(1, 256, 16, 16), (1, 512, 8, 8), (1, 1024, 4, 4), (1, 2048, 2, 2)]
     """
 
-    def __init__(self,
-                 depth: int = 50,
-                 *,
-                 splits: int = 4,
-                 base_width: int = 32,
-                 split_blocks: Sequence[int] | None = None,
-                 entry_blocks: int = 2,
-                 shortcut_blocks: int = 2,
-                 split_groups: int = 1,
-                 mixer_fusion: str = 'sum',
-                 mixer_out_ratio: float = 0.5,
-                 attention: dict | None = None,
-                 memory_format: str | None = 'channels_last',
+    def __init__(self, depth: int = 50, *, splits: int = 4, base_width: int = 32, split_blocks: Sequence[int] | None = None,
+                 entry_blocks: int = 2, shortcut_blocks: int = 2, split_groups: int = 1, mixer_fusion: str = 'sum',
+                 mixer_out_ratio: float = 0.5, attention: dict | None = None, memory_format: str | None = 'channels_last',
                  **staged) -> None:
         name = type(self).__name__
         check_positive(name, splits=splits, base_width=base_width, entry_blocks=entry_blocks, shortcut_blocks=shortcut_blocks,
@@ -122,9 +109,6 @@ class TiedResNeXt(TiedResNet):
         split_groups: G of every split; None takes the preset of base_width (8 for 64 and 72, 4 for 36).
         mixer_fusion: As in `TiedResNet`.
         **tied: Everything else that `TiedResNet` takes.
-
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
 
     Example:
         >>> model = TiedResNeXt(depth=101, base_width=72)  # nearest to TiedResNeXt-101-S

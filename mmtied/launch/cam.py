@@ -56,9 +56,6 @@ def detected_cases(networks: Sequence[Network], paths: Sequence[Path], category:
     """Return images, each with the most confident detection of the first detector; for classifiers alone just the images.
 
     With a category only this class counts. Images where the detector finds nothing are left out, with a warning.
-
-    Raises:
-        ValueError: Nothing is found in any image, or the class is unknown.
     """
     detector = next((network for network in networks if network.is_detector), None)
     if detector is None:
@@ -103,8 +100,7 @@ def _classifier_cam(network: Network, case: Case, prepared: Prepared, modules: l
     label = class_label(network, case.category) if known else int(scores.argmax())
     cam = grad_cam(network.model, lambda inputs: network.model(inputs, mode='tensor')[0], prepared.inputs, class_target(label),
                    modules)
-    return Panel(_tinted(prepared.pixels, _without_padding(cam, prepared)),
-                 f'{network.class_name(label)} {float(scores[label]):.2f}')
+    return Panel(_tinted(prepared.pixels, cam, prepared), f'{network.class_name(label)} {float(scores[label]):.2f}')
 
 
 def _detector_cam(network: Network, case: Case, prepared: Prepared, modules: list | None) -> Panel:
@@ -123,7 +119,7 @@ def _detector_cam(network: Network, case: Case, prepared: Prepared, modules: lis
         cam = grad_cam(network.model, run, prepared.inputs, instance_target(box, label), modules)
     except NotFoundError:
         return Panel(_outlined(pixels, case.box_xywh), 'not found')
-    return Panel(_outlined(_tinted(pixels, _without_padding(cam, prepared)), case.box_xywh),
+    return Panel(_outlined(_tinted(pixels, cam, prepared), case.box_xywh),
                  f'{network.class_name(label)} {scores[0]:.2f}')
 
 
@@ -135,18 +131,14 @@ def _layer(network: Network, name: str) -> torch.nn.Module:
         raise ValueError(f'{network.name}: no layer is named {name!r}; the backbone has {", ".join(near[-6:])}') from None
 
 
-def _without_padding(cam: np.ndarray, prepared: Prepared) -> np.ndarray:
-    height, width = prepared.pixels.shape[:2]
-    return cam[:height, :width]
-
-
-def _tinted(pixels: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """Lay a map from 0 to 1 over a picture, from blue to red."""
+def _tinted(pixels: np.ndarray, cam: np.ndarray, prepared: Prepared) -> np.ndarray:
+    """Lay a map from 0 to 1 of a prepared image over a picture of it, from blue to red."""
     import matplotlib
     from PIL import Image
 
-    height, width = pixels.shape[:2]
-    large = np.asarray(Image.fromarray(np.float32(cam)).resize((width, height), Image.Resampling.BILINEAR))
+    own_height, own_width = prepared.pixels.shape[:2]  # without padding
+    cam = Image.fromarray(np.float32(cam[:own_height, :own_width]))
+    large = np.asarray(cam.resize(pixels.shape[1::-1], Image.Resampling.BILINEAR))
     return np.uint8(np.round(.5 * pixels + 127.5 * matplotlib.colormaps['jet'](np.clip(large, 0, 1))[..., :3]))
 
 

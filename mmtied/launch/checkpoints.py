@@ -8,7 +8,7 @@ import inspect
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from mmtied.backbones.checkpoint import find_hint, find_misfits, name_some
 from mmtied.compat import unwrap_model
 from mmtied.related.shared_bases.released import convert_released, is_released
 from mmtied.unpickling import load_checkpoint
+
+from .checks import dicts_in
 
 #: Prefix of the backbone's weights in mmpretrain's classifiers and mmdet's detectors.
 _BACKBONE = 'backbone.'
@@ -67,8 +69,9 @@ def check_initial_weights(cfg: Config) -> None:
     """Raise a ValueError unless `load_from` and the checkpoints in every `init_cfg` of a config hold what is needed."""
     if cfg.get('load_from'):
         (check_resumable if cfg.get('resume') else check_checkpoint)(cfg.load_from, 'load_from')
-    for key, path in _pretrained(cfg.model, 'model'):
-        check_checkpoint(path, key)
+    for key, part in dicts_in(cfg.model, 'model'):
+        if part.get('type') == 'Pretrained' and isinstance(part.get('checkpoint'), str):
+            check_checkpoint(part['checkpoint'], f'{key}.checkpoint')
 
 
 def check_model(model: nn.Module, checkpoint: str) -> None:
@@ -130,13 +133,7 @@ def use_backbone_checkpoint(cfg: Config, checkpoint: str) -> None:
 
 
 class Converted(NamedTuple):
-    """A conversion by `convert_backbone`.
-
-    Attributes:
-        kept: Tensors in the new file, by their names there.
-        dropped: Names of the classifier's other tensors.
-        backbone: Config of the backbone, where the source is a network with shared bases that its authors released; else None.
-    """
+    """Tensors that `convert_backbone` kept, by their new names, names of the others, and the config of a released backbone."""
 
     kept: dict[str, torch.Tensor]
     dropped: list[str]
@@ -261,18 +258,6 @@ def _read(path: str | os.PathLike, flag: str) -> dict[str, torch.Tensor]:
 def of_backbone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the weights of the backbone in a detector's or classifier's, under their names in the backbone."""
     return {key.removeprefix(_BACKBONE): value for key, value in weights.items() if key.startswith(_BACKBONE)}
-
-
-def _pretrained(settings: object, key: str) -> Iterator[tuple[str, str]]:
-    """Yield the config key and path of each checkpoint that parts of a model start from."""
-    if isinstance(settings, dict):
-        if settings.get('type') == 'Pretrained' and isinstance(settings.get('checkpoint'), str):
-            yield f'{key}.checkpoint', settings['checkpoint']
-        for name, value in settings.items():
-            yield from _pretrained(value, f'{key}.{name}')
-    elif isinstance(settings, list | tuple):
-        for index, value in enumerate(settings):
-            yield from _pretrained(value, f'{key}.{index}')
 
 
 def _raise_misfits(name: str, module: nn.Module, weights: Mapping[str, torch.Tensor], misfits: list[str]) -> None:

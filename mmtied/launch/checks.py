@@ -88,6 +88,22 @@ def _registered(registry_name: str, scope: str) -> Iterator[tuple[str, str]]:
             yield from ((name, f'{scope}.{name}' if scope in registry.children else name) for name in registry.module_dict)
 
 
+def dicts_in(settings: object, key: str) -> Iterator[tuple[str, dict]]:
+    """Yield every dict in nested settings, with its key; the first one is the settings themselves.
+
+    Example:
+        >>> [key for key, _ in dicts_in({'neck': {}, 'heads': [{}, {}]}, 'model')]
+        ['model', 'model.neck', 'model.heads.0', 'model.heads.1']
+    """
+    if isinstance(settings, dict):
+        yield key, settings
+        for name, value in settings.items():
+            yield from dicts_in(value, f'{key}.{name}')
+    elif isinstance(settings, list | tuple):
+        for index, value in enumerate(settings):
+            yield from dicts_in(value, f'{key}.{index}')
+
+
 def leaf_datasets(dataset: dict | None, key: str = '') -> Iterator[tuple[str, dict]]:
     """Yield the settings of the data sets inside wrappers such as RepeatDataset and ConcatDataset, with their keys."""
     if not dataset:
@@ -111,11 +127,15 @@ def check_classes(runner: Runner) -> None:
         for dataset in _leaves(getattr(getattr(loop, 'dataloader', None), 'dataset', None)):
             if hasattr(dataset, 'cat_ids') and len(dataset.cat_ids) < len(dataset.metainfo.get('classes') or ()):
                 check_category_names(dict(metainfo=dataset.metainfo, ann_file=dataset.ann_file), f'{split}_dataloader.dataset')
-    classes = _num_classes(runner.train_dataloader.dataset)
-    if classes and runner.cfg.get('default_scope') == 'mmpretrain':
-        _check_classifier(unwrap_model(runner.model), classes)
-    elif classes:
-        check_heads(unwrap_model(runner.model), classes)
+    metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', {})
+    classes = len(metainfo.get('thing_classes') or metainfo.get('classes') or ())  # those that have labels for boxes
+    model, is_classifier = unwrap_model(runner.model), runner.cfg.get('default_scope') == 'mmpretrain'
+    if classes and not is_classifier:
+        check_heads(model, classes)
+    built = getattr(getattr(model, 'head', None), 'num_classes', None) if is_classifier else None
+    if classes and built and built != classes:
+        raise ValueError(f'the data have {classes} classes and model.head.num_classes is {built}; set it, and '
+                         f'data_preprocessor.num_classes, to {classes}')
 
 
 def check_category_names(dataset: Mapping, key: str) -> None:
@@ -142,19 +162,6 @@ def check_heads(model: nn.Module, num_classes: int) -> None:
         if set(_HEADS) & set(name.split('.')) and isinstance(built, int) and built < num_classes and not agnostic:
             raise ValueError(f'the training data have {num_classes} classes and model.{name}.num_classes is {built}; set it to '
                              f'{num_classes}, or choose {built} classes with train_dataloader.dataset.metainfo.classes')
-
-
-def _check_classifier(model: nn.Module, num_classes: int) -> None:
-    built = getattr(getattr(model, 'head', None), 'num_classes', None)
-    if built and built != num_classes:
-        raise ValueError(f'the data have {num_classes} classes and model.head.num_classes is {built}; set it, and '
-                         f'data_preprocessor.num_classes, to {num_classes}')
-
-
-def _num_classes(dataset: Any) -> int:
-    """Return the number of classes that have labels for boxes; 0 where the dataset does not say."""
-    metainfo = getattr(dataset, 'metainfo', {})
-    return len(metainfo.get('thing_classes') or metainfo.get('classes') or ())
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:

@@ -31,11 +31,8 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
 
     Args:
         name: Path of a .py config, or ``package::path`` for a config that a package ships, such as
-            ``mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py``.
+            ``mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py``. The `work_dir` defaults to ``work_dirs/<name of the config>``.
         options: Values to override, as a dict or as the KEY=VALUE words of ``--cfg-options``.
-
-    Returns:
-        A config that a Runner can be built from. Its `work_dir` defaults to ``work_dirs/<name of the config>``.
     """
     if '::' in name:
         require(name.partition('::')[0], f'the config {name}')
@@ -60,8 +57,12 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
     elif cfg.get('default_scope') == 'mmdet':
         check_mmcv(f'the config {name}', 'mmdet')
     for key in _DATALOADERS:
-        if cfg.get(key):
-            _complete_dataloader(cfg, key)
+        if not cfg.get(key):
+            continue
+        if cfg.get('default_scope') == 'mmpretrain':
+            cfg[key] = ConfigDict(deepcopy(_MMPRETRAIN_DATALOADER), **cfg[key])
+        if cfg[key].get('num_workers', 0) == 0:
+            cfg[key].persistent_workers = False  # torch refuses persistent workers where there are none
     if cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(name.split('::')[-1]).stem)
     return cfg
@@ -220,10 +221,3 @@ def _merge(cfg: Config, options: dict) -> None:
         weights = any('backbone.init_cfg' in key for key in options)
         advice = '; for weights of the backbone use tools/train.py --backbone-checkpoint FILE' if weights else ''
         raise ValueError(f'--cfg-options: {reason}{advice}') from error
-
-
-def _complete_dataloader(cfg: Config, key: str) -> None:
-    if cfg.get('default_scope') == 'mmpretrain':
-        cfg[key] = ConfigDict(deepcopy(_MMPRETRAIN_DATALOADER), **cfg[key])
-    if cfg[key].get('num_workers', 0) == 0:
-        cfg[key].persistent_workers = False  # torch refuses persistent workers where there are none

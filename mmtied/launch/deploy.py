@@ -4,7 +4,6 @@ import io
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +26,7 @@ TOLERANCE = 1e-4
 
 
 class Deployment(NamedTuple):
-    """Report of what was written.
-
-    Attributes:
-        parts: Names of the model's parts in the file.
-        parameters: Number of parameters before and after.
-        modules: Number of modules before and after.
-        difference: Largest difference from the model's outputs.
-        largest_output: Largest output of the level where the difference is.
-    """
+    """Names of the parts in the file, counts before and after, and the largest difference, beside its level's largest output."""
 
     parts: list[str]
     parameters: tuple[int, int]
@@ -74,10 +65,16 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
     image = torch.randn(batch, channels, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), atomic_path(target) as temporary:
         expected = _flatten(parts(image))
-        deployed = deploy(parts)
-        names = _output_names(list(dict(parts.named_children())), len(expected))
-        writer = _WRITERS.get(file_format) or partial(_write_onnx, names=names, dynamic_size=dynamic_size)
-        run = writer(deployed, image, temporary)
+        deployed, part_names = deploy(parts), list(dict(parts.named_children()))
+        if file_format == 'torchscript':
+            run = _write_torchscript(deployed, image, temporary)
+        elif file_format == 'onnx':
+            last = part_names[-1]
+            names = ['scores'] if last == 'head' else [f'{last}_{level}' for level in range(len(expected))]
+            run = _write_onnx(deployed, image, temporary, names, dynamic_size)
+        else:
+            write_checkpoint({'state_dict': deployed.state_dict()}, temporary)
+            run = deployed
         other = torch.cat([image, image[:1]])
         if dynamic_size:
             other = torch.cat([other, other.flip(3)], dim=3)
@@ -85,7 +82,7 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
         if not difference <= TOLERANCE * max(1., largest):  # also where the difference is NaN
             raise ValueError(f'{target} is not written: outputs differ by up to {difference:.2g} at values up to {largest:.3g}, '
                              f'expected at most {TOLERANCE:g} of them; are the weights of a trained model?')
-    return Deployment(list(dict(parts.named_children())), (count_parameters(parts), count_parameters(deployed)),
+    return Deployment(part_names, (count_parameters(parts), count_parameters(deployed)),
                       (len(list(parts.modules())), len(list(deployed.modules()))), difference, largest)
 
 
@@ -111,19 +108,6 @@ def _write_onnx(model: nn.Module, image: Tensor, path: Path, names: list[str], d
     import onnxruntime
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     return lambda images: [torch.from_numpy(level) for level in session.run(None, {'image': images.numpy()})]
-
-
-def _write_state(model: nn.Module, image: Tensor, path: Path) -> Callable[[Tensor], object]:
-    write_checkpoint({'state_dict': model.state_dict()}, path)
-    return model
-
-
-_WRITERS = {'torchscript': _write_torchscript, 'state': _write_state}
-
-
-def _output_names(parts: list[str], count: int) -> list[str]:
-    """Return 'scores' for a classifier, else a name for each level of the last part: 'neck_0', 'neck_1', ..."""
-    return ['scores'] if parts[-1] == 'head' else [f'{parts[-1]}_{level}' for level in range(count)]
 
 
 def _flatten(outputs: object) -> list[Tensor]:

@@ -24,9 +24,6 @@ def distillation_config(student: Config, hook: dict, images: str | os.PathLike, 
     Its ``model.backbone`` and the normalization of its images are used, and a hook with the settings of a `DistillationHook`.
     It is trained with AdamW, a short warm-up and a cosine decay; no stage of it is frozen. The numbers are those of the
     options of tools/distill.py: the size is that of the crops, and of the checkpoints only the last is kept.
-
-    Raises:
-        ValueError: The config has no backbone, or a number is out of range.
     """
     for name, value, least in (('iters', iters, 1), ('batch-size', batch_size, 1), ('size', size, 32), ('workers', workers, 0),
                                ('save-every', save_every, 1), ('seed', seed, 0)):
@@ -37,10 +34,8 @@ def distillation_config(student: Config, hook: dict, images: str | os.PathLike, 
     backbone = student.model.get('backbone')
     if backbone is None:
         raise ValueError("the student's config has no model.backbone")
-    backbone = dict(backbone)
-    for setting, value in (('frozen_stages', -1), ('norm_eval', False)):
-        if setting in backbone:
-            backbone[setting] = value
+    trained = {'frozen_stages': -1, 'norm_eval': False}
+    backbone = {setting: trained.get(setting, value) for setting, value in backbone.items()}
     normalization = Normalization.of_config(student) or _IMAGENET
     warm_up = min(500, iters // 10)
     return Config({
@@ -81,11 +76,7 @@ def parse_stages(words: Sequence[str] | None) -> dict[str, str]:
 
 
 def write_backbone(runner: Runner, target: str | os.PathLike) -> None:
-    """Write the weights of a run's backbone as a file for ``--backbone-checkpoint``, in the main process.
-
-    Raises:
-        ValueError: They hold NaN or infinity.
-    """
+    """Write the weights of a run's backbone, where they are finite, as a file for ``--backbone-checkpoint``."""
     weights = unwrap_model(runner.model).backbone.state_dict()
     check_finite(weights, f'{target} is not written', 'train with a smaller --lr')
     if is_main_process():

@@ -29,14 +29,7 @@ _CLASSES = 1000
 
 
 class Network(NamedTuple):
-    """A trained model of mmdet or mmpretrain in evaluation mode.
-
-    Attributes:
-        name: Its name in figures.
-        cfg: Its config.
-        model: The model with the weights of its checkpoint.
-        classes: Names of its classes; empty where neither checkpoint nor config says.
-    """
+    """A trained model of mmdet or mmpretrain in evaluation mode, its name in figures, and its classes where they are known."""
 
     name: str
     cfg: Config
@@ -70,9 +63,6 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
 
     The options, KEY=VALUE words, override settings of every config. The names are by default those of the configs, the device
     is a GPU where there is one.
-
-    Raises:
-        ValueError: Words are no pairs, names do not fit them, or a device, config or checkpoint is not usable.
     """
     if not words or len(words) % 2:
         raise ValueError(f'expected pairs of a config and a checkpoint, got {len(words)}: {" ".join(words)}')
@@ -224,8 +214,7 @@ def _test_dataset(cfg: Config) -> dict:
 def _classes(cfg: Config, checkpoint: str, model: nn.Module) -> tuple[str, ...]:
     """Return the class names in a checkpoint, those in a config, or the data set's where the model has as many."""
     content = load_checkpoint(checkpoint)
-    meta = content.get('meta') if isinstance(content, dict) else None
-    meta = _lower_case(meta)
+    meta = _lower_case(content.get('meta') if isinstance(content, dict) else None)
     dataset = _test_dataset(cfg)
     for names in (_listed(_lower_case(meta.get('dataset_meta')).get('classes')), _listed(meta.get('classes')),  # mmengine, mmcv 1
                   (cfg.get('metainfo') or {}).get('classes'), (dataset.get('metainfo') or {}).get('classes')):

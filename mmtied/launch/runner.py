@@ -18,7 +18,7 @@ from mmtied.evaluation.hook import OcclusionEvalHook
 from mmtied.training import DistillationHook
 from mmtied.training.resume import ValidateAtEndHook
 
-from .checks import check_category_names, check_classes, describe_unknown_type, leaf_datasets, type_hints
+from .checks import check_category_names, check_classes, describe_unknown_type, dicts_in, leaf_datasets, type_hints
 
 _COCO_ADVICE = ('Put COCO 2017 there (train2017/, val2017/, annotations/ from cocodataset.org), or try the demo data instead: '
                 'mmtied shapes data/occluded_shapes, then mmtied::demo/mask_rcnn_tiedr50_demo.py')
@@ -37,13 +37,22 @@ def check_data_files(cfg: Config, *splits: str) -> None:
             if path is not None:
                 missing.append((split, path))
                 options.append(f'{key}.data_root=...')
-        for key, path in _evaluator_files(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
-            if not path.exists():
-                missing.append((split, path))
+        for key, metric in dicts_in(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
+            path = metric.get('ann_file')  # which evaluators read themselves
+            if isinstance(path, str) and path and '://' not in path and not Path(path).exists():
+                missing.append((split, Path(path)))
                 options.append(f'{key}.ann_file=...')
-    if missing:
-        found = '; '.join(f'{split} data: {path} not found' for split, path in dict.fromkeys(missing))
-        raise ValueError(f'{found}. {_advice(missing[0][1], options)}')
+    if not missing:
+        return
+    path = missing[0][1]
+    if 'occluded_shapes' in path.parts:
+        advice = _SHAPES_ADVICE
+    elif 'coco' in str(path).lower():
+        advice = _COCO_ADVICE
+    else:
+        advice = f'Put the data there, or say where it is with --cfg-options {" ".join(options)}'
+    found = '; '.join(f'{split} data: {path} not found' for split, path in dict.fromkeys(missing))
+    raise ValueError(f'{found}. {advice}')
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -98,15 +107,10 @@ def _build_loops(runner: Runner) -> None:
 
 def _check_types(settings: dict | list | None, registry: Registry) -> None:
     """Raise a ValueError for a type in settings that is not registered, where mmengine builds late or says something else."""
-    if isinstance(settings, list | tuple):
-        for part in settings:
-            _check_types(part, registry)
-    elif isinstance(settings, dict):
-        name = settings.get('type')
+    for _, part in dicts_in(settings, registry.name):
+        name = part.get('type')
         if isinstance(name, str) and registry.get(name) is None:
             raise ValueError(describe_unknown_type(name, registry.name))
-        if name is None:
-            _check_types(list(settings.values()), registry)
 
 
 def prepare_testing(runner: Runner) -> None:
@@ -173,27 +177,8 @@ def _prepare_cpu_processes(cfg: Config) -> None:
     torch.distributed.init_process_group('gloo')
 
 
-def _advice(path: Path, options: list[str]) -> str:
-    if 'occluded_shapes' in path.parts:
-        return _SHAPES_ADVICE
-    if 'coco' in str(path).lower():
-        return _COCO_ADVICE
-    return f'Put the data there, or say where it is with --cfg-options {" ".join(options)}'
-
-
 def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
     return leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset'), f'{split}_dataloader.dataset')
-
-
-def _evaluator_files(evaluator: dict | list | None, key: str) -> Iterator[tuple[str, Path]]:
-    """Yield the local annotation files that evaluators read themselves, with the evaluators' keys."""
-    if isinstance(evaluator, list | tuple):
-        for index, metric in enumerate(evaluator):
-            yield from _evaluator_files(metric, f'{key}.{index}')
-    elif evaluator:
-        path = evaluator.get('ann_file')
-        if isinstance(path, str) and path and '://' not in path:
-            yield key, Path(path)
 
 
 def _local_paths(dataset: dict) -> Iterator[Path]:

@@ -24,14 +24,7 @@ Source = Callable[[int], Shapes]
 
 def sample_rows(ground_truth: GroundTruth, images: str | os.PathLike, sources: dict[str, Source],
                 choice: Choice) -> dict[str, list[Panel]]:
-    """Draw chosen images in a row for each source; each instance has a color of its own.
-
-    Args:
-        ground_truth: The annotations, with file names.
-        images: Folder of the image files.
-        sources: What to draw, by the names of the rows.
-        choice: Which images, see `image_choice.choose_images`.
-    """
+    """Draw images, chosen by `choose_images`, in a row for each source; each instance has a color of its own."""
     rows: dict[str, list[Panel]] = {name: [] for name in sources}
     for image, ratio in choose_images(ground_truth, images, choice):
         picture = read_image(image_file(images, ground_truth.file_names[image]))

@@ -21,11 +21,8 @@ _NO_METRICS = ('data_time', 'time', 'step', 'epoch', 'iter', 'memory')
 def train_seeds(command: Sequence[str], work_dir: str | os.PathLike, seeds: Iterable[int], options: Sequence[str] = ()) -> None:
     """Train once for each seed, one run after another, each in ``<work_dir>/seed_<seed>``.
 
-    Runs that are finished are left alone, and one that was interrupted resumes from its last checkpoint.
-
-    Raises:
-        ValueError: A run failed; the runs before it are kept.
-        SystemExit: The command found a wrong setting and has said which.
+    Runs that are finished are left alone, and one that was interrupted resumes from its last checkpoint. A run that fails ends
+    this; the runs before it are kept.
     """
     for seed in seeds:
         folder = Path(work_dir) / f'seed_{seed}'
@@ -49,9 +46,6 @@ def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, dict]:
     """Return ``values`` by seed, ``mean`` and ``deviation`` of each metric that all finished runs of `train_seeds` have.
 
     The deviation is that of a sample (with N - 1), nan for one run.
-
-    Raises:
-        ValueError: There are no finished runs, or no metric that all of them have.
     """
     runs = {int(path.parent.name.removeprefix('seed_')): last_metrics(path.parent)
             for path in Path(work_dir).glob(f'seed_*/{_FINISHED}') if path.parent.name.removeprefix('seed_').isdigit()}
@@ -73,11 +67,7 @@ def summarize_seeds(work_dir: str | os.PathLike) -> dict[str, dict]:
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
-    """Return the metrics of the last validation in a run's work_dir, empty without one.
-
-    Raises:
-        ValueError: A line is not a JSON object, or a number is out of range.
-    """
+    """Return the metrics of the last validation in a run's work_dir, empty without one."""
     metrics = {}
     for entry in logged_entries(folder):
         if 'lr' not in entry:  # not of a training step
@@ -92,8 +82,7 @@ def last_metrics(folder: Path) -> dict[str, float]:
 def logged_entries(folder: Path) -> Iterator[dict]:
     """Yield what mmengine logged as scalars in a work_dir, in the order of the starts of the run, of which each has a file.
 
-    Raises:
-        ValueError: A line is not a JSON object. The last one of a file, which a killed run may have cut, is left out then.
+    The last line of a file, which a killed run may have cut, is left out where it is not a JSON object.
     """
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
         lines = path.read_bytes().splitlines()

@@ -17,21 +17,12 @@ def write_tied(cfg: Config, checkpoint: str, target: str | os.PathLike, num_bloc
                permute: bool = False) -> tuple[list[TiedLayer], bool]:
     """Tie the layers of a trained model, and write its weights as a checkpoint.
 
-    Args:
-        cfg: A config with a model of mmdet or mmpretrain.
-        checkpoint: Checkpoint of the trained model.
-        target: File to write; an existing one is replaced.
-        num_blocks: See `mmtied.surgery.tie`.
-        layers: Names of layers to tie, with wildcards.
-        error_budget: See `mmtied.surgery.tie`.
-        permute: See `mmtied.surgery.tie`.
+    The other arguments are those of `mmtied.surgery.tie`. Nothing is written where files or settings do not fit, or where there
+    is nothing to tie.
 
     Returns:
         What tying did to each layer, and whether the config loads the file once its backbone has the conv_cfg of
         `tied_conv_cfg`.
-
-    Raises:
-        ValueError: Files or settings do not fit, or there is nothing to tie; nothing is written.
     """
     check_target(target, checkpoint, 'the checkpoint', 'tied.pth')
     tied, changes = tie(build_trained(cfg, checkpoint), num_blocks, layers, error_budget, permute)

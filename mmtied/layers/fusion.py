@@ -1,12 +1,9 @@
 """Refuse, in one line, to fold a normalization into a layer whose weight has another number of filters than it has outputs.
 
 torch's `fuse_conv_bn_eval` and mmcv's `fuse_conv_bn` multiply the weight by a factor for each output channel, and fail on tied
-layers with a message about the sizes of tensors. `mmtied.surgery.deploy` folds normalizations into such layers.
-
-The functions themselves have to refuse: they multiply a plain weight before they hand anything back, so a layer could only notice
-if its weight were no ordinary parameter. A layer does refuse what they set (`TBC.__setattr__`), which catches a weight of one
-filter, whose factors would broadcast. `torch.ao.quantization.fuse_modules` needs none of this, as it knows layers by their exact
-types and names those that it cannot fuse.
+layers with a message about the sizes of tensors. The functions themselves have to refuse, as they do so before a layer could
+notice; what they set is refused by the layer (`TBC.__setattr__`), which catches a weight of one filter, whose factors would
+broadcast. `torch.ao.quantization.fuse_modules` names by itself the layers that it cannot fuse.
 """
 
 import functools

@@ -136,22 +136,16 @@ class TBC(_TiedConv2d, nn.Conv2d):
     BatchNorm into `weight` as if it had C_out rows (mmcv's fuse_conv_bn) fail on it; use `mmtied.surgery.deploy`.
 
     Args:
-        in_channels: C_in, divisible by num_blocks.
-        out_channels: C_out, divisible by num_blocks.
-        kernel_size: Height and width of the filters.
-        stride: As in Conv2d.
-        padding: As in Conv2d, 'same' and 'valid' included.
-        dilation: As in Conv2d.
+        in_channels, out_channels: C_in and C_out, divisible by num_blocks.
+        kernel_size, stride, padding, dilation, padding_mode, device, dtype: As in Conv2d.
         bias: Whether to add a (tied) bias.
         num_blocks: B.
-        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
         groups: 1, or with ``indivisible='untie'`` any number; to tie blocks within each group use `TGC`.
         indivisible: 'raise' an error where num_blocks does not divide the channels or there are groups, or 'untie' the layer
             there (B = 1). That suits a conv_cfg for a whole network, whose first convolution sees the 3 channels of an image and
             which may have depthwise convolutions.
         algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', 'conv3d', or 'auto', which leaves it to the rule.
         way: Former name of `algorithm`; raises a TypeError.
-        device, dtype: Of the parameters.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W), any memory format; N may be 0.
@@ -203,19 +197,12 @@ class TGC(_TiedConv2d, nn.Conv2d):
     With ``num_blocks=1`` this is exactly a grouped `torch.nn.Conv2d`, with ``groups=1`` it is `TBC`.
 
     Args:
-        in_channels: C_in, divisible by num_blocks * groups.
-        out_channels: C_out, divisible by num_blocks * groups.
-        kernel_size: Height and width of the filters.
-        stride: As in Conv2d.
-        padding: As in Conv2d, 'same' and 'valid' included.
-        dilation: As in Conv2d.
+        in_channels, out_channels: C_in and C_out, divisible by num_blocks * groups.
+        kernel_size, stride, padding, dilation, padding_mode, device, dtype: As in Conv2d.
         groups: G.
         bias: Whether to add a (tied) bias.
         num_blocks: B.
-        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
-        algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', 'conv3d', or 'auto', which leaves it to the rule.
-        way: Former name of `algorithm`; raises a TypeError.
-        device, dtype: Of the parameters.
+        algorithm, way: As in `TBC`.
         indivisible: 'raise' an error where num_blocks * groups does not divide the channels, or 'untie' the layer there (B = 1),
             as in depthwise convolutions.
 

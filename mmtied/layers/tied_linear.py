@@ -20,8 +20,7 @@ class TFC(nn.Linear):
     out / B values. With ``num_blocks=1`` this is exactly `torch.nn.Linear`.
 
     Args:
-        in_features: Divisible by num_blocks.
-        out_features: Divisible by num_blocks.
+        in_features, out_features: Divisible by num_blocks.
         bias: Whether to add a (tied) bias.
         num_blocks: B.
         device, dtype: Of the parameters.
@@ -41,13 +40,8 @@ class TFC(nn.Linear):
         torch.Size([2, 16])
     """
 
-    def __init__(self,
-                 in_features: int,
-                 out_features: int,
-                 bias: bool = True,
-                 num_blocks: int = 2,
-                 device: torch.device | None = None,
-                 dtype: torch.dtype | None = None) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, num_blocks: int = 2,
+                 device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         check_positive('TFC', num_blocks=num_blocks)
         check_blocks('TFC', 'in_features', in_features, num_blocks)
         check_blocks('TFC', 'out_features', out_features, num_blocks)

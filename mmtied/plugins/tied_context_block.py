@@ -51,13 +51,8 @@ class TiedGCB(ContextBlock):
 
     _abbr_ = 'tied_gcb'
 
-    def __init__(self,
-                 in_channels: int,
-                 ratio: float = 1 / 4,
-                 num_blocks: int = 2,
-                 pooling_type: str = 'att',
-                 fusion_types: Sequence[str] = ('channel_add', ),
-                 groups: int = 1) -> None:
+    def __init__(self, in_channels: int, ratio: float = 1 / 4, num_blocks: int = 2, pooling_type: str = 'att',
+                 fusion_types: Sequence[str] = ('channel_add', ), groups: int = 1) -> None:
         check_positive('TiedGCB', in_channels=in_channels, num_blocks=num_blocks, groups=groups)
         hidden = int(in_channels * ratio)
         check_blocks('TiedGCB', 'in_channels', in_channels, num_blocks, groups)

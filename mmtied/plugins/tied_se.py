@@ -52,13 +52,8 @@ class TiedSE(nn.Module):
 
     _abbr_ = 'tied_se'
 
-    def __init__(self,
-                 in_channels: int,
-                 ratio: int = 16,
-                 num_blocks: int = 2,
-                 squeeze_channels: int | None = None,
-                 divisor: int = 8,
-                 act_cfg: Sequence[dict] = ({'type': 'ReLU'}, {'type': 'Sigmoid'})) -> None:
+    def __init__(self, in_channels: int, ratio: int = 16, num_blocks: int = 2, squeeze_channels: int | None = None,
+                 divisor: int = 8, act_cfg: Sequence[dict] = ({'type': 'ReLU'}, {'type': 'Sigmoid'})) -> None:
         super().__init__()
         check_positive('TiedSE', in_channels=in_channels, ratio=ratio, num_blocks=num_blocks, divisor=divisor)
         if len(act_cfg) != 2:

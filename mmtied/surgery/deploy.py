@@ -12,8 +12,6 @@ mmcv's fuse_conv_bn follows the order in which layers were registered; this foll
 """
 
 import logging
-from collections.abc import Callable
-from copy import deepcopy
 
 import torch
 from torch import nn
@@ -23,6 +21,7 @@ from mmtied.layers import DGConv
 
 from .fold import as_folded_graph, fold_in_place
 from .freeze_groups import freeze_groups
+from .modules import copy_model, is_channels_last, replace_modules
 from .plain_layers import plain_layer
 from .trace import is_plain, packages
 
@@ -78,7 +77,7 @@ def deploy(model: nn.Module) -> nn.Module:
     if any(isinstance(module, DGConv) for module in holder.modules()):
         freeze_groups(holder)
     for replacement in (plain_layer, _as_plain_graph, _without_norm):
-        _replace(holder, replacement)
+        replace_modules(holder, replacement)
     deployed = holder[0]
     fold_in_place(deployed)
     deployed.eval()
@@ -101,37 +100,6 @@ def left_over(model: nn.Module) -> list[str]:
     return [f'{name or "the model"} ({type(module).__name__})' for name, module in model.named_modules()
             if isinstance(module, _BatchNorm) or 'BatchNorm' in type(module).__name__  # by name: mmcv and mmdet have others
             or 'mmtied' in packages(module)]
-
-
-def is_channels_last(parameter: nn.Parameter) -> bool:
-    """Return whether a weight of four dimensions is channels_last and not contiguous."""
-    return (parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
-            and not parameter.is_contiguous())
-
-
-def copy_model(model: nn.Module) -> nn.Module:
-    """Copy a model, also one whose weights are computed from others (pruning, weight norm), which deepcopy refuses."""
-    computed = [value for module in model.modules() for value in vars(module).values()
-                if isinstance(value, torch.Tensor) and not value.is_leaf]
-    return deepcopy(model, {id(value): value.detach().clone() for value in computed})
-
-
-def _replace(parent: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -> None:
-    """Replace each module below a parent, the outermost first, unless `make` returns None; shared modules stay shared."""
-    made: dict[nn.Module, nn.Module] = {}
-
-    def visit(module: nn.Module) -> None:
-        for name, child in module._modules.items():
-            if child is None:
-                continue
-            if child not in made:
-                new = make(child)
-                made[child] = child if new is None else new
-                if new is None:
-                    visit(child)
-            module._modules[name] = made[child]
-
-    visit(parent)
 
 
 def _as_plain_graph(module: nn.Module) -> nn.Module | None:

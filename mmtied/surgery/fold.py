@@ -5,15 +5,13 @@ nothing else does. Between the two, channels may be joined with those of other c
 """
 
 from copy import deepcopy
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from mmtied.torch_compat import set_submodule
-
+from .modules import replace_modules
 from .trace import has_one_graph, is_altered, trace
 
 #: Layers with an output that is linear in weight and bias. Linear is left out: its features are in the last dimension, and
@@ -132,37 +130,30 @@ def fold_in_place(model: nn.Module) -> None:
         graph = _trace_alone(module)
         if graph is None:
             continue
-        before = dict(module.named_modules(remove_duplicate=False))
+        originals = {}
         for norm, convs in _find_folds(graph, module):
             targets = [norm.target, *(node.target for node in convs)]
             if all(_count_uses(graph, target) == 1 for target in targets) and _is_only_caller(module, graph, targets, model):
                 new = {module.get_submodule(node.target): folded for node, folded in convs.items()}
                 new[module.get_submodule(norm.target)] = nn.Identity()
-                for name, part in before.items():  # a layer can have several names
-                    if part in new:
-                        set_submodule(module, name, new[part])
+                replace_modules(module, new.get)
+                originals.update((after, before) for before, after in new.items())
         if _calls_of(_trace_alone(module)) != _calls_of(graph):  # it calls a replaced layer by other means than its name
-            for name, part in before.items():
-                if name:
-                    set_submodule(module, name, part)
+            replace_modules(module, originals.get)
 
 
-class _Fold(NamedTuple):
-    """A normalization in a graph, and what each convolution before it becomes."""
+def _find_folds(graph: fx.Graph, root: nn.Module) -> list[tuple[fx.Node, dict[fx.Node, nn.Module]]]:
+    """Return the normalizations of a graph that can be folded, each with what the convolutions before it become.
 
-    norm: fx.Node
-    convs: dict[fx.Node, nn.Module]
-
-
-def _find_folds(graph: fx.Graph, root: nn.Module) -> list[_Fold]:
-    """Return every normalization of a graph that can be folded; `root` holds the layers that the graph calls."""
+    `root` holds the layers that the graph calls.
+    """
     folds = []
     for node in graph.nodes:
         norm = _layer(node, root)
         if norm is not None and is_foldable_norm(norm) and node.args and isinstance(node.args[0], fx.Node):
             convs = _push(scale_and_shift(norm), node.args[0], root)
             if convs is not None:
-                folds.append(_Fold(node, convs))
+                folds.append((node, convs))
     return folds
 
 

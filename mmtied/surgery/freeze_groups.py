@@ -15,6 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmtied.compat import is_installed
 from mmtied.related.groupable.layers import DGConv, closed_bits, gated_layers
 
+from .modules import replace_modules
+from .permute import Space
+
 
 class PermutedConv2d(nn.Conv2d):
     """A grouped convolution whose groups have channels that are not adjacent: permute, convolve, permute back.
@@ -96,18 +99,11 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
         if layer.gates.isnan().any():
             raise ValueError(f'freeze_groups: {name or "the layer"} has gates {layer.gates.tolist()}; nan means that training '
                              'diverged, use an earlier checkpoint')
-    if isinstance(model, DGConv):
-        return _replacement(model, find_groups(model))
     if fold and is_installed('mmengine', 'mmcv'):
         _fold_blocks(model)
-    replaced: dict[DGConv, nn.Conv2d] = {}
-    for parent in list(model.modules()):
-        for name, layer in parent._modules.items():
-            if isinstance(layer, DGConv):
-                if layer not in replaced:  # several parents may hold it
-                    replaced[layer] = _replacement(layer, find_groups(layer))
-                parent._modules[name] = replaced[layer]
-    return model
+    holder = nn.Sequential(model)  # so that a single layer can be replaced like any part of a model
+    replace_modules(holder, lambda layer: _replacement(layer, find_groups(layer)) if isinstance(layer, DGConv) else None)
+    return holder[0]
 
 
 def find_groups(layer: DGConv) -> ChannelGroups:
@@ -166,12 +162,8 @@ def _fold_blocks(model: nn.Module) -> None:
     for block in model.modules():
         if isinstance(block, GroupableBottleneck) and isinstance(block.grouped.conv, DGConv) and _can_sort(block):
             layer, channels = block.grouped.conv, find_groups(block.grouped.conv)
-            _sort(block.entry.conv, channels.input_order, dim=0)
-            _sort(block.entry.norm, channels.input_order, dim=0)
-            _sort(block.grouped.norm, channels.output_order, dim=0)
-            _sort(block.exit.conv, channels.output_order, dim=1)
-            _sort(layer, channels.output_order, dim=0)
-            layer.weight.data.copy_(layer.weight.data[:, channels.input_order.to(layer.weight.device)])
+            Space(block.entry.conv, [block.entry.norm], [layer]).reorder(channels.input_order)
+            Space(layer, [block.grouped.norm], [block.exit.conv]).reorder(channels.output_order)
             adjacent = ChannelGroups(*(torch.arange(len(order)) for order in channels[:2]), channels.groups)
             block.grouped.conv = _replacement(layer, adjacent)
 
@@ -180,11 +172,3 @@ def _can_sort(block: nn.Module) -> bool:
     plain = all(type(part.conv) is nn.Conv2d and part.conv.groups == 1 for part in (block.entry, block.exit))
     by_channel = all(isinstance(part.norm, _BatchNorm) for part in (block.entry, block.grouped))
     return plain and by_channel and not (block.plugins.names['after_conv1'] or block.plugins.names['after_conv2'])
-
-
-def _sort(module: nn.Module, order: Tensor, dim: int) -> None:
-    """Reorder a layer's output channels (dim 0) or a convolution's input channels (dim 1)."""
-    tensors = [module.weight] if dim == 1 else [*module._parameters.values(), *module._buffers.values()]
-    for tensor in tensors:
-        if tensor is not None and tensor.dim() > dim and tensor.size(dim) == len(order):
-            tensor.data.copy_(tensor.data.index_select(dim, order.to(tensor.device)))

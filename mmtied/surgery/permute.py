@@ -32,10 +32,10 @@ class Space(NamedTuple):
         """Let channel i be the former channel ``order[i]``."""
         for layer in (self.before, *self.between):
             for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
-                if tensor.dim():  # not the number of batches
-                    tensor.copy_(tensor[order])
+                if tensor.dim() and len(tensor) == len(order):  # neither the number of batches nor the gates of a DGConv
+                    tensor.data.copy_(tensor.data[order.to(tensor.device)])
         for layer in self.after:
-            layer.weight.copy_(layer.weight[:, order])
+            layer.weight.data.copy_(layer.weight.data[:, order.to(layer.weight.device)])
 
 
 @torch.no_grad()

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from mmtied.layers import TBC, TGC
 from mmtied.layers.blocks import check_positive
 from mmtied.tables import text_table
-from mmtied.torch_compat import set_submodule
 
-from .deploy import copy_model, is_channels_last
+from .modules import copy_model, is_channels_last, replace_modules
 from .permute import is_plain_conv, permute_alike
 from .trace import is_altered
 
@@ -90,13 +89,9 @@ def tie(model: nn.Module, num_blocks: int = 2, layers: str | Sequence[str] = '*'
                    for change, before in zip(changes, in_order, strict=True)]
     if error_budget is not None:
         changes = _within_budget(changes, error_budget)
-    if '' in made:
-        return (made[''] if changes else model), changes
-    new = {chosen[change.name]: made[change.name] for change in changes}
-    for name, module in list(model.named_modules(remove_duplicate=False)):  # a layer can have several names
-        if module in new:
-            set_submodule(model, name, new[module])
-    return model, changes
+    holder = nn.Sequential(model)  # so that the model itself can be replaced like any of its parts
+    replace_modules(holder, {chosen[change.name]: made[change.name] for change in changes}.get)
+    return holder[0], changes
 
 
 def format_changes(changes: Sequence[TiedLayer]) -> str:

@@ -32,15 +32,8 @@ class BackboneAlone(BaseModel):
 class ImagesAlone(Dataset):
     """The images in a folder and those below it, each as a random crop, mirrored at random.
 
-    An image that cannot be read is replaced by the next one, with a warning.
-
-    Args:
-        folder: The folder.
-        size: Height and width of the crops.
-        scale: Range of the area of a crop as a share of the image's.
-
-    Raises:
-        ValueError: The folder is missing or has no images.
+    An image that cannot be read is replaced by the next one, with a warning. The crops have `size` pixels a side; their area
+    is a share of the image's in the range `scale`.
     """
 
     def __init__(self, folder: str | os.PathLike, size: int = 224, scale: tuple[float, float] = (.25, 1.)) -> None:

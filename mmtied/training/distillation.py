@@ -1,9 +1,8 @@
 """Distillation: a backbone imitates the feature maps of a trained one while, or before, it learns its own task.
 
-`DistillationHook` is one entry in a config's hooks. As the run begins it gives the model a submodule, `Distillation`, that adds
-``loss_distill`` to the model's dict of losses inside its forward; mixed precision, gradient accumulation and
-DistributedDataParallel then treat the term as they do every other. Adapters exist only where a student's stage is narrower or
-wider than the teacher's. They join a parameter group of the optimizer, and a distributed model is wrapped again to know them.
+As the run begins, `DistillationHook` gives the model a submodule, `Distillation`, that adds ``loss_distill`` to its losses inside
+its forward; mixed precision, gradient accumulation and DistributedDataParallel then treat the term as they do every other.
+Adapters join a parameter group of the optimizer, and a distributed model is wrapped again to know them.
 """
 
 import gc
@@ -303,11 +302,11 @@ class DistillationHook(Hook):
         stages = ', '.join(f'{mine} ({term.widths[mine]} channels) -> {theirs} ({teacher.widths[theirs]})'
                            for mine, theirs in term.stages.items())
         mine, theirs = teacher.normalization, teacher.student_normalization
+        images = "images as the student's"
         if mine is None or theirs is None:
-            images = "images as the student's, since no normalization of the " + ('teacher' if mine is None else 'student')
-            images += ' is known'
-        else:
-            images = "images as the student's" if mine.matches(theirs) else f'images renormalized, from {theirs} to {mine}'
+            images += f', since no normalization of the {"teacher" if mine is None else "student"} is known'
+        elif not mine.matches(theirs):
+            images = f'images renormalized, from {theirs} to {mine}'
         return f'{self.loss} distance to {teacher.name} at {stages}; {images}'
 
 

@@ -19,9 +19,9 @@ from mmtied.compat import unwrap_model
 class LossHook(Hook):
     """Change the total loss from before_train to after_train; several hooks apply in their order.
 
-    A subclass checks the model (`check_model`) and computes the new loss (`change_loss`). It keeps no reference to the model, so
-    that copies of a model (EMA) are independent of it. The change applies in each iteration, process and step of gradient
-    accumulation; since mmengine averages these, a term that depends on the parameters alone counts once.
+    A subclass keeps no reference to the model, so that copies of a model (EMA) are independent of it. The change applies in each
+    iteration, process and step of gradient accumulation; since mmengine averages these, a term that depends on the parameters
+    alone counts once.
 
     Attributes:
         log_names: Entries that the hook adds to the log. Two hooks with the same name raise a ValueError in `before_train`;
@@ -37,22 +37,10 @@ class LossHook(Hook):
 
     @abstractmethod
     def change_loss(self, model: nn.Module, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the new total loss; called with autocast off.
-
-        Args:
-            model: The model without wrappers.
-            loss: Total loss so far, a scalar.
-
-        Returns:
-            The new total, and entries for the log by name.
-        """
+        """Return the new total loss, and entries for the log by name; called with the bare model, with autocast off."""
 
     def before_train(self, runner: Runner) -> None:
-        """Wrap the model's ``parse_losses``.
-
-        Raises:
-            ValueError: The model is not mmengine's, is sharded by FSDP, or is one that the hook does not support.
-        """
+        """Wrap the model's ``parse_losses``; raise a ValueError for a model that the hook does not support."""
         kinds = {kind.__name__ for module in runner.model.modules() for kind in type(module).__mro__}
         if 'FullyShardedDataParallel' in kinds:
             raise ValueError(f'{type(self).__name__}: the model is sharded by FSDP, so no process has all the parameters that '
@@ -72,21 +60,18 @@ class LossHook(Hook):
 def attach(hook: LossHook, model: nn.Module) -> None:
     """Apply a hook whenever the model's ``parse_losses`` is called; attaching it again changes nothing.
 
-    Raises:
-        ValueError: Another hook logs under the same name. All hooks are detached then, so that training can start again.
+    Where another hook logs under the same name, all hooks are detached, so that training can start again without one of them.
     """
     parse = vars(model).get('parse_losses')
     if not isinstance(parse, _ParseLosses):
-        parse = _ParseLosses(model, parse)
-        model.parse_losses = parse
+        parse = model.parse_losses = _ParseLosses(model, parse)
     if hook in parse.hooks:
         return
-    taken = {name for other in parse.hooks for name in other.log_names}
-    for name in hook.log_names:
-        if name in taken:
-            for attached in list(parse.hooks):
-                detach(attached, model)
-            raise ValueError(_describe_clash(hook, name) + '. If an interrupted run left the other hook, start training again')
+    taken = [name for other in parse.hooks for name in other.log_names if name in hook.log_names]
+    if taken:
+        for attached in list(parse.hooks):
+            detach(attached, model)
+        raise ValueError(_describe_clash(hook, taken[0]) + '. If an interrupted run left the other hook, start training again')
     parse.hooks.append(hook)
 
 

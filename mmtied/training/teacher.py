@@ -22,13 +22,7 @@ TORCHVISION = 'torchvision://'
 
 
 class Normalization(NamedTuple):
-    """Normalization of a network's input: ``(value - mean) / std`` in each channel, of images with values from 0 to 255.
-
-    Attributes:
-        mean: Mean of each channel.
-        std: Standard deviation of each channel.
-        rgb: Whether the channels are in the order RGB; False is BGR.
-    """
+    """Normalization of images with values from 0 to 255, ``(value - mean) / std`` in each channel, in the order RGB or BGR."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -87,11 +81,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the output of each stage.
-
-        Args:
-            images: The student's input, (N, 3, H, W); renormalized where `student_normalization` is known and differs.
-        """
+        """Return the output of each stage for the student's input, (N, 3, H, W)."""
         if next(self.network.parameters()).device != images.device:
             self.network.to(images.device)
         with recorded(self.network, self.stages) as outputs:
@@ -99,7 +89,7 @@ class Teacher:
         return outputs
 
     def renormalize(self, images: Tensor) -> Tensor:
-        """Return a student's input as the input of the teacher."""
+        """Return a student's input as the input of the teacher, where both normalizations are known and differ."""
         mine, theirs = self.normalization, self.student_normalization
         if mine is None or theirs is None or mine.matches(theirs):
             return images
@@ -114,11 +104,7 @@ class Teacher:
 
 
 def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[str]) -> Teacher:
-    """Build a network with trained weights; `DistillationHook` documents the arguments.
-
-    Raises:
-        ValueError: There is no such network, stage or checkpoint, or the weights do not fit or would be random.
-    """
+    """Build a network with trained weights; `DistillationHook` documents the arguments."""
     if isinstance(teacher, str) and teacher.startswith(TORCHVISION):
         name = teacher.removeprefix(TORCHVISION)
         network, normalization = _of_torchvision(name, weights)
@@ -148,14 +134,13 @@ def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[
 def stage_widths(network: nn.Module, stages: Sequence[str], owner: str) -> dict[str, int]:
     """Return the number of channels of the output of each stage, for an image of 64 x 64; the network's state does not change.
 
-    Raises:
-        ValueError: The network, which `owner` names, has no such stage, does not run it, or its output is not (N, C, H, W).
+    `owner` names the network in errors, where a stage does not exist, does not run, or returns no (N, C, H, W).
 
     Example:
         >>> stage_widths(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'], 'the network')
         {'0': 8}
     """
-    names = [name for name, _ in network.named_modules()]
+    names = dict(network.named_modules())
     for stage in stages:
         if stage not in names:
             close = difflib.get_close_matches(stage, names, 1)

@@ -19,10 +19,6 @@ class GroupableBottleneck(Bottleneck):
             given groups.
         width: Channels of the 3x3 convolution.
         groups: Its groups; None learns them.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
     def __init__(self, block: BlockSettings, *, width: int, groups: int | None = None) -> None:
@@ -66,9 +62,6 @@ class GResNeXt(StagedResNet):
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
-
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
 
     Example:
         >>> import torch

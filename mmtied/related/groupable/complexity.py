@@ -16,10 +16,6 @@ def grouped_multiply_adds(model: nn.Module, size: int = 224) -> int:
 
     Nothing is computed: a copy of the network runs on torch's meta device, which has shapes alone.
 
-    Args:
-        model: A backbone from (1, 3, size, size).
-        size: Height and width of the image in pixels.
-
     Example:
         >>> from mmtied.backbones import GResNeXt
         >>> with torch.device('meta'):

@@ -33,12 +33,9 @@ class DGConv(nn.Conv2d):
     the layer into an ordinary grouped convolution.
 
     Args:
-        in_channels: C_in.
-        out_channels: C_out.
-        kernel_size, stride, padding, dilation: As in Conv2d.
+        in_channels, out_channels: C_in and C_out.
+        kernel_size, stride, padding, dilation, bias, padding_mode, device, dtype: As in Conv2d.
         groups: Only 1, since groups are learned; mmcv passes it to every convolution.
-        bias, padding_mode: As in Conv2d.
-        device, dtype: Of the parameters.
 
     Attributes:
         gates: Real gates, shape (K,), open from 0 on (-0 is closed); None without gates.
@@ -46,9 +43,6 @@ class DGConv(nn.Conv2d):
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
         - Output: (N, C_out, H', W') or (C_out, H', W').
-
-    Raises:
-        ValueError: groups is not 1, or channels or kernel size are not positive integers.
 
     Example:
         >>> conv = DGConv(8, 8, 3, padding=1, bias=False)
@@ -61,18 +55,9 @@ class DGConv(nn.Conv2d):
         torch.Size([2, 8, 5, 5])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: _Size,
-                 stride: _Size = 1,
-                 padding: _Size | str = 0,
-                 dilation: _Size = 1,
-                 groups: int = 1,
-                 bias: bool = True,
-                 padding_mode: str = 'zeros',
-                 device: torch.device | None = None,
-                 dtype: torch.dtype | None = None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: _Size, stride: _Size = 1, padding: _Size | str = 0,
+                 dilation: _Size = 1, groups: int = 1, bias: bool = True, padding_mode: str = 'zeros',
+                 device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         check_positive('DGConv', in_channels=in_channels, out_channels=out_channels)
         check_geometry('DGConv', kernel_size, stride, padding, dilation, padding_mode)
         if groups != 1:

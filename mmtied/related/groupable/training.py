@@ -125,10 +125,8 @@ class GroupHistory:
 
     def record(self, iteration: int, layers: list[DGConv]) -> None:
         """Add the current gates of the layers, given in the order of `channels`."""
-        joined = torch.cat([layer.gates.detach() for layer in layers]).tolist()  # one transfer from the device
-        values = iter(joined)
         self.iterations.append(iteration)
-        self.gates.append([[next(values) for _ in layer.gates] for layer in layers])
+        self.gates.append([layer.gates.tolist() for layer in layers])
 
     def group_numbers(self) -> list[list[int]]:
         """Return the number of groups of each layer, at each record."""
@@ -164,9 +162,6 @@ class GroupHistoryHook(Hook):
 
     Args:
         interval: Recording interval in iterations. The hook also records before training, at checkpoints and at the end.
-
-    Raises:
-        ValueError: The interval is not a positive integer, or, as training begins, the model has no gates.
 
     Example:
         In a config: ``default_hooks = dict(history=dict(type='mmtied.GroupHistoryHook'))``.

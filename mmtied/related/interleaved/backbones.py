@@ -27,10 +27,6 @@ class IGCBlock(BasicBlock):
         identity: Whether the input is added to the output.
         shortcut_groups: Groups of the 1x1 projection where the shape changes; 'primary' is the first convolution's number of
             primary partitions, 1 if it is an ordinary one; None is a `PadShortcut`.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, planes, H / stride, W / stride).
     """
 
     def __init__(self, block: BlockSettings, *, identity: bool = True, shortcut_groups: int | str | None = None) -> None:
@@ -90,9 +86,6 @@ class IGCNet(StagedResNet):
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, base_channels * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
-
     Example:
         >>> model = IGCNet(stem_channels=100, shortcut_groups='primary')  # IGC-L100M2 + Ident.
         >>> [tuple(block.entry.conv.partitions) for block in (model.layer1[0], model.layer4[1])]
@@ -105,15 +98,8 @@ class IGCNet(StagedResNet):
     expansion = IGCBlock.expansion
     plugin_positions = IGCBlock.plugin_positions
 
-    def __init__(self,
-                 depth: int = 18,
-                 *,
-                 base_channels: int = 200,
-                 conv_cfg: dict | None = L100M2,
-                 identity: bool = True,
-                 shortcut_groups: int | str | None = None,
-                 init_cfg: dict | list[dict] | None = None,
-                 **staged) -> None:
+    def __init__(self, depth: int = 18, *, base_channels: int = 200, conv_cfg: dict | None = L100M2, identity: bool = True,
+                 shortcut_groups: int | str | None = None, init_cfg: dict | list[dict] | None = None, **staged) -> None:
         name = type(self).__name__
         check_positive(name, base_channels=base_channels)
         if isinstance(shortcut_groups, str) and shortcut_groups != 'primary':
@@ -171,12 +157,7 @@ class IGCNetCIFAR(IGCNet):
     stage_blocks = {6 * half + 2: (half, ) * 3 for half in range(1, 19)}
     small_images = True
 
-    def __init__(self,
-                 depth: int = 20,
-                 *,
-                 base_channels: int = 48,
-                 conv_cfg: dict | None = L24M2,
-                 identity: bool = False,
+    def __init__(self, depth: int = 20, *, base_channels: int = 48, conv_cfg: dict | None = L24M2, identity: bool = False,
                  **igc) -> None:
         igc = {'num_stages': 3, 'out_indices': (2, ), **igc}
         super().__init__(depth, base_channels=base_channels, conv_cfg=conv_cfg, identity=identity, **igc)

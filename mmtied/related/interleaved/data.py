@@ -34,9 +34,6 @@ class RandomScaleAspect(BaseTransform):
     Args:
         scale: Smallest and largest length of the shorter side in pixels.
         aspect: Largest relative change of the ratio of width to height, in [0, 1).
-
-    Raises:
-        ValueError: `scale` is not two increasing positive integers, or `aspect` is out of range.
     """
 
     def __init__(self, scale: Sequence[int] = (256, 480), aspect: float = 0.25) -> None:
@@ -69,9 +66,6 @@ class HSLJitter(BaseTransform):
         hue: Largest offset of the hue, of 180.
         saturation: Largest offset of the saturation, of 255.
         lightness: Largest offset of the lightness, of 255.
-
-    Raises:
-        ValueError: An offset is negative.
     """
 
     def __init__(self, hue: int = 36, saturation: int = 50, lightness: int = 50) -> None:
@@ -105,9 +99,6 @@ class SVHN(BaseDataset):
         split: 'train', 'all', 'val' or 'test'.
         seed: Random seed of 'val', and so of what 'train' lacks.
         **dataset: Other arguments of mmengine's BaseDataset, such as pipeline and indices.
-
-    Raises:
-        ValueError: An unknown split, or a file that is missing or is not one of SVHN's.
     """
 
     METAINFO = {'classes': tuple('0123456789')}

@@ -37,19 +37,15 @@ class IGC(nn.Module):
     Args:
         in_channels: C_in, divisible by L.
         out_channels: C_out.
-        kernel_size: Size of the primary filters.
-        stride: Stride of the primary convolution, as in Conv2d.
-        padding: Padding of the primary convolution, as in Conv2d.
-        dilation: Dilation of the primary convolution, as in Conv2d.
+        kernel_size, stride, padding, dilation, padding_mode: Of the primary convolution, as in Conv2d.
         groups: Only 1; mmcv passes it to every convolution.
         bias: Whether the secondary convolution has a bias.
         num_primary: L.
         num_secondary: M.
-        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
         indivisible: 'raise', or 'leanest' to fall back to `leanest_partitions` where L or M does not divide the channels: for a
             conv_cfg that reaches a whole network, whose first convolution has the 3 channels of an image.
-        spatial: 'primary', or 'secondary' to give kernel_size, stride, padding, dilation and padding_mode to the secondary
-            convolution; the primary one is then 1x1.
+        spatial: 'primary', or 'secondary' to give kernel_size and the like to the secondary convolution; the primary one is 1x1
+            then.
         activation: Whether a ReLU follows the primary convolution.
         dense_secondary: Whether the secondary convolution is an ordinary one of all channels, without permutations.
         device, dtype: Of the parameters.
@@ -132,16 +128,14 @@ class IGC(nn.Module):
     def composed_weight(self) -> Tensor:
         """Return the dense kernel W = P W_s P' W_p (Eq. 6), shape (C_out, C_in, k, k); differentiable.
 
-        A Conv2d with it, and with `composed_bias`, is equivalent to the layer.
-
-        Raises:
-            ValueError: The layer has an activation, so no one kernel is equivalent to it.
+        A Conv2d with it, and with `composed_bias`, is equivalent to a layer without activation.
         """
         if not isinstance(self.activate, nn.Identity):
             raise ValueError('IGC: activation=True, so that no single convolution equals the layer')
         primary = self.primary.weight.unflatten(0, self.partitions)  # (L, M, C_in / L, k, k), the secondary's (M, L, L, k, k)
         if isinstance(self.secondary, Secondary):
-            composed = torch.einsum('molab,lmikj->omlikajb', self.secondary.filters(), primary).flatten(0, 1)
+            secondary = self.secondary.weight.unflatten(0, (self.num_secondary, self.num_primary))
+            composed = torch.einsum('molab,lmikj->omlikajb', secondary, primary).flatten(0, 1)
         else:
             composed = torch.einsum('clmab,lmikj->clikajb', self.secondary.weight.unflatten(1, self.partitions), primary)
         return composed.flatten(5, 6).flatten(3, 4).flatten(1, 2)  # one of the two kernels is 1x1
@@ -202,15 +196,11 @@ class SumFusion(nn.Conv2d):
     Args:
         in_channels: C_in.
         out_channels: C_out, of each branch and of the sum.
-        kernel_size: Height and width of the filters.
-        stride, padding, dilation: As in Conv2d.
+        kernel_size, stride, padding, dilation: As in Conv2d.
         groups: Only 1; mmcv passes it to every convolution.
         bias: Whether to add a bias to the sum.
         num_branches: L.
         device, dtype: Of the parameters.
-
-    Raises:
-        ValueError: groups is not 1, num_branches is not positive, or an input has another number of channels.
 
     Example:
         >>> layer = SumFusion(8, 16, kernel_size=3, padding=1, num_branches=4)
@@ -220,18 +210,9 @@ class SumFusion(nn.Conv2d):
         torch.Size([2, 16, 6, 6])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: _Size,
-                 stride: _Size = 1,
-                 padding: _Size | str = 0,
-                 dilation: _Size = 1,
-                 groups: int = 1,
-                 bias: bool = True,
-                 num_branches: int = 4,
-                 device: torch.device | None = None,
-                 dtype: torch.dtype | None = None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: _Size, stride: _Size = 1, padding: _Size | str = 0,
+                 dilation: _Size = 1, groups: int = 1, bias: bool = True, num_branches: int = 4,
+                 device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         check_positive('SumFusion', in_channels=in_channels, out_channels=out_channels, num_branches=num_branches)
         check_geometry('SumFusion', kernel_size, stride, padding, dilation)
         if groups != 1:

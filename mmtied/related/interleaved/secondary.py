@@ -32,10 +32,6 @@ class Secondary(nn.Conv2d):
         """Number of primary partitions, L."""
         return self.out_channels // self.groups
 
-    def filters(self) -> Tensor:
-        """Return the filters of each secondary partition, shape (M, L, L, k, k)."""
-        return self.weight.unflatten(0, (self.groups, self.num_primary))
-
     def matrices(self) -> Tensor:
         """Return W_s of each secondary partition of a 1x1 convolution, shape (M, L, L)."""
         return self.weight.view(self.groups, self.num_primary, self.num_primary)

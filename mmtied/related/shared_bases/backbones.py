@@ -51,9 +51,6 @@ class SharedResNet(StagedResNet):
         - Output: a tuple of (N, e * 64 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices, e = 4 with bottlenecks
           and 1 with basic blocks.
 
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
-
     Example:
         >>> model = SharedResNet(depth=50)
         >>> sum(p.numel() for p in model.parameters()) + 2048 * 1000 + 1000  # with an ImageNet head: 20.51M
@@ -70,15 +67,8 @@ class SharedResNet(StagedResNet):
     _pad_shortcut = False
     _element_planes = 64
 
-    def __init__(self,
-                 depth: int = 50,
-                 *,
-                 num_bases: int = 1,
-                 second_basis: str = 'exit',
-                 shared_elements: int | None = None,
-                 unique_elements: int | None = None,
-                 basis_norm: bool = True,
-                 **staged) -> None:
+    def __init__(self, depth: int = 50, *, num_bases: int = 1, second_basis: str = 'exit', shared_elements: int | None = None,
+                 unique_elements: int | None = None, basis_norm: bool = True, **staged) -> None:
         name = type(self).__name__
         if not isinstance(depth, int) or depth not in self.stage_blocks:  # first, because other checks depend on it
             raise ValueError(f'{name}: depth={depth!r}, expected one of {", ".join(map(str, self.stage_blocks))}')

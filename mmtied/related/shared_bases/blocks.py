@@ -18,10 +18,6 @@ class SharedStage(nn.Module):
     Blocks have the same keys as in a Sequential (``0``, ``1``, ...). The shared filters are registered only here, under
     ``bases``, where the blocks' layers look them up. ``init_weights`` makes the bases orthonormal.
 
-    Args:
-        blocks: Modules, each from (N, C, H, W) to the input of the next.
-        bases: Shared filters by name; may be empty.
-
     Example:
         >>> basis = FilterBasis(4, 4, kernel_size=3)
         >>> stage = SharedStage([SharedConv2d(4, 4, 3, padding=1, filters=basis) for _ in range(5)], {'middle': basis})
@@ -76,10 +72,6 @@ class SharedBottleneck(Bottleneck):
         shared: conv_cfg of the convolutions with shared filters, by name: 'entry', 'middle' and 'exit'.
         elements: Channels of the output of the 3x3 convolution; None is `width`.
         groups: Groups of the 3x3 convolution.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
     def __init__(self, block: BlockSettings, *, width: int, shared: dict[str, dict], elements: int | None = None,
@@ -116,10 +108,6 @@ class SharedBasicBlock(BasicBlock):
         unique_elements: Basis elements that each combined convolution adds, U.
         basis_norm: Whether to normalize between basis and coefficients.
         pad_shortcut: Whether a shortcut that changes the channels is a `PadShortcut` instead of a projection.
-
-    Shape:
-        - Input: (N, in_channels, H, W).
-        - Output: (N, planes, H / stride, W / stride).
     """
 
     def __init__(self, block: BlockSettings, *, bases: dict[str, FilterBasis], unique_elements: int = 0, basis_norm: bool = True,

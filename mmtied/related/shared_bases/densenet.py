@@ -50,25 +50,14 @@ class SharedDenseNetCIFAR(BaseModule):
         - Input: (N, 3, H, W).
         - Output: a tuple of one (N, C, H / 8, W / 8), C = 1024 with depth 121.
 
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
-
     Example:
         >>> model = SharedDenseNetCIFAR(shared_elements=16)  # S16U1
         >>> sum(p.numel() for p in model.parameters()) + 1024 * 100 + 100  # on CIFAR-100: 5.08M
         5084504
     """
 
-    def __init__(self,
-                 depth: int = 121,
-                 *,
-                 num_bases: int = 1,
-                 shared_elements: int = 16,
-                 unique_elements: int = 1,
-                 growth_rate: int = 32,
-                 last_basis: str = 'own',
-                 norm_cfg: dict | None = None,
-                 strict_checkpoint: bool = True,
+    def __init__(self, depth: int = 121, *, num_bases: int = 1, shared_elements: int = 16, unique_elements: int = 1,
+                 growth_rate: int = 32, last_basis: str = 'own', norm_cfg: dict | None = None, strict_checkpoint: bool = True,
                  init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(init_cfg)
         name = type(self).__name__

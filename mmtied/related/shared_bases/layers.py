@@ -14,6 +14,7 @@ from math import prod
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 from mmtied.arguments import suggest_arguments
 from mmtied.layers.blocks import check_geometry, check_input, check_not_negative, check_positive
@@ -37,45 +38,29 @@ class FilterBasis(nn.Conv2d):
         groups: Groups of a group convolution; each element sees ``C_in / groups`` channels.
         device, dtype: Of the parameters.
 
-    Raises:
-        ValueError: Channels, elements, groups or kernel size are not positive integers, or the groups do not divide channels and
-            elements.
-
     Example:
         >>> basis = FilterBasis(64, 32, kernel_size=3)
         >>> basis.weight.shape
         torch.Size([32, 64, 3, 3])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 num_elements: int,
-                 kernel_size: _Size,
-                 device: torch.device | None = None,
-                 dtype: torch.dtype | None = None,
-                 *,
-                 groups: int = 1) -> None:
+    def __init__(self, in_channels: int, num_elements: int, kernel_size: _Size, device: torch.device | None = None,
+                 dtype: torch.dtype | None = None, *, groups: int = 1) -> None:
         check_positive('FilterBasis', in_channels=in_channels, num_elements=num_elements, groups=groups)
         check_geometry('FilterBasis', kernel_size)
         _check_groups('FilterBasis', groups, in_channels=in_channels, num_elements=num_elements)
         super().__init__(in_channels, num_elements, kernel_size, bias=False, groups=groups, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, stride: _Size, padding: _Size | str, dilation: _Size, more: Tensor | None) -> Tensor:
-        """Convolve with the elements, and with `more` of them, shape (U, C_in, k, k), if given and not grouped.
-
-        Returns:
-            (N, R + U, H', W'), or without the batch as the input.
-        """
+        """Convolve with the R elements, and with U `more`, shape (U, C_in, k, k), if given: (N, R + U, H', W') if not grouped."""
         weight = self.weight if more is None else torch.cat([self.weight, more])
         return F.conv2d(x, weight, None, stride, padding, dilation, self.groups)
 
     def deviation(self) -> Tensor:
         """Compute the distance from an orthonormal basis, ``||W'W - I||^2`` (Eq. 7), with W of shape (k * k * C_in, R).
 
-        If R exceeds k * k * C_in, not all elements can be orthogonal, and the minimum is R - k * k * C_in.
-
-        Returns:
-            A scalar of at least 0, float32 (float64 for a float64 basis).
+        If R exceeds k * k * C_in, not all elements can be orthogonal, and the minimum is R - k * k * C_in. A scalar, float32
+        (float64 for a float64 basis).
 
         Example:
             >>> basis = FilterBasis(4, 2, kernel_size=1)
@@ -83,9 +68,20 @@ class FilterBasis(nn.Conv2d):
             >>> basis.deviation().item()
             0.0
         """
-        rows = self.weight.flatten(1)
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        return (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).square().sum()
+        rows = filter_rows(self)
+        return squared_deviation(rows, rows)
+
+
+def filter_rows(*convs: nn.Conv2d) -> Tensor:
+    """Return the filters of convolutions as rows, at least in float32."""
+    rows = torch.cat([conv.weight.flatten(1) for conv in convs])
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def squared_deviation(one: Tensor, other: Tensor) -> Tensor:
+    """Return the sum of squared products of rows, which should be 0, or 1 for a row with itself."""
+    products = one @ other.T
+    return (products - torch.eye(len(one), dtype=one.dtype, device=one.device) if one is other else products).square().sum()
 
 
 class _UniqueElements(nn.Conv2d):
@@ -162,11 +158,9 @@ class SharedConv2d(_SharingConv):
     """A convolution without bias that uses the filters of another module, and optionally a few of its own.
 
     Args:
-        in_channels: C_in, as in the filters.
+        in_channels, kernel_size, groups: As in the filters.
         out_channels: C_out, the number of filters, shared and own.
-        kernel_size: As in the filters.
         stride, padding, dilation: As in Conv2d.
-        groups: As in the filters.
         bias: Only False; mmcv passes it too.
         filters: Module that holds the weight: a `FilterBasis`, or a Conv2d without bias and with the stride, padding and dilation
             of the layer. Register it in the parent of the layers.
@@ -190,18 +184,8 @@ class SharedConv2d(_SharingConv):
         (2304, ['basis.weight'])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: _Size,
-                 stride: _Size = 1,
-                 padding: _Size | str = 0,
-                 dilation: _Size = 1,
-                 groups: int = 1,
-                 bias: bool = False,
-                 *,
-                 filters: nn.Conv2d,
-                 num_unique: int = 0,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: _Size, stride: _Size = 1, padding: _Size | str = 0,
+                 dilation: _Size = 1, groups: int = 1, bias: bool = False, *, filters: nn.Conv2d, num_unique: int = 0,
                  unique_groups: int = 1) -> None:
         super().__init__(filters, in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         check_not_negative('SharedConv2d', num_unique=num_unique)
@@ -274,18 +258,8 @@ class SharedBasisConv(_SharingConv):
 
     _filters_type = (FilterBasis, 'a FilterBasis')
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: _Size,
-                 stride: _Size = 1,
-                 padding: _Size | str = 0,
-                 dilation: _Size = 1,
-                 groups: int = 1,
-                 bias: bool = True,
-                 *,
-                 filters: FilterBasis,
-                 num_unique: int = 0,
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: _Size, stride: _Size = 1, padding: _Size | str = 0,
+                 dilation: _Size = 1, groups: int = 1, bias: bool = True, *, filters: FilterBasis, num_unique: int = 0,
                  norm: nn.Module | None = None) -> None:
         if groups != 1:
             raise ValueError(f'SharedBasisConv: groups={groups}, expected 1; SharedConv2d takes grouped filters')
@@ -303,11 +277,7 @@ class SharedBasisConv(_SharingConv):
         return shared if self.unique is None else torch.cat([shared, self.unique.weight])
 
     def combined_weight(self) -> Tensor:
-        """Return the filters W of Eq. 1, shape (C_out, C_in, k, k), those of the equivalent Conv2d; differentiable.
-
-        Raises:
-            ValueError: There is a normalization between basis and coefficients.
-        """
+        """Return the filters W of Eq. 1, shape (C_out, C_in, k, k), those of the equivalent Conv2d; differentiable."""
         if self.norm is not None:
             raise ValueError('SharedBasisConv: combined_weight needs a layer without norm; no single convolution is equivalent '
                              'to one with a normalization between basis and coefficients')
@@ -333,7 +303,3 @@ def _check_norm(norm: nn.Module | None, elements: int) -> None:
     width = getattr(norm, 'num_features', 0) or elements  # a lazy one has 0 until its first input
     if width != elements:
         raise ValueError(f'SharedBasisConv: norm has {width} channels; it needs {elements}, one for each shared and own element')
-
-
-def _pair(value: _Size) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)

@@ -34,9 +34,6 @@ class SharedResNeXtCIFAR(StagedResNet):
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**i, W / 2**i) for each i in out_indices.
 
-    Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
-
     Example:
         >>> model = SharedResNeXtCIFAR()  # S64U4
         >>> sum(p.numel() for p in model.parameters()) + 2048 * 100 + 100  # on CIFAR-100: 19.3M
@@ -45,15 +42,8 @@ class SharedResNeXtCIFAR(StagedResNet):
 
     small_images = True
 
-    def __init__(self,
-                 depth: int = 50,
-                 *,
-                 num_bases: int = 1,
-                 groups: int = 32,
-                 base_width: int = 4,
-                 shared_elements: int = 64,
-                 unique_elements: int = 4,
-                 **staged) -> None:
+    def __init__(self, depth: int = 50, *, num_bases: int = 1, groups: int = 32, base_width: int = 4, shared_elements: int = 64,
+                 unique_elements: int = 4, **staged) -> None:
         name = type(self).__name__
         check_choice(name, 'num_bases', num_bases, (0, 1))
         check_positive(name, groups=groups, base_width=base_width, shared_elements=shared_elements)

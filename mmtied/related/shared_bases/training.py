@@ -18,7 +18,7 @@ from mmtied.layers.blocks import check_positive
 from mmtied.training.loss_hook import LossHook, is_number
 
 from .figures import COLUMNS, GRADIENTS_FILE
-from .layers import FilterBasis, SharedBasisConv
+from .layers import FilterBasis, SharedBasisConv, filter_rows, squared_deviation
 
 #: The authors' factor of the mean.
 _LAMBDA = 10
@@ -48,10 +48,6 @@ class OrthogonalityHook(LossHook):
         mean_weight: Factor of the mean, lambda, positive and finite; None is 10 unless there is a weight.
         unique: With the mean, also compare the elements that a layer adds with each other and with the shared ones, as the
             authors do on CIFAR-10.
-
-    Raises:
-        ValueError: A factor is not positive, both are given, unique is given with a sum, or, as training begins, the model has no
-            shared bases or two such hooks.
 
     Example:
         In a config: ``default_hooks = dict(orthogonality=dict(type='mmtied.OrthogonalityHook'))``.
@@ -125,29 +121,17 @@ def mean_deviations(model: nn.Module, unique: bool = False) -> dict[str, Tensor]
     sums = defaultdict(lambda: [0, 0])
     for members in groups.values():
         roles, bases = zip(*members, strict=True)
-        shared = _rows(*bases)
+        shared = filter_rows(*bases)
         products = [(shared, shared)]
         for layer in layers if unique else ():
             if layer.filters in bases:
-                own = _rows(layer.unique)
+                own = filter_rows(layer.unique)
                 products += [(shared, own), (own, own)]
         total = sums['+'.join(roles)]
         for one, other in products:
-            total[0] = total[0] + _squared_deviation(one, other).to(shared.device)
+            total[0] = total[0] + squared_deviation(one, other).to(shared.device)
             total[1] += len(one) * len(other)
     return {roles: total / count for roles, (total, count) in sums.items()}
-
-
-def _rows(*convs: nn.Conv2d) -> Tensor:
-    """Return the filters as rows, at least in float32."""
-    rows = torch.cat([conv.weight.flatten(1) for conv in convs])
-    return rows.to(torch.promote_types(rows.dtype, torch.float32))
-
-
-def _squared_deviation(one: Tensor, other: Tensor) -> Tensor:
-    """Return the sum of squared products of rows, which should be 0, or 1 for a row with itself."""
-    products = one @ other.T
-    return (products - torch.eye(len(one), dtype=one.dtype, device=one.device) if one is other else products).square().sum()
 
 
 def _bases_in_use(model: nn.Module) -> Iterator[tuple[str, FilterBasis]]:
@@ -177,9 +161,6 @@ class BasisGradientHook(Hook):
     Args:
         interval: Steps of the optimizer between records; the authors' is 10.
 
-    Raises:
-        ValueError: The interval is not a positive integer, or, as training begins, the model has no trained shared bases.
-
     Example:
         In a config: ``custom_hooks = [dict(type='mmtied.BasisGradientHook')]``.
     """
@@ -203,8 +184,9 @@ class BasisGradientHook(Hook):
 
         def record(*_: object) -> None:
             if steps[0] % self.interval == 0 and is_main_process():
-                rows = [(runner.iter, name, *describe_gradient(basis.weight.grad)) for name, basis in bases.items()
-                        if basis.weight.grad is not None]
+                sizes = {name: basis.weight.grad.float().abs() for name, basis in bases.items() if basis.weight.grad is not None}
+                rows = [(runner.iter, name, size.mean().item(), size.max().item(), size.norm().item())
+                        for name, size in sizes.items()]
                 with path.open('a', newline='', encoding='utf-8') as file:
                     csv.writer(file).writerows(rows)
             steps[0] += 1
@@ -214,9 +196,3 @@ class BasisGradientHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Stop watching."""
         self._handle.remove()
-
-
-def describe_gradient(gradient: Tensor) -> tuple[float, float, float]:
-    """Return the mean and the maximum of a gradient's absolute values, and its norm."""
-    values = gradient.detach().float().abs()
-    return values.mean().item(), values.max().item(), values.norm().item()
