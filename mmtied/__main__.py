@@ -1,10 +1,10 @@
 """The command `mmtied`, also as `python -m mmtied`: each sub-command runs the script of tools/ that does the same."""
 
 import argparse
+import runpy
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib.util import module_from_spec, spec_from_file_location
 
 from .cli import repository_path, user_errors
 
@@ -58,11 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def find_tool(command: str):
-    """Return the main function of a command's script, from the repository or from the wheel's copy of tools/.
-
-    Raises:
-        ValueError: There is no such command.
-    """
+    """Return the main function of a command's script, from the repository or from the wheel's copy of tools/."""
     if command not in COMMANDS:
         nearest = get_close_matches(command, COMMANDS, 1)
         hint = f'did you mean {nearest[0]}?' if nearest else f'expected one of {", ".join(COMMANDS)}'
@@ -71,10 +67,7 @@ def find_tool(command: str):
     path = repository_path(script)
     if not path.is_file():
         raise ValueError(f'mmtied: the installation lacks {script}; install mmtied again')
-    spec = spec_from_file_location(f'mmtied_tools_{path.stem}', path)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return runpy.run_path(str(path))['main']
 
 
 if __name__ == '__main__':

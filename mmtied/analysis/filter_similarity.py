@@ -6,7 +6,7 @@ two filters are as alike as the cosine of their patterns.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from math import ceil
 from typing import NamedTuple
@@ -67,12 +67,8 @@ def guided_backprop(activations: Iterable[nn.Module] = ()) -> Iterator[None]:
         if known and isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(lambda gradient: gradient.clamp(min=0))
 
-    hook = nn.modules.module.register_module_forward_hook(guide)
-    try:
-        with _GuidedMode():
-            yield
-    finally:
-        hook.remove()
+    with nn.modules.module.register_module_forward_hook(guide), _GuidedMode():
+        yield
 
 
 def guided_patterns(model: nn.Module, layer: Layer, images: Tensor, channels: Sequence[int] | None = None) -> Tensor:
@@ -254,12 +250,10 @@ def _outputs(model: nn.Module, layer: Layer, images: Tensor) -> list[Tensor]:
                              f'({type(module).__name__}) does not')
         found.setdefault(module, output.clone())  # what follows may change it in place
 
-    hooks = [module.register_forward_hook(keep) for module in layer.modules]
-    try:
+    with ExitStack() as hooks:
+        for module in layer.modules:
+            hooks.enter_context(module.register_forward_hook(keep))
         getattr(model, 'extract_feat', model)(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     if len(found) < len(layer.modules):
         raise ValueError(f'layer {layer.name} does not run when features are extracted; layers of the backbone do')
     return [found[module] for module in layer.modules]

@@ -5,7 +5,7 @@ positive. A classifier's score is the logit of the class; a detector's is that o
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,7 @@ class _Runner(nn.Module):
 def _watched(model: nn.Module, layers: Sequence[nn.Module] | None) -> Iterator[list[nn.Module]]:
     """Yield a new module for each layer, which the layer's output passes in the block, and what follows gets a copy of."""
     names = {module: name for name, module in model.named_modules()}
-    ran, hooks = set(), []
+    ran, hooks = set(), ExitStack()
 
     def watch(layer: nn.Module) -> nn.Module:
         passed = nn.Identity()
@@ -136,11 +136,8 @@ def _watched(model: nn.Module, layers: Sequence[nn.Module] | None) -> Iterator[l
             copied = passed(maps).clone()  # what follows may change it in place
             return type(output)((*output[:-1], copied)) if last_of_backbone else copied
 
-        hooks.append(layer.register_forward_hook(pass_output))
+        hooks.enter_context(layer.register_forward_hook(pass_output))
         return passed
 
-    try:
+    with hooks:
         yield [watch(layer) for layer in dict.fromkeys([model.backbone] if layers is None else layers)]
-    finally:
-        for hook in hooks:
-            hook.remove()

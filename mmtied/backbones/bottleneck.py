@@ -1,7 +1,7 @@
 """Building blocks of all residual backbones: residual blocks, their plugins, and projection shortcuts."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -126,10 +126,60 @@ class Bottleneck(ResidualBlock):
         """Compute the layers between entry and exit."""
 
 
+class ConvBottleneck(Bottleneck):
+    """ResNet's or ResNeXt's bottleneck of three convolutions, 1x1, 3x3, 1x1.
+
+    Args:
+        block: Settings that every kind of block has.
+        width: Channels of the input of the 3x3 convolution.
+        conv_cfgs: conv_cfg of 'entry', 'middle' and 'exit', where it is not the block's.
+        elements: Channels of the output of the 3x3 convolution; None is `width`.
+        groups: Groups of the 3x3 convolution.
+    """
+
+    #: Name of the 3x3 convolution, which is in the keys of checkpoints.
+    middle_name = 'spatial'
+
+    def __init__(self, block: BlockSettings, *, width: int, conv_cfgs: Mapping[str, dict | None], elements: int | None = None,
+                 groups: int = 1) -> None:
+        super().__init__(block.with_cp)
+        elements = elements or width
+        out_channels = block.planes * self.expansion
+        entry_stride, middle_stride = block.strides
+        norm_cfg, dilation = block.norm_cfg, block.dilation
+        entry_cfg, middle_cfg, exit_cfg = (conv_cfgs.get(role, block.conv_cfg) for role in ('entry', 'middle', 'exit'))
+        self.entry = ConvModule(block.in_channels, width, 1, entry_stride, conv_cfg=entry_cfg, norm_cfg=norm_cfg)
+        self.add_module(self.middle_name, ConvModule(width, elements, 3, middle_stride, dilation, dilation, groups,
+                                                     conv_cfg=middle_cfg, norm_cfg=norm_cfg))
+        self.exit = ConvModule(elements, out_channels, 1, conv_cfg=exit_cfg, norm_cfg=norm_cfg, act_cfg=None)
+        self.shortcut = block.shortcut(out_channels)
+        self.add_layers(None, block.plugins, after_conv1=width, after_conv2=elements, after_conv3=out_channels)
+
+    def middle(self, x: Tensor) -> Tensor:
+        """Run the 3x3 convolution."""
+        return getattr(self, self.middle_name)(x)
+
+
 class BasicBlock(ResidualBlock):
-    """Base class of blocks of two 3x3 convolutions, `entry` and `exit`; plugins at 'after_conv1' and 'after_conv2'."""
+    """Two 3x3 convolutions, `entry` and `exit`, with plugins at 'after_conv1' and 'after_conv2'.
+
+    The block's stride is for the first convolution, and its style is ignored, as there is no 1x1 convolution.
+    """
 
     plugin_positions = PLUGIN_POSITIONS[:2]
+
+    def __init__(self, block: BlockSettings, entry_cfg: dict | None, exit_cfg: dict | None) -> None:
+        super().__init__(block.with_cp)
+        planes, dilation, norm_cfg = block.planes, block.dilation, block.norm_cfg
+        self.entry = ConvModule(block.in_channels, planes, 3, block.stride, dilation, dilation, conv_cfg=entry_cfg,
+                                norm_cfg=norm_cfg)
+        self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, conv_cfg=exit_cfg, norm_cfg=norm_cfg, act_cfg=None)
+        self.shortcut = self.make_shortcut(block)
+        self.add_layers(None, block.plugins, after_conv1=planes, after_conv2=planes)
+
+    @abstractmethod
+    def make_shortcut(self, block: BlockSettings) -> nn.Module:
+        """Build the shortcut."""
 
     def residual(self, x: Tensor) -> Tensor:
         """Compute the block up to its last activation."""

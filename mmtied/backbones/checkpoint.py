@@ -2,8 +2,7 @@
 
 mmengine loads weights leniently: a wrong shape, or a missing or unknown key, is only a warning in the log. mmdet's base configs
 freeze a stage and every BatchNorm because they expect ImageNet weights. So a checkpoint of another network would leave random
-layers frozen for a whole training run, or drop blocks and attention that its other weights were trained with. `StagedResNet`
-therefore calls `check_fits` whenever weights are loaded into it.
+layers frozen for a whole training run, or drop blocks and attention that its other weights were trained with.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,18 +13,23 @@ from torch import Tensor, nn
 _COUNTERS = 'num_batches_tracked'
 
 
-def check_fits(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = '', optional: Collection[str] = ()) -> None:
-    """Raise a ValueError that names the first few weights of a state_dict that do not fit a module.
+class StrictCheckpoint:
+    """A network that raises a ValueError for weights that do not fit, where `strict_checkpoint` is set.
 
-    A state_dict without any weights for the module passes, unless the module itself is being loaded, with the prefix ''.
-    Weights of optional submodules, such as plugins, may be missing if they are trained.
+    A state_dict without any weights for the network passes, unless the network itself is being loaded, with the prefix ''.
     """
-    mine = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    if not mine and prefix:
-        return
-    misfits = find_misfits(module, mine, optional)
-    if misfits:
-        raise ValueError(_message(module, misfits, mine))
+
+    strict_checkpoint = False
+    #: Submodules whose weights may be missing where they are trained.
+    optional_parts: Collection[str] = ()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: object) -> None:
+        mine = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        if self.strict_checkpoint and (mine or not prefix):
+            misfits = find_misfits(self, mine, self.optional_parts)
+            if misfits:
+                raise ValueError(_message(self, misfits, mine))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def find_misfits(module: nn.Module, state_dict: Mapping[str, Tensor], optional: Collection[str] = ()) -> list[str]:

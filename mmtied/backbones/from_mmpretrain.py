@@ -12,7 +12,7 @@ from torch import nn
 from mmtied.arguments import reject_unknown
 from mmtied.compat import require
 
-from .checkpoint import check_fits
+from .checkpoint import StrictCheckpoint
 from .resnet_base import UNSUPPORTED
 
 #: The classes of this module, and their base classes in mmpretrain.
@@ -28,18 +28,11 @@ def network_class(name: str) -> type[nn.Module]:
     """
     require('mmpretrain', name)
 
-    class Network(getattr(import_module('mmpretrain.models.backbones'), BASES[name])):
-
-        strict_checkpoint = False
+    class Network(StrictCheckpoint, getattr(import_module('mmpretrain.models.backbones'), BASES[name])):
 
         def train(self, mode: bool = True) -> nn.Module:
             super().train(mode)
             return self
-
-        def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-            if self.strict_checkpoint:
-                check_fits(self, state_dict, prefix)
-            super()._load_from_state_dict(state_dict, prefix, *args)
 
     Network.__name__ = Network.__qualname__ = name
     return Network

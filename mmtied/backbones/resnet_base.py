@@ -20,7 +20,7 @@ from mmtied.layers.blocks import check_positive, check_sequence
 from mmtied.torch_compat import has_selective_checkpoint
 
 from .bottleneck import BlockSettings, Bottleneck, ResidualBlock, check_registered, plugins_of_stage
-from .checkpoint import check_fits
+from .checkpoint import StrictCheckpoint
 
 #: Blocks in each stage, by depth.
 STAGE_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -43,7 +43,7 @@ UNSUPPORTED = {
 MEMORY_FORMATS = {None: None, 'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 
-class StagedResNet(BaseModule):
+class StagedResNet(StrictCheckpoint, BaseModule):
     """A stem and up to four stages of residual blocks; subclasses implement `make_block`.
 
     Args:
@@ -89,6 +89,7 @@ class StagedResNet(BaseModule):
     expansion: int = Bottleneck.expansion
     #: Positions at which the blocks run plugins.
     plugin_positions: Sequence[str] = Bottleneck.plugin_positions
+    optional_parts = ('plugins', )
     #: Whether the stem is one 3x3 convolution without pooling, for images of 32 x 32.
     small_images: bool = False
 
@@ -267,11 +268,6 @@ class StagedResNet(BaseModule):
                 block.init_added_layers()
                 if self.zero_init_residual and getattr(block.last_norm, 'weight', None) is not None:  # affine=False has none
                     nn.init.zeros_(block.last_norm.weight)
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        if self.strict_checkpoint:
-            check_fits(self, state_dict, prefix, optional=['plugins'])
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _loads_pretrained(self) -> bool:
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]

@@ -55,47 +55,31 @@ def check_data_files(cfg: Config, *splits: str) -> None:
     raise ValueError(f'{found}. {advice}')
 
 
+@type_hints()
 def build_runner(cfg: Config) -> Runner:
     """Build a Runner from a complete config, and log how many convolutions of its model are tied."""
     if cfg.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
         _prepare_cpu_processes(cfg)
-    with type_hints():
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     tying = describe_tying(runner.model) if isinstance(getattr(runner, 'model', None), torch.nn.Module) else ''
     if tying:
         runner.logger.info(f'{type(unwrap_model(runner.model)).__name__}: {tying}')
     return runner
 
 
+@type_hints()
 def prepare_training(runner: Runner) -> None:
     """Build the loops with their data, and the optimizer, and check that everything fits, in the order of `runner.train()`.
 
     Wrong settings then raise before training starts, where errors are reported in one line. A run that is resumed after its last
     step will validate.
     """
-    if isinstance(runner, Runner):  # another runner_type may lack these
-        optim_wrapper = runner.optim_wrapper
-        if isinstance(optim_wrapper, dict):
-            _check_types(optim_wrapper.get('optimizer'), OPTIMIZERS)
-        _check_types(runner.param_schedulers, PARAM_SCHEDULERS)
-        with type_hints():
-            _build_loops(runner)
-            runner.optim_wrapper = runner.build_optim_wrapper(optim_wrapper)
-        check_classes(runner)
-        _prepare_hooks(runner)
-        runner.register_hook(ValidateAtEndHook())
-        _report_faults_of_loading(runner)
-
-
-def _prepare_hooks(runner: Runner) -> None:
-    """Let the evaluation by occlusion and the distillation look at the run before the log of the run begins."""
-    for hook in runner.hooks:
-        if isinstance(hook, OcclusionEvalHook | DistillationHook):
-            with type_hints():
-                hook.before_run(runner)
-
-
-def _build_loops(runner: Runner) -> None:
+    if not isinstance(runner, Runner):  # another runner_type may lack these
+        return
+    optim_wrapper = runner.optim_wrapper
+    if isinstance(optim_wrapper, dict):
+        _check_types(optim_wrapper.get('optimizer'), OPTIMIZERS)
+    _check_types(runner.param_schedulers, PARAM_SCHEDULERS)
     try:
         runner.train_loop, runner.val_loop  # noqa: B018, the properties build the loops
     except ValueError:  # perhaps as no annotation is left
@@ -103,21 +87,33 @@ def _build_loops(runner: Runner) -> None:
             for key, dataset in _datasets(runner.cfg, split):
                 check_category_names(dataset, key)
         raise
+    runner.optim_wrapper = runner.build_optim_wrapper(optim_wrapper)
+    check_classes(runner)
+    _prepare_hooks(runner)
+    runner.register_hook(ValidateAtEndHook())
+    _report_faults_of_loading(runner)
+
+
+def _prepare_hooks(runner: Runner) -> None:
+    """Let the evaluation by occlusion and the distillation look at the run before the log of the run begins."""
+    for hook in runner.hooks:
+        if isinstance(hook, OcclusionEvalHook | DistillationHook):
+            hook.before_run(runner)
 
 
 def _check_types(settings: dict | list | None, registry: Registry) -> None:
-    """Raise a ValueError for a type in settings that is not registered, where mmengine builds late or says something else."""
+    """Raise a ValueError for a type that is not registered, where mmengine builds late or says something else."""
     for _, part in dicts_in(settings, registry.name):
         name = part.get('type')
         if isinstance(name, str) and registry.get(name) is None:
             raise ValueError(describe_unknown_type(name, registry.name))
 
 
+@type_hints()
 def prepare_testing(runner: Runner) -> None:
     """Build the test loop with its data and metrics, as `runner.test()` would."""
     if isinstance(runner, Runner):
-        with type_hints():
-            runner.test_loop  # noqa: B018
+        runner.test_loop  # noqa: B018
         _prepare_hooks(runner)
         _report_faults_of_loading(runner)
 

@@ -1,9 +1,8 @@
 """Checks of layer arguments, with errors that say what would work."""
 
-from collections.abc import Mapping
 from numbers import Integral
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Proxy
 
 #: Those of Conv2d.
@@ -101,22 +100,24 @@ def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: 
                          f'{", ".join(map(str, divisors(channels)))}')
 
 
-def save_blocks(num_blocks: int, state_dict: dict, prefix: str) -> None:
-    """Note a layer's number of blocks beside its version, among what a state_dict says of each module."""
-    metadata = getattr(state_dict, '_metadata', None)
-    if metadata is not None and prefix[:-1] in metadata:
-        metadata[prefix[:-1]]['num_blocks'] = num_blocks
+class NotesBlocks:
+    """A tied layer that notes its number of blocks among what a state_dict says of each module, and checks it.
 
-
-def check_saved_blocks(layer: str, module: nn.Module, state_dict: Mapping, prefix: str, metadata: Mapping) -> None:
-    """Raise a ValueError for weights of another number of blocks whose thin shapes fit by chance.
-
-    The metadata are what the state_dict says of the layer; older ones do not say the blocks.
+    Weights of another number of blocks, whose thin shapes fit by chance, are a ValueError; older state_dicts do not say it.
     """
-    saved, weight = metadata.get('num_blocks', module.num_blocks), state_dict.get(f'{prefix}weight')
-    if saved != module.num_blocks and weight is not None and weight.shape == module.weight.shape:
-        raise ValueError(f'{layer} {prefix[:-1]}: the weights are of a layer with num_blocks={saved}, this one has '
-                         f'{module.num_blocks}'.replace(' :', ':'))
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        metadata = getattr(destination, '_metadata', None)
+        if metadata is not None and prefix[:-1] in metadata:
+            metadata[prefix[:-1]]['num_blocks'] = self.num_blocks
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: object) -> None:
+        saved, weight = local_metadata.get('num_blocks', self.num_blocks), state_dict.get(f'{prefix}weight')
+        if saved != self.num_blocks and weight is not None and weight.shape == self.weight.shape:
+            raise ValueError(f'{type(self).__name__} {prefix[:-1]}: the weights are of a layer with num_blocks={saved}, this one '
+                             f'has {self.num_blocks}'.replace(' :', ':'))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
 def divisors(number: int) -> list[int]:

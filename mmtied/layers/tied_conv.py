@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from mmtied.arguments import suggest_arguments
 
 from .algorithms import ALGORITHMS, Geometry, check_algorithm, choose_algorithm, repeat_blocks
-from .blocks import check_blocks, check_geometry, check_input, check_positive, check_saved_blocks, save_blocks
+from .blocks import NotesBlocks, check_blocks, check_geometry, check_input, check_positive
 
 
-class _TiedConv2d(nn.Conv2d):
+class _TiedConv2d(NotesBlocks, nn.Conv2d):
     """Base class of TBC and TGC: a Conv2d that holds the thin weight and reports the full channel counts.
 
     The parent is built with the thin sizes, so PyTorch's default initialization, and any other that reads the weight's shape
@@ -98,14 +98,6 @@ class _TiedConv2d(nn.Conv2d):
                 raise ValueError(f'{type(self).__name__}: {name} of shape {tuple(value.shape)}, expected {thin} filters; to '
                                  'fold a normalization into tied layers use mmtied.surgery.deploy instead of fuse_conv_bn')
         super().__setattr__(name, value)
-
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        save_blocks(self.num_blocks, destination, prefix)
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: object) -> None:
-        check_saved_blocks(type(self).__name__, self, state_dict, prefix, local_metadata)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Return the equivalent grouped convolution, which `torch.jit.script` compiles."""

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
 
-from .blocks import check_blocks, check_positive, check_saved_blocks, check_tensor, save_blocks
+from .blocks import NotesBlocks, check_blocks, check_positive, check_tensor
 
 
 @suggest_arguments
-class TFC(nn.Linear):
+class TFC(NotesBlocks, nn.Linear):
     """Tied block fully connected layer: the same weight maps each of B blocks of input features to one block of output features.
 
     The weight has shape (out / B, in / B): B * B times fewer parameters than `torch.nn.Linear`. A bias is tied too and has
@@ -59,14 +59,6 @@ class TFC(nn.Linear):
         out = F.linear(blocks, self.weight, self.bias).reshape(-1, self.out_features)
         # For (N, in_features) no shape mentions N, which an exporter would otherwise fix to that of its example.
         return out if x.dim() == 2 else out.reshape(*x.shape[:-1], self.out_features)
-
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        save_blocks(self.num_blocks, destination, prefix)
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: object) -> None:
-        check_saved_blocks('TFC', self, state_dict, prefix, local_metadata)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Return plain modules with this layer's parameters, which `torch.jit.script` compiles."""

@@ -6,6 +6,7 @@ surround the grouped convolution. A residual block of `GResNeXt` absorbs the per
 normalizations, and becomes a block of ResNeXt.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmtied.compat import is_installed
 from mmtied.related.groupable.layers import DGConv, closed_bits, gated_layers
 
-from .modules import replace_modules
+from .modules import make_conv, replace_modules
 from .permute import Space
 
 
@@ -125,23 +126,13 @@ def find_groups(layer: DGConv) -> ChannelGroups:
 
 def _replacement(layer: DGConv, channels: ChannelGroups) -> nn.Conv2d:
     """Build the equivalent grouped convolution."""
-    settings = {
-        'in_channels': layer.in_channels, 'out_channels': layer.out_channels, 'kernel_size': layer.kernel_size,
-        'stride': layer.stride, 'padding': layer.padding, 'dilation': layer.dilation, 'groups': channels.groups,
-        'bias': layer.bias is not None, 'padding_mode': layer.padding_mode,
-    }
-    if _is_sorted(channels.input_order) and _is_sorted(channels.output_order):
-        conv = nn.Conv2d(**settings)
-    else:
-        conv = PermutedConv2d(channels.input_order, channels.output_order, **settings)
-    conv.to(layer.weight.detach())  # device and dtype
-    conv.train(layer.training)
-    conv.weight.data.copy_(_weights_within_groups(layer.weight.detach(), channels))
-    conv.weight.requires_grad_(layer.weight.requires_grad)
-    if layer.bias is not None:
-        conv.bias.data.copy_(layer.bias.detach())
-        conv.bias.requires_grad_(layer.bias.requires_grad)
-    return conv
+    kind = nn.Conv2d
+    if not (_is_sorted(channels.input_order) and _is_sorted(channels.output_order)):
+        kind = partial(PermutedConv2d, channels.input_order, channels.output_order)
+    conv = make_conv(_weights_within_groups(layer.weight.detach(), channels), layer.bias, layer, channels.groups, kind)
+    for name, parameter in conv.named_parameters():
+        parameter.requires_grad_(getattr(layer, name).requires_grad)
+    return conv.train(layer.training).to(layer.weight.device)
 
 
 def _weights_within_groups(weight: Tensor, channels: ChannelGroups) -> Tensor:

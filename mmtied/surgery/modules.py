@@ -1,10 +1,22 @@
-"""Copy a model, and put other modules in the places of some of its own."""
+"""Copy a model, put other modules in the places of some of its own, and make convolutions of given weights."""
 
 from collections.abc import Callable
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def make_conv(weight: Tensor, bias: Tensor | None, like: nn.Module, groups: int = 1,
+              kind: Callable[..., nn.Conv2d] = nn.Conv2d) -> nn.Conv2d:
+    """Return a Conv2d with copies of weights, and the stride, padding and dilation of another convolution."""
+    conv = kind(in_channels=weight.size(1) * groups, out_channels=weight.size(0), kernel_size=tuple(weight.shape[2:]),
+                stride=like.stride, padding=like.padding, dilation=like.dilation, groups=groups, bias=bias is not None,
+                padding_mode=getattr(like, 'padding_mode', 'zeros'), device='meta')
+    conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return conv
 
 
 def copy_model(model: nn.Module) -> nn.Module:

@@ -16,6 +16,7 @@ from mmtied.related.interleaved.secondary import CHEAP_ZEROS, Secondary
 
 from .fold import fold, is_foldable_norm
 from .freeze_groups import PermutedConv2d
+from .modules import make_conv
 from .trace import is_altered
 
 
@@ -54,16 +55,6 @@ def plain_layer(layer: nn.Module) -> nn.Module | None:
     make = _PLAIN.get(type(layer))
     parts = [*layer.modules(), *([layer.filters] if isinstance(layer, (SharedConv2d, SharedBasisConv)) else [])]
     return None if make is None or any(map(is_altered, parts)) else make(layer)
-
-
-def make_conv(weight: Tensor, bias: Tensor | None, like: nn.Module, groups: int = 1) -> nn.Conv2d:
-    """Return a Conv2d with given weights, and the stride, padding and dilation of another convolution."""
-    conv = nn.Conv2d(weight.size(1) * groups, weight.size(0), tuple(weight.shape[2:]), like.stride, like.padding, like.dilation,
-                     groups, bias is not None, getattr(like, 'padding_mode', 'zeros'), device='meta')
-    conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-    if bias is not None:
-        conv.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-    return conv
 
 
 def _plain_pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -170,12 +170,10 @@ def recorded(network: nn.Module, stages: Sequence[str]) -> Iterator[dict[str, Te
     def keep(stage: str, module: nn.Module, args: tuple, output: Tensor) -> None:
         outputs[stage] = output
 
-    handles = [network.get_submodule(stage).register_forward_hook(partial(keep, stage)) for stage in stages]
-    try:
+    with ExitStack() as hooks:
+        for stage in stages:
+            hooks.enter_context(network.get_submodule(stage).register_forward_hook(partial(keep, stage)))
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, Normalization]:

@@ -7,12 +7,12 @@ from mmcv.cnn.bricks import ConvWS2d
 from torch import nn
 
 from mmtied.backbones import TiedResNet
-from mmtied.backbones.bottleneck import BlockSettings
+from mmtied.backbones.bottleneck import BlockSettings, ConvBottleneck
 from mmtied.backbones.tied_bottleneck import TiedBottleneck
 from mmtied.related.groupable.backbones import GroupableBottleneck
 from mmtied.related.groupable.layers import DGConv
 from mmtied.related.interleaved.backbones import IGCBlock
-from mmtied.related.shared_bases.blocks import SharedBasicBlock, SharedBottleneck
+from mmtied.related.shared_bases.blocks import SharedBasicBlock
 from tests.helpers.families import FAMILIES, tiny
 
 families = pytest.mark.parametrize('family', FAMILIES)
@@ -126,7 +126,7 @@ def test_zero_init_residual_is_the_default():
 @pytest.mark.parametrize(('block', 'settings', 'out_channels'), [
     (TiedBottleneck, {'width': 4, 'split_blocks': (1, 2), 'entry_blocks': 2, 'shortcut_blocks': 1, 'mixer_fusion': 'sum',
                       'mixer_out_ratio': .5}, 32),
-    (GroupableBottleneck, {'width': 8}, 32), (SharedBottleneck, {'width': 8, 'shared': {}}, 32),
+    (GroupableBottleneck, {'width': 8}, 32), (ConvBottleneck, {'width': 8, 'conv_cfgs': {}}, 32),
     (SharedBasicBlock, {'bases': {}}, 8), (IGCBlock, {}, 8)])
 def test_blocks_can_be_built_alone(block, settings, out_channels):
     """Arguments of one kind of block have defaults, and an unknown argument is reported under the block's name."""

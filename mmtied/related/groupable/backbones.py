@@ -2,44 +2,21 @@
 
 from collections.abc import Sequence
 
-from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
-from torch import Tensor
 
-from mmtied.backbones.bottleneck import BlockSettings, Bottleneck, scale_width
+from mmtied.backbones.bottleneck import BlockSettings, ConvBottleneck, scale_width
 from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
 
 
-class GroupableBottleneck(Bottleneck):
-    """ResNeXt's bottleneck, 1x1, 3x3, 1x1, whose 3x3 convolution is a `DGConv` or has given groups (Figure 4).
+class GroupableBottleneck(ConvBottleneck):
+    """ResNeXt's bottleneck whose 3x3 convolution is a `DGConv`, or has given groups (Figure 4)."""
 
-    Args:
-        block: Settings that every kind of block has; its conv_cfg is for the 1x1 convolutions, and for a 3x3 convolution with
-            given groups.
-        width: Channels of the 3x3 convolution.
-        groups: Its groups; None learns them.
-    """
+    middle_name = 'grouped'
 
     def __init__(self, block: BlockSettings, *, width: int, groups: int | None = None) -> None:
-        super().__init__(block.with_cp)
-        out_channels = block.planes * self.expansion
-        entry_stride, middle_stride = block.strides
-        conv_cfg, norm_cfg, dilation = block.conv_cfg, block.norm_cfg, block.dilation
-        grouped_cfg = conv_cfg
-        if groups is None:
-            grouped_cfg, groups = {'type': 'DGConv'}, 1
-
-        self.entry = ConvModule(block.in_channels, width, 1, entry_stride, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
-        self.grouped = ConvModule(width, width, 3, middle_stride, dilation, dilation, groups, conv_cfg=grouped_cfg,
-                                  norm_cfg=norm_cfg)
-        self.exit = ConvModule(width, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
-        self.shortcut = block.shortcut(out_channels)
-        self.add_layers(None, block.plugins, after_conv1=width, after_conv2=width, after_conv3=out_channels)
-
-    def middle(self, x: Tensor) -> Tensor:
-        """Run the 3x3 convolution."""
-        return self.grouped(x)
+        conv_cfgs = {'middle': {'type': 'DGConv'}} if groups is None else {}
+        super().__init__(block, width=width, conv_cfgs=conv_cfgs, groups=groups or 1)
 
 
 @MODELS.register_module()

@@ -22,39 +22,35 @@ class IGCBlock(BasicBlock):
     """Two 3x3 convolutions, each with normalization, plus the input, a projection of it, or nothing.
 
     Args:
-        block: Settings that every kind of block has; its conv_cfg is for both convolutions, and its style is ignored, because
-            there is no 1x1 convolution that could take the stride.
+        block: Settings that every kind of block has; its conv_cfg is for both convolutions.
         identity: Whether the input is added to the output.
         shortcut_groups: Groups of the 1x1 projection where the shape changes; 'primary' is the first convolution's number of
             primary partitions, 1 if it is an ordinary one; None is a `PadShortcut`.
     """
 
     def __init__(self, block: BlockSettings, *, identity: bool = True, shortcut_groups: int | str | None = None) -> None:
-        super().__init__(block.with_cp)
         self.identity = identity
-        planes, dilation, conv_cfg, norm_cfg = block.planes, block.dilation, block.conv_cfg, block.norm_cfg
-        self.entry = ConvModule(block.in_channels, planes, 3, block.stride, dilation, dilation, conv_cfg=conv_cfg,
-                                norm_cfg=norm_cfg)
-        self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
-        self.shortcut = nn.Identity()
-        if shortcut_groups == 'primary':
-            shortcut_groups = getattr(self.entry.conv, 'num_primary', 1)
-        if identity and (block.stride != 1 or block.in_channels != planes):
-            self.shortcut = _make_shortcut(block, shortcut_groups)
-        self.add_layers(None, block.plugins, after_conv1=planes, after_conv2=planes)
+        self.shortcut_groups = shortcut_groups
+        super().__init__(block, block.conv_cfg, block.conv_cfg)
+
+    def make_shortcut(self, block: BlockSettings) -> nn.Module:
+        """Build a grouped projection, or a shortcut without parameters, where the shape changes."""
+        if not self.identity or (block.stride == 1 and block.in_channels == block.planes):
+            return nn.Identity()
+        groups = self.shortcut_groups
+        if groups == 'primary':
+            groups = getattr(self.entry.conv, 'num_primary', 1)
+
+        def change_shape(stride: int) -> nn.Module:
+            if groups is None:
+                return PadShortcut(block.planes - block.in_channels, stride)
+            return ConvModule(block.in_channels, block.planes, 1, stride, groups=groups, norm_cfg=block.norm_cfg, act_cfg=None)
+
+        return after_pool(change_shape, block.stride, block.avg_down)
 
     def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
         """Add the shortcut, if the block has an identity mapping."""
         return super().add_shortcut(out, x) if self.identity else out
-
-
-def _make_shortcut(block: BlockSettings, groups: int | None) -> nn.Module:
-    def change_shape(left: int) -> nn.Module:
-        if groups is None:
-            return PadShortcut(block.planes - block.in_channels, left)
-        return ConvModule(block.in_channels, block.planes, 1, left, groups=groups, norm_cfg=block.norm_cfg, act_cfg=None)
-
-    return after_pool(change_shape, block.stride, block.avg_down)
 
 
 @MODELS.register_module()

@@ -166,18 +166,15 @@ def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | N
     if len(given) == 2 and num_primary * num_secondary != out_channels:
         raise ValueError(f'IGC: num_primary={num_primary} times num_secondary={num_secondary} is {num_primary * num_secondary}, '
                          f'not out_channels={out_channels}; give one of the two, and the other follows')
-    (name, value), *_ = given.items()
+    name, value = next(iter(given.items()))
+    number, problem = out_channels, f'out_channels={out_channels} is not divisible by {name}={value}'
     if out_channels % value == 0:
         chosen = Partitions(value, out_channels // value) if num_primary else Partitions(out_channels // value, value)
         if in_channels % chosen.num_primary == 0:
             return chosen
-        problem = f'in_channels={in_channels} is not divisible by {chosen.num_primary} primary partitions'
+        number, problem = in_channels, f'in_channels={in_channels} is not divisible by {chosen.num_primary} primary partitions'
         if not num_primary:
             problem += f' (out_channels={out_channels} by num_secondary={num_secondary})'
-        number = in_channels
-    else:
-        problem = f'out_channels={out_channels} is not divisible by {name}={value}'
-        number = out_channels
     if lenient:
         return leanest_partitions(in_channels, out_channels, area)
     raise ValueError(f'IGC: {problem}; use one of {", ".join(map(str, divisors(number)))}. Without num_primary and num_secondary '

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmtied.backbones.bottleneck import BlockSettings, ResidualBlock
+from mmtied.backbones.bottleneck import BlockSettings, ConvBottleneck, ResidualBlock
 from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet, check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
-from .blocks import SharedBasicBlock, SharedBottleneck, SharedStage
+from .blocks import SharedBasicBlock, SharedStage
 from .layers import FilterBasis, SharedConv2d
 from .mobilenet import shared_mobilenet_v2
 
@@ -94,7 +94,7 @@ class SharedResNet(StagedResNet):
         self.unique_elements = 1 if unique_elements is None else unique_elements
         check_positive(name, shared_elements=self.shared_elements)
         check_not_negative(name, unique_elements=self.unique_elements)
-        block = SharedBasicBlock if self._basic else SharedBottleneck
+        block = SharedBasicBlock if self._basic else ConvBottleneck
         self.expansion, self.plugin_positions = block.expansion, block.plugin_positions
         super().__init__(depth, **staged)
 
@@ -112,7 +112,7 @@ class SharedResNet(StagedResNet):
             return SharedBasicBlock(block, bases=bases, unique_elements=self._scaled('unique_elements', block.planes),
                                     basis_norm=self.basis_norm, pad_shortcut=self._pad_shortcut)
         shared = {role: {'type': SharedConv2d, 'filters': filters} for role, filters in bases.items()}
-        return SharedBottleneck(block, width=block.planes, shared=shared)
+        return ConvBottleneck(block, width=block.planes, conv_cfgs=shared)
 
     def _make_bases(self, planes: int) -> dict[str, nn.Conv2d]:
         """Build the shared filters of a stage; those of the exits (-Shared-All) are coefficients, not a basis."""

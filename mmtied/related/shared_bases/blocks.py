@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import torch
-from mmcv.cnn import ConvModule, build_norm_layer
+from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from mmtied.backbones.bottleneck import BasicBlock, BlockSettings, Bottleneck, PadShortcut
+from mmtied.backbones.bottleneck import BasicBlock, BlockSettings, PadShortcut
 
 from .layers import FilterBasis, SharedBasisConv, SharedConv2d
 
@@ -63,38 +63,6 @@ class SharedStage(nn.Module):
         return x
 
 
-class SharedBottleneck(Bottleneck):
-    """ResNet's or ResNeXt's bottleneck, 1x1, 3x3, 1x1, where any of the three can use shared filters (Figure 2 b).
-
-    Args:
-        block: Settings that every kind of block has; its conv_cfg is for the convolutions with filters of their own.
-        width: Channels of the input of the 3x3 convolution.
-        shared: conv_cfg of the convolutions with shared filters, by name: 'entry', 'middle' and 'exit'.
-        elements: Channels of the output of the 3x3 convolution; None is `width`.
-        groups: Groups of the 3x3 convolution.
-    """
-
-    def __init__(self, block: BlockSettings, *, width: int, shared: dict[str, dict], elements: int | None = None,
-                 groups: int = 1) -> None:
-        super().__init__(block.with_cp)
-        elements = width if elements is None else elements
-        out_channels = block.planes * self.expansion
-        entry_stride, middle_stride = block.strides
-        norm_cfg, dilation = block.norm_cfg, block.dilation
-        cfgs = {role: shared.get(role, block.conv_cfg) for role in ('entry', 'middle', 'exit')}
-
-        self.entry = ConvModule(block.in_channels, width, 1, entry_stride, conv_cfg=cfgs['entry'], norm_cfg=norm_cfg)
-        self.spatial = ConvModule(width, elements, 3, middle_stride, dilation, dilation, groups, conv_cfg=cfgs['middle'],
-                                  norm_cfg=norm_cfg)
-        self.exit = ConvModule(elements, out_channels, 1, conv_cfg=cfgs['exit'], norm_cfg=norm_cfg, act_cfg=None)
-        self.shortcut = block.shortcut(out_channels)
-        self.add_layers(None, block.plugins, after_conv1=width, after_conv2=elements, after_conv3=out_channels)
-
-    def middle(self, x: Tensor) -> Tensor:
-        """Run the 3x3 convolution."""
-        return self.spatial(x)
-
-
 class SharedBasicBlock(BasicBlock):
     """ResNet's basic block, two 3x3 convolutions, each of which can be combined from a shared basis (Figure 2 a).
 
@@ -102,8 +70,7 @@ class SharedBasicBlock(BasicBlock):
     False), and another one after them.
 
     Args:
-        block: Settings that every kind of block has; its conv_cfg is for ordinary convolutions, its stride for the first
-            convolution, and its style is ignored.
+        block: Settings that every kind of block has; its conv_cfg is for ordinary convolutions.
         bases: Shared bases for 'entry' and 'exit', the first and the second convolution; others are ordinary.
         unique_elements: Basis elements that each combined convolution adds, U.
         basis_norm: Whether to normalize between basis and coefficients.
@@ -112,20 +79,18 @@ class SharedBasicBlock(BasicBlock):
 
     def __init__(self, block: BlockSettings, *, bases: dict[str, FilterBasis], unique_elements: int = 0, basis_norm: bool = True,
                  pad_shortcut: bool = False) -> None:
-        super().__init__(block.with_cp)
-        planes, stride, dilation, norm_cfg = block.planes, block.stride, block.dilation, block.norm_cfg
+        self.pad_shortcut = pad_shortcut
 
         def cfg_of(role: str) -> dict | None:
             if role not in bases:
                 return block.conv_cfg
-            norm = build_norm_layer(norm_cfg, bases[role].out_channels + unique_elements)[1] if basis_norm else None
+            norm = build_norm_layer(block.norm_cfg, bases[role].out_channels + unique_elements)[1] if basis_norm else None
             return {'type': SharedBasisConv, 'filters': bases[role], 'num_unique': unique_elements, 'norm': norm}
 
-        self.entry = ConvModule(block.in_channels, planes, 3, stride, dilation, dilation, conv_cfg=cfg_of('entry'),
-                                norm_cfg=norm_cfg)
-        self.exit = ConvModule(planes, planes, 3, 1, dilation, dilation, conv_cfg=cfg_of('exit'), norm_cfg=norm_cfg, act_cfg=None)
-        if pad_shortcut and (stride != 1 or block.in_channels != planes):
-            self.shortcut = PadShortcut(planes - block.in_channels, stride)
-        else:
-            self.shortcut = block.shortcut(planes)
-        self.add_layers(None, block.plugins, after_conv1=planes, after_conv2=planes)
+        super().__init__(block, cfg_of('entry'), cfg_of('exit'))
+
+    def make_shortcut(self, block: BlockSettings) -> nn.Module:
+        """Build a projection, or a shortcut without parameters."""
+        if self.pad_shortcut and (block.stride != 1 or block.in_channels != block.planes):
+            return PadShortcut(block.planes - block.in_channels, block.stride)
+        return block.shortcut(block.planes)

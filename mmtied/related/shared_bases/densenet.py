@@ -1,7 +1,5 @@
 """DenseNet for CIFAR whose layers share filter bases, structured as in the authors' code."""
 
-from collections.abc import Mapping
-
 import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
@@ -9,7 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
-from mmtied.backbones.checkpoint import check_fits
+from mmtied.backbones.checkpoint import StrictCheckpoint
 from mmtied.backbones.resnet_base import check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
@@ -24,7 +22,7 @@ _BOTTLENECK = 4
 
 @MODELS.register_module()
 @suggest_arguments
-class SharedDenseNetCIFAR(BaseModule):
+class SharedDenseNetCIFAR(StrictCheckpoint, BaseModule):
     """DenseNet-121-SsUu for images of 32 x 32, with a 3x3 stem without pooling.
 
     Every 3x3 convolution of a dense block combines S elements of the block's basis and U of its own; all blocks have the same
@@ -101,11 +99,6 @@ class SharedDenseNetCIFAR(BaseModule):
             if number < len(self.stage_names):
                 x = getattr(self, f'transition{number}')(x)
         return (self.norm(x).relu(), )
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args) -> None:
-        if self.strict_checkpoint:
-            check_fits(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class DenseLayer(nn.Module):

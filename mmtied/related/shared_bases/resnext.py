@@ -2,11 +2,11 @@
 
 from mmengine.registry import MODELS
 
-from mmtied.backbones.bottleneck import BlockSettings
+from mmtied.backbones.bottleneck import BlockSettings, ConvBottleneck
 from mmtied.backbones.resnet_base import StagedResNet, check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
-from .blocks import SharedBottleneck, SharedStage
+from .blocks import SharedStage
 from .layers import FilterBasis, SharedConv2d
 
 
@@ -69,15 +69,15 @@ class SharedResNeXtCIFAR(StagedResNet):
         made = [self.make_block(first), *(self.make_block(block, basis, unique) for block in others)]
         return SharedStage(made, {} if basis is None else {'middle': basis})
 
-    def make_block(self, block: BlockSettings, basis: FilterBasis | None = None, num_unique: int = 0) -> SharedBottleneck:
+    def make_block(self, block: BlockSettings, basis: FilterBasis | None = None, num_unique: int = 0) -> ConvBottleneck:
         """Build one residual block; without a basis it is ResNeXt's."""
         width = self._width(block.planes)
         if basis is None:
-            return SharedBottleneck(block, width=width, groups=self.groups, shared={})
+            return ConvBottleneck(block, width=width, groups=self.groups, conv_cfgs={})
         layer = {'type': SharedConv2d, 'filters': basis, 'num_unique': num_unique,
                  'unique_groups': max(1, num_unique // self.base_width)}
-        return SharedBottleneck(block, width=width, groups=basis.groups, elements=basis.out_channels + num_unique,
-                                shared={'middle': layer})
+        return ConvBottleneck(block, width=width, groups=basis.groups, elements=basis.out_channels + num_unique,
+                                conv_cfgs={'middle': layer})
 
     def _width(self, planes: int) -> int:
         return planes * self.base_width // 64 * self.groups
