@@ -147,8 +147,8 @@ def _greedy_order(vectors: Tensor) -> Tensor:
     order = torch.empty(count, places, dtype=torch.long, device=vectors.device)
     free = torch.ones(channels, dtype=torch.bool, device=vectors.device)
     for place in range(places):
-        pair = _position(gains)
-        order[:2, place] = pair
+        pair = list(divmod(int(gains.argmax()), channels))
+        order[0, place], order[1, place] = pair
         gains[pair] = gains[:, pair] = -torch.inf
         free[pair] = False
     sums = vectors[order[0], 0] + vectors[order[1], 1]
@@ -156,15 +156,9 @@ def _greedy_order(vectors: Tensor) -> Tensor:
         gains = squares[:, block, None] + 2 * vectors[:, block] @ sums.T
         gains[~free] = -torch.inf
         for _ in range(places):
-            channel, place = _position(gains)
+            channel, place = divmod(int(gains.argmax()), places)
             order[block, place] = channel
             gains[channel] = gains[:, place] = -torch.inf
             free[channel] = False
         sums = sums + vectors[order[block], block]
     return order.flatten()
-
-
-def _position(gains: Tensor) -> Tensor:
-    """Return row and column of the largest value."""
-    largest = gains.argmax()
-    return torch.stack([largest // gains.shape[1], largest % gains.shape[1]])

@@ -23,16 +23,14 @@ def grouped_multiply_adds(model: nn.Module, size: int = 224) -> int:
         >>> all_64 / all_32
         0.5
     """
-    convs = {name: conv for name, conv in model.named_modules()
-             if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and not name.startswith('stem')}
-    weights = {name: conv.weight.numel() // (conv.group_number if isinstance(conv, DGConv) else 1)
-               for name, conv in convs.items()}
     shapes = deepcopy(model).to('meta')
     shapes.eval()  # mmpretrain's networks return None here
     counts = []
-    for name in convs:
-        shapes.get_submodule(name).register_forward_hook(
-            lambda conv, args, out, weight=weights[name]: counts.append(weight * out.shape[-2:].numel()))
+    for name, conv in shapes.named_modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and not name.startswith('stem'):
+            layer = model.get_submodule(name)
+            weights = conv.weight.numel() // (layer.group_number if isinstance(layer, DGConv) else 1)
+            conv.register_forward_hook(lambda _, __, out, weights=weights: counts.append(weights * out.shape[-2:].numel()))
     with torch.no_grad():
         shapes(torch.zeros(1, 3, size, size, device='meta'))
     return sum(counts)
