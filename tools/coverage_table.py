@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / 'docs/coverage.md'
+DOCS = Path(__file__).resolve().parents[1] / 'docs'
+PAGE = DOCS / 'coverage.md'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,7 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--check', action='store_true', help='compare the page instead of writing it')
     check = parser.parse_args(argv).check
-    from mmtied.analysis.coverage import render_page
+    sys.path.insert(0, str(DOCS))
+    from coverage_page import render_page
+
     from mmtied.atomic import save_text
     text = render_page()
     stale = not PAGE.is_file() or PAGE.read_text(encoding='utf-8') != text

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / 'docs'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmtied.compat import require
     with user_errors():
         require(['mmengine', 'mmcv', 'mmdet', 'mmpretrain'], 'The model table')
-        from mmtied.analysis.model_zoo import measure_paper, render_metafile, render_page
+        sys.path.insert(0, str(DOCS))
+        from model_zoo_page import measure_paper, render_metafile, render_page
+
         from mmtied.analysis.published import load_papers
         configs = ROOT / 'configs'
         papers = [(paper, measure_paper(paper, configs)) for paper in load_papers()]

@@ -30,7 +30,7 @@ class Network:
         channels: Channels of the backbone's last output.
         classes: Number of classes; 1000 is ImageNet, 100 and 10 are CIFAR.
         size: Height and width of the image in pixels.
-        counts: Part of the classifier whose parameters are printed, a key of `model_zoo.COUNTS`.
+        counts: Part of the classifier whose parameters are printed, a key of `COUNTS` in docs/model_zoo_page.py.
         weights: Where trained weights of the row can be had, Markdown; empty if nowhere.
         note: Caveat about the figures.
     """

@@ -5,9 +5,9 @@ import re
 import runpy
 
 import pytest
+from coverage_page import load_coverage, render_page
 from mmengine.registry import MODELS, DefaultScope
 
-from mmtied.analysis.coverage import load_coverage, render_page
 from tests.helpers.detectors import ROOT, load_recipe
 
 #: Tables and figures of each paper, counted in the papers.

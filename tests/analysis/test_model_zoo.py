@@ -9,12 +9,12 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from model_zoo_page import COUNTS, Sizes, grouped_share, measure_paper, render_metafile, render_page
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 import mmtied  # noqa: F401
 from mmtied.analysis.complexity import Complexity, ImageNetClassifier, count_parameters
-from mmtied.analysis.model_zoo import COUNTS, Sizes, grouped_share, measure_paper, render_metafile, render_page
 from mmtied.analysis.published import Paper, load_paper, load_papers
 
 ROOT = Path(__file__).resolve().parents[2]

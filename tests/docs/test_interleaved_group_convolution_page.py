@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
+from model_zoo_page import COUNTS
 
 import mmtied.backbones as backbones
 from mmtied.analysis.complexity import ImageNetClassifier
-from mmtied.analysis.model_zoo import COUNTS
 from mmtied.launch.config import load_config
 from mmtied.layers import IGC
 from tests.helpers.pages import named_configs, read_page, snippets

@@ -3,11 +3,10 @@
 import importlib.util
 from pathlib import Path
 
+import model_zoo_page
 import pytest
 
-from mmtied.analysis import model_zoo
 from mmtied.analysis.complexity import Complexity
-from mmtied.analysis.model_zoo import Sizes
 
 TOOL = Path(__file__).parents[2] / 'tools/model_table.py'
 
@@ -20,7 +19,7 @@ def tool(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, 'ROOT', tmp_path)
-    monkeypatch.setattr(model_zoo, 'measure_paper', lambda paper, configs: Sizes(
+    monkeypatch.setattr(model_zoo_page, 'measure_paper', lambda paper, configs: model_zoo_page.Sizes(
         {n.name: Complexity(10**7, 10**9) for n in paper.networks}, {n.name: 10**7 for n in paper.networks},
         {(a.network, a.module): 10**5 for a in paper.attention}, {d.config: 10**7 for d in paper.detectors}))
     return module

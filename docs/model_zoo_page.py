@@ -14,12 +14,11 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmtied.analysis.complexity import Complexity, ImageNetClassifier, count_parameters, measure
+from mmtied.analysis.published import Detector, Network, Paper
 from mmtied.related.groupable.complexity import grouped_multiply_adds
 from mmtied.tables import markdown_table
 from mmtied.version import __version__
-
-from .complexity import Complexity, ImageNetClassifier, count_parameters, measure
-from .published import Detector, Network, Paper
 
 #: Caption of every accuracy.
 PRINTED = 'printed in the paper, not trained here'

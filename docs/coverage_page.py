@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from mmtied.analysis import published
+from mmtied.analysis.published import load_paper
 from mmtied.tables import markdown_table
-
-from .published import load_paper
 
 _INTRODUCTION = """# Coverage of the papers
 
@@ -43,7 +43,7 @@ class Item:
 @cache
 def load_coverage() -> dict[str, tuple[Item, ...]]:
     """Read the items of each paper, by the paper's name in `published.PAPERS`."""
-    text = Path(__file__).with_name('papers').joinpath('coverage.yml').read_text(encoding='utf-8')
+    text = Path(published.__file__).with_name('papers').joinpath('coverage.yml').read_text(encoding='utf-8')
     return {paper: tuple(Item(**row) for row in rows) for paper, rows in yaml.safe_load(text).items()}
 
 
