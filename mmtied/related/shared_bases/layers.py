@@ -14,7 +14,6 @@ from math import prod
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
 from mmtied.arguments import suggest_arguments
 from mmtied.layers.blocks import check_geometry, check_input, check_not_negative, check_positive
@@ -303,3 +302,7 @@ def _check_norm(norm: nn.Module | None, elements: int) -> None:
     width = getattr(norm, 'num_features', 0) or elements  # a lazy one has 0 until its first input
     if width != elements:
         raise ValueError(f'SharedBasisConv: norm has {width} channels; it needs {elements}, one for each shared and own element')
+
+
+def _pair(value: _Size) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
