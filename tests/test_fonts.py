@@ -63,8 +63,7 @@ def test_fonts_of_pictures():
 
 def test_labels_of_failure_pictures():
     """Pillow's default font draws both letters as its placeholder."""
-    from mmtied.evaluation.reporting.failures import LOOKS
-    from mmtied.evaluation.reporting.pictures import Shapes, draw_example
+    from mmtied.evaluation.reporting.pictures import LOOKS, Shapes, draw_example
 
     def drawn(name):
         shapes = Shapes(np.array([[40., 40., 60., 40.]]), [name], None)

@@ -83,27 +83,22 @@ def accumulate(records: Records, positives: Positives, grouping: Grouping, num_c
                recall: bool = False, areas: Sequence[int] = tuple(range(len(AREA_RANGES)))) -> Tensor:
     """Compute AP, or recall, for groups of images or instances that may overlap.
 
-    Args:
-        records: Sorted as `join_records` sorts.
-        positives: The ground truths that count.
-        grouping: The B groups, on the device of the records.
-        num_categories: K.
-        limit: Detections used for each image and category.
-        recall: Compute the recall of all these detections instead of AP, the mean precision over the recall points.
-        areas: Which of `AREA_RANGES` to evaluate, by position; A of them.
+    Records are sorted as `join_records` sorts, and the B groups are on their device. Of each image and category, `limit`
+    detections count. AP is the mean precision over the recall points; `areas` are positions in `AREA_RANGES`.
 
     Returns:
-        Shape (B, A, T, K) float64: by group, area range, IoU threshold and category; NaN where a group has no ground truth
-        that counts.
+        By group, area range, IoU threshold and category, (B, A, T, K) float64; NaN without ground truth that counts.
     """
-    parts: dict[int, Tensor] = {}
-    for column, groups in _passes(grouping):
-        members = grouping.members[:, groups]
-        group_of_image = torch.where(members.any(1), members.int().argmax(1), -1)
-        found = _accumulate_disjoint(records.of_columns(column), positives.of_columns(column), group_of_image, len(groups),
-                                     num_categories, limit, recall, areas)
-        parts.update(zip(groups, found, strict=True))
-    return torch.stack([parts[group] for group in sorted(parts)])
+    columns, members = grouping.columns.tolist(), grouping.members
+    disjoint = not any(columns) and bool((members.sum(1) <= 1).all())
+    found = []
+    for groups in [slice(None)] if disjoint else [slice(group, group + 1) for group in range(len(columns))]:
+        here = members[:, groups]
+        group_of_image = torch.where(here.any(1), here.int().argmax(1), -1)
+        column = columns[groups][0]
+        found.append(_accumulate_disjoint(records.of_columns(column), positives.of_columns(column), group_of_image, here.shape[1],
+                                          num_categories, limit, recall, areas))
+    return torch.cat(found)
 
 
 def _accumulate_disjoint(records: Records, positives: Positives, group_of_image: Tensor, num_groups: int, num_categories: int,
@@ -127,76 +122,43 @@ def _accumulate_disjoint(records: Records, positives: Positives, group_of_image:
 
     num_thresholds = len(evaluated_thresholds())
     everywhere = (1 << num_thresholds) - 1
-    first_row = torch.searchsorted(segment, torch.arange(num_segments + 1, device=group.device))
+    first_row = torch.searchsorted(segment, torch.arange(num_segments, device=group.device))
     result = torch.empty(num_columns, num_thresholds, num_segments, dtype=torch.float64, device=group.device)
     for column in range(num_columns):
         # Most detections find nothing, or are ignored, at every threshold: of those it is enough to count the first kind.
         idle = (matched[column] | ignored[column]) == 0
         rows = (~idle & (ignored[column] != everywhere)).nonzero()[:, 0]
         idle_before = count_before(idle)
-        detections = _Detections(segment[rows], idle_before[rows], idle_before[first_row[:-1]])
-        bits, ignored_bits = matched[column, rows], ignored[column, rows]
+        of, bits, ignored_bits = segment[rows], matched[column, rows], ignored[column, rows]
+        idle_in_segment = idle_before[rows] - idle_before[first_row][of]
         for threshold in range(num_thresholds):
             bit = 1 << threshold
             true = (bits & ~ignored_bits & bit) != 0
             if recall:
-                found = torch.bincount(detections.segment[true], minlength=num_segments)
+                found = torch.bincount(of[true], minlength=num_segments)
                 result[column, threshold] = found / totals[:, column].double()
             else:
                 false = ((bits | ignored_bits) & bit) == 0
-                result[column, threshold] = _segment_ap(true, false, detections, totals[:, column])
-    result[:, :, :] = torch.where(totals.T[:, None] > 0, result, torch.nan)
+                result[column, threshold] = _segment_ap(of, true, false, idle_in_segment, totals[:, column])
+    result = torch.where(totals.T[:, None] > 0, result, torch.nan)
     return result.view(num_columns, num_thresholds, num_groups, num_categories).permute(2, 0, 1, 3)
 
 
-def _passes(grouping: Grouping) -> list[tuple[int, list[int]]]:
-    """Return column and groups of each pass over the records: disjoint groups with the same column go together."""
-    passes: list[tuple[int, list[int]]] = []
-    used = None
-    for group, column in enumerate(grouping.columns.tolist()):
-        members = grouping.members[:, group]
-        if passes and passes[-1][0] == column and not bool((used & members).any()):
-            passes[-1][1].append(group)
-            used = used | members
-        else:
-            passes.append((column, [group]))
-            used = members
-    return passes
+def _segment_ap(segment: Tensor, true: Tensor, false: Tensor, idle_before: Tensor, totals: Tensor) -> Tensor:
+    """Compute the AP of S segments from their detections, in descending order of score within each segment.
 
-
-class _Detections(NamedTuple):
-    """Detections in descending order of score within each segment, without those that are false at every threshold.
-
-    Attributes:
-        segment: Ascending, shape (D,) int64.
-        idle_before: How many of those left out come before each, in all segments, shape (D,) int64.
-        idle_before_segment: How many of them come before each segment, shape (S,) int64.
-    """
-
-    segment: Tensor
-    idle_before: Tensor
-    idle_before_segment: Tensor
-
-
-def _segment_ap(true: Tensor, false: Tensor, detections: _Detections, totals: Tensor) -> Tensor:
-    """Compute the AP of each segment.
-
-    Args:
-        true: True positives, shape (D,) bool.
-        false: False positives, shape (D,) bool.
-        detections: The D detections.
-        totals: Ground truths of each segment, shape (S,) int64.
+    `idle_before` is how many detections of the segment that are false at every threshold, and left out, come before each one;
+    `totals`, (S,), are the ground truths of each segment.
     """
     num_segments, device = len(totals), true.device
     points = torch.from_numpy(RECALL_POINTS).to(device)
     false_before = count_before(false)
-    starts = torch.searchsorted(detections.segment, torch.arange(num_segments, device=device))
+    starts = torch.searchsorted(segment, torch.arange(num_segments, device=device))
 
     hit = true.nonzero()[:, 0]
-    of = detections.segment[hit]
+    of = segment[hit]
     true_count = torch.arange(1, len(hit) + 1, device=device) - torch.searchsorted(of, of)
-    false_count = false_before[hit] - false_before[starts[of]]
-    false_count += detections.idle_before[hit] - detections.idle_before_segment[of]
+    false_count = false_before[hit] - false_before[starts[of]] + idle_before[hit]
     precision = true_count / (false_count.double() + true_count + _EPS)
     recall = true_count / totals[of].double()
 
@@ -208,12 +170,7 @@ def _segment_ap(true: Tensor, false: Tensor, detections: _Detections, totals: Te
 
 
 def count_before(chosen: Tensor) -> Tensor:
-    """Count the chosen entries before each position, and in all, shape (D + 1,) int64.
-
-    Example:
-        >>> count_before(torch.tensor([True, False, True])).tolist()
-        [0, 1, 1, 2]
-    """
+    """Count the chosen entries before each position, and in all, shape (D + 1,) int64."""
     counts = torch.zeros(len(chosen) + 1, dtype=torch.int64, device=chosen.device)
     torch.cumsum(chosen, 0, out=counts[1:])
     return counts

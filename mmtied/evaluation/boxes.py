@@ -16,8 +16,7 @@ def areas_under_others(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     areas = box_areas(boxes)
     if len(boxes) == 1:
         return np.zeros(1), areas
-    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
-    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+    (in_x, widths), (in_y, heights) = _edge_cells(boxes)
     shared = (in_y.T @ in_x) >= 2  # a cell of a box that lies under two boxes is covered by another
     covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
     return np.minimum(covered, areas), areas  # a sum of cells may round past the area, and r past the last bucket
@@ -25,8 +24,7 @@ def areas_under_others(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def area_under_two(boxes: np.ndarray) -> tuple[float, float]:
     """Return the area under two or more of (N, 4) xyxy boxes, and that under one or more."""
-    in_x, widths = _edge_cells(boxes[:, 0], boxes[:, 2])
-    in_y, heights = _edge_cells(boxes[:, 1], boxes[:, 3])
+    (in_x, widths), (in_y, heights) = _edge_cells(boxes)
     depth, cells = in_y.T @ in_x, np.outer(heights, widths)
     return cells[depth >= 2].sum(), cells[depth >= 1].sum()
 
@@ -42,9 +40,11 @@ def shared_areas(boxes: np.ndarray) -> np.ndarray:
     return np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None).prod(axis=2)
 
 
-def _edge_cells(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which boxes span each cell between the edges of one axis, (N, cells) as 0/1, and the cells' lengths."""
-    edges = np.sort(np.concatenate([lows, highs]))
-    starts = edges[:-1]
-    spans = (lows[:, None] <= starts) & (starts < highs[:, None])
-    return spans.astype(np.float64), edges[1:] - starts
+def _edge_cells(boxes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return, for x and y, which boxes span each cell between their edges, (N, cells) as 0/1, and the cells' lengths."""
+    cells = []
+    for lows, highs in ((boxes[:, 0], boxes[:, 2]), (boxes[:, 1], boxes[:, 3])):
+        edges = np.sort(np.concatenate([lows, highs]))
+        spans = (lows[:, None] <= edges[:-1]) & (edges[:-1] < highs[:, None])
+        cells.append((spans.astype(np.float64), np.diff(edges)))
+    return cells

@@ -12,7 +12,7 @@ from .buckets import Grouping, whole_set
 from .intervals import Bootstrap, degrees_of_freedom, halves_of, point_estimates, replicates, standard_error, student_quantile
 from .protocol import IOU_TYPES, STATISTICS, check_iou_types
 from .records import SavedGroups, SavedRun
-from .summary import count_images, describe_evaluation, reported_iou_types
+from .summary import count_images, describe_evaluation, named_rows, reported_iou_types, with_buckets
 
 METHOD = 'paired random halves and quarters of the images, Student t'
 
@@ -35,11 +35,7 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
         'buckets': [{'name', 'lower', 'upper', ...}]}}]}``. ``seeds`` is the number of runs on each side. ``...`` is images and,
         for each statistic of `bootstrap` (by default AP, AP50, AP75), ``values`` of all sides, their ``value_intervals``, and
         ``differences`` of every side but the first: difference, low, high, share_above_zero and share_below_zero (of the
-        halves, ties counted half each). None where there is no ground truth, and no interval below
-        `intervals.MIN_IMAGES` images.
-
-    Raises:
-        ValueError: Fewer than two sides, or runs that cannot be compared.
+        halves, ties counted half each). None where there is no ground truth, and no interval below `intervals.MIN_IMAGES` images.
 
     Warns:
         UserWarning: An IoU type is left out, as only some of the runs have it.
@@ -65,7 +61,7 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
     for iou_type in iou_types:
         everything = _rows(sides, iou_type, lambda run: whole_set(len(run.image_ids)), bootstrap)
         for entry, part in zip(evaluations, groups, strict=True):
-            rows = _rows(sides, iou_type, lambda run, part=part: _find(run, part).grouping, bootstrap)
+            rows = _rows(sides, iou_type, lambda run, part=part: _find(run, part), bootstrap)
             buckets = [{**bucket, **row} for bucket, row in zip(part.description['buckets'], rows, strict=True)]
             entry[iou_type] = {'all': everything[0], 'buckets': buckets}
     return {'runs': list(labels), 'seeds': [len(side) for side in sides], 'intervals': bootstrap.describe(METHOD),
@@ -78,9 +74,8 @@ def comparison_rows(comparison: Mapping) -> Iterator[dict]:
     for evaluation in comparison['evaluations']:
         common = {key: evaluation[key] for key in ('definition', 'unit', 'cumulative')}
         for iou_type in reported_iou_types(evaluation):
-            table = evaluation[iou_type]
-            for row in ({'name': 'all', 'lower': None, 'upper': None, **table['all']}, *table['buckets']):
-                place = {key: row[key] for key in ('name', 'lower', 'upper', 'images')}
+            for name, row in named_rows(evaluation, iou_type):
+                place = {'name': name, **{key: row.get(key) for key in ('lower', 'upper', 'images')}}
                 for statistic in (name for name, value in row.items() if isinstance(value, dict)):
                     first, *values = row[statistic]['values']
                     for run, value, difference in zip(others, values, row[statistic]['differences'], strict=True):
@@ -90,16 +85,10 @@ def comparison_rows(comparison: Mapping) -> Iterator[dict]:
 
 def without_empty_differences(comparison: Mapping) -> dict:
     """Return a comparison without the buckets where no run has a value, in every evaluation that has others."""
-    evaluations = []
-    for entry in comparison['evaluations']:
-        shown = dict(entry)
-        for iou_type in reported_iou_types(entry):
-            buckets = entry[iou_type]['buckets']
-            kept = [bucket for bucket in buckets if any(value is not None for row in bucket.values() if isinstance(row, dict)
-                                                        for value in row['values'])]
-            shown[iou_type] = {**entry[iou_type], 'buckets': kept or buckets}
-        evaluations.append(shown)
-    return {**comparison, 'evaluations': evaluations}
+    def has_value(bucket: Mapping) -> bool:
+        return any(value is not None for row in bucket.values() if isinstance(row, dict) for value in row['values'])
+
+    return {**comparison, 'evaluations': [with_buckets(entry, has_value) for entry in comparison['evaluations']]}
 
 
 def compared_statistics(comparison: Mapping) -> list[str]:
@@ -109,12 +98,7 @@ def compared_statistics(comparison: Mapping) -> list[str]:
 
 
 def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None, labels: Sequence[str]) -> list[str]:
-    """Return the IoU types to compare, in the usual order.
-
-    Raises:
-        ValueError: Other annotations, masks, categories or limits, no common buckets or IoU type, or
-            buckets that hold other images or instances.
-    """
+    """Return the IoU types to compare, in the usual order; a ValueError says why runs cannot be compared."""
     iou_types = None if iou_types is None else check_iou_types(iou_types)
     first = runs[0]
     for label, run in zip(labels[1:], runs[1:], strict=True):
@@ -179,7 +163,7 @@ def _same_members(run: SavedRun, groups: SavedGroups, other: SavedRun, others: S
     return all(torch.equal(left, right) for left, right in zip(mine, theirs, strict=True))
 
 
-def _rows(sides: Sequence[Sequence[SavedRun]], iou_type: str, grouping: Callable[[SavedRun], Grouping],
+def _rows(sides: Sequence[Sequence[SavedRun]], iou_type: str, grouping: Callable[[SavedRun], Grouping | SavedGroups],
           bootstrap: Bootstrap) -> list[dict]:
     """Return for each group its images, and values and differences by statistic."""
     rows = []
@@ -195,7 +179,7 @@ def _rows(sides: Sequence[Sequence[SavedRun]], iou_type: str, grouping: Callable
     return rows
 
 
-def estimate_groups(side: Sequence[SavedRun], iou_type: str, grouping: Callable[[SavedRun], Grouping],
+def estimate_groups(side: Sequence[SavedRun], iou_type: str, grouping: Callable[[SavedRun], Grouping | SavedGroups],
                     bootstrap: Bootstrap) -> list[dict[str, 'Estimate']]:
     """Estimate the statistics that get intervals, by name, for each group of images, from runs of one recipe.
 
@@ -215,17 +199,11 @@ def estimate_groups(side: Sequence[SavedRun], iou_type: str, grouping: Callable[
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of a training recipe: its mean over K runs with different seeds on the same n images.
+    """A statistic of a training recipe: its mean over K runs with different seeds on the same n images."""
 
-    Attributes:
-        values: Of each run on all images, shape (K,) float64.
-        parts: Of each run on the same parts of the images, in the order of `intervals.random_parts`, shape (K, R) float64.
-        num_images: n.
-    """
-
-    values: Tensor
-    parts: Tensor
-    num_images: int
+    values: Tensor  # of each run on all images, (K,) float64
+    parts: Tensor  # of each run on the same parts of the images, in the order of `intervals.random_parts`, (K, R) float64
+    num_images: int  # n
 
     @property
     def value(self) -> Tensor:
@@ -246,7 +224,7 @@ class Estimate:
     def resampled_seeds(self, generator: torch.Generator) -> Tensor:
         """Return for each half the mean over as many runs, drawn with replacement, as deviation from the mean of all, (R,).
 
-        The deviations are stretched by sqrt(K / (K - 1)), without which resampled means vary too little.
+        They are stretched by sqrt(K / (K - 1)), without which resampled means vary too little.
         """
         halves = halves_of(self.parts)
         number, num_halves = halves.shape
@@ -258,11 +236,10 @@ class Estimate:
 
 
 def describe_difference(estimate: Estimate, baseline: Estimate, bootstrap: Bootstrap) -> dict:
-    """Describe the paired difference of two estimates on the same images.
+    """Describe the paired difference of two estimates on the same images, see `compare_runs`.
 
-    Returns:
-        difference, low, high, and share_above_zero and share_below_zero: of the halves of the images, each with a draw
-        of the seeds, moved and stretched onto the difference and its standard error; a tie counts half above and half below.
+    Shares are of the halves of the images, each with a draw of the seeds, moved and stretched onto the difference and its
+    standard error; a tie counts half above and half below.
     """
     difference = estimate.value - baseline.value
     parts = estimate.parts.mean(0) - baseline.parts.mean(0)

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
-from mmtied.arguments import suggest_arguments
+from mmtied.arguments import named_arguments, reject_unknown
 
 from ..atomic import real_path
 from ..compat import unwrap_model
@@ -25,8 +25,8 @@ from .intervals import Bootstrap
 from .meeting import meet
 from .metric import OcclusionCocoMetric
 from .presets import STATISTICS_OF_PRESETS
-from .protocol import DEFAULT_EDGES, IOU_TYPES, check_iou_types
-from .reporting.failures import check_choice
+from .protocol import IOU_TYPES, check_iou_types
+from .reporting.pictures import check_choice
 from .result import EvaluationResult
 from .run_checks import check_has_masks, check_joined, check_monitors, lost_hooks, monitored_scalars
 
@@ -34,10 +34,12 @@ from .run_checks import check_has_masks, check_joined, check_monitors, lost_hook
 PREFIX = 'occlusion'
 #: How a config adds the hook; the dict merges into the base config's, unlike a list of custom_hooks.
 AS_DEFAULT_HOOK = "default_hooks = dict(occlusion=dict(type='mmtied.OcclusionEvalHook'))"
+#: Options of the metric that the hook hands on.
+_METRIC_OPTIONS = {*named_arguments(OcclusionCocoMetric.__init__)} - {
+    'ann_file', 'metric', 'proposal_nums', 'backend_args', 'collect_device', 'prefix'}
 
 
 @HOOKS.register_module()
-@suggest_arguments
 class OcclusionEvalHook(Hook):
     """Evaluation by occlusion in validation and testing, written into ``<work_dir>/occlusion/``.
 
@@ -53,25 +55,10 @@ class OcclusionEvalHook(Hook):
     ``save_best`` and early stopping get every scalar.
 
     Args:
-        definition: Occlusion ratio, a key of `occlusion.OCCLUSION_RATIOS`.
-        edges: Bucket edges, see `buckets.make_buckets`.
-        same_category: Count only instances of the same category as occluders.
         metric: ``'bbox'``, ``'segm'`` or both. By default those of the config's CocoMetric; without one, bbox, and segm too if
             the model has a mask head.
         ann_file: Annotations of any layout that docs/formats.md lists, a dict or ``COCO``; by default those of the evaluated
             dataset. Labels are matched by name: label i is that class which the dataset has as its label i.
-        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
-        cumulative: Use buckets r >= t instead of disjoint ones.
-        levels: Levels instead of ranges between `edges`, see `buckets.Evaluation`.
-        min_height: Height in pixels that an instance needs to be in a bucket.
-        preset: Name of a data set's evaluation, see `presets.PRESETS`, instead of the options above.
-        extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
-        ignore_key: Keys of annotations that mark what is ignored, see `ground_truth.Reading`.
-        ignore_categories: Categories whose annotations are regions where all detections are ignored.
-        skip_invalid: Leave out annotations that cannot be used, and say how many.
-        label_names: Name of each label that the model predicts; by default those of the dataset's classes.
-        use_cats: False for AP without regard to categories.
-        only_images_with_results: Evaluate only the images that were processed.
         num_replicates: Halves and quarters of the images behind the intervals, rounded up to tens; 0 for none.
         seed: Seed of their draws, and of a random choice of pictures.
         null_sets: Random sets behind each null band; 0 for none.
@@ -80,63 +67,35 @@ class OcclusionEvalHook(Hook):
         hide_empty: Leave buckets without instances out of plots, page and LaTeX table.
         format: Format of the plots: ``'png'``, ``'pdf'`` or ``'svg'``. Only png is handed to the visualizer.
         choice: Which images of each bucket the page shows: ``'worst'``, ``'typical'`` or ``'random'``.
-        further: The old name of `extra_evaluations`; refused with a hint.
+        **options: Those of `OcclusionCocoMetric` that say what is evaluated: definition, edges, same_category, unit, cumulative,
+            levels, min_height, preset, extra_evaluations, ignore_key, ignore_categories, skip_invalid, label_names, use_cats and
+            only_images_with_results.
 
-    `num_replicates` and what follows it concern the report. The others configure the metric that the hook adds; they
-    do not change one that the config has, and the log then says so. Where the evaluator only formats results
-    (``format_only=True``) nothing is added.
+    `metric`, `ann_file` and `options` configure the metric that the hook adds; they do not change one that the config has, and
+    the log then says so. Where the evaluator only formats results (``format_only=True``) nothing is added.
     """
 
     priority = 'NORMAL'
 
-    def __init__(self,
-                 definition: str = 'covered',
-                 edges: Sequence[float] = DEFAULT_EDGES,
-                 same_category: bool = False,
-                 metric: str | Sequence[str] | None = None,
-                 ann_file: str | dict | None = None,
-                 unit: str = 'image',
-                 cumulative: bool = False,
-                 levels: Sequence | dict | None = None,
-                 min_height: float = 0,
-                 preset: str | None = None,
-                 extra_evaluations: Sequence[dict] = (),
-                 ignore_key: str | Sequence[str] = (),
-                 ignore_categories: Sequence[str | int] = (),
-                 skip_invalid: bool = False,
-                 label_names: Sequence[str] | None = None,
-                 use_cats: bool = True,
-                 only_images_with_results: bool = False,
-                 num_replicates: int = 1000,
-                 seed: int = 0,
-                 null_sets: int = 250,
-                 statistics: Sequence[str] | None = None,
-                 name: str | None = None,
-                 hide_empty: bool = False,
-                 format: str = 'png',
-                 choice: str = 'worst',
-                 further: Sequence[dict] | None = None) -> None:
-        if further is not None:
+    def __init__(self, metric: str | Sequence[str] | None = None, ann_file: str | dict | None = None, num_replicates: int = 1000,
+                 seed: int = 0, null_sets: int = 250, statistics: Sequence[str] | None = None, name: str | None = None,
+                 hide_empty: bool = False, format: str = 'png', choice: str = 'worst', **options: Any) -> None:
+        if options.pop('further', None) is not None:
             raise ValueError('OcclusionEvalHook: further is now called extra_evaluations; rename it in the config')
+        unknown = {name: value for name, value in options.items() if name not in _METRIC_OPTIONS}
+        reject_unknown('OcclusionEvalHook', unknown, OcclusionEvalHook.__init__, OcclusionCocoMetric.__init__)
+        preset, extra_evaluations = options.get('preset'), options.get('extra_evaluations', ())
+        make_evaluations(extra_evaluations, preset, **{name: options[name] for name in Evaluation.__dataclass_fields__
+                                                       if name in options})  # checks them before anything runs
+        if metric is not None:
+            check_iou_types(metric)
         bootstrap = Bootstrap(num_replicates or 2, seed, null_sets=null_sets,  # checks them in any case
                               statistics=statistics or STATISTICS_OF_PRESETS.get(preset))
         self.bootstrap = bootstrap if num_replicates else None
-        options = dict(definition=definition, edges=edges, unit=unit, cumulative=cumulative, same_category=same_category,
-                       levels=levels, min_height=min_height, preset=preset)
-        evaluations = make_evaluations(extra_evaluations, **options)
         self.format, self.choice, self.seed = check_format(format), check_choice(choice), seed
-        if metric is not None:
-            check_iou_types(metric)
-        reading = dict(ignore_key=ignore_key, ignore_categories=ignore_categories, skip_invalid=skip_invalid, use_cats=use_cats,
-                       label_names=label_names, only_images_with_results=only_images_with_results)
-        self.options = dict(options, **reading, extra_evaluations=extra_evaluations)
-        self.has_options = (evaluations != (Evaluation(), ) or metric is not None or ann_file is not None
-                            or any(value not in ((), None, False) for name, value in reading.items() if name != 'use_cats')
-                            or not use_cats)
-        self.metric = metric
-        self.ann_file = ann_file
-        self.name = name
-        self.hide_empty = hide_empty
+        self.metric, self.ann_file, self.options = metric, ann_file, options
+        self.has_options = bool(options) or metric is not None or ann_file is not None
+        self.name, self.hide_empty = name, hide_empty
         self.in_use = True
         self._evaluators: list[Evaluator] = []  # those of the loops that were prepared
 
@@ -144,12 +103,7 @@ class OcclusionEvalHook(Hook):
         """Add the metric to the loops that are built, and check what a training run expects of it, before anything runs.
 
         Of several such hooks, as where a config adds one to a base config's, the last one with arguments is used. A second
-        call does nothing, except for loops that were not built before.
-
-        Raises:
-            ValueError: The evaluated dataset has no usable annotations, or joins images of the same id; masks are evaluated of a
-                model without them; or the run's `save_best`, early stopping or schedule waits for a number that the metric does
-                not give.
+        call does nothing, except for loops that were not built before. A ValueError says what cannot work.
         """
         hooks = [hook for hook in runner.hooks if isinstance(hook, OcclusionEvalHook)]
         with_options = [hook for hook in hooks if hook.has_options or hook.name or hook.hide_empty]
@@ -173,7 +127,11 @@ class OcclusionEvalHook(Hook):
             elif _occlusion_metric(evaluator) is None:
                 self._attach(runner, loop.dataloader.dataset, evaluator)
             else:
-                self._name_labels(loop.dataloader.dataset, _occlusion_metric(evaluator))
+                metric = _occlusion_metric(evaluator)
+                names = label_names_of(loop.dataloader.dataset) if metric.label_names is None else None
+                if names:
+                    label_category_ids(metric.ground_truth, names)
+                    metric.label_names = names
                 if self.has_options:
                     runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the '
                                           'arguments of the hook are not used')
@@ -193,29 +151,19 @@ class OcclusionEvalHook(Hook):
         meet('OcclusionEvalHook: waiting for the report')
 
     def _attach(self, runner: Runner, dataset: Dataset, evaluator: Evaluator) -> None:
-        options = dict(self.options)
-        options['label_names'] = options['label_names'] or label_names_of(dataset)
+        names = self.options.get('label_names') or label_names_of(dataset)
         metric = OcclusionCocoMetric(ann_file=self.ann_file or annotations_of(dataset),
                                      metric=self.metric or default_iou_types(evaluator, runner.model),
-                                     backend_args=getattr(dataset, 'backend_args', None),
-                                     prefix=PREFIX,
-                                     **options)
+                                     backend_args=getattr(dataset, 'backend_args', None), prefix=PREFIX,
+                                     **{**self.options, 'label_names': names})
         metric.dataset_meta = evaluator.dataset_meta
         try:
-            if self.options['label_names'] is None and options['label_names']:
-                label_category_ids(metric.ground_truth, options['label_names'])  # every class of the dataset must be there
+            if names and self.options.get('label_names') is None:
+                label_category_ids(metric.ground_truth, names)  # every class of the dataset must be there
             metric.matcher  # noqa: B018, the property matches the labels with the annotations
         except ValueError as error:
             raise ValueError(f'OcclusionEvalHook: {error}') from None
         evaluator.metrics.append(metric)
-
-    @staticmethod
-    def _name_labels(dataset: Dataset, metric: OcclusionCocoMetric) -> None:
-        """Tell a metric of the config what the dataset's labels are, where it was not told."""
-        names = label_names_of(dataset) if metric.label_names is None else None
-        if names:
-            label_category_ids(metric.ground_truth, names)
-            metric.label_names = names
 
     @master_only
     def _write(self, runner: Runner, loop: BaseLoop, complete: bool) -> None:
@@ -273,11 +221,7 @@ def _shorten_log(runner: Runner) -> None:
 
 
 def annotations_of(dataset: Dataset) -> str | dict:
-    """Return a dataset's COCO annotation file, or its own annotations in that layout.
-
-    Raises:
-        ValueError: Several datasets at once, or one without usable annotations.
-    """
+    """Return a dataset's COCO annotation file, or its own annotations in that layout; refuse several datasets at once."""
     try:
         inner = unwrapped(dataset)
         if isinstance(inner, ConcatDataset):

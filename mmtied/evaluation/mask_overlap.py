@@ -13,11 +13,9 @@ _MOST_PIXELS = 1 << 32
 
 
 def masks_under_masks(boxes: np.ndarray, rles: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many pixels of each mask other masks cover, and how many it has, shape (N,) each.
+    """Return how many pixels of each mask other masks cover, and how many it has, (N,) each; `boxes` are not used.
 
-    Args:
-        boxes: Not used.
-        rles: Compressed run-length codes of one image, checked by `inputs.rle.rle_areas`.
+    The compressed run-length codes are of one image, and `inputs.rle.rle_areas` has checked them.
     """
     points, ends, depth = segments(rles)
     lengths, covered, areas = np.diff(points), np.zeros(len(rles)), np.zeros(len(rles))
@@ -30,11 +28,7 @@ def masks_under_masks(boxes: np.ndarray, rles: Sequence[dict]) -> tuple[np.ndarr
 def boxes_under_masks(boxes: np.ndarray, rles: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
     """Return the area of each box that other instances' masks cover, and its own, shape (N,) each.
 
-    Pixels at the border of a box count by the share that lies inside.
-
-    Args:
-        boxes: Shape (N, 4), xyxy, clipped to the image.
-        rles: As for `masks_under_masks`.
+    Boxes are (N, 4) xyxy, clipped to the image. Pixels at the border of a box count by the share that lies inside.
     """
     points, ends, depth = segments(rles)
     covered = np.zeros(len(boxes))
@@ -58,11 +52,7 @@ def encoded(masks: np.ndarray) -> np.ndarray:
 
 
 def decoded(codes: Sequence[dict], where: str) -> np.ndarray:
-    """Return the masks of codes of one image, shape (N, height, width) bool.
-
-    Raises:
-        ValueError: They would take more than 4 GiB; the message starts with `where`.
-    """
+    """Return the masks of codes of one image, (N, height, width) bool; a ValueError, which starts with `where`, refuses 4 GiB."""
     height, width = codes[0]['size']
     pixels = len(codes) * height * width
     if pixels > _MOST_PIXELS:

@@ -12,7 +12,7 @@ from mmtied.native import Codes, intersections, library
 
 from .inputs.ground_truth import GroundTruth
 from .inputs.rle import COMPILED_CHUNK, iter_chunks, rle_areas, rle_codes, rle_pixels
-from .matching import Pairs, cell_pairs, min_iou
+from .matching import Pairs, min_iou, pairs_above
 
 #: Bytes of packed masks that are kept; val2017's 36 781 annotations need about 100 MB.
 MAX_BYTES = 256 << 20
@@ -39,10 +39,6 @@ class TargetMasks:
 
     Masks are kept until `max_bytes` is reached; later ones are decoded on every use. Every epoch asks for all masks in turn, so
     dropping the oldest would drop each just before it is needed.
-
-    Args:
-        ground_truth: The annotations.
-        max_bytes: Memory for kept masks.
     """
 
     def __init__(self, ground_truth: GroundTruth, max_bytes: int = MAX_BYTES) -> None:
@@ -52,11 +48,7 @@ class TargetMasks:
         self._packed: dict[int, tuple] = {}
 
     def crop(self, annotation: int) -> Crop:
-        """Return the mask of the annotation at a position.
-
-        Raises:
-            ValueError: It has no usable segmentation.
-        """
+        """Return the mask of the annotation at a position; a ValueError says where it has no usable segmentation."""
         if annotation in self._packed:
             bits, shape, *rest = self._packed[annotation]
             return Crop(np.unpackbits(bits, count=shape[0] * shape[1]).view(bool).reshape(shape), *rest)
@@ -76,38 +68,30 @@ def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_ce
     The pixels of two masks bound their IoU from above, so most pairs are left out before any of their runs is read. The IoU is
     the quotient of two counts of pixels, as pycocotools' (`rleIou` in maskApi.c), so the bits agree too.
 
-    Args:
-        detection_cells: Shape (D,) int64, sorted.
-        detection_rles: A compressed run-length code for each detection.
-        target_cells: Shape (G,) int64, sorted.
-        target_rle: Gives the run-length code of the target at a position.
-        crowd: Shape (G,) bool.
-        least: The smallest IoU of a pair, above 0; by default `matching.min_iou`.
-        area: Pixels of each detection's mask, shape (D,); counted here where it is not given.
+    Cells are sorted, (D,) and (G,) int64. `target_rle` gives the run-length code of the target at a position, `least` is the
+    smallest IoU of a pair, by default `matching.min_iou`, and `area` the pixels of the detections' masks, where they are known.
     """
     least = min_iou() if least is None else least
-    device, cells, target_cells = detection_cells.device, detection_cells.cpu(), target_cells.cpu()
-    is_crowd = crowd.cpu().numpy()
-    area = rle_areas(detection_rles) if area is None else area.cpu().numpy().astype(np.int64)
-    faced = torch.isin(target_cells, cells).nonzero()[:, 0].tolist()
-    target_rles = {target: target_rle(target) for target in faced}
-    target_area = np.zeros(len(target_cells), dtype=np.int64)
-    target_area[faced] = rle_areas(list(target_rles.values()))
+    device, cells, target_cells, crowd = detection_cells.device, detection_cells.cpu(), target_cells.cpu(), crowd.cpu()
+    area = torch.from_numpy(rle_areas(detection_rles)) if area is None else area.cpu().long()
+    faced = torch.isin(target_cells, cells).nonzero()[:, 0]
+    target_rles = {target: target_rle(target) for target in faced.tolist()}
+    target_area = torch.zeros_like(target_cells)
+    target_area[faced] = torch.from_numpy(rle_areas(list(target_rles.values())))
 
-    columns = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    for detection, target in cell_pairs(cells, target_cells):
-        detection, target = detection.numpy(), target.numpy()
-        most = np.minimum(area[detection], target_area[target])
-        kept = _iou(most, area[detection], target_area[target], is_crowd[target]) >= least
-        columns.append((detection[kept], target[kept]))
-    detection, target = map(np.concatenate, zip(*columns, strict=True))
+    def iou_of(shared: Tensor, detection: Tensor, target: Tensor) -> Tensor:
+        union = torch.where(crowd[target], area[detection], area[detection] + target_area[target] - shared)
+        return shared.double() / union.clamp(min=1)
+
+    detection, target, _ = pairs_above(cells, target_cells, lambda detection, target: iou_of(
+        torch.minimum(area[detection], target_area[target]), detection, target), least)
+    rows = detection_rles, target_rles, detection.numpy(), target.numpy()
     if library() is None:
-        iou = _iou_by_pycocotools(detection_rles, target_rles, detection, target, is_crowd, cells[detection].numpy())
+        iou = torch.from_numpy(_iou_by_pycocotools(*rows, crowd.numpy(), cells[detection].numpy()))
     else:
-        shared = _shared_pixels(detection_rles, target_rles, detection, target)
-        iou = _iou(shared, area[detection], target_area[target], is_crowd[target])
+        iou = iou_of(torch.from_numpy(_shared_pixels(*rows)), detection, target)
     kept = iou >= least
-    return Pairs(*(torch.from_numpy(column[kept]).to(device) for column in (detection, target, iou)))
+    return Pairs(*(column[kept].to(device) for column in (detection, target, iou)))
 
 
 def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_labels: Sequence[int],
@@ -117,16 +101,9 @@ def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_
     On the CPU only pairs of one category whose sizes allow a match are compared. On a GPU that choice would have to wait for
     the device, and counting every pair in a crop costs less than waiting.
 
-    Args:
-        masks: Shape (N, height, width) bool.
-        labels: Shape (N,) integers.
-        crops: The masks of the G ground truths.
-        target_labels: Label of each ground truth.
-        crowd: Whether each is a crowd, for which IoU is the share of the mask inside it.
-
-    Returns:
-        Pixels of each mask, shape (N,) int64; IoU, shape (N, G) float64, of which only entries of equal labels and of at
-        least `matching.min_iou` can be relied on: others may read 0.
+    `masks` are (N, height, width) bool, `crops` the masks of the G ground truths; for a crowd, IoU is the share of the mask
+    inside it. Return the pixels of each mask, (N,) int64, and IoU, (N, G) float64, of which only entries of equal labels and of
+    at least `matching.min_iou` can be relied on: others may read 0.
     """
     device = masks.device
     if device.type == 'cpu':
@@ -159,11 +136,6 @@ def _count_on_cpu(masks: np.ndarray, labels: np.ndarray, crops: Sequence[Crop], 
         for detection in np.flatnonzero(possible).tolist():
             shared[detection, target] = np.count_nonzero(masks[detection][window] & mask)
     return torch.from_numpy(area), torch.from_numpy(shared)
-
-
-def _iou(shared: np.ndarray, area: np.ndarray, target_area: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """Compute the IoU of pairs from their pixels; for a crowd, the share of the detection that lies inside it."""
-    return shared / np.maximum(np.where(crowd, area, area + target_area - shared), 1)
 
 
 def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray,

@@ -8,20 +8,24 @@ counts before one that is ignored, then the larger IoU, then the later in the fi
 COCOeval regards the ground truth with id 0 as unmatched; here its id does not matter.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .accumulate import Records
+from .inputs.arrays import GroundTruth
 from .protocol import AREA_RANGES, IOU_THRESHOLDS, evaluated_thresholds
-from .targets import IgnorePatterns, Targets, in_area_ranges
+from .targets import IgnorePatterns, Targets, category_lookup, in_area_ranges
 
 #: Pairs whose boxes are compared at a time; bounds the memory of a large batch.
 CHUNK = 1 << 18
 #: COCOeval lowers every threshold to at most this.
 _LARGEST_THRESHOLD = 1 - 1e-10
+#: Detections of an image that count by LVIS's protocol, of all categories together.
+LVIS_DETECTIONS = 300
 #: The IoU at which a detection and an object are paired for good: position 0 of the thresholds.
 _IOU_50 = float(IOU_THRESHOLDS[0])
 
@@ -32,12 +36,6 @@ class Pairs(NamedTuple):
     detection: Tensor  # position of the detection, (P,) int64
     target: Tensor  # position of the ground truth, (P,) int64
     iou: Tensor  # (P,) float64, in (0, 1]
-
-    @classmethod
-    def concatenate(cls, parts: 'list[Pairs]', device: torch.device) -> 'Pairs':
-        """Join several lists, perhaps none, into one."""
-        index = torch.empty(0, dtype=torch.int64, device=device)
-        return cls(*(torch.cat(columns) for columns in zip(cls(index, index, index.double()), *parts, strict=True)))
 
 
 class Matches(NamedTuple):
@@ -55,20 +53,7 @@ def min_iou() -> float:
 
 
 def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Sort by cell, then by descending score with ties as they come, and keep the first `limit` of each cell.
-
-    Args:
-        cells: Shape (D,) int64.
-        scores: Shape (D,) float64.
-        limit: Detections kept in a cell.
-
-    Returns:
-        Positions of the detections that are kept, in order, and the rank of each within its cell; both (K,) int64.
-
-    Example:
-        >>> rank_detections(torch.tensor([1, 0, 1, 1]), torch.tensor([.5, .1, .9, .5]), limit=2)
-        (tensor([1, 2, 0]), tensor([0, 0, 1]))
-    """
+    """Return the positions of the `limit` highest-scoring detections of each cell, ties as they come, and their ranks in it."""
     order = torch.argsort(scores, stable=True, descending=True)
     order = order[torch.argsort(cells[order], stable=True)]
     sorted_cells = cells[order]
@@ -79,35 +64,27 @@ def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, 
 
 def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Tensor, target_boxes: Tensor,
               crowd: Tensor) -> Pairs:
-    """Return the pairs whose boxes overlap enough, see `min_iou`.
+    """Return the pairs whose boxes, xywh (D, 4) and (G, 4), overlap enough, see `min_iou`; both cells are sorted."""
+    return pairs_above(detection_cells, target_cells, lambda detection, target: box_iou(
+        detection_boxes[detection], target_boxes[target], crowd[target]))
 
-    Args:
-        detection_cells: Shape (D,) int64, sorted.
-        detection_boxes: Shape (D, 4) float64, xywh in pixels.
-        target_cells: Shape (G,) int64, sorted.
-        target_boxes: Shape (G, 4) float64, xywh in pixels.
-        crowd: Shape (G,) bool.
-    """
-    found, least = [], min_iou()
+
+def pairs_above(detection_cells: Tensor, target_cells: Tensor, iou_of: Callable[[Tensor, Tensor], Tensor],
+                least: float | None = None) -> Pairs:
+    """Return the pairs of one cell whose IoU, computed from their positions, is at least that, by default `min_iou`."""
+    index = torch.empty(0, dtype=torch.int64, device=detection_cells.device)
+    found, least = [Pairs(index, index, index.double())], min_iou() if least is None else least
     for detection, target in cell_pairs(detection_cells, target_cells):
-        iou = box_iou(detection_boxes[detection], target_boxes[target], crowd[target])
+        iou = iou_of(detection, target)
         keep = iou >= least
         found.append(Pairs(detection[keep], target[keep], iou[keep]))
-    return Pairs.concatenate(found, detection_cells.device)
+    return Pairs(*(torch.cat(columns) for columns in zip(*found, strict=True)))
 
 
 def box_iou(detections: Tensor, targets: Tensor, crowd: Tensor) -> Tensor:
     """Compute the IoU of xywh boxes, row by row; for a crowd, the share of the detection that lies inside it.
 
     The operations and their order are pycocotools' (`bbIou` in maskApi.c), so the bits agree too.
-
-    Shape:
-        Detections and targets (P, 4), crowd (P,) bool; returns (P,) float64.
-
-    Example:
-        >>> box = torch.tensor([[0., 0., 2., 2.]], dtype=torch.float64)
-        >>> box_iou(box, box + torch.tensor([1., 0., 0., 0.]), torch.tensor([False]))
-        tensor([0.3333], dtype=torch.float64)
     """
     (x, y, w, h), (target_x, target_y, target_w, target_h) = detections.unbind(1), targets.unbind(1)
     width = torch.minimum(w + x, target_w + target_x) - torch.maximum(x, target_x)
@@ -135,20 +112,52 @@ def cell_pairs(detection_cells: Tensor, target_cells: Tensor, chunk: int = CHUNK
         start = end
 
 
-def make_records(pairs: Pairs, cells: Tensor, rank: Tensor, score: Tensor, area: Tensor, targets: Targets,
-                 lenient: Tensor | None = None) -> Records:
-    """Match detections, sorted by cell and rank, to the targets that `pairs` points into, and keep what accumulation needs.
+class FederatedRules:
+    """LVIS's protocol: a detection counts only where annotators looked for its category, as the file states for each image."""
 
-    Shape:
-        cells and rank (D,) int64, score and area (in pixels) (D,) float64; lenient, which detections are ignored without a match,
-        (D,) bool.
+    def __init__(self, ground_truth: GroundTruth, categories: np.ndarray) -> None:
+        place = torch.from_numpy(category_lookup(ground_truth, categories))
+        width, self.num_categories = len(ground_truth.category_ids), len(categories)
+
+        def cells(all_cells: Tensor) -> Tensor:
+            here = place[all_cells % width]
+            image = torch.div(all_cells, width, rounding_mode='floor')
+            return torch.unique((image * self.num_categories + here)[here >= 0])
+
+        self.judged, self.not_exhaustive = (cells(torch.from_numpy(part)) for part in ground_truth.federated)
+
+    def select(self, cells: Tensor, image: Tensor, scores: Tensor) -> Tensor:
+        """Return the sorted positions of detections that count, from their cells, images and scores."""
+        kept = rank_detections(image, scores, LVIS_DETECTIONS)[0].sort().values
+        return kept[torch.isin(cells[kept], self.judged.to(cells.device))]
+
+    def ignores(self, cells: Tensor) -> Tensor:
+        """Return which detections, without a match, are ignored, shape (D,) bool."""
+        return torch.isin(cells, self.not_exhaustive.to(cells.device))
+
+
+def match_ranked(image: Tensor, place: Tensor, score: Tensor, area: Tensor, targets: Targets, limit: int,
+                 find_pairs: Callable[[Tensor, Tensor], Pairs], rules: FederatedRules | None = None,
+                 order: Tensor | None = None) -> Records:
+    """Rank detections, match them to the targets, and keep what accumulation needs.
+
+    Detections are given by the position of the image, the place of the category among the evaluated ones (-1 for others), score
+    and area in pixels, (D,) each; equal scores are taken in the given order of positions, by default as they come. `find_pairs`
+    takes the sorted cells of ranked detections and their positions, and returns the pairs that overlap enough.
     """
+    all_cells = image * targets.num_categories + place
+    chosen = (place >= 0).nonzero()[:, 0] if order is None else order[place[order] >= 0]
+    if rules:
+        chosen = chosen[rules.select(all_cells[chosen], image[chosen], score[chosen])]
+    ranked, rank = rank_detections(all_cells[chosen], score[chosen], limit)
+    chosen = chosen[ranked]
+    cells = all_cells[chosen]
+    outside = (~in_area_ranges(area[chosen])).repeat(1, targets.ignored.shape[1] // len(AREA_RANGES))
+    if rules:
+        outside |= rules.ignores(cells)[:, None]
     thresholds = torch.from_numpy(evaluated_thresholds()).to(cells.device)
-    outside = (~in_area_ranges(area)).repeat(1, targets.ignored.shape[1] // len(AREA_RANGES))
-    outside = outside if lenient is None else outside | lenient[:, None]
-    matches = match(pairs, cells, outside, targets.patterns, thresholds, targets.crowd)
-    image = torch.div(cells, targets.num_categories, rounding_mode='floor')
-    return Records(image, cells % targets.num_categories, rank, score, *matches)
+    matches = match(find_pairs(cells, chosen), cells, outside, targets.patterns, thresholds, targets.crowd)
+    return Records(image[chosen], place[chosen], rank, score[chosen], *matches)
 
 
 def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns, thresholds: Tensor,
@@ -157,14 +166,11 @@ def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns
 
     Args:
         pairs: Pairs of one cell with an IoU of at least the smallest threshold.
-        cells: Cell of each detection, sorted, within a cell by rank, shape (D,) int64.
-        outside: Whether a detection is outside each area range, and so ignored if unmatched, shape (D, A) bool.
+        cells: Cell of each detection, sorted, within a cell by rank, (D,) int64.
+        outside: Which detections are ignored in which columns if unmatched, (D, A) bool.
         patterns: Which ground truths are ignored in each column, see `targets.find_patterns`.
-        thresholds: IoU thresholds, the first of them 0.5, shape (T,) float64, T at most 15.
-        crowd: Which ground truths are crowds, shape (G,) bool.
-
-    Raises:
-        ValueError: There are more thresholds than bits.
+        thresholds: IoU thresholds, the first of them 0.5, (T,) float64, T at most 15.
+        crowd: Which ground truths are crowds, (G,) bool.
     """
     if len(thresholds) > 15:
         raise ValueError(f'{len(thresholds)} IoU thresholds given; at most 15 fit the bits of a record')

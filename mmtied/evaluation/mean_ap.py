@@ -26,7 +26,6 @@ except ImportError:
 #: Keys that are read, in addition to ``masks``.
 _KEYS = dict(preds=('boxes', 'scores', 'labels'), target=('boxes', 'labels', 'iscrowd', 'area', 'image_size'))
 _BOX_FORMATS = ('xyxy', 'xywh', 'cxcywh')
-_BACKENDS = ('pycocotools', 'faster_coco_eval')
 #: States: lists with a tensor for each image, which torchmetrics moves, copies and joins.
 _STATES = ('predictions', 'truths', 'sizes', 'predicted_masks', 'true_masks')
 
@@ -67,9 +66,6 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
     Attributes:
         result: Result of the last `compute`, with its `plot()`, `table()` and `save(folder)`.
 
-    Raises:
-        ValueError: Unknown IoU type, box format or average, or an option of torchmetrics' that this class cannot follow.
-
     Example:
         >>> metric = OcclusionMeanAveragePrecision(evaluation=Evaluation(edges=(0, 0.5, 1)))
         >>> boxes, labels = torch.tensor([[0., 0., 8., 8.], [4., 0., 12., 8.]]), torch.tensor([1, 1])
@@ -102,9 +98,7 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
                              f'{type(evaluation).__name__}')
         self.evaluation = evaluation or Evaluation()
         self.proposal_nums = tuple(max_detection_thresholds or proposal_nums)
-        self.average = average
-        self.box_format = box_format
-        self.class_metrics = class_metrics
+        self.average, self.box_format, self.class_metrics = average, box_format, class_metrics
 
     def update(self, preds: Sequence[Any], target: Sequence[Any]) -> None:
         """Take the predictions and the targets of some images.
@@ -116,9 +110,6 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
             target: For each image ``boxes`` (m, 4), ``labels`` (m,) and, for segm and for definitions that need them,
                 ``masks``; perhaps ``iscrowd`` (m,), ``area`` (m,), and ``image_size`` (height, width), to which boxes are
                 clipped where r is computed. Other keys are ignored. Or a ``supervision.Detections``.
-
-        Raises:
-            ValueError: The lists differ in length, an entry lacks a key, or masks are probabilities or of another shape.
         """
         if not (isinstance(preds, list | tuple) and isinstance(target, list | tuple)):
             raise ValueError('OcclusionMeanAveragePrecision: a list with an entry for each image is needed for preds and target, '
@@ -130,12 +121,11 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         target = [from_supervision(entry, is_truth=True) if hasattr(entry, 'xyxy') else entry for entry in target]
         shapes = [name for name, iou_type in (('boxes', 'bbox'), ('masks', 'segm')) if iou_type in self.iou_types]
         for predicted, truth in zip(preds, target, strict=True):
-            for what, entry, keys in (('preds', predicted, ('scores', )), ('target', truth, ())):
+            for what, entry, keys in (('preds', predicted, ['labels', 'scores']), ('target', truth, ['labels'])):
                 is_empty = 'labels' in entry and np.shape(entry['labels']) == (0, )
-                wanted = ('labels', *keys) if is_empty else (*shapes, 'labels', *keys)
-                missing = [key for key in wanted if key not in entry]
-                if missing:
-                    raise ValueError(f'OcclusionMeanAveragePrecision: {what} has no {missing[0]!r}; it has {", ".join(entry)}')
+                for key in keys if is_empty else shapes + keys:
+                    if key not in entry:
+                        raise ValueError(f'OcclusionMeanAveragePrecision: {what} has no {key!r}; it has {", ".join(entry)}')
         if 'segm' not in self.iou_types:  # those of Mask R-CNN are probabilities
             preds = [{key: value for key, value in entry.items() if key != 'masks'} for entry in preds]
         for predicted, truth in zip(_on_cpu(preds, 'preds'), _on_cpu(target, 'target'), strict=True):
@@ -149,14 +139,9 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
             ``map_large``, ``mar_1`` and so on, the other `STATISTICS` by their own names, and for each bucket with ground truth
             ``map_r0.1-0.2`` and ``map_75_r0.1-0.2``. With two IoU types each name starts with its type, as in ``bbox_map``.
             And ``classes``, the labels, int32.
-
-        Raises:
-            ValueError: There was no `update`, or its values cannot be used.
         """
-        if Metric is None and torch_dist.is_available() and torch_dist.is_initialized():
-            states = _gathered(self)
-        else:  # torchmetrics has called `_sync_dist`
-            states = {name: getattr(self, name) for name in _STATES}
+        alone = Metric is not None or not torch_dist.is_available() or not torch_dist.is_initialized()
+        states = {name: getattr(self, name) for name in _STATES} if alone else _gathered(self)  # torchmetrics has joined them
         if not states['sizes']:
             raise ValueError('OcclusionMeanAveragePrecision: no image was given; call update before compute')
         annotations, detections, labels = _as_coco(states)
@@ -181,10 +166,10 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
     def _keep(self, predicted: dict, truth: dict) -> None:
         """Append one image to the states."""
         boxes, found = _boxes(truth, self.box_format), _boxes(predicted, self.box_format)
-        columns = [boxes, *(np.reshape(column, (-1, 1)) for column in (
-            truth['labels'], truth.get('iscrowd', np.zeros(len(boxes))), truth.get('area', np.full(len(boxes), np.nan))))]
-        self.truths.append(_table(columns))
-        self.predictions.append(_table([found, predicted['scores'][:, None], predicted['labels'][:, None]]))
+        crowd, area = truth.get('iscrowd', np.zeros(len(boxes))), truth.get('area', np.full(len(boxes), np.nan))
+        for state, columns in ((self.truths, (boxes, truth['labels'], crowd, area)),
+                               (self.predictions, (found, predicted['scores'], predicted['labels']))):
+            state.append(torch.from_numpy(np.column_stack(columns).astype(np.float64)))
         stated = truth.get('image_size', truth.get('mask_size', predicted.get('mask_size')))
         size = _extent(np.concatenate([boxes, found])) if stated is None else stated
         self.sizes.append(torch.tensor([int(side) for side in size]))
@@ -227,8 +212,8 @@ def _check_options(iou_thresholds: Sequence[float] | None, rec_thresholds: Seque
                              "register_statistic(Statistic('AP60', iou=0.6)) adds an IoU threshold")
     if extended_summary:
         raise ValueError(f'{start}extended_summary=True is not there; metric.result.records has the match of each detection')
-    if backend not in _BACKENDS:
-        raise ValueError(f'{start}backend={backend!r}; use one of {", ".join(_BACKENDS)}, which give the same numbers')
+    if backend not in ('pycocotools', 'faster_coco_eval'):
+        raise ValueError(f'{start}backend={backend!r}; use one of pycocotools, faster_coco_eval, which give the same numbers')
     if average not in ('macro', 'micro') or (average == 'micro' and class_metrics):
         raise ValueError(f"{start}average={average!r}; use 'macro', or 'micro' without class_metrics")
 
@@ -254,10 +239,6 @@ def _key(statistic: Statistic) -> str:
 
 def _number(value: float | None) -> Tensor:
     return torch.tensor(-1. if value is None else value, dtype=torch.float64)
-
-
-def _table(columns: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.concatenate([column.astype(np.float64) for column in columns], axis=1))
 
 
 def _boxes(entry: Mapping, box_format: str) -> np.ndarray:

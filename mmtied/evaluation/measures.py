@@ -52,6 +52,7 @@ def register_measure(name: str) -> Callable[[Measure], Measure]:
 def register_ratio(name: str) -> Callable[[Parts], Parts]:
     """Register the quotient of two sums over images, whose parts the decorated function returns, as a measure."""
     def register(parts: Parts) -> Parts:
+        @register_measure(name)
         def measure(data: MeasureInput, statistic: Statistic, images: Tensor, weights: Tensor) -> Tensor:
             found = parts(data, statistic)
             if found is None:
@@ -59,7 +60,6 @@ def register_ratio(name: str) -> Callable[[Parts], Parts]:
             above, below = (weights.double() @ part.double()[images] for part in found)
             return torch.where(below > 0, above / below, torch.nan)
 
-        MEASURES[name] = measure
         return parts
 
     return register
@@ -67,20 +67,7 @@ def register_ratio(name: str) -> Callable[[Parts], Parts]:
 
 @torch.no_grad()
 def compute_measure(data: MeasureInput, statistic: Statistic, images: Tensor, weights: Tensor) -> Tensor:
-    """Compute a statistic that has a measure under weightings of images.
-
-    Args:
-        data: The records.
-        statistic: Names the measure.
-        images: Positions of the images, all different, (n,) int64.
-        weights: How often each image counts, (R, n).
-
-    Returns:
-        Shape (R,) float64; NaN where there is nothing to measure, or the records do not have what it takes.
-
-    Raises:
-        ValueError: The measure is unknown.
-    """
+    """Compute a statistic that has a measure under weightings of images, see `Measure`."""
     if statistic.measure not in MEASURES:
         raise ValueError(f'statistic {statistic.name}: measure={statistic.measure!r} is unknown; '
                          f'use one of {", ".join(MEASURES)}')
@@ -104,10 +91,9 @@ def miss_rate(data: MeasureInput, statistic: Statistic, images: Tensor, weights:
     kept, true = kept[counts], ((matched & bit) != 0)[counts]
     category = records.category[kept]
     starts = torch.searchsorted(category, torch.arange(data.num_categories + 1, device=device)).tolist()
-    truths = torch.zeros(data.num_categories, len(images), dtype=torch.float64, device=device)
     counted = data.positives.counted[:, data.column] & (row[data.positives.image] >= 0)
-    truths.index_put_((data.positives.category[counted], row[data.positives.image[counted]]),
-                      torch.ones((), dtype=torch.float64, device=device), accumulate=True)
+    cell = data.positives.category[counted] * len(images) + row[data.positives.image[counted]]
+    truths = torch.bincount(cell, minlength=data.num_categories * len(images)).view(data.num_categories, len(images)).double()
     points = torch.tensor(FALSE_POSITIVES_AN_IMAGE, dtype=torch.float64, device=device)
     result = []
     for part in weights.double().split(max(1, _CHUNK // max(1, len(kept)))):
@@ -195,6 +181,5 @@ def _outcomes(data: MeasureInput, lowest: float | None = -torch.inf) -> _Outcome
 
 def _per_image(data: MeasureInput, counted: Tensor, value: Tensor | None = None) -> Tensor:
     """Sum a value of the counted ground truths, or their number, over each image, (I,) float64."""
-    value = torch.ones_like(counted) if value is None else value
-    total = torch.zeros(data.num_images, dtype=torch.float64, device=counted.device)
-    return total.index_add_(0, data.positives.image[counted], value[counted].double())
+    value = None if value is None else value[counted].double()
+    return torch.bincount(data.positives.image[counted], value, data.num_images).double()

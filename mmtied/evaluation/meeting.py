@@ -23,10 +23,7 @@ _KEY = 'mmtied/meeting'
 
 
 def meet(where: str) -> None:
-    """Wait until all processes have come here; all must call it in the same order.
-
-    Args:
-        where: What the processes do, for the message.
+    """Wait until all processes have come here; all must call it in the same order, and `where` says in messages what they do.
 
     Raises:
         ValueError: A process has not come and has done nothing for a minute, or as long as ``MMTIED_PATIENCE`` says. Every
@@ -68,43 +65,35 @@ def wait_for_others(store: 'torch_dist.Store', rank: int, world_size: int, where
 
 
 def publish_work() -> None:
-    """Start the thread that publishes this process's CPU time, unless it runs or there is only one process."""
-    global _publisher
-    rank, world_size = get_dist_info()
-    if world_size > 1 and not (_publisher and _publisher.is_alive() and _publisher.store is _store()):
-        _publisher = _Publisher(_store(), rank)
-        _publisher.start()
-        atexit.register(_publisher.stop)
+    """Start the thread that publishes this process's CPU time, unless it runs or there is only one process.
 
-
-class _Publisher(threading.Thread):
-    """Publishes the CPU time of this process every second until its store is gone, or the process ends.
-
-    It is stopped before the interpreter ends, which would end the thread inside the store's C++ code and so abort the process.
+    It ends with its store, and is stopped before the interpreter ends, which would end it inside the store's C++ code and so
+    abort the process.
     """
-
-    def __init__(self, store: 'torch_dist.Store', rank: int) -> None:
-        super().__init__(daemon=True)
-        self.store, self.rank, self._ends = store, rank, threading.Event()
-
-    def stop(self) -> None:
-        """Let the thread end, and wait for it."""
-        self._ends.set()
-        self.join(_LAST_WAIT)
-
-    def run(self) -> None:
-        published = 0
-        while not self._ends.is_set() and torch_dist.is_initialized() and _store() is self.store:
-            worked = _units(time.process_time())
-            try:
-                self.store.add(f'{_KEY}/worked/{self.rank}', worked - published)
-            except RuntimeError:  # the process that keeps the store has ended
-                return
-            published = worked
-            self._ends.wait(_INTERVAL)
+    global _publisher, _publishing_in
+    rank, world_size = get_dist_info()
+    if world_size > 1 and not (_publisher and _publisher.is_alive() and _publishing_in is _store()):
+        ends, _publishing_in = threading.Event(), _store()
+        _publisher = threading.Thread(target=_publish, args=(_publishing_in, rank, ends), daemon=True)
+        _publisher.start()
+        atexit.register(_publisher.join, _LAST_WAIT)
+        atexit.register(ends.set)  # called before the other
 
 
-_publisher: _Publisher | None = None
+def _publish(store: 'torch_dist.Store', rank: int, ends: threading.Event) -> None:
+    """Publish the CPU time of this process every second until its store is gone, or the process ends."""
+    published = 0
+    while not ends.is_set() and torch_dist.is_initialized() and _store() is store:
+        worked = _units(time.process_time())
+        try:
+            store.add(f'{_KEY}/worked/{rank}', worked - published)
+        except RuntimeError:  # the process that keeps the store has ended
+            return
+        published = worked
+        ends.wait(_INTERVAL)
+
+
+_publisher, _publishing_in = None, None
 
 
 def _units(seconds: float) -> int:

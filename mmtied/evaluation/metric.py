@@ -16,23 +16,21 @@ from torch import Tensor
 
 from mmtied.arguments import reject_unknown
 
-from .accumulate import Records, join_records
-from .buckets import make_evaluations, make_plan
+from .accumulate import join_records
+from .buckets import EvaluationPlan, make_evaluations, make_plan
 from .doubts import describe_doubts
-from .federated import MAX_DETECTIONS
 from .inputs.categories import label_category_ids, merge_names, named_category_ids
 from .inputs.faults import one_line, shown
 from .inputs.ground_truth import GroundTruth, read_ground_truth
 from .inputs.openmmlab import class_names
 from .inputs.plausibility import describe_inverted
+from .matching import LVIS_DETECTIONS
 from .meeting import meet, publish_work
 from .pipeline import without_categories
 from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
-from .result import EvaluationResult
+from .result import EvaluationResult, make_result
 from .stream import TO_DRAW, ImageMatcher, MatchedImages, as_masks, join_once, match_images, shown_detections
-from .summary import summarize
-from .targets import Targets
 
 #: Images that are matched together.
 BATCH = 256
@@ -48,11 +46,11 @@ class OcclusionCocoMetric(BaseMetric):
     `process` computes the IoU of masks on their own device and matches `BATCH` images at a time; from then on it keeps one match
     record per detection, and processes exchange only records. An image that a padded sampler repeats counts once.
 
-    The scalars have CocoMetric's names (``coco/bbox_mAP`` ...). Each bucket with ground truth adds ``bbox_mAP_r0.1-0.2`` and
-    ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations: ``covered_instance_bbox_mAP_r0.1-0.2``. An undefined overall
-    number is -1. After an evaluation, on the main process, `evaluated` and its `report` hold all numbers (see
-    `summary.summarize`), `bucket_scalars` the names of the scalars of buckets, and `shown` the highest-scoring boxes of each
-    image for pictures (see `stream.shown_table`).
+    The scalars have CocoMetric's names (``coco/bbox_mAP`` ...), -1 where undefined. Each bucket with ground truth adds
+    ``bbox_mAP_r0.1-0.2`` and ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations:
+    ``covered_instance_bbox_mAP_r0.1-0.2``. After an evaluation, on the main process, `evaluated` and its `report` hold all
+    numbers (see `summary.summarize`), `bucket_scalars` the names of the scalars of buckets, and `shown` the highest-scoring boxes
+    of each image for pictures (see `stream.shown_table`).
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other statistics use 1000, as in CocoMetric; the default is COCO's own, 100 throughout.
@@ -78,40 +76,21 @@ class OcclusionCocoMetric(BaseMetric):
         use_cats: False for AP without regard to categories.
         only_images_with_results: Evaluate only the images that were processed.
         backend_args: For reading `ann_file`, see mmengine.fileio.
-        collect_device: Device on which the main process collects the records, ``'cpu'`` or ``'gpu'``. nccl sends them through the
-            GPU either way; the statistics are computed on the device of the predictions.
+        collect_device: Device on which the main process collects the records, ``'cpu'`` or ``'gpu'``; nccl sends them through the
+            GPU either way.
         prefix: See mmengine's BaseMetric.
         **coco_options: Options that only CocoMetric has, such as ``classwise``; accepted only when unset or False.
-
-    Raises:
-        ValueError: No usable annotation file, unknown definition, unit, metric or edges, or an option that only CocoMetric has.
-        TypeError: An unknown option.
     """
 
     default_prefix = 'coco'
 
-    def __init__(self,
-                 ann_file: str | dict | None = None,
-                 metric: str | Sequence[str] = 'bbox',
-                 definition: str = 'covered',
-                 edges: Sequence[float] = DEFAULT_EDGES,
-                 same_category: bool = False,
-                 unit: str = 'image',
-                 cumulative: bool = False,
-                 levels: Sequence | dict | None = None,
-                 min_height: float = 0,
-                 preset: str | None = None,
-                 extra_evaluations: Sequence[dict] = (),
-                 proposal_nums: Sequence[int] = PROPOSAL_NUMS,
-                 ignore_key: str | Sequence[str] = (),
-                 ignore_categories: Sequence[str | int] = (),
-                 skip_invalid: bool = False,
-                 label_names: Sequence[str] | None = None,
-                 use_cats: bool = True,
-                 only_images_with_results: bool = False,
-                 backend_args: dict | None = None,
-                 collect_device: str = 'cpu',
-                 prefix: str | None = None,
+    def __init__(self, ann_file: str | dict | None = None, metric: str | Sequence[str] = 'bbox', definition: str = 'covered',
+                 edges: Sequence[float] = DEFAULT_EDGES, same_category: bool = False, unit: str = 'image',
+                 cumulative: bool = False, levels: Sequence | dict | None = None, min_height: float = 0,
+                 preset: str | None = None, extra_evaluations: Sequence[dict] = (), proposal_nums: Sequence[int] = PROPOSAL_NUMS,
+                 ignore_key: str | Sequence[str] = (), ignore_categories: Sequence[str | int] = (), skip_invalid: bool = False,
+                 label_names: Sequence[str] | None = None, use_cats: bool = True, only_images_with_results: bool = False,
+                 backend_args: dict | None = None, collect_device: str = 'cpu', prefix: str | None = None,
                  **coco_options: Any) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         for name, value in coco_options.items():
@@ -133,15 +112,14 @@ class OcclusionCocoMetric(BaseMetric):
                                             cumulative=cumulative, same_category=same_category, levels=levels,
                                             min_height=min_height)
         self.proposal_nums = check_proposal_nums(proposal_nums) and tuple(proposal_nums)
-        reading = dict(ignore_key=ignore_key, ignore_categories=ignore_categories, skip_invalid=skip_invalid)
         is_path = isinstance(ann_file, str | os.PathLike)
         with get_local_path(ann_file, backend_args=backend_args) if is_path else nullcontext(ann_file) as local:
-            self.ground_truth = read_ground_truth(local, **reading)
-        self.ground_truth = merge_names(self.ground_truth)
+            self.ground_truth = merge_names(read_ground_truth(local, ignore_key=ignore_key, ignore_categories=ignore_categories,
+                                                              skip_invalid=skip_invalid))
         if skip_invalid and 'segm' in self.metrics:
             self.ground_truth = self.ground_truth.with_masks()
         if self.ground_truth.federated:
-            self.proposal_nums = (MAX_DETECTIONS, )
+            self.proposal_nums = (LVIS_DETECTIONS, )
         self.limit = max(self.proposal_nums)
         self.label_names, self.use_cats, self.only_images_with_results = label_names, use_cats, only_images_with_results
         self.plan = make_plan(self.ground_truth, self.evaluations)
@@ -150,7 +128,6 @@ class OcclusionCocoMetric(BaseMetric):
         self.shown: Tensor | None = None
         self.bucket_scalars: set[str] = set()
         self._matcher: ImageMatcher | None = None
-        self._all_images: tuple | None = None
         self._device = torch.device('cpu')
         publish_work()
 
@@ -163,14 +140,16 @@ class OcclusionCocoMetric(BaseMetric):
     def matcher(self) -> ImageMatcher:
         """The matcher for the classes of `dataset_meta`, made on first use."""
         if self._matcher is None:
-            category_ids = self._category_ids()
-            truth, plan = self.ground_truth, self.plan
-            if not self.use_cats:
-                categories = truth.select_categories([number for number in category_ids if number >= 0])
-                truth, plan = without_categories(truth, categories, plan)
-            self._matcher = ImageMatcher(truth, category_ids, self.limit, plan.outside, self.use_cats)
-            self._matched_plan = plan
+            self._matcher, self._matched_plan = self._make_matcher(self.ground_truth, self.plan)
         return self._matcher
+
+    def _make_matcher(self, truth: GroundTruth, plan: EvaluationPlan) -> tuple[ImageMatcher, EvaluationPlan]:
+        """Return the matcher of annotations, and the plan for what it matches."""
+        category_ids = self._category_ids()
+        if not self.use_cats:
+            categories = truth.select_categories([number for number in category_ids if number >= 0])
+            truth, plan = without_categories(truth, categories, plan)
+        return ImageMatcher(truth, category_ids, self.limit, plan.outside, self.use_cats), plan
 
     def _category_ids(self) -> list[int]:
         """Return the category id of each label, -1 for none, by the names of the labels."""
@@ -199,9 +178,7 @@ class OcclusionCocoMetric(BaseMetric):
             label_category_ids(self.ground_truth, class_names(dataset_meta))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take a batch; every `BATCH` images, match them.
-
-        Values are checked when they are matched, so that no image waits for the device.
+        """Take a batch; every `BATCH` images, match them. Values are checked then, so that no image waits for the device.
 
         Args:
             data_batch: Not used.
@@ -209,8 +186,7 @@ class OcclusionCocoMetric(BaseMetric):
                 ``labels`` and, for segm, ``masks`` (as `as_masks` takes them) and perhaps ``mask_scores``.
 
         Raises:
-            ValueError: An unknown image, predictions without what a metric needs, shapes that do not fit, values that are
-                not finite, or labels that no class has.
+            ValueError: An unknown image, predictions without what a metric needs, or values that do not fit.
         """
         for sample in data_samples:
             image_id, predictions, candidates = sample['img_id'], sample['pred_instances'], {}
@@ -232,15 +208,11 @@ class OcclusionCocoMetric(BaseMetric):
 
     def scalar_names(self) -> list[str]:
         """Return the names of the numbers that `evaluate` returns; buckets without ground truth have none."""
-        report = self._summarize(self._once([]))[0]
+        report = self._result(self._once([]), self.matcher, self._matched_plan).report
         return [f'{self.prefix}/{name}' for name in scalars(report, self.metrics, self.evaluations)]
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Match what is left, bring the records to the main process, and give everyone its numbers.
-
-        Args:
-            size: Not used; images are identified by id.
-        """
+        """Match what is left, bring the records to the main process, and give everyone its numbers; `size` is not used."""
         if not self.results:
             MMLogger.get_current_instance().warning(f'{type(self).__name__} got empty `self.results`: no image was processed')
         matched = self._once(self.results)
@@ -250,8 +222,6 @@ class OcclusionCocoMetric(BaseMetric):
         if is_main_process():
             try:
                 sent[0] = {f'{self.prefix}/{name}': value for name, value in self.compute_metrics(parts).items()}
-                if self._all_images:  # for the next evaluation
-                    (self.ground_truth, self.plan), self._all_images, self._matcher = self._all_images, None, None
             except Exception as error:  # the other processes wait, and shall hear of it
                 failure, sent[1] = error, f'{type(error).__name__}: {one_line(error)}'
         meet(f'{type(self).__name__}: waiting for the numbers')
@@ -273,61 +243,49 @@ class OcclusionCocoMetric(BaseMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
-        joined = self._once(results)
-        if self.only_images_with_results:
-            joined = self._restrict(joined)
-        report, records, targets = self._summarize(joined)
+        joined, matcher = self._once(results), self.matcher
+        plan = self._matched_plan
+        if self.only_images_with_results and len(joined.images) < len(self.ground_truth.image_ids):
+            joined, matcher, plan = self._restricted(joined)
         self.shown = joined.shown.cpu()
-        self.evaluated = EvaluationResult(report, records, targets, self._matched_plan, self.matcher.ground_truth,
-                                          self.matcher.categories, self.proposal_nums,
-                                          detections={'bbox': shown_detections(self.shown)})
+        self.evaluated = self._result(joined, matcher, plan, detections={'bbox': shown_detections(self.shown)})
+        report, truth = self.report, matcher.ground_truth
+        doubts, num_images = describe_doubts(self.evaluated), len(truth.image_ids)
+        if len(joined.images) < num_images:
+            doubts.insert(0, f'{len(joined.images)} of the {num_images} images of the annotations were processed, and objects in '
+                          'the others count as missed; only_images_with_results=True evaluates the processed ones')
+        if truth.notes or doubts:
+            report['notes'] = [*truth.notes, *doubts]
         logger = MMLogger.get_current_instance()
-        doubts = self._doubts(joined)
+        inverted = joined.images[joined.inverted].sort().values.cpu().numpy()
+        if len(inverted):
+            doubts.append(describe_inverted(truth.image_ids[inverted].tolist()))
         for line in doubts:
             logger.warning(f'{type(self).__name__}: {line}')
-        if self.matcher.ground_truth.notes or doubts:
-            report['notes'] = [*self.matcher.ground_truth.notes, *doubts]
-        logger.info('\n' + format_tables(self.report, brief=True))
-        inverted = torch.unique(joined.inverted).cpu().numpy()
-        if len(inverted):
-            logger.warning(f'{type(self).__name__}: {describe_inverted(self.ground_truth.image_ids[inverted].tolist())}')
-        values = scalars(self.report, self.metrics, self.evaluations)
+        logger.info('\n' + format_tables(report, brief=True))
+        values = scalars(report, self.metrics, self.evaluations)
         overall = {f'{iou_type}_{statistic.scalar}' for iou_type in self.metrics for statistic in STATISTICS.values()}
         self.bucket_scalars = {f'{self.prefix}/{name}' for name in values if name not in overall}
         return values
 
-    def _summarize(self, joined: MatchedImages) -> tuple[dict, dict[str, Records], Targets]:
-        """Return the report of matched images, with the records and targets that it is made from."""
-        targets = self.matcher.targets.to(self._device)  # the first use of the matcher also sets the plan
+    def _result(self, joined: MatchedImages, matcher: ImageMatcher, plan: EvaluationPlan, **more: Any) -> EvaluationResult:
+        """Return the result of matched images."""
         records = {iou_type: join_records([table.wide()], self._device) for iou_type, table in joined.records.items()}
-        truth, categories = self.matcher.ground_truth, self.matcher.categories
-        report = summarize(self._matched_plan, records, targets, self.proposal_nums, truth.names_of(categories),
-                           truth.frequencies_of(categories))
-        return report, records, targets
+        return make_result(records, matcher.targets.to(self._device), plan, matcher.ground_truth, matcher.categories,
+                           self.proposal_nums, **more)
 
-    def _doubts(self, joined: MatchedImages) -> list[str]:
-        """Return lines on what is surely not meant."""
-        num, lines = len(self.matcher.ground_truth.image_ids), []
-        if len(joined.images) < num:
-            lines.append(f'{len(joined.images)} of the {num} images of the annotations were processed, and objects in the '
-                         'others count as missed; only_images_with_results=True evaluates the processed ones')
-        return lines + describe_doubts(self.evaluated)
-
-    def _restrict(self, joined: MatchedImages) -> MatchedImages:
-        """Restrict annotations, plan and matches to the processed images; return the matches."""
+    def _restricted(self, joined: MatchedImages) -> tuple[MatchedImages, ImageMatcher, EvaluationPlan]:
+        """Return the matches, a matcher and a plan of the processed images alone."""
         have = np.zeros(len(self.ground_truth.image_ids), dtype=bool)
         have[joined.images.cpu().numpy()] = True
-        if have.all():
-            return joined
+        truth = self.ground_truth.select_images(have)
         new_place = torch.from_numpy(np.cumsum(have) - 1).to(joined.images.device)
-        self._all_images = self._all_images or (self.ground_truth, self.plan)
-        self.ground_truth = self.ground_truth.select_images(have)
-        self.plan, self._matcher = make_plan(self.ground_truth, self.evaluations), None
         shown = joined.shown.clone()
         shown[:, 0] = new_place[shown[:, 0].long()].to(shown)
-        records = {name: table._replace(image=new_place[table.image.long()].to(table.image)) for name, table in
-                   joined.records.items()}
-        return MatchedImages(new_place[joined.images], shown, new_place[joined.inverted], records)
+        records = {name: table._replace(image=new_place[table.image.long()].to(table.image))
+                   for name, table in joined.records.items()}
+        joined = MatchedImages(new_place[joined.images], shown, joined.inverted, records)
+        return joined, *self._make_matcher(truth, make_plan(truth, self.evaluations))
 
     def _once(self, results: list) -> MatchedImages:
         """Return all results matched and joined, every image once."""

@@ -51,12 +51,9 @@ STATED_RATIOS = {name: OcclusionRatio(
     for name, shape, shapes in (('visible_box', 'box', 'boxes'), ('visible_mask', 'mask', 'masks'))}
 
 
-def register_occlusion_ratio(name: str,
-                             phrase: str,
+def register_occlusion_ratio(name: str, phrase: str,
                              own_phrase: str = 'the share of its box that boxes of other instances cover',
-                             image: Measure | None = None,
-                             largest: float = 1.,
-                             needs_masks: bool = False,
+                             image: Measure | None = None, largest: float = 1., needs_masks: bool = False,
                              takes_codes: bool = False) -> Callable[[Measure], Measure]:
     """Register the decorated function as an occlusion ratio.
 
@@ -97,11 +94,7 @@ def register_occlusion_ratio(name: str,
 
 
 def get_occlusion_ratio(definition: str) -> OcclusionRatio:
-    """Return the definition of a name.
-
-    Raises:
-        ValueError: There is no such definition; the message lists all.
-    """
+    """Return the definition of a name; a ValueError for an unknown one lists all."""
     if definition in STATED_RATIOS:
         return STATED_RATIOS[definition]
     field = field_of(definition) if isinstance(definition, str) else None
@@ -114,11 +107,8 @@ def get_occlusion_ratio(definition: str) -> OcclusionRatio:
     return OCCLUSION_RATIOS[definition]
 
 
-def occlusion_ratio(boxes_xywh: np.ndarray,
-                    image_size: tuple[int, int],
-                    definition: str = 'covered',
-                    categories: np.ndarray | None = None,
-                    masks: Sequence[np.ndarray] | None = None) -> float:
+def occlusion_ratio(boxes_xywh: np.ndarray, image_size: tuple[int, int], definition: str = 'covered',
+                    categories: np.ndarray | None = None, masks: Sequence[np.ndarray] | None = None) -> float:
     """Compute the occlusion ratio of one image.
 
     With B_i the boxes clipped to the image and M_i the masks:
@@ -132,21 +122,17 @@ def occlusion_ratio(boxes_xywh: np.ndarray,
     - `max_iou`: the largest IoU of two boxes, in [0, 1]
 
     Args:
-        boxes_xywh: Boxes of the non-crowd instances, shape (N, 4), in pixels.
+        boxes_xywh: Boxes of the non-crowd instances in pixels, (N, 4).
         image_size: Height and width of the image in pixels.
         definition: A key of `OCCLUSION_RATIOS`.
-        categories: Category of each instance, shape (N,). When given, only instances of one category occlude each other.
+        categories: Category of each instance, (N,). When given, only instances of one category occlude each other.
         masks: Boolean masks, each (height, width), for definitions that need them.
 
     Returns:
         The ratio; NaN where no instance has any area inside the image.
 
-    Raises:
-        ValueError: Unknown definition, wrong shapes, boxes that are not finite, or masks missing where the definition needs them.
-
     Example:
-        >>> boxes = np.array([[0., 0., 10., 10.], [5., 0., 10., 10.]])
-        >>> occlusion_ratio(boxes, (20, 20))
+        >>> occlusion_ratio(np.array([[0., 0., 10., 10.], [5., 0., 10., 10.]]), (20, 20))
         0.5
     """
     ratio = get_occlusion_ratio(definition)
@@ -176,10 +162,7 @@ def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_
         same_category: Count only instances of the same category as occluders.
 
     Returns:
-        Shape (I,) float64 in the order of `ground_truth.image_ids`; NaN for images without an instance.
-
-    Raises:
-        ValueError: The definition needs masks, and an annotation has none or a broken one.
+        (I,) float64 in the order of `ground_truth.image_ids`; NaN for images without an instance.
     """
     if get_occlusion_ratio(definition).instance is None:
         return stated_ratios(ground_truth, definition, 'image')
@@ -192,20 +175,20 @@ def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_
 def instance_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_category: bool = False) -> np.ndarray:
     """Compute the ratio of each annotation; arguments and errors as for `image_ratios`.
 
-    - `covered`, `instance_mean`, `union`: area(B_i inter union_{j != i} B_j) / area(B_i). (The area of B_i under two boxes or
-      more is what others cover of it, so `union` restricted to B_i is the same.)
+    - `covered`, `instance_mean`, `union`: area(B_i inter union_{j != i} B_j) / area(B_i)
     - `pairwise`: sum_{j != i} area(B_i inter B_j) / area(B_i), unbounded
     - `box_mask`: area(B_i inter union_{j != i} M_j) / area(B_i)
     - `mask`: area(M_i inter union_{j != i} M_j) / area(M_i)
 
     Returns:
-        Shape (N,) float64 in the order of the annotations; NaN for crowds and annotations without area in the image.
+        (N,) float64 in the order of the annotations; NaN for crowds and annotations without area in the image.
     """
     if get_occlusion_ratio(definition).instance is None:
         return stated_ratios(ground_truth, definition, 'instance')
     ratios = np.full(len(ground_truth.image), np.nan)
-    for _, members, instances in _images(ground_truth, definition, same_category):
-        for group, overlap, area in _measured(*instances):
+    for _, members, (ratio, boxes, categories, masks) in _images(ground_truth, definition, same_category):
+        for group in _groups(categories, len(boxes)):
+            overlap, area = _measure(ratio, boxes[group], None if masks is None else masks[group])
             ratios[members[group]] = np.divide(overlap, area, out=np.full(len(group), np.nan), where=area > 0)
     return np.round(ratios, DECIMALS)
 
@@ -280,53 +263,49 @@ def _origin(function: Measure) -> tuple:
     return getattr(function, '__module__', None), getattr(function, '__qualname__', function)
 
 
-def _measured(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray | None, masks: np.ndarray | None,
-              of_image: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield the positions of the instances of one image that may occlude each other, their overlaps and their areas.
+def _groups(categories: np.ndarray | None, num: int) -> list[np.ndarray]:
+    """Return the positions of the instances of one image that may occlude each other: all, or those of each category."""
+    if categories is None:
+        return [np.arange(num)]
+    if len(categories) != num:
+        raise ValueError(f'categories: {len(categories)} given for {num} boxes; one for each box is needed')
+    return [np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)]
 
-    Where the definition has a function of its own for images, and `of_image`, overlap and area are one number each.
-    """
-    if categories is not None and len(categories) != len(boxes):
-        raise ValueError(f'categories: {len(categories)} given for {len(boxes)} boxes; one for each box is needed')
-    groups = [np.arange(len(boxes))] if categories is None else [
-        np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)]
+
+def _measure(ratio: OcclusionRatio, boxes: np.ndarray, masks: np.ndarray | None, of_image: bool = False) -> tuple:
+    """Return the overlaps and areas of instances, or of an image by the function for images; of a user's function, checked."""
     function = (ratio.image if of_image else None) or ratio.instance
-    for members in groups:
-        own_masks = None if masks is None else masks[members]
-        try:
-            returned = function(boxes[members], own_masks)
-        except (AttributeError, TypeError) as error:
-            if own_masks is not None:
-                raise
-            raise ValueError(f'occlusion ratio {ratio.name!r}: its function failed without masks ({error}); if it reads masks, '
-                             'register it with needs_masks=True') from error
-        if getattr(function, '__module__', None) != __name__:  # registered by a user
-            returned = _checked_result(ratio, returned, len(members), (len(members),) if function is ratio.instance else ())
-        yield members, *returned
-
-
-def _checked_result(ratio: OcclusionRatio, returned: tuple, num: int, shape: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a definition's function returned for `num` instances as two arrays of `shape`, overlap and area."""
+    try:
+        returned = function(boxes, masks)
+    except (AttributeError, TypeError) as error:
+        if masks is not None:
+            raise
+        raise ValueError(f'occlusion ratio {ratio.name!r}: its function failed without masks ({error}); if it reads masks, '
+                         'register it with needs_masks=True') from error
+    if getattr(function, '__module__', None) == __name__:
+        return returned
+    shape = (len(boxes), ) if function is ratio.instance else ()
     try:
         overlap, area = (np.asarray(value, dtype=np.float64) for value in returned)
     except (TypeError, ValueError):
         came = f'{type(returned).__name__} {returned!r}'[:80]
     else:
-        if overlap.shape == area.shape == shape:
-            most = np.where(area > 0, area, math.inf) * ratio.largest * (1 + 1e-9)  # sums in another order differ a little
-            if ((overlap >= 0) & (overlap < math.inf) & (area >= 0) & (area < math.inf) & (overlap <= most)).all():
-                return overlap, area
-            came = f'overlap {overlap.tolist()} and area {area.tolist()}'[:120]
-        else:
+        most = np.where(area > 0, area, math.inf) * ratio.largest * (1 + 1e-9)  # sums in another order differ a little
+        if overlap.shape != shape or area.shape != shape:
             came = f'shapes {overlap.shape} and {area.shape}'
-    kind = f'arrays of shape {shape}' if shape else 'numbers'
-    raise ValueError(f'occlusion ratio {ratio.name!r}: its function returned {came} for {num} instances; expected two '
-                     f'{kind}, overlap and area, finite and with 0 <= overlap / area <= {ratio.largest:g}')
+        elif ((overlap >= 0) & (overlap < math.inf) & (area >= 0) & (area < math.inf) & (overlap <= most)).all():
+            return overlap, area
+        else:
+            came = f'overlap {overlap.tolist()} and area {area.tolist()}'[:120]
+    raise ValueError(f'occlusion ratio {ratio.name!r}: its function returned {came} for {len(boxes)} instances; expected two '
+                     f'{f"arrays of shape {shape}" if shape else "numbers"}, overlap and area, finite and with '
+                     f'0 <= overlap / area <= {ratio.largest:g}')
 
 
 def _image_ratio(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarray | None, masks: np.ndarray | None) -> float:
     overlap = total = 0.
-    for _, part, area in _measured(ratio, boxes, categories, masks, of_image=True):
+    for group in _groups(categories, len(boxes)):
+        part, area = _measure(ratio, boxes[group], None if masks is None else masks[group], of_image=True)
         overlap, total = overlap + part.sum(), total + area.sum()
     return round(float(overlap / total), DECIMALS) if total > 0 else float('nan')
 

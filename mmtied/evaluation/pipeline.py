@@ -16,7 +16,6 @@ from .accumulate import Records, join_records
 from .buckets import Evaluation, EvaluationPlan, bucket_members, make_plan
 from .comparison import compare_runs
 from .doubts import describe_doubts
-from .federated import MAX_DETECTIONS, FederatedRules
 from .inputs import load_detections
 from .inputs.arrays import GroundTruth
 from .inputs.categories import label_category_ids, merge_names
@@ -26,31 +25,20 @@ from .inputs.plausibility import describe_unusual
 from .inputs.results import Detections
 from .intervals import Bootstrap
 from .masks import rle_pairs
-from .matching import box_pairs, make_records, rank_detections
+from .matching import LVIS_DETECTIONS, FederatedRules, Pairs, box_pairs, match_ranked
 from .protocol import PROPOSAL_NUMS, check_iou_types, check_proposal_nums
 from .records import SavedRun, name_runs, read_records
-from .result import ComparisonResult, EvaluationResult
+from .result import ComparisonResult, EvaluationResult, make_result
 from .stated import field_of
-from .summary import summarize
 from .targets import Targets, category_lookup, make_targets
 from .threads import operations_in_one_thread
 
 
-def evaluate(annotations: Any,
-             detections: Any,
-             evaluations: Evaluation | Sequence[Evaluation] | None = None,
-             *,
-             iou_types: str | Sequence[str] | None = None,
-             classes: Sequence[str] | None = None,
-             box_format: str | None = None,
-             proposal_nums: Sequence[int] = PROPOSAL_NUMS,
-             bootstrap: Bootstrap | bool | None = None,
-             device: torch.device | str | None = None,
-             name: str | None = None,
-             label_names: Sequence[str] | None = None,
-             category_offset: int = 0,
-             use_cats: bool = True,
-             only_images_with_results: bool = False,
+def evaluate(annotations: Any, detections: Any, evaluations: Evaluation | Sequence[Evaluation] | None = None, *,
+             iou_types: str | Sequence[str] | None = None, classes: Sequence[str] | None = None, box_format: str | None = None,
+             proposal_nums: Sequence[int] = PROPOSAL_NUMS, bootstrap: Bootstrap | bool | None = None,
+             device: torch.device | str | None = None, name: str | None = None, label_names: Sequence[str] | None = None,
+             category_offset: int = 0, use_cats: bool = True, only_images_with_results: bool = False,
              skip_invalid: bool = False) -> EvaluationResult:
     r"""Evaluate a detector by occlusion: COCO's AP of all images and of every bucket of the occlusion ratio.
 
@@ -71,8 +59,8 @@ def evaluate(annotations: Any,
             default xywh in COCO's results, xyxy elsewhere.
         proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
         bootstrap: Add confidence intervals with these settings, or with the default ones where True.
-        device: Where to match and accumulate, by default the CPU. Tensors on a GPU are copied to the CPU, where detections are
-            read; to leave boxes on their GPU, use `inputs.results.tensor_detections` and `evaluate_detections`.
+        device: Where to match and accumulate, by default the CPU, where detections are read; `evaluate_detections` leaves boxes
+            on their GPU.
         name: The detector's name on plots and pages, and in comparisons of what is saved; by default that of the first file,
             without ``.bbox`` or ``.segm``.
         label_names: Name of each label of the model, where it knows other classes than the annotations.
@@ -122,13 +110,12 @@ def evaluate(annotations: Any,
     found = load_detections(detections, ground_truth, iou_types, classes, box_format, skip_invalid=skip_invalid,
                             label_names=label_names, category_offset=category_offset,
                             any_category=not use_cats and classes is None, notes=notes)
-    said = []
+    said, limit = [], check_proposal_nums(proposal_nums)[-1]
     for iou_type, of_type in found.items():
-        said += [f'{iou_type}: {line}' for line in (describe_unusual(of_type, ground_truth,
-                                                                     check_proposal_nums(proposal_nums)[-1])
-                                                    if len(of_type.score) else ['there are no detections'])]
-    ground_truth, found, line = _with_results(ground_truth, found, only_images_with_results)
-    said += [line] if line else []
+        lines = describe_unusual(of_type, ground_truth, limit) if len(of_type.score) else ['there are no detections']
+        said += [f'{iou_type}: {line}' for line in lines]
+    ground_truth, found, lines = _with_results(ground_truth, found, only_images_with_results)
+    said += lines
     if skip_invalid and 'segm' in found:
         ground_truth = ground_truth.with_masks()
     category_ids = None if classes is None else label_category_ids(ground_truth, classes)
@@ -147,10 +134,8 @@ def evaluate(annotations: Any,
     return result.with_intervals(bootstrap) if bootstrap else result
 
 
-def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike | Sequence,
-            names: Sequence[str] | None = None,
-            bootstrap: Bootstrap | bool | None = None,
-            iou_types: Sequence[str] | None = None) -> ComparisonResult:
+def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike | Sequence, names: Sequence[str] | None = None,
+            bootstrap: Bootstrap | bool | None = None, iou_types: Sequence[str] | None = None) -> ComparisonResult:
     """Compare runs on the same data with the first of them, with paired intervals over images and, for lists of runs, seeds.
 
     Args:
@@ -182,36 +167,29 @@ def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike | Sequence,
 
 
 @operations_in_one_thread()
-def evaluate_detections(ground_truth: GroundTruth,
-                        detections: Mapping[str, Detections],
-                        evaluations: Sequence[Evaluation] = (Evaluation(), ),
-                        proposal_nums: Sequence[int] = PROPOSAL_NUMS,
-                        category_ids: Sequence[int] | None = None,
-                        device: torch.device | str | None = None,
-                        name: str = 'detector',
-                        use_cats: bool = True) -> EvaluationResult:
-    """Evaluate detections that are arrays or tensors already.
+def evaluate_detections(ground_truth: GroundTruth, detections: Mapping[str, Detections],
+                        evaluations: Sequence[Evaluation] = (Evaluation(), ), proposal_nums: Sequence[int] = PROPOSAL_NUMS,
+                        category_ids: Sequence[int] | None = None, device: torch.device | str | None = None,
+                        name: str = 'detector', use_cats: bool = True) -> EvaluationResult:
+    """Evaluate detections that are arrays or tensors already; other arguments as for `evaluate`.
 
     Args:
         ground_truth: The annotations.
         detections: The detections of each IoU type to evaluate, from `inputs.load_detections`, or from
             `inputs.results.tensor_detections`, which leaves them on their device.
         evaluations: The main one, and extra ones.
-        proposal_nums: See `evaluate`.
+        proposal_nums: Limits of detections.
         category_ids: Categories to evaluate, all by default.
         device: Where to match and accumulate, by default where the detections are.
-        name: See `evaluate`.
-        use_cats: See `evaluate`.
-
-    Raises:
-        ValueError: Unknown IoU type or category, or unusable limits.
+        name: The detector's name.
+        use_cats: False for AP without regard to categories.
     """
     check_iou_types(tuple(detections))
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # unknown, or not there
         raise ValueError(f'device={device!r}: {one_line(error)}') from None
-    proposal_nums = (MAX_DETECTIONS, ) if ground_truth.federated else proposal_nums
+    proposal_nums = (LVIS_DETECTIONS, ) if ground_truth.federated else proposal_nums
     largest = check_proposal_nums(proposal_nums)[-1]
     categories = ground_truth.select_categories(category_ids)
     plan = make_plan(ground_truth, evaluations)
@@ -228,44 +206,33 @@ def evaluate_detections(ground_truth: GroundTruth,
         iou_type: join_records([match_detections(of_type, ground_truth, targets, categories, largest)])
         for iou_type, of_type in detections.items()
     }
-    report = summarize(plan, records, targets, proposal_nums, ground_truth.names_of(categories),
-                       ground_truth.frequencies_of(categories))
+    result = make_result(records, targets, plan, ground_truth, categories, proposal_nums, name=name, detections=detections)
     if notes:
-        report['notes'] = notes
-    return EvaluationResult(report, records, targets, plan, ground_truth, categories, tuple(proposal_nums), name, detections)
+        result.report['notes'] = notes
+    return result
 
 
 def match_detections(detections: Detections, ground_truth: GroundTruth, targets: Targets, categories: np.ndarray,
                      limit: int) -> Records:
     """Match all detections of one IoU type, by boxes, or by masks where there are run-length codes.
 
-    Args:
-        detections: Detections of one IoU type.
-        ground_truth: The annotations.
-        targets: Their tensors, on the device that does the work.
-        categories: The evaluated categories, as for `make_targets`.
-        limit: Detections kept for each image and category.
+    `categories` are the evaluated ones, as for `make_targets`; `targets` are on the device that does the work.
     """
     device = targets.cells.device
     image, category, score, area = (torch.as_tensor(column).to(device) for column in (
         detections.image, detections.category, detections.score, detections.area))
-    place = torch.from_numpy(category_lookup(ground_truth, categories)).to(device)[category]
-    evaluated, cells = (place >= 0).nonzero()[:, 0], image * len(categories) + place
-    rules = FederatedRules(ground_truth, categories) if ground_truth.federated else None
-    if rules:
-        evaluated = evaluated[rules.select(cells[evaluated], image[evaluated], score[evaluated])]
-    cells = cells[evaluated]
-    order, rank = rank_detections(cells, score[evaluated], limit)
-    cells, chosen = cells[order], evaluated[order]
-    score, area = score[chosen], area[chosen]
-    if detections.rles is None:
-        boxes = torch.as_tensor(detections.boxes_xywh).to(device)[chosen]
-        pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd)
-    else:
+
+    def find_pairs(cells: Tensor, chosen: Tensor) -> Pairs:
+        if detections.rles is None:
+            boxes = torch.as_tensor(detections.boxes_xywh).to(device)[chosen]
+            return box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd)
         ground_truth.check_masks(targets.annotation)
-        pairs = rle_pairs(cells, [detections.rles[number] for number in chosen.tolist()], targets.cells,
-                          lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, area=area)
-    return make_records(pairs, cells, rank, score, area, targets, rules.ignores(cells) if rules else None)
+        return rle_pairs(cells, [detections.rles[number] for number in chosen.tolist()], targets.cells,
+                         lambda target: ground_truth.rle(int(targets.annotation[target])), targets.crowd, area=area[chosen])
+
+    place = torch.from_numpy(category_lookup(ground_truth, categories)).to(device)[category]
+    rules = FederatedRules(ground_truth, categories) if ground_truth.federated else None
+    return match_ranked(image, place, score, area, targets, limit, find_pairs, rules)
 
 
 def without_categories(ground_truth: GroundTruth, categories: np.ndarray,
@@ -302,7 +269,7 @@ def _without_categories(detections: Detections, categories: np.ndarray) -> Detec
 
 
 def _with_results(ground_truth: GroundTruth, found: dict[str, Detections],
-                  only: bool) -> tuple[GroundTruth, dict[str, Detections], str | None]:
+                  only: bool) -> tuple[GroundTruth, dict[str, Detections], list[str]]:
     """Return the images that have detections, if only those count, and a line where others with objects have none."""
     have = np.zeros(len(ground_truth.image_ids), dtype=bool)
     for of_type in found.values():
@@ -313,13 +280,13 @@ def _with_results(ground_truth: GroundTruth, found: dict[str, Detections],
     if only and have.any():
         new_place = np.cumsum(have) - 1
         found = {iou_type: replace(of_type, image=new_place[of_type.image]) for iou_type, of_type in found.items()}
-        line = f'only the {have.sum()} of {len(have)} images with results are evaluated (only_images_with_results)'
-        return ground_truth.select_images(have), found, line
+        return ground_truth.select_images(have), found, [
+            f'only the {have.sum()} of {len(have)} images with results are evaluated (only_images_with_results)']
     if have.any() and lacking * 20 > filled.sum():
-        return ground_truth, found, (f'results are for a part of the images: {lacking} of {filled.sum()} images with objects '
-                                     'have none, and their objects count as missed; --only-images-with-results evaluates the '
-                                     'others')
-    return ground_truth, found, None
+        return ground_truth, found, [
+            f'results are for a part of the images: {lacking} of {filled.sum()} images with objects have none, and their objects '
+            'count as missed; --only-images-with-results evaluates the others']
+    return ground_truth, found, []
 
 
 def _checked_bootstrap(bootstrap: Bootstrap | bool | None) -> Bootstrap | None:

@@ -53,9 +53,6 @@ class Statistic:
         lower_is_better: A lower number is better, as with errors.
         detail: Shown in a table of its own, after the main one.
 
-    Raises:
-        ValueError: The threshold, area range or precision cannot be used, or is not kept for resampling.
-
     Example:
         >>> Statistic('AP90', iou=.9).title
         'AP at IoU 0.90'
@@ -133,10 +130,6 @@ class Statistic:
 
         Like pycocotools, AP uses 100 of mmdet's (100, 300, 1000) and the other precisions use 1000. Where `proposal_nums` does
         not list `max_dets`, pycocotools has no value; here precision then uses the largest, recall at most the largest.
-
-        Example:
-            >>> STATISTICS['AP'].limit((100, 300, 1000)), STATISTICS['AP50'].limit((100, 300, 1000))
-            (100, 1000)
         """
         largest = max(proposal_nums)
         if self.max_dets is None:
@@ -178,12 +171,6 @@ def register_statistic(statistic: Statistic) -> Statistic:
 
     Raises:
         ValueError: Another statistic has its name.
-
-    Example:
-        >>> register_statistic(Statistic('AR300', max_dets=300, recall=True)).scalar
-        'AR@300'
-        >>> STATISTICS.pop('AR300').title
-        'AR at IoU 0.50:0.95, at most 300 detections'
     """
     if STATISTICS.get(statistic.name, statistic) != statistic:
         raise ValueError(f'statistic {statistic.name} is already defined as {STATISTICS[statistic.name]}; use another name')
@@ -196,15 +183,7 @@ def register_statistic(statistic: Statistic) -> Statistic:
 
 
 def evaluated_thresholds(statistics: Iterable[Statistic] | None = None) -> np.ndarray:
-    """Return the IoU thresholds at which detections are matched: COCO's ten, then others that statistics ask for.
-
-    Args:
-        statistics: By default those of `STATISTICS`.
-
-    Example:
-        >>> evaluated_thresholds([Statistic('AP30', iou=.3)])[-2:].tolist()
-        [0.95, 0.3]
-    """
+    """Return the IoU thresholds at which detections are matched: COCO's ten, then others that `STATISTICS`, or some, ask for."""
     thresholds = IOU_THRESHOLDS.tolist()
     for statistic in STATISTICS.values() if statistics is None else statistics:
         if statistic.iou is not None and not np.isclose(thresholds, statistic.iou).any():
@@ -213,11 +192,7 @@ def evaluated_thresholds(statistics: Iterable[Statistic] | None = None) -> np.nd
 
 
 def bootstrapped_statistics(names: Sequence[str] | None = None) -> list[Statistic]:
-    """Return the statistics that get confidence intervals: those of some names, by default the `bootstrapped` ones.
-
-    Raises:
-        ValueError: A name is unknown, or that of a statistic of one size of instances.
-    """
+    """Return the statistics that get confidence intervals: the `bootstrapped` ones, or those of some names, which are checked."""
     if names is None:
         return [statistic for statistic in STATISTICS.values() if statistic.bootstrapped]
     names = [names] if isinstance(names, str) else names
@@ -230,12 +205,7 @@ def bootstrapped_statistics(names: Sequence[str] | None = None) -> list[Statisti
 
 
 def lower_is_better(name: str) -> bool:
-    """Return whether a lower number of a statistic is better; False for one that is not registered, as in an old file.
-
-    Example:
-        >>> lower_is_better('MR-2'), lower_is_better('AP')
-        (True, False)
-    """
+    """Return whether a lower number of a statistic is better; False for one that is not registered, as in an old file."""
     return name in STATISTICS and STATISTICS[name].lower_is_better
 
 
@@ -245,11 +215,7 @@ def shared_statistics() -> list[Statistic]:
 
 
 def check_iou_types(iou_types: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the IoU types as a tuple without repeats.
-
-    Raises:
-        ValueError: One is unknown, or there is none.
-    """
+    """Return the IoU types as a tuple without repeats; raise a ValueError for an unknown one, or for none."""
     listed = [iou_types] if isinstance(iou_types, str) or not isinstance(iou_types, Iterable) else list(iou_types)
     for iou_type in listed:
         if iou_type not in IOU_TYPES:
@@ -262,11 +228,7 @@ def check_iou_types(iou_types: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def check_proposal_nums(proposal_nums: Sequence[int]) -> tuple[int, ...]:
-    """Return the limits as a sorted tuple.
-
-    Raises:
-        ValueError: They are not positive integers.
-    """
+    """Return the limits as a sorted tuple; raise a ValueError unless they are positive integers."""
     listed = tuple(proposal_nums) if isinstance(proposal_nums, Iterable) and not isinstance(proposal_nums, str) else ()
     if not listed or any(not isinstance(num, int | np.integer) or isinstance(num, bool) or num < 1 for num in listed):
         raise ValueError(f'proposal_nums: positive integers such as {PROPOSAL_NUMS} are needed, got {listed or proposal_nums!r}')

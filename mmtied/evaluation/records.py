@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from torch import Tensor
 from ..atomic import atomic_path, check_can_read, real_path
 from ..version import __version__
 from .accumulate import Positives, Records
-from .buckets import Grouping
 from .inputs.coco_json import read_json
 from .inputs.faults import one_line
 from .inputs.ground_truth import GroundTruth
@@ -40,11 +40,6 @@ class SavedGroups:
     description: dict  # definition, unit, cumulative, and ``buckets``: name, lower and upper edge of each
     members: Tensor  # images of each bucket, (I, B) bool
     columns: Tensor  # column of `Records` that each bucket reads, (B,) int64
-
-    @property
-    def grouping(self) -> Grouping:
-        """The groups without their description."""
-        return Grouping(self.members, self.columns)
 
 
 @dataclass(frozen=True)
@@ -67,15 +62,12 @@ class SavedRun:
 def name_runs(paths: Sequence[str | os.PathLike], given: Sequence[str] = ()) -> list[str]:
     """Name runs by the shortest ends of their folders that tell them apart; equal folders get equal names.
 
-    Args:
-        paths: Folders, or files in them. The hook's folder ``occlusion`` and what all have at their ends do not count.
-        given: The name that each run was given, or an empty text; it is used unless two names would then agree.
+    `paths` are folders, or files in them. The hook's folder ``occlusion`` and what all have at their ends do not count. Names
+    that were `given` (empty for none) are used unless two would then agree.
 
     Example:
         >>> name_runs(['runs/r50/occlusion/report.json', 'runs/tied/occlusion'])
         ['r50', 'tied']
-        >>> name_runs(['a/run/1', 'b/run/1', 'b/run/2'])
-        ['a/run/1', 'b/run/1', 'b/run/2']
     """
     folders = [path.parent if path.suffix in ('.npz', '.json') else path for path in (real_path(path) for path in paths)]
     parts = [(folder.parent if folder.name == 'occlusion' else folder).parts for folder in folders]
@@ -117,10 +109,7 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
 
 
 def read_records(path: str | os.PathLike) -> SavedRun:
-    """Read a run back.
-
-    Args:
-        path: The file, or the folder that holds it.
+    """Read a run back from its folder, or from the file.
 
     Raises:
         ValueError: The file is missing, truncated, not of this kind or of an older mmtied, its arrays do not fit together, or
@@ -158,12 +147,12 @@ def run_id(report: Mapping, tables: Iterable[Records]) -> str:
 def check_one_run(path: str | os.PathLike, run: str) -> None:
     """Raise a ValueError where files beside one of a run's, which has the id `run`, are of another run."""
     path = Path(path)
-    for name, run_of in _RUN_OF.items():
+    for name in ('report.json', FILE_NAME, 'buckets.csv'):
         other = path.parent / name
         if name == path.name or not other.is_file():
             continue
         try:
-            theirs = run_of(other)
+            theirs = _run_of(other)
         except Exception as error:  # what a broken file raises depends on where it breaks
             theirs = f'damaged: {one_line(error)}'
         if theirs != run:
@@ -195,15 +184,7 @@ def mask_fingerprint(ground_truth: GroundTruth) -> str:
 
 def checked_array(arrays: Mapping[str, np.ndarray], name: str, kind: str, shape: Sequence[int | None],
                   below: int | None = None) -> np.ndarray:
-    """Return an array of the file: its dtype must be of one of some kinds, its shape must fit, in which None is any length.
-
-    Where `below` is given, its numbers must be at least 0 and below that.
-
-    Example:
-        >>> checked_array({'rank': np.array([0, 7])}, 'rank', 'i', (None,), 5)
-        Traceback (most recent call last):
-        ValueError: rank: numbers from 0 to 4 are needed, got some from 0 to 7
-    """
+    """Return an array of the file, checked: kinds of its dtype, shape (None is any length), and, with `below`, its numbers."""
     array = arrays[name]
     fits = len(shape) == array.ndim and all(of in (None, length) for of, length in zip(shape, array.shape, strict=True))
     if array.dtype.kind not in kind or not fits:
@@ -221,9 +202,9 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
     image_ids = checked_array(arrays, 'image_ids', 'iuU', (None, ))
     if not (image_ids[1:] > image_ids[:-1]).all():
         raise ValueError('image_ids: not sorted, or repeated')
-    sizes = num_images, num_categories, num_columns = (len(image_ids), len(header['category_names']),
-                                                       arrays['positives.counted'].shape[1])
-    num_positives = len(checked_array(arrays, 'positives.image', 'i', (None, ), num_images))
+    num_images, num_categories = len(image_ids), len(header['category_names'])
+    num_positives, num_columns = arrays['positives.counted'].shape
+    checked_array(arrays, 'positives.image', 'i', (num_positives, ), num_images)
     checked_array(arrays, 'positives.category', 'i', (num_positives, ), num_categories)
     checked_array(arrays, 'positives.counted', 'b', (num_positives, num_columns))
     thresholds = _checked_thresholds(header)
@@ -235,7 +216,8 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
         columns = checked_array(arrays, f'columns.{number}', 'i', (num_buckets, ), num_columns)
         evaluations.append(SavedGroups(description, torch.from_numpy(members), torch.from_numpy(columns)))
     return SavedRun(source=source,
-                    records={iou_type: _checked_records(arrays, iou_type, thresholds, num_positives, *sizes)
+                    records={iou_type: _checked_records(arrays, iou_type, thresholds, num_positives,
+                                                         num_images, num_categories, num_columns)
                              for iou_type in header['iou_types']},
                     positives=Positives(*(torch.from_numpy(arrays[f'positives.{name}']) for name in Positives._fields)),
                     image_ids=image_ids,
@@ -251,8 +233,8 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
 def _checked_thresholds(header: Mapping) -> list[float]:
     """Return the IoU thresholds of the file's match bits, which start with COCO's and hold all that `STATISTICS` need."""
     thresholds = header['thresholds']
-    kinds = set(map(type, thresholds)) if isinstance(thresholds, list) else {None}
-    if not kinds <= {int, float} or not np.isfinite(thresholds).all() or not len(IOU_THRESHOLDS) <= len(thresholds) <= 15:
+    plain = isinstance(thresholds, list) and {*map(type, thresholds)} <= {int, float} and np.isfinite(thresholds).all()
+    if not plain or not len(IOU_THRESHOLDS) <= len(thresholds) <= 15:
         raise ValueError(f"thresholds: COCO's ten and at most five others are needed, got {thresholds}")
     for statistic in STATISTICS.values():
         if statistic.iou is not None and not np.isclose(thresholds, statistic.iou).any():
@@ -274,15 +256,20 @@ def _at_current_thresholds(bits: np.ndarray, thresholds: Sequence[float]) -> np.
 def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds: Sequence[float], num_positives: int,
                      num_images: int, num_categories: int, num_columns: int) -> Records:
     """Return records of known images and categories, in the order of `accumulate.join_records`."""
-    names = {name: f'{iou_type}.{name}' for name in Records._fields}
-    number = len(checked_array(arrays, names['image'], 'i', (None, ), num_images))
-    checked_array(arrays, names['category'], 'i', (number, ), num_categories)
-    checked_array(arrays, names['rank'], 'i', (number, ), max(number, 1))
-    for name in ('matched', 'ignored'):
-        checked_array(arrays, names[name], 'i', (number, num_columns), 1 << len(thresholds))
-    if not np.isfinite(checked_array(arrays, names['score'], 'f', (number, ))).all():
-        raise ValueError(f'{names["score"]}: scores must be finite numbers')
-    image, category, rank, score = (arrays[names[name]] for name in ('image', 'category', 'rank', 'score'))
+    number = len(checked_array(arrays, f'{iou_type}.image', 'i', (None, ), num_images))
+    bits = 'i', (number, num_columns), 1 << len(thresholds)
+    kinds = dict(category=('i', (number, ), num_categories), rank=('i', (number, ), max(number, 1)), matched=bits, ignored=bits,
+                 score=('f', (number, )), target=('i', (number, )), iou=('f', (number, )))
+    of_type = {name: arrays[f'{iou_type}.{name}'] for name in _RECORD_TYPES}
+    for name, needed in kinds.items():
+        checked_array(arrays, f'{iou_type}.{name}', *needed)
+    if not np.isfinite(of_type['score']).all():
+        raise ValueError(f'{iou_type}.score: scores must be finite numbers')
+    if number and not -1 <= of_type['target'].min() <= of_type['target'].max() < num_positives:
+        raise ValueError(f'{iou_type}.target: numbers from -1 to {num_positives - 1} are needed')
+    if not (np.abs(of_type['iou'] - .5) <= .5).all():
+        raise ValueError(f'{iou_type}.iou: numbers from 0 to 1 are needed')
+    image, category, rank, score = (of_type[name] for name in ('image', 'category', 'rank', 'score'))
     equal = np.ones(max(number - 1, 0), dtype=bool)
     for column in (category, -score, image, rank):
         if (equal & (column[1:] < column[:-1])).any():
@@ -291,14 +278,10 @@ def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds
     cells = image.astype(np.int64) * num_categories + category
     order = np.argsort(cells, kind='stable')
     if (rank[order] != np.arange(number) - np.searchsorted(cells[order], cells[order])).any():
-        raise ValueError(f'{names["rank"]}: ranks must count from 0 in each image and category')
-    arrays = dict(arrays)
+        raise ValueError(f'{iou_type}.rank: ranks must count from 0 in each image and category')
     for name in ('matched', 'ignored'):
-        arrays[names[name]] = _at_current_thresholds(arrays[names[name]], thresholds)
-    checked_array({'target': arrays[names['target']] + 1}, 'target', 'i', (number, ), num_positives + 1)
-    if not (np.abs(checked_array(arrays, names['iou'], 'f', (number, )) - .5) <= .5).all():
-        raise ValueError(f'{names["iou"]}: numbers from 0 to 1 are needed')
-    return Records(*(torch.from_numpy(arrays[names[name]].astype(kind)) for name, kind in _RECORD_TYPES.items())).wide()
+        of_type[name] = _at_current_thresholds(of_type[name], thresholds)
+    return Records(*(torch.from_numpy(of_type[name].astype(kind)) for name, kind in _RECORD_TYPES.items())).wide()
 
 
 def _check_header(header: Mapping) -> None:
@@ -313,15 +296,14 @@ def _check_header(header: Mapping) -> None:
     if not isinstance(evaluations, list) or not evaluations:
         raise ValueError('no evaluation in it')
     for number, description in enumerate(evaluations):
-        kinds = dict(definition=str, unit=str, cumulative=bool, buckets=list)
-        bucket_kinds = dict(name=str, lower=int | float, upper=int | float | None)
-        if not _has_kinds(description, kinds) or description['unit'] not in UNITS or not all(
-                _has_kinds(bucket, bucket_kinds) for bucket in description['buckets']):
+        if not _has_kinds(description, definition=str, unit=str, cumulative=bool, buckets=list) or (
+                description['unit'] not in UNITS) or not all(
+                _has_kinds(bucket, name=str, lower=int | float, upper=int | float | None) for bucket in description['buckets']):
             raise ValueError(f"evaluation {number}: 'definition', 'unit', 'cumulative' and 'buckets' are needed, with the name "
                              'and the edges of each')
 
 
-def _has_kinds(value: object, kinds: Mapping) -> bool:
+def _has_kinds(value: object, **kinds: Any) -> bool:
     """Return whether this is a dict with these keys and values of these kinds, its numbers finite."""
     return isinstance(value, dict) and set(value) == set(kinds) and all(
         isinstance(value[key], kind) and isinstance(value[key], bool) == (kind is bool)
@@ -331,20 +313,16 @@ def _has_kinds(value: object, kinds: Mapping) -> bool:
 def _compact(column: np.ndarray) -> np.ndarray:
     """Return scores in single precision where that loses nothing, as with most detectors."""
     with np.errstate(over='ignore'):
-        single = column.astype(np.float32) if column.dtype == np.float64 else column
-    return single if np.array_equal(single, column) else column
+        single = column.astype(np.float32)
+    return single if column.dtype == np.float64 and np.array_equal(single, column) else column
 
 
-def _run_of_records(path: Path) -> str:
-    with np.load(path, allow_pickle=False) as file:
-        return json.loads(str(file['header'])).get('run', '')
-
-
-def _run_of_table(path: Path) -> str:
-    with path.open(newline='', encoding='utf-8') as file:
-        return next(csv.DictReader(file), {}).get('run') or ''
-
-
-#: Files that carry the id of their run, and how it is read.
-_RUN_OF = {'report.json': lambda path: read_json(path).get('run', ''),
-           'records.npz': _run_of_records, 'buckets.csv': _run_of_table}
+def _run_of(path: Path) -> str:
+    """Return the id of the run that a file is of."""
+    if path.suffix == '.npz':
+        with np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file['header'])).get('run', '')
+    if path.suffix == '.csv':
+        with path.open(newline='', encoding='utf-8') as file:
+            return next(csv.DictReader(file), {}).get('run') or ''
+    return read_json(path).get('run', '')

@@ -23,7 +23,7 @@ from .intervals import Bootstrap, add_intervals
 from .null_band import add_null_bands
 from .occlusion import get_occlusion_ratio
 from .records import SavedGroups, SavedRun, fingerprint, mask_fingerprint
-from .summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
+from .summary import all_evaluations, report_rows, reported_iou_types, summarize, without_empty_buckets
 from .targets import Targets
 
 if TYPE_CHECKING:
@@ -32,12 +32,8 @@ if TYPE_CHECKING:
     from .reporting.tables import PlainTable
 
 
-class _Tables:
-    """Tables of numbers as text, as HTML for notebooks, as dicts and as a data frame."""
-
-    def rows(self) -> list[dict]:
-        """Return the numbers as one flat table, a dict for each row."""
-        raise NotImplementedError
+class _Result:
+    """A report, of which a subclass gives `rows` and `_tables`, as text, as HTML for notebooks and as a data frame."""
 
     def table(self) -> Any:
         """Return `rows` as a pandas DataFrame where pandas is installed, else as they are."""
@@ -46,10 +42,6 @@ class _Tables:
         except ImportError:
             return self.rows()
         return pandas.DataFrame(self.rows())
-
-    def _tables(self) -> Iterator['PlainTable']:
-        """Yield the tables to show."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return '\n\n'.join(text_table(*table) for table in self._tables())
@@ -64,7 +56,7 @@ class _Tables:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class EvaluationResult(_Tables):
+class EvaluationResult(_Result):
     """One evaluated run.
 
     Args:
@@ -98,30 +90,21 @@ class EvaluationResult(_Tables):
             report = add_null_bands(report, self.records, positives, self.plan, *options)
         return replace(self, report=report)
 
-    @property
-    def picture_ratios(self) -> np.ndarray:
-        """The ratio of every image by the main evaluation's definition, also where instances are bucketed, shape (I,)."""
-        main = self.plan.evaluations[0]
-        if main.unit == 'image':
-            return self.plan.ratios[0]
-        return main.ratios(self.ground_truth, 'image')
-
     def saved_run(self) -> SavedRun:
         """Return what ``records.npz`` keeps, on the CPU, from which runs are compared."""
         ground_truth, evaluations = self.ground_truth, []
         for part, groups in zip(all_evaluations(self.report), self.plan.groupings, strict=True):
-            table = part[next(iter(self.records))]
             description = {key: part[key] for key in ('definition', 'unit', 'cumulative')}
-            description['buckets'] = [{key: row[key] for key in ('name', 'lower', 'upper')} for row in table['buckets']]
-            evaluations.append(SavedGroups(description, groups.members.cpu(), groups.columns.cpu()))
-        category_ids = ground_truth.category_ids[self.categories].tolist()
+            description['buckets'] = [{key: row[key] for key in ('name', 'lower', 'upper')}
+                                      for row in part[next(iter(self.records))]['buckets']]
+            evaluations.append(SavedGroups(description, *groups.to('cpu')))
         has_masks = 'segm' in self.records or any(get_occlusion_ratio(evaluation.definition).needs_masks
                                                   for evaluation in self.plan.evaluations)
         return SavedRun(source=ground_truth.source,
                         records={name: Records(*(column.cpu() for column in table)) for name, table in self.records.items()},
                         positives=Positives(*(column.cpu() for column in self.targets.positives())),
                         image_ids=ground_truth.image_ids,
-                        category_names=tuple(str(ground_truth.category_names[number]) for number in category_ids),
+                        category_names=tuple(map(str, ground_truth.names_of(self.categories))),
                         evaluations=tuple(evaluations),
                         proposal_nums=self.proposal_nums,
                         fingerprint=fingerprint(ground_truth),
@@ -146,16 +129,10 @@ class EvaluationResult(_Tables):
             iou_type: An IoU type of the result, by default the first.
             path: Also write the figure into this file: .png, or .pdf or .svg, where text stays text.
             hide_empty: Leave out buckets without instances.
-
-        Raises:
-            ValueError: The result does not have that IoU type, or the file's suffix is another.
         """
-        from .reporting.plots import plot_ap_over_r, write_plot
+        from .reporting.plots import plot_ap_over_r
 
-        figure = plot_ap_over_r(self._shown(hide_empty), _chosen_iou_type(iou_type, self.report), self.name)
-        if path is not None:
-            write_plot(figure, path)
-        return figure
+        return _written(plot_ap_over_r(self._shown(hide_empty), _chosen_iou_type(iou_type, self.report), self.name), path)
 
     def latex(self, hide_empty: bool = False) -> str:
         """Return the tables as LaTeX for the package booktabs, in percent; `hide_empty` leaves out buckets without instances."""
@@ -181,10 +158,6 @@ class EvaluationResult(_Tables):
 
         Returns:
             The paths of the files.
-
-        Raises:
-            ValueError: `folder` is a file, the format or the choice is unknown, an image is not in `images`, or the detections
-                of this run are not known.
         """
         from .reporting.files import write_outputs
 
@@ -212,7 +185,7 @@ class EvaluationResult(_Tables):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ComparisonResult(_Tables):
+class ComparisonResult(_Result):
     """Runs compared with the first of them.
 
     Args:
@@ -227,32 +200,17 @@ class ComparisonResult(_Tables):
 
     def plot(self, iou_type: str | None = None, statistic: str = 'AP', path: str | os.PathLike | None = None,
              hide_empty: bool = False) -> 'Figure':
-        """Plot the paired differences over the occlusion ratio with their intervals.
+        """Plot the paired differences of a compared statistic over r with their intervals; see `EvaluationResult.plot`."""
+        from .reporting.plots import plot_comparison
 
-        Args:
-            iou_type: An IoU type of the runs, by default the first.
-            statistic: AP, AP50, AP75 or another that was compared.
-            path: Also write the figure into this file: .png, or .pdf or .svg, where text stays text.
-            hide_empty: Leave out buckets where no run has a value.
-
-        Raises:
-            ValueError: The comparison does not have that IoU type or statistic, or the file's suffix is another.
-        """
-        from .reporting.plots import plot_comparison, write_plot
-
-        iou_type = _chosen_iou_type(iou_type, self.report['evaluations'][0])
         self._check_statistics('plot', [statistic])
-        figure = plot_comparison(self._shown(hide_empty), iou_type, statistic)
-        if path is not None:
-            write_plot(figure, path)
-        return figure
+        iou_type = _chosen_iou_type(iou_type, self.report['evaluations'][0])
+        return _written(plot_comparison(self._shown(hide_empty), iou_type, statistic), path)
 
     def latex(self, statistics: Sequence[str] | None = None, hide_empty: bool = False) -> str:
-        """Return the tables as LaTeX for the package booktabs, in percent.
+        """Return the tables as LaTeX for the package booktabs, in percent: of all statistics that were compared, or of some.
 
-        Args:
-            statistics: Those to show, by default all that were compared.
-            hide_empty: Leave out buckets where no run has a value.
+        `hide_empty` leaves out buckets where no run has a value.
         """
         from .reporting.tables import comparison_latex
 
@@ -270,17 +228,8 @@ class ComparisonResult(_Tables):
              hide_empty: bool = False) -> list[Path]:
         """Write ``comparison.json``, ``comparison.csv``, ``comparison.tex`` and plots of the differences into a folder.
 
-        Args:
-            folder: Where to write; made where it is missing.
-            statistics: Statistics in the LaTeX tables and plots, by default all that were compared.
-            format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, where text stays text.
-            hide_empty: Leave buckets where no run has a value out of plots and LaTeX tables.
-
-        Returns:
-            The paths of the files.
-
-        Raises:
-            ValueError: `folder` is a file, or the format or a statistic is unknown.
+        LaTeX tables and plots have all statistics that were compared, or some. Returns the paths; other arguments as for
+        `EvaluationResult.save`.
         """
         from .reporting.files import write_comparison
 
@@ -307,11 +256,27 @@ class ComparisonResult(_Tables):
         yield from comparison_tables(self.report)
 
 
+def make_result(records: Mapping[str, Records], targets: Targets, plan: EvaluationPlan, ground_truth: GroundTruth,
+                categories: np.ndarray, proposal_nums: Sequence[int], **more: Any) -> EvaluationResult:
+    """Summarize what was matched; arguments as for `EvaluationResult`."""
+    report = summarize(plan, records, targets, proposal_nums, ground_truth.names_of(categories),
+                       ground_truth.frequencies_of(categories))
+    return EvaluationResult(report, records, targets, plan, ground_truth, categories, tuple(proposal_nums), **more)
+
+
 def _chosen_iou_type(iou_type: str | None, report: Mapping) -> str:
     known = reported_iou_types(report)
     if iou_type is not None and iou_type not in known:
         raise ValueError(f'plot: expected one of {", ".join(known)}, the IoU types of this result, got {iou_type!r}')
     return iou_type or known[0]
+
+
+def _written(figure: 'Figure', path: str | os.PathLike | None) -> 'Figure':
+    from .reporting.plots import write_plot
+
+    if path is not None:
+        write_plot(figure, path)
+    return figure
 
 
 def _check_folder(folder: str | os.PathLike) -> None:

@@ -69,22 +69,22 @@ def monitored_scalars(hooks: Iterable[Any], schedulers: Any) -> Iterator[tuple[s
 
 def _scheduler_monitors(schedulers: Any) -> Iterator[tuple[str, str]]:
     """Yield the type and the `monitor` of schedulers: built or not, one, a list, or a dict of lists."""
+    if isinstance(schedulers, dict) and 'type' not in schedulers:
+        schedulers = list(schedulers.values())
     if isinstance(schedulers, list | tuple):
         for scheduler in schedulers:
             yield from _scheduler_monitors(scheduler)
-    elif isinstance(schedulers, dict) and 'type' not in schedulers:
-        yield from _scheduler_monitors(list(schedulers.values()))
-    elif isinstance(schedulers, dict) and isinstance(schedulers.get('monitor'), str):
-        yield schedulers['type'], schedulers['monitor']
-    elif isinstance(getattr(schedulers, 'monitor', None), str):
-        yield type(schedulers).__name__, schedulers.monitor
+        return
+    of_config = isinstance(schedulers, dict)
+    monitor = schedulers.get('monitor') if of_config else getattr(schedulers, 'monitor', None)
+    if isinstance(monitor, str):
+        yield schedulers['type'] if of_config else type(schedulers).__name__, monitor
 
 
 def lost_hooks(config_file: str | None) -> list[str]:
     """Return the types of hooks that a config lost as it listed the OcclusionEvalHook in `custom_hooks`: those of its bases.
 
-    Looks at the nearest file, from the config up, that assigns `custom_hooks`. Lists nothing where that cannot be read: for
-    configs that are no Python file with a `_base_`, or that are gone.
+    Looks at the nearest file, from the config up, that assigns `custom_hooks`; lists nothing where that cannot be read.
     """
     try:
         return _lost(Path(config_file).resolve()) if config_file else []

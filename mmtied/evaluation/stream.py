@@ -9,13 +9,12 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 
 from .accumulate import Records, no_records
-from .federated import FederatedRules
 from .inputs.arrays import GroundTruth
 from .inputs.image_ids import AMBIGUOUS
 from .inputs.results import Detections
 from .inputs.rle import rle_areas, to_rle
 from .masks import TargetMasks, dense_mask_iou
-from .matching import Pairs, box_pairs, cell_pairs, make_records, min_iou, rank_detections
+from .matching import FederatedRules, Pairs, box_pairs, match_ranked, pairs_above, rank_detections
 from .targets import Targets, make_targets
 from .threads import operations_in_one_thread
 
@@ -63,12 +62,9 @@ class _Batch(NamedTuple):
 class ImageMatcher:
     """Turns predictions into match records.
 
-    Args:
-        ground_truth: The annotations.
-        category_ids: Category id of each label, in the order of the labels; -1 for labels whose detections are left out.
-        limit: Detections kept for each image and category.
-        outside: Which annotations are outside each instance bucket, see `targets.make_targets`.
-        use_cats: False to match without regard to categories; `ground_truth` is then that of `GroundTruth.class_agnostic`.
+    `category_ids` are those of the labels in their order, -1 for labels whose detections are left out; `limit` detections of each
+    image and category are kept; `outside` are the annotations outside each instance bucket, see `targets.make_targets`. Without
+    `use_cats`, `ground_truth` is that of `GroundTruth.class_agnostic`.
     """
 
     def __init__(self, ground_truth: GroundTruth, category_ids: Sequence[int], limit: int,
@@ -85,21 +81,17 @@ class ImageMatcher:
         evaluated = ground_truth.category_ids[self.categories]
         self._place_of_label = torch.from_numpy(np.where(ids >= 0, np.searchsorted(evaluated, ids), -1))
         known = (self._place_of_label >= 0).nonzero()[:, 0]
-        label_of_place = torch.zeros(max(len(evaluated), 1), dtype=torch.int64)
-        label_of_place[self._place_of_label[known]] = known
-        self._target_labels = label_of_place[self.targets.cells % self.targets.num_categories].tolist() if use_cats else [
-            0] * len(self.targets.cells)
+        label_of_place = torch.zeros(max(len(evaluated), 1), dtype=torch.int64)  # stays 0 without regard to categories
+        if use_cats:
+            label_of_place[self._place_of_label[known]] = known
+        self._target_labels = label_of_place[self.targets.cells % self.targets.num_categories].tolist()
         self._rules = FederatedRules(ground_truth, self.categories) if ground_truth.federated else None
         self._crowd = self.targets.crowd.tolist()
         self._masks = TargetMasks(ground_truth)
         self._on_device: dict[torch.device, tuple[Targets, Tensor]] = {}
 
     def position(self, image_id: int | str) -> int:
-        """Return the index of an image in `image_ids`.
-
-        Raises:
-            ValueError: The annotation file does not have it.
-        """
+        """Return the index of an image in `image_ids`; raise a ValueError for one that the annotations do not have."""
         position, _ = self.ground_truth.images.find(image_id)
         if position < 0:
             lookup = self.ground_truth.images
@@ -109,26 +101,12 @@ class ImageMatcher:
         return position
 
     def take_boxes(self, image_id: int | str, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Candidates:
-        """Copy what matching by box IoU needs, labels (N,), scores (N,) and boxes (N, 4), without waiting for the device.
-
-        Raises:
-            ValueError: Unknown image, or shapes that do not fit.
-        """
+        """Copy what matching by box IoU needs, labels (N,), scores (N,) and boxes (N, 4), without waiting for the device."""
         _check_shapes(image_id, labels, scores, boxes=(boxes_xyxy, 4))
         return Candidates(self.position(image_id), labels.clone(), scores.clone(), boxes_xyxy.clone())
 
     def take_masks(self, image_id: int | str, labels: Tensor, scores: Tensor, masks: Tensor | Sequence[dict]) -> Candidates:
-        """Compare masks with the image's ground truth, and keep no pixels.
-
-        Args:
-            image_id: The image's id in the annotation file.
-            labels: Shape (N,), integers.
-            scores: Shape (N,).
-            masks: Boolean masks, shape (N, height, width), or N run-length codes.
-
-        Raises:
-            ValueError: Unknown image, shapes that do not fit, or masks of another size than the image.
-        """
+        """Compare masks, (N, height, width) bool or N run-length codes, with the image's ground truth, and keep no pixels."""
         image = self.position(image_id)
         size = self.ground_truth.image_sizes[image].tolist()
         here = slice(self.targets.starts[image], self.targets.starts[image + 1])
@@ -154,35 +132,28 @@ class ImageMatcher:
     def match(self, candidates: Sequence[Candidates]) -> Records:
         """Return the records of different images' candidates of one IoU type, on the device of the last.
 
-        Raises:
-            ValueError: Scores or boxes that are not finite, or a label without a category; names the image.
+        A ValueError names the image of scores or boxes that are not finite, or of a label without a category.
         """
         if not candidates:
             return no_records(self.targets.ignored.shape[1])
         batch = _Batch.of(candidates)
         self._check_values(batch)
         targets, place_of_label = self._moved(batch.scores.device)
-        place = place_of_label[batch.labels.long()]
-        cells = batch.image * targets.num_categories + place
-        scores = batch.scores.double()
-        chosen = (place >= 0).nonzero()[:, 0]
-        if self._rules:
-            chosen = chosen[self._rules.select(cells[chosen], batch.image[chosen], scores[chosen])]
+        labels, area, order = batch.labels.long(), batch.area, None
         if not self.use_cats:  # as COCOeval takes them, category by category
-            label_order = self._label_order.to(chosen.device)
-            chosen = chosen[torch.argsort(label_order[batch.labels.long()[chosen]], stable=True)]
-        order, rank = rank_detections(cells[chosen], scores[chosen], self.limit)
-        order = chosen[order]
-        cells, scores = cells[order], scores[order]
+            order = torch.argsort(self._label_order.to(labels.device)[labels], stable=True)
         if batch.boxes_xyxy is not None:
-            boxes = batch.boxes_xyxy.double()[order]  # CocoMetric subtracts in float64 too
+            boxes = batch.boxes_xyxy.double()  # CocoMetric subtracts in float64 too
             boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
-            pairs = box_pairs(cells, boxes, targets.cells, targets.boxes_xywh, targets.crowd)
             area = boxes[:, 2] * boxes[:, 3]
-        else:
-            pairs = _mask_pairs(candidates, batch.counts, cells, order, targets)
-            area = batch.area[order]
-        return make_records(pairs, cells, rank, scores, area, targets, self._rules.ignores(cells) if self._rules else None)
+
+        def find_pairs(cells: Tensor, chosen: Tensor) -> Pairs:
+            if batch.boxes_xyxy is not None:
+                return box_pairs(cells, boxes[chosen], targets.cells, targets.boxes_xywh, targets.crowd)
+            return _mask_pairs(candidates, batch.counts, cells, chosen, targets)
+
+        return match_ranked(batch.image, place_of_label[labels], batch.scores.double(), area, targets, self.limit, find_pairs,
+                            self._rules, order)
 
     def shown(self, candidates: Sequence[Candidates]) -> Tensor:
         """Return the detections to draw of candidates with boxes, see `shown_table`."""
@@ -191,11 +162,6 @@ class ImageMatcher:
         known = (place >= 0).nonzero()[:, 0]
         category = torch.from_numpy(self.categories).to(batch.scores.device)[place[known]]
         return shown_table(batch.image[known], category, batch.scores[known], batch.boxes_xyxy[known])
-
-    def inverted(self, candidates: Sequence[Candidates]) -> Tensor:
-        """Return the images of candidates with boxes where some box has x2 < x1 or y2 < y1: positions, sorted, int64."""
-        batch = _Batch.of(candidates)
-        return torch.unique(batch.image[(batch.boxes_xyxy[:, 2:] < batch.boxes_xyxy[:, :2]).any(1)])
 
     def _moved(self, device: torch.device) -> tuple[Targets, Tensor]:
         """Return the targets and the place of each label's category on a device, copied there once."""
@@ -236,7 +202,7 @@ class MatchedImages(NamedTuple):
 
     images: Tensor  # positions of the images, also of those without detections, (M,) int64
     shown: Tensor  # the detections to draw, see `shown_table`
-    inverted: Tensor  # positions of those images where a box has x2 < x1 or y2 < y1, int64
+    inverted: Tensor  # whether a box of each image has x2 < x1 or y2 < y1, (M,) bool
     records: dict[str, Records]  # by IoU type, with positions in 32 bits, see `Records.narrow`
 
     def tensors(self) -> list[Tensor]:
@@ -261,12 +227,13 @@ def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candid
     records = {iou_type: matcher.match([entry[iou_type] for entry in by_image.values()]).narrow()
                for iou_type in candidates[0] if iou_type != TO_DRAW}
     device = next(iter(records.values())).image.device
-    shown, inverted = _NO_TABLE.to(device), torch.empty(0, dtype=torch.int64, device=device)
+    shown, inverted = _NO_TABLE.to(device), torch.zeros(len(by_image), dtype=torch.bool, device=device)
     with_boxes = [entry.get('bbox', entry.get(TO_DRAW)) for entry in by_image.values()]
     if None not in with_boxes:
         shown = matcher.shown(with_boxes)
     if 'bbox' in records:
-        inverted = matcher.inverted(with_boxes)
+        boxes = [part.boxes_xyxy.to(device) for part in with_boxes]
+        inverted = torch.stack([(corners[:, 2:] < corners[:, :2]).any() for corners in boxes])
     return MatchedImages(torch.tensor(list(by_image), dtype=torch.int64, device=device), shown, inverted, records)
 
 
@@ -278,12 +245,12 @@ def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_colu
     device = parts[-1].images.device if parts else torch.device('cpu')
     nothing = {iou_type: no_records(num_columns).narrow() for iou_type in iou_types}
     no_images = torch.empty(0, dtype=torch.int64)
-    kept = [MatchedImages(no_images, _NO_TABLE, no_images, nothing)]
+    kept = [MatchedImages(no_images, _NO_TABLE, no_images.bool(), nothing)]
     is_new = torch.ones(num_images, dtype=torch.bool, device=device)
     for part in parts:
         part = MatchedImages.from_tensors([column.to(device) for column in part.tensors()], iou_types)
-        kept.append(MatchedImages(part.images[is_new[part.images]], part.shown[is_new[part.shown[:, 0].long()]],
-                                  part.inverted[is_new[part.inverted]],
+        new = is_new[part.images]
+        kept.append(MatchedImages(part.images[new], part.shown[is_new[part.shown[:, 0].long()]], part.inverted[new],
                                   {name: table.select(is_new[table.image.long()]) for name, table in part.records.items()}))
         is_new[part.images] = False
     columns = zip(*(part.tensors() for part in kept), strict=True)
@@ -291,15 +258,9 @@ def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_colu
 
 
 def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Tensor:
-    """Pick the detections of some images to draw, as a small table that processes can exchange.
+    """Pick detections to draw, at most `MOST_SHOWN` of each image, the most certain first.
 
-    The columns are image, category, score, x, y, width and height, float64; there are at most `MOST_SHOWN` rows of each image,
-    the most certain first.
-
-    Example:
-        >>> scores, boxes = torch.tensor([0.2, 0.9]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.]])
-        >>> shown_table(torch.tensor([7, 7]), torch.tensor([0, 1]), scores, boxes).tolist()
-        [[7.0, 1.0, 0.8999999761581421, 1.0, 2.0, 4.0, 3.0]]
+    Return a table that processes can exchange: image, category, score, x, y, width and height, float64.
     """
     drawable = torch.isfinite(boxes_xyxy).all(1) & (boxes_xyxy != 0).any(1)  # models of masks alone have zeros
     certain = ((scores >= SCORE_THRESHOLD) & drawable).nonzero()[:, 0]
@@ -307,8 +268,8 @@ def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Ten
     order, _ = rank_detections(image[certain], scores, MOST_SHOWN)
     scores, certain = scores[order], certain[order]
     boxes = boxes_xyxy[certain].double()
-    return torch.cat([image[certain, None].double(), category[certain, None].double(), scores[:, None], boxes[:, :2],
-                      boxes[:, 2:] - boxes[:, :2]], dim=1)
+    columns = [image[certain, None], category[certain, None], scores[:, None], boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]
+    return torch.cat([column.double() for column in columns], dim=1)
 
 
 def shown_detections(table: Tensor) -> Detections:
@@ -329,12 +290,7 @@ def _mask_pairs(candidates: Sequence[Candidates], counts: Tensor, cells: Tensor,
     in_image = torch.arange(int(counts.sum())) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     row = torch.repeat_interleave(table - first, counts) + in_image * torch.repeat_interleave(width, counts)
     row = row.to(device)[order]
-    found, least = [], min_iou()
-    for detection, target in cell_pairs(cells, targets.cells):
-        value = iou[row[detection] + target]
-        keep = value >= least
-        found.append(Pairs(detection[keep], target[keep], value[keep]))
-    return Pairs.concatenate(found, device)
+    return pairs_above(cells, targets.cells, lambda detection, target: iou[row[detection] + target])
 
 
 def _check_shapes(image_id: int | str, labels: Tensor, scores: Tensor, **more: tuple) -> None:

@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .accumulate import Positives, Records, accumulate
-from .buckets import Bucket, Evaluation, EvaluationPlan, Grouping, whole_set
+from .buckets import Evaluation, EvaluationPlan, Grouping, whole_set
 from .measures import MeasureInput, compute_measure
 from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, Statistic, shared_statistics
 from .stated import PREFIX, field_of
@@ -51,39 +52,22 @@ def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Tar
     return {**reports[0], 'further': reports[1:]}
 
 
-def group_counts(targets: Targets, grouping: Grouping) -> tuple[list[dict], Tensor]:
-    """Count what each of B groups has, so that a reader can tell an effect of occlusion from one of mix.
+def count_instances(targets: Targets, grouping: Grouping) -> Tensor:
+    """Count the ground truths that count, by group, category and area range, shape (B, K, 4) int64.
 
     An area on a bound belongs to both of its ranges, as in COCO, so the three sizes may sum to more than the instances.
-
-    Returns:
-        For each group images (for a group of instances: those with one of them), instances, categories, instances_small,
-        instances_medium, instances_large, instances_per_image (None without images); and the categories with a ground truth
-        that counts, shape (B, K) bool.
     """
     positives = targets.positives()
-    rows, present = [], []
-    for members, first in zip(grouping.members.T, grouping.columns.tolist(), strict=True):
+    counts = torch.zeros(len(grouping.columns), targets.num_categories, len(AREA_RANGES), dtype=torch.int64,
+                         device=positives.category.device)
+    for count, members, first in zip(counts, grouping.members.T, grouping.columns.tolist(), strict=True):
         counted = positives.counted[:, first:first + len(AREA_RANGES)] & members[positives.image, None]
-        instances, *by_size = counted.sum(0).tolist()
-        here = counted[:, 0]
-        images = count_images(members, positives, first)
-        categories = torch.bincount(positives.category[here], minlength=targets.num_categories) > 0
-        sizes = {f'instances_{size}': number for size, number in zip(list(AREA_RANGES)[1:], by_size, strict=True)}
-        rows.append(dict(images=images, instances=instances, categories=int(categories.sum()), **sizes,
-                         instances_per_image=instances / images if images else None))
-        present.append(categories)
-    return rows, torch.stack(present)
+        count.index_add_(0, positives.category, counted.long())
+    return counts
 
 
 def count_images(members: Tensor, positives: Positives, column: int) -> int:
-    """Count the images of a group, or, where it is one of instances, those with an instance that counts.
-
-    Args:
-        members: Images of the group, shape (I,) bool.
-        positives: The ground truths that count.
-        column: Column of the group's match bits; 0 for a group of images.
-    """
+    """Count the images of a group, or, where it is one of instances (its `column` is not 0), those with one that counts."""
     if column == 0:
         return int(members.sum())
     return len(torch.unique(positives.image[positives.counted[:, column] & members[positives.image]]))
@@ -100,24 +84,14 @@ def all_evaluations(report: Mapping) -> list[Mapping]:
 
 
 def describe_evaluation(report: Mapping) -> str:
-    """Say in a few words what was bucketed and by which definition.
-
-    Example:
-        >>> describe_evaluation({'definition': 'covered', 'unit': 'instance', 'cumulative': True})
-        'covered, by instance, cumulative'
-    """
+    """Say what was bucketed and by which definition, for example ``'covered, by instance, cumulative'``."""
     parts = (report['definition'], 'by instance' if report.get('unit') == 'instance' else '',
              'cumulative' if report.get('cumulative') else '')
     return ', '.join(filter(None, parts))
 
 
 def describe_ratio_name(report: Mapping) -> str:
-    """Name what was bucketed, as an axis or a title says it.
-
-    Example:
-        >>> [describe_ratio_name({'definition': name}) for name in ('covered', 'field:vis_ratio')]
-        ['occlusion ratio r (covered)', 'vis_ratio']
-    """
+    """Name what was bucketed, as an axis or a title says it, for example ``'occlusion ratio r (covered)'``."""
     field = field_of(report['definition'])
     return f'occlusion ratio r ({describe_evaluation(report)})' if field is None else (
         describe_evaluation(report).removeprefix(PREFIX))
@@ -127,11 +101,6 @@ def is_by_occlusion(report: Mapping) -> bool:
     """Return whether buckets with a larger value are known to be more occluded; False for ranges of a plain field.
 
     A field may say how much is visible, or something else. ``field:1-NAME`` and levels state the order.
-
-    Example:
-        >>> rows = {'bbox': {'buckets': [{'name': '[0.5,1]'}]}}
-        >>> [is_by_occlusion({'definition': name, **rows}) for name in ('covered', 'field:vis_ratio', 'field:1-vis_ratio')]
-        [True, False, True]
     """
     definition, table = report['definition'], report[reported_iou_types(report)[0]]
     is_plain = field_of(definition) is not None and not definition.startswith(f'{PREFIX}1-')
@@ -152,13 +121,15 @@ def frequency_statistics(row: Mapping) -> list[str]:
 
 def without_empty_buckets(report: Mapping) -> dict:
     """Return a report without the buckets that hold no instance, in every evaluation that has others."""
-    shown = dict(report)
-    for iou_type in reported_iou_types(report):
-        buckets = report[iou_type]['buckets']
-        shown[iou_type] = {**report[iou_type], 'buckets': [bucket for bucket in buckets if bucket['instances']] or buckets}
-    if 'further' in report:
-        shown['further'] = [without_empty_buckets(part) for part in report['further']]
-    return shown
+    shown = with_buckets(report, lambda bucket: bucket['instances'])
+    return {**shown, 'further': list(map(without_empty_buckets, report['further']))} if 'further' in report else shown
+
+
+def with_buckets(report: Mapping, condition: Callable[[Mapping], Any]) -> dict:
+    """Return one evaluation's report with the buckets that meet a condition, or with all where none does."""
+    tables = {iou_type: report[iou_type] for iou_type in reported_iou_types(report)}
+    return {**report, **{iou_type: {**table, 'buckets': list(filter(condition, table['buckets'])) or table['buckets']}
+                         for iou_type, table in tables.items()}}
 
 
 def report_rows(report: Mapping) -> list[dict]:
@@ -171,9 +142,8 @@ def report_rows(report: Mapping) -> list[dict]:
     counts = ('images', 'instances', 'categories')
     mix = (*(f'instances_{size}' for size in list(AREA_RANGES)[1:]), 'instances_per_image')
     shared = [statistic.shared_key for statistic in shared_statistics()]
-    everything = [report[iou_type]['all'] for iou_type in reported_iou_types(report)]
-    with_intervals = [statistic for statistic in STATISTICS.values()
-                      if statistic.bootstrapped or any(statistic.ci_key in row for row in everything)]
+    with_intervals = [name for name, statistic in STATISTICS.items() if statistic.bootstrapped or any(
+        statistic.ci_key in report[iou_type]['all'] for iou_type in reported_iou_types(report))]
     rows = []
     for evaluation in all_evaluations(report):
         for iou_type in reported_iou_types(evaluation):
@@ -182,15 +152,14 @@ def report_rows(report: Mapping) -> list[dict]:
                 flat = {'definition': evaluation['definition'], 'iou_type': iou_type}
                 flat |= {key: row.get(key) for key in ('name', 'lower', 'upper', *counts, *STATISTICS, *frequency_statistics(row),
                                                        *mix, *shared)}
-                for statistic in with_intervals:
-                    flat |= _bounds(row, statistic.ci_key)
-                for statistic in with_intervals:
-                    for null in (f'{statistic.name}_', f'{statistic.name}_matched_'):
+                for name in with_intervals:
+                    flat |= _bounds(row, f'{name}_ci')
+                for name in with_intervals:
+                    for null in (f'{name}_', f'{name}_matched_'):
                         flat |= {f'{null}null': row.get(f'{null}null'), **_bounds(row, f'{null}null_ci'),
                                  f'{null}excess': row.get(f'{null}excess'), **_bounds(row, f'{null}excess_ci'),
                                  f'{null}excess_p': row.get(f'{null}excess_p')}
-                    balanced = f'{statistic.name}_balanced'
-                    flat |= {balanced: row.get(balanced), **_bounds(row, f'{balanced}_ci')}
+                    flat |= {f'{name}_balanced': row.get(f'{name}_balanced'), **_bounds(row, f'{name}_balanced_ci')}
                 flat['matched_own'] = row.get('matched_own')
                 rows.append({**flat, 'unit': evaluation.get('unit', 'image'),
                              'cumulative': int(evaluation.get('cumulative', False))})
@@ -207,16 +176,19 @@ def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, wh
             records: Mapping[str, Records], targets: Targets, proposal_nums: Sequence[int],
             category_names: Sequence[str] | None, frequencies: Sequence[str]) -> dict:
     """Compute the report of one evaluation."""
-    (counts_all, ), _ = group_counts(targets, everything)
-    counts, present = group_counts(targets, grouping)
+    groups = Grouping(*(torch.cat(parts, dim=-1) for parts in zip(everything, grouping, strict=True)))  # all images first
+    instances = count_instances(targets, groups)
+    present = instances[1:, :, 0] > 0
     filled = present.any(1)
     shared = present[filled].all(0) & filled.any()  # categories of every group that has any ground truth
+    images = [count_images(members, targets.positives(), column)
+              for members, column in zip(groups.members.T, groups.columns.tolist(), strict=True)]
+    counts_all, *counts = [_counts(*group) for group in zip(images, instances, strict=True)]
     report = {'definition': evaluation.name, 'unit': evaluation.unit, 'cumulative': evaluation.cumulative,
               'intervals': None, 'shared_categories': int(shared.sum())}
     if category_names is not None and len(category_names) > 1:
-        instances = [*_category_counts(targets, everything), *_category_counts(targets, grouping)]
         report['per_category'] = {'names': list(category_names), 'groups': ['all', *(one.name for one in evaluation.buckets)],
-                                  'instances': instances}
+                                  'instances': instances[:, :, 0].tolist()}
     for iou_type, table in records.items():
         statistics_all, = _average(whole[iou_type], shared, frequencies)
         by_category = _by_category(table, targets, grouping, proposal_nums)
@@ -227,45 +199,42 @@ def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, wh
                                                 for row in values.tolist()]
         report[iou_type] = {
             'all': {**counts_all, **statistics_all},
-            'buckets': [{**_edges(bucket), **count, **numbers}
+            'buckets': [dict(name=bucket.name, lower=bucket.lower, upper=None if math.isinf(bucket.upper) else bucket.upper,
+                             **count, **numbers)
                         for bucket, count, numbers in zip(evaluation.buckets, counts, statistics, strict=True)],
         }
     return report
 
 
-def _category_counts(targets: Targets, grouping: Grouping) -> list[list[int]]:
-    """Count the instances of each category in each group."""
-    positives = targets.positives()
-    return [torch.bincount(positives.category[positives.counted[:, column] & members[positives.image]],
-                           minlength=targets.num_categories).tolist()
-            for members, column in zip(grouping.members.T, grouping.columns.tolist(), strict=True)]
-
-
-def _edges(bucket: Bucket) -> dict:
-    return dict(name=bucket.name, lower=bucket.lower, upper=None if math.isinf(bucket.upper) else bucket.upper)
+def _counts(images: int, instances: Tensor) -> dict:
+    """Describe a group by its counts, from its instances by category and area range; they tell occlusion from a change of mix."""
+    total, *by_size = instances.sum(0).tolist()
+    sizes = {f'instances_{size}': number for size, number in zip(list(AREA_RANGES)[1:], by_size, strict=True)}
+    return dict(images=images, instances=total, categories=int((instances[:, 0] > 0).sum()), **sizes,
+                instances_per_image=total / images if images else None)
 
 
 def _by_category(records: Records, targets: Targets, grouping: Grouping, proposal_nums: Sequence[int]) -> dict[str, Tensor]:
     """Compute every statistic before the mean over its thresholds and categories, each (B, thresholds, K); measures (B, 1, 1)."""
     positives = targets.positives()
-    kinds = {(statistic.limit(proposal_nums), statistic.recall) for statistic in STATISTICS.values() if not statistic.measure}
+    kinds: dict[tuple[int, bool], list[Statistic]] = {}
+    for statistic in STATISTICS.values():
+        if not statistic.measure:
+            kinds.setdefault((statistic.limit(proposal_nums), statistic.recall), []).append(statistic)
     found = {}
-    for limit, recall in kinds:
-        of_kind = [statistic for statistic in STATISTICS.values()
-                   if not statistic.measure and (statistic.limit(proposal_nums), statistic.recall) == (limit, recall)]
+    for (limit, recall), of_kind in kinds.items():
         areas = sorted({statistic.area_index for statistic in of_kind})
         values = accumulate(records, positives, grouping, targets.num_categories, limit, recall, areas)
         found |= {statistic.name: values[:, areas.index(statistic.area_index), statistic.thresholds] for statistic in of_kind}
-    for statistic in (statistic for statistic in STATISTICS.values() if statistic.measure):
-        found[statistic.name] = _measured(records, targets, positives, grouping, statistic, proposal_nums)[:, None, None]
-    return {name: found[name] for name in STATISTICS}
+    return {name: found[name] if name in found else _measured(records, targets, grouping, statistic, proposal_nums)[:, None, None]
+            for name, statistic in STATISTICS.items()}
 
 
-def _measured(records: Records, targets: Targets, positives: Positives, grouping: Grouping, statistic: Statistic,
+def _measured(records: Records, targets: Targets, grouping: Grouping, statistic: Statistic,
               proposal_nums: Sequence[int]) -> Tensor:
     """Compute a measure of each group, (B,); groups that share match bits differ in the weights of images alone."""
     values = torch.empty(len(grouping.columns), dtype=torch.float64, device=records.image.device)
-    num_images = len(grouping.members)
+    num_images, positives = len(grouping.members), targets.positives()
     for column in grouping.columns.unique().tolist():
         data = MeasureInput(records, positives, num_images, targets.num_categories, column, statistic.limit(proposal_nums))
         groups = (grouping.columns == column).nonzero()[:, 0]

@@ -12,8 +12,7 @@ from mmtied.analysis.image_choice import Choice, choose_images
 from mmtied.analysis.overlap_examples import category_colors
 from mmtied.evaluation.inputs import GroundTruth, load_detections
 from mmtied.evaluation.inputs.images import image_file, read_image
-from mmtied.evaluation.reporting.failures import Look
-from mmtied.evaluation.reporting.pictures import Shapes, draw_example
+from mmtied.evaluation.reporting.pictures import Look, Shapes, draw_example
 from mmtied.plotting import Panel
 
 from .networks import Network, detect, prepare

@@ -56,7 +56,8 @@ def test_one_bit_per_threshold():
 
 
 def test_unmatched_detection_outside_area_range_is_ignored():
-    found = match(Pairs.concatenate([], torch.device('cpu')), torch.zeros(1, dtype=torch.int64), torch.tensor([[True, False]]),
+    index = torch.empty(0, dtype=torch.int64)
+    found = match(Pairs(index, index, index.double()), torch.zeros(1, dtype=torch.int64), torch.tensor([[True, False]]),
                   one_cell(torch.zeros(0, 2, dtype=torch.bool), torch.zeros(0, dtype=torch.bool)), HALF,
                   torch.zeros(0, dtype=torch.bool))
     assert found.ignored.tolist() == [[1, 0]]

@@ -70,8 +70,8 @@ def heat_map(report: Mapping, iou_type: str) -> HeatMap:
     rows = [row for row in category_rows({**report, 'further': []}) if row['iou_type'] == iou_type]
     kept = {row['category'] for row in sorted(rows, key=lambda row: -row['instances'])[:MOST]}
     rows = [row for row in rows if row['category'] in kept]
-    cells = [[_shown(row['AP'], row['instances']), *(_shown(row[f'AP {group}'], row[f'instances {group}']) for group in groups)]
-             for row in rows]
+    columns = [('AP', 'instances'), *((f'AP {group}', f'instances {group}') for group in groups)]
+    cells = [[row[value] if row[count] >= FEWEST else None for value, count in columns] for row in rows]
     highest = max([.1, *(value for line in cells for value in line if value is not None)])
 
     def colored(value: float | None) -> tuple[str, str, str]:
@@ -82,7 +82,3 @@ def heat_map(report: Mapping, iou_type: str) -> HeatMap:
     return HeatMap(f'{iou_type} AP in %', ['change', 'all', *groups],
                    [(row['category'], format_percent(row['change'], signed=True) if row['change'] is not None else '',
                      [colored(value) for value in line]) for row, line in zip(rows, cells, strict=True)])
-
-
-def _shown(value: float | None, instances: int) -> float | None:
-    return value if instances >= FEWEST else None

@@ -31,7 +31,6 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
                   format: str = 'png', hide_empty: bool = False) -> list[Path]:
     """Write the files of an evaluation, all or none, in place of those of another; return their paths.
 
-    They are records.npz, ap_over_r_<iou type>.<format>, report.html, buckets.tex, buckets.csv, categories.csv and report.json.
     A process that is killed leaves the old report, the new one, or none, and never files of two runs beside a report; the id of
     the run is in report.json, records.npz and buckets.csv, and readers compare it. `hide_empty` leaves buckets without instances
     out of plots, page and LaTeX table.
@@ -61,19 +60,16 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
 
 def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
     """Write report.json and, before it, buckets.csv into a folder, each completely or not at all; return their paths."""
-    paths = [Path(folder) / 'report.json', Path(folder) / 'buckets.csv']
     text = _json(report)
     rows = [{**row, 'run': report.get('run', '')} for row in report_rows(report)]
-    write_csv(paths[1], rows[0], rows)
-    save_text(paths[0], text)
-    return paths
+    table = write_csv(Path(folder) / 'buckets.csv', rows[0], rows)
+    return [save_text(Path(folder) / 'report.json', text), table]
 
 
 def read_report(path: str | os.PathLike) -> dict:
     """Read a report.json; also one written before intervals, controls and extra evaluations existed.
 
-    Raises:
-        ValueError: The file is missing, truncated, or not such a report, or files beside it are of another run.
+    A ValueError says where it is missing, truncated, or not such a report, or files beside it are of another run.
     """
     path = Path(path)
     if not path.exists() and (path.parent / FILE_NAME).exists():
@@ -90,36 +86,25 @@ def read_report(path: str | os.PathLike) -> dict:
 def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = None) -> list[Run]:
     """Read the reports of several runs, from folders that hold a report.json, or such files.
 
-    Without `names`, a run has the name that it was given, or that of its folder.
-
-    Raises:
-        ValueError: No path is given, a report cannot be read, or the names are too few or not distinct.
+    Without `names`, which must be distinct, a run has the name that it was given, or that of its folder.
     """
     if not paths:
         raise ValueError('no folder with a report.json is given')
     files = [Path(path) / 'report.json' if Path(path).is_dir() else Path(path) for path in paths]
-    reports = [read_report(file) for file in files] if names is None else []
-    names = name_runs(files, [report.get('name', '') for report in reports]) if names is None else list(names)
-    if len(names) != len(files):
+    if names is not None and len(names) != len(files):
         raise ValueError(f'{len(files)} runs need {len(files)} names, got {len(names)}: {", ".join(names)}')
+    reports = list(map(read_report, files))
+    names = name_runs(files, [report.get('name', '') for report in reports]) if names is None else names
     if len(set(names)) != len(names):
         raise ValueError(f'the runs need distinct names, got {", ".join(names)}')
-    return [Run(name, report) for name, report in zip(names, reports or map(read_report, files), strict=True)]
+    return [Run(*run) for run in zip(names, reports, strict=True)]
 
 
 def read_sides(sides: Sequence[Sequence[str | os.PathLike]], names: Sequence[str] | None = None) -> tuple[list[Run], dict | None]:
-    """Read runs that are shown together, and compare them where all have their match records.
+    """Read runs that are shown together, and compare them with the first where there are several, all with their match records.
 
-    Args:
-        sides: For each curve a folder with a report.json (or such a file), or several of one recipe that differ in their seed,
-            whose mean is shown.
-        names: A name for each side; by default as for `read_runs`, and 'a', 'b' for means.
-
-    Returns:
-        The runs, and the comparison with the first, see `comparison.compare_runs`; None for one side or without all records.npz.
-
-    Raises:
-        ValueError: As `read_runs`, and runs that cannot be compared.
+    A side is a folder with a report.json (or such a file), or several of one recipe that differ in their seed, whose mean is
+    shown. Names are by default those of `read_runs`, and 'a', 'b' for means. For the comparison see `comparison.compare_runs`.
     """
     if names is None and any(len(side) > 1 for side in sides):
         names = [chr(ord('a') + number) for number in range(len(sides))]
@@ -138,25 +123,20 @@ def read_sides(sides: Sequence[Sequence[str | os.PathLike]], names: Sequence[str
 
 def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Sequence[str] | None = None, format: str = 'png',
                      hide_empty: bool = False) -> list[Path]:
-    """Write the files of a comparison, all or none; return their paths. Arguments as for `ComparisonResult.save`.
-
-    They are comparison.json, comparison.csv, comparison.tex and difference_over_r_<iou type>_<statistic>.<format>.
-    """
+    """Write the files of a comparison, all or none; return their paths. Arguments as for `ComparisonResult.save`."""
     from .plots import plot_comparison, write_plot
 
     shown, rows = without_empty_differences(comparison) if hide_empty else comparison, list(comparison_rows(comparison))
-    with atomic_files(folder, 'comparison.json', r'comparison\.(csv|tex)|difference_over_r_\w+\.(png|pdf|svg)') as temporary:
-        save_text(temporary / 'comparison.json', _json(comparison))
-        write_csv(temporary / 'comparison.csv', rows[0], rows)
-        save_text(temporary / 'comparison.tex', comparison_latex(shown, statistics))
-        paths = [Path(folder) / f'comparison.{suffix}' for suffix in ('json', 'csv', 'tex')]
+    names = ['comparison.json', 'comparison.csv', 'comparison.tex']
+    with atomic_files(folder, names[0], r'comparison\.(csv|tex)|difference_over_r_\w+\.(png|pdf|svg)') as temporary:
+        save_text(temporary / names[0], _json(comparison))
+        write_csv(temporary / names[1], rows[0], rows)
+        save_text(temporary / names[2], comparison_latex(shown, statistics))
         for iou_type in reported_iou_types(comparison['evaluations'][0]):
             for statistic in statistics or compared_statistics(comparison):
-                figure = plot_comparison(shown, iou_type, statistic)
-                name = f'difference_over_r_{iou_type}_{statistic}.{format}'
-                write_plot(figure, temporary / name)
-                paths.append(Path(folder) / name)
-    return paths
+                names.append(f'difference_over_r_{iou_type}_{statistic}.{format}')
+                write_plot(plot_comparison(shown, iou_type, statistic), temporary / names[-1])
+    return [Path(folder) / name for name in names]
 
 
 def _json(value: dict) -> str:

@@ -1,5 +1,6 @@
 """The most important numbers of a report, and the sentence that says what its curve shows and does not show."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,29 +19,17 @@ SIGNIFICANT = .01
 
 
 class Headline(NamedTuple):
-    """The most important numbers of one run and IoU type: each as text, and what is said of it in small; both may be empty.
-
-    Attributes:
-        run: Name of the run.
-        iou_type: The IoU type.
-        statistic: What leads: AP, or what intervals were requested for instead.
-        high_statistic: The same; of instance buckets, recall@P80, which does not depend on their size.
-        overall: The statistic of all images, and its interval.
-        high: The statistic at high occlusion, its interval, and for recall that of all.
-        excess: The statistic at high occlusion minus that of random sets of the same size, its interval and p-value.
-        matched: The same for matched sets; empty for instance buckets.
-        gain: The statistic at high occlusion minus that of the first run, and the paired interval, where both were compared.
-    """
+    """The most important numbers of one run and IoU type: each as text, and what is said of it in small; both may be empty."""
 
     run: str
     iou_type: str
-    statistic: str
-    high_statistic: str
-    overall: tuple[str, str]
-    high: tuple[str, str]
-    excess: tuple[str, str]
-    matched: tuple[str, str]
-    gain: tuple[str, str]
+    statistic: str  # what leads: AP, or what intervals were requested for instead
+    high_statistic: str  # the same; of instance buckets, recall@P80, which does not depend on their size
+    overall: tuple[str, str]  # the statistic of all images, and its interval
+    high: tuple[str, str]  # at high occlusion, with its interval, and for recall that of all
+    excess: tuple[str, str]  # minus that of random sets of the same size, with its interval and p-value
+    matched: tuple[str, str]  # the same for matched sets; empty for instance buckets
+    gain: tuple[str, str]  # minus that of the first run at high occlusion, with the paired interval, where both were compared
 
 
 def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
@@ -52,7 +41,8 @@ def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
     tables = [run.report[iou_type]['buckets'] for run in runs]
     defined = [number for number, rows in enumerate(zip(*tables, strict=True))
                if number and all(row['AP'] is not None and row['images'] >= MIN_IMAGES for row in rows)]
-    at_paper = [number for number in defined if _contains(tables[0][number], PAPER_RATIO)]
+    at_paper = [number for number in defined if tables[0][number]['lower'] <= PAPER_RATIO + 1e-9
+                and (tables[0][number]['upper'] or math.inf) > PAPER_RATIO + 1e-9]
     return (at_paper or defined or [None])[-1]
 
 
@@ -173,8 +163,7 @@ def _excess(row: Mapping, key: str) -> tuple[str, str]:
     return _signed(row[key]), f'{interval}{p_value}'
 
 
-def _gain(comparison: Mapping | None, iou_type: str, bucket: str | None, number: int,
-          name: str) -> tuple[str, str]:
+def _gain(comparison: Mapping | None, iou_type: str, bucket: str | None, number: int, name: str) -> tuple[str, str]:
     """Format the paired difference of a run from the first, and its interval; empty where they were not compared."""
     if comparison is None or bucket is None or not number or iou_type not in comparison['evaluations'][0]:
         return '', ''
@@ -191,8 +180,3 @@ def _interval(bounds: Sequence[float] | None) -> str:
 
 def _signed(value: float) -> str:
     return format_percent(value, signed=True).replace('-', '−')
-
-
-def _contains(bucket: Mapping, ratio: float) -> bool:
-    """Return True for a ratio inside a bucket; a cumulative one has no upper edge."""
-    return bucket['lower'] <= ratio + 1e-9 and (bucket['upper'] is None or ratio + 1e-9 < bucket['upper'])

@@ -36,14 +36,6 @@ _MIX = {'categories': 'categories', 'instances_per_image': 'instances\nper image
         'instances_medium': 'medium', 'instances_large': 'large', 'AP': 'AP'}
 
 
-class PageFigure(NamedTuple):
-    """A figure of the page: an image as a data URI, and its text."""
-
-    uri: str
-    alt: str
-    caption: str
-
-
 class Table(NamedTuple):
     """A table of the page; a line break splits a heading, and each cell is a number and its interval, both as text."""
 
@@ -56,29 +48,17 @@ def write_page(path: str | os.PathLike, runs: Sequence[Run], examples: 'WorstIma
                comparison: Mapping | None = None) -> Path:
     """Write the page, completely or not at all; return its path.
 
-    Args:
-        path: The HTML file.
-        runs: One run, or several that were evaluated in the same way on the same data.
-        examples: Images where the first run did worst, from `pictures.draw_worst`.
-        comparison: From `comparison.compare_runs` of the same runs, for their gains over the first.
-
-    Raises:
-        ValueError: There is no run, or the runs cannot be shown together.
-        ImportError: matplotlib or jinja2 is not installed.
+    `runs` were evaluated in the same way on the same data (a ValueError says where not), `examples` are images of the first run,
+    and `comparison`, from `comparison.compare_runs` of the same runs, has their gains over the first.
     """
     return save_text(path, render_page(runs, examples, comparison))
 
 
 def write_curves(path: str | os.PathLike, runs: Sequence[Run], format: str) -> list[Path]:
     """Write the page's curves of the main evaluation beside the page at `path`, as ``<page>_<iou type>_<statistic>.<format>``."""
-    path, written = Path(path), []
-    for iou_type in reported_iou_types(runs[0].report):
-        names = _logged_statistics(runs, iou_type)
-        limits = ap_range([run.report for run in runs], iou_type, names)
-        for name in names:
-            file = path.with_name(f'{path.stem}_{iou_type}_{name}.{format}')
-            written.append(write_plot(plot_runs(runs, iou_type, name, limits), file))
-    return written
+    path = Path(path)
+    return [write_plot(plot_runs(runs, iou_type, name, limits), path.with_name(f'{path.stem}_{iou_type}_{name}.{format}'))
+            for iou_type in reported_iou_types(runs[0].report) for name, limits in _limits(runs, iou_type).items()]
 
 
 def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None, comparison: Mapping | None = None) -> str:
@@ -89,7 +69,6 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None, comp
     evaluations = shared_evaluations(runs)
     main = runs[0].report
     iou_types = reported_iou_types(main)
-    statistics = [_describe_statistic(name) for name in reported_statistics(main, iou_types[0])]
     place = high_bucket(runs, iou_types[0])
     phrases = [bucket_phrase(bucket['name'], main['definition']) for bucket in main[iou_types[0]]['buckets']]
     environment = Environment(loader=PackageLoader(__package__, ''), autoescape=True, undefined=StrictUndefined,
@@ -99,9 +78,11 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None, comp
         headlines=headlines(runs, comparison), high=None if place is None else phrases[place],
         sentences=[first_sentences(run, iou_type, len(runs) > 1) for iou_type in iou_types for run in runs],
         counts=None if place is None else main[iou_types[0]]['buckets'][place],
-        unit=main.get('unit', 'image'), statistics=statistics, by_occlusion=is_by_occlusion(main),
+        unit=main.get('unit', 'image'), by_occlusion=is_by_occlusion(main),
+        statistics=[_describe_statistic(name) for name in reported_statistics(main, iou_types[0])],
         is_ours=main['definition'].partition(', ')[0] in OCCLUSION_RATIOS,
         sections=[_section(evaluation, number) for number, evaluation in enumerate(evaluations)], examples=examples,
+        most_categories=MOST, fewest_instances=FEWEST,
         num_pictures=sum(len(bucket['images']) for bucket in examples.buckets) if examples else 0, version=__version__)
 
 
@@ -119,16 +100,6 @@ def describe_ratio(report: dict) -> str:
     return f'The occlusion ratio r of an {unit} ({name}) is {text}.{kind}'
 
 
-def describe_buckets(report: dict) -> str:
-    """Describe what the buckets hold."""
-    if report.get('unit') == 'instance':
-        text = ('Instances are sorted into buckets by their own r; in each bucket the other instances are ignored, neither '
-                'found nor missed.')
-    else:
-        text = 'Images are sorted into buckets by r; each row is COCO’s AP of the images of one bucket.'
-    return text + (' The buckets are cumulative: each holds all with r from its edge up.' if report.get('cumulative') else '')
-
-
 def describe_intervals(runs: Sequence[Run]) -> str:
     """Describe how the intervals were made, run by run where that differs, or say that there are none."""
     made = [_describe_bootstrap(run.report) for run in runs]
@@ -138,27 +109,6 @@ def describe_intervals(runs: Sequence[Run]) -> str:
     few = next(run.report['intervals'].get('min_images') for run in runs if run.report.get('intervals'))
     return (f'Colored bands, and the small numbers below a value: {how}.'
             + (f' Below {few} images there is none, as it would not hold what it says.' if few else ''))
-
-
-def describe_nulls(runs: Sequence[Run]) -> str:
-    """Describe the null bands, or return an empty text where there are none."""
-    nulls = next((run.report['null_bands'] for run in runs if run.report.get('null_bands')), None)
-    if not nulls:
-        return ''
-    dotted = 'Dotted, in the color of each run'
-    looks = ('Gray', 'Hatched') if len(runs) == 1 else ('In the tables', dotted) if 'matched' in nulls else (dotted, '')
-    text = (f'{looks[0]}: where a statistic lies for {nulls["plain"]} ({nulls["sets"]} sets), because AP of few images or '
-            'instances differs from that of many. The excess is the statistic minus their mean; p is the share of random sets '
-            'that are as far out, on both sides. A page holds many of them, so a verdict needs p below 0.01. The interval of an '
-            'excess is that of the statistic: it says how well the bucket is known, not whether chance explains it.')
-    if 'matched' in nulls:
-        text += (f' {looks[1]}: {nulls["matched"]}. What is left of the excess then is not explained by these counts; other '
-                 'causes that go with the buckets, such as truncation or blur, are not ruled out. Where most of the matched '
-                 'images are the bucket’s own (last column), little can be told.')
-    if any('seeds' in run.report for run in runs):
-        text += (' Of a mean over seeds, bands and excess are means, and p is the largest of its runs, or 1 where they lie on '
-                 'different sides of their bands.')
-    return text
 
 
 def _describe_bootstrap(report: dict) -> str:
@@ -173,18 +123,17 @@ def _describe_bootstrap(report: dict) -> str:
 
 def _section(runs: Sequence[Run], number: int) -> dict:
     """Collect what the template shows of one evaluation."""
-    report = runs[0].report
-    iou_types = reported_iou_types(report)
-    results, controls, nulls = [], [], []
-    for iou_type in iou_types:
-        results += [_results_table(run, iou_type, len(runs) > 1) for run in runs]
-        nulls += [_null_table(run, iou_type, name, len(runs) > 1)
-                  for run in runs for name in null_statistics(run.report, iou_type)]
-        if any(key in report[iou_type]['all'] for key in ('AP_shared', 'instances_small')):
-            controls += [_control_table(run, iou_type, len(runs) > 1) for run in runs]
+    report, iou_types = runs[0].report, reported_iou_types(runs[0].report)
+    nulls = [_null_table(runs, run, iou_type, name)
+             for iou_type in iou_types for run in runs for name in null_statistics(run.report, iou_type)]
+    controls = [_control_table(runs, run, iou_type) for iou_type in iou_types
+                if any(key in report[iou_type]['all'] for key in ('AP_shared', 'instances_small')) for run in runs]
     return dict(title=describe_evaluation(report), anchor=f'evaluation-{number}', ratio=describe_ratio(report),
-                buckets=describe_buckets(report), intervals=describe_intervals(runs), nulls=nulls,
-                null_text=describe_nulls(runs), curves=_curves(runs), results=results,
+                unit=report.get('unit', 'image'), cumulative=report.get('cumulative'), intervals=describe_intervals(runs),
+                null_bands=next((run.report['null_bands'] for run in runs if run.report.get('null_bands')), None), nulls=nulls,
+                num_categories=len(report.get('per_category', {}).get('names', ())), by_occlusion=is_by_occlusion(report),
+                of_seeds=any('seeds' in run.report for run in runs), curves=_curves(runs),
+                results=[_results_table(runs, run, iou_type) for iou_type in iou_types for run in runs],
                 details=_details(runs), categories=_categories(runs),
                 comparison=[_comparison_table(runs, iou_type) for iou_type in iou_types] if len(runs) > 1 else [],
                 control_figures=_control_figures(runs), controls=controls, shared=report.get('shared_categories'))
@@ -202,100 +151,92 @@ def _describe_statistic(name: str) -> str:
     return f'{name} {title[3:]}' if title.startswith(('AP at ', 'AR at ')) else f'{name}: {title}'
 
 
-def _curves(runs: Sequence[Run]) -> list[PageFigure]:
+def _limits(runs: Sequence[Run], iou_type: str) -> dict[str, tuple[float, float]]:
+    """Return the logged statistics with one range of the vertical axis for all of them."""
+    names = _logged_statistics(runs, iou_type)
+    return dict.fromkeys(names, ap_range([run.report for run in runs], iou_type, names))
+
+
+def _curves(runs: Sequence[Run]) -> list[dict]:
     """Draw the lead where it is not AP, then AP and AP75 on one scale, over r, of each IoU type."""
     figures, reports = [], [run.report for run in runs]
     for iou_type in reported_iou_types(reports[0]):
-        names = _logged_statistics(runs, iou_type)
-        limits = dict.fromkeys(names, ap_range(reports, iou_type, names))
-        lead = lead_statistic(reports[0], iou_type)
+        limits, lead = _limits(runs, iou_type), lead_statistic(reports[0], iou_type)
         if lead not in limits and all(lead in report[iou_type]['all'] for report in reports):
             limits = {lead: ap_range(reports, iou_type, [lead]), **limits}
         for name, ends in limits.items():
-            alt = f'{iou_type} {name} over the occlusion ratio r; the numbers are in the table below.'
             better = ' Lower is better.' if lower_is_better(name) else ''
             caption = f'{iou_type} {_describe_statistic(name)}, over r.{better} Dashed: all images.'
-            figures.append(PageFigure(_svg_uri(plot_runs(runs, iou_type, name, ends)), alt, caption))
+            figures.append(_page_figure(plot_runs(runs, iou_type, name, ends), f'{iou_type} {name} over the occlusion ratio r',
+                                        caption))
     return figures
 
 
-def _control_figures(runs: Sequence[Run]) -> list[PageFigure]:
+def _control_figures(runs: Sequence[Run]) -> list[dict]:
     """Draw sizes and shared categories, where the reports have them; those written before do not."""
     figures, report = [], runs[0].report
     iou_types = reported_iou_types(report)
-    if all(row.get(key) is not None for row in report[iou_types[0]]['buckets'] for key in _MIX if key.startswith('instances_')
-           and key != 'instances_per_image'):
-        figures.append(PageFigure(_svg_uri(plot_mix(report, iou_types[0])), 'Sizes of the instances of each bucket, and '
-                                  'instances per image; the numbers are in the table below.',
-                                  'Instances by area: small up to 32², medium up to 96², large from 96² pixels.'))
+    sizes = ('instances_small', 'instances_medium', 'instances_large')
+    if all(row.get(key) is not None for row in report[iou_types[0]]['buckets'] for key in sizes):
+        figures.append(_page_figure(plot_mix(report, iou_types[0]), 'Sizes of the instances of each bucket, and instances per '
+                                    'image', 'Instances by area: small up to 32², medium up to 96², large from 96² pixels.'))
     for iou_type in iou_types:
         if all(any(row.get('AP_shared') is not None for row in run.report[iou_type]['buckets']) for run in runs):
-            figures.append(PageFigure(_svg_uri(plot_shared(runs, iou_type)), f'{iou_type} AP over all and over the shared '
-                                      'categories; the numbers are in the table below.', f'{iou_type} AP over the categories of '
-                                      'each bucket, and over those that every bucket has.'))
+            figures.append(_page_figure(plot_shared(runs, iou_type), f'{iou_type} AP over all and over the shared categories',
+                                        f'{iou_type} AP over the categories of each bucket, and over those that every bucket '
+                                        'has.'))
     return figures
 
 
-def _svg_uri(figure: 'Figure') -> str:
-    return f'data:image/svg+xml;base64,{base64.b64encode(svg_bytes(figure)).decode()}'
+def _page_figure(figure: 'Figure', alt: str, caption: str) -> dict[str, str]:
+    """Return an image as a data URI, and its texts."""
+    uri = f'data:image/svg+xml;base64,{base64.b64encode(svg_bytes(figure)).decode()}'
+    return dict(uri=uri, alt=f'{alt}; the numbers are in the table below.', caption=caption)
 
 
 def _details(runs: Sequence[Run]) -> dict | None:
     """Collect the statistics that are details: their titles, curves of the measures and tables; None where a run has none."""
-    iou_types = reported_iou_types(runs[0].report)
-    names = {iou_type: [name for name in reported_statistics(runs[0].report, iou_type, detail=True)
-                        if all(name in run.report[iou_type]['all'] for run in runs)] for iou_type in iou_types}
-    figures = []
-    for iou_type, name in [(one, name) for one in iou_types for name in names[one] if STATISTICS[name].measure]:
-        if name == lead_statistic(runs[0].report, iou_type) or all(
-                bucket[name] is None for run in runs for bucket in run.report[iou_type]['buckets']):
-            continue
-        caption = f'{iou_type} {name}.{" Lower is better." if lower_is_better(name) else ""}'
-        alt = f'{iou_type} {name} over the occlusion ratio r; the numbers are in the table below.'
-        figures.append(PageFigure(_svg_uri(plot_measure(runs, iou_type, name)), alt, caption))
-    tables = [_results_table(run, iou_type, len(runs) > 1, detail=True)
-              for iou_type in iou_types if names[iou_type] for run in runs]
-    titles = [_describe_statistic(name) for name in names[iou_types[0]]]
+    main, titles, figures, tables = runs[0].report, [], [], []
+    for iou_type in reported_iou_types(main):
+        names = [name for name in reported_statistics(main, iou_type, detail=True)
+                 if all(name in run.report[iou_type]['all'] for run in runs)]
+        tables += [_results_table(runs, run, iou_type, detail=True) for run in runs if names]
+        titles = titles or [_describe_statistic(name) for name in names]
+        for name in names:
+            known = any(bucket[name] is not None for run in runs for bucket in run.report[iou_type]['buckets'])
+            if known and STATISTICS[name].measure and name != lead_statistic(main, iou_type):
+                caption = f'{iou_type} {name}.{" Lower is better." if lower_is_better(name) else ""}'
+                figures.append(_page_figure(plot_measure(runs, iou_type, name), f'{iou_type} {name} over the occlusion ratio r',
+                                            caption))
     return dict(titles=titles, figures=figures, tables=tables) if tables else None
 
 
 def _categories(runs: Sequence[Run]) -> list[tuple[str, HeatMap]]:
-    """Return a caption and AP by category and bucket of each run and IoU type, where the reports have it."""
-    maps = []
-    for run in runs:
-        for iou_type in reported_iou_types(run.report) if 'per_category' in run.report else ():
-            how = 'fall' if is_by_occlusion(run.report) else 'change'
-            more = f' The {MOST} categories with the most instances.' if len(run.report['per_category']['names']) > MOST else ''
-            text = (f'{run.name}, {iou_type}: AP of each category, those that {how} most on top. Change: AP in the second half '
-                    'of the buckets minus AP in the first, weighted by instances. Blank: fewer than '
-                    f'{FEWEST} instances.{more} A few '
-                    'instances have a higher AP by chance, so a single cell says little.')
-            maps.append((text, heat_map(run.report, iou_type)))
-    return maps
+    """Return whose it is and AP by category and bucket, of each run and IoU type where the reports have it."""
+    return [(f'{run.name}, {iou_type}', heat_map(run.report, iou_type)) for run in runs if 'per_category' in run.report
+            for iou_type in reported_iou_types(run.report)]
 
 
-def _table(run: Run, iou_type: str, several: bool, columns: Mapping[str, str], rows: Iterable[tuple[str, dict]]) -> Table:
-    """Show keys of rows under their titles."""
-    return Table(f'{iou_type}, {run.name}' if several else iou_type, list(columns.values()),
+def _table(runs: Sequence[Run], run: Run, iou_type: str, columns: Mapping[str, str], rows: Iterable[tuple[str, dict]]) -> Table:
+    """Show keys of rows under their titles; of several runs the caption says which."""
+    return Table(f'{iou_type}, {run.name}' if len(runs) > 1 else iou_type, list(columns.values()),
                  [(name, [_cell(row, key) for key in columns]) for name, row in rows])
 
 
-def _results_table(run: Run, iou_type: str, several: bool, detail: bool = False) -> Table:
-    names = reported_statistics(run.report, iou_type, detail) + (
-        [] if detail else frequency_statistics(run.report[iou_type]['all']))
-    columns = {name: name for name in ('images', 'instances', *names)}
-    return _table(run, iou_type, several, columns, named_rows(run.report, iou_type))
+def _results_table(runs: Sequence[Run], run: Run, iou_type: str, detail: bool = False) -> Table:
+    names = reported_statistics(run.report, iou_type, detail)
+    names += [] if detail else frequency_statistics(run.report[iou_type]['all'])
+    return _table(runs, run, iou_type, {name: name for name in ('images', 'instances', *names)}, named_rows(run.report, iou_type))
 
 
-def _null_table(run: Run, iou_type: str, name: str, several: bool) -> Table:
+def _null_table(runs: Sequence[Run], run: Run, iou_type: str, name: str) -> Table:
     """Compare a statistic with that of random sets; the last column is the share of a bucket's own images in the matched ones."""
-    buckets = run.report[iou_type]['buckets']
+    rows = [(row['name'], row) for row in run.report[iou_type]['buckets']]
     titles = {'images': 'images', 'instances': 'instances', name: name, f'{name}_null': 'random\nsets',
               f'{name}_excess': 'excess', f'{name}_matched_null': 'matched\nsets',
               f'{name}_matched_excess': 'matched\nexcess', f'{name}_balanced': f'{name}_balanced',
               'matched_own': 'own\nimages, %'}
-    columns = {key: title for key, title in titles.items() if any(key in row for row in buckets)}
-    return _table(run, iou_type, several, columns, [(row['name'], row) for row in buckets])
+    return _table(runs, run, iou_type, {key: title for key, title in titles.items() if any(key in row for _, row in rows)}, rows)
 
 
 def _comparison_table(runs: Sequence[Run], iou_type: str) -> Table:
@@ -307,13 +248,13 @@ def _comparison_table(runs: Sequence[Run], iou_type: str) -> Table:
     return Table(f'{iou_type}, all runs', header, list(zip(names, map(list, zip(*columns, strict=True)), strict=True)))
 
 
-def _control_table(run: Run, iou_type: str, several: bool) -> Table:
+def _control_table(runs: Sequence[Run], run: Run, iou_type: str) -> Table:
     rows = [(name, {key: value for key, value in row.items() if not key.endswith('_ci')})
             for name, row in named_rows(run.report, iou_type)]
-    titles = _MIX | {f'{statistic.name}_shared': f'{statistic.name}, shared\ncategories' for statistic in shared_statistics()}
+    titles = _MIX | {statistic.shared_key: f'{statistic.name}, shared\ncategories' for statistic in shared_statistics()}
     columns = {key: title for key, title in titles.items()
                if any(key in row and (key in _MIX or row[key] is not None) for _, row in rows)}
-    return _table(run, iou_type, several, columns, rows)
+    return _table(runs, run, iou_type, columns, rows)
 
 
 def _cell(row: dict, key: str) -> tuple[str, str]:

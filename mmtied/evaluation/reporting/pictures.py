@@ -1,4 +1,4 @@
-"""Pictures of images of each bucket: what a run found, missed, found twice and invented."""
+"""Pictures of images of each bucket: which to show, what a run found, missed, found twice and invented in them, and drawing."""
 
 import base64
 import io
@@ -18,7 +18,6 @@ from ..inputs.ground_truth import GroundTruth
 from ..inputs.images import read_image
 from ..inputs.results import Detections
 from ..stream import MOST_SHOWN, SCORE_THRESHOLD
-from .failures import CHOICES, LOOKS, Look, Outcomes, choose_by_errors, image_outcomes
 from .tables import bucket_phrase
 
 if TYPE_CHECKING:
@@ -32,36 +31,56 @@ _LABEL_LENGTH = 22
 _IOU_50 = 1
 
 
+#: How images are chosen, with the sentence that says so.
+CHOICES = {'worst': 'The images with the lowest F1 in each bucket; ties go to the image with more instances',
+           'typical': 'The images whose F1 is closest to the median of their bucket',
+           'random': 'Images drawn at random from each bucket (seed {seed})'}
+
+
+class Look(NamedTuple):
+    """How an outcome is drawn: a color of Okabe and Ito's color-blind safe palette; dash and sign tell it apart without color."""
+
+    color: str
+    ink: str  # color of the label's text
+    dash: int  # length of dashes in pixels, 0 for a solid line
+    sign: str  # before the label
+
+
+#: By outcome, in the order of the legend.
+LOOKS = {
+    'found': Look('#0072B2', 'white', 0, ''),
+    'missed': Look('#D55E00', 'white', 9, 'missed: '),
+    'found twice': Look('#CC79A7', 'black', 4, '2x '),
+    'invented': Look('#F0E442', 'black', 0, '? '),
+}
+
+
+class Outcomes(NamedTuple):
+    """What became of one image, at IoU 0.5."""
+
+    detections: list[str]  # outcome of each detection that is shown; empty for one that counts neither way
+    missed: np.ndarray  # positions of the annotations that were missed
+    twice: int  # detections that found an object again, also those that are not shown
+
+
 class Shapes(NamedTuple):
-    """Shapes that are drawn on an image in one color.
+    """Shapes that are drawn on an image in one color."""
 
-    Attributes:
-        boxes_xywh: In pixels of the annotated image, shape (N, 4).
-        labels: A short text for each.
-        rles: Run-length codes of the masks, where there are any.
-    """
-
-    boxes_xywh: np.ndarray
-    labels: Sequence[str]
-    rles: Sequence[dict] | None = None
+    boxes_xywh: np.ndarray  # in pixels of the annotated image, (N, 4)
+    labels: Sequence[str]  # a short text for each
+    rles: Sequence[dict] | None = None  # run-length codes of the masks, where there are any
 
 
 class ImageErrors(NamedTuple):
-    """Detections and ground truths of each image at IoU 0.5, each shape (I,) int64.
+    """Detections and ground truths of each image at IoU 0.5, each (I,) int64."""
 
-    Attributes:
-        found: Ground truths with a detection.
-        missed: Ground truths without one.
-        false: Detections that match nothing.
-    """
-
-    found: Tensor
-    missed: Tensor
-    false: Tensor
+    found: Tensor  # ground truths with a detection
+    missed: Tensor  # ground truths without one
+    false: Tensor  # detections that match nothing
 
     @property
     def f1(self) -> Tensor:
-        """``2 found / (2 found + missed + false)``, shape (I,) float64; NaN where there is nothing to find and nothing false."""
+        """``2 found / (2 found + missed + false)``, (I,) float64; NaN where there is nothing to find and nothing false."""
         return 2 * self.found / (2 * self.found + self.missed + self.false).double()
 
 
@@ -76,16 +95,12 @@ class WorstImages(NamedTuple):
 
 def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | None], count: int = 3, choice: str = 'worst',
                seed: int = 0) -> WorstImages:
-    """Draw some images of each bucket of a run's main evaluation, by default the worst; with masks where the run has them.
+    """Draw some images of each bucket of a run's main evaluation, at most `count`, with masks where the run has them.
 
-    Args:
-        result: The evaluated run, with its detections.
-        paths: The file of each image.
-        count: Maximum number of images of each bucket.
-        choice: Which images, see `failures.choose_by_errors`.
-        seed: Of a random choice.
+    `paths` are the files of all images; for `choice` see `failures.choose_by_errors`.
     """
-    main, grouping, ratios = result.plan.evaluations[0], result.plan.groupings[0], result.picture_ratios
+    main, grouping = result.plan.evaluations[0], result.plan.groupings[0]
+    ratios = result.plan.ratios[0] if main.unit == 'image' else main.ratios(result.ground_truth, 'image')
     iou_type = 'segm' if 'segm' in result.records else 'bbox'
     detections = result.detections.get(iou_type, result.detections.get('bbox')).arrays()
     records, positives, ground_truth = result.records[iou_type], result.targets.positives(), result.ground_truth
@@ -100,15 +115,72 @@ def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | N
             outcomes = image_outcomes(result, iou_type, image, predictions.category, column)
             layers = outcome_layers(ground_truth, names, predictions, outcomes, iou_type == 'segm')
             picture = draw_example(read_image(path), tuple(ground_truth.image_sizes[image].tolist()), layers)
-            counts = {key: int(numbers[image]) for key, numbers in errors._asdict().items()}
-            images.append(dict(counts, name=Path(path).name, uri=jpeg_uri(picture), width=picture.width, height=picture.height,
-                               ratio=float(ratios[image]), f1=float(errors.f1[image]), twice=outcomes.twice,
-                               invented=counts['false'] - outcomes.twice, instances=counts['found'] + counts['missed']))
+            found, missed, false = (int(numbers[image]) for numbers in errors)
+            images.append(dict(found=found, missed=missed, instances=found + missed, twice=outcomes.twice,
+                               invented=false - outcomes.twice, name=Path(path).name, uri=jpeg_uri(picture),
+                               width=picture.width, height=picture.height, ratio=float(ratios[image]),
+                               f1=float(errors.f1[image])))
         buckets.append({'name': bucket_phrase(bucket.name), 'images': images})
     return WorstImages(buckets, (
         f'{CHOICES[choice].format(seed=seed)}. F1 is 2 found / (2 found + missed + false), counted by {iou_type} at IoU 0.5 '
         f'among detections with a score of {SCORE_THRESHOLD} or more; false ones found an object again or found none. At most '
         f'{MOST_SHOWN} predictions are drawn, none below that score; crowd regions are not drawn.'), choice)
+
+
+def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown: np.ndarray, column: int) -> Outcomes:
+    """Say what became of an image's objects and detections.
+
+    `shown` are the categories of the detections to show, those with the highest scores first; `column` is that of the bucket's
+    match bits, as objects outside a bucket of instances count neither way. Lower scores than `SCORE_THRESHOLD` do not count.
+    """
+    records, positives = result.records[iou_type], result.targets.positives()
+    here = records.select(((records.image == image) & (records.score >= SCORE_THRESHOLD)).nonzero()[:, 0])
+    counted = positives.counted[:, column]
+    known = here.target >= 0
+    in_bucket = known & counted[here.target.clamp(min=0)]
+    true, ignored = (here.matched[:, 0] & 1) != 0, (here.ignored[:, 0] & 1) != 0
+    found, twice = true & ~ignored & in_bucket, ~true & in_bucket
+    invented = ~true & ~ignored & ~known
+    names = {}
+    for name, rows in (('found', found), ('found twice', twice), ('invented', invented)):
+        for place in rows.nonzero()[:, 0].tolist():
+            names[int(here.category[place]), int(here.rank[place])] = name
+    missed = counted & (positives.image == image)
+    missed[here.target[found]] = False
+    place_of = {category: place for place, category in enumerate(result.categories.tolist())}
+    outcomes, ranks = [], {}
+    for category in shown.tolist():  # in order of scores, as ranks are
+        rank = ranks[category] = ranks.get(category, -1) + 1
+        outcomes.append(names.get((place_of.get(category, -1), rank), ''))
+    return Outcomes(outcomes, result.targets.annotation[missed.nonzero()[:, 0].cpu().numpy()], int(twice.sum()))
+
+
+def choose_by_errors(errors: ImageErrors, members: Tensor, count: int = 3, choice: str = 'worst', seed: int = 0) -> list[int]:
+    """Choose images of a bucket, at most `count`; return their positions in that order.
+
+    `members` are the images to choose from, (I,) bool. ``'worst'`` are those of the lowest F1 (ties go to the image with more
+    instances, then to the first in the file, and images without an error are left out), ``'typical'`` those whose F1 is closest
+    to the median.
+    """
+    check_choice(choice)
+    f1 = errors.f1
+    candidates = (members.to(f1.device) & ((f1 < 1) if choice == 'worst' else ~f1.isnan())).nonzero()[:, 0]
+    if choice == 'random':
+        order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed)).to(f1.device)
+        return candidates[order[:count]].tolist()
+    far = f1[candidates]
+    if choice == 'typical' and len(candidates):
+        far = (far - far.quantile(.5)).abs()
+    order = torch.argsort((errors.found + errors.missed)[candidates], stable=True, descending=True)
+    order = order[torch.argsort(far[order], stable=True)]
+    return candidates[order[:count]].tolist()
+
+
+def check_choice(choice: str) -> str:
+    """Return a choice of images; raise a ValueError for an unknown one."""
+    if choice not in CHOICES:
+        raise ValueError(f'images: choice={choice!r}; use one of {", ".join(CHOICES)}')
+    return choice
 
 
 def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions: Detections, outcomes: Outcomes,
@@ -131,14 +203,6 @@ def count_errors(records: Records, positives: Positives, num_images: int, column
     """Count the found, missed and false objects of each image at IoU 0.5, in a column of the match bits (0 for all areas).
 
     Matching is in score order, so leaving out low scores afterwards gives the same as matching without them.
-
-    Example:
-        >>> one = torch.tensor([0])
-        >>> bits = torch.tensor([[1]], dtype=torch.int16)
-        >>> records = Records(one, one, one, torch.tensor([0.9]), bits, 0 * bits, one, one + 1.)
-        >>> positives = Positives(torch.tensor([0, 0]), torch.tensor([0, 0]), torch.ones(2, 1, dtype=torch.bool))
-        >>> [counts.tolist() for counts in count_errors(records, positives, 2)]
-        [[1, 0], [1, 0], [0, 0]]
     """
     shown = records.score >= SCORE_THRESHOLD
     matched = (records.matched[:, column] & _IOU_50) != 0
@@ -159,15 +223,10 @@ def shown_of(detections: Detections, image: int) -> Detections:
 
 
 def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[tuple[Shapes, Look]]) -> 'Image.Image':
-    """Draw shapes on a small copy of an image, each layer in its look.
+    """Draw layers of shapes, those on top last, on a small copy of an image; they refer to its `size`, (height, width).
 
     Labels stand at the upper left of their boxes, those of dashed boxes at the lower left; one that would cover another is left
     out.
-
-    Args:
-        image: RGB.
-        size: Height and width that the shapes refer to.
-        layers: Shapes and their look, those on top last.
     """
     from PIL import Image, ImageDraw
 
@@ -183,10 +242,7 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[t
     draw, font = ImageDraw.Draw(small), picture_font(13, (label for shapes, _ in layers for label in shapes.labels))
     for shapes, look in layers:
         corners = box_corners(shapes.boxes_xywh, scale, small.size)
-        if look.dash:
-            _draw_dashed(draw, corners, look)
-        else:
-            draw_boxes(draw, corners, [look.color] * len(corners))
+        draw_boxes(draw, corners, [look.color] * len(corners), dash=look.dash)
     taken = []
     for shapes, look in reversed(layers):
         for box, label in zip(box_corners(shapes.boxes_xywh, scale, small.size), shapes.labels, strict=True):
@@ -195,24 +251,27 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[t
 
 
 def box_corners(boxes_xywh: np.ndarray, scale: float, size: tuple[int, int]) -> list[list[int]]:
-    """Return boxes xyxy in whole pixels of a picture, inside it and at least 3 pixels wide and high.
-
-    Args:
-        boxes_xywh: In pixels of the annotated image, shape (N, 4).
-        scale: Pixels of the picture for each of the annotated image.
-        size: Width and height of the picture.
-    """
+    """Return (N, 4) boxes, scaled, as xyxy in whole pixels of a picture (width, height), inside it and at least 3 x 3."""
     boxes = np.asarray(boxes_xywh, dtype=float).reshape(-1, 4) * scale
     low = np.clip(boxes[:, :2], 0, [max(side - 4, 0) for side in size])
     high = np.clip(boxes[:, :2] + boxes[:, 2:], low + 3, [max(side - 1, 3) for side in size])
     return np.concatenate([low, high], axis=1).round().astype(int).tolist()
 
 
-def draw_boxes(draw: 'ImageDraw.ImageDraw', corners: Sequence[Sequence[int]], colors: Sequence, width: int = 2) -> None:
-    """Outline boxes xyxy in their colors, each inside a thin dark line that sets it off from the photograph."""
-    for box, color in zip(corners, colors, strict=True):
-        draw.rectangle([box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1], outline='#101010', width=1)
-        draw.rectangle(box, outline=color, width=width)
+def draw_boxes(draw: 'ImageDraw.ImageDraw', corners: Sequence[Sequence[int]], colors: Sequence, width: int = 2,
+               dash: int = 0) -> None:
+    """Outline boxes xyxy in their colors, or in dashes of a length, on a dark line that sets them off from the photograph."""
+    for (left, top, right, bottom), color in zip(corners, colors, strict=True):
+        draw.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline='#101010', width=4 if dash else 1)
+        if not dash:
+            draw.rectangle([left, top, right, bottom], outline=color, width=width)
+            continue
+        for start in range(left, right, 2 * dash):
+            for y in (top, bottom - 1):
+                draw.rectangle([start, y, min(start + dash, right), y + 1], fill=color)
+        for start in range(top, bottom, 2 * dash):
+            for x in (left, right - 1):
+                draw.rectangle([x, start, x + 1, min(start + dash, bottom)], fill=color)
 
 
 def jpeg_uri(picture: 'Image.Image') -> str:
@@ -220,20 +279,6 @@ def jpeg_uri(picture: 'Image.Image') -> str:
     file = io.BytesIO()
     picture.save(file, 'JPEG', quality=80, optimize=True)
     return f'data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'
-
-
-def _draw_dashed(draw: 'ImageDraw.ImageDraw', corners: Sequence[Sequence[int]], look: Look) -> None:
-    """Outline boxes xyxy in dashes on a dark line."""
-    for left, top, right, bottom in corners:
-        draw.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline='#101010', width=4)
-        for start in range(0, right - left, 2 * look.dash):
-            end = min(left + start + look.dash, right)
-            for y in (top, bottom - 1):
-                draw.rectangle([left + start, y, end, y + 1], fill=look.color)
-        for start in range(0, bottom - top, 2 * look.dash):
-            end = min(top + start + look.dash, bottom)
-            for x in (left, right - 1):
-                draw.rectangle([x, top + start, x + 1, end], fill=look.color)
 
 
 def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box: list[int], label: str, look: Look,
@@ -244,11 +289,9 @@ def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = int(right - left) + 4, int(bottom - top) + 4
     x = max(0, min(box[0], size[0] - wide))
-    y = box[3] - high + 1 if look.dash else box[1]
-    y = max(0, min(y, size[1] - high))
-    place = (x, y, x + wide, y + high)
-    if any(place[0] < other[2] and other[0] < place[2] and place[1] < other[3] and other[1] < place[3] for other in taken):
+    y = max(0, min(box[3] - high + 1 if look.dash else box[1], size[1] - high))
+    if any(x < other[2] and other[0] < x + wide and y < other[3] and other[1] < y + high for other in taken):
         return
-    taken.append(place)
-    draw.rectangle(place, fill=look.color)
+    taken.append((x, y, x + wide, y + high))
+    draw.rectangle(taken[-1], fill=look.color)
     draw.text((x + 2 - left, y + 2 - top), text, fill=look.ink, font=font)

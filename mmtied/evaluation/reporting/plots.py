@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...atomic import atomic_path
-from ...plotting import PALETTE, check_format, hide_spines, new_figure, plain_label, save_figure
+from ...plotting import PALETTE, check_format, hide_spines, new_figure, plain_label, write_figure
 from ..protocol import bootstrapped_statistics, lower_is_better
 from ..stated import field_of
 from ..summary import describe_evaluation, format_percent
@@ -50,7 +49,7 @@ def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
     for number, statistic in enumerate(names):
         curve, value = _LOOKS.get(statistic) or run_curve(number), overall[statistic]
         draw_curve(top, buckets, statistic, curve, _with_overall(statistic, value), .07 * (number - 1), value)
-    _finish(figure, top, bottom, report, iou_type, f'{iou_type} AP (%)', ap_range([report], iou_type, names))
+    _finish_with_counts(top, bottom, report, iou_type, 'AP', ap_range([report], iou_type, names))
     of_run = f'{plain_label(name, 36)}: ' if name else ''
     top.set_title(f'{of_run}{iou_type} AP by occlusion ratio r ({plain_label(describe_evaluation(report), 44)})', fontsize=10,
                   loc='left', pad=24 + 14 * bool(nulls))
@@ -60,16 +59,13 @@ def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
 
 def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
               limits: tuple[float, float] | None = None) -> 'Figure':
-    """Plot one statistic of several runs over r, as in Figure 7 of the paper, with bands and the sizes of the buckets.
-
-    The runs need the same buckets. `limits` of the vertical axis are by default those of `ap_range`.
-    """
+    """Plot one statistic of several runs over r, as in Figure 7 of the paper, with bands and the sizes of the buckets."""
     require_same_buckets(runs)
     columns = _legend_columns([_run_label(run, iou_type, statistic) for run in runs])
     figure, top, bottom = _figure_with_counts(5.4, 4.2 + .17 * -(-len(runs) // columns))
     _draw_runs(top, runs, iou_type, statistic)
     limits = limits or ap_range([run.report for run in runs], iou_type, [statistic])
-    _finish(figure, top, bottom, runs[0].report, iou_type, f'{iou_type} {statistic} (%)', limits)
+    _finish_with_counts(top, bottom, runs[0].report, iou_type, statistic, limits)
     _legend(top, columns)
     return figure
 
@@ -82,35 +78,31 @@ def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP') -> '
     labels = [_with_overall(plain_label(label), overall, signed=True) for label, overall in zip(others, overalls, strict=True)]
     columns = _legend_columns(labels)
     lines = -(-len(others) // columns)
-    figure = new_figure(5.4, 3.6 + .17 * lines)
-    axes = figure.subplots()
+    axes = new_figure(5.4, 3.6 + .17 * lines).subplots()
     axes.axhline(0, color='.3', linewidth=.8)
     for number, (label, overall) in enumerate(zip(labels, overalls, strict=True)):
         differences = [bucket[statistic]['differences'][number] for bucket in entry[iou_type]['buckets']]
         rows = [{statistic: one['difference'], f'{statistic}_ci': None if one['low'] is None else (one['low'], one['high'])}
                 for one in differences]
         draw_curve(axes, rows, statistic, run_curve(number), label, .12 * (number - (len(others) - 1) / 2), overall)
-    lower = ' (lower is better)' if lower_is_better(statistic) else ''
+    lower = ', points (lower is better)' if lower_is_better(statistic) else ', points'
     axes.set_title(f'Difference of {iou_type} {statistic} by occlusion ratio r ({plain_label(describe_evaluation(entry), 44)})',
                    fontsize=10, loc='left', pad=10 + 14 * lines)
-    _finish_plain(axes, entry, iou_type, f'{iou_type} {statistic} minus that of {plain_label(first, 24)}, points{lower}', columns)
-    return figure
+    return _finish(axes, entry, iou_type, f'{iou_type} {statistic} minus that of {plain_label(first, 24)}{lower}', columns)
 
 
 def plot_measure(runs: Sequence[Run], iou_type: str, statistic: str) -> 'Figure':
     """Plot one statistic of several runs over r in a small figure, without bucket sizes; arguments as for `plot_runs`."""
-    figure = new_figure(4, 2.6 + .17 * len(runs))
-    axes = figure.subplots()
-    figure.set_figheight(figure.get_figheight() + .17 * _draw_runs(axes, runs, iou_type, statistic, 30))
+    axes = new_figure(4, 2.6 + .17 * len(runs)).subplots()
+    num_texts = _draw_runs(axes, runs, iou_type, statistic, 30)
+    axes.figure.set_figheight(axes.figure.get_figheight() + .17 * num_texts)
     axes.set_ylim(0, 1.1 * max([1., *_drawn_values([run.report for run in runs], iou_type, [statistic])]))
-    _finish_plain(axes, runs[0].report, iou_type, f'{iou_type} {statistic} (%)', 1)
-    return figure
+    return _finish(axes, runs[0].report, iou_type, f'{iou_type} {statistic} (%)', 1)
 
 
 def plot_mix(report: dict, iou_type: str) -> 'Figure':
     """Plot the share of small, medium and large instances in each bucket, and the instances per image above each bar."""
-    figure = new_figure(5.4, 3.4)
-    axes = figure.subplots()
+    axes = new_figure(5.4, 3.4).subplots()
     buckets = report[iou_type]['buckets']
     counts = np.array([[bucket[f'instances_{size}'] for size in _SIZES] for bucket in buckets], dtype=float).reshape(-1, 3)
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -127,36 +119,28 @@ def plot_mix(report: dict, iou_type: str) -> 'Figure':
     axes.set_title('above the bars: instances per image', loc='right', fontsize=8)
     axes.set_ylim(0, 109)
     axes.set_yticks(range(0, 101, 25))
-    axes.tick_params(labelsize=8)
-    axes.set_ylabel('share of instances, %', fontsize=9)
-    label_buckets(axes, report, iou_type)
-    hide_spines(axes)
-    _legend(axes, 3)
-    return figure
+    return _finish(axes, report, iou_type, 'share of instances, %', 3, grid=False)
 
 
 def plot_shared(runs: Sequence[Run], iou_type: str) -> 'Figure':
     """Plot AP over all categories of a bucket beside AP over the categories that every bucket has."""
     names = [f'{plain_label(run.name, 30)}, ' if len(runs) > 1 else '' for run in runs]
     columns = 2 if max(map(len, names)) <= 18 else 1
-    figure = new_figure(5.4, 3.4 + .17 * 2 * len(runs) / columns)
-    axes = figure.subplots()
+    axes = new_figure(5.4, 3.4 + .17 * 2 * len(runs) / columns).subplots()
     for number, (run, name) in enumerate(zip(runs, names, strict=True)):
         buckets, curve = run.report[iou_type]['buckets'], run_curve(number)
         bare = [{key: value for key, value in bucket.items() if not key.endswith('_ci')} for bucket in buckets]
         draw_curve(axes, bare, 'AP', curve, f'{name}all categories')
         draw_curve(axes, bare, 'AP_shared', curve._replace(line=(0, (3, 1.5))), f'{name}shared categories', filled=False)
     axes.set_ylim(*ap_range([run.report for run in runs], iou_type, ['AP', 'AP_shared']))
-    _finish_plain(axes, runs[0].report, iou_type, f'{iou_type} AP (%)', columns)
-    return figure
+    return _finish(axes, runs[0].report, iou_type, f'{iou_type} AP (%)', columns)
 
 
 def write_plot(figure: 'Figure', path: str | os.PathLike) -> Path:
     """Write a figure as png, pdf or svg, by the suffix, completely or not at all; return the path."""
     path = Path(path)
     check_format(path.suffix.lower().removeprefix('.'))
-    with atomic_path(path) as temporary:
-        save_figure(figure, temporary)
+    write_figure(figure, path)
     return path
 
 
@@ -195,10 +179,10 @@ def _draw_runs(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str,
 
 
 def draw_nulls(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str, prefix: str = '') -> int:
-    """Draw the null bands of a statistic where the reports have them; return how many texts the legend gets.
+    """Draw the null bands of a statistic where the reports have them; return how many texts, with `prefix`, the legend gets.
 
     Of one run, the plain band is gray and the matched one hatched. Of several, the edges of the matched band (the plain one where
-    there is no other) are dotted, in the color of the run. `prefix` is the start of the legend's texts.
+    there is no other) are dotted, in the color of the run.
     """
     labels = {}
     for number, run in enumerate(runs):
@@ -219,13 +203,7 @@ def draw_nulls(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str,
 
 
 def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) -> tuple[float, float]:
-    """Return a range of the vertical axis in percent that holds all values and intervals; it starts at 0 unless all are high.
-
-    Example:
-        >>> row = {'AP': 0.62, 'AP_ci': [0.6, 0.64]}
-        >>> ap_range([{'bbox': {'all': row, 'buckets': [row]}}], 'bbox', ['AP'])
-        (50.0, 65.0)
-    """
+    """Return a range of the vertical axis in percent that holds all values and intervals; it starts at 0 unless all are high."""
     values = _drawn_values(reports, iou_type, statistics)
     low, high = (values.min(), values.max()) if values.size else (0., 10.)
     bottom = 10 * np.floor(low / 10 - .5) if low > .5 * high else 0.
@@ -253,10 +231,10 @@ def _figure_with_counts(width: float, height: float) -> tuple['Figure', 'Axes', 
     return figure, top, bottom
 
 
-def _finish(figure: 'Figure', top: 'Axes', bottom: list['Axes'], report: dict, iou_type: str, label: str,
-            limits: tuple[float, float]) -> None:
+def _finish_with_counts(top: 'Axes', bottom: list['Axes'], report: dict, iou_type: str, statistic: str,
+                        limits: tuple[float, float]) -> None:
     """Set up axes and grid, and draw the bars of bucket sizes."""
-    top.set_ylabel(label, fontsize=9)
+    top.set_ylabel(f'{iou_type} {statistic} (%)', fontsize=9)
     top.set_ylim(*limits)
     _style(top)
     for axes, name in zip(bottom, ('images', 'instances'), strict=True):
@@ -268,20 +246,22 @@ def _finish(figure: 'Figure', top: 'Axes', bottom: list['Axes'], report: dict, i
         axes.set_yticks([])
         hide_spines(axes)
     label_buckets(bottom[-1], report, iou_type)
-    figure.get_layout_engine().set(hspace=.01, h_pad=.03)
+    top.figure.get_layout_engine().set(hspace=.01, h_pad=.03)
 
 
-def _finish_plain(axes: 'Axes', report: dict, iou_type: str, label: str, columns: int) -> None:
-    """Set up axes, grid and legend of a figure without bars."""
+def _finish(axes: 'Axes', report: dict, iou_type: str, label: str, columns: int, grid: bool = True) -> 'Figure':
+    """Set up axes, grid and legend of a figure without bars of bucket sizes, and return it."""
     axes.set_ylabel(label, fontsize=9)
-    _style(axes)
+    _style(axes, grid)
     label_buckets(axes, report, iou_type)
     _legend(axes, columns)
+    return axes.figure
 
 
-def _style(axes: 'Axes') -> None:
+def _style(axes: 'Axes', grid: bool = True) -> None:
     axes.tick_params(labelsize=8)
-    axes.grid(axis='y', color='.9', linewidth=.7)
+    if grid:
+        axes.grid(axis='y', color='.9', linewidth=.7)
     hide_spines(axes)
 
 

@@ -15,10 +15,8 @@ def average_reports(reports: Sequence[Mapping]) -> dict:
     """Return the report of several seeds: means of the statistics and null bands, over the evaluations that all runs have.
 
     A value that some runs do not have is None. Of p-values it has the largest, or 1 where the runs lie on different sides of
-    their null band. Intervals and numbers by category, which concern a single run, are left out.
-
-    Raises:
-        ValueError: The reports are not of the same evaluation of the same images.
+    their null band. Intervals and numbers by category, which concern a single run, are left out. A ValueError says where the
+    reports are not of the same evaluation of the same images.
     """
     found = [{_identity(part): part for part in all_evaluations(report)} for report in reports]
     means = [_average([parts[key] for parts in found]) for key in found[0] if all(key in parts for parts in found)]
@@ -69,19 +67,18 @@ def _average(parts: Sequence[Mapping]) -> dict:
             rows = [same for _, same in others]
             for key in list(row):
                 of_null = key.endswith(('_null', '_null_ci', '_excess', '_excess_p', 'matched_own'))
+                values = [same.get(key) for same in rows]
                 if ('null_bands' not in mean) if of_null else key.endswith('_ci'):
                     del row[key]
                 elif key.endswith('_excess_p'):
                     excesses = [same.get(key.removesuffix('_p')) for same in rows]
-                    row[key] = _mean([same.get(key) for same in rows], max)
-                    if row[key] is not None and min(excesses) < 0 < max(excesses):
-                        row[key] = 1.
+                    row[key] = None if None in values else 1. if min(excesses) < 0 < max(excesses) else max(values)
                 else:
-                    row[key] = _mean([same.get(key) for same in rows])
+                    row[key] = _mean(values)
     return mean
 
 
-def _mean(values: Sequence[Any], join: Any = None) -> Any:
+def _mean(values: Sequence[Any]) -> Any:
     """Return the mean of numbers, or of lists of them, place by place; None where one is missing, and what all have in common."""
     if all(value == values[0] for value in values):
         return values[0]
@@ -89,4 +86,4 @@ def _mean(values: Sequence[Any], join: Any = None) -> Any:
         return None
     if isinstance(values[0], list):
         return [sum(column) / len(column) for column in zip(*values, strict=True)]
-    return join(values) if join else sum(values) / len(values)
+    return sum(values) / len(values)

@@ -31,22 +31,12 @@ class PlainTable(NamedTuple):
 
 
 def format_interval(bounds: list[float] | None) -> str:
-    """Format an interval of fractions in percent; None is a dash.
-
-    Example:
-        >>> format_interval([0.41, 0.4567])
-        '41.0..45.7'
-    """
+    """Format an interval of fractions in percent, for example ``'41.0..45.7'``; None is a dash."""
     return '-' if bounds is None else '..'.join(map(format_percent, bounds))
 
 
 def format_excess(row: Mapping, key: str) -> str:
-    """Format what a bucket has more than random sets in points, with a star where p is below 0.01; a dash where nothing is known.
-
-    Example:
-        >>> format_excess({'AP_excess': -0.0843, 'AP_excess_p': 0.008}, 'AP_excess')
-        '-8.4*'
-    """
+    """Format what a bucket has more than random sets in points, as ``'-8.4*'`` where p is below 0.01; None is a dash."""
     value = row.get(key)
     return '-' if value is None else format_percent(value, signed=True) + ('*' if row[f'{key}_p'] < .01 else '')
 
@@ -57,52 +47,42 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
     A second table has the statistics that are details. A statistic that the report lacks is a dash, or left out where no row
     has it.
 
-    Args:
-        report: From `summary.summarize`.
-        brief: Only images, instances and AP, AP50 and AP75 (those with intervals or logged by bucket). Otherwise all
-            statistics, and what else is known of AP.
+    `brief`: only images, instances and AP, AP50 and AP75 (those with intervals or logged by bucket).
     """
     for evaluation in all_evaluations(report):
         for iou_type in reported_iou_types(evaluation):
             found = list(named_rows(evaluation, iou_type))
-            rows = [row for _, row in found]
-            main, details = reported_statistics(report, iou_type), reported_statistics(report, iou_type, detail=True)
+
+            def known(*keys: str, found: list = found) -> list[str]:
+                return [key for key in keys if any(row.get(key) is not None for _, row in found)]
+
+            statistics = reported_statistics(report, iou_type)
             if brief:
-                details = []
-                main = [name for name in main if STATISTICS[name].bootstrapped or STATISTICS[name].logged_by_bucket]
-            columns = {name: [str(row[name]) for row in rows] for name in (COUNTS[:2] if brief else COUNTS)}
-            columns |= {name: [format_percent(row.get(name)) for row in rows]
-                        for name in (*main, *(() if brief else frequency_statistics(rows[0])))}
-            for title, (key, shown) in ({} if brief else _OF_AP).items():
-                if any(row.get(key) is not None for row in rows):
-                    columns[title] = [shown(row, key) for row in rows]
-            tables = {'AP': columns}
-            if details:
-                columns = tables['more'] = {}
-                for name in details:
-                    columns[name] = [format_percent(row.get(name)) for row in rows]
-                    if any(STATISTICS[name].ci_key in row for row in rows):
-                        columns[f'{name} interval'] = [format_interval(row.get(STATISTICS[name].ci_key)) for row in rows]
-                    for key in (f'{name}_excess', f'{name}_matched_excess'):
-                        if any(row.get(key) is not None for row in rows):
-                            columns[key] = [format_excess(row, key) for row in rows]
-            for what, columns in tables.items():
-                yield PlainTable(f'{iou_type}: {what} in % by {describe_ratio_name(evaluation)}', ['r', *columns],
-                                 [[name, *cells] for (name, _), *cells in zip(found, *columns.values(), strict=True)])
+                statistics = [name for name in statistics if STATISTICS[name].bootstrapped or STATISTICS[name].logged_by_bucket]
+                tables = {'AP': [*COUNTS[:2], *statistics]}
+            else:
+                tables = {'AP': [*COUNTS, *statistics, *frequency_statistics(found[0][1]), *known(*_OF_AP)], 'more': []}
+                for name in reported_statistics(report, iou_type, detail=True):
+                    tables['more'] += [name, *known(f'{name}_ci', f'{name}_excess', f'{name}_matched_excess')]
+            for what, keys in tables.items():
+                if keys:
+                    header = [_OF_AP.get(key, key.replace('_ci', ' interval')) for key in keys]
+                    yield PlainTable(f'{iou_type}: {what} in % by {describe_ratio_name(evaluation)}', ['r', *header],
+                                     [[name, *(_cell(row, key) for key in keys)] for name, row in found])
 
 
-def _interval_of(row: Mapping, key: str) -> str:
-    return format_interval(row.get(key))
+#: Further columns on AP of a full table: title by key.
+_OF_AP = {'AP_ci': 'AP interval', 'AP_null_ci': 'AP_null', 'AP_excess': 'AP_excess', 'AP_matched_excess': 'matched',
+          'AP_balanced': 'AP_balanced', 'AP_shared': 'AP_shared'}
 
 
-def _percent_of(row: Mapping, key: str) -> str:
-    return format_percent(row.get(key))
-
-
-#: Further columns on AP of a full table: title, key, and how it is shown.
-_OF_AP = {'AP interval': ('AP_ci', _interval_of), 'AP_null': ('AP_null_ci', _interval_of),
-          'AP_excess': ('AP_excess', format_excess), 'matched': ('AP_matched_excess', format_excess),
-          'AP_balanced': ('AP_balanced', _percent_of), 'AP_shared': ('AP_shared', _percent_of)}
+def _cell(row: Mapping, key: str) -> str:
+    value = row.get(key)
+    if key in COUNTS:
+        return str(value)
+    if key.endswith('_excess'):
+        return format_excess(row, key)
+    return format_interval(value) if key.endswith('_ci') else format_percent(value)
 
 
 def latex_tables(tables: Iterable[PlainTable], note: str = '') -> str:
@@ -156,15 +136,14 @@ def comparison_latex(comparison: Mapping, statistics: Sequence[str] | None = Non
 
 def describe_paired_intervals(comparison: Mapping) -> str:
     """Say in a line how the differences' intervals were made."""
-    how = comparison['intervals']
-    seeds, few = comparison.get('seeds', [1]), how.get('min_images')
+    how, seeds = comparison['intervals'], comparison.get('seeds', [1])
     if max(seeds) == 1:
         covers = 'one run a side, so that the training seed is not covered'
     else:
         covers = ', '.join(f'{label}: {number} seed{"s" * (number > 1)}{" (not covered)" * (number == 1)}'
                            for label, number in zip(comparison['runs'], seeds, strict=True))
     return (f'{how["method"]}, {how["replicates"]} replicates, seed {how["seed"]}; {covers}; above 0, below 0: share of the '
-            f'halves, ties as half; a dash: fewer than {few} images')
+            f'halves, ties as half; a dash: fewer than {how.get("min_images")} images')
 
 
 def _difference_cells(row: Mapping, number: int) -> list[str]:
@@ -204,12 +183,7 @@ def scalars(report: dict, iou_types: Sequence[str], evaluations: Sequence[Evalua
 
 
 class Run(NamedTuple):
-    """A detector's report.
-
-    Attributes:
-        name: Its name in figures and tables.
-        report: From `summary.summarize`.
-    """
+    """A detector's report, from `summary.summarize`, and its name in figures and tables."""
 
     name: str
     report: dict
@@ -218,8 +192,7 @@ class Run(NamedTuple):
 def shared_evaluations(runs: Sequence[Run]) -> list[list[Run]]:
     """Return the evaluations that all runs have, the main one first, each as the runs with that part of their reports.
 
-    Raises:
-        ValueError: There is no run, or the main evaluations cannot be shown side by side.
+    A ValueError says where the main evaluations cannot be shown side by side.
     """
     if not runs:
         raise ValueError('at least one run is needed')
@@ -254,11 +227,7 @@ def _outline(report: dict) -> dict:
 
 
 def bucket_phrase(name: str, definition: str = '') -> str:
-    """Name a bucket in a sentence.
-
-    Args:
-        name: Of the bucket.
-        definition: Of the ratio; a field is called by its name.
+    """Name a bucket in a sentence; a field is called by its name.
 
     Example:
         >>> [bucket_phrase(name) for name in ('r=0', '[0.8,0.9)', 'r>=0.8')]

@@ -11,9 +11,9 @@ from pycocotools import mask as mask_api
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.images import dataset_image_paths, image_paths, read_image
 from mmtied.evaluation.inputs.results import make_detections
-from mmtied.evaluation.reporting.failures import LOOKS
 from mmtied.evaluation.reporting.pictures import (
     LONGEST_SIDE,
+    LOOKS,
     Shapes,
     draw_example,
     jpeg_uri,

@@ -9,8 +9,7 @@ from mmtied.evaluation.accumulate import Positives, Records
 from mmtied.evaluation.inputs.ground_truth import read_ground_truth
 from mmtied.evaluation.inputs.results import make_detections
 from mmtied.evaluation.pipeline import match_detections
-from mmtied.evaluation.reporting.failures import choose_by_errors, image_outcomes
-from mmtied.evaluation.reporting.pictures import ImageErrors, count_errors, shown_of
+from mmtied.evaluation.reporting.pictures import ImageErrors, choose_by_errors, count_errors, image_outcomes, shown_of
 from mmtied.evaluation.stream import SCORE_THRESHOLD, shown_table
 from mmtied.evaluation.targets import make_targets
 
