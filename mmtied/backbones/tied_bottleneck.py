@@ -23,11 +23,18 @@ MIXER_FUSIONS = ('sum', 'concat', 'none', 'add_back')
 class TiedSplits(BaseModule):
     """Split the channels into equal parts, and give each part a 3x3 TBC (or TGC) with a block number of its own.
 
-    One normalization spans the joined splits, which equals one for each split where it works by channel. `width` is w', the
-    channels of one of s splits, `split_blocks` the B of each, and `groups` the G of all.
+    One normalization spans the joined splits, which equals one for each split where it works by channel.
+
+    Args:
+        width: Channels of one split, w'.
+        split_blocks: B of each split.
+        groups: G of every split.
+        stride: Stride of the convolutions.
+        dilation: Dilation of the convolutions.
+        norm_cfg: Normalization layer.
 
     Shape:
-        - Input: (N, s * width, H, W).
+        - Input: (N, s * width, H, W), where s is the number of splits.
         - Output: (N, s * width, H / stride, W / stride).
     """
 
@@ -52,7 +59,13 @@ class TiedSplits(BaseModule):
 class SplitMixer(BaseModule):
     """Exchange information between the splits: fuse them, and append the output of two 1x1 convolutions to them.
 
-    The fusion 'sum' adds the splits, 'concat' takes them side by side.
+    Args:
+        width: Channels of one split, w'.
+        splits: Number of splits.
+        out_channels: Channels that the mixer appends.
+        fusion: 'sum' adds the splits, 'concat' takes them side by side.
+        conv_cfg: Convolution layer.
+        norm_cfg: Normalization layer.
 
     Shape:
         - Input: (N, splits * width, H, W).
@@ -106,6 +119,10 @@ class TiedBottleneck(Bottleneck):
         mixer_fusion: One of `MIXER_FUSIONS`; 'none' omits the mixer.
         mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of planes.
         attention: Config of an attention layer at the end of the residual branch, or None.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: (N, 4 * planes, H / stride, W / stride).
     """
 
     def __init__(self, block: BlockSettings, *, width: int, split_blocks: tuple[int, ...], entry_blocks: int,

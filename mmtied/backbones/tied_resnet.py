@@ -48,6 +48,9 @@ class TiedResNet(StagedResNet):
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
     Example:
         >>> import torch
         >>> model = TiedResNet(depth=50, base_width=18)  # TiedResNet-50-S
@@ -109,6 +112,9 @@ class TiedResNeXt(TiedResNet):
         split_groups: G of every split; None takes the preset of base_width (8 for 64 and 72, 4 for 36).
         mixer_fusion: As in `TiedResNet`.
         **tied: Everything else that `TiedResNet` takes.
+
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
 
     Example:
         >>> model = TiedResNeXt(depth=101, base_width=72)  # nearest to TiedResNeXt-101-S

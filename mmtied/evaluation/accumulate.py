@@ -83,11 +83,18 @@ def accumulate(records: Records, positives: Positives, grouping: Grouping, num_c
                recall: bool = False, areas: Sequence[int] = tuple(range(len(AREA_RANGES)))) -> Tensor:
     """Compute AP, or recall, for groups of images or instances that may overlap.
 
-    Records are sorted as `join_records` sorts, and the B groups are on their device. Of each image and category, `limit`
-    detections count. AP is the mean precision over the recall points; `areas` are positions in `AREA_RANGES`.
+    Args:
+        records: Sorted as `join_records` sorts.
+        positives: The ground truths that count.
+        grouping: The B groups, on the device of the records.
+        num_categories: K.
+        limit: Detections used for each image and category.
+        recall: Compute the recall of all these detections instead of AP, the mean precision over the recall points.
+        areas: Which of `AREA_RANGES` to evaluate, by position; A of them.
 
     Returns:
-        By group, area range, IoU threshold and category, (B, A, T, K) float64; NaN without ground truth that counts.
+        Shape (B, A, T, K) float64: by group, area range, IoU threshold and category; NaN where a group has no ground truth
+        that counts.
     """
     columns, members = grouping.columns.tolist(), grouping.members
     disjoint = not any(columns) and bool((members.sum(1) <= 1).all())
@@ -170,7 +177,12 @@ def _segment_ap(segment: Tensor, true: Tensor, false: Tensor, idle_before: Tenso
 
 
 def count_before(chosen: Tensor) -> Tensor:
-    """Count the chosen entries before each position, and in all, shape (D + 1,) int64."""
+    """Count the chosen entries before each position, and in all, shape (D + 1,) int64.
+
+    Example:
+        >>> count_before(torch.tensor([True, False, True])).tolist()
+        [0, 1, 1, 2]
+    """
     counts = torch.zeros(len(chosen) + 1, dtype=torch.int64, device=chosen.device)
     torch.cumsum(chosen, 0, out=counts[1:])
     return counts

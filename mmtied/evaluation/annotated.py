@@ -43,7 +43,10 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None, **reading: 
     Args:
         annotations: A COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
         evaluation: Definition and buckets, by default `covered` in tenths; its unit says whose ids the buckets list.
-        **reading: Arguments of `read_ground_truth`, whose errors are raised.
+        **reading: Arguments of `read_ground_truth`.
+
+    Raises:
+        ValueError: Unusable annotations; the message is one line and names the entry.
 
     Example:
         >>> boxes = [[0, 0, 4, 4], [2, 0, 4, 4]]

@@ -73,16 +73,23 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
     """Return the buckets between `edges`, or from each of them up.
 
     Disjoint: where the first edge is 0, a bucket of its own for r = 0 comes first and the next range is open below. Every
-    other range holds its lower edge, and the last one holds its upper edge too. Cumulative: a bucket r >= t for every edge t,
-    without an upper edge; a last edge of 1, the maximum, only ends the list.
+    other range holds its lower edge, and the last one holds its upper edge too.
+
+    Cumulative: a bucket r >= t for every edge t, except for a last edge of 1, the maximum, which only ends the list. It has no
+    upper edge.
 
     Args:
         edges: At least two numbers, finite, not negative, strictly increasing. They may pass 1, as `pairwise` ratios may.
         cumulative: Return buckets r >= t instead of disjoint ones.
 
+    Raises:
+        ValueError: The edges are not such numbers.
+
     Example:
         >>> [bucket.name for bucket in make_buckets([0, 0.5, 1])]
         ['r=0', '(0,0.5)', '[0.5,1]']
+        >>> [bucket.name for bucket in make_buckets([0, 0.5, 1], cumulative=True)]
+        ['r>=0', 'r>=0.5']
         >>> [bucket.name for bucket in make_buckets([0, 0.8], cumulative=True)]
         ['r>=0', 'r>=0.8']
     """
@@ -94,7 +101,20 @@ def make_buckets(edges: Sequence[float] = DEFAULT_EDGES, cumulative: bool = Fals
 
 
 def bucket_between(lower: float, upper: float, holds_upper: bool | None = None) -> Bucket:
-    """Return the bucket lower <= r < upper (<= for 1, the maximum, or as stated); 0 to 0 is r = 0, a `lower` of 0 excludes 0."""
+    """Return the bucket lower <= r < upper; 0 to 0 is r = 0, and a `lower` of 0 excludes 0.
+
+    Args:
+        lower: Lower edge.
+        upper: Upper edge.
+        holds_upper: Whether the upper edge belongs to it; by default where it is 1, the maximum.
+
+    Raises:
+        ValueError: The numbers are not such a range.
+
+    Example:
+        >>> [bucket_between(*ends).name for ends in ((0, 0), (0, 0.1), (0.8, 0.9), (0.9, 1))]
+        ['r=0', '(0,0.1)', '[0.8,0.9)', '[0.9,1]']
+    """
     if lower == upper == 0:
         return Bucket('r=0', 0., 0., holds_upper=True)
     if not (0 <= lower < upper < math.inf):
@@ -105,7 +125,12 @@ def bucket_between(lower: float, upper: float, holds_upper: bool | None = None) 
 
 
 def bucket_members(ratios: np.ndarray, buckets: Sequence[Bucket]) -> np.ndarray:
-    """Return which ratios lie in which bucket, shape (N, B) bool, from ratios of shape (N,)."""
+    """Return which ratios lie in which bucket, shape (N, B) bool, from ratios of shape (N,).
+
+    Example:
+        >>> bucket_members(np.array([0., 0.7, np.nan]), make_buckets([0, 0.5, 1], cumulative=True)).tolist()
+        [[True, False], [True, True], [False, False]]
+    """
     return np.stack([bucket.holds(np.asarray(ratios, dtype=np.float64)) for bucket in buckets], axis=1)
 
 
@@ -123,6 +148,10 @@ class Evaluation:
             by name, which may overlap, as ``{'Bare': (0, 0.1), 'Heavy': (0.35, 1)}`` (from the lower end up to, and for the
             largest with, the upper end); or `Bucket` objects. List the least occluded first.
         min_height: Height in pixels that an instance's box needs to be in a bucket; for ``unit='instance'``.
+
+    Raises:
+        ValueError: An unknown definition or unit, edges that are unusable or beyond the definition's range, or an option that
+            is neither True nor False.
 
     Example:
         >>> Evaluation(unit='instance', edges=(0, 0.5, 1)).slug
@@ -166,7 +195,12 @@ class Evaluation:
                      for number, level in enumerate(self.levels))
 
     def ratios(self, ground_truth: GroundTruth, unit: str | None = None) -> np.ndarray:
-        """Return what the buckets sort: ratios of images, (I,), or annotations, (N,), float64; for named levels their numbers."""
+        """Return what the buckets sort: ratios of images, (I,), or annotations, (N,), float64; for named levels their numbers.
+
+        Args:
+            ground_truth: The annotations.
+            unit: ``'image'`` or ``'instance'``, by default that of the evaluation.
+        """
         unit = unit or self.unit
         if self.levels and not isinstance(self.levels[0], Bucket):
             return stated_ratios(ground_truth, self.definition, unit, self.levels)

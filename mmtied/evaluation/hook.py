@@ -103,7 +103,12 @@ class OcclusionEvalHook(Hook):
         """Add the metric to the loops that are built, and check what a training run expects of it, before anything runs.
 
         Of several such hooks, as where a config adds one to a base config's, the last one with arguments is used. A second
-        call does nothing, except for loops that were not built before. A ValueError says what cannot work.
+        call does nothing, except for loops that were not built before.
+
+        Raises:
+            ValueError: The evaluated dataset has no usable annotations, or joins images of the same id; masks are evaluated of a
+                model without them; or the run's `save_best`, early stopping or schedule waits for a number that the metric does
+                not give.
         """
         hooks = [hook for hook in runner.hooks if isinstance(hook, OcclusionEvalHook)]
         with_options = [hook for hook in hooks if hook.has_options or hook.name or hook.hide_empty]

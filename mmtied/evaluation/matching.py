@@ -53,7 +53,20 @@ def min_iou() -> float:
 
 
 def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Return the positions of the `limit` highest-scoring detections of each cell, ties as they come, and their ranks in it."""
+    """Sort by cell, then by descending score with ties as they come, and keep the first `limit` of each cell.
+
+    Args:
+        cells: Shape (D,) int64.
+        scores: Shape (D,) float64.
+        limit: Detections kept in a cell.
+
+    Returns:
+        Positions of the detections that are kept, in order, and the rank of each within its cell; both (K,) int64.
+
+    Example:
+        >>> rank_detections(torch.tensor([1, 0, 1, 1]), torch.tensor([.5, .1, .9, .5]), limit=2)
+        (tensor([1, 2, 0]), tensor([0, 0, 1]))
+    """
     order = torch.argsort(scores, stable=True, descending=True)
     order = order[torch.argsort(cells[order], stable=True)]
     sorted_cells = cells[order]
@@ -64,7 +77,15 @@ def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, 
 
 def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Tensor, target_boxes: Tensor,
               crowd: Tensor) -> Pairs:
-    """Return the pairs whose boxes, xywh (D, 4) and (G, 4), overlap enough, see `min_iou`; both cells are sorted."""
+    """Return the pairs whose boxes overlap enough, see `min_iou`.
+
+    Args:
+        detection_cells: Shape (D,) int64, sorted.
+        detection_boxes: Shape (D, 4) float64, xywh in pixels.
+        target_cells: Shape (G,) int64, sorted.
+        target_boxes: Shape (G, 4) float64, xywh in pixels.
+        crowd: Shape (G,) bool.
+    """
     return pairs_above(detection_cells, target_cells, lambda detection, target: box_iou(
         detection_boxes[detection], target_boxes[target], crowd[target]))
 
@@ -85,6 +106,14 @@ def box_iou(detections: Tensor, targets: Tensor, crowd: Tensor) -> Tensor:
     """Compute the IoU of xywh boxes, row by row; for a crowd, the share of the detection that lies inside it.
 
     The operations and their order are pycocotools' (`bbIou` in maskApi.c), so the bits agree too.
+
+    Shape:
+        Detections and targets (P, 4), crowd (P,) bool; returns (P,) float64.
+
+    Example:
+        >>> box = torch.tensor([[0., 0., 2., 2.]], dtype=torch.float64)
+        >>> box_iou(box, box + torch.tensor([1., 0., 0., 0.]), torch.tensor([False]))
+        tensor([0.3333], dtype=torch.float64)
     """
     (x, y, w, h), (target_x, target_y, target_w, target_h) = detections.unbind(1), targets.unbind(1)
     width = torch.minimum(w + x, target_w + target_x) - torch.maximum(x, target_x)

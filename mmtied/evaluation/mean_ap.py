@@ -66,6 +66,9 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
     Attributes:
         result: Result of the last `compute`, with its `plot()`, `table()` and `save(folder)`.
 
+    Raises:
+        ValueError: Unknown IoU type, box format or average, or an option of torchmetrics' that this class cannot follow.
+
     Example:
         >>> metric = OcclusionMeanAveragePrecision(evaluation=Evaluation(edges=(0, 0.5, 1)))
         >>> boxes, labels = torch.tensor([[0., 0., 8., 8.], [4., 0., 12., 8.]]), torch.tensor([1, 1])
@@ -110,6 +113,9 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
             target: For each image ``boxes`` (m, 4), ``labels`` (m,) and, for segm and for definitions that need them,
                 ``masks``; perhaps ``iscrowd`` (m,), ``area`` (m,), and ``image_size`` (height, width), to which boxes are
                 clipped where r is computed. Other keys are ignored. Or a ``supervision.Detections``.
+
+        Raises:
+            ValueError: The lists differ in length, an entry lacks a key, or masks are probabilities or of another shape.
         """
         if not (isinstance(preds, list | tuple) and isinstance(target, list | tuple)):
             raise ValueError('OcclusionMeanAveragePrecision: a list with an entry for each image is needed for preds and target, '
@@ -139,6 +145,9 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
             ``map_large``, ``mar_1`` and so on, the other `STATISTICS` by their own names, and for each bucket with ground truth
             ``map_r0.1-0.2`` and ``map_75_r0.1-0.2``. With two IoU types each name starts with its type, as in ``bbox_map``.
             And ``classes``, the labels, int32.
+
+        Raises:
+            ValueError: There was no `update`, or its values cannot be used.
         """
         alone = Metric is not None or not torch_dist.is_available() or not torch_dist.is_initialized()
         states = {name: getattr(self, name) for name in _STATES} if alone else _gathered(self)  # torchmetrics has joined them

@@ -67,7 +67,20 @@ def register_ratio(name: str) -> Callable[[Parts], Parts]:
 
 @torch.no_grad()
 def compute_measure(data: MeasureInput, statistic: Statistic, images: Tensor, weights: Tensor) -> Tensor:
-    """Compute a statistic that has a measure under weightings of images, see `Measure`."""
+    """Compute a statistic that has a measure under weightings of images.
+
+    Args:
+        data: The records.
+        statistic: Names the measure.
+        images: Positions of the images, all different, (n,) int64.
+        weights: How often each image counts, (R, n).
+
+    Returns:
+        Shape (R,) float64; NaN where there is nothing to measure, or the records do not have what it takes.
+
+    Raises:
+        ValueError: The measure is unknown.
+    """
     if statistic.measure not in MEASURES:
         raise ValueError(f'statistic {statistic.name}: measure={statistic.measure!r} is unknown; '
                          f'use one of {", ".join(MEASURES)}')

@@ -46,11 +46,11 @@ class OcclusionCocoMetric(BaseMetric):
     `process` computes the IoU of masks on their own device and matches `BATCH` images at a time; from then on it keeps one match
     record per detection, and processes exchange only records. An image that a padded sampler repeats counts once.
 
-    The scalars have CocoMetric's names (``coco/bbox_mAP`` ...), -1 where undefined. Each bucket with ground truth adds
-    ``bbox_mAP_r0.1-0.2`` and ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations:
-    ``covered_instance_bbox_mAP_r0.1-0.2``. After an evaluation, on the main process, `evaluated` and its `report` hold all
-    numbers (see `summary.summarize`), `bucket_scalars` the names of the scalars of buckets, and `shown` the highest-scoring boxes
-    of each image for pictures (see `stream.shown_table`).
+    The scalars have CocoMetric's names (``coco/bbox_mAP`` ...). Each bucket with ground truth adds ``bbox_mAP_r0.1-0.2`` and
+    ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations: ``covered_instance_bbox_mAP_r0.1-0.2``. An undefined overall
+    number is -1. After an evaluation, on the main process, `evaluated` and its `report` hold all numbers (see
+    `summary.summarize`), `bucket_scalars` the names of the scalars of buckets, and `shown` the highest-scoring boxes of each
+    image for pictures (see `stream.shown_table`).
 
     AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
     other statistics use 1000, as in CocoMetric; the default is COCO's own, 100 throughout.
@@ -76,10 +76,14 @@ class OcclusionCocoMetric(BaseMetric):
         use_cats: False for AP without regard to categories.
         only_images_with_results: Evaluate only the images that were processed.
         backend_args: For reading `ann_file`, see mmengine.fileio.
-        collect_device: Device on which the main process collects the records, ``'cpu'`` or ``'gpu'``; nccl sends them through the
-            GPU either way.
+        collect_device: Device on which the main process collects the records, ``'cpu'`` or ``'gpu'``. nccl sends them through the
+            GPU either way; the statistics are computed on the device of the predictions.
         prefix: See mmengine's BaseMetric.
         **coco_options: Options that only CocoMetric has, such as ``classwise``; accepted only when unset or False.
+
+    Raises:
+        ValueError: No usable annotation file, unknown definition, unit, metric or edges, or an option that only CocoMetric has.
+        TypeError: An unknown option.
     """
 
     default_prefix = 'coco'
@@ -212,7 +216,11 @@ class OcclusionCocoMetric(BaseMetric):
         return [f'{self.prefix}/{name}' for name in scalars(report, self.metrics, self.evaluations)]
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Match what is left, bring the records to the main process, and give everyone its numbers; `size` is not used."""
+        """Match what is left, bring the records to the main process, and give everyone its numbers.
+
+        Args:
+            size: Not used; images are identified by id.
+        """
         if not self.results:
             MMLogger.get_current_instance().warning(f'{type(self).__name__} got empty `self.results`: no image was processed')
         matched = self._once(self.results)

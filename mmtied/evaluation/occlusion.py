@@ -122,17 +122,21 @@ def occlusion_ratio(boxes_xywh: np.ndarray, image_size: tuple[int, int], definit
     - `max_iou`: the largest IoU of two boxes, in [0, 1]
 
     Args:
-        boxes_xywh: Boxes of the non-crowd instances in pixels, (N, 4).
+        boxes_xywh: Boxes of the non-crowd instances, shape (N, 4), in pixels.
         image_size: Height and width of the image in pixels.
         definition: A key of `OCCLUSION_RATIOS`.
-        categories: Category of each instance, (N,). When given, only instances of one category occlude each other.
+        categories: Category of each instance, shape (N,). When given, only instances of one category occlude each other.
         masks: Boolean masks, each (height, width), for definitions that need them.
 
     Returns:
         The ratio; NaN where no instance has any area inside the image.
 
+    Raises:
+        ValueError: Unknown definition, wrong shapes, boxes that are not finite, or masks missing where the definition needs them.
+
     Example:
-        >>> occlusion_ratio(np.array([[0., 0., 10., 10.], [5., 0., 10., 10.]]), (20, 20))
+        >>> boxes = np.array([[0., 0., 10., 10.], [5., 0., 10., 10.]])
+        >>> occlusion_ratio(boxes, (20, 20))
         0.5
     """
     ratio = get_occlusion_ratio(definition)
@@ -162,7 +166,10 @@ def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_
         same_category: Count only instances of the same category as occluders.
 
     Returns:
-        (I,) float64 in the order of `ground_truth.image_ids`; NaN for images without an instance.
+        Shape (I,) float64 in the order of `ground_truth.image_ids`; NaN for images without an instance.
+
+    Raises:
+        ValueError: The definition needs masks, and an annotation has none or a broken one.
     """
     if get_occlusion_ratio(definition).instance is None:
         return stated_ratios(ground_truth, definition, 'image')

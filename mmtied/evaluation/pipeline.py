@@ -171,18 +171,21 @@ def evaluate_detections(ground_truth: GroundTruth, detections: Mapping[str, Dete
                         evaluations: Sequence[Evaluation] = (Evaluation(), ), proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                         category_ids: Sequence[int] | None = None, device: torch.device | str | None = None,
                         name: str = 'detector', use_cats: bool = True) -> EvaluationResult:
-    """Evaluate detections that are arrays or tensors already; other arguments as for `evaluate`.
+    """Evaluate detections that are arrays or tensors already.
 
     Args:
         ground_truth: The annotations.
         detections: The detections of each IoU type to evaluate, from `inputs.load_detections`, or from
             `inputs.results.tensor_detections`, which leaves them on their device.
         evaluations: The main one, and extra ones.
-        proposal_nums: Limits of detections.
+        proposal_nums: See `evaluate`.
         category_ids: Categories to evaluate, all by default.
         device: Where to match and accumulate, by default where the detections are.
-        name: The detector's name.
-        use_cats: False for AP without regard to categories.
+        name: See `evaluate`.
+        use_cats: See `evaluate`.
+
+    Raises:
+        ValueError: Unknown IoU type or category, or unusable limits.
     """
     check_iou_types(tuple(detections))
     try:

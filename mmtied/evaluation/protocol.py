@@ -53,6 +53,9 @@ class Statistic:
         lower_is_better: A lower number is better, as with errors.
         detail: Shown in a table of its own, after the main one.
 
+    Raises:
+        ValueError: The threshold, area range or precision cannot be used, or is not kept for resampling.
+
     Example:
         >>> Statistic('AP90', iou=.9).title
         'AP at IoU 0.90'
@@ -130,6 +133,10 @@ class Statistic:
 
         Like pycocotools, AP uses 100 of mmdet's (100, 300, 1000) and the other precisions use 1000. Where `proposal_nums` does
         not list `max_dets`, pycocotools has no value; here precision then uses the largest, recall at most the largest.
+
+        Example:
+            >>> STATISTICS['AP'].limit((100, 300, 1000)), STATISTICS['AP50'].limit((100, 300, 1000))
+            (100, 1000)
         """
         largest = max(proposal_nums)
         if self.max_dets is None:
@@ -171,6 +178,12 @@ def register_statistic(statistic: Statistic) -> Statistic:
 
     Raises:
         ValueError: Another statistic has its name.
+
+    Example:
+        >>> register_statistic(Statistic('AR300', max_dets=300, recall=True)).scalar
+        'AR@300'
+        >>> STATISTICS.pop('AR300').title
+        'AR at IoU 0.50:0.95, at most 300 detections'
     """
     if STATISTICS.get(statistic.name, statistic) != statistic:
         raise ValueError(f'statistic {statistic.name} is already defined as {STATISTICS[statistic.name]}; use another name')
@@ -183,7 +196,15 @@ def register_statistic(statistic: Statistic) -> Statistic:
 
 
 def evaluated_thresholds(statistics: Iterable[Statistic] | None = None) -> np.ndarray:
-    """Return the IoU thresholds at which detections are matched: COCO's ten, then others that `STATISTICS`, or some, ask for."""
+    """Return the IoU thresholds at which detections are matched: COCO's ten, then others that statistics ask for.
+
+    Args:
+        statistics: By default those of `STATISTICS`.
+
+    Example:
+        >>> evaluated_thresholds([Statistic('AP30', iou=.3)])[-2:].tolist()
+        [0.95, 0.3]
+    """
     thresholds = IOU_THRESHOLDS.tolist()
     for statistic in STATISTICS.values() if statistics is None else statistics:
         if statistic.iou is not None and not np.isclose(thresholds, statistic.iou).any():
@@ -205,7 +226,12 @@ def bootstrapped_statistics(names: Sequence[str] | None = None) -> list[Statisti
 
 
 def lower_is_better(name: str) -> bool:
-    """Return whether a lower number of a statistic is better; False for one that is not registered, as in an old file."""
+    """Return whether a lower number of a statistic is better; False for one that is not registered, as in an old file.
+
+    Example:
+        >>> lower_is_better('MR-2'), lower_is_better('AP')
+        (True, False)
+    """
     return name in STATISTICS and STATISTICS[name].lower_is_better
 
 

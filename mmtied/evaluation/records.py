@@ -109,7 +109,10 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
 
 
 def read_records(path: str | os.PathLike) -> SavedRun:
-    """Read a run back from its folder, or from the file.
+    """Read a run back.
+
+    Args:
+        path: The file, or the folder that holds it.
 
     Raises:
         ValueError: The file is missing, truncated, not of this kind or of an older mmtied, its arrays do not fit together, or
@@ -184,7 +187,15 @@ def mask_fingerprint(ground_truth: GroundTruth) -> str:
 
 def checked_array(arrays: Mapping[str, np.ndarray], name: str, kind: str, shape: Sequence[int | None],
                   below: int | None = None) -> np.ndarray:
-    """Return an array of the file, checked: kinds of its dtype, shape (None is any length), and, with `below`, its numbers."""
+    """Return an array of the file: its dtype must be of one of some kinds, its shape must fit, in which None is any length.
+
+    Where `below` is given, its numbers must be at least 0 and below that.
+
+    Example:
+        >>> checked_array({'rank': np.array([0, 7])}, 'rank', 'i', (None,), 5)
+        Traceback (most recent call last):
+        ValueError: rank: numbers from 0 to 4 are needed, got some from 0 to 7
+    """
     array = arrays[name]
     fits = len(shape) == array.ndim and all(of in (None, length) for of, length in zip(shape, array.shape, strict=True))
     if array.dtype.kind not in kind or not fits:

@@ -129,6 +129,9 @@ class EvaluationResult(_Result):
             iou_type: An IoU type of the result, by default the first.
             path: Also write the figure into this file: .png, or .pdf or .svg, where text stays text.
             hide_empty: Leave out buckets without instances.
+
+        Raises:
+            ValueError: The result does not have that IoU type, or the file's suffix is another.
         """
         from .reporting.plots import plot_ap_over_r
 
@@ -158,6 +161,10 @@ class EvaluationResult(_Result):
 
         Returns:
             The paths of the files.
+
+        Raises:
+            ValueError: `folder` is a file, the format or the choice is unknown, an image is not in `images`, or the detections
+                of this run are not known.
         """
         from .reporting.files import write_outputs
 
@@ -200,7 +207,17 @@ class ComparisonResult(_Result):
 
     def plot(self, iou_type: str | None = None, statistic: str = 'AP', path: str | os.PathLike | None = None,
              hide_empty: bool = False) -> 'Figure':
-        """Plot the paired differences of a compared statistic over r with their intervals; see `EvaluationResult.plot`."""
+        """Plot the paired differences over the occlusion ratio with their intervals.
+
+        Args:
+            iou_type: An IoU type of the runs, by default the first.
+            statistic: AP, AP50, AP75 or another that was compared.
+            path: Also write the figure into this file: .png, or .pdf or .svg, where text stays text.
+            hide_empty: Leave out buckets where no run has a value.
+
+        Raises:
+            ValueError: The comparison does not have that IoU type or statistic, or the file's suffix is another.
+        """
         from .reporting.plots import plot_comparison
 
         self._check_statistics('plot', [statistic])
@@ -208,9 +225,11 @@ class ComparisonResult(_Result):
         return _written(plot_comparison(self._shown(hide_empty), iou_type, statistic), path)
 
     def latex(self, statistics: Sequence[str] | None = None, hide_empty: bool = False) -> str:
-        """Return the tables as LaTeX for the package booktabs, in percent: of all statistics that were compared, or of some.
+        """Return the tables as LaTeX for the package booktabs, in percent.
 
-        `hide_empty` leaves out buckets where no run has a value.
+        Args:
+            statistics: Those to show, by default all that were compared.
+            hide_empty: Leave out buckets where no run has a value.
         """
         from .reporting.tables import comparison_latex
 
@@ -228,8 +247,17 @@ class ComparisonResult(_Result):
              hide_empty: bool = False) -> list[Path]:
         """Write ``comparison.json``, ``comparison.csv``, ``comparison.tex`` and plots of the differences into a folder.
 
-        LaTeX tables and plots have all statistics that were compared, or some. Returns the paths; other arguments as for
-        `EvaluationResult.save`.
+        Args:
+            folder: Where to write; made where it is missing.
+            statistics: Statistics in the LaTeX tables and plots, by default all that were compared.
+            format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, where text stays text.
+            hide_empty: Leave buckets where no run has a value out of plots and LaTeX tables.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            ValueError: `folder` is a file, or the format or a statistic is unknown.
         """
         from .reporting.files import write_comparison
 

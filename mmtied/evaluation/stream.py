@@ -258,9 +258,15 @@ def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_colu
 
 
 def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Tensor:
-    """Pick detections to draw, at most `MOST_SHOWN` of each image, the most certain first.
+    """Pick the detections of some images to draw, as a small table that processes can exchange.
 
-    Return a table that processes can exchange: image, category, score, x, y, width and height, float64.
+    The columns are image, category, score, x, y, width and height, float64; there are at most `MOST_SHOWN` rows of each image,
+    the most certain first.
+
+    Example:
+        >>> scores, boxes = torch.tensor([0.2, 0.9]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.]])
+        >>> shown_table(torch.tensor([7, 7]), torch.tensor([0, 1]), scores, boxes).tolist()
+        [[7.0, 1.0, 0.8999999761581421, 1.0, 2.0, 4.0, 3.0]]
     """
     drawable = torch.isfinite(boxes_xyxy).all(1) & (boxes_xyxy != 0).any(1)  # models of masks alone have zeros
     certain = ((scores >= SCORE_THRESHOLD) & drawable).nonzero()[:, 0]

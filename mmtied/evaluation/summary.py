@@ -84,14 +84,24 @@ def all_evaluations(report: Mapping) -> list[Mapping]:
 
 
 def describe_evaluation(report: Mapping) -> str:
-    """Say what was bucketed and by which definition, for example ``'covered, by instance, cumulative'``."""
+    """Say in a few words what was bucketed and by which definition.
+
+    Example:
+        >>> describe_evaluation({'definition': 'covered', 'unit': 'instance', 'cumulative': True})
+        'covered, by instance, cumulative'
+    """
     parts = (report['definition'], 'by instance' if report.get('unit') == 'instance' else '',
              'cumulative' if report.get('cumulative') else '')
     return ', '.join(filter(None, parts))
 
 
 def describe_ratio_name(report: Mapping) -> str:
-    """Name what was bucketed, as an axis or a title says it, for example ``'occlusion ratio r (covered)'``."""
+    """Name what was bucketed, as an axis or a title says it.
+
+    Example:
+        >>> [describe_ratio_name({'definition': name}) for name in ('covered', 'field:vis_ratio')]
+        ['occlusion ratio r (covered)', 'vis_ratio']
+    """
     field = field_of(report['definition'])
     return f'occlusion ratio r ({describe_evaluation(report)})' if field is None else (
         describe_evaluation(report).removeprefix(PREFIX))
@@ -101,6 +111,11 @@ def is_by_occlusion(report: Mapping) -> bool:
     """Return whether buckets with a larger value are known to be more occluded; False for ranges of a plain field.
 
     A field may say how much is visible, or something else. ``field:1-NAME`` and levels state the order.
+
+    Example:
+        >>> rows = {'bbox': {'buckets': [{'name': '[0.5,1]'}]}}
+        >>> [is_by_occlusion({'definition': name, **rows}) for name in ('covered', 'field:vis_ratio', 'field:1-vis_ratio')]
+        [True, False, True]
     """
     definition, table = report['definition'], report[reported_iou_types(report)[0]]
     is_plain = field_of(definition) is not None and not definition.startswith(f'{PREFIX}1-')

@@ -37,10 +37,22 @@ class LossHook(Hook):
 
     @abstractmethod
     def change_loss(self, model: nn.Module, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the new total loss, and entries for the log by name; called with the bare model, with autocast off."""
+        """Return the new total loss; called with autocast off.
+
+        Args:
+            model: The model without wrappers.
+            loss: Total loss so far, a scalar.
+
+        Returns:
+            The new total, and entries for the log by name.
+        """
 
     def before_train(self, runner: Runner) -> None:
-        """Wrap the model's ``parse_losses``; raise a ValueError for a model that the hook does not support."""
+        """Wrap the model's ``parse_losses``.
+
+        Raises:
+            ValueError: The model is not mmengine's, is sharded by FSDP, or is one that the hook does not support.
+        """
         kinds = {kind.__name__ for module in runner.model.modules() for kind in type(module).__mro__}
         if 'FullyShardedDataParallel' in kinds:
             raise ValueError(f'{type(self).__name__}: the model is sharded by FSDP, so no process has all the parameters that '

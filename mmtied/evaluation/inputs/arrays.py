@@ -76,7 +76,11 @@ class GroundTruth:
         return ImageLookup(self.image_ids, self.file_names)
 
     def rle(self, annotation: int) -> dict:
-        """Return the run-length code of the annotation at an index; it is made on first use and kept."""
+        """Return the run-length code of the annotation at an index; it is made on first use and kept.
+
+        Raises:
+            ValueError: The annotation has no segmentation, a broken one, or one of another size than its image.
+        """
         if annotation not in self._rles:
             where = f'{self.source}: annotation {self.annotation_ids[annotation]}'
             segmentation = self._segmentations[annotation]
@@ -88,7 +92,12 @@ class GroundTruth:
         return self._rles[annotation]
 
     def check_masks(self, annotations: np.ndarray) -> None:
-        """Make the run-length codes of the annotations at some indices and check that they are complete."""
+        """Make the run-length codes of the annotations at some indices and check that they are complete.
+
+        Raises:
+            ValueError: As `rle`, with the number of such annotations; also for a code that is cut off or does not add up to the
+                pixels of its image.
+        """
         annotations, rles, broken = annotations.tolist(), [], []
         for annotation in annotations:
             try:

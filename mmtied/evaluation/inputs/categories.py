@@ -64,7 +64,15 @@ def named_category_ids(ground_truth: GroundTruth, label_names: Sequence[str]) ->
 
 
 def offset_hint(category_ids: Sequence, ground_truth: GroundTruth) -> str:
-    """Return which option makes unknown category ids of results known, to follow a message; empty where none does."""
+    """Return which option makes unknown category ids of results known, to follow a message; empty where none does.
+
+    Example:
+        >>> from .ground_truth import read_ground_truth
+        >>> truth = read_ground_truth({'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
+        ...                            'categories': [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}]})
+        >>> offset_hint([0, 1, 1], truth)
+        ', whose ids are from 1 to 2, those of results from 0 to 1; --category-offset 1 (category_offset=1) shifts these'
+    """
     ids = {number for number in map(plain_id, category_ids) if isinstance(number, int)}
     known = ground_truth.category_ids.tolist()
     for shift in (1, -1):

@@ -44,6 +44,11 @@ class CocoBuilder:
 
 
 def polygon_box(points: Sequence[float]) -> list[float]:
-    """Return the box left, top, width, height around the corners x1, y1, x2, y2, ... of a polygon."""
+    """Return the box left, top, width, height around the corners x1, y1, x2, y2, ... of a polygon.
+
+    Example:
+        >>> polygon_box([1, 2, 5, 2, 3, 8])
+        [1, 2, 4, 6]
+    """
     xs, ys = points[::2], points[1::2]
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]

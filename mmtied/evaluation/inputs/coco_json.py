@@ -79,7 +79,11 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
 
 
 def replace_faulty(entries: list, messages: Mapping[int, str], faults: Faults) -> list:
-    """Mark the entries at some indices as faulty, and return the list with a good entry, if there is one, in place of each."""
+    """Mark the entries at some indices as faulty, and return the list with a good entry in place of each.
+
+    Raises:
+        ValueError: No entry is good.
+    """
     bad = np.isin(np.arange(len(entries)), list(messages))
     if bad.all():
         faults.skip, faults.exempt[:] = None if faults.skip is None else False, False

@@ -161,7 +161,12 @@ def check_memory(needed: int, path: str | os.PathLike) -> None:
 
 
 def json_memory(content: bytes) -> int:
-    """Estimate the bytes that the values of a JSON text take in Python, from slices of it."""
+    """Estimate the bytes that the values of a JSON text take in Python, from slices of it.
+
+    Example:
+        >>> json_memory(b'[' + b'{"score": 0.5},' * 99 + b'{"score": 0.5}]') // 100
+        257
+    """
     step = max(len(content) // _SLICES, _SLICE)
     parts = [content[start:start + _SLICE] for start in range(0, len(content), step)]
     counted = sum(part.count(character) * size for part in parts for character, size in _BYTES_OF.items())

@@ -116,7 +116,13 @@ def describe_inverted(image_ids: Sequence[int]) -> str:
 
 
 def repeated_detections(detections: Detections) -> np.ndarray:
-    """Return the sorted indices of detections that equal an earlier one, int64."""
+    """Return the sorted indices of detections that equal an earlier one, int64.
+
+    Example:
+        >>> once = dict(image=[0, 0], category=[1, 1], score=[.5, .5], area=[4., 9.], boxes_xywh=[[0, 0, 2, 2], [0, 0, 3, 3]])
+        >>> repeated_detections(Detections(**{name: np.array(values * 2) for name, values in once.items()})).tolist()
+        [2, 3]
+    """
     shapes = detections.boxes_xywh
     if shapes is None:
         shapes = np.array([hash(rle['counts']) for rle in detections.rles], dtype=np.float64)

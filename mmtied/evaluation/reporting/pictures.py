@@ -203,6 +203,14 @@ def count_errors(records: Records, positives: Positives, num_images: int, column
     """Count the found, missed and false objects of each image at IoU 0.5, in a column of the match bits (0 for all areas).
 
     Matching is in score order, so leaving out low scores afterwards gives the same as matching without them.
+
+    Example:
+        >>> one = torch.tensor([0])
+        >>> bits = torch.tensor([[1]], dtype=torch.int16)
+        >>> records = Records(one, one, one, torch.tensor([0.9]), bits, 0 * bits, one, one + 1.)
+        >>> positives = Positives(torch.tensor([0, 0]), torch.tensor([0, 0]), torch.ones(2, 1, dtype=torch.bool))
+        >>> [counts.tolist() for counts in count_errors(records, positives, 2)]
+        [[1, 0], [1, 0], [0, 0]]
     """
     shown = records.score >= SCORE_THRESHOLD
     matched = (records.matched[:, column] & _IOU_50) != 0

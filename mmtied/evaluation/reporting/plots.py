@@ -203,7 +203,13 @@ def draw_nulls(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str,
 
 
 def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) -> tuple[float, float]:
-    """Return a range of the vertical axis in percent that holds all values and intervals; it starts at 0 unless all are high."""
+    """Return a range of the vertical axis in percent that holds all values and intervals; it starts at 0 unless all are high.
+
+    Example:
+        >>> row = {'AP': 0.62, 'AP_ci': [0.6, 0.64]}
+        >>> ap_range([{'bbox': {'all': row, 'buckets': [row]}}], 'bbox', ['AP'])
+        (50.0, 65.0)
+    """
     values = _drawn_values(reports, iou_type, statistics)
     low, high = (values.min(), values.max()) if values.size else (0., 10.)
     bottom = 10 * np.floor(low / 10 - .5) if low > .5 * high else 0.

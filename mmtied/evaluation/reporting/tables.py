@@ -31,12 +31,22 @@ class PlainTable(NamedTuple):
 
 
 def format_interval(bounds: list[float] | None) -> str:
-    """Format an interval of fractions in percent, for example ``'41.0..45.7'``; None is a dash."""
+    """Format an interval of fractions in percent; None is a dash.
+
+    Example:
+        >>> format_interval([0.41, 0.4567])
+        '41.0..45.7'
+    """
     return '-' if bounds is None else '..'.join(map(format_percent, bounds))
 
 
 def format_excess(row: Mapping, key: str) -> str:
-    """Format what a bucket has more than random sets in points, as ``'-8.4*'`` where p is below 0.01; None is a dash."""
+    """Format what a bucket has more than random sets in points, with a star where p is below 0.01; a dash where nothing is known.
+
+    Example:
+        >>> format_excess({'AP_excess': -0.0843, 'AP_excess_p': 0.008}, 'AP_excess')
+        '-8.4*'
+    """
     value = row.get(key)
     return '-' if value is None else format_percent(value, signed=True) + ('*' if row[f'{key}_p'] < .01 else '')
 

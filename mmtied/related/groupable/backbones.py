@@ -40,6 +40,9 @@ class GResNeXt(StagedResNet):
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
     Example:
         >>> import torch
         >>> model = GResNeXt(depth=50)

@@ -33,9 +33,12 @@ class DGConv(nn.Conv2d):
     the layer into an ordinary grouped convolution.
 
     Args:
-        in_channels, out_channels: C_in and C_out.
-        kernel_size, stride, padding, dilation, bias, padding_mode, device, dtype: As in Conv2d.
+        in_channels: C_in.
+        out_channels: C_out.
+        kernel_size, stride, padding, dilation: As in Conv2d.
         groups: Only 1, since groups are learned; mmcv passes it to every convolution.
+        bias, padding_mode: As in Conv2d.
+        device, dtype: Of the parameters.
 
     Attributes:
         gates: Real gates, shape (K,), open from 0 on (-0 is closed); None without gates.
@@ -43,6 +46,9 @@ class DGConv(nn.Conv2d):
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
         - Output: (N, C_out, H', W') or (C_out, H', W').
+
+    Raises:
+        ValueError: groups is not 1, or channels or kernel size are not positive integers.
 
     Example:
         >>> conv = DGConv(8, 8, 3, padding=1, bias=False)

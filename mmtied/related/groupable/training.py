@@ -163,6 +163,9 @@ class GroupHistoryHook(Hook):
     Args:
         interval: Recording interval in iterations. The hook also records before training, at checkpoints and at the end.
 
+    Raises:
+        ValueError: The interval is not a positive integer, or, as training begins, the model has no gates.
+
     Example:
         In a config: ``default_hooks = dict(history=dict(type='mmtied.GroupHistoryHook'))``.
     """

@@ -82,6 +82,9 @@ class IGCNet(StagedResNet):
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, base_channels * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
     Example:
         >>> model = IGCNet(stem_channels=100, shortcut_groups='primary')  # IGC-L100M2 + Ident.
         >>> [tuple(block.entry.conv.partitions) for block in (model.layer1[0], model.layer4[1])]

@@ -128,7 +128,10 @@ class IGC(nn.Module):
     def composed_weight(self) -> Tensor:
         """Return the dense kernel W = P W_s P' W_p (Eq. 6), shape (C_out, C_in, k, k); differentiable.
 
-        A Conv2d with it, and with `composed_bias`, is equivalent to a layer without activation.
+        A Conv2d with it, and with `composed_bias`, is equivalent to the layer.
+
+        Raises:
+            ValueError: The layer has an activation, so no one kernel is equivalent to it.
         """
         if not isinstance(self.activate, nn.Identity):
             raise ValueError('IGC: activation=True, so that no single convolution equals the layer')
@@ -193,11 +196,15 @@ class SumFusion(nn.Conv2d):
     Args:
         in_channels: C_in.
         out_channels: C_out, of each branch and of the sum.
-        kernel_size, stride, padding, dilation: As in Conv2d.
+        kernel_size: Height and width of the filters.
+        stride, padding, dilation: As in Conv2d.
         groups: Only 1; mmcv passes it to every convolution.
         bias: Whether to add a bias to the sum.
         num_branches: L.
         device, dtype: Of the parameters.
+
+    Raises:
+        ValueError: groups is not 1, num_branches is not positive, or an input has another number of channels.
 
     Example:
         >>> layer = SumFusion(8, 16, kernel_size=3, padding=1, num_branches=4)

@@ -51,6 +51,9 @@ class SharedResNet(StagedResNet):
         - Output: a tuple of (N, e * 64 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices, e = 4 with bottlenecks
           and 1 with basic blocks.
 
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
     Example:
         >>> model = SharedResNet(depth=50)
         >>> sum(p.numel() for p in model.parameters()) + 2048 * 1000 + 1000  # with an ImageNet head: 20.51M

@@ -48,6 +48,9 @@ class SharedDenseNetCIFAR(StrictCheckpoint, BaseModule):
         - Input: (N, 3, H, W).
         - Output: a tuple of one (N, C, H / 8, W / 8), C = 1024 with depth 121.
 
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
     Example:
         >>> model = SharedDenseNetCIFAR(shared_elements=16)  # S16U1
         >>> sum(p.numel() for p in model.parameters()) + 1024 * 100 + 100  # on CIFAR-100: 5.08M

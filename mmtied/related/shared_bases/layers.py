@@ -37,6 +37,10 @@ class FilterBasis(nn.Conv2d):
         groups: Groups of a group convolution; each element sees ``C_in / groups`` channels.
         device, dtype: Of the parameters.
 
+    Raises:
+        ValueError: Channels, elements, groups or kernel size are not positive integers, or the groups do not divide channels and
+            elements.
+
     Example:
         >>> basis = FilterBasis(64, 32, kernel_size=3)
         >>> basis.weight.shape
@@ -51,15 +55,21 @@ class FilterBasis(nn.Conv2d):
         super().__init__(in_channels, num_elements, kernel_size, bias=False, groups=groups, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, stride: _Size, padding: _Size | str, dilation: _Size, more: Tensor | None) -> Tensor:
-        """Convolve with the R elements, and with U `more`, shape (U, C_in, k, k), if given: (N, R + U, H', W') if not grouped."""
+        """Convolve with the elements, and with `more` of them, shape (U, C_in, k, k), if given and not grouped.
+
+        Returns:
+            (N, R + U, H', W'), or without the batch as the input.
+        """
         weight = self.weight if more is None else torch.cat([self.weight, more])
         return F.conv2d(x, weight, None, stride, padding, dilation, self.groups)
 
     def deviation(self) -> Tensor:
         """Compute the distance from an orthonormal basis, ``||W'W - I||^2`` (Eq. 7), with W of shape (k * k * C_in, R).
 
-        If R exceeds k * k * C_in, not all elements can be orthogonal, and the minimum is R - k * k * C_in. A scalar, float32
-        (float64 for a float64 basis).
+        If R exceeds k * k * C_in, not all elements can be orthogonal, and the minimum is R - k * k * C_in.
+
+        Returns:
+            A scalar of at least 0, float32 (float64 for a float64 basis).
 
         Example:
             >>> basis = FilterBasis(4, 2, kernel_size=1)
@@ -276,7 +286,11 @@ class SharedBasisConv(_SharingConv):
         return shared if self.unique is None else torch.cat([shared, self.unique.weight])
 
     def combined_weight(self) -> Tensor:
-        """Return the filters W of Eq. 1, shape (C_out, C_in, k, k), those of the equivalent Conv2d; differentiable."""
+        """Return the filters W of Eq. 1, shape (C_out, C_in, k, k), those of the equivalent Conv2d; differentiable.
+
+        Raises:
+            ValueError: There is a normalization between basis and coefficients.
+        """
         if self.norm is not None:
             raise ValueError('SharedBasisConv: combined_weight needs a layer without norm; no single convolution is equivalent '
                              'to one with a normalization between basis and coefficients')

@@ -34,6 +34,9 @@ class SharedResNeXtCIFAR(StagedResNet):
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**i, W / 2**i) for each i in out_indices.
 
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
     Example:
         >>> model = SharedResNeXtCIFAR()  # S64U4
         >>> sum(p.numel() for p in model.parameters()) + 2048 * 100 + 100  # on CIFAR-100: 19.3M

@@ -49,6 +49,10 @@ class OrthogonalityHook(LossHook):
         unique: With the mean, also compare the elements that a layer adds with each other and with the shared ones, as the
             authors do on CIFAR-10.
 
+    Raises:
+        ValueError: A factor is not positive, both are given, unique is given with a sum, or, as training begins, the model has no
+            shared bases or two such hooks.
+
     Example:
         In a config: ``default_hooks = dict(orthogonality=dict(type='mmtied.OrthogonalityHook'))``.
     """
@@ -160,6 +164,9 @@ class BasisGradientHook(Hook):
 
     Args:
         interval: Steps of the optimizer between records; the authors' is 10.
+
+    Raises:
+        ValueError: The interval is not a positive integer, or, as training begins, the model has no trained shared bases.
 
     Example:
         In a config: ``custom_hooks = [dict(type='mmtied.BasisGradientHook')]``.
