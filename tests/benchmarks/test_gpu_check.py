@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config as inductor
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from torch import nn
 
 from tests.helpers.pages import ROOT
 from tests.helpers.pretend import PretendCuda
+from tests.helpers.tools import run_in_process
 from tests.helpers.torch_versions import HAS_PRETEND_CUDA
 
 SCRIPT = ROOT / 'benchmarks' / 'gpu_check.sh'
@@ -25,6 +30,11 @@ case "$*" in *get_device_capability*) echo {capability}; exit;; esac
 {behaviour}
 case "$*" in *--csv*) for last; do :; done; echo row > "$last";; esac
 """
+#: A Mask R-CNN about as narrow as the demo's.
+THIN = {'backbone.base_channels': 16, 'neck.in_channels': [64, 128, 256, 512], 'neck.out_channels': 16,
+        'rpn_head.in_channels': 16, 'rpn_head.feat_channels': 16, 'roi_head.bbox_roi_extractor.out_channels': 16,
+        'roi_head.bbox_head.in_channels': 16, 'roi_head.bbox_head.fc_out_channels': 16,
+        'roi_head.mask_roi_extractor.out_channels': 16, 'roi_head.mask_head.in_channels': 16}
 
 
 @pytest.fixture
@@ -63,18 +73,64 @@ def test_every_part_runs_and_leaves_its_rows(check, wheels, tmp_path):
     assert len(list((tmp_path / 'out').iterdir())) == 3
 
 
+def commands_of(folder):
+    """Return the scripts and tests that the script ran, as lists of words."""
+    lines = (folder / 'calls').read_text().splitlines()
+    return [shlex.split(line) for line in lines if line.startswith(('-m pytest', 'benchmarks/', 'tools/'))]
+
+
+def has_selected_tests(arguments):
+    """Return whether each test file of a pytest command has a test whose name its -k selects."""
+    given = arguments[arguments.index('-k') + 1:]
+    words = [word for word in given if word != 'or' and not word.startswith('tests/')]
+    texts = [(ROOT / name).read_text() for name in given if name.startswith('tests/')]
+    return texts and all(any(word in name for name in re.findall(r'^def (test_\w+)', text, re.MULTILINE) for word in words)
+                         for text in texts)
+
+
 @pytest.mark.slow
-def test_it_runs_whole_on_a_cpu(tmp_path):
-    """With tiny sizes and without the compiler, which alone takes minutes."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith('PYTEST_')}
-    done = subprocess.run(['bash', SCRIPT, '--smoke'], capture_output=True, text=True, env={
-        **environment, 'OUT': str(tmp_path), 'PYTHON': sys.executable, 'CUDA_VISIBLE_DEVICES': '', 'TORCHDYNAMO_DISABLE': '1'})
-    summary = re.findall(r'^\| (.+) \| (.+) \| \d+ \|$', (tmp_path / 'summary.md').read_text(), re.MULTILINE)
-    log = (tmp_path / 'log.txt').read_text()
-    assert done.returncode == 0 and len(summary) == 12 and {result for _, result in summary} == {'ok'}, done.stdout + log[-3000:]
-    with tarfile.open(tmp_path / 'csv.tar.gz') as archive:
-        tables = [name for name in archive.getnames() if name.endswith('_cuda.csv')]
-        assert len(tables) == 7 and all(archive.extractfile(name).read().count(b'\n') > 1 for name in tables)
+@pytest.mark.usefixtures('blank_figures')
+def test_every_smoke_command_runs_on_a_cpu(check, tmp_path, monkeypatch, capfd):
+    """With tiny sizes, thin networks, and not compiled.
+
+    The first runs from the shell script, in a process of its own; the others here, which saves the imports of each.
+    """
+    import backbones
+    import detectors
+    from reporting import read_csv
+    first = f'case "$*" in *tests/layers*) exec {sys.executable} "$@" > {tmp_path}/first 2>&1;; esac'
+    check('--smoke', capability='cpu', behaviour=first)
+    assert re.search(r'^[1-9]\d* passed', (tmp_path / 'first').read_text(), re.MULTILINE)
+    _, *commands = commands_of(tmp_path)
+    assert has_selected_tests(commands.pop(1)) and len(commands) == 10
+
+    from_file = Config.fromfile
+
+    def thin(path):
+        cfg = from_file(path)
+        cfg.merge_from_dict({f'model.{key}': value for key, value in THIN.items()})
+        return cfg
+
+    def run(script, arguments):
+        if script.startswith('tools/'):
+            return run_in_process(Path(script).name, arguments, monkeypatch, capfd)[0]
+        monkeypatch.setattr(sys, 'argv', [script, *arguments])
+        return importlib.import_module(Path(script).stem).main()
+
+    monkeypatch.setattr(detectors, 'Config', Namespace(fromfile=thin))
+    monkeypatch.setitem(detectors.DETECTORS, 'TiedResNet-50-S', detectors.DETECTORS['TiedResNet-50'])  # -S is not divisible then
+    monkeypatch.setattr(backbones, 'build', lambda name: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    MMLogger._instance_dict.clear()  # loggers of earlier tests write to closed streams
+    work, = {found[1] for text in sum(commands, []) if (found := re.match('(.+)/csv/', text))}  # the script has removed it
+    (tmp_path / 'csv').mkdir()
+    with torch._dynamo.config.patch(disable=True), inductor.patch(freezing=False):
+        for script, *arguments in commands:
+            assert not run(script, [text.replace(work, str(tmp_path)) for text in arguments]), (script, arguments)
+    tables = {path.stem.removesuffix('_cuda'): read_csv(path) for path in (tmp_path / 'csv').glob('*_cuda.csv')}
+    assert {name: len(rows) for name, rows in tables.items()} == {
+        'intervals': 2, 'layers': 4, 'backbones': 9, 'float32': 6, 'compiled': 6, 'detectors': 4, 'compiled_training': 4}
+    assert [(row['step'], row['device']) for row in tables['intervals']] == [('evaluation', 'cpu'), ('intervals', 'cpu')]
+    assert (tmp_path / 'train/epoch_1.pth').exists() and (tmp_path / 'train/occlusion/report.json').exists()
 
 
 def test_a_part_that_fails_does_not_stop_the_next(check, tmp_path):
@@ -111,10 +167,8 @@ def test_user_errors(arguments, message):
 def test_commands_are_ones_that_the_scripts_accept(check, capability, tmp_path, monkeypatch):
     """With the sizes for a GPU, which no CPU test runs, and with those for a CPU."""
     check(capability=capability)
-    calls = [shlex.split(line) for line in (tmp_path / 'calls').read_text().splitlines()
-             if line.startswith(('-m pytest', 'benchmarks/', 'tools/'))]
     seen = set()
-    for script, *arguments in calls:
+    for script, *arguments in commands_of(tmp_path):
         if script == '-m':
             assert all((ROOT / name).exists() for name in arguments if name.startswith('tests/'))
             continue
@@ -128,14 +182,13 @@ def test_commands_are_ones_that_the_scripts_accept(check, capability, tmp_path, 
     assert seen >= {'gpu_parts.py', 'layers.py', 'backbones.py', 'detectors.py', 'make_occluded_shapes.py', 'train.py'}
 
 
-@pytest.mark.parametrize('device', ['cpu', 'cuda'])
-def test_evaluation_on_the_device_equals_pycocotools(device, capsys):
+def test_evaluation_on_the_device_equals_pycocotools(capsys):
     import gpu_parts
-    pretend = device == 'cuda' and not torch.cuda.is_available()
+    pretend = not torch.cuda.is_available()
     if pretend and not HAS_PRETEND_CUDA:
         pytest.skip(f'torch {torch.__version__} < 2.3: stand-in for CUDA')
     with PretendCuda() if pretend else nullcontext() as watch:
-        gpu_parts.equality(Namespace(device=device, images=6, detections=90))
+        gpu_parts.equality(Namespace(device='cuda', images=6, detections=90))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5 and all(float(line.split()[-1]) < 1e-12 for line in lines)
     assert not pretend or watch.transfers > 0
@@ -146,13 +199,3 @@ def test_a_wrong_number_is_an_error(monkeypatch):
     monkeypatch.setattr(gpu_parts, 'with_pycocotools', lambda data, found, iou_type, images: {'all': [.5] * 6})
     with pytest.raises(ValueError, match='boxes on the device, bbox: differs from pycocotools by'):
         gpu_parts.equality(Namespace(device='cpu', images=3, detections=9))
-
-
-def test_intervals_are_timed(tmp_path, monkeypatch):
-    import gpu_parts
-    from reporting import read_csv
-    path = tmp_path / 'intervals.csv'
-    monkeypatch.setattr(sys, 'argv', ['gpu_parts.py', 'intervals', '--images', '4', '--detections', '40', '--replicates', '3',
-                                      '--repeats', '1', '--csv', str(path)])
-    gpu_parts.main()
-    assert [(row['step'], row['device']) for row in read_csv(path)] == [('evaluation', 'cpu'), ('intervals', 'cpu')]

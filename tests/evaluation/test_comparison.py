@@ -181,7 +181,7 @@ def test_messages_name_runs_and_what_they_have():
     assert 'segm' not in found['evaluations'][0]
 
 
-def test_saved_run_is_on_the_cpu_and_comparable(device):
+def test_run_saved_from_a_device_is_on_the_cpu_and_comparable(device):
     """On a GPU, results are compared with each other and with saved runs."""
     data, results = many(num_images=16, per_image=10)
     runs = [evaluate(data, results, Evaluation(edges=(0, .5, 1)), device=on) for on in (device, 'cpu')]
