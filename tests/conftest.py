@@ -12,6 +12,8 @@ import torch
 from mmengine.config import utils as config_utils
 from yapf.yapflib import yapf_api
 
+from tests.helpers.figures import blank_figures
+
 # mmengine parses a package's hundred metafiles anew for every config that inherits one of its configs.
 config_utils.load = functools.cache(config_utils.load)
 # It also formats the text of a config five times for each Runner, which takes a second.
@@ -49,11 +51,10 @@ def reset_default_scope() -> Iterator[None]:
         sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()
 
 
-@pytest.fixture
-def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave a page's figures blank; drawing them takes most of a small evaluation's time. Tests of reporting draw them."""
-    blank = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
-    monkeypatch.setattr('mmtied.evaluation.reporting.page.svg_bytes', lambda figure: blank)
+@pytest.fixture(name='blank_figures')
+def reports_with_blank_figures() -> Iterator[None]:
+    with blank_figures():
+        yield
 
 
 @pytest.fixture

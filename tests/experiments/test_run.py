@@ -1,9 +1,11 @@
 """experiments/run.py trains what is missing, and keeps small files."""
 
 import csv
+import functools
 import json
 import shutil
 import sys
+from argparse import Namespace
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from experiments.backbones import GroupedTwin, backbones, size_of
 from mmtied.backbones import TiedResNet
 from mmtied.evaluation import read_records
 from mmtied.layers import TBC
+from tests.helpers.tools import run_in_process
 
 pytestmark = pytest.mark.usefixtures('blank_figures')
 
@@ -51,7 +54,7 @@ EXPERIMENTS = {
     'occlusion': (occlusion, occlusion.Preset(1, 32, 64, train_images=4, val_images=2, epochs=1, batch_size=2), None, 'tied_s'),
     'cells': (cells, cells.Preset(1, 32, (64, 64), epochs=1, batch_size=2), write_cells, 'grouped'),
     'classification': (classification, classification.Preset(1, epochs=1, batch_size=5), write_cifar, 'tied'),
-    'warm_start': (warm_start, occlusion.Preset(1, 32, 64, train_images=8, val_images=2, epochs=1, batch_size=2), None, 'tied_s'),
+    'warm_start': (warm_start, occlusion.Preset(1, 32, 64, train_images=4, val_images=2, epochs=1, batch_size=2), None, 'tied_s'),
 }
 
 
@@ -71,7 +74,8 @@ def start(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('experiment', ['occlusion', 'cells', 'classification'])
-def test_a_run_keeps_small_files_and_is_not_repeated(start, experiment, tmp_path, capsys):
+def test_a_run_keeps_small_files_and_is_not_repeated(start, experiment, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(classification, 'pattern_similarity', functools.partial(classification.pattern_similarity, filters=4))
     _, _, write_data, model = EXPERIMENTS[experiment]
     if write_data:
         write_data(tmp_path / 'data')
@@ -94,7 +98,8 @@ def test_a_run_keeps_small_files_and_is_not_repeated(start, experiment, tmp_path
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if 'done' in line] == [f'{model}/seed0']
 
 
-def test_a_seed_gives_the_same_losses_again(start, tmp_path):
+def test_a_seed_gives_the_same_losses_again(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(classification, 'pattern_similarity', lambda *_: {})  # half of the time
     write_cifar(tmp_path / 'data')
     losses = []
     for _ in range(2):
@@ -106,7 +111,9 @@ def test_a_seed_gives_the_same_losses_again(start, tmp_path):
     assert losses[0] == losses[1] and losses[0].count(b'\n') > 1
 
 
-def test_students_differ_in_their_start_alone(start, tmp_path, monkeypatch):
+def test_students_differ_in_their_start_alone(start, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(warm_start, 'subprocess', Namespace(run=lambda command, check: Namespace(
+        returncode=run_in_process('distill.py', command[2:], monkeypatch, capfd)[0])))
     monkeypatch.setitem(EXPERIMENTS, 'occlusion', (occlusion, EXPERIMENTS['warm_start'][1]))
     monkeypatch.setattr(warm_start, 'EVALUATIONS', 2)
     start('occlusion', '--here', '--only', 'r50/seed0', 'tied_s/seed0')
@@ -119,7 +126,7 @@ def test_students_differ_in_their_start_alone(start, tmp_path, monkeypatch):
 
     losses, summary = result('warm_start', 'tied_s')
     assert losses == result('occlusion', 'tied_s')[0]  # although it validates in between
-    assert [step for step, _ in summary['validations']] == [2] and summary['steps'] == 4
+    assert [step for step, _ in summary['validations']] == [1] and summary['steps'] == 2
     assert 'coco/bbox_mAP' in summary['validations'][0][1]
     header, *steps = result('warm_start', 'tied_s_distilled')[0]
     assert 'loss_distill' in header and len(steps) == len(losses) - 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from mmtied.evaluation import evaluate
+from tests.helpers.figures import blank_figures
 
 
 def write_tool_inputs(folder: Path) -> None:
@@ -21,5 +22,6 @@ def write_tool_inputs(folder: Path) -> None:
     (folder / 'images').mkdir()
     for number in range(2):
         Image.effect_noise((90, 60), 90).save(folder / f'images/{number}.png')
-    for name in 'ab':
-        evaluate(data, found).save(folder / name)
+    with blank_figures():
+        for name in 'ab':
+            evaluate(data, found).save(folder / name)
