@@ -15,6 +15,7 @@ from mmtied.evaluation import Evaluation, OcclusionMeanAveragePrecision, evaluat
 from mmtied.evaluation.protocol import IOU_THRESHOLDS, RECALL_POINTS
 from mmtied.launch.runner import leave_processes
 from tests.helpers.coco_oracle import coco_evaluation, statistics
+from tests.helpers.processes import run_processes
 from tests.helpers.simulated import many, simulated
 
 EVALUATION = Evaluation(edges=(0, .3, .6, 1))
@@ -141,7 +142,7 @@ def evaluate_part(rank, path, results):
 def test_two_processes_match_one(tmp_path):
     with multiprocessing.Manager() as manager:
         results = manager.dict()
-        multiprocessing.spawn(evaluate_part, (tmp_path / 'store', results), nprocs=2)
+        run_processes(evaluate_part, (tmp_path / 'store', results))
         report = evaluate(*many(num_images=12, per_image=8), EVALUATION).report
         for rank in range(2):
             assert results[rank] == pytest.approx(expected_values(report, 'bbox'), abs=1e-12)

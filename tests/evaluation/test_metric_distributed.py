@@ -13,19 +13,10 @@ from mmengine import dist
 
 from mmtied.evaluation.metric import OcclusionCocoMetric
 from tests.helpers.coco_oracle import shape
+from tests.helpers.processes import START, run_processes
 
 HEIGHT, WIDTH, IMAGES = 60, 80, 7
 BOUND_S = 120
-START = 'forkserver'  # starts clean processes as spawn does, but imports torch and mmengine once for all of them
-
-
-@pytest.fixture(autouse=True, scope='module')
-def preload():
-    torch.multiprocessing.set_forkserver_preload(['mmtied.evaluation.metric', 'mmengine.evaluator', 'hypothesis'])
-
-
-def run_processes(function, world_size, *args):
-    torch.multiprocessing.start_processes(function, (world_size, *args), nprocs=world_size, start_method=START)
 
 
 def samples(rng):
@@ -84,7 +75,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(('world_size', 'idle'), [(2, None), (4, None), (2, 0), (2, 1)])
 def test_processes_match_one(folder, world_size, idle):
     evaluate(0, 1, folder)
-    run_processes(evaluate, world_size, folder, idle)
+    run_processes(evaluate, (world_size, folder, idle), world_size)
     one = json.loads((folder / '1_0.json').read_text())
     several = [json.loads((folder / f'{world_size}_{rank}.json').read_text()) for rank in range(world_size)]
     assert several[0] == one

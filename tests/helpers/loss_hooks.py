@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmtied.launch.config import load_config
 from mmtied.launch.runner import leave_processes
 from mmtied.training.loss_hook import LossHook, attach
+from tests.helpers.processes import run_processes
 
 
 class RandomImages(torch.utils.data.Dataset):
@@ -103,7 +104,7 @@ def check_two_processes(folder: Path, *arguments) -> dict[str, Tensor]:
     Takes the last arguments of `train_step_of_rank`.
     """
     train_step_of_rank(0, 1, folder, *arguments)
-    torch.multiprocessing.spawn(train_step_of_rank, (2, folder, *arguments), nprocs=2)
+    run_processes(train_step_of_rank, (2, folder, *arguments))
     gradients, entries = torch.load(folder / '1_0.pt')
     for rank in (0, 1):
         theirs, their_entries = torch.load(folder / f'2_{rank}.pt')

@@ -23,6 +23,7 @@ from tests.helpers.loss_hooks import (
     make_openmmlab_model,
     make_runner,
 )
+from tests.helpers.processes import run_processes
 
 DATA = RandomImages((3, 16, 16), (8, 4, 4))
 WEIGHT = 0.5
@@ -256,7 +257,7 @@ def test_two_processes_equal_one(tmp_path, teacher):
     torch.save(Student().state_dict(), tmp_path / 'student.pth')
     hook = {**teacher, 'schedule': 'linear', 'end': .5}
     train_rank(0, 1, tmp_path, tmp_path / 'one', hook)
-    torch.multiprocessing.spawn(train_two_ranks, (tmp_path, hook), nprocs=2)
+    run_processes(train_two_ranks, (tmp_path, hook))
     expected = torch.load(tmp_path / 'one/epoch_2.pth', weights_only=False)
     for found in (tmp_path / 'False', tmp_path / 'True'):
         for rank in (0, 1):
