@@ -32,7 +32,7 @@ demo: $(READY)  ## Generate a data set, train a tied Mask R-CNN on it and evalua
 	@$(PY) tools/demo.py
 
 test: lint  ## Lint and run all tests, including docstring examples
-	@$(PY) -m pytest -n $(WORKERS) --doctest-modules $(TESTS)
+	@$(PY) -m pytest -n $(WORKERS) --dist worksteal --doctest-modules $(TESTS)
 
 test-openmmlab:  ## Run all tests with OpenMMLab's own releases on torch 2.1 and Python 3.10, in .venv-openmmlab
 	@$(MAKE) --no-print-directory test SET=requirements/openmmlab VENV=.venv-openmmlab PYTHON=$(or $(PYTHON),python3.10)

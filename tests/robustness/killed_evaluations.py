@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mmtied.evaluation import evaluate, read_records
 from mmtied.evaluation.reporting.files import read_report
+from tests.helpers.figures import blank_figures
 
 #: Seconds that a move of a file takes where a process is to be killed between two of them.
 MOVE = .02
@@ -79,7 +80,7 @@ def kill_often(number: int, seed: int = 0) -> Counter:
     pair = [results(1.), results(.5)]
     runs = {result.report['bbox']['all']['AP']: name for result, name in zip(pair, ('old', 'new'), strict=True)}
     assert len(runs) == 2
-    with tempfile.TemporaryDirectory() as name:
+    with blank_figures(), tempfile.TemporaryDirectory() as name:
         folder, kept = Path(name, 'out'), Path(name, 'kept')
         pair[0].save(folder)
         shutil.copytree(folder, kept)

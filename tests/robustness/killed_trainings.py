@@ -31,6 +31,7 @@ from torch.utils.data import Dataset
 from mmtied.evaluation import read_records
 from mmtied.evaluation.reporting.files import read_report
 from mmtied.launch import checkpoints, config, runner  # noqa: F401
+from tests.helpers.figures import blank_figures
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, IMAGES = 4, 6
@@ -138,7 +139,7 @@ def kill(child: int, kind: str, work_dir: Path, draw: random.Random, longest: fl
             assert os.waitstatus_to_exitcode(status) == 0, f'a training failed with {os.waitstatus_to_exitcode(status)}'
             return False
         if sign and sign[0].is_dir() and any(sign[1].fullmatch(path.name) for path in sign[0].iterdir()):
-            time.sleep(draw.choice([0, .001, .005, .2]) if kind == 'checkpoint' else draw.random())
+            time.sleep(draw.choice([0, .001, .005, .2]) if kind == 'checkpoint' else .1 * draw.random())
             break
         if not sign and time.monotonic() > end:
             break
@@ -192,7 +193,7 @@ def check_end(work_dir: Path, straight: Path) -> None:
 def kill_often(number: int, seed: int = 0) -> Counter:
     """Kill trainings `number` times, resume each time, and compare every end with that of an unbroken one."""
     draw, counts = random.Random(seed), Counter()
-    with tempfile.TemporaryDirectory() as name:
+    with blank_figures(), tempfile.TemporaryDirectory() as name:
         settings, log, work_dir = (Path(name, part) for part in ('config.py', 'log', 'work/killed'))
         (Path(name) / 'truth.json').write_text(json.dumps(ground_truth()))
         settings.write_text(CONFIG.format(epochs=EPOCHS, truth=f'{name}/truth.json'))

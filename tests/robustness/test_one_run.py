@@ -14,7 +14,10 @@ import pytest
 from mmtied.atomic import atomic_files, atomic_folder, atomic_path, save_text
 from mmtied.evaluation import read_records
 from mmtied.evaluation.reporting.files import read_report, read_runs
+from tests.helpers.figures import blank_figures
 from tests.robustness.killed_evaluations import found, results
+
+pytestmark = pytest.mark.usefixtures('blank_figures')
 
 
 @pytest.fixture(scope='module')
@@ -26,8 +29,9 @@ def pair():
 def folders(pair, tmp_path_factory):
     """Return the folders of two runs."""
     made = [tmp_path_factory.mktemp('runs') / name for name in ('one', 'two')]
-    for result, folder in zip(pair, made, strict=True):
-        result.save(folder)
+    with blank_figures():
+        for result, folder in zip(pair, made, strict=True):
+            result.save(folder)
     return made
 
 

@@ -10,6 +10,7 @@ from tests.helpers.coco_oracle import assert_same, cases
 from tests.robustness import ways
 from tests.robustness.ways import DEFINITIONS, EDGES, REPORTS, WAYS, compare, corners_and_back, expected
 
+pytestmark = pytest.mark.usefixtures('blank_figures')
 SETTINGS = list(product(('image', 'instance'), (False, True), (False, True)))
 
 
