@@ -7,7 +7,6 @@ import tempfile
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
@@ -16,6 +15,7 @@ from torch.utils import checkpoint
 from mmtied.backbones import TiedResNet
 from mmtied.launch.runner import leave_processes
 from tests.helpers.families import FAMILIES, needs_selective_checkpoint, recomputing, tiny
+from tests.helpers.processes import run_processes
 from tests.helpers.torch_versions import needs_dynamo
 
 
@@ -78,12 +78,13 @@ def test_compiled(with_cp):
         torch.testing.assert_close(found[f'_orig_mod.{name}'], value, atol=1e-4, rtol=1e-4, msg=name)
 
 
-def run_rank(rank: int, folder: str, plain: nn.Module, saving: nn.Module) -> None:
+def run_rank(rank: int, folder: str, with_cp: bool | str) -> None:
     os.environ['GLOO_SOCKET_IFNAME'] = 'lo'
     torch.set_num_threads(1)
     dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
     try:
-        networks = [DistributedDataParallel(copy.deepcopy(model)) for model in (plain, saving)]  # spawn shares their memory
+        torch.manual_seed(0)
+        networks = [DistributedDataParallel(model) for model in pair('TiedResNet', with_cp, num_stages=2, out_indices=(1, ))]
         for _ in range(2):
             x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(rank))
             assert_same(*(step(network, x) for network in networks))
@@ -94,9 +95,8 @@ def run_rank(rank: int, folder: str, plain: nn.Module, saving: nn.Module) -> Non
 @pytest.mark.slow
 @recomputing
 def test_distributed_data_parallel(with_cp):
-    plain, saving = pair('TiedResNet', with_cp, num_stages=2, out_indices=(1, ))
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(run_rank, (folder, plain, saving), nprocs=2)
+        run_processes(run_rank, (folder, with_cp))
 
 
 def kept_bytes(**settings) -> int:

@@ -166,7 +166,7 @@ def test_gradcheck(partitions, memory_format):
         return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x, ))
 
     inputs = (x, *(layer.get_parameter(name).detach().requires_grad_() for name in names))
-    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=num_secondary > 2)  # along random directions
     if num_secondary == 2:
         assert torch.autograd.gradgradcheck(run, inputs)
 
