@@ -118,6 +118,7 @@ def test_page_of_one_run(options):
     assert ('95 % intervals' in page.text) == (options.get('intervals', True))
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_describes_bootstrap_per_run():
     reports = [make_report(seed, iou_types=('bbox',)) for seed in range(3)]
     names = ('one', 'two', 'three')
@@ -131,6 +132,7 @@ def test_describes_bootstrap_per_run():
     assert f'below a value: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. Below 20 images' in text
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_headline_uses_the_papers_highest_bucket():
     report = make_report(iou_types=('bbox',))
     *_, last = report['bbox']['buckets']
@@ -174,6 +176,7 @@ def test_page_of_old_reports():
     assert 'Controls' not in page.text
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_controls_section():
     report = make_report(iou_types=('bbox',))
     text = render_page([Run('tied', report)])
@@ -186,6 +189,7 @@ def test_controls_section():
             assert f'<td>{100 * bucket[key]:.1f}</td>' in rows
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_tables_fit_into_1100_pixels():
     further = [make_report(5, unit='instance')]
     page = Page(render_page([Run('tied', make_report(further=further)), Run('other', make_report(1, further=further))]))
@@ -215,6 +219,7 @@ def test_page_of_several_runs():
                                                          '−3.0−4.0' if '−3.0−4.0' in gains[3][-1] else '−3.0']
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_extra_evaluations_have_sections():
     further = [make_report(5, edges=(0, 1), unit='instance', iou_types=('bbox',))]
     further[0]['definition'] = 'covered, same category'
@@ -262,6 +267,7 @@ def drawn(folder, category='thing', file_name='a.png'):
     return draw_worst(result, paths)
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_shows_worst_images_with_counts(tmp_path):
     page = Page(render_page([Run('tied', make_report())], drawn(tmp_path)))
     jpegs = [image for image in check_self_contained(page) if image['src'].startswith('data:image/jpeg')]
@@ -271,10 +277,12 @@ def test_shows_worst_images_with_counts(tmp_path):
     assert 'counted by segm at IoU 0.5' in page.text
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_page_without_pictures_explains_how_to_add_them():
     assert '--images FOLDER' in Page(render_page([Run('tied', make_report())])).text
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_failure_keeps_previous_page(tmp_path, monkeypatch):
     path = tmp_path / 'report.html'
     assert write_page(path, [Run('tied', make_report())]) == path
@@ -290,6 +298,7 @@ def test_page_is_deterministic():
     assert render_page([Run('tied', make_report())]) == render_page([Run('tied', make_report())])
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_no_shared_categories_are_left_out():
     report = make_report(iou_types=('bbox',))
     report['shared_categories'] = 0
@@ -299,6 +308,7 @@ def test_no_shared_categories_are_left_out():
     assert 'AP_shared' not in format_tables(report)
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_a_measure_without_values_has_no_figure():
     def figures(report):
         return [tags['alt'] for tag, tags in Page(render_page([Run('a', report)])).tags if tag == 'img']

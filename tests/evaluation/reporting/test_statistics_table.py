@@ -97,6 +97,7 @@ def test_comparison_of_chosen_statistics(results, tmp_path):
             wrong()
 
 
+@pytest.mark.usefixtures('blank_figures')
 def test_requested_statistics_are_compared_with_random_sets():
     result = evaluate(*many(num_images=60, per_image=6), Evaluation(edges=(0, .15, 1)),
                       bootstrap=Bootstrap(20, null_sets=10, statistics=['MR-2']))
@@ -108,6 +109,7 @@ def test_requested_statistics_are_compared_with_random_sets():
 
 
 @pytest.mark.parametrize('requested', [['MR-2', 'AR100'], ['AR100', 'MR-2'], ['duplicates', 'AP']])
+@pytest.mark.usefixtures('blank_figures')
 def test_page_leads_with_the_first_statistic_that_was_requested(requested):
     result = evaluate(*many(num_images=60, per_image=6), Evaluation(edges=(0, .15, 1)),
                       bootstrap=Bootstrap(20, null_sets=0, statistics=requested))
