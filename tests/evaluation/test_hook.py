@@ -20,6 +20,7 @@ from mmtied.evaluation.metric import OcclusionCocoMetric
 from mmtied.evaluation.records import read_records
 from mmtied.evaluation.reporting.files import read_report
 from mmtied.evaluation.run_checks import lost_hooks
+from mmtied.plotting import save_figure
 
 pytestmark = pytest.mark.usefixtures('blank_figures')
 SIZE = 64
@@ -296,6 +297,7 @@ def test_citypersons_is_about_the_miss_rate(options, names):
 
 def test_each_plot_is_drawn_once(tmp_path, ann_file, monkeypatch):
     import mmtied.evaluation.reporting.plots as plots
+    monkeypatch.setattr(plots, 'save_figure', save_figure)  # not the blank one
     drawn, plot = [], plots.plot_ap_over_r
     monkeypatch.setattr(plots, 'plot_ap_over_r', lambda *args: drawn.append(args[1]) or plot(*args))
     make_runner(tmp_path, ann_file, [], with_mask=True).val()
