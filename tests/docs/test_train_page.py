@@ -76,6 +76,7 @@ def run(command: str, monkeypatch, extra: list[str] | None = None) -> int:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
+@pytest.mark.usefixtures('blank_figures')
 def test_every_command_runs(clone, monkeypatch, capsys):
     assert len(COMMANDS) == 5
     for command in COMMANDS:

@@ -31,7 +31,8 @@ def tiny_options(shapes: Path) -> list[str]:
 
 
 @pytest.fixture
-def run_tool(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+def run_tool(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture,
+             blank_figures: None) -> Callable[..., tuple[int, str, str]]:
     """Return a function that runs a tool in the root of the repository and returns exit code, stdout and stderr."""
 
     def run(tool: str, *arguments: object) -> tuple[int, str, str]:
