@@ -3,6 +3,7 @@
 import functools
 from pathlib import Path
 
+import model_zoo_page
 import pytest
 import torch
 import yaml
@@ -14,7 +15,6 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 import mmtied  # noqa: F401
-from mmtied.analysis import model_zoo
 from mmtied.analysis.complexity import Complexity, ImageNetClassifier, count_parameters
 from mmtied.analysis.published import Paper, load_paper, load_papers
 
@@ -61,14 +61,14 @@ def test_generated_files_are_up_to_date(monkeypatch):
     """Rebuild and count every network; those of two papers have the printed sizes."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
-    built, build_new = {}, model_zoo._shapes
+    built, build_new = {}, model_zoo_page._shapes
 
     def shapes(config):  # the baseline of groupable networks, and some others, are in many rows
         if (key := str(config)) not in built:
             built[key] = build_new(config)
         return built[key]
 
-    monkeypatch.setattr(model_zoo, '_shapes', shapes)
+    monkeypatch.setattr(model_zoo_page, '_shapes', shapes)
     papers = [(paper, measure_paper(paper, CONFIGS)) for paper in load_papers()]
     advice = 'stale: run python tools/model_table.py'
     assert (ROOT / 'docs/model_zoo.md').read_text() == render_page(papers, CONFIGS), advice
