@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
 
 import torch
 from torch import Tensor
@@ -37,8 +38,11 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
         ``differences`` of every side but the first: difference, low, high, share_above_zero and share_below_zero (of the
         halves, ties counted half each). None where there is no ground truth, and no interval below `intervals.MIN_IMAGES` images.
 
+    Raises:
+        ValueError: Fewer than two sides, or runs that cannot be compared.
+
     Warns:
-        UserWarning: An IoU type is left out, as only some of the runs have it.
+        UserWarning: An IoU type is left out, as only some of the runs have it, or two sides hold the same results.
     """
     bootstrap = bootstrap or Bootstrap()
     sides = [[side] if isinstance(side, SavedRun) else list(side) for side in runs]
@@ -48,6 +52,9 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
         raise ValueError(f'two runs or more are needed to compare, got {sum(map(bool, sides))}')
     for label, side in zip(labels, sides, strict=True):
         _check_seeds(label, side)
+    for (label, side), (other, others) in combinations(zip(labels, sides, strict=True), 2):
+        if any(_same_results(*pair) for pair in product(side, others)):
+            warnings.warn(f'{label} and {other} hold the same results, so their differences are 0', stacklevel=3)
     runs = [run for side in sides for run in side]
     names = [label if len(side) == 1 else f'{label} ({number + 1})' for label, side in zip(labels, sides, strict=True)
              for number in range(len(side))]
@@ -136,13 +143,16 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None, 
 
 def _check_seeds(label: str, side: Sequence[SavedRun]) -> None:
     """Raise a ValueError where two runs of a side hold the same matches: a repeated run looks as if the seed did not matter."""
-    for number, run in enumerate(side):
-        for other in side[:number]:
-            if any(len(table.score) and all(torch.equal(getattr(table, column).cpu(), getattr(other.records[name], column).cpu())
-                                            for column in ('image', 'category', 'score', 'matched'))
-                   for name, table in run.records.items() if name in other.records):
-                raise ValueError(f'{label}: {other.source} and {run.source} hold the same results; give each run of a side once, '
-                                 'with a seed of its own')
+    for other, run in combinations(side, 2):
+        if _same_results(run, other):
+            raise ValueError(f'{label}: {other.source} and {run.source} hold the same results; give each run of a side once, '
+                             'with a seed of its own')
+
+
+def _same_results(run: SavedRun, other: SavedRun) -> bool:
+    return any(len(table.score) and all(torch.equal(getattr(table, column).cpu(), getattr(other.records[name], column).cpu())
+                                        for column in ('image', 'category', 'score', 'matched'))
+               for name, table in run.records.items() if name in other.records)
 
 
 def _describe_buckets(groups: SavedGroups) -> str:

@@ -181,6 +181,12 @@ def test_messages_name_runs_and_what_they_have():
     assert 'segm' not in found['evaluations'][0]
 
 
+def test_the_same_results_on_both_sides_are_said():
+    one, _, _ = small_run()
+    with pytest.warns(UserWarning, match='^a and b hold the same results, so their differences are 0$'):
+        compare_runs([one, one], ['a', 'b'], Bootstrap(2))
+
+
 def test_run_saved_from_a_device_is_on_the_cpu_and_comparable(device):
     """On a GPU, results are compared with each other and with saved runs."""
     data, results = many(num_images=16, per_image=10)
