@@ -177,9 +177,9 @@ class BasicBlock(ResidualBlock):
         self.shortcut = self.make_shortcut(block)
         self.add_layers(None, block.plugins, after_conv1=planes, after_conv2=planes)
 
-    @abstractmethod
     def make_shortcut(self, block: BlockSettings) -> nn.Module:
-        """Build the shortcut."""
+        """Build the shortcut, by default a projection where the shape changes."""
+        return block.shortcut(block.planes)
 
     def residual(self, x: Tensor) -> Tensor:
         """Compute the block up to its last activation."""

@@ -93,4 +93,4 @@ class SharedBasicBlock(BasicBlock):
         """Build a projection, or a shortcut without parameters."""
         if self.pad_shortcut and (block.stride != 1 or block.in_channels != block.planes):
             return PadShortcut(block.planes - block.in_channels, block.stride)
-        return block.shortcut(block.planes)
+        return super().make_shortcut(block)
