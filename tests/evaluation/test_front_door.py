@@ -23,7 +23,7 @@ from mmtied.evaluation import (
 from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
 from mmtied.evaluation.reporting import plots
 from mmtied.evaluation.reporting.files import read_runs
-from mmtied.plotting import save_figure
+from mmtied.plotting import write_figure
 from tests.helpers.coco_oracle import assert_same, coco_statistics
 from tests.helpers.simulated import many, simulated
 
@@ -145,7 +145,7 @@ def test_plot_and_save(tmp_path, result):
 
 @pytest.mark.parametrize(('format', 'start'), [('png', b'\x89PNG'), ('pdf', b'%PDF'), ('svg', b'<?xml')])
 def test_plots_as_files(tmp_path, result, format, start, monkeypatch):
-    monkeypatch.setattr(plots, 'save_figure', save_figure)  # not the blank one
+    monkeypatch.setattr(plots, 'write_figure', write_figure)  # not the blank one
     path, = [path for path in result.save(tmp_path, format=format) if path.name.startswith('ap_over_r')]
     assert path.name == f'ap_over_r_bbox.{format}' and path.read_bytes().startswith(start)
     result.plot(path=tmp_path / f'again.{format}')
