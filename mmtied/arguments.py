@@ -1,13 +1,15 @@
 """Misspelt arguments: a TypeError that names the class in the config and the nearest right name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, signature
 
 
-def reject_unknown(owner: str, settings: Mapping[str, object], *builders: Callable) -> None:
+def reject_unknown(owner: str, settings: Mapping[str, object], *builders: Callable, without: Collection[str] = ()) -> None:
     """Raise a TypeError for settings that none of the builders of a class takes, with the nearest name that one takes.
+
+    Arguments `without` which the builders are called count as unknown.
 
     Example:
         >>> from mmtied.layers import TBC
@@ -15,7 +17,7 @@ def reject_unknown(owner: str, settings: Mapping[str, object], *builders: Callab
         Traceback (most recent call last):
         TypeError: TBC: unexpected argument num_block; did you mean num_blocks?
     """
-    known = [name for builder in builders for name in named_arguments(builder)]
+    known = [name for builder in builders for name in named_arguments(builder) if name not in without]
     for name in settings:
         if name not in known:
             nearest = get_close_matches(name, known, n=1)

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch.utils.data import ConcatDataset, Dataset
 
-from mmtied.arguments import named_arguments, reject_unknown
+from mmtied.arguments import reject_unknown
 
 from ..atomic import real_path
 from ..compat import unwrap_model
@@ -34,9 +34,8 @@ from .run_checks import check_has_masks, check_joined, check_monitors, lost_hook
 PREFIX = 'occlusion'
 #: How a config adds the hook; the dict merges into the base config's, unlike a list of custom_hooks.
 AS_DEFAULT_HOOK = "default_hooks = dict(occlusion=dict(type='mmtied.OcclusionEvalHook'))"
-#: Options of the metric that the hook hands on.
-_METRIC_OPTIONS = {*named_arguments(OcclusionCocoMetric.__init__)} - {
-    'ann_file', 'metric', 'proposal_nums', 'backend_args', 'collect_device', 'prefix'}
+#: Options of the metric that the hook does not take: it sets them itself, or leaves them at their defaults.
+_NOT_HANDED_ON = ('proposal_nums', 'backend_args', 'collect_device', 'prefix')
 
 
 @HOOKS.register_module()
@@ -82,8 +81,8 @@ class OcclusionEvalHook(Hook):
                  hide_empty: bool = False, format: str = 'png', choice: str = 'worst', **options: Any) -> None:
         if options.pop('further', None) is not None:
             raise ValueError('OcclusionEvalHook: further is now called extra_evaluations; rename it in the config')
-        unknown = {name: value for name, value in options.items() if name not in _METRIC_OPTIONS}
-        reject_unknown('OcclusionEvalHook', unknown, OcclusionEvalHook.__init__, OcclusionCocoMetric.__init__)
+        reject_unknown('OcclusionEvalHook', options, OcclusionEvalHook.__init__, OcclusionCocoMetric.__init__,
+                       without=_NOT_HANDED_ON)
         preset, extra_evaluations = options.get('preset'), options.get('extra_evaluations', ())
         make_evaluations(extra_evaluations, preset, **{name: options[name] for name in Evaluation.__dataclass_fields__
                                                        if name in options})  # checks them before anything runs

@@ -20,7 +20,7 @@ from mmtied.evaluation.metric import OcclusionCocoMetric
 from mmtied.evaluation.records import read_records
 from mmtied.evaluation.reporting.files import read_report
 from mmtied.evaluation.run_checks import lost_hooks
-from mmtied.plotting import save_figure
+from mmtied.plotting import write_figure
 
 pytestmark = pytest.mark.usefixtures('blank_figures')
 SIZE = 64
@@ -288,6 +288,14 @@ def test_report_options_are_checked(options, message):
     assert OcclusionEvalHook(preset='citypersons').has_options
 
 
+@pytest.mark.parametrize(('name', 'hint'), [('defintion', '; did you mean definition[?]'), ('proposal_nums', ''), ('prefix', ''),
+                                            ('backend_args', ''), ('collect_device', '')])
+def test_arguments_that_the_hook_does_not_take(name, hint):
+    """Also those of the metric that the hook sets itself, which would fail when the metric is built."""
+    with pytest.raises(TypeError, match=f'^OcclusionEvalHook: unexpected argument {name}{hint}$'):
+        OcclusionEvalHook(**{name: None})
+
+
 @pytest.mark.parametrize(('options', 'names'), [
     (dict(preset='citypersons'), ['MR-2']), (dict(preset='citypersons', statistics=['AP']), ['AP']),
     (dict(preset='crowdhuman'), ['AP', 'AP50', 'AP75'])])
@@ -297,7 +305,7 @@ def test_citypersons_is_about_the_miss_rate(options, names):
 
 def test_each_plot_is_drawn_once(tmp_path, ann_file, monkeypatch):
     import mmtied.evaluation.reporting.plots as plots
-    monkeypatch.setattr(plots, 'save_figure', save_figure)  # not the blank one
+    monkeypatch.setattr(plots, 'write_figure', write_figure)  # not the blank one
     drawn, plot = [], plots.plot_ap_over_r
     monkeypatch.setattr(plots, 'plot_ap_over_r', lambda *args: drawn.append(args[1]) or plot(*args))
     make_runner(tmp_path, ann_file, [], with_mask=True).val()
