@@ -54,7 +54,8 @@ def read_datumaro(data: dict, broken: Broken) -> tuple[dict, list[str]]:
         where = f'{broken.source}: items[{number}]'
         with broken.at(where):
             image = item.get('image') or {}
-            sides = dict(zip(('height', 'width'), image.get('size') or (), strict=False))
+            height, width = image.get('size') or (None, None)
+            sides = {} if height is None else dict(height=height, width=width)
             shapes.add_image(item.get('id', number), image.get('path') or f'{item.get("id")}', **sides)
             for entry in item.get('annotations') or []:
                 with broken.at(where):

@@ -15,8 +15,8 @@ from .images import check_folder
 
 #: What an instances file has.
 _KEYS = ('images', 'annotations', 'categories')
-#: Readers of other layouts, by the keys of a JSON value, or of the first of a list.
-_READERS = {('data_list', ): openmmlab.read_middle_format, ('items', 'categories'): exports.read_datumaro}
+#: Readers of other layouts, with the keys of a JSON value and what they hold; and by the keys of a list's first entry.
+_READERS = {openmmlab.read_middle_format: {'data_list': list}, exports.read_datumaro: {'items': list, 'categories': dict}}
 _READERS_OF_LISTS = {('data', key): exports.read_label_studio for key in ('annotations', 'completions')}
 #: Layouts that are known by their keys and not read, and what to do with them.
 _NAMED = {
@@ -143,7 +143,10 @@ def _from_json(data: Any, broken: Broken) -> tuple[dict, list[str]]:
         notes = data['info'].get('notes') if isinstance(data.get('info'), Mapping) else None
         return data, list(notes) if isinstance(notes, list) else []
     first = data[0] if isinstance(data, list) and data else None
-    read = _of_keys(data, _READERS) or _of_keys(first, _READERS_OF_LISTS)
+    read = _of_keys(first, _READERS_OF_LISTS)
+    for reader, kinds in _READERS.items() if isinstance(data, Mapping) else ():
+        if all(isinstance(data.get(key), kind) for key, kind in kinds.items()):
+            read = reader
     if read:
         return read(data, broken)
     known = known_layout(data)
@@ -170,8 +173,10 @@ def known_layout(data: Any) -> str | None:
 
 
 def _of_keys(value: Any, table: Mapping[tuple[str, ...], Any]) -> Any:
-    """Return the first entry of a table whose keys a value all has; None without one."""
-    return next((entry for keys, entry in table.items() if isinstance(value, Mapping) and set(keys) <= set(value)), None)
+    """Return the first entry of a table whose keys are all in a value; None without one."""
+    if not isinstance(value, Mapping):
+        return None
+    return next((entry for keys, entry in table.items() if all(key in value for key in keys)), None)
 
 
 def _keys(value: Any) -> str:

@@ -65,6 +65,12 @@ def test_annotations(tmp_path, write):
     np.testing.assert_allclose(found.area, plain.area)
 
 
+@pytest.mark.parametrize('data', [{'data_list': None}, {'items': [{}], 'categories': [{'name': 'cat'}]}])
+def test_keys_of_a_layout_with_other_values_are_not_that_layout(data):
+    with pytest.raises(ValueError, match=f"not a COCO instances file.*; it has {', '.join(map(repr, data))}"):
+        read_ground_truth(data)
+
+
 def test_areas_of_masks_and_boxes():
     data = json.loads(json.dumps(COCO))
     for entry in data['annotations']:
