@@ -42,7 +42,7 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
         ValueError: Fewer than two sides, or runs that cannot be compared.
 
     Warns:
-        UserWarning: An IoU type is left out, as only some of the runs have it, or two sides hold the same results.
+        UserWarning: An IoU type is left out, as only some of the runs have it, or two sides hold the same results of a run.
     """
     bootstrap = bootstrap or Bootstrap()
     sides = [[side] if isinstance(side, SavedRun) else list(side) for side in runs]
@@ -52,9 +52,6 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
         raise ValueError(f'two runs or more are needed to compare, got {sum(map(bool, sides))}')
     for label, side in zip(labels, sides, strict=True):
         _check_seeds(label, side)
-    for (label, side), (other, others) in combinations(zip(labels, sides, strict=True), 2):
-        if any(_same_results(*pair) for pair in product(side, others)):
-            warnings.warn(f'{label} and {other} hold the same results, so their differences are 0', stacklevel=3)
     runs = [run for side in sides for run in side]
     names = [label if len(side) == 1 else f'{label} ({number + 1})' for label, side in zip(labels, sides, strict=True)
              for number in range(len(side))]
@@ -63,6 +60,16 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
         having = [label for label, run in zip(names, runs, strict=True) if iou_type in run.records]
         if having and iou_type not in iou_types:
             warnings.warn(f'{iou_type} is not compared, as only {", ".join(having)} has it', stacklevel=3)
+    for (label, side), (other, others) in combinations(zip(labels, sides, strict=True), 2):
+        found = {iou_type for pair in product(side, others) for iou_type in _same_results(*pair)}
+        same = [iou_type for iou_type in iou_types if iou_type in found]
+        if same:
+            which = 'results' if same == iou_types else f'{" and ".join(same)} results'
+            if len(side) == len(others) == 1:
+                line = f'{label} and {other} hold the same {which}, so their differences are 0'
+            else:
+                line = f'a run of {label} and one of {other} hold the same {which}, so the sides differ too little'
+            warnings.warn(line, stacklevel=3)
     groups = [part for part in runs[0].evaluations if all(_find(run, part) is not None for run in runs)]
     evaluations = [{key: value for key, value in part.description.items() if key != 'buckets'} for part in groups]
     for iou_type in iou_types:
@@ -149,10 +156,11 @@ def _check_seeds(label: str, side: Sequence[SavedRun]) -> None:
                              'with a seed of its own')
 
 
-def _same_results(run: SavedRun, other: SavedRun) -> bool:
-    return any(len(table.score) and all(torch.equal(getattr(table, column).cpu(), getattr(other.records[name], column).cpu())
-                                        for column in ('image', 'category', 'score', 'matched'))
-               for name, table in run.records.items() if name in other.records)
+def _same_results(run: SavedRun, other: SavedRun) -> list[str]:
+    """Return the IoU types with detections and matches that are the same in two runs."""
+    return [name for name, table in run.records.items() if name in other.records and len(table.score)
+            and all(torch.equal(getattr(table, column).cpu(), getattr(other.records[name], column).cpu())
+                    for column in ('image', 'category', 'score', 'matched'))]
 
 
 def _describe_buckets(groups: SavedGroups) -> str:

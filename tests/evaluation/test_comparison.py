@@ -185,6 +185,13 @@ def test_the_same_results_on_both_sides_are_said():
     one, _, _ = small_run()
     with pytest.warns(UserWarning, match='^a and b hold the same results, so their differences are 0$'):
         compare_runs([one, one], ['a', 'b'], Bootstrap(2))
+    other = one.records['bbox']._replace(score=one.records['bbox'].score / 2)
+    masks, others = (replace(one, records={'bbox': one.records['bbox'], 'segm': segm}) for segm in (one.records['bbox'], other))
+    with pytest.warns(UserWarning, match='^a and b hold the same bbox results, so their differences are 0$'):
+        compare_runs([masks, others], ['a', 'b'], Bootstrap(2))
+    halved = replace(one, records={'bbox': other})
+    with pytest.warns(UserWarning, match='^a run of a and one of b hold the same results, so the sides differ too little$'):
+        compare_runs([[one, halved], one], ['a', 'b'], Bootstrap(2))
 
 
 def test_run_saved_from_a_device_is_on_the_cpu_and_comparable(device):
