@@ -105,8 +105,9 @@ def miss_rate(data: MeasureInput, statistic: Statistic, images: Tensor, weights:
     category = records.category[kept]
     starts = torch.searchsorted(category, torch.arange(data.num_categories + 1, device=device)).tolist()
     counted = data.positives.counted[:, data.column] & (row[data.positives.image] >= 0)
-    cell = data.positives.category[counted] * len(images) + row[data.positives.image[counted]]
-    truths = torch.bincount(cell, minlength=data.num_categories * len(images)).view(data.num_categories, len(images)).double()
+    truths = torch.zeros(data.num_categories, len(images), dtype=torch.float64, device=device)
+    truths.index_put_((data.positives.category[counted], row[data.positives.image[counted]]),
+                      torch.ones((), dtype=torch.float64, device=device), accumulate=True)
     points = torch.tensor(FALSE_POSITIVES_AN_IMAGE, dtype=torch.float64, device=device)
     result = []
     for part in weights.double().split(max(1, _CHUNK // max(1, len(kept)))):
@@ -194,5 +195,6 @@ def _outcomes(data: MeasureInput, lowest: float | None = -torch.inf) -> _Outcome
 
 def _per_image(data: MeasureInput, counted: Tensor, value: Tensor | None = None) -> Tensor:
     """Sum a value of the counted ground truths, or their number, over each image, (I,) float64."""
-    value = None if value is None else value[counted].double()
-    return torch.bincount(data.positives.image[counted], value, data.num_images).double()
+    value = torch.ones_like(counted) if value is None else value
+    total = torch.zeros(data.num_images, dtype=torch.float64, device=counted.device)
+    return total.index_add_(0, data.positives.image[counted], value[counted].double())  # weighted bincount is never deterministic
