@@ -323,9 +323,11 @@ def _has_kinds(value: object, **kinds: Any) -> bool:
 
 def _compact(column: np.ndarray) -> np.ndarray:
     """Return scores in single precision where that loses nothing, as with most detectors."""
+    if column.dtype != np.float64:
+        return column
     with np.errstate(over='ignore'):
         single = column.astype(np.float32)
-    return single if column.dtype == np.float64 and np.array_equal(single, column) else column
+    return single if np.array_equal(single, column) else column
 
 
 def _run_of(path: Path) -> str:

@@ -97,7 +97,7 @@ def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | N
                seed: int = 0) -> WorstImages:
     """Draw some images of each bucket of a run's main evaluation, at most `count`, with masks where the run has them.
 
-    `paths` are the files of all images; for `choice` see `failures.choose_by_errors`.
+    `paths` are the files of all images; for `choice` see `choose_by_errors`.
     """
     main, grouping = result.plan.evaluations[0], result.plan.groupings[0]
     ratios = result.plan.ratios[0] if main.unit == 'image' else main.ratios(result.ground_truth, 'image')
