@@ -102,11 +102,19 @@ def _prepare_hooks(runner: Runner) -> None:
 
 
 def _check_types(settings: dict | list | None, registry: Registry) -> None:
-    """Raise a ValueError for a type that is not registered, where mmengine builds late or says something else."""
-    for _, part in dicts_in(settings, registry.name):
-        name = part.get('type')
+    """Raise a ValueError for a type that is not registered, where mmengine builds late or says something else.
+
+    Dicts inside those that have a type may be of other registries.
+    """
+    if isinstance(settings, list | tuple):
+        for part in settings:
+            _check_types(part, registry)
+    elif isinstance(settings, dict):
+        name = settings.get('type')
         if isinstance(name, str) and registry.get(name) is None:
             raise ValueError(describe_unknown_type(name, registry.name))
+        if name is None:
+            _check_types(list(settings.values()), registry)
 
 
 @type_hints()
