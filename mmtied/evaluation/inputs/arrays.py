@@ -166,11 +166,14 @@ class GroundTruth:
         ids = self.category_ids[categories].tolist()
         return [self.frequencies[category_id] for category_id in ids] if self.frequencies else []
 
-    def named_ids(self, values: Sequence) -> list:
-        """Return ids in place of texts: that of the category with the name, the number, or one that no category has."""
+    def named_ids(self, values: Sequence, digits: bool = False) -> list:
+        """Return ids in place of texts: that of the category with the name, or one that no category has.
+
+        With `digits`, texts of digits that name no category are ids too.
+        """
         ids = {str(name): number for number, name in reversed(self.category_names.items())}
         nowhere = int(self.category_ids[0]) - 2**32
-        return [value if not isinstance(value, str) else ids.get(value, int(value) if is_digits(value) else nowhere)
+        return [value if not isinstance(value, str) else ids.get(value, int(value) if digits and is_digits(value) else nowhere)
                 for value in values]
 
     def find_categories(self, ids: np.ndarray) -> np.ndarray:

@@ -185,7 +185,7 @@ def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, offset:
     """Return the index of each entry's category, -1 where there is none; ids may be names."""
     values = values_of(entries, 'category_id')
     if str in set(map(type, values)):
-        values = ground_truth.named_ids(values)
+        values = ground_truth.named_ids(values, digits=True)
     return ground_truth.find_categories(integer_column(entries, 'category_id', faults, values) + offset)
 
 

@@ -309,10 +309,12 @@ def test_faults_are_counted_and_left_out():
     assert any('3 of 6 entries' in note for note in result.report['notes'])
 
 
-def test_text_labels_that_name_no_category_are_named():
+@pytest.mark.parametrize('text', ['a cat', '2'])
+def test_text_labels_that_name_no_category_are_named(text):
+    """Digits too: they may count a model's classes, and are no ids of categories."""
     truth, found = read_ground_truth(COCO), text_labels(None)
-    found[0]['text_labels'][1] = 'a cat'
-    with pytest.raises(ValueError, match=".1.: image id 1: text label 'a cat' is not in the annotation file; --classes"):
+    found[0]['text_labels'][1] = text
+    with pytest.raises(ValueError, match=f".1.: image id 1: text label '{text}' is not in the annotation file; --classes"):
         load_detections(found, truth)
     with pytest.warns(UserWarning, match='1 of 3 detections are of categories that the annotations do not have'):
         assert len(load_detections(found, truth, classes=['cat', 'dog'])['bbox'].score) == 2
