@@ -196,7 +196,8 @@ def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, wh
     present = instances[1:, :, 0] > 0
     filled = present.any(1)
     shared = present[filled].all(0) & filled.any()  # categories of every group that has any ground truth
-    images = [count_images(members, targets.positives(), column)
+    positives = targets.positives()
+    images = [count_images(members, positives, column)
               for members, column in zip(groups.members.T, groups.columns.tolist(), strict=True)]
     counts_all, *counts = [_counts(*group) for group in zip(images, instances, strict=True)]
     report = {'definition': evaluation.name, 'unit': evaluation.unit, 'cumulative': evaluation.cumulative,

@@ -126,7 +126,8 @@ class GroupHistory:
     def record(self, iteration: int, layers: list[DGConv]) -> None:
         """Add the current gates of the layers, given in the order of `channels`."""
         self.iterations.append(iteration)
-        self.gates.append([layer.gates.tolist() for layer in layers])
+        gates = torch.cat([layer.gates.detach() for layer in layers]).cpu()  # one transfer from the device
+        self.gates.append([part.tolist() for part in gates.split([len(layer.gates) for layer in layers])])
 
     def group_numbers(self) -> list[list[int]]:
         """Return the number of groups of each layer, at each record."""
