@@ -20,6 +20,7 @@ class BlockSettings(NamedTuple):
     """Settings of a residual block that every kind shares, with the meaning that they have in `StagedResNet`.
 
     Attributes:
+        in_channels: Channels of the block's input.
         planes: Base channels of the stage; the output of a bottleneck has four times as many.
         plugins: Plugins of this block, each dict(cfg=..., position=...).
     """

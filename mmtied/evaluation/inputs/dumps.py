@@ -130,7 +130,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
 
 
 def _unknown_label(label: int, labels: np.ndarray, num: int, ground_truth: GroundTruth, reading: ResultReading) -> str:
-    """Say that a label is none of so many, and which option settles it."""
+    """Describe a label outside 0 to `num` - 1, and the option that settles it."""
     advice = 'where the model knows other classes, --label-names (label_names=...) lists them in the order of its labels'
     if labels.min() == 1 and labels.max() == num:
         advice = "--category-offset -1 (category_offset=-1) shifts labels that count from 1, as torchvision's"

@@ -225,9 +225,9 @@ _AMPLIFIED, _ALLOWANCE = 64, 1 << 26
 
 
 def parts(size: int) -> dict[str, Part]:
-    """Return what a pickle of so many bytes, which limit what is made from them, may name.
+    """Return what a pickle may name; old and new versions of the libraries write different names.
 
-    Old and new versions of the libraries write different names.
+    The `size` of the file in bytes limits what is made from it.
     """
     spent, limit = 0, _AMPLIFIED * size + _ALLOWANCE
 
