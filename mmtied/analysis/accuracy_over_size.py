@@ -28,7 +28,15 @@ _COLUMNS = ('detector', 'backbone', 'params', 'box_ap', 'mask_ap')
 
 
 class Point(NamedTuple):
-    """One detector; parameters are those of the backbone with the ImageNet classifier, in millions, AP is in percent."""
+    """One detector.
+
+    Attributes:
+        detector: One of `DETECTORS`.
+        backbone: Name of its backbone; its family is what stands before the first hyphen or space.
+        params: Parameters of the backbone with the ImageNet classifier, in millions.
+        box_ap: Average precision of boxes in percent; `mask_ap` is that of masks.
+        source: One of `_MARKERS`.
+    """
 
     detector: str
     backbone: str

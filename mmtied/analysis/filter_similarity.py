@@ -6,7 +6,7 @@ two filters are as alike as the cosine of their patterns.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from math import ceil
 from typing import NamedTuple
@@ -35,6 +35,10 @@ class Layer(NamedTuple):
 
     name: str
     modules: tuple[nn.Module, ...]
+
+
+class _Reached(Exception):  # noqa: N818
+    """Ends a forward pass behind the layer."""
 
 
 class _GuidedMode(TorchFunctionMode):
@@ -249,8 +253,10 @@ def _outputs(model: nn.Module, layer: Layer, images: Tensor) -> list[Tensor]:
             raise ValueError(f'layer {layer.name}: expected a module that returns feature maps (N, C, H, W); this one '
                              f'({type(module).__name__}) does not')
         found.setdefault(module, output.clone())  # what follows may change it in place
+        if len(found) == len(layer.modules):
+            raise _Reached
 
-    with ExitStack() as hooks:
+    with ExitStack() as hooks, suppress(_Reached):
         for module in layer.modules:
             hooks.enter_context(module.register_forward_hook(keep))
         getattr(model, 'extract_feat', model)(images)

@@ -15,7 +15,16 @@ _SMALLEST_SIDE = 32
 
 
 class Choice(NamedTuple):
-    """A random choice of at most `count` images from a bucket; with `skip_missing` among those whose files exist."""
+    """A random choice of images from a bucket.
+
+    Attributes:
+        bucket: The bucket.
+        count: Maximum number of images.
+        definition: One of `occlusion.OCCLUSION_RATIOS`.
+        same_category: Count only instances of the same category as occluders.
+        seed: The same seed chooses the same images.
+        skip_missing: Choose among the images whose files exist, instead of raising.
+    """
 
     bucket: Bucket
     count: int = 12

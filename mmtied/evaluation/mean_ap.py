@@ -149,8 +149,8 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         Raises:
             ValueError: There was no `update`, or its values cannot be used.
         """
-        alone = Metric is not None or not torch_dist.is_available() or not torch_dist.is_initialized()
-        states = {name: getattr(self, name) for name in _STATES} if alone else _gathered(self)  # torchmetrics has joined them
+        joined = Metric is not None or not torch_dist.is_available() or not torch_dist.is_initialized()  # or nothing to join
+        states = {name: getattr(self, name) for name in _STATES} if joined else _gathered(self)
         if not states['sizes']:
             raise ValueError('OcclusionMeanAveragePrecision: no image was given; call update before compute')
         annotations, detections, labels = _as_coco(states)

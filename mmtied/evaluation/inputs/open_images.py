@@ -69,8 +69,12 @@ def read_open_images(content: bytes, path: Path, image_folder: Any, broken: Brok
 
 def _listed_images(folder: Path) -> set[str]:
     """Return the images that Open Images' lists of images in a folder name; empty without one."""
-    tables = [read_csv(file) for file in sorted(folder.glob('*image*.csv'))]
-    return {row['ImageID'] for header, rows in tables if {'ImageID', 'Subset'} <= set(header) for row in rows}
+    found = set()
+    for file in sorted(folder.glob('*image*.csv')):  # large: one at a time
+        header, rows = read_csv(file)
+        if {'ImageID', 'Subset'} <= set(header):
+            found |= {row['ImageID'] for row in rows}
+    return found
 
 
 def _class_names(folder: Path) -> dict[str, str]:

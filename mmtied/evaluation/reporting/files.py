@@ -31,6 +31,7 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
                   format: str = 'png', hide_empty: bool = False) -> list[Path]:
     """Write the files of an evaluation, all or none, in place of those of another; return their paths.
 
+    They are records.npz, ap_over_r_<iou type>.<format>, report.html, buckets.tex, buckets.csv, categories.csv and report.json.
     A process that is killed leaves the old report, the new one, or none, and never files of two runs beside a report; the id of
     the run is in report.json, records.npz and buckets.csv, and readers compare it. `hide_empty` leaves buckets without instances
     out of plots, page and LaTeX table.
@@ -69,7 +70,8 @@ def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
 def read_report(path: str | os.PathLike) -> dict:
     """Read a report.json; also one written before intervals, controls and extra evaluations existed.
 
-    A ValueError says where it is missing, truncated, or not such a report, or files beside it are of another run.
+    Raises:
+        ValueError: The file is missing, truncated, or not such a report, or files beside it are of another run.
     """
     path = Path(path)
     if not path.exists() and (path.parent / FILE_NAME).exists():
@@ -86,7 +88,10 @@ def read_report(path: str | os.PathLike) -> dict:
 def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = None) -> list[Run]:
     """Read the reports of several runs, from folders that hold a report.json, or such files.
 
-    Without `names`, which must be distinct, a run has the name that it was given, or that of its folder.
+    Without `names`, a run has the name that it was given, or that of its folder.
+
+    Raises:
+        ValueError: No path is given, a report cannot be read, or the names are too few or not distinct.
     """
     if not paths:
         raise ValueError('no folder with a report.json is given')
@@ -101,10 +106,18 @@ def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = 
 
 
 def read_sides(sides: Sequence[Sequence[str | os.PathLike]], names: Sequence[str] | None = None) -> tuple[list[Run], dict | None]:
-    """Read runs that are shown together, and compare them with the first where there are several, all with their match records.
+    """Read runs that are shown together, and compare them where all have their match records.
 
-    A side is a folder with a report.json (or such a file), or several of one recipe that differ in their seed, whose mean is
-    shown. Names are by default those of `read_runs`, and 'a', 'b' for means. For the comparison see `comparison.compare_runs`.
+    Args:
+        sides: For each curve a folder with a report.json (or such a file), or several of one recipe that differ in their seed,
+            whose mean is shown.
+        names: A name for each side; by default as for `read_runs`, and 'a', 'b' for means.
+
+    Returns:
+        The runs, and the comparison with the first, see `comparison.compare_runs`; None for one side or without all records.npz.
+
+    Raises:
+        ValueError: As `read_runs`, and runs that cannot be compared.
     """
     if names is None and any(len(side) > 1 for side in sides):
         names = [chr(ord('a') + number) for number in range(len(sides))]

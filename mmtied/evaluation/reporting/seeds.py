@@ -15,8 +15,10 @@ def average_reports(reports: Sequence[Mapping]) -> dict:
     """Return the report of several seeds: means of the statistics and null bands, over the evaluations that all runs have.
 
     A value that some runs do not have is None. Of p-values it has the largest, or 1 where the runs lie on different sides of
-    their null band. Intervals and numbers by category, which concern a single run, are left out. A ValueError says where the
-    reports are not of the same evaluation of the same images.
+    their null band. Intervals and numbers by category, which concern a single run, are left out.
+
+    Raises:
+        ValueError: The reports are not of the same evaluation of the same images.
     """
     found = [{_identity(part): part for part in all_evaluations(report)} for report in reports]
     means = [_average([parts[key] for parts in found]) for key in found[0] if all(key in parts for parts in found)]

@@ -202,7 +202,8 @@ class Run(NamedTuple):
 def shared_evaluations(runs: Sequence[Run]) -> list[list[Run]]:
     """Return the evaluations that all runs have, the main one first, each as the runs with that part of their reports.
 
-    A ValueError says where the main evaluations cannot be shown side by side.
+    Raises:
+        ValueError: There is no run, or the main evaluations cannot be shown side by side.
     """
     if not runs:
         raise ValueError('at least one run is needed')
