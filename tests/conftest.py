@@ -57,6 +57,28 @@ def reports_with_blank_figures() -> Iterator[None]:
         yield
 
 
+def repeating(draw: Callable) -> Callable:
+    """Let an in-place draw repeat a hundred thousand values, since two draws for every weight take as long as a step."""
+
+    def fill(tensor: torch.Tensor, *settings: float, generator: torch.Generator | None = None) -> torch.Tensor:
+        few = 99991  # a prime, so that no two filters are alike
+        if tensor.numel() <= few:
+            return draw(tensor, *settings, generator=generator)
+        drawn = draw(tensor.new_empty(few), *settings, generator=generator)
+        return tensor.copy_(drawn.repeat(-(-tensor.numel() // few))[:tensor.numel()].view(tensor.shape))
+
+    return fill
+
+
+@pytest.fixture
+def quick_init(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw weights quickly, and skip mmengine's record of every initialized parameter, which takes longer than the draws."""
+    for name in ('normal_', 'uniform_'):
+        monkeypatch.setattr(torch.Tensor, name, repeating(getattr(torch.Tensor, name)))
+    monkeypatch.setattr('mmengine.model.weight_init.update_init_info', lambda module, init_info: None)
+    monkeypatch.setattr('mmengine.model.BaseModule._dump_init_info', lambda self: None)
+
+
 @pytest.fixture
 def one_process() -> Iterator[None]:
     """Make this process a process group of its own."""
