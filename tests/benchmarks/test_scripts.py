@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -13,25 +12,30 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtied.layers import TBC
+from tests.helpers.tools import run_script
 
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 
 
-def run_quickly(script, folder, *options):
+@pytest.fixture
+def run_quickly(tmp_path, monkeypatch):
+    """Return a function that runs a script in this process and returns its rows."""
     from reporting import read_csv
-    path = folder / f'{script}.csv'
-    run = subprocess.run([sys.executable, BENCHMARKS / f'{script}.py', *options, '--quick', '--repeats', '1', '--csv', path],
-                         capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    run, = read_csv(folder / 'runs.csv')
-    assert run['file'] == path.name and f'torch {torch.__version__}'.partition('+')[0] in run['machine']
-    assert str(folder) not in run['command']
-    return read_csv(path)
+
+    def run(script, *options):
+        path = tmp_path / f'{script}.csv'
+        run_script(BENCHMARKS / f'{script}.py', [*options, '--quick', '--repeats', '1', '--csv', path], monkeypatch)
+        run, = read_csv(tmp_path / 'runs.csv')
+        assert run['file'] == path.name and f'torch {torch.__version__}'.partition('+')[0] in run['machine']
+        assert str(tmp_path) not in run['command']
+        return read_csv(path)
+
+    return run
 
 
 @pytest.mark.slow
-def test_layers_add_up_to_networks(tmp_path):
-    rows = run_quickly('layers', tmp_path, 'networks', '--formats', 'channels_last')
+def test_layers_add_up_to_networks(run_quickly):
+    rows = run_quickly('layers', 'networks', '--formats', 'channels_last')
     assert {(row['network'], row['kernel'], row['layers']) for row in rows} == {
         (f'{name}, 1 x 32 x 32', kernel, layers) for name in ('TiedResNet-50', 'TiedResNet-50-S')
         for kernel, layers in (('1x1', '20'), ('3x3', '48'))}
@@ -40,15 +44,15 @@ def test_layers_add_up_to_networks(tmp_path):
 
 
 @pytest.mark.slow
-def test_figure_3(tmp_path):
-    rows = run_quickly('layers', tmp_path, 'figure3', '--formats', 'contiguous', '--kernels', '1')
+def test_figure_3(run_quickly):
+    rows = run_quickly('layers', 'figure3', '--formats', 'contiguous', '--kernels', '1')
     assert [(row['step'], row['B']) for row in rows] == [
         (which, blocks) for which in ('forward', 'forward + backward') for blocks in '12']
 
 
 @pytest.mark.slow
-def test_backbones(tmp_path):
-    rows = run_quickly('backbones', tmp_path, '--networks', 'TiedResNet-50-S', '--formats', 'contiguous', '--deploy')
+def test_backbones(run_quickly):
+    rows = run_quickly('backbones', '--networks', 'TiedResNet-50-S', '--formats', 'contiguous', '--deploy')
     forms = [('inference', 'plain'), ('inference', 'deployed'), ('training', 'plain')]
     expected = [(step, network, form) for step in ('inference', 'training') for network in ('ResNet-50', 'TiedResNet-50-S')
                 for form_step, form in forms if form_step == step]
@@ -62,8 +66,8 @@ def test_backbones(tmp_path):
 
 
 @pytest.mark.slow
-def test_detectors(tmp_path):
-    rows = run_quickly('detectors', tmp_path, '--networks', 'TiedResNet-50-S')
+def test_detectors(run_quickly):
+    rows = run_quickly('detectors', '--networks', 'TiedResNet-50-S')
     assert [(row['backbone'], row['step']) for row in rows] == [
         (name, step) for step in ('training', 'inference') for name in ('ResNet-50', 'TiedResNet-50-S')]
     assert all(row['step, times baseline'] == '1.00' for row in rows if row['backbone'] == 'ResNet-50')

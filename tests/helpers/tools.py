@@ -5,7 +5,7 @@ import resource
 import runpy
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,6 +27,16 @@ def run_in_process(tool: str, arguments: tuple, monkeypatch: pytest.MonkeyPatch,
     except SystemExit as stop:
         code = stop.code or 0
     return code, *capfd.readouterr()
+
+
+def run_script(script: Path | str, arguments: Sequence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a script that is not a tool in this process; an exit code other than 0 fails."""
+    monkeypatch.setattr(sys, 'argv', [str(script), *map(str, arguments)])
+    try:
+        with mock.patch.dict(os.environ):
+            runpy.run_path(str(script), run_name='__main__')
+    except SystemExit as stop:
+        assert not stop.code
 
 
 def run_on_full_disk(run: Callable[[], Any], size: int) -> Any:
