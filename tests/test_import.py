@@ -20,14 +20,48 @@ def test_import_stays_light():
     assert heavy == '[]'
 
 
-@pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain'])
-def test_scope_works_without_custom_imports(scope):
-    """mmengine imports mmtied for a name with the scope; afterwards the bare name works too."""
-    names = {'TiedResNet': 'MODELS', 'TBC': 'MODELS', 'OcclusionCocoMetric': 'METRICS', 'OcclusionEvalHook': 'HOOKS'}
-    code = f'import sys, {scope}.registry as registries\nfound = ["mmtied" in sys.modules]\n'
-    for name, registry in names.items():
-        code += f'found += [registries.{registry}.get("mmtied.{name}").__name__, registries.{registry}.get("{name}").__name__]\n'
-    assert run(code + 'print(found)') == str([False, *(name for name in names for _ in range(2))])
+SCOPE = """
+import sys, {scope}.registry as registries
+found = ["mmtied" in sys.modules]
+for name, registry in {names}.items():
+    found += [getattr(registries, registry).get(f"mmtied.{{name}}").__name__, getattr(registries, registry).get(name).__name__]
+print(found)
+"""
+NAMES = {'TiedResNet': 'MODELS', 'TBC': 'MODELS', 'OcclusionCocoMetric': 'METRICS', 'OcclusionEvalHook': 'HOOKS'}
+CUSTOM_IMPORTS = """
+import sys
+assert "mmtied" not in sys.modules
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmdet.registry import MODELS
+Config(dict(custom_imports=dict(imports=['mmtied'])))
+cfg = Config.fromstring('custom_imports = dict(imports=["mmtied"])', '.py')
+init_default_scope('mmdet')
+print(type(MODELS.build(dict(type='TiedResNet', depth=50))).__module__)
+"""
+#: Run each argument in a process that has imported the packages of all, none of which imports mmtied, mmdet or mmpretrain.
+FORK = """
+import os, sys
+import mmcv.cnn, mmcv.ops, mmengine.evaluator, mmengine.hooks, mmengine.runner, mmengine.visualization
+import pycocotools.mask, scipy, torch, torchvision
+assert not {"mmtied", "mmdet", "mmpretrain"} & sys.modules.keys()
+for code in sys.argv[1:]:
+    if not os.fork():
+        exec(code, {})
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
+def test_scopes_and_custom_imports():
+    """mmengine imports mmtied for a name with the scope; afterwards the bare name works too. So it does with custom_imports."""
+    scopes = [SCOPE.format(scope=scope, names=NAMES) for scope in ('mmdet', 'mmpretrain')]
+    done = subprocess.run([sys.executable, '-c', FORK, *scopes, CUSTOM_IMPORTS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [line for line in done.stdout.splitlines() if 'OneDL' not in line]
+    names = str([False, *(name for name in NAMES for _ in range(2))])
+    assert found == [names, names, 'mmtied.backbones.tied_resnet']
 
 
 @pytest.mark.parametrize(('module', 'registers'), [('mine.train', True), ('mmtied', False)])
@@ -40,16 +74,6 @@ def test_only_the_command_leaves_registration_out(module, registers, tmp_path):
                           cwd=tmp_path)
     assert ('mmtied.registry' in done.stderr) == registers
     assert (done.stdout.strip() == 'True') == registers
-
-
-def test_custom_imports_make_the_bare_name_work():
-    assert run("from mmengine.config import Config\n"
-               "from mmengine.registry import init_default_scope\n"
-               "from mmdet.registry import MODELS\n"
-               "Config(dict(custom_imports=dict(imports=['mmtied'])))\n"
-               "cfg = Config.fromstring('custom_imports = dict(imports=[\"mmtied\"])', '.py')\n"
-               "init_default_scope('mmdet')\n"
-               "print(type(MODELS.build(dict(type='TiedResNet', depth=50))).__module__)") == 'mmtied.backbones.tied_resnet'
 
 
 def test_missing_package_error_names_package(run_without_openmmlab):
