@@ -13,7 +13,7 @@ from mmtied.launch.config import load_config
 from mmtied.layers import DGConv
 from mmtied.related.groupable.layers import gated_layers
 from mmtied.training.loss_hook import attach
-from tests.helpers.detectors import two_images
+from tests.helpers.detectors import two_images, use_small_heads
 from tests.helpers.pages import named_configs, read_page, snippets
 
 PAGE = read_page('groupable_convolution.md')
@@ -27,12 +27,13 @@ def test_every_block_is_tested():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS)
-def test_config_builds_and_trains(name, tmp_path, monkeypatch):
+def test_config_builds_and_trains(name, tmp_path, monkeypatch, quick_init):
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
     monkeypatch.chdir(tmp_path)
     Path(name).write_text(CONFIGS[name])
     cfg = load_config(name)
+    use_small_heads(cfg.model)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         assert len(gated_layers(model)) == (8 if 'fpn' in name else 16)
@@ -49,7 +50,7 @@ def test_config_builds_and_trains(name, tmp_path, monkeypatch):
     assert all(layer.gates.grad is not None for layer in gated_layers(model).values())
 
 
-def test_script():
+def test_script(quick_init):
     names = {}
     exec(SCRIPTS[0], names)
     assert not any(isinstance(module, DGConv) for module in names['resnext'].modules())

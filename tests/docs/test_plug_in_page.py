@@ -13,7 +13,7 @@ from mmtied.backbones import TiedResNeSt, TiedResNet
 from mmtied.launch.config import load_config
 from mmtied.layers import TBC
 from mmtied.plugins import TiedGCB, TiedSE
-from tests.helpers.detectors import two_images
+from tests.helpers.detectors import two_images, use_small_heads
 from tests.helpers.pages import named_configs, read_page
 from tests.helpers.torch_versions import needs_dynamo_exporter
 
@@ -40,7 +40,7 @@ def test_every_block_is_a_config():
 
 
 @pytest.fixture
-def config(request, tmp_path, monkeypatch):
+def config(request, tmp_path, monkeypatch, quick_init):
     """Write a snippet to a file and load it; one snippet names weights, which are written beside it."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
@@ -54,6 +54,7 @@ def config(request, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize('config', SNIPPETS, indirect=True)
 def test_config_builds_and_trains(config, request):
+    use_small_heads(config.model)
     with DefaultScope.overwrite_default_scope(config.default_scope):
         model = revert_sync_batchnorm(MODELS.build(config.model))
         if 'torchvision:' not in str(config.model.backbone.get('init_cfg')):  # no downloads
@@ -133,7 +134,7 @@ def test_page_says_which_config_downloads_weights(config, request):
     assert fetched == (said and not second)
 
 
-def test_output_channels():
+def test_output_channels(quick_init):
     """Build each backbone of the page's table from the settings printed there."""
     pytest.importorskip('mmpretrain')
     rows = re.findall(r'^\| [^|]+ \| `(type=.*?)`[^|]*\| ([\d, ]+) \|$', PAGE, re.MULTILINE)
