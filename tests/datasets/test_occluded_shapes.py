@@ -4,7 +4,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -168,10 +168,9 @@ def test_mmdet_reads_it(data_set, coco):
     (dict(ratio_edges=(0.5, 0.2)), 'ratio_edges=.* increasing'),
     (dict(objects=(2, 2), ratio_edges=(0.99, 1), zero_share=0, min_visible=0.9), 'found no layout of 2 shapes'),
 ])
-@pytest.mark.parametrize('workers', [1, 2])
-def test_bad_options_leave_no_files(tmp_path, options, message, workers):
+def test_bad_options_leave_no_files(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        make_occluded_shapes(tmp_path / 'shapes', **{'num_images': 4, 'workers': workers, **options})
+        make_occluded_shapes(tmp_path / 'shapes', **{'num_images': 4, 'workers': 2, **options})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -205,6 +204,7 @@ def test_positions_are_evenly_spread(offset, start, power):
     np.testing.assert_allclose(gaps, 1 / num, rtol=1e-6)
 
 
+@settings(max_examples=40)
 @given(data=st.data(), zero_share=st.floats(0, 0.9))
 def test_accepted_ranges_follow_shares(data, zero_share):
     edges = sorted(data.draw(st.lists(st.integers(0, 100), min_size=2, max_size=6, unique=True)))
