@@ -30,7 +30,7 @@ SMALL = ['--iters', '1', '--size', '32', '--batch-size', '2', '--workers', '0']
 
 
 @pytest.fixture
-def clone(tmp_path, monkeypatch, quick_init):
+def clone(tmp_path, monkeypatch):
     """Make the folder that the page takes for granted: configs, tools, images as COCO, a detector, and torchvision's weights."""
     pytest.importorskip('mmdet')
     from torchvision.models import resnet50
