@@ -96,7 +96,7 @@ def test_training_runs_nothing_of_a_checkpoint(tool, shapes, tmp_path, marker, w
             'last_checkpoint': ['--resume', *options(shapes)],
             'backbone': ['--backbone-checkpoint', evil, *options(shapes)]}.get(way, options(shapes))
     if way == 'init_cfg_late':  # one that the checks before training do not see
-        monkeypatch.setattr('mmtied.launch.checkpoints._pretrained', lambda *_: iter(()))
+        monkeypatch.setattr('mmtied.launch.checkpoints.dicts_in', lambda *_: iter(()))
     code, _, err = tool('train.py', config, '--work-dir', work, *more)
     assert not marker.exists()
     assert code == 2 and 'evil.pth: refused, as it needs ' in err.splitlines()[-1]
