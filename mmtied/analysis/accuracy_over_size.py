@@ -111,7 +111,7 @@ def plot_accuracy_over_size(points: Sequence[Point]) -> 'Figure':
         axes.set_ylabel(f'{measure.partition("_")[0]} AP (%)', fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(color='.92', linewidth=.8)
-        axes.margins(x=.2, y=.1)
+        axes.margins(x=.28, y=.1)
         hide_spines(axes)
     figure.supxlabel('parameters of the backbone with its classifier, millions', fontsize=8)
     held = {point.family for point in points}
@@ -124,15 +124,19 @@ def plot_accuracy_over_size(points: Sequence[Point]) -> 'Figure':
 
 def _draw_family(axes: 'Axes', points: Sequence[Point], measure: str, color: str) -> None:
     """Draw the points of a family, the smallest first, and name each."""
+    from matplotlib.patheffects import withStroke
+
     points = sorted(points, key=lambda point: point.params)
     line = [point for point in points if point.source != 'yours']
     axes.plot([point.params for point in line], [getattr(point, measure) for point in line], color=color, linewidth=1, alpha=.7)
     for point in points:
         value, marker = getattr(point, measure), _MARKERS[point.source]
         axes.plot([point.params], [value], color=color, marker=marker, linestyle='none', markersize=10 if marker == '*' else 5,
-                  markerfacecolor='white' if marker == 'D' else color)
+                  markerfacecolor='white' if marker == 'D' else color, zorder=4)
         left = marker == 'o' and point.family in ('TiedResNet', 'TiedSENet')  # others lie to their right
+        below = -11 if marker == 'D' else -7 if left and point is points[0] else 3
         short = point.backbone.removeprefix(point.family).strip('- ') or point.family
         axes.annotate(plain_label(point.backbone if point.source == 'yours' else short, 18), (point.params, value),
-                      xytext=(-4 if left else 3, -8 if marker == 'D' else 3), textcoords='offset points',
-                      ha='right' if left else 'left', fontsize=5.8, color=color)
+                      xytext=(-4 if left else 3, below), textcoords='offset points',
+                      ha='right' if left else 'left', fontsize=5.8, color=color,
+                      path_effects=[withStroke(linewidth=1.6, foreground='white')])
