@@ -76,7 +76,7 @@ def equality(args: argparse.Namespace) -> None:
                  for result in (on_device, evaluate_on('cpu', truth, found)))
     given = [key for key, value in cpu.items() if key.endswith('_ci') and value]  # none below `intervals.MIN_IMAGES`
     difference = max((abs(a - b) for key in given for a, b in zip(mine[key], cpu[key], strict=True)), default=0.)
-    print(f'intervals, device and CPU: largest difference {difference:.1e}')
+    print(f'intervals, device and CPU: {len(given)} intervals, largest difference {difference:.1e}')
     if not difference <= 1e-4:  # halves are evaluated in single precision
         raise ValueError(f'intervals on {args.device} differ from those on the CPU by {difference:.1e}')
 

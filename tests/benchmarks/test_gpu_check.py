@@ -188,9 +188,9 @@ def test_evaluation_on_the_device_equals_pycocotools(capsys):
     if pretend and not HAS_PRETEND_CUDA:
         pytest.skip(f'torch {torch.__version__} < 2.3: stand-in for CUDA')
     with PretendCuda() if pretend else nullcontext() as watch:
-        gpu_parts.equality(Namespace(device='cuda', images=4, detections=40))
+        gpu_parts.equality(Namespace(device='cuda', images=20, detections=60))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5 and all(float(line.split()[-1]) < 1e-12 for line in lines)
+    assert len(lines) == 5 and ': 3 intervals, ' in lines[-1] and all(float(line.split()[-1]) < 1e-12 for line in lines)
     assert not pretend or watch.transfers > 0
 
 
