@@ -214,10 +214,9 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
     if not (image_ids[1:] > image_ids[:-1]).all():
         raise ValueError('image_ids: not sorted, or repeated')
     num_images, num_categories = len(image_ids), len(header['category_names'])
-    num_positives, num_columns = arrays['positives.counted'].shape
+    num_positives, num_columns = checked_array(arrays, 'positives.counted', 'b', (None, None)).shape
     checked_array(arrays, 'positives.image', 'i', (num_positives, ), num_images)
     checked_array(arrays, 'positives.category', 'i', (num_positives, ), num_categories)
-    checked_array(arrays, 'positives.counted', 'b', (num_positives, num_columns))
     thresholds = _checked_thresholds(header)
     evaluations = []
     for number, description in enumerate(header['evaluations']):
