@@ -59,8 +59,8 @@ def evaluate(annotations: Any, detections: Any, evaluations: Evaluation | Sequen
             default xywh in COCO's results, xyxy elsewhere.
         proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
         bootstrap: Add confidence intervals with these settings, or with the default ones where True.
-        device: Where to match and accumulate, by default the CPU, where detections are read; `evaluate_detections` leaves boxes
-            on their GPU.
+        device: Where to match and accumulate, by default the CPU. Tensors on a GPU are copied to the CPU, where detections are
+            read; to leave boxes on their GPU, use `inputs.results.tensor_detections` and `evaluate_detections`.
         name: The detector's name on plots and pages, and in comparisons of what is saved; by default that of the first file,
             without ``.bbox`` or ``.segm``.
         label_names: Name of each label of the model, where it knows other classes than the annotations.
