@@ -221,8 +221,9 @@ def _check_options(iou_thresholds: Sequence[float] | None, rec_thresholds: Seque
                              "register_statistic(Statistic('AP60', iou=0.6)) adds an IoU threshold")
     if extended_summary:
         raise ValueError(f'{start}extended_summary=True is not there; metric.result.records has the match of each detection')
-    if backend not in ('pycocotools', 'faster_coco_eval'):
-        raise ValueError(f'{start}backend={backend!r}; use one of pycocotools, faster_coco_eval, which give the same numbers')
+    backends = ('pycocotools', 'faster_coco_eval')
+    if backend not in backends:
+        raise ValueError(f'{start}backend={backend!r}; use one of {", ".join(backends)}, which give the same numbers')
     if average not in ('macro', 'micro') or (average == 'micro' and class_metrics):
         raise ValueError(f"{start}average={average!r}; use 'macro', or 'micro' without class_metrics")
 

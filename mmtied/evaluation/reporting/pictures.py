@@ -38,7 +38,7 @@ CHOICES = {'worst': 'The images with the lowest F1 in each bucket; ties go to th
 
 
 class Look(NamedTuple):
-    """How an outcome is drawn: a color of Okabe and Ito's color-blind safe palette; dash and sign tell it apart without color."""
+    """Style of an outcome's boxes: a color-blind safe color (Okabe and Ito), and dashes and a sign that show in gray too."""
 
     color: str
     ink: str  # color of the label's text
@@ -56,7 +56,7 @@ LOOKS = {
 
 
 class Outcomes(NamedTuple):
-    """What became of one image, at IoU 0.5."""
+    """The detections and objects of one image by outcome, matched at IoU 0.5."""
 
     detections: list[str]  # outcome of each detection that is shown; empty for one that counts neither way
     missed: np.ndarray  # positions of the annotations that were missed
