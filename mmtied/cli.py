@@ -1,5 +1,6 @@
 """Report user errors in the same way in every tool: one line on stderr and exit code 2."""
 
+import atexit
 import gc
 import io
 import logging
@@ -168,6 +169,7 @@ def no_collection() -> Iterator[None]:
     """Pause garbage collection, which takes much of the time of importing PyTorch and of building millions of objects."""
     enabled = gc.isenabled()
     gc.disable()
+    atexit.register(gc.freeze)  # an interpreter that exits looks through all objects of PyTorch once more
     try:
         yield
     finally:

@@ -12,13 +12,13 @@ def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int] | np.ndarray)
 
 
 def areas_under_others(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the area of each of (N, 4) xyxy boxes that other boxes cover, and its own, shape (N,) each."""
+    """Return the area of each of (..., N, 4) xyxy boxes that other boxes cover, and its own, shape (..., N) each."""
     areas = box_areas(boxes)
-    if len(boxes) == 1:
-        return np.zeros(1), areas
+    if boxes.shape[-2] == 1:
+        return np.zeros_like(areas), areas
     (in_x, widths), (in_y, heights) = _edge_cells(boxes)
-    shared = (in_y.T @ in_x) >= 2  # a cell of a box that lies under two boxes is covered by another
-    covered = np.einsum('nw,nw->n', (in_y * heights) @ shared, in_x * widths)
+    shared = (in_y.swapaxes(-1, -2) @ in_x) >= 2  # a cell of a box that lies under two boxes is covered by another
+    covered = np.einsum('...nw,...nw->...n', (in_y * heights) @ shared, in_x * widths)
     return np.minimum(covered, areas), areas  # a sum of cells may round past the area, and r past the last bucket
 
 
@@ -30,8 +30,8 @@ def area_under_two(boxes: np.ndarray) -> tuple[float, float]:
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """Return the areas of (N, 4) xyxy boxes."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    """Return the areas of (..., N, 4) xyxy boxes, shape (..., N)."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def shared_areas(boxes: np.ndarray) -> np.ndarray:
@@ -41,10 +41,14 @@ def shared_areas(boxes: np.ndarray) -> np.ndarray:
 
 
 def _edge_cells(boxes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return, for x and y, which boxes span each cell between their edges, (N, cells) as 0/1, and the cells' lengths."""
+    """Return, for x and y, which boxes span each cell between their edges, as 0 and 1, and the lengths of the cells.
+
+    Shape:
+        Boxes (..., N, 4); returns (..., N, cells) and (..., 1, cells).
+    """
     cells = []
-    for lows, highs in ((boxes[:, 0], boxes[:, 2]), (boxes[:, 1], boxes[:, 3])):
-        edges = np.sort(np.concatenate([lows, highs]))
-        spans = (lows[:, None] <= edges[:-1]) & (edges[:-1] < highs[:, None])
+    for lows, highs in ((boxes[..., :1], boxes[..., 2:3]), (boxes[..., 1:2], boxes[..., 3:])):
+        edges = np.sort(np.concatenate([lows, highs], axis=-2), axis=-2).swapaxes(-1, -2)
+        spans = (lows <= edges[..., :-1]) & (edges[..., :-1] < highs)
         cells.append((spans.astype(np.float64), np.diff(edges)))
     return cells

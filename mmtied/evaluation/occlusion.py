@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Decimals of a ratio.
 DECIMALS = 12
+_CHUNK = 2**18  # pairs of boxes that are handled at a time
 
 #: Takes boxes (N, 4) xyxy clipped to the image, and masks (N, height, width) bool or None; returns overlap and area.
 Measure = Callable[[np.ndarray, np.ndarray | None], tuple]
@@ -174,6 +175,14 @@ def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_
     if get_occlusion_ratio(definition).instance is None:
         return stated_ratios(ground_truth, definition, 'image')
     ratios = np.full(len(ground_truth.image_ids), np.nan)
+    if definition == 'covered' and not same_category:
+        _, boxes, images, starts, counts = _instances(ground_truth)
+        for num in np.unique(counts).tolist():  # images with as many boxes at once, ten times as fast as one by one
+            alike = np.flatnonzero(counts == num)
+            for part in np.array_split(alike, math.ceil(len(alike) * num**2 / _CHUNK)):
+                covered, areas = (values.sum(axis=1) for values in areas_under_others(boxes[starts[part, None] + np.arange(num)]))
+                ratios[images[part]] = np.divide(covered, areas, out=np.full(len(part), np.nan), where=areas > 0)
+        return np.round(ratios, DECIMALS)
     for image, _, instances in _images(ground_truth, definition, same_category):
         ratios[image] = _image_ratio(*instances)
     return ratios
@@ -317,20 +326,25 @@ def _image_ratio(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarra
     return round(float(overlap / total), DECIMALS) if total > 0 else float('nan')
 
 
+def _instances(ground_truth: 'GroundTruth') -> tuple[np.ndarray, ...]:
+    """Return positions and clipped xyxy boxes of the instances by image, and each image's position, first instance and count."""
+    single = np.flatnonzero(~ground_truth.crowd)
+    single = single[np.argsort(ground_truth.image[single], kind='stable')]
+    boxes = clip_boxes(ground_truth.boxes_xywh[single], ground_truth.image_sizes[ground_truth.image[single]])
+    return single, boxes, *np.unique(ground_truth.image[single], return_index=True, return_counts=True)
+
+
 def _images(ground_truth: 'GroundTruth', definition: str, same_category: bool) -> Iterator[tuple[int, np.ndarray, tuple]]:
     """Yield the position of each image with instances, the positions of these, and the arguments of `_image_ratio`."""
     ratio = get_occlusion_ratio(definition)
-    single = np.flatnonzero(~ground_truth.crowd)
-    single = single[np.argsort(ground_truth.image[single], kind='stable')]
+    single, boxes, *of_images = _instances(ground_truth)
     if ratio.needs_masks:
         ground_truth.check_masks(single)  # decode trusts the codes
-    boxes = clip_boxes(ground_truth.boxes_xywh[single], ground_truth.image_sizes[ground_truth.image[single]])
-    images, starts = np.unique(ground_truth.image[single], return_index=True)
-    ends = [*starts[1:].tolist(), len(single)]
-    for image, start, end in zip(images.tolist(), starts.tolist(), ends, strict=False):  # no image: one end more
-        members, masks = single[start:end], None
+    for image, start, count in np.transpose(of_images).tolist():
+        here, masks = slice(start, start + count), None
+        members = single[here]
         if ratio.needs_masks:
             codes = [ground_truth.rle(member) for member in members.tolist()]
             masks = _mask_module().array_of(codes) if ratio.takes_codes else _mask_module().decoded(codes, (
                 f'{ground_truth.source}: image id {ground_truth.image_ids[image]}: definition {definition!r}'))
-        yield image, members, (ratio, boxes[start:end], ground_truth.category[members] if same_category else None, masks)
+        yield image, members, (ratio, boxes[here], ground_truth.category[members] if same_category else None, masks)

@@ -44,7 +44,7 @@ def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Tar
     """
     device = targets.cells.device
     everything = whole_set(len(targets.starts) - 1).to(device)
-    whole = {iou_type: _by_category(table, targets, everything, proposal_nums) for iou_type, table in records.items()}
+    whole = {iou_type: _accumulated(table, targets, everything, proposal_nums) for iou_type, table in records.items()}
     reports = [
         _report(evaluation, grouping.to(device), everything, whole, records, targets, proposal_nums, category_names, frequencies)
         for evaluation, grouping in zip(plan.evaluations, plan.groupings, strict=True)
@@ -206,13 +206,14 @@ def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, wh
         report['per_category'] = {'names': list(category_names), 'groups': ['all', *(one.name for one in evaluation.buckets)],
                                   'instances': instances[:, :, 0].tolist()}
     for iou_type, table in records.items():
-        statistics_all, = _average(whole[iou_type], shared, frequencies)
-        by_category = _by_category(table, targets, grouping, proposal_nums)
-        statistics = _average(by_category, shared, frequencies)
+        accumulated = _accumulated(table, targets, grouping, proposal_nums)
+        by_category = {name: torch.cat([whole[iou_type][name], accumulated[name]]) if name in accumulated
+                       else _measured(table, targets, groups, statistic, proposal_nums)[:, None, None]
+                       for name, statistic in STATISTICS.items()}
+        statistics_all, *statistics = _average(by_category, shared, frequencies)
         if 'per_category' in report:
-            values = torch.cat([whole[iou_type]['AP'], by_category['AP']]).mean(1)
             report['per_category'][iou_type] = [[None if math.isnan(value) else value for value in row]
-                                                for row in values.tolist()]
+                                                for row in by_category['AP'].mean(1).tolist()]
         report[iou_type] = {
             'all': {**counts_all, **statistics_all},
             'buckets': [dict(name=bucket.name, lower=bucket.lower, upper=None if math.isinf(bucket.upper) else bucket.upper,
@@ -230,8 +231,8 @@ def _counts(images: int, instances: Tensor) -> dict:
                 instances_per_image=total / images if images else None)
 
 
-def _by_category(records: Records, targets: Targets, grouping: Grouping, proposal_nums: Sequence[int]) -> dict[str, Tensor]:
-    """Compute every statistic before the mean over its thresholds and categories, each (B, thresholds, K); measures (B, 1, 1)."""
+def _accumulated(records: Records, targets: Targets, grouping: Grouping, proposal_nums: Sequence[int]) -> dict[str, Tensor]:
+    """Compute AP and AR before the mean over their thresholds and categories, each (B, thresholds, K)."""
     positives = targets.positives()
     kinds: dict[tuple[int, bool], list[Statistic]] = {}
     for statistic in STATISTICS.values():
@@ -242,8 +243,7 @@ def _by_category(records: Records, targets: Targets, grouping: Grouping, proposa
         areas = sorted({statistic.area_index for statistic in of_kind})
         values = accumulate(records, positives, grouping, targets.num_categories, limit, recall, areas)
         found |= {statistic.name: values[:, areas.index(statistic.area_index), statistic.thresholds] for statistic in of_kind}
-    return {name: found[name] if name in found else _measured(records, targets, grouping, statistic, proposal_nums)[:, None, None]
-            for name, statistic in STATISTICS.items()}
+    return found
 
 
 def _measured(records: Records, targets: Targets, grouping: Grouping, statistic: Statistic,

@@ -64,6 +64,22 @@ def test_ratio_matches_pixel_counts(boxes, definition, seed):
     np.testing.assert_allclose(ratio, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize('chunk', [1, 100])
+@settings(max_examples=60, deadline=None)
+@given(images=st.lists(whole_boxes, min_size=1, max_size=6))
+def test_ratios_of_many_images_match_pixel_counts(chunk, images):
+    annotations = [dict(image_id=number, category_id=1, bbox=box, area=1, iscrowd=0)
+                   for number, boxes in enumerate(images) for box in boxes]
+    truth = read_ground_truth(dict(
+        images=[dict(id=number, height=HEIGHT, width=WIDTH) for number in range(len(images))],
+        annotations=[dict(id=number, **annotation) for number, annotation in enumerate(annotations)],
+        categories=[dict(id=1, name='box')]))
+    expected = [counted('covered', pixels, pixels) for pixels in map(drawn, images)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmtied.evaluation.occlusion._CHUNK', chunk)
+        np.testing.assert_allclose(image_ratios(truth), expected, atol=1e-12)
+
+
 @settings(max_examples=60, deadline=None)
 @given(whole_boxes, st.integers(0, 2**16))
 def test_same_category_sums_over_categories(boxes, seed):
