@@ -1,4 +1,4 @@
-"""docs/occlusion_evaluation.md and README.md: their snippets run on a small data set."""
+"""Pages on the evaluation by occlusion and README.md: their snippets run on a small data set."""
 
 import json
 
@@ -42,6 +42,13 @@ def test_mean_ap_snippet(data, tmp_path):
     assert (tmp_path / 'occlusion' / 'report.html').is_file()
 
 
+def test_ratio_snippet():
+    snippet, = (text for text in snippets(read_page('occlusion_ratio.md')) if 'Evaluation(' in text)
+    scope = {}
+    exec(snippet, scope)
+    assert scope['by_instance'].unit == 'instance' and scope['by_preset']
+
+
 def test_annotate_snippet(data, tmp_path):
     snippet, = (text for text in snippets(read_page('data_occlusion.md')) if 'annotate(' in text)
     exec(snippet, data)
@@ -57,7 +64,7 @@ def test_readme_snippet(data, tmp_path):
 
 
 def test_hook_snippets_build():
-    for page in ('occlusion_evaluation.md', 'README.md'):
+    for page in ('occlusion_evaluation.md', 'occlusion_ratio.md', 'README.md'):
         for snippet in snippets(read_page(page)):
             if 'default_hooks' in snippet:
                 scope = {}
