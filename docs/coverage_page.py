@@ -13,10 +13,13 @@ from mmtied.tables import markdown_table
 
 _INTRODUCTION = """# Coverage of the papers
 
-Written by `python tools/coverage_table.py`; a test checks that every file exists, and that every config loads with its options.
-Each config is for `python tools/train.py`; options beside it are for its `--cfg-options`. The [model zoo](model_zoo.md) has the
-figures of the tables and the computed sizes. Nothing on this page has been trained here as the papers train it;
-[Evidence](evidence.md) lists what has been trained, at a small scale.
+Find the config, tool or page for every table and figure of the papers, and what is left out. Train a config with
+`python tools/train.py`; options beside it are for `--cfg-options`. The [model zoo](model_zoo.md) has the printed figures and the
+computed sizes. Nothing on this page has been trained here as the papers train it; [Evidence](evidence.md) lists what has been
+trained, at a small scale.
+
+`python tools/coverage_table.py` writes this page. A test checks that every file exists and that every config loads with its
+options.
 """
 
 

@@ -24,15 +24,21 @@ from mmtied.version import __version__
 PRINTED = 'printed in the paper, not trained here'
 _INTRODUCTION = f"""# Model zoo
 
-Written by `python tools/model_table.py` from the networks themselves and from the figures printed in the papers; a test compares
-it with both. Every accuracy on this page is {PRINTED}. The column "weights" says where trained
-weights of a row are public; none of them are ours. Of detectors, MMDetection publishes weights of most untied ones, for its
-own configs.
+Every network of the papers, with its config, printed accuracy, and printed and computed sizes. Train a config with
+`python tools/train.py`; options beside it are for `--cfg-options`.
 
-Parameters of a classifier include its last layer. Multiply-adds are those of convolutions and fully connected layers for one
-image (224 x 224, on CIFAR and SVHN 32 x 32), on which mmengine's counter and torch's FlopCounterMode agree. Differences are in
-percent of the printed figure. Detectors report AP on COCO val2017 or Cityscapes val. Each config is for `python tools/train.py`;
-options beside it are for its `--cfg-options`. A deviation is that of several runs, which `tools/train_seeds.py` trains.
+**Every accuracy on this page is {PRINTED}.** The column "weights" links public trained weights; none of them are ours. For most
+untied detectors, MMDetection publishes weights, for its own configs.
+
+- **Parameters** of a classifier include its last layer.
+- **Multiply-adds** are those of convolutions and fully connected layers for one image (224 x 224, on CIFAR and SVHN 32 x 32), on
+  which mmengine's counter and torch's FlopCounterMode agree.
+- **Differences** are in percent of the printed figure.
+- **AP** of detectors is on COCO val2017 or Cityscapes val.
+- **Deviations** are over several runs, which `tools/train_seeds.py` trains.
+
+`python tools/model_table.py` writes this page from the networks themselves and from the printed figures; a test compares it with
+both.
 """
 _METAFILE_HEAD = f"""# Written by `python tools/model_table.py`. Accuracies are {PRINTED}, and no weights are ours.
 # Parameters are in millions; backbone parameters are those of the backbone with the ImageNet classifier.
