@@ -1,4 +1,8 @@
-"""Where each table and figure of the papers is: the page docs/coverage.md, generated from ``papers/coverage.yml``."""
+#!/usr/bin/env python
+"""Write docs/coverage.md, which lists each table and figure of the papers, from ``mmtied/analysis/papers/coverage.yml``.
+
+Run ``python docs/coverage_page.py``.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,30 +13,29 @@ import yaml
 
 from mmtied.analysis import published
 from mmtied.analysis.published import load_paper
+from mmtied.atomic import save_text
 from mmtied.tables import markdown_table
 
+PAGE = Path(__file__).resolve().parent / 'coverage.md'
 _INTRODUCTION = """# Coverage of the papers
 
-Find the config, tool or page for every table and figure of the papers, and what is left out. Train a config with
-`python tools/train.py`; options beside it are for `--cfg-options`. The [model zoo](model_zoo.md) has the printed figures and the
-computed sizes. Nothing on this page has been trained here as the papers train it; [Evidence](evidence.md) lists what has been
-trained, at a small scale.
-
-`python tools/coverage_table.py` writes this page. A test checks that every file exists and that every config loads with its
-options.
+Written by `python docs/coverage_page.py`; a test checks that every file exists and that every config loads with its options.
+Train a config with `python tools/train.py CONFIG`, passing the options beside it to `--cfg-options`. The
+[model zoo](model_zoo.md) has the printed figures and the computed sizes. Nothing on this page has been trained here at the
+papers' scale; [Evidence](evidence.md) lists our small-scale trainings.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A table or figure of a paper, such as 'Table 1', or another of its experiments.
+    """A table, figure or other experiment of a paper, such as 'Table 1'.
 
     Attributes:
-        configs: Configs that train it, without ``.py``, relative to ``configs``; ``{a,b}`` stands for alternatives. Words after a
-            config are its options.
-        tools: Scripts that draw or compute it, relative to the repository.
-        pages: Pages of ``docs`` that show or explain it, with an anchor or without.
-        left_out: What cannot be done, with the reason.
+        configs: Configs that train it, relative to ``configs`` and without ``.py``; ``{a,b}`` lists alternatives, and words
+            after a config are its options.
+        tools: Scripts that draw or compute it, relative to the repository root.
+        pages: Pages of ``docs`` that show or explain it, optionally with an anchor.
+        left_out: Parts that cannot be reproduced, with the reason.
     """
 
     item: str
@@ -71,3 +74,7 @@ def _here(item: Item) -> str:
     shown += [f'[{tool}](../{tool})' for tool in item.tools]
     shown += [f'[{page.partition("#")[0].removesuffix(".md")}]({page})' for page in item.pages]
     return ', '.join(shown)
+
+
+if __name__ == '__main__':
+    save_text(PAGE, render_page())

@@ -1,6 +1,9 @@
-"""The model zoo: printed and counted sizes of every network, as the page docs/model_zoo.md and as OpenMMLab's metafile.
+#!/usr/bin/env python
+"""Count every network of the papers, and write docs/model_zoo.md and configs/metafile.yml.
 
-Both texts are generated from `published` and from the networks themselves, and a test compares them, so they cannot go stale.
+    python docs/model_zoo_page.py
+
+Takes a few minutes on one core. A test checks that both files match the networks and the printed figures in `published`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,37 +18,33 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mmtied.analysis.complexity import Complexity, ImageNetClassifier, count_parameters, measure
-from mmtied.analysis.published import Detector, Network, Paper
+from mmtied.analysis.published import Detector, Network, Paper, load_papers
+from mmtied.atomic import save_text
+from mmtied.compat import require
 from mmtied.related.groupable.complexity import grouped_multiply_adds
 from mmtied.tables import markdown_table
 from mmtied.version import __version__
 
+ROOT = Path(__file__).resolve().parents[1]
 #: Caption of every accuracy.
 PRINTED = 'printed in the paper, not trained here'
 _INTRODUCTION = f"""# Model zoo
 
-Every network of the papers, with its config, printed accuracy, and printed and computed sizes. Train a config with
-`python tools/train.py`; options beside it are for `--cfg-options`.
+Written by `python docs/model_zoo_page.py` from the networks and the figures printed in the papers; a test compares the page with
+both. Every accuracy on this page is {PRINTED}. "weights" links to public trained weights of a
+row; none of them are ours. MMDetection publishes weights of most untied detectors, for its own configs.
 
-**Every accuracy on this page is {PRINTED}.** The column "weights" links public trained weights; none of them are ours. For most
-untied detectors, MMDetection publishes weights, for its own configs.
-
-- **Parameters** of a classifier include its last layer.
-- **Multiply-adds** are those of convolutions and fully connected layers for one image (224 x 224, on CIFAR and SVHN 32 x 32), on
-  which mmengine's counter and torch's FlopCounterMode agree.
-- **Differences** are in percent of the printed figure.
-- **AP** of detectors is on COCO val2017 or Cityscapes val.
-- **Deviations** are over several runs, which `tools/train_seeds.py` trains.
-
-`python tools/model_table.py` writes this page from the networks themselves and from the printed figures; a test compares it with
-both.
+Parameters of a classifier include its last layer. Multiply-adds count convolutions and fully connected layers for one image
+(224 x 224; 32 x 32 on CIFAR and SVHN); mmengine's counter and torch's FlopCounterMode agree on them. Differences are in percent
+of the printed figure. Detectors report AP on COCO val2017 or Cityscapes val. Train a row with `python tools/train.py CONFIG` and
+pass the options beside the config to `--cfg-options`. A deviation is over several runs; `tools/train_seeds.py` trains those.
 """
-_METAFILE_HEAD = f"""# Written by `python tools/model_table.py`. Accuracies are {PRINTED}, and no weights are ours.
+_METAFILE_HEAD = f"""# Written by `python docs/model_zoo_page.py`. Accuracies are {PRINTED}, and no weights are ours.
 # Parameters are in millions; backbone parameters are those of the backbone with the ImageNet classifier.
 """
 _ATTENTION_LAYERS = ('SELayer', 'TiedSE', 'ContextBlock', 'TiedGCB')
 _EPOCHS = {'1x': 12, '20e': 20, '2x': 24}
-#: Epochs on data sets that have no named schedule: passes over the data, with its repetitions.
+#: Epochs on data sets without a named schedule: passes over the data, counting repetitions.
 _DATASET_EPOCHS = {'Cityscapes': 64, 'Pascal VOC': 12}
 _CLASSIFICATION_DATA = {1000: 'ImageNet-1k', 100: 'CIFAR-100', 10: 'CIFAR-10'}
 
@@ -66,9 +65,9 @@ COUNTS = {
 
 
 class Sizes(NamedTuple):
-    """Counted sizes of classifiers by name, of attention modules by network and module, of detectors by config.
+    """Counted sizes: classifiers by name, attention modules by network and module, detectors by config.
 
-    `as_printed` are parameters counted as `Network.counts` says, `grouped` the counterparts of `Network.grouped_share`.
+    `as_printed` counts the parameters that `Network.counts` names; `grouped` corresponds to `Network.grouped_share`.
     """
 
     networks: Mapping[str, Complexity]
@@ -79,7 +78,7 @@ class Sizes(NamedTuple):
 
 
 def measure_paper(paper: Paper, configs: Path) -> Sizes:
-    """Build every model of a paper and count it, but detectors without a config there; a minute or two on one core."""
+    """Build and count every model of a paper, except detectors without a config; takes a minute or two on one core."""
     networks, as_printed, detectors, grouped = {}, {}, {}, {}
     for row in paper.networks:
         classifier = ImageNetClassifier(_shapes(row.backbone), row.channels, row.classes).to('meta')
@@ -98,7 +97,7 @@ def measure_paper(paper: Paper, configs: Path) -> Sizes:
 
 
 def _shapes(config: Mapping) -> nn.Module:
-    """Build a network on the meta device, where it has shapes but no weights to draw."""
+    """Build a network on the meta device, without initializing weights."""
     try:
         with torch.device('meta'):
             return MODELS.build(ConfigDict(config))
@@ -129,7 +128,7 @@ def _with_config(rows: Iterable[Network] | Iterable[Detector], configs: Path) ->
 
 
 def render_page(papers: Sequence[tuple[Paper, Sizes]], configs: Path) -> str:
-    """Return the text of docs/model_zoo.md, from papers with their sizes and the folder of configs."""
+    """Return the text of docs/model_zoo.md, given papers with their sizes and the folder of configs."""
     notes = _Notes()
     sections = [section for paper, sizes in papers for section in _render_paper(paper, sizes, configs, notes)]
     return '\n'.join((_INTRODUCTION, *sections, notes.text()))
@@ -180,7 +179,7 @@ def _numbers(values: Sequence[float] | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Write a printed figure with all its digits, at least one of them after the point."""
+    """Format a printed figure with all its digits and at least one decimal."""
     return '-' if value is None else f'{value:.{_decimals(value)}f}'
 
 
@@ -189,7 +188,7 @@ def _decimals(value: float) -> int:
 
 
 def _compare(printed: float | None, computed: float, unit: str) -> tuple[str, str, str]:
-    """Write the printed and the computed figure to the same digits (at least two), and their difference in percent."""
+    """Format the printed and the computed figure to the same decimals (at least two), and their difference in percent."""
     if printed is None:
         return '-', f'{computed:.{2 if computed >= 0.1 else 4}f}{unit}', '-'
     difference = f'{100 * (computed / printed - 1):+.1f} %'
@@ -208,7 +207,7 @@ class _Notes:
         self.texts: list[str] = []
 
     def mark(self, text: str) -> str:
-        """Return the reference to a note, ' (1)', or nothing for no text."""
+        """Return the reference to a note, such as ' (1)'; empty for an empty text."""
         if not text:
             return ''
         if text not in self.texts:
@@ -221,7 +220,7 @@ class _Notes:
 
 
 def render_metafile(papers: Sequence[tuple[Paper, Sizes]], configs: Path) -> str:
-    """Return the text of configs/metafile.yml, by which OpenMMLab's tools find configs; arguments as in `render_page`."""
+    """Return the text of configs/metafile.yml, which OpenMMLab's tools use to find configs; arguments as in `render_page`."""
     collections, models = [], []
     for paper, sizes in papers:
         for name in filter(None, (paper.title, paper.baselines)):
@@ -257,7 +256,7 @@ def _detector(paper: Paper, detector: Detector, sizes: Sizes) -> dict:
 
 
 def _entry(paper: Paper, config: str, metadata: dict, dataset: str, results: Mapping[str, Mapping[str, float | None]]) -> dict:
-    """Build the entry of a model from the metrics of each task; a metric without a printed figure is left out."""
+    """Build the entry of a model from the metrics of each task, leaving out those without a printed figure."""
     collection = paper.baselines if paper.baselines and 'tied' not in config else paper.title
     entry = {'Name': Path(config).name, 'In Collection': collection, 'Config': f'configs/{config}.py', 'Metadata': metadata}
     aside = PRINTED.replace(', ', ' - ')  # no comma inside the name of a metric
@@ -265,3 +264,16 @@ def _entry(paper: Paper, config: str, metadata: dict, dataset: str, results: Map
                for task, values in results.items()}
     printed = [{'Task': task, 'Dataset': dataset, 'Metrics': values} for task, values in metrics.items() if values]
     return {**entry, 'Results': printed} if printed else entry
+
+
+def main() -> None:
+    """Count and write."""
+    require(['mmdet', 'mmpretrain'], 'Counting the untied networks')
+    configs = ROOT / 'configs'
+    papers = [(paper, measure_paper(paper, configs)) for paper in load_papers()]
+    save_text(ROOT / 'docs/model_zoo.md', render_page(papers, configs))
+    save_text(configs / 'metafile.yml', render_metafile(papers, configs))
+
+
+if __name__ == '__main__':
+    main()

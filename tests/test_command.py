@@ -95,7 +95,7 @@ def test_module_reports_unknown_command_at_once():
 
 def test_every_script_has_a_command():
     scripts = {path.stem for path in (ROOT / 'tools').glob('*.py')}
-    assert {script for script, _ in COMMANDS.values()} == scripts - {'model_table', 'coverage_table'}  # for the repository only
+    assert {script for script, _ in COMMANDS.values()} == scripts
 
 
 def test_version_describes_the_installation(capsys):

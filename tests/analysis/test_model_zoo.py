@@ -79,11 +79,21 @@ def test_generated_files_are_up_to_date(monkeypatch):
     monkeypatch.setattr(model_zoo_page, 'grouped_share', functools.cache(grouped_share))
     monkeypatch.setattr(_BatchNorm, 'forward', lambda norm, x: x)  # slow without weights, and not counted
     papers = [(paper, measure_paper(paper, CONFIGS)) for paper in load_papers()]
-    advice = 'stale: run python tools/model_table.py'
+    advice = 'stale: run python docs/model_zoo_page.py'
     assert (ROOT / 'docs/model_zoo.md').read_text() == render_page(papers, CONFIGS), advice
     assert (CONFIGS / 'metafile.yml').read_text() == render_metafile(papers, CONFIGS), advice
     check_shared_sizes(papers[1][1])
     check_interleaved_sizes(papers[2][1])
+
+
+def test_script_writes_page_and_metafile(monkeypatch, tmp_path):
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmpretrain')
+    monkeypatch.setattr(model_zoo_page, 'ROOT', tmp_path)
+    monkeypatch.setattr(model_zoo_page, 'measure_paper', lambda paper, configs: sizes_of(paper))
+    model_zoo_page.main()
+    assert (tmp_path / 'docs/model_zoo.md').read_text().startswith('# Model zoo')
+    assert 'Collections' in (tmp_path / 'configs/metafile.yml').read_text()
 
 
 def check_shared_sizes(sizes: Sizes) -> None:
