@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmtied.cli import repository_path
-from mmtied.launch.tie import tied_conv_cfg, write_tied
+from mmtied.launch.convert import tied_conv_cfg, write_tied
 
 from . import detection, occlusion
 from .backbones import backbones

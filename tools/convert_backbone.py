@@ -28,7 +28,7 @@ def main() -> None:
     from mmtied.cli import user_errors
     from mmtied.unpickling import safe_loading
     with user_errors(), safe_loading(args.trust_checkpoint):
-        from mmtied.launch.checkpoints import convert_backbone
+        from mmtied.launch.convert import convert_backbone
         done = convert_backbone(args.classifier, args.out, args.keep_head)
         weights = [value for key, value in done.kept.items() if not key.endswith('num_batches_tracked')]
         millions = sum(value.numel() for value in weights) / 1e6

@@ -233,7 +233,7 @@ def main() -> None:
         runner = train(args)
         picture = draw_examples(runner, args.work_dir)
 
-        from mmtied.evaluation.reporting.files import read_report
+        from mmtied.evaluation.reporting.runs import read_report
         from mmtied.evaluation.reporting.tables import format_tables
         print(f'\n{format_tables(read_report(args.work_dir / "occlusion/report.json"))}\n')
         print('files:')

@@ -34,7 +34,7 @@ def main() -> None:
     from mmtied.unpickling import safe_loading
     with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.launch.config import load_config
-        from mmtied.launch.deploy import write_deployed
+        from mmtied.launch.convert import write_deployed
         cfg = load_config(args.config, args.cfg_options)
         done = write_deployed(cfg, args.checkpoint, args.out, args.format, args.shape, args.batch, args.backbone_only,
                               args.dynamic_size)

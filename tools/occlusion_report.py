@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError('give folders, of which the first is the baseline, or both --a RUN ... and --b RUN ...')
         check_can_write(args.out, 'the page')
         from mmtied.evaluation.inputs.faults import naming
-        from mmtied.evaluation.reporting.files import read_sides
         from mmtied.evaluation.reporting.page import write_curves, write_page
+        from mmtied.evaluation.reporting.runs import read_sides
         from mmtied.evaluation.summary import without_empty_buckets
 
         sides = [args.a, args.b] if args.a else [[folder] for folder in args.folders]

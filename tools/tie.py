@@ -35,7 +35,7 @@ def main() -> None:
     from mmtied.unpickling import safe_loading
     with user_errors(), safe_loading(args.trust_checkpoint):
         from mmtied.launch.config import load_config
-        from mmtied.launch.tie import tied_conv_cfg, write_tied
+        from mmtied.launch.convert import tied_conv_cfg, write_tied
         from mmtied.surgery.tie import format_changes
         cfg = load_config(args.config, args.cfg_options)
         changes, loads = write_tied(cfg, args.checkpoint, args.out, args.num_blocks, args.layers, args.error_budget,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmtied.analysis.accuracy_over_size import Point
 from mmtied.analysis.complexity import count_parameters
 from mmtied.evaluation.inputs.images import image_size, list_images, read_image
-from mmtied.evaluation.reporting.files import read_report
+from mmtied.evaluation.reporting.runs import read_report
 from mmtied.options import check_sampling
 from mmtied.unpickling import load_checkpoint
 

@@ -22,7 +22,7 @@ from mmtied.evaluation import (
 )
 from mmtied.evaluation.occlusion import OCCLUSION_RATIOS
 from mmtied.evaluation.reporting import plots
-from mmtied.evaluation.reporting.files import read_runs
+from mmtied.evaluation.reporting.runs import read_runs
 from mmtied.plotting import write_figure
 from tests.helpers.coco_oracle import assert_same, coco_statistics
 from tests.helpers.simulated import many, simulated

@@ -18,7 +18,7 @@ from PIL import Image
 from mmtied.evaluation.hook import AS_DEFAULT_HOOK, OcclusionEvalHook, annotations_of
 from mmtied.evaluation.metric import OcclusionCocoMetric
 from mmtied.evaluation.records import read_records
-from mmtied.evaluation.reporting.files import read_report
+from mmtied.evaluation.reporting.runs import read_report
 from mmtied.evaluation.run_checks import lost_hooks
 from mmtied.plotting import write_figure
 

@@ -6,7 +6,7 @@ import pytest
 from mmtied.evaluation import Bootstrap, Evaluation, evaluate
 from mmtied.evaluation.presets import preset
 from mmtied.evaluation.reporting.headlines import first_sentences, headlines
-from mmtied.evaluation.reporting.tables import Run
+from mmtied.evaluation.reporting.runs import Run
 
 
 def persons(found, num_images=40, per_image=8, seed=0):

@@ -7,7 +7,7 @@ import pytest
 
 from mmtied.evaluation import Bootstrap, Evaluation, annotate, compare, evaluate, preset, read_ground_truth
 from mmtied.evaluation.reporting.headlines import first_sentences
-from mmtied.evaluation.reporting.tables import Run
+from mmtied.evaluation.reporting.runs import Run
 from mmtied.evaluation.stated import stated_ratios, with_image_field
 from tests.helpers.coco_oracle import assert_same, coco_evaluation, restrict, statistics
 from tests.helpers.data import data_path

@@ -101,8 +101,8 @@ def test_replaces_file_only_on_success(run_tool, checkpoint, tmp_path):
     (None, 'no such file'),
     ('text', 'source.pth: not a readable checkpoint; expected a file that torch.save wrote\n'),
     ({'state_dict': {'backbone.a.weight': torch.zeros(1), 'backbone.b.weight': torch.tensor([1, float('nan')])}},
-     '1 of 2 tensors of the backbone hold NaN or infinity (b.weight first)'),
-    ({'meta': {}}, 'holds no weights'),
+     '1 of 2 tensors of the backbone contain NaN or infinity (b.weight first)'),
+    ({'meta': {}}, 'contains no weights'),
     ({'state_dict': {'head.fc.weight': torch.zeros(1)}}, 'no weights named backbone.* (the first is head.fc.weight)'),
     ({'stem.conv.weight': torch.zeros(1)}, "a backbone's own weights need no conversion"),
 ])

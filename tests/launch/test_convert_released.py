@@ -71,7 +71,7 @@ def test_detector_starts_from_released_weights(run_tool, tmp_path):
     assert "backbone=dict(type='mmtied.SharedResNet', depth=50, num_bases=2)" in printed
     assert 'dropped 2 tensors' in printed
     cfg = load_config('configs/retinanet_sharedr50_2bases_1x.py')
-    with pytest.raises(ValueError, match='mmtied convert .* FILE and give that file'):
+    with pytest.raises(ValueError, match='mmtied convert .* FILE, and use that file'):
         use_backbone_checkpoint(cfg, str(source))
     use_backbone_checkpoint(cfg, str(out))
     with DefaultScope.overwrite_default_scope('mmdet'):

@@ -95,7 +95,7 @@ def test_backbone_checkpoint_settings(tmp_path, prefix, wrapped):
 @pytest.mark.parametrize('content', [{}, {'state_dict': {}}, {'a': 1}, [1, 2]])
 def test_checkpoint_without_weights(tmp_path, content):
     torch.save(content, tmp_path / 'weights.pth')
-    with pytest.raises(ValueError, match='holds no weights'):
+    with pytest.raises(ValueError, match='contains no weights'):
         checkpoints.check_checkpoint(str(tmp_path / 'weights.pth'), 'checkpoint')
 
 

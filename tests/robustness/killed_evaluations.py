@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from mmtied.evaluation import evaluate, read_records
-from mmtied.evaluation.reporting.files import read_report
+from mmtied.evaluation.reporting.runs import read_report
 from tests.helpers.figures import blank_figures
 
 #: Seconds that a move of a file takes where a process is to be killed between two of them.
@@ -65,7 +65,7 @@ def found(folder: Path, runs: dict[float, str]) -> str:
     try:
         report = read_report(folder / 'report.json')
     except ValueError as error:
-        assert 'no such file' in str(error) and 'stopped while it wrote; run it again' in str(error), error
+        assert 'no such file' in str(error) and 'stopped while writing; run it again' in str(error), error
         return 'none'
     name, records = runs[report['bbox']['all']['AP']], read_records(folder)
     assert report['run'] == records.run

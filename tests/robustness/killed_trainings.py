@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mmtied.evaluation import read_records
-from mmtied.evaluation.reporting.files import read_report
+from mmtied.evaluation.reporting.runs import read_report
 from mmtied.launch import checkpoints, config, runner  # noqa: F401
 from tests.helpers.figures import blank_figures
 

@@ -95,7 +95,7 @@ def test_one_line_from_every_tool(network, tmp_path, run, reader):
             init=init))
         assert code == 2 and len(lines) == 1 and len(lines[0]) <= 300, (name, lines)
         assert odd.name in lines[0] and any(text in lines[0] for text in (
-            'holds no weights', 'is a tensor of another kind', '_metadata of its state_dict')), (name, lines)
+            'contains no weights', 'is a tensor of another kind', '_metadata of its state_dict')), (name, lines)
         assert not list((tmp_path / 'out').glob('*.p[nt]*')), name
 
 
@@ -122,7 +122,7 @@ def test_nested_tensors_and_tensors_without_values():
 
 #: Changes of a checkpoint from which a training cannot go on, and what is said.
 UNFIT = {
-    'no meta': (lambda saved: saved.pop('meta'), 'does not say where the training was'),
+    'no meta': (lambda saved: saved.pop('meta'), 'lacks the training progress'),
     'meta list': (lambda saved: saved.update(meta=['epoch', 'iter']), 'does not say where'),
     'epoch text': (lambda saved: saved['meta'].update(epoch='1'), 'does not say where'),
     'epoch negative': (lambda saved: saved['meta'].update(epoch=-1), 'does not say where'),

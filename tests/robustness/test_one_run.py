@@ -13,7 +13,7 @@ import pytest
 
 from mmtied.atomic import atomic_files, atomic_folder, atomic_path, save_text
 from mmtied.evaluation import read_records
-from mmtied.evaluation.reporting.files import read_report, read_runs
+from mmtied.evaluation.reporting.runs import read_report, read_runs
 from tests.helpers.figures import blank_figures
 from tests.robustness.killed_evaluations import found, results
 

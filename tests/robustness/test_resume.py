@@ -36,7 +36,7 @@ def test_last_whole_checkpoint_is_found(tmp_path, capsys):
     assert config.latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_2.pth')
     checkpoint(tmp_path / 'epoch_10.pth', meta=None)
     assert config.latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_2.pth')
-    assert 'epoch_10.pth: cannot be resumed, as it does not say where the training was' in capsys.readouterr().err
+    assert 'epoch_10.pth: cannot be resumed: it lacks the training progress' in capsys.readouterr().err
 
 
 def test_training_does_not_start_again_silently(tmp_path, capsys):

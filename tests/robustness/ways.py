@@ -106,7 +106,7 @@ def by_hook(way: str, data: dict, found: list, evaluation: Evaluation, iou_type:
     from mmengine.logging import MMLogger
 
     from mmtied.evaluation import OcclusionEvalHook
-    from mmtied.evaluation.reporting.files import read_report
+    from mmtied.evaluation.reporting.runs import read_report
     with TemporaryDirectory() as folder:
         Path(folder, 'truth.json').write_text(json.dumps(data))
         hook = OcclusionEvalHook(ann_file=f'{folder}/truth.json', metric=iou_type, **options(evaluation))

@@ -5,9 +5,9 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import mmtied.launch.deploy as launch
+import mmtied.launch.convert as launch
 from mmtied.launch.config import load_config
-from mmtied.launch.deploy import runnable_parts
+from mmtied.launch.convert import runnable_parts
 from mmtied.surgery import deploy
 from tests.helpers.tools import ROOT, run_in_process
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmtied.evaluation.records import name_runs, write_records
-from mmtied.evaluation.reporting.files import read_runs, read_sides, write_report
+from mmtied.evaluation.reporting.files import write_report
+from mmtied.evaluation.reporting.runs import read_runs, read_sides
 from tests.helpers.report_cases import make_old_report, make_report
 from tests.helpers.runs import small_run
 

@@ -1,40 +1,39 @@
-"""Write the files of an evaluation into a folder, and read reports back."""
+"""Write the files of an evaluation or a comparison into a folder."""
 
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...atomic import atomic_files, save_text
 from ...compat import require
 from ...tables import write_csv
-from ..comparison import compare_runs, compared_statistics, comparison_rows, without_empty_differences
-from ..inputs.coco_json import read_json
-from ..records import FILE_NAME, check_one_run, name_runs, read_records, run_id, write_records
+from ..comparison import compared_statistics, comparison_rows, without_empty_differences
+from ..records import run_id, write_records
 from ..summary import all_evaluations, report_rows, reported_iou_types, without_empty_buckets
 from .categories import category_rows
-from .seeds import add_seed_intervals, average_reports
-from .tables import COUNTS, Run, comparison_latex
+from .runs import Run
+from .tables import comparison_latex
 
 if TYPE_CHECKING:
     from ..result import EvaluationResult
     from .pictures import WorstImages
 
 
-#: Files that an evaluation wrote, and another one replaces.
+#: Files of an earlier evaluation that a new one replaces.
 _OUTPUTS = r'(records\.npz|report\.html|buckets\.(csv|tex)|categories(_\d+)?\.csv|ap_over_r_(bbox|segm)\.(png|pdf|svg))'
 
 
 def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, examples: 'WorstImages | None' = None,
                   format: str = 'png', hide_empty: bool = False) -> list[Path]:
-    """Write the files of an evaluation, all or none, in place of those of another; return their paths.
+    """Write the files of an evaluation, all or none, replacing those of an earlier one; return their paths.
 
-    They are records.npz, ap_over_r_<iou type>.<format>, report.html, buckets.tex, buckets.csv, categories.csv and report.json.
-    A process that is killed leaves the old report, the new one, or none, and never files of two runs beside a report; the id of
-    the run is in report.json, records.npz and buckets.csv, and readers compare it. `hide_empty` leaves buckets without instances
-    out of plots, page and LaTeX table.
+    The files are records.npz, ap_over_r_<iou type>.<format>, report.html, buckets.tex, buckets.csv, categories.csv and
+    report.json. A killed process leaves the old report, the new one, or none, and never mixes files of two runs beside a report:
+    report.json, records.npz and buckets.csv contain the run's id, which readers compare. `hide_empty` omits buckets without
+    instances from the plots, the page and the LaTeX table.
     """
     require(['matplotlib', 'jinja2'], 'The report')
     from .page import write_page
@@ -60,78 +59,11 @@ def write_outputs(result: 'EvaluationResult', folder: str | os.PathLike, example
 
 
 def write_report(report: dict, folder: str | os.PathLike) -> list[Path]:
-    """Write report.json and, before it, buckets.csv into a folder, each completely or not at all; return their paths."""
+    """Write buckets.csv and then report.json into a folder, each atomically; return their paths, the report's first."""
     text = _json(report)
     rows = [{**row, 'run': report.get('run', '')} for row in report_rows(report)]
     table = write_csv(Path(folder) / 'buckets.csv', rows[0], rows)
     return [save_text(Path(folder) / 'report.json', text), table]
-
-
-def read_report(path: str | os.PathLike) -> dict:
-    """Read a report.json; also one written before intervals, controls and extra evaluations existed.
-
-    Raises:
-        ValueError: The file is missing, truncated, or not such a report, or files beside it are of another run.
-    """
-    path = Path(path)
-    if not path.exists() and (path.parent / FILE_NAME).exists():
-        raise ValueError(f'{path}: no such file, and {FILE_NAME} is there: the evaluation was stopped while it wrote; run it '
-                         'again')
-    report = read_json(path)
-    if not _is_report(report):
-        raise ValueError(f"{path}: not an occlusion report, which has 'definition' and 'all' and 'buckets' for bbox or segm")
-    if path.name == 'report.json':
-        check_one_run(path, report.get('run', ''))
-    return report
-
-
-def read_runs(paths: Sequence[str | os.PathLike], names: Sequence[str] | None = None) -> list[Run]:
-    """Read the reports of several runs, from folders that hold a report.json, or such files.
-
-    Without `names`, a run has the name that it was given, or that of its folder.
-
-    Raises:
-        ValueError: No path is given, a report cannot be read, or the names are too few or not distinct.
-    """
-    if not paths:
-        raise ValueError('no folder with a report.json is given')
-    files = [Path(path) / 'report.json' if Path(path).is_dir() else Path(path) for path in paths]
-    if names is not None and len(names) != len(files):
-        raise ValueError(f'{len(files)} runs need {len(files)} names, got {len(names)}: {", ".join(names)}')
-    reports = list(map(read_report, files))
-    names = name_runs(files, [report.get('name', '') for report in reports]) if names is None else names
-    if len(set(names)) != len(names):
-        raise ValueError(f'the runs need distinct names, got {", ".join(names)}')
-    return [Run(*run) for run in zip(names, reports, strict=True)]
-
-
-def read_sides(sides: Sequence[Sequence[str | os.PathLike]], names: Sequence[str] | None = None) -> tuple[list[Run], dict | None]:
-    """Read runs that are shown together, and compare them where all have their match records.
-
-    Args:
-        sides: For each curve a folder with a report.json (or such a file), or several of one recipe that differ in their seed,
-            whose mean is shown.
-        names: A name for each side; by default as for `read_runs`, and 'a', 'b' for means.
-
-    Returns:
-        The runs, and the comparison with the first, see `comparison.compare_runs`; None for one side or without all records.npz.
-
-    Raises:
-        ValueError: As `read_runs`, and runs that cannot be compared.
-    """
-    if names is None and any(len(side) > 1 for side in sides):
-        names = [chr(ord('a') + number) for number in range(len(sides))]
-    firsts = read_runs([side[0] for side in sides], names)
-    runs = [first if len(side) == 1 else Run(first.name, average_reports([run.report for run in read_runs(side)]))
-            for first, side in zip(firsts, sides, strict=True)]
-    folders = [[Path(path) if Path(path).is_dir() else Path(path).parent for path in side] for side in sides]
-    if len(sides) < 2 or not all((folder / FILE_NAME).is_file() for side in folders for folder in side):
-        return runs, None
-    comparison = compare_runs([list(map(read_records, side)) for side in folders], [run.name for run in runs])
-    for number, (side, run) in enumerate(zip(sides, runs, strict=True)):
-        if len(side) > 1:
-            add_seed_intervals(run.report, comparison, number)
-    return runs, comparison
 
 
 def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Sequence[str] | None = None, format: str = 'png',
@@ -154,15 +86,3 @@ def write_comparison(comparison: dict, folder: str | os.PathLike, statistics: Se
 
 def _json(value: dict) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + '\n'
-
-
-def _is_report(report: Any) -> bool:
-    """Return True for what has the layout of a report; AP is the one statistic that every report has."""
-    try:
-        parts = [report, *report.get('further', ())]
-        tables = [part[iou_type] for part in parts for iou_type in reported_iou_types(part)]
-        return (all(isinstance(part['definition'], str) and reported_iou_types(part) for part in parts)
-                and all({*COUNTS, 'AP'} <= row.keys() for table in tables for row in (table['all'], *table['buckets']))
-                and all({'name', 'lower', 'upper'} <= bucket.keys() for table in tables for bucket in table['buckets']))
-    except (AttributeError, KeyError, TypeError):
-        return False

@@ -8,7 +8,8 @@ from ..intervals import MIN_IMAGES
 from ..protocol import STATISTICS, lower_is_better
 from ..stated import field_of
 from ..summary import format_percent, is_by_occlusion, reported_iou_types
-from .tables import Run, bucket_phrase, format_interval
+from .runs import Run
+from .tables import bucket_phrase, format_interval
 
 #: The highest ratio that the paper reports.
 PAPER_RATIO = .8

@@ -25,7 +25,8 @@ from ..summary import (
 from .categories import FEWEST, MOST, HeatMap, heat_map
 from .headlines import first_sentences, headlines, high_bucket, lead_statistic
 from .plots import ap_range, plot_measure, plot_mix, plot_runs, plot_shared, write_plot
-from .tables import COUNTS, Run, bucket_phrase, format_excess, null_statistics, reported_statistics, shared_evaluations
+from .runs import COUNTS, Run, shared_evaluations
+from .tables import bucket_phrase, format_excess, null_statistics, reported_statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

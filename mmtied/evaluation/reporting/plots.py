@@ -12,7 +12,7 @@ from ...plotting import PALETTE, check_format, hide_spines, new_figure, plain_la
 from ..protocol import bootstrapped_statistics, lower_is_better
 from ..stated import field_of
 from ..summary import describe_evaluation, format_percent
-from .tables import Run, require_same_buckets
+from .runs import Run, require_same_buckets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

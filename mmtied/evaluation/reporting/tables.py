@@ -1,4 +1,4 @@
-"""Reports as text for terminals, logs and loggers; and the runs whose reports can be shown side by side."""
+"""Reports as text for terminals, logs and loggers."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -10,20 +10,17 @@ from ..protocol import STATISTICS, lower_is_better
 from ..stated import PREFIX, field_of
 from ..summary import (
     all_evaluations,
-    describe_evaluation,
     describe_ratio_name,
     format_percent,
     frequency_statistics,
     named_rows,
     reported_iou_types,
 )
-
-#: Counts that every row of a report has.
-COUNTS = ('images', 'instances', 'categories')
+from .runs import COUNTS
 
 
 class PlainTable(NamedTuple):
-    """A table as text: arguments of `tables.text_table` and `tables.latex_table`."""
+    """A table of strings: the arguments of `mmtied.tables.text_table` and `latex_table`."""
 
     title: str
     header: list[str]
@@ -41,7 +38,7 @@ def format_interval(bounds: list[float] | None) -> str:
 
 
 def format_excess(row: Mapping, key: str) -> str:
-    """Format what a bucket has more than random sets in points, with a star where p is below 0.01; a dash where nothing is known.
+    """Format the excess of a bucket over random sets in points, with a star if p is below 0.01; a dash if unknown.
 
     Example:
         >>> format_excess({'AP_excess': -0.0843, 'AP_excess_p': 0.008}, 'AP_excess')
@@ -52,12 +49,11 @@ def format_excess(row: Mapping, key: str) -> str:
 
 
 def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
-    """Yield for each evaluation and IoU type a table of all images and each bucket, statistics in percent.
+    """Yield a table of all images and each bucket, in percent, for each evaluation and IoU type.
 
-    A second table has the statistics that are details. A statistic that the report lacks is a dash, or left out where no row
-    has it.
+    A second table lists the detail statistics. A missing value is a dash; a column without values is left out.
 
-    `brief`: only images, instances and AP, AP50 and AP75 (those with intervals or logged by bucket).
+    `brief` limits the table to images, instances and the statistics with intervals or logged by bucket (AP, AP50 and AP75).
     """
     for evaluation in all_evaluations(report):
         for iou_type in reported_iou_types(evaluation):
@@ -81,7 +77,7 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
                                      [[name, *(_cell(row, key) for key in keys)] for name, row in found])
 
 
-#: Further columns on AP of a full table: title by key.
+#: Additional AP columns of a full table: title by key.
 _OF_AP = {'AP_ci': 'AP interval', 'AP_null_ci': 'AP_null', 'AP_excess': 'AP_excess', 'AP_matched_excess': 'matched',
           'AP_balanced': 'AP_balanced', 'AP_shared': 'AP_shared'}
 
@@ -96,7 +92,7 @@ def _cell(row: Mapping, key: str) -> str:
 
 
 def latex_tables(tables: Iterable[PlainTable], note: str = '') -> str:
-    """Format tables as a LaTeX file to be put in by ``input``, each with its title and a note as caption."""
+    """Format tables as a LaTeX file to ``input``, each with its title and a note as caption."""
     return '\n\n'.join(['% Needs \\usepackage{booktabs} in the preamble.', *(
         latex_table(f'{title}. {note}'.strip(), header, rows) for title, header, rows in tables)]) + '\n'
 
@@ -107,19 +103,19 @@ def format_tables(report: Mapping, brief: bool = False) -> str:
 
 
 def reported_statistics(report: Mapping, iou_type: str, detail: bool = False) -> list[str]:
-    """Return the names of a report's statistics, in the order of `protocol.STATISTICS`: the main ones, or the details."""
+    """Return the main statistics of a report, or its detail statistics, in the order of `protocol.STATISTICS`."""
     return [name for name, statistic in STATISTICS.items() if statistic.detail == detail and name in report[iou_type]['all']]
 
 
 def null_statistics(report: Mapping, iou_type: str) -> list[str]:
-    """Return the statistics to compare with random sets: those that have them, of AP, AP50 and AP75 the first."""
+    """Return the statistics with random sets to compare with; AP50 and AP75 are left out if AP has them."""
     buckets = report[iou_type]['buckets']
     names = [name for name in STATISTICS if any(row.get(f'{name}_null') is not None for row in buckets)]
     return [name for name in names if name not in ('AP50', 'AP75') or 'AP' not in names]
 
 
 def comparison_tables(comparison: Mapping, statistics: Sequence[str] | None = None) -> Iterator[PlainTable]:
-    """Yield for each evaluation, IoU type, run but the first, and statistic a table of values and differences in percent."""
+    """Yield a table of values and differences in percent for each evaluation, IoU type, run after the first, and statistic."""
     first, *others = comparison['runs']
     level = f'{comparison["intervals"]["level"] * 100:g} % interval'
     for entry in comparison['evaluations']:
@@ -145,10 +141,10 @@ def comparison_latex(comparison: Mapping, statistics: Sequence[str] | None = Non
 
 
 def describe_paired_intervals(comparison: Mapping) -> str:
-    """Say in a line how the differences' intervals were made."""
+    """Describe in one line how the intervals of the differences were computed."""
     how, seeds = comparison['intervals'], comparison.get('seeds', [1])
     if max(seeds) == 1:
-        covers = 'one run a side, so that the training seed is not covered'
+        covers = 'one run per side, so the training seed is not covered'
     else:
         covers = ', '.join(f'{label}: {number} seed{"s" * (number > 1)}{" (not covered)" * (number == 1)}'
                            for label, number in zip(comparison['runs'], seeds, strict=True))
@@ -169,10 +165,10 @@ def _difference_cells(row: Mapping, number: int) -> list[str]:
 
 
 def scalars(report: dict, iou_types: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    """Return the numbers that loggers and `save_best` see, under the names that mmdet's CocoMetric gives them.
+    """Return the values for loggers and `save_best`, under the names used by mmdet's CocoMetric.
 
-    Overall numbers are -1 where undefined, as in CocoMetric; those of buckets are left out. Extra evaluations give the numbers
-    of their buckets, prefixed by the evaluation's slug; a repeated slug gets a number.
+    Undefined overall values are -1, as in CocoMetric; undefined bucket values are left out. Extra evaluations add the values of
+    their buckets, prefixed by the evaluation's slug; a repeated slug gets a number.
     """
     values, slugs = {}, []
     for part, evaluation in zip(all_evaluations(report), evaluations, strict=True):
@@ -192,53 +188,8 @@ def scalars(report: dict, iou_types: Sequence[str], evaluations: Sequence[Evalua
     return values
 
 
-class Run(NamedTuple):
-    """A detector's report, from `summary.summarize`, and its name in figures and tables."""
-
-    name: str
-    report: dict
-
-
-def shared_evaluations(runs: Sequence[Run]) -> list[list[Run]]:
-    """Return the evaluations that all runs have, the main one first, each as the runs with that part of their reports.
-
-    Raises:
-        ValueError: There is no run, or the main evaluations cannot be shown side by side.
-    """
-    if not runs:
-        raise ValueError('at least one run is needed')
-    require_same_buckets(runs)
-    shared = [list(runs)]
-    for evaluation in runs[0].report.get('further', []):
-        others = [next((other for other in run.report.get('further', []) if _outline(other) == _outline(evaluation)), None)
-                  for run in runs]
-        if None not in others:
-            shared.append([Run(run.name, other) for run, other in zip(runs, others, strict=True)])
-    return shared
-
-
-def require_same_buckets(runs: Sequence[Run]) -> None:
-    """Raise a ValueError unless all reports are about the same ratio, IoU types and buckets, with the same counts in them."""
-    first, *others = runs
-    for run in others:
-        for name, expected in _outline(first.report).items():
-            came = _outline(run.report)[name]
-            if came != expected:
-                raise ValueError(f'runs that are shown together need the same {name}: {first.name} has {expected}, {run.name} '
-                                 f'has {came}')
-
-
-def _outline(report: dict) -> dict:
-    """Describe what is equal in reports that differ in the detector only."""
-    iou_types = reported_iou_types(report)
-    table = report[iou_types[0]]
-    return {'ratio': describe_evaluation(report), 'IoU types': iou_types,
-            'buckets': [bucket['name'] for bucket in table['buckets']],
-            'images and instances': [(row['images'], row['instances']) for row in (table['all'], *table['buckets'])]}
-
-
 def bucket_phrase(name: str, definition: str = '') -> str:
-    """Name a bucket in a sentence; a field is called by its name.
+    """Name a bucket in a sentence; a stated field keeps its name.
 
     Example:
         >>> [bucket_phrase(name) for name in ('r=0', '[0.8,0.9)', 'r>=0.8')]

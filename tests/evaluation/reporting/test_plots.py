@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmtied.evaluation.reporting.plots import ap_range, plot_ap_over_r, plot_measure, plot_mix, plot_runs, plot_shared, run_curve
-from mmtied.evaluation.reporting.tables import Run
+from mmtied.evaluation.reporting.runs import Run
 from mmtied.plotting import to_rgb
 from tests.helpers.report_cases import make_old_report, make_report
 

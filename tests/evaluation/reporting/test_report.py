@@ -4,8 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from mmtied.evaluation.reporting.files import read_report, write_report
+from mmtied.evaluation.reporting.files import write_report
 from mmtied.evaluation.reporting.plots import plot_ap_over_r, write_plot
+from mmtied.evaluation.reporting.runs import read_report
 from mmtied.evaluation.reporting.tables import format_tables
 from mmtied.plotting import to_rgb
 from tests.helpers.report_cases import make_report

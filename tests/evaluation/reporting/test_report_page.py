@@ -13,7 +13,8 @@ from mmtied.evaluation.inputs.images import image_paths
 from mmtied.evaluation.intervals import METHOD
 from mmtied.evaluation.reporting.page import render_page, write_page
 from mmtied.evaluation.reporting.pictures import draw_worst
-from mmtied.evaluation.reporting.tables import Run, format_tables
+from mmtied.evaluation.reporting.runs import Run
+from mmtied.evaluation.reporting.tables import format_tables
 from tests.helpers.report_cases import make_old_report, make_report
 from tests.helpers.simulated import many
 

@@ -7,7 +7,8 @@ import pytest
 
 from mmtied.evaluation import STATISTICS, Bootstrap, Evaluation, Statistic, compare, evaluate, register_statistic
 from mmtied.evaluation.reporting.page import render_page
-from mmtied.evaluation.reporting.tables import Run, format_comparison, format_tables, scalars
+from mmtied.evaluation.reporting.runs import Run
+from mmtied.evaluation.reporting.tables import format_comparison, format_tables, scalars
 from tests.helpers.simulated import many
 
 EDGES = (0, .3, 1)

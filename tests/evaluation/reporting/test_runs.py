@@ -7,8 +7,7 @@ import pytest
 from mmtied.evaluation import Bootstrap, Evaluation, compare, evaluate
 from mmtied.evaluation.reporting.headlines import first_sentences, headlines
 from mmtied.evaluation.reporting.page import render_page
-from mmtied.evaluation.reporting.seeds import add_seed_intervals, average_reports
-from mmtied.evaluation.reporting.tables import Run
+from mmtied.evaluation.reporting.runs import Run, add_seed_intervals, average_reports
 from tests.helpers.report_cases import make_report
 from tests.helpers.simulated import many, simulated
 
