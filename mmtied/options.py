@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .analysis.image_choice import Choice
+    from .analysis.example_images import Choice
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def add_choice(parser: argparse.ArgumentParser, count: int) -> None:
 
 def choice_of(args: argparse.Namespace) -> 'Choice':
     """Return the choice that the options of `add_choice` state; raise a ValueError for one that holds no images."""
-    from .analysis.image_choice import Choice
+    from .analysis.example_images import Choice
     from .evaluation.buckets import bucket_between
     check_sampling(args.num, args.seed)
     return Choice(bucket_between(*args.bucket), args.num, args.definition, args.same_category, args.seed, args.skip_missing)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Plot AP on COCO over the size of the backbone: the figures that the paper prints, and results of your own.
+"""Plot COCO AP over backbone size: the figures printed in the paper, and your own results.
 
     mmtied sizes --out sizes.png --add mine.csv --run CONFIG work_dirs/run/occlusion/report.json
 
-A CSV file has the columns detector (RetinaNet, Cascade R-CNN or Mask R-CNN), backbone, params (millions), box_ap and mask_ap (%).
+CSV columns: detector (RetinaNet, Cascade R-CNN or Mask R-CNN), backbone, params (millions), box_ap and mask_ap (%).
 """
 
 import argparse
@@ -12,12 +12,12 @@ import argparse
 def parse_args() -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', required=True, help='file to write: .png, .jpg, .pdf or .svg')
+    parser.add_argument('--out', required=True, help='figure to write: .png, .jpg, .pdf or .svg')
     parser.add_argument('--add', nargs='+', default=[], metavar='CSV', help='files with results to add')
     parser.add_argument('--run', nargs=2, action='append', default=[], metavar=('CONFIG', 'REPORT'),
-                        help='a detector to add: its config, whose backbone is counted, and its report.json')
+                        help='detector to add: its config, for the number of parameters, and its report.json')
     parser.add_argument('--only-printed', action='store_true',
-                        help="leave out the baselines whose figures are from MMDetection's model zoo")
+                        help="leave out the baselines from MMDetection's model zoo")
     return parser.parse_args()
 
 

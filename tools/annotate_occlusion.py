@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Write the occlusion ratio of every image and annotation into a copy of a COCO file, and the image ids of each bucket.
+"""Add the occlusion ratio of every image and annotation to a copy of a COCO file, and list the image ids of each bucket.
 
     mmtied annotate instances_val2017.json --out annotated/
 
-Writes a .json file of the same name with the keys occlusion_ratio and occlusion_bucket in each image and annotation, and
-buckets.json: by name of a bucket the ids of its images, or with --unit instance of its annotations.
+Writes a .json file of the same name, with the keys occlusion_ratio and occlusion_bucket in each image and annotation, and
+buckets.json, which lists the image ids of each bucket, or the annotation ids with --unit instance.
 """
 
 import argparse
@@ -17,12 +17,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     from mmtied.evaluation.options import add_bucket_options, add_ratio_options, add_reading_options
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('annotations', help='COCO instances file, or annotations of another layout of docs/formats.md')
-    parser.add_argument('--out', required=True, help='folder to write into; not that of the annotations')
+    parser.add_argument('annotations', help='COCO instances file, or annotations in another format of docs/formats.md')
+    parser.add_argument('--out', required=True, help='output folder, other than that of the annotations')
     add_ratio_options(parser)
-    add_bucket_options(parser, 'whose ids buckets.json lists')
+    add_bucket_options(parser, 'unit listed in buckets.json')
     add_reading_options(parser)
-    parser.add_argument('--images', help='folder of the images, for sizes that the annotations do not state')
+    parser.add_argument('--images', help='image folder, for sizes missing from the annotations')
     return parser.parse_args(argv)
 
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         source, out = Path(args.annotations), Path(args.out)
         check_can_write(out, '--out', folder=True)
         if real_path(out) == real_path(source).parent:
-            raise ValueError(f'--out {out}: the folder of the annotations, whose file would be replaced; name another folder')
+            raise ValueError(f'--out {out}: contains the annotations, which would be overwritten; name another folder')
         from mmtied.evaluation import annotate
         from mmtied.evaluation.options import evaluation_of, reading_options
 

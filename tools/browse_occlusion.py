@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Example images of an occlusion bucket with their overlaps tinted: one picture each and a sheet of all.
+"""Draw example images of an occlusion bucket with their overlaps tinted: one picture each and a sheet of all.
 
     mmtied browse instances_val2017.json val2017/ --bucket 0.8 0.9 --out browse/
 
-Areas under two boxes or more are tinted, deeper overlaps more strongly; outlines have the colors of the categories.
+Areas under two or more boxes are tinted, deeper overlaps more strongly; outlines are colored by category.
 """
 
 import argparse
@@ -16,8 +16,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
-    parser.add_argument('images', help='folder of its images')
-    parser.add_argument('--out', required=True, help='folder to make, for sheet.jpg and a picture of each image')
+    parser.add_argument('images', help='image folder')
+    parser.add_argument('--out', required=True, help='folder to create, for sheet.jpg and the pictures')
     add_choice(parser, 12)
     return parser.parse_args(argv)
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(), warnings_as_lines():
         require('PIL', 'Drawing')
         check_can_write(args.out, '--out', folder=True)
-        from mmtied.analysis.overlap_examples import write_examples
+        from mmtied.analysis.example_images import write_examples
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.options import reading_options
         from mmtied.options import choice_of

@@ -1,8 +1,11 @@
 #!/usr/bin/env python
-"""Convert a trained classifier into weights for a detector: mmtied train DETECTOR_CONFIG --backbone-checkpoint OUT.
+"""Convert a trained classifier into weights for a detector's backbone.
 
-It also reads the ImageNet checkpoints that the authors of shared filter bases released (ResNet34-S48U1, ResNet50-Shared and
--Shared++, ResNet101-Shared, MobileNetV2-Shared and -Shared++; https://github.com/ssregibility/Net_RL2 links them).
+    mmtied convert classifier.pth backbone.pth
+    mmtied train DETECTOR_CONFIG --backbone-checkpoint backbone.pth
+
+Also reads the ImageNet checkpoints released by the authors of shared filter bases: ResNet34-S48U1, ResNet50-Shared and -Shared++,
+ResNet101-Shared, MobileNetV2-Shared and -Shared++ (linked from https://github.com/ssregibility/Net_RL2).
 """
 
 import argparse
@@ -12,18 +15,18 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     from mmtied.options import add_trust
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('classifier', help='checkpoint that `mmtied train` wrote for a config in configs/imagenet, or a released '
-                                           'one')
-    parser.add_argument('out', help="file for the backbone's weights; one that exists is replaced")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('classifier', help='checkpoint written by `mmtied train` for a config in configs/imagenet, or a '
+                        'released one')
+    parser.add_argument('out', help="file for the backbone's weights; an existing file is replaced")
     parser.add_argument('--keep-head', action='store_true',
-                        help='write the whole classifier, to test with `mmtied test` and its config')
+                        help='write the whole classifier, for `mmtied test` with its config')
     add_trust(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Convert, and print what was kept and dropped."""
+    """Convert, and print the tensors kept and dropped."""
     args = parse_args()
     from mmtied.cli import user_errors
     from mmtied.unpickling import safe_loading

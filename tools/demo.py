@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make a data set of occluded shapes, train a tied Mask R-CNN on it, and print its AP by occlusion, in minutes on a CPU."""
+"""Generate occluded shapes, train a tied Mask R-CNN on them, and print its AP by occlusion; takes minutes on a CPU."""
 
 import argparse
 import contextlib
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONFIG = 'configs/demo/mask_rcnn_tiedr50_demo.py'
-#: Threads of torch, unless OMP_NUM_THREADS says otherwise. Threads wait for each other, so that on a busy computer of 2 cores two
-#: of them took 6 to 10 s a step, and one 1.5 s.
+#: Threads of torch unless OMP_NUM_THREADS is set. On a busy 2-core machine a step took 1.5 s with one thread, 6 to 10 s with two.
 THREADS = 1
 NUM_IMAGES, NUM_VAL_IMAGES, SEED = 500, 100, 0
 LOG = 'demo.log'
@@ -27,30 +26,31 @@ LOG = 'demo.log'
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything goes')
-    parser.add_argument('--data', type=Path, default=Path('data/occluded_shapes'), help='the data set; made if missing')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='output folder (default: %(default)s)')
+    parser.add_argument('--data', type=Path, default=Path('data/occluded_shapes'),
+                        help='folder of the data set, generated if missing (default: %(default)s)')
     return parser.parse_args()
 
 
 def check_environment() -> None:
-    """Raise an ImportError for anything that the demo needs and does not find."""
+    """Raise an ImportError if a package is missing."""
     from mmtied.compat import check_mmcv, require
     require(['mmengine', 'mmcv', 'mmdet', 'cv2', 'matplotlib', 'jinja2'], 'The demo')
     check_mmcv('The demo', 'mmdet')
 
 
 def make_data(folder: Path) -> None:
-    """Make the data set unless it exists."""
+    """Generate the data set unless it exists."""
     if (folder / 'annotations/instances_val2017.json').exists():
-        print(f'1/3 data: {folder}, which is there already, with {len(list(folder.glob("train2017/*")))} training images')
+        print(f'1/3 data: {folder} exists, with {len(list(folder.glob("train2017/*")))} training images')
         return
     from mmtied.datasets import make_occluded_shapes
-    print(f'1/3 data: {NUM_IMAGES} training and {NUM_VAL_IMAGES} validation images of occluded shapes into {folder}')
+    print(f'1/3 data: {NUM_IMAGES} training and {NUM_VAL_IMAGES} validation images of occluded shapes, in {folder}')
     make_occluded_shapes(folder, num_images=NUM_IMAGES, num_val_images=NUM_VAL_IMAGES, seed=SEED, progress=True)
 
 
 def start_clean(work_dir: Path) -> None:
-    """Create the folder, and replace the results of an earlier demo.
+    """Create the work_dir, replacing the results of an earlier demo.
 
     Raises:
         ValueError: The folder is not empty and not from an earlier demo.
@@ -58,13 +58,13 @@ def start_clean(work_dir: Path) -> None:
     if work_dir.exists() and any(work_dir.iterdir()):
         if not (work_dir / LOG).exists():
             raise ValueError(f'--work-dir {work_dir} is not empty and not from an earlier demo; name another folder')
-        print(f'    {work_dir} of an earlier demo is replaced')
+        print(f'    replacing the earlier demo in {work_dir}')
         shutil.rmtree(work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
 
 
 def train(args: argparse.Namespace):
-    """Train, with mmengine's log in a file and a progress line on the terminal, and return the Runner."""
+    """Train, with mmengine's log in a file and a progress line on the terminal; return the Runner."""
     import torch
 
     from mmtied.launch import config, runner
@@ -86,7 +86,7 @@ def train(args: argparse.Namespace):
 
 
 def progress_hook(terminal):
-    """Return a hook that updates one line of the terminal, or prints a line every 25 steps where there is no terminal."""
+    """Return a hook that updates one line of a terminal, or prints a line every 25 steps to anything else."""
     from mmengine.hooks import Hook
 
     class Progress(Hook):
@@ -145,7 +145,7 @@ class Example(NamedTuple):
 
 
 def draw_gallery(examples: Sequence[Example], categories: Sequence[str]) -> 'Figure':
-    """Draw a column for each example; colors stand for categories.
+    """Draw a column for each example, colored by category.
 
     Args:
         examples: At least one.
@@ -171,7 +171,7 @@ def draw_gallery(examples: Sequence[Example], categories: Sequence[str]) -> 'Fig
 
 
 def _draw(axes: 'Axes', image: 'np.ndarray', instances: Instances, colors: Sequence[tuple[float, float, float]]) -> None:
-    """Show the image dimmed, with each instance's mask tinted and outlined, the most certain ones on top."""
+    """Show a dimmed image with tinted and outlined masks, the most confident ones on top."""
     import numpy as np
 
     from mmtied.plotting import hide_spines
@@ -189,7 +189,7 @@ def _draw(axes: 'Axes', image: 'np.ndarray', instances: Instances, colors: Seque
 
 
 def draw_examples(runner, work_dir: Path, count: int = 6) -> Path:
-    """Draw validation images from low to high occlusion with their detections, and return the path of the picture."""
+    """Draw validation images from low to high occlusion with their detections; return the path of the picture."""
     import cv2
     import numpy as np
     from mmengine.dataset import pseudo_collate
@@ -223,7 +223,7 @@ def main() -> None:
     args = parse_args()
     from mmtied.atomic import check_can_write
     from mmtied.cli import user_errors
-    with user_errors(after_interrupt=lambda: 'the data set is kept if it was complete; start again for the rest'):
+    with user_errors(after_interrupt=lambda: 'a complete data set is kept; run the command again for the rest'):
         start = time.time()
         check_environment()
         check_can_write(args.data, '--data', folder=True)

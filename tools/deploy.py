@@ -1,7 +1,10 @@
 #!/usr/bin/env python
-"""Write a trained model for inference: normalizations folded, tied layers as plain convolutions.
+"""Write a trained model for inference, with batch normalization folded and tied layers as plain convolutions.
 
-The file holds a whole classifier, or the backbone and neck of a detector. Normalizing images by mean and deviation stays outside.
+    mmtied deploy CONFIG CHECKPOINT.pth model.pt
+
+The file contains a whole classifier, or the backbone and neck of a detector. It takes images that are already normalized by mean
+and standard deviation.
 """
 
 import argparse
@@ -14,15 +17,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint of the trained model')
-    parser.add_argument('out', help='file to write; one that exists is replaced')
+    parser.add_argument('out', help='file to write; an existing file is replaced')
     parser.add_argument('--format', choices=['torchscript', 'onnx', 'state'], default='torchscript',
-                        help="'state' is a state_dict, for what mmtied.surgery.deploy returns (default: %(default)s)")
+                        help="'state' is the state_dict of the module that mmtied.surgery.deploy returns (default: %(default)s)")
     parser.add_argument('--shape', type=int, nargs=2, default=(224, 224), metavar=('H', 'W'),
-                        help='size of the images that the file is made and compared with (default: 224 224)')
-    parser.add_argument('--batch', type=int, default=1, help='number of these images (default: %(default)s)')
-    parser.add_argument('--backbone-only', action='store_true', help="leave out neck and classifier's head")
+                        help='image size for export and comparison (default: 224 224)')
+    parser.add_argument('--batch', type=int, default=1, help='batch size for export and comparison (default: %(default)s)')
+    parser.add_argument('--backbone-only', action='store_true', help="leave out the neck and a classifier's head")
     parser.add_argument('--dynamic-size', action='store_true',
-                        help='let an ONNX file accept images of any height and width; those of the other formats always do')
+                        help='let an ONNX file accept images of any size; the other formats always do')
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -41,7 +44,7 @@ def main() -> None:
         print(f'{args.out}: {" and ".join(done.parts)} as {args.format}')
         print('parameters: {:,} before, {:,} after'.format(*done.parameters))
         print('modules: {:,} before, {:,} after'.format(*done.modules))
-        print(f'largest difference of outputs: {done.difference:.2g} at values up to {done.largest_output:.3g}')
+        print(f'largest difference of outputs: {done.difference:.2g} (outputs up to {done.largest_output:.3g})')
 
 
 if __name__ == '__main__':

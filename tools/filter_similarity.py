@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Measure how alike the filters of networks are, by what they respond to in images and by their weights.
+"""Measure the similarity of a network's filters: of the image patterns that they respond to, and of their weights.
 
     mmtied similarity CONFIG CHECKPOINT.pth [CONFIG CHECKPOINT.pth ...] --images val2017/ --out similarity/
 
-Prints the mean cosine of each two filters of a layer and the share above a threshold, and writes a CSV file, histograms of all
-networks over each other, and the matrices of cosines. What filters respond to is their pattern by guided backpropagation.
+Prints the mean pairwise cosine of each layer's filters and the share of pairs above a threshold. --out also writes a CSV file,
+histograms that compare the networks, and the cosine matrices. A filter's pattern is its gradient by guided backpropagation.
 """
 
 import argparse
@@ -17,21 +17,23 @@ def parse_args() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_networks(parser)
-    parser.add_argument('--images', nargs='+', required=True, metavar='PATH', help='image files, or folders of images')
-    parser.add_argument('--num', type=int, default=50, help='number of images, chosen at random (50)')
-    parser.add_argument('--size', type=int, default=224, help='height and width that central squares are resized to (224)')
+    parser.add_argument('--images', nargs='+', required=True, metavar='PATH', help='image files or folders')
+    parser.add_argument('--num', type=int, default=50, help='number of images, chosen at random (default: %(default)s)')
+    parser.add_argument('--size', type=int, default=224,
+                        help='size in pixels of the central squares that are used (default: %(default)s)')
     place = parser.add_mutually_exclusive_group()
     place.add_argument('--layers', nargs='+', metavar='NAME',
-                       help='names of layers, with wildcards; as many in each network')
+                       help='layer names, wildcards allowed; the same number for each network')
     place.add_argument('--depths', nargs='+', type=float, default=(.25, .5, .75, 1.), metavar='D',
-                       help='or their depths: 1 is the last convolution larger than 1x1 (default: 0.25 0.5 0.75 1)')
-    parser.add_argument('--filters', type=int, default=64, help='filters of each layer, chosen at random (64)')
+                       help='depths of layers instead; 1 is the last convolution larger than 1x1 (default: 0.25 0.5 0.75 1)')
+    parser.add_argument('--filters', type=int, default=64, help='filters per layer, chosen at random (default: %(default)s)')
     parser.add_argument('--average', choices=('patterns', 'similarities'), default='patterns',
-                        help="what is averaged over images: 'patterns', as in the paper, or 'similarities' (patterns)")
-    parser.add_argument('--threshold', type=float, default=.5, help='cosines above it are counted (0.5)')
-    parser.add_argument('--out', help='folder for similarity.csv, histograms.png and matrices.png')
-    parser.add_argument('--format', choices=FORMATS, default='png', help='format of the figures (png)')
-    parser.add_argument('--seed', type=int, default=0, help='chooses images and filters (0)')
+                        help="average 'patterns' over images, as in the paper, or 'similarities' (default: %(default)s)")
+    parser.add_argument('--threshold', type=float, default=.5,
+                        help='report the share of pairs above this cosine (default: %(default)s)')
+    parser.add_argument('--out', help='output folder for similarity.csv, histograms.png and matrices.png')
+    parser.add_argument('--format', choices=FORMATS, default='png', help='format of the figures (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the choice of images and filters (default: %(default)s)')
     add_device(parser)
     add_cfg_options(parser)
     return parser.parse_args()
@@ -55,7 +57,7 @@ def main() -> None:
         if not -1 <= args.threshold <= 1:
             raise ValueError(f'--threshold {args.threshold}: expected a cosine, from -1 to 1')
         if args.filters < 2:
-            raise ValueError(f'--filters {args.filters}: at least 2 are needed')
+            raise ValueError(f'--filters {args.filters}: expected at least 2')
         from mmtied.analysis.filter_similarity import check_depths, find_layers, layers_at
         from mmtied.analysis.similarity_figures import check_counts, format_similarity, measure_layers, write_similarity
         from mmtied.launch.networks import chosen_images, image_batches, load_networks

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Draw where networks look (Grad-CAM): the images in the first row, then a row for each detector or classifier.
+"""Draw Grad-CAM maps: a row of images, then a row of maps for each detector or classifier.
 
     mmtied cam CONFIG CHECKPOINT.pth [CONFIG CHECKPOINT.pth ...] --images a.jpg b.jpg --out cam.png
     mmtied cam CONFIG CHECKPOINT.pth ... --images val2017/ --annotations instances_val2017.json --bucket 0.8 0.9 --out cam.png
 
-A detector's map is that of one instance, which is outlined: with annotations the most occluded one of each image, otherwise the
-first detector's most confident detection. A classifier's map is that of --category or of the class that it predicts.
+A detector's map is for one outlined instance: with --annotations the most occluded one of each image, otherwise the first
+detector's most confident detection. A classifier's map is for --category, or for its predicted class.
 """
 
 import argparse
@@ -18,13 +18,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_networks(parser)
     parser.add_argument('--images', nargs='+', required=True, metavar='PATH',
-                        help='image files, or folders of images; with --annotations the folder of its images')
-    parser.add_argument('--out', required=True, help='file to write: .png, .jpg, .pdf or .svg')
-    parser.add_argument('--annotations', help='COCO instances file, by which --bucket chooses images and instances')
+                        help='image files or folders; with --annotations, the folder of its images')
+    parser.add_argument('--out', required=True, help='figure to write: .png, .jpg, .pdf or .svg')
+    parser.add_argument('--annotations', help='COCO instances file, to choose images and instances by occlusion')
     add_choice(parser, 4)
-    parser.add_argument('--category', help='name of the class to look for, without --annotations')
+    parser.add_argument('--category', help='name of the class to explain, without --annotations')
     parser.add_argument('--layers', nargs='+', metavar='NAME',
-                        help="layers whose maps are averaged (the backbone's last output)")
+                        help="layers whose maps are averaged (default: the backbone's last output)")
     add_device(parser)
     add_cfg_options(parser)
     return parser.parse_args()
@@ -49,9 +49,9 @@ def main() -> None:
         choice = choice_of(args)
         check_figure_path(args.out)
         if args.annotations and len(args.images) > 1:
-            raise ValueError(f'--images: with --annotations the folder of its images is expected, got {len(args.images)} paths')
+            raise ValueError(f'--images: expected one folder with --annotations, got {len(args.images)} paths')
         if args.annotations and args.category:
-            raise ValueError('--category: not with --annotations, which choose the instance of each image')
+            raise ValueError('--category: not allowed with --annotations, which choose the instance of each image')
         if args.annotations:
             ground_truth = read_ground_truth(args.annotations, image_folder=args.images[0], **reading_options(args))
             cases = occluded_cases(ground_truth, args.images[0], choice)

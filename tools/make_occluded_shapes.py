@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make a data set of occluded shapes in COCO's layout; docs/occluded_shapes.md shows what is in it."""
+"""Make a data set of occluded shapes in COCO format; docs/occluded_shapes.md shows examples."""
 
 import argparse
 import json
@@ -14,28 +14,28 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--val-images', type=int,
                         help='number of validation images (default: a fifth of the training images, at least 10)')
     parser.add_argument('--seed', type=int, default=0,
-                        help='the same seed and options give the same bytes (default: %(default)s)')
+                        help='random seed; the same seed and options give identical files (default: %(default)s)')
     parser.add_argument('--size', type=int, default=160,
                         help='height and width of the images in pixels (default: %(default)s)')
     parser.add_argument('--objects', type=int, nargs=2, default=(3, 8), metavar=('MIN', 'MAX'),
-                        help='number of objects in an image (default: 3 8)')
+                        help='number of objects per image (default: 3 8)')
     parser.add_argument('--ratio-edges', type=float, nargs='+', metavar='R',
                         help='bucket edges for occlusion ratios above 0 (default: 0 0.1 ... 0.9)')
     parser.add_argument('--ratio-weights', type=float, nargs='+', metavar='W',
-                        help='a weight for each bucket (default: its width, that is, uniform)')
+                        help='weight of each bucket (default: its width, for uniformly distributed ratios)')
     parser.add_argument('--zero-share', type=float, default=0.1,
                         help='share of images with r = 0 (default: %(default)s)')
     parser.add_argument('--tolerance', type=float, default=0.005,
-                        help="largest difference between an image's r and its target (default: %(default)s)")
+                        help="largest deviation of an image's r from its target (default: %(default)s)")
     parser.add_argument('--min-visible', type=float, default=0.25,
                         help='smallest visible share of a shape (default: %(default)s)')
     parser.add_argument('--workers', type=int, help='number of processes (default: the number of processors)')
-    parser.add_argument('--overwrite', action='store_true', help='replace a data set that this tool made')
+    parser.add_argument('--overwrite', action='store_true', help='replace a data set made by this tool')
     return parser.parse_args()
 
 
 def histogram(annotation_path: Path, edges: tuple[float, ...]) -> str:
-    """Return one line with the number of images with r = 0, and in each bucket above."""
+    """Return one line with the number of images with r = 0 and in each bucket above."""
     import numpy as np
     ratios = np.array([image['occlusion_ratio'] for image in json.loads(annotation_path.read_text(encoding='utf-8'))['images']])
     counts = np.histogram(ratios[ratios > 0], bins=edges)[0]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Count how occluded a data set is: by bucket, size and category, and how occlusion follows crowding.
+"""Measure the occlusion in a data set by bucket, size and category, and its correlation with crowding.
 
     mmtied stats instances_val2017.json --out occlusion_stats/
 
-Prints tables and, with --out, writes stats.json, stats.csv and stats.png.
+Prints tables. --out also writes stats.json, stats.csv and stats.png.
 """
 
 import argparse
@@ -20,11 +20,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_ratio_options(parser)
     add_bucket_options(parser)
     add_reading_options(parser)
-    parser.add_argument('--images', help='folder of the images, for sizes that the annotations do not state')
-    parser.add_argument('--high', type=float, default=.5, help='ratios from here up count as high (0.5)')
-    parser.add_argument('--top', type=int, default=20, help='how many categories to print and plot (20); files hold all')
-    parser.add_argument('--out', help='folder for stats.json, stats.csv and stats.png')
-    parser.add_argument('--format', choices=FORMATS, default='png', help='format of the plot (png)')
+    parser.add_argument('--images', help='image folder, for sizes missing from the annotations')
+    parser.add_argument('--high', type=float, default=.5,
+                        help='lowest ratio that counts as high occlusion (default: %(default)s)')
+    parser.add_argument('--top', type=int, default=20,
+                        help='categories to print and plot; the files list all (default: %(default)s)')
+    parser.add_argument('--out', help='output folder for stats.json, stats.csv and stats.png')
+    parser.add_argument('--format', choices=FORMATS, default='png', help='format of the plot (default: %(default)s)')
     return parser.parse_args(argv)
 
 
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             require('matplotlib', 'The plot that --out writes')
             check_can_write(args.out, '--out', folder=True)
         if args.top < 1:
-            raise ValueError(f'--top {args.top}: at least 1 is needed')
+            raise ValueError(f'--top {args.top}: expected at least 1')
         from mmtied.analysis.occlusion_stats import format_stats, occlusion_stats, write_stats
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.options import evaluation_of, reading_options

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Draw what several detectors find in the same images, a row for each; images are chosen by how occluded they are.
+"""Draw the detections of several detectors on the same images, one row each; images are chosen by occlusion.
 
     mmtied samples instances_val2017.json val2017/ --results a.segm.json b.segm.json --out samples.png
     mmtied samples instances_val2017.json val2017/ --networks CONFIG CHECKPOINT.pth --bucket 0.8 0.9 --out samples.png
 
-The first row shows the annotations. Each instance has a color of its own, in no order between the rows.
+The first row shows the annotations. Colors tell the instances of an image apart; they do not match between rows.
 """
 
 import argparse
@@ -16,13 +16,13 @@ def parse_args() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
-    parser.add_argument('images', help='folder of its images')
-    parser.add_argument('--out', required=True, help='file to write: .png, .jpg, .pdf or .svg')
-    parser.add_argument('--results', nargs='+', default=[], metavar='FILE', help='results files, one of each detector')
+    parser.add_argument('images', help='image folder')
+    parser.add_argument('--out', required=True, help='figure to write: .png, .jpg, .pdf or .svg')
+    parser.add_argument('--results', nargs='+', default=[], metavar='FILE', help='results files, one per detector')
     parser.add_argument('--networks', nargs='+', default=[], metavar='CONFIG CHECKPOINT',
-                        help='config and checkpoint of further detectors, which run on the images')
-    parser.add_argument('--names', nargs='+', help='name of each detector: of results files, then of networks')
-    parser.add_argument('--score', type=float, default=.05, help='detections with lower scores are not drawn (0.05)')
+                        help='config and checkpoint of each additional detector, to run on the images')
+    parser.add_argument('--names', nargs='+', help='name of each detector: first those of --results, then of --networks')
+    parser.add_argument('--score', type=float, default=.05, help='lowest score to draw (default: %(default)s)')
     add_choice(parser, 4)
     add_device(parser)
     add_cfg_options(parser)

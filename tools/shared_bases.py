@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Draw what the paper on shared filter bases shows of a training: gradients of the bases, similarity of the coefficients.
+"""Draw two figures of the paper on shared filter bases: gradients of the bases, and similarity of the coefficients.
 
     mmtied bases gradients WORK_DIR [WORK_DIR ...] --out gradients.png        (Figure 3)
     mmtied bases coefficients CHECKPOINT [CHECKPOINT ...] --out cosines.png   (Figure 4)
 
-Gradients need a training with custom_hooks = [dict(type='mmtied.BasisGradientHook')] in its config.
+Gradients require training with custom_hooks = [dict(type='mmtied.BasisGradientHook')] in the config.
 """
 
 import argparse
@@ -19,12 +19,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
     gradients = commands.add_parser('gradients', help='maximum, mean and norm of the gradients of each basis')
-    gradients.add_argument('inputs', nargs='+', metavar='WORK_DIR', help='folder of a run, or its basis_gradients.csv')
+    gradients.add_argument('inputs', nargs='+', metavar='WORK_DIR', help='work_dir of a run, or its basis_gradients.csv')
     gradients.add_argument('--iterations', nargs=2, type=int, default=(0, None), metavar=('FIRST', 'LAST'),
-                           help='iterations of the bars, such as those of one epoch (all)')
-    coefficients = commands.add_parser('coefficients', help='absolute cosines of all coefficients of a stage')
+                           help='range of iterations to draw, such as one epoch (default: all)')
+    coefficients = commands.add_parser('coefficients', help='absolute cosines between all coefficients of a stage')
     coefficients.add_argument('inputs', nargs='+', metavar='CHECKPOINT', help='checkpoint of a network with shared bases')
-    coefficients.add_argument('--stages', nargs='+', type=int, metavar='N', help='numbers of the stages (all)')
+    coefficients.add_argument('--stages', nargs='+', type=int, metavar='N', help='numbers of the stages (default: all)')
     add_trust(coefficients)
     for command in (gradients, coefficients):
         command.add_argument('--names', nargs='+', metavar='NAME', help='name of each input in the figure')

@@ -12,12 +12,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help="where results go; default work_dirs/<config's name>")
-    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
+    parser.add_argument('--work-dir', help="output folder (default: work_dirs/<config's name>)")
+    parser.add_argument('--out', metavar='FILE.pkl', help='save the predictions to a pickle file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--show-dir', metavar='DIR', help='write images with predictions into work_dir/timestamp/DIR')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show leaves each image on the screen')
-    parser.add_argument('--tta', action='store_true', help="test time augmentation, as the config's tta_model says")
+    parser.add_argument('--show-dir', metavar='DIR', help='save images with predictions to work_dir/timestamp/DIR')
+    parser.add_argument('--wait-time', type=float, default=2,
+                        help='seconds to show each image with --show (default: %(default)s)')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation with the config's tta_model")
     add_cfg_options(parser)
     add_launcher(parser)
     return parser.parse_args()
@@ -29,7 +30,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import log_after_checks, user_errors
     from mmtied.unpickling import safe_loading
-    with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # with advice for each data set
+    with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # room for advice on each data set
         from mmtied.launch import checkpoints, config, runner
         from mmtied.training.resume import safe_saving
         cfg = config.config_of_run(args)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Tie the convolutions of a trained model: each gets the tied weights nearest to its own.
+"""Tie the convolutions of a trained model, replacing their weights by the nearest tied ones.
 
     mmtied tie CONFIG CHECKPOINT.pth tied.pth --num-blocks 2
 
-Prints what that does to each layer. The model loses accuracy until it is trained further.
+Prints the change of each layer. The model loses accuracy until it is fine-tuned.
 """
 
 import argparse
@@ -16,14 +16,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint of the trained model')
-    parser.add_argument('out', help='checkpoint to write; one that exists is replaced')
-    parser.add_argument('--num-blocks', type=int, default=2, help='blocks of each layer (default: %(default)s)')
+    parser.add_argument('out', help='checkpoint to write; an existing file is replaced')
+    parser.add_argument('--num-blocks', type=int, default=2, help='number of blocks of each layer (default: %(default)s)')
     parser.add_argument('--layers', nargs='+', default=['backbone.*'], metavar='NAME',
-                        help='names of layers, with wildcards (default: backbone.*)')
+                        help='layer names, wildcards allowed (default: backbone.*)')
     parser.add_argument('--error-budget', type=float, metavar='E',
-                        help='tie the layers that save most while the root mean square of the relative errors is at most E')
+                        help='tie the layers that save most, up to a root mean square relative error of E')
     parser.add_argument('--permute', action='store_true',
-                        help='first reorder channels inside the network so that the blocks of each layer are more alike')
+                        help='first reorder channels inside the network so that the blocks of each layer become more similar')
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -42,10 +42,10 @@ def main() -> None:
                                     args.permute)
         print(format_changes(changes))
         if loads:
-            print(f'{args.out}: load_from of this config with model.backbone.conv_cfg={tied_conv_cfg(args.num_blocks)}')
+            print(f'{args.out}: use as load_from of this config with model.backbone.conv_cfg={tied_conv_cfg(args.num_blocks)}')
         else:
             print(f'{args.out}: weights of mmtied.surgery.tie(model, {args.num_blocks}, layers), where layers are those above; '
-                  'no conv_cfg of the backbone alone ties the same ones')
+                  'a conv_cfg of the backbone cannot tie exactly these')
 
 
 if __name__ == '__main__':

@@ -12,13 +12,13 @@ def parse_args() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_config(parser)
-    parser.add_argument('--work-dir', help="where results go; default work_dirs/<config's name>")
+    parser.add_argument('--work-dir', help="output folder (default: work_dirs/<config's name>)")
     parser.add_argument('--backbone-checkpoint', metavar='FILE',
-                        help="trained weights for the detector's backbone; stage 1 and BatchNorm are then frozen as in mmdet")
+                        help="trained weights for the detector's backbone; also freezes stage 1 and BatchNorm, as mmdet does")
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='FILE',
-                        help='resume from a checkpoint, or without a value from the latest one in the work_dir')
+                        help='resume from FILE, or from the latest checkpoint in the work_dir if FILE is left out')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     add_cfg_options(parser)
     add_launcher(parser)
@@ -31,7 +31,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmtied.cli import log_after_checks, user_errors
     from mmtied.unpickling import safe_loading
-    with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # with advice for each data set
+    with user_errors(longest=1000), safe_loading(args.trust_checkpoint):  # room for advice on each data set
         from mmtied.launch import checkpoints, config, runner
         from mmtied.training.resume import safe_saving
         cfg = config.config_of_run(args)

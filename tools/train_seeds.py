@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Train a config with several seeds, and summarize the runs: mean and standard deviation of each metric.
+"""Train a config with several seeds, and report the mean and standard deviation of each metric.
 
-    mmtied seeds configs/cifar/igc_l24m2_d20_cifar10.py --runs 5 --amp    # other options are those of `mmtied train`
-    mmtied seeds --summarize work_dirs/igc_l24m2_d20_cifar10              # the summary alone
+    mmtied seeds configs/cifar/igc_l24m2_d20_cifar10.py --runs 5 --amp    # also takes the options of `mmtied train`
+    mmtied seeds --summarize work_dirs/igc_l24m2_d20_cifar10              # only the summary
 
-The run of each seed is in <work-dir>/seed_N. A second call with the same options leaves finished runs alone and resumes an
-interrupted one. The summary, of each run's last validation, goes to <work-dir>/seeds.json too.
+Each seed trains in <work-dir>/seed_N. Running the same command again skips finished runs and resumes an interrupted one. The
+summary covers each run's last validation and is also written to <work-dir>/seeds.json.
 """
 
 import argparse
@@ -14,14 +14,15 @@ from pathlib import Path
 
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
-    """Parse the command line; options of tools/train.py are returned as they are."""
+    """Parse the command line; return the options for tools/train.py unparsed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument('config', nargs='?', help='config file, or package::folder/file.py for one that a package ships')
     parser.add_argument('--runs', type=int, default=5, help='number of runs (default: %(default)s)')
-    parser.add_argument('--first-seed', type=int, default=0, help='seed of the first run; the others follow (default: 0)')
-    parser.add_argument('--work-dir', help="folder of all runs; default work_dirs/<config's name>")
-    parser.add_argument('--gpus', type=int, help='GPUs of each run, by tools/dist_train.sh')
+    parser.add_argument('--first-seed', type=int, default=0,
+                        help='seed of the first run; later runs count up (default: %(default)s)')
+    parser.add_argument('--work-dir', help="folder of all runs (default: work_dirs/<config's name>)")
+    parser.add_argument('--gpus', type=int, help='number of GPUs per run, started by tools/dist_train.sh')
     parser.add_argument('--summarize', metavar='DIR', help='train nothing; summarize the finished runs in this folder')
     args, others = parser.parse_known_args()
     if (args.config is None) == (args.summarize is None):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from mmtied.analysis.example_images import Choice, choose_images, most_occluded
 from mmtied.analysis.grad_cam import NotFoundError, class_target, find_instance, grad_cam, instance_target
-from mmtied.analysis.image_choice import Choice, choose_images, most_occluded
 from mmtied.cli import warn
 from mmtied.evaluation.inputs import GroundTruth
 from mmtied.evaluation.inputs.images import image_file, read_image
@@ -42,7 +42,7 @@ class Case(NamedTuple):
 
 
 def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, choice: Choice) -> list[Case]:
-    """Return chosen images, each with its most occluded instance; see `image_choice.choose_images`."""
+    """Return chosen images, each with its most occluded instance; see `example_images.choose_images`."""
     cases, ratios = [], instance_ratios(ground_truth, choice.definition, choice.same_category)
     for image, ratio in choose_images(ground_truth, images, choice):
         instance = most_occluded(ground_truth, image, ratios)

@@ -183,8 +183,8 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
             other = torch.cat([other, other.flip(3)], dim=3)
         difference, largest = _compare(_flatten([run(image), run(other)]), [*expected, *_flatten(parts(other))])
         if not difference <= TOLERANCE * max(1., largest):  # also where the difference is NaN
-            raise ValueError(f'{target} is not written: outputs differ by up to {difference:.2g} at values up to {largest:.3g}, '
-                             f'expected at most {TOLERANCE:g} of them; are the weights of a trained model?')
+            raise ValueError(f'{target} is not written: outputs differ by up to {difference:.2g} (outputs up to {largest:.3g}), '
+                             f'expected a relative difference of at most {TOLERANCE:g}; are these trained weights?')
     return Deployment(part_names, (count_parameters(parts), count_parameters(deployed)),
                       (len(list(parts.modules())), len(list(deployed.modules()))), difference, largest)
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from pycocotools import mask as mask_api
 
-from mmtied.analysis.image_choice import Choice, choose_images
-from mmtied.analysis.overlap_examples import category_colors
+from mmtied.analysis.example_images import Choice, category_colors, choose_images
 from mmtied.evaluation.inputs import GroundTruth, load_detections
 from mmtied.evaluation.inputs.images import image_file, read_image
 from mmtied.evaluation.reporting.pictures import Look, Shapes, draw_example

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmtied.analysis.accuracy_over_size import plot_accuracy_over_size, printed_points, read_points, zoo_points
-from mmtied.analysis.image_choice import most_occluded
+from mmtied.analysis.example_images import most_occluded
 from mmtied.evaluation import instance_ratios, read_ground_truth
 from tests.helpers.published import DATA
 from tests.helpers.tiny_networks import CIFAR, CLASSIFIER, DETECTOR, write_images, write_network
@@ -145,7 +145,7 @@ def test_samples_of_a_network_and_a_results_file(run, tmp_path):
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'images', '--annotations', 'data.json', '--out', 'a.png',
                   '--bucket', '.99', '1'], 'error: data.json: no image in the bucket '),
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'images', '--annotations', 'data.json', '--out', 'a.png',
-                  '--category', 'cat'], 'error: --category: not with --annotations'),
+                  '--category', 'cat'], 'error: --category: not allowed with --annotations'),
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'none', '--annotations', 'data.json', '--out', 'a.png'],
      'error: none: no such folder of images'),
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'data.json', '--out', 'a.png'],

@@ -65,7 +65,7 @@ def test_mistakes_are_one_line(run, detector, monkeypatch, options, message):
 
 @pytest.mark.parametrize(('options', 'message'), [
     (['--average', 'maps'], "argument --average: invalid choice: 'maps'"),
-    (['--filters', '1'], 'error: --filters 1: at least 2 are needed'),
+    (['--filters', '1'], 'error: --filters 1: expected at least 2'),
     (['--depths', '1.5'], 'error: filter similarity: depth 1.5, expected numbers above 0 and up to 1'),
 ])
 def test_options_are_checked_before_files_are_read(run, options, message):

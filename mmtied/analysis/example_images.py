@@ -1,39 +1,87 @@
-"""Example images of an occlusion bucket with their overlaps tinted: one picture each, and all on one sheet."""
+"""Choose example images of an occlusion bucket, and draw them with their overlaps tinted."""
 
 import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..atomic import atomic_folder
 from ..evaluation.boxes import clip_boxes
+from ..evaluation.buckets import Bucket
 from ..evaluation.inputs.ground_truth import GroundTruth
-from ..evaluation.inputs.images import image_file, read_image
+from ..evaluation.inputs.images import check_folder, check_names, image_file, is_file, read_image
+from ..evaluation.occlusion import image_ratios
 from ..evaluation.reporting.pictures import box_corners, draw_boxes
 from ..plotting import picture_font
-from .image_choice import Choice, choose_images
 
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Color of overlaps; the opacity of two boxes on each other, of every further one, and at most.
+#: Smallest side in pixels of an instance to show; smaller ones are shown only if the image has no larger one.
+_SMALLEST_SIDE = 32
+#: Color of overlaps, and its opacity for two boxes, for each further box, and at most.
 OVERLAP_COLOR = (255, 0, 80)
 _FIRST, _NEXT, _STRONGEST = .38, .13, .78
-#: Share of its color that the photograph loses, so that the tint stands out.
+#: Desaturation of the photograph, which makes the tint stand out.
 _GREY = .7
 _HEIGHT, _ROW_HEIGHT, _SHEET_WIDTH, _GAP = 480, 280, 1280, 10
 _MAX_NAMES = 4
 
 
+class Choice(NamedTuple):
+    """A random choice of images from a bucket.
+
+    Attributes:
+        bucket: The bucket.
+        count: Maximum number of images.
+        definition: One of `occlusion.OCCLUSION_RATIOS`.
+        same_category: Count only instances of the same category as occluders.
+        seed: The same seed chooses the same images.
+        skip_missing: Choose only among images whose files exist, instead of raising an error.
+    """
+
+    bucket: Bucket
+    count: int = 12
+    definition: str = 'covered'
+    same_category: bool = False
+    seed: int = 0
+    skip_missing: bool = False
+
+
+def choose_images(ground_truth: GroundTruth, images: str | os.PathLike, choice: Choice) -> list[tuple[int, float]]:
+    """Choose images whose files are in a folder; return the index and ratio r of each, by increasing r."""
+    if choice.count < 1 or choice.seed < 0:
+        raise ValueError(f'choice of images: count={choice.count}, seed={choice.seed}; expected a count of at least 1 and a seed '
+                         'of at least 0')
+    check_folder(images)
+    ratios = image_ratios(ground_truth, choice.definition, choice.same_category)
+    held = np.flatnonzero(choice.bucket.holds(ratios))
+    if not len(held):
+        known = ratios[~np.isnan(ratios)]
+        found = f'ratios go from {known.min():.3g} to {known.max():.3g}' if len(known) else 'no image has an instance'
+        raise ValueError(f'{ground_truth.source}: no image in the bucket {choice.bucket.name} ({choice.definition}); {found}')
+    chosen = _with_files(ground_truth, images, held, choice)
+    chosen = chosen[np.argsort(ratios[chosen], kind='stable')]
+    return list(zip(chosen.tolist(), ratios[chosen].tolist(), strict=True))
+
+
+def most_occluded(ground_truth: GroundTruth, image: int, ratios: np.ndarray) -> int:
+    """Return the index of an image's most occluded annotation, preferring instances that are not small."""
+    here = np.flatnonzero((ground_truth.image == image) & ~np.isnan(ratios))
+    large = here[(ground_truth.boxes_xywh[here, 2:] >= _SMALLEST_SIDE).all(axis=1)]
+    here = large if len(large) else here
+    return int(here[np.argmax(ratios[here])])
+
+
 def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder: str | os.PathLike,
                    choice: Choice) -> list[Path]:
-    """Draw chosen images into a new folder, which is written completely or not at all.
+    """Draw chosen images, one picture each and a sheet of all, into a new folder that is written atomically.
 
-    Overlaps of boxes are tinted, for every definition; crowd regions neither count nor are drawn. Returns the sheet's path, then
+    Overlaps of boxes are tinted whatever the definition of r; crowd regions are ignored. Returns the path of the sheet, then
     those of the pictures by increasing r.
     """
     chosen = choose_images(ground_truth, images, choice)
@@ -48,8 +96,25 @@ def write_examples(ground_truth: GroundTruth, images: str | os.PathLike, folder:
     return [Path(folder, name) for name in ('sheet.jpg', *names)]
 
 
+def _with_files(ground_truth: GroundTruth, images: str | os.PathLike, held: np.ndarray, choice: Choice) -> np.ndarray:
+    """Sample from the images of a bucket."""
+    check_names(ground_truth, held)
+    order, count = np.random.default_rng(choice.seed).permutation(held), choice.count
+    exists = np.array([is_file(image_file(images, ground_truth.file_names[image])) for image in order.tolist()])
+    if choice.skip_missing:
+        order, exists = order[exists], exists[exists]
+        if not len(order):
+            raise ValueError(f'{images} has none of the {len(held)} images of the bucket')
+    if not exists[:count].all():
+        missing = [ground_truth.file_names[image] for image in order[:count][~exists[:count]].tolist()]
+        shown = ', '.join(missing[:5]) + (' ...' if len(missing) > 5 else '')
+        raise ValueError(f'{images} lacks {len(missing)} of the {len(exists[:count])} chosen images: {shown}; '
+                         '--skip-missing draws others in their place')
+    return order[:count]
+
+
 class _Example:
-    """One image of the bucket, and the text below it."""
+    """An image of the bucket and its caption."""
 
     def __init__(self, ground_truth: GroundTruth, image: int, ratio: float, images: str | os.PathLike,
                  same_category: bool) -> None:
@@ -65,7 +130,7 @@ class _Example:
         self.picture = read_image(image_file(images, ground_truth.file_names[image]))
 
     def draw(self, height: int, font_size: int) -> 'Image.Image':
-        """Draw the image with two lines below: r, id and number of instances; then the most frequent categories."""
+        """Draw the image above two lines of text: r, id and number of instances; and the most frequent categories."""
         from PIL import Image, ImageDraw
 
         drawn = draw_overlaps(self.picture, self.boxes_xywh, self.colors, self.size, height, self.groups)
@@ -91,7 +156,7 @@ class _Example:
 
 
 def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
-    """Arrange all examples in rows of one width, with images of equal height in each row."""
+    """Arrange all examples in rows of equal width, with equal heights within each row."""
     from PIL import Image
 
     rows, row = [], []
@@ -99,7 +164,7 @@ def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
         row.append(example)
         shapes = sum(each.size[1] / each.size[0] for each in row)
         height = int((_SHEET_WIDTH - _GAP * (len(row) + 1)) / shapes)
-        if height <= _ROW_HEIGHT or number == len(examples):  # wide enough to fill the sheet, or the last row
+        if height <= _ROW_HEIGHT or number == len(examples):  # the row is full, or the last one
             rows.append([each.draw(min(height, _ROW_HEIGHT), 13) for each in row])
             row = []
     sheet = Image.new('RGB', (_SHEET_WIDTH, _GAP + sum(row[0].height + _GAP for row in rows)), 'white')
@@ -115,10 +180,10 @@ def _sheet(examples: Sequence[_Example]) -> 'Image.Image':
 
 def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colors: Sequence[tuple[int, int, int]],
                   image_size: tuple[int, int], height: int, categories: np.ndarray | None = None) -> 'Image.Image':
-    """Draw a grayed copy of an RGB image with overlaps tinted, deeper ones more strongly, and boxes outlined in their colors.
+    """Draw a desaturated copy of an RGB image, its boxes outlined and their overlaps tinted, deeper ones more strongly.
 
-    Boxes are in pixels of the annotated image, whose height and width `image_size` gives; `height` is that of the picture. With
-    categories only boxes of one category overlap.
+    Boxes are in pixels of the annotated image of `image_size` (height, width); the picture has the given `height`. With
+    `categories`, only boxes of the same category overlap.
     """
     from PIL import Image, ImageDraw
 
@@ -136,9 +201,9 @@ def draw_overlaps(image: 'Image.Image', boxes_xywh: np.ndarray, colors: Sequence
 
 def overlap_depth(boxes_xywh: np.ndarray, image_size: tuple[int, int], categories: np.ndarray | None = None,
                   scale: float = 1.) -> np.ndarray:
-    """Count the boxes that cover the centre of each pixel; with categories, the largest number of one category.
+    """Count the boxes that cover the center of each pixel; with `categories`, the largest count within one category.
 
-    The boxes, shape (N, 4), are in pixels of an image with this height and width; the map has these sides times `scale`.
+    The boxes, shape (N, 4), are in pixels of an image of `image_size` (height, width); the map is `scale` times that size.
 
     Example:
         >>> overlap_depth(np.array([[0., 0., 3., 1.], [1., 0., 3., 1.]]), (1, 5)).tolist()
@@ -157,10 +222,10 @@ def overlap_depth(boxes_xywh: np.ndarray, image_size: tuple[int, int], categorie
 
 @functools.cache
 def category_colors(num_categories: int) -> tuple[tuple[int, int, int], ...]:
-    """Return a color for each category that eyes can tell from the others, from grays and from the overlaps' red.
+    """Return a color for each category, distinguishable from the others, from grays and from the overlaps' red.
 
-    Each color is the one farthest, in CIELAB, from those before it, so that a category keeps its color whatever their number,
-    and the first categories differ most. From 300 categories on, colors repeat.
+    Each color is the farthest, in CIELAB, from those before it. So a category's color does not depend on the number of
+    categories, and the first ones differ most. Colors repeat after 300 categories.
     """
     levels = np.linspace(0, 255, 12).round()
     candidates = np.stack(np.meshgrid(levels, levels, levels, indexing='ij'), axis=-1).reshape(-1, 3)
@@ -178,7 +243,7 @@ def category_colors(num_categories: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def _to_lab(colors: np.ndarray) -> np.ndarray:
-    """Convert sRGB from 0 to 255 to CIELAB under D65, both of shape (..., 3)."""
+    """Convert sRGB (0 to 255) to CIELAB under D65, both of shape (..., 3)."""
     values = np.asarray(colors, dtype=np.float64) / 255
     linear = np.where(values <= .04045, values / 12.92, ((values + .055) / 1.055) ** 2.4)
     xyz = linear @ np.array([[.4124, .2126, .0193], [.3576, .7152, .1192], [.1805, .0722, .9505]]) / (.9505, 1., 1.089)

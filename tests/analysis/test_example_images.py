@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from mmtied.analysis.image_choice import Choice
-from mmtied.analysis.overlap_examples import (
+from mmtied.analysis.example_images import (
     OVERLAP_COLOR,
+    Choice,
     category_colors,
     draw_overlaps,
     overlap_depth,
