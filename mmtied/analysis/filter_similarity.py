@@ -177,7 +177,7 @@ def find_layers(model: nn.Module, patterns: Sequence[str]) -> list[Layer]:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in modules):
             near = [layer.name for layer in spatial_layers(model)]
-            raise ValueError(f'{type(model).__name__}: no layer is named {pattern!r}; its spatial convolutions are '
+            raise ValueError(f'{type(model).__name__}: no layer named {pattern!r}; its spatial convolutions are '
                              f'{", ".join([*near[:3], "..."] if len(near) > 4 else near)}')
     return _joined(model, [name for name in modules if any(fnmatchcase(name, pattern) for pattern in patterns)])
 

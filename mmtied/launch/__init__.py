@@ -1,7 +1,7 @@
-"""Everything that the tools need around mmengine's Runner: configs, checkpoints, data and deployment."""
+"""Support for the tools around mmengine's Runner: configs, checkpoints, data and conversion."""
 
 from mmtied.compat import require
 
 require(['mmengine', 'mmcv'], 'Running a config')
 
-from mmtied import registry  # noqa: E402, F401  (the command mmtied does not register at its start)
+from mmtied import registry  # noqa: E402, F401  (the command mmtied starts without registering)

@@ -1,4 +1,4 @@
-"""Grad-CAM of several networks side by side, for images and instances that are given or chosen by their occlusion."""
+"""Grad-CAM of several networks side by side, for given images or for those chosen by occlusion."""
 
 import os
 from collections.abc import Sequence
@@ -26,11 +26,13 @@ _LONGEST = 480
 
 
 class Case(NamedTuple):
-    """An image, what is looked for in it, and what the figure says of it.
+    """An image and the class or instance to explain in it.
 
     Attributes:
-        category: Name of the class; None for what each classifier predicts, or where the detector's classes have no names.
+        path: The image file.
+        category: Name of the class; None for each classifier's prediction, or if the detector's classes have no names.
         box_xywh: Box of the instance in pixels, for detectors.
+        text: Caption of the image.
         label: Label of a detected instance, for detectors whose classes have no names.
     """
 
@@ -42,7 +44,7 @@ class Case(NamedTuple):
 
 
 def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, choice: Choice) -> list[Case]:
-    """Return chosen images, each with its most occluded instance; see `example_images.choose_images`."""
+    """Choose images, and the most occluded instance of each; see `example_images.choose_images`."""
     cases, ratios = [], instance_ratios(ground_truth, choice.definition, choice.same_category)
     for image, ratio in choose_images(ground_truth, images, choice):
         instance = most_occluded(ground_truth, image, ratios)
@@ -53,9 +55,9 @@ def occluded_cases(ground_truth: GroundTruth, images: str | os.PathLike, choice:
 
 
 def detected_cases(networks: Sequence[Network], paths: Sequence[Path], category: str | None = None) -> list[Case]:
-    """Return images, each with the most confident detection of the first detector; for classifiers alone just the images.
+    """Return images with the most confident detection of the first detector; without a detector, only the images.
 
-    With a category only this class counts. Images where the detector finds nothing are left out, with a warning.
+    With `category`, only that class counts. Images without a detection are left out with a warning.
     """
     detector = next((network for network in networks if network.is_detector), None)
     if detector is None:
@@ -66,7 +68,7 @@ def detected_cases(networks: Sequence[Network], paths: Sequence[Path], category:
             found = detect(detector, prepare(detector, path))
         found = found if label is None else found[found.labels == label]
         if not len(found.scores):
-            warn(f'{detector.name} finds no {category or "object"} in {path}, which is left out')
+            warn(f'{detector.name} finds no {category or "object"} in {path}; the image is left out')
             continue
         best = int(found.scores.argmax())
         left, top, right, bottom = found.bboxes[best].tolist()
@@ -79,14 +81,14 @@ def detected_cases(networks: Sequence[Network], paths: Sequence[Path], category:
 
 
 def draw_image(case: Case) -> Panel:
-    """Draw the image of a case with its instance outlined."""
+    """Draw the image of a case, with its instance outlined."""
     return Panel(_outlined(np.asarray(read_image(case.path)), case.box_xywh), case.text)
 
 
 def draw_cam(network: Network, case: Case, layers: Sequence[str] | None = None) -> Panel:
-    """Draw where a network looks: for a detector over the image, for a classifier over what its test pipeline makes of it.
+    """Draw the Grad-CAM of a network, for a detector over the image, for a classifier over its preprocessed input.
 
-    The maps of the named layers are averaged; by default it is the backbone's last output.
+    The maps of the named layers (default: the backbone's last output) are averaged.
     """
     modules = None if layers is None else [_layer(network, name) for name in layers]
     prepared = prepare(network, case.path)
@@ -128,11 +130,11 @@ def _layer(network: Network, name: str) -> torch.nn.Module:
         return network.model.get_submodule(name)
     except AttributeError:
         near = [f'backbone.{child}' for child, _ in network.model.backbone.named_children()]
-        raise ValueError(f'{network.name}: no layer is named {name!r}; the backbone has {", ".join(near[-6:])}') from None
+        raise ValueError(f'{network.name}: no layer named {name!r}; the backbone has {", ".join(near[-6:])}') from None
 
 
 def _tinted(pixels: np.ndarray, cam: np.ndarray, prepared: Prepared) -> np.ndarray:
-    """Lay a map from 0 to 1 of a prepared image over a picture of it, from blue to red."""
+    """Blend a map (0 to 1) of a prepared image into a picture of it, from blue to red."""
     import matplotlib
     from PIL import Image
 
@@ -143,7 +145,7 @@ def _tinted(pixels: np.ndarray, cam: np.ndarray, prepared: Prepared) -> np.ndarr
 
 
 def _outlined(pixels: np.ndarray, box_xywh: Sequence[float] | None) -> np.ndarray:
-    """Shrink a picture to `_LONGEST` pixels, and outline a box."""
+    """Resize a picture to `_LONGEST` pixels, and outline a box."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(pixels)

@@ -1,4 +1,4 @@
-"""Mistakes in a config that are found before anything is trained: misspelt settings and types, and classes that do not fit."""
+"""Config checks that run before training starts: misspelled settings and types, and mismatched classes."""
 
 import difflib
 import inspect
@@ -19,17 +19,17 @@ from mmtied.cli import warn
 from mmtied.compat import unwrap_model
 from mmtied.evaluation.inputs.coco_json import read_json
 
-#: What mmengine's Runner takes from a config, and what it or the tools read from the config itself.
+#: Top-level settings that mmengine's Runner or the tools read from a config.
 SETTINGS = frozenset({*inspect.signature(Runner.__init__).parameters, 'runner_type', 'strategy', 'find_unused_parameters',
                       'compile', 'custom_imports', 'sync_bn', 'model_wrapper_cfg', 'activation_checkpointing',
                       'efficient_conv_bn_eval', 'tta_model', 'tta_pipeline'}) - {'self', 'cfg'}
 _NOT_REGISTERED = re.compile(r'(\S+) is not in the (?:\w+::)?([\w ]+?) registry')
-#: Parts of mmdet's detectors that classify objects into the data's classes.
+#: Heads of mmdet's detectors that classify objects into the data set's classes.
 _HEADS = ('bbox_head', 'mask_head')
 
 
 def check_options(cfg: Config, keys: Iterable[str]) -> None:
-    """Raise a ValueError where an option's first word looks like a misspelt setting; warn where nothing is known to read it."""
+    """Raise a ValueError if an option looks like a misspelled setting; warn if it is probably unused."""
     for key in keys:
         name = key.partition('.')[0]
         if name not in cfg and name not in SETTINGS:
@@ -39,10 +39,10 @@ def check_options(cfg: Config, keys: Iterable[str]) -> None:
             warn(f'--cfg-options {key}: the config has no {name}, so it is probably unused')
 
 
-def warn_of_misspelt_settings(cfg: Config) -> None:
-    """Warn of dicts and lists at a config's top level that are named almost like a setting of mmengine's Runner.
+def warn_of_misspelled_settings(cfg: Config) -> None:
+    """Warn of top-level dicts and lists in a config whose names resemble a setting of mmengine's Runner.
 
-    Names of a config's own, which it uses further down, may look like that too.
+    It is only a warning, since a config may define such names for its own use.
     """
     for name, value in cfg.items():
         if name in SETTINGS or not isinstance(value, dict | list):
@@ -55,7 +55,7 @@ def warn_of_misspelt_settings(cfg: Config) -> None:
 
 @contextmanager
 def type_hints() -> Iterator[None]:
-    """Turn mmengine's KeyError of a type that is not registered into a ValueError with the nearest registered name."""
+    """Turn mmengine's KeyError for an unregistered type into a ValueError with the nearest registered name."""
     try:
         yield
     except KeyError as error:
@@ -66,7 +66,7 @@ def type_hints() -> Iterator[None]:
 
 
 def describe_unknown_type(name: str, registry_name: str) -> str:
-    """Describe a type that is not in a registry, such as ``mmtied.TiedResnet`` or ``SDG``, which the config may scope."""
+    """Describe an unregistered type, with or without a scope, such as ``mmtied.TiedResnet`` or ``SDG``."""
     name = name.strip('\'"`')
     scope, _, bare = name.rpartition('.')
     names = dict(_registered(registry_name, scope))
@@ -78,7 +78,7 @@ def describe_unknown_type(name: str, registry_name: str) -> str:
 
 
 def _registered(registry_name: str, scope: str) -> Iterator[tuple[str, str]]:
-    """Yield the names in a registry and its children, each with the text that finds it from a scope or the default one."""
+    """Yield the names in a registry and its children, each with the text to look it up by in a scope."""
     default = DefaultScope.get_current_instance()
     for registry in vars(mmengine.registry).values():
         if isinstance(registry, Registry) and registry.name == registry_name:
@@ -89,7 +89,7 @@ def _registered(registry_name: str, scope: str) -> Iterator[tuple[str, str]]:
 
 
 def dicts_in(settings: object, key: str) -> Iterator[tuple[str, dict]]:
-    """Yield every dict in nested settings, with its key; the first one is the settings themselves.
+    """Yield every dict in nested settings with its key, starting with the settings themselves.
 
     Example:
         >>> [key for key, _ in dicts_in({'neck': {}, 'heads': [{}, {}]}, 'model')]
@@ -118,9 +118,9 @@ def leaf_datasets(dataset: dict | None, key: str = '') -> Iterator[tuple[str, di
 
 
 def check_classes(runner: Runner) -> None:
-    """Raise a ValueError where classes, annotations and heads do not fit each other.
+    """Raise a ValueError if classes, annotations and heads do not match.
 
-    mmdet drops a class that the annotation file does not have, and numbers those after it anew.
+    mmdet silently drops a class that is missing from the annotation file, and renumbers those after it.
     """
     for split in ('train', 'val'):
         loop = getattr(runner, f'_{split}_loop')
@@ -128,7 +128,7 @@ def check_classes(runner: Runner) -> None:
             if hasattr(dataset, 'cat_ids') and len(dataset.cat_ids) < len(dataset.metainfo.get('classes') or ()):
                 check_category_names(dict(metainfo=dataset.metainfo, ann_file=dataset.ann_file), f'{split}_dataloader.dataset')
     metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', {})
-    classes = len(metainfo.get('thing_classes') or metainfo.get('classes') or ())  # those that have labels for boxes
+    classes = len(metainfo.get('thing_classes') or metainfo.get('classes') or ())  # the classes with box labels
     model, is_classifier = unwrap_model(runner.model), runner.cfg.get('default_scope') == 'mmpretrain'
     if classes and not is_classifier:
         check_heads(model, classes)
@@ -139,7 +139,7 @@ def check_classes(runner: Runner) -> None:
 
 
 def check_category_names(dataset: Mapping, key: str) -> None:
-    """Raise a ValueError where one of a dataset's classes is not in its local COCO file; `key` is that of its settings."""
+    """Raise a ValueError if a class is missing from a dataset's local COCO file; `key` locates the dataset in the config."""
     classes, path = (dataset.get('metainfo') or {}).get('classes') or (), dataset.get('ann_file')
     path = str(Path(dataset.get('data_root') or '') / path) if isinstance(path, str) else ''
     if not path.endswith('.json') or '://' in path or not Path(path).is_file():
@@ -155,7 +155,7 @@ def check_category_names(dataset: Mapping, key: str) -> None:
 
 
 def check_heads(model: nn.Module, num_classes: int) -> None:
-    """Raise a ValueError where a head of mmdet's detector has fewer classes than the training data."""
+    """Raise a ValueError if a head of an mmdet detector has fewer classes than the training data."""
     for name, module in model.named_modules():
         built = getattr(module, 'num_classes', None)
         agnostic = getattr(module, 'class_agnostic', False)

@@ -17,33 +17,33 @@ from mmtied.training.resume import saved_checkpoints
 from mmtied.unpickling import RefusedError
 
 from .checkpoints import check_resumable
-from .checks import check_options, leaf_datasets, warn_of_misspelt_settings
+from .checks import check_options, leaf_datasets, warn_of_misspelled_settings
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-#: mmpretrain's own tools set these, and its base configs rely on it.
+#: Set by mmpretrain's own tools; its base configs rely on them.
 _MMPRETRAIN_DATALOADER = {'pin_memory': True, 'persistent_workers': True, 'collate_fn': {'type': 'default_collate'}}
 #: dict(...) or {key: ...}, alone or in a list.
 _DICT = re.compile(r"""[=\[(,]\s*(dict\s*\(|\{\s*['"]?\w+['"]?\s*:)""")
 
 
 def load_config(name: str, options: dict | Sequence[str] | None = None) -> Config:
-    """Load a config file, or one inside an installed package, and merge options into it.
+    """Load a config file or a config shipped by an installed package, and merge options into it.
 
     Args:
-        name: Path of a .py config, or ``package::path`` for a config that a package ships, such as
+        name: Path of a .py config, or ``package::path`` for a packaged config, such as
             ``mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py``. The `work_dir` defaults to ``work_dirs/<name of the config>``.
-        options: Values to override, as a dict or as the KEY=VALUE words of ``--cfg-options``.
+        options: Settings to override, as a dict or as KEY=VALUE words of ``--cfg-options``.
     """
     if '::' in name:
         require(name.partition('::')[0], f'the config {name}')
         base = str(repository_path('configs') / name.removeprefix('mmtied::')) if name.startswith('mmtied::') else name
-        cfg = _read(name, lambda: Config.fromstring(f'_base_ = {base!r}', file_format='.py'))  # mmengine does not find ours
+        cfg = _read(name, lambda: Config.fromstring(f'_base_ = {base!r}', file_format='.py'))  # mmengine does not find mmtied
     else:
         if not Path(name).is_file():
             raise ValueError(f'config {name} not found; give a .py file such as configs/mask_rcnn_tiedr50_2x.py, or '
-                             'package::path for a config that an installed package ships')
+                             'package::path for a config of an installed package')
         if Path(name).suffix not in ('.py', '.json', '.yaml', '.yml'):
-            raise ValueError(f'config {name} is not a config file, expected a .py file')
+            raise ValueError(f'config {name} is not a config file; expected a .py file')
         cfg = _read(name, lambda: Config.fromfile(name))
     if 'model' not in cfg:
         raise ValueError(f'config {name} has no model; is it a base config?')
@@ -51,7 +51,7 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
         options = options if isinstance(options, dict) else parse_options(options)
         check_options(cfg, options)
         _merge(cfg, options)
-    warn_of_misspelt_settings(cfg)
+    warn_of_misspelled_settings(cfg)
     if cfg.get('default_scope') == 'mmpretrain':
         check_mmcv(f'the config {name}', 'mmpretrain', operators=False)
     elif cfg.get('default_scope') == 'mmdet':
@@ -62,14 +62,14 @@ def load_config(name: str, options: dict | Sequence[str] | None = None) -> Confi
         if cfg.get('default_scope') == 'mmpretrain':
             cfg[key] = ConfigDict(deepcopy(_MMPRETRAIN_DATALOADER), **cfg[key])
         if cfg[key].get('num_workers', 0) == 0:
-            cfg[key].persistent_workers = False  # torch refuses persistent workers where there are none
+            cfg[key].persistent_workers = False  # torch rejects persistent_workers without workers
     if cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(name.split('::')[-1]).stem)
     return cfg
 
 
 def config_of_run(args: argparse.Namespace) -> Config:
-    """Load the config of a distributed run from its command line, and check that its work_dir can be written."""
+    """Load the config that a command line names, and check that its work_dir can be written."""
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.work_dir
@@ -78,7 +78,7 @@ def config_of_run(args: argparse.Namespace) -> Config:
 
 
 def parse_options(words: Sequence[str]) -> dict[str, object]:
-    """Parse the KEY=VALUE words of ``--cfg-options``, with mmengine's syntax for values.
+    """Parse the KEY=VALUE words of ``--cfg-options``, using mmengine's syntax for values.
 
     Example:
         >>> parse_options(['train_cfg.max_epochs=1', 'model.neck.in_channels=[64,128]'])
@@ -88,26 +88,26 @@ def parse_options(words: Sequence[str]) -> dict[str, object]:
         if '=' not in word:
             raise ValueError(f'--cfg-options {word}: expected KEY=VALUE, for example train_cfg.max_epochs=1')
         if _DICT.search(word):
-            raise ValueError(f'--cfg-options {word}: dicts cannot be given on the command line; set their values one by one, as '
+            raise ValueError(f'--cfg-options {word}: dicts cannot be given on the command line; set values one by one, such as '
                              'model.backbone.depth=101, or write a config file with _base_ = the config')
     parser = argparse.ArgumentParser()
     parser.add_argument('options', nargs='+', action=DictAction)
     try:
         return parser.parse_args(['--', *words]).options
-    except (AssertionError, RecursionError) as error:  # unpaired brackets, or commas in words with brackets
+    except (AssertionError, RecursionError) as error:  # unbalanced brackets, or commas in bracketed words
         raise ValueError(f'--cfg-options {" ".join(words)}: expected numbers, words or lists such as [1,2]') from error
 
 
 def use_amp(cfg: Config) -> None:
     """Train with automatic mixed precision and dynamic loss scaling, on a GPU."""
     if not torch.cuda.is_available():
-        raise ValueError('--amp needs a GPU, and torch sees none; leave it out to train on the CPU')
+        raise ValueError('--amp needs a GPU, and torch finds none; leave it out to train on the CPU')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def use_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate with the batch size, where the config says which one it is for."""
+    """Scale the learning rate with the batch size, relative to the config's base_batch_size."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise ValueError('--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=...) in the config, which has none')
     cfg.auto_scale_lr.enable = True
@@ -116,8 +116,10 @@ def use_auto_scale_lr(cfg: Config) -> None:
 def use_resume(cfg: Config, resume: str) -> None:
     """Resume from a checkpoint, or from the latest one in the work_dir if `resume` is 'auto'.
 
-    Where there is none, a warning says that training starts from the beginning, so that a job can always be started with the
-    flag. A ValueError says that the checkpoint is missing or unreadable, and so is every other in the work_dir.
+    Without any checkpoint it only warns and training starts from the beginning, so that a job can always pass the flag.
+
+    Raises:
+        ValueError: The checkpoint is missing or unreadable, or 'auto' finds only unreadable ones.
     """
     if resume == 'auto':
         resume = latest_checkpoint(cfg.work_dir)
@@ -130,9 +132,12 @@ def use_resume(cfg: Config, resume: str) -> None:
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
-    """Return the path of the last checkpoint in a folder that can be read, or None where none was saved.
+    """Return the path of the last readable checkpoint in a folder, or None if none was saved.
 
-    Where that is not the one that mmengine saved last, a warning says so. A ValueError says that none can be read.
+    Warns if mmengine saved a later one that is unreadable.
+
+    Raises:
+        ValueError: No saved checkpoint can be read.
     """
     found, faults = saved_checkpoints(work_dir), []
     for path in found:
@@ -144,7 +149,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
             faults.append(error)
             continue
         if faults:
-            warn(f'{faults[0]}; training goes on from {path}')
+            warn(f'{faults[0]}; resuming from {path}')
         return str(path)
     if faults:
         raise faults[0]
@@ -155,12 +160,12 @@ def latest_checkpoint(work_dir: str) -> str | None:
 
 
 def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
-    """Return how to go on with a training that was stopped; `command` is that of `sys.argv`."""
+    """Describe how to resume a stopped training; `command` is its `sys.argv`."""
     saved = next(iter(saved_checkpoints(work_dir)), None)
     if saved is None:
         return f'no checkpoint was saved in {work_dir}, so there is nothing to resume'
     if '--launcher' in command:
-        return f'to go on from {saved}, run the same command with --resume'
+        return f'to resume from {saved}, run the same command with --resume'
     program, *words = command
     words = [word for word in words if not word.startswith('--resume=')]
     if '--resume' in words:
@@ -168,11 +173,11 @@ def how_to_resume(work_dir: str, command: Sequence[str]) -> str:
         has_value = place + 1 < len(words) and not words[place + 1].startswith('-')
         del words[place:place + 1 + has_value]
     program = program if program.startswith('mmtied ') else f'python {shlex.quote(program)}'
-    return f'to go on from {saved}: {program} {shlex.join(words)} --resume'
+    return f'to resume from {saved}: {program} {shlex.join(words)} --resume'
 
 
 def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Switch the visualization hook of a config on, for a window, a folder below ``work_dir/timestamp``, or both."""
+    """Enable the visualization hook of a config for a window, a folder in ``work_dir/timestamp``, or both."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise ValueError('--show and --show-dir need a visualization hook in default_hooks, for example '
@@ -184,7 +189,7 @@ def draw_predictions(cfg: Config, show: bool, show_dir: str | None, wait_time: f
 
 
 def use_tta(cfg: Config) -> None:
-    """Test with augmentation, by the `tta_model` and `tta_pipeline` of a config."""
+    """Apply test-time augmentation with the `tta_model` and `tta_pipeline` of a config."""
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
         raise ValueError(f'--tta needs {" and ".join(missing)} in the config; mmdet has an example in '
@@ -195,7 +200,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def _read(name: str, read: Callable[[], Config]) -> Config:
-    """Read a config, which is Python code and can fail in any way."""
+    """Read a config, turning any error of its Python code into a ValueError."""
     try:
         return read()
     except FileNotFoundError as error:
@@ -203,17 +208,17 @@ def _read(name: str, read: Callable[[], Config]) -> Config:
         raise ValueError(f'config {name} cannot be read: no such file, or a _base_ that does not exist: {missing}') from error
     except Exception as error:
         absent = re.search(r'(\w+) is not installed, please install', str(error))
-        if isinstance(error, ModuleNotFoundError) and absent:  # mmengine's, for a _base_ of package::path
+        if isinstance(error, ModuleNotFoundError) and absent:  # raised by mmengine for a _base_ of package::path
             require(absent[1], f'the config {name}')
         reason = f'{type(error).__name__}: {error}'
         if '_get_package_and_cfg_path' in reason:
             reason = ("a package's config is named package::folder/file.py, such as mmdet::detr/detr_r50_8xb2-150e_coco.py; "
-                      '_base_ takes those of OpenMMLab only, one of mmtied by its path')
+                      '_base_ accepts OpenMMLab packages only; give a config of mmtied by its path')
         raise ValueError(f'config {name} cannot be read: {reason}') from error
 
 
 def _merge(cfg: Config, options: dict) -> None:
-    """Merge options, with advice for the command line instead of mmengine's for config files."""
+    """Merge options, replacing mmengine's advice for config files by advice for the command line."""
     try:
         cfg.merge_from_dict(options)
     except (TypeError, KeyError, AssertionError) as error:

@@ -1,4 +1,4 @@
-"""Train a backbone alone, on images without labels, to return a teacher's feature maps."""
+"""Train a backbone on unlabeled images to reproduce a teacher's feature maps."""
 
 import os
 from collections.abc import Sequence
@@ -13,17 +13,28 @@ from mmtied.training.teacher import Normalization
 
 from .checkpoints import check_finite, write_checkpoint
 
-#: torchvision's and mmdet's, for a student whose config has none.
+#: Normalization of torchvision and mmdet, used if the student's config has none.
 _IMAGENET = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), rgb=True)
 
 
 def distillation_config(student: Config, hook: dict, images: str | os.PathLike, *, iters: int = 20000, batch_size: int = 32,
                         size: int = 224, lr: float = 1e-3, workers: int = 2, save_every: int = 1000, seed: int = 0) -> Config:
-    """Return the config of a run that trains the backbone of another config of mmdet or mmpretrain alone, on a folder of images.
+    """Return a config that trains only the backbone of an mmdet or mmpretrain config, on a folder of images.
 
-    Its ``model.backbone`` and the normalization of its images are used, and a hook with the settings of a `DistillationHook`.
-    It is trained with AdamW, a short warm-up and a cosine decay; no stage of it is frozen. The numbers are those of the
-    options of tools/distill.py: the size is that of the crops, and of the checkpoints only the last is kept.
+    The run takes ``model.backbone`` and the image normalization from the student's config, and trains with AdamW, a short warm-up
+    and a cosine decay. No stage is frozen, and only the last checkpoint is kept.
+
+    Args:
+        student: Config of the student.
+        hook: Settings of a `DistillationHook`.
+        images: Image folder.
+        iters: Training iterations; the other numbers are the options of tools/distill.py too.
+        batch_size: Images per iteration and process.
+        size: Height and width of the crops in pixels.
+        lr: Learning rate.
+        workers: Image loading processes.
+        save_every: Iterations between checkpoints.
+        seed: Random seed.
     """
     for name, value, least in (('iters', iters, 1), ('batch-size', batch_size, 1), ('size', size, 32), ('workers', workers, 0),
                                ('save-every', save_every, 1), ('seed', seed, 0)):
@@ -58,12 +69,12 @@ def distillation_config(student: Config, hook: dict, images: str | os.PathLike, 
         'custom_hooks': [{'type': 'DistillationHook', **hook}],
         'log_processor': {'by_epoch': False},
         'randomness': {'seed': seed},
-        'find_unused_parameters': True,  # stages after the last one that is compared
+        'find_unused_parameters': True,  # stages after the last compared one
     })
 
 
 def parse_stages(words: Sequence[str] | None) -> dict[str, str]:
-    """Return the teacher's stage for each stage of the student.
+    """Parse ``--stages`` into the teacher's stage for each stage of the student.
 
     Example:
         >>> parse_stages(['layer3', 'layer4=stages.3'])
@@ -76,7 +87,7 @@ def parse_stages(words: Sequence[str] | None) -> dict[str, str]:
 
 
 def write_backbone(runner: Runner, target: str | os.PathLike) -> None:
-    """Write the weights of a run's backbone, where they are finite, as a file for ``--backbone-checkpoint``."""
+    """Write the weights of a run's backbone for ``--backbone-checkpoint``; raise a ValueError if they are not finite."""
     weights = unwrap_model(runner.model).backbone.state_dict()
     check_finite(weights, f'{target} is not written', 'train with a smaller --lr')
     if is_main_process():

@@ -1,4 +1,4 @@
-"""Trained networks that a command line names, for figures that show several of them: models, classes, inputs and outputs."""
+"""Load the trained networks that a figure compares, and run them on images."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,13 @@ from .checkpoints import build_trained
 from .checks import leaf_datasets
 from .config import load_config
 
-#: Names of mmdet's classes that Figure 6 has a plot of.
+#: Detectors with a plot in Figure 6, by mmdet's class.
 _DETECTORS = {'RetinaNet': 'RetinaNet', 'MaskRCNN': 'Mask R-CNN', 'CascadeRCNN': 'Cascade R-CNN'}
 _CLASSES = 1000
 
 
 class Network(NamedTuple):
-    """A trained model of mmdet or mmpretrain in evaluation mode, its name in figures, and its classes where they are known."""
+    """A trained model of mmdet or mmpretrain in evaluation mode, its name in figures, and its class names if known."""
 
     name: str
     cfg: Config
@@ -38,34 +38,37 @@ class Network(NamedTuple):
 
     @property
     def is_detector(self) -> bool:
-        """True for a model that finds objects, False for one that classifies images."""
+        """True for a detector, False for an image classifier."""
         return self.cfg.get('default_scope') != 'mmpretrain'
 
     @property
     def test_pipeline(self) -> list:
-        """Steps of the config's test pipeline that make a model's input of an image; empty where the config has none."""
+        """Steps of the config's test pipeline except loading annotations; empty if the config has none."""
         steps = _test_dataset(self.cfg).get('pipeline') or []
         return [step for step in steps if 'Annotations' not in str(step['type'])]
 
     @property
     def loads_images(self) -> bool:
-        """False for a pipeline of a data set that hands it images, in RGB, as CIFAR and SVHN; loaders read files, as BGR."""
+        """True if the pipeline reads image files, in BGR; False if the data set supplies RGB images, as CIFAR and SVHN do."""
         return not self.test_pipeline or any('Load' in str(step['type']) for step in self.test_pipeline)
 
     def class_name(self, label: int) -> str:
-        """Return the name of a label, ``class 7`` where it is not known."""
+        """Return the name of a label, or ``class 7`` if it is unknown."""
         return self.classes[label] if label < len(self.classes) else f'class {label}'
 
 
 def load_networks(words: Sequence[str], names: Sequence[str] | None = None, options: Sequence[str] | None = None,
                   device: str | None = None) -> list[Network]:
-    """Build the models of configs with the weights of checkpoints, given as CONFIG CHECKPOINT [CONFIG CHECKPOINT ...].
+    """Build models and load their weights.
 
-    The options, KEY=VALUE words, override settings of every config. The names are by default those of the configs, the device
-    is a GPU where there is one.
+    Args:
+        words: CONFIG CHECKPOINT [CONFIG CHECKPOINT ...].
+        names: Names in the figure. Default: those of the configs.
+        options: KEY=VALUE words that override settings of every config.
+        device: Default: a GPU if there is one.
     """
     if not words or len(words) % 2:
-        raise ValueError(f'expected pairs of a config and a checkpoint, got {len(words)}: {" ".join(words)}')
+        raise ValueError(f'expected pairs of a config and a checkpoint, got {len(words)} arguments: {" ".join(words)}')
     pairs = list(zip(words[::2], words[1::2], strict=True))
     names = names_in_figure(names, [config for config, _ in pairs], 'networks')
     device = usable_device(device)
@@ -77,24 +80,24 @@ def load_networks(words: Sequence[str], names: Sequence[str] | None = None, opti
         model = build_trained(cfg, checkpoint).to(device).eval()
         for module in model.modules():
             if hasattr(module, 'with_cp'):
-                module.with_cp = False  # recomputation and torch.autograd.grad exclude each other
+                module.with_cp = False  # torch.autograd.grad does not support recomputation
         networks.append(Network(name, cfg, model, _classes(cfg, checkpoint, model)))
     return networks
 
 
 def usable_device(name: str | None = None) -> torch.device:
-    """Return a device that tensors can be put on; without a name a GPU where there is one."""
+    """Return a device after checking that it works; without a name, a GPU if there is one."""
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError):  # AssertionError: PyTorch without CUDA
         gpus = [f'cuda:{number}' for number in range(torch.cuda.device_count())]
-        raise ValueError(f'--device {name}: not usable here; there are {", ".join(["cpu", *gpus])}') from None
+        raise ValueError(f'--device {name}: not usable here; expected one of {", ".join(["cpu", *gpus])}') from None
     return device
 
 
 def names_in_figure(names: Sequence[str] | None, files: Sequence[str], kind: str) -> list[str]:
-    """Return a name for each file, by default its own; those that are there more than once are numbered.
+    """Return a name for each file, by default its stem; duplicates are numbered.
 
     Example:
         >>> names_in_figure(None, ['a.py', 'mmdet::b.py', 'c/a.py'], 'networks')
@@ -107,7 +110,7 @@ def names_in_figure(names: Sequence[str] | None, files: Sequence[str], kind: str
 
 
 def chosen_images(sources: Sequence[str | os.PathLike], count: int, seed: int = 0) -> list[Path]:
-    """Return image files, given as such or by their folders; at most `count` of them, chosen at random."""
+    """Return image files from files and folders, at most `count`, chosen at random."""
     check_sampling(count, seed)
     paths = []
     for source in map(Path, sources):
@@ -115,12 +118,12 @@ def chosen_images(sources: Sequence[str | os.PathLike], count: int, seed: int = 
     if len(paths) > count:
         paths = [paths[number] for number in sorted(np.random.default_rng(seed).permutation(len(paths))[:count].tolist())]
     for path in paths:
-        image_size(path)  # before networks run
+        image_size(path)  # fail before networks run
     return paths
 
 
 def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: int) -> Iterator[Tensor]:
-    """Yield images as a network takes them: their central squares, resized, and normalized by its data preprocessor."""
+    """Yield batches of central squares, resized, and normalized by a network's data preprocessor."""
     from PIL import Image, ImageOps
 
     for start in range(0, len(paths), 4):
@@ -132,12 +135,12 @@ def image_batches(network: Network, paths: Sequence[str | os.PathLike], size: in
 
 
 class Prepared(NamedTuple):
-    """An image as a model takes it.
+    """A preprocessed image.
 
     Attributes:
         inputs: Normalized and padded, shape (1, 3, H, W).
         samples: The data sample, in a list.
-        pixels: What the inputs show, without padding: RGB, shape (h, w, 3) uint8.
+        pixels: The inputs as an RGB picture without padding, shape (h, w, 3) uint8.
     """
 
     inputs: Tensor
@@ -146,9 +149,9 @@ class Prepared(NamedTuple):
 
 
 def prepare(network: Network, path: str | os.PathLike) -> Prepared:
-    """Read an image by the test pipeline of a network's config, without its annotations; an empty one is an error of OpenCV's."""
+    """Read an image with the test pipeline of a network's config; OpenCV raises an error for an empty image."""
     if not network.test_pipeline:
-        raise ValueError(f'{network.name}: the config has no test_dataloader.dataset.pipeline, which says how to read images')
+        raise ValueError(f'{network.name}: the config has no test_dataloader.dataset.pipeline, which is needed to read images')
     read: dict[str, Any] = {'img_path': str(path), 'img_id': 0}
     image = np.array(read_image(path))
     if not network.loads_images:
@@ -162,7 +165,7 @@ def prepare(network: Network, path: str | os.PathLike) -> Prepared:
 
 
 def detect(network: Network, prepared: Prepared) -> Any:
-    """Return the instances that a detector finds in an image, with boxes xyxy in its pixels; gradients are kept where enabled."""
+    """Return a detector's instances, with boxes xyxy in pixels of the original image; differentiable if gradients are enabled."""
     with DefaultScope.overwrite_default_scope(network.cfg.get('default_scope')):
         return network.model.predict(prepared.inputs, prepared.samples, rescale=True)[0].pred_instances
 
@@ -174,18 +177,18 @@ def classify(network: Network, prepared: Prepared) -> Tensor:
 
 
 def class_label(network: Network, category: str) -> int:
-    """Return a network's label of a category; raise a ValueError where it has none."""
+    """Return a network's label of a category; raise a ValueError if it has none."""
     if category not in network.classes:
         known = f'has {", ".join(network.classes[:10])}' if network.classes else (
-            'does not say its classes, neither in the checkpoint nor as metainfo of the config')
+            'has no class names, neither in the checkpoint nor as metainfo of the config')
         raise ValueError(f'{network.name}: no class {category!r}; the network {known}')
     return network.classes.index(category)
 
 
 def run_point(config: str, report: str | os.PathLike) -> Point:
-    """Return a detector of one's own as a point of Figure 6, from its config and its report.json, or the folder of that.
+    """Return a detector as a point of Figure 6, from its config and its report.json or the folder of it.
 
-    The backbone is counted with an ImageNet classifier, as the paper counts.
+    Parameters are those of the backbone with an ImageNet classifier, as in the paper.
     """
     cfg = load_config(config)
     has_masks = bool((cfg.model.get('roi_head') or {}).get('mask_head'))
@@ -197,7 +200,7 @@ def run_point(config: str, report: str | os.PathLike) -> Point:
     content = read_report(path / 'report.json' if path.is_dir() else path)
     values = {iou_type: (content.get(iou_type) or {}).get('all', {}).get('AP') for iou_type in ('bbox', 'segm')}
     if values['bbox'] is None:
-        raise ValueError(f'{report}: no AP of boxes')
+        raise ValueError(f'{report}: has no box AP')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         backbone = MODELS.build(cfg.model.backbone)
     neck = cfg.model.neck[0] if isinstance(cfg.model.neck, list) else cfg.model.neck
@@ -207,12 +210,12 @@ def run_point(config: str, report: str | os.PathLike) -> Point:
 
 
 def _test_dataset(cfg: Config) -> dict:
-    """Return the settings of a config's test data set, without wrappers; empty where it has none."""
+    """Return the settings of a config's test data set, without wrappers; empty if there is none."""
     return next((dataset for _, dataset in leaf_datasets((cfg.get('test_dataloader') or {}).get('dataset'))), {})
 
 
 def _classes(cfg: Config, checkpoint: str, model: nn.Module) -> tuple[str, ...]:
-    """Return the class names in a checkpoint, those in a config, or the data set's where the model has as many."""
+    """Return the class names in a checkpoint or a config, or those of the data set if their number matches the model."""
     content = load_checkpoint(checkpoint)
     meta = _lower_case(content.get('meta') if isinstance(content, dict) else None)
     dataset = _test_dataset(cfg)
@@ -227,17 +230,17 @@ def _classes(cfg: Config, checkpoint: str, model: nn.Module) -> tuple[str, ...]:
 
 
 def _lower_case(values: object) -> dict:
-    """Return a dict with its keys in lower case; an empty one for anything else."""
+    """Return a dict with lower-case keys; an empty dict for anything else."""
     return {str(key).lower(): value for key, value in dict.items(values)} if isinstance(values, dict) else {}
 
 
 def _listed(names: object) -> object:
-    """Return names of classes; None for anything else that a checkpoint has in their place."""
+    """Return class names; None for anything else found in their place."""
     listed = [names] if isinstance(names, str) else names
     return names if isinstance(listed, list | tuple) and all(isinstance(name, str | int) for name in listed) else None
 
 
 def _num_classes(model: nn.Module) -> int | None:
-    """Return the number of classes that a model tells apart, or None where it does not say."""
+    """Return a model's number of classes, or None if unknown."""
     head = getattr(getattr(model, 'roi_head', model), 'bbox_head', getattr(model, 'head', None))
     return getattr(head[-1] if isinstance(head, nn.ModuleList) else head, 'num_classes', None)

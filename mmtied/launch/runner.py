@@ -1,4 +1,4 @@
-"""Check the data of a config, and build mmengine's Runner and its parts, also on machines without a GPU."""
+"""Check the data files of a config, and build mmengine's Runner and its parts, with or without a GPU."""
 
 import time
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ _SHAPES_ADVICE = 'Make it: mmtied shapes data/occluded_shapes'
 
 
 def check_data_files(cfg: Config, *splits: str) -> None:
-    """Raise a ValueError, with advice, unless the local files and folders exist that a config's 'train', 'val' or 'test' names.
+    """Raise a ValueError, with advice, if local files or folders named in a config's 'train', 'val' or 'test' data are missing.
 
-    Paths with ``://`` and data sets without paths are left to the data set.
+    Paths with ``://`` and data sets without paths are not checked.
     """
     missing, options = [], []
     for split in splits:
@@ -38,7 +38,7 @@ def check_data_files(cfg: Config, *splits: str) -> None:
                 missing.append((split, path))
                 options.append(f'{key}.data_root=...')
         for key, metric in dicts_in(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
-            path = metric.get('ann_file')  # which evaluators read themselves
+            path = metric.get('ann_file')  # read by the evaluator itself
             if isinstance(path, str) and path and '://' not in path and not Path(path).exists():
                 missing.append((split, Path(path)))
                 options.append(f'{key}.ann_file=...')
@@ -50,14 +50,14 @@ def check_data_files(cfg: Config, *splits: str) -> None:
     elif 'coco' in str(path).lower():
         advice = _COCO_ADVICE
     else:
-        advice = f'Put the data there, or say where it is with --cfg-options {" ".join(options)}'
+        advice = f'Put the data there, or set its location with --cfg-options {" ".join(options)}'
     found = '; '.join(f'{split} data: {path} not found' for split, path in dict.fromkeys(missing))
     raise ValueError(f'{found}. {advice}')
 
 
 @type_hints()
 def build_runner(cfg: Config) -> Runner:
-    """Build a Runner from a complete config, and log how many convolutions of its model are tied."""
+    """Build a Runner from a config, and log how many convolutions of its model are tied."""
     if cfg.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
         _prepare_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -69,12 +69,12 @@ def build_runner(cfg: Config) -> Runner:
 
 @type_hints()
 def prepare_training(runner: Runner) -> None:
-    """Build the loops with their data, and the optimizer, and check that everything fits, in the order of `runner.train()`.
+    """Build loops, data and optimizer, in the order of `runner.train()`, and check that they fit.
 
-    Wrong settings then raise before training starts, where errors are reported in one line. A run that is resumed after its last
-    step will validate.
+    So wrong settings fail before training starts, where errors are reported in one line. Also adds validation to a run that is
+    resumed after its last step.
     """
-    if not isinstance(runner, Runner):  # another runner_type may lack these
+    if not isinstance(runner, Runner):  # a custom runner_type may lack these parts
         return
     optim_wrapper = runner.optim_wrapper
     if isinstance(optim_wrapper, dict):
@@ -82,7 +82,7 @@ def prepare_training(runner: Runner) -> None:
     _check_types(runner.param_schedulers, PARAM_SCHEDULERS)
     try:
         runner.train_loop, runner.val_loop  # noqa: B018, the properties build the loops
-    except ValueError:  # perhaps as no annotation is left
+    except ValueError:  # perhaps because no annotation is left
         for split in ('train', 'val'):
             for key, dataset in _datasets(runner.cfg, split):
                 check_category_names(dataset, key)
@@ -95,16 +95,16 @@ def prepare_training(runner: Runner) -> None:
 
 
 def _prepare_hooks(runner: Runner) -> None:
-    """Let the evaluation by occlusion and the distillation look at the run before the log of the run begins."""
+    """Run the start-up checks of the evaluation by occlusion and of distillation before the log begins."""
     for hook in runner.hooks:
         if isinstance(hook, OcclusionEvalHook | DistillationHook):
             hook.before_run(runner)
 
 
 def _check_types(settings: dict | list | None, registry: Registry) -> None:
-    """Raise a ValueError for a type that is not registered, where mmengine builds late or says something else.
+    """Raise a ValueError for an unregistered type, which mmengine would report late or misleadingly.
 
-    Dicts inside those that have a type may be of other registries.
+    Dicts inside a typed dict may belong to other registries and are not checked.
     """
     if isinstance(settings, list | tuple):
         for part in settings:
@@ -127,10 +127,10 @@ def prepare_testing(runner: Runner) -> None:
 
 
 def _report_faults_of_loading(runner: Runner) -> None:
-    """Let the run, once it has begun, say in one line that a checkpoint does not fit it."""
+    """Make the run report, in one line, a checkpoint that cannot be loaded."""
     load = runner.load_or_resume
 
-    def load_or_say() -> None:
+    def load_or_explain() -> None:
         try:
             load()
         except Exception as error:
@@ -139,11 +139,11 @@ def _report_faults_of_loading(runner: Runner) -> None:
             raise ValueError(f'{runner._load_from}: cannot be {"resumed" if runner._resume else "loaded"} by this run '
                              f'({type(error).__name__}: {error}; {TRACEBACK_VARIABLE}=1 shows where)') from error
 
-    runner.load_or_resume = load_or_say
+    runner.load_or_resume = load_or_explain
 
 
 def dump_metric(cfg: Config, out: str) -> BaseMetric:
-    """Build the metric that writes predictions to a pickle file."""
+    """Build the metric that saves predictions to a pickle file."""
     if Path(out).suffix not in ('.pkl', '.pickle'):
         raise ValueError(f'--out {out}: expected a file name that ends in .pkl')
     check_can_write(out, '--out')
@@ -155,10 +155,10 @@ def dump_metric(cfg: Config, out: str) -> BaseMetric:
 
 
 def leave_processes() -> None:
-    """Close the process group of distributed training, if there is one, so that no process waits at exit.
+    """Close the process group of distributed training, if there is one, without a deadlock at exit.
 
-    gloo's thread needs Python's lock to free the last collective, and the group's destructor waits for that thread with the lock
-    held. So the thread has its turn first.
+    gloo's thread needs the GIL to free the last collective, while the group's destructor holds the GIL and waits for that thread.
+    The pause lets the thread finish first.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         time.sleep(.2)
@@ -166,9 +166,9 @@ def leave_processes() -> None:
 
 
 def _prepare_cpu_processes(cfg: Config) -> None:
-    """Set up distributed training on CPUs, where mmengine's own set-up asks CUDA for a device.
+    """Set up distributed training on CPUs, since mmengine's own setup requires a CUDA device.
 
-    It needs gloo, a wrapper without device ids, and BatchNorm instead of SyncBN.
+    This uses gloo, a wrapper without device ids, and BatchNorm instead of SyncBN.
     """
     cfg.pop('sync_bn', None)
     cfg.model_wrapper_cfg = {
@@ -186,12 +186,12 @@ def _datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
 
 
 def _local_paths(dataset: dict) -> Iterator[Path]:
-    """Yield the annotation file and image folders of a data set, or its root if it names none."""
+    """Yield the annotation file and image folders of a data set, or else its root."""
     root = dataset.get('data_root') or ''
     prefixes = dataset.get('data_prefix') or {}
     prefixes = [prefixes] if isinstance(prefixes, str) else list(prefixes.values())
     if not any(prefixes) and dataset.get('split') and 'ImageNet' in str(dataset.get('type')):
-        prefixes = [dataset['split']]  # ImageNet's folders are named for the splits
+        prefixes = [dataset['split']]  # ImageNet's folders are named after the splits
     names = [dataset.get('ann_file') or '', *prefixes]
     for name in [name for name in names if isinstance(name, str) and name] or ['']:
         path = str(Path(root) / name) if '://' not in root + name else ''

@@ -1,4 +1,4 @@
-"""Detections of several models on the same images, in rows (Wang & Yu, Figure A.2)."""
+"""Detections of several models on the same images, one row per model (Wang & Yu, Figure A.2)."""
 
 import os
 import warnings
@@ -16,13 +16,13 @@ from mmtied.plotting import Panel
 
 from .networks import Network, detect, prepare
 
-#: Gives the shapes, the most confident first, that one row shows on the image at an index.
+#: Returns the shapes that a row shows on the image at an index, the most confident first.
 Source = Callable[[int], Shapes]
 
 
 def sample_rows(ground_truth: GroundTruth, images: str | os.PathLike, sources: dict[str, Source],
                 choice: Choice) -> dict[str, list[Panel]]:
-    """Draw images, chosen by `choose_images`, in a row for each source; each instance has a color of its own."""
+    """Draw images chosen by `choose_images`, one row per source, each instance in a different color."""
     rows: dict[str, list[Panel]] = {name: [] for name in sources}
     for image, ratio in choose_images(ground_truth, images, choice):
         picture = read_image(image_file(images, ground_truth.file_names[image]))
@@ -34,7 +34,7 @@ def sample_rows(ground_truth: GroundTruth, images: str | os.PathLike, sources: d
 
 
 def annotated(ground_truth: GroundTruth, masks: bool) -> Source:
-    """Return a source of the annotations without crowds."""
+    """Return a source of the annotations, without crowds."""
     def shapes(image: int) -> Shapes:
         here = np.flatnonzero((ground_truth.image == image) & ~ground_truth.crowd)
         labels = ground_truth.names_of(ground_truth.category[here])
@@ -45,11 +45,11 @@ def annotated(ground_truth: GroundTruth, masks: bool) -> Source:
 
 
 def from_results(ground_truth: GroundTruth, results: str | os.PathLike, score_threshold: float) -> tuple[Source, bool]:
-    """Return a source of the detections in a results file, and whether they have masks; errors as `load_detections` has them."""
+    """Return a source of the detections in a results file, and True if they have masks; raises as `load_detections`."""
     found = load_detections(results, ground_truth)
     detections = found.get('segm') or found['bbox']
     if len(detections.score) and not (detections.score >= score_threshold).any():
-        warnings.warn(f'{results}: nothing to draw, as no score reaches {score_threshold:g}; the highest is '
+        warnings.warn(f'{results}: nothing to draw: no score reaches {score_threshold:g}; the highest is '
                       f'{detections.score.max():.2f}', stacklevel=2)
 
     def shapes(image: int) -> Shapes:
@@ -65,9 +65,9 @@ def from_results(ground_truth: GroundTruth, results: str | os.PathLike, score_th
 
 
 def from_network(ground_truth: GroundTruth, images: str | os.PathLike, network: Network, score_threshold: float) -> Source:
-    """Return a source of what a detector finds."""
+    """Return a source of a network's detections."""
     if not network.is_detector:
-        raise ValueError(f'{network.name} classifies images; samples are drawn of detectors')
+        raise ValueError(f'{network.name} classifies images; expected a detector')
 
     def shapes(image: int) -> Shapes:
         with torch.no_grad():
@@ -84,7 +84,7 @@ def from_network(ground_truth: GroundTruth, images: str | os.PathLike, network: 
 
 
 def _draw(picture: object, size: tuple[int, int], shapes: Shapes) -> np.ndarray:
-    """Draw each instance in a color of its own, the most confident on top."""
+    """Draw each instance in a different color, the most confident on top."""
     colors = category_colors(max(24, min(len(shapes.labels), 300)))
     layers = []
     for number in reversed(range(len(shapes.labels))):

@@ -247,7 +247,7 @@ def test_layers_that_cannot_be_used():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
     images = torch.randn(1, 3, 8, 8)
     model(images)
-    with pytest.raises(ValueError, match="no layer is named 'conv9'; its spatial convolutions are 0"):
+    with pytest.raises(ValueError, match="no layer named 'conv9'; its spatial convolutions are 0"):
         find_layers(model, ['0', 'conv9'])
     with pytest.raises(ValueError, match=r'layer 1: expected a module that returns feature maps .*\(Flatten\) does not'):
         guided_patterns(model, layer_of(model, '1'), images)

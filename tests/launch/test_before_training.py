@@ -14,7 +14,7 @@ from mmtied.launch import checks, config
 from tests.helpers.packages import only_installed
 
 
-def test_misspelt_settings_of_a_config_are_warned_of(tmp_path, capsys):
+def test_misspelled_settings_of_a_config_are_warned_of(tmp_path, capsys):
     (tmp_path / 'mine.py').write_text("_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n"
                                       "modle = dict(backbone=dict(depth=101))\ntrain_dataloder = dict(batch_size=4)")
     config.load_config(str(tmp_path / 'mine.py'))
@@ -29,7 +29,7 @@ def test_names_in_shipped_configs_are_not_taken_for_misspellings(capsys):
         Path(pytest.importorskip(package).__file__).parent / '.mim/configs').rglob('*.py')
         for name in re.findall(r'^(\w+) = ', path.read_text(), re.MULTILINE)}
     assert len(names) > 100
-    checks.warn_of_misspelt_settings(Config({name: {} for name in names}))
+    checks.warn_of_misspelled_settings(Config({name: {} for name in names}))
     assert capsys.readouterr().err == ''
 
 
@@ -117,7 +117,7 @@ def test_interrupt_says_how_to_go_on(tmp_path, capsys):
             only_own=True, after_interrupt=lambda: config.how_to_resume(str(tmp_path), command)):
         raise KeyboardInterrupt
     assert stop.value.code == 130
-    assert capsys.readouterr().err == ("\nstopped by Ctrl-C; to go on from epoch_2.pth: python tools/train.py 'my config.py' "
+    assert capsys.readouterr().err == ("\nstopped by Ctrl-C; to resume from epoch_2.pth: python tools/train.py 'my config.py' "
                                        '--amp --resume\n')
     assert config.how_to_resume(str(tmp_path), ['mmtied train', 'a.py']).endswith('epoch_2.pth: mmtied train a.py --resume')
     assert config.how_to_resume(str(tmp_path), [*command, '--launcher', 'pytorch']).endswith('run the same command with --resume')

@@ -78,7 +78,7 @@ def one_line(err: str) -> str:
      'data/coco/annotations/instances_val2017.json not found. Put COCO 2017 there (train2017/, val2017/, '
      'annotations/ from cocodataset.org), or try the demo data instead: mmtied shapes data/occluded_shapes, '),
     (['configs/nowhere.py'], 'error: config configs/nowhere.py not found'),
-    (['README.md'], 'is not a config file, expected a .py file'),
+    (['README.md'], 'is not a config file; expected a .py file'),
     (['mmdet::nowhere/nothing.py'], 'error: config mmdet::nowhere/nothing.py cannot be read: '),
     (['mmyolo::yolo/yolo.py'], 'error: the config mmyolo::yolo/yolo.py needs mmyolo, which is not installed'),
     ([DEMO, '--cfg-options', 'max_epochs'], 'error: --cfg-options max_epochs: expected KEY=VALUE'),
@@ -110,9 +110,9 @@ def one_line(err: str) -> str:
       'train_dataloader.dataset.ann_file=setup.py', 'train_dataloader.dataset.data_prefix.img=tools',
       'val_evaluator.ann_file=gone.json'],
      'error: val data: gone/annotations/instances_val2017.json not found; val data: gone.json not found. Put the data there, or '
-     'say where it is with --cfg-options val_dataloader.dataset.data_root=... val_evaluator.ann_file=...'),
+     'set its location with --cfg-options val_dataloader.dataset.data_root=... val_evaluator.ann_file=...'),
     (['configs/imagenet/tiedr50_in1k.py', '--cfg-options', 'val_dataloader.dataset.data_root=gone'],
-     'error: train data: data/imagenet/train not found; val data: gone/val not found. Put the data there, or say where it is '
+     'error: train data: data/imagenet/train not found; val data: gone/val not found. Put the data there, or set its location '
      'with --cfg-options train_dataloader.dataset.data_root=... val_dataloader.dataset.data_root=...\n'),
     (['configs/faster_rcnn_tiedr50_voc.py'],
      'with --cfg-options train_dataloader.dataset.dataset.datasets.0.data_root=... '
@@ -199,7 +199,7 @@ def test_ctrl_c_says_how_to_resume(run_tool, tiny_options, tmp_path, monkeypatch
     assert 'Traceback' not in err
     line = err.splitlines()[-1]
     command = f'tools/train.py {DEMO} --work-dir {tmp_path} --cfg-options '
-    assert re.search(rf'^stopped by Ctrl-C; to go on from epoch_1.pth: python \S*{re.escape(command)}.* --resume$', line)
+    assert re.search(rf'^stopped by Ctrl-C; to resume from epoch_1.pth: python \S*{re.escape(command)}.* --resume$', line)
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])

@@ -56,7 +56,7 @@ def test_logged_integers_out_of_range(tmp_path):
     log = tmp_path / '20260101/vis_data/scalars.json'
     log.parent.mkdir(parents=True)
     log.write_text(f'{{"AP": {"9" * 400}}}\n')
-    with pytest.raises(ValueError, match='its log has an integer that is too large for a metric'):
+    with pytest.raises(ValueError, match='its log has an integer too large for a metric'):
         last_metrics(tmp_path)
 
 

@@ -88,13 +88,13 @@ with user_errors():
 @pytest.mark.parametrize(('failure', 'last', 'own'), [
     ("raise ValueError('image 7 is broken')", 'process 1 failed with exit code 2',
      ['error: image 7 is broken (MMTIED_TRACEBACK=1 shows where)']),
-    ('os.kill(os.getpid(), signal.SIGKILL)', 'process 1 was ended by signal 9', []),
+    ('os.kill(os.getpid(), signal.SIGKILL)', 'process 1 was killed by signal 9', []),
 ])
 def test_a_failing_process_ends_the_run_with_its_cause(tmp_path, failure, last, own):
     """By the launcher of tools/dist_train.sh: the cause once, which process it was, and no traceback around it."""
     done = launch(tmp_path, WORKER.format(failure=failure))
     said = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
-    assert said == [*own, f'error: {last}, and the others were ended; its own message is above'], done.stderr
+    assert said == [*own, f'error: {last}, and the others were stopped; its own message is above'], done.stderr
     assert 'Traceback' not in done.stderr and done.returncode == (1 if not own else 2)
 
 
@@ -169,7 +169,7 @@ def test_a_hanging_process_ends_the_run_and_a_slow_one_does_not(tmp_path, late, 
     assert said == ([] if code == 0 else [
         'error: OcclusionCocoMetric: joining the results: process 1 of 2 hangs or has ended, as it has done nothing for 4 '
         'seconds; MMTIED_PATIENCE=600 waits longer',
-        'error: process 0 failed with exit code 2, and the others were ended; its own message is above'])
+        'error: process 0 failed with exit code 2, and the others were stopped; its own message is above'])
 
 
 ENDING = """

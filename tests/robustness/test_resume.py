@@ -27,7 +27,7 @@ def test_last_whole_checkpoint_is_found(tmp_path, capsys):
     (tmp_path / 'epoch_10.pth').write_bytes(whole[:len(whole) // 2])
     assert config.latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_2.pth')
     err = capsys.readouterr().err
-    assert err.count('\n') == 1 and 'epoch_10.pth: not a readable checkpoint' in err and 'training goes on from' in err
+    assert err.count('\n') == 1 and 'epoch_10.pth: not a readable checkpoint' in err and 'resuming from' in err
     for note in ('', '\0\0\0', str(tmp_path / 'gone.pth'), str(tmp_path)):
         (tmp_path / 'last_checkpoint').write_text(note)
         (tmp_path / 'epoch_10.pth').write_bytes(b'')

@@ -118,7 +118,7 @@ def test_cam_of_occluded_instances(run, tmp_path):
 def test_samples_without_a_detection_to_draw_say_so(run, tmp_path):
     code, _, err = run('samples', 'data.json', 'images', '--results', 'results.json', '--bucket', '.1', '1', '--score', '50',
                        '--out', tmp_path / 'samples.png')
-    assert code == 0 and 'warning: results.json: nothing to draw, as no score reaches 50; the highest is 0.' in err
+    assert code == 0 and 'warning: results.json: nothing to draw: no score reaches 50; the highest is 0.' in err
 
 
 def test_samples_of_a_network_and_a_results_file(run, tmp_path):
@@ -141,7 +141,7 @@ def test_samples_of_a_network_and_a_results_file(run, tmp_path):
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'images', '--out', 'a.png', '--category', 'cow'],
      "error: detector: no class 'cow'; the network has cat, dog"),
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'images', '--out', 'a.png', '--layers', 'backbone.layer9'],
-     "error: detector: no layer is named 'backbone.layer9'; the backbone has "),
+     "error: detector: no layer named 'backbone.layer9'; the backbone has "),
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'images', '--annotations', 'data.json', '--out', 'a.png',
                   '--bucket', '.99', '1'], 'error: data.json: no image in the bucket '),
     ('grad_cam', ['detector.py', 'detector.pth', '--images', 'images', '--annotations', 'data.json', '--out', 'a.png',

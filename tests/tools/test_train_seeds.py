@@ -75,7 +75,7 @@ def test_goes_on_after_a_failure(training, tmp_path, monkeypatch, capfd):
     arguments = ('config.py', '--runs', 3, '--work-dir', tmp_path, '--gpus', 2)
     code, _, err = run_in_process('train_seeds.py', arguments, monkeypatch, capfd)
     assert code == 2
-    assert err.strip().endswith('train_seeds: the run of seed 1 ended with exit code 3; the same command goes on from here')
+    assert err.strip().endswith('train_seeds: the run of seed 1 ended with exit code 3; run the same command again to continue')
     fails.clear()
     code, out, _ = run_in_process('train_seeds.py', arguments, monkeypatch, capfd)
     assert (code, len(commands)) == (0, 4)
