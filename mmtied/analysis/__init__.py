@@ -1,1 +1,1 @@
-"""Sizes of networks beside the printed ones, and occlusion statistics of data sets."""
+"""Figures and tables of the papers: sizes of networks, filter similarity, Grad-CAM; and occlusion statistics of data sets."""

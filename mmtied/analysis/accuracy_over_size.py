@@ -1,4 +1,4 @@
-"""Average precision over the size of the backbone (Wang & Yu, Figure 6): printed figures, and results of one's own."""
+"""Average precision over backbone size (Wang & Yu, Figure 6): printed figures and your own results."""
 
 import os
 import re
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Detector, schedule and measure of the four plots.
+#: Detector, schedule and metric of the four plots.
 PANELS = (('RetinaNet', '2x', 'box_ap'), ('Cascade R-CNN', '20e', 'box_ap'), ('Mask R-CNN', '2x', 'box_ap'),
           ('Mask R-CNN', '2x', 'mask_ap'))
 DETECTORS = tuple(dict.fromkeys(detector for detector, _, _ in PANELS))
-#: Where a point is from, and its marker.
+#: Marker by source of a point.
 _MARKERS = {'printed': 'o', "MMDetection's model zoo": 'D', 'yours': '*'}
 _COLORS = {'TiedResNet': '#D55E00', 'ResNet': '#0072B2', 'ResNeXt': '#009E73', 'TiedResNeXt': '#E69F00', 'SENet': '#56B4E9',
            'TiedSENet': '#CC79A7', 'HRNetV2p': '#000000'}
@@ -28,14 +28,15 @@ _COLUMNS = ('detector', 'backbone', 'params', 'box_ap', 'mask_ap')
 
 
 class Point(NamedTuple):
-    """One detector.
+    """A point of the plot: one detector.
 
     Attributes:
         detector: One of `DETECTORS`.
-        backbone: Name of its backbone; its family is what stands before the first hyphen or space.
-        params: Parameters of the backbone with the ImageNet classifier, in millions.
-        box_ap: Average precision of boxes in percent; `mask_ap` is that of masks.
-        source: One of `_MARKERS`.
+        backbone: Name of its backbone.
+        params: Parameters of the backbone with an ImageNet classifier, in millions.
+        box_ap: Average precision of boxes in percent.
+        mask_ap: Average precision of masks in percent.
+        source: A key of `_MARKERS`.
     """
 
     detector: str
@@ -47,12 +48,12 @@ class Point(NamedTuple):
 
     @property
     def family(self) -> str:
-        """Return what is before the first hyphen or space; the points of one family are joined by a line."""
+        """The backbone's name up to the first hyphen or space; a line joins the points of a family."""
         return re.split(r'[- ]', self.backbone, maxsplit=1)[0]
 
 
 def printed_points() -> list[Point]:
-    """Return the points that the paper's Tables A.1 and A.2 print."""
+    """Return the points printed in the paper's Tables A.1 and A.2."""
     paper = load_paper('tied_block_convolution')
     params = {network.name: network.params for network in paper.networks if network.params}
     schedules = {(detector, schedule) for detector, schedule, _ in PANELS}
@@ -62,13 +63,13 @@ def printed_points() -> list[Point]:
 
 
 def zoo_points() -> list[Point]:
-    """Return the baselines of Figure 6 that the paper's tables lack, as MMDetection's model zoo prints them."""
+    """Return the baselines of Figure 6 missing from the paper's tables, with the figures of MMDetection's model zoo."""
     text = (Path(__file__).with_name('papers') / 'figure_6_baselines.yml').read_text(encoding='utf-8')
     return [Point(**row, source="MMDetection's model zoo") for row in yaml.safe_load(text)]
 
 
 def read_points(path: str | os.PathLike) -> list[Point]:
-    """Read results from a CSV file with the columns detector, backbone, params, box_ap and, where there are masks, mask_ap."""
+    """Read results from a CSV file with the columns detector, backbone, params, box_ap and optionally mask_ap."""
     header, rows = read_csv(path)
     missing = [name for name in _COLUMNS[:4] if name not in header]
     if missing:
@@ -96,7 +97,7 @@ def _point(row: dict[str, str], where: str) -> Point:
 
 
 def plot_accuracy_over_size(points: Sequence[Point]) -> 'Figure':
-    """Plot AP over parameters: RetinaNet, Cascade R-CNN, and Mask R-CNN's boxes and masks."""
+    """Plot AP over parameters for RetinaNet, Cascade R-CNN, and boxes and masks of Mask R-CNN."""
     from matplotlib.lines import Line2D
 
     figure = new_figure(9.6, 3.9)
@@ -114,8 +115,8 @@ def plot_accuracy_over_size(points: Sequence[Point]) -> 'Figure':
         axes.margins(x=.28, y=.1)
         hide_spines(axes)
     figure.supxlabel('parameters of the backbone with its classifier, millions', fontsize=8)
-    held = {point.family for point in points}
-    handles = [Line2D([], [], color=color, label=plain_label(family)) for family, color in colors.items() if family in held]
+    drawn = {point.family for point in points}
+    handles = [Line2D([], [], color=color, label=plain_label(family)) for family, color in colors.items() if family in drawn]
     handles += [Line2D([], [], color='.4', linestyle='none', marker=marker, markersize=8 if marker == '*' else 5, label=source)
                 for source, marker in _MARKERS.items() if any(point.source == source for point in points)]
     figure.legend(handles=handles, loc='outside upper center', ncols=6, frameon=False, fontsize=7.5)
@@ -123,7 +124,7 @@ def plot_accuracy_over_size(points: Sequence[Point]) -> 'Figure':
 
 
 def _draw_family(axes: 'Axes', points: Sequence[Point], measure: str, color: str) -> None:
-    """Draw the points of a family, the smallest first, and name each."""
+    """Draw the labeled points of a family, the smallest first."""
     from matplotlib.patheffects import withStroke
 
     points = sorted(points, key=lambda point: point.params)
@@ -133,7 +134,7 @@ def _draw_family(axes: 'Axes', points: Sequence[Point], measure: str, color: str
         value, marker = getattr(point, measure), _MARKERS[point.source]
         axes.plot([point.params], [value], color=color, marker=marker, linestyle='none', markersize=10 if marker == '*' else 5,
                   markerfacecolor='white' if marker == 'D' else color, zorder=4)
-        left = marker == 'o' and point.family in ('TiedResNet', 'TiedSENet')  # others lie to their right
+        left = marker == 'o' and point.family in ('TiedResNet', 'TiedSENet')  # labels on the right would collide
         below = -11 if marker == 'D' else -7 if left and point is points[0] else 3
         short = point.backbone.removeprefix(point.family).strip('- ') or point.family
         axes.annotate(plain_label(point.backbone if point.source == 'yours' else short, 18), (point.params, value),

@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of a network.
 
-Multiply-adds are those of convolutions and matrix products, each counted once, as papers count their "FLOPs". Normalization,
-activation, pooling and additions do not count. torch's FlopCounterMode counts; the tests compare it with mmengine's counter.
+Multiply-adds count convolutions and matrix products, which is what papers call "FLOPs", and leave out normalization, activations,
+pooling and additions. torch's FlopCounterMode counts; the tests compare it with mmengine's counter.
 """
 
 from copy import deepcopy
@@ -24,7 +24,7 @@ class Complexity(NamedTuple):
 
 
 class ImageNetClassifier(nn.Module):
-    """A backbone with average pooling and a fully connected layer over its last feature map, which papers count too."""
+    """A backbone with average pooling and a fully connected layer on its last feature map, as papers count it."""
 
     def __init__(self, backbone: nn.Module, channels: int = 2048, classes: int = 1000) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class ImageNetClassifier(nn.Module):
 
 
 def count_parameters(model: nn.Module, trained_only: bool = False) -> int:
-    """Count the parameters of a model, each once even if layers share it; with trained_only just the trainable ones."""
+    """Count the parameters of a model, shared ones once; with `trained_only`, only the trainable ones."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained_only)
 
 
 def describe_tying(model: nn.Module) -> str:
-    """Return how many convolutions of a model are tied and how many are not, '' for a model without TBC and TGC.
+    """Describe how many convolutions of a model are tied; empty for a model without TBC and TGC.
 
     Example:
         >>> describe_tying(nn.Sequential(nn.Conv2d(3, 8, 1), TBC(8, 8, 1), TBC(8, 8, 3, groups=8, indivisible='untie')))
@@ -60,7 +60,7 @@ def describe_tying(model: nn.Module) -> str:
 def measure(model: nn.Module, size: int = 224) -> Complexity:
     """Count parameters, and multiply-adds for one image of size x size pixels in evaluation mode.
 
-    Nothing is computed: a copy of the network runs on torch's meta device, which has shapes alone.
+    A copy of the network runs on torch's meta device, which propagates shapes without computing.
 
     Example:
         >>> measure(nn.Conv2d(3, 8, 3, padding=1, bias=False), size=10)
@@ -70,7 +70,7 @@ def measure(model: nn.Module, size: int = 224) -> Complexity:
     replace_modules(shapes, lambda layer: nn.Identity() if isinstance(layer, _NormBase) else None)  # slow there, and not counted
     for layer in shapes.modules():
         if isinstance(layer, (TBC, TGC)):
-            layer.algorithm = 'grouped'  # others may multiply by zeros or run several times
+            layer.algorithm = 'grouped'  # other algorithms may multiply zeros or use several passes
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shapes(torch.zeros(1, 3, size, size, device='meta'))
     return Complexity(count_parameters(model), counter.get_total_flops() // 2)

@@ -1,8 +1,8 @@
-"""Similarity of the filters of a layer: of what they respond to in images, and of their weights.
+"""Similarity of the filters of a layer: of the image patterns they respond to, and of their weights.
 
-Wang & Yu, "Tied Block Convolution", AAAI 2021, Figures 1 and 9: the pattern of a filter is the gradient of its response with
-respect to the image by guided backpropagation (Springenberg et al., "Striving for Simplicity", 2015), averaged over images;
-two filters are as alike as the cosine of their patterns.
+Wang & Yu, "Tied Block Convolution", AAAI 2021, Figures 1 and 9: a filter's pattern is the gradient of its response with respect
+to the image by guided backpropagation (Springenberg et al., "Striving for Simplicity", 2015), averaged over images. The
+similarity of two filters is the cosine of their patterns.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,27 +18,27 @@ from torch.overrides import TorchFunctionMode
 
 from mmtied.layers import TBC
 
-#: Functions that networks call for their activations. Sigmoids and their like are gates, through which all gradients pass.
+#: Activation functions whose gradients are guided. Sigmoids and similar functions are gates and pass all gradients.
 _ACTIVATIONS = {torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu, F.relu_, F.relu6, F.hardtanh, F.hardtanh_,
                 F.leaky_relu, F.leaky_relu_, F.silu, F.hardswish, F.gelu, F.elu, F.elu_, F.celu, torch.celu_, F.selu, torch.selu_,
                 F.mish, F.prelu, Tensor.prelu, F.rrelu, torch.rrelu_, F.softplus, F.threshold, torch.threshold_}
-#: Activations that compute with other functions, by the names of their classes in mmcv, mmdet, mmpretrain and timm.
+#: Activations composed of other functions, by class name in mmcv, mmdet, mmpretrain and timm.
 _ACTIVATION_CLASSES = {'Swish', 'SwishMe', 'SiLU', 'Mish', 'MishMe', 'HSwish', 'HardSwish', 'HardSwishMe', 'HardMish',
                        'HardMishMe', 'GELU', 'GELUTanh', 'QuickGELU', 'PReLU', 'Clamp', 'FusedBiasLeakyReLU'}
 _GATES = (nn.Sigmoid, nn.Hardsigmoid, nn.Tanh, nn.Softmax)
-#: What is averaged over images.
+#: Quantities that can be averaged over images.
 AVERAGES = ('patterns', 'similarities')
 
 
 class Layer(NamedTuple):
-    """A layer of a network: one convolution, or parallel ones whose outputs are joined, as the splits of a tied bottleneck."""
+    """A layer of a network: a convolution, or parallel ones with concatenated outputs such as the splits of a tied bottleneck."""
 
     name: str
     modules: tuple[nn.Module, ...]
 
 
 class _Reached(Exception):  # noqa: N818
-    """Ends a forward pass behind the layer."""
+    """Stops a forward pass after the layer."""
 
 
 class _GuidedMode(TorchFunctionMode):
@@ -53,9 +53,9 @@ class _GuidedMode(TorchFunctionMode):
 
 @contextmanager
 def guided_backprop(activations: Iterable[nn.Module] = ()) -> Iterator[None]:
-    """Make the gradients of what is computed in the block guided: a ReLU passes a gradient where it and its input are positive.
+    """Guide gradients of computations in the block: a ReLU passes a gradient only if it and the input are positive.
 
-    Other modules can be named as activations too, beside those of PyTorch, mmcv and timm.
+    `activations` are modules to treat as activations, besides those of PyTorch, mmcv and timm.
 
     Example:
         >>> x = torch.tensor([1., 2., -3.], requires_grad=True)
@@ -76,13 +76,13 @@ def guided_backprop(activations: Iterable[nn.Module] = ()) -> Iterator[None]:
 
 
 def guided_patterns(model: nn.Module, layer: Layer, images: Tensor, channels: Sequence[int] | None = None) -> Tensor:
-    """Return a guided gradient for each image and channel: that of the sum of the channel's positive outputs.
+    """Return the guided gradient of the sum of a channel's positive outputs, for each image and channel.
 
     Args:
-        model: A network, which is left in evaluation mode; of one with `extract_feat` (mmdet, mmpretrain) only that runs.
-        layer: The layer; each of its modules has to run, and to return (N, C, H, W).
+        model: A network, left in evaluation mode. If it has `extract_feat` (mmdet, mmpretrain), only that runs.
+        layer: The layer; each of its modules must run and return (N, C, H, W).
         images: Normalized images, shape (N, 3, H, W).
-        channels: Which of the layer's output channels, all by default.
+        channels: Output channels of the layer. Default: all.
 
     Returns:
         Shape (N, channels, 3, H, W).
@@ -99,25 +99,24 @@ def guided_patterns(model: nn.Module, layer: Layer, images: Tensor, channels: Se
 
 
 def count_channels(model: nn.Module, layer: Layer, images: Tensor) -> int:
-    """Return the number of a layer's output channels; arguments and errors as for `guided_patterns`."""
+    """Return a layer's number of output channels; arguments and errors as for `guided_patterns`."""
     with torch.no_grad():
         return sum(output.shape[1] for output in _outputs(model.eval(), layer, images[:1]))
 
 
 def guided_similarity(model: nn.Module, layer: Layer, batches: Iterable[Tensor], channels: Sequence[int] | None = None,
                       average: str = 'patterns') -> Tensor:
-    """Return the cosine of the patterns of each two channels, shape (channels, channels).
+    """Return the pairwise cosines of the channels' patterns, shape (channels, channels).
 
-    A channel without a pattern, which no image activates, has NaN; so have, with 'similarities', two that no image activates
-    both.
+    A channel that no image activates gives NaN; with 'similarities', so does a pair that no image activates together.
 
     Args:
         model: The network.
         layer: The layer.
-        batches: Normalized images, each of shape (N, 3, H, W); of one size where patterns are averaged.
-        channels: Which output channels, all by default.
-        average: 'patterns' averages the patterns over all images before they are compared, as the paper does;
-            'similarities' compares them on each image and averages the cosines over the images that activate both channels.
+        batches: Normalized images, each of shape (N, 3, H, W), all of one size if patterns are averaged.
+        channels: Output channels. Default: all.
+        average: 'patterns' averages patterns over all images and compares the averages, as in the paper; 'similarities'
+            compares patterns image by image and averages the cosines over the images that activate both channels.
     """
     if average not in AVERAGES:
         raise ValueError(f'filter similarity: average {average!r}, expected one of {", ".join(AVERAGES)}')
@@ -133,7 +132,7 @@ def guided_similarity(model: nn.Module, layer: Layer, batches: Iterable[Tensor],
 
 
 def cosine_matrix(rows: Tensor) -> Tensor:
-    """Return the cosine of each two rows; NaN for a row of zeros.
+    """Return the pairwise cosines of rows; NaN for a row of zeros.
 
     Example:
         >>> round(cosine_matrix(torch.tensor([[2., 0.], [3., 3.]]))[0, 1].item(), 4)
@@ -156,13 +155,13 @@ def pairs_of(matrix: Tensor) -> Tensor:
 
 
 def weight_similarities(layer: nn.Conv2d) -> list[Tensor]:
-    """Return the cosines of the weights of each two filters that see the same channels, for each bank of such filters.
+    """Return the pairwise cosines of the weights within each bank of filters that see the same channels.
 
-    The filters of a `TBC` are one bank, as all of them see every block; those of a grouped convolution or of a `TGC` are one
-    for each group, and so are those of a `DGConv` with its current groups. A bank of one filter has no pairs.
+    The filters of a `TBC` form one bank, since all of them see every block. A grouped convolution, a `TGC` and a `DGConv` (with
+    its current groups) have one bank per group. A bank of one filter has no pairs.
     """
     if layer.transposed:
-        raise ValueError(f'filter similarity: {type(layer).__name__} is a transposed convolution, whose weights are not compared')
+        raise ValueError(f'filter similarity: {type(layer).__name__} is a transposed convolution, which is not supported')
     if hasattr(layer, 'masked_weight'):  # a DGConv
         weight, seen = layer.masked_weight(), layer.relationship()
         banks = [weight[(seen == channels).all(dim=1)] for channels in seen.unique(dim=0)]
@@ -172,7 +171,7 @@ def weight_similarities(layer: nn.Conv2d) -> list[Tensor]:
 
 
 def find_layers(model: nn.Module, patterns: Sequence[str]) -> list[Layer]:
-    """Return the layers of a network whose names fit a pattern with wildcards, in the network's order; see `Layer`."""
+    """Return the layers of a network that match patterns with wildcards, in the network's order."""
     modules = dict(model.named_modules())
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in modules):
@@ -183,10 +182,10 @@ def find_layers(model: nn.Module, patterns: Sequence[str]) -> list[Layer]:
 
 
 def spatial_layers(model: nn.Module) -> list[Layer]:
-    """Return the convolutions of a network's backbone, or of a network without one, whose filters are larger than 1x1."""
+    """Return the convolutions larger than 1x1 in a network's backbone, or in the network if it has none."""
     own = 'backbone.' if isinstance(getattr(model, 'backbone', None), nn.Module) else ''
     shared = {part for module in model.modules() if _shares(module)
-              for part in (module.filters, *module.children())}  # which run inside the layers that share them
+              for part in (module.filters, *module.children())}  # run inside the layers that share them
     return _joined(model, [name for name, module in model.named_modules() if name.startswith(own) and module not in shared
                            and (_is_conv(module) or _shares(module)) and max(module.kernel_size) > 1])
 
@@ -199,7 +198,7 @@ def check_depths(depths: Sequence[float]) -> None:
 
 
 def layers_at(model: nn.Module, depths: Sequence[float]) -> list[Layer]:
-    """Return the spatial layers at some depths of a network: 1 is the last one, 0.5 the one half of them are before or at."""
+    """Return the spatial layers at relative depths: 1 is the last of them, and 0.5 the last of the first half."""
     check_depths(depths)
     layers = spatial_layers(model)
     if not layers:
@@ -212,28 +211,28 @@ def _is_conv(module: nn.Module) -> bool:
 
 
 def _shares(module: nn.Module) -> bool:
-    """Return whether a layer convolves with the filters of another module, as those of `mmtied.related.shared_bases` do."""
+    """Return True for a layer that convolves with another module's filters, as in `mmtied.related.shared_bases`."""
     return isinstance(getattr(module, 'filters', None), nn.Conv2d)
 
 
 def _used_weight(layer: nn.Conv2d) -> Tensor:
-    """Return the weight that a convolution uses: mmcv's standardize theirs, and `freeze_groups` makes some that permute it."""
+    """Return the weight after mmcv's standardization or the permutation of `freeze_groups`, if the layer applies one."""
     if type(layer).__name__ == 'ConvWS2d':
-        return layer.weight - layer.weight.mean(dim=(1, 2, 3), keepdim=True)  # their scale does not change cosines
+        return layer.weight - layer.weight.mean(dim=(1, 2, 3), keepdim=True)  # the scale does not change cosines
     if type(layer).__name__ == 'ConvAWS2d':
         return layer._get_weight(layer.weight)
     return layer.weight[layer.output_order] if hasattr(layer, 'output_order') else layer.weight
 
 
 def _conv_activations(model: nn.Module) -> list[nn.Module]:
-    """Return the activations of mmcv's ConvModules, of any class."""
+    """Return the activations of mmcv's ConvModules."""
     found = [getattr(module, 'activate', None) for module in model.modules()]
     return [module for module in found if isinstance(module, nn.Module) and not isinstance(module, _GATES)
             and type(module).__name__ != 'HSigmoid']
 
 
 def _joined(model: nn.Module, names: Sequence[str]) -> list[Layer]:
-    """Return modules by name as layers, the splits of a tied bottleneck together."""
+    """Return named modules as layers, joining the splits of a tied bottleneck."""
     layers: dict[str, list[nn.Module]] = {}
     for name in names:
         parent = name.rpartition('.')[0]
@@ -245,14 +244,14 @@ def _joined(model: nn.Module, names: Sequence[str]) -> list[Layer]:
 
 
 def _outputs(model: nn.Module, layer: Layer, images: Tensor) -> list[Tensor]:
-    """Return the outputs of a layer's modules, in the first of their calls, for some images."""
+    """Return the outputs of a layer's modules for a batch, from the first call of each."""
     found: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, _: object, output: object) -> None:
         if not isinstance(output, Tensor) or output.dim() != 4:
-            raise ValueError(f'layer {layer.name}: expected a module that returns feature maps (N, C, H, W); this one '
-                             f'({type(module).__name__}) does not')
-        found.setdefault(module, output.clone())  # what follows may change it in place
+            raise ValueError(f'layer {layer.name}: expected a module that returns feature maps (N, C, H, W), got '
+                             f'{type(module).__name__}')
+        found.setdefault(module, output.clone())  # later layers may modify it in place
         if len(found) == len(layer.modules):
             raise _Reached
 
@@ -261,5 +260,5 @@ def _outputs(model: nn.Module, layer: Layer, images: Tensor) -> list[Tensor]:
             hooks.enter_context(module.register_forward_hook(keep))
         getattr(model, 'extract_feat', model)(images)
     if len(found) < len(layer.modules):
-        raise ValueError(f'layer {layer.name} does not run when features are extracted; layers of the backbone do')
+        raise ValueError(f'layer {layer.name} does not run during feature extraction; choose a layer of the backbone')
     return [found[module] for module in layer.modules]

@@ -1,7 +1,7 @@
-"""Grad-CAM of classifiers and detectors (Selvaraju et al., ICCV 2017), by the library grad-cam.
+"""Grad-CAM of classifiers and detectors (Selvaraju et al., ICCV 2017), using the library grad-cam.
 
-The map of a class weights each channel of a layer's output by the mean gradient of the class's score, sums, and keeps what is
-positive. A classifier's score is the logit of the class; a detector's is that of the detection that fits a chosen box.
+The map of a class is the positive part of a weighted sum of a layer's output channels; the weights are the mean gradients of the
+class's score. A classifier's score is the logit of the class, a detector's that of the best detection that matches a given box.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.ops import box_iou
 
-#: A detection fits a box from this IoU on.
+#: Lowest IoU at which a detection matches a box.
 MIN_IOU = .5
-#: Scores are kept this far from 0 and 1, where their logits are infinite.
+#: Margin to scores of 0 and 1, where logits are infinite.
 _MARGIN = 1e-6
 
 
 class NotFoundError(ValueError):
-    """Raised where no detection fits the chosen box."""
+    """Raised if no detection matches the given box."""
 
 
 def class_target(label: int) -> Callable[[Tensor], Tensor]:
-    """Return a target for `grad_cam`: the logit of a class, or a ValueError where the model has fewer."""
+    """Return a target for `grad_cam`: the logit of a class. It raises a ValueError if the model has fewer classes."""
     def target(logits: Tensor) -> Tensor:
         if not 0 <= label < len(logits):
             raise ValueError(f'Grad-CAM: label {label} of a model with {len(logits)} classes, expected 0 to {len(logits) - 1}')
@@ -35,9 +35,9 @@ def class_target(label: int) -> Callable[[Tensor], Tensor]:
 
 
 def instance_target(box_xyxy: Sequence[float], label: int) -> Callable[[Any], Tensor]:
-    """Return a target for `grad_cam`: the logit of the score of the best detection of a class on a box.
+    """Return a target for `grad_cam`: the logit of the score of a class's best detection on a box.
 
-    The logit has the gradient's direction and does not vanish where scores are near 0 or 1.
+    The logit's gradient has the score's direction, but does not vanish near scores of 0 and 1.
     """
     def target(instances: Any) -> Tensor:
         return torch.logit(instances.scores[find_instance(instances, box_xyxy, label)], eps=_MARGIN)
@@ -46,29 +46,35 @@ def instance_target(box_xyxy: Sequence[float], label: int) -> Callable[[Any], Te
 
 
 def find_instance(instances: Any, box_xyxy: Sequence[float], label: int) -> int:
-    """Return the index of the highest score among detections of a class whose IoU with a box is at least `MIN_IOU`.
+    """Return the index of the highest-scoring detection of a class whose IoU with a box reaches `MIN_IOU`.
 
-    The detections are mmdet's ``pred_instances``. Raises a NotFoundError where there is none.
+    The detections are mmdet's ``pred_instances``.
+
+    Raises:
+        NotFoundError: No detection matches.
     """
     boxes = instances.bboxes.detach()
     fits = box_iou(boxes, boxes.new_tensor([list(box_xyxy)]))[:, 0] >= MIN_IOU
     scores = instances.scores.detach().masked_fill(~(fits & (instances.labels == label)), -1)
     if not len(scores) or scores.max() < 0:
-        raise NotFoundError('no detection of the class fits the box')
+        raise NotFoundError('no detection of the class matches the box')
     return int(scores.argmax())
 
 
 def grad_cam(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor, target: Callable[[Any], Tensor],
              layers: Sequence[nn.Module] | None = None) -> np.ndarray:
-    """Return where a model looks for a score: shape (H, W) float32 from 0 to 1.
+    """Return the Grad-CAM of a score, shape (H, W) float32 from 0 to 1.
 
     Args:
         model: A model in evaluation mode.
-        run: Runs it on the inputs, and returns what `target` takes.
+        run: Runs the model on the inputs, and returns the argument of `target`.
         inputs: One image, shape (1, 3, H, W).
         target: Returns the score, or raises a NotFoundError.
-        layers: Layers whose maps are averaged, by default the last output of ``model.backbone``. A ValueError names one that
-            runs more than once for an image, returns no feature maps (N, C, H, W), or does not lead to the score.
+        layers: Layers whose maps are averaged. Default: the last output of ``model.backbone``.
+
+    Raises:
+        ValueError: A layer runs more than once for an image, does not return feature maps (N, C, H, W), or does not affect the
+            score.
     """
     from pytorch_grad_cam import GradCAM
 
@@ -81,9 +87,9 @@ def grad_cam(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor, tar
     with _watched(model, layers) as watched, torch.enable_grad():
         cam = GradCAM(_Runner(model, run), watched)
         try:
-            inputs = inputs.detach().requires_grad_(True)  # so that layers behind frozen ones have gradients
+            inputs = inputs.detach().requires_grad_(True)  # so that layers after frozen ones have gradients
             result = cam(inputs, [keep])[0]
-        except (TypeError, AttributeError, ValueError) as error:  # the library's, where a gradient is missing
+        except (TypeError, AttributeError, ValueError) as error:  # raised by the library if a gradient is missing
             if scored and len(cam.activations_and_grads.gradients) < len(watched):
                 raise ValueError('Grad-CAM: the score does not depend on the output of every layer; choose another layer'
                                  ) from error
@@ -95,14 +101,14 @@ def grad_cam(model: nn.Module, run: Callable[[Tensor], Any], inputs: Tensor, tar
 
 
 class _Undetached(TorchFunctionMode):
-    """Keep gradients where a model detaches: mmdet's dense heads do so before they choose detections."""
+    """Ignore calls to detach, which mmdet's dense heads make before they select detections."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
         return args[0] if func is Tensor.detach else func(*args, **(kwargs or {}))
 
 
 class _Runner(nn.Module):
-    """A model whose forward takes an image and returns a list with what was found in it, as the library expects."""
+    """A model whose forward takes an image and returns its result in a list, as the library expects."""
 
     def __init__(self, model: nn.Module, run: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -115,7 +121,7 @@ class _Runner(nn.Module):
 
 @contextmanager
 def _watched(model: nn.Module, layers: Sequence[nn.Module] | None) -> Iterator[list[nn.Module]]:
-    """Yield a new module for each layer, which the layer's output passes in the block, and what follows gets a copy of."""
+    """Route each layer's output through a new module within the block, and yield these modules."""
     names = {module: name for name, module in model.named_modules()}
     ran, hooks = set(), ExitStack()
 
@@ -133,7 +139,7 @@ def _watched(model: nn.Module, layers: Sequence[nn.Module] | None) -> Iterator[l
             if not isinstance(maps, Tensor) or maps.dim() != 4 or len(maps) != 1:
                 got = f'shape {tuple(maps.shape)}' if isinstance(maps, Tensor) else type(maps).__name__
                 raise ValueError(f'Grad-CAM: layer {name} returns {got}, expected feature maps (1, C, H, W); choose another one')
-            copied = passed(maps).clone()  # what follows may change it in place
+            copied = passed(maps).clone()  # later layers may modify it in place
             return type(output)((*output[:-1], copied)) if last_of_backbone else copied
 
         hooks.enter_context(layer.register_forward_hook(pass_output))

@@ -1,4 +1,4 @@
-"""Occlusion of a data set by bucket, category and size, and its correlation with crowding."""
+"""Occlusion in a data set by bucket, category and size, and its correlation with crowding."""
 
 import json
 import os
@@ -23,40 +23,40 @@ if TYPE_CHECKING:
 _SECTIONS = {'bucket': 'buckets', 'size': 'by_size', 'category': 'by_category'}
 _CSV_HEADER = ('definition', 'unit', 'section', 'name', 'id', 'lower', 'upper', 'images', 'instances', 'categories',
                'instances_per_image', 'objects', 'mean', 'high_share')
-#: Dark and light blue (mean ratio, counts) and orange (high share): distinguishable in grayscale and with color blindness.
+#: Dark and light blue (counts, mean ratio) and orange (high share), distinguishable in grayscale and with color blindness.
 _DARK, _LIGHT, _ORANGE = '#08519c', '#9ecae1', '#e6550d'
 
 
 def occlusion_stats(ground_truth: GroundTruth, evaluation: Evaluation | None = None, high: float = .5) -> dict:
-    """Compute how occluded a data set is, as plain values.
+    """Compute occlusion statistics of a data set, as plain values.
 
     Args:
         ground_truth: The annotations; crowd regions neither occlude nor count.
-        evaluation: Definition, buckets, and whether images or instances go into them; images by `covered` by default.
-        high: The ratio from which on an image or instance counts as highly occluded.
+        evaluation: Definition, buckets and unit. Default: images by `covered`.
+        high: Lowest ratio that counts as high occlusion.
 
     Returns:
-        - ``definition``, ``unit``, ``cumulative``, ``high``; ``images`` (all, also empty ones), ``instances``, ``categories``
+        - ``definition``, ``unit``, ``cumulative``, ``high``; ``images`` (including empty ones), ``instances``, ``categories``
           (with instances)
         - ``outside``: images or instances in no bucket (without a ratio, or beyond the edges)
         - ``mean``: mean ratio of the images or instances
         - ``buckets``: for each ``name``, ``lower``, ``upper`` (None for cumulative ones), ``images``, ``instances``,
-          ``categories``, ``instances_per_image`` and ``objects``, the mean number of objects in an image of the bucket, or in
-          the image of an instance of the bucket
-        - ``by_category`` and ``by_size``: for each ``name`` (and ``id``), ``instances``, ``mean`` of the instances' own ratios
-          and ``high_share``, the share that is highly occluded, or is in such an image; categories by decreasing mean
+          ``categories``, ``instances_per_image``, and ``objects``, the mean number of objects per image over the bucket's images
+          or instances
+        - ``by_category`` and ``by_size``: for each ``name`` (and ``id``), ``instances``, ``mean`` of the instances' own ratios,
+          and ``high_share``, the share of instances that are highly occluded or in such an image; by decreasing mean
         - ``crowding``: ``spearman``, the rank correlation of the ratio with the number of objects in the image, and
           ``objects``, their mean number
 
-        None stands for what is undefined.
+        Undefined values are None.
 
     Raises:
-        ValueError: `high` is not a ratio above 0 that the definition can reach.
+        ValueError: `high` is not above 0, or exceeds the largest ratio of the definition.
     """
     evaluation = evaluation or Evaluation()
     largest = get_occlusion_ratio(evaluation.definition).largest
     if not 0 < high <= largest:
-        raise ValueError(f'high: a ratio above 0 and at most {largest:g} is needed, got {high}')
+        raise ValueError(f'high: expected a ratio above 0 and at most {largest:g}, got {high}')
     single = np.flatnonzero(~ground_truth.crowd)
     image, category, area = (column[single] for column in (ground_truth.image, ground_truth.category, ground_truth.area))
     image_ratio = image_ratios(ground_truth, evaluation.definition, evaluation.same_category)
@@ -73,7 +73,7 @@ def occlusion_stats(ground_truth: GroundTruth, evaluation: Evaluation | None = N
     ids = ground_truth.category_ids.tolist()
     by_category = [dict(id=category_id, name=str(ground_truth.category_names[category_id]), **row(category == number))
                    for number, category_id in enumerate(ids)]
-    by_size = [dict(name=name, **row((area >= low) & (area <= high_area)))  # an area on a bound belongs to both, as in COCOeval
+    by_size = [dict(name=name, **row((area >= low) & (area <= high_area)))  # inclusive bounds, as in COCOeval
                for name, (low, high_area) in AREA_RANGES.items() if name != 'all']
     return dict(definition=evaluation.name, unit=evaluation.unit, cumulative=evaluation.cumulative, high=float(high),
                 images=len(ground_truth.image_ids), instances=len(single), categories=len(np.unique(category)),
@@ -86,7 +86,7 @@ def occlusion_stats(ground_truth: GroundTruth, evaluation: Evaluation | None = N
 
 def _by_bucket(buckets: Sequence[Bucket], image: np.ndarray, category: np.ndarray, ratio: np.ndarray, units: np.ndarray,
                objects: np.ndarray) -> list[dict]:
-    """Count each bucket; `units` and `objects` are of what buckets are made of, the other arrays of the instances."""
+    """Count each bucket; `units` and `objects` have an entry per bucketed unit, the other arrays one per instance."""
     rows = []
     for bucket, here, held in zip(buckets, bucket_members(ratio, buckets).T, bucket_members(units, buckets).T, strict=True):
         images, instances = len(np.unique(image[here])), int(here.sum())
@@ -97,7 +97,7 @@ def _by_bucket(buckets: Sequence[Bucket], image: np.ndarray, category: np.ndarra
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Return Spearman's rank correlation of two samples of shape (N,); ties share their mean rank; None where one is constant.
+    """Return Spearman's rank correlation of two samples of shape (N,), with mean ranks for ties; None if one is constant.
 
     Example:
         >>> round(spearman(np.array([1., 2., 3., 4.]), np.array([10, 20, 20, 15])), 3)
@@ -117,7 +117,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def format_stats(stats: dict, top: int = 20) -> str:
-    """Format the statistics as plain text: tables by bucket, by size and by the `top` categories, and a line about crowding."""
+    """Format the statistics as plain text: tables by bucket, size and the `top` categories, and a line on crowding."""
     from ..evaluation.summary import format_number
 
     unit, high, categories = stats['unit'], stats['high'], stats['by_category']
@@ -125,7 +125,7 @@ def format_stats(stats: dict, top: int = 20) -> str:
     header = ('r', 'images', 'instances', 'categories', 'instances per image', 'objects in image')
     buckets = [(row['name'], row['images'], row['instances'], row['categories'],
                 format_number(row['instances_per_image'], 2), format_number(row['objects'], 2)) for row in stats['buckets']]
-    if unit == 'image':  # the last two columns are the same
+    if unit == 'image':  # the last two columns are equal
         header, buckets = header[:-1], [row[:-1] for row in buckets]
     shown = f'the {top} most occluded of {len(categories)}' if top < len(categories) else 'the most occluded first'
     tables = [text_table(f'by occlusion ratio r of the {unit}', header, buckets)]
@@ -141,7 +141,7 @@ def format_stats(stats: dict, top: int = 20) -> str:
 
 
 def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20, format: str = 'png') -> list[Path]:
-    """Write stats.json, stats.csv (a row for each bucket, size and category) and a plot, all or none; return the paths."""
+    """Write stats.json, stats.csv (a row per bucket, size and category) and a plot, all or none; return the paths."""
     names = [f'stats.{suffix}' for suffix in ('json', 'csv', check_format(format))]
     with atomic_files(folder, 'stats.json', r'stats\.(csv|png|pdf|svg)') as temporary:
         save_text(temporary / names[0], json.dumps(stats, indent=2, allow_nan=False) + '\n')
@@ -153,7 +153,7 @@ def write_stats(stats: dict, folder: str | os.PathLike, top: int = 20, format: s
 
 
 def plot_stats(stats: dict, top: int = 20) -> 'Figure':
-    """Plot counts and crowding by bucket, and mean ratio and high share by size and by the `top` most occluded categories."""
+    """Plot counts and crowding by bucket, and mean ratio and high share by size and for the `top` categories."""
     categories = [row for row in stats['by_category'] if row['mean'] is not None][:top]
     figure = new_figure(7.2, max(4.9, 1.4 + .19 * len(categories)))
     left, right = figure.subfigures(1, 2, width_ratios=[1.12, 1])
@@ -167,8 +167,8 @@ def plot_stats(stats: dict, top: int = 20) -> 'Figure':
     _bars(objects, rows, [np.nan if row['objects'] is None else row['objects'] for row in rows], _LIGHT, '{:.1f}')
     objects.set_xlabel(f'occlusion ratio r of the {unit}', fontsize=8)
     correlation = stats['crowding']['spearman']
-    said = '' if correlation is None else f' (Spearman with r {correlation:.2f})'
-    objects.set_title(f'objects in the image{said}', fontsize=8, loc='left')
+    spearman_text = '' if correlation is None else f' (Spearman with r {correlation:.2f})'
+    objects.set_title(f'objects in the image{spearman_text}', fontsize=8, loc='left')
     counts.set_title(f'number of {unit}s', fontsize=8, loc='left')
     _shares(sizes, [row for row in stats['by_size'] if row['mean'] is not None], stats)
     sizes.set_title('by size', fontsize=8, loc='left')
@@ -180,7 +180,7 @@ def plot_stats(stats: dict, top: int = 20) -> 'Figure':
 
 
 def _bars(axes: 'Axes', rows: list[dict], values: list[float], color: str, pattern: str) -> None:
-    """Draw a bar for each bucket with its number."""
+    """Draw a labeled bar for each bucket."""
     bars = axes.bar(range(len(rows)), np.nan_to_num(values), color=color, width=.74)
     axes.bar_label(bars, ['-' if np.isnan(value) else pattern.format(value) for value in values], padding=1,
                    fontsize=6.5 if max(np.nan_to_num(values), default=0) < 1000 else 5.4)
@@ -193,7 +193,7 @@ def _bars(axes: 'Axes', rows: list[dict], values: list[float], color: str, patte
 
 
 def _shares(axes: 'Axes', rows: list[dict], stats: dict) -> None:
-    """Draw for each row a bar of its mean ratio, and a point for its share of highly occluded instances."""
+    """Draw the mean ratio of each row as a bar, and its share of highly occluded instances as a point."""
     places = np.arange(len(rows))
     whose = 'instances' if stats['unit'] == 'instance' else 'instances in images'
     axes.barh(places, [row['mean'] for row in rows], color=_LIGHT, height=.66, label='mean ratio of the instances')

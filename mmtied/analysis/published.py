@@ -1,8 +1,8 @@
 """Figures printed in the papers, read from the YAML files in the folder ``papers``.
 
-Parameters are in millions, multiply-adds (which papers call FLOPs) in billions, accuracies and errors in percent. A figure that a
-paper does not print is None. Every file has one `Paper`; its lists `networks`, `attention` and `detectors` hold the fields of the
-classes below, and `shared` holds what several rows refer to.
+Parameters are in millions, multiply-adds (called FLOPs in papers) in billions, accuracies and errors in percent. A figure that is
+not printed is None. Each file describes one `Paper`; its lists `networks`, `attention` and `detectors` have the fields of the
+classes below, and `shared` defines YAML anchors.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from pathlib import Path
 
 import yaml
 
-#: The papers, as files in the folder ``papers``, in the order of the model zoo.
+#: File names in the folder ``papers``, in the order of the model zoo.
 PAPERS = ('tied_block_convolution', 'shared_filter_bases', 'interleaved_group_convolution', 'groupable_convolution')
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A classifier of a paper, or one that it compares with.
+    """A classifier of a paper, or one of its baselines.
 
     Attributes:
         backbone: Config of the backbone.
-        tables: Tables that print it, separated by commas; empty if none does.
-        config: Its file in ``configs`` without ``.py``; empty if there is none.
-        options: The ``--cfg-options`` that make this row of its config; empty if the config is this row.
-        grouped_share: Multiply-adds of the grouped convolutions as a multiple of ResNeXt-32x4d's of the same depth.
+        tables: Tables that print it, separated by commas; may be empty.
+        config: Its file in ``configs`` without ``.py``; may be empty.
+        options: The ``--cfg-options`` that turn its config into this row; may be empty.
+        grouped_share: Multiply-adds of the grouped convolutions relative to ResNeXt-32x4d of the same depth.
         deviation: Standard deviation of the error over several runs.
         channels: Channels of the backbone's last output.
         classes: Number of classes; 1000 is ImageNet, 100 and 10 are CIFAR.
         size: Height and width of the image in pixels.
-        counts: Part of the classifier whose parameters are printed, a key of `COUNTS` in docs/model_zoo_page.py.
-        weights: Where trained weights of the row can be had, Markdown; empty if nowhere.
+        counts: Part of the classifier whose parameters are printed: a key of `COUNTS` in docs/model_zoo_page.py.
+        weights: Markdown link to public trained weights; may be empty.
         note: Caveat about the figures.
     """
 
@@ -60,7 +60,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Attention modules of a network; `params` are theirs alone."""
+    """Attention modules of a network; `params` counts only these modules."""
 
     network: str
     module: str
@@ -78,10 +78,10 @@ class Detector:
     Attributes:
         config: Its file in ``configs`` without ``.py``.
         backbone: Name of its network; with attention modules ``'<network> + <module>'``.
-        tables: Tables that print it, separated by commas; empty if none does.
-        schedule: '1x' is 12 epochs on COCO, '2x' 24, '20e' 20; empty if it has no such name.
+        tables: Tables that print it, separated by commas; may be empty.
+        schedule: '1x' (12 epochs on COCO), '2x' (24) or '20e' (20); empty for other schedules.
         box_sizes: AP of boxes of small, medium and large objects; `mask_sizes` of masks.
-        dataset: Data that it is trained and evaluated on.
+        dataset: Data set for training and evaluation.
         note: Caveat about the figures.
     """
 
@@ -105,16 +105,16 @@ class Detector:
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """A paper and its models in the model zoo: those that it reports, and those here that are built on them.
+    """A paper and its models in the model zoo: those it reports, and those built on them here.
 
     Attributes:
         title: Heading in the model zoo, and name of the collection in the metafile.
         paper: Title of the paper.
         networks: Classifiers.
-        text: Introduction to the classifiers, in Markdown; `attention_text` and `detector_text` are those of the others.
-        baselines: Collection of the networks that are not the paper's own; empty if they share the paper's.
-        epochs: Training epochs of the classifiers, where all have the same number.
-        counted: Parameters of a detector that are counted: 'trained' ones, or the 'backbone' with the ImageNet classifier.
+        text: Introduction to the classifiers, in Markdown; `attention_text` and `detector_text` introduce the other tables.
+        baselines: Collection of the baseline networks; empty if they are part of the paper's collection.
+        epochs: Training epochs of the classifiers, if all have the same number.
+        counted: Parameters counted for a detector: the 'trained' ones, or the 'backbone' with the ImageNet classifier.
     """
 
     title: str

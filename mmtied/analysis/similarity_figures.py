@@ -1,4 +1,4 @@
-"""Tables and figures of filter similarity: histograms of several networks over each other, and matrices of cosines."""
+"""Tables and figures of filter similarity: histograms that compare networks, and cosine matrices."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,10 +27,10 @@ class LayerSimilarity(NamedTuple):
     """Similarity of the filters of one layer of a network.
 
     Attributes:
-        matrix: Cosine of the guided patterns of each two of the chosen filters, shape (C, C).
-        weights: Cosine of the weights of each two filters that see the same channels, shape (pairs,); empty for a layer that is
-            not a convolution.
-        filters: Number of filters whose weights are compared.
+        matrix: Pairwise cosines of the guided patterns of the sampled filters, shape (C, C).
+        weights: Pairwise cosines of the weights of filters that see the same channels, shape (pairs,); empty for a layer that
+            is not a convolution.
+        filters: Number of filters with weights to compare.
     """
 
     network: str
@@ -41,29 +41,30 @@ class LayerSimilarity(NamedTuple):
 
     @property
     def guided(self) -> np.ndarray:
-        """Cosines of the guided patterns, one for each pair."""
+        """Cosines of the guided patterns, one per pair."""
         return pairs_of(torch.from_numpy(self.matrix)).numpy()
 
 
 def check_counts(layers: Mapping[str, Sequence[Layer]]) -> None:
-    """Raise a ValueError unless there are as many layers of each network."""
+    """Raise a ValueError unless all networks have the same number of layers."""
     counts = {name: len(of_network) for name, of_network in layers.items()}
     if len(set(counts.values())) > 1:
-        raise ValueError('--layers: as many layers of each network are expected, to compare them in order; found '
+        raise ValueError('--layers: expected the same number of layers of each network, to compare them in order; found '
                          + ', '.join(f'{count} of {name}' for name, count in counts.items()))
 
 
 def measure_layers(name: str, model: nn.Module, layers: Sequence[Layer], batches: Callable[[], Iterable[Tensor]],
                    most_filters: int = 64, seed: int = 0, average: str = 'patterns') -> list[LayerSimilarity]:
-    """Measure how alike the filters of some layers of a network are.
+    """Measure the similarity of the filters in layers of a network.
 
     Args:
         name: Name of the network.
         model: The network.
         layers: Its layers.
-        batches: Returns the normalized images; called for each layer.
-        most_filters: Filters whose guided patterns are compared, chosen at random; each costs a backward pass an image.
-        seed: Of the choice.
+        batches: Returns batches of normalized images; called once per layer.
+        most_filters: Largest number of filters whose guided patterns are compared, chosen at random. Each filter costs a
+            backward pass per image.
+        seed: Seed of the choice.
         average: See `filter_similarity.guided_similarity`.
     """
     if most_filters < 2:
@@ -82,7 +83,7 @@ def measure_layers(name: str, model: nn.Module, layers: Sequence[Layer], batches
 
 
 def similarity_rows(layers: Sequence[LayerSimilarity], threshold: float = .5) -> list[dict]:
-    """Return a row for each layer and kind of similarity: the mean cosine, and the share of pairs above a threshold."""
+    """Return the mean cosine and the share of pairs above a threshold for each layer and kind of similarity."""
     rows = []
     for layer in layers:
         for kind, values, filters in (('guided', layer.guided, len(layer.matrix)), ('weights', layer.weights, layer.filters)):
@@ -97,7 +98,7 @@ def format_similarity(layers: Sequence[LayerSimilarity], threshold: float = .5) 
     cells = [[row['network'], row['layer'], row['similarity'], row['filters'], row['pairs'],
               *('-' if row[key] is None else f'{row[key]:.3f}' for key in ('mean', 'share_above'))]
              for row in similarity_rows(layers, threshold)]
-    return text_table('cosine of each two filters of a layer', (*_HEADER[:-1], f'above {threshold:g}'), cells)
+    return text_table('pairwise cosines of the filters of a layer', (*_HEADER[:-1], f'above {threshold:g}'), cells)
 
 
 def write_similarity(layers: Sequence[LayerSimilarity], folder: str | os.PathLike, threshold: float = .5,
@@ -112,10 +113,10 @@ def write_similarity(layers: Sequence[LayerSimilarity], folder: str | os.PathLik
 
 
 def plot_histograms(layers: Sequence[LayerSimilarity], threshold: float = .5) -> 'Figure':
-    """Plot densities of pairwise similarity, and a threshold as a line: of guided patterns above, of weights below.
+    """Plot densities of pairwise similarity, of guided patterns above and of weights below, and a line at the threshold.
 
-    Of several networks, the layers of one column are at the same depth and the networks over each other, as in Figure 9; of one
-    network all layers are over each other, as in Figure 1b.
+    For several networks, each column overlays their layers at the same depth, as in Figure 9. For one network, all layers are
+    overlaid, as in Figure 1b.
     """
     names = list(dict.fromkeys(layer.network for layer in layers))
     of_network = [[layer for layer in layers if layer.network == name] for name in names]
@@ -140,7 +141,7 @@ def plot_histograms(layers: Sequence[LayerSimilarity], threshold: float = .5) ->
 
 
 def plot_matrices(layers: Sequence[LayerSimilarity]) -> 'Figure':
-    """Draw the cosines of the guided patterns of each two filters: a row a network, a column a layer (Figure 1a)."""
+    """Draw the matrices of pairwise cosines of guided patterns, a row per network, a column per layer (Figure 1a)."""
     names = list(dict.fromkeys(layer.network for layer in layers))
     rows = [[layer for layer in layers if layer.network == name] for name in names]
     figure = new_figure(1.1 + 1.9 * max(map(len, rows)), .5 + 2.05 * len(rows))
@@ -159,7 +160,7 @@ def plot_matrices(layers: Sequence[LayerSimilarity]) -> 'Figure':
 
 
 def _draw_density(axis: 'Axes', values: np.ndarray, label: str, place: int) -> None:
-    """Draw a normalized histogram as a filled step line, and its mean as a mark on the axis."""
+    """Draw a normalized histogram as a filled step line, and mark its mean on the axis."""
     color, line = PALETTE[place % len(PALETTE)], _LINES[place // len(PALETTE) % len(_LINES)]
     if len(values):
         density, _ = np.histogram(values, _BINS, density=True)

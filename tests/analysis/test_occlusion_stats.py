@@ -141,5 +141,5 @@ def test_val2017_matches_published_counts():
 @pytest.mark.parametrize('high', [0, -1, float('nan')])
 def test_rejects_invalid_bound(high):
     data = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name='a')], annotations=[])
-    with pytest.raises(ValueError, match='high: a ratio above 0'):
+    with pytest.raises(ValueError, match='high: expected a ratio above 0'):
         occlusion_stats(read_ground_truth(data), high=high)

@@ -79,7 +79,7 @@ def test_curves_as_files_and_hidden_buckets(run, tmp_path):
     (('page.html', 'r50/occlusion', 'tied/occlusion', '--names', 'a', 'a'), 'distinct names'),
     (('page.html', 'other.json'), 'other.json: not an occlusion report'),
     (('page.html', 'r50/occlusion', 'old.json'), 'need the same IoU types'),
-    (('page.json', 'r50/occlusion'), 'name a file that ends in .html'),
+    (('page.json', 'r50/occlusion'), 'expected a file name that ends in .html'),
 ])
 def test_user_errors_exit_with_2(run, tmp_path, args, message):
     (tmp_path / 'other.json').write_text('{"definition": "covered", "bbox": {"all": {}, "buckets": []}}')
