@@ -115,7 +115,7 @@ def test_saved_levels_are_compared(tmp_path):
     result = evaluate(data, results, Evaluation('field:occlusion_level', levels=('low', 'high')))
     result.save(tmp_path)
     page = (tmp_path / 'report.html').read_text()
-    assert 'level high' in page and 'sorted by what the annotations state: occlusion_level' in page
+    assert 'level high' in page and 'sorted by an annotated value: occlusion_level' in page
     rows = compare(result, tmp_path, names=['a', 'b'], bootstrap=Bootstrap(5)).report['evaluations'][0]['bbox']['buckets']
     assert [row['name'] for row in rows] == ['low', 'high']
 
@@ -177,7 +177,7 @@ def test_a_field_of_unknown_direction_gets_no_verdict():
         report = evaluate(data, results, evaluation, bootstrap=Bootstrap(2)).report
         sentences[evaluation.definition, bool(evaluation.levels)] = first_sentences(Run('x', report), 'bbox')
     plain, hidden, levels = sentences.values()
-    assert 'instances with vis_ratio in [0.5,1]' in plain and 'Whether vis_ratio grows with occlusion is not stated' in plain
+    assert 'instances with vis_ratio in [0.5,1]' in plain and 'It is not known whether vis_ratio grows with occlusion' in plain
     assert 'field:1-vis_ratio' in plain and 'are found' not in plain
     assert 'instances with 1-vis_ratio in [0.5,1]' in hidden and 'occluded instances are found worse' in hidden
     assert 'level seen' in levels and 'are found better' in levels

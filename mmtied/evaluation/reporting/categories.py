@@ -1,4 +1,4 @@
-"""Which categories suffer from occlusion: AP of each category in each bucket, as rows, table and heat map."""
+"""AP of each category in each bucket, as rows and as a heat map."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,19 +6,19 @@ from typing import NamedTuple
 from ...compat import require
 from ..summary import all_evaluations, describe_evaluation, format_percent, is_by_occlusion, reported_iou_types
 
-#: Instances below which a category's AP in a bucket is not shown, and in a half not compared.
+#: Fewest instances of a category for showing its AP in a bucket, or comparing it between halves of the buckets.
 FEWEST = 10
-#: Categories of a heat map at most.
+#: Largest number of categories in a heat map.
 MOST = 40
 
 
 def category_rows(report: Mapping) -> list[dict]:
-    """Return a row for each evaluation, IoU type and category, those that fall most with occlusion first.
+    """Return a row for each evaluation, IoU type and category, those with the largest drop under occlusion first.
 
-    Where the buckets are ranges of a plain field, which may not be of occlusion, those that change most come first.
+    If the buckets are ranges of a field that may not measure occlusion, the largest absolute change comes first.
 
-    ``AP <bucket>`` and ``instances <bucket>`` are those of a bucket. ``low`` and ``high`` average AP over the first and second
-    half of the buckets, weighted by the category's instances, and ``change`` is high minus low; None where a half has fewer than
+    ``AP <bucket>`` and ``instances <bucket>`` describe a bucket. ``low`` and ``high`` average AP over the first and second half
+    of the buckets, weighted by the category's instances, and ``change`` is high minus low. They are None if a half has fewer than
     `FEWEST` instances.
     """
     rows = []
@@ -50,7 +50,7 @@ def _mean(values: list, counts: list) -> float | None:
 
 
 class HeatMap(NamedTuple):
-    """A table with colored cells: for each category its name, its change in points, and text, background and ink of each cell."""
+    """A table with colored cells; a row has a category, its change in points, and text, background and ink of each cell."""
 
     caption: str
     header: list[str]
@@ -58,9 +58,9 @@ class HeatMap(NamedTuple):
 
 
 def heat_map(report: Mapping, iou_type: str) -> HeatMap:
-    """Return AP of categories (rows, those that fall most with occlusion on top) by bucket (columns), colored by AP.
+    """Return AP by category (rows, largest drop under occlusion first) and bucket (columns), colored by AP.
 
-    Of more than `MOST` categories, those with the most instances are shown; cells with fewer than `FEWEST` instances are blank.
+    At most `MOST` categories are shown, those with the most instances. Cells with fewer than `FEWEST` instances are blank.
     """
     require('matplotlib', 'The heat map')
     from matplotlib import colormaps

@@ -1,4 +1,4 @@
-"""The most important numbers of a report, and the sentence that says what its curve shows and does not show."""
+"""The headline numbers of a report, and sentences on what its curve shows and does not show."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,33 +11,33 @@ from ..summary import format_percent, is_by_occlusion, reported_iou_types
 from .runs import Run
 from .tables import bucket_phrase, format_interval
 
-#: The highest ratio that the paper reports.
+#: The highest ratio in the paper.
 PAPER_RATIO = .8
-#: Leads for instance buckets: AP falls with their number of instances, this does not.
+#: Headline statistic of instance buckets: unlike AP it does not depend on their number of instances.
 RECALL = 'recall@P80'
-#: A difference from random sets with a p-value below this is called one.
+#: Differences from random sets count as real below this p-value.
 SIGNIFICANT = .01
 
 
 class Headline(NamedTuple):
-    """The most important numbers of one run and IoU type: each as text, and what is said of it in small; both may be empty."""
+    """The headline numbers of one run and IoU type, each as text with a small print; both may be empty."""
 
     run: str
     iou_type: str
-    statistic: str  # what leads: AP, or what intervals were requested for instead
-    high_statistic: str  # the same; of instance buckets, recall@P80, which does not depend on their size
+    statistic: str  # AP, or the first statistic with requested intervals
+    high_statistic: str  # the same, or recall@P80 for instance buckets
     overall: tuple[str, str]  # the statistic of all images, and its interval
-    high: tuple[str, str]  # at high occlusion, with its interval, and for recall that of all
+    high: tuple[str, str]  # at high occlusion, with its interval, and for recall the overall value
     excess: tuple[str, str]  # minus that of random sets of the same size, with its interval and p-value
     matched: tuple[str, str]  # the same for matched sets; empty for instance buckets
-    gain: tuple[str, str]  # minus that of the first run at high occlusion, with the paired interval, where both were compared
+    gain: tuple[str, str]  # difference from the first run at high occlusion, with the paired interval, if they were compared
 
 
 def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
-    """Return the index of the bucket that stands for high occlusion, among those with enough images for an interval.
+    """Return the index of the bucket that represents high occlusion, among those with enough images for an interval.
 
-    It holds r = 0.8, the paper's highest, or else is the last one with a number in all runs; None where only the first bucket
-    or none has a number.
+    It is the bucket of r = 0.8, the paper's highest ratio, or else the last one with a value in all runs; None if no bucket after
+    the first has a value.
     """
     tables = [run.report[iou_type]['buckets'] for run in runs]
     defined = [number for number, rows in enumerate(zip(*tables, strict=True))
@@ -48,14 +48,14 @@ def high_bucket(runs: Sequence[Run], iou_type: str) -> int | None:
 
 
 def lead_statistic(report: Mapping, iou_type: str) -> str:
-    """Return the statistic that headlines are about: the first that intervals were requested for, by default AP."""
+    """Return the headline statistic: the first with requested intervals, or AP."""
     requested = (report.get('intervals') or {}).get('statistics', STATISTICS)
     found = [name for name in requested if name in STATISTICS and report[iou_type]['all'].get(STATISTICS[name].ci_key)]
     return found[0] if found else 'AP'
 
 
 def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[Headline]:
-    """Return the headline of each IoU type and run; a comparison of the same runs in the same order gives their gains."""
+    """Return the headline of each IoU type and run; `comparison`, of the same runs in the same order, adds their gains."""
     result = []
     for iou_type in reported_iou_types(runs[0].report):
         place = high_bucket(runs, iou_type)
@@ -76,22 +76,22 @@ def headlines(runs: Sequence[Run], comparison: Mapping | None = None) -> list[He
 
 
 def first_sentences(run: Run, iou_type: str, named: bool = False) -> str:
-    """Say what the curve of a run shows and does not show, in words made from its numbers; `named` says whose it is."""
+    """Describe what the curve of a run shows and does not show; `named` includes the run's name."""
     report, place = run.report, high_bucket([run], iou_type)
     small = sum(0 < row['images'] < MIN_IMAGES for row in report[iou_type]['buckets'][(place or 0) + 1:])
     if place is None or not small or not is_by_occlusion(report):
         return _verdict(run, iou_type, named)
-    more = 'bucket of more occlusion has' if small == 1 else 'buckets of more occlusion have'
-    return (f'{_verdict(run, iou_type, named)} {small} {more} fewer than {MIN_IMAGES} images and cannot be judged; wider ones '
-            'hold more (--edges 0 0.2 0.5 1).')
+    more = 'bucket with more occlusion has' if small == 1 else 'buckets with more occlusion have'
+    return (f'{_verdict(run, iou_type, named)} {small} {more} fewer than {MIN_IMAGES} images and cannot be judged; use '
+            'wider ones (--edges 0 0.2 0.5 1).')
 
 
 def _verdict(run: Run, iou_type: str, named: bool) -> str:
     report = run.report
     unit, place = report.get('unit', 'image'), high_bucket([run], iou_type)
     if place is None:
-        return (f'No bucket but the first has {MIN_IMAGES} images and a value of AP: this data cannot say how {run.name} does '
-                'under occlusion.')
+        return (f'No bucket after the first has {MIN_IMAGES} images and an AP value: these data cannot show how {run.name} '
+                'performs under occlusion.')
     row = report[iou_type]['buckets'][place]
     counts = f'{row["images"]} images, {row["instances"]} instances'
     whose = f'{run.name}, {iou_type}' if named else iou_type
@@ -99,14 +99,14 @@ def _verdict(run: Run, iou_type: str, named: bool) -> str:
     name = lead_statistic(report, iou_type)
     value = f'{name} is {format_percent(row[name])} %'
     if row.get(f'{name}_excess') is None:
-        missing = f'Random sets of instances are made for AP alone, so {name}' if unit == 'instance' and name != 'AP' else (
+        missing = f'Random sets of instances exist only for AP, so {name}' if unit == 'instance' and name != 'AP' else (
             'Without random sets to compare with, this')
         return (f'{start}{value}. {missing} says nothing about occlusion here: {name} also depends on the number of images, '
                 'their instances, sizes and categories.')
     field = field_of(report['definition'])
     unknown = '' if is_by_occlusion(report) else (
-        f'Whether {field} grows with occlusion is not stated, so this is no verdict on occlusion: field:1-{field} is for a '
-        'visible share, and levels state an order')
+        f'It is not known whether {field} grows with occlusion, so this is no verdict on occlusion: use field:1-{field} for a '
+        'visible share, or state the order with levels')
     if unit == 'instance' and name == 'AP':
         return start + _instance_sentences(row, report[iou_type]['all'], unknown)
     keys = f'{name}_excess', f'{name}_matched_excess'
@@ -123,12 +123,12 @@ def _verdict(run: Run, iou_type: str, named: bool) -> str:
         effect = (f'raises its {name}' if errors else f'costs this detector {name}') if is_worse else (
             f'does not {"raise" if errors else "lower"} its {name}')
         verdict = (f'So occlusion {effect} beyond what '
-                   'its crowds, sizes and categories explain')
+                   'crowding, sizes and categories explain')
     elif plain:
-        verdict = (f'So {name} here is {"lower" if row[keys[0]] < 0 else "higher"} than chance gives, but crowds, sizes and '
+        verdict = (f'So {name} here is {"lower" if row[keys[0]] < 0 else "higher"} than by chance, but crowding, sizes and '
                    'categories may explain it: these images do not show that occlusion is the cause')
     else:
-        verdict = 'So these images do not show that the detector suffers from occlusion, nor that it does not'
+        verdict = 'So these images show neither that the detector suffers from occlusion nor that it does not'
     return f'{start}{value}, {first}; {second}. {verdict}.'
 
 
@@ -141,10 +141,10 @@ def _instance_sentences(row: Mapping, overall: Mapping, unknown: str) -> str:
     else:
         side = 'worse' if row['AP_excess'] < 0 else 'better'
         verdict = f'So occluded instances are found {side} than others of their categories and sizes'
-    return (f'AP is {format_percent(row["AP"])} %, {text}. {verdict}. AP of instance buckets falls with their number of '
-            'instances, as every false positive counts in each: compare a bucket with its random sets, not with another bucket '
-            f'or all ({format_percent(overall["AP"])} %). {RECALL} may be compared, as its score is that of all instances: '
-            f'{format_percent(row.get(RECALL))} % here, {format_percent(overall.get(RECALL))} % of all.')
+    return (f'AP is {format_percent(row["AP"])} %, {text}. {verdict}. AP of an instance bucket is lower the fewer instances '
+            'it has, since every false positive counts in each bucket: compare it with its random sets, not with another bucket '
+            f'or all ({format_percent(overall["AP"])} %). {RECALL} can be compared, since its score threshold is that of all '
+            f'instances: {format_percent(row.get(RECALL))} % here, {format_percent(overall.get(RECALL))} % overall.')
 
 
 def _versus(row: Mapping, key: str, what: str, null: str) -> str:
@@ -154,7 +154,7 @@ def _versus(row: Mapping, key: str, what: str, null: str) -> str:
 
 
 def _excess(row: Mapping, key: str) -> tuple[str, str]:
-    """Format an excess, and its interval with the p-value; empty where there is none."""
+    """Format an excess, and its interval with the p-value; empty if there is none."""
     if row.get(key) is None:
         return '', ''
     ends = row.get(f'{key}_ci')
@@ -165,7 +165,7 @@ def _excess(row: Mapping, key: str) -> tuple[str, str]:
 
 
 def _gain(comparison: Mapping | None, iou_type: str, bucket: str | None, number: int, name: str) -> tuple[str, str]:
-    """Format the paired difference of a run from the first, and its interval; empty where they were not compared."""
+    """Format the paired difference of a run from the first, and its interval; empty if they were not compared."""
     if comparison is None or bucket is None or not number or iou_type not in comparison['evaluations'][0]:
         return '', ''
     row = next(row for row in comparison['evaluations'][0][iou_type]['buckets'] if row['name'] == bucket)

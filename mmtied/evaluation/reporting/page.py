@@ -38,7 +38,7 @@ _MIX = {'categories': 'categories', 'instances_per_image': 'instances\nper image
 
 
 class Table(NamedTuple):
-    """A table of the page; a line break splits a heading, and each cell is a number and its interval, both as text."""
+    """A table of the page; headings may contain line breaks, and a cell has a number and its interval as text."""
 
     caption: str
     header: list[str]
@@ -47,16 +47,22 @@ class Table(NamedTuple):
 
 def write_page(path: str | os.PathLike, runs: Sequence[Run], examples: 'WorstImages | None' = None,
                comparison: Mapping | None = None) -> Path:
-    """Write the page, completely or not at all; return its path.
+    """Write the page atomically; return its path.
 
-    `runs` were evaluated in the same way on the same data (a ValueError says where not), `examples` are images of the first run,
-    and `comparison`, from `comparison.compare_runs` of the same runs, has their gains over the first.
+    Args:
+        path: The HTML file.
+        runs: Runs with the same evaluation of the same data.
+        examples: Pictures from the first run.
+        comparison: The result of `comparison.compare_runs` for the same runs.
+
+    Raises:
+        ValueError: The runs differ in evaluation or data.
     """
     return save_text(path, render_page(runs, examples, comparison))
 
 
 def write_curves(path: str | os.PathLike, runs: Sequence[Run], format: str) -> list[Path]:
-    """Write the page's curves of the main evaluation beside the page at `path`, as ``<page>_<iou type>_<statistic>.<format>``."""
+    """Write the main evaluation's curves beside the page at `path`, as ``<page>_<iou type>_<statistic>.<format>``."""
     path = Path(path)
     return [write_plot(plot_runs(runs, iou_type, name, limits), path.with_name(f'{path.stem}_{iou_type}_{name}.{format}'))
             for iou_type in reported_iou_types(runs[0].report) for name, limits in _limits(runs, iou_type).items()]
@@ -88,28 +94,28 @@ def render_page(runs: Sequence[Run], examples: 'WorstImages | None' = None, comp
 
 
 def describe_ratio(report: dict) -> str:
-    """Describe in one sentence what r is."""
+    """Describe the ratio r in one sentence."""
     name, _, restriction = report['definition'].partition(', ')
     unit = report.get('unit', 'image')
     ratio = OCCLUSION_RATIOS.get(name) or STATED_RATIOS.get(name)
     text = f'as defined by “{name}”' if ratio is None else ratio.own_phrase if unit == 'instance' else ratio.phrase
     if field_of(name) is not None:
-        return f'The {unit}s are sorted by what the annotations state: {name.partition(":")[2]}.'
+        return f'The {unit}s are sorted by an annotated value: {name.partition(":")[2]}.'
     kind = f' Instances whose box is less than {restriction.rpartition(" ")[2]} pixels high are in no bucket.' if (
         'height' in restriction) else ''
-    kind += ' Only instances of the same category count as covering.' if 'same category' in restriction else ''
+    kind += ' Only instances of the same category occlude each other.' if 'same category' in restriction else ''
     return f'The occlusion ratio r of an {unit} ({name}) is {text}.{kind}'
 
 
 def describe_intervals(runs: Sequence[Run]) -> str:
-    """Describe how the intervals were made, run by run where that differs, or say that there are none."""
+    """Describe how the intervals were computed, per run if that differs, or that there are none."""
     made = [_describe_bootstrap(run.report) for run in runs]
     if not any(run.report.get('intervals') for run in runs):
         return 'This report has no intervals.'
     how = made[0] if len(set(made)) == 1 else '; '.join(f'{run.name}: {text}' for run, text in zip(runs, made, strict=True))
     few = next(run.report['intervals'].get('min_images') for run in runs if run.report.get('intervals'))
-    return (f'Colored bands, and the small numbers below a value: {how}.'
-            + (f' Below {few} images there is none, as it would not hold what it says.' if few else ''))
+    return (f'Colored bands and the small numbers below values: {how}.'
+            + (f' Buckets of fewer than {few} images have none, since it would be unreliable.' if few else ''))
 
 
 def _describe_bootstrap(report: dict) -> str:
@@ -123,7 +129,7 @@ def _describe_bootstrap(report: dict) -> str:
 
 
 def _section(runs: Sequence[Run], number: int) -> dict:
-    """Collect what the template shows of one evaluation."""
+    """Collect the template's values for one evaluation."""
     report, iou_types = runs[0].report, reported_iou_types(runs[0].report)
     nulls = [_null_table(runs, run, iou_type, name)
              for iou_type in iou_types for run in runs for name in null_statistics(run.report, iou_type)]
@@ -142,25 +148,25 @@ def _section(runs: Sequence[Run], number: int) -> dict:
 
 
 def _logged_statistics(runs: Sequence[Run], iou_type: str) -> list[str]:
-    """Return the statistics that get curves and are compared: those that are logged by bucket, where all runs have them."""
+    """Return the statistics to plot and compare: those logged by bucket and common to all runs."""
     return [name for name, statistic in STATISTICS.items()
             if statistic.logged_by_bucket and all(name in run.report[iou_type]['all'] for run in runs)]
 
 
 def _describe_statistic(name: str) -> str:
-    """Describe a statistic without saying AP twice: ``AP50 at IoU 0.50``."""
+    """Describe a statistic without repeating AP: ``AP50 at IoU 0.50``."""
     title = STATISTICS[name].title
     return f'{name} {title[3:]}' if title.startswith(('AP at ', 'AR at ')) else f'{name}: {title}'
 
 
 def _limits(runs: Sequence[Run], iou_type: str) -> dict[str, tuple[float, float]]:
-    """Return the logged statistics with one range of the vertical axis for all of them."""
+    """Return the logged statistics, all with one range of the vertical axis."""
     names = _logged_statistics(runs, iou_type)
     return dict.fromkeys(names, ap_range([run.report for run in runs], iou_type, names))
 
 
 def _curves(runs: Sequence[Run]) -> list[dict]:
-    """Draw the lead where it is not AP, then AP and AP75 on one scale, over r, of each IoU type."""
+    """Plot over r, for each IoU type, the headline statistic if it is not AP, then AP and AP75 on one scale."""
     figures, reports = [], [run.report for run in runs]
     for iou_type in reported_iou_types(reports[0]):
         limits, lead = _limits(runs, iou_type), lead_statistic(reports[0], iou_type)
@@ -175,7 +181,7 @@ def _curves(runs: Sequence[Run]) -> list[dict]:
 
 
 def _control_figures(runs: Sequence[Run]) -> list[dict]:
-    """Draw sizes and shared categories, where the reports have them; those written before do not."""
+    """Plot sizes and shared categories, if the reports contain them; old ones do not."""
     figures, report = [], runs[0].report
     iou_types = reported_iou_types(report)
     sizes = ('instances_small', 'instances_medium', 'instances_large')
@@ -185,19 +191,19 @@ def _control_figures(runs: Sequence[Run]) -> list[dict]:
     for iou_type in iou_types:
         if all(any(row.get('AP_shared') is not None for row in run.report[iou_type]['buckets']) for run in runs):
             figures.append(_page_figure(plot_shared(runs, iou_type), f'{iou_type} AP over all and over the shared categories',
-                                        f'{iou_type} AP over the categories of each bucket, and over those that every bucket '
-                                        'has.'))
+                                        f'{iou_type} AP over the categories of each bucket, and over those common to all '
+                                        'buckets.'))
     return figures
 
 
 def _page_figure(figure: 'Figure', alt: str, caption: str) -> dict[str, str]:
-    """Return an image as a data URI, and its texts."""
+    """Return a figure as a data URI, with its texts."""
     uri = f'data:image/svg+xml;base64,{base64.b64encode(svg_bytes(figure)).decode()}'
     return dict(uri=uri, alt=f'{alt}; the numbers are in the table below.', caption=caption)
 
 
 def _details(runs: Sequence[Run]) -> dict | None:
-    """Collect the statistics that are details: their titles, curves of the measures and tables; None where a run has none."""
+    """Collect titles, curves and tables of the detail statistics common to all runs; None if there are none."""
     main, titles, figures, tables = runs[0].report, [], [], []
     for iou_type in reported_iou_types(main):
         names = [name for name in reported_statistics(main, iou_type, detail=True)
@@ -214,13 +220,13 @@ def _details(runs: Sequence[Run]) -> dict | None:
 
 
 def _categories(runs: Sequence[Run]) -> list[tuple[str, HeatMap]]:
-    """Return whose it is and AP by category and bucket, of each run and IoU type where the reports have it."""
+    """Return a label and the heat map of AP by category and bucket, for each run with one and each IoU type."""
     return [(f'{run.name}, {iou_type}', heat_map(run.report, iou_type)) for run in runs if 'per_category' in run.report
             for iou_type in reported_iou_types(run.report)]
 
 
 def _table(runs: Sequence[Run], run: Run, iou_type: str, columns: Mapping[str, str], rows: Iterable[tuple[str, dict]]) -> Table:
-    """Show keys of rows under their titles; of several runs the caption says which."""
+    """Tabulate keys of rows under their titles; with several runs, the caption names the run."""
     return Table(f'{iou_type}, {run.name}' if len(runs) > 1 else iou_type, list(columns.values()),
                  [(name, [_cell(row, key) for key in columns]) for name, row in rows])
 
@@ -232,7 +238,7 @@ def _results_table(runs: Sequence[Run], run: Run, iou_type: str, detail: bool = 
 
 
 def _null_table(runs: Sequence[Run], run: Run, iou_type: str, name: str) -> Table:
-    """Compare a statistic with that of random sets; the last column is the share of a bucket's own images in the matched ones."""
+    """Compare a statistic with that of random sets; the last column is the share of the bucket's own images in matched sets."""
     rows = [(row['name'], row) for row in run.report[iou_type]['buckets']]
     titles = {'images': 'images', 'instances': 'instances', name: name, f'{name}_null': 'random\nsets',
               f'{name}_excess': 'excess', f'{name}_matched_null': 'matched\nsets',
@@ -260,7 +266,7 @@ def _control_table(runs: Sequence[Run], run: Run, iou_type: str) -> Table:
 
 
 def _cell(row: dict, key: str) -> tuple[str, str]:
-    """Format a number and, in small, its interval or p-value."""
+    """Format a number, and its interval or p-value as small print."""
     value = row.get(key)
     if value is None:
         return '-', ''

@@ -1,4 +1,4 @@
-"""Pictures of images of each bucket: which to show, what a run found, missed, found twice and invented in them, and drawing."""
+"""Pictures of example images per bucket: choose them, sort detections into outcomes, and draw."""
 
 import base64
 import io
@@ -30,15 +30,14 @@ LONGEST_SIDE = 480
 _LABEL_LENGTH = 22
 _IOU_50 = 1
 
-
-#: How images are chosen, with the sentence that says so.
+#: Choices of images, each with a sentence for the page.
 CHOICES = {'worst': 'The images with the lowest F1 in each bucket; ties go to the image with more instances',
            'typical': 'The images whose F1 is closest to the median of their bucket',
            'random': 'Images drawn at random from each bucket (seed {seed})'}
 
 
 class Look(NamedTuple):
-    """Style of an outcome's boxes: a color-blind safe color (Okabe and Ito), and dashes and a sign that show in gray too."""
+    """Style of an outcome's boxes: a color-blind safe color (Okabe and Ito), with dashes and a sign that also work in gray."""
 
     color: str
     ink: str  # color of the label's text
@@ -58,17 +57,17 @@ LOOKS = {
 class Outcomes(NamedTuple):
     """The detections and objects of one image by outcome, matched at IoU 0.5."""
 
-    detections: list[str]  # outcome of each detection that is shown; empty for one that counts neither way
-    missed: np.ndarray  # positions of the annotations that were missed
-    twice: int  # detections that found an object again, also those that are not shown
+    detections: list[str]  # outcome of each shown detection; empty if it counts neither way
+    missed: np.ndarray  # indices of the missed annotations
+    twice: int  # duplicate detections, including those not shown
 
 
 class Shapes(NamedTuple):
-    """Shapes that are drawn on an image in one color."""
+    """Shapes to draw on an image in one color."""
 
     boxes_xywh: np.ndarray  # in pixels of the annotated image, (N, 4)
     labels: Sequence[str]  # a short text for each
-    rles: Sequence[dict] | None = None  # run-length codes of the masks, where there are any
+    rles: Sequence[dict] | None = None  # run-length codes of the masks, if any
 
 
 class ImageErrors(NamedTuple):
@@ -80,12 +79,12 @@ class ImageErrors(NamedTuple):
 
     @property
     def f1(self) -> Tensor:
-        """``2 found / (2 found + missed + false)``, (I,) float64; NaN where there is nothing to find and nothing false."""
+        """``2 found / (2 found + missed + false)``, (I,) float64; NaN without ground truths and false detections."""
         return 2 * self.found / (2 * self.found + self.missed + self.false).double()
 
 
 class WorstImages(NamedTuple):
-    """The section of the page with pictures: for each bucket its ``name`` and ``images``, and how they were chosen."""
+    """The page's section of pictures: ``name`` and ``images`` of each bucket, and how they were chosen."""
 
     buckets: list[dict]
     explanation: str
@@ -95,7 +94,7 @@ class WorstImages(NamedTuple):
 
 def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | None], count: int = 3, choice: str = 'worst',
                seed: int = 0) -> WorstImages:
-    """Draw some images of each bucket of a run's main evaluation, at most `count`, with masks where the run has them.
+    """Draw up to `count` images of each bucket of a run's main evaluation, with masks if the run has them.
 
     `paths` are the files of all images; for `choice` see `choose_by_errors`.
     """
@@ -122,16 +121,16 @@ def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | N
                                f1=float(errors.f1[image])))
         buckets.append({'name': bucket_phrase(bucket.name), 'images': images})
     return WorstImages(buckets, (
-        f'{CHOICES[choice].format(seed=seed)}. F1 is 2 found / (2 found + missed + false), counted by {iou_type} at IoU 0.5 '
-        f'among detections with a score of {SCORE_THRESHOLD} or more; false ones found an object again or found none. At most '
-        f'{MOST_SHOWN} predictions are drawn, none below that score; crowd regions are not drawn.'), choice)
+        f'{CHOICES[choice].format(seed=seed)}. F1 is 2 found / (2 found + missed + false), by {iou_type} at IoU 0.5, for '
+        f'detections with a score of {SCORE_THRESHOLD} or more; false ones are duplicates (found twice) or match no object '
+        f'(invented). At most {MOST_SHOWN} of these detections are drawn per image; crowd regions are not drawn.'), choice)
 
 
 def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown: np.ndarray, column: int) -> Outcomes:
-    """Say what became of an image's objects and detections.
+    """Determine the outcome of an image's objects and detections.
 
-    `shown` are the categories of the detections to show, those with the highest scores first; `column` is that of the bucket's
-    match bits, as objects outside a bucket of instances count neither way. Lower scores than `SCORE_THRESHOLD` do not count.
+    `shown` are the categories of the detections to show, by decreasing score. `column` selects the bucket's match bits, since
+    objects outside an instance bucket count neither way. Scores below `SCORE_THRESHOLD` do not count.
     """
     records, positives = result.records[iou_type], result.targets.positives()
     here = records.select(((records.image == image) & (records.score >= SCORE_THRESHOLD)).nonzero()[:, 0])
@@ -149,18 +148,18 @@ def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown:
     missed[here.target[found]] = False
     place_of = {category: place for place, category in enumerate(result.categories.tolist())}
     outcomes, ranks = [], {}
-    for category in shown.tolist():  # in order of scores, as ranks are
+    for category in shown.tolist():  # by decreasing score, as ranks are
         rank = ranks[category] = ranks.get(category, -1) + 1
         outcomes.append(names.get((place_of.get(category, -1), rank), ''))
     return Outcomes(outcomes, result.targets.annotation[missed.nonzero()[:, 0].cpu().numpy()], int(twice.sum()))
 
 
 def choose_by_errors(errors: ImageErrors, members: Tensor, count: int = 3, choice: str = 'worst', seed: int = 0) -> list[int]:
-    """Choose images of a bucket, at most `count`; return their positions in that order.
+    """Choose up to `count` images of a bucket; return their indices in order.
 
-    `members` are the images to choose from, (I,) bool. ``'worst'`` are those of the lowest F1 (ties go to the image with more
-    instances, then to the first in the file, and images without an error are left out), ``'typical'`` those whose F1 is closest
-    to the median.
+    `members` marks the images to choose from, (I,) bool. ``'worst'`` takes those with the lowest F1, without error-free images
+    (ties go to the image with more instances, then to the first in the file), ``'typical'`` those whose F1 is closest to the
+    median, and ``'random'`` any.
     """
     check_choice(choice)
     f1 = errors.f1
@@ -177,7 +176,7 @@ def choose_by_errors(errors: ImageErrors, members: Tensor, count: int = 3, choic
 
 
 def check_choice(choice: str) -> str:
-    """Return a choice of images; raise a ValueError for an unknown one."""
+    """Return the choice; raise a ValueError if it is unknown."""
     if choice not in CHOICES:
         raise ValueError(f'images: choice={choice!r}; use one of {", ".join(CHOICES)}')
     return choice
@@ -185,7 +184,7 @@ def check_choice(choice: str) -> str:
 
 def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions: Detections, outcomes: Outcomes,
                    with_masks: bool) -> list[tuple[Shapes, Look]]:
-    """Return what to draw of an image: missed objects, then detections by outcome, found ones last so that they stay readable."""
+    """Return the layers to draw: missed objects, then detections by outcome, with the found ones on top."""
     missed = outcomes.missed[np.argsort(-ground_truth.area[outcomes.missed], kind='stable')]
     look = LOOKS['missed']
     layers = [(Shapes(ground_truth.boxes_xywh[missed],
@@ -200,9 +199,9 @@ def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions:
 
 
 def count_errors(records: Records, positives: Positives, num_images: int, column: int = 0) -> ImageErrors:
-    """Count the found, missed and false objects of each image at IoU 0.5, in a column of the match bits (0 for all areas).
+    """Count found, missed and false objects of each image at IoU 0.5, in a column of the match bits (0 for all areas).
 
-    Matching is in score order, so leaving out low scores afterwards gives the same as matching without them.
+    Matching goes by score, so dropping low scores afterwards equals matching without them.
 
     Example:
         >>> one = torch.tensor([0])
@@ -222,7 +221,7 @@ def count_errors(records: Records, positives: Positives, num_images: int, column
 
 
 def shown_of(detections: Detections, image: int) -> Detections:
-    """Return the detections of one image to draw, the most certain first, with boxes also where they have masks."""
+    """Return the detections of one image to draw, by decreasing score, with boxes even if they have masks."""
     here = np.flatnonzero((detections.image == image) & (detections.score >= SCORE_THRESHOLD))
     found = detections.select(here[np.argsort(-detections.score[here], kind='stable')][:MOST_SHOWN])
     if found.rles is None:
@@ -231,10 +230,9 @@ def shown_of(detections: Detections, image: int) -> Detections:
 
 
 def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[tuple[Shapes, Look]]) -> 'Image.Image':
-    """Draw layers of shapes, those on top last, on a small copy of an image; they refer to its `size`, (height, width).
+    """Draw layers of shapes, the last on top, on a small copy of an image; coordinates refer to its `size` (height, width).
 
-    Labels stand at the upper left of their boxes, those of dashed boxes at the lower left; one that would cover another is left
-    out.
+    Labels are at the upper left of their boxes, for dashed boxes at the lower left. A label that would cover another is left out.
     """
     from PIL import Image, ImageDraw
 
@@ -259,7 +257,7 @@ def draw_example(image: 'Image.Image', size: tuple[int, int], layers: Sequence[t
 
 
 def box_corners(boxes_xywh: np.ndarray, scale: float, size: tuple[int, int]) -> list[list[int]]:
-    """Return (N, 4) boxes, scaled, as xyxy in whole pixels of a picture (width, height), inside it and at least 3 x 3."""
+    """Scale (N, 4) boxes to xyxy in whole pixels, clipped to a picture (width, height), and at least 3 x 3."""
     boxes = np.asarray(boxes_xywh, dtype=float).reshape(-1, 4) * scale
     low = np.clip(boxes[:, :2], 0, [max(side - 4, 0) for side in size])
     high = np.clip(boxes[:, :2] + boxes[:, 2:], low + 3, [max(side - 1, 3) for side in size])
@@ -268,7 +266,7 @@ def box_corners(boxes_xywh: np.ndarray, scale: float, size: tuple[int, int]) -> 
 
 def draw_boxes(draw: 'ImageDraw.ImageDraw', corners: Sequence[Sequence[int]], colors: Sequence, width: int = 2,
                dash: int = 0) -> None:
-    """Outline boxes xyxy in their colors, or in dashes of a length, on a dark line that sets them off from the photograph."""
+    """Outline xyxy boxes in their colors, solid or dashed, on a dark line that sets them off from the photograph."""
     for (left, top, right, bottom), color in zip(corners, colors, strict=True):
         draw.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline='#101010', width=4 if dash else 1)
         if not dash:
@@ -291,7 +289,7 @@ def jpeg_uri(picture: 'Image.Image') -> str:
 
 def _draw_label(draw: 'ImageDraw.ImageDraw', font: 'ImageFont.FreeTypeFont', box: list[int], label: str, look: Look,
                 taken: list[tuple[int, int, int, int]], size: tuple[int, int]) -> None:
-    """Write a label in a corner of a box unless another label is there, and note its place."""
+    """Write a label in a corner of a box and record its place, unless it would cover another label."""
     text = ' '.join(label.split())
     text = text if len(text) <= _LABEL_LENGTH else f'{text[:_LABEL_LENGTH - 1]}…'
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)

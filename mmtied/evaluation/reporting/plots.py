@@ -1,4 +1,4 @@
-"""Figures of an evaluation: statistics in percent over the occlusion ratio, and bucket sizes and categories."""
+"""Figures of an evaluation: statistics in percent over the occlusion ratio, bucket sizes and categories."""
 
 import os
 import textwrap
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 
 class Curve(NamedTuple):
-    """Look of a curve: a color of Okabe and Ito's color-blind safe palette; marker and line tell it apart in gray."""
+    """Look of a curve: a color of Okabe and Ito's color-blind safe palette; marker and line distinguish it in gray."""
 
     color: str
     marker: str
     line: str | tuple = '-'
 
 
-#: Looks of the curves of a single run; further statistics follow `run_curve`.
+#: Looks of the curves of a single run; other statistics use `run_curve`.
 _LOOKS = {'AP50': Curve('#56B4E9', 's'), 'AP': Curve('#0072B2', 'o'), 'AP75': Curve('#D55E00', '^')}
 _MARKERS = ('o', '^', 's', 'D', 'v', 'P', 'X')
 _LINES = ('-', (0, (5, 1.5)), (0, (1, 1)), '-.')
-#: Sizes from dark to light, in one hue so that they read in gray; and the color of the number on each.
+#: Colors of instance sizes, from dark to light in one hue so that they work in gray, and of the numbers on them.
 _SIZES = {'large': ('#1B4965', 'white'), 'medium': ('#5FA8D3', 'black'), 'small': ('#CAE4F1', 'black')}
 
 
 def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
-    """Plot AP, AP50 and AP75 of each bucket, with the number of images and instances below.
+    """Plot AP, AP50 and AP75 of each bucket above the number of images and instances.
 
-    Lines only guide the eye and break where a bucket has no ground truth. Bands are the intervals, where the report has
-    them; dashed lines are the numbers of all images. Gray and hatched: AP of random sets, see `null_band`.
+    Lines only guide the eye, and break at buckets without ground truth. Bands are the intervals, if the report has them; dashed
+    lines are the values of all images. Gray and hatched areas show AP of random sets, see `null_band`.
     """
     buckets, overall = report[iou_type]['buckets'], report[iou_type]['all']
     names = [statistic.name for statistic in bootstrapped_statistics() if not statistic.detail and statistic.name in overall]
@@ -59,7 +59,7 @@ def plot_ap_over_r(report: dict, iou_type: str, name: str = '') -> 'Figure':
 
 def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
               limits: tuple[float, float] | None = None) -> 'Figure':
-    """Plot one statistic of several runs over r, as in Figure 7 of the paper, with bands and the sizes of the buckets."""
+    """Plot one statistic of several runs over r with intervals and bucket sizes, as in Figure 7 of the paper."""
     require_same_buckets(runs)
     columns = _legend_columns([_run_label(run, iou_type, statistic) for run in runs])
     figure, top, bottom = _figure_with_counts(5.4, 4.2 + .17 * -(-len(runs) // columns))
@@ -71,7 +71,7 @@ def plot_runs(runs: Sequence[Run], iou_type: str, statistic: str = 'AP',
 
 
 def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP') -> 'Figure':
-    """Plot the paired difference of each run from the first over r, by the main evaluation, with its interval as a band."""
+    """Plot the paired difference of each run from the first over r, for the main evaluation, with its interval as a band."""
     first, *others = comparison['runs']
     entry = comparison['evaluations'][0]
     overalls = [one['difference'] for one in entry[iou_type]['all'][statistic]['differences']]
@@ -92,7 +92,7 @@ def plot_comparison(comparison: dict, iou_type: str, statistic: str = 'AP') -> '
 
 
 def plot_measure(runs: Sequence[Run], iou_type: str, statistic: str) -> 'Figure':
-    """Plot one statistic of several runs over r in a small figure, without bucket sizes; arguments as for `plot_runs`."""
+    """Plot one statistic of several runs over r in a small figure without bucket sizes; arguments as for `plot_runs`."""
     axes = new_figure(4, 2.6 + .17 * len(runs)).subplots()
     num_texts = _draw_runs(axes, runs, iou_type, statistic, 30)
     axes.figure.set_figheight(axes.figure.get_figheight() + .17 * num_texts)
@@ -101,7 +101,7 @@ def plot_measure(runs: Sequence[Run], iou_type: str, statistic: str) -> 'Figure'
 
 
 def plot_mix(report: dict, iou_type: str) -> 'Figure':
-    """Plot the share of small, medium and large instances in each bucket, and the instances per image above each bar."""
+    """Plot the shares of small, medium and large instances in each bucket, with the instances per image above the bars."""
     axes = new_figure(5.4, 3.4).subplots()
     buckets = report[iou_type]['buckets']
     counts = np.array([[bucket[f'instances_{size}'] for size in _SIZES] for bucket in buckets], dtype=float).reshape(-1, 3)
@@ -123,7 +123,7 @@ def plot_mix(report: dict, iou_type: str) -> 'Figure':
 
 
 def plot_shared(runs: Sequence[Run], iou_type: str) -> 'Figure':
-    """Plot AP over all categories of a bucket beside AP over the categories that every bucket has."""
+    """Plot AP over all categories of a bucket beside AP over the categories common to all buckets."""
     names = [f'{plain_label(run.name, 30)}, ' if len(runs) > 1 else '' for run in runs]
     columns = 2 if max(map(len, names)) <= 18 else 1
     axes = new_figure(5.4, 3.4 + .17 * 2 * len(runs) / columns).subplots()
@@ -137,7 +137,7 @@ def plot_shared(runs: Sequence[Run], iou_type: str) -> 'Figure':
 
 
 def write_plot(figure: 'Figure', path: str | os.PathLike) -> Path:
-    """Write a figure as png, pdf or svg, by the suffix, completely or not at all; return the path."""
+    """Write a figure atomically as png, pdf or svg, according to the suffix; return the path."""
     path = Path(path)
     check_format(path.suffix.lower().removeprefix('.'))
     write_figure(figure, path)
@@ -152,9 +152,9 @@ def run_curve(number: int) -> Curve:
 
 def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve, label: str, offset: float = 0.,
                overall: float | None = None, filled: bool = True) -> None:
-    """Draw a statistic of a report's buckets with its band in percent, and the number of all images as a dashed line.
+    """Draw a statistic of a report's buckets in percent with its band, and the value of all images as a dashed line.
 
-    `offset` shifts the markers to the right, in buckets, so that several curves do not hide each other.
+    `offset` shifts the markers to the right by a fraction of a bucket, so that curves do not hide each other.
     """
     places = np.arange(len(rows)) + offset
     bounds = _bounds(rows, statistic)
@@ -168,7 +168,7 @@ def draw_curve(axes: 'Axes', rows: Sequence[dict], statistic: str, curve: Curve,
 
 
 def _draw_runs(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str, length: int = 44) -> int:
-    """Draw a statistic of runs and its null bands; return how many texts of these the legend gets."""
+    """Draw a statistic of several runs and its null bands; return the number of legend entries of the bands."""
     num_texts = draw_nulls(axes, runs, iou_type, statistic)
     for number, run in enumerate(runs):
         table = run.report[iou_type]
@@ -179,10 +179,10 @@ def _draw_runs(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str,
 
 
 def draw_nulls(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str, prefix: str = '') -> int:
-    """Draw the null bands of a statistic where the reports have them; return how many texts, with `prefix`, the legend gets.
+    """Draw the null bands of a statistic, if the reports have them; return the number of legend entries (with `prefix`).
 
-    Of one run, the plain band is gray and the matched one hatched. Of several, the edges of the matched band (the plain one where
-    there is no other) are dotted, in the color of the run.
+    For one run, the plain band is gray and the matched one hatched. For several, the edges of the matched band, or else of the
+    plain one, are dotted in the color of the run.
     """
     labels = {}
     for number, run in enumerate(runs):
@@ -203,7 +203,7 @@ def draw_nulls(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str,
 
 
 def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) -> tuple[float, float]:
-    """Return a range of the vertical axis in percent that holds all values and intervals; it starts at 0 unless all are high.
+    """Return a range of the vertical axis in percent that covers all values and intervals, starting at 0 unless all are high.
 
     Example:
         >>> row = {'AP': 0.62, 'AP_ci': [0.6, 0.64]}
@@ -218,7 +218,7 @@ def ap_range(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) 
 
 
 def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
-    """Name the buckets below the axes, slanted where there is little room, and label the r axis."""
+    """Label the r axis and its buckets, slanted if there is little room."""
     names = [plain_label(bucket['name'].replace('>=', '≥')) for bucket in report[iou_type]['buckets']]
     slanted = sum(map(len, names)) > 9.5 * axes.figure.get_figwidth()
     axes.set_xticks(np.arange(len(names)), names, fontsize=8, rotation=40 if slanted else 0, ha='right' if slanted else 'center',
@@ -231,7 +231,7 @@ def label_buckets(axes: 'Axes', report: dict, iou_type: str) -> None:
 
 
 def _figure_with_counts(width: float, height: float) -> tuple['Figure', 'Axes', list['Axes']]:
-    """Create axes for the curves, and below them two for the numbers of images and instances."""
+    """Create axes for the curves, and two below for the numbers of images and instances."""
     figure = new_figure(width, height)
     top, *bottom = figure.subplots(3, 1, sharex=True, height_ratios=[6, 1, 1])
     return figure, top, bottom
@@ -256,7 +256,7 @@ def _finish_with_counts(top: 'Axes', bottom: list['Axes'], report: dict, iou_typ
 
 
 def _finish(axes: 'Axes', report: dict, iou_type: str, label: str, columns: int, grid: bool = True) -> 'Figure':
-    """Set up axes, grid and legend of a figure without bars of bucket sizes, and return it."""
+    """Set up axes, grid and legend of a figure without bucket sizes, and return it."""
     axes.set_ylabel(label, fontsize=9)
     _style(axes, grid)
     label_buckets(axes, report, iou_type)
@@ -286,17 +286,17 @@ def _run_label(run: Run, iou_type: str, statistic: str, length: int = 44) -> str
 
 
 def _with_overall(label: str, value: float | None, signed: bool = False) -> str:
-    """Add the number of all images to a label of the legend."""
+    """Add the value of all images to a label of the legend."""
     return label if value is None else f'{label} (all images {format_percent(value, signed)})'
 
 
 def _values(rows: Sequence[dict], statistic: str) -> np.ndarray:
-    """Return the statistic of each row in percent, shape (B,), NaN where there is none."""
+    """Return the statistic of each row in percent, shape (B,); NaN if missing."""
     return 100 * np.array([np.nan if row.get(statistic) is None else row[statistic] for row in rows], dtype=float)
 
 
 def _drawn_values(reports: Sequence[dict], iou_type: str, statistics: Sequence[str]) -> np.ndarray:
-    """Return all values, and ends of intervals and null bands, in percent, without NaN."""
+    """Return all values and ends of intervals and null bands in percent, without NaN."""
     rows = [row for report in reports for row in (report[iou_type]['all'], *report[iou_type]['buckets'])]
     values = np.concatenate([column for name in statistics for column in (
         _values(rows, name), *(ends for kind in ('', '_null', '_matched_null') for ends in _bounds(rows, name + kind).T))])
@@ -304,5 +304,5 @@ def _drawn_values(reports: Sequence[dict], iou_type: str, statistics: Sequence[s
 
 
 def _bounds(rows: Sequence[dict], statistic: str) -> np.ndarray:
-    """Return the ends of each row's interval in percent, shape (B, 2), NaN where there is none."""
+    """Return the ends of each row's interval in percent, shape (B, 2); NaN if missing."""
     return 100 * np.array([row.get(f'{statistic}_ci') or (np.nan, np.nan) for row in rows], dtype=float).reshape(-1, 2)

@@ -147,9 +147,9 @@ def test_headline_uses_the_papers_highest_bucket():
 
 
 @pytest.mark.parametrize(('plain', 'matched', 'verdict'), [
-    ((-.08, .004), (-.05, .004), 'costs this detector AP beyond what its crowds, sizes and categories explain'),
-    ((-.08, .004), (-.01, .4), 'is lower than chance gives, but crowds, sizes and categories may explain it'),
-    ((-.02, .2), (.01, .4), 'do not show that the detector suffers from occlusion, nor that it does not'),
+    ((-.08, .004), (-.05, .004), 'costs this detector AP beyond what crowding, sizes and categories explain'),
+    ((-.08, .004), (-.01, .4), 'is lower than by chance, but crowding, sizes and categories may explain it'),
+    ((-.02, .2), (.01, .4), 'show neither that the detector suffers from occlusion nor that it does not'),
     ((.09, .004), (.07, .004), 'does not lower its AP beyond what'),
 ])
 def test_first_sentence_says_what_the_numbers_do(plain, matched, verdict):

@@ -73,7 +73,7 @@ def test_headlines_are_about_the_statistic_with_intervals():
     row |= {'MR-2_matched_excess': .1, 'MR-2_matched_excess_p': .004, 'MR-2_matched_excess_ci': [.05, .15]}
     text = first_sentences(Run('x', report), 'bbox')
     assert f'MR-2 is {100 * row["MR-2"]:.1f} %' in text
-    assert 'So occlusion raises its MR-2 beyond what its crowds' in text
+    assert 'So occlusion raises its MR-2 beyond what crowding' in text
     line, = headlines([Run('x', report)])
     assert (line.statistic, line.overall[0], line.matched[0]) == ('MR-2', f'{100 * report["bbox"]["all"]["MR-2"]:.1f}', '+10.0')
     row['MR-2_matched_excess'] = -.1
@@ -86,9 +86,9 @@ def test_buckets_of_few_images_are_said_beside_the_verdict():
     for row, images in zip(report['bbox']['buckets'], (30, 40, 12, 1, 0), strict=True):
         row['images'] = images
     text = first_sentences(Run('x', report), 'bbox')
-    assert text.endswith(' 2 buckets of more occlusion have fewer than 20 images and cannot be judged; wider ones hold more '
+    assert text.endswith(' 2 buckets with more occlusion have fewer than 20 images and cannot be judged; use wider ones '
                          '(--edges 0 0.2 0.5 1).')
     report['bbox']['buckets'][2]['images'] = 25
-    assert ' 1 bucket of more occlusion has fewer' in first_sentences(Run('x', report), 'bbox')
+    assert ' 1 bucket with more occlusion has fewer' in first_sentences(Run('x', report), 'bbox')
     report['bbox']['buckets'][3]['images'] = 0
-    assert 'of more occlusion' not in first_sentences(Run('x', report), 'bbox')
+    assert 'with more occlusion' not in first_sentences(Run('x', report), 'bbox')
