@@ -1,4 +1,4 @@
-"""Compare the models of an experiment over seeds and images, from the kept match records."""
+"""Compare the models of an experiment over seeds and images, using the stored match records."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,19 @@ from mmtied.evaluation.records import SavedRun, read_records
 
 from .runs import Run
 
-#: How much larger a value is at the high end of r than at the low one.
+#: The value at the high end of r minus that at the low end.
 CHANGE = 'change'
 
 
 @dataclass(frozen=True)
 class Question:
-    """What an experiment asks: how models differ on images with little occlusion, and on images with much.
+    """The question of an experiment: how models differ on images with little and with much occlusion.
 
     Attributes:
         iou_types: 'bbox', 'segm' or both.
-        low: Upper end of the images with little occlusion, an edge of the buckets.
-        high: Lower end of those with much.
-        evaluation: Which of a run's evaluations has the buckets of images.
+        low: Upper end of little occlusion, an edge of the buckets.
+        high: Lower end of much occlusion.
+        evaluation: Index of the run's evaluation with image buckets.
     """
 
     iou_types: tuple[str, ...]
@@ -35,17 +35,17 @@ class Question:
 
     @property
     def bands(self) -> dict[str, tuple[float, float]]:
-        """Ranges of r by their names; all images, of every r, first."""
+        """Ranges of r by name, starting with all images."""
         return {'all': (0, math.inf), f'r < {self.low:g}': (0, self.low), f'r >= {self.high:g}': (self.high, math.inf)}
 
 
 def compare_models(sides: Mapping[str, Sequence[Run]], question: Question, bootstrap: Bootstrap) -> dict:
-    """Compare every model with the first, for all images, both ends of r, and how the difference changes between the ends.
+    """Compare every model with the first on all images, at both ends of r, and in the change between the ends.
 
     Args:
-        sides: Runs of each model, which differ in their seed; the first model is the baseline.
-        question: What is compared.
-        bootstrap: How to resample images.
+        sides: Runs of each model with different seeds; the first model is the baseline.
+        question: The comparison to make.
+        bootstrap: Settings for resampling images.
 
     Returns:
         ``{iou type: {band: {statistic: {model: {'value', 'interval', 'difference', 'low', 'high', ...}}}}}``, where a band is a
@@ -70,11 +70,11 @@ def _compare(sides: Mapping[str, Sequence[SavedRun]], iou_type: str, question: Q
 
 
 def estimate(side: Sequence[SavedRun], iou_type: str, question: Question, band: str, bootstrap: Bootstrap) -> dict[str, Estimate]:
-    """Return each statistic of the images of a band, for the runs of one model."""
+    """Estimate each statistic on the images of a band, for the runs of one model."""
     least, below = question.bands[band]
 
     def grouping(run: SavedRun) -> Grouping:
-        if (least, below) == (0, math.inf):  # images without a ratio too
+        if (least, below) == (0, math.inf):  # include images without a ratio
             return whole_set(len(run.image_ids))
         main = run.evaluations[question.evaluation]
         buckets = [number for number, bucket in enumerate(main.description['buckets'])
@@ -86,9 +86,9 @@ def estimate(side: Sequence[SavedRun], iou_type: str, question: Question, band: 
 
 
 def contrast(high: Estimate, low: Estimate) -> Estimate:
-    """Return the difference of a statistic between two sets of different images, run by run.
+    """Return the difference of a statistic between two disjoint sets of images, run by run.
 
-    Parts of both are taken together, so that their variances are extrapolated as one.
+    The parts of both are combined, so that their variances are extrapolated together.
     """
     return Estimate(high.values - low.values, high.parts - low.parts, min(high.num_images, low.num_images))
 

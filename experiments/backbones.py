@@ -1,4 +1,4 @@
-"""The five backbones that the detection experiments compare, and the one that the package does not have."""
+"""The five backbones of the detection experiments, including a grouped twin that the package lacks."""
 
 from bisect import bisect_left
 from functools import cache
@@ -11,16 +11,16 @@ from mmtied.analysis.complexity import count_parameters
 from mmtied.backbones import TiedResNet
 from mmtied.layers import TBC
 
-#: B of the splits of TiedResNet-50-S; at half its width a split has 9 channels, which 3 divides and the fitted 2 does not.
+#: B of the splits of TiedResNet-50-S. At half width a split has 9 channels, which the fitted B = 2 does not divide; 3 does.
 THIN_SPLIT_BLOCKS = {64: (1, 2, 2, 3), 32: (1, 3, 3, 3)}
 _FROM_SCRATCH = dict(frozen_stages=-1, norm_eval=False, init_cfg=None)
 
 
 @MODELS.register_module()
 class GroupedTwin(TiedResNet):
-    """TiedResNet with a grouped convolution in place of each tied one: as many multiply-adds, B times as many weights.
+    """TiedResNet with grouped instead of tied convolutions: equal multiply-adds, B times the weights.
 
-    Each block has filters of its own, so that what differs from `TiedResNet` is the tying alone. Arguments as there.
+    Each block has its own filters, so the only difference from `TiedResNet` is the tying. Takes the same arguments.
     """
 
     def __init__(self, *args, **settings) -> None:
@@ -33,23 +33,23 @@ class GroupedTwin(TiedResNet):
 
 @MODELS.register_module()
 class GroupedConv2d(nn.Conv2d):
-    """A grouped convolution for ``conv_cfg``, whose `groups` mmcv's ConvModule sets itself."""
+    """A grouped convolution for ``conv_cfg``; its argument differs from `groups`, which mmcv's ConvModule sets itself."""
 
     def __init__(self, *args, num_groups: int, groups: int = 1, **settings) -> None:
         super().__init__(*args, groups=num_groups * groups, **settings)
 
 
 def untie(layer: TBC) -> nn.Conv2d:
-    """Return a grouped convolution of the same shape with filters of its own for each block."""
+    """Return a grouped convolution of the same shape, with separate filters for each block."""
     return nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
                      groups=layer.num_blocks, bias=layer.bias is not None, padding_mode=layer.padding_mode)
 
 
 @cache
 def backbones(base_channels: int) -> dict[str, dict]:
-    """Return the config of each backbone at a width: 64 is the papers', 32 half of it.
+    """Return the config of each backbone at a width: 64 as in the papers, or 32.
 
-    ``r50_narrow`` is the ResNet-50 whose number of parameters is nearest to that of ``tied_s``.
+    ``r50_narrow`` is the ResNet-50 whose number of parameters is closest to that of ``tied_s``.
     """
     tied = dict(_FROM_SCRATCH, base_channels=base_channels)
     thin = dict(tied, type='mmtied.TiedResNet', base_width=18, split_blocks=THIN_SPLIT_BLOCKS[base_channels])
@@ -66,7 +66,7 @@ def backbones(base_channels: int) -> dict[str, dict]:
 
 
 def size_of(backbone: dict) -> int:
-    """Build a backbone without memory for its weights, and count them."""
+    """Count the parameters of a backbone on the meta device."""
     with torch.device('meta'):
         return count_parameters(MODELS.build(dict(backbone)))
 

@@ -1,4 +1,4 @@
-"""Real images: blood cells that overlap (BCCD), evaluated by how much of each cell others cover."""
+"""Real images: overlapping blood cells (BCCD), evaluated by occlusion of each cell."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +9,14 @@ from mmtied.atomic import save_text
 from mmtied.cli import repository_path
 from mmtied.launch.config import load_config
 
-from . import detection
+from . import training
 from .analysis import Question
 from .backbones import backbones
 from .occlusion import CONFIG, MODELS
 from .runs import Run
 
 __all__ = ['MODELS', 'PRESETS', 'prepare', 'train']
-#: No image has more than r = 0.5, and few more than 0.3. The images' buckets are a run's second evaluation.
+#: No image exceeds r = 0.5 and few exceed 0.3. The image buckets are a run's second evaluation.
 QUESTION = Question(('bbox',), low=.1, high=.2, evaluation=1)
 CLASSES = ('RBC', 'WBC', 'Platelets')
 
@@ -39,7 +39,7 @@ PRESETS = {
 
 
 def prepare(preset: str, root: Path) -> None:
-    """Check that the data set is there, and list the images to evaluate: those of its val and its test split.
+    """Check that the data set exists, and list the images to evaluate, those of the val and test splits.
 
     Raises:
         ValueError: A file or folder of the data set is missing.
@@ -48,11 +48,11 @@ def prepare(preset: str, root: Path) -> None:
     for split in ('train', 'val', 'test'):
         path = root / f'bccd/ImageSets/Main/{split}.txt'
         if not path.is_file():
-            raise ValueError(f'{path} is missing; experiments/data.md says where BCCD is and into which folder it goes')
+            raise ValueError(f'{path} is missing; experiments/data.md explains where to get BCCD and where to put it')
         names += path.read_text(encoding='utf-8').split() if split != 'train' else []
     for folder in (root / 'bccd/Annotations', root / 'bccd/JPEGImages'):
         if not folder.is_dir():
-            raise ValueError(f'{folder} is missing; experiments/data.md says where BCCD is and into which folder it goes')
+            raise ValueError(f'{folder} is missing; experiments/data.md explains where to get BCCD and where to put it')
     save_text(root / 'experiments/bccd_evaluated.txt', '\n'.join(sorted(names)) + '\n')
 
 
@@ -60,7 +60,7 @@ def make_config(model: str, preset: str, root: Path) -> Config:
     """Return the config of a model: the demo's detector without its mask head, on BCCD."""
     settings, folder = PRESETS[preset], root / 'bccd'
     cfg = load_config(str(repository_path(CONFIG)))
-    detection.use_backbone(cfg, backbones(settings.base_channels)[model])
+    training.use_backbone(cfg, backbones(settings.base_channels)[model])
     cfg.model.type = 'FasterRCNN'
     head = cfg.model.roi_head
     head.pop('mask_roi_extractor'), head.pop('mask_head'), cfg.model.train_cfg.rcnn.pop('mask_size')
@@ -88,4 +88,4 @@ def make_config(model: str, preset: str, root: Path) -> Config:
 
 def train(run: Run, root: Path, work_root: Path) -> None:
     """Train one run."""
-    detection.train(run, make_config(run.model, run.preset, root), root, work_root)
+    training.train_detector(run, make_config(run.model, run.preset, root), root, work_root)

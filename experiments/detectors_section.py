@@ -1,4 +1,4 @@
-"""Tables, words and figure of an experiment with detectors, from the comparison of its models."""
+"""Tables, text and figure of an experiment with detectors, from the comparison of its models."""
 
 import statistics
 from types import ModuleType
@@ -10,12 +10,12 @@ from mmtied.tables import markdown_table
 from .analysis import CHANGE, Question
 from .runs import Run
 
-#: Names of the models for readers.
+#: Names of the models on the page.
 TITLES = {'r50': 'ResNet-50', 'tied': 'TiedResNet-50', 'tied_s': 'TiedResNet-50-S', 'grouped': 'grouped twin',
           'r50_narrow': 'narrow ResNet-50'}
-#: What a tied network is compared with beside ResNet-50, so that only the tying, or not the size, differs.
+#: Additional baselines of the tied networks, which isolate the tying from the size.
 CONTROLS = {'tied': 'grouped', 'tied_s': 'r50_narrow'}
-#: Seeds from which a verdict is no longer called preliminary.
+#: Fewest seeds for a verdict that is not preliminary.
 MANY_SEEDS = 3
 MEASURES = ('AP', 'AP75', 'duplicates')
 IOU_TYPES = {'bbox': 'boxes', 'segm': 'masks'}
@@ -25,9 +25,9 @@ class Detectors:
     """The models of an experiment with detectors, compared with the first.
 
     Args:
-        experiment: Its module.
+        experiment: Module of the experiment.
         sides: The finished runs of each model.
-        comparison: From `analysis.compare_models`, with the comparisons to the `CONTROLS` under ``controls``.
+        comparison: The result of `analysis.compare_models`, with the comparisons to the `CONTROLS` under ``controls``.
     """
 
     def __init__(self, experiment: ModuleType, sides: dict[str, list[Run]], comparison: dict) -> None:
@@ -53,7 +53,7 @@ class Detectors:
         return f'In %, {IOU_TYPES[iou_type]}:\n\n{markdown_table(header, rows)}\n'
 
     def differences_table(self, iou_type: str) -> str:
-        """Return the table of paired differences of one IoU type, to the first model and to the controls."""
+        """Return the table of paired differences from the first model and the controls, for one IoU type."""
         pairs = [(model, 'r50', self.comparison) for model in list(self.sides)[1:]]
         pairs += [(model, CONTROLS[model], found) for model, found in self.comparison['controls'].items()]
         rows = [[TITLES[model], TITLES[baseline], measure,
@@ -63,40 +63,40 @@ class Detectors:
         return f'Differences in points, {IOU_TYPES[iou_type]}:\n\n{markdown_table(header, rows)}\n'
 
     def verdict(self) -> str:
-        """Answer the question of the experiment in words made from its numbers."""
+        """Answer the question of the experiment in words."""
         lines = [self.describe(model, 'r50', self.comparison) for model in ('tied', 'tied_s') if model in self.sides]
         lines += [self.describe(model, CONTROLS[model], found) for model, found in self.comparison['controls'].items()]
         fewest = min(len(side) for side in self.sides.values())
         if fewest < MANY_SEEDS:
-            lines.append(f'\nFewer than {MANY_SEEDS} seeds may agree by accident, so this is preliminary.' + (
-                ' Where a model has one seed, its part of the interval covers the choice of images, not the seed.'
+            lines.append(f'\nFewer than {MANY_SEEDS} seeds may agree by chance, so this is preliminary.' + (
+                ' For a model with one seed, the interval covers the choice of images but not the seed.'
                 if fewest == 1 else ''))
         return '\n'.join([f'**Is there a gain at {self.words[self.high]}, and is it larger than at {self.words[self.low]}?**', '',
                           *lines, *self.describe_size()])
 
     def describe(self, model: str, baseline: str, comparison: dict) -> str:
-        """Say in a line how a model differs from another one at both ends of r, in box AP."""
+        """Describe in one line how a model's box AP differs from another's at both ends of r."""
         low, high, change = (comparison['bbox'][band]['AP'][model] for band in (self.low, self.high, CHANGE))
         trend = ('rises with occlusion' if change['low'] > 0 else 'falls with occlusion' if change['high'] < 0
                  else 'does not change with occlusion by more than chance')
-        there = ('a gain' if high['low'] > 0 else 'a loss' if high['high'] < 0
-                 else 'neither a gain nor a loss that can be told from chance')
+        effect = ('a gain' if high['low'] > 0 else 'a loss' if high['high'] < 0
+                 else 'neither a gain nor a loss beyond chance')
         return (f'- {TITLES[model]} minus {TITLES[baseline]}, box AP: {signed(low)} at {self.words[self.low]}, {signed(high)} at '
-                f'{self.words[self.high]}. The difference {trend} ({signed(change)}); at {self.words[self.high]} it is {there}.')
+                f'{self.words[self.high]}. The difference {trend} ({signed(change)}); at {self.words[self.high]} it is {effect}.')
 
     def describe_size(self) -> list[str]:
-        """Say whether a difference to ResNet-50 that rises with occlusion is one of a smaller network; nothing if none rises."""
+        """Describe whether a smaller network explains a difference from ResNet-50 that rises with occlusion, if any does."""
         if not {'tied_s', 'r50_narrow'} <= set(self.sides):
             return []
         tied, narrow = (self.comparison['bbox'][CHANGE]['AP'][model] for model in ('tied_s', 'r50_narrow'))
         between = self.comparison['controls']['tied_s']['bbox'][CHANGE]['AP']['tied_s']
         if tied['low'] <= 0 or narrow['low'] <= 0 or between['low'] > 0:
             return []
-        return ['', f'The narrow ResNet-50 falls behind ResNet-50 in the same way, least where r is large ({signed(narrow)}). So '
-                    'fewer parameters suffice for this rise; what tying adds to it cannot be told from chance.']
+        return ['', f'The narrow ResNet-50 also falls behind ResNet-50 the least where r is large ({signed(narrow)}). So fewer '
+                    'parameters suffice to explain this rise; any further effect of tying is not distinguishable from chance.']
 
     def draw_over_r(self):
-        """Draw the mean AP of each model over r, and its paired difference to the first, in the buckets that have intervals."""
+        """Plot the mean AP of each model over r, and its paired difference from the first, for buckets with intervals."""
         from mmtied.plotting import hide_spines, new_figure
         sides, types = self.sides, self.question.iou_types
         comparison = compare(*([read_records(run.results) for run in side] for side in sides.values()),
@@ -128,13 +128,13 @@ class Detectors:
 
 
 def band_words(question: Question) -> dict[str, str]:
-    """Return the names of an experiment's bands for readers, and that of how a difference changes between the ends of r."""
+    """Return readable names of an experiment's bands, and of the change of a difference between the ends of r."""
     everything, *ends = question.bands
     return {everything: 'all images', **{band: band.replace('>=', '≥') for band in ends}, CHANGE: 'change of the difference'}
 
 
 def describe_seeds(sides: dict[str, list[Run]]) -> str:
-    """Say how many seeds each model has."""
+    """Describe the number of seeds per model."""
     fewest, *_, most = sorted(len(side) for side in [*sides.values(), *sides.values()])
     if fewest == most:
         return 'one seed each' if most == 1 else f'{most} seeds each'
@@ -142,11 +142,11 @@ def describe_seeds(sides: dict[str, list[Run]]) -> str:
 
 
 def signed(row: dict) -> str:
-    """Write a difference with its interval, in points of AP."""
+    """Format a difference and its interval in points of AP."""
     return f'{100 * row["difference"]:+.1f} [{100 * row["low"]:+.1f}, {100 * row["high"]:+.1f}]'
 
 
 def spread(values: list[float], digits: int = 1) -> str:
-    """Write the mean of some seeds and their standard deviation."""
+    """Format the mean over seeds and their standard deviation."""
     deviation = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
     return f'{statistics.mean(values):.{digits}f}{deviation}'

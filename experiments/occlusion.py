@@ -1,4 +1,4 @@
-"""Controlled occlusion: shapes whose number, categories and visible sizes are the same at every r, so that only r changes."""
+"""Controlled occlusion: the number, categories and visible sizes of shapes are the same at every r."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from mmtied.cli import repository_path
 from mmtied.datasets import make_occluded_shapes
 from mmtied.launch.config import load_config
 
-from . import detection
+from . import training
 from .analysis import Question
 from .backbones import backbones
 from .runs import Run
@@ -54,7 +54,7 @@ def make_config(model: str, preset: str, root: Path):
     """Return the config of a model."""
     settings, folder = PRESETS[preset], data_folder(preset, root)
     cfg = load_config(str(repository_path(CONFIG)), {'data_root': str(folder)})
-    detection.use_backbone(cfg, backbones(settings.base_channels)[model])
+    training.use_backbone(cfg, backbones(settings.base_channels)[model])
     for split in ('train', 'val', 'test'):
         cfg[f'{split}_dataloader'].dataset.data_root = str(folder)
     for pipeline in (cfg.train_dataloader.dataset.pipeline, cfg.val_dataloader.dataset.pipeline):
@@ -70,4 +70,4 @@ def make_config(model: str, preset: str, root: Path):
 
 def train(run: Run, root: Path, work_root: Path) -> None:
     """Train one run."""
-    detection.train(run, make_config(run.model, run.preset, root), root, work_root)
+    training.train_detector(run, make_config(run.model, run.preset, root), root, work_root)

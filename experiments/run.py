@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Run the experiments behind docs/evidence.md, each run only if its results are not there yet.
+"""Run the experiments behind docs/evidence.md, skipping runs that already have results.
 
-    python experiments/run.py occlusion                            # every run that is missing, one after the other
+    python experiments/run.py occlusion                            # all missing runs, one after another
     python experiments/run.py occlusion --jobs 2                   # two at a time, one thread each
-    python experiments/run.py occlusion --only 'tied/*' r50/seed0  # these
+    python experiments/run.py occlusion --only 'tied/*' r50/seed0  # only these
     python experiments/run.py occlusion --list
 
-A run that was killed goes on from its last checkpoint in work_dirs/experiments. What is kept of a finished one are small files
-in experiments/results; experiments/page.py makes the page of them.
+An interrupted run resumes from its last checkpoint in work_dirs/experiments. A finished run keeps small files in
+experiments/results, from which experiments/page.py generates the page.
 """
 
 import argparse
@@ -26,12 +26,14 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('experiment', choices=EXPERIMENTS)
-    parser.add_argument('--preset', choices=('cpu', 'gpu'), default='cpu', help='size of the experiment (cpu)')
-    parser.add_argument('--only', nargs='+', metavar='MODEL/SEED', default=['*'], help="runs, for example 'tied/*' or */seed0")
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time (1)')
-    parser.add_argument('--list', action='store_true', help='list the runs, and which are done')
-    parser.add_argument('--data', type=Path, default=Path('data'), help='folder of the data sets (data)')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/experiments'), help='checkpoints and logs')
+    parser.add_argument('--preset', choices=('cpu', 'gpu'), default='cpu', help='size of the experiment (default: %(default)s)')
+    parser.add_argument('--only', nargs='+', metavar='MODEL/SEED', default=['*'],
+                        help="runs to train, such as 'tied/*' or */seed0 (default: all)")
+    parser.add_argument('--jobs', type=int, default=1, help='number of parallel runs (default: %(default)s)')
+    parser.add_argument('--list', action='store_true', help='list the runs and their state')
+    parser.add_argument('--data', type=Path, default=Path('data'), help='folder of the data sets (default: %(default)s)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/experiments'),
+                        help='folder for checkpoints and logs (default: %(default)s)')
     parser.add_argument('--here', action='store_true', help=argparse.SUPPRESS)  # train in this process
     return parser.parse_args()
 
@@ -41,7 +43,7 @@ def main() -> None:
     args = parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from mmtied.cli import user_errors
-    with user_errors(after_interrupt=lambda: 'the same command goes on from the last checkpoints'):
+    with user_errors(after_interrupt=lambda: 'run the same command again to resume from the last checkpoints'):
         if args.jobs < 1:
             raise ValueError(f'--jobs {args.jobs}: expected 1 or more')
         module = import_module(f'experiments.{args.experiment}')
@@ -63,26 +65,26 @@ def main() -> None:
 
 
 def choose_runs(args: argparse.Namespace, module) -> list:
-    """Return the runs that ``--only`` names.
+    """Return the runs selected by ``--only``.
 
     Raises:
-        ValueError: A pattern fits no run.
+        ValueError: A pattern matches no run.
     """
     from experiments.runs import planned_runs
     seeds = module.PRESETS[args.preset].seeds
     runs = planned_runs(args.experiment, args.preset, module.MODELS, seeds)
     for pattern in args.only:
         if not any(fnmatch(run.name, pattern) for run in runs):
-            raise ValueError(f'--only {pattern}: no such run; there are {", ".join(module.MODELS)}, each with seed0 to '
-                             f'seed{seeds - 1}, for example {runs[0].name}')
+            raise ValueError(f'--only {pattern}: no such run; expected one of {", ".join(module.MODELS)}, each with seed0 '
+                             f'to seed{seeds - 1}, for example {runs[0].name}')
     return [run for run in runs if any(fnmatch(run.name, pattern) for pattern in args.only)]
 
 
 def train_each(args: argparse.Namespace, runs: list) -> None:
-    """Train each run in a process of its own, some at a time.
+    """Train each run in its own process, several in parallel.
 
     Raises:
-        ValueError: Some failed; the others were finished before.
+        ValueError: Some runs failed, after all others have finished.
     """
     def start(run) -> str | None:
         log = run.work_dir(args.work_dir) / 'log.txt'

@@ -1,4 +1,4 @@
-"""A training run of an experiment, and where its results are kept."""
+"""Training runs of an experiment, and the folders of their results."""
 
 import json
 import os
@@ -16,20 +16,20 @@ from mmtied.atomic import atomic_folder
 from mmtied.compat import processor_name
 
 HERE = Path(__file__).parent
-#: Results that are committed: small files, a folder for each run.
+#: Committed results: small files, one folder per run.
 RESULTS = HERE / 'results'
-#: Written last, so that a folder which has it is whole.
+#: Written last, so its presence marks a complete folder.
 SUMMARY = 'run.json'
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training with one seed.
+    """One training run with one seed.
 
     Attributes:
         experiment: Name of the experiment.
         preset: 'cpu' or 'gpu'.
-        model: What is trained, a key of the experiment's models.
+        model: A key of the experiment's models.
         seed: Seed of weights, order and augmentation.
     """
 
@@ -49,7 +49,7 @@ class Run:
         return RESULTS / self.preset / self.experiment / self.name
 
     def work_dir(self, root: Path) -> Path:
-        """Folder of checkpoints and logs, from which a run that was killed goes on."""
+        """Folder of checkpoints and logs, from which an interrupted run resumes."""
         return root / self.preset / self.experiment / self.name
 
     @property
@@ -59,14 +59,14 @@ class Run:
 
     @property
     def is_damaged(self) -> bool:
-        """True if the summary is there but cannot be read, so that the run is to be repeated."""
+        """True if the summary exists but cannot be read, so that the run must be repeated."""
         try:
             return self.is_done and not self.read_summary()
         except ValueError:
             return True
 
     def read_summary(self) -> dict:
-        """Return what `keep` wrote.
+        """Return the summary written by `keep`.
 
         Raises:
             ValueError: The run is not done, or its summary is damaged.
@@ -76,10 +76,10 @@ class Run:
             return json.loads(path.read_text(encoding='utf-8'))
         except (OSError, ValueError) as error:
             raise ValueError(f'{path}: no results of a finished run ({error}); python experiments/run.py {self.experiment} '
-                             f'--preset {self.preset} --only {self.name} makes them') from None
+                             f'--preset {self.preset} --only {self.name} creates them') from None
 
     def keep(self, files: Mapping[str, Path], summary: Mapping) -> None:
-        """Copy files under their names to `results`, with a summary and the machine, whole or not at all."""
+        """Copy files to `results` with a summary and a description of the machine, atomically."""
         with atomic_folder(self.results, overwrite=True) as folder:
             for name, path in files.items():
                 shutil.copyfile(path, folder / name)
@@ -87,17 +87,17 @@ class Run:
 
 
 def planned_runs(experiment: str, preset: str, models: Sequence[str], seeds: int) -> list[Run]:
-    """Return every run of an experiment, seed by seed, so that a comparison is complete early."""
+    """Return every run of an experiment, seed by seed, so that comparisons are possible early."""
     return [Run(experiment, preset, model, seed) for seed in range(seeds) for model in models]
 
 
 def describe_machine() -> dict:
-    """Return processor or GPU, threads, and the versions that a result depends on."""
+    """Return the processor or GPU, the number of threads, and versions."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     return {'device': device, 'threads': torch.get_num_threads(), 'python': platform.python_version(),
             'torch': torch.__version__, 'mmtied': version('mmtied'), 'date': time.strftime('%Y-%m-%d')}
 
 
 def use_one_thread() -> None:
-    """Compute with one thread, so that a run gives the same numbers again whatever else the computer does."""
+    """Use one thread, so that runs are reproducible whatever else the computer does."""
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))

@@ -1,8 +1,7 @@
 #!/usr/bin/env python
-"""Tie the teacher of the warm start, and evaluate it without further training: what the nearest tied weights lose.
+"""Tie the teacher of the warm start, and evaluate the nearest tied weights without further training.
 
-Needs the teacher's checkpoint, which `python experiments/run.py occlusion --only r50/seed0` leaves in its folder. Results that
-are there are kept.
+Requires the teacher's checkpoint from `python experiments/run.py occlusion --only r50/seed0`. Existing results are kept.
 """
 
 import argparse
@@ -11,17 +10,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Root mean square errors up to which layers are tied, those that save most first; None ties all.
+#: Limits of the root mean square error, tying the layers that save most first; None ties all.
 ERROR_BUDGETS = (.2, .4, .6, None)
 
 
 def main() -> None:
-    """Evaluate each budget that is not in the results yet."""
+    """Evaluate each budget without results."""
     sys.path.insert(0, str(ROOT))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--preset', choices=('cpu', 'gpu'), default='cpu', help='size of the experiment (cpu)')
-    parser.add_argument('--data', type=Path, default=Path('data'), help='folder of the data sets (data)')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/experiments'), help='checkpoints and logs')
+    parser.add_argument('--preset', choices=('cpu', 'gpu'), default='cpu', help='size of the experiment (default: %(default)s)')
+    parser.add_argument('--data', type=Path, default=Path('data'), help='folder of the data sets (default: %(default)s)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/experiments'),
+                        help='folder for checkpoints and logs (default: %(default)s)')
     args = parser.parse_args()
     from experiments import occlusion, warm_start
     from experiments.runs import use_one_thread
@@ -41,13 +41,13 @@ def main() -> None:
 
 
 def results_path(preset: str) -> Path:
-    """Return the file of the results."""
+    """Return the path of the results file."""
     from experiments.runs import RESULTS
     return RESULTS / preset / 'warm_start/tied_only.json'
 
 
 def read_results(preset: str) -> list[dict]:
-    """Return a dict for each budget that was evaluated: 'budget', 'layers', 'weights', 'tied_weights', 'error', 'AP'."""
+    """Return a dict for each evaluated budget: 'budget', 'layers', 'weights', 'tied_weights', 'error', 'AP'."""
     path = results_path(preset)
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else []
 

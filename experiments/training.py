@@ -1,4 +1,4 @@
-"""Train one run with mmengine, and note what it took."""
+"""Train one run with mmengine, and record its cost."""
 
 import csv
 import time
@@ -20,22 +20,22 @@ from mmtied.unpickling import safe_loading
 
 from .runs import Run
 
-#: What a run's message hub has under this name: a list of (step, metrics), saved and resumed with its checkpoints.
+#: Key of the list of (step, metrics) in a run's message hub, which is saved and resumed with its checkpoints.
 VALIDATIONS = 'validations'
 
 
 @HOOKS.register_module()
 class ValidateWithinEpochs(Hook):
-    """Validate every `interval` steps but the last, without a change to what is trained.
+    """Validate every `interval` steps except the last, without affecting training.
 
-    mmengine's loop over epochs validates between epochs only.
+    mmengine's epoch-based loop validates only between epochs.
     """
 
     def __init__(self, interval: int) -> None:
         self.interval = interval
 
     def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
-        """Validate, and note the metrics."""
+        """Validate, and record the metrics."""
         step = runner.iter + 1
         if step % self.interval or step == runner.max_iters:
             return
@@ -79,7 +79,7 @@ def train(run: Run, cfg: Config, root: Path, work_root: Path) -> tuple[Runner, d
 
 
 def write_config(cfg: Config, work_dir: Path, folders: Mapping[Path, str]) -> None:
-    """Write a config as ``config.py``, with other names for some folders: those of one computer are of no use on another."""
+    """Write a config as ``config.py``, replacing machine-specific folders by portable names."""
     text = cfg.pretty_text
     for folder, name in folders.items():
         text = text.replace(str(folder), name)
@@ -87,12 +87,12 @@ def write_config(cfg: Config, work_dir: Path, folders: Mapping[Path, str]) -> No
 
 
 def kept_files(run: Run, work_root: Path) -> dict[str, Path]:
-    """Return the files that `train` left for every kind of model, by the names that they are kept under."""
+    """Return the files that `train` writes for every kind of model, by the names to keep them under."""
     return {name: run.work_dir(work_root) / name for name in ('config.py', 'losses.csv')}
 
 
 def write_losses(work_dir: Path) -> Path:
-    """Write the losses that mmengine logged, in the order of the steps, as ``losses.csv``, and return its path."""
+    """Write the losses logged by mmengine, in order of steps, as ``losses.csv``; return its path."""
     rows = {entry['step']: entry for entry in logged_entries(work_dir) if 'loss' in entry}
     names = [name for name in next(iter(rows.values()), {}) if 'loss' in name]
     path = work_dir / 'losses.csv'
@@ -101,3 +101,18 @@ def write_losses(work_dir: Path) -> Path:
         writer.writerow(['step', *names])
         writer.writerows([step, *(f'{rows[step].get(name, float("nan")):.4g}' for name in names)] for step in sorted(rows))
     return path
+
+
+def use_backbone(cfg: Config, backbone: Mapping) -> None:
+    """Replace the backbone of a detector with an FPN by one with ResNet's four stages."""
+    cfg.model.backbone = dict(backbone)
+    cfg.model.neck.in_channels = [4 * backbone['base_channels'] * 2**stage for stage in range(4)]
+
+
+def train_detector(run: Run, cfg: Config, root: Path, work_root: Path) -> None:
+    """Train or resume one run of a detector, and keep report.json and records.npz of its last validation."""
+    running, summary = train(run, cfg, root, work_root)
+    evaluation = run.work_dir(work_root) / 'occlusion'
+    summary['validations'] = running.message_hub.get_info(VALIDATIONS, [])
+    run.keep({**kept_files(run, work_root),
+              **{name: evaluation / name for name in ('report.json', 'records.npz')}}, summary)

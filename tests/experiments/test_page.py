@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import page, runs, tie_only, warm_start, warm_start_section
+from experiments import page, runs, tie_only, warm_start
 from experiments.analysis import CHANGE
 from experiments.detectors_section import signed
 from experiments.runs import RESULTS
@@ -47,7 +47,7 @@ def test_readme_has_the_numbers_of_the_page():
 
 def test_the_page_on_tying_has_the_numbers_of_the_page():
     text = ' '.join((page.ROOT / 'docs/tie.md').read_text().split())
-    before = warm_start_section.last_ap(warm_start.teacher('cpu'))
+    before = warm_start.last_ap(warm_start.teacher('cpu'))
     by_budget = {row['budget']: row for row in tie_only.read_results('cpu')}
     weights = by_budget[None]['weights']
     some, most = by_budget[.4], by_budget[.6]

@@ -83,7 +83,7 @@ def one_line(err: str) -> str:
     (['mmyolo::yolo/yolo.py'], 'error: the config mmyolo::yolo/yolo.py needs mmyolo, which is not installed'),
     ([DEMO, '--cfg-options', 'max_epochs'], 'error: --cfg-options max_epochs: expected KEY=VALUE'),
     ([DEMO, '--cfg-options', "model.backbone.plugins=[dict(cfg=dict(type='TiedSE'), position='after_conv3')]"],
-     "position='after_conv3')]: dicts cannot be given on the command line; set their values one by one"),
+     "position='after_conv3')]: dicts cannot be given on the command line; set values one by one"),
     ([DEMO, '--cfg-options', "model.neck={'type': 'FPN', 'num_outs': 5}"], "'num_outs': 5}: dicts cannot be given"),
     ([DEMO, '--cfg-options', 'model.neck.in_channels=[1,2'], 'in_channels=[1,2: expected numbers, words or lists'),
     ([DEMO, '--cfg-options', 'model.neck.type=f(1,2)'], 'model.neck.type=f(1,2): expected numbers, words or lists'),

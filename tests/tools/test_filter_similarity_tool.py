@@ -44,7 +44,7 @@ def test_a_detector_beside_a_classifier(run, detector, tmp_path):
     (['--images', 'nowhere'], 'error: images: nowhere is not a folder'),
     (['--num', '0'], 'error: --num 0: at least 1 is needed'),
     (['--layers', 'backbone.conv9'], "error: RetinaNet: no layer named 'backbone.conv9'; its spatial convolutions are "),
-    (['--layers', 'bbox_head.retina_cls'], 'error: layer bbox_head.retina_cls does not run when features are extracted'),
+    (['--layers', 'bbox_head.retina_cls'], 'error: layer bbox_head.retina_cls does not run during feature extraction'),
     (['--names', 'a', 'b'], 'error: --names: 2 names for 1 networks'),
     (['--out', 'config.py'], 'error: --out config.py'),
     (['--device', 'gpu'], 'error: --device gpu: not usable here; expected one of cpu'),
