@@ -7,7 +7,7 @@ gradients, momentum, activations and workspaces, not the images.
 
 ``--compile`` times training of ``torch.compile(network)``, and inference of ``torch.compile(deploy(network))`` with
 ``torch._inductor.config.freezing`` on, which lets the inductor repack the constant weights; ``--no-freezing`` turns it off.
-docs/deploy.md shows the same lines for users. ``--cuda-graphs`` replays whole steps, which launches no kernel from Python.
+docs/deploy.md shows users the same lines. ``--cuda-graphs`` replays whole steps without launching kernels from Python.
 
     python benchmarks/backbones.py --csv docs/benchmarks/backbones_cpu.csv
     python benchmarks/backbones.py --networks TiedResNet-50 TiedResNet-50-S --steps inference --deploy --compile
@@ -34,7 +34,7 @@ from mmtied.cli import user_errors
 from mmtied.compat import require
 from mmtied.surgery import deploy
 
-#: Settings of each backbone; norm_eval=False, as mmdet's default would keep BatchNorm in evaluation mode.
+#: Settings of each backbone; norm_eval=False because mmdet's default keeps BatchNorm in evaluation mode.
 NETWORKS: dict[str, dict] = {
     'ResNet-50': dict(type='mmdet.ResNet', depth=50, norm_eval=False),
     'TiedResNet-50': dict(type='mmtied.TiedResNet', depth=50),
@@ -66,7 +66,7 @@ PLAIN, DEPLOYED = 'plain', 'deployed'
 COMPILED = {True: 'deployed, compiled with freezing', False: 'deployed, compiled'}
 TRAINED_COMPILED = 'compiled'
 GRAPHED = ', CUDA graph'
-#: Recomputing forms of the training step; the baseline knows the second only.
+#: Recomputing forms of the training step; the baseline supports only the second.
 CHECKPOINTED = {"with_cp='norm'": 'norm', 'with_cp=True': True}
 
 
@@ -97,13 +97,14 @@ def parse_arguments() -> argparse.Namespace:
     add_timing_options(parser)
     parser.add_argument('--networks', nargs='+', choices=list(BASELINES), default=list(BASELINES), metavar='NAME',
                         help=f'tied networks, each compared with its baseline: {", ".join(BASELINES)}')
-    parser.add_argument('--batch', type=int, help='images (default: 4 on a CPU, 64 on a GPU)')
+    parser.add_argument('--batch', type=int, help='batch size (default: 4 on a CPU, 64 on a GPU)')
     parser.add_argument('--size', nargs='+', type=int, default=[224], help='side of the images, or height and width')
     parser.add_argument('--formats', nargs='+', choices=list(FORMATS), default=list(FORMATS))
     parser.add_argument('--steps', nargs='+', choices=('inference', 'training'), default=['inference', 'training'])
-    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='bfloat16 and float16 turn autocast on')
+    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='bfloat16 and float16 enable autocast')
     parser.add_argument('--deploy', action='store_true', help='also time both sides after mmtied.surgery.deploy')
-    parser.add_argument('--compile', action='store_true', help='also time both sides compiled, in inference deployed; minutes')
+    parser.add_argument('--compile', action='store_true',
+                        help='also time both sides compiled (deployed for inference); takes minutes')
     parser.add_argument('--no-freezing', action='store_true', help='compile without torch._inductor.config.freezing')
     parser.add_argument('--cuda-graphs', action='store_true', help='also time the plain and deployed networks as CUDA graphs')
     parser.add_argument('--with-cp', action='store_true', help="also train with with_cp='norm' and with_cp=True")
@@ -150,7 +151,7 @@ def row(baseline: str, key: tuple[str, str, str], step: str, times: Times, peaks
 
 
 def forms(args: argparse.Namespace, name: str) -> dict[str, Callable[[], nn.Module]]:
-    """Return a builder for each form of a network that the options ask for."""
+    """Return a builder for each requested form of a network."""
     made: dict[str, Callable[[], nn.Module]] = {PLAIN: lambda: build(name)}
     if args.deploy:
         made[DEPLOYED] = lambda: deploy(build(name))
@@ -171,7 +172,7 @@ def build(name: str, **settings: object) -> nn.Module:
     """Build a network with seeded random weights.
 
     Raises:
-        ImportError: mmdet or mmpretrain is needed and not installed.
+        ImportError: mmdet or mmpretrain is required and not installed.
     """
     quieten()
     config = dict(NETWORKS[name], **settings)

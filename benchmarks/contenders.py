@@ -1,8 +1,8 @@
-"""Run one evaluation with one tool in a process of its own and write its table, times and peak memory.
+"""Run one evaluation with one tool in a separate process, and write its table, times and peak memory.
 
-``benchmarks/evaluation.py`` starts it. From ``memory`` and ``json``, imports, the annotation file and (for memory) the detections
-are loaded before the clock starts and before the baseline of the peak memory is read. From ``command`` everything is read inside
-the process, as by a user's script; the parent times the process.
+``benchmarks/evaluation.py`` starts it. For ``memory`` and ``json``, imports, annotations and (for memory) detections are loaded
+before the clock starts and the memory baseline is taken. For ``command``, the process reads everything, like a user's script, and
+the parent times the process.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-#: Module with COCO, module with the evaluation class, and its name, for tools with pycocotools' interface.
+#: Module of COCO, module of the evaluation class, and its name, for tools with pycocotools' interface.
 COCO_LIKE = {
     'pycocotools': ('pycocotools.coco', 'pycocotools.cocoeval', 'COCOeval'),
     'faster-coco-eval': ('faster_coco_eval', 'faster_coco_eval', 'COCOeval_faster'),
@@ -24,7 +24,7 @@ COCO_LIKE = {
 }
 CONTENDERS = ('mmtied', *COCO_LIKE)
 STATISTICS = ('AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L')
-#: Evaluates and returns the statistics of all images (key 'all') and of each bucket.
+#: Evaluates, and returns the statistics of all images (key 'all') and of each bucket.
 Evaluate = Callable[[], dict[str, list[float]]]
 
 
@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument('contender', choices=CONTENDERS)
     parser.add_argument('iou_type', choices=('bbox', 'segm'))
     parser.add_argument('source', choices=('memory', 'json', 'command'))
-    parser.add_argument('folder', type=Path, help='holds annotations.json, buckets.json, detections.npz and <iou_type>.json')
+    parser.add_argument('folder', type=Path,
+                        help='folder with annotations.json, buckets.json, detections.npz and <iou_type>.json')
     parser.add_argument('output', type=Path)
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> Evaluate:
-    """Prepare mmtied, which assigns the buckets itself, within the measured time."""
+    """Prepare mmtied, which assigns the buckets within the measured time."""
     import torch
     from simulated_detections import SimulatedDetections
 
@@ -82,7 +83,7 @@ def prepare_mmtied(args: argparse.Namespace, buckets: dict[str, list[int]]) -> E
 
 
 def prepare_coco_like(args: argparse.Namespace, buckets: dict[str, list[int]]) -> Evaluate:
-    """Prepare a tool with pycocotools' interface, which is given the images of each bucket."""
+    """Prepare a tool with pycocotools' interface, which receives the images of each bucket."""
     coco_module, evaluation_module, name = COCO_LIKE[args.contender]
     evaluation_class = getattr(importlib.import_module(evaluation_module), name)
     truth = importlib.import_module(coco_module).COCO(str(args.folder / 'annotations.json'))
@@ -117,14 +118,14 @@ def prepare_coco_like(args: argparse.Namespace, buckets: dict[str, list[int]]) -
 
 
 def memory(field: str) -> float:
-    """Return a figure of this process's memory in KiB, for example ``VmRSS``; NaN where the system is not Linux."""
+    """Return a memory counter of this process in KiB, such as ``VmRSS``; NaN if the system is not Linux."""
     path = Path('/proc/self/status')
     lines = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
     return next((float(line.split()[1]) for line in lines if line.startswith(f'{field}:')), float('nan'))
 
 
 def reset_peak() -> float:
-    """Reset the peak memory to the resident size and return that in KiB; NaN where the system cannot."""
+    """Reset the peak memory to the resident size, and return it in KiB; NaN if the system cannot."""
     try:
         Path('/proc/self/clear_refs').write_text('5', encoding='utf-8')
     except OSError:

@@ -1,20 +1,19 @@
-"""Measure how often 95 % intervals of AP hold what they should: the expected AP of a data set of that size.
+"""Measure how often 95 % intervals of AP contain the expected AP of a data set of that size.
 
-Data sets of n images are drawn, without replacement, from a population of 40 000: the annotated images of a file eight times
-over, each time with detections of its own. A cell of the table is a detector, a set of images that share a mix of r, and n.
-Standard errors are multiplied by sqrt(1 - n / N), where N is the number of images of that mix: data sets drawn from few images
-differ less from each other than those drawn from many (percentiles are left as they are, and only used for all r). Four
-detectors find the same images: `good`, `mid` and `poor` differ in their jitter, `mid again` is another draw of `mid`. So pairs
-have a known difference (`good` minus `mid`) or none (`mid again` minus `mid`, where an interval should exclude 0 in 5 % of all
-cases).
+Data sets of n images are drawn without replacement from a population of 40 000: eight copies of the annotated images of a file,
+each with its own detections. A cell of the table is a detector, a mix of r, and n. Standard errors are multiplied by
+sqrt(1 - n / N), where N is the number of images of that mix, since data sets drawn from few images differ less from each other
+than those drawn from many (percentiles are not adjusted, and only used for all r). Four detectors run on the same images: `good`,
+`mid` and `poor` differ in jitter, and `mid again` is another draw of `mid`. So pairs have a known difference (`good` minus `mid`)
+or none (`mid again` minus `mid`, whose interval should exclude 0 in 5 % of cases).
 
     python benchmarks/coverage.py ANNOTATIONS --csv docs/benchmarks/coverage.csv
     python benchmarks/coverage.py ANNOTATIONS --candidates --csv docs/benchmarks/coverage_candidates.csv
 
-Intervals are made by `mmtied.evaluation.intervals.standard_error`, with Student's t of n - 1 degrees of freedom, which those of
-1000 replicates nearly have. A run goes on where the CSV file ends. ``--candidates`` compares ways to make intervals on `mid`.
-Among them is the bootstrap of hotcoco's comparison, which turns each draw into a set of images and takes percentiles; it is
-computed by mmtied's weights, as hotcoco needs 0.5 s for each replicate.
+Intervals use `mmtied.evaluation.intervals.standard_error` and Student's t with n - 1 degrees of freedom, close to those of 1000
+replicates. A run continues where the CSV file ends. ``--candidates`` compares interval methods on `mid`. One of them is the
+bootstrap of hotcoco's comparison, which turns each draw into a set of images and takes percentiles; mmtied's weights compute it,
+since hotcoco takes 0.5 s per replicate.
 """
 
 import argparse
@@ -40,7 +39,7 @@ from mmtied.evaluation.occlusion import image_ratios
 from mmtied.evaluation.pipeline import evaluate_detections
 from mmtied.evaluation.weighted_ap import UsedDetections, block_ap, make_blocks
 
-if __name__ == 'coverage':  # numba looks for the package of that name, and finds this folder where it is on the path
+if __name__ == 'coverage':  # numba imports the package of that name, and finds this folder if it is on the path
     raise ImportError('benchmarks/coverage.py is a script, not the package coverage')
 
 DETECTORS = {'good': (.35, 1), 'mid': (1., 2), 'mid again': (1., 3), 'poor': (2.2, 4)}  # jitter, seed
@@ -55,7 +54,7 @@ FIELDS = ('images', 'mix', 'detector', 'statistic', 'method', 'subsets', 'covera
 
 
 class Population:
-    """The match records of one detector on all images of the population, by image."""
+    """The match records of one detector on all images of the population, sorted by image."""
 
     def __init__(self, ground_truth: GroundTruth, jitter: float, seed: int) -> None:
         records, positives, num_images = [], [], len(ground_truth.image_ids)
@@ -76,7 +75,7 @@ class Population:
     def statistics(self, images: Tensor, weights: Tensor) -> Tensor:
         """Compute AP, AP50 and AP75 of B data sets of n images, shape (B, n), under weightings (R, B, n): (B, R, 3) float64.
 
-        Each data set gets categories of its own, so that all are scanned together.
+        Each data set gets its own categories, so that one scan covers all.
         """
         num_sets, num_images = images.shape
         flat, num_categories = images.flatten(), num_sets * self.num_categories
@@ -113,11 +112,11 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('annotations', type=Path, help='COCO instances file')
-    parser.add_argument('--csv', type=Path, required=True, help='table to write, or to go on with')
-    parser.add_argument('--candidates', action='store_true', help='compare ways to make intervals')
-    parser.add_argument('--subsets', type=int, default=400, help='data sets of a cell (400)')
-    parser.add_argument('--replicates', type=int, default=300, help='replicates behind each interval (300)')
-    parser.add_argument('--sizes', type=int, nargs='+', default=SIZES, help=f'images of a data set, {MIN_IMAGES} or more')
+    parser.add_argument('--csv', type=Path, required=True, help='table to write or continue')
+    parser.add_argument('--candidates', action='store_true', help='compare interval methods')
+    parser.add_argument('--subsets', type=int, default=400, help='data sets per cell (default: %(default)s)')
+    parser.add_argument('--replicates', type=int, default=300, help='replicates behind each interval (default: %(default)s)')
+    parser.add_argument('--sizes', type=int, nargs='+', default=SIZES, help=f'images per data set, at least {MIN_IMAGES}')
     parser.add_argument('--mixes', nargs='+', choices=MIXES, default=list(MIXES))
     args = parser.parse_args()
     with user_errors():
@@ -183,7 +182,7 @@ def measure(populations: dict[str, Population], units: Tensor, size: int, subset
 
 def _weights(shape: tuple[int, int], replicates: int, generator: torch.Generator,
              candidates: bool) -> Iterator[tuple[str, Tensor]]:
-    """Yield names and weightings, (R, B, n), of the ways to resample."""
+    """Yield the name and weightings (R, B, n) of each resampling method."""
     num_sets, size = shape
     splits = [random_parts(size, replicates, int(torch.randint(2**62, (), generator=generator))) for _ in range(num_sets)]
     yield USED, torch.stack(splits, dim=1).float()
@@ -249,7 +248,7 @@ def _bca(data: np.ndarray, replicates: np.ndarray, jackknife: np.ndarray) -> tup
 
 
 def _ranges(starts: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows of a table by image that belong to some images, and the place of each row's image among those."""
+    """Select the rows of some images from a table sorted by image; also return the index of each row's image among them."""
     first = starts[images]
     number = starts[images + 1] - first
     offset = torch.repeat_interleave(first - (number.cumsum(0) - number), number)

@@ -1,7 +1,7 @@
 """Time Mask R-CNN with tied backbones against ResNet: a training step, an inference, and the backbone's share of both.
 
-The detectors are those of the repository's configs; images, boxes and masks are generated (seeded, with as many instances of as
-many sizes as COCO has). A training step goes from uint8 images to updated weights, an inference to boxes and pasted masks. The
+The detectors are built from the repository's configs. Images, boxes and masks are generated from a seed, with COCO's number and
+sizes of instances. A training step goes from uint8 images to updated weights, an inference to boxes and pasted masks. The
 backbone alone is timed in the same turns.
 
     python benchmarks/detectors.py --csv docs/benchmarks/detectors_cpu.csv
@@ -74,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     tied = [name for name, (_, baseline) in DETECTORS.items() if name != baseline]
     parser.add_argument('--networks', nargs='+', choices=tied, default=['TiedResNet-50', 'TiedResNet-50-S'], metavar='NAME',
                         help=f'tied networks, each compared with its baseline: {", ".join(tied)}')
-    parser.add_argument('--batch', type=int, help='images (default: 1 on a CPU, 2 on a GPU)')
+    parser.add_argument('--batch', type=int, help='batch size (default: 1 on a CPU, 2 on a GPU)')
     parser.add_argument('--size', nargs='+', type=int, help='height and width (default: 320 544 on a CPU, 800 1344 on a GPU)')
     parser.add_argument('--format', choices=list(FORMATS), default='contiguous')
     parser.add_argument('--fine-tuning', action='store_true', help='freeze stem, first stage and BatchNorm of every backbone')

@@ -1,18 +1,18 @@
 """Compare COCO evaluation by occlusion with other tools: time, memory, equality of results, and overhead in a val loop.
 
 Simulated detections (seeded) on real annotations are evaluated on all images and in eleven occlusion buckets. Every run is a
-process of its own, and the tools take turns. Three sources are timed:
+separate process, and the tools take turns. The timed sources are:
 
 - ``memory``: from arrays (run-length codes for masks) to the table;
 - ``json``: from a results file to the table;
-- ``command``: the whole process from files to the printed table, for mmtied `tools/occlusion_eval.py --replicates 0`, for the
-  others the shortest script; mmtied is compiled to bytecode first, as pip compiles what it installs;
-- ``command, files``: the same and all of mmtied's files (records, tables, plots and page), which no other tool writes.
+- ``command``: the whole process from files to the printed table: `tools/occlusion_eval.py --replicates 0` for mmtied, the
+  shortest script for the others; mmtied is compiled to bytecode first, as by pip;
+- ``command, files``: the same plus all of mmtied's files (records, tables, plots and page), which no other tool writes;
   ``--replicates 1000`` adds it with intervals.
 
-The other tools are given the images of each bucket; mmtied computes them within the time. CPU seconds add up all threads and
-vary less on a busy machine. Peak memory is what comes on top of imports, annotations and input. With ``--device cuda`` boxes in
-memory, and the val loop's boxes and masks, are tensors on the GPU; run-length codes are read and compared on the CPU.
+The other tools receive the images of each bucket; mmtied computes them within the measured time. CPU seconds sum over threads and
+vary less on a busy machine. Peak memory is measured on top of imports, annotations and input. With ``--device cuda``, boxes in
+memory and the val loop's boxes and masks are tensors on the GPU; run-length codes are read and compared on the CPU.
 
     python benchmarks/evaluation.py ANNOTATIONS --csv docs/benchmarks/evaluation_cpu.csv
     python benchmarks/evaluation.py ANNOTATIONS --val-images 300 --csv docs/benchmarks/val_loop_cpu.csv
@@ -79,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare(args: argparse.Namespace, folder: Path) -> str:
-    """Write the contenders' input, unless the folder has it from the same settings, and describe it in one sentence."""
+    """Write the contenders' input, unless the folder contains it from the same settings; describe it in one sentence."""
     settings = dict(annotations=str(args.annotations), images=args.images, detections=args.detections, seed=args.seed)
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / 'settings.json'
@@ -154,7 +154,7 @@ def compare_val_loop(args: argparse.Namespace, folder: Path) -> list[dict[str, o
 
 
 def run_command(args: argparse.Namespace, folder: Path, name: str, iou_type: str, source: str, replicates: int = 0) -> dict:
-    """Time the whole process of an evaluation from files, as a user starts it.
+    """Time the whole process of an evaluation from files, started as by a user.
 
     Raises:
         ValueError: The process failed.
@@ -176,7 +176,7 @@ def run_command(args: argparse.Namespace, folder: Path, name: str, iou_type: str
 
 
 def start(script: str, folder: Path, *arguments: object, device: str) -> dict:
-    """Run a script in a process of its own and return its result."""
+    """Run a script in a separate process, and return its result."""
     output = folder / 'result.json'
     output.unlink(missing_ok=True)
     command = [sys.executable, str(HERE / script), *map(str, arguments), str(output), '--device', device]
@@ -192,7 +192,7 @@ def check(run: subprocess.CompletedProcess, command: list[str]) -> None:
 
 
 def largest_difference(rows: dict[str, list[float]] | None, expected: dict[str, list[float]]) -> str:
-    """Return the largest absolute difference of any statistic; infinite where the buckets differ."""
+    """Return the largest absolute difference of any statistic; infinity if the buckets differ."""
     if rows is None:
         return ''
     if list(rows) != list(expected):

@@ -24,7 +24,7 @@ from mmtied.evaluation.occlusion import image_ratios
 from mmtied.evaluation.pipeline import evaluate_detections
 
 STATISTICS = ('AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L')
-#: Largest difference from pycocotools, whose means add up in another order.
+#: Largest difference from pycocotools, whose means are summed in another order.
 TOLERANCE = 1e-12
 
 
@@ -82,14 +82,14 @@ def equality(args: argparse.Namespace) -> None:
 
 
 def evaluate_on(device: str, truth: object, found: SimulatedDetections) -> EvaluationResult:
-    """Evaluate boxes that are tensors on a device already."""
+    """Evaluate boxes that are already tensors on the device."""
     columns = (found.image_id, found.category_id, found.score, found.boxes_xywh)
     tensors = [torch.from_numpy(column).to(device) for column in columns]
     return evaluate_detections(truth, {'bbox': tensor_detections(truth, *tensors)})
 
 
 def with_pycocotools(data: dict, found: SimulatedDetections, iou_type: str, images: dict[str, list[int] | None]) -> dict:
-    """Return the statistics of all images and of each bucket, None where there is no ground truth."""
+    """Return the statistics of all images and of each bucket; None without ground truth."""
     rows = {}
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
@@ -108,7 +108,7 @@ def with_pycocotools(data: dict, found: SimulatedDetections, iou_type: str, imag
 
 
 def check(what: str, result: EvaluationResult, iou_type: str, expected: dict[str, dict]) -> None:
-    """Print the largest difference of any statistic, and raise a ValueError where it is more than rounding."""
+    """Print the largest difference of any statistic; raise a ValueError if it exceeds rounding."""
     table = result.report[iou_type]
     rows = {'all': table['all'], **{row['name']: row for row in table['buckets']}}
     pairs = [(rows[name][key], value) for name, values in expected[iou_type].items()
@@ -121,7 +121,7 @@ def check(what: str, result: EvaluationResult, iou_type: str, expected: dict[str
 
 
 def by_image(data: dict, found: SimulatedDetections, device: str) -> list[dict]:
-    """Return the boxes as a detector returns them: float64 tensors on the device, one dict an image."""
+    """Return the boxes like a detector: float64 tensors on the device, one dict per image."""
     corners = np.concatenate([found.boxes_xywh[:, :2], found.boxes_xywh[:, :2] + found.boxes_xywh[:, 2:]], axis=1)
     columns = dict(boxes=corners, scores=found.score, category_ids=found.category_id)
     return [dict({name: torch.from_numpy(column[found.image_id == image['id']]).to(device) for name, column in columns.items()},
@@ -129,7 +129,7 @@ def by_image(data: dict, found: SimulatedDetections, device: str) -> list[dict]:
 
 
 def with_masks(entries: list[dict], found: SimulatedDetections) -> list[dict]:
-    """Return predictions of torchvision's layout, with boolean masks on the device of the boxes."""
+    """Return predictions in torchvision's layout, with boolean masks on the device of the boxes."""
     rles, predictions = found.rles(), []
     for entry in entries:
         masks = mask_api.decode([rles[number] for number in (found.image_id == entry['image_id']).nonzero()[0]])

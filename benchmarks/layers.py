@@ -5,8 +5,8 @@ and fix the cost "by changing the total filter number"; with f filters per block
 reaches 2048 at B = 32. ``shapes`` times every layer of both networks at its input size for 224 x 224 and 800 x 1344 images;
 ``networks`` adds these times up.
 
-TBC as it chooses by itself runs against each of its algorithms by name and against an untied grouped convolution (G = B). The
-authors' code is the algorithm ``fold`` on contiguous tensors.
+TBC with its automatic choice runs against each of its algorithms and against an untied grouped convolution (G = B). The authors'
+code is the algorithm ``fold`` on contiguous tensors.
 
     python benchmarks/layers.py figure3 --csv docs/benchmarks/figure3_cpu.csv
     python benchmarks/layers.py networks --csv docs/benchmarks/network_layers_cpu.csv
@@ -48,7 +48,7 @@ class TiedShape:
     num_blocks: int
 
     def contenders(self) -> dict[str, nn.Module]:
-        """Build TBC, each algorithm by name, and the untied convolution.
+        """Build TBC with its automatic choice, with each algorithm, and the untied convolution.
 
         Example:
             >>> list(TiedShape(1, 8, 8, 4, 4, kernel=3, stride=1, num_blocks=2).contenders())
@@ -79,9 +79,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('part', choices=('figure3', 'shapes', 'networks'))
     add_timing_options(parser)
-    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='of weights and inputs, without autocast')
+    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='dtype of weights and inputs, without autocast')
     parser.add_argument('--formats', nargs='+', choices=list(FORMATS), default=list(FORMATS))
-    parser.add_argument('--batch', type=int, default=1, help='images of figure3; four times and once as many as this of shapes')
+    parser.add_argument('--batch', type=int, default=1,
+                        help='batch size for figure3; shapes uses four times and once this number')
     figure = parser.add_argument_group('figure3')
     figure.add_argument('--blocks', nargs='+', type=int, default=[1, 2, 4, 8, 16, 32], metavar='B')
     figure.add_argument('--kernels', nargs='+', type=int, default=[1, 3], metavar='K')

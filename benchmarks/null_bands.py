@@ -1,10 +1,10 @@
-"""Measure whether the p-values of null bands are uniform where occlusion does not matter, and small where it does.
+"""Measure whether the p-values of null bands are uniform if occlusion has no effect, and small if it has one.
 
-A simulated detector finds the instances of some parts of an annotation file. How difficult one is depends on its category, its
-size and the number of instances in the image. It is evaluated in buckets of r, and in buckets of r dealt to the images at random.
-For two other detectors difficulty grows with r too, by a factor of 2 or 4 from r = 0 to 1. Of each bucket the two-sided p-value
-of the excess of AP is kept, for both kinds of bands. A Kolmogorov-Smirnov test compares them with the uniform distribution: its
-p-value should not be small for either band where r is random, nor for the matched band where difficulty ignores r.
+A simulated detector runs on random parts of an annotation file. The difficulty of an instance depends on its category, its size
+and the number of instances in the image. The detector is evaluated in buckets of r, and in buckets of r permuted among images.
+For two other detectors, difficulty also grows with r, by a factor of 2 or 4 from r = 0 to 1. The table has the two-sided p-value
+of each bucket's excess of AP, for both kinds of bands. A Kolmogorov-Smirnov test compares them with the uniform distribution: its
+p-value should not be small for either band if r is permuted, nor for the matched band if difficulty ignores r.
 
     python benchmarks/null_bands.py ANNOTATIONS --csv docs/benchmarks/null_bands.csv
     python benchmarks/null_bands.py ANNOTATIONS --csv dealt.csv --parts 1 --images 4900 --repeats 7 --cases 'r at random'
@@ -27,9 +27,9 @@ from mmtied.evaluation.inputs.arrays import GroundTruth
 from mmtied.evaluation.occlusion import image_ratios
 from mmtied.tables import text_table
 
-#: The field of an image that has another image's r.
+#: Field of an image with the r of another image.
 DEALT = 'dealt_r'
-#: By how much difficulty grows from r = 0 to 1, and what the buckets are of, for each case.
+#: Growth of difficulty from r = 0 to 1, and definition of the buckets, for each case.
 CASES = {'r at random': (1, f'field:{DEALT}'), 'r ignored': (1, 'covered'), 'worse with r': (2, 'covered'),
          'much worse': (4, 'covered')}
 BANDS = {'plain': 'AP_excess_p', 'matched': 'AP_matched_excess_p'}
@@ -37,15 +37,16 @@ FIELDS = ('part', 'case', 'bucket', 'images', *BANDS)
 
 
 def main() -> None:
-    """Evaluate each case on each part, write all p-values, and print what the test says of them."""
+    """Evaluate each case on each part, write all p-values, and print the result of the test."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('annotations', type=Path, help='COCO instances file')
     parser.add_argument('--csv', type=Path, required=True, help='table to write')
-    parser.add_argument('--parts', type=int, default=8, help='parts of the images, drawn without replacement (8)')
-    parser.add_argument('--images', type=int, default=600, help='images of each part (600)')
-    parser.add_argument('--repeats', type=int, default=1, help='times that r is dealt and detections are simulated anew (1)')
+    parser.add_argument('--parts', type=int, default=8, help='disjoint random parts of the images (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=600, help='images per part (default: %(default)s)')
+    parser.add_argument('--repeats', type=int, default=1,
+                        help='number of new permutations and simulations (default: %(default)s)')
     parser.add_argument('--cases', nargs='+', choices=CASES, default=list(CASES), metavar='CASE',
-                        help=f'which of: {", ".join(CASES)} (all)')
+                        help=f'cases to run: {", ".join(CASES)} (default: all)')
     args = parser.parse_args()
     with user_errors():
         data = json.loads(args.annotations.read_text(encoding='utf-8'))
@@ -75,14 +76,14 @@ def main() -> None:
 
 
 def some_images(data: dict, chosen: np.ndarray) -> dict:
-    """Return annotations in COCO's layout with only some images, given by their place in the file."""
+    """Return COCO annotations of only some images, given by their index in the file."""
     images = [data['images'][place] for place in chosen]
     ids = {image['id'] for image in images}
     return {**data, 'images': images, 'annotations': [one for one in data['annotations'] if one['image_id'] in ids]}
 
 
 def deal_ratios(data: dict, seed: int) -> dict:
-    """Return annotations whose images have the r of a random image of theirs in the field `DEALT`."""
+    """Return annotations with r permuted among their images, in the field `DEALT`."""
     ratios = np.random.default_rng(seed).permutation(image_ratios(read_ground_truth(data))).tolist()
     images = [dict(image, **({} if math.isnan(ratio) else {DEALT: ratio}))
               for image, ratio in zip(data['images'], ratios, strict=True)]
@@ -90,7 +91,7 @@ def deal_ratios(data: dict, seed: int) -> dict:
 
 
 def difficulties(truth: GroundTruth, growth: float) -> np.ndarray:
-    """Return how difficult each instance is: what the jitter of its boxes is multiplied by, shape (N,)."""
+    """Return the difficulty of each instance, a factor for the jitter of its boxes, shape (N,)."""
     of_category = np.random.default_rng(1).uniform(.6, 1.6, len(truth.category_ids))
     crowding = np.bincount(truth.image, minlength=len(truth.image_ids))[truth.image]
     sides = np.sqrt(truth.boxes_xywh[:, 2:].prod(1)).clip(8)
@@ -99,7 +100,7 @@ def difficulties(truth: GroundTruth, growth: float) -> np.ndarray:
 
 
 def describe(rows: list[dict]) -> str:
-    """Return a table of what the test says of each case and band."""
+    """Return a table of the test results by case and band."""
     table = []
     for case in dict.fromkeys(row['case'] for row in rows):
         for band in BANDS:

@@ -1,10 +1,10 @@
-"""Try tied layers in the configs that mmdet and mmpretrain ship: does a model build, give a loss with gradients, and predict?
+"""Try tied layers in configs shipped by mmdet and mmpretrain: build a model, compute a loss with gradients, and predict.
 
 Each config gets TiedResNet-50 as its backbone, or tied convolutions by ``conv_cfg``, and two random images of 128 x 128. Weights
 are random and nothing is downloaded. The result is docs/benchmarks/plug_in.csv, with a reason for each config that fails.
 
     python benchmarks/plug_in.py
-    python benchmarks/plug_in.py --only retinanet dino  # those whose names contain one of the words; no file without --csv
+    python benchmarks/plug_in.py --only retinanet dino  # configs whose names contain one of the words; no file without --csv
 """
 
 import argparse
@@ -38,7 +38,7 @@ _LARGER = ('DDOD', 'DINO', 'SSD')  # have too few cells in the last feature map,
 
 
 class Case(NamedTuple):
-    """A shipped config, how tied layers come into it, and further changes by dotted key."""
+    """A shipped config, the way to plug in tied layers, and other changes by dotted key."""
 
     config: str
     plugged: str
@@ -105,9 +105,9 @@ _KEPT = ('num_stages', 'out_indices', 'norm_cfg', 'style', 'plugins', 'dcn', 'st
 def main() -> None:
     """Try the chosen cases and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--only', nargs='+', metavar='WORD', help='try the configs whose names contain one of the words')
-    parser.add_argument('--limit', type=int, default=240, help='seconds for each config')
-    parser.add_argument('--csv', type=Path, help='file to write; by default docs/benchmarks/plug_in.csv if all configs are tried')
+    parser.add_argument('--only', nargs='+', metavar='WORD', help='try only configs whose names contain one of the words')
+    parser.add_argument('--limit', type=int, default=240, help='time limit per config in seconds (default: %(default)s)')
+    parser.add_argument('--csv', type=Path, help='file to write (default: docs/benchmarks/plug_in.csv if all configs are tried)')
     args = parser.parse_args()
     cases = [case for case in CASES if not args.only or any(word in case.config for word in args.only)]
     path = args.csv or (None if args.only else CSV)
@@ -117,7 +117,7 @@ def main() -> None:
         start = time.perf_counter()
         rows.append(row := try_case(case, args.limit))
         if path:
-            _write(rows, path)  # what is known so far, in case of an interruption
+            _write(rows, path)  # results so far, in case of an interruption
         print(f'{row["config"]}, {row["plugged"]}: loss {row["loss"]}, predict {row["predict"]}; '
               f'{time.perf_counter() - start:.0f} s; {row["reason"] or row["tied"]}', file=sys.stderr, flush=True)
     works = sum(row['predict'] == 'yes' for row in rows)
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def try_case(case: Case, limit: int = 240) -> dict[str, str]:
-    """Build one model and run it, and return its row of the table; a failure is a reason in the row."""
+    """Build and run one model; return its row of the table, with the reason of a failure."""
     row = {'config': case.config, 'plugged': case.plugged, 'loss': 'no', 'predict': 'no', 'tied': '', 'reason': ''}
     torch.manual_seed(0)
     try:
@@ -169,7 +169,7 @@ def build(case: Case) -> tuple[nn.Module, dict]:
         cfg.model.data_preprocessor = cfg.data_preprocessor
     cfg.model.get('data_preprocessor', {}).pop('batch_augments', None)  # they resize to hundreds of pixels
     model = MODELS.build(cfg.model)
-    MessageHub.get_current_instance().update_info('epoch', 0)  # TOOD asks for it
+    MessageHub.get_current_instance().update_info('epoch', 0)  # TOOD reads it
     return model.train(), _detection_batch(cfg) if cfg.default_scope == 'mmdet' else _classification_batch()
 
 
@@ -197,7 +197,7 @@ def _drop_pretrained(cfg: dict | list) -> None:
 def _detection_batch(cfg: Config) -> dict:
     from mmdet.testing import demo_mm_inputs
     strides = 8 if 'HybridTaskCascade' in cfg.model.type or 'SCNet' in cfg.model.type else 1
-    boxes_only = 'RTMDetSepBNHead' in str(cfg.model)  # RTMDet's resizing fails on masks that its head does not read
+    boxes_only = 'RTMDetSepBNHead' in str(cfg.model)  # RTMDet fails to resize masks that its head does not use
     size = 3 * SIZE if any(name in str(cfg.model) for name in _LARGER) else SIZE
     return demo_mm_inputs(2, [(3, size, size)] * 2, num_items=[3, 5], with_mask=not boxes_only,
                           with_semantic=strides == 8 or 'Panoptic' in cfg.model.type, sem_seg_output_strides=strides)
@@ -211,7 +211,7 @@ def _classification_batch() -> dict:
 
 @contextmanager
 def _time_limit(seconds: int) -> Iterator[None]:
-    """Raise a TimeoutError after a number of seconds, where the system has alarms."""
+    """Raise a TimeoutError after a number of seconds, if the system supports alarms."""
     if not hasattr(signal, 'SIGALRM'):
         yield
         return

@@ -1,7 +1,7 @@
-"""Compare how long this version and an older one take to read annotations and results.
+"""Compare the time that this version and an older one take to read annotations and results.
 
-The older commit is checked out beside. Both read the same files in turns, each time in a new process with one thread, which
-measures its CPU time without imports. The tables show ratios of a pair of turns, and their spread.
+The older commit is checked out into another folder. Both versions read the same files in turns, each time in a new process with
+one thread, which measures its CPU time without imports. The tables show ratios within a pair of turns, and their spread.
 
     python benchmarks/reading.py 188c9c0 --repeats 9
 """
@@ -40,7 +40,7 @@ print(times[1] - times[0], times[2] - times[1])
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('commit', help='older version')
+    parser.add_argument('commit', help='commit of the older version')
     parser.add_argument('--shrink', type=int, default=1, help='divide the number of images, for a smoke test')
     add_options(parser, repeats=9)
     args = parser.parse_args()
@@ -79,7 +79,7 @@ def rows(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
 
 
 def read(root: Path, truth: Path, results: Path) -> tuple[float, float]:
-    """Return the CPU seconds in which a version reads annotations and results."""
+    """Return the CPU seconds that a version takes to read annotations and results."""
     done = subprocess.run([sys.executable, '-c', CODE, truth, results], cwd=root, capture_output=True, text=True,
                           env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'})
     if done.returncode:

@@ -1,7 +1,7 @@
 """Compare IGC, DGConv, SharedBasisConv and SumFusion with their plain PyTorch compositions at the papers' shapes.
 
-A plain composition applies the paper's equations with PyTorch's own layers, one after another, on the same weights. Both run in
-turns; on a CPU, CPU time is compared, so measure with one thread.
+A plain composition applies the paper's equations one by one with PyTorch's own layers and the same weights. Both run in turns. On
+a CPU the benchmark compares CPU time, so use one thread.
 
     python benchmarks/related_layers.py --threads 1 --csv docs/benchmarks/related_layers_cpu.csv
 """
@@ -126,14 +126,14 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_timing_options(parser)
-    parser.add_argument('--layer', default='', help='only layers whose name contains this')
+    parser.add_argument('--layer', default='', help='time only layers whose name contains this')
     parser.add_argument('--batch', type=int, default=4)
     args = parser.parse_args()
     with user_errors():
         apply_options(args)
         rows = [row for case in make_cases(args.layer) for row in measure(args, case)]
         if not rows:
-            raise ValueError(f'--layer {args.layer}: no layer has this in its name')
+            raise ValueError(f'--layer {args.layer}: no layer name contains this')
         report(args, f"Time of a layer divided by its plain composition's: {args.batch} images, medians of {args.repeats} turns.",
                rows)
 

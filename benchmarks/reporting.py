@@ -1,6 +1,6 @@
-"""Options, tables and CSV files that all benchmarks share.
+"""Options, tables and CSV files shared by all benchmarks.
 
-A benchmark prints a Markdown table and, with ``--csv FILE``, writes its rows there and one line on machine and versions to
+A benchmark prints a Markdown table. With ``--csv FILE`` it also writes the rows there, and a line on machine and versions to
 ``runs.csv`` beside it. ``benchmarks/summarize.py`` turns the CSV files under docs/benchmarks/ into docs/benchmarks.md.
 """
 
@@ -30,10 +30,11 @@ RUNS = 'runs.csv'
 def add_options(parser: argparse.ArgumentParser, repeats: int = 5) -> None:
     """Add the options of every benchmark."""
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--repeats', type=int, default=repeats, help='turns of all contenders; tables show medians')
-    parser.add_argument('--threads', type=int, help='CPU threads of torch (default: its own choice)')
+    parser.add_argument('--repeats', type=int, default=repeats,
+                        help='turns of all contenders; tables show medians (default: %(default)s)')
+    parser.add_argument('--threads', type=int, help='CPU threads of torch (default: chosen by torch)')
     parser.add_argument('--csv', type=Path, metavar='FILE', help='write the rows here, and the machine to runs.csv beside it')
-    parser.add_argument('--note', default='', help='a sentence about the run, kept in runs.csv')
+    parser.add_argument('--note', default='', help='a sentence about the run for runs.csv')
 
 
 def add_timing_options(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,8 @@ def add_timing_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
     parser.add_argument('--least-ms', type=float, default=20, help='minimum duration of one measurement in milliseconds')
     parser.add_argument('--quick', action='store_true', help='tiny sizes and two turns: a smoke test, not a measurement')
-    parser.add_argument('--cudnn-benchmark', action='store_true', help='let cuDNN try its algorithms; mmengine does not')
+    parser.add_argument('--cudnn-benchmark', action='store_true',
+                        help='let cuDNN benchmark its algorithms, which mmengine does not')
 
 
 def apply_options(args: argparse.Namespace) -> None:
@@ -58,7 +60,7 @@ def apply_options(args: argparse.Namespace) -> None:
     if kind not in ('cpu', 'cuda'):
         raise ValueError(f'--device {args.device}: use cpu, cuda or cuda:N')
     if kind == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'--device {args.device}: torch sees no GPU; use --device cpu')
+        raise ValueError(f'--device {args.device}: torch finds no GPU; use --device cpu')
     for option in ('repeats', 'threads', 'batch'):
         value = getattr(args, option, None)
         if value is not None and value < 1:
@@ -110,14 +112,14 @@ def report(args: argparse.Namespace, title: str, rows: Iterable[Mapping[str, obj
 def _write_run(args: argparse.Namespace, title: str, machine: str) -> None:
     """Write or replace the line on ``--csv`` in `RUNS`."""
     runs = {run['file']: run for run in read_csv(args.csv.with_name(RUNS))}
-    arguments = [Path(text).name if Path(text).is_absolute() else text for text in sys.argv[1:]]  # no paths of one machine
+    arguments = [Path(text).name if Path(text).is_absolute() else text for text in sys.argv[1:]]  # no machine-specific paths
     command = shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *arguments])
     runs[args.csv.name] = dict(file=args.csv.name, command=command, title=title, machine=machine, note=args.note)
     write_csv(args.csv.with_name(RUNS), [runs[name] for name in sorted(runs)])
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows of equal keys; the file appears whole or not at all."""
+    """Write rows with equal keys atomically."""
     with atomic_path(path) as partial, partial.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
         writer.writeheader()

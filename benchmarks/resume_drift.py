@@ -1,7 +1,8 @@
-"""Measure how far a resumed training ends from an uninterrupted one, without and with `ExactResumeHook`.
+"""Measure the distance between a resumed and an uninterrupted training, without and with `ExactResumeHook`.
 
-``python benchmarks/resume_drift.py --csv docs/benchmarks/resume_drift.csv`` measures it: a thin TiedResNet-50 classifies
-generated images, which two workers move at random and cover with noise.
+A thin TiedResNet-50 learns to classify generated images, which two workers shift randomly and cover with noise.
+
+    python benchmarks/resume_drift.py --csv docs/benchmarks/resume_drift.csv
 """
 
 import argparse
@@ -23,7 +24,7 @@ CLASSES, SIDE = 4, 32
 
 
 class Images(torch.utils.data.Dataset):
-    """Stripes of a direction for each class, in random colors, at random places."""
+    """Stripes with a direction per class, in random colors and at random places."""
 
     def __init__(self, number: int, augment: bool) -> None:
         self.number, self.augment = number, augment
@@ -52,16 +53,16 @@ class Classifier(BaseModel):
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(.2), nn.Linear(256, CLASSES))
 
     def forward(self, inputs: Tensor, label: Tensor, mode: str = 'loss') -> dict[str, Tensor] | list:
-        """Return the loss, or whether each label is right."""
+        """Return the loss, or the correctness of each label."""
         scores = self.head(self.backbone(inputs)[-1])
         return dict(loss=nn.functional.cross_entropy(scores, label)) if mode == 'loss' else [(scores.argmax(1) == label).float()]
 
 
 class Accuracy(BaseMetric):
-    """Share of right labels in percent."""
+    """Share of correct labels in percent."""
 
     def process(self, data_batch: object, data_samples: list) -> None:
-        """Keep what the model returned."""
+        """Store the outputs of the model."""
         self.results.extend(data_samples[0].tolist())
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -73,7 +74,8 @@ def main() -> None:
     """Train and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', type=int, default=256)
-    parser.add_argument('--epochs', type=int, default=4, help='resumed at half (4)')
+    parser.add_argument('--epochs', type=int, default=4,
+                        help='number of epochs; resumed after half of them (default: %(default)s)')
     add_options(parser, repeats=1)
     args = parser.parse_args()
     with user_errors(), tempfile.TemporaryDirectory() as folder:
@@ -84,7 +86,7 @@ def main() -> None:
 
 
 def rows(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
-    """Yield what differs: twice the same run, a resumed one, and a resumed one with the hook."""
+    """Yield the differences of a repeated run, a resumed run, and a resumed run with the hook."""
     straight = {}
     for name, hook, resumed in (('straight', False, False), ('straight again', False, False), ('resumed', False, True),
                                 ('straight', True, False), ('resumed', True, True)):

@@ -1,12 +1,12 @@
-"""Time and memory of `mmtied eval` over the number of detections: whole processes, from files to the printed tables.
+"""Measure time and memory of `mmtied eval` over the number of detections: whole processes, from files to the printed tables.
 
-Simulated detections (seeded) on the first images of an annotation file are repeated with new image ids and scores, so that the
-images grow with the detections, 100 for each image. ``LVIS-like`` has 20 000 generated images of 150 detections each,
-1203 categories, and each image's list of categories that were looked for and not found.
+Simulated detections (seeded) on the first images of an annotation file are repeated with new image ids and scores, 100 per image,
+so the number of images grows with that of detections. ``LVIS-like`` has 20 000 generated images of 150 detections each, 1203
+categories, and a list of negative categories per image.
 
-Each process has one thread, as CPU seconds vary less than seconds on a busy machine and idle threads add to them. Peak memory is
-its largest resident set, of which about 0.5 GB are Python and its packages. With `--cpu-minutes` the rows that would take longer
-are left out.
+Each process has one thread, since CPU seconds vary less than wall time on a busy machine, and idle threads add to them. Peak
+memory is the largest resident set, including about 0.5 GB for Python and its packages. `--cpu-minutes` leaves out rows that would
+exceed the limit.
 
     python benchmarks/scale.py instances_val2017.json --csv docs/benchmarks/scale_cpu.csv
 """
@@ -29,7 +29,7 @@ from simulated_detections import SimulatedDetections, make_annotations, simulate
 from mmtied.cli import user_errors
 
 TOOL = Path(__file__).resolve().parents[1] / 'tools' / 'occlusion_eval.py'
-#: Images and detections that are simulated, and repeated.
+#: Numbers of images and detections to simulate and repeat.
 VAL_BASE, LVIS_BASE = (500, 50_000), (500, 75_000)
 LVIS_CATEGORIES, LVIS_REPEATS = 1203, 40
 
@@ -39,13 +39,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('annotations', type=Path, help='COCO instances file with masks')
     parser.add_argument('--repeats-of-data', type=int, nargs='+', default=[5, 10, 20, 40, 80], metavar='N',
-                        help='multiples of 50 000 detections (5 10 20 40 80)')
+                        help='multiples of 50 000 detections (default: 5 10 20 40 80)')
     parser.add_argument('--iou-types', nargs='+', choices=('bbox', 'segm'), default=['bbox', 'segm'])
     parser.add_argument('--replicates', type=int, nargs='+', default=[0, 1000])
     parser.add_argument('--shrink', type=int, default=1, help='divide the numbers of images and detections, for a smoke test')
     parser.add_argument('--without-lvis', action='store_true')
     parser.add_argument('--cpu-minutes', type=float, default=math.inf, metavar='N',
-                        help='leave out rows with which all would take more CPU minutes, the making of data included')
+                        help='leave out rows beyond this total of CPU minutes, which includes generating data')
     add_options(parser, repeats=1)
     args = parser.parse_args()
     with user_errors(), tempfile.TemporaryDirectory() as folder:
@@ -100,17 +100,17 @@ def _cpu_seconds() -> float:
 
 
 def run(folder: Path, replicates: int) -> tuple[float, float, int]:
-    """Evaluate in a process of its own; return seconds, CPU seconds and the peak of its memory in bytes.
+    """Evaluate in a separate process; return seconds, CPU seconds and peak memory in bytes.
 
     Raises:
-        ValueError: It failed.
+        ValueError: The process failed.
     """
     command = [sys.executable, str(TOOL), str(folder / 'truth.json'), str(folder / 'found.json'), '--replicates', str(replicates)]
     start = time.perf_counter()
     with (folder / 'log').open('w+', encoding='utf-8') as log:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env={**os.environ, 'OMP_NUM_THREADS': '1'})
         _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
+        process.returncode = os.waitstatus_to_exitcode(status)  # otherwise Popen would wait for it again
         if process.returncode:
             log.seek(0)
             raise ValueError(f'exit status {process.returncode}: {log.read()[-300:].strip()}')
@@ -139,7 +139,7 @@ def repeated(data: dict, times: int) -> dict:
 
 
 def write_repeated(found: SimulatedDetections, iou_type: str, times: int, data: dict, path: Path) -> int:
-    """Write results for `repeated` annotations, with other scores in each turn; return the size of the file in bytes."""
+    """Write results for `repeated` annotations, with new scores in each copy; return the size of the file in bytes."""
     step, rng = 1 + max(image['id'] for image in data['images']), np.random.default_rng(0)
     same = []
     for entry in found.entries(iou_type):

@@ -1,4 +1,4 @@
-"""Simulate a detector's results on real annotations: seeded, with masks, as many per image as real detectors emit.
+"""Simulate a detector's results on real annotations from a seed, with masks and realistic numbers per image.
 
 Most detections are jittered copies of an instance, several per instance, with higher scores for better copies; the rest are boxes
 at random places with low scores.
@@ -67,13 +67,13 @@ class SimulatedDetections:
 
     @classmethod
     def load(cls, path: Path) -> 'SimulatedDetections':
-        """Read the file that `save` wrote."""
+        """Read a file written by `save`."""
         with np.load(path) as arrays:
             return cls(**arrays)
 
 
 def make_annotations(num_images: int, seed: int = 0, num_categories: int = 20) -> dict:
-    """Generate annotations in COCO's layout with COCO's 7.3 instances an image: overlapping ellipses of all sizes, seeded."""
+    """Generate COCO annotations of overlapping ellipses of all sizes from a seed, with COCO's 7.3 instances per image."""
     rng = np.random.default_rng(seed)
     height, width, entries = 480, 640, []
     for image in range(num_images):
@@ -116,7 +116,7 @@ def simulate(annotations: dict, num_detections: int, seed: int = 0, with_masks: 
 
 def simulate_boxes(ground_truth: GroundTruth, difficulty: np.ndarray | float = 1., copies: int = 3, clutter: int = 8,
                    seed: int = 0) -> Detections:
-    """Simulate boxes as `simulate` does, for all instances at once, with a difficulty of its own for each.
+    """Simulate boxes as `simulate` does, for all instances at once, each with its own difficulty.
 
     Args:
         ground_truth: The annotations; crowds are not found.

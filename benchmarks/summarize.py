@@ -1,7 +1,7 @@
-"""Write the tables of docs/benchmarks.md, and its plots, from the CSV files under docs/benchmarks/.
+"""Write the tables and plots of docs/benchmarks.md from the CSV files in docs/benchmarks/.
 
-Each table stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; the text around it is written by hand. A file that
-has not been measured leaves a line that says which command measures it. A test checks that the page is up to date.
+Each table is between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; the text around it is written by hand. In place of a
+missing file, the page shows the command that measures it. A test checks that the page is up to date.
 
     python benchmarks/summarize.py
 """
@@ -81,7 +81,7 @@ def whole(rows: Rows) -> str:
 
 
 def scale(rows: Rows) -> str:
-    """Tabulate CPU seconds and peak memory by the number of detections, and say how they grow."""
+    """Tabulate CPU seconds and peak memory by the number of detections, and describe their growth."""
     columns = ('data', 'images', 'detections', 'IoU type', 'replicates', 'file MB', 'CPU seconds', 'peak GB')
     of_kind: dict[tuple[str, ...], Rows] = {}
     for row in rows:
@@ -144,7 +144,7 @@ def detectors(rows: Rows) -> str:
 
 
 def figure3(rows: Rows) -> str:
-    """Tabulate TBC's time relative to the other layers: medians over B > 1."""
+    """Tabulate TBC's time relative to the other layers, as medians over B > 1."""
     others = ('untied grouped', 'fold', 'standard')
     lines = []
     for key in dict.fromkeys((row['kernel'], row['format'], row['step']) for row in rows):
@@ -265,7 +265,7 @@ def candidates(rows: Rows) -> str:
 
 
 def draw_candidates(rows: Rows, path: Path) -> None:
-    """Plot the coverage over the number of images; gray is what intervals should reach."""
+    """Plot the coverage over the number of images, with the nominal coverage in gray."""
     plt = _pyplot()
     sizes, methods = _candidates(rows)
     figure, axes = plt.subplots(figsize=(7.2, 4), layout='constrained')
@@ -284,7 +284,7 @@ def draw_candidates(rows: Rows, path: Path) -> None:
 
 
 def _candidates(rows: Rows) -> tuple[list[str], dict[str, dict[str, float]]]:
-    """Return the numbers of images, and of each method the coverage of AP in percent by these."""
+    """Return the numbers of images, and the coverage of AP in percent for each method and number."""
     methods: dict[str, dict[str, float]] = {}
     for row in rows:
         if row['statistic'] == 'AP':

@@ -1,7 +1,7 @@
 """Time several implementations in alternation (A B C A B C ...) and count peak memory in PyTorch's allocator.
 
-Contenders that take turns meet the same machine load and the same temperature, so the ratio of two of them within one turn is
-more reliable than the ratio of two numbers taken minutes apart.
+Contenders that take turns run under the same load and temperature, so their ratio within a turn is more reliable than the ratio
+of two numbers measured minutes apart.
 """
 
 import json
@@ -127,7 +127,7 @@ def synchronize(device: str) -> None:
 
 
 def peak_bytes(call: Callable[[], object], device: str = 'cpu') -> int:
-    """Count the most memory that a call allocates on top of what exists before it.
+    """Measure the peak memory that a call allocates on top of existing memory.
 
     The count is exact and reproducible: the CUDA allocator keeps it, and on a CPU the profiler sees every allocation, oneDNN's
     workspaces included. Resident memory of the process would also include pages that malloc holds back.
@@ -203,7 +203,7 @@ class Runner:
         return cuda_graph(call) if self.graphed else call
 
     def peak(self, make: Callable[[], Callable[[], object]]) -> int:
-        """Count the bytes of the weights and of what two calls of `inference` or `training` allocate, with all that they keep."""
+        """Count the bytes of the weights and of the peak allocation in two calls of `inference` or `training`."""
         def run() -> None:
             call = make()
             call()
@@ -219,7 +219,7 @@ class Runner:
 
 
 def cuda_graph(call: Callable[[], object], warmups: int = 3) -> Callable[[], object]:
-    """Record a call as a CUDA graph, after warm-ups on a stream of their own; the returned call replays it."""
+    """Record a call as a CUDA graph after warm-ups on a separate stream; the returned call replays it."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -1,6 +1,6 @@
-"""Time what a metric adds to a val loop: `process` per image and `evaluate` at the end, for boxes and boolean masks.
+"""Time the overhead of a metric in a val loop: `process` per image and `evaluate` at the end, for boxes and boolean masks.
 
-``benchmarks/evaluation.py`` starts it. Both metrics get the same predictions in turn, on the device; only their calls are timed.
+``benchmarks/evaluation.py`` starts it. Both metrics get the same predictions in turns, on the device; only their calls are timed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PROPOSAL_NUMS = (100, 300, 1000)
 def main() -> None:
     """Time both metrics once and write the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('folder', type=Path, help='holds annotations.json and detections.npz')
+    parser.add_argument('folder', type=Path, help='folder with annotations.json and detections.npz')
     parser.add_argument('images', type=int)
     parser.add_argument('output', type=Path)
     parser.add_argument('--device', default='cpu')
@@ -76,7 +76,7 @@ def make_sample(image: dict, detections: SimulatedDetections, rles: list[dict], 
 
 
 def timed(call: Callable[[], object], device: str) -> tuple[float, object]:
-    """Return the seconds of a call, device synchronised, and its result."""
+    """Return the seconds of a call, with a synchronized device, and its result."""
     synchronize(device)
     start = time.perf_counter()
     result = call()

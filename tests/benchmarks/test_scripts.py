@@ -107,7 +107,7 @@ def test_missing_gpu(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['layers', 'shapes', '--device', 'cuda'])
     with pytest.raises(SystemExit):
         importlib.import_module('layers').main()
-    assert 'torch sees no GPU' in capsys.readouterr().err
+    assert 'torch finds no GPU' in capsys.readouterr().err
 
 
 def test_every_tied_network_has_a_baseline():
