@@ -3,14 +3,17 @@
 import pickle
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from torch import nn
 
 from mmtied.launch import checkpoints, config, runner
+from mmtied.layers import TBC
 from mmtied.unpickling import safe_loading
 
 
@@ -196,3 +199,16 @@ def test_safe_loading_names_what_it_refuses(tmp_path, capsys, extra, name):
             safe_loading():
         torch.load(tmp_path / 'other.pth')
     assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize(('model', 'expected'), [
+    (nn.Sequential(nn.Conv2d(3, 8, 1), TBC(8, 8, 1), TBC(3, 8, 1, indivisible='untie')),
+     ['Sequential: 1 of 3 convolutions are tied; TBC or TGC of one block: 1, other types: 1']),
+    (nn.Sequential(nn.Conv2d(3, 8, 1)), []),
+])
+def test_build_runner_logs_tying(model, expected, monkeypatch):
+    lines = []
+    built = SimpleNamespace(model=model, logger=SimpleNamespace(info=lines.append))
+    monkeypatch.setattr(runner.Runner, 'from_cfg', lambda cfg: built)
+    assert runner.build_runner(Config()) is built
+    assert lines == expected
