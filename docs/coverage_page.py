@@ -19,10 +19,13 @@ from mmtied.tables import markdown_table
 PAGE = Path(__file__).resolve().parent / 'coverage.md'
 _INTRODUCTION = """# Coverage of the papers
 
-Written by `python docs/coverage_page.py`; a test checks that every file exists and that every config loads with its options.
-Train a config with `python tools/train.py CONFIG`, passing the options beside it to `--cfg-options`. The
-[model zoo](model_zoo.md) has the printed figures and the computed sizes. Nothing on this page has been trained here at the
-papers' scale; [Evidence](evidence.md) lists our small-scale trainings.
+Find the config, tool or page for every table and figure of the papers, and what is left out. Train a config with
+`python tools/train.py`; options beside it are for `--cfg-options`. The [model zoo](model_zoo.md) has the printed figures and the
+computed sizes. Nothing on this page has been trained here as the papers train it; [Evidence](evidence.md) lists what has been
+trained, at a small scale.
+
+`python docs/coverage_page.py` writes this page. A test checks that every file exists and that every config loads with its
+options.
 """
 
 

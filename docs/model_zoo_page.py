@@ -30,14 +30,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PRINTED = 'printed in the paper, not trained here'
 _INTRODUCTION = f"""# Model zoo
 
-Written by `python docs/model_zoo_page.py` from the networks and the figures printed in the papers; a test compares the page with
-both. Every accuracy on this page is {PRINTED}. "weights" links to public trained weights of a
-row; none of them are ours. MMDetection publishes weights of most untied detectors, for its own configs.
+Every network of the papers, with its config, printed accuracy, and printed and computed sizes. Train a config with
+`python tools/train.py`; options beside it are for `--cfg-options`.
 
-Parameters of a classifier include its last layer. Multiply-adds count convolutions and fully connected layers for one image
-(224 x 224; 32 x 32 on CIFAR and SVHN); mmengine's counter and torch's FlopCounterMode agree on them. Differences are in percent
-of the printed figure. Detectors report AP on COCO val2017 or Cityscapes val. Train a row with `python tools/train.py CONFIG` and
-pass the options beside the config to `--cfg-options`. A deviation is over several runs; `tools/train_seeds.py` trains those.
+**Every accuracy on this page is {PRINTED}.** The column "weights" links public trained weights; none of them are ours. For most
+untied detectors, MMDetection publishes weights, for its own configs.
+
+- **Parameters** of a classifier include its last layer.
+- **Multiply-adds** are those of convolutions and fully connected layers for one image (224 x 224, on CIFAR and SVHN 32 x 32), on
+  which mmengine's counter and torch's FlopCounterMode agree.
+- **Differences** are in percent of the printed figure.
+- **AP** of detectors is on COCO val2017 or Cityscapes val.
+- **Deviations** are over several runs, which `tools/train_seeds.py` trains.
+
+`python docs/model_zoo_page.py` writes this page from the networks themselves and the printed figures; a test compares it with
+both.
 """
 _METAFILE_HEAD = f"""# Written by `python docs/model_zoo_page.py`. Accuracies are {PRINTED}, and no weights are ours.
 # Parameters are in millions; backbone parameters are those of the backbone with the ImageNet classifier.

@@ -42,18 +42,18 @@ class ValidateWithinEpochs(Hook):
         with torch.random.fork_rng():  # a DataLoader draws a seed
             metrics = runner.val_loop.run()
         runner.model.train()
-        noted = [*runner.message_hub.get_info(VALIDATIONS, []), (step, {name: float(value) for name, value in metrics.items()})]
-        runner.message_hub.update_info(VALIDATIONS, noted)
+        validation = step, {name: float(value) for name, value in metrics.items()}
+        runner.message_hub.update_info(VALIDATIONS, [*runner.message_hub.get_info(VALIDATIONS, []), validation])
 
 
 def train(run: Run, cfg: Config, root: Path, work_root: Path) -> tuple[Runner, dict]:
-    """Train from a config, or go on where the run stopped; return mmengine's Runner and what `Run.keep` should know.
+    """Train from a config or resume the run; return mmengine's Runner and the summary for `Run.keep`.
 
-    Everything random comes from the run's seed, and the images are loaded by the process that trains.
+    All randomness comes from the run's seed, and the training process loads the images itself.
     """
     work_dir = run.work_dir(work_root)
     cfg.work_dir = str(work_dir)
-    # mmengine keeps visualizers by name, and would write the losses of a process's second run into the folder of the first.
+    # mmengine caches visualizers by name, and would write the losses of a process's second run to the folder of the first.
     cfg.experiment_name = str(work_dir)
     cfg.get('visualizer', {}).pop('name', None)
     cfg.randomness = dict(seed=run.seed, deterministic=True)

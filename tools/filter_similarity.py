@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--images', nargs='+', required=True, metavar='PATH', help='image files or folders')
     parser.add_argument('--num', type=int, default=50, help='number of images, chosen at random (default: %(default)s)')
     parser.add_argument('--size', type=int, default=224,
-                        help='size in pixels of the central squares that are used (default: %(default)s)')
+                        help='resize central squares to this size in pixels (default: %(default)s)')
     place = parser.add_mutually_exclusive_group()
     place.add_argument('--layers', nargs='+', metavar='NAME',
                        help='layer names, wildcards allowed; the same number for each network')

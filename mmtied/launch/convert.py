@@ -182,7 +182,7 @@ def write_deployed(cfg: Config, checkpoint: str, target: str | os.PathLike, file
         if dynamic_size:
             other = torch.cat([other, other.flip(3)], dim=3)
         difference, largest = _compare(_flatten([run(image), run(other)]), [*expected, *_flatten(parts(other))])
-        if not difference <= TOLERANCE * max(1., largest):  # also where the difference is NaN
+        if not difference <= TOLERANCE * max(1., largest):  # also if the difference is NaN
             raise ValueError(f'{target} is not written: outputs differ by up to {difference:.2g} (outputs up to {largest:.3g}), '
                              f'expected a relative difference of at most {TOLERANCE:g}; are these trained weights?')
     return Deployment(part_names, (count_parameters(parts), count_parameters(deployed)),
@@ -206,7 +206,7 @@ def _write_torchscript(model: nn.Module, image: Tensor, path: Path) -> Callable[
 
 
 def _write_onnx(model: nn.Module, image: Tensor, path: Path, names: list[str], dynamic_size: bool) -> Callable[[Tensor], object]:
-    image = image if len(image) > 1 else image.repeat(2, 1, 1, 1)  # torch would specialise a batch of one
+    image = image if len(image) > 1 else image.repeat(2, 1, 1, 1)  # torch would specialize for a batch of one
     export_onnx(model, image, path, names, dynamic_size)
     import onnxruntime
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
