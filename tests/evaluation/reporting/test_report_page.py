@@ -126,11 +126,11 @@ def test_describes_bootstrap_per_run():
     made = f'95 % intervals ({METHOD}, {{}} replicates, seed {{}})'.format
     text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
     assert text.count(made(1000, 0)) == 1
-    assert f'below a value: {made(1000, 0)}. Below 20 images there is none' in text
+    assert f'below values: {made(1000, 0)}. Buckets of fewer than 20 images have none' in text
     reports[1]['intervals'] = dict(reports[1]['intervals'], replicates=200, seed=7)
     reports[2]['intervals'] = None
     text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
-    assert f'below a value: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. Below 20 images' in text
+    assert f'below values: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. Buckets of fewer than 20 images' in text
 
 
 @pytest.mark.usefixtures('blank_figures')
@@ -227,7 +227,7 @@ def test_extra_evaluations_have_sections():
     page = Page(render_page([Run('tied', make_report(iou_types=('bbox',), further=further))]))
     check_self_contained(page)
     assert 'AP over r: covered, same category, by instance' in page.text
-    assert 'Only instances of the same category count' in page.text
+    assert 'Only instances of the same category occlude each other' in page.text
     anchors = {attributes['href'][1:] for attributes in page.attributes('a')}
     assert anchors <= {attributes['id'] for _, attributes in page.tags if 'id' in attributes}
     assert len(anchors) == 2
@@ -275,7 +275,7 @@ def test_shows_worst_images_with_counts(tmp_path):
     assert len(jpegs) == 1
     assert (jpegs[0]['width'], jpegs[0]['height']) == ('480', '360')
     assert 'a.png: r = 0.50, F1 0.00; 0 of 2 found, 2 missed, 0 found twice, 1 invented' in page.text
-    assert 'counted by segm at IoU 0.5' in page.text
+    assert 'by segm at IoU 0.5' in page.text
 
 
 @pytest.mark.usefixtures('blank_figures')

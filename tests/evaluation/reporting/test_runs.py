@@ -35,7 +35,7 @@ def test_means_have_intervals_and_null_bands(results):
     page = render_page(runs, comparison=comparison)
     assert 'This report has no intervals' not in page and 'says nothing about occlusion' not in page
     assert 'random halves and quarters of the images and 2 seeds' in page and 'measured coverage' not in page
-    assert 'p is the largest of its runs' in page
+    assert 'p is the largest of the runs' in page
     last, (one, two) = runs[0].report['bbox']['buckets'][-1], (one.report['bbox']['buckets'][-1] for one in results[:2])
     for key in ('AP', 'AP_null', 'AP_excess', 'AP_matched_null', 'matched_own'):
         assert last[key] == pytest.approx((one[key] + two[key]) / 2, abs=1e-12)
