@@ -44,7 +44,7 @@ def test_classifier_and_mode():
 
 @pytest.mark.parametrize('paper', load_papers(), ids=lambda paper: paper.title)
 def test_mmengine_counts_the_same(paper):
-    """Its counter reads the traced graph, and knows nothing of torch's."""
+    """mmengine counts in the traced graph, independently of torch's counter."""
     row = min(paper.networks, key=lambda row: row.size)
     model = ImageNetClassifier(MODELS.build(dict(row.backbone)), row.channels, row.classes).eval()
     image = torch.zeros(1, 3, row.size, row.size)

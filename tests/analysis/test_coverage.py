@@ -1,4 +1,4 @@
-"""docs/coverage.md lists every table and figure of the papers, and what it names exists."""
+"""docs/coverage.md lists every table and figure of the papers, and every file that it names exists."""
 
 import itertools
 import re

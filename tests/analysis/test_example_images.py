@@ -1,4 +1,4 @@
-"""Overlap examples: the choice of images, the tints, and all-or-nothing writing."""
+"""Example images: choice, tints, and atomic writing."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_category_colors_tell_apart(count, least):
     picture.putdata(colors)
     profiles = (ImageCms.createProfile(name) for name in ('sRGB', 'LAB'))
     lab = np.asarray(ImageCms.applyTransform(picture, ImageCms.buildTransform(*profiles, 'RGB', 'LAB')))[0]
-    lab = np.column_stack([lab[:, 0] * (100 / 255), lab[:, 1:].astype(np.int8)])  # littleCMS' CIELAB, an oracle of its own
+    lab = np.column_stack([lab[:, 0] * (100 / 255), lab[:, 1:].astype(np.int8)])  # littleCMS as an independent oracle
     distance = np.linalg.norm(lab[:, None] - lab, axis=-1)
     assert distance[~np.eye(len(colors), dtype=bool)].min() > (least if count > 10 else min(least, 30))
     assert distance[:count, :count][~np.eye(count, dtype=bool)].min() > least

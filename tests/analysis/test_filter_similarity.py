@@ -1,4 +1,4 @@
-"""Filter similarity: guided backpropagation against one written by hand, cosines against NumPy, and the choice of layers."""
+"""Filter similarity: guided backpropagation against a manual one, cosines against NumPy, and choice of layers."""
 
 from copy import deepcopy
 
@@ -90,7 +90,7 @@ OTHERS = {'Sigmoid', 'Hardsigmoid', 'Tanh', 'LogSigmoid', 'Softsign', 'GLU', 'Mu
 
 @pytest.mark.parametrize('name', [*ACTIVATIONS, 'mmcv Swish', 'mmcv HSwish', 'mmcv Clamp'])
 def test_every_activation_is_guided(name):
-    """Its gradient is its slope where the gradient that comes in is positive, and 0 elsewhere."""
+    """The gradient is the slope if the incoming gradient is positive, and 0 otherwise."""
     if name.startswith('mmcv'):
         activation = pytest.importorskip('mmcv.cnn').build_activation_layer({'type': name.split()[1]})
     else:
@@ -102,7 +102,7 @@ def test_every_activation_is_guided(name):
     with guided_backprop():
         got, = torch.autograd.grad((activation(x * 1) * signs).sum(), x)
     torch.testing.assert_close(got, slope * (signs > 0))
-    plain, = torch.autograd.grad((activation(x * 1) * signs).sum(), x)  # nothing stays hooked
+    plain, = torch.autograd.grad((activation(x * 1) * signs).sum(), x)  # no hook remains
     torch.testing.assert_close(plain, slope * signs)
 
 

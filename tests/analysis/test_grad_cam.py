@@ -1,4 +1,4 @@
-"""Grad-CAM against its formula by hand, and the targets for detections."""
+"""Grad-CAM against a manual computation of its formula, and the targets for detections."""
 
 from types import SimpleNamespace
 

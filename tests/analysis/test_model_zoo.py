@@ -35,7 +35,7 @@ def sizes_of(paper: Paper, parameters: int = 10_000_000, multiply_adds: int = 1_
 
 @pytest.fixture(autouse=True)
 def weights_are_not_drawn(monkeypatch):
-    """Weights are only counted here."""
+    """Skip initialization, since weights are only counted."""
     monkeypatch.setattr(_ConvNd, 'reset_parameters', lambda layer: None)
     monkeypatch.setattr(nn.Linear, 'reset_parameters', lambda layer: None)
     monkeypatch.setattr(ConvModule, 'init_weights', lambda module: None)

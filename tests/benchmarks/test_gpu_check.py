@@ -1,4 +1,4 @@
-"""benchmarks/gpu_check.sh without a GPU: order, limits, summary and commands; its evaluation on a device that is pretended."""
+"""benchmarks/gpu_check.sh without a GPU: order, limits, summary and commands; its evaluation on a simulated device."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""The speed benchmarks end to end at tiny sizes, and a user's mistakes."""
+"""The speed benchmarks end to end at tiny sizes, and user errors."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""docs/evidence.md is what the kept results say."""
+"""docs/evidence.md matches the stored results."""
 
 import json
 

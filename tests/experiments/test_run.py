@@ -1,4 +1,4 @@
-"""experiments/run.py trains what is missing, and keeps small files."""
+"""experiments/run.py trains missing runs, and keeps small files."""
 
 import csv
 import functools
@@ -125,7 +125,7 @@ def test_students_differ_in_their_start_alone(start, tmp_path, monkeypatch, capf
             return list(csv.reader(file)), json.loads((folder / 'run.json').read_text())
 
     losses, summary = result('warm_start', 'tied_s')
-    assert losses == result('occlusion', 'tied_s')[0]  # although it validates in between
+    assert losses == result('occlusion', 'tied_s')[0]  # despite validations in between
     assert [step for step, _ in summary['validations']] == [1] and summary['steps'] == 2
     assert 'coco/bbox_mAP' in summary['validations'][0][1]
     header, *steps = result('warm_start', 'tied_s_distilled')[0]

@@ -1,4 +1,4 @@
-"""A tiny data set, and tools run in this process."""
+"""A tiny data set, and a runner of tools in this process."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tools say before a run begins: misspellings, classes, mmcv, places to write; and around it: log and Ctrl-C."""
+"""Checks before a run: misspellings, classes, mmcv, output folders; and around a run: log and Ctrl-C."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from mmtied.launch import checks, config
 from tests.helpers.packages import only_installed
 
 
-def test_misspelled_settings_of_a_config_are_warned_of(tmp_path, capsys):
+def test_misspelled_settings_of_a_config_give_a_warning(tmp_path, capsys):
     (tmp_path / 'mine.py').write_text("_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n"
                                       "modle = dict(backbone=dict(depth=101))\ntrain_dataloder = dict(batch_size=4)")
     config.load_config(str(tmp_path / 'mine.py'))
@@ -59,7 +59,7 @@ def test_unknown_types_are_corrected(name, registry, hint):
 
 
 def test_heads_with_too_few_classes():
-    """Heads that see no classes, as an RPN's or class-agnostic masks, have one and are not compared."""
+    """Class-agnostic heads, such as an RPN's, have one class and are not compared."""
 
     class Head(torch.nn.Module):
         def __init__(self, num_classes, class_agnostic=False):
@@ -155,7 +155,7 @@ def test_folder_without_permission(tmp_path, monkeypatch):
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
-    """Return a function that makes packages which find_spec finds, but nothing can import."""
+    """Return a function that creates packages that find_spec finds but that fail to import."""
     def make(**contents):
         for name, files in contents.items():
             (tmp_path / name).mkdir()

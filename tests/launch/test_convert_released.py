@@ -1,4 +1,4 @@
-"""Conversion of the six released networks with shared bases: equal outputs, and errors of broken checkpoints."""
+"""Convert the six released networks with shared bases: equal outputs, and errors for broken checkpoints."""
 
 import re
 
@@ -33,7 +33,7 @@ def test_equal_outputs(network):
         model = MODELS.build(cfg.model).eval()
     assert {**cfg.model.backbone, **backbone} == cfg.model.backbone  # the settings that the tool prints are the config's
     model.load_state_dict(converted, assign=True)
-    biases = 1312 if 'Mobile' in network else 0  # which BatchNorm makes superfluous
+    biases = 1312 if 'Mobile' in network else 0  # made redundant by BatchNorm
     assert sum(p.numel() for p in model.parameters()) + biases == NETWORKS[network]['parameters']
 
     x = torch.randn(2, 3, 32, 64)
@@ -61,7 +61,7 @@ def test_whole_classifier(run_tool, tmp_path):
 
 
 def test_detector_starts_from_released_weights(run_tool, tmp_path):
-    """What a config's comment says to type: convert, then --backbone-checkpoint."""
+    """Follow a config's comment: convert, then --backbone-checkpoint."""
     pytest.importorskip('mmdet')
     weights = random_weights('ResNet50_Shared_two_bases')
     source, out = tmp_path / 'ResNet50-Shared++.pth', tmp_path / 'sharedr50_2bases.pth'
@@ -87,7 +87,7 @@ def test_detector_starts_from_released_weights(run_tool, tmp_path):
 
 
 def test_other_ranks():
-    """A checkpoint of the authors' script with other numbers of elements gives its own settings."""
+    """A checkpoint of the authors' script with other numbers of elements yields other settings."""
     weights = random_weights('ResNet34_S48U1')
     for key, value in weights.items():
         if '_basis_' in key and 'layer' not in key:

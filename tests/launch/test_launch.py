@@ -49,7 +49,7 @@ def test_mmpretrain_dataloader_defaults():
 
 @pytest.mark.parametrize('name', ['configs/imagenet/tiedr50_in1k.py', 'configs/mask_rcnn_tiedr50_2x.py'])
 def test_zero_workers_disable_persistent_workers(name):
-    """torch's DataLoader accepts the settings when an option sets num_workers=0 alone."""
+    """torch's DataLoader accepts the settings if an option sets only num_workers=0."""
     cfg = config.load_config(name, {'train_dataloader.num_workers': 0})
     for split, persistent in (('train', False), ('val', True)):
         settings = {key: cfg[f'{split}_dataloader'][key] for key in ('num_workers', 'persistent_workers')}

@@ -1,4 +1,4 @@
-"""Networks of figures: the names of their classes, and images as they take them."""
+"""Networks for figures: names of their classes, and preprocessed images."""
 
 import numpy as np
 import pytest

@@ -150,12 +150,12 @@ def test_build_errors_exit_with_2(run_tool, tiny_options, tmp_path, option, mess
     code, out, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, option)
     assert code == 2
     assert message in one_line(err)
-    assert 'Config:' not in out  # the line stands alone
+    assert 'Config:' not in out  # only the error line
 
 
 @pytest.mark.parametrize('given', [['circle', 'sqare', 'triangle', 'star', 'ring', 'cross'], ['crcle']])
 def test_misspelt_class(run_tool, tiny_options, tmp_path, given):
-    """mmdet drops such a class, and its annotations with it."""
+    """mmdet would drop such a class and its annotations."""
     options = [f'{split}_dataloader.dataset.metainfo.classes={str(given).replace(" ", "")}' for split in ('train', 'val', 'test')]
     code, _, err = run_tool('train.py', DEMO, '--work-dir', tmp_path, *tiny_options, *options)
     assert code == 2

@@ -1,4 +1,4 @@
-"""Run tools/deploy.py: the file has the outputs of the model, or is not written."""
+"""Run tools/deploy.py: the file reproduces the outputs of the model, or is not written."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Run tools/distill.py on a few images, and start a detector from what it wrote."""
+"""Run tools/distill.py on a few images, and start a detector from its output."""
 
 from pathlib import Path
 

@@ -72,7 +72,7 @@ def test_cam_of_a_classifier_of_cifar(run, tmp_path):
 
 
 def test_cam_without_names_of_classes(run, files, tmp_path):
-    """The first detector's label is looked for in all others whose classes have no names."""
+    """Other detectors without class names look for the first detector's label."""
     pytest.importorskip('pytorch_grad_cam')
     config = (files / 'detector.py').read_text().replace("metainfo=dict(classes=('cat', 'dog')), ", '')
     (tmp_path / 'nameless.py').write_text(config)

@@ -16,7 +16,7 @@ DATA = dict(images=[dict(id=1, height=10, width=10, file_name='one.png')], categ
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Run a tool in a folder with an annotation file and an image; return its exit code and what it printed."""
+    """Run a tool in a folder with an annotation file and an image; return its exit code and output."""
     def run(tool, *args, data=DATA):
         spec = importlib.util.spec_from_file_location(tool, TOOLS / f'{tool}.py')
         module = importlib.util.module_from_spec(spec)
@@ -86,7 +86,7 @@ def test_browse_writes_pictures(run, tmp_path):
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['r0.50_1.jpg', 'sheet.jpg']
 
 
-BROKEN = '{"images"'  # options that are wrong are refused before it is read
+BROKEN = '{"images"'  # wrong options fail before the file is read
 UNNAMED = dict(DATA, images=[dict(id=1, height=10, width=10)])
 ABSENT = dict(DATA, images=[dict(DATA['images'][0], file_name='two.png')])
 

@@ -28,7 +28,7 @@ def main():
 
 @pytest.fixture
 def run(main, tmp_path, monkeypatch, capsys):
-    """Run the tool in a folder with these files; return its exit code and what it printed."""
+    """Run the tool in a folder with these files; return its exit code and output."""
     def run(*args, **files):
         for name, content in {'instances': DATA, **files}.items():
             (tmp_path / f'{name}.json').write_text(content if isinstance(content, str) else json.dumps(content))

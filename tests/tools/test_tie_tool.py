@@ -1,4 +1,4 @@
-"""Run tools/tie.py on a detector of mmdet, and load what it wrote."""
+"""Run tools/tie.py on a detector of mmdet, and load its output."""
 
 import pytest
 import torch

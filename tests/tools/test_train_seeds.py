@@ -18,7 +18,7 @@ ACCURACY = {0: 92.5, 1: 93.0, 2: 92.75}
 def training(monkeypatch):
     """Replace the subprocess; return the commands that were run. The run in `fails` ends with exit code 3."""
     commands, fails = [], set()
-    monkeypatch.delenv('PYTHON', raising=False)  # which make exports
+    monkeypatch.delenv('PYTHON', raising=False)  # exported by make
 
     def run(command, check, env):
         assert env['PYTHON'] == sys.executable
@@ -87,7 +87,7 @@ def test_goes_on_after_a_failure(training, tmp_path, monkeypatch, capfd):
 def test_a_wrong_setting_is_reported_once(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(subprocess, 'run', lambda command, check, env: subprocess.CompletedProcess(command, 2))
     code, out, err = run_in_process('train_seeds.py', ('none.py', '--work-dir', tmp_path), monkeypatch, capfd)
-    assert (code, out, err) == (2, '', '')  # train.py said what is wrong
+    assert (code, out, err) == (2, '', '')  # train.py has printed the error
     assert not list(tmp_path.iterdir())
 
 

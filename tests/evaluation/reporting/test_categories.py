@@ -1,4 +1,4 @@
-"""AP by category and bucket, against evaluations of one category alone."""
+"""AP by category and bucket, against evaluations of single categories."""
 
 import csv
 
@@ -42,7 +42,7 @@ def test_those_that_fall_most_come_first():
     assert colors['90'] == '#fee838' and colors[''] == 'none'  # the highest value has the last color of cividis
 
 
-    report['definition'] = 'field:vis_ratio'  # which may fall with occlusion: those that change most
+    report['definition'] = 'field:vis_ratio'  # may fall with occlusion, so order by absolute change
     report['bbox']['buckets'] = [dict(name='(0,0.5)'), dict(name='[0.5,1]')]
     report['per_category']['bbox'] = [[.5, .5, .5], [.5, .2, .9], [.3, .6, .1]]
     assert [row['category'] for row in category_rows(report)] == ['rises', 'falls', 'rare']

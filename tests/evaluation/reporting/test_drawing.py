@@ -35,7 +35,7 @@ def rle(size, x, y, w, h):
 FOUND, MISSED, INVENTED = (LOOKS[name] for name in ('found', 'missed', 'invented'))
 
 
-@pytest.mark.parametrize('pixels', [(240, 160), (1200, 800)])  # files of another size than the annotations are scaled
+@pytest.mark.parametrize('pixels', [(240, 160), (1200, 800)])  # files are scaled to the size in the annotations
 def test_draws_boxes_at_their_coordinates(pixels):
     truth = Shapes(np.array([[24., 16., 96., 64.]]), ['cat'])
     predictions = Shapes(np.array([[120., 80., 60., 40.]]), ['dog 0.90'])

@@ -58,7 +58,7 @@ def test_names_are_not_parsed_as_math():
         axes = figure.axes[-1]
         assert axes.get_xticklabels()[1].get_text() == r'\$\bad{\$'
         assert r'(\$\bad{\$)' in axes.get_xlabel()
-        to_rgb(figure)  # raises where matplotlib takes it for a formula
+        to_rgb(figure)  # raises if matplotlib parses a name as a formula
 
 
 def test_styles_of_28_runs_differ():

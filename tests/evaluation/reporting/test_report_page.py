@@ -90,7 +90,7 @@ def check_self_contained(page):
 
 
 def expected_rows(table):
-    """Return the rows that the result table of a report should show."""
+    """Return the expected rows of a report's result table."""
     rows = [['r', 'images', 'instances', 'AP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L']]
     for name, row in [('all', table['all']), *((bucket['name'], bucket) for bucket in table['buckets'])]:
         cells = [name, str(row['images']), str(row['instances'])]
@@ -130,7 +130,7 @@ def test_describes_bootstrap_per_run():
     reports[1]['intervals'] = dict(reports[1]['intervals'], replicates=200, seed=7)
     reports[2]['intervals'] = None
     text = ' '.join(Page(render_page(list(map(Run, names, reports)))).text.split())
-    assert f'below values: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. Buckets of fewer than 20 images' in text
+    assert f'below values: one: {made(1000, 0)}; two: {made(200, 7)}; three: no intervals. Buckets of fewer' in text
 
 
 @pytest.mark.usefixtures('blank_figures')
@@ -211,7 +211,7 @@ def test_page_of_several_runs():
     for run in runs:
         assert page.tables[f'bbox, {run.name}'] == expected_rows(run.report['bbox'])
     gains = page.tables['High occlusion: images with r in [0.8,1] (30 images, 210 instances); in %']
-    assert [row[-1] for row in gains[1:]] == ['-'] * 3  # nothing paired is known
+    assert [row[-1] for row in gains[1:]] == ['-'] * 3  # no paired differences
     differences = [dict(difference=.02, low=-.01, high=.05), dict(difference=-.03, low=-.04, high=-.02)]
     buckets = [{'name': bucket['name'], 'AP': {'differences': differences}} for bucket in runs[0].report['bbox']['buckets']]
     page = Page(render_page(runs, comparison={'evaluations': [{'bbox': {'buckets': buckets}}]}))

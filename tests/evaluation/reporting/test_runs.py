@@ -1,4 +1,4 @@
-"""The page of several seeds: means with their intervals and null bands, and nothing of a single run."""
+"""Means over seeds, with intervals and null bands but without values of single runs."""
 
 import copy
 
@@ -14,7 +14,7 @@ from tests.helpers.simulated import many, simulated
 
 @pytest.fixture(scope='module')
 def results():
-    """Four runs, of which the third has an extra evaluation between the two of the others."""
+    """Return four runs; the third has an additional evaluation between the two that all share."""
     data, _ = many(num_images=60, per_image=5)
     main, extra = Evaluation(edges=(0, .1, 1)), Evaluation(edges=(0, .1, 1), cumulative=True)
     more = Evaluation('pairwise', edges=(0, 1))
@@ -46,7 +46,7 @@ def test_means_have_intervals_and_null_bands(results):
 
 
 def test_evaluations_are_paired_by_what_they_are(results):
-    """The third run has an extra evaluation of its own."""
+    """The third run has an additional evaluation."""
     runs, comparison = means_of([[results[2], results[3]], results[:2]])
     further, = runs[0].report['further']
     assert further['cumulative']
@@ -81,7 +81,7 @@ def test_headlines_are_about_the_statistic_with_intervals():
 
 
 def test_buckets_of_few_images_are_said_beside_the_verdict():
-    """Of 100 images in tenths of r, the page told of (0,0.1) alone, as if that were high occlusion."""
+    """Regression: with 100 images, the page presented the bucket (0,0.1) as high occlusion."""
     report = make_report(edges=(0, .1, .2, .3, 1), iou_types=('bbox', ))
     for row, images in zip(report['bbox']['buckets'], (30, 40, 12, 1, 0), strict=True):
         row['images'] = images

@@ -116,7 +116,7 @@ def test_page_leads_with_the_first_statistic_that_was_requested(requested):
                       bootstrap=Bootstrap(20, null_sets=0, statistics=requested))
     page = render_page([Run('run', result.report)])
     lead = requested[0]
-    assert page.count(f'alt="bbox {lead} over the occlusion ratio r') == 1  # in front, and not again among the details
+    assert page.count(f'alt="bbox {lead} over the occlusion ratio r') == 1  # in front, and not repeated among the details
     figures = [f'alt="bbox {name} over' for name in dict.fromkeys([lead, 'AP', 'AP75'])]
     assert sorted(figures, key=page.index) == figures
     assert f'instances): {lead} is ' in page[:page.index(figures[0])]
