@@ -249,7 +249,7 @@ def test_layers_that_cannot_be_used():
     model(images)
     with pytest.raises(ValueError, match="no layer named 'conv9'; its spatial convolutions are 0"):
         find_layers(model, ['0', 'conv9'])
-    with pytest.raises(ValueError, match=r'layer 1: expected a module that returns feature maps .*\(Flatten\) does not'):
+    with pytest.raises(ValueError, match=r'layer 1: expected a module that returns feature maps .*, got Flatten'):
         guided_patterns(model, layer_of(model, '1'), images)
     with pytest.raises(ValueError, match='layer other does not run'):
         guided_patterns(model, Layer('other', (nn.Conv2d(3, 3, 1), )), images)

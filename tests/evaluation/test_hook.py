@@ -258,7 +258,7 @@ def test_worst_images_are_chosen_by_masks_where_they_are_evaluated(tmp_path, ann
                          hook=dict(metric=iou_types, edges=(0, 1), num_replicates=0, name='A & B'))
     runner.val()
     page = (tmp_path / 'work/occlusion/report.html').read_text()
-    assert f'counted by {iou_types[-1]} at IoU 0.5' in ' '.join(page.split())
+    assert f'by {iou_types[-1]} at IoU 0.5' in ' '.join(page.split())
     assert [name for name in ('1.png',) if f'{name}: r = 0.00, F1 0.00; 0 of 1 found' in page] == chosen
     assert '<h1>AP by occlusion: A &amp; B</h1>' in page
     assert read_report(tmp_path / 'work/occlusion/report.json')['name'] == 'A & B'

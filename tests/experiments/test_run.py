@@ -148,7 +148,7 @@ def test_a_damaged_result_is_repeated(start, tmp_path, capsys):
     (folder / 'run.json').write_text('{"steps"')
     start('occlusion', '--list', '--only', 'r50/*')
     assert capsys.readouterr().out.split() == ['r50/seed0', 'damaged']
-    with pytest.raises(ValueError, match='run.json: no results of a finished run .*--preset cpu --only r50/seed0 makes them'):
+    with pytest.raises(ValueError, match='run.json: no results of a finished run .*--preset cpu --only r50/seed0 creates them'):
         runs.Run('occlusion', 'cpu', 'r50', 0).read_summary()
     trained = []
     with pytest.MonkeyPatch.context() as patch:
@@ -164,7 +164,7 @@ def test_cells_need_images_and_annotations(start, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         start('cells')
     assert stop.value.code == 2
-    assert 'bccd/JPEGImages is missing; experiments/data.md says' in capsys.readouterr().err
+    assert 'bccd/JPEGImages is missing; experiments/data.md explains' in capsys.readouterr().err
 
 
 def test_a_student_needs_its_teacher(start, capsys):
@@ -172,14 +172,14 @@ def test_a_student_needs_its_teacher(start, capsys):
         start('warm_start', '--here', '--only', 'tied_s_distilled/seed0')
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert 'epoch_1.pth is missing, the teacher' in error and 'occlusion --preset cpu --only r50/seed0' in error
+    assert 'epoch_1.pth (the teacher) is missing' in error and 'occlusion --preset cpu --only r50/seed0' in error
 
 
 @pytest.mark.parametrize(('words', 'said'), [
-    (['occlusion', '--only', 'tide/*'], '--only tide/*: no such run; there are r50, tied'),
+    (['occlusion', '--only', 'tide/*'], '--only tide/*: no such run; expected one of r50, tied'),
     (['occlusion', '--jobs', '0'], '--jobs 0: expected 1 or more'),
-    (['cells'], 'ImageSets/Main/train.txt is missing; experiments/data.md says'),
-    (['classification'], 'cifar10/train is missing; experiments/data.md says'),
+    (['cells'], 'ImageSets/Main/train.txt is missing; experiments/data.md explains'),
+    (['classification'], 'cifar10/train is missing; experiments/data.md explains'),
 ])
 def test_user_errors_are_one_line(start, capsys, words, said):
     with pytest.raises(SystemExit) as stop:
