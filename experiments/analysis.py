@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mmtied.evaluation.buckets import Grouping, whole_set
+from mmtied.evaluation.accumulate import Grouping, whole_set
 from mmtied.evaluation.comparison import Estimate, describe_difference, estimate_groups
 from mmtied.evaluation.intervals import Bootstrap
 from mmtied.evaluation.records import SavedRun, read_records

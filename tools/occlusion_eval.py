@@ -102,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f'--replicates {args.replicates}: expected at least 0; 0 disables intervals')
 
         from mmtied.evaluation import Bootstrap, Evaluation, Statistic, evaluate, read_ground_truth, register_statistic
+        from mmtied.evaluation.buckets import STATISTICS_OF_PRESETS, preset
         from mmtied.evaluation.inputs.coco_json import read_json
         from mmtied.evaluation.inputs.images import image_paths
         from mmtied.evaluation.options import evaluation_of, reading_options
-        from mmtied.evaluation.presets import STATISTICS_OF_PRESETS, preset
         from mmtied.evaluation.protocol import STATISTICS, check_proposal_nums
         from mmtied.evaluation.reporting.tables import format_tables
         from mmtied.evaluation.stated import with_image_field

@@ -1,8 +1,8 @@
 """Detection accuracy as a function of occlusion: COCO's AP for buckets of images or instances by occlusion ratio.
 
-`evaluate` is the front door for any detector's results, `OcclusionCocoMetric` and `OcclusionEvalHook` plug into mmdet, and
-`OcclusionMeanAveragePrecision` into any evaluation loop in PyTorch. All but the metric and the hook, which need mmengine, need
-torch, NumPy and pycocotools only. Names are imported when they are first used.
+`evaluate` takes any detector's results. `OcclusionCocoMetric` and `OcclusionEvalHook` plug into mmdet,
+`OcclusionMeanAveragePrecision` into any PyTorch evaluation loop. The metric and the hook need mmengine; everything else needs
+only torch, NumPy and pycocotools. Names are imported on first use.
 """
 
 from importlib import import_module
@@ -12,9 +12,8 @@ _MODULES = {
     'annotated': ('annotate', ),
     'pipeline': ('compare', 'evaluate', 'evaluate_detections'),
     'result': ('ComparisonResult', 'EvaluationResult'),
-    'buckets': ('Bucket', 'Evaluation', 'make_buckets'),
+    'buckets': ('Bucket', 'Evaluation', 'make_buckets', 'preset'),
     'intervals': ('Bootstrap', ),
-    'presets': ('preset', ),
     'protocol': ('STATISTICS', 'Statistic', 'register_statistic'),
     'occlusion': ('OCCLUSION_RATIOS', 'image_ratios', 'instance_ratios', 'occlusion_ratio', 'register_occlusion_ratio'),
     'inputs.ground_truth': ('read_ground_truth', ),

@@ -1,7 +1,7 @@
 """Compute AP and recall from match records.
 
-COCO's AP reads, at 101 recall points, the best precision at that recall or a higher one. Only true positives raise recall or
-precision, so it is enough to know, for each of them, how many false positives have a higher score.
+COCO's AP averages, over 101 recall points, the best precision at that recall or above. Only true positives raise recall or
+precision, so it is enough to count, for each of them, the false positives with a higher score.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .buckets import Grouping
 from .protocol import AREA_RANGES, RECALL_POINTS, evaluated_thresholds
 
 _EPS = float(np.spacing(1))
 
 
 class Records(NamedTuple):
-    """The match records of D detections, with A columns: area ranges, then those of instance buckets.
+    """The match records of D detections, with A columns: area ranges, then those of each instance bucket.
 
-    Within an image and category, detections stand in the order of their ranks.
+    Within an image and category, detections are sorted by rank.
     """
 
     image: Tensor  # position of the image, (D,) int64
@@ -29,17 +28,17 @@ class Records(NamedTuple):
     score: Tensor  # (D,) float64
     matched: Tensor  # bit t: matched at IoU threshold t, (D, A) int16
     ignored: Tensor  # bit t: ignored at IoU threshold t, (D, A) int16
-    #: Position in `Positives` of the ground truth found at IoU 0.5 (area range 'all'); for a duplicate, of the one that it found
-    #: again; -1 for none, (D,) int64
+    #: Position in `Positives` of the ground truth matched at IoU 0.5 (area range 'all'), or which a duplicate found again; -1 for
+    #: none, (D,) int64
     target: Tensor
     iou: Tensor  # IoU with that ground truth, 0 without one, (D,) float32
 
     def select(self, index: Tensor) -> 'Records':
-        """Return the records at some positions, in that order."""
+        """Return the records at the given positions, in that order."""
         return Records(*(column[index] for column in self))
 
     def narrow(self) -> 'Records':
-        """Return them with positions and ranks in 32 bits, to be kept or sent."""
+        """Return the records with positions and ranks in 32 bits, for storage and transfer."""
         return Records(*(column.int() if column.dtype == torch.int64 else column for column in self))
 
     def wide(self) -> 'Records':
@@ -47,25 +46,42 @@ class Records(NamedTuple):
         return Records(*(column.long() if column.dtype == torch.int32 else column for column in self))
 
     def of_columns(self, first: int) -> 'Records':
-        """Return them with the match bits of one bucket only: column `first` and the area ranges that follow it."""
+        """Keep the match bits of one bucket: column `first` and its area ranges."""
         block = slice(first, first + len(AREA_RANGES))
         return self._replace(matched=self.matched[:, block], ignored=self.ignored[:, block])
 
 
 class Positives(NamedTuple):
-    """The ground truths that count; G of them, A columns."""
+    """The G ground truths that count, with A columns."""
 
     image: Tensor  # position of the image, (G,) int64
     category: Tensor  # position of the category, (G,) int64
-    counted: Tensor  # whether it counts in each column, (G, A) bool
+    counted: Tensor  # counts in this column, (G, A) bool
 
     def of_columns(self, first: int) -> 'Positives':
-        """Return those of one bucket, as `Records.of_columns`."""
+        """Keep the columns of one bucket, as `Records.of_columns`."""
         return self._replace(counted=self.counted[:, first:first + len(AREA_RANGES)])
 
 
+class Grouping(NamedTuple):
+    """The B groups of one evaluation of I images."""
+
+    members: Tensor  # images of each group, (I, B) bool; groups may overlap
+    #: Column of each group in `Records.matched` and `Positives.counted` for all areas; small, medium and large follow, (B,) int64
+    columns: Tensor
+
+    def to(self, device: torch.device | str) -> 'Grouping':
+        """Copy to a device."""
+        return Grouping(self.members.to(device), self.columns.to(device))
+
+
+def whole_set(num_images: int) -> Grouping:
+    """Return one group of all images."""
+    return Grouping(torch.ones(num_images, 1, dtype=torch.bool), torch.zeros(1, dtype=torch.int64))
+
+
 def join_records(parts: list[Records], device: torch.device | str | None = None) -> Records:
-    """Join tables into one, sorted by category, descending score, image and rank as COCOeval's sorts do."""
+    """Concatenate tables and sort by category, descending score, image and rank, as COCOeval does."""
     records = Records(*(torch.cat(columns).to(device) for columns in zip(*parts, strict=True)))
     order = torch.argsort(records.image, stable=True)
     order = order[torch.argsort(records.score[order], stable=True, descending=True)]
@@ -81,20 +97,19 @@ def no_records(num_columns: int = len(AREA_RANGES)) -> Records:
 
 def accumulate(records: Records, positives: Positives, grouping: Grouping, num_categories: int, limit: int,
                recall: bool = False, areas: Sequence[int] = tuple(range(len(AREA_RANGES)))) -> Tensor:
-    """Compute AP, or recall, for groups of images or instances that may overlap.
+    """Compute AP or recall for groups of images or instances, which may overlap.
 
     Args:
-        records: Sorted as `join_records` sorts.
+        records: Match records in the order of `join_records`.
         positives: The ground truths that count.
         grouping: The B groups, on the device of the records.
         num_categories: K.
-        limit: Detections used for each image and category.
-        recall: Compute the recall of all these detections instead of AP, the mean precision over the recall points.
-        areas: Which of `AREA_RANGES` to evaluate, by position; A of them.
+        limit: Maximum detections per image and category.
+        recall: Compute the recall of all detections instead of AP.
+        areas: Positions of the A area ranges in `AREA_RANGES` to evaluate.
 
     Returns:
-        Shape (B, A, T, K) float64: by group, area range, IoU threshold and category; NaN where a group has no ground truth
-        that counts.
+        Shape (B, A, T, K) float64, by group, area range, IoU threshold and category; NaN where no ground truth counts.
     """
     columns, members = grouping.columns.tolist(), grouping.members
     disjoint = not any(columns) and bool((members.sum(1) <= 1).all())
@@ -110,7 +125,7 @@ def accumulate(records: Records, positives: Positives, grouping: Grouping, num_c
 
 def _accumulate_disjoint(records: Records, positives: Positives, group_of_image: Tensor, num_groups: int, num_categories: int,
                          limit: int, recall: bool, areas: Sequence[int]) -> Tensor:
-    """Accumulate disjoint groups of images; the group of each image is -1 for none, shape (I,) int64."""
+    """Accumulate disjoint groups of images, from the group of each image, (I,) int64, -1 for none."""
     group = group_of_image[records.image]
     areas = list(areas)
     kept = (group >= 0) & (records.rank < limit)
@@ -132,7 +147,7 @@ def _accumulate_disjoint(records: Records, positives: Positives, group_of_image:
     first_row = torch.searchsorted(segment, torch.arange(num_segments, device=group.device))
     result = torch.empty(num_columns, num_thresholds, num_segments, dtype=torch.float64, device=group.device)
     for column in range(num_columns):
-        # Most detections find nothing, or are ignored, at every threshold: of those it is enough to count the first kind.
+        # Most detections are unmatched or ignored at every threshold. The unmatched ones only need to be counted.
         idle = (matched[column] | ignored[column]) == 0
         rows = (~idle & (ignored[column] != everywhere)).nonzero()[:, 0]
         idle_before = count_before(idle)
@@ -154,8 +169,8 @@ def _accumulate_disjoint(records: Records, positives: Positives, group_of_image:
 def _segment_ap(segment: Tensor, true: Tensor, false: Tensor, idle_before: Tensor, totals: Tensor) -> Tensor:
     """Compute the AP of S segments from their detections, in descending order of score within each segment.
 
-    `idle_before` is how many detections of the segment that are false at every threshold, and left out, come before each one;
-    `totals`, (S,), are the ground truths of each segment.
+    `idle_before` counts the preceding detections of the segment that are false at every threshold, which are left out; `totals`,
+    (S,), are the ground truths of each segment.
     """
     num_segments, device = len(totals), true.device
     points = torch.from_numpy(RECALL_POINTS).to(device)
@@ -169,7 +184,7 @@ def _segment_ap(segment: Tensor, true: Tensor, false: Tensor, idle_before: Tenso
     precision = true_count / (false_count.double() + true_count + _EPS)
     recall = true_count / totals[of].double()
 
-    # A true positive serves the last recall point that it reaches and, by the reversed running maximum, all before it.
+    # A true positive sets the last recall point that it reaches; the reversed running maximum fills those before it.
     point = torch.searchsorted(points, recall, right=True) - 1
     best = torch.zeros(num_segments * len(points), dtype=torch.float64, device=device)
     best.scatter_reduce_(0, of * len(points) + point, precision, 'amax')
@@ -177,7 +192,7 @@ def _segment_ap(segment: Tensor, true: Tensor, false: Tensor, idle_before: Tenso
 
 
 def count_before(chosen: Tensor) -> Tensor:
-    """Count the chosen entries before each position, and in all, shape (D + 1,) int64.
+    """Count the chosen entries before each position; the last element is their total, shape (D + 1,) int64.
 
     Example:
         >>> count_before(torch.tensor([True, False, True])).tolist()

@@ -1,4 +1,4 @@
-"""Occlusion ratios written into COCO annotations, for other tools: FiftyOne, slices of other evaluators, one's own scripts."""
+"""Write occlusion ratios into COCO annotations for other tools: FiftyOne, other evaluators, custom scripts."""
 
 import json
 import os
@@ -17,15 +17,15 @@ from .inputs.layouts import read_annotations
 
 
 class Annotated(NamedTuple):
-    """Annotations with their occlusion, see `annotate`."""
+    """Annotations with occlusion ratios, see `annotate`."""
 
-    annotations: dict  # a copy in COCO's layout, with the new keys
-    buckets: dict[str, list]  # by name of the bucket the ids of its images, or of its annotations for ``unit='instance'``
+    annotations: dict  # a copy in COCO format with the new keys
+    buckets: dict[str, list]  # ids of images, or of annotations for ``unit='instance'``, by bucket name
 
     def save(self, folder: str | os.PathLike, name: str = 'annotations.json') -> list[Path]:
-        """Write both as JSON into a folder, `name` and ``buckets.json``, completely or not at all; return the paths."""
+        """Write both as JSON, `name` and ``buckets.json``, into a folder, all or nothing; return the paths."""
         if name == 'buckets.json':
-            raise ValueError("annotate: the annotations cannot be named 'buckets.json', the name of the ids; use another name")
+            raise ValueError("annotate: the annotations cannot be named 'buckets.json', which holds the ids; use another name")
         with atomic_files(folder, 'buckets.json', re.escape(name)) as temporary:
             for file, value in ((name, self.annotations), ('buckets.json', self.buckets)):
                 save_text(temporary / file, json.dumps(value, allow_nan=False) + '\n')
@@ -35,18 +35,17 @@ class Annotated(NamedTuple):
 def annotate(annotations: Any, evaluation: Evaluation | None = None, **reading: Any) -> Annotated:
     """Write the occlusion ratio r of each image and each annotation into a copy of COCO annotations.
 
-    Each image gets ``occlusion_ratio``, the r of the image, and each annotation its own; None where r is not defined, as in an
-    image without instances, for a crowd, or for an annotation that is left out. ``occlusion_bucket`` is the name of the bucket
-    that holds r, or None; cumulative buckets overlap and are left out. ``info['occlusion']`` says which definition was used. All
-    else stays as it is.
+    Each image and each annotation gets its ``occlusion_ratio``; None where r is undefined: images without instances, crowds,
+    skipped annotations. ``occlusion_bucket`` is the name of the bucket of r, or None; it is omitted for cumulative buckets, which
+    overlap. ``info['occlusion']`` records the definition. Everything else is copied unchanged.
 
     Args:
-        annotations: A COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
-        evaluation: Definition and buckets, by default `covered` in tenths; its unit says whose ids the buckets list.
+        annotations: A COCO instances file, a dict in that format, or a pycocotools ``COCO``.
+        evaluation: Definition and buckets, by default `covered` in tenths; `unit` selects whose ids the buckets list.
         **reading: Arguments of `read_ground_truth`.
 
     Raises:
-        ValueError: Unusable annotations; the message is one line and names the entry.
+        ValueError: Invalid annotations; the one-line message names the entry.
 
     Example:
         >>> boxes = [[0, 0, 4, 4], [2, 0, 4, 4]]
@@ -60,7 +59,7 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None, **reading: 
     """
     evaluation = evaluation or Evaluation()
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # the next call gives the same ones
+        warnings.simplefilter('ignore')  # read_ground_truth repeats them
         data, *_ = read_annotations(annotations, reading.get('image_folder'), reading.get('skip_invalid', False))
     ground_truth = read_ground_truth(annotations, **reading)
     places, _ = ground_truth.images.find_all([entry['id'] for entry in data['images']])
@@ -81,7 +80,7 @@ def annotate(annotations: Any, evaluation: Evaluation | None = None, **reading: 
 
 
 def _with_ratios(entries: list[dict], ratios: np.ndarray, buckets: tuple[Bucket, ...] | None) -> list[dict]:
-    """Return copies of images or annotations with their ratio and the name of the bucket, None where there is none."""
+    """Copy images or annotations with their ratio and bucket name, None if undefined."""
     result = [{**entry, 'occlusion_ratio': None if np.isnan(ratio) else ratio}
               for entry, ratio in zip(entries, ratios.tolist(), strict=True)]
     if buckets:

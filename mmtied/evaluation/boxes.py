@@ -1,10 +1,10 @@
-"""Arithmetic of boxes. They are exact real rectangles: areas are summed over the cells between box edges, not over pixels."""
+"""Box arithmetic on exact real rectangles: areas are summed over the cells between box edges, not over pixels."""
 
 import numpy as np
 
 
 def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int] | np.ndarray) -> np.ndarray:
-    """Clip (N, 4) xywh boxes to an image of (height, width), or to one image each, (N, 2), and return them as xyxy."""
+    """Clip (N, 4) xywh boxes to one image size (height, width), or to one each, (N, 2); return xyxy."""
     left_top = boxes_xywh[:, :2]
     xyxy = np.concatenate([left_top, left_top + boxes_xywh[:, 2:]], axis=1)
     width_height = np.asarray(image_size, dtype=np.float64)[..., ::-1]
@@ -12,18 +12,18 @@ def clip_boxes(boxes_xywh: np.ndarray, image_size: tuple[int, int] | np.ndarray)
 
 
 def areas_under_others(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the area of each of (..., N, 4) xyxy boxes that other boxes cover, and its own, shape (..., N) each."""
+    """Return the area of each (..., N, 4) xyxy box that other boxes cover, and the box's area, shape (..., N) each."""
     areas = box_areas(boxes)
     if boxes.shape[-2] == 1:
         return np.zeros_like(areas), areas
     (in_x, widths), (in_y, heights) = _edge_cells(boxes)
-    shared = (in_y.swapaxes(-1, -2) @ in_x) >= 2  # a cell of a box that lies under two boxes is covered by another
+    shared = (in_y.swapaxes(-1, -2) @ in_x) >= 2  # cells under two boxes or more
     covered = np.einsum('...nw,...nw->...n', (in_y * heights) @ shared, in_x * widths)
-    return np.minimum(covered, areas), areas  # a sum of cells may round past the area, and r past the last bucket
+    return np.minimum(covered, areas), areas  # keeps rounding from pushing r past 1
 
 
 def area_under_two(boxes: np.ndarray) -> tuple[float, float]:
-    """Return the area under two or more of (N, 4) xyxy boxes, and that under one or more."""
+    """Return the area covered by at least two of (N, 4) xyxy boxes, and by at least one."""
     (in_x, widths), (in_y, heights) = _edge_cells(boxes)
     depth, cells = in_y.T @ in_x, np.outer(heights, widths)
     return cells[depth >= 2].sum(), cells[depth >= 1].sum()
@@ -35,13 +35,13 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
 
 
 def shared_areas(boxes: np.ndarray) -> np.ndarray:
-    """Return the area that each two of N xyxy boxes share, shape (N, N), with their own areas on the diagonal."""
+    """Return the pairwise intersection areas of N xyxy boxes, shape (N, N), with the boxes' areas on the diagonal."""
     left_top = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     return np.clip(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - left_top, 0, None).prod(axis=2)
 
 
 def _edge_cells(boxes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return, for x and y, which boxes span each cell between their edges, as 0 and 1, and the lengths of the cells.
+    """Return, for x and y, which boxes span each cell between edges, as 0 and 1, and the lengths of the cells.
 
     Shape:
         Boxes (..., N, 4); returns (..., N, cells) and (..., 1, cells).

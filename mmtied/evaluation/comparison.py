@@ -1,4 +1,4 @@
-"""Compare runs on one data set: differences of AP by occlusion, with paired intervals over images and seeds."""
+"""Compare runs on one data set: differences in AP by occlusion, with paired intervals over images and seeds."""
 
 import math
 import warnings
@@ -9,7 +9,7 @@ from itertools import combinations, product
 import torch
 from torch import Tensor
 
-from .buckets import Grouping, whole_set
+from .accumulate import Grouping, whole_set
 from .intervals import Bootstrap, degrees_of_freedom, halves_of, point_estimates, replicates, standard_error, student_quantile
 from .protocol import IOU_TYPES, STATISTICS, check_iou_types
 from .records import SavedGroups, SavedRun
@@ -20,15 +20,15 @@ METHOD = 'paired random halves and quarters of the images, Student t'
 
 def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence[str], bootstrap: Bootstrap | None = None,
                  iou_types: Sequence[str] | None = None) -> dict:
-    """Compare each side with the first, for all images and every bucket of the evaluations that all have.
+    """Compare each side with the first, on all images and on every bucket of their common evaluations.
 
-    A side is a run, or several of one recipe that differ in their seed. Their mean is compared, and the interval then covers the
-    choice of images and of seeds; with a single run it says nothing about another seed.
+    A side is a run, or several runs of one recipe with different seeds, whose mean is compared. The interval then covers the
+    choice of images and of seeds; with a single run it does not account for the seed.
 
     Args:
-        runs: Two sides or more.
-        labels: A name for each, all different.
-        bootstrap: How to resample.
+        runs: At least two sides.
+        labels: A distinct name for each side.
+        bootstrap: Settings of the resampling.
         iou_types: IoU types to compare, by default those that all runs have.
 
     Returns:
@@ -36,20 +36,20 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
         'buckets': [{'name', 'lower', 'upper', ...}]}}]}``. ``seeds`` is the number of runs on each side. ``...`` is images and,
         for each statistic of `bootstrap` (by default AP, AP50, AP75), ``values`` of all sides, their ``value_intervals``, and
         ``differences`` of every side but the first: difference, low, high, share_above_zero and share_below_zero (of the
-        halves, ties counted half each). None where there is no ground truth, and no interval below `intervals.MIN_IMAGES` images.
+        halves; ties count half each). Values are None without ground truth, intervals below `intervals.MIN_IMAGES` images.
 
     Raises:
         ValueError: Fewer than two sides, or runs that cannot be compared.
 
     Warns:
-        UserWarning: An IoU type is left out, as only some of the runs have it, or two sides hold the same results of a run.
+        UserWarning: An IoU type is skipped because only some runs have it, or two sides contain the same results.
     """
     bootstrap = bootstrap or Bootstrap()
     sides = [[side] if isinstance(side, SavedRun) else list(side) for side in runs]
     if len(set(labels)) != len(sides):
-        raise ValueError(f'{len(sides)} runs need as many different names, got {", ".join(labels)}')
+        raise ValueError(f'names: expected {len(sides)} distinct names, one per run, got {", ".join(labels)}')
     if len(sides) < 2 or not all(sides):
-        raise ValueError(f'two runs or more are needed to compare, got {sum(map(bool, sides))}')
+        raise ValueError(f'compare: expected at least two runs, got {sum(map(bool, sides))}')
     for label, side in zip(labels, sides, strict=True):
         _check_seeds(label, side)
     runs = [run for side in sides for run in side]
@@ -59,16 +59,16 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
     for iou_type in IOU_TYPES if chosen is None else ():
         having = [label for label, run in zip(names, runs, strict=True) if iou_type in run.records]
         if having and iou_type not in iou_types:
-            warnings.warn(f'{iou_type} is not compared, as only {", ".join(having)} has it', stacklevel=3)
+            warnings.warn(f'{iou_type} is not compared: only {", ".join(having)} has it', stacklevel=3)
     for (label, side), (other, others) in combinations(zip(labels, sides, strict=True), 2):
         found = {iou_type for pair in product(side, others) for iou_type in _same_results(*pair)}
         same = [iou_type for iou_type in iou_types if iou_type in found]
         if same:
             which = 'results' if same == iou_types else f'{" and ".join(same)} results'
             if len(side) == len(others) == 1:
-                line = f'{label} and {other} hold the same {which}, so their differences are 0'
+                line = f'{label} and {other} have the same {which}, so their differences are 0'
             else:
-                line = f'a run of {label} and one of {other} hold the same {which}, so the sides differ too little'
+                line = f'a run of {label} and a run of {other} have the same {which}, so the sides differ too little'
             warnings.warn(line, stacklevel=3)
     groups = [part for part in runs[0].evaluations if all(_find(run, part) is not None for run in runs)]
     evaluations = [{key: value for key, value in part.description.items() if key != 'buckets'} for part in groups]
@@ -83,7 +83,7 @@ def compare_runs(runs: Sequence[SavedRun | Sequence[SavedRun]], labels: Sequence
 
 
 def comparison_rows(comparison: Mapping) -> Iterator[dict]:
-    """Yield a comparison as one flat table: a row for each set of images, statistic and run but the first."""
+    """Flatten a comparison: yield one row per set of images, statistic and run except the first."""
     baseline, *others = comparison['runs']
     for evaluation in comparison['evaluations']:
         common = {key: evaluation[key] for key in ('definition', 'unit', 'cumulative')}
@@ -98,7 +98,7 @@ def comparison_rows(comparison: Mapping) -> Iterator[dict]:
 
 
 def without_empty_differences(comparison: Mapping) -> dict:
-    """Return a comparison without the buckets where no run has a value, in every evaluation that has others."""
+    """Return a comparison without the buckets where no run has a value, except in evaluations where all are empty."""
     def has_value(bucket: Mapping) -> bool:
         return any(value is not None for row in bucket.values() if isinstance(row, dict) for value in row['values'])
 
@@ -106,34 +106,33 @@ def without_empty_differences(comparison: Mapping) -> dict:
 
 
 def compared_statistics(comparison: Mapping) -> list[str]:
-    """Return the names of the statistics that were compared."""
+    """Return the names of the compared statistics."""
     entry = comparison['evaluations'][0]
     return [name for name, value in entry[reported_iou_types(entry)[0]]['all'].items() if isinstance(value, dict)]
 
 
 def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None, labels: Sequence[str]) -> list[str]:
-    """Return the IoU types to compare, in the usual order; a ValueError says why runs cannot be compared."""
+    """Return the IoU types to compare, in their usual order; raise a ValueError if the runs cannot be compared."""
     iou_types = None if iou_types is None else check_iou_types(iou_types)
     first = runs[0]
     for label, run in zip(labels[1:], runs[1:], strict=True):
         one, other = (first.source, run.source) if first.source != run.source else (labels[0], label)
         pair = f'{one} and {other} cannot be compared'
         if len(first.image_ids) != len(run.image_ids) or (first.image_ids != run.image_ids).any():
-            raise ValueError(f'{pair}: they were evaluated on different images ({len(first.image_ids)} and {len(run.image_ids)})')
+            raise ValueError(f'{pair}: they cover different images ({len(first.image_ids)} and {len(run.image_ids)})')
         if first.category_names != run.category_names:
-            raise ValueError(f'{pair}: they were evaluated on different categories '
+            raise ValueError(f'{pair}: they cover different categories '
                              f'({len(first.category_names)} and {len(run.category_names)})')
         if first.fingerprint != run.fingerprint:
-            raise ValueError(f'{pair}: the image ids are the same, their sizes or annotations are not; if they should be, '
-                             'evaluate both again, as an earlier version may have read them otherwise')
+            raise ValueError(f'{pair}: the image ids are equal, but not the sizes or annotations; if these should be equal too, '
+                             'evaluate both again, as an earlier version may have read them differently')
         if first.mask_fingerprint and run.mask_fingerprint and first.mask_fingerprint != run.mask_fingerprint:
-            raise ValueError(f'{pair}: the boxes of the annotations are the same, their masks are not')
+            raise ValueError(f'{pair}: the annotations have equal boxes but different masks')
         if first.proposal_nums != run.proposal_nums:
             raise ValueError(f'{pair}: proposal_nums is {first.proposal_nums} in one and {run.proposal_nums} in the other')
         for part in first.evaluations:
             if _find(run, part) is not None and not _same_members(first, part, run, _find(run, part)):
-                raise ValueError(f'{pair}: they have the same buckets of {describe_evaluation(part.description)} '
-                                 'with different members')
+                raise ValueError(f'{pair}: their buckets of {describe_evaluation(part.description)} have different members')
     if not any(all(_find(run, part) is not None for run in runs) for part in first.evaluations):
         found = '; '.join(f'{label} has {" and ".join(map(_describe_buckets, run.evaluations))}'
                           for label, run in zip(labels, runs, strict=True))
@@ -149,15 +148,15 @@ def check_comparable(runs: Sequence[SavedRun], iou_types: Sequence[str] | None, 
 
 
 def _check_seeds(label: str, side: Sequence[SavedRun]) -> None:
-    """Raise a ValueError where two runs of a side hold the same matches: a repeated run looks as if the seed did not matter."""
+    """Raise a ValueError if a side repeats a run, which would make the seed seem irrelevant."""
     for other, run in combinations(side, 2):
         if _same_results(run, other):
-            raise ValueError(f'{label}: {other.source} and {run.source} hold the same results; give each run of a side once, '
-                             'with a seed of its own')
+            raise ValueError(f'{label}: {other.source} and {run.source} have the same results; list each run of a side once, '
+                             'with its own seed')
 
 
 def _same_results(run: SavedRun, other: SavedRun) -> list[str]:
-    """Return the IoU types with detections and matches that are the same in two runs."""
+    """Return the IoU types whose detections and matches are equal in two runs."""
     return [name for name, table in run.records.items() if name in other.records and len(table.score)
             and all(torch.equal(getattr(table, column).cpu(), getattr(other.records[name], column).cpu())
                     for column in ('image', 'category', 'score', 'matched'))]
@@ -170,12 +169,12 @@ def _describe_buckets(groups: SavedGroups) -> str:
 
 
 def _find(run: SavedRun, groups: SavedGroups) -> SavedGroups | None:
-    """Return the evaluation of a run with the same buckets."""
+    """Return the run's evaluation with the same buckets, None if it has none."""
     return next((part for part in run.evaluations if part.description == groups.description), None)
 
 
 def _same_members(run: SavedRun, groups: SavedGroups, other: SavedRun, others: SavedGroups) -> bool:
-    """Return whether two runs' groups hold the same images and count the same ground truths."""
+    """Return whether two runs' groups have the same images and counted ground truths."""
     mine, theirs = ((*one.positives[:2], one.positives.counted[:, part.columns], part.members)
                     for one, part in ((run, groups), (other, others)))
     return all(torch.equal(left, right) for left, right in zip(mine, theirs, strict=True))
@@ -183,7 +182,7 @@ def _same_members(run: SavedRun, groups: SavedGroups, other: SavedRun, others: S
 
 def _rows(sides: Sequence[Sequence[SavedRun]], iou_type: str, grouping: Callable[[SavedRun], Grouping | SavedGroups],
           bootstrap: Bootstrap) -> list[dict]:
-    """Return for each group its images, and values and differences by statistic."""
+    """Return the images of each group, and its values and differences by statistic."""
     rows = []
     for groups in zip(*(estimate_groups(side, iou_type, grouping, bootstrap) for side in sides), strict=True):
         row = {'images': next(iter(groups[0].values())).num_images}
@@ -199,9 +198,9 @@ def _rows(sides: Sequence[Sequence[SavedRun]], iou_type: str, grouping: Callable
 
 def estimate_groups(side: Sequence[SavedRun], iou_type: str, grouping: Callable[[SavedRun], Grouping | SavedGroups],
                     bootstrap: Bootstrap) -> list[dict[str, 'Estimate']]:
-    """Estimate the statistics that get intervals, by name, for each group of images, from runs of one recipe.
+    """Estimate the statistics of each group, by name, from runs of one recipe.
 
-    `grouping` returns a run's groups: the same images in every run, and columns of its own.
+    `grouping` returns a run's groups: the same images in every run, and the run's own columns.
     """
     def of_runs(compute: Callable) -> Tensor:
         return torch.stack([compute(run.records[iou_type], run.positives, grouping(run), len(run.category_names), bootstrap,
@@ -217,10 +216,10 @@ def estimate_groups(side: Sequence[SavedRun], iou_type: str, grouping: Callable[
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of a training recipe: its mean over K runs with different seeds on the same n images."""
+    """A statistic of a training recipe: the mean over K runs with different seeds on the same n images."""
 
-    values: Tensor  # of each run on all images, (K,) float64
-    parts: Tensor  # of each run on the same parts of the images, in the order of `intervals.random_parts`, (K, R) float64
+    values: Tensor  # on all images, by run, (K,) float64
+    parts: Tensor  # on the same parts of the images, by run, in the order of `intervals.random_parts`, (K, R) float64
     num_images: int  # n
 
     @property
@@ -230,19 +229,19 @@ class Estimate:
 
     @property
     def seed_variances(self) -> list[tuple[float, int]]:
-        """Variance of the mean over runs and its degrees of freedom; nothing for a single run."""
+        """Variance of the mean over runs and its degrees of freedom; empty for a single run."""
         number = len(self.values)
         return [(self.values.var().item() / number, number - 1)] if number > 1 else []
 
     def interval(self, level: float, highest: float = 1.) -> list[float] | None:
-        """Return the interval over images and seeds, cut at 0 and the highest value; None for too few images."""
+        """Return the interval over images and seeds, clipped to 0 and the highest value; None for too few images."""
         reach = _reach(self.parts.mean(0), self.num_images, self.seed_variances, level)
         return None if reach is None else [max(0., self.value.item() - reach), min(highest, self.value.item() + reach)]
 
     def resampled_seeds(self, generator: torch.Generator) -> Tensor:
-        """Return for each half the mean over as many runs, drawn with replacement, as deviation from the mean of all, (R,).
+        """Bootstrap the runs: for each half, the deviation of the mean over K redrawn runs from the mean over all, (R,).
 
-        They are stretched by sqrt(K / (K - 1)), without which resampled means vary too little.
+        Deviations are scaled by sqrt(K / (K - 1)), as resampled means vary too little otherwise.
         """
         halves = halves_of(self.parts)
         number, num_halves = halves.shape
@@ -256,8 +255,8 @@ class Estimate:
 def describe_difference(estimate: Estimate, baseline: Estimate, bootstrap: Bootstrap) -> dict:
     """Describe the paired difference of two estimates on the same images, see `compare_runs`.
 
-    Shares are of the halves of the images, each with a draw of the seeds, moved and stretched onto the difference and its
-    standard error; a tie counts half above and half below.
+    Shares are over halves of the images, each with a draw of the seeds, shifted and scaled to the difference and its standard
+    error; a tie counts half above and half below.
     """
     difference = estimate.value - baseline.value
     parts = estimate.parts.mean(0) - baseline.parts.mean(0)
@@ -280,7 +279,7 @@ def describe_difference(estimate: Estimate, baseline: Estimate, bootstrap: Boots
 
 
 def _reach(parts: Tensor, num_images: int, seed_variances: Sequence[tuple[float, int]], level: float) -> float | None:
-    """Return half the width of an interval over images and seeds, with degrees of freedom by Welch and Satterthwaite."""
+    """Return half the width of an interval over images and seeds, with Welch-Satterthwaite degrees of freedom."""
     error = standard_error(parts, num_images)
     if error is None:
         return None

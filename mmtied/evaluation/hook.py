@@ -1,4 +1,4 @@
-"""Hook that adds the occlusion evaluation to any mmdet config and writes its files."""
+"""Hook that adds the occlusion evaluation to any mmdet config and writes its reports."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,60 +18,59 @@ from mmtied.arguments import reject_unknown
 from ..atomic import real_path
 from ..compat import unwrap_model
 from ..plotting import check_format
-from .buckets import Evaluation, make_evaluations
+from .buckets import STATISTICS_OF_PRESETS, Evaluation, make_evaluations
 from .inputs.categories import label_category_ids
 from .inputs.openmmlab import coco_file, dataset_annotations, dataset_label_names, unwrapped
 from .intervals import Bootstrap
-from .meeting import meet
 from .metric import OcclusionCocoMetric
-from .presets import STATISTICS_OF_PRESETS
+from .parallel import meet
 from .protocol import IOU_TYPES, check_iou_types
 from .reporting.pictures import check_choice
 from .result import EvaluationResult
 from .run_checks import check_has_masks, check_joined, check_monitors, lost_hooks, monitored_scalars
 
-#: Prefix of the scalars of a metric that the hook adds, so that they do not collide with CocoMetric's.
+#: Prefix of the scalars of the added metric, which keeps them apart from CocoMetric's.
 PREFIX = 'occlusion'
-#: How a config adds the hook; the dict merges into the base config's, unlike a list of custom_hooks.
+#: Config line that adds the hook; the dict merges into the base config's, unlike a custom_hooks list.
 AS_DEFAULT_HOOK = "default_hooks = dict(occlusion=dict(type='mmtied.OcclusionEvalHook'))"
-#: Options of the metric that the hook does not take: it sets them itself, or leaves them at their defaults.
-_NOT_HANDED_ON = ('proposal_nums', 'backend_args', 'collect_device', 'prefix')
+#: Options of the metric that the hook sets itself or leaves at their defaults.
+_NOT_FORWARDED = ('proposal_nums', 'backend_args', 'collect_device', 'prefix')
 
 
 @HOOKS.register_module()
 class OcclusionEvalHook(Hook):
-    """Evaluation by occlusion in validation and testing, written into ``<work_dir>/occlusion/``.
+    """Evaluate by occlusion in validation and testing, and write the results to ``<work_dir>/occlusion/``.
 
     In a config: ``default_hooks = dict(occlusion=dict(type='mmtied.OcclusionEvalHook'))``.
 
-    Where the config's evaluator has an `OcclusionCocoMetric`, its report is written; otherwise the hook adds one (prefix
+    If the config's evaluator has an `OcclusionCocoMetric`, the hook writes its report; otherwise it adds one (prefix
     ``occlusion``) for the annotations of the evaluated dataset. After each validation or test it writes ``report.json``,
-    ``buckets.csv``, ``buckets.tex``, ``records.npz``, ``ap_over_r_<iou type>.png`` and ``report.html``, replacing those of the
-    evaluation before, and hands the plots to the visualizer. Intervals, and pictures of the worst images on the page, take a
-    while: they are left out where a training run validates.
+    ``buckets.csv``, ``buckets.tex``, ``records.npz``, ``ap_over_r_<iou type>.png`` and ``report.html``, overwriting the previous
+    ones, and passes the plots to the visualizer. Validation during training omits the slow parts: intervals, and pictures of the
+    worst images on the page.
 
-    The log has a table of the buckets. mmengine's line of metrics keeps the numbers of all images only; visualizers, JSON logs,
+    The log has a table of the buckets. mmengine's line of metrics keeps only the scalars of all images; visualizers, JSON logs,
     ``save_best`` and early stopping get every scalar.
 
     Args:
-        metric: ``'bbox'``, ``'segm'`` or both. By default those of the config's CocoMetric; without one, bbox, and segm too if
-            the model has a mask head.
-        ann_file: Annotations of any layout that docs/formats.md lists, a dict or ``COCO``; by default those of the evaluated
-            dataset. Labels are matched by name: label i is that class which the dataset has as its label i.
-        num_replicates: Halves and quarters of the images behind the intervals, rounded up to tens; 0 for none.
-        seed: Seed of their draws, and of a random choice of pictures.
-        null_sets: Random sets behind each null band; 0 for none.
-        statistics: Statistics that get intervals, see `intervals.Bootstrap`; by default MR-2 for the preset citypersons.
+        metric: ``'bbox'``, ``'segm'`` or both. By default those of the config's CocoMetric; without one, bbox, and segm if the
+            model has a mask head.
+        ann_file: Annotations in any format of docs/formats.md, a dict or ``COCO``; by default those of the evaluated dataset.
+            Labels are matched by the names of the dataset's classes.
+        num_replicates: Halves and quarters of the images behind the intervals, rounded up to tens; 0 for no intervals.
+        seed: Seed of the resampling and of a random choice of pictures.
+        null_sets: Random sets behind each null band; 0 for no null bands.
+        statistics: Statistics with intervals, see `intervals.Bootstrap`; by default MR-2 for the preset citypersons.
         name: The run's name in plots, on the page and in comparisons; by default that of the work directory.
-        hide_empty: Leave buckets without instances out of plots, page and LaTeX table.
-        format: Format of the plots: ``'png'``, ``'pdf'`` or ``'svg'``. Only png is handed to the visualizer.
-        choice: Which images of each bucket the page shows: ``'worst'``, ``'typical'`` or ``'random'``.
-        **options: Those of `OcclusionCocoMetric` that say what is evaluated: definition, edges, same_category, unit, cumulative,
-            levels, min_height, preset, extra_evaluations, ignore_key, ignore_categories, skip_invalid, label_names, use_cats and
+        hide_empty: Omit buckets without instances from plots, page and LaTeX table.
+        format: Format of the plots: ``'png'``, ``'pdf'`` or ``'svg'``. Only png goes to the visualizer.
+        choice: Images of each bucket to show on the page: ``'worst'``, ``'typical'`` or ``'random'``.
+        **options: Evaluation options of `OcclusionCocoMetric`: definition, edges, same_category, unit, cumulative, levels,
+            min_height, preset, extra_evaluations, ignore_key, ignore_categories, skip_invalid, label_names, use_cats and
             only_images_with_results.
 
-    `metric`, `ann_file` and `options` configure the metric that the hook adds; they do not change one that the config has, and
-    the log then says so. Where the evaluator only formats results (``format_only=True``) nothing is added.
+    `metric`, `ann_file` and `options` configure the added metric. They do not affect a metric of the config, which the log
+    reports. Nothing is added if the evaluator only formats results (``format_only=True``).
     """
 
     priority = 'NORMAL'
@@ -82,13 +81,13 @@ class OcclusionEvalHook(Hook):
         if options.pop('further', None) is not None:
             raise ValueError('OcclusionEvalHook: further is now called extra_evaluations; rename it in the config')
         reject_unknown('OcclusionEvalHook', options, OcclusionEvalHook.__init__, OcclusionCocoMetric.__init__,
-                       without=_NOT_HANDED_ON)
+                       without=_NOT_FORWARDED)
         preset, extra_evaluations = options.get('preset'), options.get('extra_evaluations', ())
         make_evaluations(extra_evaluations, preset, **{name: options[name] for name in Evaluation.__dataclass_fields__
-                                                       if name in options})  # checks them before anything runs
+                                                       if name in options})  # fails early
         if metric is not None:
             check_iou_types(metric)
-        bootstrap = Bootstrap(num_replicates or 2, seed, null_sets=null_sets,  # checks them in any case
+        bootstrap = Bootstrap(num_replicates or 2, seed, null_sets=null_sets,  # checked even without intervals
                               statistics=statistics or STATISTICS_OF_PRESETS.get(preset))
         self.bootstrap = bootstrap if num_replicates else None
         self.format, self.choice, self.seed = check_format(format), check_choice(choice), seed
@@ -96,18 +95,17 @@ class OcclusionEvalHook(Hook):
         self.has_options = bool(options) or metric is not None or ann_file is not None
         self.name, self.hide_empty = name, hide_empty
         self.in_use = True
-        self._evaluators: list[Evaluator] = []  # those of the loops that were prepared
+        self._evaluators: list[Evaluator] = []  # evaluators of the prepared loops
 
     def before_run(self, runner: Runner) -> None:
-        """Add the metric to the loops that are built, and check what a training run expects of it, before anything runs.
+        """Add the metric to the built loops, and check the scalars that a training run monitors.
 
-        Of several such hooks, as where a config adds one to a base config's, the last one with arguments is used. A second
-        call does nothing, except for loops that were not built before.
+        Of several such hooks, such as one in a base config and one in its child, the last one with arguments is used. Repeated
+        calls only affect loops built in the meantime.
 
         Raises:
-            ValueError: The evaluated dataset has no usable annotations, or joins images of the same id; masks are evaluated of a
-                model without them; or the run's `save_best`, early stopping or schedule waits for a number that the metric does
-                not give.
+            ValueError: The evaluated dataset has no valid annotations or repeats image ids, the model predicts no masks for segm,
+                or `save_best`, early stopping or a scheduler monitors a scalar that validation does not report.
         """
         hooks = [hook for hook in runner.hooks if isinstance(hook, OcclusionEvalHook)]
         with_options = [hook for hook in hooks if hook.has_options or hook.name or hook.hide_empty]
@@ -118,16 +116,16 @@ class OcclusionEvalHook(Hook):
             _shorten_log(runner)
         lost = [] if self._evaluators or not is_training(runner) else lost_hooks(getattr(runner.cfg, 'filename', None))
         if lost:
-            runner.logger.warning(f"OcclusionEvalHook: custom_hooks of the config replaces its base config's, without "
+            runner.logger.warning("OcclusionEvalHook: the config's custom_hooks replace those of its base config and drop "
                                   f"{', '.join(lost)}; to keep them, add this hook as {AS_DEFAULT_HOOK} instead")
         for loop in (runner._val_loop, runner._test_loop):
-            evaluator = getattr(loop, 'evaluator', None)  # a loop that is not built yet is a dict
+            evaluator = getattr(loop, 'evaluator', None)  # an unbuilt loop is a dict
             if not isinstance(evaluator, Evaluator) or evaluator in self._evaluators:
                 continue
             self._evaluators.append(evaluator)
             check_joined(unwrapped(loop.dataloader.dataset))
             if any(getattr(metric, 'format_only', False) for metric in evaluator.metrics):
-                runner.logger.warning('OcclusionEvalHook: the evaluator only formats results, so there is nothing to evaluate')
+                runner.logger.warning('OcclusionEvalHook: the evaluator only formats results, so nothing is evaluated')
             elif _occlusion_metric(evaluator) is None:
                 self._attach(runner, loop.dataloader.dataset, evaluator)
             else:
@@ -137,20 +135,20 @@ class OcclusionEvalHook(Hook):
                     label_category_ids(metric.ground_truth, names)
                     metric.label_names = names
                 if self.has_options:
-                    runner.logger.warning('OcclusionEvalHook: the config has an OcclusionCocoMetric, which decides; the '
-                                          'arguments of the hook are not used')
+                    runner.logger.warning('OcclusionEvalHook: the config has its own OcclusionCocoMetric; the arguments of the '
+                                          'hook are not used')
             metric = _occlusion_metric(evaluator)
             check_has_masks(unwrap_model(runner.model), metric.metrics if metric else ())
         if is_training(runner) and isinstance(getattr(runner._val_loop, 'evaluator', None), Evaluator):
             check_monitors(monitored_scalars(runner.hooks, runner.param_schedulers), runner._val_loop.evaluator.metrics)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write the report of the validation; in a training run without intervals and pictures."""
+        """Write the validation report; during training without intervals and pictures."""
         self._write(runner, runner.val_loop, complete=not is_training(runner))
         meet('OcclusionEvalHook: waiting for the report')
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Write the report of the test."""
+        """Write the test report."""
         self._write(runner, runner.test_loop, complete=True)
         meet('OcclusionEvalHook: waiting for the report')
 
@@ -163,7 +161,7 @@ class OcclusionEvalHook(Hook):
         metric.dataset_meta = evaluator.dataset_meta
         try:
             if names and self.options.get('label_names') is None:
-                label_category_ids(metric.ground_truth, names)  # every class of the dataset must be there
+                label_category_ids(metric.ground_truth, names)  # raises for a class that the annotations lack
             metric.matcher  # noqa: B018, the property matches the labels with the annotations
         except ValueError as error:
             raise ValueError(f'OcclusionEvalHook: {error}') from None
@@ -193,7 +191,7 @@ class OcclusionEvalHook(Hook):
                 runner.visualizer.add_image(path.stem, np.asarray(read_image(path)), step=train_step(runner))
 
     def _examples(self, runner: Runner, evaluated: EvaluationResult, dataset: Dataset) -> Any:
-        """Draw the images where the run did worst; return None, and log why, where their files cannot be read."""
+        """Draw the worst images; return None and log the reason if their files cannot be read."""
         from .inputs.images import dataset_image_paths
         from .reporting.pictures import draw_worst
 
@@ -208,7 +206,7 @@ class OcclusionEvalHook(Hook):
 
 
 def _shorten_log(runner: Runner) -> None:
-    """Leave the scalars of buckets out of mmengine's line of metrics, as the log has them in a table.
+    """Drop the buckets' scalars, which the log shows as a table, from mmengine's line of metrics.
 
     Only the printed line changes: visualizers, JSON logs, `save_best` and early stopping get every scalar.
     """
@@ -225,19 +223,19 @@ def _shorten_log(runner: Runner) -> None:
 
 
 def annotations_of(dataset: Dataset) -> str | dict:
-    """Return a dataset's COCO annotation file, or its own annotations in that layout; refuse several datasets at once."""
+    """Return a dataset's COCO annotation file, or its annotations in COCO format; raise a ValueError for joined datasets."""
     try:
         inner = unwrapped(dataset)
         if isinstance(inner, ConcatDataset):
             raise ValueError('the evaluated dataset joins several, so it has no single annotation file')
         return coco_file(inner) or dataset_annotations(inner)
     except ValueError as error:
-        raise ValueError(f"OcclusionEvalHook: {error}; give a file for the evaluated images: "
+        raise ValueError(f"OcclusionEvalHook: {error}; set a file for the evaluated images: "
                          "dict(type='OcclusionEvalHook', ann_file=...)") from None
 
 
 def label_names_of(dataset: Dataset) -> list[str] | None:
-    """Return the names of a dataset's labels, None where they are not known; a ValueError names a class that its file lacks."""
+    """Return the names of a dataset's labels, None if unknown; raise a ValueError for a class missing from its file."""
     inner = unwrapped(dataset)
     inner = unwrapped(inner.datasets[0]) if isinstance(inner, ConcatDataset) else inner
     try:
@@ -247,7 +245,7 @@ def label_names_of(dataset: Dataset) -> list[str] | None:
 
 
 def default_iou_types(evaluator: Evaluator, model: Any) -> list[str]:
-    """Return the IoU types of the evaluator's other COCO metrics; without one bbox, and segm where the model has masks."""
+    """Return the IoU types of the evaluator's other COCO metrics; without any, bbox, and segm if the model has masks."""
     evaluated = {name for metric in evaluator.metrics for name in getattr(metric, 'metrics', [])}
     chosen = [iou_type for iou_type in IOU_TYPES if iou_type in evaluated]
     if chosen:
@@ -256,17 +254,17 @@ def default_iou_types(evaluator: Evaluator, model: Any) -> list[str]:
 
 
 def is_training(runner: Runner) -> bool:
-    """Return whether the run trains, and validates in between."""
+    """Return whether this is a training run."""
     return runner._train_loop is not None and not isinstance(runner._train_loop, dict)
 
 
 def train_step(runner: Runner) -> int:
-    """Return the epochs trained, or iterations in a run by iterations; 0 where nothing is trained."""
+    """Return the trained epochs, or iterations for iteration-based training; 0 without training."""
     if not is_training(runner):
         return 0
     return runner.epoch if isinstance(runner._train_loop, EpochBasedTrainLoop) else runner.iter
 
 
 def _occlusion_metric(evaluator: Evaluator) -> OcclusionCocoMetric | None:
-    """Return the evaluator's occlusion metric."""
+    """Return the evaluator's occlusion metric, None if it has none."""
     return next((metric for metric in evaluator.metrics if isinstance(metric, OcclusionCocoMetric)), None)

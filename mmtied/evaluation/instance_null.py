@@ -1,4 +1,4 @@
-"""Statistics of buckets of instances: their null band, and AP that charges them only their share of false positives."""
+"""Statistics of instance buckets: null bands, and balanced AP, which charges a bucket only its share of false positives."""
 
 import functools
 from collections.abc import Sequence
@@ -6,36 +6,35 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .accumulate import Positives, Records
-from .buckets import Grouping
+from .accumulate import Grouping, Positives, Records
 from .intervals import Bootstrap, bootstrap_statistics, draw_parts, interval
+from .parallel import for_each, operations_in_one_thread
 from .protocol import AREA_RANGES, PROPOSAL_NUMS, STATISTICS, Statistic
 from .summary import count_images
-from .threads import for_each, operations_in_one_thread
 from .weighted_ap import UsedDetections, block_ap, make_blocks, weighted_average_precision
 
-#: What a report says of the null band.
-INSTANCE_KIND = 'random sets of as many instances of each category and size'
-#: Sizes of instances that are matched: small, medium, large.
+#: Description of the null band in reports.
+INSTANCE_KIND = 'random sets with the same number of instances of each category and size'
+#: Number of matched instance sizes: small, medium, large.
 _SIZES = len(AREA_RANGES) - 1
 
 
 def instance_nulls(records: Records, positives: Positives, grouping: Grouping, num_categories: int, bootstrap: Bootstrap,
                    proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> list[Tensor]:
-    """Compute the statistics of random sets of instances, as many of each category and size as a bucket has.
+    """Compute the statistics of random sets of instances with a bucket's counts by category and size.
 
-    They are drawn from the instances that are in some bucket; those outside a set are ignored. Which of a stratum's instances a
-    detection found does not matter for a random set, so only their numbers are drawn; matching is that of the buckets.
+    Sets are drawn from the instances of all buckets; instances outside a set are ignored. Instances of one stratum (category and
+    size) are exchangeable in a random set, so the matching of the buckets is reused.
 
     Returns:
-        For each bucket (N, S) float64; NaN for statistics that are not average precisions.
+        For each bucket, (N, S) float64; NaN for statistics that are not average precisions.
     """
     device = records.image.device
     generator = torch.Generator().manual_seed(bootstrap.seed)
     truths, hits, bits = _strata(records, positives, grouping.columns.to(device))
     stratum = torch.sort(truths[truths >= 0]).values
     first = torch.searchsorted(stratum, torch.arange(_SIZES * num_categories, device=device))
-    # The place of each truth in a random order of its stratum, for each of the N sets: the first ones are in the set.
+    # The place of each truth in a random order of its stratum, for each of the N sets; a set takes the first places.
     place = torch.empty(bootstrap.null_sets, len(stratum), dtype=torch.int64, device=device)
     for row in place:
         shuffled = torch.randperm(len(stratum), generator=generator).to(device)
@@ -59,7 +58,7 @@ def instance_nulls(records: Records, positives: Positives, grouping: Grouping, n
 
 
 def have_several_sets(positives: Positives, columns: Tensor) -> list[bool]:
-    """Return which buckets' sets can differ: not those of all or none of the instances of each category and size."""
+    """Return which buckets have more than one possible set: some stratum has instances inside and outside the bucket."""
     truths = _strata_of_truths(positives, columns.to(positives.image.device))
     in_all = torch.bincount(truths[truths >= 0])
     wanted = [torch.bincount(truths[positives.counted[:, column]], minlength=len(in_all)) for column in columns.tolist()]
@@ -67,14 +66,14 @@ def have_several_sets(positives: Positives, columns: Tensor) -> list[bool]:
 
 
 def _strata_of_truths(positives: Positives, columns: Tensor) -> Tensor:
-    """Return the stratum of each ground truth, 3 * category + size, -1 for one in no bucket, (G,)."""
+    """Return the stratum of each ground truth, 3 * category + size, -1 if it is in no bucket, (G,)."""
     blocks = columns[:, None] + torch.arange(len(AREA_RANGES), device=columns.device)
     counted, small, medium, _ = positives.counted[:, blocks].any(1).unbind(1)
     return torch.where(counted, _SIZES * positives.category + torch.where(small, 0, torch.where(medium, 1, 2)), -1)
 
 
 def _strata(records: Records, positives: Positives, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sort the instances in buckets, and the detections that found one, by category and size.
+    """Stratify the instances in buckets, and the detections that found one, by category and size.
 
     Args:
         records: The detections.
@@ -82,8 +81,8 @@ def _strata(records: Records, positives: Positives, columns: Tensor) -> tuple[Te
         columns: Column of each bucket, (B,) int64.
 
     Returns:
-        The stratum of each ground truth, 3 * category + size, -1 for one in no bucket, (G,); that of what each detection found,
-        (D,); and the bits of the thresholds at which it found an instance in a bucket, (D,) int16.
+        The stratum of each ground truth, see `_strata_of_truths`, (G,); the stratum of the instance each detection found, (D,);
+        and the bits of the thresholds at which it found an instance in a bucket, (D,) int16.
     """
     blocks = columns[:, None] + torch.arange(len(AREA_RANGES), device=columns.device)
     found = functools.reduce(torch.bitwise_or, [records.matched[:, block] & ~records.ignored[:, block] for block in blocks])
@@ -95,13 +94,13 @@ def _ap_of_instance_sets(records: Records, strata: Tensor, first: Tensor, place:
     """Compute the AP of N random sets of instances for each of B buckets.
 
     Args:
-        records: The detections, with one column: matched with an instance in a bucket, or ignored.
-        strata: Stratum of what each detection found, (D,) int64.
+        records: The detections with a single column: matched with an instance in a bucket, or ignored.
+        strata: Stratum of the instance each detection found, (D,) int64.
         first: First truth of each stratum, (M,) int64.
         place: Place of each truth in each set's order of its stratum, (N, G) int64.
         wanted: Instances of each stratum in each bucket, (B, M) int64.
-        thresholds: T of them.
-        limit: Detections used for each image and category.
+        thresholds: Positions of T thresholds.
+        limit: Maximum detections per image and category.
 
     Returns:
         Shape (B, N, T) float64.
@@ -147,11 +146,11 @@ def _is_precision(statistic: Statistic) -> bool:
 
 def balanced_rows(records: Records, positives: Positives, grouping: Grouping, num_categories: int, bootstrap: Bootstrap,
                   proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> list[dict]:
-    """Return for each instance bucket what may be compared with other buckets, by keys in a report.
+    """Return the statistics of each instance bucket that are comparable between buckets, by report key.
 
-    It is the interval of recall@P80, and the balanced average precisions and their intervals. A false positive belongs to no
-    bucket, so plain AP charges it to each in full, and falls with the number of instances. In balanced ones it counts as much
-    as the bucket's share of the instances of its category.
+    These are the interval of recall@P80, and balanced average precisions with their intervals. A false positive belongs to no
+    bucket, so plain AP charges it to each bucket in full and falls with the number of instances. Balanced AP weights it by the
+    bucket's share of the instances of its category.
     """
     images = torch.arange(len(grouping.members), device=records.image.device)
     rows = []

@@ -1,12 +1,12 @@
-"""Confidence intervals from halves and quarters of the images, for one statistic and, paired, for the difference of two runs.
+"""Confidence intervals of statistics, and of paired differences between runs, from random halves and quarters of the images.
 
-The images are split into quarters at random, many times. Differences between quarters estimate the variance of a statistic of n
-images, v4, and so do differences between halves, v2. For a mean the two agree. For AP they differ, as its variance does not fall
-as 1 / n, so they are extrapolated geometrically: v1 = v2 * (v2 / v4). This learns from subsets of two sizes how fast the variance
-falls (Bertail, Politis & Romano, "On subsampling estimators with unknown rate of convergence", Journal of the American
-Statistical Association 1999). The interval is the value of all images plus and minus a quantile of Student's t times the root of
-v1. The parts themselves are biased, as AP of fewer images is higher, so their mean and quantiles are not used. A bootstrap
-replicate repeats images, which biases AP and narrows its spread: docs/statistics.md has the measurements.
+The images are randomly split into quarters, many times. Differences between quarters estimate the variance of a statistic of n
+images, v4; so do differences between halves, v2. For a mean the two agree. The variance of AP does not fall as 1 / n, so its two
+estimates are extrapolated geometrically: v1 = v2 * (v2 / v4). Subsets of two sizes thus estimate the rate of convergence
+(Bertail, Politis & Romano, "On subsampling estimators with unknown rate of convergence", Journal of the American Statistical
+Association 1999). The interval is the value on all images plus or minus a quantile of Student's t times the square root of v1.
+The means and quantiles of the parts are not used, as AP is biased upwards on fewer images. A bootstrap would repeat images, which
+biases AP and narrows its spread: docs/statistics.md has the measurements.
 """
 
 import functools
@@ -20,26 +20,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .accumulate import Positives, Records
-from .buckets import Grouping, whole_set
+from .accumulate import Grouping, Positives, Records, whole_set
 from .measures import MeasureInput, compute_measure
 from .protocol import PROPOSAL_NUMS, Statistic, bootstrapped_statistics
 from .summary import all_evaluations, count_images
 from .weighted_ap import weighted_average_precision, weighted_recall
 
 METHOD = 'random halves and quarters of the images, Student t'
-#: Parts of each split that `random_parts` gives: four quarters and six halves.
+#: Parts of each split in `random_parts`: four quarters and six halves.
 PARTS = 10
-#: What v2 / v4 can be; further out it is taken for noise.
+#: Range of v2 / v4; values outside it are noise and are clipped.
 GROWTH = .5, 2.
-#: Most replicates, and random sets of a null band: memory grows with them, precision hardly does.
+#: Maximum number of replicates, and of random sets of a null band: memory grows with them, precision hardly does.
 _MOST = 100_000
-#: Replicates behind the measured coverage; with fewer it is lower.
+#: Minimum replicates for the measured coverage; with fewer, coverage is lower.
 _ENOUGH = 300
-#: Below this number of images there is no interval: it would not hold what it says.
+#: Below this number of images there is no interval: its coverage would be too low.
 MIN_IMAGES = 20
-#: Coverage of 95 % intervals that benchmarks/coverage.py measured: lowest and highest cell of docs/benchmarks/coverage.csv,
-#: rounded down and up.
+#: Coverage of 95 % intervals measured by benchmarks/coverage.py: lowest cell of docs/benchmarks/coverage.csv, rounded down, and
+#: highest, rounded up.
 MEASURED = 'AP', 'AP50', 'AP75'
 COVERAGE = {'at 20 images': (.89, .97), 'at 50 images': (.91, .98), 'at 100 images': (.92, .97), 'at 400 images': (.92, .99),
             'at 1000 images': (.92, .98)}
@@ -47,19 +46,18 @@ COVERAGE = {'at 20 images': (.89, .97), 'at 50 images': (.91, .98), 'at 100 imag
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Settings of the resampling; the name is historical, no image is drawn twice.
+    """Settings of the resampling. The name is historical: no image is drawn twice.
 
     Args:
-        num_replicates: Random halves and quarters of the images, 2 to 100 000, rounded up to tens. Few make the intervals wide,
-            30 by a sixth and 10 by two thirds.
-        seed: From 0 up to 2**63 - 1.
-        level: Share of data sets whose interval holds the expected value, above 0 and below 1.
-        null_sets: Random image sets behind each null band, 2 to 100 000, or 0 for no null bands.
-        statistics: Names of the statistics that get intervals and null bands, by default AP, AP50 and AP75 (those that are
-            `bootstrapped`).
+        num_replicates: Random halves and quarters of the images, 2 to 100 000, rounded up to tens. Few replicates widen the
+            intervals: 30 by a sixth, 10 by two thirds.
+        seed: 0 to 2**63 - 1.
+        level: Confidence level, between 0 and 1.
+        null_sets: Random sets behind each null band, 2 to 100 000, or 0 for no null bands.
+        statistics: Names of the statistics with intervals and null bands; by default the `bootstrapped` ones, AP, AP50 and AP75.
 
     Raises:
-        ValueError: A number is out of its range, or a statistic is unknown or gets no interval.
+        ValueError: A number is out of range, or a statistic is unknown or cannot have an interval.
 
     Example:
         >>> [statistic.name for statistic in Bootstrap(statistics=['MR-2', 'AP']).chosen()]
@@ -77,19 +75,19 @@ class Bootstrap:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
                 option = '--replicates' if name == 'num_replicates' else f'--{name.replace("_", "-")}'
-                raise ValueError(f'{option} ({name}): a whole number from {lowest} to {highest} is needed, got {value!r}')
+                raise ValueError(f'{option} ({name}): expected an integer from {lowest} to {highest}, got {value!r}')
         if self.null_sets == 1:
-            raise ValueError('--null-sets (null_sets): one set has no band; 0 for no bands, or more sets, such as 250')
+            raise ValueError('--null-sets (null_sets): one set makes no band; use 0 for no bands, or more sets, such as 250')
         _check_level(self.level)
         if not self.chosen():
-            raise ValueError('statistics: one name or more is needed, such as AP; got none')
+            raise ValueError('statistics: expected at least one name such as AP, got none')
 
     def chosen(self) -> list[Statistic]:
-        """Return the statistics that get intervals, in the order of `protocol.STATISTICS`."""
+        """Return the statistics with intervals, in the order of `protocol.STATISTICS`."""
         return bootstrapped_statistics(self.statistics)
 
     def describe(self, method: str = METHOD, unit: str = 'image') -> dict:
-        """Return the plain values that reports state, with the coverage of what it was measured for."""
+        """Return the settings as plain values for reports, with the measured coverage if it applies."""
         coverage = {where: list(ends) for where, ends in COVERAGE.items()}
         measured = (self.level == .95 and unit == 'image' and self.num_replicates >= _ENOUGH
                     and {statistic.name for statistic in self.chosen()} <= {*MEASURED})
@@ -100,11 +98,11 @@ class Bootstrap:
 
 
 def random_parts(num_images: int, num_replicates: int, seed: int, device: torch.device | str = 'cpu') -> Tensor:
-    """Draw parts of I images from random splits into quarters, ten of each split; the same on every device.
+    """Split I images into quarters at random, repeatedly; the same on every device.
 
     Returns:
-        Which images each part holds, shape (R, I) int16 of 0 and 1, where R is `num_replicates` rounded up to tens: of each split
-        its quarters a, b, c, d, then the halves ab, cd, ac, bd, ad, bc.
+        The images of each part, shape (R, I) int16 of 0 and 1, where R is `num_replicates` rounded up to tens. Each split has ten
+        parts: its quarters a, b, c, d, then the halves ab, cd, ac, bd, ad, bc.
 
     Example:
         >>> random_parts(6, 10, seed=0).sum(1).tolist()
@@ -119,17 +117,17 @@ def random_parts(num_images: int, num_replicates: int, seed: int, device: torch.
 
 
 def draw_parts(images: Tensor, positives: Positives, column: int, num_replicates: int, seed: int) -> Tensor:
-    """Draw parts of a group's images; of a bucket of instances, every part holds its share of the images with such an instance.
+    """Draw parts of a group's images; for an instance bucket, stratified by whether an image has an instance in it.
 
     Args:
         images: Positions of the images, shape (I,) int64.
         positives: The ground truths that count.
         column: Column of the group, 0 for a group of images.
         num_replicates: See `random_parts`.
-        seed: Of the draws.
+        seed: Random seed.
 
     Returns:
-        Shape (R, I) int16, as `random_parts` gives it.
+        Shape (R, I) int16, see `random_parts`.
     """
     if column == 0:
         return random_parts(len(images), num_replicates, seed, images.device)
@@ -141,31 +139,31 @@ def draw_parts(images: Tensor, positives: Positives, column: int, num_replicates
 
 
 def halves_of(values: Tensor) -> Tensor:
-    """Select the values of halves from those in the order of `random_parts`, shape (..., R)."""
+    """Select the values of halves, from values in the order of `random_parts`, shape (..., R)."""
     return values.unflatten(-1, (-1, PARTS))[..., 4:].flatten(-2)
 
 
 def bootstrap_statistics(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
                          column: int = 0, proposal_nums: Sequence[int] = PROPOSAL_NUMS, precise: bool = True,
                          statistics: Sequence[Statistic] | None = None) -> Tensor:
-    """Compute the statistics that get intervals under every weighting of the images.
+    """Compute statistics under every weighting of the images.
 
     Args:
-        records: Sorted as `join_records` sorts.
+        records: Match records in the order of `join_records`.
         positives: The ground truths that count.
         images: Positions of the images, shape (I,) int64.
-        weights: How often each image counts, whole numbers, shape (R, I).
+        weights: Multiplicity of each image, integers, shape (R, I).
         num_categories: K.
         column: Column of the records: 0, or that of an instance bucket.
         proposal_nums: Limits of detections, see `Statistic.limit`.
         precise: See `weighted_average_precision`.
-        statistics: Which to compute, by default those of `protocol.bootstrapped_statistics`.
+        statistics: The S statistics, by default those of `protocol.bootstrapped_statistics`.
 
     Returns:
-        Shape (R, S) float64, in the order of the statistics; NaN under a weighting without ground truth.
+        Shape (R, S) float64; NaN under a weighting without ground truth.
     """
     statistics = bootstrapped_statistics() if statistics is None else statistics
-    thresholds = defaultdict(set)  # of each kind of pass over the records
+    thresholds = defaultdict(set)  # by the kind of pass over the records
     for statistic in (statistic for statistic in statistics if not statistic.measure):
         thresholds[statistic.recall, statistic.limit(proposal_nums)].update(statistic.thresholds)
     found = {}
@@ -189,11 +187,11 @@ def replicates(records: Records, positives: Positives, groups: Grouping, num_cat
                proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
     """Compute the statistics of random halves and quarters of every group's images.
 
-    The draws depend on the seed and the images alone, so two runs on one data set get the same, and row by row their difference
-    is paired. Arguments as for `add_intervals`, of one IoU type.
+    The draws depend only on the seed and the images, so the rows of two runs on one data set are paired. Arguments are those of
+    `add_intervals`, for one IoU type.
 
     Returns:
-        Shape (R, B, S) float64, in the order of `random_parts`; NaN where there is no ground truth.
+        Shape (R, B, S) float64, in the order of `random_parts`; NaN without ground truth.
     """
     device = records.image.device
     result = []
@@ -207,7 +205,7 @@ def replicates(records: Records, positives: Positives, groups: Grouping, num_cat
 
 def point_estimates(records: Records, positives: Positives, groups: Grouping, num_categories: int,
                     bootstrap: Bootstrap | None = None, proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> Tensor:
-    """Compute the statistics of all images of every group, shape (B, S) float64; arguments as for `replicates`."""
+    """Compute the statistics of every group on all its images, shape (B, S) float64; arguments as for `replicates`."""
     bootstrap = bootstrap or Bootstrap()
     result = []
     for members, column in zip(groups.members.T, groups.columns.tolist(), strict=True):
@@ -218,11 +216,11 @@ def point_estimates(records: Records, positives: Positives, groups: Grouping, nu
 
 
 def standard_error(values: Tensor, num_images: int) -> float | None:
-    """Return the standard error of a statistic of n images from its values in parts of them, None where it has none.
+    """Return the standard error of a statistic of n images from its values on parts of them, None if undefined.
 
     Args:
-        values: Of `random_parts`, shape (R,); NaN where the statistic is undefined. Splits with such a part are left out; where
-            they are more than half, there is no standard error.
+        values: The statistic of each part of `random_parts`, shape (R,). Splits with a NaN are dropped; if more than half are
+            dropped, there is no standard error.
         num_images: n.
     """
     splits = values.double().view(-1, PARTS)
@@ -243,7 +241,7 @@ def standard_error(values: Tensor, num_images: int) -> float | None:
 
 
 def degrees_of_freedom(num_images: int, num_replicates: int) -> float:
-    """Return those of a standard error: of n images, and fewer where there are few splits, each of which has three."""
+    """Return the degrees of freedom of a standard error from n images and R / 10 splits, which contribute three each."""
     return 1 / (1 / (num_images - 1) + PARTS / (3 * num_replicates))
 
 
@@ -252,11 +250,11 @@ def interval(value: float | None, parts: Tensor, num_images: int, level: float =
     """Return a confidence interval around a value, None below `MIN_IMAGES` images or without a value.
 
     Args:
-        value: The statistic of all images.
-        parts: The statistic of `random_parts` of them, shape (R,); NaN where it is undefined.
-        num_images: How many images there are.
-        level: Share of data sets whose interval holds the expected value.
-        bounds: What the statistic cannot pass.
+        value: The statistic on all images.
+        parts: The statistic on each part of `random_parts`, shape (R,); NaN where undefined.
+        num_images: Number of images.
+        level: Confidence level.
+        bounds: Range of the statistic.
 
     Example:
         >>> numbers = torch.arange(100, dtype=torch.float64) / 100
@@ -277,14 +275,14 @@ def student_quantile(share: float, freedom: float) -> float:
     """Return a quantile of Student's t distribution.
 
     Args:
-        share: The share below it, at least 0.5 and below 1.
+        share: Probability below the quantile, at least 0.5 and less than 1.
         freedom: Degrees of freedom, above 0.
 
     Example:
         >>> round(student_quantile(.975, 10), 3)
         2.228
     """
-    # With t = sqrt(f) tan(angle) the density is cos(angle)**(f - 1), summed here over cells that narrow with the peak.
+    # With t = sqrt(f) tan(angle), the density is cos(angle)**(f - 1), summed here over cells that narrow with the peak.
     edges = np.linspace(0, min(np.pi / 2, 40 / math.sqrt(freedom)), 20_001)
     middle = (edges[1:] + edges[:-1]) / 2
     below = np.concatenate([[0], np.cumsum(np.exp((freedom - 1) * np.log(np.cos(middle))))])
@@ -294,28 +292,28 @@ def student_quantile(share: float, freedom: float) -> float:
 def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Positives, groups: Sequence[Grouping],
                   num_categories: int, bootstrap: Bootstrap | None = None,
                   proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> dict:
-    """Return a report with intervals; the one given stays as it is.
+    """Return a copy of a report with intervals.
 
     Args:
         report: From `summary.summarize`.
-        records: Match records by IoU type, sorted as `join_records` sorts.
+        records: Match records by IoU type, in the order of `join_records`.
         positives: The ground truths that count.
-        groups: The groups behind the report's buckets, then those behind each of its ``further`` reports.
+        groups: The groups of the report's buckets, then those of each of its ``further`` reports.
         num_categories: K.
-        bootstrap: How to resample.
+        bootstrap: Settings of the resampling.
         proposal_nums: Limits of detections, see `Statistic.limit`.
 
     Returns:
-        The report with ``intervals``, which says how they were made, and in every row ``AP_ci`` and so on for each statistic that
-        gets one: lower and upper end, None below `MIN_IMAGES` images and where there is no ground truth.
+        The report with ``intervals``, the settings, and in every row the ends of each statistic's interval, such as ``AP_ci``;
+        None below `MIN_IMAGES` images and without ground truth.
 
     Raises:
-        ValueError: The groups are not those of the report.
+        ValueError: The groups do not fit the report.
     """
     bootstrap = bootstrap or Bootstrap()
     reports = all_evaluations(report)
     if len(groups) != len(reports):
-        raise ValueError(f'the report holds {len(reports)} evaluations, {len(groups)} groupings were given')
+        raise ValueError(f'groups: got {len(groups)} groupings for the {len(reports)} evaluations of the report')
     done = [{**part, 'intervals': bootstrap.describe(unit=part.get('unit', 'image'))} for part in reports]
     for iou_type, table in records.items():
         def with_ends(rows: Sequence[Mapping], chosen: Grouping, table: Records = table) -> list[dict]:
@@ -329,13 +327,13 @@ def add_intervals(report: Mapping, records: Mapping[str, Records], positives: Po
         for part, chosen in zip(done, groups, strict=True):
             rows = part[iou_type]
             if len(rows['buckets']) != len(chosen.columns):
-                raise ValueError(f'the report has {len(rows["buckets"])} buckets, the grouping {len(chosen.columns)} groups')
+                raise ValueError(f'groups: got {len(chosen.columns)} groups for the {len(rows["buckets"])} buckets of the report')
             part[iou_type] = {**rows, 'all': {**rows['all'], **ends}, 'buckets': with_ends(rows['buckets'], chosen)}
     return {**done[0], **({'further': done[1:]} if 'further' in report else {})}
 
 
 def _intervals(row: Mapping, parts: Tensor, num_images: int, bootstrap: Bootstrap) -> dict:
-    """Return the intervals of a group by their keys in a report, from the statistics of parts of it, shape (R, S)."""
+    """Return the intervals of a group by report key, from the statistics of its parts, shape (R, S)."""
     found = {}
     for statistic, column in zip(bootstrap.chosen(), parts.unbind(1), strict=True):
         ends = interval(row[statistic.name], column, num_images, bootstrap.level, (0., statistic.highest))
@@ -345,4 +343,4 @@ def _intervals(row: Mapping, parts: Tensor, num_images: int, bootstrap: Bootstra
 
 def _check_level(level: float) -> None:
     if not isinstance(level, Real) or not 0 < level < 1:
-        raise ValueError(f'--level (level): a share above 0 and below 1 is needed, such as 0.95; got {level!r}')
+        raise ValueError(f'--level (level): expected a number between 0 and 1, such as 0.95, got {level!r}')

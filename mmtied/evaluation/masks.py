@@ -1,4 +1,7 @@
-"""IoU of masks with the ground truth's, from exact pixel counts: run-length codes in bulk, or boolean masks of one image."""
+"""Masks: IoU with the ground truth from exact pixel counts, and the overlaps behind occlusion ratios.
+
+Overlaps are computed from run-length codes without decoding: memory grows with the outlines, not with the image.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,35 +13,38 @@ from torch import Tensor
 
 from mmtied.native import Codes, intersections, library
 
+from .boxes import box_areas
 from .inputs.ground_truth import GroundTruth
-from .inputs.rle import COMPILED_CHUNK, iter_chunks, rle_areas, rle_codes, rle_pixels
+from .inputs.rle import COMPILED_CHUNK, inside, iter_chunks, rle_areas, rle_codes, rle_pixels, segments
 from .matching import Pairs, min_iou, pairs_above
 
-#: Bytes of packed masks that are kept; val2017's 36 781 annotations need about 100 MB.
+#: Most pixels of an image's masks that are decoded together, one byte each.
+_MOST_PIXELS = 1 << 32
+#: Bytes of packed masks to cache; val2017's 36 781 annotations need about 100 MB.
 MAX_BYTES = 256 << 20
 
 
 class Crop(NamedTuple):
-    """A mask cut to the box around it."""
+    """A mask cropped to its bounding box."""
 
     mask: np.ndarray  # (height, width) bool
     top: int  # row of the crop's first row in the image
     left: int  # column of the crop's first column in the image
-    pixels: int  # how many are set
+    pixels: int  # number of set pixels
 
     @classmethod
     def of(cls, rle: dict) -> 'Crop':
-        """Decode a run-length code and cut it to the box around its pixels."""
+        """Decode a run-length code and crop it to its bounding box."""
         left, top, width, height = (int(side) for side in mask_api.toBbox(rle))
         mask = np.ascontiguousarray(mask_api.decode(rle)[top:top + height, left:left + width]).view(bool)
         return cls(mask, top, left, int(np.count_nonzero(mask)))
 
 
 class TargetMasks:
-    """The cropped masks of a data set's annotations, decoded on first use and kept as packed bits.
+    """The cropped masks of a data set's annotations, decoded on first use and cached as packed bits.
 
-    Masks are kept until `max_bytes` is reached; later ones are decoded on every use. Every epoch asks for all masks in turn, so
-    dropping the oldest would drop each just before it is needed.
+    Once the cache holds `max_bytes`, further masks are decoded on every use. Nothing is evicted: every epoch reads all masks in
+    turn, so evicting the oldest would drop each just before it is needed.
     """
 
     def __init__(self, ground_truth: GroundTruth, max_bytes: int = MAX_BYTES) -> None:
@@ -48,7 +54,7 @@ class TargetMasks:
         self._packed: dict[int, tuple] = {}
 
     def crop(self, annotation: int) -> Crop:
-        """Return the mask of the annotation at a position; a ValueError says where it has no usable segmentation."""
+        """Return the mask of the annotation at a position; raise a ValueError if it has no usable segmentation."""
         if annotation in self._packed:
             bits, shape, *rest = self._packed[annotation]
             return Crop(np.unpackbits(bits, count=shape[0] * shape[1]).view(bool).reshape(shape), *rest)
@@ -63,13 +69,13 @@ class TargetMasks:
 
 def rle_pairs(detection_cells: Tensor, detection_rles: Sequence[dict], target_cells: Tensor,
               target_rle: Callable[[int], dict], crowd: Tensor, least: float | None = None, area: Tensor | None = None) -> Pairs:
-    """Return the pairs whose masks overlap enough, for any number of images, from run-length codes on the CPU.
+    """Return the pairs whose mask IoU reaches a minimum, for any number of images, from run-length codes on the CPU.
 
-    The pixels of two masks bound their IoU from above, so most pairs are left out before any of their runs is read. The IoU is
-    the quotient of two counts of pixels, as pycocotools' (`rleIou` in maskApi.c), so the bits agree too.
+    The areas of two masks bound their IoU, which rules out most pairs before any runs are read. The IoU is the quotient of two
+    pixel counts, as in pycocotools (`rleIou` in maskApi.c), so it is bit-identical.
 
-    Cells are sorted, (D,) and (G,) int64. `target_rle` gives the run-length code of the target at a position, `least` is the
-    smallest IoU of a pair, by default `matching.min_iou`, and `area` the pixels of the detections' masks, where they are known.
+    Cells are sorted, (D,) and (G,) int64. `target_rle` returns the run-length code of the target at a position, `least` is the
+    smallest IoU of a pair (default: `min_iou()`), and `area` holds the pixels of the detections' masks if known.
     """
     least = min_iou() if least is None else least
     device, cells, target_cells, crowd = detection_cells.device, detection_cells.cpu(), target_cells.cpu(), crowd.cpu()
@@ -98,12 +104,12 @@ def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_
                    crowd: Sequence[bool]) -> tuple[Tensor, Tensor]:
     """Compute the areas of one image's boolean masks and their IoU with every ground truth, on the device of the masks.
 
-    On the CPU only pairs of one category whose sizes allow a match are compared. On a GPU that choice would have to wait for
-    the device, and counting every pair in a crop costs less than waiting.
+    On the CPU, only pairs of one category whose areas allow a match are compared. On a GPU that selection would synchronize with
+    the device, which costs more than counting every pair.
 
     `masks` are (N, height, width) bool, `crops` the masks of the G ground truths; for a crowd, IoU is the share of the mask
-    inside it. Return the pixels of each mask, (N,) int64, and IoU, (N, G) float64, of which only entries of equal labels and of
-    at least `matching.min_iou` can be relied on: others may read 0.
+    inside it. Returns the pixels of each mask, (N,) int64, and IoU, (N, G) float64. Pairs of different labels, or with an IoU
+    below `min_iou()`, may read 0.
     """
     device = masks.device
     if device.type == 'cpu':
@@ -116,7 +122,7 @@ def dense_mask_iou(masks: Tensor, labels: Tensor, crops: Sequence[Crop], target_
 
 
 def count_all(masks: Tensor, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
-    """Count the pixels of each mask, (N,), and those it shares with each crop, (N, G), both int64, without a wait."""
+    """Count the pixels of each mask, (N,), and those it shares with each crop, (N, G), both int64, without a device sync."""
     shared = torch.zeros(len(masks), len(crops), dtype=torch.int64, device=masks.device)
     for target, (mask, top, left, _) in enumerate(crops):
         mask = torch.from_numpy(mask).to(masks.device, non_blocking=True)
@@ -124,9 +130,58 @@ def count_all(masks: Tensor, crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
     return masks.sum((1, 2)), shared
 
 
+def masks_under_masks(boxes: np.ndarray, rles: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Count the pixels of each mask that other masks cover, and all its pixels, (N,) each; `boxes` are unused.
+
+    The compressed run-length codes belong to one image and were checked by `inputs.rle.rle_areas`.
+    """
+    points, ends, depth = segments(rles)
+    lengths, covered, areas = np.diff(points), np.zeros(len(rles)), np.zeros(len(rles))
+    for number, own in enumerate(ends):
+        held = inside(own, points)
+        covered[number], areas[number] = lengths[held & (depth >= 2)].sum(), lengths[held].sum()
+    return covered, areas
+
+
+def boxes_under_masks(boxes: np.ndarray, rles: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the area of each box that other instances' masks cover, and the box's area, shape (N,) each.
+
+    Boxes are (N, 4) xyxy, clipped to the image. Pixels at a box's border count by their share inside it.
+    """
+    points, ends, depth = segments(rles)
+    covered = np.zeros(len(boxes))
+    for number, (box, own) in enumerate(zip(boxes, ends, strict=True)):
+        by_others = depth - inside(own, points) >= 1
+        covered[number] = np.diff(_area_before(points, box, rles[number]['size'][0]))[by_others].sum()
+    areas = box_areas(boxes)
+    return np.clip(covered, 0, areas), areas
+
+
+def array_of(codes: Sequence[dict]) -> np.ndarray:
+    """Return codes as an object array, which can be indexed like an array of masks."""
+    array = np.empty(len(codes), dtype=object)
+    array[:] = codes
+    return array
+
+
+def encoded(masks: np.ndarray) -> np.ndarray:
+    """Encode masks, shape (N, height, width) bool."""
+    return array_of(mask_api.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8)) if len(masks) else [])
+
+
+def decoded(codes: Sequence[dict], where: str) -> np.ndarray:
+    """Decode the masks of one image to (N, height, width) bool; above 4 GiB raise a ValueError that starts with `where`."""
+    height, width = codes[0]['size']
+    pixels = len(codes) * height * width
+    if pixels > _MOST_PIXELS:
+        raise ValueError(f'{where} decodes the masks of {len(codes)} instances at {height} x {width} pixels, which takes '
+                         f'{pixels / 2**30:.1f} GiB; register it with takes_codes=True')
+    return mask_api.decode(list(codes)).transpose(2, 0, 1).astype(bool)
+
+
 def _count_on_cpu(masks: np.ndarray, labels: np.ndarray, crops: Sequence[Crop], target_labels: Sequence[int],
                   crowd: Sequence[bool], least: float) -> tuple[Tensor, Tensor]:
-    """Count as `count_all`, with 0 shared pixels where no match is possible."""
+    """Count like `count_all`, with 0 shared pixels for pairs that cannot match."""
     area = np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
     shared = np.zeros((len(masks), len(crops)), dtype=np.int64)
     for target, (mask, top, left, pixels) in enumerate(crops):
@@ -140,7 +195,7 @@ def _count_on_cpu(masks: np.ndarray, labels: np.ndarray, crops: Sequence[Crop], 
 
 def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray,
                    target: np.ndarray) -> np.ndarray:
-    """Count the pixels that both masks of each pair have, shape (P,) int64, reading the codes of some detections at a time."""
+    """Count the pixels that the masks of each pair share, shape (P,) int64, in chunks of detections."""
     own, first = np.unique(detection, return_inverse=True)
     own_rles = [detection_rles[number] for number in own.tolist()]
     codes, pixels = rle_codes(own_rles), rle_pixels(own_rles)
@@ -158,7 +213,7 @@ def _shared_pixels(detection_rles: Sequence[dict], target_rles: dict[int, dict],
 
 def _iou_by_pycocotools(detection_rles: Sequence[dict], target_rles: dict[int, dict], detection: np.ndarray, target: np.ndarray,
                         crowd: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Compute the IoU of each pair, shape (P,) float64, cell by cell; `cells` are those of the pairs."""
+    """Compute the IoU of each pair, shape (P,) float64, cell by cell, from the cell of each pair."""
     found = [np.empty(0)]
     starts = np.flatnonzero(np.diff(cells, prepend=-1))
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(cells)], strict=False):
@@ -168,3 +223,16 @@ def _iou_by_pycocotools(detection_rles: Sequence[dict], target_rles: dict[int, d
                            [target_rles[number] for number in others.tolist()], crowd[others].astype(np.uint8).tolist())
         found.append(iou[row, column])
     return np.concatenate(found)
+
+
+def _area_before(points: np.ndarray, box: np.ndarray, height: int) -> np.ndarray:
+    """Return the area of an xyxy box that the pixels before each point cover, in column-major order."""
+    left, top, right, bottom = box
+    column = points // height
+    row = points - column * height
+
+    def overlap(low: np.ndarray | int, high: np.ndarray, start: float, end: float) -> np.ndarray:
+        return np.maximum(np.minimum(high, end) - np.maximum(low, start), 0)
+
+    whole, part = (bottom - top) * overlap(0, column, left, right), overlap(0, row, top, bottom)
+    return whole + part * overlap(column, column + 1, left, right)

@@ -1,11 +1,11 @@
 """COCO's greedy matching, vectorized over images, thresholds and columns.
 
-A *cell* is an image and a category as one number, ``image * num_categories + category``; detections and targets come sorted by
-cell. Pairs of one cell that overlap enough to match are few, so everything after them works on sparse lists.
+A *cell* encodes an image and a category as ``image * num_categories + category``; detections and targets are sorted by cell. Few
+pairs within a cell overlap enough to match, so everything after pairing works on sparse lists.
 
-Detections are taken in the order of their scores within a cell. Each takes the best ground truth that is still free: one that
-counts before one that is ignored, then the larger IoU, then the later in the file. A crowd can be taken again and again.
-COCOeval regards the ground truth with id 0 as unmatched; here its id does not matter.
+Within a cell, detections are matched by descending score. Each takes the best free ground truth: counted before ignored, then the
+larger IoU, then the later in the file. A crowd can be matched repeatedly. COCOeval treats a match with annotation id 0 as
+unmatched; here ids do not matter.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,18 +20,18 @@ from .inputs.arrays import GroundTruth
 from .protocol import AREA_RANGES, IOU_THRESHOLDS, evaluated_thresholds
 from .targets import IgnorePatterns, Targets, category_lookup, in_area_ranges
 
-#: Pairs whose boxes are compared at a time; bounds the memory of a large batch.
+#: Pairs per chunk; bounds the memory of a large batch.
 CHUNK = 1 << 18
-#: COCOeval lowers every threshold to at most this.
+#: COCOeval caps every threshold at this value.
 _LARGEST_THRESHOLD = 1 - 1e-10
-#: Detections of an image that count by LVIS's protocol, of all categories together.
+#: Maximum detections per image, over all categories, by LVIS's protocol.
 LVIS_DETECTIONS = 300
-#: The IoU at which a detection and an object are paired for good: position 0 of the thresholds.
+#: The first threshold, at which `Records.target` pairs detections with objects.
 _IOU_50 = float(IOU_THRESHOLDS[0])
 
 
 class Pairs(NamedTuple):
-    """Overlapping pairs, sorted by detection, then by target."""
+    """Overlapping pairs, sorted by detection, then target."""
 
     detection: Tensor  # position of the detection, (P,) int64
     target: Tensor  # position of the ground truth, (P,) int64
@@ -39,29 +39,29 @@ class Pairs(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """Matches of D detections in A area ranges, as integers whose bit t stands for IoU threshold t."""
+    """Matches of D detections in A columns; bit t of an integer is IoU threshold t."""
 
-    matched: Tensor  # thresholds at which the detection found a ground truth, (D, A) int16
-    ignored: Tensor  # thresholds at which it counts neither as true nor as false, (D, A) int16
+    matched: Tensor  # matched a ground truth, (D, A) int16
+    ignored: Tensor  # counts neither as true nor as false positive, (D, A) int16
     target: Tensor  # ground truth at IoU 0.5, see `Records.target`, (D,) int64
-    iou: Tensor  # IoU with it, (D,) float32
+    iou: Tensor  # IoU with that ground truth, (D,) float32
 
 
 def min_iou() -> float:
-    """Return the smallest IoU that can match at any of the thresholds."""
+    """Return the smallest IoU that matches at any threshold."""
     return min(float(evaluated_thresholds().min()), _LARGEST_THRESHOLD)
 
 
 def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Sort by cell, then by descending score with ties as they come, and keep the first `limit` of each cell.
+    """Sort by cell, then stably by descending score, and keep the first `limit` of each cell.
 
     Args:
         cells: Shape (D,) int64.
         scores: Shape (D,) float64.
-        limit: Detections kept in a cell.
+        limit: Maximum detections per cell.
 
     Returns:
-        Positions of the detections that are kept, in order, and the rank of each within its cell; both (K,) int64.
+        Sorted positions of the kept detections and their ranks within their cells; both (K,) int64.
 
     Example:
         >>> rank_detections(torch.tensor([1, 0, 1, 1]), torch.tensor([.5, .1, .9, .5]), limit=2)
@@ -77,7 +77,7 @@ def rank_detections(cells: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, 
 
 def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Tensor, target_boxes: Tensor,
               crowd: Tensor) -> Pairs:
-    """Return the pairs whose boxes overlap enough, see `min_iou`.
+    """Return the pairs of boxes within a cell whose IoU reaches `min_iou()`.
 
     Args:
         detection_cells: Shape (D,) int64, sorted.
@@ -92,7 +92,7 @@ def box_pairs(detection_cells: Tensor, detection_boxes: Tensor, target_cells: Te
 
 def pairs_above(detection_cells: Tensor, target_cells: Tensor, iou_of: Callable[[Tensor, Tensor], Tensor],
                 least: float | None = None) -> Pairs:
-    """Return the pairs of one cell whose IoU, computed from their positions, is at least that, by default `min_iou`."""
+    """Return the pairs within a cell whose IoU, computed from their positions, reaches `least` (default: `min_iou()`)."""
     index = torch.empty(0, dtype=torch.int64, device=detection_cells.device)
     found, least = [Pairs(index, index, index.double())], min_iou() if least is None else least
     for detection, target in cell_pairs(detection_cells, target_cells):
@@ -103,9 +103,9 @@ def pairs_above(detection_cells: Tensor, target_cells: Tensor, iou_of: Callable[
 
 
 def box_iou(detections: Tensor, targets: Tensor, crowd: Tensor) -> Tensor:
-    """Compute the IoU of xywh boxes, row by row; for a crowd, the share of the detection that lies inside it.
+    """Compute the IoU of xywh boxes row by row; for a crowd, the share of the detection inside it.
 
-    The operations and their order are pycocotools' (`bbIou` in maskApi.c), so the bits agree too.
+    Operations and their order follow pycocotools (`bbIou` in maskApi.c), so results are bit-identical.
 
     Shape:
         Detections and targets (P, 4), crowd (P,) bool; returns (P,) float64.
@@ -125,7 +125,7 @@ def box_iou(detections: Tensor, targets: Tensor, crowd: Tensor) -> Tensor:
 
 
 def cell_pairs(detection_cells: Tensor, target_cells: Tensor, chunk: int = CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield all pairs within cells as (detection, target) positions, about `chunk` at a time, sorted by detection."""
+    """Yield all pairs within cells as (detection, target) positions, sorted by detection, in chunks of about `chunk` pairs."""
     first = torch.searchsorted(target_cells, detection_cells)
     count = torch.searchsorted(target_cells, detection_cells, right=True) - first
     total = count.cumsum(0)
@@ -142,7 +142,7 @@ def cell_pairs(detection_cells: Tensor, target_cells: Tensor, chunk: int = CHUNK
 
 
 class FederatedRules:
-    """LVIS's protocol: a detection counts only where annotators looked for its category, as the file states for each image."""
+    """LVIS's federated protocol: a detection counts only in images whose annotators looked for its category."""
 
     def __init__(self, ground_truth: GroundTruth, categories: np.ndarray) -> None:
         place = torch.from_numpy(category_lookup(ground_truth, categories))
@@ -156,23 +156,23 @@ class FederatedRules:
         self.judged, self.not_exhaustive = (cells(torch.from_numpy(part)) for part in ground_truth.federated)
 
     def select(self, cells: Tensor, image: Tensor, scores: Tensor) -> Tensor:
-        """Return the sorted positions of detections that count, from their cells, images and scores."""
+        """Return the sorted positions of the detections that count."""
         kept = rank_detections(image, scores, LVIS_DETECTIONS)[0].sort().values
         return kept[torch.isin(cells[kept], self.judged.to(cells.device))]
 
     def ignores(self, cells: Tensor) -> Tensor:
-        """Return which detections, without a match, are ignored, shape (D,) bool."""
+        """Return which detections are ignored if unmatched, shape (D,) bool."""
         return torch.isin(cells, self.not_exhaustive.to(cells.device))
 
 
 def match_ranked(image: Tensor, place: Tensor, score: Tensor, area: Tensor, targets: Targets, limit: int,
                  find_pairs: Callable[[Tensor, Tensor], Pairs], rules: FederatedRules | None = None,
                  order: Tensor | None = None) -> Records:
-    """Rank detections, match them to the targets, and keep what accumulation needs.
+    """Rank detections and match them to the targets.
 
-    Detections are given by the position of the image, the place of the category among the evaluated ones (-1 for others), score
-    and area in pixels, (D,) each; equal scores are taken in the given order of positions, by default as they come. `find_pairs`
-    takes the sorted cells of ranked detections and their positions, and returns the pairs that overlap enough.
+    `image`, `place` (position among the evaluated categories, -1 for others), `score` and `area` in pixels are (D,) each. `order`
+    sorts detections of equal score, by default as given. `find_pairs` maps the sorted cells of the ranked detections and their
+    positions to the overlapping pairs.
     """
     all_cells = image * targets.num_categories + place
     chosen = (place >= 0).nonzero()[:, 0] if order is None else order[place[order] >= 0]
@@ -194,15 +194,15 @@ def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns
     """Match detections to ground truths.
 
     Args:
-        pairs: Pairs of one cell with an IoU of at least the smallest threshold.
-        cells: Cell of each detection, sorted, within a cell by rank, (D,) int64.
-        outside: Which detections are ignored in which columns if unmatched, (D, A) bool.
-        patterns: Which ground truths are ignored in each column, see `targets.find_patterns`.
-        thresholds: IoU thresholds, the first of them 0.5, (T,) float64, T at most 15.
-        crowd: Which ground truths are crowds, (G,) bool.
+        pairs: Pairs within a cell whose IoU reaches the smallest threshold.
+        cells: Cell of each detection, sorted by cell, then rank, (D,) int64.
+        outside: Detections that are ignored in a column if unmatched, (D, A) bool.
+        patterns: Ignored ground truths of each column, see `targets.find_patterns`.
+        thresholds: At most 15 IoU thresholds, the first of them 0.5, (T,) float64.
+        crowd: Ground truths that are crowds, (G,) bool.
     """
     if len(thresholds) > 15:
-        raise ValueError(f'{len(thresholds)} IoU thresholds given; at most 15 fit the bits of a record')
+        raise ValueError(f'match: got {len(thresholds)} IoU thresholds; at most 15 fit into the bits of a record')
     bits = 1 << torch.arange(len(thresholds), device=cells.device, dtype=torch.int16)
     matched, to_ignored = torch.zeros((2, *outside.shape), dtype=torch.int16, device=cells.device)
     target = torch.full_like(cells, -1)
@@ -221,13 +221,13 @@ def match(pairs: Pairs, cells: Tensor, outside: Tensor, patterns: IgnorePatterns
 
 def _greedy(pairs: Pairs, cells: Tensor, patterns: IgnorePatterns, thresholds: Tensor, bits: Tensor,
             crowd: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the detections with pairs, their matched and matched-to-ignored bits, (n, A) each, and a pair of each, (n,).
+    """Return the n detections with pairs, their matched and matched-to-ignored bits, (n, A) each, and one pair of each, (n,).
 
-    The pair is the one that matched at the first threshold in the first column, or, where that object was already taken, the
-    one with the largest IoU from 0.5 on; -1 for none.
+    That pair matched at the first threshold in the first column; if its object was already taken, it is the pair with the largest
+    IoU of at least 0.5; -1 if there is none.
 
-    Step k takes the k-th detection of every cell, so the targets of one step differ and all cells are handled at once.
-    Detections, pairs and ground truths have a copy for every pattern of their cell, and copies do not meet.
+    Step k matches the k-th detection of every cell, so targets within a step are distinct and all cells advance together.
+    Detections, pairs and ground truths are copied for every pattern of their cell; different copies never interact.
     """
     device = cells.device
     detection, single_owner, num_pairs = torch.unique_consecutive(pairs.detection, return_inverse=True, return_counts=True)
@@ -247,11 +247,11 @@ def _greedy(pairs: Pairs, cells: Tensor, patterns: IgnorePatterns, thresholds: T
     pair_order = torch.argsort(step[owner], stable=True)
     detection_counts, pair_counts = torch.stack([torch.bincount(step), torch.bincount(step[owner])]).tolist()
 
-    # One number says which of two candidates is better: counting before ignored, then IoU, then the later target.
+    # A single integer orders candidates: counted before ignored, then by IoU, then the later target.
     num = len(pairs.iou)
     pair_of_rank = torch.argsort(pairs.iou, stable=True)
     rank = torch.empty_like(pairs.target).scatter_(0, pair_of_rank, torch.arange(num, device=device))
-    again = torch.where((pairs.iou >= _IOU_50) & ~crowd[pairs.target], rank, -1)  # for those that find a taken object
+    again = torch.where((pairs.iou >= _IOU_50) & ~crowd[pairs.target], rank, -1)  # for duplicates of a taken object
     again = torch.full_like(detection, -1).scatter_reduce_(0, single_owner, again, 'amax')
     pair, owner, target = pair[pair_order], place[owner[pair_order]], target[pair_order]
     priority = (rank[pair] + num * ~patterns.ignored[target]).int()[:, None]

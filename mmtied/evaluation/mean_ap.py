@@ -1,4 +1,4 @@
-"""AP by occlusion in torchmetrics' style, for any evaluation loop in PyTorch; torchmetrics itself is not needed."""
+"""AP by occlusion with torchmetrics' interface, for any PyTorch evaluation loop; torchmetrics itself is optional."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 from torch import distributed as torch_dist
 
-from .accumulate import accumulate
-from .buckets import Evaluation, whole_set
+from .accumulate import accumulate, whole_set
+from .buckets import Evaluation
 from .inputs.adapters import from_supervision
 from .inputs.coco_json import to_xywh
 from .inputs.dumps import encode_masks, to_cpu
@@ -23,15 +23,15 @@ try:
 except ImportError:
     Metric = None
 
-#: Keys that are read, in addition to ``masks``.
+#: Keys to read besides ``masks``.
 _KEYS = dict(preds=('boxes', 'scores', 'labels'), target=('boxes', 'labels', 'iscrowd', 'area', 'image_size'))
 _BOX_FORMATS = ('xyxy', 'xywh', 'cxcywh')
-#: States: lists with a tensor for each image, which torchmetrics moves, copies and joins.
+#: States: lists with one tensor per image, which torchmetrics moves, copies and joins.
 _STATES = ('predictions', 'truths', 'sizes', 'predicted_masks', 'true_masks')
 
 
 class _PlainMetric:
-    """The part of ``torchmetrics.Metric`` that is used here."""
+    """The part of ``torchmetrics.Metric`` used here."""
 
     def __init__(self) -> None:
         self.reset()
@@ -42,32 +42,32 @@ class _PlainMetric:
 
 
 class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
-    """AP of all images and of every bucket by occlusion, from predictions and targets as torchvision's detectors use them.
+    """AP of all images and of every bucket by occlusion, from predictions and targets in torchvision's format.
 
-    A ``torchmetrics.Metric`` where torchmetrics is installed, with all that brings: collections, `forward`, `clone`, logging in
-    Lightning. `update` keeps the boxes on the CPU, where it copies those of all its images together, and masks as run-length
-    codes. `compute` evaluates all images that were given so far; where `torch.distributed` runs, those of all processes. Images
-    have no ids here, so an image that a padded sampler repeats counts twice; `OcclusionCocoMetric` tells images apart.
+    If torchmetrics is installed, this is a ``torchmetrics.Metric`` with collections, `forward`, `clone` and Lightning logging.
+    `update` copies the boxes of all its images to the CPU together and stores masks as run-length codes. `compute` evaluates all
+    images so far, of all processes if `torch.distributed` is initialized. Images have no ids, so an image that a padded sampler
+    repeats counts twice; `OcclusionCocoMetric` counts it once.
 
     Args:
         iou_type: ``'bbox'``, ``'segm'`` or both.
-        evaluation: How to sort images or instances into buckets, by default images by `covered` in tenths.
-        proposal_nums: Limits of detections for each image and category.
+        evaluation: Definition and buckets, by default images by `covered` in tenths.
+        proposal_nums: Limits of detections per image and category.
         box_format: Format of the boxes, ``'xyxy'``, ``'xywh'`` or ``'cxcywh'``.
-        class_metrics: Fill ``map_per_class`` and ``mar_100_per_class``, which are -1 otherwise.
-        max_detection_thresholds: torchmetrics' name of `proposal_nums`.
-        average: ``'macro'`` for the mean over categories, ``'micro'`` for all objects as of one category.
-        iou_thresholds: COCO's ten, as by default; `register_statistic` adds others.
-        rec_thresholds: COCO's 101, as by default.
-        extended_summary: False; `result` has the records.
-        backend: A backend of torchmetrics'; numbers are pycocotools' with any.
-        **options: Of ``torchmetrics.Metric``, such as ``sync_on_compute``; none without torchmetrics.
+        class_metrics: Compute ``map_per_class`` and ``mar_100_per_class``, which are -1 otherwise.
+        max_detection_thresholds: torchmetrics' name for `proposal_nums`.
+        average: ``'macro'`` for the mean over categories, ``'micro'`` to merge all categories into one.
+        iou_thresholds: Only COCO's ten, the default, are supported; `register_statistic` adds others.
+        rec_thresholds: Only COCO's 101, the default, are supported.
+        extended_summary: Must be False; `result` has the records.
+        backend: A torchmetrics backend; results equal pycocotools' with any of them.
+        **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``; none without torchmetrics.
 
     Attributes:
-        result: Result of the last `compute`, with its `plot()`, `table()` and `save(folder)`.
+        result: Result of the last `compute`, with `plot()`, `table()` and `save(folder)`.
 
     Raises:
-        ValueError: Unknown IoU type, box format or average, or an option of torchmetrics' that this class cannot follow.
+        ValueError: Unknown IoU type, box format or average, or an unsupported torchmetrics option.
 
     Example:
         >>> metric = OcclusionMeanAveragePrecision(evaluation=Evaluation(edges=(0, 0.5, 1)))
@@ -104,25 +104,25 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         self.average, self.box_format, self.class_metrics = average, box_format, class_metrics
 
     def update(self, preds: Sequence[Any], target: Sequence[Any]) -> None:
-        """Take the predictions and the targets of some images.
+        """Add the predictions and targets of some images.
 
         Args:
-            preds: For each image ``boxes`` (n, 4), ``scores`` (n,), ``labels`` (n,) and, for segm, ``masks`` (n, height,
-                width), boolean or integers; or a ``supervision.Detections``. For segm alone boxes are not needed, here and in
-                `target`: they are those of the masks. An image without objects needs neither.
-            target: For each image ``boxes`` (m, 4), ``labels`` (m,) and, for segm and for definitions that need them,
-                ``masks``; perhaps ``iscrowd`` (m,), ``area`` (m,), and ``image_size`` (height, width), to which boxes are
-                clipped where r is computed. Other keys are ignored. Or a ``supervision.Detections``.
+            preds: For each image, ``boxes`` (n, 4), ``scores`` (n,), ``labels`` (n,) and, for segm, ``masks`` (n, height,
+                width), boolean or integer; or a ``supervision.Detections``. For segm alone, boxes in `preds` and `target` are
+                optional and default to those of the masks. An image without objects needs neither.
+            target: For each image, ``boxes`` (m, 4), ``labels`` (m,) and, for segm and definitions that need them, ``masks``;
+                optionally ``iscrowd`` (m,), ``area`` (m,), and ``image_size`` (height, width), to which boxes are clipped
+                before computing r. Other keys are ignored. Or a ``supervision.Detections``.
 
         Raises:
-            ValueError: The lists differ in length, an entry lacks a key, or masks are probabilities or of another shape.
+            ValueError: The lists differ in length, an entry lacks a key, or masks are probabilities or have the wrong shape.
         """
         if not (isinstance(preds, list | tuple) and isinstance(target, list | tuple)):
-            raise ValueError('OcclusionMeanAveragePrecision: a list with an entry for each image is needed for preds and target, '
-                             f'got {type(preds).__name__} and {type(target).__name__}')
+            raise ValueError('OcclusionMeanAveragePrecision: expected lists with one entry per image as preds and target, got '
+                             f'{type(preds).__name__} and {type(target).__name__}')
         if len(preds) != len(target):
-            raise ValueError(f'OcclusionMeanAveragePrecision: {len(preds)} predictions for {len(target)} targets; one target for '
-                             'each image is needed')
+            raise ValueError(f'OcclusionMeanAveragePrecision: got {len(preds)} preds and {len(target)} targets; expected one of '
+                             'each per image')
         preds = [from_supervision(entry) if hasattr(entry, 'xyxy') else entry for entry in preds]
         target = [from_supervision(entry, is_truth=True) if hasattr(entry, 'xyxy') else entry for entry in target]
         shapes = [name for name, iou_type in (('boxes', 'bbox'), ('masks', 'segm')) if iou_type in self.iou_types]
@@ -132,27 +132,27 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
                 for key in keys if is_empty else shapes + keys:
                     if key not in entry:
                         raise ValueError(f'OcclusionMeanAveragePrecision: {what} has no {key!r}; it has {", ".join(entry)}')
-        if 'segm' not in self.iou_types:  # those of Mask R-CNN are probabilities
+        if 'segm' not in self.iou_types:  # Mask R-CNN's are probabilities
             preds = [{key: value for key, value in entry.items() if key != 'masks'} for entry in preds]
         for predicted, truth in zip(_on_cpu(preds, 'preds'), _on_cpu(target, 'target'), strict=True):
             self._keep(predicted, truth)
 
     def compute(self) -> dict[str, Tensor]:
-        """Evaluate everything since the last `reset`.
+        """Evaluate all images since the last `reset`.
 
         Returns:
-            By name a number, float64, -1 where undefined: ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``,
+            Scalars by name, float64, -1 if undefined: ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``,
             ``map_large``, ``mar_1`` and so on, the other `STATISTICS` by their own names, and for each bucket with ground truth
-            ``map_r0.1-0.2`` and ``map_75_r0.1-0.2``. With two IoU types each name starts with its type, as in ``bbox_map``.
-            And ``classes``, the labels, int32.
+            ``map_r0.1-0.2`` and ``map_75_r0.1-0.2``. With two IoU types, names start with the type, as in ``bbox_map``. Also
+            ``classes``, the labels, int32.
 
         Raises:
-            ValueError: There was no `update`, or its values cannot be used.
+            ValueError: `update` was never called, or got invalid values.
         """
-        joined = Metric is not None or not torch_dist.is_available() or not torch_dist.is_initialized()  # or nothing to join
-        states = {name: getattr(self, name) for name in _STATES} if joined else _gathered(self)
+        is_joined = Metric is not None or not torch_dist.is_available() or not torch_dist.is_initialized()
+        states = {name: getattr(self, name) for name in _STATES} if is_joined else _gathered(self)
         if not states['sizes']:
-            raise ValueError('OcclusionMeanAveragePrecision: no image was given; call update before compute')
+            raise ValueError('OcclusionMeanAveragePrecision: no images; call update before compute')
         annotations, detections, labels = _as_coco(states)
         self.result = evaluate(annotations, detections, self.evaluation, iou_types=self.iou_types, box_format='xywh',
                                proposal_nums=self.proposal_nums, use_cats=self.average == 'macro')
@@ -168,7 +168,7 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         return {**values, 'classes': torch.tensor(labels, dtype=torch.int32)}
 
     def reset(self) -> None:
-        """Forget all images and the result."""
+        """Clear all images and the result."""
         super().reset()
         self.result = None
 
@@ -183,17 +183,17 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         size = _extent(np.concatenate([boxes, found])) if stated is None else stated
         self.sizes.append(torch.tensor([int(side) for side in size]))
         for name, entry in (('predicted_masks', predicted), ('true_masks', truth)):
-            codes = b' '.join(rle['counts'] for rle in entry.get('masks', ()))  # no code holds a space
+            codes = b' '.join(rle['counts'] for rle in entry.get('masks', ()))  # codes have no spaces
             height_width = np.array(entry.get('mask_size', (0, 0)), dtype=np.int64).tobytes()
             getattr(self, name).append(torch.frombuffer(bytearray(height_width + codes), dtype=torch.uint8))
 
     def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
-        """Join the states of all processes, which differ in number and shape."""
+        """Join the states of all processes, whose numbers and shapes differ."""
         for name, state in _gathered(self, process_group).items():
             setattr(self, name, state)
 
     def _more_values(self, iou_type: str) -> dict[str, Tensor]:
-        """Return AR at each limit, and AP and AR of each category, -1 without ground truth."""
+        """Return AR at each limit, and per-category AP and AR; -1 without ground truth."""
         result, largest = self.result, max(self.proposal_nums)
         positives, everything = result.targets.positives(), whole_set(len(result.ground_truth.image_ids))
 
@@ -212,24 +212,24 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
 
 def _check_options(iou_thresholds: Sequence[float] | None, rec_thresholds: Sequence[float] | None, extended_summary: bool,
                    backend: str, average: str, class_metrics: bool) -> None:
-    """Raise a ValueError for options of torchmetrics' that have no counterpart here."""
+    """Raise a ValueError for unsupported torchmetrics options."""
     start = 'OcclusionMeanAveragePrecision: '
     for name, values, ours in (('iou_thresholds', iou_thresholds, IOU_THRESHOLDS),
                                ('rec_thresholds', rec_thresholds, RECALL_POINTS)):
         if values is not None and (len(values) != len(ours) or not np.allclose(values, ours)):
-            raise ValueError(f"{start}{name} must be COCO's, which are the default; "
+            raise ValueError(f"{start}{name} must be COCO's, the default; "
                              "register_statistic(Statistic('AP60', iou=0.6)) adds an IoU threshold")
     if extended_summary:
-        raise ValueError(f'{start}extended_summary=True is not there; metric.result.records has the match of each detection')
+        raise ValueError(f'{start}extended_summary=True is not supported; metric.result.records has the match of each detection')
     backends = ('pycocotools', 'faster_coco_eval')
     if backend not in backends:
-        raise ValueError(f'{start}backend={backend!r}; use one of {", ".join(backends)}, which give the same numbers')
+        raise ValueError(f'{start}backend={backend!r}; use one of {", ".join(backends)}, whose results are equal')
     if average not in ('macro', 'micro') or (average == 'micro' and class_metrics):
         raise ValueError(f"{start}average={average!r}; use 'macro', or 'micro' without class_metrics")
 
 
 def _gathered(metric: OcclusionMeanAveragePrecision, group: Any = None) -> dict[str, list[Tensor]]:
-    """Return the states of all processes, in the order of their ranks."""
+    """Return the states of all processes in rank order."""
     states = {name: [tensor.cpu() for tensor in getattr(metric, name)] for name in _STATES}
     gathered = [None] * torch_dist.get_world_size(group)
     torch_dist.all_gather_object(gathered, states, group=group)
@@ -237,7 +237,7 @@ def _gathered(metric: OcclusionMeanAveragePrecision, group: Any = None) -> dict[
 
 
 def _key(statistic: Statistic) -> str:
-    """Return torchmetrics' name of a statistic: ``map``, ``map_50``, ``map_small``, ``mar_100``; its own for a measure."""
+    """Return torchmetrics' name of a statistic: ``map``, ``map_50``, ``map_small``, ``mar_100``; measures keep their own."""
     if statistic.measure:
         return statistic.name
     parts = ['mar' if statistic.recall else 'map']
@@ -252,20 +252,20 @@ def _number(value: float | None) -> Tensor:
 
 
 def _boxes(entry: Mapping, box_format: str) -> np.ndarray:
-    """Return an image's boxes, or those of its masks, as xywh, (n, 4) float64."""
+    """Return an image's boxes, or the bounding boxes of its masks, as xywh, (n, 4) float64."""
     if 'boxes' not in entry:
         return np.array([mask_api.toBbox(rle) for rle in entry.get('masks', ())]).reshape(-1, 4)
     return to_xywh(entry['boxes'].astype(np.float64).reshape(-1, 4), box_format)
 
 
 def _extent(boxes_xywh: np.ndarray) -> np.ndarray:
-    """Return the height and width of the smallest image that holds the boxes, for one whose size is not stated."""
+    """Return height and width of the smallest image that contains the boxes, as a default size."""
     ends = np.nan_to_num(boxes_xywh[:, :2] + boxes_xywh[:, 2:]).max(axis=0, initial=1)
     return np.minimum(np.ceil(ends), 2**31 - 1)[::-1]
 
 
 def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
-    """Return images' entries as arrays, with masks as run-length codes and their size."""
+    """Convert images' entries to arrays, with masks as run-length codes and their size."""
     columns = [(number, key) for number, entry in enumerate(entries) for key in _KEYS[what] if entry.get(key) is not None]
     kept: list[dict] = [{} for _ in entries]
     tensors = [torch.as_tensor(entries[number][key]) for number, key in columns]
@@ -281,19 +281,19 @@ def _on_cpu(entries: Sequence[Mapping[str, Any]], what: str) -> list[dict]:
 
 
 def _check_shapes(arrays: Mapping[str, np.ndarray], where: str) -> None:
-    """Raise a ValueError unless all arrays of an image are of as many objects, and its labels whole numbers."""
+    """Raise a ValueError unless an image's arrays agree in length and its labels are integers."""
     labels = arrays['labels']
     if labels.ndim != 1 or (labels != np.floor(labels)).any():
-        raise ValueError(f'{where}: labels must be whole numbers, one for each object; got {labels.tolist()!s:.80}')
+        raise ValueError(f'{where}: labels must be integers, one per object; got {labels.tolist()!s:.80}')
     for key, values in arrays.items():
         needed = {'boxes': (len(labels), 4), 'image_size': (2, )}.get(key, labels.shape)
         if values.shape != needed and (len(labels) or values.size):
-            why = 'height and width are expected' if key == 'image_size' else f'with {len(labels)} labels, {needed} is expected'
-            raise ValueError(f'{where}: {key!r} has the shape {values.shape}; {why}')
+            why = 'height and width' if key == 'image_size' else f'{needed} for {len(labels)} labels'
+            raise ValueError(f'{where}: {key!r} has shape {values.shape}; expected {why}')
 
 
 def _masks(state: Tensor, number: int) -> list[dict] | None:
-    """Return the run-length codes of an image's state, None where it had no masks."""
+    """Return the run-length codes of an image's state, None if it has no masks."""
     content = state.cpu().numpy().tobytes()
     size = np.frombuffer(content[:16], dtype=np.int64).tolist()
     if not any(size):
@@ -303,7 +303,7 @@ def _masks(state: Tensor, number: int) -> list[dict] | None:
 
 
 def _as_coco(states: Mapping[str, Sequence[Tensor]]) -> tuple[dict, list[dict], list[int]]:
-    """Return all images' targets in COCO's layout, their predictions by image, and the labels of both."""
+    """Return all targets in COCO format, the predictions of each image, and the labels of both."""
     images, entries, detections, labels = [], [], [], set()
     columns = zip(*([tensor.cpu().numpy() for tensor in states[name]] for name in _STATES[:3]), strict=True)
     for number, (predicted, truth, size) in enumerate(columns, 1):
@@ -314,10 +314,10 @@ def _as_coco(states: Mapping[str, Sequence[Tensor]]) -> tuple[dict, list[dict], 
                          area=float(box[2:].prod()), iscrowd=int(crowd))
             if masks is not None:
                 entry |= dict(segmentation=masks[place], area=float(mask_api.area(masks[place])))
-            entries.append({**entry, 'area': area} if area > 0 else entry)  # torchmetrics computes an area of 0 too
+            entries.append({**entry, 'area': area} if area > 0 else entry)  # like torchmetrics, recompute an area of 0
         found = dict(image_id=number, boxes=predicted[:, :4], scores=predicted[:, 4], category_ids=predicted[:, 5].astype(int))
         masks = _masks(states['predicted_masks'][number - 1], len(predicted))
         detections.append(found if masks is None else {**found, 'masks': masks})
         labels |= {*found['category_ids'].tolist(), *truth[:, 4].astype(int).tolist()}
-    categories = [dict(id=label, name=str(label)) for label in sorted(labels) or [0]]  # one is needed, if nothing has a label
+    categories = [dict(id=label, name=str(label)) for label in sorted(labels) or [0]]  # COCO format needs a category
     return dict(images=images, annotations=entries, categories=categories), detections, sorted(labels)

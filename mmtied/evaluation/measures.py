@@ -1,7 +1,7 @@
-"""Statistics beside AP and AR, from the same match records: miss rate, recall at a precision, localization error, duplicates.
+"""Metrics other than AP and AR, from the same match records: miss rate, recall at a precision, localization error, duplicates.
 
-A measure is a function of the records of one IoU type and of weights of images. With one weighting of ones it is the number of a
-bucket; with many, the replicates behind intervals. Register another with `register_measure`, and name it in a `Statistic`.
+A measure is a function of the records of one IoU type and of image weights. A single weighting of ones gives a bucket's value;
+many weightings give the replicates behind intervals. `register_measure` adds a measure, which a `Statistic` then names.
 """
 
 from collections.abc import Callable
@@ -14,29 +14,29 @@ from .accumulate import Positives, Records
 from .protocol import Statistic
 from .weighted_ap import row_of_image
 
-#: False positives an image at which the miss rate is read; the nine points of Dollar et al. as mmdet and CrowdDet round them.
+#: False positives per image at which the miss rate is read: the nine points of Dollar et al., as rounded by mmdet and CrowdDet.
 FALSE_POSITIVES_AN_IMAGE = (.0100, .0178, .0316, .0562, .1000, .1778, .3162, .5623, 1.000)
-#: Elements of a (weightings, detections) array that are handled at a time.
+#: Chunk size in elements of a (weightings, detections) array.
 _CHUNK = 2**23
 
 
 class MeasureInput(NamedTuple):
-    """What a measure is computed from; D detections, G ground truths, I images."""
+    """Input of a measure: D detections, G ground truths, I images."""
 
-    records: Records  # sorted as `accumulate.join_records` sorts
+    records: Records  # in the order of `accumulate.join_records`
     positives: Positives  # the ground truths that count
     num_images: int  # I
     num_categories: int  # K
-    column: int  # of the match bits: 0, or that of a bucket of instances
-    limit: int  # detections used for each image and category
+    column: int  # column of the match bits: 0, or that of an instance bucket
+    limit: int  # maximum detections per image and category
 
 
-#: Takes the input, the statistic, the positions of n images and their weights (R, n); returns (R,) float64, NaN where undefined.
+#: Maps input, statistic, positions of n images and their weights (R, n) to (R,) float64, NaN where undefined.
 Measure = Callable[[MeasureInput, Statistic, Tensor, Tensor], Tensor]
-#: Sums of each image whose quotient is a measure: numerator and denominator, both (I,); None where nothing can be said.
+#: Maps input and statistic to the numerator and denominator of a ratio in each image, both (I,); None if undefined.
 Parts = Callable[[MeasureInput, Statistic], tuple[Tensor, Tensor] | None]
 
-#: Every measure by the name that `Statistic.measure` has.
+#: Every measure, by its name in `Statistic.measure`.
 MEASURES: dict[str, Measure] = {}
 
 
@@ -50,7 +50,7 @@ def register_measure(name: str) -> Callable[[Measure], Measure]:
 
 
 def register_ratio(name: str) -> Callable[[Parts], Parts]:
-    """Register the quotient of two sums over images, whose parts the decorated function returns, as a measure."""
+    """Register a ratio of two sums over images as a measure; the decorated function returns the terms of both sums."""
     def register(parts: Parts) -> Parts:
         @register_measure(name)
         def measure(data: MeasureInput, statistic: Statistic, images: Tensor, weights: Tensor) -> Tensor:
@@ -67,16 +67,16 @@ def register_ratio(name: str) -> Callable[[Parts], Parts]:
 
 @torch.no_grad()
 def compute_measure(data: MeasureInput, statistic: Statistic, images: Tensor, weights: Tensor) -> Tensor:
-    """Compute a statistic that has a measure under weightings of images.
+    """Compute a statistic that has a measure, under weightings of the images.
 
     Args:
         data: The records.
         statistic: Names the measure.
-        images: Positions of the images, all different, (n,) int64.
-        weights: How often each image counts, (R, n).
+        images: Distinct positions of the images, (n,) int64.
+        weights: Weight of each image, (R, n).
 
     Returns:
-        Shape (R,) float64; NaN where there is nothing to measure, or the records do not have what it takes.
+        Shape (R,) float64; NaN where undefined.
 
     Raises:
         ValueError: The measure is unknown.
@@ -92,8 +92,9 @@ def compute_measure(data: MeasureInput, statistic: Statistic, images: Tensor, we
 def miss_rate(data: MeasureInput, statistic: Statistic, images: Tensor, weights: Tensor) -> Tensor:
     """Compute the log-average miss rate of each category, and average over those with ground truth.
 
-    As mmdet's `CrowdHumanMetric`: at each point the miss rate is read where the false positives reach it, in the order of scores,
-    or at the last detection where they never do. The result is the geometric mean over the points; 1 without detections.
+    As in mmdet's `CrowdHumanMetric`, each point reads the miss rate at the first detection, by descending score, where the false
+    positives per image reach the point, or at the last detection if they never do. The result is the geometric mean over the
+    points; 1 without detections.
     """
     records, device = data.records, data.records.image.device
     row = row_of_image(records, data.positives, images)
@@ -122,7 +123,7 @@ def miss_rate(data: MeasureInput, statistic: Statistic, images: Tensor, weights:
 
 
 def _log_average(weight: Tensor, true: Tensor, total: Tensor, num_images: Tensor, points: Tensor) -> Tensor:
-    """Return the log-average miss rate of one category, (R,), from the weights (R, D) of detections in order of scores."""
+    """Return the log-average miss rate of one category, (R,), from the weights (R, D) of detections by descending score."""
     if not len(true):
         return torch.ones(len(weight), dtype=torch.float64, device=weight.device)
     false_positives = (weight * ~true).cumsum(1) / num_images
@@ -133,10 +134,10 @@ def _log_average(weight: Tensor, true: Tensor, total: Tensor, num_images: Tensor
 
 @register_ratio('recall_at_precision')
 def recall_at_precision(data: MeasureInput, statistic: Statistic) -> tuple[Tensor, Tensor] | None:
-    """Count found objects over objects, by the detections above the score at which all images have the statistic's precision.
+    """Divide the found objects by all objects, at the score threshold where all images together have the statistic's precision.
 
-    The score is the same for every bucket, and an object is found or not whatever else is in its bucket, so the expected value
-    does not depend on the size of a bucket.
+    The threshold is the same for every bucket, and whether an object is found does not depend on the rest of its bucket, so the
+    expected value does not depend on the bucket's size.
     """
     outcomes = _outcomes(data, operating_score(data, statistic.precision))
     return outcomes and (_per_image(data, outcomes.found), _per_image(data, data.positives.counted[:, data.column]))
@@ -144,44 +145,43 @@ def recall_at_precision(data: MeasureInput, statistic: Statistic) -> tuple[Tenso
 
 @register_ratio('localization_error')
 def localization_error(data: MeasureInput, statistic: Statistic) -> tuple[Tensor, Tensor] | None:
-    """Sum 1 - IoU of the found objects, over their number."""
+    """Average 1 - IoU over the found objects."""
     outcomes = _outcomes(data)
     return outcomes and (_per_image(data, outcomes.found, 1 - outcomes.iou), _per_image(data, outcomes.found))
 
 
 @register_ratio('duplicates')
 def duplicates(data: MeasureInput, statistic: Statistic) -> tuple[Tensor, Tensor] | None:
-    """Count detections that find an object again over found objects, by a score as for `recall_at_precision`."""
+    """Divide the duplicate detections by the found objects, at a score threshold as in `recall_at_precision`."""
     outcomes = _outcomes(data, operating_score(data, statistic.precision))
     return outcomes and (_per_image(data, outcomes.found, outcomes.again), _per_image(data, outcomes.found))
 
 
 def operating_score(data: MeasureInput, precision: float) -> float | None:
-    """Return the lowest score such that the detections with it or a higher one have the precision at IoU 0.5 on all images.
+    """Return the lowest score threshold at which the detections of all images reach a precision at IoU 0.5; None if none does.
 
-    Detections of all categories and images are counted together, by the match bits of all areas and objects. None where no score
-    has the precision.
+    Detections of all categories are pooled, with the match bits of all areas and objects.
     """
     records = data.records
     kept = (records.rank < data.limit) & ((records.ignored[:, 0] & 1) == 0)
     score, order = records.score[kept].sort(descending=True)
     true = ((records.matched[kept, 0] & 1) != 0)[order].cumsum(0)
     reached = true >= precision * torch.arange(1, len(true) + 1, device=true.device)
-    reached[:-1] &= score[:-1] != score[1:]  # equal scores are all in or all out
+    reached[:-1] &= score[:-1] != score[1:]  # equal scores pass or fail together
     last = reached.nonzero()[:, 0]
     return score[last[-1]].item() if len(last) else None
 
 
 class _Outcomes(NamedTuple):
-    """What became of each ground truth at IoU 0.5, each (G,)."""
+    """The outcome of each ground truth at IoU 0.5, each (G,)."""
 
-    found: Tensor  # whether it counts in the column and was found, bool
-    iou: Tensor  # with the detection that found it, float64; NaN for the others
-    again: Tensor  # how many more detections found it, int64
+    found: Tensor  # counts in the column and was found, bool
+    iou: Tensor  # IoU with the detection that found it, float64; NaN if not found
+    again: Tensor  # number of duplicate detections, int64
 
 
 def _outcomes(data: MeasureInput, lowest: float | None = -torch.inf) -> _Outcomes | None:
-    """Return what the detections with scores from `lowest` found; None without such a score."""
+    """Return the outcomes for detections with scores of at least `lowest`; None if `lowest` is None."""
     records, num = data.records, len(data.positives.image)
     if lowest is None:
         return None
@@ -194,7 +194,7 @@ def _outcomes(data: MeasureInput, lowest: float | None = -torch.inf) -> _Outcome
 
 
 def _per_image(data: MeasureInput, counted: Tensor, value: Tensor | None = None) -> Tensor:
-    """Sum a value of the counted ground truths, or their number, over each image, (I,) float64."""
+    """Sum the values of the counted ground truths, or count them, in each image, (I,) float64."""
     value = torch.ones_like(counted) if value is None else value
     total = torch.zeros(data.num_images, dtype=torch.float64, device=counted.device)
-    return total.index_add_(0, data.positives.image[counted], value[counted].double())  # weighted bincount is never deterministic
+    return total.index_add_(0, data.positives.image[counted], value[counted].double())  # weighted bincount is not deterministic

@@ -25,14 +25,14 @@ from .inputs.ground_truth import GroundTruth, read_ground_truth
 from .inputs.openmmlab import class_names
 from .inputs.plausibility import describe_inverted
 from .matching import LVIS_DETECTIONS
-from .meeting import meet, publish_work
+from .parallel import meet, publish_work
 from .pipeline import without_categories
 from .protocol import DEFAULT_EDGES, PROPOSAL_NUMS, STATISTICS, check_iou_types, check_proposal_nums
 from .reporting.tables import format_tables, scalars
 from .result import EvaluationResult, make_result
 from .stream import TO_DRAW, ImageMatcher, MatchedImages, as_masks, join_once, match_images, shown_detections
 
-#: Images that are matched together.
+#: Images to match together.
 BATCH = 256
 #: Options of mmdet's CocoMetric without a counterpart here.
 _COCO_OPTIONS = ('format_only', 'outfile_prefix', 'classwise', 'iou_thrs', 'metric_items', 'sort_categories', 'use_mp_eval',
@@ -41,48 +41,48 @@ _COCO_OPTIONS = ('format_only', 'outfile_prefix', 'classwise', 'iou_thrs', 'metr
 
 @METRICS.register_module()
 class OcclusionCocoMetric(BaseMetric):
-    """AP of all images and of every bucket of images by occlusion ratio, instead of mmdet's `CocoMetric`.
+    """AP of all images and of every bucket by occlusion ratio; replaces mmdet's `CocoMetric`.
 
-    `process` computes the IoU of masks on their own device and matches `BATCH` images at a time; from then on it keeps one match
-    record per detection, and processes exchange only records. An image that a padded sampler repeats counts once.
+    `process` computes mask IoU on the device of the masks and matches `BATCH` images at a time. It then keeps one match record
+    per detection, and processes exchange only records. An image that a padded sampler repeats counts once.
 
     The scalars have CocoMetric's names (``coco/bbox_mAP`` ...). Each bucket with ground truth adds ``bbox_mAP_r0.1-0.2`` and
-    ``bbox_mAP_75_r0.1-0.2``, with a prefix for extra evaluations: ``covered_instance_bbox_mAP_r0.1-0.2``. An undefined overall
-    number is -1. After an evaluation, on the main process, `evaluated` and its `report` hold all numbers (see
-    `summary.summarize`), `bucket_scalars` the names of the scalars of buckets, and `shown` the highest-scoring boxes of each
-    image for pictures (see `stream.shown_table`).
+    ``bbox_mAP_75_r0.1-0.2``; extra evaluations add a prefix, as in ``covered_instance_bbox_mAP_r0.1-0.2``. Undefined overall
+    scalars are -1. After an evaluation, the main process has all numbers in `evaluated` and its `report` (see
+    `summary.summarize`), the names of the buckets' scalars in `bucket_scalars`, and the highest-scoring boxes of each image, for
+    pictures, in `shown` (see `stream.shown_table`).
 
-    AP uses at most 100 detections for each image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)`` the
-    other statistics use 1000, as in CocoMetric; the default is COCO's own, 100 throughout.
+    AP uses at most 100 detections per image and category. With CocoMetric's ``proposal_nums=(100, 300, 1000)``, the other
+    statistics use 1000, as in CocoMetric; COCO's own limits, the default, give 100 throughout.
 
     Args:
-        ann_file: COCO instances file, a dict of its layout, or a pycocotools ``COCO``.
+        ann_file: COCO instances file, a dict in that format, or a pycocotools ``COCO``.
         metric: ``'bbox'``, ``'segm'`` or both.
         definition: Occlusion ratio, a key of `occlusion.OCCLUSION_RATIOS`.
         edges: Bucket edges, see `buckets.make_buckets`.
         same_category: Count only instances of the same category as occluders.
-        unit: What goes into buckets: ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
+        unit: Unit of the buckets, ``'image'`` or ``'instance'``, see `buckets.Evaluation`.
         cumulative: Use buckets r >= t instead of disjoint ones.
         levels: Levels instead of ranges between `edges`, see `buckets.Evaluation`.
-        min_height: Height in pixels that an instance needs to be in a bucket.
-        preset: Name of a data set's evaluation, see `presets.PRESETS`, instead of the options above.
-        extra_evaluations: More evaluations from the same matching, each a dict of options of `buckets.Evaluation`.
-        proposal_nums: Limits of detections for each image and category.
-        ignore_key: Keys of annotations that mark what is ignored, see `ground_truth.Reading`.
-        ignore_categories: Categories whose annotations are regions where all detections are ignored.
-        skip_invalid: Leave out annotations that cannot be used, and say how many.
-        label_names: Name of each label that the model predicts; by default those of the data set's classes. Detections of
-            labels that the annotations do not have are left out.
-        use_cats: False for AP without regard to categories.
+        min_height: Minimum height in pixels of bucketed instances.
+        preset: Name of a data set's evaluation in `buckets.PRESETS`, instead of the options above.
+        extra_evaluations: More evaluations that share the matching, each a dict of options of `buckets.Evaluation`.
+        proposal_nums: Limits of detections per image and category.
+        ignore_key: Annotation keys that mark ignore regions, see `ground_truth.Reading`.
+        ignore_categories: Categories whose annotations are ignore regions for all detections.
+        skip_invalid: Skip and count invalid annotations.
+        label_names: Names of the model's labels, by default the data set's classes. Detections of labels that are missing from
+            the annotations are dropped.
+        use_cats: False for class-agnostic AP.
         only_images_with_results: Evaluate only the images that were processed.
-        backend_args: For reading `ann_file`, see mmengine.fileio.
-        collect_device: Device on which the main process collects the records, ``'cpu'`` or ``'gpu'``. nccl sends them through the
-            GPU either way; the statistics are computed on the device of the predictions.
+        backend_args: Arguments for reading `ann_file`, see mmengine.fileio.
+        collect_device: Device on which the main process collects the records, ``'cpu'`` or ``'gpu'``. NCCL sends them through the
+            GPU either way; statistics are computed on the device of the predictions.
         prefix: See mmengine's BaseMetric.
-        **coco_options: Options that only CocoMetric has, such as ``classwise``; accepted only when unset or False.
+        **coco_options: Options that only CocoMetric has, such as ``classwise``; accepted only if unset or False.
 
     Raises:
-        ValueError: No usable annotation file, unknown definition, unit, metric or edges, or an option that only CocoMetric has.
+        ValueError: Invalid annotation file, definition, unit, metric or edges, or an option that only CocoMetric has.
         TypeError: An unknown option.
     """
 
@@ -102,14 +102,14 @@ class OcclusionCocoMetric(BaseMetric):
                 raise ValueError('OcclusionCocoMetric: further is now called extra_evaluations; rename it in the config')
             if name not in _COCO_OPTIONS:
                 reject_unknown('OcclusionCocoMetric', {name: value}, OcclusionCocoMetric.__init__)
-            if value and name != 'use_mp_eval':  # there is nothing to spread over processes
+            if value and name != 'use_mp_eval':  # use_mp_eval does not change the result
                 raise ValueError(f'OcclusionCocoMetric has no {name}={value!r}; keep a CocoMetric for that and add '
                                  "default_hooks=dict(occlusion=dict(type='mmtied.OcclusionEvalHook'))")
         if ann_file is None:
             raise ValueError('OcclusionCocoMetric needs ann_file, a COCO instances file; the OcclusionEvalHook '
-                             "takes it from the evaluated dataset's ann_file instead")
+                             "uses the evaluated dataset's ann_file instead")
         if not isinstance(getattr(ann_file, 'dataset', ann_file), str | os.PathLike | dict | GroundTruth):
-            raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict of its layout, or '
+            raise ValueError('OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict in that format, or '
                              f'a pycocotools COCO; got {shown(ann_file)}')
         self.metrics = check_iou_types(metric)
         self.evaluations = make_evaluations(extra_evaluations, preset, definition=definition, edges=edges, unit=unit,
@@ -137,18 +137,18 @@ class OcclusionCocoMetric(BaseMetric):
 
     @property
     def report(self) -> dict | None:
-        """The report of the last evaluation, on the main process."""
+        """The report of the last evaluation; main process only."""
         return None if self.evaluated is None else self.evaluated.report
 
     @property
     def matcher(self) -> ImageMatcher:
-        """The matcher for the classes of `dataset_meta`, made on first use."""
+        """The matcher for the classes of `dataset_meta`, created on first use."""
         if self._matcher is None:
             self._matcher, self._matched_plan = self._make_matcher(self.ground_truth, self.plan)
         return self._matcher
 
     def _make_matcher(self, truth: GroundTruth, plan: EvaluationPlan) -> tuple[ImageMatcher, EvaluationPlan]:
-        """Return the matcher of annotations, and the plan for what it matches."""
+        """Return a matcher for the annotations, and the plan for its ground truth."""
         category_ids = self._category_ids()
         if not self.use_cats:
             categories = truth.select_categories([number for number in category_ids if number >= 0])
@@ -156,23 +156,23 @@ class OcclusionCocoMetric(BaseMetric):
         return ImageMatcher(truth, category_ids, self.limit, plan.outside, self.use_cats), plan
 
     def _category_ids(self) -> list[int]:
-        """Return the category id of each label, -1 for none, by the names of the labels."""
+        """Return the category id of each label by name, -1 for none."""
         if self.label_names is not None:
             return named_category_ids(self.ground_truth, self.label_names)
         classes = class_names(self.dataset_meta)
         if not classes:
-            raise ValueError("OcclusionCocoMetric needs the dataset's classes: dataset_meta has no 'classes'")
+            raise ValueError("OcclusionCocoMetric needs the dataset's classes, but dataset_meta has no 'classes'")
         ids = label_category_ids(self.ground_truth, classes)
         if ids != named_category_ids(self.ground_truth, classes):
             MMLogger.get_current_instance().warning(
-                f'{type(self).__name__}: {self.ground_truth.source} lists the categories in another order than the classes of '
-                "the data set; labels are taken to follow the file, as in mmdet's CocoMetric. With the OcclusionEvalHook they "
-                'follow the data set; label_names=[...] says what they are')
+                f'{type(self).__name__}: {self.ground_truth.source} orders the categories differently from the classes of the '
+                "data set; labels are assumed to follow the file, as in mmdet's CocoMetric. With the OcclusionEvalHook they "
+                'follow the data set; label_names=[...] sets their order')
         return ids
 
     @property
     def dataset_meta(self) -> dict | None:
-        """Meta information of the evaluated dataset; its classes are checked when it is set, before anything runs."""
+        """Meta information of the evaluated dataset. Setting it checks the classes before anything runs."""
         return self._dataset_meta
 
     @dataset_meta.setter
@@ -182,15 +182,15 @@ class OcclusionCocoMetric(BaseMetric):
             label_category_ids(self.ground_truth, class_names(dataset_meta))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take a batch; every `BATCH` images, match them. Values are checked then, so that no image waits for the device.
+        """Store a batch, and match every `BATCH` images. Values are checked on matching, so no image syncs with the device.
 
         Args:
-            data_batch: Not used.
-            data_samples: For each image ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4) xyxy, ``scores``,
-                ``labels`` and, for segm, ``masks`` (as `as_masks` takes them) and perhaps ``mask_scores``.
+            data_batch: Unused.
+            data_samples: For each image, ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4) xyxy, ``scores``, ``labels``
+                and, for segm, ``masks`` (see `as_masks`) and optional ``mask_scores``.
 
         Raises:
-            ValueError: An unknown image, predictions without what a metric needs, or values that do not fit.
+            ValueError: Unknown image, missing predictions, or invalid values.
         """
         for sample in data_samples:
             image_id, predictions, candidates = sample['img_id'], sample['pred_instances'], {}
@@ -202,7 +202,7 @@ class OcclusionCocoMetric(BaseMetric):
                 candidates['bbox' if 'bbox' in self.metrics else TO_DRAW] = boxes
             if 'segm' in self.metrics:
                 if 'masks' not in predictions:
-                    raise ValueError(f"image id {image_id}: the predictions have no masks, which metric 'segm' needs; "
+                    raise ValueError(f"image id {image_id}: metric 'segm' needs masks, but the predictions have none; "
                                      "set metric='bbox' for a model without a mask head")
                 scores = predictions['mask_scores'].detach() if 'mask_scores' in predictions else scores
                 candidates['segm'] = self.matcher.take_masks(image_id, labels, scores, as_masks(predictions['masks']))
@@ -211,15 +211,15 @@ class OcclusionCocoMetric(BaseMetric):
             self.results = self._matched(self.results)
 
     def scalar_names(self) -> list[str]:
-        """Return the names of the numbers that `evaluate` returns; buckets without ground truth have none."""
+        """Return the names of the scalars of `evaluate`; buckets without ground truth have none."""
         report = self._result(self._once([]), self.matcher, self._matched_plan).report
         return [f'{self.prefix}/{name}' for name in scalars(report, self.metrics, self.evaluations)]
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Match what is left, bring the records to the main process, and give everyone its numbers.
+        """Match the remaining images, gather records on the main process, and broadcast its scalars.
 
         Args:
-            size: Not used; images are identified by id.
+            size: Unused; images are identified by id.
         """
         if not self.results:
             MMLogger.get_current_instance().warning(f'{type(self).__name__} got empty `self.results`: no image was processed')
@@ -230,9 +230,9 @@ class OcclusionCocoMetric(BaseMetric):
         if is_main_process():
             try:
                 sent[0] = {f'{self.prefix}/{name}': value for name, value in self.compute_metrics(parts).items()}
-            except Exception as error:  # the other processes wait, and shall hear of it
+            except Exception as error:  # reported to the waiting processes too
                 failure, sent[1] = error, f'{type(error).__name__}: {one_line(error)}'
-        meet(f'{type(self).__name__}: waiting for the numbers')
+        meet(f'{type(self).__name__}: waiting for the scalars')
         broadcast_object_list(sent)
         self.results.clear()
         if failure is not None:
@@ -242,7 +242,7 @@ class OcclusionCocoMetric(BaseMetric):
         return sent[0]
 
     def _gathered(self, matched: MatchedImages) -> list[MatchedImages]:
-        """Bring what every process has matched to the main one."""
+        """Gather the matches of all processes on the main one."""
         if get_world_size() == 1:
             return [matched]
         device = 'cpu' if self.collect_device == 'cpu' else get_comm_device()
@@ -250,7 +250,7 @@ class OcclusionCocoMetric(BaseMetric):
         return [MatchedImages.from_tensors([tensor.to(device) for tensor in tensors], self.metrics) for tensors in gathered or ()]
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Return the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
+        """Compute the scalars of all images and every bucket, set `evaluated` and `shown`, and log the tables."""
         joined, matcher = self._once(results), self.matcher
         plan = self._matched_plan
         if self.only_images_with_results and len(joined.images) < len(self.ground_truth.image_ids):
@@ -260,8 +260,8 @@ class OcclusionCocoMetric(BaseMetric):
         report, truth = self.report, matcher.ground_truth
         doubts, num_images = describe_doubts(self.evaluated), len(truth.image_ids)
         if len(joined.images) < num_images:
-            doubts.insert(0, f'{len(joined.images)} of the {num_images} images of the annotations were processed, and objects in '
-                          'the others count as missed; only_images_with_results=True evaluates the processed ones')
+            doubts.insert(0, f'only {len(joined.images)} of the {num_images} annotated images were processed, and objects in the '
+                          'others count as missed; only_images_with_results=True evaluates the processed ones')
         if truth.notes or doubts:
             report['notes'] = [*truth.notes, *doubts]
         logger = MMLogger.get_current_instance()
@@ -277,13 +277,13 @@ class OcclusionCocoMetric(BaseMetric):
         return values
 
     def _result(self, joined: MatchedImages, matcher: ImageMatcher, plan: EvaluationPlan, **more: Any) -> EvaluationResult:
-        """Return the result of matched images."""
+        """Build the result from matched images."""
         records = {iou_type: join_records([table.wide()], self._device) for iou_type, table in joined.records.items()}
         return make_result(records, matcher.targets.to(self._device), plan, matcher.ground_truth, matcher.categories,
                            self.proposal_nums, **more)
 
     def _restricted(self, joined: MatchedImages) -> tuple[MatchedImages, ImageMatcher, EvaluationPlan]:
-        """Return the matches, a matcher and a plan of the processed images alone."""
+        """Return matches, matcher and plan restricted to the processed images."""
         have = np.zeros(len(self.ground_truth.image_ids), dtype=bool)
         have[joined.images.cpu().numpy()] = True
         truth = self.ground_truth.select_images(have)
@@ -296,11 +296,11 @@ class OcclusionCocoMetric(BaseMetric):
         return joined, *self._make_matcher(truth, make_plan(truth, self.evaluations))
 
     def _once(self, results: list) -> MatchedImages:
-        """Return all results matched and joined, every image once."""
+        """Match and join all results, each image once."""
         return join_once(self._matched(results), self.metrics, self.plan.num_columns, len(self.ground_truth.image_ids))
 
     def _matched(self, results: list) -> list[MatchedImages]:
-        """Return the results with all of them matched."""
+        """Match all unmatched results."""
         waiting = [result for result in results if not isinstance(result, MatchedImages)]
         done = [result for result in results if isinstance(result, MatchedImages)]
         return [*done, match_images(self.matcher, waiting)] if waiting else done

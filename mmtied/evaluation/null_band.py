@@ -1,20 +1,19 @@
-"""Null bands: what a bucket's statistic would be if occlusion did not matter.
+"""Null bands: the range of a bucket's statistic if occlusion did not matter.
 
-AP depends on how many images and instances it is computed from, and on their sizes and categories, all of which change with r. So
-each bucket is compared with random sets instead of with all images:
+AP depends on the number of images and instances and on their sizes and categories, all of which change with r. So each bucket is
+compared with random sets instead of with all images:
 
-- *plain*: random sets of as many images. The difference, the excess, says whether the bucket has more or less than its number of
-  images gives by chance.
-- *matched*: random sets of as many images that also look like the bucket's in instances, sizes and categories. Images are drawn
-  in proportion to the odds that a logistic regression on these counts gives them of being in the bucket (the conditional
-  randomization test of Candes et al., "Panning for gold", JRSS B 2018; sets of fixed size by Pareto sampling, Rosen 1997). The
-  odds of an image are those of a fit without it, or the bucket would match itself. The sets still differ in these counts, from
-  the bucket and from each other, so a linear regression over the sets takes what the counts explain out of the band. The
-  difference is what they do not explain.
-- For buckets of instances, random sets of as many instances of each category and size (small, medium, large), drawn from those
-  that are in some bucket.
+- *plain*: random sets of the same number of images. The difference from the band, the excess, is the part of the statistic that
+  the number of images does not explain.
+- *matched*: random sets of the same number of images with similar instance counts, sizes and categories. Images are drawn in
+  proportion to their odds of being in the bucket, from a logistic regression on these counts (the conditional randomization test
+  of Candes et al., "Panning for gold", JRSS B 2018; fixed-size sets by Pareto sampling, Rosen 1997). The odds are cross-fitted,
+  or the bucket would match itself. The sets still differ in these counts from the bucket and from each other, so a linear
+  regression over the sets removes what the counts explain.
+- For instance buckets, random sets with the same number of instances of each category and size (small, medium, large), drawn from
+  the instances of all buckets.
 
-The bucket is one of the sets that could have been drawn, which makes the permutation p-value exact for the plain band.
+The bucket is one of the sets that could have been drawn, so the permutation p-value is exact for the plain band.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,51 +23,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .accumulate import Positives, Records
-from .buckets import Evaluation, EvaluationPlan, Grouping
+from .accumulate import Grouping, Positives, Records
+from .buckets import Evaluation, EvaluationPlan
 from .instance_null import INSTANCE_KIND, balanced_rows, have_several_sets, instance_nulls
 from .intervals import MIN_IMAGES, Bootstrap, bootstrap_statistics
+from .parallel import operations_in_one_thread
 from .protocol import AREA_RANGES, PROPOSAL_NUMS
 from .summary import all_evaluations, count_images
-from .threads import operations_in_one_thread
 
-#: Kinds of null bands of image buckets: the infix of their keys, and what a report says of them.
-KINDS = {'': 'random sets of as many images',
-         'matched_': 'random sets of as many images, drawn by their likeness in instances, sizes and categories, whose remaining '
-                     'differences in these are taken out by regression'}
-#: Upper edges of the numbers of instances an image that the matching tells apart.
+#: Kinds of null bands of image buckets: the infix of their keys, and their description in reports.
+KINDS = {'': 'random sets of the same number of images',
+         'matched_': 'random sets of the same number of images with similar instances, sizes and categories, whose remaining '
+                     'differences are removed by regression'}
+#: Upper edges of the bins of instances per image that matching distinguishes.
 _COUNTS = (1, 2, 3, 4, 6, 9, 14)
-#: Categories that are matched: those in most images.
+#: Number of categories to match: those in the most images.
 _CATEGORIES = 100
-#: Ridges of the logistic regression: on the number and the sizes of instances, and on the categories, which are many.
+#: Ridge penalties of the logistic regression: for instance counts and sizes, and for the many categories.
 _RIDGE, _CATEGORY_RIDGE = 1., 100.
-#: Parts of the images, each with the odds of a fit to the others.
+#: Folds of the cross-fitting.
 _FOLDS = 5
-#: Ridges that the linear regression over sets chooses from, as multiples of the mean variance along a principal axis.
+#: Candidate ridge penalties of the linear regression over sets, as multiples of the mean variance along a principal axis.
 _SET_RIDGES = (.001, .01, .1, 1., 10., 100.)
 
 
 def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: Positives, plan: EvaluationPlan,
                    num_categories: int, bootstrap: Bootstrap | None = None,
                    proposal_nums: Sequence[int] = PROPOSAL_NUMS) -> dict:
-    """Return a report with null bands; the one given stays as it is.
+    """Return a copy of a report with null bands.
 
     Args:
         report: From `summary.summarize` or `intervals.add_intervals`.
         records: Match records by IoU type, with all columns.
         positives: The ground truths that count, with all columns.
-        plan: The evaluations of the report and of its ``further`` reports, and their groups.
+        plan: The evaluations and groups of the report and of its ``further`` reports.
         num_categories: K.
-        bootstrap: Seed, level, and the number of random sets.
+        bootstrap: Seed, confidence level, and number of random sets.
         proposal_nums: Limits of detections, see `Statistic.limit`.
 
     Returns:
-        The report with ``null_bands``, which says how they were made, and in the row of every bucket, for each statistic that has
-        intervals: ``AP_null``, ``AP_null_ci``, ``AP_excess`` (AP minus AP_null), ``AP_excess_ci`` where AP has an interval, and
-        ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and ``matched_own``:
-        the share of the bucket's own images in the matched sets; instance buckets have ``recall@P80_ci``, ``AP_balanced``
-        and ``AP_balanced_ci``.
-        None below `intervals.MIN_IMAGES` images, and for an instance bucket that only one set fits.
+        The report with ``null_bands``, the settings, and in the row of every bucket, for each statistic with intervals:
+        ``AP_null``, ``AP_null_ci``, ``AP_excess`` (AP minus AP_null), ``AP_excess_ci`` if AP has an interval, and
+        ``AP_excess_p``, a two-sided p-value. Image buckets also have ``AP_matched_null`` and so on, and ``matched_own``, the
+        share of the bucket's own images in its matched sets; instance buckets have ``recall@P80_ci``, ``AP_balanced`` and
+        ``AP_balanced_ci``. None below `intervals.MIN_IMAGES` images, and for an instance bucket with only one possible set.
     """
     bootstrap = bootstrap or Bootstrap()
     done = []
@@ -104,18 +102,18 @@ def add_null_bands(report: Mapping, records: Mapping[str, Records], positives: P
 
 class ImageSets(NamedTuple):
     """Random image sets for each bucket."""
-    #: By kind, for each bucket its sets, (N, I) int16 of 0 and 1.
+    #: The sets of each bucket, (N, I) int16 of 0 and 1, by kind.
     drawn: dict[str, list[Tensor]]
-    #: For each bucket, how its matched sets differ from it in the mean of each feature, in standard deviations of images, (N, F).
+    #: Difference of the mean features between matched sets and bucket, in standard deviations over images, (N, F), by bucket.
     differences: list[Tensor]
-    #: For each bucket, the share of its own images in its matched sets.
+    #: Share of the bucket's own images in its matched sets, by bucket.
     own: list[float]
 
 
 @operations_in_one_thread()
 def image_sets(positives: Positives, grouping: Grouping, ratios: np.ndarray, num_categories: int,
                bootstrap: Bootstrap) -> ImageSets:
-    """Draw random image sets for each bucket, from the images that have an instance and a ratio."""
+    """Draw random image sets for each bucket from the images with an instance and a ratio."""
     device, num_images = positives.image.device, len(grouping.members)
     members = grouping.members.to(device)
     pool = members.any(1)
@@ -141,9 +139,9 @@ def image_sets(positives: Positives, grouping: Grouping, ratios: np.ndarray, num
 
 
 def matching_features(positives: Positives, num_images: int, num_categories: int, pool: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what the matched sets have in common with a bucket, and the ridge on each.
+    """Compute the features that matched sets share with a bucket, and the ridge penalty of each.
 
-    They are the number of instances, in steps and as logarithm, those of each size, and the number of each frequent category.
+    Features are the number of instances, binned and as a logarithm, in total and by size, and the counts of frequent categories.
 
     Args:
         positives: The ground truths that count.
@@ -152,7 +150,7 @@ def matching_features(positives: Positives, num_images: int, num_categories: int
         pool: Indices of the P images that sets are drawn from.
 
     Returns:
-        Features with mean 0 and standard deviation 1, shape (P, F) float64, and the ridge of each, (F,).
+        Features with mean 0 and standard deviation 1, shape (P, F) float64, and ridge penalties, (F,).
     """
     counted = positives.counted[:, :len(AREA_RANGES)].double()
     numbers = torch.zeros(num_images, counted.shape[1], dtype=torch.float64, device=counted.device)
@@ -170,15 +168,15 @@ def matching_features(positives: Positives, num_images: int, num_categories: int
 
 
 def cross_fitted_odds(features: Tensor, inside: Tensor, ridge: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the log-odds of each image to be in a bucket, by logistic regressions on other images.
+    """Return each image's log-odds of being in a bucket, from logistic regressions on other images.
 
-    A fit to the image itself knows which bucket it is in, so the bucket's own images would be drawn too often.
+    A fit that includes the image has seen its bucket, so the bucket's own images would be drawn too often.
 
     Args:
         features: Shape (P, F) float64, see `matching_features`.
-        inside: Which images are in the bucket, (P,) bool.
-        ridge: Of each feature, (F,).
-        generator: On the CPU; it deals the images to `_FOLDS` parts, those inside evenly.
+        inside: Images in the bucket, (P,) bool.
+        ridge: Ridge penalty of each feature, (F,).
+        generator: CPU generator that assigns images to `_FOLDS` stratified folds.
 
     Returns:
         Shape (P,) float64.
@@ -201,11 +199,11 @@ def fit_logistic(inputs: Tensor, inside: Tensor, ridge: Tensor, start: Tensor | 
     """Fit a logistic regression by Newton's method.
 
     Args:
-        inputs: Shape (P, 1 + F) float64; the first column is the constant, which has no ridge.
-        inside: What is to be predicted, (P,) bool.
-        ridge: Of each other column, (F,).
-        start: Weights to start from, such as those of a fit to similar images.
-        steps: Newton steps at most.
+        inputs: Shape (P, 1 + F) float64; the first column is the constant, which is not penalized.
+        inside: Targets, (P,) bool.
+        ridge: Ridge penalties of the other columns, (F,).
+        start: Initial weights, such as those of a fit to similar images.
+        steps: Maximum number of Newton steps.
 
     Returns:
         Weights, shape (1 + F,).
@@ -227,17 +225,17 @@ def fit_logistic(inputs: Tensor, inside: Tensor, ridge: Tensor, start: Tensor | 
 
 @operations_in_one_thread()
 def explain_differences(values: Tensor, differences: Tensor) -> Tensor:
-    """Return what the values of random sets would be if the sets did not differ in their features from the bucket.
+    """Adjust the values of random sets for the differences between their features and those of the bucket.
 
-    A ridge regression of the values on the differences says what these explain. Its prediction at no difference is kept, and the
-    residual of each set, left out of the fit, around it. The ridge is the one with the smallest such residuals.
+    Ridge regression of the values on the differences: returns the prediction at zero difference plus the leave-one-out residual
+    of each set. The penalty with the smallest residuals is used.
 
     Args:
-        values: A statistic of each set, shape (N,); NaN stays out.
+        values: A statistic of each set, shape (N,).
         differences: Features of each set minus those of the bucket, (N, F) float64.
 
     Returns:
-        Shape (N,) or less, without NaN.
+        The adjusted values, shape (N,), less those that are NaN.
     """
     differences, values = differences[~values.isnan()], values[~values.isnan()].double()
     if len(values) < 3:
@@ -256,13 +254,13 @@ def explain_differences(values: Tensor, differences: Tensor) -> Tensor:
 
 
 def draw_sets(log_odds: Tensor, size: int, num_sets: int, generator: torch.Generator) -> Tensor:
-    """Draw sets of a fixed size, each image with odds of its own (Pareto sampling).
+    """Draw sets of a fixed size with unequal odds (Pareto sampling).
 
     Args:
-        log_odds: Shape (I,) float64; where all are equal, every set is equally likely.
-        size: Images of a set.
+        log_odds: Log-odds of each image, shape (I,) float64; if all are equal, every set is equally likely.
+        size: Images in a set.
         num_sets: N.
-        generator: On the CPU.
+        generator: CPU generator.
 
     Returns:
         Shape (N, I) int16 of 0 and 1.
@@ -276,7 +274,7 @@ def draw_sets(log_odds: Tensor, size: int, num_sets: int, generator: torch.Gener
 
 def _image_nulls(sets: Mapping[str, list[Tensor]], records: Records, positives: Positives, num_categories: int,
                  bootstrap: Bootstrap, proposal_nums: Sequence[int]) -> dict[str, list[Tensor]]:
-    """Return by kind the statistics of each bucket's sets, (N, S) each; none for a bucket of fewer images than `MIN_IMAGES`.
+    """Return by kind the statistics of each bucket's sets, (N, S) each, N = 0 below `MIN_IMAGES` images.
 
     All sets are evaluated together.
     """
@@ -290,13 +288,13 @@ def _image_nulls(sets: Mapping[str, list[Tensor]], records: Records, positives: 
 
 
 def _compare(row: Mapping, name: str, kind: str, values: Tensor | None, level: float) -> dict:
-    """Return a statistic's null band, excess and p-value by their keys in a report."""
+    """Return a statistic's null band, excess and p-value by report key."""
     keys = [f'{name}_{kind}{key}' for key in ('null', 'null_ci', 'excess', 'excess_ci', 'excess_p')]
     values = None if values is None else values[~values.isnan()]
     if values is None or not len(values) or row[name] is None:
         return dict.fromkeys(keys)
     mean, ends = values.mean().item(), torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype, device=values.device)
-    above, below = ((values >= row[name] - 1e-6).sum().item(), (values <= row[name] + 1e-6).sum().item())  # with ties
+    above, below = ((values >= row[name] - 1e-6).sum().item(), (values <= row[name] + 1e-6).sum().item())  # including ties
     p_value = min(1., 2 * (1 + min(above, below)) / (1 + len(values)))
     bounds = row.get(f'{name}_ci')
     excess_bounds = [end - mean for end in bounds] if bounds else None

@@ -1,10 +1,10 @@
-"""Occlusion ratios: the r of tied block convolution's Figure 7 and its variants.
+"""Occlusion ratios: the r in Figure 7 of the tied block convolution paper, and variants.
 
-Equation 5 of Wang & Yu, "Tied Block Convolution" (AAAI 2021) says only "total overlap area / total instance area"; the
-definitions here are ours. The default, `covered`, is the share of the instances' box area that other boxes cover.
-Ratios are rounded to `DECIMALS`, so that the order of sums moves none across the edge of a bucket.
+Equation 5 of Wang & Yu, "Tied Block Convolution" (AAAI 2021) only says "total overlap area / total instance area"; the
+definitions here are ours. The default, `covered`, is the share of the instances' box area that other boxes cover. Ratios are
+rounded to `DECIMALS`, so that summation order cannot move them across a bucket edge.
 
-`OCCLUSION_RATIOS` holds every definition. `register_occlusion_ratio` adds one, for `evaluate`, the metric and the hook.
+`OCCLUSION_RATIOS` lists every definition; `register_occlusion_ratio` adds one to `evaluate`, the metric and the hook.
 """
 
 import math
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 #: Decimals of a ratio.
 DECIMALS = 12
-_CHUNK = 2**18  # pairs of boxes that are handled at a time
+_CHUNK = 2**18  # pairs of boxes per chunk
 
-#: Takes boxes (N, 4) xyxy clipped to the image, and masks (N, height, width) bool or None; returns overlap and area.
+#: Maps boxes (N, 4), xyxy clipped to the image, and masks (N, height, width) bool or None to overlap and area.
 Measure = Callable[[np.ndarray, np.ndarray | None], tuple]
 
 
@@ -34,7 +34,7 @@ class OcclusionRatio:
     """A definition of the occlusion ratio; see `register_occlusion_ratio`."""
 
     name: str
-    instance: Measure | None  # None for what annotations state, see `stated`
+    instance: Measure | None  # None if annotations state it, see `stated`
     image: Measure | None
     phrase: str
     own_phrase: str
@@ -43,9 +43,9 @@ class OcclusionRatio:
     takes_codes: bool = False  # masks as run-length codes
 
 
-#: Every definition that is computed, by name.
+#: Computed definitions by name.
 OCCLUSION_RATIOS: dict[str, OcclusionRatio] = {}
-#: Definitions by what annotations state as visible, by name.
+#: Definitions from the visible extent that annotations state, by name.
 STATED_RATIOS = {name: OcclusionRatio(
     name, None, None, f'the hidden share of its instances’ full {shapes}, by the visible {shapes} that the annotations state',
     f'the hidden share of its full {shape}, by the visible {shape} that the annotation states', 1., needs_masks=False)
@@ -66,14 +66,14 @@ def register_occlusion_ratio(name: str, phrase: str,
         name: The value of ``definition=`` that selects it.
         phrase: The ratio of an image in words, to follow "The occlusion ratio r of an image is".
         own_phrase: The ratio of an instance in words.
-        image: Takes the same arguments and returns the numerator and the denominator of the image's ratio, two numbers. By
-            default they are the sums of the overlaps and of the areas.
-        largest: The highest value that the ratio can take.
-        needs_masks: Pass masks to the function; without it, masks are None.
-        takes_codes: Pass masks as an array of N run-length codes of pycocotools, which large images need.
+        image: Function of the same arguments that returns the numerator and the denominator of the image's ratio. Defaults to
+            the sums of overlaps and areas.
+        largest: The highest possible value of the ratio.
+        needs_masks: Pass masks to the function.
+        takes_codes: Pass masks as an array of N pycocotools run-length codes, which saves memory on large images.
 
     Raises:
-        ValueError: Another function has the name. The same function, as in a notebook cell that runs again, is replaced.
+        ValueError: Another function has this name. Registering a function again, as in a rerun notebook cell, replaces it.
 
     Example:
         >>> @register_occlusion_ratio('touched', 'the share of its instances that another box touches')
@@ -95,7 +95,7 @@ def register_occlusion_ratio(name: str, phrase: str,
 
 
 def get_occlusion_ratio(definition: str) -> OcclusionRatio:
-    """Return the definition of a name; a ValueError for an unknown one lists all."""
+    """Return the definition with a name; raise a ValueError that lists all names if it is unknown."""
     if definition in STATED_RATIOS:
         return STATED_RATIOS[definition]
     field = field_of(definition) if isinstance(definition, str) else None
@@ -104,7 +104,7 @@ def get_occlusion_ratio(definition: str) -> OcclusionRatio:
         return OcclusionRatio(definition, None, None, text, text, math.inf, needs_masks=False)
     if definition not in OCCLUSION_RATIOS:
         raise ValueError(f'unknown occlusion definition {definition!r}; known: '
-                         f'{", ".join((*OCCLUSION_RATIOS, *STATED_RATIOS))}, and field:NAME for a number that annotations state')
+                         f'{", ".join((*OCCLUSION_RATIOS, *STATED_RATIOS))}, and field:NAME for a number in the annotations')
     return OCCLUSION_RATIOS[definition]
 
 
@@ -115,25 +115,25 @@ def occlusion_ratio(boxes_xywh: np.ndarray, image_size: tuple[int, int], definit
     With B_i the boxes clipped to the image and M_i the masks:
 
     - `covered`: sum_i area(B_i inter union_{j != i} B_j) / sum_i area(B_i), in [0, 1]
-    - `union`: area covered by two boxes or more / area covered by one or more, in [0, 1]
-    - `pairwise`: sum_{i<j} area(B_i inter B_j) / sum_i area(B_i), at least 0 and unbounded
+    - `union`: area covered by two or more boxes / area covered by one or more, in [0, 1]
+    - `pairwise`: sum_{i<j} area(B_i inter B_j) / sum_i area(B_i), nonnegative and unbounded
     - `instance_mean`: mean over i of area(B_i inter union_{j != i} B_j) / area(B_i), in [0, 1]
-    - `box_mask`: as `covered`, with the other instances' masks instead of their boxes, in [0, 1]
-    - `mask`: as `covered`, masks throughout. COCO's masks hardly overlap, so r collapses to 0 there.
+    - `box_mask`: like `covered`, with the other instances' masks instead of their boxes, in [0, 1]
+    - `mask`: like `covered`, with masks throughout. COCO's masks hardly overlap, so r is close to 0 there.
     - `max_iou`: the largest IoU of two boxes, in [0, 1]
 
     Args:
         boxes_xywh: Boxes of the non-crowd instances, shape (N, 4), in pixels.
         image_size: Height and width of the image in pixels.
         definition: A key of `OCCLUSION_RATIOS`.
-        categories: Category of each instance, shape (N,). When given, only instances of one category occlude each other.
+        categories: Category of each instance, shape (N,). If given, only instances of one category occlude each other.
         masks: Boolean masks, each (height, width), for definitions that need them.
 
     Returns:
-        The ratio; NaN where no instance has any area inside the image.
+        The ratio; NaN if no instance has any area inside the image.
 
     Raises:
-        ValueError: Unknown definition, wrong shapes, boxes that are not finite, or masks missing where the definition needs them.
+        ValueError: Unknown definition, wrong shapes, boxes that are not finite, or missing masks.
 
     Example:
         >>> boxes = np.array([[0., 0., 10., 10.], [5., 0., 10., 10.]])
@@ -142,11 +142,11 @@ def occlusion_ratio(boxes_xywh: np.ndarray, image_size: tuple[int, int], definit
     """
     ratio = get_occlusion_ratio(definition)
     if ratio.instance is None:
-        raise ValueError(f'occlusion_ratio: {definition!r} is what annotations state; use one of {", ".join(OCCLUSION_RATIOS)}')
+        raise ValueError(f'occlusion_ratio: {definition!r} is read from annotations; use one of {", ".join(OCCLUSION_RATIOS)}')
     boxes_xywh = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
     broken = boxes_xywh[~np.isfinite(boxes_xywh).all(axis=1)]
     if len(broken):
-        raise ValueError(f'occlusion_ratio: finite boxes are needed, got {broken[0].tolist()}')
+        raise ValueError(f'occlusion_ratio: expected finite boxes, got {broken[0].tolist()}')
     if not ratio.needs_masks:
         masks = None
     elif masks is None or len(masks) != len(boxes_xywh):
@@ -159,10 +159,10 @@ def occlusion_ratio(boxes_xywh: np.ndarray, image_size: tuple[int, int], definit
 
 
 def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_category: bool = False) -> np.ndarray:
-    """Compute the ratio of each image from its annotations of all categories, without crowds.
+    """Compute the ratio of each image from its non-crowd annotations of all categories.
 
     Args:
-        ground_truth: The annotations. Those of categories that are not evaluated occlude too.
+        ground_truth: The annotations, including categories that are not evaluated, which occlude too.
         definition: A key of `OCCLUSION_RATIOS`.
         same_category: Count only instances of the same category as occluders.
 
@@ -170,14 +170,14 @@ def image_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', same_
         Shape (I,) float64 in the order of `ground_truth.image_ids`; NaN for images without an instance.
 
     Raises:
-        ValueError: The definition needs masks, and an annotation has none or a broken one.
+        ValueError: The definition needs masks, and an annotation has no valid one.
     """
     if get_occlusion_ratio(definition).instance is None:
         return stated_ratios(ground_truth, definition, 'image')
     ratios = np.full(len(ground_truth.image_ids), np.nan)
     if definition == 'covered' and not same_category:
         _, boxes, images, starts, counts = _instances(ground_truth)
-        for num in np.unique(counts).tolist():  # images with as many boxes at once, ten times as fast as one by one
+        for num in np.unique(counts).tolist():  # batches images with equal counts, ten times as fast as one by one
             alike = np.flatnonzero(counts == num)
             for part in np.array_split(alike, math.ceil(len(alike) * num**2 / _CHUNK)):
                 covered, areas = (values.sum(axis=1) for values in areas_under_others(boxes[starts[part, None] + np.arange(num)]))
@@ -197,7 +197,7 @@ def instance_ratios(ground_truth: 'GroundTruth', definition: str = 'covered', sa
     - `mask`: area(M_i inter union_{j != i} M_j) / area(M_i)
 
     Returns:
-        (N,) float64 in the order of the annotations; NaN for crowds and annotations without area in the image.
+        (N,) float64 in the order of the annotations; NaN for crowds and annotations without area inside the image.
     """
     if get_occlusion_ratio(definition).instance is None:
         return stated_ratios(ground_truth, definition, 'instance')
@@ -214,7 +214,7 @@ def _covered(boxes: np.ndarray, masks: np.ndarray | None = None) -> tuple[np.nda
     return areas_under_others(boxes)
 
 
-register_occlusion_ratio('union', 'the area under two boxes or more over the area under one or more',
+register_occlusion_ratio('union', 'the area under two or more boxes over the area under one or more',
                          image=lambda boxes, masks: area_under_two(boxes))(_covered)
 
 
@@ -223,8 +223,8 @@ def _each_pair_once(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[float,
     return np.triu(shared, k=1).sum(), np.trace(shared)
 
 
-@register_occlusion_ratio('pairwise', 'the overlap areas of all pairs of boxes, summed, over the summed areas of the boxes '
-                          '(it may pass 1)', image=_each_pair_once, largest=math.inf)
+@register_occlusion_ratio('pairwise', 'the summed overlap areas of all pairs of boxes over the summed areas of the boxes '
+                          '(it may exceed 1)', image=_each_pair_once, largest=math.inf)
 def _pairwise(boxes: np.ndarray, masks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     shared = shared_areas(boxes)
     return shared.sum(axis=1) - shared.diagonal(), shared.diagonal()
@@ -269,10 +269,10 @@ def _masks_under_masks(boxes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray
 
 
 def _mask_module() -> ModuleType:
-    """Import the module of masks, which needs PyTorch; the names of definitions do without."""
-    from . import mask_overlap
+    """Import `masks` lazily: it needs PyTorch, which listing the definitions does not."""
+    from . import masks
 
-    return mask_overlap
+    return masks
 
 
 def _origin(function: Measure) -> tuple:
@@ -280,23 +280,23 @@ def _origin(function: Measure) -> tuple:
 
 
 def _groups(categories: np.ndarray | None, num: int) -> list[np.ndarray]:
-    """Return the positions of the instances of one image that may occlude each other: all, or those of each category."""
+    """Group the positions of one image's instances that may occlude each other: all, or by category."""
     if categories is None:
         return [np.arange(num)]
     if len(categories) != num:
-        raise ValueError(f'categories: {len(categories)} given for {num} boxes; one for each box is needed')
+        raise ValueError(f'categories: expected one for each of {num} boxes, got {len(categories)}')
     return [np.flatnonzero(np.asarray(categories) == category) for category in np.unique(categories)]
 
 
 def _measure(ratio: OcclusionRatio, boxes: np.ndarray, masks: np.ndarray | None, of_image: bool = False) -> tuple:
-    """Return the overlaps and areas of instances, or of an image by the function for images; of a user's function, checked."""
+    """Return the overlaps and areas of instances, or of an image with `of_image`; check those of user functions."""
     function = (ratio.image if of_image else None) or ratio.instance
     try:
         returned = function(boxes, masks)
     except (AttributeError, TypeError) as error:
         if masks is not None:
             raise
-        raise ValueError(f'occlusion ratio {ratio.name!r}: its function failed without masks ({error}); if it reads masks, '
+        raise ValueError(f'occlusion ratio {ratio.name!r}: its function failed without masks ({error}); if it reads them, '
                          'register it with needs_masks=True') from error
     if getattr(function, '__module__', None) == __name__:
         return returned
@@ -304,16 +304,16 @@ def _measure(ratio: OcclusionRatio, boxes: np.ndarray, masks: np.ndarray | None,
     try:
         overlap, area = (np.asarray(value, dtype=np.float64) for value in returned)
     except (TypeError, ValueError):
-        came = f'{type(returned).__name__} {returned!r}'[:80]
+        got = f'{type(returned).__name__} {returned!r}'[:80]
     else:
-        most = np.where(area > 0, area, math.inf) * ratio.largest * (1 + 1e-9)  # sums in another order differ a little
+        most = np.where(area > 0, area, math.inf) * ratio.largest * (1 + 1e-9)  # tolerates rounding
         if overlap.shape != shape or area.shape != shape:
-            came = f'shapes {overlap.shape} and {area.shape}'
+            got = f'shapes {overlap.shape} and {area.shape}'
         elif ((overlap >= 0) & (overlap < math.inf) & (area >= 0) & (area < math.inf) & (overlap <= most)).all():
             return overlap, area
         else:
-            came = f'overlap {overlap.tolist()} and area {area.tolist()}'[:120]
-    raise ValueError(f'occlusion ratio {ratio.name!r}: its function returned {came} for {len(boxes)} instances; expected two '
+            got = f'overlap {overlap.tolist()} and area {area.tolist()}'[:120]
+    raise ValueError(f'occlusion ratio {ratio.name!r}: its function returned {got} for {len(boxes)} instances; expected two '
                      f'{f"arrays of shape {shape}" if shape else "numbers"}, overlap and area, finite and with '
                      f'0 <= overlap / area <= {ratio.largest:g}')
 
@@ -327,7 +327,7 @@ def _image_ratio(ratio: OcclusionRatio, boxes: np.ndarray, categories: np.ndarra
 
 
 def _instances(ground_truth: 'GroundTruth') -> tuple[np.ndarray, ...]:
-    """Return positions and clipped xyxy boxes of the instances by image, and each image's position, first instance and count."""
+    """Return positions and clipped xyxy boxes of instances sorted by image, and each image's position, start and count."""
     single = np.flatnonzero(~ground_truth.crowd)
     single = single[np.argsort(ground_truth.image[single], kind='stable')]
     boxes = clip_boxes(ground_truth.boxes_xywh[single], ground_truth.image_sizes[ground_truth.image[single]])
@@ -335,11 +335,11 @@ def _instances(ground_truth: 'GroundTruth') -> tuple[np.ndarray, ...]:
 
 
 def _images(ground_truth: 'GroundTruth', definition: str, same_category: bool) -> Iterator[tuple[int, np.ndarray, tuple]]:
-    """Yield the position of each image with instances, the positions of these, and the arguments of `_image_ratio`."""
+    """Yield the position of each image with instances, the instances' positions, and the arguments of `_image_ratio`."""
     ratio = get_occlusion_ratio(definition)
     single, boxes, *of_images = _instances(ground_truth)
     if ratio.needs_masks:
-        ground_truth.check_masks(single)  # decode trusts the codes
+        ground_truth.check_masks(single)  # decoding trusts the codes
     for image, start, count in np.transpose(of_images).tolist():
         here, masks = slice(start, start + count), None
         members = single[here]

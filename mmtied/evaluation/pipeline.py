@@ -1,4 +1,4 @@
-"""Evaluate detections: read, match, accumulate, summarize."""
+"""Evaluate detections: read, match, accumulate and summarize."""
 
 import os
 import re
@@ -26,12 +26,12 @@ from .inputs.results import Detections
 from .intervals import Bootstrap
 from .masks import rle_pairs
 from .matching import LVIS_DETECTIONS, FederatedRules, Pairs, box_pairs, match_ranked
+from .parallel import operations_in_one_thread
 from .protocol import PROPOSAL_NUMS, check_iou_types, check_proposal_nums
 from .records import SavedRun, name_runs, read_records
 from .result import ComparisonResult, EvaluationResult, make_result
 from .stated import field_of
 from .targets import Targets, category_lookup, make_targets
-from .threads import operations_in_one_thread
 
 
 def evaluate(annotations: Any, detections: Any, evaluations: Evaluation | Sequence[Evaluation] | None = None, *,
@@ -42,43 +42,43 @@ def evaluate(annotations: Any, detections: Any, evaluations: Evaluation | Sequen
              skip_invalid: bool = False) -> EvaluationResult:
     r"""Evaluate a detector by occlusion: COCO's AP of all images and of every bucket of the occlusion ratio.
 
-    On any set of images the numbers equal pycocotools'.
+    On any set of images, the scores equal pycocotools'.
 
     Args:
-        annotations: A file or folder of any layout that docs/formats.md lists, a dict of COCO's layout, a pycocotools ``COCO``,
-            or what `read_ground_truth` returned, which has options for what is ignored.
-        detections: A results file or a list of such files, a list of COCO results, what ``COCO.loadRes`` returned, a list with
-            a dict for each image (image_id, boxes as xyxy, scores, labels or category_ids, and masks; tensors or arrays), or a
-            dict from image ids to such dicts. Image ids may be file names. See `inputs.load_detections`.
-        evaluations: How to sort images or instances into buckets, by default images by `covered` in tenths. Of several, the
-            first is the main one of the report.
-        iou_types: ``'bbox'``, ``'segm'`` or both; by default what the detections hold.
-        classes: Names of the categories to evaluate, all by default. Annotations of the others still occlude; results of
-            others are left out.
-        box_format: Format of the boxes in `detections`: xywh, xyxy or cxcywh, with a final n for shares of the image; by
-            default xywh in COCO's results, xyxy elsewhere.
-        proposal_nums: Limits of detections for each image and category; COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
-        bootstrap: Add confidence intervals with these settings, or with the default ones where True.
-        device: Where to match and accumulate, by default the CPU. Tensors on a GPU are copied to the CPU, where detections are
-            read; to leave boxes on their GPU, use `inputs.results.tensor_detections` and `evaluate_detections`.
-        name: The detector's name on plots and pages, and in comparisons of what is saved; by default that of the first file,
+        annotations: A file or folder in any format of docs/formats.md, a dict in COCO format, a pycocotools ``COCO``, or the
+            result of `read_ground_truth`, which has options for ignore regions.
+        detections: A results file or a list of files, a list of COCO results, the result of ``COCO.loadRes``, a list with one
+            dict per image (image_id, boxes as xyxy, scores, labels or category_ids, and masks; tensors or arrays), or a dict from
+            image ids to such dicts. Image ids may be file names. See `inputs.load_detections`.
+        evaluations: Definitions and buckets, by default images by `covered` in tenths. The first of several is the report's main
+            evaluation.
+        iou_types: ``'bbox'``, ``'segm'`` or both; by default those of the detections.
+        classes: Names of the categories to evaluate, all by default. Annotations of other categories still occlude; their
+            detections are dropped.
+        box_format: Format of the boxes in `detections`: xywh, xyxy or cxcywh, with a final n if normalized by the image size; by
+            default xywh in COCO results, otherwise xyxy.
+        proposal_nums: Limits of detections per image and category: COCO's (1, 10, 100), or mmdet's (100, 300, 1000).
+        bootstrap: Add confidence intervals with these settings; True for the default ones.
+        device: Device for matching and accumulation, by default the CPU. GPU tensors are copied to the CPU, where detections are
+            read; to keep boxes on their GPU, use `inputs.results.tensor_detections` and `evaluate_detections`.
+        name: The detector's name on plots and pages, and in comparisons of saved runs; by default the name of the first file
             without ``.bbox`` or ``.segm``.
-        label_names: Name of each label of the model, where it knows other classes than the annotations.
-        category_offset: Added to the ids of categories in `detections`, or to labels.
-        use_cats: False for AP without regard to categories, as COCOeval's ``useCats = 0``.
-        only_images_with_results: Evaluate only the images that `detections` has something for.
-        skip_invalid: Leave out annotations and detections that cannot be used, and say how many.
+        label_names: Names of the model's labels, if its classes differ from the annotations'.
+        category_offset: Added to category ids in `detections`, or to labels.
+        use_cats: False for class-agnostic AP, as with COCOeval's ``useCats = 0``.
+        only_images_with_results: Evaluate only images with detections.
+        skip_invalid: Skip and count invalid annotations and detections.
 
     Returns:
         The result: `report`, `rows()`, `table()`, `plot()`, `latex()`, `save(folder)`.
 
     Raises:
-        ValueError: Unusable annotations, detections or options; the message is one line and names the entry.
+        ValueError: Invalid annotations, detections or options; the one-line message names the entry.
 
     Warns:
-        UserWarning: What is surely not meant, a line each: no detections, repeated detections or annotations, boxes that look
-            as if they had another format, results for a part of the images, categories that do not fit, and others. They are
-            in the report too, under ``notes``.
+        UserWarning: Probable mistakes, one line each: no detections, repeated detections or annotations, boxes that seem to have
+            another format, results for only part of the images, mismatched categories, and others. The report lists them under
+            ``notes``.
 
     Example:
         >>> annotations = {'images': [{'id': 1, 'height': 9, 'width': 9}], 'categories': [{'id': 1, 'name': 'cat'}],
@@ -96,10 +96,10 @@ def evaluate(annotations: Any, detections: Any, evaluations: Evaluation | Sequen
     evaluations = list(evaluations) if isinstance(evaluations, list | tuple) else [evaluations]
     for evaluation in evaluations:
         if not isinstance(evaluation, Evaluation):
-            raise ValueError(f"evaluations: an Evaluation or a list of them is needed, such as [Evaluation(unit='instance')]; "
+            raise ValueError(f"evaluations: expected an Evaluation or a list such as [Evaluation(unit='instance')], "
                              f'got {evaluation!r}')
     if not isinstance(category_offset, int):
-        raise ValueError(f'category_offset: a whole number is needed, got {category_offset!r}')
+        raise ValueError(f'category_offset: expected an integer, got {category_offset!r}')
     classes = [classes] if isinstance(classes, str) else classes
     iou_types = None if iou_types is None else check_iou_types(iou_types)
     bootstrap = _checked_bootstrap(bootstrap)
@@ -110,12 +110,12 @@ def evaluate(annotations: Any, detections: Any, evaluations: Evaluation | Sequen
     found = load_detections(detections, ground_truth, iou_types, classes, box_format, skip_invalid=skip_invalid,
                             label_names=label_names, category_offset=category_offset,
                             any_category=not use_cats and classes is None, notes=notes)
-    said, limit = [], check_proposal_nums(proposal_nums)[-1]
+    doubts, limit = [], check_proposal_nums(proposal_nums)[-1]
     for iou_type, of_type in found.items():
         lines = describe_unusual(of_type, ground_truth, limit) if len(of_type.score) else ['there are no detections']
-        said += [f'{iou_type}: {line}' for line in lines]
+        doubts += [f'{iou_type}: {line}' for line in lines]
     ground_truth, found, lines = _with_results(ground_truth, found, only_images_with_results)
-    said += lines
+    doubts += lines
     if skip_invalid and 'segm' in found:
         ground_truth = ground_truth.with_masks()
     category_ids = None if classes is None else label_category_ids(ground_truth, classes)
@@ -123,10 +123,10 @@ def evaluate(annotations: Any, detections: Any, evaluations: Evaluation | Sequen
     stem = Path(first).stem if isinstance(first, str | os.PathLike) else 'detector'
     shown_name = name or re.sub(r'(?<=.)\.(bbox|segm)$', '', stem)
     result = evaluate_detections(ground_truth, found, evaluations, proposal_nums, category_ids, device, shown_name, use_cats)
-    said += describe_doubts(result)
-    for line in dict.fromkeys(said):
+    doubts += describe_doubts(result)
+    for line in dict.fromkeys(doubts):
         warnings.warn(line, stacklevel=2)
-    result.report['notes'] = list(dict.fromkeys((*result.report.get('notes', ()), *notes, *said)))
+    result.report['notes'] = list(dict.fromkeys((*result.report.get('notes', ()), *notes, *doubts)))
     if name:
         result.report['name'] = name
     if isinstance(annotations, str | os.PathLike):
@@ -136,29 +136,28 @@ def evaluate(annotations: Any, detections: Any, evaluations: Evaluation | Sequen
 
 def compare(*runs: EvaluationResult | SavedRun | str | os.PathLike | Sequence, names: Sequence[str] | None = None,
             bootstrap: Bootstrap | bool | None = None, iou_types: Sequence[str] | None = None) -> ComparisonResult:
-    """Compare runs on the same data with the first of them, with paired intervals over images and, for lists of runs, seeds.
+    """Compare runs on the same data with the first one, with paired intervals over images and, for lists of runs, seeds.
 
     Args:
-        runs: Two or more results, folders that a result was saved into, or their ``records.npz``; or lists of them, whose runs
-            differ in their seed: their means are compared.
-        names: A name for each, all different; by default the results' own, those that were given when the runs were saved, or
-            those of the folders.
-        bootstrap: How to resample.
+        runs: Two or more results, folders of saved results, or ``records.npz`` files; or lists of runs that differ in their seed,
+            whose means are compared.
+        names: A distinct name for each; by default the names of the results, of the saved runs, or of their folders.
+        bootstrap: Settings of the resampling.
         iou_types: IoU types to compare, by default those that all runs have.
 
     Returns:
         The differences: `report`, `rows()`, `table()`, `plot()`, `text()`, `latex()`, `save(folder)`.
 
     Raises:
-        ValueError: Fewer than two runs, runs on other data or with other buckets, or records that cannot be read.
+        ValueError: Fewer than two runs, runs with different data or buckets, or unreadable records.
     """
     sides = [list(side) if isinstance(side, list | tuple) and len(runs) > 1 else [side] for side in runs]
     if not all(sides):
-        raise ValueError('compare: a list without a run was given; each needs at least one')
+        raise ValueError('compare: got an empty list of runs; each list needs at least one')
     for run in (run for side in sides for run in side):
         if not isinstance(run, EvaluationResult | SavedRun | str | os.PathLike):
-            raise ValueError('compare: results of evaluate, folders they were saved into, or records.npz files are expected, '
-                             f'as in compare(first, second); got {type(run).__name__}')
+            raise ValueError('compare: expected results of evaluate, folders of saved results, or records.npz files, as in '
+                             f'compare(first, second), got {type(run).__name__}')
     sides = [[read_records(run) if isinstance(run, str | os.PathLike) else run for run in side] for side in sides]
     saved = [[run.saved_run() if isinstance(run, EvaluationResult) else run for run in side] for side in sides]
     names = names or [name if len(side) == 1 else f'mean of {name} and {len(side) - 1} more'
@@ -171,26 +170,26 @@ def evaluate_detections(ground_truth: GroundTruth, detections: Mapping[str, Dete
                         evaluations: Sequence[Evaluation] = (Evaluation(), ), proposal_nums: Sequence[int] = PROPOSAL_NUMS,
                         category_ids: Sequence[int] | None = None, device: torch.device | str | None = None,
                         name: str = 'detector', use_cats: bool = True) -> EvaluationResult:
-    """Evaluate detections that are arrays or tensors already.
+    """Evaluate detections that are already arrays or tensors.
 
     Args:
         ground_truth: The annotations.
         detections: The detections of each IoU type to evaluate, from `inputs.load_detections`, or from
             `inputs.results.tensor_detections`, which leaves them on their device.
-        evaluations: The main one, and extra ones.
+        evaluations: The main evaluation, then extra ones.
         proposal_nums: See `evaluate`.
         category_ids: Categories to evaluate, all by default.
-        device: Where to match and accumulate, by default where the detections are.
+        device: Device for matching and accumulation, by default that of the detections.
         name: See `evaluate`.
         use_cats: See `evaluate`.
 
     Raises:
-        ValueError: Unknown IoU type or category, or unusable limits.
+        ValueError: Unknown IoU type or category, or invalid limits.
     """
     check_iou_types(tuple(detections))
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, or not there
+    except (RuntimeError, AssertionError) as error:  # unknown or missing device
         raise ValueError(f'device={device!r}: {one_line(error)}') from None
     proposal_nums = (LVIS_DETECTIONS, ) if ground_truth.federated else proposal_nums
     largest = check_proposal_nums(proposal_nums)[-1]
@@ -198,7 +197,7 @@ def evaluate_detections(ground_truth: GroundTruth, detections: Mapping[str, Dete
     plan = make_plan(ground_truth, evaluations)
     notes = [*ground_truth.notes, *_describe_unsorted(plan)]
     if not use_cats:
-        notes.append('categories are not regarded (use_cats=False): a detection may match an object of any category')
+        notes.append('categories are ignored (use_cats=False): a detection may match an object of any category')
         detections = {iou_type: _without_categories(of_type, categories) for iou_type, of_type in detections.items()}
         ground_truth, plan = without_categories(ground_truth, categories, plan)
         categories = np.arange(1)
@@ -217,9 +216,9 @@ def evaluate_detections(ground_truth: GroundTruth, detections: Mapping[str, Dete
 
 def match_detections(detections: Detections, ground_truth: GroundTruth, targets: Targets, categories: np.ndarray,
                      limit: int) -> Records:
-    """Match all detections of one IoU type, by boxes, or by masks where there are run-length codes.
+    """Match all detections of one IoU type, by masks if they have run-length codes, otherwise by boxes.
 
-    `categories` are the evaluated ones, as for `make_targets`; `targets` are on the device that does the work.
+    `categories` are the evaluated ones, as for `make_targets`; the work is done on the device of `targets`.
     """
     device = targets.cells.device
     image, category, score, area = (torch.as_tensor(column).to(device) for column in (
@@ -240,7 +239,7 @@ def match_detections(detections: Detections, ground_truth: GroundTruth, targets:
 
 def without_categories(ground_truth: GroundTruth, categories: np.ndarray,
                        plan: EvaluationPlan) -> tuple[GroundTruth, EvaluationPlan]:
-    """Return annotations of some categories as one category, in the order in which COCOeval takes them, and their plan."""
+    """Merge the annotations of the evaluated categories into one category, in COCOeval's order; also return their plan."""
     chosen = np.flatnonzero(np.isin(ground_truth.category, categories))
     chosen = chosen[np.lexsort((ground_truth.category[chosen], ground_truth.image[chosen]))]
     ratios = tuple(values if evaluation.unit == 'image' else values[chosen]
@@ -249,7 +248,7 @@ def without_categories(ground_truth: GroundTruth, categories: np.ndarray,
 
 
 def _describe_unsorted(plan: EvaluationPlan) -> list[str]:
-    """Say how many images or annotations have a stated value that is in no bucket."""
+    """Report the number of images or annotations with a stated value that is in no bucket."""
     lines = []
     for evaluation, values in zip(plan.evaluations, plan.ratios, strict=True):
         if field_of(evaluation.definition) is None:
@@ -257,14 +256,14 @@ def _describe_unsorted(plan: EvaluationPlan) -> list[str]:
         outside = values[~(np.isnan(values) | bucket_members(values, evaluation.buckets).any(1))]
         if len(outside):
             unit = 'images' if evaluation.unit == 'image' else 'annotations'
-            reason = 'they have annotations of several levels, which --unit instance sorts' if evaluation.levels else (
-                f'their {field_of(evaluation.definition)} is from {outside.min():g} to {outside.max():g}')
+            reason = 'their annotations have several levels; use --unit instance' if evaluation.levels else (
+                f'their {field_of(evaluation.definition)} ranges from {outside.min():g} to {outside.max():g}')
             lines.append(f'{len(outside)} of {(~np.isnan(values)).sum()} {unit} with a value are in no bucket: {reason}')
     return lines
 
 
 def _without_categories(detections: Detections, categories: np.ndarray) -> Detections:
-    """Return the detections of some categories as those of one, category by category."""
+    """Merge the detections of the evaluated categories into one category, category by category."""
     place = np.asarray(detections.category.cpu() if isinstance(detections.category, Tensor) else detections.category)
     chosen = np.flatnonzero(np.isin(place, categories))
     chosen = detections.select(chosen[np.argsort(place[chosen], kind='stable')])
@@ -273,7 +272,7 @@ def _without_categories(detections: Detections, categories: np.ndarray) -> Detec
 
 def _with_results(ground_truth: GroundTruth, found: dict[str, Detections],
                   only: bool) -> tuple[GroundTruth, dict[str, Detections], list[str]]:
-    """Return the images that have detections, if only those count, and a line where others with objects have none."""
+    """Drop images without detections if `only` is set; add a note if many images with objects have none."""
     have = np.zeros(len(ground_truth.image_ids), dtype=bool)
     for of_type in found.values():
         have[np.asarray(of_type.image)] = True
@@ -287,19 +286,19 @@ def _with_results(ground_truth: GroundTruth, found: dict[str, Detections],
             f'only the {have.sum()} of {len(have)} images with results are evaluated (only_images_with_results)']
     if have.any() and lacking * 20 > filled.sum():
         return ground_truth, found, [
-            f'results are for a part of the images: {lacking} of {filled.sum()} images with objects have none, and their objects '
-            'count as missed; --only-images-with-results evaluates the others']
+            f'results cover only part of the images: {lacking} of {filled.sum()} images with objects have none, and their '
+            'objects count as missed; --only-images-with-results evaluates the others']
     return ground_truth, found, []
 
 
 def _checked_bootstrap(bootstrap: Bootstrap | bool | None) -> Bootstrap | None:
     if bootstrap is not None and not isinstance(bootstrap, Bootstrap | bool):
-        raise ValueError(f'bootstrap: True, False or a Bootstrap such as Bootstrap(200, seed=1) is needed, got {bootstrap!r}')
+        raise ValueError(f'bootstrap: expected True, False or a Bootstrap such as Bootstrap(200, seed=1), got {bootstrap!r}')
     return Bootstrap() if bootstrap is True else bootstrap or None
 
 
 def _names(runs: Sequence[EvaluationResult | SavedRun]) -> list[str]:
-    """Name results as they are and saved runs by `name_runs`, with a number where names agree."""
+    """Return the names of results, and of saved runs by `name_runs`; number equal names."""
     others = [run for run in runs if not isinstance(run, EvaluationResult)]
     of_others = iter(name_runs([run.source for run in others], [run.name for run in others]))
     names = [run.name if isinstance(run, EvaluationResult) else next(of_others) for run in runs]

@@ -1,7 +1,7 @@
-"""COCO's evaluation protocol, and the one table of the statistics that reports hold.
+"""COCO's evaluation protocol, and `STATISTICS`, the table of all statistics in a report.
 
-Thresholds, recall points, area ranges and limits are those of pycocotools' `Params`. Every consumer (summary, bootstrap,
-scalars, tables, files, page, comparison) reads `STATISTICS` when it runs, so one entry there adds a statistic everywhere.
+Thresholds, recall points, area ranges and limits are those of pycocotools' `Params`. Every consumer (summary, bootstrap, scalars,
+tables, files, page, comparison) reads `STATISTICS` at run time, so a new entry adds a statistic everywhere.
 """
 
 import difflib
@@ -11,24 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: IoU types that are evaluated.
+#: IoU types.
 IOU_TYPES = ('bbox', 'segm')
-#: What is commonly written for them.
+#: Common misnomers of IoU types.
 _MEANT = {'box': 'bbox', 'boxes': 'bbox', 'bboxes': 'bbox', 'mask': 'segm', 'masks': 'segm', 'segmentation': 'segm'}
 #: The ten IoU thresholds 0.50, 0.55 ... 0.95.
 IOU_THRESHOLDS = np.linspace(.5, .95, 10)
 #: The 101 recall points 0, 0.01 ... 1.
 RECALL_POINTS = np.linspace(0, 1, 101)
-#: Area ranges in pixels; both bounds belong to the range.
+#: Area ranges in square pixels, both bounds included.
 AREA_RANGES = {'all': (0., 1e10), 'small': (0., 32.**2), 'medium': (32.**2, 96.**2), 'large': (96.**2, 1e10)}
-#: Detections kept for each image and category.
+#: Maximum detections per image and category.
 PROPOSAL_NUMS = (1, 10, 100)
-#: How boxes may be given. Those with a final n are shares of the image's width and height.
+#: Box formats. A final n means normalized by the image's width and height.
 BOX_FORMATS = {'xywh': 'x, y, width, height', 'xyxy': 'x1, y1, x2, y2', 'cxcywh': 'center x, center y, width, height',
                'xywhn': 'x, y, width, height', 'xyxyn': 'x1, y1, x2, y2', 'cxcywhn': 'center x, center y, width, height'}
-#: Protocols of annotations: 'auto' is LVIS's where images list categories that they do not have, else COCO's.
+#: Annotation protocols: 'auto' is LVIS's if images list the categories they lack, otherwise COCO's.
 PROTOCOLS = ('auto', 'coco', 'lvis')
-#: Units that are sorted into buckets.
+#: Units of buckets.
 UNITS = ('image', 'instance')
 #: Bucket edges 0, 0.1 ... 1, written as tenths so that 0.3 is 0.3.
 DEFAULT_EDGES = tuple(tenth / 10 for tenth in range(11))
@@ -36,25 +36,25 @@ DEFAULT_EDGES = tuple(tenth / 10 for tenth in range(11))
 
 @dataclass(frozen=True)
 class Statistic:
-    """One number that a report holds for each set of images or instances.
+    """A statistic that reports list for each set of images or instances.
 
     Args:
         name: Key in reports and title of table columns.
-        iou: IoU threshold, above 0 and at most 1; None for the mean over COCO's ten. At most five other thresholds fit a record.
+        iou: IoU threshold in (0, 1]; None for the mean over COCO's ten. At most five other thresholds fit into a record.
         area: Area range, a key of `AREA_RANGES`.
-        max_dets: Detections that count for each image and category; None for the largest of ``proposal_nums``.
+        max_dets: Maximum detections per image and category; None for the largest of ``proposal_nums``.
         recall: Average recall (AR) instead of average precision (AP).
-        bootstrapped: Gets confidence intervals (``<name>_ci``) and is compared between runs; for the area range 'all' only.
-        shared: Is also averaged over the categories that every bucket has (``<name>_shared``).
-        logged_by_bucket: Is among the scalars that loggers get for each bucket.
-        title: The statistic in words; by default made from the other fields.
-        measure: What to compute instead of AP or AR, a key of `measures.MEASURES`.
-        precision: The precision that fixes the score threshold of a measure that has one.
-        lower_is_better: A lower number is better, as with errors.
-        detail: Shown in a table of its own, after the main one.
+        bootstrapped: Add confidence intervals (``<name>_ci``) and compare between runs; only for the area range 'all'.
+        shared: Also average over the categories that every bucket has (``<name>_shared``).
+        logged_by_bucket: Log the statistic for each bucket.
+        title: Description; by default derived from the other fields.
+        measure: A key of `measures.MEASURES`, to compute instead of AP or AR.
+        precision: Precision that sets the score threshold, for measures with one.
+        lower_is_better: Lower values are better, as for errors.
+        detail: Show in a second table after the main one.
 
     Raises:
-        ValueError: The threshold, area range or precision cannot be used, or is not kept for resampling.
+        ValueError: Invalid threshold, area range or precision, or a bootstrapped area range that records do not keep.
 
     Example:
         >>> Statistic('AP90', iou=.9).title
@@ -82,7 +82,7 @@ class Statistic:
         if self.area not in AREA_RANGES:
             raise ValueError(f'statistic {self.name}: area={self.area!r} is unknown; use one of {", ".join(AREA_RANGES)}')
         if self.bootstrapped and self.area != 'all':
-            raise ValueError(f"statistic {self.name}: bootstrapped=True needs area='all', as saved records hold no other area; "
+            raise ValueError(f"statistic {self.name}: bootstrapped=True needs area='all', the only area in saved records; "
                              f'got {self.area!r}')
         if not self.title:
             at = 'IoU 0.50:0.95' if self.iou is None else f'IoU {self.iou:.2f}'
@@ -104,22 +104,22 @@ class Statistic:
 
     @property
     def highest(self) -> float:
-        """The highest value that it can have: 1 but for duplicates, of which an object may have many."""
+        """Upper bound of the value: 1, or infinite for duplicates per object."""
         return math.inf if self.measure == 'duplicates' else 1.
 
     @property
     def ci_key(self) -> str:
-        """The key of its confidence interval in a row of a report."""
+        """Key of its confidence interval in a row of a report."""
         return f'{self.name}_ci'
 
     @property
     def shared_key(self) -> str:
-        """The key of its mean over shared categories in a row of a report."""
+        """Key of its mean over shared categories in a row of a report."""
         return f'{self.name}_shared'
 
     @property
     def scalar(self) -> str:
-        """Its name among the scalars of a metric, as in mmdet's CocoMetric: ``mAP``, ``mAP_50``, ``mAP_s``, ``AR@100``."""
+        """Name among a metric's scalars, as in mmdet's CocoMetric: ``mAP``, ``mAP_50``, ``mAP_s``, ``AR@100``."""
         if self.measure:
             return self.name
         if self.recall:
@@ -129,10 +129,10 @@ class Statistic:
         return f'mAP_{suffix}' if suffix else 'mAP'
 
     def limit(self, proposal_nums: Sequence[int]) -> int:
-        """Return how many detections of each image and category count.
+        """Return the maximum number of detections per image and category.
 
-        Like pycocotools, AP uses 100 of mmdet's (100, 300, 1000) and the other precisions use 1000. Where `proposal_nums` does
-        not list `max_dets`, pycocotools has no value; here precision then uses the largest, recall at most the largest.
+        As in pycocotools, with mmdet's (100, 300, 1000) AP uses 100 and the other precisions use 1000. If `proposal_nums` lacks
+        `max_dets`, for which pycocotools has no value, precision uses the largest limit and recall at most the largest.
 
         Example:
             >>> STATISTICS['AP'].limit((100, 300, 1000)), STATISTICS['AP50'].limit((100, 300, 1000))
@@ -146,7 +146,7 @@ class Statistic:
         return self.max_dets if self.max_dets in proposal_nums else largest
 
 
-#: Every statistic by name, in the order of table columns.
+#: All statistics by name, in the order of table columns.
 STATISTICS: dict[str, Statistic] = {statistic.name: statistic for statistic in (
     Statistic('AP', max_dets=100, bootstrapped=True, shared=True, logged_by_bucket=True),
     Statistic('AP50', iou=.5, bootstrapped=True, shared=True),
@@ -161,23 +161,23 @@ STATISTICS: dict[str, Statistic] = {statistic.name: statistic for statistic in (
     Statistic('AR_M', area='medium', recall=True, detail=True),
     Statistic('AR_L', area='large', recall=True, detail=True),
     Statistic('MR-2', iou=.5, measure='miss_rate', lower_is_better=True, detail=True,
-              title='log-average miss rate (MR^-2) at IoU 0.50, over nine points from 0.01 to 1 false positives an image'),
+              title='log-average miss rate (MR^-2) at IoU 0.50, over nine points from 0.01 to 1 false positives per image'),
     Statistic('recall@P80', precision=.8, measure='recall_at_precision', detail=True,
-              title='objects found, by the detections whose score gives all images together a precision of 80 %'),
+              title='recall at the score threshold where all images together have a precision of 80 %'),
     Statistic('loc_error', measure='localization_error', lower_is_better=True, detail=True,
               title='mean of 1 - IoU of the objects found at IoU 0.50'),
     Statistic('duplicates', precision=.5, measure='duplicates', lower_is_better=True, detail=True,
-              title='detections that find a found object again, for 100 such objects, by the detections whose score gives all '
-              'images together a precision of 50 %'),
+              title='duplicate detections per 100 found objects, at the score threshold where all images together have a '
+              'precision of 50 %'),
 )}
-_MOST_THRESHOLDS = 15  # that fit the bits of a record
+_MOST_THRESHOLDS = 15  # that fit into the bits of a record
 
 
 def register_statistic(statistic: Statistic) -> Statistic:
-    """Add a statistic to everything that is evaluated from now on.
+    """Add a statistic to all subsequent evaluations.
 
     Raises:
-        ValueError: Another statistic has its name.
+        ValueError: Another statistic has this name, or the IoU threshold is one too many.
 
     Example:
         >>> register_statistic(Statistic('AR300', max_dets=300, recall=True)).scalar
@@ -190,13 +190,13 @@ def register_statistic(statistic: Statistic) -> Statistic:
     num_others = len(evaluated_thresholds([*STATISTICS.values(), statistic])) - len(IOU_THRESHOLDS)
     if num_others > _MOST_THRESHOLDS - len(IOU_THRESHOLDS):
         raise ValueError(f"statistic {statistic.name}: iou={statistic.iou} is one IoU threshold too many; at most "
-                         f"{_MOST_THRESHOLDS - len(IOU_THRESHOLDS)} beside COCO's ten are evaluated")
+                         f"{_MOST_THRESHOLDS - len(IOU_THRESHOLDS)} can be added to COCO's ten")
     STATISTICS[statistic.name] = statistic
     return statistic
 
 
 def evaluated_thresholds(statistics: Iterable[Statistic] | None = None) -> np.ndarray:
-    """Return the IoU thresholds at which detections are matched: COCO's ten, then others that statistics ask for.
+    """Return the IoU thresholds of the matching: COCO's ten, then those of other statistics.
 
     Args:
         statistics: By default those of `STATISTICS`.
@@ -213,20 +213,20 @@ def evaluated_thresholds(statistics: Iterable[Statistic] | None = None) -> np.nd
 
 
 def bootstrapped_statistics(names: Sequence[str] | None = None) -> list[Statistic]:
-    """Return the statistics that get confidence intervals: the `bootstrapped` ones, or those of some names, which are checked."""
+    """Return the statistics with confidence intervals: those named, after a check, or the `bootstrapped` ones."""
     if names is None:
         return [statistic for statistic in STATISTICS.values() if statistic.bootstrapped]
     names = [names] if isinstance(names, str) else names
     can = {name: statistic for name, statistic in STATISTICS.items() if statistic.area == 'all'}
     for name in names:
         if name not in can:
-            why = 'saved records hold no other area than all' if name in STATISTICS else 'there is no such statistic'
+            why = "saved records have no area but 'all'" if name in STATISTICS else 'unknown statistic'
             raise ValueError(f'intervals of {name}: {why}; known: {", ".join(can)}')
     return [statistic for name, statistic in can.items() if name in names]
 
 
 def lower_is_better(name: str) -> bool:
-    """Return whether a lower number of a statistic is better; False for one that is not registered, as in an old file.
+    """Return whether lower values of a statistic are better; False for an unregistered one, as in old files.
 
     Example:
         >>> lower_is_better('MR-2'), lower_is_better('AP')
@@ -241,7 +241,7 @@ def shared_statistics() -> list[Statistic]:
 
 
 def check_iou_types(iou_types: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the IoU types as a tuple without repeats; raise a ValueError for an unknown one, or for none."""
+    """Return the IoU types as a tuple without repeats; raise a ValueError if one is unknown or none is given."""
     listed = [iou_types] if isinstance(iou_types, str) or not isinstance(iou_types, Iterable) else list(iou_types)
     for iou_type in listed:
         if iou_type not in IOU_TYPES:
@@ -257,5 +257,5 @@ def check_proposal_nums(proposal_nums: Sequence[int]) -> tuple[int, ...]:
     """Return the limits as a sorted tuple; raise a ValueError unless they are positive integers."""
     listed = tuple(proposal_nums) if isinstance(proposal_nums, Iterable) and not isinstance(proposal_nums, str) else ()
     if not listed or any(not isinstance(num, int | np.integer) or isinstance(num, bool) or num < 1 for num in listed):
-        raise ValueError(f'proposal_nums: positive integers such as {PROPOSAL_NUMS} are needed, got {listed or proposal_nums!r}')
+        raise ValueError(f'proposal_nums: expected positive integers such as {PROPOSAL_NUMS}, got {listed or proposal_nums!r}')
     return tuple(sorted(int(num) for num in listed))

@@ -1,6 +1,6 @@
-"""records.npz: the match records of one run, from which runs are compared later, without the detections.
+"""records.npz: the match records of one run, from which runs can be compared later without their detections.
 
-Nothing in the file is trusted: reading checks every array and value, and a ValueError says what is wrong.
+The file is not trusted: reading checks every array and value, and raises a ValueError that describes the fault.
 """
 
 import csv
@@ -25,10 +25,10 @@ from .inputs.faults import one_line
 from .inputs.ground_truth import GroundTruth
 from .protocol import IOU_THRESHOLDS, IOU_TYPES, STATISTICS, UNITS, check_proposal_nums, evaluated_thresholds
 
-#: The file's name beside report.json.
+#: File name, beside report.json.
 FILE_NAME = 'records.npz'
 _FORMAT = 1
-#: Types of the columns of `Records` in the file, in their order.
+#: Types of the columns of `Records` in the file, in order.
 _RECORD_TYPES = dict(image=np.int32, category=np.int32, rank=np.int32, score=np.float64, matched=np.int16, ignored=np.int16,
                      target=np.int32, iou=np.float32)
 
@@ -37,33 +37,33 @@ _RECORD_TYPES = dict(image=np.int32, category=np.int32, rank=np.int32, score=np.
 class SavedGroups:
     """The buckets of one evaluation."""
 
-    description: dict  # definition, unit, cumulative, and ``buckets``: name, lower and upper edge of each
+    description: dict  # definition, unit, cumulative, and ``buckets`` with name, lower and upper edge
     members: Tensor  # images of each bucket, (I, B) bool
-    columns: Tensor  # column of `Records` that each bucket reads, (B,) int64
+    columns: Tensor  # column of `Records` for each bucket, (B,) int64
 
 
 @dataclass(frozen=True)
 class SavedRun:
-    """The part of an evaluated run that is saved."""
+    """The saved part of an evaluated run."""
 
-    source: str  # where it was read from, for messages
-    records: dict[str, Records]  # match records by IoU type, sorted as `join_records` sorts
+    source: str  # where the run was read from, for messages
+    records: dict[str, Records]  # match records by IoU type, in the order of `join_records`
     positives: Positives  # the ground truths that count
-    image_ids: np.ndarray  # sorted, (I,) integers or text
+    image_ids: np.ndarray  # sorted, (I,) integers or strings
     category_names: tuple[str, ...]  # names of the K evaluated categories
-    evaluations: tuple[SavedGroups, ...]  # the buckets, those of the main evaluation first
+    evaluations: tuple[SavedGroups, ...]  # buckets of each evaluation, the main one first
     proposal_nums: tuple[int, ...]  # limits of detections, see `Statistic.limit`
     fingerprint: str  # of the annotations, see `fingerprint`
-    mask_fingerprint: str = ''  # of their masks, where the run used them; otherwise empty
-    name: str = ''  # the name that the run was given, if any
-    run: str = ''  # see `run_id`; empty before a run is saved
+    mask_fingerprint: str = ''  # of the masks if the run used them, otherwise empty
+    name: str = ''  # name given by the user, otherwise empty
+    run: str = ''  # see `run_id`; empty until the run is saved
 
 
 def name_runs(paths: Sequence[str | os.PathLike], given: Sequence[str] = ()) -> list[str]:
-    """Name runs by the shortest ends of their folders that tell them apart; equal folders get equal names.
+    """Name runs by the shortest distinct suffixes of their folders; equal folders get equal names.
 
-    `paths` are folders, or files in them. The hook's folder ``occlusion`` and what all have at their ends do not count. Names
-    that were `given` (empty for none) are used unless two would then agree.
+    `paths` are folders, or files in them. The hook's folder ``occlusion`` and common trailing parts are ignored. `given` names
+    (empty for none) take precedence unless two would then be equal.
 
     Example:
         >>> name_runs(['runs/r50/occlusion/report.json', 'runs/tied/occlusion'])
@@ -83,9 +83,9 @@ def name_runs(paths: Sequence[str | os.PathLike], given: Sequence[str] = ()) -> 
 
 
 def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
-    """Write ``records.npz`` into a folder, whole or not at all, and return its path.
+    """Write ``records.npz`` into a folder atomically and return its path.
 
-    Only the columns of match bits that some evaluation reads for all areas are kept.
+    Of the match bits, only each group's column for all areas is kept.
     """
     used = torch.unique(torch.cat([torch.zeros(1, dtype=torch.int64), *(part.columns for part in run.evaluations)]))
     header = dict(format=_FORMAT, version=__version__, name=run.name, run=run.run, fingerprint=run.fingerprint,
@@ -109,19 +109,19 @@ def write_records(run: SavedRun, folder: str | os.PathLike) -> Path:
 
 
 def read_records(path: str | os.PathLike) -> SavedRun:
-    """Read a run back.
+    """Read a saved run.
 
     Args:
-        path: The file, or the folder that holds it.
+        path: The file, or its folder.
 
     Raises:
-        ValueError: The file is missing, truncated, not of this kind or of an older mmtied, its arrays do not fit together, or
-            files beside it are of another run.
+        ValueError: The file is missing, damaged, of another kind or from an older mmtied, its arrays are inconsistent, or files
+            beside it belong to another run.
     """
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
     if not path.exists():
-        raise ValueError(f'{path}: no such file; an evaluation by mmtied writes {FILE_NAME} beside report.json')
+        raise ValueError(f'{path}: no such file; mmtied evaluations write {FILE_NAME} beside report.json')
     check_can_read(path)
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -129,8 +129,8 @@ def read_records(path: str | os.PathLike) -> SavedRun:
         header = json.loads(str(arrays['header']))
         older = header['format'] == _FORMAT and not {'name', 'thresholds'} <= set(header)
         run = None if older else _checked_run(str(path), header, arrays)
-    except Exception as error:  # what a broken file raises depends on where it breaks
-        raise ValueError(f'{path}: not the match records of a run, or damaged ({one_line(error)})') from None
+    except Exception as error:  # a damaged file can raise almost anything
+        raise ValueError(f'{path}: not match records, or damaged ({one_line(error)})') from None
     if older:
         raise ValueError(f'{path}: written by an older version of mmtied; evaluate again')
     if path.name == FILE_NAME:
@@ -139,7 +139,7 @@ def read_records(path: str | os.PathLike) -> SavedRun:
 
 
 def run_id(report: Mapping, tables: Iterable[Records]) -> str:
-    """Return what tells the files of one run from those of another: a hash of its report and its records."""
+    """Return an id that marks the files of one run: a hash of its report and records."""
     digest = hashlib.sha256(json.dumps(report, sort_keys=True).encode())
     for table in tables:
         for column in table:
@@ -148,7 +148,7 @@ def run_id(report: Mapping, tables: Iterable[Records]) -> str:
 
 
 def check_one_run(path: str | os.PathLike, run: str) -> None:
-    """Raise a ValueError where files beside one of a run's, which has the id `run`, are of another run."""
+    """Raise a ValueError if files beside `path`, a file of the run with id `run`, belong to another run."""
     path = Path(path)
     for name in ('report.json', FILE_NAME, 'buckets.csv'):
         other = path.parent / name
@@ -156,15 +156,15 @@ def check_one_run(path: str | os.PathLike, run: str) -> None:
             continue
         try:
             theirs = _run_of(other)
-        except Exception as error:  # what a broken file raises depends on where it breaks
+        except Exception as error:  # see read_records
             theirs = f'damaged: {one_line(error)}'
         if theirs != run:
-            raise ValueError(f'{path.parent}: {path.name} and {name} are not of the same run ({run or "no id"} and '
+            raise ValueError(f'{path.parent}: {path.name} and {name} belong to different runs ({run or "no id"} and '
                              f'{theirs or "no id"}); evaluate again, or move one of them away')
 
 
 def fingerprint(ground_truth: GroundTruth) -> str:
-    """Hash the images' ids and sizes and the annotations' ids, boxes, areas and crowd flags."""
+    """Hash image ids and sizes, category ids, and annotations with their ids, boxes, areas and crowd flags."""
     digest = hashlib.sha256()
     columns = ('image_ids', 'image_sizes', 'category_ids', 'annotation_ids', 'image', 'category', 'boxes_xywh', 'area', 'crowd')
     for name in columns:
@@ -173,46 +173,46 @@ def fingerprint(ground_truth: GroundTruth) -> str:
 
 
 def mask_fingerprint(ground_truth: GroundTruth) -> str:
-    """Hash all run-length codes, made from polygons where the file has those; an unusable mask counts as none."""
+    """Hash the run-length codes of all masks, converted from polygons if necessary; invalid masks hash as empty."""
     digest = hashlib.sha256()
     for annotation in range(len(ground_truth.annotation_ids)):
         try:
             counts = ground_truth.rle(annotation)['counts']
             digest.update(counts.encode() if isinstance(counts, str) else counts)
-        except ValueError:  # a mask that was not evaluated: those that were are checked
+        except ValueError:  # not evaluated: evaluated masks were checked
             pass
-        digest.update(b' ')  # which no code has
+        digest.update(b' ')  # a separator, as codes have no spaces
     return digest.hexdigest()
 
 
 def checked_array(arrays: Mapping[str, np.ndarray], name: str, kind: str, shape: Sequence[int | None],
                   below: int | None = None) -> np.ndarray:
-    """Return an array of the file: its dtype must be of one of some kinds, its shape must fit, in which None is any length.
+    """Return an array of the file after checking its dtype kind, one of `kind`, and its shape, in which None is any length.
 
-    Where `below` is given, its numbers must be at least 0 and below that.
+    If `below` is given, all numbers must be in [0, below).
 
     Example:
         >>> checked_array({'rank': np.array([0, 7])}, 'rank', 'i', (None,), 5)
         Traceback (most recent call last):
-        ValueError: rank: numbers from 0 to 4 are needed, got some from 0 to 7
+        ValueError: rank: expected numbers from 0 to 4, got numbers from 0 to 7
     """
     array = arrays[name]
     fits = len(shape) == array.ndim and all(of in (None, length) for of, length in zip(shape, array.shape, strict=True))
     if array.dtype.kind not in kind or not fits:
-        raise ValueError(f'{name}: has type {array.dtype} and shape {array.shape}, which does not fit the rest')
+        raise ValueError(f'{name}: type {array.dtype} and shape {array.shape} do not fit the other arrays')
     if below is not None and array.size and not 0 <= array.min() <= array.max() < below:
-        raise ValueError(f'{name}: numbers from 0 to {below - 1} are needed, got some from {array.min()} to {array.max()}')
+        raise ValueError(f'{name}: expected numbers from 0 to {below - 1}, got numbers from {array.min()} to {array.max()}')
     return array
 
 
 def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) -> SavedRun:
-    """Build the run from what the file holds, after checking that its parts fit together."""
+    """Build the run from the file's contents after checking that they are consistent."""
     if header['format'] != _FORMAT:
-        raise ValueError(f'format {header["format"]}, this version reads {_FORMAT}')
+        raise ValueError(f'format {header["format"]}; this version reads format {_FORMAT}')
     _check_header(header)
     image_ids = checked_array(arrays, 'image_ids', 'iuU', (None, ))
     if not (image_ids[1:] > image_ids[:-1]).all():
-        raise ValueError('image_ids: not sorted, or repeated')
+        raise ValueError('image_ids: not strictly increasing')
     num_images, num_categories = len(image_ids), len(header['category_names'])
     num_positives, num_columns = checked_array(arrays, 'positives.counted', 'b', (None, None)).shape
     checked_array(arrays, 'positives.image', 'i', (num_positives, ), num_images)
@@ -241,19 +241,19 @@ def _checked_run(source: str, header: dict, arrays: Mapping[str, np.ndarray]) ->
 
 
 def _checked_thresholds(header: Mapping) -> list[float]:
-    """Return the IoU thresholds of the file's match bits, which start with COCO's and hold all that `STATISTICS` need."""
+    """Return the IoU thresholds of the match bits: COCO's, then others, including all that `STATISTICS` need."""
     thresholds = header['thresholds']
     plain = isinstance(thresholds, list) and {*map(type, thresholds)} <= {int, float} and np.isfinite(thresholds).all()
     if not plain or not len(IOU_THRESHOLDS) <= len(thresholds) <= 15:
-        raise ValueError(f"thresholds: COCO's ten and at most five others are needed, got {thresholds}")
+        raise ValueError(f"thresholds: expected COCO's ten and at most five others, got {thresholds}")
     for statistic in STATISTICS.values():
         if statistic.iou is not None and not np.isclose(thresholds, statistic.iou).any():
-            raise ValueError(f'it holds no matches at IoU {statistic.iou:g}, which {statistic.name} needs; evaluate again')
+            raise ValueError(f'no matches at IoU {statistic.iou:g}, which {statistic.name} needs; evaluate again')
     return thresholds
 
 
 def _at_current_thresholds(bits: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """Move match bits of a file's thresholds to where `evaluated_thresholds` has them."""
+    """Move match bits from the file's order of thresholds to that of `evaluated_thresholds`."""
     current = evaluated_thresholds()
     if len(current) == len(thresholds) and np.allclose(current, thresholds):
         return bits
@@ -265,7 +265,7 @@ def _at_current_thresholds(bits: np.ndarray, thresholds: Sequence[float]) -> np.
 
 def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds: Sequence[float], num_positives: int,
                      num_images: int, num_categories: int, num_columns: int) -> Records:
-    """Return records of known images and categories, in the order of `accumulate.join_records`."""
+    """Return checked records; they must be in the order of `accumulate.join_records`."""
     number = len(checked_array(arrays, f'{iou_type}.image', 'i', (None, ), num_images))
     bits = 'i', (number, num_columns), 1 << len(thresholds)
     kinds = dict(category=('i', (number, ), num_categories), rank=('i', (number, ), max(number, 1)), matched=bits, ignored=bits,
@@ -276,9 +276,9 @@ def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds
     if not np.isfinite(of_type['score']).all():
         raise ValueError(f'{iou_type}.score: scores must be finite numbers')
     if number and not -1 <= of_type['target'].min() <= of_type['target'].max() < num_positives:
-        raise ValueError(f'{iou_type}.target: numbers from -1 to {num_positives - 1} are needed')
+        raise ValueError(f'{iou_type}.target: expected numbers from -1 to {num_positives - 1}')
     if not (np.abs(of_type['iou'] - .5) <= .5).all():
-        raise ValueError(f'{iou_type}.iou: numbers from 0 to 1 are needed')
+        raise ValueError(f'{iou_type}.iou: expected numbers from 0 to 1')
     image, category, rank, score = (of_type[name] for name in ('image', 'category', 'rank', 'score'))
     equal = np.ones(max(number - 1, 0), dtype=bool)
     for column in (category, -score, image, rank):
@@ -295,33 +295,33 @@ def _checked_records(arrays: Mapping[str, np.ndarray], iou_type: str, thresholds
 
 
 def _check_header(header: Mapping) -> None:
-    """Raise a ValueError unless the header has plain values of the right kinds."""
+    """Raise a ValueError unless all values of the header have the right types."""
     names, iou_types, evaluations = header['category_names'], header['iou_types'], header['evaluations']
     texts = [header['fingerprint'], header['mask_fingerprint'], header['name'], header.get('run', '')]
     if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, *texts]):
-        raise ValueError('its name, categories and fingerprints must be text')
+        raise ValueError('name, categories and fingerprints must be strings')
     if not isinstance(iou_types, list) or not iou_types or len(set(iou_types)) < len(iou_types) or set(iou_types) - {*IOU_TYPES}:
-        raise ValueError(f'IoU types among {", ".join(IOU_TYPES)} are needed, each once, got {iou_types}')
+        raise ValueError(f'expected distinct IoU types among {", ".join(IOU_TYPES)}, got {iou_types}')
     check_proposal_nums(header['proposal_nums'])
     if not isinstance(evaluations, list) or not evaluations:
-        raise ValueError('no evaluation in it')
+        raise ValueError('no evaluations')
     for number, description in enumerate(evaluations):
         if not _has_kinds(description, definition=str, unit=str, cumulative=bool, buckets=list) or (
                 description['unit'] not in UNITS) or not all(
                 _has_kinds(bucket, name=str, lower=int | float, upper=int | float | None) for bucket in description['buckets']):
-            raise ValueError(f"evaluation {number}: 'definition', 'unit', 'cumulative' and 'buckets' are needed, with the name "
-                             'and the edges of each')
+            raise ValueError(f"evaluation {number}: expected 'definition', 'unit', 'cumulative' and 'buckets', each with 'name', "
+                             "'lower' and 'upper'")
 
 
 def _has_kinds(value: object, **kinds: Any) -> bool:
-    """Return whether this is a dict with these keys and values of these kinds, its numbers finite."""
+    """Return whether a value is a dict with exactly these keys and types, and finite numbers."""
     return isinstance(value, dict) and set(value) == set(kinds) and all(
         isinstance(value[key], kind) and isinstance(value[key], bool) == (kind is bool)
         and not (isinstance(value[key], int | float) and not math.isfinite(value[key])) for key, kind in kinds.items())
 
 
 def _compact(column: np.ndarray) -> np.ndarray:
-    """Return scores in single precision where that loses nothing, as with most detectors."""
+    """Convert float64 scores to float32 if lossless, as for most detectors."""
     if column.dtype != np.float64:
         return column
     with np.errstate(over='ignore'):
@@ -330,7 +330,7 @@ def _compact(column: np.ndarray) -> np.ndarray:
 
 
 def _run_of(path: Path) -> str:
-    """Return the id of the run that a file is of."""
+    """Return the run id in a file."""
     if path.suffix == '.npz':
         with np.load(path, allow_pickle=False) as file:
             return json.loads(str(file['header'])).get('run', '')

@@ -1,6 +1,6 @@
 """Results of `evaluate` and `compare`: tables, plots, files.
 
-Plots and files need matplotlib and jinja2, which are imported when they are asked for.
+Plots and files need matplotlib and jinja2, which are imported on demand.
 """
 
 import html
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 
 class _Result:
-    """A report, of which a subclass gives `rows` and `_tables`, as text, as HTML for notebooks and as a data frame."""
+    """A report as text, as HTML for notebooks and as a data frame; subclasses provide `rows` and `_tables`."""
 
     def table(self) -> Any:
-        """Return `rows` as a pandas DataFrame where pandas is installed, else as they are."""
+        """Return `rows` as a pandas DataFrame if pandas is installed, otherwise as a list."""
         try:
             import pandas
         except ImportError:
@@ -47,7 +47,7 @@ class _Result:
         return '\n\n'.join(text_table(*table) for table in self._tables())
 
     def _repr_html_(self) -> str:
-        """Return the tables as HTML; names from data are text, never markup."""
+        """Return the tables as HTML, with names from data escaped."""
         def line(cells: Sequence[str], tag: str) -> str:
             return '<tr>' + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells) + '</tr>'
 
@@ -61,14 +61,14 @@ class EvaluationResult(_Result):
 
     Args:
         report: The statistics of all images and of every bucket, see `summary.summarize`.
-        records: Match records by IoU type, sorted as `join_records` sorts.
-        targets: The ground truth that they were matched with.
-        plan: The evaluations of the report, and their groups.
+        records: Match records by IoU type, in the order of `join_records`.
+        targets: The ground truth that the records were matched with.
+        plan: The evaluations of the report and their groups.
         ground_truth: The annotations.
         categories: Positions of the evaluated categories, see `GroundTruth.select_categories`.
         proposal_nums: Limits of detections, see `Statistic.limit`.
         name: The detector's name on plots and pages.
-        detections: The detections by IoU type, or those to draw, for pictures; None where only their records were kept.
+        detections: The detections by IoU type, or those to draw; None if only their records were kept.
     """
 
     report: dict
@@ -82,7 +82,7 @@ class EvaluationResult(_Result):
     detections: Mapping[str, Detections] | None = None
 
     def with_intervals(self, bootstrap: Bootstrap | None = None) -> 'EvaluationResult':
-        """Return the same with intervals and null bands in the report, see `add_intervals` and `add_null_bands`."""
+        """Return a copy with intervals and null bands in the report, see `add_intervals` and `add_null_bands`."""
         bootstrap, positives = bootstrap or Bootstrap(), self.targets.positives()
         options = (self.targets.num_categories, bootstrap, self.proposal_nums)
         report = add_intervals(self.report, self.records, positives, self.plan.groupings, *options)
@@ -91,7 +91,7 @@ class EvaluationResult(_Result):
         return replace(self, report=report)
 
     def saved_run(self) -> SavedRun:
-        """Return what ``records.npz`` keeps, on the CPU, from which runs are compared."""
+        """Return the content of ``records.npz`` on the CPU, for comparing runs."""
         ground_truth, evaluations = self.ground_truth, []
         for part, groups in zip(all_evaluations(self.report), self.plan.groupings, strict=True):
             description = {key: part[key] for key in ('definition', 'unit', 'cumulative')}
@@ -113,11 +113,11 @@ class EvaluationResult(_Result):
                         mask_fingerprint=mask_fingerprint(ground_truth) if has_masks else '')
 
     def rows(self) -> list[dict]:
-        """Return a row for all images and for each bucket of every evaluation and IoU type, as in ``buckets.csv``."""
+        """Return one row for all images and one per bucket, for every evaluation and IoU type, as in ``buckets.csv``."""
         return report_rows(self.report)
 
     def category_rows(self) -> list[dict]:
-        """Return AP of each category in every bucket, those that fall most with occlusion first, as in ``categories.csv``."""
+        """Return the AP of each category in every bucket, largest drop with occlusion first, as in ``categories.csv``."""
         from .reporting.categories import category_rows
 
         return category_rows(self.report)
@@ -127,18 +127,18 @@ class EvaluationResult(_Result):
 
         Args:
             iou_type: An IoU type of the result, by default the first.
-            path: Also write the figure into this file: .png, or .pdf or .svg, where text stays text.
-            hide_empty: Leave out buckets without instances.
+            path: Also write the figure to this .png, .pdf or .svg file; the latter two keep text as text.
+            hide_empty: Omit buckets without instances.
 
         Raises:
-            ValueError: The result does not have that IoU type, or the file's suffix is another.
+            ValueError: The result does not have that IoU type, or the file's suffix is not one of these.
         """
         from .reporting.plots import plot_ap_over_r
 
         return _written(plot_ap_over_r(self._shown(hide_empty), _chosen_iou_type(iou_type, self.report), self.name), path)
 
     def latex(self, hide_empty: bool = False) -> str:
-        """Return the tables as LaTeX for the package booktabs, in percent; `hide_empty` leaves out buckets without instances."""
+        """Return the tables in percent as LaTeX with booktabs; `hide_empty` omits buckets without instances."""
         from .reporting.tables import latex_tables
 
         return latex_tables(self._tables(hide_empty))
@@ -147,24 +147,25 @@ class EvaluationResult(_Result):
              hide_empty: bool = False, choice: str = 'worst', seed: int = 0) -> list[Path]:
         """Write ``records.npz``, plots, ``report.html``, ``buckets.tex``, ``buckets.csv`` and ``report.json`` into a folder.
 
-        The files have intervals where `report` and `rows` have them: after ``evaluate(..., bootstrap=True)`` or
-        `with_intervals`. Statistics are percent in what people read, and fractions in the CSV and JSON files.
+        The files contain intervals after ``evaluate(..., bootstrap=True)`` or `with_intervals`. Statistics are fractions in the
+        CSV and JSON files, and percentages elsewhere.
 
         Args:
-            folder: Where to write; made where it is missing.
-            images: Folder of the images, to show some on the page with what was found, missed, found twice and invented.
-            num_worst: How many images of each bucket to show.
-            format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, where text stays text.
-            hide_empty: Leave buckets without instances out of plots, page and LaTeX table.
-            choice: Which images of each bucket: ``'worst'``, ``'typical'`` or ``'random'``.
-            seed: Of the random choice.
+            folder: Output folder, created if missing.
+            images: Folder of the images, to show some on the page with objects found, missed and found twice, and false
+            positives.
+            num_worst: Number of images to show per bucket.
+            format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, which keep text as text.
+            hide_empty: Omit buckets without instances from plots, page and LaTeX table.
+            choice: Images to show from each bucket: ``'worst'``, ``'typical'`` or ``'random'``.
+            seed: Seed of the random choice.
 
         Returns:
             The paths of the files.
 
         Raises:
-            ValueError: `folder` is a file, the format or the choice is unknown, an image is not in `images`, or the detections
-                of this run are not known.
+            ValueError: `folder` is a file, the format or the choice is unknown, an image is not in `images`, or this result has
+                no detections to draw.
         """
         from .reporting.files import write_outputs
 
@@ -181,7 +182,7 @@ class EvaluationResult(_Result):
         from .reporting.pictures import draw_worst
 
         if not self.detections:
-            raise ValueError('images: the detections of this result are not known; evaluate them again to draw pictures')
+            raise ValueError('images: this result has no detections to draw; evaluate again to draw pictures')
         return draw_worst(self, image_paths(self.ground_truth, images), num_worst, choice, seed)
 
     def _tables(self, hide_empty: bool = False) -> Iterator['PlainTable']:
@@ -193,7 +194,7 @@ class EvaluationResult(_Result):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ComparisonResult(_Result):
-    """Runs compared with the first of them.
+    """Runs compared with the first one.
 
     Args:
         report: Values and differences with intervals, see `comparison.compare_runs`.
@@ -202,21 +203,21 @@ class ComparisonResult(_Result):
     report: dict
 
     def rows(self) -> list[dict]:
-        """Return a row for each set of images, statistic and run but the first, as in ``comparison.csv``."""
+        """Return one row per set of images, statistic and run except the first, as in ``comparison.csv``."""
         return list(comparison_rows(self.report))
 
     def plot(self, iou_type: str | None = None, statistic: str = 'AP', path: str | os.PathLike | None = None,
              hide_empty: bool = False) -> 'Figure':
-        """Plot the paired differences over the occlusion ratio with their intervals.
+        """Plot the paired differences and their intervals over the occlusion ratio.
 
         Args:
             iou_type: An IoU type of the runs, by default the first.
-            statistic: AP, AP50, AP75 or another that was compared.
-            path: Also write the figure into this file: .png, or .pdf or .svg, where text stays text.
-            hide_empty: Leave out buckets where no run has a value.
+            statistic: AP, AP50, AP75 or another compared statistic.
+            path: Also write the figure to this .png, .pdf or .svg file; the latter two keep text as text.
+            hide_empty: Omit buckets where no run has a value.
 
         Raises:
-            ValueError: The comparison does not have that IoU type or statistic, or the file's suffix is another.
+            ValueError: The comparison does not have that IoU type or statistic, or the file's suffix is not one of these.
         """
         from .reporting.plots import plot_comparison
 
@@ -225,11 +226,11 @@ class ComparisonResult(_Result):
         return _written(plot_comparison(self._shown(hide_empty), iou_type, statistic), path)
 
     def latex(self, statistics: Sequence[str] | None = None, hide_empty: bool = False) -> str:
-        """Return the tables as LaTeX for the package booktabs, in percent.
+        """Return the tables in percent as LaTeX with booktabs.
 
         Args:
-            statistics: Those to show, by default all that were compared.
-            hide_empty: Leave out buckets where no run has a value.
+            statistics: Statistics to show, by default all compared ones.
+            hide_empty: Omit buckets where no run has a value.
         """
         from .reporting.tables import comparison_latex
 
@@ -237,7 +238,7 @@ class ComparisonResult(_Result):
         return comparison_latex(self._shown(hide_empty), statistics)
 
     def text(self, statistics: Sequence[str] | None = None, hide_empty: bool = False) -> str:
-        """Return the tables as plain text, in percent, with a line on the intervals; arguments as for `latex`."""
+        """Return the tables in percent as plain text, with a line about the intervals; arguments as for `latex`."""
         from .reporting.tables import format_comparison
 
         self._check_statistics('text', statistics)
@@ -248,10 +249,10 @@ class ComparisonResult(_Result):
         """Write ``comparison.json``, ``comparison.csv``, ``comparison.tex`` and plots of the differences into a folder.
 
         Args:
-            folder: Where to write; made where it is missing.
-            statistics: Statistics in the LaTeX tables and plots, by default all that were compared.
-            format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, where text stays text.
-            hide_empty: Leave buckets where no run has a value out of plots and LaTeX tables.
+            folder: Output folder, created if missing.
+            statistics: Statistics in the LaTeX tables and plots, by default all compared ones.
+            format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, which keep text as text.
+            hide_empty: Omit buckets where no run has a value from plots and LaTeX tables.
 
         Returns:
             The paths of the files.
@@ -276,7 +277,7 @@ class ComparisonResult(_Result):
         known = compared_statistics(self.report)
         for statistic in statistics or ():
             if statistic not in known:
-                raise ValueError(f'{where}: statistics that were compared are {", ".join(known)}, got {statistic!r}')
+                raise ValueError(f'{where}: statistic {statistic!r} was not compared; use one of {", ".join(known)}')
 
     def _tables(self) -> Iterator['PlainTable']:
         from .reporting.tables import comparison_tables
@@ -286,7 +287,7 @@ class ComparisonResult(_Result):
 
 def make_result(records: Mapping[str, Records], targets: Targets, plan: EvaluationPlan, ground_truth: GroundTruth,
                 categories: np.ndarray, proposal_nums: Sequence[int], **more: Any) -> EvaluationResult:
-    """Summarize what was matched; arguments as for `EvaluationResult`."""
+    """Summarize match records; arguments as for `EvaluationResult`."""
     report = summarize(plan, records, targets, proposal_nums, ground_truth.names_of(categories),
                        ground_truth.frequencies_of(categories))
     return EvaluationResult(report, records, targets, plan, ground_truth, categories, tuple(proposal_nums), **more)
@@ -295,7 +296,7 @@ def make_result(records: Mapping[str, Records], targets: Targets, plan: Evaluati
 def _chosen_iou_type(iou_type: str | None, report: Mapping) -> str:
     known = reported_iou_types(report)
     if iou_type is not None and iou_type not in known:
-        raise ValueError(f'plot: expected one of {", ".join(known)}, the IoU types of this result, got {iou_type!r}')
+        raise ValueError(f'plot: the result has no IoU type {iou_type!r}; use one of {", ".join(known)}')
     return iou_type or known[0]
 
 
@@ -309,4 +310,4 @@ def _written(figure: 'Figure', path: str | os.PathLike | None) -> 'Figure':
 
 def _check_folder(folder: str | os.PathLike) -> None:
     if Path(folder).exists() and not Path(folder).is_dir():
-        raise ValueError(f'save: a folder is needed, {folder} is a file')
+        raise ValueError(f'save: {folder} is a file; use a folder')

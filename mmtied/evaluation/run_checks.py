@@ -1,4 +1,4 @@
-"""Checks of a run before it starts: lost hooks, scalars that it waits for in vain, joined datasets, and missing masks."""
+"""Checks before a run starts: lost hooks, monitored scalars that validation never reports, joined datasets, missing masks."""
 
 import ast
 import difflib
@@ -7,34 +7,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-#: End of the name of a bucket's scalar: ``_r0``, ``_r0.1-0.2``, ``_r0.8-up``.
+#: Suffix of a bucket's scalar: ``_r0``, ``_r0.1-0.2``, ``_r0.8-up``.
 _BUCKET = re.compile(r'_r\d[\d.]*(-(up|[\d.]+))?$')
 
 
 def check_joined(dataset: Any) -> None:
-    """Raise a ValueError where a dataset joins several that give one id to different images, as the metric counts an id once."""
+    """Raise a ValueError if joined datasets use one id for different images, as the metric counts each id once."""
     paths: dict[Any, Any] = {}
     for part in getattr(dataset, 'datasets', None) or ():
         for number in range(len(part)) if hasattr(part, 'get_data_info') else ():
             info = part.get_data_info(number)
             other = paths.setdefault(info.get('img_id'), info.get('img_path'))
             if other != info.get('img_path'):
-                raise ValueError(f'OcclusionEvalHook: the joined datasets have different images of id {info.get("img_id")}: '
-                                 f'{other} and {info.get("img_path")}; evaluate one dataset at a time, or give their images ids '
-                                 'of their own')
+                raise ValueError(f'OcclusionEvalHook: the joined datasets use image id {info.get("img_id")} for different '
+                                 f'images, {other} and {info.get("img_path")}; evaluate one dataset at a time, or make the ids '
+                                 'unique')
 
 
 def check_has_masks(model: Any, iou_types: Sequence[str]) -> None:
-    """Raise a ValueError where masks are evaluated of a two-stage detector of mmdet without a mask head."""
+    """Raise a ValueError if masks are to be evaluated for an mmdet two-stage detector without a mask head."""
     if 'segm' in iou_types and getattr(model, 'with_roi_head', False) and not getattr(model, 'with_mask', True):
         raise ValueError(f"OcclusionEvalHook: metric 'segm' needs masks, and {type(model).__name__} has no mask head; set "
                          "metric='bbox'")
 
 
 def check_monitors(monitored: Iterable[tuple[str, str]], metrics: Sequence[Any]) -> None:
-    """Raise a ValueError where a run waits for a scalar, of `monitored_scalars`, that its validation does not give.
+    """Raise a ValueError if a run monitors a scalar, from `monitored_scalars`, that validation does not report.
 
-    Only scalars that an `OcclusionCocoMetric` among the metrics should give are checked, and prefixes that no metric has.
+    Only scalars of an `OcclusionCocoMetric` and prefixes that belong to no metric are checked.
     """
     ours = [metric for metric in metrics if hasattr(metric, 'scalar_names')]
     names = [name for metric in ours for name in metric.scalar_names()] if ours else []
@@ -48,14 +48,14 @@ def check_monitors(monitored: Iterable[tuple[str, str]], metrics: Sequence[Any])
                       for bucket in part.buckets if scalar.endswith(f'_{bucket.key}')), None)
         others = [name for name in names if name.rpartition('/')[2] == scalar]
         close = others or difflib.get_close_matches(key, names, 1)
-        wrong = f'no instance is in the bucket {empty}' if empty else 'the validation gives no such number'
+        wrong = f'bucket {empty} has no instances' if empty else 'the validation reports no such scalar'
         advice = f'did you mean {close[0]}? ' if close and not empty else ''
         rest = f' and {len(names) - 5} more' if len(names) > 5 else ''
-        raise ValueError(f'{setting}={key!r}: {wrong}; {advice}It gives {", ".join(names[:5])}{rest}')
+        raise ValueError(f'{setting}={key!r}: {wrong}; {advice}It reports {", ".join(names[:5])}{rest}')
 
 
 def monitored_scalars(hooks: Iterable[Any], schedulers: Any) -> Iterator[tuple[str, str]]:
-    """Yield the setting and the name of each scalar that a Runner's hooks and schedulers take from the validation."""
+    """Yield the setting and the name of each validation scalar that a Runner's hooks and schedulers monitor."""
     for hook in hooks:
         saved = getattr(hook, 'save_best', None)
         for key in [saved] if isinstance(saved, str) else saved or []:
@@ -68,7 +68,7 @@ def monitored_scalars(hooks: Iterable[Any], schedulers: Any) -> Iterator[tuple[s
 
 
 def _scheduler_monitors(schedulers: Any) -> Iterator[tuple[str, str]]:
-    """Yield the type and the `monitor` of schedulers: built or not, one, a list, or a dict of lists."""
+    """Yield the type and the `monitor` of schedulers, built or not: one, a list, or a dict of lists."""
     if isinstance(schedulers, dict) and 'type' not in schedulers:
         schedulers = list(schedulers.values())
     if isinstance(schedulers, list | tuple):
@@ -82,9 +82,9 @@ def _scheduler_monitors(schedulers: Any) -> Iterator[tuple[str, str]]:
 
 
 def lost_hooks(config_file: str | None) -> list[str]:
-    """Return the types of hooks that a config lost as it listed the OcclusionEvalHook in `custom_hooks`: those of its bases.
+    """Return the types of the base configs' hooks that a config dropped by listing the OcclusionEvalHook in `custom_hooks`.
 
-    Looks at the nearest file, from the config up, that assigns `custom_hooks`; lists nothing where that cannot be read.
+    Reads the nearest file, from the config up, that assigns `custom_hooks`; returns nothing if that file cannot be read.
     """
     try:
         return _lost(Path(config_file).resolve()) if config_file else []

@@ -1,4 +1,4 @@
-"""Matching image by image as predictions come, on any device, keeping only small records; and joining records of processes."""
+"""Match predictions batch by batch on any device, keep only small records, and join the records of several processes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,32 +15,32 @@ from .inputs.results import Detections
 from .inputs.rle import rle_areas, to_rle
 from .masks import TargetMasks, dense_mask_iou
 from .matching import FederatedRules, Pairs, box_pairs, match_ranked, pairs_above, rank_detections
+from .parallel import operations_in_one_thread
 from .targets import Targets, make_targets
-from .threads import operations_in_one_thread
 
-#: Detections below this score are not drawn, and count neither as found nor as false in pictures.
+#: Detections below this score are not drawn, and ignored in pictures.
 SCORE_THRESHOLD = .3
-#: Detections kept of each image for drawing.
+#: Maximum detections per image that are kept for drawing.
 MOST_SHOWN = 30
-#: Key of boxes that are drawn and not evaluated.
+#: Key of boxes that are drawn but not evaluated.
 TO_DRAW = 'drawn'
 #: An empty table of detections to draw: image, category, score, x, y, width, height.
 _NO_TABLE = torch.empty(0, 7, dtype=torch.float64)
 
 
 class Candidates(NamedTuple):
-    """An image's predictions of one IoU type, until they are matched; N predictions, G ground truths."""
+    """One image's N predictions of one IoU type, waiting to be matched to G ground truths."""
 
     image: int  # position of the image
     labels: Tensor  # (N,) integers
     scores: Tensor  # (N,)
-    boxes_xyxy: Tensor | None = None  # (N, 4), for boxes
-    area: Tensor | None = None  # pixels, (N,), for masks
-    iou: Tensor | None = None  # (N, G), for masks, as `masks.dense_mask_iou` gives it
+    boxes_xyxy: Tensor | None = None  # (N, 4), for boxes only
+    area: Tensor | None = None  # pixels, (N,), for masks only
+    iou: Tensor | None = None  # (N, G), for masks only, see `masks.dense_mask_iou`
 
 
 class _Batch(NamedTuple):
-    """Candidates of several images in one table, on one device; `counts` of each image stays on the CPU."""
+    """Candidates of several images in one table on one device; the `counts` per image stay on the CPU."""
 
     counts: Tensor
     image: Tensor
@@ -62,9 +62,9 @@ class _Batch(NamedTuple):
 class ImageMatcher:
     """Turns predictions into match records.
 
-    `category_ids` are those of the labels in their order, -1 for labels whose detections are left out; `limit` detections of each
-    image and category are kept; `outside` are the annotations outside each instance bucket, see `targets.make_targets`. Without
-    `use_cats`, `ground_truth` is that of `GroundTruth.class_agnostic`.
+    `category_ids` maps labels to category ids, -1 to drop their detections. At most `limit` detections are kept per image and
+    category. `outside` marks the annotations outside each instance bucket, see `targets.make_targets`. Without `use_cats`,
+    `ground_truth` must come from `GroundTruth.class_agnostic`.
     """
 
     def __init__(self, ground_truth: GroundTruth, category_ids: Sequence[int], limit: int,
@@ -81,7 +81,7 @@ class ImageMatcher:
         evaluated = ground_truth.category_ids[self.categories]
         self._place_of_label = torch.from_numpy(np.where(ids >= 0, np.searchsorted(evaluated, ids), -1))
         known = (self._place_of_label >= 0).nonzero()[:, 0]
-        label_of_place = torch.zeros(max(len(evaluated), 1), dtype=torch.int64)  # stays 0 without regard to categories
+        label_of_place = torch.zeros(max(len(evaluated), 1), dtype=torch.int64)  # stays 0 without use_cats
         if use_cats:
             label_of_place[self._place_of_label[known]] = known
         self._target_labels = label_of_place[self.targets.cells % self.targets.num_categories].tolist()
@@ -91,7 +91,7 @@ class ImageMatcher:
         self._on_device: dict[torch.device, tuple[Targets, Tensor]] = {}
 
     def position(self, image_id: int | str) -> int:
-        """Return the index of an image in `image_ids`; raise a ValueError for one that the annotations do not have."""
+        """Return the index of an image in `image_ids`; raise a ValueError if the annotations do not have it."""
         position, _ = self.ground_truth.images.find(image_id)
         if position < 0:
             lookup = self.ground_truth.images
@@ -101,12 +101,12 @@ class ImageMatcher:
         return position
 
     def take_boxes(self, image_id: int | str, labels: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Candidates:
-        """Copy what matching by box IoU needs, labels (N,), scores (N,) and boxes (N, 4), without waiting for the device."""
+        """Copy labels (N,), scores (N,) and boxes (N, 4) without synchronizing with the device."""
         _check_shapes(image_id, labels, scores, boxes=(boxes_xyxy, 4))
         return Candidates(self.position(image_id), labels.clone(), scores.clone(), boxes_xyxy.clone())
 
     def take_masks(self, image_id: int | str, labels: Tensor, scores: Tensor, masks: Tensor | Sequence[dict]) -> Candidates:
-        """Compare masks, (N, height, width) bool or N run-length codes, with the image's ground truth, and keep no pixels."""
+        """Compare masks, (N, height, width) bool or N run-length codes, with the ground truth; keep only areas and IoU."""
         image = self.position(image_id)
         size = self.ground_truth.image_sizes[image].tolist()
         here = slice(self.targets.starts[image], self.targets.starts[image + 1])
@@ -130,9 +130,9 @@ class ImageMatcher:
         return Candidates(image, labels.clone(), scores.clone(), area=area.to(scores.device), iou=iou.to(scores.device))
 
     def match(self, candidates: Sequence[Candidates]) -> Records:
-        """Return the records of different images' candidates of one IoU type, on the device of the last.
+        """Match candidates of one IoU type from different images, on the device of the last one.
 
-        A ValueError names the image of scores or boxes that are not finite, or of a label without a category.
+        Raises a ValueError that names the image for scores or boxes that are not finite, or unknown labels.
         """
         if not candidates:
             return no_records(self.targets.ignored.shape[1])
@@ -140,10 +140,10 @@ class ImageMatcher:
         self._check_values(batch)
         targets, place_of_label = self._moved(batch.scores.device)
         labels, area, order = batch.labels.long(), batch.area, None
-        if not self.use_cats:  # as COCOeval takes them, category by category
+        if not self.use_cats:  # like COCOeval, category by category
             order = torch.argsort(self._label_order.to(labels.device)[labels], stable=True)
         if batch.boxes_xyxy is not None:
-            boxes = batch.boxes_xyxy.double()  # CocoMetric subtracts in float64 too
+            boxes = batch.boxes_xyxy.double()  # CocoMetric also subtracts in float64
             boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
             area = boxes[:, 2] * boxes[:, 3]
 
@@ -156,7 +156,7 @@ class ImageMatcher:
                             self._rules, order)
 
     def shown(self, candidates: Sequence[Candidates]) -> Tensor:
-        """Return the detections to draw of candidates with boxes, see `shown_table`."""
+        """Return the detections to draw, from candidates with boxes; see `shown_table`."""
         batch = _Batch.of(candidates)
         place = self._moved(batch.scores.device)[1][batch.labels.long()]
         known = (place >= 0).nonzero()[:, 0]
@@ -164,7 +164,7 @@ class ImageMatcher:
         return shown_table(batch.image[known], category, batch.scores[known], batch.boxes_xyxy[known])
 
     def _moved(self, device: torch.device) -> tuple[Targets, Tensor]:
-        """Return the targets and the place of each label's category on a device, copied there once."""
+        """Return the targets and the position of each label's category on a device, copied there once."""
         if device not in self._on_device:
             self._on_device[device] = self.targets.to(device), self._place_of_label.to(device)
         return self._on_device[device]
@@ -173,8 +173,8 @@ class ImageMatcher:
         num_labels = len(self._place_of_label)
         unusable = {
             'scores must be finite numbers; the model may have diverged': ~torch.isfinite(batch.scores),
-            f'labels must be from 0 to {num_labels - 1}, the classes of the data set; where the model knows others, '
-            'label_names=[...] lists its own': (batch.labels < 0) | (batch.labels >= num_labels),
+            f'labels must be from 0 to {num_labels - 1}, the classes of the data set; label_names=[...] lists those of a model '
+            'with other classes': (batch.labels < 0) | (batch.labels >= num_labels),
         }
         if batch.boxes_xyxy is not None:
             unusable['boxes must be finite numbers; the model may have diverged'] = ~torch.isfinite(batch.boxes_xyxy).all(1)
@@ -186,10 +186,9 @@ class ImageMatcher:
 
 
 def as_masks(masks: Any) -> Tensor | list[dict]:
-    """Return a tensor or array as boolean masks on its device, and run-length codes as they are.
+    """Convert a tensor or array to boolean masks on its device; pass run-length codes through.
 
-    Floating-point numbers above 0.5 belong to the mask, as by mmdet's default `mask_thr_binary`; of integers, those that are
-    not 0.
+    Floats are thresholded at 0.5, mmdet's default `mask_thr_binary`; nonzero integers are set.
     """
     if isinstance(masks, list | tuple) and (not masks or isinstance(masks[0], dict)):
         return list(masks)
@@ -198,15 +197,15 @@ def as_masks(masks: Any) -> Tensor | list[dict]:
 
 
 class MatchedImages(NamedTuple):
-    """Match records of some images, which batches and processes exchange."""
+    """Match records of some images, exchanged between batches and processes."""
 
-    images: Tensor  # positions of the images, also of those without detections, (M,) int64
+    images: Tensor  # positions of the images, including those without detections, (M,) int64
     shown: Tensor  # the detections to draw, see `shown_table`
-    inverted: Tensor  # whether a box of each image has x2 < x1 or y2 < y1, (M,) bool
+    inverted: Tensor  # the image has a box with x2 < x1 or y2 < y1, (M,) bool
     records: dict[str, Records]  # by IoU type, with positions in 32 bits, see `Records.narrow`
 
     def tensors(self) -> list[Tensor]:
-        """Return everything as a list."""
+        """Flatten to a list of tensors."""
         return [self.images, self.shown, self.inverted, *(column for table in self.records.values() for column in table)]
 
     @classmethod
@@ -220,7 +219,7 @@ class MatchedImages(NamedTuple):
 
 @operations_in_one_thread()
 def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candidates]]) -> MatchedImages:
-    """Match images together, by each IoU type (boxes under `TO_DRAW` are only drawn); keep the first of repeated images."""
+    """Match images together for each IoU type; keep the first of repeated images. Boxes under `TO_DRAW` are only drawn."""
     by_image: dict[int, Mapping[str, Candidates]] = {}
     for entry in candidates:
         by_image.setdefault(next(iter(entry.values())).image, entry)
@@ -238,9 +237,9 @@ def match_images(matcher: ImageMatcher, candidates: Sequence[Mapping[str, Candid
 
 
 def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_columns: int, num_images: int) -> MatchedImages:
-    """Join parts into one, on the device of the last, with the records of each image from the first part that has it.
+    """Join parts on the device of the last one, keeping each image's records from the first part that has it.
 
-    Each part has an image at most once; `num_columns` is for the empty tables of no parts.
+    No part may repeat an image; `num_columns` is the width of the tables if there are no parts.
     """
     device = parts[-1].images.device if parts else torch.device('cpu')
     nothing = {iou_type: no_records(num_columns).narrow() for iou_type in iou_types}
@@ -258,17 +257,17 @@ def join_once(parts: Sequence[MatchedImages], iou_types: Sequence[str], num_colu
 
 
 def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Tensor) -> Tensor:
-    """Pick the detections of some images to draw, as a small table that processes can exchange.
+    """Select the detections to draw as a small table that processes can exchange.
 
-    The columns are image, category, score, x, y, width and height, float64; there are at most `MOST_SHOWN` rows of each image,
-    the most certain first.
+    The columns are image, category, score, x, y, width and height, float64, with at most `MOST_SHOWN` rows per image,
+    highest score first.
 
     Example:
         >>> scores, boxes = torch.tensor([0.2, 0.9]), torch.tensor([[0., 0., 4., 4.], [1., 2., 5., 5.]])
         >>> shown_table(torch.tensor([7, 7]), torch.tensor([0, 1]), scores, boxes).tolist()
         [[7.0, 1.0, 0.8999999761581421, 1.0, 2.0, 4.0, 3.0]]
     """
-    drawable = torch.isfinite(boxes_xyxy).all(1) & (boxes_xyxy != 0).any(1)  # models of masks alone have zeros
+    drawable = torch.isfinite(boxes_xyxy).all(1) & (boxes_xyxy != 0).any(1)  # mask-only models predict zeros
     certain = ((scores >= SCORE_THRESHOLD) & drawable).nonzero()[:, 0]
     scores = scores[certain].double()
     order, _ = rank_detections(image[certain], scores, MOST_SHOWN)
@@ -279,17 +278,17 @@ def shown_table(image: Tensor, category: Tensor, scores: Tensor, boxes_xyxy: Ten
 
 
 def shown_detections(table: Tensor) -> Detections:
-    """Return the rows of a table of detections to draw as arrays."""
+    """Convert the table from `shown_table` to detections."""
     rows = table.cpu().numpy()
     boxes = rows[:, 3:]
     return Detections(rows[:, 0].astype(np.int64), rows[:, 1].astype(np.int64), rows[:, 2], boxes[:, 2] * boxes[:, 3], boxes)
 
 
 def _mask_pairs(candidates: Sequence[Candidates], counts: Tensor, cells: Tensor, order: Tensor, targets: Targets) -> Pairs:
-    """Look the pairs of one cell up in the images' tables of IoU."""
+    """Look up the pairs within a cell in the images' IoU tables."""
     device = cells.device
     iou = torch.cat([part.iou.to(device).flatten() for part in candidates])
-    # The entry of a detection and a target stands at row[detection] + target.
+    # iou[row[detection] + target] is the IoU of a detection and a target.
     first = torch.tensor([targets.starts[part.image] for part in candidates])
     width = torch.tensor([part.iou.shape[1] for part in candidates])
     table = (counts * width).cumsum(0) - counts * width
@@ -300,7 +299,7 @@ def _mask_pairs(candidates: Sequence[Candidates], counts: Tensor, cells: Tensor,
 
 
 def _check_shapes(image_id: int | str, labels: Tensor, scores: Tensor, **more: tuple) -> None:
-    """Check that shapes agree."""
+    """Raise a ValueError unless all shapes fit that of the scores."""
     expected = {'scores': (scores, ), 'labels': (labels, ), **more}
     for name, (values, *rest) in expected.items():
         if list(values.shape) != [len(scores), *rest]:

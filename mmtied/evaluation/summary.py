@@ -1,4 +1,4 @@
-"""The report: the statistics of the whole set and of every bucket of each evaluation, as plain values."""
+"""Compute the report: statistics of all images and of every bucket of each evaluation, as plain values."""
 
 import math
 import re
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .accumulate import Positives, Records, accumulate
-from .buckets import Evaluation, EvaluationPlan, Grouping, whole_set
+from .accumulate import Grouping, Positives, Records, accumulate, whole_set
+from .buckets import Evaluation, EvaluationPlan
 from .measures import MeasureInput, compute_measure
+from .parallel import operations_in_one_thread
 from .protocol import AREA_RANGES, IOU_TYPES, STATISTICS, Statistic, shared_statistics
 from .stated import PREFIX, field_of
 from .targets import Targets
-from .threads import operations_in_one_thread
 
-#: The statistic of each of LVIS's frequencies of categories: AP over the rare, the common and the frequent ones.
+#: The statistic of each of LVIS's category frequencies: AP over rare, common and frequent categories.
 FREQUENCIES = {'r': 'APr', 'c': 'APc', 'f': 'APf'}
 
 
@@ -27,20 +27,19 @@ def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Tar
 
     Args:
         plan: The evaluations and their groups.
-        records: Match records by IoU type, sorted as `join_records` sorts.
-        targets: The ground truth that they were matched with.
+        records: Match records by IoU type, in the order of `join_records`.
+        targets: The ground truth that the records were matched with.
         proposal_nums: Limits of detections, see `Statistic.limit`.
-        category_names: Names of the K categories; with several, the report has ``per_category``: their ``names``, the ``groups``
-            ('all', then the buckets), and by group and category ``instances`` and, under each IoU type, AP.
-        frequencies: LVIS's frequency of each category; rows then have APr, APc and APf, over the categories of each.
+        category_names: Names of the K categories. If K > 1, the report has ``per_category``: their ``names``, the ``groups``
+            ('all', then the buckets), and, by group and category, ``instances`` and the AP of each IoU type.
+        frequencies: LVIS's frequency of each category, which adds APr, APc and APf to every row.
 
     Returns:
         ``{'definition', 'unit', 'cumulative', 'intervals', 'shared_categories', '<iou type>': {'all': ROW, 'buckets':
         [{'name', 'lower', 'upper', **ROW}]}, 'further': [the same of every extra evaluation]}``. A row has images,
         instances, categories, instances_small, instances_medium, instances_large, instances_per_image, every statistic of
-        `protocol.STATISTICS` (AP, AP50, AP75, AP_S, AP_M, AP_L), and AP_shared, AP50_shared, AP75_shared over the categories
-        that have a ground truth in every bucket that has any; None where there is nothing to average. `upper` of a cumulative
-        bucket is None.
+        `protocol.STATISTICS` (AP, AP50, AP75, AP_S, AP_M, AP_L ...), and AP_shared, AP50_shared, AP75_shared over the categories
+        with ground truth in every nonempty bucket. Undefined statistics are None, as is `upper` of a cumulative bucket.
     """
     device = targets.cells.device
     everything = whole_set(len(targets.starts) - 1).to(device)
@@ -53,9 +52,9 @@ def summarize(plan: EvaluationPlan, records: Mapping[str, Records], targets: Tar
 
 
 def count_instances(targets: Targets, grouping: Grouping) -> Tensor:
-    """Count the ground truths that count, by group, category and area range, shape (B, K, 4) int64.
+    """Count the ground truths by group, category and area range, shape (B, K, 4) int64.
 
-    An area on a bound belongs to both of its ranges, as in COCO, so the three sizes may sum to more than the instances.
+    As in COCO, an area on a bound belongs to both ranges, so the three sizes may sum to more than the instances.
     """
     positives = targets.positives()
     counts = torch.zeros(len(grouping.columns), targets.num_categories, len(AREA_RANGES), dtype=torch.int64,
@@ -67,24 +66,24 @@ def count_instances(targets: Targets, grouping: Grouping) -> Tensor:
 
 
 def count_images(members: Tensor, positives: Positives, column: int) -> int:
-    """Count the images of a group, or, where it is one of instances (its `column` is not 0), those with one that counts."""
+    """Count the images of a group; of a group of instances (`column` > 0), only those with a counted instance."""
     if column == 0:
         return int(members.sum())
     return len(torch.unique(positives.image[positives.counted[:, column] & members[positives.image]]))
 
 
 def reported_iou_types(report: Mapping) -> list[str]:
-    """Return the IoU types that a report holds."""
+    """Return the IoU types in a report."""
     return [iou_type for iou_type in IOU_TYPES if iou_type in report]
 
 
 def all_evaluations(report: Mapping) -> list[Mapping]:
-    """Return the report itself, then those of the extra evaluations of the same pass."""
+    """Return the report itself, then the reports of its extra evaluations."""
     return [report, *report.get('further', [])]
 
 
 def describe_evaluation(report: Mapping) -> str:
-    """Say in a few words what was bucketed and by which definition.
+    """Describe the definition and the unit of the buckets in a few words.
 
     Example:
         >>> describe_evaluation({'definition': 'covered', 'unit': 'instance', 'cumulative': True})
@@ -96,7 +95,7 @@ def describe_evaluation(report: Mapping) -> str:
 
 
 def describe_ratio_name(report: Mapping) -> str:
-    """Name what was bucketed, as an axis or a title says it.
+    """Name the bucketed quantity for an axis or a title.
 
     Example:
         >>> [describe_ratio_name({'definition': name}) for name in ('covered', 'field:vis_ratio')]
@@ -108,9 +107,9 @@ def describe_ratio_name(report: Mapping) -> str:
 
 
 def is_by_occlusion(report: Mapping) -> bool:
-    """Return whether buckets with a larger value are known to be more occluded; False for ranges of a plain field.
+    """Return whether occlusion is known to increase with the bucketed value; False for ranges of a plain field.
 
-    A field may say how much is visible, or something else. ``field:1-NAME`` and levels state the order.
+    A plain field may measure visibility or something else; ``field:1-NAME`` and levels imply the order.
 
     Example:
         >>> rows = {'bbox': {'buckets': [{'name': '[0.5,1]'}]}}
@@ -130,29 +129,28 @@ def named_rows(report: Mapping, iou_type: str) -> Iterator[tuple[str, dict]]:
 
 
 def frequency_statistics(row: Mapping) -> list[str]:
-    """Return the names of LVIS's APr, APc and APf, where a row has them."""
+    """Return those of LVIS's statistics APr, APc and APf that a row has."""
     return [name for name in FREQUENCIES.values() if name in row]
 
 
 def without_empty_buckets(report: Mapping) -> dict:
-    """Return a report without the buckets that hold no instance, in every evaluation that has others."""
+    """Return a report without empty buckets, except in evaluations where all buckets are empty."""
     shown = with_buckets(report, lambda bucket: bucket['instances'])
     return {**shown, 'further': list(map(without_empty_buckets, report['further']))} if 'further' in report else shown
 
 
 def with_buckets(report: Mapping, condition: Callable[[Mapping], Any]) -> dict:
-    """Return one evaluation's report with the buckets that meet a condition, or with all where none does."""
+    """Return one evaluation's report with the buckets that meet a condition, or with all if none does."""
     tables = {iou_type: report[iou_type] for iou_type in reported_iou_types(report)}
     return {**report, **{iou_type: {**table, 'buckets': list(filter(condition, table['buckets'])) or table['buckets']}
                          for iou_type, table in tables.items()}}
 
 
 def report_rows(report: Mapping) -> list[dict]:
-    """Return a report as one flat table: a row for all images and for each bucket of every evaluation and IoU type.
+    """Flatten a report to one table: a row for all images and one per bucket, for every evaluation and IoU type.
 
-    The columns are the same in every row: what was evaluated, the counts, the statistics, those over shared categories, two
-    columns ``<name>_ci_low`` and ``<name>_ci_high`` for each interval, and the null bands; None where the report has no such
-    value.
+    All rows have the same columns: evaluation, counts, statistics, statistics over shared categories, ``<name>_ci_low`` and
+    ``<name>_ci_high`` for each interval, and null bands; None where the report has no value.
     """
     counts = ('images', 'instances', 'categories')
     mix = (*(f'instances_{size}' for size in list(AREA_RANGES)[1:]), 'instances_per_image')
@@ -195,7 +193,7 @@ def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, wh
     instances = count_instances(targets, groups)
     present = instances[1:, :, 0] > 0
     filled = present.any(1)
-    shared = present[filled].all(0) & filled.any()  # categories of every group that has any ground truth
+    shared = present[filled].all(0) & filled.any()  # categories in every group with ground truth
     positives = targets.positives()
     images = [count_images(members, positives, column)
               for members, column in zip(groups.members.T, groups.columns.tolist(), strict=True)]
@@ -224,7 +222,7 @@ def _report(evaluation: Evaluation, grouping: Grouping, everything: Grouping, wh
 
 
 def _counts(images: int, instances: Tensor) -> dict:
-    """Describe a group by its counts, from its instances by category and area range; they tell occlusion from a change of mix."""
+    """Return the counts of a group, from its instances by category and area range; they reveal a change of mix."""
     total, *by_size = instances.sum(0).tolist()
     sizes = {f'instances_{size}': number for size, number in zip(list(AREA_RANGES)[1:], by_size, strict=True)}
     return dict(images=images, instances=total, categories=int((instances[:, 0] > 0).sum()), **sizes,
@@ -232,7 +230,7 @@ def _counts(images: int, instances: Tensor) -> dict:
 
 
 def _accumulated(records: Records, targets: Targets, grouping: Grouping, proposal_nums: Sequence[int]) -> dict[str, Tensor]:
-    """Compute AP and AR before the mean over their thresholds and categories, each (B, thresholds, K)."""
+    """Compute AP and AR before averaging over thresholds and categories, each (B, thresholds, K)."""
     positives = targets.positives()
     kinds: dict[tuple[int, bool], list[Statistic]] = {}
     for statistic in STATISTICS.values():
@@ -248,7 +246,7 @@ def _accumulated(records: Records, targets: Targets, grouping: Grouping, proposa
 
 def _measured(records: Records, targets: Targets, grouping: Grouping, statistic: Statistic,
               proposal_nums: Sequence[int]) -> Tensor:
-    """Compute a measure of each group, (B,); groups that share match bits differ in the weights of images alone."""
+    """Compute a measure of each group, (B,); groups that share match bits differ only in their image weights."""
     values = torch.empty(len(grouping.columns), dtype=torch.float64, device=records.image.device)
     num_images, positives = len(grouping.members), targets.positives()
     for column in grouping.columns.unique().tolist():
@@ -260,7 +258,7 @@ def _measured(records: Records, targets: Targets, grouping: Grouping, statistic:
 
 
 def _average(values: Mapping[str, Tensor], shared: Tensor, frequencies: Sequence[str]) -> list[dict]:
-    """Return the statistics of each group, over all categories, over the shared ones, and over those of each frequency."""
+    """Return each group's statistics over all categories, over shared categories, and over those of each frequency."""
     means = {name: _mean(value) for name, value in values.items()}
     for letter, name in FREQUENCIES.items() if frequencies else ():
         means[name] = _mean(values['AP'][:, :, [place for place, frequency in enumerate(frequencies) if frequency == letter]])
@@ -269,12 +267,12 @@ def _average(values: Mapping[str, Tensor], shared: Tensor, frequencies: Sequence
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Format a number; None is a dash."""
+    """Format a number, None as a dash."""
     return '-' if value is None else f'{value:.{digits}f}'
 
 
 def format_percent(value: float | None, signed: bool = False) -> str:
-    """Format a statistic, a fraction, in percent as papers print AP; None is a dash.
+    """Format a fraction in percent, as papers print AP; None as a dash.
 
     Example:
         >>> format_percent(0.2527), format_percent(-0.0141, signed=True)
@@ -284,5 +282,5 @@ def format_percent(value: float | None, signed: bool = False) -> str:
 
 
 def _mean(values: Tensor) -> list[float | None]:
-    """Return the mean of each group over what is defined in it; None where nothing is."""
+    """Return the mean of each group, ignoring NaN; None if all values are NaN."""
     return [None if math.isnan(mean) else mean for mean in torch.nanmean(values.flatten(1), 1).tolist()]

@@ -1,8 +1,8 @@
 """Ground truth as tensors, sorted by image and category, ready to be matched on any device.
 
-Which ground truths are ignored depends on the column (area range, or bucket and area range), but most columns ask the same of
-a *cell* (an image and a category): with one ground truth there are only two questions, is it ignored or not. So matching runs
-once for each distinct pattern of ignored ground truths in a cell, not once for each column.
+Which ground truths are ignored depends on the column (area range, or bucket and area range), but most columns share the same
+ignore mask in a *cell* (an image and a category); with one ground truth there are only two masks. So matching runs once per
+distinct ignore pattern of a cell, not once per column.
 """
 
 from dataclasses import dataclass
@@ -18,58 +18,57 @@ from .protocol import AREA_RANGES
 
 
 class IgnorePatterns(NamedTuple):
-    """Distinct ignore patterns by cell.
+    """Distinct ignore patterns of the C cells with G ground truths and A columns.
 
-    G ground truths stand in C cells, with A columns. Each ground truth has one copy for every pattern of its cell, in the
-    patterns' order; there are V copies in all.
+    Each ground truth has one copy for each pattern of its cell, in the order of the patterns; V copies in total.
     """
 
-    cell: Tensor  # index of each ground truth's cell among the C, (G,) int64
-    counts: Tensor  # patterns of each cell, (C,) int64
-    of_column: Tensor  # which of its cell's patterns a column has, (C, A) int64
-    first_copy: Tensor  # place of the first copy of each ground truth, (G,) int64
-    ignored: Tensor  # whether a copy is ignored, (V,) bool
-    crowd: Tensor  # whether a copy is a crowd, (V,) bool
+    cell: Tensor  # index of the cell of each ground truth, (G,) int64
+    counts: Tensor  # number of patterns in each cell, (C,) int64
+    of_column: Tensor  # the pattern of each cell in each column, (C, A) int64
+    first_copy: Tensor  # position of the first copy of each ground truth, (G,) int64
+    ignored: Tensor  # is the copy ignored, (V,) bool
+    crowd: Tensor  # is the copy a crowd, (V,) bool
 
     def to(self, device: torch.device | str) -> 'IgnorePatterns':
-        """Return the same on another device."""
+        """Copy to a device."""
         return IgnorePatterns(*(column.to(device) for column in self))
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The annotations of the evaluated categories; G of them, K categories, A columns.
+    """The G annotations of the K evaluated categories, with A columns.
 
-    Columns are the four area ranges, then the area ranges of each instance bucket.
+    The columns are the four area ranges, then the area ranges of each instance bucket.
     """
 
     num_categories: int  # K
     annotation: np.ndarray  # position of each target in the `GroundTruth`, (G,) int64, on the CPU
-    starts: list[int]  # where the targets of each image start, I + 1 numbers
-    cells: Tensor  # ``image * K + category``, sorted, (G,) int64. Within a cell targets keep the file's order
+    starts: list[int]  # offsets of the targets of each image, I + 1 numbers
+    cells: Tensor  # ``image * K + category``, sorted, (G,) int64; targets of a cell keep the file's order
     boxes_xywh: Tensor  # (G, 4) float64
     crowd: Tensor  # (G,) bool
     ignored: Tensor  # crowd, or area outside the range, or outside the instance bucket, (G, A) bool
     patterns: IgnorePatterns  # the distinct rows of `ignored` in each cell
 
     def to(self, device: torch.device | str) -> 'Targets':
-        """Return the same on another device."""
+        """Copy to a device."""
         return Targets(self.num_categories, self.annotation, self.starts, self.cells.to(device), self.boxes_xywh.to(device),
                        self.crowd.to(device), self.ignored.to(device), self.patterns.to(device))
 
     def positives(self) -> Positives:
-        """Return the targets that count, by column."""
+        """Return the targets that count in each column."""
         image = torch.div(self.cells, self.num_categories, rounding_mode='floor')
         return Positives(image, self.cells % self.num_categories, ~self.ignored)
 
 
 def make_targets(ground_truth: GroundTruth, categories: np.ndarray, outside: np.ndarray | None = None) -> Targets:
-    """Build the targets of some categories, on the CPU.
+    """Build the targets of the evaluated categories, on the CPU.
 
     Args:
         ground_truth: The annotations.
         categories: Sorted positions in `ground_truth.category_ids`, shape (K,); see `GroundTruth.select_categories`.
-        outside: Which of the N annotations are outside each of C instance buckets, shape (N, C) bool.
+        outside: Annotations outside each of C instance buckets, shape (N, C) bool.
     """
     category = category_lookup(ground_truth, categories)[ground_truth.category]
     cells = ground_truth.image * len(categories) + category
@@ -88,21 +87,21 @@ def make_targets(ground_truth: GroundTruth, categories: np.ndarray, outside: np.
 
 
 def category_lookup(ground_truth: GroundTruth, categories: np.ndarray) -> np.ndarray:
-    """Return the place of each of the file's categories in `categories`, -1 where it is not evaluated."""
+    """Return the position of each of the file's categories in `categories`, -1 if it is not evaluated."""
     lookup = np.full(len(ground_truth.category_ids), -1, dtype=np.int64)
     lookup[categories] = np.arange(len(categories))
     return lookup
 
 
 def in_area_ranges(area: Tensor) -> Tensor:
-    """Return which of `AREA_RANGES` each area belongs to, shape (N, 4) bool, from areas in pixels, shape (N,)."""
+    """Return which of `AREA_RANGES` contain each area in pixels (N,), shape (N, 4) bool."""
     bounds = torch.tensor(list(AREA_RANGES.values()), dtype=torch.float64, device=area.device)
     area = area.double()[:, None]
     return (area >= bounds[:, 0]) & (area <= bounds[:, 1])
 
 
 def find_patterns(cells: Tensor, ignored: Tensor, crowd: Tensor) -> IgnorePatterns:
-    """Find the distinct ignore patterns of every cell, from the targets' `cells`, `ignored` and `crowd`.
+    """Find the distinct ignore patterns of every cell from the targets' `cells`, `ignored` and `crowd`.
 
     Example:
         >>> ignored = torch.tensor([[False, True, False], [False, True, True]])
@@ -111,7 +110,7 @@ def find_patterns(cells: Tensor, ignored: Tensor, crowd: Tensor) -> IgnorePatter
     """
     device, num_columns = cells.device, ignored.shape[1]
     unique_cells, cell = torch.unique_consecutive(cells, return_inverse=True)
-    like = torch.zeros(len(unique_cells), num_columns, dtype=torch.int64, device=device)  # the first column with the same
+    like = torch.zeros(len(unique_cells), num_columns, dtype=torch.int64, device=device)  # the first column with the same pattern
     for column in reversed(range(num_columns)):
         differences = torch.zeros(like.shape, dtype=torch.int32, device=device)
         differences.index_add_(0, cell, (ignored != ignored[:, column:column + 1]).int())
@@ -121,5 +120,5 @@ def find_patterns(cells: Tensor, ignored: Tensor, crowd: Tensor) -> IgnorePatter
     of_column = (is_first.cumsum(1) - 1).gather(1, like)
 
     copies = counts[cell]
-    source, column = is_first[cell].nonzero(as_tuple=True)  # each ground truth once for every pattern of its cell
+    source, column = is_first[cell].nonzero(as_tuple=True)  # each ground truth once per pattern of its cell
     return IgnorePatterns(cell, counts, of_column, copies.cumsum(0) - copies, ignored[source, column], crowd[source])

@@ -1,10 +1,10 @@
 """AP and recall under integer image weights, batched over weightings.
 
-Only true positives raise recall, and the best precision up to the next one is at the true positive itself. So for one IoU
-threshold it is enough to know, at each true positive, the weighted number of true positives and of detections up to there in
-its category. Detections between two true positives are a *bag*: their weights are added once, for all weightings together,
-by `embedding_bag`. The true positives of a category then stand in blocks of a fixed number of rows, padded at the end, and are
-scanned row by row over all blocks and weightings: every operation is a plain one on a (blocks, weightings) array.
+Only true positives raise recall, and precision is highest at the true positives themselves. So for one IoU threshold it is enough
+to know, at each true positive, the weighted counts of true positives and of detections so far in its category. The detections
+between two true positives form a *bag*, whose weights `embedding_bag` sums once for all weightings. The true positives of a
+category are stored in padded blocks with a fixed number of rows and scanned row by row, each step a plain operation on a
+(blocks, weightings) array.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,39 +16,39 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from .accumulate import Positives, Records
+from .parallel import for_each, operations_in_one_thread
 from .protocol import RECALL_POINTS
-from .threads import for_each, operations_in_one_thread
 
-#: True positives in a block.
+#: True positives per block.
 ROWS = 16
 _LAST_POINT = len(RECALL_POINTS) - 1
-#: Keeps the precision before any detection from being 0 / 0; it vanishes beside a count of 1.
+#: Avoids 0 / 0 before the first detection; negligible beside a count of 1.
 _TINY = 1e-30
 
 
 class _Sizes(NamedTuple):
-    """Chunk sizes: blocks of a chunk, elements of a (blocks, weightings) array, fewest weightings."""
+    """Chunk sizes: blocks per chunk, elements of a (blocks, weightings) array, minimum number of weightings."""
 
     blocks: int
     elements: int
     weightings: int
 
 
-#: Sized for a CPU core's cache and for a GPU.
+#: Chunk sizes for the cache of a CPU core, and for a GPU.
 _CPU, _GPU = _Sizes(512, 2**15, 64), _Sizes(2**20, 2**22, 64)
 
 
 class HitBlocks(NamedTuple):
-    """True positives of one threshold and some categories, in blocks of `ROWS`; N blocks."""
+    """True positives of one threshold and some categories, in N blocks of `ROWS`."""
 
-    bag: Tensor  # row of weights of each detection that counts, up to the last true positive of its category, int32
-    ends: Tensor  # where the bag of each true positive starts, and where the last one ends, (N * ROWS + 1,) int32
-    hit: Tensor  # row of weights of each true positive, the last row (of zeros) for padding, (N * ROWS,) int32
+    bag: Tensor  # weight row of each counted detection up to the last true positive of its category, int32
+    ends: Tensor  # offsets of the bag of each true positive, and the end of the last, (N * ROWS + 1,) int32
+    hit: Tensor  # weight row of each true positive; padding has the last row, of zeros, (N * ROWS,) int32
     category: Tensor  # category of each block, ascending, (N,) int64
 
 
 class UsedDetections(NamedTuple):
-    """The detections of the weighted images: row of weights, category, and the bits of one column, each of shape (D,)."""
+    """The detections of the weighted images: weight row, category, and the bits of one column, each of shape (D,)."""
 
     row: Tensor
     category: Tensor
@@ -60,27 +60,26 @@ class UsedDetections(NamedTuple):
 def weighted_average_precision(records: Records, positives: Positives, images: Tensor, weights: Tensor, num_categories: int,
                                thresholds: Sequence[int], limit: int, column: int = 0, precise: bool = True,
                                balanced: bool = False) -> Tensor:
-    """Compute AP under every weighting, as COCOeval does for a data set that holds each image as often as its weight says.
+    """Compute AP under every weighting, as COCOeval does for a data set that repeats each image by its weight.
 
-    Copies of an image stand side by side in the order of image ids. Detections of equal score in one image and category take
-    turns, as they do for COCOeval.
+    Copies of an image are adjacent in the order of image ids. Tied detections of one image and category alternate between copies,
+    as in COCOeval.
 
     Args:
-        records: Sorted as `join_records` sorts.
+        records: Match records in the order of `join_records`.
         positives: The ground truths that count.
-        images: Positions of the images, all different, shape (I,) int64.
-        weights: How often each image counts, shape (R, I), whole numbers from 0.
+        images: Distinct positions of the images, shape (I,) int64.
+        weights: Multiplicity of each image, nonnegative integers, shape (R, I).
         num_categories: K.
-        thresholds: Which bits of the records to evaluate; T of them.
-        limit: Detections used for each image and category.
-        column: Which column of the records.
-        precise: Compute in double precision, as COCOeval. Single precision is three times as fast and off by some 1e-6.
-        balanced: Let a false positive count as much as the column's share of the instances of its category. Then the expected
-            value does not depend on how many instances a bucket of instances holds.
+        thresholds: The T bits of the records to evaluate.
+        limit: Maximum detections per image and category.
+        column: Column of the records.
+        precise: Compute in double precision, as COCOeval does. Single precision is three times as fast, with errors around 1e-6.
+        balanced: Weight a false positive by the column's share of the instances of its category, which makes the expected value
+            independent of the number of instances in an instance bucket.
 
     Returns:
-        Mean precision over the recall points and over the categories with ground truth, shape (R, T) float64; NaN where
-        there is no ground truth.
+        Mean precision over recall points and categories with ground truth, shape (R, T) float64; NaN without ground truth.
     """
     with operations_in_one_thread() as threads:
         return _weighted_ap(records, positives, images, weights, num_categories, thresholds, limit, column, threads, precise,
@@ -93,7 +92,7 @@ def weighted_recall(records: Records, positives: Positives, images: Tensor, weig
     """Compute the recall of all detections under every weighting; arguments as for `weighted_average_precision`.
 
     Returns:
-        Mean over the categories with ground truth, shape (R, T) float64; NaN where there is no ground truth.
+        Mean over the categories with ground truth, shape (R, T) float64; NaN without ground truth.
     """
     table, _ = _used_detections(records, positives, images, limit, column)
     rows = weights.to(table.row.device).T.double()
@@ -125,7 +124,7 @@ def _weighted_ap(records: Records, positives: Positives, images: Tensor, weights
     truths, truth_starts = _truths(records, positives, images, num_categories, column)
     all_truths = _truths(records, positives, images, num_categories, 0) if balanced else None
 
-    # Counts are exact in single precision up to 2**24.
+    # Single precision represents counts up to 2**24 exactly.
     dtype = torch.float32 if max(copies, 1) * max(num_used, len(truths)) < 2**24 else torch.float64
     result = torch.zeros(len(weights), len(thresholds), dtype=torch.float64, device=device)
     largest = max([len(images) // 8, *(len(blocks.category) for _, blocks in chunks)])
@@ -161,7 +160,7 @@ def _used_detections(records: Records, positives: Positives, images: Tensor, lim
 
 
 def _truths(records: Records, positives: Positives, images: Tensor, num_categories: int, column: int) -> tuple[Tensor, Tensor]:
-    """Return the row of weights of each ground truth, sorted by category, and where each category starts, (K + 1,)."""
+    """Return the weight row of each ground truth, sorted by category, and the offsets of the categories, (K + 1,)."""
     row = row_of_image(records, positives, images)[positives.image]
     counted = (positives.counted[:, column] & (row >= 0)).nonzero()[:, 0]
     counted = counted[torch.argsort(positives.category[counted], stable=True)]
@@ -170,7 +169,7 @@ def _truths(records: Records, positives: Positives, images: Tensor, num_categori
 
 
 def row_of_image(records: Records, positives: Positives, images: Tensor) -> Tensor:
-    """Return the row of each image's weights, by its position; -1 for an image that has none."""
+    """Return the weight row of each image by its position, -1 for images without weights."""
     device = records.image.device
     images = images.to(device)
     last = max([int(column.max()) for column in (images, records.image, positives.image) if len(column)], default=0)
@@ -180,13 +179,13 @@ def row_of_image(records: Records, positives: Positives, images: Tensor) -> Tens
 
 
 def split_ties(table: UsedDetections, score: Tensor, num_images: int, copies: int) -> tuple[UsedDetections, Tensor]:
-    """Make detections of equal score in one image and category take turns, where they differ in what they found.
+    """Alternate tied detections of one image and category between copies of the image, if their matches differ.
 
-    Two copies of an image with tied detections a and b rank as a b a b. So each of a and b becomes one detection for every
-    copy, which counts once where the image has at least that many copies.
+    Two copies of an image with tied detections a and b rank as a b a b. So a and b become one detection per copy; copy c
+    counts once in weightings with more than c copies.
 
     Returns:
-        The detections, and the rows of the images that have such ties, shape (S,): copy c of the s-th has row
+        The detections, and the rows of the images with such ties, shape (S,): copy c of the s-th has row
         ``num_images + s * copies + c``.
     """
     device = score.device
@@ -209,7 +208,7 @@ def split_ties(table: UsedDetections, score: Tensor, num_images: int, copies: in
 
 
 def make_blocks(table: UsedDetections, bit: int, num_categories: int, zero_row: int, most_blocks: int) -> Iterator[HitBlocks]:
-    """Put the true positives of one threshold into blocks, and yield whole categories, about `most_blocks` at a time."""
+    """Split the true positives of one threshold into blocks; yield whole categories, about `most_blocks` blocks at a time."""
     counts = (table.ignored & bit) == 0
     row, category, true = table.row[counts], table.category[counts], (table.matched[counts] & bit) != 0
     device = row.device
@@ -226,7 +225,7 @@ def make_blocks(table: UsedDetections, bit: int, num_categories: int, zero_row: 
     num_rows = int(blocks.sum()) * ROWS
     ends = torch.zeros(num_rows + 1, dtype=torch.int64, device=device)
     ends[place + 1] = hit + 1
-    ends = ends.cummax(0).values if num_rows else ends  # the bags of padding are empty
+    ends = ends.cummax(0).values if num_rows else ends  # padding has empty bags
     hit_row = torch.full((num_rows,), zero_row, device=device)
     hit_row[place] = row[hit]
     category = torch.repeat_interleave(blocks)
@@ -239,13 +238,13 @@ def make_blocks(table: UsedDetections, bit: int, num_categories: int, zero_row: 
 
 
 def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor, false_share: Tensor | None = None) -> Tensor:
-    """Compute what each block adds to the AP of its category, shape (N, R), of the type of `totals`.
+    """Compute each block's contribution to the AP of its category, shape (N, R), in the dtype of `totals`.
 
     Args:
         blocks: The true positives.
         rows: Weights, shape (rows, R).
-        totals: Weighted ground truths of each category, at least 1, shape (K, R), of the type to compute in.
-        false_share: What a false positive of each category counts, (K, R) of that type; 1 by default.
+        totals: Weighted ground truths of each category, at least 1, shape (K, R); sets the dtype of the computation.
+        false_share: Weight of a false positive of each category, (K, R) in that dtype; 1 by default.
     """
     shape = (len(blocks.category), ROWS, rows.shape[1])
     hits = rows.index_select(0, blocks.hit).view(shape)
@@ -273,7 +272,7 @@ def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor, false_share: Tenso
         reach(true_count, scale, reached[row + 1])
 
     best = _scan_earlier_blocks(precision.amax(0).flip(0), blocks.category.flip(0), torch.maximum).flip(0)
-    gained = reached.diff(dim=0)  # recall points reached here first
+    gained = reached.diff(dim=0)  # recall points first reached here
     total = torch.zeros_like(best)
     for row in reversed(range(ROWS)):
         torch.maximum(best, precision[row], out=best)
@@ -282,19 +281,19 @@ def block_ap(blocks: HitBlocks, rows: Tensor, totals: Tensor, false_share: Tenso
 
 
 def _points_reached(true_count: Tensor, totals: Tensor, out: Tensor) -> None:
-    """Count the `RECALL_POINTS` that are at most the recall, in double precision, compared as COCOeval compares."""
+    """Count the `RECALL_POINTS` up to the recall, in double precision, with COCOeval's comparison."""
     recall = true_count.to(totals.dtype) / totals
-    torch.mul(recall, _LAST_POINT, out=out).add_(1e-6).floor_()  # the last point that may be reached: only rounding decides
+    torch.mul(recall, _LAST_POINT, out=out).add_(1e-6).floor_()  # the last candidate; rounding decides on it
     out.add_((out * (1 / _LAST_POINT)).le_(recall))
 
 
 def _points_reached_roughly(true_count: Tensor, between_points: Tensor, out: Tensor) -> None:
-    """Count them in single precision, by the true positives between two points: a recall that equals a point reaches it."""
+    """Count the points in single precision, from the true positives per point; a recall equal to a point reaches it."""
     torch.div(true_count, between_points, out=out).add_(1 + 1e-4).floor_()
 
 
 def _scan_earlier_blocks(values: Tensor, category: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Combine, for each block, the values (N, R), at least 0, of all earlier blocks of its category; 0 for the first."""
+    """Combine the nonnegative values (N, R) of all earlier blocks of the category for each block; 0 for the first."""
     def earlier(array: Tensor, step: int) -> Tensor:
         moved = torch.empty_like(array)
         moved[:step] = 0

@@ -139,7 +139,7 @@ def test_files_are_written_together_or_not_at_all(data, tmp_path):
     found.save(tmp_path)
     with pytest.raises(ValueError, match='JSON'):
         found._replace(buckets={'r=0': [float('nan')]}).save(tmp_path)
-    with pytest.raises(ValueError, match="'buckets.json', the name of the ids"):
+    with pytest.raises(ValueError, match="'buckets.json', which holds the ids"):
         found.save(tmp_path, 'buckets.json')
     assert json.loads((tmp_path / 'annotations.json').read_text()) == found.annotations
     assert sorted(path.name for path in tmp_path.iterdir()) == ['annotations.json', 'buckets.json']

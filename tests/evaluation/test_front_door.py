@@ -262,7 +262,7 @@ def test_invalid_detections(case, detections, message):
 
 
 def test_pictures_need_detections(tmp_path, result):
-    with pytest.raises(ValueError, match='detections of this result are not known'):
+    with pytest.raises(ValueError, match='this result has no detections to draw'):
         replace(result, detections=None).save(tmp_path, images=tmp_path)
 
 
@@ -293,20 +293,20 @@ def test_unknown_key_of_an_image_is_an_error(case, key, message):
 def test_bootstrap_is_a_switch_or_a_bootstrap(case):
     assert evaluate(*case, Evaluation(edges=EDGES), bootstrap=True).report['intervals'] == Bootstrap().describe()
     assert evaluate(*case, Evaluation(edges=EDGES), bootstrap=False).report['intervals'] is None
-    with pytest.raises(ValueError, match='^bootstrap: True, False or a Bootstrap .* got 200$'):
+    with pytest.raises(ValueError, match='^bootstrap: expected True, False or a Bootstrap .* got 200$'):
         evaluate(*case, bootstrap=200)
 
 
 def test_misuse_of_results_is_one_line(tmp_path, result):
     for wrong in ((result, result.report), ([result, result],)):
-        with pytest.raises(ValueError, match=r'^compare: results of evaluate, .* compare\(first, second\); got (dict|list)$'):
+        with pytest.raises(ValueError, match=r'^compare: expected results of evaluate, .*\(first, second\), got (dict|list)$'):
             compare(*wrong)
     (tmp_path / 'file').write_text('')
     compared = compare(result, result, bootstrap=Bootstrap(2))
     for shown in (result, compared):
-        with pytest.raises(ValueError, match="^plot: expected one of bbox, .* got 'segm'$"):
+        with pytest.raises(ValueError, match="^plot: the result has no IoU type 'segm'; use one of bbox$"):
             shown.plot('segm')
-        with pytest.raises(ValueError, match='^save: a folder is needed, .*file is a file$'):
+        with pytest.raises(ValueError, match='^save: .*file is a file; use a folder$'):
             shown.save(tmp_path / 'file')
 
 
@@ -330,6 +330,6 @@ def test_soft_masks_are_refused(masks):
 
 @pytest.mark.parametrize('evaluations', ['covered', [Evaluation(), 'x'], 5, [dict(unit='instance')]])
 def test_what_is_not_an_evaluation_is_named(case, evaluations):
-    with pytest.raises(ValueError, match=r'evaluations: an Evaluation or a list of them is needed.*; got ') as error:
+    with pytest.raises(ValueError, match=r'evaluations: expected an Evaluation or a list.*, got ') as error:
         evaluate(*case, evaluations)
     assert '\n' not in str(error.value)

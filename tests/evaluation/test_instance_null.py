@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from mmtied.evaluation import Bootstrap, Evaluation, evaluate
-from mmtied.evaluation.presets import preset
+from mmtied.evaluation import Bootstrap, Evaluation, evaluate, preset
 from mmtied.evaluation.reporting.headlines import first_sentences, headlines
 from mmtied.evaluation.reporting.runs import Run
 

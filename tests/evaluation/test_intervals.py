@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from mmtied.evaluation import Evaluation, evaluate
-from mmtied.evaluation.buckets import whole_set
+from mmtied.evaluation.accumulate import whole_set
 from mmtied.evaluation.intervals import (
     COVERAGE,
     Bootstrap,
@@ -101,8 +101,8 @@ def test_replicates_of_chosen_statistics_are_those_of_the_part_alone():
     assert all(row[f'{name}_ci'][0] < row[name] < row[f'{name}_ci'][1] for name in CHOSEN)
 
 
-@pytest.mark.parametrize(('name', 'why'), [('AP_S', 'saved records hold no other area than all'),
-                                           ('AP57', 'there is no such statistic')])
+@pytest.mark.parametrize(('name', 'why'), [('AP_S', "saved records have no area but 'all'"),
+                                           ('AP57', 'unknown statistic')])
 def test_statistics_without_intervals_are_named(name, why):
     with pytest.raises(ValueError, match=f'intervals of {name}: {why}; known: AP, AP50, AP75, AR1, '):
         Bootstrap(statistics=['AP', name])
@@ -156,19 +156,19 @@ def test_extra_evaluations_get_intervals():
     del report['further']
     both = add_intervals({**report, 'further': [report]}, run.records, run.positives, [groups, groups], 3, Bootstrap(10))
     assert both['further'][0] == {key: value for key, value in both.items() if key != 'further'}
-    with pytest.raises(ValueError, match='holds 2 evaluations, 1 groupings'):
+    with pytest.raises(ValueError, match='got 1 groupings for the 2 evaluations'):
         add_intervals({**report, 'further': [report]}, run.records, run.positives, [groups], 3)
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(num_replicates=1), r'--replicates \(num_replicates\): a whole number from 2 to 100000 is needed, got 1'),
-    (dict(num_replicates=3_000_000_000), 'a whole number from 2 to 100000 is needed, got 3000000000'),
-    (dict(num_replicates=1.5), 'whole number from 2 to 100000 is needed, got 1.5'),
-    (dict(seed=-1), 'a whole number from 0 to 9223372036854775807 is needed, got -1'),
-    (dict(null_sets=1), 'one set has no band; 0 for no bands, or more sets, such as 250'),
-    (dict(level=95), 'such as 0.95; got 95'),
-    (dict(level='x'), "such as 0.95; got 'x'"),
-    (dict(statistics=[]), 'statistics: one name or more is needed'),
+    (dict(num_replicates=1), r'--replicates \(num_replicates\): expected an integer from 2 to 100000, got 1'),
+    (dict(num_replicates=3_000_000_000), 'expected an integer from 2 to 100000, got 3000000000'),
+    (dict(num_replicates=1.5), 'integer from 2 to 100000, got 1.5'),
+    (dict(seed=-1), 'expected an integer from 0 to 9223372036854775807, got -1'),
+    (dict(null_sets=1), 'one set makes no band; use 0 for no bands, or more sets, such as 250'),
+    (dict(level=95), 'such as 0.95, got 95'),
+    (dict(level='x'), "such as 0.95, got 'x'"),
+    (dict(statistics=[]), 'statistics: expected at least one name'),
 ])
 def test_invalid_bootstrap(options, message):
     with pytest.raises(ValueError, match=message):
@@ -238,7 +238,7 @@ def test_student_quantile(freedom):
 
 @pytest.mark.parametrize('level', [0, 1, 95])
 def test_interval_rejects_level(level):
-    with pytest.raises(ValueError, match=f'such as 0.95; got {level}'):
+    with pytest.raises(ValueError, match=f'such as 0.95, got {level}'):
         interval(.5, torch.zeros(3), 100, level)
 
 

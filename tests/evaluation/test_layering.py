@@ -74,7 +74,7 @@ def test_statistics_and_ratios_import_without_torch():
 
 
 #: Modules that plug into mmengine; everything else has to work without it.
-PLUGS = ['mmtied.evaluation.hook', 'mmtied.evaluation.meeting', 'mmtied.evaluation.metric']
+PLUGS = ['mmtied.evaluation.hook', 'mmtied.evaluation.metric']
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys

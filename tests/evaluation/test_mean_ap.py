@@ -99,7 +99,7 @@ def test_masks_and_default_targets():
 
 
 @pytest.mark.parametrize(('preds', 'target', 'message'), [
-    ([], [{}], '0 predictions for 1 targets'),
+    ([], [{}], 'got 0 preds and 1 targets'),
     ([dict(boxes=torch.zeros(0, 4), labels=torch.zeros(0))], [dict()], "preds has no 'scores'; it has boxes, labels"),
 ])
 def test_invalid_update(preds, target, message):
@@ -108,17 +108,17 @@ def test_invalid_update(preds, target, message):
 
 
 @pytest.mark.parametrize(('of', 'wrong', 'message'), [
-    ('target', dict(iscrowd=torch.zeros(3)), "target[0]: 'iscrowd' has the shape (3,); with 2 labels, (2,) is expected"),
-    ('target', dict(area=[1.]), "target[0]: 'area' has the shape (1,); with 2 labels, (2,) is expected"),
-    ('target', dict(boxes=torch.zeros(1, 4)), "target[0]: 'boxes' has the shape (1, 4); with 2 labels, (2, 4) is expected"),
-    ('preds', dict(boxes=torch.zeros(0, 4)), "preds[0]: 'boxes' has the shape (0, 4); with 2 labels, (2, 4) is expected"),
-    ('preds', dict(boxes=torch.zeros(2, 5)), "preds[0]: 'boxes' has the shape (2, 5); with 2 labels, (2, 4) is expected"),
-    ('preds', dict(scores=torch.ones(3)), "preds[0]: 'scores' has the shape (3,); with 2 labels, (2,) is expected"),
-    ('preds', dict(scores=torch.ones(2, 1)), "preds[0]: 'scores' has the shape (2, 1); with 2 labels, (2,) is expected"),
-    ('target', dict(labels=torch.ones(2, 3)), "target[0]: labels must be whole numbers, one for each object; got [[1.0, "),
-    ('target', dict(labels=torch.tensor(1)), "target[0]: labels must be whole numbers, one for each object; got 1"),
-    ('preds', dict(labels=torch.tensor([1.5, 1])), 'preds[0]: labels must be whole numbers, one for each object; got [1.5, 1.0]'),
-    ('target', dict(image_size=(5, )), "target[0]: 'image_size' has the shape (1,); height and width are expected"),
+    ('target', dict(iscrowd=torch.zeros(3)), "target[0]: 'iscrowd' has shape (3,); expected (2,) for 2 labels"),
+    ('target', dict(area=[1.]), "target[0]: 'area' has shape (1,); expected (2,) for 2 labels"),
+    ('target', dict(boxes=torch.zeros(1, 4)), "target[0]: 'boxes' has shape (1, 4); expected (2, 4) for 2 labels"),
+    ('preds', dict(boxes=torch.zeros(0, 4)), "preds[0]: 'boxes' has shape (0, 4); expected (2, 4) for 2 labels"),
+    ('preds', dict(boxes=torch.zeros(2, 5)), "preds[0]: 'boxes' has shape (2, 5); expected (2, 4) for 2 labels"),
+    ('preds', dict(scores=torch.ones(3)), "preds[0]: 'scores' has shape (3,); expected (2,) for 2 labels"),
+    ('preds', dict(scores=torch.ones(2, 1)), "preds[0]: 'scores' has shape (2, 1); expected (2,) for 2 labels"),
+    ('target', dict(labels=torch.ones(2, 3)), "target[0]: labels must be integers, one per object; got [[1.0, "),
+    ('target', dict(labels=torch.tensor(1)), "target[0]: labels must be integers, one per object; got 1"),
+    ('preds', dict(labels=torch.tensor([1.5, 1])), 'preds[0]: labels must be integers, one per object; got [1.5, 1.0]'),
+    ('target', dict(image_size=(5, )), "target[0]: 'image_size' has shape (1,); expected height and width"),
 ])
 def test_lengths_that_do_not_fit(of, wrong, message):
     """These ended in NumPy's words about concatenation, or an IndexError."""
@@ -217,9 +217,9 @@ def test_masks_alone():
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(iou_thresholds=[.5]), "iou_thresholds must be COCO's, which are the default; register_statistic"),
+    (dict(iou_thresholds=[.5]), "iou_thresholds must be COCO's, the default; register_statistic"),
     (dict(rec_thresholds=[0, .5, 1]), "rec_thresholds must be COCO's"),
-    (dict(extended_summary=True), 'extended_summary=True is not there; metric.result.records'),
+    (dict(extended_summary=True), 'extended_summary=True is not supported; metric.result.records'),
     (dict(backend='other'), "backend='other'; use one of pycocotools, faster_coco_eval"),
     (dict(average='weighted'), "average='weighted'; use 'macro', or 'micro'"),
     (dict(average='micro', class_metrics=True), "average='micro'; use 'macro', or 'micro' without class_metrics"),

@@ -82,7 +82,7 @@ def test_only_processed_images_are_evaluated_where_asked(tmp_path):
     for iou_type in ('bbox', 'segm'):
         assert chosen.report[iou_type] == alone.report[iou_type]
         assert 0 < all_images.report[iou_type]['all']['AP'] < chosen.report[iou_type]['all']['AP']
-    assert any('7 of the 12 images of the annotations were processed' in note for note in all_images.report['notes'])
+    assert any('only 7 of the 12 annotated images were processed' in note for note in all_images.report['notes'])
 
 
 def test_scalar_names(ann_file):
@@ -133,17 +133,17 @@ def test_run_length_codes_and_arrays_match_tensors(ann_file):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(ann_file=None), 'needs ann_file'),
     (dict(ann_file='nowhere.json'), 'nowhere.json: no such file'),
-    (dict(ann_file=5), 'OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict of its layout.* got 5'),
+    (dict(ann_file=5), 'OcclusionCocoMetric: ann_file must be the path of a COCO instances file, a dict in that format.* got 5'),
     (dict(metric='proposal'), "unknown IoU type 'proposal'"),
     (dict(metric=None), 'unknown IoU type None; known: bbox, segm'),
     (dict(metric=[['bbox']]), r"unknown IoU type \['bbox'\]"),
     (dict(metric=[]), 'no IoU type given; known: bbox, segm'),
-    (dict(proposal_nums=100), 'proposal_nums: positive integers such as .* are needed, got 100'),
-    (dict(edges=.5), 'bucket edges: .* such as .*; got 0.5'),
-    (dict(edges=(0, 2)), "r by the definition 'covered' is at most 1, got an edge of 2.0"),
+    (dict(proposal_nums=100), 'proposal_nums: expected positive integers such as .*, got 100'),
+    (dict(edges=.5), 'bucket edges: .* such as .*, got 0.5'),
+    (dict(edges=(0, 2)), "r by definition 'covered' is at most 1, got an edge of 2.0"),
     (dict(definition='some'), 'unknown occlusion definition'),
     (dict(edges=(1, 0)), 'strictly increasing'),
-    (dict(unit='box'), "unknown unit 'box'"),
+    (dict(unit='box'), "unknown bucket unit 'box'"),
     (dict(extra_evaluations=[dict(edges=(1, 0))]), 'strictly increasing'),
     (dict(format_only=True), 'keep a CocoMetric'),
     (dict(outfile_prefix='a/b'), 'keep a CocoMetric'),
@@ -163,7 +163,7 @@ def test_unknown_class(ann_file):
 
 def test_segm_without_masks(ann_file):
     data = json.loads(Path(ann_file).read_text())
-    with pytest.raises(ValueError, match='predictions have no masks'):
+    with pytest.raises(ValueError, match='needs masks, but the predictions have none'):
         run(OcclusionCocoMetric(ann_file, 'segm'), make_samples(data, np.random.default_rng(0), with_masks=False))
 
 
@@ -248,7 +248,7 @@ def test_scalars_of_extra_evaluations(ann_file):
 def warnings(monkeypatch):
     lines = []
     monkeypatch.setattr(MMLogger.get_current_instance(), 'warning',
-                        lambda line: None if 'in another order' in line else lines.append(line))
+                        lambda line: None if 'orders the categories differently' in line else lines.append(line))
     return lines
 
 

@@ -129,7 +129,7 @@ def test_invalid_arguments():
         occlusion_ratio(boxes, (5, 5), 'most')
     with pytest.raises(ValueError, match='needs one mask for each of the 2 boxes, got none'):
         occlusion_ratio(boxes, (5, 5), 'mask')
-    with pytest.raises(ValueError, match='1 given for 2 boxes'):
+    with pytest.raises(ValueError, match='one for each of 2 boxes, got 1'):
         occlusion_ratio(boxes, (5, 5), categories=np.zeros(1))
 
 

@@ -74,7 +74,7 @@ def test_without_categories_as_coco_eval(seed, classes, iou_type):
     result = evaluate(data, results, Evaluation(unit='instance'), classes=classes, use_cats=False)
     assert_same(result.report, expected, iou_type)
     assert 0 < expected['AP'] < 1
-    assert any('categories are not regarded' in note for note in result.report['notes'])
+    assert any('categories are ignored' in note for note in result.report['notes'])
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')

@@ -82,7 +82,7 @@ def test_mask_fingerprint_of_runs_that_use_masks(iou_type, definition, used):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ValueError, match='no such file; an evaluation by mmtied writes records.npz'):
+    with pytest.raises(ValueError, match='no such file; mmtied evaluations write records.npz'):
         read_records(tmp_path)
 
 
@@ -90,7 +90,7 @@ def test_missing_file(tmp_path):
 def test_damaged_file(saved, length):
     _, path = saved
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError, match='not the match records of a run, or damaged') as caught:
+    with pytest.raises(ValueError, match='not match records, or damaged') as caught:
         read_records(path)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -106,43 +106,44 @@ def changed_header(**changes):
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    (lambda file: {'bbox.image': file['bbox.image'] + 1000}, 'bbox.image: numbers from 0 to 15 are needed'),
-    (lambda file: {'bbox.score': file['bbox.score'][1:]}, 'bbox.score: has type float64 and shape'),
-    (lambda file: {'columns.0': file['columns.0'] + 5}, 'columns.0: numbers from 0 to 0 are needed'),
-    (lambda file: {'members.0': file['members.0'][:, 1:]}, 'members.0: has type uint8 and shape'),
+    (lambda file: {'bbox.image': file['bbox.image'] + 1000}, 'bbox.image: expected numbers from 0 to 15'),
+    (lambda file: {'bbox.score': file['bbox.score'][1:]}, 'bbox.score: type float64 and shape'),
+    (lambda file: {'columns.0': file['columns.0'] + 5}, 'columns.0: expected numbers from 0 to 0'),
+    (lambda file: {'members.0': file['members.0'][:, 1:]}, 'members.0: type uint8 and shape'),
     (lambda file: {'header': np.array(str(file['header']).replace('"format": 1', '"format": 9'))}, 'format 9'),
     (lambda file: {'header': np.array('{')}, 'damaged'),
-    (lambda file: {'columns.0': file['columns.0'] - 1}, 'columns.0: numbers from 0 to 0 are needed'),
-    (lambda file: {'columns.0': file['columns.0'].astype(float)}, 'columns.0: has type float64'),
-    (lambda file: {'members.0': file['members.0'].astype(float)}, 'members.0: has type float64'),
-    (lambda file: {'positives.image': file['positives.image'].astype(float)}, 'positives.image: has type float64'),
-    (lambda file: {'positives.category': file['positives.category'] + 9}, 'positives.category: numbers from 0 to 2'),
-    (lambda file: {'positives.counted': file['positives.counted'].astype(np.int64)}, 'positives.counted: has type int64'),
+    (lambda file: {'columns.0': file['columns.0'] - 1}, 'columns.0: expected numbers from 0 to 0'),
+    (lambda file: {'columns.0': file['columns.0'].astype(float)}, 'columns.0: type float64'),
+    (lambda file: {'members.0': file['members.0'].astype(float)}, 'members.0: type float64'),
+    (lambda file: {'positives.image': file['positives.image'].astype(float)}, 'positives.image: type float64'),
+    (lambda file: {'positives.category': file['positives.category'] + 9}, 'positives.category: expected numbers from 0 to 2'),
+    (lambda file: {'positives.counted': file['positives.counted'].astype(np.int64)}, 'positives.counted: type int64'),
     (lambda file: {'bbox.score': np.where(np.arange(len(file['bbox.score'])) == 3, np.nan, file['bbox.score'])},
      'bbox.score: scores must be finite'),
-    (lambda file: {'bbox.rank': file['bbox.rank'].astype(np.float32)}, 'bbox.rank: has type float32'),
+    (lambda file: {'bbox.rank': file['bbox.rank'].astype(np.float32)}, 'bbox.rank: type float32'),
     (lambda file: {'bbox.rank': file['bbox.rank'] + 1}, 'bbox.rank: '),
     (lambda file: {'bbox.rank': 0 * file['bbox.rank']}, 'ranks must count from 0 in each image and category'),
-    (lambda file: {'bbox.matched': file['bbox.matched'] + 1024}, 'bbox.matched: numbers from 0 to 1023 are needed'),
+    (lambda file: {'bbox.matched': file['bbox.matched'] + 1024}, 'bbox.matched: expected numbers from 0 to 1023'),
     (lambda file: {f'bbox.{name}': file[f'bbox.{name}'][::-1] for name in Records._fields}, 'bbox: the records are not sorted'),
-    (lambda file: {'image_ids': file['image_ids'][::-1]}, 'image_ids: not sorted, or repeated'),
-    (changed_header(category_names=['a', 'b', 3]), 'must be text'),
-    (changed_header(category_names='abc'), 'must be text'),
-    (changed_header(iou_types=['bbox', 'bbox']), 'IoU types among bbox, segm are needed, each once'),
-    (changed_header(iou_types=['boundary']), 'IoU types among bbox, segm are needed, each once'),
-    (changed_header(proposal_nums=[0]), 'proposal_nums: positive integers'),
+    (lambda file: {'image_ids': file['image_ids'][::-1]}, 'image_ids: not strictly increasing'),
+    (changed_header(category_names=['a', 'b', 3]), 'must be strings'),
+    (changed_header(category_names='abc'), 'must be strings'),
+    (changed_header(iou_types=['bbox', 'bbox']), 'expected distinct IoU types among bbox, segm'),
+    (changed_header(iou_types=['boundary']), 'expected distinct IoU types among bbox, segm'),
+    (changed_header(proposal_nums=[0]), 'proposal_nums: expected positive integers'),
     (changed_header(proposal_nums=[1, True]), 'proposal_nums: '),
-    (changed_header(evaluations=[]), 'no evaluation in it'),
-    (changed_header(evaluations=[dict(unit='image', cumulative=False, buckets=[])]), "evaluation 0: 'definition', 'unit'"),
+    (changed_header(evaluations=[]), 'no evaluations'),
+    (changed_header(evaluations=[dict(unit='image', cumulative=False, buckets=[])]),
+     "evaluation 0: expected 'definition', 'unit'"),
     (changed_header(evaluations=[dict(definition='covered', unit='image', cumulative=False, buckets=[
-        dict(name='r=0', lower=float('nan'), upper=0)])]), "evaluation 0: 'definition', 'unit'"),
+        dict(name='r=0', lower=float('nan'), upper=0)])]), "evaluation 0: expected 'definition', 'unit'"),
     *((changed_header(evaluations=[dict(definition='covered', unit='image', cumulative=cumulative, buckets=[
-        dict(name='r=0', lower=lower, upper=upper)])]), "evaluation 0: 'definition', 'unit'")
+        dict(name='r=0', lower=lower, upper=upper)])]), "evaluation 0: expected 'definition', 'unit'")
       for cumulative, lower, upper in ((False, True, 1), (False, 0, True), (False, None, 1), (1, 0, 1))),
-    (changed_header(name=None), 'must be text'),
-    (changed_header(thresholds=[True] * 10), "thresholds: COCO's ten and at most five others are needed"),
-    (changed_header(thresholds=[[.5]] * 10), "thresholds: COCO's ten and at most five others are needed"),
-    (changed_header(thresholds=.5), "thresholds: COCO's ten and at most five others are needed"),
+    (changed_header(name=None), 'must be strings'),
+    (changed_header(thresholds=[True] * 10), "thresholds: expected COCO's ten and at most five others"),
+    (changed_header(thresholds=[[.5]] * 10), "thresholds: expected COCO's ten and at most five others"),
+    (changed_header(thresholds=.5), "thresholds: expected COCO's ten and at most five others"),
 ])
 def test_inconsistent_arrays(saved, changes, message):
     _, path = saved

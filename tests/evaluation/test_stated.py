@@ -130,8 +130,8 @@ def test_human_levels_of_val2017():
 
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(definition='field:visible'), "has no field 'visible'; its images and annotations have vis_ratio"),
-    (dict(definition='visible_box'), 'state no visible and full extent; expected vbox and fbox; or vis_bbox and bbox'),
-    (dict(definition='field:vis_ratio', levels=('a', 'b')), "vis_ratio: 1.0 cannot be used; expected one of a, b"),
+    (dict(definition='visible_box'), 'have no visible and full extent; expected vbox and fbox; or vis_bbox and bbox'),
+    (dict(definition='field:vis_ratio', levels=('a', 'b')), "vis_ratio: got 1.0, expected one of a, b"),
 ])
 def test_annotations_that_do_not_state_it(options, message):
     data, results = street(vis_ratio=[1., .7, .3, None])
@@ -140,10 +140,10 @@ def test_annotations_that_do_not_state_it(options, message):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    (dict(levels=('a', 'b')), 'names need a field that holds them'),
-    (dict(levels='abc'), 'levels: names or values, each once'),
-    (dict(levels={'a': (1, 0)}), r'ranges \(lower, upper\) by name'),
-    (dict(min_height=50), "heights are those of instances; use unit='instance'"),
+    (dict(levels=('a', 'b')), 'names need the definition of a field'),
+    (dict(levels='abc'), 'levels: expected distinct names or values'),
+    (dict(levels={'a': (1, 0)}), r'named ranges \(lower, upper\)'),
+    (dict(min_height=50), "needs unit='instance'"),
     (dict(definition='coverd'), "unknown occlusion definition 'coverd'"),
 ])
 def test_unusable_evaluations(options, message):
@@ -157,7 +157,7 @@ def test_unknown_preset():
 
 
 def test_labels_of_no_image_are_refused():
-    with pytest.raises(ValueError, match="no value has the id or the file name of an image of annotations; got such as '77'"):
+    with pytest.raises(ValueError, match="no key is the id or the file name of an image of annotations; got keys such as '77'"):
         with_image_field(read_ground_truth(street()[0]), 'level', {'77': 'low'})
 
 
@@ -197,4 +197,4 @@ def test_an_image_with_several_levels_is_in_none(levels):
 def test_values_outside_the_edges_are_counted():
     data, results = street(height=[60, 60, 100, .5])
     report = evaluate(data, results, Evaluation('field:height', unit='instance')).report
-    assert report['notes'] == ['3 of 4 annotations with a value are in no bucket: their height is from 60 to 100']
+    assert report['notes'] == ['3 of 4 annotations with a value are in no bucket: their height ranges from 60 to 100']

@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmtied.evaluation import weighted_ap
-from mmtied.evaluation.accumulate import accumulate
-from mmtied.evaluation.buckets import whole_set
+from mmtied.evaluation.accumulate import accumulate, whole_set
 from mmtied.evaluation.intervals import bootstrap_statistics
 from mmtied.evaluation.protocol import RECALL_POINTS, bootstrapped_statistics
 from tests.helpers.coco_oracle import cases, coco_statistics, copied, match_all

@@ -73,7 +73,7 @@ def test_mixed_folders_are_refused(folders, tmp_path, name):
     shutil.copy(folders[1] / name, mixed)
     for read in (lambda: read_runs([mixed]), lambda: read_records(mixed)) if name != 'buckets.csv' else (
             lambda: read_report(mixed / 'report.json'), ):
-        with pytest.raises(ValueError, match='are not of the same run'):
+        with pytest.raises(ValueError, match='belong to different runs'):
             read()
     (mixed / 'buckets.csv').unlink()
     (mixed / 'report.json').unlink()

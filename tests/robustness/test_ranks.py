@@ -13,8 +13,8 @@ import torch
 
 from mmtied import cli
 from mmtied.evaluation import metric as metric_module
-from mmtied.evaluation.meeting import wait_for_others
 from mmtied.evaluation.metric import OcclusionCocoMetric
+from mmtied.evaluation.parallel import wait_for_others
 
 ROOT = Path(__file__).parents[2]
 DATA = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name='a')],
@@ -174,11 +174,11 @@ def test_a_hanging_process_ends_the_run_and_a_slow_one_does_not(tmp_path, late, 
 
 ENDING = """
 import torch
-from mmtied.evaluation import meeting
+from mmtied.evaluation import parallel
 
-meeting._INTERVAL = 0.
+parallel._INTERVAL = 0.
 torch.distributed.init_process_group('gloo')
-meeting.meet('here')
+parallel.meet('here')
 """
 
 

@@ -72,7 +72,7 @@ def test_statistics_and_format(run, work_dirs):
     assert 'bbox AP75 in %' in out and 'bbox AP in %' not in out
     assert [path.name for path in (work_dirs / 'pdf').glob('*.pdf')] == ['difference_over_r_bbox_AP75.pdf']
     code, _, err = run('base/occlusion', 'tied/occlusion', '--statistics', 'AP_S')
-    assert code == 2 and err.startswith('error: intervals of AP_S: saved records hold no other area than all; known: AP, AP50, ')
+    assert code == 2 and err.startswith("error: intervals of AP_S: saved records have no area but 'all'; known: AP, AP50, ")
     code, out, err = run('base/occlusion', 'tied/occlusion', '--statistics', 'MR-2', 'duplicates', '--replicates', '5')
     assert code == 0, err
     assert 'bbox MR-2 in %' in out and 'bbox duplicates in %' in out and 'bbox AP in %' not in out
@@ -104,13 +104,13 @@ def test_run_labels():
     (['base/occlusion', 'nowhere'], 'nowhere: no such file'),
     (['--a', 'base/occlusion'], 'both --a RUN ... and --b RUN ...'),
     (['base/occlusion', '--a', 'base/occlusion', '--b', 'tied/occlusion'], 'both --a RUN ... and --b RUN ...'),
-    (['--a', 'base/occlusion', 'base/occlusion', '--b', 'tied/occlusion'], 'hold the same results; give each run of a side once'),
+    (['--a', 'base/occlusion', 'base/occlusion', '--b', 'tied/occlusion'], 'have the same results; list each run of a side once'),
     (['base/occlusion', 'edges'], 'no buckets in common'),
-    (['base/occlusion', 'tied/occlusion', '--replicates', '0'], '--replicates (num_replicates): a whole number from 2'),
+    (['base/occlusion', 'tied/occlusion', '--replicates', '0'], '--replicates (num_replicates): expected an integer from 2'),
     (['base/occlusion', 'tied/occlusion', '--level', '95'], 'such as 0.95; got 95'),
     (['base/occlusion', 'tied/occlusion', '--iou-type', 'segm'], 'has no segm; it has bbox'),
-    (['base/occlusion', 'tied/occlusion', '--labels', 'a'], 'need as many different names'),
-    (['base/occlusion', 'base/occlusion'], 'need as many different names'),
+    (['base/occlusion', 'tied/occlusion', '--labels', 'a'], 'distinct names, one per run'),
+    (['base/occlusion', 'base/occlusion'], 'distinct names, one per run'),
 ])
 def test_user_errors_exit_with_2(run, work_dirs, args, message):
     code, _, err = run(*args, '--out', 'never')

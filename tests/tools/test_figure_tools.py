@@ -163,7 +163,7 @@ def test_samples_of_a_network_and_a_results_file(run, tmp_path):
     ('samples', ['none.json', 'none', '--out', 'a.png', '--results', 'none.json', '--num', '0'],
      'error: --num 0: at least 1 is needed'),
     ('samples', ['none.json', 'none', '--out', 'a.png', '--results', 'none.json', '--bucket', '.5', '.4'],
-     'error: bucket: two numbers 0 <= lower < upper are needed'),
+     'error: bucket: expected two numbers 0 <= lower < upper'),
     ('grad_cam', ['none.py', 'none.pth', '--images', 'none', '--annotations', 'none.json', '--out', 'a.png', '--num', '0'],
      'error: --num 0: at least 1 is needed'),
     ('accuracy_over_size', ['--out', 'a.png', '--add', 'none.csv'], 'error: none.csv: no such file'),

@@ -94,7 +94,7 @@ def test_comparison_of_chosen_statistics(results, tmp_path):
     assert comparison.latex().count(r'\begin{tabular}') == 4
     for wrong in (lambda: comparison.plot(statistic='AP51'), lambda: comparison.save(tmp_path, ['AP51']),
                   lambda: comparison.text(['AP51'])):
-        with pytest.raises(ValueError, match="statistics that were compared are AP, AP50, AP75, AP90, got 'AP51'"):
+        with pytest.raises(ValueError, match="statistic 'AP51' was not compared; use one of AP, AP50, AP75, AP90"):
             wrong()
 
 
