@@ -1,4 +1,4 @@
-"""Ratios written into annotations, against counting pixels; bucket ids, against hotcoco's slices."""
+"""Ratios in annotations against pixel counts, and bucket ids against hotcoco's slices."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ SIDE = 24
 
 @pytest.fixture
 def data():
-    """Boxes of whole pixels, some reaching out of their images, a crowd, an image without instances, and keys of others."""
+    """Integer boxes, some reaching beyond their images, a crowd, an image without instances, and unrelated keys."""
     rng = np.random.default_rng(0)
     images = [dict(id=number, height=SIDE, width=SIDE, file_name=f'{number}.jpg', license=3) for number in (9, 2, 5, 4)]
     entries = [dict(id=number, image_id=int(rng.choice([9, 2, 5])), category_id=1, area=9, iscrowd=int(number == 3), score=.5,
@@ -56,7 +56,7 @@ def test_ratios_match_pixel_counts(data):
     assert {bool(image['occlusion_bucket']) for image in found.annotations['images']} == {True, False}
 
 
-def test_everything_else_stays(data):
+def test_other_keys_are_unchanged(data):
     found = annotate(data).annotations
     assert found['info'] == dict(year=2017, occlusion=dict(definition='covered', same_category=False, cumulative=False,
                                                            edges=list(Evaluation().edges)))
@@ -66,7 +66,7 @@ def test_everything_else_stays(data):
     assert {**found, 'info': data['info']} == data
 
 
-def test_annotations_without_ids_and_regions_that_all_categories_ignore(data):
+def test_annotations_without_ids_and_ignore_regions(data):
     plain = annotate(data).annotations['annotations']
     data['categories'] = [dict(id=number, name=name) for number, name in enumerate('abc', 1)]
     for entry in data['annotations']:
@@ -80,7 +80,7 @@ def test_annotations_without_ids_and_regions_that_all_categories_ignore(data):
     assert ratios == [entry['occlusion_ratio'] for entry in plain]
 
 
-def test_annotations_that_are_left_out_have_no_ratio(data):
+def test_skipped_annotations_have_no_ratio(data):
     data['annotations'].append(dict(data['annotations'][0], id=99))
     data['annotations'].append(dict(data['annotations'][0], id=100, bbox=[0, 0, -1, 2]))
     with pytest.warns(UserWarning, match='left out'):
@@ -89,7 +89,7 @@ def test_annotations_that_are_left_out_have_no_ratio(data):
     assert ratios[1] is not None and ratios[99] is None and ratios[100] is None
 
 
-def test_buckets_of_instances_and_cumulative_ones(data):
+def test_instance_and_cumulative_buckets(data):
     found = annotate(data, Evaluation(edges=(0, .5, 1), unit='instance', cumulative=True))
     ratios = {entry['id']: entry['occlusion_ratio'] for entry in found.annotations['annotations']}
     assert found.buckets == {'r>=0': [number for number, ratio in ratios.items() if ratio is not None],
@@ -123,7 +123,7 @@ def test_tool_writes_a_file_that_pycocotools_reads(data, tmp_path, monkeypatch, 
     assert json.loads(source.read_text()) == data
 
 
-def test_tool_takes_folders_and_leaves_out_what_is_broken(tmp_path, monkeypatch, capfd):
+def test_tool_reads_folders_and_skips_invalid_entries(tmp_path, monkeypatch, capfd):
     folder = tmp_path / 'VOC2007'
     folder.mkdir()
     write_voc(folder)
@@ -134,7 +134,7 @@ def test_tool_takes_folders_and_leaves_out_what_is_broken(tmp_path, monkeypatch,
     assert len(COCO(tmp_path / 'out/VOC2007.json').dataset['images']) == 2
 
 
-def test_files_are_written_together_or_not_at_all(data, tmp_path):
+def test_files_are_written_atomically(data, tmp_path):
     found = annotate(data)
     found.save(tmp_path)
     with pytest.raises(ValueError, match='JSON'):

@@ -68,8 +68,8 @@ def test_differences_are_paired():
     assert checked
 
 
-def test_seeds_widen_the_interval_as_their_spread_says():
-    """Textbook case: the variance over images plus that of the mean over seeds, with Welch and Satterthwaite's freedom."""
+def test_seed_variance_widens_the_interval():
+    """Textbook case: variance over images plus variance of the mean over seeds, with Welch-Satterthwaite degrees of freedom."""
     runs = [small_run(noise=noise, num_images=64)[0] for noise in (0, 1, .8, 1.4)]
     bootstrap = Bootstrap(60)
     comparison = compare_runs([runs[:1], runs[1:]], ['a', 'b'], bootstrap)
@@ -88,7 +88,7 @@ def test_seeds_widen_the_interval_as_their_spread_says():
     assert (found['low'], found['high']) == pytest.approx((np.mean(gains) - reach, np.mean(gains) + reach), abs=2e-3)
 
 
-def test_resampled_seeds_spread_as_their_mean_does():
+def test_resampled_seeds_have_the_variance_of_their_mean():
     values = torch.tensor([.3, .34, .37], dtype=torch.float64)
     estimate = Estimate(values, values[:, None].expand(3, 50_000), 100)
     deviations = estimate.resampled_seeds(torch.Generator().manual_seed(0))
@@ -168,7 +168,7 @@ def test_runs_with_different_options_are_rejected():
         compare_runs([one, one], ['a', 'a'])
 
 
-def test_messages_name_runs_and_what_they_have():
+def test_messages_name_runs_and_their_contents():
     one, _, _ = small_run()
     other, _, _ = small_run(edges=(0, .5, 1), unit='instance')
     with pytest.raises(ValueError, match=r'in common: a has covered \(edges 0 0.3 0.6 1\); b has covered, by instance \(edges'):
@@ -181,7 +181,7 @@ def test_messages_name_runs_and_what_they_have():
     assert 'segm' not in found['evaluations'][0]
 
 
-def test_the_same_results_on_both_sides_are_said():
+def test_equal_results_on_both_sides_warn():
     one, _, _ = small_run()
     with pytest.warns(UserWarning, match='^a and b have the same results, so their differences are 0$'):
         compare_runs([one, one], ['a', 'b'], Bootstrap(2))
@@ -195,7 +195,7 @@ def test_the_same_results_on_both_sides_are_said():
 
 
 def test_run_saved_from_a_device_is_on_the_cpu_and_comparable(device):
-    """On a GPU, results are compared with each other and with saved runs."""
+    """GPU results can be compared with each other and with saved runs."""
     data, results = many(num_images=16, per_image=10)
     runs = [evaluate(data, results, Evaluation(edges=(0, .5, 1)), device=on) for on in (device, 'cpu')]
     for run in runs:
@@ -207,15 +207,15 @@ def test_run_saved_from_a_device_is_on_the_cpu_and_comparable(device):
 
 
 def test_saved_run_moves_every_tensor_to_the_cpu():
-    """Count the calls that bring tensors from the device, which also run where the device is the CPU."""
+    """Count device-to-host copies, which are also called if the device is the CPU."""
     result = evaluate(*many(num_images=16, per_image=10), Evaluation(edges=(0, .5, 1)))
     with Departures() as departures:
         result.saved_run()
     assert {column.numel() for column in (*result.records['bbox'], *result.targets.positives())} <= set(departures.sizes)
 
 
-def test_intervals_end_where_a_statistic_does():
-    """AP, recall and miss rate cannot pass 1; duplicates for an object can."""
+def test_intervals_are_clipped_to_the_range():
+    """AP, recall and miss rate cannot exceed 1; duplicates per object can."""
     data, results = many(num_images=25, per_image=4)
     perfect = [dict(image_id=entry['image_id'], category_id=entry['category_id'], bbox=entry['bbox'], score=.9)
                for entry in data['annotations'] if entry['id'] % 60 and not entry['iscrowd']]

@@ -1,4 +1,4 @@
-"""Instance, cumulative and several buckets at once, and the controls, against pycocotools and plain counting."""
+"""Instance buckets, cumulative buckets, several evaluations at once, and controls, against pycocotools and plain counts."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def evaluate(data, results, iou_type, **options):
 
 
 def ignoring(data, ratios, inside):
-    """The annotations, with those outside a bucket out of every area range, which is how COCO ignores."""
+    """Return the annotations with areas outside every range for those outside a bucket, which COCO then ignores."""
     data = copy.deepcopy(data)
     for entry, ratio in zip(data['annotations'], ratios.tolist(), strict=True):
         if not inside(ratio):

@@ -1,4 +1,4 @@
-"""`from mmtied.evaluation import ...`: every form of input gives the same numbers, and results show and save themselves."""
+"""The public API: every form of input gives the same numbers; results print, plot and save."""
 
 import json
 import pickle
@@ -42,7 +42,7 @@ def result(case):
 
 
 def by_image(data, results, kind):
-    """The results as one dict for each image."""
+    """Return the results as one dict per image."""
     entries = []
     for image in data['images']:
         here = [entry for entry in results if entry['image_id'] == image['id']]
@@ -164,7 +164,7 @@ def test_unknown_formats_are_refused(tmp_path, result):
     assert not list(tmp_path.iterdir())
 
 
-def test_empty_buckets_can_be_left_out(tmp_path, case):
+def test_empty_buckets_can_be_hidden(tmp_path, case):
     evaluation = [Evaluation(edges=(0, .3, .6, .9, 1)), Evaluation(edges=(0, .1, 1), unit='instance')]
     result = evaluate(*case, evaluation, name='a_b')
     held = [row['name'] for row in result.report['bbox']['buckets'] if row['instances']]
@@ -184,7 +184,7 @@ def test_empty_buckets_can_be_left_out(tmp_path, case):
     assert [label.get_text() for label in found.plot(hide_empty=True).axes[0].get_xticklabels()] == held
 
 
-def test_names_are_saved_where_they_were_given(tmp_path, case):
+def test_given_names_are_saved(tmp_path, case):
     for folder, name in (('x', 'R50 & co'), ('y', None)):
         result = evaluate(*case, Evaluation(edges=EDGES), name=name)
         result.save(tmp_path / folder / 'occlusion')
@@ -266,7 +266,7 @@ def test_pictures_need_detections(tmp_path, result):
         replace(result, detections=None).save(tmp_path, images=tmp_path)
 
 
-def test_unusual_detections_are_warned_about_once(case, recwarn):
+def test_unusual_detections_warn_once(case, recwarn):
     data, results = case
     images = by_image(data, [*results, results[3]], 'arrays')
     images[0]['boxes'][0] = [9., 9., 5., 5.]
@@ -329,7 +329,7 @@ def test_soft_masks_are_refused(masks):
 
 
 @pytest.mark.parametrize('evaluations', ['covered', [Evaluation(), 'x'], 5, [dict(unit='instance')]])
-def test_what_is_not_an_evaluation_is_named(case, evaluations):
+def test_evaluations_of_the_wrong_type_are_named(case, evaluations):
     with pytest.raises(ValueError, match=r'evaluations: expected an Evaluation or a list.*, got ') as error:
         evaluate(*case, evaluations)
     assert '\n' not in str(error.value)

@@ -1,4 +1,4 @@
-"""OcclusionEvalHook in a real mmengine runner whose model answers with fixed predictions."""
+"""OcclusionEvalHook in a real mmengine runner whose model returns fixed predictions."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ FILES = ['ap_over_r_bbox.png', 'buckets.csv', 'buckets.tex', 'records.npz', 'rep
 
 
 class Images(BaseDataset):
-    """The image ids of a COCO file."""
+    """Dataset of the image ids of a COCO file."""
 
     METAINFO = dict(classes=('thing', ))
 
@@ -37,7 +37,7 @@ class Images(BaseDataset):
 
 
 class FixedDetector(BaseModel):
-    """Finds the one box that every image has, and its mask."""
+    """Model that finds the single box of every image, and its mask."""
 
     def __init__(self, with_mask=False):
         super().__init__()
@@ -128,8 +128,8 @@ def test_segm_is_evaluated_for_models_with_masks(tmp_path, ann_file):
 
 
 @pytest.mark.parametrize('name', ['big.json', 'big.coco', 'big'])
-def test_annotations_are_told_by_content_not_by_name(tmp_path, ann_file, name):
-    """The masks of the same content are found under any name, so that r by masks is the same."""
+def test_annotations_are_identified_by_content(tmp_path, ann_file, name):
+    """Copies of the file under any name have the same masks, so r by masks is the same."""
     (tmp_path / name).write_text(Path(ann_file).read_text())
     make_runner(tmp_path, str(tmp_path / name), [], with_mask=True, hook=dict(definition='mask', edges=(0, .5, 1))).val()
     report = read_report(tmp_path / 'work/occlusion/report.json')
@@ -231,7 +231,7 @@ def test_registered_in_root_registries():
 
 
 class Photographs(Images):
-    """The same with image files, as tests have them."""
+    """The same dataset with image files, as test configs have them."""
 
     def load_data_list(self):
         folder = Path(self.ann_file).parent
@@ -239,7 +239,7 @@ class Photographs(Images):
 
 
 class WrongMasks(FixedDetector):
-    """Finds the box, and a mask elsewhere."""
+    """Model that finds the box, but predicts its mask elsewhere."""
 
     def forward(self, img_path, **kwargs):
         samples = super().forward(**kwargs)
@@ -250,7 +250,7 @@ class WrongMasks(FixedDetector):
 
 @pytest.mark.parametrize(('iou_types', 'chosen'), [(['bbox'], []), (['bbox', 'segm'], ['1.png']),
                                                     (['segm'], ['1.png'])])
-def test_worst_images_are_chosen_by_masks_where_they_are_evaluated(tmp_path, ann_file, monkeypatch, iou_types, chosen):
+def test_worst_images_are_chosen_by_masks_for_segm(tmp_path, ann_file, monkeypatch, iou_types, chosen):
     for number in (1, 2, 3):
         Image.new('RGB', (SIZE, SIZE)).save(tmp_path / f'{number}.png')
     monkeypatch.setitem(globals(), 'FixedDetector', WrongMasks)
@@ -290,8 +290,8 @@ def test_report_options_are_checked(options, message):
 
 @pytest.mark.parametrize(('name', 'hint'), [('defintion', '; did you mean definition[?]'), ('proposal_nums', ''), ('prefix', ''),
                                             ('backend_args', ''), ('collect_device', '')])
-def test_arguments_that_the_hook_does_not_take(name, hint):
-    """Also those of the metric that the hook sets itself, which would fail when the metric is built."""
+def test_invalid_hook_arguments(name, hint):
+    """This includes metric options that the hook sets itself, which would only fail when the metric is built."""
     with pytest.raises(TypeError, match=f'^OcclusionEvalHook: unexpected argument {name}{hint}$'):
         OcclusionEvalHook(**{name: None})
 
@@ -299,7 +299,7 @@ def test_arguments_that_the_hook_does_not_take(name, hint):
 @pytest.mark.parametrize(('options', 'names'), [
     (dict(preset='citypersons'), ['MR-2']), (dict(preset='citypersons', statistics=['AP']), ['AP']),
     (dict(preset='crowdhuman'), ['AP', 'AP50', 'AP75'])])
-def test_citypersons_is_about_the_miss_rate(options, names):
+def test_citypersons_reports_the_miss_rate(options, names):
     assert [statistic.name for statistic in OcclusionEvalHook(**options).bootstrap.chosen()] == names
 
 
@@ -320,7 +320,7 @@ RTMDET = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 
 
 def test_default_hook_merges_into_base_config(tmp_path):
-    """RTMDet keeps its EMA and the switch of its pipeline, and its own default hooks."""
+    """RTMDet keeps its EMA, pipeline switch and default hooks."""
     (tmp_path / 'mine.py').write_text(f"_base_ = '{RTMDET}'\n{AS_DEFAULT_HOOK}")
     cfg, base = Config.fromfile(tmp_path / 'mine.py'), Config.fromstring(f"_base_ = '{RTMDET}'", '.py')
     assert cfg.default_hooks.pop('occlusion') == dict(type='mmtied.OcclusionEvalHook')
@@ -331,7 +331,7 @@ def test_default_hook_merges_into_base_config(tmp_path):
 
 @pytest.mark.parametrize('listed', [True, False])
 def test_default_hook_runs_like_a_custom_hook(tmp_path, ann_file, listed):
-    """It has the same neighbors either way: after the hooks that measure time, before those that log and save."""
+    """Either way it runs after the timer hooks and before those that log and save."""
     hook = dict(type='mmtied.OcclusionEvalHook', edges=(0, .5, 1))
     hooks = dict(custom_hooks=[hook]) if listed else dict(default_hooks=dict(occlusion=hook), custom_hooks=[])
     runner = make_runner(tmp_path, ann_file, [], train=dict(by_epoch=True, max_epochs=1), **hooks)
@@ -375,7 +375,7 @@ def test_hook_warns_of_replaced_base_hooks(tmp_path, ann_file, monkeypatch):
 
 
 def test_one_of_several_hooks_is_used(tmp_path, ann_file):
-    """Where a config adds a hook to that of its base config, the one with arguments counts."""
+    """If a config adds a second hook to its base config's, the one with arguments is used."""
     runner = make_runner(tmp_path, ann_file, [], default_hooks=dict(
         occlusion=dict(type='OcclusionEvalHook', edges=(0, .5, 1)), logger=dict(type='LoggerHook')))
     assert sum(isinstance(hook, OcclusionEvalHook) for hook in runner.hooks) == 2
@@ -402,7 +402,7 @@ def test_monitored_numbers_are_checked_before_training(tmp_path, ann_file, evalu
 
 
 def test_monitored_numbers_that_exist(tmp_path, ann_file):
-    """The names of `scalar_names` are those of a validation; numbers of other metrics are not checked."""
+    """`scalar_names` are those of a validation; scalars of other metrics are not checked."""
     stopping = [dict(type='EarlyStoppingHook', monitor='occlusion/bbox_mAP_75_r0'), dict(type='OcclusionEvalHook')]
     plateau = dict(type='ReduceOnPlateauLR', monitor='occlusion/bbox_mAP_r0.5-0.6', rule='greater')
     runner = make_runner(tmp_path, ann_file, dict(type='CocoMetric', ann_file=ann_file), custom_hooks=stopping,
@@ -426,13 +426,13 @@ def test_monitors_of_other_hooks_and_schedules(tmp_path, ann_file, where):
 
 
 class Named(Images):
-    """Images with paths, as mmdet's datasets have."""
+    """Dataset of images with paths, as in mmdet."""
 
     def load_data_list(self):
         return [dict(img_id=number, img_path=f'{self.data_prefix["img_path"]}/{number}.jpg') for number in (1, 2, 3)]
 
 
-def test_joined_datasets_whose_ids_mean_different_images_are_refused(tmp_path, ann_file):
+def test_joined_datasets_with_ambiguous_ids_are_refused(tmp_path, ann_file):
     parts = [Named(ann_file, data_prefix=dict(img_path=folder)) for folder in 'ab']
     with pytest.raises(ValueError, match='image id 1 for different images, a/1.jpg and b/1.jpg; evaluate one dataset at a time'):
         make_runner(tmp_path, ann_file, dict(type='CocoMetric', ann_file=ann_file), hook=dict(ann_file=ann_file),
@@ -442,7 +442,7 @@ def test_joined_datasets_whose_ids_mean_different_images_are_refused(tmp_path, a
     assert runner.val()['occlusion/bbox_mAP_r0'] == pytest.approx(1)
 
 
-def test_masks_of_a_detector_without_them_are_refused_before_training(tmp_path, ann_file, monkeypatch):
+def test_segm_without_a_mask_head_is_refused_before_training(tmp_path, ann_file, monkeypatch):
     for name, value in (('with_roi_head', True), ('with_mask', False)):  # properties of mmdet's two-stage detectors
         monkeypatch.setattr(FixedDetector, name, value, raising=False)
     monkeypatch.setattr(FixedDetector, '__init__', lambda self, with_mask: BaseModel.__init__(self))

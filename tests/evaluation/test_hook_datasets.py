@@ -1,4 +1,4 @@
-"""The hook on mmdet's own datasets: its AP equals pycocotools' on the same boxes."""
+"""The hook on mmdet's datasets: AP equals pycocotools' on the same boxes."""
 
 import contextlib
 import csv
@@ -25,13 +25,13 @@ SIZE = (120, 160)  # height, width
 
 
 class _Runner:
-    """The parts of a Runner that the hook reads when it adds its metric."""
+    """The parts of a Runner that the hook reads to add its metric."""
 
     model = torch.nn.Module()
 
 
 def evaluated(dataset, found, **options):
-    """Return the metric that the hook adds for a dataset, after the predictions, a dict by image id."""
+    """Return the metric that the hook adds for a dataset after processing predictions, a dict by image id."""
     evaluator = Evaluator([])
     evaluator.dataset_meta = dataset.metainfo
     OcclusionEvalHook(metric='bbox', **options)._attach(_Runner, dataset, evaluator)
@@ -44,7 +44,7 @@ def evaluated(dataset, found, **options):
 
 
 def jittered(dataset, seed=0):
-    """Return predictions near the annotations of a dataset, some of other classes, by image id."""
+    """Return predictions near the dataset's annotations, some with wrong classes, by image id."""
     rng, found = np.random.default_rng(seed), {}
     num_classes = len(dataset.metainfo['classes'])
     for number in range(len(dataset)):
@@ -59,7 +59,7 @@ def jittered(dataset, seed=0):
 
 
 def numbered(data, found, category_ids):
-    """Return annotations and results with images numbered, as pycocotools needs, in the order of the sorted ids."""
+    """Return annotations and results with images numbered in the order of sorted ids, as pycocotools needs integers."""
     numbers = {image['id']: number for number, image in enumerate(sorted(data['images'], key=lambda image: image['id']), 1)}
     regions = [entry for entry in data['annotations'] if entry['category_id'] is None]
     entries = [entry for entry in data['annotations'] if entry['category_id'] is not None]
@@ -173,7 +173,7 @@ def rectangle(box):
 
 
 def test_cityscapes(tmp_path):
-    """The layout of mmdet's converter: ids of Cityscapes' labels, folders of cities, groups as crowds, classes of METAINFO."""
+    """Layout of mmdet's converter: Cityscapes label ids, a folder per city, groups as crowds, classes from METAINFO."""
     from mmdet.datasets import CityscapesDataset
     rng, ids = np.random.default_rng(0), dict(zip(CityscapesDataset.METAINFO['classes'], (24, 25, 26, 27, 28, 31, 32, 33),
                                                   strict=True))
@@ -198,7 +198,7 @@ def test_cityscapes(tmp_path):
 
 
 def objects365(tmp_path, kind, file_names, as_id=int):
-    """Return annotations as Objects365 publishes them: 365 categories in no order, attributes, folders of patches."""
+    """Return annotations as published by Objects365: 365 unordered categories, attributes, patch folders."""
     rng, classes = np.random.default_rng(0), kind.METAINFO['classes']
     numbers = rng.permutation(len(classes)).tolist()
     data = dict(licenses=[], images=[], annotations=[],
@@ -225,7 +225,7 @@ def test_objects365_v1(tmp_path, as_id):
 
 
 def test_objects365_v2(tmp_path):
-    """mmdet leaves out an image that is not among the published ones; its objects count as missed, as for mmdet's CocoMetric."""
+    """mmdet skips an unpublished image; its objects count as missed, as with mmdet's CocoMetric."""
     from mmdet.datasets import Objects365V2Dataset
     names = ['images/v1/patch8/objects365_v1_00420917.jpg', 'images/v2/patch22/objects365_v2_00984543.jpg',
              'images/v1/patch6/objects365_v1_00320532.jpg']
@@ -278,7 +278,7 @@ def test_lvis(tmp_path, monkeypatch):
 
 
 def test_labels_are_matched_by_name(tmp_path):
-    """Another annotation file that lists the categories in another order, and one that lacks a class."""
+    """A second annotation file may reorder the categories or lack a class."""
     from mmdet.datasets import CocoDataset
     data, path = coco_file(tmp_path, {1: 'a', 2: 'b', 3: 'c'})
     dataset = CocoDataset(ann_file=path, metainfo=dict(classes=('a', 'b', 'c')), data_prefix=dict(img=''), test_mode=True,
@@ -292,8 +292,8 @@ def test_labels_are_matched_by_name(tmp_path):
         evaluated(dataset, found, ann_file=lacking)
 
 
-def test_classes_that_the_own_file_of_a_dataset_lacks(tmp_path):
-    """mmdet drops such a class and numbers the others anew, so that labels of a model of all classes would mean others."""
+def test_classes_missing_from_the_datasets_file(tmp_path):
+    """mmdet drops such a class and renumbers the rest, so labels of a model with all classes would be misread."""
     from mmdet.datasets import CocoDataset
     data, path = coco_file(tmp_path, {1: 'a', 2: 'Beta', 3: 'c'})
     dataset = CocoDataset(ann_file=path, metainfo=dict(classes=('a', 'beta', 'c')), data_prefix=dict(img=''), test_mode=True,
@@ -308,8 +308,8 @@ def test_classes_that_the_own_file_of_a_dataset_lacks(tmp_path):
     assert_equals_pycocotools(metric, known, found, [1, 2, 3])
 
 
-def test_a_name_that_stands_twice(tmp_path):
-    """Roboflow's root category has the name of the only class."""
+def test_repeated_category_name(tmp_path):
+    """Roboflow's root category has the same name as the only class."""
     from mmdet.datasets import CocoDataset
     data, path = coco_file(tmp_path, {1: 'fish'})
     plain = CocoDataset(ann_file=path, metainfo=dict(classes=('fish', )), data_prefix=dict(img=''), test_mode=True, pipeline=[])

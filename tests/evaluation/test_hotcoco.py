@@ -1,4 +1,4 @@
-"""hotcoco, an implementation in Rust of its own, as a second oracle beside pycocotools."""
+"""Against hotcoco, an independent Rust implementation, as a second oracle beside pycocotools."""
 
 import copy
 
@@ -18,7 +18,7 @@ EDGES = (0, .3, .6, 1)
 
 
 def hotcoco_statistics(data, results, iou_type, image_ids):
-    """AP, AP50 ... of some images."""
+    """Return AP, AP50 ... of some images."""
     truth = hotcoco.COCO(copy.deepcopy(data))
     evaluation = hotcoco.COCOeval(truth, truth.load_res(copy.deepcopy(results)), iou_type)
     evaluation.params.img_ids = image_ids

@@ -1,4 +1,4 @@
-"""Null bands of instance buckets on simulated detectors that ignore occlusion: no verdict, whatever the sizes and the heights."""
+"""Null bands of instance buckets on simulated detectors without an occlusion effect: no verdict for any sizes or heights."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mmtied.evaluation.reporting.runs import Run
 
 
 def persons(found, num_images=40, per_image=8, seed=0):
-    """Return persons side by side, of one height each, with their hidden share, and the detections of some of them.
+    """Return people side by side with given heights and hidden shares, and detections of some of them.
 
     Args:
         found: Called with a generator for each person; returns height, hidden share of the box, and the chance of being found.
@@ -33,8 +33,8 @@ def persons(found, num_images=40, per_image=8, seed=0):
     return data, detections
 
 
-def test_persons_in_no_bucket_are_not_drawn():
-    """Small persons, which are never found, and those without a visible box say nothing about the others."""
+def test_people_in_no_bucket_are_not_drawn():
+    """Small people, which are never found, and people without a visible box do not affect the others."""
     def found(rng):
         if rng.random() < .5:
             return (30, rng.uniform(0, .8), 0) if rng.random() < .5 else (80, None, 0)
@@ -56,7 +56,7 @@ def test_persons_in_no_bucket_are_not_drawn():
 
 @pytest.mark.parametrize('harder', [False, True])
 def test_p_values(harder):
-    """Small persons are found less often and occluded more often: no effect; an effect of occlusion itself is seen."""
+    """Small people are found less often and occluded more often: no effect. An effect of occlusion itself is detected."""
     def found(rng):
         height = rng.choice([20, 100])
         hidden = rng.uniform(0, 1) if height == 20 else rng.uniform(0, 1) ** 2

@@ -1,4 +1,4 @@
-"""Random parts of the images, intervals and what they add to a report."""
+"""Random parts of the images, and the intervals in a report."""
 
 import csv
 import json
@@ -80,8 +80,8 @@ CHOSEN = ('AP75', 'AR10', 'MR-2', 'recall@P80', 'loc_error', 'duplicates')
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
-def test_replicates_of_chosen_statistics_are_those_of_the_part_alone():
-    """Each replicate is what an evaluation of these images says; only the score of an operating point stays that of all."""
+def test_replicates_equal_evaluations_of_the_parts():
+    """Each replicate equals an evaluation of its images, except that score thresholds are those of all images."""
     data, results = many(num_images=40, per_image=8)
     result = evaluate(data, results, Evaluation(edges=(0, 1)))
     run = result.saved_run()
@@ -124,7 +124,7 @@ def test_point_estimates_are_those_of_the_report():
 
 
 def test_overlapping_groups_and_instance_groups():
-    """As cumulative and instance buckets need them: every image in each group, another column."""
+    """Groups of cumulative and instance buckets: every image in each group, with different columns."""
     run, _, groups = small_run()
     table, positives = run.records['bbox'], run.positives
     positives = positives._replace(counted=positives.counted & (positives.image < 10)[:, None])
@@ -176,7 +176,7 @@ def test_invalid_bootstrap(options, message):
 
 
 @pytest.mark.parametrize('num_images', [36, 37])
-def test_parts_hold_each_image_as_often(num_images):
+def test_parts_contain_each_image_equally_often(num_images):
     splits = random_parts(num_images, 39_995, seed=3).view(4000, 10, num_images)
     quarters, halves = splits[:, :4], splits[:, 4:]
     assert bool((quarters.sum(1) == 1).all())  # each image is in one quarter
@@ -196,8 +196,8 @@ def test_draws_depend_on_the_seed():
 
 
 @pytest.mark.parametrize('num_images', [40, 41, 42, 43])
-def test_interval_of_a_mean_is_students(num_images):
-    """For a mean of numbers, random parts give the interval of every textbook."""
+def test_interval_of_a_mean_matches_student(num_images):
+    """For a mean, random parts give the textbook interval."""
     numbers = torch.rand(num_images, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weights = random_parts(num_images, 20000, seed=0).double()
     found = interval(numbers.mean().item(), weights @ numbers / weights.sum(1), num_images)
@@ -213,7 +213,7 @@ def test_no_interval_of_few_images_or_without_values():
     assert interval(.99, parts, 100)[1] == 1
 
 
-def test_splits_with_an_undefined_part_are_left_out():
+def test_splits_with_an_undefined_part_are_dropped():
     parts = torch.rand(50, dtype=torch.float64)
     broken = parts.clone()
     broken[[3, 17]] = torch.nan
@@ -223,8 +223,8 @@ def test_splits_with_an_undefined_part_are_left_out():
 
 
 @pytest.mark.parametrize(('quarters', 'halves', 'growth'), [(1, 1, 1), (1, .2, .5), (.1, 3, 2), (0, 1, 2), (1.3, 1, 1 / 1.3)])
-def test_growth_beyond_what_is_possible_is_noise(quarters, halves, growth):
-    """Quarters and halves of 100 images that say the variances `quarters` and `halves`."""
+def test_implausible_growth_is_clipped(quarters, halves, growth):
+    """Quarters and halves of 100 images with the variances `quarters` and `halves`."""
     ends = (3 * quarters)**.5
     split = [ends, -ends, ends, -ends, *[halves**.5, -halves**.5] * 3]
     assert standard_error(torch.tensor(split * 2, dtype=torch.float64), 100)**2 == pytest.approx(halves * growth)

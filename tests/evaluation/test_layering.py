@@ -1,4 +1,4 @@
-"""Which way the imports point: no circles, no reporting below the results, no OpenMMLab but in metric and hook."""
+"""Import directions: no cycles, no reporting below the results, OpenMMLab only in metric and hook."""
 
 import ast
 import json
@@ -19,7 +19,7 @@ def is_type_checking(node):
 
 
 def imports(name, everywhere=False):
-    """The mmtied modules that a module imports when it is loaded, or anywhere in it."""
+    """Return the mmtied modules that a module imports at load time, or anywhere."""
     path = MODULES[name]
     package = name.split('.') if path.name == '__init__.py' else name.split('.')[:-1]
     tree = ast.parse(path.read_text())
@@ -54,7 +54,7 @@ def test_no_import_cycles():
 
 def test_arithmetic_does_not_import_reporting():
     plugs = {'metric', 'hook'}
-    lazy = {'result'}  # plots and files are imported when they are asked for
+    lazy = {'result'}  # plots and files are imported on demand
     for name in MODULES:
         package, _, module = name.rpartition('.')
         if package == 'mmtied.evaluation' and module not in {'inputs', 'reporting', *plugs}:
@@ -73,7 +73,7 @@ def test_statistics_and_ratios_import_without_torch():
     assert result.stdout.strip() == 'False'
 
 
-#: Modules that plug into mmengine; everything else has to work without it.
+#: Modules that plug into mmengine; everything else works without it.
 PLUGS = ['mmtied.evaluation.hook', 'mmtied.evaluation.metric']
 
 IMPORT_ALL = """

@@ -1,4 +1,4 @@
-"""IoU of boolean masks against pycocotools and against the pixels, and the store of decoded masks."""
+"""IoU of boolean masks against pycocotools and pixel counts, and the cache of decoded masks."""
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ def test_count_all_matches_pixel_counts(seed, num_masks, num_targets):
 
 
 def make_masks(seed, count, height=13, width=17):
-    """Rectangles with holes, and their annotations."""
+    """Return rectangles with holes, and their annotations."""
     rng = np.random.default_rng(seed)
     masks = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Matching rules, one by one; equality with COCOeval as a whole is in test_pipeline.py."""
+"""Matching rules one by one; test_pipeline.py tests equality with COCOeval as a whole."""
 
 import pytest
 import torch

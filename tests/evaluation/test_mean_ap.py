@@ -1,4 +1,4 @@
-"""The torchmetrics-style metric against `evaluate` on the same data in COCO's layout."""
+"""The torchmetrics-style metric against `evaluate` on the same data in COCO format."""
 
 import re
 import warnings
@@ -27,7 +27,7 @@ def to_xyxy(entries):
 
 
 def as_lists(data, results, with_masks=False):
-    """Return predictions and targets of each image."""
+    """Return the predictions and targets of each image."""
     preds, target = [], []
     for image in data['images']:
         of_image = [[entry for entry in entries if entry['image_id'] == image['id']]
@@ -59,7 +59,7 @@ def expected_values(report, iou_type, prefix=''):
 
 
 def numbers(values):
-    """Return the values as numbers, without the labels."""
+    """Return the values as floats, without the labels."""
     return {name: value.item() for name, value in values.items() if name != 'classes'}
 
 
@@ -120,8 +120,8 @@ def test_invalid_update(preds, target, message):
     ('preds', dict(labels=torch.tensor([1.5, 1])), 'preds[0]: labels must be integers, one per object; got [1.5, 1.0]'),
     ('target', dict(image_size=(5, )), "target[0]: 'image_size' has shape (1,); expected height and width"),
 ])
-def test_lengths_that_do_not_fit(of, wrong, message):
-    """These ended in NumPy's words about concatenation, or an IndexError."""
+def test_mismatched_lengths(of, wrong, message):
+    """These used to fail with NumPy's concatenation error or an IndexError."""
     entries = dict(preds=dict(boxes=torch.ones(2, 4), scores=torch.ones(2), labels=torch.zeros(2)),
                    target=dict(boxes=torch.ones(2, 4), labels=torch.zeros(2)))
     entries[of] |= wrong
@@ -200,7 +200,7 @@ def test_keys_and_values_are_torchmetrics(options):
 
 
 def test_masks_alone():
-    """For segm torchmetrics needs no boxes."""
+    """torchmetrics needs no boxes for segm."""
     masks = torch.zeros(3, 40, 40, dtype=torch.bool)
     masks[0, 2:20, 2:20] = masks[1, 10:30, 10:30] = masks[2, 5:39, 25:39] = True
     target = [dict(masks=masks, labels=torch.tensor([1, 1, 2]))]
@@ -295,8 +295,8 @@ def empty_image():
     return dict(boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.int64))
 
 
-def test_nothing_at_all_is_undefined():
-    """As in torchmetrics, where an untrained detector meets images without objects."""
+def test_empty_data_is_undefined():
+    """As in torchmetrics, for an untrained detector on images without objects."""
     theirs = torchmetrics_values([empty_image()], [empty_image()])
     metric = OcclusionMeanAveragePrecision()
     metric.update([empty_image()], [empty_image()])
@@ -310,7 +310,7 @@ def test_nothing_at_all_is_undefined():
 @pytest.mark.parametrize('place', [0, 1])
 @pytest.mark.parametrize('library', [None, 'supervision'])
 def test_images_without_objects_need_no_masks(iou_type, empty, place, library):
-    """supervision's empty Detections have none."""
+    """supervision's empty Detections have no masks."""
     masks = torch.zeros(2, 40, 40, dtype=torch.bool)
     masks[0, 2:20, 2:20] = masks[1, 10:30, 10:30] = True
     boxes = torch.tensor([[2., 2., 20., 20.], [10., 10., 30., 30.]])
@@ -328,7 +328,7 @@ def test_images_without_objects_need_no_masks(iou_type, empty, place, library):
 
 
 def test_masks_of_predictions_are_not_read_for_boxes():
-    """Those of torchvision's Mask R-CNN are probabilities."""
+    """torchvision's Mask R-CNN predicts probabilities."""
     preds, target = as_lists(*many(num_images=3, per_image=5))
     metric, expected = OcclusionMeanAveragePrecision(), OcclusionMeanAveragePrecision()
     expected.update(preds, target)
@@ -336,8 +336,8 @@ def test_masks_of_predictions_are_not_read_for_boxes():
     assert numbers(metric.compute()) == numbers(expected.compute())
 
 
-def test_boxes_outside_an_image_of_unknown_size_are_no_other_format():
-    """The targets alone do not say how large an image is."""
+def test_boxes_outside_an_image_of_unknown_size_keep_their_format():
+    """The targets alone do not determine the image size."""
     corners = torch.arange(30.)
     boxes = torch.stack([corners + 200, corners + 300, corners + 260, corners + 380], dim=1)
     preds = [dict(boxes=boxes, scores=corners / 30, labels=torch.ones(30, dtype=torch.int64))]

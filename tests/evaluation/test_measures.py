@@ -22,7 +22,7 @@ LIMITS = (1, 10, 1000)
 
 @pytest.fixture
 def more_statistics():
-    """The table of statistics, put back afterwards."""
+    """The table of statistics, restored afterwards."""
     original = dict(STATISTICS)
     yield
     STATISTICS.clear()
@@ -30,7 +30,7 @@ def more_statistics():
 
 
 def crowd(seed, num_images=6):
-    """Return people in a crowd, some of them ignored, with detections of distinct scores, some of them doubled or false."""
+    """Return a crowd of people, some ignored, with detections of distinct scores, some duplicates or false positives."""
     rng = np.random.default_rng(seed)
     data = dict(images=[dict(id=number + 1, width=400, height=300) for number in range(num_images)],
                 categories=[dict(id=1, name='person')], annotations=[])
@@ -49,7 +49,7 @@ def crowd(seed, num_images=6):
 
 
 def mmdet_miss_rate(data, results, folder):
-    """Return the miss rate of mmdet's CrowdHumanMetric, before it is rounded."""
+    """Return the unrounded miss rate of mmdet's CrowdHumanMetric."""
     from mmdet.evaluation.metrics.crowdhuman_metric import CrowdHumanMetric
 
     truth = folder / 'annotations.odgt'
@@ -92,7 +92,7 @@ def test_miss_rate_of_several_categories_is_their_mean(tmp_path):
 
 
 def counted(data, results, precision):
-    """Return recall, localization error and duplicates from the matches of pycocotools at IoU 0.5."""
+    """Return recall, localization error and duplicates from pycocotools' matches at IoU 0.5."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = coco_evaluation(data, results, 'bbox', proposal_nums=LIMITS)
     truths = {entry['id']: entry for entry in data['annotations']}
@@ -135,12 +135,12 @@ def test_objects_equal_counts_from_pycocotools(case):
 
 
 def box_at(left, iou=1.):
-    """Return a square of side 10 whose IoU with the one at `left` is as given, by its width."""
+    """Return a box of height 10 that has the given IoU with the square of side 10 at `left`."""
     return [left, 0., 10 * iou, 10.]
 
 
 def by_hand():
-    """Return two images: A with one object in the open, B with two that touch; and what a detector found."""
+    """Return two images, A with an isolated object and B with two that touch, and detections."""
     boxes = {1: [box_at(0)], 2: [box_at(0), box_at(9)]}
     data = dict(images=[dict(id=number, width=90, height=90) for number in (1, 2)], categories=[dict(id=1, name='a')],
                 annotations=[dict(id=10 * image + number, image_id=image, category_id=1, bbox=box, area=100)

@@ -1,4 +1,4 @@
-"""OcclusionCocoMetric beside mmdet's CocoMetric, fed with the same predictions."""
+"""OcclusionCocoMetric against mmdet's CocoMetric on the same predictions."""
 
 import json
 from pathlib import Path
@@ -64,8 +64,8 @@ def test_numbers_match_coco_metric(tmp_path, proposal_nums, seed):
             assert_same(bucket, coco_statistics(data, results, iou_type, image_ids=ids, **chosen), bucket['name'])
 
 
-def test_only_processed_images_are_evaluated_where_asked(tmp_path):
-    """As annotations of these images alone; otherwise the others' objects count as missed, and a note says so."""
+def test_only_images_with_results(tmp_path):
+    """Equals annotations of these images alone; without the option, the other objects count as missed, with a note."""
     rng = np.random.default_rng(3)
     data = make_data(rng)
     part = make_samples(data, rng)[:7]
@@ -226,7 +226,7 @@ def test_matched_images_keep_small_records(ann_file, monkeypatch):
     assert sum(len(table.image) for table in tables) > 0
 
 
-def test_second_epoch_decodes_nothing(ann_file, monkeypatch):
+def test_second_epoch_decodes_no_masks(ann_file, monkeypatch):
     samples = make_samples(json.loads(Path(ann_file).read_text()), np.random.default_rng(3))
     metric = OcclusionCocoMetric(ann_file, 'segm')
     first = run(metric, samples)
@@ -253,7 +253,7 @@ def warnings(monkeypatch):
 
 
 def inverted_samples(data, sides):
-    """Predictions of which the most certain of an image has its corners swapped, along x or along both axes."""
+    """Predictions whose highest-scoring box per image has swapped corners, along x or both axes."""
     samples = make_samples(data, np.random.default_rng(5), with_masks=False)
     changed = [sample for sample in samples if len(sample['pred_instances']['scores'])][1::3]
     for sample in changed:
@@ -299,8 +299,8 @@ def test_no_predictions(ann_file):
     assert values['coco/bbox_mAP'] == 0
 
 
-def test_soft_masks_are_cut_at_one_half():
-    """As mmdet's heads cut theirs; an empty float tensor, as SOLO returns without detections, is no masks."""
+def test_soft_masks_are_thresholded_at_one_half():
+    """As in mmdet's heads; an empty float tensor, which SOLO returns without detections, means no masks."""
     soft = torch.tensor([[[0., .3, .5, .51, 1.]]])
     expected = [[[False, False, False, True, True]]]
     assert as_masks(soft).tolist() == as_masks(soft.numpy()).tolist() == as_masks(soft.half()).tolist() == expected
@@ -321,7 +321,7 @@ def test_annotations_as_coco_object(ann_file):
     ('masks', "did you mean 'segm'[?]"),
     ('keypoints', "unknown IoU type 'keypoints'; known: bbox, segm"),
 ])
-def test_misspelt_iou_types(ann_file, name, message):
+def test_misspelled_iou_types(ann_file, name, message):
     with pytest.raises(ValueError, match=message):
         OcclusionCocoMetric(ann_file, ['bbox', name])
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Several processes over gloo give the numbers of one, and one that dies does not leave the others waiting."""
+"""Several gloo processes give the numbers of one, and a dead process does not leave the others waiting."""
 
 import json
 import os
@@ -20,7 +20,7 @@ BOUND_S = 120
 
 
 def samples(rng):
-    """An annotated image and a prediction for each of its instances, jittered."""
+    """Return an annotated image and a jittered prediction for each instance."""
     for image_id in range(1, IMAGES + 1):
         boxes = np.concatenate([rng.uniform(0, 40, (3, 2)), rng.uniform(8, 30, (3, 2))], axis=1)
         noisy = boxes + rng.normal(size=boxes.shape)

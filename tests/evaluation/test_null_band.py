@@ -1,4 +1,4 @@
-"""Null bands: random sets, their odds, and what they say of detectors that occlusion does or does not hurt."""
+"""Null bands: random sets, their odds, and verdicts on detectors that occlusion does or does not hurt."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from mmtied.evaluation.pipeline import evaluate_detections
 from tests.helpers.simulated import many, simulated
 
 
-def test_sets_have_the_size_and_the_odds_asked_for():
+def test_sets_have_the_requested_size_and_odds():
     odds = torch.tensor([-2., -1., 0., 1., 2.] * 20, dtype=torch.float64)
     drawn = draw_sets(odds, 50, 4000, torch.Generator().manual_seed(0))
     assert bool((drawn.sum(1) == 50).all())
@@ -23,7 +23,7 @@ def test_sets_have_the_size_and_the_odds_asked_for():
 
 
 def test_fit_is_logistic_regression():
-    """With one yes-or-no feature, the chances are the shares in the two groups."""
+    """With one binary feature, the probabilities are the shares in the two groups."""
     feature = torch.arange(4000) < 1000
     inside = torch.rand(4000, generator=torch.Generator().manual_seed(0)) < torch.where(feature, .7, .2)
     inputs = torch.stack([torch.ones(4000), feature.float()], dim=1).double()
@@ -33,8 +33,8 @@ def test_fit_is_logistic_regression():
         assert chance[group].mean().item() == pytest.approx(inside[group].double().mean().item(), abs=.005)
 
 
-def test_odds_do_not_know_what_is_inside():
-    """Of features that say nothing, a fit to all images makes much; those inside get no better odds from fits to others."""
+def test_cross_fitted_odds_do_not_leak_membership():
+    """With uninformative features, a fit to all images overfits; cross-fitting gives the bucket's images no better odds."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(400, 80, dtype=torch.float64, generator=generator)
     inside, ridge = torch.arange(400) < 60, torch.ones(80, dtype=torch.float64)
@@ -46,7 +46,7 @@ def test_odds_do_not_know_what_is_inside():
     assert told[inside].mean() - told[~inside].mean() > 2
 
 
-def test_differences_of_the_sets_are_taken_out_of_a_band():
+def test_differences_between_sets_are_removed_from_the_band():
     generator = torch.Generator().manual_seed(0)
     differences = torch.randn(300, 20, dtype=torch.float64, generator=generator) + .5
     noise, weights = torch.randn(2, 300, dtype=torch.float64, generator=generator), torch.linspace(-1, 1, 20).double()
@@ -58,7 +58,7 @@ def test_differences_of_the_sets_are_taken_out_of_a_band():
     assert unrelated.std().item() == pytest.approx(noise[1].std().item(), rel=.02)
 
 
-def test_what_is_explained_equals_refits_without_each_set(monkeypatch):
+def test_explained_differences_equal_leave_one_out_refits(monkeypatch):
     monkeypatch.setattr('mmtied.evaluation.null_band._SET_RIDGES', (1e-12, ))
     generator = torch.Generator().manual_seed(0)
     differences = torch.randn(40, 5, dtype=torch.float64, generator=generator)
@@ -72,7 +72,7 @@ def test_what_is_explained_equals_refits_without_each_set(monkeypatch):
         assert found[left_out].item() == pytest.approx(at_bucket + values[left_out].item() - inputs[left_out] @ weights, abs=1e-8)
 
 
-def test_nothing_is_made_of_sets_that_do_not_differ_or_are_few():
+def test_equal_or_few_sets_are_unchanged():
     constant, values = torch.full((30, 4), .3, dtype=torch.float64), torch.arange(30.).double()
     values[3] = torch.nan
     assert len(explain_differences(values, constant)) == 29
@@ -113,7 +113,7 @@ def test_a_detector_that_occlusion_hurts():
 
 
 def test_instance_sets_and_balanced_ap():
-    """A set of all instances has the AP of all; balanced AP of a bucket of all instances too."""
+    """A set of all instances has the overall AP, and so does the balanced AP of a bucket of all instances."""
     result = evaluated('instance', edges=(0, 1))
     overall, (first, second) = result.report['bbox']['all'], result.report['bbox']['buckets']
     assert first['instances'] + second['instances'] == overall['instances']
@@ -127,8 +127,8 @@ def test_instance_sets_and_balanced_ap():
         assert 'AP_matched_null' not in row
 
 
-def test_a_bucket_that_only_one_set_fits_has_no_band():
-    """All instances of one category are in one bucket and all others in the second."""
+def test_a_bucket_with_one_possible_set_has_no_band():
+    """One bucket has all instances of one category, the second all others."""
     data, results = many(num_images=60, per_image=6)
     for entry in data['annotations']:
         entry['first'] = float(entry['category_id'] == data['categories'][0]['id'])
@@ -138,8 +138,8 @@ def test_a_bucket_that_only_one_set_fits_has_no_band():
     assert len(rows) == 2 and all(row['AP_ci'] and row['AP_null'] is row['AP_excess_p'] is None for row in rows)
 
 
-def test_bands_stay_within_what_a_statistic_can_be():
-    """The regression over sets does not know that AP ends at 1; a detector that misses two objects has bands up to there."""
+def test_bands_are_clipped_to_the_range():
+    """Regression over sets may exceed an AP of 1; the bands of a detector that misses two objects are clipped there."""
     data, _ = many(num_images=100, per_image=6)
     ground_truth = read_ground_truth(data)
     results = [dict(image_id=entry['image_id'], category_id=entry['category_id'], bbox=entry['bbox'], score=.9)

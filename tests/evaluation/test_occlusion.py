@@ -1,4 +1,4 @@
-"""Occlusion ratios against counting pixels, and the ratios of real data sets."""
+"""Occlusion ratios against pixel counts, and ratios of real data sets."""
 
 import json
 
@@ -25,7 +25,7 @@ whole_boxes = st.lists(st.tuples(st.integers(-3, 14), st.integers(-3, 11), st.in
 
 
 def drawn(boxes):
-    """Each box's pixels inside the image, (N, HEIGHT, WIDTH) bool."""
+    """Return each box's pixels inside the image, (N, HEIGHT, WIDTH) bool."""
     masks = np.zeros((len(boxes), HEIGHT, WIDTH), dtype=bool)
     for mask, (x, y, w, h) in zip(masks, boxes, strict=True):
         mask[max(0, y):max(0, y + h), max(0, x):max(0, x + w)] = True
@@ -37,7 +37,7 @@ def pixel_iou(first, second):
 
 
 def counted(definition, masks, occluders):
-    """The definition by counting pixels: masks are the instances' boxes (or masks), occluders what covers them."""
+    """Compute the definition by counting pixels; `masks` are the instances' boxes or masks, `occluders` cover them."""
     areas = [mask.sum() for mask in masks]
     if sum(areas) == 0:
         return np.nan
@@ -156,7 +156,7 @@ def test_val2017_images_with_r_8_to_9(val2017, definition, images):
 
 
 def test_val2017_box_mask_has_no_r_8_to_9(val2017):
-    """Among images whose masks are real: for 257 instances the rebuilt file has the box in place of a mask."""
+    """Only images with real masks: the rebuilt file has boxes in place of 257 masks."""
     data = json.loads(data_path(VAL2017).read_text())
     stand_ins = {entry['image_id'] for entry in data['annotations'] if isinstance(entry['segmentation'], list)}
     high = val2017.image_ids[image_ratios(val2017) >= .75].tolist()  # box_mask is at most covered, but for rounding
@@ -185,7 +185,7 @@ MASKED = [name for name, ratio in OCCLUSION_RATIOS.items() if ratio.needs_masks]
 
 
 def truth(counts, **changes):
-    """One image with a whole mask and a mask of the given code, in a file's annotations 4 and 6."""
+    """Return an image with a valid mask and one with the given code, as annotations 4 and 6."""
     whole = mask_api.encode(np.asfortranarray(np.ones((20, 30), dtype=np.uint8)))['counts']
     annotation = dict(image_id=9, category_id=8, bbox=[0, 0, 5, 7], area=35, iscrowd=0)
     return read_ground_truth(dict(

@@ -65,7 +65,7 @@ def test_selected_categories_match_pycocotools(case):
 
 
 def one_image(targets, detections, **more):
-    """One category in one image, from (id, box) and (score, box)."""
+    """Return one image with one category, from (id, box) and (score, box) pairs."""
     data = dict(images=[dict(id=7, height=100, width=100)], categories=[dict(id=3, name='c')], annotations=[
         dict(id=number, image_id=7, category_id=3, bbox=box, area=box[2] * box[3], iscrowd=0, **more)
         for number, box in targets])
@@ -169,7 +169,7 @@ def test_simulated_detections_on_val2017_equal_pycocotools(iou_type):
         assert_same(bucket, statistics(restrict(evaluation, ground_truth.image_ids[of_image == number])), bucket['name'])
 
 
-def test_evaluation_leaves_the_number_of_threads_as_it_was(monkeypatch):
+def test_evaluation_restores_the_number_of_threads(monkeypatch):
     truth = read_ground_truth({'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
                                'categories': [{'id': 1, 'name': 'a'}]})
     before, seen = torch.get_num_threads(), []

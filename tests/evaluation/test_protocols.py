@@ -1,4 +1,4 @@
-"""Other protocols than COCO's by category: without categories as COCOeval, and LVIS's as the lvis package; ids of any kind."""
+"""Other protocols: class-agnostic as in COCOeval, LVIS as in the lvis package, and image ids of any kind."""
 
 import contextlib
 import copy
@@ -51,7 +51,7 @@ def assert_same(report, expected, iou_type='bbox'):
 @pytest.mark.parametrize('seed', range(4))
 @pytest.mark.parametrize('classes', [None, ['c1', 'c3']])
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
-def test_without_categories_as_coco_eval(seed, classes, iou_type):
+def test_class_agnostic_equals_coco_eval(seed, classes, iou_type):
     data, results = random_case(seed, many=30 if seed == 3 else 0)
     if iou_type == 'segm':
         for entry in data['annotations']:
@@ -79,8 +79,8 @@ def test_without_categories_as_coco_eval(seed, classes, iou_type):
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
 @pytest.mark.parametrize('form', ['ids', 'names', 'labels'])
-def test_without_categories_unknown_ones_count(form):
-    """Proposals of a class that the annotations do not have, against COCOeval where they have the first category."""
+def test_class_agnostic_counts_unknown_categories(form):
+    """Proposals of a class missing from the annotations, against COCOeval with the first category instead."""
     data, results = random_case(5)
     results = [dict(entry, score=float(score)) for entry, score in zip(results, np.linspace(.1, .9, len(results)), strict=True)]
     known = [dict(entry, category_id=1) if entry['category_id'] == 2 else entry for entry in results]
@@ -105,7 +105,7 @@ def test_without_categories_unknown_ones_count(form):
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_lvis_as_its_package(seed, monkeypatch):
+def test_lvis_equals_its_package(seed, monkeypatch):
     lvis = pytest.importorskip('lvis')
     monkeypatch.setattr(np, 'float', float, raising=False)  # which lvis 0.5.3 takes from old NumPy
     rng = np.random.default_rng(seed)
@@ -133,7 +133,7 @@ def test_lvis_as_its_package(seed, monkeypatch):
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
 def test_model_with_other_classes_is_matched_by_names():
-    """Four classes in another order than the categories, two of which the annotations do not have."""
+    """Four classes in a different order from the categories, two of them missing from the annotations."""
     data, results = random_case(1)
     names = ['tree', 'c3', 'c1', 'sky']
     ids = {1: 2, 3: 1}
@@ -173,7 +173,7 @@ def test_image_ids_of_any_kind(tmp_path, kind):
 
 
 def test_stems_that_are_numbers():
-    """ultralytics writes the number in a file's name, and annotations may count the images."""
+    """ultralytics writes the number in a file's name, while annotations may number the images."""
     data, results = random_case(1)
     for image in data['images']:
         image['file_name'] = f'val/{900000 + image["id"]:012}.jpg'

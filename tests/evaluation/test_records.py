@@ -181,7 +181,7 @@ def test_failed_write_keeps_previous_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('lacking', [['name'], ['thresholds'], ['name', 'thresholds', 'version']])
 def test_file_of_an_older_version(saved, lacking):
-    """Before thresholds were stated, the object and the IoU of each match were not kept either."""
+    """Files without thresholds also lack the object and the IoU of each match."""
     _, path = saved
     with np.load(path) as file:
         arrays = dict(file)

@@ -1,4 +1,4 @@
-"""Occlusion that annotations state: fields, visible extents, levels and presets, counted by hand and against pycocotools."""
+"""Occlusion stated by annotations (fields, visible extents, levels, presets) against counts by hand and pycocotools."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.helpers.simulated import many
 
 
 def street(**fields):
-    """Return four persons of two images and a perfect detector; `fields` hold a value for each person."""
+    """Return four people in two images and a perfect detector; `fields` have one value per person."""
     boxes = [[0, 0, 30, 60], [40, 0, 30, 60], [0, 0, 30, 100], [50, 0, 20, 40]]
     entries = [dict(id=number + 1, image_id=1 + number // 2, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=0,
                     **{name: values[number] for name, values in fields.items()}) for number, box in enumerate(boxes)]
@@ -25,7 +25,7 @@ def street(**fields):
 
 
 def held(evaluation, data):
-    """Return the ids in each bucket by its name."""
+    """Return the ids in each bucket by name."""
     return annotate(data, evaluation).buckets
 
 
@@ -40,7 +40,7 @@ def test_numeric_field_of_annotations():
     assert evaluate(data, results, hidden).report['bbox']['buckets'][2]['instances'] == 2
 
 
-def test_field_of_images_serves_their_instances():
+def test_image_fields_apply_to_instances():
     data, _ = street()
     data['images'][0]['rain'] = 3
     ground_truth = read_ground_truth(data)
@@ -133,7 +133,7 @@ def test_human_levels_of_val2017():
     (dict(definition='visible_box'), 'have no visible and full extent; expected vbox and fbox; or vis_bbox and bbox'),
     (dict(definition='field:vis_ratio', levels=('a', 'b')), "vis_ratio: got 1.0, expected one of a, b"),
 ])
-def test_annotations_that_do_not_state_it(options, message):
+def test_annotations_without_the_stated_occlusion(options, message):
     data, results = street(vis_ratio=[1., .7, .3, None])
     with pytest.raises(ValueError, match=message):
         evaluate(data, results, Evaluation(unit='instance', **options))
@@ -162,7 +162,7 @@ def test_labels_of_no_image_are_refused():
 
 
 def test_a_field_of_unknown_direction_gets_no_verdict():
-    """A visible share falls with occlusion; as one minus it, or as levels, the same buckets get a verdict."""
+    """A plain visible share gets no verdict; 1 minus it, or levels, does for the same buckets."""
     data, _ = many(num_images=60, per_image=4)
     rng = np.random.default_rng(0)
     results = []
@@ -183,13 +183,13 @@ def test_a_field_of_unknown_direction_gets_no_verdict():
     assert 'level seen' in levels and 'are found better' in levels
 
 
-@pytest.mark.parametrize('levels', [('0', '1', '2'), (0, 1, 2)])  # as a command line gives them, and as the field has them
-def test_an_image_with_several_levels_is_in_none(levels):
+@pytest.mark.parametrize('levels', [('0', '1', '2'), (0, 1, 2)])  # from the command line, and as in the field
+def test_an_image_with_several_levels_is_in_no_bucket(levels):
     data, results = street(occluded=[0, 2, 1, 1])
     report = evaluate(data, results, Evaluation('field:occluded', levels=levels)).report
     assert [row['images'] for row in report['bbox']['buckets']] == [0, 1, 0]
-    assert report['notes'] == ['1 of 2 images with a value are in no bucket: they have annotations of several levels, which '
-                               '--unit instance sorts']
+    assert report['notes'] == ['1 of 2 images with a value are in no bucket: their annotations have several levels; '
+                               'use --unit instance']
     of_instances = Evaluation('field:occluded', levels=levels, unit='instance')
     assert [row['instances'] for row in evaluate(data, results, of_instances).report['bbox']['buckets']] == [1, 2, 1]
 

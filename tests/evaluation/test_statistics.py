@@ -1,4 +1,4 @@
-"""The table of statistics: entries added to it reach the report, equal to pycocotools, and everything that reads the table."""
+"""The table of statistics: added entries equal pycocotools and reach the report and all other consumers."""
 
 import copy
 import csv
@@ -24,7 +24,7 @@ EDGES = (0, .3, 1)
 
 @pytest.fixture(autouse=True)
 def more_statistics(monkeypatch):
-    """AP90 and COCO's six recalls, in a table that is put back afterwards."""
+    """AP90 and COCO's six recalls, in a table that is restored afterwards."""
     original = dict(STATISTICS)
     register_statistic(Statistic('AP90', iou=.9, bootstrapped=True, shared=True, logged_by_bucket=True))
     STATISTICS['AR100'] = replace(STATISTICS['AR100'], bootstrapped=True)
@@ -34,7 +34,7 @@ def more_statistics(monkeypatch):
 
 
 def expected(evaluation):
-    """AP90 and the recalls of a COCOeval, None where it has -1."""
+    """Return AP90 and the recalls of a COCOeval, None for -1."""
     evaluation = copy.copy(evaluation)
     evaluation.accumulate()
     evaluation.summarize()

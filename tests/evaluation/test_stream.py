@@ -1,4 +1,4 @@
-"""Images taken one by one and matched in any batches equal all at once, dense masks equal run-length codes, and a GPU the CPU."""
+"""Batched matching equals one pass, dense masks equal run-length codes, and the GPU equals the CPU."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ LIMIT = 100
 
 
 def predictions_of(results, image_id, ids):
-    """Results of an image as a detector's tensors: labels, scores, float64 boxes (xyxy)."""
+    """Return an image's results as tensors: labels, scores, float64 boxes (xyxy)."""
     here = [entry for entry in results if entry['image_id'] == image_id]
     labels = torch.tensor([ids.index(entry['category_id']) for entry in here], dtype=torch.int64)
     return here, labels, torch.tensor([entry['score'] for entry in here], dtype=torch.float64)
 
 
 def check_equal(matcher, candidates, together):
-    """Matching one image at a time, two together, and all of them give the same table."""
+    """Matching one image at a time, in pairs, or all together gives the same table."""
     for batch in (1, 2, len(candidates)):
         parts = [matcher.match(candidates[start:start + batch]) for start in range(0, len(candidates), batch)]
         for name, left, right in zip(together._fields, join_records(parts), together, strict=True):

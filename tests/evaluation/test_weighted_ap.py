@@ -1,4 +1,4 @@
-"""The bootstrap's arithmetic against a plain loop: resample the images, copy them, ask pycocotools."""
+"""The bootstrap's arithmetic against a plain loop: resample the images, copy them, run pycocotools."""
 
 import json
 
@@ -110,7 +110,7 @@ def test_columns_with_ignored_ground_truth(column):
 
 
 def test_copies_of_tied_detections_alternate():
-    """True, false, true, false for two copies, as COCOeval sorts them; not true, true, false, false."""
+    """Two copies rank as true, false, true, false, as in COCOeval, not true, true, false, false."""
     box, far = [10., 10., 20., 20.], [70., 70., 20., 20.]
     data = dict(images=[dict(id=1, height=100, width=100)], categories=[dict(id=1, name='a')],
                 annotations=[dict(id=1, image_id=1, category_id=1, bbox=box, area=400., iscrowd=0)])
@@ -123,7 +123,7 @@ def test_copies_of_tied_detections_alternate():
 
 
 def test_recall_points_round_as_in_coco():
-    """Every recall that k of n can be, for n to 400: also where a point and the recall differ in rounding only."""
+    """Every recall k / n for n up to 400, including those that differ from a recall point only by rounding."""
     total = torch.arange(1, 401, dtype=torch.float64)[:, None]
     counts = torch.arange(401, dtype=torch.float64).expand(400, 401)
     found = torch.empty_like(counts)
@@ -134,7 +134,7 @@ def test_recall_points_round_as_in_coco():
 
 
 def test_counts_beyond_single_precision():
-    """Without ties in an image, AP stays the same when every image counts some million times as often."""
+    """Without ties in an image, AP does not change if all weights are multiplied by millions."""
     records, positives, num_categories = match_all(*many(seed=3, num_images=4), 'bbox')
     records = records._replace(score=torch.linspace(1, 0, len(records.score), dtype=torch.float64))
     weights = torch.tensor([[1, 2, 0, 1]])
