@@ -149,6 +149,7 @@ class OcclusionMeanAveragePrecision(_PlainMetric if Metric is None else Metric):
         Raises:
             ValueError: `update` was never called, or got invalid values.
         """
+        # torchmetrics joins the states of all processes itself.
         is_joined = Metric is not None or not torch_dist.is_available() or not torch_dist.is_initialized()
         states = {name: getattr(self, name) for name in _STATES} if is_joined else _gathered(self)
         if not states['sizes']:

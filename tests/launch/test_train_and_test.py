@@ -139,8 +139,8 @@ def test_user_errors_exit_with_2(run_tool, arguments, message):
     ('model.roi_head.mask_head.num_classes=5', 'error: the training data have 6 classes and '
      'model.roi_head.mask_head.num_classes is 5; set it to 6, or choose 5 classes with '
      'train_dataloader.dataset.metainfo.classes'),
-    ('default_hooks.checkpoint.save_best=coco/bbox_mAP_r0.95-1', "error: save_best='coco/bbox_mAP_r0.95-1': the validation gives "
-     'no such number; did you mean coco/bbox_mAP_r0.'),
+    ('default_hooks.checkpoint.save_best=coco/bbox_mAP_r0.95-1', "error: save_best='coco/bbox_mAP_r0.95-1': the validation "
+     'reports no such scalar; did you mean coco/bbox_mAP_r0.'),
     ('train_cfg.max_epochs=abc', "invalid literal for int() with base 10: 'abc'"),
     ('optim_wrapper.optimizer.lr=abc', "'<=' not supported between instances of"),
     ('val_evaluator.type=mmtied.Nothing', 'mmtied.Nothing is not in the'),

@@ -100,14 +100,14 @@ def test_run_labels():
 
 
 @pytest.mark.parametrize(('args', 'message'), [
-    (['base/occlusion'], 'two runs or more'),
+    (['base/occlusion'], 'expected at least two runs'),
     (['base/occlusion', 'nowhere'], 'nowhere: no such file'),
     (['--a', 'base/occlusion'], 'both --a RUN ... and --b RUN ...'),
     (['base/occlusion', '--a', 'base/occlusion', '--b', 'tied/occlusion'], 'both --a RUN ... and --b RUN ...'),
     (['--a', 'base/occlusion', 'base/occlusion', '--b', 'tied/occlusion'], 'have the same results; list each run of a side once'),
     (['base/occlusion', 'edges'], 'no buckets in common'),
     (['base/occlusion', 'tied/occlusion', '--replicates', '0'], '--replicates (num_replicates): expected an integer from 2'),
-    (['base/occlusion', 'tied/occlusion', '--level', '95'], 'such as 0.95; got 95'),
+    (['base/occlusion', 'tied/occlusion', '--level', '95'], 'such as 0.95, got 95'),
     (['base/occlusion', 'tied/occlusion', '--iou-type', 'segm'], 'has no segm; it has bbox'),
     (['base/occlusion', 'tied/occlusion', '--labels', 'a'], 'distinct names, one per run'),
     (['base/occlusion', 'base/occlusion'], 'distinct names, one per run'),
