@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
-    from mmtied.options import add_choice
+    from mmtied.cli import add_choice
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Choose, draw, write."""
     args = parse_args(argv)
     from mmtied.atomic import check_can_write
-    from mmtied.cli import user_errors, warnings_as_lines
+    from mmtied.cli import choice_of, user_errors, warnings_as_lines
     from mmtied.compat import require
 
     with user_errors(), warnings_as_lines():
@@ -35,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mmtied.analysis.example_images import write_examples
         from mmtied.evaluation import read_ground_truth
         from mmtied.evaluation.options import reading_options
-        from mmtied.options import choice_of
 
         choice = choice_of(args)
         ground_truth = read_ground_truth(args.annotations, image_folder=args.images, **reading_options(args))

@@ -13,7 +13,7 @@ import argparse
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    from mmtied.options import add_trust
+    from mmtied.cli import add_trust
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('classifier', help='checkpoint written by `mmtied train` for a config in configs/imagenet, or a '

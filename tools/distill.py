@@ -14,7 +14,7 @@ from pathlib import Path
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    from mmtied.options import add_cfg_options, add_launcher
+    from mmtied.cli import add_cfg_options, add_launcher
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('teacher', help='torchvision://NAME, or a config (file or package::path) whose backbone is the teacher')

@@ -12,7 +12,7 @@ import argparse
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    from mmtied.options import add_cfg_options, add_device, add_networks
+    from mmtied.cli import add_cfg_options, add_device, add_networks
     from mmtied.plotting import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -13,7 +13,7 @@ import argparse
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
-    from mmtied.options import add_cfg_options, add_choice, add_device, add_networks
+    from mmtied.cli import add_cfg_options, add_choice, add_device, add_networks
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_networks(parser)
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Choose, run, draw, write."""
     args = parse_args()
-    from mmtied.cli import user_errors
+    from mmtied.cli import choice_of, user_errors
     from mmtied.compat import require
     from mmtied.unpickling import safe_loading
     with user_errors(), safe_loading(args.trust_checkpoint):
@@ -43,7 +43,6 @@ def main() -> None:
         from mmtied.evaluation.options import reading_options
         from mmtied.launch.cam import detected_cases, draw_cam, draw_image, occluded_cases
         from mmtied.launch.networks import chosen_images, load_networks
-        from mmtied.options import choice_of
         from mmtied.plotting import check_figure_path, draw_grid, write_figure
 
         choice = choice_of(args)

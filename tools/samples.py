@@ -12,7 +12,7 @@ import argparse
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line; imports nothing heavy, so that --help is quick."""
-    from mmtied.options import add_cfg_options, add_choice, add_device
+    from mmtied.cli import add_cfg_options, add_choice, add_device
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO instances file')
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Read, run, draw, write."""
     args = parse_args()
-    from mmtied.cli import user_errors, warnings_as_lines
+    from mmtied.cli import choice_of, user_errors, warnings_as_lines
     from mmtied.compat import require
     from mmtied.unpickling import safe_loading
     with user_errors(), warnings_as_lines(), safe_loading(args.trust_checkpoint):
@@ -43,7 +43,6 @@ def main() -> None:
         from mmtied.evaluation.options import reading_options
         from mmtied.launch.networks import load_networks, names_in_figure
         from mmtied.launch.samples import annotated, from_network, from_results, sample_rows
-        from mmtied.options import choice_of
         from mmtied.plotting import check_figure_path, draw_grid, write_figure
 
         choice = choice_of(args)

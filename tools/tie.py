@@ -11,7 +11,7 @@ import argparse
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    from mmtied.options import add_cfg_options, add_config
+    from mmtied.cli import add_cfg_options, add_config
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config(parser)

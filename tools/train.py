@@ -8,7 +8,7 @@ import sys
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    from mmtied.options import add_cfg_options, add_config, add_launcher
+    from mmtied.cli import add_cfg_options, add_config, add_launcher
 
     parser = argparse.ArgumentParser(description=__doc__)
     add_config(parser)

@@ -11,9 +11,9 @@ from torch import distributed as torch_dist
 
 from .accumulate import accumulate, whole_set
 from .buckets import Evaluation
-from .inputs.adapters import from_supervision
 from .inputs.coco_json import to_xywh
 from .inputs.dumps import encode_masks, to_cpu
+from .inputs.sources import from_supervision
 from .pipeline import evaluate
 from .protocol import IOU_THRESHOLDS, PROPOSAL_NUMS, RECALL_POINTS, STATISTICS, Statistic, check_iou_types
 from .result import EvaluationResult

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from mmtied.analysis.accuracy_over_size import Point
 from mmtied.analysis.complexity import count_parameters
+from mmtied.cli import check_sampling
 from mmtied.evaluation.inputs.images import image_size, list_images, read_image
 from mmtied.evaluation.reporting.runs import read_report
-from mmtied.options import check_sampling
 from mmtied.unpickling import load_checkpoint
 
 from .checkpoints import build_trained

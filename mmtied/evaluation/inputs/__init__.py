@@ -16,9 +16,9 @@ from .dumps import dump_detections, dumped_iou_types
 from .faults import Broken, naming
 from .ground_truth import GroundTruth, read_ground_truth
 from .results import Detections, ResultReading, held_iou_types, join_detections, make_detections, read_results
-from .sources import from_python, read_source
+from .sources import from_python, from_supervision, read_source
 
-__all__ = ['Detections', 'GroundTruth', 'load_detections', 'read_ground_truth']
+__all__ = ['Detections', 'GroundTruth', 'from_supervision', 'load_detections', 'read_ground_truth']
 
 
 def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Sequence[str] | None = None,
