@@ -3,9 +3,9 @@
 Importing the package registers its layers, backbones, plugins, metric and hooks with mmengine (see `mmtied.registry`). Without
 mmengine and mmcv the layers (`mmtied.layers`) and the evaluation's arithmetic still work; they need only torch.
 
-A program that evaluates detections needs none of the models. It can set the environment variable ``MMTIED_REGISTER=0`` before
-the import, which then registers nothing and imports neither torch, mmengine nor mmcv. The command `mmtied` and the scripts of
-tools/ leave registration to the code that needs it (`mmtied.launch`), so that the others start at once.
+Programs that only evaluate detections can set the environment variable ``MMTIED_REGISTER=0`` first: the import then registers
+nothing and loads neither torch, mmengine nor mmcv. The command `mmtied` and the scripts in tools/ leave registration to the code
+that needs it (`mmtied.launch`), so that they start at once.
 """
 
 import os
@@ -18,9 +18,9 @@ from .version import __version__
 
 
 def _is_command() -> bool:
-    """Return True in the console script and those of tools/, and during the import by ``python -m mmtied``."""
+    """Return True in the console script, in the scripts of tools/, and while ``python -m mmtied`` imports the package."""
     program = (sys.argv or [''])[0]
-    if program == '-m':  # so it is for every package that is imported until the module to run is found
+    if program == '-m':  # argv[0] of every import until Python has found the module to run
         return any(option.endswith('m') and module == 'mmtied' for option, module in pairwise(sys.orig_argv))
     package = Path(__file__).parent
     folders = [os.path.realpath(folder) for folder in (Path(program).parent, package.parent / 'tools', package / '.mim/tools')]

@@ -1,4 +1,4 @@
-"""Misspelt arguments: a TypeError that names the class in the config and the nearest right name."""
+"""Reject misspelt arguments with a TypeError that names the class and the nearest valid name."""
 
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
@@ -7,9 +7,9 @@ from inspect import Parameter, signature
 
 
 def reject_unknown(owner: str, settings: Mapping[str, object], *builders: Callable, without: Collection[str] = ()) -> None:
-    """Raise a TypeError for settings that none of the builders of a class takes, with the nearest name that one takes.
+    """Raise a TypeError for a setting that no builder accepts, with the nearest accepted name.
 
-    Arguments `without` which the builders are called count as unknown.
+    Names in `without` count as unknown.
 
     Example:
         >>> from mmtied.layers import TBC
@@ -47,6 +47,6 @@ def suggest_arguments(cls: type) -> type:
 
 
 def named_arguments(builder: Callable) -> list[str]:
-    """Return the names of the arguments of a constructor or function, without self and ``**rest``."""
+    """Return the argument names of a constructor or function, without self and ``**kwargs``."""
     return [name for name, parameter in signature(builder).parameters.items()
             if parameter.kind is not Parameter.VAR_KEYWORD and name != 'self']

@@ -1,4 +1,4 @@
-"""Write files and folders atomically: whole, or not at all."""
+"""Write files and folders atomically, and check paths before anything is written."""
 
 import errno
 import os
@@ -12,19 +12,19 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # on Windows, where nothing is locked, and a killed process leaves its temporary files
+except ImportError:  # Windows: nothing is locked, and killed processes leave temporary files behind
     fcntl = None
 
-#: Start of the names of temporary folders.
+#: Name prefix of temporary folders.
 _PREFIX = '.mmtied-'
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which takes the place of `path` when the block ends without an error.
+    """Yield a temporary path beside `path` that replaces `path` when the block ends without an error.
 
     The temporary name keeps the suffix, for writers that choose a format by it. On an error the temporary file is removed and
-    `path` stays as it was. Missing parent folders are created.
+    `path` is unchanged. Missing parent folders are created.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -35,17 +35,17 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_temporary = path.parent.name.startswith(_PREFIX)  # locked by this process, which would wait for itself
+    is_temporary = path.parent.name.startswith(_PREFIX)  # already locked by this process: locking it again would deadlock
     with ExitStack() as named:
         named.enter_context(_naming(path))
-        with nullcontext() if is_temporary else _locked(path.parent):  # or another process could sweep it before it is locked
+        with nullcontext() if is_temporary else _locked(path.parent):  # no other process may sweep it before it is locked
             if not is_temporary:
                 _sweep(path.parent, re.compile(re.escape(f'.{path.stem}.') + r'[a-z0-9_]{8}' + re.escape(path.suffix)))
             temporary = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}{path.suffix}')
             handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             named.enter_context(_naming(path, temporary))
             if fcntl is None:
-                os.close(handle)  # Windows moves no open file
+                os.close(handle)  # Windows cannot move open files
             else:
                 _lock(handle)
         try:
@@ -58,7 +58,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def save_text(path: str | os.PathLike, text: str) -> Path:
-    """Write a text in UTF-8, whole or not at all; return its path."""
+    """Write text as UTF-8 atomically, and return the path."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
     return Path(path)
@@ -66,16 +66,16 @@ def save_text(path: str | os.PathLike, text: str) -> Path:
 
 @contextmanager
 def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterator[Path]:
-    """Yield a temporary folder whose files move into `folder` together when the block ends without an error.
+    """Yield a temporary folder whose files move into `folder` when the block ends without an error.
 
-    On an error nothing in `folder` changes. The file `last` is taken away before the others come, and comes after them: where
-    it is there, all of them are, and of its run, whenever a process was killed. Two processes that end together move their
-    files one after the other. Of the files that the block does not write, those whose names fit the pattern `replaces` go.
+    On an error nothing in `folder` changes. The file `last` is removed before the others move and moves last: if it exists, the
+    set is complete and from one run, even if a process was killed. Concurrent processes move their files one after the other.
+    Existing files that the block did not write are removed if their names match the pattern `replaces`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _naming(folder), ExitStack() as in_use:
-        with _locked(folder):  # or another process could sweep the new one before it is locked
+        with _locked(folder):  # no other process may sweep the new folder before it is locked
             _sweep(folder, re.compile(re.escape(_PREFIX) + r'[a-z0-9_]{8}'))
             temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_PREFIX))
             in_use.enter_context(_locked(temporary))
@@ -99,10 +99,10 @@ def atomic_files(folder: str | os.PathLike, last: str, replaces: str) -> Iterato
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, which takes the place of `path` when the block ends without an error.
+    """Yield a temporary folder beside `path` that replaces `path` when the block ends without an error.
 
-    On an error the temporary folder is removed and `path` stays as it was. Missing parent folders are created, and a folder that
-    is not empty is replaced only with `overwrite`.
+    On an error the temporary folder is removed and `path` is unchanged. Missing parent folders are created; a non-empty folder is
+    replaced only with `overwrite`.
     """
     path = real_path(path)
     if path.exists() and not path.is_dir():
@@ -127,17 +127,17 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Return whether an error says that a disk is full, or that a quota or the limit of a file's size is reached."""
+    """Return True if an error reports a full disk, or an exceeded quota or file-size limit."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def real_path(path: str | os.PathLike) -> Path:
-    """Return an absolute path without symbolic links, other than those that lead to themselves, for which Path.resolve raises."""
+    """Return an absolute path with symbolic links resolved; unlike Path.resolve, accepts links that form a loop."""
     return Path(os.path.realpath(path))
 
 
 def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:
-    """Raise a ValueError, which names it by its path or otherwise, unless a path is a regular file that this process may read.
+    """Raise a ValueError unless a path is a regular, readable file; the message uses `name` (default: the path).
 
     Example:
         >>> check_can_read('/dev/null')
@@ -145,7 +145,7 @@ def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:
         ValueError: /dev/null: is a pipe or a device, expected a file
     """
     name = str(path) if name is None else name
-    if os.path.isdir(path):  # noqa: PTH112, unlike Path.is_dir it is False for names that are too long
+    if os.path.isdir(path):  # noqa: PTH112, unlike Path.is_dir it returns False for names that are too long
         raise ValueError(f'{name}: is a folder, expected a file')
     if not os.path.exists(path):  # noqa: PTH110
         raise ValueError(f'{name}: no such file')
@@ -156,7 +156,7 @@ def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:
 
 
 def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) -> None:
-    """Raise a ValueError unless a file, or the files of a folder, can be written; nothing is made, and folders may be missing.
+    """Raise a ValueError unless a file, or files in a folder, can be written; creates nothing, and folders may be missing.
 
     Example:
         >>> check_can_write('/dev/null/report.json', '--out')
@@ -167,7 +167,7 @@ def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) ->
     if not folder and path.is_dir():
         raise ValueError(f'{flag} {path}: is a folder, a file is needed')
     place = path.absolute() if folder else path.absolute().parent
-    while not place.exists() and place != place.parent:  # a missing drive of Windows is its own parent
+    while not place.exists() and place != place.parent:  # on Windows a missing drive is its own parent
         place = place.parent
     if not place.is_dir():
         raise ValueError(f'{flag} {path}: cannot be written, as {place} is not a folder')
@@ -177,7 +177,7 @@ def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) ->
 
 @contextmanager
 def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Name the file in errors that do not, as those of a full disk, and in those that name its temporary one."""
+    """Name `path` in OSErrors that name no file, such as a full disk, or that name its temporary file."""
     try:
         yield
     except OSError as error:
@@ -190,7 +190,7 @@ def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process, waiting for others that have it."""
+    """Lock a folder for this process, waiting for other processes to release it."""
     handle = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         if handle is not None:
@@ -202,7 +202,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(handle: int, wait: bool = True) -> bool:
-    """Return whether an open file or folder could be locked; where the file system has no locks, it could."""
+    """Try to lock an open file or folder and return True on success; without file-system locks, return `wait`."""
     if fcntl is None:
         return wait
     try:
@@ -215,7 +215,7 @@ def _lock(handle: int, wait: bool = True) -> bool:
 
 
 def _sweep(folder: Path, name: re.Pattern) -> None:
-    """Remove temporary files and folders of killed processes; a running one holds a lock on its own."""
+    """Remove temporary files and folders that killed processes left; running processes hold a lock on theirs."""
     for path in [path for path in folder.iterdir() if name.fullmatch(path.name)] if fcntl else ():
         try:
             handle = os.open(path, os.O_RDONLY)

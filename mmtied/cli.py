@@ -1,6 +1,6 @@
-"""Shared code of the command-line tools: their common options, and user errors as one line on stderr with exit code 2.
+"""Shared by the command-line tools: common options, and user errors as one line on stderr with exit code 2.
 
-Quick to import, so that --help is quick.
+Imports nothing heavy, so that --help is quick.
 """
 
 import argparse
@@ -22,19 +22,19 @@ from .atomic import is_full_disk
 if TYPE_CHECKING:
     from .analysis.example_images import Choice
 
-#: Environment variable that shows the traceback of an error.
+#: Environment variable that turns tracebacks on.
 TRACEBACK_VARIABLE = 'MMTIED_TRACEBACK'
 
 _PACKAGE = str(Path(__file__).parent)
 #: Exceptions that libraries raise for wrong settings.
 _SETTING_ERRORS = (ValueError, ImportError, OSError, KeyError, TypeError, AttributeError, AssertionError, OverflowError)
-#: Longest line of an error or a warning; values of files are not printed whole.
+#: Maximum length of an error or warning line; long values from files are cut.
 LONGEST = 300
-#: Seconds that the other processes of a distributed run wait before they report an error.
+#: Seconds that ranks other than 0 wait before they report an error.
 SECONDS = 5
-#: Seconds that a process waits to be ended where another one is gone, which may take long to end.
+#: Seconds that a rank waits for the launcher to end it after a peer has died.
 SECONDS_TO_END = 30
-#: Exceptions that mmtied raises for user errors; any other from its own code is a bug.
+#: Exceptions that mmtied raises for user errors; any other exception from its own code is a bug.
 _USER_ERRORS = (ValueError, ImportError, OSError)
 
 
@@ -46,15 +46,15 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
     Set the environment variable ``MMTIED_TRACEBACK=1`` to see the traceback instead.
 
     Args:
-        only_own: Catch only errors that mmtied raised, and full disks. Once training runs, an error from elsewhere is a bug or
-            a hardware fault, and needs its traceback.
-        after_interrupt: Returns how to go on after Ctrl-C.
-        longest: Characters of the line at most; a longer one loses its middle.
+        only_own: Catch only mmtied's own errors and full disks. Once training runs, any other error is a bug or a hardware
+            fault, and needs its traceback.
+        after_interrupt: Returns a hint on how to continue, printed after Ctrl-C.
+        longest: Maximum length of the line; longer ones lose their middle.
     """
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:  # as of `mmtied eval ... | head`
+    except BrokenPipeError:  # for example `mmtied eval ... | head`
         if only_own:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,7 +64,7 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if _lost_other_process(error):
-            time.sleep(SECONDS_TO_END)  # the process that failed says why, and the launcher ends this one meanwhile
+            time.sleep(SECONDS_TO_END)  # the failed process reports the cause, and the launcher ends this one
         if os.environ.get(TRACEBACK_VARIABLE) or not (isinstance(error, RecursionError) or is_out_of_memory(error)):
             raise
         reason, text = 'nested too deeply' if isinstance(error, RecursionError) else 'out of memory', ' '.join(str(error).split())
@@ -77,7 +77,7 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
 
 
 def _end(line: str, longest: int) -> None:
-    """Print a line and exit with code 2; the main process of a distributed run comes first, as the launcher then ends all."""
+    """Print a line and exit with code 2; rank 0 goes first, after which the launcher ends the others."""
     if os.environ.get('RANK', '0') != '0' and os.environ.get('WORLD_SIZE', '1') != '1':
         time.sleep(SECONDS)
     print(_short(line, longest), file=sys.stderr)
@@ -85,13 +85,13 @@ def _end(line: str, longest: int) -> None:
 
 
 def _lost_other_process(error: BaseException) -> bool:
-    """Return whether an error says that another process of a distributed run is gone."""
+    """Return True if an error reports that another process of a distributed run has died."""
     return os.environ.get('WORLD_SIZE', '1') != '1' and any(text in str(error) for text in (
         'Connection closed by peer', 'Connection reset by peer', 'remote worker', 'Broken pipe', 'Connection was likely closed'))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory of the machine or of a GPU is full."""
+    """Return True if an error reports that the machine or a GPU is out of memory."""
     return isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError' or (
         isinstance(error, RuntimeError) and 'allocate' in str(error) and 'memory' in str(error))
 
@@ -103,7 +103,7 @@ def warn(message: str) -> None:
 
 @contextmanager
 def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
-    """Name a folder in errors of a full disk that name no file; a log that cannot be written is a warning, not tracebacks."""
+    """Add a folder to full-disk errors that name no file, and turn logging's tracebacks on a full disk into one warning."""
     handle, warned = logging.Handler.handleError, []
 
     def warn_once(handler: logging.Handler, record: logging.LogRecord) -> None:
@@ -126,7 +126,7 @@ def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
 
 
 class _Held:
-    """A stream whose text waits in a buffer, until `target` is the stream itself."""
+    """Stream that writes to `target`: a buffer at first, later the stream itself."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.target = stream, io.StringIO()
@@ -137,10 +137,10 @@ class _Held:
 
 @contextmanager
 def log_after_checks(work_dir: str = '.') -> Iterator[None]:
-    """Hold what is printed on stdout until the block is left; a user error's line then stands alone.
+    """Buffer stdout until the block ends, and drop it on a user error, so that the user sees only the error line.
 
-    mmengine logs a config of hundreds of lines before it builds anything. The log file has it in any case. Errors of a full
-    disk that name no file name the work_dir.
+    mmengine prints the whole config, hundreds of lines, before it builds anything; the log file still gets it. Full-disk errors
+    that name no file name the work_dir.
     """
     stream, held = sys.stdout, _Held(sys.stdout)
     sys.stdout = held  # mmengine's logger keeps it
@@ -158,14 +158,14 @@ def log_after_checks(work_dir: str = '.') -> Iterator[None]:
 
 
 def _short(line: str, longest: int = LONGEST) -> str:
-    """Return a line without its middle where it is too long, and with characters that a terminal takes."""
+    """Cut the middle of a long line, and escape characters that the terminal cannot encode."""
     line = line.encode(sys.stderr.encoding or 'utf-8', 'backslashreplace').decode(sys.stderr.encoding or 'utf-8')
     return line if len(line) <= longest else f'{line[:longest * 2 // 3 - 5]} ... {line[-(longest // 3):]}'
 
 
 @contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Print Python's warnings as `warn` does, without the place in the source."""
+    """Print Python's warnings as `warn` does, without their source location."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: warn(' '.join(str(message).split()))
         yield
@@ -173,10 +173,10 @@ def warnings_as_lines() -> Iterator[None]:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Pause garbage collection, which takes much of the time of importing PyTorch and of building millions of objects."""
+    """Pause garbage collection, which slows importing PyTorch and building millions of objects."""
     enabled = gc.isenabled()
     gc.disable()
-    atexit.register(gc.freeze)  # an interpreter that exits looks through all objects of PyTorch once more
+    atexit.register(gc.freeze)  # otherwise the final collection would traverse all of PyTorch's objects
     try:
         yield
     finally:
@@ -185,14 +185,14 @@ def no_collection() -> Iterator[None]:
 
 
 def repository_path(name: str) -> Path:
-    """Return a path in ``configs`` or ``tools``: of the clone that the package is imported from, or of a wheel's copy."""
+    """Return a path in ``configs`` or ``tools``, in the clone that the package is imported from or in the wheel's copy."""
     package = Path(__file__).parent
     is_clone = (package.parent / 'setup.py').is_file() and (package.parent / name).exists()
     return (package.parent if is_clone else package / '.mim') / name
 
 
 def is_own(error: BaseException | None) -> bool:
-    """Return True if a line of this package or its scripts raised the error, or the error that mmengine wrapped into it."""
+    """Return True if this package or its scripts raised the error, or the one that mmengine wrapped in it."""
     own = (_PACKAGE, *(str(repository_path(folder)) for folder in ('tools', 'experiments')))
     while error is not None:
         frame = error.__traceback__
@@ -213,54 +213,54 @@ def _one_line(error: Exception) -> str:
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add the argument for a config."""
-    parser.add_argument('config', help='config file, or package::folder/file.py for one that a package ships (mmdet::...)')
+    parser.add_argument('config', help='config file, or package::folder/file.py for one inside a package (mmdet::...)')
 
 
 def add_networks(parser: argparse.ArgumentParser) -> None:
-    """Add the argument for several networks, and names for them."""
+    """Add the arguments for several networks and their names."""
     parser.add_argument('networks', nargs='+', metavar='CONFIG CHECKPOINT',
-                        help='config and checkpoint of each network; configs as package::folder/file.py too')
+                        help='config and checkpoint of each network; a config may be package::folder/file.py')
     parser.add_argument('--names', nargs='+', help='name of each network in the figure')
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add the device on which networks run."""
-    parser.add_argument('--device', help='such as cuda:1 (a GPU where there is one)')
+    """Add the option for the device on which networks run."""
+    parser.add_argument('--device', help='for example cuda:1 (default: a GPU if there is one)')
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add options of tools that read a config and a checkpoint."""
+    """Add the options of tools that read a config and a checkpoint."""
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
                         help="override settings of the config, for example model.backbone.depth=101 'data.list=[a,b]'")
     add_trust(parser)
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Add the option for checkpoints that could run code."""
+    """Add the option to load checkpoints that can run code."""
     parser.add_argument('--trust-checkpoint', action='store_true',
-                        help='read checkpoints that hold more than tensors and plain values, which runs code that is in them')
+                        help='also read checkpoints with more than tensors and plain values, which can run the code inside')
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """Add the options for distributed runs; a launcher gives the rank."""
+    """Add the options for distributed runs; launchers pass the rank."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def add_choice(parser: argparse.ArgumentParser, count: int) -> None:
-    """Add the options that choose images by their occlusion, and say how annotations are read."""
+    """Add the options for choosing images by occlusion and for reading annotations."""
     from .evaluation.options import add_ratio_options, add_reading_options
     parser.add_argument('--bucket', nargs=2, type=float, default=(.8, .9), metavar=('LOW', 'HIGH'),
-                        help='images with LOW <= r < HIGH (default: 0.8 0.9); 0 0 for those without occlusion')
+                        help='images with LOW <= r < HIGH (default: 0.8 0.9); 0 0 for images without occlusion')
     parser.add_argument('--num', type=int, default=count, help=f'number of images ({count})')
-    parser.add_argument('--seed', type=int, default=0, help='chooses the images (0)')
+    parser.add_argument('--seed', type=int, default=0, help='random seed for choosing the images (0)')
     parser.add_argument('--skip-missing', action='store_true', help='skip images whose files are missing')
     add_ratio_options(parser)
     add_reading_options(parser)
 
 
 def choice_of(args: argparse.Namespace) -> 'Choice':
-    """Return the choice that the options of `add_choice` state; raise a ValueError for one that holds no images."""
+    """Return the choice of images that the options of `add_choice` state."""
     from .analysis.example_images import Choice
     from .evaluation.buckets import bucket_between
     check_sampling(args.num, args.seed)
@@ -268,7 +268,7 @@ def choice_of(args: argparse.Namespace) -> 'Choice':
 
 
 def check_sampling(num: int, seed: int) -> None:
-    """Raise a ValueError for values of --num and --seed with which no images can be chosen."""
+    """Raise a ValueError unless --num is at least 1 and --seed at least 0."""
     if num < 1:
         raise ValueError(f'--num {num}: at least 1 is needed')
     if seed < 0:

@@ -1,6 +1,6 @@
-"""Find packages, say how to install those that are missing, and describe what is installed; look through mmengine's wrappers.
+"""Detect installed packages, advise how to install missing ones, and describe the environment for bug reports.
 
-The maintained forks (onedl-*) and OpenMMLab's own packages install under the same import names, so only the advice differs.
+The maintained forks (onedl-*) and OpenMMLab's own packages share their import names, so only the installation advice differs.
 """
 
 import platform
@@ -14,24 +14,24 @@ from pathlib import Path
 
 from .version import __version__
 
-#: Tested release of the fork, and last release of OpenMMLab's own package.
+#: Tested release of the fork, and OpenMMLab's last release.
 RELEASES = {
     'mmengine': ('onedl-mmengine==0.10.12', 'mmengine==0.10.7'),
     'mmcv': ('onedl-mmcv==2.3.6', 'mmcv==2.1.0'),
     'mmdet': ('onedl-mmdetection==3.5.1', 'mmdet==3.3.0'),
     'mmpretrain': ('onedl-mmpretrain==1.3.6', 'mmpretrain==1.2.0'),
 }
-#: Distributions that install each.
+#: Distributions that provide each package.
 DISTRIBUTIONS = {
     'mmengine': ['onedl-mmengine', 'mmengine', 'mmengine-lite'],
     'mmcv': ['onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'],
     'mmdet': ['onedl-mmdetection', 'mmdet'],
     'mmpretrain': ['onedl-mmpretrain', 'mmpretrain'],
 }
-#: Extra of setup.py that installs a package.
+#: Extra in setup.py that installs a package.
 _EXTRAS = {'matplotlib': 'report', 'jinja2': 'report', 'PIL': 'report', 'cv2': 'shapes', 'onnxscript': 'onnx',
            'onnxruntime': 'onnx', 'pytorch_grad_cam': 'cam'}
-#: Packages that a bug report names, and the distributions that install them.
+#: Packages listed in bug reports, and the distributions that provide them.
 _REPORTED = {
     'torchvision': ['torchvision'],
     **DISTRIBUTIONS,
@@ -43,7 +43,7 @@ _REPORTED = {
     'cv2': ['opencv-python', 'opencv-python-headless', 'opencv-contrib-python'],
     'onnxruntime': ['onnxruntime', 'onnxruntime-gpu'],
 }
-#: End of every advice about OpenMMLab's packages.
+#: Ends all advice about OpenMMLab's packages.
 MAKE_ADVICE = ', or run make setup in the repository, which installs everything'
 
 
@@ -53,7 +53,7 @@ def is_installed(*packages: str) -> bool:
 
 
 def require(packages: str | Sequence[str], purpose: str) -> None:
-    """Raise an ImportError with an install command that names all missing packages, given by import names, at once.
+    """Raise an ImportError with one install command for all missing packages, given by import name.
 
     Example:
         >>> require(['json', 'no_such_package'], 'The example')
@@ -72,22 +72,22 @@ def require(packages: str | Sequence[str], purpose: str) -> None:
 
 
 def release(package: str) -> str:
-    """Return the release of mmengine, mmcv, mmdet or mmpretrain that fits the family that is installed, or else the fork's."""
+    """Return the release of an OpenMMLab package that matches the installed family; the fork's if none is installed."""
     forked, original = RELEASES[package]
     return original if not installed_distribution('onedl-') and installed_distribution('mm') else forked
 
 
 def installed_distribution(prefix: str, *packages: str) -> str:
-    """Return the first installed distribution of OpenMMLab's packages, or of some of them, or ''.
+    """Return the first installed distribution of some OpenMMLab packages (default: all), or ''.
 
-    A prefix chooses between the forks (``'onedl-'``), OpenMMLab's own (``'mm'``), and either (``''``).
+    The prefix selects the forks (``'onedl-'``), OpenMMLab's own (``'mm'``), or either (``''``).
     """
     names = [name for package in packages or DISTRIBUTIONS for name in DISTRIBUTIONS[package] if name.startswith(prefix)]
     return next((name for name in names if installed_version(name)), '')
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return the version of an installed distribution, None where it is not installed."""
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -95,9 +95,9 @@ def installed_version(distribution: str) -> str | None:
 
 
 def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
-    """Raise an ImportError, with what to type, unless mmcv is installed in a version that some packages, such as mmdet, accept.
+    """Raise an ImportError with the fixing command unless mmcv is installed in a version that `packages` accept.
 
-    The compiled operators are what mmdet's detectors need.
+    With `operators`, mmcv must also have its compiled operators, which mmdet's detectors need.
     """
     require(['mmengine', 'mmcv', *packages], purpose)
     number = _read(_folder('mmcv') / 'version.py', r"__version__ = '([^']+)'")
@@ -113,7 +113,7 @@ def check_mmcv(purpose: str, *packages: str, operators: bool = True) -> None:
 
 
 def _how_to_compile() -> str:
-    """Return the commands that replace the installed mmcv by one with operators that the installed mmdet accepts."""
+    """Return the commands that replace the installed mmcv by a compiled one that the installed mmdet accepts."""
     installed = installed_distribution('', 'mmcv')
     return (f'{f"pip uninstall {installed}, then " if installed else ""}with MMCV_WITH_OPS=1 in the environment, '
             f'pip install --no-build-isolation {release("mmcv")}')
@@ -134,12 +134,12 @@ def _read(path: Path, pattern: str) -> str | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version: (2, 2, 0) of '2.2.0rc1'."""
+    """Return the leading numbers of a version: (2, 2, 0) for '2.2.0rc1'."""
     return tuple(int(part) for part in re.match(r'\d+(\.\d+)*', version)[0].split('.'))
 
 
 def describe_environment() -> str:
-    """Return a line for each package that a bug report needs, with PyTorch's devices and the compiled libraries."""
+    """Return the environment for a bug report: a line per package, with PyTorch's devices and the compiled libraries."""
     lines = [f'mmtied {__version__} in {Path(__file__).parent}, native library {_native()}',
              f'Python {platform.python_version()}, {platform.platform()}', _torch()]
     for name, distributions in _REPORTED.items():
@@ -150,7 +150,7 @@ def describe_environment() -> str:
 
 
 def processor_name() -> str:
-    """Return the processor's name as the system knows it."""
+    """Return the system's name for the processor."""
     cpu_info = Path('/proc/cpuinfo')
     lines = cpu_info.read_text(encoding='utf-8').splitlines() if cpu_info.exists() else []
     names = (line.split(':')[1].strip() for line in lines if line.startswith('model name'))
@@ -160,7 +160,7 @@ def processor_name() -> str:
 def _torch() -> str:
     try:
         import torch
-    except (ImportError, OSError) as error:  # OSError: a library that torch needs does not load
+    except (ImportError, OSError) as error:  # OSError: a shared library of torch does not load
         return f'torch: {" ".join(str(error).split())}'
     cuda = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'built without CUDA'
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
@@ -187,9 +187,9 @@ def unwrap_model(model):
 
 
 def forward_names(package: str, offered: dict[str, Sequence[str]]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` of a package (PEP 562) that also offers names of `mmtied.related`.
+    """Return ``__getattr__`` and ``__dir__`` (PEP 562) for a package that re-exports names of `mmtied.related` lazily.
 
-    The names of each module, relative to `mmtied.related`, are imported when they are first used.
+    `offered` maps modules, relative to `mmtied.related`, to their names, which are imported on first use.
 
     Example:
         >>> get, _ = forward_names('mmtied.layers', {'interleaved': ['IGC']})

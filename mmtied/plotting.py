@@ -1,4 +1,4 @@
-"""Helpers that every figure of the package shares; matplotlib is imported when a figure is made."""
+"""Helpers shared by all figures; matplotlib is imported when a figure is made."""
 
 import functools
 import io
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import ImageFont
 
-#: Formats that figures are written in, and suffixes of files that `write_figure` writes.
+#: Figure formats, and the file suffixes that `write_figure` accepts.
 FORMATS = ('png', 'pdf', 'svg')
 SUFFIXES = ('.png', '.jpg', '.pdf', '.svg')
-#: Okabe and Ito's colors, which color-blind readers can tell apart, for curves that are drawn over each other.
+#: Okabe and Ito's palette for overlapping curves; color-blind readers can tell the colors apart.
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
-#: Fonts that have a placeholder for every character, or symbols at places of other characters.
+#: Fonts with placeholders for every character, or with symbols in place of other characters.
 _NO_TEXT = ('Last Resort', 'STIXNonUnicode', 'cmex10', 'cmmi10', 'cmsy10')
-#: Height of a picture in a grid, and of a line of text below it, in inches.
+#: Height of a picture in a grid, and of a text line below it, in inches.
 _HEIGHT, _LINE = 1.45, .16
 
 
 def new_figure(width: float, height: float) -> 'Figure':
-    """Create an empty figure, in inches, that belongs to no window and needs no display."""
+    """Create an empty figure, sizes in inches, without a window or display."""
     require('matplotlib', 'Plotting')
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -42,14 +42,14 @@ def new_figure(width: float, height: float) -> 'Figure':
 
 
 def hide_spines(axes: 'Axes', *sides: str) -> None:
-    """Hide some of the four lines around a plot, by default the top and the right one."""
+    """Hide some of the four borders of a plot (default: top and right)."""
     axes.spines[list(sides or ('top', 'right'))].set_visible(False)
 
 
 def plain_label(text: object, length: int = 44) -> str:
-    r"""Return a text as matplotlib draws it literally: one line, shortened, without mathtext.
+    r"""Return a text that matplotlib draws literally: one line, shortened, without mathtext.
 
-    matplotlib typesets what stands between dollar signs and leaves labels that begin with an underscore out of the legend.
+    matplotlib typesets text between dollar signs and omits labels with a leading underscore from the legend.
 
     Example:
         >>> plain_label('R50  at $5')
@@ -68,7 +68,7 @@ def to_rgb(figure: 'Figure') -> np.ndarray:
 
 
 def svg_bytes(figure: 'Figure') -> bytes:
-    """Return a figure as SVG with letters as outlines, which look the same everywhere; the same bytes for the same figure."""
+    """Return a figure as reproducible SVG bytes, with letters as outlines that look the same everywhere."""
     import matplotlib
 
     file = io.BytesIO()
@@ -78,9 +78,9 @@ def svg_bytes(figure: 'Figure') -> bytes:
 
 
 def save_figure(figure: 'Figure', path: str | Path) -> None:
-    """Write a figure as PNG, PDF or SVG, by the suffix of `path`; in PDF and SVG text stays text.
+    """Write a figure as PNG, PDF or SVG, by the suffix of `path`; text in PDF and SVG stays text.
 
-    A PDF embeds its fonts as TrueType (``pdf.fonttype`` 42), as many publishers ask. The same figure gives the same bytes.
+    PDFs embed TrueType fonts (``pdf.fonttype`` 42), as many publishers require. The same figure gives the same bytes.
     """
     import matplotlib
 
@@ -90,21 +90,21 @@ def save_figure(figure: 'Figure', path: str | Path) -> None:
 
 
 def check_figure_path(path: str | os.PathLike) -> None:
-    """Raise a ValueError unless `write_figure` can write a file, the argument ``--out`` of a tool."""
+    """Raise a ValueError unless `write_figure` can write to `path`, a tool's ``--out``."""
     if Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(f'{path}: expected a file that ends with {", ".join(SUFFIXES)}')
+        raise ValueError(f'{path}: expected a file name that ends with {", ".join(SUFFIXES)}')
     check_can_write(path, '--out')
 
 
 def write_figure(figure: 'Figure', path: str | os.PathLike) -> None:
-    """Write a figure as PNG, JPEG, PDF or SVG, by the suffix of `path`, whole or not at all."""
+    """Write a figure as PNG, JPEG, PDF or SVG, by the suffix of `path`, atomically."""
     with atomic_path(path) as temporary:
         save_figure(figure, temporary)
 
 
 @contextmanager
 def _ready(figure: 'Figure') -> Iterator[None]:
-    """Choose the fonts of a figure, which says what no font has, and keep matplotlib from saying it once for each character."""
+    """Choose the fonts of a figure, and silence matplotlib's warning per missing glyph: `set_fonts` warns once."""
     set_fonts(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Glyph .* missing from')
@@ -112,24 +112,24 @@ def _ready(figure: 'Figure') -> Iterator[None]:
 
 
 def check_format(format: str) -> str:
-    """Return the format of a figure; raise a ValueError for one that is not in `FORMATS`."""
+    """Return `format`, or raise a ValueError if it is not in `FORMATS`."""
     if format not in FORMATS:
         raise ValueError(f'format: one of {", ".join(FORMATS)} is expected, got {format!r}')
     return format
 
 
 class Panel(NamedTuple):
-    """One picture: RGB, shape (H, W, 3) uint8, and the text below it."""
+    """RGB picture, shape (H, W, 3) uint8, and the text below it."""
 
     pixels: np.ndarray
     text: str = ''
 
 
 def draw_grid(rows: Mapping[str, Sequence[Panel]]) -> 'Figure':
-    """Draw pictures of one height in rows; the columns are as wide as the pictures of the first row.
+    """Draw pictures at equal height in rows; the first row sets the column widths.
 
     Args:
-        rows: Pictures of each row by its name, as many in each.
+        rows: Pictures of each row by its name; all rows have the same length.
     """
     first = next(iter(rows.values()))
     widths = [panel.pixels.shape[1] / panel.pixels.shape[0] for panel in first]
@@ -148,10 +148,10 @@ def draw_grid(rows: Mapping[str, Sequence[Panel]]) -> 'Figure':
 
 
 def set_fonts(figure: 'Figure') -> None:
-    """Give each text of a figure the installed fonts that its characters need.
+    """Give each text in a figure the installed fonts that its characters need.
 
     Warns:
-        UserWarning: No installed font has some of the characters.
+        UserWarning: Some characters are in no installed font.
     """
     import matplotlib
     from matplotlib.text import Text
@@ -163,10 +163,10 @@ def set_fonts(figure: 'Figure') -> None:
 
 
 def picture_font(size: int, texts: Iterable[str]) -> 'ImageFont.FreeTypeFont':
-    """Return a font for Pillow: the default one, or an installed one that has more characters of `texts`.
+    """Return a font for Pillow: the default font, or an installed one that has more of the characters of `texts`.
 
     Warns:
-        UserWarning: No installed font has some of the characters.
+        UserWarning: Some characters are in no installed font.
     """
     from PIL import ImageFont
 
@@ -175,14 +175,14 @@ def picture_font(size: int, texts: Iterable[str]) -> 'ImageFont.FreeTypeFont':
         return ImageFont.load_default(size)
     try:
         others = _font_files(text)
-    except ImportError:  # without matplotlib no other font is known
+    except ImportError:  # matplotlib finds the other fonts
         return ImageFont.load_default(size)
-    # Pillow writes a text in one font; DejaVu has more than the default one, which knows Latin letters only.
+    # Pillow draws a text in one font; DejaVu has more characters than the default, which is Latin only.
     return ImageFont.truetype(next(iter(others.values()), None) or _usual_font(), size)
 
 
 def _font_files(text: str) -> dict[str, str]:
-    """Return names and files of installed fonts for the characters that the usual font lacks, the most useful first."""
+    """Return names and files of installed fonts for characters that the default font lacks, most useful first."""
     lacking = {ord(character) for character in text if not character.isspace()} - _characters(_usual_font())
     return _fonts_for(frozenset(lacking)) if lacking else {}
 
@@ -210,7 +210,7 @@ def _fonts_for(lacking: frozenset[int]) -> dict[str, str]:
 
 @functools.cache
 def _characters(path: str) -> frozenset[int]:
-    """Return the characters that a font file has; none for a file that cannot be read."""
+    """Return the characters in a font file; none if it cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:

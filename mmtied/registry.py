@@ -1,8 +1,8 @@
 """Registration of mmtied's classes with mmengine.
 
-Classes go into mmengine's root registries, as mmcv's do, so mmdet, mmpretrain and mmseg configs find the bare names once mmtied
+Classes go into mmengine's root registries, like mmcv's, so mmdet, mmpretrain and mmseg configs find their bare names once mmtied
 is imported (``custom_imports=dict(imports=['mmtied'])``). The child registries below add the scope: mmengine imports this module
-when a config says ``type='mmtied.TiedResNet'``.
+for ``type='mmtied.TiedResNet'``.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ from mmengine.registry import Registry
 from .layers import IGC, TBC, TFC, TGC, DGConv, SumFusion
 from .layers.fusion import refuse_fusion
 
-#: Modules that register their own classes when they are imported.
+#: Modules that register their classes on import.
 _MODULES = ('backbones', 'plugins', 'evaluation.hook', 'evaluation.metric', 'related.groupable.backbones',
             'related.groupable.training', 'related.interleaved.backbones', 'related.interleaved.data',
             'related.shared_bases.backbones', 'related.shared_bases.densenet', 'related.shared_bases.resnext',
@@ -32,7 +32,7 @@ TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='mmtied')
 METRICS = Registry('metric', parent=ROOT_METRICS, scope='mmtied')
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='mmtied')
 
-# Layers are pure torch and cannot register themselves; ConvModule and build_conv_layer find them by these names.
+# Layers are pure torch and cannot register themselves; ConvModule and build_conv_layer look them up by name.
 for _layer in (TBC, TGC, TFC, IGC, SumFusion, DGConv):
     ROOT_MODELS.register_module(module=_layer)
 

@@ -1,4 +1,4 @@
-"""Tables as text for terminals and logs, in Markdown for pages, as LaTeX for papers, and as CSV files."""
+"""Tables as plain text, Markdown and LaTeX, and CSV files."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from .atomic import atomic_path, check_can_read
 def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> str:
     """Format a table as plain text; the first column is left-aligned, the others right-aligned.
 
-    White space within a cell becomes a single space.
+    Whitespace within a cell is collapsed.
 
     Example:
         >>> print(text_table('found', ('r', 'images'), [('all', 7), ('r=0', 12)]))
@@ -36,7 +36,7 @@ def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence]) -> s
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence], numbers: bool = True) -> str:
-    """Format a Markdown table, with numbers at the right of all columns but the first.
+    """Format a Markdown table; with `numbers`, all columns but the first are right-aligned.
 
     Example:
         >>> print(markdown_table(['tool', 's'], [['ours', 1.5]]))
@@ -49,7 +49,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence], numbers: boo
 
 
 def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Mapping]) -> Path:
-    """Write a CSV file, completely or not at all, and return its path; text that a spreadsheet would calculate starts with '.
+    """Write a CSV file atomically and return its path; an apostrophe precedes text that spreadsheets would take for formulas.
 
     Example:
         >>> plain_cell('=1+1'), plain_cell('cat'), plain_cell(-1)
@@ -63,13 +63,13 @@ def write_csv(path: str | os.PathLike, header: Iterable[str], rows: Iterable[Map
 
 
 def read_csv(path: str | os.PathLike, content: bytes | None = None) -> tuple[list[str], list[dict[str, str | None]]]:
-    """Read a CSV file with a header, and return the header and the rows below it; cells that a short row lacks are None."""
+    """Read a CSV file, or its `content`; return the header and the rows as dicts, with None for cells that a short row lacks."""
     header, *rows = read_rows(path, content) or [[]]
     return header, [dict(zip(header, [*row, *[None] * (len(header) - len(row))], strict=False)) for row in rows]
 
 
 def read_rows(path: str | os.PathLike, content: bytes | None = None) -> list[list[str]]:
-    """Read the rows of a CSV file that are not empty; arguments and errors as of `read_csv`."""
+    """Return the non-empty rows of a CSV file, or of its `content`; a ValueError names an unreadable file."""
     check_can_read(path)
     try:
         text = (Path(path).read_bytes() if content is None else content).decode('utf-8-sig')
@@ -79,15 +79,15 @@ def read_rows(path: str | os.PathLike, content: bytes | None = None) -> list[lis
 
 
 def plain_cell(value: object) -> object:
-    """Return a cell of a CSV file; text that starts like a formula gets an apostrophe, which spreadsheets take for text."""
+    """Return a CSV cell, with an apostrophe before text that starts like a formula, so that spreadsheets take it for text."""
     return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(('=', '+', '-', '@')) or (
         isinstance(value, str) and value.startswith(('\t', '\r', '\n'))) else value
 
 
 def latex_table(caption: str, header: Sequence[str], rows: Sequence[Sequence]) -> str:
-    r"""Format a table as a LaTeX ``table`` for the package booktabs; a rule follows the first row, that of all images.
+    r"""Format a LaTeX ``table`` for booktabs, with a rule below the first row, the one for all images.
 
-    Caption, header and cells are text: characters that LaTeX would interpret are escaped.
+    Special characters in caption, header and cells are escaped.
 
     Example:
         >>> print(latex_table('AP in %', ('r', 'AP'), [('all', '25.3'), ('r>=0.8', '-')]))
@@ -114,7 +114,7 @@ def latex_table(caption: str, header: Sequence[str], rows: Sequence[Sequence]) -
 
 
 def latex_text(text: object) -> str:
-    r"""Return a text as LaTeX typesets it literally, on one line.
+    r"""Escape a text for LaTeX, on one line.
 
     Example:
         >>> print(latex_text('R50_2x & 100%'))
@@ -129,7 +129,7 @@ _LATEX = {**{character: f'\\{character}' for character in '&%$#_{}'}, '\\': r'\t
 
 
 def _latex_cell(cell: object) -> str:
-    """Return a cell as LaTeX: signs and >= as mathematics, ranges with a dash, and no bracket that ends a line's options."""
+    r"""Format a cell: signs and >= in math mode, ranges with an en dash, a leading bracket protected (options of ``\\``)."""
     text = latex_text(str(cell).replace('>=', '≥'))
     if text == '-':
         return '--'
@@ -138,6 +138,6 @@ def _latex_cell(cell: object) -> str:
 
 
 def _width(text: str) -> int:
-    """Return the columns that a text takes in a terminal."""
+    """Return the number of terminal columns that a text takes."""
     return sum((unicodedata.east_asian_width(character) in 'WF') + 1 - bool(unicodedata.combining(character))
                for character in text)

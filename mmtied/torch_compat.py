@@ -1,7 +1,4 @@
-"""PyTorch functions newer than 2.1, the oldest release that the package supports.
-
-Everything else calls these instead, so that a newer API is looked up in one place.
-"""
+"""Wrappers for PyTorch functions newer than 2.1, the oldest supported release; the only module that checks for them."""
 
 import codecs
 import os
@@ -29,9 +26,9 @@ def is_exporting() -> bool:
 
 
 def remove_reducer_hooks(wrapper: nn.parallel.DistributedDataParallel) -> None:
-    """Let the gradients of a wrapped model go unreduced, so that another wrapper can take its place.
+    """Stop a wrapper from reducing its model's gradients, so that another wrapper can replace it.
 
-    Where PyTorch has no call for that, the wrapper does it when it is deleted.
+    Releases of PyTorch without a call for this do it when the wrapper is deleted.
     """
     remove = getattr(wrapper.reducer, '_remove_autograd_hooks', None)
     if remove is not None:
@@ -44,9 +41,9 @@ def has_selective_checkpoint() -> bool:
 
 
 def selective_checkpoint_contexts(keeps: Callable[[object], bool]) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Return contexts for `torch.utils.checkpoint` that keep the results of some operators, and recompute the others.
+    """Return contexts for `torch.utils.checkpoint` that save the results of some operators and recompute the others.
 
-    `keeps` takes an operator such as `torch.ops.aten.convolution.default`; see `has_selective_checkpoint`.
+    `keeps` gets an operator such as `torch.ops.aten.convolution.default`. Needs `has_selective_checkpoint`.
     """
     policy = checkpoint.CheckpointPolicy
 
@@ -57,16 +54,16 @@ def selective_checkpoint_contexts(keeps: Callable[[object], bool]) -> tuple[Abst
 
 
 def onnx_needs_onnxscript() -> bool:
-    """Return True where `export_onnx` uses the exporter of PyTorch 2.6 and newer, which is based on `torch.export`."""
+    """Return True if `export_onnx` uses the `torch.export`-based exporter of PyTorch 2.6 and newer."""
     return hasattr(getattr(torch.export, 'Dim', None), 'DYNAMIC')
 
 
 def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, output_names: Sequence[str] = ('output', ),
                 dynamic_size: bool = False) -> None:
-    """Write a model to a self-contained ONNX file with one input, 'image', whose first dimension, 'batch', accepts any size.
+    """Write a model to a self-contained ONNX file with one input, 'image', of any batch size.
 
-    PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript. The image is an example of shape
-    (N, C, H, W), with N of at least 2; with `dynamic_size` the dimensions 'height' and 'width' accept any size too.
+    PyTorch 2.6 and newer export through `torch.export`, older releases through TorchScript. The example image has shape
+    (N, C, H, W) with N >= 2. With `dynamic_size`, height and width are dynamic too.
     """
     axes = {0: 'batch', 2: 'height', 3: 'width'} if dynamic_size else {0: 'batch'}
     if not onnx_needs_onnxscript():
@@ -80,14 +77,14 @@ def export_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike, 
 
 
 def has_named_safe_globals() -> bool:
-    """Return whether `torch.load` with ``weights_only=True`` takes further classes by the names that files use (2.6)."""
+    """Return whether `torch.load` with ``weights_only=True`` can allow more classes by their names in files (2.6)."""
     release = tuple(int(part) for part in torch.__version__.split('.')[:2])
     return hasattr(torch.serialization, 'safe_globals') and release >= (2, 6)
 
 
 @contextmanager
 def only_safe_globals(allowed: Sequence[tuple[Callable, str]]) -> Iterator[None]:
-    """Let `torch.load` read these classes and functions, each with its full name in the file, and no others beyond its own."""
+    """Let `torch.load` read only these classes and functions, each with its full name in files, besides its own."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     try:
@@ -103,5 +100,5 @@ def full_name(value: type | Callable) -> str:
     return f'{value.__module__}.{value.__qualname__}'
 
 
-#: Callables in the pickle of a state_dict, in addition to the storages that torch.load handles itself.
+#: Callables in a pickled state_dict, besides the storages that torch.load handles itself.
 TENSOR_PARTS = (OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, torch.Size, codecs.encode)

@@ -1,7 +1,7 @@
-"""Read what pickle and torch.save wrote without running code that a file may hold; the only module that unpickles.
+"""Read pickle and torch.save files without running code in them; the only module that unpickles.
 
-Unpickling calls whatever a file names. Here a file may name only what is listed: torch's tensors, plain values, and for
-checkpoints the history of losses that mmengine saves. `safe_loading` makes mmengine load through the same door.
+Unpickling calls whatever a file names. Here a file may name only tensors and plain values, and in checkpoints also mmengine's
+history of losses. `safe_loading` makes mmengine load with the same restrictions.
 """
 
 import io
@@ -25,18 +25,18 @@ import torch
 
 from .torch_compat import TENSOR_PARTS, full_name, has_named_safe_globals, only_safe_globals
 
-#: First bytes of files that torch.save wrote before zip files.
+#: First bytes of torch.save's old format, before zip files.
 TORCH_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
-#: Flag of the tools that read checkpoints.
+#: Option of the tools that read checkpoints.
 TRUST_FLAG = '--trust-checkpoint'
-#: Elements that a tensor may have beyond those of its storage, which repeats them (`torch.Tensor.expand`).
+#: Elements that a tensor may have beyond its storage's, by repetition (`torch.Tensor.expand`).
 MOST_REPEATED = 1 << 20
 _CHECKPOINT = f'expected tensors and plain values, so save its state_dict alone, or use {TRUST_FLAG} if you trust its source'
 
 _TRUSTED: ContextVar[bool] = ContextVar('trusted', default=False)
 _TORCH_LOAD = torch.load
 _REFUSED = re.compile(r'GLOBAL (\w+(?:\.\w+)*)')
-#: Expressions of pickle's opcodes with arguments of fixed width; the widths of the others' counts, and their lines of text.
+#: Pickle's opcodes: regular expressions for arguments of fixed width, widths of length fields, and numbers of text lines.
 _FIXED = [re.escape(op.code.encode('latin1')) + b'.' * (op.arg.n if op.arg else 0) for op in pickletools.opcodes
           if op.code not in 'r.' and (op.arg is None or op.arg.n >= 0)]
 _COUNTED = {op.code.encode('latin1'): {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT4: 4,
@@ -44,19 +44,19 @@ _COUNTED = {op.code.encode('latin1'): {pickletools.TAKEN_FROM_ARGUMENT1: 1, pick
             for op in pickletools.opcodes if op.arg and op.arg.n < pickletools.UP_TO_NEWLINE}
 _LINES = {op.code.encode('latin1'): 2 if 'pair' in op.arg.name else 1 for op in pickletools.opcodes
           if op.arg and op.arg.n == pickletools.UP_TO_NEWLINE}
-#: Bytes of an unpacked zip file beyond four times its size; torch.save does not compress.
+#: Bytes that a zip file may unpack to beyond four times its size; torch.save does not compress.
 _ZIP_MARGIN = 1 << 20
 
 
 class RefusedError(ValueError):
-    """Raised for a file that names what is not allowed."""
+    """Raised for a file that names a class or function that is not allowed."""
 
 
 def unpickle(path: str | os.PathLike, names: Mapping[str, Any], content: bytes | None = None) -> Any:
-    """Unpickle a file, or the content that it holds, which may name only these classes and functions, such as ``'numpy.dtype'``.
+    """Unpickle a file, or its `content`, which may name only the classes and functions in `names`, such as ``'numpy.dtype'``.
 
     Raises:
-        RefusedError: It names another; the message is its name.
+        RefusedError: The file names another one; the message is its name.
         Exception: The file is broken, or would fill the memory.
     """
     if content is not None:
@@ -81,9 +81,9 @@ def _restricted(names: Mapping[str, Any]) -> type[pickle.Unpickler]:
 
 
 def check_memo(content: bytes | mmap.mmap) -> None:
-    r"""Raise a ValueError where a pickle stores an object at a place that only a longer one can need.
+    r"""Raise a ValueError if a pickle uses a memo index that only a longer pickle can need.
 
-    pickle makes room for all places below: nine bytes can take gigabytes.
+    pickle allocates all lower indices too, so nine bytes can take gigabytes.
 
     Example:
         >>> check_memo(b']r\x00\x00\x00\x10.')
@@ -108,7 +108,7 @@ def check_memo(content: bytes | mmap.mmap) -> None:
             for _ in range(_LINES[code]):
                 ends = content.find(b'\n', ends) + 1
                 if not ends:
-                    return  # cut off, as pickle says
+                    return  # truncated; pickle reports it
             if code == b'p' and int(content[place + 1:ends][:20] or b'0') > size:
                 raise ValueError(f'it stores object number {content[place + 1:ends - 1][:20].decode()}, and is {size} bytes long')
             place = ends
@@ -116,34 +116,36 @@ def check_memo(content: bytes | mmap.mmap) -> None:
             number = int.from_bytes(content[place + 1:place + 5], 'little')
             raise ValueError(f'it stores object number {number}, and is {size} bytes long')
         elif not fixed.match(content, place).end() > place:
-            return  # the end, or what pickle refuses
+            return  # the end, or an opcode that pickle refuses
 
 
 def load_checkpoint(file: str | os.PathLike | IO[bytes], **settings: Any) -> Any:
-    """Load a checkpoint: tensors, plain values, and mmengine's history. In `safe_loading` of trusted files, load anything.
+    """Load a checkpoint of tensors, plain values and mmengine's history; any checkpoint inside a trusted `safe_loading`.
 
-    Tensors come on the CPU, mapped into memory, unless other settings of `torch.load` are given. A RefusedError names what else
-    the file needs; another ValueError says that it is no checkpoint, or holds more than its size can.
+    Tensors are on the CPU, memory-mapped if possible, unless `settings` of `torch.load` override that.
+
+    Raises:
+        RefusedError: The file needs something else, which the message names.
+        ValueError: The file is not a checkpoint, or would unpack to more than its size allows.
     """
     mapped = {'mmap': True} if isinstance(file, str | os.PathLike) and zipfile.is_zipfile(file) else {}
     return _load(file, {'map_location': 'cpu', **mapped, **settings}, history_parts(), _CHECKPOINT, _TRUSTED.get())
 
 
 def load_tensors(file: str | os.PathLike | IO[bytes]) -> Any:
-    """Load tensors and plain values onto the CPU; errors as for `load_checkpoint`, and nothing is ever trusted."""
+    """Load tensors and plain values onto the CPU; raises as `load_checkpoint`, and ignores `safe_loading`."""
     return _load(file, {'map_location': 'cpu'}, [], 'only tensors and plain containers are read', kind='torch file')
 
 
 @contextmanager
 def safe_loading(trusted: bool | None = None) -> Iterator[None]:
-    """Make every call of `torch.load` in the block read checkpoints as `load_checkpoint` does.
+    """Make `torch.load` read checkpoints as `load_checkpoint` does inside the block.
 
-    mmengine loads checkpoints with all of pickle, and executes the text of the config that one holds when it resumes or infers.
-    In the block neither happens: pickle is restricted, and the text is removed.
+    mmengine unpickles checkpoints without restrictions, and executes the config text in them when it resumes or infers. In the
+    block pickle is restricted and that text is removed.
 
     Args:
-        trusted: True reads any file, which runs the code in it. None leaves that to an enclosing block; without one, nothing is
-            trusted.
+        trusted: True reads any file, which runs the code in it. None inherits from an enclosing block, and is False without one.
     """
     def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool | None = None,
              **settings: Any) -> Any:
@@ -160,22 +162,22 @@ def safe_loading(trusted: bool | None = None) -> Iterator[None]:
 
 
 def history_parts() -> list[tuple[Any, str]]:
-    """Return what mmengine's history of losses and metrics needs, each with its name in a file."""
+    """Return the classes and functions in mmengine's history of losses and metrics, each with its name in files."""
     from mmengine.logging import HistoryBuffer
 
     def history_method(history: HistoryBuffer, name: str) -> Callable:
-        """Return a statistic's method, the only use of `getattr` in a history."""
+        """Return the method of a statistic; histories use `getattr` for nothing else."""
         if not (isinstance(history, HistoryBuffer) or history is HistoryBuffer) or str(name).startswith('_'):
             raise pickle.UnpicklingError('Unsupported global: GLOBAL builtins.getattr')
         return getattr(history, name)
 
-    # NumPy 1.26 has a `_core` too, which is empty until something imports from it.
+    # NumPy 1.26 also has `_core`, but it is empty until something imports from it.
     multiarray = (np.core if np.lib.NumpyVersion(np.__version__) < '2.0.0' else np._core).multiarray
     allowed = {
         'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
         'builtins.getattr': history_method,
         'builtins.slice': slice,
-        'collections.Counter': Counter,  # of a schedule's milestones; newer releases of torch read it by themselves
+        'collections.Counter': Counter,  # a scheduler's milestones; newer releases of torch allow it themselves
         'numpy.dtype': np.dtype,
         'numpy.ndarray': np.ndarray,
         **{f'numpy.{core}.multiarray.{name}': getattr(multiarray, name)
@@ -187,12 +189,12 @@ def history_parts() -> list[tuple[Any, str]]:
 
 def _load(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]], advice: str, trusted: bool = False,
           kind: str = 'checkpoint') -> Any:
-    """Load with the pickle that fits this torch."""
+    """Load a file with the restrictions that this torch supports."""
     is_path = isinstance(file, str | os.PathLike)
     shown = str(file) if is_path else 'the data'
     if is_path:
         _check_file(Path(file), kind)
-        file = os.fspath(file)  # PyTorch 2.1 maps no Path
+        file = os.fspath(file)  # PyTorch 2.1 cannot memory-map a Path
     try:
         if trusted:
             return _TORCH_LOAD(file, weights_only=False, **settings)
@@ -214,7 +216,7 @@ def _load_safely(file: Any, settings: dict, allowed: Sequence[tuple[Any, str]]) 
     if has_named_safe_globals():
         with only_safe_globals(allowed):
             return _TORCH_LOAD(file, weights_only=True, **settings)
-    # The ``weights_only=True`` of this torch takes no further names.
+    # This torch's ``weights_only=True`` cannot allow more names.
     unpickler = _restricted({**{full_name(kind): kind for kind in TENSOR_PARTS}, **{name: value for value, name in allowed}})
     return _TORCH_LOAD(file, pickle_module=SimpleNamespace(
         __name__='pickle', Unpickler=unpickler, load=lambda file, **names: unpickler(file, **names).load()), **settings)
@@ -225,8 +227,8 @@ class _TooLargeError(Exception):
 
 
 def _check_file(path: Path, kind: str) -> None:
-    """Raise a ValueError for a zip file that would unpack to much more than it is."""
-    if zipfile.is_zipfile(path):  # torch reports a missing file
+    """Raise a ValueError for a zip file that would unpack to much more than its size."""
+    if zipfile.is_zipfile(path):  # torch itself reports a missing file
         with zipfile.ZipFile(path) as file:
             unpacked = sum(entry.file_size for entry in file.infolist())
         if unpacked > 4 * path.stat().st_size + _ZIP_MARGIN:
@@ -235,19 +237,19 @@ def _check_file(path: Path, kind: str) -> None:
 
 
 def _check_sizes(value: Any, seen: set[int]) -> None:
-    """Raise an error for a tensor that repeats its elements so often that using it would fill the memory."""
+    """Raise an error for a tensor that repeats its elements so often that it would fill the memory when used."""
     if isinstance(value, torch.Tensor):
         if value.layout == torch.strided and value.device.type != 'meta' and (
                 value.numel() > value.untyped_storage().nbytes() // value.element_size() + MOST_REPEATED):
             raise _TooLargeError(f'a tensor of shape {tuple(value.shape)} repeats what the file holds')
     elif isinstance(value, dict | list | tuple) and id(value) not in seen:
         seen.add(id(value))
-        for item in dict.values(value) if isinstance(value, dict) else value:  # an OrderedDict's attributes come from the file
+        for item in dict.values(value) if isinstance(value, dict) else value:  # the file may have replaced `value.values`
             _check_sizes(item, seen)
 
 
 def _without_configs(content: Any) -> Any:
-    """Remove the configs from what a checkpoint holds: mmengine executes them as Python."""
+    """Remove the configs from a checkpoint's content: mmengine executes them as Python."""
     for *path, name in (('meta', 'config'), ('meta', 'cfg'), ('message_hub', 'runtime_info', 'cfg')):
         part = content
         for key in path:

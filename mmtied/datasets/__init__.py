@@ -1,4 +1,4 @@
-"""Data sets made by code. Nothing here needs torch or mmdet."""
+"""Synthetic data sets; needs neither torch nor mmdet."""
 
 from mmtied.compat import require
 

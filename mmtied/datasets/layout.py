@@ -1,8 +1,8 @@
 """Place the shapes of an image so that it has a given occlusion ratio r.
 
-The shapes start apart, each in its own cell of a grid, where r is about 0. Each is then pulled towards an anchor that it shares
-with a few others: the stronger the pull, the larger r. Bisection finds the pull. Small random moves of single shapes then close
-the remaining gap, and uncover shapes that are hidden too far.
+Shapes start in separate cells of a grid, where r is about 0. Each is pulled towards an anchor that it shares with a few others:
+the stronger the pull, the larger r. Bisection finds the pull; small random moves of single shapes then close the remaining gap
+and uncover shapes that are hidden too much.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from .shapes import CATEGORIES, Shape, draw_shape
 MAX_SHAPES = 100
 #: Smallest visible area of a shape in pixels.
 MIN_VISIBLE_PIXELS = 30
-#: Range of the longer side of a shape at r = 0, as a share of the image's side; a fine grid lowers it.
+#: Range of a shape's longer side at r = 0, as a fraction of the image's side; a fine grid lowers it.
 SIDE_RANGE = (0.22, 0.4)
-#: Sides grow by 1 + GROWTH * r, which keeps the visible areas about the same at every r.
+#: Sides grow by 1 + GROWTH * r, which keeps visible areas about the same at every r.
 GROWTH = 0.35
 _BISECTIONS, _MOVES_PER_SHAPE, _RESTARTS = 8, 12, 200
 
@@ -32,9 +32,9 @@ class Layout:
 
     Attributes:
         corners: Left and top of each shape's bounding box in pixels, integers, shape (N, 2).
-        labels: Index of the shape that is visible at each pixel, -1 for the background, int8, shape (size, size).
-        boxes_xywh: Boxes of the visible parts in pixels, integers, shape (N, 4); empty where a shape is hidden.
-        visible: Visible share of each shape, in [0, 1], shape (N,).
+        labels: Index of the visible shape at each pixel, -1 for the background, int8, shape (size, size).
+        boxes_xywh: Boxes of the visible parts in pixels, integers, shape (N, 4); empty for hidden shapes.
+        visible: Visible fraction of each shape, in [0, 1], shape (N,).
         ratio: Occlusion ratio `covered` of the boxes, in [0, 1].
     """
 
@@ -47,7 +47,7 @@ class Layout:
 
 
 def place(shapes: tuple[Shape, ...], corners: np.ndarray, size: int) -> Layout:
-    """Place shapes in an image of (size, size) pixels, each in front of those before it."""
+    """Place shapes in an image of (size, size) pixels, back to front."""
     labels = np.full((size, size), -1, dtype=np.int8)
     windows = [labels[top:top + shape.mask.shape[0], left:left + shape.mask.shape[1]]
                for shape, (left, top) in zip(shapes, corners, strict=True)]
@@ -64,10 +64,10 @@ def place(shapes: tuple[Shape, ...], corners: np.ndarray, size: int) -> Layout:
 
 def find_layout(rng: np.random.Generator, size: int, num_shapes: int, accept: tuple[float, float],
                 min_visible: float) -> Layout:
-    """Draw random shapes, wholly inside a size x size image, so that the occlusion ratio is in the accepted range.
+    """Draw random shapes inside a size x size image so that the occlusion ratio is in the accepted range.
 
-    Number and categories of the shapes are independent of the ratio, and visible areas nearly so, which leaves occlusion as the
-    only difference between images of different ratios. At least the share `min_visible` of each shape shows.
+    The number and categories of shapes are independent of the ratio, and visible areas nearly so: images of different ratios
+    differ only in occlusion. At least the fraction `min_visible` of each shape is visible.
 
     Raises:
         ValueError: No layout was found.
@@ -82,7 +82,7 @@ def find_layout(rng: np.random.Generator, size: int, num_shapes: int, accept: tu
         if _badness(layout, accept, min_visible) == 0:
             return layout
     raise ValueError(f'found no layout of {num_shapes} shapes in {size} x {size} pixels with an occlusion ratio from '
-                     f'{accept[0]:.3f} to {accept[1]:.3f} where {min_visible:.0%} of each shape shows; lower the ratios or '
+                     f'{accept[0]:.3f} to {accept[1]:.3f} and {min_visible:.0%} of each shape visible; lower the ratios or '
                      'min_visible, or allow more objects')
 
 
@@ -92,7 +92,7 @@ def _attempt(rng: np.random.Generator, size: int, num: int, accept: tuple[float,
     longest = min(SIDE_RANGE[1], 0.95 / cells) * size
     shortest = min(SIDE_RANGE[0] * size, 0.7 * longest)
     sides = rng.uniform(shortest, longest, num) * (1 + GROWTH * sum(accept) / 2)
-    depth = np.argsort(-sides * rng.uniform(0.7, 1.4, num))  # large ones tend to lie behind small ones
+    depth = np.argsort(-sides * rng.uniform(0.7, 1.4, num))  # large shapes tend to lie behind small ones
     shapes = tuple(
         Shape(category, draw_shape(category, side, angle)) for category, side, angle in zip(
             rng.choice(CATEGORIES, num), sides[depth], rng.uniform(0, 2 * np.pi, num), strict=True))
@@ -119,14 +119,14 @@ def _attempt(rng: np.random.Generator, size: int, num: int, accept: tuple[float,
 
 
 def _badness(layout: Layout, accept: tuple[float, float], min_visible: float) -> float:
-    """Return a penalty for the rules that a layout breaks, 0 for an accepted one."""
+    """Return a penalty for deviations from the accepted ratios and visibility, 0 for an accepted layout."""
     areas = np.array([np.count_nonzero(shape.mask) for shape in layout.shapes])
     needed = np.maximum(min_visible, MIN_VISIBLE_PIXELS / areas)
     return max(accept[0] - layout.ratio, layout.ratio - accept[1], 0.) + np.clip(needed - layout.visible, 0, None).sum()
 
 
 def _bisect(pulled: Callable[[float], Layout], accept: tuple[float, float], min_visible: float) -> Layout:
-    """Return the best layout met in a bisection for the pull that gives the middle of the accepted range."""
+    """Bisect for the pull that gives the middle of the accepted range, and return the best layout on the way."""
     low, high = 0., 1.
     best = pulled(high)
     for _ in range(_BISECTIONS):
@@ -140,7 +140,7 @@ def _bisect(pulled: Callable[[float], Layout], accept: tuple[float, float], min_
 
 
 def _repair(rng: np.random.Generator, layout: Layout, accept: tuple[float, float], min_visible: float) -> Layout:
-    """Move single shapes a little, or swap two in depth, and keep changes that are no worse."""
+    """Move single shapes a little or swap the depths of two, and keep changes that are no worse."""
     size = len(layout.labels)
     badness = _badness(layout, accept, min_visible)
     for _ in range(_MOVES_PER_SHAPE * len(layout.shapes)):

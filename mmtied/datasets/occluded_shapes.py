@@ -1,7 +1,7 @@
-"""Make a data set of textured shapes that occlude each other to a chosen degree, with COCO's layout on disk.
+"""Generate a data set of textured shapes with controlled occlusion, in COCO's layout on disk.
 
-An image depends only on the recipe (with its seed), the split and the image's index. So the work can be split among any number of
-processes, and a larger data set starts with the images of a smaller one.
+An image depends only on the recipe (with its seed), the split and the image's index. So any number of processes can share the
+work, and a larger data set starts with the images of a smaller one.
 """
 
 import json
@@ -24,15 +24,15 @@ from mmtied.compat import is_installed
 from .layout import MAX_SHAPES, Layout, find_layout
 from .shapes import CATEGORIES, paint
 
-#: COCO's own names, so that a config for COCO only needs another data_root and other class names.
+#: COCO's names, so that a COCO config needs only another data_root and other class names.
 SPLITS = ('train2017', 'val2017')
 #: Default bucket edges for r above 0.
 RATIO_EDGES = tuple(tenth / 10 for tenth in range(10))
 _DESCRIPTION = 'mmtied occluded shapes'
 _JPEG_QUALITY = 95
-#: Windows cannot wait for more than 61 processes at once.
+#: Windows can wait for at most 61 processes at once.
 _MOST_WORKERS = 61 if sys.platform == 'win32' else sys.maxsize
-#: Order in which the tenths of an interval are visited, so that any first few are spread over it.
+#: Order in which `spread_position` visits the tenths of an interval; any first few are spread over it.
 _DIGITS = (0, 5, 2, 7, 4, 9, 1, 6, 3, 8)
 
 
@@ -41,11 +41,11 @@ def make_occluded_shapes(out: str | os.PathLike, *, num_images: int, num_val_ima
                          ratio_weights: Sequence[float] | None = None, zero_share: float = 0.1, tolerance: float = 0.005,
                          min_visible: float = 0.25, workers: int | None = None, overwrite: bool = False,
                          progress: bool = False) -> dict[str, Path]:
-    """Make a data set of occluded shapes in COCO's layout.
+    """Generate a data set of occluded shapes in COCO's layout.
 
-    ``out`` gets train2017/, val2017/ and annotations/instances_{train,val}2017.json, all or nothing. Masks, boxes and areas are
-    those of the visible parts. Each image has its `occlusion_ratio` (definition `covered` of `mmtied.evaluation.occlusion`, of
-    the boxes in the file), each annotation the `visible` share of its shape.
+    Writes train2017/, val2017/ and annotations/instances_{train,val}2017.json to `out` atomically. Masks, boxes and areas are
+    those of the visible parts. Each image has its `occlusion_ratio` (definition `covered` of `mmtied.evaluation.occlusion`, from
+    the boxes in the file), each annotation the `visible` fraction of its shape.
 
     Args:
         out: Folder to create. It may exist if it is empty.
@@ -56,19 +56,19 @@ def make_occluded_shapes(out: str | os.PathLike, *, num_images: int, num_val_ima
         objects: Smallest and largest number of objects in an image, from 2 to 100.
         ratio_edges: Increasing bucket edges in [0, 1] for occlusion ratios above 0. Few layouts exist above 0.9.
         ratio_weights: Weight of each bucket; by default its width, so that r is uniform from the first edge to the last.
-        zero_share: Share of images with r = 0, in [0, 1].
-        tolerance: Largest difference of an image's r from its target. It never leaves the target's bucket.
-        min_visible: Smallest visible share of a shape, in [0, 1); at least 30 pixels are visible in any case.
-        workers: Number of processes; by default the number of processors that this process may use.
-        overwrite: Replace a data set that this function made. Nothing else is ever replaced.
-        progress: Show a progress bar, where rich is installed.
+        zero_share: Fraction of images with r = 0, in [0, 1].
+        tolerance: Largest difference of an image's r from its target; r never leaves the target's bucket.
+        min_visible: Smallest visible fraction of a shape, in [0, 1); at least 30 pixels are always visible.
+        workers: Number of processes (default: the processors available to this process).
+        overwrite: Replace a data set that this function made; anything else is never replaced.
+        progress: Show a progress bar if rich is installed.
 
     Returns:
         The annotation file of each split: ``{'train2017': Path, 'val2017': Path}``.
 
     Raises:
-        ValueError: An argument is out of range, or no layout with a wanted ratio was found.
-        FileExistsError: `out` is not empty, and is not a data set made by this function or `overwrite` is not set.
+        ValueError: An argument is out of range, or no layout with a target ratio was found.
+        FileExistsError: `out` is not empty, and `overwrite` is not set or it is not a data set made by this function.
 
     Example:
         >>> import tempfile
@@ -103,7 +103,7 @@ def make_occluded_shapes(out: str | os.PathLike, *, num_images: int, num_val_ima
 
 @dataclass(frozen=True)
 class RatioTargets:
-    """Distribution of occlusion ratios: a share of images with r = 0 exactly, and the others spread over buckets of r > 0.
+    """Distribution of occlusion ratios: a fraction of images has r = 0 exactly, the others are spread over buckets of r > 0.
 
     A bucket includes its lower edge (unless that is 0) but not its upper one. `make_occluded_shapes` documents the fields.
 
@@ -141,7 +141,7 @@ class RatioTargets:
 
     @property
     def shares(self) -> np.ndarray:
-        """Share of images with r = 0, then of those in each bucket; they sum to 1."""
+        """Fraction of images with r = 0, then that of each bucket; they sum to 1."""
         weights = np.asarray(self.weights)
         return np.concatenate([[self.zero_share], (1 - self.zero_share) * weights / weights.sum()])
 
@@ -158,10 +158,10 @@ class RatioTargets:
 
 
 def spread_position(index: int, offset: float) -> float:
-    """Return an element of a sequence in [0, 1) whose first elements, however many, fill the interval evenly.
+    """Return an element of a low-discrepancy sequence in [0, 1): any number of first elements fill the interval evenly.
 
-    It is the radical inverse in base 10 (van der Corput's sequence) with permuted digits, shifted by an offset: ten successive
-    positions, from a multiple of ten on, lie 0.1 apart, a hundred 0.01 apart, and so on.
+    The sequence is van der Corput's in base 10 with permuted digits, shifted by an offset: ten successive positions from a
+    multiple of ten on are 0.1 apart, a hundred 0.01 apart, and so on.
 
     Example:
         >>> [round(spread_position(index, offset=0.5), 2) for index in (0, 1, 2, 3, 10, 11)]
@@ -177,7 +177,7 @@ def spread_position(index: int, offset: float) -> float:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings that the images of a data set share; `mmtied.datasets.make_occluded_shapes` documents them."""
+    """Settings shared by all images of a data set; `mmtied.datasets.make_occluded_shapes` documents them."""
 
     seed: int
     size: int
@@ -195,9 +195,9 @@ class Recipe:
             raise ValueError(f'min_visible={self.min_visible}, expected a number of at least 0 and below 1')
 
     def make_image(self, split: str, index: int) -> tuple[np.ndarray, float, list[dict]]:
-        """Return an RGB image, uint8, shape (size, size, 3); its occlusion ratio; its COCO annotations, without ids.
+        """Return an RGB image, shape (size, size, 3) uint8, its occlusion ratio, and its COCO annotations without ids.
 
-        They depend only on this recipe, the split and the index.
+        The result depends only on this recipe, the split and the index.
         """
         split_key = SPLITS.index(split)
         offset = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(split_key, ))).uniform()
@@ -209,14 +209,14 @@ class Recipe:
 
 
 def _check_integer(name: str, value: int, least: int) -> int:
-    """Return the value, or raise a ValueError unless it is an integer of at least `least`."""
+    """Return the value as an int; raise a ValueError unless it is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f'{name}={value!r}, expected an integer of at least {least}')
     return int(value)
 
 
 def _annotate(layout: Layout) -> list[dict]:
-    """Return COCO annotations of the visible parts, back to front, without ids, with the visible share of each whole shape."""
+    """Return COCO annotations of the visible parts, back to front, without ids."""
     annotations = []
     for index, (shape, box, visible) in enumerate(zip(layout.shapes, layout.boxes_xywh, layout.visible, strict=True)):
         mask = layout.labels == index
@@ -233,7 +233,7 @@ def _annotate(layout: Layout) -> list[dict]:
 
 
 def _write_image(recipe: Recipe, folder: Path, split: str, index: int) -> tuple[dict, list[dict]]:
-    """Make and write an image, and return its entry and its annotations."""
+    """Write an image, and return its COCO entry and annotations."""
     pixels, ratio, annotations = recipe.make_image(split, index)
     name = f'{index + 1:012d}.jpg'
     encoded = cv2.imencode('.jpg', pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
@@ -244,7 +244,7 @@ def _write_image(recipe: Recipe, folder: Path, split: str, index: int) -> tuple[
 
 
 def _coco_contents(images: Sequence[dict], annotations: Sequence[list[dict]], info: dict) -> dict:
-    """Return the contents of a COCO annotation file, with annotation ids from 1: COCOeval takes 0 for "no match"."""
+    """Return the contents of a COCO annotation file; annotation ids start at 1, as COCOeval takes 0 for "no match"."""
     entries = [{'image_id': image['id'], **entry} for image, of_image in zip(images, annotations, strict=True)
                for entry in of_image]
     return {
@@ -262,11 +262,11 @@ def _annotation_path(folder: Path, split: str) -> Path:
 
 @contextmanager
 def _mapper(workers: int) -> Iterator:
-    """Yield a `map` that keeps the order and splits the work among processes."""
+    """Yield a `map` that distributes the work over processes and keeps the order."""
     if workers == 1:
         yield map
         return
-    # OpenCV's threads do not survive a fork; one thread for each process is right anyway.
+    # OpenCV's threads do not survive a fork; one thread per process is right anyway.
     with ProcessPoolExecutor(min(workers, _MOST_WORKERS), initializer=cv2.setNumThreads, initargs=(0, )) as pool:
         try:
             yield partial(pool.map, chunksize=8)
@@ -276,7 +276,7 @@ def _mapper(workers: int) -> Iterator:
 
 
 def _shown(records: Iterable, num: int, split: str, progress: bool) -> Iterable:
-    """Return the records, with a progress bar on stderr if wanted."""
+    """Iterate over the records, with a progress bar on stderr if `progress`."""
     if not (progress and is_installed('rich')):
         return records
     from rich.console import Console
@@ -285,12 +285,12 @@ def _shown(records: Iterable, num: int, split: str, progress: bool) -> Iterable:
 
 
 def _processors() -> int:
-    """Return the number of processors that this process may use."""
+    """Return the number of processors available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _check_made_before(out: Path) -> None:
-    """Raise a FileExistsError unless the folder is missing, empty, or holds a data set of `make_occluded_shapes`."""
+    """Raise a FileExistsError unless the folder is missing, empty, or a data set by `make_occluded_shapes`."""
     if not out.is_dir() or not any(out.iterdir()):
         return
     made_here = False
@@ -298,5 +298,5 @@ def _check_made_before(out: Path) -> None:
         info = json.loads(_annotation_path(out, 'val2017').read_text(encoding='utf-8'))['info']
         made_here = info['description'] == _DESCRIPTION
     if not made_here or {path.name for path in out.iterdir()} - {*SPLITS, 'annotations'}:
-        raise FileExistsError(f'{out} does not hold only a data set of occluded shapes and will not be replaced; name another '
+        raise FileExistsError(f'{out} has files other than a data set of occluded shapes and will not be replaced; name another '
                               'folder')

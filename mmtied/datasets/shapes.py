@@ -1,4 +1,4 @@
-"""Draw shapes: the outlines and textures of the six categories, backgrounds, light and shadows."""
+"""Draw shapes: outlines and textures of the six categories, backgrounds, light and shadows."""
 
 import colorsys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-#: Outlines and textures are drawn this many times larger, and then averaged.
+#: Factor by which outlines and textures are drawn larger before they are averaged down.
 SUPERSAMPLE = 4
 
 
@@ -23,7 +23,7 @@ def _cross(arm: float) -> np.ndarray:
     return np.concatenate([corner @ turn for turn in turns])
 
 
-# Closed polygons around the origin; a point inside an even number of them is outside (the hole of the ring).
+# Closed polygons around the origin, filled by the even-odd rule (the ring has a hole).
 _OUTLINES = {
     'circle': [_around(1, 64)],
     'square': [_around(1, 4)],
@@ -41,8 +41,8 @@ def _fraction(values: np.ndarray) -> np.ndarray:
     return values - np.floor(values)
 
 
-#: Texture of each category: a function of the coordinates u and v, in periods of the texture from the centre of the shape, that
-#: returns True where the second of its two colors goes.
+#: Texture of each category: a function of the coordinates u and v, in texture periods from the shape's centre, that returns True
+#: for the second of its two colors.
 TEXTURES = {
     'circle': lambda u, v: np.hypot(_fraction(u) - 0.5, _fraction(v) - 0.5) < 0.32,  # dots
     'square': lambda u, v: (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5),  # checks
@@ -59,7 +59,7 @@ class Shape:
 
     Attributes:
         category: One of `CATEGORIES`.
-        coverage: Covered share of each pixel of the bounding box, shape (height, width).
+        coverage: Covered fraction of each pixel in the bounding box, shape (height, width).
         mask: Pixels that belong to the shape, bool, shape (height, width).
     """
 
@@ -72,9 +72,9 @@ class Shape:
 
 
 def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
-    """Draw the filled outline of a category, rotated by an angle in radians, so that its bounding box is `side` pixels long.
+    """Draw the filled outline of a category, rotated by an angle in radians; the longer side of its box is `side` pixels.
 
-    Returns the covered share of each pixel of the bounding box, float32 in [0, 1], shape (height, width).
+    Returns the covered fraction of each pixel in the bounding box, float32 in [0, 1], shape (height, width).
 
     Example:
         >>> coverage = draw_shape('square', 40, angle=np.pi / 4)
@@ -96,7 +96,7 @@ def draw_shape(category: str, side: float, angle: float) -> np.ndarray:
 
 
 def draw_texture(rng: np.random.Generator, category: str, height: int, width: int, period: float) -> np.ndarray:
-    """Draw the texture of a category in two random colors, at a random angle, with about the given period in pixels.
+    """Draw the texture of a category in two random colors, at a random angle, with roughly the given period in pixels.
 
     Returns RGB values in [0, 1], float32, shape (height, width, 3).
     """
@@ -112,9 +112,9 @@ def draw_texture(rng: np.random.Generator, category: str, height: int, width: in
 
 
 def paint(rng: np.random.Generator, shapes: Sequence[Shape], corners: np.ndarray, size: int) -> np.ndarray:
-    """Paint textured shapes with a dark rim, back to front, each casting a soft shadow on what lies behind it.
+    """Paint textured shapes with dark rims, back to front, each casting a soft shadow on those behind it.
 
-    The corners are left and top of each shape's bounding box in pixels. Returns an RGB image, uint8, shape (size, size, 3).
+    `corners` are left and top of each shape's bounding box in pixels. Returns an RGB image, shape (size, size, 3) uint8.
     """
     canvas = draw_background(rng, size)
     light = rng.uniform(0, 2 * np.pi)
@@ -146,7 +146,7 @@ def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _shading(height: int, width: int, to_light: np.ndarray) -> np.ndarray:
-    """Return factors above one on the lit side and below one on the other, (height, width)."""
+    """Return brightness factors, above 1 on the lit side and below 1 on the other, shape (height, width)."""
     ys, xs = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
     return 1 + 0.16 * (to_light[0] * xs[None, :] + to_light[1] * ys[:, None]).astype(np.float32)
 
@@ -162,7 +162,7 @@ def _smooth_noise(rng: np.random.Generator, cells: int, size: int) -> np.ndarray
 
 
 def _color_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a strong color, and a lighter or darker one of another hue."""
+    """Draw a saturated color, and a lighter or darker one of another hue."""
     hue = rng.uniform()
     strong = _rgb(hue, rng.uniform(0.65, 0.95), rng.uniform(0.65, 0.95))
     other_hue = hue + rng.uniform(0.08, 0.5)

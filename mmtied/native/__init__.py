@@ -1,7 +1,7 @@
-"""Optional C++ for run-length codes of masks, which makes the evaluation of masks two to three times as fast.
+"""Optional C++ for run-length codes, which makes mask evaluation two to three times as fast.
 
 `setup.py` compiles it if a compiler is available. Without it, or with the environment variable ``MMTIED_NATIVE=0``, NumPy and
-pycocotools compute the same.
+pycocotools compute the same results.
 """
 
 import ctypes
@@ -23,12 +23,12 @@ _in_forked_process = False
 
 
 def library() -> ctypes.CDLL | None:
-    """Return the compiled functions, or None if they were not compiled or are turned off by ``MMTIED_NATIVE=0``."""
+    """Return the compiled library, or None if it is not compiled or ``MMTIED_NATIVE=0`` turns it off."""
     return None if os.environ.get('MMTIED_NATIVE') == '0' else _load()
 
 
 def num_threads() -> int:
-    """Return how many threads the functions may use: as many as PyTorch, but 1 in a forked process, where OpenMP would hang."""
+    """Return the number of threads to use: PyTorch's, but 1 in a forked process, where OpenMP would hang."""
     return 1 if _in_forked_process else torch.get_num_threads()
 
 
@@ -47,7 +47,7 @@ class Codes(NamedTuple):
 
     @classmethod
     def of(cls, codes: Sequence[bytes], pixels: np.ndarray) -> 'Codes':
-        """Concatenate the codes of masks, whose images have these numbers of pixels."""
+        """Concatenate codes; `pixels` has the number of pixels of each mask's image."""
         return cls(b''.join(codes), np.cumsum(code_lengths(codes)), np.ascontiguousarray(pixels, dtype=np.int64))
 
 
@@ -70,7 +70,7 @@ def intersections(codes: Codes, others: Codes, first: np.ndarray, second: np.nda
         codes: Valid codes.
         others: Valid codes.
         first: Indices into `codes`, shape (P,) int64, sorted.
-        second: Indices into `others`, shape (P,) int64; both masks of a pair must have the same image size.
+        second: Indices into `others`, shape (P,) int64. Both masks of a pair must have the same image size.
     """
     first, second = (np.ascontiguousarray(column, dtype=np.int64) for column in (first, second))
     shared = np.empty(len(first), dtype=np.int64)

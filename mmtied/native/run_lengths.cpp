@@ -1,8 +1,8 @@
-// Areas and pairwise intersections of masks given as COCO's compressed run-length codes.
+// Areas and pairwise intersections of masks in COCO's compressed run-length codes.
 //
 // A code lists the lengths of alternating runs of background and foreground, column by column. From the fourth on, each length is
-// stored as the difference to the one two before it. A number takes one character for every five bits, lowest first, plus 48;
-// bit 5 says that another character follows, and bit 4 of the last one is the sign.
+// stored as the difference from the length two before it. A number takes one character per five bits, lowest first, offset by 48;
+// bit 5 marks that another character follows, and bit 4 of the last one is the sign.
 
 #include <algorithm>
 #include <cstdint>
@@ -10,15 +10,15 @@
 
 namespace {
 
-constexpr int MOST_GROUPS = 7;  // characters of the longest number that is read: 35 bits
+constexpr int MOST_GROUPS = 7;  // maximum characters of a number: 35 bits
 constexpr int64_t BROKEN = -1;
-constexpr int64_t MASKS_OF_A_THREAD = 256;  // fewer are not worth another thread
+constexpr int64_t MASKS_OF_A_THREAD = 256;  // fewer masks are not worth a thread
 
 int useful_threads(int threads, int64_t masks) {
     return static_cast<int>(std::clamp<int64_t>(masks / MASKS_OF_A_THREAD, 1, std::max(threads, 1)));
 }
 
-/// Concatenated codes: code i takes the characters from ends[i - 1] to ends[i], and its image has pixels[i] pixels.
+/// Concatenated codes: code i is the characters from ends[i - 1] to ends[i], and its image has pixels[i] pixels.
 struct Codes {
     const uint8_t *text;
     const int64_t *ends, *pixels;
@@ -27,7 +27,7 @@ struct Codes {
 /// Alternating starts and ends of the runs of foreground.
 using Bounds = std::vector<int64_t>;
 
-/// Read one code and return its area, or BROKEN if it is malformed or its runs do not fill the image; then `bounds` is invalid.
+/// Parse one code and return its area, or BROKEN, with invalid `bounds`, if it is malformed or its runs do not fill the image.
 int64_t parse(const Codes &codes, int64_t index, Bounds &bounds) {
     const uint8_t *at = codes.text + (index ? codes.ends[index - 1] : 0), *end = codes.text + codes.ends[index];
     const int64_t pixels = codes.pixels[index];
@@ -58,7 +58,7 @@ int64_t parse(const Codes &codes, int64_t index, Bounds &bounds) {
     return position == pixels ? area : BROKEN;
 }
 
-/// Read one code; `bounds` is empty for a broken one.
+/// Parse one code and return its area; `bounds` is empty if the code is broken.
 int64_t read(const Codes &codes, int64_t index, Bounds &bounds) {
     const int64_t area = parse(codes, index, bounds);
     if (area == BROKEN) bounds.clear();
@@ -87,7 +87,7 @@ int64_t shared_pixels(const Bounds &one, const Bounds &other) {
 
 extern "C" {
 
-/// Compute the areas of `count` masks; BROKEN for a broken code.
+/// Compute the areas of `count` masks, BROKEN for broken codes.
 void mmtied_rle_areas(const uint8_t *text, const int64_t *ends, const int64_t *pixels, int64_t count, int64_t *areas,
                       int threads) {
     const Codes codes{text, ends, pixels};
@@ -99,7 +99,7 @@ void mmtied_rle_areas(const uint8_t *text, const int64_t *ends, const int64_t *p
     }
 }
 
-/// Compute the intersections of `count` pairs, masks `first[p]` and `second[p]` of two lists of valid codes, sorted by `first`.
+/// Intersect `count` pairs: masks `first[p]` and `second[p]` of two lists of valid codes, with `first` sorted.
 void mmtied_rle_intersections(const uint8_t *text, const int64_t *ends, const int64_t *pixels, const uint8_t *other_text,
                               const int64_t *other_ends, const int64_t *other_pixels, int64_t num_others,
                               const int64_t *first, const int64_t *second, int64_t count, int64_t *shared, int threads) {

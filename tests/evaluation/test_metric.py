@@ -272,8 +272,8 @@ def test_inverted_boxes_match_pycocotools_and_warn_once(ann_file, monkeypatch, w
     metric = OcclusionCocoMetric(ann_file)
     run(metric, samples + samples[:4])  # a padded sampler repeats some
     assert warnings == [f'OcclusionCocoMetric: predicted boxes of {len(changed)} images, such as image id {changed[0]}, have '
-                        'x2 < x1 or y2 < y1; as in pycocotools they match nothing, and count as false only where both sides are '
-                        'negative']
+                        'x2 < x1 or y2 < y1; as in pycocotools they match nothing, and are false positives only if both sides '
+                        'are negative']
     category_ids = {0: 7, 1: 2, 2: 4}
     results = []
     for sample in samples:

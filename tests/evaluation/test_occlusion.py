@@ -198,7 +198,7 @@ def truth(counts, **changes):
 @pytest.mark.parametrize('definition', MASKED)
 @pytest.mark.parametrize('counts', [b'5', b'', b'07d?', b'07ab'], ids=['short', 'empty', 'other lengths', 'cut off'])
 def test_broken_mask_is_rejected_before_decoding(ratios, definition, counts):
-    with pytest.raises(ValueError, match='^annotations: annotation 6: its run-length code is broken or cut off'):
+    with pytest.raises(ValueError, match='^annotations: annotation 6: its run-length code is broken or truncated'):
         ratios(truth(counts), definition)
 
 

@@ -100,7 +100,7 @@ def test_class_agnostic_counts_unknown_categories(form):
     num = sum(entry['category_id'] == 2 for entry in results)
     assert any(f'{num} of {len(results)} detections are of categories that the annotations do not have, and count' in note
                for note in result.report['notes'])
-    with pytest.raises(ValueError, match='not in the annotation file|is not from 0 to 3'):
+    with pytest.raises(ValueError, match='not in the annotation file|is outside 0 to 3'):
         evaluate(data, given)
 
 

@@ -39,7 +39,7 @@ def test_memory_is_that_of_the_instances():
 def test_too_many_pixels_are_refused():
     data = dict(images=[dict(id=1, height=70_000, width=70_000)], categories=[dict(id=1, name='a')], annotations=[
         dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 9, 9], area=81, segmentation=[[0, 0, 9, 0, 9, 9]])])
-    with pytest.raises(ValueError, match='has 70000 x 70000 pixels, and masks are read up to 4294967295 pixels'):
+    with pytest.raises(ValueError, match='has 70000 x 70000 pixels, but masks may have at most 4294967295'):
         image_ratios(read_ground_truth(data), 'mask')
 
 

@@ -94,8 +94,8 @@ def test_duplicates_give_a_warning(run):
     code, out, err = run('instances.json', 'one.json', 'copy.json', '--replicates', '0', one=[MASK, other], copy=[MASK, other])
     assert code == 0
     assert [line.split(' detections')[0] for line in err.splitlines()][2:] == ['warning: bbox: 2 of 4', 'warning: segm: 2 of 4']
-    assert all('of the same images and categories, and are joined' in line for line in err.splitlines()[:2])
-    assert 'if the results were joined twice, AP is too low' in err
+    assert all('for the same images and categories, and are joined' in line for line in err.splitlines()[:2])
+    assert 'AP is too low if a file was included twice' in err
     assert run('instances.json', 'one.json', '--replicates', '0', one=[MASK, other])[2] == ''
 
 
@@ -169,8 +169,8 @@ def test_box_format_and_wrapped_results(run, tmp_path):
     data = dict(DATA, annotations=[dict(DATA['annotations'][0], bbox=[5, 5, 4, 4])])
     code, _, err = run('instances.json', 'results.json', instances=data, results={'annotations': corners})
     assert code == 0
-    assert ('warning: bbox: 1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is what '
-            "they are, say box_format='xyxy' (--box-format xyxy)\n") in err
+    assert ('warning: bbox: 1 of 1 boxes leave their image as x, y, width, height, and 1 fit as x1, y1, x2, y2; if that is their '
+            "format, use box_format='xyxy' (--box-format xyxy)\n") in err
     code, out, err = run('instances.json', 'results.json', '--box-format', 'xyxy', '--out', 'out', instances=data,
                          results={'annotations': corners})
     assert (code, err) == (0, '')

@@ -1,6 +1,6 @@
-"""Inputs of an evaluation: annotations, detections in every format that is read, run-length codes and images.
+"""Read annotations, detections in many formats, run-length codes and images.
 
-What cannot be read or used raises a ValueError of one line, which names the file and the entry.
+Invalid input raises a one-line ValueError that names the file and the entry.
 """
 
 import os
@@ -27,28 +27,28 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
                     notes: list[str] | None = None) -> dict[str, Detections]:
     """Read the detections of one detector.
 
-    A file with masks counts for bbox only where no other file has boxes alone: mmdet's segm results also hold boxes, with the
-    scores of the masks.
+    If some files have boxes only, bbox is evaluated on those alone: mmdet's segm results also contain boxes, but with the scores
+    of the masks.
 
     Args:
-        detections: A file, or a folder of text files, or several, of a layout that docs/formats.md lists; or the same in
-            Python, see `sources.from_python`. Image ids may also be file names, see `image_ids.ImageLookup`.
+        detections: One or more files or folders in a layout listed in docs/formats.md, or the same in Python, see
+            `sources.from_python`. Image ids may also be file names, see `image_ids.ImageLookup`.
         ground_truth: The annotations that the ids refer to.
-        iou_types: Any of ``'bbox'`` and ``'segm'``; by default what the detections hold.
-        classes: Names of the model's classes, where labels count only some of the annotation file's categories. Results of
-            categories that the annotations do not have are left out then.
-        box_format: One of `protocol.BOX_FORMATS`; by default ``'xywh'`` in COCO's results, and ``'xyxy'`` in those by image.
-        skip_invalid: Leave out detections that cannot be used, and say how many.
-        label_names: Name of each label of the model, where it knows other classes than the annotations, in the labels' order.
-        category_offset: Added to the ids of categories, or to labels.
-        any_category: Count detections of unknown categories as of the first one, for AP without regard to categories.
-        notes: Gets the lines of the warnings.
+        iou_types: Any of ``'bbox'`` and ``'segm'`` (default: all that the detections contain).
+        classes: Names of the model's classes, if its labels count only some of the annotation file's categories. Results of
+            categories without annotations are then left out.
+        box_format: One of `protocol.BOX_FORMATS` (default: ``'xywh'`` for COCO results, ``'xyxy'`` for predictions by image).
+        skip_invalid: Leave out invalid detections, and report how many.
+        label_names: Names of the model's labels in order, if its classes differ from those of the annotations.
+        category_offset: Added to category ids or labels.
+        any_category: Assign detections of unknown categories to the first one, for class-agnostic AP.
+        notes: List to which the warnings' texts are appended.
 
     Returns:
         The detections by IoU type, joined over the files.
 
     Raises:
-        ValueError: A file or an entry cannot be used; the message names it.
+        ValueError: A file or an entry is invalid; the message names it.
 
     Warns:
         UserWarning: Detections are left out, or image ids were looked up by name.
@@ -63,10 +63,10 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
     if not isinstance(detections, list | tuple):
         raise ValueError('detections: a file, a list of files or a list of dicts is needed, got '
                          f'{type(detections).__name__}')
-    said: list[str] = []
-    with no_collection():  # results are up to millions of objects
-        found = _load(detections, ground_truth, iou_types, reading, said)
-    for line in dict.fromkeys(said):
+    lines: list[str] = []
+    with no_collection():  # results can be millions of objects
+        found = _load(detections, ground_truth, iou_types, reading, lines)
+    for line in dict.fromkeys(lines):
         warnings.warn(line, stacklevel=2)
         if notes is not None:
             notes.append(line)
@@ -74,22 +74,22 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
 
 
 def _without_polygons(entries: list[dict]) -> list[dict]:
-    """Return results without the polygons that pycocotools' `loadRes` makes of boxes."""
+    """Remove the polygons that pycocotools' `loadRes` derives from boxes."""
     if entries and isinstance(entries[0], dict) and isinstance(entries[0].get('segmentation'), list) and 'bbox' in entries[0]:
         return [{key: value for key, value in entry.items() if key != 'segmentation'} for entry in entries]
     return entries
 
 
 def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[str] | None, reading: ResultReading,
-          said: list[str]) -> dict[str, Detections]:
-    """Read, convert and join the detections; the objects that were read are gone when this returns."""
+          lines: list[str]) -> dict[str, Detections]:
+    """Read, convert and join the detections, and append warnings to `lines`; frees the parsed objects on return."""
     if detections and all(isinstance(one, str | os.PathLike) for one in detections):
         sources = {}
         for name in map(str, detections):
             broken = Broken(name, reading.skip_invalid)
             with naming(name):
                 sources[name] = read_source(name, ground_truth, reading, broken)
-            said += filter(None, [broken.settle()])
+            lines += filter(None, [broken.settle()])
     else:
         with naming('detections'):
             sources = {'detections': from_python(list(detections), 'detections', ground_truth)}
@@ -98,8 +98,8 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
         first = entries[0] if entries and isinstance(entries[0], Mapping) else {}
         by_image[name] = 'pred_instances' in first
         if reading.label_names and isinstance(first.get('category_id'), int):
-            said.append(f"{name}: --label-names (label_names=...) has no effect, as results with 'category_id' state ids of the "
-                        "annotations' categories; --category-offset shifts ids")
+            lines.append(f"{name}: --label-names (label_names=...) has no effect, as 'category_id' refers to the annotations' "
+                         'categories; --category-offset shifts ids')
         with naming(name):
             held[name] = (dumped_iou_types if by_image[name] else held_iou_types)(entries)
     present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in held.values())]
@@ -112,15 +112,15 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
             convert, notes = dump_detections if by_image[name] else make_detections, []
             with naming(name):
                 parts.append(convert(sources[name], ground_truth, iou_type, name, reading, notes))
-            said += [f'{name}: {note}' for note in notes]
+            lines += [f'{name}: {note}' for note in notes]
         found[iou_type] = join_detections(parts)
         if len(parts) > 1 and _overlap(parts, len(ground_truth.category_ids)):
-            said.append(f'{" and ".join(chosen)} hold {iou_type} results of the same images and categories, and are joined as '
-                        'parts of one detector; evaluate two detectors one by one, and compare them')
+            lines.append(f'{" and ".join(chosen)} have {iou_type} results for the same images and categories, and are joined as '
+                         'parts of one detector; evaluate two detectors separately, and compare them')
     return found
 
 
 def _overlap(parts: Sequence[Detections], num_categories: int) -> bool:
-    """Return whether parts hold detections of the same image and category."""
+    """Return whether several parts have detections in the same image and category."""
     cells = [np.unique(part.image * num_categories + part.category) for part in parts]
     return len(np.unique(np.concatenate(cells))) < sum(map(len, cells))

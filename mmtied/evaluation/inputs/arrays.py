@@ -1,4 +1,4 @@
-"""Instance annotations as compact, checked arrays."""
+"""Instance annotations as compact, validated arrays."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from .coco_json import positions
 from .image_ids import ImageLookup, is_digits
 from .rle import rle_areas, to_rle
 
-#: Stands for a segmentation that an annotation lacks.
+#: Placeholder for the segmentation of an annotation without one.
 MISSING = object()
 
 
 class Federated(NamedTuple):
-    """Categories that LVIS lists for each image, as sorted cells ``image * K + category``, int64."""
+    """LVIS's lists of categories for each image, as sorted cells ``image * K + category``, int64."""
 
-    judged: np.ndarray  # present, or known to be absent; detections elsewhere do not count
-    not_exhaustive: np.ndarray  # not all objects are annotated; a detection without a match is ignored
+    judged: np.ndarray  # present or verified absent; detections in other cells do not count
+    not_exhaustive: np.ndarray  # not all objects are annotated; unmatched detections are ignored
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The annotations of a data set.
+    """Annotations of a data set.
 
     Attributes:
-        source: Name for messages, usually the file.
+        source: Name used in messages, usually the file.
         image_ids: Sorted image ids, shape (I,): int64, uint64 or text, see `image_ids.id_array`.
         image_sizes: Height and width of each image in pixels, shape (I, 2) int64.
         category_ids: Sorted category ids, shape (K,) int64.
@@ -37,16 +37,16 @@ class GroundTruth:
         image: Index of each annotation's image in `image_ids`, shape (N,) int64. Annotations keep the file's order.
         category: Index of each annotation's category in `category_ids`, shape (N,) int64.
         boxes_xywh: Boxes in pixels, shape (N, 4) float64.
-        area: Areas as the file states them, in pixels, shape (N,) float64; those of the masks, for COCO.
-        crowd: Marks crowd regions and all else that is ignored, shape (N,) bool. Detections inside count neither way, and
-            they occlude nothing.
-        annotation_ids: Shape (N,) int64. A region that all categories ignore stands once for each category.
-        file_names: File name of each image, in the order of `image_ids`; empty where the file has none.
-        notes: What was done with the file that its reader should know, such as rules of what is ignored; a line each.
-        fields: The values of other keys of the annotations, N of each, None where an annotation lacks the key.
-        image_fields: Other keys of the images, in the order of `image_ids`.
-        federated: For LVIS's protocol.
-        merged: Index of the category that stands for each, where those of one name were merged, shape (K,) int64.
+        area: Areas in pixels as stated by the file, shape (N,) float64; COCO states those of the masks.
+        crowd: Marks crowd and other ignore regions, shape (N,) bool. Detections inside are neither true nor false positives,
+            and the regions occlude nothing.
+        annotation_ids: Shape (N,) int64. A region that all categories ignore is repeated for each category.
+        file_names: File name of each image, in the order of `image_ids`; empty if the file has none.
+        notes: Lines on how the file was interpreted, such as rules for ignoring annotations.
+        fields: Values of other keys of the annotations, N each, None if an annotation lacks the key.
+        image_fields: Values of other keys of the images, in the order of `image_ids`.
+        federated: Category lists for LVIS's protocol.
+        merged: Index of the category that replaces each, if categories of one name were merged, shape (K,) int64.
     """
 
     source: str
@@ -72,14 +72,14 @@ class GroundTruth:
 
     @cached_property
     def images(self) -> ImageLookup:
-        """Finds images by id or file name."""
+        """Lookup of images by id or file name."""
         return ImageLookup(self.image_ids, self.file_names)
 
     def rle(self, annotation: int) -> dict:
-        """Return the run-length code of the annotation at an index; it is made on first use and kept.
+        """Return the run-length code of the annotation at an index, computed on first use.
 
         Raises:
-            ValueError: The annotation has no segmentation, a broken one, or one of another size than its image.
+            ValueError: The segmentation is missing, broken, or of another size than the image.
         """
         if annotation not in self._rles:
             where = f'{self.source}: annotation {self.annotation_ids[annotation]}'
@@ -92,11 +92,11 @@ class GroundTruth:
         return self._rles[annotation]
 
     def check_masks(self, annotations: np.ndarray) -> None:
-        """Make the run-length codes of the annotations at some indices and check that they are complete.
+        """Compute the run-length codes of the annotations at some indices and check that they are complete.
 
         Raises:
-            ValueError: As `rle`, with the number of such annotations; also for a code that is cut off or does not add up to the
-                pixels of its image.
+            ValueError: As `rle`, with the number of such annotations; also for codes that are truncated or do not add up to the
+                pixels of their image.
         """
         annotations, rles, broken = annotations.tolist(), [], []
         for annotation in annotations:
@@ -110,7 +110,7 @@ class GroundTruth:
         rle_areas(rles, lambda number: f'{self.source}: annotation {self.annotation_ids[annotations[number]]}')
 
     def with_masks(self) -> 'GroundTruth':
-        """Return the same without annotations that have no usable mask, which a note counts."""
+        """Leave out annotations without a usable mask, and warn and add a note with their number."""
         usable = np.ones(len(self.image), dtype=bool)
         for annotation in range(len(usable)):
             try:
@@ -124,7 +124,7 @@ class GroundTruth:
         return replace(self.select(usable), notes=(*self.notes, note))
 
     def select(self, annotations: np.ndarray) -> 'GroundTruth':
-        """Return the same with some annotations only, by a mask or by indices in order."""
+        """Select annotations by a mask or by indices."""
         chosen = np.flatnonzero(annotations) if annotations.dtype == bool else annotations
         columns = {name: getattr(self, name)[chosen]
                    for name in ('image', 'category', 'boxes_xywh', 'area', 'crowd', 'annotation_ids')}
@@ -135,7 +135,7 @@ class GroundTruth:
                        fields={key: [values[number] for number in listed] for key, values in self.fields.items()})
 
     def select_images(self, images: np.ndarray) -> 'GroundTruth':
-        """Return the same with some images only, shape (I,) bool."""
+        """Select images by a mask, shape (I,) bool."""
         new_place = np.cumsum(images) - 1
         part = self.select(images[self.image])
         federated, width = self.federated, len(self.category_ids)
@@ -149,27 +149,27 @@ class GroundTruth:
                        file_names=tuple(np.array(self.file_names, dtype=object)[images]))
 
     def class_agnostic(self) -> 'GroundTruth':
-        """Return the same with one category, the first, for all annotations."""
+        """Assign all annotations to one category, the first."""
         if self.federated:
-            raise ValueError(f'{self.source}: LVIS says for each category where it was looked for, so its protocol cannot leave '
-                             "categories out; use protocol='coco' (--protocol coco)")
+            raise ValueError(f"{self.source}: LVIS lists for each category the images in which it was searched for, so LVIS's "
+                             "protocol cannot ignore categories; use protocol='coco' (--protocol coco)")
         first = int(self.category_ids[0])
         return replace(self, category=np.zeros_like(self.category), category_ids=self.category_ids[:1],
                        category_names={first: 'all categories'}, frequencies={})
 
     def names_of(self, categories: np.ndarray) -> list[str]:
-        """Return the names of the categories at some positions in `category_ids`."""
+        """Return the names of the categories at some indices in `category_ids`."""
         return [str(self.category_names[category_id]) for category_id in self.category_ids[categories].tolist()]
 
     def frequencies_of(self, categories: np.ndarray) -> list[str]:
-        """Return LVIS's frequencies of the categories at some positions in `category_ids`; empty for other data sets."""
+        """Return LVIS's frequencies of the categories at some indices in `category_ids`; empty for other data sets."""
         ids = self.category_ids[categories].tolist()
         return [self.frequencies[category_id] for category_id in ids] if self.frequencies else []
 
     def named_ids(self, values: Sequence, digits: bool = False) -> list:
-        """Return ids in place of texts: that of the category with the name, or one that no category has.
+        """Replace category names by ids, and unknown names by an id that no category has.
 
-        With `digits`, texts of digits that name no category are ids too.
+        With `digits`, strings of digits that name no category count as ids.
         """
         ids = {str(name): number for number, name in reversed(self.category_names.items())}
         nowhere = int(self.category_ids[0]) - 2**32
@@ -177,12 +177,12 @@ class GroundTruth:
                 for value in values]
 
     def find_categories(self, ids: np.ndarray) -> np.ndarray:
-        """Return the index of each category id, -1 where there is none; that of the one which stands for it, if merged."""
+        """Return the index of each category id, after merging, or -1 for unknown ids."""
         found = positions(ids, self.category_ids)
         return found if self.merged is None else np.where(found < 0, -1, self.merged[found])
 
     def select_categories(self, category_ids: Sequence[int] | None = None) -> np.ndarray:
-        """Return the sorted indices of some category ids in `category_ids`; of all ids by default."""
+        """Return the sorted indices of some category ids (default: all) in `category_ids`."""
         if category_ids is None:
             return np.arange(len(self.category_ids))
         ids = np.unique(np.asarray(category_ids, dtype=np.int64))

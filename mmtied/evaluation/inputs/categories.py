@@ -1,4 +1,4 @@
-"""Categories: mmdet's numbering of labels, names that stand twice, models that know other classes than the data, LVIS's lists."""
+"""Map labels and names to categories: mmdet's label order, repeated names, models with other classes, LVIS's lists."""
 
 import difflib
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from .image_ids import plain_id
 
 
 def merge_names(ground_truth: GroundTruth) -> GroundTruth:
-    """Return the same with categories of one name as one: that which has most annotations.
+    """Merge categories of the same name into the one with the most annotations.
 
-    Roboflow writes the data set's root as a category, perhaps with the name of its only class. Where ids decide, as in COCO's
-    results, nothing is merged.
+    Roboflow writes the data set's root as a category, possibly named like its only class. Not for inputs that state category
+    ids, such as COCO results.
     """
     ids, names = ground_truth.category_ids.tolist(), ground_truth.category_names
     counts = np.bincount(ground_truth.category, minlength=len(ids)).tolist()
@@ -26,16 +26,16 @@ def merge_names(ground_truth: GroundTruth) -> GroundTruth:
     if not moved.any() or ground_truth.federated:
         return ground_truth
     twice = sorted({names[ids[place]] for place in np.flatnonzero(moved).tolist()})
-    note = (f'{", ".join(map(repr, twice))}: several categories have this name; annotations of all of them count as one '
-            f'category, id {ids[kept[twice[0]]]}')
+    note = (f'{", ".join(map(repr, twice))}: several categories have this name; their annotations count as one category, id '
+            f'{ids[kept[twice[0]]]}')
     return replace(ground_truth, category=merged[ground_truth.category], merged=merged, notes=(*ground_truth.notes, note))
 
 
 def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None = None) -> list[int]:
-    """Return the category id of each label: the categories in the order of the annotation file, as mmdet numbers them.
+    """Return the category id of each label: like mmdet, number the categories in the order of the annotation file.
 
-    Of categories with one name only that with most annotations counts, see `merge_names`. `classes` names those of the model,
-    where it has fewer than the file. Their order is ignored; mmdet too uses the file's.
+    Categories of the same name count as one, see `merge_names`. `classes` names the model's classes if it has fewer than the
+    file; like mmdet, ignores their order and uses the file's.
 
     Example:
         >>> from .ground_truth import read_ground_truth
@@ -55,7 +55,7 @@ def label_category_ids(ground_truth: GroundTruth, classes: Sequence[str] | None 
 
 
 def named_category_ids(ground_truth: GroundTruth, label_names: Sequence[str]) -> list[int]:
-    """Return the category id of each label of a model by its name, -1 where the annotation file has no such category."""
+    """Return the category id of each label by its name, -1 if the annotation file has no such category."""
     ids = _id_of_name(ground_truth)
     found = [ids.get(name, -1) for name in label_names]
     if len(set(label_names)) < len(label_names) or max(found, default=-1) < 0:
@@ -64,35 +64,35 @@ def named_category_ids(ground_truth: GroundTruth, label_names: Sequence[str]) ->
 
 
 def offset_hint(category_ids: Sequence, ground_truth: GroundTruth) -> str:
-    """Return which option makes unknown category ids of results known, to follow a message; empty where none does.
+    """Return a hint, to append to a message, if shifting the results' unknown category ids by 1 makes them known; else ''.
 
     Example:
         >>> from .ground_truth import read_ground_truth
         >>> truth = read_ground_truth({'images': [{'id': 1, 'height': 9, 'width': 9}], 'annotations': [],
         ...                            'categories': [{'id': 1, 'name': 'cat'}, {'id': 2, 'name': 'dog'}]})
         >>> offset_hint([0, 1, 1], truth)
-        ', whose ids are from 1 to 2, those of results from 0 to 1; --category-offset 1 (category_offset=1) shifts these'
+        ', whose ids are 1 to 2, but those of results 0 to 1; --category-offset 1 (category_offset=1) shifts these'
     """
     ids = {number for number in map(plain_id, category_ids) if isinstance(number, int)}
     known = ground_truth.category_ids.tolist()
     for shift in (1, -1):
         if ids and {number + shift for number in ids} <= set(known):
-            return (f', whose ids are from {known[0]} to {known[-1]}, those of results from {min(ids)} to {max(ids)}; '
+            return (f', whose ids are {known[0]} to {known[-1]}, but those of results {min(ids)} to {max(ids)}; '
                     f'--category-offset {shift} (category_offset={shift}) shifts these')
     return ''
 
 
 def read_federated(images: Sequence[dict], ground_truth: GroundTruth, where: str) -> Federated:
-    """Return which categories LVIS's images, in the order of the ground truth, list."""
+    """Return the categories listed by LVIS's images, which are in the order of the ground truth."""
     def cells_of(key: str) -> np.ndarray:
         found = [np.empty(0, dtype=np.int64)]
         for place, image in enumerate(images):
-            listed, said = image.get(key) or [], f'{where}: image id {image["id"]}: {key}'
+            listed, owner = image.get(key) or [], f'{where}: image id {image["id"]}: {key}'
             if not isinstance(listed, list) or not all(type(one) is int and abs(one) < 2**63 for one in listed):
-                raise ValueError(f'{said} must be a list of category ids, got {shown(listed)}')
+                raise ValueError(f'{owner} must be a list of category ids, got {shown(listed)}')
             known = positions(np.asarray(listed, dtype=np.int64), ground_truth.category_ids)
             if (known < 0).any():
-                raise ValueError(f'{said} has {listed[int(np.argmin(known))]}, which is no category')
+                raise ValueError(f'{owner} has {listed[int(np.argmin(known))]}, which is not a category')
             found.append(place * width + known)
         return np.unique(np.concatenate(found))
 
@@ -108,7 +108,7 @@ def read_frequencies(categories: Sequence[dict]) -> dict[int, str]:
 
 
 def _id_of_name(ground_truth: GroundTruth) -> dict[str, int]:
-    """Return the id that stands for each name, in the order of the file."""
+    """Return the category id of each name, after merging, in the order of the file."""
     ids = ground_truth.category_ids
     merged = merge_names(ground_truth).merged if ground_truth.merged is None else ground_truth.merged
     kept = dict(zip(ids.tolist(), (ids if merged is None else ids[merged]).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Read JSON files, and COCO's lists of objects as NumPy columns, with one-line errors that name the file and the entry."""
+"""Read JSON files, and convert COCO's lists of objects to NumPy columns with one-line errors that name the file and the entry."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from .faults import Faults, one_line, shown
 
 
 def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
-    """Read a JSON file, perhaps compressed by gzip, with orjson where it is installed; `content` is what it holds, if known."""
+    """Read a JSON file, optionally gzipped, or its `content`; uses orjson if it is installed."""
     content = read_bytes(path) if content is None else content
     check_memory(json_memory(content), path)
     try:
@@ -38,7 +38,7 @@ def read_json(path: str | os.PathLike, content: bytes | None = None) -> Any:
 
 
 def _parse_json(content: bytes) -> Any:
-    """Parse JSON; orjson is 3 times as fast, but takes neither NaN and Infinity nor a byte order mark, which json accepts."""
+    """Parse JSON; orjson is 3 times as fast, but unlike json rejects NaN, Infinity and byte order marks."""
     try:
         import orjson
 
@@ -47,20 +47,20 @@ def _parse_json(content: bytes) -> Any:
         return json.loads(content)
 
 
-#: Largest number of a box; areas and sums of larger ones pass what floating point holds.
+#: Largest coordinate of a box; areas and sums of larger ones lose floating-point precision.
 FARTHEST_BOX = 1e15
 
 
 def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults | None = None) -> list[dict]:
-    """Return entries of a list named by `where` that are dicts which all have `keys`.
+    """Check that entries are a list of dicts with `keys`, and return them; `where` names the list in messages.
 
-    `faults` collects what is wrong; a complete entry then stands in place of each faulty one. None raises at once.
+    Faulty entries are added to `faults` and replaced by a complete entry. Without `faults` they raise a ValueError.
     """
     if not isinstance(entries, list):
         raise ValueError(f'{where}: a list was expected, got {type(entries).__name__}')
     try:
         if set(map(type, entries)) <= {dict}:
-            deque(map(itemgetter(*keys), entries), maxlen=0)  # half the time of the loop below, which names the entry
+            deque(map(itemgetter(*keys), entries), maxlen=0)  # twice as fast as the loop below, which names the entry
             return entries
     except KeyError:
         pass
@@ -79,10 +79,10 @@ def check_entries(entries: Any, keys: Sequence[str], where: str, faults: Faults 
 
 
 def replace_faulty(entries: list, messages: Mapping[int, str], faults: Faults) -> list:
-    """Mark the entries at some indices as faulty, and return the list with a good entry in place of each.
+    """Mark the entries at some indices as faulty, and return the list with each replaced by a valid entry.
 
     Raises:
-        ValueError: No entry is good.
+        ValueError: No entry is valid.
     """
     bad = np.isin(np.arange(len(entries)), list(messages))
     if bad.all():
@@ -95,15 +95,15 @@ def replace_faulty(entries: list, messages: Mapping[int, str], faults: Faults) -
 
 
 def values_of(entries: Sequence[dict], key: str) -> list[Any]:
-    """Return the value that each entry has under `key`, None where it has none."""
+    """Return each entry's value under `key`, or None."""
     try:
-        return list(map(itemgetter(key), entries))  # half the time of the line below
+        return list(map(itemgetter(key), entries))  # twice as fast as the line below
     except KeyError:
         return [entry.get(key) for entry in entries]
 
 
 def integer_column(entries: Sequence[dict], key: str, faults: Faults, values: list | None = None) -> np.ndarray:
-    """Return the integers under `key`, shape (N,) int64; floats count where they are whole numbers. `values`: them, if known."""
+    """Return the integers under `key`, or `values`, shape (N,) int64; whole floats are accepted."""
     column = _column(entries, key, 'an integer', faults, values=values)
     if column.dtype != np.int64 and len(column):
         whole = (column == np.round(column)) & (np.abs(column.astype(np.float64)) < 2.**63)
@@ -121,7 +121,7 @@ def number_column(entries: Sequence[dict], key: str, faults: Faults) -> np.ndarr
 def box_column(entries: Sequence[dict], box_format: str, sizes: np.ndarray, faults: Faults) -> np.ndarray:
     """Return the boxes under ``bbox``, shape (N, 4) xywh float64, finite and without negative sides.
 
-    `box_format` is one of `BOX_FORMATS`; those with a final ``n`` need height and width of each one's image in pixels, (N, 2).
+    `box_format` is one of `BOX_FORMATS`; `sizes`, (N, 2), are height and width of each box's image for formats ending in ``n``.
     """
     boxes = _plain_boxes(values_of(entries, 'bbox'))
     if boxes is None:
@@ -138,7 +138,7 @@ def box_column(entries: Sequence[dict], box_format: str, sizes: np.ndarray, faul
 
 
 def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray | None = None) -> np.ndarray:
-    """Return boxes as left, top, width, height in pixels; arguments as for `box_column`. May change `boxes`.
+    """Convert boxes to left, top, width, height in pixels, possibly in place; arguments as for `box_column`.
 
     Example:
         >>> to_xywh(np.array([[.5, .5, .2, .4]]), 'cxcywhn', np.array([[100, 200]])).tolist()
@@ -154,7 +154,7 @@ def to_xywh(boxes: np.ndarray, box_format: str, sizes: np.ndarray | None = None)
 
 
 def _plain_boxes(boxes: list) -> np.ndarray | None:
-    """Convert boxes that are lists of four Python numbers, 3 times as fast as `np.array`; None where one is not, or infinite."""
+    """Convert lists of four finite Python numbers, 3 times as fast as `np.array`; return None if any box is something else."""
     if (set(map(type, boxes)) != {list} or set(map(len, boxes)) != {4}
             or not set(map(type, chain.from_iterable(boxes))) <= {int, float}):
         return None
@@ -167,7 +167,7 @@ def _plain_boxes(boxes: list) -> np.ndarray | None:
 
 def _column(entries: Sequence[dict], key: str, expected: str, faults: Faults, shape: tuple[int, ...] = (),
             values: list | None = None) -> np.ndarray:
-    """Return the numbers under `key` as one array (N, *shape), with 0 for each that is faulty."""
+    """Return the numbers under `key` as one array (N, *shape), with 0 for faulty entries."""
     if not entries:
         return np.empty((0, *shape))
     values = values_of(entries, key) if values is None else values
@@ -181,7 +181,7 @@ def _column(entries: Sequence[dict], key: str, expected: str, faults: Faults, sh
 
 
 def _as_array(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Return finite numbers as an array; None for other shapes and values, such as booleans, which NumPy would count."""
+    """Return finite numbers as an array; None for other shapes and values, including booleans, which NumPy would accept."""
     try:
         array = None if _has_bools(values, len(shape)) else np.array(values)
     except (ValueError, OverflowError, TypeError):  # ragged, or too large
@@ -191,7 +191,7 @@ def _as_array(values: Any, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _has_bools(value: Any, depth: int) -> bool:
-    """Return whether a value is, or lists at a depth hold, truth values."""
+    """Return whether lists nested to a depth contain booleans."""
     if not depth:
         return isinstance(value, bool | np.bool_)
     if depth == 1:
@@ -207,7 +207,7 @@ def check_unique(ids: np.ndarray, where: str) -> None:
 
 
 def positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the index of each id among the sorted `known` ids, -1 where it is not there, shape (N,) int64."""
+    """Return the index of each id among the sorted `known` ids, -1 for unknown ids, shape (N,) int64."""
     if not len(known):
         return np.full(len(ids), -1)
     index = np.minimum(np.searchsorted(known, ids), len(known) - 1)

@@ -1,4 +1,4 @@
-"""Bytes of a file, whether memory holds them, and what kind of file they are, by content rather than by name."""
+"""Read the bytes of files, check that they fit into memory, and recognize kinds of files by content."""
 
 import codecs
 import gzip
@@ -15,23 +15,23 @@ from .faults import one_line
 
 try:
     import resource
-except ImportError:  # on Windows
+except ImportError:  # Windows
     resource = None
 
-#: Needs below this many bytes are not checked.
+#: Fewer bytes than this are not checked.
 _UNCHECKED = 1 << 26
-#: Bytes that Python takes for what these characters of a JSON text begin or end: an object, a list, a value.
+#: Python's bytes for an object, list or value in JSON, by the character that starts or ends it.
 _BYTES_OF = {b'{': 220, b'[': 70, b',': 30}
-#: Slices of a text that are counted, and the bytes of each.
+#: Number of slices of a text that are sampled, and their bytes.
 _SLICES, _SLICE = 8, 1 << 15
-#: Bytes that a compressed file may unpack to, and times its own size.
+#: A compressed file may unpack to the larger of these bytes and this multiple of its size.
 _SMALL, _MOST_PACKED = 1 << 28, 100
 
 #: Suffixes of images, in lower case.
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
-#: First bytes of what gzip packed.
+#: First bytes of gzip files.
 PACKED = b'\x1f\x8b'
-#: First bytes of files that are no text, and their names.
+#: First bytes of files in unsupported formats, and descriptions.
 _MAGIC = {
     b'PK\x03\x04': 'a torch checkpoint or another zip file',
     b'\x80\x02': 'a pickle, such as an old torch checkpoint or a dump',
@@ -43,7 +43,7 @@ _MAGIC = {
     b'version https://git-lfs': 'a pointer of Git LFS (run git lfs pull)',
 }
 
-#: What XML files have that are not read, or not alone, and what to do.
+#: Elements of unsupported XML files, with descriptions and advice.
 _XML = {
     b'<track ': "CVAT's XML of a video, with tracks; export it as 'CVAT for images 1.1' or 'COCO 1.0'",
     b'<bndbox>': 'the XML file of one image of Pascal VOC; give the folder of all',
@@ -51,7 +51,7 @@ _XML = {
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """Return the content of a file, unpacked where gzip packed it; text in UTF-16, as PowerShell writes, becomes UTF-8."""
+    """Return the content of a file, gunzipped if needed; UTF-16 text, as PowerShell writes it, becomes UTF-8."""
     path = Path(path)
     check_can_read(path)
     check_memory(path.stat().st_size, path)
@@ -66,33 +66,33 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         with gzip.open(io.BytesIO(content)) as file:
             unpacked = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f'{path}: cannot be unpacked by gzip ({error}); is the file complete?') from None
+        raise ValueError(f'{path}: cannot be unpacked by gzip ({error}); the file may be incomplete') from None
     if len(unpacked) > limit:
         raise ValueError(f'{path}: refused, as its {len(content)} bytes unpack to more than {limit}; unpack it first')
     return unpacked
 
 
 def files_with_suffix(folder: Path, suffix: str, below: bool = False) -> list[Path]:
-    """Return the files of a folder, or all below it, with a suffix in lower or upper case, sorted; hidden ones are left out."""
+    """Return the sorted files in a folder, or also `below` it, with a suffix in any case; skips hidden files."""
     return sorted(file for file in (folder.rglob('*') if below else folder.glob('*'))
                   if file.suffix.lower() == suffix and not file.name.startswith('.'))
 
 
 def first_line(files: Sequence[Path]) -> str:
-    """Return the first line of the first of 50 text files whose first line is not blank; empty without one."""
+    """Return the first non-blank first line among the first 50 text files, or ''."""
     lines = (file.read_text(encoding='utf-8-sig', errors='replace').split('\n', 1)[0] for file in files[:50])
     return next(filter(str.strip, lines), '')
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield where each line of a text file that is not blank stands, for messages, and the line."""
+    """Yield the location, for messages, and the text of each non-blank line of a text file."""
     for number, line in enumerate(file.read_text(encoding='utf-8-sig').splitlines(), 1):
         if line.strip():
             yield f'{file}: line {number}', line
 
 
 def other_kind(content: bytes) -> str | None:
-    """Say what a file that is not one JSON value is, None where that is not known."""
+    """Describe the format of a file that is not a single JSON value; None if it is unknown."""
     for first_bytes, kind in _MAGIC.items():
         if content.startswith(first_bytes):
             return kind
@@ -107,13 +107,13 @@ def other_kind(content: bytes) -> str | None:
 
 
 def _text_kind(lines: list[str]) -> str | None:
-    """Say what a text file, which is no JSON, is by its first lines; None for an empty one."""
+    """Describe a text file other than JSON by its first lines; None for an empty one."""
     first = lines[0] if lines else ''
     words, cells = first.split(), first.rstrip(',').split(',')
     numbers = [as_numbers([word]) is not None for word in words]
     keys = {line.partition(':')[0] for line in lines if ':' in line}
     if 'names' in keys and keys & {'train', 'val', 'path', 'nc'}:
-        return 'a data.yaml of ultralytics, which says where images and labels are; give the folder that has labels and images'
+        return 'a data.yaml of ultralytics; give the folder that has labels and images'
     if len(words) in (15, 16) and numbers == [False] + [True] * (len(words) - 1):
         return "a text file of KITTI; convert its folder to COCO's layout"
     if first.startswith('imagesource:') or (numbers[:8] == [True] * 8 and numbers[8:] in ([False], [False, True])):
@@ -125,13 +125,13 @@ def _text_kind(lines: list[str]) -> str | None:
     if lines and all(line.strip().lower().endswith(IMAGE_SUFFIXES) for line in lines[:2]):
         return 'a list of images; give the folder that has labels and images'
     if any(first.count(comma) >= 3 and all(line.count(comma) == first.count(comma) for line in lines[1:3]) for comma in ',;\t'):
-        return (f"a CSV table that begins with {one_line(first, 80)}; of tables only Open Images' are read, with ImageID, "
+        return (f"a CSV table that begins with {one_line(first, 80)}; only Open Images' tables are supported, with ImageID, "
                 "LabelName, XMin, XMax, YMin and YMax; convert it to COCO's layout")
     return (f'text that begins with {one_line(first, 60)}' if first.isprintable() else 'binary data') if first else None
 
 
 def as_numbers(words: Sequence[str]) -> list[float] | None:
-    """Return texts as numbers; None where one is none."""
+    """Convert texts to numbers; return None if one is not a number."""
     try:
         return list(map(float, words))
     except ValueError:
@@ -139,7 +139,7 @@ def as_numbers(words: Sequence[str]) -> list[float] | None:
 
 
 def is_json_lines(content: bytes) -> bool:
-    """Return whether each of the first two lines that are not blank is a whole JSON object."""
+    """Return whether the first two non-blank lines are a complete JSON object each."""
     if not content[:64].removeprefix(b'\xef\xbb\xbf').lstrip().startswith(b'{'):
         return False  # without a copy of a large file
     start, lines = content.find(b'{'), []
@@ -153,7 +153,7 @@ def is_json_lines(content: bytes) -> bool:
 
 
 def check_memory(needed: int, path: str | os.PathLike) -> None:
-    """Raise a ValueError where reading a file takes more bytes of memory than are free, before the machine ends the process."""
+    """Raise a ValueError if reading a file needs more memory than is free, rather than let the system kill the process."""
     free = free_memory() if needed > _UNCHECKED else None
     if free is not None and needed > free:
         raise ValueError(f'{path}: needs about {needed / 1e9:.1f} GB of memory to be read, and {free / 1e9:.1f} GB are free; '
@@ -161,7 +161,7 @@ def check_memory(needed: int, path: str | os.PathLike) -> None:
 
 
 def json_memory(content: bytes) -> int:
-    """Estimate the bytes that the values of a JSON text take in Python, from slices of it.
+    """Estimate the memory in bytes of a JSON text's values in Python, from slices of the text.
 
     Example:
         >>> json_memory(b'[' + b'{"score": 0.5},' * 99 + b'{"score": 0.5}]') // 100
@@ -174,7 +174,7 @@ def json_memory(content: bytes) -> int:
 
 
 def free_memory() -> int | None:
-    """Return the bytes that this process may still take: of the machine, its container and ``ulimit -v``; None if not known."""
+    """Return the bytes this process may still use, by the machine, its container and ``ulimit -v``; None if unknown."""
     found = []
     machine = _fields('/proc/meminfo')
     if 'MemAvailable:' in machine:
@@ -189,12 +189,12 @@ def free_memory() -> int | None:
 
 
 def _fields(path: str) -> dict[str, int]:
-    """Return the numbers of a file of the system, by the name before each."""
+    """Return the numbers in a system file by the names before them."""
     return {words[0]: int(words[1]) for words in map(str.split, _text(path).splitlines()) if len(words) > 1}
 
 
 def _text(path: str) -> str:
-    """Return the content of a file of the system; empty where there is none."""
+    """Return the content of a system file, '' if it does not exist."""
     try:
         return Path(path).read_text(encoding='ascii', errors='replace')
     except OSError:

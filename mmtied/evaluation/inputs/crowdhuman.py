@@ -1,4 +1,4 @@
-"""CrowdHuman's .odgt: a JSON object for each image, with full, visible and head boxes of persons."""
+"""CrowdHuman's .odgt: a JSON object per image, with full, visible and head boxes of persons."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from .faults import Broken, as_flag, one_line
 
 
 def is_odgt(lines: Sequence[Any], boxes: str = 'gtboxes') -> bool:
-    """Return whether the first JSON line is an image in CrowdHuman's layout; those of results have ``dtboxes``."""
+    """Return whether the first JSON line is an image in CrowdHuman's layout; results have ``dtboxes`` instead of `boxes`."""
     return bool(lines) and isinstance(lines[0], Mapping) and {'ID', boxes} <= set(lines[0])
 
 
 def read_odgt_results(lines: Sequence[Any]) -> list[Any]:
-    """Return the ``dtboxes`` of each image, with ``box`` as [x, y, width, height] and ``score``, as a results list.
+    """Convert the ``dtboxes`` of each image, with ``box`` as [x, y, width, height] and ``score``, to a results list.
 
-    Lines and boxes of another layout stay in the list as they are, which is said where its entries are checked.
+    Lines and boxes of another layout are kept unchanged, for the later check of entries to report.
     """
     found = []
     for line in lines:
@@ -31,8 +31,8 @@ def read_odgt_results(lines: Sequence[Any]) -> list[Any]:
 def read_odgt(lines: list[Any], image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
     """Convert .odgt; return COCO's dict, and notes.
 
-    The box is the full one, ``fbox``; ``vbox``, ``hbox``, ``fbox``, ``tag`` and ``ignore`` stay with each annotation. Boxes with
-    ``ignore`` and those of another tag than person (``mask``: crowds, reflections) are ignored regions.
+    Boxes are the full ones, ``fbox``; annotations keep ``vbox``, ``hbox``, ``fbox``, ``tag`` and ``ignore``. Boxes with
+    ``ignore`` or a tag other than person (``mask``: crowds, reflections) are ignore regions.
     """
     builder = CocoBuilder()
     stated = all('height' in line and 'width' in line for line in lines if isinstance(line, dict))
@@ -60,6 +60,6 @@ def read_odgt(lines: list[Any], image_folder: Any, broken: Broken) -> tuple[dict
             image |= {'height': math.ceil(bottom), 'width': math.ceil(right)}
     builder.note(builder.num_ignored, 'boxes are ignored (extra.ignore, or a tag other than person)')
     if not stated and image_folder is None:
-        builder.notes.append('the file states no sizes of images, so r counts what lies beyond their right and lower border; '
+        builder.notes.append('the file has no image sizes, so r includes parts of boxes beyond the right and lower border; '
                              '--images FOLDER (image_folder=...) takes sizes from the image files')
     return builder.coco(['person'])

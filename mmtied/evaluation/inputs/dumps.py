@@ -1,7 +1,7 @@
-"""Predictions by image, as mmdet dumps them (``tools/test.py --out predictions.pkl``, `DumpDetResults`), as checked arrays.
+"""Predictions by image, such as mmdet's dumps (``tools/test.py --out predictions.pkl``, `DumpDetResults`), as validated arrays.
 
-The file is a pickled list with a dict for each image: ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4) xyxy, ``scores``,
-``labels`` and, where the model has a mask head, ``masks`` as run-length codes and perhaps ``mask_scores``.
+A dump is a pickled list with a dict per image: ``img_id`` and ``pred_instances`` with ``bboxes`` (n, 4) xyxy, ``scores``,
+``labels`` and, for models with a mask head, ``masks`` as run-length codes and optionally ``mask_scores``.
 """
 
 import os
@@ -20,20 +20,20 @@ from .results import Detections, ResultReading, image_positions, settled
 from .rle import rle_areas, to_rle
 from .tensor_pickle import read_tensor_pickle
 
-#: Keys of a dict of one image, see `image_predictions`.
+#: Keys of an image's dict, see `image_predictions`.
 IMAGE_KEYS = ('image_id', 'boxes', 'scores', 'labels', 'category_ids', 'masks', 'text_labels')
 
 
 def read_dump(path: str | os.PathLike) -> list[dict]:
-    """Read the images of a dump and check that they have ids and boxes; no code in it runs, see `tensor_pickle`."""
+    """Read a dump without running code in it (see `tensor_pickle`), and check that its images have ids and boxes."""
     return check_dump(read_tensor_pickle(path), str(path))
 
 
 def check_dump(entries: Any, source: str) -> list[dict]:
-    """Return the images of a dump; a ValueError says what is wrong with one."""
+    """Return the images of a dump; raise a ValueError if one is invalid."""
     try:
         if isinstance(entries, list) and entries and isinstance(entries[0], list | tuple):
-            raise ValueError(f'{source}: it looks like results of mmdet 2, lists of boxes by class without the images\' ids')
+            raise ValueError(f'{source}: it looks like results of mmdet 2, lists of boxes by class without image ids')
         check_entries(entries, ('img_id', 'pred_instances'), source)
         check_entries([entry['pred_instances'] for entry in entries], ('bboxes', 'scores', 'labels'), f'{source}: pred_instances')
     except ValueError as error:
@@ -42,11 +42,11 @@ def check_dump(entries: Any, source: str) -> list[dict]:
 
 
 def image_predictions(predictions: list[dict]) -> list[dict]:
-    """Bring predictions by image into the layout of a dump; a dump is returned as it is.
+    """Convert predictions by image to the layout of a dump; a dump is returned unchanged.
 
     Each has an ``image_id``, ``scores`` (n,), ``labels`` (n,) or ``category_ids`` (n,), and ``boxes`` (n, 4) xyxy or ``masks`` or
-    both, as tensors, arrays or lists; masks are boolean or integers of shape (n, height, width), or run-length codes. Labels
-    count the annotation file's categories from 0, in its order. A ValueError names an entry of another layout.
+    both, as tensors, arrays or lists. Masks are boolean or integers of shape (n, height, width), or run-length codes. Labels
+    number the annotation file's categories from 0, in its order. Raises a ValueError that names an entry of another layout.
     """
     if all(isinstance(entry, dict) and 'pred_instances' in entry for entry in predictions):
         return predictions
@@ -58,14 +58,14 @@ def image_predictions(predictions: list[dict]) -> list[dict]:
         instances = {key: entry[key] for key in IMAGE_KEYS[1:] if key in entry}
         for name, values in instances.items():
             if isinstance(values, list) and name not in ('masks', 'text_labels'):
-                empty = np.empty((0, 4) if name == 'boxes' else 0)  # a list cannot tell the 4 columns of no boxes
+                empty = np.empty((0, 4) if name == 'boxes' else 0)  # an empty list has no 4 columns
                 instances[name] = np.asarray(values) if values else empty
         entries.append({'image_id': entry['image_id'], 'pred_instances': instances})
     return entries
 
 
 def dumped_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
-    """Return the IoU types that a dump can be evaluated for, by its first image with detections; none for an empty dump."""
+    """Return the IoU types of a dump, judged by its first image with detections; none for an empty dump."""
     of_images = [entry['pred_instances'] for entry in entries]
     instances = next((one for one in of_images if len(one.get('scores', ()))), of_images[0] if entries else {})
     return tuple(iou_type for iou_type, key in (('bbox', _box_key(instances)), ('segm', 'masks')) if key in instances)
@@ -75,8 +75,7 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
                     reading: ResultReading | None = None, notes: list[str] | None = None) -> Detections:
     """Convert a dump to the arrays of one IoU type, in its order; arguments as for `make_detections`.
 
-    An image that a distributed sampler repeated counts once. Masks take ``mask_scores`` where there are any, as mmdet's
-    CocoMetric does.
+    Images repeated by a distributed sampler count once. Like mmdet's CocoMetric, scores of masks are ``mask_scores`` if present.
     """
     reading, notes = reading or ResultReading(), [] if notes is None else notes
     key = 'image_id' if entries and 'image_id' in entries[0] else 'img_id'
@@ -130,19 +129,19 @@ def dump_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
 
 
 def _unknown_label(label: int, labels: np.ndarray, num: int, ground_truth: GroundTruth, reading: ResultReading) -> str:
-    """Describe a label outside 0 to `num` - 1, and the option that settles it."""
-    advice = 'where the model knows other classes, --label-names (label_names=...) lists them in the order of its labels'
+    """Describe a label outside 0 to `num` - 1, with the option that helps."""
+    advice = 'if the model has other classes, --label-names (label_names=...) lists them in the order of its labels'
     if labels.min() == 1 and labels.max() == num:
-        advice = "--category-offset -1 (category_offset=-1) shifts labels that count from 1, as torchvision's"
+        advice = "--category-offset -1 (category_offset=-1) shifts labels that start at 1, like torchvision's"
     elif not reading.label_names and np.isin(labels, ground_truth.category_ids).all():
-        advice = "if they are ids of categories, as torchvision's models of COCO give, name them 'category_ids'"
-    return (f'label {label} is not from 0 to {num - 1}, the {num} categories of '
+        advice = "if they are category ids, as from torchvision's COCO models, name them 'category_ids'"
+    return (f'label {label} is outside 0 to {num - 1}, the {num} categories of '
             f'{"--classes" if reading.classes else ground_truth.source}; {advice}')
 
 
 def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, source: str, skip_invalid: bool,
                   notes: list[str]) -> tuple[list[dict], np.ndarray]:
-    """Return the images once each, and their positions in the ground truth."""
+    """Return each image once, and their positions in the ground truth."""
     faults = Faults(source, len(entries), skip_invalid)
     check_entries(list(entries), (key, ), source)
     image = image_positions([entry[key] for entry in entries], ground_truth, faults, notes)
@@ -153,15 +152,15 @@ def _known_images(entries: Sequence[dict], key: str, ground_truth: GroundTruth, 
     for number in usable:
         one, other = (entries[which]['pred_instances']['scores'] for which in (kept.setdefault(image[number], number), number))
         if one is not other and (len(one) != len(other) or not np.array_equal(*map(np.asarray, to_cpu([one, other])))):
-            raise ValueError(f'{source}: image id {entries[number][key]} is repeated with other predictions; predictions of '
-                             'each image are expected once')
+            raise ValueError(f'{source}: image id {entries[number][key]} is repeated with other predictions; each image must '
+                             'appear once')
     if len(kept) < len(usable):
         notes.append(f'{len(usable) - len(kept)} images are repeated, as by a distributed sampler; each counts once')
     return [entries[number] for number in kept.values()], np.array(list(kept), dtype=np.int64)
 
 
 def to_cpu(values: Sequence[Any]) -> list[Any]:
-    """Detach tensors and bring them to the CPU, those of one device and type in one copy; return other values as they are."""
+    """Detach tensors and copy them to the CPU, in one copy per device and dtype; return other values unchanged."""
     result, groups = list(values), {}
     for number, value in enumerate(values):
         if isinstance(value, torch.Tensor):
@@ -182,7 +181,7 @@ def _box_key(instances: dict) -> str:
 
 def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequence[str], counts: Sequence[int] | None = None,
             integers: bool = False, finite: bool = True) -> np.ndarray:
-    """Join the numbers under `key` of all images, shape (D, *shape) float64, or int64 for integers."""
+    """Concatenate the numbers under `key` of all images, shape (D, *shape) float64, or int64 for integers."""
     dtype = np.int64 if integers else np.float64
     arrays = [np.empty((0, *shape), dtype)]
     kinds = 'iu' if integers else 'iuf'
@@ -204,7 +203,7 @@ def _column(parts: Sequence[dict], key: str, shape: tuple[int, ...], names: Sequ
 
 
 def _masks(masks: Any, count: int, name: str) -> list[dict]:
-    """Return the masks of one image, an array or tensor (count, height, width) or run-length codes, as a list of these."""
+    """Return the masks of one image, an array or tensor (count, height, width) or a list of run-length codes, as the latter."""
     if masks is None and count:
         raise ValueError(f"{name}: the predictions have no 'masks', which segm needs")
     if isinstance(masks, torch.Tensor | np.ndarray):
@@ -221,7 +220,7 @@ def _masks(masks: Any, count: int, name: str) -> list[dict]:
 
 
 def encode_masks(masks: np.ndarray | torch.Tensor, count: int, name: str, other: str = '') -> list[dict]:
-    """Return the masks of one image, (count, height, width), as run-length codes; `other` says what else might be given."""
+    """Encode the masks of one image, (count, height, width); `other` names alternatives in the error message."""
     dense = masks.detach().cpu().numpy() if isinstance(masks, torch.Tensor) else masks
     if dense.dtype.kind not in 'bui' or dense.ndim != 3 or len(dense) != count:
         raise ValueError(f"{name}: 'masks' must be boolean or integers of shape ({count}, height, width){other}, got "

@@ -1,4 +1,4 @@
-"""Exports of annotation tools that are not in COCO's layout: datumaro's JSON, Label Studio's JSON, CVAT's XML."""
+"""Exports of annotation tools: datumaro's JSON, Label Studio's JSON and CVAT's XML."""
 
 from itertools import chain
 from typing import Any
@@ -13,21 +13,21 @@ from .rle import rle_areas, to_rle
 
 
 class _Shapes(CocoBuilder):
-    """Collects the shapes of labels that are numbered from 0, and counts what is left out."""
+    """Collects shapes with labels numbered from 0, and counts skipped ones."""
 
     def __init__(self, names: list[str]) -> None:
         super().__init__()
         self.names, self.skipped, self._groups = names, 0, {}
 
     def add_shape(self, label: int | None, box: list[float], crowd: bool = False, **others: Any) -> None:
-        """Add a box, or with its `segmentation` another shape, to the last image."""
+        """Add a box, or a shape given by its `segmentation`, to the last image."""
         if label is None or not 0 <= label < len(self.names):
             raise ValueError(f'label {one_line(label)} is not among the {len(self.names)} labels')
         self.add_box(self.images[-1]['id'], label + 1, box, bool(crowd), **others)
 
     def add_polygon(self, label: int | None, points: list[float], crowd: bool = False, group: int | None = None,
                     **others: Any) -> None:
-        """Add a polygon; those of one image, label and group, which counts from 1, are parts of one object."""
+        """Add a polygon; those of one image, label and group (from 1) are parts of one object."""
         key = len(self.images), label, group
         if group and key in self._groups:
             entry = self._groups[key]
@@ -39,12 +39,12 @@ class _Shapes(CocoBuilder):
 
     def done(self, source: str) -> tuple[dict, list[str]]:
         """Return COCO's dict, and notes."""
-        self.note(self.skipped, 'shapes are neither boxes nor polygons, or rotated, and left out', warn_of=source)
+        self.note(self.skipped, 'shapes are rotated, or neither boxes nor polygons, and left out', warn_of=source)
         return self.coco(self.names)
 
 
 def read_datumaro(data: dict, broken: Broken) -> tuple[dict, list[str]]:
-    """Convert datumaro's own JSON; return COCO's dict, and notes. Boxes, polygons and masks are read.
+    """Convert boxes, polygons and masks in datumaro's own JSON; return COCO's dict, and notes.
 
     Polygons of one group are parts of one object.
     """
@@ -72,14 +72,14 @@ def _add_datumaro(shapes: _Shapes, entry: dict) -> None:
         shapes.add_polygon(label, entry.get('points') or [], crowd, entry.get('group'))
     elif kind == 'mask':
         code = to_rle(entry['rle'], *entry['rle']['size'], 'mask')
-        rle_areas([code], lambda _: 'mask')  # toBbox trusts it
+        rle_areas([code], lambda _: 'mask')  # toBbox checks nothing
         shapes.add_shape(label, mask_api.toBbox(code).tolist(), crowd, segmentation=entry['rle'])
-    elif kind != 'label':  # of the whole image
+    elif kind != 'label':  # labels belong to the whole image
         shapes.skipped += 1
 
 
 def read_label_studio(data: list, broken: Broken) -> tuple[dict, list[str]]:
-    """Convert Label Studio's JSON: the first annotation of each task that was not cancelled; return COCO's dict, and notes."""
+    """Convert Label Studio's JSON, the first uncancelled annotation of each task; return COCO's dict, and notes."""
     drawn: dict[int, list] = {}
     for number, task in enumerate(data):
         with broken.at(f'{broken.source}[{number}]'):
@@ -97,7 +97,7 @@ def read_label_studio(data: list, broken: Broken) -> tuple[dict, list[str]]:
                 with broken.at(where):
                     _add_label_studio(shapes, shapes.names.index(names[0]), entry['value'], width / 100, height / 100)
     empty = sum(not entries for entries in drawn.values())
-    shapes.note(empty, 'tasks without an annotation, and so without a size, are left out', warn_of=broken.source)
+    shapes.note(empty, 'tasks without annotations, and so without image sizes, are left out', warn_of=broken.source)
     return shapes.done(broken.source)
 
 
@@ -114,7 +114,7 @@ def _label_studio_shapes(task: dict) -> list[tuple[dict, list[str]]]:
 
 
 def _add_label_studio(shapes: _Shapes, label: int, value: dict, x: float, y: float) -> None:
-    """Add a shape whose coordinates are in units of `x` and `y` pixels."""
+    """Add a shape with coordinates in units of `x` and `y` pixels."""
     if 'points' in value and not value.get('rotation'):
         shapes.add_polygon(label, [side * scale for point in value['points'] for side, scale in zip(point, (x, y), strict=True)])
     elif 'width' in value and not value.get('rotation'):
@@ -124,8 +124,8 @@ def _add_label_studio(shapes: _Shapes, label: int, value: dict, x: float, y: flo
 
 
 def _label_studio_file(data: dict) -> str:
-    """Return the file of a task's image: of several texts, one that ends like an image's name."""
-    texts = [value.rpartition('?d=')[2] for value in data.values() if isinstance(value, str)]  # of local storage
+    """Return the file of a task's image: the first text with an image suffix, or else the first text."""
+    texts = [value.rpartition('?d=')[2] for value in data.values() if isinstance(value, str)]  # ?d= is local storage
     return next((text for text in texts if text.lower().endswith(IMAGE_SUFFIXES)), next(iter(texts), ''))
 
 
@@ -135,7 +135,7 @@ def is_cvat(content: bytes) -> bool:
 
 
 def read_cvat(content: bytes, broken: Broken) -> tuple[dict, list[str]]:
-    """Convert "CVAT for images 1.1"; return COCO's dict, and notes. Only boxes and polygons are read."""
+    """Convert boxes and polygons in "CVAT for images 1.1"; return COCO's dict, and notes."""
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:

@@ -1,4 +1,4 @@
-"""Entries that cannot be used: counted and named in one line, or left out where that is asked for."""
+"""Collect invalid entries, and report them in one line or leave them out."""
 
 import re
 import reprlib
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-#: Entries that a message names.
+#: Maximum number of entries named in a message.
 _NAMED = 3
-#: Texts and numbers that stand for yes and no in files; -1 is Open Images' "not known".
+#: True and false in files; -1 is Open Images' "unknown".
 _YES, _NO = ('1', '1.0', 'true', 'yes'), ('', '0', '0.0', '-1', '-1.0', 'false', 'no', 'none', 'unspecified')
 
 
 def as_flag(value: Any, where: str) -> bool:
-    """Return a yes or no that a file states as a number or in words; `where` names it in messages.
+    """Parse a boolean that a file states as a number or in words; `where` names it in messages.
 
     Example:
         >>> [as_flag(value, 'difficult') for value in ('True', 0, None, '1')]
@@ -28,11 +28,11 @@ def as_flag(value: Any, where: str) -> bool:
 
 
 class _Unusable:
-    """Counts what cannot be used of a source, with the messages of the first ones by their place.
+    """Counts invalid parts of a source, and keeps the messages of the first ones by position.
 
     Args:
-        source: Name of the list, file or folder for messages.
-        skip: Leave out what cannot be used instead of refusing the source; None where it cannot be left out.
+        source: Name of the list, file or folder in messages.
+        skip: Leave out invalid parts instead of refusing the source; None if they cannot be left out.
     """
 
     def __init__(self, source: str, skip: bool | None = False) -> None:
@@ -40,7 +40,7 @@ class _Unusable:
         self._messages: dict[int, str] = {}
 
     def settle(self) -> str | None:
-        """Say what is left out, None for nothing; a ValueError says what cannot be, and how many."""
+        """Describe and count the parts left out, or return None; raise a ValueError if they must not be left out."""
         if not self.num:
             return None
         first, is_one = self._messages[min(self._messages)], self.num == 1
@@ -55,11 +55,11 @@ class _Unusable:
 
 
 class Faults(_Unusable):
-    """Faulty entries of a list of N.
+    """Faulty entries of a list of length N.
 
     Attributes:
-        bad: Which entries are faulty, shape (N,) bool.
-        exempt: Entries whose faults do not count from now on, as they are left out anyway, shape (N,) bool.
+        bad: Marks faulty entries, shape (N,) bool.
+        exempt: Marks entries whose later faults do not count, as they are left out anyway, shape (N,) bool.
     """
 
     def __init__(self, source: str, num: int, skip: bool | None = False) -> None:
@@ -67,7 +67,7 @@ class Faults(_Unusable):
         self.bad, self.exempt = np.zeros((2, num), dtype=bool)
 
     def add(self, bad: np.ndarray, describe: Callable[[int], str]) -> None:
-        """Mark entries as faulty, shape (N,) bool; `describe` says what is wrong with one, to follow ``source[index]``."""
+        """Mark entries as faulty, shape (N,) bool; `describe` returns the message of one, which follows ``source[index]``."""
         new = bad & ~self.bad & ~self.exempt
         for number in np.flatnonzero(new)[:_NAMED].tolist():
             self._messages[number] = f'{self.source}[{number}]{describe(number)}'
@@ -83,7 +83,7 @@ class Faults(_Unusable):
 
 
 class Broken(_Unusable):
-    """Records of a file or folder that cannot be read: counted and refused together, or left out.
+    """Unreadable records of a file or folder.
 
     Example:
         >>> broken = Broken('a.txt', skip=True)
@@ -97,7 +97,7 @@ base 10: 'b'"
 
     @contextmanager
     def at(self, where: str) -> Iterator[None]:
-        """Read one record in this context; what it raises marks the record as broken, with its place before the message."""
+        """Context for reading one record: an error counts the record as broken, with its location before the message."""
         try:
             yield
         except Exception as error:
@@ -122,13 +122,13 @@ base 10: 'b'"
         return '; '.join([*(self._messages[place] for place in self._places()), f'{self._count()} cannot be used'])
 
 
-#: What a value of an unexpected kind raises: in Python, and in a template of a page.
+#: Errors that values of an unexpected kind raise in Python or in a page's template.
 _UNEXPECTED = ('KeyError', 'TypeError', 'AttributeError', 'IndexError', 'OverflowError', 'RecursionError', 'ZeroDivisionError',
                'UndefinedError')
 
 
 class _Short(reprlib.Repr):
-    """Shows the first parts of a value, whatever its size and depth."""
+    """Abbreviates values of any size and depth."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ _SHORT = _Short()
 
 
 def shown(value: Any, longest: int = 100) -> str:
-    r"""Return a value of a file for messages: its repr in one line, shortened.
+    r"""Return a value's repr for messages, in one line and shortened.
 
     Example:
         >>> shown('a'), shown([1] * 100), shown(10 ** 5000)
@@ -154,7 +154,7 @@ def shown(value: Any, longest: int = 100) -> str:
 
 @contextmanager
 def naming(source: str) -> Iterator[None]:
-    """Turn what a value of an unexpected kind raises into a ValueError that names the file."""
+    """Turn errors that values of an unexpected kind raise into a ValueError that names the file."""
     try:
         yield
     except Exception as error:
@@ -165,7 +165,7 @@ def naming(source: str) -> Iterator[None]:
 
 
 def one_line(text: object, longest: int = 160) -> str:
-    r"""Return a text in one line, shortened in the middle.
+    r"""Return a text in one line, with the middle cut if it is long.
 
     Example:
         >>> one_line("a\n  b")

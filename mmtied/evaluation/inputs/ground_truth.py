@@ -1,4 +1,4 @@
-"""Read instance annotations: from a file of any layout, a dict, a pycocotools COCO or an mmdet dataset."""
+"""Read instance annotations from a file or folder of any layout, a dict, or a pycocotools COCO."""
 
 import os
 import warnings
@@ -26,9 +26,9 @@ from .rle import rle_areas, to_rle
 
 __all__ = ['GroundTruth', 'Reading', 'read_ground_truth']
 
-#: Keys of annotations that COCO defines; others are kept in `GroundTruth.fields`.
+#: COCO's keys of annotations; others are kept in `GroundTruth.fields`.
 _ENTRY_KEYS = frozenset(('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'))
-#: The same of images.
+#: COCO's and LVIS's keys of images; others are kept in `GroundTruth.image_fields`.
 _IMAGE_KEYS = frozenset(('id', 'height', 'width', 'file_name', 'license', 'coco_url', 'flickr_url', 'date_captured',
                          'neg_category_ids', 'not_exhaustive_category_ids'))
 
@@ -41,15 +41,15 @@ class Reading:
     """Options for reading annotations.
 
     Args:
-        ignore_key: Keys of annotations that mark what is ignored where they are true, such as ``'ignore'``.
-        ignore_categories: Names or ids of categories whose annotations are regions where detections of every category are
-            ignored, as VisDrone's category 0.
-        skip_invalid: Leave out annotations that cannot be used, and say how many, instead of refusing the file.
+        ignore_key: Keys such as ``'ignore'`` that mark an annotation as ignored if true.
+        ignore_categories: Names or ids of categories whose annotations are regions in which detections of every category are
+            ignored, such as VisDrone's category 0.
+        skip_invalid: Leave out invalid annotations, and report how many, instead of refusing the file.
         box_format: Format of the boxes, one of `protocol.BOX_FORMATS`.
-        drop_duplicates: Keep one of annotations with the same image, category and box.
-        swap_sizes: Exchange the width and the height of every image.
-        image_folder: Where images are whose size the annotations do not state.
-        protocol: ``'coco'``, ``'lvis'``, or ``'auto'`` for LVIS's where images have ``neg_category_ids``.
+        drop_duplicates: Keep one of several annotations with the same image, category and box.
+        swap_sizes: Swap the width and height of every image.
+        image_folder: Folder of the images, for sizes that the annotations lack.
+        protocol: ``'coco'``, ``'lvis'``, or ``'auto'`` for LVIS's if images have ``neg_category_ids``.
     """
 
     ignore_key: str | Sequence[str] = ()
@@ -74,21 +74,21 @@ class Reading:
 def read_ground_truth(annotations: Any, **reading: Any) -> GroundTruth:
     """Read instance annotations.
 
-    Missing or null, ``iscrowd`` counts as 0, and ``area`` as the pixels of the mask, or of the box without a mask.
+    If ``iscrowd`` is missing or null, it is 0; ``area`` is then that of the mask, or of the box if there is no mask.
 
     Args:
-        annotations: A file or folder of a layout that docs/formats.md lists, a dict of COCO's layout, or a pycocotools
-            ``COCO``. A `GroundTruth` is returned as it is.
+        annotations: A file or folder in a layout listed in docs/formats.md, a dict in COCO's layout, or a pycocotools ``COCO``.
+            A `GroundTruth` is returned unchanged.
         **reading: Arguments of `Reading`: ignore_key, ignore_categories, skip_invalid, box_format, drop_duplicates,
             swap_sizes, image_folder, protocol.
 
     Raises:
-        ValueError: The file is missing, empty, truncated or of another layout; there are no images; ids are broken, repeated or
-            unknown; a box or an area is negative or infinite. The message is one line, names the entry and counts such entries.
+        ValueError: The file is missing, empty, truncated or of another layout; there are no images; ids are invalid, repeated or
+            unknown; a box or an area is negative or infinite. The one-line message names the entry and counts such entries.
 
     Warns:
-        UserWarning: Something is surely not meant: annotations are repeated, boxes look as if they had another format, or width
-            and height are exchanged. Also where areas or sizes had to be derived.
+        UserWarning: A likely mistake: repeated annotations, boxes that look like another format, or swapped width and height.
+            Also if areas or sizes had to be derived.
     """
     if isinstance(annotations, GroundTruth):
         return annotations
@@ -96,23 +96,23 @@ def read_ground_truth(annotations: Any, **reading: Any) -> GroundTruth:
     name = str(annotations) if isinstance(annotations, str | os.PathLike) else 'annotations'
     with no_collection(), naming(name):
         data, source, notes = read_annotations(annotations, reading.image_folder, reading.skip_invalid)
-        truth, said = _Builder(data, source, reading, list(notes)).build()
-    for line in said:
+        truth, lines = _Builder(data, source, reading, list(notes)).build()
+    for line in lines:
         warnings.warn(f'{source}: {line}', stacklevel=2)
     return truth
 
 
 class _Builder:
-    """Turns a dict of COCO's layout into a `GroundTruth`."""
+    """Converts a dict in COCO's layout to a `GroundTruth`."""
 
     def __init__(self, data: dict, source: str, reading: Reading, notes: list[str]) -> None:
-        self.source, self.reading, self.notes, self.said = source, reading, notes, []
+        self.source, self.reading, self.notes, self.lines = source, reading, notes, []
         self.images, self.entries, self.categories = (data[key] for key in ('images', 'annotations', 'categories'))
         self.at_images, self.at_entries, self.at_categories = (f'{source}: {key}' for key in ('images', 'annotations',
                                                                                               'categories'))
 
     def build(self) -> tuple[GroundTruth, list[str]]:
-        """Return the ground truth, and lines to warn with."""
+        """Return the ground truth, and the texts of warnings."""
         image_ids, sizes, names = self._read_images()
         category_ids, category_names = self._read_categories()
         lookup = ImageLookup(image_ids, names)
@@ -123,7 +123,7 @@ class _Builder:
                                                                     'the list of images'))
         image = np.maximum(image, 0)
         if by_name and not isinstance(self.images[0]['id'], str):  # readers of folders take stems as ids
-            self.said.append('image ids of annotations were looked up among the file names')
+            self.lines.append('image ids of annotations were looked up among the file names')
         crowd = self._read_crowd(entries, faults)
         category = self._read_category(entries, category_ids, crowd, faults)
         boxes = box_column(entries, self.reading.box_format, sizes[image], faults)
@@ -134,7 +134,7 @@ class _Builder:
         annotation_ids = self._annotation_ids(entries, faults)
         line = faults.settle()
         if line:
-            self.said.append(line.removeprefix(f'{self.source}: '))
+            self.lines.append(line.removeprefix(f'{self.source}: '))
         fields = _other_fields(entries, _ENTRY_KEYS)
         truth = GroundTruth(
             source=self.source, image_ids=image_ids, image_sizes=sizes, category_ids=category_ids, category_names=category_names,
@@ -144,12 +144,12 @@ class _Builder:
         if faults.bad.any():
             truth = truth.select(~faults.bad)
         truth = self._drop_duplicates(truth)
-        self.said += describe_annotations(truth.boxes_xywh, truth.image_sizes[truth.image], truth.image_sizes)
+        self.lines += describe_annotations(truth.boxes_xywh, truth.image_sizes[truth.image], truth.image_sizes)
         truth = self._read_federated(self._spread(truth))
         if truth.crowd.any():
-            self.notes.append(f'{truth.crowd.sum()} annotations are crowds or other ignored regions: detections inside count '
-                              'neither way, and they occlude nothing')
-        return replace(truth, notes=tuple(dict.fromkeys((*self.notes, *self.said)))), self.said
+            self.notes.append(f'{truth.crowd.sum()} annotations are crowds or other ignored regions: detections inside are '
+                              'ignored, and they occlude nothing')
+        return replace(truth, notes=tuple(dict.fromkeys((*self.notes, *self.lines)))), self.lines
 
     def _read_images(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         """Return ids, sizes and file names, sorted by id."""
@@ -164,7 +164,7 @@ class _Builder:
             if self.reading.image_folder is None:
                 raise ValueError(f'{unsized}; --images FOLDER (image_folder=...) takes sizes from the image files')
             images = with_sizes(images, self.reading.image_folder)
-            self.said.append('sizes that the file does not state are those of the image files')
+            self.lines.append('missing image sizes were read from the image files')
         faults = Faults(self.at_images, len(images), None)
         sizes = np.stack([integer_column(images, side, faults) for side in ('height', 'width')], axis=1)
         faults.add(((sizes < 1) | (sizes > _LARGEST_SIDE)).any(axis=1), lambda number: (
@@ -178,7 +178,7 @@ class _Builder:
     def _read_categories(self) -> tuple[np.ndarray, dict[int, str]]:
         categories = check_entries(self.categories, ('id', 'name'), self.at_categories)
         if not categories:
-            raise ValueError(f'{self.at_categories}: there are none, and detections are evaluated by category')
+            raise ValueError(f'{self.at_categories}: the list is empty, but detections are evaluated by category')
         faults = Faults(self.at_categories, len(categories), None)
         ids = integer_column(categories, 'id', faults, list(map(_from_digits, values_of(categories, 'id'))))
         faults.settle()
@@ -186,11 +186,11 @@ class _Builder:
         names = [_text(category['name']) for category in categories]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            self.said.append(f'several categories are named {twice!r}; where results state ids they count as different ones')
+            self.lines.append(f'several categories are named {twice!r}; results with category ids treat them as different')
         return np.sort(ids), dict(zip(ids.tolist(), names, strict=True))
 
     def _read_category(self, entries: list[dict], category_ids: np.ndarray, crowd: np.ndarray, faults: Faults) -> np.ndarray:
-        """Return indices of categories, -1 for ignored regions that are of no category."""
+        """Return indices of categories, -1 for ignored regions without a category."""
         values = values_of(entries, 'category_id')
         open_regions = np.zeros(len(values), dtype=bool)
         if not {type(None), str}.isdisjoint(map(type, values)):
@@ -212,11 +212,11 @@ class _Builder:
             for number in np.flatnonzero(missing & ~faults.bad).tolist():
                 area[number] = boxes[number, 2] * boxes[number, 3]
                 if segmentations[number] is not MISSING:
-                    with suppress(ValueError):  # a broken mask is said where masks are needed
+                    with suppress(ValueError):  # a broken mask is reported when masks are needed
                         area[number] = rle_areas([to_rle(segmentations[number], *sizes[number].tolist(), '')])[0]
                         num_masks += 1
             origin = 'masks' if num_masks == num else 'boxes' if not num_masks else 'masks, or boxes without'
-            self.said.append(f"{num} of {len(entries)} annotations state no 'area', so it is that of their {origin}")
+            self.lines.append(f"{num} of {len(entries)} annotations have no 'area', so it is that of their {origin}")
         faults.add(area < 0, lambda number: f": 'area' must be at least 0, got {area[number]}")
         return area
 
@@ -237,13 +237,13 @@ class _Builder:
         for key in self.reading.ignore_key:
             here = _marks(values_of(entries, key))
             if not here.any():
-                self.said.append(f'--ignore-key {key}: no annotation has it, or it is never true')
+                self.lines.append(f'--ignore-key {key}: the key is missing or false in all annotations')
             self.notes.append(f'{here.sum()} annotations are ignored because of their {key!r} (--ignore-key)')
             crowd = crowd | here
         left = (_marks(fields['ignore']) & ~crowd).sum() if 'ignore' in fields else 0
         if left:
-            self.said.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; --ignore-key "
-                             'ignore makes them regions that count neither way and occlude nothing')
+            self.lines.append(f"{left} annotations have 'ignore': 1; as in COCOeval they count, and they occlude; --ignore-key "
+                              'ignore makes them ignored regions, which occlude nothing')
         return crowd
 
     def _drop_duplicates(self, truth: GroundTruth) -> GroundTruth:
@@ -255,29 +255,29 @@ class _Builder:
         line = (f'{len(repeated)} of {len(rows)} annotations repeat another one (same image, category and box), such as '
                 f'annotation {truth.annotation_ids[repeated[0]]}')
         if self.reading.drop_duplicates:
-            self.said.append(f'{line}, and are left out (drop_duplicates)')
+            self.lines.append(f'{line}, and are left out (drop_duplicates)')
             return truth.select(np.delete(np.arange(len(rows)), repeated))
-        self.said.append(f'{line}; each counts as an object and covers the other, so r is too high; --drop-duplicates '
-                         '(drop_duplicates=True) keeps one of each')
+        self.lines.append(f'{line}; each counts as an object and occludes the other, so r is too high; --drop-duplicates '
+                          '(drop_duplicates=True) keeps one of each')
         return truth
 
     def _spread(self, truth: GroundTruth) -> GroundTruth:
-        """Give regions of ignored categories, or of no category, to every category."""
+        """Repeat regions of ignored categories, or without a category, for every category."""
         names, ids = {str(name): number for number, name in truth.category_names.items()}, truth.category_ids.tolist()
         chosen = []
         for wanted in self.reading.ignore_categories:
             number = names.get(str(wanted), int(wanted) if is_digits(str(wanted).removeprefix('-')) else None)
             if number not in ids:
-                raise ValueError(f'{self.source}: --ignore-categories {wanted}: there is no such category; it has '
+                raise ValueError(f'{self.source}: --ignore-categories {wanted}: there is no such category; the file has '
                                  f'{one_line(", ".join(f"{name} ({number})" for number, name in truth.category_names.items()))}')
             chosen.append(ids.index(number))
         regions = (truth.category < 0) | np.isin(truth.category, chosen)
-        self.said += describe_regions(truth.names_of(np.arange(len(ids))), truth.category[~truth.crowd & ~regions])
+        self.lines += describe_regions(truth.names_of(np.arange(len(ids))), truth.category[~truth.crowd & ~regions])
         if not regions.any():
             return truth
         others = np.setdiff1d(np.arange(len(ids)), chosen)
-        self.notes.append(f'{regions.sum()} regions are of ignored categories, or of none: detections of every category inside '
-                          'count neither way, and the regions occlude nothing (--ignore-categories)')
+        self.notes.append(f'{regions.sum()} regions have an ignored category or none: detections of every category inside are '
+                          'ignored, and the regions occlude nothing (--ignore-categories)')
         repeats = np.where(regions, len(others), 1)
         source = np.repeat(np.arange(len(regions)), repeats)
         spread = truth.select(source)
@@ -287,14 +287,14 @@ class _Builder:
         return spread
 
     def _read_federated(self, truth: GroundTruth) -> GroundTruth:
-        """Add what LVIS states of categories, unless COCO's protocol is used."""
+        """Add LVIS's lists of categories and frequencies, unless COCO's protocol is used."""
         stated = any('neg_category_ids' in image or 'not_exhaustive_category_ids' in image for image in self.images)
         if self.reading.protocol == 'coco' or (self.reading.protocol == 'auto' and not stated):
             if stated:
-                self.said.append("images have neg_category_ids, as in LVIS, which COCO's protocol does not use (--protocol coco)")
+                self.lines.append("images have LVIS's neg_category_ids, which COCO's protocol does not use (--protocol coco)")
             return truth
-        self.notes.append("LVIS's protocol: detections count in the categories that are judged in their image, at most 300 of an "
-                          'image; without a match they are ignored where annotation is not exhaustive (--protocol coco for COCO)')
+        self.notes.append("LVIS's protocol: at most 300 detections per image count, only in judged categories; unmatched ones "
+                          'are ignored if annotation is not exhaustive (--protocol coco for COCO)')
         return replace(truth, federated=read_federated(self.images, truth, self.at_images),
                        frequencies=read_frequencies(self.categories))
 
@@ -304,29 +304,29 @@ def _from_digits(value: Any) -> Any:
 
 
 def _file_name(image: dict) -> str:
-    """Return the name of an image's file; LVIS gives addresses such as http://images.cocodataset.org/val2017/000000397133.jpg."""
+    """Return the file name of an image; LVIS has URLs such as http://images.cocodataset.org/val2017/000000397133.jpg."""
     return str(image.get('file_name') or urlsplit(str(image.get('coco_url') or '')).path)
 
 
 def _text(name: Any) -> str:
-    """Return a name as text that every file takes."""
+    """Return a name as text that can be encoded in UTF-8."""
     return (name if isinstance(name, str) else shown(name)).encode('utf-8', 'replace').decode()
 
 
 def _other_fields(entries: Sequence[dict], known: frozenset[str]) -> dict[str, list]:
-    """Return the values of every key that is not among the known ones, None where an entry has none."""
+    """Return the entries' values under every key that is not `known`, None if an entry lacks it."""
     names = set().union(*entries) - known
     return {key: values_of(entries, key) for key in sorted(map(str, names))}
 
 
 def _segmentation(value: Any) -> Any:
-    """Return a segmentation; empty ones of every kind, and lists of empty polygons, are missing."""
+    """Return a segmentation, or MISSING if it is empty or a list of empty polygons."""
     if value is None or (isinstance(value, list | dict) and not value) or (isinstance(value, list) and not any(value)):
         return MISSING
     return value
 
 
 def _marks(values: list) -> np.ndarray:
-    """Return which values are true, or say so in words."""
+    """Return which values are true, as a boolean, number or word."""
     return np.array([value.strip().lower() in ('1', 'true', 'yes') if isinstance(value, str) else bool(value)
                      for value in values], dtype=bool)

@@ -1,4 +1,4 @@
-"""Image ids of any kind: integers up to 64 bits, file names and stems, and the images that they mean."""
+"""Image ids of any kind (integers up to 64 bits, file names, stems) and the lookup of their images."""
 
 import operator
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ import numpy as np
 from .coco_json import positions
 from .faults import one_line, shown
 
-#: Positions of ids that no image has, and that several have.
+#: Positions returned for ids of no image, and of several images.
 UNKNOWN, AMBIGUOUS = -1, -2
-#: Lengths from which a number is no id: Python takes long to write it, or refuses.
+#: Longer numbers are not accepted as ids: Python formats them slowly or refuses to.
 _MOST_BITS, _MOST_DIGITS = 1000, 300
 
 
 def id_array(ids: Sequence[Any], key: str, where: str) -> np.ndarray:
-    """Return ids as one array: int64, uint64 for numbers from 2**63 up, or text.
+    """Return ids as one array: int64, uint64 from 2**63 on, or text.
 
-    Integers beyond 64 bits become their digits, and integers among text too. Strings of digits, as Pascal VOC has, count as
-    numbers where all ids are such strings and stay different.
+    Integers beyond 64 bits or mixed with text become strings. If all ids are strings of digits, as in Pascal VOC, they become
+    integers, unless that makes two of them equal.
 
     Example:
         >>> id_array([3, 2**63], 'id', 'images').dtype, id_array(['000012', '000003'], 'id', 'images').tolist()
@@ -46,7 +46,7 @@ def id_array(ids: Sequence[Any], key: str, where: str) -> np.ndarray:
 
 
 def plain_id(value: Any) -> int | str | None:
-    """Return an id as an int or a str; None for what is neither. Floats that are whole numbers, and tensors of one, are."""
+    """Return an id as an int or a str; None if it is neither. Whole floats and tensors with one element are accepted."""
     if type(value) is str or (type(value) is int and value.bit_length() < _MOST_BITS):
         return value
     if isinstance(value, bool | np.bool_):
@@ -54,7 +54,7 @@ def plain_id(value: Any) -> int | str | None:
     try:
         if hasattr(value, 'ndim') and hasattr(value, 'item'):  # an array or a tensor
             value = value.item()
-        if isinstance(value, float):  # orjson reads integers of more than 64 bits as these
+        if isinstance(value, float):  # orjson reads integers of more than 64 bits as floats
             return int(value) if value.is_integer() and abs(value) <= 2**53 else None
         number = operator.index(value)
         return number if number.bit_length() < _MOST_BITS else None
@@ -63,7 +63,7 @@ def plain_id(value: Any) -> int | str | None:
 
 
 class ImageLookup:
-    """Finds images by their ids, from `id_array`, or by file name or stem where only one image has it."""
+    """Finds images by id (from `id_array`), or by a file name or stem that is unique."""
 
     def __init__(self, image_ids: np.ndarray, file_names: Sequence[str]) -> None:
         self.image_ids, self.file_names = image_ids, file_names
@@ -76,7 +76,7 @@ class ImageLookup:
     def _names(self) -> dict[str, int]:
         names: dict[str, int] = {}
         for position, name in enumerate(self.file_names):
-            path = PureWindowsPath(name)  # splits at / too
+            path = PureWindowsPath(name)  # also splits at /
             for form in {name, path.name, path.stem} - {''}:
                 names[form] = AMBIGUOUS if form in names else position
         return names
@@ -90,7 +90,7 @@ class ImageLookup:
         return stems
 
     def find(self, image_id: Any) -> tuple[int, bool]:
-        """Return the position of one id, `UNKNOWN` or `AMBIGUOUS`, and whether it was found as a file name."""
+        """Return the position of an id, `UNKNOWN` or `AMBIGUOUS`, and whether it matched a file name."""
         value = plain_id(image_id)
         if value is None:
             return UNKNOWN, False
@@ -103,10 +103,10 @@ class ImageLookup:
         return self._positions.get(int(value), UNKNOWN) if is_digits(value) else UNKNOWN, False
 
     def find_all(self, ids: Sequence[Any]) -> tuple[np.ndarray, bool]:
-        """Return the position of each id, shape (D,) int64, and whether some were found as file names.
+        """Return the position of each id, shape (D,) int64, and whether some matched file names.
 
-        Integers of which most are no ids, and more are stems such as ``000000000139``, are taken as stems; ultralytics
-        writes results like that.
+        Integers are taken as file stems if more of them match stems such as ``000000000139`` than ids, as in ultralytics'
+        results.
         """
         if self.image_ids.dtype == np.int64 and set(map(type, ids)) == {int} and max(map(abs, ids)) < 2**63:
             found = positions(np.array(ids, dtype=np.int64), self.image_ids)
@@ -119,7 +119,7 @@ class ImageLookup:
         return found, any(by_name for _, by_name in table.values())
 
     def describe(self, image_id: Any, position: int, source: str) -> str:
-        """Say why an id has no image."""
+        """Explain why an id has no image."""
         too_large = type(image_id) is int or (type(image_id) is float and image_id.is_integer())
         if plain_id(image_id) is None and not too_large:
             return f'the image id must be an integer id or a file name, got {shown(image_id)}'
@@ -137,5 +137,5 @@ def _key(value: Any) -> int | str | None:
 
 
 def is_digits(text: str) -> bool:
-    """Return whether a text is a whole number of a usual length."""
+    """Return whether a text is an integer of reasonable length."""
     return len(text) <= _MOST_DIGITS and text.isascii() and text.isdecimal()

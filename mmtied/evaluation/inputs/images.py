@@ -1,4 +1,4 @@
-"""Find the image files of a data set, and read one to draw on."""
+"""Find and read the image files of a data set."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-#: Formats of images that are opened; others, such as EPS, start other programs.
+#: Image formats that are opened; others, such as EPS, would start external programs.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
-    """Return the image files in a folder and in those below it, sorted."""
+    """Return the sorted image files in a folder and its subfolders."""
     if not Path(folder).is_dir():
         raise ValueError(f'images: {folder} is not a folder')
     paths = sorted(Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names
                    if name.lower().endswith(IMAGE_SUFFIXES))
     if not paths:
-        raise ValueError(f'images: {folder} has no images ({", ".join(IMAGE_SUFFIXES)}), nor has any folder in it')
+        raise ValueError(f'images: neither {folder} nor its subfolders have images ({", ".join(IMAGE_SUFFIXES)})')
     return paths
 
 
 def image_files(folder: Path) -> dict[str, Path]:
-    """Return the image files below a folder, by stem; none where there is no folder."""
+    """Return the image files below a folder by stem; none if the folder does not exist."""
     files = sorted(folder.rglob('*')) if folder.is_dir() else ()
     return {file.stem: file for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
 
 
 def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Path]:
-    """Return the file of every image in a folder, by the annotation file's names."""
+    """Return the path of every image in a folder, by the names in the annotation file."""
     check_folder(folder)
     check_names(ground_truth, range(len(ground_truth.image_ids)))
     paths = [image_file(folder, name) for name in ground_truth.file_names]
@@ -52,10 +52,10 @@ def image_paths(ground_truth: GroundTruth, folder: str | os.PathLike) -> list[Pa
 
 
 def image_file(folder: str | os.PathLike, name: str) -> Path:
-    r"""Return the path of an image in a folder, which may be missing; backslashes separate folders too.
+    r"""Return the path of an image in a folder, which need not exist; backslashes also separate folders.
 
-    An absolute name, of the machine where the annotations were made, counts where it lies in the folder (all do in ``/``);
-    otherwise the folder is searched for the end of the name.
+    An absolute name, from the machine that made the annotations, is used if it lies in the folder (always for ``/``); otherwise
+    its last parts are looked up in the folder.
     """
     parts = [part for part in name.replace('\\', '/').split('/') if part and not part.endswith(':')]
     path = _inside(folder, parts)
@@ -72,14 +72,14 @@ def image_file(folder: str | os.PathLike, name: str) -> Path:
 
 
 def _inside(folder: str | os.PathLike, parts: Sequence[str]) -> Path | None:
-    """Return a path below a folder, without ``..``, or None where it is not below."""
+    """Join a path to a folder and resolve ``..``; return None if it leads out of the folder."""
     top = os.path.normpath(folder)
     path = Path(os.path.normpath(Path(top, *parts)))
     return path if path.is_relative_to(top) else None
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a path is a file; False also for names that no file can have."""
+    """Return whether a path is a file, also False for invalid names."""
     try:
         return path.is_file()
     except OSError:  # too long
@@ -93,7 +93,7 @@ def check_folder(folder: str | os.PathLike) -> None:
 
 
 def check_names(ground_truth: GroundTruth, images: Iterable[int]) -> None:
-    """Raise a ValueError unless the annotation file names the files of the images at some indices."""
+    """Raise a ValueError unless the annotation file has file names for the images at some indices."""
     unnamed = [image for image in images if not ground_truth.file_names[image]]
     if unnamed:
         raise ValueError(f"{ground_truth.source}: image id {ground_truth.image_ids[unnamed[0]]} has no 'file_name', "
@@ -101,9 +101,9 @@ def check_names(ground_truth: GroundTruth, images: Iterable[int]) -> None:
 
 
 def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | None]:
-    """Return the file of every image id as an mmdet dataset, perhaps wrapped, names it; None for those that it does not hold.
+    """Return the path of each image id in an mmdet dataset, possibly wrapped; None for unknown ids.
 
-    Files outside its folder of images, where it has one, count as those that it does not hold.
+    Files outside the dataset's image folder, if it has one, count as unknown.
     """
     dataset = unwrapped(dataset)
     prefix, paths = getattr(dataset, 'data_prefix', None), {}
@@ -119,14 +119,14 @@ def dataset_image_paths(dataset: Any, image_ids: Sequence[int]) -> list[str | No
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Return height and width of an image file as it is shown, from its header; a ValueError names one that cannot be read."""
+    """Return height and width of an image file, from its header and with its EXIF orientation applied."""
     with _opened(path) as image:
         width, height = image.size
         return (width, height) if image.getexif().get(0x0112, 1) > 4 else (height, width)
 
 
 def with_sizes(images: Sequence[dict], folder: str | os.PathLike) -> list[dict]:
-    """Return entries of images with ``height`` and ``width`` from the files in a folder, where they lack them."""
+    """Add missing ``height`` and ``width`` to entries of images, from the files in a folder."""
     check_folder(folder)
     sized = []
     for image in images:
@@ -138,9 +138,9 @@ def with_sizes(images: Sequence[dict], folder: str | os.PathLike) -> list[dict]:
 
 
 def read_image(path: str | os.PathLike | None) -> 'Image.Image':
-    """Read an image file as RGB, turned as its EXIF orientation says, which is how mmcv loads it for the model."""
+    """Read an image file as RGB with its EXIF orientation applied, as mmcv does."""
     if path is None:
-        raise ValueError('the data set does not say where one of the images is')
+        raise ValueError('the data set has no path for one of the images')
     with _opened(path) as image:
         from PIL import ImageOps
 

@@ -1,4 +1,4 @@
-"""Which layout annotations have, by their content, and the reader of each; every reader returns a dict of COCO's layout."""
+"""Detect the layout of annotations by content, and convert them to a dict in COCO's layout with the matching reader."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from .content import files_with_suffix, is_json_lines, other_kind, read_bytes
 from .faults import Broken, one_line
 from .images import check_folder
 
-#: What an instances file has.
+#: Keys of an instances file.
 _KEYS = ('images', 'annotations', 'categories')
-#: Readers of other layouts, with the keys of a JSON value and what they hold; and by the keys of a list's first entry.
+#: Readers of other layouts, by keys and types of a JSON value, or by the keys of a list's first entry.
 _READERS = {openmmlab.read_middle_format: {'data_list': list}, exports.read_datumaro: {'items': list, 'categories': dict}}
 _READERS_OF_LISTS = {('data', key): exports.read_label_studio for key in ('annotations', 'completions')}
-#: Layouts that are known by their keys and not read, and what to do with them.
+#: Unsupported layouts by their keys, with advice.
 _NAMED = {
     ('shapes', 'imagePath'): "one image of LabelMe; convert the folder to COCO's layout (labelme2coco)",
     ('_via_img_metadata', ): "a project of VIA (VGG Image Annotator); export it in COCO's layout",
@@ -28,15 +28,15 @@ _NAMED = {
     ('data', 'classes'): 'predictions of another layout',
     ('objects', 'size'): 'one image of Supervisely; export the project as COCO',
     ('data_row', 'projects'): "Labelbox's export; convert it to COCO's layout (labelbox has a converter)",
-    ('videos', 'annotations'): 'of a video (YouTube-VIS, TAO), and images are evaluated',
+    ('videos', 'annotations'): 'of a video (YouTube-VIS, TAO); only images are supported',
     ('asset', 'regions'): "one image of VoTT; convert the folder to COCO's layout",
     ('metadata', 'instances'): 'one image of SuperAnnotate; export the project as COCO',
     ('item', 'annotations'): 'one image of V7 (Darwin JSON); export the data set as COCO',
     ('imgHeight', 'objects'): "one image of Cityscapes; mmdet's tools/dataset_converters/cityscapes.py converts the folder",
 }
-#: The same for a dict by image, by the keys of its first value.
+#: The same for dicts by image, by the keys of the first value.
 _NAMED_VALUES = {('filename', 'regions'): _NAMED['_via_img_metadata', ]}
-#: The same for a list or JSON lines, by the keys of the first entry.
+#: The same for lists and JSON lines, by the keys of the first entry.
 _NAMED_ENTRIES = {
     ('image', 'annotations'): "CreateML's layout; export as COCO",
     ('name', 'labels'): "BDD100K's (Scalabel's) layout; convert it with bdd100k.label.to_coco or scalabel.label.to_coco",
@@ -51,12 +51,12 @@ _NAMED_ENTRIES = {
 
 def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = None,
                      skip_invalid: bool = False) -> tuple[dict, str, list[str]]:
-    """Read annotations of any layout: a file or folder, a dict of COCO's or OpenMMLab's layout, or a pycocotools ``COCO``.
+    """Read annotations of any layout: a file or folder, a dict in COCO's or OpenMMLab's layout, or a pycocotools ``COCO``.
 
-    The folder has images whose size the annotations do not state. `skip_invalid` leaves out records that cannot be read.
+    `image_folder` provides image sizes that the annotations lack. `skip_invalid` leaves out unreadable records.
 
     Returns:
-        A dict of COCO's layout, the name of the source for messages, and notes on what was read how.
+        A dict in COCO's layout, the name of the source for messages, and notes on how it was read.
     """
     annotations = getattr(annotations, 'dataset', annotations)
     source = 'annotations' if isinstance(annotations, Mapping) else str(annotations)
@@ -87,7 +87,7 @@ def _from_path(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, lis
         return open_images.read_open_images(content, path, image_folder, broken)
     are_lines = is_json_lines(content)
     data = json_lines(content, broken) if are_lines else read_json(path, content)
-    lines = data if isinstance(data, list) else [data]  # of one image, .odgt looks like any JSON file
+    lines = data if isinstance(data, list) else [data]  # .odgt with one image is also plain JSON
     if crowdhuman.is_odgt(lines):
         return crowdhuman.read_odgt(lines, image_folder, broken)
     if are_lines:
@@ -99,7 +99,7 @@ def _from_path(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, lis
 
 
 def json_lines(content: bytes, broken: Broken) -> list[Any]:
-    """Return the values of JSON lines, without those that are none."""
+    """Parse JSON lines; invalid lines are added to `broken`."""
     values = []
     for number, line in enumerate(content.removeprefix(b'\xef\xbb\xbf').splitlines(), 1):
         if line.strip():
@@ -126,7 +126,7 @@ def _from_folder(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, l
 
 
 def _kind(file: Path) -> str | None:
-    """Name the layout of a file that is not read, as far as it is known."""
+    """Describe the layout of an unsupported file, if known."""
     try:
         return known_layout(read_json(file))
     except ValueError:
@@ -151,29 +151,29 @@ def _from_json(data: Any, broken: Broken) -> tuple[dict, list[str]]:
         return read(data, broken)
     known = known_layout(data)
     if known:
-        said = f'it is {known}'
+        reason = f'it is {known}'
     elif isinstance(data, Mapping):
-        said = f'it has {_keys(data)}' + (f' and lacks {", ".join(missing)}' if len(missing) < len(_KEYS) else '')
+        reason = f'it has {_keys(data)}' + (f' and lacks {", ".join(missing)}' if len(missing) < len(_KEYS) else '')
     elif not isinstance(first, Mapping):
-        said = 'it is an empty list' if data == [] else f'it is a {type(data).__name__}'
+        reason = 'it is an empty list' if data == [] else f'it is a {type(data).__name__}'
     elif 'score' in first or 'scores' in first:
-        said = 'it is a list of results; annotations come first, results second'
+        reason = 'it is a list of results; annotations come first, results second'
     elif 'bbox' in first:
-        said = "it is the list of 'annotations' alone; images and categories are needed too"
+        reason = "it is the list of 'annotations' alone; images and categories are needed too"
     else:
-        said = f'it is a list of objects with {_keys(first)}'
-    raise ValueError(f"{broken.source}: not a COCO instances file, which has 'images', 'annotations' and 'categories'; {said}")
+        reason = f'it is a list of objects with {_keys(first)}'
+    raise ValueError(f"{broken.source}: not a COCO instances file, which has 'images', 'annotations' and 'categories'; {reason}")
 
 
 def known_layout(data: Any) -> str | None:
-    """Name a layout that is known but not read, by the keys of a JSON value or of its first entry, and what to do with it."""
+    """Describe a known but unsupported layout, with advice, by the keys of a JSON value or of its first entry."""
     if isinstance(data, Mapping):
         return _of_keys(data, _NAMED) or _of_keys(next(iter(data.values()), None), _NAMED_VALUES)
     return _of_keys(data[0], _NAMED_ENTRIES) if isinstance(data, list) and data else None
 
 
 def _of_keys(value: Any, table: Mapping[tuple[str, ...], Any]) -> Any:
-    """Return the first entry of a table whose keys are all in a value; None without one."""
+    """Return the first entry of a table whose keys are all in a value, or None."""
     if not isinstance(value, Mapping):
         return None
     return next((entry for keys, entry in table.items() if all(key in value for key in keys)), None)

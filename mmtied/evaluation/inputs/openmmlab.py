@@ -1,4 +1,4 @@
-"""OpenMMLab's layout of images with instances as COCO's, in its JSON files (``metainfo``, ``data_list``) and in datasets."""
+"""OpenMMLab's images with instances, from JSON files (``metainfo``, ``data_list``) or mmdet datasets, in COCO's layout."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,12 +11,12 @@ from .coco_builder import MOST_CLASSES, CocoBuilder
 from .coco_json import read_json
 from .faults import Broken, shown
 
-#: Marks of instances that are ignored, and what they say.
+#: Keys that mark ignored instances, and their meaning.
 _IGNORED = {'ignore_flag': 'have an ignore_flag (difficult or ignored objects)', 'is_group_of': 'are groups (IsGroupOf)'}
 
 
 def read_middle_format(data: dict, broken: Broken) -> tuple[dict, list[str]]:
-    """Convert the content of a file in OpenMMLab's layout; return COCO's dict, and notes."""
+    """Convert the content of a JSON file in OpenMMLab's layout; return COCO's dict, and notes."""
     classes = class_names(data.get('metainfo'))
     if not classes:
         largest = max((instance.get('bbox_label', -1) for image in data['data_list'] if isinstance(image, dict)
@@ -28,14 +28,14 @@ def read_middle_format(data: dict, broken: Broken) -> tuple[dict, list[str]]:
 
 
 def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str, broken: Broken) -> tuple[dict, list[str]]:
-    """Convert images with their instances to a dict of COCO's layout; return it, and notes on what is ignored.
+    """Convert images with their instances to COCO's layout; return its dict, and notes on ignored instances.
 
-    Instances with ``ignore_flag`` (VOC's difficult ones, CrowdHuman's ignored ones) and with ``is_group_of`` (Open Images)
-    become crowd regions: detections inside them count neither way, and they occlude nothing. Those of a negative label are
-    regions for every class. Areas are those of the boxes.
+    Instances with ``ignore_flag`` (difficult in VOC, ignored in CrowdHuman) or ``is_group_of`` (Open Images) become crowd
+    regions: detections inside are neither true nor false positives, and they occlude nothing. A negative label makes a region
+    for every class. Areas are those of the boxes.
 
-    Each image has ``height``, ``width``, ``instances`` and ``img_id``, or else ``img_path``; instances have ``bbox`` (xyxy),
-    ``bbox_label``, and perhaps ``ignore_flag``, ``mask`` and others, which are kept. `classes` names the labels.
+    Each image has ``height``, ``width``, ``instances``, and ``img_id`` or ``img_path``; instances have ``bbox`` (xyxy),
+    ``bbox_label``, and optionally ``ignore_flag``, ``mask`` and other keys, which are kept. `classes` names the labels.
     """
     builder, counts = CocoBuilder(), dict.fromkeys(_IGNORED, 0)
     for number, info in enumerate(images):
@@ -54,7 +54,7 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
                 left, top, right, bottom = map(float, box)
                 label = int(instance.get('bbox_label', 0))
                 if label >= len(classes):
-                    raise ValueError(f'label {label} is not from 0 to {len(classes) - 1}, the classes')
+                    raise ValueError(f'label {label} is outside 0 to {len(classes) - 1}, the classes')
                 marks = [key for key in counts if instance.get(key)]
                 for key in marks:
                     counts[key] += 1
@@ -70,9 +70,9 @@ def coco_from_images(images: Iterable[dict], classes: Sequence[str], where: str,
 
 
 def dataset_annotations(dataset: Any) -> dict:
-    """Build a COCO annotation dict from the boxes of an mmdet dataset that has no COCO file, such as Pascal VOC or CrowdHuman.
+    """Build COCO's dict from an mmdet dataset without a COCO file, such as Pascal VOC or CrowdHuman.
 
-    It must be in test mode, so that it keeps its annotations. What `coco_from_images` ignores is under ``info``, as notes.
+    The dataset must be in test mode, so that it keeps its annotations. ``info`` has the notes of `coco_from_images`.
     """
     name, classes = type(dataset).__name__, class_names(getattr(dataset, 'metainfo', None))
     if not classes or not hasattr(dataset, 'get_data_info'):
@@ -93,13 +93,13 @@ def dataset_annotations(dataset: Any) -> dict:
 
 
 def class_names(metainfo: dict | None) -> list[str]:
-    """Return the classes that metainfo of OpenMMLab names, of which one alone may be a text; empty without them."""
+    """Return the classes in OpenMMLab's metainfo, a list or a single name; empty without them."""
     classes = (metainfo or {}).get('classes') or ()
     return [classes] if isinstance(classes, str) else list(classes)
 
 
 def coco_file(dataset: Any) -> str | None:
-    """Return the path of a dataset's annotation file where it is a COCO file, by its content, or if remote by its name."""
+    """Return the path of a dataset's annotation file if it is a COCO file, judged by content or, if remote, by name."""
     path = getattr(dataset, 'ann_file', None)
     if not isinstance(path, str) or not Path(path).name:
         return None
@@ -115,10 +115,10 @@ def coco_file(dataset: Any) -> str | None:
 
 
 def dataset_label_names(dataset: Any) -> list[str] | None:
-    """Return the name of each label that a dataset gives its annotations, and a model trained on it predicts.
+    """Return the names of a dataset's labels, which are also those of a model trained on it.
 
-    mmdet's COCO datasets number the categories in the order of their file, whatever the order of ``classes``, and without those
-    that the file lacks.
+    mmdet's COCO datasets number the categories in the order of their file, regardless of the order of ``classes``, and skip
+    classes that the file lacks.
     """
     classes = class_names(getattr(dataset, 'metainfo', None))
     ids = getattr(dataset, 'cat_ids', None)
@@ -131,15 +131,15 @@ def dataset_label_names(dataset: Any) -> list[str] | None:
     if missing:
         close = difflib.get_close_matches(str(missing[0]), [str(name) for name in names.values()], 1)
         hint = f'; did you mean {close[0]!r}?' if close else ''
-        raise ValueError(f'classes: {path} has no category named {missing[0]!r}, so mmdet numbers labels as if the class were '
-                         f"not there{hint}; the dataset's metainfo=dict(classes=...) must name categories of the file, or "
-                         'label_names=[...] list the labels of the model')
+        raise ValueError(f'classes: {path} has no category named {missing[0]!r}, so mmdet numbers labels without it{hint}; the '
+                         "dataset's metainfo=dict(classes=...) must name categories of the file, or label_names=[...] must list "
+                         "the model's labels")
     listed = [names.get(number) for number in ids]
     return list(dict.fromkeys(listed)) if None not in listed else classes or None
 
 
 def unwrapped(dataset: Any) -> Any:
-    """Return a dataset without the wrappers around it, such as mmengine's RepeatDataset."""
+    """Return the dataset inside wrappers such as mmengine's RepeatDataset."""
     while hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
     return dataset

@@ -1,4 +1,4 @@
-"""A detector's results as compact, checked arrays, from COCO's results format or from tensors."""
+"""A detector's results as compact, validated arrays, from COCO's results format or from tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,17 +26,17 @@ from .faults import Faults, one_line, shown
 from .rle import rle_areas, to_rle
 
 _KEYS = {'bbox': 'bbox', 'segm': 'segmentation'}
-#: Keys under which files hold a list of results.
+#: Keys under which files store a list of results.
 WRAPPERS = ('annotations', 'results', 'predictions', 'detections')
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections of one IoU type, in the order of the file: arrays, or tensors that are all on one device.
+    """Detections of one IoU type, in the order of the file: arrays, or tensors on one device.
 
     Attributes:
         image: Index of each detection's image in the ground truth's `image_ids`, shape (D,) int64.
-        category: Index of its category in the ground truth's `category_ids`, shape (D,) int64.
+        category: Index of each detection's category in the ground truth's `category_ids`, shape (D,) int64.
         score: Shape (D,) float64.
         area: Area in pixels of the box (bbox) or the mask (segm), shape (D,) float64.
         boxes_xywh: Shape (D, 4) float64, for bbox.
@@ -51,13 +51,13 @@ class Detections:
     rles: list[dict] | None = None
 
     def select(self, chosen: np.ndarray) -> 'Detections':
-        """Return some of them, by a mask or by indices."""
+        """Select detections by a mask or by indices."""
         numbers = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
         columns = {name: column[numbers] for name, column in vars(self).items() if name != 'rles' and column is not None}
         return replace(self, **columns, rles=None if self.rles is None else [self.rles[number] for number in numbers.tolist()])
 
     def arrays(self) -> 'Detections':
-        """Return them as arrays, from whichever device."""
+        """Return the detections as arrays, from any device."""
         return replace(self, **{name: column.cpu().numpy() for name, column in vars(self).items() if isinstance(column, Tensor)})
 
 
@@ -77,22 +77,22 @@ class ResultReading:
             raise ValueError(f'box_format: {" or ".join(map(repr, BOX_FORMATS))} is needed, got {self.box_format!r}')
 
     def label_ids(self, ground_truth: GroundTruth) -> list[int]:
-        """Return the category id of each label of the model, -1 where the annotations have no such category."""
+        """Return the category id of each label of the model, -1 if the annotations have no such category."""
         return (named_category_ids(ground_truth, self.label_names) if self.label_names else
                 label_category_ids(ground_truth, self.classes))
 
 
 def held_iou_types(entries: Sequence[dict]) -> tuple[str, ...]:
-    """Return the IoU types that a results list can be evaluated for, by its first entry; none for an empty list."""
+    """Return the IoU types of a results list, judged by its first entry; none for an empty list."""
     first = next((entry for entry in entries if isinstance(entry, dict)), {})
-    return tuple(iou_type for iou_type, key in _KEYS.items() if _is_given(first.get(key)))
+    return tuple(iou_type for iou_type, key in _KEYS.items() if _is_present(first.get(key)))
 
 
 def read_results(results: Any, source: str = 'results') -> list[dict]:
-    """Read a COCO results list from a file, or take one as it is.
+    """Read a COCO results list from a file, or return one unchanged.
 
-    `results` may also be a dict that holds a list under one of `WRAPPERS`, or the pycocotools ``COCO`` that `loadRes` returns.
-    `source` is its name for messages; a file has its own.
+    `results` may also be a dict with a list under one of `WRAPPERS`, or the pycocotools ``COCO`` that `loadRes` returns.
+    `source` names results other than files in messages.
     """
     results = getattr(results, 'dataset', results)
     source, entries = (source, results) if isinstance(results, list | dict) else (str(results), read_json(results))
@@ -109,21 +109,21 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
                     reading: ResultReading | None = None, notes: list[str] | None = None) -> Detections:
     """Convert a results list to the arrays of one IoU type.
 
-    Areas of masks are pixel counts, also where an entry has a bbox. Where classes or labels are named, entries of categories
-    that the annotations do not have are left out.
+    Areas of masks are pixel counts, even for entries with a bbox. If `reading` names classes or labels, entries of categories
+    without annotations are left out.
 
     Args:
-        entries: Each with ``image_id`` (an id, or the name of a file), ``category_id`` (an id, or the name of a category),
-            ``score``, and ``bbox`` or ``segmentation``.
+        entries: Each with ``image_id`` (an id or a file name), ``category_id`` (an id or a category's name), ``score``, and
+            ``bbox`` or ``segmentation``.
         ground_truth: The annotations that the ids refer to.
         iou_type: ``'bbox'`` or ``'segm'``.
-        source: Name for messages.
-        reading: How to read them.
-        notes: Gets a line for what was left out, and for image ids that were looked up by name.
+        source: Name used in messages.
+        reading: Options for reading.
+        notes: List to which lines on left-out entries and on image ids looked up by name are appended.
 
     Raises:
-        ValueError: An entry has an unknown id, a score that is not finite, a box with negative or infinite sides, a mask of
-            another size than its image, a broken run-length code, or lacks what the IoU type needs. The message counts them.
+        ValueError: An entry has an unknown id, a non-finite score, a box with negative or infinite sides, a mask of another size
+            than its image, a broken run-length code, or no box or mask for the IoU type. The message counts such entries.
     """
     key, reading, notes = _KEYS[iou_type], reading or ResultReading(), [] if notes is None else notes
     faults = Faults(source, len(entries), reading.skip_invalid)
@@ -136,12 +136,12 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
         ids = values_of(entries, 'category_id')
         hint = offset_hint(ids, ground_truth)
         faults.add(others, lambda number: (f': category id {shown(ids[number])} is not in the annotation file{hint}; --classes '
-                                           'NAME ... evaluates some categories and leaves out results of others'))
+                                           'NAME ... evaluates only some categories and leaves out other results'))
     values = values_of(entries, key)
-    plain = set(map(type, values)) <= {list, dict} and all(values)  # a third of the time of the line below
-    given = [] if plain else list(map(_is_given, values))
-    if not all(given):
-        lacking = {number: f' has no {key!r}, which {iou_type} needs' for number, has in enumerate(given) if not has}
+    plain = set(map(type, values)) <= {list, dict} and all(values)  # 3 times as fast as the line below
+    present = [] if plain else list(map(_is_present, values))
+    if not all(present):
+        lacking = {number: f' has no {key!r}, which {iou_type} needs' for number, has in enumerate(present) if not has}
         entries = replace_faulty(entries, lacking, faults)
     image = image_positions(values_of(entries, 'image_id'), ground_truth, faults, notes)
     common = dict(image=image, category=np.maximum(category, 0), score=number_column(entries, 'score', faults))
@@ -155,7 +155,7 @@ def make_detections(entries: Sequence[dict], ground_truth: GroundTruth, iou_type
 
 
 def image_positions(image_ids: Sequence[Any], ground_truth: GroundTruth, faults: Faults, notes: list[str]) -> np.ndarray:
-    """Return the index of each entry's image, shape (N,) int64; 0 and a fault where there is none, a note for file names."""
+    """Return the index of each entry's image, shape (N,) int64; 0 and a fault for unknown ids. File names add a note."""
     image, by_name = ground_truth.images.find_all(image_ids)
     faults.add(image < 0, lambda number: ': ' + ground_truth.images.describe(image_ids[number], int(image[number]),
                                                                             'the annotation file'))
@@ -165,10 +165,9 @@ def image_positions(image_ids: Sequence[Any], ground_truth: GroundTruth, faults:
 
 
 def settled(found: Detections, others: np.ndarray, any_category: bool, faults: Faults, notes: list[str]) -> Detections:
-    """Return detections without faulty ones and, unless `any_category` counts, without those of unknown categories.
+    """Refuse or leave out faulty detections and, unless `any_category`, leave out those of unknown categories.
 
-    `others` marks these, shape (D,) bool. Faulty ones are refused here unless they are to be left out; `notes` gets a line for
-    each kind.
+    `others` marks the latter, shape (D,) bool. `notes` gets a line for each kind.
     """
     others = others & ~faults.bad
     if others.any():
@@ -182,7 +181,7 @@ def settled(found: Detections, others: np.ndarray, any_category: bool, faults: F
 
 
 def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, offset: int, faults: Faults) -> np.ndarray:
-    """Return the index of each entry's category, -1 where there is none; ids may be names."""
+    """Return the index of each entry's category, given by id or name; -1 for unknown ones."""
     values = values_of(entries, 'category_id')
     if str in set(map(type, values)):
         values = ground_truth.named_ids(values, digits=True)
@@ -190,7 +189,7 @@ def _category_column(entries: Sequence[dict], ground_truth: GroundTruth, offset:
 
 
 def _rle_column(entries: Sequence[dict], sizes: np.ndarray, source: str, faults: Faults) -> list[dict]:
-    """Return the run-length codes, an empty one for each entry that is faulty."""
+    """Return the run-length codes, empty ones for faulty entries."""
     rles, broken = [], {}
     for number, (entry, size) in enumerate(zip(entries, sizes.tolist(), strict=True)):
         where = f'{source}[{number}]'
@@ -206,8 +205,8 @@ def _rle_column(entries: Sequence[dict], sizes: np.ndarray, source: str, faults:
     return rles
 
 
-def _is_given(value: Any) -> bool:
-    """Return whether a box or mask is there; arrays have no truth value of their own."""
+def _is_present(value: Any) -> bool:
+    """Return whether a box or mask is present; works for arrays, which have no truth value."""
     return value is not None and len(value) > 0
 
 
@@ -223,7 +222,7 @@ def join_detections(parts: Sequence[Detections]) -> Detections:
 
 def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids: Tensor, scores: Tensor,
                       boxes_xywh: Tensor) -> Detections:
-    """Check a detector's boxes (D, 4) in pixels, and their ids and scores, that are tensors already; they stay on their device.
+    """Validate a detector's boxes (D, 4) in pixels, ids and scores, given as tensors, without moving them off their device.
 
     Example:
         >>> from .ground_truth import read_ground_truth
@@ -256,10 +255,10 @@ def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids
 
 
 def _tensor_positions(ids: Tensor, known_ids: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return the index of each id among the sorted known ones, and a mask of those that are not there."""
+    """Return the index of each id among the sorted known ones, and a mask of unknown ids."""
     if known_ids.dtype != np.int64:
-        raise ValueError(f'image ids of the annotation file are not integers below 2**63, as tensors need; give detections as '
-                         f'files or lists, got ids such as {known_ids[0]}')
+        raise ValueError('tensors need integer image ids below 2**63, but the annotation file has ids such as '
+                         f'{known_ids[0]}; give detections as files or lists')
     known = torch.as_tensor(known_ids, device=ids.device)
     index = torch.searchsorted(known, ids.long()).clamp(max=max(len(known) - 1, 0))
     return index, known[index] != ids if len(known) else torch.ones_like(ids, dtype=torch.bool)

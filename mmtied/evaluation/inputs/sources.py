@@ -1,4 +1,4 @@
-"""Detections of every layout as one of two: a COCO results list, or predictions by image in the layout of mmdet's dump."""
+"""Convert detections of every layout to a COCO results list, or to predictions by image as in mmdet's dump."""
 
 import contextlib
 import difflib
@@ -24,16 +24,16 @@ from .layouts import json_lines, known_layout
 from .results import WRAPPERS, ResultReading, read_results
 from .tensor_pickle import read_tensor_pickle
 
-#: Columns of flat tensors, with a row for each detection.
+#: Required keys of flat tensors, which have a row per detection.
 _FLAT_KEYS = ('image_ids', 'boxes', 'scores')
 
 
 def read_source(path: str | os.PathLike, ground_truth: GroundTruth, reading: ResultReading, broken: Broken) -> list[dict]:
-    """Read a file or folder of detections; no code in it runs.
+    """Read a file or folder of detections without running any code in it.
 
-    These are JSON, JSON lines, a pickle or a torch file of tensors and plain containers, a folder of text files of YOLO or
-    VisDrone, Pascal VOC's ``comp4_det_test_<class>.txt``, or ``preds`` of mmdet's inferencer, the folder or a file. The ground
-    truth has the sizes and names of images and classes; `broken` gets lines and files that cannot be read.
+    Supports JSON, JSON lines, pickles and torch files of tensors and plain containers, folders of YOLO's or VisDrone's text
+    files, Pascal VOC's ``comp4_det_test_<class>.txt``, and ``preds`` of mmdet's inferencer (the folder or one file). The ground
+    truth provides the sizes and names of images and classes; unreadable lines and files are added to `broken`.
     """
     path = Path(path)
     source = str(path)
@@ -73,7 +73,7 @@ def _from_folder(path: Path, ground_truth: GroundTruth, reading: ResultReading, 
         return image_predictions(found)
     if not yolo.is_yolo(path):
         raise ValueError(f'{path}: is a folder, expected a file, or a folder of text files of YOLO, VisDrone or Pascal VOC, '
-                         "or of mmdet's inferencer (preds)")
+                         "or preds of mmdet's inferencer")
     places = {file.stem: ground_truth.images.find(file.stem)[0] for file in yolo.label_files(path)}
     sizes = {stem: tuple(ground_truth.image_sizes[place].tolist()) for stem, place in places.items() if place >= 0}
     ids, entries = reading.label_ids(ground_truth), yolo.read_yolo_results(path, sizes, broken)
@@ -85,14 +85,13 @@ def _from_folder(path: Path, ground_truth: GroundTruth, reading: ResultReading, 
 
 
 def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict]:
-    """Return a results list, or predictions by image in the layout of a dump, from lists, dicts, arrays and tensors.
+    """Convert lists, dicts, arrays and tensors to a results list, or to predictions by image in the layout of a dump.
 
-    These are a COCO results list, bare or under one of `results.WRAPPERS`; a list with a dict for each image
-    (`dumps.image_predictions`; mmdet's; detectron2's with ``instances``); a dict from image ids to such dicts, as torchvision's
-    and Hugging Face's examples collect them, or to lists of ``score``, ``label``, ``box``; a dict of flat tensors ``image_ids``,
-    ``boxes``, ``scores``, ``labels``; or one entry of such a list alone. Where the results list images and categories of their
-    own that differ from the ground truth's, these are found by the names of files and categories. `source` is the name for
-    messages.
+    Supports a COCO results list, bare or under one of `results.WRAPPERS`; a list with a dict per image
+    (`dumps.image_predictions`, mmdet's, or detectron2's with ``instances``); a dict from image ids to such dicts, as in the
+    examples of torchvision and Hugging Face, or to lists of ``score``, ``label``, ``box``; a dict of flat tensors ``image_ids``,
+    ``boxes``, ``scores``, ``labels``; or a single entry of such a list. If results come with their own images and categories
+    whose ids differ from the ground truth's, they are matched by file and category names. `source` names the input in messages.
     """
     if isinstance(value, Mapping):
         if all(key in value for key in _FLAT_KEYS):
@@ -100,7 +99,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict
         if 'state_dict' in value or 'model' in value or 'optimizer' in value:
             raise ValueError(f"{source}: it is a checkpoint (it has {', '.join(map(str, list(value)[:5]))}), expected results; "
                              '`mmtied test CONFIG CHECKPOINT --out results.pkl` makes them')
-        if 'image_id' in value or 'ID' in value:  # JSON lines with one line
+        if 'image_id' in value or 'ID' in value:  # a single line of JSON lines
             return from_python([value], source, ground_truth)
         entries = list(value.values())
         if entries and all(isinstance(entry, Mapping) and ('boxes' in entry or 'scores' in entry) for entry in entries):
@@ -131,7 +130,7 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict
         if any(isinstance(of_image, list) and of_image and isinstance(of_image[0], Mapping) for of_image in value):
             raise ValueError(f'{source}: lists of detections without the ids of their images; give a dict {{image_id: list}}')
         return check_dump(list(value), source)
-    if 'file_name' in first:  # ultralytics takes ids from names, '12' and '012.jpg' are 12
+    if 'file_name' in first:  # ultralytics derives ids from names: both '12' and '012.jpg' become 12
         images = [{'id': entry.get('image_id'), 'file_name': entry.get('file_name')} for entry in value
                   if isinstance(entry, Mapping)]
         if all(ground_truth.images.find(name)[0] >= 0 for name in {str(image['file_name']) for image in images}):
@@ -142,15 +141,16 @@ def from_python(value: Any, source: str, ground_truth: GroundTruth) -> list[dict
 
 
 def from_supervision(detections: Any, image_id: int | str | None = None, is_truth: bool = False) -> dict[str, Any]:
-    """Return a ``supervision.Detections`` as a dict of one image; any object with its attributes will do.
+    """Convert ``supervision.Detections`` of one image to a dict for `evaluate` or `OcclusionMeanAveragePrecision`.
 
     Args:
-        detections: Has ``xyxy`` (n, 4), ``class_id`` (n,), ``confidence`` (n,) and perhaps ``mask`` (n, height, width).
+        detections: Any object with ``xyxy`` (n, 4), ``class_id`` (n,), ``confidence`` (n,), and optionally ``mask``
+            (n, height, width).
         image_id: The image's id or file name, which `evaluate` needs.
-        is_truth: They are annotations, which need no ``confidence``.
+        is_truth: Convert annotations, which need no ``confidence``.
 
     Raises:
-        ValueError: There is no class or no confidence.
+        ValueError: Classes or confidences are missing.
 
     Example:
         >>> from types import SimpleNamespace
@@ -172,23 +172,23 @@ def from_supervision(detections: Any, image_id: int | str | None = None, is_trut
 
 
 def _refuse_known(value: Any, source: str) -> None:
-    """Raise a ValueError for a layout that is known and not that of results."""
+    """Raise a ValueError for a layout that is known not to be results."""
     known = known_layout(value)
     if known:
         raise ValueError(f'{source}: expected results of a detector, but it is {known}')
 
 
 def _inferencer_files(path: Path) -> list[Path]:
-    """Return the files of mmdet's inferencer that a folder holds, itself or in ``preds``; empty where they are others."""
+    """Return the files of mmdet's inferencer in a folder or its ``preds``; empty if the JSON files there are others."""
     files = files_with_suffix(path / 'preds' if (path / 'preds').is_dir() else path, '.json')
     for file in files[:50]:
-        with contextlib.suppress(ValueError):  # one may be cut off
+        with contextlib.suppress(ValueError):  # a file may be truncated
             return files if _is_inferencer(read_json(file)) else []
     return []
 
 
 def _is_inferencer(value: Any) -> bool:
-    """Return whether this is what mmdet's inferencer writes of an image, which it names by the file: ``preds/<stem>.json``."""
+    """Return whether this is a prediction by mmdet's inferencer, which names the image by the file: ``preds/<stem>.json``."""
     return isinstance(value, Mapping) and 'image_id' not in value and {'bboxes', 'scores', 'labels'} <= set(value)
 
 
@@ -200,9 +200,9 @@ def _from_inferencer(value: Any, file: Path) -> dict:
 
 
 def _from_detectron2(value: Sequence[Mapping], ground_truth: GroundTruth) -> list[dict]:
-    """Return detectron2's instances by image, whose ``category_id`` counts the sorted ids of categories from 0, as results.
+    """Convert detectron2's instances by image, whose ``category_id`` indexes the sorted category ids, to results.
 
-    Where one is no such label, all are taken as ids.
+    If a ``category_id`` is no such index, all are taken as ids.
     """
     entries = [{**one, 'image_id': entry['image_id']} for entry in value for one in entry['instances']]
     ids = ground_truth.category_ids.tolist()
@@ -212,7 +212,7 @@ def _from_detectron2(value: Sequence[Mapping], ground_truth: GroundTruth) -> lis
 
 
 def _by_own_lists(value: Mapping, entries: list[dict], ground_truth: GroundTruth) -> list[dict]:
-    """Return results with names in place of ids, where the images or categories that they list have other ids than ours."""
+    """Replace ids in results by names if the images or categories listed with them have other ids than the ground truth's."""
     images, categories = ({one['id']: one.get(name) for one in value.get(key) or ()
                            if isinstance(one, Mapping) and isinstance(one.get('id'), int | str)}
                           for key, name in (('images', 'file_name'), ('categories', 'name')))
@@ -229,7 +229,7 @@ def _by_own_lists(value: Mapping, entries: list[dict], ground_truth: GroundTruth
 
 
 def _with_named_labels(predictions: Sequence[Any], ground_truth: GroundTruth) -> list[Any]:
-    """Return predictions by image with ids of categories where labels are texts, as Hugging Face's open-vocabulary models give.
+    """Convert text labels, as of Hugging Face's open-vocabulary models, to category ids in predictions by image.
 
     Texts that name no category get an id that no category has.
     """
@@ -258,7 +258,7 @@ def _from_flat(value: Mapping, source: str) -> list[dict]:
 
 
 def _from_pipeline(image_id: Any, entry: Mapping, source: str) -> dict:
-    """Return an entry of Hugging Face's object detection pipeline as a result."""
+    """Convert an entry of Hugging Face's object detection pipeline to a result."""
     box = entry['box']
     try:
         left, top, right, bottom = (float(box[side]) for side in ('xmin', 'ymin', 'xmax', 'ymax'))
@@ -273,12 +273,12 @@ def _torch_file(path: Path, content: bytes) -> Any:
     if content.startswith(b'PK') and not zipfile.is_zipfile(file):
         raise ValueError(f'{path}: the file is not a complete zip file, as torch.save writes')
     packed = len(content) != path.stat().st_size
-    file.seek(0)  # is_zipfile moves it
+    file.seek(0)  # is_zipfile moves the position
     return load_tensors(file if packed else path)
 
 
 def _check_keys(predictions: Sequence, source: str) -> None:
-    """Raise a ValueError for a key that is not read, as it may be misspelt, and for images without ids."""
+    """Raise a ValueError for unknown keys, which may be misspelt, and for images without ids."""
     for number, entry in enumerate(predictions):
         unknown = next((key for key in entry if key not in IMAGE_KEYS), None) if isinstance(entry, Mapping) else None
         if unknown is not None:

@@ -1,8 +1,8 @@
-"""Read pickles of tensors, arrays and plain containers without running any code that they hold.
+"""Read pickles of tensors, arrays and plain containers without running any code in them.
 
-Unpickling calls whatever the file names, and its BUILD opcode changes the result through ``__setstate__`` or the attributes, so a
-foreign .pkl file can run any program. Here a name stands for a `Part`, which can be called with plain data only and whose
-attributes are fixed; parts are replaced by tensors and arrays when the whole pickle has been read.
+Unpickling calls whatever the file names, and its BUILD opcode changes objects through ``__setstate__`` or their attributes, so a
+foreign .pkl file can run any program. Here every name resolves to a `Part`, which accepts only plain data and has fixed
+attributes; parts are replaced by tensors and arrays once the whole pickle has been read.
 """
 
 import io
@@ -23,12 +23,12 @@ from .faults import one_line
 
 
 def read_tensor_pickle(path: str | os.PathLike) -> Any:
-    """Read a pickle of tensors, arrays of numbers, numbers, strings and containers, perhaps packed by gzip; tensors on the CPU.
+    """Read a pickle, optionally gzipped, of tensors, arrays of numbers, numbers, strings and containers.
 
-    An OrderedDict becomes a dict; tensors lose gradients and hooks.
+    Tensors are on the CPU, without gradients and hooks. An OrderedDict becomes a dict.
 
     Raises:
-        ValueError: The file is missing, empty, truncated or not a pickle, or needs a class or function that is not allowed, which
+        ValueError: The file is missing, empty, truncated, not a pickle, or needs a class or function that is not allowed, which
             the message names.
 
     Example:
@@ -49,15 +49,15 @@ def read_tensor_pickle(path: str | os.PathLike) -> Any:
     except RefusedError as error:
         raise ValueError(f'{path}: refused, as the pickle needs {error}, and reading that could run arbitrary code; only '
                          'tensors, NumPy arrays of numbers and plain containers are read') from None
-    except Exception as error:  # what a broken pickle raises depends on the byte where it breaks
+    except Exception as error:  # a broken pickle can raise almost anything
         state = 'empty' if size == 0 else 'not a complete pickle'
         raise ValueError(f'{path}: the file is {state} ({type(error).__name__}: {one_line(error)})') from None
 
 
 def _settle(value: Any, settled: dict[int, tuple]) -> Any:
-    """Replace every part in a value by what it holds; lists and dicts are changed in place, once each.
+    """Replace every part in a value by its content; lists and dicts are changed in place, once each.
 
-    `settled` has by id each container visited so far, so that its id stays taken, and what replaces it.
+    `settled` maps the id of each visited container to the container, which keeps the id in use, and its replacement.
     """
     if isinstance(value, Part):
         return value.held()
@@ -76,7 +76,7 @@ def _settle(value: Any, settled: dict[int, tuple]) -> Any:
 
 
 class Part:
-    """Stand-in for an object while its pickle is read; the base class takes no state, holds nothing and is not hashable."""
+    """Stand-in for an object while its pickle is read; the base class accepts no state, has no content and is not hashable."""
 
     __slots__ = ()
     __hash__ = None
@@ -85,7 +85,7 @@ class Part:
         raise RefusedError(f'a change of {self._name()}')
 
     def held(self) -> Any:
-        """Return what replaces it when the pickle has been read."""
+        """Return the object that replaces this part once the pickle has been read."""
         raise RefusedError(f'{self._name()} as a value')
 
     def _name(self) -> str:
@@ -93,7 +93,7 @@ class Part:
 
 
 class _Function(Part):
-    """A callable without attributes that a pickle could set."""
+    """Callable without attributes that a pickle could set."""
 
     __slots__ = ('_call', '_spend')
 
@@ -111,7 +111,7 @@ class _Function(Part):
 
 
 class _DType(Part):
-    """A data type of numbers; its state may only set the byte order."""
+    """Data type of numbers; its state may only set the byte order."""
 
     __slots__ = ('dtype',)
 
@@ -127,7 +127,7 @@ class _DType(Part):
 
 
 class _Array(Part):
-    """An array whose content comes as its state."""
+    """Array whose content is its state."""
 
     __slots__ = ('array', 'spend')
 
@@ -141,7 +141,7 @@ class _Array(Part):
 
 
 class _Storage(Part):
-    """A tensor's memory, which is no value by itself."""
+    """Memory of a tensor, not a value by itself."""
 
     __slots__ = ('content',)
 
@@ -150,7 +150,7 @@ class _Storage(Part):
 
 
 class _Tensor(_Storage):
-    """A tensor that the pickle cannot reach."""
+    """Tensor, hidden from the pickle."""
 
     __slots__ = ()
 
@@ -160,12 +160,12 @@ class _Tensor(_Storage):
 
 def _sides(values: Sequence[int], name: str) -> tuple[int, ...]:
     if not isinstance(values, tuple) or not all(type(value) is int and value >= 0 for value in values):
-        raise ValueError(f'{name} must be a tuple of integers from 0, got {str(values)[:40]}')
+        raise ValueError(f'{name} must be a tuple of non-negative integers, got {str(values)[:40]}')
     return values
 
 
 def _array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str = 'C') -> np.ndarray:
-    """Return the array of some bytes, copied; any byte that is not 0 is True."""
+    """Copy bytes to an array; for bool, any byte other than 0 is True."""
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _DType):
         raise RefusedError('an array that is not made of the bytes of numbers')
     of_bytes = np.dtype(np.uint8) if dtype.dtype.kind == 'b' else dtype.dtype
@@ -177,13 +177,13 @@ def _array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str = 'C')
 
 def _buffer_array(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str,
                   axes: tuple[int, ...] | None = None) -> np.ndarray:
-    """Replace numpy's _frombuffer."""
+    """Safe version of NumPy's _frombuffer."""
     array = _array(data, dtype, shape, 'F' if order == 'F' else 'C')
     return array.transpose(axes) if order == 'K' and axes is not None else array
 
 
 def _tensor_storage(data: bytes) -> _Storage:
-    """Replace torch.storage._load_from_bytes, which would unpickle anything."""
+    """Safe version of torch.storage._load_from_bytes, which would unpickle anything."""
     try:
         storage = load_tensors(io.BytesIO(data))
     except ValueError as error:
@@ -194,7 +194,7 @@ def _tensor_storage(data: bytes) -> _Storage:
 
 
 def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
-    """Replace torch._utils._rebuild_tensor_v2, which would enlarge a storage that is too small."""
+    """Safe version of torch._utils._rebuild_tensor_v2, which would enlarge a storage that is too small."""
     if type(storage) is not _Storage:
         raise RefusedError('a tensor without a storage')
     given, elements = storage.content, math.prod(_sides(size, 'size'))
@@ -210,7 +210,7 @@ def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple
 
 
 def _latin1(text: str, encoding: str = 'latin1') -> bytes:
-    """Return bytes, which old protocols write as text."""
+    """Return the bytes that old protocols write as text."""
     if encoding not in ('latin1', 'latin-1') or not isinstance(text, str):
         raise RefusedError('another encoding than latin1')
     return text.encode('latin1')
@@ -220,14 +220,14 @@ def _bytearray(content: str | bytes = b'', *encoding: str) -> bytearray:
     return bytearray(content if isinstance(content, bytes) else _latin1(content, *encoding))
 
 
-#: Bytes and elements that a pickle may make for each of its own bytes, which it can use again and again, and for any file.
+#: Bytes and elements that a pickle may create: per byte of the file, which it can reuse, and for any file.
 _AMPLIFIED, _ALLOWANCE = 64, 1 << 26
 
 
 def parts(size: int) -> dict[str, Part]:
-    """Return what a pickle may name; old and new versions of the libraries write different names.
+    """Return the parts that a pickle may name, under the names of old and new library versions.
 
-    The `size` of the file in bytes limits what is made from it.
+    The file's `size` in bytes limits the memory that it can take.
     """
     spent, limit = 0, _AMPLIFIED * size + _ALLOWANCE
 

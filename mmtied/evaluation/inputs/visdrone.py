@@ -1,4 +1,4 @@
-"""VisDrone's text files: a line for each object with box, score, category, truncation and occlusion, for each image a file."""
+"""VisDrone's text files, one per image: a line per object with box, score, category, truncation and occlusion."""
 
 from pathlib import Path
 from typing import Any
@@ -8,30 +8,29 @@ from .content import as_numbers, files_with_suffix, first_line, numbered_lines
 from .faults import Broken
 from .images import image_files, image_size
 
-#: Categories by number. The first and the last are regions where detections of every category count neither way.
+#: Categories by number. The first and the last are regions in which detections of every category are ignored.
 NAMES = ('ignored regions', 'pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle', 'awning-tricycle', 'bus',
          'motor', 'others')
 _FIELDS = 8
 
 
 def text_files(path: Path) -> list[Path]:
-    """Return the text files of a folder, or of ``annotations`` in it."""
+    """Return the text files in a folder or its ``annotations``."""
     folder = path / 'annotations' if (path / 'annotations').is_dir() else path
     return files_with_suffix(folder, '.txt')
 
 
 def is_visdrone(path: Path) -> bool:
-    """Return whether a folder holds VisDrone's files: the first line of one has eight numbers between commas."""
+    """Return whether a folder has VisDrone's files, whose first line has eight comma-separated numbers."""
     return _numbers(first_line(text_files(path))) is not None
 
 
 def read_visdrone(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
     """Convert a folder of VisDrone's annotations; return COCO's dict, and notes.
 
-    Image ids are the stems. Sizes come from the image files: in `image_folder`, or ``images`` beside ``annotations``. Ignored
-    regions and others (categories 0 and 11) are ignored for every category, objects of score 0 for their own.
-    ``truncation`` and ``occlusion`` stay with each annotation. Lines that are no objects, and files without an image, are added
-    to `broken`.
+    Image ids are the stems. Sizes come from the image files in `image_folder`, or in ``images`` beside ``annotations``. Ignored
+    regions and others (categories 0 and 11) are ignored for every category, objects of score 0 for their own. Annotations keep
+    ``truncation`` and ``occlusion``. Invalid lines, and files without an image, are added to `broken`.
     """
     files, builder = text_files(path), CocoBuilder()
     folder = Path(image_folder) if image_folder else files[0].parent.parent / 'images'
@@ -39,7 +38,7 @@ def read_visdrone(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, 
     missing = [file for file in files if file.stem not in pictures]
     if len(missing) == len(files) or (missing and not broken.skip):
         raise ValueError(f'{path}: {len(missing)} of {len(files)} text files have no image in {folder}, such as '
-                         f'{missing[0].name}; sizes of images come from these: --images FOLDER (image_folder=...)')
+                         f'{missing[0].name}; images are needed for their sizes: --images FOLDER (image_folder=...)')
     for file in files:
         if file.stem not in pictures:
             broken.add(f'{file}: no image in {folder}')
@@ -55,7 +54,7 @@ def read_visdrone(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, 
 
 
 def read_visdrone_results(path: Path, broken: Broken) -> list[dict]:
-    """Return the detections of a folder of VisDrone's text files as a results list; lines that are none go to `broken`."""
+    """Convert VisDrone's text files to a results list; invalid lines are added to `broken`."""
     return [{'image_id': file.stem, 'category_id': NAMES[int(category)], 'bbox': box, 'score': score}
             for file in text_files(path) for *box, score, category, _, _ in _objects(file, broken)]
 

@@ -1,4 +1,4 @@
-"""Pascal VOC: a folder of XML files as annotations, and ``comp4_det_<split>_<class>.txt`` files as results."""
+"""Pascal VOC: annotations as a folder of XML files, results as ``comp4_det_<split>_<class>.txt`` files."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,12 @@ from .coco_builder import CocoBuilder
 from .content import as_numbers, files_with_suffix, numbered_lines
 from .faults import Broken, as_flag, shown
 
-#: The name of a results file: what stands before the class.
+#: Stem of a results file, with the class as `name`.
 _RESULTS = re.compile(r'^(?:comp\d+_)?det_[^_]+_(?P<name>.+)$')
 
 
 def xml_files(path: Path) -> list[Path]:
-    """Return the XML files that a path stands for: a folder of them, a VOC folder, or a list of stems in ImageSets/Main."""
+    """Return the XML files of a path: a folder of XML files, a VOC folder, or a list of stems in ImageSets/Main."""
     if path.is_dir():
         folder = path / 'Annotations' if (path / 'Annotations').is_dir() else path
         return files_with_suffix(folder, '.xml')
@@ -24,7 +24,7 @@ def xml_files(path: Path) -> list[Path]:
     files = []
     for _, line in numbered_lines(path):
         file = folders[0] / f'{line.strip()}.xml'
-        files.append(file if file.is_file() else folders[0] / f'{line.split()[0]}.xml')  # lists of one class have a second column
+        files.append(file if file.is_file() else folders[0] / f'{line.split()[0]}.xml')  # a class's list has a second column
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise ValueError(f'{path}: {len(missing)} of {len(files)} images have no XML file, such as {missing[0]}')
@@ -34,10 +34,8 @@ def xml_files(path: Path) -> list[Path]:
 def read_voc(path: Path, broken: Broken) -> tuple[dict, list[str]]:
     """Convert Pascal VOC; return COCO's dict, and notes.
 
-    As in mmdet's XMLDataset, 1 is subtracted from all coordinates, and the width is xmax - xmin. Ids are the stems of the
-    files. Difficult objects are ignored and do not occlude, as by VOC's rules they count neither way.
-
-    Objects and files that are no VOC annotations are added to `broken`.
+    Like mmdet's XMLDataset, subtracts 1 from all coordinates and takes xmax - xmin as the width. Ids are the stems of the files.
+    Difficult objects are ignored, by VOC's rules, and do not occlude. Invalid objects and files are added to `broken`.
     """
     builder = CocoBuilder()
     for file in xml_files(path):
@@ -53,8 +51,7 @@ def read_voc(path: Path, broken: Broken) -> tuple[dict, list[str]]:
     names = sorted({entry['category_id'] for entry in builder.annotations})
     for entry in builder.annotations:
         entry['category_id'] = names.index(entry['category_id']) + 1
-    builder.note(builder.num_ignored, 'difficult objects are ignored: detections of them count neither way, and they occlude '
-                                      'nothing')
+    builder.note(builder.num_ignored, 'difficult objects are ignored, as are detections of them, and they occlude nothing')
     return builder.coco(names)
 
 
@@ -74,22 +71,22 @@ def _add_object(builder: CocoBuilder, image_id: str, found: Any) -> None:
 
 
 def is_voc_results(path: Path) -> bool:
-    """Return whether a path is a folder of VOC's results, or one of its files."""
+    """Return whether a path is a folder of VOC results or a file of it."""
     if path.is_dir():
         return any(_RESULTS.match(file.stem) for file in path.glob('*det_*.txt'))
     return path.suffix == '.txt' and _RESULTS.match(path.stem) is not None
 
 
 def read_voc_results(path: Path, broken: Broken) -> list[dict]:
-    """Return the detections of VOC's results files as a results list with names of categories; boxes xywh from 0.
+    """Convert VOC's results files to a results list with category names and zero-based xywh boxes.
 
-    Lines that do not hold an image, a score and four numbers are added to `broken`.
+    Lines without an image, a score and four numbers are added to `broken`.
     """
     entries = []
     for file in sorted(path.glob('*det_*.txt')) if path.is_dir() else [path]:
         name = _RESULTS.match(file.stem)['name']
         for where, line in numbered_lines(file):
-            image_id, *words = line.rsplit(maxsplit=5)  # names of images may have spaces
+            image_id, *words = line.rsplit(maxsplit=5)  # image names may have spaces
             numbers = as_numbers(words) or []
             if len(numbers) != 5:
                 broken.add(f'{where}: expected an image, a score and xmin ymin xmax ymax, got {line[:80]!r}')
@@ -105,7 +102,7 @@ def _parsed(file: Path) -> Any:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f'not complete XML ({error})') from None
-    except ValueError as error:  # an encoding such as gb2312
+    except ValueError as error:  # for example encoded in gb2312
         raise ValueError(f'cannot be read as XML ({error}); write it as UTF-8') from None
     if root.tag != 'annotation':
         raise ValueError(f'not an annotation of Pascal VOC, its root is <{root.tag}>')

@@ -1,6 +1,6 @@
-"""YOLO's text files: a line for each object with its class and a box or a polygon in shares of the image.
+"""YOLO's text files: a line per object with its class and a box or polygon relative to the image size.
 
-As annotations ``class cx cy w h`` or ``class x1 y1 x2 y2 ...``; as results the same with a score at the end.
+Annotations are ``class cx cy w h`` or ``class x1 y1 x2 y2 ...``; results have a score at the end.
 """
 
 import re
@@ -14,18 +14,18 @@ from .content import as_numbers, files_with_suffix, first_line, numbered_lines
 from .faults import Broken, one_line, shown
 from .images import image_files, image_size
 
-#: Files that name the classes.
+#: YAML files that name the classes.
 _YAML = ('data.yaml', 'dataset.yaml', 'data.yml')
-#: Keys of these that are read.
+#: Keys read from the YAML files.
 _STATED = re.compile(r'''\b(names|kpt_shape)["']?\s*:''')
-#: Folders of parts of a data set.
+#: Folders of a data set's splits.
 _PART = re.compile('train|val|test')
-#: Text files that are no labels.
+#: Text files other than labels.
 _OTHERS = ('classes.txt', 'obj.names', 'train.txt', 'val.txt', 'test.txt', 'readme.txt')
 
 
 def label_files(path: Path) -> list[Path]:
-    """Return the label files that a folder holds, itself or below ``labels``."""
+    """Return the label files below a folder or its ``labels``."""
     if not path.is_dir():
         return []
     folder = path / 'labels' if (path / 'labels').is_dir() else path
@@ -34,7 +34,7 @@ def label_files(path: Path) -> list[Path]:
 
 
 def is_yolo(path: Path) -> bool:
-    """Return whether a folder holds label files: the first line of one starts with an integer and has 5 numbers or more."""
+    """Return whether a folder has label files, whose first line has at least five numbers and starts with an integer."""
     line = first_line(label_files(path)).split()
     return len(line) >= 5 and line[0].isdecimal() and as_numbers(line) is not None
 
@@ -42,15 +42,15 @@ def is_yolo(path: Path) -> bool:
 def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list[str]]:
     """Convert a folder of YOLO's annotations; return COCO's dict, and notes.
 
-    Image ids are the stems. Sizes come from the image files: in `image_folder`, or ``images`` beside ``labels``, or the same
-    folder. Names come from data.yaml or classes.txt. Lines that are no objects, and files without an image, go to `broken`.
+    Image ids are the stems. Sizes come from the image files in `image_folder`, in ``images`` beside ``labels``, or in the same
+    folder. Names come from data.yaml or classes.txt. Invalid lines, and files without an image, are added to `broken`.
     """
     stems, (names, keypoints), builder = _by_stem(path), _described(path), CocoBuilder()
     pictures = _pictures(path, image_folder)
     missing = [stem for stem in stems if stem not in pictures]
     if missing and (len(missing) == len(stems) or not broken.skip):
         raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are '
-                         'shares of the image, so its size is needed: --images FOLDER (image_folder=...)')
+                         'relative to the image size, so images are needed: --images FOLDER (image_folder=...)')
     for stem in missing:
         broken.add(f'{stems[stem]}: no image has the stem {stem!r}')
     for stem, picture in sorted(pictures.items()):
@@ -58,26 +58,25 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
         builder.add_image(stem, picture.name, height=height, width=width)
         for label, values in _objects(stems[stem], broken, keypoints) if stem in stems else ():
             if names and label not in names:
-                broken.add(f'{stems[stem]}: class {label} is not among the {len(names)} that are named beside the labels '
+                broken.add(f'{stems[stem]}: class {label} is not among the {len(names)} named beside the labels '
                            f'({one_line(", ".join(names.values()))})')
                 continue
             box, shape = _shape(values, size)
             builder.add_box(stem, label, box, **shape)
     parts = sorted({part for file in stems.values() for part in file.parent.relative_to(path).parts if _PART.match(part)})
     if len(parts) > 1:
-        warnings.warn(f'{path}: the labels of {", ".join(parts)} are all evaluated; give the folder of one to evaluate that',
+        warnings.warn(f'{path}: the labels of {", ".join(parts)} are all evaluated; give the folder of one to evaluate it alone',
                       stacklevel=2)
     if not names:
-        builder.notes.append('there is no data.yaml or classes.txt, so categories are named by their numbers')
+        builder.notes.append('there is no data.yaml or classes.txt, so categories are named by number')
     largest = max((0, *names, *(entry['category_id'] for entry in builder.annotations)))
     return builder.coco((names.get(number, str(number)) for number in range(largest + 1)), first_id=0)
 
 
 def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Broken) -> list[dict]:
-    """Return the detections of a folder of YOLO's text files as a results list; ``category_id`` is a name or None.
+    """Convert a folder of YOLO's text files to a results list; ``category_id`` is a name or None.
 
-    `sizes` has height and width of the image of each stem. Lines that are no object with a score, and files without an image, are
-    added to `broken`.
+    `sizes` has the height and width of each stem's image. Invalid lines, and files without an image, are added to `broken`.
     """
     entries, (names, keypoints) = [], _described(path)
     for stem, file in _by_stem(path).items():
@@ -92,10 +91,10 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
 
 
 def _described(path: Path) -> tuple[dict[int, str], int]:
-    """Return what files in a folder or those above say: the names of classes, and how many numbers of keypoints follow each box.
+    """Return the class names, and how many keypoint numbers follow each box, from files in a folder or its parents.
 
-    Names are in data.yaml, classes.txt or obj.names, keypoints in data.yaml's ``kpt_shape`` such as [17, 3]. A data.yaml that
-    cannot be read is an error where it alone may have them.
+    Names are in data.yaml, classes.txt or obj.names, keypoints in data.yaml's ``kpt_shape`` such as [17, 3]. An unreadable
+    data.yaml is an error only if no other file has the names, or if it has a ``kpt_shape``.
     """
     folders = (path, path / 'labels', *real_path(path).parents[:2])
     beside = [folder / name for folder in folders for name in (*_YAML, 'classes.txt', 'obj.names') if (folder / name).is_file()]
@@ -115,7 +114,7 @@ def _described(path: Path) -> tuple[dict[int, str], int]:
     names, shape = stated.get('names') or {}, stated.get('kpt_shape')
     names = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(names, dict) or not all(type(number) is int and 0 <= number < MOST_CLASSES for number in names):
-        raise ValueError(f'{data}: names must be a list, or a dict by number, got {shown(names)}')
+        raise ValueError(f'{data}: names must be a list or a dict by number, got {shown(names)}')
     has_shape = isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and 0 <= side < 10_000 for side in shape)
     return ({number: name if isinstance(name, str) else shown(name) for number, name in names.items()},
             shape[0] * shape[1] if has_shape else 0)
@@ -133,18 +132,18 @@ def _read_yaml(file: Path, text: str) -> dict:
 
 
 def _by_stem(path: Path) -> dict[str, Path]:
-    """Return the label file of each stem; a ValueError names two of one stem, as parts of a data set may have."""
+    """Return the label file of each stem; raise a ValueError if two splits have files of the same stem."""
     stems: dict[str, Path] = {}
     for file in label_files(path):
         other = stems.setdefault(file.stem, file)
         if other is not file:
-            raise ValueError(f'{path}: {other.relative_to(path)} and {file.relative_to(path)} are labels of one stem, so images '
-                             'cannot be told apart; give the folder of one part')
+            raise ValueError(f'{path}: {other.relative_to(path)} and {file.relative_to(path)} have the same stem, so images '
+                             'cannot be told apart; give the folder of one split')
     return stems
 
 
 def _objects(file: Path, broken: Broken, keypoints: int, scored: bool = False) -> list[tuple[int, list[float]]]:
-    """Return the class and the numbers of each line without those of keypoints; polygons have an even number of them."""
+    """Return the class and the numbers of each line, without those of keypoints; polygons have an even number."""
     found = []
     for where, line in numbered_lines(file):
         label, *values = as_numbers(line.split()) or [-1]
@@ -160,7 +159,7 @@ def _objects(file: Path, broken: Broken, keypoints: int, scored: bool = False) -
 
 
 def _shape(values: list[float], size: tuple[int, int]) -> tuple[list[float], dict]:
-    """Return a box in an image of a height and width, in pixels, and of a polygon the segmentation too."""
+    """Return the box in pixels for an image of a (height, width), and the segmentation if it is a polygon."""
     height, width = size
     if len(values) == 4:
         x, y, w, h = values[0] * width, values[1] * height, values[2] * width, values[3] * height
@@ -178,5 +177,5 @@ def _pictures(path: Path, image_folder: Any) -> dict[str, Path]:
         found = image_files(folder)
         if found:
             return found
-    raise ValueError(f'{path}: boxes are shares of the image, so its size is needed, and there is no folder of images; --images '
-                     'FOLDER (image_folder=...)')
+    raise ValueError(f'{path}: boxes are relative to the image size, so images are needed, but there is no folder of them; '
+                     '--images FOLDER (image_folder=...)')

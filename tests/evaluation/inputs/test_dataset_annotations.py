@@ -80,7 +80,7 @@ class Listed:
     (Listed(img_id=3, height=9, width=9, instances=[dict(bbox=[1, 2], bbox_label=0)]),
      r"Listed\[0\]: an instance has the 'bbox' \[1, 2\], expected \[x1, y1, x2, y2\]"),
     (Listed(img_id=3, height=9, width=9, instances=[dict(bbox=[1, 2, 3, 4], bbox_label=5)] * 2),
-     r'Listed\[0\]: label 5 is not from 0 to 0, the classes; .*; 2 records cannot be used'),
+     r'Listed\[0\]: label 5 is outside 0 to 0, the classes; .*; 2 records cannot be used'),
 ], ids=['plain object', 'no sizes', 'no id', 'box', 'labels'])
 def test_rejects_other_datasets(dataset, message):
     with pytest.raises(ValueError, match=f'^{message}$'):  # without --skip-invalid, which data sets do not have

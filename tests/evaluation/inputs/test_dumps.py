@@ -121,7 +121,7 @@ def test_labels_follow_category_order(tmp_path):
 def test_broken_mask_error_names_file_and_image():
     whole, broken = ({'size': [20, 30], 'counts': counts} for counts in ('07ab0', '07d?'))
     entries = [image(9, masks=[whole, whole]), image(4, masks=[whole, broken])]
-    with pytest.raises(ValueError, match='^a.pkl: image id 4: its run-length code is broken or cut off; .* 20 x 30'):
+    with pytest.raises(ValueError, match='^a.pkl: image id 4: its run-length code is broken or truncated; .* 20 x 30'):
         dump_detections(entries, read_ground_truth(DATA), 'segm', source='a.pkl')
 
 
@@ -277,9 +277,9 @@ def test_rejects_other_layouts(tmp_path, content, message):
     ([image(5)], 'bbox', None, r'dump\[0\]: image id 5 is not in the annotation file'),
     ([image(), image(scores=torch.tensor([.1, .2]))], 'bbox', None, 'dump: image id 4 is repeated with other predictions'),
     ([image(4.5)], 'bbox', None, r'dump\[0\]: the image id must be an integer id or a file name, got 4.5'),
-    ([image(labels=torch.tensor([0, 3]))], 'bbox', None, 'image id 4: label 3 is not from 0 to 2, the 3 categories of annotat'),
-    ([image(labels=torch.tensor([-1, 0]))], 'bbox', None, 'label -1 is not from 0 to 2'),
-    ([image()], 'bbox', ['cat', 'dog'], 'label 2 is not from 0 to 1, the 2 categories of --classes'),
+    ([image(labels=torch.tensor([0, 3]))], 'bbox', None, 'image id 4: label 3 is outside 0 to 2, the 3 categories of annotat'),
+    ([image(labels=torch.tensor([-1, 0]))], 'bbox', None, 'label -1 is outside 0 to 2'),
+    ([image()], 'bbox', ['cat', 'dog'], 'label 2 is outside 0 to 1, the 2 categories of --classes'),
     ([image()], 'bbox', ['cat', 'bird'], "no category named 'bird'; it has dog, person, cat"),
     ([image()], 'bbox', ['cat', 'cat'], "'cat' is repeated"),
     ([image(labels=torch.tensor([.5, 1.]))], 'bbox', None, r"'labels' must be an array or tensor of integers of shape \(n\)"),

@@ -45,13 +45,13 @@ def test_groups_and_masks_of_datumaro(tmp_path):
     data['items'][1]['annotations'] = [dict(type='label', label_id=0, group=3), dict(
         type='mask', label_id=1, group=3, attributes=dict(is_crowd=True), rle=dict(size=[HEIGHT, WIDTH],
                                                                                    counts=code['counts'].decode()))]
-    with pytest.warns(UserWarning, match="3 of 3 annotations state no 'area', so it is that of their masks") as said:
+    with pytest.warns(UserWarning, match="3 of 3 annotations have no 'area', so it is that of their masks") as said:
         found = read_ground_truth(write_json(tmp_path, data))
     assert len(said) == 1
     assert found.boxes_xywh.tolist() == [[10, 20, 40, 30], [10, 20, 10, 30], [20, 10, 30, 20]]
     assert found.area.tolist() == [600, 300, 600] and found.crowd.tolist() == [False, False, True]
     data['items'][1]['annotations'][1]['rle']['counts'] = 'abc'
-    with pytest.raises(ValueError, match=r'items.1.: mask: its run-length code is broken or cut off'):
+    with pytest.raises(ValueError, match=r'items.1.: mask: its run-length code is broken or truncated'):
         read_ground_truth(write_json(tmp_path, data))
 
 
@@ -98,7 +98,7 @@ def test_parts_of_yolo(tmp_path):
     with pytest.warns(UserWarning, match='the labels of train, val are all evaluated; give the folder of one'):
         assert len(read_ground_truth(tmp_path).image) == len(BOXES)
     (tmp_path / 'labels/val/img_a.txt').write_text('0 0.5 0.5 0.1 0.1\n')
-    with pytest.raises(ValueError, match='labels/train/img_a.txt and labels/val/img_a.txt are labels of one stem'):
+    with pytest.raises(ValueError, match='labels/train/img_a.txt and labels/val/img_a.txt have the same stem'):
         read_ground_truth(tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_classes_of_yolo_that_the_annotations_lack(tmp_path):
 
 def test_labels_that_count_from_1():
     labels = [{**entry, 'labels': entry['labels'] + 1} for entry in by_image()]
-    with pytest.raises(ValueError, match='label 2 is not from 0 to 1, .*; --category-offset -1 .* that count from 1'):
+    with pytest.raises(ValueError, match='label 2 is outside 0 to 1, .*; --category-offset -1 .* that start at 1'):
         evaluate(COCO, labels)
     assert evaluate(COCO, labels, category_offset=-1).report['bbox']['all']['AP'] == 1
 
@@ -216,7 +216,7 @@ def test_labels_that_are_ids_of_categories():
     gaps = dict(COCO, categories=[dict(entry, id=90 if entry['id'] == 2 else 1) for entry in COCO['categories']],
                 annotations=[dict(entry, category_id=90 if entry['category_id'] == 2 else 1) for entry in COCO['annotations']])
     found = [{**entry, 'labels': torch.where(entry['labels'] == 1, 90, 1)} for entry in by_image()]
-    with pytest.raises(ValueError, match="label 90 is not from 0 to 1, .*; if they are ids of categories, .* name them "
+    with pytest.raises(ValueError, match="label 90 is outside 0 to 1, .*; if they are category ids, .* name them "
                                          "'category_ids'"):
         evaluate(gaps, found)
     renamed = [{('category_ids' if key == 'labels' else key): value for key, value in entry.items()} for entry in found]

@@ -76,7 +76,7 @@ def test_areas_of_masks_and_boxes():
     for entry in data['annotations']:
         del entry['area']
     data['annotations'][0]['segmentation'] = [[10, 20, 50, 20, 10, 50]]  # half of the box
-    with pytest.warns(UserWarning, match="3 of 3 annotations state no 'area', so it is that of their masks, or boxes "
+    with pytest.warns(UserWarning, match="3 of 3 annotations have no 'area', so it is that of their masks, or boxes "
                                          "without") as said:
         found = read_ground_truth(data)
     assert len(said) == 1
@@ -96,7 +96,7 @@ def test_crowdhuman(tmp_path, lines):
     pictures(tmp_path / 'img')
     (tmp_path / 'img/img_a.jpg').rename(tmp_path / 'img/273271,c9db000d5146c15.jpg')
     (tmp_path / 'img/img_b.jpg').rename(tmp_path / 'img/273271,c9db000d5146c15x.jpg')
-    with pytest.warns(UserWarning, match='those of the image files'):
+    with pytest.warns(UserWarning, match='read from the image files'):
         sized = read_ground_truth(tmp_path / 'annotation_val.odgt', image_folder=tmp_path / 'img')
     assert sized.image_sizes.tolist() == [[HEIGHT, WIDTH]] * lines
 
@@ -142,7 +142,7 @@ def test_names_with_spaces_in_lists_of_voc(tmp_path):
 def test_shapes_that_are_left_out_give_a_warning(tmp_path):
     path = write_cvat(tmp_path)
     path.write_text(path.read_text().replace('z_order="0"', 'z_order="0" rotation="30"', 1))
-    with pytest.warns(UserWarning, match='1 shapes are neither boxes nor polygons, or rotated, and left out'):
+    with pytest.warns(UserWarning, match='1 shapes are rotated, or neither boxes nor polygons, and left out'):
         assert len(read_ground_truth(path).boxes_xywh) == len(BOXES) - 1
 
 
@@ -155,7 +155,7 @@ def test_a_folder_in_another_layout_is_named(tmp_path):
 def test_classes_beyond_the_names_are_refused(tmp_path):
     write_yolo(tmp_path)
     (tmp_path / 'data.yaml').write_text('names: [cat]')
-    with pytest.raises(ValueError, match='class 1 is not among the 1 that are named beside the labels .cat'):
+    with pytest.raises(ValueError, match='class 1 is not among the 1 named beside the labels .cat'):
         read_ground_truth(tmp_path)
 
 
@@ -183,7 +183,7 @@ def test_results_with_lists_of_their_own_are_matched_by_names(tmp_path):
 
 
 def test_label_names_without_effect_give_a_warning():
-    with pytest.warns(UserWarning, match='--label-names .* has no effect, as results with .category_id. state ids'):
+    with pytest.warns(UserWarning, match='--label-names .* has no effect, as .category_id. refers to'):
         load_detections(RESULTS, read_ground_truth(COCO), label_names=['dog', 'cat'])
 
 
@@ -250,7 +250,7 @@ def test_results(tmp_path, write):
     ('684,8,273,116,0,0,0,0\n', 'the text file of one image of VisDrone; give the folder of all'),
     ('0 0.5 0.5 0.1 0.2\n', 'the text file of one image of YOLO; give the folder of all'),
     ('filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,9,9,cat,1,1,2,2\n',
-     "a CSV table that begins with filename,width.*; of tables only Open Images' are read.*convert it to COCO's layout"),
+     "a CSV table that begins with filename,width.*; only Open Images' tables are supported.*convert it to COCO's layout"),
 ])
 def test_other_annotations_are_named(tmp_path, content, message):
     path = tmp_path / 'a.json'
@@ -330,7 +330,7 @@ def test_shifted_ids_give_the_option(by_image, shift):
                         category_ids=[entry['category_id']]) for entry in shifted]
         joined = {key: [*shifted[0][key], *shifted[1][key]] for key in ('boxes', 'scores', 'category_ids')}
         shifted = [shifted[0] | joined, shifted[2]]
-    with pytest.raises(ValueError, match=f'category id [03] is not in the annotation file, whose ids are from 1 to 2, those of '
-                                         f'results from .*; --category-offset {-shift} '):
+    with pytest.raises(ValueError, match=f'category id [03] is not in the annotation file, whose ids are 1 to 2, but those of '
+                                         f'results .*; --category-offset {-shift} '):
         evaluate(COCO, shifted)
     assert evaluate(COCO, shifted, category_offset=-shift).report['bbox'] == evaluate(COCO, RESULTS).report['bbox']

@@ -1,4 +1,4 @@
-"""Warnings where a number is surely not meant: one line each, with the option that settles it, which mends the number."""
+"""Likely mistakes are reported in one line each, with the option that fixes them."""
 
 import json
 import warnings
@@ -31,7 +31,7 @@ def changed(change):
     ('xywhn', lambda x, y, w, h: [x / 640, y / 480, w / 640, h / 480]),
     ('xyxyn', lambda x, y, w, h: [x / 640, y / 480, (x + w) / 640, (y + h) / 480])])
 def test_formats_of_annotations(box_format, change):
-    with pytest.warns(UserWarning, match=f'say --annotation-format {box_format} ') as said:
+    with pytest.warns(UserWarning, match=f'use --annotation-format {box_format} ') as said:
         read_ground_truth(changed(change))
     assert len(said) == 1
     mended = read_ground_truth(changed(change), box_format=box_format)
@@ -51,7 +51,7 @@ def test_clean_data_gives_none():
 
 def test_exchanged_sizes():
     data = dict(COCO, images=[dict(image, width=480, height=640) for image in COCO['images']])
-    with pytest.warns(UserWarning, match='width and height of the images look exchanged.*--swap-sizes'):
+    with pytest.warns(UserWarning, match='width and height of the images look swapped.*--swap-sizes'):
         read_ground_truth(data)
     assert read_ground_truth(data, swap_sizes=True).image_sizes[0].tolist() == [480, 640]
 

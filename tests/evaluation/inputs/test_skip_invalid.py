@@ -148,7 +148,7 @@ def test_open_images(tmp_path, pictures):
     (tmp_path / 'boxes.csv').write_text('\n'.join(rows[:2]))
     truth = read_ground_truth(tmp_path / 'boxes.csv', image_folder=pictures)
     assert truth.image_ids.tolist() == ['a', 'b'] and truth.image.tolist() == [0]
-    assert any('1 images have no boxes, and are evaluated' in note for note in truth.notes)
+    assert any('1 images without boxes are evaluated' in note for note in truth.notes)
 
 
 def broken_lines(folder):

@@ -63,7 +63,7 @@ def test_open_images(open_images):
     assert truth.crowd.tolist() == [False, True, False]
     assert list(truth.category_names.values()) == ['Person', 'Bicycle']
     assert truth.fields['IsOccluded'] == [1, 0, 0]  # -1: not known
-    assert any('1 boxes are ignored, as they stand for groups' in note for note in truth.notes)
+    assert any('1 boxes are groups and ignored' in note for note in truth.notes)
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -80,7 +80,7 @@ def test_faults_of_visdrone_are_one_line(visdrone, change, message):
 
 def test_faults_of_open_images_are_one_line(open_images):
     pictures = open_images.parent / 'pictures'
-    with pytest.raises(ValueError, match=r'boxes are shares of the image, so its size is needed: --images FOLDER'):
+    with pytest.raises(ValueError, match=r'boxes are relative to the image size, so images are needed: --images FOLDER'):
         read_ground_truth(open_images)
     open_images.write_text(TABLE.replace('0.1,0.3', 'left,0.3'))
     with pytest.raises(ValueError, match='line 2: XMin, XMax, YMin and YMax must be numbers'):

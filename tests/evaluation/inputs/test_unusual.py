@@ -38,7 +38,7 @@ def test_warns_of_duplicates(iou_type):
     assert describe_unusual(once, TRUTH) == []
     line, = describe_unusual(join_detections([once, once]), TRUTH)
     assert line.startswith(f'{len(entries)} of {2 * len(entries)} detections repeat another one')
-    assert f'such as in image id {entries[0]["image_id"]}' in line
+    assert f'for example in image id {entries[0]["image_id"]}' in line
     nothing = make_detections([], TRUTH, iou_type)
     assert describe_unusual(nothing, TRUTH) == []
 
@@ -65,12 +65,11 @@ def test_recognizes_boxes_in_the_other_format():
     xywh, xyxy = boxes_in((640, 480))
     assert describe_results(xywh, sizes) is None
     line = describe_results(xyxy, sizes)
-    assert line.endswith("200 fit as x1, y1, x2, y2; if that is what they are, say box_format='xyxy' "
-                         '(--box-format xyxy)')
+    assert line.endswith("200 fit as x1, y1, x2, y2; if that is their format, use box_format='xyxy' (--box-format xyxy)")
     assert 'of 200 boxes leave their image as x, y, width, height' in line
     read_as_xyxy = np.concatenate([xywh[:, :2], xywh[:, 2:] - xywh[:, :2]], axis=1)
-    assert describe_results(read_as_xyxy, sizes).endswith("fit as x, y, width, height; if that is what they are, say "
-                                                               "box_format='xywh' (--box-format xywh)")
+    assert describe_results(read_as_xyxy, sizes).endswith("fit as x, y, width, height; if that is their format, use "
+                                                          "box_format='xywh' (--box-format xywh)")
 
 
 def test_boxes_over_the_edge_are_no_other_format():
