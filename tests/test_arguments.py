@@ -1,4 +1,4 @@
-"""Misspelt arguments of layers and hooks get the nearest right name, also through a config."""
+"""Errors for misspelt arguments of layers and hooks suggest the nearest valid name, also through a config."""
 
 import pytest
 from mmcv.cnn import build_conv_layer

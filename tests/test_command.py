@@ -1,4 +1,4 @@
-"""The command `mmtied`: its sub-commands, its speed, and what it says where packages are missing."""
+"""The command `mmtied`: sub-commands, start-up time, and messages for missing packages."""
 
 import json
 import re
@@ -18,7 +18,7 @@ BOX = [0., 0., 4., 4.]
 DATA = dict(images=[dict(id=1, height=10, width=10)], categories=[dict(id=1, name='a')],
             annotations=[dict(id=1, image_id=1, category_id=1, bbox=BOX, area=16, iscrowd=0)])
 
-#: Runs commands in this process; afterwards prints their exit codes and which large packages were imported.
+#: Run commands in one process, then print their exit codes and the large packages imported.
 RUN = """
 import sys
 sys.argv = ['mmtied']
@@ -32,7 +32,7 @@ for arguments in {commands}:
 print(sorted({{'torch', 'mmengine', 'mmcv', 'matplotlib', 'PIL'}} & set(sys.modules)))
 """
 
-#: Hides every package but those that mmtied requires, and what these require.
+#: Hide all packages except mmtied's requirements and their dependencies.
 ONLY_REQUIRED = """
 import re, sys
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder

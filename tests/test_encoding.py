@@ -1,4 +1,4 @@
-"""Files are text in UTF-8 on every system: where the encoding is left out, Windows takes the code page of its language."""
+"""Text files are UTF-8 on every system: without an explicit encoding, Windows uses its language's code page."""
 
 import ast
 from pathlib import Path
@@ -10,12 +10,12 @@ SOURCES = [path for folder in ('mmtied', 'tools', 'benchmarks', 'docs', 'require
            if '.mim' not in path.parts] + [ROOT / 'setup.py']
 #: Position of the mode in the arguments of functions and methods that open files.
 MODES = {'read_text': None, 'write_text': None, 'open': 0, 'fdopen': 1}
-#: Functions that open no text.
+#: Functions that do not open text files.
 OTHERS = ('Image.open', 'tarfile.open', 'webbrowser.open', 'os.open', 'gzip.open')
 
 
 def text_without_encoding(source: str) -> list[int]:
-    """Return the lines that read or write text without naming its encoding."""
+    """Return the lines that read or write text without an encoding."""
     found = []
     for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
         name = getattr(call.func, 'attr', None) or getattr(call.func, 'id', None)

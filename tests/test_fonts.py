@@ -1,4 +1,4 @@
-"""Names in any script: drawn with an installed font that has the characters, or one line of warning."""
+"""Names in any script are drawn with an installed font that has the characters, or give a one-line warning."""
 
 import warnings
 
@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from mmtied import plotting
 from mmtied.plotting import new_figure, picture_font, save_figure, svg_bytes, to_rgb
 
-#: A character that only other fonts than the usual one have; matplotlib brings one of them, STIXGeneral.
+#: A character that the default font lacks; matplotlib ships a font that has it, STIXGeneral.
 OTHER = '\u24b6'
-#: A character that no font has, as no standard gives it a meaning.
+#: A character in no font, as Unicode assigns it no meaning.
 NOWHERE = '\U000e0fff'
 
 
@@ -36,7 +36,7 @@ def test_characters_come_from_another_installed_font():
 
 
 def test_the_glyph_is_not_the_placeholder():
-    """Two different characters that the usual font lacks look different."""
+    """Two characters that the default font lacks look different."""
     assert (to_rgb(figure_of(OTHER)) != to_rgb(figure_of('\u24b7'))).any()
 
 

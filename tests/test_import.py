@@ -39,7 +39,7 @@ cfg = Config.fromstring('custom_imports = dict(imports=["mmtied"])', '.py')
 init_default_scope('mmdet')
 print(type(MODELS.build(dict(type='TiedResNet', depth=50))).__module__)
 """
-#: Run each argument in a process that has imported the packages of all, none of which imports mmtied, mmdet or mmpretrain.
+#: Run each argument in a fork of a process with all common packages imported, but not mmtied, mmdet or mmpretrain.
 FORK = """
 import os, sys
 import mmcv.cnn, mmcv.ops, mmengine.evaluator, mmengine.hooks, mmengine.runner, mmengine.visualization
@@ -55,7 +55,7 @@ for code in sys.argv[1:]:
 
 
 def test_scopes_and_custom_imports():
-    """mmengine imports mmtied for a name with the scope; afterwards the bare name works too. So it does with custom_imports."""
+    """mmengine imports mmtied for a scoped name; then the bare name works too, as it does with custom_imports."""
     scopes = [SCOPE.format(scope=scope, names=NAMES) for scope in ('mmdet', 'mmpretrain')]
     done = subprocess.run([sys.executable, '-c', FORK, *scopes, CUSTOM_IMPORTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -66,7 +66,7 @@ def test_scopes_and_custom_imports():
 
 @pytest.mark.parametrize(('module', 'registers'), [('mine.train', True), ('mmtied', False)])
 def test_only_the_command_leaves_registration_out(module, registers, tmp_path):
-    """While python -m looks for its module, sys.argv[0] is -m for every package that is imported."""
+    """While python -m looks for its module, sys.argv[0] is -m in every package that it imports."""
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine/__init__.py').write_text('import mmtied')
     (tmp_path / 'mine/train.py').write_text("import sys; print('mmtied.registry' in sys.modules)")

@@ -1,4 +1,4 @@
-"""Packaging: one version, tested sets of pins, and a wheel with the command, configs, tools and the model index."""
+"""Packaging: a single version, tested pins, and a wheel with the command, configs, tools and the model index."""
 
 import ast
 import os
@@ -32,7 +32,7 @@ ADDRESS = 'https://git.example/people/mmtied'
 
 
 def pins(*names):
-    """Return the requirements in files of requirements/, without their comments."""
+    """Return the requirements in files of requirements/, without comments."""
     lines = [line for name in names for line in (REQUIREMENTS / f'{name}.txt').read_text().splitlines()]
     return {line for line in lines if line and not line.startswith('#')}
 
@@ -103,12 +103,12 @@ def test_wheel_contains_command_configs_tools_and_model_index(wheel):
 def test_openmim_finds_configs_and_tools_in_the_wheel(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    # As `mim train mmtied mask_rcnn_tiedr50_2x.py` looks them up: one config of that name, and .mim/tools/train.py.
+    # `mim train mmtied mask_rcnn_tiedr50_2x.py` looks up one config of that name and .mim/tools/train.py.
     assert len(list((tmp_path / 'mmtied').rglob('mask_rcnn_tiedr50_2x.py'))) == 1
     done = subprocess.run([sys.executable, str(tmp_path / 'mmtied/.mim/tools/train.py'), '-h'], cwd=tmp_path, text=True,
                           capture_output=True, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
     assert done.returncode == 0, done.stderr
-    assert '--launcher' in done.stdout and '--gpus' not in done.stdout  # what mim adds, and would add where it is listed
+    assert '--launcher' in done.stdout and '--gpus' not in done.stdout  # mim passes --launcher, and --gpus if the help lists it
 
 
 def test_sdist_is_complete(sdist):
@@ -225,6 +225,6 @@ def test_model_index_has_no_unmeasured_results():
 
 @pytest.mark.parametrize('extra', ['core', 'report'])
 def test_set_up_installs_what_the_package_asks_for(extra, metadata):
-    """The set-up installs mmtied without dependencies, so that the pins name each of them."""
+    """The set-up installs mmtied without dependencies, so the pins must name each of them."""
     for name, ranges in required(metadata)[extra].items():
         assert installed_version(name) in ranges, name

@@ -1,4 +1,4 @@
-"""Text tables align in a terminal; LaTeX tables are balanced, and take text literally."""
+"""Text tables align in a terminal; LaTeX tables are balanced and escape text."""
 
 import re
 
@@ -10,7 +10,7 @@ from mmtied.tables import latex_table, latex_text, text_table
 def test_columns_align_with_wide_letters():
     lines = text_table('a\ntitle', ['name', 'n'], [['深圳', 1], ['e\u0301t\u0301e', 23], ['plain\nname', 'x']]).splitlines()
     assert lines[0] == 'a title'
-    assert lines[3] == '深圳         1'  # two letters of two columns each, and a name of ten columns
+    assert lines[3] == '深圳         1'  # two characters of two columns each, below a name of ten columns
     assert lines[4].replace('\u0301', '') == 'ete         23'
     assert lines[5] == 'plain name   x'
 

@@ -1,4 +1,4 @@
-"""Oldest torch: the package uses no name that torch 2.1 lacks, outside `mmtied.torch_compat`."""
+"""Outside `mmtied.torch_compat`, the package uses no name that torch 2.1, the oldest supported release, lacks."""
 
 import ast
 import subprocess
@@ -32,7 +32,7 @@ nn.RMSNorm(4)
 model.set_submodule('a', b)
 '''
     newer = {'torch.compiler.is_exporting', 'torch.compiler.is_compiling', 'torch.nn.RMSNorm'}
-    if hasattr(torch.nn.Module, 'set_submodule'):  # methods are recognized by the running torch
+    if hasattr(torch.nn.Module, 'set_submodule'):  # methods are recognized through the running torch
         newer.add('torch.nn.Module.set_submodule')
     found = set(names_in(ast.parse(source)))
     assert found >= newer | {'torch.nn.functional.scaled_dot_product_attention'}
@@ -40,6 +40,6 @@ model.set_submodule('a', b)
 
 
 def test_import_without_functions_that_the_oldest_torch_lacks():
-    """Names in strings are not found by `names_in`; in torch 2.1 this one is in ``torch.nn.utils.fusion`` alone."""
+    """`names_in` does not find names in strings; torch 2.1 has this one only in ``torch.nn.utils.fusion``."""
     code = 'from torch.nn import utils; vars(utils).pop("fuse_linear_bn_eval", None); import mmtied.layers'
     subprocess.run([sys.executable, '-c', code], check=True)

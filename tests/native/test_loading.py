@@ -1,4 +1,4 @@
-"""The optional compiled library: it loads, can be turned off, and is skipped where it does not load."""
+"""The optional compiled library: it loads, can be turned off, and is skipped if it does not load."""
 
 import ast
 import multiprocessing
@@ -27,7 +27,7 @@ def enabled(monkeypatch):
 
 @pytest.fixture
 def library_path(tmp_path, monkeypatch):
-    """A path in an empty folder, from which the library is then loaded."""
+    """Load the library from a path in an empty folder."""
     monkeypatch.setattr(native, '__file__', str(tmp_path / '__init__.py'))
     return tmp_path / f'_run_lengths{sysconfig.get_config_var("EXT_SUFFIX")}'
 
@@ -55,7 +55,7 @@ def test_broken_library_is_skipped_with_a_warning(library_path, content):
 
 
 def many_areas():
-    """Return the areas of enough masks for several threads."""
+    """Return the areas of enough masks to use several threads."""
     return areas(Codes.of([b'132'] * 1000, torch.full((1000, ), 6).numpy())).tolist()
 
 
@@ -73,7 +73,7 @@ def test_forked_process_does_not_hang():
 
 @needs_library
 def test_library_uses_torch_threads():
-    """Two OpenMP runtimes in one process would each keep threads, which compete for the cores."""
+    """With two OpenMP runtimes in one process, their threads would compete for the cores."""
     code = ('import torch; torch.rand(400, 400) @ torch.rand(400, 400); from mmtied.native import library; library();'
             'print({line.split("/")[-1].strip() for line in open("/proc/self/maps") if "gomp" in line or "libomp" in line})')
     found = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True).stdout

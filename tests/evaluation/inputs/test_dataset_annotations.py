@@ -16,7 +16,7 @@ OBJECT = ('<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmi
 
 @pytest.fixture
 def voc(tmp_path):
-    """Build a VOC data set: two cats, one covering half of the other, and a difficult dog; and an empty image."""
+    """Build a VOC data set: an image with two cats, one half covered by the other, and a difficult dog; and an empty image."""
     pytest.importorskip('mmdet')
     from mmdet.datasets import VOCDataset
     folder = tmp_path / 'VOC2007'
@@ -83,5 +83,5 @@ class Listed:
      r'Listed\[0\]: label 5 is outside 0 to 0, the classes; .*; 2 records cannot be used'),
 ], ids=['plain object', 'no sizes', 'no id', 'box', 'labels'])
 def test_rejects_other_datasets(dataset, message):
-    with pytest.raises(ValueError, match=f'^{message}$'):  # without --skip-invalid, which data sets do not have
+    with pytest.raises(ValueError, match=f'^{message}$'):  # --skip-invalid does not apply to data sets
         dataset_annotations(dataset)

@@ -134,7 +134,7 @@ def test_dump_without_detections(tmp_path):
 
 
 class Calls:
-    """Object that is pickled as a call."""
+    """Object pickled as a call."""
 
     def __init__(self, function, *args):
         self.call = function, args
@@ -159,7 +159,7 @@ def test_rejects_other_callables(tmp_path, monkeypatch, protocol, function, args
     assert name in str(error.value)
     assert '\n' not in str(error.value)
     assert not (tmp_path / 'ran').exists()
-    pickle.loads(pickle.dumps(Calls(os.mkdir, 'ran')))  # what pickle itself would have done
+    pickle.loads(pickle.dumps(Calls(os.mkdir, 'ran')))  # what pickle would have done
     assert (tmp_path / 'ran').exists()
 
 
@@ -180,7 +180,7 @@ def glob(module, name):
 
 
 def built(*content):
-    """Join the opcodes of a pickle: bytes as they are, other content pickled."""
+    """Join the opcodes of a pickle: bytes unchanged, other content pickled."""
     return b''.join(part if isinstance(part, bytes) else pickle.dumps(part, 2)[2:-1] for part in content) + b'.'
 
 
@@ -207,7 +207,7 @@ EVIL = {
 def test_rejects_malicious_pickles(tmp_path):
     for number, content in enumerate(EVIL.values()):
         (tmp_path / f'{number}.pkl').write_bytes(content)
-    # In a process of its own, which some of these ended before.
+    # In a separate process, as some of these used to kill it.
     code = ('import sys, torch; from mmtied.evaluation.inputs.tensor_pickle import read_tensor_pickle\n'
             'rebuild = torch._utils._rebuild_tensor_v2\n'
             'for path in sys.argv[1:]:\n'

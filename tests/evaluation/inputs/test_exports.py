@@ -1,4 +1,4 @@
-"""Quirks of other tools' files: objects in several parts, file names, keypoints, and labels stored as category ids."""
+"""Quirks of other tools' files: objects in several parts, file names, keypoints, labels stored as category ids."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ from tests.helpers.layouts import (
 
 
 def test_groups_and_masks_of_datumaro(tmp_path):
-    """Polygons of one group are an object in parts, as datumaro writes those of COCO, and a mask has the box around it."""
+    """Polygons of one group form one object, as in datumaro's conversion of COCO, and a mask's box is its bounding box."""
     path = write_datumaro(tmp_path)
     data = json.loads(path.read_text())
     code = mask_api.encode(np.asfortranarray(np.pad(np.ones((20, 30), np.uint8), ((10, 70), (20, 150)))))
@@ -57,7 +57,7 @@ def test_groups_and_masks_of_datumaro(tmp_path):
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
 def test_names_of_files(tmp_path):
-    """Backslashes of Label Studio on Windows, addresses of LVIS, and tasks of Label Studio with other texts."""
+    """Label Studio's backslashes on Windows, LVIS's URLs, and Label Studio's tasks with other texts."""
     named = json.loads(json.dumps(COCO))
     for image in named['images']:
         image['file_name'] = f'images\\{image["file_name"]}'
@@ -77,7 +77,7 @@ def test_names_of_files(tmp_path):
 
 @pytest.mark.parametrize('visible', [2, 3])
 def test_keypoints_of_yolo(tmp_path, visible):
-    """As ultralytics writes them: after the box, and before the score."""
+    """ultralytics writes keypoints after the box and before the score."""
     write_yolo(tmp_path)
     append(tmp_path / 'data.yaml', f'kpt_shape: [17, {visible}]\n')
     (tmp_path / 'found').mkdir()
@@ -119,7 +119,7 @@ def test_labels_that_count_from_1():
 
 
 def test_categories_of_detectron2_are_labels(tmp_path):
-    """Its .pth has labels in the order of the sorted ids, although they are called category_id; the ids of COCO have gaps."""
+    """detectron2's .pth stores indices of the sorted ids as category_id; COCO's ids have gaps."""
     ids = {1: 18, 2: 3}
     gaps = dict(COCO, categories=[dict(entry, id=ids[entry['id']]) for entry in COCO['categories']],
                 annotations=[dict(entry, category_id=ids[entry['category_id']]) for entry in COCO['annotations']])
@@ -130,12 +130,12 @@ def test_categories_of_detectron2_are_labels(tmp_path):
 
 
 def test_numbers_of_file_names_are_not_taken_as_ids(tmp_path):
-    """ultralytics takes 000002.jpg as image 2, which may be the id of another image; its entries state the name too."""
+    """ultralytics takes 000002.jpg for image 2, which may be the id of another image; its entries also have the file name."""
     turned = dict(COCO, images=[dict(image, file_name=f'{3 - image["id"]:06d}.jpg') for image in COCO['images']])
     found = [dict(entry, image_id=3 - entry['image_id'], file_name=f'{3 - entry["image_id"]:06d}.jpg') for entry in RESULTS]
     with pytest.warns(UserWarning, match='were looked up among the file names'):
         assert evaluate(turned, write_json(tmp_path, found)).report['bbox']['all']['AP'] == 1
-    other = [dict(entry, file_name='thumbnail.png') for entry in RESULTS]  # of no image, so that ids count
+    other = [dict(entry, file_name='thumbnail.png') for entry in RESULTS]  # matches no image, so ids are used
     assert evaluate(COCO, other).report['bbox']['all']['AP'] == 1
 
 
@@ -185,7 +185,7 @@ def test_names_of_yolo_that_need_no_yaml(tmp_path, monkeypatch, data, with_list,
 
 @pytest.mark.parametrize(('data', 'with_list'), [
     ('names: [cat, dog]\n', False), ('names:\n  0: cat\n  1: dog\n', False), ('{"names": ["cat", "dog"]}', False),
-    ('kpt_shape: [17, 2]\n', True),  # without it, boxes with keypoints would pass as polygons
+    ('kpt_shape: [17, 2]\n', True),  # without it, boxes with keypoints would be read as polygons
 ])
 def test_what_yolo_states_in_yaml_alone_needs_pyyaml(tmp_path, monkeypatch, data, with_list):
     write_yolo(tmp_path)
@@ -212,7 +212,7 @@ def test_a_single_json_line(tmp_path, line):
 
 
 def test_labels_that_are_ids_of_categories():
-    """As torchvision's models of COCO give; the ids have gaps."""
+    """torchvision's COCO models predict category ids, which have gaps."""
     gaps = dict(COCO, categories=[dict(entry, id=90 if entry['id'] == 2 else 1) for entry in COCO['categories']],
                 annotations=[dict(entry, category_id=90 if entry['category_id'] == 2 else 1) for entry in COCO['annotations']])
     found = [{**entry, 'labels': torch.where(entry['labels'] == 1, 90, 1)} for entry in by_image()]

@@ -1,4 +1,4 @@
-"""Read annotation files, valid and broken in every way."""
+"""Read valid and invalid annotation files."""
 
 import copy
 import json
@@ -26,7 +26,7 @@ def test_array_order(tmp_path):
         assert list(truth.category_names) == [8, 3]
         assert truth.image.tolist() == [1, 0]
         assert truth.category.tolist() == [1, 0]
-        assert truth.crowd.tolist() == [True, False]  # iscrowd missing is 0, and ignore has no effect
+        assert truth.crowd.tolist() == [True, False]  # a missing iscrowd is 0, and ignore has no effect
         assert truth.boxes_xywh.tolist() == [[1, 2, 3.5, 4], [0, 0, 4, 4]]
         assert truth.annotation_ids.tolist() == [7, 2]
 

@@ -1,4 +1,4 @@
-"""Image files: turned as cameras say, found by names of every kind."""
+"""Image files: EXIF orientation, and lookup by names of every kind."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_names_with_folders_backslashes_and_absolute_paths(tmp_path):
     assert image_file(folder, '/home/someone/data/val/x.jpg') == folder / 'x.jpg'
     assert image_file(folder, '/home/someone/data/val/a/y.jpg') == folder / 'a/y.jpg'
     assert image_file(tmp_path, str(folder / 'x.jpg')) == folder / 'x.jpg'
-    assert image_file(folder, 'C:\\data\\none.jpg') == folder / 'data/none.jpg'  # missing: said by whoever needs it
+    assert image_file(folder, 'C:\\data\\none.jpg') == folder / 'data/none.jpg'  # missing: reported by the caller
 
 
 @pytest.mark.parametrize('name', ['../secret.png', 'a/../../secret.png', 'a\\..\\..\\secret.png', '/../../secret.png', '..'])

@@ -1,4 +1,4 @@
-"""A small file in every layout of docs/formats.md gives the arrays of the same data in COCO's."""
+"""A small file in every layout of docs/formats.md gives the same arrays as the data in COCO's layout."""
 
 import json
 import warnings
@@ -168,7 +168,7 @@ def test_ignored_persons_of_crowdhuman_give_no_warning(tmp_path):
 
 
 def test_results_with_lists_of_their_own_are_matched_by_names(tmp_path):
-    """Other image ids and another order of the categories than those of the annotations."""
+    """Image ids and the order of categories differ from the annotations'."""
     turned = dict(zip((1, 2), (2, 1), strict=True))
     whole = dict(images=[dict(id=number + 50, file_name=f'/data/{stem}.jpg') for number, stem in enumerate(STEMS, 1)],
                  categories=[dict(id=turned[number], name=name) for number, name in enumerate(NAMES, 1)],
@@ -311,7 +311,7 @@ def test_faults_are_counted_and_left_out():
 
 @pytest.mark.parametrize('text', ['a cat', '2'])
 def test_text_labels_that_name_no_category_are_named(text):
-    """Digits too: they may count a model's classes, and are no ids of categories."""
+    """So are digits: they may number a model's classes rather than be category ids."""
     truth, found = read_ground_truth(COCO), text_labels(None)
     found[0]['text_labels'][1] = text
     with pytest.raises(ValueError, match=f".1.: image id 1: text label '{text}' is not in the annotation file; --classes"):
@@ -323,7 +323,7 @@ def test_text_labels_that_name_no_category_are_named(text):
 @pytest.mark.parametrize('by_image', [False, True])
 @pytest.mark.parametrize('shift', [-1, 1])
 def test_shifted_ids_give_the_option(by_image, shift):
-    """Ids that count from 0 where the annotations' count from 1, and the reverse."""
+    """Ids from 0 for annotations with ids from 1, and the reverse."""
     shifted = [dict(entry, category_id=entry['category_id'] + shift) for entry in RESULTS]
     if by_image:
         shifted = [dict(image_id=entry['image_id'], boxes=[corners(entry['bbox'])], scores=[entry['score']],

@@ -146,7 +146,7 @@ def test_results_inside_a_dict(tmp_path, key, in_file):
 
 
 def test_results_of_load_res():
-    """loadRes makes polygons of boxes and boxes of masks; results of boxes stay results of boxes."""
+    """loadRes derives polygons from boxes and boxes from masks; box results stay box results."""
     coco = COCO()
     coco.dataset = DATA
     coco.createIndex()
@@ -159,7 +159,7 @@ def test_results_of_load_res():
 
 
 def test_numpy_values_in_results():
-    """Ids, scores and boxes as NumPy has them, in any mixture with Python's."""
+    """NumPy's ids, scores and boxes, in any mixture with Python's."""
     rows = [dict(row, image_id=np.int64(row['image_id']), category_id=np.int32(row['category_id']),
                  score=np.float64(row['score']),
                  bbox=np.array(row['bbox']) if number % 2 else [np.float32(side) for side in row['bbox']])

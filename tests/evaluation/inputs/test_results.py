@@ -1,4 +1,4 @@
-"""Read results files, valid and broken in every way."""
+"""Read valid and invalid results files."""
 
 import json
 

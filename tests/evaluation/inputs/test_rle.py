@@ -33,7 +33,7 @@ def encode(mask):
 
 @st.composite
 def masks(draw, min_size=0, max_size=12):
-    """Draw masks of one size: empty, full, noise of any density, rectangles and their complements."""
+    """Draw masks of one size: empty, full, noise of any density, rectangles, complements of rectangles."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     height, width = draw(st.sampled_from([(HEIGHT, WIDTH), (1, 1), (1, 90), (90, 1), (7, 5)]))
     found = []
@@ -88,7 +88,7 @@ def test_pairwise_iou_matches_pycocotools(drawn, others, data):
 
 
 def broken(code):
-    """Return broken variants of a code, by name."""
+    """Return invalid variants of a code by name."""
     return {'cut off': code[:-1], 'cut within a length': code + b'P', 'empty': b'', 'one run more': code + b'5',
             'other characters': b'~' + code[1:], 'a line break': code + b'\n', 'a length of eight characters': b'P' * 7 + code}
 

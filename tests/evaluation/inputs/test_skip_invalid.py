@@ -1,4 +1,4 @@
-"""A broken record among good ones, in every layout: refused with its number and place, or left out and counted in the report."""
+"""Invalid records among valid ones, in every layout: refused with their count and location, or left out and reported."""
 
 import json
 import pickle
@@ -32,7 +32,7 @@ from tests.helpers.layouts import (
 
 
 def broken_voc(folder):
-    """An object without a box, and a file that is cut off."""
+    """An object without a box, and a truncated file."""
     write_voc(folder)
     path = folder / 'Annotations/img_a.xml'
     path.write_text(path.read_text().replace('</annotation>', '<object><name>cat</name></object></annotation>'))
@@ -41,7 +41,7 @@ def broken_voc(folder):
 
 
 def broken_yolo(folder):
-    """Lines that are no objects, one of a class without a name, and a file without an image."""
+    """Lines that are not objects, a class without a name, and a file without an image."""
     write_yolo(folder)
     append(folder / 'labels/img_a.txt', '0 0.5\n7 0.5 0.5 0.1 0.1\n')
     (folder / 'labels/img_z.txt').write_text('0 0.5 0.5 0.1 0.1\n')
@@ -171,7 +171,7 @@ def broken_yolo_results(folder):
 
 
 def broken_inferencer(folder):
-    """A file that is cut off, and one of an image that the annotations do not have."""
+    """A truncated file, and a file for an unknown image."""
     write_inferencer(folder)
     for path in (folder / 'preds').iterdir():
         value = json.loads(path.read_text())
@@ -183,7 +183,7 @@ def broken_inferencer(folder):
 
 
 def broken_dump(folder):
-    """An unknown image, a score that is no number, a label without a category and an image without predictions."""
+    """An unknown image, a score that is not a number, a label without a category and an image without predictions."""
     entries = [dict(img_id=entry.pop('image_id'), pred_instances=dict(entry, bboxes=entry.pop('boxes'))) for entry in by_image()]
     more = dict(bboxes=np.ones((2, 4)), scores=np.array([np.nan, .5]), labels=np.array([0, 7]))
     first = entries[0]['pred_instances']

@@ -36,7 +36,7 @@ def test_tensors_match_results_format():
 
 
 def test_no_large_copies_to_host():
-    """Run everything from the tensors to the report, with an evaluation that needs columns of its own."""
+    """Run everything from tensors to the report, with an evaluation that needs its own columns."""
     truth = read_ground_truth(DATA)
     given_tensors = [column.repeat(8, *[1] * (column.ndim - 1)) for column in tensors()]
     with Departures() as departures:
@@ -122,5 +122,5 @@ def test_update_copies_the_boxes_of_all_its_images_together():
     with PretendCuda() as watch:
         metric = OcclusionMeanAveragePrecision()
         metric.update(predictions(7, 'cuda'), predictions(7, 'cuda'))
-        assert watch.transfers == 5  # of predictions boxes, scores, labels; of targets boxes, labels
+        assert watch.transfers == 5  # boxes, scores, labels of predictions; boxes, labels of targets
         assert metric.compute()['map'] == 1

@@ -1,4 +1,4 @@
-"""VisDrone's text files and Open Images' tables, with their rules of what is ignored; what tools write in odd ways."""
+"""VisDrone's text files and Open Images' tables, with their rules for ignoring objects, and oddities of tools."""
 
 import numpy as np
 import pytest
@@ -38,14 +38,14 @@ def test_visdrone(visdrone):
     assert truth.image_ids.tolist() == ['000_d_1', '000_d_2'] and truth.image_sizes.tolist() == [[400, 800]] * 2
     assert list(truth.category_names.values()) == ['pedestrian', 'people', 'bicycle', 'car', 'van', 'truck', 'tricycle',
                                                    'awning-tricycle', 'bus', 'motor']
-    # Two regions of no category, each for ten categories, and the van of score 0.
+    # Two regions without a category, repeated for ten categories, and the van of score 0.
     assert truth.crowd.sum() == 21 and len(truth.crowd) == 23
     np.testing.assert_array_equal(truth.boxes_xywh[~truth.crowd], [[10, 20, 30, 40], [15, 20, 30, 40]])
     assert [value for value, crowd in zip(truth.fields['occlusion'], truth.crowd, strict=True) if not crowd] == [2, 0]
     assert any('3 boxes are ignored' in note for note in truth.notes)
 
 
-def test_detections_in_ignored_regions_count_neither_way(visdrone):
+def test_detections_in_ignored_regions_are_ignored(visdrone):
     found = visdrone / 'found'
     found.mkdir()
     inside = '690,10,40,40,0.99,4,-1,-1\n205,25,9,9,0.98,9,-1,-1\n'
@@ -62,7 +62,7 @@ def test_open_images(open_images):
     np.testing.assert_allclose(truth.boxes_xywh, [[10, 10, 20, 20], [50, 10, 40, 20], [0, 0, 100, 50]])
     assert truth.crowd.tolist() == [False, True, False]
     assert list(truth.category_names.values()) == ['Person', 'Bicycle']
-    assert truth.fields['IsOccluded'] == [1, 0, 0]  # -1: not known
+    assert truth.fields['IsOccluded'] == [1, 0, 0]  # -1: unknown
     assert any('1 boxes are groups and ignored' in note for note in truth.notes)
 
 
