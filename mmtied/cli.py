@@ -68,15 +68,15 @@ def user_errors(only_own: bool = False, after_interrupt: Callable[[], str] | Non
         if os.environ.get(TRACEBACK_VARIABLE) or not (isinstance(error, RecursionError) or is_out_of_memory(error)):
             raise
         reason, text = 'nested too deeply' if isinstance(error, RecursionError) else 'out of memory', ' '.join(str(error).split())
-        _end(f'error: {reason}{f" ({text})" if text else ""} ({TRACEBACK_VARIABLE}=1 shows where)', longest)
+        _exit(f'error: {reason}{f" ({text})" if text else ""} ({TRACEBACK_VARIABLE}=1 shows where)', longest)
     except _SETTING_ERRORS as error:
         own = is_own(error)
         if os.environ.get(TRACEBACK_VARIABLE) or (only_own and not own and not is_full_disk(error)):
             raise
-        _end(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), longest)
+        _exit(f'error: {_one_line(error)}' + ('' if own else f' ({TRACEBACK_VARIABLE}=1 shows where)'), longest)
 
 
-def _end(line: str, longest: int) -> None:
+def _exit(line: str, longest: int) -> None:
     """Print a line and exit with code 2; rank 0 goes first, after which the launcher ends the others."""
     if os.environ.get('RANK', '0') != '0' and os.environ.get('WORLD_SIZE', '1') != '1':
         time.sleep(SECONDS)
@@ -125,7 +125,7 @@ def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
         logging.Handler.handleError = handle
 
 
-class _Held:
+class _BufferedStream:
     """Stream that writes to `target`: a buffer at first, later the stream itself."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -142,18 +142,18 @@ def log_after_checks(work_dir: str = '.') -> Iterator[None]:
     mmengine prints the whole config, hundreds of lines, before it builds anything; the log file still gets it. Full-disk errors
     that name no file name the work_dir.
     """
-    stream, held = sys.stdout, _Held(sys.stdout)
-    sys.stdout = held  # mmengine's logger keeps it
+    stream, buffered = sys.stdout, _BufferedStream(sys.stdout)
+    sys.stdout = buffered  # mmengine's logger keeps it
     try:
         with full_disk_named(work_dir):
             yield
     except BaseException as error:
         one_line = isinstance(error, _SETTING_ERRORS) or is_out_of_memory(error)
         if one_line and not os.environ.get(TRACEBACK_VARIABLE):
-            held.target = io.StringIO()
+            buffered.target = io.StringIO()
         raise
     finally:
-        waiting, held.target, sys.stdout = held.target.getvalue(), stream, stream
+        waiting, buffered.target, sys.stdout = buffered.target.getvalue(), stream, stream
         stream.write(waiting)
 
 

@@ -25,7 +25,7 @@ SUFFIXES = ('.png', '.jpg', '.pdf', '.svg')
 #: Okabe and Ito's palette for overlapping curves; color-blind readers can tell the colors apart.
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000', '#E69F00', '#56B4E9')
 #: Fonts with placeholders for every character, or with symbols in place of other characters.
-_NO_TEXT = ('Last Resort', 'STIXNonUnicode', 'cmex10', 'cmmi10', 'cmsy10')
+_PLACEHOLDER_FONTS = ('Last Resort', 'STIXNonUnicode', 'cmex10', 'cmmi10', 'cmsy10')
 #: Height of a picture in a grid, and of a text line below it, in inches.
 _HEIGHT, _LINE = 1.45, .16
 
@@ -62,7 +62,7 @@ def plain_label(text: object, length: int = 44) -> str:
 
 def to_rgb(figure: 'Figure') -> np.ndarray:
     """Return a figure's pixels, shape (height, width, 3) uint8."""
-    with _ready(figure):
+    with _with_fonts(figure):
         figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
@@ -72,7 +72,7 @@ def svg_bytes(figure: 'Figure') -> bytes:
     import matplotlib
 
     file = io.BytesIO()
-    with _ready(figure), matplotlib.rc_context({'svg.hashsalt': 'mmtied', 'svg.fonttype': 'path'}):
+    with _with_fonts(figure), matplotlib.rc_context({'svg.hashsalt': 'mmtied', 'svg.fonttype': 'path'}):
         figure.savefig(file, format='svg', metadata={'Date': None})
     return file.getvalue()
 
@@ -85,7 +85,7 @@ def save_figure(figure: 'Figure', path: str | Path) -> None:
     import matplotlib
 
     date = {'.pdf': {'CreationDate': None}, '.svg': {'Date': None}}.get(Path(path).suffix)
-    with _ready(figure), matplotlib.rc_context({'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'mmtied'}):
+    with _with_fonts(figure), matplotlib.rc_context({'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'mmtied'}):
         figure.savefig(path, metadata=date)
 
 
@@ -103,7 +103,7 @@ def write_figure(figure: 'Figure', path: str | os.PathLike) -> None:
 
 
 @contextmanager
-def _ready(figure: 'Figure') -> Iterator[None]:
+def _with_fonts(figure: 'Figure') -> Iterator[None]:
     """Choose the fonts of a figure, and silence matplotlib's warning per missing glyph: `set_fonts` warns once."""
     set_fonts(figure)
     with warnings.catch_warnings():
@@ -178,12 +178,12 @@ def picture_font(size: int, texts: Iterable[str]) -> 'ImageFont.FreeTypeFont':
     except ImportError:  # matplotlib finds the other fonts
         return ImageFont.load_default(size)
     # Pillow draws a text in one font; DejaVu has more characters than the default, which is Latin only.
-    return ImageFont.truetype(next(iter(others.values()), None) or _usual_font(), size)
+    return ImageFont.truetype(next(iter(others.values()), None) or _default_font(), size)
 
 
 def _font_files(text: str) -> dict[str, str]:
     """Return names and files of installed fonts for characters that the default font lacks, most useful first."""
-    lacking = {ord(character) for character in text if not character.isspace()} - _characters(_usual_font())
+    lacking = {ord(character) for character in text if not character.isspace()} - _characters(_default_font())
     return _fonts_for(frozenset(lacking)) if lacking else {}
 
 
@@ -193,7 +193,7 @@ def _fonts_for(lacking: frozenset[int]) -> dict[str, str]:
 
     fonts, left = {}, set(lacking)
     regular = [entry for entry in font_manager.fontManager.ttflist
-               if entry.style == 'normal' and not entry.name.startswith(_NO_TEXT)]
+               if entry.style == 'normal' and not entry.name.startswith(_PLACEHOLDER_FONTS)]
     while left:
         best = max(regular, key=lambda entry: (len(left & _characters(entry.fname)), -abs(int(entry.weight) - 400)
                                                if isinstance(entry.weight, int) else -300, entry.name), default=None)
@@ -219,7 +219,7 @@ def _characters(path: str) -> frozenset[int]:
         return frozenset()
 
 
-def _usual_font() -> str:
+def _default_font() -> str:
     from matplotlib import font_manager
 
     return font_manager.findfont(font_manager.FontProperties())

@@ -241,7 +241,7 @@ def _check_sizes(value: Any, seen: set[int]) -> None:
     if isinstance(value, torch.Tensor):
         if value.layout == torch.strided and value.device.type != 'meta' and (
                 value.numel() > value.untyped_storage().nbytes() // value.element_size() + MOST_REPEATED):
-            raise _TooLargeError(f'a tensor of shape {tuple(value.shape)} repeats what the file holds')
+            raise _TooLargeError(f'a tensor of shape {tuple(value.shape)} repeats its elements too often')
     elif isinstance(value, dict | list | tuple) and id(value) not in seen:
         seen.add(id(value))
         for item in dict.values(value) if isinstance(value, dict) else value:  # the file may have replaced `value.values`

@@ -1,3 +1,3 @@
-"""The one place that holds mmtied's version; setup.py reads it without importing the package."""
+"""Version of mmtied, in a file of its own that setup.py reads without importing the package."""
 
 __version__ = '0.1.0'

@@ -79,11 +79,11 @@ def make_occluded_shapes(out: str | os.PathLike, *, num_images: int, num_val_ima
     """
     num_images = _check_integer('num_images', num_images, least=1)
     num_val = max(num_images // 5, 10) if num_val_images is None else _check_integer('num_val_images', num_val_images, least=1)
-    workers = _check_integer('workers', _processors() if workers is None else workers, least=1)
+    workers = _check_integer('workers', _num_processors() if workers is None else workers, least=1)
     recipe = Recipe(seed, size, tuple(objects), min_visible, RatioTargets(ratio_edges, ratio_weights, zero_share, tolerance))
     out = Path(out)
     if overwrite:
-        _check_made_before(out)
+        _check_is_data_set(out)
     elif out.is_dir() and any(out.iterdir()):
         raise FileExistsError(f'{out} is not empty; name another folder, or replace the data set with --overwrite '
                               '(overwrite=True)')
@@ -94,7 +94,7 @@ def make_occluded_shapes(out: str | os.PathLike, *, num_images: int, num_val_ima
             for split, num in zip(SPLITS, (num_images, num_val), strict=True):
                 (folder / split).mkdir()
                 records = run(partial(_write_image, recipe, folder, split), range(num))
-                images, annotations = zip(*_shown(records, num, split, progress), strict=True)
+                images, annotations = zip(*_with_progress(records, num, split, progress), strict=True)
                 info = {'description': _DESCRIPTION, 'version': '1.0', 'split': split, 'recipe': asdict(recipe)}
                 contents = json.dumps(_coco_contents(images, annotations, info))
                 _annotation_path(folder, split).write_text(contents, encoding='utf-8')
@@ -275,7 +275,7 @@ def _mapper(workers: int) -> Iterator:
             raise
 
 
-def _shown(records: Iterable, num: int, split: str, progress: bool) -> Iterable:
+def _with_progress(records: Iterable, num: int, split: str, progress: bool) -> Iterable:
     """Iterate over the records, with a progress bar on stderr if `progress`."""
     if not (progress and is_installed('rich')):
         return records
@@ -284,12 +284,12 @@ def _shown(records: Iterable, num: int, split: str, progress: bool) -> Iterable:
     return track(records, description=f'Drawing {split}', total=num, console=Console(stderr=True))
 
 
-def _processors() -> int:
+def _num_processors() -> int:
     """Return the number of processors available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def _check_made_before(out: Path) -> None:
+def _check_is_data_set(out: Path) -> None:
     """Raise a FileExistsError unless the folder is missing, empty, or a data set by `make_occluded_shapes`."""
     if not out.is_dir() or not any(out.iterdir()):
         return

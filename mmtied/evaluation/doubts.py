@@ -1,4 +1,4 @@
-"""Results that are surely not meant: good boxes of other categories, or of categories that are shifted."""
+"""Detect good boxes with wrong or shifted categories."""
 
 import numpy as np
 import torch
@@ -7,14 +7,14 @@ from .inputs.results import Detections
 from .matching import box_pairs, rank_detections
 from .result import EvaluationResult
 
-#: AP50 below which the boxes are looked at.
+#: AP50 below which boxes are matched without categories.
 _LOW = .1
-#: Images that are looked at.
+#: Number of images used for that.
 _IMAGES = 500
 
 
 def describe_doubts(result: EvaluationResult) -> list[str]:
-    """Describe an AP near 0 where boxes are good; a line, or none."""
+    """Return a line that describes an AP near 0 despite good boxes, or an empty list."""
     detections = (result.detections or {}).get('bbox')
     if detections is None or 'bbox' not in result.report or not len(detections.score):
         return []
@@ -27,20 +27,20 @@ def describe_doubts(result: EvaluationResult) -> list[str]:
     ids = result.ground_truth.category_ids
     detected, true = ids[pairs[:, 0]], ids[pairs[:, 1]]
     shifts, counts = np.unique(true - detected, return_counts=True)
-    line = (f'AP50 is {100 * accuracy:.1f} %, but boxes are good: at IoU 0.5 they find {found} of {total} objects of any '
-            'category; ')
+    line = (f'AP50 is {100 * accuracy:.1f} %, but boxes are good: regardless of category, {found} of {total} objects have one at '
+            'IoU 0.5; ')
     best = int(counts.argmax())
     if shifts[best] != 0 and abs(int(shifts[best])) <= 2 and counts[best] * 2 > len(pairs):
         return [f'{line}categories are shifted by {shifts[best]:+d}: --category-offset {shifts[best]} '
                 f'(category_offset={shifts[best]}) corrects that']
-    return [f"{line}categories do not fit those of the annotations: --label-names lists the model's classes in the order of its "
-            'labels, --class-agnostic (use_cats=False) evaluates without them']
+    return [f"{line}categories do not match the annotations': --label-names lists the model's classes in label order, "
+            '--class-agnostic (use_cats=False) ignores categories']
 
 
 def _agnostic_pairs(result: EvaluationResult, detections: Detections) -> tuple[int, int, np.ndarray]:
-    """Return how many objects have a box at IoU 0.5, of how many, and the categories of detection and object of each pair.
+    """Return the number of objects with a box at IoU 0.5, the number of objects, and the two categories of each matched pair.
 
-    Looks at the first images with objects, and at the highest-scoring detections of each, twice as many as it has objects.
+    Uses the first images with objects, and per image the highest-scoring detections, twice as many as objects.
     """
     truth = result.ground_truth
     objects = np.flatnonzero(~truth.crowd)

@@ -10,12 +10,12 @@
 
 namespace {
 
-constexpr int MOST_GROUPS = 7;  // maximum characters of a number: 35 bits
+constexpr int MAX_GROUPS = 7;  // maximum characters of a number: 35 bits
 constexpr int64_t BROKEN = -1;
-constexpr int64_t MASKS_OF_A_THREAD = 256;  // fewer masks are not worth a thread
+constexpr int64_t MASKS_PER_THREAD = 256;  // fewer masks are not worth a thread
 
 int useful_threads(int threads, int64_t masks) {
-    return static_cast<int>(std::clamp<int64_t>(masks / MASKS_OF_A_THREAD, 1, std::max(threads, 1)));
+    return static_cast<int>(std::clamp<int64_t>(masks / MASKS_PER_THREAD, 1, std::max(threads, 1)));
 }
 
 /// Concatenated codes: code i is the characters from ends[i - 1] to ends[i], and its image has pixels[i] pixels.
@@ -37,7 +37,7 @@ int64_t parse(const Codes &codes, int64_t index, Bounds &bounds) {
     for (int64_t run = 0; at < end; run++) {
         int64_t length = 0;
         for (int shift = 0;; shift += 5, at++) {
-            if (at == end || shift == 5 * MOST_GROUPS || *at < 48 || *at > 111) return BROKEN;
+            if (at == end || shift == 5 * MAX_GROUPS || *at < 48 || *at > 111) return BROKEN;
             const int64_t group = *at - 48;
             if (group < 32) {
                 length |= ((group ^ 16) - 16) * (int64_t{1} << shift);

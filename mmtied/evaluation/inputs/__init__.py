@@ -93,7 +93,7 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
     else:
         with naming('detections'):
             sources = {'detections': from_python(list(detections), 'detections', ground_truth)}
-    held, by_image = {}, {}
+    types_of, by_image = {}, {}
     for name, entries in sources.items():
         first = entries[0] if entries and isinstance(entries[0], Mapping) else {}
         by_image[name] = 'pred_instances' in first
@@ -101,12 +101,12 @@ def _load(detections: Sequence, ground_truth: GroundTruth, iou_types: Sequence[s
             lines.append(f"{name}: --label-names (label_names=...) has no effect, as 'category_id' refers to the annotations' "
                          'categories; --category-offset shifts ids')
         with naming(name):
-            held[name] = (dumped_iou_types if by_image[name] else held_iou_types)(entries)
-    present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in held.values())]
+            types_of[name] = (dumped_iou_types if by_image[name] else held_iou_types)(entries)
+    present = [iou_type for iou_type in ('bbox', 'segm') if any(iou_type in types for types in types_of.values())]
     found = {}
     for iou_type in iou_types or present or ['bbox']:
-        alone = [name for name in sources if held[name] == (iou_type,)]
-        holding = [name for name in sources if iou_type in held[name]]
+        alone = [name for name in sources if types_of[name] == (iou_type,)]
+        holding = [name for name in sources if iou_type in types_of[name]]
         parts, chosen = [], (alone if iou_type == 'bbox' else []) or holding or list(sources)
         for name in chosen:
             convert, notes = dump_detections if by_image[name] else make_detections, []

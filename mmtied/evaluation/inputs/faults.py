@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 #: Maximum number of entries named in a message.
-_NAMED = 3
+_MAX_NAMED = 3
 #: True and false in files; -1 is Open Images' "unknown".
 _YES, _NO = ('1', '1.0', 'true', 'yes'), ('', '0', '0.0', '-1', '-1.0', 'false', 'no', 'none', 'unspecified')
 
@@ -51,7 +51,7 @@ class _Unusable:
         raise ValueError((first if is_one else self._several()) + advice)
 
     def _places(self) -> list[int]:
-        return sorted(self._messages)[:_NAMED]
+        return sorted(self._messages)[:_MAX_NAMED]
 
 
 class Faults(_Unusable):
@@ -69,7 +69,7 @@ class Faults(_Unusable):
     def add(self, bad: np.ndarray, describe: Callable[[int], str]) -> None:
         """Mark entries as faulty, shape (N,) bool; `describe` returns the message of one, which follows ``source[index]``."""
         new = bad & ~self.bad & ~self.exempt
-        for number in np.flatnonzero(new)[:_NAMED].tolist():
+        for number in np.flatnonzero(new)[:_MAX_NAMED].tolist():
             self._messages[number] = f'{self.source}[{number}]{describe(number)}'
         self.bad |= new
         self.num = int(self.bad.sum())
@@ -112,7 +112,7 @@ base 10: 'b'"
     def add(self, message: str) -> None:
         """Count a broken record."""
         self.num += 1
-        if self.num <= _NAMED:
+        if self.num <= _MAX_NAMED:
             self._messages[self.num] = message
 
     def _count(self) -> str:

@@ -74,7 +74,7 @@ class Reading:
 def read_ground_truth(annotations: Any, **reading: Any) -> GroundTruth:
     """Read instance annotations.
 
-    If ``iscrowd`` is missing or null, it is 0; ``area`` is then that of the mask, or of the box if there is no mask.
+    A missing or null ``iscrowd`` counts as 0, and ``area`` as that of the mask, or of the box if there is no mask.
 
     Args:
         annotations: A file or folder in a layout listed in docs/formats.md, a dict in COCO's layout, or a pycocotools ``COCO``.

@@ -14,12 +14,12 @@ from .faults import Broken, one_line
 from .images import check_folder
 
 #: Keys of an instances file.
-_KEYS = ('images', 'annotations', 'categories')
+_COCO_KEYS = ('images', 'annotations', 'categories')
 #: Readers of other layouts, by keys and types of a JSON value, or by the keys of a list's first entry.
 _READERS = {openmmlab.read_middle_format: {'data_list': list}, exports.read_datumaro: {'items': list, 'categories': dict}}
 _READERS_OF_LISTS = {('data', key): exports.read_label_studio for key in ('annotations', 'completions')}
 #: Unsupported layouts by their keys, with advice.
-_NAMED = {
+_UNSUPPORTED = {
     ('shapes', 'imagePath'): "one image of LabelMe; convert the folder to COCO's layout (labelme2coco)",
     ('_via_img_metadata', ): "a project of VIA (VGG Image Annotator); export it in COCO's layout",
     ('classes', 'labels'): "FiftyOne's own layout; export with dataset_type=fiftyone.types.COCODetectionDataset",
@@ -35,12 +35,12 @@ _NAMED = {
     ('imgHeight', 'objects'): "one image of Cityscapes; mmdet's tools/dataset_converters/cityscapes.py converts the folder",
 }
 #: The same for dicts by image, by the keys of the first value.
-_NAMED_VALUES = {('filename', 'regions'): _NAMED['_via_img_metadata', ]}
+_UNSUPPORTED_BY_IMAGE = {('filename', 'regions'): _UNSUPPORTED['_via_img_metadata', ]}
 #: The same for lists and JSON lines, by the keys of the first entry.
-_NAMED_ENTRIES = {
+_UNSUPPORTED_LISTS = {
     ('image', 'annotations'): "CreateML's layout; export as COCO",
     ('name', 'labels'): "BDD100K's (Scalabel's) layout; convert it with bdd100k.label.to_coco or scalabel.label.to_coco",
-    ('data_row', 'projects'): _NAMED['data_row', 'projects'],
+    ('data_row', 'projects'): _UNSUPPORTED['data_row', 'projects'],
     ('annotator', 'annotation_id'): "Label Studio's JSON-MIN; export as JSON or COCO",
     ('file_name', 'objects'): "metadata of a Hugging Face image folder; convert it to COCO's layout",
     ('class', 'confidence', 'box'): "ultralytics' Results.to_json, of one image and without its id; val with save_json=True "
@@ -119,13 +119,13 @@ def _from_folder(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, l
         return visdrone.read_visdrone(path, image_folder, broken)
     held = sorted(file.name for file in path.iterdir())
     first = next((file for suffix in ('.json', '.txt') for file in files_with_suffix(path, suffix)), None)
-    kind = first and _kind(first)
+    kind = first and _describe_file(first)
     raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in labels) '
                      'or VisDrone (in annotations); a file such as instances.json is expected, or such a folder; this one has '
                      f'{one_line(", ".join(held[:5])) or "no files"}' + (f'; {first.name} is {kind}' if kind else ''))
 
 
-def _kind(file: Path) -> str | None:
+def _describe_file(file: Path) -> str | None:
     """Describe the layout of an unsupported file, if known."""
     try:
         return known_layout(read_json(file))
@@ -134,7 +134,7 @@ def _kind(file: Path) -> str | None:
 
 
 def _from_json(data: Any, broken: Broken) -> tuple[dict, list[str]]:
-    missing = [key for key in _KEYS if not isinstance(data, Mapping) or key not in data]
+    missing = [key for key in _COCO_KEYS if not isinstance(data, Mapping) or key not in data]
     if not missing:
         first = data['annotations'][0] if isinstance(data['annotations'], list) and data['annotations'] else None
         if isinstance(first, Mapping) and 'segments_info' in first:
@@ -143,7 +143,7 @@ def _from_json(data: Any, broken: Broken) -> tuple[dict, list[str]]:
         notes = data['info'].get('notes') if isinstance(data.get('info'), Mapping) else None
         return data, list(notes) if isinstance(notes, list) else []
     first = data[0] if isinstance(data, list) and data else None
-    read = _of_keys(first, _READERS_OF_LISTS)
+    read = _match_keys(first, _READERS_OF_LISTS)
     for reader, kinds in _READERS.items() if isinstance(data, Mapping) else ():
         if all(isinstance(data.get(key), kind) for key, kind in kinds.items()):
             read = reader
@@ -153,7 +153,7 @@ def _from_json(data: Any, broken: Broken) -> tuple[dict, list[str]]:
     if known:
         reason = f'it is {known}'
     elif isinstance(data, Mapping):
-        reason = f'it has {_keys(data)}' + (f' and lacks {", ".join(missing)}' if len(missing) < len(_KEYS) else '')
+        reason = f'it has {_keys(data)}' + (f' and lacks {", ".join(missing)}' if len(missing) < len(_COCO_KEYS) else '')
     elif not isinstance(first, Mapping):
         reason = 'it is an empty list' if data == [] else f'it is a {type(data).__name__}'
     elif 'score' in first or 'scores' in first:
@@ -168,11 +168,11 @@ def _from_json(data: Any, broken: Broken) -> tuple[dict, list[str]]:
 def known_layout(data: Any) -> str | None:
     """Describe a known but unsupported layout, with advice, by the keys of a JSON value or of its first entry."""
     if isinstance(data, Mapping):
-        return _of_keys(data, _NAMED) or _of_keys(next(iter(data.values()), None), _NAMED_VALUES)
-    return _of_keys(data[0], _NAMED_ENTRIES) if isinstance(data, list) and data else None
+        return _match_keys(data, _UNSUPPORTED) or _match_keys(next(iter(data.values()), None), _UNSUPPORTED_BY_IMAGE)
+    return _match_keys(data[0], _UNSUPPORTED_LISTS) if isinstance(data, list) and data else None
 
 
-def _of_keys(value: Any, table: Mapping[tuple[str, ...], Any]) -> Any:
+def _match_keys(value: Any, table: Mapping[tuple[str, ...], Any]) -> Any:
     """Return the first entry of a table whose keys are all in a value, or None."""
     if not isinstance(value, Mapping):
         return None

@@ -15,7 +15,7 @@ from .results import Detections
 _REGIONS = re.compile(r"ignored?([ _-]?regions?)?|don'?t[ _-]?care", re.IGNORECASE)
 #: Minimum number of boxes at which a small fraction outside the image is suspicious.
 _ENOUGH = 20
-#: Multiple of the image's sides that boxes of a model that does not clip them stay within.
+#: Boxes beyond this multiple of the image's sides suggest a resized image; unclipped boxes of a model stay within it.
 _FAR = 1.1
 
 

@@ -188,7 +188,7 @@ def _inferencer_files(path: Path) -> list[Path]:
 
 
 def _is_inferencer(value: Any) -> bool:
-    """Return whether this is a prediction by mmdet's inferencer, which names the image by the file: ``preds/<stem>.json``."""
+    """Return whether a value is a prediction by mmdet's inferencer, whose file, ``preds/<stem>.json``, names the image."""
     return isinstance(value, Mapping) and 'image_id' not in value and {'bboxes', 'scores', 'labels'} <= set(value)
 
 

@@ -60,7 +60,7 @@ def _settle(value: Any, settled: dict[int, tuple]) -> Any:
     `settled` maps the id of each visited container to the container, which keeps the id in use, and its replacement.
     """
     if isinstance(value, Part):
-        return value.held()
+        return value.restore()
     if id(value) in settled:
         return settled[id(value)][1]
     if isinstance(value, tuple):
@@ -84,7 +84,7 @@ class Part:
     def __setstate__(self, state: Any) -> None:
         raise RefusedError(f'a change of {self._name()}')
 
-    def held(self) -> Any:
+    def restore(self) -> Any:
         """Return the object that replaces this part once the pickle has been read."""
         raise RefusedError(f'{self._name()} as a value')
 
@@ -136,7 +136,7 @@ class _Array(Part):
         self.spend(len(data))
         self.array = _array(data, dtype, shape, 'F' if fortran else 'C')
 
-    def held(self) -> np.ndarray:
+    def restore(self) -> np.ndarray:
         return self.array
 
 
@@ -154,7 +154,7 @@ class _Tensor(_Storage):
 
     __slots__ = ()
 
-    def held(self) -> torch.Tensor:
+    def restore(self) -> torch.Tensor:
         return self.content
 
 

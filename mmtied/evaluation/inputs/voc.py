@@ -105,7 +105,7 @@ def _parsed(file: Path) -> Any:
     except ValueError as error:  # for example encoded in gb2312
         raise ValueError(f'cannot be read as XML ({error}); write it as UTF-8') from None
     if root.tag != 'annotation':
-        raise ValueError(f'not an annotation of Pascal VOC, its root is <{root.tag}>')
+        raise ValueError(f'not a Pascal VOC annotation, as its root is <{root.tag}>')
     return root
 
 

@@ -17,11 +17,11 @@ from .images import image_files, image_size
 #: YAML files that name the classes.
 _YAML = ('data.yaml', 'dataset.yaml', 'data.yml')
 #: Keys read from the YAML files.
-_STATED = re.compile(r'''\b(names|kpt_shape)["']?\s*:''')
+_YAML_KEYS = re.compile(r'''\b(names|kpt_shape)["']?\s*:''')
 #: Folders of a data set's splits.
-_PART = re.compile('train|val|test')
+_SPLIT = re.compile('train|val|test')
 #: Text files other than labels.
-_OTHERS = ('classes.txt', 'obj.names', 'train.txt', 'val.txt', 'test.txt', 'readme.txt')
+_NOT_LABELS = ('classes.txt', 'obj.names', 'train.txt', 'val.txt', 'test.txt', 'readme.txt')
 
 
 def label_files(path: Path) -> list[Path]:
@@ -30,7 +30,7 @@ def label_files(path: Path) -> list[Path]:
         return []
     folder = path / 'labels' if (path / 'labels').is_dir() else path
     return [file for file in files_with_suffix(folder, '.txt', below=True)
-            if file.name.lower() not in _OTHERS and 'README' not in file.name]
+            if file.name.lower() not in _NOT_LABELS and 'README' not in file.name]
 
 
 def is_yolo(path: Path) -> bool:
@@ -45,8 +45,8 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
     Image ids are the stems. Sizes come from the image files in `image_folder`, in ``images`` beside ``labels``, or in the same
     folder. Names come from data.yaml or classes.txt. Invalid lines, and files without an image, are added to `broken`.
     """
-    stems, (names, keypoints), builder = _by_stem(path), _described(path), CocoBuilder()
-    pictures = _pictures(path, image_folder)
+    stems, (names, keypoints), builder = _label_file_of_stem(path), _read_names(path), CocoBuilder()
+    pictures = _image_of_stem(path, image_folder)
     missing = [stem for stem in stems if stem not in pictures]
     if missing and (len(missing) == len(stems) or not broken.skip):
         raise ValueError(f'{path}: {len(missing)} of {len(stems)} label files have no image, such as {missing[0]}; boxes are '
@@ -63,7 +63,7 @@ def read_yolo(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, list
                 continue
             box, shape = _shape(values, size)
             builder.add_box(stem, label, box, **shape)
-    parts = sorted({part for file in stems.values() for part in file.parent.relative_to(path).parts if _PART.match(part)})
+    parts = sorted({part for file in stems.values() for part in file.parent.relative_to(path).parts if _SPLIT.match(part)})
     if len(parts) > 1:
         warnings.warn(f'{path}: the labels of {", ".join(parts)} are all evaluated; give the folder of one to evaluate it alone',
                       stacklevel=2)
@@ -78,8 +78,8 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
 
     `sizes` has the height and width of each stem's image. Invalid lines, and files without an image, are added to `broken`.
     """
-    entries, (names, keypoints) = [], _described(path)
-    for stem, file in _by_stem(path).items():
+    entries, (names, keypoints) = [], _read_names(path)
+    for stem, file in _label_file_of_stem(path).items():
         if stem not in sizes:
             broken.add(f'{file}: no image has the stem {stem!r}')
             continue
@@ -90,7 +90,7 @@ def read_yolo_results(path: Path, sizes: dict[str, tuple[int, int]], broken: Bro
     return entries
 
 
-def _described(path: Path) -> tuple[dict[int, str], int]:
+def _read_names(path: Path) -> tuple[dict[int, str], int]:
     """Return the class names, and how many keypoint numbers follow each box, from files in a folder or its parents.
 
     Names are in data.yaml, classes.txt or obj.names, keypoints in data.yaml's ``kpt_shape`` such as [17, 3]. An unreadable
@@ -101,7 +101,7 @@ def _described(path: Path) -> tuple[dict[int, str], int]:
     data = next((file for file in beside if file.name in _YAML), None)
     names_file = next((file for file in beside if file.name not in _YAML), None)
     text = '' if data is None else data.read_text(encoding='utf-8', errors='replace')
-    keys, stated = set(_STATED.findall(text)), {}
+    keys, stated = set(_YAML_KEYS.findall(text)), {}
     if keys:
         try:
             stated = _read_yaml(data, text)
@@ -131,7 +131,7 @@ def _read_yaml(file: Path, text: str) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def _by_stem(path: Path) -> dict[str, Path]:
+def _label_file_of_stem(path: Path) -> dict[str, Path]:
     """Return the label file of each stem; raise a ValueError if two splits have files of the same stem."""
     stems: dict[str, Path] = {}
     for file in label_files(path):
@@ -168,7 +168,7 @@ def _shape(values: list[float], size: tuple[int, int]) -> tuple[list[float], dic
     return polygon_box(points), {'segmentation': [points]}
 
 
-def _pictures(path: Path, image_folder: Any) -> dict[str, Path]:
+def _image_of_stem(path: Path, image_folder: Any) -> dict[str, Path]:
     """Return the image file of each stem."""
     labels = path / 'labels' if (path / 'labels').is_dir() else path
     beside = [Path(*('images' if part == 'labels' else part for part in labels.parts)), path / 'images',
