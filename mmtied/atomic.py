@@ -152,7 +152,7 @@ def check_can_read(path: str | os.PathLike, name: str | None = None) -> None:
     if not os.path.isfile(path):  # noqa: PTH113
         raise ValueError(f'{name}: is a pipe or a device, expected a file')
     if not os.access(path, os.R_OK):
-        raise ValueError(f'{name}: cannot be read, as there is no permission')
+        raise ValueError(f'{name}: cannot be read, permission denied')
 
 
 def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) -> None:
@@ -172,7 +172,7 @@ def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) ->
     if not place.is_dir():
         raise ValueError(f'{flag} {path}: cannot be written, as {place} is not a folder')
     if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f'{flag} {path}: cannot be written, as there is no permission to write into {place}')
+        raise ValueError(f'{flag} {path}: cannot be written, no permission to write into {place}')
 
 
 @contextmanager

@@ -203,8 +203,8 @@ def _fonts_for(lacking: frozenset[int]) -> dict[str, str]:
         left -= _characters(best.fname)
     if left:
         shown = ''.join(chr(code) for code in sorted(left)[:8])
-        warnings.warn(f'no installed font has {len(left)} of the characters in names, such as {shown!r}; install one that does, '
-                      'such as Noto Sans CJK for Chinese, Japanese and Korean, and plots will show them', stacklevel=2)
+        warnings.warn(f'no installed font has {len(left)} of the characters in names, such as {shown!r}; install a font '
+                      'that has them, for example Noto Sans CJK for Chinese, Japanese and Korean', stacklevel=2)
     return fonts
 
 

@@ -246,7 +246,7 @@ def test_visdrone_as_coco(tmp_path):
     regions = [dict(entry, category_id=None, iscrowd=1) if entry['category_id'] == 0 else entry for entry in data['annotations']]
     data = dict(data, annotations=regions, categories=data['categories'][1:])
     assert_equals_pycocotools(metric, data, found, [1, 2, 3])
-    assert any('regions are of ignored categories' in note for note in metric.report['notes'])
+    assert any('regions have an ignored category' in note for note in metric.report['notes'])
 
 
 def test_lvis(tmp_path, monkeypatch):

@@ -149,7 +149,7 @@ def test_places_that_cannot_be_written(tmp_path, path, folder, message):
 
 def test_folder_without_permission(tmp_path, monkeypatch):
     monkeypatch.setattr('os.access', lambda path, mode: False)
-    with pytest.raises(ValueError, match='--out .*: cannot be written, as there is no permission to write into'):
+    with pytest.raises(ValueError, match='--out .*: cannot be written, no permission to write into'):
         atomic.check_can_write(tmp_path / 'new/out.pkl', '--out')
 
 

@@ -79,7 +79,7 @@ def test_trains_resumes_and_writes_weights_for_a_detector(run, files):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--images', 'missing'], 'images: missing is not a folder'),
-    (['--images', 'work.d'], 'images: work.d has no images (.jpg'),
+    (['--images', 'work.d'], 'images: neither work.d nor its subfolders have images (.jpg'),
     (['--iters', 0], '--iters 0: expected at least 1'),
     (['--seed', -1], '--seed -1: expected at least 0'),
     (['--stages', 'layer3='], '--stages layer3=: expected NAME or STUDENT=TEACHER for each'),

@@ -137,7 +137,7 @@ def test_image_paths_of_wrapped_dataset():
         dataset = Images()
 
     assert dataset_image_paths(Wrapped(), np.array([3, 5, 7])) == ['three.jpg', None, 'seven.jpg']
-    with pytest.raises(ValueError, match='does not say where'):
+    with pytest.raises(ValueError, match='has no path for one of the images'):
         read_image(None)
 
 
