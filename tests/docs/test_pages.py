@@ -15,7 +15,7 @@ from tests.helpers.pages import ROOT, read_page
 PAGES = sorted([*(path.relative_to(ROOT) for path in (ROOT / 'docs').glob('*.md')), *(
     (ROOT / name).relative_to(ROOT) for name in ('README.md', 'CONTRIBUTING.md'))])
 #: What adds options that several tools share.
-SHARED_OPTIONS = ''.join((ROOT / 'mmtied' / name).read_text(encoding='utf-8') for name in ('options.py', 'evaluation/options.py'))
+SHARED_OPTIONS = ''.join((ROOT / 'mmtied' / name).read_text(encoding='utf-8') for name in ('cli.py', 'evaluation/options.py'))
 
 
 def anchors(text: str) -> set[str]:
