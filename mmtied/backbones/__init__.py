@@ -13,7 +13,7 @@ __all__ = ['GResNeXt', 'IGCNet', 'IGCNetCIFAR', 'SharedDenseNetCIFAR', 'SharedRe
 __getattr__, __dir__ = forward_names(__name__, {
     'groupable.backbones': ['GResNeXt'],
     'interleaved.backbones': ['IGCNet', 'IGCNetCIFAR'],
-    'shared_bases.backbones': ['SharedResNet', 'SharedResNetCIFAR', 'shared_mobilenet_v2'],
+    'shared_bases.backbones': ['SharedResNet', 'SharedResNetCIFAR', 'SharedResNeXtCIFAR'],
     'shared_bases.densenet': ['SharedDenseNetCIFAR'],
-    'shared_bases.resnext': ['SharedResNeXtCIFAR'],
+    'shared_bases.mobilenet': ['shared_mobilenet_v2'],
 })

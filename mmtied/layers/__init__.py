@@ -3,7 +3,7 @@
 from mmtied.compat import forward_names
 
 from .algorithms import tied_conv_algorithm
-from .fusion import refuse_fusion
+from .blocks import refuse_fusion
 from .tied_conv import TBC, TGC
 from .tied_linear import TFC
 

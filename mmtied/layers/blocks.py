@@ -1,8 +1,11 @@
 """Checks of layer arguments, with errors that say what would work."""
 
+import functools
+import importlib
+from collections.abc import Callable
 from numbers import Integral
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Proxy
 
 #: Those of Conv2d.
@@ -118,6 +121,36 @@ class NotesBlocks:
             raise ValueError(f'{type(self).__name__} {prefix[:-1]}: the weights are of a layer with num_blocks={saved}, this one '
                              f'has {self.num_blocks}'.replace(' :', ':'))
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def refuse_fusion(module: str, *names: str) -> None:
+    """Let functions of a module, which fold a normalization into a layer, refuse tied ones; a second call changes nothing.
+
+    Functions that the module lacks are left out: torch 2.1 has ``torch.nn.utils.fusion.fuse_linear_bn_eval`` by this name alone.
+    """
+    place = importlib.import_module(module)
+    for name in names:
+        function = getattr(place, name, None)
+        if function is not None and not hasattr(function, '_refuses'):
+            setattr(place, name, _refusing(function))
+
+
+def _refusing(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def checked(layer: nn.Module, *args: object, **settings: object) -> nn.Module:
+        if not hasattr(layer, 'weight'):
+            raise ValueError(f'{type(layer).__name__}: has no weight of its own to fold a normalization into; use '
+                             'mmtied.surgery.deploy instead of fuse_conv_bn')
+        outputs = getattr(layer, 'out_channels', getattr(layer, 'out_features', None))
+        filters = getattr(layer.weight, 'shape', ())[:1]
+        if filters and isinstance(layer, nn.Conv2d | nn.Linear) and filters[0] != outputs:
+            raise ValueError(f'{type(layer).__name__}: weight of shape {tuple(layer.weight.shape)} has {filters[0]} filters for '
+                             f'{outputs} outputs; to fold a normalization into it use mmtied.surgery.deploy instead of '
+                             'fuse_conv_bn')
+        return function(layer, *args, **settings)
+
+    checked._refuses = True
+    return checked
 
 
 def divisors(number: int) -> list[int]:

@@ -21,9 +21,8 @@ from mmtied.layers import DGConv
 
 from .fold import as_folded_graph, fold_in_place
 from .freeze_groups import freeze_groups
-from .modules import copy_model, is_channels_last, replace_modules
+from .modules import copy_model, is_channels_last, is_plain, packages, replace_modules
 from .plain_layers import plain_layer
-from .trace import is_plain, packages
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -11,8 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from .modules import replace_modules
-from .trace import has_one_graph, is_altered, trace
+from .modules import has_one_graph, is_altered, replace_modules, trace
 
 #: Layers with an output that is linear in weight and bias. Linear is left out: its features are in the last dimension, and
 #: BatchNorm1d normalizes the second one.

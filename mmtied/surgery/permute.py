@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .trace import has_one_graph, is_altered, trace
+from .modules import has_one_graph, is_altered, trace
 
 _ELEMENTWISE = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish,
                 nn.Sigmoid, nn.Tanh)

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from mmtied.layers import IGC, TBC, TFC, TGC, SharedBasisConv, SharedConv2d, SumFusion
 from mmtied.layers.tied_conv import _TiedConv2d
-from mmtied.related.interleaved.secondary import CHEAP_ZEROS, Secondary
+from mmtied.related.interleaved.layers import CHEAP_ZEROS, Secondary
 
 from .fold import fold, is_foldable_norm
 from .freeze_groups import PermutedConv2d
-from .modules import make_conv
-from .trace import is_altered
+from .modules import is_altered, make_conv
 
 
 class Select(nn.Module):

@@ -15,9 +15,8 @@ from mmtied.layers import TBC, TGC
 from mmtied.layers.blocks import check_positive
 from mmtied.tables import text_table
 
-from .modules import copy_model, is_channels_last, replace_modules
+from .modules import copy_model, is_altered, is_channels_last, replace_modules
 from .permute import is_plain_conv, permute_alike
-from .trace import is_altered
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from torch import nn
 
 from mmtied.backbones import TiedResNet
 from mmtied.backbones.bottleneck import BlockSettings, ConvBottleneck
-from mmtied.backbones.tied_bottleneck import TiedBottleneck
+from mmtied.backbones.tied_resnet import TiedBottleneck
 from mmtied.related.groupable.backbones import GroupableBottleneck
 from mmtied.related.groupable.layers import DGConv
 from mmtied.related.interleaved.backbones import IGCBlock
-from mmtied.related.shared_bases.blocks import SharedBasicBlock
+from mmtied.related.shared_bases.backbones import SharedBasicBlock
 from tests.helpers.families import FAMILIES, tiny
 
 families = pytest.mark.parametrize('family', FAMILIES)

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 import mmtied.backbones as backbones
 from mmtied.layers import IGC, TBC, TFC, TGC, DGConv, FilterBasis, SharedBasisConv, SharedConv2d, SumFusion
 from mmtied.plugins import TiedGCB, TiedSE
-from mmtied.related.shared_bases.blocks import SharedStage
+from mmtied.related.shared_bases.backbones import SharedStage
 from mmtied.surgery import deploy, freeze_groups
 from tests.helpers.families import FAMILIES, tiny
 from tests.helpers.torch_versions import needs_fsdp_on_cpu

@@ -14,7 +14,7 @@ from torch import nn
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR, shared_mobilenet_v2
 from mmtied.backbones.bottleneck import PadShortcut
 from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
-from mmtied.related.shared_bases.blocks import SharedStage
+from mmtied.related.shared_bases.backbones import SharedStage
 from tests.helpers.families import recomputing
 
 # Table 1 in millions, with a classifier of 1000 classes for so many channels.

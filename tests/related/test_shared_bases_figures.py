@@ -10,7 +10,7 @@ from torch import nn
 
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR
 from mmtied.layers import FilterBasis, SharedBasisConv
-from mmtied.related.shared_bases.blocks import SharedStage
+from mmtied.related.shared_bases.backbones import SharedStage
 from mmtied.related.shared_bases.figures import coefficient_similarity, find_coefficients, mean_similarity, read_gradients
 from mmtied.related.shared_bases.released import convert_released
 from mmtied.training import BasisGradientHook

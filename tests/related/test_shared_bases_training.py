@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR
 from mmtied.layers import FilterBasis, SharedBasisConv
-from mmtied.related.shared_bases.blocks import SharedStage
+from mmtied.related.shared_bases.backbones import SharedStage
 from mmtied.related.shared_bases.training import basis_deviations
 from mmtied.training import OrthogonalityHook
 from mmtied.training.loss_hook import attach

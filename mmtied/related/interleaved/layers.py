@@ -1,15 +1,18 @@
 """Interleaved group convolution (IGC), two sparse convolutions that make a dense one (Eq. 1 to 7), and summation fusion."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
 from mmtied.layers.blocks import check_geometry, check_input, check_positive, divisors
 
 from .partitions import Partitions, leanest_partitions
-from .secondary import Secondary
 
 _Size = int | tuple[int, int]
+#: Multiply-adds with zeros per output value up to which the dense 1x1 convolution beats shuffling in channels_last; fewer for
+#: two-byte values, which move in half the time (measured with benchmarks/related_layers.py).
+CHEAP_ZEROS, _CHEAP_ZEROS_OF_TWO_BYTES = 128, 64
 
 
 @suggest_arguments
@@ -159,30 +162,53 @@ class IGC(nn.Module):
         return f'num_primary={self.num_primary}, num_secondary={self.num_secondary}'
 
 
-def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | None, num_secondary: int | None,
-            lenient: bool) -> Partitions:
-    """Derive L and M from the given arguments, or raise a ValueError that names what would divide."""
-    if num_primary is None and num_secondary is None:
-        return leanest_partitions(in_channels, out_channels, area)
-    given = {name: value for name, value in (('num_primary', num_primary), ('num_secondary', num_secondary)) if value is not None}
-    check_positive('IGC', **given)
-    if len(given) == 2 and num_primary * num_secondary != out_channels:
-        raise ValueError(f'IGC: num_primary={num_primary} times num_secondary={num_secondary} is {num_primary * num_secondary}, '
-                         f'not out_channels={out_channels}; give one of the two, and the other follows')
-    name, value = next(iter(given.items()))
-    number, problem = out_channels, f'out_channels={out_channels} is not divisible by {name}={value}'
-    if out_channels % value == 0:
-        chosen = Partitions(value, out_channels // value) if num_primary else Partitions(out_channels // value, value)
-        if in_channels % chosen.num_primary == 0:
-            return chosen
-        number, problem = in_channels, f'in_channels={in_channels} is not divisible by {chosen.num_primary} primary partitions'
-        if not num_primary:
-            problem += f' (out_channels={out_channels} by num_secondary={num_secondary})'
-    if lenient:
-        return leanest_partitions(in_channels, out_channels, area)
-    raise ValueError(f'IGC: {problem}; use one of {", ".join(map(str, divisors(number)))}. Without num_primary and num_secondary '
-                     "the layer chooses partitions that fit; with indivisible='leanest' only layers like this one do, often the "
-                     'first of a network')
+class Secondary(nn.Conv2d):
+    """The secondary convolution with the permutations before and after it, P W_s P' (Eq. 3 and 4).
+
+    A convolution of M groups, usually 1x1, with C channels as input and output, whose weight and bias are by secondary partition;
+    input and output are by primary partition.
+
+    Shape:
+        - Input: (N, C, H, W), any memory format.
+        - Output: (N, C, H', W').
+    """
+
+    @property
+    def num_primary(self) -> int:
+        """Number of primary partitions, L."""
+        return self.out_channels // self.groups
+
+    def matrices(self) -> Tensor:
+        """Return W_s of each secondary partition of a 1x1 convolution, shape (M, L, L)."""
+        return self.weight.view(self.groups, self.num_primary, self.num_primary)
+
+    def permuted_weight(self) -> Tensor:
+        """Return P W_s P' as a dense 1x1 convolution, shape (C, C, 1, 1)."""
+        blocks = torch.diag_embed(self.matrices().permute(1, 2, 0))  # (L, L, M, M)
+        return blocks.transpose(1, 2).reshape(self.out_channels, self.out_channels, 1, 1)
+
+    def permuted_bias(self) -> Tensor | None:
+        """Return the bias in the order of the outputs, shape (C,), or None."""
+        return None if self.bias is None else self.bias.view(self.groups, self.num_primary).T.flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Permute, convolve, and permute back."""
+        if torch.onnx.is_in_onnx_export() or self.kernel_size != (1, 1):
+            return _shuffle(super().forward(_shuffle(x, self.num_primary)), self.groups)
+        if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+            return self._multiply(x)
+        cheap = _CHEAP_ZEROS_OF_TWO_BYTES if x.element_size() == 2 else CHEAP_ZEROS
+        if self.num_primary * (self.groups - 1) <= cheap:
+            return F.conv2d(x, self.permuted_weight(), self.permuted_bias())
+        return _shuffle(super().forward(_shuffle(x, self.num_primary)), self.groups)
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        x = x.reshape(-1, self.num_primary, self.groups, height * width).permute(2, 1, 0, 3)  # (M, L, N, H W)
+        x = torch.bmm(self.matrices(), x.flatten(2)).unflatten(2, (-1, height * width))
+        if self.bias is not None:
+            x = x + self.bias.view(self.groups, self.num_primary, 1, 1).to(x.dtype)
+        return x.permute(2, 1, 0, 3).reshape(-1, self.out_channels, height, width)
 
 
 @suggest_arguments
@@ -236,3 +262,36 @@ class SumFusion(nn.Conv2d):
     def extra_repr(self) -> str:
         """Describe the convolution as Conv2d does, and num_branches."""
         return f'{super().extra_repr()}, num_branches={self.num_branches}'
+
+
+def _choose(in_channels: int, out_channels: int, area: int, num_primary: int | None, num_secondary: int | None,
+            lenient: bool) -> Partitions:
+    """Derive L and M from the given arguments, or raise a ValueError that names what would divide."""
+    if num_primary is None and num_secondary is None:
+        return leanest_partitions(in_channels, out_channels, area)
+    given = {name: value for name, value in (('num_primary', num_primary), ('num_secondary', num_secondary)) if value is not None}
+    check_positive('IGC', **given)
+    if len(given) == 2 and num_primary * num_secondary != out_channels:
+        raise ValueError(f'IGC: num_primary={num_primary} times num_secondary={num_secondary} is {num_primary * num_secondary}, '
+                         f'not out_channels={out_channels}; give one of the two, and the other follows')
+    name, value = next(iter(given.items()))
+    number, problem = out_channels, f'out_channels={out_channels} is not divisible by {name}={value}'
+    if out_channels % value == 0:
+        chosen = Partitions(value, out_channels // value) if num_primary else Partitions(out_channels // value, value)
+        if in_channels % chosen.num_primary == 0:
+            return chosen
+        number, problem = in_channels, f'in_channels={in_channels} is not divisible by {chosen.num_primary} primary partitions'
+        if not num_primary:
+            problem += f' (out_channels={out_channels} by num_secondary={num_secondary})'
+    if lenient:
+        return leanest_partitions(in_channels, out_channels, area)
+    raise ValueError(f'IGC: {problem}; use one of {", ".join(map(str, divisors(number)))}. Without num_primary and num_secondary '
+                     "the layer chooses partitions that fit; with indivisible='leanest' only layers like this one do, often the "
+                     'first of a network')
+
+
+def _shuffle(x: Tensor, groups: int) -> Tensor:
+    """Return F.channel_shuffle in channels_last; torch 2.1 cannot differentiate that, nor the older ONNX exporter write it."""
+    channels, height, width = x.shape[1:]
+    x = x.permute(0, 2, 3, 1).reshape(-1, height, width, groups, channels // groups).transpose(3, 4)
+    return x.reshape(-1, height, width, channels).permute(0, 3, 1, 2)  # -1: the batch size stays open in an exported graph

@@ -1,23 +1,106 @@
-"""ResNets whose blocks share filter bases, structured as the networks that the authors released."""
+"""ResNets and a ResNeXt whose blocks share filter bases (Figure 2), structured as the networks that the authors released."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
+import torch
+from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
-from mmtied.backbones.bottleneck import BlockSettings, ConvBottleneck, ResidualBlock
+from mmtied.backbones.bottleneck import BasicBlock, BlockSettings, ConvBottleneck, PadShortcut, ResidualBlock
 from mmtied.backbones.resnet_base import STAGE_BLOCKS, StagedResNet, check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
-from .blocks import SharedBasicBlock, SharedStage
-from .layers import FilterBasis, SharedConv2d
-from .mobilenet import shared_mobilenet_v2
-
-__all__ = ['SharedResNet', 'SharedResNetCIFAR', 'shared_mobilenet_v2']
+from .layers import FilterBasis, SharedBasisConv, SharedConv2d
 
 #: Blocks in each stage of the networks with basic blocks, by depth; those with three stages are for CIFAR.
 BASIC_STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3),
                       **{depth: ((depth - 2) // 6, ) * 3 for depth in (20, 32, 44, 56, 110)}}
+
+
+class SharedStage(nn.Module):
+    """A sequence of blocks, and the filters that they share.
+
+    Blocks have the same keys as in a Sequential (``0``, ``1``, ...). The shared filters are registered only here, under
+    ``bases``, where the blocks' layers look them up. ``init_weights`` makes the bases orthonormal.
+
+    Example:
+        >>> basis = FilterBasis(4, 4, kernel_size=3)
+        >>> stage = SharedStage([SharedConv2d(4, 4, 3, padding=1, filters=basis) for _ in range(5)], {'middle': basis})
+        >>> len(stage), list(stage.state_dict())
+        (5, ['bases.middle.weight'])
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], bases: dict[str, nn.Module]) -> None:
+        super().__init__()
+        for index, block in enumerate(blocks):
+            self.add_module(str(index), block)
+        self.bases = nn.ModuleDict(bases)
+        keys = {filters: key for key, filters in bases.items()}
+        for layer in self.modules():
+            if isinstance(layer, (SharedConv2d, SharedBasisConv)) and layer.filters in keys:
+                layer.refer_to(self.bases, keys[layer.filters])
+
+    def init_weights(self) -> None:
+        """Make the bases orthonormal, those whose filters have the same size together; mmengine calls it after `init_cfg`."""
+        sizes = defaultdict(list)
+        for basis in self.bases.values():
+            if isinstance(basis, FilterBasis):
+                sizes[basis.weight.shape[1:]].append(basis.weight)
+        for weights in sizes.values():
+            joined = torch.cat([weight.detach() for weight in weights])
+            nn.init.orthogonal_(joined)
+            for weight, part in zip(weights, joined.split([len(weight) for weight in weights]), strict=True):
+                weight.data.copy_(part)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return (child for child in self.children() if child is not self.bases)
+
+    def __len__(self) -> int:
+        return len(self._modules) - 1
+
+    def __getitem__(self, index: int | slice) -> nn.Module | list[nn.Module]:
+        return list(self)[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the blocks in order."""
+        for block in self:
+            x = block(x)
+        return x
+
+
+class SharedBasicBlock(BasicBlock):
+    """ResNet's basic block, two 3x3 convolutions, each of which can be combined from a shared basis (Figure 2 a).
+
+    A combined convolution is a `SharedBasisConv` with a normalization between basis and coefficients (unless ``basis_norm`` is
+    False), and another one after them.
+
+    Args:
+        block: Settings that every kind of block has; its conv_cfg is for ordinary convolutions.
+        bases: Shared bases for 'entry' and 'exit', the first and the second convolution; others are ordinary.
+        unique_elements: Basis elements that each combined convolution adds, U.
+        basis_norm: Whether to normalize between basis and coefficients.
+        pad_shortcut: Whether a shortcut that changes the channels is a `PadShortcut` instead of a projection.
+    """
+
+    def __init__(self, block: BlockSettings, *, bases: dict[str, FilterBasis], unique_elements: int = 0, basis_norm: bool = True,
+                 pad_shortcut: bool = False) -> None:
+        self.pad_shortcut = pad_shortcut
+
+        def cfg_of(role: str) -> dict | None:
+            if role not in bases:
+                return block.conv_cfg
+            norm = build_norm_layer(block.norm_cfg, bases[role].out_channels + unique_elements)[1] if basis_norm else None
+            return {'type': SharedBasisConv, 'filters': bases[role], 'num_unique': unique_elements, 'norm': norm}
+
+        super().__init__(block, cfg_of('entry'), cfg_of('exit'))
+
+    def make_shortcut(self, block: BlockSettings) -> nn.Module:
+        """Build a projection, or a shortcut without parameters."""
+        if self.pad_shortcut and (block.stride != 1 or block.in_channels != block.planes):
+            return PadShortcut(block.planes - block.in_channels, block.stride)
+        return super().make_shortcut(block)
 
 
 @MODELS.register_module()
@@ -176,3 +259,79 @@ class SharedResNetCIFAR(SharedResNet):
             self._pad_shortcut = True
             self._element_planes = 16
         super().__init__(depth, **shared)
+
+
+@MODELS.register_module()
+class SharedResNeXtCIFAR(StagedResNet):
+    """ResNeXt-50-32x4d-SsUu for images of 32 x 32, with a 3x3 stem without pooling.
+
+    The first block of each stage is ResNeXt's. In the others the 3x3 group convolution is replaced by S shared and U own filters,
+    whose S + U outputs are normalized and activated; the last 1x1 convolution combines them. In the first stage each group of
+    channels has ``base_width`` of these. S, U and the groups of the own filters double with the width, those of the shared
+    ones do not.
+
+    In the state_dict, shared filters appear once, under their stage: ``layer2.bases.middle.weight``.
+
+    Args:
+        depth: 50, 101 or 152.
+        num_bases: 1, or 0 for an ordinary ResNeXt.
+        groups: Groups of the ordinary 3x3 convolutions.
+        base_width: Channels of a group in the first stage, and filters of a group of shared or own ones.
+        shared_elements: Shared filters in the first stage, S.
+        unique_elements: Filters that each block adds in the first stage, U.
+        **staged: Arguments of `StagedResNet`, named as in mmdet's ResNet.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: a tuple of (N, 256 * 2**i, H / 2**i, W / 2**i) for each i in out_indices.
+
+    Raises:
+        ValueError: A setting that cannot be built; the message says what would work.
+
+    Example:
+        >>> model = SharedResNeXtCIFAR()  # S64U4
+        >>> sum(p.numel() for p in model.parameters()) + 2048 * 100 + 100  # on CIFAR-100: 19.3M
+        19333380
+    """
+
+    small_images = True
+
+    def __init__(self, depth: int = 50, *, num_bases: int = 1, groups: int = 32, base_width: int = 4, shared_elements: int = 64,
+                 unique_elements: int = 4, **staged) -> None:
+        name = type(self).__name__
+        check_choice(name, 'num_bases', num_bases, (0, 1))
+        check_positive(name, groups=groups, base_width=base_width, shared_elements=shared_elements)
+        check_not_negative(name, unique_elements=unique_elements)
+        for setting, elements in (('shared_elements', shared_elements), ('unique_elements', unique_elements)):
+            if elements % base_width:
+                raise ValueError(f'{name}: {setting}={elements} is not divisible by base_width={base_width}, the '
+                                 'filters of a group')
+        self._base_channels = staged.get('base_channels', 64)
+        self.num_bases, self.groups, self.base_width = num_bases, groups, base_width
+        self.shared_elements, self.unique_elements = shared_elements, unique_elements
+        super().__init__(depth, **staged)
+
+    def make_stage(self, blocks: list[BlockSettings]) -> SharedStage:
+        """Build the first block with filters of its own, and the others with the stage's basis."""
+        first, *others = blocks
+        basis, unique = None, 0
+        if self.num_bases and others:
+            scale = first.planes // self._base_channels
+            unique = self.unique_elements * scale
+            basis = FilterBasis(self._width(first.planes), self.shared_elements * scale, 3,
+                                groups=self.shared_elements // self.base_width)
+        made = [self.make_block(first), *(self.make_block(block, basis, unique) for block in others)]
+        return SharedStage(made, {} if basis is None else {'middle': basis})
+
+    def make_block(self, block: BlockSettings, basis: FilterBasis | None = None, num_unique: int = 0) -> ConvBottleneck:
+        """Build one residual block; without a basis it is ResNeXt's."""
+        width = self._width(block.planes)
+        if basis is None:
+            return ConvBottleneck(block, width=width, groups=self.groups, conv_cfgs={})
+        layer = {'type': SharedConv2d, 'filters': basis, 'num_unique': num_unique,
+                 'unique_groups': max(1, num_unique // self.base_width)}
+        return ConvBottleneck(block, width=width, groups=basis.groups, elements=basis.out_channels + num_unique,
+                                conv_cfgs={'middle': layer})
+
+    def _width(self, planes: int) -> int:
+        return planes * self.base_width // 64 * self.groups

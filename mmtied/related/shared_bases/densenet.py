@@ -11,7 +11,7 @@ from mmtied.backbones.checkpoint import StrictCheckpoint
 from mmtied.backbones.resnet_base import check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
-from .blocks import SharedStage
+from .backbones import SharedStage
 from .layers import FilterBasis, SharedBasisConv
 
 #: Layers of each dense block, by depth.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmtied.backbones.from_mmpretrain import check_settings, network_class
 
-from .blocks import SharedStage
+from .backbones import SharedStage
 from .layers import FilterBasis, SharedConv2d
 
 #: Channels from which the released network's attention looks at three neighboring channels instead of one.
