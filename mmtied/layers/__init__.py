@@ -1,4 +1,4 @@
-"""Tied layers in pure torch; the layers of `mmtied.related` are importable from here too."""
+"""Tied layers in pure PyTorch, and the layers of `mmtied.related`."""
 
 from mmtied.compat import forward_names
 
