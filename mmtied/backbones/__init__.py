@@ -1,4 +1,4 @@
-"""Tied backbones for mmdet detectors and mmpretrain classifiers; those of `mmtied.related` are importable from here too."""
+"""Tied backbones for mmdet detectors and mmpretrain classifiers, and the backbones of `mmtied.related`."""
 
 from mmtied.compat import forward_names
 

@@ -22,21 +22,21 @@ from mmtied.plugins import TiedSE
 from .bottleneck import BlockSettings, Bottleneck, check_registered, scale_width, tied
 from .resnet_base import StagedResNet
 
-#: B of each split by the number of splits; 4 splits are published, the others were fitted to Table 5.
+#: B of each split, by number of splits; the paper prints 4 splits, the others are fitted to Table 5.
 SPLIT_SCHEDULES = {2: (1, 2), 4: (1, 2, 4, 8), 6: (1, 1, 2, 4, 8, 8), 8: (1, 1, 1, 1, 2, 2, 4, 8)}
-#: Settings (splits, base_width) that do not follow the schedule: the S networks, fitted to both of their printed sizes.
+#: (splits, base_width) that depart from the schedule: the S networks, fitted to both of their printed sizes.
 SPLIT_PRESETS = {(4, 18): (1, 2, 2, 3)}
-#: Groups of each split of TiedResNeXt by base_width: groups of 8 channels (ResNeXt-101-32x8d has 4 x 8 of them in all) or of 9.
+#: Groups of each TiedResNeXt split, by base_width: groups of 8 channels (ResNeXt-101-32x8d has 4 x 8 of them) or of 9.
 SPLIT_GROUPS = {64: 8, 72: 8, 36: 4}
-#: Mixer types: 'sum' and 'concat' join the splits before two 1x1 convolutions that feed the exit (Table 6); 'add_back' sums them
-#: before one 1x1 convolution whose output is added to every split.
+#: Mixers: 'sum' and 'concat' fuse the splits before two 1x1 convolutions that feed the exit (Table 6); 'add_back' sums the splits
+#: and adds the output of one 1x1 convolution to each of them.
 MIXER_FUSIONS = ('sum', 'concat', 'none', 'add_back')
 
 
 class TiedSplits(BaseModule):
-    """Split the channels into equal parts, and give each part a 3x3 TBC (or TGC) with a block number of its own.
+    """Split the channels into equal parts and convolve each by a 3x3 TBC (or TGC) with its own B.
 
-    One normalization spans the joined splits, which equals one for each split where it works by channel.
+    One normalization spans the joined splits; a per-channel one such as BatchNorm equals one for each split.
 
     Args:
         width: Channels of one split, w'.
@@ -64,19 +64,19 @@ class TiedSplits(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each split and join the results."""
-        parts = x.chunk(self.splits, dim=1)  # indexed, because torch.fx cannot iterate over a proxy
-        joined = torch.cat([self.convs[index](parts[index]) for index in range(self.splits)], dim=1)
+        parts = x.chunk(self.splits, dim=1)  # indexed below: torch.fx cannot iterate over a proxy
+        joined = torch.cat([conv(parts[i]) for i, conv in enumerate(self.convs)], dim=1)
         return self.activate(self.norm(joined))
 
 
 class SplitMixer(BaseModule):
-    """Exchange information between the splits: fuse them, and append the output of two 1x1 convolutions to them.
+    """Exchange information between the splits: fuse them, apply two 1x1 convolutions, and append the result.
 
     Args:
         width: Channels of one split, w'.
         splits: Number of splits.
         out_channels: Channels that the mixer appends.
-        fusion: 'sum' adds the splits, 'concat' takes them side by side.
+        fusion: 'sum' adds the splits, 'concat' keeps them side by side.
         conv_cfg: Convolution layer.
         norm_cfg: Normalization layer.
 
@@ -100,7 +100,7 @@ class SplitMixer(BaseModule):
 
 
 class AddBackMixer(BaseModule):
-    """Exchange information between the splits: sum them, convolve by 1x1, and add the result to each split."""
+    """Exchange information between the splits: sum them, apply a 1x1 convolution, and add the result to each split."""
 
     def __init__(self, width: int, splits: int, conv_cfg: dict | None, norm_cfg: dict) -> None:
         super().__init__()
@@ -117,14 +117,14 @@ class TiedBottleneck(Bottleneck):
     """Entry (1x1 TBC), splits (3x3 TBC), mixer (two 1x1), and exit (standard 1x1), added to the shortcut.
 
     Args:
-        block: Settings that every kind of block has; its conv_cfg is for mixer and exit.
+        block: Settings common to all blocks; its conv_cfg is for mixer and exit.
         width: Channels of one split, w'.
         split_blocks: B of each split.
         entry_blocks: B of the entry.
         shortcut_blocks: B of the projection shortcut.
         split_groups: G of every split.
         mixer_fusion: One of `MIXER_FUSIONS`; 'none' omits the mixer.
-        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of planes.
+        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a fraction of planes.
         attention: Config of an attention layer at the end of the residual branch, or None.
 
     Shape:
@@ -167,17 +167,17 @@ class TiedResNet(StagedResNet):
         depth: 50, 101 or 152.
         splits: Number of splits of the 3x3 convolution, s.
         base_width: Channels of one split in the first stage when base_channels is 64, w.
-        split_blocks: B of each split. None takes the paper's schedule for (splits, base_width), with each B lowered to a
-            divisor of base_width.
+        split_blocks: B of each split. None is the paper's schedule for (splits, base_width), with each B lowered to a divisor of
+            base_width.
         entry_blocks: B of the first 1x1 convolution.
         shortcut_blocks: B of the projection shortcuts.
         split_groups: G of every split; above 1 the splits are tied block group convolutions.
         mixer_fusion: 'sum', 'concat' or 'none' (Table 6), or 'add_back' (see `TiedResNeXt`).
-        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of the stage's base channels.
-        attention: Attention layer at the end of each residual branch, a config like a plugin's cfg. Unlike a plugin it is part of
-            the network: checkpoints must hold its weights.
-        memory_format: As in `StagedResNet`; the default was chosen by measurements on CPUs.
-        **staged: Everything else that `StagedResNet` takes, under the names of mmdet's ResNet.
+        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a fraction of the stage's base channels.
+        attention: Config of an attention layer at the end of each residual branch, like a plugin's cfg. Unlike a plugin it is
+            part of the network: checkpoints must contain its weights.
+        memory_format: As in `StagedResNet`; the default was the fastest on CPUs.
+        **staged: Other arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -237,16 +237,16 @@ class TiedResNet(StagedResNet):
 class TiedResNeXt(TiedResNet):
     """TiedResNeXt-50 and -101 (4 splits of width 64), and -S (``base_width=36``).
 
-    The paper's only row, TiedResNeXt-101-S at 64.0M and 14.6G, contradicts itself. The nearest network we found is
+    The paper's only row, TiedResNeXt-101-S at 64.0M and 14.6G, contradicts itself. The nearest network that we found is
     ``TiedResNeXt(101, base_width=72)``: 66.1M and 14.2G, with 8 groups in each split, B = (1, 1, 3, 3), and a mixer of one 1x1
-    convolution added back to the splits. The other settings follow it, with the block numbers of TiedResNet where they fit.
+    convolution added back to the splits. The other widths follow it, with TiedResNet's block numbers where they fit.
 
     Args:
         depth: 50, 101 or 152.
         base_width: Channels of one split in the first stage when base_channels is 64.
-        split_groups: G of every split; None takes the preset of base_width (8 for 64 and 72, 4 for 36).
+        split_groups: G of every split; None is the preset for base_width (8 for 64 and 72, 4 for 36).
         mixer_fusion: As in `TiedResNet`.
-        **tied: Everything else that `TiedResNet` takes.
+        **tied: Other arguments of `TiedResNet`.
 
     Raises:
         ValueError: A setting that cannot be built; the message says what would work.
@@ -278,7 +278,7 @@ class TiedSENet(TiedResNet):
         depth: 50, 101 or 152.
         se_ratio: Reduction of TiedSE.
         se_blocks: B of TiedSE.
-        **tied: Everything that `TiedResNet` takes.
+        **tied: Arguments of `TiedResNet`.
 
     Example:
         >>> model = TiedSENet(depth=101, base_width=18)  # TiedSENet-101-S
@@ -292,13 +292,13 @@ class TiedSENet(TiedResNet):
 
 @MODELS.register_module()
 class TiedSEResNet(TiedSENet):
-    """SE-ResNet with only its attention tied (Table 3): with one split, B = 1 and no mixer, the tied bottleneck is ResNet's.
+    """SE-ResNet with only its attention tied (Table 3): a tied bottleneck with one split, B = 1 and no mixer is ResNet's.
 
     Args:
         depth: 50, 101 or 152.
         se_ratio: Reduction of TiedSE.
         se_blocks: B of TiedSE; 1 is SE-ResNet.
-        **staged: Everything that `StagedResNet` takes, under the names of mmdet's ResNet.
+        **staged: Arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Example:
         >>> model = TiedSEResNet(depth=50, se_blocks=1)  # SE-ResNet-50
@@ -338,6 +338,6 @@ def choose_split_blocks(splits: int, base_width: int, split_blocks: Sequence[int
 
 
 def add_splits(x: Tensor, splits: int) -> Tensor:
-    """Add equal parts of the channels; unlike the sum of a reshaped tensor this keeps channels_last."""
-    parts = x.chunk(splits, dim=1)  # indexed, because torch.fx cannot iterate over a proxy
-    return reduce(torch.add, [parts[index] for index in range(splits)])
+    """Sum the splits of the channels; unlike reshape and sum, this keeps channels_last."""
+    parts = x.chunk(splits, dim=1)  # indexed below: torch.fx cannot iterate over a proxy
+    return reduce(torch.add, [parts[i] for i in range(splits)])
