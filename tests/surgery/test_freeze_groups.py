@@ -166,7 +166,7 @@ def test_errors():
     with pytest.raises(ValueError, match='freeze_groups: Conv2d has no DGConv; its groups may be frozen already'):
         freeze_groups(nn.Conv2d(4, 4, 1))
     for other in (None, DGConv(4, 4, 1).state_dict()):
-        with pytest.raises(ValueError, match=f'{type(other).__name__} is not a model with DGConv'):
+        with pytest.raises(ValueError, match=f'expected a model with DGConv layers, got {type(other).__name__}'):
             freeze_groups(other)
 
 
