@@ -380,7 +380,7 @@ def test_shared_by_copies_and_absent_from_the_state():
     ({'loss': 'l1'}, "loss='l1', expected one of cosine, mse"),
     ({'schedule': 'step'}, "schedule='step', expected one of constant, linear, cosine"),
     ({'loss_weight': 0}, 'loss_weight=0, expected a positive number'),
-    ({'end': 1.5}, 'end=1.5, expected a share of training'),
+    ({'end': 1.5}, 'end=1.5, expected a fraction of training'),
     ({'stages': []}, r"stages=\[\], expected names such as \['layer3', 'layer4'\]"),
     ({'stages': None}, 'stages=None, expected names'),
     ({'stages': {'layer4': 3}}, "stages={'layer4': 3}, expected names"),
@@ -413,6 +413,6 @@ def test_stages_must_run_and_be_maps():
         stage_widths(network, ['1'], 'it')
     network = TwoStages()
     network.layer3 = nn.ReLU()
-    with pytest.raises(ValueError, match='it: stage layer3 is not run'):
+    with pytest.raises(ValueError, match='it: stage layer3 does not run'):
         stage_widths(network, ['layer3'], 'it')
     assert network.training
