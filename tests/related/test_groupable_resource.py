@@ -216,8 +216,8 @@ def test_training_brings_zeta_to_the_bound():
 
 
 @pytest.mark.parametrize(('make', 'message'), [
-    (lambda: GroupResourceHook(b=0.5), 'b=0.5, expected a number of at least 1'),
-    (lambda: GroupResourceHook(b='64'), "b='64', expected a number of at least 1"),
+    (lambda: GroupResourceHook(b=0.5), 'b=0.5, expected a number >= 1'),
+    (lambda: GroupResourceHook(b='64'), "b='64', expected a number >= 1"),
     (lambda: GroupResourceHook(b=float('nan')), 'b=nan, expected a number'),
     (lambda: GroupResourceHook(alpha=None), 'alpha=None, expected a negative number'),
     (lambda: GroupResourceHook(b=float('inf')), 'b=inf, expected a number'),

@@ -54,7 +54,7 @@ def test_no_shared_bases():
     class Runner:
         model = nn.Linear(2, 2)
 
-    with pytest.raises(ValueError, match='BasisGradientHook: Linear has no trained shared bases'):
+    with pytest.raises(ValueError, match='BasisGradientHook: Linear has no trainable shared bases'):
         BasisGradientHook().before_train(Runner)
     with pytest.raises(ValueError, match='interval=0, expected a positive integer'):
         BasisGradientHook(0)

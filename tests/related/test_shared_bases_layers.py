@@ -276,7 +276,7 @@ BASIS = FilterBasis(6, 4, 3)
     (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3, groups=2)), 'groups=1, but the filters have 2'),
     (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3)), r'filters are Conv2d\(6, 4, .* neither bias nor padding_mode'),
     (lambda: SharedConv2d(6, 4, 3, padding=1, filters=nn.Conv2d(6, 4, 3, bias=False)),
-     r'which the layer calls as it is, but the layer has stride=\(1, 1\), padding=\(1, 1\), dilation=\(1, 1\)'),
+     r'which the layer calls as is, but the layer has stride=\(1, 1\), padding=\(1, 1\), dilation=\(1, 1\)'),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, norm='BN'), r"norm='BN' is not a module; .* nn.BatchNorm2d\(4\)"),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique=1, norm=nn.BatchNorm2d(4)), 'norm has 4 channels; it needs 5'),
     *((lambda size=size: FilterBasis(6, 4, size), 'FilterBasis: kernel_size=.* expected a positive integer, or two for height')
