@@ -35,7 +35,7 @@ def test_reads_as_torchvision_does(name, root, monkeypatch):
 
 
 def test_splits(root):
-    """Section 5.1: 400 training and 200 extra images of each digit are held out, the rest is trained on."""
+    """Section 5.1: 400 training and 200 extra images of each digit are held out, the rest is for training."""
     data = {split: SVHN(data_root=root, split=split) for split in ('train', 'all', 'val', 'test')}
     assert {split: len(part) for split, part in data.items()} == {'train': 30, 'all': 6030, 'val': 6000, 'test': 20}
     for part in data.values():

@@ -92,7 +92,7 @@ def test_coefficients_of_two_bases_are_apart():
 @pytest.mark.parametrize('released', ['ResNet34_S48U1', 'ResNet50_Shared', 'ResNet50_Shared_two_bases', 'ResNet101_Shared',
                                       'MobileNetV2_Shared', 'MobileNetV2_Shared_two_bases'])
 def test_coefficients_of_the_released_networks(released):
-    """Rows in each stage: outputs of the blocks after the first; or the reason why there are none."""
+    """Rows per stage (outputs of the blocks after the first), or the reason why there are none."""
     weights = convert_released(random_weights(released))[1]
     rows = {'ResNet34_S48U1': {f'layer{i} {role}': 64 * 2**(i - 1) * (blocks - 1) for i, blocks in enumerate((3, 4, 6, 3), 1)
                                for role in ('entry', 'exit')},
@@ -107,7 +107,7 @@ def test_coefficients_of_the_released_networks(released):
 
 
 def test_tool(tmp_path, monkeypatch, capfd):
-    """Both figures are written, and mistakes are one line."""
+    """Both figures are written, and mistakes print one line."""
     with (tmp_path / 'basis_gradients.csv').open('w', newline='') as file:
         csv.writer(file).writerows([('iteration', 'basis', 'mean', 'max', 'norm'), (0, 'a', 0.1, 0.5, 1), (10, 'a', 0.2, 0.4, 2)])
     torch.save(SharedResNetCIFAR(20, shared_elements=4).state_dict(), tmp_path / 'net.pth')

@@ -147,7 +147,7 @@ class _Deviation(nn.Module):
 
 @pytest.mark.parametrize(('channels', 'elements', 'least'), [(4, 20, 0), (2, 30, 12)])
 def test_minimum_deviation(channels, elements, least):
-    """An orthonormal basis where there is room for one, else its best approximation."""
+    """An orthonormal basis if its size allows one, else the best approximation."""
     basis = FilterBasis(channels, elements, 3)
     flat = nn.init.orthogonal_(torch.empty(elements, channels * 9))
     basis.weight.data.copy_(flat.view_as(basis.weight))
@@ -164,7 +164,7 @@ def test_deviation_of_a_low_precision_basis_is_float32(dtype):
 
 
 def make_network(**options) -> nn.ModuleDict:
-    """Three layers on one basis, held once."""
+    """Three layers with one basis, registered once."""
     basis = FilterBasis(6, 4, 3)
     layers = [SharedBasisConv(6, 6, 3, padding=1, filters=basis, num_unique=1, **options) for _ in range(3)]
     return nn.ModuleDict({'basis': basis, 'layers': nn.Sequential(*layers)})

@@ -28,8 +28,8 @@ def test_keeps_outputs_for_every_pattern(inputs, outputs):
         assert not isinstance(frozen, DGConv)
         assert frozen.groups == layer.group_number == 2**gates.count(0)
         assert frozen.weight.numel() == layer.relationship().sum() * 9
-        neighbours = list(gates) == sorted(gates)  # closed gates first
-        assert isinstance(frozen, PermutedConv2d) != neighbours
+        adjacent = list(gates) == sorted(gates)  # closed gates first
+        assert isinstance(frozen, PermutedConv2d) != adjacent
         torch.testing.assert_close(frozen(x), layer(x))
         torch.testing.assert_close(frozen(x[0]), layer(x[0]))
 
