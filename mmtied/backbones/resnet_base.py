@@ -79,7 +79,7 @@ class StagedResNet(StrictCheckpoint, BaseModule):
         - Output: a tuple of one (N, C_i, H / s_i, W / s_i) for each i in out_indices.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
         TypeError: An unknown setting.
     """
 

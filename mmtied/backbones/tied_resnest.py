@@ -74,7 +74,7 @@ class TiedResNeSt(StagedResNet):
         **staged: Other arguments of `StagedResNet`.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
         ImportError: Neither mmdet nor mmpretrain is installed.
 
     Example:

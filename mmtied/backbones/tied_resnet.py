@@ -184,7 +184,7 @@ class TiedResNet(StagedResNet):
         - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> import torch
@@ -239,7 +239,7 @@ class TiedResNeXt(TiedResNet):
 
     The paper's only row, TiedResNeXt-101-S at 64.0M and 14.6G, contradicts itself. The nearest network that we found is
     ``TiedResNeXt(101, base_width=72)``: 66.1M and 14.2G, with 8 groups in each split, B = (1, 1, 3, 3), and a mixer of one 1x1
-    convolution added back to the splits. The other widths follow it, with TiedResNet's block numbers where they fit.
+    convolution added back to the splits. The other widths follow it, with TiedResNet's block numbers if these fit.
 
     Args:
         depth: 50, 101 or 152.
@@ -249,7 +249,7 @@ class TiedResNeXt(TiedResNet):
         **tied: Other arguments of `TiedResNet`.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> model = TiedResNeXt(depth=101, base_width=72)  # nearest to TiedResNeXt-101-S

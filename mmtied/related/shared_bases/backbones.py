@@ -135,7 +135,7 @@ class SharedResNet(StagedResNet):
           and 1 with basic blocks.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> model = SharedResNet(depth=50)
@@ -285,7 +285,7 @@ class SharedResNeXtCIFAR(StagedResNet):
         - Output: a tuple of (N, 256 * 2**i, H / 2**i, W / 2**i) for each i in out_indices.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> model = SharedResNeXtCIFAR()  # S64U4

@@ -49,7 +49,7 @@ class SharedDenseNetCIFAR(StrictCheckpoint, BaseModule):
         - Output: a tuple of one (N, C, H / 8, W / 8), C = 1024 with depth 121.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> model = SharedDenseNetCIFAR(shared_elements=16)  # S16U1
