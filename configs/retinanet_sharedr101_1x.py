@@ -1,5 +1,5 @@
 # RetinaNet with ResNet-101-Shared, 1x schedule: deeply shared filter bases, NeurIPS 2021, Table 4.
-# ImageNet weights: the authors' ResNet101-Shared, see _base_/shared_backbone.py for where to get it and what to type.
+# ImageNet weights: the authors' ResNet101-Shared, see _base_/shared_backbone.py for the download and the commands.
 _base_ = ['./retinanet_r101_b8_1x.py', './_base_/shared_backbone.py']
 model = dict(backbone=_base_.shared_backbone)
 custom_hooks = [_base_.orthogonality]

@@ -21,7 +21,7 @@ from mmtied.analysis.complexity import Complexity, ImageNetClassifier, count_par
 from mmtied.analysis.published import Detector, Network, Paper, load_papers
 from mmtied.atomic import save_text
 from mmtied.compat import require
-from mmtied.related.groupable.complexity import grouped_multiply_adds
+from mmtied.related.groupable import grouped_multiply_adds
 from mmtied.tables import markdown_table
 from mmtied.version import __version__
 

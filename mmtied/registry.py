@@ -15,12 +15,12 @@ from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
 from .layers import IGC, TBC, TFC, TGC, DGConv, SumFusion
-from .layers.fusion import refuse_fusion
+from .layers.blocks import refuse_fusion
 
 #: Modules that register their classes on import.
 _MODULES = ('backbones', 'plugins', 'evaluation.hook', 'evaluation.metric', 'related.groupable.backbones',
             'related.groupable.training', 'related.interleaved.backbones', 'related.interleaved.data',
-            'related.shared_bases.backbones', 'related.shared_bases.densenet', 'related.shared_bases.resnext',
+            'related.shared_bases.backbones', 'related.shared_bases.densenet', 'related.shared_bases.mobilenet',
             'related.shared_bases.training', 'training.alone', 'training.distillation', 'training.resume')
 
 for _name in _MODULES:

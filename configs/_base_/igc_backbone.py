@@ -1,6 +1,6 @@
 # IGC-L100M2 + Ident. instead of a detector's ResNet-18: `model = dict(backbone=_base_.igc_backbone, neck=_base_.igc_neck)`.
-# Nothing is frozen and BatchNorm is synchronised, because it starts from random weights: those that the authors published are
-# files of MXNet (docs/interleaved_group_convolution.md).
+# Nothing is frozen and BatchNorm is synchronized, because it starts from random weights: the authors' are published as MXNet files
+# (docs/interleaved_group_convolution.md).
 # To start from a backbone trained with configs/imagenet, frozen as mmdet does: tools/train.py CONFIG --backbone-checkpoint FILE
 igc_backbone = dict(
     type='mmtied.IGCNet',

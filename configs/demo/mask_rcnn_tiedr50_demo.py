@@ -1,4 +1,4 @@
-# Mask R-CNN with a thin TiedResNet-50 that learns occluded shapes from scratch in minutes on a laptop's CPU: `make demo`.
+# Mask R-CNN with a thin TiedResNet-50 that learns occluded shapes from scratch in minutes on a laptop CPU: `make demo`.
 # Depth and structure are TiedResNet-50's; backbone, neck and heads are thinner, and images are 160x160.
 _base_ = '../mask_rcnn_tiedr50_2x.py'
 
@@ -42,7 +42,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-# AdamW needs hundreds of steps from scratch where SGD needs thousands.
+# AdamW needs hundreds of steps from scratch, SGD thousands.
 max_epochs = 4
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(

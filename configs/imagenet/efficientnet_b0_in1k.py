@@ -1,8 +1,8 @@
-# EfficientNet-B0: the untied baseline of Table 3. mmpretrain's own config is for inference alone; this one trains with the recipe
-# of EfficientNet's paper (Tan & Le, ICML 2019), whose 77.1 Table 3 prints: RMSprop, learning rate 0.016 for each 256 images, which
-# decays by 0.97 every 2.4 epochs (here a little every epoch), BatchNorm's momentum, AutoAugment and stochastic depth; and of its
-# code: 350 epochs with 5 of warm-up, label smoothing, an average of the weights. Its dropout of 0.2 before the classifier is missing,
-# since mmpretrain's head has none, and PyTorch's RMSprop adds eps to the root, where TensorFlow's adds it below the root.
+# EfficientNet-B0: the untied baseline of Table 3. mmpretrain's own config is for inference only. This one follows EfficientNet's
+# paper (Tan & Le, ICML 2019), the source of the 77.1 in Table 3: RMSprop, learning rate 0.016 per 256 images, decayed by 0.97 every
+# 2.4 epochs (here by as much, a little every epoch), BatchNorm momentum, AutoAugment and stochastic depth. Its code adds 350 epochs
+# with 5 of warm-up, label smoothing and averaged weights. Two differences remain: mmpretrain's head lacks the dropout of
+# 0.2 before the classifier, and PyTorch's RMSprop adds eps outside the square root, TensorFlow's inside.
 _base_ = 'mmpretrain::efficientnet/efficientnet-b0_8xb32_in1k.py'
 model = dict(
     backbone=dict(drop_path_rate=0.2, norm_cfg=dict(type='BN', eps=1e-3, momentum=0.01)),

@@ -1,4 +1,4 @@
-"""Tied backbones for mmdet detectors and mmpretrain classifiers; those of `mmtied.related` are importable from here too."""
+"""Tied backbones for mmdet detectors and mmpretrain classifiers, and the backbones of `mmtied.related`."""
 
 from mmtied.compat import forward_names
 
@@ -13,7 +13,7 @@ __all__ = ['GResNeXt', 'IGCNet', 'IGCNetCIFAR', 'SharedDenseNetCIFAR', 'SharedRe
 __getattr__, __dir__ = forward_names(__name__, {
     'groupable.backbones': ['GResNeXt'],
     'interleaved.backbones': ['IGCNet', 'IGCNetCIFAR'],
-    'shared_bases.backbones': ['SharedResNet', 'SharedResNetCIFAR', 'shared_mobilenet_v2'],
+    'shared_bases.backbones': ['SharedResNet', 'SharedResNetCIFAR', 'SharedResNeXtCIFAR'],
     'shared_bases.densenet': ['SharedDenseNetCIFAR'],
-    'shared_bases.resnext': ['SharedResNeXtCIFAR'],
+    'shared_bases.mobilenet': ['shared_mobilenet_v2'],
 })

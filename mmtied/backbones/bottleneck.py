@@ -1,4 +1,4 @@
-"""Building blocks of all residual backbones: residual blocks, their plugins, and projection shortcuts."""
+"""Building blocks of all residual backbones: residual blocks, their plugins and shortcuts."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,11 @@ PLUGIN_POSITIONS = ('after_conv1', 'after_conv2', 'after_conv3')
 
 
 class BlockSettings(NamedTuple):
-    """Settings of a residual block that every kind shares, with the meaning that they have in `StagedResNet`.
+    """Settings common to all residual blocks; those not listed here are as in `StagedResNet`.
 
     Attributes:
         in_channels: Channels of the block's input.
-        planes: Base channels of the stage; the output of a bottleneck has four times as many.
+        planes: Base channels of the stage; a bottleneck has four times as many output channels.
         plugins: Plugins of this block, each dict(cfg=..., position=...).
     """
 
@@ -42,7 +42,7 @@ class BlockSettings(NamedTuple):
         return (self.stride, 1) if self.style == 'caffe' else (1, self.stride)
 
     def shortcut(self, out_channels: int, num_blocks: int = 1) -> nn.Module:
-        """Build the projection shortcut (a 1x1 TBC) of the first block of a stage, or an Identity where the shapes agree."""
+        """Build a projection shortcut (a 1x1 TBC), or an Identity if the shapes agree."""
         if self.stride == 1 and self.in_channels == out_channels:
             return nn.Identity()
 
@@ -56,8 +56,8 @@ class BlockSettings(NamedTuple):
 class ResidualBlock(BaseModule):
     """Base class of residual blocks: a residual branch with plugins, a shortcut, and a ReLU after their sum.
 
-    A subclass sets `entry` (the first layer), `exit` (the last one, without activation) and `shortcut` (see
-    `BlockSettings.shortcut`), and then calls `add_layers`.
+    A subclass sets `entry` (the first layer), `exit` (the last layer, without activation) and `shortcut` (see
+    `BlockSettings.shortcut`), then calls `add_layers`.
 
     Shape:
         - Input: (N, in_channels, H, W).
@@ -75,9 +75,9 @@ class ResidualBlock(BaseModule):
         self.activate = nn.ReLU(inplace=True)
 
     def add_layers(self, attention: dict | None, plugins: Sequence[dict], **channels: int) -> None:
-        """Build the attention at the end of the residual branch, given like a plugin's cfg, and the plugins.
+        """Build the plugins, and the attention at the end of the residual branch, whose config is like a plugin's cfg.
 
-        The channels are those at each position: after_conv1, after_conv2 and, in a bottleneck, after_conv3.
+        `channels` are those at each position: after_conv1, after_conv2 and, in a bottleneck, after_conv3.
         """
         self.attention = nn.Identity()
         if attention is not None:
@@ -86,11 +86,11 @@ class ResidualBlock(BaseModule):
 
     @property
     def last_norm(self) -> nn.Module:
-        """The normalization before the addition, which `zero_init_residual` sets to zero."""
+        """Normalization before the addition, which `zero_init_residual` sets to zero."""
         return self.exit.norm
 
     def init_added_layers(self) -> None:
-        """Let attention and plugins initialize themselves where they can."""
+        """Call `init_weights` of the attention and plugins that have it."""
         for layer in (self.attention, *self.plugins.children()):
             if hasattr(layer, 'init_weights'):
                 layer.init_weights()
@@ -103,7 +103,7 @@ class ResidualBlock(BaseModule):
 
     @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
-        """Compute the block up to its last activation, usually `add_shortcut` of the residual branch."""
+        """Compute the block up to its last activation: the residual branch and `add_shortcut`."""
 
     def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
         """Add the shortcut of the block's input `x` to the residual branch `out`."""
@@ -111,7 +111,7 @@ class ResidualBlock(BaseModule):
 
 
 class Bottleneck(ResidualBlock):
-    """Base class of blocks of three parts: a 1x1 `entry`, a `middle` that the subclass implements, and a 1x1 `exit`."""
+    """Base class of bottlenecks: a 1x1 `entry`, a `middle` that the subclass implements, and a 1x1 `exit`."""
 
     expansion = 4
 
@@ -131,14 +131,14 @@ class ConvBottleneck(Bottleneck):
     """ResNet's or ResNeXt's bottleneck of three convolutions, 1x1, 3x3, 1x1.
 
     Args:
-        block: Settings that every kind of block has.
-        width: Channels of the input of the 3x3 convolution.
-        conv_cfgs: conv_cfg of 'entry', 'middle' and 'exit', where it is not the block's.
-        elements: Channels of the output of the 3x3 convolution; None is `width`.
+        block: Settings common to all blocks.
+        width: Input channels of the 3x3 convolution.
+        conv_cfgs: conv_cfg of 'entry', 'middle' and 'exit', by default the block's.
+        elements: Output channels of the 3x3 convolution; None is `width`.
         groups: Groups of the 3x3 convolution.
     """
 
-    #: Name of the 3x3 convolution, which is in the keys of checkpoints.
+    #: Name of the 3x3 convolution in checkpoint keys.
     middle_name = 'spatial'
 
     def __init__(self, block: BlockSettings, *, width: int, conv_cfgs: Mapping[str, dict | None], elements: int | None = None,
@@ -164,7 +164,7 @@ class ConvBottleneck(Bottleneck):
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions, `entry` and `exit`, with plugins at 'after_conv1' and 'after_conv2'.
 
-    The block's stride is for the first convolution, and its style is ignored, as there is no 1x1 convolution.
+    The first convolution has the stride; the style is ignored, as there is no 1x1 convolution.
     """
 
     plugin_positions = PLUGIN_POSITIONS[:2]
@@ -179,7 +179,7 @@ class BasicBlock(ResidualBlock):
         self.add_layers(None, block.plugins, after_conv1=planes, after_conv2=planes)
 
     def make_shortcut(self, block: BlockSettings) -> nn.Module:
-        """Build the shortcut, by default a projection where the shape changes."""
+        """Build the shortcut, by default a projection if the shape changes."""
         return block.shortcut(block.planes)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class BasicBlock(ResidualBlock):
 
 
 class PadShortcut(nn.Module):
-    """A shortcut without parameters: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016)."""
+    """Parameter-free shortcut: every `stride`-th pixel, and zeros for new channels (option A of He et al., 2016)."""
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class PadShortcut(nn.Module):
 
 
 class BlockPlugins(nn.Module):
-    """The plugin layers of one block, which run at their position in the order of their settings."""
+    """Plugin layers of one block; those at the same position run in the order of the config."""
 
     def __init__(self, plugins: Sequence[dict], **channels: int) -> None:
         super().__init__()
@@ -225,7 +225,7 @@ class BlockPlugins(nn.Module):
 
 def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_stages: int,
                      positions: Sequence[str] = PLUGIN_POSITIONS) -> list[dict]:
-    """Return the plugins of one stage, each as dict(cfg=..., position=...); without `stages` a plugin is in every stage."""
+    """Return the plugins of one stage, each as dict(cfg=..., position=...); a plugin without `stages` is in all of them."""
     chosen = []
     for plugin in plugins:
         unknown = set(plugin) - {'cfg', 'position', 'stages'}
@@ -245,7 +245,7 @@ def plugins_of_stage(backbone: str, plugins: Sequence[dict], stage: int, num_sta
 
 
 def check_registered(backbone: str, setting: str, cfg: dict) -> None:
-    """Raise a ValueError if the type of a layer's config is not registered, where mmcv would raise a KeyError about None."""
+    """Raise a ValueError if the type of a layer's config is not registered; mmcv's own KeyError only mentions None."""
     with MODELS.switch_scope_and_registry(None) as registry:
         if isinstance(cfg['type'], str) and registry.get(cfg['type']) is None:
             raise ValueError(f'{backbone}: {setting} type {cfg["type"]!r} is not registered; correct the name, or name its '
@@ -253,7 +253,7 @@ def check_registered(backbone: str, setting: str, cfg: dict) -> None:
 
 
 def scale_width(backbone: str, base_width: int, planes: int) -> int:
-    """Return the width of a block's 3x3 convolutions, given as `base_width` for 64 planes.
+    """Return the width of a block's 3x3 convolutions; `base_width` is the width for 64 planes.
 
     Example:
         >>> scale_width('TiedResNet', base_width=18, planes=128)

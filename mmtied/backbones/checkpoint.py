@@ -1,8 +1,8 @@
-"""Strict checkpoints: weights that do not fit a backbone are an error.
+"""Strict checkpoints: weights that do not fit a backbone raise an error.
 
-mmengine loads weights leniently: a wrong shape, or a missing or unknown key, is only a warning in the log. mmdet's base configs
-freeze a stage and every BatchNorm because they expect ImageNet weights. So a checkpoint of another network would leave random
-layers frozen for a whole training run, or drop blocks and attention that its other weights were trained with.
+mmengine only logs a warning for wrong shapes and missing or unknown keys. mmdet's base configs freeze a stage and every BatchNorm
+because they expect ImageNet weights, so a checkpoint of another network could leave random layers frozen for a whole training
+run, or drop the blocks and attention that its other weights were trained with.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,13 +14,13 @@ _COUNTERS = 'num_batches_tracked'
 
 
 class StrictCheckpoint:
-    """A network that raises a ValueError for weights that do not fit, where `strict_checkpoint` is set.
+    """Mixin of networks that raise a ValueError for weights that do not fit if `strict_checkpoint` is set.
 
-    A state_dict without any weights for the network passes, unless the network itself is being loaded, with the prefix ''.
+    As a submodule, the network accepts a state_dict without any weights for it.
     """
 
     strict_checkpoint = False
-    #: Submodules whose weights may be missing where they are trained.
+    #: Submodules whose weights may be missing unless they are frozen.
     optional_parts: Collection[str] = ()
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: object) -> None:
@@ -33,10 +33,10 @@ class StrictCheckpoint:
 
 
 def find_misfits(module: nn.Module, state_dict: Mapping[str, Tensor], optional: Collection[str] = ()) -> list[str]:
-    """Return one phrase for each weight by which a state_dict does not fit a module.
+    """Return one phrase for each weight of a state_dict that does not fit a module.
 
-    These are weights of the module that are missing or have the wrong shape, and unknown weights inside a part that the module
-    has (stem, layer1, ...). Parts that the module lacks, such as a classifier's head or later stages, are ignored.
+    Weights of the module may be missing or have the wrong shape, and weights inside one of its parts (stem, layer1, ...) may be
+    unknown. Parts that the module lacks, such as a classifier's head or later stages, are ignored.
     """
     misfits = []
     own = module.state_dict()
@@ -58,12 +58,12 @@ def find_misfits(module: nn.Module, state_dict: Mapping[str, Tensor], optional: 
 
 
 def name_some(misfits: list[str]) -> str:
-    """Return the first few misfits and the number of the others."""
+    """Return the first three misfits and the number of the others."""
     return '; '.join(misfits[:3]) + (f'; and {len(misfits) - 3} more' if len(misfits) > 3 else '')
 
 
 def find_hint(module: nn.Module, keys: Collection[str]) -> str:
-    """Return what a part of a module (its ``checkpoint_hint``) says about a checkpoint that does not fit, or nothing."""
+    """Return the ``checkpoint_hint`` of the first part of a module that has one for these keys, or ''."""
     hints = (part.checkpoint_hint(keys) for part in module.modules() if hasattr(part, 'checkpoint_hint'))
     return next(filter(None, hints), '')
 
@@ -72,7 +72,7 @@ def _message(module: nn.Module, misfits: list[str], state_dict: Mapping[str, Ten
     name = type(module).__name__
     advice = find_hint(module, state_dict)
     if not advice and any(key.startswith('backbone.') for key in state_dict):
-        advice = "it holds a whole model; add prefix='backbone.' to init_cfg"
+        advice = "it contains a whole model; add prefix='backbone.' to init_cfg"
     elif not advice:
         advice = f'give weights of a {name} with the same settings, or set strict_checkpoint=False to load what fits'
     return f'{name}: the checkpoint does not fit ({name_some(misfits)}); {advice}'

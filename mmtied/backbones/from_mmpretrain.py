@@ -1,6 +1,6 @@
-"""Networks of mmpretrain whose layers are replaced after they are built.
+"""Subclasses of mmpretrain's networks, whose layers are replaced after construction.
 
-mmpretrain is imported, and the class made, when a network is built or unpickled, because its import is slow.
+mmpretrain is slow to import, so it is imported, and the class created, when a network is built or unpickled.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from mmtied.compat import require
 from .checkpoint import StrictCheckpoint
 from .resnet_base import UNSUPPORTED
 
-#: The classes of this module, and their base classes in mmpretrain.
+#: Classes of this module and their base classes in mmpretrain.
 BASES = {'TiedEfficientNet': 'EfficientNet', 'SharedMobileNetV2': 'MobileNetV2'}
 
 
 @cache
 def network_class(name: str) -> type[nn.Module]:
-    """Return a class of `BASES`: train() and eval() return the network, as PyTorch's do, and it can check its checkpoints.
+    """Return a class of `BASES`, with strict checkpoints, and with train() and eval() that return the network as in PyTorch.
 
     Raises:
         ImportError: mmpretrain is not installed.
@@ -39,14 +39,14 @@ def network_class(name: str) -> type[nn.Module]:
 
 
 def check_settings(builder: Callable, parent: type[nn.Module], settings: Mapping[str, object]) -> None:
-    """Raise a TypeError for settings that a network of `network_class` does not take; the builder's are known too."""
+    """Raise a TypeError for settings that neither the builder nor its network from `network_class` takes."""
     if 'pretrained' in settings:
         raise TypeError(f'{parent.__name__}: pretrained is not supported; {UNSUPPORTED["pretrained"]}')
     reject_unknown(parent.__name__, settings, builder, parent.__init__)
 
 
 def __getattr__(name: str) -> object:
-    """Make the class when pickle looks for it."""
+    """Create the class when pickle looks it up."""
     if name in BASES:
         return network_class(name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

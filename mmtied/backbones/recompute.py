@@ -11,19 +11,19 @@ from torch.utils import checkpoint as checkpointing
 
 from mmtied.torch_compat import is_compiling, selective_checkpoint_contexts
 
-#: The operators of convolutions and linear layers, whose outputs 'norm' keeps.
+#: Operators of convolutions and linear layers, whose outputs 'norm' keeps.
 _PRODUCTS = frozenset({torch.ops.aten.convolution.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default,
                        torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default})
 
 
 def recompute(module: nn.Module, function: Callable[[Tensor], Tensor], x: Tensor, keep_convolutions: bool) -> Tensor:
-    """Return `function(x)`, and recompute it in the backward pass; gradients and running statistics stay the same.
+    """Return `function(x)`, and recompute it in the backward pass with the same gradients and running statistics.
 
-    The module holds the layers that the function calls. With keep_convolutions, what convolutions and matrix products return is
-    kept, and only what lies between them is recomputed: normalization, activation, concatenation. That is cheap and saves a
-    third of a network's activations.
+    `module` contains the layers that the function calls. With `keep_convolutions` the outputs of convolutions and matrix products
+    are kept, and only normalization, activation and concatenation are recomputed, which is cheap and saves a third of a network's
+    activations.
     """
-    if is_compiling():  # the compiler recomputes cheap operators on its own, and cannot trace the contexts
+    if is_compiling():  # the compiler recomputes cheap operators itself and cannot trace the contexts
         return function(x) if keep_convolutions else checkpointing.checkpoint(function, x, use_reentrant=False)
     return checkpointing.checkpoint(function, x, use_reentrant=False, context_fn=partial(_contexts, module, keep_convolutions))
 
@@ -37,9 +37,9 @@ def _contexts(module: nn.Module, keep_convolutions: bool) -> tuple[AbstractConte
 
 
 class _Recomputing:
-    """Let BatchNorm update copies of its running statistics, which already include this batch.
+    """Let BatchNorm update copies of its running statistics, since the originals already include this batch.
 
-    A class, because a retained graph enters the same context once for each backward pass.
+    A class instead of a generator, because a retained graph re-enters the context in each backward pass.
     """
 
     def __init__(self, module: nn.Module, inner: AbstractContextManager) -> None:

@@ -1,6 +1,6 @@
 """Base class of the residual backbones: stem, stages, freezing, normalization mode, outputs, plugins, checkpoints.
 
-Settings carry the names of mmdet's ResNet, so configs carry over. The class needs only mmengine and mmcv, and also serves
+Settings are named as in mmdet's ResNet, so configs carry over. The class needs only mmengine and mmcv, and also serves
 mmpretrain's classifiers.
 """
 
@@ -24,14 +24,14 @@ from .checkpoint import StrictCheckpoint
 
 #: Blocks in each stage, by depth.
 STAGE_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-#: Initialization where init_cfg is None; it reaches tied convolutions too, through their parent class and thin fan-out.
+#: Default init_cfg. It reaches tied convolutions through their parent class, with the fan-out of the thin weight.
 DEFAULT_INIT = [
     {'type': 'Kaiming', 'layer': 'Conv2d'},
     {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
 ]
-_DEFORMABLE = ('the 3x3 convolutions are the ones that the network changes; to have deformable convolutions use mmdet.ResNet, or '
-               'put them into the neck or head')
-#: Settings of mmdet's networks that these lack, and what to do.
+_DEFORMABLE = ('the network replaces the 3x3 convolutions itself; for deformable convolutions use mmdet.ResNet, or put them into '
+               'the neck or head')
+#: Settings of mmdet's networks that are not supported here, with advice.
 UNSUPPORTED = {
     'pretrained': "use init_cfg=dict(type='Pretrained', checkpoint=...)",
     'dcn': _DEFORMABLE,
@@ -39,7 +39,7 @@ UNSUPPORTED = {
     **dict.fromkeys(('num_branch', 'test_branch_idx', 'trident_dilations'),
                     'it is for mmdet.TridentResNet, whose three branches share the weights of an ordinary 3x3 convolution'),
 }
-#: The values of `memory_format`.
+#: Values of `memory_format`.
 MEMORY_FORMATS = {None: None, 'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 
@@ -50,36 +50,36 @@ class StagedResNet(StrictCheckpoint, BaseModule):
         depth: One of `stage_blocks`.
         in_channels: Channels of the image.
         stem_channels: Channels of the stem; None is base_channels.
-        base_channels: Base channels of the first stage; each stage doubles them.
+        base_channels: Base channels of the first stage, doubled in each following one.
         num_stages: Number of stages, 1 to 4.
         strides: Stride of the first block of each stage.
         dilations: Dilation of each stage.
         out_indices: Stages whose outputs are returned.
         style: 'pytorch' (the stride is in the 3x3 convolutions) or 'caffe' (in the first 1x1).
-        deep_stem: Three 3x3 convolutions instead of the 7x7 one.
-        avg_down: Average pooling instead of a stride in shortcuts.
-        frozen_stages: Freeze the stem and that many stages; 0 freezes the stem alone, -1 nothing.
+        deep_stem: Replace the 7x7 convolution by three 3x3 ones.
+        avg_down: Use average pooling instead of a stride in shortcuts.
+        frozen_stages: Freeze the stem and this many stages; 0 freezes the stem alone, -1 nothing.
         conv_cfg: Convolution layer of the standard convolutions.
         norm_cfg: Normalization layer.
         norm_eval: Keep BatchNorm in evaluation mode while training.
-        plugins: dict(cfg=..., stages=(bool, ...), position='after_conv1' | 'after_conv2' | 'after_conv3') each.
+        plugins: Each a dict(cfg=..., stages=(bool, ...), position='after_conv1' | 'after_conv2' | 'after_conv3').
         with_cp: Save memory in training. True recomputes each block in the backward pass; 'norm' keeps the outputs of its
-            convolutions and recomputes only normalizations and activations. 'norm' needs PyTorch 2.4, allows one backward pass
-            for each forward pass, and no plugin that overwrites a convolution's output in place, such as a ConvModule without
-            norm_cfg but with an in-place ReLU. None is False.
-        zero_init_residual: Start each block as the identity, with zeros in its last normalization.
-        memory_format: Format inside the network: 'channels_last' or 'contiguous', which both return contiguous outputs, or None
-            to leave the format of the input alone.
-        strict_checkpoint: Raise a ValueError for weights that do not fit, where mmengine would only warn.
-        init_cfg: Initialization; None is Kaiming's. Give dict(type='Pretrained', checkpoint=...) for weights.
-        **unknown: Not allowed; raises a TypeError that suggests the nearest known name.
+            convolutions and recomputes only normalizations and activations. 'norm' needs PyTorch 2.4, one backward pass per
+            forward pass, and no plugin that overwrites a convolution's output in place, such as a ConvModule with an in-place
+            ReLU but no norm_cfg. None is False.
+        zero_init_residual: Zero the last normalization of each block, so that it starts as the identity.
+        memory_format: Memory format inside the network: 'channels_last' or 'contiguous', both with contiguous outputs, or None
+            to keep the input's.
+        strict_checkpoint: Raise a ValueError for weights that do not fit, instead of mmengine's warning.
+        init_cfg: Initialization; None is Kaiming's, dict(type='Pretrained', checkpoint=...) loads weights.
+        **unknown: Raises a TypeError that suggests the nearest known name.
 
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: a tuple of one (N, C_i, H / s_i, W / s_i) for each i in out_indices.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
         TypeError: An unknown setting.
     """
 
@@ -90,7 +90,7 @@ class StagedResNet(StrictCheckpoint, BaseModule):
     #: Positions at which the blocks run plugins.
     plugin_positions: Sequence[str] = Bottleneck.plugin_positions
     optional_parts = ('plugins', )
-    #: Whether the stem is one 3x3 convolution without pooling, for images of 32 x 32.
+    #: Use a stem of one 3x3 convolution without pooling, for 32 x 32 images.
     small_images: bool = False
 
     def __init__(self,
@@ -132,7 +132,7 @@ class StagedResNet(StrictCheckpoint, BaseModule):
         norm_cfg = norm_cfg or {'type': 'BN', 'requires_grad': True}
         check_positive(name, in_channels=in_channels, base_channels=base_channels, stem_channels=stem_channels)
         if depth in (18, 34) and depth not in self.stage_blocks:
-            raise ValueError(f'{name}: depth={depth} has blocks of two 3x3 convolutions, and this network changes bottlenecks; '
+            raise ValueError(f'{name}: depth={depth} has blocks of two 3x3 convolutions, but this network needs bottlenecks; '
                              f'expected one of {", ".join(map(str, self.stage_blocks))}. To tie the convolutions of a '
                              f"ResNet-{depth}, give mmdet.ResNet conv_cfg=dict(type='TBC', num_blocks=2, indivisible='untie')")
         check_choice(name, 'depth', depth, self.stage_blocks)
@@ -182,7 +182,7 @@ class StagedResNet(StrictCheckpoint, BaseModule):
                 channels = planes * self.expansion
             try:
                 self.add_module(layer, self.make_stage(blocks))
-            except ValueError as error:  # a layer knows the channels that do not fit, the user the network's settings
+            except ValueError as error:  # the layer names channels, but the user set base_channels
                 if str(error).startswith(f'{name}: '):
                     raise
                 raise ValueError(f'{name}: {layer} with base_channels={base_channels}: {error}') from None
@@ -190,7 +190,7 @@ class StagedResNet(StrictCheckpoint, BaseModule):
         self._freeze_stages()
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """Build the layers before the pooling: a 7x7 convolution, or three 3x3 (deep), or a 3x3 one for small images."""
+        """Build the layers before the pooling: a 7x7 convolution, three 3x3 ones (deep), or one 3x3 for small images."""
         if self.small_images and deep:
             raise ValueError(f'{type(self).__name__}: deep_stem=True, expected False; the stem is one 3x3 convolution')
         if self.small_images:
@@ -203,12 +203,12 @@ class StagedResNet(StrictCheckpoint, BaseModule):
             ConvModule(channels // 2, channels, 3, 1, 1, **cfgs))
 
     def make_stage(self, blocks: list[BlockSettings]) -> nn.Module:
-        """Build a stage, which iterates over its blocks, from the settings of each block for `make_block`."""
+        """Build a stage, an iterable of blocks, from the settings of each block."""
         return nn.Sequential(*(self.make_block(block) for block in blocks))
 
     @abstractmethod
     def make_block(self, block: BlockSettings) -> ResidualBlock:
-        """Build one residual block from the settings that every kind of block has."""
+        """Build one residual block from the settings common to all blocks."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of the stages in out_indices."""
@@ -223,7 +223,7 @@ class StagedResNet(StrictCheckpoint, BaseModule):
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> 'StagedResNet':
-        """Set training mode, but keep frozen stages (and BatchNorm if norm_eval) in evaluation mode."""
+        """Set the training mode, but keep frozen stages (and BatchNorm if norm_eval) in evaluation mode."""
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:
@@ -235,8 +235,8 @@ class StagedResNet(StrictCheckpoint, BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Return the depth of a parameter and the number of depths, for mmpretrain's layer-wise learning rates.
 
-        The stem has depth 0 and the head the last. The depths between are those of mmpretrain's ResNet: the first and the last
-        stage have one each, those between one for every two to four blocks. Filters that a stage shares have its first.
+        The stem has depth 0 and the head the last depth. In between they follow mmpretrain's ResNet: one depth for the first and
+        the last stage each, and one for every two to four blocks of the others. A stage's shared filters have its first depth.
         """
         blocks = [len(getattr(self, layer)) for layer in self.stage_names]
         steps = (2, 3) if len(blocks) < 2 or blocks[1] < 8 else (4, 4)
@@ -252,7 +252,7 @@ class StagedResNet(StrictCheckpoint, BaseModule):
         return 1 + sum(counts[:index]) + (int(block) // steps[index] if block.isdigit() else 0), last + 1
 
     def init_weights(self) -> None:
-        """Initialize, and log once if no pretrained weights are loaded, because mmdet's schedules expect them."""
+        """Initialize the weights, and log once if none are pretrained, as mmdet's schedules expect."""
         first_time = not self.is_init
         super().init_weights()
         if not first_time or self._loads_pretrained():
@@ -261,7 +261,7 @@ class StagedResNet(StrictCheckpoint, BaseModule):
         print_log(f'{name}: no pretrained weights in init_cfg; the backbone starts from random weights unless load_from or '
                   'resume loads others', logger='current')
         if self.frozen_stages >= 0:
-            print_log(f'{name}: frozen_stages={self.frozen_stages} freezes random weights unless load_from loads trained ones',
+            print_log(f'{name}: frozen_stages={self.frozen_stages} freezes random weights unless load_from loads trained weights',
                       logger='current', level=logging.WARNING)
         for layer in self.stage_names:
             for block in getattr(self, layer):
@@ -282,6 +282,6 @@ class StagedResNet(StrictCheckpoint, BaseModule):
 
 
 def check_choice(backbone: str, setting: str, value: object, choices: Sequence) -> None:
-    """Raise a ValueError for a setting whose value is not among the choices."""
+    """Raise a ValueError for a value that is not among the choices."""
     if isinstance(value, (list, dict)) or value not in choices:
         raise ValueError(f'{backbone}: {setting}={value!r}, expected one of {", ".join(map(repr, choices))}')

@@ -18,21 +18,21 @@ from .from_mmpretrain import check_settings, network_class
 def tied_efficientnet(arch: str = 'b0', *, se_blocks: int = 2, strict_checkpoint: bool = True, **settings) -> nn.Module:
     """Build mmpretrain's EfficientNet with each of its SE layers replaced by a TiedSE; ``type='TiedEfficientNet'`` in configs.
 
-    The widths between the attention's layers are EfficientNet's, rounded
-    to a multiple of se_blocks (at B = 4 in B0, 6 becomes 8 and 10 becomes 12).
+    The hidden widths of the attention are EfficientNet's, rounded to a multiple of se_blocks (B = 4 in B0 turns 6 into 8 and 10
+    into 12).
 
     Args:
         arch: 'b0' to 'b8', 'l2', 'es', 'em' or 'el'.
         se_blocks: B of TiedSE; 1 is EfficientNet.
-        strict_checkpoint: Raise a ValueError for weights that do not fit, where mmengine would only warn.
-        **settings: Everything that mmpretrain's EfficientNet takes: drop_path_rate, out_indices, frozen_stages, norm_cfg,
-            norm_eval, with_cp, init_cfg ...
+        strict_checkpoint: Raise a ValueError for weights that do not fit, instead of mmengine's warning.
+        **settings: Other arguments of mmpretrain's EfficientNet: drop_path_rate, out_indices, frozen_stages, norm_cfg, norm_eval,
+            with_cp, init_cfg ...
 
     Returns:
         The network: (N, 3, H, W) to a tuple of feature maps, by default the last, (N, 1280, H / 32, W / 32) for B0.
 
     Raises:
-        ValueError: An unknown arch, or channels that se_blocks does not divide.
+        ValueError: arch is unknown, or se_blocks does not divide the channels.
         TypeError: An unknown setting.
         ImportError: mmpretrain is not installed.
     """

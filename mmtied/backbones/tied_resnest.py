@@ -23,8 +23,8 @@ STEM_CHANNELS = {50: 64, 101: 128, 152: 128}
 class SplitAttentionBottleneck(Bottleneck):
     """Entry (1x1 TBC), split attention over tied 3x3 convolutions, average pooling for the stride, exit (standard 1x1).
 
-    The arguments are those of `TiedResNeSt`; the block's conv_cfg is for the exit, and its style 'pytorch' puts the stride into
-    the pooling.
+    The arguments are those of `TiedResNeSt`. The block's conv_cfg is for the exit; style 'pytorch' puts the stride into the
+    pooling.
     """
 
     def __init__(self, block: BlockSettings, *, entry_blocks: int, conv_blocks: int, radix: int, reduction_factor: int,
@@ -50,14 +50,15 @@ class SplitAttentionBottleneck(Bottleneck):
 
 @MODELS.register_module()
 class TiedResNeSt(StagedResNet):
-    """TiedResNeSt-50-S, the only one that the paper prints, and deeper networks of the same structure.
+    """TiedResNeSt-50-S, the only one in the paper, and deeper networks of the same structure.
 
-    The paper's text makes every entry and every 3x3 convolution of ResNeSt's blocks a TBC with B = 2. On ResNeSt-50-fast, which
-    pools before the 3x3, that gives 15.75M and 2.94G (``pool_first=True, first_entry_blocks=2``); the paper prints 16.5M and
-    3.6G. Pooling after it, with an untied entry in the first block of each stage, is closer (16.27M and 3.62G) and the default.
+    According to the text, every entry and every 3x3 convolution of ResNeSt's blocks is a TBC with B = 2. On ResNeSt-50-fast,
+    which pools before the 3x3, that gives 15.75M and 2.94G (``pool_first=True, first_entry_blocks=2``); the paper prints 16.5M
+    and 3.6G. Pooling after the 3x3, with an untied entry in the first block of each stage, comes closer (16.27M and 3.62G) and is
+    the default.
 
     The split attention is mmdet's or mmpretrain's, whichever is installed. Its BatchNorm sees one value per image and channel,
-    so training needs more than one image per batch, or ``norm_eval=True``.
+    so training needs more than one image per batch or ``norm_eval=True``.
 
     Args:
         depth: 50, 101 or 152.
@@ -66,14 +67,14 @@ class TiedResNeSt(StagedResNet):
         entry_blocks: B of the first 1x1 convolution.
         first_entry_blocks: The same in the first block of each stage, which changes the width.
         conv_blocks: B of the 3x3 convolutions.
-        pool_first: Apply the average pooling that takes the stride before the 3x3 convolution instead of after it.
+        pool_first: Apply the strided average pooling before the 3x3 convolution instead of after it.
         deep_stem, avg_down: As in `StagedResNet`.
         stem_channels: As in `StagedResNet`; None is 64 at depth 50 and 128 above, for 64 base channels.
         base_channels: As in `StagedResNet`.
-        **staged: Everything else that `StagedResNet` takes.
+        **staged: Other arguments of `StagedResNet`.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
         ImportError: Neither mmdet nor mmpretrain is installed.
 
     Example:

@@ -1,27 +1,162 @@
-"""Networks of tied bottlenecks: TiedResNet, TiedResNeXt, TiedSENet, and TiedSEResNet, which ties the attention alone.
+"""TiedResNet, TiedResNeXt and TiedSENet, their bottleneck, and TiedSEResNet, in which only the attention is tied.
 
 Wang & Yu, "Tied Block Convolution: Leaner and Better CNNs with Shared Thinner Filters", AAAI 2021,
-https://arxiv.org/abs/2009.12021. The structure is fitted to the sizes that the paper prints; see `tied_bottleneck`. The paper
-names the settings 4s64w and 4s36w (S) of TiedResNeXt and prints neither groups nor block numbers.
+https://arxiv.org/abs/2009.12021, Figure 4 and section "TBC/TGC in Bottleneck Modules". The paper prints no layer table; the
+structure was fitted to every parameter and FLOP figure that it prints (Tables 1, 5 and 6). For TiedResNeXt it names the settings
+4s64w and 4s36w (S) but prints neither groups nor block numbers.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
+import torch
+from mmcv.cnn import ConvModule, build_norm_layer
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from torch import Tensor, nn
 
+from mmtied.layers import TBC, TGC
 from mmtied.layers.blocks import check_blocks, check_positive, check_sequence, divisors
 from mmtied.plugins import TiedSE
 
-from .bottleneck import BlockSettings, check_registered, scale_width
+from .bottleneck import BlockSettings, Bottleneck, check_registered, scale_width, tied
 from .resnet_base import StagedResNet
-from .tied_bottleneck import MIXER_FUSIONS, TiedBottleneck
 
-#: B of each split by the number of splits; 4 splits are published, the others were fitted to Table 5.
+#: B of each split, by number of splits; the paper prints 4 splits, the others are fitted to Table 5.
 SPLIT_SCHEDULES = {2: (1, 2), 4: (1, 2, 4, 8), 6: (1, 1, 2, 4, 8, 8), 8: (1, 1, 1, 1, 2, 2, 4, 8)}
-#: Settings (splits, base_width) that do not follow the schedule: the S networks, fitted to both of their printed sizes.
+#: (splits, base_width) that depart from the schedule: the S networks, fitted to both of their printed sizes.
 SPLIT_PRESETS = {(4, 18): (1, 2, 2, 3)}
-#: Groups of each split of TiedResNeXt by base_width: groups of 8 channels (ResNeXt-101-32x8d has 4 x 8 of them in all) or of 9.
+#: Groups of each TiedResNeXt split, by base_width: groups of 8 channels (ResNeXt-101-32x8d has 4 x 8 of them) or of 9.
 SPLIT_GROUPS = {64: 8, 72: 8, 36: 4}
+#: Mixers: 'sum' and 'concat' fuse the splits before two 1x1 convolutions that feed the exit (Table 6); 'add_back' sums the splits
+#: and adds the output of one 1x1 convolution to each of them.
+MIXER_FUSIONS = ('sum', 'concat', 'none', 'add_back')
+
+
+class TiedSplits(BaseModule):
+    """Split the channels into equal parts and convolve each by a 3x3 TBC (or TGC) with its own B.
+
+    One normalization spans the joined splits; a per-channel one such as BatchNorm equals one for each split.
+
+    Args:
+        width: Channels of one split, w'.
+        split_blocks: B of each split.
+        groups: G of every split.
+        stride: Stride of the convolutions.
+        dilation: Dilation of the convolutions.
+        norm_cfg: Normalization layer.
+
+    Shape:
+        - Input: (N, s * width, H, W), where s is the number of splits.
+        - Output: (N, s * width, H / stride, W / stride).
+    """
+
+    def __init__(self, width: int, split_blocks: tuple[int, ...], groups: int, stride: int, dilation: int,
+                 norm_cfg: dict) -> None:
+        super().__init__()
+        layer = TBC if groups == 1 else TGC
+        self.splits = len(split_blocks)
+        self.convs = nn.ModuleList(
+            layer(width, width, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False,
+                  num_blocks=num_blocks) for num_blocks in split_blocks)
+        _, self.norm = build_norm_layer(norm_cfg, width * len(split_blocks))
+        self.activate = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve each split and join the results."""
+        parts = x.chunk(self.splits, dim=1)  # indexed below: torch.fx cannot iterate over a proxy
+        joined = torch.cat([conv(parts[i]) for i, conv in enumerate(self.convs)], dim=1)
+        return self.activate(self.norm(joined))
+
+
+class SplitMixer(BaseModule):
+    """Exchange information between the splits: fuse them, apply two 1x1 convolutions, and append the result.
+
+    Args:
+        width: Channels of one split, w'.
+        splits: Number of splits.
+        out_channels: Channels that the mixer appends.
+        fusion: 'sum' adds the splits, 'concat' keeps them side by side.
+        conv_cfg: Convolution layer.
+        norm_cfg: Normalization layer.
+
+    Shape:
+        - Input: (N, splits * width, H, W).
+        - Output: (N, splits * width + out_channels, H, W).
+    """
+
+    def __init__(self, width: int, splits: int, out_channels: int, fusion: str, conv_cfg: dict | None, norm_cfg: dict) -> None:
+        super().__init__()
+        self.splits = splits
+        self.fusion = fusion
+        channels = width if fusion == 'sum' else width * splits
+        self.mix = ConvModule(channels, channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        self.reduce = ConvModule(channels, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Append the mix of the splits of x to x."""
+        fused = add_splits(x, self.splits) if self.fusion == 'sum' else x
+        return torch.cat([x, self.reduce(self.mix(fused))], dim=1)
+
+
+class AddBackMixer(BaseModule):
+    """Exchange information between the splits: sum them, apply a 1x1 convolution, and add the result to each split."""
+
+    def __init__(self, width: int, splits: int, conv_cfg: dict | None, norm_cfg: dict) -> None:
+        super().__init__()
+        self.splits = splits
+        self.mix = ConvModule(width, width, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the mix of the splits of x to each of them."""
+        mixed = self.mix(add_splits(x, self.splits))
+        return x + torch.cat([mixed] * self.splits, dim=1)
+
+
+class TiedBottleneck(Bottleneck):
+    """Entry (1x1 TBC), splits (3x3 TBC), mixer (two 1x1), and exit (standard 1x1), added to the shortcut.
+
+    Args:
+        block: Settings common to all blocks; its conv_cfg is for mixer and exit.
+        width: Channels of one split, w'.
+        split_blocks: B of each split.
+        entry_blocks: B of the entry.
+        shortcut_blocks: B of the projection shortcut.
+        split_groups: G of every split.
+        mixer_fusion: One of `MIXER_FUSIONS`; 'none' omits the mixer.
+        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a fraction of planes.
+        attention: Config of an attention layer at the end of the residual branch, or None.
+
+    Shape:
+        - Input: (N, in_channels, H, W).
+        - Output: (N, 4 * planes, H / stride, W / stride).
+    """
+
+    def __init__(self, block: BlockSettings, *, width: int, split_blocks: tuple[int, ...], entry_blocks: int,
+                 shortcut_blocks: int, split_groups: int = 1, mixer_fusion: str, mixer_out_ratio: float,
+                 attention: dict | None = None) -> None:
+        super().__init__(block.with_cp)
+        conv_cfg, norm_cfg = block.conv_cfg, block.norm_cfg
+        splits = len(split_blocks)
+        channels = width * splits
+        mixed = round(block.planes * mixer_out_ratio) if mixer_fusion in ('sum', 'concat') else 0
+        out_channels = block.planes * self.expansion
+        entry_stride, split_stride = block.strides
+
+        self.entry = ConvModule(block.in_channels, channels, 1, entry_stride, conv_cfg=tied(entry_blocks), norm_cfg=norm_cfg)
+        self.splits = TiedSplits(width, split_blocks, split_groups, split_stride, block.dilation, norm_cfg)
+        self.mixer = nn.Identity()
+        if mixed:
+            self.mixer = SplitMixer(width, splits, mixed, mixer_fusion, conv_cfg, norm_cfg)
+        elif mixer_fusion == 'add_back':
+            self.mixer = AddBackMixer(width, splits, conv_cfg, norm_cfg)
+        self.exit = ConvModule(channels + mixed, out_channels, 1, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=None)
+        self.shortcut = block.shortcut(out_channels, shortcut_blocks)
+        self.add_layers(attention, block.plugins, after_conv1=channels, after_conv2=channels + mixed, after_conv3=out_channels)
+
+    def middle(self, x: Tensor) -> Tensor:
+        """Compute the splits and mix them."""
+        return self.mixer(self.splits(x))
 
 
 @MODELS.register_module()
@@ -32,24 +167,24 @@ class TiedResNet(StagedResNet):
         depth: 50, 101 or 152.
         splits: Number of splits of the 3x3 convolution, s.
         base_width: Channels of one split in the first stage when base_channels is 64, w.
-        split_blocks: B of each split. None takes the paper's schedule for (splits, base_width), with each B lowered to a
-            divisor of base_width.
+        split_blocks: B of each split. None is the paper's schedule for (splits, base_width), with each B lowered to a divisor of
+            base_width.
         entry_blocks: B of the first 1x1 convolution.
         shortcut_blocks: B of the projection shortcuts.
         split_groups: G of every split; above 1 the splits are tied block group convolutions.
         mixer_fusion: 'sum', 'concat' or 'none' (Table 6), or 'add_back' (see `TiedResNeXt`).
-        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a share of the stage's base channels.
-        attention: Attention layer at the end of each residual branch, a config like a plugin's cfg. Unlike a plugin it is part of
-            the network: checkpoints must hold its weights.
-        memory_format: As in `StagedResNet`; the default was chosen by measurements on CPUs.
-        **staged: Everything else that `StagedResNet` takes, under the names of mmdet's ResNet.
+        mixer_out_ratio: Channels that a 'sum' or 'concat' mixer appends, as a fraction of the stage's base channels.
+        attention: Config of an attention layer at the end of each residual branch, like a plugin's cfg. Unlike a plugin it is
+            part of the network: checkpoints must contain its weights.
+        memory_format: As in `StagedResNet`; the default was the fastest on CPUs.
+        **staged: Other arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> import torch
@@ -102,19 +237,19 @@ class TiedResNet(StagedResNet):
 class TiedResNeXt(TiedResNet):
     """TiedResNeXt-50 and -101 (4 splits of width 64), and -S (``base_width=36``).
 
-    The paper's only row, TiedResNeXt-101-S at 64.0M and 14.6G, contradicts itself. The nearest network we found is
+    The paper's only row, TiedResNeXt-101-S at 64.0M and 14.6G, contradicts itself. The nearest network that we found is
     ``TiedResNeXt(101, base_width=72)``: 66.1M and 14.2G, with 8 groups in each split, B = (1, 1, 3, 3), and a mixer of one 1x1
-    convolution added back to the splits. The other settings follow it, with the block numbers of TiedResNet where they fit.
+    convolution added back to the splits. The other widths follow it, with TiedResNet's block numbers if these fit.
 
     Args:
         depth: 50, 101 or 152.
         base_width: Channels of one split in the first stage when base_channels is 64.
-        split_groups: G of every split; None takes the preset of base_width (8 for 64 and 72, 4 for 36).
+        split_groups: G of every split; None is the preset for base_width (8 for 64 and 72, 4 for 36).
         mixer_fusion: As in `TiedResNet`.
-        **tied: Everything else that `TiedResNet` takes.
+        **tied: Other arguments of `TiedResNet`.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> model = TiedResNeXt(depth=101, base_width=72)  # nearest to TiedResNeXt-101-S
@@ -143,7 +278,7 @@ class TiedSENet(TiedResNet):
         depth: 50, 101 or 152.
         se_ratio: Reduction of TiedSE.
         se_blocks: B of TiedSE.
-        **tied: Everything that `TiedResNet` takes.
+        **tied: Arguments of `TiedResNet`.
 
     Example:
         >>> model = TiedSENet(depth=101, base_width=18)  # TiedSENet-101-S
@@ -157,13 +292,13 @@ class TiedSENet(TiedResNet):
 
 @MODELS.register_module()
 class TiedSEResNet(TiedSENet):
-    """SE-ResNet with only its attention tied (Table 3): with one split, B = 1 and no mixer, the tied bottleneck is ResNet's.
+    """SE-ResNet with only its attention tied (Table 3): a tied bottleneck with one split, B = 1 and no mixer is ResNet's.
 
     Args:
         depth: 50, 101 or 152.
         se_ratio: Reduction of TiedSE.
         se_blocks: B of TiedSE; 1 is SE-ResNet.
-        **staged: Everything that `StagedResNet` takes, under the names of mmdet's ResNet.
+        **staged: Arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Example:
         >>> model = TiedSEResNet(depth=50, se_blocks=1)  # SE-ResNet-50
@@ -200,3 +335,9 @@ def choose_split_blocks(splits: int, base_width: int, split_blocks: Sequence[int
                          f'{", ".join(map(str, SPLIT_SCHEDULES))}. Give split_blocks, one value for each split')
     choices = divisors(base_width // split_groups)
     return tuple(max(choice for choice in choices if choice <= wanted) for wanted in SPLIT_SCHEDULES[splits])
+
+
+def add_splits(x: Tensor, splits: int) -> Tensor:
+    """Sum the splits of the channels; unlike reshape and sum, this keeps channels_last."""
+    parts = x.chunk(splits, dim=1)  # indexed below: torch.fx cannot iterate over a proxy
+    return reduce(torch.add, [parts[i] for i in range(splits)])

@@ -1,9 +1,9 @@
-"""Tied layers in pure torch; the layers of `mmtied.related` are importable from here too."""
+"""Tied layers in pure PyTorch, and the layers of `mmtied.related`."""
 
 from mmtied.compat import forward_names
 
 from .algorithms import tied_conv_algorithm
-from .fusion import refuse_fusion
+from .blocks import refuse_fusion
 from .tied_conv import TBC, TGC
 from .tied_linear import TFC
 

@@ -1,4 +1,4 @@
-"""Algorithms that compute a tied block convolution with PyTorch's own operators, and the rule that picks one.
+"""Algorithms that compute a tied block convolution with PyTorch operators, and the rule that picks one.
 
 Each takes an input of shape (N, C_in, H, W), the thin weight, the tied bias or None, and the `Geometry` of the layer, and
 returns (N, C_out, H', W'). They differ only in copies and multiply-adds. Channels are in the group-major order of Eq. 4 of Wang &
@@ -27,9 +27,9 @@ class Geometry(NamedTuple):
 
 
 def fold(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """Convolve with the thin weight, with the blocks folded into the batch; makes no copy in contiguous NCHW."""
-    # The batch is -1 because exporters would fix the size of their example. And reshape, not view: a trace made with one image,
-    # where a slice of the channels is contiguous, must also run with several, where it is not.
+    """Fold the blocks into the batch and convolve with the thin weight; copy-free in contiguous NCHW."""
+    # Batch size -1: exporters would bake in that of their example. reshape, not view: a slice of the channels is contiguous in
+    # a trace made with one image, but not when the trace runs with several.
     images = x.reshape(-1, weight.size(1), *x.shape[2:])
     y = F.conv2d(images, weight, bias, geometry.stride, geometry.padding, geometry.dilation)
     y = y.reshape(-1, weight.size(0) * geometry.num_blocks, *y.shape[2:])
@@ -38,7 +38,7 @@ def fold(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> 
 
 def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """Convolve with G * B groups and the thin weight repeated."""
-    if is_channels_last(x):  # repeat in the layout that the convolution wants, so that it makes no copy of its own
+    if is_channels_last(x):  # repeat in the convolution's own layout, which saves a copy
         repeated = repeat_blocks(weight.permute(0, 2, 3, 1).contiguous(), geometry).permute(0, 3, 1, 2)
     else:
         repeated = repeat_blocks(weight, geometry)
@@ -54,7 +54,7 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     channels_last, thin = is_channels_last(x), weight.flatten(1)
     trains = x.requires_grad and torch.is_grad_enabled() and x.is_floating_point()
     if geometry.stride != (1, 1) and channels_last and trains and x.device.type == 'cpu':
-        x = F.avg_pool2d(x, 1, geometry.stride)  # the gradient of a slice would be contiguous NCHW, and slow to add to others
+        x = F.avg_pool2d(x, 1, geometry.stride)  # a slice's gradient would be contiguous NCHW, which is slow to accumulate
     elif geometry.stride != (1, 1):
         x = x[:, :, ::geometry.stride[0], ::geometry.stride[1]]
     if channels_last:
@@ -67,15 +67,15 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """Convolve with G groups and a block-diagonal weight: B times the multiply-adds, in the largest pieces."""
+    """Convolve with G groups and a block-diagonal weight: B times the multiply-adds in B times fewer groups."""
     return F.conv2d(x, block_diagonal(weight, geometry), None if bias is None else repeat_blocks(bias, geometry),
                     geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """Convolve with the thin weight as a k x k x 1 filter over (H, W, B); makes no copy in channels_last.
+    """Convolve with the thin weight as a k x k x 1 filter over (H, W, B).
 
-    There the memory is N, H, W, C = N, H, W, B, C / B, which is channels_last_3d.
+    Copy-free in channels_last, whose memory order N, H, W, B, C / B is that of channels_last_3d.
     """
     volume = x.unflatten(1, (geometry.num_blocks, weight.size(1))).permute(0, 2, 3, 4, 1)
     padding = geometry.padding if isinstance(geometry.padding, str) else (*geometry.padding, 0)
@@ -84,7 +84,7 @@ def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -
     return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
 
 
-#: The algorithms by name. The rule never picks conv3d: no GPU has measured it yet, and a CPU gains nothing by it.
+#: Algorithms by name. The rule never picks conv3d, which is no faster on CPUs and not yet measured on GPUs.
 ALGORITHMS: dict[str, Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]] = {
     'fold': fold, 'grouped': grouped, 'matmul': matmul, 'dense': dense, 'conv3d': conv3d}
 #: Values of `tied_conv_algorithm` and of the layers' `algorithm`.
@@ -95,14 +95,14 @@ _choice = 'auto'
 
 @contextmanager
 def tied_conv_algorithm(choice: str) -> Iterator[None]:
-    """Compute tied convolutions with this algorithm inside the block, unless a layer's own `algorithm` says otherwise.
+    """Use one algorithm for all tied convolutions in a ``with`` block, except for layers with their own `algorithm`.
 
-    The choice holds for the whole process, threads included. A block with `with_cp` runs again in the backward pass, so that
-    must be inside the same ``with``.
+    The choice is process-wide, threads included. Blocks with `with_cp` are recomputed in the backward pass, which must run
+    inside the same ``with``.
 
     Args:
-        choice: 'auto', 'fold', 'grouped', 'matmul', 'dense' or 'conv3d'. A layer that the algorithm cannot compute ('matmul'
-            with a 3x3 filter, 'fold' and 'conv3d' with groups) follows the rule.
+        choice: 'auto', 'fold', 'grouped', 'matmul', 'dense' or 'conv3d'. Layers that the algorithm cannot compute ('matmul'
+            with a 3x3 filter, 'fold' and 'conv3d' with groups) follow the rule.
 
     Raises:
         ValueError: An unknown algorithm.
@@ -132,9 +132,9 @@ def check_algorithm(layer: str, choice: str) -> None:
 
 
 def choose_algorithm(x: Tensor, weight: Tensor, geometry: Geometry, layer_choice: str = 'auto') -> tuple[str, str]:
-    """Return the name of the algorithm for an input of shape (N, C_in, H, W) and the thin weight, and the reason.
+    """Return the name of the algorithm for an input (N, C_in, H, W) and a thin weight, and the reason.
 
-    The layer's own choice 'auto' leaves it to `tied_conv_algorithm`.
+    With `layer_choice` 'auto', `tied_conv_algorithm` decides.
     """
     choice = layer_choice if layer_choice != 'auto' else _choice
     check_algorithm('tied convolution', choice)
@@ -153,7 +153,7 @@ def _automatic(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]
 
 
 def rule_for(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]:
-    """Return the algorithm that won most measurements of its kind, and the reason (docs/performance.md)."""
+    """Return the algorithm that was fastest in our measurements (docs/performance.md), and the reason."""
     channels, on_cpu = weight.size(1), x.device.type == 'cpu'
     if is_channels_last(x):
         if is_pointwise(weight, geometry):
@@ -174,9 +174,9 @@ def rule_for(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]:
 
 
 def rule_for_compilation(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[str, str]:
-    """Return the algorithm inside torch.compile: the rule's, except where inductor cannot compile its gradient.
+    """Return the algorithm inside torch.compile: the rule's, unless inductor cannot compile its gradient.
 
-    torch 2.13 fails on the gradient of a folded batch, and of strided products, when height and width are symbolic.
+    With symbolic height and width, torch 2.13 fails on the gradients of a folded batch and of strided products.
     """
     name, reason = rule_for(x, weight, geometry)
     if is_training(x, weight) and (name == 'fold' or geometry.stride != (1, 1)):
@@ -187,7 +187,7 @@ def rule_for_compilation(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple
 def rule_for_export(x: Tensor, geometry: Geometry) -> tuple[str, str]:
     """Return the algorithm in traces and exported graphs: always a convolution, which other runtimes fuse best.
 
-    Never 'dense', whose weight is copied into a diagonal, which ONNX exporters drop or refuse.
+    Never 'dense': ONNX exporters drop or reject the copy into a diagonal.
     """
     if x.is_contiguous() and geometry.groups == 1:
         return 'fold', 'exported as one convolution with the thin weight'
@@ -212,12 +212,12 @@ def is_training(x: Tensor, weight: Tensor) -> bool:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Return whether the channels of a pixel are adjacent, as in channels_last and in a slice of its channels."""
+    """Return whether the channels of a pixel are adjacent, as in channels_last and in channel slices of it."""
     return x.stride(1) == 1 and not x.is_contiguous()
 
 
 def block_diagonal(weight: Tensor, geometry: Geometry) -> Tensor:
-    """Return the weight of the equivalent convolution with G groups, with zeros between the blocks of a group.
+    """Return the weight of the equivalent convolution with G groups, zero outside the diagonal blocks of each group.
 
     Shape: (C_out / B, C_in / (B * G), k, k) to (C_out, C_in / G, k, k).
     """

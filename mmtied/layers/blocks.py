@@ -1,11 +1,14 @@
-"""Checks of layer arguments, with errors that say what would work."""
+"""Checks that the layers share, of arguments, inputs, state_dicts and BatchNorm fusion; each error suggests a fix."""
 
+import functools
+import importlib
+from collections.abc import Callable
 from numbers import Integral
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Proxy
 
-#: Those of Conv2d.
+#: Padding modes of Conv2d.
 PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
 
 
@@ -24,7 +27,7 @@ def check_not_negative(layer: str, **counts: int) -> None:
 
 
 def check_size(layer: str, least: int = 1, **sizes: int | tuple[int, int]) -> None:
-    """Raise a ValueError for the first size that is neither an integer of at least `least` nor a pair of them.
+    """Raise a ValueError for the first size that is neither an integer >= `least` nor a pair of them.
 
     Example:
         >>> check_size('IGC', kernel_size=(3, 1))
@@ -41,7 +44,7 @@ def check_size(layer: str, least: int = 1, **sizes: int | tuple[int, int]) -> No
 
 def check_geometry(layer: str, kernel_size: object, stride: object = 1, padding: object = 0, dilation: object = 1,
                    padding_mode: str = 'zeros') -> None:
-    """Raise a ValueError for the first setting of a convolution that Conv2d does not accept, or only fails on in its forward.
+    """Raise a ValueError for the first setting that Conv2d rejects, whether in its constructor or only in its forward.
 
     Example:
         >>> check_geometry('TBC', 3, stride=2, padding='same')
@@ -60,7 +63,7 @@ def check_geometry(layer: str, kernel_size: object, stride: object = 1, padding:
 
 
 def check_input(layer: str, x: Tensor, in_channels: int) -> None:
-    """Raise a ValueError for an input of a convolution that is neither (N, in_channels, H, W) nor (in_channels, H, W)."""
+    """Raise a ValueError for an input that is neither (N, in_channels, H, W) nor (in_channels, H, W)."""
     check_tensor(layer, x)
     if x.dim() not in (3, 4) or x.size(-3) != in_channels:
         raise ValueError(f'{layer}: expected input of shape (N, {in_channels}, H, W) or ({in_channels}, H, W), '
@@ -68,11 +71,11 @@ def check_input(layer: str, x: Tensor, in_channels: int) -> None:
 
 
 def check_tensor(layer: str, x: object) -> None:
-    """Raise a TypeError for an input that is no tensor, such as an array or a list of feature maps."""
+    """Raise a TypeError for an input that is not a tensor, such as an array or a list of feature maps."""
     if isinstance(x, Tensor):
         return
     if isinstance(x, Proxy):
-        raise TypeError(f'{layer}: torch.fx.symbolic_trace cannot look into it, as what it computes depends on the input; use '
+        raise TypeError(f'{layer}: torch.fx.symbolic_trace cannot trace it, because its algorithm depends on the input; use '
                         'torch.export or torch.jit.trace, or a Tracer whose is_leaf_module names it')
     raise TypeError(f'{layer}: expected a tensor, got {type(x).__name__}')
 
@@ -84,7 +87,7 @@ def check_sequence(layer: str, name: str, values: object) -> None:
 
 
 def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: int = 1) -> None:
-    """Raise a ValueError, which names the divisors, unless a layer's channels can be split into groups * num_blocks equal blocks.
+    """Raise a ValueError that lists the divisors unless groups * num_blocks divides a layer's channels.
 
     Example:
         >>> check_blocks('TBC', 'in_channels', 22, 4)
@@ -100,10 +103,10 @@ def check_blocks(layer: str, name: str, channels: int, num_blocks: int, groups: 
                          f'{", ".join(map(str, divisors(channels)))}')
 
 
-class NotesBlocks:
-    """A tied layer that notes its number of blocks among what a state_dict says of each module, and checks it.
+class BlockMetadata:
+    """Mixin of tied layers that stores num_blocks in the metadata of a state_dict and checks it on loading.
 
-    Weights of another number of blocks, whose thin shapes fit by chance, are a ValueError; older state_dicts do not say it.
+    Weights with another num_blocks but the same thin shape raise a ValueError. Older state_dicts lack the entry.
     """
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
@@ -115,9 +118,43 @@ class NotesBlocks:
     def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: object) -> None:
         saved, weight = local_metadata.get('num_blocks', self.num_blocks), state_dict.get(f'{prefix}weight')
         if saved != self.num_blocks and weight is not None and weight.shape == self.weight.shape:
-            raise ValueError(f'{type(self).__name__} {prefix[:-1]}: the weights are of a layer with num_blocks={saved}, this one '
-                             f'has {self.num_blocks}'.replace(' :', ':'))
+            layer = f'{type(self).__name__} {prefix[:-1]}'.rstrip()
+            raise ValueError(f'{layer}: the weights are from a layer with num_blocks={saved}, but this one has {self.num_blocks}')
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def refuse_fusion(module: str, *names: str) -> None:
+    """Wrap functions of a module that fold a normalization into a layer, so that they reject tied layers; idempotent.
+
+    torch's `fuse_conv_bn_eval` and mmcv's `fuse_conv_bn` scale the weight by one factor per output channel. On tied layers that
+    fails with a message about tensor sizes before the layer is involved, so the functions themselves are wrapped. A weight of
+    one filter would broadcast instead; `TBC.__setattr__` rejects the result.
+
+    Functions that the module lacks are skipped: torch 2.1 has `fuse_linear_bn_eval` only in ``torch.nn.utils.fusion``.
+    """
+    place = importlib.import_module(module)
+    for name in names:
+        function = getattr(place, name, None)
+        if function is not None and not hasattr(function, '_refuses'):
+            setattr(place, name, _refusing(function))
+
+
+def _refusing(function: Callable) -> Callable:
+    @functools.wraps(function)
+    def checked(layer: nn.Module, *args: object, **settings: object) -> nn.Module:
+        if not hasattr(layer, 'weight'):
+            raise ValueError(f'{type(layer).__name__}: has no weight of its own to fold a normalization into; use '
+                             'mmtied.surgery.deploy instead of fuse_conv_bn')
+        outputs = getattr(layer, 'out_channels', getattr(layer, 'out_features', None))
+        filters = getattr(layer.weight, 'shape', ())[:1]
+        if filters and isinstance(layer, nn.Conv2d | nn.Linear) and filters[0] != outputs:
+            raise ValueError(f'{type(layer).__name__}: weight of shape {tuple(layer.weight.shape)} has {filters[0]} filters for '
+                             f'{outputs} outputs; to fold a normalization into it use mmtied.surgery.deploy instead of '
+                             'fuse_conv_bn')
+        return function(layer, *args, **settings)
+
+    checked._refuses = True
+    return checked
 
 
 def divisors(number: int) -> list[int]:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from mmtied.arguments import suggest_arguments
 
 from .algorithms import ALGORITHMS, Geometry, check_algorithm, choose_algorithm, repeat_blocks
-from .blocks import NotesBlocks, check_blocks, check_geometry, check_input, check_positive
+from .blocks import BlockMetadata, check_blocks, check_geometry, check_input, check_positive
 
 
-class _TiedConv2d(NotesBlocks, nn.Conv2d):
+class _TiedConv2d(BlockMetadata, nn.Conv2d):
     """Base class of TBC and TGC: a Conv2d that holds the thin weight and reports the full channel counts.
 
     The parent is built with the thin sizes, so PyTorch's default initialization, and any other that reads the weight's shape
@@ -74,7 +74,7 @@ class _TiedConv2d(NotesBlocks, nn.Conv2d):
         return ALGORITHMS[name](x, self.weight, self.bias, geometry)
 
     def describe_dispatch(self, x: Tensor) -> str:
-        """Return which algorithm `forward` uses for an input, and why; see `tied_conv_algorithm`."""
+        """Return the algorithm that `forward` uses for an input, and the reason; see `tied_conv_algorithm`."""
         check_input(type(self).__name__, x, self.in_channels)
         if self.num_blocks == 1:
             return 'Conv2d: one block is an ordinary convolution'
@@ -85,7 +85,7 @@ class _TiedConv2d(NotesBlocks, nn.Conv2d):
     explain = describe_dispatch
 
     def _pad(self, x: Tensor) -> tuple[Tensor, Geometry]:
-        """Pad the input where the convolution itself cannot, and return it with the remaining hyperparameters."""
+        """Apply any padding mode but 'zeros'; return the input and the remaining hyperparameters."""
         if self.padding_mode == 'zeros':
             return x, self.geometry
         x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
@@ -102,8 +102,8 @@ class _TiedConv2d(NotesBlocks, nn.Conv2d):
     def __prepare_scriptable__(self) -> nn.Module:
         """Return the equivalent grouped convolution, which `torch.jit.script` compiles."""
         if self.training:
-            raise ValueError(f'{type(self).__name__}: torch.jit.script unties layers, so it takes them for inference only '
-                             '(model.eval() first); for training use torch.compile, to export torch.jit.trace or torch.export')
+            raise ValueError(f'{type(self).__name__}: torch.jit.script unties layers, so it is for inference only (call '
+                             'model.eval() first); for training use torch.compile, for export torch.jit.trace or torch.export')
         layer = nn.Conv2d(self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation,
                           self.groups * self.num_blocks, self.bias is not None, self.padding_mode, self.weight.device,
                           self.weight.dtype).eval()
@@ -124,19 +124,18 @@ class TBC(_TiedConv2d, nn.Conv2d):
     The weight has shape (C_out / B, C_in / B, k, k): B * B times fewer parameters and B times fewer multiply-adds than a
     standard convolution. A bias is tied too and has C_out / B values. With ``num_blocks=1`` this is exactly `torch.nn.Conv2d`.
 
-    It is a direct subclass of Conv2d so that initializers that select layers by that name reach it. Functions that fold
-    BatchNorm into `weight` as if it had C_out rows (mmcv's fuse_conv_bn) fail on it; use `mmtied.surgery.deploy`.
+    A direct subclass of Conv2d, so initializers that select layers by class name reach it. mmcv's fuse_conv_bn, which expects a
+    weight of C_out rows, raises an error; use `mmtied.surgery.deploy`.
 
     Args:
         in_channels, out_channels: C_in and C_out, divisible by num_blocks.
         kernel_size, stride, padding, dilation, padding_mode, device, dtype: As in Conv2d.
-        bias: Whether to add a (tied) bias.
+        bias: Add a (tied) bias.
         num_blocks: B.
-        groups: 1, or with ``indivisible='untie'`` any number; to tie blocks within each group use `TGC`.
-        indivisible: 'raise' an error where num_blocks does not divide the channels or there are groups, or 'untie' the layer
-            there (B = 1). That suits a conv_cfg for a whole network, whose first convolution sees the 3 channels of an image and
-            which may have depthwise convolutions.
-        algorithm: How to compute it: 'fold', 'grouped', 'matmul', 'dense', 'conv3d', or 'auto', which leaves it to the rule.
+        groups: 1, or any number with ``indivisible='untie'``; to tie blocks within each group use `TGC`.
+        indivisible: For a layer with groups, or with channels that num_blocks does not divide, 'raise' an error or 'untie' it
+            (B = 1). 'untie' suits a conv_cfg for a whole network, with its 3-channel input and perhaps depthwise convolutions.
+        algorithm: 'fold', 'grouped', 'matmul', 'dense', 'conv3d', or 'auto' for the rule of `mmtied.layers.algorithms`.
         way: Former name of `algorithm`; raises a TypeError.
 
     Shape:
@@ -144,8 +143,8 @@ class TBC(_TiedConv2d, nn.Conv2d):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: Channels that num_blocks does not divide, groups other than 1, an unknown algorithm, or an input with
-            another number of channels.
+        ValueError: num_blocks does not divide the channels, groups is not 1, the algorithm is unknown, or an input has the wrong
+            number of channels.
 
     Example:
         >>> layer = TBC(64, 128, kernel_size=3, padding=1, num_blocks=4)
@@ -182,7 +181,7 @@ class TBC(_TiedConv2d, nn.Conv2d):
 
 @suggest_arguments
 class TGC(_TiedConv2d, nn.Conv2d):
-    """Tied block group convolution (Eq. 4): G groups, each of which is a tied block convolution of B blocks.
+    """Tied block group convolution (Eq. 4): G groups, each a tied block convolution of B blocks.
 
     The weight has shape (C_out / B, C_in / (B * G), k, k): C_out / (B * G) thin filters for each of the G groups. The channel
     order is group-major: X_11 .. X_1B, ..., X_G1 .. X_GB. A bias is tied too and has C_out / B values.
@@ -192,18 +191,18 @@ class TGC(_TiedConv2d, nn.Conv2d):
         in_channels, out_channels: C_in and C_out, divisible by num_blocks * groups.
         kernel_size, stride, padding, dilation, padding_mode, device, dtype: As in Conv2d.
         groups: G.
-        bias: Whether to add a (tied) bias.
+        bias: Add a (tied) bias.
         num_blocks: B.
         algorithm, way: As in `TBC`.
-        indivisible: 'raise' an error where num_blocks * groups does not divide the channels, or 'untie' the layer there (B = 1),
-            as in depthwise convolutions.
+        indivisible: If num_blocks * groups does not divide the channels, as in depthwise convolutions, 'raise' an error or
+            'untie' the layer (B = 1).
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W), any memory format; N may be 0.
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: Channels that num_blocks * groups does not divide, an unknown algorithm, or an input with another number
+        ValueError: num_blocks * groups does not divide the channels, the algorithm is unknown, or an input has the wrong number
             of channels.
 
     Example:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mmtied.arguments import suggest_arguments
 
-from .blocks import NotesBlocks, check_blocks, check_positive, check_tensor
+from .blocks import BlockMetadata, check_blocks, check_positive, check_tensor
 
 
 @suggest_arguments
-class TFC(NotesBlocks, nn.Linear):
+class TFC(BlockMetadata, nn.Linear):
     """Tied block fully connected layer: the same weight maps each of B blocks of input features to one block of output features.
 
     The weight has shape (out / B, in / B): B * B times fewer parameters than `torch.nn.Linear`. A bias is tied too and has
@@ -21,7 +21,7 @@ class TFC(NotesBlocks, nn.Linear):
 
     Args:
         in_features, out_features: Divisible by num_blocks.
-        bias: Whether to add a (tied) bias.
+        bias: Add a (tied) bias.
         num_blocks: B.
         device, dtype: Of the parameters.
 
@@ -30,7 +30,7 @@ class TFC(NotesBlocks, nn.Linear):
         - Output: (..., out_features).
 
     Raises:
-        ValueError: Features that num_blocks does not divide, or an input with another number of features.
+        ValueError: num_blocks does not divide the features, or an input has the wrong number of features.
 
     Example:
         >>> layer = TFC(64, 16, num_blocks=4)
@@ -57,7 +57,7 @@ class TFC(NotesBlocks, nn.Linear):
             raise ValueError(f'TFC: expected input of shape (..., {self.in_features}), got {tuple(x.shape)}')
         blocks = x.reshape(-1, self.in_features // self.num_blocks)
         out = F.linear(blocks, self.weight, self.bias).reshape(-1, self.out_features)
-        # For (N, in_features) no shape mentions N, which an exporter would otherwise fix to that of its example.
+        # (N, in_features) needs no second reshape, whose N an exporter would fix to that of its example.
         return out if x.dim() == 2 else out.reshape(*x.shape[:-1], self.out_features)
 
     def __prepare_scriptable__(self) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Tied attention layers, for the ``plugins`` setting of a ResNet or as modules of their own."""
+"""Tied attention layers, for the ``plugins`` setting of a ResNet or as standalone modules."""
 
 from .tied_context_block import TiedGCB
 from .tied_se import TiedSE

@@ -33,15 +33,15 @@ class TiedGCB(ContextBlock):
         ratio: Hidden channels as a share of in_channels.
         num_blocks: B of both convolutions.
         pooling_type: Pooling of the context: 'att' (a learned attention map) or 'avg'.
-        fusion_types: How the context is fused with the input: 'channel_add', 'channel_mul', or both.
-        groups: G of both convolutions; with several, each is a `TGC` (for ``num_blocks=1`` a group convolution).
+        fusion_types: Fusions of context and input: 'channel_add', 'channel_mul', or both.
+        groups: G of both convolutions; above 1 each is a `TGC` (with ``num_blocks=1`` a group convolution).
 
     Shape:
         - Input: (N, in_channels, H, W).
         - Output: like the input.
 
     Raises:
-        ValueError: Channels that num_blocks * groups does not divide, or an unknown pooling or fusion type.
+        ValueError: num_blocks * groups does not divide the channels, or a pooling or fusion type is unknown.
 
     Example:
         >>> layer = TiedGCB(256, num_blocks=4)
@@ -74,5 +74,5 @@ class TiedGCB(ContextBlock):
         self.reset_parameters()
 
     def init_weights(self) -> None:
-        """Restore GCNet's initialization, the identity, after a backbone has initialized all layers."""
+        """Restore GCNet's identity initialization after a backbone has initialized all layers."""
         self.reset_parameters()

@@ -20,18 +20,18 @@ from mmtied.layers.blocks import check_blocks, check_positive
 @MODELS.register_module()
 @suggest_arguments
 class TiedSE(nn.Module):
-    """Scale each channel by a gate, which two tied block fully connected layers compute from the means of the channels.
+    """Squeeze-and-excitation: two tied fully connected layers compute a gate for each channel from the channel means.
 
     With ``num_blocks=1`` this equals mmpretrain's SELayer, which stores the same weights as 1x1 convolutions. B blocks divide
-    the number of weights by B * B and that of biases by B. As a plugin:
+    the number of weights by B * B and the number of biases by B. As a plugin:
     ``dict(cfg=dict(type='TiedSE', num_blocks=2), position='after_conv3')``.
 
     Args:
         in_channels: Channels of the feature map, divisible by num_blocks.
         ratio: Reduction; the hidden features are in_channels // ratio, rounded to a multiple of `divisor`.
         num_blocks: B of both layers.
-        squeeze_channels: Number of hidden features; None computes it from ratio and divisor.
-        divisor: Hidden features are rounded to the nearest multiple of it, or up where that would remove more than a tenth.
+        squeeze_channels: Hidden features; None computes them from ratio and divisor.
+        divisor: Round the hidden features to the nearest multiple of this, or up if that would remove more than a tenth.
         act_cfg: Activation after each layer.
 
     Shape:
@@ -39,7 +39,7 @@ class TiedSE(nn.Module):
         - Output: like the input.
 
     Raises:
-        ValueError: in_channels or squeeze_channels that num_blocks does not divide, or a count that is not positive.
+        ValueError: num_blocks does not divide in_channels or squeeze_channels, or a count is not positive.
 
     Example:
         >>> import torch
@@ -76,7 +76,7 @@ class TiedSE(nn.Module):
 
 
 def round_channels(channels: int, divisor: int) -> int:
-    """Return the nearest positive multiple of `divisor`, or the next higher one if the nearest is more than a tenth lower.
+    """Return the nearest positive multiple of `divisor`, or the next one if the nearest is more than a tenth lower.
 
     Example:
         >>> [round_channels(channels, 8) for channels in (4, 11, 12, 25)]

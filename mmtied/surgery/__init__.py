@@ -1,4 +1,4 @@
-"""Networks made into other networks that compute the same."""
+"""Transformations of trained networks: deploy, tie, and freeze learned groups."""
 
 from .deploy import deploy
 from .freeze_groups import PermutedConv2d, freeze_groups

@@ -1,14 +1,14 @@
-"""Turn a trained model into the form it should run in: normalizations folded, tied layers as plain convolutions.
+"""Convert a trained model for inference: BatchNorm folded, tied layers replaced by plain convolutions.
 
 Four steps change a copy of the model:
 
 1. Layers of this package become layers of torch.nn (`plain_layers`).
-2. Backbones, and other classes of this package, become graphs of torch's own layers, which run without their classes. Each
-   BatchNorm whose convolution the graph shows is folded into it (`fold`).
-3. A ConvModule of mmcv becomes its folded convolution and activation.
-4. In all other modules, which keep their classes, an Identity replaces a folded BatchNorm.
+2. Backbones, and other classes of this package, become graphs of torch.nn layers, which run without their classes. Each
+   BatchNorm is folded into the convolution before it in the graph (`fold`).
+3. Each mmcv ConvModule becomes its folded convolution and its activation.
+4. All other modules keep their classes; in them an Identity replaces each folded BatchNorm.
 
-mmcv's fuse_conv_bn follows the order in which layers were registered; this follows the order in which they run.
+Unlike mmcv's fuse_conv_bn, which follows the order of registration, this follows the order of execution.
 """
 
 import logging
@@ -21,9 +21,8 @@ from mmtied.layers import DGConv
 
 from .fold import as_folded_graph, fold_in_place
 from .freeze_groups import freeze_groups
-from .modules import copy_model, is_channels_last, replace_modules
+from .modules import copy_model, is_channels_last, is_plain, packages, replace_modules
 from .plain_layers import plain_layer
-from .trace import is_plain, packages
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,22 +31,22 @@ _LOGGER = logging.getLogger(__name__)
 def deploy(model: nn.Module) -> nn.Module:
     """Return a copy of a model for inference, with the same outputs.
 
-    In the copy each convolution and the BatchNorm (or SyncBatchNorm) after it are one convolution with a bias, and layers of this
-    package are plain ones of torch. A backbone is a graph that runs, compiles, exports and pickles without this package; necks
-    and heads keep their classes. GroupNorm and LayerNorm stay.
+    The copy folds each BatchNorm (or SyncBatchNorm) into the convolution before it, and replaces layers of this package by
+    torch.nn layers. Its backbone is a graph that runs, compiles, exports and pickles without this package; necks and heads keep
+    their classes. GroupNorm and LayerNorm stay.
 
-    Tied convolutions become grouped ones, tied linear layers stay tied, and filters combined from a basis stay two convolutions
-    where that takes fewer multiply-adds. So a deployed model can hold more weights than the tied one. It computes in the memory
-    format of its weights; on a CPU channels_last is faster: ``deploy(model).to(memory_format=torch.channels_last)``.
+    Tied convolutions become grouped ones, so a deployed model can have more weights than the tied one. Tied linear layers stay
+    tied, and filters combined from a basis stay two convolutions if that takes fewer multiply-adds. The model computes in the
+    memory format of its weights; on CPUs channels_last is faster: ``deploy(model).to(memory_format=torch.channels_last)``.
 
-    The groups of a `DGConv` are frozen as they are now, as `freeze_groups` does.
+    The current groups of each `DGConv` are frozen, as by `freeze_groups`.
 
     Args:
-        model: A detector, a classifier, a backbone, or any other module, in training mode or not. It is left as it is.
+        model: A detector, classifier, backbone or any other module, in training or evaluation mode. It is not changed.
 
     Returns:
-        The copy, in evaluation mode and without gradients. Its backbone returns what the model's returns, but has none of its
-        methods and settings. One line of the log names what could not be folded or made plain.
+        The copy, in evaluation mode and without gradients. Its backbone has the same outputs as the model's but none of its
+        methods and settings. A warning in the log names modules that could not be folded or replaced.
 
     Raises:
         ValueError: The argument is not a module.
@@ -63,15 +62,15 @@ def deploy(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f'deploy: expected a torch.nn.Module, got {type(model).__name__}')
-    holder = nn.Sequential(copy_model(model))  # so that the model itself can be replaced like any of its parts
+    holder = nn.Sequential(copy_model(model))  # so that replace_modules can replace the model itself too
     holder.eval()
     holder.requires_grad_(False)
     channels_last = any(is_channels_last(parameter) for parameter in holder.parameters())
     for module in holder.modules():
         if getattr(module, 'with_cp', False):
-            module.with_cp = False  # it asks inputs for their gradients, which cannot be traced
+            module.with_cp = False  # it reads requires_grad of inputs, which cannot be traced
         if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:
-            module.efficient_conv_bn_eval_forward = None  # it would hide mmcv's normalization from the graph
+            module.efficient_conv_bn_eval_forward = None  # it hides mmcv's normalization from the graph
         if _is_ours(module) and getattr(module, 'memory_format', None) is not None:
             module.memory_format = None  # the graph follows the format of its weights
     if any(isinstance(module, DGConv) for module in holder.modules()):
@@ -103,9 +102,9 @@ def left_over(model: nn.Module) -> list[str]:
 
 
 def _as_plain_graph(module: nn.Module) -> nn.Module | None:
-    """Return a backbone, or a module of this package, as a folded graph; None for others and where it cannot be traced.
+    """Return a backbone, or a module of this package, as a folded graph; None for other modules and untraceable ones.
 
-    Backbones of other packages stay as they are where their graph would still need the package.
+    Also None for another package's backbone whose graph would still need that package.
     """
     if not _is_ours(module) and '.models.backbones.' not in type(module).__module__:
         return None
@@ -114,14 +113,14 @@ def _as_plain_graph(module: nn.Module) -> nn.Module | None:
 
 
 def _without_norm(module: nn.Module) -> nn.Module | None:
-    """Return the convolution and activation of mmcv's ConvModule with its normalization folded, None where that fails.
+    """Return the convolution and activation of an mmcv ConvModule with its normalization folded, or None if that fails.
 
-    A caller that asks the ConvModule to leave out its normalization or activation then gets an error, not another result.
+    Callers that ask the ConvModule to skip its normalization or activation then get an error instead of a different result.
     """
     kind = type(module)
     if f'{kind.__module__}.{kind.__name__}' != 'mmcv.cnn.bricks.conv_module.ConvModule' or module.norm is None:
         return None
-    graph = as_folded_graph(nn.Sequential(module))  # a Sequential calls it with one input, as networks do
+    graph = as_folded_graph(nn.Sequential(module))  # called with one input, as in networks
     if graph is None or any(layer is module.norm for layer in graph.modules()):
         return None
     start, *calls, _ = graph.graph.nodes

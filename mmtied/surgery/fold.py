@@ -1,7 +1,7 @@
-"""Fold BatchNorm, which in evaluation mode scales and shifts each channel by constants, into the convolution before it.
+"""Fold BatchNorm, in evaluation mode a constant scale and shift of each channel, into the convolution before it.
 
-A graph of the module that calls both layers has to show that the normalization takes the output of the convolution, and that
-nothing else does. Between the two, channels may be joined with those of other convolutions or put into another order.
+The graph of a module that calls both layers must show that the convolution's output goes to the normalization and nowhere else.
+In between, channels may be concatenated with those of other convolutions, or permuted.
 """
 
 from copy import deepcopy
@@ -11,32 +11,31 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from .modules import replace_modules
-from .trace import has_one_graph, is_altered, trace
+from .modules import has_one_graph, is_altered, replace_modules, trace
 
-#: Layers with an output that is linear in weight and bias. Linear is left out: its features are in the last dimension, and
-#: BatchNorm1d normalizes the second one.
+#: Layers whose output is linear in weight and bias. nn.Linear is missing: its features are in the last dimension, but BatchNorm1d
+#: normalizes the second one.
 _LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 #: Subclasses whose own forward is linear too: they only pad, or handle empty inputs.
 _ALSO_LINEAR = ('mmcv.cnn.bricks.conv2d_adaptive_padding.Conv2dAdaptivePadding', 'mmcv.cnn.bricks.wrappers.Conv2d',
                 'mmcv.cnn.bricks.wrappers.ConvTranspose2d')
-#: Modules that hold others for someone else to call.
+#: Containers without a forward.
 _LISTS = (nn.ModuleList, nn.ModuleDict)
 
 
 def is_foldable_norm(module: nn.Module) -> bool:
-    """Return True if a module is a BatchNorm or SyncBatchNorm in evaluation mode, with running statistics.
+    """Return True for a BatchNorm or SyncBatchNorm in evaluation mode, with running statistics.
 
-    A subclass with its own forward is not: it may do more than normalize, as timm's BatchNormAct2d does.
+    Subclasses with their own forward are excluded: they may do more than normalize, as timm's BatchNormAct2d does.
     """
     return (isinstance(module, _BatchNorm) and type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
             and not module.training and module.running_mean is not None and not is_altered(module))
 
 
 def is_foldable(module: nn.Module) -> bool:
-    """Return True if a layer is a convolution that can take over a scale for each output channel.
+    """Return True for a convolution that can absorb a scale of each output channel.
 
-    A convolution that standardizes or computes its weight (spectral norm), or has hooks or its own forward, cannot.
+    Convolutions that standardize or compute their weight (spectral norm), or have hooks or their own forward, cannot.
     """
     kind = type(module)
     if is_altered(module) or not isinstance(module, _LINEAR) or not isinstance(module._parameters.get('weight'), nn.Parameter):
@@ -47,7 +46,7 @@ def is_foldable(module: nn.Module) -> bool:
 
 
 def scale_and_shift(norm: _BatchNorm) -> Tensor:
-    """Return the scale and the shift of a BatchNorm in evaluation mode, shape (2, C), float64.
+    """Return the scale and shift of a BatchNorm in evaluation mode, shape (2, C), float64.
 
     Example:
         >>> norm = nn.BatchNorm2d(1, eps=0).eval()
@@ -63,7 +62,7 @@ def scale_and_shift(norm: _BatchNorm) -> Tensor:
 
 
 def fold(layer: nn.Module, norm: _BatchNorm | Tensor) -> nn.Module:
-    """Return a convolution that computes what a layer and the normalization after it, or its scale and shift, compute.
+    """Return a convolution equal to a layer followed by a normalization, given as a module or as its scale and shift.
 
     Example:
         >>> conv, norm = nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8).eval()
@@ -89,9 +88,9 @@ def fold(layer: nn.Module, norm: _BatchNorm | Tensor) -> nn.Module:
 
 
 def as_folded_graph(module: nn.Module) -> fx.GraphModule | None:
-    """Return a module as a graph of its layers with normalizations folded, or None where it has no single graph.
+    """Return a module as a graph of its layers with normalizations folded, or None if it has no single graph.
 
-    Layers keep their names, but for convolutions that something else in the graph uses too.
+    Layers keep their names, except folded convolutions that the graph also uses elsewhere.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
@@ -114,9 +113,9 @@ def as_folded_graph(module: nn.Module) -> fx.GraphModule | None:
 
 
 def fold_in_place(model: nn.Module) -> None:
-    """Fold normalizations in modules that keep their class; an Identity replaces each.
+    """Fold normalizations in modules that keep their class; an Identity replaces each folded one.
 
-    A pair is folded where one module's graph shows every call of the two layers.
+    Two layers are folded if the graph of one module shows every call of both.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()
@@ -138,14 +137,14 @@ def fold_in_place(model: nn.Module) -> None:
                 new[module.get_submodule(norm.target)] = nn.Identity()
                 replace_modules(module, new.get)
                 originals.update((after, before) for before, after in new.items())
-        if _calls_of(_trace_alone(module)) != _calls_of(graph):  # it calls a replaced layer by other means than its name
+        if _calls_of(_trace_alone(module)) != _calls_of(graph):  # it calls a replaced layer by another reference
             replace_modules(module, originals.get)
 
 
 def _find_folds(graph: fx.Graph, root: nn.Module) -> list[tuple[fx.Node, dict[fx.Node, nn.Module]]]:
-    """Return the normalizations of a graph that can be folded, each with what the convolutions before it become.
+    """Return each normalization of a graph that can be folded, with the folded convolutions that replace those before it.
 
-    `root` holds the layers that the graph calls.
+    `root` contains the layers that the graph calls.
     """
     folds = []
     for node in graph.nodes:
@@ -158,7 +157,7 @@ def _find_folds(graph: fx.Graph, root: nn.Module) -> list[tuple[fx.Node, dict[fx
 
 
 def _push(affine: Tensor, node: fx.Node, root: nn.Module) -> dict[fx.Node, nn.Module] | None:
-    """Return the convolutions behind a node with a scale and shift (2, C) of its channels folded in, None if impossible."""
+    """Fold a scale and shift (2, C) of a node's channels into the convolutions that produce it; None if impossible."""
     if len(node.users) != 1:
         return None
     layer = _layer(node, root)
@@ -195,7 +194,7 @@ def _order(node: fx.Node, root: nn.Module) -> Tensor | None:
 
 
 def _joined(node: fx.Node, root: nn.Module) -> dict[fx.Node, int] | None:
-    """Return the inputs of a torch.cat along the channels with the channels of each; None unless all are convolutions."""
+    """Return the inputs of a torch.cat along the channels, with the channels of each; None unless all are convolutions."""
     if node.op != 'call_function' or node.target is not torch.cat or node.kwargs.get('dim', (*node.args, 0)[1]) != 1:
         return None
     if not isinstance(node.args[0], (list, tuple)) or not all(isinstance(part, fx.Node) for part in node.args[0]):
@@ -216,12 +215,12 @@ def _calls_of(graph: fx.Graph | None) -> list[tuple[str, object]]:
 
 
 def _is_inside_step(name: str, graph: fx.Graph) -> bool:
-    """Return True if a layer lies in a module that is one step of a graph."""
+    """Return True if a layer is inside a module that is a single step of a graph."""
     return any(node.op == 'call_module' and name.startswith(f'{node.target}.') for node in graph.nodes)
 
 
 def _own_name(module: fx.GraphModule, node: fx.Node) -> str:
-    """Return the name of a node's layer, or a new one if the layer has other users."""
+    """Return the name of a node's layer, or a new name if the layer has other users."""
     if _count_uses(module.graph, node.target) == 1 and not _is_inside_step(node.target, module.graph):
         return node.target
     stem, names = node.target.replace('.', '_'), {name for name, _ in module.named_modules()}
@@ -229,12 +228,12 @@ def _own_name(module: fx.GraphModule, node: fx.Node) -> str:
 
 
 def _trace_alone(module: nn.Module) -> fx.Graph | None:
-    """Trace a module whose parts keep their classes, so that a part with optional arguments could be called in other ways."""
+    """Trace a module whose parts keep their classes; a part with optional arguments is one step, as others may pass them."""
     return trace(module, is_leaf=lambda part: not has_one_graph(part)) if has_one_graph(module) else None
 
 
 def _is_only_caller(root: nn.Module, graph: fx.Graph, targets: list[str], model: nn.Module) -> bool:
-    """Return True if nothing in a model but the forward of `root` can call some of its layers, as far as graphs show."""
+    """Return True if, as far as graphs show, only the forward of `root` calls the targeted layers of a model."""
     layers = {root.get_submodule(target) for target in targets}
     named = dict(model.named_modules(remove_duplicate=False))
     for name in (name for name, part in named.items() if part in layers):
@@ -254,16 +253,16 @@ def _is_only_caller(root: nn.Module, graph: fx.Graph, targets: list[str], model:
 
 
 def _only_holds(module: nn.Module) -> bool:
-    """Return True if a module has no forward of its own that could call its layers in another order."""
+    """Return True for a container that cannot call its layers in another order."""
     return type(module) is nn.Sequential or isinstance(module, (fx.GraphModule, *_LISTS))
 
 
 def _used_by(node: fx.Node, root: nn.Module) -> nn.Module | None:
-    """Return the layer that a node calls, or reads a weight of."""
+    """Return the layer that a node calls or reads a weight of."""
     return root.get_submodule(node.target.rpartition('.')[0]) if node.op == 'get_attr' else _layer(node, root)
 
 
 def _prefixes(name: str) -> list[str]:
-    """Return the names of what holds a module, the nearest first, and '' last."""
+    """Return the names of the modules that contain a module, the nearest first and '' last."""
     parts = name.split('.') if name else []
     return ['.'.join(parts[:count]) for count in reversed(range(len(parts)))]

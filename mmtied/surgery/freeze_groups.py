@@ -1,9 +1,9 @@
-"""Conversion of learned groups to ordinary grouped convolutions with the same outputs.
+"""Convert learned groups to ordinary grouped convolutions with the same outputs.
 
 Zhang et al., "Differentiable Learning-to-Group Channels via Groupable Convolutional Neural Networks", ICCV 2019,
 https://arxiv.org/abs/1908.05867, Figure 1 (d) and Table 6. The channels of a learned group need not be adjacent, so permutations
 surround the grouped convolution. A residual block of `GResNeXt` absorbs the permutations into its 1x1 convolutions and
-normalizations, and becomes a block of ResNeXt.
+normalizations, and becomes a ResNeXt block.
 """
 
 from functools import partial
@@ -21,15 +21,15 @@ from .permute import Space
 
 
 class PermutedConv2d(nn.Conv2d):
-    """A grouped convolution whose groups have channels that are not adjacent: permute, convolve, permute back.
+    """Grouped convolution whose groups are not adjacent channels: permute, convolve, permute back.
 
-    Rows of the weight, and the bias, are in the order of the output channels, as in any Conv2d, and are sorted by group in
-    `forward`. So scaling them by output channel, for example to fold a normalization into the convolution, stays correct.
+    Weight rows and bias are in the order of the output channels, as in any Conv2d; `forward` sorts them by group. So scaling them
+    by output channel, as in folding a normalization, stays correct.
 
     Args:
         input_order: Input channels, group by group, shape (C_in,).
         output_order: Output channels, group by group, shape (C_out,).
-        **conv: Arguments of Conv2d, by name, including groups.
+        **conv: Keyword arguments of Conv2d, including groups.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
@@ -56,7 +56,7 @@ class PermutedConv2d(nn.Conv2d):
 
 
 class ChannelGroups(NamedTuple):
-    """The input and output channels of a layer, group by group, and the number of groups."""
+    """Input and output channels of a layer, group by group, and the number of groups."""
 
     input_order: Tensor
     output_order: Tensor
@@ -64,21 +64,21 @@ class ChannelGroups(NamedTuple):
 
 
 def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
-    """Replace every `DGConv` of a model by a grouped convolution with its current groups and the same outputs.
+    """Replace every `DGConv` of a model, in place, by a grouped convolution with its current groups and the same outputs.
 
-    The result can be trained, exported and counted like any Conv2d. The model is changed in place.
+    The result can be trained, exported and counted like any Conv2d.
 
     Args:
         model: A network with DGConv layers, or one such layer.
-        fold: Absorb the permutations into the neighbours in blocks of `GResNeXt` with BatchNorm and without plugins between the
-            convolutions. All convolutions of such a block are plain then, and its weights fit ``GResNeXt(groups=[...])`` with the
-            learned numbers. Otherwise a `PermutedConv2d` replaces a layer whose groups are not adjacent.
+        fold: Absorb the permutations into the neighboring layers in `GResNeXt` blocks with BatchNorm and without plugins between
+            the convolutions. Such a block then has plain convolutions only, and its weights fit ``GResNeXt(groups=[...])`` with
+            the learned numbers. In other places a `PermutedConv2d` replaces a layer whose groups are not adjacent.
 
     Returns:
         The model; for a single layer, its replacement.
 
     Raises:
-        ValueError: The argument is not a model or has no DGConv, a gate is nan, or a layer is pruned. Nothing is changed
+        ValueError: The argument is not a model or has no DGConv, a gate is nan, or a layer is pruned. The model is not changed
             then.
 
     Example:
@@ -90,7 +90,8 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
         )
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f'freeze_groups: {type(model).__name__} is not a model with DGConv layers; load weights into one first')
+        raise ValueError(f'freeze_groups: expected a model with DGConv layers, got {type(model).__name__}; load weights into a '
+                         'model first')
     if not any(isinstance(module, DGConv) for module in model.modules()):
         raise ValueError(f'freeze_groups: {type(model).__name__} has no DGConv; its groups may be frozen already')
     for name, layer in gated_layers(model).items():
@@ -102,13 +103,13 @@ def freeze_groups(model: nn.Module, fold: bool = True) -> nn.Module:
                              'diverged, use an earlier checkpoint')
     if fold and is_installed('mmengine', 'mmcv'):
         _fold_blocks(model)
-    holder = nn.Sequential(model)  # so that a single layer can be replaced like any part of a model
+    holder = nn.Sequential(model)  # so that replace_modules can replace a single layer too
     replace_modules(holder, lambda layer: _replacement(layer, find_groups(layer)) if isinstance(layer, DGConv) else None)
     return holder[0]
 
 
 def find_groups(layer: DGConv) -> ChannelGroups:
-    """Return the channels that a layer connects.
+    """Return the current groups of a layer.
 
     Example:
         >>> layer = DGConv(4, 4, 1)

@@ -1,7 +1,7 @@
-"""Put channels between two convolutions into an order that makes the blocks of a tied layer alike.
+"""Permute the channels between convolutions so that the blocks of a layer to be tied are more alike.
 
-Inside a residual branch that order changes no output if everything that touches the channels follows, but it changes how near a
-layer is to a tied one.
+If every layer that touches the channels follows, as inside a residual branch, the outputs stay the same, but the distance of a
+layer to the nearest tied one changes.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .trace import has_one_graph, is_altered, trace
+from .modules import has_one_graph, is_altered, trace
 
 _ELEMENTWISE = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish,
                 nn.Sigmoid, nn.Tanh)
@@ -22,17 +22,17 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class Space(NamedTuple):
-    """Channels that only these layers touch: the convolution that makes them, layers that treat each alone, and those after."""
+    """Channels that only these layers touch: the convolution before, per-channel layers between, and the convolutions after."""
 
     before: nn.Conv2d
     between: list[nn.Module]
     after: list[nn.Conv2d]
 
     def reorder(self, order: Tensor) -> None:
-        """Let channel i be the former channel ``order[i]``."""
+        """Permute the channels: channel i becomes the former channel ``order[i]``."""
         for layer in (self.before, *self.between):
             for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
-                if tensor.dim() and len(tensor) == len(order):  # neither the number of batches nor the gates of a DGConv
+                if tensor.dim() and len(tensor) == len(order):  # not num_batches_tracked or the gates of a DGConv
                     tensor.data.copy_(tensor.data[order.to(tensor.device)])
         for layer in self.after:
             layer.weight.data.copy_(layer.weight.data[:, order.to(layer.weight.device)])
@@ -40,10 +40,10 @@ class Space(NamedTuple):
 
 @torch.no_grad()
 def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Module]) -> int:
-    """Reorder channels inside a model, in place, so that the blocks of layers to be tied are more alike; outputs stay.
+    """Reorder channels inside a model, in place, so that the blocks of layers to be tied are more alike; outputs do not change.
 
-    Each space of channels is reordered in turn, three times, unless the greedy choice would not help. Parts that cannot be
-    traced stay. Returns the number of spaces beside a layer to be tied.
+    Three rounds visit each space of channels and apply the greedy order if it helps. Parts that cannot be traced are skipped.
+    Returns the number of spaces next to a layer to be tied.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3))
@@ -69,7 +69,7 @@ def permute_alike(model: nn.Module, num_blocks: int, layers: Collection[nn.Modul
 
 
 def find_spaces(model: nn.Module) -> Iterator[Space]:
-    """Yield the channels of a model that can be reordered."""
+    """Yield the channel spaces of a model that can be reordered."""
     owners = Counter(id(weight) for module in model.modules() for weight in module._parameters.values() if weight is not None)
     for module, graph in _graphs(model):
         called = {node: module.get_submodule(node.target) for node in graph.nodes if node.op == 'call_module'}
@@ -84,7 +84,7 @@ def find_spaces(model: nn.Module) -> Iterator[Space]:
 
 
 def _graphs(module: nn.Module, is_root: bool = True) -> Iterator[tuple[nn.Module, fx.Graph]]:
-    """Yield the outermost parts of a model that have one graph; a container in a part without one may be used in pieces."""
+    """Yield the outermost parts of a model with one graph, except inner containers, whose layers may be called separately."""
     whole = is_root or not isinstance(module, _CONTAINERS)
     graph = trace(module) if whole and has_one_graph(module) and next(module.children(), None) is not None else None
     if graph is not None:
@@ -95,7 +95,7 @@ def _graphs(module: nn.Module, is_root: bool = True) -> Iterator[tuple[nn.Module
 
 
 def _follow(node: fx.Node, single: dict[fx.Node, nn.Module], space: Space) -> bool:
-    """Add the layers that take a node's output to a space; return False where something else takes it."""
+    """Add the layers that use a node's output to a space; return False if anything else uses it."""
     for user in node.users:
         layer = single.get(user)
         if user.all_input_nodes != [node]:
@@ -119,7 +119,7 @@ def _is_dense(layer: nn.Module) -> bool:
 
 
 def is_plain_conv(layer: nn.Module) -> bool:
-    """Return whether a layer is torch's Conv2d or mmcv's, and not a subclass that may do more."""
+    """Return whether a layer is torch's or mmcv's Conv2d itself; a subclass may do more."""
     kind = type(layer)
     return kind is nn.Conv2d or (kind.__name__, kind.__module__) == ('Conv2d', 'mmcv.cnn.bricks.wrappers')
 
@@ -130,14 +130,14 @@ def _is_per_channel(layer: nn.Module) -> bool:
 
 
 def _kept(vectors: Tensor) -> float:
-    """Compute the squared norm that tying keeps, times B, if the channels (C, B, weights) are cut into B blocks in order."""
+    """Compute the squared norm that tying preserves, times B, for channels (C, B, weights) split into B blocks in order."""
     count = vectors.shape[1]
     blocks = vectors.unflatten(0, (count, -1))  # (B, C / B, B, weights)
     return float(sum(blocks[block, :, block] for block in range(count)).square().sum())
 
 
 def _greedy_order(vectors: Tensor) -> Tensor:
-    """Return the order of C channels (C, B, weights) that greedily puts those that add up to the most into the same place."""
+    """Order C channels (C, B, weights) greedily: those with the largest sum get the same place in each block."""
     channels, count, _ = vectors.shape
     if count == 1:
         return torch.arange(channels, device=vectors.device)

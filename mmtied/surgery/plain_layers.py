@@ -1,8 +1,8 @@
-"""Turn the layers of this package into layers of torch.nn with the same outputs, for inference.
+"""Convert the layers of this package to torch.nn layers with the same outputs, for inference.
 
-A tied convolution becomes a grouped one: a folded normalization scales every output channel by its own factor, after which the
-blocks share no weights. Where tying is cheaper it stays: in a `TFC` (one small matrix product over a view of its input), and in
-filters combined from a basis if basis and coefficients together need fewer multiply-adds than the combined filters.
+A tied convolution becomes a grouped one, because folding a normalization scales each output channel differently, after which the
+blocks share no weights. Sharing stays if it is cheaper: in a `TFC` (one small matrix product over a view of its input), and for
+filters combined from a basis if basis and coefficients need fewer multiply-adds than the combined filters.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,15 @@ from torch import Tensor, nn
 
 from mmtied.layers import IGC, TBC, TFC, TGC, SharedBasisConv, SharedConv2d, SumFusion
 from mmtied.layers.tied_conv import _TiedConv2d
-from mmtied.related.interleaved.secondary import CHEAP_ZEROS, Secondary
+from mmtied.related.interleaved.layers import CHEAP_ZEROS, Secondary
 
 from .fold import fold, is_foldable_norm
 from .freeze_groups import PermutedConv2d
-from .modules import make_conv
-from .trace import is_altered
+from .modules import is_altered, make_conv
 
 
 class Select(nn.Module):
-    """Give each output channel the input channel of an order. `deploy` traces it, which leaves an index_select."""
+    """Permute the channels. `deploy` traces it to a bare index_select."""
 
     def __init__(self, order: Tensor) -> None:
         super().__init__()
@@ -33,7 +32,7 @@ class Select(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """Join the outputs of two convolutions of the same input."""
+    """Concatenate the outputs of two convolutions of the same input."""
 
     def __init__(self, first: nn.Conv2d, second: nn.Conv2d) -> None:
         super().__init__()
@@ -46,7 +45,7 @@ class SideBySide(nn.Module):
 
 
 def plain_layer(layer: nn.Module) -> nn.Module | None:
-    """Return a plain layer that computes the same as a layer of this package, None for other modules and `is_altered` ones.
+    """Return a torch.nn equivalent of a layer of this package, or None for other modules and `is_altered` layers.
 
     Example:
         >>> plain_layer(TBC(64, 64, 3, padding=1, num_blocks=2))
@@ -111,7 +110,7 @@ def _interleaved(layer: IGC) -> nn.Module:
     secondary = layer.secondary
     if not isinstance(secondary, Secondary):
         return nn.Sequential(*first, make_conv(secondary.weight, secondary.bias, secondary))
-    few_zeros = num_primary == 1 or num_primary * (num_secondary - 1) <= CHEAP_ZEROS  # as the layer itself decides
+    few_zeros = num_primary == 1 or num_primary * (num_secondary - 1) <= CHEAP_ZEROS  # as in Secondary.forward
     if few_zeros and secondary.kernel_size == (1, 1):
         return nn.Sequential(*first, _plain_pointwise(secondary.permuted_weight(), layer.composed_bias()))
     there = torch.arange(layer.out_channels, device=layer.primary.weight.device).view(num_primary, num_secondary).T.flatten()
@@ -120,7 +119,7 @@ def _interleaved(layer: IGC) -> nn.Module:
 
 
 def _permuted(layer: PermutedConv2d) -> nn.Module:
-    order = layer.output_order  # the rows of the weight are in the order of the outputs, not by group
+    order = layer.output_order  # weight rows are in the order of the outputs, not by group
     weight, bias = layer.weight[order], None if layer.bias is None else layer.bias[order]
     return nn.Sequential(Select(layer.input_order), make_conv(weight, bias, layer, layer.groups), Select(layer.output_places))
 

@@ -1,7 +1,7 @@
-"""Turn dense or grouped convolutions into tied ones, with the nearest tied weights.
+"""Convert dense or grouped convolutions to tied ones with the nearest tied weights.
 
-A trained dense network loses accuracy by this until it is fine-tuned or distilled: most of a dense layer's weights connect
-different blocks, and are dropped. It is a start for training, better than random weights where the error is small.
+A trained dense network loses accuracy until it is fine-tuned or distilled, because most of a dense layer's weights connect
+different blocks and are dropped. The result is an initialization, better than random weights if the error is small.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,22 @@ from mmtied.layers import TBC, TGC
 from mmtied.layers.blocks import check_positive
 from mmtied.tables import text_table
 
-from .modules import copy_model, is_channels_last, replace_modules
+from .modules import copy_model, is_altered, is_channels_last, replace_modules
 from .permute import is_plain_conv, permute_alike
-from .trace import is_altered
 
 
 @dataclass(frozen=True)
 class TiedLayer:
-    """What tying did to a layer.
+    """Change of one layer by `tie`.
 
     Attributes:
         name: Name of the layer in the model.
-        num_blocks: B, its number of blocks; it takes B times fewer multiply-adds.
-        weights: Number of weights before, with the bias.
-        tied_weights: Number of weights now.
-        relative_error: Norm of the change of the equivalent dense layer's weights by the norm of the weights. For inputs of white
-            noise, the root mean square change of the output by that of the output, apart from the image's border.
-        error_in_order: The same without a permutation of channels, None where none was asked for.
+        num_blocks: B; the layer takes B times fewer multiply-adds.
+        weights: Number of weights before, including the bias.
+        tied_weights: Number of weights after.
+        relative_error: Norm of the change of the equivalent dense weights, relative to the norm of the weights. For white noise
+            as input, it is the relative root mean square error of the output, except at the image's border.
+        error_in_order: The same without permuting channels; None without ``permute``.
     """
 
     name: str
@@ -45,23 +44,23 @@ class TiedLayer:
 @torch.no_grad()
 def tie(model: nn.Module, num_blocks: int = 2, layers: str | Sequence[str] = '*',
         error_budget: float | None = None, permute: bool = False) -> tuple[nn.Module, list[TiedLayer]]:
-    """Return a copy of a model with tied convolutions, each with the least-squares nearest weights, and what that did to each.
+    """Return a copy of a model with tied convolutions, each with the least-squares nearest weights, and the change of each layer.
 
-    A convolution becomes a `TBC`, a grouped one a `TGC`, if num_blocks divides the channels of its groups; the others, such as
-    depthwise ones and the first one of an image, stay. Only layers of the types torch.nn.Conv2d and mmcv's Conv2d are tied, and
-    none with hooks or computed weights (pruning, weight norm). A layer with several names stays one.
+    A convolution becomes a `TBC`, a grouped one a `TGC`, if num_blocks divides the channels of its groups. Others stay, such as
+    depthwise ones and the first one, which sees an image. Only torch.nn.Conv2d and mmcv's Conv2d themselves are tied, without
+    hooks or computed weights (pruning, weight norm). A layer with several names stays one layer.
 
     Args:
-        model: Any module. It is left as it is.
+        model: Any module. It is not changed.
         num_blocks: B.
-        layers: Names of layers to tie, one or several, with wildcards as in file names: ``'backbone.layer4.*'``.
-        error_budget: Tie the layers that save the most weights first, as long as the root mean square of the relative errors of
-            all candidates, with 0 for those that stay, is at most this.
+        layers: Name or names of the layers to tie, with wildcards as in file names: ``'backbone.layer4.*'``.
+        error_budget: Tie the layers that save the most weights first, while the root mean square of the relative errors of all
+            candidates (0 for untied ones) stays within this.
         permute: First reorder channels so that blocks are more alike, wherever only convolutions, BatchNorm and activations touch
-            them, as inside residual branches. That alone changes no output.
+            them, as inside residual branches. This alone changes no output.
 
     Raises:
-        ValueError: A number of blocks below 1, a negative budget, or a pattern that fits no layer that can be tied.
+        ValueError: num_blocks is below 1, the budget is negative, or a pattern matches no layer that can be tied.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, bias=False))
@@ -77,8 +76,8 @@ def tie(model: nn.Module, num_blocks: int = 2, layers: str | Sequence[str] = '*'
     patterns = [layers] if isinstance(layers, str) else layers
     unused = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in fitting)]
     if unused:
-        raise ValueError(f'tie: no layer that {num_blocks} blocks can tie is named {unused[0]!r}; there are '
-                         f'{", ".join(list(fitting)[:5]) or "none"}')
+        advice = f'it can tie {", ".join(list(fitting)[:5])}' if fitting else 'it can tie no layer of this model'
+        raise ValueError(f'tie: {unused[0]!r} matches no layer that num_blocks={num_blocks} can tie; {advice}')
     chosen = {name: module for name, module in fitting.items() if any(fnmatch(name, pattern) for pattern in patterns)}
     made, changes = _tie_all(chosen, num_blocks)
     if permute:
@@ -89,13 +88,13 @@ def tie(model: nn.Module, num_blocks: int = 2, layers: str | Sequence[str] = '*'
                    for change, before in zip(changes, in_order, strict=True)]
     if error_budget is not None:
         changes = _within_budget(changes, error_budget)
-    holder = nn.Sequential(model)  # so that the model itself can be replaced like any of its parts
+    holder = nn.Sequential(model)  # so that replace_modules can replace the model itself too
     replace_modules(holder, {chosen[change.name]: made[change.name] for change in changes}.get)
     return holder[0], changes
 
 
 def format_changes(changes: Sequence[TiedLayer]) -> str:
-    """Return a table of tied layers under a line of their sums.
+    """Return a table of the tied layers under a line of totals.
 
     Example:
         >>> print(format_changes([TiedLayer('conv', 2, 576, 144, .5)]))
@@ -124,7 +123,7 @@ def _tie_all(layers: dict[str, nn.Conv2d], num_blocks: int) -> tuple[dict[str, T
 
 
 def _tied(conv: nn.Conv2d, num_blocks: int) -> TBC | TGC:
-    """Return a tied layer with the weights nearest to those of a convolution."""
+    """Return a tied layer with the nearest weights to a convolution's."""
     settings = {'stride': conv.stride, 'padding': conv.padding, 'dilation': conv.dilation, 'bias': conv.bias is not None,
                 'num_blocks': num_blocks, 'padding_mode': conv.padding_mode, 'device': conv.weight.device,
                 'dtype': conv.weight.dtype}
@@ -164,7 +163,7 @@ def _change(name: str, conv: nn.Conv2d, tied: TBC | TGC) -> TiedLayer:
 
 
 def _within_budget(changes: Sequence[TiedLayer], budget: float) -> list[TiedLayer]:
-    """Return the changes that save the most weights while the root mean square of the errors stays within a budget."""
+    """Greedily select the changes that save the most weights while the root mean square error stays within the budget."""
     kept, total = set(), 0.
     for change in sorted(changes, key=lambda change: change.tied_weights - change.weights):
         if ((total + change.relative_error**2) / len(changes))**.5 <= budget:

@@ -1,4 +1,4 @@
-"""Hooks for a config's default_hooks that change the training loss of any model."""
+"""Training hooks: losses added to any model, and exact resuming."""
 
 from mmtied.compat import forward_names
 

@@ -1,4 +1,4 @@
-"""A backbone trained alone, on images without labels: the loss comes from hooks."""
+"""Train a backbone alone, on unlabeled images; the loss comes from hooks."""
 
 import os
 
@@ -16,7 +16,7 @@ from mmtied.evaluation.inputs.images import list_images, read_image
 
 @MODELS.register_module()
 class BackboneAlone(BaseModel):
-    """Run a backbone, without a loss of its own, after an ImgDataPreprocessor of mmengine."""
+    """Backbone without a loss of its own, behind mmengine's ImgDataPreprocessor."""
 
     def __init__(self, backbone: dict, data_preprocessor: dict) -> None:
         super().__init__(data_preprocessor)
@@ -30,10 +30,10 @@ class BackboneAlone(BaseModel):
 
 @DATASETS.register_module()
 class ImagesAlone(Dataset):
-    """The images in a folder and those below it, each as a random crop, mirrored at random.
+    """Images in a folder and its subfolders, randomly cropped and flipped.
 
-    An image that cannot be read is replaced by the next one, with a warning. The crops have `size` pixels a side; their area
-    is a share of the image's in the range `scale`.
+    An unreadable image is replaced by the next one, with a warning. A crop covers a fraction of the image's area in the range
+    `scale` and is resized to `size` x `size` pixels.
     """
 
     def __init__(self, folder: str | os.PathLike, size: int = 224, scale: tuple[float, float] = (.25, 1.)) -> None:
@@ -51,7 +51,7 @@ class ImagesAlone(Dataset):
             try:
                 pixels = np.asarray(self.augment(read_image(path)))
             except ValueError as error:
-                warn(f'{error}; it is left out')
+                warn(f'{error}; it is skipped')
             else:
                 return {'inputs': torch.from_numpy(pixels[:, :, ::-1].copy()).permute(2, 0, 1)}
         raise ValueError(f'images: {self.paths[index]} and those after it cannot be read')

@@ -1,8 +1,8 @@
-"""Distillation: a backbone imitates the feature maps of a trained one while, or before, it learns its own task.
+"""Distillation: a backbone imitates the feature maps of a trained one, during or before training on its own task.
 
-As the run begins, `DistillationHook` gives the model a submodule, `Distillation`, that adds ``loss_distill`` to its losses inside
-its forward; mixed precision, gradient accumulation and DistributedDataParallel then treat the term as they do every other.
-Adapters join a parameter group of the optimizer, and a distributed model is wrapped again to know them.
+Before the run, `DistillationHook` adds a submodule, `Distillation`, that adds ``loss_distill`` to the model's losses in its
+forward, so mixed precision, gradient accumulation and DistributedDataParallel handle the term like any other. Adapters join a
+parameter group of the optimizer, and a distributed model is wrapped again to register them.
 """
 
 import gc
@@ -27,14 +27,14 @@ from mmtied.torch_compat import remove_reducer_hooks
 from .loss_hook import is_number
 from .teacher import Normalization, Teacher, build_teacher, stage_widths
 
-#: Name of the submodule that a model has during training, and of the adapters' entry in a checkpoint.
+#: Name of the submodule during training, and of the adapters' entry in a checkpoint.
 _NAME = 'distillation'
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return one minus the cosine between the channels of two feature maps (N, C, H, W), averaged over images and positions.
+    """Return 1 minus the cosine similarity between two feature maps (N, C, H, W) along the channels, averaged over positions.
 
-    It is a scalar in [0, 2], which the scale of either does not change.
+    The result is a scalar in [0, 2] that does not depend on the scale of either map.
 
     Example:
         >>> x = torch.ones(1, 2, 3, 3)
@@ -45,9 +45,9 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def unexplained_variance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the squared distance of two feature maps (N, C, H, W) by the variance of the second.
+    """Return the mean squared error between two feature maps (N, C, H, W), divided by the variance of the second.
 
-    It is 1 for the mean of each channel over images and positions.
+    A student that predicts the mean of each channel over images and positions has 1.
 
     Example:
         >>> x = torch.rand(2, 4, 3, 3)
@@ -58,21 +58,21 @@ def unexplained_variance(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().mean() / variance.clamp(min=1e-12)
 
 
-#: Losses by their name in a config.
+#: Losses by name.
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {'cosine': cosine_distance, 'mse': unexplained_variance}
 
 
 class Distillation(nn.Module):
-    """Adapters, and the distance between stages of a student and of a teacher.
+    """Adapters, and the distances between the stages of a student and of a teacher.
 
-    A model that has one as submodule neither saves nor loads it: its state_dict stays that of the model without distillation.
+    A model neither saves nor loads this submodule: its state_dict is that of the model without distillation.
 
     Args:
         student: A backbone in the model.
-        teacher: Its stages are those of the values of `stages`.
+        teacher: The teacher; its stages are the values of `stages`.
         stages: The teacher's stage for each stage of the student.
-        distance: Takes two feature maps of one shape and returns a scalar. Its mean over the stages, times the attribute
-            `loss_weight`, is the loss; with 0 the teacher does not run.
+        distance: Takes two feature maps of one shape and returns a scalar. The loss is its mean over the stages, times the
+            attribute `loss_weight`; with 0 the teacher does not run.
 
     Example:
         >>> student, network = nn.Sequential(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.Conv2d(3, 8, 3))
@@ -99,7 +99,7 @@ class Distillation(nn.Module):
         self._images: Tensor | None = None
 
     def adapters(self) -> dict[str, nn.Parameter]:
-        """Return the weights of the 1x1 convolutions from the student's width to the teacher's, by the student's stage."""
+        """Return the weights of the 1x1 convolutions from the student's width to the teacher's, by student stage."""
         return {stage: self._parameters[_parameter_name(stage)] for stage in self.stages
                 if _parameter_name(stage) in self._parameters}
 
@@ -108,7 +108,7 @@ class Distillation(nn.Module):
 
         Args:
             images: The student's input, (N, 3, H, W).
-            features: Output of each of its stages, (N, C, H, W). A teacher's map of another size is resized.
+            features: Output of each student stage, (N, C, H, W). Teacher maps of another size are resized.
         """
         targets, adapters, distances = self.teacher(images), self.adapters(), []
         for stage, output in features.items():
@@ -122,7 +122,7 @@ class Distillation(nn.Module):
         return torch.stack(distances)
 
     def attach(self, model: nn.Module, student: nn.Module) -> None:
-        """Let a model that holds this and the student add ``loss_distill`` to its dict of losses in training."""
+        """Let the model, which contains this module and the student, add ``loss_distill`` to its losses in training."""
         parts = {stage: student.get_submodule(stage) for stage in self.stages}
         self._handles = [student.register_forward_pre_hook(self._start),
                          *(part.register_forward_hook(partial(self._keep, stage)) for stage, part in parts.items()),
@@ -150,7 +150,7 @@ class Distillation(nn.Module):
         if self.loss_weight:
             features = {stage: features[stage] for stage in self.stages}
             term = self.loss_weight * self(images, features).mean()
-        else:  # a gradient of zero, as DistributedDataParallel waits for one
+        else:  # a zero gradient, because DistributedDataParallel waits for one
             term = 0. * sum((weight.sum() for weight in self.parameters()), images.new_zeros(()))
         return {**output, 'loss_distill': term}
 
@@ -158,39 +158,38 @@ class Distillation(nn.Module):
         """Save nothing; `DistillationHook` saves the adapters elsewhere."""
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Load nothing, and miss nothing."""
+        """Load nothing, and report nothing as missing."""
 
 
 @HOOKS.register_module()
 @suggest_arguments
 class DistillationHook(Hook):
-    """Let a model's backbone imitate the stages of a frozen teacher, logged as ``loss_distill``.
+    """Make a model's backbone imitate the stages of a frozen teacher; the loss is logged as ``loss_distill``.
 
-    The term is ``loss_weight`` times the mean over the stages of a distance between the student's feature map and the teacher's.
-    Where their widths differ, a 1x1 convolution without bias, trained with the model, maps the student's to the teacher's.
+    The term is ``loss_weight`` times the mean, over the stages, of a distance between the student's and the teacher's feature
+    maps. If their widths differ, a 1x1 convolution without bias, trained with the model, maps the student's to the teacher's.
 
-    Checkpoints are those of the model alone, and load without this hook; the adapters lie beside the weights, under
-    ``distillation``, for resumed runs. The random numbers of a run (initial weights, order of images) are those of the same run
-    without the hook.
+    Checkpoints have the weights of the model alone and load without this hook; the adapters are saved beside them, under
+    ``distillation``, for resumed runs. The hook does not change the random numbers of a run (initial weights, order of images).
 
-    The teacher sees the student's images, after its augmentation. Where the normalization of both is known and differs (means,
-    standard deviations, RGB or BGR), the images are renormalized for the teacher.
+    The teacher sees the student's augmented images. If both normalizations are known and differ (mean, standard deviation, RGB
+    or BGR), the images are renormalized for the teacher.
 
     Args:
-        teacher: ``'torchvision://resnet50'``, or a config (a file or ``'mmdet::...'``) whose ``model.backbone`` is taken, or the
-            settings of a backbone.
+        teacher: ``'torchvision://resnet50'``, a config (a file or ``'mmdet::...'``) with a ``model.backbone``, or the settings of
+            a backbone.
         weights: The teacher's checkpoint, a file or URL, of the backbone or the whole model; for torchvision also the name of its
-            weights. By default torchvision's IMAGENET1K_V1, which it downloads, or the weights in the config's ``init_cfg``.
+            weights. Default: torchvision's IMAGENET1K_V1, which it downloads, or the weights in the config's ``init_cfg``.
         stages: Names of submodules of both backbones, or a dict from the student's to the teacher's.
-        loss: 'cosine', one minus the cosine between the channels at each position; or 'mse', the squared error by the variance of
-            the teacher's map, which also fits its scale.
+        loss: 'cosine', 1 minus the cosine similarity of the channels at each position; or 'mse', the squared error divided by the
+            variance of the teacher's map, which also fits its scale.
         loss_weight: Weight at the start of training, positive.
         schedule: 'constant', or a 'linear' or 'cosine' decay to 0.
-        end: Share of training after which the weight is 0 and the teacher does not run, above 0 and up to 1.
+        end: Fraction of training, above 0 and up to 1, after which the weight is 0 and the teacher does not run.
         student: Name of the backbone in the model.
 
     Raises:
-        ValueError: A setting is wrong, or, as the run begins, the teacher, its weights or a stage does not exist or fit.
+        ValueError: A setting is wrong, or, before the run, the teacher, its weights or a stage does not exist or fit.
 
     Example:
         In a config: ``custom_hooks = [dict(type='mmtied.DistillationHook', teacher='torchvision://resnet50')]``.
@@ -210,7 +209,7 @@ class DistillationHook(Hook):
         if not is_number(loss_weight) or not loss_weight > 0:
             raise ValueError(f'DistillationHook: loss_weight={loss_weight!r}, expected a positive number')
         if not is_number(end) or not 0 < end <= 1:
-            raise ValueError(f'DistillationHook: end={end!r}, expected a share of training above 0 and up to 1')
+            raise ValueError(f'DistillationHook: end={end!r}, expected a fraction of training above 0 and up to 1')
         names = [stages] if isinstance(stages, str) else stages or ()
         pairs = dict(stages) if isinstance(stages, dict) else {name: name for name in names}
         if not pairs or not all(isinstance(name, str) for pair in pairs.items() for name in pair):
@@ -220,7 +219,7 @@ class DistillationHook(Hook):
         self.loss_weight, self.schedule, self.end, self.student = loss_weight, schedule, end, student
 
     def weight_at(self, progress: float) -> float:
-        """Return the weight of the term after a share of training.
+        """Return the weight of the term after a fraction of training.
 
         Example:
             >>> hook = DistillationHook('torchvision://resnet50', schedule='linear', end=.5)
@@ -232,14 +231,15 @@ class DistillationHook(Hook):
         return self.loss_weight * shape[self.schedule]
 
     def before_run(self, runner: Runner) -> None:
-        """Build the teacher and the adapters; nothing happens for a test, or when it is called again."""
+        """Build the teacher and the adapters; does nothing for a test or when called again."""
         if not isinstance(runner.optim_wrapper, OptimWrapper) or runner.iter >= runner.max_iters:
             return
         model = unwrap_model(runner.model)
         if isinstance(getattr(model, _NAME, None), Distillation):
             return
         if is_model_wrapper(runner.model) and not isinstance(runner.model, DistributedDataParallel):
-            raise ValueError(f'DistillationHook: the model is in a {type(runner.model).__name__}; use DistributedDataParallel')
+            raise ValueError(f'DistillationHook: the model is wrapped in {type(runner.model).__name__}; use '
+                             'DistributedDataParallel')
         try:
             student = model.get_submodule(self.student)
         except AttributeError:
@@ -268,7 +268,7 @@ class DistillationHook(Hook):
         getattr(unwrap_model(runner.model), _NAME).loss_weight = self.weight_at(runner.iter / runner.max_iters)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the model as it was."""
+        """Remove the submodule and its parameters."""
         model = unwrap_model(runner.model)
         term = getattr(model, _NAME)
         term.detach()
@@ -292,7 +292,7 @@ class DistillationHook(Hook):
         shapes = [{stage: tuple(weight.shape) for stage, weight in weights.items()} for weights in (saved, own)]
         if shapes[0] != shapes[1]:
             raise ValueError(f'DistillationHook: the checkpoint has adapters {shapes[0]}, this run {shapes[1]}; resume with the '
-                             'teacher and stages that it was trained with, or start from its weights with load_from')
+                             'teacher and stages of the checkpoint, or start from its weights with load_from')
         with torch.no_grad():
             for stage, weight in own.items():
                 weight.copy_(saved[stage])
@@ -302,9 +302,9 @@ class DistillationHook(Hook):
         stages = ', '.join(f'{mine} ({term.widths[mine]} channels) -> {theirs} ({teacher.widths[theirs]})'
                            for mine, theirs in term.stages.items())
         mine, theirs = teacher.normalization, teacher.student_normalization
-        images = "images as the student's"
+        images = "images normalized as the student's"
         if mine is None or theirs is None:
-            images += f', since no normalization of the {"teacher" if mine is None else "student"} is known'
+            images += f', because that of the {"teacher" if mine is None else "student"} is unknown'
         elif not mine.matches(theirs):
             images = f'images renormalized, from {theirs} to {mine}'
         return f'{self.loss} distance to {teacher.name} at {stages}; {images}'
@@ -315,7 +315,7 @@ def _parameter_name(stage: str) -> str:
 
 
 def _main_group(optim_wrapper: OptimWrapper) -> dict:
-    """Return the parameter group with the optimizer's own learning rate and weight decay, the first where none has them."""
+    """Return the parameter group with the optimizer's default learning rate and weight decay, or else the first."""
     optimizer = optim_wrapper.optimizer
 
     def own(group: dict) -> tuple[bool, bool]:

@@ -1,8 +1,8 @@
 """Base class of hooks that change the total loss of any model.
 
-mmengine's ``BaseModel.train_step``, and that of its DistributedDataParallel, hand the dict of losses to the model's
-``parse_losses``, which adds them up, outside autocast and before gradients are scaled or accumulated. During training a
-`LossHook` wraps that method, so one line in a config's hooks serves every mmdet detector and every mmpretrain classifier.
+``train_step`` of mmengine's BaseModel and DistributedDataParallel passes the losses to the model's ``parse_losses``, which sums
+them outside autocast and before gradients are scaled or accumulated. During training a `LossHook` wraps that method, so one line
+in a config's hooks serves every mmdet detector and mmpretrain classifier.
 """
 
 from abc import abstractmethod
@@ -17,14 +17,13 @@ from mmtied.compat import unwrap_model
 
 
 class LossHook(Hook):
-    """Change the total loss from before_train to after_train; several hooks apply in their order.
+    """Change the total loss between before_train and after_train; several hooks apply in order.
 
-    A subclass keeps no reference to the model, so that copies of a model (EMA) are independent of it. The change applies in each
-    iteration, process and step of gradient accumulation; since mmengine averages these, a term that depends on the parameters
-    alone counts once.
+    A subclass keeps no reference to the model, so that copies of it (EMA) are independent. The change applies in each iteration,
+    process and step of gradient accumulation; mmengine averages over these, so a term of the parameters alone counts once.
 
     Attributes:
-        log_names: Entries that the hook adds to the log. Two hooks with the same name raise a ValueError in `before_train`;
+        log_names: Entries that the hook adds to the log. Two hooks with a name in common raise a ValueError in `before_train`;
             names that are not listed here are compared in the first iteration.
     """
 
@@ -51,7 +50,7 @@ class LossHook(Hook):
         """Wrap the model's ``parse_losses``.
 
         Raises:
-            ValueError: The model is not mmengine's, is sharded by FSDP, or is one that the hook does not support.
+            ValueError: The model is not mmengine's, is sharded by FSDP, or is not supported by the hook.
         """
         kinds = {kind.__name__ for module in runner.model.modules() for kind in type(module).__mro__}
         if 'FullyShardedDataParallel' in kinds:
@@ -70,9 +69,9 @@ class LossHook(Hook):
 
 
 def attach(hook: LossHook, model: nn.Module) -> None:
-    """Apply a hook whenever the model's ``parse_losses`` is called; attaching it again changes nothing.
+    """Apply a hook whenever the model's ``parse_losses`` is called; idempotent.
 
-    Where another hook logs under the same name, all hooks are detached, so that training can start again without one of them.
+    If another hook logs under the same name, all hooks are detached, so that training can start again without one of them.
     """
     parse = vars(model).get('parse_losses')
     if not isinstance(parse, _ParseLosses):
@@ -88,7 +87,7 @@ def attach(hook: LossHook, model: nn.Module) -> None:
 
 
 def detach(hook: LossHook, model: nn.Module) -> None:
-    """Undo `attach`; without hooks the model has its own ``parse_losses`` again."""
+    """Undo `attach`; the last hook restores the model's own ``parse_losses``."""
     parse = vars(model).get('parse_losses')
     if not isinstance(parse, _ParseLosses) or hook not in parse.hooks:
         return
@@ -100,12 +99,12 @@ def detach(hook: LossHook, model: nn.Module) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Return whether a setting is a finite int or float, and not a bool."""
+    """Return whether a setting is a finite int or float (not a bool)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 class _ParseLosses:
-    """Replacement of a model's ``parse_losses`` that applies hooks; copied and pickled together with the model."""
+    """Replacement for a model's ``parse_losses`` that applies hooks; copied and pickled with the model."""
 
     def __init__(self, model: nn.Module, previous: object) -> None:
         self.model = model

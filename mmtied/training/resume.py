@@ -1,4 +1,4 @@
-"""Training that can be stopped: the last whole checkpoint, files written whole, and a resumed run equal to a straight one."""
+"""Training that survives interruption: atomic files, the last complete checkpoint, and exact resuming."""
 
 import random
 import re
@@ -18,27 +18,27 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmtied.atomic import atomic_path, real_path
 from mmtied.cli import full_disk_named
 
-#: Names that mmengine gives checkpoints, with the number of the epoch or iteration.
+#: mmengine's names of checkpoints, with the number of the epoch or iteration.
 _NAMES = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
 
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Make a run that is resumed at the end of an epoch, or at any iteration of a run by iterations, equal to a straight one.
+    """Make a resumed run equal to an uninterrupted one.
 
-    mmengine restores weights, optimizer, schedules and logs, but no random states, and not the seed of the sampler where the
-    config has none. This hook seeds Python, NumPy, torch and the workers from the run's seed and the number of the epoch (and of
-    the iteration, in runs by iterations), so that nothing needs to be restored. Workers are started anew in each epoch, also
-    persistent ones, whose state cannot be restored; each epoch has other random augmentations.
+    It must resume at the end of an epoch, or at any iteration in an iteration-based run. mmengine restores weights, optimizer,
+    schedules and logs, but no random states, nor the sampler's seed if the config has none. This hook seeds Python, NumPy, torch
+    and the workers from the run's seed and the epoch (or iteration, in iteration-based runs), so nothing needs restoring.
+    Workers restart in each epoch, even persistent ones, whose state cannot be restored; augmentations differ between epochs.
 
-    In a config: ``default_hooks = dict(resume=dict(type='mmtied.ExactResumeHook'))``. Equal to the bit where the operations are
-    deterministic: on a CPU with one number of threads, on a GPU with ``randomness=dict(deterministic=True)``.
+    In a config: ``default_hooks = dict(resume=dict(type='mmtied.ExactResumeHook'))``. Bit-equal if the operations are
+    deterministic: on a CPU with a fixed number of threads, on a GPU with ``randomness=dict(deterministic=True)``.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Give the sampler the seed of the run, which may come from the checkpoint."""
+        """Give the sampler the run's seed, which may come from the checkpoint."""
         sampler = getattr(runner.train_dataloader, 'sampler', None)
         if getattr(sampler, 'seed', None) is not None:
             sampler.seed = runner.seed
@@ -52,30 +52,30 @@ class ExactResumeHook(Hook):
         if isinstance(seeding, partial) and 'seed' in seeding.keywords:
             loader.worker_init_fn = partial(seeding, seed=_mixed(runner.seed, runner.epoch))
         if getattr(loader, '_iterator', None) is not None:
-            loader._iterator = None  # persistent workers end
+            loader._iterator = None  # ends persistent workers
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Seed this process, in a run by iterations."""
+        """Seed this process in an iteration-based run."""
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             _seed_all(runner.seed, runner.iter)
 
 
 class ValidateAtEndHook(Hook):
-    """Validate a run that is resumed after its last step, since it may have been killed in its last validation.
+    """Validate a run that resumes after its last step, since it may have been killed during its last validation.
 
-    mmengine saves a checkpoint before it validates, and its loop ends at once where no step is left.
+    mmengine saves a checkpoint before it validates, and its loop ends at once if no step is left.
     """
 
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
-        """Validate where no step is left."""
+        """Validate if no step is left."""
         if runner.iter >= runner.max_iters and runner.val_loop is not None:
             runner.val_loop.run()
 
 
 def _mixed(seed: int, number: int) -> int:
-    """Return a seed below 2**31 from the run's and a number."""
+    """Derive a seed below 2**31 from the run's seed and a number."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) >> 1
 
 
@@ -88,10 +88,10 @@ def _seed_all(seed: int, number: int) -> None:
 
 @contextmanager
 def safe_saving(work_dir: str | Path = '.') -> Iterator[None]:
-    """Let mmengine write each local file whole or not at all, and remove an older checkpoint after a newer one, in the block.
+    """Make mmengine write local files atomically, and remove old checkpoints only after the new one is written.
 
-    mmengine removes first, so that a run with ``max_keep_ckpts=1`` that is killed while it writes has none left. Errors of a
-    full disk that name no file name the work_dir.
+    mmengine removes first, so a run with ``max_keep_ckpts=1`` that is killed while it writes has no checkpoint left. Errors about
+    a full disk that name no file name the work_dir.
     """
     put, put_text, remove, waiting = LocalBackend.put, LocalBackend.put_text, LocalBackend.remove, []
 
@@ -118,16 +118,16 @@ def safe_saving(work_dir: str | Path = '.') -> Iterator[None]:
 
 @contextmanager
 def _whole(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path for a file of mmengine; raise a ValueError where it cannot be written."""
+    """Yield a temporary path for a file of mmengine; raise a ValueError if it cannot be written."""
     try:
         with atomic_path(path) as temporary:
             yield temporary
     except OSError as error:
-        raise ValueError(f'{path}: cannot be written ({error.strerror or error}); what was there stays') from error
+        raise ValueError(f'{path}: cannot be written ({error.strerror or error}); an existing file is unchanged') from error
 
 
 def saved_checkpoints(work_dir: str | Path) -> list[Path]:
-    """Return the checkpoints of a folder, the one to resume from first: that of ``last_checkpoint``, then by number.
+    """Return the checkpoints of a folder in the order to try: that of ``last_checkpoint`` first, then the highest numbers.
 
     The files may be missing or broken.
     """

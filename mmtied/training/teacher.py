@@ -1,4 +1,4 @@
-"""Frozen networks whose feature maps a student imitates: of torchvision by name, or of a config with a checkpoint."""
+"""Frozen teachers for distillation: a torchvision network by name, or a backbone from a config and a checkpoint."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ from mmtied.backbones.checkpoint import find_misfits, name_some
 from mmtied.compat import require
 from mmtied.unpickling import safe_loading
 
-#: Start of the name of a network of torchvision, as in mmengine's ``init_cfg``.
+#: Prefix of torchvision's networks, as in mmengine's ``init_cfg``.
 TORCHVISION = 'torchvision://'
 
 
 class Normalization(NamedTuple):
-    """Normalization of images with values from 0 to 255, ``(value - mean) / std`` in each channel, in the order RGB or BGR."""
+    """Normalization ``(value - mean) / std`` of images with values from 0 to 255, with channels in the order RGB or BGR."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -30,7 +30,7 @@ class Normalization(NamedTuple):
 
     @classmethod
     def of_config(cls, cfg: Config) -> 'Normalization | None':
-        """Return the normalization of a config of mmdet or mmpretrain, or None where it has none."""
+        """Return the normalization of an mmdet or mmpretrain config, or None if it has none."""
         settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
         if not settings.get('mean') or not settings.get('std'):
             return None
@@ -38,7 +38,7 @@ class Normalization(NamedTuple):
 
     @classmethod
     def of_model(cls, model: nn.Module) -> 'Normalization | None':
-        """Return the normalization of a model's data_preprocessor, or None where it has none; images are loaded as BGR."""
+        """Return the normalization of a model's data_preprocessor, or None if it has none; images are loaded as BGR."""
         part = getattr(model, 'data_preprocessor', None)
         mean, std = getattr(part, 'mean', None), getattr(part, 'std', None)
         if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
@@ -47,21 +47,21 @@ class Normalization(NamedTuple):
         return cls(tuple(mean.flatten().tolist()), tuple(std.flatten().tolist()), bool(rgb))
 
     def matches(self, other: 'Normalization') -> bool:
-        """Return whether two normalizations are the same, to a relative 1e-4."""
+        """Return whether two normalizations agree, with a relative tolerance of 1e-4."""
         return self.rgb == other.rgb and torch.allclose(torch.tensor(self.mean + self.std), torch.tensor(other.mean + other.std),
                                                         rtol=1e-4)
 
 
 class Teacher:
-    """A frozen network that returns the outputs of some of its stages.
+    """Frozen network that returns the outputs of some of its stages.
 
-    It is not a `torch.nn.Module`, so a model that holds one neither trains nor saves it; copies of the model share it.
+    It is not a `torch.nn.Module`, so a model with one neither trains nor saves it, and copies of the model share it.
 
     Args:
-        network: Any network of one image tensor. It stays in evaluation mode, and its weights get no gradients.
+        network: A network that takes one image tensor. It stays in evaluation mode, without gradients.
         stages: Names of submodules with outputs of shape (N, C, H, W).
-        normalization: Normalization of its input; None where it is not known.
-        name: Name of the network in messages; by default that of its class.
+        normalization: Normalization of its input; None if unknown.
+        name: Name of the network in messages; by default its class.
 
     Example:
         >>> teacher = Teacher(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'])
@@ -71,7 +71,7 @@ class Teacher:
 
     def __init__(self, network: nn.Module, stages: Sequence[str], normalization: Normalization | None = None,
                  name: str = '') -> None:
-        network.eval()  # which returns None in mmdet
+        network.eval()  # returns None in mmdet
         self.network = network.requires_grad_(False)
         self.stages = tuple(stages)
         self.normalization = normalization
@@ -89,7 +89,7 @@ class Teacher:
         return outputs
 
     def renormalize(self, images: Tensor) -> Tensor:
-        """Return a student's input as the input of the teacher, where both normalizations are known and differ."""
+        """Convert the student's input to the teacher's normalization, if both are known and differ."""
         mine, theirs = self.normalization, self.student_normalization
         if mine is None or theirs is None or mine.matches(theirs):
             return images
@@ -112,7 +112,7 @@ def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[
     normalization, scope = None, getattr(DefaultScope.get_current_instance(), 'scope_name', None)
     if isinstance(teacher, str):
         if '::' not in teacher and not Path(teacher).suffix:
-            raise ValueError(f'teacher: {teacher} is not a config; a network of torchvision is named {TORCHVISION}{teacher}')
+            raise ValueError(f'teacher: {teacher} is not a config; for a torchvision network use {TORCHVISION}{teacher}')
         from mmtied.launch.config import load_config
         cfg = load_config(teacher)
         backbone, normalization, scope = cfg.model.get('backbone'), Normalization.of_config(cfg), cfg.get('default_scope', scope)
@@ -132,9 +132,9 @@ def build_teacher(teacher: str | Mapping, weights: str | None, stages: Sequence[
 
 
 def stage_widths(network: nn.Module, stages: Sequence[str], owner: str) -> dict[str, int]:
-    """Return the number of channels of the output of each stage, for an image of 64 x 64; the network's state does not change.
+    """Return the number of output channels of each stage, found with a 64 x 64 image; the network's state does not change.
 
-    `owner` names the network in errors, where a stage does not exist, does not run, or returns no (N, C, H, W).
+    A stage that does not exist, does not run, or does not return (N, C, H, W) raises a ValueError that names the `owner`.
 
     Example:
         >>> stage_widths(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), ['0'], 'the network')
@@ -157,14 +157,14 @@ def stage_widths(network: nn.Module, stages: Sequence[str], owner: str) -> dict[
     for stage in stages:
         output = outputs.get(stage)
         if not isinstance(output, Tensor) or output.dim() != 4:
-            found = 'is not run' if output is None else 'does not return a feature map (N, C, H, W)'
+            found = 'does not run' if output is None else 'does not return a feature map (N, C, H, W)'
             raise ValueError(f'{owner}: stage {stage} {found}')
     return {stage: outputs[stage].shape[1] for stage in stages}
 
 
 @contextmanager
 def recorded(network: nn.Module, stages: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of stages of a network that runs in the block."""
+    """Record the outputs of some stages of a network that runs in the ``with`` block."""
     outputs = {}
 
     def keep(stage: str, module: nn.Module, args: tuple, output: Tensor) -> None:
@@ -201,7 +201,7 @@ def _of_torchvision(name: str, weights: str | None) -> tuple[nn.Module, Normaliz
 
 
 def _read(weights: str) -> dict[str, Tensor]:
-    """Return the weights in a checkpoint; of a detector or classifier, those of its backbone."""
+    """Return the weights in a checkpoint; for a detector or classifier, those of its backbone."""
     from mmtied.launch.checkpoints import find_weights, of_backbone, read_state_dict
     if '://' in weights:
         with safe_loading():

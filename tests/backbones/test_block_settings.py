@@ -1,4 +1,4 @@
-"""Effects of style, strides, dilations, conv_cfg, the mixer's width and zero_init_residual on the layers."""
+"""Effects of style, strides, dilations, conv_cfg, mixer width and zero_init_residual on the layers."""
 
 import pytest
 import torch
@@ -8,11 +8,11 @@ from torch import nn
 
 from mmtied.backbones import TiedResNet
 from mmtied.backbones.bottleneck import BlockSettings, ConvBottleneck
-from mmtied.backbones.tied_bottleneck import TiedBottleneck
+from mmtied.backbones.tied_resnet import TiedBottleneck
 from mmtied.related.groupable.backbones import GroupableBottleneck
 from mmtied.related.groupable.layers import DGConv
 from mmtied.related.interleaved.backbones import IGCBlock
-from mmtied.related.shared_bases.blocks import SharedBasicBlock
+from mmtied.related.shared_bases.backbones import SharedBasicBlock
 from tests.helpers.families import FAMILIES, tiny
 
 families = pytest.mark.parametrize('family', FAMILIES)
@@ -100,7 +100,7 @@ def test_mixer_out_ratio_scales_base_channels(fusion, ratio):
 @families
 @pytest.mark.parametrize(('with_cp', 'frozen_stages', 'calls'), [(False, -1, 0), (True, -1, 16), (True, 1, 12)])
 def test_with_cp_recomputes_every_trained_block(family, with_cp, frozen_stages, calls, monkeypatch):
-    """Not recomputed: frozen blocks, and the block after them, whose input needs no gradient."""
+    """Frozen blocks are not recomputed, nor is the next block, whose input needs no gradient."""
     counted = []
     run = torch.utils.checkpoint.checkpoint
     monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', lambda *args, **kw: counted.append(args) or run(*args, **kw))
@@ -129,7 +129,7 @@ def test_zero_init_residual_is_the_default():
     (GroupableBottleneck, {'width': 8}, 32), (ConvBottleneck, {'width': 8, 'conv_cfgs': {}}, 32),
     (SharedBasicBlock, {'bases': {}}, 8), (IGCBlock, {}, 8)])
 def test_blocks_can_be_built_alone(block, settings, out_channels):
-    """Arguments of one kind of block have defaults, and an unknown argument is reported under the block's name."""
+    """Arguments that only one block has are optional, and an unknown one is reported under the block's name."""
     shared = BlockSettings(in_channels=8, planes=8, norm_cfg={'type': 'BN'}, stride=2)
     made = block(shared, **settings)
     assert made(torch.zeros(2, 8, 6, 6)).shape == (2, out_channels, 3, 3)

@@ -275,6 +275,6 @@ def test_efficientnet_returns_itself_and_pickles():
 
 
 def test_importing_mmtied_imports_neither_mmdet_nor_mmpretrain():
-    """Their imports are heavy, and either may be missing."""
+    """They are slow to import, and either may be missing."""
     code = 'import sys, mmtied; print([name for name in ("mmdet", "mmpretrain") if name in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'

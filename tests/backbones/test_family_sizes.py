@@ -25,7 +25,7 @@ SIZES = [
     (TiedResNet, {'mixer_fusion': 'concat'}, 27.62, 5.19),
     (TiedSENet, {'depth': 101}, 41.68, 8.36),
     (TiedSENet, {'depth': 101, 'se_ratio': 16}, 40.49, 8.36),
-    # The paper prints 26.4M for TiedSENet-101-S; the S preset meets it, the plain schedule of block numbers does not.
+    # The paper prints 26.4M for TiedSENet-101-S, which the S preset matches and the plain schedule of block numbers does not.
     (TiedSENet, {'depth': 101, 'base_width': 18}, 26.39, 4.88),
     (TiedSENet, {'depth': 101, 'base_width': 18, 'split_blocks': (1, 2, 3, 6)}, 26.01, 4.80),
     (TiedSENet, {'depth': 101, 'base_width': 18, 'split_blocks': (1, 2, 3, 6), 'se_ratio': 16}, 24.83, 4.80),
@@ -51,7 +51,7 @@ def test_published_sizes(build, settings, millions, gigas):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_mmengine_counts_the_same(family):
-    """Its counter reads the traced graph, and knows nothing of torch's."""
+    """Its counter reads the traced graph, independently of torch's."""
     image = torch.zeros(1, 3, 64, 64)
     model = build_short(family, **FAMILIES[family]).eval()
     classifier = ImageNetClassifier(model, model(image)[-1].shape[1]).eval()

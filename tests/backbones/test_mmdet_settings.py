@@ -1,4 +1,4 @@
-"""Settings of mmdet's and mmpretrain's own ResNets: norms without weights, layer-wise learning rates, and what is refused."""
+"""Settings of mmdet's and mmpretrain's ResNets: norms without weights, layer-wise learning rates, unsupported arguments."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ NETWORKS = {**SMALL, 'SharedMobileNetV2': backbones.shared_mobilenet_v2, 'TiedEf
 @pytest.mark.parametrize(('family', 'norm_cfg'), [
     pytest.param(family, norm_cfg, id=f'{family}, {norm_cfg}') for family in SMALL
     for norm_cfg in ({'type': 'IN'}, {'type': 'BN', 'affine': False}, {'type': 'GN', 'num_groups': 2})
-    # ResNeSt's attention normalizes a single value of each image and channel, which InstanceNorm refuses.
+    # ResNeSt's attention normalizes one value per image and channel, which InstanceNorm rejects.
     if (family, norm_cfg['type']) != ('TiedResNeSt', 'IN')])
 def test_initializes_and_trains_with_any_norm(family, norm_cfg):
     model = SMALL[family](norm_cfg=norm_cfg)

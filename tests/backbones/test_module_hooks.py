@@ -1,4 +1,4 @@
-"""What acts through a module's hooks reaches every layer: pruning, weight normalization, forward hooks, and FSDP."""
+"""Pruning, weight normalization, forward hooks and FSDP, which act through a module's hooks, reach every layer."""
 
 import copy
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from torch.nn.utils import parametrizations, prune
 import mmtied.backbones as backbones
 from mmtied.layers import IGC, TBC, TFC, TGC, DGConv, FilterBasis, SharedBasisConv, SharedConv2d, SumFusion
 from mmtied.plugins import TiedGCB, TiedSE
-from mmtied.related.shared_bases.blocks import SharedStage
+from mmtied.related.shared_bases.backbones import SharedStage
 from mmtied.surgery import deploy, freeze_groups
 from tests.helpers.families import FAMILIES, tiny
 from tests.helpers.torch_versions import needs_fsdp_on_cpu
 
 
 class ByLastDimension(nn.Module):
-    """Give an image's pixels to a linear layer."""
+    """Apply a linear layer to the pixels of an image."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def normalized(direction: Tensor, length: Tensor) -> Tensor:
     return direction * length / direction.flatten(1).norm(dim=1).view_as(length)
 
 
-#: How to alter a layer, and the weight that its parameters then stand for.
+#: Ways to alter a layer, and the weight that its parameters then represent.
 ALTERATIONS = {
     'prune': (lambda module: prune.random_unstructured(module, 'weight', amount=0.5),
               lambda state, layer: state[f'{layer}weight_orig'] * state[f'{layer}weight_mask']),
@@ -110,7 +110,7 @@ ALTERATIONS = {
 @pytest.mark.parametrize('alteration', ALTERATIONS)
 @each_network
 def test_altered_weights_act_after_loading_and_training(name, alteration):
-    """Against a plain network with the weights that the parameters stand for, computed by hand."""
+    """Compare with a plain network whose weights are computed from the parameters by hand."""
     plain, x = make(name)
     altered, other = copy.deepcopy(plain), copy.deepcopy(plain)
     alter, weight_of = ALTERATIONS[alteration]
@@ -127,13 +127,13 @@ def test_altered_weights_act_after_loading_and_training(name, alteration):
         value.copy_(state[key] if key in state else weight_of(state, key.removesuffix('weight')))
     torch.testing.assert_close(output(altered, x), output(plain, x))
     assert not torch.allclose(output(altered, x), before)
-    for _ in range(2):  # a weight computed only once would belong to a freed graph in the second step
+    for _ in range(2):  # a weight computed only once would refer to a freed graph in the second step
         output(altered, x).sum().backward()
 
 
 @pytest.mark.parametrize('name', [name for name in LAYERS if name not in ('TiedGCB', 'DGConv')])
 def test_deployed_layers_keep_their_pruning(name):
-    """Where the weight that a forward computes is not the newest, a copy of it would be wrong."""
+    """A computed weight may be out of date before a forward, so that copying it would be wrong."""
     network, x = make(name)
     for module in products(network).values():
         prune.random_unstructured(module, 'weight', amount=0.5)
@@ -155,7 +155,7 @@ def test_freezing_pruned_groups_is_refused():
 @each_network
 @needs_fsdp_on_cpu
 def test_fsdp_wraps_each_module(name):
-    """Wrap each module with parameters of its own; outputs and an optimizer step are those of the plain network."""
+    """Wrap each module that has parameters; outputs and an optimizer step equal those of the plain network."""
     plain, x = make(name)
 
     def holds_parameters(module: nn.Module, recurse: bool, **_: object) -> bool:

@@ -1,4 +1,4 @@
-"""Every backbone as an ONNX file: onnxruntime returns what PyTorch returns."""
+"""Every backbone exported to ONNX: onnxruntime returns the same outputs as PyTorch."""
 
 import pytest
 import torch
@@ -27,10 +27,10 @@ NETWORKS = {
     'GResNeXt': ('GResNeXt', {'base_channels': 8}),
 }
 
-#: Networks that torch's default exporter, which takes seconds, is not tried with: their operators are in others above.
+#: Networks skipped with torch's default exporter, which takes seconds: others above cover their operators.
 AS_OTHERS = ('no mixer', 'TiedResNet-50-S', 'TiedSEResNet', 'SharedResNet', 'IGCNet')
 
-# With torch's default exporter, mmcv's ContextBlock fixes a batch of one, so the example must hold two images.
+# torch's default exporter fixes a batch of one in mmcv's ContextBlock, so the example has two images.
 FIX_ONE = ('plugins', )
 
 

@@ -1,4 +1,4 @@
-"""``with_cp=True`` and ``with_cp='norm'``: same gradients and running statistics to the bit, less memory, in every setting."""
+"""``with_cp=True`` and ``with_cp='norm'``: bit-equal gradients and running statistics, and less memory."""
 
 import copy
 import os
@@ -20,7 +20,7 @@ from tests.helpers.torch_versions import needs_dynamo
 
 
 def pair(family: str, with_cp: bool | str, **settings) -> tuple[nn.Module, nn.Module]:
-    """Return a network without and one with recomputation, with the same weights, in training mode."""
+    """Return two networks with the same weights in training mode, without and with recomputation."""
     plain, saving = tiny(family, zero_init_residual=False, **settings), tiny(family, with_cp=with_cp, **settings)
     saving.load_state_dict(plain.state_dict())
     return plain.train(), saving.train()
@@ -100,7 +100,7 @@ def test_distributed_data_parallel(with_cp):
 
 
 def kept_bytes(**settings) -> int:
-    """Return how much memory the forward pass of a TiedResNet-50 of full width leaves allocated, in bytes."""
+    """Return the bytes that remain allocated after the forward pass of a full-width TiedResNet-50."""
     model = TiedResNet(50, **settings).train()
     x = torch.randn(1, 3, 64, 64)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
@@ -118,7 +118,7 @@ def test_memory():
 
 @needs_selective_checkpoint
 def test_frozen_blocks_are_not_recomputed(monkeypatch):
-    """Neither is the block after them, whose input needs no gradient."""
+    """Nor is the next block, whose input needs no gradient."""
     counted = []
     run = checkpoint.checkpoint
     monkeypatch.setattr(checkpoint, 'checkpoint', lambda *args, **kwargs: counted.append(args) or run(*args, **kwargs))

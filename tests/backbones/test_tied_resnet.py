@@ -229,7 +229,7 @@ def test_mismatched_checkpoint(tmp_path, key):
 
 
 def test_untied_checkpoint_in_detector():
-    """load_from with a plain ResNet's weights, where mmengine would only warn."""
+    """load_from with a plain ResNet's weights raises an error, where mmengine only warns."""
     from mmdet.models.backbones import ResNet
     detector = nn.ModuleDict({'backbone': tiny(), 'head': nn.Linear(2, 2)})
     weights = {f'backbone.{k}': v for k, v in ResNet(50).state_dict().items()}
@@ -251,7 +251,7 @@ def test_plugin_postfix_matches_mmdet():
 
 
 def test_trainable_plugin_weights_may_be_missing():
-    """New plugins can be added to a plain network's weights, but none may stay random and frozen."""
+    """A plain network's weights fit a network with new plugins, unless these would be frozen untrained."""
     def load(stages, **settings):
         plugins = [{'cfg': {'type': 'TiedSE', 'num_blocks': 4}, 'position': 'after_conv3', 'stages': stages}]
         return tiny(plugins=plugins, **settings).load_state_dict(tiny().state_dict(), strict=False)
@@ -277,7 +277,7 @@ SUPERSETS = {
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
 @pytest.mark.parametrize('case', SUPERSETS)
 def test_weights_of_larger_network(case, prefix, tmp_path):
-    """The checkpoint holds all of our weights, and others that its network depended on."""
+    """The checkpoint has all of our weights, and others that its network depended on."""
     settings, key = SUPERSETS[case]
     weights = {f'{prefix}{name}': value for name, value in tiny(**settings).state_dict().items()}
     torch.save({'state_dict': weights}, tmp_path / 'weights.pth')
@@ -294,7 +294,7 @@ def test_weights_of_larger_network(case, prefix, tmp_path):
 
 
 def test_ignores_weights_of_absent_parts():
-    """A classifier's head, and stages after the last one that a detector uses."""
+    """Ignored are a classifier's head and stages after the last one that a detector uses."""
     weights = tiny().state_dict()
     truncated = tiny(num_stages=2, out_indices=(0, 1))
     truncated.load_state_dict({**weights, 'fc.weight': torch.zeros(1)}, strict=False)

@@ -1,4 +1,4 @@
-"""Every config trains a step and predicts, or has the model, optimizer and hooks of one that does."""
+"""Every config trains one step and predicts, or shares model, optimizer and hooks with one that does."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.helpers.detectors import ROOT, load_recipe, two_images, use_small_hea
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 
 #: Millions of parameters with an ImageNet head (CIFAR networks: with their own).
-#: Printed or specified for the papers' networks, well known for the baselines.
+#: From the papers or the specification; well known for the baselines.
 MILLIONS = {
     'r50': 25.56, 'r101': 44.55, 'x101_32x8d': 88.79, 'se101': 49.33, 'resnest50fast': 27.5, 'efficientnet_b0': 5.29,
     'tiedr50': 21.95, 'tiedr50s': 13.92, 'tiedr101': 39.29, 'tiedr101s': 24.00, 'tiedr50_2s48w': 23.64, 'tiedr50_6s24w': 23.24,

@@ -58,14 +58,14 @@ def test_detection(name):
 
 
 def test_other_bounds():
-    """As the config's comment says."""
+    """As in the config's comment."""
     assert load_recipe('imagenet/gx50_in1k', options={'custom_hooks.0.b': 80}).custom_hooks[0] == {
         'type': 'mmtied.GroupResourceHook', 'b': 80}
 
 
 @pytest.mark.parametrize('name', GIVEN)
 def test_given_groups(name):
-    """The recipe of ResNeXt-50-32x4d with another backbone, which is the one that the model zoo counts."""
+    """The recipe of ResNeXt-50-32x4d with another backbone, the one that the model zoo counts."""
     ours, theirs = load_recipe(f'imagenet/{name}_in1k'), load_recipe('imagenet/x50_32x4d_in1k')
     backbone = ours.model.pop('backbone')
     theirs.model.pop('backbone')

@@ -104,7 +104,7 @@ def test_cifar(name):
 @pytest.mark.parametrize(('name', 'elements', 'wide'), [('imagenet/sharedr34_s48u1_in1k', 32, 256),
                                                         ('cifar/sharedr34_s32u1_cifar100', 16, 128)])
 def test_other_numbers_of_elements(name, elements, wide):
-    """ResNet-34-S32U1 and -S16U1, as the configs' comments say; the elements double with the width."""
+    """ResNet-34-S32U1 and -S16U1, as in the configs' comments; the elements double with the width."""
     cfg = load_recipe(name, {'model.backbone.shared_elements': elements})
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         backbone = MODELS.build(cfg.model.backbone)
@@ -113,8 +113,8 @@ def test_other_numbers_of_elements(name, elements, wide):
     assert backbone.layer4[1].entry.conv.unique.weight.shape == (8, 512, 3, 3)
 
 
-# Table 4 in millions. The baselines are printed without the stem and the first stage, which mmdet freezes (0.23M); those with
-# shared bases are printed with everything. Mask R-CNN's baselines are printed as 44.18 and 67.17.
+# Table 4 in millions. The baselines' figures exclude the stem and the first stage, which mmdet freezes (0.23M); those with shared
+# bases include everything. Mask R-CNN's baselines are printed as 44.18 and 67.17.
 TABLE_4 = {
     'faster_rcnn': ('41.53', '36.70', '34.46', '60.52', '45.67'), 'mask_rcnn': ('44.17', '39.35', '37.10', '63.16', '48.31'),
     'retinanet': ('37.74', '32.92', '30.67', '56.74', '41.88'),

@@ -103,7 +103,7 @@ def test_own_checkpoints_are_not_released():
 
 @pytest.mark.parametrize(('change', 'message'), [
     ({'stage4.2.shared_basis1.weight': torch.zeros(384, 64, 1, 1)}, 'stage4.2.shared_basis1.weight differs from shared_basis_2'),
-    ({'stage9.conv.weight': torch.zeros(3)}, r'stage9.conv.weight of shape \(3,\) belong to none of the released networks'),
+    ({'stage9.conv.weight': torch.zeros(3)}, r'stage9.conv.weight of shape \(3,\) do not belong to a released network'),
     ({'stage2.1.conv3.weight': torch.zeros(1)}, r'layer2.1.conv.2.conv.weight is \(1,\), expected \(24, 144, 1, 1\)'),
     ({'stage3.1.conv3.weight': None}, 'layer3.1.conv.2.conv.weight is missing'),
     ({'pre.0.bias': None, 'pre.1.running_mean': None}, 'conv1.bn.running_mean is missing'),

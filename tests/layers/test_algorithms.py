@@ -1,4 +1,4 @@
-"""The algorithms for tied convolutions against a dense convolution, and the rule that picks one."""
+"""Algorithms of tied convolutions against a dense convolution, and the rule that picks one."""
 
 import pytest
 import torch
@@ -88,7 +88,7 @@ def test_rule_without_gradients(layer, algorithm):
 
 
 def calls(layer: TBC | TGC, x: torch.Tensor, monkeypatch) -> list[str]:
-    """Return the algorithms that a call of the layer runs, in order."""
+    """Return the algorithms that one call of the layer runs, in order."""
     ran = []
     for name, algorithm in list(ALGORITHMS.items()):
         monkeypatch.setitem(ALGORITHMS, name, lambda *args, name=name, run=algorithm: (ran.append(name), run(*args))[1])
@@ -207,7 +207,7 @@ def test_every_choice_compiles_as_one_graph(choice, memory_format):
 @pytest.mark.slow
 @pytest.mark.parametrize('memory_format', FORMATS)
 def test_inductor_trains_with_dynamic_sizes(memory_format):
-    """torch 2.13 cannot compile the gradient of a folded batch, and of strided products, for any height and width."""
+    """With dynamic height and width, torch 2.13 cannot compile the gradients of a folded batch and of strided products."""
     torch._dynamo.reset()
     network = nn.Sequential(TBC(32, 64, 1), nn.ReLU(), TBC(64, 64, 3, padding=1, num_blocks=4), TBC(64, 32, 1, 2))
     compiled = torch.compile(network)

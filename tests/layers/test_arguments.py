@@ -1,4 +1,4 @@
-"""Settings and inputs that no convolution has: an error of the layer's own, before or at the first forward."""
+"""Invalid settings and inputs raise the layer's own error, in the constructor or in the first forward."""
 
 import numpy as np
 import pytest

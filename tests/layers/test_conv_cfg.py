@@ -36,7 +36,7 @@ def test_fpn_with_tied_convolutions():
 
 
 def test_mmdet_resnet_with_tied_convolutions():
-    """Every convolution but the first, which sees the image's 3 channels, has B * B times fewer weights."""
+    """Every convolution has B * B times fewer weights, except the first, which sees the image's 3 channels."""
     tied = ResNet(18, conv_cfg={'type': 'TBC', 'num_blocks': 2, 'indivisible': 'untie'})
     plain = ResNet(18)
     assert tied.conv1.weight.shape == plain.conv1.weight.shape
@@ -53,7 +53,7 @@ def test_mmdet_resnet_with_tied_convolutions():
     ({'type': 'TGC', 'num_blocks': 2, 'indivisible': 'untie'}, 16, 1),
 ])
 def test_grouped_convolutions_stay_or_are_tied(cfg, groups, blocks):
-    """With one block the layer is the grouped convolution that mmcv would have built."""
+    """With one block the layer is the grouped convolution that mmcv would build."""
     layer = build_conv_layer(cfg, 16, 16, 3, padding=1, groups=groups).double()
     assert (layer.num_blocks, layer.groups) == (blocks, groups)
     plain = torch.nn.Conv2d(16, 16, 3, padding=1, groups=groups * blocks, dtype=torch.double)

@@ -13,7 +13,7 @@ from tests.helpers.dense_twins import dense_conv
 from tests.helpers.torch_versions import HAS_FLOAT16_ON_CPU
 
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
-#: Largest relative error, as the norm of the difference by the norm of the result.
+#: Largest relative error: norm of the difference divided by the norm of the result.
 ERRORS = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 CHANNELS = 32
 
@@ -39,7 +39,7 @@ LAYERS = {
 
 @pytest.fixture(autouse=True)
 def skip_float16(request: pytest.FixtureRequest, device: torch.device) -> None:
-    """Skip float16 where an older torch has no convolutions for it."""
+    """Skip float16 if torch has no convolutions for it."""
     wanted = getattr(request.node, 'callspec', None) and request.node.callspec.params.get('dtype')
     if wanted == torch.float16 and device.type == 'cpu' and not HAS_FLOAT16_ON_CPU:
         pytest.skip(f'torch {torch.__version__} < 2.3: float16 on CPUs')
@@ -47,7 +47,7 @@ def skip_float16(request: pytest.FixtureRequest, device: torch.device) -> None:
 
 @pytest.fixture(autouse=True)
 def exact_float32() -> Iterator[None]:
-    """Turn TF32 off, which rounds the inputs of float32 convolutions on a GPU."""
+    """Disable TF32, which rounds the inputs of float32 convolutions on GPUs."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     yield
@@ -55,7 +55,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def check(layer: nn.Module, twin: nn.Module, x: torch.Tensor, device: torch.device, dtype: torch.dtype) -> None:
-    """Compare output, and gradients of input and weights, of a layer on the device with those of its twin in float64."""
+    """Compare a layer's output and gradients on the device with those of its float64 twin."""
     layer, twin = layer.to(device, dtype), twin.double()
     given = x.to(device, dtype).requires_grad_()
     expected_input = given.detach().cpu().double().requires_grad_()
@@ -72,7 +72,7 @@ def check(layer: nn.Module, twin: nn.Module, x: torch.Tensor, device: torch.devi
 
 
 def rounded(layer: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Return a copy in float64 of what the layer is after conversion, so that only arithmetic differs."""
+    """Return a float64 copy of the converted layer, so that only arithmetic differs."""
     return copy.deepcopy(layer).to(dtype).double()
 
 

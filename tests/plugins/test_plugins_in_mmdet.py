@@ -34,7 +34,7 @@ def test_plugin_in_mmdet_resnet(name, position, stages):
 
 
 def test_tied_gcb_in_mmdet_resnet50():
-    """Table 4 counts the parameters that the plugin adds; the network starts as if it were not there."""
+    """The plugin adds the parameters of Table 4 and starts as the identity."""
     from mmdet.registry import MODELS
     plugins = [{'cfg': {'type': 'mmtied.TiedGCB', 'ratio': 1 / 4, 'num_blocks': 2}, 'stages': (False, True, True, True),
                 'position': 'after_conv3'}]

@@ -23,7 +23,7 @@ def copy_weights(source: nn.Module, target: TiedSE) -> None:
 
 @pytest.mark.parametrize(('channels', 'ratio'), [(64, 16), (256, 16), (256, 8), (96, 4), (1152, 24), (2048, 16), (40, 3)])
 def test_one_block_is_selayer(se_layer, channels, ratio):
-    """Up to rounding, since the two multiply matrices in another order."""
+    """Equal up to rounding, since the order of the sums differs."""
     theirs, mine = se_layer(channels, ratio=ratio), TiedSE(channels, ratio=ratio, num_blocks=1)
     copy_weights(theirs, mine)
     x = torch.randn(3, channels, 9, 7)

@@ -1,4 +1,4 @@
-"""G-ResNeXt: mmdet's ResNeXt with other 3x3 convolutions, and the settings that all backbones share."""
+"""G-ResNeXt: mmdet's ResNeXt with other 3x3 convolutions, and the settings common to all backbones."""
 
 import copy
 import pickle
@@ -19,7 +19,7 @@ def small(**settings) -> GResNeXt:
 
 
 def gates_for(layer: DGConv, groups: int) -> None:
-    """Groups of neighbours, as ResNeXt has them: the first gates closed."""
+    """Close the first gates, which gives groups of adjacent channels as in ResNeXt."""
     closed = groups.bit_length() - 1
     layer.gates.data.fill_(1)
     layer.gates.data[:closed] = -1
@@ -59,7 +59,7 @@ def test_equals_mmdet_resnext_with_32_groups(learned):
         if isinstance(mine, DGConv):
             gates_for(mine, 32)
             width = mine.in_channels // 32
-            mine.weight.data.fill_(7)  # outside the groups it must not matter
+            mine.weight.data.fill_(7)  # weights outside the groups must not matter
             for group in range(32):
                 part = slice(group * width, (group + 1) * width)
                 mine.weight.data[part, part] = module.weight.data[part]

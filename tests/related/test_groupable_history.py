@@ -43,7 +43,7 @@ class Samples(torch.utils.data.Dataset):
 
 
 class Spy(GroupHistoryHook):
-    """Keeps the gates as they are after each iteration."""
+    """Keeps the gates after each iteration."""
 
     seen: dict[int, list[list[float]]]
 
@@ -101,7 +101,7 @@ def test_resumed_run_continues_the_file(tmp_path):
 
 
 class AtCheckpoints(Hook):
-    """Compares the file with each checkpoint, as soon as it is there."""
+    """Compares the file with each new checkpoint."""
 
     priority = 'LOWEST'
 
@@ -205,7 +205,7 @@ def test_plot_of_learning_dynamics():
 
 @pytest.mark.parametrize('gates', [[.1, -.2, .1, -.3], [-.1, 0., .2], [.2, 0., -.1], [-1e-8, .2], [.1]])
 def test_every_sample_of_a_gate_is_drawn(gates):
-    """In red above 0 and gray below, on lines without gaps: pixels of that color where the sample is."""
+    """Lines are red above 0 and gray below, without gaps: each sample's pixel has that color."""
     history = GroupHistory({'conv': 2}, [10 * i for i in range(len(gates))], [[[gate]] for gate in gates])
     figure = plot_learning_dynamics(history)
     figure.canvas.draw()

@@ -138,7 +138,7 @@ def test_gradients_of_input_weight_and_bias(inputs, outputs, gates):
 
 
 def test_training_opens_and_closes_gates():
-    """A target that needs exactly one gate open: gradient descent on the gates alone finds it."""
+    """Gradient descent on the gates alone fits a target that needs exactly one open gate."""
     torch.manual_seed(0)
     target = set_gates(DGConv(8, 8, 1, bias=False), (0, 1, 0))
     layer = copy.deepcopy(target)
@@ -246,7 +246,7 @@ def test_compile(device):
     layer = set_gates(DGConv(8, 8, 3, padding=1).to(device), (0, 1, 1))
     compiled = torch.compile(layer, fullgraph=True)
     x = torch.rand(2, 8, 7, 7, device=device)
-    for gates in ((0, 1, 1), (1, 0, 0)):  # the graph computes the mask, it does not keep it
+    for gates in ((0, 1, 1), (1, 0, 0)):  # the graph computes the mask instead of storing it
         set_gates(layer, gates)
         gradients = []
         for run in (layer, compiled):
@@ -280,7 +280,7 @@ def test_conv_cfg(name):
 
 
 def test_replaces_every_convolution_of_mmdet_resnet():
-    """The first has no gates, for the image's three channels."""
+    """The first layer has no gates, since the image has three channels."""
     backbones = pytest.importorskip('mmdet.models.backbones')
     import mmtied  # noqa: F401
     model = backbones.ResNet(18, conv_cfg={'type': 'DGConv'})

@@ -118,7 +118,7 @@ def test_scales_the_loss(gates, above):
 
 
 def test_loss_is_unchanged_at_the_bound():
-    """Groups of b everywhere are exactly o (ResNeXt-32x4d with b = 32), which satisfies the constraint."""
+    """b groups in every layer give exactly o (ResNeXt-32x4d with b = 32), which satisfies the constraint."""
     model = nn.Sequential(DGConv(64, 64, 1), DGConv(128, 128, 1))
     for layer in model:
         layer.gates.data.copy_(torch.tensor([-1.] * 5 + [1.] * (len(layer.gates) - 5)))
@@ -198,7 +198,7 @@ def test_openmmlab_models(kind):
 
 
 def test_training_brings_zeta_to_the_bound():
-    """From everything connected, in a short run with the paper's alpha; without the term zeta stays far above."""
+    """Starting with all connections, in a short run with the paper's alpha; without the term zeta stays far above."""
     ends = {}
     for with_term in (True, False):
         torch.manual_seed(0)
@@ -216,8 +216,8 @@ def test_training_brings_zeta_to_the_bound():
 
 
 @pytest.mark.parametrize(('make', 'message'), [
-    (lambda: GroupResourceHook(b=0.5), 'b=0.5, expected a number of at least 1'),
-    (lambda: GroupResourceHook(b='64'), "b='64', expected a number of at least 1"),
+    (lambda: GroupResourceHook(b=0.5), 'b=0.5, expected a number >= 1'),
+    (lambda: GroupResourceHook(b='64'), "b='64', expected a number >= 1"),
     (lambda: GroupResourceHook(b=float('nan')), 'b=nan, expected a number'),
     (lambda: GroupResourceHook(alpha=None), 'alpha=None, expected a negative number'),
     (lambda: GroupResourceHook(b=float('inf')), 'b=inf, expected a number'),

@@ -140,7 +140,7 @@ def test_every_output_sees_every_input_through_one_path():
 @pytest.mark.parametrize('memory_format', FORMATS)
 @pytest.mark.parametrize('partitions', [(2, 2), (2, 3), (43, 4)], ids=str)
 def test_gradients_equal_the_composed_kernel(partitions, memory_format):
-    """By the chain rule through `composed_weight`, whose value is tested above."""
+    """Apply the chain rule through `composed_weight`, whose value is tested above."""
     num_primary, num_secondary = partitions
     layer = IGC(2 * num_primary, num_primary * num_secondary, 3, padding=1, num_primary=num_primary, dtype=torch.float64)
     other = copy.deepcopy(layer)

@@ -79,7 +79,7 @@ def test_leanest_equals_exhaustive_search(ins, outs, kernel_area):
 @pytest.mark.parametrize(('call', 'message'), [
     (lambda: widest_partitions(9), 'widest_partitions: budget=9 is too small; use at least 10, the weights of one channel'),
     (lambda: widest_partitions(0), 'budget=0, expected a positive integer'),
-    (lambda: widest_partitions(100, tolerance=-1), 'tolerance=-1, expected a finite number of at least 0'),
+    (lambda: widest_partitions(100, tolerance=-1), 'tolerance=-1, expected a finite number >= 0'),
     *((lambda tolerance=tolerance: widest_partitions(100, tolerance=tolerance),
        f'tolerance={tolerance!r}, expected a finite number')
       for tolerance in (float('nan'), float('inf'), '0.1')),

@@ -14,10 +14,10 @@ from torch import nn
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR, shared_mobilenet_v2
 from mmtied.backbones.bottleneck import PadShortcut
 from mmtied.layers import FilterBasis, SharedBasisConv, SharedConv2d
-from mmtied.related.shared_bases.blocks import SharedStage
+from mmtied.related.shared_bases.backbones import SharedStage
 from tests.helpers.families import recomputing
 
-# Table 1 in millions, with a classifier of 1000 classes for so many channels.
+# Table 1 in millions, with the input channels of a classifier of 1000 classes.
 IMAGENET = [
     ({'depth': 50}, 2048, '20.51'), ({'depth': 50, 'num_bases': 2}, 2048, '18.26'),
     ({'depth': 50, 'num_bases': 3}, 2048, '16.02'), ({'depth': 101}, 2048, '29.47'),
@@ -54,7 +54,7 @@ def test_sizes_of_table_2(num_bases, printed):
 
 @pytest.mark.parametrize(('depth', 'num_bases', 'printed'), [(32, 0, 46), (32, 2, 24), (56, 0, 85), (56, 1, 27), (56, 2, 31)])
 def test_sizes_of_table_3(depth, num_bases, printed):
-    """Table 3 cuts its figures off after two digits."""
+    """Table 3 truncates its figures to two digits."""
     with torch.device('meta'):
         model = SharedResNetCIFAR(depth, num_bases=num_bases, shared_elements=16)
     assert (parameters(model) + 64 * 10 + 10) // 10000 == printed
@@ -75,7 +75,7 @@ def small(depth: int = 50, cls: type = SharedResNet, **settings) -> nn.Module:
     return model
 
 
-# What mmdet's ResNet calls the parts of a block.
+# Names of a block's parts in mmdet's ResNet.
 BOTTLENECK = {'entry': ('conv1', 'bn1'), 'spatial': ('conv2', 'bn2'), 'exit': ('conv3', 'bn3')}
 BASIC = {'entry': ('conv1', 'bn1'), 'exit': ('conv2', 'bn2')}
 
@@ -173,7 +173,7 @@ def test_keys(depth, num_bases, names):
 
 
 def test_second_basis_of_the_text():
-    """The paper's text shares the first two convolutions of a block; a checkpoint of that network says what fits it."""
+    """The paper's text shares the first two convolutions; the error for such a checkpoint names the setting that fits."""
     model = small(50, num_bases=2, second_basis='entry').double().eval()
     assert set(model.layer3.bases) == {'entry', 'middle'}
     x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
@@ -186,7 +186,7 @@ def test_second_basis_of_the_text():
 
 
 def sharing(model: nn.Module) -> list[FilterBasis]:
-    """Return the filters that the layers refer to, each once."""
+    """Return the distinct filters that the layers refer to."""
     filters = {id(module.filters): module.filters for module in model.modules() if hasattr(module, 'filters')}
     registered = {id(module) for module in model.modules()}
     assert set(filters) <= registered
@@ -254,7 +254,7 @@ def test_fuse_conv_bn_keeps_shared_filters():
 
 
 def test_parameter_wise_settings():
-    """Bases can have a learning rate and a weight decay of their own by their key, and each is in one group."""
+    """Bases can have their own learning rate and weight decay, by key, and each is in one parameter group."""
     model = small(50, num_bases=2)
     cfg = {'optimizer': {'type': 'SGD', 'lr': 1.0, 'weight_decay': 0.1},
            'paramwise_cfg': {'custom_keys': {'bases': {'lr_mult': 0.5, 'decay_mult': 0.}}}}

@@ -89,7 +89,7 @@ def test_densenet_has_the_authors_structure(last_basis, last):
     (lambda: SharedResNeXtCIFAR(num_bases=0), 2048, 23_177_124), (lambda: SharedResNeXtCIFAR(), 2048, 19_333_380),
     (lambda: SharedDenseNetCIFAR(num_bases=0), 1024, 7_048_548), (lambda: SharedDenseNetCIFAR(), 1024, 5_084_504)])
 def test_sizes_of_table_2(make, channels, count):
-    """Printed as 23.17M (cut off), 19.3M, 7.05M and 5.08M."""
+    """The paper prints 23.17M (truncated), 19.3M, 7.05M and 5.08M."""
     with torch.device('meta'):
         model = make()
     assert sum(p.numel() for p in model.parameters()) + 100 * channels + 100 == count
@@ -111,7 +111,7 @@ def test_grouped_filters():
     shared, own = (F.conv2d(x, conv.weight, padding=1, groups=conv.groups) for conv in (basis, layer.unique))
     assert (basis.groups, layer.unique.groups) == (4, 2)
     torch.testing.assert_close(layer(x), torch.cat([shared, own], 1))
-    torch.testing.assert_close(plain_layer(layer)(x), torch.cat([shared, own], 1))  # what deploy puts there
+    torch.testing.assert_close(plain_layer(layer)(x), torch.cat([shared, own], 1))  # the replacement by deploy
     layer = SharedConv2d(8, 6, 3, padding=1, filters=FilterBasis(8, 4, 3), num_unique=2)
     torch.testing.assert_close(plain_layer(layer)(x), layer(x))
 

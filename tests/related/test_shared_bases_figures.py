@@ -10,7 +10,7 @@ from torch import nn
 
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR
 from mmtied.layers import FilterBasis, SharedBasisConv
-from mmtied.related.shared_bases.blocks import SharedStage
+from mmtied.related.shared_bases.backbones import SharedStage
 from mmtied.related.shared_bases.figures import coefficient_similarity, find_coefficients, mean_similarity, read_gradients
 from mmtied.related.shared_bases.released import convert_released
 from mmtied.training import BasisGradientHook
@@ -54,7 +54,7 @@ def test_no_shared_bases():
     class Runner:
         model = nn.Linear(2, 2)
 
-    with pytest.raises(ValueError, match='BasisGradientHook: Linear has no trained shared bases'):
+    with pytest.raises(ValueError, match='BasisGradientHook: Linear has no trainable shared bases'):
         BasisGradientHook().before_train(Runner)
     with pytest.raises(ValueError, match='interval=0, expected a positive integer'):
         BasisGradientHook(0)
@@ -92,7 +92,7 @@ def test_coefficients_of_two_bases_are_apart():
 @pytest.mark.parametrize('released', ['ResNet34_S48U1', 'ResNet50_Shared', 'ResNet50_Shared_two_bases', 'ResNet101_Shared',
                                       'MobileNetV2_Shared', 'MobileNetV2_Shared_two_bases'])
 def test_coefficients_of_the_released_networks(released):
-    """Rows in each stage: outputs of the blocks after the first; or the reason why there are none."""
+    """Rows per stage (outputs of the blocks after the first), or the reason why there are none."""
     weights = convert_released(random_weights(released))[1]
     rows = {'ResNet34_S48U1': {f'layer{i} {role}': 64 * 2**(i - 1) * (blocks - 1) for i, blocks in enumerate((3, 4, 6, 3), 1)
                                for role in ('entry', 'exit')},
@@ -107,7 +107,7 @@ def test_coefficients_of_the_released_networks(released):
 
 
 def test_tool(tmp_path, monkeypatch, capfd):
-    """Both figures are written, and mistakes are one line."""
+    """Both figures are written, and mistakes print one line."""
     with (tmp_path / 'basis_gradients.csv').open('w', newline='') as file:
         csv.writer(file).writerows([('iteration', 'basis', 'mean', 'max', 'norm'), (0, 'a', 0.1, 0.5, 1), (10, 'a', 0.2, 0.4, 2)])
     torch.save(SharedResNetCIFAR(20, shared_elements=4).state_dict(), tmp_path / 'net.pth')

@@ -147,7 +147,7 @@ class _Deviation(nn.Module):
 
 @pytest.mark.parametrize(('channels', 'elements', 'least'), [(4, 20, 0), (2, 30, 12)])
 def test_minimum_deviation(channels, elements, least):
-    """An orthonormal basis where there is room for one, else its best approximation."""
+    """An orthonormal basis if its size allows one, else the best approximation."""
     basis = FilterBasis(channels, elements, 3)
     flat = nn.init.orthogonal_(torch.empty(elements, channels * 9))
     basis.weight.data.copy_(flat.view_as(basis.weight))
@@ -164,7 +164,7 @@ def test_deviation_of_a_low_precision_basis_is_float32(dtype):
 
 
 def make_network(**options) -> nn.ModuleDict:
-    """Three layers on one basis, held once."""
+    """Three layers with one basis, registered once."""
     basis = FilterBasis(6, 4, 3)
     layers = [SharedBasisConv(6, 6, 3, padding=1, filters=basis, num_unique=1, **options) for _ in range(3)]
     return nn.ModuleDict({'basis': basis, 'layers': nn.Sequential(*layers)})
@@ -276,7 +276,7 @@ BASIS = FilterBasis(6, 4, 3)
     (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3, groups=2)), 'groups=1, but the filters have 2'),
     (lambda: SharedConv2d(6, 4, 3, filters=nn.Conv2d(6, 4, 3)), r'filters are Conv2d\(6, 4, .* neither bias nor padding_mode'),
     (lambda: SharedConv2d(6, 4, 3, padding=1, filters=nn.Conv2d(6, 4, 3, bias=False)),
-     r'which the layer calls as it is, but the layer has stride=\(1, 1\), padding=\(1, 1\), dilation=\(1, 1\)'),
+     r'which the layer calls as is, but the layer has stride=\(1, 1\), padding=\(1, 1\), dilation=\(1, 1\)'),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, norm='BN'), r"norm='BN' is not a module; .* nn.BatchNorm2d\(4\)"),
     (lambda: SharedBasisConv(6, 8, 3, filters=BASIS, num_unique=1, norm=nn.BatchNorm2d(4)), 'norm has 4 channels; it needs 5'),
     *((lambda size=size: FilterBasis(6, 4, size), 'FilterBasis: kernel_size=.* expected a positive integer, or two for height')

@@ -1,4 +1,4 @@
-"""The orthogonality term: against plain PyTorch, in runs with accumulation, resuming, AMP and two processes."""
+"""The orthogonality term against plain PyTorch, in runs with accumulation, resuming, AMP and two processes."""
 
 import copy
 
@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmtied.backbones import SharedResNet, SharedResNetCIFAR
 from mmtied.layers import FilterBasis, SharedBasisConv
-from mmtied.related.shared_bases.blocks import SharedStage
+from mmtied.related.shared_bases.backbones import SharedStage
 from mmtied.related.shared_bases.training import basis_deviations
 from mmtied.training import OrthogonalityHook
 from mmtied.training.loss_hook import attach
@@ -87,7 +87,7 @@ def test_resuming(tmp_path):
 
 
 def test_mixed_precision(tmp_path, amp_on_the_cpu):
-    """In bfloat16, with scaled gradients: the run is near the plain one, and the term as exact as without AMP."""
+    """In bfloat16 with scaled gradients, the run stays close to the plain one, and the term is as exact as without AMP."""
     model = Toy()
     plain = copy.deepcopy(model)
     terms = []
@@ -150,7 +150,7 @@ def test_openmmlab_models(kind):
 
 @pytest.mark.usefixtures('one_process')
 def test_unused_stages_under_find_unused_parameters():
-    """DistributedDataParallel marks them as ready before the backward pass, so that the term must not depend on them."""
+    """DistributedDataParallel marks them as ready before the backward pass, so the term must not depend on them."""
 
     class FirstStage(DistanceModel):
 
@@ -184,7 +184,7 @@ def test_rejects_sharded_parameters():
 
 
 def test_training_makes_bases_orthonormal():
-    """In a short training run the bases come near orthonormal; without the term they do not."""
+    """A short training run makes the bases nearly orthonormal; without the term it does not."""
     batches = list(torch.utils.data.DataLoader(DATA, 4)) * 30
     distances = {}
     for with_term in (True, False):

@@ -121,6 +121,6 @@ def test_weights_of_other_blocks(tmp_path, saved, loaded):
     torch.save(nn.Sequential(saved).state_dict(), tmp_path / 'weights.pth')
     weights = torch.load(tmp_path / 'weights.pth', weights_only=True)
     nn.Sequential(copy.deepcopy(saved)).load_state_dict(weights)
-    with pytest.raises(ValueError, match='0: the weights are of a layer with num_blocks=2, this one has 4'):
+    with pytest.raises(ValueError, match='0: the weights are from a layer with num_blocks=2, but this one has 4'):
         nn.Sequential(loaded).load_state_dict(weights)
     nn.Sequential(loaded).load_state_dict(dict(weights))  # an old file does not say it

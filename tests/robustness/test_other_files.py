@@ -63,7 +63,7 @@ def test_logged_integers_out_of_range(tmp_path):
 @pytest.mark.parametrize('text', ['', '[]', '{"x": 1}', '[' * 100_000])
 def test_history_of_groups(tmp_path, text):
     (tmp_path / 'history.json').write_text(text)
-    with pytest.raises(ValueError, match='history.json: is no history of groups'):
+    with pytest.raises(ValueError, match='history.json: not a history of groups'):
         GroupHistory.load(tmp_path / 'history.json')
 
 

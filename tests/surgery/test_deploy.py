@@ -1,4 +1,4 @@
-"""Deployed networks have the same outputs, from torch's own layers and without BatchNorm."""
+"""Deployed networks have the same outputs, with torch's own layers and without BatchNorm."""
 
 import copy
 import logging
@@ -26,7 +26,7 @@ def test_deployed_backbone_keeps_outputs(network):
     assert packages(deployed) == ({'torch', 'mmcv'} if network == 'TiedEfficientNet' else {'torch'})  # its adaptive padding
     assert not any(module.training for module in deployed.modules())
     assert not any(parameter.requires_grad for parameter in deployed.parameters())
-    model.double()  # where rounding hides nothing
+    model.double()  # so that rounding hides nothing
     assert difference(model, deploy(model), torch.randn(1, 3, 32, 64, dtype=torch.float64)) < 1e-9
 
 
@@ -74,7 +74,7 @@ class PreActivation(nn.Module):
 
 
 class UsedTwice(nn.Module):
-    """Block in which the output of the convolution has another user."""
+    """Block that also uses the output of the convolution elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ def test_mask_rcnn_keeps_predictions(name):
 
 
 def trained_detector(model: nn.Module) -> nn.Module:
-    """Return a detector with statistics of images in backbone and neck, and random ones in the heads."""
+    """Return a detector with realistic statistics in backbone and neck, and random ones in the heads."""
     for norm in norms(model.roi_head):
         shake(norm)
     trained(nn.Sequential(model.backbone, model.neck), (4, 3, 64, 64))

@@ -1,4 +1,4 @@
-"""Pairs that deploy must not fold, because they have uses that the graph does not show."""
+"""Pairs that deploy must not fold, because they have uses outside the graph."""
 
 import copy
 import logging
@@ -42,7 +42,7 @@ class Branch(nn.Module):
 
 
 class SharedWithBranch(Pair):
-    """Model whose branch holds the convolution or the normalization under another name."""
+    """Model whose branch has the convolution or the normalization under another name."""
 
     def __init__(self, shared: str) -> None:
         super().__init__()

@@ -28,8 +28,8 @@ def test_keeps_outputs_for_every_pattern(inputs, outputs):
         assert not isinstance(frozen, DGConv)
         assert frozen.groups == layer.group_number == 2**gates.count(0)
         assert frozen.weight.numel() == layer.relationship().sum() * 9
-        neighbours = list(gates) == sorted(gates)  # closed gates first
-        assert isinstance(frozen, PermutedConv2d) != neighbours
+        adjacent = list(gates) == sorted(gates)  # closed gates first
+        assert isinstance(frozen, PermutedConv2d) != adjacent
         torch.testing.assert_close(frozen(x), layer(x))
         torch.testing.assert_close(frozen(x[0]), layer(x[0]))
 
@@ -166,7 +166,7 @@ def test_errors():
     with pytest.raises(ValueError, match='freeze_groups: Conv2d has no DGConv; its groups may be frozen already'):
         freeze_groups(nn.Conv2d(4, 4, 1))
     for other in (None, DGConv(4, 4, 1).state_dict()):
-        with pytest.raises(ValueError, match=f'{type(other).__name__} is not a model with DGConv'):
+        with pytest.raises(ValueError, match=f'expected a model with DGConv layers, got {type(other).__name__}'):
             freeze_groups(other)
 
 

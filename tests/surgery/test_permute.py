@@ -1,4 +1,4 @@
-"""Channels in another order: outputs stay, and tied layers come nearer."""
+"""Permuted channels: outputs stay the same, and tied layers get closer."""
 
 import itertools
 
@@ -19,7 +19,7 @@ def randomize(model):
                 tensor.normal_()
             for tensor in (module.running_var, module.weight.data):
                 tensor.uniform_(.5, 2.)
-    model.eval()  # which returns None in mmdet
+    model.eval()  # returns None in mmdet
     return model
 
 
@@ -49,7 +49,7 @@ def test_outputs_stay_and_errors_fall(make, spaces, num_blocks):
     before = model(images)
     tied, changes = tie(model, num_blocks, permute=True)
     plain = {change.name: change for change in tie(model, num_blocks)[1]}
-    torch.testing.assert_close(model(images), before, rtol=0, atol=0)  # the model is left as it is
+    torch.testing.assert_close(model(images), before, rtol=0, atol=0)  # the model is unchanged
     assert all(change.error_in_order == plain[change.name].relative_error for change in changes)
 
     def total(errors):
@@ -67,7 +67,7 @@ def test_outputs_stay_and_errors_fall(make, spaces, num_blocks):
 
 @torch.no_grad()
 def test_hidden_blocks_are_found():
-    """A network that is tied but for the order of its inner channels is tied without error."""
+    """A network that is tied except for the order of its inner channels is tied without error."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(8, 16, 1), nn.ReLU(), nn.Conv2d(16, 8, 3))
     for layer, (rows, columns) in zip((model[0], model[2]), ((8, 4), (4, 8)), strict=True):

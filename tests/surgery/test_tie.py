@@ -14,7 +14,7 @@ SETTINGS = [dict(groups=1, bias=True, stride=2, padding=1), dict(groups=2, bias=
 
 
 def dense_weight(layer):
-    """Return the weight (C_out, C_in, k, k) of the equivalent dense convolution, by its answers to unit impulses."""
+    """Return the weight (C_out, C_in, k, k) of the equivalent dense convolution from its impulse responses."""
     size = layer.kernel_size[0]
     impulses = torch.eye(layer.in_channels * size * size, dtype=torch.float64).view(-1, layer.in_channels, size, size)
     answers = nn.functional.conv2d(impulses, layer.weight, groups=layer.groups) if type(layer) is nn.Conv2d else (
@@ -154,7 +154,7 @@ def test_frozen_weights_stay_frozen():
 @pytest.mark.parametrize(('settings', 'message'), [
     (dict(num_blocks=0), '^tie: num_blocks=0'),
     (dict(error_budget=-.1), '^tie: error_budget=-0.1, expected 0 or more'),
-    (dict(layers=['head.*']), "^tie: no layer that 2 blocks can tie is named 'head[.][*]'; there are 4.0, 4.1"),
+    (dict(layers=['head.*']), "^tie: 'head[.][*]' matches no layer that num_blocks=2 can tie; it can tie 4.0, 4.1"),
 ])
 def test_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -163,7 +163,7 @@ def test_wrong_settings(settings, message):
 
 @torch.no_grad()
 def test_backbone_of_mmdet_becomes_that_of_conv_cfg():
-    """All convolutions of a ResNet, tied, are those that conv_cfg builds, so its config loads the weights."""
+    """A tied ResNet has the convolutions that conv_cfg builds, so its config loads the weights."""
     models = pytest.importorskip('mmdet.models')
     import mmtied.registry  # noqa: F401, for the name TBC
     small = dict(depth=18, base_channels=16, stem_channels=16)

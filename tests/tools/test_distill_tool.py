@@ -103,7 +103,7 @@ def test_mistakes_are_one_line(run, files, arguments, message):
 def test_a_bare_name_gets_the_full_one(run):
     code, _, err = run(teacher='resnet50')
     assert code == 2
-    assert 'teacher: resnet50 is not a config; a network of torchvision is named torchvision://resnet50' in err
+    assert 'teacher: resnet50 is not a config; for a torchvision network use torchvision://resnet50' in err
 
 
 def test_images(files, capsys):

@@ -60,7 +60,7 @@ def test_some_layers(run, trained, tmp_path):
 
 @pytest.mark.parametrize(('options', 'message'), [
     (['--num-blocks', '0'], 'tie: num_blocks=0'),
-    (['--layers', 'head.*'], "tie: no layer that 2 blocks can tie is named 'head.*'; there are backbone.layer1.0.conv1, "),
+    (['--layers', 'head.*'], "tie: 'head.*' matches no layer that num_blocks=2 can tie; it can tie backbone.layer1.0.conv1, "),
     (['--error-budget', '0'], 'is not written: no layer can be tied within an error budget of 0.0'),
 ])
 def test_mistakes_are_one_line_and_write_nothing(run, trained, tmp_path, options, message):

@@ -1,4 +1,4 @@
-"""DistillationHook: against plain PyTorch, in runs with accumulation, resuming, AMP and two processes, and in mmdet."""
+"""DistillationHook against plain PyTorch, in runs with accumulation, resuming, AMP and two processes, and in mmdet."""
 
 import copy
 import os
@@ -62,7 +62,7 @@ class Student(DistanceModel):
 
 
 class KeepAdapters(Hook):
-    """Keeps the adapters and the teacher that a run begins with."""
+    """Keeps the initial adapters and the teacher of a run."""
 
     def before_train(self, runner: Runner) -> None:
         term = getattr(runner.model, 'module', runner.model).distillation
@@ -130,7 +130,7 @@ def test_distances(loss, by_hand):
 
 @pytest.mark.parametrize(('accumulate', 'loss', 'by_hand'), [(1, 'cosine', cosine_by_hand), (3, 'mse', mse_by_hand)])
 def test_training_matches_a_plain_loop(tmp_path, teacher, accumulate, loss, by_hand):
-    """Of the student, in training mode, and of the adapters; the teacher changes in nothing."""
+    """Gradients reach the student and the adapters; the teacher does not change."""
     model, keep = Student(), KeepAdapters()
     plain = copy.deepcopy(model)
     runner = make_runner(model, DATA, tmp_path, {**teacher, 'loss': loss}, keep, accumulate=accumulate)
@@ -219,7 +219,7 @@ def test_random_numbers_are_those_of_the_run_without_it(tmp_path, teacher):
 
 
 def test_mixed_precision(tmp_path, teacher, amp_on_the_cpu):
-    """In bfloat16, with scaled gradients: near the plain run."""
+    """In bfloat16 with scaled gradients, the run stays close to the plain one."""
     runs, changes = [], []
     for settings in ({}, {'type': 'AmpOptimWrapper', 'loss_scale': 512., 'dtype': 'bfloat16'}):
         torch.manual_seed(0)
@@ -230,7 +230,7 @@ def test_mixed_precision(tmp_path, teacher, amp_on_the_cpu):
         changes.append(torch.cat([(saved[stage] - weight).flatten() for stage, weight in keep.adapters.items()]))
     torch.testing.assert_close(logged(runs[1], 'loss_distill'), logged(runs[0], 'loss_distill'), rtol=.01, atol=0)
     assert torch.cosine_similarity(*changes, dim=0) > .95
-    assert .9 < changes[1].norm() / changes[0].norm() < 1.1  # so the scale of the loss is out of the gradients
+    assert .9 < changes[1].norm() / changes[0].norm() < 1.1  # so the gradients are unscaled
     assert runs[1].optim_wrapper.loss_scaler.get_scale() == 512
 
 
@@ -253,7 +253,7 @@ def train_rank(rank: int, world_size: int, start: Path, folder: Path, hook: dict
 
 
 def test_two_processes_equal_one(tmp_path, teacher):
-    """Also where the term ends before the training does."""
+    """Also if the term ends before training does."""
     torch.save(Student().state_dict(), tmp_path / 'student.pth')
     hook = {**teacher, 'schedule': 'linear', 'end': .5}
     train_rank(0, 1, tmp_path, tmp_path / 'one', hook)
@@ -380,7 +380,7 @@ def test_shared_by_copies_and_absent_from_the_state():
     ({'loss': 'l1'}, "loss='l1', expected one of cosine, mse"),
     ({'schedule': 'step'}, "schedule='step', expected one of constant, linear, cosine"),
     ({'loss_weight': 0}, 'loss_weight=0, expected a positive number'),
-    ({'end': 1.5}, 'end=1.5, expected a share of training'),
+    ({'end': 1.5}, 'end=1.5, expected a fraction of training'),
     ({'stages': []}, r"stages=\[\], expected names such as \['layer3', 'layer4'\]"),
     ({'stages': None}, 'stages=None, expected names'),
     ({'stages': {'layer4': 3}}, "stages={'layer4': 3}, expected names"),
@@ -413,6 +413,6 @@ def test_stages_must_run_and_be_maps():
         stage_widths(network, ['1'], 'it')
     network = TwoStages()
     network.layer3 = nn.ReLU()
-    with pytest.raises(ValueError, match='it: stage layer3 is not run'):
+    with pytest.raises(ValueError, match='it: stage layer3 does not run'):
         stage_widths(network, ['layer3'], 'it')
     assert network.training

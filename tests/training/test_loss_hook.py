@@ -60,7 +60,7 @@ def test_changes_the_loss_only_during_training():
     runner = SimpleNamespace(model=model)
     hook = Add(0.5)
     hook.before_train(runner)
-    hook.before_train(runner)  # a second time changes nothing
+    hook.before_train(runner)  # idempotent
     total, log = parsed(model)
     torch.testing.assert_close(total, 6 + 0.5 * squares(model))
     assert list(log) == ['loss', 'loss_a', 'loss_b', 'loss_0.5']
@@ -132,7 +132,7 @@ def test_rejects_two_hooks_with_one_log_name():
     Named(2.).before_train(runner)
     with pytest.raises(ValueError, match=r"Named: another hook .* logs 'loss_0.5' too; leave one of them out of the config"):
         Named(0.5).before_train(runner)
-    assert 'parse_losses' not in vars(model)  # so a next run of the same model, with one of them, begins
+    assert 'parse_losses' not in vars(model)  # so the same model can be trained again with one of them
     Named(0.5).before_train(runner)
     torch.testing.assert_close(parsed(model)[0], 6 + 0.5 * squares(model))
 

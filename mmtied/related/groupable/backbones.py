@@ -1,4 +1,4 @@
-"""GResNeXt: a ResNeXt that learns the number of groups of each 3x3 convolution (Section 3.3, Table 1 and Figure 4)."""
+"""GResNeXt: a ResNeXt that learns the number of groups of each 3x3 convolution (Section 3.3, Table 1, Figure 4)."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from mmtied.layers.blocks import check_positive, divisors
 
 
 class GroupableBottleneck(ConvBottleneck):
-    """ResNeXt's bottleneck whose 3x3 convolution is a `DGConv`, or has given groups (Figure 4)."""
+    """ResNeXt's bottleneck whose 3x3 convolution is a `DGConv` or has a given number of groups (Figure 4)."""
 
     middle_name = 'grouped'
 
@@ -23,17 +23,17 @@ class GroupableBottleneck(ConvBottleneck):
 class GResNeXt(StagedResNet):
     """G-ResNeXt-50 and -101: ResNeXt-32x4d with every 3x3 convolution a `DGConv`.
 
-    Training needs the constraint that keeps it small:
+    Train with the constraint that keeps it small:
     ``default_hooks=dict(resource=dict(type='mmtied.GroupResourceHook', b=32))``.
 
-    With `groups` the 3x3 convolutions are ordinary grouped ones: one number for all is ResNeXt (32 is ResNeXt-32x4d, and 1 with a
-    base_width of 64 is ResNet), one for each block is ResNeXt with learned numbers (ResNeXt* in Table 6). The weights that
-    `mmtied.surgery.freeze_groups` makes of a trained network fit it.
+    With `groups` the 3x3 convolutions are ordinary grouped ones. One number for all blocks is ResNeXt (32 is ResNeXt-32x4d, 1
+    with base_width=64 is ResNet); one number per block is ResNeXt with learned numbers (ResNeXt* in Table 6), which loads the
+    weights of a trained network after `mmtied.surgery.freeze_groups`.
 
     Args:
         depth: 50, 101, 152 or 200.
         base_width: Channels of the 3x3 convolutions in the first stage when base_channels is 64.
-        groups: None learns them; a number, or one for each block.
+        groups: None to learn them, one number for all blocks, or one number per block.
         **staged: Arguments of `StagedResNet`, named as in mmdet's ResNet.
 
     Shape:
@@ -41,7 +41,7 @@ class GResNeXt(StagedResNet):
         - Output: a tuple of (N, 256 * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> import torch
@@ -76,7 +76,7 @@ class GResNeXt(StagedResNet):
         del self._groups
 
     def make_block(self, block: BlockSettings) -> GroupableBottleneck:
-        """Build one block, with the next of the numbers of groups."""
+        """Build one block with the next number of groups."""
         name = type(self).__name__
         width = scale_width(name, self._base_width, block.planes)
         groups = None if self._groups is None else next(self._groups)

@@ -1,11 +1,12 @@
-"""Dynamic grouping convolution (DGConv): a convolution that learns its number of groups, and their channels.
+"""Dynamic grouping convolution (DGConv): a convolution that learns the number of its groups and their channels.
 
-The weight is dense, and a binary matrix U masks it: it connects some input channels with some output channels (Eq. 3). U is a
-Kronecker product of K matrices of 2 x 2, each all ones (its gate is open) or the identity (its gate is closed; Eq. 4, 5 and 7).
-Gate k, counted from the first, stands for bit K - 1 - k of a channel's number: if it is closed, channels are connected only if
-they agree in that bit. So U connects two channels exactly if they agree in the bits of all closed gates, and no Kronecker product
-has to be computed.
+A binary matrix U masks the dense weight, so that it connects some input channels with some output channels (Eq. 3). U is a
+Kronecker product of K matrices of size 2 x 2, each all ones (open gate) or the identity (closed gate; Eq. 4, 5 and 7). Gate k,
+counted from 0, controls bit K - 1 - k of the channel index: if it is closed, U connects only channels that agree in that bit. So
+U connects two channels if and only if they agree in the bits of all closed gates, and no Kronecker product needs computing.
 """
+
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from mmtied.arguments import suggest_arguments
 from mmtied.layers.blocks import check_geometry, check_input, check_positive
 
-#: Gates start at plus or minus this value, at random (Section 4).
+#: Gates start at plus or minus this value at random (Section 4).
 INITIAL_GATE = 1e-8
 _Size = int | tuple[int, int]
 
@@ -24,31 +25,30 @@ _Size = int | tuple[int, int]
 class DGConv(nn.Conv2d):
     """A convolution that learns its groups (Eq. 3 to 7).
 
-    K is the number of factors 2 that both channel counts share, so there are 1 to 2**K groups. With as many input as output
-    channels, a power of two, all gates closed is a depthwise convolution. Other factors of the counts become blocks of ones in U,
-    a Kronecker product with one more matrix. Without a common factor 2 there are no gates, and the layer is an ordinary
-    convolution.
+    2**K is the largest power of two that divides both channel counts, so there are 1 to 2**K groups. If both counts are 2**K,
+    closing all gates gives a depthwise convolution. Other factors become blocks of ones in U, a Kronecker product with one more
+    matrix. Without a common factor of 2 there are no gates, and the layer is an ordinary convolution.
 
-    The weight stays dense during training, also where U is 0, so that groups can change. `mmtied.surgery.freeze_groups` turns
-    the layer into an ordinary grouped convolution.
+    The weight stays dense during training, so that groups can change. `mmtied.surgery.freeze_groups` converts the layer to an
+    ordinary grouped convolution.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
         kernel_size, stride, padding, dilation: As in Conv2d.
-        groups: Only 1, since groups are learned; mmcv passes it to every convolution.
+        groups: Must be 1, since groups are learned; mmcv passes it to every convolution.
         bias, padding_mode: As in Conv2d.
         device, dtype: Of the parameters.
 
     Attributes:
-        gates: Real gates, shape (K,), open from 0 on (-0 is closed); None without gates.
+        gates: Real gates, shape (K,), open if >= 0 (-0 is closed); None if K is 0.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: groups is not 1, or channels or kernel size are not positive integers.
+        ValueError: groups is not 1, or the channels or the kernel size are not positive integers.
 
     Example:
         >>> conv = DGConv(8, 8, 3, padding=1, bias=False)
@@ -87,11 +87,11 @@ class DGConv(nn.Conv2d):
 
     @property
     def group_number(self) -> int:
-        """Current number of groups, 2 to the number of closed gates."""
+        """Current number of groups, 2 to the power of the number of closed gates."""
         return 2**self.open_gates.count(False)
 
     def relationship(self) -> Tensor:
-        """Return U, shape (C_out, C_in), of zeros and ones in the weight's type; its gradient reaches the gates (Eq. 4 to 7)."""
+        """Return U, shape (C_out, C_in), zeros and ones in the weight's dtype; gradients reach the gates (Eq. 4 to 7)."""
         if self.gates is None:
             return torch.ones_like(self.weight[:, :, 0, 0])
         learning = self.gates.requires_grad and torch.is_grad_enabled()
@@ -113,7 +113,7 @@ class DGConv(nn.Conv2d):
 
 
 def gated_layers(model: nn.Module) -> dict[str, DGConv]:
-    """Return the `DGConv` layers of a model that have gates, by name, in the model's order.
+    """Return the `DGConv` layers with gates by name, in the model's order.
 
     Example:
         >>> list(gated_layers(nn.Sequential(DGConv(3, 8, 1), DGConv(8, 16, 1))))
@@ -123,7 +123,7 @@ def gated_layers(model: nn.Module) -> dict[str, DGConv]:
 
 
 def group_numbers(model: nn.Module) -> dict[str, int]:
-    """Return the current number of groups of each layer with gates, by name.
+    """Return the current number of groups of each `DGConv` with gates, by name.
 
     Example:
         >>> layer = DGConv(8, 8, 1)
@@ -134,12 +134,40 @@ def group_numbers(model: nn.Module) -> dict[str, int]:
     return {name: layer.group_number for name, layer in gated_layers(model).items()}
 
 
-class GroupMatrix(Function):
-    """U from real gates (Eq. 4 to 7), for square convolutions, with a straight-through gradient of the sign function.
+def grouped_multiply_adds(model: nn.Module, size: int = 224) -> int:
+    """Count the multiply-adds of the 3x3 convolutions of a network's ResNeXt blocks, for one image ("GConv FLOPs", Table 3).
 
-    Eq. 7 is linear in each binary gate. Its derivative with respect to gate k is what opening gate k adds to U: the channel pairs
-    that differ in its bit, and otherwise only in bits of open gates. All K derivatives need only the sums of U's gradient over
-    the pairs (i, i XOR d), for each d.
+    A `DGConv` counts with its current groups, so a network can be counted during and after training. The paper prints the ratio
+    to ResNeXt-32x4d, ``GResNeXt(depth, groups=32)``. The convolutions of a deep stem are excluded.
+
+    A copy of the network runs on torch's meta device, so nothing is computed.
+
+    Example:
+        >>> from mmtied.backbones import GResNeXt
+        >>> with torch.device('meta'):
+        ...     all_64, all_32 = (grouped_multiply_adds(GResNeXt(50, groups=groups)) for groups in (64, 32))
+        >>> all_64 / all_32
+        0.5
+    """
+    shapes = deepcopy(model).to('meta')
+    shapes.eval()  # mmpretrain's networks return None here
+    counts = []
+    for name, conv in shapes.named_modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and not name.startswith('stem'):
+            layer = model.get_submodule(name)
+            weights = conv.weight.numel() // (layer.group_number if isinstance(layer, DGConv) else 1)
+            conv.register_forward_hook(lambda _, __, out, weights=weights: counts.append(weights * out.shape[-2:].numel()))
+    with torch.no_grad():
+        shapes(torch.zeros(1, 3, size, size, device='meta'))
+    return sum(counts)
+
+
+class GroupMatrix(Function):
+    """U of a square convolution from real gates (Eq. 4 to 7), with a straight-through gradient of the sign function.
+
+    Eq. 7 is linear in each binary gate. Its derivative with respect to gate k is what opening the gate adds to U: the channel
+    pairs that differ in its bit, and otherwise only in bits of open gates. All K derivatives need only the sums of U's gradient
+    over the pairs (i, i XOR d), for each d.
     """
 
     @staticmethod
@@ -162,22 +190,22 @@ class GroupMatrix(Function):
 
 
 def is_open(gates: Tensor) -> Tensor:
-    """Return the binary gates by their sign (Eq. 6): 0 is open, and -0, which -1e-8 becomes in float16, is closed."""
-    return (gates > 0) | (gates.reciprocal() == torch.inf)  # signbit, in operators that ONNX has
+    """Return the binary gates by sign (Eq. 6): 0 is open, and -0, which -1e-8 becomes in float16, is closed."""
+    return (gates > 0) | (gates.reciprocal() == torch.inf)  # not signbit, in operators of ONNX
 
 
 def gate_bits(gates: Tensor) -> Tensor:
-    """Return each gate's bit in a channel's number, shape (K,): 2**(K - 1), ..., 2, 1."""
+    """Return each gate's bit in the channel index, shape (K,): 2**(K - 1), ..., 2, 1."""
     return 1 << torch.arange(len(gates) - 1, -1, -1, device=gates.device)
 
 
 def closed_bits(gates: Tensor) -> Tensor:
-    """Return the bits of all closed gates in one number, a scalar."""
+    """Return the bits of all closed gates as one integer scalar."""
     return (gate_bits(gates) * ~is_open(gates)).sum()
 
 
 def group_matrix(gates: Tensor) -> Tensor:
-    """Compute U of Eq. 7, shape (2**K, 2**K), without a gradient.
+    """Compute U (Eq. 7), shape (2**K, 2**K), without a gradient.
 
     Example:
         >>> group_matrix(torch.tensor([-1., 1.])).int().tolist()  # I x 1
@@ -188,7 +216,7 @@ def group_matrix(gates: Tensor) -> Tensor:
 
 
 def common_twos(first: int, second: int) -> int:
-    """Count the factors 2 that both numbers have.
+    """Count the common factors of 2.
 
     Example:
         >>> common_twos(96, 64), common_twos(64, 256), common_twos(3, 64)

@@ -1,4 +1,4 @@
-"""Plots of learned groups, as Figures 5 and 6 of the paper on groupable convolution."""
+"""Plots of learned groups, as in Figures 5 and 6."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ _COLUMNS = 8
 
 
 def plot_group_numbers(history: 'GroupHistory', record: int = -1) -> 'Figure':
-    """Draw the number of groups of each layer at a record, from the network's input to its output (Figure 5)."""
+    """Draw the number of groups of each layer at one record, from the network's input to its output (Figure 5)."""
     numbers = history.group_numbers()[record]
     figure = new_figure(max(4., 1.2 + 0.36 * len(numbers)), 3.4)
     axes = figure.subplots()
@@ -35,8 +35,7 @@ def plot_group_numbers(history: 'GroupHistory', record: int = -1) -> 'Figure':
 def plot_learning_dynamics(history: 'GroupHistory') -> 'Figure':
     """Draw each layer's number of groups (above) and real gates (below) over the iterations (Figure 6).
 
-    The line of a gate changes its color where the gate crosses 0: open from 0 on, closed below. Gates start at 1e-8, so their
-    axis is linear.
+    A gate's line changes color where it crosses 0: open from 0 up, closed below. Gates start at 1e-8, so their axis is linear.
     """
     names = list(history.channels)
     columns = min(_COLUMNS, len(names))
@@ -89,7 +88,7 @@ def _insert_crossings(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray
 
 
 def _markers(history: 'GroupHistory') -> dict[str, object]:
-    """Return markers for a history of a single record, which has no lines."""
+    """Return markers for a history with a single record, which has no lines."""
     return {'marker': 'o', 'markersize': 2.5} if len(history.iterations) == 1 else {}
 
 

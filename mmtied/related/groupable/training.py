@@ -28,18 +28,18 @@ class GroupResourceHook(LossHook):
     """Multiply the loss by ``(o / zeta) ** alpha`` while zeta exceeds o.
 
     zeta is the number of channel pairs that the `DGConv` layers connect (Eq. 8); the bound o is ``sum(C_in * C_out) / b`` over
-    these layers, the pairs that they would connect with b groups each. Layers without gates count in neither. Logged as
-    ``zeta``, ``zeta_bound`` (o) and ``resource_factor``.
+    these layers, the pairs that they would connect with b groups each. Neither includes layers without gates. Logged as ``zeta``,
+    ``zeta_bound`` (o) and ``resource_factor``.
 
-    The hook scales the whole loss, including the terms of hooks before it.
+    The hook scales the whole loss, including the terms of earlier hooks.
 
     Args:
         b: Reduction of the layers' size relative to dense ones, at least 1; 32 is the complexity of ResNeXt-32x4d.
-        alpha: The exponent, negative; the paper uses -0.02.
+        alpha: Exponent, negative; the paper uses -0.02.
 
     Raises:
-        ValueError: A setting is out of range, or, as training begins, the model has no trainable gates, or has more than o
-            connections even with every gate closed.
+        ValueError: A setting is out of range, or, before training, the model has no trainable gates or more than o connections
+            even with every gate closed.
 
     Example:
         In a config: ``default_hooks = dict(resource=dict(type='mmtied.GroupResourceHook', b=32))``.
@@ -49,8 +49,7 @@ class GroupResourceHook(LossHook):
 
     def __init__(self, b: float = 32, alpha: float = -0.02) -> None:
         if not is_number(b) or not b >= 1:
-            raise ValueError(f'GroupResourceHook: b={b!r}, expected a number of at least 1; 1 is the complexity of dense '
-                             'convolutions')
+            raise ValueError(f'GroupResourceHook: b={b!r}, expected a number >= 1; 1 is the complexity of dense convolutions')
         if not is_number(alpha) or not alpha < 0:
             raise ValueError(f'GroupResourceHook: alpha={alpha!r}, expected a negative number, for example -0.02; to train '
                              'without the constraint, leave the hook out')
@@ -84,7 +83,7 @@ def resource_bound(layers: list[DGConv], b: float) -> float:
 
 
 def connections(layers: list[DGConv]) -> Tensor:
-    """Count the channel pairs that each of L layers with gates connects (zeta, Eq. 9): (L,) float64; gradients reach the gates.
+    """Count the channel pairs that each of L layers connects (zeta, Eq. 9), shape (L,), float64; gradients reach the gates.
 
     Example:
         >>> layer = DGConv(8, 8, 1)
@@ -105,12 +104,12 @@ def _sizes(layers: list[DGConv]) -> Tensor:
 
 @dataclass
 class GroupHistory:
-    """The gates of every layer over the course of training.
+    """Gates of every layer over the course of training.
 
     Attributes:
         channels: Output channels of each layer, by its name in the model.
-        iterations: Number of completed iterations at each record.
-        gates: Real gates of each layer, at each record.
+        iterations: Completed iterations at each record.
+        gates: Real gates of each layer at each record.
 
     Example:
         >>> history = GroupHistory({'conv': 8})
@@ -130,7 +129,7 @@ class GroupHistory:
         self.gates.append([part.tolist() for part in gates.split([len(layer.gates) for layer in layers])])
 
     def group_numbers(self) -> list[list[int]]:
-        """Return the number of groups of each layer, at each record."""
+        """Return the number of groups of each layer at each record."""
         return [[2**sum(gate < 0 for gate in gates) for gates in layers] for layers in self.gates]
 
     def forget_from(self, iteration: int) -> None:
@@ -144,11 +143,11 @@ class GroupHistory:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'GroupHistory':
-        """Read a file that `save` wrote; a ValueError names one that is damaged."""
+        """Read a file that `save` wrote; a damaged one raises a ValueError."""
         try:
             return cls(**json.loads(Path(path).read_bytes()))
         except (ValueError, TypeError, RecursionError):
-            raise ValueError(f'{path}: is no history of groups; move it away to start a new one') from None
+            raise ValueError(f'{path}: not a history of groups; move it away to start a new one') from None
 
 
 @HOOKS.register_module()
@@ -156,16 +155,16 @@ class GroupHistory:
 class GroupHistoryHook(Hook):
     """Log the number of groups of every `DGConv` during training, and draw Figures 5 and 6 of the paper.
 
-    Numbers of groups go to the visualizer (such as TensorBoard) as ``groups/<layer>``. At every checkpoint and at the end, the
-    hook writes into ``<work_dir>/groups/``: ``history.json`` (`GroupHistory`), ``group_numbers.png`` (groups of each layer, as
-    Figure 5) and ``learning_dynamics.png`` (groups and gates over the iterations, as Figure 6). The last record in
-    ``history.json`` matches the checkpoint. A resumed run continues the file.
+    Group numbers go to the visualizer (such as TensorBoard) as ``groups/<layer>``. At every checkpoint and at the end, the hook
+    writes to ``<work_dir>/groups/``: ``history.json`` (`GroupHistory`), ``group_numbers.png`` (Figure 5) and
+    ``learning_dynamics.png`` (groups and gates over the iterations, Figure 6). The last record in ``history.json`` matches the
+    checkpoint. A resumed run continues the file.
 
     Args:
         interval: Recording interval in iterations. The hook also records before training, at checkpoints and at the end.
 
     Raises:
-        ValueError: The interval is not a positive integer, or, as training begins, the model has no gates.
+        ValueError: The interval is not a positive integer, or, before training, the model has no gates.
 
     Example:
         In a config: ``default_hooks = dict(history=dict(type='mmtied.GroupHistoryHook'))``.
@@ -177,10 +176,10 @@ class GroupHistoryHook(Hook):
         check_positive('GroupHistoryHook', interval=interval)
         self.interval = interval
         self.history: GroupHistory | None = None
-        self._trained = 0  # completed iterations; runner.iter may lag by one while a checkpoint is saved
+        self._trained = 0  # completed iterations; runner.iter may be one behind when a checkpoint is saved
 
     def before_train(self, runner: Runner) -> None:
-        """Start a history, or continue that of the resumed run."""
+        """Start a history, or continue that of a resumed run."""
         model = unwrap_model(runner.model)
         layers = gated_layers(model)
         if not layers:
@@ -206,7 +205,7 @@ class GroupHistoryHook(Hook):
             runner.visualizer.add_scalars({f'groups/{name}': number for name, number in numbers}, step=runner.iter + 1)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Write the files up to the saved state; without training there is nothing to write."""
+        """Write the files up to the saved state, unless nothing was trained."""
         if self.history is not None:
             self._record(runner)
             self._write(runner)

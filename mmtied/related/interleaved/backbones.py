@@ -1,4 +1,4 @@
-"""IGCNet: networks of interleaved group convolutions, with and without identity mappings (Tables 2, 3, 6 and 7)."""
+"""IGCNet: networks of interleaved group convolutions with and without identity mappings (Tables 2, 3, 6 and 7)."""
 
 from mmcv.cnn import ConvModule
 from mmengine.registry import MODELS
@@ -8,10 +8,10 @@ from mmtied.backbones.bottleneck import BasicBlock, BlockSettings, PadShortcut, 
 from mmtied.backbones.resnet_base import StagedResNet
 from mmtied.layers.blocks import check_positive, divisors
 
-#: Convolution of the blocks in IGC-L100M2 and in IGC-L24M2.
+#: conv_cfg of the blocks of IGC-L100M2 and IGC-L24M2.
 L100M2 = {'type': 'IGC', 'num_secondary': 2}
 L24M2 = {'type': 'IGC', 'num_primary': 24}
-#: Fan-in, because the fan-in of a grouped convolution is that of one group, but initializers compute a fan-out of all groups.
+#: Fan-in initialization: initializers compute the fan-in of one group, but the fan-out of all groups.
 IGC_INIT = [
     {'type': 'Kaiming', 'layer': 'Conv2d', 'mode': 'fan_in'},
     {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
@@ -19,13 +19,13 @@ IGC_INIT = [
 
 
 class IGCBlock(BasicBlock):
-    """Two 3x3 convolutions, each with normalization, plus the input, a projection of it, or nothing.
+    """Two normalized 3x3 convolutions, plus the input, a projection of it, or nothing.
 
     Args:
-        block: Settings that every kind of block has; its conv_cfg is for both convolutions.
-        identity: Whether the input is added to the output.
-        shortcut_groups: Groups of the 1x1 projection where the shape changes; 'primary' is the first convolution's number of
-            primary partitions, 1 if it is an ordinary one; None is a `PadShortcut`.
+        block: Settings common to all blocks; its conv_cfg is for both convolutions.
+        identity: Add the input to the output.
+        shortcut_groups: Groups of the 1x1 projection if the shape changes; 'primary' is the first convolution's number of primary
+            partitions (1 for an ordinary convolution); None is a `PadShortcut`.
     """
 
     def __init__(self, block: BlockSettings, *, identity: bool = True, shortcut_groups: int | str | None = None) -> None:
@@ -34,7 +34,7 @@ class IGCBlock(BasicBlock):
         super().__init__(block, block.conv_cfg, block.conv_cfg)
 
     def make_shortcut(self, block: BlockSettings) -> nn.Module:
-        """Build a grouped projection, or a shortcut without parameters, where the shape changes."""
+        """Build a grouped projection or a parameter-free shortcut if the shape changes, else an Identity."""
         if not self.identity or (block.stride == 1 and block.in_channels == block.planes):
             return nn.Identity()
         groups = self.shortcut_groups
@@ -55,24 +55,24 @@ class IGCBlock(BasicBlock):
 
 @MODELS.register_module()
 class IGCNet(StagedResNet):
-    """IGC-L4M32, -L16M16 and -L100M2 + Ident., for ImageNet and for detectors (Table 6): ResNet-18 with IGC blocks.
+    """IGC-L4M32, -L16M16 and -L100M2 + Ident., for ImageNet and detectors (Table 6): ResNet-18 with IGC blocks.
 
-    ``base_channels`` is L M, the width of the first stage; each stage doubles it, and with it M if ``conv_cfg`` has
-    ``num_primary``, or L if it has ``num_secondary``. The stem is an ordinary convolution.
+    ``base_channels`` is L M, the width of the first stage. Each stage doubles the width: M if ``conv_cfg`` has ``num_primary``, L
+    if it has ``num_secondary``. The stem is an ordinary convolution.
 
     - IGC-L100M2: ``stem_channels=100, shortcut_groups='primary'``.
     - IGC-L4M32: ``base_channels=128, conv_cfg=dict(type='IGC', num_primary=4), shortcut_groups='primary'``.
     - IGC-L16M16: ``base_channels=256, conv_cfg=dict(type='IGC', num_primary=16), shortcut_groups='primary'``.
     - ResNet-18: ``base_channels=64, conv_cfg=None, shortcut_groups='primary'``.
 
-    Stems and shortcuts are those of the graphs that the authors released; the paper does not describe them. The defaults have a
-    stem of base_channels and shortcuts without weights.
+    These stems and shortcuts are from the graphs that the authors released; the paper does not describe them. By default the stem
+    has base_channels and the shortcuts have no weights.
 
     Args:
         depth: 18 or 34.
         base_channels: Width of stem and first stage.
-        conv_cfg: Convolutions of the blocks; None is an ordinary one.
-        identity: Whether blocks add their input to their output ("+ Ident.").
+        conv_cfg: Convolution layer of the blocks; None is an ordinary one.
+        identity: Add the input of each block to its output ("+ Ident.").
         shortcut_groups: Groups of the 1x1 projections where the shape changes; 'primary' is each block's number of primary
             partitions (1 for ordinary convolutions); None subsamples the input and appends zeros.
         init_cfg: Initialization; None is Kaiming's by fan-in.
@@ -83,7 +83,7 @@ class IGCNet(StagedResNet):
         - Output: a tuple of (N, base_channels * 2**i, H / 2**(i + 2), W / 2**(i + 2)) for each i in out_indices.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> model = IGCNet(stem_channels=100, shortcut_groups='primary')  # IGC-L100M2 + Ident.
@@ -109,16 +109,16 @@ class IGCNet(StagedResNet):
                 raise ValueError(f'{name}: base_channels={base_channels} is not divisible by shortcut_groups={shortcut_groups}; '
                                  f'use one of {", ".join(map(str, divisors(base_channels)))}')
         if staged.get('style', 'pytorch') != 'pytorch':
-            raise ValueError(f"{name}: style={staged['style']!r}, expected 'pytorch'; two 3x3 convolutions lack the 1x1 "
-                             "entry that 'caffe' gives the stride to")
+            raise ValueError(f"{name}: style={staged['style']!r}, expected 'pytorch'; 'caffe' gives the stride to a 1x1 entry, "
+                             'which blocks of two 3x3 convolutions lack')
         self.identity = identity
         self.shortcut_groups = shortcut_groups
-        if not identity:  # zeros in the last normalization would leave nothing
+        if not identity:  # zeros in the last normalization would zero the output
             staged['zero_init_residual'] = False
         super().__init__(depth, base_channels=base_channels, conv_cfg=conv_cfg, init_cfg=init_cfg or IGC_INIT, **staged)
 
     def make_stem(self, in_channels: int, channels: int, deep: bool, **cfgs) -> nn.Module:
-        """Build the stem with ordinary convolutions."""
+        """Build the stem from ordinary convolutions."""
         return super().make_stem(in_channels, channels, deep, conv_cfg=None, norm_cfg=cfgs['norm_cfg'])
 
     def make_block(self, block: BlockSettings) -> IGCBlock:
@@ -128,9 +128,9 @@ class IGCNet(StagedResNet):
 
 @MODELS.register_module()
 class IGCNetCIFAR(IGCNet):
-    """The networks of Tables 2, 3 and 7, for images of 32 x 32: one 3x3 convolution and three stages.
+    """Networks of Tables 2, 3 and 7 for 32 x 32 images: one 3x3 convolution and three stages.
 
-    With B convolutions in a stage the depth is 3 B + 2; B is even here, as in all of the paper's networks.
+    With B convolutions per stage the depth is 3 B + 2; B is even, as in all networks of the paper.
 
     - IGC-L24M2: the defaults.
     - IGC-L4M8: ``base_channels=32, conv_cfg=dict(type='IGC', num_primary=4)``.
@@ -142,9 +142,9 @@ class IGCNetCIFAR(IGCNet):
     Args:
         depth: 8, 14, 20 and so on in steps of 6, up to 110.
         base_channels: Width of the first stage.
-        conv_cfg: Convolutions of the blocks; None is an ordinary one.
-        identity: Whether every two convolutions add their input to their output ("+ Ident."; the authors' networks have
-            ``shortcut_groups='primary'`` with it).
+        conv_cfg: Convolution layer of the blocks; None is an ordinary one.
+        identity: Add the input of each pair of convolutions to its output ("+ Ident."; the authors' networks combine it with
+            ``shortcut_groups='primary'``).
         **igc: Other arguments of `IGCNet`.
 
     Example:

@@ -1,7 +1,7 @@
-"""Data of the paper's experiments: ImageNet's augmentation, and SVHN (Section 5.1), which mmpretrain does not have.
+"""Data of the paper's experiments that mmpretrain lacks: the augmentation of ImageNet, and SVHN (Section 5.1).
 
-The paper refers to ResNet's augmentation for ImageNet; the authors' script differs: random scale and aspect ratio, and jitter of
-colors. Both transforms work in any pipeline of mmcv.
+The paper refers to ResNet's augmentation of ImageNet, but the authors' script uses random scales, aspect ratios and color jitter.
+Both transforms work in any mmcv pipeline.
 """
 
 import os
@@ -19,7 +19,7 @@ from mmtied.arguments import suggest_arguments
 from mmtied.compat import require
 
 SPLITS = ('train', 'all', 'val', 'test')
-#: Images of each digit that are held out for validation, by file.
+#: Images of each digit held out for validation, by file.
 HELD_OUT = {'train': 400, 'extra': 200}
 
 
@@ -29,11 +29,11 @@ class RandomScaleAspect(BaseTransform):
     """Resize an image to a random scale and aspect ratio.
 
     The shorter side becomes s, uniform in `scale`; then width and height are multiplied by 2 a / (1 + a) and 2 / (1 + a), with a
-    uniform in [1 - aspect, 1 + aspect]. Neither side gets shorter than the smallest s, so a crop of that size always fits.
+    uniform in [1 - aspect, 1 + aspect]. Neither side becomes shorter than the smallest s, so a crop of that size always fits.
 
     Args:
         scale: Smallest and largest length of the shorter side in pixels.
-        aspect: Largest relative change of the ratio of width to height, in [0, 1).
+        aspect: Largest relative change of the aspect ratio, in [0, 1).
     """
 
     def __init__(self, scale: Sequence[int] = (256, 480), aspect: float = 0.25) -> None:
@@ -63,14 +63,14 @@ class HSLJitter(BaseTransform):
     """Add a random offset to hue, saturation and lightness of a BGR image, clipped to their ranges.
 
     Args:
-        hue: Largest offset of the hue, of 180.
-        saturation: Largest offset of the saturation, of 255.
-        lightness: Largest offset of the lightness, of 255.
+        hue: Largest offset of the hue, whose range is 0 to 180.
+        saturation: Largest offset of the saturation, whose range is 0 to 255.
+        lightness: Largest offset of the lightness, whose range is 0 to 255.
     """
 
     def __init__(self, hue: int = 36, saturation: int = 50, lightness: int = 50) -> None:
         if min(hue, saturation, lightness) < 0:
-            raise ValueError(f'HSLJitter: hue={hue}, saturation={saturation}, lightness={lightness}, expected numbers from 0 up')
+            raise ValueError(f'HSLJitter: hue={hue}, saturation={saturation}, lightness={lightness}, expected numbers >= 0')
         self.offsets = (hue, lightness, saturation)  # in OpenCV's order
 
     def transform(self, results: dict) -> dict:
@@ -84,9 +84,9 @@ class HSLJitter(BaseTransform):
 
 @DATASETS.register_module()
 class SVHN(BaseDataset):
-    """Street View House Numbers, cropped digits of 32 x 32 pixels, RGB.
+    """Street View House Numbers: cropped digits of 32 x 32 pixels, RGB.
 
-    Reads ``train_32x32.mat``, ``extra_32x32.mat`` and ``test_32x32.mat`` of http://ufldl.stanford.edu/housenumbers, which
+    Reads ``train_32x32.mat``, ``extra_32x32.mat`` and ``test_32x32.mat`` from http://ufldl.stanford.edu/housenumbers, which
     ``torchvision.datasets.SVHN`` downloads too. Splits:
 
     - 'train': training and extra images without those of 'val', 598 388 images.
@@ -95,9 +95,9 @@ class SVHN(BaseDataset):
     - 'test': 26 032 images.
 
     Args:
-        data_root: Folder of the three files.
+        data_root: Folder with the three files.
         split: 'train', 'all', 'val' or 'test'.
-        seed: Random seed of 'val', and so of what 'train' lacks.
+        seed: Random seed of the division into 'train' and 'val'.
         **dataset: Other arguments of mmengine's BaseDataset, such as pipeline and indices.
     """
 
@@ -111,7 +111,7 @@ class SVHN(BaseDataset):
         super().__init__(data_root=os.fspath(data_root), **dataset)
 
     def load_data_list(self) -> list[dict]:
-        """Read the images of the split, and return their labels; `get_data_info` adds the image."""
+        """Read the images of the split and return their labels; `get_data_info` adds the image."""
         files = ('test', ) if self.split == 'test' else ('train', 'extra')
         images, labels = zip(*(self._read(name) for name in files), strict=True)
         if self.split in ('train', 'val'):
@@ -123,7 +123,7 @@ class SVHN(BaseDataset):
         return [{'gt_label': int(label), 'position': position} for position, label in enumerate(np.concatenate(labels))]
 
     def get_data_info(self, idx: int) -> dict:
-        """Return label and image, shape (32, 32, 3), uint8."""
+        """Return the label and the image, shape (32, 32, 3), uint8."""
         info = super().get_data_info(idx)
         info['img'] = self._images[info['position']]
         return info
@@ -147,7 +147,7 @@ class SVHN(BaseDataset):
 
 
 def _hold_out(name: str, digits: NDArray, rng: np.random.Generator) -> NDArray:
-    """Draw the images of a file that are held out, as a mask of shape (N,)."""
+    """Draw the held-out images of a file, as a mask of shape (N,)."""
     held = np.zeros(len(digits), bool)
     for digit in range(10):
         positions = np.flatnonzero(digits == digit)

@@ -7,7 +7,7 @@ from mmtied.layers.blocks import check_positive, divisors
 
 
 class Partitions(NamedTuple):
-    """L primary partitions of M channels each, which are M secondary partitions of L channels each.
+    """L primary partitions of M channels each, which form M secondary partitions of L channels each.
 
     Attributes:
         num_primary: L.
@@ -32,16 +32,15 @@ class Partitions(NamedTuple):
 
 
 def widest_partitions(budget: int, kernel_area: int = 9, tolerance: float = 0.0) -> Partitions:
-    """Return the widest block within a number of parameters; of equally wide ones, the one with the fewest.
+    """Return the widest block within a budget of parameters; of equally wide ones, the one with the fewest parameters.
 
-    A block of T parameters has at most (T / (2 sqrt(S)))^(2/3) channels (Eq. 15), which L = M S would reach; this function finds
-    the best integers.
+    A block of T parameters has at most (T / (2 sqrt(S)))^(2/3) channels (Eq. 15), reached if L = M S; this function finds the
+    best integers.
 
     Args:
         budget: T, the number of weights.
         kernel_area: S, 9 for 3x3 filters.
-        tolerance: Fraction by which the block may exceed the budget. Table 1 compares blocks of "roughly equal" size, which
-            differ by 2 %.
+        tolerance: Fraction by which the block may exceed the budget; the "roughly equal" blocks of Table 1 differ by 2 %.
 
     Raises:
         ValueError: The budget is too small for a single channel, or the tolerance is negative or not finite.
@@ -54,7 +53,7 @@ def widest_partitions(budget: int, kernel_area: int = 9, tolerance: float = 0.0)
     """
     check_positive('widest_partitions', budget=budget, kernel_area=kernel_area)
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < inf:
-        raise ValueError(f'widest_partitions: tolerance={tolerance!r}, expected a finite number of at least 0')
+        raise ValueError(f'widest_partitions: tolerance={tolerance!r}, expected a finite number >= 0')
     limit = int(budget * (1 + tolerance))
     if limit < kernel_area + 1:
         raise ValueError(f'widest_partitions: budget={budget} is too small; use at least {kernel_area + 1}, the weights of one '
@@ -72,8 +71,8 @@ def widest_partitions(budget: int, kernel_area: int = 9, tolerance: float = 0.0)
 def leanest_partitions(in_channels: int, out_channels: int, kernel_area: int = 9) -> Partitions:
     """Return the partitions with the fewest parameters for a convolution from in_channels to out_channels.
 
-    L divides both channel counts, and M is out_channels / L. Between equal widths the optimum is near L = M S, as for the widest
-    block of a size. Ties go to the largest L.
+    L divides both channel counts, and M is out_channels / L. For equal channel counts the optimum is near L = M S, as for the
+    widest block of a size. Ties go to the largest L.
 
     Example:
         >>> leanest_partitions(64, 64)

@@ -11,10 +11,10 @@ from mmtied.backbones.checkpoint import StrictCheckpoint
 from mmtied.backbones.resnet_base import check_choice
 from mmtied.layers.blocks import check_not_negative, check_positive
 
-from .blocks import SharedStage
+from .backbones import SharedStage
 from .layers import FilterBasis, SharedBasisConv
 
-#: Layers of each dense block, by depth.
+#: Layers per dense block, by depth.
 _LAYERS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32)}
 #: Output channels of a layer's 1x1 convolution as a multiple of the growth rate.
 _BOTTLENECK = 4
@@ -23,25 +23,25 @@ _BOTTLENECK = 4
 @MODELS.register_module()
 @suggest_arguments
 class SharedDenseNetCIFAR(StrictCheckpoint, BaseModule):
-    """DenseNet-121-SsUu for images of 32 x 32, with a 3x3 stem without pooling.
+    """DenseNet-121-SsUu for 32 x 32 images, with a 3x3 stem without pooling.
 
-    Every 3x3 convolution of a dense block combines S elements of the block's basis and U of its own; all blocks have the same
-    width, so that S and U are too. Between the blocks are BatchNorm, a 1x1 convolution and pooling, without an activation.
+    Every 3x3 convolution of a dense block combines S elements of the block's basis and U of its own; S and U are the same in all
+    blocks, as is the width. Between the blocks are BatchNorm, a 1x1 convolution and pooling, without an activation.
 
-    In the authors' code the last dense block uses the basis of the block before it, and its own, the fourth, is registered but
-    unused, though counted. ``last_basis='third'`` builds that (without the unused one); 'own' is the paper's.
+    In the authors' code the last dense block uses the third block's basis; its own, the fourth, is registered and counted but
+    unused. ``last_basis='third'`` builds that (without the unused basis); 'own' is the paper's network.
 
     In the state_dict, shared filters appear once, under their block: ``layer2.bases.spatial.weight``.
 
     Args:
         depth: 121, 169 or 201.
-        num_bases: 1 shares a basis in each dense block; 0 shares nothing, which is an ordinary DenseNet.
+        num_bases: 1 shares a basis in each dense block; 0 is an ordinary DenseNet.
         shared_elements: Shared elements of a basis, S.
         unique_elements: Elements that each layer adds, U.
         growth_rate: Channels that each layer adds.
-        last_basis: 'own' or 'third', the basis of the last dense block.
+        last_basis: Basis of the last dense block, 'own' or 'third'.
         norm_cfg: Normalization layer.
-        strict_checkpoint: Raise a ValueError for weights that do not fit, where mmengine would only warn.
+        strict_checkpoint: Raise a ValueError for weights that do not fit, instead of mmengine's warning.
         init_cfg: Initialization; None is PyTorch's, with orthonormal bases.
 
     Shape:
@@ -49,7 +49,7 @@ class SharedDenseNetCIFAR(StrictCheckpoint, BaseModule):
         - Output: a tuple of one (N, C, H / 8, W / 8), C = 1024 with depth 121.
 
     Raises:
-        ValueError: A setting that cannot be built; the message says what would work.
+        ValueError: A setting is invalid; the message suggests a valid one.
 
     Example:
         >>> model = SharedDenseNetCIFAR(shared_elements=16)  # S16U1
@@ -105,9 +105,9 @@ class SharedDenseNetCIFAR(StrictCheckpoint, BaseModule):
 
 
 class DenseLayer(nn.Module):
-    """A dense block's layer: norm, ReLU, 1x1, norm, ReLU, 3x3, whose output is put behind the input.
+    """Layer of a dense block: norm, ReLU, 1x1, norm, ReLU, 3x3, whose output is appended to the input.
 
-    The 3x3 convolution combines a basis and some elements of its own; without a basis it is an ordinary one.
+    The 3x3 convolution combines a basis and elements of its own; without a basis it is ordinary.
 
     Shape:
         - Input: (N, in_channels, H, W).

@@ -1,4 +1,4 @@
-"""The figures of Section 4.4: gradients of shared bases (Figure 3) and the similarity of coefficients (Figure 4)."""
+"""Figures of Section 4.4: gradients of shared bases (Figure 3) and similarity of coefficients (Figure 4)."""
 
 import re
 from collections import defaultdict
@@ -12,17 +12,17 @@ from torch import Tensor
 from mmtied.plotting import hide_spines, new_figure, plain_label
 from mmtied.tables import read_csv
 
-#: File of a work_dir that `BasisGradientHook` writes, and its columns.
+#: File in the work_dir that `BasisGradientHook` writes, and its columns.
 GRADIENTS_FILE = 'basis_gradients.csv'
 COLUMNS = ('iteration', 'basis', 'mean', 'max', 'norm')
-#: Stage and role of a combined convolution's coefficients, and stage of a bottleneck's last convolution after the first block.
+#: Keys of coefficients: of a combined convolution (with stage and role), and the last convolution of a bottleneck that shares.
 _COMBINED = re.compile(r'\b(layer\d+)\.\d+\.(?:(entry|exit)\.conv|conv2)\.coefficients\.weight$')
 _LAST = re.compile(r'\b(layer\d+)\.[1-9]\d*\.exit\.conv\.weight$')
 _MEAN, _MAXIMUM = '#0f4c5c', '#7fb7be'
 
 
 def read_gradients(run: Path) -> dict[str, np.ndarray]:
-    """Read the gradients of a run, its work_dir or the file itself: by basis, rows of (iteration, mean, maximum, norm)."""
+    """Read the gradients in a work_dir, or in the file itself: for each basis, rows of (iteration, mean, maximum, norm)."""
     path = run / GRADIENTS_FILE if run.is_dir() else run
     if not path.is_file():
         raise ValueError(f'{run}: no {GRADIENTS_FILE}; train with custom_hooks = [dict(type="mmtied.BasisGradientHook")]')
@@ -34,14 +34,15 @@ def read_gradients(run: Path) -> dict[str, np.ndarray]:
     except (KeyError, TypeError, ValueError):
         raise ValueError(f'{path}: expected the columns {", ".join(COLUMNS)}, with numbers') from None
     if not records:
-        raise ValueError(f'{path}: holds no records; the run ended before its first step')
+        raise ValueError(f'{path}: no records; the run ended before its first step')
     return {name: np.array(values) for name, values in records.items()}
 
 
 def draw_gradients(runs: Mapping[str, Mapping[str, np.ndarray]], first: int = 0, last: int | None = None):
-    """Draw Figure 3: for each run the maximum and mean gradient of each basis, one bar a record over the other, and the norm.
+    """Draw Figure 3: one column per run, with bars of each basis's maximum and mean gradient above curves of its norm.
 
-    Each run has a column, all with the same scales. The bars are of the iterations from `first` to `last`, or to the run's end.
+    The bars of all records from iteration `first` to `last` (default: the run's end) are drawn on top of each other. The columns
+    share their scales.
     """
     figure = new_figure(max(4, 3.2 * len(runs)), 5.6)
     axes = figure.subplots(2, len(runs), squeeze=False, sharey='row')
@@ -72,12 +73,12 @@ def draw_gradients(runs: Mapping[str, Mapping[str, np.ndarray]], first: int = 0,
 def find_coefficients(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the coefficients of each shared basis in a state_dict as rows, in the order of the layers.
 
-    Coefficients are the 1x1 convolutions after a basis: in basic blocks the one of each combined convolution, in bottlenecks
-    that share their 3x3 convolution the last one. They are named by stage, such as 'layer2', or where a stage has two bases
-    by stage and role, 'layer2 entry' and 'layer2 exit'.
+    Coefficients are the 1x1 convolutions after a basis: in basic blocks that of each combined convolution, in bottlenecks that
+    share their 3x3 convolution the last one. They are named by stage, such as 'layer2', or if a stage has two bases by stage and
+    role, 'layer2 entry' and 'layer2 exit'.
 
     Raises:
-        ValueError: There are none.
+        ValueError: The weights contain no coefficients.
     """
     found = defaultdict(list)
     for key, value in weights.items():
@@ -94,7 +95,7 @@ def find_coefficients(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _why_none(weights: Mapping[str, Tensor]) -> str:
-    """Return why a network has no coefficients to compare."""
+    """Explain why a network has no coefficients to compare."""
     if any(key.endswith('.bases.expand.weight') for key in weights):
         return 'MobileNetV2 has a depthwise convolution between the basis and the next 1x1 convolution'
     if any(key.endswith('.bases.exit.weight') for key in weights):
@@ -103,19 +104,19 @@ def _why_none(weights: Mapping[str, Tensor]) -> str:
 
 
 def coefficient_similarity(coefficients: Tensor) -> np.ndarray:
-    """Return the absolute cosines of each two rows, of shape (rows, rows)."""
+    """Return the absolute cosine similarity of each pair of rows, shape (rows, rows)."""
     unit = torch.nn.functional.normalize(coefficients, dim=1)
     return (unit @ unit.T).abs().numpy()
 
 
 def mean_similarity(similarity: np.ndarray) -> float:
-    """Return the mean over pairs of two different rows."""
+    """Return the mean over pairs of different rows."""
     count = len(similarity)
     return float((similarity.sum() - np.trace(similarity)) / (count * (count - 1)))
 
 
 def draw_similarity(networks: Mapping[str, Mapping[str, np.ndarray]], stages: Sequence[str]):
-    """Draw Figure 4: a matrix of similarities for each network (rows) and stage (columns), brighter for more alike."""
+    """Draw Figure 4: a similarity matrix for each network (rows) and stage (columns); brighter is more similar."""
     figure = new_figure(3.2 * len(stages) + 0.8, 3.2 * len(networks))
     axes = figure.subplots(len(networks), len(stages), squeeze=False)
     for row, (name, matrices) in zip(axes, networks.items(), strict=True):

@@ -1,11 +1,11 @@
-"""Filter bases that several layers share, and the layers that use them.
+"""Filter bases shared by several layers, and the layers that use them.
 
-A `FilterBasis` holds filters once. A `SharedBasisConv` combines them, and a few of its own, with coefficients (Eq. 1, 2 and 8); a
-`SharedConv2d` uses them directly, in blocks whose other convolutions act as the coefficients. Both only refer to the basis. Their
+A `FilterBasis` owns the filters. A `SharedBasisConv` combines them, and a few of its own, with coefficients (Eq. 1, 2 and 8); a
+`SharedConv2d` uses them directly, in blocks whose other convolutions act as coefficients. Both only refer to the basis. Their
 common parent (a stage of a network) registers it, so it appears once in ``parameters()`` and in the state_dict, under the
 parent's key, and copying, pickling or converting the parent keeps it shared.
 
-Every weight is used inside the forward of the module that owns it, where pruning, weight normalization, hooks and FSDP act.
+Every weight is used inside the forward of the module that owns it, as pruning, weight normalization, hooks and FSDP require.
 """
 
 from collections.abc import Mapping
@@ -19,26 +19,26 @@ from mmtied.arguments import suggest_arguments
 from mmtied.layers.blocks import check_geometry, check_input, check_not_negative, check_positive
 
 _Size = int | tuple[int, int]
-#: Weights of an input channel per pixel above which two convolutions are faster than joining their weights.
+#: Weights per input channel and pixel above which two convolutions are faster than concatenating their weights.
 _JOINED_WEIGHTS = 16
 
 
 @suggest_arguments
 class FilterBasis(nn.Conv2d):
-    """The R elements of a filter basis, W_basis: a convolution's weight without bias, shape (R, C_in, k, k).
+    """Filter basis W_basis of R elements: the weight of a convolution without bias, shape (R, C_in, k, k).
 
-    It is a Conv2d so that initializers by layer name reach it. Layers that share it call it with their own stride, padding and
-    dilation.
+    A Conv2d, so that initializers that select layers by name reach it. Layers that share it call it with their own stride,
+    padding and dilation.
 
     Args:
         in_channels: C_in, S in the paper.
         num_elements: R.
         kernel_size: Height and width of the filters.
-        groups: Groups of a group convolution; each element sees ``C_in / groups`` channels.
+        groups: Number of groups; each element sees ``C_in / groups`` channels.
         device, dtype: Of the parameters.
 
     Raises:
-        ValueError: Channels, elements, groups or kernel size are not positive integers, or the groups do not divide channels and
+        ValueError: Channels, elements, groups or kernel size are not positive integers, or groups does not divide channels and
             elements.
 
     Example:
@@ -55,10 +55,10 @@ class FilterBasis(nn.Conv2d):
         super().__init__(in_channels, num_elements, kernel_size, bias=False, groups=groups, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, stride: _Size, padding: _Size | str, dilation: _Size, more: Tensor | None) -> Tensor:
-        """Convolve with the elements, and with `more` of them, shape (U, C_in, k, k), if given and not grouped.
+        """Convolve with the elements and, without groups, with U more elements `more`, shape (U, C_in, k, k), or None.
 
         Returns:
-            (N, R + U, H', W'), or without the batch as the input.
+            (N, R + U, H', W'), or (R + U, H', W') for an input without batch dimension.
         """
         weight = self.weight if more is None else torch.cat([self.weight, more])
         return F.conv2d(x, weight, None, stride, padding, dilation, self.groups)
@@ -69,7 +69,7 @@ class FilterBasis(nn.Conv2d):
         If R exceeds k * k * C_in, not all elements can be orthogonal, and the minimum is R - k * k * C_in.
 
         Returns:
-            A scalar of at least 0, float32 (float64 for a float64 basis).
+            A scalar >= 0, float32 (float64 for a float64 basis).
 
         Example:
             >>> basis = FilterBasis(4, 2, kernel_size=1)
@@ -82,25 +82,25 @@ class FilterBasis(nn.Conv2d):
 
 
 def filter_rows(*convs: nn.Conv2d) -> Tensor:
-    """Return the filters of convolutions as rows, at least in float32."""
+    """Return the filters of convolutions as rows, in float32 or wider."""
     rows = torch.cat([conv.weight.flatten(1) for conv in convs])
     return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
 def squared_deviation(one: Tensor, other: Tensor) -> Tensor:
-    """Return the sum of squared products of rows, which should be 0, or 1 for a row with itself."""
+    """Return the sum of squared deviations of the row products from 0, or from the identity if both arguments are the same."""
     products = one @ other.T
     return (products - torch.eye(len(one), dtype=one.dtype, device=one.device) if one is other else products).square().sum()
 
 
 class _UniqueElements(nn.Conv2d):
-    """The elements that one layer adds to a shared basis."""
+    """Elements that one layer adds to a shared basis."""
 
     def forward(self, x: Tensor, shared: FilterBasis, stride: _Size, padding: _Size | str, dilation: _Size) -> Tensor:
-        """Convolve with the shared elements and these: (N, C_in, H, W) to (N, R, H', W'); the batch may be missing.
+        """Convolve with the shared elements and these: (N, C_in, H, W) to (N, R, H', W'), batch dimension optional.
 
-        Both are joined to one weight, except if one is grouped, and on small maps, where two convolutions are faster than copying
-        the weights.
+        Both are concatenated to one weight unless one is grouped, or on small maps, where two convolutions are faster than
+        copying the weights.
         """
         elements = shared.out_channels + self.out_channels
         if self.groups == shared.groups == 1 and elements * prod(self.kernel_size) <= _JOINED_WEIGHTS * prod(x.shape[-2:]):
@@ -110,10 +110,10 @@ class _UniqueElements(nn.Conv2d):
 
 
 class _SharingConv(nn.Module):
-    """A convolution that refers to filters of another module.
+    """Convolution that refers to the filters of another module.
 
     Not a subclass of Conv2d: functions that fold a normalization into a convolution (mmcv's fuse_conv_bn) would change the
-    filters of all layers that share them.
+    filters for all layers that share them.
     """
 
     transposed = False
@@ -152,27 +152,27 @@ class _SharingConv(nn.Module):
         return self._holder[self._key]
 
     def refer_to(self, holder: Mapping[str, nn.Module], key: str) -> None:
-        """Take the filters from ``holder[key]`` at each call, so that a wrapper put there, such as FSDP, is called too."""
+        """Look up the filters as ``holder[key]`` in each call, so that a wrapper installed there, such as FSDP, runs too."""
         object.__setattr__(self, '_holder', holder)  # bypasses nn.Module's registration
         self._key = key
 
     def extra_repr(self) -> str:
-        """Describe the convolution as Conv2d does, and the shape of the shared filters."""
+        """Return Conv2d's description with the shape of the shared filters."""
         return (f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
                 f'padding={self.padding!r}, dilation={self.dilation}, filters={tuple(self.filters.weight.shape)}')
 
 
 @suggest_arguments
 class SharedConv2d(_SharingConv):
-    """A convolution without bias that uses the filters of another module, and optionally a few of its own.
+    """Convolution without bias that uses the filters of another module, and optionally a few of its own.
 
     Args:
-        in_channels, kernel_size, groups: As in the filters.
+        in_channels, kernel_size, groups: Those of the filters.
         out_channels: C_out, the number of filters, shared and own.
         stride, padding, dilation: As in Conv2d.
-        bias: Only False; mmcv passes it too.
-        filters: Module that holds the weight: a `FilterBasis`, or a Conv2d without bias and with the stride, padding and dilation
-            of the layer. Register it in the parent of the layers.
+        bias: Must be False; mmcv passes it too.
+        filters: Module with the shared weight: a `FilterBasis`, or a Conv2d without bias and with the layer's stride, padding and
+            dilation. Register it in the parent of the layers.
         num_unique: Number of the layer's own filters, whose outputs come after the shared ones'; needs a FilterBasis.
         unique_groups: Groups of the layer's own filters.
 
@@ -181,14 +181,14 @@ class SharedConv2d(_SharingConv):
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: The filters are not a convolution, have another shape or other groups, or compute something else than the
-            layer, or bias, num_unique, unique_groups or a size is not supported.
+        ValueError: The filters are not a convolution or differ from the layer in shape, groups or other hyperparameters, or bias,
+            num_unique, unique_groups or a size is not supported.
 
     Example:
         >>> basis = FilterBasis(16, 16, kernel_size=3)
         >>> blocks = [SharedConv2d(16, 16, 3, padding=1, filters=basis) for _ in range(4)]
         >>> stage = nn.Sequential(*blocks)
-        >>> stage.register_module('basis', basis)  # the stage holds it, once
+        >>> stage.register_module('basis', basis)  # registered once, in the stage
         >>> sum(p.numel() for p in stage.parameters()), list(stage.state_dict())
         (2304, ['basis.weight'])
     """
@@ -200,7 +200,7 @@ class SharedConv2d(_SharingConv):
         check_not_negative('SharedConv2d', num_unique=num_unique)
         number = filters.out_channels + num_unique
         if number != out_channels:
-            raise ValueError(f'SharedConv2d: out_channels={out_channels}, but there are {number} filters; to combine them to '
+            raise ValueError(f'SharedConv2d: out_channels={out_channels}, but there are {number} filters; to combine them into '
                              'another number of channels use SharedBasisConv')
         if bias:
             raise ValueError('SharedConv2d: bias=True, expected False; use a normalization after the layer')
@@ -218,7 +218,7 @@ class SharedConv2d(_SharingConv):
             return
         theirs, mine = ({name: getattr(conv, name) for name in ('stride', 'padding', 'dilation')} for conv in (filters, self))
         if theirs != mine or filters.bias is not None or filters.padding_mode != 'zeros':
-            raise ValueError(f'SharedConv2d: filters are {filters}, which the layer calls as it is, but the layer has '
+            raise ValueError(f'SharedConv2d: filters are {filters}, which the layer calls as is, but the layer has '
                              f'{", ".join(f"{name}={value}" for name, value in mine.items())} and neither bias nor padding_mode; '
                              'make both agree, or use a FilterBasis')
 
@@ -232,7 +232,7 @@ class SharedConv2d(_SharingConv):
 
 @suggest_arguments
 class SharedBasisConv(_SharingConv):
-    """A convolution with filters combined from a basis: W_t = sum_r alpha_t^r W_basis^r (Eq. 1).
+    """Convolution with filters combined from a basis: W_t = sum_r alpha_t^r W_basis^r (Eq. 1).
 
     The layer computes Eq. 2: a convolution with the R basis elements, then a 1x1 convolution with the coefficients. The basis is
     the union of the shared elements and `num_unique` elements of the layer itself (Eq. 8).
@@ -242,19 +242,19 @@ class SharedBasisConv(_SharingConv):
         out_channels: C_out, T in the paper.
         kernel_size: As in the basis.
         stride, padding, dilation: As in Conv2d.
-        groups: Only 1; mmcv passes it to every convolution.
-        bias: Whether the coefficients have a bias.
+        groups: Must be 1; mmcv passes it to every convolution.
+        bias: Add a bias to the coefficients.
         filters: The shared elements. Register the basis in the parent of the layers.
         num_unique: Number of the layer's own elements.
-        norm: Normalization of R channels between basis and coefficients, or None. R counts shared and own elements.
+        norm: Normalization between basis and coefficients, with R channels (shared and own elements), or None.
 
     Shape:
         - Input: (N, C_in, H, W) or (C_in, H, W).
         - Output: (N, C_out, H', W') or (C_out, H', W').
 
     Raises:
-        ValueError: filters is not a FilterBasis or has another shape, groups is not 1, num_unique is negative, norm is not a
-            module or has another width, or a size is not supported.
+        ValueError: filters is not a FilterBasis or differs in shape, groups is not 1, num_unique is negative, norm is not a
+            module or has the wrong width, or a size is not supported.
 
     Example:
         >>> basis = FilterBasis(64, 32, kernel_size=3)
@@ -276,7 +276,7 @@ class SharedBasisConv(_SharingConv):
         check_not_negative('SharedBasisConv', num_unique=num_unique)
         _check_norm(norm, filters.out_channels + num_unique)
         options = {'device': filters.weight.device, 'dtype': filters.weight.dtype}
-        self.norm = norm  # first, because fuse_conv_bn would fold it into a convolution registered before it
+        self.norm = norm  # registered first, or fuse_conv_bn would fold it into the convolution before it
         self.unique = _UniqueElements(in_channels, num_unique, kernel_size, bias=False, **options) if num_unique else None
         self.coefficients = nn.Conv2d(filters.out_channels + num_unique, out_channels, 1, bias=bias, **options)
 
@@ -286,14 +286,14 @@ class SharedBasisConv(_SharingConv):
         return shared if self.unique is None else torch.cat([shared, self.unique.weight])
 
     def combined_weight(self) -> Tensor:
-        """Return the filters W of Eq. 1, shape (C_out, C_in, k, k), those of the equivalent Conv2d; differentiable.
+        """Return the filters W of Eq. 1, the weight (C_out, C_in, k, k) of the equivalent Conv2d; differentiable.
 
         Raises:
-            ValueError: There is a normalization between basis and coefficients.
+            ValueError: The layer has a normalization between basis and coefficients.
         """
         if self.norm is not None:
-            raise ValueError('SharedBasisConv: combined_weight needs a layer without norm; no single convolution is equivalent '
-                             'to one with a normalization between basis and coefficients')
+            raise ValueError('SharedBasisConv: combined_weight needs a layer without norm; with a normalization between basis '
+                             'and coefficients, no single convolution is equivalent')
         return torch.einsum('tr,rskl->tskl', self.coefficients.weight.flatten(1), self.basis_weight())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -313,7 +313,7 @@ def _check_groups(name: str, groups: int, **channels: int) -> None:
 def _check_norm(norm: nn.Module | None, elements: int) -> None:
     if norm is not None and not isinstance(norm, nn.Module):
         raise ValueError(f'SharedBasisConv: norm={norm!r} is not a module; use None or, for example, nn.BatchNorm2d({elements})')
-    width = getattr(norm, 'num_features', 0) or elements  # a lazy one has 0 until its first input
+    width = getattr(norm, 'num_features', 0) or elements  # 0 in a lazy module until its first input
     if width != elements:
         raise ValueError(f'SharedBasisConv: norm has {width} channels; it needs {elements}, one for each shared and own element')
 

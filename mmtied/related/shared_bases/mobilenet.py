@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from mmtied.backbones.from_mmpretrain import check_settings, network_class
 
-from .blocks import SharedStage
+from .backbones import SharedStage
 from .layers import FilterBasis, SharedConv2d
 
-#: Channels from which the released network's attention looks at three neighboring channels instead of one.
+#: Channels from which the released network's attention combines three neighboring channels instead of one.
 _WIDE_ATTENTION = 96
 
 
@@ -17,22 +17,22 @@ _WIDE_ATTENTION = 96
 def shared_mobilenet_v2(*, num_bases: int = 1, released: bool = False, strict_checkpoint: bool = True, **settings) -> nn.Module:
     """Build mmpretrain's MobileNetV2 with shared bases in each group of blocks; ``type='SharedMobileNetV2'`` in configs.
 
-    The blocks of a group after the first have the same shape. Their expansions (1x1) share one basis, and with two bases their
+    After the first, the blocks of a group have the same shape. Their expansions (1x1) share one basis, and with two bases their
     projections (1x1) another. The paper's text names the first two convolutions of a block, which would be the expansion and the
     depthwise convolution, but the printed size and the released network have the projection. Normalizations are never shared.
 
-    ``released=True`` builds the network that the authors released, for which there are ImageNet weights. It differs from
-    MobileNetV2 in three places: its blocks have ReLU instead of ReLU6, its first block has an expansion too (from 32 to 32
-    channels), and with two bases the blocks that share end in a channel attention (`ChannelAttention`). The biases of its first
-    and last convolution have no effect beside BatchNorm and are left out.
+    ``released=True`` builds the authors' released network, which has ImageNet weights. It differs from MobileNetV2 in three
+    places: its blocks have ReLU instead of ReLU6, its first block has an expansion too (from 32 to 32 channels), and with two
+    bases the blocks that share end in a channel attention (`ChannelAttention`). The biases of its first and last convolution are
+    omitted, since BatchNorm cancels them.
 
     In the state_dict, shared filters appear once, under their group: ``layer4.bases.expand.weight``,
     ``layer4.bases.project.weight``.
 
     Args:
-        num_bases: 1 or 2; 0 shares nothing, which is MobileNetV2.
-        released: Whether to build the authors' network.
-        strict_checkpoint: Raise a ValueError for weights that do not fit, where mmengine would only warn.
+        num_bases: 1 or 2; 0 is MobileNetV2.
+        released: Build the authors' released network.
+        strict_checkpoint: Raise a ValueError for weights that do not fit, instead of mmengine's warning.
         **settings: Arguments of mmpretrain's MobileNetV2: widen_factor, out_indices, frozen_stages, norm_cfg, norm_eval, with_cp,
             init_cfg ...
 
@@ -63,7 +63,7 @@ def shared_mobilenet_v2(*, num_bases: int = 1, released: bool = False, strict_ch
 
 
 class ChannelAttention(nn.Module):
-    """Scale each channel by the sigmoid of a combination of the means of `kernel_size` neighbors (ECA-Net, CVPR 2020)."""
+    """Scale each channel by a gate computed from the means of `kernel_size` neighboring channels (ECA-Net, CVPR 2020)."""
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def _change_blocks(network: nn.Module) -> None:
 
 
 def _share(blocks: nn.Sequential, roles: tuple[str, ...], attention: bool) -> SharedStage:
-    """Turn blocks into a stage in which all but the first share filters; the expansion is a block's first convolution."""
+    """Convert blocks to a stage in which all but the first share filters; the expansion is a block's first convolution."""
     first, *others = blocks
     bases = {}
     for role in roles:

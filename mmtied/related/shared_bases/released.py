@@ -1,8 +1,8 @@
-"""Read the checkpoints of the networks that the paper's authors released (https://github.com/ssregibility/Net_RL2).
+"""Convert the checkpoints that the paper's authors released (https://github.com/ssregibility/Net_RL2).
 
-Their six networks on ImageNet are `SharedResNet` and `SharedMobileNetV2` under other names. A basis stands in their checkpoints
-once under the model and again under every block that uses it, and a basic block's own elements come before the shared ones. The
-biases before two of MobileNetV2's normalizations go into the running means, which leaves the outputs as they are.
+The six ImageNet networks are `SharedResNet` and `SharedMobileNetV2` under other names. Their checkpoints contain each basis once
+under the model and again under every block that uses it, and a basic block's own elements precede the shared ones. The biases
+before two of MobileNetV2's normalizations are folded into the running means, which does not change the outputs.
 """
 
 import re
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 _SHARED = re.compile(r'shared_basis_(\d)(?:_([12]))?\.weight')
-#: Parts of a block by their number.
+#: Parts of a block by number.
 _BOTTLENECK = {'1': 'entry', '2': 'spatial', '3': 'exit'}
 _BASIC = {'1': 'entry', '2': 'exit'}
-#: First stage of MobileNetV2 that shares, minus the number of its basis.
+#: MobileNetV2's first stage that shares, minus the number of its basis.
 _FIRST_SHARING_STAGE = 2
 
 
@@ -25,10 +25,10 @@ def is_released(keys: Iterable[str]) -> bool:
 
 
 def convert_released(weights: Mapping[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:
-    """Rename the weights of a released network, without the prefix 'module.', as those of an mmpretrain classifier.
+    """Rename the weights of a released network, without the prefix 'module.', to those of an mmpretrain classifier.
 
     Returns:
-        The config of the backbone that they fit, and the weights, named ``backbone.*`` and ``head.fc.*``.
+        The config of the matching backbone, and the weights, named ``backbone.*`` and ``head.fc.*``.
 
     Raises:
         ValueError: A key is unknown, or the copies of a basis differ.
@@ -43,8 +43,8 @@ def convert_released(weights: Mapping[str, Tensor]) -> tuple[dict, dict[str, Ten
             continue
         name = rename(key)
         if name is None:
-            raise ValueError(f'weights {key} of shape {tuple(value.shape)} belong to none of the released networks; these are '
-                             'ResNet34-SsUu, ResNet50/101-Shared and MobileNetV2-Shared on ImageNet')
+            raise ValueError(f'weights {key} of shape {tuple(value.shape)} do not belong to a released network; expected '
+                             'ResNet34-SsUu, ResNet50/101-Shared or MobileNetV2-Shared on ImageNet')
         converted[name] = value
     if mobile:
         for norm, bias in (('conv1.bn', 'pre.0.bias'), ('conv2.bn', 'conv1.0.bias')):
@@ -70,7 +70,7 @@ def _backbone_of(weights: Mapping[str, Tensor], mobile: bool, basic: bool) -> di
 
 
 def _check_copies(weights: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError where a block's basis is not the model's."""
+    """Raise a ValueError if a block's copy of a basis differs from the model's."""
     for key, value in weights.items():
         match = re.fullmatch(r'(?:layer|stage)(\d)\.\d+\.shared_basis_?(\d?)\.weight', key)
         if match is None:
@@ -81,12 +81,12 @@ def _check_copies(weights: Mapping[str, Tensor]) -> None:
         names = (f'shared_basis_{stage}_{number}.weight', f'shared_basis_{stage}.weight')
         basis = next((name for name in names if name in weights), None)
         if basis is None or not torch.equal(weights[basis], value):
-            raise ValueError(f'{key} differs from {basis or names[0]}, and should be the same basis; the checkpoint is not of a '
+            raise ValueError(f'{key} differs from {basis or names[0]} but should be the same basis; the checkpoint is not from a '
                              'released network')
 
 
 def _rename_resnet(key: str, parts: Mapping[str, str]) -> str | None:
-    """Return the name of a ResNet's weight, or None for an unknown key."""
+    """Return the new name of a ResNet weight, or None for an unknown key."""
     bases = {None: 'entry', **parts} if parts is _BASIC else {None: 'middle', '1': 'middle', '2': 'exit'}
     number = f'([{"".join(parts)}])'
     return _rename(key, [
@@ -104,7 +104,7 @@ def _rename_resnet(key: str, parts: Mapping[str, str]) -> str | None:
 
 
 def _rename_mobilenet(key: str) -> str | None:
-    """Return the name of a MobileNetV2's weight, or None for an unknown key."""
+    """Return the new name of a MobileNetV2 weight, or None for an unknown key."""
     roles = {None: 'expand', '1': 'expand', '2': 'project'}
 
     def layer(kind: str) -> Callable[..., str]:
@@ -134,7 +134,7 @@ def _rename(key: str, rules: Iterable[tuple[str, Callable[..., str]]], head: str
 
 
 def _put_shared_elements_first(converted: dict[str, Tensor]) -> None:
-    """Move each combined convolution's own elements behind the shared ones, in its normalization and coefficients."""
+    """Move the own elements of each combined convolution behind the shared ones, in its normalization and coefficients."""
     for key in [key for key in converted if key.endswith('.conv.unique.weight')]:
         layer, own = key.removesuffix('.unique.weight'), len(converted[key])
         for name in [name for name in converted if name.startswith(f'{layer}.norm.') and converted[name].dim()]:

@@ -1,4 +1,4 @@
-"""Training with shared filter bases: their orthogonality (Kang & Kim, Eq. 7), and a record of their gradients (Figure 3)."""
+"""Training with shared filter bases: the orthogonality term (Eq. 7), and a record of the gradients (Figure 3)."""
 
 import csv
 from collections import defaultdict
@@ -29,19 +29,18 @@ _LAMBDA = 10
 class OrthogonalityHook(LossHook):
     """Add the distance of the shared bases from orthonormality to the loss, logged as ``loss_orthogonality``.
 
-    By default the term is that of the authors' code: 10 times the mean of the squared entries of ``W'W - I`` over all stages. The
-    two bases of a stage whose filters have the same size (ResNet-34-S48U1, the CIFAR networks with two bases) are compared with
-    each other too; bases of different sizes have a mean for each role, and these are added. With ``weight``, the term is Eq. 7 as
-    printed, ``weight * sum_g ||W_g' W_g - I||^2``, with each basis on its own.
+    By default the term is that of the authors' code: 10 times the mean of the squared entries of ``W'W - I`` over all stages. If
+    the two bases of a stage have filters of the same size (ResNet-34-S48U1, the CIFAR networks with two bases), they are also
+    compared with each other; otherwise the means of the two roles are added. With ``weight``, the term is Eq. 7 as printed,
+    ``weight * sum_g ||W_g' W_g - I||^2``, with each basis on its own.
 
-    Each basis counts once, however many layers use it. Frozen bases are left out, since their term is constant, and so are those
-    of stages after the last of out_indices, on which no loss depends (``find_unused_parameters``). The term is computed in
-    float32 (float64 for a float64 model), under AMP too.
+    Each basis counts once, however many layers use it. Excluded are frozen bases, whose term is constant, and those of stages
+    after the last of out_indices, which no loss depends on (``find_unused_parameters``). The term is computed in float32 (float64
+    for a float64 model), also under AMP.
 
-    The mean is far weaker than the sum with the same factor: for ResNet-50-Shared 10 times the mean is 2.9e-5 times the sum.
-    In the sum, a gradient step moves a singular value s of a basis by ``4 * weight * lr * s * (s**2 - 1)``; with momentum 0.9 a
-    nearly orthonormal basis stays stable while ``weight * lr`` is below 0.47, and bases with larger singular values at the start
-    need a smaller weight.
+    The mean is far weaker than the sum: for ResNet-50-Shared, 10 times the mean is 2.9e-5 times the sum. With the sum, a gradient
+    step moves a singular value s of a basis by ``4 * weight * lr * s * (s**2 - 1)``; with momentum 0.9 a nearly orthonormal basis
+    is stable while ``weight * lr`` is below 0.47, and larger initial singular values need a smaller weight.
 
     Args:
         weight: Factor of Eq. 7's sum, positive and finite; None for the mean.
@@ -50,7 +49,7 @@ class OrthogonalityHook(LossHook):
             authors do on CIFAR-10.
 
     Raises:
-        ValueError: A factor is not positive, both are given, unique is given with a sum, or, as training begins, the model has no
+        ValueError: A factor is not positive, both are given, unique is given with a sum, or, before training, the model has no
             shared bases or two such hooks.
 
     Example:
@@ -74,8 +73,8 @@ class OrthogonalityHook(LossHook):
     def check_model(self, model: nn.Module) -> None:
         """Raise a ValueError for a model without shared bases."""
         if not any(isinstance(module, FilterBasis) for module in model.modules()):
-            raise ValueError(f'OrthogonalityHook: {type(model).__name__} has no shared filter bases; use a backbone that has '
-                             'them, mmtied.SharedResNet, SharedResNetCIFAR or SharedMobileNetV2 with num_bases of 1 or more')
+            raise ValueError(f'OrthogonalityHook: {type(model).__name__} has no shared filter bases; use a backbone with them, '
+                             'mmtied.SharedResNet, SharedResNetCIFAR or SharedMobileNetV2 with num_bases of 1 or more')
 
     def change_loss(self, model: nn.Module, loss: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the term."""
@@ -88,13 +87,13 @@ class OrthogonalityHook(LossHook):
 
 
 def trained_bases(model: nn.Module) -> dict[str, FilterBasis]:
-    """Return the shared bases of a model that are not frozen, by their names."""
+    """Return the trainable shared bases of a model by name."""
     return {name: module for name, module in model.named_modules()
             if isinstance(module, FilterBasis) and module.weight.requires_grad}
 
 
 def basis_deviations(model: nn.Module) -> dict[str, Tensor]:
-    """Compute ``||W'W - I||^2`` of each trainable shared basis in use, by its name in the model; scalars with gradients.
+    """Compute ``||W'W - I||^2`` of each trainable shared basis in use, by name; scalars with gradients.
 
     Example:
         >>> from mmtied.backbones import SharedResNet
@@ -105,10 +104,10 @@ def basis_deviations(model: nn.Module) -> dict[str, Tensor]:
 
 
 def mean_deviations(model: nn.Module, unique: bool = False) -> dict[str, Tensor]:
-    """Compute the means of the squared entries of ``W'W - I``, by the roles of the bases they are of; scalars with gradients.
+    """Compute the mean squared entry of ``W'W - I`` for each role, or joined roles, of the bases; scalars with gradients.
 
-    W holds the bases that lie in one module and whose filters have the same size; the mean is over all such W of the model.
-    With unique, the elements that each layer adds are compared too, with the bases and with each other.
+    W contains the bases of one module whose filters have the same size; the mean is over all such W of the model. With `unique`,
+    the elements that each layer adds are also compared with the bases and with each other.
 
     Example:
         >>> from mmtied.backbones import SharedResNet
@@ -139,13 +138,13 @@ def mean_deviations(model: nn.Module, unique: bool = False) -> dict[str, Tensor]
 
 
 def _bases_in_use(model: nn.Module) -> Iterator[tuple[str, FilterBasis]]:
-    """Yield the trainable shared bases on which a loss can depend, with their names."""
+    """Yield the names and modules of the trainable shared bases that a loss can depend on."""
     unused = set(_modules_after_outputs(model))
     yield from ((name, basis) for name, basis in trained_bases(model).items() if basis not in unused)
 
 
 def _modules_after_outputs(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield what lies in stages after the last one that a backbone returns."""
+    """Yield the modules in stages after the last one that a backbone returns."""
     for network in model.modules():
         stages = getattr(network, 'stage_names', None) or getattr(network, 'layers', None)
         if isinstance(stages, list) and isinstance(getattr(network, 'out_indices', None), (tuple, list)):
@@ -156,17 +155,16 @@ def _modules_after_outputs(model: nn.Module) -> Iterator[nn.Module]:
 @HOOKS.register_module()
 @suggest_arguments
 class BasisGradientHook(Hook):
-    """Write the gradient of each shared basis to ``basis_gradients.csv`` in the work_dir, as its mean, maximum and norm.
+    """Record the mean, maximum and norm of each shared basis's gradient in ``basis_gradients.csv`` in the work_dir.
 
-    Mean and maximum are of absolute values, as in Figure 3. The gradient is the one that the optimizer uses: of the whole loss
-    with its terms, averaged over processes, accumulated and unscaled. A resumed run appends. `mmtied bases gradients` draws the
-    file.
+    Mean and maximum are of absolute values, as in Figure 3. The gradient is the optimizer's: of the whole loss with all terms,
+    averaged over processes, accumulated and unscaled. A resumed run appends. `mmtied bases gradients` draws the file.
 
     Args:
-        interval: Steps of the optimizer between records; the authors' is 10.
+        interval: Optimizer steps between records; the authors use 10.
 
     Raises:
-        ValueError: The interval is not a positive integer, or, as training begins, the model has no trained shared bases.
+        ValueError: The interval is not a positive integer, or, before training, the model has no trainable shared bases.
 
     Example:
         In a config: ``custom_hooks = [dict(type='mmtied.BasisGradientHook')]``.
@@ -177,11 +175,11 @@ class BasisGradientHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        """Watch the optimizer's steps."""
+        """Start recording at the optimizer's steps."""
         model = unwrap_model(runner.model)
         bases = trained_bases(model)
         if not bases:
-            raise ValueError(f'BasisGradientHook: {type(model).__name__} has no trained shared bases; use a backbone that has '
+            raise ValueError(f'BasisGradientHook: {type(model).__name__} has no trainable shared bases; use a backbone with '
                              'them, such as mmtied.SharedResNet with num_bases of 1 or more')
         path = Path(runner.work_dir) / GRADIENTS_FILE
         if is_main_process() and not (runner.iter and path.exists()):
@@ -201,5 +199,5 @@ class BasisGradientHook(Hook):
         self._handle = runner.optim_wrapper.optimizer.register_step_pre_hook(record)
 
     def after_train(self, runner: Runner) -> None:
-        """Stop watching."""
+        """Stop recording."""
         self._handle.remove()
