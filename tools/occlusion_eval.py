@@ -5,8 +5,8 @@
     mmtied eval instances_val2017.json predictions.pkl --out occlusion/
 
 Prints a table for each IoU type. --out also writes report.json, buckets.csv, records.npz (for `mmtied compare`),
-ap_over_r_<iou type>.png and report.html. With --images, the page shows images of each bucket with the objects that were found,
-missed, found twice or invented.
+ap_over_r_<iou type>.png and report.html. With --images, the page shows images of each bucket with found and missed
+objects, duplicates and false positives.
 """
 
 import argparse

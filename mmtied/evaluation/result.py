@@ -152,8 +152,7 @@ class EvaluationResult(_Result):
 
         Args:
             folder: Output folder, created if missing.
-            images: Folder of the images, to show some on the page with objects found, missed and found twice, and false
-            positives.
+            images: Image folder, to show some images with found and missed objects, duplicates and false positives.
             num_worst: Number of images to show per bucket.
             format: Format of the plots: ``'png'``, or ``'pdf'`` or ``'svg'``, which keep text as text.
             hide_empty: Omit buckets without instances from plots, page and LaTeX table.

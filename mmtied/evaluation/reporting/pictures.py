@@ -49,8 +49,8 @@ class Look(NamedTuple):
 LOOKS = {
     'found': Look('#0072B2', 'white', 0, ''),
     'missed': Look('#D55E00', 'white', 9, 'missed: '),
-    'found twice': Look('#CC79A7', 'black', 4, '2x '),
-    'invented': Look('#F0E442', 'black', 0, '? '),
+    'duplicate': Look('#CC79A7', 'black', 4, '2x '),
+    'false positive': Look('#F0E442', 'black', 0, '? '),
 }
 
 
@@ -59,7 +59,7 @@ class Outcomes(NamedTuple):
 
     detections: list[str]  # outcome of each shown detection; empty if it counts neither way
     missed: np.ndarray  # indices of the missed annotations
-    twice: int  # duplicate detections, including those not shown
+    duplicates: int  # number of duplicates, including those not shown
 
 
 class Shapes(NamedTuple):
@@ -115,15 +115,16 @@ def draw_worst(result: 'EvaluationResult', paths: Sequence[str | os.PathLike | N
             layers = outcome_layers(ground_truth, names, predictions, outcomes, iou_type == 'segm')
             picture = draw_example(read_image(path), tuple(ground_truth.image_sizes[image].tolist()), layers)
             found, missed, false = (int(numbers[image]) for numbers in errors)
-            images.append(dict(found=found, missed=missed, instances=found + missed, twice=outcomes.twice,
-                               invented=false - outcomes.twice, name=Path(path).name, uri=jpeg_uri(picture),
+            images.append(dict(found=found, missed=missed, instances=found + missed, duplicates=outcomes.duplicates,
+                               unmatched=false - outcomes.duplicates, name=Path(path).name, uri=jpeg_uri(picture),
                                width=picture.width, height=picture.height, ratio=float(ratios[image]),
                                f1=float(errors.f1[image])))
         buckets.append({'name': bucket_phrase(bucket.name), 'images': images})
     return WorstImages(buckets, (
         f'{CHOICES[choice].format(seed=seed)}. F1 is 2 found / (2 found + missed + false), by {iou_type} at IoU 0.5, for '
-        f'detections with a score of {SCORE_THRESHOLD} or more; false ones are duplicates (found twice) or match no object '
-        f'(invented). At most {MOST_SHOWN} of these detections are drawn per image; crowd regions are not drawn.'), choice)
+        f'detections with a score of {SCORE_THRESHOLD} or more; false are duplicates, which '
+        f'match an object that is already found, and false positives, which match none. At most {MOST_SHOWN} of these detections '
+        'are drawn per image; crowd regions are not drawn.'), choice)
 
 
 def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown: np.ndarray, column: int) -> Outcomes:
@@ -138,10 +139,10 @@ def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown:
     known = here.target >= 0
     in_bucket = known & counted[here.target.clamp(min=0)]
     true, ignored = (here.matched[:, 0] & 1) != 0, (here.ignored[:, 0] & 1) != 0
-    found, twice = true & ~ignored & in_bucket, ~true & in_bucket
-    invented = ~true & ~ignored & ~known
+    found, duplicate = true & ~ignored & in_bucket, ~true & in_bucket
+    unmatched = ~true & ~ignored & ~known
     names = {}
-    for name, rows in (('found', found), ('found twice', twice), ('invented', invented)):
+    for name, rows in (('found', found), ('duplicate', duplicate), ('false positive', unmatched)):
         for place in rows.nonzero()[:, 0].tolist():
             names[int(here.category[place]), int(here.rank[place])] = name
     missed = counted & (positives.image == image)
@@ -151,7 +152,7 @@ def image_outcomes(result: 'EvaluationResult', iou_type: str, image: int, shown:
     for category in shown.tolist():  # by decreasing score, as ranks are
         rank = ranks[category] = ranks.get(category, -1) + 1
         outcomes.append(names.get((place_of.get(category, -1), rank), ''))
-    return Outcomes(outcomes, result.targets.annotation[missed.nonzero()[:, 0].cpu().numpy()], int(twice.sum()))
+    return Outcomes(outcomes, result.targets.annotation[missed.nonzero()[:, 0].cpu().numpy()], int(duplicate.sum()))
 
 
 def choose_by_errors(errors: ImageErrors, members: Tensor, count: int = 3, choice: str = 'worst', seed: int = 0) -> list[int]:
@@ -190,7 +191,7 @@ def outcome_layers(ground_truth: GroundTruth, names: Sequence[str], predictions:
     layers = [(Shapes(ground_truth.boxes_xywh[missed],
                       [look.sign + names[number] for number in ground_truth.category[missed].tolist()],
                       [ground_truth.rle(number) for number in missed.tolist()] if with_masks else None), look)]
-    for name in ('invented', 'found twice', 'found'):
+    for name in ('false positive', 'duplicate', 'found'):
         here, look = [number for number, outcome in enumerate(outcomes.detections) if outcome == name], LOOKS[name]
         labels = [f'{look.sign}{names[predictions.category[number]]} {predictions.score[number]:.2f}' for number in here]
         rles = None if predictions.rles is None else [predictions.rles[number] for number in here]

@@ -187,7 +187,7 @@ def draw_nulls(axes: 'Axes', runs: Sequence[Run], iou_type: str, statistic: str,
     labels = {}
     for number, run in enumerate(runs):
         rows, unit = run.report[iou_type]['buckets'], run.report.get('unit', 'image')
-        kinds = {f'as many random {unit}s': f'{statistic}_null', f'matched random {unit}s': f'{statistic}_matched_null'}
+        kinds = {f'random {unit}s': f'{statistic}_null', f'matched {unit}s': f'{statistic}_matched_null'}
         bands = [(label, bounds) for label, key in kinds.items() if np.isfinite(bounds := _bounds(rows, key)).any()]
         for label, bounds in bands if len(runs) == 1 else bands[-1:]:
             if len(runs) > 1:

@@ -108,8 +108,8 @@ def test_null_bands_of_one_run_are_told_apart():
     for figure, prefix in ((plot_ap_over_r(with_nulls(), 'bbox'), 'AP of '), (plot_runs([Run('a', with_nulls())], 'bbox'), ''),
                            (plot_measure([Run('a', with_nulls())], 'bbox', 'MR-2'), '')):
         axes = figure.axes[0]
-        assert legend_of(axes)[:2] == [f'{prefix}as many random images', f'{prefix}matched random images']
-        bands = [collection for collection in axes.collections if str(collection.get_label()).endswith('random images')]
+        assert legend_of(axes)[:2] == [f'{prefix}random images', f'{prefix}matched images']
+        bands = [collection for collection in axes.collections if str(collection.get_label()).endswith(' images')]
         assert [band.get_hatch() for band in bands] == [None, '////']
         assert bands[1].get_paths()[0].vertices[:, 1].max() == pytest.approx(95)
         assert axes.get_ylim()[1] > 95
@@ -120,8 +120,8 @@ def test_null_bands_of_several_runs_have_their_colors():
     runs = [Run('a', with_nulls()), Run('b', with_nulls(1))]
     for figure in (plot_runs(runs, 'bbox'), plot_measure(runs, 'bbox', 'MR-2')):
         axes = figure.axes[0]
-        assert legend_of(axes).count('dotted: matched random images') == 1
+        assert legend_of(axes).count('dotted: matched images') == 1
         dotted = [line.get_color() for line in axes.lines if line.get_ydata()[0] == pytest.approx(75)]
         assert dotted == [run_curve(0).color, run_curve(1).color]
     instances = [Run('a', with_nulls(unit='instance'))]
-    assert legend_of(plot_runs(instances, 'bbox').axes[0])[0] == 'as many random instances'
+    assert legend_of(plot_runs(instances, 'bbox').axes[0])[0] == 'random instances'

@@ -137,7 +137,7 @@ def brute_outcomes(data, results, threshold):
             best, twice = overlapping(free), overlapping(here)
             if best[0] >= .5:
                 free.remove(best[1])
-            names.append('found' if best[0] >= .5 else 'found twice' if twice[0] >= .5 else 'invented')
+            names.append('found' if best[0] >= .5 else 'duplicate' if twice[0] >= .5 else 'false positive')
         outcomes.append((names, [entry['id'] for entry in free]))
     return outcomes
 
@@ -152,6 +152,6 @@ def test_outcomes_match_brute_force():
             outcomes = image_outcomes(result, 'bbox', image, shown.category, 0)
             assert outcomes.detections == names
             assert sorted(result.ground_truth.annotation_ids[outcomes.missed]) == missed
-            assert outcomes.twice == names.count('found twice')
+            assert outcomes.duplicates == names.count('duplicate')
             kinds |= set(names)
-    assert kinds == {'found', 'found twice', 'invented'}
+    assert kinds == {'found', 'duplicate', 'false positive'}
