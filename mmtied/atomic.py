@@ -165,7 +165,7 @@ def check_can_write(path: str | os.PathLike, flag: str, folder: bool = False) ->
     """
     path = Path(path)
     if not folder and path.is_dir():
-        raise ValueError(f'{flag} {path}: is a folder, a file is needed')
+        raise ValueError(f'{flag} {path}: expected a file, got a folder')
     place = path.absolute() if folder else path.absolute().parent
     while not place.exists() and place != place.parent:  # on Windows a missing drive is its own parent
         place = place.parent

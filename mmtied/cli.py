@@ -270,6 +270,6 @@ def choice_of(args: argparse.Namespace) -> 'Choice':
 def check_sampling(num: int, seed: int) -> None:
     """Raise a ValueError unless --num is at least 1 and --seed at least 0."""
     if num < 1:
-        raise ValueError(f'--num {num}: at least 1 is needed')
+        raise ValueError(f'--num {num}: expected at least 1')
     if seed < 0:
-        raise ValueError(f'--seed {seed}: 0 or more is needed')
+        raise ValueError(f'--seed {seed}: expected 0 or more')

@@ -114,7 +114,7 @@ def _with_fonts(figure: 'Figure') -> Iterator[None]:
 def check_format(format: str) -> str:
     """Return `format`, or raise a ValueError if it is not in `FORMATS`."""
     if format not in FORMATS:
-        raise ValueError(f'format: one of {", ".join(FORMATS)} is expected, got {format!r}')
+        raise ValueError(f'format: expected one of {", ".join(FORMATS)}, got {format!r}')
     return format
 
 

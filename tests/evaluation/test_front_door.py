@@ -159,7 +159,7 @@ def test_plots_as_files(tmp_path, result, format, start, monkeypatch):
 def test_unknown_formats_are_refused(tmp_path, result):
     for wrong in (lambda: result.save(tmp_path / 'out', format='jpg'), lambda: result.plot(path=tmp_path / 'out.jpg'),
                   lambda: compare(result, result, bootstrap=Bootstrap(2)).save(tmp_path / 'out', format='jpg')):
-        with pytest.raises(ValueError, match="^format: one of png, pdf, svg is expected, got 'jpg'$"):
+        with pytest.raises(ValueError, match="^format: expected one of png, pdf, svg, got 'jpg'$"):
             wrong()
     assert not list(tmp_path.iterdir())
 
@@ -253,7 +253,7 @@ def test_public_names():
 
 
 @pytest.mark.parametrize(('detections', 'message'), [
-    (None, 'detections: a file, a list of files or a list of dicts is needed'),
+    (None, 'detections: expected a file, a list of files or a list of dicts'),
     ([dict(image_id=1)], r"\[0\] has no 'category_id'"),
 ])
 def test_invalid_detections(case, detections, message):

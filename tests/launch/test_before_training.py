@@ -133,7 +133,7 @@ def test_missing_package_of_a_base_config(tmp_path, monkeypatch):
 @pytest.mark.parametrize(('path', 'folder', 'message'), [
     ('file/new.pkl', False, '--out .*/file/new.pkl: cannot be written, as .*/file is not a folder'),
     ('file', True, '--out .*/file: cannot be written, as .*/file is not a folder'),
-    ('', False, '--out .*: is a folder, a file is needed'),
+    ('', False, '--out .*: expected a file, got a folder'),
     ('new/deep/out.pkl', False, None),
     ('new', True, None),
 ])

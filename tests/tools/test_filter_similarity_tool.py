@@ -42,14 +42,14 @@ def test_a_detector_beside_a_classifier(run, detector, tmp_path):
 
 @pytest.mark.parametrize(('options', 'message'), [
     (['--images', 'nowhere'], 'error: images: nowhere is not a folder'),
-    (['--num', '0'], 'error: --num 0: at least 1 is needed'),
+    (['--num', '0'], 'error: --num 0: expected at least 1'),
     (['--layers', 'backbone.conv9'], "error: RetinaNet: no layer named 'backbone.conv9'; its spatial convolutions are "),
     (['--layers', 'bbox_head.retina_cls'], 'error: layer bbox_head.retina_cls does not run during feature extraction'),
     (['--names', 'a', 'b'], 'error: --names: 2 names for 1 networks'),
     (['--out', 'config.py'], 'error: --out config.py'),
     (['--device', 'gpu'], 'error: --device gpu: not usable here; expected one of cpu'),
     (['--device', 'cuda:99'], 'error: --device cuda:99: not usable here; expected one of cpu'),
-    (['--seed', '-1'], 'error: --seed -1: 0 or more is needed'),
+    (['--seed', '-1'], 'error: --seed -1: expected 0 or more'),
     (['--threshold', '50'], 'error: --threshold 50.0: expected a cosine, from -1 to 1'),
     (['--size', '0'], 'error: --size 0: expected at least 1'),
     (['--images', 'config.py'], 'error: config.py: cannot be read as an image'),

@@ -61,7 +61,7 @@ def load_detections(detections: Any, ground_truth: GroundTruth, iou_types: Seque
     elif isinstance(detections, Mapping):
         detections = _without_polygons(from_python(detections, 'detections', ground_truth))
     if not isinstance(detections, list | tuple):
-        raise ValueError('detections: a file, a list of files or a list of dicts is needed, got '
+        raise ValueError('detections: expected a file, a list of files or a list of dicts, got '
                          f'{type(detections).__name__}')
     lines: list[str] = []
     with no_collection():  # results can be millions of objects

@@ -54,7 +54,7 @@ def image_predictions(predictions: list[dict]) -> list[dict]:
     entries = []
     for number, entry in enumerate(predictions):
         if ('labels' in entry) == ('category_ids' in entry):
-            raise ValueError(f"detections[{number}]: either 'labels' or 'category_ids' is needed")
+            raise ValueError(f"detections[{number}]: expected either 'labels' or 'category_ids'")
         instances = {key: entry[key] for key in IMAGE_KEYS[1:] if key in entry}
         for name, values in instances.items():
             if isinstance(values, list) and name not in ('masks', 'text_labels'):

@@ -66,9 +66,9 @@ class Reading:
             value = getattr(self, name)
             object.__setattr__(self, name, (value, ) if isinstance(value, str | int) else tuple(value or ()))
         if self.box_format not in BOX_FORMATS:
-            raise ValueError(f'box_format: one of {", ".join(BOX_FORMATS)} is needed, got {self.box_format!r}')
+            raise ValueError(f'box_format: expected one of {", ".join(BOX_FORMATS)}, got {self.box_format!r}')
         if self.protocol not in PROTOCOLS:
-            raise ValueError(f'protocol: auto, coco or lvis is needed, got {self.protocol!r}')
+            raise ValueError(f'protocol: expected auto, coco or lvis, got {self.protocol!r}')
 
 
 def read_ground_truth(annotations: Any, **reading: Any) -> GroundTruth:

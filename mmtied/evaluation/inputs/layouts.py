@@ -68,7 +68,7 @@ def read_annotations(annotations: Any, image_folder: str | os.PathLike | None = 
     elif isinstance(annotations, str | os.PathLike):
         data, notes = _from_path(Path(annotations), image_folder, broken)
     else:
-        raise ValueError('annotations: a file, a folder, a dict of COCO\'s layout or a pycocotools COCO is needed, got '
+        raise ValueError('annotations: expected a file, a folder, a dict in COCO format or a pycocotools COCO, got '
                          f'{type(annotations).__name__}')
     line = broken.settle()
     if line:
@@ -121,7 +121,7 @@ def _from_folder(path: Path, image_folder: Any, broken: Broken) -> tuple[dict, l
     first = next((file for suffix in ('.json', '.txt') for file in files_with_suffix(path, suffix)), None)
     kind = first and _describe_file(first)
     raise ValueError(f'{path}: a folder with neither XML files of Pascal VOC (in Annotations) nor text files of YOLO (in labels) '
-                     'or VisDrone (in annotations); a file such as instances.json is expected, or such a folder; this one has '
+                     'or VisDrone (in annotations); expected such a folder or a file such as instances.json; this one has '
                      f'{one_line(", ".join(held[:5])) or "no files"}' + (f'; {first.name} is {kind}' if kind else ''))
 
 

@@ -74,7 +74,7 @@ class ResultReading:
 
     def __post_init__(self) -> None:
         if self.box_format not in (None, *BOX_FORMATS):
-            raise ValueError(f'box_format: {" or ".join(map(repr, BOX_FORMATS))} is needed, got {self.box_format!r}')
+            raise ValueError(f'box_format: expected {" or ".join(map(repr, BOX_FORMATS))}, got {self.box_format!r}')
 
     def label_ids(self, ground_truth: GroundTruth) -> list[int]:
         """Return the category id of each label of the model, -1 if the annotations have no such category."""
@@ -234,7 +234,7 @@ def tensor_detections(ground_truth: GroundTruth, image_ids: Tensor, category_ids
     for name, values, sides in (('scores', scores, ()), ('image_ids', image_ids, ()), ('category_ids', category_ids, ()),
                                 ('boxes_xywh', boxes_xywh, (4, ))):
         if values.shape != (len(scores), *sides):
-            raise ValueError(f'{name}: shape {(len(scores), *sides)} is needed for {len(scores)} scores, got '
+            raise ValueError(f'{name}: expected shape {(len(scores), *sides)} for {len(scores)} scores, got '
                              f'{tuple(values.shape)}')
     scores, boxes = scores.detach().double(), boxes_xywh.detach().double()
     image, unknown_image = _tensor_positions(image_ids, ground_truth.image_ids)

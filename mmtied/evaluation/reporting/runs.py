@@ -99,7 +99,7 @@ def shared_evaluations(runs: Sequence[Run]) -> list[list[Run]]:
         ValueError: There is no run, or the main evaluations cannot be shown side by side.
     """
     if not runs:
-        raise ValueError('at least one run is needed')
+        raise ValueError('expected at least one run')
     require_same_buckets(runs)
     shared = [list(runs)]
     for evaluation in runs[0].report.get('further', []):

@@ -95,8 +95,9 @@ def test_boxes_without_masks():
 
 
 @pytest.mark.parametrize(('detections', 'message'), [
-    (5, 'detections: a file, a list of files or a list of dicts is needed, got int'),
-    ([dict(image_id=4, scores=torch.ones(1), boxes=torch.zeros(1, 4))], r"detections\[0\]: either 'labels' or 'category_ids'"),
+    (5, 'detections: expected a file, a list of files or a list of dicts, got int'),
+    ([dict(image_id=4, scores=torch.ones(1), boxes=torch.zeros(1, 4))],
+     r"detections\[0\]: expected either 'labels' or 'category_ids'"),
     ([dict(scores=torch.ones(1))], "has no 'image_id'"),
     ([dict(image_id=4, scores=torch.ones(1), labels=torch.ones(1), boxes=torch.zeros(1, 4))], "'labels' must be .* integers"),
     ([dict(image_id=4, scores=torch.ones(1), category_ids=torch.tensor([5]),
@@ -182,7 +183,7 @@ def test_box_formats(tmp_path):
     for entry in images:
         entry['boxes'][:, 2:] -= entry['boxes'][:, :2]
     assert_equal(load_detections(images, TRUTH, box_format='xywh'), expected)
-    with pytest.raises(ValueError, match="box_format: 'xywh' or 'xyxy' or 'cxcywh' or .* is needed, got 'yxyx'"):
+    with pytest.raises(ValueError, match="box_format: expected 'xywh' or 'xyxy' or 'cxcywh' or .*, got 'yxyx'"):
         load_detections(RESULTS, TRUTH, box_format='yxyx')
     with pytest.raises(ValueError, match=r"detections\[0\]: 'bbox' must have sides of at least 0, got \[9, 0, 3, 4\]"):
         load_detections([dict(RESULTS[0], bbox=[9, 0, 3, 4])], TRUTH, ['bbox'], box_format='xyxy')

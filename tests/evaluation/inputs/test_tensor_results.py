@@ -75,7 +75,7 @@ def test_invalid_values(change, message):
 
 def test_mismatched_shapes():
     image_ids, category_ids, scores, boxes = tensors()
-    with pytest.raises(ValueError, match=r'boxes_xywh: shape \(\d+, 4\) is needed for \d+ scores, got \(\d+, 3\)'):
+    with pytest.raises(ValueError, match=r'boxes_xywh: expected shape \(\d+, 4\) for \d+ scores, got \(\d+, 3\)'):
         tensor_detections(read_ground_truth(DATA), image_ids, category_ids, scores, boxes[:, :3])
 
 
