@@ -80,6 +80,10 @@ def report_tables(report: Mapping, brief: bool = False) -> Iterator[PlainTable]:
 #: Additional AP columns of a full table: title by key.
 _OF_AP = {'AP_ci': 'AP interval', 'AP_null_ci': 'AP_null', 'AP_excess': 'AP_excess', 'AP_matched_excess': 'matched',
           'AP_balanced': 'AP_balanced', 'AP_shared': 'AP_shared'}
+#: Explanation of the columns on random sets, by a part of their name.
+_NOTES = {'_null': 'AP_null: the middle {:.0%} of random sets of the same size',
+          '_excess': 'excess: difference from the mean of random sets of the same size (*: p < 0.01)',
+          'matched': 'matched: difference from the mean of random sets matched in instances, sizes and categories (*: p < 0.01)'}
 
 
 def _cell(row: Mapping, key: str) -> str:
@@ -98,8 +102,12 @@ def latex_tables(tables: Iterable[PlainTable], note: str = '') -> str:
 
 
 def format_tables(report: Mapping, brief: bool = False) -> str:
-    """Format a report as plain text, see `report_tables`."""
-    return '\n\n'.join(text_table(*table) for table in report_tables(report, brief))
+    """Format a report as plain text, see `report_tables`, with lines that explain the columns on random sets."""
+    tables = list(report_tables(report, brief))
+    shown = {column for table in tables for column in table.header}
+    level = (report.get('intervals') or {}).get('level', .95)
+    notes = [note.format(level) for column, note in _NOTES.items() if any(column in name for name in shown)]
+    return '\n\n'.join([*(text_table(*table) for table in tables), *filter(None, ['\n'.join(notes)])])
 
 
 def reported_statistics(report: Mapping, iou_type: str, detail: bool = False) -> list[str]:

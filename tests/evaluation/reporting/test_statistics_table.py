@@ -104,6 +104,8 @@ def test_requested_statistics_are_compared_with_random_sets():
                       bootstrap=Bootstrap(20, null_sets=10, statistics=['MR-2']))
     row = next(row for row in result.report['bbox']['buckets'] if row['MR-2_excess'] is not None)
     assert 'MR-2_matched_excess' in next(line for line in format_tables(result.report).splitlines() if 'MR-2 interval' in line)
+    notes = format_tables(result.report).split('\n\n')[-1].splitlines()
+    assert [note.partition(':')[0] for note in notes] == ['excess', 'matched']
     page = render_page([Run('run', result.report)])
     compared = page[page.index('Compared with random sets'):page.index('Results in %')]
     assert f'{100 * row["MR-2_excess"]:+.1f}' in compared and 'MR-2' in compared and 'AP75' not in compared
